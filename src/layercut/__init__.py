@@ -1,0 +1,33 @@
+"""layercut: remove decoder layers from a language model and learn what it can still do.
+
+The public names are resolved on first use, so that ``import layercut`` and ``layercut --help`` do not import torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "CutPlan": "layercut.surgery.plan",
+    "load_model": "layercut.models.loading",
+    "bypass": "layercut.surgery.bypass",
+    "remove_layers": "layercut.surgery.remove",
+    "cut_checkpoint": "layercut.surgery.checkpoint",
+    "PlainEngine": "layercut.engine.plain",
+    "evaluate": "layercut.tasks.evaluate",
+}
+
+__all__ = ["__version__", *_PUBLIC]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'layercut' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,45 @@
+"""Errors that a caller can mend. Each message says what came, what would be fine and what to do.
+
+The command line prints these without a traceback (exit 1); any other exception is a fault of ours and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """The caller's input cannot be used."""
+
+
+class MissingExtra(InputError):
+    """An optional part of layercut is not installed."""
+
+    def __init__(self, doing: str, extra: str) -> None:
+        super().__init__(f"{doing} needs an optional part: pip install 'layercut[{extra}]'")
+
+
+class RunMismatch(InputError):
+    """A run folder holds a run that was begun with other settings."""
+
+
+class CheckpointError(InputError):
+    """A checkpoint is damaged, incomplete or of a kind that is not read."""
+
+
+class VerificationError(RuntimeError):
+    """What was written is not what was asked for: the reloaded model differs from the one in memory."""
+
+
+def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> InputError:
+    """The error for a name that is not in a list, with the nearest right one and the whole list.
+
+    >>> str(unknown("task", "arithmetics", ["arithmetic", "copy"]))
+    "unknown task 'arithmetics'. Did you mean arithmetic? Known: arithmetic, copy."
+    """
+    names = sorted(known)
+    near = difflib.get_close_matches(name.replace("-", "_"), names, n=1, cutoff=0.6)
+    guess = f" Did you mean {near[0]}?" if near else ""
+    tail = f" {hint}" if hint else ""
+    return InputError(f"unknown {kind} {name!r}.{guess} Known: {', '.join(names)}.{tail}")

@@ -1,0 +1,145 @@
+"""CutPlan: which decoder layers of the uncut model go, in what order, and who chose them on what data.
+
+Layer indices are zero-based and always those of the *uncut* model, also after several rounds of removal.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from layercut.errors import InputError
+from layercut.runs.atomic import write_json
+
+FORMAT_VERSION = 1
+_RANGE = re.compile(r"^(\d+)(?:-(\d+))?$")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CutPlan:
+    """Which layers go. An empty ``removed`` stands for the uncut model, so that both run through the same code."""
+
+    num_layers: int
+    """Decoder layers of the uncut model."""
+    removed: tuple[int, ...] = ()
+    """Layers that go, in order of removal."""
+    criterion: str = "explicit"
+    """Who chose them: the name of a selection criterion, or ``explicit`` for a list given by hand."""
+    model: str | None = None
+    """The uncut model, as it was named when the plan was made."""
+    model_hash: str | None = None
+    """Fingerprint of the uncut model's weights."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """The criterion's settings: seed, objective, calibration, ..."""
+    scores: Mapping[str, Any] = field(default_factory=dict)
+    """What the criterion measured, per layer or per round."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "removed", tuple(int(i) for i in self.removed))
+        last = self.num_layers - 1
+        for index in self.removed:
+            if not 0 <= index <= last:
+                raise InputError(
+                    f"layer {index} is not in {self.model or 'the model'}, which has {self.num_layers} decoder layers "
+                    f"(0-{last}, counted in the uncut model)."
+                )
+        doubled = sorted({i for i in self.removed if self.removed.count(i) > 1})
+        if doubled:
+            raise InputError(f"layer {doubled[0]} is named more than once in the layers to remove; name each layer once.")
+        if len(self.removed) >= self.num_layers:
+            raise InputError(f"all {self.num_layers} decoder layers would go; leave at least one.")
+
+    @property
+    def kept(self) -> tuple[int, ...]:
+        """The layers that stay, ascending."""
+        gone = set(self.removed)
+        return tuple(i for i in range(self.num_layers) if i not in gone)
+
+    @property
+    def is_uncut(self) -> bool:
+        return not self.removed
+
+    @property
+    def key(self) -> str:
+        """Short stable name of the *set* of removed layers: the same model results whatever the order."""
+        if self.is_uncut:
+            return "uncut"
+        return hashlib.sha256(json.dumps([self.num_layers, sorted(self.removed)]).encode()).hexdigest()[:12]
+
+    def describe(self) -> str:
+        """One line for people: ``removes 4 of 30 decoder layers (13.3 %): 3, 8, 21, 22``."""
+        if self.is_uncut:
+            return f"uncut, {self.num_layers} decoder layers"
+        share = 100 * len(self.removed) / self.num_layers
+        listed = ", ".join(str(i) for i in sorted(self.removed))
+        return f"removes {len(self.removed)} of {self.num_layers} decoder layers ({share:.1f} %): {listed}"
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"format_version": FORMAT_VERSION, **asdict(self), "removed": list(self.removed), "kept": list(self.kept)}
+
+    def save(self, path: Path) -> None:
+        """Write ``plan.json`` whole, or not at all."""
+        write_json(path, self.to_dict())
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], where: str = "plan") -> CutPlan:
+        version = data.get("format_version")
+        if version != FORMAT_VERSION:
+            raise InputError(f"{where}: plan format {version!r} is not known here; this layercut reads {FORMAT_VERSION}.")
+        names = cls.__dataclass_fields__
+        try:
+            return cls(**{name: data[name] for name in names if name in data})
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{where}: not a plan of layercut ({error})") from error
+
+    @classmethod
+    def load(cls, path: Path) -> CutPlan:
+        try:
+            data = json.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise InputError(f"{path}: no plan can be read here ({error.strerror})") from error
+        except ValueError as error:
+            raise InputError(f"{path}: not a plan.json of layercut ({error})") from error
+        if not isinstance(data, dict):
+            raise InputError(f"{path}: not a plan.json of layercut (a JSON object was expected)")
+        return cls.from_dict(data, str(path))
+
+
+def parse_layers(text: str) -> tuple[int, ...]:
+    """Layer list as people write it: ``3,8,21-24`` is 3, 8, 21, 22, 23, 24 (inclusive at both ends), in that order.
+
+    Raises:
+        InputError: nothing named, a part that is no number or range, or a range that runs backwards.
+    """
+    layers: list[int] = []
+    for part in text.replace(" ", "").split(","):
+        match = _RANGE.match(part)
+        if not match:
+            raise InputError(
+                f"{part or text!r} is not a layer list; write numbers and inclusive ranges, such as 3,8,21-24."
+            )
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last < first:
+            raise InputError(f"the range {part} runs backwards; write {last}-{first}.")
+        layers.extend(range(first, last + 1))
+    return tuple(layers)
+
+
+def format_layers(layers: Sequence[int]) -> str:
+    """The inverse of parse_layers for a sorted list: runs of three and more become ranges.
+
+    >>> format_layers([3, 8, 21, 22, 23, 24])
+    '3,8,21-24'
+    """
+    runs: list[list[int]] = []
+    for index in sorted(layers):
+        if runs and index == runs[-1][-1] + 1:
+            runs[-1].append(index)
+        else:
+            runs.append([index])
+    return ",".join(f"{run[0]}-{run[-1]}" if len(run) > 2 else ",".join(map(str, run)) for run in runs)

@@ -1,0 +1,83 @@
+"""Sample, Score, Task: questions, their readouts and their grades. Tasks know Engines, never models.
+
+One item, several readouts: the same item id and question can be read by likelihood over options (``rank``), as a short
+free answer (``short``) or as a chain of steps that ends in an answer (``chain``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, Protocol
+
+from layercut.engine.base import Completion, GenerationRequest, LikelihoodRequest, Likelihoods
+
+Readout = Literal["rank", "short", "chain"]
+Split = Literal["selection", "report"]
+
+GENERATED: tuple[Readout, ...] = ("short", "chain")
+"""Readouts that generate text; the others only score given text."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One question. ``id`` is stable: it is made from the content, never from the position in a list."""
+
+    id: str
+    question: str
+    """For people and for the report; prompts are made by the task."""
+    gold: str
+    """The right answer."""
+    options: tuple[str, ...] = ()
+    """Answers to choose from, the right one among them, in their fixed order; empty where there is nothing to rank."""
+    data: Mapping[str, Any] = field(default_factory=dict)
+    """What else the task needs to build prompts and to grade."""
+
+    @property
+    def gold_index(self) -> int:
+        return self.options.index(self.gold)
+
+
+class Score(NamedTuple):
+    """The grade of one answer."""
+
+    metrics: dict[str, float]
+    """Value per metric; the first one is the headline. 0 or 1 for accuracies."""
+    answer: str
+    """What was taken as the answer; empty where none was found."""
+    outcome: str
+    """``right``, ``wrong``, ``no_answer`` (none found) or ``cut`` (wrong or none, and the answer ran into the length limit)."""
+
+
+class Task(Protocol):
+    """Where questions come from, how they are asked and how answers are graded."""
+
+    name: str
+    version: int
+    """Raised with every change that can move scores."""
+    readouts: tuple[Readout, ...]
+    """What can be read out; the first is the default."""
+
+    def settings(self) -> Mapping[str, Any]:
+        """What decides the samples and prompts, for the run's settings hash: version, seed, number of shots, data file hash ..."""
+        ...
+
+    def samples(self, split: Split, limit: int | None) -> list[Sample]:
+        """The first ``limit`` samples of a split, always in the same order; a smaller limit gives a prefix of a larger one.
+
+        Selection and report samples never overlap.
+        """
+        ...
+
+    def request(self, sample: Sample, readout: Readout) -> GenerationRequest | LikelihoodRequest:
+        """What the engine is asked. Its id is the sample's id."""
+        ...
+
+    def grade(self, sample: Sample, readout: Readout, answer: Completion | Likelihoods) -> Score:
+        """Grade one answer."""
+        ...
+
+    def chance(self, samples: Sequence[Sample], readout: Readout) -> Mapping[str, float]:
+        """Score of guessing per metric, on just these samples: 1 / number of options for ``rank``; for free answers the
+        share that the most common right answer would get (a constant answerer)."""
+        ...
