@@ -50,7 +50,9 @@ class Decoding:
 
     def __post_init__(self) -> None:
         if self.temperature < 0:
-            raise InputError(f"temperature {self.temperature} is negative; use 0 for greedy decoding or a positive number.")
+            raise InputError(
+                f"temperature {self.temperature} is negative; use 0 for greedy decoding or a positive number."
+            )
         if not 0 < self.top_p <= 1:
             raise InputError(f"top_p {self.top_p} is not in (0, 1]; use 1 to keep all tokens.")
         if self.top_k < 0:
