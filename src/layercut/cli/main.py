@@ -1,4 +1,4 @@
-"""The command line: ``layercut VERB ...``. Each verb is a thin skin over a public function and imports only what it needs."""
+"""The command line: ``layercut VERB ...``. Each verb is a thin skin over a public function, importing what it needs."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _root(
 
 
 def main() -> None:
-    """Run the command line: exit 0 well, 1 error, 2 usage, 130 Ctrl-C. LAYERCUT_TRACEBACK=1 shows where an error arose."""
+    """Run the command line: exit 0 well, 1 error, 2 usage, 130 Ctrl-C. LAYERCUT_TRACEBACK=1 shows where."""
     try:
         app()
     except (InputError, VerificationError) as error:

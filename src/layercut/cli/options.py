@@ -37,7 +37,7 @@ BatchSize = Annotated[
 Remove = Annotated[
     str | None,
     typer.Option(
-        help="Layers to remove, zero-based, inclusive ranges: 3,8,21-24. Or criterion:N (reverse:3, random:3), or a plan.json.",
+        help="Layers that go, zero-based, ranges inclusive: 3,8,21-24. Or criterion:N (reverse:3), or a plan.json.",
         metavar="LAYERS",
     ),
 ]

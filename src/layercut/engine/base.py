@@ -136,7 +136,7 @@ class Engine(Protocol):
     def has_chat_template(self) -> bool: ...
 
     def describe(self) -> Mapping[str, Any]:
-        """What decides the numbers: engine, model name and hash, dtype, device, batch size. JSON-able; goes into run settings."""
+        """What decides the numbers: engine, model name and hash, dtype, device, batch size. JSON-able."""
         ...
 
     def completions(

@@ -48,6 +48,7 @@ def _from_file(path: Path, num_layers: int, model: str | None) -> CutPlan:
     plan = CutPlan.load(path)
     if plan.num_layers != num_layers:
         raise InputError(
-            f"{path} was made for a model of {plan.num_layers} decoder layers, but {model or 'this one'} has {num_layers}."
+            f"{path} was made for a model of {plan.num_layers} decoder layers, "
+            f"but {model or 'this one'} has {num_layers}."
         )
     return plan

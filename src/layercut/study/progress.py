@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 CHARACTERS_PER_TOKEN = 4
 DECODE_COST = 8
-"""One decoded token takes about as long as this many prompt tokens in a batch; only a first guess for the remaining time."""
+"""One decoded token takes about as long as this many prompt tokens in a batch; only a first guess."""
 
 
 class _Remaining(ProgressColumn):
@@ -74,7 +74,7 @@ class Progressing:
 
     @contextmanager
     def piece(self, index: int) -> Iterator[Callable[[int, int], None]]:
-        """Work one piece: the block calls what it gets with (items done, items in all), first with what was there already."""
+        """Work one piece: the block calls what it gets with (items done, items in all), first with what was there."""
         self._bars.update(self._bar, description=self._names[index])
         start = last = time.monotonic()
         seen: int | None = None
