@@ -1,0 +1,25 @@
+"""Criteria that look only at where a layer stands: the baselines every other criterion has to beat."""
+
+from __future__ import annotations
+
+import hashlib
+
+from layercut.selection.base import Context, Selection
+
+
+def reverse(context: Context) -> Selection:
+    """The last layers, the very last one first. "Reverse order", arXiv:2602.01997; the seed has no effect.
+
+    >>> reverse(Context(num_layers=30, num_remove=3)).removed
+    (29, 28, 27)
+    """
+    return Selection(context.candidates[::-1][: context.num_remove])
+
+
+def random(context: Context) -> Selection:
+    """Layers by chance, the same for the same seed on every machine and Python.
+
+    Layers are ordered by a hash of (seed, layer), so a deeper cut with the same seed contains the shallower one.
+    """
+    order = sorted(context.candidates, key=lambda layer: hashlib.sha256(f"{context.seed}:{layer}".encode()).digest())
+    return Selection(tuple(order[: context.num_remove]))
