@@ -50,7 +50,9 @@ class CutPlan:
                 )
         doubled = sorted({i for i in self.removed if self.removed.count(i) > 1})
         if doubled:
-            raise InputError(f"layer {doubled[0]} is named more than once in the layers to remove; name each layer once.")
+            raise InputError(
+                f"layer {doubled[0]} is named more than once in the layers to remove; name each layer once."
+            )
         if len(self.removed) >= self.num_layers:
             raise InputError(f"all {self.num_layers} decoder layers would go; leave at least one.")
 
@@ -80,7 +82,12 @@ class CutPlan:
         return f"removes {len(self.removed)} of {self.num_layers} decoder layers ({share:.1f} %): {listed}"
 
     def to_dict(self) -> dict[str, Any]:
-        return {"format_version": FORMAT_VERSION, **asdict(self), "removed": list(self.removed), "kept": list(self.kept)}
+        return {
+            "format_version": FORMAT_VERSION,
+            **asdict(self),
+            "removed": list(self.removed),
+            "kept": list(self.kept),
+        }
 
     def save(self, path: Path) -> None:
         """Write ``plan.json`` whole, or not at all."""
@@ -90,7 +97,9 @@ class CutPlan:
     def from_dict(cls, data: Mapping[str, Any], where: str = "plan") -> CutPlan:
         version = data.get("format_version")
         if version != FORMAT_VERSION:
-            raise InputError(f"{where}: plan format {version!r} is not known here; this layercut reads {FORMAT_VERSION}.")
+            raise InputError(
+                f"{where}: plan format {version!r} is not known here; this layercut reads {FORMAT_VERSION}."
+            )
         names = cls.__dataclass_fields__
         try:
             return cls(**{name: data[name] for name in names if name in data})
