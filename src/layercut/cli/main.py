@@ -1,0 +1,57 @@
+"""The command line: ``layercut VERB ...``. Each verb is a thin skin over a public function and imports only what it needs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from layercut import __version__
+from layercut.cli import cut, env, evaluate, generate, ls, report, run
+from layercut.cli.console import log
+from layercut.errors import InputError, VerificationError
+
+app = typer.Typer(
+    name="layercut",
+    help="Remove decoder layers from a language model and learn what it can still do.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("cut")(cut.cut)
+app.command("eval")(evaluate.evaluate)
+app.command("generate")(generate.generate)
+app.command("run")(run.run)
+app.command("report")(report.report)
+app.command("ls")(ls.ls)
+app.command("env")(env.env)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"layercut {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """Options of layercut itself."""
+
+
+def main() -> None:
+    """Run the command line: exit 0 well, 1 error, 2 usage, 130 Ctrl-C. LAYERCUT_TRACEBACK=1 shows where an error arose."""
+    try:
+        app()
+    except (InputError, VerificationError) as error:
+        if os.environ.get("LAYERCUT_TRACEBACK"):
+            raise
+        log.print(f"[red]error:[/red] {str(error).replace('[', chr(92) + '[')}", soft_wrap=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from layercut.errors import InputError
+from layercut.selection.position import random, reverse
+from layercut.selection.specs import plan_from_spec
+from layercut.surgery.plan import CutPlan
+
+
+def test_reverse_takes_the_last_layers_last_one_first() -> None:
+    assert reverse(30, 3) == (29, 28, 27)
+
+
+def test_random_is_the_same_everywhere_and_nested_in_depth() -> None:
+    assert random(30, 3, seed=0) == random(30, 6, seed=0)[:3]
+    assert len(set(random(30, 29, seed=4))) == 29
+    assert random(30, 5, seed=0) != random(30, 5, seed=1)
+    assert random(30, 3, seed=0) == (15, 20, 25)  # pinned: a new hash or order would silently change published plans
+
+
+def test_random_covers_all_layers_evenly() -> None:
+    counts = [0] * 10
+    for seed in range(2000):
+        counts[random(10, 1, seed)[0]] += 1
+    assert min(counts) > 150
+    assert max(counts) < 250
+
+
+@pytest.mark.parametrize("num_remove", [0, 6, 7])
+def test_too_few_or_too_many_layers_are_refused(num_remove: int) -> None:
+    with pytest.raises(InputError, match="choose 1 to 5"):
+        reverse(6, num_remove)
+
+
+def test_a_layer_list_is_inclusive_and_keeps_its_order() -> None:
+    plan = plan_from_spec("8,3,21-24", num_layers=30)
+    assert plan.removed == (8, 3, 21, 22, 23, 24)
+    assert plan.criterion == "explicit"
+
+
+def test_a_criterion_with_a_count_records_its_seed() -> None:
+    plan = plan_from_spec("random:3", num_layers=30, seed=7, model="m", model_hash="abc")
+    assert plan.removed == random(30, 3, 7)
+    assert plan.settings == {"seed": 7, "num_remove": 3}
+    assert (plan.model, plan.model_hash) == ("m", "abc")
+
+
+def test_a_plan_file_is_taken_if_the_depth_agrees(tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    CutPlan(num_layers=30, removed=(5, 2), criterion="reverse").save(path)
+    assert plan_from_spec(str(path), num_layers=30).removed == (5, 2)
+    with pytest.raises(InputError, match="30 decoder layers, but m has 28"):
+        plan_from_spec(str(path), num_layers=28, model="m")
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("revers:3", r"Did you mean reverse\?"),
+        ("reverse", "write reverse:3"),
+        ("the last three", "is no plan; write"),
+        ("40", "layer 40 is not in m, which has 30 decoder layers"),
+        ("5-3", "write 3-5"),
+        ("3,3", "named more than once"),
+        ("0-29", "all 30 decoder layers would go"),
+        ("3,,4", "is not a layer list"),
+        ("missing.json", "no plan can be read here"),
+    ],
+)
+def test_bad_specs_are_refused_in_one_clear_line(spec: str, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        plan_from_spec(spec, num_layers=30, model="m")
+    assert "\n" not in str(caught.value)

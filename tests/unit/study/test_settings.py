@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from layercut.errors import InputError
+from layercut.study.settings import TaskSettings, load_study, study_from_dict
+
+GOOD: dict[str, Any] = {"model": "m", "out": "runs/x", "plans": {"last": "reverse:3"}, "tasks": ["arithmetic"]}
+
+
+def test_model_settings_stand_beside_the_studys() -> None:
+    study = study_from_dict(GOOD | {"dtype": "float32", "seed": 4, "decoding": {"temperature": 1}})
+    assert (study.model.model, study.model.dtype, study.seed, study.decoding.temperature) == ("m", "float32", 4, 1)
+    assert study.tasks == (TaskSettings(task="arithmetic"),)
+
+
+def test_plans_given_as_a_list_are_named_after_themselves() -> None:
+    assert study_from_dict(GOOD | {"plans": ["reverse:3", "3,8"]}).plans == {"reverse-3": "reverse:3", "3,8": "3,8"}
+
+
+def test_a_task_may_have_settings_of_its_own() -> None:
+    study = study_from_dict(GOOD | {"tasks": [{"task": "gsm8k", "limit": 5, "data": "d", "readouts": ["chain"]}]})
+    assert study.tasks[0] == TaskSettings(task="gsm8k", limit=5, data="d", readouts=("chain",))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"modle": "x"}, r"unknown key 'modle'. Did you mean model\?"),
+        ({"batchsize": 4}, r"Did you mean batch_size\?"),
+        ({"tasks": [{"task": "a", "limits": 4}]}, r"Did you mean limit\?"),
+        ({"decoding": {"temprature": 1}}, r"Did you mean temperature\?"),
+        ({"model": None}, "the key model is missing"),
+        ({"tasks": []}, "the key tasks is missing"),
+        ({"tasks": "arithmetic"}, "is not a list"),
+        ({"tasks": ["a", "a"]}, "listed twice"),
+        ({"seed": "one"}, "seed: 'one' is not of the kind int"),
+        ({"checkpoints": 1}, "not of the kind bool"),
+        ({"batch_size": 0}, "batch_size 0 is too small"),
+        ({"plans": {"uncut": "3"}}, "call it otherwise"),
+        ({"plans": {"a/b": "3"}}, "cannot be a folder name"),
+        ({"tasks": [{"task": "a", "limit": 0}]}, "not a number of items"),
+        ({"tasks": [5]}, "is no task"),
+    ],
+)
+def test_bad_settings_are_refused_in_one_clear_line(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        study_from_dict(GOOD | change)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("a: [1", "not a YAML file"), ("- 1", "holds list"), ("", "holds NoneType"), ("a: b: c", "line 1")]
+)
+def test_a_file_that_is_no_study_is_refused_by_name(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message) as caught:
+        load_study(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_missing_file_is_named() -> None:
+    with pytest.raises(InputError, match="nowhere.yaml: no study can be read here"):
+        load_study(Path("nowhere.yaml"))

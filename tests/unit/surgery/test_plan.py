@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from layercut.errors import InputError
+from layercut.surgery.plan import CutPlan, format_layers, parse_layers
+
+
+def test_kept_layers_are_the_others_in_order() -> None:
+    plan = CutPlan(num_layers=6, removed=(4, 1))
+    assert plan.kept == (0, 2, 3, 5)
+    assert not plan.is_uncut
+    assert CutPlan(num_layers=6).kept == (0, 1, 2, 3, 4, 5)
+
+
+def test_key_depends_on_the_set_not_on_the_order() -> None:
+    assert CutPlan(num_layers=6, removed=(4, 1)).key == CutPlan(num_layers=6, removed=(1, 4)).key
+    assert CutPlan(num_layers=6, removed=(4, 1)).key != CutPlan(num_layers=7, removed=(1, 4)).key
+    assert CutPlan(num_layers=6).key == "uncut"
+
+
+def test_a_plan_comes_back_from_disk_as_it_was(tmp_path: Path) -> None:
+    plan = CutPlan(num_layers=6, removed=(4, 1), criterion="reverse", model="m", settings={"seed": 1}, scores={"4": 0.5})
+    plan.save(tmp_path / "plan.json")
+    assert CutPlan.load(tmp_path / "plan.json") == plan
+    assert json.loads((tmp_path / "plan.json").read_text())["kept"] == [0, 2, 3, 5]
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"format_version": 99}', '{"format_version": 1, "removed": [9], "num_layers": 3}'])
+def test_a_file_that_is_no_plan_is_refused_by_name(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "plan.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match="plan"):
+        CutPlan.load(path)
+
+
+def test_description_expands_the_list_with_its_count_and_share() -> None:
+    plan = CutPlan(num_layers=30, removed=parse_layers("21-24,3"))
+    assert plan.describe() == "removes 5 of 30 decoder layers (16.7 %): 3, 21, 22, 23, 24"
+
+
+@pytest.mark.parametrize("layers", [(0,), (1, 2), (3, 8, 21, 22, 23, 24), (0, 1, 2, 4, 6, 7, 8)])
+def test_format_is_the_inverse_of_parse(layers: tuple[int, ...]) -> None:
+    assert parse_layers(format_layers(layers)) == layers

@@ -1,0 +1,100 @@
+"""The house's arrows, read from the imports: which room may use which, and who stays free of torch."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[2] / "src" / "layercut"
+
+MAY_USE = {
+    "errors": set(),
+    "runs": {"errors"},
+    "models": {"errors", "runs"},
+    "surgery": {"models"},
+    "evidence": set(),
+    "engine": {"surgery", "models"},
+    "tasks": {"engine", "evidence", "surgery"},
+    "selection": {"tasks", "engine", "evidence", "surgery", "models"},
+    "diagnostics": {"tasks", "engine", "evidence", "surgery", "models"},
+    "healing": {"tasks", "engine", "evidence", "surgery", "models"},
+    "report": {"evidence", "surgery"},
+    "study": {"healing", "diagnostics", "selection", "tasks", "engine", "evidence", "surgery", "models", "report"},
+    "cli": {"study", "report", "healing", "diagnostics", "selection", "tasks", "engine", "evidence", "surgery", "models"},
+}
+ANYONE_MAY_USE = {"errors", "runs", "__init__"}
+ONLY_IN = {
+    "lm_eval": {"tasks/multiple_choice.py"},
+    "vllm": {"engine/vllm.py"},
+    "ray": {"engine/ray_pool.py"},
+    "trl": {"healing/sft.py"},
+    "typer": {"cli"},
+}
+
+
+def modules() -> list[Path]:
+    return sorted(SOURCE.rglob("*.py"))
+
+
+def imported(path: Path) -> set[str]:
+    """Full dotted names imported anywhere in a file, inside functions too."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, f"{path}: relative import"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def room(path: Path) -> str:
+    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(SOURCE)))
+def test_dependencies_run_one_way(path: Path) -> None:
+    here = room(path)
+    if here == "__init__":
+        return
+    assert here in MAY_USE, f"the room {here!r} has no place in the house; add it to MAY_USE"
+    for name in imported(path):
+        parts = name.split(".")
+        if parts[0] == "layercut" and len(parts) > 1:
+            there = parts[1] if (SOURCE / parts[1]).is_dir() or (SOURCE / f"{parts[1]}.py").exists() else "__init__"
+            allowed = MAY_USE[here] | ANYONE_MAY_USE | {here}
+            assert there in allowed, f"{path.relative_to(SOURCE)} imports {name}: {here} may use {sorted(allowed)}"
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(SOURCE)))
+def test_optional_parts_stay_behind_their_adapters(path: Path) -> None:
+    where = path.relative_to(SOURCE)
+    for name in imported(path):
+        package = name.split(".")[0]
+        if package in ONLY_IN:
+            assert str(where) in ONLY_IN[package] or where.parts[0] in ONLY_IN[package], f"{where} imports {package}"
+
+
+def test_every_room_of_the_house_is_checked() -> None:
+    assert {p.name for p in SOURCE.iterdir() if p.is_dir() and p.name != "__pycache__"} <= set(MAY_USE)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import layercut",
+        "import layercut.cli.main",
+        "import layercut.runs.directory, layercut.runs.records, layercut.runs.environment",
+        "import layercut.evidence.intervals, layercut.evidence.paired",
+        "import layercut.report.compare, layercut.report.markdown, layercut.report.plots, layercut.report.tables",
+        "import layercut.surgery.plan, layercut.surgery.config_fields, layercut.tasks.base, layercut.selection",
+    ],
+)
+def test_light_modules_import_neither_torch_nor_transformers(statement: str) -> None:
+    code = f"import sys; {statement}; print([m for m in ('torch', 'transformers') if m in sys.modules])"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "[]"
