@@ -57,7 +57,9 @@ def convert_gguf(path: Path, *, label: str | None = None, sha256: str | None = N
     head = read_gguf_head(path)
     digest = file_sha256(path)
     if sha256 is not None and digest != sha256:
-        raise CheckpointError(f"{path} is not the file it should be: its SHA-256 is {digest}, not {sha256}. Install it again.")
+        raise CheckpointError(
+            f"{path} is not the file it should be: its SHA-256 is {digest}, not {sha256}. Install it again."
+        )
     name = re.sub(r"[^\w.-]+", "-", label or path.stem)
     target = cache_dir() / "gguf" / f"{name}-{digest[:16]}-v{FORMAT_VERSION}"
     if is_whole(target):
