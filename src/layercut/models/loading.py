@@ -18,7 +18,7 @@ from layercut.errors import CheckpointError, InputError, unknown
 from layercut.models.checks import refuse_incomplete, refuse_layer_mismatch, refuse_nonfinite
 from layercut.models.families import Family, family_of
 from layercut.models.sources import ModelSource, resolve
-from layercut.models.weights import fingerprint, read_config, safetensors_files
+from layercut.models.weights import HASH_LENGTH, fingerprint, read_config, safetensors_files
 
 if TYPE_CHECKING:
     import torch
@@ -28,7 +28,6 @@ logger = logging.getLogger(__name__)
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 DEVICE_TYPES = ("auto", "cpu", "cuda", "mps", "xpu")
-HASH_LENGTH = 16
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ from dataclasses import asdict
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from layercut.models.sources import ModelSource, describe, resolve
+from layercut.models.facts import facts
+from layercut.models.sources import ModelSource, resolve
 from layercut.selection.specs import plan_from_spec
 from layercut.study.settings import ModelSettings
 from layercut.surgery.plan import CutPlan
@@ -26,8 +27,10 @@ class ModelHandle:
             InputError: no such model, a family that is not known, or a checkpoint that cannot be used.
         """
         self.settings = settings
-        self.source: ModelSource = resolve(settings.model, revision=settings.revision)
-        self.facts = describe(self.source)
+        self.source: ModelSource = resolve(
+            settings.model, revision=settings.revision, trust_remote_code=settings.trust_remote_code
+        )
+        self.facts = facts(self.source)
 
     @property
     def num_layers(self) -> int:
@@ -49,6 +52,12 @@ class ModelHandle:
         from layercut.engine.plain import PlainEngine
 
         return PlainEngine(self.loaded, batch_size=self.settings.batch_size)
+
+    def num_parameters(self, plan: CutPlan) -> int:
+        """Parameters under a plan, counted in the headers of the weight files."""
+        from layercut.surgery.checkpoint import plan_cut
+
+        return plan_cut(self.source.path, plan).parameters_after
 
     def plan(self, spec: str | None, seed: int) -> CutPlan:
         """The plan that ``spec`` stands for on this model; None is the uncut model."""
