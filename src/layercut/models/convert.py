@@ -51,7 +51,7 @@ def convert_gguf(path: Path, *, label: str | None = None, sha256: str | None = N
         recorded: goes into the folder's ``layercut_source.json`` beside hash, file name and versions.
 
     Raises:
-        CheckpointError: no GGUF file, a damaged one, another file than ``sha256`` says, or one transformers cannot read.
+        CheckpointError: no GGUF file, a damaged one, another one than ``sha256`` says, or one transformers cannot read.
         InputError: the cache cannot be written, or the family is unknown.
     """
     head = read_gguf_head(path)
@@ -126,12 +126,13 @@ def _write_checkpoint(path: Path, head: GgufHead, folder: Path) -> None:
     from layercut.models.checks import refuse_incomplete
     from layercut.models.quiet import quiet_transformers
 
+    loader: Any = AutoModelForCausalLM
     where: dict[str, Any] = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
     with quiet_transformers():
         try:
             config = AutoConfig.from_pretrained(**where)
             family_of(config.model_type, path.name)
-            model, info = AutoModelForCausalLM.from_pretrained(
+            model, info = loader.from_pretrained(
                 **where,
                 config=config,  # else the file's metadata are parsed twice more, seconds each time
                 dtype=torch.bfloat16,
@@ -187,7 +188,7 @@ def _context_length(config: PretrainedConfig) -> int:
 
 
 def _use_common_class(path: Path) -> None:
-    """Name the tokenizer's class as every transformers since version 4 knows it; what it does stands in tokenizer.json."""
+    """Name the tokenizer's class as transformers 4 and 5 both know it; what it does stands in tokenizer.json."""
     settings = json.loads(path.read_text(encoding="utf-8"))
     if settings.get("tokenizer_class") == "TokenizersBackend":
         settings["tokenizer_class"] = "PreTrainedTokenizerFast"
