@@ -50,7 +50,9 @@ class Decoding:
 
     def __post_init__(self) -> None:
         if self.temperature < 0:
-            raise InputError(f"temperature {self.temperature} is negative; use 0 for greedy decoding or a positive number.")
+            raise InputError(
+                f"temperature {self.temperature} is negative; use 0 for greedy decoding or a positive number."
+            )
         if not 0 < self.top_p <= 1:
             raise InputError(f"top_p {self.top_p} is not in (0, 1]; use 1 to keep all tokens.")
         if self.top_k < 0:
@@ -58,6 +60,7 @@ class Decoding:
 
     @property
     def is_greedy(self) -> bool:
+        """Whether nothing is drawn."""
         return self.temperature == 0
 
 
@@ -131,10 +134,12 @@ class Engine(Protocol):
         ...
 
     @property
-    def has_chat_template(self) -> bool: ...
+    def has_chat_template(self) -> bool:
+        """Whether it takes conversations."""
+        ...
 
     def describe(self) -> Mapping[str, Any]:
-        """What decides the numbers: engine, model name and hash, dtype, device, batch size. JSON-able; goes into run settings."""
+        """What decides the numbers, for run settings, JSON-able: engine, model, hash, dtype, device, batch size."""
         ...
 
     def completions(
