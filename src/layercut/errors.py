@@ -1,6 +1,6 @@
 """Errors that a caller can mend. Each message says what came, what would be fine and what to do.
 
-The command line prints these without a traceback (exit 1); any other exception is a fault of ours and keeps its traceback.
+The command line prints these without a traceback (exit 1); any other exception is our fault and keeps its traceback.
 """
 
 from __future__ import annotations

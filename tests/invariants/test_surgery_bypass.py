@@ -125,7 +125,7 @@ class _Identity(nn.Module):
 
 @families
 def test_the_oracle_sees_an_identity_module_in_place_of_layer_0(model_type):
-    """The obvious way to skip layer 0 gives wrong cached text; were the comparison blind to it, the tests above would be."""
+    """The obvious way to skip layer 0 gives wrong cached text; a comparison blind to it would prove nothing above."""
     model = tiny_model(model_type)
     decoder_layers(model)[0] = _Identity()
     assert generate(model, use_cache=True) != generate(model, use_cache=False)
@@ -134,7 +134,7 @@ def test_the_oracle_sees_an_identity_module_in_place_of_layer_0(model_type):
 def test_attention_scaled_by_position_only_loses_layers_from_the_end():
     model = tiny_model("gpt2")
     model.config.scale_attn_by_inverse_layer_idx = True
-    with pytest.raises(InputError, match="scale_attn_by_inverse_layer_idx is on.*removes layer 3 below layer 5"):
+    with pytest.raises(InputError, match=r"scale_attn_by_inverse_layer_idx is on.*removes layer 3 below layer 5"):
         bypass(model, plan_of((3, 4))).__enter__()
     with bypass(model, plan_of((4, 5))):
         assert len(decoder_layers(model)) == 4
@@ -143,5 +143,5 @@ def test_attention_scaled_by_position_only_loses_layers_from_the_end():
 def test_a_model_without_a_list_of_layers_is_refused():
     head = tiny_model("llama").lm_head
     head.config = tiny_model("llama").config
-    with pytest.raises(InputError, match="Linear has no list of decoder layers at model.layers"):
+    with pytest.raises(InputError, match=r"Linear has no list of decoder layers at model\.layers"):
         bypass(head, plan_of((0,))).__enter__()

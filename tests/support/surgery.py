@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from layercut.surgery.plan import CutPlan
 from tests.support.tiny import NUM_LAYERS
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 PLANS = {
     "first": (0,),

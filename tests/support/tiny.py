@@ -7,11 +7,14 @@ windows are short and layer kinds are mixed, so that a kind on the wrong layer c
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 NUM_LAYERS = 6
 SPREAD = 0.15
@@ -36,7 +39,14 @@ _COMMON = {
     "eos_token_id": 259,
     "tie_word_embeddings": False,
 }
-_MIXED = ["sliding_attention", "full_attention", "full_attention", "sliding_attention", "sliding_attention", "full_attention"]
+_MIXED = [
+    "sliding_attention",
+    "full_attention",
+    "full_attention",
+    "sliding_attention",
+    "sliding_attention",
+    "full_attention",
+]
 _WINDOW = {"sliding_window": 8, "layer_types": _MIXED}
 _MOE = {"num_experts_per_tok": 2}
 
@@ -93,7 +103,9 @@ def tiny_model(model_type: str, seed: int = 0) -> PreTrainedModel:
     model = AutoModelForCausalLM.from_config(config).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if "norm" in name or "ln_" in name:  # norms start at one or zero; move them, so that each layer's is its own
+            if (
+                "norm" in name or "ln_" in name
+            ):  # norms start at one or zero; move them, so that each layer's is its own
                 parameter.add_(torch.randn_like(parameter) * SPREAD)
             elif "embed" in name or "wte" in name or "wpe" in name:
                 parameter.normal_(std=SPREAD)  # narrow: the layers, not the last token, decide the next one

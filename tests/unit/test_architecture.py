@@ -24,7 +24,18 @@ MAY_USE = {
     "healing": {"tasks", "engine", "evidence", "surgery", "models"},
     "report": {"evidence", "surgery"},
     "study": {"healing", "diagnostics", "selection", "tasks", "engine", "evidence", "surgery", "models", "report"},
-    "cli": {"study", "report", "healing", "diagnostics", "selection", "tasks", "engine", "evidence", "surgery", "models"},
+    "cli": {
+        "study",
+        "report",
+        "healing",
+        "diagnostics",
+        "selection",
+        "tasks",
+        "engine",
+        "evidence",
+        "surgery",
+        "models",
+    },
 }
 ANYONE_MAY_USE = {"errors", "runs", "__init__"}
 ONLY_IN = {

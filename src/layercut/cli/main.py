@@ -1,4 +1,4 @@
-"""The command line: ``layercut VERB ...``. Each verb is a thin skin over a public function and imports only what it needs."""
+"""The command line: ``layercut VERB ...``. Each verb is a thin skin over a public function, importing what it needs."""
 
 from __future__ import annotations
 
@@ -37,13 +37,15 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     """Options of layercut itself."""
 
 
 def main() -> None:
-    """Run the command line: exit 0 well, 1 error, 2 usage, 130 Ctrl-C. LAYERCUT_TRACEBACK=1 shows where an error arose."""
+    """Run the command line: exit 0 well, 1 error, 2 usage, 130 Ctrl-C. LAYERCUT_TRACEBACK=1 shows where."""
     try:
         app()
     except (InputError, VerificationError) as error:

@@ -21,10 +21,15 @@ Dtype = Annotated[
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.", rich_help_panel="Model")]
 DeviceMap = Annotated[
     str | None,
-    typer.Option(help="Spread a large model over devices, as in transformers: auto, balanced.", rich_help_panel="Model"),
+    typer.Option(
+        help="Spread a large model over devices, as in transformers: auto, balanced.", rich_help_panel="Model"
+    ),
 ]
 TrustRemoteCode = Annotated[
-    bool, typer.Option("--trust-remote-code", help="Run model code that travels with the checkpoint.", rich_help_panel="Model")
+    bool,
+    typer.Option(
+        "--trust-remote-code", help="Run model code that travels with the checkpoint.", rich_help_panel="Model"
+    ),
 ]
 BatchSize = Annotated[
     int, typer.Option(min=1, help="Sequences run at once; halved when memory runs out.", rich_help_panel="Model")
@@ -32,12 +37,14 @@ BatchSize = Annotated[
 Remove = Annotated[
     str | None,
     typer.Option(
-        help="Layers to remove, zero-based, inclusive ranges: 3,8,21-24. Or criterion:N (reverse:3, random:3), or a plan.json.",
+        help="Layers that go, zero-based, ranges inclusive: 3,8,21-24. Or criterion:N (reverse:3), or a plan.json.",
         metavar="LAYERS",
     ),
 ]
 Seed = Annotated[int, typer.Option(help="Root of all chance.")]
-Limit = Annotated[int | None, typer.Option(min=1, help="Only the first so many items of each task; shown in every table.")]
+Limit = Annotated[
+    int | None, typer.Option(min=1, help="Only the first so many items of each task; shown in every table.")
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Out = Annotated[Path | None, typer.Option(help="Folder to write to.", metavar="DIR")]
@@ -45,4 +52,6 @@ Temperature = Annotated[
     float, typer.Option(min=0, help="0 is greedy; above, answers are sampled.", rich_help_panel="Decoding")
 ]
 TopP = Annotated[float, typer.Option(min=0, max=1, help="Nucleus sampling.", rich_help_panel="Decoding")]
-TopK = Annotated[int, typer.Option(min=0, help="Sample from so many most likely tokens; 0 for all.", rich_help_panel="Decoding")]
+TopK = Annotated[
+    int, typer.Option(min=0, help="Sample from so many most likely tokens; 0 for all.", rich_help_panel="Decoding")
+]

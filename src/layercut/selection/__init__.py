@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from layercut.errors import unknown
+
+if TYPE_CHECKING:
+    from layercut.selection.base import Criterion
 
 CRITERIA = {
     "random": "layercut.selection.position:random",
     "reverse": "layercut.selection.position:reverse",
 }
-
-Criterion = Callable[[int, int, int], tuple[int, ...]]
-"""(num_layers, num_remove, seed) -> layers in order of removal."""
+"""Name to ``module:function``. A name that is not here is taken as ``my.module:function``."""
 
 
 def criterion(name: str) -> Criterion:
-    """The scoring function behind a name.
+    """The function behind a criterion's name, or behind ``my.module:function``.
 
     Raises:
         InputError: no such criterion; the nearest name and all names are given.
     """
-    if name not in CRITERIA:
-        raise unknown("criterion", name, CRITERIA)
-    module, function = CRITERIA[name].split(":")
-    return cast("Criterion", getattr(importlib.import_module(module), function))
+    target = CRITERIA.get(name, name)
+    module, _, function = target.partition(":")
+    if not function:
+        raise unknown("criterion", name, CRITERIA, "Your own is named my.module:function.")
+    try:
+        return cast("Criterion", getattr(importlib.import_module(module), function))
+    except (ImportError, AttributeError) as error:
+        raise unknown("criterion", name, CRITERIA, f"({error})") from error

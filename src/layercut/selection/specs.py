@@ -7,9 +7,10 @@ from pathlib import Path
 
 from layercut.errors import InputError
 from layercut.selection import CRITERIA, criterion
+from layercut.selection.base import Context
 from layercut.surgery.plan import CutPlan, parse_layers
 
-_BY_CRITERION = re.compile(r"^([A-Za-z_][\w-]*):(\d+)$")
+_BY_CRITERION = re.compile(r"^([A-Za-z_][\w.:-]*):(\d+)$")
 _EXPECTED = "a layer list such as 3,8,21-24 (inclusive), a criterion with a count such as reverse:3, or a plan.json"
 
 
@@ -26,10 +27,15 @@ def plan_from_spec(
         return _from_file(Path(spec), num_layers, model)
     if match := _BY_CRITERION.match(spec):
         name, num_remove = match[1], int(match[2])
-        removed = criterion(name)(num_layers, num_remove, seed)
+        removed = criterion(name)(Context(num_layers=num_layers, num_remove=num_remove, seed=seed)).removed
         settings = {"seed": seed, "num_remove": num_remove} if name == "random" else {"num_remove": num_remove}
         return CutPlan(
-            num_layers=num_layers, removed=removed, criterion=name, model=model, model_hash=model_hash, settings=settings
+            num_layers=num_layers,
+            removed=removed,
+            criterion=name,
+            model=model,
+            model_hash=model_hash,
+            settings=settings,
         )
     if spec in CRITERIA:
         raise InputError(f"{spec!r} does not say how many layers go; write {spec}:3 to remove three.")
@@ -42,6 +48,7 @@ def _from_file(path: Path, num_layers: int, model: str | None) -> CutPlan:
     plan = CutPlan.load(path)
     if plan.num_layers != num_layers:
         raise InputError(
-            f"{path} was made for a model of {plan.num_layers} decoder layers, but {model or 'this one'} has {num_layers}."
+            f"{path} was made for a model of {plan.num_layers} decoder layers, "
+            f"but {model or 'this one'} has {num_layers}."
         )
     return plan

@@ -47,7 +47,9 @@ class Eta:
         left = [(cell, cell.num_items - done) for cell, done in zip(self._cells, self._done, strict=True)]
         if not any(count > 0 for _, count in left):
             return 0.0
-        weighed = sum(self._items[c.kind] * c.weight for c in {c.kind: c for c in self._cells}.values() if c.kind in self._items)
+        weighed = sum(
+            self._items[c.kind] * c.weight for c in {c.kind: c for c in self._cells}.values() if c.kind in self._items
+        )
         if not weighed:
             return None
         per_weight = sum(self._seconds.values()) / weighed

@@ -31,7 +31,9 @@ class TaskSettings:
 
     def __post_init__(self) -> None:
         if self.limit is not None and (not isinstance(self.limit, int) or self.limit < 1):
-            raise InputError(f"task {self.task}: limit {self.limit!r} is not a number of items; write 1 or more, or leave it out.")
+            raise InputError(
+                f"task {self.task}: limit {self.limit!r} is not a number of items; write 1 or more, or leave it out."
+            )
         if self.readouts is not None:
             object.__setattr__(self, "readouts", tuple(self.readouts))
 
@@ -89,7 +91,9 @@ class StudySettings:
         if not self.tasks:
             raise InputError("the study names no tasks; list at least one under tasks.")
         if UNCUT in self.plans:
-            raise InputError(f"a plan is called {UNCUT!r}, which is the name of the model without a cut; call it otherwise.")
+            raise InputError(
+                f"a plan is called {UNCUT!r}, which is the name of the model without a cut; call it otherwise."
+            )
         for name in self.plans:
             if not name or any(c in name for c in "/\\") or name.startswith("."):
                 raise InputError(f"plan name {name!r} cannot be a folder name; use letters, digits, '-' and '_'.")
@@ -108,13 +112,19 @@ def load_study(path: Path) -> StudySettings:
     try:
         data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(f"{path}: no study can be read here ({error.strerror}); give a YAML file such as examples/quickstart.yaml.") from error
+        raise InputError(
+            f"{path}: no study can be read here ({error.strerror}); give a YAML file such as examples/quickstart.yaml."
+        ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         line = getattr(getattr(error, "problem_mark", None), "line", None)
         where = f" (line {line + 1})" if line is not None else ""
-        raise InputError(f"{path}: not a YAML file{where}: {getattr(error, 'problem', None) or 'it cannot be parsed'}.") from error
+        raise InputError(
+            f"{path}: not a YAML file{where}: {getattr(error, 'problem', None) or 'it cannot be parsed'}."
+        ) from error
     if not isinstance(data, dict):
-        raise InputError(f"{path}: a study is a set of keys (model, plans, tasks, out, ...), but this file holds {type(data).__name__}.")
+        raise InputError(
+            f"{path}: a study is a set of keys (model, plans, tasks, out, ...), but this file holds {type(data).__name__}."
+        )
     try:
         return study_from_dict(data)
     except InputError as error:

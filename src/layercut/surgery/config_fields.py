@@ -1,10 +1,10 @@
 """Every per-layer field of a model's config follows the layers that stay.
 
-Pure functions on config dictionaries (``config.json`` or ``config.to_dict()``); nothing here imports transformers. Fields
-are known by their names, for all families alike: what a name means does not differ between the families that use it.
+Pure functions on config dictionaries (``config.json`` or ``config.to_dict()``); nothing here imports transformers.
+Fields are known by their names, for all families alike: a name means the same in every family that uses it.
 
-It goes in two steps. First what a layer is *by its position* (periods, thresholds with a step, lists that transformers
-derives) is written out layer by layer, still counted in the uncut model. Then every field is cut to the layers that stay.
+It goes in two steps. First what a layer is *by its position* (periods, lists that transformers derives) is written out
+layer by layer, still counted in the uncut model. Then every field is cut to the layers that stay.
 """
 
 # Words: L decoder layers of the uncut model; "old" indices count in it, "new" ones in the cut model.
@@ -12,25 +12,23 @@ derives) is written out layer by layer, still counted in the uncut model. Then e
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from layercut.errors import InputError
-from layercut.models.families import Family
 from layercut.surgery.plan import CutPlan, format_layers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from layercut.models.families import Family
 
 LISTS = frozenset(
     {
         "activation_sparsity_pattern",
         "attention_layers",
-        "attn_layers",
         "attn_type_list",
-        "block_configs",
-        "ffn_multipliers",
-        "head_dim",
         "hybrid_layer_pattern",
         "indexer_types",
-        "intermediate_size",
         "is_moe_layer",
         "kv_sharing_modes",
         "layer_rope_theta",
@@ -38,26 +36,36 @@ LISTS = frozenset(
         "layers_block_type",
         "layers_num_experts",
         "mlp_layer_types",
+        "no_rope_layers",
+        "num_attention_heads_per_layer",
+        "num_key_value_heads_per_layer",
+        "swiglu_limits",
+        "swiglu_limits_shared",
+    }
+)
+"""Fields with one entry per layer."""
+
+MAYBE_LISTS = frozenset(
+    {
+        "block_configs",
+        "ffn_multipliers",
+        "head_dim",
+        "intermediate_size",
         "moe_intermediate_size",
         "moe_layer_freq",
         "moe_topk",
-        "no_rope_layers",
         "num_attention_heads",
-        "num_attention_heads_per_layer",
         "num_experts",
         "num_key_value_heads",
-        "num_key_value_heads_per_layer",
         "num_kv_heads",
         "num_query_heads",
         "num_shared_expert",
         "rope_theta",
         "sliding_window",
         "sliding_window_pattern",
-        "swiglu_limits",
-        "swiglu_limits_shared",
     }
 )
-"""Fields with one entry per layer. Some hold one value for all layers in other models; only lists are cut."""
+"""Fields that hold one value for all layers in some models and one per layer in others; lists of length L are cut."""
 
 INDEX_LISTS = frozenset(
     {
@@ -132,8 +140,8 @@ def cut_config(
         plan: what goes.
         family: the model's family: which field counts its layers, and whether their arithmetic depends on the position.
         resolved: ``to_dict()`` of the config that transformers makes of ``config``. Per-layer lists that transformers
-            derives from the position (``layer_types`` of gemma2, for one) are taken from here and made explicit: derived
-            anew for the cut model they would give layers that stay another kind.
+            derives from the position (``layer_types`` of gemma2, for one) are taken from here and made explicit:
+            derived anew for the cut model they would give layers that stay another kind.
 
     Raises:
         InputError: the plan is for another number of layers; a per-layer list of another length; a list with one entry
@@ -150,12 +158,13 @@ def cut_config(
         return dict(config)
     if scale_field and full.get(scale_field) and min(plan.removed) < max(plan.kept):
         raise InputError(
-            f"config field {scale_field} is on, so what a layer computes depends on its position; such a model can only "
-            f"lose layers from the end, and the plan removes layer {min(plan.removed)} below layer {max(plan.kept)}."
+            f"config field {scale_field} is on, so what a layer computes depends on its position; such a model can "
+            f"lose layers from the end only; the plan removes layer {min(plan.removed)} below layer {max(plan.kept)}."
         )
-    _check_kv_sharing(full, plan)
+    _check_all_known(full, plan)
     cut = _write_out(dict(config), full, plan)
     cut = {name: _cut_field(name, value, plan) for name, value in cut.items()}
+    _check_kv_sharing(full, plan)
     cut[num_layers_field] = len(plan.kept)
     return cut
 
@@ -184,7 +193,7 @@ def _write_out(config: dict[str, Any], full: Mapping[str, Any], plan: CutPlan) -
 
 def _is_positional_default(name: str, value: Any, plan: CutPlan) -> bool:
     """Whether a field that config.json leaves to the family's default would come out differently for the cut model."""
-    if name in LISTS | INDEX_LISTS | REPEATED:
+    if name in LISTS | MAYBE_LISTS | INDEX_LISTS | REPEATED:
         return isinstance(value, list) and bool(value)
     if name in FIRST_COUNTS:
         return isinstance(value, int) and 0 < value < plan.num_layers
@@ -192,7 +201,7 @@ def _is_positional_default(name: str, value: Any, plan: CutPlan) -> bool:
 
 
 def _keeps_phase(period: int, plan: CutPlan) -> bool:
-    """Whether every layer that stays keeps its position modulo the period, so that any rule of that period still holds."""
+    """Whether every layer that stays keeps its position modulo the period: then any rule of that period still holds."""
     return period <= 1 or all(old % period == new % period for new, old in enumerate(plan.kept))
 
 
@@ -202,6 +211,17 @@ def _require_phase(name: str, period: int, plan: CutPlan) -> None:
             f"config field {name} = {period} decides what a layer is by its position, and this family has no list that "
             f"could say it otherwise; remove layers from the end only, or whole periods of {period} layers."
         )
+
+
+def _check_all_known(full: Mapping[str, Any], plan: CutPlan) -> None:
+    known = frozenset().union(*(names for names, _, _ in _RULES))
+    for name, value in full.items():
+        is_suspect = isinstance(value, list) and len(value) == plan.num_layers and not NOT_PER_LAYER.fullmatch(name)
+        if is_suspect and name not in known:
+            raise InputError(
+                f"config field {name} has {len(value)} entries, as many as the model has decoder layers, and layercut "
+                "does not know whether they belong to the layers; add it to layercut/surgery/config_fields.py."
+            )
 
 
 def _check_kv_sharing(full: Mapping[str, Any], plan: CutPlan) -> None:
@@ -223,11 +243,6 @@ def _cut_field(name: str, value: Any, plan: CutPlan) -> Any:
     for names, kind, rule in _RULES:
         if name in names and isinstance(value, kind) and not isinstance(value, bool):
             return rule(name, value, plan)
-    if isinstance(value, list) and len(value) == plan.num_layers and not NOT_PER_LAYER.fullmatch(name):
-        raise InputError(
-            f"config field {name} has one entry for each of the {plan.num_layers} decoder layers, and layercut does not "
-            "know whether they belong to the layers; add its name to layercut/surgery/config_fields.py."
-        )
     return value
 
 
@@ -238,6 +253,10 @@ def _entries(name: str, value: list[Any], plan: CutPlan) -> list[Any]:
             "config.json before cutting."
         )
     return [value[i] for i in plan.kept] if value else value
+
+
+def _maybe_entries(name: str, value: list[Any], plan: CutPlan) -> list[Any]:
+    return _entries(name, value, plan) if len(value) == plan.num_layers else value
 
 
 def _letters(name: str, value: str, plan: CutPlan) -> str:
@@ -302,6 +321,7 @@ def _new_indices(plan: CutPlan) -> dict[int, int]:
 
 _RULES: tuple[tuple[frozenset[str], type, Callable[[str, Any, CutPlan], Any]], ...] = (
     (LISTS, list, _entries),
+    (MAYBE_LISTS, list, _maybe_entries),
     (INDEX_LISTS, list, _indices),
     (REPEATED, list, _repeated),
     (STRINGS, str, _letters),

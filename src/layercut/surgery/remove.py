@@ -1,14 +1,13 @@
 """Drop decoder layers from a model in memory, for good.
 
-The stack is sliced, never patched: what stays is renumbered (``layer_idx``) and the config says what is there, so that the
-KV cache, masks and rotary embeddings see an ordinary shorter model. An identity module in the place of a layer looks
-simpler and is wrong: with layer 0 skipped that way, cached generation of left-padded batches gives other text in nine of
-ten families, because the cache tells its length by layer 0, which then never gets keys.
+The stack is sliced, never patched: what stays is renumbered (``layer_idx``) and the config says what is there, so that
+the KV cache, masks and rotary embeddings see an ordinary shorter model. An identity module in the place of a layer
+looks simpler and is wrong: with layer 0 skipped that way, cached generation of left-padded batches gives other text,
+because the cache tells its length by layer 0, which then never gets keys (shown in tests/invariants).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +16,11 @@ from torch import nn
 from layercut.errors import InputError
 from layercut.models.families import Family, family_of
 from layercut.surgery.config_fields import cut_config
-from layercut.surgery.plan import CutPlan
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig, PreTrainedModel
+    from transformers import PreTrainedModel
+
+    from layercut.surgery.plan import CutPlan
 
 ACTIVE = "_layercut_bypass"
 """Attribute of a model that is under a bypass: the plan."""
@@ -38,8 +38,8 @@ def decoder_layers(model: PreTrainedModel, family: Family | None = None) -> nn.M
     layers = getattr(parent, name, None)
     if not isinstance(layers, nn.ModuleList):
         raise InputError(
-            f"{type(model).__name__} has no list of decoder layers at {family.layers}; layercut needs the causal language "
-            f"model of the family {family.model_type} (AutoModelForCausalLM)."
+            f"{type(model).__name__} has no list of decoder layers at {family.layers}; layercut needs the causal "
+            f"language model of the family {family.model_type} (AutoModelForCausalLM)."
         )
     return layers
 
@@ -70,8 +70,8 @@ def apply_plan(model: PreTrainedModel, plan: CutPlan) -> ExitStack:
     parent, name = _stack(model, family)
     if len(layers) != plan.num_layers:
         raise InputError(
-            f"the plan is for a model of {plan.num_layers} decoder layers, this one has {len(layers)}; use a plan made for "
-            "this very model."
+            f"the plan is for a model of {plan.num_layers} decoder layers, this one has {len(layers)}; use a plan made "
+            "for this very model."
         )
     _install_output_hooks(parent)
     old = model.config.to_dict()
@@ -81,9 +81,14 @@ def apply_plan(model: PreTrainedModel, plan: CutPlan) -> ExitStack:
             for module in layer.modules():
                 if hasattr(module, "layer_idx"):
                     _set(undo, module, "layer_idx", position)
-        _set_config(undo, model.config, old, new, family)
+        for field in [name for name in new if new[name] != old.get(name)]:
+            _set(undo, model.config, field, new[field])
+        for field in old.keys() - new.keys():
+            _set(undo, model.config, field, _MISSING)
         if not plan.is_uncut:
-            _set(undo, parent, name, nn.ModuleList(layers[i] for i in plan.kept).train(layers.training))
+            kept = nn.ModuleList(layers[i] for i in plan.kept)
+            kept.training = layers.training  # the list's own flag; the layers have theirs
+            _set(undo, parent, name, kept)
         if hasattr(parent, "has_sliding_layers"):  # qwen2, qwen3: whether a sliding mask is made at all
             _set(undo, parent, "has_sliding_layers", "sliding_attention" in model.config.layer_types)
         return undo.pop_all()
@@ -101,30 +106,14 @@ def _stack(model: nn.Module, family: Family) -> tuple[nn.Module, str]:
 def _install_output_hooks(parent: nn.Module) -> None:
     """Have transformers put its output recording hooks on *all* layers now.
 
-    It does so once per model, when hidden states or attentions are first asked for. Were that inside a bypass, the layers
-    that are out would never get theirs, and the restored model would return fewer hidden states than it has layers.
+    It does so once per model, when hidden states or attentions are first asked for. Were that inside a bypass, the
+    layers that are out would never get theirs, and the restored model would return fewer hidden states than it has.
     """
     from transformers import PreTrainedModel
     from transformers.utils.output_capturing import maybe_install_capturing_hooks
 
     if isinstance(parent, PreTrainedModel):
         maybe_install_capturing_hooks(parent)
-
-
-def _set_config(
-    undo: ExitStack, config: PreTrainedConfig, old: Mapping[str, Any], new: Mapping[str, Any], family: Family
-) -> None:
-    # The number of layers comes first, because transformers checks per_layer_config against it.
-    for name in sorted(new, key=lambda name: name != family.num_layers_field):
-        if new[name] == old.get(name):
-            continue
-        if name == "per_layer_config":  # a property: what it sets is kept under another name
-            undo.callback(setattr, config, "_heterogeneity_spec", config._heterogeneity_spec)
-            config.per_layer_config = new[name]
-        else:
-            _set(undo, config, name, new[name])
-    for name in old.keys() - new.keys():
-        _set(undo, config, name, _MISSING)
 
 
 def _set(undo: ExitStack, owner: Any, name: str, value: Any) -> None:

@@ -46,7 +46,7 @@ class Score(NamedTuple):
     answer: str
     """What was taken as the answer; empty where none was found."""
     outcome: str
-    """``right``, ``wrong``, ``no_answer`` (none found) or ``cut`` (wrong or none, and the answer ran into the length limit)."""
+    """``right``, ``wrong``, ``no_answer`` (none found) or ``cut`` (wrong or none, and the length limit was hit)."""
 
 
 class Task(Protocol):
@@ -59,11 +59,11 @@ class Task(Protocol):
     """What can be read out; the first is the default."""
 
     def settings(self) -> Mapping[str, Any]:
-        """What decides the samples and prompts, for the run's settings hash: version, seed, number of shots, data file hash ..."""
+        """What decides the samples and prompts, for the run's settings: version, seed, shots, hash of the data file ..."""
         ...
 
     def samples(self, split: Split, limit: int | None) -> list[Sample]:
-        """The first ``limit`` samples of a split, always in the same order; a smaller limit gives a prefix of a larger one.
+        """The first ``limit`` samples of a split, in a fixed order; a smaller limit gives a prefix of a larger one.
 
         Selection and report samples never overlap.
         """

@@ -5,13 +5,41 @@ from pathlib import Path
 import pytest
 
 from layercut.errors import InputError
-from layercut.selection.position import random, reverse
+from layercut.selection import criterion, position
+from layercut.selection.base import Context, by_importance
 from layercut.selection.specs import plan_from_spec
 from layercut.surgery.plan import CutPlan
 
 
+def reverse(num_layers: int, num_remove: int, protect: frozenset[int] = frozenset()) -> tuple[int, ...]:
+    return position.reverse(Context(num_layers=num_layers, num_remove=num_remove, protect=protect)).removed
+
+
+def random(num_layers: int, num_remove: int, seed: int) -> tuple[int, ...]:
+    return position.random(Context(num_layers=num_layers, num_remove=num_remove, seed=seed)).removed
+
+
 def test_reverse_takes_the_last_layers_last_one_first() -> None:
     assert reverse(30, 3) == (29, 28, 27)
+    assert reverse(30, 3, protect=frozenset({29, 27})) == (28, 26, 25)
+
+
+def test_of_equally_important_layers_the_later_one_goes() -> None:
+    context = Context(num_layers=4, num_remove=2, protect=frozenset({3}))
+    assert by_importance(context, {0: 0.5, 1: 0.1, 2: 0.1, 3: 0.0}).removed == (2, 1)
+
+
+def test_a_protected_layer_must_exist_and_enough_must_be_left() -> None:
+    with pytest.raises(InputError, match="protected layer 6 is not in the model"):
+        Context(num_layers=6, num_remove=1, protect=frozenset({6}))
+    with pytest.raises(InputError, match="2 of 6 may go"):
+        Context(num_layers=6, num_remove=3, protect=frozenset({0, 1, 2, 3}))
+
+
+def test_a_criterion_of_ones_own_is_named_by_module_and_function() -> None:
+    assert criterion("layercut.selection.position:reverse") is position.reverse
+    with pytest.raises(InputError, match="unknown criterion 'no.such:thing'"):
+        criterion("no.such:thing")
 
 
 def test_random_is_the_same_everywhere_and_nested_in_depth() -> None:

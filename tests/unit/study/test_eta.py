@@ -10,7 +10,13 @@ def test_nothing_is_promised_before_anything_was_measured() -> None:
 
 
 def test_a_measured_kind_is_judged_by_its_own_speed() -> None:
-    eta = Eta([Cell(kind="a", num_items=10, weight=1), Cell(kind="b", num_items=10, weight=50), Cell(kind="a", num_items=10, weight=1)])
+    eta = Eta(
+        [
+            Cell(kind="a", num_items=10, weight=1),
+            Cell(kind="b", num_items=10, weight=50),
+            Cell(kind="a", num_items=10, weight=1),
+        ]
+    )
     eta.advance(0, 10, 20.0)
     eta.advance(1, 5, 5.0)
     assert eta.remaining == pytest.approx(5 * 1.0 + 10 * 2.0)

@@ -53,7 +53,8 @@ def test_bad_settings_are_refused_in_one_clear_line(change: dict[str, Any], mess
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("a: [1", "not a YAML file"), ("- 1", "holds list"), ("", "holds NoneType"), ("a: b: c", "line 1")]
+    ("text", "message"),
+    [("a: [1", "not a YAML file"), ("- 1", "holds list"), ("", "holds NoneType"), ("a: b: c", "line 1")],
 )
 def test_a_file_that_is_no_study_is_refused_by_name(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "study.yaml"

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from layercut.errors import InputError
 from layercut.surgery.plan import CutPlan, format_layers, parse_layers
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_kept_layers_are_the_others_in_order() -> None:
@@ -23,13 +26,17 @@ def test_key_depends_on_the_set_not_on_the_order() -> None:
 
 
 def test_a_plan_comes_back_from_disk_as_it_was(tmp_path: Path) -> None:
-    plan = CutPlan(num_layers=6, removed=(4, 1), criterion="reverse", model="m", settings={"seed": 1}, scores={"4": 0.5})
+    plan = CutPlan(
+        num_layers=6, removed=(4, 1), criterion="reverse", model="m", settings={"seed": 1}, scores={"4": 0.5}
+    )
     plan.save(tmp_path / "plan.json")
     assert CutPlan.load(tmp_path / "plan.json") == plan
     assert json.loads((tmp_path / "plan.json").read_text())["kept"] == [0, 2, 3, 5]
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"format_version": 99}', '{"format_version": 1, "removed": [9], "num_layers": 3}'])
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"format_version": 99}', '{"format_version": 1, "removed": [9], "num_layers": 3}']
+)
 def test_a_file_that_is_no_plan_is_refused_by_name(tmp_path: Path, text: str) -> None:
     path = tmp_path / "plan.json"
     path.write_text(text)

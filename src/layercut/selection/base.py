@@ -1,0 +1,109 @@
+"""What a criterion is given and what it gives back.
+
+A criterion is one function ``(Context) -> Selection``. Most rank layers once by an importance score
+(``by_importance``); the others judge whole plans by an Objective and search (``greedy.py``, ``refine.py``). Scores share one sense:
+higher means keep, higher means better.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from layercut.errors import InputError
+
+if TYPE_CHECKING:
+    from layercut.engine.base import Engine
+    from layercut.models.loading import LoadedModel
+    from layercut.runs.directory import RunFolder
+    from layercut.selection.calibration import Calibration
+    from layercut.surgery.plan import CutPlan
+
+Progress = Callable[[str, int, int], None]
+"""(what, pieces done, pieces in all)."""
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """No progress shown."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """The model, the wish and the material of one selection."""
+
+    num_layers: int
+    """Decoder layers of the uncut model."""
+    num_remove: int
+    """How many of them go."""
+    seed: int = 0
+    protect: frozenset[int] = frozenset()
+    """Layers that must stay."""
+    loaded: LoadedModel | None = None
+    """The model itself, for criteria that read weights or gradients."""
+    engine: Engine | None = None
+    """For criteria that run the model."""
+    calibration: Calibration | None = None
+    """Text for criteria that are measured on text."""
+    objective: Objective | None = None
+    """For criteria that search by task scores."""
+    folder: RunFolder | None = None
+    """Where a search keeps its journal; without it nothing is kept."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """The criterion's own settings, such as ``token`` or ``norm``."""
+    progress: Progress = silent
+
+    def __post_init__(self) -> None:
+        outside = [layer for layer in sorted(self.protect) if not 0 <= layer < self.num_layers]
+        if outside:
+            raise InputError(
+                f"protected layer {outside[0]} is not in the model, whose decoder layers are 0-{self.num_layers - 1}."
+            )
+        if not 0 < self.num_remove <= min(len(self.candidates), self.num_layers - 1):
+            raise InputError(
+                f"cannot remove {self.num_remove} layers: {len(self.candidates)} of {self.num_layers} may go "
+                f"({len(self.protect)} are protected); choose 1 to {min(len(self.candidates), self.num_layers - 1)}."
+            )
+
+    @property
+    def candidates(self) -> tuple[int, ...]:
+        """Layers that may go, ascending."""
+        return tuple(layer for layer in range(self.num_layers) if layer not in self.protect)
+
+
+class Selection(NamedTuple):
+    """The outcome of a criterion."""
+
+    removed: tuple[int, ...]
+    """Layers that go, in order of removal."""
+    importance: Mapping[int, float] = {}
+    """Score per candidate layer, higher means keep; empty for criteria that have none."""
+    details: Mapping[str, Any] = {}
+    """What else was measured (rounds, baselines, candidates), JSON-able; goes into the plan's ``scores``."""
+
+
+Criterion = Callable[[Context], Selection]
+
+
+class Objective(Protocol):
+    """How good plans are. Higher is better; the uncut model's value is the yardstick."""
+
+    def describe(self) -> Mapping[str, Any]:
+        """What decides the values: tasks, versions, items' hash, decoding, calibration hash. JSON-able."""
+        ...
+
+    def values(self, plans: Sequence[CutPlan]) -> list[float]:
+        """One value per plan. Whatever was measured before is taken from the journal, never measured again."""
+        ...
+
+
+def by_importance(
+    context: Context, importance: Mapping[int, float], details: Mapping[str, Any] | None = None
+) -> Selection:
+    """Remove the least important candidates, least important first; of equals the later layer goes first.
+
+    >>> by_importance(Context(num_layers=3, num_remove=2), {0: 0.5, 1: 0.1, 2: 0.1}).removed
+    (2, 1)
+    """
+    order = sorted(context.candidates, key=lambda layer: (importance[layer], -layer))
+    return Selection(tuple(order[: context.num_remove]), dict(importance), details or {})

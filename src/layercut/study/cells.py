@@ -1,0 +1,117 @@
+"""Cells: one task and readout, run under a plan into a run folder, each resumable by item."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from layercut.engine.base import Decoding, GenerationRequest
+from layercut.errors import InputError
+from layercut.runs.directory import RunFolder
+from layercut.study import eta
+from layercut.study.handle import ModelHandle
+from layercut.study.progress import CHARACTERS_PER_TOKEN, DECODE_COST, Progressing
+from layercut.study.settings import TaskSettings
+from layercut.surgery.plan import CutPlan
+from layercut.tasks import load_task
+from layercut.tasks.base import Readout, Task
+from layercut.tasks.evaluate import evaluate
+
+if TYPE_CHECKING:
+    from layercut.runs.records import MetricRow
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One task and readout, ready to be run under any plan."""
+
+    task: Task
+    readout: Readout
+    limit: int | None
+
+    @property
+    def label(self) -> str:
+        """Name for people."""
+        return f"{self.task.name} ({self.readout})"
+
+    def describe(self) -> dict[str, Any]:
+        """What decides the numbers, for a run's settings."""
+        return {"task": self.task.name, "readout": self.readout, "limit": self.limit, **self.task.settings()}
+
+    def work(self) -> eta.Cell:
+        """Size and rough cost, in prompt tokens an item, for the remaining time."""
+        samples = self.task.samples("report", self.limit)
+        request = self.task.request(samples[0], self.readout)
+        tokens = len(str(request.prompt)) / CHARACTERS_PER_TOKEN
+        if isinstance(request, GenerationRequest):
+            weight = tokens + DECODE_COST * request.max_new_tokens / 2
+        else:
+            weight = tokens * len(request.continuations)
+        return eta.Cell(kind=(self.task.name, self.readout), num_items=len(samples), weight=weight)
+
+
+def make_cells(tasks: Sequence[TaskSettings], seed: int, limit: int | None = None) -> list[Cell]:
+    """The cells of the tasks, in order; ``limit`` lowers every task's own.
+
+    Raises:
+        InputError: a task or readout that is not known, or data that cannot be read.
+    """
+    cells = []
+    for wanted in tasks:
+        task = load_task(wanted.task, data=wanted.data, seed=seed)
+        for readout in wanted.readouts or task.readouts:
+            if readout not in task.readouts:
+                raise InputError(f"{task.name} has no readout {readout!r}. It has: {', '.join(task.readouts)}.")
+            limits = [number for number in (wanted.limit, limit) if number is not None]
+            cells.append(Cell(task=task, readout=cast("Readout", readout), limit=min(limits, default=None)))
+    return cells
+
+
+def run_settings(
+    model: ModelHandle, plan: CutPlan, cells: Sequence[Cell], decoding: Decoding, seed: int
+) -> Mapping[str, Any]:
+    """What decides the numbers of one run folder."""
+    return {
+        **model.describe(),
+        "removed": list(plan.removed),
+        "tasks": [cell.describe() for cell in cells],
+        "decoding": asdict(decoding),
+        "seed": seed,
+    }
+
+
+def run_cells(
+    folder: RunFolder,
+    model: ModelHandle,
+    plan: CutPlan,
+    cells: Sequence[Cell],
+    decoding: Decoding,
+    progress: Progressing,
+    first: int = 0,
+) -> None:
+    """Evaluate every cell under one plan into its run folder, and mark the folder finished.
+
+    Args:
+        first: number of this plan's first piece of work in ``progress``.
+    """
+    if folder.is_finished:
+        for index in range(len(cells)):
+            progress.skip(first + index)
+        return
+    plan.save(folder.path / "plan.json")
+    rows: list[MetricRow] = []
+    for index, cell in enumerate(cells, start=first):
+        with folder.journal(cell.task.name, cell.readout) as journal, progress.piece(index) as on_progress:
+            outcome = evaluate(
+                cell.task,
+                model.engine,
+                plan,
+                readout=cell.readout,
+                limit=cell.limit,
+                decoding=decoding,
+                journal=journal,
+                on_progress=on_progress,
+            )
+        rows.extend(outcome.metrics)
+    folder.write_metrics(rows, plan=plan.to_dict(), num_parameters=model.num_parameters(plan))
