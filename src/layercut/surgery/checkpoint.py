@@ -87,6 +87,7 @@ def cut_checkpoint(
     max_shard_bytes: int = MAX_SHARD_BYTES,
     extra_files: Mapping[str, str] | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    check: Callable[[Path], object] = lambda folder: None,
 ) -> CutReport:
     """Write the cut model to ``out``, a folder that is there whole or not at all.
 
@@ -102,6 +103,7 @@ def cut_checkpoint(
         extra_files: more files by name, such as ``{"README.md": model_card}``. The uncut model's own card is kept as
             ``README.uncut.md`` in any case.
         progress: told how many bytes of how many are written, after every chunk.
+        check: called with the finished folder before it takes its name; if it raises, nothing is left.
 
     Raises:
         InputError: the plan does not fit the model, its family is not known, ``out`` is not empty, or the disk is full.
@@ -131,6 +133,7 @@ def cut_checkpoint(
             _write_plans(source, plan, folder)
             for name, text in (extra_files or {}).items():
                 (folder / name).write_text(text, encoding="utf-8")
+            check(folder)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise InputError(f"the disk of {out} is full, so nothing was left there; choose another --out.") from error
