@@ -1,0 +1,1 @@
+"""Tables, plots, reports and model cards made from run folders alone; never imports torch."""

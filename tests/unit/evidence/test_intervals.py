@@ -1,0 +1,90 @@
+"""Intervals: known values, honest edge cases, and coverage by simulation."""
+
+import numpy as np
+import pytest
+
+from layercut.errors import InputError
+from layercut.evidence.intervals import mean_interval, proportion_interval
+
+
+def test_wilson_matches_newcombe_1998_table_1():
+    # Newcombe, "Two-sided confidence intervals for the single proportion", Statistics in Medicine 17 (1998), method 3.
+    for successes, n, low, high in [
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ]:
+        estimate = proportion_interval(successes, n)
+        assert estimate.value == successes / n
+        assert (estimate.low, estimate.high) == pytest.approx((low, high), abs=5e-5)
+        assert (estimate.n, estimate.method) == (n, "wilson")
+
+
+def test_zero_and_one_values_get_wilson_whatever_their_type():
+    assert (
+        mean_interval([1, 0, 1, 1]) == mean_interval([1.0, 0.0, 1.0, 1.0]) == mean_interval([True, False, True, True])
+    )
+    assert mean_interval([1, 0, 1, 1]) == proportion_interval(3, 4)
+
+
+def test_one_right_answer_is_not_certainty():
+    estimate = mean_interval([1.0])
+    assert estimate.value == 1
+    assert estimate.low == pytest.approx(0.2065, abs=1e-4)
+    assert estimate.high == 1
+
+
+@pytest.mark.parametrize("values", [[0.4], [0.4] * 50, [7.25, 7.25]])
+def test_values_without_spread_give_no_interval(values):
+    estimate = mean_interval(values)
+    assert estimate == (pytest.approx(values[0]), None, None, len(values), "none")
+
+
+def test_bootstrap_is_seeded_and_near_the_normal_interval():
+    values = np.random.default_rng(5).normal(3.0, 2.0, 400)
+    estimate = mean_interval(values, seed=1)
+    assert estimate == mean_interval(values, seed=1)
+    assert estimate.method == "bca"
+    half = 1.96 * values.std(ddof=1) / 20
+    assert estimate.low == pytest.approx(values.mean() - half, abs=0.03)
+    assert estimate.high == pytest.approx(values.mean() + half, abs=0.03)
+    assert mean_interval(values, seed=2).low != estimate.low
+
+
+def test_a_higher_level_is_wider():
+    values = np.random.default_rng(0).random(60)
+    narrow, wide = mean_interval(values, confidence=0.8), mean_interval(values, confidence=0.99)
+    assert wide.low < narrow.low < narrow.high < wide.high
+
+
+def test_two_different_values_still_give_a_finite_interval():
+    estimate = mean_interval([0.2, 0.6])
+    assert 0.2 <= estimate.low <= estimate.value <= estimate.high <= 0.6
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: mean_interval([]), "no items"),
+        (lambda: mean_interval([0.5, float("nan")]), "item 1 is nan"),
+        (lambda: proportion_interval(0, 0), "no items"),
+        (lambda: proportion_interval(5, 4), "5 successes of 4"),
+    ],
+)
+def test_bad_input(call, message):
+    with pytest.raises(InputError, match=message):
+        call()
+
+
+@pytest.mark.parametrize("n", [50, 100, 500])
+@pytest.mark.parametrize("p", [0.05, 0.5, 0.95])
+def test_wilson_coverage(n, p):
+    """Exact coverage: the sum of the binomial probabilities of the outcomes whose interval holds p."""
+    from scipy.stats import binom
+
+    covered = 0.0
+    for k in range(n + 1):
+        estimate = proportion_interval(k, n)
+        covered += binom.pmf(k, n, p) * (estimate.low <= p <= estimate.high)
+    assert 0.93 <= covered <= 0.975

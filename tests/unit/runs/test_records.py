@@ -1,0 +1,122 @@
+"""The journal: what was appended is there, also when the process was killed in the middle of a line."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from layercut.errors import InputError
+from layercut.runs.records import Journal, read_records
+
+
+def test_appended_records_are_read_back_in_order(tmp_path):
+    path = tmp_path / "deep" / "samples" / "copy.short.jsonl"
+    with Journal(path) as journal:
+        assert journal.records == []
+        journal.append([{"id": "a", "answer": "ünï\n"}, {"id": "b", "options": ("1", "2")}])
+        journal.append([])
+        journal.append([{"id": "c"}])
+        in_memory = list(journal.records)
+    assert [record["id"] for record in in_memory] == ["a", "b", "c"]
+    assert in_memory[1]["options"] == ["1", "2"]  # as it will be read back, not as it was given
+    with Journal(path) as journal:
+        assert journal.records == in_memory
+    assert read_records(path) == in_memory
+
+
+def test_bytes_on_disk_are_pinned(tmp_path):
+    path = tmp_path / "a.jsonl"
+    with Journal(path) as journal:
+        journal.append([{"id": "a", "metrics": {"accuracy": 1.0}, "answer": "é\u2028"}])
+    assert path.read_bytes() == '{"id": "a", "metrics": {"accuracy": 1.0}, "answer": "é\u2028"}\n'.encode()
+
+
+@pytest.mark.parametrize("keep", [1, 10, 14])
+def test_a_torn_last_line_is_cut_off_and_writing_goes_on(tmp_path, keep):
+    path = tmp_path / "a.jsonl"
+    with Journal(path) as journal:
+        journal.append([{"id": "a"}])
+    whole = path.read_bytes()
+    path.write_bytes(whole + b'{"id": "bbbbbbb"}'[:keep])
+    assert read_records(path) == [{"id": "a"}]
+    assert path.stat().st_size == len(whole) + keep  # reading leaves the file as it is
+    with Journal(path) as journal:
+        assert journal.records == [{"id": "a"}]
+        journal.append([{"id": "b"}])
+    assert read_records(path) == [{"id": "a"}, {"id": "b"}]
+
+
+def test_zeros_after_a_power_failure_count_as_torn(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"id": "a"}\n{"id"' + bytes(100))
+    with Journal(path) as journal:
+        assert journal.records == [{"id": "a"}]
+    assert path.read_bytes() == b'{"id": "a"}\n'
+
+
+@pytest.mark.parametrize("line", ["{broken", "[1, 2]", ""])
+def test_damage_in_the_middle_is_an_error_that_names_the_line(tmp_path, line):
+    path = tmp_path / "a.jsonl"
+    path.write_text(f'{{"id": "a"}}\n{line}\n{{"id": "c"}}\n')
+    with pytest.raises(InputError, match=r"a\.jsonl: line 2 is not a JSON object"):
+        Journal(path)
+    assert path.read_text().count("\n") == 3
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_nan_is_refused_and_nothing_of_the_batch_is_written(tmp_path, bad):
+    path = tmp_path / "a.jsonl"
+    with Journal(path) as journal:
+        with pytest.raises(ValueError, match="Out of range float"):
+            journal.append([{"id": "a"}, {"id": "b", "metrics": {"nll": bad}}])
+        assert journal.records == []
+        journal.append([{"id": "a"}])
+    assert read_records(path) == [{"id": "a"}]
+
+
+def test_half_a_surrogate_pair_can_be_stored(tmp_path):
+    path = tmp_path / "a.jsonl"
+    with Journal(path) as journal:
+        journal.append([{"id": "a", "question": "\ud83d"}])
+    assert read_records(path) == [{"id": "a", "question": "\ud83d"}]
+
+
+def test_a_full_disk_stops_the_run_and_leaves_whole_lines(tmp_path, monkeypatch):
+    path = tmp_path / "a.jsonl"
+    with Journal(path) as journal:
+        journal.append([{"id": "a"}])
+
+        def full(_):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space left"):
+            journal.append([{"id": "b"}])
+        monkeypatch.undo()
+        assert journal.records == [{"id": "a"}]
+        journal.append([{"id": "c"}])
+    assert read_records(path) == [{"id": "a"}, {"id": "c"}]
+
+
+def test_a_killed_writer_leaves_a_prefix(tmp_path):
+    path = tmp_path / "a.jsonl"
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom layercut.runs.records import Journal\n"
+        "journal = Journal(Path(sys.argv[1]))\n"
+        "for i in range(10**6): journal.append([{'id': str(i), 'text': 'x' * 500}] )\n"
+    )
+    writer = subprocess.Popen([sys.executable, "-c", code, str(path)], env={**os.environ, "PYTHONPATH": "src"})
+    deadline = time.monotonic() + 20
+    while not (path.exists() and path.stat().st_size > 5000) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    writer.send_signal(signal.SIGKILL)
+    writer.wait()
+    with Journal(path) as journal:
+        ids = [record["id"] for record in journal.records]
+        assert len(ids) >= 5
+        assert ids == [str(i) for i in range(len(ids))]
+    assert all(json.loads(line) for line in path.read_text().splitlines())
