@@ -7,11 +7,14 @@ windows are short and layer kinds are mixed, so that a kind on the wrong layer c
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 NUM_LAYERS = 6
 SPREAD = 0.15

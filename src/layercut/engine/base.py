@@ -60,6 +60,7 @@ class Decoding:
 
     @property
     def is_greedy(self) -> bool:
+        """Whether nothing is drawn."""
         return self.temperature == 0
 
 
@@ -133,10 +134,12 @@ class Engine(Protocol):
         ...
 
     @property
-    def has_chat_template(self) -> bool: ...
+    def has_chat_template(self) -> bool:
+        """Whether it takes conversations."""
+        ...
 
     def describe(self) -> Mapping[str, Any]:
-        """What decides the numbers: engine, model name and hash, dtype, device, batch size. JSON-able."""
+        """What decides the numbers, for run settings, JSON-able: engine, model, hash, dtype, device, batch size."""
         ...
 
     def completions(

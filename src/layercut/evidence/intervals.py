@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import binomtest, bootstrap
 
 from layercut.errors import InputError
@@ -16,8 +17,10 @@ from layercut.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+Array = NDArray[np.float64]
+
 NUM_RESAMPLES = 10_000
-_MAX_CELLS = 4_000_000
+MAX_CELLS = 4_000_000
 """Resampled values held at once, 32 MB; keeps a task of ten thousand items from filling the memory."""
 
 
@@ -32,7 +35,7 @@ class Estimate(NamedTuple):
     n: int
     """Number of items."""
     method: str
-    """How the interval was made: ``wilson``, ``bca``, ``percentile``, ``newcombe`` or ``none``."""
+    """How the interval was made: ``wilson``, ``bca``, ``percentile``, ``bootstrap`` (paired) or ``none``."""
 
 
 def proportion_interval(successes: int, n: int, confidence: float = 0.95) -> Estimate:
@@ -81,7 +84,7 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95, seed: int =
                 np.mean,
                 confidence_level=confidence,
                 n_resamples=NUM_RESAMPLES,
-                batch=max(1, _MAX_CELLS // len(array)),
+                batch=max(1, MAX_CELLS // len(array)),
                 method=method,
                 random_state=np.random.default_rng(seed),
             ).confidence_interval
@@ -90,12 +93,12 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95, seed: int =
     raise AssertionError("a percentile interval of finite values is finite")
 
 
-def is_binary(array: np.ndarray) -> bool:
+def is_binary(array: Array) -> bool:
     """Whether all values are 0 or 1."""
     return bool(np.isin(array, (0.0, 1.0)).all())
 
 
-def finite_array(values: Sequence[float]) -> np.ndarray:
+def finite_array(values: Sequence[float]) -> Array:
     """The values as float64; refuses none at all, NaN and infinity."""
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1 or array.size == 0:

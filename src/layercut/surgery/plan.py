@@ -8,13 +8,15 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from layercut.errors import InputError
 from layercut.runs.atomic import write_json
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 FORMAT_VERSION = 1
 _RANGE = re.compile(r"^(\d+)(?:-(\d+))?$")
@@ -64,6 +66,7 @@ class CutPlan:
 
     @property
     def is_uncut(self) -> bool:
+        """Whether no layer goes."""
         return not self.removed
 
     @property
@@ -82,6 +85,7 @@ class CutPlan:
         return f"removes {len(self.removed)} of {self.num_layers} decoder layers ({share:.1f} %): {listed}"
 
     def to_dict(self) -> dict[str, Any]:
+        """What ``plan.json`` holds: every field, the format version and, for readers, the layers that stay."""
         return {
             "format_version": FORMAT_VERSION,
             **asdict(self),
@@ -95,6 +99,11 @@ class CutPlan:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], where: str = "plan") -> CutPlan:
+        """The inverse of ``to_dict``.
+
+        Raises:
+            InputError: another format version, or no plan; ``where`` says in the message where it came from.
+        """
         version = data.get("format_version")
         if version != FORMAT_VERSION:
             raise InputError(
@@ -108,6 +117,11 @@ class CutPlan:
 
     @classmethod
     def load(cls, path: Path) -> CutPlan:
+        """Read a ``plan.json``.
+
+        Raises:
+            InputError: no such file, or not a plan of layercut.
+        """
         try:
             data = json.loads(Path(path).read_text(encoding="utf-8"))
         except OSError as error:

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from layercut.errors import InputError
 from layercut.surgery.plan import CutPlan, format_layers, parse_layers
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_kept_layers_are_the_others_in_order() -> None:

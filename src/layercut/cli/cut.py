@@ -1,0 +1,68 @@
+"""``layercut cut``: write a checkpoint without some of its decoder layers."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from layercut.cli import options
+from layercut.cli.console import as_json, result, say, warn
+from layercut.errors import InputError
+
+
+def cut(
+    model: options.Model,
+    remove: options.Remove = None,
+    out: options.Out = None,
+    seed: options.Seed = 0,
+    dry_run: options.DryRun = False,
+    verify: Annotated[
+        bool, typer.Option("--verify/--no-verify", help="Reload the result and compare logits with the bypassed model.")
+    ] = True,
+    max_shard_gb: Annotated[float, typer.Option(min=0.001, help="Largest weight file, in GB.")] = 5.0,
+    json: options.Json = False,
+    revision: options.Revision = None,
+    dtype: options.Dtype = "auto",
+    device: options.Device = "auto",
+    device_map: options.DeviceMap = None,
+    trust_remote_code: options.TrustRemoteCode = False,
+) -> None:
+    """Write MODEL without some of its decoder layers, as a plain Hugging Face checkpoint.
+
+    Layers are zero-based and those of the uncut model; ranges are inclusive, so 21-24 is four layers. Weights are
+    streamed, never held in memory. The result is reloaded and its logits are compared with the bypassed model; dtype and
+    device are those of this comparison, the weights keep their own.
+
+    Example: layercut cut bundled:smollm2-135m --remove 3,8,21-24 --out smollm2-24-layers
+    """
+    from layercut.study.cut import cut_model
+    from layercut.study.handle import ModelHandle
+    from layercut.study.settings import ModelSettings
+
+    if not remove:
+        raise InputError("no layers are named; say --remove 3,8,21-24 (zero-based, inclusive), or --remove reverse:3.")
+    handle = ModelHandle(
+        ModelSettings(
+            model=model,
+            revision=revision,
+            dtype=dtype,
+            device=device,
+            device_map=device_map,
+            trust_remote_code=trust_remote_code,
+        )
+    )
+    plan = handle.plan(remove, seed)
+    say(f"{model}: {plan.describe()}")
+    if not dry_run and out is None:
+        raise InputError("no folder to write to; say --out DIR, or --dry-run to see what would be written.")
+    done = cut_model(
+        handle, plan, None if dry_run else out, verify=verify, max_shard_bytes=round(max_shard_gb * 1e9), say=say
+    )
+    for text in done.warnings:
+        warn(text)
+    if json:
+        as_json(done.to_dict())
+        return
+    for line in done.lines():
+        result(line)

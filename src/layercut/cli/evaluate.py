@@ -1,0 +1,92 @@
+"""``layercut eval``: score a model, whole or cut, on tasks."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from layercut.cli import options
+from layercut.cli.console import as_json, log, out, result, say
+from layercut.errors import InputError
+
+
+def evaluate(
+    model: options.Model,
+    tasks: Annotated[str, typer.Option(help="Task names, separated by commas.", metavar="TASK,TASK")],
+    remove: options.Remove = None,
+    out_folder: Annotated[
+        str | None, typer.Option("--out", help="Run folder; runs/<model>-<plan> if left out.", metavar="DIR")
+    ] = None,
+    readouts: Annotated[
+        str | None, typer.Option(help="rank, short, chain; all that a task has if left out.", metavar="NAME,NAME")
+    ] = None,
+    limit: options.Limit = None,
+    data: Annotated[
+        list[str] | None, typer.Option(help="Local data of a task: gsm8k=PATH. May be repeated.", metavar="TASK=PATH")
+    ] = None,
+    seed: options.Seed = 0,
+    temperature: options.Temperature = 0.0,
+    top_p: options.TopP = 1.0,
+    top_k: options.TopK = 0,
+    batch_size: options.BatchSize = 32,
+    dry_run: options.DryRun = False,
+    json: options.Json = False,
+    revision: options.Revision = None,
+    dtype: options.Dtype = "auto",
+    device: options.Device = "auto",
+    device_map: options.DeviceMap = None,
+    trust_remote_code: options.TrustRemoteCode = False,
+) -> None:
+    """Score MODEL on tasks, whole or without the layers that --remove names.
+
+    Every number comes with n, a 95 % interval and the score of guessing. The run folder keeps every answer; the same
+    command again goes on where it was stopped.
+
+    Example: layercut eval bundled:smollm2-135m --tasks arithmetic,brackets --remove reverse:3 --limit 64
+    """
+    from pathlib import Path
+
+    from layercut.report.tables import metrics_table
+    from layercut.study.evaluate import evaluate_model
+    from layercut.study.settings import DecodingSettings, ModelSettings, TaskSettings
+
+    files = dict(_pair(entry) for entry in data or [])
+    names = [name for name in tasks.split(",") if name]
+    for name in files:
+        if name not in names:
+            raise InputError(f"--data names {name}, which is not among the tasks {', '.join(names)}.")
+    wanted = tuple(readouts.split(",")) if readouts else None
+    folder, facts = evaluate_model(
+        ModelSettings(
+            model=model,
+            revision=revision,
+            dtype=dtype,
+            device=device,
+            device_map=device_map,
+            trust_remote_code=trust_remote_code,
+            batch_size=batch_size,
+        ),
+        tasks=tuple(TaskSettings(task=name, readouts=wanted, limit=limit, data=files.get(name)) for name in names),
+        remove=remove,
+        out=Path(out_folder) if out_folder else None,
+        seed=seed,
+        decoding=DecodingSettings(temperature=temperature, top_p=top_p, top_k=top_k),
+        dry_run=dry_run,
+        console=log,
+        say=say,
+    )
+    if dry_run:
+        return
+    if json:
+        as_json(facts)
+        return
+    out.print(metrics_table(facts))
+    result(f"run folder: {folder}")
+
+
+def _pair(entry: str) -> tuple[str, str]:
+    name, equals, path = entry.partition("=")
+    if not equals or not name or not path:
+        raise InputError(f"--data {entry!r} is not TASK=PATH, such as gsm8k=data/gsm8k.")
+    return name, path

@@ -1,0 +1,28 @@
+"""``layercut ls``: the runs below a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from layercut.cli import options
+from layercut.cli.console import as_json, out, say
+
+
+def ls(
+    root: Annotated[Path, typer.Argument(help="Folder to look in.", metavar="DIR")] = Path("runs"),
+    json: options.Json = False,
+) -> None:
+    """List runs with their state, age and headline."""
+    from layercut.report.tables import runs_table
+    from layercut.runs.directory import find_runs
+
+    found = find_runs(root)
+    if json:
+        as_json([run.to_dict() for run in found])
+    elif found:
+        out.print(runs_table(found))
+    else:
+        say(f"no runs in {root}; `layercut run examples/quickstart.yaml` makes one.")

@@ -1,0 +1,88 @@
+"""Laying requests out in batches, leaving out what is done, and smaller parts when memory runs out."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from typing import Protocol, TypeVar
+
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+
+from layercut.errors import InputError
+
+log = logging.getLogger(__name__)
+Row = TypeVar("Row")
+Result = TypeVar("Result")
+
+
+class Work(Protocol):
+    """One request, ready to run."""
+
+    @property
+    def id(self) -> str:
+        """The request's id."""
+        ...
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of the model's input that it takes."""
+        ...
+
+
+AnyWork = TypeVar("AnyWork", bound=Work)
+
+
+def lay_out(work: Iterable[AnyWork], batch_size: int, done: Collection[str]) -> list[list[AnyWork]]:
+    """Pack requests into batches of at most ``batch_size`` rows, in the given order, and leave out what is done.
+
+    Batches are made of all the requests, and only those that are done throughout are left out: one that is partly done
+    is run again as it was. A request is never split; one with more rows than a batch takes has a batch of its own.
+
+    Raises:
+        InputError: two requests with one id.
+    """
+    batches: list[list[AnyWork]] = []
+    room = 0
+    for item in work:
+        if item.num_rows > room or not batches:
+            batches.append([])
+            room = batch_size
+        batches[-1].append(item)
+        room -= item.num_rows
+    counts = Counter(item.id for batch in batches for item in batch)
+    doubled = next((name for name, count in counts.items() if count > 1), None)
+    if doubled is not None:
+        raise InputError(f"the request {doubled!r} is there more than once; give every request its own id.")
+    finished = frozenset(done)
+    return [batch for batch in batches if any(item.id not in finished for item in batch)]
+
+
+class Backoff:
+    """Runs a batch in parts, and halves the parts for good when memory runs out."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def run(self, rows: Sequence[Row], work: Callable[[Sequence[Row]], Result]) -> Iterator[Result]:
+        """Results of ``work`` on the parts of ``rows``, in order.
+
+        Raises:
+            RuntimeError: torch's own, when a single row does not fit in memory, or for anything else.
+        """
+        start = 0
+        while start < len(rows):
+            part = rows[start : start + self.size]
+            try:
+                result = work(part)
+            except RuntimeError as error:
+                if len(part) == 1 or not should_reduce_batch_size(error):
+                    raise
+            else:
+                yield result
+                start += len(part)
+                continue
+            # After the handler, because its traceback holds the tensors that filled the memory.
+            self.size = len(part) // 2
+            clear_device_cache(garbage_collection=True)
+            log.warning("out of memory with %d rows at once; going on with %d", len(part), self.size)

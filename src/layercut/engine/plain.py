@@ -1,0 +1,315 @@
+"""PlainEngine: transformers' own ``generate`` and forward pass. The reference that faster engines must equal.
+
+Batches depend on the requests alone (longest first, ids break ties), so their order in the list does not matter. What
+shares a batch moves answers by rounding only, except in models whose rotary embedding stretches with the longest
+position in the batch (``longrope``, ``dynamic``) once a text is longer than they were trained for.
+"""
+
+# Shapes: B batch, T tokens, D hidden size, V vocabulary, N positions whose logits are needed, M scored tokens.
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import log_softmax
+from transformers import GenerationConfig, StoppingCriteriaList
+
+from layercut.engine.base import Completion, Decoding, GenerationRequest, HiddenStates, LikelihoodRequest, Likelihoods
+from layercut.engine.batching import AnyWork, Backoff, lay_out
+from layercut.engine.rows import GenerationRow, LikelihoodRow, Scoring, generation_row, scoring, text_tokens
+from layercut.engine.sampling import drawing
+from layercut.engine.stopping import RowStops, ending, stop_tokens
+from layercut.errors import InputError
+from layercut.surgery.bypass import bypass
+from layercut.surgery.remove import decoder_layers
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from layercut.models.loading import LoadedModel
+    from layercut.surgery.plan import CutPlan
+
+log = logging.getLogger(__name__)
+Answer = TypeVar("Answer")
+
+
+class _Score(NamedTuple):
+    log_likelihood: float
+    is_greedy: bool
+
+
+class PlainEngine:
+    """One loaded model, uncut or under any plan.
+
+    The checkpoint's stop tokens are used. Its sampling parameters (temperature, repetition penalty, ...) are left
+    aside: what a Decoding says is all that happens.
+    """
+
+    def __init__(self, loaded: LoadedModel, *, batch_size: int = 32) -> None:
+        if batch_size < 1:
+            raise InputError(f"batch_size {batch_size} is not possible; use 1 or more.")
+        self._loaded = loaded
+        self._model = loaded.model
+        self._tokenizer = loaded.tokenizer
+        self._batch_size = batch_size
+        self._backoff = Backoff(batch_size)
+        self._stop_tokens = stop_tokens(self._tokenizer, self._model.generation_config)
+        self._pad_token = self._usable_pad_token()
+
+    @property
+    def num_layers(self) -> int:
+        """Decoder layers of the uncut model."""
+        return self._loaded.num_layers
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether it takes conversations."""
+        return self._loaded.has_chat_template
+
+    def describe(self) -> Mapping[str, Any]:
+        """What decides the numbers, for the run's settings."""
+        return {
+            "engine": "plain",
+            "model": self._loaded.name,
+            "model_hash": self._loaded.model_hash,
+            "dtype": str(self._model.dtype).removeprefix("torch."),
+            "device": self._model.device.type,
+            "batch_size": self._batch_size,
+        }
+
+    def completions(
+        self, requests: Sequence[GenerationRequest], plan: CutPlan, decoding: Decoding, done: Collection[str] = ()
+    ) -> Iterator[list[Completion]]:
+        """Answer every request that is not done, a batch at a time, those with the most tokens first.
+
+        ``max_new_tokens`` is shortened where the model's context (``max_position_embeddings``) leaves less room.
+
+        Raises:
+            InputError: at once and for any of the requests: two with one id, a conversation and no chat template, a
+                prompt that is empty or leaves no room in the context.
+        """
+        rows = [generation_row(self._loaded, request) for request in requests]
+        rows.sort(key=lambda row: (-row.request.max_new_tokens, -len(row.prompt), row.id))
+        batches = lay_out(rows, self._batch_size, done)
+
+        def answer(batch: Sequence[GenerationRow]) -> list[Completion]:
+            return [
+                completion
+                for part in self._backoff.run(batch, lambda part: self._generate(part, decoding))
+                for completion in part
+            ]
+
+        return self._answers(batches, plan, answer)
+
+    def log_likelihoods(
+        self, requests: Sequence[LikelihoodRequest], plan: CutPlan, done: Collection[str] = ()
+    ) -> Iterator[list[Likelihoods]]:
+        """Score every request that is not done, a batch at a time, the longest first.
+
+        What is longer than the model's context loses tokens at its beginning, as in the LM Evaluation Harness.
+
+        Raises:
+            InputError: at once and for any of the requests: two with one id, no continuations, one that has no tokens
+                or is longer than the context, a conversation and no chat template. Later: scores that are not numbers.
+        """
+        work = [scoring(self._loaded, request) for request in requests]
+        cut_short = [item for item in work if item.num_dropped]
+        if cut_short:
+            log.warning(
+                "%d of %d prompts are longer than the context of %s and lose up to %d tokens at their beginning",
+                *(len(cut_short), len(work), self._loaded.name, max(item.num_dropped for item in cut_short)),
+            )
+        work.sort(key=lambda item: (-max(len(row.tokens) for row in item.rows), item.id))
+        return self._answers(lay_out(work, self._batch_size, done), plan, self._score)
+
+    def hidden_states(self, texts: Sequence[str], plan: CutPlan) -> Iterator[HiddenStates]:
+        """Hidden states of every text, a batch at a time, the longest first, padded on the right.
+
+        Raises:
+            InputError: at once, for a text without tokens or longer than the model's context.
+        """
+        encoded = [text_tokens(self._loaded, text, index) for index, text in enumerate(texts)]
+        order = sorted(range(len(texts)), key=lambda index: -len(encoded[index]))
+        starts = range(0, len(order), self._batch_size)
+        batches = [order[start : start + self._batch_size] for start in starts]
+
+        def answer(batch: Sequence[int]) -> list[HiddenStates]:
+            return list(self._backoff.run(batch, lambda part: self._states(part, [encoded[index] for index in part])))
+
+        return (states for found in self._answers(batches, plan, answer) for states in found)
+
+    def _answers(
+        self,
+        batches: Sequence[Sequence[AnyWork]] | Sequence[Sequence[int]],
+        plan: CutPlan,
+        answer: Callable[[Sequence[Any]], list[Answer]],
+    ) -> Iterator[list[Answer]]:
+        for batch in batches:
+            # One batch at a time, so that whoever stops asking in the middle finds the model whole.
+            with bypass(self._model, plan):
+                answers = answer(batch)
+            yield answers
+
+    def _generate(self, rows: Sequence[GenerationRow], decoding: Decoding) -> list[Completion]:
+        ids_BT, mask_BT = self._padded([row.prompt for row in rows], side="left")
+        width = ids_BT.shape[1]
+        limits = [row.limit for row in rows]
+        stops = [row.request.stop for row in rows]
+        criteria = StoppingCriteriaList()
+        if any(stops) or len(set(limits)) > 1:
+            criteria.append(RowStops(limits, stops, width, self._decode))
+        config = GenerationConfig(  # type: ignore[no-untyped-call]
+            max_new_tokens=max(limits),
+            do_sample=False,  # a draw is the argmax of noisy scores: layercut.engine.sampling
+            eos_token_id=list(self._stop_tokens) or None,
+            pad_token_id=self._pad_token,
+        )
+        with _without_defaults(self._model):
+            out_BT = self._model.generate(
+                ids_BT,
+                attention_mask=mask_BT,
+                generation_config=config,
+                logits_processor=drawing(decoding, [row.id for row in rows], width),
+                stopping_criteria=criteria,
+            )
+        return [self._completion(row, new) for row, new in zip(rows, out_BT[:, width:].tolist(), strict=True)]
+
+    def _completion(self, row: GenerationRow, new: list[int]) -> Completion:
+        end = ending(new, limit=row.limit, stop_tokens=self._stop_tokens, stop=row.request.stop, decode=self._decode)
+        return Completion(
+            id=row.id,
+            text=end.text,
+            finish_reason=end.finish_reason,
+            num_prompt_tokens=len(row.prompt),
+            num_new_tokens=end.num_new_tokens,
+        )
+
+    def _decode(self, tokens: Sequence[int]) -> str:
+        # Cleaning up would take away spaces that an earlier step has shown.
+        return str(self._tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    def _score(self, batch: Sequence[Scoring]) -> list[Likelihoods]:
+        rows = [row for item in batch for row in item.rows]
+        scores = iter([row for part in self._backoff.run(rows, self._score_rows) for row in part])
+        answers = []
+        for item in batch:
+            by_row = [next(scores) for _ in item.rows]
+            found = [by_row[row][place] for row, place in item.places]
+            if any(score.log_likelihood != score.log_likelihood for score in found):
+                raise InputError(
+                    f"request {item.id!r}: {self._loaded.name} computes values that are not numbers in "
+                    f"{self.describe()['dtype']}. Load it with another dtype, bfloat16 or float32."
+                )
+            answers.append(
+                Likelihoods(
+                    id=item.id,
+                    log_likelihoods=tuple(score.log_likelihood for score in found),
+                    num_tokens=tuple(len(pair.continuation) for pair in item.pairs),
+                    is_greedy=tuple(score.is_greedy for score in found),
+                    num_prompt_tokens=len(item.pairs[0].context),
+                )
+            )
+        return answers
+
+    @torch.no_grad()
+    def _score_rows(self, rows: Sequence[LikelihoodRow]) -> list[list[_Score]]:
+        """ln p(continuation | context) = sum over its tokens of ln softmax(logits)[token], the softmax in float32."""
+        # Padding on the right needs no mask: in a causal model nothing sees what comes after it.
+        ids_BT, _ = self._padded([row.tokens for row in rows], side="right")
+        read: list[tuple[int, int]] = []  # N: row and position in it
+        scored: list[tuple[int, int]] = []  # M: place among the N, and token
+        spans: list[list[slice]] = []  # per row and continuation, its tokens among the M
+        for index, row in enumerate(rows):
+            first = len(read)
+            read += [(index, len(row.tokens) - row.num_scored + offset) for offset in range(row.num_scored)]
+            spans.append([])
+            for continuation in row.continuations:
+                spans[-1].append(slice(len(scored), len(scored) + row.num_scored))
+                scored += [(first + offset, token) for offset, token in enumerate(continuation)]
+        with _head_sees(self._model, torch.tensor(read)):
+            logits_NV = self._model(input_ids=ids_BT, use_cache=False).logits[0]
+        log_p_NV = log_softmax(logits_NV, dim=-1, dtype=torch.float32)
+        at_M, token_M = torch.tensor(scored, device=log_p_NV.device).unbind(1)
+        log_p_M = log_p_NV[at_M, token_M].cpu()
+        hit_M = (log_p_NV.argmax(dim=-1)[at_M] == token_M).cpu()
+        return [[_Score(float(log_p_M[span].sum()), bool(hit_M[span].all())) for span in row] for row in spans]
+
+    @torch.no_grad()
+    def _states(self, indices: Sequence[int], texts: Sequence[tuple[int, ...]]) -> HiddenStates:
+        ids_BT, mask_BT = self._padded(texts, side="right")
+        states_BTD: list[Tensor] = []
+
+        def keep(state: Tensor | tuple[Tensor, ...]) -> None:
+            state_BTD = state if isinstance(state, Tensor) else state[0]
+            states_BTD.append(state_BTD.to(device="cpu", dtype=torch.float32, copy=True))
+
+        # The layers are listened to, because the last of the states that transformers gives has been through the norm.
+        layers = decoder_layers(self._model, self._loaded.family)
+        hooks = [layer.register_forward_hook(lambda _, __, output: keep(output)) for layer in layers]
+        hooks.append(layers[0].register_forward_pre_hook(lambda _, args: keep(args[0])))
+        try:
+            self._model.base_model(input_ids=ids_BT, use_cache=False)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return HiddenStates(tuple(indices), mask_BT.cpu(), tuple(states_BTD))
+
+    def _padded(self, rows: Sequence[Sequence[int]], *, side: Literal["left", "right"]) -> tuple[Tensor, Tensor]:
+        """Token ids and mask, (B, T) each, on the model's device."""
+        width = max(len(row) for row in rows)
+        ids_BT = torch.full((len(rows), width), self._pad_token)
+        mask_BT = torch.zeros_like(ids_BT)
+        for index, row in enumerate(rows):
+            place = slice(width - len(row), width) if side == "left" else slice(len(row))
+            ids_BT[index, place] = torch.tensor(row)
+            mask_BT[index, place] = 1
+            if side == "right":
+                ids_BT[index, len(row) :] = row[
+                    -1
+                ]  # a pad token without a mask would set off a warning of transformers
+        return ids_BT.to(self._model.device), mask_BT.to(self._model.device)
+
+    def _usable_pad_token(self) -> int:
+        """Any token of the model's vocabulary will do, as padding is masked or stands after everything that is read.
+
+        A tokenizer's own may lie beyond the embedding matrix.
+        """
+        size = self._model.get_input_embeddings().num_embeddings
+        named = (self._tokenizer.pad_token_id, *self._stop_tokens)
+        return next((token for token in named if token is not None and token < size), 0)
+
+
+@contextmanager
+def _without_defaults(model: PreTrainedModel) -> Iterator[None]:
+    """Hides the checkpoint's generation config, from which ``generate`` fills in whatever a call leaves open."""
+    own = model.generation_config
+    model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        model.generation_config = own
+
+
+@contextmanager
+def _head_sees(model: PreTrainedModel, read_N2: Tensor) -> Iterator[None]:
+    """Hands the language model head N positions (row, token) of its (B, T, D) input alone, as (1, N, D).
+
+    The logits of the others are never made (T x V of them would not fit), and what a family does to its logits after
+    the head still happens.
+    """
+
+    def pick(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        row_N, token_N = read_N2.to(args[0].device).unbind(1)
+        return (args[0][row_N, token_N].unsqueeze(0), *args[1:])
+
+    head: nn.Module = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    hook = head.register_forward_pre_hook(pick)
+    try:
+        yield
+    finally:
+        hook.remove()

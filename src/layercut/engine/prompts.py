@@ -1,0 +1,169 @@
+"""From prompts to tokens: plain text as it stands, conversations through the tokenizer's own chat template.
+
+A template writes the tokens that begin a text itself, so a rendered conversation is tokenised without adding special
+tokens again (no double BOS). Plain text gets what the tokenizer adds by default, unless it already begins with that
+token. A final assistant message is continued, so that a task can begin the answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from jinja2 import TemplateError
+
+from layercut.engine.base import Message, Prompt
+from layercut.errors import InputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+# Some templates write today's date, so that the same run gives other numbers tomorrow. A macro of the same name takes
+# the place of their clock and always says Friday, 26 July 2024 (the date that Llama 3.1's template falls back to).
+_FIXED_DATE = {"%d": "26", "%m": "07", "%Y": "2024", "%y": "24", "%b": "Jul", "%B": "July", "%a": "Fri", "%A": "Friday"}
+_FIXED_CLOCK = (
+    "{%- macro strftime_now(format) -%}{{- format"
+    + "".join(f" | replace('{code}', '{text}')" for code, text in _FIXED_DATE.items())
+    + " -}}{%- endmacro -%}"
+)
+
+
+class Rendered(NamedTuple):
+    """A prompt as text, and whether the tokenizer may add its special tokens to it."""
+
+    text: str
+    add_special_tokens: bool
+
+
+class Pair(NamedTuple):
+    """Tokens of a context and of the continuation that is scored after it."""
+
+    context: tuple[int, ...]
+    continuation: tuple[int, ...]
+
+
+def render(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, model: str = "this model") -> Rendered:
+    """The text that the model reads.
+
+    Raises:
+        InputError: an empty conversation, a conversation and no chat template, or a template that refuses it.
+    """
+    if isinstance(prompt, str):
+        return Rendered(prompt, not prompt.startswith(_prefix_text(tokenizer)))
+    if not tokenizer.chat_template:
+        raise InputError(
+            f"{model} has no chat template, and this prompt is a conversation. Take a model whose tokenizer has one "
+            "(mostly the instruct version), or a task with plain prompts."
+        )
+    messages = list(prompt)
+    if messages and messages[-1] == Message("assistant", ""):
+        messages.pop()  # an answer that begins with nothing is an ordinary answer
+    if not messages:
+        raise InputError("an empty conversation cannot be answered; give at least one message.")
+    begun = messages[-1].role == "assistant"
+    text = apply_template(tokenizer, messages, model, add_generation_prompt=not begun, continue_final_message=begun)
+    return Rendered(text, False)
+
+
+def apply_template(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Message],
+    model: str = "this model",
+    *,
+    add_generation_prompt: bool = False,
+    continue_final_message: bool = False,
+) -> str:
+    """A conversation as the chat template writes it, on a fixed date.
+
+    Raises:
+        InputError: the template refuses the conversation.
+    """
+    try:
+        return str(
+            tokenizer.apply_chat_template(
+                [message._asdict() for message in messages],
+                chat_template=_with_fixed_clock(tokenizer.get_chat_template()),
+                tokenize=False,
+                add_generation_prompt=add_generation_prompt,
+                continue_final_message=continue_final_message,
+            )
+        )
+    except (TemplateError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        roles = ", ".join(message.role for message in messages)
+        raise InputError(
+            f"the chat template of {model} refuses this conversation ({reason}); its turns are {roles}. "
+            "Use turns that the template knows."
+        ) from error
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, text: str, *, add_special_tokens: bool) -> tuple[int, ...]:
+    """Token ids of one text, never truncated."""
+    return tuple(tokenizer(text, add_special_tokens=add_special_tokens, verbose=False)["input_ids"])
+
+
+def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, model: str = "this model") -> tuple[int, ...]:
+    """Token ids of one prompt."""
+    rendered = render(tokenizer, prompt, model)
+    return encode(tokenizer, rendered.text, add_special_tokens=rendered.add_special_tokens)
+
+
+def encode_pairs(
+    tokenizer: PreTrainedTokenizerBase, prompt: Prompt, continuations: Sequence[str], model: str = "this model"
+) -> list[Pair]:
+    """Split context + continuation into tokens as the LM Evaluation Harness does, so that scores can be compared.
+
+    White space at the end of the context goes to the continuation, because tokenizers glue it to the word that follows.
+    The continuation's tokens are those of the whole text from the length of the context's own tokens on. After an empty
+    context the continuation follows the BOS token, or the EOS token where there is no BOS, once.
+
+    Raises:
+        InputError: a continuation without tokens of its own.
+    """
+    rendered = render(tokenizer, prompt, model)
+    if not rendered.text:
+        return [_after_prefix(tokenizer, continuation) for continuation in continuations]
+    context = rendered.text.rstrip()
+    space = rendered.text[len(context) :]
+    head = encode(tokenizer, context, add_special_tokens=rendered.add_special_tokens)
+    pairs = []
+    for continuation in continuations:
+        whole = encode(tokenizer, context + space + continuation, add_special_tokens=rendered.add_special_tokens)
+        pairs.append(Pair(head, whole[len(head) :]))
+    return _checked(pairs, continuations)
+
+
+def _after_prefix(tokenizer: PreTrainedTokenizerBase, continuation: str) -> Pair:
+    ids = encode(tokenizer, continuation, add_special_tokens=False)
+    prefix = _prefix_token(tokenizer)
+    if prefix is None:
+        raise InputError("an empty prompt needs a BOS or EOS token to stand for it, and this tokenizer has neither.")
+    pair = Pair(ids[:1], ids[1:]) if ids[:1] == (prefix,) else Pair((prefix,), ids)
+    return _checked([pair], [continuation])[0]
+
+
+def _checked(pairs: list[Pair], continuations: Sequence[str]) -> list[Pair]:
+    for pair, continuation in zip(pairs, continuations, strict=True):
+        if not pair.context:
+            raise InputError("the prompt has no tokens; give one that is more than white space.")
+        if not pair.continuation:
+            raise InputError(
+                f"the continuation {continuation!r} has no tokens of its own after this prompt; "
+                "give one that is not empty and does not melt into the prompt's last word."
+            )
+    return pairs
+
+
+def _prefix_token(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    bos: int | None = tokenizer.bos_token_id
+    return bos if bos is not None else tokenizer.eos_token_id
+
+
+def _prefix_text(tokenizer: PreTrainedTokenizerBase) -> str | tuple[str, ...]:
+    """What a text begins with that has its BOS token already. The empty tuple fits no text."""
+    prefix = _prefix_token(tokenizer)
+    return (prefix is not None and str(tokenizer.decode(prefix))) or ()
+
+
+def _with_fixed_clock(template: str) -> str:
+    return _FIXED_CLOCK + template if "strftime_now" in template else template

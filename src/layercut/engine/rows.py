@@ -1,0 +1,160 @@
+"""Requests as rows of tokens that fit in the model's context: what an engine makes of a request before it runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from layercut.engine.base import GenerationRequest, LikelihoodRequest
+from layercut.engine.prompts import Pair, encode_pairs, encode_prompt
+from layercut.errors import InputError
+
+if TYPE_CHECKING:
+    from layercut.models.loading import LoadedModel
+
+Tokens = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class GenerationRow:
+    """A prompt to be continued."""
+
+    request: GenerationRequest
+    prompt: Tokens
+    limit: int
+    """New tokens at most: the request's own number, or the room that the prompt leaves in the context."""
+    num_rows: int = 1
+
+    @property
+    def id(self) -> str:
+        """The request's id."""
+        return self.request.id
+
+
+@dataclass(frozen=True)
+class LikelihoodRow:
+    """One row of the model's input, and continuations of one length that are read off its last positions."""
+
+    tokens: Tokens
+    continuations: tuple[Tokens, ...]
+
+    @property
+    def num_scored(self) -> int:
+        """Positions that are read off."""
+        return len(self.continuations[0])
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """A request whose continuations are to be scored."""
+
+    request: LikelihoodRequest
+    pairs: tuple[Pair, ...]
+    rows: tuple[LikelihoodRow, ...]
+    """Continuations that differ in their last token alone share a row."""
+    places: tuple[tuple[int, int], ...]
+    """Per continuation: its row and its place among that row's continuations."""
+
+    @property
+    def id(self) -> str:
+        """The request's id."""
+        return self.request.id
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of the model's input that it takes."""
+        return len(self.rows)
+
+    @property
+    def num_dropped(self) -> int:
+        """Tokens that the longest row lost at its beginning, because the context is too short."""
+        longest = max(len(pair.context) + len(pair.continuation) - 1 for pair in self.pairs)
+        return longest - max(len(row.tokens) for row in self.rows)
+
+
+def context_length(loaded: LoadedModel) -> int | None:
+    """Tokens that the model takes, by its config; None where the config names no limit."""
+    length: int | None = getattr(loaded.model.config.get_text_config(), "max_position_embeddings", None)
+    return length
+
+
+def generation_row(loaded: LoadedModel, request: GenerationRequest) -> GenerationRow:
+    """Encode a prompt, with as many new tokens as were asked for and fit.
+
+    Raises:
+        InputError: naming the request: no new tokens asked for, a prompt that is empty or leaves no room in the
+            context, or a conversation and no chat template.
+    """
+    with _naming(request.id):
+        if request.max_new_tokens < 1:
+            raise InputError(f"max_new_tokens is {request.max_new_tokens}; use 1 or more.")
+        prompt = encode_prompt(loaded.tokenizer, request.prompt, loaded.name)
+        if not prompt:
+            raise InputError("the prompt has no tokens; give one that is not empty.")
+        context = context_length(loaded)
+        room = request.max_new_tokens if context is None else context - len(prompt)
+        if room < 1:
+            raise InputError(
+                f"the prompt has {len(prompt)} tokens and leaves no room in the context of {loaded.name}, which takes "
+                f"{context}. Shorten it, for example by giving fewer examples."
+            )
+    return GenerationRow(request, prompt, min(request.max_new_tokens, room))
+
+
+def scoring(loaded: LoadedModel, request: LikelihoodRequest) -> Scoring:
+    """Encode a context with its continuations, and drop the beginning of what is longer than the context.
+
+    The rule is that of the LM Evaluation Harness: the last tokens that fit are kept, and the last token of all needs no
+    room because nothing is read after it.
+
+    Raises:
+        InputError: naming the request: no continuations, one without tokens or longer than the context, or a
+            conversation and no chat template.
+    """
+    with _naming(request.id):
+        if not request.continuations:
+            raise InputError("there are no continuations; give at least one.")
+        pairs = tuple(encode_pairs(loaded.tokenizer, request.prompt, request.continuations, loaded.name))
+        context = context_length(loaded)
+        longest = max(len(pair.continuation) for pair in pairs)
+        if context is not None and longest > context:
+            raise InputError(
+                f"a continuation has {longest} tokens and {loaded.name} takes {context}. Shorten the continuation."
+            )
+    shared: dict[Tokens, list[Tokens]] = {}
+    places = []
+    for pair in pairs:
+        whole = (*pair.context, *pair.continuation[:-1])
+        tokens = whole if context is None else whole[-context:]
+        on_row = shared.setdefault(tokens, [])
+        places.append((list(shared).index(tokens), len(on_row)))
+        on_row.append(pair.continuation)
+    rows = tuple(LikelihoodRow(tokens, tuple(continuations)) for tokens, continuations in shared.items())
+    return Scoring(request, pairs, rows, tuple(places))
+
+
+def text_tokens(loaded: LoadedModel, text: str, index: int) -> Tokens:
+    """Encode a text to be read through; ``index`` is its place in the caller's list, for the error.
+
+    Raises:
+        InputError: a text without tokens or longer than the context.
+    """
+    tokens = encode_prompt(loaded.tokenizer, text, loaded.name)
+    context = context_length(loaded)
+    if not tokens or (context is not None and len(tokens) > context):
+        raise InputError(
+            f"text {index} has {len(tokens)} tokens; {loaded.name} takes from 1 to {context or 'any number'}. "
+            "Leave empty texts out and cut long ones."
+        )
+    return tokens
+
+
+@contextmanager
+def _naming(request_id: str) -> Iterator[None]:
+    """Puts the request's id in front of an error."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"request {request_id!r}: {error}") from error

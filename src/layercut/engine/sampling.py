@@ -1,0 +1,86 @@
+"""Sampling whose noise belongs to the request: the same tokens whatever else is in the batch, and in which order.
+
+Gumbel-max: token = argmax over v of (s_v + g_v), with s the scores after temperature, top-k and top-p and g independent
+Gumbel(0, 1) noise, is a draw from softmax(s). g comes from a counter-based generator (Philox 4x64) that is keyed by the
+seed and the request's id and set to the step, so any token's noise can be made alone. It does not depend on the plan:
+an uncut and a cut model answer a request with common random numbers and differ only by what the cut did.
+"""
+
+# Shapes: B batch, T tokens, V vocabulary.
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from transformers import (
+    LogitsProcessor,
+    LogitsProcessorList,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from layercut.engine.base import Decoding
+
+_BELOW_ONE = np.float32(1 - 2**-24)
+
+
+def noise_key(seed: int, request_id: str) -> int:
+    """128-bit key of one request's noise. Neighbouring seeds or ids share nothing."""
+    return int.from_bytes(hashlib.sha256(f"{seed}\0{request_id}".encode()).digest()[:16], "little")
+
+
+def gumbel_noise(key: int, step: int, size: int) -> npt.NDArray[np.float32]:
+    """Noise of one step, (V,) float32. Its first entries are the same for every ``size``, so a padded vocabulary
+    changes nothing."""
+    generator = np.random.Philox(key=key, counter=[0, step, 0, 0])
+    draws = generator.random_raw((size + 1) // 2).astype("<u8", copy=False).view("<u4")[:size]
+    return gumbel(draws)
+
+
+def gumbel(draws: npt.NDArray[np.uint32]) -> npt.NDArray[np.float32]:
+    """Gumbel(0, 1) values of uniform 32-bit integers k: g = -ln(-ln(1 - u)) with u = (k + 1/2) / 2^32. Always finite.
+
+    Written in 1 - u because the token that wins has u near 0, where float32 is fine-grained. With the usual 24-bit
+    uniform numbers, noise of +inf comes up about once in 100 steps of a vocabulary of 150,000, and then picks a token
+    whatever the model says.
+    """
+    uniform = (draws.astype(np.float32) + np.float32(0.5)) * np.float32(2**-32)
+    np.minimum(uniform, _BELOW_ONE, out=uniform)
+    noise: npt.NDArray[np.float32] = -np.log(-np.log1p(-uniform))
+    return noise
+
+
+class RequestNoise(LogitsProcessor):  # type: ignore[misc]
+    """Adds each row's own noise to its scores, so that the argmax is a draw."""
+
+    def __init__(self, seed: int, request_ids: Sequence[str], num_prompt_tokens: int) -> None:
+        self._keys = [noise_key(seed, request_id) for request_id in request_ids]
+        self._num_prompt_tokens = num_prompt_tokens
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """``input_ids`` (B, T) with the prompts padded to a common length; ``scores`` (B, V) float32."""
+        step = input_ids.shape[1] - self._num_prompt_tokens
+        noise_BV = np.stack([gumbel_noise(key, step, scores.shape[1]) for key in self._keys])
+        return scores + torch.from_numpy(noise_BV).to(scores.device)
+
+
+def drawing(decoding: Decoding, request_ids: Sequence[str], num_prompt_tokens: int) -> LogitsProcessorList:
+    """What turns logits into scores whose argmax is the next token: nothing when greedy; else temperature, top-k and
+    top-p (transformers' own, in its order), then the request's noise."""
+    steps = LogitsProcessorList()
+    if decoding.is_greedy:
+        return steps
+    if decoding.temperature != 1:
+        steps.append(TemperatureLogitsWarper(decoding.temperature))
+    if decoding.top_k:
+        steps.append(TopKLogitsWarper(decoding.top_k))
+    if decoding.top_p < 1:
+        steps.append(TopPLogitsWarper(decoding.top_p))
+    steps.append(RequestNoise(decoding.seed, request_ids, num_prompt_tokens))
+    return steps

@@ -1,0 +1,1 @@
+"""Healing a cut model: prompts, and the answers that the unpruned model gives to them."""

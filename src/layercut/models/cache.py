@@ -1,0 +1,20 @@
+"""Where layercut keeps what it can make again: models converted from other formats."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+
+def cache_dir() -> Path:
+    """``LAYERCUT_CACHE`` if it is set, else a folder of our own in the platform's place for caches."""
+    if chosen := os.environ.get("LAYERCUT_CACHE"):
+        return Path(chosen).expanduser().absolute()
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return Path(base).expanduser().absolute() / "layercut"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "layercut"
+    if sys.platform == "win32" and (base := os.environ.get("LOCALAPPDATA")):
+        return Path(base) / "layercut" / "Cache"
+    return Path.home() / ".cache" / "layercut"

@@ -1,0 +1,208 @@
+"""GGUF to an ordinary bfloat16 Hugging Face folder, once, in the user's cache.
+
+Everything after this reads the folder, so a GGUF model is cut, saved and loaded as any other. The weights are those of
+the quantised file, not the original ones: do not compare their scores with published ones.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from layercut.errors import CheckpointError, InputError
+from layercut.models.cache import cache_dir
+from layercut.models.families import family_of
+from layercut.models.gguf_file import GgufHead, read_gguf_head
+from layercut.models.weights import safetensors_files
+from layercut.runs.atomic import new_directory, write_json
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
+
+FORMAT_VERSION = 1
+"""Raised when the same GGUF file is to become another folder; older folders in caches are then left alone."""
+SOURCE_FILE = "layercut_source.json"
+_ABANDONED_AFTER = 24 * 3600  # seconds; no conversion takes as long
+
+# Byte-level vocabularies that were learned with every digit a word of its own, by llama.cpp's name of their splitting
+# rule. transformers 5.24 reads them with GPT-2's rule, which differs where white space stands before a digit.
+_SINGLE_DIGITS = frozenset({"smollm", "starcoder", "refact"})
+_GPT2_RULE = frozenset({"gpt-2", "gpt2", "olmo", "default"})
+
+
+def convert_gguf(path: Path, *, label: str | None = None, sha256: str | None = None, **recorded: Any) -> Path:
+    """The Hugging Face folder of a GGUF file: from the cache, or converted now.
+
+    The folder takes its name only when it is whole, so neither a killed conversion nor two at once leave a broken one.
+
+    Args:
+        path: the GGUF file.
+        label: how the folder's name begins; the file's stem when None.
+        sha256: what the file must hash to; not checked when None.
+        recorded: goes into the folder's ``layercut_source.json`` beside hash, file name and versions.
+
+    Raises:
+        CheckpointError: no GGUF file, a damaged one, another file than ``sha256`` says, or one transformers cannot read.
+        InputError: the cache cannot be written, or the family is unknown.
+    """
+    head = read_gguf_head(path)
+    digest = file_sha256(path)
+    if sha256 is not None and digest != sha256:
+        raise CheckpointError(
+            f"{path} is not the file it should be: its SHA-256 is {digest}, not {sha256}. Install it again."
+        )
+    name = re.sub(r"[^\w.-]+", "-", label or path.stem)
+    target = cache_dir() / "gguf" / f"{name}-{digest[:16]}-v{FORMAT_VERSION}"
+    if is_whole(target):
+        return target
+    logger.info("converting %s to bfloat16 safetensors, once", path.name)
+    try:
+        _clear(target)
+        with new_directory(target) as folder:
+            _write_checkpoint(path, head, folder)
+            write_json(folder / SOURCE_FILE, _provenance(path, head, digest, recorded))
+    except OSError as error:
+        if is_whole(target):  # another process was quicker
+            return target
+        reason = error.strerror or str(error)
+        raise InputError(
+            f"{target.parent} cannot be written ({reason}); set LAYERCUT_CACHE to a folder with some room."
+        ) from error
+    return target
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether a cached folder has all that a conversion writes."""
+    if not (folder / SOURCE_FILE).is_file():
+        return False
+    try:
+        safetensors_files(folder)
+    except CheckpointError:
+        return False
+    return True
+
+
+def read_source(folder: Path) -> dict[str, Any]:
+    """What ``layercut_source.json`` of a converted folder records."""
+    source: dict[str, Any] = json.loads((folder / SOURCE_FILE).read_text(encoding="utf-8"))
+    return source
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a whole file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _provenance(path: Path, head: GgufHead, digest: str, recorded: Mapping[str, Any]) -> dict[str, Any]:
+    import transformers
+
+    return {
+        "format_version": FORMAT_VERSION,
+        "kind": "gguf",
+        "file": path.name,
+        "sha256": digest,
+        "name": head.metadata.get("general.name"),
+        "license": head.metadata.get("general.license"),
+        "dtype": "bfloat16",
+        "transformers": transformers.__version__,
+        **recorded,
+    }
+
+
+def _write_checkpoint(path: Path, head: GgufHead, folder: Path) -> None:
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    from layercut.models.checks import refuse_incomplete
+    from layercut.models.quiet import quiet_transformers
+
+    where: dict[str, Any] = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
+    with quiet_transformers():
+        try:
+            config = AutoConfig.from_pretrained(**where)
+            family_of(config.model_type, path.name)
+            model, info = AutoModelForCausalLM.from_pretrained(
+                **where,
+                config=config,  # else the file's metadata are parsed twice more, seconds each time
+                dtype=torch.bfloat16,
+                quantization_config=GgufConfig(dequantize=True),
+                output_loading_info=True,
+            )
+            tokenizer = AutoTokenizer.from_pretrained(**where)
+        except InputError:
+            raise
+        except Exception as error:  # transformers raises all kinds here, for reasons that lie in the file
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise CheckpointError(
+                f"{path} (GGUF, architecture {head.architecture}) cannot be read by transformers: {reason}"
+            ) from error
+        refuse_incomplete(info, str(path))
+        _set_generation(model.generation_config, head)
+        _set_splitting(tokenizer, head, path.name)
+        tokenizer.model_max_length = _context_length(config)
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    _use_common_class(folder / "tokenizer_config.json")
+
+
+def _set_generation(generation: Any, head: GgufHead) -> None:
+    """Begin, end and padding tokens as the file names them; end of text and end of turn both stop an answer."""
+    stops = head.token_ids("eos", "eot", "eom")
+    if stops:
+        generation.eos_token_id = stops if len(stops) > 1 else stops[0]
+    for name, key in (("bos_token_id", "bos"), ("pad_token_id", "padding")):
+        if found := head.token_ids(key):
+            setattr(generation, name, found[0])
+
+
+def _set_splitting(tokenizer: PreTrainedTokenizerBase, head: GgufHead, name: str) -> None:
+    """Split text before the merges as the vocabulary was learned, where transformers has no rule for it."""
+    from tokenizers import pre_tokenizers
+
+    rule = head.metadata.get("tokenizer.ggml.pre")
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None or not isinstance(backend.pre_tokenizer, pre_tokenizers.ByteLevel):
+        return  # no byte-level vocabulary, or one whose rule transformers knows
+    if rule in _SINGLE_DIGITS:
+        backend.pre_tokenizer = pre_tokenizers.Sequence(
+            [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+        )
+    elif rule not in _GPT2_RULE:
+        logger.warning("%s splits text by the rule %r, which is not known; GPT-2's rule is taken instead", name, rule)
+
+
+def _context_length(config: PretrainedConfig) -> int:
+    length = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+    return int(length) if length else int(1e30)  # transformers' own sign for "not known"
+
+
+def _use_common_class(path: Path) -> None:
+    """Name the tokenizer's class as every transformers since version 4 knows it; what it does stands in tokenizer.json."""
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    if settings.get("tokenizer_class") == "TokenizersBackend":
+        settings["tokenizer_class"] = "PreTrainedTokenizerFast"
+    for passing in ("is_local", "local_files_only"):  # how this process loaded it, no property of the tokenizer
+        settings.pop(passing, None)
+    write_json(path, settings)
+
+
+def _clear(target: Path) -> None:
+    """Remove a damaged folder of that name, and what killed conversions of it left behind long ago."""
+    if target.exists():
+        shutil.rmtree(target)
+    for leftover in target.parent.glob(f".{target.name}.*"):
+        try:
+            if time.time() - leftover.stat().st_mtime > _ABANDONED_AFTER:
+                shutil.rmtree(leftover, ignore_errors=True)
+        except FileNotFoundError:
+            continue

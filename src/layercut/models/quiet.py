@@ -1,0 +1,30 @@
+"""Keep transformers from writing over our own output while it loads or saves a model."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partialmethod
+
+from tqdm.auto import tqdm
+from transformers.utils import logging
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """No progress bars, log lines below ERROR or Python warnings inside the block; afterwards all is as it was.
+
+    What a caller should know (missing tensors, wrong shapes) is checked and raised by us, not read from the log.
+    """
+    verbosity, make_bar = logging.get_verbosity(), tqdm.__init__
+    logging.set_verbosity_error()
+    # transformers' own switch does not reach the bar of its GGUF reader, so it is done where all bars begin
+    tqdm.__init__ = partialmethod(make_bar, disable=True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+        tqdm.__init__ = make_bar

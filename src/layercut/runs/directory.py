@@ -1,0 +1,290 @@
+"""The run folder: what was asked for, what came out, and whether it is finished.
+
+    runs/l8-bi/  config.yaml        settings, format version and settings hash; written first
+                 environment.json   command line, versions, code, machine
+                 samples/           <task>.<readout>.jsonl, one line per item
+                 metrics.json       one row per metric; written last, so its presence means finished
+
+A run folder may hold other run folders, one per model or plan of a study.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
+
+from layercut.errors import InputError
+from layercut.runs.atomic import write_json
+from layercut.runs.environment import collect
+from layercut.runs.lock import LOCK, is_locked, take_lock
+from layercut.runs.records import Journal, MetricRow, read_records
+from layercut.runs.settings import (
+    CONFIG,
+    FORMAT_VERSION,
+    check_same,
+    check_version,
+    plain,
+    read_config,
+    shown,
+    write_config,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from types import TracebackType
+
+ENVIRONMENT, METRICS, SAMPLES = "environment.json", "metrics.json", "samples"
+_NOT_SEARCHED = {SAMPLES, "checkpoint"}
+_REPEATED = ("layercut", "python", "packages", "git", "platform", "cpu")
+"""What must be the same for a resumed run to count as made in one environment."""
+
+
+class RunFolder:
+    """One run on disk. Made by ``begin`` for writing, or by ``open`` for reading."""
+
+    def __init__(self, path: Path, settings: Mapping[str, Any], lock: TextIO | None) -> None:
+        self.path = path
+        self.settings = settings
+        """The resolved settings, as they stand in config.yaml."""
+        self._lock = lock
+
+    @classmethod
+    def begin(
+        cls,
+        path: Path,
+        settings: Mapping[str, Any],
+        *,
+        argv: Sequence[str] | None = None,
+        models: Sequence[Mapping[str, Any]] = (),
+        settings_file: str | None = None,
+    ) -> RunFolder:
+        """Make a run folder, or go on with the run it holds if that was begun with the same settings.
+
+        The folder stays locked until ``close`` or the end of the process, so that no two processes write one run.
+
+        Args:
+            path: the folder; made with its parents.
+            settings: everything that decides the numbers, JSON-able.
+            argv: command line for environment.json, ``sys.argv`` by default.
+            models: what to note about the models in environment.json.
+            settings_file: the YAML file that the settings come from, if they do not come from flags; it is named when
+                the settings do not fit.
+
+        Raises:
+            RunMismatch: the folder holds a run with other settings; names the first that differs.
+            InputError: the folder is not empty and holds no run, is no folder, or is being written by another process.
+        """
+        path = Path(path)
+        wanted = plain(settings)
+        if path.exists() and not path.is_dir():
+            raise InputError(f"{shown(path)} is a file, and a run needs a folder. Use another --out.")
+        if not (path / CONFIG).exists() and _holds_something(path):
+            raise InputError(f"{shown(path)} is not empty and holds no layercut run. Use an empty or a new --out.")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            lock = take_lock(path)
+        except OSError as error:
+            raise InputError(
+                f"no run can be written to {shown(path)} ({error.strerror}). Use another --out."
+            ) from error
+        try:
+            if (path / CONFIG).exists():
+                check_same(path, read_config(path), wanted, settings_file)
+            else:
+                write_config(path, wanted)
+            _note_environment(path / ENVIRONMENT, collect(argv, models))
+        except BaseException:
+            lock.close()
+            raise
+        return cls(path, wanted, lock)
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """A run folder for reading only; nothing is locked or changed.
+
+        Raises:
+            InputError: no run folder, or one of an unknown format.
+        """
+        path = Path(path)
+        if not (path / CONFIG).is_file():
+            raise InputError(f"{shown(path)} is not a run folder: it has no {CONFIG}. `layercut ls` lists your runs.")
+        return cls(path, read_config(path), None)
+
+    @property
+    def name(self) -> str:
+        """Name of the folder."""
+        return self.path.resolve().name
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all results are there: metrics.json is written last."""
+        return (self.path / METRICS).is_file()
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """What environment.json holds: the command that began the run, and under ``resumed`` those that went on with it
+        elsewhere or under other versions."""
+        return _read_json(self.path / ENVIRONMENT)
+
+    def journal(self, task: str, readout: str) -> Journal:
+        """The records of one task and readout, to go on with. Needs a folder that was begun, not just opened."""
+        assert self._lock is not None, "a run that is open for reading only is not written to"
+        return Journal(self._samples_path(task, readout))
+
+    def records(self, task: str, readout: str) -> list[dict[str, Any]]:
+        """The records of one task and readout, to read.
+
+        Raises:
+            InputError: there are none, or the file is damaged.
+        """
+        return read_records(self._samples_path(task, readout))
+
+    def write_metrics(
+        self, rows: Sequence[MetricRow], *, plan: Mapping[str, Any] | None = None, num_parameters: int | None = None
+    ) -> None:
+        """Write metrics.json, which marks the run as finished.
+
+        Args:
+            rows: one per task, readout and metric; of one task and readout, the headline metric first.
+            plan: ``CutPlan.to_dict()`` of what was evaluated.
+            num_parameters: of the model under this plan, if known.
+        """
+        data: dict[str, Any] = {"format_version": FORMAT_VERSION, "plan": None if plan is None else dict(plan)}
+        if num_parameters is not None:
+            data["num_parameters"] = num_parameters
+        write_json(self.path / METRICS, {**data, "rows": list(rows)})
+
+    def metrics(self) -> dict[str, Any]:
+        """What metrics.json holds: ``plan``, ``rows`` and, if known, ``num_parameters``.
+
+        Raises:
+            InputError: the run is not finished, or the file is damaged or of an unknown format.
+        """
+        if not self.is_finished:
+            raise InputError(f"{shown(self.path)} is not finished; run the same command again to finish it.")
+        data = _read_json(self.path / METRICS)
+        check_version(data.get("format_version"), self.path / METRICS)
+        return data
+
+    def close(self) -> None:
+        """Let other processes write the run."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _samples_path(self, task: str, readout: str) -> Path:
+        return self.path / SAMPLES / f"{re.sub(r'[^A-Za-z0-9_.-]', '_', task)}.{readout}.jsonl"
+
+
+class RunSummary(NamedTuple):
+    """One line of ``layercut ls``."""
+
+    path: Path
+    status: str
+    """``finished``, ``unfinished``, or ``running`` while a process holds the folder."""
+    begun: datetime | None
+    """When the run was begun, UTC; None if environment.json is missing."""
+    headline: str
+    """What was cut and the headline scores; for a run that is not finished, how many answers there are."""
+
+
+def find_runs(root: Path) -> list[RunSummary]:
+    """All run folders in and under a folder, by path; runs inside runs too.
+
+    Raises:
+        InputError: ``root`` is no folder.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise InputError(f"{shown(root)} is not a folder. Give the folder that holds your runs.")
+    return [_summary(path) for path in _run_paths(root)]
+
+
+def _run_paths(root: Path) -> Iterator[Path]:
+    for folder, subfolders, files in os.walk(root):
+        subfolders[:] = sorted(name for name in subfolders if name not in _NOT_SEARCHED and not name.startswith("."))
+        if CONFIG in files and "\nsettings_hash:" in _text(
+            Path(folder, CONFIG)
+        ):  # other programs have a config.yaml too
+            yield Path(folder)
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def _summary(path: Path) -> RunSummary:
+    finished = (path / METRICS).is_file()
+    status = "running" if is_locked(path) else "finished" if finished else "unfinished"
+    try:
+        begun = datetime.fromisoformat(_read_json(path / ENVIRONMENT)["time"])
+    except (InputError, KeyError, ValueError):
+        begun = None
+    try:
+        headline = _headline(_read_json(path / METRICS)) if finished else _progress(path)
+    except InputError as error:
+        headline = str(error)
+    return RunSummary(path, status, begun, headline)
+
+
+def _headline(metrics: Mapping[str, Any]) -> str:
+    words = []
+    plan = metrics.get("plan")
+    if plan:
+        removed = len(plan["removed"])
+        words.append(f"{removed} of {plan['num_layers']} layers removed" if removed else "uncut")
+    seen = set()
+    for row in metrics.get("rows", ()):
+        if (row["task"], row["readout"]) not in seen:  # of a task and readout, the first metric is the headline
+            seen.add((row["task"], row["readout"]))
+            words.append(f"{row['task']} {row['readout']} {row['value']:.3g}")
+    return ", ".join(words)
+
+
+def _progress(path: Path) -> str:
+    answers = sum(file.read_bytes().count(b"\n") for file in (path / SAMPLES).glob("*.jsonl"))
+    return f"{answers} answers so far" if answers else ""
+
+
+def _note_environment(file: Path, environment: dict[str, Any]) -> None:
+    if not file.exists():
+        write_json(file, environment)
+        return
+    first = _read_json(file)
+    resumed = first.get("resumed", [])
+    if not any(all(known.get(name) == environment[name] for name in _REPEATED) for known in [first, *resumed]):
+        write_json(file, {**first, "resumed": [*resumed, environment]})
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{shown(file)} cannot be read ({error.strerror}).") from error
+    except ValueError as error:
+        raise InputError(f"{shown(file)} is damaged: it is not JSON ({error}).") from error
+    if not isinstance(data, dict):
+        raise InputError(f"{shown(file)} is damaged: a JSON object was expected.")
+    return data
+
+
+def _holds_something(path: Path) -> bool:
+    """Whether there is more than what a begin that was killed early leaves behind."""
+    return path.is_dir() and any(
+        item.name != LOCK and not item.name.startswith(f".{CONFIG}.") for item in path.iterdir()
+    )

@@ -1,0 +1,151 @@
+"""Command line, versions, code and machine behind a run. Environment variables are never looked at: no secrets here."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import re
+import shlex
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import layercut
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+PACKAGES = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "safetensors",
+    "accelerate",
+    "gguf",
+    "numpy",
+    "scipy",
+    "matplotlib",
+    "reasoning-gym",
+    "math-verify",
+    "lm-eval",
+    "datasets",
+    "peft",
+    "trl",
+    "vllm",
+    "ray",
+)
+"""What can move numbers; those that are not installed are left out."""
+
+_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{16,}")
+
+
+def collect(argv: Sequence[str] | None = None, models: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
+    """What a reader needs to judge or repeat a run, JSON-able.
+
+    Args:
+        argv: the command line, ``sys.argv`` by default. The program's folder is left off, the home folder becomes ``~``
+            and Hugging Face tokens are blotted out.
+        models: one mapping per model, such as name, revision and hash; taken over as they are.
+
+    Returns:
+        ``time`` (UTC), ``command``, ``layercut``, ``python``, ``packages`` (name: version), ``git`` (commit and dirty
+        flag, null outside a checkout of layercut), ``platform``, ``cpu``, ``cores`` (usable by this process),
+        ``memory_gib``, ``accelerator`` (null where torch has none or was not imported yet) and ``models``.
+    """
+    return {
+        "time": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "command": command_line(sys.argv if argv is None else argv),
+        "layercut": layercut.__version__,
+        "python": platform.python_version(),
+        "packages": _versions(),
+        "git": _git(Path(layercut.__file__).parent),
+        "platform": platform.platform(),
+        "cpu": _cpu(),
+        "cores": _cores(),
+        "memory_gib": _memory_gib(),
+        "accelerator": _accelerator(),
+        "models": [dict(model) for model in models],
+    }
+
+
+def command_line(argv: Sequence[str]) -> str:
+    """The command as one would type it, without machine paths and tokens.
+
+    >>> command_line(["/opt/x/bin/layercut", "eval", "a model"])
+    "layercut eval 'a model'"
+    """
+    if not argv:
+        return ""
+    program = Path(argv[0]).name
+    if program in ("__main__.py", "main.py"):  # python -m layercut...
+        program = "layercut"
+    words = [_TOKEN.sub("hf_...", hide_home(word)) for word in argv[1:]]
+    return " ".join([program, *(shlex.quote(word) if "~" not in word or " " in word else word for word in words)])
+
+
+def hide_home(text: str) -> str:
+    """The home folder, wherever it stands in the text, as ``~``."""
+    home = str(Path.home())
+    if len(home) < 2:  # a process whose home is the root of the disk
+        return text
+    return re.sub(rf"(?<![\w/.-]){re.escape(home)}(?=/|$|[\s,:;'\")\]])", "~", text)
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _git(package: Path) -> dict[str, Any] | None:
+    """Commit of the checkout that the package runs from; None if it is installed, also inside another repository."""
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(
+            ["git", "-C", str(package), *arguments], capture_output=True, text=True, timeout=10, check=True
+        )
+        return done.stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", "__init__.py")
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--", "."))}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _cpu() -> str:
+    try:
+        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
+    except OSError:
+        found = None
+    return found[1].strip() if found else platform.processor() or platform.machine()
+
+
+def _cores() -> int | None:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count()
+
+
+def _memory_gib() -> float | None:
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+def _accelerator() -> str | None:
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return None
+    if torch.cuda.is_available():
+        names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+        return ", ".join(f"{names.count(name)} x {name}" for name in dict.fromkeys(names))
+    return "Apple MPS" if torch.backends.mps.is_available() else None

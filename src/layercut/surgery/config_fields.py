@@ -1,0 +1,334 @@
+"""Every per-layer field of a model's config follows the layers that stay.
+
+Pure functions on config dictionaries (``config.json`` or ``config.to_dict()``); nothing here imports transformers.
+Fields are known by their names, for all families alike: a name means the same in every family that uses it.
+
+It goes in two steps. First what a layer is *by its position* (periods, lists that transformers derives) is written out
+layer by layer, still counted in the uncut model. Then every field is cut to the layers that stay.
+"""
+
+# Words: L decoder layers of the uncut model; "old" indices count in it, "new" ones in the cut model.
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from layercut.errors import InputError
+from layercut.surgery.plan import CutPlan, format_layers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from layercut.models.families import Family
+
+LISTS = frozenset(
+    {
+        "activation_sparsity_pattern",
+        "attention_layers",
+        "attn_type_list",
+        "hybrid_layer_pattern",
+        "indexer_types",
+        "is_moe_layer",
+        "kv_sharing_modes",
+        "layer_rope_theta",
+        "layer_types",
+        "layers_block_type",
+        "layers_num_experts",
+        "mlp_layer_types",
+        "no_rope_layers",
+        "num_attention_heads_per_layer",
+        "num_key_value_heads_per_layer",
+        "swiglu_limits",
+        "swiglu_limits_shared",
+    }
+)
+"""Fields with one entry per layer."""
+
+MAYBE_LISTS = frozenset(
+    {
+        "block_configs",
+        "ffn_multipliers",
+        "head_dim",
+        "intermediate_size",
+        "moe_intermediate_size",
+        "moe_layer_freq",
+        "moe_topk",
+        "num_attention_heads",
+        "num_experts",
+        "num_key_value_heads",
+        "num_kv_heads",
+        "num_query_heads",
+        "num_shared_expert",
+        "rope_theta",
+        "sliding_window",
+        "sliding_window_pattern",
+    }
+)
+"""Fields that hold one value for all layers in some models and one per layer in others; lists of length L are cut."""
+
+INDEX_LISTS = frozenset(
+    {
+        "attn_layer_indices",
+        "cross_attention_layers",
+        "full_attn_idxs",
+        "global_attention_layers",
+        "hybrid_layer_ids",
+        "local_layer_ids",
+        "mlp_only_layers",
+        "moe_layers",
+        "ple_layer_ids",
+        "rope_scaling_layers",
+    }
+)
+"""Fields that list layer indices."""
+
+INDEX_KEYED = frozenset({"per_layer_config", "pruned_heads"})
+"""Dictionaries whose keys are layer indices."""
+
+FIRST_COUNTS = frozenset(
+    {"dense_mlp_idx", "first_k_dense_replace", "max_window_layers", "moe_layer_start_index", "num_dense_layers"}
+)
+"""Thresholds: that many layers, counted from the first, are of one kind and the rest of another."""
+
+LAST_COUNTS = frozenset({"num_kv_shared_layers"})
+"""The same, counted from the last layer."""
+
+LAST_INDICES = frozenset({"moe_layer_end_index"})
+"""The last layer of a kind; -1 for the model's last."""
+
+STRINGS = frozenset({"hybrid_override_pattern"})
+"""Strings with one letter per layer."""
+
+REPEATED = frozenset({"block_types", "_block_types"})
+"""Lists that the family repeats until they cover all layers."""
+
+PERIODS: Mapping[str, str | None] = {
+    "attn_layer_period": None,
+    "expert_layer_period": None,
+    "full_attention_interval": "layer_types",
+    "global_attn_every_n_layers": "layer_types",
+    "interleave_moe_layer_step": "moe_layers",
+    "layer_group_size": "layer_types",
+    "moe_layer_freq": "mlp_layer_types",
+    "moe_layer_interval": None,
+    "no_rope_layer_interval": "no_rope_layers",
+    "sliding_window_pattern": "layer_types",
+    "window_pattern": "layer_types",
+}
+"""Fields that decide a layer's kind by its position modulo a period, and the list that can say the same layer by layer.
+With None there is no such list, and a plan that moves a layer to another phase of the period is refused."""
+
+NOT_PER_LAYER = re.compile(r"architectures|.*_token_ids?|bad_words_ids|keys_to_ignore.*|.*languages?|tags")
+"""Lists that have nothing to do with layers, should their length happen to be L."""
+
+NAMES_MODULES = frozenset({"compression_config", "quantization_config"})
+"""Dictionaries that name modules of the model, such as the ones that were left unquantized."""
+
+_MODULE = re.compile(r"((?:^|\.)(?:layers|h)\.)(\d+)(?=\.|$)")
+
+
+def cut_config(
+    config: Mapping[str, Any], plan: CutPlan, family: Family, *, resolved: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The config of the cut model.
+
+    Fields that have nothing to do with layers come back as they are, unknown ones too.
+
+    Args:
+        config: ``config.json`` as it stands, or ``config.to_dict()``.
+        plan: what goes.
+        family: the model's family: which field counts its layers, and whether their arithmetic depends on the position.
+        resolved: ``to_dict()`` of the config that transformers makes of ``config``. Per-layer lists that transformers
+            derives from the position (``layer_types`` of gemma2, for one) are taken from here and made explicit:
+            derived anew for the cut model they would give layers that stay another kind.
+
+    Raises:
+        InputError: the plan is for another number of layers; a per-layer list of another length; a list with one entry
+            per layer whose meaning is not known; a rule on positions that no config of the cut model can express.
+    """
+    num_layers_field, scale_field = family.num_layers_field, family.per_layer_scale_field
+    full = {**config, **{k: v for k, v in (resolved or {}).items() if config.get(k) is None}}
+    if full.get(num_layers_field) != plan.num_layers:
+        raise InputError(
+            f"the plan is for a model of {plan.num_layers} decoder layers, but this config says {num_layers_field} = "
+            f"{full.get(num_layers_field)}; use a plan made for this very model."
+        )
+    if plan.is_uncut:
+        return dict(config)
+    if scale_field and full.get(scale_field) and min(plan.removed) < max(plan.kept):
+        raise InputError(
+            f"config field {scale_field} is on, so what a layer computes depends on its position; such a model can "
+            f"lose layers from the end only; the plan removes layer {min(plan.removed)} below layer {max(plan.kept)}."
+        )
+    _check_all_known(full, plan)
+    cut = _write_out(dict(config), full, plan)
+    cut = {name: _cut_field(name, value, plan) for name, value in cut.items()}
+    _check_kv_sharing(full, plan)
+    cut[num_layers_field] = len(plan.kept)
+    return cut
+
+
+def _write_out(config: dict[str, Any], full: Mapping[str, Any], plan: CutPlan) -> dict[str, Any]:
+    """Step one: what is decided by position is said layer by layer, in old indices."""
+    for name in sorted(full):
+        if config.get(name) is None and _is_positional_default(name, full[name], plan):
+            config[name] = full[name]
+    step = full.get("decoder_sparse_step")
+    if isinstance(step, int) and step > 1 and "mlp_only_layers" in full:
+        named = set(full["mlp_only_layers"] or ())
+        config["mlp_only_layers"] = [i for i in range(plan.num_layers) if i in named or (i + 1) % step]
+        config["decoder_sparse_step"] = 1
+    elif isinstance(step, int):
+        _require_phase("decoder_sparse_step", step, plan)
+    for name, explicit in PERIODS.items():
+        period = len(full[name]) if isinstance(full.get(name), str) else full.get(name)
+        if not isinstance(period, int) or _keeps_phase(period, plan):
+            continue
+        if explicit is None or not isinstance(config.get(explicit), list):
+            _require_phase(name, period, plan)
+        config.pop(name, None)  # the list speaks now; the period would contradict it
+    return config
+
+
+def _is_positional_default(name: str, value: Any, plan: CutPlan) -> bool:
+    """Whether a field that config.json leaves to the family's default would come out differently for the cut model."""
+    if name in LISTS | MAYBE_LISTS | INDEX_LISTS | REPEATED:
+        return isinstance(value, list) and bool(value)
+    if name in FIRST_COUNTS:
+        return isinstance(value, int) and 0 < value < plan.num_layers
+    return name in LAST_COUNTS and isinstance(value, int) and value > 0
+
+
+def _keeps_phase(period: int, plan: CutPlan) -> bool:
+    """Whether every layer that stays keeps its position modulo the period: then any rule of that period still holds."""
+    return period <= 1 or all(old % period == new % period for new, old in enumerate(plan.kept))
+
+
+def _require_phase(name: str, period: int, plan: CutPlan) -> None:
+    if not _keeps_phase(period, plan):
+        raise InputError(
+            f"config field {name} = {period} decides what a layer is by its position, and this family has no list that "
+            f"could say it otherwise; remove layers from the end only, or whole periods of {period} layers."
+        )
+
+
+def _check_all_known(full: Mapping[str, Any], plan: CutPlan) -> None:
+    known = frozenset().union(*(names for names, _, _ in _RULES))
+    for name, value in full.items():
+        is_suspect = isinstance(value, list) and len(value) == plan.num_layers and not NOT_PER_LAYER.fullmatch(name)
+        if is_suspect and name not in known:
+            raise InputError(
+                f"config field {name} has {len(value)} entries, as many as the model has decoder layers, and layercut "
+                "does not know whether they belong to the layers; add it to layercut/surgery/config_fields.py."
+            )
+
+
+def _check_kv_sharing(full: Mapping[str, Any], plan: CutPlan) -> None:
+    """A layer that reuses the keys and values of a layer below needs that very layer."""
+    shared = full.get("num_kv_shared_layers") or 0
+    first = plan.num_layers - shared
+    kinds = full.get("layer_types") or [""] * plan.num_layers
+    source = {kinds[i]: i for i in range(first)}
+    for index in plan.kept:
+        if index >= first and source.get(kinds[index]) in plan.removed:
+            raise InputError(
+                f"layer {index} reuses the keys and values of layer {source[kinds[index]]}, which the plan removes; "
+                f"keep that one, or remove all of {format_layers([i for i in plan.kept if i >= first])} too."
+            )
+
+
+def _cut_field(name: str, value: Any, plan: CutPlan) -> Any:
+    """Step two: one field, cut to the layers that stay and counted in new indices."""
+    for names, kind, rule in _RULES:
+        if name in names and isinstance(value, kind) and not isinstance(value, bool):
+            return rule(name, value, plan)
+    return value
+
+
+def _entries(name: str, value: list[Any], plan: CutPlan) -> list[Any]:
+    if value and len(value) != plan.num_layers:
+        raise InputError(
+            f"config field {name} has {len(value)} entries for {plan.num_layers} decoder layers; mend the model's "
+            "config.json before cutting."
+        )
+    return [value[i] for i in plan.kept] if value else value
+
+
+def _maybe_entries(name: str, value: list[Any], plan: CutPlan) -> list[Any]:
+    return _entries(name, value, plan) if len(value) == plan.num_layers else value
+
+
+def _letters(name: str, value: str, plan: CutPlan) -> str:
+    return "".join(_entries(name, list(value), plan))
+
+
+def _repeated(name: str, value: list[Any], plan: CutPlan) -> list[Any]:
+    return [value[i % len(value)] for i in plan.kept] if value else value
+
+
+def _indices(name: str, value: list[int], plan: CutPlan) -> list[int]:
+    new, size = _new_indices(plan), plan.num_layers
+    return [new[i % size] for i in value if i % size in new]
+
+
+def _index_keyed(name: str, value: dict[Any, Any], plan: CutPlan) -> dict[Any, Any]:
+    new = _new_indices(plan)
+    return {type(key)(new[int(key)]): item for key, item in value.items() if int(key) in new}
+
+
+def _first_count(name: str, value: int, plan: CutPlan) -> int:
+    return sum(i < value for i in plan.kept) + max(0, value - plan.num_layers)
+
+
+def _last_count(name: str, value: int, plan: CutPlan) -> int:
+    return sum(i >= plan.num_layers - value for i in plan.kept)
+
+
+def _last_index(name: str, value: int, plan: CutPlan) -> int:
+    return value if value < 0 else sum(i <= value for i in plan.kept) - 1
+
+
+def _attention_types(name: str, value: list[Any], plan: CutPlan) -> list[Any]:
+    """gpt_neo: ``[[kinds, times], ...]``, each group of kinds repeated so many times."""
+    kinds = [kind for group, times in value for _ in range(times) for kind in group]
+    return [[_entries(name, kinds, plan), 1]]
+
+
+def _modules(name: str, value: Any, plan: CutPlan) -> Any:
+    """Names of modules, wherever they stand as strings or keys: renumbered, or dropped with their layer."""
+    new = _new_indices(plan)
+
+    def stays(text: Any) -> bool:
+        match = _MODULE.search(text) if isinstance(text, str) else None
+        return match is None or int(match[2]) in new or int(match[2]) >= plan.num_layers
+
+    def rename(item: Any) -> Any:
+        if isinstance(item, str):
+            return _MODULE.sub(lambda m: m[1] + str(new.get(int(m[2]), int(m[2]))), item)
+        if isinstance(item, list):
+            return [rename(part) for part in item if stays(part)]
+        if isinstance(item, dict):
+            return {rename(key): rename(part) for key, part in item.items() if stays(key)}
+        return item
+
+    return rename(value)
+
+
+def _new_indices(plan: CutPlan) -> dict[int, int]:
+    return {old: new for new, old in enumerate(plan.kept)}
+
+
+_RULES: tuple[tuple[frozenset[str], type, Callable[[str, Any, CutPlan], Any]], ...] = (
+    (LISTS, list, _entries),
+    (MAYBE_LISTS, list, _maybe_entries),
+    (INDEX_LISTS, list, _indices),
+    (REPEATED, list, _repeated),
+    (STRINGS, str, _letters),
+    (INDEX_KEYED, dict, _index_keyed),
+    (FIRST_COUNTS, int, _first_count),
+    (LAST_COUNTS, int, _last_count),
+    (LAST_INDICES, int, _last_index),
+    (frozenset({"attention_types"}), list, _attention_types),
+    (NAMES_MODULES, dict, _modules),
+)

@@ -1,0 +1,130 @@
+"""Drop decoder layers from a model in memory, for good.
+
+The stack is sliced, never patched: what stays is renumbered (``layer_idx``) and the config says what is there, so that
+the KV cache, masks and rotary embeddings see an ordinary shorter model. An identity module in the place of a layer
+looks simpler and is wrong: with layer 0 skipped that way, cached generation of left-padded batches gives other text,
+because the cache tells its length by layer 0, which then never gets keys (shown in tests/invariants).
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from layercut.errors import InputError
+from layercut.models.families import Family, family_of
+from layercut.surgery.config_fields import cut_config
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from layercut.surgery.plan import CutPlan
+
+ACTIVE = "_layercut_bypass"
+"""Attribute of a model that is under a bypass: the plan."""
+_MISSING = object()
+
+
+def decoder_layers(model: PreTrainedModel, family: Family | None = None) -> nn.ModuleList:
+    """The model's decoder layers.
+
+    Raises:
+        InputError: the family is not known, or the model has no ModuleList where its family keeps it.
+    """
+    family = family or family_of(model.config.model_type, type(model).__name__)
+    parent, name = _stack(model, family)
+    layers = getattr(parent, name, None)
+    if not isinstance(layers, nn.ModuleList):
+        raise InputError(
+            f"{type(model).__name__} has no list of decoder layers at {family.layers}; layercut needs the causal "
+            f"language model of the family {family.model_type} (AutoModelForCausalLM)."
+        )
+    return layers
+
+
+def remove_layers(model: PreTrainedModel, plan: CutPlan) -> PreTrainedModel:
+    """Remove the plan's layers from ``model`` in place, mend its config, and return it. An empty plan changes nothing.
+
+    Raises:
+        InputError: the plan does not fit the model, or a bypass is active on it.
+    """
+    apply_plan(model, plan).pop_all()  # what would undo it is let go, and the removed layers with it
+    return model
+
+
+def apply_plan(model: PreTrainedModel, plan: CutPlan) -> ExitStack:
+    """Make ``model`` consist of the layers that stay. Closing what comes back undoes every change, in reverse order.
+
+    Raises:
+        InputError: the plan does not fit the model, or a bypass is active on it.
+    """
+    if getattr(model, ACTIVE, None) is not None:
+        raise InputError(
+            f"a bypass is active on this model ({getattr(model, ACTIVE).describe()}); leave it first, and name all the "
+            "layers that go in one plan."
+        )
+    family = family_of(model.config.model_type, type(model).__name__)
+    layers = decoder_layers(model, family)
+    parent, name = _stack(model, family)
+    if len(layers) != plan.num_layers:
+        raise InputError(
+            f"the plan is for a model of {plan.num_layers} decoder layers, this one has {len(layers)}; use a plan made "
+            "for this very model."
+        )
+    _install_output_hooks(parent)
+    old = model.config.to_dict()
+    new = cut_config(old, plan, family)
+    with ExitStack() as undo:
+        for position, layer in enumerate(layers[i] for i in plan.kept):
+            for module in layer.modules():
+                if hasattr(module, "layer_idx"):
+                    _set(undo, module, "layer_idx", position)
+        for field in [name for name in new if new[name] != old.get(name)]:
+            _set(undo, model.config, field, new[field])
+        for field in old.keys() - new.keys():
+            _set(undo, model.config, field, _MISSING)
+        if not plan.is_uncut:
+            kept = nn.ModuleList(layers[i] for i in plan.kept)
+            kept.training = layers.training  # the list's own flag; the layers have theirs
+            _set(undo, parent, name, kept)
+        if hasattr(parent, "has_sliding_layers"):  # qwen2, qwen3: whether a sliding mask is made at all
+            _set(undo, parent, "has_sliding_layers", "sliding_attention" in model.config.layer_types)
+        return undo.pop_all()
+    raise AssertionError("unreachable")
+
+
+def _stack(model: nn.Module, family: Family) -> tuple[nn.Module, str]:
+    """The module that holds the decoder layers, and under which name."""
+    *path, name = family.layers.split(".")
+    for part in path:
+        model = getattr(model, part, model)
+    return model, name
+
+
+def _install_output_hooks(parent: nn.Module) -> None:
+    """Have transformers put its output recording hooks on *all* layers now.
+
+    It does so once per model, when hidden states or attentions are first asked for. Were that inside a bypass, the
+    layers that are out would never get theirs, and the restored model would return fewer hidden states than it has.
+    """
+    from transformers import PreTrainedModel
+    from transformers.utils.output_capturing import maybe_install_capturing_hooks
+
+    if isinstance(parent, PreTrainedModel):
+        maybe_install_capturing_hooks(parent)
+
+
+def _set(undo: ExitStack, owner: Any, name: str, value: Any) -> None:
+    """Set or delete an attribute and note how to get the old one back, the very same object."""
+    before = getattr(owner, name, _MISSING)
+    undo.callback(_put, owner, name, before)
+    _put(owner, name, value)
+
+
+def _put(owner: Any, name: str, value: Any) -> None:
+    if value is not _MISSING:
+        setattr(owner, name, value)
+    elif hasattr(owner, name):
+        delattr(owner, name)

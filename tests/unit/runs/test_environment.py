@@ -1,0 +1,102 @@
+"""The environment file tells versions and machine, and no secrets."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import layercut
+from layercut.runs.environment import collect, command_line, hide_home
+
+
+def test_what_is_collected(monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_secretsecretsecret")
+    data = collect(["/opt/x/bin/layercut", "eval", "m"], models=[{"name": "m", "revision": None, "hash": "ab"}])
+    assert json.loads(json.dumps(data, allow_nan=False)) == data
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", data["time"])
+    assert data["command"] == "layercut eval m"
+    assert data["layercut"] == layercut.__version__
+    assert data["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert re.match(r"\d+\.\d+", data["packages"]["numpy"])
+    assert data["cores"] >= 1
+    assert data["memory_gib"] > 0
+    assert data["cpu"]
+    assert data["models"] == [{"name": "m", "revision": None, "hash": "ab"}]
+    assert "secret" not in json.dumps(data)
+
+
+def test_command_line_hides_home_and_tokens(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ada")
+    monkeypatch.setattr(Path, "home", lambda: Path("/home/ada"))
+    assert command_line(["/home/ada/.venv/bin/layercut", "cut", "/home/ada/models/l8", "--out=/home/ada/x y"]) == (
+        "layercut cut ~/models/l8 '--out=~/x y'"
+    )
+    assert command_line(["x/cli/__main__.py", "ls"]) == "layercut ls"
+    assert command_line(["layercut", "--token", "hf_" + "a1" * 15]) == "layercut --token hf_..."
+    assert command_line([]) == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "hidden"),
+    [
+        ("/home/ada", "~"),
+        ("/home/ada/x", "~/x"),
+        ("/home/adam/x", "/home/adam/x"),
+        ("/mnt/home/ada/x", "/mnt/home/ada/x"),
+        ("in '/home/ada/x'.", "in '~/x'."),
+    ],
+)
+def test_home_is_hidden_only_where_it_is_home(monkeypatch, text, hidden):
+    monkeypatch.setattr(Path, "home", lambda: Path("/home/ada"))
+    assert hide_home(text) == hidden
+
+
+def test_git_commit_of_a_checkout_and_none_inside_another_repository(tmp_path):
+    """A venv inside somebody's repository must not lend that repository's commit to layercut."""
+    if shutil.which("git") is None:
+        pytest.skip("git is not installed")
+    shutil.copytree(Path(layercut.__file__).parent, tmp_path / "src" / "layercut")
+
+    def git(*arguments: str) -> str:
+        identity = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false"]
+        return subprocess.run(
+            ["git", "-C", str(tmp_path), *identity, *arguments], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    def noted() -> object:
+        code = "import json; from layercut.runs.environment import collect; print(json.dumps(collect([])['git']))"
+        environment = {**os.environ, "PYTHONPATH": str(tmp_path / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+        return json.loads(done.stdout)
+
+    git("init", "-q")
+    (tmp_path / "thesis.tex").touch()
+    git("add", "thesis.tex")
+    git("commit", "-qm", "thesis")
+    assert noted() is None
+    git("add", "-f", "src")
+    git("commit", "-qm", "layercut")
+    assert noted() == {"commit": git("rev-parse", "HEAD"), "dirty": False}
+    (tmp_path / "src" / "layercut" / "errors.py").write_text("# changed\n")
+    assert noted()["dirty"] is True
+
+
+def test_torch_is_asked_only_if_it_is_there_already(monkeypatch):
+    class Cuda:
+        is_available = staticmethod(lambda: True)
+        device_count = staticmethod(lambda: 2)
+        get_device_name = staticmethod(lambda index: "H100")
+
+    class Torch:
+        cuda = Cuda
+
+    monkeypatch.setitem(sys.modules, "torch", Torch)
+    assert collect([])["accelerator"] == "2 x H100"
+    monkeypatch.delitem(sys.modules, "torch")
+    assert collect([])["accelerator"] is None
+    assert "torch" not in sys.modules

@@ -1,0 +1,262 @@
+"""Per-layer config fields, one by one, and against transformers' own config classes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from transformers import CONFIG_MAPPING
+
+from layercut.errors import InputError
+from layercut.models.families import FAMILIES, Family
+from layercut.surgery import config_fields
+from layercut.surgery.config_fields import cut_config
+from layercut.surgery.plan import CutPlan
+
+L = 12
+PLAN = CutPlan(num_layers=L, removed=(7, 0, 4))
+KEPT = (1, 2, 3, 5, 6, 8, 9, 10, 11)
+ANY = Family(model_type="any")
+
+
+def cut(plan: CutPlan = PLAN, **fields: Any) -> dict[str, Any]:
+    return cut_config({"num_hidden_layers": plan.num_layers, **fields}, plan, ANY)
+
+
+def test_the_number_of_layers_and_nothing_else_changes_in_a_uniform_model():
+    config = {"model_type": "any", "hidden_size": 8, "note": {"a": [1]}, "x": None, "eos_token_id": list(range(L))}
+    assert cut(**config) == {**config, "num_hidden_layers": 9}
+    assert cut(CutPlan(num_layers=L), layer_types=["a"] * L) == {"num_hidden_layers": L, "layer_types": ["a"] * L}
+
+
+def test_the_input_is_not_changed():
+    config = {"num_hidden_layers": L, "layer_types": list("abcdefghijkl"), "mlp_only_layers": [1]}
+    before = {key: value.copy() if isinstance(value, list) else value for key, value in config.items()}
+    cut_config(config, PLAN, ANY)
+    assert config == before
+
+
+def test_gpt2_counts_its_layers_in_n_layer():
+    assert cut_config({"n_layer": L}, PLAN, FAMILIES["gpt2"]) == {"n_layer": 9}
+
+
+@pytest.mark.parametrize("name", sorted(config_fields.LISTS | config_fields.MAYBE_LISTS))
+def test_lists_keep_the_entries_of_the_layers_that_stay(name):
+    assert cut(**{name: list(range(100, 100 + L))})[name] == [100 + i for i in KEPT]
+
+
+@pytest.mark.parametrize("name", sorted(config_fields.LISTS))
+def test_lists_of_another_length_are_refused(name):
+    with pytest.raises(InputError, match=f"{name} has 3 entries for 12 decoder layers"):
+        cut(**{name: [1, 2, 3]})
+    assert cut(**{name: []})[name] == []  # empty: the family's default
+
+
+@pytest.mark.parametrize("name", sorted(config_fields.MAYBE_LISTS))
+def test_values_that_hold_for_all_layers_stay(name):
+    assert cut(**{name: [1536, 512]})[name] == [1536, 512]
+    assert cut(**{name: 1})[name] == 1
+
+
+@pytest.mark.parametrize("name", sorted(config_fields.INDEX_LISTS))
+def test_index_lists_name_the_same_layers_by_their_new_numbers(name):
+    assert cut(**{name: [0, 1, 4, 5, 11]})[name] == [0, 3, 8]
+    assert cut(**{name: [-1]})[name] == [8]
+
+
+@pytest.mark.parametrize("name", sorted(config_fields.INDEX_KEYED))
+def test_dictionaries_keyed_by_index(name):
+    # as transformers writes it (zero-padded strings) and as Python code has it
+    assert cut(**{name: {"00": {"a": 1}, "05": {"a": 2}}})[name] == {"3": {"a": 2}}
+    assert cut(**{name: {0: {"a": 1}, 5: {"a": 2}}})[name] == {3: {"a": 2}}
+
+
+@pytest.mark.parametrize("name", sorted(config_fields.FIRST_COUNTS - {"moe_layer_start_index"}))
+@pytest.mark.parametrize(("old", "new"), [(0, 0), (1, 0), (5, 3), (12, 9), (28, 25)])
+def test_thresholds_from_the_first_layer(name, old, new):
+    result = cut(**{name: old})[name]
+    assert result == new
+    assert [i < old for i in KEPT] == [position < result for position in range(len(KEPT))]
+
+
+@pytest.mark.parametrize("name", sorted(config_fields.LAST_COUNTS))
+@pytest.mark.parametrize(("old", "new"), [(0, 0), (1, 1), (4, 4), (5, 4), (6, 5)])
+def test_thresholds_from_the_last_layer(name, old, new):
+    # kinds of one layer each, so that no layer that stays reuses another's keys and values
+    assert cut(**{name: old, "layer_types": list("abcdefghijkl")})[name] == new
+
+
+def test_a_range_of_layers_by_first_and_last_index():
+    fields = cut(moe_layer_start_index=4, moe_layer_end_index=8, moe_layer_interval=1)
+    assert (fields["moe_layer_start_index"], fields["moe_layer_end_index"]) == (3, 5)
+    assert [4 <= i <= 8 for i in KEPT] == [3 <= position <= 5 for position in range(9)]
+    assert cut(moe_layer_end_index=-1)["moe_layer_end_index"] == -1
+
+
+@pytest.mark.parametrize("name", sorted(config_fields.STRINGS))
+def test_strings_with_a_letter_per_layer(name):
+    assert cut(**{name: "abcdefghijkl"})[name] == "bcdfgijkl"
+
+
+@pytest.mark.parametrize("name", sorted(config_fields.REPEATED))
+def test_patterns_that_the_family_repeats(name):
+    assert cut(**{name: ["r", "r", "a"]})[name] == [["r", "r", "a"][i % 3] for i in KEPT]
+
+
+def test_attention_types_of_gpt_neo():
+    assert cut(attention_types=[[["global", "local"], 6]])["attention_types"] == [
+        [["local", "global", "local", "local", "global", "global", "local", "global", "local"], 1]
+    ]
+
+
+def test_a_list_of_unknown_meaning_is_refused():
+    with pytest.raises(InputError, match="config field layer_scales has 12 entries, as many as the model has decoder"):
+        cut(layer_scales=[0.1] * L)
+    assert cut(layer_scales=[0.1] * 5)["layer_scales"] == [0.1] * 5
+
+
+def test_a_plan_for_another_model_is_refused():
+    with pytest.raises(
+        InputError, match="for a model of 12 decoder layers, but this config says num_hidden_layers = 28"
+    ):
+        cut_config({"num_hidden_layers": 28}, PLAN, ANY)
+
+
+@pytest.mark.parametrize("key", sorted(config_fields.NAMES_MODULES))
+def test_modules_that_were_left_unquantized_are_named_anew(key):
+    given = {
+        "quant_method": "fp8",
+        "modules_to_not_convert": ["lm_head", "model.layers.0.mlp.gate", "model.layers.5.mlp.gate", "model.layers.11"],
+        "ignore": ["layers.5", "h.0", "players.5.x"],
+        "per_module": {"model.layers.4.mlp": {"bits": 8}, "model.layers.6.mlp": {"bits": 4}},
+    }
+    assert cut(**{key: given})[key] == {
+        "quant_method": "fp8",
+        "modules_to_not_convert": ["lm_head", "model.layers.3.mlp.gate", "model.layers.8"],
+        "ignore": ["layers.3", "players.5.x"],
+        "per_module": {"model.layers.4.mlp": {"bits": 4}},
+    }
+
+
+# Rules on positions
+
+
+@pytest.mark.parametrize("step", [1, 2, 3])
+@pytest.mark.parametrize("mlp_only", [[], [3, 4]])
+@pytest.mark.parametrize("model_type", ["qwen3_moe", "qwen2_moe"])
+def test_sparse_steps_become_a_list_of_dense_layers(model_type, mlp_only, step):
+    config = {"num_hidden_layers": L, "decoder_sparse_step": step, "mlp_only_layers": mlp_only, "num_experts": 4}
+    new = CONFIG_MAPPING[model_type](**cut_config(config, PLAN, Family(model_type=model_type)))
+
+    def is_sparse(index: int, dense: list[int], every: int) -> bool:  # as modeling_qwen3_moe.py decides it
+        return index not in dense and (index + 1) % every == 0
+
+    assert [is_sparse(i, mlp_only, step) for i in KEPT] == [
+        is_sparse(i, new.mlp_only_layers, new.decoder_sparse_step) for i in range(new.num_hidden_layers)
+    ]
+    assert new.decoder_sparse_step == 1
+
+
+def test_a_sparse_step_is_refused_where_no_list_can_say_it():
+    with pytest.raises(InputError, match="decoder_sparse_step = 2 decides what a layer is by its position"):
+        cut(decoder_sparse_step=2)
+
+
+@pytest.mark.parametrize("name", [name for name, explicit in config_fields.PERIODS.items() if explicit is None])
+def test_periods_without_a_list_allow_only_plans_that_keep_the_phase(name):
+    with pytest.raises(InputError, match=f"{name} = 3 decides what a layer is by its position"):
+        cut(**{name: 3})
+    tail, whole_periods = CutPlan(num_layers=L, removed=(11, 10)), CutPlan(num_layers=L, removed=(3, 4, 5))
+    for plan in (tail, whole_periods):
+        assert cut(plan, **{name: 3})[name] == 3
+
+
+@pytest.mark.parametrize(("name", "explicit"), [item for item in config_fields.PERIODS.items() if item[1]])
+def test_periods_give_way_to_the_list_that_says_the_same(name, explicit):
+    value = [3] if explicit == "moe_layers" else list("aabaabaabaab")
+    fields = cut(**{name: 3, explicit: value})
+    assert name not in fields
+    assert explicit in fields
+    tail = CutPlan(num_layers=L, removed=(11, 10))
+    assert cut(tail, **{name: 3, explicit: value})[name] == 3
+    with pytest.raises(InputError, match=f"{name} = 3 decides"):
+        cut(**{name: 3})
+
+
+def test_a_period_written_as_letters():
+    fields = cut(sliding_window_pattern="LLLG", layer_types=list("lllglllglllg"))
+    assert fields == {"num_hidden_layers": 9, "layer_types": list("llglllllg")}
+
+
+def test_a_layer_that_reuses_keys_and_values_needs_their_source():
+    kinds = list("ssfssfssfssf")
+    with pytest.raises(InputError, match="layer 8 reuses the keys and values of layer 5"):
+        cut(CutPlan(num_layers=L, removed=(5,)), num_kv_shared_layers=5, layer_types=kinds)
+    assert (
+        cut(CutPlan(num_layers=L, removed=(2, 9)), num_kv_shared_layers=5, layer_types=kinds)["num_kv_shared_layers"]
+        == 4
+    )
+
+
+# Against transformers
+
+POSITIONAL = [
+    "qwen2",
+    "qwen3",
+    "qwen2_moe",
+    "gemma2",
+    "gemma3_text",
+    "gemma3n_text",
+    "olmo3",
+    "cohere2",
+    "gpt_oss",
+    "smollm3",
+    "llama4_text",
+    "exaone4",
+    "qwen3_next",
+    "lfm2",
+    "bamba",
+    "recurrent_gemma",
+    "minimax",
+    "afmoe",
+    "glm4_moe_lite",
+    "modernbert",
+    "olmo_hybrid",
+    "granitemoehybrid",
+    "hy_v3",
+    "dots1",
+    "phimoe",
+]
+
+
+def per_layer_values(config: dict[str, Any], size: int) -> dict[str, list[Any]]:
+    """Everything with one entry per layer in a config that transformers made; index lists spelled out."""
+    names = config_fields.LISTS | config_fields.MAYBE_LISTS
+    lists = {name: config[name] for name in names if isinstance(config.get(name), list)}
+    indices = {name: config[name] for name in config_fields.INDEX_LISTS if isinstance(config.get(name), list)}
+    return lists | {name: [i in value for i in range(size)] for name, value in indices.items()}
+
+
+@pytest.mark.parametrize("removed", [(7, 0, 4), (0,), (11,), (0, 1, 2), (5, 10)], ids=str)
+@pytest.mark.parametrize("model_type", POSITIONAL)
+def test_each_layer_keeps_the_kind_that_transformers_gave_it(model_type, removed):
+    """A hub config that leaves the kinds to the family, and one that transformers wrote out."""
+    plan = CutPlan(num_layers=L, removed=removed)
+    config_class = CONFIG_MAPPING[model_type]
+    bare = {"num_hidden_layers": L, "use_sliding_window": True, "max_window_layers": 5, "num_kv_shared_layers": 0}
+    written = config_class(**bare).to_dict()
+    expected = {name: [value[i] for i in plan.kept] for name, value in per_layer_values(written, L).items()}
+    for raw in (bare, written):
+        new = config_class(**cut_config(raw, plan, Family(model_type=model_type), resolved=written)).to_dict()
+        assert new["num_hidden_layers"] == len(plan.kept)
+        assert per_layer_values(new, len(plan.kept)) == expected
+
+
+def test_without_what_transformers_derives_a_layer_would_change_its_kind():
+    """Why ``resolved`` is asked for: gemma2's config.json on the hub says nothing of layer kinds."""
+    config_class, plan = CONFIG_MAPPING["gemma2"], CutPlan(num_layers=L, removed=(0,))
+    bare = {"num_hidden_layers": L}
+    written = config_class(**bare).to_dict()
+    naive = config_class(**cut_config(bare, plan, ANY))
+    right = config_class(**cut_config(bare, plan, ANY, resolved=written))
+    assert right.layer_types == written["layer_types"][1:] != naive.layer_types
