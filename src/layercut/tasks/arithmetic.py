@@ -25,8 +25,8 @@ _EXAMPLES = ("3 + 5", "47 - 12", "6 * 4", "38 + 27", "9 - 2", "12 * 3")
 def arithmetic(*, seed: int = 0) -> FewShotTask:
     """Sums, differences and products; 40 % small (up to 12), 40 % two digits with one, 20 % two digits with two.
 
-    Differences are never negative, and two numbers of two digits are never multiplied. Near misses are slips of 1, 2
-    and 10 and the results of the other operations.
+    Differences are never negative, and two numbers of two digits are never multiplied. Near misses are the
+    results of the other operations, then slips in the first two digits.
 
     Grading of free answers: the first line must be a number and nothing else, apart from one full stop, and have the
     right value. "19", "19." and "19.0" answer 19; "1,234" answers 1234; "60%", "19 apples" and "= 19" are no answers.

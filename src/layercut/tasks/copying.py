@@ -17,13 +17,13 @@ VERSION = 1
 NUM_SAMPLES = 1000
 """Of each split."""
 
-_WORDS = tuple(  # noqa: SIM905 - a list of quoted words reads worse
+_WORDS = tuple(
     """
     apple bread bridge butter camera candle castle chair circle cloud corner cotton doctor dream engine farmer father
     finger fish flower forest garden glass grass green hammer heart horse house island kitchen lake letter market
     metal mirror morning mountain music needle night ocean office orange paper pencil picture plate pocket purple
     rabbit river school shoulder silver stone summer sugar table teacher ticket tiger valley village water window winter
-    """.split()
+    """.split()  # noqa: SIM905
 )
 _EXAMPLES = (
     "garden silver horse paper mirror",

@@ -1,6 +1,7 @@
 """Rows of data sets, from local files: JSON lines (also gzipped), a JSON list, or Parquet.
 
-One file, or a folder with files for train, validation and test. A damaged row stops the reading, with its line: a benchmark with silently missing rows is another benchmark.
+One file, or a folder with files for train, validation and test. A damaged row stops the reading, with its line:
+a benchmark with silently missing rows is another benchmark.
 """
 
 from __future__ import annotations

@@ -100,8 +100,8 @@ def _known(journal: Journal, task: Task, by_id: Mapping[str, Sample]) -> dict[st
             )
         if record.get("id") not in by_id:
             raise RunMismatch(
-                f"{journal.path} holds the item {record.get('id')}, which is not among the {len(by_id)} items asked here. "
-                f"Use the seed, limit and data that {task.name} was begun with, or another --out."
+                f"{journal.path} holds the item {record.get('id')}, which is not among the {len(by_id)} items of "
+                f"{task.name} here. Use the seed, limit and data that it was begun with, or another --out."
             )
     return {record["id"]: record for record in journal.records}
 

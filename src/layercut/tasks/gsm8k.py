@@ -20,7 +20,7 @@ from layercut.tasks.base import Readout, Sample, Score, Split
 from layercut.tasks.data_files import DataSet, Row, read_local, text_field
 from layercut.tasks.few_shot import content_id
 from layercut.tasks.grading import all_numbers, guessing, outcome, parse_number
-from layercut.tasks.splits import SplitNames, choose_splits, in_half, told_apart
+from layercut.tasks.splits import SplitNames, choose_splits, first_of
 
 VERSION = 1
 """Raised by any change of the prompt or the grading."""
@@ -66,15 +66,8 @@ class Gsm8k:
 
     def samples(self, split: Split, limit: int | None) -> list[Sample]:
         """The first samples in the order of the data set."""
-        names = self._split_names
-        report = told_apart(map(_sample, self._rows.splits[names.report]))
-        if names.are_halves:
-            return in_half(report, split)[:limit]
-        if split == "report":
-            return report[:limit]
-        reported = {sample.id for sample in report}
-        selection = told_apart(map(_sample, self._rows.splits[names.selection]))
-        return [sample for sample in selection if sample.id not in reported][:limit]
+        rows = self._rows.splits
+        return first_of(split, self._split_names, lambda name: map(_sample, rows[name]), limit)
 
     def request(self, sample: Sample, readout: Readout) -> GenerationRequest | LikelihoodRequest:
         """One user turn: the problem and the usual instruction."""

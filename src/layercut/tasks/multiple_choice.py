@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import version as version_of
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from layercut.tasks.base import Readout, Sample, Score, Split
 from layercut.tasks.data_files import DataSet, read_local
 from layercut.tasks.few_shot import content_id
 from layercut.tasks.grading import guessing
-from layercut.tasks.splits import SplitNames, choose_splits, in_half, told_apart
+from layercut.tasks.splits import SplitNames, choose_splits, first_of
 
 if TYPE_CHECKING:
     from lm_eval.api.task import ConfigurableTask
@@ -83,13 +84,7 @@ class MultipleChoice:
 
     def samples(self, split: Split, limit: int | None) -> list[Sample]:
         """The first samples in the order of the data set, which is what lm-eval's own ``--limit`` takes."""
-        names = self._split_names
-        if names.are_halves:
-            return in_half(self._read(names.report), split)[:limit]
-        if split == "report":
-            return self._read(names.report)[:limit]
-        reported = {sample.id for sample in self._read(names.report)}
-        return [sample for sample in self._read(names.selection) if sample.id not in reported][:limit]
+        return first_of(split, self._split_names, self._read, limit)
 
     def request(self, sample: Sample, readout: Readout) -> GenerationRequest | LikelihoodRequest:
         """lm-eval's context and continuations."""
@@ -110,11 +105,12 @@ class MultipleChoice:
         """1 / number of choices, averaged over the items."""
         return guessing(samples, readout, self._metrics)
 
-    def _read(self, split: str) -> list[Sample]:
-        if split not in self._samples:
-            docs = enumerate(self._docs[split], start=1)
-            self._samples[split] = told_apart(self._sample(doc, f"{split} row {number}") for number, doc in docs)
-        return self._samples[split]
+    def _read(self, split: str) -> Iterator[Sample]:
+        made = self._samples.setdefault(split, [])  # kept, because lm-eval's templates take milliseconds an item
+        yield from made
+        for number, doc in enumerate(islice(self._docs[split], len(made), None), start=len(made) + 1):
+            made.append(self._sample(doc, f"{split} row {number}"))
+            yield made[-1]
 
     def _sample(self, doc: Mapping[str, Any], where: str) -> Sample:
         try:

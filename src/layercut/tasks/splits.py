@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import NamedTuple
 
 from layercut.evidence.splits import half_of
@@ -46,20 +47,42 @@ def choose_splits(
     return SplitNames(selected, reported)
 
 
-def in_half(samples: Iterable[Sample], split: Split) -> list[Sample]:
-    """The samples of one half, in their order. Twins (see told_apart) fall on the same side."""
-    return [sample for sample in samples if half_of(sample.id) == split]
+def first_of(
+    split: Split, names: SplitNames, read: Callable[[str], Iterable[Sample]], limit: int | None
+) -> list[Sample]:
+    """The first samples of one kind, in the order of the data set; the two kinds share none.
+
+    Args:
+        split: which kind.
+        names: which split of the data set holds which kind.
+        read: from a split of the data set, its samples; no more are taken than needed.
+        limit: how many; None for all.
+    """
+    if names.are_halves:
+        # Twins fall on the same side, because their first id decides.
+        chosen: Iterator[Twin] = (twin for twin in told_apart(read(names.report)) if half_of(twin.content_id) == split)
+    elif split == "report":
+        chosen = told_apart(read(names.report))
+    else:
+        reported = {sample.id for sample in read(names.report)}
+        chosen = (twin for twin in told_apart(read(names.selection)) if twin.content_id not in reported)
+    return [twin.sample for twin in islice(chosen, limit)]
 
 
-def told_apart(samples: Iterable[Sample]) -> list[Sample]:
+class Twin(NamedTuple):
+    """A sample with an id of its own, and the id that its content alone gives."""
+
+    sample: Sample
+    content_id: str
+
+
+def told_apart(samples: Iterable[Sample]) -> Iterator[Twin]:
     """Give the second and later of samples with equal content an id of their own (``...-2``).
 
     Real benchmarks hold exact duplicates, and dropping them would change their scores.
     """
     seen: Counter[str] = Counter()
-    result = []
     for sample in samples:
         seen[sample.id] += 1
-        twin = seen[sample.id]
-        result.append(sample if twin == 1 else replace(sample, id=f"{sample.id}-{twin}"))
-    return result
+        number = seen[sample.id]
+        yield Twin(sample if number == 1 else replace(sample, id=f"{sample.id}-{number}"), sample.id)
