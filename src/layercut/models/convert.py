@@ -153,6 +153,8 @@ def _write_checkpoint(path: Path, head: GgufHead, folder: Path) -> None:
         tokenizer.model_max_length = _context_length(config)
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+    for weights in folder.glob("*.safetensors"):  # safetensors writes them for their owner alone; caches can be shared
+        shutil.copymode(folder / "config.json", weights)
     _use_common_class(folder / "tokenizer_config.json")
 
 
