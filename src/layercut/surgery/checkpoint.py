@@ -180,7 +180,7 @@ def _prepare(source: Path, plan: CutPlan, max_shard_bytes: int) -> _Work:
 
 
 def _resolve(config: Mapping[str, Any], source: Path) -> dict[str, Any]:
-    """The config as transformers completes it. It gets a copy, because config classes change the lists they are given."""
+    """The config as transformers completes it, from a copy, because config classes change the lists they are given."""
     from transformers import CONFIG_MAPPING
 
     try:
