@@ -27,9 +27,6 @@ DTYPE_BITS = {
     **dict.fromkeys(("U64", "I64", "F64", "C64"), 64),
 }
 
-HASH_LENGTH = 16
-"""Hex digits of a fingerprint that stand for a model in runs and plans."""
-
 _SAMPLES = 4
 _SAMPLE_BYTES = 1024
 _BOOKKEEPING = frozenset(
