@@ -16,13 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from layercut.errors import CheckpointError, InputError, unknown
 from layercut.models.checks import refuse_incomplete, refuse_nonfinite
-from layercut.models.facts import facts
 from layercut.models.families import Family
-<<<<<<< HEAD
 from layercut.models.sources import ModelSource, describe_source, resolve
-=======
-from layercut.models.sources import ModelSource, resolve
->>>>>>> models
 
 if TYPE_CHECKING:
     import torch
@@ -87,10 +82,10 @@ def load_model(
     placement = _placement(device, device_map)
     if not isinstance(source, ModelSource):
         source = resolve(source, revision=revision, trust_remote_code=trust_remote_code)
-    known = facts(source)
+    facts = describe_source(source)
     model = _load_weights(source, dtype, placement, trust_remote_code)
     tokenizer = _load_tokenizer(source, trust_remote_code)
-    return LoadedModel(model, tokenizer, known.family, source, known.model_hash, known.num_layers)
+    return LoadedModel(model, tokenizer, facts.family, source, facts.model_hash, facts.num_layers)
 
 
 def pick_device(device: str = "auto") -> torch.device:

@@ -8,9 +8,8 @@ import pytest
 
 from layercut.errors import CheckpointError, InputError
 from layercut.models import hub as hub_module
-from layercut.models.facts import facts
 from layercut.models.loading import load_model
-from layercut.models.sources import resolve
+from layercut.models.sources import describe_source, resolve
 from tests.support.tiny import save_tiny
 from tests.unit.models.hub_server import COMMIT, fake_hub
 
@@ -57,7 +56,7 @@ def test_a_hub_id_becomes_a_snapshot(hub, model):
     assert loaded.name == "lab/tiny"
     assert loaded.source.revision == COMMIT
     assert loaded.source.origin == {"kind": "hub", "repo": "lab/tiny", "revision": COMMIT}
-    assert loaded.model_hash == facts(resolve(str(model))).model_hash
+    assert loaded.model_hash == describe_source(resolve(str(model))).model_hash
 
 
 def test_only_what_is_needed_is_fetched(hub, model):

@@ -10,11 +10,10 @@ from transformers import AutoModelForCausalLM
 from transformers.utils import logging as hf_logging
 
 from layercut.errors import InputError
-from layercut.models.facts import facts
 from layercut.models.families import FAMILIES
 from layercut.models.loading import load_model, pick_device
 from layercut.models.quiet import quiet_transformers
-from layercut.models.sources import resolve
+from layercut.models.sources import describe_source, resolve
 from layercut.models.weights import fingerprint
 from tests.support.tiny import CONFIGS, NUM_LAYERS, byte_tokenizer, save_tiny, tiny_model
 from tests.unit.models.damage import cut_short, edit_json, edit_tensors
@@ -48,7 +47,7 @@ def test_every_family_loads_as_it_was_saved(model_type, tmp_path):
     assert loaded.family is FAMILIES[model_type]
     assert loaded.num_layers == NUM_LAYERS
     assert loaded.name == str(path)
-    assert loaded.model_hash == fingerprint(path)[:16] == facts(resolve(str(path))).model_hash
+    assert loaded.model_hash == fingerprint(path)[:16] == describe_source(resolve(str(path))).model_hash
     assert loaded.source.origin == {"kind": "folder"}
     assert loaded.has_chat_template
     assert not loaded.model.training
