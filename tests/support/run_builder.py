@@ -221,7 +221,7 @@ EXTREME = (
     Result(task="guessing", readout="rank", score=0.25, n=200),
     Result(task="summary_of_news", readout="short", score=0.4, n=50, chance=0.1, metric="rouge_l", binary=False),
     Result(task="text", readout="rank", score=-3.4, n=50, chance=None, metric="log_likelihood", binary=False),
-    Result(task="large", readout="rank", score=0.7, n=4000),
+    Result(task="large", readout="rank", score=0.7, n=1000),
 )
 
 

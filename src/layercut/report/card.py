@@ -52,7 +52,7 @@ def model_card(
     """
     hub_id = base_model or (source_name if _HUB_ID.fullmatch(source_name) else None)
     front = {
-        **({"base_model": hub_id, "base_model_relation": "finetune"} if hub_id else {}),
+        **({"base_model": hub_id} if hub_id else {}),
         **({"license": license_name} if license_name else {}),
         "library_name": "transformers",
         "tags": ["layercut", "depth-pruning"],

@@ -16,6 +16,7 @@ from layercut.report.examples import code, escape, examples
 from layercut.report.numbers import number, p_value, with_interval
 from layercut.report.plots import can_plot, plot
 from layercut.runs.atomic import write_text
+from layercut.runs.directory import REPORT
 from layercut.runs.environment import hide_home
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from layercut.report.compare import ComparisonRow
     from layercut.runs.directory import RunFolder
 
-REPORT, PLOT = "report.md", "report.png"
+PLOT = "report.png"
 
 
 def write_report(

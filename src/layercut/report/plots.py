@@ -77,7 +77,7 @@ def figure(rows: Sequence[ComparisonRow]) -> Figure:
     names = list(dict.fromkeys(row.cut.name for line in lines for row in line.rows.values()))
     height = max(1, len(names) + 1) * _STEP + 0.16
     handles = _legend(names, any(line.generated for line in lines))
-    columns = max(1, min(len(handles), int(_WIDTH / max(0.55 + 0.085 * len(str(h.get_label())) for h in handles))))
+    columns = max(1, min(len(handles), int(_WIDTH / max(0.5 + 0.082 * len(str(h.get_label())) for h in handles))))
     above, below = 0.35 + 0.22 * -(-len(handles) // columns), 0.55
     total = above + below + height * len(lines)
     picture = Figure(figsize=(_WIDTH, total))
@@ -202,5 +202,5 @@ def _legend(names: Sequence[str], any_generated: bool) -> list[Line2D | Patch]:
         handles.append(Line2D([], [], color=colour, marker=marker, linewidth=1.4, label=name))
     handles.append(Line2D([], [], color=_CHANCE, linestyle=":", linewidth=1.5, label="guessing"))
     if any_generated:
-        handles.append(Patch(facecolor=_SHADE, edgecolor="#CCCCCC", label="generated answers"))
+        handles.append(Patch(facecolor=_SHADE, edgecolor="#CCCCCC", label="generated"))
     return handles

@@ -11,8 +11,8 @@ from typing import NamedTuple
 from layercut.errors import InputError
 from layercut.report.compare import arm_of
 from layercut.report.markdown import write_report
-from layercut.runs.directory import RunFolder
-from layercut.runs.settings import CONFIG, shown
+from layercut.runs.directory import RunFolder, is_run, runs_in
+from layercut.runs.settings import shown
 
 UNCUT = "uncut"
 """Name of the uncut model's run in a study."""
@@ -33,12 +33,12 @@ def study_runs(folder: Path) -> StudyRuns:
         InputError: no folder, no uncut run in it, no cut run, or one that is not finished.
     """
     folder = Path(folder)
-    if not (folder / UNCUT / CONFIG).is_file():
+    if not is_run(folder / UNCUT):
         raise InputError(
             f"{shown(folder)} is not the folder of a study: it holds no run called {UNCUT}. "
             "`layercut ls` lists your runs."
         )
-    found = [RunFolder.open(path.parent) for path in sorted(folder.glob(f"*/{CONFIG}")) if path.parent.name != UNCUT]
+    found = [RunFolder.open(path) for path in runs_in(folder) if path.name != UNCUT]
     if not found:
         raise InputError(f"{shown(folder)} holds no run of a cut model, so there is nothing to compare yet.")
     plans = _plans(folder)
@@ -61,7 +61,7 @@ def study_report(folder: Path, *, title: str | None = None, seed: int = 0) -> Pa
 
 
 def _plans(folder: Path) -> list[str]:
-    if not (folder / CONFIG).is_file():
+    if not is_run(folder):
         return []
     plans = RunFolder.open(folder).settings.get("plans")
     return list(plans) if isinstance(plans, (dict, list)) else []
