@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partialmethod
 
-from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-from transformers.utils import logging
+from tqdm.auto import tqdm
+from transformers.utils import logging as hf_logging
 
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """No loading bars, log lines below ERROR or Python warnings inside the block; afterwards all is as it was.
+    """No progress bars, log lines below ERROR or Python warnings inside the block; afterwards all is as it was.
 
     What a caller should know (missing tensors, wrong shapes) is checked and raised by us, not read from the log.
     """
-    verbosity, bars, hub_bars = logging.get_verbosity(), logging.is_progress_bar_enabled(), not are_progress_bars_disabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    verbosity, make_bar = hf_logging.get_verbosity(), tqdm.__init__
+    hf_logging.set_verbosity(logging.ERROR)
+    # transformers' own switch does not reach the bar of its GGUF reader, so it is done where all bars begin
+    tqdm.__init__ = partialmethod(make_bar, disable=True)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()  # this one switches the hub's bars as well
-        (enable_progress_bars if hub_bars else disable_progress_bars)()
+        hf_logging.set_verbosity(verbosity)
+        tqdm.__init__ = make_bar

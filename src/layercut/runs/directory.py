@@ -199,6 +199,11 @@ class RunSummary(NamedTuple):
     headline: str
     """What was cut and the headline scores; for a run that is not finished, how many answers there are."""
 
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able, for ``--json``."""
+        begun = None if self.begun is None else self.begun.isoformat()
+        return {"path": str(self.path), "status": self.status, "begun": begun, "headline": self.headline}
+
 
 def find_runs(root: Path) -> list[RunSummary]:
     """All run folders in and under a folder, by path; runs inside runs too.

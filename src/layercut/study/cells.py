@@ -1,70 +1,25 @@
-"""Running a study: one model, uncut and under each plan, on every task and readout; each a resumable cell.
-
-    layercut run examples/quickstart.yaml
-
-The study's folder holds one run folder for the uncut model and one for each plan. What is finished is never done again,
-and a study whose cells are all finished does not load the model at all.
-"""
+"""Cells: one task and readout, run under a plan into a run folder, each resumable by item."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from layercut.engine.base import Decoding
+from layercut.engine.base import Decoding, GenerationRequest
 from layercut.errors import InputError
-from layercut.models.sources import ModelSource, describe_source, resolve
 from layercut.runs.directory import RunFolder
-from layercut.selection.specs import plan_from_spec
-from layercut.study.settings import UNCUT, ModelSettings, StudySettings, TaskSettings
+from layercut.study import eta
+from layercut.study.handle import ModelHandle
+from layercut.study.progress import CHARACTERS_PER_TOKEN, DECODE_COST, Progressing
+from layercut.study.settings import TaskSettings
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import load_task
 from layercut.tasks.base import Readout, Task
 from layercut.tasks.evaluate import evaluate
 
 if TYPE_CHECKING:
-    from layercut.engine.base import Engine
-    from layercut.models.loading import LoadedModel
-    from layercut.study.progress import StudyProgress
-
-
-class ModelHandle:
-    """A model that is described at once and loaded on first use."""
-
-    def __init__(self, settings: ModelSettings) -> None:
-        self.settings = settings
-        self.source: ModelSource = resolve(settings.model, revision=settings.revision)
-        facts = describe_source(self.source)
-        self.num_layers: int = facts.num_layers
-        self.model_hash: str = facts.model_hash
-
-    @cached_property
-    def loaded(self) -> LoadedModel:
-        """The model in memory."""
-        from layercut.models.loading import load_model
-
-        wanted = asdict(self.settings)
-        del wanted["batch_size"], wanted["model"]
-        return load_model(self.settings.model, **wanted)
-
-    @cached_property
-    def engine(self) -> Engine:
-        """An engine over it."""
-        from layercut.engine.plain import PlainEngine
-
-        return PlainEngine(self.loaded, batch_size=self.settings.batch_size)
-
-    def plan(self, spec: str | None, seed: int) -> CutPlan:
-        """A plan for this model; None is the uncut model."""
-        facts = {"num_layers": self.num_layers, "model": self.settings.model, "model_hash": self.model_hash}
-        return plan_from_spec(spec, seed=seed, **facts) if spec else CutPlan(**facts)  # type: ignore[arg-type]
-
-    def describe(self) -> dict[str, Any]:
-        """What decides the numbers, for a run's settings. The resolved commit stands for a branch or tag."""
-        return asdict(self.settings) | {"revision": self.source.revision, "model_hash": self.model_hash}
+    from layercut.runs.records import MetricRow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,23 +32,53 @@ class Cell:
 
     @property
     def label(self) -> str:
+        """Name for people."""
         return f"{self.task.name} ({self.readout})"
 
     def describe(self) -> dict[str, Any]:
+        """What decides the numbers, for a run's settings."""
         return {"task": self.task.name, "readout": self.readout, "limit": self.limit, **self.task.settings()}
+
+    def work(self) -> eta.Cell:
+        """Size and rough cost, in prompt tokens an item, for the remaining time."""
+        samples = self.task.samples("report", self.limit)
+        request = self.task.request(samples[0], self.readout)
+        tokens = len(str(request.prompt)) / CHARACTERS_PER_TOKEN
+        if isinstance(request, GenerationRequest):
+            weight = tokens + DECODE_COST * request.max_new_tokens / 2
+        else:
+            weight = tokens * len(request.continuations)
+        return eta.Cell(kind=(self.task.name, self.readout), num_items=len(samples), weight=weight)
 
 
 def make_cells(tasks: Sequence[TaskSettings], seed: int, limit: int | None = None) -> list[Cell]:
-    """The cells of the tasks, in order; ``limit`` lowers every task's own."""
+    """The cells of the tasks, in order; ``limit`` lowers every task's own.
+
+    Raises:
+        InputError: a task or readout that is not known, or data that cannot be read.
+    """
     cells = []
     for wanted in tasks:
         task = load_task(wanted.task, data=wanted.data, seed=seed)
         for readout in wanted.readouts or task.readouts:
             if readout not in task.readouts:
                 raise InputError(f"{task.name} has no readout {readout!r}. It has: {', '.join(task.readouts)}.")
-            own = [number for number in (wanted.limit, limit) if number is not None]
-            cells.append(Cell(task=task, readout=readout, limit=min(own, default=None)))  # type: ignore[arg-type]
+            limits = [number for number in (wanted.limit, limit) if number is not None]
+            cells.append(Cell(task=task, readout=cast("Readout", readout), limit=min(limits, default=None)))
     return cells
+
+
+def run_settings(
+    model: ModelHandle, plan: CutPlan, cells: Sequence[Cell], decoding: Decoding, seed: int
+) -> Mapping[str, Any]:
+    """What decides the numbers of one run folder."""
+    return {
+        **model.describe(),
+        "removed": list(plan.removed),
+        "tasks": [cell.describe() for cell in cells],
+        "decoding": asdict(decoding),
+        "seed": seed,
+    }
 
 
 def run_cells(
@@ -102,17 +87,22 @@ def run_cells(
     plan: CutPlan,
     cells: Sequence[Cell],
     decoding: Decoding,
-    progress: StudyProgress,
+    progress: Progressing,
+    first: int = 0,
 ) -> None:
-    """Evaluate every cell under one plan into one run folder, and mark it finished."""
+    """Evaluate every cell under one plan into its run folder, and mark the folder finished.
+
+    Args:
+        first: number of this plan's first piece of work in ``progress``.
+    """
     if folder.is_finished:
-        for cell in cells:
-            progress.skip_cell(plan, cell)
+        for index in range(len(cells)):
+            progress.skip(first + index)
         return
     plan.save(folder.path / "plan.json")
-    rows = []
-    for cell in cells:
-        with folder.journal(cell.task.name, cell.readout) as journal, progress.cell(plan, cell) as on_progress:
+    rows: list[MetricRow] = []
+    for index, cell in enumerate(cells, start=first):
+        with folder.journal(cell.task.name, cell.readout) as journal, progress.piece(index) as on_progress:
             outcome = evaluate(
                 cell.task,
                 model.engine,
@@ -124,17 +114,4 @@ def run_cells(
                 on_progress=on_progress,
             )
         rows.extend(outcome.metrics)
-    folder.write_metrics(rows, plan=plan.to_dict())
-
-
-def run_settings(
-    model: ModelHandle, plan: CutPlan, cells: Sequence[Cell], decoding: Decoding, seed: int
-) -> Mapping[str, Any]:
-    """What decides the numbers of one run folder."""
-    return {
-        "model": model.describe(),
-        "removed": list(plan.removed),
-        "tasks": [cell.describe() for cell in cells],
-        "decoding": asdict(decoding),
-        "seed": seed,
-    }
+    folder.write_metrics(rows, plan=plan.to_dict(), num_parameters=model.num_parameters(plan))

@@ -1,0 +1,123 @@
+"""A model from the Hugging Face hub, as an ordinary snapshot in its own cache.
+
+Only safetensors, configuration, tokenizer and licence files are fetched; pickled weights never are.
+"""
+
+from __future__ import annotations
+
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from layercut.errors import CheckpointError, InputError
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+_TIMEOUT = 10.0  # seconds until the hub counts as out of reach
+_WANTED = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "LICENSE*", "NOTICE*", "USE_POLICY*", "README.md")
+_UNWANTED = ("*/*", "consolidated*", "adapter_*", "*.fp16.*", "*.fp16-*", "training_args*", "trainer_state*")
+"""Sub-folders (other formats), the same weights a second time, and what training left behind."""
+
+
+class Snapshot(NamedTuple):
+    """A downloaded repository."""
+
+    path: Path
+    commit: str
+
+
+def download(repo: str, *, revision: str | None = None, with_code: bool = False) -> Snapshot:
+    """The snapshot folder of a hub model and the commit it was resolved to, from the hub or from its cache.
+
+    Args:
+        repo: hub id.
+        revision: branch, tag or commit; the default branch when None.
+        with_code: fetch Python files too, for models that are to run their own code.
+
+    Raises:
+        InputError: no such model or revision, no access, or no network and nothing in the cache.
+        CheckpointError: a repository without safetensors.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    api = HfApi()
+    wanted = [*_WANTED, "*.py"] if with_code else list(_WANTED)
+    at = f" at revision {revision}" if revision else ""
+    try:
+        online = _look_up(api, repo, revision)
+        path = api.snapshot_download(
+            repo,
+            revision=revision,
+            allow_patterns=wanted,
+            ignore_patterns=list(_UNWANTED),
+            etag_timeout=_TIMEOUT,
+            local_files_only=not online,
+        )
+    except GatedRepoError as error:
+        raise InputError(
+            f"{repo} is gated: accept its terms at https://huggingface.co/{repo}, then log in with `hf auth login`."
+        ) from error
+    except RevisionNotFoundError as error:
+        raise InputError(f"{repo} has no revision {revision!r}; give a branch, a tag or a commit of it.") from error
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise InputError(
+            f"{repo} is neither a folder or file here nor a model on the Hugging Face hub. Check the spelling; "
+            "if it is a private model, log in with `hf auth login`."
+        ) from error
+    except LocalEntryNotFoundError as error:
+        raise InputError(
+            f"{repo}{at} is no folder or file here, and the Hugging Face hub cannot be asked for it (no network, or "
+            "offline mode). Give the path of a local model folder or .gguf file, or bundled:smollm2-135m."
+        ) from error
+    except HfHubHTTPError as error:
+        raise InputError(
+            f"the Hugging Face hub does not give {repo}{at}: {_first_line(error)}. Try again later."
+        ) from error
+    return Snapshot(Path(path), Path(path).name)
+
+
+def _look_up(api: HfApi, repo: str, revision: str | None) -> bool:
+    """Whether the hub answers, and has safetensors under that name.
+
+    One quick question before anything is fetched: an unreachable hub then costs seconds, not the library's patience,
+    and a repository of pickled weights nothing at all.
+    """
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        info = api.model_info(repo, revision=revision, timeout=_TIMEOUT)
+    except (HfHubHTTPError, HFValidationError) as error:
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        if status is not None and status >= 500:  # the hub has a bad day; the cache may do
+            return False
+        raise
+    except Exception:  # no route, refused, timed out, switched off: each HTTP library has its own classes for these
+        return False
+    names = [file.rfilename for file in info.siblings or ()]
+    if names and not any(fnmatch(name, "*.safetensors") and "/" not in name for name in names):
+        raise CheckpointError(_instead(repo, names))
+    return True
+
+
+def _instead(repo: str, names: list[str]) -> str:
+    if gguf := sorted(name for name in names if name.endswith(".gguf")):
+        return f"{repo} has GGUF files only; download one (`hf download {repo} {gguf[0]}`) and give its path."
+    if pickled := sorted(name for name in names if name.endswith((".bin", ".pt", ".pth"))):
+        return (
+            f"{repo} has only pickled weights ({pickled[0]}), which can run code when read; layercut reads safetensors."
+            f" Convert it once: AutoModelForCausalLM.from_pretrained({repo!r}).save_pretrained(NEW_FOLDER)"
+        )
+    return f"{repo} has no safetensors weights on the Hugging Face hub."
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(". ")

@@ -1,0 +1,177 @@
+"""Model and tokenizer in, ready to be asked.
+
+    loaded = load_model("bundled:smollm2-135m")
+    loaded = load_model("meta-llama/Llama-3.1-8B-Instruct", dtype="bfloat16", device_map="auto")
+
+Nothing is loaded half: a checkpoint with missing, truncated, misshapen or non-finite tensors is refused, where
+transformers would fill in random numbers or go on.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from layercut.errors import CheckpointError, InputError, unknown
+from layercut.models.checks import refuse_incomplete, refuse_nonfinite
+from layercut.models.families import Family
+from layercut.models.sources import ModelSource, describe_source, resolve
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+DEVICE_TYPES = ("auto", "cpu", "cuda", "mps", "xpu")
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A causal language model in eval mode without gradients, its tokenizer, and where it came from."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    """Pads on the left and has a pad token."""
+    family: Family
+    source: ModelSource
+    model_hash: str
+    """First 16 hex digits of the checkpoint's fingerprint."""
+    num_layers: int
+    """Decoder layers of the uncut model; stays so while a bypass shortens the model's config."""
+
+    @property
+    def name(self) -> str:
+        """The model as it was named."""
+        return self.source.name
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether conversations can be rendered for it."""
+        return bool(self.tokenizer.chat_template)
+
+
+def load_model(
+    source: str | ModelSource,
+    *,
+    revision: str | None = None,
+    dtype: str = "auto",
+    device: str = "auto",
+    device_map: str | Mapping[str, Any] | None = None,
+    trust_remote_code: bool = False,
+) -> LoadedModel:
+    """Load a model and its tokenizer.
+
+    Args:
+        source: hub id, local Hugging Face folder, ``.gguf`` file or ``bundled:smollm2-135m``; or what ``resolve`` gave.
+        revision: branch, tag or commit of a hub model.
+        dtype: ``auto`` (the checkpoint's own), ``float32``, ``bfloat16`` or ``float16``.
+        device: ``auto`` (an accelerator if there is one, else the CPU), ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+        device_map: transformers' way to spread a large model, such as ``auto``; then ``device`` has no effect.
+        trust_remote_code: let the model's repository run its own code.
+
+    Raises:
+        InputError: a source, dtype, device or family that is not known or not there.
+        CheckpointError: a damaged or incomplete checkpoint, or one in a format that is not read.
+    """
+    if dtype not in DTYPES:
+        raise unknown("dtype", dtype, DTYPES)
+    placement = _placement(device, device_map)
+    if not isinstance(source, ModelSource):
+        source = resolve(source, revision=revision, trust_remote_code=trust_remote_code)
+    facts = describe_source(source)
+    model = _load_weights(source, dtype, placement, trust_remote_code)
+    tokenizer = _load_tokenizer(source, trust_remote_code)
+    return LoadedModel(model, tokenizer, facts.family, source, facts.model_hash, facts.num_layers)
+
+
+def pick_device(device: str = "auto") -> torch.device:
+    """The device a name stands for.
+
+    Raises:
+        InputError: an unknown name, or a device that is not in this machine.
+    """
+    import torch
+
+    kind = device.partition(":")[0]
+    if kind not in DEVICE_TYPES:
+        raise unknown("device", device, DEVICE_TYPES)
+    if device == "auto":
+        kind = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        return torch.device(kind)
+    try:
+        chosen = torch.device(device)
+        torch.empty(1, device=chosen)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise InputError(f"device {device!r} is not in this machine; use auto or cpu.") from error
+    return chosen
+
+
+def _placement(device: str, device_map: str | Mapping[str, Any] | None) -> str | dict[str, Any]:
+    """transformers' device_map for either way to say where a model goes; one device also loads straight onto it."""
+    if device_map is None:
+        return {"": pick_device(device)}
+    if device != "auto":
+        logger.warning("device %s has no effect beside a device_map", device)
+    return device_map if isinstance(device_map, str) else dict(device_map)
+
+
+def _load_weights(
+    found: ModelSource, dtype: str, placement: str | dict[str, Any], trust_remote_code: bool
+) -> PreTrainedModel:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from layercut.models.quiet import quiet_transformers
+
+    loader: Any = AutoModelForCausalLM
+    model: PreTrainedModel
+    try:
+        with quiet_transformers():
+            model, info = loader.from_pretrained(
+                found.path,
+                dtype=dtype if dtype == "auto" else getattr(torch, dtype),
+                device_map=placement,
+                use_safetensors=True,
+                trust_remote_code=trust_remote_code,
+                ignore_mismatched_sizes=True,  # reported in info, refused below in one line
+                output_loading_info=True,
+            )
+    except torch.OutOfMemoryError as error:
+        raise InputError(
+            f"{found.name} does not fit on the device; try device_map='auto' or dtype='bfloat16'."
+        ) from error
+    except (ValueError, OSError, KeyError, ImportError, RuntimeError) as error:  # transformers raises all of these
+        raise CheckpointError(f"{found.name} cannot be loaded by transformers: {_first_line(error)}") from error
+    refuse_incomplete(info, found.name)
+    refuse_nonfinite(model, found.path)
+    model.requires_grad_(False)  # from_pretrained has put it in eval mode
+    return model
+
+
+def _load_tokenizer(found: ModelSource, trust_remote_code: bool) -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer
+
+    from layercut.models.quiet import quiet_transformers
+
+    try:
+        with quiet_transformers():
+            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+                found.path, trust_remote_code=trust_remote_code, padding_side="left"
+            )
+    except (ValueError, OSError, KeyError, ImportError, RuntimeError, TypeError) as error:
+        raise CheckpointError(
+            f"{found.name} has no tokenizer that can be read ({_first_line(error)}). Put the tokenizer files "
+            "(tokenizer.json, tokenizer_config.json) of its base model into its folder."
+        ) from error
+    if tokenizer.pad_token_id is None:  # in memory only; padding is masked, so which token it is does not matter
+        substitutes = (tokenizer.eos_token, tokenizer.bos_token, tokenizer.unk_token)
+        tokenizer.pad_token = next(filter(None, substitutes), None) or tokenizer.convert_ids_to_tokens(0)
+    return tokenizer
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,120 @@
+"""From what a user names to a Hugging Face folder on disk.
+
+Four kinds of source: a hub id (``Qwen/Qwen3-0.6B``), a local Hugging Face folder, a ``.gguf`` file, and
+``bundled:smollm2-135m``. What exists on disk wins over a hub id of the same name, as in transformers.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from layercut.errors import InputError
+from layercut.models.bundled import PREFIX, bundled_file, bundled_model, installed_version
+from layercut.models.checks import count_layers
+from layercut.models.convert import SOURCE_FILE, convert_gguf, read_source
+from layercut.models.families import Family, family_of
+from layercut.models.hub import download
+from layercut.models.weights import fingerprint, read_config, safetensors_files
+
+HASH_LENGTH = 16
+_HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?$", re.ASCII)
+_KINDS = "Give a hub id, a local model folder, a .gguf file, or bundled:smollm2-135m"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSource:
+    """A model found."""
+
+    name: str
+    """As it was named."""
+    path: Path
+    """A Hugging Face folder: the given one, the hub's snapshot, or a GGUF file converted."""
+    revision: str | None = None
+    """The commit, for a hub model."""
+    origin: Mapping[str, Any] = field(default_factory=dict)
+    """Where the weights come from: ``kind`` (hub, folder, gguf, bundled), and for GGUF what
+    ``layercut_source.json`` records, such as the SHA-256 of the file."""
+
+
+def resolve(source: str, *, revision: str | None = None, trust_remote_code: bool = False) -> ModelSource:
+    """Find a model, downloading or converting it if it has not been yet.
+
+    Args:
+        source: hub id, local folder, ``.gguf`` file or ``bundled:NAME``.
+        revision: branch, tag or commit, for a hub id.
+        trust_remote_code: fetch the hub model's Python files too.
+
+    Raises:
+        InputError: nothing of that name here or on the hub, or a revision for something that has none.
+        CheckpointError: a file that is no GGUF, or a hub model without safetensors.
+    """
+    source = os.fspath(source)
+    path = Path(source).expanduser()
+    if not source.strip():
+        raise InputError(f"no model was named. {_KINDS}.")
+    if source.startswith(PREFIX):
+        _refuse_revision(source, revision)
+        return _bundled(source)
+    if path.is_dir():
+        _refuse_revision(source, revision)
+        converted = read_source(path) if (path / SOURCE_FILE).is_file() else {}
+        return ModelSource(name=source, path=path, origin={**converted, "kind": "folder"})
+    if path.exists():
+        _refuse_revision(source, revision)
+        folder = convert_gguf(path)
+        return ModelSource(name=source, path=folder, origin=read_source(folder))
+    if _looks_like_path(source):
+        raise InputError(f"{source} does not exist. {_KINDS}.")
+    snapshot = download(source, revision=revision, with_code=trust_remote_code)
+    origin = {"kind": "hub", "repo": source, "revision": snapshot.commit}
+    return ModelSource(name=source, path=snapshot.path, revision=snapshot.commit, origin=origin)
+
+
+class SourceFacts(NamedTuple):
+    """What a model's files say of it without loading it."""
+
+    family: Family
+    num_layers: int
+    """Decoder layers."""
+    model_hash: str
+    """First 16 hex digits of the checkpoint's fingerprint."""
+
+
+def describe_source(source: ModelSource) -> SourceFacts:
+    """Family, depth and hash of a model, from its config and the heads of its weight files. Does not need torch.
+
+    Raises:
+        InputError: an unknown family.
+        CheckpointError: damaged or missing files, or a config that counts other layers than the weights hold.
+    """
+    config = read_config(source.path)
+    family = family_of(config.get("model_type"), source.name)
+    num_layers = count_layers(safetensors_files(source.path), config, family, source.name)
+    return SourceFacts(family, num_layers, fingerprint(source.path)[:HASH_LENGTH])
+
+
+def _bundled(source: str) -> ModelSource:
+    row = bundled_model(source)
+    version = installed_version(row)
+    folder = convert_gguf(
+        bundled_file(row),
+        label=source.removeprefix(PREFIX),
+        sha256=row.sha256,
+        package=f"{row.package}=={version}" if version else row.package,
+    )
+    return ModelSource(name=source, path=folder, origin={**read_source(folder), "kind": "bundled"})
+
+
+def _looks_like_path(source: str) -> bool:
+    """Whether a name that exists nowhere on disk was meant as a path and not as a hub id."""
+    return source.lower().endswith((".gguf", ".safetensors", ".bin", ".json")) or not _HUB_ID.match(source)
+
+
+def _refuse_revision(source: str, revision: str | None) -> None:
+    if revision is not None:
+        raise InputError(f"{source} has no revisions (--revision {revision} is for models of the hub); leave it out.")

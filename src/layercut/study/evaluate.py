@@ -1,0 +1,61 @@
+"""Scoring one model, whole or under one plan, into one run folder."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.console import Console
+
+from layercut.engine.base import Decoding
+from layercut.runs.directory import RunFolder
+from layercut.study.cells import make_cells, run_cells, run_settings
+from layercut.study.handle import ModelHandle
+from layercut.study.progress import Progressing
+from layercut.study.settings import DecodingSettings, ModelSettings, TaskSettings
+
+
+class Evaluated(NamedTuple):
+    """Where the results are, and what metrics.json holds."""
+
+    folder: Path
+    metrics: dict[str, Any]
+
+
+def evaluate_model(
+    model: ModelSettings,
+    *,
+    tasks: Sequence[TaskSettings],
+    remove: str | None,
+    out: Path | None,
+    seed: int,
+    decoding: DecodingSettings,
+    dry_run: bool,
+    console: Console,
+    say: Callable[[str], None],
+) -> Evaluated | None:
+    """Score a model on tasks; ``layercut eval``. A dry run says what would be done and gives None back."""
+    handle = ModelHandle(model)
+    plan = handle.plan(remove, seed)
+    cells = make_cells(tasks, seed)
+    folder = out or Path("runs", slug(f"{model.model}-{remove or 'uncut'}"))
+    say(f"{model.model}: {plan.describe()}")
+    work = [(cell.label, cell.work()) for cell in cells]
+    if dry_run:
+        for name, piece in work:
+            say(f"{name}: {piece.num_items} items")
+        say(f"would write to {folder}")
+        return None
+    draw = Decoding(**asdict(decoding), seed=seed)
+    progress = Progressing(work, console)
+    with RunFolder.begin(folder, run_settings(handle, plan, cells, draw, seed)) as run, progress.running():
+        run_cells(run, handle, plan, cells, draw, progress)
+        return Evaluated(run.path, run.metrics())
+
+
+def slug(text: str) -> str:
+    """A folder name made from any text."""
+    return re.sub(r"[^A-Za-z0-9.,_-]+", "-", text).strip("-.") or "run"

@@ -1,0 +1,91 @@
+"""Letting one model, whole or under one plan, answer prompts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+from rich.console import Console
+
+from layercut.engine.base import Decoding
+from layercut.healing.prompts import NamedPrompt
+from layercut.healing.responses import generate_responses
+from layercut.runs.directory import RunFolder
+from layercut.runs.records import Journal
+from layercut.study import eta
+from layercut.study.handle import ModelHandle
+from layercut.study.progress import Progressing
+from layercut.study.settings import DecodingSettings, ModelSettings
+from layercut.surgery.plan import CutPlan
+
+
+class Answered(NamedTuple):
+    """The records in the prompts' order, and the run folder if there is one."""
+
+    records: list[dict[str, Any]]
+    folder: Path | None
+
+
+def answer_prompts(
+    model: ModelSettings,
+    prompts: Sequence[NamedPrompt],
+    *,
+    remove: str | None,
+    out: Path | None,
+    seed: int,
+    decoding: DecodingSettings,
+    max_new_tokens: int,
+    console: Console,
+    say: Callable[[str], None],
+) -> Answered:
+    """Answer every prompt; ``layercut generate``. With ``out``, into a run folder that resumes."""
+    handle = ModelHandle(model)
+    plan = handle.plan(remove, seed)
+    draw = Decoding(**asdict(decoding), seed=seed)
+    say(f"{model.model}: {plan.describe()}")
+    progress = Progressing([("answering", eta.Cell(kind="answer", num_items=len(prompts), weight=1))], console)
+
+    def answer(journal: Journal) -> list[dict[str, Any]]:
+        ids = [prompt.id for prompt in prompts]
+        if not set(ids) <= {record["id"] for record in journal.records}:
+            with progress.piece(0) as on_progress:
+                generate_responses(
+                    handle.engine,
+                    plan,
+                    prompts,
+                    journal,
+                    max_new_tokens=max_new_tokens,
+                    decoding=draw,
+                    on_progress=on_progress,
+                )
+        found = {record["id"]: record for record in journal.records}
+        return [found[name] for name in ids]
+
+    if out is None:
+        with TemporaryDirectory() as scratch, Journal(Path(scratch, "responses.jsonl")) as journal, progress.running():
+            return Answered(answer(journal), None)
+    settings = _settings(handle, plan, prompts, draw, max_new_tokens)
+    with RunFolder.begin(out, settings) as run, progress.running():
+        plan.save(run.path / "plan.json")
+        with Journal(run.path / "samples" / "responses.jsonl") as journal:
+            records = answer(journal)
+        run.write_metrics([], plan=plan.to_dict())
+        return Answered(records, run.path)
+
+
+def _settings(
+    handle: ModelHandle, plan: CutPlan, prompts: Sequence[NamedPrompt], decoding: Decoding, max_new_tokens: int
+) -> dict[str, Any]:
+    content = hashlib.sha256(json.dumps(list(prompts), ensure_ascii=False).encode()).hexdigest()[:16]
+    return {
+        **handle.describe(),
+        "removed": list(plan.removed),
+        "prompts": {"n": len(prompts), "hash": content},
+        "decoding": asdict(decoding),
+        "max_new_tokens": max_new_tokens,
+    }

@@ -1,0 +1,70 @@
+"""A model that is described at once, from its files, and loaded only when something has to be computed."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from layercut.models.sources import ModelSource, describe_source, resolve
+from layercut.selection.specs import plan_from_spec
+from layercut.study.settings import ModelSettings
+from layercut.surgery.plan import CutPlan
+
+if TYPE_CHECKING:
+    from layercut.engine.base import Engine
+    from layercut.models.loading import LoadedModel
+
+
+class ModelHandle:
+    """One model of a study."""
+
+    def __init__(self, settings: ModelSettings) -> None:
+        """Find the model's files; a hub model is downloaded, a GGUF file converted. Nothing is loaded yet.
+
+        Raises:
+            InputError: no such model, a family that is not known, or a checkpoint that cannot be used.
+        """
+        self.settings = settings
+        self.source: ModelSource = resolve(
+            settings.model, revision=settings.revision, trust_remote_code=settings.trust_remote_code
+        )
+        self.facts = describe_source(self.source)
+
+    @property
+    def num_layers(self) -> int:
+        """Decoder layers of the uncut model."""
+        return self.facts.num_layers
+
+    @cached_property
+    def loaded(self) -> LoadedModel:
+        """The model in memory."""
+        from layercut.models.loading import load_model
+
+        wanted = asdict(self.settings)
+        del wanted["batch_size"], wanted["model"]
+        return load_model(self.settings.model, **wanted)
+
+    @cached_property
+    def engine(self) -> Engine:
+        """An engine over it."""
+        from layercut.engine.plain import PlainEngine
+
+        return PlainEngine(self.loaded, batch_size=self.settings.batch_size)
+
+    def num_parameters(self, plan: CutPlan) -> int:
+        """Parameters under a plan, counted in the headers of the weight files."""
+        from layercut.surgery.checkpoint import plan_cut
+
+        return plan_cut(self.source.path, plan).parameters_after
+
+    def plan(self, spec: str | None, seed: int) -> CutPlan:
+        """The plan that ``spec`` stands for on this model; None is the uncut model."""
+        name, fingerprint = self.settings.model, self.facts.model_hash
+        if spec is None:
+            return CutPlan(num_layers=self.num_layers, model=name, model_hash=fingerprint)
+        return plan_from_spec(spec, num_layers=self.num_layers, model=name, model_hash=fingerprint, seed=seed)
+
+    def describe(self) -> dict[str, Any]:
+        """What decides the numbers, for a run's settings: the resolved commit stands for a branch or tag."""
+        return asdict(self.settings) | {"revision": self.source.revision, "model_hash": self.facts.model_hash}
