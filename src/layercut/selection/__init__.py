@@ -11,8 +11,12 @@ if TYPE_CHECKING:
     from layercut.selection.base import Criterion
 
 CRITERIA = {
+    "angular_distance": "layercut.selection.angular_distance:angular_distance",
+    "block_influence": "layercut.selection.block_influence:block_influence",
+    "magnitude": "layercut.selection.magnitude:magnitude",
     "random": "layercut.selection.position:random",
     "reverse": "layercut.selection.position:reverse",
+    "taylor": "layercut.selection.taylor:taylor",
 }
 """Name to ``module:function``. A name that is not here is taken as ``my.module:function``."""
 
