@@ -59,6 +59,10 @@ def search_settings(tasks: Sequence[ObjectiveTask], decoding: Decoding) -> dict[
     return {"objective": [task.describe() for task in tasks], "decoding": asdict(decoding)}
 
 
+_ROUNDING = 1e-9
+"""A mean of equal floats may come out a little above them."""
+
+
 class Uncut(NamedTuple):
     """The yardstick of one task."""
 
@@ -210,7 +214,7 @@ class TaskObjective:
         chance = part.task.chance(self._samples[index], part.readout).get(metric)
         guessing = chance or 0.0
         lowest = estimate.value if estimate.low is None else estimate.low
-        if lowest <= guessing:
+        if lowest <= guessing + _ROUNDING:
             interval = "" if estimate.low is None else f" ({estimate.low:.3g} to {estimate.high:.3g})"
             raise InputError(
                 f"the uncut model scores {estimate.value:.3g}{interval} on {estimate.n} selection items of "
