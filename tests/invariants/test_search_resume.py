@@ -55,7 +55,7 @@ def test_killed_at_any_batch_and_resumed_is_as_run_through(tmp_path: Path, name:
     engine = NeedyEngine()
     whole = search(tmp_path / "whole", engine, name)
     num_batches = len(engine.batches)
-    moments = sorted(Random(name).sample(range(num_batches), 8))
+    moments = sorted(Random(name).sample(range(1, num_batches - 1), 4))
     for moment in [0, *moments, num_batches - 1]:
         path = tmp_path / f"killed-{moment}"
         killed, resumed = NeedyEngine(kill_after=moment), NeedyEngine()
