@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from types import SimpleNamespace
-from typing import Any
+from pathlib import Path
 
 import torch
 from transformers import PreTrainedModel
 
 from layercut.models.families import family_of
-from tests.support.tiny import NUM_LAYERS, byte_tokenizer, tiny_model
+from layercut.models.loading import LoadedModel
+from layercut.models.sources import ModelSource
+from tests.support.tiny import byte_tokenizer, tiny_model
 
 
-def tiny_loaded(model_type: str, seed: int = 0) -> Any:
-    tokenizer = byte_tokenizer()
-    return SimpleNamespace(
+def tiny_loaded(model_type: str, seed: int = 0) -> LoadedModel:
+    """A tiny model with a tokenizer of its own, so that a test may change either."""
+    return LoadedModel(
         model=tiny_model(model_type, seed),
-        tokenizer=tokenizer,
+        tokenizer=copy.deepcopy(byte_tokenizer()),
         family=family_of(model_type),
-        name=f"tiny-{model_type}",
-        model_hash="0" * 64,
-        num_layers=NUM_LAYERS,
-        has_chat_template=True,
+        source=ModelSource(name=f"tiny-{model_type}", path=Path("nowhere")),
+        model_hash="0" * 16,
     )
 
 

@@ -189,7 +189,7 @@ class PlainEngine:
             pad_token_id=self._pad_token,
         )
         with _without_defaults(self._model):
-            out_BT = self._model.generate(
+            out_BT = self._model.generate(  # type: ignore[operator]
                 ids_BT,
                 attention_mask=mask_BT,
                 generation_config=config,

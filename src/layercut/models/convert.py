@@ -92,8 +92,17 @@ def is_whole(folder: Path) -> bool:
 
 
 def read_source(folder: Path) -> dict[str, Any]:
-    """What ``layercut_source.json`` of a converted folder records."""
-    source: dict[str, Any] = json.loads((folder / SOURCE_FILE).read_text(encoding="utf-8"))
+    """What ``layercut_source.json`` of a converted folder records.
+
+    Raises:
+        CheckpointError: it holds no JSON object.
+    """
+    try:
+        source = json.loads((folder / SOURCE_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{folder / SOURCE_FILE} is damaged: {error}.") from error
+    if not isinstance(source, dict):
+        raise CheckpointError(f"{folder / SOURCE_FILE} is damaged: a JSON object was expected.")
     return source
 
 
@@ -153,6 +162,8 @@ def _write_checkpoint(path: Path, head: GgufHead, folder: Path) -> None:
         tokenizer.model_max_length = _context_length(config)
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+    for weights in folder.glob("*.safetensors"):  # safetensors writes them for their owner alone; caches can be shared
+        shutil.copymode(folder / "config.json", weights)
     _use_common_class(folder / "tokenizer_config.json")
 
 
@@ -199,7 +210,7 @@ def _use_common_class(path: Path) -> None:
 
 def _clear(target: Path) -> None:
     """Remove a damaged folder of that name, and what killed conversions of it left behind long ago."""
-    if target.exists():
+    if target.exists() and not is_whole(target):  # another process may have finished it a moment ago
         shutil.rmtree(target)
     for leftover in target.parent.glob(f".{target.name}.*"):
         try:

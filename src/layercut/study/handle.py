@@ -41,9 +41,14 @@ class ModelHandle:
         """The model in memory."""
         from layercut.models.loading import load_model
 
-        wanted = asdict(self.settings)
-        del wanted["batch_size"], wanted["model"]
-        return load_model(self.settings.model, **wanted)
+        wanted = self.settings
+        return load_model(
+            self.source,
+            dtype=wanted.dtype,
+            device=wanted.device,
+            device_map=wanted.device_map,
+            trust_remote_code=wanted.trust_remote_code,
+        )
 
     @cached_property
     def engine(self) -> Engine:

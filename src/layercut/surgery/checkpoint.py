@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import json
 import re
@@ -41,7 +42,7 @@ _NOT_COPIED = re.compile(
 """Files of the uncut folder that do not belong to a cut model: weights in any format and the leftovers of training."""
 _COPIED_FOLDERS = ("additional_chat_templates",)
 
-_BUFFER = re.compile(r"(attn|attention)\.(masked_)?bias$|rotary_emb\.inv_freq$")
+_BUFFER = re.compile(r"(^|\.)(attn|attention)\.(masked_)?bias$|\.rotary_emb\.inv_freq$")
 """Tensors in old checkpoints of gpt2 and gpt_neox that are no parameters."""
 
 
@@ -182,11 +183,11 @@ def _prepare(source: Path, plan: CutPlan, max_shard_bytes: int) -> _Work:
 
 
 def _resolve(config: Mapping[str, Any], source: Path) -> dict[str, Any]:
-    """The config as transformers completes it."""
+    """The config as transformers completes it, from a copy, because config classes change the lists they are given."""
     from transformers import CONFIG_MAPPING
 
     try:
-        resolved: dict[str, Any] = CONFIG_MAPPING[config["model_type"]].from_dict(dict(config)).to_dict()
+        resolved: dict[str, Any] = CONFIG_MAPPING[config["model_type"]].from_dict(copy.deepcopy(dict(config))).to_dict()
     except Exception as error:  # whatever the config class finds wrong, it is the file that is wrong
         raise CheckpointError(f"{source / 'config.json'} is not a config that transformers accepts: {error}") from error
     return resolved

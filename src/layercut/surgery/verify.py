@@ -82,15 +82,18 @@ def verify_cut(uncut: LoadedModel, plan: CutPlan, path: Path) -> Verification:
 def _reload(model: PreTrainedModel, path: Path) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM
 
+    from layercut.models.quiet import quiet_transformers
+
     spread = len(set(getattr(model, "hf_device_map", {}).values())) > 1
-    loaded: Any = AutoModelForCausalLM.from_pretrained(
-        path,
-        dtype=model.dtype,
-        device_map="auto" if spread else model.device,
-        attn_implementation=model.config._attn_implementation,
-        local_files_only=True,
-        output_loading_info=True,
-    )
+    with quiet_transformers():
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            path,
+            dtype=model.dtype,
+            device_map="auto" if spread else model.device,
+            attn_implementation=model.config._attn_implementation,
+            local_files_only=True,
+            output_loading_info=True,
+        )
     cut, info = loaded
     absent = [str(key) for key in (*info["missing_keys"], *info["mismatched_keys"])]
     if absent:

@@ -28,14 +28,13 @@ NUM_SAMPLES = 1000
 _ASIDE = " Give the result as your final answer. Do not include units."
 _EXAMPLES = (
     (
-        "Nora picks 14 plums and buys 3 bags with 6 plums in each. She eats 5 of them. How many plums are left?",
-        "The bags hold 3 * 6 = 18 plums. With the picked ones she has 14 + 18 = 32 plums. "
-        "After eating she has 32 - 5 = 27 plums. The answer is 27.",
+        "Nora picks 14 plums and buys 3 bags of 6 plums each. She eats 5 plums. How many plums are left?",
+        "The bags hold 3 * 6 = 18 plums. In all she has 14 + 18 = 32 plums. After eating she has 32 - 5 = 27 plums. "
+        "The answer is 27.",
     ),
     (
         "A train has 8 cars with 40 seats each. A quarter of the seats are empty. How many seats are taken?",
-        "There are 8 * 40 = 320 seats. Of these 320 / 4 = 80 are empty. So 320 - 80 = 240 are taken. "
-        "The answer is 240.",
+        "There are 8 * 40 = 320 seats. 320 / 4 = 80 are empty. 320 - 80 = 240 are taken. The answer is 240.",
     ),
 )
 _MARK = "The answer is"
@@ -44,7 +43,9 @@ _MARK = "The answer is"
 def gsm_symbolic(*, seed: int = 0) -> FewShotTask:
     """Word problems with whole answers that are not negative; the library's few others are left out.
 
-    Near misses come from the numbers in the problem and its worked solution, then from slips in the first two digits.
+    Near misses are intermediate results of the library's worked solution, then slips in the first two digits. Numbers
+    that stand in the problem are left out: small models favour whatever they have just read, and with such options
+    SmolLM2-135M ranked below chance (8 of 64 right).
 
     Grading of chains: the number right after the first "The answer is" must have the right value. A currency sign
     before it, a unit behind it, commas between thousands and a colon are let through, as in "The answer is $1,234
@@ -65,7 +66,7 @@ def gsm_symbolic(*, seed: int = 0) -> FewShotTask:
         find=find_final_number,
         is_right=_same,
         max_new_tokens=128,
-        stop=("\nQ:", "\n\n"),
+        stop=("\n",),
         made_with={"reasoning_gym": version_of("reasoning-gym")},
     )
 
@@ -95,14 +96,21 @@ def _problems(seed: int) -> Iterator[Problem]:
             if gold is None or gold < 0 or gold != int(gold):
                 continue
             question = entry["question"].removesuffix(_ASIDE)
-            numbers = all_numbers(f"{question} {entry['metadata']['answer_cot']}")
-            mistakes = {int(number) for number in numbers if number == int(number)}
-            near = near_numbers(int(gold), item_rng("gsm_symbolic", VERSION, question), also=mistakes)
+            near = near_numbers(
+                int(gold),
+                item_rng("gsm_symbolic", VERSION, question),
+                also=_whole_numbers(entry["metadata"]["answer_cot"]),
+                never=_whole_numbers(question),
+            )
             yield Problem(question, str(int(gold)), near, {"template": data.task_indices[index]})
 
 
 _PART = 512
 """Problems asked from the library at a time."""
+
+
+def _whole_numbers(text: str) -> set[int]:
+    return {int(number) for number in all_numbers(text) if number == int(number)}
 
 
 def _same(answer: str, gold: str) -> bool:

@@ -46,7 +46,7 @@ def test_it_describes_what_decides_the_numbers() -> None:
     assert json.loads(json.dumps(described)) == {
         "engine": "plain",
         "model": "tiny-llama",
-        "model_hash": "0" * 64,
+        "model_hash": "0" * 16,
         "dtype": "float32",
         "device": "cpu",
         "batch_size": 3,

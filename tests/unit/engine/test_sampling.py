@@ -69,3 +69,4 @@ def test_top_k_and_top_p_bound_what_can_be_drawn() -> None:
     assert drawn(Decoding(temperature=1, top_k=2)) == {0, 1}
     assert drawn(Decoding(temperature=1, top_p=0.9)) == {0, 1, 2}
     assert drawn(Decoding(temperature=0.01)) == {0}
+    assert drawn(Decoding(temperature=2, top_k=1)) == {0}, "whole numbers will do"

@@ -66,11 +66,14 @@ def test_l1_is_the_default_and_the_norms_can_disagree() -> None:
     assert by_l2.removed == (5,)  # all others are equal, and of equals the later goes
 
 
-def test_half_precision_weights_are_summed_in_full_precision() -> None:
+@pytest.mark.parametrize(("norm", "order"), [("l1", 1), ("l2", 2)])
+def test_half_precision_weights_are_summed_in_full_precision(norm: str, order: int) -> None:
     loaded = tiny_loaded("llama")
     loaded.model.to(torch.bfloat16)
-    expected = [sum(np.abs(matrix).sum() for matrix in matrices_of(loaded, layer)) for layer in range(NUM_LAYERS)]
-    assert list(magnitude(context(loaded)).importance.values()) == pytest.approx(expected, rel=1e-9)
+    flat = [np.concatenate([matrix.ravel() for matrix in matrices_of(loaded, layer)]) for layer in range(NUM_LAYERS)]
+    expected = [np.linalg.norm(weights, ord=order) for weights in flat]
+    selection = magnitude(context(loaded, settings={"norm": norm}))
+    assert list(selection.importance.values()) == pytest.approx(expected, rel=1e-8)
 
 
 def test_norms_biases_and_embeddings_take_no_part() -> None:

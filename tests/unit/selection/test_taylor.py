@@ -157,6 +157,13 @@ def test_the_score_is_the_slope_of_the_loss_when_a_weight_is_scaled() -> None:
     assert taylor(context(loaded, TEXTS[2])).importance[2] == pytest.approx(slope + float(sum(others)), rel=1e-3)
 
 
+def test_a_weight_that_no_token_uses_adds_nothing() -> None:
+    loaded = tiny_loaded("llama")
+    before = taylor(context(loaded)).importance
+    loaded.model.model.layers[1].expert = torch.nn.Linear(4, 4)  # as an expert that the router never chose
+    assert taylor(context(loaded)).importance == before
+
+
 def test_half_precision_models_are_scored() -> None:
     loaded = tiny_loaded("llama")
     full = taylor(context(loaded)).importance
