@@ -22,7 +22,9 @@ def generate(
     out: options.Out = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, rich_help_panel="Decoding", help="Longest answer.")] = 256,
     system: Annotated[str | None, typer.Option(help="System message for conversations that have none.")] = None,
-    plain: Annotated[bool, typer.Option("--plain", help="Continue the text as it stands, without chat template.")] = False,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="Continue the text as it stands, without chat template.")
+    ] = False,
     limit: options.Limit = None,
     seed: options.Seed = 0,
     temperature: options.Temperature = 0.0,

@@ -13,7 +13,9 @@ from layercut.cli.console import as_json, log, out, result, say
 
 def run(
     study: Annotated[Path, typer.Argument(help="YAML file, such as examples/quickstart.yaml.", metavar="FILE.yaml")],
-    out_folder: Annotated[Path | None, typer.Option("--out", help="Run folder in place of the file's.", metavar="DIR")] = None,
+    out_folder: Annotated[
+        Path | None, typer.Option("--out", help="Run folder in place of the file's.", metavar="DIR")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Root of all chance, in place of the file's.")] = None,
     limit: options.Limit = None,
     dry_run: options.DryRun = False,
@@ -29,7 +31,9 @@ def run(
     from layercut.study.run import run_study
     from layercut.study.settings import load_study
 
-    outcome = run_study(load_study(study), out=out_folder, seed=seed, limit=limit, dry_run=dry_run, console=log, say=say)
+    outcome = run_study(
+        load_study(study), out=out_folder, seed=seed, limit=limit, dry_run=dry_run, console=log, say=say
+    )
     if outcome is None:
         return
     if json:

@@ -44,7 +44,9 @@ def read_prompts(path: Path, *, system: str | None = None, plain: bool = False) 
         named = _named(row, turns, system, plain, f"{path}, row {number}")
         other = found.setdefault(named.id, named)
         if other != named:
-            raise InputError(f"{path}, row {number}: the id {named.id!r} belongs to another prompt already; ids must differ.")
+            raise InputError(
+                f"{path}, row {number}: the id {named.id!r} belongs to another prompt already; ids must differ."
+            )
     if not found:
         raise InputError(f"{path} holds no prompts; write one a line, or JSON lines with {_COLUMNS}.")
     return list(found.values())
@@ -81,7 +83,9 @@ def _turns(row: Mapping[str, Any], where: str) -> list[Message]:
     else:
         text = next((row[key] for key in ("prompt", "question") if isinstance(row.get(key), str)), None)
         if text is None:
-            raise InputError(f"{where}: none of the columns {_COLUMNS} is here; it has {', '.join(map(str, row)) or 'none'}.")
+            raise InputError(
+                f"{where}: none of the columns {_COLUMNS} is here; it has {', '.join(map(str, row)) or 'none'}."
+            )
         turns = [Message("user", text)]
     while turns and turns[-1].role == "assistant":
         turns.pop()
@@ -92,7 +96,9 @@ def _turns(row: Mapping[str, Any], where: str) -> list[Message]:
 
 def _turn(turn: Any, role: str, content: str, where: str) -> Message:
     if not isinstance(turn, dict) or not isinstance(turn.get(content), str) or turn.get(role) not in _SHAREGPT:
-        raise InputError(f"{where}: a turn needs {role!r} (user, assistant or system) and {content!r} (text), not {turn!r:.80}.")
+        raise InputError(
+            f"{where}: a turn needs {role!r} (user, assistant or system) and {content!r} (text), not {turn!r:.80}."
+        )
     return Message(_SHAREGPT[turn[role]], turn[content])
 
 
@@ -103,13 +109,17 @@ def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
         yield from ((number, {"prompt": line}) for number, line in enumerate(text.splitlines(), 1) if line.strip())
         return
     if suffix not in (".jsonl", ".json"):
-        raise InputError(f"{path}: prompts are read from .txt, .jsonl and .json files (also .gz), not {suffix or 'this kind'}.")
+        raise InputError(
+            f"{path}: prompts are read from .txt, .jsonl and .json files (also .gz), not {suffix or 'this kind'}."
+        )
     if suffix == ".json":
         rows = _parse(text, f"{path}")
         if not isinstance(rows, list):
             raise InputError(f"{path}: a list of rows was expected.")
     else:
-        rows = [_parse(line, f"{path}, row {number}") for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+        rows = [
+            _parse(line, f"{path}, row {number}") for number, line in enumerate(text.splitlines(), 1) if line.strip()
+        ]
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict):
             raise InputError(f"{path}, row {number}: a JSON object was expected, not {row!r:.60}.")

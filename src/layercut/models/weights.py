@@ -222,7 +222,8 @@ def _no_weights(folder: Path) -> CheckpointError:
     pickled = [name for name in names if name.startswith("pytorch_model") and name.endswith(".bin")]
     if pickled:
         return CheckpointError(
-            f"{folder} has only pickled weights ({pickled[0]}), which can run code when read; layercut reads safetensors."
+            f"{folder} has only pickled weights ({pickled[0]}), which can run code when read; "
+            "layercut reads safetensors."
             f" Convert it once: AutoModelForCausalLM.from_pretrained({str(folder)!r}).save_pretrained(NEW_FOLDER)"
         )
     if "adapter_model.safetensors" in names or "adapter_config.json" in names:

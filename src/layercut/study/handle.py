@@ -6,7 +6,7 @@ from dataclasses import asdict
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from layercut.models.sources import ModelSource, describe, resolve
+from layercut.models.sources import ModelSource, describe_source, resolve
 from layercut.selection.specs import plan_from_spec
 from layercut.study.settings import ModelSettings
 from layercut.surgery.plan import CutPlan
@@ -26,8 +26,10 @@ class ModelHandle:
             InputError: no such model, a family that is not known, or a checkpoint that cannot be used.
         """
         self.settings = settings
-        self.source: ModelSource = resolve(settings.model, revision=settings.revision)
-        self.facts = describe(self.source)
+        self.source: ModelSource = resolve(
+            settings.model, revision=settings.revision, trust_remote_code=settings.trust_remote_code
+        )
+        self.facts = describe_source(self.source)
 
     @property
     def num_layers(self) -> int:
@@ -39,9 +41,14 @@ class ModelHandle:
         """The model in memory."""
         from layercut.models.loading import load_model
 
-        wanted = asdict(self.settings)
-        del wanted["batch_size"], wanted["model"]
-        return load_model(self.settings.model, **wanted)
+        wanted = self.settings
+        return load_model(
+            self.source,
+            dtype=wanted.dtype,
+            device=wanted.device,
+            device_map=wanted.device_map,
+            trust_remote_code=wanted.trust_remote_code,
+        )
 
     @cached_property
     def engine(self) -> Engine:
@@ -49,6 +56,12 @@ class ModelHandle:
         from layercut.engine.plain import PlainEngine
 
         return PlainEngine(self.loaded, batch_size=self.settings.batch_size)
+
+    def num_parameters(self, plan: CutPlan) -> int:
+        """Parameters under a plan, counted in the headers of the weight files."""
+        from layercut.surgery.checkpoint import plan_cut
+
+        return plan_cut(self.source.path, plan).parameters_after
 
     def plan(self, spec: str | None, seed: int) -> CutPlan:
         """The plan that ``spec`` stands for on this model; None is the uncut model."""

@@ -59,7 +59,7 @@ class Task(Protocol):
     """What can be read out; the first is the default."""
 
     def settings(self) -> Mapping[str, Any]:
-        """What decides the samples and prompts, for the run's settings: version, seed, shots, hash of the data file ..."""
+        """What decides the samples and prompts, for the run's settings: version, seed, hash of the data file ..."""
         ...
 
     def samples(self, split: Split, limit: int | None) -> list[Sample]:

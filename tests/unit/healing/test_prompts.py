@@ -26,7 +26,13 @@ def write(path: Path, rows: list[Any]) -> Path:
         ({"instruction": "Sum", "input": ""}, [("user", "Sum")]),
         ({"messages": [{"role": "user", "content": "A"}, {"role": "assistant", "content": "B"}]}, [("user", "A")]),
         (
-            {"conversations": [{"from": "human", "value": "A"}, {"from": "gpt", "value": "B"}, {"from": "human", "value": "C"}]},
+            {
+                "conversations": [
+                    {"from": "human", "value": "A"},
+                    {"from": "gpt", "value": "B"},
+                    {"from": "human", "value": "C"},
+                ]
+            },
             [("user", "A"), ("assistant", "B"), ("user", "C")],
         ),
     ],

@@ -1,0 +1,99 @@
+"""Arithmetic with one and two digits, after six examples.
+
+A sample problem: ``47 - 12 =`` is answered by `` 35`` and a line break; its options are 35, 45, 37 and 59.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator
+from random import Random
+
+from layercut.tasks.few_shot import FewShotTask, Problem, drawn, item_rng
+from layercut.tasks.grading import first_line, parse_number
+from layercut.tasks.near_misses import near_numbers
+
+VERSION = 1
+"""Raised by any change of the generator, the near misses, the examples, the prompt or the grading."""
+NUM_SAMPLES = 250
+"""Of each split; small problems would run out beyond."""
+
+_OPERATORS = {"+": operator.add, "-": operator.sub, "*": operator.mul}
+_EXAMPLES = ("3 + 5", "47 - 12", "6 * 4", "38 + 27", "9 - 2", "12 * 3")
+
+
+def arithmetic(*, seed: int = 0) -> FewShotTask:
+    """Sums, differences and products; 60 % small (up to 12), 20 % two digits with one, 20 % two digits with two.
+
+    Differences are never negative, and two numbers of two digits are never multiplied. Near misses are the
+    results of the other operations, then slips in the first two digits.
+
+    Grading of free answers: the first line must be a number and nothing else, apart from one full stop, and have the
+    right value. "19", "19." and "19.0" answer 19; "1,234" answers 1234; "60%", "19 apples" and "= 19" are no answers.
+    """
+    return FewShotTask(
+        name="arithmetic",
+        version=VERSION,
+        readouts=("short", "rank"),
+        seed=seed,
+        problems=_problems,
+        num_samples=NUM_SAMPLES,
+        examples="".join(_prompt(question) + _answer(str(_value(question))) for question in _EXAMPLES),
+        example_questions=frozenset(_EXAMPLES),
+        prompt=_prompt,
+        answer=_answer,
+        find=find_number,
+        is_right=same_number,
+        max_new_tokens=8,
+        stop=("\n",),
+    )
+
+
+def find_number(text: str) -> str:
+    """The number that the first line is; empty if it is not one.
+
+    >>> find_number(" 19.\\n"), find_number(" 60%"), find_number(" about 19")
+    ('19', '', '')
+    """
+    number = parse_number(first_line(text))
+    return "" if number is None else str(number)
+
+
+def same_number(answer: str, gold: str) -> bool:
+    """Equal in value: 19.0 is 19."""
+    return parse_number(answer) == parse_number(gold)
+
+
+def _problems(seed: int) -> Iterator[Problem]:
+    for question in drawn("arithmetic", VERSION, seed, _draw):
+        gold = _value(question)
+        left, _, right = question.split()
+        mistakes = {apply(int(left), int(right)) for apply in _OPERATORS.values()}
+        near = near_numbers(gold, item_rng("arithmetic", VERSION, question), also=mistakes)
+        yield Problem(question, str(gold), near, {})
+
+
+def _draw(rng: Random) -> str:
+    kind = rng.choice(("small", "small", "small", "mixed", "large"))
+    if kind == "small":
+        left, right, sign = rng.randint(1, 12), rng.randint(1, 12), rng.choice("+-*")
+    elif kind == "mixed":
+        left, right, sign = rng.randint(10, 99), rng.randint(2, 9), rng.choice("+-*")
+    else:
+        left, right, sign = rng.randint(10, 99), rng.randint(10, 99), rng.choice("+-")
+    if sign == "-" and right > left:
+        left, right = right, left
+    return f"{left} {sign} {right}"
+
+
+def _value(question: str) -> int:
+    left, sign, right = question.split()
+    return int(_OPERATORS[sign](int(left), int(right)))
+
+
+def _prompt(question: str) -> str:
+    return f"{question} ="
+
+
+def _answer(option: str) -> str:
+    return f" {option}\n"

@@ -1,0 +1,93 @@
+"""Repeating a list of words, after three examples.
+
+A sample problem: ``river stone apple candle ->`` is answered by `` river stone apple candle`` and a line break; its
+options are that, ``river apple stone candle``, ``river stone candle`` and ``river stone apple window``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from random import Random
+
+from layercut.tasks.few_shot import FewShotTask, Problem, drawn, item_rng
+from layercut.tasks.grading import first_line
+
+VERSION = 1
+"""Raised by any change of the words, the generator, the near misses, the examples, the prompt or the grading."""
+NUM_SAMPLES = 1000
+"""Of each split."""
+
+_WORDS = tuple(
+    """
+    apple bread bridge butter camera candle castle chair circle cloud corner cotton doctor dream engine farmer father
+    finger fish flower forest garden glass grass green hammer heart horse house island kitchen lake letter market
+    metal mirror morning mountain music needle night ocean office orange paper pencil picture plate pocket purple
+    rabbit river school shoulder silver stone summer sugar table teacher ticket tiger valley village water window winter
+    """.split()  # noqa: SIM905
+)
+_EXAMPLES = (
+    "garden silver horse paper mirror",
+    "winter bridge candle music flower island doctor plate",
+    "ticket stone valley apple rabbit castle",
+)
+
+
+def copying(*, seed: int = 0) -> FewShotTask:
+    """Lists of four to eight different words.
+
+    Near misses: two neighbours swapped, one word dropped, one word replaced.
+
+    Grading of free answers: the first line must be the list, word for word and in lower case as it was given; the
+    amount of white space does not count, nor does one full stop at the end.
+    """
+    return FewShotTask(
+        name="copy",
+        version=VERSION,
+        readouts=("short", "rank"),
+        seed=seed,
+        problems=_problems,
+        num_samples=NUM_SAMPLES,
+        examples="".join(_prompt(words) + _answer(words) for words in _EXAMPLES),
+        example_questions=frozenset(_EXAMPLES),
+        prompt=_prompt,
+        answer=_answer,
+        find=find_words,
+        is_right=str.__eq__,
+        max_new_tokens=20,
+        stop=("\n",),
+    )
+
+
+def find_words(text: str) -> str:
+    """The first line with single spaces.
+
+    >>> find_words(" river  stone.\\napple")
+    'river stone'
+    """
+    return " ".join(first_line(text).split())
+
+
+def _problems(seed: int) -> Iterator[Problem]:
+    for question in drawn("copy", VERSION, seed, _draw):
+        yield Problem(question, question, _near_misses(question.split(), item_rng("copy", VERSION, question)), {})
+
+
+def _draw(rng: Random) -> str:
+    return " ".join(rng.sample(_WORDS, rng.randint(4, 8)))
+
+
+def _near_misses(words: list[str], rng: Random) -> tuple[str, ...]:
+    swapped, dropped, replaced = words.copy(), words.copy(), words.copy()
+    i = rng.randrange(len(words) - 1)
+    swapped[i : i + 2] = [words[i + 1], words[i]]
+    del dropped[rng.randrange(len(words))]
+    replaced[rng.randrange(len(words))] = rng.choice([word for word in _WORDS if word not in words])
+    return tuple(" ".join(wrong) for wrong in (swapped, dropped, replaced))
+
+
+def _prompt(question: str) -> str:
+    return f"{question} ->"
+
+
+def _answer(option: str) -> str:
+    return f" {option}\n"

@@ -1,0 +1,167 @@
+"""Rows of data sets, from local files: JSON lines (also gzipped), a JSON list, or Parquet.
+
+One file, or a folder with files for train, validation and test. A damaged row stops the reading, with its line:
+a benchmark with silently missing rows is another benchmark.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import re
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from layercut.errors import InputError, MissingExtra
+
+_KINDS = (".jsonl", ".jsonl.gz", ".json", ".parquet")
+_SPLIT_FILE = re.compile(r"(train|validation|valid|val|dev|test)(?:-\d+-of-\d+)?(\.jsonl|\.jsonl\.gz|\.json|\.parquet)")
+_SPLIT = {"valid": "validation", "val": "validation", "dev": "validation"}
+
+
+class Row(NamedTuple):
+    """One row and where it stands, for error messages."""
+
+    where: str
+    fields: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Rows by split: ``train``, ``validation``, ``test``; a single file is one split named ``all``."""
+
+    splits: Mapping[str, Sequence[Row]]
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of all rows, in their order: the same for a gzipped, a plain and a downloaded copy, wherever it lies."""
+        digest = hashlib.sha256()
+        for split in sorted(self.splits):
+            digest.update(f"{split}\n".encode())
+            for row in self.splits[split]:
+                digest.update(json.dumps(row.fields, sort_keys=True, default=str).encode() + b"\n")
+        return digest.hexdigest()
+
+
+def read_local(path: str) -> DataSet:
+    """Read a file, or the train, validation and test files of a folder.
+
+    Raises:
+        InputError: nothing there, a kind of file that is not read, a folder without split files, or a damaged row.
+    """
+    place = Path(path).expanduser()
+    if place.is_dir():
+        files = _split_files(place)
+    elif place.is_file():
+        files = {"all": [place]}
+    else:
+        raise InputError(f"{path}: no such file or folder. {_fine()}")
+    splits = {}
+    for split, parts in files.items():
+        splits[split] = [row for part in parts for row in _rows(part)]
+        if not splits[split]:
+            raise InputError(f"{parts[0]}: no rows in here. {_fine()}")
+    return DataSet(splits)
+
+
+def text_field(row: Row, name: str) -> str:
+    """A field that must hold text.
+
+    Raises:
+        InputError: it is missing, empty or something else.
+    """
+    value = row.fields.get(name)
+    if isinstance(value, str) and value.strip():
+        return value
+    if name in row.fields:
+        raise InputError(
+            f"{row.where}: the field {name!r} holds {value!r}, but text is needed. Mend or remove the row."
+        )
+    raise InputError(f"{row.where}: no field {name!r}, only {', '.join(map(str, row.fields))}. Mend or remove the row.")
+
+
+def _split_files(folder: Path) -> dict[str, list[Path]]:
+    files: dict[str, list[Path]] = {}
+    for part in sorted(folder.iterdir()):
+        match = _SPLIT_FILE.fullmatch(part.name)
+        if match and part.is_file():
+            files.setdefault(_SPLIT.get(match[1], match[1]), []).append(part)
+    if not files:
+        raise InputError(f"{folder}: no train, validation or test file in this folder. {_fine()}")
+    for split, parts in files.items():
+        if len(parts) > 1 and any("-of-" not in part.name for part in parts):
+            names = " and ".join(part.name for part in parts)
+            raise InputError(f"{folder}: {names} both hold the split {split}. Keep one, or give the file itself.")
+    return files
+
+
+def _rows(path: Path) -> Iterator[Row]:
+    if path.name.endswith((".jsonl", ".jsonl.gz")):
+        return _json_lines(path)
+    if path.suffix == ".json":
+        return _json_list(path)
+    if path.suffix == ".parquet":
+        return _parquet(path)
+    raise InputError(f"{path}: this kind of file is not read. {_fine()}")
+
+
+def _json_lines(path: Path) -> Iterator[Row]:
+    number = 0
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield _row(f"{path}, line {number}", _parsed(line, path, number))
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise InputError(
+            f"{path}: the gzip data is damaged after line {number} ({error}). Get the file again."
+        ) from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}). {_fine()}") from error
+
+
+def _parsed(line: bytes, path: Path, number: int) -> object:
+    try:
+        return json.loads(line)
+    except ValueError as error:  # not JSON, or not UTF-8
+        raise InputError(f"{path}, line {number}: not a JSON object ({error}). Mend or remove the line.") from error
+
+
+def _json_list(path: Path) -> Iterator[Row]:
+    try:
+        rows = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON ({error}). {_fine()}") from error
+    if not isinstance(rows, list):
+        raise InputError(f"{path}: a list of rows was expected, but this is one {type(rows).__name__}. {_fine()}")
+    for number, fields in enumerate(rows, start=1):
+        yield _row(f"{path}, row {number}", fields)
+
+
+def _parquet(path: Path) -> Iterator[Row]:
+    try:
+        from pyarrow import ArrowException
+        from pyarrow.parquet import read_table
+    except ImportError as error:
+        raise MissingExtra("reading a Parquet file", "lm-eval") from error
+    try:
+        rows = read_table(path).to_pylist()
+    except (ArrowException, OSError) as error:
+        raise InputError(f"{path}: not a readable Parquet file ({str(error).splitlines()[0]}). {_fine()}") from error
+    for number, fields in enumerate(rows, start=1):
+        yield _row(f"{path}, row {number}", fields)
+
+
+def _row(where: str, fields: object) -> Row:
+    if not isinstance(fields, dict):
+        raise InputError(f"{where}: a JSON object was expected, but this is {fields!r:.40}. Mend or remove the row.")
+    return Row(where, fields)
+
+
+def _fine() -> str:
+    return f"Give a {', '.join(_KINDS[:-1])} or {_KINDS[-1]} file, or a folder with train, validation and test files."

@@ -1,0 +1,123 @@
+"""FewShotTask: problems made by a seeded generator, asked after a few worked examples.
+
+The prompt is plain text, so that base models can be asked as well: the same examples stand before every problem of a
+task, and an engine may compute them once. By likelihood (``rank``) the continuations are whole answers up to and with
+the mark that ends them, so that an option's score is the probability that free generation gives exactly this answer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import count, islice
+from random import Random
+from typing import Any, NamedTuple
+
+from layercut.engine.base import Completion, GenerationRequest, LikelihoodRequest, Likelihoods
+from layercut.evidence.splits import half_of
+from layercut.tasks.base import GENERATED, Readout, Sample, Score, Split
+from layercut.tasks.grading import grade_rank, grade_text, guessing
+
+
+class Problem(NamedTuple):
+    """What a generator makes. The question alone decides the rest, so the same question is the same item everywhere."""
+
+    question: str
+    gold: str
+    near_misses: tuple[str, ...]
+    data: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FewShotTask:
+    """A task whose problems are generated; see layercut.tasks.base.Task."""
+
+    name: str
+    version: int
+    readouts: tuple[Readout, ...]
+    seed: int
+    problems: Callable[[int], Iterator[Problem]]
+    """From a seed, problems without end; repeats are left out here."""
+    num_samples: int
+    """Samples in each split. The generator must not run dry before."""
+    examples: str
+    """Worked examples that stand before every problem, each ended by a line break."""
+    example_questions: frozenset[str]
+    """Their questions, which are never asked."""
+    prompt: Callable[[str], str]
+    """From a question, the text that stands after the examples; an answer follows it."""
+    answer: Callable[[str], str]
+    """From an option, the text that answers with it, with the mark that ends an answer."""
+    find: Callable[[str], str]
+    """From a generated text, the answer that is in it; empty where there is none."""
+    is_right: Callable[[str, str], bool]
+    """From an answer that was found and the right one, whether they are the same."""
+    max_new_tokens: int
+    stop: tuple[str, ...]
+    made_with: Mapping[str, str] = field(default_factory=dict)
+    """Versions of libraries that decide the problems."""
+
+    def settings(self) -> Mapping[str, Any]:
+        """What decides the samples; prompts follow from the version."""
+        return {"version": self.version, "seed": self.seed, **self.made_with}
+
+    def samples(self, split: Split, limit: int | None) -> list[Sample]:
+        """The first samples of a split, at most ``num_samples``. The split of an item is decided by its id alone."""
+        wanted = self.num_samples if limit is None else min(limit, self.num_samples)
+        found = (sample for sample in self._all_samples() if half_of(sample.id) == split)
+        return list(islice(found, wanted))
+
+    def _all_samples(self) -> Iterator[Sample]:
+        seen = set(self.example_questions)
+        for problem in self.problems(self.seed):
+            if problem.question not in seen:
+                seen.add(problem.question)
+                yield self._sample(problem)
+
+    def _sample(self, problem: Problem) -> Sample:
+        name = content_id(self.name, problem.question)
+        options = [problem.gold, *problem.near_misses]
+        Random(f"order of {name} {self.version}").shuffle(options)
+        return Sample(id=name, question=problem.question, gold=problem.gold, options=tuple(options), data=problem.data)
+
+    def request(self, sample: Sample, readout: Readout) -> GenerationRequest | LikelihoodRequest:
+        """The examples and the problem, the same text for every readout."""
+        prompt = self.examples + self.prompt(sample.question)
+        if readout in GENERATED:
+            return GenerationRequest(id=sample.id, prompt=prompt, max_new_tokens=self.max_new_tokens, stop=self.stop)
+        return LikelihoodRequest(
+            id=sample.id, prompt=prompt, continuations=tuple(self.answer(option) for option in sample.options)
+        )
+
+    def grade(self, sample: Sample, readout: Readout, answer: Completion | Likelihoods) -> Score:
+        """Accuracy: 1 or 0."""
+        if isinstance(answer, Likelihoods):
+            return grade_rank(sample, answer)
+        found = self.find(answer.text)
+        return grade_text(found, bool(found) and self.is_right(found, sample.gold), answer)
+
+    def chance(self, samples: Sequence[Sample], readout: Readout) -> Mapping[str, float]:
+        """Guessing among the options, or always giving the most common right answer."""
+        return guessing(samples, readout, ("accuracy",))
+
+
+def content_id(task: str, *content: str) -> str:
+    """A stable id made from what an item says: the task's name and 48 bits of SHA-256.
+
+    >>> content_id("copy", "river stone")
+    'copy-d72e1d01a2f5'
+    """
+    text = "\x1f".join((task, *content))
+    return f"{task}-{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:12]}"
+
+
+def drawn(task: str, version: int, seed: int, draw: Callable[[Random], str]) -> Iterator[str]:
+    """Questions without end, each from its own generator seeded by (task, version, seed, index)."""
+    for index in count():
+        yield draw(Random(f"{task} {version} {seed} {index}"))
+
+
+def item_rng(task: str, version: int, question: str) -> Random:
+    """The generator for all that belongs to one question, such as its near misses."""
+    return Random(f"{task} {version} {question}")

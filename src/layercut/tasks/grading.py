@@ -1,0 +1,97 @@
+"""What counts as an answer, and when it counts as right: rules that several tasks share."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+
+from layercut.engine.base import Completion, Likelihoods
+from layercut.tasks.base import GENERATED, Readout, Sample, Score
+
+_DIGITS = r"(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?"
+_PLAIN = re.compile(rf"[+\-−]?{_DIGITS}")
+# In "5-3" the sign is a minus between two numbers, so it belongs to no number.
+_ANYWHERE = re.compile(rf"(?<![0-9.,])(?:(?<![\w)\]}}])[\-−])?{_DIGITS}")
+
+
+def first_line(text: str) -> str:
+    """The first line without surrounding white space and without one full stop at its end.
+
+    >>> first_line(" 19.\\nQ: what next?")
+    '19'
+    """
+    return text.partition("\n")[0].strip().removesuffix(".").rstrip()
+
+
+def parse_number(text: str) -> Decimal | None:
+    """The value of a text that is a number and nothing else, or None.
+
+    A sign, a decimal part and commas before groups of three digits are part of a number. A percent sign is not: "60%"
+    is another quantity than "60". Nor is a currency sign, a unit, or a sum that is left to do.
+
+    >>> [str(parse_number(text)) for text in ("19", "19.0", "1,234", "-7", "−7")]
+    ['19', '19.0', '1234', '-7', '-7']
+    >>> [parse_number(text) for text in ("60%", "$5", "5 apples", "12,34", "2 + 3", "")]
+    [None, None, None, None, None, None]
+    """
+    return _value(text) if _PLAIN.fullmatch(text) else None
+
+
+def all_numbers(text: str) -> list[Decimal]:
+    """The numbers that stand anywhere in a text.
+
+    >>> [str(number) for number in all_numbers("$1,250.50 for 3, so 5-3 are left at -40 degrees.")]
+    ['1250.50', '3', '5', '3', '-40']
+    """
+    return [_value(number) for number in _ANYWHERE.findall(text)]
+
+
+def number_after(mark: str, text: str) -> str:
+    """The number right after the first ``mark`` (in any case), as plain digits; empty if none stands there.
+
+    A colon, a currency sign and emphasis may stand between.
+
+    >>> number_after("answer is", "The Answer is: **$1,250.** Or is the answer is 3?")
+    '1250'
+    """
+    found = re.search(rf"{re.escape(mark)}:?\s*[*$£€]*({_PLAIN.pattern})", text, re.IGNORECASE)
+    return str(_value(found[1])) if found else ""
+
+
+def _value(text: str) -> Decimal:
+    return Decimal(text.replace(",", "").replace("−", "-"))
+
+
+def outcome(*, right: bool, answer: str, finish_reason: str) -> str:
+    """The class of a generated answer; see Score."""
+    if right:
+        return "right"
+    if finish_reason == "length":
+        return "cut"
+    return "wrong" if answer else "no_answer"
+
+
+def grade_text(answer: str, right: bool, completion: Completion) -> Score:
+    """Accuracy of a generated answer that was found in a completion; an empty one was not found."""
+    kind = outcome(right=right, answer=answer, finish_reason=completion.finish_reason)
+    return Score({"accuracy": float(right)}, answer, kind)
+
+
+def grade_rank(sample: Sample, likelihoods: Likelihoods) -> Score:
+    """Accuracy of the most likely option: the highest log-likelihood, not divided by length; the first wins ties."""
+    scores = likelihoods.log_likelihoods
+    answer = sample.options[scores.index(max(scores))]
+    right = answer == sample.gold
+    return Score({"accuracy": float(right)}, answer, "right" if right else "wrong")
+
+
+def guessing(samples: Sequence[Sample], readout: Readout, metrics: Sequence[str]) -> Mapping[str, float]:
+    """Chance on these samples: 1 / number of options, averaged, for ``rank``; else the best constant answer's share."""
+    if readout in GENERATED:
+        golds = Counter(sample.gold for sample in samples)
+        share = golds.most_common(1)[0][1] / len(samples)
+    else:
+        share = sum(1 / len(sample.options) for sample in samples) / len(samples)
+    return dict.fromkeys(metrics, share)

@@ -1,0 +1,88 @@
+"""Which rows of a data set are selection items and which are report items."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
+from typing import NamedTuple
+
+from layercut.evidence.splits import half_of
+from layercut.tasks.base import Sample, Split
+
+HALVES = "halves by content hash"
+
+
+class SplitNames(NamedTuple):
+    """Where the two kinds of items come from."""
+
+    selection: str
+    report: str
+
+    @property
+    def are_halves(self) -> bool:
+        """Whether both come from one split of the data set, which is halved by the hash of each item."""
+        return self.selection == self.report
+
+    def describe(self) -> str:
+        """For the run's settings."""
+        if self.are_halves:
+            return f"{self.report}, {HALVES}"
+        return f"selection: {self.selection}, report: {self.report}"
+
+
+def choose_splits(
+    available: Collection[str], *, selection: Sequence[str], report: Sequence[str] = ("test", "validation")
+) -> SplitNames:
+    """The first split that is there of each list of preferences; one split alone is halved.
+
+    >>> choose_splits({"train", "test"}, selection=("validation", "train"))
+    SplitNames(selection='train', report='test')
+    >>> choose_splits({"all"}, selection=("train",))
+    SplitNames(selection='all', report='all')
+    """
+    reported = next((name for name in report if name in available), None) or min(available)
+    selected = next((name for name in selection if name in available and name != reported), reported)
+    return SplitNames(selected, reported)
+
+
+def first_of(
+    split: Split, names: SplitNames, read: Callable[[str], Iterable[Sample]], limit: int | None
+) -> list[Sample]:
+    """The first samples of one kind, in the order of the data set; the two kinds share none.
+
+    Args:
+        split: which kind.
+        names: which split of the data set holds which kind.
+        read: from a split of the data set, its samples; no more are taken than needed.
+        limit: how many; None for all.
+    """
+    if names.are_halves:
+        # Twins fall on the same side, because their first id decides.
+        chosen: Iterator[Twin] = (twin for twin in told_apart(read(names.report)) if half_of(twin.content_id) == split)
+    elif split == "report":
+        chosen = told_apart(read(names.report))
+    else:
+        reported = {sample.id for sample in read(names.report)}
+        chosen = (twin for twin in told_apart(read(names.selection)) if twin.content_id not in reported)
+    return [twin.sample for twin in islice(chosen, limit)]
+
+
+class Twin(NamedTuple):
+    """A sample with an id of its own, and the id that its content alone gives."""
+
+    sample: Sample
+    content_id: str
+
+
+def told_apart(samples: Iterable[Sample]) -> Iterator[Twin]:
+    """Give the second and later of samples with equal content an id of their own (``...-2``).
+
+    Real benchmarks hold exact duplicates, and dropping them would change their scores.
+    """
+    seen: Counter[str] = Counter()
+    for sample in samples:
+        seen[sample.id] += 1
+        number = seen[sample.id]
+        yield Twin(sample if number == 1 else replace(sample, id=f"{sample.id}-{number}"), sample.id)
