@@ -43,7 +43,7 @@ _MARK = "The answer is"
 def gsm_symbolic(*, seed: int = 0) -> FewShotTask:
     """Word problems with whole answers that are not negative; the library's few others are left out.
 
-    Near misses are intermediate results of the library's worked solution, then slips in the first two digits. Numbers
+    Near misses are slips in the first two digits and intermediate results of the library's worked solution. Numbers
     that stand in the problem are left out: small models favour whatever they have just read, and with such options
     SmolLM2-135M ranked below chance (8 of 64 right).
 
