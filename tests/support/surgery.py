@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -56,3 +56,9 @@ def generate(model: PreTrainedModel, *, use_cache: bool, num_tokens: int = 12) -
         **batch, max_new_tokens=num_tokens, do_sample=False, use_cache=use_cache, eos_token_id=None, pad_token_id=PAD
     )
     return ids[:, batch["input_ids"].shape[1] :].tolist()
+
+
+class Loaded(NamedTuple):
+    """As much of a LoadedModel as surgery uses."""
+
+    model: PreTrainedModel

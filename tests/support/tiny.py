@@ -55,8 +55,8 @@ CONFIGS: dict[str, dict[str, object]] = {
     "mistral": _COMMON | {"sliding_window": 8},
     "qwen2": _COMMON | _WINDOW | {"use_sliding_window": True, "max_window_layers": 3},
     "qwen3": _COMMON | _WINDOW | {"use_sliding_window": True, "max_window_layers": 3},
-    "gemma2": _COMMON | _WINDOW | {"query_pre_attn_scalar": 8},
-    "gemma3_text": _COMMON | _WINDOW | {"query_pre_attn_scalar": 8},
+    "gemma2": _COMMON | _WINDOW | {"query_pre_attn_scalar": 8, "tie_word_embeddings": True},
+    "gemma3_text": _COMMON | _WINDOW | {"query_pre_attn_scalar": 8, "tie_word_embeddings": True},
     "olmo2": _COMMON,
     "olmo3": _COMMON | _WINDOW,
     "phi3": _COMMON | {"sliding_window": 8},
@@ -103,9 +103,7 @@ def tiny_model(model_type: str, seed: int = 0) -> PreTrainedModel:
     model = AutoModelForCausalLM.from_config(config).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if (
-                "norm" in name or "ln_" in name
-            ):  # norms start at one or zero; move them, so that each layer's is its own
+            if "norm" in name or "ln_" in name:  # they start at one or zero; move them, so that each layer has its own
                 parameter.add_(torch.randn_like(parameter) * SPREAD)
             elif "embed" in name or "wte" in name or "wpe" in name:
                 parameter.normal_(std=SPREAD)  # narrow: the layers, not the last token, decide the next one

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from typing import Annotated
@@ -10,7 +11,7 @@ import typer
 
 from layercut import __version__
 from layercut.cli import cut, env, evaluate, generate, ls, report, run
-from layercut.cli.console import log
+from layercut.cli.console import log, warn
 from layercut.errors import InputError, VerificationError
 
 app = typer.Typer(
@@ -44,8 +45,23 @@ def _root(
     """Options of layercut itself."""
 
 
+class _Notes(logging.Handler):
+    """What the library has to say goes to stderr, in its own words."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        warn(record.getMessage())
+
+
+def _show_notes() -> None:
+    logger = logging.getLogger("layercut")
+    logger.handlers = [_Notes()]
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+
+
 def main() -> None:
     """Run the command line: exit 0 well, 1 error, 2 usage, 130 Ctrl-C. LAYERCUT_TRACEBACK=1 shows where."""
+    _show_notes()
     try:
         app()
     except (InputError, VerificationError) as error:

@@ -21,7 +21,15 @@ from transformers import GenerationConfig, StoppingCriteriaList
 
 from layercut.engine.base import Completion, Decoding, GenerationRequest, HiddenStates, LikelihoodRequest, Likelihoods
 from layercut.engine.batching import AnyWork, Backoff, lay_out
-from layercut.engine.rows import GenerationRow, LikelihoodRow, Scoring, generation_row, scoring, text_tokens
+from layercut.engine.rows import (
+    GenerationRow,
+    LikelihoodRow,
+    Scoring,
+    context_length,
+    generation_row,
+    scoring,
+    text_tokens,
+)
 from layercut.engine.sampling import drawing
 from layercut.engine.stopping import RowStops, ending, stop_tokens
 from layercut.errors import InputError
@@ -100,7 +108,8 @@ class PlainEngine:
         def answer(batch: Sequence[GenerationRow]) -> list[Completion]:
             return [
                 completion
-                for part in self._backoff.run(batch, lambda part: self._generate(part, decoding))
+                for group in self._fitting(batch)
+                for part in self._backoff.run(group, lambda part: self._generate(part, decoding))
                 for completion in part
             ]
 
@@ -155,6 +164,16 @@ class PlainEngine:
                 answers = answer(batch)
             yield answers
 
+    def _fitting(self, rows: Sequence[GenerationRow]) -> Iterator[Sequence[GenerationRow]]:
+        """Split rows so that none is carried beyond the context while it waits for the others: learned position
+        embeddings have no entry there. Nearly always this is one group."""
+        context = context_length(self._loaded)
+        while rows:
+            steps = max(row.limit for row in rows)
+            fits = [context is None or len(row.prompt) + steps <= context for row in rows]
+            yield [row for row, fit in zip(rows, fits, strict=True) if fit]
+            rows = [row for row, fit in zip(rows, fits, strict=True) if not fit]
+
     def _generate(self, rows: Sequence[GenerationRow], decoding: Decoding) -> list[Completion]:
         ids_BT, mask_BT = self._padded([row.prompt for row in rows], side="left")
         width = ids_BT.shape[1]
@@ -170,7 +189,7 @@ class PlainEngine:
             pad_token_id=self._pad_token,
         )
         with _without_defaults(self._model):
-            out_BT = self._model.generate(
+            out_BT = self._model.generate(  # type: ignore[operator]
                 ids_BT,
                 attention_mask=mask_BT,
                 generation_config=config,

@@ -77,10 +77,10 @@ def drawing(decoding: Decoding, request_ids: Sequence[str], num_prompt_tokens: i
     if decoding.is_greedy:
         return steps
     if decoding.temperature != 1:
-        steps.append(TemperatureLogitsWarper(decoding.temperature))
+        steps.append(TemperatureLogitsWarper(float(decoding.temperature)))  # it refuses an int
     if decoding.top_k:
         steps.append(TopKLogitsWarper(decoding.top_k))
     if decoding.top_p < 1:
-        steps.append(TopPLogitsWarper(decoding.top_p))
+        steps.append(TopPLogitsWarper(float(decoding.top_p)))
     steps.append(RequestNoise(decoding.seed, request_ids, num_prompt_tokens))
     return steps

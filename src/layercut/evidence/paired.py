@@ -97,7 +97,7 @@ def compare_paired(
     refused: list[str] = []
     retention = above_chance = None
     if value <= 0:
-        refused.append("the uncut value is 0, so there is nothing to retain")
+        refused.append("the uncut value is not above 0, so there is nothing to retain")
     else:
         retention = _ratio(cut_value / value, means.cut, means.uncut, n)
         if retention is None:

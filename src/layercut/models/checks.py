@@ -7,7 +7,7 @@ name the culprit, or where parameters were put off to disk.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -37,8 +37,8 @@ def refuse_incomplete(info: Mapping[str, Any], where: str) -> None:
     """
     if missing := sorted(info.get("missing_keys") or ()):
         raise CheckpointError(
-            f"{where} is incomplete: {_some(missing)} of the architecture in config.json {_has(missing)} no weights in it. "
-            "transformers would fill them with random numbers; fetch the checkpoint again."
+            f"{where} is incomplete: it has no weights for {_some(missing)} of the architecture in config.json. "
+            "transformers would go on with random numbers; fetch the checkpoint again."
         )
     if wrong := sorted(info.get("mismatched_keys") or ()):
         name, found, wanted = wrong[0]
@@ -51,23 +51,24 @@ def refuse_incomplete(info: Mapping[str, Any], where: str) -> None:
         raise CheckpointError(f"{where} cannot be loaded: {str(errors[0]).splitlines()[0]}")
 
 
-def refuse_layer_mismatch(tensors: Mapping[str, Path], config: Mapping[str, Any], family: Family, where: str) -> None:
-    """Raise if config.json and the weights do not have the same decoder layers. Reads names only.
+def count_layers(tensors: Iterable[str], config: Mapping[str, Any], family: Family, where: str) -> int:
+    """Decoder layers in the weights, by the tensors' names, if config.json counts as many.
 
     A config that counts fewer layers than the weights hold would load without a word, as another model.
 
     Raises:
         CheckpointError: fewer, more or other layers in the weights than the config counts.
     """
-    counted = config.get(family.num_layers_field)
     matches = (family.tensor_pattern.match(name) for name in tensors)
     found = sorted({int(match[2]) for match in matches if match})
-    if isinstance(counted, int) and found != list(range(counted)):
+    counted = config.get(family.num_layers_field, len(found))
+    if not found or found != list(range(counted)):
         held = f"{len(found)} ({found[0]}-{found[-1]})" if found else "none"
         raise CheckpointError(
             f"{where} is inconsistent: config.json counts {counted} decoder layers ({family.num_layers_field}), "
             f"the weights hold {held}. Mend config.json or fetch the checkpoint again."
         )
+    return len(found)
 
 
 def refuse_nonfinite(model: nn.Module, folder: Path) -> None:
@@ -82,8 +83,8 @@ def refuse_nonfinite(model: nn.Module, folder: Path) -> None:
         return
     if culprit := find_nonfinite(folder):
         raise CheckpointError(
-            f"{culprit.file} holds NaN or infinite numbers in the tensor {culprit.tensor}; nothing can be measured with "
-            "it. Fetch the checkpoint again, or save it again where it was made."
+            f"{culprit.file} holds NaN or infinite numbers in the tensor {culprit.tensor}; nothing can be measured "
+            "with it. Fetch the checkpoint again, or save it again where it was made."
         )
     if bad is not None:
         dtype = str(parameters[bad].dtype).removeprefix("torch.")
@@ -120,8 +121,4 @@ def is_finite(tensor: Tensor) -> bool:
 
 
 def _some(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{len(names)} parameters, such as {names[0]},"
-
-
-def _has(names: list[str]) -> str:
-    return "has" if len(names) == 1 else "have"
+    return names[0] if len(names) == 1 else f"{len(names)} parameters (such as {names[0]})"

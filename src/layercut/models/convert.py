@@ -51,7 +51,7 @@ def convert_gguf(path: Path, *, label: str | None = None, sha256: str | None = N
         recorded: goes into the folder's ``layercut_source.json`` beside hash, file name and versions.
 
     Raises:
-        CheckpointError: no GGUF file, a damaged one, another file than ``sha256`` says, or one transformers cannot read.
+        CheckpointError: no GGUF file, a damaged one, another one than ``sha256`` says, or one transformers cannot read.
         InputError: the cache cannot be written, or the family is unknown.
     """
     head = read_gguf_head(path)
@@ -92,8 +92,17 @@ def is_whole(folder: Path) -> bool:
 
 
 def read_source(folder: Path) -> dict[str, Any]:
-    """What ``layercut_source.json`` of a converted folder records."""
-    source: dict[str, Any] = json.loads((folder / SOURCE_FILE).read_text(encoding="utf-8"))
+    """What ``layercut_source.json`` of a converted folder records.
+
+    Raises:
+        CheckpointError: it holds no JSON object.
+    """
+    try:
+        source = json.loads((folder / SOURCE_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{folder / SOURCE_FILE} is damaged: {error}.") from error
+    if not isinstance(source, dict):
+        raise CheckpointError(f"{folder / SOURCE_FILE} is damaged: a JSON object was expected.")
     return source
 
 
@@ -126,12 +135,13 @@ def _write_checkpoint(path: Path, head: GgufHead, folder: Path) -> None:
     from layercut.models.checks import refuse_incomplete
     from layercut.models.quiet import quiet_transformers
 
+    loader: Any = AutoModelForCausalLM
     where: dict[str, Any] = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
     with quiet_transformers():
         try:
             config = AutoConfig.from_pretrained(**where)
             family_of(config.model_type, path.name)
-            model, info = AutoModelForCausalLM.from_pretrained(
+            model, info = loader.from_pretrained(
                 **where,
                 config=config,  # else the file's metadata are parsed twice more, seconds each time
                 dtype=torch.bfloat16,
@@ -152,6 +162,8 @@ def _write_checkpoint(path: Path, head: GgufHead, folder: Path) -> None:
         tokenizer.model_max_length = _context_length(config)
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+    for weights in folder.glob("*.safetensors"):  # safetensors writes them for their owner alone; caches can be shared
+        shutil.copymode(folder / "config.json", weights)
     _use_common_class(folder / "tokenizer_config.json")
 
 
@@ -187,7 +199,7 @@ def _context_length(config: PretrainedConfig) -> int:
 
 
 def _use_common_class(path: Path) -> None:
-    """Name the tokenizer's class as every transformers since version 4 knows it; what it does stands in tokenizer.json."""
+    """Name the tokenizer's class as transformers 4 and 5 both know it; what it does stands in tokenizer.json."""
     settings = json.loads(path.read_text(encoding="utf-8"))
     if settings.get("tokenizer_class") == "TokenizersBackend":
         settings["tokenizer_class"] = "PreTrainedTokenizerFast"
@@ -198,7 +210,7 @@ def _use_common_class(path: Path) -> None:
 
 def _clear(target: Path) -> None:
     """Remove a damaged folder of that name, and what killed conversions of it left behind long ago."""
-    if target.exists():
+    if target.exists() and not is_whole(target):  # another process may have finished it a moment ago
         shutil.rmtree(target)
     for leftover in target.parent.glob(f".{target.name}.*"):
         try:

@@ -1,8 +1,8 @@
 """One row per model_type: where a family keeps its decoder layers.
 
 To add a family, add a row here and a tiny model in ``tests/support/tiny.py``; the surgery tests then run on it.
-Behaviour follows from the row and from the model's config, never from the model's name. Which per-layer config fields follow the
-layers is in ``surgery/config_fields.py`` and holds for every family.
+Behaviour follows from the row and from the model's config, never from the model's name. Which per-layer config fields
+follow the layers is in ``surgery/config_fields.py`` and holds for every family.
 """
 
 from __future__ import annotations

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from layercut.errors import CheckpointError, InputError
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
 
 _TIMEOUT = 10.0  # seconds until the hub counts as out of reach
 _WANTED = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "LICENSE*", "NOTICE*", "USE_POLICY*", "README.md")
@@ -82,16 +85,14 @@ def download(repo: str, *, revision: str | None = None, with_code: bool = False)
     return Snapshot(Path(path), Path(path).name)
 
 
-def _look_up(api: object, repo: str, revision: str | None) -> bool:
+def _look_up(api: HfApi, repo: str, revision: str | None) -> bool:
     """Whether the hub answers, and has safetensors under that name.
 
-    One quick question before anything is fetched: an unreachable hub then costs seconds, not the library's patience, and
-    a repository of pickled weights nothing at all.
+    One quick question before anything is fetched: an unreachable hub then costs seconds, not the library's patience,
+    and a repository of pickled weights nothing at all.
     """
-    from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-    assert isinstance(api, HfApi)
     try:
         info = api.model_info(repo, revision=revision, timeout=_TIMEOUT)
     except (HfHubHTTPError, HFValidationError) as error:
@@ -112,8 +113,8 @@ def _instead(repo: str, names: list[str]) -> str:
         return f"{repo} has GGUF files only; download one (`hf download {repo} {gguf[0]}`) and give its path."
     if pickled := sorted(name for name in names if name.endswith((".bin", ".pt", ".pth"))):
         return (
-            f"{repo} has only pickled weights ({pickled[0]}), which can run code when read; layercut reads safetensors. "
-            f"Convert it once: AutoModelForCausalLM.from_pretrained({repo!r}).save_pretrained(NEW_FOLDER)"
+            f"{repo} has only pickled weights ({pickled[0]}), which can run code when read; layercut reads safetensors."
+            f" Convert it once: AutoModelForCausalLM.from_pretrained({repo!r}).save_pretrained(NEW_FOLDER)"
         )
     return f"{repo} has no safetensors weights on the Hugging Face hub."
 

@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from layercut.errors import CheckpointError, InputError, unknown
-from layercut.models.checks import refuse_incomplete, refuse_layer_mismatch, refuse_nonfinite
-from layercut.models.families import Family, family_of
-from layercut.models.sources import ModelSource, resolve
-from layercut.models.weights import HASH_LENGTH, fingerprint, read_config, safetensors_files
+from layercut.models.checks import refuse_incomplete, refuse_nonfinite
+from layercut.models.families import Family
+from layercut.models.sources import ModelSource, describe_source, resolve
 
 if TYPE_CHECKING:
     import torch
@@ -41,12 +40,8 @@ class LoadedModel:
     source: ModelSource
     model_hash: str
     """First 16 hex digits of the checkpoint's fingerprint."""
-    num_layers: int = field(init=False)
+    num_layers: int
     """Decoder layers of the uncut model; stays so while a bypass shortens the model's config."""
-
-    def __post_init__(self) -> None:
-        config = self.model.config.to_dict()
-        object.__setattr__(self, "num_layers", int(config[self.family.num_layers_field]))
 
     @property
     def name(self) -> str:
@@ -60,7 +55,7 @@ class LoadedModel:
 
 
 def load_model(
-    source: str,
+    source: str | ModelSource,
     *,
     revision: str | None = None,
     dtype: str = "auto",
@@ -71,7 +66,7 @@ def load_model(
     """Load a model and its tokenizer.
 
     Args:
-        source: hub id, local Hugging Face folder, ``.gguf`` file or ``bundled:smollm2-135m``.
+        source: hub id, local Hugging Face folder, ``.gguf`` file or ``bundled:smollm2-135m``; or what ``resolve`` gave.
         revision: branch, tag or commit of a hub model.
         dtype: ``auto`` (the checkpoint's own), ``float32``, ``bfloat16`` or ``float16``.
         device: ``auto`` (an accelerator if there is one, else the CPU), ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
@@ -85,13 +80,12 @@ def load_model(
     if dtype not in DTYPES:
         raise unknown("dtype", dtype, DTYPES)
     placement = _placement(device, device_map)
-    found = resolve(source, revision=revision, trust_remote_code=trust_remote_code)
-    config = read_config(found.path)
-    family = family_of(config.get("model_type"), source)
-    refuse_layer_mismatch(safetensors_files(found.path), config, family, source)
-    model = _load_weights(found, dtype, placement, trust_remote_code)
-    tokenizer = _load_tokenizer(found, trust_remote_code)
-    return LoadedModel(model, tokenizer, family, found, fingerprint(found.path)[:HASH_LENGTH])
+    if not isinstance(source, ModelSource):
+        source = resolve(source, revision=revision, trust_remote_code=trust_remote_code)
+    facts = describe_source(source)
+    model = _load_weights(source, dtype, placement, trust_remote_code)
+    tokenizer = _load_tokenizer(source, trust_remote_code)
+    return LoadedModel(model, tokenizer, facts.family, source, facts.model_hash, facts.num_layers)
 
 
 def pick_device(device: str = "auto") -> torch.device:
@@ -133,9 +127,11 @@ def _load_weights(
 
     from layercut.models.quiet import quiet_transformers
 
+    loader: Any = AutoModelForCausalLM
+    model: PreTrainedModel
     try:
         with quiet_transformers():
-            model, info = AutoModelForCausalLM.from_pretrained(
+            model, info = loader.from_pretrained(
                 found.path,
                 dtype=dtype if dtype == "auto" else getattr(torch, dtype),
                 device_map=placement,
@@ -152,7 +148,7 @@ def _load_weights(
         raise CheckpointError(f"{found.name} cannot be loaded by transformers: {_first_line(error)}") from error
     refuse_incomplete(info, found.name)
     refuse_nonfinite(model, found.path)
-    model.eval().requires_grad_(False)
+    model.requires_grad_(False)  # from_pretrained has put it in eval mode
     return model
 
 

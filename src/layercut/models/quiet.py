@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partialmethod
 
 from tqdm.auto import tqdm
-from transformers.utils import logging
+from transformers.utils import logging as hf_logging
 
 
 @contextmanager
@@ -17,8 +18,8 @@ def quiet_transformers() -> Iterator[None]:
 
     What a caller should know (missing tensors, wrong shapes) is checked and raised by us, not read from the log.
     """
-    verbosity, make_bar = logging.get_verbosity(), tqdm.__init__
-    logging.set_verbosity_error()
+    verbosity, make_bar = hf_logging.get_verbosity(), tqdm.__init__
+    hf_logging.set_verbosity(logging.ERROR)
     # transformers' own switch does not reach the bar of its GGUF reader, so it is done where all bars begin
     tqdm.__init__ = partialmethod(make_bar, disable=True)
     try:
@@ -26,5 +27,5 @@ def quiet_transformers() -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     finally:
-        logging.set_verbosity(verbosity)
+        hf_logging.set_verbosity(verbosity)
         tqdm.__init__ = make_bar

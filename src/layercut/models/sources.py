@@ -11,13 +11,17 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from layercut.errors import InputError
 from layercut.models.bundled import PREFIX, bundled_file, bundled_model, installed_version
+from layercut.models.checks import count_layers
 from layercut.models.convert import SOURCE_FILE, convert_gguf, read_source
+from layercut.models.families import Family, family_of
 from layercut.models.hub import download
+from layercut.models.weights import fingerprint, read_config, safetensors_files
 
+HASH_LENGTH = 16
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?$", re.ASCII)
 _KINDS = "Give a hub id, a local model folder, a .gguf file, or bundled:smollm2-135m"
 
@@ -69,6 +73,29 @@ def resolve(source: str, *, revision: str | None = None, trust_remote_code: bool
     snapshot = download(source, revision=revision, with_code=trust_remote_code)
     origin = {"kind": "hub", "repo": source, "revision": snapshot.commit}
     return ModelSource(name=source, path=snapshot.path, revision=snapshot.commit, origin=origin)
+
+
+class SourceFacts(NamedTuple):
+    """What a model's files say of it without loading it."""
+
+    family: Family
+    num_layers: int
+    """Decoder layers."""
+    model_hash: str
+    """First 16 hex digits of the checkpoint's fingerprint."""
+
+
+def describe_source(source: ModelSource) -> SourceFacts:
+    """Family, depth and hash of a model, from its config and the heads of its weight files. Does not need torch.
+
+    Raises:
+        InputError: an unknown family.
+        CheckpointError: damaged or missing files, or a config that counts other layers than the weights hold.
+    """
+    config = read_config(source.path)
+    family = family_of(config.get("model_type"), source.name)
+    num_layers = count_layers(safetensors_files(source.path), config, family, source.name)
+    return SourceFacts(family, num_layers, fingerprint(source.path)[:HASH_LENGTH])
 
 
 def _bundled(source: str) -> ModelSource:

@@ -27,9 +27,6 @@ DTYPE_BITS = {
     **dict.fromkeys(("U64", "I64", "F64", "C64"), 64),
 }
 
-HASH_LENGTH = 16
-"""Hex digits of a fingerprint that stand for a model in runs and plans."""
-
 _SAMPLES = 4
 _SAMPLE_BYTES = 1024
 _BOOKKEEPING = frozenset(
@@ -225,7 +222,8 @@ def _no_weights(folder: Path) -> CheckpointError:
     pickled = [name for name in names if name.startswith("pytorch_model") and name.endswith(".bin")]
     if pickled:
         return CheckpointError(
-            f"{folder} has only pickled weights ({pickled[0]}), which can run code when read; layercut reads safetensors."
+            f"{folder} has only pickled weights ({pickled[0]}), which can run code when read; "
+            "layercut reads safetensors."
             f" Convert it once: AutoModelForCausalLM.from_pretrained({str(folder)!r}).save_pretrained(NEW_FOLDER)"
         )
     if "adapter_model.safetensors" in names or "adapter_config.json" in names:

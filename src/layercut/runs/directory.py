@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from types import TracebackType
 
-ENVIRONMENT, METRICS, SAMPLES = "environment.json", "metrics.json", "samples"
+ENVIRONMENT, METRICS, SAMPLES, REPORT = "environment.json", "metrics.json", "samples", "report.md"
 _NOT_SEARCHED = {SAMPLES, "checkpoint"}
 _REPEATED = ("layercut", "python", "packages", "git", "platform", "cpu")
 """What must be the same for a resumed run to count as made in one environment."""
@@ -60,6 +60,7 @@ class RunFolder:
         *,
         argv: Sequence[str] | None = None,
         models: Sequence[Mapping[str, Any]] = (),
+        flags: Mapping[str, str] | None = None,
         settings_file: str | None = None,
     ) -> RunFolder:
         """Make a run folder, or go on with the run it holds if that was begun with the same settings.
@@ -71,8 +72,8 @@ class RunFolder:
             settings: everything that decides the numbers, JSON-able.
             argv: command line for environment.json, ``sys.argv`` by default.
             models: what to note about the models in environment.json.
-            settings_file: the YAML file that the settings come from, if they do not come from flags; it is named when
-                the settings do not fit.
+            flags: flags of nested settings, for the message when the settings do not fit (see settings.check_same).
+            settings_file: the YAML file that the settings come from, if they do not come from flags; for that message.
 
         Raises:
             RunMismatch: the folder holds a run with other settings; names the first that differs.
@@ -93,7 +94,7 @@ class RunFolder:
             ) from error
         try:
             if (path / CONFIG).exists():
-                check_same(path, read_config(path), wanted, settings_file)
+                check_same(path, read_config(path), wanted, flags=flags, settings_file=settings_file)
             else:
                 write_config(path, wanted)
             _note_environment(path / ENVIRONMENT, collect(argv, models))
@@ -199,6 +200,11 @@ class RunSummary(NamedTuple):
     headline: str
     """What was cut and the headline scores; for a run that is not finished, how many answers there are."""
 
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able, for ``--json``."""
+        begun = None if self.begun is None else self.begun.isoformat()
+        return {"path": str(self.path), "status": self.status, "begun": begun, "headline": self.headline}
+
 
 def find_runs(root: Path) -> list[RunSummary]:
     """All run folders in and under a folder, by path; runs inside runs too.
@@ -215,30 +221,39 @@ def find_runs(root: Path) -> list[RunSummary]:
 def _run_paths(root: Path) -> Iterator[Path]:
     for folder, subfolders, files in os.walk(root):
         subfolders[:] = sorted(name for name in subfolders if name not in _NOT_SEARCHED and not name.startswith("."))
-        if CONFIG in files and "\nsettings_hash:" in _text(
-            Path(folder, CONFIG)
-        ):  # other programs have a config.yaml too
+        if CONFIG in files and is_run(Path(folder)):
             yield Path(folder)
 
 
-def _text(file: Path) -> str:
+def runs_in(folder: Path) -> list[Path]:
+    """The run folders right inside a folder, by name."""
+    return sorted(file.parent for file in Path(folder).glob(f"*/{CONFIG}") if is_run(file.parent))
+
+
+def is_run(path: Path) -> bool:
+    """Whether a folder is a run folder; other programs have a config.yaml too."""
     try:
-        return file.read_text(encoding="utf-8", errors="replace")
+        return "\nsettings_hash:" in (path / CONFIG).read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return ""
+        return False
 
 
 def _summary(path: Path) -> RunSummary:
+    inner = runs_in(path)
     finished = (path / METRICS).is_file()
+    if inner and not finished:  # a study has no scores of its own; its report comes last
+        finished = (path / REPORT).is_file() and all((run / METRICS).is_file() for run in inner)
     status = "running" if is_locked(path) else "finished" if finished else "unfinished"
     try:
         begun = datetime.fromisoformat(_read_json(path / ENVIRONMENT)["time"])
     except (InputError, KeyError, ValueError):
         begun = None
     try:
-        headline = _headline(_read_json(path / METRICS)) if finished else _progress(path)
+        headline = _headline(_read_json(path / METRICS)) if (path / METRICS).is_file() else _progress(path)
     except InputError as error:
         headline = str(error)
+    if inner:
+        headline = f"study of {', '.join(run.name for run in inner)}"
     return RunSummary(path, status, begun, headline)
 
 

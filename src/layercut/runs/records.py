@@ -25,6 +25,7 @@ class MetricRow(TypedDict):
     readout: str
     metric: str
     value: float
+    """Mean over the items. Higher is better, for every metric."""
     low: float | None
     high: float | None
     n: int

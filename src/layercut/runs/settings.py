@@ -71,13 +71,22 @@ def check_version(version: object, file: Path) -> None:
         raise InputError(f"{shown(file)}: format {version!r} is not known here; this layercut reads {FORMAT_VERSION}.")
 
 
-def check_same(path: Path, had: Mapping[str, Any], wanted: Mapping[str, Any], settings_file: str | None = None) -> None:
+def check_same(
+    path: Path,
+    had: Mapping[str, Any],
+    wanted: Mapping[str, Any],
+    *,
+    flags: Mapping[str, str] | None = None,
+    settings_file: str | None = None,
+) -> None:
     """Refuse to go on with a run under other settings, naming the first that differs and the flag that mends it.
 
     Args:
         path: the run folder.
         had: settings the run was begun with.
         wanted: settings of the command.
+        flags: flags of nested settings by the last part of their name, such as ``{"limit": "--limit"}`` for
+            ``tasks.copy.limit``. A setting that is not nested has the flag of its own name.
         settings_file: the YAML file that ``wanted`` comes from, where it does not come from flags.
 
     Raises:
@@ -87,7 +96,7 @@ def check_same(path: Path, had: Mapping[str, Any], wanted: Mapping[str, Any], se
         was = f"without {name}" if before is _MISSING else f"with {name} {_word(before)}"
         says = f"has no {name}" if now is _MISSING else f"says {name} {_word(now)}"
         source = "this command" if settings_file is None else hide_home(settings_file)
-        way_back = _in_file(name, before) if settings_file is not None else _by_flag(name, before)
+        way_back = _in_file(name, before) if settings_file is not None else _by_flag(name, before, flags or {})
         raise RunMismatch(f"{shown(path)} was begun {was}, {source} {says}. {way_back}, or use another --out.")
 
 
@@ -96,11 +105,11 @@ def shown(path: Path) -> str:
     return hide_home(str(path))
 
 
-def _by_flag(name: str, before: Any) -> str:
-    flag = f"--{name.replace('_', '-')}"
-    if "." in name or isinstance(before, dict):  # no flag holds a nested setting, such as the hash of the model
+def _by_flag(name: str, before: Any, flags: Mapping[str, str]) -> str:
+    flag = flags.get(name.rsplit(".", 1)[-1], "" if "." in name else f"--{name.replace('_', '-')}")
+    if not flag or isinstance(before, dict):  # no flag holds it, such as the hash of the model
         return "Go back to what it was"
-    if before is _MISSING or before is None:
+    if before is _MISSING or before is None or before == []:
         return f"Leave out {flag}"
     if isinstance(before, bool):
         return f"Use {flag if before else '--no-' + flag[2:]}"
@@ -117,15 +126,30 @@ def _differences(had: Any, wanted: Any, name: str = "") -> Iterator[tuple[str, A
     if isinstance(had, dict) and isinstance(wanted, dict):
         for key in dict.fromkeys([*had, *wanted]):
             yield from _differences(had.get(key, _MISSING), wanted.get(key, _MISSING), f"{name}.{key}" if name else key)
+    elif isinstance(had, list) and isinstance(wanted, list) and had != wanted and _labels(had) == _labels(wanted) != []:
+        for label, before, now in zip(_labels(had), had, wanted, strict=True):
+            yield from _differences(before, now, f"{name}.{label}")
     elif had != wanted or isinstance(had, bool) is not isinstance(wanted, bool):
         yield name, had, wanted
+
+
+def _labels(values: list[Any]) -> list[str]:
+    """Names of the entries of a list of settings, such as ``copy/short``; none for any other list."""
+    labels = [_label(value) for value in values]
+    return labels if all(labels) else []
+
+
+def _label(value: Any) -> str:
+    if not isinstance(value, dict):
+        return ""
+    return "/".join(str(value[key]) for key in ("task", "name", "readout") if key in value)
 
 
 def _word(value: Any) -> str:
     if isinstance(value, list):
         text = ",".join(_word(item) for item in value) or "(empty)"
     elif isinstance(value, dict):
-        text = json.dumps(value, ensure_ascii=False)
+        text = _label(value) or json.dumps(value, ensure_ascii=False)
     elif isinstance(value, bool) or value is None:
         text = {True: "on", False: "off", None: "none"}[value]
     else:

@@ -11,8 +11,14 @@ if TYPE_CHECKING:
     from layercut.selection.base import Criterion
 
 CRITERIA = {
+    "angular_distance": "layercut.selection.angular_distance:angular_distance",
+    "block_influence": "layercut.selection.block_influence:block_influence",
+    "magnitude": "layercut.selection.magnitude:magnitude",
     "random": "layercut.selection.position:random",
+    "refine": "layercut.selection.refine:refine",
     "reverse": "layercut.selection.position:reverse",
+    "task_accuracy": "layercut.selection.task_accuracy:task_accuracy",
+    "taylor": "layercut.selection.taylor:taylor",
 }
 """Name to ``module:function``. A name that is not here is taken as ``my.module:function``."""
 

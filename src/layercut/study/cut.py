@@ -76,6 +76,7 @@ def cut_model(
         raise InputError("the plan removes no layer, so there is nothing to cut.")
     if out is None:
         return CutDone(plan_cut(model.source.path, plan, max_shard_bytes=max_shard_bytes), "")
+    expected = plan_cut(model.source.path, plan, max_shard_bytes=max_shard_bytes)
     verified = ""
 
     def check(folder: Path) -> None:
@@ -85,27 +86,20 @@ def cut_model(
 
             say("reloading the checkpoint and comparing it with the bypassed model ...")
             verified = verify_cut(model.loaded, plan, folder).describe()
+        card = model_card(
+            plan,
+            source_name=model.settings.model,
+            revision=model.source.revision,
+            num_parameters_before=expected.parameters_before,
+            num_parameters_after=expected.parameters_after,
+            num_bytes=expected.bytes_after,
+            warnings=expected.warnings,
+            verified=verified or None,
+            layercut_version=__version__,
+        )
+        (folder / "README.md").write_text(card, encoding="utf-8")
 
-    expected = plan_cut(model.source.path, plan, max_shard_bytes=max_shard_bytes)
-    card = model_card(
-        plan,
-        source_name=model.settings.model,
-        num_parameters_before=expected.parameters_before,
-        num_parameters_after=expected.parameters_after,
-        bytes_before=expected.bytes_before,
-        bytes_after=expected.bytes_after,
-        warnings=expected.warnings,
-        verified=verify,
-        layercut_version=__version__,
-    )
-    report = cut_checkpoint(
-        model.source.path,
-        plan,
-        out,
-        max_shard_bytes=max_shard_bytes,
-        extra_files={"README.md": card},
-        check=check,
-    )
+    report = cut_checkpoint(model.source.path, plan, out, max_shard_bytes=max_shard_bytes, check=check)
     return CutDone(report, verified)
 
 

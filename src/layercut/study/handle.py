@@ -6,8 +6,7 @@ from dataclasses import asdict
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from layercut.models.facts import facts
-from layercut.models.sources import ModelSource, resolve
+from layercut.models.sources import ModelSource, describe_source, resolve
 from layercut.selection.specs import plan_from_spec
 from layercut.study.settings import ModelSettings
 from layercut.surgery.plan import CutPlan
@@ -30,7 +29,7 @@ class ModelHandle:
         self.source: ModelSource = resolve(
             settings.model, revision=settings.revision, trust_remote_code=settings.trust_remote_code
         )
-        self.facts = facts(self.source)
+        self.facts = describe_source(self.source)
 
     @property
     def num_layers(self) -> int:
@@ -42,9 +41,14 @@ class ModelHandle:
         """The model in memory."""
         from layercut.models.loading import load_model
 
-        wanted = asdict(self.settings)
-        del wanted["batch_size"], wanted["model"]
-        return load_model(self.settings.model, **wanted)
+        wanted = self.settings
+        return load_model(
+            self.source,
+            dtype=wanted.dtype,
+            device=wanted.device,
+            device_map=wanted.device_map,
+            trust_remote_code=wanted.trust_remote_code,
+        )
 
     @cached_property
     def engine(self) -> Engine:

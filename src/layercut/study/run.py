@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 from rich.console import Console
 
 from layercut.engine.base import Decoding
-from layercut.report.compare import ComparisonRow
-from layercut.report.study import study_report, study_rows
+from layercut.report.compare import ComparisonRow, compare_runs
+from layercut.report.study import study_report, study_runs
 from layercut.runs.directory import RunFolder
 from layercut.study.cells import make_cells, run_cells, run_settings
 from layercut.study.cut import cut_model
@@ -83,9 +83,11 @@ def run_study(
         return None
     progress = Progressing(work, console)
     with ExitStack() as held:
-        whole = {**run_settings(model, plans[UNCUT], cells, decoding, settings.seed), "removed": {}}
-        whole["removed"] = {name: list(plan.removed) for name, plan in plans.items()}
-        whole["checkpoints"] = settings.checkpoints
+        whole = {
+            "plans": {name: list(plan.removed) for name, plan in plans.items() if not plan.is_uncut},
+            "checkpoints": settings.checkpoints,
+            **run_settings(model, plans[UNCUT], cells, decoding, settings.seed),
+        }
         held.enter_context(RunFolder.begin(folder, whole))
         runs = {
             name: held.enter_context(
@@ -97,8 +99,9 @@ def run_study(
         with progress.running():
             for number, (name, plan) in enumerate(plans.items()):
                 run_cells(runs[name], model, plan, cells, decoding, progress, first=number * len(cells))
-        report = study_report(folder)
-        return StudyOutcome(study_rows(folder), {"report": report, **checkpoints})
+        report = study_report(folder, seed=settings.seed)
+        rows = compare_runs(*study_runs(folder), seed=settings.seed)
+        return StudyOutcome(rows, {"report": report, **checkpoints})
 
 
 def _write_checkpoints(

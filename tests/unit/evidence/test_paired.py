@@ -153,7 +153,7 @@ def test_bad_input(uncut, cut, message):
         compare_paired(uncut, cut, chance=0.0)
 
 
-NUM_EXPERIMENTS = 1000
+NUM_EXPERIMENTS = 600
 
 
 @pytest.mark.parametrize("n", [50, 100, 500])
@@ -176,8 +176,9 @@ def test_coverage_of_difference_and_retention(n, uncut_share, cut_share):
             in_retention += count * _holds(result.retention_above_chance, truth)
         else:
             in_retention += count  # refused, so nothing wrong was said
-    assert 0.93 <= in_difference / NUM_EXPERIMENTS <= 0.98
-    assert 0.93 <= in_retention / NUM_EXPERIMENTS <= 0.985
+    # The standard error of a coverage near 0.95 is 0.009 here.
+    assert 0.925 <= in_difference / NUM_EXPERIMENTS <= 0.985
+    assert 0.925 <= in_retention / NUM_EXPERIMENTS <= 0.985
 
 
 def _holds(estimate, truth: float) -> bool:

@@ -184,6 +184,26 @@ def test_other_settings_are_refused_with_the_way_back(tmp_path, had, now, messag
     RunFolder.begin(folder, had).close()  # the refused one has let the lock go
 
 
+def test_a_nested_setting_is_named_and_has_the_flag_that_was_given(tmp_path):
+    def tasks(*limits: int | None) -> dict:
+        names = [("copy", "short"), ("copy", "rank")]
+        return {
+            "tasks": [{"task": t, "readout": r, "limit": n} for (t, r), n in zip(names, limits, strict=False)],
+            "removed": [],
+        }
+
+    RunFolder.begin(tmp_path, tasks(5, 5)).close()
+    flags = {"limit": "--limit", "removed": "--remove"}
+    for now, message in [
+        (tasks(5, 8), "with tasks.copy/rank.limit 5, this command says tasks.copy/rank.limit 8. Use --limit 5, or use"),
+        (tasks(5), "with tasks copy/short,copy/rank, this command says tasks copy/short. Use --tasks copy/short,copy"),
+        ({**tasks(5, 5), "removed": [3]}, "removed (empty), this command says removed 3. Leave out --remove, or use"),
+    ]:
+        with pytest.raises(RunMismatch) as error:
+            RunFolder.begin(tmp_path, now, flags=flags)
+        assert message in str(error.value)
+
+
 def test_settings_from_a_file_are_mended_in_the_file(tmp_path):
     RunFolder.begin(tmp_path, {"decoding": {"seed": 0}}).close()
     with pytest.raises(RunMismatch, match=r"study\.yaml says decoding\.seed 1\. Set decoding\.seed back to 0, or use"):
@@ -302,7 +322,9 @@ def test_runs_are_listed_with_their_state_and_headline(tmp_path):
             run.write_metrics([uncut, ROW, flexible], plan=CutPlan(num_layers=30).to_dict())
         with RunFolder.begin(tmp_path / "quick" / "cut", {"seed": 0}) as run:
             run.write_metrics([ROW], plan=CutPlan(num_layers=30, removed=(2, 1)).to_dict())
-        study.write_metrics([])
+        assert find_runs(tmp_path / "quick")[0].status == "running"
+    assert find_runs(tmp_path / "quick")[0].status == "unfinished"  # the report is missing
+    (study.path / "report.md").touch()
     with RunFolder.begin(tmp_path / "slow", {"seed": 0}) as run, run.journal("copy", "short") as journal:
         journal.append([{"id": "x"}, {"id": "y"}])
         assert find_runs(tmp_path)[-1].status == "running"
@@ -314,7 +336,7 @@ def test_runs_are_listed_with_their_state_and_headline(tmp_path):
     assert [str(run.path.relative_to(tmp_path)) for run in found] == ["quick", "quick/cut", "quick/uncut", "slow"]
     assert [run.status for run in found] == ["finished", "finished", "finished", "unfinished"]
     assert [run.headline for run in found] == [
-        "",
+        "study of cut, uncut",
         "2 of 30 layers removed, copy short 0.5",
         "uncut, arithmetic rank 0.66, copy short 0.5",
         "2 answers so far",

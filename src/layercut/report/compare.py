@@ -1,0 +1,256 @@
+"""Uncut against cut, read from two run folders and paired by item."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from layercut.errors import InputError
+from layercut.evidence.intervals import Estimate
+from layercut.evidence.paired import Comparison, compare_paired
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from layercut.runs.directory import RunFolder
+
+KEPT = 0.9
+"""A task counts as kept where the interval of its retention above chance lies at or above this share."""
+
+Finding = Literal["kept", "better", "damaged", "lost", "unclear", "at chance"]
+OUTCOMES = ("right", "wrong", "no_answer", "cut")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """One side of a comparison: a run folder and what it says about its model."""
+
+    name: str
+    """Name of the run folder."""
+    num_layers: int | None = None
+    """Decoder layers of the uncut model; None where the run has no plan."""
+    removed: tuple[int, ...] = ()
+    """Layers that are gone, in order of removal."""
+    criterion: str = ""
+    """Who chose them."""
+    num_parameters: int | None = None
+    """Of the model under the plan, if the run knows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparisonRow:
+    """One metric of one task and readout, uncut against cut."""
+
+    uncut: Arm
+    cut: Arm
+    task: str
+    version: int
+    readout: str
+    metric: str
+    is_headline: bool
+    """Whether this is the first, hence the main, metric of its task and readout."""
+    is_share: bool
+    """Whether all values lie between 0 and 1, to be shown in percent."""
+    chance: float | None
+    limit: int | None
+    seed: int
+    """Of the resampling."""
+    values: Comparison
+    uncut_outcomes: Mapping[str, int]
+    """Number of answers by outcome: right, wrong, no_answer, cut (by the length limit)."""
+    cut_outcomes: Mapping[str, int]
+    note: str
+    """What a reader must know about the pairing; empty where both runs hold the same items."""
+
+    @property
+    def n(self) -> int:
+        """Number of items that both runs hold."""
+        return self.values.uncut.n
+
+    @property
+    def kept_share(self) -> Estimate | None:
+        """Retention above chance; raw retention for a metric without a chance level."""
+        return self.values.retention if self.chance is None else self.values.retention_above_chance
+
+    @property
+    def finding(self) -> Finding:
+        """What the intervals support, and no more.
+
+        ``at chance``: the uncut model is itself not above chance, so there is nothing to lose here.
+        ``kept``: at least 90 % of the score above chance is kept, also at the lower end of the interval.
+        ``lost``: worse than uncut, and not shown to be above chance any more.
+        ``damaged``: worse than uncut, and still above chance.
+        ``better``: better than uncut.
+        ``unclear``: these items show neither a loss nor that at least 90 % is kept.
+        """
+        uncut, cut, difference = self.values.uncut, self.values.cut, self.values.difference
+        kept = self.kept_share
+        if self.chance is not None and (uncut.low is None or uncut.low <= self.chance):
+            return "at chance"
+        if difference.low is None or difference.high is None:
+            return "unclear"
+        if difference.low > 0:
+            return "better"
+        if kept is not None and kept.low is not None and kept.low >= KEPT:
+            return "kept"
+        if difference.high < 0:
+            gone = self.chance is not None and (cut.low is None or cut.low <= self.chance)
+            return "lost" if gone else "damaged"
+        return "unclear"
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able, for ``--json``."""
+        values = {
+            name: value._asdict() if isinstance(value, Estimate) else value
+            for name, value in self.values._asdict().items()
+        }
+        return {
+            "run": self.cut.name,
+            "removed": list(self.cut.removed),
+            "num_layers": self.cut.num_layers,
+            "task": self.task,
+            "version": self.version,
+            "readout": self.readout,
+            "metric": self.metric,
+            "n": self.n,
+            "limit": self.limit,
+            "chance": self.chance,
+            **values,
+            "finding": self.finding,
+            "uncut_outcomes": dict(self.uncut_outcomes),
+            "cut_outcomes": dict(self.cut_outcomes),
+            "seed": self.seed,
+            "note": self.note,
+        }
+
+
+def compare_runs(uncut: RunFolder, cuts: Sequence[RunFolder], *, seed: int = 0) -> list[ComparisonRow]:
+    """Compare runs with the run of the uncut model: every task, readout and metric that both hold, item by item.
+
+    Items are paired by id. Where two runs hold different items, those in common are compared and the row says so.
+
+    Returns:
+        Rows by run in the order given, within a run in the order of the uncut run's metrics.
+    Raises:
+        InputError: a run is not finished; two runs share no task, or no item of a task; a task's versions or the
+            right answers of an item differ, so that the scores cannot be compared.
+    """
+    base = _Run.read(uncut)
+    rows: list[ComparisonRow] = []
+    for folder in cuts:
+        run = _Run.read(folder)
+        shared = [row for row in base.rows if run.find(row) is not None]
+        if not shared:
+            raise InputError(
+                f"{base.arm.name} and {run.arm.name} have no task in common; run both on at least one same task."
+            )
+        for row in shared:
+            other = run.find(row)
+            assert other is not None
+            rows.append(_compare(base, run, row, other, seed))
+    return rows
+
+
+def left_out(uncut: RunFolder, cuts: Sequence[RunFolder]) -> list[str]:
+    """What only one of two runs holds and compare_runs passes over, in words; empty for runs of one study."""
+    base = _Run.read(uncut)
+    lines = []
+    for folder in cuts:
+        run = _Run.read(folder)
+        for here, there in ((base, run), (run, base)):
+            missing = dict.fromkeys(f"{row['task']} ({row['readout']})" for row in here.rows if there.find(row) is None)
+            if missing:
+                lines.append(f"{', '.join(missing)}: only in {here.arm.name}, not in {there.arm.name}")
+    return lines
+
+
+def arm_of(folder: RunFolder) -> Arm:
+    """What a finished run says about its model."""
+    return _Run.read(folder).arm
+
+
+class _Run(NamedTuple):
+    folder: RunFolder
+    arm: Arm
+    rows: list[dict[str, Any]]
+
+    @classmethod
+    def read(cls, folder: RunFolder) -> _Run:
+        metrics = folder.metrics()
+        plan = metrics.get("plan") or {}
+        arm = Arm(
+            name=folder.name,
+            num_layers=plan.get("num_layers"),
+            removed=tuple(plan.get("removed", ())),
+            criterion=plan.get("criterion", ""),
+            num_parameters=metrics.get("num_parameters"),
+        )
+        return cls(folder, arm, metrics["rows"])
+
+    def find(self, wanted: Mapping[str, Any]) -> dict[str, Any] | None:
+        for row in self.rows:
+            if all(row[key] == wanted[key] for key in ("task", "readout", "metric")):
+                return row
+        return None
+
+    def items(self, task: str, readout: str) -> dict[str, dict[str, Any]]:
+        records = self.folder.records(task, readout)
+        items = {record["id"]: record for record in records}
+        if len(items) < len(records):
+            doubled = Counter(record["id"] for record in records).most_common(1)[0][0]
+            raise InputError(
+                f"{self.arm.name}: item {doubled} of {task} ({readout}) is there twice; the run is damaged."
+            )
+        return items
+
+
+def _compare(base: _Run, run: _Run, row: Mapping[str, Any], other: Mapping[str, Any], seed: int) -> ComparisonRow:
+    task, readout, metric = row["task"], row["readout"], row["metric"]
+    if row["version"] != other["version"]:
+        raise InputError(
+            f"{task} was version {row['version']} in {base.arm.name} and is {other['version']} in {run.arm.name}; "
+            "scores of different versions cannot be compared. Run both again with one version."
+        )
+    before, after = base.items(task, readout), run.items(task, readout)
+    ids = [item for item in before if item in after]
+    if not ids:
+        raise InputError(
+            f"{base.arm.name} and {run.arm.name} share no item of {task} ({readout}); "
+            "run both with the same seed and data."
+        )
+    for item in ids:
+        if before[item]["gold"] != after[item]["gold"]:
+            raise InputError(
+                f"item {item} of {task} has the right answer {before[item]['gold']!r} in {base.arm.name} and "
+                f"{after[item]['gold']!r} in {run.arm.name}; run both with the same data."
+            )
+    uncut_values = [float(before[item]["metrics"][metric]) for item in ids]
+    cut_values = [float(after[item]["metrics"][metric]) for item in ids]
+    note = ""
+    if len(ids) < max(len(before), len(after)):
+        note = f"{len(ids)} items in common ({base.arm.name} has {len(before)}, {run.arm.name} has {len(after)})"
+    first = next(known for known in base.rows if known["task"] == task and known["readout"] == readout)
+    chance = row["chance"]
+    return ComparisonRow(
+        uncut=base.arm,
+        cut=run.arm,
+        task=task,
+        version=row["version"],
+        readout=readout,
+        metric=metric,
+        is_headline=first["metric"] == metric,
+        is_share=all(0 <= value <= 1 for value in [*uncut_values, *cut_values, chance or 0.0]),
+        chance=chance,
+        limit=row["limit"] if row["limit"] is not None else other["limit"],
+        seed=seed,
+        values=compare_paired(uncut_values, cut_values, chance=chance, seed=seed),
+        uncut_outcomes=_outcomes(before[item] for item in ids),
+        cut_outcomes=_outcomes(after[item] for item in ids),
+        note=note,
+    )
+
+
+def _outcomes(records: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    counts = Counter(record["outcome"] for record in records)
+    return {name: counts[name] for name in dict.fromkeys([*OUTCOMES, *sorted(counts)])}

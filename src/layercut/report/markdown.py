@@ -1,0 +1,239 @@
+"""report.md of a study: what is lost in plain words, the tables and the plot behind it, examples, provenance.
+
+Everything comes from the run folders, nothing from the clock or the machine that writes the report: the same folders
+give the same bytes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from layercut.report import words
+from layercut.report.compare import OUTCOMES, arm_of, compare_runs, left_out
+from layercut.report.examples import code, escape, examples
+from layercut.report.numbers import number, p_value, with_interval
+from layercut.report.plots import can_plot, plot
+from layercut.runs.atomic import write_text
+from layercut.runs.directory import REPORT
+from layercut.runs.environment import hide_home
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from layercut.report.compare import ComparisonRow
+    from layercut.runs.directory import RunFolder
+
+PLOT = "report.png"
+
+
+def write_report(
+    out: Path, *, uncut: RunFolder, cuts: Sequence[RunFolder], title: str | None = None, seed: int = 0
+) -> Path:
+    """Write ``report.md`` and ``report.png`` into a folder, from finished runs alone.
+
+    Args:
+        out: folder of the report, usually the study's.
+        uncut: the run of the uncut model.
+        cuts: the runs of the cut models, in the order to be shown.
+        title: of the report; what was cut by default.
+        seed: of the resampling.
+
+    Returns:
+        The path of report.md.
+    Raises:
+        InputError: a run is not finished, or runs that cannot be compared (see compare_runs).
+    """
+    rows = compare_runs(uncut, cuts, seed=seed)
+    with_plot = can_plot(rows)
+    if with_plot:
+        plot(rows, out / PLOT)
+    text = render(uncut, cuts, rows, title=title, with_plot=with_plot)
+    write_text(out / REPORT, text)
+    return out / REPORT
+
+
+def render(
+    uncut: RunFolder,
+    cuts: Sequence[RunFolder],
+    rows: Sequence[ComparisonRow],
+    *,
+    title: str | None = None,
+    with_plot: bool = True,
+) -> str:
+    """The text of report.md."""
+    model = _model_name(uncut)
+    lines = [f"# {escape(title or f'What {model} loses with layers removed')}", ""]
+    by_run = {run.name: [row for row in rows if row.cut.name == run.name] for run in cuts}
+    for name, own in by_run.items():
+        lines += _headline(name, own)
+    if with_plot:
+        lines += [f"![Score and retention of every task and readout]({PLOT})", ""]
+    lines += ["## Scores", ""]
+    for name, own in by_run.items():
+        lines += [f"### {escape(name)}", "", *_scores(own), ""]
+    lines += [*(f"- {escape(note)}" for note in [*left_out(uncut, cuts), *_notes(rows)]), ""]
+    lines += [
+        "-/+: items lost and gained. p: McNemar's exact test, sign-flip permutation for scores that are not 0/1.",
+        "",
+    ]
+    lines += ["Findings: " + " ".join(f"*{name}*: {meaning}." for name, meaning in words.FINDINGS.items()), ""]
+    lines += ["## How the answers ended", "", *_outcomes(rows), ""]
+    lines += ["## Items that were right before", "", *_examples([uncut, *cuts], rows)]
+    lines += ["## How this was made", "", *(f"- {line}" for line in words.how_made(rows)), ""]
+    lines += _provenance([uncut, *cuts])
+    return "\n".join(_single_blanks(lines)) + "\n"
+
+
+def _headline(name: str, rows: Sequence[ComparisonRow]) -> list[str]:
+    facts = [words.removal(rows[0].cut), words.size(rows[0].uncut, rows[0].cut)]
+    lines = [
+        f"**{escape(name)}**: {', '.join(fact for fact in facts if fact)}. {words.summary(rows).capitalize()}.",
+        "",
+    ]
+    return [*lines, *(f"- {line}" for line in words.headline(rows)), ""]
+
+
+def _scores(rows: Sequence[ComparisonRow]) -> list[str]:
+    first = rows[0]
+    facts = [words.removal(first.cut), words.size(first.uncut, first.cut)]
+    facts.append(words.items([row.n for row in rows], [row.limit for row in rows]))
+    lines = [", ".join(fact for fact in facts if fact) + ". Scores in %.", ""]
+    lines += [
+        "| task | readout | n | chance | uncut | cut | difference | retention | above chance | -/+ | p | finding |",
+        "|---|---|---:|---:|---|---|---|---|---|---:|---:|---|",
+    ]
+    for row in rows:
+        values, share = row.values, row.is_share
+        swapped = "-" if values.lost is None else f"{values.lost}/{values.gained}"
+        cells = [
+            escape(row.task),
+            escape(words.readout_name(row, rows)),
+            f"{row.n:,}",
+            "-" if row.chance is None else number(row.chance, share=share, digits=1),
+            with_interval(values.uncut, share=share, digits=1),
+            with_interval(values.cut, share=share, digits=1),
+            with_interval(values.difference, share=share, digits=1, sign=True),
+            "n/a" if values.retention is None else with_interval(values.retention),
+            "n/a" if values.retention_above_chance is None else with_interval(values.retention_above_chance),
+            swapped,
+            p_value(values.p_value),
+            row.finding,
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def _notes(rows: Sequence[ComparisonRow]) -> list[str]:
+    notes = [f"{row.cut.name}, {row.task} ({row.readout}): {row.note}" for row in rows if row.note]
+    notes += [
+        f"{row.task} ({row.readout}, {row.metric}): no retention, because {row.values.refused}"
+        for row in rows
+        if row.values.refused
+    ]
+    return list(dict.fromkeys(notes))
+
+
+def _outcomes(rows: Sequence[ComparisonRow]) -> list[str]:
+    names = list(dict.fromkeys(name for row in rows for name in [*row.uncut_outcomes, *row.cut_outcomes]))
+    names = [name for name in names if name in OUTCOMES or any(row.cut_outcomes.get(name) for row in rows)]
+    titles = {"no_answer": "no answer found", "cut": "cut by the length limit"}
+    lines = [
+        "Number of answers.",
+        "",
+        "| task | readout | run | " + " | ".join(titles.get(name, escape(name)) for name in names) + " |",
+        "|---|---|---|" + "---:|" * len(names),
+    ]
+    main = [row for row in rows if row.is_headline]
+    for task, readout in dict.fromkeys((row.task, row.readout) for row in main):
+        own = [row for row in main if (row.task, row.readout) == (task, readout)]
+        for run, outcomes in [(own[0].uncut.name, own[0].uncut_outcomes), *((r.cut.name, r.cut_outcomes) for r in own)]:
+            counts = " | ".join(str(outcomes.get(name, 0)) for name in names)
+            lines.append(f"| {escape(task)} | {escape(readout)} | {escape(run)} | {counts} |")
+    return lines
+
+
+def _examples(runs: Sequence[RunFolder], rows: Sequence[ComparisonRow]) -> list[str]:
+    lines: list[str] = []
+    for task in dict.fromkeys(row.task for row in rows):
+        readouts = list(dict.fromkeys(row.readout for row in rows if row.task == task))
+        found = examples(runs, task, readouts)
+        lines += [f"### {escape(task)}", "", *(found or ["No item was right before and is not right now.", ""])]
+    return lines
+
+
+def _provenance(runs: Sequence[RunFolder]) -> list[str]:
+    lines = ["| run | layers removed, in order | chosen by | command | layercut |", "|---|---|---|---|---|"]
+    for run in runs:
+        arm, environment = arm_of(run), run.environment
+        removed = ", ".join(map(str, arm.removed)) or "none"
+        git = environment.get("git")
+        version = environment["layercut"] + (f", commit {git['commit'][:12]}" if git else "")
+        version += " with changes" if git and git["dirty"] else ""
+        lines.append(
+            f"| {escape(run.name)} | {removed} | {escape(arm.criterion) if arm.removed else '-'} | "
+            f"{code(environment['command'])} | {version} |"
+        )
+    first = runs[0].environment
+    packages = ", ".join(f"{name} {version}" for name, version in first["packages"].items())
+    machine = [first["cpu"], f"{first['cores']} cores", f"{first['memory_gib']} GiB", first["accelerator"]]
+    lines += [
+        "",
+        f"- Begun {first['time']} on {first['platform']} ({', '.join(str(fact) for fact in machine if fact)}).",
+        f"- Python {first['python']}, {packages}.",
+    ]
+    for run in runs:
+        for later in run.environment.get("resumed", ()):
+            lines.append(
+                f"- {escape(run.name)} was resumed {later['time']} under other versions or on another machine "
+                f"(layercut {later['layercut']}); its environment.json has the details."
+            )
+    lines += ["", "Settings of the uncut run; the others differ in what is listed after it.", ""]
+    lines += ["```yaml", *_yaml(runs[0].settings), "```", ""]
+    for run in runs[1:]:
+        changed = _changed(runs[0].settings, run.settings)
+        lines += [f"{escape(run.name)}:", "", "```yaml", *_yaml(changed), "```", ""]
+    return lines
+
+
+def _yaml(data: Mapping[str, Any]) -> list[str]:
+    text = yaml.safe_dump(dict(data), sort_keys=False, allow_unicode=True, width=110)
+    return [hide_home(line) for line in text.rstrip("\n").split("\n")]
+
+
+def _changed(base: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    changed: dict[str, Any] = {}
+    for name in dict.fromkeys([*base, *other]):
+        before, after = base.get(name), other.get(name)
+        if isinstance(before, dict) and isinstance(after, dict):
+            inner = _changed(before, after)
+            if inner:
+                changed[name] = inner
+        elif before != after:
+            changed[name] = after
+    return changed
+
+
+def _model_name(run: RunFolder) -> str:
+    plan = run.metrics().get("plan") or {}
+    return hide_home(str(plan.get("model") or "the model"))
+
+
+def _single_blanks(lines: Sequence[str]) -> list[str]:
+    """Without doubled blank lines, except inside fences, where text stands as it was written."""
+    kept: list[str] = []
+    fence = ""
+    for line in lines:
+        ticks = line[: len(line) - len(line.lstrip("`"))]
+        if fence:
+            fence = "" if line == fence else fence
+        elif len(ticks) >= 3:
+            fence = ticks
+        elif not line and kept and not kept[-1]:
+            continue
+        kept.append(line)
+    while kept and not kept[-1]:
+        kept.pop()
+    return kept

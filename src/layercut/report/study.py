@@ -1,0 +1,67 @@
+"""The report of a whole study, from its folder alone.
+
+layercut report runs/quickstart
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from layercut.errors import InputError
+from layercut.report.compare import arm_of
+from layercut.report.markdown import write_report
+from layercut.runs.directory import RunFolder, is_run, runs_in
+from layercut.runs.settings import shown
+
+UNCUT = "uncut"
+"""Name of the uncut model's run in a study."""
+
+
+class StudyRuns(NamedTuple):
+    """The runs of a study."""
+
+    uncut: RunFolder
+    cuts: list[RunFolder]
+    """In the order of the study's plans where its settings name them, otherwise by number of layers removed."""
+
+
+def study_runs(folder: Path) -> StudyRuns:
+    """Find the runs of a study: the folders in it, ``uncut`` first.
+
+    Raises:
+        InputError: no folder, no uncut run in it, no cut run, or one that is not finished.
+    """
+    folder = Path(folder)
+    if not is_run(folder / UNCUT):
+        raise InputError(
+            f"{shown(folder)} is not the folder of a study: it holds no run called {UNCUT}. "
+            "`layercut ls` lists your runs."
+        )
+    found = [RunFolder.open(path) for path in runs_in(folder) if path.name != UNCUT]
+    if not found:
+        raise InputError(f"{shown(folder)} holds no run of a cut model, so there is nothing to compare yet.")
+    plans = _plans(folder)
+
+    def place(run: RunFolder) -> tuple[int, int, str]:
+        listed = plans.index(run.name) if run.name in plans else len(plans)
+        return listed, len(arm_of(run).removed), run.name
+
+    return StudyRuns(RunFolder.open(folder / UNCUT), sorted(found, key=place))
+
+
+def study_report(folder: Path, *, title: str | None = None, seed: int = 0) -> Path:
+    """Write report.md and its plot into a study's folder; gives the path of report.md.
+
+    Raises:
+        InputError: see study_runs and write_report.
+    """
+    runs = study_runs(folder)
+    return write_report(Path(folder), uncut=runs.uncut, cuts=runs.cuts, title=title, seed=seed)
+
+
+def _plans(folder: Path) -> list[str]:
+    if not is_run(folder):
+        return []
+    plans = RunFolder.open(folder).settings.get("plans")
+    return list(plans) if isinstance(plans, (dict, list)) else []

@@ -1,0 +1,146 @@
+"""Sentences that tables and reports share: what was cut, what was found, how the numbers were made."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from layercut.evidence.intervals import NUM_RESAMPLES
+from layercut.report.compare import KEPT
+from layercut.report.numbers import counted, number, parameters, with_interval
+from layercut.surgery.plan import format_layers
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from layercut.report.compare import Arm, ComparisonRow
+
+READOUTS = {"rank": "ranked by likelihood", "short": "short answer", "chain": "chain of steps"}
+
+FINDINGS = {
+    "kept": f"at least {KEPT:.0%} of the score above chance, over the whole interval",
+    "damaged": "worse than uncut, still above chance",
+    "lost": "worse than uncut, and no longer shown to be above chance",
+    "better": "better than uncut",
+    "unclear": f"neither a loss nor {KEPT:.0%} kept is shown; more items would tell",
+    "at chance": "the uncut model is itself not shown to be above chance; nothing to lose",
+}
+
+
+def removal(arm: Arm) -> str:
+    """``3 of 30 decoder layers removed (10.0 %): 27-29``; ``uncut`` where none is."""
+    if arm.num_layers is None:
+        return "no plan recorded"
+    if not arm.removed:
+        return f"uncut, {counted(arm.num_layers, 'decoder layer')}"
+    share = len(arm.removed) / arm.num_layers
+    return f"{len(arm.removed)} of {arm.num_layers} decoder layers removed ({share:.1%}): {format_layers(arm.removed)}"
+
+
+def size(uncut: Arm, cut: Arm) -> str:
+    """``134.5M to 123.9M parameters (-7.9 %)``; empty where a run does not know."""
+    if not uncut.num_parameters or not cut.num_parameters:
+        return ""
+    change = cut.num_parameters / uncut.num_parameters - 1
+    return f"{parameters(uncut.num_parameters)} to {parameters(cut.num_parameters)} parameters ({change:+.1%})"
+
+
+def items(numbers: Sequence[int], limits: Sequence[int | None]) -> str:
+    """``64 items per task (--limit 64)``; a limit always shows."""
+    least, most = min(numbers), max(numbers)
+    text = counted(least, "item") if least == most else f"{least:,} to {most:,} items"
+    set_limits = sorted({limit for limit in limits if limit is not None})
+    limit_text = f" (--limit {', '.join(map(str, set_limits))})" if set_limits else ""
+    return f"{text} per task{limit_text}"
+
+
+def readout_name(row: ComparisonRow, rows: Sequence[ComparisonRow]) -> str:
+    """The readout, with the metric where the readout has several."""
+    metrics = {other.metric for other in rows if (other.task, other.readout) == (row.task, row.readout)}
+    return row.readout if len(metrics) == 1 else f"{row.readout}: {row.metric}"
+
+
+def how_made(rows: Sequence[ComparisonRow]) -> list[str]:
+    """What intervals, retention and chance mean, one sentence each."""
+    seeds = sorted({row.seed for row in rows})
+    lines = [
+        f"Scores in %, with 95 % intervals: Wilson for right and wrong, BCa bootstrap otherwise; difference and "
+        f"retention by a Bayesian bootstrap over paired items ({NUM_RESAMPLES:,} resamples, seed "
+        f"{', '.join(map(str, seeds))}).",
+        "retention: cut / uncut. above chance: (cut - chance) / (uncut - chance); 100 has lost nothing, 0 is down to "
+        "guessing, n/a where the uncut model is not above chance.",
+    ]
+    if len(rows) > 1:
+        lines.append(
+            f"{len(rows)} comparisons: about 1 in 20 intervals misses by chance, so a narrow finding is a hint."
+        )
+    return lines
+
+
+def headline(rows: Sequence[ComparisonRow]) -> list[str]:
+    """Per finding one sentence on one cut model, from its main metrics only; the rows must belong to one cut run."""
+    main = [row for row in rows if row.is_headline]
+    lines = []
+    for finding, start in (
+        ("lost", "Lost"),
+        ("damaged", "Damaged"),
+        ("better", "Better than uncut"),
+        ("kept", "Kept"),
+        ("unclear", "Not settled by these items"),
+        ("at chance", "Nothing to lose"),
+    ):
+        found = [row for row in main if row.finding == finding]
+        if found:
+            lines.append(f"**{start}:** " + "; ".join(_claim(row) for row in found) + ".")
+    apart = _ranked_but_not_written(main)
+    if apart:
+        lines.append(f"**Kept better when ranked than when written:** {'; '.join(apart)}.")
+    return lines
+
+
+def _ranked_but_not_written(main: Sequence[ComparisonRow]) -> list[str]:
+    """Tasks of which ranking keeps more than writing, shown where the two intervals do not even touch."""
+    claims = []
+    for ranked in main:
+        for written in main:
+            if ranked.task != written.task or ranked.readout != "rank" or written.readout == "rank":
+                continue
+            above, below = ranked.kept_share, written.kept_share
+            if above is None or below is None or above.low is None or below.high is None:
+                continue
+            if above.low > below.high:
+                name = READOUTS.get(written.readout, written.readout)
+                claims.append(
+                    f"{ranked.task} keeps {with_interval(above)} % of its score above chance when options are ranked, "
+                    f"{with_interval(below)} % as {name}"
+                )
+    return claims
+
+
+def summary(rows: Sequence[ComparisonRow]) -> str:
+    """One line on one cut model: ``lost 1, damaged 2, kept 1, unclear 3 of 8 readouts``."""
+    main = [row for row in rows if row.is_headline]
+    counts = [
+        (finding, sum(row.finding == finding for row in main)) for finding in ("lost", "damaged", "better", "kept")
+    ]
+    counts += [(finding, sum(row.finding == finding for row in main)) for finding in ("unclear", "at chance")]
+    return f"{', '.join(f'{finding} {count}' for finding, count in counts if count)} of {counted(len(main), 'readout')}"
+
+
+def _claim(row: ComparisonRow) -> str:
+    before, after = (number(e.value, share=row.is_share, digits=0) for e in (row.values.uncut, row.values.cut))
+    unit = " %" if row.is_share else ""
+    name = f"{row.task} ({READOUTS.get(row.readout, row.readout)})"
+    scores = f"{before}{unit} to {after}{unit}"
+    kept = row.kept_share
+    if row.finding == "at chance":
+        chance = number(row.chance or 0.0, share=row.is_share)
+        uncut = with_interval(row.values.uncut, share=row.is_share)
+        return f"{name}, where the uncut model with {uncut}{unit} is not shown to be above chance ({chance}{unit})"
+    if row.finding == "lost":
+        chance = number(row.chance or 0.0, share=row.is_share)
+        return f"{name}, {scores}, no longer shown to be above guessing ({chance}{unit})"
+    if row.finding in ("damaged", "kept") and kept is not None:
+        above = "" if row.chance is None else " above chance"
+        return f"{name}, {scores}, keeping {with_interval(kept)} % of its score{above}"
+    difference = with_interval(row.values.difference, share=row.is_share, sign=True)
+    return f"{name}, {scores}, a difference of {difference}{' points' if row.is_share else ''}"

@@ -1,0 +1,95 @@
+"""Greedy search: cut one more layer and look again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from layercut.errors import InputError
+from layercut.selection.base import Context, Objective, Selection
+from layercut.surgery.plan import CutPlan
+
+
+def greedy(context: Context, objective: Objective, details: Mapping[str, Any] | None = None) -> Selection:
+    """Remove, ``num_remove`` times, the layer whose removal leaves the best model by ``objective``.
+
+    Every round judges all remaining candidates, each together with what is removed already. Of equals the later layer
+    goes. Values are compared as they are, without a tolerance: an objective computes all of them in one way, so
+    equal measurements give equal floats. A value that is not finite (a cut model that computes NaN) is worse than any
+    other.
+
+    N rounds on C candidates judge N * C - N * (N - 1) / 2 plans.
+
+    Args:
+        context: how many layers go, and which may.
+        objective: judges plans, higher is better.
+        details: what else goes into the selection's details.
+
+    Returns:
+        The layers in order of removal. Details: ``uncut`` and ``value``, the objective's values of the uncut model and
+        of the outcome, and ``rounds``; each has its ``candidates``, their ``values`` (None: not finite), the ``chosen``
+        one with its ``value``, ``ties`` (others that were as good), ``runner_up`` and ``runner_up_value``. The value of
+        the best of many noisy candidates is too high by construction: report on other items.
+
+    Raises:
+        InputError: the uncut model, or every candidate of a round, has no finite value.
+    """
+    (uncut,) = objective.values([CutPlan(num_layers=context.num_layers)])
+    if not math.isfinite(uncut):
+        raise InputError(f"the objective gives {uncut} for the uncut model, so there is nothing to compare with.")
+    removed: tuple[int, ...] = ()
+    rounds: list[dict[str, Any]] = []
+    for number in range(context.num_remove):
+        context.progress("rounds", number, context.num_remove)
+        candidates = [layer for layer in context.candidates if layer not in removed]
+        plans = [CutPlan(num_layers=context.num_layers, removed=(*removed, layer)) for layer in candidates]
+        outcome = _round(candidates, objective.values(plans))
+        if outcome["value"] is None:
+            raise InputError(
+                f"round {number + 1}: no cut model has a finite value, so none can be chosen; remove {number} layers, "
+                "or load the model with another dtype."
+            )
+        removed = (*removed, outcome["chosen"])
+        rounds.append(outcome)
+    context.progress("rounds", context.num_remove, context.num_remove)
+    found = {"uncut": uncut, "value": rounds[-1]["value"], "rounds": rounds}
+    return Selection(removed, details={**(details or {}), **found})
+
+
+def best_of(values: Sequence[float]) -> int:
+    """Place of the highest value; the last of equals; values that are not finite come last of all.
+
+    >>> best_of([0.5, 0.7, 0.7, float("nan")])
+    2
+    """
+    return max(range(len(values)), key=lambda place: (rank(values[place]), place))
+
+
+def rank(value: float) -> float:
+    """The value to compare by.
+
+    >>> rank(0.5), rank(float("nan"))
+    (0.5, -inf)
+    """
+    return value if math.isfinite(value) else -math.inf
+
+
+def as_json(value: float) -> float | None:
+    """The value to write down: JSON has no NaN."""
+    return value if math.isfinite(value) else None
+
+
+def _round(candidates: Sequence[int], values: Sequence[float]) -> dict[str, Any]:
+    best = best_of(values)
+    others = [place for place in range(len(values)) if place != best]
+    second = others[best_of([values[place] for place in others])] if others else None
+    return {
+        "candidates": list(candidates),
+        "values": [as_json(value) for value in values],
+        "chosen": candidates[best],
+        "value": as_json(values[best]),
+        "ties": [candidates[place] for place in others if values[place] == values[best]],
+        "runner_up": None if second is None else candidates[second],
+        "runner_up_value": None if second is None else as_json(values[second]),
+    }

@@ -1,0 +1,49 @@
+"""Which layers must stay, as people write it on the command line."""
+
+from __future__ import annotations
+
+import re
+
+from layercut.errors import InputError
+from layercut.surgery.plan import parse_layers
+
+_EDGE = re.compile(r"^(first|last):(\d+)$")
+
+
+def parse_protected(text: str, num_layers: int) -> frozenset[int]:
+    """The layers that ``text`` protects: ``first:K``, ``last:K``, indices and inclusive ranges; or ``none``.
+
+    ``first:4,last:2`` is what the "+" in Mag+ and Taylor+ stands for. Kim et al., "Shortened LLaMA", arXiv:2402.02834.
+
+    >>> sorted(parse_protected("first:2,last:1,4-5", 10))
+    [0, 1, 4, 5, 9]
+
+    Raises:
+        InputError: a part that is none of these, or a layer that the model does not have.
+    """
+    if text.strip() == "none":
+        return frozenset()
+    protected: set[int] = set()
+    for part in text.replace(" ", "").split(","):
+        protected.update(_part(part, num_layers))
+    return frozenset(protected)
+
+
+def _part(part: str, num_layers: int) -> range | tuple[int, ...]:
+    if edge := _EDGE.match(part):
+        count = int(edge[2])
+        if count > num_layers:
+            raise InputError(f"{part} protects more layers than the model has ({num_layers}).")
+        return range(count) if edge[1] == "first" else range(num_layers - count, num_layers)
+    try:
+        layers = parse_layers(part)
+    except InputError as error:
+        raise InputError(
+            f"{part!r} does not say which layers to protect ({error}); write first:4, last:2, indices and inclusive "
+            "ranges such as 0,7-9, or none."
+        ) from error
+    if layers[-1] >= num_layers:
+        raise InputError(
+            f"protected layer {layers[-1]} is not in the model, whose decoder layers are 0-{num_layers - 1}."
+        )
+    return layers

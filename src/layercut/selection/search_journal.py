@@ -1,0 +1,159 @@
+"""All that searches in one run folder have measured, item by item. What was scored once is never scored again.
+
+One file per task and readout (``samples/<task>.<readout>.jsonl``) holds the answers under all plans. A record is found
+by the model, the *set* of removed layers, the task's version and settings, the decoding and the item's id. So the order
+of removal does not matter, nor which criterion, round or depth asked first.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from layercut.errors import InputError
+from layercut.runs.settings import settings_hash
+from layercut.tasks.base import GENERATED, Readout, Task
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from layercut.engine.base import Decoding
+    from layercut.runs.directory import RunFolder
+    from layercut.runs.records import Journal
+    from layercut.surgery.plan import CutPlan
+
+KEY = "key"
+"""Field of a record that says what it was measured under."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """What is asked, whatever the plan: a task under one readout and decoding, of one model."""
+
+    task: str
+    readout: Readout
+    model_hash: str
+    version: int
+    settings_hash: str
+    """Of the task's settings: seed, shots, data, ..."""
+    decoding: Mapping[str, Any] | None
+    """What of the decoding decides the answers: the temperature alone if greedy, None where nothing is generated."""
+
+    @classmethod
+    def of(cls, task: Task, readout: Readout, model_hash: str, decoding: Decoding) -> Question:
+        """The question that ``evaluate`` asks with these arguments."""
+        return cls(
+            task=task.name,
+            readout=readout,
+            model_hash=model_hash,
+            version=task.version,
+            settings_hash=settings_hash(task.settings()),
+            decoding=_decisive(readout, decoding),
+        )
+
+    def key(self, plan: CutPlan) -> dict[str, Any]:
+        """What a record of this question under a plan carries. Task and readout are the name of the file."""
+        return {
+            "model_hash": self.model_hash,
+            "removed": sorted(plan.removed),
+            "version": self.version,
+            "settings_hash": self.settings_hash,
+            "decoding": self.decoding,
+        }
+
+
+class SearchJournal:
+    """The files of one run folder, each read once, when it is first needed. Without a folder it keeps to memory."""
+
+    def __init__(self, folder: RunFolder | None = None) -> None:
+        self._folder = folder
+        self._files: dict[tuple[str, Readout], _File] = {}
+
+    def part(self, question: Question, plan: CutPlan, ids: Sequence[str]) -> JournalPart:
+        """What is known of these items under a plan, and where more goes.
+
+        Raises:
+            InputError: the file is damaged, or holds answers that no search wrote.
+        """
+        name = (question.task, question.readout)
+        if name not in self._files:
+            self._files[name] = _File(self._folder.journal(*name) if self._folder is not None else None)
+        return JournalPart(self._files[name], question.key(plan), ids)
+
+    def close(self) -> None:
+        """Close the files. They can be asked again, and are then read again."""
+        for file in self._files.values():
+            if file.journal is not None:
+                file.journal.close()
+        if self._folder is not None:
+            self._files.clear()
+
+    def __enter__(self) -> SearchJournal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class JournalPart:
+    """One plan's part of a file. To ``evaluate`` it is a Journal that holds the wanted items of this plan alone."""
+
+    def __init__(self, file: _File, key: Mapping[str, Any], ids: Sequence[str]) -> None:
+        self.path = Path("memory") if file.journal is None else file.journal.path
+        self._file = file
+        self._key = key
+        self._ids = ids
+        self._known = file.by_key.setdefault(_canonical(key), {})
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        """The records that are there, in the order of the ids."""
+        return [self._known[item] for item in self._ids if item in self._known]
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing is left to ask."""
+        return all(item in self._known for item in self._ids)
+
+    def append(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Add records: on disk when this returns. An item that is there keeps the answer it has."""
+        fresh = [{**record, KEY: self._key} for record in records if record["id"] not in self._known]
+        self._known.update((record["id"], record) for record in self._file.append(fresh))
+
+
+class _File:
+    """A journal with an index. ``journal`` is None for one that is kept in memory."""
+
+    def __init__(self, journal: Journal | None) -> None:
+        self.journal = journal
+        self.by_key: dict[str, dict[str, dict[str, Any]]] = {}
+        """Canonical key, then item id, to record."""
+        if journal is None:
+            return
+        for record in journal.records:
+            if KEY not in record:
+                journal.close()
+                raise InputError(f"{journal.path} holds answers that were not written by a search; use another --out.")
+            self.by_key.setdefault(_canonical(record[KEY]), {}).setdefault(record["id"], record)
+
+    def append(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Write records, and give them back as they are held in memory."""
+        if self.journal is None or not records:
+            return records
+        self.journal.append(records)
+        return self.journal.records[-len(records) :]
+
+
+def _canonical(key: Mapping[str, Any]) -> str:
+    return json.dumps(key, sort_keys=True, separators=(",", ":"))
+
+
+def _decisive(readout: Readout, decoding: Decoding) -> dict[str, Any] | None:
+    if readout not in GENERATED:
+        return None
+    return {"temperature": 0.0} if decoding.is_greedy else asdict(decoding)

@@ -1,0 +1,284 @@
+"""A cut checkpoint on disk: a plain Hugging Face folder, written from the uncut one without loading it."""
+
+from __future__ import annotations
+
+import copy
+import errno
+import json
+import re
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from layercut.errors import CheckpointError, InputError
+from layercut.models.families import Family, family_of
+from layercut.models.weights import read_config, read_header, safetensors_files
+from layercut.runs.atomic import new_directory
+from layercut.surgery.config_fields import INDEX_LISTS, LISTS, cut_config
+from layercut.surgery.plan import CutPlan
+from layercut.surgery.shards import Piece, Shard, lay_out, write_shards
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+
+MAX_SHARD_BYTES = 5 * 10**9
+"""Largest weight file, in bytes of tensors; 5 GB is what the hub asks for."""
+
+PLAN_FILE = "plan.json"
+EARLIER_PLANS_FILE = "earlier_plans.json"
+"""Plans of the cuts before this one, oldest first, when the uncut model was itself cut by layercut."""
+OLD_CARD_FILE = "README.uncut.md"
+"""The uncut model's card, kept for its licence and credits."""
+
+_NOT_COPIED = re.compile(
+    r"\..*|config\.json|adapter_.*"  # hidden files; what is written anew; adapters, which would be loaded on top
+    r"|.*\.(safetensors|bin|pt|pth|ckpt|h5|msgpack|onnx|onnx_data|gguf|ggml|npz|ot|tflite|mlmodel|pb|distcp)"
+    r"|.*\.index\.json"
+    r"|(optimizer|scheduler|scaler|rng_state|trainer_state|training_args).*|latest|all_results\.json|events\.out.*",
+    re.IGNORECASE,
+)
+"""Files of the uncut folder that do not belong to a cut model: weights in any format and the leftovers of training."""
+_COPIED_FOLDERS = ("additional_chat_templates",)
+
+_BUFFER = re.compile(r"(^|\.)(attn|attention)\.(masked_)?bias$|\.rotary_emb\.inv_freq$")
+"""Tensors in old checkpoints of gpt2 and gpt_neox that are no parameters."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CutReport:
+    """What a cut does, or did."""
+
+    plan: CutPlan
+    source: Path
+    out: Path | None
+    """The new folder; None for a dry run."""
+    bytes_before: int
+    """Size of the weights, without headers."""
+    bytes_after: int
+    parameters_before: int
+    """Elements of all stored tensors; in a packed quantized checkpoint these are fewer than the model's parameters."""
+    parameters_after: int
+    tensors_before: int
+    tensors_after: int
+    shards: tuple[str, ...]
+    """Names of the weight files."""
+    copied: tuple[str, ...]
+    """Files that come along as they are: tokenizer, chat template, generation config, licence, remote code."""
+    warnings: tuple[str, ...]
+    """What a user of the cut model should know."""
+
+
+def plan_cut(source: Path, plan: CutPlan, *, max_shard_bytes: int = MAX_SHARD_BYTES) -> CutReport:
+    """What ``cut_checkpoint`` would do, found out from the config and the headers of the weight files alone.
+
+    Raises:
+        InputError: the plan does not fit the model, or its family is not known.
+        CheckpointError: files are missing or damaged.
+    """
+    return _prepare(Path(source), plan, max_shard_bytes).report
+
+
+def cut_checkpoint(
+    source: Path,
+    plan: CutPlan,
+    out: Path,
+    *,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+    extra_files: Mapping[str, str] | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    check: Callable[[Path], object] = lambda folder: None,
+) -> CutReport:
+    """Write the cut model to ``out``, a folder that is there whole or not at all.
+
+    Weights are copied byte by byte and only their names change, so dtypes, quantization and tied weights stay as they
+    are, and memory does not grow with the model. ``plan.json`` lies in the folder; when the uncut model was itself cut,
+    its plan goes to ``earlier_plans.json``. An empty plan gives a copy.
+
+    Args:
+        source: folder of the uncut model, with safetensors weights.
+        plan: what goes.
+        out: the new folder; it must not exist, or be empty.
+        max_shard_bytes: largest weight file.
+        extra_files: more files by name, such as ``{"README.md": model_card}``. The uncut model's own card is kept as
+            ``README.uncut.md`` in any case.
+        progress: told how many bytes of how many are written, after every chunk.
+        check: called with the finished folder before it takes its name; if it raises, nothing is left.
+
+    Raises:
+        InputError: the plan does not fit the model, its family is not known, ``out`` is not empty, or the disk is full.
+        CheckpointError: files are missing or damaged.
+    """
+    source, out = Path(source), Path(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out} exists already and is not an empty folder; choose another --out.")
+    work = _prepare(source, plan, max_shard_bytes)
+    total = work.report.bytes_after
+    _check_free_space(out, total + sum((source / name).stat().st_size for name in work.report.copied))
+    done = 0
+
+    def count(num_bytes: int) -> None:
+        nonlocal done
+        done += num_bytes
+        progress(done, total)
+
+    try:
+        with new_directory(out) as folder:
+            write_shards(work.shards, folder, work.report.parameters_after, count)
+            _write_json(folder / "config.json", work.config)
+            for name in work.report.copied:
+                target = folder / (OLD_CARD_FILE if name == "README.md" else name)
+                target.parent.mkdir(exist_ok=True)
+                shutil.copyfile(source / name, target)
+            _write_plans(source, plan, folder)
+            for name, text in (extra_files or {}).items():
+                (folder / name).write_text(text, encoding="utf-8")
+            check(folder)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise InputError(f"the disk of {out} is full, so nothing was left there; choose another --out.") from error
+        raise
+    return replace(work.report, out=out)
+
+
+class _Work(NamedTuple):
+    config: dict[str, Any]
+    shards: tuple[Shard, ...]
+    report: CutReport
+
+
+def _prepare(source: Path, plan: CutPlan, max_shard_bytes: int) -> _Work:
+    """Everything there is to know before the first byte is written."""
+    if max_shard_bytes < 1:
+        raise InputError(f"a shard of {max_shard_bytes} bytes holds nothing; 5 GB (5000000000) is usual.")
+    raw = read_config(source)
+    family = family_of(raw.get("model_type"), str(source))
+    config = cut_config(raw, plan, family, resolved=_resolve(raw, source))
+    read_back = _resolve(config, source)
+    for name in LISTS | INDEX_LISTS:
+        if isinstance(config.get(name), list) and read_back.get(name, config[name]) != config[name]:
+            raise InputError(
+                f"transformers would read {name} of the cut model as {read_back[name]}, but its layers are "
+                f"{config[name]}; the family {family.model_type} cannot express this plan."
+            )
+    before, metadata = _tensors(source)
+    after = _renamed(before, plan, family, bool(raw.get("num_nextn_predict_layers")), source)
+    shards = lay_out(after, max_shard_bytes, metadata)
+    report = CutReport(
+        plan=plan,
+        source=source,
+        out=None,
+        bytes_before=sum(piece.entry.num_bytes for piece in before),
+        bytes_after=sum(piece.entry.num_bytes for piece in after),
+        parameters_before=_num_parameters(before),
+        parameters_after=_num_parameters(after),
+        tensors_before=len(before),
+        tensors_after=len(after),
+        shards=tuple(shard.name for shard in shards),
+        copied=_files_to_copy(source),
+        warnings=_warnings(config, source, family),
+    )
+    return _Work(config, shards, report)
+
+
+def _resolve(config: Mapping[str, Any], source: Path) -> dict[str, Any]:
+    """The config as transformers completes it, from a copy, because config classes change the lists they are given."""
+    from transformers import CONFIG_MAPPING
+
+    try:
+        resolved: dict[str, Any] = CONFIG_MAPPING[config["model_type"]].from_dict(copy.deepcopy(dict(config))).to_dict()
+    except Exception as error:  # whatever the config class finds wrong, it is the file that is wrong
+        raise CheckpointError(f"{source / 'config.json'} is not a config that transformers accepts: {error}") from error
+    return resolved
+
+
+def _tensors(source: Path) -> tuple[list[Piece], dict[str, str]]:
+    """All tensors in the order of their bytes, and the metadata of their files."""
+    files = safetensors_files(source)
+    pieces: list[Piece] = []
+    metadata = {"format": "pt"}
+    for file in sorted(set(files.values())):
+        header = read_header(file)
+        metadata = {**header.metadata, **metadata}
+        pieces += [
+            Piece(name, entry, file, header.data_offset + entry.begin)
+            for name, entry in header.tensors.items()
+            if files.get(name) == file
+        ]
+    return pieces, metadata
+
+
+def _renamed(pieces: list[Piece], plan: CutPlan, family: Family, has_extra: bool, source: Path) -> list[Piece]:
+    """The tensors that stay, those of decoder layers under their new numbers.
+
+    Some families store layers for multi-token prediction behind the decoder layers (``has_extra``): they move up.
+    """
+    new = {old: position for position, old in enumerate(plan.kept)}
+    stay, seen = [], set()
+    for piece in pieces:
+        match = family.tensor_pattern.match(piece.name)
+        if match is None:
+            stay.append(piece)
+            continue
+        old = int(match[2])
+        seen.add(old)
+        if old >= plan.num_layers and not has_extra:
+            raise CheckpointError(
+                f"{source} holds {piece.name}, but its config.json says {plan.num_layers} decoder layers (0-"
+                f"{plan.num_layers - 1}); one of the two is wrong."
+            )
+        if old in new or old >= plan.num_layers:
+            position = new.get(old, old - len(plan.removed))
+            stay.append(piece._replace(name=f"{match[1]}{position}{match[3]}"))
+    missing = set(range(plan.num_layers)) - seen
+    if missing:
+        raise CheckpointError(
+            f"{source} has no weights of layer {min(missing)}; its config.json says {plan.num_layers} decoder layers."
+        )
+    return stay
+
+
+def _num_parameters(pieces: list[Piece]) -> int:
+    return sum(piece.entry.num_parameters for piece in pieces if not _BUFFER.search(piece.name))
+
+
+def _files_to_copy(source: Path) -> tuple[str, ...]:
+    here = [path.name for path in source.iterdir() if path.is_file() and not _NOT_COPIED.fullmatch(path.name)]
+    below = [f"{name}/{path.name}" for name in _COPIED_FOLDERS for path in source.glob(f"{name}/*") if path.is_file()]
+    return tuple(sorted({*here, *below} - {PLAN_FILE, EARLIER_PLANS_FILE}))
+
+
+def _warnings(config: Mapping[str, Any], source: Path, family: Family) -> tuple[str, ...]:
+    """Lists whose entries are not what the family would give a model of this depth by itself."""
+    lists = {name for name in LISTS if isinstance(config.get(name), list)}
+    default = _resolve({name: value for name, value in config.items() if name not in lists}, source)
+    return tuple(
+        f"{name} of the layers that stay is not what {family.model_type} gives a model of this depth by itself. "
+        "transformers reads it from config.json; an engine that works it out from the layer's position (llama.cpp does "
+        "for gemma2 and gemma3) would run another model. Compare its output with transformers before relying on it."
+        for name in sorted(lists)
+        if default.get(name) not in (None, config[name])
+    )
+
+
+def _check_free_space(out: Path, needed: int) -> None:
+    folder = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise InputError(
+            f"{out} needs {needed / 1e9:.1f} GB and {folder} has {free / 1e9:.1f} GB free; choose another --out."
+        )
+
+
+def _write_plans(source: Path, plan: CutPlan, folder: Path) -> None:
+    """The plan, and those of earlier cuts, oldest first."""
+    plan.save(folder / PLAN_FILE)
+    if (source / PLAN_FILE).is_file():
+        before = source / EARLIER_PLANS_FILE
+        earlier = json.loads(before.read_text("utf-8")) if before.is_file() else []
+        _write_json(folder / EARLIER_PLANS_FILE, [*earlier, CutPlan.load(source / PLAN_FILE).to_dict()])
+
+
+def _write_json(path: Path, data: Any) -> None:
+    path.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,156 @@
+"""Safetensors files written from byte ranges of other safetensors files, in constant memory.
+
+No tensor is ever decoded: a new header is computed first, then the bytes are copied behind it, by the kernel where it
+can. So every dtype works, fp8 and packed integers too, and a checkpoint far larger than the memory is written at about
+the speed of a file copy.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from layercut.errors import CheckpointError
+from layercut.models.weights import DTYPE_BITS, INDEX_FILE, SINGLE_FILE, TensorEntry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from pathlib import Path
+
+CHUNK = 16 * 2**20
+"""Bytes copied at a time."""
+_CANNOT = {errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM}
+"""What copy_file_range answers on file systems or kernels that cannot do it."""
+
+
+class Piece(NamedTuple):
+    """One tensor of a new file and where its bytes lie now."""
+
+    name: str
+    """Its name in the new file."""
+    entry: TensorEntry
+    """dtype, shape and size; its byte range is the old one."""
+    file: Path
+    offset: int
+    """First byte, counted from the start of ``file``."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One safetensors file to be written."""
+
+    name: str
+    pieces: tuple[Piece, ...]
+    metadata: Mapping[str, str]
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of the tensors, without the header."""
+        return sum(piece.entry.num_bytes for piece in self.pieces)
+
+    def header(self) -> bytes:
+        """Length and header as they stand at the start of the file, padded so that the tensors begin at 8 bytes."""
+        content: dict[str, Any] = {"__metadata__": dict(self.metadata)}
+        begin = 0
+        for piece in self.pieces:
+            end = begin + piece.entry.num_bytes
+            content[piece.name] = {
+                "dtype": piece.entry.dtype,
+                "shape": list(piece.entry.shape),
+                "data_offsets": [begin, end],
+            }
+            begin = end
+        raw = json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode()
+        raw += b" " * (-len(raw) % 8)
+        return len(raw).to_bytes(8, "little") + raw
+
+
+def lay_out(pieces: Iterable[Piece], max_shard_bytes: int, metadata: Mapping[str, str]) -> tuple[Shard, ...]:
+    """Distribute tensors over files of at most ``max_shard_bytes``, in their order; a larger tensor gets its own file.
+
+    Within a file wide dtypes come first, as the safetensors library has it: then every tensor lies at a multiple of its
+    element size, which readers need to view the bytes as numbers.
+    """
+    groups: list[list[Piece]] = [[]]
+    size = 0
+    for piece in pieces:
+        if groups[-1] and size + piece.entry.num_bytes > max_shard_bytes:
+            groups.append([])
+            size = 0
+        groups[-1].append(piece)
+        size += piece.entry.num_bytes
+    names = [SINGLE_FILE]
+    if len(groups) > 1:
+        names = [f"model-{i:05d}-of-{len(groups):05d}.safetensors" for i in range(1, len(groups) + 1)]
+    return tuple(
+        Shard(name, tuple(sorted(group, key=lambda piece: -DTYPE_BITS[piece.entry.dtype])), metadata)
+        for name, group in zip(names, groups, strict=True)
+    )
+
+
+def write_shards(
+    shards: Iterable[Shard], folder: Path, num_parameters: int, progress: Callable[[int], None] = lambda count: None
+) -> None:
+    """Write the files, and their index if there are several. ``progress`` is told the bytes of each copied chunk.
+
+    The files are not synced to disk one by one: that would cost more than the copying.
+    """
+    shards = tuple(shards)
+    for shard in shards:
+        with (folder / shard.name).open("wb", buffering=0) as target:
+            target.write(shard.header())
+            for file, offset, count in _ranges(shard.pieces):
+                with file.open("rb", buffering=0) as source:
+                    _copy(source.fileno(), offset, count, target.fileno(), file, progress)
+    if len(shards) > 1:
+        index = {
+            "metadata": {"total_parameters": num_parameters, "total_size": sum(shard.num_bytes for shard in shards)},
+            "weight_map": dict(sorted((piece.name, shard.name) for shard in shards for piece in shard.pieces)),
+        }
+        (folder / INDEX_FILE).write_text(json.dumps(index, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _ranges(pieces: Iterable[Piece]) -> Iterator[tuple[Path, int, int]]:
+    """Byte ranges to be copied one after the other; neighbours in the same file become one."""
+    file, begin, end = None, 0, 0
+    for piece in pieces:
+        if piece.file == file and piece.offset == end:
+            end += piece.entry.num_bytes
+            continue
+        if file is not None:
+            yield file, begin, end - begin
+        file, begin, end = piece.file, piece.offset, piece.offset + piece.entry.num_bytes
+    if file is not None:
+        yield file, begin, end - begin
+
+
+def _copy(source: int, offset: int, count: int, target: int, file: Path, progress: Callable[[int], None]) -> None:
+    """Append ``count`` bytes of ``source`` from ``offset`` to ``target``."""
+    in_kernel = getattr(os, "copy_file_range", None)  # Linux; shares blocks on btrfs and xfs
+    while count:
+        wanted = min(count, CHUNK)
+        try:
+            done = in_kernel(source, target, wanted, offset) if in_kernel else _by_hand(source, offset, wanted, target)
+        except OSError as error:
+            if in_kernel is None or error.errno not in _CANNOT:
+                raise
+            in_kernel = None
+            continue
+        if done == 0:
+            raise CheckpointError(
+                f"{file} became shorter while it was read; leave the model alone until the cut is done."
+            )
+        offset += done
+        count -= done
+        progress(done)
+
+
+def _by_hand(source: int, offset: int, count: int, target: int) -> int:
+    data = memoryview(os.pread(source, count, offset))
+    done = 0
+    while done < len(data):
+        done += os.write(target, data[done:])
+    return done

@@ -1,0 +1,122 @@
+"""Proof that a written checkpoint is the model that was asked for: reload it with plain transformers and compare."""
+
+# Shapes: B texts, T tokens, V vocabulary.
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from layercut.errors import VerificationError
+from layercut.surgery.bypass import bypass
+from layercut.surgery.config_fields import INDEX_LISTS, LISTS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+    from layercut.models.loading import LoadedModel
+    from layercut.surgery.plan import CutPlan
+
+TEXT_LENGTHS = (1, 7, 24, 64)
+"""Tokens of the texts that are compared, in one left-padded batch."""
+
+ROUNDING_STEPS = 4
+"""Tolerance, in rounding steps of the dtype at the size of the largest logit. On a CPU the difference is 0: it is the
+same arithmetic to the last bit. An accelerator may choose other kernels for the reloaded model."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verification:
+    """What a comparison found."""
+
+    max_abs_diff: float
+    """Largest difference between two logits."""
+    tolerance: float
+    dtype: str
+    num_tokens: int
+    """Positions compared; each has as many logits as the vocabulary has entries."""
+
+    def describe(self) -> str:
+        """One line for people."""
+        return (
+            f"reloaded with transformers, its logits at {self.num_tokens} tokens differ from those of the uncut model "
+            f"under a bypass by at most {self.max_abs_diff:g} ({self.dtype}; up to {self.tolerance:.2g} is rounding)"
+        )
+
+
+def verify_cut(uncut: LoadedModel, plan: CutPlan, path: Path) -> Verification:
+    """Reload the cut checkpoint at ``path`` and compare its logits with those of the uncut model under a bypass.
+
+    Both run in the dtype and on the device of ``uncut``, on the same seeded tokens (TEXT_LENGTHS, left-padded). Layer
+    kinds are compared by name too, since short texts do not show a sliding window of thousands of tokens.
+
+    Raises:
+        VerificationError: weights are missing, a layer is of another kind, or a logit differs by more than rounding:
+            ROUNDING_STEPS x the dtype's epsilon x the largest logit (at least 1).
+    """
+    model = uncut.model
+    cut = _reload(model, path)
+    batch = _batch(model)
+    with bypass(model, plan):
+        for name in sorted(LISTS | INDEX_LISTS):
+            wanted, found = getattr(model.config, name, None), getattr(cut.config, name, None)
+            if wanted != found:
+                raise VerificationError(f"{path}: {name} is {found} after reloading, but should be {wanted}.")
+        expected = _logits(model, batch)
+    result = Verification(
+        max_abs_diff=(_logits(cut, batch) - expected).abs().max().item(),
+        tolerance=ROUNDING_STEPS * torch.finfo(model.dtype).eps * max(1.0, expected.abs().max().item()),
+        dtype=str(model.dtype).removeprefix("torch."),
+        num_tokens=len(expected),
+    )
+    if not result.max_abs_diff <= result.tolerance:  # so written, it also catches NaN
+        raise VerificationError(f"{path} is not the model that was asked for: {result.describe()}.")
+    return result
+
+
+def _reload(model: PreTrainedModel, path: Path) -> PreTrainedModel:
+    from transformers import AutoModelForCausalLM
+
+    from layercut.models.quiet import quiet_transformers
+
+    spread = len(set(getattr(model, "hf_device_map", {}).values())) > 1
+    with quiet_transformers():
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            path,
+            dtype=model.dtype,
+            device_map="auto" if spread else model.device,
+            attn_implementation=model.config._attn_implementation,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    cut, info = loaded
+    absent = [str(key) for key in (*info["missing_keys"], *info["mismatched_keys"])]
+    if absent:
+        raise VerificationError(f"{path} lacks weights that transformers asks for: {', '.join(sorted(absent)[:3])}.")
+    reloaded: PreTrainedModel = cut.eval()
+    return reloaded
+
+
+def _batch(model: PreTrainedModel) -> dict[str, Tensor]:
+    """Left-padded random tokens (B, T), the same for the same vocabulary."""
+    embeddings: Any = model.get_input_embeddings()
+    size = embeddings.weight.shape[0]
+    generator = torch.Generator().manual_seed(0)
+    ids_BT = torch.zeros((len(TEXT_LENGTHS), max(TEXT_LENGTHS)), dtype=torch.long)
+    mask_BT = torch.zeros_like(ids_BT)
+    for row, length in enumerate(TEXT_LENGTHS):
+        ids_BT[row, -length:] = torch.randint(size, (length,), generator=generator)
+        mask_BT[row, -length:] = 1
+    return {"input_ids": ids_BT.to(model.device), "attention_mask": mask_BT.to(model.device)}
+
+
+@torch.no_grad()
+def _logits(model: PreTrainedModel, batch: dict[str, Tensor]) -> Tensor:
+    """(number of real tokens, V) in float32 on the CPU."""
+    logits_BTV: Tensor = model(**batch, use_cache=False).logits
+    return logits_BTV[batch["attention_mask"].bool()].float().cpu()

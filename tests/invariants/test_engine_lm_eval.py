@@ -1,0 +1,106 @@
+"""Log-likelihoods equal those of the LM Evaluation Harness's own Hugging Face run, item by item."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast
+
+from layercut.engine.base import LikelihoodRequest, Message
+from layercut.engine.plain import PlainEngine
+from layercut.engine.prompts import render
+from layercut.surgery.bypass import bypass
+from layercut.surgery.plan import CutPlan
+from tests.support.loaded import tiny_loaded
+from tests.support.tiny import CHATML, NUM_LAYERS
+
+pytest.importorskip("lm_eval", reason="compares with lm-eval: pip install 'layercut[lm-eval]'")
+
+TEXT = """Question: Which of these is larger, seven or eleven? Answer: eleven. The answer is larger than the question.
+the then there these those other others another; seven elevens are seventy-seven. 0 1 2 3 12 123 77 * + - = ?"""
+CONTEXTS = (
+    "Question: Which of these is larger? Answer:",
+    "Question: Which of these is larger? Answer: ",
+    "The answer is \n",
+    "the",  # "the" + "se" is one token: the boundary falls inside a word
+    "seven seven",
+    "",
+    "77 * 1 =",
+    "the other " * 60,  # longer than the context
+)
+CONTINUATIONS = (" seven", " eleven", " 7", " 77", "se", " the others", "?")
+
+
+def trained_tokenizer(*, adds_bos: bool) -> PreTrainedTokenizerFast:
+    """A byte-pair tokenizer with merges, so that where a text is split matters."""
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    special = ["<|pad|>", "<|bos|>", "<|im_start|>", "<|im_end|>"]
+    core.train_from_iterator(
+        [TEXT] * 3, trainers.BpeTrainer(vocab_size=250, special_tokens=special, show_progress=False)
+    )
+    if adds_bos:
+        core.post_processor = processors.TemplateProcessing(
+            single="<|bos|> $A", special_tokens=[("<|bos|>", core.token_to_id("<|bos|>"))]
+        )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=core, pad_token="<|pad|>", bos_token="<|bos|>", eos_token="<|im_end|>"
+    )
+    tokenizer.chat_template = CHATML
+    return tokenizer
+
+
+def lm_eval_scores(
+    model: Any, tokenizer: Any, pairs: list[tuple[str, str]], **options: Any
+) -> list[tuple[float, bool]]:
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.huggingface import HFLM
+
+    logging.disable(logging.WARNING)
+    try:
+        reference = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=4, **options)
+        requests = [
+            Instance(request_type="loglikelihood", doc={}, arguments=pair, idx=i) for i, pair in enumerate(pairs)
+        ]
+        return [(float(total), bool(greedy)) for total, greedy in reference.loglikelihood(requests, disable_tqdm=True)]
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+@pytest.mark.parametrize("model_type", ["llama", "gpt2", "gemma2", "qwen3", "mixtral"])
+@pytest.mark.parametrize("adds_bos", [False, True], ids=["no_bos", "bos"])
+@pytest.mark.parametrize("removed", [(), (0, 3)], ids=["uncut", "cut"])
+def test_scores_are_those_of_lm_eval(model_type: str, adds_bos: bool, removed: tuple[int, ...]) -> None:
+    loaded, plan = tiny_loaded(model_type), CutPlan(num_layers=NUM_LAYERS, removed=removed)
+    object.__setattr__(loaded, "tokenizer", trained_tokenizer(adds_bos=adds_bos))
+    loaded.model.config.max_position_embeddings = 100
+    requests = [
+        LikelihoodRequest(id=str(i), prompt=context, continuations=CONTINUATIONS) for i, context in enumerate(CONTEXTS)
+    ]
+    found = {
+        answer.id: list(zip(answer.log_likelihoods, answer.is_greedy, strict=True))
+        for batch in PlainEngine(loaded, batch_size=8).log_likelihoods(requests, plan)
+        for answer in batch
+    }
+    ours = [pair for request in requests for pair in found[request.id]]
+    pairs = [(context, continuation) for context in CONTEXTS for continuation in CONTINUATIONS]
+    with bypass(loaded.model, plan):
+        theirs = lm_eval_scores(loaded.model, loaded.tokenizer, pairs, max_length=100)
+    assert [total for total, _ in ours] == pytest.approx([total for total, _ in theirs], rel=1e-5, abs=1e-5)
+    assert [greedy for _, greedy in ours] == [greedy for _, greedy in theirs]
+    assert len({round(total, 3) for total, _ in ours}) > len(pairs) / 2
+
+
+def test_a_conversation_is_scored_as_lm_eval_scores_the_rendered_text() -> None:
+    loaded = tiny_loaded("llama")
+    object.__setattr__(loaded, "tokenizer", trained_tokenizer(adds_bos=False))
+    prompt = (Message("user", "Which of these is larger?"),)
+    request = LikelihoodRequest(id="a", prompt=prompt, continuations=CONTINUATIONS)
+    ((answer,),) = PlainEngine(loaded).log_likelihoods([request], CutPlan(num_layers=NUM_LAYERS))
+    text = render(loaded.tokenizer, prompt).text
+    theirs = lm_eval_scores(loaded.model, loaded.tokenizer, [(text, continuation) for continuation in CONTINUATIONS])
+    assert list(answer.log_likelihoods) == pytest.approx([total for total, _ in theirs], rel=1e-5, abs=1e-5)

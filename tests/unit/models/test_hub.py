@@ -1,0 +1,167 @@
+"""Hub ids: what is fetched, what is not, and one clear line for each refusal. The hub is a stand-in on localhost."""
+
+import socket
+import time
+
+import huggingface_hub
+import pytest
+
+from layercut.errors import CheckpointError, InputError
+from layercut.models import hub as hub_module
+from layercut.models.loading import load_model
+from layercut.models.sources import describe_source, resolve
+from tests.support.tiny import save_tiny
+from tests.unit.models.hub_server import COMMIT, fake_hub
+
+
+@pytest.fixture
+def online(tmp_path, monkeypatch):
+    """Point the hub library at an address, with an empty cache."""
+
+    def point(url):
+        constants = huggingface_hub.constants
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "ENDPOINT", url)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_IMPLICIT_TOKEN", True)
+
+    return point
+
+
+@pytest.fixture
+def hub(online):
+    with fake_hub() as server:
+        online(server.url)
+        yield server
+
+
+@pytest.fixture
+def model(hub, tmp_path):
+    folder = save_tiny("llama", tmp_path / "repo", max_shard_size="60KB")
+    hub.repos["lab/tiny"] = folder
+    return folder
+
+
+def refused(source, **how):
+    with pytest.raises(InputError) as caught:
+        resolve(source, **how)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_hub_id_becomes_a_snapshot(hub, model):
+    loaded = load_model("lab/tiny", device="cpu")
+    assert loaded.name == "lab/tiny"
+    assert loaded.source.revision == COMMIT
+    assert loaded.source.origin == {"kind": "hub", "repo": "lab/tiny", "revision": COMMIT}
+    assert loaded.model_hash == describe_source(resolve(str(model))).model_hash
+
+
+def test_only_what_is_needed_is_fetched(hub, model):
+    (model / "LICENSE").write_text("free")
+    (model / "original").mkdir()
+    for unwanted in (
+        "pytorch_model.bin",
+        "training_args.bin",
+        "consolidated.safetensors",
+        "original/consolidated.00.pth",
+        "original/params.json",
+        "modeling_own.py",
+        "model.Q4_K.gguf",
+        "adapter_model.safetensors",
+    ):
+        (model / unwanted).write_bytes(b"\x80 pickle")
+    source = resolve("lab/tiny")
+    kept = {path.name for path in model.iterdir() if path.suffix in (".safetensors", ".json", ".jinja")}
+    kept = {name for name in kept if not name.startswith(("consolidated", "adapter"))} | {"LICENSE"}
+    assert hub.fetched() == kept
+    assert {path.name for path in source.path.iterdir()} == kept
+    assert "modeling_own.py" in {path.name for path in resolve("lab/tiny", trust_remote_code=True).path.iterdir()}
+
+
+def test_a_revision_is_asked_for_and_resolved(hub, model):
+    assert resolve("lab/tiny", revision="v1").revision == COMMIT
+    assert any(path.endswith("/revision/v1") for path in hub.asked)
+    assert refused("lab/tiny", revision="v9").startswith("lab/tiny has no revision 'v9'")
+
+
+def test_what_was_fetched_once_is_there_without_a_network(hub, model, online):
+    first = resolve("lab/tiny")
+    online("http://127.0.0.1:9")
+    again = resolve("lab/tiny")
+    assert (again.path, again.revision) == (first.path, COMMIT)
+
+
+def test_a_hub_that_is_down_gives_way_to_the_cache(hub, model, monkeypatch):
+    first = resolve("lab/tiny")
+    hub.status = 503
+    assert resolve("lab/tiny").path == first.path
+    assert "the Hugging Face hub cannot be asked for it" in refused("lab/other")
+
+
+def test_an_interrupted_download_is_no_model(hub, model, online):
+    path = resolve("lab/tiny").path
+    next(path.glob("model-00002-*")).unlink()
+    online("http://127.0.0.1:9")
+    with pytest.raises(InputError):
+        load_model("lab/tiny", device="cpu")
+
+
+def test_unknown_id(hub):
+    message = refused("lab/none")
+    assert message.startswith("lab/none is neither a folder or file here nor a model on the Hugging Face hub")
+    assert "hf auth login" in message
+
+
+def test_gated(hub):
+    hub.repos["lab/gated"] = "GatedRepo"
+    assert "lab/gated is gated: accept its terms at https://huggingface.co/lab/gated" in refused("lab/gated")
+
+
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [
+        (["pytorch_model.bin", "config.json"], "only pickled weights (pytorch_model.bin)"),
+        (["m.Q8_0.gguf", "README.md"], "has GGUF files only; download one (`hf download lab/odd m.Q8_0.gguf`)"),
+        (["README.md"], "has no safetensors weights"),
+        (["onnx/model.safetensors", "config.json"], "has no safetensors weights"),
+    ],
+)
+def test_a_repository_without_safetensors_costs_no_download(hub, tmp_path, names, says):
+    for name in names:
+        path = tmp_path / "odd" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("{}")
+    hub.repos["lab/odd"] = tmp_path / "odd"
+    with pytest.raises(CheckpointError) as caught:
+        resolve("lab/odd")
+    assert says in str(caught.value)
+    assert not hub.fetched()
+
+
+def test_no_network(online):
+    online("http://127.0.0.1:9")  # closed
+    began = time.monotonic()
+    message = refused("lab/tiny", revision="v1")
+    assert time.monotonic() - began < 10
+    assert message.startswith(
+        "lab/tiny at revision v1 is no folder or file here, and the Hugging Face hub cannot be asked"
+    )
+    assert "Give the path of a local model folder" in message
+
+
+def test_a_network_that_swallows_everything(online, monkeypatch):
+    monkeypatch.setattr(hub_module, "_TIMEOUT", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        online(f"http://127.0.0.1:{silent.getsockname()[1]}")
+        began = time.monotonic()
+        assert "cannot be asked" in refused("lab/tiny")
+        assert time.monotonic() - began < 10
+
+
+def test_offline_mode(online, monkeypatch):
+    online("http://127.0.0.1:9")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    assert "no network, or offline mode" in refused("lab/tiny")

@@ -1,0 +1,247 @@
+"""What comes out of load_model, and what it refuses instead of going on with random numbers."""
+
+import json
+import shutil
+import warnings
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+from transformers.utils import logging as hf_logging
+
+from layercut.errors import InputError
+from layercut.models.families import FAMILIES
+from layercut.models.loading import load_model, pick_device
+from layercut.models.quiet import quiet_transformers
+from layercut.models.sources import describe_source, resolve
+from layercut.models.weights import fingerprint
+from tests.support.tiny import CONFIGS, NUM_LAYERS, byte_tokenizer, save_tiny, tiny_model
+from tests.unit.models.damage import cut_short, edit_json, edit_tensors
+
+UP = "model.layers.2.mlp.up_proj.weight"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return save_tiny("llama", tmp_path_factory.mktemp("whole"))
+
+
+@pytest.fixture
+def copy(whole, tmp_path):
+    return shutil.copytree(whole, tmp_path / "copy")
+
+
+def refused(path, **how):
+    """The one line that load_model answers with."""
+    with pytest.raises(InputError) as caught:
+        load_model(str(path), **how)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize("model_type", sorted(CONFIGS))
+def test_every_family_loads_as_it_was_saved(model_type, tmp_path):
+    path = save_tiny(model_type, tmp_path / "model", max_shard_size="60KB")
+    loaded = load_model(str(path), device="cpu")
+    assert loaded.family is FAMILIES[model_type]
+    assert loaded.num_layers == NUM_LAYERS
+    assert loaded.name == str(path)
+    assert loaded.model_hash == fingerprint(path)[:16] == describe_source(resolve(str(path))).model_hash
+    assert loaded.source.origin == {"kind": "folder"}
+    assert loaded.has_chat_template
+    assert not loaded.model.training
+    assert not any(parameter.requires_grad for parameter in loaded.model.parameters())
+    ids = torch.arange(12)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(loaded.model(ids).logits, tiny_model(model_type)(ids).logits, rtol=0, atol=0)
+
+
+def test_the_tokenizer_pads_on_the_left(copy):
+    loaded = load_model(str(copy), device="cpu")
+    batch = loaded.tokenizer(["a", "abc"], padding=True)
+    assert batch["attention_mask"] == [[0, 0, 1], [1, 1, 1]]
+    assert loaded.tokenizer.pad_token == "<|pad|>"
+
+
+def test_a_missing_pad_token_is_lent_in_memory_only(copy):
+    edit_json(copy / "tokenizer_config.json", pad_token=None)
+    before = (copy / "tokenizer_config.json").read_text()
+    loaded = load_model(str(copy), device="cpu")
+    assert loaded.tokenizer.pad_token == loaded.tokenizer.eos_token == "<|im_end|>"
+    assert (copy / "tokenizer_config.json").read_text() == before
+
+
+def test_a_tokenizer_without_any_special_token_still_pads(copy):
+    edit_json(copy / "tokenizer_config.json", pad_token=None, eos_token=None, bos_token=None)
+    loaded = load_model(str(copy), device="cpu")
+    assert loaded.tokenizer(["a", "abc"], padding=True)["attention_mask"] == [[0, 0, 1], [1, 1, 1]]
+
+
+def test_dtype(copy):
+    assert load_model(str(copy), device="cpu").model.dtype == torch.float32
+    assert load_model(str(copy), device="cpu", dtype="bfloat16").model.dtype == torch.bfloat16
+    tiny_model("llama").to(torch.float16).save_pretrained(copy)
+    assert load_model(str(copy), device="cpu").model.dtype == torch.float16
+
+
+def test_unknown_dtype_and_device(copy):
+    assert "unknown dtype 'bfloat_16'. Did you mean bfloat16? Known: auto," in refused(copy, dtype="bfloat_16")
+    assert "unknown device 'gpu'. Did you mean" in refused(copy, device="gpu")
+    assert "device 'cpu:x' is not in this machine" in refused(copy, device="cpu:x")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="looks at a machine without CUDA")
+def test_a_device_that_is_not_there(copy):
+    assert refused(copy, device="cuda").startswith("device 'cuda' is not in this machine; use auto or cpu.")
+    assert pick_device("auto").type in ("cpu", "mps")
+
+
+def test_a_device_map_wins_over_the_device_and_says_so(copy, caplog):
+    loaded = load_model(str(copy), device="cpu", device_map={"": "cpu"})
+    assert loaded.model.device.type == "cpu"
+    assert "device cpu has no effect beside a device_map" in caplog.text
+
+
+def test_parameters_put_off_to_disk_are_checked_in_the_files(copy, tmp_path):
+    place = {"model.embed_tokens": "cpu", "model.norm": "cpu", "model.rotary_emb": "cpu", "lm_head": "cpu"}
+    place |= {f"model.layers.{i}": "disk" if i == 2 else "cpu" for i in range(NUM_LAYERS)}
+    load_model(str(copy), device_map=place)
+    edit_tensors(copy / "model.safetensors", lambda tensors: tensors[UP].view(-1)[5].fill_(float("inf")))
+    assert f"NaN or infinite numbers in the tensor {UP}" in refused(copy, device_map=place)
+
+
+def test_unknown_family(copy):
+    edit_json(copy / "config.json", model_type="bert")
+    message = refused(copy)
+    assert "is of the family 'bert', which layercut does not know. Known: gemma2," in message
+    assert "families.py" in message
+
+
+def test_no_config(copy):
+    (copy / "config.json").unlink()
+    assert "is not a Hugging Face model folder: it has no config.json" in refused(copy)
+
+
+def test_pickles_are_not_read(copy):
+    (copy / "model.safetensors").unlink()
+    torch.save(tiny_model("llama").state_dict(), copy / "pytorch_model.bin")
+    assert "only pickled weights (pytorch_model.bin)" in refused(copy)
+
+
+def test_a_folder_cannot_run_its_own_code(copy):
+    edit_json(copy / "config.json", auto_map={"AutoModelForCausalLM": "evil.Model", "AutoConfig": "evil.Config"})
+    (copy / "evil.py").write_text(f"open({str(copy / 'ran')!r}, 'w')\nclass Model: ...\nclass Config: ...\n")
+    load_model(str(copy), device="cpu")
+    assert not (copy / "ran").exists()
+
+
+def test_truncated_weights(copy):
+    cut_short(copy / "model.safetensors", 1000)
+    assert "model.safetensors is truncated" in refused(copy)
+
+
+def test_a_tensor_that_is_not_there(copy):
+    edit_tensors(copy / "model.safetensors", lambda tensors: tensors.pop(UP))
+    message = refused(copy)
+    assert f"no weights for {UP} of the architecture" in message
+    assert "random numbers" in message
+
+
+def test_an_untied_head_that_is_not_there(copy):
+    edit_json(copy / "config.json", tie_word_embeddings=False)
+    assert "no weights for lm_head.weight" in refused(copy)
+
+
+def test_a_tied_head_may_be_there_or_not(copy):
+    load_model(str(copy), device="cpu")
+    edit_tensors(
+        copy / "model.safetensors",
+        lambda tensors: tensors.update({"lm_head.weight": tensors["model.embed_tokens.weight"].clone()}),
+    )
+    load_model(str(copy), device="cpu")
+
+
+def test_a_tensor_of_another_shape(copy):
+    edit_tensors(copy / "model.safetensors", lambda tensors: tensors.update({UP: tensors[UP][:40]}))
+    assert f"{UP} has shape [40, 32], the config asks for [48, 32]" in refused(copy)
+
+
+def test_a_config_that_counts_other_layers(copy):
+    for counted in (NUM_LAYERS - 1, NUM_LAYERS + 1):
+        edit_json(copy / "config.json", num_hidden_layers=counted)
+        assert f"counts {counted} decoder layers (num_hidden_layers), the weights hold 6 (0-5)" in refused(copy)
+
+
+def test_a_layer_that_is_gone(copy):
+    def without(tensors):
+        for name in [name for name in tensors if ".layers.2." in name]:
+            del tensors[name]
+
+    edit_tensors(copy / "model.safetensors", without)
+    assert "counts 6 decoder layers (num_hidden_layers), the weights hold 5 (0-5)" in refused(copy)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("model_type", ["llama", "mixtral"])
+def test_not_a_number_is_found_and_named(tmp_path, value, model_type):
+    path = save_tiny(model_type, tmp_path / "model", max_shard_size="60KB")
+    index = json.loads((path / "model.safetensors.index.json").read_text())["weight_map"]
+    # transformers stacks the experts of a Mixtral into one parameter; the tensor is named as the file has it
+    name = next(name for name in sorted(index) if "layers.3." in name and ("up_proj" in name or "w3" in name))
+    edit_tensors(path / index[name], lambda tensors: tensors[name].view(-1)[-1].fill_(value))
+    message = refused(path)
+    assert f"{index[name]} holds NaN or infinite numbers in the tensor {name};" in message
+
+
+def test_numbers_too_large_for_the_dtype(copy):
+    edit_tensors(copy / "model.safetensors", lambda tensors: tensors[UP].view(-1)[0].fill_(1e6))
+    load_model(str(copy), device="cpu")
+    assert refused(copy, dtype="float16").startswith(f"{UP} has numbers that float16 cannot hold")
+
+
+def test_no_tokenizer(copy):
+    for path in copy.glob("tokenizer*"):
+        path.unlink()
+    assert "has no tokenizer that can be read" in refused(copy)
+
+
+def test_no_chat_template(copy):
+    (copy / "chat_template.jinja").unlink()
+    assert not load_model(str(copy), device="cpu").has_chat_template
+
+
+def test_loading_is_quiet_and_leaves_transformers_as_it_was(copy, capfd):
+    hf_logging.set_verbosity_info()
+    try:
+        load_model(str(copy), device="cpu")
+        assert capfd.readouterr() == ("", "")
+        assert hf_logging.get_verbosity() == hf_logging.INFO
+        AutoModelForCausalLM.from_pretrained(copy)
+        assert "Loading weights" in capfd.readouterr().err
+    finally:
+        hf_logging.set_verbosity_warning()
+
+
+def test_quiet_puts_everything_back_after_an_error():
+    before = hf_logging.get_verbosity(), list(warnings.filters), hf_logging.is_progress_bar_enabled()
+    with pytest.raises(RuntimeError), quiet_transformers():
+        raise RuntimeError
+    assert before == (hf_logging.get_verbosity(), list(warnings.filters), hf_logging.is_progress_bar_enabled())
+
+
+def test_what_resolve_gave_can_be_loaded(copy):
+    source = resolve(str(copy))
+    assert load_model(source, device="cpu").source is source
+
+
+def test_a_bypass_does_not_change_what_is_said_of_the_depth(copy):
+    loaded = load_model(str(copy), device="cpu")
+    loaded.model.config.num_hidden_layers = 2
+    assert loaded.num_layers == NUM_LAYERS
+
+
+def test_a_byte_tokenizer_round_trip(copy):
+    text = "é 12\n"
+    ids = load_model(str(copy), device="cpu").tokenizer(text)["input_ids"]
+    assert byte_tokenizer().decode(ids) == text

@@ -1,0 +1,248 @@
+"""Headers, shards and fingerprints: what is read, what is refused, and in which words."""
+
+import json
+import shutil
+import struct
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from layercut.errors import CheckpointError
+from layercut.models.weights import fingerprint, read_config, read_header, safetensors_files
+from tests.support.tiny import save_tiny
+from tests.unit.models.damage import cut_short, edit_header, edit_json, edit_tensors
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return save_tiny("llama", tmp_path_factory.mktemp("whole"))
+
+
+@pytest.fixture(scope="module")
+def sharded(tmp_path_factory):
+    return save_tiny("llama", tmp_path_factory.mktemp("sharded"), max_shard_size="60KB")
+
+
+@pytest.fixture
+def copy(whole, tmp_path):
+    return shutil.copytree(whole, tmp_path / "copy")
+
+
+@pytest.fixture
+def shards(sharded, tmp_path):
+    return shutil.copytree(sharded, tmp_path / "shards")
+
+
+def test_header_gives_the_bytes_of_every_tensor(tmp_path):
+    tensors = {
+        "a": torch.arange(6, dtype=torch.float32).reshape(2, 3),
+        "b": torch.tensor([1.5, -2.0], dtype=torch.bfloat16),
+        "none": torch.empty(0, 4, dtype=torch.int8),
+        "scalar": torch.tensor(7, dtype=torch.int64),
+    }
+    path = tmp_path / "x.safetensors"
+    save_file(tensors, path, metadata={"format": "pt"})
+    header = read_header(path)
+    raw = path.read_bytes()
+    assert header.metadata == {"format": "pt"}
+    assert set(header.tensors) == set(tensors)
+    assert {name: entry.dtype for name, entry in header.tensors.items()} == {
+        "a": "F32",
+        "b": "BF16",
+        "none": "I8",
+        "scalar": "I64",
+    }
+    assert header.tensors["a"].shape == (2, 3)
+    assert header.tensors["a"].num_parameters == 6
+    assert header.tensors["a"].num_bytes == 24
+    begin, end = (header.data_offset + offset for offset in header.tensors["a"][2:])
+    assert raw[begin:end] == struct.pack("<6f", *range(6))
+    assert header.data_offset + max(entry.end for entry in header.tensors.values()) == len(raw)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "not a safetensors file"),
+        (b"PK\x03\x04 a pickle in a zip file", "not a safetensors file"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 9\n", "git lfs pull"),
+        ((100).to_bytes(8, "little") + b"{}", "truncated: its header alone needs 108 bytes, the file has 10;"),
+        ((2).to_bytes(8, "little") + b"[]", "its header cannot be read"),
+        ((4).to_bytes(8, "little") + b"\xff\xfe{}", "its header cannot be read"),
+    ],
+)
+def test_a_file_that_is_none(tmp_path, content, says):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError) as caught:
+        read_header(path)
+    assert says in str(caught.value)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_truncated_names_both_sizes(copy):
+    path = copy / "model.safetensors"
+    size = path.stat().st_size
+    cut_short(path, 1)
+    with pytest.raises(
+        CheckpointError, match=rf"truncated: its header says it has {size:,} bytes, the file has {size - 1:,}"
+    ):
+        safetensors_files(copy)
+
+
+def test_longer_than_its_header_says(copy):
+    path = copy / "model.safetensors"
+    path.write_bytes(path.read_bytes() + b"\0")
+    with pytest.raises(CheckpointError, match="is damaged: its header says"):
+        safetensors_files(copy)
+
+
+@pytest.mark.parametrize("field", ["overlap", "hole", "shape", "dtype", "negative", "not whole"])
+def test_headers_that_lie(copy, field):
+    def lie(header):
+        name = sorted(set(header) - {"__metadata__"})[2]
+        entry = header[name]
+        begin, end = entry["data_offsets"]
+        match field:
+            case "overlap":
+                entry["data_offsets"] = [begin - 4, end]
+            case "hole":
+                entry["data_offsets"] = [begin + 4, end]
+            case "shape":
+                entry["shape"] = [*entry["shape"], 2]
+            case "dtype":
+                entry["dtype"] = "F31"
+            case "negative":
+                entry["shape"] = [-size for size in entry["shape"]]
+            case _:
+                entry["data_offsets"] = [begin, str(end)]
+
+    edit_header(copy / "model.safetensors", lie)
+    with pytest.raises(CheckpointError) as caught:
+        read_header(copy / "model.safetensors")
+    assert {"dtype": "unknown dtype 'F31'", "not whole": "whole numbers", "negative": "whole numbers"}.get(
+        field, "the file is damaged"
+    ) in str(caught.value)
+
+
+def test_files_of_one_and_of_many(whole, sharded):
+    one, many = safetensors_files(whole), safetensors_files(sharded)
+    assert set(one) == set(many)
+    assert set(one.values()) == {whole / "model.safetensors"}
+    assert len(set(many.values())) > 2
+    for name, path in many.items():
+        assert name in read_header(path).tensors
+
+
+def test_a_missing_shard_is_named(shards):
+    victim = sorted(shards.glob("model-*.safetensors"))[1]
+    victim.unlink()
+    with pytest.raises(CheckpointError, match=rf"{victim.name} is missing; .* places \d+ tensors in it"):
+        safetensors_files(shards)
+
+
+def test_a_truncated_shard_is_named(shards):
+    victim = sorted(shards.glob("model-*.safetensors"))[1]
+    cut_short(victim, 10)
+    with pytest.raises(CheckpointError, match=rf"{victim.name} is truncated"):
+        safetensors_files(shards)
+
+
+def test_an_index_that_does_not_fit(shards):
+    index = shards / "model.safetensors.index.json"
+    good = json.loads(index.read_text())
+
+    def with_map(weight_map):
+        index.write_text(json.dumps(good | {"weight_map": weight_map}))
+
+    with_map(good["weight_map"] | {"more.weight": "model-00001-of-00002.safetensors"})
+    with pytest.raises(CheckpointError, match="model-00001-of-00002.safetensors is missing"):
+        safetensors_files(shards)
+    with_map(good["weight_map"] | {"more.weight": good["weight_map"]["model.norm.weight"]})
+    with pytest.raises(CheckpointError, match=r"lacks the tensor more\.weight"):
+        safetensors_files(shards)
+    with_map(dict.fromkeys(good["weight_map"], "../elsewhere/model.safetensors"))
+    with pytest.raises(CheckpointError, match="outside its own folder"):
+        safetensors_files(shards)
+    with_map({})
+    with pytest.raises(CheckpointError, match="names no tensors"):
+        safetensors_files(shards)
+    index.write_text("{")
+    with pytest.raises(CheckpointError, match="no weight_map can be read"):
+        safetensors_files(shards)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("pytorch_model.bin", r"only pickled weights \(pytorch_model.bin\).*save_pretrained"),
+        ("pytorch_model-00001-of-00002.bin", "only pickled weights"),
+        ("adapter_model.safetensors", "an adapter, not a model"),
+        ("model.Q4_K.gguf", r"name the file, .*model\.Q4_K\.gguf"),
+        ("README.md", "neither model.safetensors nor"),
+    ],
+)
+def test_what_stands_there_instead_of_weights(tmp_path, name, says):
+    (tmp_path / name).touch()
+    with pytest.raises(CheckpointError, match=says):
+        safetensors_files(tmp_path)
+
+
+def test_fingerprint_does_not_depend_on_sharding_or_bookkeeping(whole, sharded, copy):
+    assert fingerprint(whole) == fingerprint(sharded)
+    edit_json(copy / "config.json", transformers_version="4.0.0", use_cache=False, dtype="bfloat16", _name_or_path="x")
+    assert fingerprint(copy) == fingerprint(whole)
+    assert len(fingerprint(whole)) == 64
+
+
+def test_fingerprint_changes_with_any_tensor(whole, copy):
+    seen = {fingerprint(whole)}
+    names = sorted(load_file(whole / "model.safetensors"))
+    for name in names:
+        shutil.copy(whole / "model.safetensors", copy / "model.safetensors")
+        edit_tensors(copy / "model.safetensors", lambda tensors, name=name: tensors[name].mul_(1.01))
+        seen.add(fingerprint(copy))
+    assert len(seen) == len(names) + 1
+
+
+def test_fingerprint_changes_with_names_shapes_dtypes_and_config(whole, copy):
+    seen = {fingerprint(whole)}
+
+    def change(what):
+        shutil.copy(whole / "model.safetensors", copy / "model.safetensors")
+        edit_tensors(copy / "model.safetensors", what)
+        seen.add(fingerprint(copy))
+
+    a, b = "model.layers.0.mlp.up_proj.weight", "model.layers.1.mlp.up_proj.weight"
+    change(lambda tensors: tensors.update({a: tensors[b], b: tensors[a]}))
+    change(lambda tensors: tensors.update({a: tensors[a].reshape(-1, 16)}))
+    change(lambda tensors: tensors.update({a: tensors[a].view(torch.int32)}))
+    change(lambda tensors: tensors.pop(a))
+    shutil.copy(whole / "model.safetensors", copy / "model.safetensors")
+    edit_json(copy / "config.json", rms_norm_eps=0.5)
+    seen.add(fingerprint(copy))
+    assert len(seen) == 6
+
+
+def test_fingerprint_sees_both_ends_of_a_large_tensor(whole, copy):
+    seen = set()
+    for place in (None, 0, -1):
+        tensor = torch.zeros(5000)
+        if place is not None:
+            tensor[place] = 1
+        save_file({"a": tensor}, copy / "model.safetensors")
+        seen.add(fingerprint(copy))
+    assert len(seen) == 3
+
+
+def test_config_errors(tmp_path):
+    with pytest.raises(CheckpointError, match=r"it has no config\.json"):
+        read_config(tmp_path)
+    (tmp_path / "config.json").write_text("{'a': 1}")
+    with pytest.raises(CheckpointError, match="is damaged"):
+        read_config(tmp_path)
+    (tmp_path / "config.json").write_text("[]")
+    with pytest.raises(CheckpointError, match="a JSON object was expected"):
+        read_config(tmp_path)

@@ -1,0 +1,210 @@
+"""report.md: rebuilt byte for byte from the folders, claims only what the rows support, shows what was lost."""
+
+import json
+import re
+import shutil
+
+import pytest
+
+from layercut.errors import InputError
+from layercut.report.compare import compare_runs
+from layercut.report.examples import code, escape, fenced
+from layercut.report.markdown import write_report
+from layercut.report.study import study_report, study_runs
+from layercut.runs.directory import RunFolder
+from tests.support.run_builder import Result, build_run
+
+
+@pytest.fixture(scope="module")
+def report(quickstart, tmp_path_factory):
+    out = tmp_path_factory.mktemp("report")
+    uncut, cuts = quickstart
+    path = write_report(out, uncut=uncut, cuts=cuts)
+    assert path == out / "report.md"
+    assert sorted(p.name for p in out.iterdir()) == ["report.md", "report.png"]
+    return path.read_text()
+
+
+def test_the_folder_alone_rebuilds_it_byte_for_byte(quickstart, tmp_path, monkeypatch):
+    uncut, _ = quickstart
+    study = tmp_path / "elsewhere" / "quickstart"
+    shutil.copytree(uncut.path.parent, study)
+    first = study_report(study)
+    before = first.read_bytes(), (study / "report.png").read_bytes()
+    first.unlink()
+    monkeypatch.chdir(study)
+    study_report(study)
+    assert (first.read_bytes(), (study / "report.png").read_bytes()) == before
+    assert str(tmp_path) not in first.read_text()
+
+
+def test_headline_claims_are_the_findings(report, quickstart):
+    rows = [row for row in compare_runs(*quickstart) if row.is_headline]
+    head = report.split("## Scores")[0]
+    for name in ("reverse-3", "random-3"):
+        block = head.split(f"**{name}**")[1].split("\n**")[0]
+        for finding, start in (("lost", "Lost"), ("damaged", "Damaged"), ("kept", "Kept"), ("unclear", "Not settled")):
+            own = [row for row in rows if row.cut.name == name and row.finding == finding]
+            claimed = re.search(rf"- \*\*{start}[^*]*\*\*(.*)", block)
+            assert bool(own) == bool(claimed)
+            if own:
+                tasks = re.findall(r"(?:^ |; )(\w+) \(", claimed[1])
+                assert tasks == [row.task for row in own]
+    assert (
+        "copy keeps 100 [93, 108] % of its score above chance when options are ranked, 20 [12, 34] % as short" in head
+    )
+
+
+def test_every_row_is_in_the_tables(report, quickstart):
+    rows = compare_runs(*quickstart)
+    scores = report.split("## Scores")[1].split("## How the answers ended")[0]
+    lines = [
+        line for line in scores.splitlines() if line.startswith("| ") and "---" not in line and "task |" not in line
+    ]
+    assert len(lines) == len(rows)
+    for line, row in zip(lines, rows, strict=True):
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        assert len(cells) == 12
+        assert cells[0] == row.task.replace("_", r"\_")
+        assert cells[4].startswith(f"{100 * row.values.uncut.value:.1f} [")
+        assert cells[9] == f"{row.values.lost}/{row.values.gained}"
+        assert cells[11] == row.finding
+    assert scores.count("(--limit 64)") == 2
+    assert "no retention, because the uncut model is not above chance (0.25) on 64 items" in scores
+
+
+def test_outcomes_add_up(report):
+    outcomes = report.split("## How the answers ended")[1].split("## Items")[0]
+    lines = [line for line in outcomes.splitlines() if re.match(r"\| \w", line) and "run |" not in line]
+    assert len(lines) == 8 * 3
+    for line in lines:
+        assert sum(int(cell) for cell in line.strip("| ").split("|")[3:]) == 64
+
+
+def test_examples_were_right_and_are_not_now(report, quickstart):
+    uncut, cuts = quickstart
+    section = report.split("## Items that were right before")[1].split("## How this was made")[0]
+    for task in ("arithmetic", "brackets", "copy"):
+        block = section.split(f"### {task}\n")[1].split("\n### ")[0]
+        items = re.findall(r"Item `(\w+)`", block)
+        assert 3 <= len(items) <= 5
+        for item in items:
+            lost = False
+            for readout in ("rank", "short"):
+                before = next(r for r in uncut.records(task, readout) if r["id"] == item)
+                after = [next(r for r in cut.records(task, readout) if r["id"] == item) for cut in cuts]
+                lost |= before["outcome"] == "right" and any(r["outcome"] != "right" for r in after)
+            assert lost
+
+
+def test_a_chain_is_shown_in_full(tmp_path):
+    result = Result(task="gsm", readout="chain", score=1.0, n=8, chance=0.0)
+    uncut = build_run(tmp_path / "uncut", [result])
+    cut = build_run(tmp_path / "cut", [Result(**{**vars(result), "score": 0.0, "no_answer": 1.0})], removed=(1,))
+    text = write_report(tmp_path, uncut=uncut, cuts=[cut]).read_text()
+    assert re.search(r"uncut, chain of steps:\n\n```text\nAdding 10 to \d gives 1\d\.\n```", text)
+    assert re.search(r"cut, chain of steps:\n\n```text\nAdding 10 to \d gives the the the\.\n```", text)
+    assert "| cut | no answer found |" in text
+
+
+def test_provenance(report):
+    made = report.split("## How this was made")[1]
+    assert (
+        "| reverse-3 | 29, 28, 27 | position | `layercut run examples/quickstart.yaml` | 0.1.0, commit 0123456789ab |"
+        in made
+    )
+    for expected in ("torch 2.13.0", "Some CPU, 2 cores", "model_hash: 5a3c0de1f00d", "10,000 resamples, seed 0"):
+        assert expected in made
+
+
+def test_a_resumed_run_says_so(tmp_path):
+    result = Result(task="copy", readout="short", score=0.8, n=20)
+    uncut = build_run(tmp_path / "uncut", [result])
+    cut = build_run(tmp_path / "cut", [result], removed=(1,))
+    environment = cut.environment
+    later = {**environment, "time": "2026-02-03T00:00:00Z", "layercut": "0.2.0"}
+    (cut.path / "environment.json").write_text(json.dumps({**environment, "resumed": [later]}))
+    text = write_report(tmp_path, uncut=uncut, cuts=[cut]).read_text()
+    assert "cut was resumed 2026-02-03T00:00:00Z under other versions" in text
+    assert "layercut 0.2.0" in text
+
+
+def test_extremes(extreme, tmp_path):
+    uncut, cuts = extreme
+    text = write_report(tmp_path, uncut=uncut, cuts=cuts).read_text()
+    assert not re.search(r"\bnan\b|\binf\b|None", text)
+    assert "No item was right before and is not right now." in text  # the task that scores 0
+
+
+@pytest.mark.parametrize(
+    "bad", ["```\n# not a heading", "a|b\n| c |", "\x1b[31mred\x00", "<script>", "\ud83d", "", "`", "\u2028"]
+)
+def test_model_output_cannot_break_the_page(tmp_path, bad):
+    result = Result(task="copy", readout="short", score=1.0, n=6, chance=0.0)
+    uncut = build_run(tmp_path / "uncut", [result])
+    cut = build_run(tmp_path / "cut", [Result(**{**vars(result), "score": 0.0})], removed=(1,))
+    file = cut.path / "samples" / "copy.short.jsonl"
+    records = [json.loads(line) for line in file.read_text().splitlines()]
+    broken = [json.dumps({**record, "answer": bad, "completion": f"{bad} and more"}) for record in records]
+    file.write_text("\n".join(broken) + "\n")
+    text = write_report(tmp_path, uncut=uncut, cuts=[cut]).read_text()
+    headings = [line for line in _outside_fences(text) if line.startswith("#")]
+    assert headings == [
+        "# What bundled:smollm2-135m loses with layers removed",
+        "## Scores",
+        "### cut",
+        "## How the answers ended",
+        "## Items that were right before",
+        "### copy",
+        "## How this was made",
+    ]
+    for line in _outside_fences(text):
+        if line.startswith("| cut | ") and "wrong" in line:
+            assert len(re.findall(r"(?<!\\)\|", line)) == 3
+        assert "<script>" not in line.replace("`<script>`", "")
+    assert "\x1b" not in text
+    assert "\x00" not in text
+
+
+def _outside_fences(text: str) -> list[str]:
+    lines, fence = [], ""
+    for line in text.split("\n"):
+        ticks = re.match(r"`{3,}", line)
+        if fence:
+            fence = "" if line == fence else fence
+        elif ticks:
+            fence = ticks[0]
+        else:
+            lines.append(line)
+    assert not fence, "a fence was left open"
+    return lines
+
+
+def test_long_answers_are_cut():
+    assert fenced("x" * 5000)[1] == "x" * 600 + " [...]"
+    assert code("y" * 200) == f"`{'y' * 77}...`"
+    assert code(" \n ") == "(empty)"
+    assert escape("a_b*c|d\n[e]") == r"a\_b\*c\|d \[e\]"
+
+
+def test_a_study_is_found_in_the_order_of_its_plans(quickstart, tmp_path):
+    study = tmp_path / "quickstart"
+    shutil.copytree(quickstart[0].path.parent, study)
+    assert [run.name for run in study_runs(study).cuts] == ["random-3", "reverse-3"]
+    shutil.move(study / "random-3", tmp_path / "random-3")
+    shutil.move(study / "reverse-3", tmp_path / "reverse-3")
+    shutil.move(study / "uncut", tmp_path / "uncut")
+    study = tmp_path / "planned"
+    RunFolder.begin(study, {"plans": {"reverse-3": "reverse:3", "random-3": "random:3"}}).close()
+    for name in ("random-3", "reverse-3", "uncut"):
+        shutil.move(tmp_path / name, study / name)
+    assert [run.name for run in study_runs(study).cuts] == ["reverse-3", "random-3"]
+    assert study_runs(study).uncut.name == "uncut"
+
+
+def test_folders_that_are_no_study(tmp_path):
+    with pytest.raises(InputError, match="is not the folder of a study: it holds no run called uncut"):
+        study_report(tmp_path)
+    build_run(tmp_path / "uncut", [Result(task="copy", readout="short", score=1.0, n=2)])
+    with pytest.raises(InputError, match="holds no run of a cut model"):
+        study_report(tmp_path)

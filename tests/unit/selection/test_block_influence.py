@@ -1,0 +1,219 @@
+from __future__ import annotations
+
+import json
+import math
+import weakref
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from layercut.engine.base import HiddenStates
+from layercut.errors import InputError
+from layercut.selection import criterion
+from layercut.selection.base import Context
+from layercut.selection.block_influence import block_influence
+from layercut.surgery.plan import CutPlan
+from tests.support.criteria import TEXTS, calibration, made_up, make_identity, measured_on, turning
+from tests.support.loaded import tiny_loaded
+from tests.support.tiny import CONFIGS, NUM_LAYERS
+
+FINAL_NORM = {"gpt_neox": "final_layer_norm", "gpt2": "ln_f"}
+
+
+def states_of(loaded: Any, text: str) -> list[np.ndarray]:
+    """L + 1 states (T, D) of one text alone, by transformers' output_hidden_states, the last one without the norm."""
+    body = loaded.model.base_model
+    name = FINAL_NORM.get(loaded.model.config.model_type, "norm")
+    norm = getattr(body, name)
+    setattr(body, name, torch.nn.Identity())
+    try:
+        with torch.no_grad():
+            ids = loaded.tokenizer(text, return_tensors="pt").input_ids
+            states = body(input_ids=ids, output_hidden_states=True, use_cache=False).hidden_states
+    finally:
+        setattr(body, name, norm)
+    return [state[0].double().numpy() for state in states]
+
+
+def cosines(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    return (before * after).sum(-1) / np.linalg.norm(before, axis=-1) / np.linalg.norm(after, axis=-1)
+
+
+@pytest.mark.parametrize("model_type", sorted(CONFIGS))
+@pytest.mark.parametrize("token", ["all", "last"])
+def test_equals_output_hidden_states_of_one_text_at_a_time(model_type: str, token: str) -> None:
+    loaded = tiny_loaded(model_type)
+    picked: list[list[float]] = [[] for _ in range(NUM_LAYERS)]
+    for text in TEXTS:
+        states = states_of(loaded, text)
+        for layer in range(NUM_LAYERS):
+            found = cosines(states[layer], states[layer + 1])
+            picked[layer].extend(found if token == "all" else found[-1:])
+    expected = [1 - np.mean(found) for found in picked]
+
+    selection = block_influence(measured_on(loaded, settings={"token": token}))
+
+    assert list(selection.importance) == list(range(NUM_LAYERS))
+    assert list(selection.importance.values()) == pytest.approx(expected, abs=1e-5)
+    assert selection.removed == tuple(np.argsort(expected)[:2])
+    assert selection.details == {
+        "token": token,
+        "form": "scattered",
+        "num_texts": len(TEXTS),
+        "num_tokens": len(picked[0]),
+    }
+    assert len(picked[0]) == (sum(map(len, TEXTS)) if token == "all" else len(TEXTS))
+
+
+@pytest.mark.parametrize("settings", [{"token": "all"}, {"token": "last"}, {"form": "contiguous"}])
+def test_batches_and_order_of_the_texts_change_nothing(settings: dict[str, str]) -> None:
+    loaded = tiny_loaded("qwen3")
+    alone = block_influence(measured_on(loaded, batch_size=1, settings=settings))
+    together = block_influence(measured_on(loaded, TEXTS[::-1], batch_size=8, settings=settings))
+    assert together.removed == alone.removed
+    for layer, value in alone.importance.items():
+        assert together.importance[layer] == pytest.approx(value, abs=1e-6)
+    for block, other in zip(alone.details.get("blocks", []), together.details.get("blocks", []), strict=True):
+        assert other["value"] == pytest.approx(block["value"], abs=1e-6)
+
+
+@pytest.mark.parametrize("token", ["all", "last"])
+def test_padding_on_either_side_takes_no_part(token: str) -> None:
+    states = turning([[10.0, 20.0, 30.0], [40.0, 0.0, 60.0]])
+    noise = torch.full((1, 3, 2), 7.0)
+    wild = [noise * torch.tensor([1.0, (-1.0) ** index]) for index in range(4)]
+
+    def padded(side: str) -> HiddenStates:
+        rows = [(state, pad) if side == "right" else (pad, state) for state, pad in zip(states, wild, strict=True)]
+        mask = [1, 1, 0, 0, 0] if side == "right" else [0, 0, 0, 1, 1]
+        return HiddenStates((0,), torch.tensor([mask]), tuple(torch.cat(row, dim=1) for row in rows))
+
+    for side in ("left", "right"):
+        context = made_up(3, lambda *_, side=side: iter([padded(side)]), 1, num_remove=1, settings={"token": token})
+        selection = block_influence(context)
+        tokens = [[10, 20, 30], [40, 0, 60]] if token == "all" else [[40, 0, 60]]
+        expected = [1 - np.mean([math.cos(math.radians(turns[layer])) for turns in tokens]) for layer in range(3)]
+        assert list(selection.importance.values()) == pytest.approx(expected, abs=1e-6)
+        assert selection.details["num_tokens"] == len(tokens)
+
+
+def test_every_token_has_the_same_weight_in_long_and_short_texts() -> None:
+    long = HiddenStates((0,), torch.ones(1, 3), turning([[60.0, 5.0], [60.0, 5.0], [60.0, 5.0]]))
+    short = HiddenStates((1,), torch.ones(1, 1), turning([[0.0, 5.0]]))
+    selection = block_influence(made_up(2, lambda *_: iter([long, short]), 2, num_remove=1))
+    assert selection.importance[0] == pytest.approx(3 / 4 * 0.5, abs=1e-6)
+    assert selection.removed == (1,)
+
+
+def test_no_batch_is_kept_while_the_next_one_is_made() -> None:
+    seen: list[weakref.ref[torch.Tensor]] = []
+    plans: list[CutPlan] = []
+
+    def batch(index: int) -> HiddenStates:
+        states = turning([[float(index % 7), 5.0, 45.0]])
+        seen.extend(weakref.ref(state) for state in states)
+        return HiddenStates((index,), torch.ones(1, 1), states)
+
+    def lazily(texts: Sequence[str], plan: CutPlan) -> Iterator[HiddenStates]:
+        plans.append(plan)
+        for index in range(len(texts)):
+            assert all(state() is None for state in seen), f"{index} batches in, an old one is still there"
+            seen.clear()
+            yield batch(index)
+
+    told: list[tuple[str, int, int]] = []
+    context = made_up(3, lazily, 70, num_remove=1, progress=lambda *progress: told.append(progress))
+    selection = block_influence(context)
+    assert selection.importance[0] == pytest.approx(
+        1 - np.mean([math.cos(math.radians(turn)) for turn in range(7)]), abs=1e-6
+    )
+    assert [plan.is_uncut for plan in plans] == [True]
+    assert told[0] == ("block_influence", 1, 70)
+    assert told[-1] == ("block_influence", 70, 70)
+
+
+@pytest.mark.parametrize("layer", [0, 2, NUM_LAYERS - 1])
+@pytest.mark.parametrize("token", ["all", "last"])
+def test_a_layer_that_changes_nothing_has_no_influence_and_goes_first(layer: int, token: str) -> None:
+    loaded = tiny_loaded("llama")
+    make_identity(loaded.model.model.layers[layer])
+    selection = block_influence(measured_on(loaded, settings={"token": token}))
+    assert selection.importance[layer] == pytest.approx(0, abs=1e-12)
+    assert selection.removed[0] == layer
+
+
+def test_of_layers_that_change_nothing_the_later_goes_first_and_protected_ones_stay() -> None:
+    loaded = tiny_loaded("llama")
+    for layer in (0, 1, 3, 4):
+        make_identity(loaded.model.model.layers[layer])
+    selection = block_influence(measured_on(loaded, num_remove=3, protect=frozenset({0})))
+    assert selection.removed == (4, 3, 1)
+    assert 0 not in selection.importance
+
+
+def test_contiguous_form_takes_the_run_that_turns_least_from_input_to_output() -> None:
+    # Layers 1 and 2 undo each other. Alone they turn furthest, together they turn nothing.
+    states = turning([[20.0, 80.0, -80.0, 10.0, 25.0]])
+    one_batch = lambda *_: iter([HiddenStates((0,), torch.ones(1, 1), states)])  # noqa: E731
+    context = made_up(5, one_batch, 1, num_remove=2, settings={"form": "contiguous"})
+    selection = block_influence(context)
+    assert selection.removed == (2, 1)
+    assert selection.importance == {}
+    blocks = selection.details["blocks"]
+    assert [(block["first"], block["last"]) for block in blocks] == [(0, 1), (1, 2), (2, 3), (3, 4)]
+    expected = [1 - math.cos(math.radians(turn)) for turn in (100, 0, -70, 35)]
+    assert [block["value"] for block in blocks] == pytest.approx(expected, abs=1e-6)
+    json.dumps(selection.details, allow_nan=False)
+
+    scattered = block_influence(made_up(5, one_batch, 1, num_remove=2))
+    assert scattered.removed == (3, 0)
+
+
+def test_contiguous_form_leaves_out_runs_with_protected_layers() -> None:
+    states = turning([[20.0, 80.0, -80.0, 10.0, 25.0]])
+    one_batch = lambda *_: iter([HiddenStates((0,), torch.ones(1, 1), states)])  # noqa: E731
+    fields = {"num_remove": 2, "settings": {"form": "contiguous"}}
+    selection = block_influence(made_up(5, one_batch, 1, protect=frozenset({1}), **fields))
+    assert selection.removed == (4, 3)
+    assert [block["allowed"] for block in selection.details["blocks"]] == [False, False, True, True]
+    with pytest.raises(InputError, match="no 2 layers in a row are free of protected ones"):
+        block_influence(made_up(5, one_batch, 1, protect=frozenset({1, 3}), **fields))
+
+
+def test_half_precision_states_that_overflow_are_refused() -> None:
+    states = list(turning([[20.0, 80.0]]))
+    states[1] = states[1] * float("inf")
+    one_batch = lambda *_: iter([HiddenStates((0,), torch.ones(1, 1), tuple(states))])  # noqa: E731
+    with pytest.raises(InputError, match="hidden states around layer 0 are not finite"):
+        block_influence(made_up(2, one_batch, 1, num_remove=1))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"tokens": "all"}, "unknown setting of block_influence 'tokens'. Did you mean token\\?"),
+        ({"token": "first"}, "unknown token of block_influence 'first'"),
+        ({"form": "Contiguous"}, "unknown form of block_influence 'Contiguous'. Did you mean contiguous\\?"),
+    ],
+)
+def test_unknown_settings_are_refused(settings: dict[str, str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        block_influence(Context(num_layers=4, num_remove=1, settings=settings))
+
+
+def test_what_is_missing_is_named() -> None:
+    loaded = tiny_loaded("llama")
+    with pytest.raises(InputError, match="there is no engine here; use layercut select with --calibration"):
+        block_influence(Context(num_layers=4, num_remove=1))
+    full = measured_on(loaded)
+    with pytest.raises(InputError, match="there is no text here"):
+        block_influence(Context(num_layers=NUM_LAYERS, num_remove=1, engine=full.engine))
+    with pytest.raises(InputError, match="no token in the calibration text"):
+        block_influence(Context(num_layers=NUM_LAYERS, num_remove=1, engine=full.engine, calibration=calibration()))
+
+
+def test_it_is_known_by_its_name() -> None:
+    assert criterion("block_influence") is block_influence

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from layercut.engine.base import Decoding
+from layercut.errors import InputError
+from layercut.runs.directory import RunFolder
+from layercut.selection.search_journal import Question, SearchJournal
+from layercut.surgery.plan import CutPlan
+from tests.support.search import NeedyTask
+
+PLAN = CutPlan(num_layers=6, removed=(4, 2))
+QUESTION = Question.of(NeedyTask(), "short", "hash", Decoding())
+IDS = ("a", "b", "c")
+
+
+def record(item: str, value: float = 1.0) -> dict[str, object]:
+    return {"id": item, "version": 1, "metrics": {"accuracy": value}}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    return RunFolder.begin(tmp_path / "run", {"seed": 0})
+
+
+def ids(journal: SearchJournal, question: Question = QUESTION, plan: CutPlan = PLAN) -> list[str]:
+    return [known["id"] for known in journal.part(question, plan, IDS).records]
+
+
+def test_what_was_written_is_there_at_once_and_after_opening_again(folder: RunFolder) -> None:
+    with SearchJournal(folder) as journal:
+        part = journal.part(QUESTION, PLAN, IDS)
+        part.append([record("b"), record("a")])
+        assert not part.is_complete
+        assert ids(journal) == ["a", "b"]
+    with SearchJournal(folder) as journal:
+        assert ids(journal) == ["a", "b"]
+        journal.part(QUESTION, PLAN, IDS).append([record("c")])
+        assert journal.part(QUESTION, PLAN, IDS).is_complete
+    with SearchJournal(folder) as journal:
+        assert journal.part(QUESTION, PLAN, IDS).is_complete
+
+
+def test_a_file_is_read_once(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[tuple[str, str]] = []
+    real = RunFolder.journal
+    monkeypatch.setattr(RunFolder, "journal", lambda self, *name: opened.append(name) or real(self, *name))
+    with SearchJournal(folder) as journal:
+        for layer in range(6):
+            journal.part(QUESTION, CutPlan(num_layers=6, removed=(layer,)), IDS).append([record("a")])
+    assert opened == [("needy", "short")]
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        replace(QUESTION, model_hash="another"),
+        replace(QUESTION, version=2),
+        Question.of(NeedyTask(seed=1), "short", "hash", Decoding()),
+        Question.of(NeedyTask(), "short", "hash", Decoding(temperature=0.9)),
+        Question.of(NeedyTask(), "rank", "hash", Decoding()),
+        Question.of(NeedyTask(name="other"), "short", "hash", Decoding()),
+    ],
+)
+def test_other_questions_have_other_answers(folder: RunFolder, question: Question) -> None:
+    with SearchJournal(folder) as journal:
+        journal.part(QUESTION, PLAN, IDS).append([record("a")])
+        assert ids(journal, question) == []
+        journal.part(question, PLAN, IDS).append([record("a", 0.0)])
+    with SearchJournal(folder) as journal:
+        assert journal.part(QUESTION, PLAN, IDS).records[0]["metrics"] == {"accuracy": 1.0}
+        assert journal.part(question, PLAN, IDS).records[0]["metrics"] == {"accuracy": 0.0}
+
+
+def test_the_set_of_layers_counts_not_their_order(folder: RunFolder) -> None:
+    with SearchJournal(folder) as journal:
+        journal.part(QUESTION, PLAN, IDS).append([record("a")])
+        assert ids(journal, plan=CutPlan(num_layers=6, removed=(2, 4))) == ["a"]
+        assert ids(journal, plan=CutPlan(num_layers=6, removed=(2, 3))) == []
+        assert ids(journal, plan=CutPlan(num_layers=6)) == []
+
+
+def test_what_does_not_move_an_answer_does_not_count() -> None:
+    def of(readout: str, decoding: Decoding) -> Question:
+        return Question.of(NeedyTask(), readout, "hash", decoding)  # type: ignore[arg-type]
+
+    assert of("short", Decoding(seed=1, top_k=5)) == of("short", Decoding())
+    assert of("rank", Decoding(temperature=0.9)) == of("rank", Decoding())
+    assert of("short", Decoding(temperature=0.9, seed=1)) != of("short", Decoding(temperature=0.9, seed=2))
+
+
+def test_an_item_keeps_its_first_answer(folder: RunFolder) -> None:
+    with SearchJournal(folder) as journal:
+        part = journal.part(QUESTION, PLAN, IDS)
+        part.append([record("a", 1.0)])
+        part.append([record("a", 0.0), record("b", 0.0)])
+        assert [known["metrics"]["accuracy"] for known in part.records] == [1.0, 0.0]
+    assert len(folder.records("needy", "short")) == 2
+
+
+def test_only_the_wanted_items_are_shown(folder: RunFolder) -> None:
+    with SearchJournal(folder) as journal:
+        journal.part(QUESTION, PLAN, IDS).append([record(item) for item in IDS])
+        assert [known["id"] for known in journal.part(QUESTION, PLAN, ("c", "a")).records] == ["c", "a"]
+
+
+def test_a_torn_line_is_asked_again(folder: RunFolder) -> None:
+    with SearchJournal(folder) as journal:
+        journal.part(QUESTION, PLAN, IDS).append([record("a"), record("b")])
+    file = folder.path / "samples" / "needy.short.jsonl"
+    file.write_bytes(file.read_bytes()[:-5])
+    with SearchJournal(folder) as journal:
+        assert ids(journal) == ["a"]
+
+
+def test_answers_of_an_evaluation_are_refused(folder: RunFolder) -> None:
+    with folder.journal("needy", "short") as plain:
+        plain.append([record("a")])
+    with SearchJournal(folder) as journal, pytest.raises(InputError, match="not written by a search"):
+        journal.part(QUESTION, PLAN, IDS)
+
+
+def test_without_a_folder_it_keeps_to_memory() -> None:
+    with SearchJournal() as journal:
+        journal.part(QUESTION, PLAN, IDS).append([record("a")])
+        assert ids(journal) == ["a"]
+        assert ids(journal, plan=CutPlan(num_layers=6, removed=(1,))) == []

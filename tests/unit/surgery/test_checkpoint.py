@@ -1,0 +1,266 @@
+"""The cut folder: what comes along, what is refused, and that it is there whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from layercut.errors import CheckpointError, InputError
+from layercut.surgery.checkpoint import cut_checkpoint, plan_cut
+from layercut.surgery.plan import CutPlan
+from tests.support.surgery import plan_of
+from tests.support.tiny import NUM_LAYERS, save_tiny
+
+PLAN = plan_of((1, 4))
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory):
+    return save_tiny("llama", tmp_path_factory.mktemp("uncut") / "llama")
+
+
+@pytest.fixture
+def source(llama, tmp_path):
+    """A checkpoint of one's own, to be spoiled."""
+    return Path(shutil.copytree(llama, tmp_path / "uncut"))
+
+
+def edit_config(folder, **fields):
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+
+
+def edit_tensors(folder, change):
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+
+
+COPIED = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "tokenizer.model",
+    "tekken.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "generation_config.json",
+    "LICENSE",
+    "LICENSE.txt",
+    "NOTICE",
+    "USE_POLICY.md",
+    "configuration_custom.py",
+    "README.md",
+    "preprocessor_config.json",
+    "additional_chat_templates/tool_use.jinja",
+]
+LEFT = [
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+    "pytorch_model-00001-of-00002.bin",
+    "consolidated.safetensors",
+    "consolidated.00.pth",
+    "tf_model.h5",
+    "flax_model.msgpack",
+    "rust_model.ot",
+    "model.onnx",
+    "model.Q4_K_M.gguf",
+    "optimizer.pt",
+    "scheduler.pt",
+    "rng_state_0.pth",
+    "trainer_state.json",
+    "training_args.bin",
+    "adapter_config.json",
+    ".gitattributes",
+    "original/params.json",
+    "checkpoint-100/config.json",
+]
+
+
+def test_what_comes_along_and_what_does_not(source, tmp_path):
+    for name in (*COPIED, *LEFT):
+        (source / name).parent.mkdir(exist_ok=True)
+        (source / name).write_text(f"content of {name}")
+    report = cut_checkpoint(source, PLAN, tmp_path / "cut", extra_files={"README.md": "# cut"})
+    assert set(report.copied) == set(COPIED)
+    expected = {*COPIED, "README.uncut.md", "config.json", "model.safetensors", "plan.json"}
+    assert {str(path.relative_to(report.out)) for path in report.out.rglob("*") if path.is_file()} == expected
+    for name in set(COPIED) - {"README.md"}:
+        assert (report.out / name).read_text() == f"content of {name}"
+    assert (report.out / "README.uncut.md").read_text() == "content of README.md"
+    assert (report.out / "README.md").read_text() == "# cut"
+
+
+def test_links_of_a_hub_cache_become_files(source, tmp_path):
+    blob = tmp_path / "blob"
+    for name in ("model.safetensors", "tokenizer.json"):
+        (source / name).rename(f"{blob}-{name}")
+        (source / name).symlink_to(f"{blob}-{name}")
+    report = cut_checkpoint(source, PLAN, tmp_path / "cut")
+    assert not any(path.is_symlink() for path in report.out.iterdir())
+    assert (report.out / "tokenizer.json").read_bytes() == Path(f"{blob}-tokenizer.json").read_bytes()
+
+
+def test_config_and_plan_as_written(source, tmp_path):
+    edit_config(source, my_own_field={"kept": True}, num_hidden_layers=NUM_LAYERS)
+    before = json.loads((source / "config.json").read_text())
+    report = cut_checkpoint(source, PLAN, tmp_path / "cut")
+    assert json.loads((report.out / "config.json").read_text()) == {**before, "num_hidden_layers": 4}
+    assert CutPlan.load(report.out / "plan.json") == PLAN
+    assert not (report.out / "earlier_plans.json").exists()
+
+
+def test_progress_ends_at_the_total(source, tmp_path):
+    told = []
+    report = cut_checkpoint(source, PLAN, tmp_path / "cut", progress=lambda done, total: told.append((done, total)))
+    assert told[-1] == (report.bytes_after, report.bytes_after)
+    assert told == sorted(told)
+
+
+def test_an_empty_folder_is_used_and_a_full_one_refused(source, tmp_path):
+    (tmp_path / "cut").mkdir()
+    cut_checkpoint(source, PLAN, tmp_path / "cut")
+    before = (tmp_path / "cut" / "model.safetensors").stat().st_mtime_ns
+    with pytest.raises(InputError, match="cut exists already and is not an empty folder; choose another --out"):
+        cut_checkpoint(source, PLAN, tmp_path / "cut")
+    with pytest.raises(InputError, match="exists already"):
+        cut_checkpoint(source, PLAN, source / "config.json")
+    assert (tmp_path / "cut" / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_a_full_disk_is_noticed_before_writing(source, tmp_path, monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(0, 0, 1000))
+    with pytest.raises(InputError, match=r"cut needs 0\.0 GB and .* has 0\.0 GB free; choose another --out"):
+        cut_checkpoint(source, PLAN, tmp_path / "deep" / "cut")
+    assert not (tmp_path / "deep").exists()
+
+
+def test_a_disk_that_fills_while_writing_leaves_nothing(source, tmp_path):
+    def fill(done, total):
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(InputError, match="is full, so nothing was left there"):
+        cut_checkpoint(source, PLAN, tmp_path / "there" / "cut", progress=fill)
+    assert list((tmp_path / "there").iterdir()) == []
+
+
+def test_ctrl_c_leaves_nothing(source, tmp_path):
+    def interrupt(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cut_checkpoint(source, PLAN, tmp_path / "there" / "cut", progress=interrupt)
+    assert list((tmp_path / "there").iterdir()) == []
+
+
+def test_kill_9_leaves_nothing_under_the_final_name(source, tmp_path):
+    code = (
+        "import os, sys; from pathlib import Path; from layercut.surgery.checkpoint import cut_checkpoint;"
+        "from layercut.surgery.plan import CutPlan;"
+        "cut_checkpoint(Path(sys.argv[1]), CutPlan(num_layers=6, removed=(1,)), Path(sys.argv[2]),"
+        " progress=lambda done, total: os.kill(os.getpid(), 9))"
+    )
+    out = tmp_path / "there" / "cut"
+    ended = subprocess.run([sys.executable, "-c", code, str(source), str(out)], check=False)
+    assert ended.returncode == -signal.SIGKILL
+    assert not out.exists()
+    assert [path.name.startswith(".cut.") for path in out.parent.iterdir()] == [True]  # it had begun
+    assert cut_checkpoint(source, PLAN, out).out == out  # and can begin again
+
+
+def test_layers_that_config_json_does_not_count_are_refused(source):
+    edit_tensors(source, lambda tensors: tensors.update({"model.layers.6.x.weight": torch.zeros(1)}))
+    with pytest.raises(
+        CheckpointError, match=r"holds model\.layers\.6\.x\.weight, but its config\.json says 6 decoder"
+    ):
+        plan_cut(source, PLAN)
+
+
+def test_layers_for_multi_token_prediction_move_up(source, tmp_path):
+    edit_tensors(source, lambda tensors: tensors.update({"model.layers.6.x.weight": torch.ones(1)}))
+    edit_config(source, num_nextn_predict_layers=1)
+    report = cut_checkpoint(source, PLAN, tmp_path / "cut")
+    assert load_file(report.out / "model.safetensors")["model.layers.4.x.weight"] == 1
+
+
+def test_a_layer_without_weights_is_refused(source):
+    def lose(tensors):
+        for name in [name for name in tensors if ".layers.3." in name]:
+            del tensors[name]
+
+    edit_tensors(source, lose)
+    with pytest.raises(CheckpointError, match=r"has no weights of layer 3; its config\.json says 6 decoder layers"):
+        plan_cut(source, PLAN)
+
+
+def test_a_plan_for_another_model_is_refused(source):
+    with pytest.raises(InputError, match="the plan is for a model of 32 decoder layers"):
+        plan_cut(source, CutPlan(num_layers=32, removed=(31,)))
+
+
+def test_an_unknown_family_is_refused(source):
+    edit_config(source, model_type="mamba")
+    with pytest.raises(InputError, match="of the family 'mamba', which layercut does not know"):
+        plan_cut(source, PLAN)
+
+
+def test_a_config_that_transformers_refuses(source):
+    edit_config(source, num_attention_heads="many")
+    with pytest.raises(CheckpointError, match=r"config\.json is not a config that transformers accepts"):
+        plan_cut(source, PLAN)
+
+
+def test_truncated_weights_are_refused_and_nothing_is_written(source, tmp_path):
+    os.truncate(source / "model.safetensors", 20_000)
+    with pytest.raises(CheckpointError, match="truncated"):
+        cut_checkpoint(source, PLAN, tmp_path / "there" / "cut")
+    assert not (tmp_path / "there").exists()
+
+
+def test_a_useless_shard_size_is_refused(source):
+    with pytest.raises(InputError, match="a shard of 0 bytes holds nothing"):
+        plan_cut(source, PLAN, max_shard_bytes=0)
+
+
+@pytest.mark.parametrize(("removed", "warned"), [((0,), True), ((0, 1), False), ((5,), False), ((2, 3), False)])
+def test_kinds_out_of_the_familys_order_are_pointed_out(removed, warned, tmp_path):
+    """gemma2 alternates sliding and full attention; engines that go by position must know when a cut model does not."""
+    source = save_tiny("gemma2", tmp_path / "uncut")
+    edit_config(source, layer_types=None)
+    report = plan_cut(source, plan_of(removed))
+    assert [text.split(" is not what gemma2 gives")[0] for text in report.warnings] == (
+        ["layer_types of the layers that stay"] if warned else []
+    )
+
+
+def test_a_plan_that_the_familys_config_cannot_express_is_refused(source, monkeypatch):
+    """Some config classes overrule the list they are given; what transformers would read otherwise is not written."""
+    from transformers.models.llama.configuration_llama import LlamaConfig
+
+    read = LlamaConfig.from_dict.__func__
+
+    def overrule(cls, *args, **kwargs):
+        config = read(cls, *args, **kwargs)
+        if hasattr(config, "layer_types"):
+            config.layer_types[-1] = "full_attention"
+        return config
+
+    edit_config(source, layer_types=["sliding_attention", "full_attention"] * 3)
+    monkeypatch.setattr(LlamaConfig, "from_dict", classmethod(overrule))
+    assert plan_cut(source, plan_of((0, 1))).parameters_after
+    with pytest.raises(
+        InputError, match="transformers would read layer_types of the cut model as .* cannot express this"
+    ):
+        plan_cut(source, plan_of((5,)))

@@ -1,0 +1,98 @@
+"""Verification says 0 for what is right and stops at what is wrong, however it came to be wrong."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+
+from layercut.errors import VerificationError
+from layercut.surgery.checkpoint import cut_checkpoint
+from layercut.surgery.verify import verify_cut
+from tests.support.surgery import Loaded, plan_of
+from tests.support.tiny import save_tiny, tiny_model
+
+PLAN = plan_of((1, 4))
+
+
+@pytest.fixture
+def cut(tmp_path):
+    return cut_checkpoint(save_tiny("gemma2", tmp_path / "uncut"), PLAN, tmp_path / "cut").out
+
+
+@pytest.fixture
+def uncut():
+    return Loaded(tiny_model("gemma2"))
+
+
+def test_what_is_right_differs_by_nothing(cut, uncut):
+    found = verify_cut(uncut, PLAN, cut)
+    assert found.max_abs_diff == 0
+    assert found.num_tokens == 1 + 7 + 24 + 64
+    assert "differ from those of the uncut model under a bypass by at most 0 (float32;" in found.describe()
+    assert verify_cut(uncut, PLAN, cut) == found
+
+
+def test_it_runs_in_the_dtype_of_the_uncut_model(cut, tmp_path):
+    uncut = AutoModelForCausalLM.from_pretrained(tmp_path / "uncut", dtype=torch.bfloat16).eval()
+    found = verify_cut(Loaded(uncut), PLAN, cut)
+    assert (found.max_abs_diff, found.dtype) == (0, "bfloat16")
+    assert found.tolerance > 1e-2
+
+
+def spoil(cut, change):
+    tensors = load_file(cut / "model.safetensors")
+    change(tensors)
+    save_file(tensors, cut / "model.safetensors", {"format": "pt"})
+
+
+def test_another_plan_is_seen(cut, uncut):
+    with pytest.raises(VerificationError):
+        verify_cut(uncut, plan_of((1, 3)), cut)
+
+
+def test_two_layers_swapped_are_seen(cut, uncut):
+    def swap(tensors):
+        for name in [name for name in tensors if ".layers.1." in name]:
+            other = name.replace(".layers.1.", ".layers.2.")
+            tensors[name], tensors[other] = tensors[other], tensors[name]
+
+    spoil(cut, swap)
+    with pytest.raises(VerificationError, match="is not the model that was asked for: .* differ .* by at most"):
+        verify_cut(uncut, PLAN, cut)
+
+
+def test_one_weight_that_is_off_is_seen(cut, uncut):
+    spoil(cut, lambda tensors: tensors["model.layers.0.mlp.up_proj.weight"][0, :1].add_(0.01))
+    with pytest.raises(VerificationError, match="is not the model that was asked for"):
+        verify_cut(uncut, PLAN, cut)
+
+
+def test_weights_that_are_not_numbers_are_seen(cut, uncut):
+    spoil(cut, lambda tensors: tensors["model.layers.0.mlp.up_proj.weight"][0, :1].fill_(float("nan")))
+    with pytest.raises(VerificationError, match="by at most nan"):
+        verify_cut(uncut, PLAN, cut)
+
+
+def test_a_missing_tensor_is_named(cut, uncut):
+    spoil(cut, lambda tensors: tensors.pop("model.layers.3.mlp.up_proj.weight"))
+    with pytest.raises(VerificationError, match=r"lacks weights .*: model\.layers\.3\.mlp\.up_proj\.weight"):
+        verify_cut(uncut, PLAN, cut)
+
+
+def test_a_layer_kind_is_compared_by_name(cut, tmp_path):
+    """A window far longer than the texts: the logits could not tell."""
+    uncut = Loaded(tiny_model("gemma2"))
+    config = json.loads((cut / "config.json").read_text())
+    (cut / "config.json").write_text(json.dumps({**config, "sliding_window": 400}))
+    uncut.model.config.sliding_window = 400
+    for layer in uncut.model.model.layers:
+        layer.self_attn.sliding_window = 400 if layer.self_attn.sliding_window else None
+    verify_cut(uncut, PLAN, cut)
+    kinds = ["full_attention", *config["layer_types"][1:]]
+    (cut / "config.json").write_text(json.dumps({**config, "sliding_window": 400, "layer_types": kinds}))
+    with pytest.raises(VerificationError, match=r"layer_types is \['full_attention', .* but should be \['sliding"):
+        verify_cut(uncut, PLAN, cut)
