@@ -1,6 +1,6 @@
 """Arithmetic with one and two digits, after six examples.
 
-A sample problem: ``47 - 12 =`` is answered by `` 35`` and a line break; its options are 35, 45, 37 and 59.
+A sample problem: ``28 + 6 =`` is answered by `` 34`` and a line break; its options are 34, 37, 168 and 35.
 """
 
 from __future__ import annotations

@@ -115,6 +115,15 @@ def test_the_size_of_a_number_does_not_give_the_answer_away(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", BUILTIN)
+def test_the_sample_problem_in_the_docs_is_a_real_one(name: str) -> None:
+    told = " ".join(str(sys.modules[built_in(name).prompt.__module__].__doc__).split())
+    shown = [sample for sample in built_in(name).samples("report", 400) if sample.question in told]
+    longest = max(shown, key=lambda sample: len(sample.question))  # "8 + 6" stands in "28 + 6"
+    assert len(longest.question) > 5
+    assert all(option in told for option in longest.options)
+
+
+@pytest.mark.parametrize("name", BUILTIN)
 def test_all_readouts_ask_the_same_text_after_the_same_examples(name: str) -> None:
     task = built_in(name)
     for sample in task.samples("report", 20):
