@@ -211,7 +211,8 @@ def test_select_by_task_scores_keeps_what_it_measured(
     assert "not above guessing" in refused.err
 
     def right_unless_layer_3_is_gone(request: LikelihoodRequest, plan: CutPlan) -> list[float]:
-        golds = {sample.id: sample.gold_index for sample in load_task("arithmetic").samples("selection", 100)}
+        samples = [*load_task("arithmetic").samples("selection", 20), *load_task("arithmetic").samples("report", 20)]
+        golds = {sample.id: sample.gold_index for sample in samples}
         wrong = 3 in plan.removed
         return [float(wrong) - (i == golds[request.id]) * (2 * wrong - 1) for i in range(4)]
 
