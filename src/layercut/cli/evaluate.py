@@ -57,7 +57,7 @@ def evaluate(
         if name not in names:
             raise InputError(f"--data names {name}, which is not among the tasks {', '.join(names)}.")
     wanted = tuple(readouts.split(",")) if readouts else None
-    folder, facts = evaluate_model(
+    done = evaluate_model(
         ModelSettings(
             model=model,
             revision=revision,
@@ -76,13 +76,13 @@ def evaluate(
         console=log,
         say=say,
     )
-    if dry_run:
+    if done is None:
         return
     if json:
-        as_json(facts)
+        as_json(done.metrics)
         return
-    out.print(metrics_table(facts))
-    result(f"run folder: {folder}")
+    out.print(metrics_table(done.metrics))
+    result(f"run folder: {done.folder}")
 
 
 def _pair(entry: str) -> tuple[str, str]:

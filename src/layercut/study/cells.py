@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from layercut.engine.base import Decoding, GenerationRequest
 from layercut.errors import InputError
@@ -64,7 +64,7 @@ def make_cells(tasks: Sequence[TaskSettings], seed: int, limit: int | None = Non
             if readout not in task.readouts:
                 raise InputError(f"{task.name} has no readout {readout!r}. It has: {', '.join(task.readouts)}.")
             limits = [number for number in (wanted.limit, limit) if number is not None]
-            cells.append(Cell(task=task, readout=cast("Readout", readout), limit=min(limits, default=None)))
+            cells.append(Cell(task=task, readout=readout, limit=min(limits, default=None)))
     return cells
 
 
