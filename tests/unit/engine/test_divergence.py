@@ -202,3 +202,16 @@ def test_js_sees_tokens_beyond_the_hundred_likeliest_as_one() -> None:
     found = token_divergence(p.log()[None], q.log()[None], torch.tensor([0]))
     assert float(found.js_top100) == pytest.approx(0, abs=1e-7)
     assert float(found.kl) > 1e-4
+
+
+def test_running_out_of_memory_changes_no_answer() -> None:
+    small = tiny_loaded("llama")
+
+    def out_of_memory(_: Any, args: Sequence[torch.Tensor]) -> None:
+        if args[0].shape[0] > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    small.model.get_input_embeddings().register_forward_pre_hook(out_of_memory)
+    found = [one for batch in PlainEngine(small, batch_size=8).divergences(ASKED, CUT, UNCUT) for one in batch]
+    for ours, theirs in zip(sorted(found, key=lambda one: one.id), compare(CUT), strict=True):
+        assert numbers(ours) == pytest.approx(numbers(theirs), rel=1e-5, abs=1e-6)
