@@ -51,11 +51,8 @@ def evaluate(
     from layercut.study.evaluate import evaluate_model
     from layercut.study.settings import DecodingSettings, ModelSettings, TaskSettings
 
-    files = dict(_pair(entry) for entry in data or [])
     names = [name for name in tasks.split(",") if name]
-    for name in files:
-        if name not in names:
-            raise InputError(f"--data names {name}, which is not among the tasks {', '.join(names)}.")
+    files = data_files(data, names)
     wanted = tuple(readouts.split(",")) if readouts else None
     done = evaluate_model(
         ModelSettings(
@@ -83,6 +80,19 @@ def evaluate(
         return
     out.print(metrics_table(done.metrics))
     result(f"run folder: {done.folder}")
+
+
+def data_files(entries: list[str] | None, tasks: list[str]) -> dict[str, str]:
+    """Local data by task, from ``--data TASK=PATH``.
+
+    Raises:
+        InputError: an entry of another form, or for a task that is not asked for.
+    """
+    files = dict(_pair(entry) for entry in entries or [])
+    for name in files:
+        if name not in tasks:
+            raise InputError(f"--data names {name}, which is not among the tasks {', '.join(tasks) or '(none)'}.")
+    return files
 
 
 def _pair(entry: str) -> tuple[str, str]:
