@@ -30,6 +30,10 @@ def evaluate(
     top_p: options.TopP = 1.0,
     top_k: options.TopK = 0,
     batch_size: options.BatchSize = 32,
+    allow_selection_items: Annotated[
+        bool,
+        typer.Option("--allow-selection-items", help="Report also on items the plan was selected on, marked with *."),
+    ] = False,
     dry_run: options.DryRun = False,
     json: options.Json = False,
     revision: options.Revision = None,
@@ -70,6 +74,7 @@ def evaluate(
         seed=seed,
         decoding=DecodingSettings(temperature=temperature, top_p=top_p, top_k=top_k),
         dry_run=dry_run,
+        allow_selection_items=allow_selection_items,
         console=log,
         say=say,
     )

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
     from layercut.runs.directory import RunFolder
 
+SELECTED_ON = "the plan was selected on some of these items, so the score is too good by construction"
+"""Note on every number that was reported under --allow-selection-items."""
+
 KEPT = 0.9
 """A task counts as kept where the interval of its retention above chance lies at or above this share."""
 
@@ -237,6 +240,8 @@ def _compare(base: _Run, run: _Run, row: Mapping[str, Any], other: Mapping[str, 
     note = ""
     if len(ids) < max(len(before), len(after)):
         note = f"{len(ids)} items in common ({base.arm.name} has {len(before)}, {run.arm.name} has {len(after)})"
+    if any(side.get("selection_items") for side in (row, other)):
+        note = f"{note}; {SELECTED_ON}" if note else SELECTED_ON
     first = next(known for known in base.rows if known["task"] == task and known["readout"] == readout)
     chance = row["chance"]
     return ComparisonRow(

@@ -28,6 +28,9 @@ PLAN_FILE = "plan.json"
 ON_TEXT = ("angular_distance", "block_influence", "perplexity", "taylor")
 """Criteria that are measured on calibration text."""
 
+SEARCHES = ("refine", "task_accuracy")
+"""Criteria that protect layer 0 unless told otherwise."""
+
 
 class Selected(NamedTuple):
     """The plan, where it was written, and the ranking behind it."""
@@ -82,6 +85,9 @@ def select_layers(
                 journal=journal,
                 progress=progress,
             )
+        own = dict(settings or {})
+        if protect == "none" and criterion in SEARCHES:
+            own.setdefault("first_layer", "free")
         context = Context(
             num_layers=handle.num_layers,
             num_remove=num_remove,
@@ -92,7 +98,7 @@ def select_layers(
             calibration=_calibration(calibration, criterion, handle, folder, seed, progress, say),
             objective=objective,
             folder=folder,
-            settings=settings or {},
+            settings=own,
             progress=progress,
         )
         selection = choose(context)

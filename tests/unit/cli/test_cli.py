@@ -1,16 +1,30 @@
-"""The command line as a user meets it, on a tiny model: output, exit codes, one-line errors, what lies on disk after."""
+"""The command line as a user meets it, on a tiny model: output, exit codes, one-line errors, what lies on disk."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+from layercut.engine.base import LikelihoodRequest
+from layercut.surgery.plan import CutPlan
+from layercut.tasks import load_task
+from tests.support.fake_engine import FakeEngine
 from tests.unit.cli.conftest import Run
+
+
+class HashedEngine(FakeEngine):
+    """A FakeEngine that a search can keep answers of."""
+
+    def describe(self) -> Mapping[str, Any]:
+        return {**super().describe(), "model_hash": "0" * 16}
+
 
 VERBS = ("select", "cut", "eval", "generate", "run", "report", "ls", "env")
 
@@ -40,7 +54,9 @@ def test_usage_errors_exit_with_2(layercut: Run) -> None:
     assert layercut("cut", "m", "--no-such-option").code == 2
 
 
-def test_cut_echoes_the_expanded_list_and_writes_a_verified_checkpoint(layercut: Run, tiny: Path, tmp_path: Path) -> None:
+def test_cut_echoes_the_expanded_list_and_writes_a_verified_checkpoint(
+    layercut: Run, tiny: Path, tmp_path: Path
+) -> None:
     ran = layercut("cut", tiny, "--remove", "4,1-2", "--out", tmp_path / "cut")
     assert ran.code == 0, ran.err
     assert "removes 3 of 6 decoder layers (50.0 %): 1, 2, 4" in ran.err
@@ -173,7 +189,9 @@ def test_a_study_runs_resumes_reports_and_is_listed(
 
 
 def test_select_writes_a_plan_that_cut_takes(layercut: Run, tiny: Path, tmp_path: Path) -> None:
-    ran = layercut("select", tiny, "--criterion", "magnitude", "--remove", "2", "--out", tmp_path / "s", "--protect", "0,5")
+    ran = layercut(
+        "select", tiny, "--criterion", "magnitude", "--remove", "2", "--out", tmp_path / "s", "--protect", "0,5"
+    )
     assert ran.code == 0, ran.err
     plan = json.loads((tmp_path / "s" / "plan.json").read_text())
     assert len(plan["removed"]) == 2
@@ -182,14 +200,48 @@ def test_select_writes_a_plan_that_cut_takes(layercut: Run, tiny: Path, tmp_path
     assert cut.code == 0, cut.err
 
 
-def test_select_by_task_scores_keeps_what_it_measured(layercut: Run, tiny: Path, tmp_path: Path) -> None:
-    command = ("select", tiny, "--criterion", "task_accuracy", "--objective", "arithmetic", "--readouts", "rank")
-    command = (*command, "--limit", "32", "--out", tmp_path / "s", "--set", "first_layer=free", "--remove")
+def test_select_by_task_scores_keeps_what_it_measured(
+    layercut: Run, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command: tuple[object, ...] = ("select", tiny, "--criterion", "task_accuracy", "--objective", "arithmetic")
+    command = (*command, "--readouts", "rank", "--protect", "none", "--limit", "12", "--out")
+    refused = layercut(*command, tmp_path / "s", "--remove", "1")
+    assert refused.code == 1
+    assert "not above guessing" in refused.err
+
+    def right_unless_layer_3_is_gone(request: LikelihoodRequest, plan: CutPlan) -> list[float]:
+        golds = {sample.id: sample.gold_index for sample in load_task("arithmetic").samples("selection", 100)}
+        wrong = 3 in plan.removed
+        return [float(wrong) - (i == golds[request.id]) * (2 * wrong - 1) for i in range(4)]
+
+    engine = HashedEngine(scores=right_unless_layer_3_is_gone)
+    monkeypatch.setattr("layercut.study.handle.ModelHandle.engine", engine)
+    monkeypatch.setattr("layercut.study.handle.ModelHandle.loaded", None)
+    command = (*command, tmp_path / "t", "--remove")
     ran = layercut(*command, "1")
     assert ran.code == 0, ran.err
-    size = (tmp_path / "s" / "samples" / "arithmetic.rank.jsonl").stat().st_size
+    assert json.loads((tmp_path / "t" / "plan.json").read_text())["removed"] == [5]
+    asked = len(engine.batches)
     assert layercut(*command, "1").code == 0
-    assert (tmp_path / "s" / "samples" / "arithmetic.rank.jsonl").stat().st_size == size
+    assert len(engine.batches) == asked
+    assert layercut(*command, "2").code == 0
+    assert len(engine.batches) == asked + 5 * 3  # one more round: five candidates of twelve items, four a batch
+    plan = tmp_path / "t" / "plan.json"
+    apart = layercut(
+        "eval",
+        tiny,
+        "--tasks",
+        "arithmetic",
+        "--remove",
+        plan,
+        "--limit",
+        "4",
+        "--readouts",
+        "rank",
+        "--out",
+        tmp_path / "e",
+    )
+    assert apart.code == 0, apart.err  # report items are other items
 
 
 def test_env_names_versions_and_no_secrets(layercut: Run, monkeypatch: pytest.MonkeyPatch) -> None:
