@@ -6,7 +6,15 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from layercut.engine.base import Completion, Decoding, GenerationRequest, HiddenStates, LikelihoodRequest, Likelihoods
+from layercut.engine.base import (
+    Completion,
+    Decoding,
+    Divergence,
+    GenerationRequest,
+    HiddenStates,
+    LikelihoodRequest,
+    Likelihoods,
+)
 from layercut.surgery.plan import CutPlan
 
 Texts = Mapping[str, str | Completion] | Callable[[GenerationRequest, CutPlan], str | Completion]
@@ -29,6 +37,8 @@ class FakeEngine:
 
     texts: Texts = field(default_factory=dict)
     scores: Scores = field(default_factory=dict)
+    damage: Callable[[LikelihoodRequest, CutPlan, CutPlan], Divergence] | None = None
+    """What a request gives under a plan and a reference plan."""
     states: Callable[[Sequence[str], CutPlan], Iterator[HiddenStates]] | None = None
     num_layers: int = 6
     has_chat_template: bool = True
@@ -57,6 +67,15 @@ class FakeEngine:
         self.calls.append(("log_likelihoods", plan.key))
         for batch in self._pending(requests, done):
             yield [self._likelihoods(request, plan) for request in batch]
+
+    def divergences(
+        self, requests: Sequence[LikelihoodRequest], plan: CutPlan, reference: CutPlan, done: Collection[str] = ()
+    ) -> Iterator[list[Divergence]]:
+        self.calls.append(("divergences", plan.key))
+        assert self.damage is not None, "this FakeEngine was given no damage"
+        assert all(len(request.continuations) == 1 for request in requests), "one continuation a request"
+        for batch in self._pending(requests, done):
+            yield [self.damage(request, plan, reference) for request in batch]
 
     def hidden_states(self, texts: Sequence[str], plan: CutPlan) -> Iterator[HiddenStates]:
         self.calls.append(("hidden_states", plan.key))

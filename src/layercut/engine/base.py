@@ -114,6 +114,28 @@ class Likelihoods:
     num_prompt_tokens: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class Divergence:
+    """How far a plan is from a reference plan on one continuation: sums over its tokens, in nats.
+
+    With p the reference's next-token distribution and q the plan's, both after the same (given) tokens.
+    """
+
+    id: str
+    num_tokens: int
+    """Tokens of the continuation."""
+    nll: float
+    """-ln q(token), which is minus the plan's log-likelihood."""
+    reference_nll: float
+    """-ln p(token)."""
+    kl: float
+    """KL(p || q) over the whole vocabulary."""
+    js_top100: float
+    """Jensen-Shannon divergence of p and q over the 100 likeliest tokens of p, and all others as one more outcome."""
+    top1_disagreements: int
+    """Tokens at which the likeliest next token differs."""
+
+
 class HiddenStates(NamedTuple):
     """Hidden states of one batch."""
 
@@ -156,6 +178,16 @@ class Engine(Protocol):
         self, requests: Sequence[LikelihoodRequest], plan: CutPlan, done: Collection[str] = ()
     ) -> Iterator[list[Likelihoods]]:
         """Score every request that is not done, a batch at a time, in the engine's order."""
+        ...
+
+    def divergences(
+        self, requests: Sequence[LikelihoodRequest], plan: CutPlan, reference: CutPlan, done: Collection[str] = ()
+    ) -> Iterator[list[Divergence]]:
+        """Compare a plan with a reference on every request that is not done, a batch at a time, in the engine's order.
+
+        Raises:
+            InputError: a request that has not exactly one continuation.
+        """
         ...
 
     def hidden_states(self, texts: Sequence[str], plan: CutPlan) -> Iterator[HiddenStates]:

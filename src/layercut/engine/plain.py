@@ -5,7 +5,8 @@ shares a batch moves answers by rounding only, except in models whose rotary emb
 position in the batch (``longrope``, ``dynamic``) once a text is longer than they were trained for.
 """
 
-# Shapes: B batch, T tokens, D hidden size, V vocabulary, N positions whose logits are needed, M scored tokens.
+# Shapes: B batch, T tokens, D hidden size, V vocabulary, N positions that are read, C of them in a chunk, M scored
+# tokens.
 
 from __future__ import annotations
 
@@ -16,12 +17,22 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import log_softmax
 from transformers import GenerationConfig, StoppingCriteriaList
 
-from layercut.engine.base import Completion, Decoding, GenerationRequest, HiddenStates, LikelihoodRequest, Likelihoods
+from layercut.engine.base import (
+    Completion,
+    Decoding,
+    Divergence,
+    GenerationRequest,
+    HiddenStates,
+    LikelihoodRequest,
+    Likelihoods,
+)
 from layercut.engine.batching import Backoff, lay_out
+from layercut.engine.divergence import divergences_of
+from layercut.engine.head import chunks, logits, states_at
 from layercut.engine.rows import (
     GenerationRow,
     LikelihoodRow,
@@ -128,15 +139,34 @@ class PlainEngine:
             InputError: at once and for any of the requests: two with one id, no continuations, one that has no tokens
                 or is longer than the context, a conversation and no chat template. Later: scores that are not numbers.
         """
-        work = [scoring(self._loaded, request) for request in requests]
-        cut_short = [item for item in work if item.num_dropped]
-        if cut_short:
-            logger.warning(
-                "%d of %d prompts are longer than the context of %s and lose up to %d tokens at their beginning",
-                *(len(cut_short), len(work), self._loaded.name, max(item.num_dropped for item in cut_short)),
-            )
-        work.sort(key=lambda item: (-max(len(row.tokens) for row in item.rows), item.id))
+        work = self._scorings(requests)
         return self._answers(lay_out(work, self._batch_size, done), plan, self._score)
+
+    def divergences(
+        self, requests: Sequence[LikelihoodRequest], plan: CutPlan, reference: CutPlan, done: Collection[str] = ()
+    ) -> Iterator[list[Divergence]]:
+        """Compare a plan with a reference on every request that is not done, a batch at a time, the longest first.
+
+        Each batch runs both plans once, or one if they remove the same layers. What is longer than the model's context
+        loses tokens at its beginning, as in ``log_likelihoods``.
+
+        Raises:
+            InputError: at once, as in ``log_likelihoods``, and for a request that has not exactly one continuation.
+                Later: values that are not numbers.
+        """
+        for request in requests:
+            if (count := len(request.continuations)) != 1:
+                raise InputError(
+                    f"request {request.id!r}: plans are compared on one continuation, and here are {count}; give each "
+                    "its own request."
+                )
+        batches = lay_out(self._scorings(requests), self._batch_size, done)
+
+        def compare(part: Sequence[Scoring]) -> list[Divergence]:
+            ids_BT, _ = self._padded([item.rows[0].tokens for item in part], side="right")
+            return divergences_of(self._loaded, part, ids_BT, plan, reference)
+
+        return ([found for part in self._backoff.run(batch, compare) for found in part] for batch in batches)
 
     def hidden_states(self, texts: Sequence[str], plan: CutPlan) -> Iterator[HiddenStates]:
         """Hidden states of every text, a batch at a time, the longest first, padded on the right.
@@ -153,6 +183,18 @@ class PlainEngine:
             return list(self._backoff.run(batch, lambda part: self._states(part, [encoded[index] for index in part])))
 
         return (states for found in self._answers(batches, plan, answer) for states in found)
+
+    def _scorings(self, requests: Sequence[LikelihoodRequest]) -> list[Scoring]:
+        """The requests as rows, the longest first."""
+        work = [scoring(self._loaded, request) for request in requests]
+        cut_short = [item for item in work if item.num_dropped]
+        if cut_short:
+            logger.warning(
+                "%d of %d prompts are longer than the context of %s and lose up to %d tokens at their beginning",
+                *(len(cut_short), len(work), self._loaded.name, max(item.num_dropped for item in cut_short)),
+            )
+        work.sort(key=lambda item: (-max(len(row.tokens) for row in item.rows), item.id))
+        return work
 
     def _answers(
         self,
@@ -240,7 +282,6 @@ class PlainEngine:
     @torch.no_grad()
     def _score_rows(self, rows: Sequence[LikelihoodRow]) -> list[list[_Score]]:
         """ln p(continuation | context) = sum over its tokens of ln softmax(logits)[token], the softmax in float32."""
-        # Padding on the right needs no mask: in a causal model nothing sees what comes after it.
         ids_BT, _ = self._padded([row.tokens for row in rows], side="right")
         read: list[tuple[int, int]] = []  # N: row and position in it
         scored: list[tuple[int, int]] = []  # M: place among the N, and token
@@ -252,12 +293,15 @@ class PlainEngine:
             for continuation in row.continuations:
                 spans[-1].append(slice(len(scored), len(scored) + row.num_scored))
                 scored += [(first + offset, token) for offset, token in enumerate(continuation)]
-        with _head_sees(self._model, torch.tensor(read)):
-            logits_NV = self._model(input_ids=ids_BT, use_cache=False).logits[0]
-        log_p_NV = log_softmax(logits_NV, dim=-1, dtype=torch.float32)
-        at_M, token_M = torch.tensor(scored, device=log_p_NV.device).unbind(1)
-        log_p_M = log_p_NV[at_M, token_M].cpu()
-        hit_M = (log_p_NV.argmax(dim=-1)[at_M] == token_M).cpu()
+        before = states_at(self._model, ids_BT, read)
+        at_M, token_M = torch.tensor(scored).unbind(1)
+        log_p_M, hit_M = torch.empty(len(scored)), torch.empty(len(scored), dtype=torch.bool)
+        for chunk in chunks(self._model, len(read)):
+            log_p_CV = log_softmax(logits(self._model, before, chunk), dim=-1, dtype=torch.float32)
+            here_M = (at_M >= chunk.start) & (at_M < chunk.stop)
+            at, token = (at_M[here_M] - chunk.start).to(log_p_CV.device), token_M[here_M].to(log_p_CV.device)
+            log_p_M[here_M] = log_p_CV[at, token].cpu()
+            hit_M[here_M] = (log_p_CV.argmax(dim=-1)[at] == token).cpu()
         return [[_Score(float(log_p_M[span].sum()), bool(hit_M[span].all())) for span in row] for row in spans]
 
     @torch.no_grad()
@@ -314,23 +358,3 @@ def _without_defaults(model: PreTrainedModel) -> Iterator[None]:
         yield
     finally:
         model.generation_config = own
-
-
-@contextmanager
-def _head_sees(model: PreTrainedModel, read_N2: Tensor) -> Iterator[None]:
-    """Hands the language model head N positions (row, token) of its (B, T, D) input alone, as (1, N, D).
-
-    The logits of the others are never made (T x V of them would not fit), and what a family does to its logits after
-    the head still happens.
-    """
-
-    def pick(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        row_N, token_N = read_N2.to(args[0].device).unbind(1)
-        return (args[0][row_N, token_N].unsqueeze(0), *args[1:])
-
-    head: nn.Module = model.get_output_embeddings()  # type: ignore[no-untyped-call]
-    hook = head.register_forward_pre_hook(pick)
-    try:
-        yield
-    finally:
-        hook.remove()

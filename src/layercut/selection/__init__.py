@@ -14,11 +14,13 @@ CRITERIA = {
     "angular_distance": "layercut.selection.angular_distance:angular_distance",
     "block_influence": "layercut.selection.block_influence:block_influence",
     "magnitude": "layercut.selection.magnitude:magnitude",
+    "perplexity": "layercut.selection.perplexity:perplexity",
     "random": "layercut.selection.position:random",
     "refine": "layercut.selection.refine:refine",
     "reverse": "layercut.selection.position:reverse",
     "task_accuracy": "layercut.selection.task_accuracy:task_accuracy",
     "taylor": "layercut.selection.taylor:taylor",
+    "trace_damage": "layercut.selection.trace_damage:trace_damage",
 }
 """Name to ``module:function``. A name that is not here is taken as ``my.module:function``."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, get_args
@@ -16,7 +16,7 @@ from layercut.selection.base import Objective, Progress, silent
 from layercut.selection.items import SELECTION_ITEMS, record_items
 from layercut.selection.search_journal import Question, SearchJournal
 from layercut.surgery.plan import CutPlan, format_layers
-from layercut.tasks.base import Readout, Task
+from layercut.tasks.base import Readout, Sample, Task
 from layercut.tasks.evaluate import evaluate
 
 if TYPE_CHECKING:
@@ -72,6 +72,15 @@ class Uncut(NamedTuple):
     chance: float | None
     floor: float
     """Subtracted from cut and uncut before they are divided: chance, or 0 where scores are taken raw."""
+
+
+class Answered(NamedTuple):
+    """One task's selection items and what a plan answered."""
+
+    task: ObjectiveTask
+    samples: list[Sample]
+    records: list[dict[str, Any]]
+    """In the order of the samples, as ``evaluate`` writes them."""
 
 
 class TaskObjective:
@@ -168,6 +177,22 @@ class TaskObjective:
         """The plan's score per task, not normalised."""
         return self._scores(plan, 0, sum(map(len, self._ids)))
 
+    @property
+    def num_layers(self) -> int:
+        """Decoder layers of the uncut model."""
+        return self._engine.num_layers
+
+    def answers(self, plan: CutPlan, readouts: Collection[Readout]) -> list[Answered]:
+        """A record per selection item of every task with one of these readouts, from the journal or else asked now."""
+        wanted = [index for index, part in enumerate(self._tasks) if part.readout in readouts]
+        total = sum(len(self._ids[index]) for index in wanted)
+        found = []
+        done = 0
+        for index in wanted:
+            found.append(Answered(self._tasks[index], self._samples[index], self._records(index, plan, done, total)))
+            done += len(self._ids[index])
+        return found
+
     @cached_property
     def uncut(self) -> tuple[Uncut, ...]:
         """The uncut model's score per task, measured on first use.
@@ -235,7 +260,7 @@ class TaskObjective:
         """A record per item of one task, from the journal or else from the engine."""
         part = self._tasks[index]
         known = self._journal.part(self._questions[index], plan, self._ids[index])
-        what = f"{part.label}, {_name(plan)}"
+        what = f"{part.label}, {name_of(plan)}"
         if not known.is_complete:  # evaluate would find nothing to ask, yet make intervals that nobody reads
             evaluate(
                 part.task,
@@ -266,5 +291,6 @@ def _mean(records: Sequence[Mapping[str, Any]], metric: str) -> float:
     return math.fsum(record["metrics"][metric] for record in records) / len(records)
 
 
-def _name(plan: CutPlan) -> str:
+def name_of(plan: CutPlan) -> str:
+    """The plan for people who watch a search: ``uncut``, or ``without 3,21-24``."""
     return "uncut" if plan.is_uncut else f"without {format_layers(plan.removed)}"

@@ -31,10 +31,14 @@ KEY = "key"
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """What is asked, whatever the plan: a task under one readout and decoding, of one model."""
+    """What is asked, whatever the plan: a task under one readout and decoding, of one model.
+
+    Text that a search measures plans on is asked the same way, with a name in place of a task's.
+    """
 
     task: str
-    readout: Readout
+    readout: str
+    """A task's readout, or what is measured on text."""
     model_hash: str
     version: int
     settings_hash: str
@@ -70,7 +74,7 @@ class SearchJournal:
 
     def __init__(self, folder: RunFolder | None = None) -> None:
         self._folder = folder
-        self._files: dict[tuple[str, Readout], _File] = {}
+        self._files: dict[tuple[str, str], _File] = {}
 
     def part(self, question: Question, plan: CutPlan, ids: Sequence[str]) -> JournalPart:
         """What is known of these items under a plan, and where more goes.

@@ -179,9 +179,7 @@ def test_a_context_that_is_too_long_loses_its_beginning_with_one_warning(caplog:
 def test_continuations_that_differ_in_the_last_token_share_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = tiny_loaded("llama")
     seen: list[tuple[int, ...]] = []
-    loaded.model.register_forward_pre_hook(
-        lambda _, args, kwargs: seen.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
-    )
+    loaded.model.get_input_embeddings().register_forward_pre_hook(lambda _, args: seen.append(tuple(args[0].shape)))
     shared = LikelihoodRequest(id="a", prompt="n:", continuations=(" 11", " 12", " 13", " 2", " 11"))
     (together,) = score(PlainEngine(loaded), shared)
     assert seen == [(2, 4)], "rows 'n: 1' and 'n: '"

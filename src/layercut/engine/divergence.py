@@ -1,0 +1,133 @@
+"""How far a plan moves next-token distributions from those of a reference plan, on given continuations."""
+
+# Shapes: B batch, T tokens, V vocabulary, N scored positions, C of them in a chunk, K outcomes.
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import log_softmax
+
+from layercut.engine.base import Divergence
+from layercut.engine.head import chunks, logits, states_at
+from layercut.engine.rows import Scoring
+from layercut.errors import InputError
+from layercut.surgery.bypass import bypass
+
+if TYPE_CHECKING:
+    from layercut.models.loading import LoadedModel
+    from layercut.surgery.plan import CutPlan
+
+TOP = 100
+"""Tokens that the Jensen-Shannon divergence tells apart."""
+
+
+class TokenDivergence(NamedTuple):
+    """One value per position, (N,) float32 in nats; the last is 0 or 1."""
+
+    nll: Tensor
+    reference_nll: Tensor
+    kl: Tensor
+    js_top100: Tensor
+    top1_disagrees: Tensor
+
+
+@torch.no_grad()
+def token_divergence(reference_NV: Tensor, plan_NV: Tensor, token_N: Tensor) -> TokenDivergence:
+    """Compare two models position by position, in float32.
+
+    With p the reference's distribution and q the plan's: KL(p || q) = sum over v of p_v ln(p_v / q_v), and
+    JS = KL(p' || m) / 2 + KL(q' || m) / 2 with m = (p' + q') / 2, where p' and q' keep the reference's 100 likeliest
+    tokens as they are and hold all others as one more outcome. Both sum to 1 so, without being scaled; the value is at
+    most that over the whole vocabulary, and at most ln 2.
+
+    Args:
+        reference_NV: logits of the reference.
+        plan_NV: logits of the plan.
+        token_N: the token that comes next.
+    """
+    p_NV = log_softmax(reference_NV, dim=-1, dtype=torch.float32)
+    q_NV = log_softmax(plan_NV, dim=-1, dtype=torch.float32)
+    token_N1 = token_N.unsqueeze(1)
+    # A token that is ruled out altogether has ln p = -inf and adds nothing.
+    kl_NV = torch.where(p_NV.isneginf(), 0.0, p_NV.exp() * (p_NV - q_NV))
+    return TokenDivergence(
+        nll=-q_NV.gather(1, token_N1).squeeze(1),
+        reference_nll=-p_NV.gather(1, token_N1).squeeze(1),
+        kl=kl_NV.sum(dim=-1).clamp_min(0),  # below 0 it is rounding
+        js_top100=_js_top(p_NV, q_NV),
+        top1_disagrees=(p_NV.argmax(dim=-1) != q_NV.argmax(dim=-1)).float(),
+    )
+
+
+def divergences_of(
+    loaded: LoadedModel, items: Sequence[Scoring], ids_BT: Tensor, plan: CutPlan, reference: CutPlan
+) -> list[Divergence]:
+    """Run a batch under both plans, the head chunk by chunk.
+
+    Args:
+        loaded: the whole model.
+        items: requests of one continuation each.
+        ids_BT: their rows, padded on the right.
+        plan: what is judged.
+        reference: what it is compared with; run only if it differs from the plan.
+    """
+    model = loaded.model
+    rows = [item.rows[0] for item in items]
+    read = [
+        (index, position)
+        for index, row in enumerate(rows)
+        for position in range(len(row.tokens) - row.num_scored, len(row.tokens))
+    ]
+    token_N = torch.tensor([token for row in rows for token in row.continuations[0]])
+    with bypass(model, reference):
+        before = states_at(model, ids_BT, read)
+    after = before
+    if plan.key != reference.key:
+        with bypass(model, plan):
+            after = states_at(model, ids_BT, read)
+    parts = []
+    for chunk in chunks(model, len(read)):
+        reference_CV, plan_CV = logits(model, before, chunk), logits(model, after, chunk)
+        part = token_divergence(reference_CV, plan_CV, token_N[chunk].to(plan_CV.device))
+        parts.append(torch.stack(part).cpu())
+    values_5N = torch.cat(parts, dim=1).double()
+    # Each row is summed in float64, in its own order, whatever shares the batch or the chunk.
+    sums = [part.sum(dim=1).tolist() for part in torch.split(values_5N, [row.num_scored for row in rows], dim=1)]
+    return [_checked(loaded, item, values) for item, values in zip(items, sums, strict=True)]
+
+
+def _js_top(p_NV: Tensor, q_NV: Tensor) -> Tensor:
+    """Jensen-Shannon divergence (N,) of log-probabilities, as in ``token_divergence``."""
+    top = p_NV.topk(min(TOP, p_NV.shape[-1]), dim=-1)
+    p_NK, q_NK = _with_rest(top.values.exp()), _with_rest(q_NV.gather(1, top.indices).exp())
+    sum_NK = (p_NK + q_NK).clamp_min(torch.finfo(torch.float32).tiny)  # an outcome that neither allows adds nothing
+    terms_NK = torch.xlogy(p_NK, 2 * p_NK / sum_NK) + torch.xlogy(q_NK, 2 * q_NK / sum_NK)
+    return (terms_NK.sum(dim=-1) / 2).clamp_min(0)
+
+
+def _with_rest(p_NK: Tensor) -> Tensor:
+    rest_N1 = (1 - p_NK.sum(dim=-1, keepdim=True)).clamp_min(0)
+    return torch.cat([p_NK, rest_N1], dim=-1)
+
+
+def _checked(loaded: LoadedModel, item: Scoring, values: Sequence[float]) -> Divergence:
+    nll, reference_nll, kl, js, disagreements = values
+    if any(value != value for value in values):
+        dtype = str(loaded.model.dtype).removeprefix("torch.")
+        raise InputError(
+            f"request {item.id!r}: {loaded.name} computes values that are not numbers in {dtype}. "
+            "Load it with another dtype, bfloat16 or float32."
+        )
+    return Divergence(
+        id=item.id,
+        num_tokens=item.rows[0].num_scored,
+        nll=nll,
+        reference_nll=reference_nll,
+        kl=kl,
+        js_top100=js,
+        top1_disagreements=int(disagreements),
+    )

@@ -1,0 +1,244 @@
+"""Text that criteria are measured on: written by the uncut model itself, from a local file, or from the hub.
+
+calibration = load_calibration("generated", loaded, engine=engine)
+calibration = load_calibration("notes.txt", loaded, max_tokens=256)
+calibration = load_calibration("hub:Salesforce/wikitext:wikitext-2-raw-v1:train", loaded)
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import zlib
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from layercut.engine.base import Decoding, Engine, GenerationRequest
+from layercut.engine.prompts import encode_prompt
+from layercut.engine.rows import context_length
+from layercut.errors import InputError, MissingExtra
+from layercut.runs.environment import hide_home
+from layercut.runs.settings import settings_hash
+from layercut.selection.base import Progress, silent
+from layercut.selection.openings import OPENINGS
+from layercut.selection.search_journal import Question, SearchJournal
+from layercut.surgery.plan import CutPlan
+from layercut.tasks.data_files import read_local
+
+if TYPE_CHECKING:
+    from layercut.models.loading import LoadedModel
+    from layercut.runs.directory import RunFolder
+
+BUILT_IN = "generated"
+"""Name of the text that the uncut model writes."""
+HUB = "hub:"
+COLUMNS = ("text", "content")
+MIN_TOKENS = 8
+_VERSION = 1
+"""Raised by any change of how text is generated; the openings count by their hash."""
+_CHARACTERS = 24
+"""Of a token at most, more or less: a longer text is not tokenised as a whole, only to be cut."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """Texts, and where they come from."""
+
+    texts: tuple[str, ...]
+    num_tokens: int
+    """In all texts, in the model's tokens, a BOS token that the tokenizer adds included."""
+    source: str
+    """``generated``, the path of the file, or ``hub:...``."""
+    content_hash: str
+    """SHA-256 of the texts in their order, in hex."""
+
+
+class _Piece(NamedTuple):
+    text: str
+    num_tokens: int
+
+
+def load_calibration(
+    source: str,
+    loaded: LoadedModel,
+    *,
+    engine: Engine | None = None,
+    num_texts: int = 32,
+    max_tokens: int = 512,
+    seed: int = 0,
+    folder: RunFolder | None = None,
+    progress: Progress = silent,
+) -> Calibration:
+    """The first texts of a source, each cut to what the model reads at once. The same call gives the same texts.
+
+    ``generated``: the uncut model goes on from short neutral openings, one text an opening and then the openings again,
+    sampled at temperature 1 from its whole vocabulary. Needs no data and no network, and suits the model by
+    construction. A text ends where the model ends it.
+
+    A local file: ``.jsonl``, ``.json`` or ``.parquet`` rows with a column ``text`` or ``content``, one text a row,
+    whose end is left out where it is too long; or ``.txt``, one running text that is cut into consecutive pieces. Lines
+    may be gzipped (``.jsonl.gz``, ``.txt.gz``). Blank texts are left out.
+
+    ``hub:NAME[:config[:split]]``: a data set of the hub, streamed, with the same columns; the split is ``train`` if
+    left out.
+
+    Args:
+        source: one of the three.
+        loaded: the uncut model, whose tokenizer counts.
+        engine: writes the text; only for ``generated``.
+        num_texts: as many, or fewer if there are no more.
+        max_tokens: of a text; less where the model's context is shorter.
+        seed: of what is generated; no effect on the others.
+        folder: keeps what was generated, so that it is not generated again.
+        progress: told how many texts are there.
+
+    Raises:
+        InputError: a number that is too small, a source that is not there, is damaged or holds no text, or no engine.
+        MissingExtra: a hub data set and no ``datasets``.
+    """
+    if num_texts < 1:
+        raise InputError(f"num_texts of the calibration is {num_texts}; use 1 or more.")
+    if max_tokens < MIN_TOKENS:
+        raise InputError(f"max_tokens of the calibration is {max_tokens}; use {MIN_TOKENS} or more.")
+    max_tokens = min(max_tokens, context_length(loaded) or max_tokens)
+    texts: Iterator[str] | list[str]
+    if source == BUILT_IN:
+        if engine is None:
+            raise InputError("the model writes its own calibration text, and there is no engine to run it; give one.")
+        texts = _generated(loaded, engine, num_texts, max_tokens, seed, folder, progress)
+    elif source.startswith(HUB):
+        texts = _hub(source)
+    elif source.endswith((".txt", ".txt.gz")):
+        texts = _consecutive(loaded, _read(Path(source).expanduser()), max_tokens)
+    else:
+        texts = _local(source)
+    pieces = list(islice((_cut(loaded, text, max_tokens) for text in texts if text.strip()), num_texts))
+    if not pieces:
+        raise InputError(f"{source} holds no text; give rows with a column {' or '.join(COLUMNS)}, or a .txt file.")
+    return Calibration(
+        texts=tuple(piece.text for piece in pieces),
+        num_tokens=sum(piece.num_tokens for piece in pieces),
+        source=hide_home(source),
+        content_hash=_hash([piece.text for piece in pieces]),
+    )
+
+
+def _cut(loaded: LoadedModel, text: str, max_tokens: int) -> _Piece:
+    """The longest beginning of a text with at most so many tokens."""
+
+    def count(length: int) -> int:
+        return len(encode_prompt(loaded.tokenizer, text[:length], loaded.name))
+
+    end = min(len(text), max_tokens * _CHARACTERS)
+    if (num_tokens := count(end)) > max_tokens:
+        # Found by halving, because not every tokenizer says where its tokens end. A character is a few tokens at most.
+        end = max(1, bisect_right(range(end), max_tokens, key=count) - 1)
+        num_tokens = count(end)
+    return _Piece(text[:end], num_tokens)
+
+
+def _consecutive(loaded: LoadedModel, text: str, max_tokens: int) -> Iterator[str]:
+    start = 0
+    while start < len(text):
+        window = text[start : start + max_tokens * _CHARACTERS]
+        piece = _cut(loaded, window, max_tokens).text
+        yield piece
+        start += len(piece)
+
+
+def _generated(
+    loaded: LoadedModel,
+    engine: Engine,
+    num_texts: int,
+    max_tokens: int,
+    seed: int,
+    folder: RunFolder | None,
+    progress: Progress,
+) -> list[str]:
+    decoding = Decoding(temperature=1.0, seed=seed)
+    openings = [OPENINGS[index % len(OPENINGS)] for index in range(num_texts)]
+    requests = []
+    for index, opening in enumerate(openings):
+        room = max_tokens - len(encode_prompt(loaded.tokenizer, opening, loaded.name))
+        requests.append(GenerationRequest(id=f"text {index}", prompt=opening, max_new_tokens=max(1, room)))
+    question = Question(
+        task="calibration",
+        readout=BUILT_IN,
+        model_hash=engine.describe()["model_hash"],
+        version=_VERSION,
+        settings_hash=settings_hash({"openings": _hash(openings), "max_tokens": max_tokens}),
+        decoding=asdict(decoding),
+    )
+    uncut = CutPlan(num_layers=engine.num_layers)
+    with SearchJournal(folder) as journal:
+        part = journal.part(question, uncut, [request.id for request in requests])
+        progress("calibration text", len(part.records), num_texts)
+        if not part.is_complete:
+            known = frozenset(record["id"] for record in part.records)
+            for batch in engine.completions(requests, uncut, decoding, known):
+                part.append([{"id": answer.id, "completion": answer.text} for answer in batch])
+                progress("calibration text", len(part.records), num_texts)
+        return [opening + record["completion"] for opening, record in zip(openings, part.records, strict=True)]
+
+
+def _local(source: str) -> Iterator[str]:
+    splits = read_local(source).splits
+    if len(splits) > 1:
+        raise InputError(f"{source} is a folder with {' and '.join(splits)}; name one of its files.")
+    for rows in splits.values():
+        for row in rows:
+            yield _text_of(row.fields, row.where)
+
+
+def _hub(source: str) -> Iterator[str]:
+    name, *rest = source.removeprefix(HUB).split(":")
+    if not name or len(rest) > 2:
+        raise InputError(f"{source!r} names no data set; write hub:NAME, hub:NAME:config or hub:NAME:config:split.")
+    try:
+        from datasets import load_dataset
+    except ImportError as error:
+        raise MissingExtra("calibration text from the hub", "lm-eval") from error
+    config = (rest[0] or None) if rest else None
+    split = rest[1] if len(rest) == 2 else "train"
+    rows = _streamed(source, lambda: load_dataset(name, config, split=split, streaming=True))
+    for number, fields in enumerate(rows, start=1):
+        yield _text_of(fields, f"{source}, row {number}")
+
+
+def _streamed(source: str, load: Callable[[], Iterable[Mapping[str, Any]]]) -> Iterator[Mapping[str, Any]]:
+    try:
+        yield from load()
+    except Exception as error:  # its own kinds, and those of the network libraries beneath
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            f"{source}: no data set can be read here ({reason}). Check name, config and split, or give a local file."
+        ) from error
+
+
+def _text_of(fields: Mapping[str, Any], where: str) -> str:
+    for column in COLUMNS:
+        if isinstance(value := fields.get(column), str):
+            return value
+    columns = ", ".join(map(str, fields)) or "none"
+    raise InputError(f"{where}: no text in a column {' or '.join(COLUMNS)}; it has {columns}. Rename the column.")
+
+
+def _read(path: Path) -> str:
+    try:
+        data = path.read_bytes()
+        return (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8")
+    except (EOFError, UnicodeDecodeError, zlib.error, gzip.BadGzipFile) as error:
+        raise InputError(f"{path}: damaged, or not UTF-8 text ({error}). Get the file again.") from error
+    except OSError as error:
+        raise InputError(
+            f"{path}: no calibration text can be read here ({error.strerror}). Give a file, hub:NAME or {BUILT_IN}."
+        ) from error
+
+
+def _hash(texts: list[str]) -> str:
+    return hashlib.sha256(json.dumps(texts).encode()).hexdigest()

@@ -1,0 +1,28 @@
+"""Short neutral openings from which a model writes its own calibration text: prose, facts, instructions, talk, code."""
+
+OPENINGS = (
+    "The river rises in the hills and",
+    "In the first half of the last century,",
+    "To repair a bicycle tyre, begin by",
+    "The committee met on Tuesday to discuss",
+    "A cell is",
+    '"I did not expect to see you here," she said,',
+    "There are several reasons why people",
+    "def read_lines(path):\n",
+    "The price of wheat depends on",
+    "When the train stopped, the passengers",
+    "Question: Why is the sky blue?\nAnswer:",
+    "Ingredients:\n- 200 g flour\n-",
+    "A triangle has three sides. If",
+    "The museum is open from",
+    "Dear Sir or Madam,\n\n",
+    "Most birds",
+    "The new version of the program",
+    "Once, in a small village near the sea,",
+    "According to the report,",
+    "The difference between weather and climate is",
+    "Step 1:",
+    "My grandmother used to say that",
+    "Water boils at",
+    "The team won the match because",
+)

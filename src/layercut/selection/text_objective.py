@@ -1,0 +1,189 @@
+"""Plans judged by how well, or how like the uncut model, they predict given text, token by token."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from layercut.errors import InputError
+from layercut.runs.settings import settings_hash
+from layercut.selection.base import Context, Progress, Selection, by_importance, silent
+from layercut.selection.greedy import as_json, greedy
+from layercut.selection.objective import name_of
+from layercut.selection.search_journal import Question, SearchJournal
+from layercut.surgery.plan import CutPlan
+
+if TYPE_CHECKING:
+    from layercut.engine.base import Engine, LikelihoodRequest
+
+Measure = Literal["nll", "kl", "js", "top1"]
+_VERSION = 1
+"""Raised by any change that can move a record's numbers."""
+
+
+class TextObjective:
+    """Minus a plan's mean measure per token of the given continuations, every token with the same weight.
+
+    ``nll``: -ln p(token); e to the mean is the perplexity. ``kl``: KL(uncut || plan) of the next-token distributions.
+    ``js``: their Jensen-Shannon divergence over the uncut model's 100 likeliest tokens and all others as one more
+    outcome. ``top1``: 1 where the likeliest token differs, so the mean is a share. The first three are in nats.
+
+    The model is given the text's own tokens, whatever it would have said (teacher forcing). Each text is run once per
+    plan and kept in the journal. ``nll`` runs the plan alone; the other three come together from one run of plan and
+    uncut model.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        requests: Sequence[LikelihoodRequest],
+        *,
+        name: str,
+        measure: Measure,
+        journal: SearchJournal | None = None,
+        progress: Progress = silent,
+    ) -> None:
+        """Nothing is measured yet.
+
+        Args:
+            engine: runs the plans.
+            requests: texts, each with one continuation; only continuations are measured.
+            name: of the texts, in the journal and in what is shown.
+            measure: what is averaged.
+            journal: what is known and where more goes; kept in memory if left out.
+            progress: told how many texts are done of those that one call of ``values`` needs.
+        """
+        self._engine = engine
+        self._requests = list(requests)
+        self._measure = measure
+        self._name = name
+        self._journal = journal or SearchJournal()
+        self._progress = progress
+        self._ids = [request.id for request in requests]
+        self._uncut = CutPlan(num_layers=engine.num_layers)
+        self._texts_hash = _hash(requests)
+        self._question = Question(
+            task=name,
+            readout="nll" if measure == "nll" else "divergence",
+            model_hash=engine.describe()["model_hash"],
+            version=_VERSION,
+            settings_hash=settings_hash({"texts": self._texts_hash}),  # all of them: they decide who shares a batch
+            decoding=None,
+        )
+
+    def describe(self) -> Mapping[str, Any]:
+        """What decides the values: the measure, and the texts by their hash."""
+        return {
+            "texts": self._name,
+            "measure": self._measure,
+            "num_texts": len(self._requests),
+            "texts_hash": self._texts_hash,
+        }
+
+    def values(self, plans: Sequence[CutPlan]) -> list[float]:
+        """Higher is better. Minus infinity where a token that comes is ruled out altogether."""
+        total = len(plans) * len(self._requests)
+        return [
+            -self._means(self._records(plan, index * len(self._requests), total))[self._measure]
+            for index, plan in enumerate(plans)
+        ]
+
+    def means(self, plan: CutPlan) -> dict[str, float]:
+        """Every measure that was taken with this one, per token; with ``kl`` and the like ``nll`` is among them."""
+        return self._means(self._records(plan, 0, len(self._requests)))
+
+    def num_tokens(self) -> int:
+        """Tokens that are averaged over."""
+        return sum(record["num_tokens"] for record in self._records(self._uncut, 0, len(self._requests)))
+
+    def _means(self, records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+        num_tokens = sum(record["num_tokens"] for record in records)
+        taken = [measure for measure in get_args(Measure) if measure in records[0]]
+        return {measure: _sum(record[measure] for record in records) / num_tokens for measure in taken}
+
+    def _records(self, plan: CutPlan, done: int, total: int) -> list[dict[str, Any]]:
+        """A record per text, from the journal or else from the engine."""
+        part = self._journal.part(self._question, plan, self._ids)
+        what = f"{self._name}, {name_of(plan)}"
+        if not part.is_complete:
+            for fresh in self._ask(plan, frozenset(record["id"] for record in part.records)):
+                part.append(fresh)
+                self._progress(what, done + len(part.records), total)
+        assert part.is_complete, f"the engine left texts of {self._name} out"
+        self._progress(what, done + len(self._ids), total)
+        return part.records
+
+    def _ask(self, plan: CutPlan, known: Collection[str]) -> Iterator[list[dict[str, Any]]]:
+        # All texts go to the engine, the known ones too: its batches must be those of a search that was never stopped.
+        if self._measure == "nll":
+            for scored in self._engine.log_likelihoods(self._requests, plan, known):
+                yield [
+                    {"id": one.id, "num_tokens": one.num_tokens[0], "nll": as_json(-one.log_likelihoods[0])}
+                    for one in scored
+                ]
+            return
+        for compared in self._engine.divergences(self._requests, plan, self._uncut, known):
+            yield [
+                {
+                    "id": one.id,
+                    "num_tokens": one.num_tokens,
+                    "nll": as_json(one.nll),
+                    "kl": as_json(one.kl),
+                    "js": as_json(one.js_top100),
+                    "top1": one.top1_disagreements,
+                }
+                for one in compared
+            ]
+
+
+def select_by_text(context: Context, objective: TextObjective, search: str) -> Selection:
+    """Choose layers by an objective on text.
+
+    ``one_shot``: the importance of a layer is the rise of the mean measure per token when it alone is skipped; the
+    least important go. ``greedy``: remove the layer whose absence hurts least, and look again.
+
+    Details: ``objective``, ``num_tokens``; one-shot, the mean measures ``uncut`` and per layer ``without``; greedy,
+    those of ``greedy`` (its values are minus the mean measure).
+
+    Raises:
+        InputError: a measure is infinite for the uncut model, or without one of the layers (one-shot).
+    """
+    found = _one_shot(context, objective) if search == "one_shot" else greedy(context, objective)
+    base = {"objective": dict(objective.describe()), "num_tokens": objective.num_tokens()}
+    return found._replace(details={**base, **found.details})
+
+
+def _one_shot(context: Context, objective: TextObjective) -> Selection:
+    uncut = CutPlan(num_layers=context.num_layers)
+    alone = {layer: CutPlan(num_layers=context.num_layers, removed=(layer,)) for layer in context.candidates}
+    value, *values = objective.values([uncut, *alone.values()])
+    importance = {layer: value - without for layer, without in zip(alone, values, strict=True)}
+    for layer, rise in importance.items():
+        if not math.isfinite(rise):
+            raise InputError(
+                f"without layer {layer} the model rules out a token that comes, so its loss is infinite; protect the "
+                "layer, or load the model with another dtype."
+            )
+    details = {
+        "uncut": _finite(objective.means(uncut)),
+        "without": {str(layer): _finite(objective.means(plan)) for layer, plan in alone.items()},
+    }
+    return by_importance(context, importance, details)
+
+
+def _sum(values: Iterable[float | None]) -> float:
+    """Exactly rounded, so that the order in which batches came does not matter; None stands for infinity."""
+    return math.fsum(math.inf if value is None else value for value in values)
+
+
+def _finite(means: Mapping[str, float]) -> dict[str, float | None]:
+    return {measure: as_json(mean) for measure, mean in means.items()}
+
+
+def _hash(requests: Sequence[LikelihoodRequest]) -> str:
+    """SHA-256 of the texts in their order, in hex."""
+    content = [(request.prompt, request.continuations) for request in requests]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()

@@ -1,0 +1,119 @@
+"""Trace damage: layers without which the uncut model's own right answers stay likely go first."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, cast
+
+from layercut.engine.base import GenerationRequest, LikelihoodRequest
+from layercut.errors import InputError
+from layercut.selection.base import Context, Selection
+from layercut.selection.items import SELECTION_ITEMS, record_items
+from layercut.selection.objective import TaskObjective
+from layercut.selection.options import choose
+from layercut.selection.search_journal import SearchJournal
+from layercut.selection.task_accuracy import wanted_objective
+from layercut.selection.text_objective import Measure, TextObjective, select_by_text
+from layercut.surgery.plan import CutPlan
+from layercut.tasks.base import GENERATED
+
+
+class Traces(NamedTuple):
+    """Answers of the uncut model that were graded right."""
+
+    requests: list[LikelihoodRequest]
+    """The prompt, and the completion as its one continuation."""
+    num_right: dict[str, int]
+    """Per task and readout."""
+    items: dict[str, list[str]]
+    """Per task, the ids of all items that were asked."""
+
+
+def trace_damage(context: Context) -> Selection:
+    """Choose decoder layers by what their absence does to the uncut model's correct solutions.
+
+    The uncut model answers the objective's selection items (readouts that generate; ``rank`` is left aside). The
+    completions that are graded right are given to the cut model word for word, and each of their tokens is a chance to
+    part from the uncut model. That sees damage long before answers turn wrong, and costs one forward pass in place of a
+    generation. After RTD of github.com/3314787995/RTP-Gate-RTD, a reproduction of arXiv:2602.01997, whose
+    score mixes several such measures. The stop token is not among the tokens.
+
+    Settings:
+        measure: mean per token of ``kl`` (default), KL(uncut || cut); ``nll``, the rise of -ln p; ``top1``, the share
+            of tokens where the likeliest one differs; or ``js``, the Jensen-Shannon divergence on the uncut model's
+            100 likeliest tokens. Definitions in ``TextObjective``.
+        search: ``one_shot`` (default) skips each layer alone; ``greedy`` removes one and looks again.
+
+    The uncut model's answers are those of the objective's journal, so a task search in the same folder shares them;
+    each trace is measured once per plan and kept in the run folder's journal.
+
+    Details: those of ``select_by_text`` (one-shot: all measures that were taken); ``measure``, ``search``,
+    ``num_traces``, ``traces`` per task, the ``tasks`` and the selection items.
+
+    Raises:
+        InputError: an unknown setting or value, no objective of tasks or none with a readout that generates, no right
+            answer by the uncut model, or measures that are not numbers.
+    """
+    chosen = choose(
+        "trace_damage", context.settings, measure=("kl", "nll", "top1", "js"), search=("one_shot", "greedy")
+    )
+    tasks = wanted_objective(context, "trace_damage")
+    if context.engine is None or not isinstance(tasks, TaskObjective):
+        raise InputError(
+            "trace_damage lets the model answer the objective's tasks; give the Context an engine and a TaskObjective."
+        )
+    traces = correct_traces(tasks)
+    with SearchJournal(context.folder) as journal:
+        objective = TextObjective(
+            context.engine,
+            traces.requests,
+            name="traces",
+            measure=cast("Measure", chosen["measure"]),
+            journal=journal,
+            progress=context.progress,
+        )
+        selection = select_by_text(context, objective, chosen["search"])
+    details: dict[str, Any] = {
+        **chosen,
+        "num_traces": len(traces.requests),
+        "traces": traces.num_right,
+        "tasks": dict(tasks.describe()),
+        SELECTION_ITEMS: record_items(traces.items),
+    }
+    return selection._replace(details={**details, **selection.details})
+
+
+def correct_traces(tasks: TaskObjective) -> Traces:
+    """The uncut model's right answers to the selection items, as text to be predicted.
+
+    Raises:
+        InputError: no readout generates, or no answer is right.
+    """
+    uncut = CutPlan(num_layers=tasks.num_layers)
+    answered = tasks.answers(uncut, GENERATED)
+    if not answered:
+        raise InputError(
+            "trace_damage reads what the model writes, and no readout of the objective generates text; add a task that "
+            "does, such as gsm_symbolic with chain or arithmetic with short."
+        )
+    requests: list[LikelihoodRequest] = []
+    num_right = {}
+    items: dict[str, list[str]] = {}
+    for part, samples, records in answered:
+        by_id = {record["id"]: record for record in records}
+        items.setdefault(part.task.name, []).extend(by_id)
+        before = len(requests)
+        for sample in samples:
+            record = by_id[sample.id]
+            asked = part.task.request(sample, part.readout)
+            assert isinstance(asked, GenerationRequest), f"{part.label} must generate"
+            if record["outcome"] == "right" and record["completion"].strip():
+                id = f"{part.task.name}.{part.readout}.{sample.id}"
+                requests.append(LikelihoodRequest(id=id, prompt=asked.prompt, continuations=(record["completion"],)))
+        num_right[part.label] = len(requests) - before
+    if not requests:
+        labels = ", ".join(num_right)
+        raise InputError(
+            f"the uncut model answers none of the selection items of {labels} right, so there is no trace to damage. "
+            "Take easier tasks, or raise their limit."
+        )
+    return Traces(requests, num_right, items)

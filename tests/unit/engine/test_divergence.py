@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from scipy.spatial.distance import jensenshannon
+from scipy.stats import entropy
+
+from layercut.engine import head
+from layercut.engine.base import Divergence, LikelihoodRequest, Message
+from layercut.engine.divergence import token_divergence
+from layercut.engine.plain import PlainEngine
+from layercut.errors import InputError
+from layercut.models.loading import LoadedModel
+from layercut.surgery.plan import CutPlan
+from layercut.surgery.remove import remove_layers
+from tests.support.loaded import tiny_loaded
+from tests.support.tiny import CONFIGS, NUM_LAYERS, tiny_model
+
+UNCUT = CutPlan(num_layers=NUM_LAYERS)
+CUT = CutPlan(num_layers=NUM_LAYERS, removed=(4, 1))
+OTHER = CutPlan(num_layers=NUM_LAYERS, removed=(0,))
+TEXTS = {
+    "The quick brown fox": " jumps over the lazy dog, and does so again.",
+    "7 * 8 =": " 56",
+    "": "A text without anything before it.",
+    "x": "y",
+    "Once upon a time there was a model": " that had lost some layers.",
+}
+ASKED = [LikelihoodRequest(id=f"q{i}", prompt=p, continuations=(c,)) for i, (p, c) in enumerate(TEXTS.items())]
+
+
+@cache
+def loaded(model_type: str) -> LoadedModel:
+    return tiny_loaded(model_type)
+
+
+def compare(
+    plan: CutPlan, reference: CutPlan = UNCUT, model_type: str = "llama", batch_size: int = 8, asked: Any = ASKED
+) -> list[Divergence]:
+    found = PlainEngine(loaded(model_type), batch_size=batch_size).divergences(asked, plan, reference)
+    return sorted((answer for batch in found for answer in batch), key=lambda answer: answer.id)
+
+
+def numbers(answer: Divergence) -> list[float]:
+    return [answer.nll, answer.reference_nll, answer.kl, answer.js_top100]
+
+
+@torch.no_grad()
+def by_hand(model_type: str, request: LikelihoodRequest, plan: CutPlan, reference: CutPlan) -> tuple[list[float], int]:
+    """One row without padding through two models that were cut for good; distributions compared by scipy."""
+    tokenizer = loaded(model_type).tokenizer
+    context = tokenizer(request.prompt)["input_ids"] or [tokenizer.bos_token_id]
+    continuation = tokenizer(request.continuations[0])["input_ids"]
+    p_TV, q_TV = (
+        remove_layers(tiny_model(model_type), which)(torch.tensor([[*context, *continuation]]))
+        .logits[0]
+        .double()
+        .softmax(-1)
+        .numpy()
+        for which in (reference, plan)
+    )
+    sums = [0.0] * 4
+    disagreements = 0
+    for place, token in enumerate(continuation, start=len(context) - 1):
+        p, q = p_TV[place], q_TV[place]
+        top = p.argsort()[::-1][:100]
+        js = jensenshannon([*p[top], 1 - p[top].sum()], [*q[top], 1 - q[top].sum()]) ** 2
+        for index, value in enumerate((-math.log(q[token]), -math.log(p[token]), entropy(p, q), js)):
+            sums[index] += float(value)
+        disagreements += int(p.argmax() != q.argmax())
+    return sums, disagreements
+
+
+@pytest.mark.parametrize("model_type", ["llama", "gemma2", "gpt2"])
+@pytest.mark.parametrize(("plan", "reference"), [(CUT, UNCUT), (OTHER, CUT)], ids=["uncut", "two cuts"])
+def test_equals_full_passes_of_both_models_compared_by_scipy(
+    model_type: str, plan: CutPlan, reference: CutPlan
+) -> None:
+    for request, answer in zip(ASKED, compare(plan, reference, model_type), strict=True):
+        sums, disagreements = by_hand(model_type, request, plan, reference)
+        assert numbers(answer) == pytest.approx(sums, rel=1e-4, abs=1e-5)
+        assert answer.top1_disagreements == disagreements
+        assert (answer.id, answer.num_tokens) == (request.id, len(request.continuations[0]))
+        assert answer.kl > 0.01, "plans that hardly differ show nothing"
+
+
+@pytest.mark.parametrize("model_type", list(CONFIGS))
+def test_a_batch_of_one_is_a_batch_of_eight(model_type: str) -> None:
+    for one, eight in zip(
+        compare(CUT, model_type=model_type, batch_size=1), compare(CUT, model_type=model_type), strict=True
+    ):
+        assert numbers(one) == pytest.approx(numbers(eight), rel=1e-4, abs=1e-5)
+        assert (one.top1_disagreements, one.num_tokens) == (eight.top1_disagreements, eight.num_tokens)
+
+
+@pytest.mark.parametrize("plan", [UNCUT, CUT], ids=["uncut", "cut"])
+def test_a_plan_does_not_differ_from_itself(plan: CutPlan) -> None:
+    for answer in compare(plan, CutPlan(num_layers=NUM_LAYERS, removed=plan.removed[::-1])):
+        assert (answer.kl, answer.js_top100, answer.top1_disagreements) == (0, 0, 0)
+        assert answer.nll == answer.reference_nll
+
+
+def test_nll_is_minus_the_log_likelihood() -> None:
+    found = PlainEngine(loaded("llama")).log_likelihoods(ASKED, CUT)
+    scores = {answer.id: answer.log_likelihoods[0] for batch in found for answer in batch}
+    for answer in compare(CUT):
+        assert -answer.nll == pytest.approx(scores[answer.id], rel=1e-5)
+
+
+@pytest.mark.parametrize("model_type", ["gemma2", "mixtral"])
+def test_logits_in_chunks_are_logits_at_once(model_type: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = [*ASKED, LikelihoodRequest(id="options", prompt="7 * 8 =", continuations=(" 56", " 55", " no"))]
+    engine = PlainEngine(loaded(model_type))
+
+    def scores() -> list[tuple[float, ...]]:
+        return [answer.log_likelihoods for batch in engine.log_likelihoods(asked, CUT) for answer in batch]
+
+    at_once, scored_at_once = compare(CUT, model_type=model_type), scores()
+    monkeypatch.setattr(head, "CHUNK_SIZE", 3 * 260)  # three positions
+    made = []
+    own = loaded(model_type).model.get_output_embeddings().register_forward_hook(lambda *a: made.append(a[2].shape))
+    in_chunks, scored_in_chunks = compare(CUT, model_type=model_type), scores()
+    own.remove()
+    assert {shape[1] for shape in made} <= {1, 2, 3}
+    for one, other in zip(in_chunks, at_once, strict=True):
+        assert numbers(one) == pytest.approx(numbers(other), rel=1e-5, abs=1e-6)
+    for ours, theirs in zip(scored_in_chunks, scored_at_once, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-5)
+
+
+def test_the_order_and_resuming_change_nothing_to_the_last_bit() -> None:
+    engine = PlainEngine(loaded("llama"), batch_size=2)
+    through = list(engine.divergences(ASKED, CUT, UNCUT))
+    shuffled = random.Random(1).sample(ASKED, len(ASKED))
+    assert list(engine.divergences(shuffled, CUT, UNCUT)) == through
+    done = {through[0][0].id, through[0][1].id, through[1][0].id}
+    assert list(engine.divergences(ASKED, CUT, UNCUT, done)) == through[1:]
+
+
+def test_the_model_is_whole_whenever_somebody_stops_asking() -> None:
+    model = loaded("llama").model
+    names = set(vars(model.base_model))
+    asking = PlainEngine(loaded("llama"), batch_size=1).divergences(ASKED, CUT, OTHER)
+    next(asking)
+    assert len(model.model.layers) == NUM_LAYERS
+    assert set(vars(model.base_model)) == names
+    asking.close()
+
+
+def test_refusals_name_the_request() -> None:
+    engine = PlainEngine(tiny_loaded("llama"))
+    for wrong in ((), ("a", "b")):
+        request = LikelihoodRequest(id="r7", prompt="x", continuations=wrong)
+        with pytest.raises(InputError, match="request 'r7': plans are compared on one continuation, and here are"):
+            engine.divergences([request], CUT, UNCUT)
+    with pytest.raises(InputError, match="'q0' is there more than once"):
+        engine.divergences([ASKED[0], ASKED[0]], CUT, UNCUT)
+    broken = tiny_loaded("llama")
+    with torch.no_grad():
+        broken.model.model.layers[2].mlp.down_proj.weight.fill_(torch.nan)
+    with pytest.raises(InputError, match="request 'q0': tiny-llama computes values that are not numbers in float32"):
+        list(PlainEngine(broken).divergences(ASKED[:1], CUT, UNCUT))
+
+
+def test_conversations_are_rendered() -> None:
+    chat = LikelihoodRequest(id="q", prompt=(Message("user", "2+2?"),), continuations=("4",))
+    text = "<|im_start|>user\n2+2?<|im_end|>\n<|im_start|>assistant\n"
+    written = LikelihoodRequest(id="q", prompt=text, continuations=("4",))
+    assert compare(CUT, asked=[chat]) == compare(CUT, asked=[written])
+
+
+def rows(*values: Sequence[float]) -> torch.Tensor:
+    return torch.tensor(values).log()
+
+
+def test_known_values() -> None:
+    found = token_divergence(rows([0.5, 0.25, 0.25]), rows([0.25, 0.5, 0.25]), torch.tensor([1]))
+    assert float(found.kl) == pytest.approx(0.25 * math.log(2))
+    assert float(found.nll) == pytest.approx(math.log(2))
+    assert float(found.reference_nll) == pytest.approx(math.log(4))
+    assert float(found.top1_disagrees) == 1
+
+
+def test_tokens_that_are_ruled_out_add_nothing_or_everything() -> None:
+    token = torch.tensor([0])
+    apart = token_divergence(rows([1.0, 0.0]), rows([0.0, 1.0]), token)
+    assert (float(apart.kl), float(apart.js_top100)) == (math.inf, pytest.approx(math.log(2)))
+    same = token_divergence(rows([1.0, 0.0]), rows([1.0, 0.0]), token)
+    assert (float(same.kl), float(same.js_top100)) == (0, 0)
+
+
+def test_js_sees_tokens_beyond_the_hundred_likeliest_as_one() -> None:
+    head_p = torch.full((100,), 0.9 / 100)
+    tail = torch.tensor([0.06, 0.04])
+    p, q = torch.cat([head_p, tail / 20]), torch.cat([head_p, tail.flip(0) / 20])
+    found = token_divergence(p.log()[None], q.log()[None], torch.tensor([0]))
+    assert float(found.js_top100) == pytest.approx(0, abs=1e-7)
+    assert float(found.kl) > 1e-4
+
+
+def test_running_out_of_memory_changes_no_answer() -> None:
+    small = tiny_loaded("llama")
+
+    def out_of_memory(_: Any, args: Sequence[torch.Tensor]) -> None:
+        if args[0].shape[0] > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    small.model.get_input_embeddings().register_forward_pre_hook(out_of_memory)
+    found = [one for batch in PlainEngine(small, batch_size=8).divergences(ASKED, CUT, UNCUT) for one in batch]
+    for ours, theirs in zip(sorted(found, key=lambda one: one.id), compare(CUT), strict=True):
+        assert numbers(ours) == pytest.approx(numbers(theirs), rel=1e-5, abs=1e-6)

@@ -1,0 +1,221 @@
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from layercut.engine.base import Divergence, GenerationRequest, LikelihoodRequest
+from layercut.engine.plain import PlainEngine
+from layercut.errors import InputError
+from layercut.runs.directory import RunFolder
+from layercut.selection import criterion
+from layercut.selection.base import Context, Selection
+from layercut.selection.items import selection_items
+from layercut.selection.objective import ObjectiveTask, TaskObjective
+from layercut.selection.search_journal import SearchJournal
+from layercut.selection.trace_damage import correct_traces, trace_damage
+from layercut.surgery.plan import CutPlan
+from tests.support.fake_engine import Killed
+from tests.support.loaded import tiny_loaded
+from tests.support.search import NeedyEngine, NeedyTask, TableObjective
+
+DAMAGE = {
+    "kl": {0: 9.0, 1: 2.0, 2: 3.0, 3: 4.0, 4: 1.0, 5: 8.0},
+    "js": {0: 0.6, 1: 0.5, 2: 0.1, 3: 0.2, 4: 0.3, 5: 0.4},
+    "top1": {0: 1, 1: 0, 2: 1, 3: 0, 4: 1, 5: 1},
+    "nll": {0: 9.0, 1: 8.0, 2: 7.0, 3: 1.0, 4: 5.0, 5: 2.0},
+}
+
+
+def damage(name: str, plan: CutPlan) -> float:
+    return float(sum(DAMAGE[name][layer] for layer in plan.removed))
+
+
+class TracedEngine(NeedyEngine):
+    """Answers a NeedyTask; traces of two tokens lose what a table says, the later ones more."""
+
+    def __init__(self, **fields: Any) -> None:
+        super().__init__(**fields)
+        self.measured: list[tuple[str, LikelihoodRequest]] = []
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.damage = self._damage
+        self.scores = self._score
+
+    def _damage(self, request: LikelihoodRequest, plan: CutPlan, reference: CutPlan) -> Divergence:
+        assert reference.is_uncut
+        self.measured.append((plan.key, request))
+        return Divergence(
+            id=request.id,
+            num_tokens=2,
+            nll=1 + damage("nll", plan),
+            reference_nll=1,
+            kl=damage("kl", plan),
+            js_top100=damage("js", plan),
+            top1_disagreements=int(damage("top1", plan)),
+        )
+
+    def _score(self, request: LikelihoodRequest, plan: CutPlan) -> tuple[float, ...]:
+        self.measured.append((plan.key, request))
+        return tuple(-1 - damage("nll", plan) for _ in request.continuations)
+
+
+PARTS = (
+    ObjectiveTask(task=NeedyTask(name="one", num_items=10, share_known=0.6), readout="short", limit=None),
+    ObjectiveTask(task=NeedyTask(name="two", num_items=10, share_known=0.3), readout="short", limit=8),
+    ObjectiveTask(task=NeedyTask(name="two", num_items=10), readout="rank", limit=None),
+)
+
+
+def context(engine: NeedyEngine | None = None, parts: Any = PARTS, journal: Any = None, **fields: Any) -> Context:
+    engine = engine or TracedEngine()
+    objective = TaskObjective(engine, parts, journal=journal)
+    return Context(**{"num_layers": 6, "num_remove": 2, "engine": engine, "objective": objective, **fields})
+
+
+def known(task: str, limit: int | None = None) -> list[str]:
+    (part,) = (part for part in PARTS if part.task.name == task and part.readout == "short")
+    return [s.id for s in part.task.samples("selection", part.limit) if not s.id.endswith("unknown")]
+
+
+def test_only_right_answers_are_traces_and_only_text_that_was_written() -> None:
+    engine = TracedEngine()
+    selection = trace_damage(context(engine))
+    wanted = {f"one.short.{id}" for id in known("one")} | {f"two.short.{id}" for id in known("two")}
+    assert len(wanted) == 6 + 3
+    assert {request.id for _, request in engine.measured} == wanted
+    assert {(request.prompt, request.continuations) for _, request in engine.measured} == {("?", ("yes",))}
+    assert selection.details["num_traces"] == 9
+    assert selection.details["traces"] == {"one (short)": 6, "two (short)": 3}
+    assert ("log_likelihoods", "uncut") not in engine.calls, "what is ranked is not asked"
+
+
+def test_traces_keep_the_completion_and_the_prompt_as_they_were() -> None:
+    """A wrong answer, a blank one and one cut short are no traces; a chain is kept whole, from its first space on."""
+
+    class Chains(NeedyTask):
+        def request(self, sample: Any, readout: Any) -> GenerationRequest:
+            return GenerationRequest(id=sample.id, prompt=f"{sample.id}?", max_new_tokens=9)
+
+        def grade(self, sample: Any, readout: Any, answer: Any) -> Any:
+            return super().grade(sample, readout, replace(answer, text="yes" if "yes" in answer.text else answer.text))
+
+    task = Chains(num_items=4)
+    ids = [sample.id for sample in task.samples("selection", None)]
+    texts = dict(zip(ids, (" so: yes", "no", " ", "well, yes"), strict=True))
+    engine = TracedEngine()
+    engine.texts = texts
+    objective = TaskObjective(engine, [ObjectiveTask(task=task, readout="short")])
+    requests = correct_traces(objective).requests
+    assert [(r.prompt, r.continuations) for r in requests] == [
+        (f"{ids[0]}?", (" so: yes",)),
+        (f"{ids[3]}?", ("well, yes",)),
+    ]
+
+
+@pytest.mark.parametrize("measure", DAMAGE)
+def test_one_shot_ranks_by_the_measure_per_token(measure: str) -> None:
+    selection = trace_damage(context(settings={"measure": measure}))
+    num_tokens = 1 if measure == "nll" else 2  # the fake counts words there
+    expected = {layer: value / num_tokens for layer, value in DAMAGE[measure].items()}
+    assert selection.importance == pytest.approx(expected)
+    order = sorted(range(6), key=lambda layer: (DAMAGE[measure][layer], -layer))
+    assert list(selection.removed) == order[:2]
+
+
+def test_kl_is_the_default_and_all_measures_are_told() -> None:
+    details = trace_damage(context()).details
+    json.dumps(details, allow_nan=False)
+    assert (details["measure"], details["search"]) == ("kl", "one_shot")
+    assert details["without"]["1"] == {"nll": 4.5, "kl": 1.0, "js": 0.25, "top1": 0.0}
+    assert details["uncut"] == {"nll": 0.5, "kl": 0, "js": 0, "top1": 0}
+    assert details["num_tokens"] == 18
+
+
+def test_greedy_judges_what_is_gone_already() -> None:
+    class Together(TracedEngine):
+        def _damage(self, request: LikelihoodRequest, plan: CutPlan, reference: CutPlan) -> Divergence:
+            found = super()._damage(request, plan, reference)
+            return replace(found, kl=found.kl + 10) if {4, 1} <= set(plan.removed) else found
+
+    assert trace_damage(context(Together())).removed == (4, 1)
+    selection = trace_damage(context(Together(), settings={"search": "greedy"}))
+    assert selection.removed == (4, 2)
+    assert [round_["value"] for round_ in selection.details["rounds"]] == [-0.5, -2.0]
+
+
+def test_the_plan_carries_every_item_that_was_asked() -> None:
+    items = selection_items(trace_damage(context()).details)
+    assert {task: len(ids) for task, ids in items.items()} == {"one": 10, "two": 8}
+
+
+def test_killed_and_resumed_is_run_through_and_nothing_is_measured_twice(tmp_path: Path) -> None:
+    def select(path: Path, engine: TracedEngine, **settings: str) -> Selection:
+        with RunFolder.begin(path, {"a": 1}) as folder, SearchJournal(folder) as journal:
+            return trace_damage(context(engine, journal=journal, folder=folder, settings=settings))
+
+    straight = TracedEngine()
+    through = select(tmp_path / "through", straight)
+    assert set(Counter((plan, request.id) for plan, request in straight.measured).values()) == {1}
+    asked: list[tuple[str, str]] = []
+    measured: list[tuple[str, str]] = []
+    for kill_after in (1, 4, 6, None):
+        engine = TracedEngine(kill_after=kill_after)
+        try:
+            found: Any = select(tmp_path / "killed", engine)
+        except Killed:
+            found = None
+        asked += engine.asked
+        measured += [(plan, request.id) for plan, request in engine.measured]
+    assert found == through
+    assert sorted(asked) == sorted(straight.asked)
+    assert sorted(measured) == sorted((plan, request.id) for plan, request in straight.measured)
+
+    other = TracedEngine()
+    select(tmp_path / "killed", other, measure="js", search="greedy")
+    assert not other.asked, "the answers are there"
+    assert len({plan for plan, _ in other.measured}) == 5, "of the greedy search only the second round is new"
+
+
+def test_on_a_real_engine_the_damage_is_that_of_the_engine() -> None:
+    engine = PlainEngine(tiny_loaded("llama"), batch_size=4)
+
+    class Anything(NeedyTask):
+        def grade(self, sample: Any, readout: Any, answer: Any) -> Any:
+            return super().grade(sample, readout, replace(answer, text="yes"))
+
+        def request(self, sample: Any, readout: Any) -> GenerationRequest:
+            return GenerationRequest(id=sample.id, prompt=f"{sample.id} =", max_new_tokens=12)
+
+    objective = TaskObjective(engine, [ObjectiveTask(task=Anything(num_items=6), readout="short")])
+    requests = correct_traces(objective).requests
+    assert requests
+    selection = trace_damage(Context(num_layers=6, num_remove=1, engine=engine, objective=objective))
+    uncut = CutPlan(num_layers=6)
+    for layer in range(6):
+        plan = CutPlan(num_layers=6, removed=(layer,))
+        found = [one for batch in engine.divergences(requests, plan, uncut) for one in batch]
+        mean = sum(one.kl for one in found) / sum(one.num_tokens for one in found)
+        assert selection.importance[layer] == pytest.approx(mean, rel=1e-9)
+
+
+def test_refusals() -> None:
+    assert criterion("trace_damage") is trace_damage
+    none = (ObjectiveTask(task=NeedyTask(name="hard", share_known=0), readout="short"),)
+    with pytest.raises(InputError, match=r"none of the selection items of hard \(short\) right"):
+        trace_damage(context(parts=none))
+    with pytest.raises(InputError, match="no readout of the objective generates text"):
+        trace_damage(context(parts=PARTS[2:]))
+    with pytest.raises(InputError, match="say which tasks"):
+        trace_damage(context(objective=None))
+    with pytest.raises(InputError, match="an engine and a TaskObjective"):
+        trace_damage(context(objective=TableObjective(lambda removed: 1.0)))
+    wrong: Mapping[str, str] = {"measure": "top5"}
+    with pytest.raises(InputError, match="unknown measure of trace_damage 'top5'. Did you mean top1"):
+        trace_damage(context(settings=wrong))
