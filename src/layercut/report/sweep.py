@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -119,7 +119,7 @@ class Agreement(NamedTuple):
     first: str
     second: str
     kind: str
-    """``halves`` (one task with itself, on two halves of its items), ``tasks``, ``criteria`` or ``task and criterion``."""
+    """``halves`` (a task with itself, on two halves of its items), ``tasks``, ``criteria``, ``task and criterion``."""
     rho: RankCorrelation
 
     def to_dict(self) -> dict[str, Any]:
@@ -176,7 +176,7 @@ class Sweep:
         for curve in curves:
             halves = [row.halves for row in curve.rows if row.halves is not None]
             if halves:
-                rho = rank_correlation(*zip(*halves, strict=True))
+                rho = rank_correlation([first for first, _ in halves], [second for _, second in halves])
                 found.append(Agreement(curve.label, curve.label, "halves", rho))
         tasks = [
             Ranking(name=curve.label, importance={row.layer: -row.values.cut.value for row in curve.rows})

@@ -91,7 +91,9 @@ def _panel(axes: Axes, curves: Sequence[Curve]) -> None:
     for curve in curves:
         if not curve.refused:
             _draw(axes, curve)
-    refused = [f"{READOUTS.get(curve.readout, curve.readout)}: n/a, {curve.refused}" for curve in curves if curve.refused]
+    refused = [
+        f"{READOUTS.get(curve.readout, curve.readout)}: n/a, {curve.refused}" for curve in curves if curve.refused
+    ]
     if refused:
         lines = [part for text in refused for part in textwrap.wrap(text, 95)]
         axes.text(
