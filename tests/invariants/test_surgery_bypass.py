@@ -46,6 +46,17 @@ def test_bypass_equals_cut_in_memory(model_type, removed):
 
 @families
 @plans
+def test_bypass_equals_layers_replaced_by_identity_where_that_is_right(model_type, removed):
+    """An independent oracle: without a cache, identity modules in the *uncut* stack are a right way to skip layers."""
+    model, reference = tiny_model(model_type), tiny_model(model_type)
+    for index in removed:
+        decoder_layers(reference)[index] = _Identity()
+    with bypass(model, plan_of(removed)):
+        assert torch.equal(logits_of(model), logits_of(reference))
+
+
+@families
+@plans
 def test_generation_with_cache_equals_generation_without(model_type, removed):
     model = tiny_model(model_type)
     with bypass(model, plan_of(removed)):

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from layercut.models.families import family_of
 from layercut.models.loading import LoadedModel
 from layercut.models.sources import ModelSource
-from tests.support.tiny import byte_tokenizer, tiny_model
+from tests.support.tiny import NUM_LAYERS, byte_tokenizer, tiny_model
 
 
 def tiny_loaded(model_type: str, seed: int = 0) -> LoadedModel:
@@ -23,6 +23,7 @@ def tiny_loaded(model_type: str, seed: int = 0) -> LoadedModel:
         family=family_of(model_type),
         source=ModelSource(name=f"tiny-{model_type}", path=Path("nowhere")),
         model_hash="0" * 16,
+        num_layers=NUM_LAYERS,
     )
 
 

@@ -31,8 +31,8 @@ def cut(
     """Write MODEL without some of its decoder layers, as a plain Hugging Face checkpoint.
 
     Layers are zero-based and those of the uncut model; ranges are inclusive, so 21-24 is four layers. Weights are
-    streamed, never held in memory. The result is reloaded and its logits are compared with the bypassed model; dtype and
-    device are those of this comparison, the weights keep their own.
+    streamed, never held in memory. The result is reloaded and its logits are compared with the bypassed model;
+    dtype and device are those of this comparison, the weights keep their own.
 
     Example: layercut cut bundled:smollm2-135m --remove 3,8,21-24 --out smollm2-24-layers
     """

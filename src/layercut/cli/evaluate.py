@@ -30,6 +30,10 @@ def evaluate(
     top_p: options.TopP = 1.0,
     top_k: options.TopK = 0,
     batch_size: options.BatchSize = 32,
+    allow_selection_items: Annotated[
+        bool,
+        typer.Option("--allow-selection-items", help="Report also on items the plan was selected on, marked with *."),
+    ] = False,
     dry_run: options.DryRun = False,
     json: options.Json = False,
     revision: options.Revision = None,
@@ -51,13 +55,10 @@ def evaluate(
     from layercut.study.evaluate import evaluate_model
     from layercut.study.settings import DecodingSettings, ModelSettings, TaskSettings
 
-    files = dict(_pair(entry) for entry in data or [])
     names = [name for name in tasks.split(",") if name]
-    for name in files:
-        if name not in names:
-            raise InputError(f"--data names {name}, which is not among the tasks {', '.join(names)}.")
+    files = data_files(data, names)
     wanted = tuple(readouts.split(",")) if readouts else None
-    folder, facts = evaluate_model(
+    done = evaluate_model(
         ModelSettings(
             model=model,
             revision=revision,
@@ -73,16 +74,30 @@ def evaluate(
         seed=seed,
         decoding=DecodingSettings(temperature=temperature, top_p=top_p, top_k=top_k),
         dry_run=dry_run,
+        allow_selection_items=allow_selection_items,
         console=log,
         say=say,
     )
-    if dry_run:
+    if done is None:
         return
     if json:
-        as_json(facts)
+        as_json(done.metrics)
         return
-    out.print(metrics_table(facts))
-    result(f"run folder: {folder}")
+    out.print(metrics_table(done.metrics))
+    result(f"run folder: {done.folder}")
+
+
+def data_files(entries: list[str] | None, tasks: list[str]) -> dict[str, str]:
+    """Local data by task, from ``--data TASK=PATH``.
+
+    Raises:
+        InputError: an entry of another form, or for a task that is not asked for.
+    """
+    files = dict(_pair(entry) for entry in entries or [])
+    for name in files:
+        if name not in tasks:
+            raise InputError(f"--data names {name}, which is not among the tasks {', '.join(tasks) or '(none)'}.")
+    return files
 
 
 def _pair(entry: str) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from layercut import __version__
-from layercut.cli import cut, env, evaluate, generate, ls, report, run, sweep
+from layercut.cli import cut, env, evaluate, generate, ls, report, run, select, sweep
 from layercut.cli.console import log, warn
 from layercut.errors import InputError, VerificationError
 
@@ -21,6 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command("select")(select.select)
 app.command("cut")(cut.cut)
 app.command("eval")(evaluate.evaluate)
 app.command("generate")(generate.generate)

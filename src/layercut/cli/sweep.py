@@ -15,11 +15,14 @@ def sweep(
     model: options.Model,
     objective: Annotated[str, typer.Option(help="Task names, separated by commas.", metavar="TASK,TASK")],
     readouts: Annotated[
-        str | None, typer.Option(help="rank, short, chain; all that a task has if left out.", metavar="NAME,NAME")
+        str | None, typer.Option(help="rank, short, chain; each task's first if left out.", metavar="NAME,NAME")
     ] = None,
     limit: Annotated[
         int, typer.Option(min=1, help="Only the first so many items of each task; shown in every table.")
     ] = 100,
+    data: Annotated[
+        list[str] | None, typer.Option(help="Local data of a task: gsm8k=PATH. May be repeated.", metavar="TASK=PATH")
+    ] = None,
     layers: Annotated[
         str | None,
         typer.Option(help="Layers to skip, one at a time, ranges inclusive: 0-9,20. All if left out."),
@@ -55,10 +58,13 @@ def sweep(
 
     Example: layercut sweep bundled:smollm2-135m --objective arithmetic,brackets --limit 64 --out runs/sweep
     """
+    from layercut.cli.evaluate import data_files
     from layercut.report.sweep_text import PLOT, REPORT, sweep_tables
     from layercut.study.settings import DecodingSettings, ModelSettings, TaskSettings
     from layercut.study.sweep import sweep_model
 
+    names = [name for name in objective.split(",") if name]
+    files = data_files(data, names)
     wanted = tuple(readouts.split(",")) if readouts else None
     swept = sweep_model(
         ModelSettings(
@@ -70,11 +76,7 @@ def sweep(
             trust_remote_code=trust_remote_code,
             batch_size=batch_size,
         ),
-        objective=[
-            TaskSettings(task=name, readouts=wanted, limit=limit)
-            for name in objective.replace(" ", "").split(",")
-            if name
-        ],
+        objective=[TaskSettings(task=name, readouts=wanted, limit=limit, data=files.get(name)) for name in names],
         layers=layers,
         split=split,
         compare=compare or (),

@@ -11,7 +11,7 @@ from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 
 from layercut.errors import InputError
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 Row = TypeVar("Row")
 Result = TypeVar("Result")
 
@@ -85,4 +85,4 @@ class Backoff:
             # After the handler, because its traceback holds the tensors that filled the memory.
             self.size = len(part) // 2
             clear_device_cache(garbage_collection=True)
-            log.warning("out of memory with %d rows at once; going on with %d", len(part), self.size)
+            logger.warning("out of memory with %d rows at once; going on with %d", len(part), self.size)

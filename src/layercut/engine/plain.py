@@ -10,6 +10,7 @@ position in the batch (``longrope``, ``dynamic``) once a text is longer than the
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
@@ -20,7 +21,7 @@ from torch.nn.functional import log_softmax
 from transformers import GenerationConfig, StoppingCriteriaList
 
 from layercut.engine.base import Completion, Decoding, GenerationRequest, HiddenStates, LikelihoodRequest, Likelihoods
-from layercut.engine.batching import AnyWork, Backoff, lay_out
+from layercut.engine.batching import Backoff, lay_out
 from layercut.engine.rows import (
     GenerationRow,
     LikelihoodRow,
@@ -42,7 +43,8 @@ if TYPE_CHECKING:
     from layercut.models.loading import LoadedModel
     from layercut.surgery.plan import CutPlan
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
+Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
 
@@ -129,7 +131,7 @@ class PlainEngine:
         work = [scoring(self._loaded, request) for request in requests]
         cut_short = [item for item in work if item.num_dropped]
         if cut_short:
-            log.warning(
+            logger.warning(
                 "%d of %d prompts are longer than the context of %s and lose up to %d tokens at their beginning",
                 *(len(cut_short), len(work), self._loaded.name, max(item.num_dropped for item in cut_short)),
             )
@@ -154,9 +156,9 @@ class PlainEngine:
 
     def _answers(
         self,
-        batches: Sequence[Sequence[AnyWork]] | Sequence[Sequence[int]],
+        batches: Sequence[Sequence[Item]],
         plan: CutPlan,
-        answer: Callable[[Sequence[Any]], list[Answer]],
+        answer: Callable[[Sequence[Item]], list[Answer]],
     ) -> Iterator[list[Answer]]:
         for batch in batches:
             # One batch at a time, so that whoever stops asking in the middle finds the model whole.
@@ -219,7 +221,7 @@ class PlainEngine:
         for item in batch:
             by_row = [next(scores) for _ in item.rows]
             found = [by_row[row][place] for row, place in item.places]
-            if any(score.log_likelihood != score.log_likelihood for score in found):
+            if any(math.isnan(score.log_likelihood) for score in found):
                 raise InputError(
                     f"request {item.id!r}: {self._loaded.name} computes values that are not numbers in "
                     f"{self.describe()['dtype']}. Load it with another dtype, bfloat16 or float32."

@@ -15,8 +15,14 @@ if TYPE_CHECKING:
 
     from layercut.runs.directory import RunFolder
 
+SELECTED_ON = "the plan was selected on some of these items, so the score is too good by construction"
+"""Note on every number that was reported under --allow-selection-items."""
+
 KEPT = 0.9
 """A task counts as kept where the interval of its retention above chance lies at or above this share."""
+
+ALPHA = 0.05
+"""A difference counts where its p-value is below this and its interval leaves out 0."""
 
 Finding = Literal["kept", "better", "damaged", "lost", "unclear", "at chance"]
 OUTCOMES = ("right", "wrong", "no_answer", "cut")
@@ -77,6 +83,9 @@ class ComparisonRow:
     def finding(self) -> Finding:
         """What the intervals support, and no more.
 
+        A change counts where the interval of the difference leaves out 0 and p < 0.05. With few items these two may
+        disagree (4 items lost and none gained: an interval below 0, p = 0.12), and then nothing is claimed.
+
         ``at chance``: the uncut model is itself not above chance, so there is nothing to lose here.
         ``kept``: at least 90 % of the score above chance is kept, also at the lower end of the interval.
         ``lost``: worse than uncut, and not shown to be above chance any more.
@@ -90,11 +99,12 @@ class ComparisonRow:
             return "at chance"
         if difference.low is None or difference.high is None:
             return "unclear"
-        if difference.low > 0:
+        changed = self.values.p_value < ALPHA
+        if difference.low > 0 and changed:
             return "better"
         if kept is not None and kept.low is not None and kept.low >= KEPT:
             return "kept"
-        if difference.high < 0:
+        if difference.high < 0 and changed:
             gone = self.chance is not None and (cut.low is None or cut.low <= self.chance)
             return "lost" if gone else "damaged"
         return "unclear"
@@ -230,6 +240,8 @@ def _compare(base: _Run, run: _Run, row: Mapping[str, Any], other: Mapping[str, 
     note = ""
     if len(ids) < max(len(before), len(after)):
         note = f"{len(ids)} items in common ({base.arm.name} has {len(before)}, {run.arm.name} has {len(after)})"
+    if any(side.get("selection_items") for side in (row, other)):
+        note = f"{note}; {SELECTED_ON}" if note else SELECTED_ON
     first = next(known for known in base.rows if known["task"] == task and known["readout"] == readout)
     chance = row["chance"]
     return ComparisonRow(

@@ -6,6 +6,7 @@ give the same bytes.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -21,7 +22,6 @@ from layercut.runs.environment import hide_home
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from layercut.report.compare import ComparisonRow
     from layercut.runs.directory import RunFolder
@@ -218,7 +218,9 @@ def _changed(base: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any
 
 def _model_name(run: RunFolder) -> str:
     plan = run.metrics().get("plan") or {}
-    return hide_home(str(plan.get("model") or "the model"))
+    name = str(plan.get("model") or "the model")
+    is_path = name.startswith(("/", ".", "~", "\\")) or name[1:3] == ":\\"
+    return Path(name).name if is_path else name
 
 
 def _single_blanks(lines: Sequence[str]) -> list[str]:

@@ -50,14 +50,22 @@ def study_runs(folder: Path) -> StudyRuns:
     return StudyRuns(RunFolder.open(folder / UNCUT), sorted(found, key=place))
 
 
-def study_report(folder: Path, *, title: str | None = None, seed: int = 0) -> Path:
+def study_report(folder: Path, *, title: str | None = None, seed: int | None = None) -> Path:
     """Write report.md and its plot into a study's folder; gives the path of report.md.
+
+    Args:
+        folder: of the study.
+        title: of the report; what was cut by default.
+        seed: of the resampling; the ``seed`` in the settings of the uncut run by default, so that the report that is
+            made again is the one the study made.
 
     Raises:
         InputError: see study_runs and write_report.
     """
     runs = study_runs(folder)
-    return write_report(Path(folder), uncut=runs.uncut, cuts=runs.cuts, title=title, seed=seed)
+    own = runs.uncut.settings.get("seed")
+    used = seed if seed is not None else own if isinstance(own, int) else 0
+    return write_report(Path(folder), uncut=runs.uncut, cuts=runs.cuts, title=title, seed=used)
 
 
 def _plans(folder: Path) -> list[str]:

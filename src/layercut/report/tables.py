@@ -15,7 +15,7 @@ from rich.text import Text
 
 from layercut.evidence.intervals import Estimate
 from layercut.report import words
-from layercut.report.compare import OUTCOMES, Arm, ComparisonRow
+from layercut.report.compare import OUTCOMES, SELECTED_ON, Arm, ComparisonRow
 from layercut.report.numbers import number, with_interval
 
 if TYPE_CHECKING:
@@ -153,6 +153,8 @@ class MetricsTable:
         yield Text(" · ".join(facts))
         yield _widest_that_fits([self.table(with_n=True), self.table(with_n=False)], console, options)
         yield Text("Scores in % with 95 % intervals. right ... cut: answers; cut by the length limit.", style="dim")
+        if any(row.get("selection_items") for row in self.rows):
+            yield Text(f"* {SELECTED_ON}", style="yellow")
 
     def table(self, *, with_n: bool) -> Table:
         """The bare table."""
@@ -172,7 +174,7 @@ class MetricsTable:
             share = all(0 <= x <= 1 for x in (row["value"], row["low"], row["high"]) if x is not None)
             estimate = Estimate(row["value"], row["low"], row["high"], row["n"], row["method"])
             table.add_row(
-                row["task"] if row["task"] != task else "",
+                (row["task"] if row["task"] != task else "") + ("*" if row.get("selection_items") else ""),
                 f"{row['readout']}: {row['metric']}" if several else row["readout"],
                 *([f"{row['n']:,}"] if with_n else []),
                 "-" if row["chance"] is None else number(row["chance"], share=share),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from layercut.evidence.intervals import NUM_RESAMPLES
-from layercut.report.compare import KEPT
+from layercut.report.compare import ALPHA, KEPT
 from layercut.report.numbers import counted, number, parameters, with_interval
 from layercut.surgery.plan import format_layers
 
@@ -18,9 +18,9 @@ READOUTS = {"rank": "ranked by likelihood", "short": "short answer", "chain": "c
 
 FINDINGS = {
     "kept": f"at least {KEPT:.0%} of the score above chance, over the whole interval",
-    "damaged": "worse than uncut, still above chance",
-    "lost": "worse than uncut, and no longer shown to be above chance",
-    "better": "better than uncut",
+    "damaged": f"worse than uncut (interval below 0, p < {ALPHA}), still above chance",
+    "lost": f"worse than uncut (interval below 0, p < {ALPHA}), no longer shown to be above chance",
+    "better": f"better than uncut (interval above 0, p < {ALPHA})",
     "unclear": f"neither a loss nor {KEPT:.0%} kept is shown; more items would tell",
     "at chance": "the uncut model is itself not shown to be above chance; nothing to lose",
 }

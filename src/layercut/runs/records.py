@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 from layercut.errors import InputError
 
@@ -38,6 +38,8 @@ class MetricRow(TypedDict):
     """Number of answers that were ``right``, ``wrong``, ``no_answer`` and ``cut`` (by the length limit)."""
     finish: dict[str, int] | None
     """Number of completions that ended by ``stop`` and by ``length``; null where nothing was generated."""
+    selection_items: NotRequired[int]
+    """How many of the items the plan was selected on: more than 0 only where the user allowed it."""
     limit: int | None
     """The --limit of the run, if there was one."""
 

@@ -1,8 +1,8 @@
 """What a criterion is given and what it gives back.
 
 A criterion is one function ``(Context) -> Selection``. Most rank layers once by an importance score
-(``by_importance``); the others judge whole plans by an Objective and search (``greedy.py``, ``refine.py``). Scores share one sense:
-higher means keep, higher means better.
+(``by_importance``); the others judge whole plans by an Objective and search (``greedy.py``, ``refine.py``). Scores
+share one sense: higher means keep, higher means better.
 """
 
 from __future__ import annotations

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from layercut.engine.base import Decoding, GenerationRequest
 from layercut.errors import InputError
 from layercut.runs.directory import RunFolder
+from layercut.selection.items import check_report_items
 from layercut.study import eta
 from layercut.study.handle import ModelHandle
 from layercut.study.progress import CHARACTERS_PER_TOKEN, DECODE_COST, Progressing
@@ -64,7 +65,7 @@ def make_cells(tasks: Sequence[TaskSettings], seed: int, limit: int | None = Non
             if readout not in task.readouts:
                 raise InputError(f"{task.name} has no readout {readout!r}. It has: {', '.join(task.readouts)}.")
             limits = [number for number in (wanted.limit, limit) if number is not None]
-            cells.append(Cell(task=task, readout=cast("Readout", readout), limit=min(limits, default=None)))
+            cells.append(Cell(task=task, readout=readout, limit=min(limits, default=None)))
     return cells
 
 
@@ -89,17 +90,23 @@ def run_cells(
     decoding: Decoding,
     progress: Progressing,
     first: int = 0,
+    allow_selection_items: bool = False,
 ) -> None:
     """Evaluate every cell under one plan into its run folder, and mark the folder finished.
 
     Args:
         first: number of this plan's first piece of work in ``progress``.
+        allow_selection_items: report also on items that the plan was selected on; every such number is marked.
+
+    Raises:
+        InputError: a report item was a selection item of the plan, or of a plan that the checkpoint was cut by.
     """
     if folder.is_finished:
         for index in range(len(cells)):
             progress.skip(first + index)
         return
     plan.save(folder.path / "plan.json")
+    shared = [_selection_items(model, plan, cell, allow_selection_items) for cell in cells]
     rows: list[MetricRow] = []
     for index, cell in enumerate(cells, start=first):
         with folder.journal(cell.task.name, cell.readout) as journal, progress.piece(index) as on_progress:
@@ -113,5 +120,10 @@ def run_cells(
                 journal=journal,
                 on_progress=on_progress,
             )
-        rows.extend(outcome.metrics)
+        rows.extend({**row, "selection_items": shared[index - first]} for row in outcome.metrics)
     folder.write_metrics(rows, plan=plan.to_dict(), num_parameters=model.num_parameters(plan))
+
+
+def _selection_items(model: ModelHandle, plan: CutPlan, cell: Cell, allow: bool) -> int:
+    ids = [sample.id for sample in cell.task.samples("report", cell.limit)]
+    return max(check_report_items(made, cell.task.name, ids, allow=allow) for made in (*model.earlier_plans, plan))

@@ -34,6 +34,7 @@ def evaluate_model(
     seed: int,
     decoding: DecodingSettings,
     dry_run: bool,
+    allow_selection_items: bool = False,
     console: Console,
     say: Callable[[str], None],
 ) -> Evaluated | None:
@@ -52,7 +53,7 @@ def evaluate_model(
     draw = Decoding(**asdict(decoding), seed=seed)
     progress = Progressing(work, console)
     with RunFolder.begin(folder, run_settings(handle, plan, cells, draw, seed)) as run, progress.running():
-        run_cells(run, handle, plan, cells, draw, progress)
+        run_cells(run, handle, plan, cells, draw, progress, allow_selection_items=allow_selection_items)
         return Evaluated(run.path, run.metrics())
 
 

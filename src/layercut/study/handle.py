@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from layercut.models.sources import ModelSource, describe_source, resolve
 from layercut.selection.specs import plan_from_spec
 from layercut.study.settings import ModelSettings
+from layercut.surgery.checkpoint import EARLIER_PLANS_FILE, PLAN_FILE, plan_cut
 from layercut.surgery.plan import CutPlan
 
 if TYPE_CHECKING:
@@ -59,8 +61,6 @@ class ModelHandle:
 
     def num_parameters(self, plan: CutPlan) -> int:
         """Parameters under a plan, counted in the headers of the weight files."""
-        from layercut.surgery.checkpoint import plan_cut
-
         return plan_cut(self.source.path, plan).parameters_after
 
     def plan(self, spec: str | None, seed: int) -> CutPlan:
@@ -69,6 +69,16 @@ class ModelHandle:
         if spec is None:
             return CutPlan(num_layers=self.num_layers, model=name, model_hash=fingerprint)
         return plan_from_spec(spec, num_layers=self.num_layers, model=name, model_hash=fingerprint, seed=seed)
+
+    @cached_property
+    def earlier_plans(self) -> list[CutPlan]:
+        """Plans by which this very checkpoint was cut before, oldest first; empty for a model that is whole."""
+        plans = []
+        if (earlier := self.source.path / EARLIER_PLANS_FILE).is_file():
+            plans += [CutPlan.from_dict(data, str(earlier)) for data in json.loads(earlier.read_text("utf-8"))]
+        if (last := self.source.path / PLAN_FILE).is_file():
+            plans.append(CutPlan.load(last))
+        return plans
 
     def describe(self) -> dict[str, Any]:
         """What decides the numbers, for a run's settings: the resolved commit stands for a branch or tag."""

@@ -9,7 +9,16 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
 from layercut.study.eta import Cell as Work
@@ -99,3 +108,34 @@ class Progressing:
                 markup=False,
                 soft_wrap=True,
             )
+
+
+class SelectionProgress:
+    """Progress of a criterion: one bar for each kind of work it reports, such as rounds and items."""
+
+    def __init__(self, console: Console) -> None:
+        self._bars = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._ids: dict[str, TaskID] = {}
+
+    def __enter__(self) -> SelectionProgress:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bars.stop()
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Pieces done of one kind of work."""
+        if what not in self._ids:
+            self._ids[what] = self._bars.add_task(what)
+        if done == 0:
+            self._bars.reset(self._ids[what])
+        self._bars.update(self._ids[what], completed=done, total=total)

@@ -6,11 +6,13 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import yaml
 
 from layercut.errors import InputError, unknown
+
+Built = TypeVar("Built")
 
 UNCUT = "uncut"
 """Name of the uncut model's folder in a study; no plan may take it."""
@@ -107,7 +109,7 @@ def load_study(path: Path) -> StudySettings:
     """Read a study from YAML.
 
     Raises:
-        InputError: no such file, not YAML, a key that is not known (with the nearest right one), a value of a wrong kind.
+        InputError: no such file, not YAML, an unknown key (with the nearest right one), or a value of a wrong kind.
     """
     try:
         data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
@@ -123,7 +125,8 @@ def load_study(path: Path) -> StudySettings:
         ) from error
     if not isinstance(data, dict):
         raise InputError(
-            f"{path}: a study is a set of keys (model, plans, tasks, out, ...), but this file holds {type(data).__name__}."
+            f"{path}: a study is a set of keys (model, plans, tasks, out, ...), "
+            f"but this file holds {type(data).__name__}."
         )
     try:
         return study_from_dict(data)
@@ -166,11 +169,11 @@ def _task(entry: Any) -> TaskSettings:
     return _build(TaskSettings, entry)
 
 
-def _build(kind: Any, data: Mapping[str, Any]) -> Any:
+def _build(kind: type[Built], data: Mapping[str, Any]) -> Built:
     """A settings object from a mapping whose keys are checked, values coerced only where nothing is lost."""
     _check_keys(data, _names(kind))
     values: dict[str, Any] = {}
-    for item in dataclasses.fields(kind):
+    for item in dataclasses.fields(cast("Any", kind)):
         if item.name in data:
             values[item.name] = _coerce(item.name, data[item.name], str(item.type))
     return kind(**values)

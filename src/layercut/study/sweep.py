@@ -140,6 +140,8 @@ def sweep_model(
         )
         sweep.save(run.path)
         sweep_report(run.path)
+        if not run.is_finished:  # a sweep has no scores of one plan; a search may have left its own here
+            run.write_metrics([])
         return Swept(run.path, sweep)
 
 
@@ -148,10 +150,11 @@ def sweep_settings(
 ) -> dict[str, Any]:
     """What decides the numbers of a sweep's folder.
 
-    On selection items these are the settings of a search with the same objective, so that both can share a folder. The
-    layers that are skipped are no part of them: a second command may add some.
+    On selection items these are the settings of ``layercut select`` with the same objective (study/select.py) and no
+    calibration text, so that both can share a folder. The layers that are skipped are no part of them: a second command
+    may add some.
     """
-    settings = {**model, **search_settings(parts, decoding)}
+    settings = {**model, **search_settings(parts, decoding), "calibration": None, "seed": decoding.seed}
     return settings if split == "selection" else {**settings, "split": split}
 
 
@@ -174,7 +177,7 @@ def swept_layers(text: str | None, num_layers: int, model: str) -> tuple[int, ..
 
 
 def ask(objective: Sequence[TaskSettings], seed: int, split: Split) -> list[Asked]:
-    """The items of every task and readout.
+    """The items of every task and readout; of a task without ``readouts``, its first one, as a search takes it.
 
     Raises:
         InputError: no tasks, one that is named twice, is not known, or has no items of this split.
@@ -186,7 +189,8 @@ def ask(objective: Sequence[TaskSettings], seed: int, split: Split) -> list[Aske
         if names.count(name) > 1:
             raise InputError(f"the objective names {name} more than once; name it once.")
     asked = []
-    for cell in make_cells(objective, seed):
+    cells = [cell for one in objective for cell in make_cells([one], seed)[: None if one.readouts else 1]]
+    for cell in cells:
         part = ObjectiveTask(task=cell.task, readout=cell.readout, limit=cell.limit)
         samples = tuple(cell.task.samples(split, cell.limit))
         if not samples:

@@ -89,8 +89,6 @@ def apply_plan(model: PreTrainedModel, plan: CutPlan) -> ExitStack:
             kept = nn.ModuleList(layers[i] for i in plan.kept)
             kept.training = layers.training  # the list's own flag; the layers have theirs
             _set(undo, parent, name, kept)
-        if hasattr(parent, "has_sliding_layers"):  # qwen2, qwen3: whether a sliding mask is made at all
-            _set(undo, parent, "has_sliding_layers", "sliding_attention" in model.config.layer_types)
         return undo.pop_all()
     raise AssertionError("unreachable")
 

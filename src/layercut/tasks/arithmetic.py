@@ -1,15 +1,16 @@
 """Arithmetic with one and two digits, after six examples.
 
-A sample problem: ``47 - 12 =`` is answered by `` 35`` and a line break; its options are 35, 45, 37 and 59.
+A sample problem: ``28 + 6 =`` is answered by `` 34`` and a line break; its options are 34, 37, 168 and 35.
 """
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Iterator
+from itertools import count
 from random import Random
 
-from layercut.tasks.few_shot import FewShotTask, Problem, drawn, item_rng
+from layercut.tasks.few_shot import FewShotTask, Problem, item_rng
 from layercut.tasks.grading import first_line, parse_number
 from layercut.tasks.near_misses import near_numbers
 
@@ -19,14 +20,21 @@ NUM_SAMPLES = 250
 """Of each split; small problems would run out beyond."""
 
 _OPERATORS = {"+": operator.add, "-": operator.sub, "*": operator.mul}
+_SMALL = tuple(
+    f"{left} {sign} {right}"
+    for left in range(1, 13)
+    for right in range(1, 13)
+    for sign in "+-*"
+    if sign != "-" or left >= right
+)
 _EXAMPLES = ("3 + 5", "47 - 12", "6 * 4", "38 + 27", "9 - 2", "12 * 3")
 
 
 def arithmetic(*, seed: int = 0) -> FewShotTask:
     """Sums, differences and products; 60 % small (up to 12), 20 % two digits with one, 20 % two digits with two.
 
-    Differences are never negative, and two numbers of two digits are never multiplied. Near misses are the
-    results of the other operations, then slips in the first two digits.
+    Differences are never negative, and two numbers of two digits are never multiplied. Near misses are
+    slips in the first two digits and the results of the other operations.
 
     Grading of free answers: the first line must be a number and nothing else, apart from one full stop, and have the
     right value. "19", "19." and "19.0" answer 19; "1,234" answers 1234; "60%", "19 apples" and "= 19" are no answers.
@@ -65,7 +73,7 @@ def same_number(answer: str, gold: str) -> bool:
 
 
 def _problems(seed: int) -> Iterator[Problem]:
-    for question in drawn("arithmetic", VERSION, seed, _draw):
+    for question in _questions(seed):
         gold = _value(question)
         left, _, right = question.split()
         mistakes = {apply(int(left), int(right)) for apply in _OPERATORS.values()}
@@ -73,14 +81,25 @@ def _problems(seed: int) -> Iterator[Problem]:
         yield Problem(question, str(gold), near, {})
 
 
-def _draw(rng: Random) -> str:
-    kind = rng.choice(("small", "small", "small", "mixed", "large"))
-    if kind == "small":
-        left, right, sign = rng.randint(1, 12), rng.randint(1, 12), rng.choice("+-*")
-    elif kind == "mixed":
-        left, right, sign = rng.randint(10, 99), rng.randint(2, 9), rng.choice("+-*")
-    else:
-        left, right, sign = rng.randint(10, 99), rng.randint(10, 99), rng.choice("+-")
+def _questions(seed: int) -> Iterator[str]:
+    # The few small problems are dealt like cards. Drawn with repeats, which are left out, they would grow rarer from
+    # sample to sample.
+    small = iter(Random(f"arithmetic {VERSION} {seed} small").sample(_SMALL, len(_SMALL)))
+    for index in count():
+        rng = Random(f"arithmetic {VERSION} {seed} {index}")
+        kind = rng.choice(("small", "small", "small", "mixed", "large"))
+        if kind == "small":
+            question = next(small, None)
+            if question is None:
+                return
+            yield question
+        elif kind == "mixed":
+            yield _ordered(rng.randint(10, 99), rng.choice("+-*"), rng.randint(2, 9))
+        else:
+            yield _ordered(rng.randint(10, 99), rng.choice("+-"), rng.randint(10, 99))
+
+
+def _ordered(left: int, sign: str, right: int) -> str:
     if sign == "-" and right > left:
         left, right = right, left
     return f"{left} {sign} {right}"

@@ -1,7 +1,7 @@
 """Closing what is open, with three kinds of brackets, after six examples.
 
-A sample problem: ``{ ( ) [ ( ->`` is answered by `` ) ] }`` and a line break; its options are ``) ] }``, ``) ]``,
-``) ) }`` and ``] ) }``.
+A sample problem: ``( [ [ ( ) ->`` is answered by `` ] ] )`` and a line break; its options are ``] ] )``, ``] )``,
+``] ) ]`` and ``) ] ] )``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Repeating a list of words, after three examples.
 
-A sample problem: ``river stone apple candle ->`` is answered by `` river stone apple candle`` and a line break; its
-options are that, ``river apple stone candle``, ``river stone candle`` and ``river stone apple window``.
+A sample problem: ``silver island hammer forest ->`` is answered by `` silver island hammer forest`` and a line break;
+its options are that, ``island silver hammer forest``, ``island hammer forest`` and ``night island hammer forest``.
 """
 
 from __future__ import annotations

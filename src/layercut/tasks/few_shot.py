@@ -106,7 +106,7 @@ def content_id(task: str, *content: str) -> str:
     """A stable id made from what an item says: the task's name and 48 bits of SHA-256.
 
     >>> content_id("copy", "river stone")
-    'copy-d72e1d01a2f5'
+    'copy-50567bc616a2'
     """
     text = "\x1f".join((task, *content))
     return f"{task}-{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:12]}"

@@ -10,10 +10,10 @@ from decimal import Decimal
 from layercut.engine.base import Completion, Likelihoods
 from layercut.tasks.base import GENERATED, Readout, Sample, Score
 
-_DIGITS = r"(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?"
+_DIGITS = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?"
 _PLAIN = re.compile(rf"[+\-−]?{_DIGITS}")
 # In "5-3" the sign is a minus between two numbers, so it belongs to no number.
-_ANYWHERE = re.compile(rf"(?<![0-9.,])(?:(?<![\w)\]}}])[\-−])?{_DIGITS}")
+_ANYWHERE = re.compile(rf"(?<![0-9])(?<![0-9]\.)(?:(?<![\w)\]}}])[\-−])?{_DIGITS}")
 
 
 def first_line(text: str) -> str:

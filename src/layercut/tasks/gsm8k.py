@@ -29,6 +29,7 @@ DATASET = "openai/gsm8k"
 _INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
 _BOX = "\\boxed{"
 _SECONDS = 5
+"""After which math-verify gives up on one expression."""
 
 
 @dataclass(frozen=True, kw_only=True)

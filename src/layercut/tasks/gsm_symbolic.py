@@ -3,9 +3,9 @@
 The problems are those of ``gsm_symbolic`` in the library reasoning-gym, which fills the templates of Mirzadeh et al.,
 "GSM-Symbolic", arXiv:2410.05229, with names and numbers.
 
-A sample problem: "A boy has 9 toys. His cousin has 3 fewer toys than he has. How many toys do they have together?" is
-answered by "His cousin has 9 - 3 = 6 toys. Together they have 9 + 6 = 15 toys. The answer is 15."; its options are
-15, 6, 14 and 16, each as "The answer is 15." right after the problem.
+A sample problem: "A boy has 21 toys. His friend has 10 fewer toys than he has. How many toys do they have together?" is
+answered by "His friend has 21 - 10 = 11 toys. Together they have 21 + 11 = 32 toys. The answer is 32."; its options are
+32, 29, 22 and 11, each as "The answer is 32." right after the problem.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _MARK = "The answer is"
 def gsm_symbolic(*, seed: int = 0) -> FewShotTask:
     """Word problems with whole answers that are not negative; the library's few others are left out.
 
-    Near misses are intermediate results of the library's worked solution, then slips in the first two digits. Numbers
+    Near misses are slips in the first two digits and intermediate results of the library's worked solution. Numbers
     that stand in the problem are left out: small models favour whatever they have just read, and with such options
     SmolLM2-135M ranked below chance (8 of 64 right).
 

@@ -39,6 +39,22 @@ def test_sweep_end_to_end_and_again_without_the_model(
     assert "Use --limit 3" in other.err
 
 
+def test_shares_the_folder_of_a_search(layercut: Run, tiny: Path, tmp_path: Path) -> None:
+    # The tiny model guesses, so the search itself is refused, but only after it has scored the uncut model.
+    chosen = layercut(
+        "select", tiny, *TASKS, "--criterion", "task_accuracy", "--remove", "1", "--out", tmp_path / "run"
+    )
+    journal = tmp_path / "run" / "samples" / "brackets.rank.jsonl"
+    before = journal.read_text()
+    assert before.count("\n") >= 3, chosen.err
+    done = layercut("sweep", tiny, *TASKS, "--layers", "1", "--out", tmp_path / "run")
+    assert done.code == 0, done.err
+    assert journal.read_text().startswith(before)
+    keys = [json.dumps([line["key"], line["id"]]) for line in map(json.loads, journal.read_text().splitlines())]
+    assert len(set(keys)) == len(keys)
+    assert "finished" in layercut("ls", tmp_path).out
+
+
 def test_dry_run_writes_nothing(layercut: Run, tiny: Path, tmp_path: Path) -> None:
     done = layercut("sweep", tiny, *TASKS, "--layers", "1", "--out", tmp_path / "run", "--dry-run")
     assert done.code == 0

@@ -76,6 +76,19 @@ def test_rows_of_one_batch_may_differ_in_limits_and_stop_strings() -> None:
     assert [len(answers[0].text), answers[2].text] == [3, free]
 
 
+def test_batches_are_the_same_in_whatever_order_requests_of_one_length_come() -> None:
+    two = engine(batch_size=2)
+    asked = [ask(name, f"word {name}") for name in "dbeca"]
+    scored = [LikelihoodRequest(id=name, prompt=f"word {name}", continuations=(" x",)) for name in "dbeca"]
+    for found in (
+        two.completions(asked, UNCUT, GREEDY),
+        two.completions(asked[::-1], UNCUT, GREEDY),
+        two.log_likelihoods(scored, UNCUT),
+        two.log_likelihoods(scored[::-1], UNCUT),
+    ):
+        assert [[answer.id for answer in batch] for batch in found] == [["a", "b"], ["c", "d"], ["e"]]
+
+
 def test_a_stop_token_ends_a_row_and_leaves_the_others_alone() -> None:
     loaded = tiny_loaded("llama")
     requests = [ask("a", "one"), ask("b", "two words"), ask("c", "and three words")]

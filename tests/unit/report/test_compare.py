@@ -156,7 +156,8 @@ def ones(right: int, n: int = 200) -> list[float]:
         ([1.0], [1.0], 0.25, "at chance"),  # one item on four options shows nothing
         ([1.0], [0.0], 0.0, "unclear"),
         ([0.5], [0.1], 0.0, "at chance"),
-        ([-1.0, -1.2, -1.1], [-3.0, -3.3, -3.1], None, "damaged"),
+        ([-1.0 - 0.1 * i for i in range(9)], [-3.0 - 0.2 * i for i in range(9)], None, "damaged"),
+        (ones(20, 24), ones(16, 24), 0.25, "unclear"),  # 4 lost, none gained: the interval is below 0, p = 0.12
         ([0.5, 0.6, 0.7], [0.4, 0.5, 0.6], 0.0, "unclear"),  # no spread, no interval
     ],
 )

@@ -202,6 +202,15 @@ def test_a_study_is_found_in_the_order_of_its_plans(quickstart, tmp_path):
     assert study_runs(study).uncut.name == "uncut"
 
 
+def test_the_seed_of_the_study_is_used_again(tmp_path):
+    result = Result(task="copy", readout="short", score=0.8, n=20)
+    build_run(tmp_path / "uncut", [result], settings={"seed": 7})
+    build_run(tmp_path / "cut", [result], removed=(1,), settings={"seed": 7})
+    made_by_the_study = study_report(tmp_path, seed=7).read_bytes()
+    assert study_report(tmp_path).read_bytes() == made_by_the_study
+    assert b"seed 7" in made_by_the_study
+
+
 def test_folders_that_are_no_study(tmp_path):
     with pytest.raises(InputError, match="is not the folder of a study: it holds no run called uncut"):
         study_report(tmp_path)

@@ -1,0 +1,109 @@
+"""``layercut select``: choose which layers go."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from layercut.cli import options
+from layercut.cli.console import as_json, log, out, result, say
+from layercut.errors import InputError
+
+
+def select(
+    model: options.Model,
+    criterion: Annotated[
+        str, typer.Option(help="How layers are ranked: block_influence, task_accuracy, ...; or my.module:function.")
+    ],
+    remove: Annotated[int, typer.Option(min=1, help="How many layers go.", metavar="N")],
+    out_folder: Annotated[
+        Path | None, typer.Option("--out", help="Run folder; runs/select-<model> if left out.", metavar="DIR")
+    ] = None,
+    objective: Annotated[
+        str | None, typer.Option(help="Tasks whose selection items judge a plan.", metavar="TASK,TASK")
+    ] = None,
+    readouts: Annotated[
+        str | None, typer.Option(help="How the objective's tasks are read out; each task's first if left out.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Selection items of each task; 100 if left out.")] = None,
+    data: Annotated[
+        list[str] | None, typer.Option(help="Local data of a task: gsm8k=PATH. May be repeated.", metavar="TASK=PATH")
+    ] = None,
+    normalise: Annotated[str, typer.Option(help="raw (cut / uncut, as the paper) or chance (above chance).")] = "raw",
+    calibration: Annotated[
+        str | None,
+        typer.Option(help="Text to measure on: a file, or hub:NAME; the uncut model's own text if left out."),
+    ] = None,
+    protect: Annotated[
+        str | None, typer.Option(help="Layers that must stay: first:4,last:2,0,7-9, or none.", metavar="LAYERS")
+    ] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A setting of the criterion. May be repeated.", metavar="NAME=VALUE"),
+    ] = None,
+    seed: options.Seed = 0,
+    temperature: options.Temperature = 0.0,
+    top_p: options.TopP = 1.0,
+    top_k: options.TopK = 0,
+    batch_size: options.BatchSize = 32,
+    json: options.Json = False,
+    revision: options.Revision = None,
+    dtype: options.Dtype = "auto",
+    device: options.Device = "auto",
+    device_map: options.DeviceMap = None,
+    trust_remote_code: options.TrustRemoteCode = False,
+) -> None:
+    """Choose the layers of MODEL that go, and write plan.json, which cut, eval and run take.
+
+    All that is measured is kept in the run folder: a search that was killed goes on, and another criterion or a deeper
+    cut on the same objective uses it again.
+
+    Example: layercut select bundled:smollm2-135m --criterion task_accuracy --objective arithmetic,copy --remove 2
+    """
+    from layercut.cli.evaluate import data_files
+    from layercut.report.ranking import ranking_table
+    from layercut.study.evaluate import slug
+    from layercut.study.progress import SelectionProgress
+    from layercut.study.select import select_layers
+    from layercut.study.select import setting as parse_setting
+    from layercut.study.settings import DecodingSettings, ModelSettings, TaskSettings
+
+    names = [name for name in (objective or "").split(",") if name]
+    files = data_files(data, names)
+    wanted = tuple(readouts.split(",")) if readouts else None
+    if (limit or readouts) and not names:
+        raise InputError(
+            "--limit and --readouts have no effect without --objective; name its tasks, or leave them out."
+        )
+    with SelectionProgress(log) as progress:
+        done = select_layers(
+            ModelSettings(
+                model=model,
+                revision=revision,
+                dtype=dtype,
+                device=device,
+                device_map=device_map,
+                trust_remote_code=trust_remote_code,
+                batch_size=batch_size,
+            ),
+            criterion=criterion,
+            num_remove=remove,
+            out=out_folder or Path("runs", slug(f"select-{model}")),
+            tasks=tuple(TaskSettings(task=name, readouts=wanted, limit=limit, data=files.get(name)) for name in names),
+            calibration=calibration,
+            protect=protect,
+            settings=dict(parse_setting(entry) for entry in setting or []),
+            normalise=normalise,
+            decoding=DecodingSettings(temperature=temperature, top_p=top_p, top_k=top_k),
+            seed=seed,
+            progress=progress,
+            say=say,
+        )
+    if json:
+        as_json(done.plan.to_dict())
+        return
+    out.print(ranking_table(done.plan.to_dict()))
+    result(f"{criterion}: {done.plan.describe()}")
+    result(f"plan: {done.path}")

@@ -1,0 +1,74 @@
+"""How layers were ranked, as a table for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+
+def ranking_table(plan: Mapping[str, Any]) -> RenderableType:
+    """The ranking behind a plan: scores per layer, or rounds of a search; nothing but the order where there is neither.
+
+    Args:
+        plan: ``CutPlan.to_dict()``.
+    """
+    scores = plan.get("scores") or {}
+    parts: list[RenderableType] = []
+    if scores.get("importance"):
+        parts.append(_importance(scores["importance"], plan["removed"]))
+    if scores.get("rounds"):
+        parts.append(_rounds(scores["rounds"], scores.get("uncut")))
+    if scores.get("moves"):
+        parts.append(
+            Text(f"{len(scores['moves'])} moves: {scores.get('start_value'):.4f} -> {scores.get('value'):.4f}")
+        )
+    return Group(*parts) if parts else Text("order of removal: " + ", ".join(map(str, plan["removed"])))
+
+
+def _importance(importance: Mapping[str, float], removed: list[int]) -> Table:
+    table = _table()
+    table.add_column("rank", justify="right")
+    table.add_column("layer", justify="right")
+    table.add_column("importance", justify="right")
+    table.add_column("")
+    # Ties as a criterion breaks them: of equals the later layer goes first.
+    order = sorted(importance, key=lambda layer: (importance[layer], -int(layer)))
+    for rank, layer in enumerate(order, start=1):
+        goes = int(layer) in removed
+        table.add_row(
+            str(rank), layer, f"{importance[layer]:.6g}", Text("goes" if goes else "", style="bold red" if goes else "")
+        )
+    return table
+
+
+def _rounds(rounds: list[Mapping[str, Any]], uncut: float | None) -> Table:
+    table = _table()
+    table.title = None if uncut is None else f"objective of the uncut model: {uncut:.4f}"
+    table.title_justify = "left"
+    for name in ("round", "removed", "objective", "next best", "its objective", "ties", "candidates"):
+        table.add_column(name, justify="right")
+    for number, outcome in enumerate(rounds, start=1):
+        second = outcome.get("runner_up")
+        table.add_row(
+            str(number),
+            str(outcome["chosen"]),
+            _value(outcome["value"]),
+            "-" if second is None else str(second),
+            _value(outcome.get("runner_up_value")),
+            ", ".join(map(str, outcome["ties"])) or "-",
+            str(len(outcome["candidates"])),
+        )
+    return table
+
+
+def _value(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _table() -> Table:
+    return Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, header_style="bold")

@@ -1,0 +1,129 @@
+"""Stopped anywhere and resumed = run through: the same plan from the same measurements, none of them made twice."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from layercut.engine.base import Decoding
+from layercut.errors import RunMismatch
+from layercut.runs.directory import RunFolder
+from layercut.selection import criterion
+from layercut.selection.base import Context, Selection
+from layercut.selection.objective import ObjectiveTask, TaskObjective, search_settings
+from layercut.selection.search_journal import SearchJournal
+from tests.support.fake_engine import Killed
+from tests.support.search import NeedyEngine, NeedyTask
+
+TASKS = (
+    ObjectiveTask(task=NeedyTask(name="one", num_items=14), readout="short"),
+    ObjectiveTask(task=NeedyTask(name="two", num_items=9), readout="rank"),
+)
+SEARCHES: dict[str, dict[str, Any]] = {
+    "task_accuracy": {},
+    "refine": {"start": "reverse", "method": "swap", "budget": 14},
+    "refine ": {"start": "task_accuracy", "method": "evolve", "budget": 9, "offspring": 4},
+}
+
+
+def search(path: Path, engine: NeedyEngine, name: str = "task_accuracy", num_remove: int = 2) -> Selection:
+    """What one command does."""
+    with RunFolder.begin(path, search_settings(TASKS, Decoding())) as folder, SearchJournal(folder) as journal:
+        wish = Context(
+            num_layers=6,
+            num_remove=num_remove,
+            objective=TaskObjective(engine, TASKS, journal=journal),
+            settings=SEARCHES[name],
+        )
+        return criterion(name.strip())(wish)
+
+
+def lines(path: Path) -> dict[str, Counter[str]]:
+    """The lines of every file of a run's samples, in any order."""
+    return {
+        file.name: Counter(file.read_text(encoding="utf-8").splitlines()) for file in (path / "samples").glob("*.jsonl")
+    }
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_killed_at_any_batch_and_resumed_is_as_run_through(tmp_path: Path, name: str) -> None:
+    engine = NeedyEngine()
+    whole = search(tmp_path / "whole", engine, name)
+    num_batches = len(engine.batches)
+    moments = sorted(Random(name).sample(range(1, num_batches - 1), 4))
+    for moment in [0, *moments, num_batches - 1]:
+        path = tmp_path / f"killed-{moment}"
+        killed, resumed = NeedyEngine(kill_after=moment), NeedyEngine()
+        with pytest.raises(Killed):
+            search(path, killed, name)
+        assert search(path, resumed, name) == whole
+        assert lines(path) == lines(tmp_path / "whole")
+        assert Counter(killed.asked + resumed.asked) == Counter(engine.asked)
+
+
+def test_killed_again_and_again_it_gets_to_the_end(tmp_path: Path) -> None:
+    asked: list[tuple[str, str]] = []
+    for _ in range(1000):
+        engine = NeedyEngine(kill_after=3)
+        try:
+            selection = search(tmp_path / "run", engine)
+        except Killed:
+            continue
+        finally:
+            asked += engine.asked
+        break
+    assert selection == search(tmp_path / "whole", NeedyEngine())
+    assert set(Counter(asked).values()) == {1}
+
+
+def test_a_line_torn_by_the_kill_is_measured_again(tmp_path: Path) -> None:
+    whole = search(tmp_path / "whole", NeedyEngine())
+    search(tmp_path / "torn", NeedyEngine())
+    for file in (tmp_path / "torn" / "samples").glob("*.jsonl"):
+        data = file.read_bytes()
+        file.write_bytes(data[: len(data) // 3])
+    assert search(tmp_path / "torn", NeedyEngine()) == whole
+    assert lines(tmp_path / "torn") == lines(tmp_path / "whole")
+
+
+def test_another_search_in_the_folder_measures_only_what_is_new(tmp_path: Path) -> None:
+    path, engine = tmp_path / "run", NeedyEngine()
+    search(path, engine, num_remove=1)
+    assert len({plan for plan, _ in engine.asked}) == 1 + 5
+    search(path, engine, num_remove=3)
+    assert len({plan for plan, _ in engine.asked}) == 1 + 5 + 4 + 3
+    search(path, engine, "refine")
+    search(path, engine, "refine ")
+    assert set(Counter(engine.asked).values()) == {1}
+    before = len(engine.asked)
+    for name in SEARCHES:
+        assert search(path, engine, name) == search(tmp_path / f"alone-{name.strip()}-{len(name)}", NeedyEngine(), name)
+    assert len(engine.asked) == before
+
+
+def test_another_objective_in_the_folder_is_refused_by_name(tmp_path: Path) -> None:
+    search(tmp_path / "run", NeedyEngine())
+    longer = [ObjectiveTask(task=task.task, readout=task.readout, limit=50) for task in TASKS]
+    for settings in (search_settings(longer, Decoding()), search_settings(TASKS, Decoding(temperature=0.9))):
+        with pytest.raises(RunMismatch, match="was begun with"):
+            RunFolder.begin(tmp_path / "run", settings)
+
+
+def test_every_record_says_what_it_was_measured_under(tmp_path: Path) -> None:
+    selection = search(tmp_path / "run", NeedyEngine())
+    records = RunFolder.open(tmp_path / "run").records("one", "short")
+    keys = {json.dumps(record["key"], sort_keys=True) for record in records}
+    assert len(records) == 14 * len(keys)
+    assert sorted(selection.removed) in [json.loads(key)["removed"] for key in keys]
+    assert {name for key in keys for name in json.loads(key)} == {
+        "model_hash",
+        "removed",
+        "version",
+        "settings_hash",
+        "decoding",
+    }

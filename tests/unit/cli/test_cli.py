@@ -1,0 +1,251 @@
+"""The command line as a user meets it, on a tiny model: output, exit codes, one-line errors, what lies on disk."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from layercut.engine.base import LikelihoodRequest
+from layercut.surgery.plan import CutPlan
+from layercut.tasks import load_task
+from tests.support.fake_engine import FakeEngine
+from tests.unit.cli.conftest import Run
+
+
+class HashedEngine(FakeEngine):
+    """A FakeEngine that a search can keep answers of."""
+
+    def describe(self) -> Mapping[str, Any]:
+        return {**super().describe(), "model_hash": "0" * 16}
+
+
+VERBS = ("select", "cut", "eval", "generate", "run", "report", "ls", "env")
+
+
+def test_help_answers_without_torch() -> None:
+    code = (
+        "import sys; sys.argv = ['layercut', '--help']\n"
+        "from layercut.cli.main import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print([m for m in ('torch', 'transformers', 'matplotlib', 'scipy') if m in sys.modules])"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert all(verb in said for verb in VERBS)
+    assert said.strip().endswith("[]")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help_with_an_example_or_a_promise(layercut: Run, verb: str) -> None:
+    ran = layercut(verb, "--help")
+    assert ran.code == 0
+    assert "Usage" in ran.out
+
+
+def test_usage_errors_exit_with_2(layercut: Run) -> None:
+    assert layercut("cut").code == 2
+    assert layercut("cut", "m", "--no-such-option").code == 2
+
+
+def test_cut_echoes_the_expanded_list_and_writes_a_verified_checkpoint(
+    layercut: Run, tiny: Path, tmp_path: Path
+) -> None:
+    ran = layercut("cut", tiny, "--remove", "4,1-2", "--out", tmp_path / "cut")
+    assert ran.code == 0, ran.err
+    assert "removes 3 of 6 decoder layers (50.0 %): 1, 2, 4" in ran.err
+    assert "differ from those of the uncut model under a bypass by at most 0 " in ran.out
+    config = json.loads((tmp_path / "cut" / "config.json").read_text())
+    assert config["num_hidden_layers"] == 3
+    assert json.loads((tmp_path / "cut" / "plan.json").read_text())["removed"] == [4, 1, 2]
+    assert "layercut" in (tmp_path / "cut" / "README.md").read_text()
+
+
+def test_a_dry_run_writes_nothing(layercut: Run, tiny: Path, tmp_path: Path) -> None:
+    ran = layercut("cut", tiny, "--remove", "reverse:2", "--out", tmp_path / "cut", "--dry-run")
+    assert ran.code == 0
+    assert "dry run: nothing was written" in ran.out
+    assert not (tmp_path / "cut").exists()
+
+
+def test_cut_gives_json_for_machines(layercut: Run, tiny: Path, tmp_path: Path) -> None:
+    ran = layercut("cut", tiny, "--remove", "5", "--out", tmp_path / "cut", "--json")
+    data = json.loads(ran.out)
+    assert data["plan"]["removed"] == [5]
+    assert data["parameters"][1] < data["parameters"][0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--remove", "6", "--out", "x"), "layer 6 is not in"),
+        (("--remove", "1,1", "--out", "x"), "named more than once"),
+        (("--remove", "0-5", "--out", "x"), "all 6 decoder layers would go"),
+        (("--remove", "2"), "no folder to write to"),
+        (("--out", "x"), "no layers are named"),
+        (("--remove", "revers:2", "--out", "x"), "Did you mean reverse?"),
+        (("--remove", "block_influence:2", "--out", "x"), "Choose the layers first: layercut select"),
+    ],
+)
+def test_bad_plans_are_one_line_and_exit_1(
+    layercut: Run, tiny: Path, arguments: tuple[str, ...], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ran = layercut("cut", tiny, *arguments)
+    assert ran.code == 1
+    errors = [line for line in ran.err.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1
+    assert message in ran.err
+    assert "Traceback" not in ran.err
+    assert not Path("x").exists()
+
+
+def test_an_out_that_holds_something_is_left_alone(layercut: Run, tiny: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("keep")
+    ran = layercut("cut", tiny, "--remove", "5", "--out", tmp_path)
+    assert ran.code == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_eval_scores_and_resumes_and_refuses_another_run(layercut: Run, tiny: Path, tmp_path: Path) -> None:
+    command = ("eval", tiny, "--tasks", "arithmetic", "--limit", "4", "--out", tmp_path / "run", "--remove", "5")
+    first = layercut(*command)
+    assert first.code == 0, first.err
+    assert "arithmetic" in first.out
+    samples = tmp_path / "run" / "samples" / "arithmetic.short.jsonl"
+    before = samples.read_bytes()
+    assert len(before.splitlines()) == 4
+    again = layercut(*command, "--json")
+    assert samples.read_bytes() == before
+    assert {row["n"] for row in json.loads(again.out)["rows"]} == {4}
+    other = layercut(*command[:-1], "4")
+    assert other.code == 1
+    assert "was begun with" in other.err
+
+
+def test_eval_refuses_what_it_does_not_know(layercut: Run, tiny: Path, tmp_path: Path) -> None:
+    out = ("--out", tmp_path / "run")
+    assert "Did you mean arithmetic?" in layercut("eval", tiny, "--tasks", "arithmetics", *out).err
+    assert "has no readout" in layercut("eval", tiny, "--tasks", "copy", "--readouts", "chain", *out).err
+    assert "not among the tasks" in layercut("eval", tiny, "--tasks", "copy", "--data", "gsm8k=x", *out).err
+    assert "is not TASK=PATH" in layercut("eval", tiny, "--tasks", "copy", "--data", "copy", *out).err
+    assert not (tmp_path / "run").exists()
+
+
+def test_generate_prints_answers_or_keeps_them(layercut: Run, tiny: Path, tmp_path: Path) -> None:
+    one = layercut("generate", tiny, "--prompt", "abc", "--max-new-tokens", "4", "--plain", "--json")
+    assert json.loads(one.out)[0]["num_new_tokens"] <= 4
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("abc\nhello\n")
+    command = ("generate", tiny, "--prompts", prompts, "--max-new-tokens", "4", "--out", tmp_path / "run")
+    assert layercut(*command).code == 0
+    records = (tmp_path / "run" / "samples" / "responses.jsonl").read_bytes()
+    assert len(records.splitlines()) == 2
+    assert layercut(*command).code == 0
+    assert (tmp_path / "run" / "samples" / "responses.jsonl").read_bytes() == records
+    assert layercut("generate", tiny).code == 1
+
+
+def test_a_study_runs_resumes_reports_and_is_listed(
+    layercut: Run, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    study = {
+        "model": str(tiny),
+        "out": "runs/s",
+        "plans": {"last": "reverse:2", "some": "1,3"},
+        "tasks": [{"task": "arithmetic", "limit": 4}],
+    }
+    Path("study.yaml").write_text(yaml.safe_dump(study))
+    dry = layercut("run", "study.yaml", "--dry-run")
+    assert "would write 2 checkpoint(s)" in dry.err
+    assert not Path("runs").exists()
+    ran = layercut("run", "study.yaml")
+    assert ran.code == 0, ran.err
+    assert "report: runs/s/report.md" in ran.out
+    assert Path("runs/s/some/checkpoint/model.safetensors").is_file()
+    report = Path("runs/s/report.md").read_bytes()
+
+    def no_model(*_: object, **__: object) -> None:
+        raise AssertionError("a finished study loads no model")
+
+    monkeypatch.setattr("layercut.models.loading.load_model", no_model)
+    again = layercut("run", "study.yaml")
+    assert again.code == 0, again.err
+    assert Path("runs/s/report.md").read_bytes() == report
+    Path("runs/s/report.md").unlink()
+    assert layercut("report", "runs/s").code == 0
+    assert Path("runs/s/report.md").read_bytes() == report
+    listed = layercut("ls")
+    assert "runs/s/last" in listed.out
+    assert "finished" in listed.out
+    assert len(json.loads(layercut("ls", "--json").out)) >= 3
+
+
+def test_select_writes_a_plan_that_cut_takes(layercut: Run, tiny: Path, tmp_path: Path) -> None:
+    ran = layercut(
+        "select", tiny, "--criterion", "magnitude", "--remove", "2", "--out", tmp_path / "s", "--protect", "0,5"
+    )
+    assert ran.code == 0, ran.err
+    plan = json.loads((tmp_path / "s" / "plan.json").read_text())
+    assert len(plan["removed"]) == 2
+    assert not {0, 5} & set(plan["removed"])
+    cut = layercut("cut", tiny, "--remove", tmp_path / "s" / "plan.json", "--out", tmp_path / "cut")
+    assert cut.code == 0, cut.err
+
+
+def test_select_by_task_scores_keeps_what_it_measured(
+    layercut: Run, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command: tuple[object, ...] = ("select", tiny, "--criterion", "task_accuracy", "--objective", "arithmetic")
+    command = (*command, "--readouts", "rank", "--protect", "none", "--limit", "12", "--out")
+    refused = layercut(*command, tmp_path / "s", "--remove", "1")
+    assert refused.code == 1
+    assert "not above guessing" in refused.err
+
+    def right_unless_layer_3_is_gone(request: LikelihoodRequest, plan: CutPlan) -> list[float]:
+        golds = {sample.id: sample.gold_index for sample in load_task("arithmetic").samples("selection", 100)}
+        wrong = 3 in plan.removed
+        return [float(wrong) - (i == golds[request.id]) * (2 * wrong - 1) for i in range(4)]
+
+    engine = HashedEngine(scores=right_unless_layer_3_is_gone)
+    monkeypatch.setattr("layercut.study.handle.ModelHandle.engine", engine)
+    monkeypatch.setattr("layercut.study.handle.ModelHandle.loaded", None)
+    command = (*command, tmp_path / "t", "--remove")
+    ran = layercut(*command, "1")
+    assert ran.code == 0, ran.err
+    assert json.loads((tmp_path / "t" / "plan.json").read_text())["removed"] == [5]
+    asked = len(engine.batches)
+    assert layercut(*command, "1").code == 0
+    assert len(engine.batches) == asked
+    assert layercut(*command, "2").code == 0
+    assert len(engine.batches) == asked + 5 * 3  # one more round: five candidates of twelve items, four a batch
+    plan = tmp_path / "t" / "plan.json"
+    apart = layercut(
+        "eval",
+        tiny,
+        "--tasks",
+        "arithmetic",
+        "--remove",
+        plan,
+        "--limit",
+        "4",
+        "--readouts",
+        "rank",
+        "--out",
+        tmp_path / "e",
+    )
+    assert apart.code == 0, apart.err  # report items are other items
+
+
+def test_env_names_versions_and_no_secrets(layercut: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_very_secret")
+    ran = layercut("env")
+    assert "torch" in ran.out
+    assert "hf_very_secret" not in ran.out

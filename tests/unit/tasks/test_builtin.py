@@ -1,0 +1,268 @@
+"""The generated tasks: what they ask is fixed by name, version and seed alone, and its options can be told apart."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from itertools import islice
+
+import pytest
+
+from layercut.engine.base import Completion, GenerationRequest, LikelihoodRequest, Likelihoods
+from layercut.tasks import load_task
+from layercut.tasks.base import Sample
+from layercut.tasks.brackets import closing
+from layercut.tasks.few_shot import FewShotTask
+from layercut.tasks.near_misses import NUM_NEAR_MISSES
+
+BUILTIN = ("arithmetic", "brackets", "copy", "gsm_symbolic")
+GENERATED = {"arithmetic": "short", "brackets": "short", "copy": "short", "gsm_symbolic": "chain"}
+FIRST_IDS = {
+    "arithmetic": ["arithmetic-05d8bfbd177c", "arithmetic-22e808f8b047"],
+    "brackets": ["brackets-bf932a99aa7a", "brackets-e4ec366812a7"],
+    "copy": ["copy-71835062f5ed", "copy-85019d73159f"],
+    "gsm_symbolic": ["gsm_symbolic-b728340760ca", "gsm_symbolic-d7f3737590e5"],
+}
+
+
+def built_in(name: str, seed: int = 0) -> FewShotTask:
+    task = load_task(name, seed=seed)
+    assert isinstance(task, FewShotTask)
+    return task
+
+
+def all_options(name: str) -> list[Sample]:
+    task = built_in(name)
+    return [*task.samples("report", None), *task.samples("selection", None)]
+
+
+def completion(text: str, finish_reason: str = "stop") -> Completion:
+    return Completion(id="a", text=text, finish_reason=finish_reason, num_prompt_tokens=9, num_new_tokens=9)  # type: ignore[arg-type]
+
+
+def test_another_process_with_another_hash_seed_makes_the_same_samples() -> None:
+    code = (
+        "import json; from layercut.tasks import load_task\n"
+        f"tasks = [load_task(name, seed=3) for name in {BUILTIN}]\n"
+        "print(json.dumps([[s.id, s.question, s.gold, s.options] for t in tasks for s in t.samples('report', 40)]))"
+    )
+    answers = []
+    for hash_seed in ("1", "2"):
+        env = {**os.environ, "PYTHONHASHSEED": hash_seed}
+        run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
+        answers.append(run.stdout)
+    here = [[s.id, s.question, s.gold, list(s.options)] for n in BUILTIN for s in built_in(n, 3).samples("report", 40)]
+    assert answers[0] == answers[1]
+    assert json.loads(answers[0]) == here
+
+
+@pytest.mark.parametrize("name", BUILTIN)
+def test_the_first_items_are_pinned(name: str) -> None:
+    """If this fails, scores move: raise the task's VERSION, and then change the ids here."""
+    assert [sample.id for sample in built_in(name).samples("report", 2)] == FIRST_IDS[name]
+
+
+@pytest.mark.parametrize("name", BUILTIN)
+def test_an_item_is_never_in_both_splits_whatever_the_seeds(name: str) -> None:
+    report, selection = set(), set()
+    for seed in (0, 1, 2, 77):
+        task = built_in(name, seed)
+        report |= {sample.question for sample in task.samples("report", None)}
+        selection |= {sample.question for sample in task.samples("selection", None)}
+        assert not task.example_questions & (report | selection)
+    assert len(report) > built_in(name).num_samples, "another seed makes other items"
+    assert not report & selection
+
+
+@pytest.mark.parametrize("name", BUILTIN)
+def test_the_same_question_is_the_same_item_under_every_seed(name: str) -> None:
+    # Questions of arithmetic come up again under other seeds, so this looks at real twins there.
+    by_question: dict[str, Sample] = {}
+    for seed in (0, 1):
+        for sample in built_in(name, seed).samples("report", None):
+            assert by_question.setdefault(sample.question, sample) == sample
+
+
+@pytest.mark.parametrize("name", BUILTIN)
+def test_a_smaller_limit_gives_a_prefix(name: str) -> None:
+    task = built_in(name)
+    whole = task.samples("report", None)
+    assert len(whole) == task.num_samples
+    assert task.samples("report", 16) == whole[:16]
+    assert task.samples("report", 10**9) == whole
+    assert len({sample.id for sample in whole}) == len(whole)
+
+
+@pytest.mark.parametrize("name", BUILTIN)
+def test_options_differ_and_hold_the_right_answer(name: str) -> None:
+    positions = []
+    for sample in all_options(name):
+        assert len(set(sample.options)) == len(sample.options) == NUM_NEAR_MISSES + 1
+        assert all(option and option == option.strip() for option in sample.options)
+        positions.append(sample.gold_index)
+    shares = [positions.count(place) / len(positions) for place in range(4)]
+    assert all(0.19 < share < 0.31 for share in shares), shares
+
+
+@pytest.mark.parametrize("name", ["arithmetic", "gsm_symbolic"])
+def test_the_size_of_a_number_does_not_give_the_answer_away(name: str) -> None:
+    samples = [sample for sample in all_options(name) if int(sample.gold) >= 10]
+    ranks = [sorted(map(int, sample.options)).index(int(sample.gold)) for sample in samples]
+    shares = [ranks.count(rank) / len(ranks) for rank in range(4)]
+    assert all(0.15 < share < 0.37 for share in shares), shares
+
+
+@pytest.mark.parametrize("name", BUILTIN)
+def test_the_sample_problem_in_the_docs_is_a_real_one(name: str) -> None:
+    told = " ".join(str(sys.modules[built_in(name).prompt.__module__].__doc__).split())
+    shown = [sample for sample in built_in(name).samples("report", 400) if sample.question in told]
+    longest = max(shown, key=lambda sample: len(sample.question))  # "8 + 6" stands in "28 + 6"
+    assert len(longest.question) > 5
+    assert all(option in told for option in longest.options)
+
+
+@pytest.mark.parametrize("name", BUILTIN)
+def test_all_readouts_ask_the_same_text_after_the_same_examples(name: str) -> None:
+    task = built_in(name)
+    for sample in task.samples("report", 20):
+        generate = task.request(sample, GENERATED[name])  # type: ignore[arg-type]
+        rank = task.request(sample, "rank")
+        assert isinstance(generate, GenerationRequest) and isinstance(rank, LikelihoodRequest)
+        assert generate.prompt == rank.prompt and generate.id == rank.id == sample.id
+        assert isinstance(rank.prompt, str) and rank.prompt.startswith(task.examples) and sample.question in rank.prompt
+        assert not rank.prompt[-1].isspace(), "the space belongs to the answer"
+
+
+@pytest.mark.parametrize("name", BUILTIN)
+def test_the_examples_answer_as_the_options_do(name: str) -> None:
+    """What follows the prompt in the examples is read by the task's own grader as a right answer."""
+    task = built_in(name)
+    for question in task.example_questions:
+        _, _, rest = task.examples.partition(task.prompt(question))
+        assert rest, question
+        answer = rest.partition("\n")[0]
+        found = task.find(answer)
+        assert found
+        assert f"{answer}\n".endswith(task.answer(found)), "a chain ends as an option does, a short answer is one"
+
+
+@pytest.mark.parametrize("name", BUILTIN)
+def test_only_the_right_option_is_graded_right_in_every_readout(name: str) -> None:
+    task = built_in(name)
+    for sample in task.samples("report", 50):
+        for index, option in enumerate(sample.options):
+            right = float(option == sample.gold)
+            spoken = task.grade(sample, GENERATED[name], completion(task.answer(option)))  # type: ignore[arg-type]
+            scores = tuple(-1.0 if i == index else -2.0 for i in range(4))
+            likely = Likelihoods(
+                id=sample.id, log_likelihoods=scores, num_tokens=(2,) * 4, is_greedy=(False,) * 4, num_prompt_tokens=9
+            )
+            ranked = task.grade(sample, "rank", likely)
+            assert spoken.metrics == ranked.metrics == {"accuracy": right}
+            assert spoken.answer == ranked.answer == option
+            assert spoken.outcome == ranked.outcome == ("right" if right else "wrong")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "finish_reason", "outcome"),
+    [
+        ("arithmetic", " {gold}.", "stop", "right"),
+        ("arithmetic", " {gold}\n3 + 3 = 6", "length", "right"),
+        ("arithmetic", " {gold}%", "stop", "no_answer"),
+        ("arithmetic", " about {gold}", "stop", "no_answer"),
+        ("arithmetic", "\n{gold}", "stop", "no_answer"),
+        ("arithmetic", " {gold} = {gold} = {gold}", "length", "cut"),
+        ("arithmetic", " 100000", "stop", "wrong"),
+        ("brackets", "{gold}", "stop", "right"),
+        ("brackets", " {gold} done", "stop", "no_answer"),
+        ("brackets", " {gold} ) ) ) ) ) )", "length", "cut"),
+        ("copy", "  {gold}", "stop", "right"),
+        ("copy", " {gold} apple", "stop", "wrong"),
+        ("copy", "", "stop", "no_answer"),
+        ("gsm_symbolic", " 2 * 3 = 6. The answer is ${gold}.00 dollars.", "stop", "right"),
+        ("gsm_symbolic", " The answer is {gold}%.", "stop", "right"),
+        ("gsm_symbolic", " The answer is {gold}. The answer is 1000000.", "length", "right"),
+        ("gsm_symbolic", " The answer is 1000000 + {gold}.", "stop", "wrong"),
+        ("gsm_symbolic", " So {gold} are left.", "stop", "no_answer"),
+        ("gsm_symbolic", " The answer is {gold}.5", "stop", "wrong"),
+    ],
+)
+def test_what_counts_as_an_answer(name: str, text: str, finish_reason: str, outcome: str) -> None:
+    task = built_in(name)
+    for sample in task.samples("report", 10):
+        answer = completion(text.replace("{gold}", sample.gold), finish_reason)
+        assert task.grade(sample, GENERATED[name], answer).outcome == outcome  # type: ignore[arg-type]
+
+
+def test_arithmetic_is_right_and_keeps_its_mixture_to_the_end() -> None:
+    samples = built_in("arithmetic").samples("report", None)
+    for sample in samples:
+        assert int(sample.gold) == eval(sample.question) >= 0
+    small = [max(int(part) for part in sample.question.split()[::2]) <= 12 for sample in samples]
+    for part in (small[:125], small[125:]):
+        assert 0.5 < sum(part) / 125 < 0.7, "small problems must not grow rarer"
+    for seed in range(20):
+        assert len(built_in("arithmetic", seed).samples("report", None)) == 250
+        assert len(built_in("arithmetic", seed).samples("selection", None)) == 250
+
+
+def test_brackets_close_what_is_open() -> None:
+    pairs = {"( )", "[ ]", "{ }"}
+    for sample in built_in("brackets").samples("report", 300):
+        text = f"{sample.question} {sample.gold}"
+        while any(pair in text for pair in pairs):
+            for pair in pairs:
+                text = " ".join(text.replace(pair, "").split())
+        assert text == ""
+        assert 2 <= len(sample.gold.split()) <= 4
+        lengths = {len(option.split()) - len(sample.gold.split()) for option in sample.options}
+        assert lengths <= {-1, 0, 1}
+
+
+def test_brackets_refuse_a_wrong_question() -> None:
+    with pytest.raises(AssertionError):
+        closing("( ]")
+
+
+def test_copy_has_lists_of_four_to_eight_different_words() -> None:
+    lengths = set()
+    for sample in built_in("copy").samples("report", 200):
+        words = sample.gold.split()
+        lengths.add(len(words))
+        assert len(set(words)) == len(words)
+        assert sample.question == sample.gold
+    assert lengths == {4, 5, 6, 7, 8}
+
+
+def test_gsm_symbolic_has_whole_answers_and_options_that_do_not_stand_in_the_problem() -> None:
+    task = built_in("gsm_symbolic")
+    templates = set()
+    for sample in task.samples("report", 400):
+        assert int(sample.gold) >= 0
+        assert "Give the result" not in sample.question
+        words = {word.strip("$£€.,?!%") for word in sample.question.split()}
+        assert not words & (set(sample.options) - {sample.gold})
+        templates.add(sample.data["template"])
+    assert len(templates) > 50
+    assert task.settings()["reasoning_gym"]
+
+
+def test_gsm_symbolic_does_not_depend_on_how_many_problems_are_drawn_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    import layercut.tasks.gsm_symbolic as module
+
+    whole = list(islice(module._problems(5), 40))
+    monkeypatch.setattr(module, "_PART", 64)
+    assert list(islice(module._problems(5), 40)) == whole
+
+
+@pytest.mark.parametrize("name", BUILTIN)
+def test_chance_is_a_guess_among_options_or_the_commonest_answer(name: str) -> None:
+    task = built_in(name)
+    samples = task.samples("report", 64)
+    golds = [sample.gold for sample in samples]
+    assert task.chance(samples, "rank") == {"accuracy": 0.25}
+    constant = max(golds.count(gold) for gold in golds) / 64
+    assert task.chance(samples, GENERATED[name]) == {"accuracy": constant}  # type: ignore[arg-type]
+    assert constant < 0.15

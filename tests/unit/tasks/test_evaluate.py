@@ -1,0 +1,214 @@
+"""evaluate: records, metrics, and work that is stopped and goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from layercut.engine.base import Completion, Decoding, GenerationRequest, LikelihoodRequest
+from layercut.errors import InputError, RunMismatch
+from layercut.evidence.intervals import proportion_interval
+from layercut.runs.records import Journal
+from layercut.surgery.plan import CutPlan
+from layercut.tasks import load_task
+from layercut.tasks.base import Sample
+from layercut.tasks.evaluate import TaskResult, evaluate
+from layercut.tasks.few_shot import FewShotTask
+from tests.support.fake_engine import FakeEngine, Killed
+
+PLAN = CutPlan(num_layers=6, removed=(2,))
+LIMIT = 22
+
+
+@pytest.fixture
+def task() -> FewShotTask:
+    task = load_task("copy")
+    assert isinstance(task, FewShotTask)
+    return task
+
+
+def engine(task: FewShotTask, kill_after: int | None = None) -> FakeEngine:
+    """Copies every list of four to six words, drops the last of seven, and repeats without end on eight."""
+    by_id: Mapping[str, Sample] = {sample.id: sample for sample in task.samples("report", None)}
+
+    def text(request: GenerationRequest, plan: CutPlan) -> str:
+        assert plan is PLAN
+        words = by_id[request.id].gold.split()
+        return " ".join({7: words[:6], 8: words * 9}.get(len(words), words)) + ("" if len(words) == 8 else "\nand")
+
+    def scores(request: LikelihoodRequest, plan: CutPlan) -> list[float]:
+        return [-float(len(continuation)) / 3 for continuation in request.continuations]
+
+    return FakeEngine(texts=text, scores=scores, kill_after=kill_after)
+
+
+def test_records_hold_what_was_asked_answered_and_graded(task: FewShotTask) -> None:
+    result = evaluate(task, engine(task), PLAN, limit=LIMIT)
+    samples = task.samples("report", LIMIT)
+    assert [record["id"] for record in result.records] == [sample.id for sample in samples]
+    for sample, record in zip(samples, result.records, strict=True):
+        num_words = len(sample.gold.split())
+        outcome = {7: "wrong", 8: "cut"}.get(num_words, "right")
+        assert record.keys() == {
+            *("id", "version", "question", "gold", "answer", "outcome", "metrics"),
+            *("completion", "finish_reason", "num_prompt_tokens", "num_new_tokens"),
+        }
+        assert record["outcome"] == outcome
+        assert record["metrics"] == {"accuracy": float(outcome == "right")}
+        assert record["finish_reason"] == ("length" if outcome == "cut" else "stop")
+        assert record["question"] == sample.question and record["gold"] == sample.gold
+        assert record["answer"] == " ".join(record["completion"].split())
+
+
+def test_a_metric_row_says_how_far_it_can_be_trusted(task: FewShotTask) -> None:
+    result = evaluate(task, engine(task), PLAN, limit=LIMIT, decoding=Decoding(seed=5))
+    lengths = [len(sample.gold.split()) for sample in task.samples("report", LIMIT)]
+    num_right, num_cut = sum(length <= 6 for length in lengths), lengths.count(8)
+    interval = proportion_interval(num_right, LIMIT)
+    assert result.metrics == [
+        {
+            "task": "copy",
+            "version": task.version,
+            "readout": "short",
+            "metric": "accuracy",
+            "value": num_right / LIMIT,
+            "low": interval.low,
+            "high": interval.high,
+            "n": LIMIT,
+            "chance": 1 / LIMIT,
+            "method": "wilson",
+            "seed": 5,
+            "outcomes": {"right": num_right, "wrong": lengths.count(7), "no_answer": 0, "cut": num_cut},
+            "finish": {"stop": LIMIT - num_cut, "length": num_cut},
+            "limit": LIMIT,
+        }
+    ]
+    assert num_cut > 0 and 0 < num_right < LIMIT
+
+
+def test_rank_records_the_likelihoods(task: FewShotTask) -> None:
+    result = evaluate(task, engine(task), PLAN, readout="rank", limit=LIMIT)
+    for record in result.records:
+        assert record.keys() == {
+            *("id", "version", "question", "gold", "answer", "outcome", "metrics"),
+            *("options", "log_likelihoods", "num_tokens", "num_prompt_tokens"),
+        }
+        best = max(range(4), key=lambda i: record["log_likelihoods"][i])
+        assert record["answer"] == record["options"][best]
+        assert record["gold"] in record["options"]
+    row = result.metrics[0]
+    assert (row["chance"], row["finish"], row["readout"]) == (0.25, None, "rank")
+
+
+@pytest.mark.parametrize("readout", ["short", "rank"])
+@pytest.mark.parametrize("kill_after", [0, 1, 3, 5])
+def test_stopped_and_resumed_is_run_through(task: FewShotTask, tmp_path: Path, readout: str, kill_after: int) -> None:
+    def run(kill_after: int | None, journal: Journal | None) -> TaskResult:
+        fake = engine(task, kill_after)
+        return evaluate(task, fake, PLAN, readout=readout, limit=LIMIT, journal=journal)  # type: ignore[arg-type]
+
+    whole = run(None, None)
+    path = tmp_path / "samples" / "copy.jsonl"
+    with Journal(path) as journal, pytest.raises(Killed):
+        run(kill_after, journal)
+    with Journal(path) as journal:
+        assert len(journal.records) == kill_after * 4
+        assert run(None, journal) == whole
+        ids = [record["id"] for record in journal.records]
+        assert len(ids) == len(set(ids)) == LIMIT
+
+
+def test_a_batch_that_was_half_written_is_not_written_twice(task: FewShotTask, tmp_path: Path) -> None:
+    path = tmp_path / "copy.jsonl"
+    whole = evaluate(task, engine(task), PLAN, limit=LIMIT)
+    with Journal(path) as journal:
+        journal.append(whole.records[:6])
+    with path.open("ab") as file:
+        file.write(b'{"id": "torn by a ki')
+    fake = engine(task)
+    with Journal(path) as journal:
+        assert evaluate(task, fake, PLAN, limit=LIMIT, journal=journal) == whole
+        ids = [record["id"] for record in journal.records]
+    assert sorted(ids) == sorted(record["id"] for record in whole.records)
+    assert len(fake.batches[0]) == 4, "the half-done batch is asked again as a whole"
+
+
+def test_a_finished_journal_needs_no_engine(task: FewShotTask, tmp_path: Path) -> None:
+    with Journal(tmp_path / "copy.jsonl") as journal:
+        whole = evaluate(task, engine(task), PLAN, limit=LIMIT, journal=journal)
+    fake = engine(task, kill_after=0)
+    with Journal(tmp_path / "copy.jsonl") as journal:
+        assert evaluate(task, fake, PLAN, limit=LIMIT, journal=journal) == whole
+    assert fake.calls == []
+
+
+def test_records_are_written_batch_by_batch(task: FewShotTask, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    sizes: list[int] = []
+    append = Journal.append
+    monkeypatch.setattr(Journal, "append", lambda self, records: (sizes.append(len(records)), append(self, records))[1])
+    with Journal(tmp_path / "copy.jsonl") as journal:
+        evaluate(task, engine(task), PLAN, limit=10, journal=journal)
+    assert sizes == [4, 4, 2]
+
+
+def test_progress_begins_with_what_was_there(task: FewShotTask, tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    with Journal(tmp_path / "copy.jsonl") as journal:
+        with pytest.raises(Killed):
+            evaluate(task, engine(task, kill_after=1), PLAN, limit=10, journal=journal)
+        evaluate(
+            task,
+            engine(task),
+            PLAN,
+            limit=10,
+            journal=journal,
+            on_progress=lambda done, total: seen.append((done, total)),
+        )
+    assert seen == [(4, 10), (8, 10), (10, 10)]
+
+
+def test_a_journal_of_other_items_or_another_version_is_refused(task: FewShotTask, tmp_path: Path) -> None:
+    with Journal(tmp_path / "copy.jsonl") as journal:
+        evaluate(task, engine(task), PLAN, limit=LIMIT, journal=journal)
+        with pytest.raises(RunMismatch, match=r"copy\.jsonl holds the item copy-\w+, which is not among the 5 items"):
+            evaluate(task, engine(task), PLAN, limit=5, journal=journal)
+        newer = replace(task, version=task.version + 1)
+        with pytest.raises(RunMismatch, match=r"holds answers to version 1 of copy, this is version 2\."):
+            evaluate(newer, engine(task), PLAN, limit=LIMIT, journal=journal)
+
+
+def test_a_longer_limit_goes_on_where_a_shorter_one_ended(task: FewShotTask, tmp_path: Path) -> None:
+    with Journal(tmp_path / "copy.jsonl") as journal:
+        evaluate(task, engine(task), PLAN, limit=8, journal=journal)
+        fake = engine(task)
+        assert evaluate(task, fake, PLAN, limit=LIMIT, journal=journal) == evaluate(
+            task, engine(task), PLAN, limit=LIMIT
+        )
+    assert sum(map(len, fake.batches)) == LIMIT - 8
+
+
+def test_selection_items_can_be_asked(task: FewShotTask) -> None:
+    golds = {sample.id: sample.gold for sample in task.samples("selection", 5)}
+    result = evaluate(task, FakeEngine(texts=golds), PLAN, split="selection", limit=5)
+    assert {record["id"] for record in result.records} == set(golds)
+    assert result.metrics[0]["value"] == 1.0
+
+
+def test_wrong_calls_are_refused(task: FewShotTask) -> None:
+    with pytest.raises(InputError, match=r"unknown readout of copy 'chain'.* Known: rank, short\."):
+        evaluate(task, engine(task), PLAN, readout="chain")
+    empty = replace(task, num_samples=0)
+    with pytest.raises(InputError, match="copy has no report items within a limit of 3"):
+        evaluate(empty, engine(task), PLAN, limit=3)
+
+
+def test_an_answer_that_is_missing_is_our_fault(task: FewShotTask) -> None:
+    class Lazy(FakeEngine):
+        def completions(self, requests, plan, decoding, done=()):  # type: ignore[no-untyped-def]
+            yield [Completion(id=requests[0].id, text="", finish_reason="stop", num_prompt_tokens=1, num_new_tokens=1)]
+
+    with pytest.raises(AssertionError, match="left 3 requests of copy unanswered"):
+        evaluate(task, Lazy(), PLAN, limit=4)

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from layercut.errors import InputError, MissingExtra
+from layercut.tasks import TASKS, known_tasks, load_task
+from layercut.tasks.few_shot import FewShotTask
+
+
+def test_every_known_task_has_a_factory_and_a_line_about_it() -> None:
+    for name, summary in known_tasks().items():
+        module, _, function = TASKS[name].factory.partition(":")
+        assert function in vars(__import__(module, fromlist=[function]))
+        assert 10 < len(summary) < 100 and "\n" not in summary
+
+
+@pytest.mark.parametrize("name", ["arithmetic", "brackets", "copy", "gsm_symbolic"])
+def test_the_built_in_tasks_go_by_their_names(name: str) -> None:
+    task = load_task(name, seed=4)
+    assert task.name == name and task.settings()["seed"] == 4 and task.settings()["version"] == task.version
+
+
+def test_an_unknown_task_is_refused_with_the_nearest_one() -> None:
+    with pytest.raises(InputError, match=r"unknown task 'aritmetic'\. Did you mean arithmetic\? Known: arc_easy, "):
+        load_task("aritmetic")
+
+
+def test_an_option_that_a_task_does_not_have_is_refused() -> None:
+    with pytest.raises(InputError, match="the task arithmetic takes no data, but data 'x.jsonl' was given"):
+        load_task("arithmetic", data="x.jsonl")
+    with pytest.raises(InputError, match="the task copy takes no max_new_tokens"):
+        load_task("copy", max_new_tokens=7)
+
+
+def own_task(*, seed: int) -> object:
+    return load_task("copy", seed=seed)
+
+
+def test_a_task_of_ones_own_goes_by_its_module() -> None:
+    task = load_task(f"{__name__}:own_task", seed=2)
+    assert isinstance(task, FewShotTask) and task.seed == 2
+
+
+@pytest.mark.parametrize("name", ["no.such.module:task", f"{__name__}:no_such_task"])
+def test_an_own_task_that_is_not_there_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match="cannot be imported"):
+        load_task(name)
+
+
+def test_tasks_are_imported_only_when_they_are_asked_for() -> None:
+    code = (
+        "import sys; from layercut.tasks import known_tasks, load_task\n"
+        "known_tasks(); load_task('copy').samples('report', 2)\n"
+        "print([m for m in ('torch', 'transformers', 'lm_eval', 'reasoning_gym', 'datasets') if m in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(("name", "module"), [("arc_easy", "lm_eval"), ("gsm8k", "datasets")])
+def test_a_missing_extra_is_named(name: str, module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingExtra, match=r"needs an optional part: pip install 'layercut\[lm-eval\]'"):
+        load_task(name).settings()
