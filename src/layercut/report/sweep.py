@@ -1,0 +1,262 @@
+"""A sensitivity sweep: what every task loses when one layer is skipped, and whether tasks and criteria agree on it.
+
+``sweep.json`` in the run folder holds all numbers; table, report and plot are made from it and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from layercut.errors import InputError
+from layercut.evidence.correlation import RankCorrelation, rank_correlation
+from layercut.evidence.intervals import Estimate
+from layercut.evidence.paired import Comparison
+from layercut.runs.atomic import write_json
+from layercut.runs.settings import check_version, shown
+
+FORMAT_VERSION = 1
+SWEEP = "sweep.json"
+_ESTIMATES = ("uncut", "cut", "difference", "retention", "retention_above_chance")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepRow:
+    """The main metric of one task and readout, uncut against without one layer, on the same items."""
+
+    layer: int
+    task: str
+    version: int
+    readout: str
+    metric: str
+    chance: float | None
+    limit: int | None
+    seed: int
+    """Of the resampling."""
+    values: Comparison
+    halves: tuple[float, float] | None
+    """The value without the layer on every second item, and on the others; None for a single item."""
+    outcomes: Mapping[str, int]
+    """Number of answers without the layer by outcome: right, wrong, no_answer, cut (by the length limit)."""
+
+    @property
+    def kept_share(self) -> Estimate | None:
+        """Retention above chance; raw retention for a metric without a chance level."""
+        return self.values.retention if self.chance is None else self.values.retention_above_chance
+
+    @property
+    def shows_loss(self) -> bool:
+        """Whether the whole interval of the difference lies below 0."""
+        return self.values.difference.high is not None and self.values.difference.high < 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        values = self.values._asdict()
+        return {
+            "layer": self.layer,
+            "task": self.task,
+            "version": self.version,
+            "readout": self.readout,
+            "metric": self.metric,
+            "value": self.values.cut.value,
+            "n": self.values.cut.n,
+            "chance": self.chance,
+            "limit": self.limit,
+            "seed": self.seed,
+            **{name: None if values[name] is None else values[name]._asdict() for name in _ESTIMATES},
+            **{name: value for name, value in values.items() if name not in _ESTIMATES},
+            "halves": None if self.halves is None else list(self.halves),
+            "outcomes": dict(self.outcomes),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> SweepRow:
+        """The inverse of ``to_dict``."""
+        values = {name: data[name] for name in Comparison._fields}
+        values |= {name: None if data[name] is None else Estimate(**data[name]) for name in _ESTIMATES}
+        own = ("layer", "task", "version", "readout", "metric", "chance", "limit", "seed", "outcomes")
+        halves = None if data["halves"] is None else (data["halves"][0], data["halves"][1])
+        return cls(**{name: data[name] for name in own}, values=Comparison(**values), halves=halves)
+
+
+class Curve(NamedTuple):
+    """One task and readout over all layers."""
+
+    task: str
+    readout: str
+    rows: list[SweepRow]
+    """Ascending by layer."""
+
+    @property
+    def label(self) -> str:
+        """Name for people."""
+        return f"{self.task} ({self.readout})"
+
+    @property
+    def refused(self) -> str:
+        """Why there is no retention, in words; empty where there is. The uncut model decides it for all layers."""
+        return "" if any(row.kept_share is not None for row in self.rows) else self.rows[0].values.refused
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranking:
+    """What a criterion thinks of the layers, from a plan.json."""
+
+    name: str
+    importance: Mapping[int, float]
+    """Score per layer, higher means keep; layers that the criterion did not score are missing."""
+    note: str = ""
+    """What a reader must know of it; empty for nothing."""
+
+
+class Agreement(NamedTuple):
+    """How far two rankings of the layers agree."""
+
+    first: str
+    second: str
+    kind: str
+    """``halves`` (a task with itself, on two halves of its items), ``tasks``, ``criteria``, ``task and criterion``."""
+    rho: RankCorrelation
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        estimate, refused = self.rho
+        rho = None if estimate is None else estimate._asdict()
+        return {"first": self.first, "second": self.second, "kind": self.kind, "rho": rho, "refused": refused}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """All that a sweep found."""
+
+    model: str
+    model_hash: str
+    num_layers: int
+    """Decoder layers of the uncut model; not all of them need to have been skipped."""
+    split: str
+    """``selection`` or ``report`` items."""
+    items: Mapping[str, str]
+    """Hash of the item ids, per task."""
+    rows: tuple[SweepRow, ...]
+    rankings: tuple[Ranking, ...] = ()
+
+    @property
+    def layers(self) -> list[int]:
+        """The layers that were skipped, ascending."""
+        return sorted({row.layer for row in self.rows})
+
+    @property
+    def curves(self) -> list[Curve]:
+        """One for each task and readout, in the order in which they were asked."""
+        names = dict.fromkeys((row.task, row.readout) for row in self.rows)
+        return [
+            Curve(
+                task,
+                readout,
+                sorted(
+                    (row for row in self.rows if (row.task, row.readout) == (task, readout)), key=lambda row: row.layer
+                ),
+            )
+            for task, readout in names
+        ]
+
+    def agreements(self) -> list[Agreement]:
+        """Spearman's rho over layers of every two rankings, and of every task with itself on halves of its items.
+
+        A task ranks a layer the higher, the lower the score without it. Tasks whose uncut model is at chance take no
+        part: what they rank is noise. The halves say how much of a task's order its items settle at all; two tasks
+        cannot be expected to agree more with each other than with themselves.
+        """
+        curves = [curve for curve in self.curves if not curve.refused]
+        found = []
+        for curve in curves:
+            halves = [row.halves for row in curve.rows if row.halves is not None]
+            if halves:
+                rho = rank_correlation([first for first, _ in halves], [second for _, second in halves])
+                found.append(Agreement(curve.label, curve.label, "halves", rho))
+        tasks = [
+            Ranking(name=curve.label, importance={row.layer: -row.values.cut.value for row in curve.rows})
+            for curve in curves
+        ]
+        for (first, is_task), (second, is_task_too) in combinations(
+            [*((ranking, True) for ranking in tasks), *((ranking, False) for ranking in self.rankings)], 2
+        ):
+            kind = "task and criterion" if is_task is not is_task_too else "tasks" if is_task else "criteria"
+            found.append(Agreement(first.name, second.name, kind, _agreement(first, second)))
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """What sweep.json holds."""
+        return {
+            "format_version": FORMAT_VERSION,
+            "model": self.model,
+            "model_hash": self.model_hash,
+            "num_layers": self.num_layers,
+            "split": self.split,
+            "items": dict(self.items),
+            "rows": [row.to_dict() for row in self.rows],
+            "criteria": [
+                {
+                    "name": ranking.name,
+                    "importance": {str(layer): value for layer, value in ranking.importance.items()},
+                    "note": ranking.note,
+                }
+                for ranking in self.rankings
+            ],
+            "rank_correlations": [agreement.to_dict() for agreement in self.agreements()],
+        }
+
+    def save(self, folder: Path) -> None:
+        """Write sweep.json whole, or not at all."""
+        write_json(folder / SWEEP, self.to_dict())
+
+    @classmethod
+    def load(cls, folder: Path) -> Sweep:
+        """Read a sweep from its run folder.
+
+        Raises:
+            InputError: no sweep has ended in this folder, or its file is damaged or of an unknown format.
+        """
+        file = Path(folder) / SWEEP
+        try:
+            data = json.loads(file.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise InputError(
+                f"{shown(Path(folder))} holds no {SWEEP}; run the same `layercut sweep` command again to finish it."
+            ) from error
+        except ValueError as error:
+            raise InputError(f"{shown(file)} is damaged: it is not JSON ({error}).") from error
+        check_version(data.get("format_version") if isinstance(data, dict) else None, file)
+        try:
+            return cls(
+                **{name: data[name] for name in ("model", "model_hash", "num_layers", "split", "items")},
+                rows=tuple(SweepRow.from_dict(row) for row in data["rows"]),
+                rankings=tuple(
+                    Ranking(
+                        name=one["name"],
+                        importance={int(layer): value for layer, value in one["importance"].items()},
+                        note=one["note"],
+                    )
+                    for one in data["criteria"]
+                ),
+            )
+        except (KeyError, TypeError, IndexError, ValueError) as error:
+            raise InputError(f"{shown(file)} is damaged ({type(error).__name__}: {error}); sweep again.") from error
+
+
+def is_sweep(folder: Path) -> bool:
+    """Whether a run folder holds a finished sweep."""
+    return (Path(folder) / SWEEP).is_file()
+
+
+def _agreement(first: Ranking, second: Ranking) -> RankCorrelation:
+    shared = [layer for layer in first.importance if layer in second.importance]
+    if not shared:
+        return RankCorrelation(None, "no layer is ranked by both")
+    return rank_correlation(
+        [first.importance[layer] for layer in shared], [second.importance[layer] for layer in shared]
+    )

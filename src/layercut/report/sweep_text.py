@@ -1,0 +1,303 @@
+"""A sweep in words and tables, for the terminal and for sweep.md. The same folder gives the same bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+from rich import box
+from rich.measure import Measurement
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from layercut.evidence.intervals import NUM_RESAMPLES
+from layercut.report import words
+from layercut.report.examples import code, escape
+from layercut.report.numbers import counted, number, p_value, with_interval
+from layercut.report.sweep import Agreement, Curve, Sweep, SweepRow
+from layercut.report.sweep_plot import plot
+from layercut.runs.atomic import write_text
+from layercut.runs.directory import RunFolder
+from layercut.runs.environment import hide_home
+from layercut.surgery.plan import format_layers
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+
+REPORT, PLOT = "sweep.md", "sweep.png"
+
+
+def sweep_report(folder: Path) -> Path:
+    """Write sweep.md and sweep.png again from what the run folder holds; gives the path of sweep.md.
+
+    Raises:
+        InputError: no run folder, or no finished sweep in it.
+    """
+    run = RunFolder.open(folder)
+    sweep = Sweep.load(run.path)
+    plot(sweep, run.path / PLOT)
+    write_text(run.path / REPORT, render(sweep, run))
+    return run.path / REPORT
+
+
+def render(sweep: Sweep, run: RunFolder) -> str:
+    """The text of sweep.md."""
+    lines = [f"# What {escape(hide_home(sweep.model))} loses without each of its layers", ""]
+    lines += [f"{escape(facts(sweep))}.", "", *(f"- {escape(line)}" for line in findings(sweep)), ""]
+    lines += [f"![Retention of every task and readout without each layer]({PLOT})", ""]
+    lines += ["## Retention", "", *_overview(sweep), "", *(f"- {line}" for line in how_made(sweep)), ""]
+    lines += ["## Do tasks and criteria agree on the layers?", "", *_agreements(sweep), ""]
+    lines += ["## Every layer in full", "", "Scores in %. -/+: items lost and gained. p: of no change, McNemar's exact"]
+    lines += [
+        "test or, for scores that are not 0/1, sign-flip permutation; not corrected for the number of layers.",
+        "",
+    ]
+    for curve in sweep.curves:
+        lines += [f"### {escape(curve.label)}", "", *_in_full(curve), ""]
+    return "\n".join([*lines, "## How this was made", "", *_provenance(run)]) + "\n"
+
+
+def facts(sweep: Sweep) -> str:
+    """What was skipped and asked, in one line."""
+    curves = sweep.curves
+    return ", ".join(
+        [
+            f"{counted(len(sweep.layers), 'decoder layer')} of {sweep.num_layers} skipped alone "
+            f"({format_layers(sweep.layers)})",
+            words.items([curve.rows[0].values.uncut.n for curve in curves], [curve.rows[0].limit for curve in curves]),
+            f"{sweep.split} items",
+        ]
+    )
+
+
+def findings(sweep: Sweep) -> list[str]:
+    """A sentence on each task and readout: where a loss is shown, and how small a loss could have been seen."""
+    lines = []
+    for curve in sweep.curves:
+        uncut = curve.rows[0].values.uncut
+        start = f"{curve.label}, uncut {_score(uncut.value, curve)}"
+        if curve.refused:
+            lines.append(f"{start}: no retention, because {curve.refused}.")
+            continue
+        shown = [row.layer for row in curve.rows if row.shows_loss]
+        if shown:
+            text = f"a loss is shown at {len(shown)} of {counted(len(curve.rows), 'layer')} ({format_layers(shown)})"
+            text += _lowest(curve)
+        else:
+            text = f"no loss is shown at any of {counted(len(curve.rows), 'layer')}"
+        lines.append(f"{start}: {text}.{_resolution(curve)}")
+    return lines
+
+
+def how_made(sweep: Sweep) -> list[str]:
+    """What the numbers mean, one sentence each."""
+    first = sweep.rows[0]
+    lines = [
+        "Retention above chance in %: (without the layer - chance) / (uncut - chance) on the same items; 100 is uncut, "
+        "0 is down to guessing. 95 % intervals by a Bayesian bootstrap over paired items "
+        f"({NUM_RESAMPLES:,} resamples, seed {first.seed}).",
+        f"{len(sweep.rows)} comparisons: about 1 in 20 intervals misses by chance, so one layer just outside the band "
+        "is a hint, not a finding.",
+    ]
+    if any(row.chance is None for row in sweep.rows):
+        lines.append("Where a task has no chance level, retention is without the layer / uncut.")
+    if sweep.split == "report":
+        lines.append(
+            "These are report items: layers that are chosen by this table must not be reported on the same items."
+        )
+    return lines
+
+
+def sweep_tables(sweep: Sweep) -> list[RenderableType]:
+    """What the terminal shows, to be printed one after the other."""
+    blocks: list[RenderableType] = [Text(), Text(facts(sweep)), _Retention(sweep)]
+    blocks += [Text(f"- {line}") for line in findings(sweep)]
+    agreements = sweep.agreements()
+    if agreements:
+        blocks.append(Padding(_agreement_table(agreements), (1, 0, 0, 0)))
+    legend = "\n".join(how_made(sweep) + (_about_agreements(sweep) if agreements else []))
+    return [*blocks, Padding(Text(legend, style="dim"), (1, 0, 0, 0))]
+
+
+class _Retention:
+    """A line for each layer, a column for each task and readout; as many columns side by side as fit."""
+
+    def __init__(self, sweep: Sweep) -> None:
+        self.sweep = sweep
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        left = self.sweep.curves
+        while left:
+            taken = 1
+            while taken < len(left) and self._fits(left[: taken + 1], console, options):
+                taken += 1
+            yield self.table(left[:taken])
+            yield Text()
+            left = left[taken:]
+
+    def _fits(self, curves: Sequence[Curve], console: Console, options: ConsoleOptions) -> bool:
+        wide = options.update(max_width=10_000)
+        return Measurement.get(console, wide, self.table(curves)).maximum <= options.max_width
+
+    def table(self, curves: Sequence[Curve]) -> Table:
+        """The bare table."""
+        table = _table()
+        table.add_column("layer", justify="right")
+        for curve in curves:
+            table.add_column(f"{curve.task}\n{curve.readout}")
+        by_layer = [{row.layer: row for row in curve.rows} for curve in curves]
+        for layer in self.sweep.layers:
+            cells = []
+            for rows in by_layer:
+                row = rows[layer]
+                style = "dim" if row.kept_share is None else "red" if row.shows_loss else ""
+                cells.append(Text(_kept(row), style=style))
+            table.add_row(str(layer), *cells)
+        return table
+
+
+def _agreement_table(agreements: Sequence[Agreement]) -> Table:
+    table = _table()
+    for name in ("ranking", "and"):
+        table.add_column(name)
+    table.add_column("layers", justify="right")
+    table.add_column("Spearman's rho")
+    for one in agreements:
+        table.add_row(*_agreement_cells(one))
+    return table
+
+
+def _agreement_cells(one: Agreement) -> tuple[str, str, str, str]:
+    second = "itself, on the other half of its items" if one.kind == "halves" else one.second
+    estimate, refused = one.rho
+    if estimate is None:
+        return one.first, second, "-", f"n/a: {refused}"
+    ends = "n/a" if estimate.low is None or estimate.high is None else f"{estimate.low:.2f}, {estimate.high:.2f}"
+    return one.first, second, str(estimate.n), f"{estimate.value:.2f} [{ends}]"
+
+
+def _agreements(sweep: Sweep) -> list[str]:
+    agreements = sweep.agreements()
+    if not agreements:
+        return ["There is nothing to compare: no task whose uncut score is above chance, and fewer than two criteria."]
+    lines = ["| ranking | and | layers | Spearman's rho |", "|---|---|---:|---|"]
+    lines += ["| " + " | ".join(escape(cell) for cell in _agreement_cells(one)) + " |" for one in agreements]
+    return [*lines, "", *(f"- {escape(line)}" for line in _about_agreements(sweep))]
+
+
+def _about_agreements(sweep: Sweep) -> list[str]:
+    lines = [
+        "rho: 1 is the same order of the layers, 0 unrelated, -1 opposite; a task ranks by what is lost without the "
+        "layer, a criterion by its score. 95 % intervals by Fisher's z over layers; noise of the items is not in them "
+        "and pulls rho towards 0.",
+    ]
+    if any(one.kind == "halves" for one in sweep.agreements()):
+        lines.append(
+            "A task is compared with itself on every second and every other item: two tasks, each with all its items, "
+            "cannot be expected to agree much more than that."
+        )
+    return [*lines, *(f"{ranking.name}: {ranking.note}." for ranking in sweep.rankings if ranking.note)]
+
+
+def _overview(sweep: Sweep) -> list[str]:
+    curves = sweep.curves
+    lines = ["| layer | " + " | ".join(escape(curve.label) for curve in curves) + " |"]
+    lines.append("|---:|" + "---|" * len(curves))
+    by_layer = [{row.layer: row for row in curve.rows} for curve in curves]
+    for layer in sweep.layers:
+        found = [rows[layer] for rows in by_layer]
+        cells = [f"**{_kept(row)}**" if row.shows_loss and row.kept_share else _kept(row) for row in found]
+        lines.append(f"| {layer} | " + " | ".join(cells) + " |")
+    return [*lines, "", "Bold: a loss is shown, the whole interval of the difference lies below 0."]
+
+
+def _in_full(curve: Curve) -> list[str]:
+    first = curve.rows[0]
+    uncut = with_interval(first.values.uncut, share=_is_share(curve), digits=1)
+    chance = "none" if first.chance is None else number(first.chance, share=_is_share(curve), digits=1)
+    lines = [f"Metric {escape(first.metric)}, n {first.values.uncut.n:,}, chance {chance}, uncut {uncut}."]
+    if curve.refused:
+        lines += ["", f"No retention above chance, because {escape(curve.refused)}."]
+    lines += ["", "| layer | score | difference | retention | above chance | -/+ | p | no answer | cut short |"]
+    lines.append("|---:|---|---|---|---|---:|---:|---:|---:|")
+    for row in curve.rows:
+        values, share = row.values, _is_share(curve)
+        cells = [
+            str(row.layer),
+            with_interval(values.cut, share=share, digits=1),
+            with_interval(values.difference, share=share, digits=1, sign=True),
+            "n/a" if values.retention is None else with_interval(values.retention),
+            "n/a" if values.retention_above_chance is None else with_interval(values.retention_above_chance),
+            "-" if values.lost is None else f"{values.lost}/{values.gained}",
+            p_value(values.p_value),
+            str(row.outcomes.get("no_answer", 0)),
+            str(row.outcomes.get("cut", 0)),
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def _provenance(run: RunFolder) -> list[str]:
+    environment = run.environment
+    git = environment.get("git")
+    version = environment["layercut"] + (f", commit {git['commit'][:12]}" if git else "")
+    version += " with changes" if git and git["dirty"] else ""
+    packages = ", ".join(f"{name} {number}" for name, number in environment["packages"].items())
+    settings = yaml.safe_dump(dict(run.settings), sort_keys=False, allow_unicode=True, width=110)
+    return [
+        f"- Command: {code(environment['command'])}",
+        f"- Begun {environment['time']} with layercut {version}, Python {environment['python']}, {packages}.",
+        *(
+            f"- Resumed {later['time']} under other versions or on another machine (layercut {later['layercut']})."
+            for later in environment.get("resumed", ())
+        ),
+        "",
+        "```yaml",
+        *(hide_home(line) for line in settings.rstrip("\n").split("\n")),
+        "```",
+    ]
+
+
+def _lowest(curve: Curve) -> str:
+    least = min(row.values.cut.value for row in curve.rows)
+    rows = [row for row in curve.rows if row.values.cut.value == least]
+    kept = rows[0].kept_share
+    if kept is None or len(rows) > 3:
+        return ""
+    where = "without layer " + " or ".join(str(row.layer) for row in rows)
+    above = "" if rows[0].chance is None else " above chance"
+    return f"; the least is left {where}: {with_interval(kept)} % of the score{above}"
+
+
+def _resolution(curve: Curve) -> str:
+    """How wide the intervals are; half of one is about the least loss that these items can show."""
+    widths = [
+        row.values.difference.high - row.values.difference.low
+        for row in curve.rows
+        if row.values.difference.high is not None and row.values.difference.low is not None
+    ]
+    if not widths:
+        return ""
+    half = sorted(widths)[len(widths) // 2] / 2
+    reach = f"{number(half, share=_is_share(curve), digits=1)}{' points' if _is_share(curve) else ''}"
+    return f" The interval of a difference typically reaches {reach} to each side."
+
+
+def _kept(row: SweepRow) -> str:
+    return "n/a" if row.kept_share is None else with_interval(row.kept_share)
+
+
+def _score(value: float, curve: Curve) -> str:
+    return f"{number(value, share=_is_share(curve))}{' %' if _is_share(curve) else ''}"
+
+
+def _is_share(curve: Curve) -> bool:
+    """Whether scores are shown in percent: all of them lie between 0 and 1."""
+    return all(0 <= value <= 1 for row in curve.rows for value in (row.values.uncut.value, row.values.cut.value))
+
+
+def _table() -> Table:
+    return Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, header_style="bold")

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.unit.cli.conftest import Run
+
+TASKS = ("--objective", "brackets", "--readouts", "rank", "--limit", "3")
+
+
+def test_sweep_end_to_end_and_again_without_the_model(
+    layercut: Run, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = layercut("sweep", tiny, *TASKS, "--layers", "0-1", "--out", tmp_path / "run")
+    assert done.code == 0, done.err
+    assert "2 decoder layers of" in done.out
+    assert "3 items per task (--limit 3), selection items" in done.out
+    assert f"report: {tmp_path}" in done.out.replace("\n", "")
+    folder = tmp_path / "run"
+    assert (folder / "sweep.png").read_bytes().startswith(b"\x89PNG")
+    before = {name: (folder / name).read_bytes() for name in ("sweep.json", "sweep.md", "sweep.png")}
+    lines = (folder / "samples" / "brackets.rank.jsonl").read_text().splitlines()
+    assert len(lines) == 3 * 3
+
+    def load(*_: object, **__: object) -> None:
+        raise AssertionError("nothing has to be computed")
+
+    monkeypatch.setattr("layercut.models.loading.load_model", load)
+    again = layercut("sweep", tiny, *TASKS, "--layers", "0-1", "--out", folder, "--json")
+    assert again.code == 0, again.err
+    data = json.loads(again.out)
+    assert [row["layer"] for row in data["rows"]] == [0, 1]
+    assert data == json.loads(before["sweep.json"])
+    assert before == {name: (folder / name).read_bytes() for name in before}
+    other = layercut("sweep", tiny, *TASKS[:-1], "4", "--out", folder)
+    assert other.code == 1
+    assert "Use --limit 3" in other.err
+
+
+def test_shares_the_folder_of_a_search(layercut: Run, tiny: Path, tmp_path: Path) -> None:
+    # The tiny model guesses, so the search itself is refused, but only after it has scored the uncut model.
+    chosen = layercut(
+        "select", tiny, *TASKS, "--criterion", "task_accuracy", "--remove", "1", "--out", tmp_path / "run"
+    )
+    journal = tmp_path / "run" / "samples" / "brackets.rank.jsonl"
+    before = journal.read_text()
+    assert before.count("\n") >= 3, chosen.err
+    done = layercut("sweep", tiny, *TASKS, "--layers", "1", "--out", tmp_path / "run")
+    assert done.code == 0, done.err
+    assert journal.read_text().startswith(before)
+    keys = [json.dumps([line["key"], line["id"]]) for line in map(json.loads, journal.read_text().splitlines())]
+    assert len(set(keys)) == len(keys)
+    assert "finished" in layercut("ls", tmp_path).out
+
+
+def test_dry_run_writes_nothing(layercut: Run, tiny: Path, tmp_path: Path) -> None:
+    done = layercut("sweep", tiny, *TASKS, "--layers", "1", "--out", tmp_path / "run", "--dry-run")
+    assert done.code == 0
+    assert "brackets (rank): 2 x 3 selection items" in done.err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--layers", "99"), "layer 99 is not in"),
+        (("--split", "test"), "unknown split 'test'"),
+        (("--compare", "nowhere/plan.json"), "no plan can be read here"),
+    ],
+)
+def test_one_line_for_what_cannot_be_done(layercut: Run, tiny: Path, arguments: tuple[str, str], message: str) -> None:
+    done = layercut("sweep", tiny, *TASKS, *arguments)
+    assert done.code == 1
+    assert message in done.err.replace("\n", "")
+    assert "Traceback" not in done.err

@@ -1,0 +1,223 @@
+from __future__ import annotations
+
+import io
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+from rich.console import Console
+
+from layercut.errors import InputError
+from layercut.report.sweep import SWEEP, Ranking, Sweep, is_sweep
+from layercut.report.sweep_plot import figure, plot
+from layercut.report.sweep_text import findings, how_made, sweep_report, sweep_tables
+from layercut.runs.directory import RunFolder
+from tests.support.sweeps import HOLES, curve, sweep_of
+
+
+@pytest.fixture(scope="module")
+def holes() -> Sweep:
+    """Three tasks over 30 layers: holes and a flat line, a refusal, and no chance level."""
+    return sweep_of(
+        curve("gsm_symbolic", "rank", [100] * 30, uncut=0.8, chance=0.25),
+        curve("gsm_symbolic", "short", HOLES),
+        curve("brackets", "rank", [100] * 30, uncut=0.26, chance=0.25),
+        curve("copy", "short", HOLES[::-1], chance=None),
+        rankings=[Ranking(name="taylor", importance={layer: float(layer) for layer in range(1, 30)}, note="a note")],
+    )
+
+
+def printed(sweep: Sweep, width: int = 100) -> str:
+    console = Console(width=width, highlight=False, record=True, file=io.StringIO())
+    for block in sweep_tables(sweep):
+        console.print(block)
+    return console.export_text()
+
+
+def drawn(picture: matplotlib.figure.Figure, panel: int) -> dict[float, float]:
+    """Layer to percent of the points in a panel."""
+    axes = picture.axes[panel]
+    points = [line for line in axes.lines if line.get_marker() not in ("None", "", None)]
+    return {float(line.get_xdata()[0]): float(line.get_ydata()[0]) for line in points}
+
+
+def test_the_file_holds_everything(holes: Sweep, tmp_path: Path) -> None:
+    assert not is_sweep(tmp_path)
+    holes.save(tmp_path)
+    assert is_sweep(tmp_path)
+    assert Sweep.load(tmp_path) == holes
+    row = json.loads((tmp_path / SWEEP).read_text())["rows"][30 + 12]
+    assert (row["layer"], row["task"], row["readout"], row["n"]) == (12, "gsm_symbolic", "short", 64)
+    assert {"value", "retention", "difference", "seed", "chance", "limit"} <= set(row)
+    assert row["retention_above_chance"]["low"] <= row["retention_above_chance"]["value"] < 0.25
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "is not JSON"),
+        ('{"format_version": 99}', "format 99 is not known here"),
+        ('{"format_version": 1}', r"is damaged \(KeyError: 'model'\); sweep again"),
+    ],
+)
+def test_a_damaged_file_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(InputError, match=r"holds no sweep.json; run the same `layercut sweep` command again"):
+        Sweep.load(tmp_path)
+    (tmp_path / SWEEP).write_text(text)
+    with pytest.raises(InputError, match=message):
+        Sweep.load(tmp_path)
+
+
+def test_report_and_picture_come_from_the_folder_alone(holes: Sweep, tmp_path: Path) -> None:
+    with RunFolder.begin(tmp_path / "run", {"model": "m"}, argv=["layercut", "sweep", "m"]) as run:
+        holes.save(run.path)
+    report = sweep_report(tmp_path / "run")
+    first = report.read_bytes(), (tmp_path / "run" / "sweep.png").read_bytes()
+    sweep_report(tmp_path / "run")
+    assert first == (report.read_bytes(), (tmp_path / "run" / "sweep.png").read_bytes())
+    text = report.read_text()
+    assert "30 decoder layers of 30 skipped alone (0-29), 64 items per task (--limit 64), selection items." in text
+    rows = [line for line in text.splitlines() if line.startswith("| 14 | ")]
+    assert len(rows) == 1 + 4  # the overview, and each task and readout in full
+    assert "| n/a |" in rows[0]
+    assert "`layercut sweep m`" in text
+    assert "not above chance (0.25) on 64 items" in text
+
+
+def test_findings_name_the_layers_with_a_loss(holes: Sweep) -> None:
+    flat, deep, refused, raw = findings(holes)
+    assert "no loss is shown at any of 30 layers" in flat
+    kept = [22, 23, 25, 27]  # 98, 90, 93 and 93 % of 38 items, which this many items do not tell from 100
+    assert "a loss is shown at 26 of 30 layers (0-21,24,26,28,29)" in deep
+    assert not any(row.shows_loss for row in holes.curves[1].rows if row.layer in kept)
+    assert "the least is left without layer 0: 2 [" in deep
+    assert deep.count(" of the score above chance") == 1
+    assert "no retention, because the uncut model is not above chance (0.25) on 64 items" in refused
+    assert "the least is left without layer 29" in raw
+    assert "above chance" not in raw
+
+
+def test_every_table_fits_its_width(holes: Sweep) -> None:
+    for width in (60, 100, 160):
+        text = printed(holes, width)
+        assert max(map(len, text.splitlines())) <= width
+        assert text.count("layer  ") >= 1
+    assert printed(holes, 40).count("layer") > printed(holes, 160).count("layer")  # columns go on below
+    row = next(line for line in printed(holes).splitlines() if line.startswith("   14 "))
+    assert row.split()[1] == "100"
+    assert "n/a" in row
+
+
+def test_report_items_are_marked(holes: Sweep) -> None:
+    assert not any("report items" in line for line in how_made(holes))
+    other = sweep_of(curve("copy", "short", [50, 60]), split="report")
+    assert any("must not be reported on the same items" in line for line in how_made(other))
+
+
+def test_agreements_by_hand() -> None:
+    down, up = [90, 80, 70, 60, 50], [50, 60, 70, 80, 90]
+    sweep = sweep_of(
+        curve("one", "short", down, n=400),
+        curve("two", "short", up, n=400),
+        curve("guess", "rank", up, uncut=0.25, chance=0.25, n=400),
+        rankings=[
+            Ranking(name="late", importance={0: 0.0, 1: 1.0, 2: 2.0, 3: 3.0, 4: 4.0}),
+            Ranking(name="early", importance={2: 2.0, 3: 1.0, 4: 0.0}),
+            Ranking(name="elsewhere", importance={20: 1.0}),
+        ],
+    )
+    found = {(one.first, one.second): one for one in sweep.agreements()}
+    assert not any("guess" in first + second for first, second in found)
+    assert {one.kind for one in found.values()} == {"halves", "tasks", "criteria", "task and criterion"}
+
+    def rho(first: str, second: str) -> float:
+        estimate = found[first, second].rho.estimate
+        assert estimate is not None
+        return round(estimate.value, 9)
+
+    assert rho("one (short)", "two (short)") == -1
+    assert rho("one (short)", "late") == 1  # the later the layer, the more is lost and the higher the score
+    assert rho("two (short)", "late") == -1
+    assert rho("late", "early") == -1
+    assert found["late", "early"].rho.estimate.n == 3  # type: ignore[union-attr]
+    assert rho("one (short)", "one (short)") == 1
+    assert found["late", "elsewhere"].rho == (None, "no layer is ranked by both")
+
+
+def test_the_picture_shows_every_number_and_no_refusal(holes: Sweep) -> None:
+    picture = figure(holes)
+    assert [axes.get_title(loc="left") for axes in picture.axes] == ["gsm_symbolic", "brackets", "copy"]
+    points = drawn(picture, 2)
+    rows = [row for row in holes.rows if row.task == "copy"]
+    assert points == pytest.approx({row.layer: 100 * row.kept_share.value for row in rows})  # type: ignore[union-attr]
+    (band,) = picture.axes[2].collections
+    ends = band.get_paths()[0].get_extents()
+    assert ends.y0 == pytest.approx(min(100 * row.kept_share.low for row in rows))  # type: ignore[union-attr,operator]
+    assert ends.y1 == pytest.approx(max(100 * row.kept_share.high for row in rows))  # type: ignore[union-attr,operator]
+    assert drawn(picture, 1) == {}
+    words = [text.get_text() for text in picture.axes[1].texts]
+    assert "ranked by likelihood: n/a, the uncut model is not above chance (0.25) on 64 items" in words
+    for axes in picture.axes:
+        levels = [line.get_ydata()[0] for line in axes.lines if line.get_linestyle() == "--"]
+        assert levels == [100.0, 0.0]
+    picture.canvas.draw()
+    box = picture.get_tightbbox(picture.canvas.get_renderer())
+    width, height = picture.get_size_inches()
+    assert 0 <= box.x0 < box.x1 <= width
+    assert 0 <= box.y0 < box.y1 <= height
+
+
+def test_a_line_does_not_run_over_layers_that_were_not_skipped() -> None:
+    picture = figure(sweep_of(curve("copy", "short", {0: 90, 1: 80, 2: 85, 7: 50, 20: 10, 21: 20})))
+    lines = [line for line in picture.axes[0].lines if line.get_linestyle() == "-"]
+    assert [list(line.get_xdata()) for line in lines] == [[0, 1, 2], [7], [20, 21]]
+
+
+def test_what_lies_outside_is_an_arrow_at_the_edge() -> None:
+    picture = figure(sweep_of(curve("copy", "short", [100, -150, 500], uncut=0.19, chance=0.1, n=1000)))
+    points = drawn(picture, 0)
+    assert points[2] == 200
+    assert [line.get_marker() for line in picture.axes[0].lines if line.get_marker() in ("^", "v")] == ["v", "^"]
+    assert not math.isnan(picture.axes[0].get_ylim()[1])
+
+
+def test_same_sweep_same_bytes(holes: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plot(holes, tmp_path / "a.png")
+    monkeypatch.setitem(matplotlib.rcParams, "font.size", 30)  # somebody's own style
+    plot(Sweep.load(_saved(holes, tmp_path)), tmp_path / "b.png")
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def _saved(sweep: Sweep, folder: Path) -> Path:
+    sweep.save(folder)
+    return folder
+
+
+def test_items_without_spread_leave_the_band_out() -> None:
+    from dataclasses import replace
+
+    rows = curve("copy", "short", [100, 100, 100])
+    bare = [
+        replace(
+            row,
+            values=row.values._replace(
+                retention_above_chance=row.values.retention_above_chance._replace(low=None, high=None)  # type: ignore[union-attr]
+            ),
+        )
+        for row in rows
+    ]
+    picture = figure(sweep_of(bare))
+    picture.canvas.draw()
+    assert drawn(picture, 0) == {0: 100, 1: 100, 2: 100}
+    assert np.isfinite(picture.axes[0].get_ylim()).all()
+
+
+def test_neither_torch_nor_pyplot_is_needed() -> None:
+    code = "import sys, layercut.report.sweep_text; print({'torch', 'matplotlib.pyplot'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
