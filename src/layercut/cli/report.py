@@ -11,9 +11,11 @@ from layercut.cli.console import result
 
 
 def report(
-    folder: Annotated[Path, typer.Argument(help="The folder of a study (layercut run).", metavar="RUN")],
+    folder: Annotated[Path, typer.Argument(help="The folder of a study (layercut run) or of a sweep.", metavar="RUN")],
 ) -> None:
     """Write report.md and its plot again from what the run folder holds. Needs no model and no torch."""
     from layercut.report.study import study_report
+    from layercut.report.sweep import is_sweep
+    from layercut.report.sweep_text import sweep_report
 
-    result(f"report: {study_report(folder)}")
+    result(f"report: {sweep_report(folder) if is_sweep(folder) else study_report(folder)}")

@@ -33,9 +33,10 @@ def select(
     ] = None,
     normalise: Annotated[str, typer.Option(help="raw (cut / uncut, as the paper) or chance (above chance).")] = "raw",
     calibration: Annotated[
-        str | None,
-        typer.Option(help="Text to measure on: a file, or hub:NAME; the uncut model's own text if left out."),
-    ] = None,
+        str, typer.Option(help="Text to measure on: a file, hub:NAME, or generated (by the uncut model itself).")
+    ] = "generated",
+    calibration_texts: Annotated[int, typer.Option(min=1, help="How many texts of the calibration.")] = 16,
+    calibration_tokens: Annotated[int, typer.Option(min=2, help="Longest text, in tokens.")] = 256,
     protect: Annotated[
         str | None, typer.Option(help="Layers that must stay: first:4,last:2,0,7-9, or none.", metavar="LAYERS")
     ] = None,
@@ -66,7 +67,7 @@ def select(
     from layercut.report.ranking import ranking_table
     from layercut.study.evaluate import slug
     from layercut.study.progress import SelectionProgress
-    from layercut.study.select import select_layers
+    from layercut.study.select import CalibrationSettings, select_layers
     from layercut.study.select import setting as parse_setting
     from layercut.study.settings import DecodingSettings, ModelSettings, TaskSettings
 
@@ -92,7 +93,9 @@ def select(
             num_remove=remove,
             out=out_folder or Path("runs", slug(f"select-{model}")),
             tasks=tuple(TaskSettings(task=name, readouts=wanted, limit=limit, data=files.get(name)) for name in names),
-            calibration=calibration,
+            calibration=CalibrationSettings(
+                source=calibration, num_texts=calibration_texts, max_tokens=calibration_tokens
+            ),
             protect=protect,
             settings=dict(parse_setting(entry) for entry in setting or []),
             normalise=normalise,

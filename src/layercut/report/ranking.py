@@ -23,6 +23,8 @@ def ranking_table(plan: Mapping[str, Any]) -> RenderableType:
         parts.append(_importance(scores["importance"], plan["removed"]))
     if scores.get("rounds"):
         parts.append(_rounds(scores["rounds"], scores.get("uncut")))
+    if scores.get("blocks"):
+        parts.append(_blocks(scores["blocks"], plan["removed"]))
     if scores.get("moves"):
         parts.append(
             Text(f"{len(scores['moves'])} moves: {scores.get('start_value'):.4f} -> {scores.get('value'):.4f}")
@@ -43,6 +45,18 @@ def _importance(importance: Mapping[str, float], removed: list[int]) -> Table:
         table.add_row(
             str(rank), layer, f"{importance[layer]:.6g}", Text("goes" if goes else "", style="bold red" if goes else "")
         )
+    return table
+
+
+def _blocks(blocks: list[Mapping[str, Any]], removed: list[int]) -> Table:
+    table = _table()
+    table.add_column("block")
+    table.add_column("score", justify="right")
+    table.add_column("")
+    for block in sorted(blocks, key=lambda block: (block["value"], -block["first"])):
+        goes = {block["first"], block["last"]} == {min(removed), max(removed)}
+        mark = Text("goes", style="bold red") if goes else Text("" if block["allowed"] else "protected", style="dim")
+        table.add_row(f"{block['first']}-{block['last']}", _value(block["value"]), mark)
     return table
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -14,6 +14,7 @@ from layercut.errors import InputError, unknown
 from layercut.runs.directory import RunFolder
 from layercut.selection import criterion as criterion_of
 from layercut.selection.base import Context, Progress, Selection
+from layercut.selection.calibration import Calibration, load_calibration
 from layercut.selection.objective import Normalise, ObjectiveTask, TaskObjective, search_settings
 from layercut.selection.protect import parse_protected
 from layercut.selection.search_journal import SearchJournal
@@ -25,6 +26,21 @@ from layercut.tasks import load_task
 from layercut.tasks.base import Readout
 
 PLAN_FILE = "plan.json"
+GENERATED = "generated"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationSettings:
+    """Text that criteria are measured on."""
+
+    source: str = GENERATED
+    """``generated`` (by the uncut model itself), a local file, or ``hub:NAME[:config[:split]]``."""
+    num_texts: int = 16
+    """How many texts."""
+    max_tokens: int = 256
+    """Longest text, in the model's tokens."""
+
+
 ON_TEXT = ("angular_distance", "block_influence", "perplexity", "taylor")
 """Criteria that are measured on calibration text."""
 
@@ -47,7 +63,7 @@ def select_layers(
     num_remove: int,
     out: Path,
     tasks: Sequence[TaskSettings] = (),
-    calibration: str | None = None,
+    calibration: CalibrationSettings | None = None,
     protect: str | None = None,
     settings: Mapping[str, Any] | None = None,
     normalise: str = "raw",
@@ -69,7 +85,9 @@ def select_layers(
     handle = ModelHandle(model)
     draw = Decoding(**asdict(decoding or DecodingSettings()), seed=seed)
     parts = [part for wanted in tasks for part in _parts(wanted, seed)]
-    identity = {**handle.describe(), **search_settings(parts, draw), "calibration": calibration, "seed": seed}
+    calibration = calibration or CalibrationSettings()
+    text = None if calibration == CalibrationSettings() else asdict(calibration)
+    identity = {**handle.describe(), **search_settings(parts, draw), "calibration": text, "seed": seed}
     with ExitStack() as held:
         folder = held.enter_context(RunFolder.begin(out, identity))
         needs_model = criterion not in POSITION
@@ -85,6 +103,7 @@ def select_layers(
                 journal=journal,
                 progress=progress,
             )
+        on_text = criterion in ON_TEXT or (needs_model and calibration != CalibrationSettings())
         own = dict(settings or {})
         if protect == "none" and criterion in SEARCHES:
             own.setdefault("first_layer", "free")
@@ -95,7 +114,7 @@ def select_layers(
             protect=parse_protected(protect, handle.num_layers) if protect else frozenset(),
             loaded=handle.loaded if needs_model else None,
             engine=engine,
-            calibration=_calibration(calibration, criterion, handle, folder, seed, progress, say),
+            calibration=_calibration(calibration, handle, folder, seed, progress, say) if on_text else None,
             objective=objective,
             folder=folder,
             settings=own,
@@ -129,19 +148,23 @@ def _parts(wanted: TaskSettings, seed: int) -> list[ObjectiveTask]:
 
 
 def _calibration(
-    name: str | None,
-    criterion: str,
+    wanted: CalibrationSettings,
     handle: ModelHandle,
     folder: RunFolder,
     seed: int,
     progress: Progress,
     say: Callable[[str], None],
-) -> Any:
-    if criterion not in ON_TEXT and name is None:
-        return None
-    from layercut.selection.calibration import load_calibration
-
-    found = load_calibration(name, handle.engine, folder=folder, seed=seed, progress=progress)
+) -> Calibration:
+    found = load_calibration(
+        wanted.source,
+        handle.loaded,
+        engine=handle.engine,
+        num_texts=wanted.num_texts,
+        max_tokens=wanted.max_tokens,
+        seed=seed,
+        folder=folder,
+        progress=progress,
+    )
     say(f"calibration: {found.source}, {len(found.texts)} texts, {found.num_tokens:,} tokens")
     return found
 
