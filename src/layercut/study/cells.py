@@ -46,7 +46,8 @@ class Cell:
         request = self.task.request(samples[0], self.readout)
         tokens = len(str(request.prompt)) / CHARACTERS_PER_TOKEN
         if isinstance(request, GenerationRequest):
-            weight = tokens + DECODE_COST * request.max_new_tokens / 2
+            answer = len(samples[0].gold) / CHARACTERS_PER_TOKEN + 2
+            weight = tokens + DECODE_COST * (answer if self.readout == "short" else request.max_new_tokens / 2)
         else:
             weight = tokens * len(request.continuations)
         return eta.Cell(kind=(self.task.name, self.readout), num_items=len(samples), weight=weight)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from rich.progress import Task as Bar
 
 CHARACTERS_PER_TOKEN = 4
-DECODE_COST = 8
+DECODE_COST = 2
 """One decoded token takes about as long as this many prompt tokens in a batch; only a first guess."""
 
 

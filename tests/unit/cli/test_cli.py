@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from layercut.engine.base import LikelihoodRequest
+from layercut.selection.items import record_items
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import load_task
 from tests.support.fake_engine import FakeEngine
@@ -211,7 +212,7 @@ def test_select_by_task_scores_keeps_what_it_measured(
 
     def right_unless_layer_3_is_gone(request: LikelihoodRequest, plan: CutPlan) -> list[float]:
         golds = {sample.id: sample.gold_index for sample in load_task("arithmetic").samples("selection", 100)}
-        wrong = 3 in plan.removed or (len(plan.removed) and request.id < "8")
+        wrong = 3 in plan.removed
         return [float(wrong) - (i == golds[request.id]) * (2 * wrong - 1) for i in range(4)]
 
     engine = HashedEngine(scores=right_unless_layer_3_is_gone)
@@ -227,8 +228,21 @@ def test_select_by_task_scores_keeps_what_it_measured(
     assert layercut(*command, "2").code == 0
     assert len(engine.batches) == asked + 5 * 3  # one more round: five candidates of twelve items, four a batch
     plan = tmp_path / "t" / "plan.json"
-    overlap = layercut("eval", tiny, "--tasks", "arithmetic", "--remove", plan, "--limit", "4", "--out", tmp_path / "e")
-    assert overlap.code == 0, overlap.err  # report items are other items
+    report = ("--tasks", "arithmetic", "--readouts", "rank", "--limit", "4", "--out", tmp_path / "e")
+    apart = layercut("eval", tiny, "--remove", plan, *report)
+    assert apart.code == 0, apart.err  # report items are other items
+    chosen = json.loads(plan.read_text())
+    ids = [sample.id for sample in load_task("arithmetic").samples("report", 2)]
+    chosen["scores"]["selection_items"] = record_items({"arithmetic": ids})
+    (tmp_path / "leaky.json").write_text(json.dumps(chosen))
+    report = (*report[:-1], tmp_path / "f")
+    leak = layercut("eval", tiny, "--remove", tmp_path / "leaky.json", *report)
+    assert leak.code == 1
+    assert "was selected on 2 of these 4 items of arithmetic" in leak.err
+    marked = layercut("eval", tiny, "--remove", tmp_path / "leaky.json", *report, "--allow-selection-items")
+    assert marked.code == 0, marked.err
+    assert "arithmetic*" in marked.out
+    assert "too good by construction" in marked.out
 
 
 def test_env_names_versions_and_no_secrets(layercut: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -107,6 +107,14 @@ def test_the_model_is_as_it_was_afterwards() -> None:
     assert taylor(context(tiny_loaded("gpt2"))).importance == pytest.approx(selection.importance, rel=1e-6)
 
 
+def test_a_model_that_was_loaded_for_reading_is_scored_and_stays_frozen() -> None:
+    loaded = tiny_loaded("qwen3")
+    before = taylor(context(loaded)).importance
+    loaded.model.requires_grad_(False)
+    assert taylor(context(loaded)).importance == before
+    assert not any(weight.requires_grad for weight in loaded.model.parameters())
+
+
 def test_the_model_is_as_it_was_after_an_error() -> None:
     loaded = tiny_loaded("llama")
     with torch.no_grad():

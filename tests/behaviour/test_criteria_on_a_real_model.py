@@ -1,0 +1,97 @@
+"""Criteria on the bundled SmolLM2-135M in float32 against plain transformers (about a minute)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch.nn.functional import cosine_similarity, cross_entropy
+
+from layercut.engine.plain import PlainEngine
+from layercut.errors import InputError
+from layercut.models.bundled import bundled_file, bundled_model
+from layercut.models.loading import load_model
+from layercut.selection import criterion
+from layercut.selection.base import Context
+from tests.support.criteria import calibration
+
+NAME = "bundled:smollm2-135m"
+TEXTS = (
+    "A shop sold 48 clips in April and half as many in May. Altogether it sold 48 + 24 = 72 clips.",
+    "The tower is 324 metres tall, about the same height as an 81-storey building.",
+    "Yes.",
+)
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def loaded() -> Any:
+    try:
+        bundled_file(bundled_model(NAME))
+    except InputError as error:
+        pytest.skip(str(error))
+    return load_model(NAME, dtype="float32", device="cpu")
+
+
+def context(loaded: Any, **fields: Any) -> Context:
+    return Context(
+        num_layers=loaded.num_layers,
+        num_remove=4,
+        loaded=loaded,
+        engine=PlainEngine(loaded, batch_size=2),
+        calibration=calibration(*TEXTS),
+        **fields,
+    )
+
+
+def test_block_influence_equals_output_hidden_states(loaded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    body = loaded.model.model
+    cosines: list[list[float]] = [[] for _ in range(loaded.num_layers)]
+    with monkeypatch.context() as patch, torch.no_grad():
+        patch.setitem(body._modules, "norm", torch.nn.Identity())
+        for text in TEXTS:
+            ids = loaded.tokenizer(text, return_tensors="pt").input_ids
+            states = [state[0].double() for state in body(ids, output_hidden_states=True).hidden_states]
+            for layer, found in enumerate(cosines):
+                found += cosine_similarity(states[layer], states[layer + 1]).tolist()
+    selection = criterion("block_influence")(context(loaded))
+    expected = [1 - sum(found) / len(found) for found in cosines]
+    assert list(selection.importance.values()) == pytest.approx(expected, abs=1e-5)
+
+
+def test_taylor_equals_one_backward_pass_through_the_whole_model(loaded: Any) -> None:
+    selection = criterion("taylor")(context(loaded))
+    model = loaded.model
+    assert not any(weight.requires_grad for weight in model.parameters()), "loaded for reading, and left so"
+    matrices = [[weight for weight in layer.parameters() if weight.ndim > 1] for layer in model.model.layers]
+    losses = []
+    for layer in matrices:
+        for weight in layer:
+            weight.requires_grad_()
+    try:
+        for text in TEXTS:
+            ids = loaded.tokenizer(text, return_tensors="pt").input_ids
+            losses.append(cross_entropy(model(ids).logits[0, :-1], ids[0, 1:], reduction="none"))
+        flat = [weight for layer in matrices for weight in layer]
+        gradients = iter(torch.autograd.grad(torch.cat(losses).mean(), flat))
+    finally:
+        model.requires_grad_(False)
+    expected = [sum(float((weight * next(gradients)).abs().sum()) for weight in layer) for layer in matrices]
+    assert list(selection.importance.values()) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("block_influence", {"form": "contiguous", "token": "last"}),
+        ("angular_distance", {}),
+        ("angular_distance", {"form": "scattered", "token": "all"}),
+        ("magnitude", {"norm": "l1"}),
+        ("magnitude", {"norm": "l2"}),
+    ],
+)
+def test_criteria_give_plans(loaded: Any, name: str, settings: dict[str, str]) -> None:
+    removed = criterion(name)(context(loaded, settings=settings, protect=frozenset({0}))).removed
+    assert len(set(removed)) == 4
+    assert set(removed) <= set(range(1, 30))
