@@ -49,7 +49,7 @@ def logits_of(model: PreTrainedModel) -> Tensor:
 
 
 @torch.no_grad()
-def generate(model: PreTrainedModel, *, use_cache: bool, num_tokens: int = 12) -> list[list[int]]:
+def generate(model: PreTrainedModel, *, use_cache: bool, num_tokens: int = 8) -> list[list[int]]:
     """Greedy new tokens of every text."""
     batch = left_padded_batch()
     ids = model.generate(
