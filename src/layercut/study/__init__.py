@@ -1,0 +1,1 @@
+"""Running the steps: one model under plans, tasks and criteria, each piece resumable."""
