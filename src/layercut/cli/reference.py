@@ -19,9 +19,9 @@ def reference() -> str:
     parts = [
         "# Command reference",
         "",
-        "Made from `--help` by `python -m layercut.cli.reference`. Results go to stdout, all else to stderr. Exit codes: "
-        "0 well, 1 error, 2 usage, 130 Ctrl-C. `LAYERCUT_TRACEBACK=1` shows where an error arose; `LAYERCUT_CACHE` says "
-        "where converted models are kept.",
+        "Made from `--help` by `python -m layercut.cli.reference`. Results go to stdout, all else to stderr. Exit "
+        "codes: 0 well, 1 error, 2 usage, 130 Ctrl-C. `LAYERCUT_TRACEBACK=1` shows where an error arose; "
+        "`LAYERCUT_CACHE` says where converted models are kept.",
         "",
     ]
     for name, command in root.commands.items():
