@@ -93,7 +93,7 @@ def test_a_study_that_is_killed_ends_as_one_that_ran_through(tmp_path: Path) -> 
         killed_after(draw.uniform(4, 20), "run", "study.yaml", "--out", "killed", folder=tmp_path) for _ in range(3)
     ]
     assert any(killed), "every attempt ended before it was killed; nothing was tested"
-    again = layercut("run", "study.yaml", "--out", "killed", folder=tmp_path)
+    again = layercut(*command, folder=tmp_path)
     assert again.returncode == 0, again.stderr
     assert results(tmp_path / "killed") == results(tmp_path / "whole")
 
