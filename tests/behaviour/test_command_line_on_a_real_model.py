@@ -89,9 +89,8 @@ def test_a_study_that_is_killed_ends_as_one_that_ran_through(tmp_path: Path) -> 
     whole = layercut("run", "study.yaml", "--out", "whole", folder=tmp_path)
     assert whole.returncode == 0, whole.stderr
     draw = random.Random(0)
-    killed = [
-        killed_after(draw.uniform(4, 20), "run", "study.yaml", "--out", "killed", folder=tmp_path) for _ in range(3)
-    ]
+    command = ("run", "study.yaml", "--out", "killed")
+    killed = [killed_after(draw.uniform(4, 20), *command, folder=tmp_path) for _ in range(3)]
     assert any(killed), "every attempt ended before it was killed; nothing was tested"
     again = layercut(*command, folder=tmp_path)
     assert again.returncode == 0, again.stderr

@@ -12,7 +12,7 @@ from layercut.runs.directory import RunFolder
 from layercut.selection.items import check_report_items
 from layercut.study import eta
 from layercut.study.handle import ModelHandle
-from layercut.study.progress import CHARACTERS_PER_TOKEN, DECODE_COST, Progressing
+from layercut.study.progress import CHARACTERS_PER_TOKEN, DECODE_COST, ITEM_COST, Progressing
 from layercut.study.settings import TaskSettings
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import load_task
@@ -47,9 +47,11 @@ class Cell:
         tokens = len(str(request.prompt)) / CHARACTERS_PER_TOKEN
         if isinstance(request, GenerationRequest):
             answer = len(samples[0].gold) / CHARACTERS_PER_TOKEN + 2
-            weight = tokens + DECODE_COST * (answer if self.readout == "short" else request.max_new_tokens / 2)
+            weight = (
+                ITEM_COST + tokens + DECODE_COST * (answer if self.readout == "short" else request.max_new_tokens / 2)
+            )
         else:
-            weight = tokens * len(request.continuations)
+            weight = ITEM_COST + tokens * len(request.continuations)
         return eta.Cell(kind=(self.task.name, self.readout), num_items=len(samples), weight=weight)
 
 

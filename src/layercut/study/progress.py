@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from rich.progress import Task as Bar
 
 CHARACTERS_PER_TOKEN = 4
+ITEM_COST = 100
+"""What an item costs whatever its length, in prompt tokens: small batches are bound by overhead, not by arithmetic."""
 DECODE_COST = 2
 """One decoded token takes about as long as this many prompt tokens in a batch; only a first guess."""
 
