@@ -15,6 +15,11 @@ class Ran(NamedTuple):
     out: str
     err: str
 
+    @property
+    def words(self) -> str:
+        """What stands on stdout, however wide the terminal was."""
+        return " ".join(self.out.split())
+
 
 Run = Callable[..., Ran]
 

@@ -16,7 +16,7 @@ def test_sweep_end_to_end_and_again_without_the_model(
     done = layercut("sweep", tiny, *TASKS, "--layers", "0-1", "--out", tmp_path / "run")
     assert done.code == 0, done.err
     assert "2 decoder layers of" in done.out
-    assert "3 items per task (--limit 3), selection items" in done.out
+    assert "3 items per task (--limit 3), selection items" in done.words
     assert f"report: {tmp_path}" in done.out.replace("\n", "")
     folder = tmp_path / "run"
     assert (folder / "sweep.png").read_bytes().startswith(b"\x89PNG")
