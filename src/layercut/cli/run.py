@@ -32,7 +32,14 @@ def run(
     from layercut.study.settings import load_study
 
     outcome = run_study(
-        load_study(study), out=out_folder, seed=seed, limit=limit, dry_run=dry_run, console=log, say=say
+        load_study(study),
+        out=out_folder,
+        seed=seed,
+        limit=limit,
+        dry_run=dry_run,
+        settings_file=str(study),
+        console=log,
+        say=say,
     )
     if outcome is None:
         return

@@ -17,6 +17,9 @@ from layercut.study.handle import ModelHandle
 from layercut.study.progress import Progressing
 from layercut.study.settings import DecodingSettings, ModelSettings, TaskSettings
 
+FLAGS = {"removed": "--remove", "limit": "--limit", "readout": "--readouts", "task": "--tasks"}
+"""Which flag of ``layercut eval`` stands for a setting whose name is not the flag's."""
+
 
 class Evaluated(NamedTuple):
     """Where the results are, and what metrics.json holds."""
@@ -52,7 +55,7 @@ def evaluate_model(
         return None
     draw = Decoding(**asdict(decoding), seed=seed)
     progress = Progressing(work, console)
-    with RunFolder.begin(folder, run_settings(handle, plan, cells, draw, seed)) as run, progress.running():
+    with RunFolder.begin(folder, run_settings(handle, plan, cells, draw, seed), flags=FLAGS) as run, progress.running():
         run_cells(run, handle, plan, cells, draw, progress, allow_selection_items=allow_selection_items)
         return Evaluated(run.path, run.metrics())
 

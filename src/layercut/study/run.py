@@ -50,6 +50,7 @@ def run_study(
     seed: int | None = None,
     limit: int | None = None,
     dry_run: bool = False,
+    settings_file: str | None = None,
     console: Console,
     say: Callable[[str], None],
 ) -> StudyOutcome | None:
@@ -61,6 +62,7 @@ def run_study(
         seed: in place of the study's own.
         limit: lowers every task's number of items.
         dry_run: only say what would be done.
+        settings_file: where the settings were read from, to be named when they do not fit the folder.
         console: where the progress bar goes.
         say: called with each line for people.
 
@@ -88,10 +90,14 @@ def run_study(
             "checkpoints": settings.checkpoints,
             **run_settings(model, plans[UNCUT], cells, decoding, settings.seed),
         }
-        held.enter_context(RunFolder.begin(folder, whole))
+        held.enter_context(RunFolder.begin(folder, whole, settings_file=settings_file))
         runs = {
             name: held.enter_context(
-                RunFolder.begin(folder / name, run_settings(model, plan, cells, decoding, settings.seed))
+                RunFolder.begin(
+                    folder / name,
+                    run_settings(model, plan, cells, decoding, settings.seed),
+                    settings_file=settings_file,
+                )
             )
             for name, plan in plans.items()
         }

@@ -44,6 +44,9 @@ class CalibrationSettings:
 ON_TEXT = ("angular_distance", "block_influence", "perplexity", "taylor")
 """Criteria that are measured on calibration text."""
 
+ON_TASKS = ("refine", "task_accuracy", "trace_damage")
+"""Criteria that need an objective."""
+FLAGS = {"limit": "--limit", "readout": "--readouts", "task": "--objective", "source": "--calibration"}
 SEARCHES = ("refine", "task_accuracy")
 """Criteria that protect layer 0 unless told otherwise."""
 
@@ -88,8 +91,10 @@ def select_layers(
     calibration = calibration or CalibrationSettings()
     text = None if calibration == CalibrationSettings() else asdict(calibration)
     identity = {**handle.describe(), **search_settings(parts, draw), "calibration": text, "seed": seed}
+    if criterion in ON_TASKS and not parts:
+        raise InputError(f"{criterion} chooses layers by task scores; say which tasks: --objective arithmetic,copy.")
     with ExitStack() as held:
-        folder = held.enter_context(RunFolder.begin(out, identity))
+        folder = held.enter_context(RunFolder.begin(out, identity, flags=FLAGS))
         needs_model = criterion not in POSITION
         engine = handle.engine if needs_model else None
         journal = held.enter_context(SearchJournal(folder))
