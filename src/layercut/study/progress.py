@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 CHARACTERS_PER_TOKEN = 4
 ITEM_COST = 100
 """What an item costs whatever its length, in prompt tokens: small batches are bound by overhead, not by arithmetic."""
-DECODE_COST = 2
+DECODE_COST = 16
 """One decoded token takes about as long as this many prompt tokens in a batch; only a first guess."""
 
 
