@@ -6,13 +6,17 @@ Every method takes *all* the requests of a piece of work plus the ids that are a
 batches out over all of them and leaves out only batches that are done throughout, so that a job that was killed and
 resumed forms the same batches, hence gives the same answers, as one that ran through (bfloat16 rounding depends on
 what shares a batch). Answers come batch by batch; a batch that was partly done gives again answers that the caller has.
+
+The methods that end in ``_under`` ask the same requests under many plans, so that an engine may compute once what the
+plans share. In place of ``done`` they take ``wanted``, which the engine asks again before every piece of work: whoever
+learns from an answer that a plan is out of the race, says so by it.
 """
 
 # Shapes: B batch, T tokens, D hidden size, L decoder layers that the plan keeps, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
@@ -73,9 +77,14 @@ class GenerationRequest:
     max_new_tokens: int
     stop: tuple[str, ...] = ()
     """Strings that end the answer, beside the model's own stop tokens; the answer is cut before the first one found."""
+    draft: str = ""
+    """What the answer may turn out to be. An engine may check it in one pass; it changes the speed and nothing else."""
+    settled: Callable[[str], bool] | None = None
+    """Early verdict: whether an answer that begins with this text gets the same score however it goes on. An engine may
+    end such an answer there (finish reason ``settled``)."""
 
 
-FinishReason = Literal["stop", "length"]
+FinishReason = Literal["stop", "length", "settled"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +95,8 @@ class Completion:
     text: str
     """What was generated, without special tokens and without the stop string."""
     finish_reason: FinishReason
-    """``stop``: a stop token or stop string came; ``length``: max_new_tokens or the model's context ran out."""
+    """``stop``: a stop token or stop string came; ``length``: max_new_tokens or the model's context ran out;
+    ``settled``: the request's early verdict, and the text is the beginning of what would have come."""
     num_prompt_tokens: int
     num_new_tokens: int
     """Generated tokens, the stop token included."""
@@ -147,6 +157,15 @@ class HiddenStates(NamedTuple):
     """L + 1 tensors: the embedding output, then each kept layer's output, before the final norm."""
 
 
+Wanted = Callable[[CutPlan, str], bool]
+"""Whether a plan's answer to the request with this id is still wanted."""
+
+
+def always(plan: CutPlan, request_id: str) -> bool:
+    """Every answer is wanted."""
+    return True
+
+
 class Engine(Protocol):
     """A loaded model that can be run uncut or under any plan."""
 
@@ -193,3 +212,91 @@ class Engine(Protocol):
     def hidden_states(self, texts: Sequence[str], plan: CutPlan) -> Iterator[HiddenStates]:
         """Hidden states of every text, a batch at a time, on the CPU in float32."""
         ...
+
+    def completions_under(
+        self,
+        requests: Sequence[GenerationRequest],
+        plans: Sequence[CutPlan],
+        decoding: Decoding,
+        wanted: Wanted = always,
+    ) -> Iterator[tuple[CutPlan, list[Completion]]]:
+        """Answer every request under every plan, as far as it is wanted: a plan and some of its answers at a time.
+
+        The same answers as ``completions`` gives plan by plan, in the engine's own order. A plan that is listed twice
+        is answered once.
+        """
+        ...
+
+    def log_likelihoods_under(
+        self, requests: Sequence[LikelihoodRequest], plans: Sequence[CutPlan], wanted: Wanted = always
+    ) -> Iterator[tuple[CutPlan, list[Likelihoods]]]:
+        """Score every request under every plan, as far as it is wanted; see ``completions_under``."""
+        ...
+
+    def divergences_under(
+        self,
+        requests: Sequence[LikelihoodRequest],
+        plans: Sequence[CutPlan],
+        reference: CutPlan,
+        wanted: Wanted = always,
+    ) -> Iterator[tuple[CutPlan, list[Divergence]]]:
+        """Compare every plan with the reference on every request, as far as it is wanted; see ``completions_under``."""
+        ...
+
+
+class OnePlanAtATime:
+    """The ``_under`` methods of an engine whose plans share nothing."""
+
+    def completions_under(
+        self: Engine,
+        requests: Sequence[GenerationRequest],
+        plans: Sequence[CutPlan],
+        decoding: Decoding,
+        wanted: Wanted = always,
+    ) -> Iterator[tuple[CutPlan, list[Completion]]]:
+        """See Engine."""
+        for plan in distinct(plans):
+            for answers in self.completions(requests, plan, decoding, Unwanted(plan, wanted)):
+                yield plan, answers
+
+    def log_likelihoods_under(
+        self: Engine, requests: Sequence[LikelihoodRequest], plans: Sequence[CutPlan], wanted: Wanted = always
+    ) -> Iterator[tuple[CutPlan, list[Likelihoods]]]:
+        """See Engine."""
+        for plan in distinct(plans):
+            for answers in self.log_likelihoods(requests, plan, Unwanted(plan, wanted)):
+                yield plan, answers
+
+    def divergences_under(
+        self: Engine,
+        requests: Sequence[LikelihoodRequest],
+        plans: Sequence[CutPlan],
+        reference: CutPlan,
+        wanted: Wanted = always,
+    ) -> Iterator[tuple[CutPlan, list[Divergence]]]:
+        """See Engine."""
+        for plan in distinct(plans):
+            for answers in self.divergences(requests, plan, reference, Unwanted(plan, wanted)):
+                yield plan, answers
+
+
+class Unwanted(Collection[str]):
+    """Ids whose answers under a plan are not wanted (any more), as a ``done`` that is looked up again each time."""
+
+    def __init__(self, plan: CutPlan, wanted: Wanted) -> None:
+        self._plan = plan
+        self._wanted = wanted
+
+    def __contains__(self, request_id: object) -> bool:
+        return not self._wanted(self._plan, str(request_id))
+
+    def __iter__(self) -> Iterator[str]:
+        raise TypeError("which ids are unwanted is known only one by one")
+
+    def __len__(self) -> int:
+        raise TypeError("which ids are unwanted is known only one by one")
+
+
+def distinct(plans: Sequence[CutPlan]) -> list[CutPlan]:
+    """The plans in their order, each set of removed layers once."""
+    return list({plan.key: plan for plan in plans}.values())

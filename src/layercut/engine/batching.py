@@ -33,11 +33,12 @@ class Work(Protocol):
 AnyWork = TypeVar("AnyWork", bound=Work)
 
 
-def lay_out(work: Iterable[AnyWork], batch_size: int, done: Collection[str]) -> list[list[AnyWork]]:
+def lay_out(work: Iterable[AnyWork], batch_size: int, done: Collection[str]) -> Iterator[list[AnyWork]]:
     """Pack requests into batches of at most ``batch_size`` rows, in the given order, and leave out what is done.
 
     Batches are made of all the requests, and only those that are done throughout are left out: one that is partly done
-    is run again as it was. A request is never split; one with more rows than a batch takes has a batch of its own.
+    is run again as it was. Whether it is done is looked up when its turn comes. A request is never split; one with more
+    rows than a batch takes has a batch of its own.
 
     Raises:
         InputError: two requests with one id.
@@ -54,8 +55,7 @@ def lay_out(work: Iterable[AnyWork], batch_size: int, done: Collection[str]) -> 
     doubled = next((name for name, count in counts.items() if count > 1), None)
     if doubled is not None:
         raise InputError(f"the request {doubled!r} is there more than once; give every request its own id.")
-    finished = frozenset(done)
-    return [batch for batch in batches if any(item.id not in finished for item in batch)]
+    return (batch for batch in batches if any(item.id not in done for item in batch))
 
 
 class Backoff:

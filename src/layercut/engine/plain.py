@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
@@ -29,6 +29,7 @@ from layercut.engine.base import (
     HiddenStates,
     LikelihoodRequest,
     Likelihoods,
+    OnePlanAtATime,
 )
 from layercut.engine.batching import Backoff, lay_out
 from layercut.engine.divergence import divergences_of
@@ -64,7 +65,7 @@ class _Score(NamedTuple):
     is_greedy: bool
 
 
-class PlainEngine:
+class PlainEngine(OnePlanAtATime):
     """One loaded model, uncut or under any plan.
 
     The checkpoint's stop tokens are used. Its sampling parameters (temperature, repetition penalty, ...) are left
@@ -198,7 +199,7 @@ class PlainEngine:
 
     def _answers(
         self,
-        batches: Sequence[Sequence[Item]],
+        batches: Iterable[Sequence[Item]],
         plan: CutPlan,
         answer: Callable[[Sequence[Item]], list[Answer]],
     ) -> Iterator[list[Answer]]:

@@ -22,7 +22,7 @@ def ids(batches: list[list[Item]]) -> list[str]:
 def test_batches_keep_the_order_and_never_split_a_request() -> None:
     items = [Item("a", 2), Item("b", 1), Item("c", 2), Item("d", 9), Item("e", 1)]
     assert ids(lay_out(items, 4, ())) == ["ab", "c", "d", "e"]
-    assert lay_out([], 4, ()) == []
+    assert list(lay_out([], 4, ())) == []
 
 
 def test_only_batches_that_are_done_throughout_are_left_out() -> None:

@@ -221,13 +221,13 @@ def test_hidden_states_are_those_before_the_final_norm(model_type: str, plan: Cu
             assert states.mask_BT[row].tolist() == [1] * length + [0] * (states.mask_BT.shape[1] - length)
             found = [state[row, :length] for state in states.states_BTD]
             for ours, theirs in zip(found[:-1], expected[:-1], strict=True):
-                torch.testing.assert_close(ours, theirs[0], rtol=1e-4, atol=1e-4)
+                torch.testing.assert_close(ours, theirs[0], rtol=1e-3, atol=1e-3)
             norm = next(
                 getattr(loaded.model.base_model, n)
                 for n in ("norm", "ln_f", "final_layer_norm")
                 if hasattr(loaded.model.base_model, n)
             )
-            torch.testing.assert_close(norm(found[-1]).detach(), expected[-1][0], rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(norm(found[-1]).detach(), expected[-1][0], rtol=1e-3, atol=1e-3)
             assert not torch.allclose(found[-1], expected[-1][0], atol=1e-2)
 
 
