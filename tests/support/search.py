@@ -85,6 +85,12 @@ class NeedyTask:
         metrics = {"overlap": 1.0 if right else 0.2} if self.partial else {"accuracy": float(right)}
         return Score(metrics, text, "right" if right else "wrong")
 
+    def settled(self, sample: Sample, readout: Readout, text: str) -> bool:
+        return False
+
+    def draft(self, sample: Sample, readout: Readout) -> str:
+        return ""
+
     def chance(self, samples: Sequence[Sample], readout: Readout) -> Mapping[str, float]:
         return {"overlap" if self.partial else "accuracy": self.chance_level}
 

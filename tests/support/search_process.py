@@ -49,6 +49,12 @@ class Agreement:
         right = answer.text[:1] == sample.gold[:1]
         return Score({"accuracy": float(right)}, answer.text, "right" if right else "wrong")
 
+    def settled(self, sample: Sample, readout: Readout, text: str) -> bool:
+        return False
+
+    def draft(self, sample: Sample, readout: Readout) -> str:
+        return ""
+
     def chance(self, samples: Sequence[Sample], readout: Readout) -> Mapping[str, float]:
         return {"accuracy": 1 / 256}
 

@@ -11,7 +11,7 @@ from itertools import count
 from random import Random
 
 from layercut.tasks.few_shot import FewShotTask, Problem, item_rng
-from layercut.tasks.grading import first_line, parse_number
+from layercut.tasks.grading import can_be_number, first_line, parse_number
 from layercut.tasks.near_misses import near_numbers
 
 VERSION = 1
@@ -38,6 +38,9 @@ def arithmetic(*, seed: int = 0) -> FewShotTask:
 
     Grading of free answers: the first line must be a number and nothing else, apart from one full stop, and have the
     right value. "19", "19." and "19.0" answer 19; "1,234" answers 1234; "60%", "19 apples" and "= 19" are no answers.
+
+    Early verdict: as soon as no continuation makes it the right number. Where 6 is right, " 7" and " 61" are settled,
+    and " 6." (perhaps "6.0") and " 0" (perhaps "06") are not.
     """
     return FewShotTask(
         name="arithmetic",
@@ -54,6 +57,7 @@ def arithmetic(*, seed: int = 0) -> FewShotTask:
         is_right=same_number,
         max_new_tokens=8,
         stop=("\n",),
+        settles=_settles,
     )
 
 
@@ -70,6 +74,10 @@ def find_number(text: str) -> str:
 def same_number(answer: str, gold: str) -> bool:
     """Equal in value: 19.0 is 19."""
     return parse_number(answer) == parse_number(gold)
+
+
+def _settles(text: str, gold: str) -> bool:
+    return not can_be_number(text, gold)
 
 
 def _problems(seed: int) -> Iterator[Problem]:

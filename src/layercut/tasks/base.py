@@ -77,6 +77,23 @@ class Task(Protocol):
         """Grade one answer."""
         ...
 
+    def settled(self, sample: Sample, readout: Readout, text: str) -> bool:
+        """Early verdict: whether an answer that begins with ``text`` gets the same metrics however it goes on.
+
+        ``text`` is what was decoded so far, before any stop string; an incomplete character at its end (U+FFFD) proves
+        nothing. Only the metrics are certain: where the whole answer would be of the outcome ``cut`` or ``no_answer``,
+        the beginning is ``wrong``. True only where the grader's own rules prove it, hence safe to use by default; a
+        task without such a proof says False.
+        """
+        ...
+
+    def draft(self, sample: Sample, readout: Readout) -> str:
+        """What the model most likely writes after the prompt if it answers rightly, with the mark that ends it.
+
+        Empty where there is no good guess, as for a chain of steps. It changes the speed and never a score.
+        """
+        ...
+
     def chance(self, samples: Sequence[Sample], readout: Readout) -> Mapping[str, float]:
         """Score of guessing per metric, on just these samples: 1 / number of options for ``rank``; for free answers the
         share that the most common right answer would get (a constant answerer)."""

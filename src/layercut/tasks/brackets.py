@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from random import Random
 
 from layercut.tasks.few_shot import FewShotTask, Problem, drawn, item_rng
-from layercut.tasks.grading import first_line
+from layercut.tasks.grading import can_be_words, first_line
 from layercut.tasks.near_misses import NUM_NEAR_MISSES
 
 VERSION = 1
@@ -30,6 +30,8 @@ def brackets(*, seed: int = 0) -> FewShotTask:
 
     Grading of free answers: the first line, brackets only; spaces do not count, and one full stop at the end does not
     either. ")]" answers ") ]"; ") ] )" does not; ") ] done" is no answer.
+
+    Early verdict: at the first bracket that is not the right one, and at anything else that spoils the line.
     """
     return FewShotTask(
         name="brackets",
@@ -46,6 +48,7 @@ def brackets(*, seed: int = 0) -> FewShotTask:
         is_right=str.__eq__,
         max_new_tokens=12,
         stop=("\n",),
+        settles=_settles,
     )
 
 
@@ -72,6 +75,11 @@ def find_brackets(text: str) -> str:
     """
     found = "".join(first_line(text).split())
     return " ".join(found) if set(found) <= set("()[]{}") else ""
+
+
+def _settles(text: str, gold: str) -> bool:
+    # White space does not count, so what is left is one word.
+    return not can_be_words("".join(text.partition("\n")[0].split()), "".join(gold.split()))
 
 
 def _problems(seed: int) -> Iterator[Problem]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from random import Random
 
 from layercut.tasks.few_shot import FewShotTask, Problem, drawn, item_rng
-from layercut.tasks.grading import first_line
+from layercut.tasks.grading import can_be_words, first_line
 
 VERSION = 1
 """Raised by any change of the words, the generator, the near misses, the examples, the prompt or the grading."""
@@ -39,6 +39,8 @@ def copying(*, seed: int = 0) -> FewShotTask:
 
     Grading of free answers: the first line must be the list, word for word and in lower case as it was given; the
     amount of white space does not count, nor does one full stop at the end.
+
+    Early verdict: at the first letter that differs from the list, apart from white space.
     """
     return FewShotTask(
         name="copy",
@@ -55,6 +57,7 @@ def copying(*, seed: int = 0) -> FewShotTask:
         is_right=str.__eq__,
         max_new_tokens=20,
         stop=("\n",),
+        settles=_settles,
     )
 
 
@@ -65,6 +68,10 @@ def find_words(text: str) -> str:
     'river stone'
     """
     return " ".join(first_line(text).split())
+
+
+def _settles(text: str, gold: str) -> bool:
+    return not can_be_words(text, gold)
 
 
 def _problems(seed: int) -> Iterator[Problem]:

@@ -29,6 +29,11 @@ class Problem(NamedTuple):
     data: Mapping[str, Any]
 
 
+def _never(text: str, gold: str) -> bool:
+    """No verdict before the end."""
+    return False
+
+
 @dataclass(frozen=True, kw_only=True)
 class FewShotTask:
     """A task whose problems are generated; see layercut.tasks.base.Task."""
@@ -57,6 +62,9 @@ class FewShotTask:
     stop: tuple[str, ...]
     made_with: Mapping[str, str] = field(default_factory=dict)
     """Versions of libraries that decide the problems."""
+    settles: Callable[[str, str], bool] = _never
+    """From the beginning of an answer and the right one, whether the grade stands however the answer goes on. What says
+    True must be proven: tests/unit/tasks/test_verdicts.py tries every built-in task. By default nothing settles."""
 
     def settings(self) -> Mapping[str, Any]:
         """What decides the samples; prompts follow from the version."""
@@ -96,6 +104,19 @@ class FewShotTask:
             return grade_rank(sample, answer)
         found = self.find(answer.text)
         return grade_text(found, bool(found) and self.is_right(found, sample.gold), answer)
+
+    def settled(self, sample: Sample, readout: Readout, text: str) -> bool:
+        """Whether the grade of an answer that begins like this is certain; see ``settles`` and Task.
+
+        On by default, because it is proven: ``test_no_way_to_go_on_changes_a_settled_grade`` and
+        ``test_a_right_answer_is_never_settled_as_wrong``.
+        """
+        # The bytes of a character that has not come in full are decoded as U+FFFD and may yet become anything.
+        return readout in GENERATED and self.settles(text.rstrip("\ufffd"), sample.gold)
+
+    def draft(self, sample: Sample, readout: Readout) -> str:
+        """The right answer as the examples write it, for short answers."""
+        return self.answer(sample.gold) if readout == "short" else ""
 
     def chance(self, samples: Sequence[Sample], readout: Readout) -> Mapping[str, float]:
         """Guessing among the options, or always giving the most common right answer."""

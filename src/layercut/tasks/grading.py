@@ -11,6 +11,10 @@ from layercut.engine.base import Completion, Likelihoods
 from layercut.tasks.base import GENERATED, Readout, Sample, Score
 
 _DIGITS = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?"
+_GROUPS_SO_FAR = re.compile(r"[0-9]*|[0-9]{1,3}(?:,[0-9]{3})*,[0-9]{0,3}")
+_WHOLE_NUMBER_SO_FAR = re.compile(r"(?P<sign>[+\-−]?)(?P<whole>[0-9,]*)(?P<rest>.*)", re.DOTALL)
+# What may follow a whole number in a line without changing its value: also how far that has come.
+_NO_MORE_VALUE = re.compile(r"(?:\.0+)?\s*(?:\.\s*)?")
 _PLAIN = re.compile(rf"[+\-−]?{_DIGITS}")
 # In "5-3" the sign is a minus between two numbers, so it belongs to no number.
 _ANYWHERE = re.compile(rf"(?<![0-9])(?<![0-9]\.)(?:(?<![\w)\]}}])[\-−])?{_DIGITS}")
@@ -23,6 +27,53 @@ def first_line(text: str) -> str:
     '19'
     """
     return text.partition("\n")[0].strip().removesuffix(".").rstrip()
+
+
+def can_be_words(text: str, gold: str) -> bool:
+    """Whether a text that begins like this can have ``gold`` as its first line, but for the amount of white space.
+
+    Exact for the rule of ``first_line``: False if and only if no continuation does it.
+
+    >>> [can_be_words(text, "river stone") for text in (" riv", "river  stone .", "river sto ", "rivers")]
+    [True, True, False, False]
+    """
+    line = text.partition("\n")[0]
+    words = " ".join(line.split())
+    if words in (gold, f"{gold}.", f"{gold} ."):
+        return True
+    ended = bool(words) and line[-1].isspace()  # the last word is complete
+    return gold.startswith(f"{words} " if ended else words)
+
+
+def can_be_number(text: str, gold: str) -> bool:
+    """Whether a text that begins like this can have a number with the value of ``gold`` as its first line.
+
+    Exact for the rules of ``first_line`` and ``parse_number``: False if and only if no continuation does it. ``gold``
+    is a whole number.
+
+    >>> [can_be_number(text, "6") for text in (" ", " +0", "6", "6.", "6.0 ", "0,00")]
+    [True, True, True, True, True, True]
+    >>> [can_be_number(text, "6") for text in ("7", "61", "-", "6.1", "6 a", "6,", "0,6")]
+    [False, False, False, False, False, False, False]
+    """
+    line = text.partition("\n")[0].lstrip()
+    if not line:
+        return True
+    parts = _WHOLE_NUMBER_SO_FAR.fullmatch(line)
+    assert parts
+    value, whole, rest = int(gold), parts["whole"], parts["rest"]
+    if value and (parts["sign"] in ("-", "−")) != (value < 0):
+        return False
+    digits, right = whole.replace(",", "").lstrip("0"), str(abs(value)).lstrip("0")
+    if rest:
+        return bool(digits == right and _PLAIN.fullmatch(whole) and _NO_MORE_VALUE.fullmatch(rest))
+    if not (right.startswith(digits) and _GROUPS_SO_FAR.fullmatch(whole)):
+        return False
+    if digits and "," in whole:  # the last group must be filled up to three digits, and more come in threes
+        missing = 3 - len(whole.rpartition(",")[2])
+        to_come = len(right) - len(digits)
+        return to_come >= missing and (to_come - missing) % 3 == 0
+    return True
 
 
 def parse_number(text: str) -> Decimal | None:
@@ -56,8 +107,24 @@ def number_after(mark: str, text: str) -> str:
     >>> number_after("answer is", "The Answer is: **$1,250.** Or is the answer is 3?")
     '1250'
     """
-    found = re.search(rf"{re.escape(mark)}:?\s*[*$£€]*({_PLAIN.pattern})", text, re.IGNORECASE)
+    found = _search_after(mark, text)
     return str(_value(found[1])) if found else ""
+
+
+def number_after_stands(mark: str, text: str) -> bool:
+    """Whether ``number_after`` finds the same number however the text goes on: it is complete.
+
+    What decides where a number ends is the first character behind it that is neither digit, comma nor point.
+
+    >>> [number_after_stands("answer is", f"The answer is {end}") for end in ("17 ", "17.", "17. S", "17,0", "17,0 ")]
+    [True, False, True, False, True]
+    """
+    found = _search_after(mark, text)
+    return found is not None and bool(text[found.start(1) + 1 :].lstrip("0123456789,."))
+
+
+def _search_after(mark: str, text: str) -> re.Match[str] | None:
+    return re.search(rf"{re.escape(mark)}:?\s*[*$£€]*({_PLAIN.pattern})", text, re.IGNORECASE)
 
 
 def _value(text: str) -> Decimal:
@@ -68,6 +135,8 @@ def outcome(*, right: bool, answer: str, finish_reason: str) -> str:
     """The class of a generated answer; see Score."""
     if right:
         return "right"
+    if finish_reason == "settled":  # no answer yet, perhaps, but none that could be right
+        return "wrong"
     if finish_reason == "length":
         return "cut"
     return "wrong" if answer else "no_answer"

@@ -85,6 +85,14 @@ class Gsm8k:
         kind = outcome(right=strict, answer=boxed, finish_reason=answer.finish_reason)
         return Score({"strict": float(strict), "flexible": float(flexible)}, found, kind)
 
+    def settled(self, sample: Sample, readout: Readout, text: str) -> bool:
+        """Never: a later box, or without any box a later number, takes the place of what was found so far."""
+        return False
+
+    def draft(self, sample: Sample, readout: Readout) -> str:
+        """None: no chain of steps can be guessed."""
+        return ""
+
     def chance(self, samples: Sequence[Sample], readout: Readout) -> Mapping[str, float]:
         """Always giving the most common right answer of these samples."""
         return guessing(samples, readout, ("strict", "flexible"))

@@ -16,7 +16,7 @@ from itertools import count
 from random import Random
 
 from layercut.tasks.few_shot import FewShotTask, Problem, item_rng
-from layercut.tasks.grading import all_numbers, number_after, parse_number
+from layercut.tasks.grading import all_numbers, number_after, number_after_stands, parse_number
 from layercut.tasks.near_misses import near_numbers
 
 VERSION = 1
@@ -51,6 +51,8 @@ def gsm_symbolic(*, seed: int = 0) -> FewShotTask:
     before it, a unit behind it, commas between thousands and a colon are let through, as in "The answer is $1,234
     dollars."; a percent sign is taken for a unit, because the question says what it asks for. "The answer is 3 * 5 =
     15" answers 3. A chain without these words has no answer, whatever numbers stand in it.
+
+    Early verdict: once that number is complete, right or wrong alike; a damaged model may go on for long after it.
     """
     return FewShotTask(
         name="gsm_symbolic",
@@ -67,6 +69,7 @@ def gsm_symbolic(*, seed: int = 0) -> FewShotTask:
         is_right=_same,
         max_new_tokens=128,
         stop=("\n",),
+        settles=_settles,
         made_with={"reasoning_gym": version_of("reasoning-gym")},
     )
 
@@ -80,6 +83,10 @@ def find_final_number(text: str) -> str:
     ''
     """
     return number_after(_MARK, text)
+
+
+def _settles(text: str, gold: str) -> bool:
+    return number_after_stands(_MARK, text)
 
 
 def _problems(seed: int) -> Iterator[Problem]:

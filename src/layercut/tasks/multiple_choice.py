@@ -101,6 +101,14 @@ class MultipleChoice:
         choice = sample.options[scores.index(max(scores))]
         return Score(metrics, choice, "right" if metrics[self._metrics[0]] else "wrong")
 
+    def settled(self, sample: Sample, readout: Readout, text: str) -> bool:
+        """Never: nothing is generated."""
+        return False
+
+    def draft(self, sample: Sample, readout: Readout) -> str:
+        """None: nothing is generated."""
+        return ""
+
     def chance(self, samples: Sequence[Sample], readout: Readout) -> Mapping[str, float]:
         """1 / number of choices, averaged over the items."""
         return guessing(samples, readout, self._metrics)

@@ -116,6 +116,15 @@ def test_strict_and_flexible_side_by_side(text: str, finish_reason: str, expecte
     assert grade(text, finish_reason) == expected
 
 
+def test_no_beginning_settles_a_chain_and_there_is_no_draft(folder: Path) -> None:
+    """Whatever was boxed, another box may come."""
+    task = load_task("gsm8k", data=str(folder))
+    sample = task.samples("report", 1)[0]
+    assert not any(task.settled(sample, "chain", text) for text in ("", "no", "\\boxed{1}", "\\boxed{1}. Done."))
+    assert task.draft(sample, "chain") == ""
+    assert grade("\\boxed{1}. Done. No: \\boxed{18}")[:2] == (1.0, 1.0)
+
+
 def test_a_thousands_separator_in_the_box() -> None:
     assert same_value("1,234", "1234") and same_value("1{,}234", "1234") and not same_value("1,234", "1")
 

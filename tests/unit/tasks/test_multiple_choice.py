@@ -52,6 +52,7 @@ def test_what_is_asked_and_graded(tmp_path: Path) -> None:
         continuations=(f" {number + 1}", f" {number}0", " none"),
     )
     assert sample.gold == sample.options[0]
+    assert not task.settled(sample, "rank", " none") and task.draft(sample, "rank") == "", "nothing is generated"
     assert task.grade(sample, "rank", likelihoods((-1.0, -2.0, -3.0))) == (
         {"acc": 1.0, "acc_norm": 0.0 if len(sample.gold) == 1 else 1.0},
         sample.gold,
