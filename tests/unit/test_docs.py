@@ -23,6 +23,13 @@ def test_the_readme_shows_every_file_of_the_house() -> None:
     assert not missing
 
 
+def test_every_criterion_has_a_row_among_the_papers() -> None:
+    index = (ROOT / "docs" / "paper_index.md").read_text(encoding="utf-8")
+    modules = [row.function.partition(":")[0] for row in CRITERIA.values()]
+    files = [module.removeprefix("layercut.").replace(".", "/") + ".py" for module in modules]
+    assert [file for file in files if f"`{file}`" not in index] == []
+
+
 def test_every_criterion_and_task_is_in_the_docs() -> None:
     text = "".join((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/paper_index.md"))
     assert [name for name in (*CRITERIA, *known_tasks()) if name not in text] == []

@@ -9,10 +9,12 @@ import typer
 from layercut.cli import options
 from layercut.cli.console import as_json, result, say, warn
 from layercut.errors import InputError
+from layercut.study.settings import ModelSettings
 
 
+@options.model_command(runs=False)
 def cut(
-    model: options.Model,
+    model: ModelSettings,
     remove: options.Remove = None,
     out: options.Out = None,
     seed: options.Seed = 0,
@@ -22,11 +24,6 @@ def cut(
     ] = True,
     max_shard_gb: Annotated[float, typer.Option(min=0.001, help="Largest weight file, in GB.")] = 5.0,
     json: options.Json = False,
-    revision: options.Revision = None,
-    dtype: options.Dtype = "auto",
-    device: options.Device = "auto",
-    device_map: options.DeviceMap = None,
-    trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
     """Write MODEL without some of its decoder layers, as a plain Hugging Face checkpoint.
 
@@ -38,22 +35,12 @@ def cut(
     """
     from layercut.study.cut import cut_model
     from layercut.study.handle import ModelHandle
-    from layercut.study.settings import ModelSettings
 
     if not remove:
         raise InputError("no layers are named; say --remove 3,8,21-24 (zero-based, inclusive), or --remove reverse:3.")
-    handle = ModelHandle(
-        ModelSettings(
-            model=model,
-            revision=revision,
-            dtype=dtype,
-            device=device,
-            device_map=device_map,
-            trust_remote_code=trust_remote_code,
-        )
-    )
+    handle = ModelHandle(model)
     plan = handle.plan(remove, seed)
-    say(f"{model}: {plan.describe()}")
+    say(f"{model.model}: {plan.describe()}")
     if not dry_run and out is None:
         raise InputError("no folder to write to; say --out DIR, or --dry-run to see what would be written.")
     done = cut_model(

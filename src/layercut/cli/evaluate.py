@@ -9,10 +9,13 @@ import typer
 from layercut.cli import options
 from layercut.cli.console import as_json, log, out, result, say
 from layercut.errors import InputError
+from layercut.study.settings import DecodingSettings, ModelSettings, TaskSettings
 
 
+@options.model_command()
 def evaluate(
-    model: options.Model,
+    model: ModelSettings,
+    decoding: DecodingSettings,
     tasks: Annotated[str, typer.Option(help="Task names, separated by commas.", metavar="TASK,TASK")],
     remove: options.Remove = None,
     out_folder: Annotated[
@@ -26,21 +29,12 @@ def evaluate(
         list[str] | None, typer.Option(help="Local data of a task: gsm8k=PATH. May be repeated.", metavar="TASK=PATH")
     ] = None,
     seed: options.Seed = 0,
-    temperature: options.Temperature = 0.0,
-    top_p: options.TopP = 1.0,
-    top_k: options.TopK = 0,
-    batch_size: options.BatchSize = 32,
     allow_selection_items: Annotated[
         bool,
         typer.Option("--allow-selection-items", help="Report also on items the plan was selected on, marked with *."),
     ] = False,
     dry_run: options.DryRun = False,
     json: options.Json = False,
-    revision: options.Revision = None,
-    dtype: options.Dtype = "auto",
-    device: options.Device = "auto",
-    device_map: options.DeviceMap = None,
-    trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
     """Score MODEL on tasks, whole or without the layers that --remove names.
 
@@ -53,26 +47,17 @@ def evaluate(
 
     from layercut.report.tables import metrics_table
     from layercut.study.evaluate import evaluate_model
-    from layercut.study.settings import DecodingSettings, ModelSettings, TaskSettings
 
     names = [name for name in tasks.split(",") if name]
     files = data_files(data, names)
     wanted = tuple(readouts.split(",")) if readouts else None
     done = evaluate_model(
-        ModelSettings(
-            model=model,
-            revision=revision,
-            dtype=dtype,
-            device=device,
-            device_map=device_map,
-            trust_remote_code=trust_remote_code,
-            batch_size=batch_size,
-        ),
+        model,
         tasks=tuple(TaskSettings(task=name, readouts=wanted, limit=limit, data=files.get(name)) for name in names),
         remove=remove,
         out=Path(out_folder) if out_folder else None,
         seed=seed,
-        decoding=DecodingSettings(temperature=temperature, top_p=top_p, top_k=top_k),
+        decoding=decoding,
         dry_run=dry_run,
         allow_selection_items=allow_selection_items,
         console=log,

@@ -10,10 +10,13 @@ import typer
 from layercut.cli import options
 from layercut.cli.console import as_json, log, result, say
 from layercut.errors import InputError
+from layercut.study.settings import DecodingSettings, ModelSettings
 
 
+@options.model_command()
 def generate(
-    model: options.Model,
+    model: ModelSettings,
+    decoding: DecodingSettings,
     prompts: Annotated[
         Path | None, typer.Option(help="Prompts: .txt (one a line), .jsonl or .json, also .gz.", metavar="FILE")
     ] = None,
@@ -27,16 +30,7 @@ def generate(
     ] = False,
     limit: options.Limit = None,
     seed: options.Seed = 0,
-    temperature: options.Temperature = 0.0,
-    top_p: options.TopP = 1.0,
-    top_k: options.TopK = 0,
-    batch_size: options.BatchSize = 32,
     json: options.Json = False,
-    revision: options.Revision = None,
-    dtype: options.Dtype = "auto",
-    device: options.Device = "auto",
-    device_map: options.DeviceMap = None,
-    trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
     """Let MODEL answer prompts, whole or without the layers that --remove names.
 
@@ -47,7 +41,6 @@ def generate(
     """
     from layercut.healing.prompts import one_prompt, read_prompts
     from layercut.study.generate import answer_prompts
-    from layercut.study.settings import DecodingSettings, ModelSettings
 
     if bool(prompts) == bool(prompt):
         raise InputError("give either --prompt TEXT or --prompts FILE.")
@@ -59,20 +52,12 @@ def generate(
         else [one_prompt(text, system=system, plain=plain) for text in prompt or []]
     )
     records, folder = answer_prompts(
-        ModelSettings(
-            model=model,
-            revision=revision,
-            dtype=dtype,
-            device=device,
-            device_map=device_map,
-            trust_remote_code=trust_remote_code,
-            batch_size=batch_size,
-        ),
+        model,
         asked[:limit],
         remove=remove,
         out=out,
         seed=seed,
-        decoding=DecodingSettings(temperature=temperature, top_p=top_p, top_k=top_k),
+        decoding=decoding,
         max_new_tokens=max_new_tokens,
         console=log,
         say=say,

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from layercut.study.settings import DecodingSettings, ModelSettings
 
 Model = Annotated[
     str,
@@ -34,6 +40,19 @@ TrustRemoteCode = Annotated[
 BatchSize = Annotated[
     int, typer.Option(min=1, help="Sequences run at once; halved when memory runs out.", rich_help_panel="Model")
 ]
+EngineName = Annotated[
+    str,
+    typer.Option(
+        "--engine", help="plain, or shared: what plans have in common is computed once.", rich_help_panel="Model"
+    ),
+]
+CacheGib = Annotated[
+    float,
+    typer.Option(
+        help="GiB of memory for keys and values that plans share; only the shared engine uses it.",
+        rich_help_panel="Model",
+    ),
+]
 Remove = Annotated[
     str | None,
     typer.Option(
@@ -55,3 +74,67 @@ TopP = Annotated[float, typer.Option(min=0, max=1, help="Nucleus sampling.", ric
 TopK = Annotated[
     int, typer.Option(min=0, help="Sample from so many most likely tokens; 0 for all.", rich_help_panel="Decoding")
 ]
+
+_DECODING = {"temperature": Temperature, "top_p": TopP, "top_k": TopK}
+_RUNNING = {"batch_size": BatchSize, "engine": EngineName, "cache_gib": CacheGib}
+_LOADING = {
+    "revision": Revision,
+    "dtype": Dtype,
+    "device": Device,
+    "device_map": DeviceMap,
+    "trust_remote_code": TrustRemoteCode,
+}
+
+
+def model_command(*, runs: bool = True) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A command on one model: its ``model: ModelSettings`` and ``decoding: DecodingSettings`` become flags.
+
+    MODEL comes first, how answers are drawn and how the model is run after ``--seed``, how it is loaded last. Defaults
+    are those of the settings.
+
+    Args:
+        runs: whether the command runs the model on more than one batch, so that batch size and engine matter.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = dict(inspect.signature(command, eval_str=True).parameters)
+        running = _RUNNING if runs else {}
+        model_names = ["model", *running, *_LOADING]
+        draws = own.pop("decoding", None) is not None
+        del own["model"]
+        after_seed = list(own).index("seed") + 1
+        parameters = [
+            inspect.Parameter("model", inspect.Parameter.KEYWORD_ONLY, annotation=Model),
+            *list(own.values())[:after_seed],
+            *(_flags(DecodingSettings, _DECODING) if draws else ()),
+            *_flags(ModelSettings, running),
+            *list(own.values())[after_seed:],
+            *_flags(ModelSettings, _LOADING),
+        ]
+
+        @functools.wraps(command)
+        def with_settings(**given: Any) -> None:
+            settings: dict[str, Any] = {"model": ModelSettings(**_taken(given, model_names))}
+            if draws:
+                settings["decoding"] = DecodingSettings(**_taken(given, _DECODING))
+            command(**settings, **given)
+
+        # What typer reads in place of the command's own.
+        keyword_only = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in parameters]
+        with_settings.__signature__ = inspect.Signature(keyword_only)  # type: ignore[attr-defined]
+        with_settings.__annotations__ = {one.name: one.annotation for one in keyword_only}
+        return with_settings
+
+    return decorate
+
+
+def _flags(settings: Any, annotations: dict[str, Any]) -> list[inspect.Parameter]:
+    defaults = {field.name: field.default for field in dataclasses.fields(settings)}
+    return [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=defaults[name], annotation=annotation)
+        for name, annotation in annotations.items()
+    ]
+
+
+def _taken(given: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    return {name: given.pop(name) for name in names}

@@ -10,19 +10,32 @@ import typer
 from layercut.cli import options
 from layercut.cli.console import as_json, log, out, result, say
 from layercut.errors import InputError
+from layercut.selection import CRITERIA
+from layercut.study.settings import DecodingSettings, ModelSettings, TaskSettings
 
 
+def _those(fact: str) -> str:
+    """The criteria of which a fact is true."""
+    names = [name for name, row in CRITERIA.items() if getattr(row, fact)]
+    return f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+@options.model_command()
 def select(
-    model: options.Model,
+    model: ModelSettings,
+    decoding: DecodingSettings,
     criterion: Annotated[
-        str, typer.Option(help="How layers are ranked: block_influence, task_accuracy, ...; or my.module:function.")
+        str, typer.Option(help=f"How layers are ranked: {', '.join(CRITERIA)}; or your own my.module:function.")
     ],
     remove: Annotated[int, typer.Option(min=1, help="How many layers go.", metavar="N")],
     out_folder: Annotated[
         Path | None, typer.Option("--out", help="Run folder; runs/select-<model> if left out.", metavar="DIR")
     ] = None,
     objective: Annotated[
-        str | None, typer.Option(help="Tasks whose selection items judge a plan.", metavar="TASK,TASK")
+        str | None,
+        typer.Option(
+            help=f"Tasks whose selection items judge a plan, for {_those('needs_objective')}.", metavar="TASK,TASK"
+        ),
     ] = None,
     readouts: Annotated[
         str | None, typer.Option(help="How the objective's tasks are read out; each task's first if left out.")
@@ -33,28 +46,28 @@ def select(
     ] = None,
     normalise: Annotated[str, typer.Option(help="raw (cut / uncut, as the paper) or chance (above chance).")] = "raw",
     calibration: Annotated[
-        str, typer.Option(help="Text to measure on: a file, hub:NAME, or generated (by the uncut model itself).")
+        str,
+        typer.Option(
+            help=f"Text that {_those('needs_text')} are measured on: a file, hub:NAME, or generated (by the uncut "
+            "model itself)."
+        ),
     ] = "generated",
     calibration_texts: Annotated[int, typer.Option(min=1, help="How many texts of the calibration.")] = 16,
     calibration_tokens: Annotated[int, typer.Option(min=2, help="Longest text, in tokens.")] = 256,
     protect: Annotated[
-        str | None, typer.Option(help="Layers that must stay: first:4,last:2,0,7-9, or none.", metavar="LAYERS")
+        str | None,
+        typer.Option(
+            help="Layers that must stay: first:4,last:2,0,7-9, or none. If left out, layer 0 for "
+            f"{_those('protects_first_layer')}.",
+            metavar="LAYERS",
+        ),
     ] = None,
     setting: Annotated[
         list[str] | None,
         typer.Option("--set", help="A setting of the criterion. May be repeated.", metavar="NAME=VALUE"),
     ] = None,
     seed: options.Seed = 0,
-    temperature: options.Temperature = 0.0,
-    top_p: options.TopP = 1.0,
-    top_k: options.TopK = 0,
-    batch_size: options.BatchSize = 32,
     json: options.Json = False,
-    revision: options.Revision = None,
-    dtype: options.Dtype = "auto",
-    device: options.Device = "auto",
-    device_map: options.DeviceMap = None,
-    trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
     """Choose the layers of MODEL that go, and write plan.json, which cut, eval and run take.
 
@@ -69,7 +82,6 @@ def select(
     from layercut.study.progress import SelectionProgress
     from layercut.study.select import CalibrationSettings, select_layers
     from layercut.study.select import setting as parse_setting
-    from layercut.study.settings import DecodingSettings, ModelSettings, TaskSettings
 
     names = [name for name in (objective or "").split(",") if name]
     files = data_files(data, names)
@@ -80,18 +92,10 @@ def select(
         )
     with SelectionProgress(log) as progress:
         done = select_layers(
-            ModelSettings(
-                model=model,
-                revision=revision,
-                dtype=dtype,
-                device=device,
-                device_map=device_map,
-                trust_remote_code=trust_remote_code,
-                batch_size=batch_size,
-            ),
+            model,
             criterion=criterion,
             num_remove=remove,
-            out=out_folder or Path("runs", slug(f"select-{model}")),
+            out=out_folder or Path("runs", slug(f"select-{model.model}")),
             tasks=tuple(TaskSettings(task=name, readouts=wanted, limit=limit, data=files.get(name)) for name in names),
             calibration=CalibrationSettings(
                 source=calibration, num_texts=calibration_texts, max_tokens=calibration_tokens
@@ -99,7 +103,7 @@ def select(
             protect=protect,
             settings=dict(parse_setting(entry) for entry in setting or []),
             normalise=normalise,
-            decoding=DecodingSettings(temperature=temperature, top_p=top_p, top_k=top_k),
+            decoding=decoding,
             seed=seed,
             progress=progress,
             say=say,

@@ -9,10 +9,13 @@ import typer
 
 from layercut.cli import options
 from layercut.cli.console import as_json, log, out, result, say
+from layercut.study.settings import DecodingSettings, ModelSettings, TaskSettings
 
 
+@options.model_command()
 def sweep(
-    model: options.Model,
+    model: ModelSettings,
+    decoding: DecodingSettings,
     objective: Annotated[str, typer.Option(help="Task names, separated by commas.", metavar="TASK,TASK")],
     readouts: Annotated[
         str | None, typer.Option(help="rank, short, chain; each task's first if left out.", metavar="NAME,NAME")
@@ -38,17 +41,8 @@ def sweep(
         Path | None, typer.Option("--out", help="Run folder; runs/<model>-sweep if left out.", metavar="DIR")
     ] = None,
     seed: options.Seed = 0,
-    temperature: options.Temperature = 0.0,
-    top_p: options.TopP = 1.0,
-    top_k: options.TopK = 0,
-    batch_size: options.BatchSize = 32,
     dry_run: options.DryRun = False,
     json: options.Json = False,
-    revision: options.Revision = None,
-    dtype: options.Dtype = "auto",
-    device: options.Device = "auto",
-    device_map: options.DeviceMap = None,
-    trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
     """Skip each layer of MODEL alone and measure what every task keeps.
 
@@ -60,29 +54,20 @@ def sweep(
     """
     from layercut.cli.evaluate import data_files
     from layercut.report.sweep_text import PLOT, REPORT, sweep_tables
-    from layercut.study.settings import DecodingSettings, ModelSettings, TaskSettings
     from layercut.study.sweep import sweep_model
 
     names = [name for name in objective.split(",") if name]
     files = data_files(data, names)
     wanted = tuple(readouts.split(",")) if readouts else None
     swept = sweep_model(
-        ModelSettings(
-            model=model,
-            revision=revision,
-            dtype=dtype,
-            device=device,
-            device_map=device_map,
-            trust_remote_code=trust_remote_code,
-            batch_size=batch_size,
-        ),
+        model,
         objective=[TaskSettings(task=name, readouts=wanted, limit=limit, data=files.get(name)) for name in names],
         layers=layers,
         split=split,
         compare=compare or (),
         out=out_folder,
         seed=seed,
-        decoding=DecodingSettings(temperature=temperature, top_p=top_p, top_k=top_k),
+        decoding=decoding,
         dry_run=dry_run,
         console=log,
         say=say,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from layercut.errors import unknown
@@ -10,19 +11,53 @@ from layercut.errors import unknown
 if TYPE_CHECKING:
     from layercut.selection.base import Criterion
 
+
+@dataclass(frozen=True, kw_only=True)
+class CriterionRow:
+    """What is known of a criterion before its code is imported."""
+
+    function: str
+    """``module:function``."""
+    needs_model: bool = True
+    """Without, it looks only at where a layer stands and can be named where no model runs."""
+    needs_text: bool = False
+    """It is measured on calibration text."""
+    needs_objective: bool = False
+    """It judges by task scores."""
+    protects_first_layer: bool = False
+    """Layer 0 stays where nothing is said about protected layers."""
+
+
 CRITERIA = {
-    "angular_distance": "layercut.selection.angular_distance:angular_distance",
-    "block_influence": "layercut.selection.block_influence:block_influence",
-    "magnitude": "layercut.selection.magnitude:magnitude",
-    "perplexity": "layercut.selection.perplexity:perplexity",
-    "random": "layercut.selection.position:random",
-    "refine": "layercut.selection.refine:refine",
-    "reverse": "layercut.selection.position:reverse",
-    "task_accuracy": "layercut.selection.task_accuracy:task_accuracy",
-    "taylor": "layercut.selection.taylor:taylor",
-    "trace_damage": "layercut.selection.trace_damage:trace_damage",
+    "angular_distance": CriterionRow(function="layercut.selection.angular_distance:angular_distance", needs_text=True),
+    "block_influence": CriterionRow(function="layercut.selection.block_influence:block_influence", needs_text=True),
+    "magnitude": CriterionRow(function="layercut.selection.magnitude:magnitude"),
+    "perplexity": CriterionRow(function="layercut.selection.perplexity:perplexity", needs_text=True),
+    "random": CriterionRow(function="layercut.selection.position:random", needs_model=False),
+    "refine": CriterionRow(
+        function="layercut.selection.refine:refine", needs_objective=True, protects_first_layer=True
+    ),
+    "reverse": CriterionRow(function="layercut.selection.position:reverse", needs_model=False),
+    "task_accuracy": CriterionRow(
+        function="layercut.selection.task_accuracy:task_accuracy", needs_objective=True, protects_first_layer=True
+    ),
+    "taylor": CriterionRow(function="layercut.selection.taylor:taylor", needs_text=True),
+    "trace_damage": CriterionRow(function="layercut.selection.trace_damage:trace_damage", needs_objective=True),
 }
-"""Name to ``module:function``. A name that is not here is taken as ``my.module:function``."""
+"""By name. A name that is not here is taken as ``my.module:function``."""
+
+
+def criterion_row(name: str) -> CriterionRow:
+    """What is known of a criterion; ``my.module:function`` gets the model, and text and an objective if they are given.
+
+    Raises:
+        InputError: no such name; the nearest one and all names are given.
+    """
+    if name in CRITERIA:
+        return CRITERIA[name]
+    if not name.partition(":")[2]:
+        raise unknown("criterion", name, CRITERIA, "Your own is named my.module:function.")
+    return CriterionRow(function=name)
 
 
 def criterion(name: str) -> Criterion:
@@ -31,10 +66,7 @@ def criterion(name: str) -> Criterion:
     Raises:
         InputError: no such criterion; the nearest name and all names are given.
     """
-    target = CRITERIA.get(name, name)
-    module, _, function = target.partition(":")
-    if not function:
-        raise unknown("criterion", name, CRITERIA, "Your own is named my.module:function.")
+    module, _, function = criterion_row(name).function.partition(":")
     try:
         return cast("Criterion", getattr(importlib.import_module(module), function))
     except (ImportError, AttributeError) as error:

@@ -7,11 +7,12 @@ share one sense: higher means keep, higher means better.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from layercut.errors import InputError
+from layercut.selection import CRITERIA
 
 if TYPE_CHECKING:
     from layercut.engine.base import Engine
@@ -37,8 +38,8 @@ class Context:
     num_remove: int
     """How many of them go."""
     seed: int = 0
-    protect: frozenset[int] = frozenset()
-    """Layers that must stay."""
+    protect: frozenset[int] | None = None
+    """Layers that must stay; empty: none. None: nothing was said, and the criterion's own default holds."""
     loaded: LoadedModel | None = None
     """The model itself, for criteria that read weights or gradients."""
     engine: Engine | None = None
@@ -54,7 +55,7 @@ class Context:
     progress: Progress = silent
 
     def __post_init__(self) -> None:
-        outside = [layer for layer in sorted(self.protect) if not 0 <= layer < self.num_layers]
+        outside = [layer for layer in sorted(self.protected) if not 0 <= layer < self.num_layers]
         if outside:
             raise InputError(
                 f"protected layer {outside[0]} is not in the model, whose decoder layers are 0-{self.num_layers - 1}."
@@ -62,13 +63,18 @@ class Context:
         if not 0 < self.num_remove <= min(len(self.candidates), self.num_layers - 1):
             raise InputError(
                 f"cannot remove {self.num_remove} layers: {len(self.candidates)} of {self.num_layers} may go "
-                f"({len(self.protect)} are protected); choose 1 to {min(len(self.candidates), self.num_layers - 1)}."
+                f"({len(self.protected)} are protected); choose 1 to {min(len(self.candidates), self.num_layers - 1)}."
             )
+
+    @property
+    def protected(self) -> frozenset[int]:
+        """Layers that must stay, as far as it was said."""
+        return self.protect or frozenset()
 
     @property
     def candidates(self) -> tuple[int, ...]:
         """Layers that may go, ascending."""
-        return tuple(layer for layer in range(self.num_layers) if layer not in self.protect)
+        return tuple(layer for layer in range(self.num_layers) if layer not in self.protected)
 
 
 class Selection(NamedTuple):
@@ -95,6 +101,49 @@ class Objective(Protocol):
     def values(self, plans: Sequence[CutPlan]) -> list[float]:
         """One value per plan. Whatever was measured before is taken from the journal, never measured again."""
         ...
+
+
+def with_default_protection(context: Context, criterion: str, start: Collection[int] = ()) -> Context:
+    """The context with the criterion's own protection if nothing was said: layer 0, unless ``start`` removes it.
+
+    Raises:
+        InputError: too few candidates are left.
+    """
+    if context.protect is not None:
+        return context
+    keeps_first = CRITERIA[criterion].protects_first_layer and 0 not in start
+    return replace(context, protect=frozenset({0}) if keeps_first else frozenset())
+
+
+def engine_and_text(context: Context, criterion: str) -> tuple[Engine, Calibration]:
+    """What a criterion runs, and on what.
+
+    Raises:
+        InputError: the context lacks one of them.
+    """
+    if context.engine is None or context.calibration is None or not context.calibration.texts:
+        raise InputError(
+            f"{criterion} runs the model on calibration text, and there is no "
+            f"{'engine' if context.engine is None else 'text'} here; use layercut select with --calibration, or give "
+            "the Context an engine and a calibration."
+        )
+    return context.engine, context.calibration
+
+
+def wanted_objective(context: Context, criterion: str) -> Objective:
+    """The context's objective.
+
+    Raises:
+        InputError: it has none.
+    """
+    if context.objective is None:
+        raise no_objective(criterion)
+    return context.objective
+
+
+def no_objective(criterion: str) -> InputError:
+    """The error for a criterion that judges by task scores and was given no tasks."""
+    return InputError(f"{criterion} chooses layers by task scores; say which tasks: --objective arithmetic,copy.")
 
 
 def by_importance(

@@ -7,8 +7,7 @@ from dataclasses import asdict
 from typing import cast
 
 from layercut.engine.base import LikelihoodRequest
-from layercut.errors import InputError
-from layercut.selection.base import Context, Selection
+from layercut.selection.base import Context, Selection, engine_and_text
 from layercut.selection.options import choose
 from layercut.selection.search_journal import SearchJournal
 from layercut.selection.text_objective import Measure, TextObjective, select_by_text
@@ -39,19 +38,14 @@ def perplexity(context: Context) -> Selection:
         InputError: an unknown setting or value, no engine or no text, or losses that are not numbers.
     """
     chosen = choose("perplexity", context.settings, search=("greedy", "one_shot"), form=("nll", "kl"))
-    if context.engine is None or context.calibration is None or not context.calibration.texts:
-        raise InputError(
-            f"perplexity runs the model on calibration text, and there is no "
-            f"{'engine' if context.engine is None else 'text'} here; use layercut select with --calibration, or give "
-            "the Context an engine and a calibration."
-        )
-    texts = context.calibration.texts
+    engine, calibration = engine_and_text(context, "perplexity")
+    texts = calibration.texts
     requests = [LikelihoodRequest(id=str(i), prompt="", continuations=(text,)) for i, text in enumerate(texts)]
-    source = {**asdict(context.calibration), "num_texts": len(texts)}
+    source = {**asdict(calibration), "num_texts": len(texts)}
     del source["texts"]
     with SearchJournal(context.folder) as journal:
         objective = TextObjective(
-            context.engine,
+            engine,
             requests,
             name="calibration",
             measure=cast("Measure", chosen["form"]),

@@ -9,18 +9,17 @@ from typing import Any
 
 from layercut.errors import InputError, unknown
 from layercut.selection import CRITERIA, criterion
-from layercut.selection.base import Context, Selection
+from layercut.selection.base import Context, Selection, wanted_objective, with_default_protection
 from layercut.selection.greedy import as_json
 from layercut.selection.items import SELECTION_ITEMS, merge_items, record_items, selection_items
 from layercut.selection.objective import selected_on
 from layercut.selection.specs import plan_from_spec
-from layercut.selection.task_accuracy import FIRST_LAYER, wanted_objective, with_first_layer
 from layercut.selection.walk import Layers, Walk, evolve, swap
 from layercut.surgery.plan import CutPlan
 
 METHODS = ("swap", "evolve")
 BUDGET, OFFSPRING, MAX_SWAPS = 200, 16, 3
-SETTINGS = ("start", "method", "budget", "offspring", "max_swaps", "first_layer")
+SETTINGS = ("start", "method", "budget", "offspring", "max_swaps")
 
 
 def refine(context: Context) -> Selection:
@@ -39,6 +38,8 @@ def refine(context: Context) -> Selection:
     Both are deterministic: with a journal, the same command after a kill goes the same way and measures only what is
     missing.
 
+    Layer 0 stays, as in ``task_accuracy``, unless the start removes it or it is said which layers are protected.
+
     Settings:
         start: the plan to start from: a CutPlan, a layer list, a plan.json, or a criterion such as ``task_accuracy``,
             which then uses the same objective. No default.
@@ -47,7 +48,6 @@ def refine(context: Context) -> Selection:
             so that the outcome does not depend on it.
         offspring: of a generation (default 16); evolve only.
         max_swaps: most swaps at once (default 3); evolve only.
-        first_layer: as in ``task_accuracy``; a start without layer 0 leaves it free.
 
     Returns:
         The layers; who took a layer's place stands in its place. Details: ``start`` and ``start_value``, ``value``,
@@ -60,8 +60,8 @@ def refine(context: Context) -> Selection:
     objective = wanted_objective(context, "refine")
     settings = _checked(context.settings)
     start, scores = _start(context, settings["start"])
-    context = with_first_layer(context, settings["first_layer"], start)
-    kept = sorted(set(start) & context.protect)
+    context = with_default_protection(context, "refine", start)
+    kept = sorted(set(start) & context.protected)
     if kept:
         raise InputError(f"the start removes layer {kept[0]}, which is protected; protect others, or start elsewhere.")
     (uncut,) = objective.values([CutPlan(num_layers=context.num_layers)])
@@ -74,7 +74,7 @@ def refine(context: Context) -> Selection:
     details = {
         "method": settings["method"],
         "budget": settings["budget"],
-        "protect": sorted(context.protect),
+        "protect": sorted(context.protected),
         "start": list(start),
         "start_value": as_json(start_value),
         "uncut": as_json(uncut),
@@ -121,14 +121,12 @@ def _checked(settings: Mapping[str, Any]) -> dict[str, Any]:
     for name in settings:
         if name not in SETTINGS:
             raise unknown("setting of refine", name, SETTINGS)
-    method, first_layer = settings.get("method", METHODS[0]), settings.get("first_layer", FIRST_LAYER[0])
-    for name, value, choices in (("method", method, METHODS), ("first_layer", first_layer, FIRST_LAYER)):
-        if value not in choices:
-            raise unknown(f"{name} of refine", str(value), choices)
+    method = settings.get("method", METHODS[0])
+    if method not in METHODS:
+        raise unknown("method of refine", str(method), METHODS)
     return {
         "start": settings.get("start"),
         "method": method,
-        "first_layer": first_layer,
         "budget": _count(settings, "budget", BUDGET),
         "offspring": _count(settings, "offspring", OFFSPRING),
         "max_swaps": _count(settings, "max_swaps", MAX_SWAPS),

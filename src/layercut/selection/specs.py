@@ -11,8 +11,6 @@ from layercut.selection.base import Context
 from layercut.surgery.plan import CutPlan, parse_layers
 
 _BY_CRITERION = re.compile(r"^([A-Za-z_][\w.:-]*):(\d+)$")
-POSITION = ("random", "reverse")
-"""Criteria that only look at where a layer stands, and so can be named where no model runs."""
 _EXPECTED = "a layer list such as 3,8,21-24 (inclusive), a criterion with a count such as reverse:3, or a plan.json"
 
 
@@ -29,7 +27,7 @@ def plan_from_spec(
         return _from_file(Path(spec), num_layers, model)
     if match := _BY_CRITERION.match(spec):
         name, num_remove = match[1], int(match[2])
-        if name in CRITERIA and name not in POSITION:
+        if name in CRITERIA and CRITERIA[name].needs_model:
             raise InputError(
                 f"{name} has to run the model. Choose the layers first: layercut select MODEL --criterion {name} "
                 f"--remove {num_remove} --out DIR, then give DIR/plan.json."

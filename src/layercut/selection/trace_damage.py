@@ -6,12 +6,11 @@ from typing import Any, NamedTuple, cast
 
 from layercut.engine.base import GenerationRequest, LikelihoodRequest
 from layercut.errors import InputError
-from layercut.selection.base import Context, Selection
+from layercut.selection.base import Context, Selection, wanted_objective
 from layercut.selection.items import SELECTION_ITEMS, record_items
 from layercut.selection.objective import TaskObjective
 from layercut.selection.options import choose
 from layercut.selection.search_journal import SearchJournal
-from layercut.selection.task_accuracy import wanted_objective
 from layercut.selection.text_objective import Measure, TextObjective, select_by_text
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.base import GENERATED

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from layercut.errors import InputError
-from layercut.selection.base import Context, Selection, by_importance
+from layercut.selection.base import Context, Selection, by_importance, engine_and_text
 from layercut.selection.options import choose
 from layercut.surgery.plan import CutPlan
 
@@ -78,16 +78,11 @@ def mean_turns(context: Context, criterion: str, measure: Measure, *, span: int,
     Raises:
         InputError: no engine or no text, no token in the text, or hidden states that are not numbers.
     """
-    if context.engine is None or context.calibration is None:
-        raise InputError(
-            f"{criterion} runs the model on calibration text, and there is no "
-            f"{'engine' if context.engine is None else 'text'} here; use layercut select with --calibration, or give "
-            "the Context an engine and a calibration."
-        )
-    texts = context.calibration.texts
+    engine, calibration = engine_and_text(context, criterion)
+    texts = calibration.texts
     sums = torch.zeros(context.num_layers - span + 1, dtype=torch.float64)
     num_texts = num_tokens = 0
-    for batch in context.engine.hidden_states(texts, CutPlan(num_layers=context.num_layers)):
+    for batch in engine.hidden_states(texts, CutPlan(num_layers=context.num_layers)):
         assert len(batch.states_BTD) == context.num_layers + 1, "an uncut model gives one state more than it has layers"
         picked_BT = _picked(batch.mask_BT, token)
         for first in range(len(sums)):
@@ -120,7 +115,7 @@ def _picked(mask_BT: Tensor, token: str) -> Tensor:
 def _allowed_blocks(context: Context) -> list[int]:
     """First layers of the blocks of ``num_remove`` layers that hold no protected one."""
     starts = range(context.num_layers - context.num_remove + 1)
-    allowed = [start for start in starts if context.protect.isdisjoint(range(start, start + context.num_remove))]
+    allowed = [start for start in starts if context.protected.isdisjoint(range(start, start + context.num_remove))]
     if not allowed:
         raise InputError(
             f"no {context.num_remove} layers in a row are free of protected ones; remove fewer, protect fewer, or use "

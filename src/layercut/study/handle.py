@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -54,10 +53,16 @@ class ModelHandle:
 
     @cached_property
     def engine(self) -> Engine:
-        """An engine over it."""
+        """The engine that the settings name, over it."""
+        wanted = self.settings
+        if wanted.engine == "shared":
+            from layercut.engine.shared import SharedEngine
+
+            shared: Engine = SharedEngine(self.loaded, batch_size=wanted.batch_size, cache_gib=wanted.cache_gib)
+            return shared
         from layercut.engine.plain import PlainEngine
 
-        return PlainEngine(self.loaded, batch_size=self.settings.batch_size)
+        return PlainEngine(self.loaded, batch_size=wanted.batch_size)
 
     def num_parameters(self, plan: CutPlan) -> int:
         """Parameters under a plan, counted in the headers of the weight files."""
@@ -82,4 +87,4 @@ class ModelHandle:
 
     def describe(self) -> dict[str, Any]:
         """What decides the numbers, for a run's settings: the resolved commit stands for a branch or tag."""
-        return asdict(self.settings) | {"revision": self.source.revision, "model_hash": self.facts.model_hash}
+        return self.settings.identity() | {"revision": self.source.revision, "model_hash": self.facts.model_hash}

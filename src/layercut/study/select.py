@@ -13,12 +13,12 @@ from layercut.engine.base import Decoding
 from layercut.errors import InputError, unknown
 from layercut.runs.directory import RunFolder
 from layercut.selection import criterion as criterion_of
-from layercut.selection.base import Context, Progress, Selection
+from layercut.selection import criterion_row
+from layercut.selection.base import Context, Progress, Selection, no_objective
 from layercut.selection.calibration import Calibration, load_calibration
 from layercut.selection.objective import Normalise, ObjectiveTask, TaskObjective, search_settings
 from layercut.selection.protect import parse_protected
 from layercut.selection.search_journal import SearchJournal
-from layercut.selection.specs import POSITION
 from layercut.study.handle import ModelHandle
 from layercut.study.settings import DecodingSettings, ModelSettings, TaskSettings
 from layercut.surgery.plan import CutPlan
@@ -41,14 +41,8 @@ class CalibrationSettings:
     """Longest text, in the model's tokens."""
 
 
-ON_TEXT = ("angular_distance", "block_influence", "perplexity", "taylor")
-"""Criteria that are measured on calibration text."""
-
-ON_TASKS = ("refine", "task_accuracy", "trace_damage")
-"""Criteria that need an objective."""
 FLAGS = {"limit": "--limit", "readout": "--readouts", "task": "--objective", "source": "--calibration"}
-SEARCHES = ("refine", "task_accuracy")
-"""Criteria that protect layer 0 unless told otherwise."""
+"""Which flag of ``layercut select`` stands for a setting whose name is not the flag's."""
 
 
 class Selected(NamedTuple):
@@ -84,19 +78,17 @@ def select_layers(
     Raises:
         InputError: an unknown criterion, task or setting, or material that the criterion needs and did not get.
     """
-    choose = criterion_of(criterion)
+    row, choose = criterion_row(criterion), criterion_of(criterion)
     handle = ModelHandle(model)
     draw = Decoding(**asdict(decoding or DecodingSettings()), seed=seed)
     parts = [part for wanted in tasks for part in _parts(wanted, seed)]
     calibration = calibration or CalibrationSettings()
-    text = None if calibration == CalibrationSettings() else asdict(calibration)
-    identity = {**handle.describe(), **search_settings(parts, draw), "calibration": text, "seed": seed}
-    if criterion in ON_TASKS and not parts:
-        raise InputError(f"{criterion} chooses layers by task scores; say which tasks: --objective arithmetic,copy.")
+    identity = folder_settings(handle.describe(), parts, draw, calibration)
+    if row.needs_objective and not parts:
+        raise no_objective(criterion)
     with ExitStack() as held:
         folder = held.enter_context(RunFolder.begin(out, identity, flags=FLAGS))
-        needs_model = criterion not in POSITION
-        engine = handle.engine if needs_model else None
+        engine = handle.engine if row.needs_model else None
         journal = held.enter_context(SearchJournal(folder))
         objective = None
         if parts and engine is not None:
@@ -108,21 +100,18 @@ def select_layers(
                 journal=journal,
                 progress=progress,
             )
-        on_text = criterion in ON_TEXT or (needs_model and calibration != CalibrationSettings())
-        own = dict(settings or {})
-        if protect == "none" and criterion in SEARCHES:
-            own.setdefault("first_layer", "free")
+        on_text = row.needs_text or (row.needs_model and calibration != CalibrationSettings())
         context = Context(
             num_layers=handle.num_layers,
             num_remove=num_remove,
             seed=seed,
-            protect=parse_protected(protect, handle.num_layers) if protect else frozenset(),
-            loaded=handle.loaded if needs_model else None,
+            protect=parse_protected(protect, handle.num_layers) if protect else None,
+            loaded=handle.loaded if row.needs_model else None,
             engine=engine,
             calibration=_calibration(calibration, handle, folder, seed, progress, say) if on_text else None,
             objective=objective,
             folder=folder,
-            settings=own,
+            settings=dict(settings or {}),
             progress=progress,
         )
         selection = choose(context)
@@ -140,6 +129,24 @@ def select_layers(
         plan.save(folder.path / PLAN_FILE)
         folder.write_metrics([], plan=plan.to_dict(), num_parameters=handle.num_parameters(plan))
         return Selected(plan, folder.path / PLAN_FILE, selection)
+
+
+def folder_settings(
+    model: Mapping[str, Any],
+    parts: Sequence[ObjectiveTask],
+    decoding: Decoding,
+    calibration: CalibrationSettings | None = None,
+) -> dict[str, Any]:
+    """What decides the values measured in a folder of ``select`` or ``sweep``; where it agrees, both can share one.
+
+    Args:
+        model: as a ``ModelHandle`` describes it.
+        parts: the objective.
+        decoding: how answers are drawn; its seed is that of the command.
+        calibration: text to measure on; the default one goes without saying.
+    """
+    text = None if calibration in (None, CalibrationSettings()) else asdict(calibration)
+    return {**model, **search_settings(parts, decoding), "calibration": text, "seed": decoding.seed}
 
 
 def _parts(wanted: TaskSettings, seed: int) -> list[ObjectiveTask]:
@@ -176,7 +183,7 @@ def _calibration(
 
 def _plan_settings(context: Context, objective: TaskObjective | None) -> dict[str, Any]:
     settings: dict[str, Any] = {"num_remove": context.num_remove, "seed": context.seed, **context.settings}
-    if context.protect:
+    if context.protect is not None:
         settings["protect"] = sorted(context.protect)
     if context.calibration is not None:
         settings["calibration"] = {

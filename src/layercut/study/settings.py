@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -13,6 +13,9 @@ import yaml
 from layercut.errors import InputError, unknown
 
 Built = TypeVar("Built")
+
+ENGINES = ("plain", "shared")
+"""What runs the model; the first is the reference."""
 
 UNCUT = "uncut"
 """Name of the uncut model's folder in a study; no plan may take it."""
@@ -58,10 +61,30 @@ class ModelSettings:
     """Run model code that travels with the checkpoint."""
     batch_size: int = 32
     """Sequences run at once; halved when memory runs out."""
+    engine: str = ENGINES[0]
+    """plain, or shared: what plans have in common is computed once."""
+    cache_gib: float = 2.0
+    """Memory for keys and values that plans share, in GiB; only the shared engine uses it."""
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise InputError(f"batch_size {self.batch_size} is too small; write 1 or more.")
+        if self.engine not in ENGINES:
+            raise unknown("engine", self.engine, ENGINES)
+        if not self.cache_gib > 0:
+            raise InputError(f"cache_gib {self.cache_gib} is too small; write a number above 0, such as 2.")
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the numbers, for a run's settings.
+
+        How much memory may be used decides none. The plain engine goes without saying, so that a run that was begun
+        before there was another goes on.
+        """
+        settings = asdict(self)
+        del settings["cache_gib"]
+        if self.engine == ENGINES[0]:
+            del settings["engine"]
+        return settings
 
 
 @dataclass(frozen=True, kw_only=True)

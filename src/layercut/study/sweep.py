@@ -23,13 +23,14 @@ from layercut.evidence.splits import items_hash
 from layercut.report.sweep import Sweep, SweepRow
 from layercut.report.sweep_text import sweep_report
 from layercut.runs.directory import RunFolder
-from layercut.selection.objective import ObjectiveTask, search_settings
+from layercut.selection.objective import ObjectiveTask
 from layercut.selection.search_journal import Question, SearchJournal
 from layercut.study.cells import make_cells
 from layercut.study.evaluate import slug
 from layercut.study.handle import ModelHandle
 from layercut.study.progress import Progressing
 from layercut.study.rankings import read_rankings
+from layercut.study.select import folder_settings
 from layercut.study.settings import DecodingSettings, ModelSettings, TaskSettings
 from layercut.surgery.plan import CutPlan, format_layers, parse_layers
 from layercut.tasks.base import Sample, Split
@@ -150,11 +151,11 @@ def sweep_settings(
 ) -> dict[str, Any]:
     """What decides the numbers of a sweep's folder.
 
-    On selection items these are the settings of ``layercut select`` with the same objective (study/select.py) and no
-    calibration text, so that both can share a folder. The layers that are skipped are no part of them: a second command
+    On selection items these are those of ``layercut select`` with the same objective, so that both can share a folder.
+    The layers that are skipped are no part of them: a second command
     may add some.
     """
-    settings = {**model, **search_settings(parts, decoding), "calibration": None, "seed": decoding.seed}
+    settings = folder_settings(model, parts, decoding)
     return settings if split == "selection" else {**settings, "split": split}
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from layercut.errors import CheckpointError, InputError
+from layercut.models.convert import SOURCE_FILE
 from layercut.models.families import Family, family_of
 from layercut.models.weights import read_config, read_header, safetensors_files
 from layercut.runs.atomic import new_directory
@@ -246,7 +247,8 @@ def _num_parameters(pieces: list[Piece]) -> int:
 def _files_to_copy(source: Path) -> tuple[str, ...]:
     here = [path.name for path in source.iterdir() if path.is_file() and not _NOT_COPIED.fullmatch(path.name)]
     below = [f"{name}/{path.name}" for name in _COPIED_FOLDERS for path in source.glob(f"{name}/*") if path.is_file()]
-    return tuple(sorted({*here, *below} - {PLAN_FILE, EARLIER_PLANS_FILE}))
+    # Plans are written anew, and what a converted file was speaks of other weights than those of the cut model.
+    return tuple(sorted({*here, *below} - {PLAN_FILE, EARLIER_PLANS_FILE, SOURCE_FILE}))
 
 
 def _warnings(config: Mapping[str, Any], source: Path, family: Family) -> tuple[str, ...]:

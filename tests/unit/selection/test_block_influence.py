@@ -211,8 +211,10 @@ def test_what_is_missing_is_named() -> None:
     full = measured_on(loaded)
     with pytest.raises(InputError, match="there is no text here"):
         block_influence(Context(num_layers=NUM_LAYERS, num_remove=1, engine=full.engine))
-    with pytest.raises(InputError, match="no token in the calibration text"):
+    with pytest.raises(InputError, match="there is no text here"):
         block_influence(Context(num_layers=NUM_LAYERS, num_remove=1, engine=full.engine, calibration=calibration()))
+    with pytest.raises(InputError, match="no token in the calibration text"):
+        block_influence(made_up(4, lambda texts, plan: iter(()), 1, num_remove=1))
 
 
 def test_it_is_known_by_its_name() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import combinations
 from math import comb
 from pathlib import Path
@@ -21,8 +22,14 @@ NUM_LAYERS = 9
 
 
 def context(objective: Any, start: Any = "3,5,7", num_remove: int = 3, seed: int = 0, **settings: Any) -> Context:
-    settings = {"first_layer": "free", "start": start, **settings}
-    return Context(num_layers=NUM_LAYERS, num_remove=num_remove, objective=objective, seed=seed, settings=settings)
+    return Context(
+        num_layers=NUM_LAYERS,
+        num_remove=num_remove,
+        objective=objective,
+        seed=seed,
+        protect=frozenset(),
+        settings={"start": start, **settings},
+    )
 
 
 def swaps_of(removed: tuple[int, ...]) -> list[frozenset[int]]:
@@ -137,6 +144,14 @@ def test_layer_0_stays_unless_the_start_removes_it(start: str, settings: dict[st
     assert set(refine(wish).removed) == expected
 
 
+@pytest.mark.parametrize(("protect", "first"), [(None, 1), (frozenset(), 0)])
+def test_a_criterion_as_start_protects_what_refine_does(protect: frozenset[int] | None, first: int) -> None:
+    objective = TableObjective(lambda removed: -float(sum(removed)))  # the first layers go
+    selection = refine(replace(context(objective, start="task_accuracy", num_remove=2), protect=protect))
+    assert selection.details["start"] == [first, first + 1]
+    assert selection.details["protect"] == ([0] if protect is None else [])
+
+
 @pytest.mark.parametrize("start", ["reverse", "reverse:3", "6-8", CutPlan(num_layers=NUM_LAYERS, removed=(8, 7, 6))])
 def test_forms_of_the_start(start: Any) -> None:
     selection = refine(context(TableObjective(lambda removed: float(removed == {6, 7, 8})), start=start))
@@ -160,7 +175,7 @@ def tasks_objective(engine: NeedyEngine, *names: str) -> TaskObjective:
 def test_a_criterion_as_start_uses_the_same_objective_and_its_measurements() -> None:
     engine = NeedyEngine(num_layers=NUM_LAYERS)
     wish = context(tasks_objective(engine, "needy"), start="task_accuracy", num_remove=2)
-    greedy = criterion("task_accuracy")(Context(num_layers=NUM_LAYERS, num_remove=2, objective=wish.objective))
+    greedy = criterion("task_accuracy")(replace(wish, settings={}))
     selection = refine(wish)
     assert selection.details["start"] == list(greedy.removed)
     assert selection.details["value"] >= greedy.details["value"]
@@ -190,7 +205,7 @@ def test_items_of_the_start_are_selection_items_of_the_outcome() -> None:
         ({"buget": 3}, "unknown setting of refine 'buget'. Did you mean budget"),
         ({"budget": 0}, "budget of refine is 0; write a whole number from 1"),
         ({"offspring": "many"}, "offspring of refine is 'many'"),
-        ({"first_layer": "x"}, "unknown first_layer of refine"),
+        ({"first_layer": "free"}, "unknown setting of refine 'first_layer'"),
     ],
 )
 def test_refuses(settings: dict[str, Any], says: str) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from layercut.errors import InputError
-from layercut.selection import criterion, position
+from layercut.selection import CRITERIA, criterion, criterion_row, position
 from layercut.selection.base import Context, by_importance
 from layercut.selection.specs import plan_from_spec
 from layercut.surgery.plan import CutPlan
@@ -40,6 +40,22 @@ def test_a_criterion_of_ones_own_is_named_by_module_and_function() -> None:
     assert criterion("layercut.selection.position:reverse") is position.reverse
     with pytest.raises(InputError, match="unknown criterion 'no.such:thing'"):
         criterion("no.such:thing")
+
+
+def test_what_is_known_of_a_criterion_without_importing_it() -> None:
+    assert all(callable(criterion(name)) for name in CRITERIA)
+    assert [name for name, row in CRITERIA.items() if not row.needs_model] == ["random", "reverse"]
+    own = criterion_row("my.module:function")
+    assert own.needs_model
+    assert not (own.needs_text or own.needs_objective or own.protects_first_layer)
+    with pytest.raises(InputError, match=r"unknown criterion 'revers'. Did you mean reverse\?.* my.module:function"):
+        criterion_row("revers")
+
+
+@pytest.mark.parametrize("name", ["block_influence", "magnitude", "task_accuracy"])
+def test_a_criterion_that_needs_the_model_is_no_spec(name: str) -> None:
+    with pytest.raises(InputError, match=f"{name} has to run the model. Choose the layers first"):
+        plan_from_spec(f"{name}:2", num_layers=6)
 
 
 def test_random_is_the_same_everywhere_and_nested_in_depth() -> None:

@@ -45,18 +45,18 @@ def test_is_known_by_name() -> None:
 
 
 @pytest.mark.parametrize(
-    ("protect", "settings", "expected"),
+    ("protect", "expected"),
     [
-        ((), {}, [0]),
-        ((), {"first_layer": "free"}, []),
-        ((2, 3), {}, [2, 3]),  # layers that the caller protects are taken as they are
-        ((0, 3), {"first_layer": "free"}, [0, 3]),
+        (None, [0]),
+        (frozenset(), []),
+        (frozenset({2, 3}), [2, 3]),  # layers that the caller protects are taken as they are
+        (frozenset({0, 3}), [0, 3]),
     ],
 )
-def test_which_layers_are_protected(protect: tuple[int, ...], settings: dict[str, str], expected: list[int]) -> None:
+def test_which_layers_are_protected(protect: frozenset[int] | None, expected: list[int]) -> None:
     # Every removal helps the more the earlier the layer stands, so whatever is free goes from the front.
     objective = TableObjective(lambda removed: float(sum(10 - layer for layer in removed)))
-    selection = task_accuracy(context(objective=objective, protect=frozenset(protect), settings=settings))
+    selection = task_accuracy(context(objective=objective, protect=protect))
     assert selection.details["protect"] == expected
     assert list(selection.removed) == [layer for layer in range(6) if layer not in expected][:2]
 
@@ -82,7 +82,7 @@ def test_details_say_what_was_measured_and_on_what() -> None:
 def test_refuses_what_it_cannot_do() -> None:
     with pytest.raises(InputError, match="task_accuracy chooses layers by task scores; say which tasks"):
         task_accuracy(context(objective=None))
-    with pytest.raises(InputError, match="unknown setting of task_accuracy 'first'. Did you mean first_layer"):
-        task_accuracy(context(settings={"first": "free"}))
+    with pytest.raises(InputError, match="task_accuracy has no settings, and 'first_layer' was given"):
+        task_accuracy(context(settings={"first_layer": "free"}))
     with pytest.raises(InputError, match=r"cannot remove 2 layers: 1 of 3 may go \(2 are protected\)"):
         context(num_layers=3, protect=frozenset({0, 1}))

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from layercut.errors import InputError
-from layercut.study.settings import TaskSettings, load_study, study_from_dict
+from layercut.study.settings import ModelSettings, TaskSettings, load_study, study_from_dict
 
 GOOD: dict[str, Any] = {"model": "m", "out": "runs/x", "plans": {"last": "reverse:3"}, "tasks": ["arithmetic"]}
 
@@ -26,6 +26,22 @@ def test_a_task_may_have_settings_of_its_own() -> None:
     assert study.tasks[0] == TaskSettings(task="gsm8k", limit=5, data="d", readouts=("chain",))
 
 
+def test_what_decides_the_numbers_of_a_run() -> None:
+    before_there_were_engines = {
+        "model": "m",
+        "revision": None,
+        "dtype": "auto",
+        "device": "auto",
+        "device_map": None,
+        "trust_remote_code": False,
+        "batch_size": 32,
+    }
+    assert ModelSettings(model="m").identity() == before_there_were_engines
+    shared = ModelSettings(model="m", engine="shared", cache_gib=8.0)
+    assert shared.identity() == ModelSettings(model="m", engine="shared").identity()
+    assert shared.identity() == {**before_there_were_engines, "engine": "shared"}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -40,6 +56,9 @@ def test_a_task_may_have_settings_of_its_own() -> None:
         ({"seed": "one"}, "seed: 'one' is not of the kind int"),
         ({"checkpoints": 1}, "not of the kind bool"),
         ({"batch_size": 0}, "batch_size 0 is too small"),
+        ({"engine": "plane"}, r"unknown engine 'plane'. Did you mean plain\? Known: plain, shared"),
+        ({"cache_gib": 0}, "cache_gib 0 is too small"),
+        ({"cache_gib": float("nan")}, "cache_gib nan is too small"),
         ({"plans": {"uncut": "3"}}, "call it otherwise"),
         ({"plans": {"a/b": "3"}}, "cannot be a folder name"),
         ({"tasks": [{"task": "a", "limit": 0}]}, "not a number of items"),

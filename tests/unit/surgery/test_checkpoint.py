@@ -83,6 +83,7 @@ LEFT = [
     "training_args.bin",
     "adapter_config.json",
     ".gitattributes",
+    "layercut_source.json",
     "original/params.json",
     "checkpoint-100/config.json",
 ]
