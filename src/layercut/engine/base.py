@@ -81,7 +81,7 @@ class GenerationRequest:
     """What the answer may turn out to be. An engine may check it in one pass; it changes the speed and nothing else."""
     settled: Callable[[str], bool] | None = None
     """Early verdict: whether an answer that begins with this text gets the same score however it goes on. An engine may
-    end such an answer there (finish reason ``settled``)."""
+    end such an answer there (finish reason ``settled``). The text may end in U+FFFD, for a character half written."""
 
 
 FinishReason = Literal["stop", "length", "settled"]

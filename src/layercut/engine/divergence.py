@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import log_softmax
 
 from layercut.engine.base import Divergence
-from layercut.engine.head import chunks, logits, states_at
+from layercut.engine.head import HeadInput, chunks, logits, states_at
 from layercut.engine.rows import Scoring
 from layercut.errors import InputError
 from layercut.surgery.bypass import bypass
@@ -82,15 +82,28 @@ def divergences_of(
         for index, row in enumerate(rows)
         for position in range(len(row.tokens) - row.num_scored, len(row.tokens))
     ]
-    token_N = torch.tensor([token for row in rows for token in row.continuations[0]])
     with bypass(model, reference):
         before = states_at(model, ids_BT, read)
     after = before
     if plan.key != reference.key:
         with bypass(model, plan):
             after = states_at(model, ids_BT, read)
+    return divergences_between(loaded, items, before, after)
+
+
+@torch.no_grad()
+def divergences_between(
+    loaded: LoadedModel, items: Sequence[Scoring], before: HeadInput, after: HeadInput
+) -> list[Divergence]:
+    """Compare states under a reference (``before``) and a plan (``after``), the head chunk by chunk.
+
+    Both hold the N positions before the continuations' tokens, request by request.
+    """
+    model = loaded.model
+    rows = [item.rows[0] for item in items]
+    token_N = torch.tensor([token for row in rows for token in row.continuations[0]])
     parts = []
-    for chunk in chunks(model, len(read)):
+    for chunk in chunks(model, len(token_N)):
         reference_CV, plan_CV = logits(model, before, chunk), logits(model, after, chunk)
         part = token_divergence(reference_CV, plan_CV, token_N[chunk].to(plan_CV.device))
         parts.append(torch.stack(part).cpu())

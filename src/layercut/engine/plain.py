@@ -5,20 +5,16 @@ shares a batch moves answers by rounding only, except in models whose rotary emb
 position in the batch (``longrope``, ``dynamic``) once a text is longer than they were trained for.
 """
 
-# Shapes: B batch, T tokens, D hidden size, V vocabulary, N positions that are read, C of them in a chunk, M scored
-# tokens.
+# Shapes: B batch, T tokens, D hidden size, N positions that are read.
 
 from __future__ import annotations
 
-import logging
-import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
-from torch.nn.functional import log_softmax
 from transformers import GenerationConfig, StoppingCriteriaList
 
 from layercut.engine.base import (
@@ -33,17 +29,20 @@ from layercut.engine.base import (
 )
 from layercut.engine.batching import Backoff, lay_out
 from layercut.engine.divergence import divergences_of
-from layercut.engine.head import chunks, logits, states_at
+from layercut.engine.head import states_at
+from layercut.engine.prompts import decode
 from layercut.engine.rows import (
     GenerationRow,
     LikelihoodRow,
     Scoring,
+    compared_scorings,
     context_length,
-    generation_row,
-    scoring,
+    generation_rows,
+    scorings,
     text_tokens,
 )
 from layercut.engine.sampling import drawing
+from layercut.engine.scores import Score, Sheet, likelihoods
 from layercut.engine.stopping import RowStops, ending, stop_tokens
 from layercut.errors import InputError
 from layercut.surgery.bypass import bypass
@@ -55,14 +54,8 @@ if TYPE_CHECKING:
     from layercut.models.loading import LoadedModel
     from layercut.surgery.plan import CutPlan
 
-logger = logging.getLogger(__name__)
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
-
-
-class _Score(NamedTuple):
-    log_likelihood: float
-    is_greedy: bool
 
 
 class PlainEngine(OnePlanAtATime):
@@ -115,8 +108,7 @@ class PlainEngine(OnePlanAtATime):
             InputError: at once and for any of the requests: two with one id, a conversation and no chat template, a
                 prompt that is empty or leaves no room in the context.
         """
-        rows = [generation_row(self._loaded, request) for request in requests]
-        rows.sort(key=lambda row: (-row.request.max_new_tokens, -len(row.prompt), row.id))
+        rows = generation_rows(self._loaded, requests)
         batches = lay_out(rows, self._batch_size, done)
 
         def answer(batch: Sequence[GenerationRow]) -> list[Completion]:
@@ -140,7 +132,7 @@ class PlainEngine(OnePlanAtATime):
             InputError: at once and for any of the requests: two with one id, no continuations, one that has no tokens
                 or is longer than the context, a conversation and no chat template. Later: scores that are not numbers.
         """
-        work = self._scorings(requests)
+        work = scorings(self._loaded, requests)
         return self._answers(lay_out(work, self._batch_size, done), plan, self._score)
 
     def divergences(
@@ -155,13 +147,7 @@ class PlainEngine(OnePlanAtATime):
             InputError: at once, as in ``log_likelihoods``, and for a request that has not exactly one continuation.
                 Later: values that are not numbers.
         """
-        for request in requests:
-            if (count := len(request.continuations)) != 1:
-                raise InputError(
-                    f"request {request.id!r}: plans are compared on one continuation, and here are {count}; give each "
-                    "its own request."
-                )
-        batches = lay_out(self._scorings(requests), self._batch_size, done)
+        batches = lay_out(compared_scorings(self._loaded, requests), self._batch_size, done)
 
         def compare(part: Sequence[Scoring]) -> list[Divergence]:
             ids_BT, _ = self._padded([item.rows[0].tokens for item in part], side="right")
@@ -184,18 +170,6 @@ class PlainEngine(OnePlanAtATime):
             return list(self._backoff.run(batch, lambda part: self._states(part, [encoded[index] for index in part])))
 
         return (states for found in self._answers(batches, plan, answer) for states in found)
-
-    def _scorings(self, requests: Sequence[LikelihoodRequest]) -> list[Scoring]:
-        """The requests as rows, the longest first."""
-        work = [scoring(self._loaded, request) for request in requests]
-        cut_short = [item for item in work if item.num_dropped]
-        if cut_short:
-            logger.warning(
-                "%d of %d prompts are longer than the context of %s and lose up to %d tokens at their beginning",
-                *(len(cut_short), len(work), self._loaded.name, max(item.num_dropped for item in cut_short)),
-            )
-        work.sort(key=lambda item: (-max(len(row.tokens) for row in item.rows), item.id))
-        return work
 
     def _answers(
         self,
@@ -254,56 +228,28 @@ class PlainEngine(OnePlanAtATime):
         )
 
     def _decode(self, tokens: Sequence[int]) -> str:
-        # Cleaning up would take away spaces that an earlier step has shown.
-        return str(self._tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+        return decode(self._tokenizer, tokens)
 
     def _score(self, batch: Sequence[Scoring]) -> list[Likelihoods]:
         rows = [row for item in batch for row in item.rows]
         scores = iter([row for part in self._backoff.run(rows, self._score_rows) for row in part])
         answers = []
         for item in batch:
-            by_row = [next(scores) for _ in item.rows]
-            found = [by_row[row][place] for row, place in item.places]
-            if any(math.isnan(score.log_likelihood) for score in found):
-                raise InputError(
-                    f"request {item.id!r}: {self._loaded.name} computes values that are not numbers in "
-                    f"{self.describe()['dtype']}. Load it with another dtype, bfloat16 or float32."
-                )
-            answers.append(
-                Likelihoods(
-                    id=item.id,
-                    log_likelihoods=tuple(score.log_likelihood for score in found),
-                    num_tokens=tuple(len(pair.continuation) for pair in item.pairs),
-                    is_greedy=tuple(score.is_greedy for score in found),
-                    num_prompt_tokens=len(item.pairs[0].context),
-                )
-            )
+            of_rows = [next(scores) for _ in item.rows]
+            answers.append(likelihoods(self._loaded, item, [score for row in of_rows for score in row]))
         return answers
 
-    @torch.no_grad()
-    def _score_rows(self, rows: Sequence[LikelihoodRow]) -> list[list[_Score]]:
-        """ln p(continuation | context) = sum over its tokens of ln softmax(logits)[token], the softmax in float32."""
+    def _score_rows(self, rows: Sequence[LikelihoodRow]) -> list[list[Score]]:
         ids_BT, _ = self._padded([row.tokens for row in rows], side="right")
         read: list[tuple[int, int]] = []  # N: row and position in it
-        scored: list[tuple[int, int]] = []  # M: place among the N, and token
-        spans: list[list[slice]] = []  # per row and continuation, its tokens among the M
+        sheet = Sheet()
         for index, row in enumerate(rows):
-            first = len(read)
+            places = range(len(read), len(read) + row.num_scored)
             read += [(index, len(row.tokens) - row.num_scored + offset) for offset in range(row.num_scored)]
-            spans.append([])
             for continuation in row.continuations:
-                spans[-1].append(slice(len(scored), len(scored) + row.num_scored))
-                scored += [(first + offset, token) for offset, token in enumerate(continuation)]
-        before = states_at(self._model, ids_BT, read)
-        at_M, token_M = torch.tensor(scored).unbind(1)
-        log_p_M, hit_M = torch.empty(len(scored)), torch.empty(len(scored), dtype=torch.bool)
-        for chunk in chunks(self._model, len(read)):
-            log_p_CV = log_softmax(logits(self._model, before, chunk), dim=-1, dtype=torch.float32)
-            here_M = (at_M >= chunk.start) & (at_M < chunk.stop)
-            at, token = (at_M[here_M] - chunk.start).to(log_p_CV.device), token_M[here_M].to(log_p_CV.device)
-            log_p_M[here_M] = log_p_CV[at, token].cpu()
-            hit_M[here_M] = (log_p_CV.argmax(dim=-1)[at] == token).cpu()
-        return [[_Score(float(log_p_M[span].sum()), bool(hit_M[span].all())) for span in row] for row in spans]
+                sheet.add(places, continuation)
+        scores = sheet.scores(self._loaded, states_at(self._model, ids_BT, read))
+        return [[next(scores) for _ in row.continuations] for row in rows]
 
     @torch.no_grad()
     def _states(self, indices: Sequence[int], texts: Sequence[tuple[int, ...]]) -> HiddenStates:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from jinja2 import TemplateError
 
-from layercut.engine.base import Message, Prompt
+from layercut.engine.base import GenerationRequest, Message, Prompt
 from layercut.errors import InputError
 
 if TYPE_CHECKING:
@@ -106,6 +106,27 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, model: str
     """Token ids of one prompt."""
     rendered = render(tokenizer, prompt, model)
     return encode(tokenizer, rendered.text, add_special_tokens=rendered.add_special_tokens)
+
+
+def encode_draft(
+    tokenizer: PreTrainedTokenizerBase, request: GenerationRequest, prompt: Sequence[int]
+) -> tuple[int, ...]:
+    """Tokens of a request's draft as they would come after its prompt; empty without one.
+
+    They are those of prompt and draft together, if these begin with the prompt's.
+    """
+    if not request.draft:
+        return ()
+    rendered = render(tokenizer, request.prompt)
+    whole = encode(tokenizer, rendered.text + request.draft, add_special_tokens=rendered.add_special_tokens)
+    if whole[: len(prompt)] == tuple(prompt):
+        return whole[len(prompt) :]
+    return encode(tokenizer, request.draft, add_special_tokens=False)
+
+
+def decode(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> str:
+    """The text of an answer, without special tokens. Cleaning up would take away spaces that were shown before."""
+    return str(tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
 def encode_pairs(

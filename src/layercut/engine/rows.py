@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from layercut.errors import InputError
 if TYPE_CHECKING:
     from layercut.models.loading import LoadedModel
 
+logger = logging.getLogger(__name__)
 Tokens = tuple[int, ...]
 
 
@@ -101,6 +103,39 @@ def generation_row(loaded: LoadedModel, request: GenerationRequest) -> Generatio
                 f"{context}. Shorten it, for example by giving fewer examples."
             )
     return GenerationRow(request, prompt, min(request.max_new_tokens, room))
+
+
+def generation_rows(loaded: LoadedModel, requests: Sequence[GenerationRequest]) -> list[GenerationRow]:
+    """All prompts, those with the most tokens first; see ``generation_row``."""
+    rows = [generation_row(loaded, request) for request in requests]
+    return sorted(rows, key=lambda row: (-row.request.max_new_tokens, -len(row.prompt), row.id))
+
+
+def scorings(loaded: LoadedModel, requests: Sequence[LikelihoodRequest]) -> list[Scoring]:
+    """All requests as rows, the longest first; see ``scoring``. A warning says if some are too long."""
+    work = [scoring(loaded, request) for request in requests]
+    cut_short = [item for item in work if item.num_dropped]
+    if cut_short:
+        logger.warning(
+            "%d of %d prompts are longer than the context of %s and lose up to %d tokens at their beginning",
+            *(len(cut_short), len(work), loaded.name, max(item.num_dropped for item in cut_short)),
+        )
+    return sorted(work, key=lambda item: (-max(len(row.tokens) for row in item.rows), item.id))
+
+
+def compared_scorings(loaded: LoadedModel, requests: Sequence[LikelihoodRequest]) -> list[Scoring]:
+    """``scorings`` for a comparison of plans.
+
+    Raises:
+        InputError: as in ``scoring``, and for a request that has not exactly one continuation.
+    """
+    for request in requests:
+        if (count := len(request.continuations)) != 1:
+            raise InputError(
+                f"request {request.id!r}: plans are compared on one continuation, and here are {count}; give each its "
+                "own request."
+            )
+    return scorings(loaded, requests)
 
 
 def scoring(loaded: LoadedModel, request: LikelihoodRequest) -> Scoring:

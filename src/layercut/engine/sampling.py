@@ -56,6 +56,23 @@ def gumbel(draws: npt.NDArray[np.uint32]) -> npt.NDArray[np.float32]:
     return noise
 
 
+def next_tokens(scores_NV: Tensor, decoding: Decoding, request_ids: Sequence[str], steps: Sequence[int]) -> Tensor:
+    """The next token (N,) of each row of logits: the likeliest, or a draw.
+
+    Args:
+        scores_NV: logits.
+        decoding: how tokens are drawn.
+        request_ids: whose noise each row takes.
+        steps: tokens that its answer has already.
+    """
+    if decoding.is_greedy:
+        return scores_NV.argmax(dim=-1)
+    scores_NV = scores_NV.float()
+    for warper in _warpers(decoding):
+        scores_NV = warper(None, scores_NV)
+    return _with_noise(scores_NV, [noise_key(decoding.seed, name) for name in request_ids], steps).argmax(dim=-1)
+
+
 class RequestNoise(LogitsProcessor):  # type: ignore[misc]
     """Adds each row's own noise to its scores, so that the argmax is a draw."""
 
@@ -66,21 +83,29 @@ class RequestNoise(LogitsProcessor):  # type: ignore[misc]
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """``input_ids`` (B, T) with the prompts padded to a common length; ``scores`` (B, V) float32."""
         step = input_ids.shape[1] - self._num_prompt_tokens
-        noise_BV = np.stack([gumbel_noise(key, step, scores.shape[1]) for key in self._keys])
-        return scores + torch.from_numpy(noise_BV).to(scores.device)
+        return _with_noise(scores, self._keys, [step] * len(self._keys))
 
 
 def drawing(decoding: Decoding, request_ids: Sequence[str], num_prompt_tokens: int) -> LogitsProcessorList:
     """What turns logits into scores whose argmax is the next token: nothing when greedy; else temperature, top-k and
     top-p (transformers' own, in its order), then the request's noise."""
-    steps = LogitsProcessorList()
     if decoding.is_greedy:
-        return steps
+        return LogitsProcessorList()
+    return LogitsProcessorList([*_warpers(decoding), RequestNoise(decoding.seed, request_ids, num_prompt_tokens)])
+
+
+def _warpers(decoding: Decoding) -> list[LogitsProcessor]:
+    steps: list[LogitsProcessor] = []
     if decoding.temperature != 1:
         steps.append(TemperatureLogitsWarper(float(decoding.temperature)))  # it refuses an int
     if decoding.top_k:
         steps.append(TopKLogitsWarper(decoding.top_k))
     if decoding.top_p < 1:
         steps.append(TopPLogitsWarper(float(decoding.top_p)))
-    steps.append(RequestNoise(decoding.seed, request_ids, num_prompt_tokens))
     return steps
+
+
+def _with_noise(scores_NV: Tensor, keys: Sequence[int], steps: Sequence[int]) -> Tensor:
+    size = scores_NV.shape[1]
+    noise_NV = np.stack([gumbel_noise(key, step, size) for key, step in zip(keys, steps, strict=True)])
+    return scores_NV + torch.from_numpy(noise_NV).to(scores_NV.device)

@@ -103,7 +103,7 @@ class RowStops(StoppingCriteria):  # type: ignore[misc]
     ) -> None:
         self._limits = limits
         self._stops = stops
-        self._tails = [max((len(string.encode()) for string in stop), default=0) + _SPARE_TOKENS for stop in stops]
+        self._tails = [tail_length(stop) for stop in stops]
         self._num_prompt_tokens = num_prompt_tokens
         self._decode = decode
 
@@ -111,14 +111,22 @@ class RowStops(StoppingCriteria):  # type: ignore[misc]
         """(B,) bool: which rows of ``input_ids`` (B, T) have ended."""
         num_new = input_ids.shape[1] - self._num_prompt_tokens
         ended = [
-            num_new >= limit or (bool(stop) and self._holds(input_ids[row], num_new, stop, self._tails[row]))
-            for row, (limit, stop) in enumerate(zip(self._limits, self._stops, strict=True))
+            num_new >= limit
+            or (bool(stop) and holds_stop(input_ids[row, -num_new:].tolist(), stop, tail, self._decode))
+            for row, (limit, stop, tail) in enumerate(zip(self._limits, self._stops, self._tails, strict=True))
         ]
         return torch.tensor(ended, device=input_ids.device)
 
-    def _holds(self, row: Tensor, num_new: int, stop: Sequence[str], tail: int) -> bool:
-        for length in dict.fromkeys((min(tail, num_new), num_new)):
-            text = self._decode(row[-length:].tolist())
-            if not any(string in text for string in stop):
-                return False
-        return True
+
+def tail_length(stop: Sequence[str]) -> int:
+    """Tokens at the end of an answer that a stop string which is complete now must lie in."""
+    return max((len(string.encode()) for string in stop), default=0) + _SPARE_TOKENS
+
+
+def holds_stop(tokens: Sequence[int], stop: Sequence[str], tail: int, decode: Decode) -> bool:
+    """Whether one of the strings stands in the text; it was not there one token before."""
+    for length in dict.fromkeys((min(tail, len(tokens)), len(tokens))):
+        text = decode(tokens[-length:])
+        if not any(string in text for string in stop):
+            return False
+    return True

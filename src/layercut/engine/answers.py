@@ -1,0 +1,85 @@
+"""Answer: a completion as it grows, token by token."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from layercut.engine.base import Completion
+from layercut.engine.rows import GenerationRow, Tokens
+from layercut.engine.stopping import Decode, ending, holds_stop, tail_length
+
+
+class Answer:
+    """One row's answer under one plan."""
+
+    def __init__(self, row: GenerationRow, draft: Tokens, stop_tokens: Collection[int], decode: Decode) -> None:
+        """No tokens yet.
+
+        Args:
+            row: the prompt.
+            draft: tokens that may come; the answer itself does not depend on them.
+            stop_tokens: the model's own.
+            decode: tokens to text.
+        """
+        self.row = row
+        self.draft = draft[: row.limit]
+        self.tokens: list[int] = []
+        self._stop_tokens = stop_tokens
+        self._decode = decode
+        self._tail = tail_length(row.request.stop)
+        self._settled: str | None = None
+
+    @property
+    def id(self) -> str:
+        """The request's id."""
+        return self.row.id
+
+    @property
+    def is_on_draft(self) -> bool:
+        """Whether all tokens so far are those of the draft, and the draft has more."""
+        return len(self.tokens) < len(self.draft) and self._is_draft()
+
+    def add(self, token: int) -> bool:
+        """Take the next token; whether the answer has ended by it."""
+        self.tokens.append(token)
+        request = self.row.request
+        if token in self._stop_tokens or len(self.tokens) >= self.row.limit:
+            return True
+        if request.stop and holds_stop(self.tokens, request.stop, self._tail, self._decode):
+            return True
+        if request.settled is not None:
+            text = self._decode(self.tokens)
+            if request.settled(text):
+                self._settled = text
+        return self._settled is not None
+
+    def take(self, predicted: Sequence[int]) -> bool:
+        """Take what the model says along the draft; whether the answer has ended.
+
+        Args:
+            predicted: at place j, the token that comes after the first j tokens of the draft.
+        """
+        while len(self.tokens) < len(predicted) and self._is_draft():
+            if self.add(predicted[len(self.tokens)]):
+                return True
+        return False
+
+    def completion(self) -> Completion:
+        """What became of it."""
+        end = ending(
+            self.tokens,
+            limit=self.row.limit,
+            stop_tokens=self._stop_tokens,
+            stop=self.row.request.stop,
+            decode=self._decode,
+        )
+        return Completion(
+            id=self.id,
+            text=end.text if self._settled is None else self._settled,
+            finish_reason=end.finish_reason if self._settled is None else "settled",
+            num_prompt_tokens=len(self.row.prompt),
+            num_new_tokens=end.num_new_tokens,
+        )
+
+    def _is_draft(self) -> bool:
+        return tuple(self.tokens) == self.draft[: len(self.tokens)]

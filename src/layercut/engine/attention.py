@@ -1,0 +1,161 @@
+"""Attention over packed rows: many texts in one row of tokens without padding, with one prompt prefix for all of them.
+
+transformers lets a model's attention be replaced by name (its AttentionInterface), and everything else in a layer works
+token by token. So texts of any length lie side by side in one packed row, and the function here says who sees whom.
+Everything is computed in float32.
+"""
+
+# Shapes: T packed tokens, H query heads, K key-value heads, G = H / K query heads a key-value head, R texts, S tokens
+# of a text, C keys, P tokens of the prefix, d size of a head.
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+from transformers import AttentionInterface
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedModel
+
+NAME = "layercut_packed"
+MAX_SCORES = 2**22
+"""Attention scores per head that are held at once."""
+
+
+class KeyValue(NamedTuple):
+    """Keys and values of one layer, (K, tokens, d) each."""
+
+    keys: Tensor
+    values: Tensor
+
+
+class Heads(NamedTuple):
+    """One layer's queries, keys and values, and how it attends."""
+
+    query_HTd: Tensor
+    own: KeyValue
+    scaling: float
+    window: int | None
+    """A token sees this many tokens, itself the last; None for all."""
+    softcap: float | None
+    """Scores s become softcap * tanh(s / softcap)."""
+
+
+class Attending(Protocol):
+    """Decides who sees whom."""
+
+    def attend(self, layer: int, heads: Heads) -> Tensor:
+        """The layer's attention output (H, T, d) in float32."""
+        ...
+
+
+class Part(NamedTuple):
+    """Keys that queries look at, and with what bias on their scores."""
+
+    keys: Tensor
+    """(K, R, C, d), or (K, C, d) if all texts share them."""
+    values: Tensor
+    bias: Tensor
+    """0 where a query sees a key and -inf where not; broadcasts to (R, S, C)."""
+
+
+def softmax_over(query_KRGSd: Tensor, parts: Sequence[Part], scaling: float, softcap: float | None) -> Tensor:
+    """Attention output (K, R, G, S, d) over the keys of all parts together.
+
+    softmax(q k^T * scaling + bias) v, in float32; every query must see at least one key. Long texts go through in
+    pieces, so that the scores held at once are bounded.
+    """
+    num_keys = sum(part.keys.shape[-2] for part in parts)
+    size = max(1, MAX_SCORES // (query_KRGSd.shape[1] * num_keys))
+    pieces = []
+    for start in range(0, query_KRGSd.shape[3], size):
+        piece = slice(start, start + size)
+        here = [part._replace(bias=part.bias[..., piece, :]) for part in parts]
+        pieces.append(_softmax_over(query_KRGSd[:, :, :, piece], here, scaling, softcap))
+    return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=3)
+
+
+def _softmax_over(query_KRGSd: Tensor, parts: Sequence[Part], scaling: float, softcap: float | None) -> Tensor:
+    query = query_KRGSd.float() * scaling
+    num_kv, num_texts, num_groups, num_tokens, size = query.shape
+    query_KRQd = query.reshape(num_kv, num_texts, num_groups * num_tokens, size)
+    scores = []
+    for part in parts:
+        found = _times(query_KRQd, part.keys.float().transpose(-1, -2))
+        scores.append(capped(found, softcap).view(*query.shape[:4], -1) + part.bias.unsqueeze(-3))
+    weights = torch.softmax(torch.cat(scores, dim=-1), dim=-1)
+    output = torch.zeros_like(query_KRQd)
+    start = 0
+    for part in parts:
+        count = part.keys.shape[-2]
+        here = weights[..., start : start + count].reshape(*query_KRQd.shape[:3], count)
+        output += _times(here, part.values.float())
+        start += count
+    return output.view(query.shape)
+
+
+def capped(scores: Tensor, softcap: float | None) -> Tensor:
+    """Scores s as softcap * tanh(s / softcap)."""
+    return scores if softcap is None else softcap * torch.tanh(scores / softcap)
+
+
+def _times(left_KRQ_: Tensor, right: Tensor) -> Tensor:
+    """Matrix products per key-value head and text; where texts share the right side, one product for all of them."""
+    if right.dim() == 4:
+        return left_KRQ_ @ right
+    num_kv, num_texts, num_rows, inner = left_KRQ_.shape
+    return (left_KRQ_.reshape(num_kv, num_texts * num_rows, inner) @ right).view(num_kv, num_texts, num_rows, -1)
+
+
+def bias_of(visible: Tensor) -> Tensor:
+    """0 where true, -inf elsewhere."""
+    return torch.zeros(visible.shape, device=visible.device).masked_fill_(~visible, float("-inf"))
+
+
+_current: list[Attending | None] = []
+
+
+@contextmanager
+def attending(model: PreTrainedModel, who: Attending | None) -> Iterator[None]:
+    """Have the model's attention ask ``who`` inside a ``with`` block, and make no masks; None if no layer runs."""
+    own = model.config._attn_implementation
+    model.config._attn_implementation = NAME
+    _current.append(who)
+    try:
+        yield
+    finally:
+        _current.pop()
+        model.config._attn_implementation = own
+
+
+def _attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """transformers' interface: (1, heads, T, d) in, (1, T, H, d) out."""
+    heads = Heads(
+        query_HTd=query[0],
+        own=KeyValue(key[0], value[0]),
+        scaling=query.shape[-1] ** -0.5 if scaling is None else scaling,
+        window=sliding_window,
+        softcap=softcap,
+    )
+    who = _current[-1]
+    assert who is not None, "a layer ran where none should"
+    output_HTd = who.attend(int(module.layer_idx), heads)  # type: ignore[arg-type]
+    return output_HTd.transpose(0, 1).unsqueeze(0).to(query.dtype), None
+
+
+AttentionInterface.register(NAME, _attention)

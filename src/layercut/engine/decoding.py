@@ -1,0 +1,250 @@
+"""DecodingPool: answers of many plans grow together, one token a step, each row under its own plan.
+
+Every step runs a layer once for all rows; a row whose plan skips the layer keeps the states it had. Rows leave as they
+end and others take their places (continuous batching), so that no step is spent on padding, and the step of a search
+has rows of many candidates, where one candidate alone would leave the machine idle.
+"""
+
+# Shapes: A active rows, K key-value heads, G query heads a key-value head, C own tokens held, P tokens of the prefix,
+# d size of a head, V vocabulary.
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from layercut.engine.attention import Heads, KeyValue, bias_of, capped
+
+if TYPE_CHECKING:
+    from layercut.engine.answers import Answer
+    from layercut.engine.stack import Stack
+    from layercut.surgery.plan import CutPlan
+
+MAX_ROWS = 256
+_FIRST_SLOTS, _FIRST_CAPACITY = 8, 32
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """An answer that goes on: its last token is to be fed next."""
+
+    answer: Answer
+    plan: CutPlan
+    own: Mapping[int, KeyValue]
+    """Per kept layer, keys and values (K, tokens, d) of its tokens behind the prefix, all but the last."""
+    prefix: Mapping[int, KeyValue]
+    """Per kept layer, those of the prefix; the same object for all rows of one plan."""
+    num_own: int
+
+
+class DecodingPool:
+    """Rows that are decoded together."""
+
+    def __init__(
+        self,
+        stack: Stack,
+        num_layers: int,
+        num_prefix: int,
+        choose: Callable[[Tensor, Sequence[Answer]], list[int]],
+        num_bytes: int,
+    ) -> None:
+        """An empty pool.
+
+        Args:
+            stack: the model's layers.
+            num_layers: of the uncut model.
+            num_prefix: P, the same for all rows.
+            choose: each row's next token, from its states (A, D) behind the last layer.
+            num_bytes: of keys and values at most, beside one row's.
+        """
+        self._stack = stack
+        self._num_layers = num_layers
+        self._num_prefix = num_prefix
+        self._choose = choose
+        self._num_bytes = num_bytes
+        self._waiting: deque[Row] = deque()
+        self._active: list[Row] = []
+        self._lengths: list[int] = []
+        """Own tokens that a row has keys for, in the order of the active rows; its place is its slot."""
+        self._held: dict[int, KeyValue] = {}
+        """Per layer (K, slots, capacity, d)."""
+        self._slots = 0
+        self._capacity = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether rows wait because there is no slot."""
+        return bool(self._waiting)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is left to do."""
+        return not self._waiting and not self._active
+
+    def add(self, row: Row) -> None:
+        """Have a row decoded, now or when there is room."""
+        self._waiting.append(row)
+        self._admit()
+
+    def drop(self, unwanted: Callable[[Row], bool]) -> list[Row]:
+        """Let go of rows that are not wanted any more; which those were."""
+        gone = [row for row in self._waiting if unwanted(row)]
+        self._waiting = deque(row for row in self._waiting if row not in gone)
+        for slot in reversed(range(len(self._active))):
+            if unwanted(self._active[slot]):
+                gone.append(self._active[slot])
+                self._free(slot)
+        return gone
+
+    @torch.no_grad()
+    def step(self) -> list[Row]:
+        """One more token for every active row; the rows that ended by it."""
+        self._admit()
+        rows = self._active
+        self._reserve(len(self._active), max(self._lengths) + 1)
+        rows = self._active  # making room may have sent rows back to wait
+        positions = [self._num_prefix + length for length in self._lengths]
+        entered = self._stack.enter([row.answer.tokens[-1] for row in rows], positions)
+        states = entered.states_1TD
+        attends = _Attends(self._held, rows, self._lengths, self._num_prefix, states.device)
+        for layer in range(self._num_layers):
+            keeps = [layer in row.own for row in rows]
+            if not any(keeps):
+                continue
+            after = self._stack.run(layer, states, entered, attends)
+            if all(keeps):
+                states = after
+            else:
+                states = torch.where(torch.tensor(keeps, device=states.device)[None, :, None], after, states)
+        self._lengths = [length + 1 for length in self._lengths]
+        tokens = self._choose(states[0], [row.answer for row in rows])
+        ended = [slot for slot, (row, token) in enumerate(zip(rows, tokens, strict=True)) if row.answer.add(token)]
+        finished = [rows[slot] for slot in ended]
+        for slot in reversed(ended):
+            self._free(slot)
+        return finished
+
+    def _admit(self) -> None:
+        while self._waiting:
+            self._reserve(len(self._active) + 1, self._waiting[0].num_own + 1)
+            if len(self._active) >= self._slots:
+                return
+            row = self._waiting.popleft()
+            slot = len(self._active)
+            for layer, kv in row.own.items():
+                for held, own in zip(self._held[layer], kv, strict=True):
+                    held[:, slot, : row.num_own] = own
+            self._active.append(row)
+            self._lengths.append(row.num_own)
+
+    def _free(self, slot: int) -> None:
+        """Give a slot up; the last row moves there, so that active rows stay together."""
+        last = len(self._active) - 1
+        if slot != last:
+            length = self._lengths[last]
+            for kv in self._held.values():
+                for held in kv:
+                    held[:, slot, :length] = held[:, last, :length]
+            self._active[slot], self._lengths[slot] = self._active[last], self._lengths[last]
+        del self._active[last], self._lengths[last]
+
+    def _reserve(self, slots: int, capacity: int) -> None:
+        """Make room for so many rows of so many own tokens. What does not fit waits until others end, the last first.
+
+        Both grow by doubling, so that no memory is filled before it is used.
+        """
+        if slots <= self._slots and capacity <= self._capacity:
+            return
+        capacity = max(_FIRST_CAPACITY, self._capacity, _power_of_two(capacity))
+        sample = next(iter((self._active or self._waiting)[0].own.values())).keys
+        num_kv, _, size = sample.shape
+        row_bytes = 2 * self._num_layers * num_kv * capacity * size * sample.element_size()
+        most = max(1, min(MAX_ROWS, self._num_bytes // row_bytes))
+        slots = min(most, max(_FIRST_SLOTS, self._slots, _power_of_two(slots)))
+        if (slots, capacity) == (self._slots, self._capacity):
+            return
+        while len(self._active) > slots:
+            self._park()
+        for layer in range(self._num_layers):
+            shape = (num_kv, slots, capacity, size)
+            fresh = KeyValue(*(torch.zeros(shape, dtype=sample.dtype, device=sample.device) for _ in range(2)))
+            old = self._held.get(layer)
+            if old is not None:
+                for new, before in zip(fresh, old, strict=True):
+                    new[:, : len(self._active), : self._capacity] = before[:, : len(self._active)]
+            self._held[layer] = fresh
+        self._slots, self._capacity = slots, capacity
+
+    def _park(self) -> None:
+        """Send the last row back to wait, with its keys and values."""
+        row, length, slot = self._active.pop(), self._lengths.pop(), len(self._active)
+        own = {layer: KeyValue(*(held[:, slot, :length].clone() for held in self._held[layer])) for layer in row.own}
+        self._waiting.appendleft(Row(row.answer, row.plan, own, row.prefix, length))
+
+
+class _Attends:
+    """Attention of one step: each row's one query sees its prefix, its own tokens and itself."""
+
+    def __init__(
+        self,
+        held: Mapping[int, KeyValue],
+        rows: Sequence[Row],
+        lengths: Sequence[int],
+        num_prefix: int,
+        device: torch.device,
+    ) -> None:
+        self._held = held
+        self._num_prefix = num_prefix
+        self._length_A = torch.tensor(lengths, device=device)
+        self._slots_A = torch.arange(len(rows), device=device)
+        self._longest = max(lengths) + 1
+        groups: dict[int, list[int]] = {}
+        for slot, row in enumerate(rows):
+            groups.setdefault(id(row.prefix), []).append(slot)
+        self._groups = [(rows[slots[0]].prefix, torch.tensor(slots, device=device)) for slots in groups.values()]
+        self._biases: dict[int | None, Tensor] = {}
+
+    def attend(self, layer: int, heads: Heads) -> Tensor:
+        """(H, A, d): queries, keys and values of the tokens that are fed."""
+        held = self._held[layer]
+        for kept, new in zip(held, heads.own, strict=True):
+            kept[:, self._slots_A, self._length_A] = new
+        num_heads, num_rows, size = heads.query_HTd.shape
+        num_kv = held.keys.shape[0]
+        query_KAGd = heads.query_HTd.float().view(num_kv, -1, num_rows, size).transpose(1, 2) * heads.scaling
+        keys, values = (kept[:, :num_rows, : self._longest].float() for kept in held)
+        own = query_KAGd @ keys.transpose(-1, -2)
+        ahead = own.new_zeros((*own.shape[:3], self._num_prefix))
+        here = [(prefix[layer], slots) for prefix, slots in self._groups if layer in prefix]
+        for kv, slots in here:
+            query_KQd = query_KAGd[:, slots].reshape(num_kv, -1, size)
+            found = query_KQd @ kv.keys.float().transpose(-1, -2)
+            ahead[:, slots] = found.view(num_kv, len(slots), -1, self._num_prefix)
+        scores = capped(torch.cat([ahead, own], dim=-1), heads.softcap) + self._bias(heads.window)[None, :, None]
+        weights = torch.softmax(scores, dim=-1)
+        output_KAGd = weights[..., self._num_prefix :] @ values
+        for kv, slots in here:
+            weights_KQP = weights[:, slots, :, : self._num_prefix].reshape(num_kv, -1, self._num_prefix)
+            output_KAGd[:, slots] += (weights_KQP @ kv.values.float()).view(num_kv, len(slots), -1, size)
+        return output_KAGd.transpose(1, 2).reshape(num_heads, num_rows, size)
+
+    def _bias(self, window: int | None) -> Tensor:
+        """(A, P + C)."""
+        if window not in self._biases:
+            at = torch.arange(self._num_prefix + self._longest, device=self._length_A.device)
+            mine = self._num_prefix + self._length_A[:, None]
+            sees = at <= mine
+            if window is not None:
+                sees &= mine - at < window
+            self._biases[window] = bias_of(sees)
+        return self._biases[window]
+
+
+def _power_of_two(number: int) -> int:
+    """The smallest that is not below."""
+    return 1 << max(0, number - 1).bit_length()

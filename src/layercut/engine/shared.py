@@ -1,0 +1,254 @@
+"""SharedEngine: what requests and plans have in common is computed once; the answers are those of PlainEngine.
+
+Prompts share their first tokens (prefix), the continuations of one request share its context (branches of a text),
+plans share the layers below their first difference (shared_depth), and answers that are under way share every step
+(decoding). A draft that comes with a request is checked along with its prompt. In float32 all answers equal those of
+PlainEngine; in bfloat16 rounding may decide between two tokens that are about equally likely. docs/search.md explains
+the design and says what each part is worth.
+"""
+
+# Shapes: D hidden size, N positions that are read.
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+
+from layercut.engine.base import (
+    Completion,
+    Decoding,
+    Divergence,
+    GenerationRequest,
+    HiddenStates,
+    LikelihoodRequest,
+    Likelihoods,
+    Wanted,
+    always,
+    distinct,
+)
+from layercut.engine.batching import lay_out
+from layercut.engine.divergence import divergences_between
+from layercut.engine.generating import Generating, Runner
+from layercut.engine.head import HeadInput
+from layercut.engine.packing import Pack, Text, shared_prefix
+from layercut.engine.plain import PlainEngine
+from layercut.engine.reading import Reading
+from layercut.engine.rows import Scoring, Tokens, compared_scorings, generation_rows, scorings
+from layercut.engine.scores import likelihoods
+from layercut.engine.shared_depth import Leaf, PrefixCache, tree_of, walk
+from layercut.engine.stack import Stack
+from layercut.errors import InputError
+from layercut.surgery.plan import CutPlan
+from layercut.surgery.remove import ACTIVE
+
+if TYPE_CHECKING:
+    from layercut.models.loading import LoadedModel
+
+logger = logging.getLogger(__name__)
+Found = TypeVar("Found")
+SHORTEST_PREFIX = 4
+"""Tokens in common below which requests are run as they stand."""
+
+
+class SharedEngine:
+    """One loaded model under many plans at once."""
+
+    def __init__(self, loaded: LoadedModel, *, batch_size: int = 32, cache_gib: float = 2.0) -> None:
+        """Nothing is computed yet.
+
+        Args:
+            loaded: the whole model.
+            batch_size: requests whose prompts are run at once.
+            cache_gib: memory for keys and values that are held, in GiB: half for prefixes, half for answers under way.
+
+        Raises:
+            InputError: a size that is not possible.
+        """
+        if cache_gib <= 0:
+            raise InputError(f"cache_gib {cache_gib} leaves no room for keys and values; use 0.5 or more.")
+        self._plain = PlainEngine(loaded, batch_size=batch_size)
+        self._loaded = loaded
+        self._model = loaded.model
+        self._batch_size = batch_size
+        self._stack = Stack(loaded)
+        self._prefixes = PrefixCache(int(cache_gib * 2**29))
+        self._pool_bytes = int(cache_gib * 2**29)
+
+    @property
+    def num_layers(self) -> int:
+        """Decoder layers of the uncut model."""
+        return self._loaded.num_layers
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether it takes conversations."""
+        return self._loaded.has_chat_template
+
+    def describe(self) -> Mapping[str, Any]:
+        """What decides the numbers, for the run's settings."""
+        return {**self._plain.describe(), "engine": "shared"}
+
+    def completions(
+        self, requests: Sequence[GenerationRequest], plan: CutPlan, decoding: Decoding, done: Collection[str] = ()
+    ) -> Iterator[list[Completion]]:
+        """See Engine."""
+        found = self.completions_under(requests, [plan], decoding, _but(done))
+        return (answers for _, answers in found)
+
+    def log_likelihoods(
+        self, requests: Sequence[LikelihoodRequest], plan: CutPlan, done: Collection[str] = ()
+    ) -> Iterator[list[Likelihoods]]:
+        """See Engine."""
+        return (answers for _, answers in self.log_likelihoods_under(requests, [plan], _but(done)))
+
+    def divergences(
+        self, requests: Sequence[LikelihoodRequest], plan: CutPlan, reference: CutPlan, done: Collection[str] = ()
+    ) -> Iterator[list[Divergence]]:
+        """See Engine."""
+        return (answers for _, answers in self.divergences_under(requests, [plan], reference, _but(done)))
+
+    def hidden_states(self, texts: Sequence[str], plan: CutPlan) -> Iterator[HiddenStates]:
+        """See Engine; computed by PlainEngine."""
+        return self._plain.hidden_states(texts, plan)
+
+    def completions_under(
+        self,
+        requests: Sequence[GenerationRequest],
+        plans: Sequence[CutPlan],
+        decoding: Decoding,
+        wanted: Wanted = always,
+    ) -> Iterator[tuple[CutPlan, list[Completion]]]:
+        """Answer every request under every plan: block by block of requests, in each under all plans.
+
+        ``max_new_tokens`` is shortened where the model's context leaves less room. Answers of a block under a plan come
+        together, when the last of them has ended.
+
+        Raises:
+            InputError: at once, as in PlainEngine.
+        """
+        rows = generation_rows(self._loaded, requests)
+        blocks = lay_out(rows, self._batch_size, ())
+        prefix = _worthwhile((row.prompt, 1) for row in rows)
+        run = self._runner(prefix, self._checked(plans), keep=True)
+        generating = Generating(self._loaded, self._stack, prefix, decoding, wanted, self._pool_bytes)
+        return generating.answers(blocks, run)
+
+    def log_likelihoods_under(
+        self, requests: Sequence[LikelihoodRequest], plans: Sequence[CutPlan], wanted: Wanted = always
+    ) -> Iterator[tuple[CutPlan, list[Likelihoods]]]:
+        """Score every request under every plan: block by block of requests, in each under all plans.
+
+        Raises:
+            InputError: at once, as in PlainEngine. Later: scores that are not numbers.
+        """
+        work = scorings(self._loaded, requests)
+        prefix = _scored_prefix(work)
+        run = self._runner(prefix, self._checked(plans), keep=False)
+
+        def score(reading: Reading, before: HeadInput) -> list[Likelihoods]:
+            scores = reading.sheet.scores(self._loaded, before)
+            return [
+                likelihoods(self._loaded, item, [next(scores) for row in item.rows for _ in row.continuations])
+                for item in reading.block
+            ]
+
+        blocks = lay_out(work, self._batch_size, ())
+        return (found for block in blocks for found in self._read(block, prefix, run, wanted, lambda _: score))
+
+    def divergences_under(
+        self,
+        requests: Sequence[LikelihoodRequest],
+        plans: Sequence[CutPlan],
+        reference: CutPlan,
+        wanted: Wanted = always,
+    ) -> Iterator[tuple[CutPlan, list[Divergence]]]:
+        """Compare every plan with the reference: block by block of requests; the reference runs once a block.
+
+        Raises:
+            InputError: at once, as in PlainEngine. Later: values that are not numbers.
+        """
+        work = compared_scorings(self._loaded, requests)
+        prefix = _scored_prefix(work)
+        run = self._runner(prefix, self._checked(plans), keep=False)
+        run_reference = self._runner(prefix, self._checked([reference]), keep=False)
+
+        def comparing(reading: Reading) -> Callable[[Reading, HeadInput], list[Divergence]]:
+            ((leaf, pack),) = run_reference(reading.texts, lambda _: True)
+            before = self._states(leaf, pack, reading)
+            return lambda _, after: divergences_between(self._loaded, reading.block, before, after)
+
+        blocks = lay_out(work, self._batch_size, ())
+        return (found for block in blocks for found in self._read(block, prefix, run, wanted, comparing))
+
+    def _read(
+        self,
+        block: Sequence[Scoring],
+        prefix: Tokens,
+        run: Runner,
+        wanted: Wanted,
+        begin: Callable[[Reading], Callable[[Reading, HeadInput], list[Found]]],
+    ) -> Iterator[tuple[CutPlan, list[Found]]]:
+        """What a block gives under every plan; in halves if memory runs out."""
+        reading = Reading(block, len(prefix))
+        answer = None
+        try:
+            for leaf, pack in run(reading.texts, lambda plan: any(wanted(plan, item.id) for item in block)):
+                answer = answer or begin(reading)
+                yield leaf.plan, answer(reading, self._states(leaf, pack, reading))
+            return
+        except RuntimeError as error:
+            if len(block) == 1 or not should_reduce_batch_size(error):
+                raise
+        # After the handler, because its traceback holds the tensors that filled the memory.
+        clear_device_cache(garbage_collection=True)
+        half = len(block) // 2
+        logger.warning("out of memory with %d requests at once; going on with %d", len(block), half)
+        for part in (block[:half], block[half:]):
+            yield from self._read(part, prefix, run, wanted, begin)
+
+    def _states(self, leaf: Leaf, pack: Pack, reading: Reading) -> HeadInput:
+        """What the head is given at the N positions that are read."""
+        return self._stack.leave(leaf.states_1TD[0, reading.positions(pack)])
+
+    def _runner(self, prefix: Tokens, plans: Sequence[CutPlan], *, keep: bool) -> Runner:
+        """Runs texts behind the prefix under all those of the plans that are wanted."""
+
+        def run(texts: Sequence[Text], wanted: Callable[[CutPlan], bool]) -> Iterator[tuple[Leaf, Pack]]:
+            due = [plan for plan in plans if wanted(plan)]
+            if not due:
+                return
+            tree = tree_of(due)
+            # Looked up from the leaves down, so that what is given up first is what the fewest plans need.
+            held = [self._prefixes.get(prefix, node.path) for node in tree.nodes() if node.path] if prefix else []
+            pack = Pack(texts, prefix, with_prefix=None in held, device=self._model.device)
+            for leaf in walk(self._stack, pack, tree, prefix, self._prefixes, keep=keep, wanted=wanted):
+                yield leaf, pack
+
+        return run
+
+    def _checked(self, plans: Sequence[CutPlan]) -> list[CutPlan]:
+        if getattr(self._model, ACTIVE, None) is not None:
+            raise InputError("a bypass is active on this model; leave it first, the engine skips layers by itself.")
+        for plan in plans:
+            if plan.num_layers != self.num_layers:
+                raise InputError(
+                    f"the plan is for a model of {plan.num_layers} decoder layers, this one has {self.num_layers}; use "
+                    "a plan made for this very model."
+                )
+        return distinct(plans)
+
+
+def _but(done: Collection[str]) -> Wanted:
+    return lambda _, request_id: request_id not in done
+
+
+def _worthwhile(rows: Iterator[tuple[Tokens, int]]) -> Tokens:
+    found = shared_prefix(rows)
+    return found if len(found) >= SHORTEST_PREFIX else ()
+
+
+def _scored_prefix(work: Sequence[Scoring]) -> Tokens:
+    return _worthwhile((row.tokens, row.num_scored) for item in work for row in item.rows)

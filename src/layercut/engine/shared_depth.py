@@ -1,0 +1,155 @@
+"""Walking many plans at once: what two plans have in common below their first difference is computed once.
+
+A plan is the sequence of layers that it keeps. Plans are laid out as a tree of such sequences, and hidden states are
+carried from the root to every leaf, smallest branches first. Plans that each skip one more layer than a common parent
+make a comb: the parent's states climb once, and each plan runs only the layers above the one it skips, half of the work
+on average. Memory does not grow with the number of plans, only with the branchings that are open.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from torch import Tensor
+
+from layercut.engine.attention import KeyValue
+from layercut.errors import InputError
+
+if TYPE_CHECKING:
+    from layercut.engine.packing import Pack
+    from layercut.engine.rows import Tokens
+    from layercut.engine.stack import Stack
+    from layercut.surgery.plan import CutPlan
+
+Path = tuple[int, ...]
+"""Layers that were run so far."""
+
+
+@dataclass
+class Node:
+    """Plans that agree in the layers run so far."""
+
+    path: Path = ()
+    plan: CutPlan | None = None
+    """The plan that ends here."""
+    below: list[CutPlan] = field(default_factory=list)
+    """All plans that pass or end here."""
+    children: dict[int, Node] = field(default_factory=dict)
+    """By the layer that is run next."""
+
+    def nodes(self) -> Iterator[Node]:
+        """This one and all below."""
+        yield self
+        for child in self.children.values():
+            yield from child.nodes()
+
+
+def tree_of(plans: Sequence[CutPlan]) -> Node:
+    """Plans as a tree of the layers that they keep."""
+    root = Node()
+    for plan in plans:
+        node = root
+        node.below.append(plan)
+        for layer in plan.kept:
+            node = node.children.setdefault(layer, Node(path=(*node.path, layer)))
+            node.below.append(plan)
+        node.plan = plan
+    return root
+
+
+class Leaf(NamedTuple):
+    """A plan, run to the top."""
+
+    plan: CutPlan
+    states_1TD: Tensor
+    """Output of the last layer, before the final norm."""
+    own: Mapping[int, KeyValue]
+    """Per layer, keys and values of all packed tokens; empty unless they were to be kept."""
+    prefix: Mapping[int, KeyValue]
+    """Per layer, keys and values of the prefix."""
+
+
+class PrefixCache:
+    """Keys and values of prompt prefixes after a path of layers, the least recently used given up first."""
+
+    def __init__(self, num_bytes: int) -> None:
+        self._room = num_bytes
+        self._used = 0
+        self._held: OrderedDict[tuple[Tokens, Path], KeyValue] = OrderedDict()
+
+    def get(self, prefix: Tokens, path: Path) -> KeyValue | None:
+        """What is held, or None."""
+        found = self._held.get((prefix, path))
+        if found is not None:
+            self._held.move_to_end((prefix, path))
+        return found
+
+    def put(self, prefix: Tokens, path: Path, kv: KeyValue) -> None:
+        """Hold it, if it is new."""
+        if (prefix, path) in self._held:
+            return
+        self._held[prefix, path] = kv
+        self._used += _size(kv)
+        while self._used > self._room:
+            _, gone = self._held.popitem(last=False)
+            self._used -= _size(gone)
+
+
+def walk(
+    stack: Stack,
+    pack: Pack,
+    tree: Node,
+    prefix: Tokens,
+    cache: PrefixCache,
+    *,
+    keep: bool,
+    wanted: Callable[[CutPlan], bool],
+) -> Iterator[Leaf]:
+    """Run a pack under every plan of a tree that is still wanted when its turn comes.
+
+    Args:
+        stack: the model's layers.
+        pack: the texts; it answers the attention of the layers.
+        tree: the plans.
+        prefix: what the texts share; its keys and values are taken from the cache unless the pack computes them.
+        cache: where keys and values of the prefix are kept.
+        keep: hold the keys and values of the texts on the way, for whoever goes on from there.
+        wanted: asked before a branch is taken, for every plan on it.
+    """
+    entered = stack.enter(pack.ids, pack.positions)
+    todo: list[tuple[Node, Tensor, Mapping[int, KeyValue], Mapping[int, KeyValue]]]
+    todo = [(tree, entered.states_1TD, {}, {})]
+    while todo:
+        node, states, own, prefix_kv = todo.pop()
+        if not any(wanted(plan) for plan in node.below):
+            continue
+        if node.path:
+            layer = node.path[-1]
+            if prefix and not pack.with_prefix:
+                held = cache.get(prefix, node.path)
+                assert held is not None, "the prefix was given up while it was needed"
+                prefix_kv = pack.prefix_kv = {**prefix_kv, layer: held}
+            states = stack.run(layer, states, entered, pack)
+            if pack.last is None:
+                raise InputError(
+                    "this model's code does not go through the attention interface of transformers, so texts cannot be "
+                    "packed; use --engine plain."
+                )
+            if pack.with_prefix:
+                part = pack.prefix_part(pack.last)
+                cache.put(prefix, node.path, part)
+                prefix_kv = {**prefix_kv, layer: part} if keep else prefix_kv
+            own = {**own, layer: pack.last} if keep else own
+            pack.last = None
+        if node.plan is not None:
+            yield Leaf(node.plan, states, own, prefix_kv)
+        # The largest branch is pushed first and taken last: by then nothing else holds the states it starts from.
+        for child in sorted(node.children.values(), key=lambda child: -len(child.below)):
+            todo.append((child, states, own, prefix_kv))
+
+
+def _size(kv: KeyValue) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in kv)

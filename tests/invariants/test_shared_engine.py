@@ -1,0 +1,212 @@
+"""The fast engine gives what the plain one gives, item by item, whatever is shared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TypeVar
+
+import pytest
+import torch
+
+from layercut.engine.base import (
+    Completion,
+    Decoding,
+    GenerationRequest,
+    LikelihoodRequest,
+    Likelihoods,
+    Message,
+)
+from layercut.engine.plain import PlainEngine
+from layercut.engine.shared import SharedEngine
+from layercut.errors import InputError
+from layercut.surgery.bypass import bypass
+from layercut.surgery.plan import CutPlan
+from tests.support.loaded import tiny_loaded
+from tests.support.tiny import CONFIGS, NUM_LAYERS
+
+Answer = TypeVar("Answer")
+GREEDY = Decoding()
+SAMPLED = Decoding(temperature=0.8, top_p=0.9, top_k=50, seed=3)
+EXAMPLES = "1+2=3\n7-4=3\n2*3=6\n"
+
+
+def plan(*removed: int) -> CutPlan:
+    return CutPlan(num_layers=NUM_LAYERS, removed=removed)
+
+
+COMB = [plan(), *(plan(layer) for layer in range(NUM_LAYERS))]
+OTHERS = [plan(4, 1), plan(1, 4, 0), plan(5, 4, 3)]
+PLANS = [*COMB, *OTHERS]
+
+
+def asked(num: int = 7, prefix: str = EXAMPLES) -> list[GenerationRequest]:
+    questions = [f"{prefix}{'9' * (1 + 3 * (n % 3))}+{n}=" for n in range(num)]
+    return [
+        GenerationRequest(id=f"q{n}", prompt=text, max_new_tokens=4 + 5 * (n % 3), stop=("\n", "ab") if n % 2 else ())
+        for n, text in enumerate(questions)
+    ]
+
+
+def scored(num: int = 6, prefix: str = EXAMPLES) -> list[LikelihoodRequest]:
+    options = ("7", "8", "some words", "some other words", "12")
+    return [
+        LikelihoodRequest(
+            id=f"q{n}", prompt=f"{prefix}{'9' * (1 + 4 * (n % 3))}+{n}=", continuations=options[: 1 + n % 5]
+        )
+        for n in range(num)
+    ]
+
+
+def by_plan(found: Iterable[tuple[CutPlan, list[Answer]]]) -> dict[str, dict[str, Answer]]:
+    answers: dict[str, dict[str, Answer]] = {}
+    for one, part in found:
+        of_plan = answers.setdefault(one.key, {})
+        for answer in part:
+            assert answer.id not in of_plan, "answered twice"  # type: ignore[attr-defined]
+            of_plan[answer.id] = answer  # type: ignore[attr-defined]
+    return answers
+
+
+def assert_same_likelihoods(ours: dict[str, dict[str, Likelihoods]], theirs: dict[str, dict[str, Likelihoods]]) -> None:
+    assert ours.keys() == theirs.keys()
+    for key in theirs:
+        assert ours[key].keys() == theirs[key].keys()
+        for name, expected in theirs[key].items():
+            found = ours[key][name]
+            assert found.log_likelihoods == pytest.approx(expected.log_likelihoods, rel=1e-3, abs=2e-3)
+            assert replace(found, log_likelihoods=()) == replace(expected, log_likelihoods=())
+
+
+@pytest.mark.parametrize("model_type", list(CONFIGS))
+def test_answers_are_those_of_the_plain_engine(model_type: str) -> None:
+    loaded = tiny_loaded(model_type)
+    expected = by_plan(PlainEngine(loaded).completions_under(asked(5), PLANS, GREEDY))
+    assert len({answer.text for answers in expected.values() for answer in answers.values()}) > 10
+    assert by_plan(SharedEngine(loaded, batch_size=3).completions_under(asked(5), PLANS, GREEDY)) == expected
+
+
+@pytest.mark.parametrize("model_type", list(CONFIGS))
+def test_scores_and_divergences_are_those_of_the_plain_engine(model_type: str) -> None:
+    loaded = tiny_loaded(model_type)
+    plain, shared = PlainEngine(loaded, batch_size=4), SharedEngine(loaded, batch_size=4)
+    for plans in (COMB, OTHERS):
+        assert_same_likelihoods(
+            by_plan(shared.log_likelihoods_under(scored(), plans)),
+            by_plan(plain.log_likelihoods_under(scored(), plans)),
+        )
+    texts = [replace(request, continuations=("a long enough text",)) for request in scored()]
+    ours = by_plan(shared.divergences_under(texts, COMB, plan(2)))
+    theirs = by_plan(plain.divergences_under(texts, COMB, plan(2)))
+    assert ours.keys() == theirs.keys()
+    for key, answers in theirs.items():
+        for name, expected in answers.items():
+            found = ours[key][name]
+            assert (found.nll, found.kl, found.js_top100) == pytest.approx(
+                (expected.nll, expected.kl, expected.js_top100), rel=1e-3, abs=1e-3
+            )
+            assert (found.num_tokens, found.top1_disagreements) == (expected.num_tokens, expected.top1_disagreements)
+
+
+@pytest.mark.parametrize("decoding", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
+@pytest.mark.parametrize("model_type", ["llama", "gemma3_text", "gpt2"])
+def test_a_draft_changes_nothing_whether_right_or_wrong(model_type: str, decoding: Decoding) -> None:
+    loaded = tiny_loaded(model_type)
+    expected = by_plan(PlainEngine(loaded).completions_under(asked(), COMB, decoding))
+    texts = {name: answer.text for name, answer in expected["uncut"].items()}
+    drafts = [
+        replace(request, draft=text[: len(text) * (n % 4) // 3] + ("zz" if n % 2 else ""))
+        for n, (request, text) in enumerate(zip(asked(), texts.values(), strict=True))
+    ]
+    assert by_plan(SharedEngine(loaded).completions_under(drafts, COMB, decoding)) == expected
+
+
+def test_the_pool_takes_in_what_fits_and_parks_what_does_not() -> None:
+    loaded = tiny_loaded("qwen2")
+    long = [replace(request, max_new_tokens=40 + n) for n, request in enumerate(asked(5))]
+    expected = by_plan(PlainEngine(loaded).completions_under(long, COMB[:4], GREEDY))
+    for gib in (1e-6, 2e-4):  # room for one row; for a few, of which some must make room as all grow
+        engine = SharedEngine(loaded, batch_size=4, cache_gib=gib)
+        assert by_plan(engine.completions_under(long, COMB[:4], GREEDY)) == expected
+
+
+@pytest.mark.parametrize("prefix", ["", "\u00e9" * 40, "a long shared beginning. " * 8], ids=["none", "bytes", "long"])
+def test_any_prefix_and_any_batch_size(prefix: str) -> None:
+    loaded = tiny_loaded("mistral")  # its window of 8 tokens ends inside the prefix, or in it altogether
+    expected = by_plan(PlainEngine(loaded).completions_under(asked(prefix=prefix), COMB, GREEDY))
+    for size in (1, 2, 32):
+        engine = SharedEngine(loaded, batch_size=size)
+        assert by_plan(engine.completions_under(asked(prefix=prefix), COMB, GREEDY)) == expected
+        ours = by_plan(engine.log_likelihoods_under(scored(prefix=prefix or "?"), OTHERS))
+        theirs = by_plan(PlainEngine(loaded).log_likelihoods_under(scored(prefix=prefix or "?"), OTHERS))
+        assert_same_likelihoods(ours, theirs)
+
+
+def test_conversations() -> None:
+    loaded = tiny_loaded("llama")
+    chats = [replace(request, prompt=(Message("user", str(request.prompt)),), draft="7 ") for request in asked()]
+    expected = by_plan(PlainEngine(loaded).completions_under(chats, COMB, GREEDY))
+    assert by_plan(SharedEngine(loaded).completions_under(chats, COMB, GREEDY)) == expected
+
+
+def test_an_early_verdict_ends_an_answer_with_the_beginning_of_its_text() -> None:
+    loaded = tiny_loaded("llama")
+    whole = by_plan(PlainEngine(loaded).completions_under(asked(), COMB, GREEDY))
+    hasty = [replace(request, settled=lambda text: len(text) >= 6) for request in asked()]
+    ours = by_plan(SharedEngine(loaded).completions_under(hasty, COMB, GREEDY))
+    reasons = set()
+    for key, answers in whole.items():
+        for name, expected in answers.items():
+            found: Completion = ours[key][name]
+            reasons.add(found.finish_reason)
+            if found.finish_reason == "settled":
+                assert len(found.text) >= 6
+                assert expected.text.startswith(found.text.rstrip("\ufffd"))  # a character may be half there
+                assert found.num_new_tokens <= expected.num_new_tokens
+            else:
+                assert found == expected
+    assert reasons > {"settled"}
+
+
+def test_what_is_not_wanted_any_more_is_not_answered() -> None:
+    loaded = tiny_loaded("llama")
+    engine = SharedEngine(loaded, batch_size=2)
+    out = {COMB[2].key, COMB[5].key}
+    seen: list[str] = []
+    for one, answers in engine.completions_under(asked(), COMB, GREEDY, wanted=lambda one, _: one.key not in out):
+        seen += [one.key] * len(answers)
+        if len(seen) > 9:
+            out.add(COMB[3].key)
+    expected = by_plan(PlainEngine(loaded).completions_under(asked(), COMB, GREEDY))
+    assert COMB[2].key not in seen and COMB[5].key not in seen
+    assert 0 < seen.count(COMB[3].key) < 7
+    assert seen.count(COMB[1].key) == seen.count("uncut") == 7
+    done = {"q0", "q1", "q2", "q3", "q4"}
+    rest = [a for part in engine.completions(asked(), COMB[1], GREEDY, done) for a in part]
+    assert {"q5", "q6"} <= {answer.id for answer in rest}
+    assert all(answer == expected[COMB[1].key][answer.id] for answer in rest)
+    assert list(engine.completions(asked(), COMB[1], GREEDY, [request.id for request in asked()])) == []
+
+
+def test_stopping_in_the_middle_leaves_the_model_whole() -> None:
+    loaded = tiny_loaded("gemma2")
+    tokens = torch.arange(20).unsqueeze(0)
+    with torch.no_grad():
+        before = loaded.model(tokens).logits
+        implementation = loaded.model.config._attn_implementation
+        next(iter(SharedEngine(loaded).completions_under(asked(), COMB, GREEDY)))
+        assert loaded.model.config._attn_implementation == implementation
+        torch.testing.assert_close(loaded.model(tokens).logits, before, rtol=0, atol=0)
+
+
+def test_bad_calls_are_refused() -> None:
+    loaded = tiny_loaded("llama")
+    engine = SharedEngine(loaded)
+    with pytest.raises(InputError, match="model of 5 decoder layers, this one has 6"):
+        engine.completions(asked(), CutPlan(num_layers=5, removed=(1,)), GREEDY)
+    with pytest.raises(InputError, match="q0"):
+        engine.log_likelihoods([*scored(), scored()[0]], plan())
+    with bypass(loaded.model, plan(1)), pytest.raises(InputError, match="a bypass is active"):
+        engine.completions(asked(), plan(), GREEDY)
+    with pytest.raises(InputError, match="cache_gib 0"):
+        SharedEngine(loaded, cache_gib=0)
