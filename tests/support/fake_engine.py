@@ -33,7 +33,7 @@ class FakeEngine(OnePlanAtATime):
     """Batches follow the order of the requests; those done throughout are left out, as in a real engine.
 
     A text that is given as such ends with ``stop``, counts its words as tokens, and is cut at ``max_new_tokens`` words
-    (finish reason ``length``) and before stop strings.
+    (finish reason ``length``) and before stop strings, or after the first word at which it is ``settled``.
     """
 
     texts: Texts = field(default_factory=dict)
@@ -101,6 +101,15 @@ class FakeEngine(OnePlanAtATime):
         too_long = len(words) > request.max_new_tokens
         text = " ".join(words[: request.max_new_tokens])
         found = [text.find(string) for string in request.stop if string in text]
+        for count in range(len(words) if request.settled is not None and not found else 0):
+            if request.settled is not None and request.settled(beginning := " ".join(words[:count])):
+                return Completion(
+                    id=request.id,
+                    text=beginning,
+                    finish_reason="settled",
+                    num_prompt_tokens=_num_words(request.prompt),
+                    num_new_tokens=count,
+                )
         return Completion(
             id=request.id,
             text=text[: min(found)] if found else text,

@@ -45,6 +45,17 @@ def select(
         list[str] | None, typer.Option(help="Local data of a task: gsm8k=PATH. May be repeated.", metavar="TASK=PATH")
     ] = None,
     normalise: Annotated[str, typer.Option(help="raw (cut / uncut, as the paper) or chance (above chance).")] = "raw",
+    race: Annotated[
+        str,
+        typer.Option(
+            help="When a candidate stops: exact (it cannot win any more; the same choice from fewer answers), "
+            "confident (it hardly can), off (never)."
+        ),
+    ] = "exact",
+    race_error: Annotated[
+        float,
+        typer.Option(help="confident: most probability that a round loses its best candidate.", metavar="P"),
+    ] = 0.05,
     calibration: Annotated[
         str,
         typer.Option(
@@ -103,6 +114,8 @@ def select(
             protect=protect,
             settings=dict(parse_setting(entry) for entry in setting or []),
             normalise=normalise,
+            race=race,
+            race_error=race_error,
             decoding=decoding,
             seed=seed,
             progress=progress,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -23,6 +23,8 @@ def ranking_table(plan: Mapping[str, Any]) -> RenderableType:
         parts.append(_importance(scores["importance"], plan["removed"]))
     if scores.get("rounds"):
         parts.append(_rounds(scores["rounds"], scores.get("uncut")))
+    if scores.get("race"):
+        parts.append(Text(race_line(scores["race"], scores.get("rounds") or [])))
     if scores.get("blocks"):
         parts.append(_blocks(scores["blocks"], plan["removed"]))
     if scores.get("moves"):
@@ -73,11 +75,37 @@ def _rounds(rounds: list[Mapping[str, Any]], uncut: float | None) -> Table:
             str(outcome["chosen"]),
             _value(outcome["value"]),
             "-" if second is None else str(second),
-            _value(outcome.get("runner_up_value")),
+            _runner_up(outcome),
             ", ".join(map(str, outcome["ties"])) or "-",
-            str(len(outcome["candidates"])),
+            _candidates(outcome),
         )
     return table
+
+
+def race_line(race: Mapping[str, Any], rounds: Sequence[Mapping[str, Any]]) -> str:
+    """How a search was raced, what that saved, and how to read its bounds."""
+    num_stopped = sum(value is None for outcome in rounds for value in outcome["values"])
+    everyone = race["answers"] + race["saved"]
+    share = 100 * race["saved"] / everyone if everyone else 0.0
+    line = f"{num_stopped} candidates were stopped when they could not win any more"
+    if race["mode"] == "confident":
+        line += f" (a round's best may be among them, with a probability of at most {race['error_per_round']:g})"
+    return f"{line}; that saved {race['saved']} of {everyone} answers ({share:.0f} %)."
+
+
+def _runner_up(outcome: Mapping[str, Any]) -> str:
+    if not outcome.get("runner_up_is_bound"):
+        return _value(outcome.get("runner_up_value"))
+    place = outcome["candidates"].index(outcome["runner_up"])
+    seen, num_items = outcome["num_answered"][place], outcome["num_items"]
+    return f"<= {_value(outcome['runner_up_value'])}, stopped after {seen} of {num_items} items"
+
+
+def _candidates(outcome: Mapping[str, Any]) -> str:
+    count = str(len(outcome["candidates"]))
+    if not outcome.get("num_items"):
+        return count
+    return f"{count}, {sum(value is None for value in outcome['values'])} stopped"
 
 
 def _value(value: float | None) -> str:

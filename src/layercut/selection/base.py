@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 from layercut.errors import InputError
 from layercut.selection import CRITERIA
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from layercut.models.loading import LoadedModel
     from layercut.runs.directory import RunFolder
     from layercut.selection.calibration import Calibration
+    from layercut.selection.racing import Standings
     from layercut.surgery.plan import CutPlan
 
 Progress = Callable[[str, int, int], None]
@@ -100,6 +101,20 @@ class Objective(Protocol):
 
     def values(self, plans: Sequence[CutPlan]) -> list[float]:
         """One value per plan. Whatever was measured before is taken from the journal, never measured again."""
+        ...
+
+
+@runtime_checkable
+class RacingObjective(Objective, Protocol):
+    """An objective that can find the best of many plans without the values of all."""
+
+    def round(self, plans: Sequence[CutPlan]) -> Standings:
+        """The best plan's value, and of the others a value or a bound; of equals the later plan wins."""
+        ...
+
+    @property
+    def racing(self) -> Mapping[str, Any]:
+        """How it is done, JSON-able."""
         ...
 
 

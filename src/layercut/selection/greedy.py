@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from layercut.errors import InputError
-from layercut.selection.base import Context, Objective, Selection
+from layercut.selection.base import Context, Objective, RacingObjective, Selection
+from layercut.selection.racing import Standings
 from layercut.surgery.plan import CutPlan
 
 
@@ -30,7 +31,10 @@ def greedy(context: Context, objective: Objective, details: Mapping[str, Any] | 
         The layers in order of removal. Details: ``uncut`` and ``value``, the objective's values of the uncut model and
         of the outcome, and ``rounds``; each has its ``candidates``, their ``values`` (None: not finite), the ``chosen``
         one with its ``value``, ``ties`` (others that were as good), ``runner_up`` and ``runner_up_value``. The value of
-        the best of many noisy candidates is too high by construction: report on other items.
+        the best of many noisy candidates is too high by construction: report on other items. Where the objective races
+        the candidates, a stopped one has no value; a round then also has each one's ``upper_bounds`` and
+        ``num_answered`` of ``num_items``, and ``runner_up_is_bound`` if the best of the others is one that was stopped.
+        ``race`` says how it was raced, and how many ``answers`` of how many were ``saved``.
 
     Raises:
         InputError: the uncut model, or every candidate of a round, has no finite value.
@@ -44,7 +48,7 @@ def greedy(context: Context, objective: Objective, details: Mapping[str, Any] | 
         context.progress("rounds", number, context.num_remove)
         candidates = [layer for layer in context.candidates if layer not in removed]
         plans = [CutPlan(num_layers=context.num_layers, removed=(*removed, layer)) for layer in candidates]
-        outcome = _round(candidates, objective.values(plans))
+        outcome = _round(candidates, stand(objective, plans))
         if outcome["value"] is None:
             raise InputError(
                 f"round {number + 1}: no cut model has a finite value, so none can be chosen; remove {number} layers, "
@@ -53,7 +57,7 @@ def greedy(context: Context, objective: Objective, details: Mapping[str, Any] | 
         removed = (*removed, outcome["chosen"])
         rounds.append(outcome)
     context.progress("rounds", context.num_remove, context.num_remove)
-    found = {"uncut": uncut, "value": rounds[-1]["value"], "rounds": rounds}
+    found = {"uncut": uncut, "value": rounds[-1]["value"], "rounds": rounds, **_race(objective, rounds)}
     return Selection(removed, details={**(details or {}), **found})
 
 
@@ -80,16 +84,41 @@ def as_json(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _round(candidates: Sequence[int], values: Sequence[float]) -> dict[str, Any]:
+def stand(objective: Objective, plans: Sequence[CutPlan]) -> Standings:
+    """How the plans of a round compare: raced if the objective can, else the values of all."""
+    return objective.round(plans) if isinstance(objective, RacingObjective) else Standings.of(objective.values(plans))
+
+
+def _round(candidates: Sequence[int], standings: Standings) -> dict[str, Any]:
+    found = standings.candidates
+    values = [-math.inf if one.value is None else one.value for one in found]
     best = best_of(values)
     others = [place for place in range(len(values)) if place != best]
-    second = others[best_of([values[place] for place in others])] if others else None
-    return {
+    second = max(
+        others, key=lambda place: (rank(found[place].upper_bound), found[place].num_answered, place), default=-1
+    )
+    outcome = {
         "candidates": list(candidates),
         "values": [as_json(value) for value in values],
         "chosen": candidates[best],
         "value": as_json(values[best]),
         "ties": [candidates[place] for place in others if values[place] == values[best]],
-        "runner_up": None if second is None else candidates[second],
-        "runner_up_value": None if second is None else as_json(values[second]),
+        "runner_up": candidates[second] if others else None,
+        "runner_up_value": as_json(found[second].upper_bound) if others else None,
     }
+    if not standings.num_items:
+        return outcome
+    return outcome | {
+        "upper_bounds": [as_json(one.upper_bound) for one in found],
+        "num_answered": [one.num_answered for one in found],
+        "num_items": standings.num_items,
+        "runner_up_is_bound": bool(others) and found[second].value is None,
+    }
+
+
+def _race(objective: Objective, rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    if not isinstance(objective, RacingObjective) or not rounds[0].get("num_items"):
+        return {}
+    answers = sum(sum(outcome["num_answered"]) for outcome in rounds)
+    all_of_them = sum(len(outcome["candidates"]) * outcome["num_items"] for outcome in rounds)
+    return {"race": {**objective.racing, "answers": answers, "saved": all_of_them - answers}}

@@ -6,21 +6,20 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from layercut.engine.base import Decoding, Engine
 from layercut.errors import InputError, unknown
 from layercut.evidence.intervals import Estimate, mean_interval
 from layercut.evidence.splits import items_hash
+from layercut.selection.answers import Answers
 from layercut.selection.base import Objective, Progress, silent
 from layercut.selection.items import SELECTION_ITEMS, record_items
-from layercut.selection.search_journal import Question, SearchJournal
-from layercut.surgery.plan import CutPlan, format_layers
+from layercut.selection.racing import ERROR, Racing, Standings
+from layercut.selection.search_journal import SearchJournal
+from layercut.selection.task_race import TaskRace
+from layercut.surgery.plan import CutPlan
 from layercut.tasks.base import Readout, Sample, Task
-from layercut.tasks.evaluate import evaluate
-
-if TYPE_CHECKING:
-    from layercut.runs.records import Journal
 
 Normalise = Literal["raw", "chance"]
 """``raw``: cut / uncut. ``chance``: (cut - chance) / (uncut - chance)."""
@@ -72,6 +71,8 @@ class Uncut(NamedTuple):
     chance: float | None
     floor: float
     """Subtracted from cut and uncut before they are divided: chance, or 0 where scores are taken raw."""
+    is_binary: bool
+    """Whether every item scored 0 or 1."""
 
 
 class Answered(NamedTuple):
@@ -103,6 +104,8 @@ class TaskObjective:
         normalise: Normalise = "raw",
         journal: SearchJournal | None = None,
         progress: Progress = silent,
+        race: Racing = "exact",
+        race_error: float = ERROR,
     ) -> None:
         """Nothing is measured yet.
 
@@ -112,15 +115,23 @@ class TaskObjective:
             decoding: how answers are drawn, greedy if left out.
             normalise: ``raw`` or ``chance``.
             journal: what is known and where more goes; kept in memory if left out.
-            progress: told how many items are answered of those that one call of ``values`` needs.
+            progress: told how many answers there are of those that one call needs.
+            race: how a ``round`` is run: ``off``, ``exact`` (the same choice from fewer answers) or ``confident`` (from
+                still fewer, and the choice is another one with a probability of at most ``race_error`` a round).
+            race_error: for ``confident``.
 
         Raises:
-            InputError: no tasks, one that is named twice or has no selection items, or an unknown ``normalise``.
+            InputError: no tasks, one that is named twice or has no selection items, an unknown ``normalise`` or
+                ``race``, or an error rate that is none.
         """
         if not tasks:
             raise InputError("an objective needs at least one task, such as --objective arithmetic,copy.")
         if normalise not in get_args(Normalise):
             raise unknown("normalise", normalise, get_args(Normalise))
+        if race not in get_args(Racing):
+            raise unknown("race", race, get_args(Racing))
+        if not 0 < race_error < 1:
+            raise InputError(f"race_error {race_error} is no probability; take one between 0 and 1, such as 0.05.")
         labels = [task.label for task in tasks]
         for label in labels:
             if labels.count(label) > 1:
@@ -129,15 +140,22 @@ class TaskObjective:
         self._tasks = tuple(tasks)
         self._decoding = decoding or Decoding()
         self._normalise = normalise
-        self._journal = journal or SearchJournal()
         self._progress = progress
-        model_hash = engine.describe()["model_hash"]
-        self._questions = [Question.of(part.task, part.readout, model_hash, self._decoding) for part in tasks]
+        self._race: Racing = race
+        self._race_error = race_error
         self._samples = [part.task.samples("selection", part.limit) for part in tasks]
         for part, samples in zip(tasks, self._samples, strict=True):
             if not samples:
                 raise InputError(f"{part.task.name} has no selection items, so no layers can be chosen by it.")
-        self._ids = [tuple(sample.id for sample in samples) for samples in self._samples]
+        self._answers = Answers(
+            self._tasks,
+            self._samples,
+            engine=lambda: engine,
+            model_hash=engine.describe()["model_hash"],
+            decoding=self._decoding,
+            journal=journal or SearchJournal(),
+        )
+        self._ids = self._answers.ids
 
     def describe(self) -> Mapping[str, Any]:
         """What decides the values: tasks with the hash of their items, decoding, normalisation."""
@@ -162,20 +180,35 @@ class TaskObjective:
         Raises:
             InputError: the uncut model is no better than guessing on one of the tasks.
         """
-        uncut = self.uncut
-        total = len(plans) * sum(map(len, self._ids))
-        values = []
-        done = 0
-        for plan in plans:
-            scores = self._scores(plan, done, total)
-            parts = [(s - u.floor) / (u.estimate.value - u.floor) for s, u in zip(scores, uncut, strict=True)]
-            values.append(math.fsum(parts) / len(parts))
-            done += sum(map(len, self._ids))
-        return values
+        self._measure_uncut()
+        self._complete(plans)
+        return [self._value(self._scores(plan)) for plan in plans]
+
+    def round(self, plans: Sequence[CutPlan]) -> Standings:
+        """Race the plans; of equals the later one wins. Without racing, the values of all.
+
+        Raises:
+            InputError: as in ``values``, or a metric that is not between 0 and 1.
+        """
+        if self._race == "off":
+            return Standings.of(self.values(plans))
+        return TaskRace(self._answers, plans, [one.metric for one in self.uncut], self._progress).run(
+            self._value,
+            error=self._race_error if self._race == "confident" else 0.0,
+            is_binary=[one.is_binary for one in self.uncut],
+        )
+
+    @property
+    def racing(self) -> dict[str, Any]:
+        """How rounds are run, for a plan's details."""
+        error = {"error_per_round": self._race_error} if self._race == "confident" else {}
+        return {"mode": self._race, **error}
 
     def scores(self, plan: CutPlan) -> list[float]:
         """The plan's score per task, not normalised."""
-        return self._scores(plan, 0, sum(map(len, self._ids)))
+        self._measure_uncut()
+        self._complete([plan])
+        return self._scores(plan)
 
     @property
     def num_layers(self) -> int:
@@ -183,15 +216,13 @@ class TaskObjective:
         return self._engine.num_layers
 
     def answers(self, plan: CutPlan, readouts: Collection[Readout]) -> list[Answered]:
-        """A record per selection item of every task with one of these readouts, from the journal or else asked now."""
+        """A record per selection item of every task with one of these readouts: whole answers, known or asked now."""
         wanted = [index for index, part in enumerate(self._tasks) if part.readout in readouts]
-        total = sum(len(self._ids[index]) for index in wanted)
-        found = []
-        done = 0
-        for index in wanted:
-            found.append(Answered(self._tasks[index], self._samples[index], self._records(index, plan, done, total)))
-            done += len(self._ids[index])
-        return found
+        self._answers.complete(wanted, [plan], whole=True, progress=self._progress)
+        return [
+            Answered(self._tasks[index], self._samples[index], self._answers.part(index, plan, whole=True).records)
+            for index in wanted
+        ]
 
     @cached_property
     def uncut(self) -> tuple[Uncut, ...]:
@@ -202,13 +233,12 @@ class TaskObjective:
                 that could be seen, and a ratio to such a score would be noise.
         """
         plan = CutPlan(num_layers=self._engine.num_layers)
-        num_items = sum(map(len, self._ids))
-        done = 0
-        found = []
-        for index, ids in enumerate(self._ids):
-            found.append(self._yardstick(index, self._records(index, plan, done, num_items)))
-            done += len(ids)
-        return tuple(found)
+        # Whole answers: what the uncut model writes is read again, by trace_damage and by people.
+        self._answers.complete(range(len(self._tasks)), [plan], whole=True, progress=self._progress)
+        return tuple(
+            self._yardstick(index, self._answers.part(index, plan, whole=True).records)
+            for index in range(len(self._tasks))
+        )
 
     def report(self, plan: CutPlan) -> dict[str, Any]:
         """What a selection's details say of the plan that was chosen.
@@ -247,34 +277,23 @@ class TaskObjective:
                 "objective, or raise its limit."
             )
         is_share = all(record["metrics"][metric] in (0, 1) for record in records)
-        return Uncut(metric, estimate, chance, 0.0 if is_share and self._normalise == "raw" else guessing)
+        return Uncut(metric, estimate, chance, 0.0 if is_share and self._normalise == "raw" else guessing, is_share)
 
-    def _scores(self, plan: CutPlan, done: int, total: int) -> list[float]:
-        scores = []
-        for index, ids in enumerate(self._ids):
-            scores.append(_mean(self._records(index, plan, done, total), self.uncut[index].metric))
-            done += len(ids)
-        return scores
+    def _measure_uncut(self) -> None:
+        """First of all, so that a task that is no use is refused before the plans are asked."""
+        _ = self.uncut
 
-    def _records(self, index: int, plan: CutPlan, done: int, total: int) -> list[dict[str, Any]]:
-        """A record per item of one task, from the journal or else from the engine."""
-        part = self._tasks[index]
-        known = self._journal.part(self._questions[index], plan, self._ids[index])
-        what = f"{part.label}, {name_of(plan)}"
-        if not known.is_complete:  # evaluate would find nothing to ask, yet make intervals that nobody reads
-            evaluate(
-                part.task,
-                self._engine,
-                plan,
-                readout=part.readout,
-                split="selection",
-                limit=part.limit,
-                decoding=self._decoding,
-                journal=cast("Journal", known),  # a part of one
-                on_progress=lambda answered, _: self._progress(what, done + answered, total),
-            )
-        self._progress(what, done + len(self._ids[index]), total)
-        return known.records
+    def _complete(self, plans: Sequence[CutPlan]) -> None:
+        cut = [plan for plan in plans if not plan.is_uncut]
+        self._answers.complete(range(len(self._tasks)), cut, whole=False, progress=self._progress)
+
+    def _scores(self, plan: CutPlan) -> list[float]:
+        return [_mean(self._answers.part(index, plan).records, one.metric) for index, one in enumerate(self.uncut)]
+
+    def _value(self, scores: Sequence[float]) -> float:
+        """From a score per task to the plan's value. Every step is monotone, which a race relies on."""
+        parts = [(s - u.floor) / (u.estimate.value - u.floor) for s, u in zip(scores, self.uncut, strict=True)]
+        return math.fsum(parts) / len(parts)
 
 
 def selected_on(objective: Objective, plan: CutPlan) -> dict[str, Any]:
@@ -289,8 +308,3 @@ def _headline(record: Mapping[str, Any]) -> str:
 
 def _mean(records: Sequence[Mapping[str, Any]], metric: str) -> float:
     return math.fsum(record["metrics"][metric] for record in records) / len(records)
-
-
-def name_of(plan: CutPlan) -> str:
-    """The plan for people who watch a search: ``uncut``, or ``without 3,21-24``."""
-    return "uncut" if plan.is_uncut else f"without {format_layers(plan.removed)}"

@@ -3,6 +3,9 @@
 One file per task and readout (``samples/<task>.<readout>.jsonl``) holds the answers under all plans. A record is found
 by the model, the *set* of removed layers, the task's version and settings, the decoding and the item's id. So the order
 of removal does not matter, nor which criterion, round or depth asked first.
+
+A search lets an answer end as soon as its score is settled (finish reason ``settled``). Such a record serves whoever
+needs scores; whoever needs whole answers asks again, and the whole answer then takes its place.
 """
 
 from __future__ import annotations
@@ -76,8 +79,14 @@ class SearchJournal:
         self._folder = folder
         self._files: dict[tuple[str, str], _File] = {}
 
-    def part(self, question: Question, plan: CutPlan, ids: Sequence[str]) -> JournalPart:
+    def part(self, question: Question, plan: CutPlan, ids: Sequence[str], *, whole: bool = False) -> JournalPart:
         """What is known of these items under a plan, and where more goes.
+
+        Args:
+            question: what is asked.
+            plan: which layers are gone.
+            ids: of the items.
+            whole: leave out answers that ended early.
 
         Raises:
             InputError: the file is damaged, or holds answers that no search wrote.
@@ -85,7 +94,7 @@ class SearchJournal:
         name = (question.task, question.readout)
         if name not in self._files:
             self._files[name] = _File(self._folder.journal(*name) if self._folder is not None else None)
-        return JournalPart(self._files[name], question.key(plan), ids)
+        return JournalPart(self._files[name], question.key(plan), ids, whole)
 
     def close(self) -> None:
         """Close the files. They can be asked again, and are then read again."""
@@ -107,27 +116,33 @@ class SearchJournal:
 class JournalPart:
     """One plan's part of a file. To ``evaluate`` it is a Journal that holds the wanted items of this plan alone."""
 
-    def __init__(self, file: _File, key: Mapping[str, Any], ids: Sequence[str]) -> None:
+    def __init__(self, file: _File, key: Mapping[str, Any], ids: Sequence[str], whole: bool = False) -> None:
         self.path = Path("memory") if file.journal is None else file.journal.path
         self._file = file
         self._key = key
         self._ids = ids
+        self._whole = whole
         self._known = file.by_key.setdefault(_canonical(key), {})
 
     @property
     def records(self) -> list[dict[str, Any]]:
         """The records that are there, in the order of the ids."""
-        return [self._known[item] for item in self._ids if item in self._known]
+        return [self._known[item] for item in self._ids if self._has(item)]
 
     @property
     def is_complete(self) -> bool:
         """Whether nothing is left to ask."""
-        return all(item in self._known for item in self._ids)
+        return all(self._has(item) for item in self._ids)
 
     def append(self, records: Sequence[Mapping[str, Any]]) -> None:
         """Add records: on disk when this returns. An item that is there keeps the answer it has."""
-        fresh = [{**record, KEY: self._key} for record in records if record["id"] not in self._known]
-        self._known.update((record["id"], record) for record in self._file.append(fresh))
+        fresh = [{**record, KEY: self._key} for record in records if not self._has(record["id"])]
+        for record in self._file.append(fresh):
+            _keep(self._known, record)
+
+    def _has(self, item: str) -> bool:
+        record = self._known.get(item)
+        return record is not None and (not self._whole or _is_whole(record))
 
 
 class _File:
@@ -143,7 +158,7 @@ class _File:
             if KEY not in record:
                 journal.close()
                 raise InputError(f"{journal.path} holds answers that were not written by a search; use another --out.")
-            self.by_key.setdefault(_canonical(record[KEY]), {}).setdefault(record["id"], record)
+            _keep(self.by_key.setdefault(_canonical(record[KEY]), {}), record)
 
     def append(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Write records, and give them back as they are held in memory."""
@@ -151,6 +166,17 @@ class _File:
             return records
         self.journal.append(records)
         return self.journal.records[-len(records) :]
+
+
+def _keep(known: dict[str, dict[str, Any]], record: dict[str, Any]) -> None:
+    """The first record of an item stays, except that a whole answer takes the place of one that ended early."""
+    held = known.get(record["id"])
+    if held is None or (_is_whole(record) and not _is_whole(held)):
+        known[record["id"]] = record
+
+
+def _is_whole(record: Mapping[str, Any]) -> bool:
+    return record.get("finish_reason") != "settled"
 
 
 def _canonical(key: Mapping[str, Any]) -> str:

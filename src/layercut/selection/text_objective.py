@@ -5,19 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from layercut.errors import InputError
 from layercut.runs.settings import settings_hash
 from layercut.selection.base import Context, Progress, Selection, by_importance, silent
 from layercut.selection.greedy import as_json, greedy
-from layercut.selection.objective import name_of
 from layercut.selection.search_journal import Question, SearchJournal
 from layercut.surgery.plan import CutPlan
 
 if TYPE_CHECKING:
-    from layercut.engine.base import Engine, LikelihoodRequest
+    from layercut.engine.base import Engine, LikelihoodRequest, Wanted
 
 Measure = Literal["nll", "kl", "js", "top1"]
 _VERSION = 1
@@ -85,58 +84,65 @@ class TextObjective:
 
     def values(self, plans: Sequence[CutPlan]) -> list[float]:
         """Higher is better. Minus infinity where a token that comes is ruled out altogether."""
-        total = len(plans) * len(self._requests)
-        return [
-            -self._means(self._records(plan, index * len(self._requests), total))[self._measure]
-            for index, plan in enumerate(plans)
-        ]
+        return [-self._means(records)[self._measure] for records in self._records(plans)]
 
     def means(self, plan: CutPlan) -> dict[str, float]:
         """Every measure that was taken with this one, per token; with ``kl`` and the like ``nll`` is among them."""
-        return self._means(self._records(plan, 0, len(self._requests)))
+        (records,) = self._records([plan])
+        return self._means(records)
 
     def num_tokens(self) -> int:
         """Tokens that are averaged over."""
-        return sum(record["num_tokens"] for record in self._records(self._uncut, 0, len(self._requests)))
+        (records,) = self._records([self._uncut])
+        return sum(record["num_tokens"] for record in records)
 
     def _means(self, records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         num_tokens = sum(record["num_tokens"] for record in records)
         taken = [measure for measure in get_args(Measure) if measure in records[0]]
         return {measure: _sum(record[measure] for record in records) / num_tokens for measure in taken}
 
-    def _records(self, plan: CutPlan, done: int, total: int) -> list[dict[str, Any]]:
-        """A record per text, from the journal or else from the engine."""
-        part = self._journal.part(self._question, plan, self._ids)
-        what = f"{self._name}, {name_of(plan)}"
-        if not part.is_complete:
-            for fresh in self._ask(plan, frozenset(record["id"] for record in part.records)):
-                part.append(fresh)
-                self._progress(what, done + len(part.records), total)
-        assert part.is_complete, f"the engine left texts of {self._name} out"
-        self._progress(what, done + len(self._ids), total)
-        return part.records
+    def _records(self, plans: Sequence[CutPlan]) -> list[list[dict[str, Any]]]:
+        """For each plan a record per text, from the journal or else from the engine, all plans at once."""
+        parts = {plan.key: self._journal.part(self._question, plan, self._ids) for plan in plans}
+        known = {key: {record["id"] for record in part.records} for key, part in parts.items()}
+        total = len(parts) * len(self._ids)
+        self._progress(self._name, sum(map(len, known.values())), total)
+        if not all(part.is_complete for part in parts.values()):
+            for plan, fresh in self._ask(plans, lambda plan, text: text not in known[plan.key]):
+                parts[plan.key].append(fresh)
+                known[plan.key].update(record["id"] for record in fresh)
+                self._progress(self._name, sum(map(len, known.values())), total)
+        assert all(part.is_complete for part in parts.values()), f"the engine left texts of {self._name} out"
+        return [parts[plan.key].records for plan in plans]
 
-    def _ask(self, plan: CutPlan, known: Collection[str]) -> Iterator[list[dict[str, Any]]]:
-        # All texts go to the engine, the known ones too: its batches must be those of a search that was never stopped.
+    def _ask(self, plans: Sequence[CutPlan], wanted: Wanted) -> Iterator[tuple[CutPlan, list[dict[str, Any]]]]:
+        # All texts and plans go to the engine, the known ones too: its batches must be those of a search that was never
+        # stopped.
         if self._measure == "nll":
-            for scored in self._engine.log_likelihoods(self._requests, plan, known):
-                yield [
-                    {"id": one.id, "num_tokens": one.num_tokens[0], "nll": as_json(-one.log_likelihoods[0])}
-                    for one in scored
-                ]
+            for plan, scored in self._engine.log_likelihoods_under(self._requests, plans, wanted):
+                yield (
+                    plan,
+                    [
+                        {"id": one.id, "num_tokens": one.num_tokens[0], "nll": as_json(-one.log_likelihoods[0])}
+                        for one in scored
+                    ],
+                )
             return
-        for compared in self._engine.divergences(self._requests, plan, self._uncut, known):
-            yield [
-                {
-                    "id": one.id,
-                    "num_tokens": one.num_tokens,
-                    "nll": as_json(one.nll),
-                    "kl": as_json(one.kl),
-                    "js": as_json(one.js_top100),
-                    "top1": one.top1_disagreements,
-                }
-                for one in compared
-            ]
+        for plan, compared in self._engine.divergences_under(self._requests, plans, self._uncut, wanted):
+            yield (
+                plan,
+                [
+                    {
+                        "id": one.id,
+                        "num_tokens": one.num_tokens,
+                        "nll": as_json(one.nll),
+                        "kl": as_json(one.kl),
+                        "js": as_json(one.js_top100),
+                        "top1": one.top1_disagreements,
+                    }
+                    for one in compared
+                ],
+            )
 
 
 def select_by_text(context: Context, objective: TextObjective, search: str) -> Selection:

@@ -18,6 +18,7 @@ from layercut.selection.base import Context, Progress, Selection, no_objective
 from layercut.selection.calibration import Calibration, load_calibration
 from layercut.selection.objective import Normalise, ObjectiveTask, TaskObjective, search_settings
 from layercut.selection.protect import parse_protected
+from layercut.selection.racing import ERROR, Racing
 from layercut.selection.search_journal import SearchJournal
 from layercut.study.handle import ModelHandle
 from layercut.study.settings import DecodingSettings, ModelSettings, TaskSettings
@@ -64,6 +65,8 @@ def select_layers(
     protect: str | None = None,
     settings: Mapping[str, Any] | None = None,
     normalise: str = "raw",
+    race: str = "exact",
+    race_error: float = ERROR,
     decoding: DecodingSettings | None = None,
     seed: int = 0,
     progress: Progress,
@@ -97,6 +100,8 @@ def select_layers(
                 parts,
                 decoding=draw,
                 normalise=cast("Normalise", normalise),
+                race=cast("Racing", race),
+                race_error=race_error,
                 journal=journal,
                 progress=progress,
             )

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.console import Console
 
@@ -23,8 +23,10 @@ from layercut.evidence.splits import items_hash
 from layercut.report.sweep import Sweep, SweepRow
 from layercut.report.sweep_text import sweep_report
 from layercut.runs.directory import RunFolder
+from layercut.selection.answers import Answers
+from layercut.selection.base import Progress
 from layercut.selection.objective import ObjectiveTask
-from layercut.selection.search_journal import Question, SearchJournal
+from layercut.selection.search_journal import SearchJournal
 from layercut.study.cells import make_cells
 from layercut.study.evaluate import slug
 from layercut.study.handle import ModelHandle
@@ -34,10 +36,8 @@ from layercut.study.select import folder_settings
 from layercut.study.settings import DecodingSettings, ModelSettings, TaskSettings
 from layercut.surgery.plan import CutPlan, format_layers, parse_layers
 from layercut.tasks.base import Sample, Split
-from layercut.tasks.evaluate import evaluate
 
 if TYPE_CHECKING:
-    from layercut.runs.records import Journal
     from layercut.study import eta
 
 SPLITS: tuple[Split, ...] = ("selection", "report")
@@ -221,42 +221,47 @@ def measure(
     Returns:
         A row for each layer, task and readout: the tasks in order, the layers of each ascending.
     """
-    plans: dict[int | None, CutPlan] = {None: CutPlan(num_layers=num_layers)}
-    plans |= {layer: CutPlan(num_layers=num_layers, removed=(layer,)) for layer in layers}
+    uncut = CutPlan(num_layers=num_layers)
+    cut = {layer: CutPlan(num_layers=num_layers, removed=(layer,)) for layer in layers}
+    groups = {"uncut": [uncut], f"without one of {len(cut)} layers": list(cut.values())}
+    # A piece is one task under all plans of a group, which the engine is asked together: what they share is run once.
     work = [
-        (f"{'uncut' if layer is None else f'without {layer}'}: {one.part.label}", one.work)
-        for layer in plans
+        (f"{name}: {one.part.label}", replace(one.work, num_items=len(plans) * len(one.ids)))
+        for name, plans in groups.items()
         for one in asked
     ]
     progress = Progressing(work, console)
-    found: dict[int | None, list[list[dict[str, Any]]]] = {}
+
+    def told(on_progress: Callable[[int, int], None]) -> Progress:
+        return lambda what, done, total: on_progress(done, total)
+
     with SearchJournal(run) as journal, progress.running():
-        for number, (layer, plan) in enumerate(plans.items()):
-            found[layer] = []
-            for index, one in enumerate(asked):
-                piece = number * len(asked) + index
-                question = Question.of(one.part.task, one.part.readout, model_hash, decoding)
-                known = journal.part(question, plan, one.ids)
-                if known.is_complete:
+        answers = Answers(
+            [one.part for one in asked],
+            [one.samples for one in asked],
+            engine=engine,
+            model_hash=model_hash,
+            decoding=decoding,
+            journal=journal,
+        )
+
+        def records(plan: CutPlan) -> list[list[dict[str, Any]]]:
+            return [answers.part(task, plan, whole=True).records for task in range(len(asked))]
+
+        for number, plans in enumerate(groups.values()):
+            for task in range(len(asked)):
+                piece = number * len(asked) + task
+                if all(answers.part(task, plan, whole=True).is_complete for plan in plans):
                     progress.skip(piece)
-                else:
-                    with progress.piece(piece) as on_progress:
-                        evaluate(
-                            one.part.task,
-                            engine(),
-                            plan,
-                            readout=one.part.readout,
-                            split=split,
-                            limit=one.part.limit,
-                            decoding=decoding,
-                            journal=cast("Journal", known),  # a part of one
-                            on_progress=on_progress,
-                        )
-                found[layer].append(known.records)
-            if layer is None:
-                _say_refusals(asked, found[None], decoding.seed, say)
+                    continue
+                with progress.piece(piece) as on_progress:
+                    # Whole answers: a sweep counts how they ended.
+                    answers.complete([task], plans, whole=True, progress=told(on_progress))
+            if plans == [uncut]:
+                _say_refusals(asked, records(uncut), decoding.seed, say)
+        before, after = records(uncut), {layer: records(plan) for layer, plan in cut.items()}
     return [
-        _row(one, layer, found[None][index], found[layer][index], decoding.seed)
+        _row(one, layer, before[index], after[layer][index], decoding.seed)
         for index, one in enumerate(asked)
         for layer in layers
     ]

@@ -6,18 +6,60 @@ Records are appended batch by batch, so that work that was stopped goes on where
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
-from layercut.engine.base import Completion, Decoding, Engine, GenerationRequest, LikelihoodRequest, Likelihoods
+from layercut.engine.base import (
+    Completion,
+    Decoding,
+    Engine,
+    GenerationRequest,
+    LikelihoodRequest,
+    Likelihoods,
+    Wanted,
+    always,
+)
 from layercut.errors import InputError, RunMismatch, unknown
 from layercut.evidence.intervals import mean_interval
 from layercut.tasks.base import GENERATED, Readout, Sample, Score, Split, Task
 
 if TYPE_CHECKING:
-    from layercut.runs.records import Journal, MetricRow
+    from layercut.runs.records import MetricRow
     from layercut.surgery.plan import CutPlan
+
+
+class Records(Protocol):
+    """Where answers are kept: a Journal, or one plan's part of a search's journal."""
+
+    @property
+    def records(self) -> Sequence[dict[str, Any]]:
+        """What is there."""
+        ...
+
+    @property
+    def path(self) -> Path:
+        """For messages."""
+        ...
+
+    def append(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Add records: safe when this returns."""
+        ...
+
+
+class _Kept:
+    """Records in memory."""
+
+    path = Path("memory")
+
+    def __init__(self) -> None:
+        self.records: list[dict[str, Any]] = []
+
+    def append(self, records: Sequence[Mapping[str, Any]]) -> None:
+        self.records.extend(dict(record) for record in records)
+
 
 _OUTCOMES = ("right", "wrong", "no_answer", "cut")
 _FINISHES = ("stop", "length")
@@ -42,7 +84,7 @@ def evaluate(
     split: Split = "report",
     limit: int | None = None,
     decoding: Decoding | None = None,
-    journal: Journal | None = None,
+    journal: Records | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> TaskResult:
     """Ask a task's samples of the model under a plan and grade the answers.
@@ -69,62 +111,132 @@ def evaluate(
     samples = task.samples(split, limit)
     if not samples:
         raise InputError(f"{task.name} has no {split} items{'' if limit is None else f' within a limit of {limit}'}.")
-    by_id = {sample.id: sample for sample in samples}
-    assert len(by_id) == len(samples), f"{task.name}: two samples with one id"
-
-    records = {} if journal is None else _known(journal, task, by_id)
+    held = _Kept() if journal is None else journal
+    known = _checked(held, task, {sample.id for sample in samples})
     report_progress = on_progress or (lambda done, total: None)
-    report_progress(len(records), len(samples))
-    if len(records) < len(samples):
-        for answers in _ask(task, engine, plan, readout, samples, decoding, done=frozenset(records)):
-            fresh = [_record(task, readout, by_id[answer.id], answer) for answer in answers if answer.id not in records]
-            if journal is not None:
-                journal.append(fresh)
-            records |= {record["id"]: record for record in fresh}
-            report_progress(len(records), len(samples))
-    missing = [sample.id for sample in samples if sample.id not in records]
-    assert not missing, f"the engine left {len(missing)} requests of {task.name} unanswered"
+    report_progress(known, len(samples))
 
+    def answered(plan: CutPlan, fresh: Sequence[Mapping[str, Any]]) -> None:
+        nonlocal known
+        known += len(fresh)
+        report_progress(known, len(samples))
+
+    ask_under(
+        task, engine, [plan], samples, [held], readout=readout, decoding=decoding, early=False, on_answers=answered
+    )
+    records = {record["id"]: record for record in held.records}
     ordered = [records[sample.id] for sample in samples]
     chance = task.chance(samples, readout)
     return TaskResult(metrics=_rows(task, readout, ordered, chance, decoding.seed, limit), records=ordered)
 
 
-def _known(journal: Journal, task: Task, by_id: Mapping[str, Sample]) -> dict[str, dict[str, Any]]:
-    """The journal's records by id, checked."""
+def ask_under(
+    task: Task,
+    engine: Engine,
+    plans: Sequence[CutPlan],
+    samples: Sequence[Sample],
+    journals: Sequence[Records],
+    *,
+    readout: Readout,
+    decoding: Decoding,
+    early: bool,
+    wanted: Wanted = always,
+    on_answers: Callable[[CutPlan, Sequence[Mapping[str, Any]]], None] | None = None,
+) -> None:
+    """Ask samples of the model under many plans, in one call of the engine, and put graded answers into journals.
+
+    What a journal holds is not asked again. All plans and samples go to the engine all the same: its batches must be
+    those of a run that was never stopped.
+
+    Args:
+        task: what is asked.
+        engine: who answers.
+        plans: which layers are gone, each set of layers once.
+        samples: the questions; which ones share a call may decide which share a batch, so keep to fixed groups.
+        journals: one per plan. New records are there before ``on_answers`` hears of them.
+        readout: how answers are read.
+        decoding: how tokens are drawn.
+        early: let an answer end as soon as its score is settled. The scores are the same; the texts are not whole, and
+            their finish reason is ``settled``.
+        wanted: whether a plan's answer to an item is still wanted; asked again and again.
+        on_answers: called with a plan and its new records.
+
+    Raises:
+        InputError: requests that the engine refuses.
+    """
+    by_id = {sample.id: sample for sample in samples}
+    assert len(by_id) == len(samples), f"{task.name}: two samples with one id"
+    held = {plan.key: journal for plan, journal in zip(plans, journals, strict=True)}
+    assert len(held) == len(plans), "two plans that remove the same layers"
+    known = {key: {record["id"] for record in journal.records} for key, journal in held.items()}
+
+    def asked(plan: CutPlan, item: str) -> bool:
+        return item not in known[plan.key] and wanted(plan, item)
+
+    missing = [(plan, item) for plan in plans for item in by_id if asked(plan, item)]
+    if not missing:
+        return
+    for plan, answers in _answers(task, engine, plans, samples, readout, decoding, early, asked):
+        ids = known[plan.key]
+        fresh = [_record(task, readout, by_id[answer.id], answer) for answer in answers if answer.id not in ids]
+        held[plan.key].append(fresh)
+        ids.update(record["id"] for record in fresh)
+        if on_answers is not None:
+            on_answers(plan, fresh)
+    left = sum(asked(plan, item) for plan, item in missing)
+    assert not left, f"the engine left {left} requests of {task.name} unanswered"
+
+
+def _checked(journal: Records, task: Task, ids: Collection[str]) -> int:
+    """The number of records that the journal holds, which must be answers to these items and this version."""
     for record in journal.records:
         if record.get("version") != task.version:
             raise RunMismatch(
                 f"{journal.path} holds answers to version {record.get('version')} of {task.name}, this is version "
                 f"{task.version}. Scores of different versions cannot be mixed; use another --out."
             )
-        if record.get("id") not in by_id:
+        if record.get("id") not in ids:
             raise RunMismatch(
-                f"{journal.path} holds the item {record.get('id')}, which is not among the {len(by_id)} items of "
+                f"{journal.path} holds the item {record.get('id')}, which is not among the {len(ids)} items of "
                 f"{task.name} here. Use the seed, limit and data that it was begun with, or another --out."
             )
-    return {record["id"]: record for record in journal.records}
+    return len(journal.records)
 
 
-def _ask(
+def _answers(
     task: Task,
     engine: Engine,
-    plan: CutPlan,
-    readout: Readout,
+    plans: Sequence[CutPlan],
     samples: Sequence[Sample],
+    readout: Readout,
     decoding: Decoding,
-    done: frozenset[str],
-) -> Iterator[Sequence[Completion | Likelihoods]]:
-    # All requests go to the engine, the done ones too: its batches must be those of a run that was never stopped.
+    early: bool,
+    wanted: Wanted,
+) -> Iterator[tuple[CutPlan, Sequence[Completion | Likelihoods]]]:
     requests = [task.request(sample, readout) for sample in samples]
     if readout in GENERATED:
         to_generate = [request for request in requests if isinstance(request, GenerationRequest)]
         assert len(to_generate) == len(requests), f"{task.name}: {readout} must generate"
-        yield from engine.completions(to_generate, plan, decoding, done)
+        if early:
+            to_generate = [
+                _with_verdict(task, sample, readout, request)
+                for sample, request in zip(samples, to_generate, strict=True)
+            ]
+        yield from engine.completions_under(to_generate, plans, decoding, wanted)
     else:
         to_score = [request for request in requests if isinstance(request, LikelihoodRequest)]
         assert len(to_score) == len(requests), f"{task.name}: {readout} must not generate"
-        yield from engine.log_likelihoods(to_score, plan, done)
+        yield from engine.log_likelihoods_under(to_score, plans, wanted)
+
+
+def _with_verdict(task: Task, sample: Sample, readout: Readout, request: GenerationRequest) -> GenerationRequest:
+    """The request with what the task knows beforehand; a task need not know anything."""
+    draft, settled = getattr(task, "draft", None), getattr(task, "settled", None)
+    return replace(
+        request,
+        draft=request.draft if draft is None else draft(sample, readout),
+        settled=request.settled if settled is None else partial(settled, sample, readout),
+    )
 
 
 def _record(task: Task, readout: Readout, sample: Sample, answer: Completion | Likelihoods) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from layercut.engine.base import Decoding
+from layercut.engine.base import Decoding, always
 from layercut.errors import InputError
 from layercut.selection.items import selection_items
 from layercut.selection.objective import ObjectiveTask, TaskObjective, search_settings, selected_on
@@ -153,10 +153,22 @@ def test_items_are_shown_as_they_are_answered() -> None:
     shown: list[tuple[str, int, int]] = []
     objective = TaskObjective(NeedyEngine(), [part(limit=8)], progress=lambda *told: shown.append(told))
     objective.values([PLANS[0], PLANS[2]])
-    assert shown[0] == ("needy (short), uncut", 0, 8)
-    assert ("needy (short), without 1", 4, 16) in shown
-    assert shown[-1] == ("needy (short), without 2,5", 16, 16)
+    assert shown[0] == ("answers", 0, 8)  # the uncut model's
+    assert ("answers", 4, 16) in shown
+    assert shown[-1] == ("answers", 16, 16)
     assert [done for _, done, total in shown if total == 16] == sorted(done for _, done, total in shown if total == 16)
+
+
+def test_all_plans_are_asked_in_one_call_a_heat() -> None:
+    calls: list[tuple[int, int]] = []
+
+    class Watched(NeedyEngine):
+        def completions_under(self, requests: Any, plans: Any, decoding: Any, wanted: Any = always) -> Any:
+            calls.append((len(requests), len(plans)))
+            return super().completions_under(requests, plans, decoding, wanted)
+
+    TaskObjective(Watched(), [part(num_items=20)]).values(PLANS)
+    assert calls == [(16, 1), (4, 1), (16, 4), (4, 4)]
 
 
 @pytest.mark.parametrize(
@@ -166,6 +178,8 @@ def test_items_are_shown_as_they_are_answered() -> None:
         (lambda: TaskObjective(NeedyEngine(), [part(), part(limit=3)]), r"needy \(short\) more than once"),
         (lambda: TaskObjective(NeedyEngine(), [part()], normalise="chnce"), "Did you mean chance"),  # type: ignore[arg-type]
         (lambda: TaskObjective(NeedyEngine(), [part(num_items=0)]), "needy has no selection items"),
+        (lambda: TaskObjective(NeedyEngine(), [part()], race="exct"), "Did you mean exact"),  # type: ignore[arg-type]
+        (lambda: TaskObjective(NeedyEngine(), [part()], race_error=5), "race_error 5 is no probability"),
         (lambda: part("chain"), "unknown readout of needy 'chain'"),
     ],
 )

@@ -128,3 +128,19 @@ def test_without_a_folder_it_keeps_to_memory() -> None:
         journal.part(QUESTION, PLAN, IDS).append([record("a")])
         assert ids(journal) == ["a"]
         assert ids(journal, plan=CutPlan(num_layers=6, removed=(1,))) == []
+
+
+def test_an_answer_that_ended_early_serves_only_who_needs_scores(folder: RunFolder) -> None:
+    early, whole = {**record("a"), "finish_reason": "settled"}, {**record("a"), "finish_reason": "stop"}
+    with SearchJournal(folder) as journal:
+        journal.part(QUESTION, PLAN, IDS).append([early])
+        assert ids(journal) == ["a"]
+        assert not journal.part(QUESTION, PLAN, IDS, whole=True).records
+        journal.part(QUESTION, PLAN, IDS, whole=True).append([whole])
+        assert journal.part(QUESTION, PLAN, IDS).records[0]["finish_reason"] == "stop"
+    with SearchJournal(folder) as journal:
+        for needs_all in (False, True):
+            (held,) = journal.part(QUESTION, PLAN, IDS, whole=needs_all).records
+            assert held["finish_reason"] == "stop"
+        journal.part(QUESTION, PLAN, IDS).append([early])
+    assert len(folder.records("needy", "short")) == 2

@@ -111,7 +111,7 @@ def test_a_search_in_the_same_folder_is_not_asked_again(tmp_path: Path) -> None:
     parts = [one.part for one in asked]
     settings = sweep_settings({"model": "fake"}, parts, GREEDY, "selection")
     with RunFolder.begin(tmp_path / "run", settings) as run, SearchJournal(run) as journal:
-        objective = TaskObjective(NeedyEngine(num_layers=6), parts, decoding=GREEDY, journal=journal)
+        objective = TaskObjective(NeedyEngine(num_layers=6), parts, decoding=GREEDY, journal=journal, race="off")
         selection = task_accuracy(Context(num_layers=6, num_remove=2, objective=objective))
     engine = NeedyEngine(num_layers=6)
     rows = sweep(tmp_path / "run", asked, engine)

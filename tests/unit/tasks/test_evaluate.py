@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from layercut.runs.records import Journal
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import load_task
 from layercut.tasks.base import Sample
-from layercut.tasks.evaluate import TaskResult, evaluate
+from layercut.tasks.evaluate import TaskResult, ask_under, evaluate
 from layercut.tasks.few_shot import FewShotTask
 from tests.support.fake_engine import FakeEngine, Killed
 
@@ -212,3 +213,66 @@ def test_an_answer_that_is_missing_is_our_fault(task: FewShotTask) -> None:
 
     with pytest.raises(AssertionError, match="left 3 requests of copy unanswered"):
         evaluate(task, Lazy(), PLAN, limit=4)
+
+
+PLANS = [CutPlan(num_layers=6, removed=(layer,)) for layer in (1, 4)]
+
+
+class Kept:
+    path = Path("memory")
+
+    def __init__(self) -> None:
+        self.records: list[dict[str, object]] = []
+
+    def append(self, records: Sequence[Mapping[str, object]]) -> None:
+        self.records += [dict(record) for record in records]
+
+
+def ask(task: FewShotTask, fake: FakeEngine, journals: list[Kept], **how: Any) -> None:
+    samples = task.samples("report", 10)
+    defaults: dict[str, Any] = {"readout": "short", "decoding": Decoding(), "early": False}
+    ask_under(task, fake, PLANS, samples, journals, **(defaults | how))
+
+
+def test_many_plans_are_asked_at_once_each_only_what_its_journal_lacks(task: FewShotTask) -> None:
+    fake = FakeEngine(texts=lambda request, plan: plan.key, batch_size=5)
+    journals = [Kept(), Kept()]
+    ids = [sample.id for sample in task.samples("report", 10)]
+    told: list[tuple[str, int]] = []
+    journals[0].records = [{"id": item} for item in ids[:7]]
+    ask(task, fake, journals, on_answers=lambda plan, fresh: told.append((plan.key, len(fresh))))
+    for plan, journal in zip(PLANS, journals, strict=True):
+        assert [record["id"] for record in journal.records] == ids
+        assert {record.get("completion", plan.key) for record in journal.records} == {plan.key}
+    assert told == [(PLANS[0].key, 3), (PLANS[1].key, 5), (PLANS[1].key, 5)]
+    again = FakeEngine(kill_after=0)
+    ask(task, again, journals)
+    assert not again.calls
+
+
+def test_what_is_not_wanted_any_more_is_not_asked(task: FewShotTask) -> None:
+    fake = FakeEngine(texts=lambda request, plan: "no", batch_size=2)
+    journals = [Kept(), Kept()]
+    ask(task, fake, journals, wanted=lambda plan, item: plan is PLANS[1] or len(journals[0].records) < 4)
+    assert [len(journal.records) for journal in journals] == [4, 10]
+
+
+def test_early_answers_get_a_draft_and_a_verdict_and_tasks_need_not_have_one(task: FewShotTask) -> None:
+    class Knowing(FewShotTask):
+        def draft(self, sample: Sample, readout: str) -> str:
+            return f"{readout}: {sample.gold}"
+
+        def settled(self, sample: Sample, readout: str, text: str) -> bool:
+            return readout == "short" and bool(text)
+
+    asked: list[GenerationRequest] = []
+    fake = FakeEngine(texts=lambda request, plan: (asked.append(request), "a b c")[1])
+    knowing = Knowing(**{field.name: getattr(task, field.name) for field in fields(task) if field.init})
+    journals = [Kept(), Kept()]
+    ask(knowing, fake, journals, early=True)
+    golds = {sample.id: sample.gold for sample in task.samples("report", 10)}
+    assert {(request.id, request.draft) for request in asked} == {(k, f"short: {gold}") for k, gold in golds.items()}
+    assert {record["finish_reason"] for journal in journals for record in journal.records} == {"settled"}
+    asked.clear()
+    ask(knowing, fake, [Kept(), Kept()])
+    assert {(request.draft, request.settled) for request in asked} == {("", None)}

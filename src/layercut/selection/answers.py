@@ -1,0 +1,108 @@
+"""What plans answer to a search's items: from the journal, or asked heat by heat, all plans of a heat at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from layercut.engine.base import Decoding, Engine, distinct
+from layercut.selection.base import Progress, silent
+from layercut.selection.heats import heats
+from layercut.selection.search_journal import JournalPart, Question, SearchJournal
+from layercut.tasks.base import Sample
+from layercut.tasks.evaluate import ask_under
+
+if TYPE_CHECKING:
+    from layercut.selection.objective import ObjectiveTask
+    from layercut.surgery.plan import CutPlan
+
+Learn = Callable[["CutPlan", Sequence[Mapping[str, Any]]], None]
+ANSWERS = "answers"
+"""What is shown while items are answered."""
+
+
+class Answers:
+    """The items of some tasks, and every plan's answers to them. Tasks are named by their places in the list."""
+
+    def __init__(
+        self,
+        tasks: Sequence[ObjectiveTask],
+        samples: Sequence[Sequence[Sample]],
+        *,
+        engine: Callable[[], Engine],
+        model_hash: str,
+        decoding: Decoding,
+        journal: SearchJournal,
+    ) -> None:
+        """Nothing is asked yet.
+
+        Args:
+            tasks: what is asked.
+            samples: of each task.
+            engine: gives the engine; called only if something has to be asked.
+            model_hash: of the model that it runs.
+            decoding: how answers are drawn; its seed also decides the order of the items.
+            journal: what is known and where more goes.
+        """
+        self._tasks = tasks
+        self._engine = engine
+        self._decoding = decoding
+        self._journal = journal
+        self._questions = [Question.of(part.task, part.readout, model_hash, decoding) for part in tasks]
+        self.ids = [tuple(sample.id for sample in of_task) for of_task in samples]
+        self.heats = [heats(of_task, decoding.seed) for of_task in samples]
+
+    def part(self, task: int, plan: CutPlan, *, whole: bool = False) -> JournalPart:
+        """What is known of a plan's answers to a task; with ``whole`` only those that did not end early."""
+        return self._journal.part(self._questions[task], plan, self.ids[task], whole=whole)
+
+    def ask(
+        self,
+        task: int,
+        heat: int,
+        plans: Sequence[CutPlan],
+        *,
+        whole: bool,
+        wanted: Callable[[CutPlan], bool] = lambda plan: True,
+        learn: Learn = lambda plan, records: None,
+    ) -> None:
+        """Have plans answer one heat of a task, in one call of the engine, as far as they are ``wanted``.
+
+        ``learn`` is told of the new records of a plan, each time there are some.
+        """
+        part = self._tasks[task]
+        parts = [self.part(task, plan, whole=whole) for plan in plans]
+        samples = self.heats[task][heat]
+        known = [{record["id"] for record in held.records} for held in parts]
+        if all(sample.id in ids for ids in known for sample in samples):
+            return
+        ask_under(
+            part.task,
+            self._engine(),
+            plans,
+            samples,
+            parts,
+            readout=part.readout,
+            decoding=self._decoding,
+            early=not whole,
+            wanted=lambda plan, item: wanted(plan),
+            on_answers=learn,
+        )
+
+    def complete(
+        self, tasks: Collection[int], plans: Sequence[CutPlan], *, whole: bool, progress: Progress = silent
+    ) -> None:
+        """Have plans answer all items of some tasks. ``progress`` is told how many answers there are, and will be."""
+        plans = distinct(plans)
+        total = len(plans) * sum(len(self.ids[task]) for task in tasks)
+        done = sum(len(self.part(task, plan, whole=whole).records) for task in tasks for plan in plans)
+
+        def learn(plan: CutPlan, records: Sequence[Mapping[str, Any]]) -> None:
+            nonlocal done
+            done += len(records)
+            progress(ANSWERS, done, total)
+
+        progress(ANSWERS, done, total)
+        for task in tasks:
+            for heat in range(len(self.heats[task])):
+                self.ask(task, heat, plans, whole=whole, learn=learn)

@@ -1,0 +1,236 @@
+"""Racing: candidates are judged item by item, and stop as soon as they cannot win any more.
+
+A candidate's value is a monotone function of its items' metrics, which lie in [0, 1]. With the items left counted as 1
+it cannot be exceeded, with the items left counted as 0 it is sure. Both go through the very float operations of the
+final value (exactly rounded sums, one division, one subtraction, one division), each of them monotone, so the bounds
+hold to the last bit. A candidate is out when another one's sure value is above what it can still reach, or equal and
+that one wins ties. The winner and its value are those of a round without racing.
+
+The idea of racing candidates over shared items is that of Maron and Moore, "Hoeffding races", NIPS 1993.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
+from typing import Literal, NamedTuple, Protocol
+
+import numpy as np
+from scipy.stats import hypergeom
+
+Racing = Literal["off", "exact", "confident"]
+ERROR = 0.05
+
+
+class Standing(NamedTuple):
+    """How far one candidate came."""
+
+    value: float | None
+    """Its value; None if it was stopped."""
+    upper_bound: float
+    """What the value cannot exceed; the value itself if it is known."""
+    num_answered: int
+    """Items of the heats that it took part in. The last one counts in full, though it may have been left sooner."""
+
+
+class Standings(NamedTuple):
+    """The outcome of a round."""
+
+    candidates: list[Standing]
+    num_items: int
+    """Items that a candidate has to answer if it is not stopped; 0 where nothing is counted."""
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Standings:
+        """All values are known."""
+        return cls([Standing(value, value, 0) for value in values], 0)
+
+
+class Ask(Protocol):
+    """Has some candidates answer one heat of one task."""
+
+    def __call__(
+        self,
+        task: int,
+        heat: int,
+        places: Sequence[int],
+        wanted: Callable[[int], bool],
+        learn: Callable[[int, Sequence[float]], None],
+    ) -> None:
+        """Tell ``learn`` (place, metrics) of what is known and then of what comes, as far as a place is ``wanted``."""
+        ...
+
+
+def race(
+    ask: Ask,
+    num_candidates: int,
+    sizes: Sequence[Sequence[int]],
+    combine: Callable[[Sequence[float]], float],
+    *,
+    error: float = 0.0,
+    is_binary: Sequence[bool] = (),
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Standings:
+    """Run one round; of equals the later place wins.
+
+    First all answer the first heat of every task. The best so far is then taken to its end, so that there is a value to
+    beat, and the others go on heat by heat. Whoever is let into its last heat finishes it: its value is then known. So
+    what is found out depends on the answers alone, neither on the order in which they come nor on a kill in between.
+
+    With an ``error`` the items left are not all counted as right: after each heat the number of right answers among a
+    task's n items is bounded by the exact one-sided hypergeometric limit, given k right of m that were drawn at random
+    without replacement. ``error`` is the most that the probability of stopping the round's winner can be: it is split
+    evenly over all tasks' heats but their last (union bound). It need not be split over the candidates, because the
+    round goes wrong only if the bound of the one winner fails.
+
+    Args:
+        ask: has heats answered.
+        num_candidates: how many places there are.
+        sizes: items of each heat of each task.
+        combine: from a mean metric per task to a candidate's value; must be monotone.
+        error: 0 for a race that never goes wrong.
+        is_binary: for each task whether its metric is 0 or 1; where it is not, items left count as right.
+        on_progress: told the number of answers, and how many it will be if nobody else is stopped.
+    """
+    field = _Field(num_candidates, [sum(of_task) for of_task in sizes], combine)
+    looks = sum(len(of_task) - 1 for of_task in sizes)
+    limits = error > 0 and looks > 0
+
+    def learn(task: int, place: int, metrics: Sequence[float]) -> None:
+        field.learn(task, place, metrics)
+        on_progress(*field.progress())
+
+    def run(task: int, heat: int, places: Sequence[int]) -> None:
+        running = [place for place in places if not field.is_out(place)]
+        if not running:
+            return
+        last = [place for place in running if field.num_left(place) == sizes[task][heat]]
+        ask(task, heat, running, lambda place: place in last or not field.is_out(place), partial(learn, task))
+        if limits and is_binary[task] and heat < len(sizes[task]) - 1:
+            field.limit(task, running, error / looks)
+        field.close(running, sizes[task][heat])
+
+    everyone = range(num_candidates)
+    for task in range(len(sizes)):
+        run(task, 0, everyone)
+    leader = field.leader()
+    later = [(task, heat) for heat in range(1, max(map(len, sizes))) for task in range(len(sizes))]
+    later = [(task, heat) for task, heat in later if heat < len(sizes[task])]
+    for task, heat in later:
+        run(task, heat, [leader])
+    for task, heat in later:
+        run(task, heat, [place for place in everyone if place != leader])
+    on_progress(*field.progress())
+    return Standings([field.standing(place) for place in everyone], field.num_items)
+
+
+class _Runner:
+    """One candidate's answers and bounds."""
+
+    def __init__(self, sizes: Sequence[int], reach: float, sure: float) -> None:
+        self.metrics: list[list[float]] = [[] for _ in sizes]
+        self.limits: list[float] = [math.inf for _ in sizes]
+        """What the sum over a task's items stays below, by the odds."""
+        self.reach = reach
+        self.sure = sure
+        self.closed_reach = reach
+        """After the last heat through which it stayed in the race."""
+        self.num_asked = 0
+        self.out_at: float | None = None
+        """The bound that is told of a candidate that was stopped."""
+
+
+class _Field:
+    """All candidates of a round."""
+
+    def __init__(self, num: int, sizes: Sequence[int], combine: Callable[[Sequence[float]], float]) -> None:
+        self._sizes = sizes
+        self._combine = combine
+        self.num_items = sum(sizes)
+        reach, sure = combine([1.0] * len(sizes)), combine([0.0] * len(sizes))
+        self._runners = [_Runner(sizes, reach, sure) for _ in range(num)]
+        self._best = (sure, num - 1)
+        """The best sure value, and whose it is."""
+
+    def is_out(self, place: int) -> bool:
+        """Whether it cannot win any more."""
+        return (self._runners[place].reach, place) < self._best
+
+    def num_left(self, place: int) -> int:
+        """Items that it has not been asked."""
+        return self.num_items - self._runners[place].num_asked
+
+    def progress(self) -> tuple[int, int]:
+        """Answers, and how many it will be if nobody else is stopped."""
+        answered = [sum(map(len, runner.metrics)) for runner in self._runners]
+        left = (self.num_items - count for place, count in enumerate(answered) if not self.is_out(place))
+        return sum(answered), sum(answered) + sum(left)
+
+    def learn(self, task: int, place: int, metrics: Sequence[float]) -> None:
+        """Take in a candidate's answers to some items of a task."""
+        self._runners[place].metrics[task].extend(metrics)
+        self._bound(place)
+
+    def limit(self, task: int, places: Sequence[int], alpha: float) -> None:
+        """Bound what those that are still in the race can reach on a task, right but for a probability of ``alpha``."""
+        for place in places:
+            runner = self._runners[place]
+            found = runner.metrics[task]
+            if not self.is_out(place) and all(metric in (0.0, 1.0) for metric in found):
+                most = most_right(int(sum(found)), len(found), self._sizes[task], alpha)
+                runner.limits[task] = min(runner.limits[task], most)
+                self._bound(place)
+
+    def close(self, places: Sequence[int], num_items: int) -> None:
+        """A heat is over for these places."""
+        for place in places:
+            runner = self._runners[place]
+            runner.num_asked += num_items
+            if not self.is_out(place):
+                runner.closed_reach = runner.reach
+        for place, runner in enumerate(self._runners):
+            if runner.out_at is None and self.is_out(place):
+                # Not its present reach: that depends on when in the heat the engine asked whether to go on.
+                runner.out_at = min(runner.closed_reach, self._best[0])
+
+    def leader(self) -> int:
+        """The place with the best mean so far, of those that are still in the race."""
+        alive = [place for place in range(len(self._runners)) if not self.is_out(place)]
+        return max(alive, key=lambda place: (self._mean(self._runners[place]), place))
+
+    def standing(self, place: int) -> Standing:
+        """What is told of a candidate in the end."""
+        runner = self._runners[place]
+        if not self.num_left(place):
+            return Standing(runner.sure, runner.sure, runner.num_asked)
+        assert runner.out_at is not None, "a candidate that is in the race to the end has answered all"
+        return Standing(None, runner.out_at, runner.num_asked)
+
+    def _mean(self, runner: _Runner) -> float:
+        return self._combine([math.fsum(found) / len(found) for found in runner.metrics])
+
+    def _bound(self, place: int) -> None:
+        runner = self._runners[place]
+        sure, most = [], []
+        for found, limit, size in zip(runner.metrics, runner.limits, self._sizes, strict=True):
+            total = math.fsum(found)
+            sure.append(total / size)
+            most.append(min(math.fsum([*found, *[1.0] * (size - len(found))]), max(limit, total)) / size)
+        runner.sure, runner.reach = self._combine(sure), self._combine(most)
+        self._best = max(self._best, (runner.sure, place))
+
+
+@lru_cache(maxsize=10_000)
+def most_right(num_right: int, num_seen: int, num_items: int, alpha: float) -> int:
+    """Upper limit for the number of right items among all, from a random draw without replacement.
+
+    The largest K with P(X <= num_right) > alpha for X hypergeometric (num_seen drawn from num_items, K of them right).
+    The true number is above it with a probability of at most alpha.
+
+    >>> most_right(4, 16, 100, 0.001), most_right(16, 16, 100, 0.001)
+    (66, 100)
+    """
+    possible = np.arange(num_right, num_right + num_items - num_seen + 1)
+    fits = hypergeom.cdf(num_right, num_items, possible, num_seen) > alpha
+    return int(possible[fits].max())

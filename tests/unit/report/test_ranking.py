@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from layercut.report.ranking import race_line, ranking_table
+
+RACED: dict[str, Any] = {
+    "candidates": [3, 5, 8],
+    "values": [None, 0.75, None],
+    "chosen": 5,
+    "value": 0.75,
+    "ties": [],
+    "runner_up": 8,
+    "runner_up_value": 0.75,
+    "upper_bounds": [0.7, 0.75, 0.75],
+    "num_answered": [16, 60, 48],
+    "num_items": 60,
+    "runner_up_is_bound": True,
+}
+RACE = {"mode": "exact", "answers": 124, "saved": 56}
+
+
+def shown(**scores: Any) -> str:
+    file = io.StringIO()
+    Console(file=file, width=200).print(ranking_table({"removed": [5], "scores": scores}))
+    return file.getvalue()
+
+
+def test_candidates_that_were_stopped_are_shown_as_bounds() -> None:
+    text = shown(uncut=1.0, rounds=[RACED], race=RACE)
+    assert "<= 0.7500, stopped after 48 of 60 items" in text
+    assert "3, 2 stopped" in text
+    assert "2 candidates were stopped when they could not win any more; that saved 56 of 180 answers (31 %)." in text
+
+
+def test_a_runner_up_with_a_value_is_shown_as_before() -> None:
+    known = {**RACED, "values": [0.6, 0.75, 0.7], "runner_up_value": 0.7, "runner_up_is_bound": False}
+    assert " 0.7000 " in shown(rounds=[known])
+    old = {key: RACED[key] for key in ("candidates", "chosen", "value", "ties", "runner_up", "runner_up_value")}
+    text = shown(rounds=[{**old, "values": [0.6, 0.75, 0.75]}])
+    assert "<=" not in text
+    assert "stopped" not in text
+
+
+@pytest.mark.parametrize(("mode", "says"), [("exact", ""), ("confident", "probability of at most 0.05")])
+def test_an_error_rate_is_stated(mode: str, says: str) -> None:
+    line = race_line({**RACE, "mode": mode, "error_per_round": 0.05}, [RACED])
+    assert says in line
+    assert ("probability" in line) == (mode == "confident")

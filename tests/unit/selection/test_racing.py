@@ -1,0 +1,210 @@
+"""The race itself, on tables of answers: the same winner as without it, whatever the order in which answers come."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from random import Random
+
+import pytest
+from scipy.stats import hypergeom
+
+from layercut.selection.greedy import best_of
+from layercut.selection.racing import Standings, most_right, race
+
+Table = list[list[list[float]]]
+"""Metric per candidate, task and item."""
+
+
+class Asking:
+    """Answers from a table, a few items of one candidate at a time, in an order of its own."""
+
+    def __init__(self, table: Table, heat: int, order: Random, piece: int = 3) -> None:
+        self.table = table
+        self.sizes = [[len(of[start : start + heat]) for start in range(0, len(of), heat)] for of in table[0]]
+        self.heat = heat
+        self.order = order
+        self.piece = piece
+        self.num_answered = [0] * len(table)
+        self.num_refused = 0
+        """Pieces that were not wanted any more when their turn came."""
+        self.heats: list[tuple[int, int, tuple[int, ...]]] = []
+
+    def __call__(
+        self,
+        task: int,
+        heat: int,
+        places: Sequence[int],
+        wanted: Callable[[int], bool],
+        learn: Callable[[int, Sequence[float]], None],
+    ) -> None:
+        self.heats.append((task, heat, tuple(places)))
+        pieces = []
+        for place in places:
+            metrics = self.table[place][task][heat * self.heat : (heat + 1) * self.heat]
+            pieces += [(place, metrics[start : start + self.piece]) for start in range(0, len(metrics), self.piece)]
+        self.order.shuffle(pieces)
+        for place, metrics in pieces:
+            if wanted(place):
+                learn(place, metrics)
+                self.num_answered[place] += len(metrics)
+            else:
+                self.num_refused += 1
+
+
+def combiner(rng: Random, num_tasks: int) -> Callable[[Sequence[float]], float]:
+    """The mean over tasks of (s - floor) / (uncut - floor), raw or above chance."""
+    floors = [rng.choice([0.0, 0.0, 1 / 3, 0.25]) for _ in range(num_tasks)]
+    uncut = [floor + rng.choice([0.1, 0.37, 0.5]) for floor in floors]
+
+    def combine(scores: Sequence[float]) -> float:
+        parts = [(s - floor) / (u - floor) for s, floor, u in zip(scores, floors, uncut, strict=True)]
+        return math.fsum(parts) / len(parts)
+
+    return combine
+
+
+def random_table(rng: Random) -> Table:
+    """Some candidates that differ a lot, hardly or not at all, on tasks of uneven length."""
+    sizes = [rng.choice([1, 5, 8, 20, 33]) for _ in range(rng.randint(1, 3))]
+    levels = rng.choice([[0.0, 1.0], [0.0, 1.0], [0.0, 0.1, 0.7, 1.0]])
+    rates = [rng.choice([0.2, 0.8, 0.85, 0.9]) for _ in range(rng.randint(1, 9))]
+    table = [[[rng.choice(levels[1:]) if rng.random() < p else 0.0 for _ in range(n)] for n in sizes] for p in rates]
+    if len(table) > 2 and rng.random() < 0.5:
+        table[rng.randrange(len(table))] = table[rng.randrange(len(table))]  # a tie
+    return table
+
+
+def values_of(table: Table, combine: Callable[[Sequence[float]], float]) -> list[float]:
+    return [combine([math.fsum(metrics) / len(metrics) for metrics in tasks]) for tasks in table]
+
+
+@pytest.mark.parametrize("seed", range(400))
+def test_exact_racing_finds_what_a_round_without_racing_finds(seed: int) -> None:
+    rng = Random(seed)
+    table, heat = random_table(rng), rng.choice([2, 4, 7])
+    combine = combiner(rng, len(table[0]))
+    values = values_of(table, combine)
+    asking = Asking(table, heat, Random(seed))
+    found = race(asking, len(table), asking.sizes, combine)
+    best = best_of(values)
+    num_items = sum(map(len, table[0]))
+    assert found.num_items == num_items
+    assert found.candidates[best] == (values[best], values[best], num_items)
+    for place, one in enumerate(found.candidates):
+        assert one.value in (None, values[place])
+        assert values[place] <= one.upper_bound <= values[best]
+        assert asking.num_answered[place] <= one.num_answered <= num_items
+    again = Asking(table, heat, Random(seed + 1), piece=1)
+    assert race(again, len(table), again.sizes, combine) == found, "what is told depends on the order of the engine"
+
+
+def test_candidates_that_cannot_win_are_not_asked_to_the_end() -> None:
+    good, bad = [1.0] * 60, [0.0] * 60
+    asking = Asking([[bad], [good], [bad]], 10, Random(0))
+    found = race(asking, 3, asking.sizes, lambda scores: scores[0])
+    assert [one.num_answered for one in found.candidates] == [10, 60, 10]
+    assert [one.value for one in found.candidates] == [None, 1.0, None]
+    assert asking.heats == [(0, 0, (0, 1, 2)), *((0, heat, (1,)) for heat in range(1, 6))]
+
+
+def test_of_equals_the_later_one_wins_and_an_earlier_one_stops_when_it_can_only_tie() -> None:
+    same = [1.0, 0.0] * 20
+    asking = Asking([[same], [same], [same]], 10, Random(0))
+    found = race(asking, 3, asking.sizes, lambda scores: scores[0])
+    assert found.candidates[2].value == 0.5
+    assert all(one.value in (None, 0.5) and one.upper_bound == 0.5 for one in found.candidates)
+
+
+def test_inside_a_heat_it_is_asked_again_who_is_wanted() -> None:
+    """The rival's answers to the second task settle the first candidate's fate before that one's turn comes."""
+
+    class InTurn(Asking):
+        def __call__(self, task, heat, places, wanted, learn):  # type: ignore[no-untyped-def]
+            super().__call__(task, heat, sorted(places, reverse=True), wanted, learn)
+
+    table = [[[0.0] * 4, [1.0] * 4, [1.0] * 4], [[1.0] * 4, [1.0] * 4, [1.0] * 4]]
+
+    class Straight(Random):
+        def shuffle(self, x):  # type: ignore[no-untyped-def]
+            pass
+
+    asking = InTurn(table, 4, Straight(0), piece=2)
+    combine = lambda scores: (2 * scores[0] + 2 * scores[1] + scores[2]) / 5  # noqa: E731
+    found = race(asking, 2, asking.sizes, combine)
+    assert asking.num_refused == 2
+    assert asking.num_answered == [4, 12]
+    assert found.candidates[0].value is None
+
+
+def test_progress_ends_with_as_many_as_were_answered() -> None:
+    shown: list[tuple[int, int]] = []
+    asking = Asking([[[0.0] * 30], [[1.0] * 30]], 5, Random(0))
+    race(asking, 2, asking.sizes, lambda s: s[0], on_progress=lambda done, total: shown.append((done, total)))
+    assert shown[0][1] == 60
+    assert shown[-1] == (35, 35)
+    assert [done for done, _ in shown] == sorted(done for done, _ in shown)
+    assert [total for _, total in shown] == sorted((total for _, total in shown), reverse=True)
+
+
+@pytest.mark.parametrize("alpha", [0.2, 0.01, 0.0004])
+@pytest.mark.parametrize(("num_items", "num_seen"), [(20, 1), (20, 16), (50, 16), (33, 32)])
+def test_the_limit_for_right_answers_fails_as_rarely_as_stated(num_items: int, num_seen: int, alpha: float) -> None:
+    limits = [most_right(num_right, num_seen, num_items, alpha) for num_right in range(num_seen + 1)]
+    assert limits == sorted(limits)
+    fails = []
+    for true in range(num_items + 1):
+        chances = hypergeom.pmf(range(num_seen + 1), num_items, true, num_seen)
+        fails.append(sum(p for p, limit in zip(chances, limits, strict=True) if limit < true))
+    assert max(fails) <= alpha + 1e-12
+    if num_seen == 16:
+        assert max(fails) > alpha / 4, "and not far more rarely, or it would save little"
+
+
+def confident(rng: Random, table: Table, error: float) -> tuple[Standings, int]:
+    """A race on items in a new random order."""
+    shuffled: Table = [[] for _ in table]
+    for task in range(len(table[0])):
+        order = list(range(len(table[0][task])))
+        rng.shuffle(order)
+        for place in range(len(table)):
+            shuffled[place].append([table[place][task][item] for item in order])
+    asking = Asking(shuffled, 16, rng)
+    is_binary = [True] * len(table[0])
+    found = race(asking, len(table), asking.sizes, sum, error=error, is_binary=is_binary)
+    return found, sum(asking.num_answered)
+
+
+@pytest.mark.parametrize("error", [0.5, 0.05])
+def test_confident_racing_goes_wrong_as_rarely_as_stated(error: float) -> None:
+    """A hard case: the best is one item better than a rival who is right on other items."""
+    rng = Random(1)
+    rates = [0.50, 0.49, 0.48, 0.3, 0.3, 0.1]
+    table: Table = []
+    for rate in rates:
+        tasks = [[1.0] * round(100 * rate) + [0.0] * (100 - round(100 * rate)) for _ in range(2)]
+        for metrics in tasks:
+            rng.shuffle(metrics)
+        table.append(tasks)
+    num_rounds, num_wrong, num_asked = 200, 0, 0
+    for _ in range(num_rounds):
+        found, answered = confident(rng, table, error)
+        num_wrong += found.candidates[0].value is None
+        num_asked += answered
+    exact, answered = confident(rng, table, 0.0)
+    assert exact.candidates[0].value == 1.0
+    assert num_wrong / num_rounds <= error
+    assert num_asked / num_rounds < 0.9 * answered, "it would be of no use"
+
+
+def test_what_is_not_0_or_1_is_raced_exactly() -> None:
+    for seed in range(30):
+        rng = Random(seed)
+        table: Table = [[[rng.choice([0.2, 0.9, 1.0]) for _ in range(48)]] for _ in range(5)]
+        exact, sure = Asking(table, 8, Random(0)), Asking(table, 8, Random(0))
+        by_odds = race(sure, 5, sure.sizes, sum, error=0.3, is_binary=[False])
+        assert by_odds == race(exact, 5, exact.sizes, sum)
+        mixed = Asking(table, 8, Random(0))
+        assert race(mixed, 5, mixed.sizes, sum, error=0.3, is_binary=[True]).candidates[
+            best_of(values_of(table, sum))
+        ].value == max(values_of(table, sum))
