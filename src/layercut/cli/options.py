@@ -43,7 +43,7 @@ BatchSize = Annotated[
 EngineName = Annotated[
     str,
     typer.Option(
-        "--engine", help="plain, or shared: what plans have in common is computed once.", rich_help_panel="Model"
+        "--engine", help="shared: what plans have in common is computed once; or plain.", rich_help_panel="Model"
     ),
 ]
 CacheGib = Annotated[

@@ -74,6 +74,7 @@ class SharedEngine:
         self._model = loaded.model
         self._batch_size = batch_size
         self._stack = Stack(loaded)
+        self.cache_gib = cache_gib
         self._prefixes = PrefixCache(int(cache_gib * 2**29))
         self._pool_bytes = int(cache_gib * 2**29)
 

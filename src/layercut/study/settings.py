@@ -14,7 +14,7 @@ from layercut.errors import InputError, unknown
 
 Built = TypeVar("Built")
 
-ENGINES = ("plain", "shared")
+ENGINES = ("shared", "plain")
 """What runs the model; the first is the reference."""
 
 UNCUT = "uncut"
@@ -82,7 +82,7 @@ class ModelSettings:
         """
         settings = asdict(self)
         del settings["cache_gib"]
-        if self.engine == ENGINES[0]:
+        if self.engine == "plain":
             del settings["engine"]
         return settings
 

@@ -1,13 +1,11 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
 from layercut.engine.plain import PlainEngine
+from layercut.engine.shared import SharedEngine
 from layercut.study.handle import ModelHandle
 from layercut.study.settings import ModelSettings
 from tests.support.tiny import save_tiny
@@ -18,20 +16,18 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(save_tiny("llama", tmp_path_factory.mktemp("models") / "tiny"))
 
 
-def test_the_plain_engine_is_the_default_and_imports_no_other(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_shared_engine_is_the_default_and_gets_its_memory(tiny: str) -> None:
+    engine = ModelHandle(ModelSettings(model=tiny, device="cpu", batch_size=3, cache_gib=0.5)).engine
+    assert isinstance(engine, SharedEngine)
+    assert engine.describe()["batch_size"] == 3
+    assert engine.cache_gib == 0.5
+
+
+def test_the_plain_engine_imports_no_other(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "layercut.engine.shared", None)  # importing it would raise
-    engine = ModelHandle(ModelSettings(model=tiny, device="cpu", batch_size=3)).engine
+    engine = ModelHandle(ModelSettings(model=tiny, device="cpu", batch_size=3, engine="plain")).engine
     assert isinstance(engine, PlainEngine)
     assert engine.describe()["batch_size"] == 3
-
-
-def test_the_shared_engine_gets_its_memory(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def made(loaded: Any, **settings: Any) -> tuple[Path, dict[str, Any]]:
-        return loaded.source.path, settings
-
-    monkeypatch.setitem(sys.modules, "layercut.engine.shared", SimpleNamespace(SharedEngine=made))
-    settings = ModelSettings(model=tiny, device="cpu", batch_size=3, engine="shared", cache_gib=0.5)
-    assert ModelHandle(settings).engine == (Path(tiny), {"batch_size": 3, "cache_gib": 0.5})
 
 
 def test_the_description_names_the_weights_and_not_the_memory(tiny: str) -> None:
