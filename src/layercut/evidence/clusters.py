@@ -10,7 +10,7 @@ value per item and seed, with the item's id as its cluster.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,12 +19,18 @@ from scipy.stats import norm, t
 from layercut.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 Array = NDArray[np.float64]
 
 FEWEST_CLUSTERS = 6
 """With fewer, whole clusters cannot be resampled: there is no interval of a difference or a ratio."""
+
+
+def clusters_of(records: Sequence[Mapping[str, Any]]) -> list[str] | None:
+    """The ``cluster`` of each record of an evaluation; None where any record has none."""
+    found = [str(record["cluster"]) for record in records if record.get("cluster") is not None]
+    return found if records and len(found) == len(records) else None
 
 
 def cluster_codes(clusters: Sequence[str] | None, n: int) -> NDArray[np.intp] | None:
@@ -61,8 +67,8 @@ def effective_items(values: Array, codes: NDArray[np.intp], confidence: float) -
 
     N / design effect, where the design effect is the clustered over the plain variance of the mean, at least 1; times
     (z / t_{K-1})^2, as the spread between K clusters is itself an estimate. Korn and Graubard, "Confidence intervals
-    for proportions with small expected number of positive counts estimated from survey data", Surv. Methodol. 24 (1998).
-    A share of 0 or 1 does not show how alike the items of a cluster are; there each cluster counts as one item.
+    for proportions with small expected number of positive counts estimated from survey data", Survey Methodology 24
+    (1998). A share of 0 or 1 does not show how alike the items of a cluster are; there each cluster counts as one.
     """
     n, k = len(values), int(codes.max()) + 1
     share = float(values.mean())
@@ -80,14 +86,14 @@ def half_width(values: Array, codes: NDArray[np.intp], confidence: float) -> flo
 
 def cluster_sums(values: Array, codes: NDArray[np.intp]) -> Array:
     """Sum of the values of each cluster, (K,)."""
-    return np.bincount(codes, weights=values)
+    return np.bincount(codes, weights=values).astype(np.float64)
 
 
 def cluster_weights(k: int, confidence: float, rng: np.random.Generator, num_resamples: int) -> Array:
     """R random weightings of whole clusters for a Bayesian bootstrap, (R, K), not normalised.
 
     Gamma weights of shape a make a mean vary by spread / (K a + 1). With a = ((K - 1) (z / t_{K-1})^2 - 1) / K this is
-    the variance of Student's interval for K clusters, while shape 1 would be too narrow for few; it tends to 1 for many.
+    the variance of Student's interval for K clusters, while shape 1 would be too narrow for few.
     """
     if k < FEWEST_CLUSTERS:
         raise AssertionError(f"{k} clusters cannot be resampled")

@@ -37,8 +37,8 @@ class Estimate(NamedTuple):
     n: int
     """Number of items."""
     method: str
-    """How the interval was made: ``wilson``, ``bca``, ``percentile``, ``bootstrap`` (paired), ``fisher`` or ``none``; with
-    ``clustered`` before it where items share contexts (``clustered wilson``, ``clustered t``, ``clustered bootstrap``)."""
+    """How the interval was made: ``wilson``, ``bca``, ``percentile``, ``bootstrap`` (paired), ``fisher`` or ``none``;
+    ``clustered wilson``, ``clustered t`` or ``clustered bootstrap`` where items share contexts."""
 
 
 def proportion_interval(successes: int, n: int, confidence: float = 0.95) -> Estimate:
@@ -59,7 +59,7 @@ def proportion_interval(successes: int, n: int, confidence: float = 0.95) -> Est
 
 
 def mean_interval(
-    values: Sequence[float], confidence: float = 0.95, seed: int = 0, *, clusters: Sequence[str] | None = None
+    values: Sequence[float] | Array, confidence: float = 0.95, seed: int = 0, *, clusters: Sequence[str] | None = None
 ) -> Estimate:
     """Mean with its interval: Wilson for values that are all 0 or 1, a bootstrap over items for all others.
 
@@ -124,7 +124,7 @@ def is_binary(array: Array) -> bool:
     return bool(np.isin(array, (0.0, 1.0)).all())
 
 
-def finite_array(values: Sequence[float]) -> Array:
+def finite_array(values: Sequence[float] | Array) -> Array:
     """The values as float64; refuses none at all, NaN and infinity."""
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1 or array.size == 0:

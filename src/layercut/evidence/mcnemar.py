@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from scipy.stats import binomtest
 
 from layercut.errors import InputError
-from layercut.evidence.intervals import finite_array, is_binary
+from layercut.evidence.intervals import Array, finite_array, is_binary
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +24,7 @@ class McNemar(NamedTuple):
     """Two-sided, of the hypothesis that either outcome is as likely as the other."""
 
 
-def mcnemar(uncut: Sequence[float], cut: Sequence[float]) -> McNemar:
+def mcnemar(uncut: Sequence[float] | Array, cut: Sequence[float] | Array) -> McNemar:
     """McNemar's test in its exact form, from one value of 0 or 1 per item and model.
 
     Only discordant items speak: with ``lost + gained = m`` the test asks how unusual ``lost`` is for Binomial(m, 1/2).
@@ -35,7 +35,9 @@ def mcnemar(uncut: Sequence[float], cut: Sequence[float]) -> McNemar:
         InputError: different numbers of values, none, or a value that is neither 0 nor 1.
     """
     if len(uncut) != len(cut):
-        raise InputError(f"{len(uncut)} uncut and {len(cut)} cut values came; McNemar's test needs one of each per item.")
+        raise InputError(
+            f"{len(uncut)} uncut and {len(cut)} cut values came; McNemar's test needs one of each per item."
+        )
     before, after = finite_array(uncut), finite_array(cut)
     if not (is_binary(before) and is_binary(after)):
         raise InputError("McNemar's test takes values of 0 and 1; for other scores use compare_paired.")

@@ -188,7 +188,7 @@ def _ratio(value: float, above: Array, below: Array, n: int, method: str) -> Est
 
 
 def _sign_flip(differences: Array, seed: int) -> float:
-    """Permutation test of mean difference 0: swapping the two models flips the sign of an item's, or a context's, sum."""
+    """Permutation test of mean difference 0: swapping the models flips the sign of an item or of a context."""
     if len(differences) == 1 or not differences.any():
         return 1.0
 

@@ -51,9 +51,8 @@ def resampled_means(
 
 
 def _by_item(before: Array, after: Array, binary: bool, rng: np.random.Generator, num_resamples: int) -> Means:
-    """A weighting depends on equal pairs only through their number, so one Dirichlet weight per *different* pair will do:
-    K <= 4 for 0/1 metrics, however many items there are.
-    """
+    # A weighting depends on equal pairs only through their number, so one Dirichlet weight per *different* pair will
+    # do: K <= 4 for 0/1 metrics, however many items there are.
     pairs, counts = np.unique(np.stack([before, after], axis=1), axis=0, return_counts=True)
     alpha = counts.astype(np.float64)
     if binary:

@@ -1,0 +1,131 @@
+"""Does a cut model keep less of the long answers? Retention over answer depth.
+
+The depth of an item is how many tokens the *uncut* model wrote before its answer was there. Cutting cannot change that, so a cut model which rambles is not taken for one that was asked something deeper.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import bootstrap, linregress
+
+from layercut.errors import InputError
+from layercut.evidence.intervals import MAX_CELLS, NUM_RESAMPLES, Estimate, finite_array, is_binary
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+FEWEST_SOLVED = 30
+"""Items that the uncut model solves, below which no slope is given."""
+FEWEST_OF_EACH = 5
+"""Of these, at least so many kept and so many lost: a slope needs both."""
+
+
+class DepthSlope(NamedTuple):
+    """How the share of solved items that stay solved changes with depth."""
+
+    slope: Estimate | None
+    """Change of the kept share for each doubling of 1 + depth: -0.1 is ten points less. None where ``refused``."""
+    kept_at_median: float | None
+    """Kept share at the median depth, on the fitted line."""
+    num_solved: int
+    """Items that the uncut model solves: all that the fit rests on."""
+    num_kept: int
+    """Of these, solved by the cut model too."""
+    median_depth: float | None
+    """Of the solved items, in tokens."""
+    refused: str
+    """Why there is no slope, in words; empty where there is one."""
+
+
+def depth_slope(
+    depths: Sequence[float],
+    uncut: Sequence[float],
+    cut: Sequence[float],
+    *,
+    seed: int = 0,
+    num_resamples: int = NUM_RESAMPLES,
+) -> DepthSlope:
+    """Least-squares slope of "still right" on log2(1 + depth), over the items that the uncut model gets right.
+
+    A linear probability model: its slope is in points per doubling of the length, and it exists where a logistic fit
+    does not (all deep items lost and all shallow ones kept). Its errors are not of equal size, so the interval is a
+    bootstrap over items (BCa, percentiles where that is not defined), not the textbook's.
+
+    Args:
+        depths: tokens before the answer in the uncut model's own run, one per item.
+        uncut: 0 or 1 per item.
+        cut: 0 or 1 per item, in the same order.
+        seed: of the resampling.
+        num_resamples: of the bootstrap.
+
+    Raises:
+        InputError: different numbers of values, a negative depth, or scores other than 0 and 1.
+    """
+    if not len(depths) == len(uncut) == len(cut):
+        raise InputError(f"{len(depths)} depths, {len(uncut)} uncut and {len(cut)} cut values came; give one per item.")
+    depth, before, after = finite_array(depths), finite_array(uncut), finite_array(cut)
+    if not (is_binary(before) and is_binary(after)):
+        raise InputError("retention over depth needs scores of 0 and 1; this metric has others.")
+    if depth.min() < 0:
+        raise InputError(f"a depth of {depth.min():g} tokens cannot be; depths start at 0.")
+    solved = before == 1
+    # In a fixed order, so that the order in which items came does not change the resamples.
+    order = np.lexsort((after[solved], depth[solved]))
+    depth, kept = depth[solved][order], after[solved][order]
+    n, num_kept = len(kept), int(kept.sum())
+    median = float(np.median(depth)) if n else None
+    refused = _refusal(n, num_kept, depth)
+    if refused:
+        return DepthSlope(None, None, n, num_kept, median, refused)
+    x = np.log2(1 + depth)
+    fit = linregress(x, kept)
+    low, high, method = _interval(x, kept, seed, num_resamples)
+    return DepthSlope(
+        Estimate(float(fit.slope), low, high, n, method),
+        float(fit.intercept + fit.slope * np.log2(1 + np.median(depth))),
+        n,
+        num_kept,
+        median,
+        "",
+    )
+
+
+def _refusal(n: int, num_kept: int, depth: NDArray[np.float64]) -> str:
+    if n < FEWEST_SOLVED:
+        return f"the uncut model solves {n} items, a slope needs {FEWEST_SOLVED}"
+    if num_kept < FEWEST_OF_EACH or n - num_kept < FEWEST_OF_EACH:
+        return (
+            f"of {n} solved items {num_kept} are kept and {n - num_kept} lost, a slope needs {FEWEST_OF_EACH} of each"
+        )
+    if np.ptp(depth) == 0:
+        return f"all {n} solved items have the same depth of {depth[0]:g} tokens"
+    return ""
+
+
+def _interval(
+    x: NDArray[np.float64], y: NDArray[np.float64], seed: int, num_resamples: int
+) -> tuple[float | None, float | None, str]:
+    for method in ("BCa", "percentile"):
+        with np.errstate(all="ignore"):
+            found = bootstrap(
+                (x, y),
+                _slope,
+                paired=True,
+                vectorized=True,
+                n_resamples=num_resamples,
+                batch=max(1, MAX_CELLS // len(x)),
+                method=method,
+                random_state=np.random.default_rng(seed),
+            ).confidence_interval
+        if np.isfinite(found.low) and np.isfinite(found.high):
+            return float(found.low), float(found.high), method.lower()
+    return None, None, "none"  # depths so alike that some resamples have only one
+
+
+def _slope(x: Any, y: Any, axis: int = -1) -> Any:
+    """Least-squares slopes along an axis; linregress fits one sample at a time."""
+    centred = x - x.mean(axis=axis, keepdims=True)
+    return (centred * y).sum(axis=axis) / (centred**2).sum(axis=axis)
