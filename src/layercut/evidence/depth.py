@@ -1,22 +1,23 @@
 """Does a cut model keep less of the long answers? Retention over answer depth.
 
-The depth of an item is how many tokens the *uncut* model wrote before its answer was there. Cutting cannot change that, so a cut model which rambles is not taken for one that was asked something deeper.
+The depth of an item is how many tokens the *uncut* model wrote before its answer was there. Cutting cannot change that,
+so a cut model which rambles is not taken for one that was asked something deeper.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.stats import bootstrap, linregress
+from scipy.stats import linregress, t
 
 from layercut.errors import InputError
-from layercut.evidence.intervals import MAX_CELLS, NUM_RESAMPLES, Estimate, finite_array, is_binary
+from layercut.evidence.intervals import Array, Estimate, finite_array, is_binary
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+CONFIDENCE = 0.95
 FEWEST_SOLVED = 30
 """Items that the uncut model solves, below which no slope is given."""
 FEWEST_OF_EACH = 5
@@ -41,25 +42,20 @@ class DepthSlope(NamedTuple):
 
 
 def depth_slope(
-    depths: Sequence[float],
-    uncut: Sequence[float],
-    cut: Sequence[float],
-    *,
-    seed: int = 0,
-    num_resamples: int = NUM_RESAMPLES,
+    depths: Sequence[float] | Array, uncut: Sequence[float] | Array, cut: Sequence[float] | Array
 ) -> DepthSlope:
     """Least-squares slope of "still right" on log2(1 + depth), over the items that the uncut model gets right.
 
     A linear probability model: its slope is in points per doubling of the length, and it exists where a logistic fit
-    does not (all deep items lost and all shallow ones kept). Its errors are not of equal size, so the interval is a
-    bootstrap over items (BCa, percentiles where that is not defined), not the textbook's.
+    does not (all deep items lost and all shallow ones kept). Its errors are not of equal size, so the interval is that
+    of the standard error HC3 with Student's t: MacKinnon and White, "Some heteroskedasticity-consistent covariance
+    matrix estimators with improved finite sample properties", J. Econometrics 29 (1985). In simulation it held its
+    level where a bootstrap over items (BCa) covered 82 to 90 % (few items lost; docs/log.md).
 
     Args:
         depths: tokens before the answer in the uncut model's own run, one per item.
         uncut: 0 or 1 per item.
         cut: 0 or 1 per item, in the same order.
-        seed: of the resampling.
-        num_resamples: of the bootstrap.
 
     Raises:
         InputError: different numbers of values, a negative depth, or scores other than 0 and 1.
@@ -72,7 +68,7 @@ def depth_slope(
     if depth.min() < 0:
         raise InputError(f"a depth of {depth.min():g} tokens cannot be; depths start at 0.")
     solved = before == 1
-    # In a fixed order, so that the order in which items came does not change the resamples.
+    # Summed in a fixed order, so that floating point does not make the result depend on the order of the items.
     order = np.lexsort((after[solved], depth[solved]))
     depth, kept = depth[solved][order], after[solved][order]
     n, num_kept = len(kept), int(kept.sum())
@@ -81,11 +77,10 @@ def depth_slope(
     if refused:
         return DepthSlope(None, None, n, num_kept, median, refused)
     x = np.log2(1 + depth)
-    fit = linregress(x, kept)
-    low, high, method = _interval(x, kept, seed, num_resamples)
+    slope, mean, reach = _fit(x, kept)
     return DepthSlope(
-        Estimate(float(fit.slope), low, high, n, method),
-        float(fit.intercept + fit.slope * np.log2(1 + np.median(depth))),
+        Estimate(slope, slope - reach, slope + reach, n, "hc3"),
+        mean + slope * float(np.log2(1 + np.median(depth)) - x.mean()),
         n,
         num_kept,
         median,
@@ -93,7 +88,7 @@ def depth_slope(
     )
 
 
-def _refusal(n: int, num_kept: int, depth: NDArray[np.float64]) -> str:
+def _refusal(n: int, num_kept: int, depth: Array) -> str:
     if n < FEWEST_SOLVED:
         return f"the uncut model solves {n} items, a slope needs {FEWEST_SOLVED}"
     if num_kept < FEWEST_OF_EACH or n - num_kept < FEWEST_OF_EACH:
@@ -105,27 +100,13 @@ def _refusal(n: int, num_kept: int, depth: NDArray[np.float64]) -> str:
     return ""
 
 
-def _interval(
-    x: NDArray[np.float64], y: NDArray[np.float64], seed: int, num_resamples: int
-) -> tuple[float | None, float | None, str]:
-    for method in ("BCa", "percentile"):
-        with np.errstate(all="ignore"):
-            found = bootstrap(
-                (x, y),
-                _slope,
-                paired=True,
-                vectorized=True,
-                n_resamples=num_resamples,
-                batch=max(1, MAX_CELLS // len(x)),
-                method=method,
-                random_state=np.random.default_rng(seed),
-            ).confidence_interval
-        if np.isfinite(found.low) and np.isfinite(found.high):
-            return float(found.low), float(found.high), method.lower()
-    return None, None, "none"  # depths so alike that some resamples have only one
-
-
-def _slope(x: Any, y: Any, axis: int = -1) -> Any:
-    """Least-squares slopes along an axis; linregress fits one sample at a time."""
-    centred = x - x.mean(axis=axis, keepdims=True)
-    return (centred * y).sum(axis=axis) / (centred**2).sum(axis=axis)
+def _fit(x: Array, y: Array) -> tuple[float, float, float]:
+    """Slope, mean of y, and half of its 95 % interval, from the HC3 standard error."""
+    n = len(x)
+    centred = x - x.mean()
+    squares = float((centred**2).sum())
+    slope = float(linregress(x, y).slope)
+    leverage = 1 / n + centred**2 / squares
+    residuals = (y - y.mean() - slope * centred) / np.maximum(1 - leverage, 1e-9)
+    error = float(np.sqrt(((centred * residuals) ** 2).sum())) / squares
+    return slope, float(y.mean()), float(t.ppf((1 + CONFIDENCE) / 2, n - 2)) * error

@@ -7,6 +7,7 @@ interval was made. Items are taken as a random draw from all the items a task co
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -37,8 +38,8 @@ class Estimate(NamedTuple):
     n: int
     """Number of items."""
     method: str
-    """How the interval was made: ``wilson``, ``bca``, ``percentile``, ``bootstrap`` (paired), ``fisher`` or ``none``;
-    ``clustered wilson``, ``clustered t`` or ``clustered bootstrap`` where items share contexts."""
+    """How the interval was made: ``wilson``, ``bca``, ``percentile``, ``bootstrap`` (paired), ``fisher``, ``hc3``,
+    ``none``; ``clustered wilson``, ``clustered t`` or ``clustered bootstrap`` where items share contexts."""
 
 
 def proportion_interval(successes: int, n: int, confidence: float = 0.95) -> Estimate:
@@ -54,8 +55,14 @@ def proportion_interval(successes: int, n: int, confidence: float = 0.95) -> Est
         raise InputError("a share of no items has no value; give at least one item.")
     if not 0 <= successes <= n:
         raise InputError(f"{successes} successes of {n} items cannot be; successes go from 0 to {n}.")
+    low, high = _wilson_ends(successes, n, confidence)
+    return Estimate(successes / n, low, high, n, "wilson")
+
+
+@lru_cache(maxsize=4096)  # scipy tests a hypothesis on the way; a sweep asks for the same share at every layer
+def _wilson_ends(successes: int, n: int, confidence: float) -> tuple[float, float]:
     interval = binomtest(successes, n).proportion_ci(confidence, method="wilson")
-    return Estimate(successes / n, float(interval.low), float(interval.high), n, "wilson")
+    return float(interval.low), float(interval.high)
 
 
 def mean_interval(

@@ -279,18 +279,16 @@ def _compare(base: _Run, run: _Run, row: Mapping[str, Any], other: Mapping[str, 
         uncut_outcomes=_outcomes(before[item] for item in ids),
         cut_outcomes=_outcomes(after[item] for item in ids),
         note=note,
-        depth=_depth(uncut_records, uncut_values, cut_values, seed) if first["metric"] == metric else None,
+        depth=_depth(uncut_records, uncut_values, cut_values) if first["metric"] == metric else None,
     )
 
 
-def _depth(
-    records: Sequence[Mapping[str, Any]], uncut: Sequence[float], cut: Sequence[float], seed: int
-) -> DepthSlope | None:
+def _depth(records: Sequence[Mapping[str, Any]], uncut: Sequence[float], cut: Sequence[float]) -> DepthSlope | None:
     """By the tokens that the uncut model generated; None where it generated none, or scores are not 0/1."""
     depths = [record.get("num_new_tokens") for record in records]
     if None in depths or not {*uncut, *cut} <= {0.0, 1.0}:
         return None
-    return depth_slope([float(depth or 0) for depth in depths], uncut, cut, seed=seed)
+    return depth_slope([float(depth or 0) for depth in depths], uncut, cut)
 
 
 def _plain(depth: DepthSlope) -> dict[str, Any]:

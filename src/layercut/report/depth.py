@@ -24,7 +24,7 @@ def depth_section(rows: Sequence[ComparisonRow]) -> list[str]:
         "",
         "Items that the uncut model solves, by depth: the tokens that it generated itself. kept: how many of these "
         "the cut model solves too, in %. slope: points more or less kept for each doubling of 1 + depth (least "
-        "squares, 95 % bootstrap interval); below 0, longer answers suffer more.",
+        "squares, 95 % interval by HC3); below 0, longer answers suffer more.",
         "",
         "| task | readout | run | n solved | kept | median depth | slope |",
         "|---|---|---|---:|---:|---:|---|",

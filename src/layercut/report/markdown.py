@@ -78,7 +78,7 @@ def render(
     lines += [*(f"- {escape(note)}" for note in [*left_out(uncut, cuts), *_notes(rows)]), ""]
     lines += [
         "-/+: items lost and gained. p: McNemar's exact test; sign-flip permutation for scores that are not 0/1, and "
-        f"by context where items share one. Holm: p corrected for all {len(rows)} rows of this report; findings go by it.",
+        f"by context where items share one. Holm: p corrected for all {len(rows)} rows; findings go by it.",
         "",
     ]
     lines += ["Findings: " + " ".join(f"*{name}*: {meaning}." for name, meaning in words.FINDINGS.items()), ""]
