@@ -58,7 +58,7 @@ def test_headline_claims_are_the_findings(report, quickstart):
 
 def test_every_row_is_in_the_tables(report, quickstart):
     rows = compare_runs(*quickstart)
-    scores = report.split("## Scores")[1].split("## How the answers ended")[0]
+    scores = report.split("## Scores")[1].split("## Does it keep less")[0]
     lines = [
         line for line in scores.splitlines() if line.startswith("| ") and "---" not in line and "task |" not in line
     ]
