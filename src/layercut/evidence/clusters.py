@@ -53,7 +53,7 @@ def cluster_codes(clusters: Sequence[str] | None, n: int) -> NDArray[np.intp] | 
 def clustered_standard_error(values: Array, codes: NDArray[np.intp]) -> float:
     """Standard error of a mean whose items come in clusters.
 
-    SE = sqrt(sum over clusters of (sum over its items of (s_i - mean))^2) / N, Miller's equation 4 (the second moments
+    SE = sqrt(sum over clusters of (sum over its items of (s_i - mean))^2) / N, Miller's clustered one (the products
     across items of one cluster are added to those of the items). Times sqrt(K / (K - 1)), as for a few clusters it
     would be too small.
     """
