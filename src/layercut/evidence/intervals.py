@@ -6,13 +6,16 @@ interval was made. Items are taken as a random draw from all the items a task co
 
 from __future__ import annotations
 
+import math
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest, bootstrap
+from scipy.stats import binomtest, bootstrap, norm
 
 from layercut.errors import InputError
+from layercut.evidence.clusters import cluster_codes, effective_items, half_width
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,7 +38,8 @@ class Estimate(NamedTuple):
     n: int
     """Number of items."""
     method: str
-    """How the interval was made: ``wilson``, ``bca``, ``percentile``, ``bootstrap`` (paired) or ``none``."""
+    """How the interval was made: ``wilson``, ``bca``, ``percentile``, ``bootstrap`` (paired), ``fisher``, ``hc3``,
+    ``none``; ``clustered wilson``, ``clustered t`` or ``clustered bootstrap`` where items share contexts."""
 
 
 def proportion_interval(successes: int, n: int, confidence: float = 0.95) -> Estimate:
@@ -51,11 +55,19 @@ def proportion_interval(successes: int, n: int, confidence: float = 0.95) -> Est
         raise InputError("a share of no items has no value; give at least one item.")
     if not 0 <= successes <= n:
         raise InputError(f"{successes} successes of {n} items cannot be; successes go from 0 to {n}.")
+    low, high = _wilson_ends(successes, n, confidence)
+    return Estimate(successes / n, low, high, n, "wilson")
+
+
+@lru_cache(maxsize=4096)  # scipy tests a hypothesis on the way; a sweep asks for the same share at every layer
+def _wilson_ends(successes: int, n: int, confidence: float) -> tuple[float, float]:
     interval = binomtest(successes, n).proportion_ci(confidence, method="wilson")
-    return Estimate(successes / n, float(interval.low), float(interval.high), n, "wilson")
+    return float(interval.low), float(interval.high)
 
 
-def mean_interval(values: Sequence[float], confidence: float = 0.95, seed: int = 0) -> Estimate:
+def mean_interval(
+    values: Sequence[float] | Array, confidence: float = 0.95, seed: int = 0, *, clusters: Sequence[str] | None = None
+) -> Estimate:
     """Mean with its interval: Wilson for values that are all 0 or 1, a bootstrap over items for all others.
 
     The bootstrap is bias-corrected and accelerated (BCa; Efron, "Better bootstrap confidence intervals", JASA 82, 1987)
@@ -63,20 +75,30 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95, seed: int =
     equal, tell nothing about the spread of a metric that is not 0/1: resampling them would give an interval of width
     zero. There the ends are None and the method is ``none``.
 
+    Where items share contexts, a Wilson interval of the effective number of items, or the mean with its clustered
+    standard error and Student's t; see layercut.evidence.clusters.
+
     Args:
         values: one number per item, any unit; the interval has the same unit.
         confidence: level of the interval, two-sided.
         seed: of the resampling; the same values in the same order and the same seed give the same interval.
+        clusters: name of the context of each item; None where items stand alone.
 
     Raises:
-        InputError: no values, or a value that is not finite.
+        InputError: no values, a value that is not finite, or not one cluster per value.
     """
     array = finite_array(values)
+    codes = cluster_codes(clusters, len(array))
+    if codes is not None and is_binary(array):
+        return _wilson(float(array.mean()), len(array), effective_items(array, codes, confidence), confidence)
     if is_binary(array):
         return proportion_interval(int(array.sum()), len(array), confidence)
     mean = float(array.mean())
     if np.ptp(array) == 0:
         return Estimate(mean, None, None, len(array), "none")
+    if codes is not None:
+        reach = half_width(array, codes, confidence)
+        return Estimate(mean, mean - reach, mean + reach, len(array), "clustered t")
     for method in ("BCa", "percentile"):
         with np.errstate(all="ignore"):
             interval = bootstrap(
@@ -93,12 +115,23 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95, seed: int =
     raise AssertionError("a percentile interval of finite values is finite")
 
 
+def _wilson(share: float, n: int, effective: float, confidence: float) -> Estimate:
+    """Wilson's interval of a share for a number of items that is not whole; scipy's takes whole counts only."""
+    z_squared = float(norm.ppf((1 + confidence) / 2)) ** 2
+    centre = (share + z_squared / (2 * effective)) / (1 + z_squared / effective)
+    reach = math.sqrt(z_squared * (share * (1 - share) / effective + z_squared / (4 * effective**2)))
+    reach /= 1 + z_squared / effective
+    # The ends of a share of 0 and of 1 are these numbers; floating point may miss them.
+    low, high = max(0.0, min(centre - reach, share)), min(1.0, max(centre + reach, share))
+    return Estimate(share, low, high, n, "clustered wilson")
+
+
 def is_binary(array: Array) -> bool:
     """Whether all values are 0 or 1."""
     return bool(np.isin(array, (0.0, 1.0)).all())
 
 
-def finite_array(values: Sequence[float]) -> Array:
+def finite_array(values: Sequence[float] | Array) -> Array:
     """The values as float64; refuses none at all, NaN and infinity."""
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1 or array.size == 0:

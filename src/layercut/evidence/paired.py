@@ -4,16 +4,17 @@ Every item is answered by both models, so the comparison is made within items. T
 intervals: items that are hard for both models cancel.
 """
 
-# Shapes: N items, R resamples, K different pairs of values.
+# Shapes: N items, R resamples.
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from scipy.stats import binomtest, permutation_test
+from scipy.stats import permutation_test
 
 from layercut.errors import InputError
+from layercut.evidence.clusters import FEWEST_CLUSTERS, cluster_codes, cluster_sums
 from layercut.evidence.intervals import (
     MAX_CELLS,
     NUM_RESAMPLES,
@@ -23,6 +24,8 @@ from layercut.evidence.intervals import (
     is_binary,
     mean_interval,
 )
+from layercut.evidence.mcnemar import mcnemar
+from layercut.evidence.resampling import resampled_means
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,7 +51,11 @@ class Comparison(NamedTuple):
     p_value: float
     """Of the hypothesis that cutting changed nothing; two-sided."""
     refused: str
-    """Why a retention is None, in words; empty where both are given."""
+    """Why a retention is None or has no interval, in words; empty where both are given."""
+    num_clusters: int | None = None
+    """Contexts that the items share; None where each item stands alone."""
+    test: str = ""
+    """What the p-value is of: ``mcnemar``, ``sign-flip`` or ``clustered sign-flip``."""
 
 
 def compare_paired(
@@ -58,6 +65,7 @@ def compare_paired(
     chance: float | None,
     seed: int = 0,
     num_resamples: int = NUM_RESAMPLES,
+    clusters: Sequence[str] | None = None,
 ) -> Comparison:
     """Compare two models item by item.
 
@@ -68,6 +76,9 @@ def compare_paired(
     models that happen to agree on all of 50 items would get a difference of 0 with an interval of width zero. The
     p-value is McNemar's exact test for 0/1 metrics, otherwise a sign-flip permutation test of the mean difference.
 
+    Where items share contexts, whole contexts are reweighted instead of items, and the sign-flip test flips whole
+    contexts, for 0/1 metrics too; see layercut.evidence.clusters.
+
     Retention is refused where the uncut value is not above zero, and retention above chance where the uncut model is
     itself not above chance (lower end of its interval): a share of nothing is no number.
 
@@ -77,6 +88,7 @@ def compare_paired(
         chance: score of guessing in the metric's unit; None where the metric has none.
         seed: of the resampling.
         num_resamples: R.
+        clusters: N names of the contexts that items share, such as a template; None where items stand alone.
 
     Raises:
         InputError: different numbers of values, no values, or a value that is not finite.
@@ -86,82 +98,77 @@ def compare_paired(
             f"{len(uncut)} uncut and {len(cut)} cut values came; a paired comparison needs one of each per item."
         )
     before, after = finite_array(uncut), finite_array(cut)
+    codes = cluster_codes(clusters, len(before))
     # Summed in sorted order, so that floating point does not make the result depend on the order of the pairs.
-    before, after = np.stack([before, after])[:, np.lexsort((after, before))]
+    order = np.lexsort((after, before))
+    before, after, codes = before[order], after[order], None if codes is None else codes[order]
     binary = is_binary(before) and is_binary(after)
-    uncut_estimate, cut_estimate = mean_interval(before, seed=seed), mean_interval(after, seed=seed)
+    names = None if codes is None else [str(code) for code in codes]
+    uncut_estimate, cut_estimate = (mean_interval(values, seed=seed, clusters=names) for values in (before, after))
     n, value, cut_value = len(before), uncut_estimate.value, cut_estimate.value
-    means = _resampled_means(before, after, binary, np.random.default_rng(seed), num_resamples)
-    difference = _percentile(cut_value - value, means.cut - means.uncut, n)
+    means = resampled_means(before, after, codes, np.random.default_rng(seed), num_resamples)
+    method = "bootstrap" if codes is None else "clustered bootstrap"
+    difference = (
+        Estimate(cut_value - value, None, None, n, "none")
+        if means is None
+        else _percentile(cut_value - value, means.cut - means.uncut, n, method)
+    )
 
     refused: list[str] = []
     retention = above_chance = None
     if value <= 0:
         refused.append("the uncut value is not above 0, so there is nothing to retain")
+    elif means is None:
+        retention = Estimate(cut_value / value, None, None, n, "none")
+        refused.append(f"no interval, as the items share fewer than {FEWEST_CLUSTERS} contexts")
     else:
-        retention = _ratio(cut_value / value, means.cut, means.uncut, n)
+        retention = _ratio(cut_value / value, means.cut, means.uncut, n, method)
         if retention is None:
             refused.append(f"the uncut value is too near 0 for a ratio of {_items(n)}")
     if chance is None:
         refused.append("this metric has no chance level")
     elif value <= chance or uncut_estimate.low is None or uncut_estimate.low <= chance:
         refused.append(f"the uncut model is not above chance ({chance:.3g}) on {_items(n)}")
+    elif means is None:
+        above_chance = Estimate((cut_value - chance) / (value - chance), None, None, n, "none")
     else:
-        above_chance = _ratio((cut_value - chance) / (value - chance), means.cut - chance, means.uncut - chance, n)
+        ratio = (cut_value - chance) / (value - chance)
+        above_chance = _ratio(ratio, means.cut - chance, means.uncut - chance, n, method)
         if above_chance is None:
             refused.append(f"the uncut model is too near chance ({chance:.3g}) for a ratio of {_items(n)}")
 
-    lost = int((before > after).sum()) if binary else None
-    gained = int((after > before).sum()) if binary else None
+    discordant = mcnemar(before, after) if binary else None
+    if codes is not None:
+        test, p_value = "clustered sign-flip", _sign_flip(cluster_sums(after - before, codes), seed)
+    elif discordant is not None:
+        test, p_value = "mcnemar", discordant.p_value
+    else:
+        test, p_value = "sign-flip", _sign_flip(after - before, seed)
     return Comparison(
-        uncut_estimate,
-        cut_estimate,
-        difference,
-        retention,
-        above_chance,
-        lost,
-        gained,
-        _mcnemar(lost, gained) if lost is not None and gained is not None else _sign_flip(after - before, seed),
-        "; ".join(refused),
+        uncut=uncut_estimate,
+        cut=cut_estimate,
+        difference=difference,
+        retention=retention,
+        retention_above_chance=above_chance,
+        lost=None if discordant is None else discordant.lost,
+        gained=None if discordant is None else discordant.gained,
+        p_value=p_value,
+        refused="; ".join(refused),
+        num_clusters=None if codes is None else int(codes.max()) + 1,
+        test=test,
     )
 
 
-class _Means(NamedTuple):
-    uncut: Array
-    cut: Array
-
-
-def _resampled_means(before: Array, after: Array, binary: bool, rng: np.random.Generator, num_resamples: int) -> _Means:
-    """Means of both models under R random weightings of the items, each (R,).
-
-    A weighting depends on equal pairs only through their number, so one Dirichlet weight per *different* pair will do:
-    K <= 4 for 0/1 metrics, however many items there are.
-    """
-    pairs, counts = np.unique(np.stack([before, after], axis=1), axis=0, return_counts=True)
-    alpha = counts.astype(np.float64)
-    if binary:
-        alpha = np.full(4, 0.5)
-        for (u, c), count in zip(pairs, counts, strict=True):
-            alpha[int(2 * u + c)] += count
-        pairs = np.array([(0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0)])
-    step = max(1, MAX_CELLS // len(alpha))
-    blocks = [
-        rng.dirichlet(alpha, size=min(step, num_resamples - start)) @ pairs for start in range(0, num_resamples, step)
-    ]
-    means = np.concatenate(blocks)
-    return _Means(means[:, 0], means[:, 1])
-
-
-def _percentile(value: float, draws: Array, n: int) -> Estimate:
+def _percentile(value: float, draws: Array, n: int, method: str) -> Estimate:
     """The middle 95 % of the draws, widened to hold the value itself: -1 where all items are lost."""
     if np.ptp(draws) <= 1e-12 * max(1.0, abs(value)):  # every item shows the same: nothing is known of the spread
         return Estimate(value, None, None, n, "none")
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(draws, tail, method="lower"), np.quantile(draws, 1 - tail, method="higher")
-    return Estimate(value, min(float(low), value), max(float(high), value), n, "bootstrap")
+    return Estimate(value, min(float(low), value), max(float(high), value), n, method)
 
 
-def _ratio(value: float, above: Array, below: Array, n: int) -> Estimate | None:
+def _ratio(value: float, above: Array, below: Array, n: int, method: str) -> Estimate | None:
     """Interval of a ratio; None if the denominator may as well be zero.
 
     Draws with a denominator of zero or less say nothing about the ratio, so they count as beyond both ends. Where they
@@ -172,20 +179,16 @@ def _ratio(value: float, above: Array, below: Array, n: int) -> Estimate | None:
         return None
     draws = above[~void] / below[~void]
     if not void.any():
-        return _percentile(value, draws, n)
+        return _percentile(value, draws, n, method)
     ends = [
-        _percentile(value, np.concatenate([draws, np.full(void.sum(), end)]), n) for end in (draws.min(), draws.max())
+        _percentile(value, np.concatenate([draws, np.full(void.sum(), end)]), n, method)
+        for end in (draws.min(), draws.max())
     ]
     return ends[0]._replace(high=ends[1].high)
 
 
-def _mcnemar(lost: int, gained: int) -> float:
-    """McNemar's exact test: of the items on which the models differ, does one side win more than a coin would?"""
-    return float(binomtest(lost, lost + gained).pvalue) if lost + gained else 1.0
-
-
 def _sign_flip(differences: Array, seed: int) -> float:
-    """Permutation test of mean difference 0: swapping the two models of an item flips the sign of its difference."""
+    """Permutation test of mean difference 0: swapping the models flips the sign of an item or of a context."""
     if len(differences) == 1 or not differences.any():
         return 1.0
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from layercut.errors import InputError
+from layercut.evidence.clusters import clusters_of
+from layercut.evidence.depth import DepthSlope, depth_slope
 from layercut.evidence.intervals import Estimate
+from layercut.evidence.multiplicity import holm
 from layercut.evidence.paired import Comparison, compare_paired
 
 if TYPE_CHECKING:
@@ -22,7 +25,7 @@ KEPT = 0.9
 """A task counts as kept where the interval of its retention above chance lies at or above this share."""
 
 ALPHA = 0.05
-"""A difference counts where its p-value is below this and its interval leaves out 0."""
+"""A difference counts where its adjusted p-value is below this and its interval leaves out 0."""
 
 Finding = Literal["kept", "better", "damaged", "lost", "unclear", "at chance"]
 OUTCOMES = ("right", "wrong", "no_answer", "cut")
@@ -68,11 +71,21 @@ class ComparisonRow:
     cut_outcomes: Mapping[str, int]
     note: str
     """What a reader must know about the pairing; empty where both runs hold the same items."""
+    p_adjusted: float | None = None
+    """The p-value after Holm's correction over all rows that were compared together; None for a row on its own."""
+    depth: DepthSlope | None = None
+    """Retention over the length of the uncut model's answers; None for ranked readouts, further metrics and scores that
+    are not 0/1."""
 
     @property
     def n(self) -> int:
         """Number of items that both runs hold."""
         return self.values.uncut.n
+
+    @property
+    def p_value(self) -> float:
+        """Adjusted for the other comparisons, where there are any."""
+        return self.values.p_value if self.p_adjusted is None else self.p_adjusted
 
     @property
     def kept_share(self) -> Estimate | None:
@@ -83,8 +96,9 @@ class ComparisonRow:
     def finding(self) -> Finding:
         """What the intervals support, and no more.
 
-        A change counts where the interval of the difference leaves out 0 and p < 0.05. With few items these two may
-        disagree (4 items lost and none gained: an interval below 0, p = 0.12), and then nothing is claimed.
+        A change counts where the interval of the difference leaves out 0 and p < 0.05 after Holm's correction. With few
+        items or many comparisons these two may disagree (4 items lost and none gained: an interval below 0, p = 0.12),
+        and then nothing is claimed.
 
         ``at chance``: the uncut model is itself not above chance, so there is nothing to lose here.
         ``kept``: at least 90 % of the score above chance is kept, also at the lower end of the interval.
@@ -99,7 +113,7 @@ class ComparisonRow:
             return "at chance"
         if difference.low is None or difference.high is None:
             return "unclear"
-        changed = self.values.p_value < ALPHA
+        changed = self.p_value < ALPHA
         if difference.low > 0 and changed:
             return "better"
         if kept is not None and kept.low is not None and kept.low >= KEPT:
@@ -127,6 +141,8 @@ class ComparisonRow:
             "limit": self.limit,
             "chance": self.chance,
             **values,
+            "p_adjusted": self.p_adjusted,
+            "depth": None if self.depth is None else _plain(self.depth),
             "finding": self.finding,
             "uncut_outcomes": dict(self.uncut_outcomes),
             "cut_outcomes": dict(self.cut_outcomes),
@@ -139,6 +155,7 @@ def compare_runs(uncut: RunFolder, cuts: Sequence[RunFolder], *, seed: int = 0) 
     """Compare runs with the run of the uncut model: every task, readout and metric that both hold, item by item.
 
     Items are paired by id. Where two runs hold different items, those in common are compared and the row says so.
+    P-values are adjusted over all rows (Holm).
 
     Returns:
         Rows by run in the order given, within a run in the order of the uncut run's metrics.
@@ -159,7 +176,8 @@ def compare_runs(uncut: RunFolder, cuts: Sequence[RunFolder], *, seed: int = 0) 
             other = run.find(row)
             assert other is not None
             rows.append(_compare(base, run, row, other, seed))
-    return rows
+    adjusted = holm([row.values.p_value for row in rows])
+    return [replace(row, p_adjusted=p) for row, p in zip(rows, adjusted, strict=True)]
 
 
 def left_out(uncut: RunFolder, cuts: Sequence[RunFolder]) -> list[str]:
@@ -237,6 +255,7 @@ def _compare(base: _Run, run: _Run, row: Mapping[str, Any], other: Mapping[str, 
             )
     uncut_values = [float(before[item]["metrics"][metric]) for item in ids]
     cut_values = [float(after[item]["metrics"][metric]) for item in ids]
+    uncut_records = [before[item] for item in ids]
     note = ""
     if len(ids) < max(len(before), len(after)):
         note = f"{len(ids)} items in common ({base.arm.name} has {len(before)}, {run.arm.name} has {len(after)})"
@@ -256,11 +275,24 @@ def _compare(base: _Run, run: _Run, row: Mapping[str, Any], other: Mapping[str, 
         chance=chance,
         limit=row["limit"] if row["limit"] is not None else other["limit"],
         seed=seed,
-        values=compare_paired(uncut_values, cut_values, chance=chance, seed=seed),
+        values=compare_paired(uncut_values, cut_values, chance=chance, seed=seed, clusters=clusters_of(uncut_records)),
         uncut_outcomes=_outcomes(before[item] for item in ids),
         cut_outcomes=_outcomes(after[item] for item in ids),
         note=note,
+        depth=_depth(uncut_records, uncut_values, cut_values) if first["metric"] == metric else None,
     )
+
+
+def _depth(records: Sequence[Mapping[str, Any]], uncut: Sequence[float], cut: Sequence[float]) -> DepthSlope | None:
+    """By the tokens that the uncut model generated; None where it generated none, or scores are not 0/1."""
+    depths = [record.get("num_new_tokens") for record in records]
+    if None in depths or not {*uncut, *cut} <= {0.0, 1.0}:
+        return None
+    return depth_slope([float(depth or 0) for depth in depths], uncut, cut)
+
+
+def _plain(depth: DepthSlope) -> dict[str, Any]:
+    return {**depth._asdict(), "slope": None if depth.slope is None else depth.slope._asdict()}
 
 
 def _outcomes(records: Iterable[Mapping[str, Any]]) -> dict[str, int]:

@@ -13,6 +13,7 @@ import yaml
 
 from layercut.report import words
 from layercut.report.compare import OUTCOMES, arm_of, compare_runs, left_out
+from layercut.report.depth import depth_section
 from layercut.report.examples import code, escape, examples
 from layercut.report.numbers import number, p_value, with_interval
 from layercut.report.plots import can_plot, plot
@@ -76,10 +77,12 @@ def render(
         lines += [f"### {escape(name)}", "", *_scores(own), ""]
     lines += [*(f"- {escape(note)}" for note in [*left_out(uncut, cuts), *_notes(rows)]), ""]
     lines += [
-        "-/+: items lost and gained. p: McNemar's exact test, sign-flip permutation for scores that are not 0/1.",
+        "-/+: items lost and gained. p: McNemar's exact test; sign-flip permutation for scores that are not 0/1, and "
+        f"by context where items share one. Holm: p corrected for all {len(rows)} rows; findings go by it.",
         "",
     ]
     lines += ["Findings: " + " ".join(f"*{name}*: {meaning}." for name, meaning in words.FINDINGS.items()), ""]
+    lines += depth_section(rows)
     lines += ["## How the answers ended", "", *_outcomes(rows), ""]
     lines += ["## Items that were right before", "", *_examples([uncut, *cuts], rows)]
     lines += ["## How this was made", "", *(f"- {line}" for line in words.how_made(rows)), ""]
@@ -102,12 +105,12 @@ def _scores(rows: Sequence[ComparisonRow]) -> list[str]:
     facts.append(words.items([row.n for row in rows], [row.limit for row in rows]))
     lines = [", ".join(fact for fact in facts if fact) + ". Scores in %.", ""]
     lines += [
-        "| task | readout | n | chance | uncut | cut | difference | retention | above chance | -/+ | p | finding |",
-        "|---|---|---:|---:|---|---|---|---|---|---:|---:|---|",
+        "| task | readout | n | chance | uncut | cut | difference | retention | above chance "
+        "| -/+ | p | Holm | finding |",
+        "|---|---|---:|---:|---|---|---|---|---|---:|---:|---:|---|",
     ]
     for row in rows:
         values, share = row.values, row.is_share
-        swapped = "-" if values.lost is None else f"{values.lost}/{values.gained}"
         cells = [
             escape(row.task),
             escape(words.readout_name(row, rows)),
@@ -118,8 +121,9 @@ def _scores(rows: Sequence[ComparisonRow]) -> list[str]:
             with_interval(values.difference, share=share, digits=1, sign=True),
             "n/a" if values.retention is None else with_interval(values.retention),
             "n/a" if values.retention_above_chance is None else with_interval(values.retention_above_chance),
-            swapped,
+            words.swapped(row),
             p_value(values.p_value),
+            p_value(row.p_value),
             row.finding,
         ]
         lines.append("| " + " | ".join(cells) + " |")

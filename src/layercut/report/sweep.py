@@ -15,12 +15,15 @@ from typing import Any, NamedTuple
 from layercut.errors import InputError
 from layercut.evidence.correlation import RankCorrelation, rank_correlation
 from layercut.evidence.intervals import Estimate
+from layercut.evidence.multiplicity import holm
 from layercut.evidence.paired import Comparison
 from layercut.runs.atomic import write_json
 from layercut.runs.settings import check_version, shown
 
 FORMAT_VERSION = 1
 SWEEP = "sweep.json"
+ALPHA = 0.05
+"""A loss stands among all layers where its adjusted p-value is below this."""
 _ESTIMATES = ("uncut", "cut", "difference", "retention", "retention_above_chance")
 
 
@@ -76,7 +79,9 @@ class SweepRow:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> SweepRow:
         """The inverse of ``to_dict``."""
-        values = {name: data[name] for name in Comparison._fields}
+        # Fields with a default came later; a sweep.json from before lacks them.
+        missing = [name for name in Comparison._field_defaults if name not in data]
+        values = {name: data[name] for name in Comparison._fields if name not in missing}
         values |= {name: None if data[name] is None else Estimate(**data[name]) for name in _ESTIMATES}
         own = ("layer", "task", "version", "readout", "metric", "chance", "limit", "seed", "outcomes")
         halves = None if data["halves"] is None else (data["halves"][0], data["halves"][1])
@@ -95,6 +100,18 @@ class Curve(NamedTuple):
     def label(self) -> str:
         """Name for people."""
         return f"{self.task} ({self.readout})"
+
+    @property
+    def p_adjusted(self) -> dict[int, float]:
+        """The p-value of each layer, after Holm's correction over the layers of this curve."""
+        adjusted = holm([row.values.p_value for row in self.rows])
+        return {row.layer: p for row, p in zip(self.rows, adjusted, strict=True)}
+
+    @property
+    def significant(self) -> frozenset[int]:
+        """Layers with a loss that stands when all layers are judged together: shown, and p < 0.05 after Holm."""
+        adjusted = self.p_adjusted
+        return frozenset(row.layer for row in self.rows if row.shows_loss and adjusted[row.layer] < ALPHA)
 
     @property
     def refused(self) -> str:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaml
-from rich import box
 from rich.measure import Measurement
 from rich.padding import Padding
 from rich.table import Table
@@ -17,7 +16,8 @@ from layercut.evidence.intervals import NUM_RESAMPLES
 from layercut.report import words
 from layercut.report.examples import code, escape
 from layercut.report.numbers import counted, number, p_value, with_interval
-from layercut.report.sweep import Agreement, Curve, Sweep, SweepRow
+from layercut.report.sweep import Curve, Sweep, SweepRow
+from layercut.report.sweep_agreement import about_agreements, agreement_lines, agreement_table, plain_table
 from layercut.report.sweep_plot import plot
 from layercut.runs.atomic import write_text
 from layercut.runs.directory import RunFolder
@@ -49,10 +49,10 @@ def render(sweep: Sweep, run: RunFolder) -> str:
     lines += [f"{escape(facts(sweep))}.", "", *(f"- {escape(line)}" for line in findings(sweep)), ""]
     lines += [f"![Retention of every task and readout without each layer]({PLOT})", ""]
     lines += ["## Retention", "", *_overview(sweep), "", *(f"- {line}" for line in how_made(sweep)), ""]
-    lines += ["## Do tasks and criteria agree on the layers?", "", *_agreements(sweep), ""]
+    lines += ["## Do tasks and criteria agree on the layers?", "", *agreement_lines(sweep), ""]
     lines += ["## Every layer in full", "", "Scores in %. -/+: items lost and gained. p: of no change, McNemar's exact"]
     lines += [
-        "test or, for scores that are not 0/1, sign-flip permutation; not corrected for the number of layers.",
+        "test or, for scores that are not 0/1, sign-flip permutation; Holm: corrected for the number of layers.",
         "",
     ]
     for curve in sweep.curves:
@@ -86,6 +86,12 @@ def findings(sweep: Sweep) -> list[str]:
         if shown:
             text = f"a loss is shown at {len(shown)} of {counted(len(curve.rows), 'layer')} ({format_layers(shown)})"
             text += _lowest(curve)
+            sure = sorted(curve.significant)
+            if sure == shown:
+                text += "; all of it stands when the layers are judged together (*)"
+            else:
+                where = f"at {len(sure)} ({format_layers(sure)})" if sure else "at none"
+                text += f"; {where} it stands when the layers are judged together (*)"
         else:
             text = f"no loss is shown at any of {counted(len(curve.rows), 'layer')}"
         lines.append(f"{start}: {text}.{_resolution(curve)}")
@@ -101,6 +107,7 @@ def how_made(sweep: Sweep) -> list[str]:
         f"({NUM_RESAMPLES:,} resamples, seed {first.seed}).",
         f"{len(sweep.rows)} comparisons: about 1 in 20 intervals misses by chance, so one layer just outside the band "
         "is a hint, not a finding.",
+        "*: a loss that stands when all layers of a column are judged together, p < 0.05 after Holm's correction.",
     ]
     if any(row.chance is None for row in sweep.rows):
         lines.append("Where a task has no chance level, retention is without the layer / uncut.")
@@ -117,8 +124,8 @@ def sweep_tables(sweep: Sweep) -> list[RenderableType]:
     blocks += [Text(f"- {line}") for line in findings(sweep)]
     agreements = sweep.agreements()
     if agreements:
-        blocks.append(Padding(_agreement_table(agreements), (1, 0, 0, 0)))
-    legend = "\n".join(how_made(sweep) + (_about_agreements(sweep) if agreements else []))
+        blocks.append(Padding(agreement_table(agreements), (1, 0, 0, 0)))
+    legend = "\n".join(how_made(sweep) + (about_agreements(sweep) if agreements else []))
     return [*blocks, Padding(Text(legend, style="dim"), (1, 0, 0, 0))]
 
 
@@ -144,72 +151,33 @@ class _Retention:
 
     def table(self, curves: Sequence[Curve]) -> Table:
         """The bare table."""
-        table = _table()
+        table = plain_table()
         table.add_column("layer", justify="right")
         for curve in curves:
             table.add_column(f"{curve.task}\n{curve.readout}")
         by_layer = [{row.layer: row for row in curve.rows} for curve in curves]
+        significant = [curve.significant for curve in curves]
         for layer in self.sweep.layers:
             cells = []
-            for rows in by_layer:
+            for rows, stands in zip(by_layer, significant, strict=True):
                 row = rows[layer]
                 style = "dim" if row.kept_share is None else "red" if row.shows_loss else ""
-                cells.append(Text(_kept(row), style=style))
+                cells.append(Text(_kept(row) + "*" * (layer in stands), style=style))
             table.add_row(str(layer), *cells)
         return table
 
 
-def _agreement_table(agreements: Sequence[Agreement]) -> Table:
-    table = _table()
-    for name in ("ranking", "and"):
-        table.add_column(name)
-    table.add_column("layers", justify="right")
-    table.add_column("Spearman's rho")
-    for one in agreements:
-        table.add_row(*_agreement_cells(one))
-    return table
-
-
-def _agreement_cells(one: Agreement) -> tuple[str, str, str, str]:
-    second = "itself, on the other half of its items" if one.kind == "halves" else one.second
-    estimate, refused = one.rho
-    if estimate is None:
-        return one.first, second, "-", f"n/a: {refused}"
-    ends = "n/a" if estimate.low is None or estimate.high is None else f"{estimate.low:.2f}, {estimate.high:.2f}"
-    return one.first, second, str(estimate.n), f"{estimate.value:.2f} [{ends}]"
-
-
-def _agreements(sweep: Sweep) -> list[str]:
-    agreements = sweep.agreements()
-    if not agreements:
-        return ["There is nothing to compare: no task whose uncut score is above chance, and fewer than two criteria."]
-    lines = ["| ranking | and | layers | Spearman's rho |", "|---|---|---:|---|"]
-    lines += ["| " + " | ".join(escape(cell) for cell in _agreement_cells(one)) + " |" for one in agreements]
-    return [*lines, "", *(f"- {escape(line)}" for line in _about_agreements(sweep))]
-
-
-def _about_agreements(sweep: Sweep) -> list[str]:
-    lines = [
-        "rho: 1 is the same order of the layers, 0 unrelated, -1 opposite; a task ranks by what is lost without the "
-        "layer, a criterion by its score. 95 % intervals by Fisher's z over layers; noise of the items is not in them "
-        "and pulls rho towards 0.",
-    ]
-    if any(one.kind == "halves" for one in sweep.agreements()):
-        lines.append(
-            "A task is compared with itself on every second and every other item: two tasks, each with all its items, "
-            "cannot be expected to agree much more than that."
-        )
-    return [*lines, *(f"{ranking.name}: {ranking.note}." for ranking in sweep.rankings if ranking.note)]
-
-
 def _overview(sweep: Sweep) -> list[str]:
     curves = sweep.curves
+    found = [(curve, curve.significant) for curve in curves]
     lines = ["| layer | " + " | ".join(escape(curve.label) for curve in curves) + " |"]
     lines.append("|---:|" + "---|" * len(curves))
-    by_layer = [{row.layer: row for row in curve.rows} for curve in curves]
     for layer in sweep.layers:
-        found = [rows[layer] for rows in by_layer]
-        cells = [f"**{_kept(row)}**" if row.shows_loss and row.kept_share else _kept(row) for row in found]
+        cells = []
+        for curve, significant in found:
+            row = next(row for row in curve.rows if row.layer == layer)
+            cell = f"**{_kept(row)}**" if row.shows_loss and row.kept_share else _kept(row)
+            cells.append(cell + r"\*" * (layer in significant))
         lines.append(f"| {layer} | " + " | ".join(cells) + " |")
     return [*lines, "", "Bold: a loss is shown, the whole interval of the difference lies below 0."]
 
@@ -221,8 +189,9 @@ def _in_full(curve: Curve) -> list[str]:
     lines = [f"Metric {escape(first.metric)}, n {first.values.uncut.n:,}, chance {chance}, uncut {uncut}."]
     if curve.refused:
         lines += ["", f"No retention above chance, because {escape(curve.refused)}."]
-    lines += ["", "| layer | score | difference | retention | above chance | -/+ | p | no answer | cut short |"]
-    lines.append("|---:|---|---|---|---|---:|---:|---:|---:|")
+    lines += ["", "| layer | score | difference | retention | above chance | -/+ | p | Holm | no answer | cut short |"]
+    lines.append("|---:|---|---|---|---|---:|---:|---:|---:|---:|")
+    adjusted = curve.p_adjusted
     for row in curve.rows:
         values, share = row.values, _is_share(curve)
         cells = [
@@ -233,6 +202,7 @@ def _in_full(curve: Curve) -> list[str]:
             "n/a" if values.retention_above_chance is None else with_interval(values.retention_above_chance),
             "-" if values.lost is None else f"{values.lost}/{values.gained}",
             p_value(values.p_value),
+            p_value(adjusted[row.layer]) + r"\*" * (row.layer in curve.significant),
             str(row.outcomes.get("no_answer", 0)),
             str(row.outcomes.get("cut", 0)),
         ]
@@ -297,7 +267,3 @@ def _score(value: float, curve: Curve) -> str:
 def _is_share(curve: Curve) -> bool:
     """Whether scores are shown in percent: all of them lie between 0 and 1."""
     return all(0 <= value <= 1 for row in curve.rows for value in (row.values.uncut.value, row.values.cut.value))
-
-
-def _table() -> Table:
-    return Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, header_style="bold")

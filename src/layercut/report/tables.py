@@ -16,7 +16,7 @@ from rich.text import Text
 from layercut.evidence.intervals import Estimate
 from layercut.report import words
 from layercut.report.compare import OUTCOMES, SELECTED_ON, Arm, ComparisonRow
-from layercut.report.numbers import number, with_interval
+from layercut.report.numbers import number, p_value, with_interval
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
@@ -31,10 +31,13 @@ class Layout(NamedTuple):
     n: bool = False
     score_intervals: bool = False
     retention: bool = False
+    test: bool = False
+    """Items lost and gained, and the adjusted p-value."""
     task_on_its_own_line: bool = False
 
 
 _LAYOUTS = (
+    Layout(n=True, score_intervals=True, retention=True, test=True),
     Layout(n=True, score_intervals=True, retention=True),
     Layout(score_intervals=True, retention=True),
     Layout(score_intervals=True),
@@ -92,6 +95,9 @@ class ComparisonTable:
         if layout.retention:
             table.add_column("retention")
         table.add_column("above chance")
+        if layout.test:
+            table.add_column("-/+", justify="right")
+            table.add_column("p", justify="right")
         table.add_column("finding")
         task = ""
         for row in self.rows:
@@ -116,6 +122,7 @@ class ComparisonTable:
             with_interval(values.difference, share=share, sign=True),
             *([_kept(values.retention)] if layout.retention else []),
             _kept(values.retention_above_chance),
+            *([words.swapped(row), p_value(row.p_value)] if layout.test else []),
             Text(row.finding, style=_STYLES[row.finding]),
         ]
 

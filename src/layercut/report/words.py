@@ -18,9 +18,9 @@ READOUTS = {"rank": "ranked by likelihood", "short": "short answer", "chain": "c
 
 FINDINGS = {
     "kept": f"at least {KEPT:.0%} of the score above chance, over the whole interval",
-    "damaged": f"worse than uncut (interval below 0, p < {ALPHA}), still above chance",
-    "lost": f"worse than uncut (interval below 0, p < {ALPHA}), no longer shown to be above chance",
-    "better": f"better than uncut (interval above 0, p < {ALPHA})",
+    "damaged": f"worse than uncut (interval below 0, p < {ALPHA} by Holm), still above chance",
+    "lost": f"worse than uncut (interval below 0, p < {ALPHA} by Holm), no longer shown to be above chance",
+    "better": f"better than uncut (interval above 0, p < {ALPHA} by Holm)",
     "unclear": f"neither a loss nor {KEPT:.0%} kept is shown; more items would tell",
     "at chance": "the uncut model is itself not shown to be above chance; nothing to lose",
 }
@@ -59,6 +59,11 @@ def readout_name(row: ComparisonRow, rows: Sequence[ComparisonRow]) -> str:
     return row.readout if len(metrics) == 1 else f"{row.readout}: {row.metric}"
 
 
+def swapped(row: ComparisonRow) -> str:
+    """Items lost and gained, ``12/3``; a dash for scores that are not 0/1."""
+    return "-" if row.values.lost is None else f"{row.values.lost}/{row.values.gained}"
+
+
 def how_made(rows: Sequence[ComparisonRow]) -> list[str]:
     """What intervals, retention and chance mean, one sentence each."""
     seeds = sorted({row.seed for row in rows})
@@ -71,8 +76,13 @@ def how_made(rows: Sequence[ComparisonRow]) -> list[str]:
     ]
     if len(rows) > 1:
         lines.append(
-            f"{len(rows)} comparisons: about 1 in 20 intervals misses by chance, so a narrow finding is a hint."
+            f"{len(rows)} comparisons: about 1 in 20 intervals misses by chance. Findings go by p-values that hold "
+            "for all of them together (McNemar's exact test or sign flips, corrected by Holm)."
         )
+    contexts = {row.task: row.values.num_clusters for row in rows if row.values.num_clusters is not None}
+    if contexts:
+        named = ", ".join(f"{task} ({count} contexts)" for task, count in contexts.items())
+        lines.append(f"Items that share a template, subject or text are counted by it, not one by one: {named}.")
     return lines
 
 

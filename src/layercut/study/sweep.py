@@ -18,6 +18,7 @@ from rich.console import Console
 
 from layercut.engine.base import Decoding, Engine
 from layercut.errors import InputError, unknown
+from layercut.evidence.clusters import clusters_of
 from layercut.evidence.paired import compare_paired
 from layercut.evidence.splits import items_hash
 from layercut.report.sweep import Sweep, SweepRow
@@ -283,7 +284,7 @@ def _row(
         chance=chance,
         limit=one.part.limit,
         seed=seed,
-        values=compare_paired(before, after, chance=chance, seed=seed),
+        values=compare_paired(before, after, chance=chance, seed=seed, clusters=clusters_of(uncut)),
         halves=(_mean(after[::2]), _mean(after[1::2])) if len(after) > 1 else None,
         outcomes=dict(Counter(record["outcome"] for record in cut)),
     )

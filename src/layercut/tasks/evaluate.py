@@ -23,6 +23,7 @@ from layercut.engine.base import (
     always,
 )
 from layercut.errors import InputError, RunMismatch, unknown
+from layercut.evidence.clusters import clusters_of
 from layercut.evidence.intervals import mean_interval
 from layercut.tasks.base import GENERATED, Readout, Sample, Score, Split, Task
 
@@ -251,6 +252,8 @@ def _record(task: Task, readout: Readout, sample: Sample, answer: Completion | L
         "outcome": score.outcome,
         "metrics": score.metrics,
     }
+    if (cluster := sample.data.get("cluster")) is not None:
+        record["cluster"] = str(cluster)
     if isinstance(answer, Completion):
         return record | {
             "completion": answer.text,
@@ -278,7 +281,7 @@ def _rows(
     finishes = Counter(record["finish_reason"] for record in records) if readout in GENERATED else None
     rows: list[MetricRow] = []
     for metric in records[0]["metrics"]:
-        estimate = mean_interval([record["metrics"][metric] for record in records])
+        estimate = mean_interval([record["metrics"][metric] for record in records], clusters=clusters_of(records))
         rows.append(
             {
                 "task": task.name,

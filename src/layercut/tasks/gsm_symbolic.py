@@ -109,7 +109,9 @@ def _problems(seed: int) -> Iterator[Problem]:
                 also=_whole_numbers(entry["metadata"]["answer_cot"]),
                 never=_whole_numbers(question),
             )
-            yield Problem(question, str(int(gold)), near, {"template": data.task_indices[index]})
+            template = data.task_indices[index]
+            # Problems of one template are alike: intervals count templates, not problems.
+            yield Problem(question, str(int(gold)), near, {"template": template, "cluster": f"template {template}"})
 
 
 _PART = 512

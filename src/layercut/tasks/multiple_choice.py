@@ -141,8 +141,25 @@ class MultipleChoice:
             question=context,
             gold=gold,
             options=tuple(choices),
-            data={"doc": doc, "context": context, "continuations": [request.args[1] for request in requests]},
+            data={
+                "doc": doc,
+                "context": context,
+                "continuations": [request.args[1] for request in requests],
+                "cluster": _shared_context(doc),
+            },
         )
+
+
+_SHARED = ("subject", "passage", "article")
+"""Fields of data sets that several items have in common: subjects of MMLU, texts of BoolQ and RACE."""
+
+
+def _shared_context(doc: Mapping[str, Any]) -> str | None:
+    """Name of what an item shares with others, for clustered intervals; None where it stands alone."""
+    for field in _SHARED:
+        if isinstance(text := doc.get(field), str) and text:
+            return content_id(field, text)
+    return None
 
 
 def arc_easy(*, data: str | None = None) -> MultipleChoice:

@@ -27,7 +27,7 @@ class HashedEngine(FakeEngine):
         return {**super().describe(), "model_hash": "0" * 16}
 
 
-VERBS = ("select", "cut", "eval", "generate", "run", "report", "ls", "env")
+VERBS = ("select", "cut", "eval", "generate", "run", "plan-size", "report", "ls", "env")
 
 
 def test_help_answers_without_torch() -> None:
@@ -251,3 +251,18 @@ def test_env_names_versions_and_no_secrets(layercut: Run, monkeypatch: pytest.Mo
     ran = layercut("env")
     assert "torch" in ran.out
     assert "hf_very_secret" not in ran.out
+
+
+def test_plan_size_says_how_many_items_and_what_it_assumed(layercut: Run) -> None:
+    ran = layercut("plan-size", "--retention", "0.9", "--baseline", "0.6")
+    assert ran.code == 0
+    assert "correlation 0.50 (assumed)" in ran.out
+    lines = ran.out.splitlines()
+    assert any(line.split()[:3] == ["566", "the", "difference,"] for line in lines)
+    told = json.loads(layercut("plan-size", "--retention", "0.9", "--baseline", "0.6", "--json").out)
+    assert told["items"]["to_see_the_difference"] == 566
+    assert told["cut"] == pytest.approx(0.54)
+    assert told["items"]["power"] >= 0.8
+    wrong = layercut("plan-size", "--retention", "1", "--baseline", "0.6")
+    assert wrong.code == 1
+    assert "no number of items shows one" in wrong.err

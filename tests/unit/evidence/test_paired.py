@@ -1,4 +1,4 @@
-"""Paired comparison: known values, refusals, and coverage by simulation."""
+"""Paired comparison: known values and refusals. Coverage is in test_coverage.py."""
 
 import numpy as np
 import pytest
@@ -151,35 +151,3 @@ def test_a_ratio_that_may_divide_by_zero_is_refused_or_wide():
 def test_bad_input(uncut, cut, message):
     with pytest.raises(InputError, match=message):
         compare_paired(uncut, cut, chance=0.0)
-
-
-NUM_EXPERIMENTS = 600
-
-
-@pytest.mark.parametrize("n", [50, 100, 500])
-@pytest.mark.parametrize(("uncut_share", "cut_share"), [(0.5, 0.5), (0.95, 0.95), (0.95, 0.5), (0.95, 0.9)])
-def test_coverage_of_difference_and_retention(n, uncut_share, cut_share):
-    """Draw experiments from known shares with correlated items; count how often the intervals hold the truth."""
-    rng = np.random.default_rng([n, int(100 * uncut_share), int(100 * cut_share), 1])
-    covariance = 0.3 * np.sqrt(uncut_share * (1 - uncut_share) * cut_share * (1 - cut_share))
-    both = min(uncut_share * cut_share + covariance, uncut_share, cut_share)
-    cells = [both, uncut_share - both, cut_share - both, 1 - uncut_share - cut_share + both]
-    drawn, times = np.unique(rng.multinomial(n, cells, size=NUM_EXPERIMENTS), axis=0, return_counts=True)
-    chance = 0.25
-    in_difference = in_retention = 0
-    for seed, (outcome, count) in enumerate(zip(drawn, times, strict=True)):
-        # A seed of its own each, or all the experiments would share the error of one set of resamples.
-        result = compare_paired(*pairs(*outcome), chance=chance, seed=seed, num_resamples=1000)
-        in_difference += count * _holds(result.difference, cut_share - uncut_share)
-        if result.retention_above_chance is not None:
-            truth = (cut_share - chance) / (uncut_share - chance)
-            in_retention += count * _holds(result.retention_above_chance, truth)
-        else:
-            in_retention += count  # refused, so nothing wrong was said
-    # The standard error of a coverage near 0.95 is 0.009 here.
-    assert 0.925 <= in_difference / NUM_EXPERIMENTS <= 0.985
-    assert 0.925 <= in_retention / NUM_EXPERIMENTS <= 0.985
-
-
-def _holds(estimate, truth: float) -> bool:
-    return estimate.low - 1e-9 <= truth <= estimate.high + 1e-9

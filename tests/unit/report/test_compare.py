@@ -1,13 +1,17 @@
 """Pairing by item, refusals, and findings that the intervals support."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from layercut.errors import InputError
 from layercut.evidence.intervals import Estimate
+from layercut.evidence.multiplicity import holm
 from layercut.evidence.paired import compare_paired
 from layercut.report.compare import Arm, ComparisonRow, compare_runs, left_out
+from layercut.report.depth import depth_section
+from layercut.report.words import how_made
 from layercut.runs.directory import RunFolder
 from tests.support.run_builder import Result, build_run, item_id
 
@@ -167,3 +171,48 @@ def test_findings(uncut, cut, chance, finding):
 
 def test_ids_of_the_builder_are_stable():
     assert item_id("copy", 0) == item_id("copy", 0) != item_id("copy", 1)
+
+
+def test_p_values_hold_for_all_rows_together(quickstart):
+    rows = compare_runs(*quickstart)
+    assert [row.p_value for row in rows] == pytest.approx(holm([row.values.p_value for row in rows]))
+    assert any(row.p_value > row.values.p_value for row in rows)
+    assert rows[0].to_dict()["p_adjusted"] == rows[0].p_value
+
+
+def test_a_loss_that_does_not_stand_among_many_is_not_claimed():
+    alone = row(ones(160), ones(153), 0.25)  # 7 lost, none gained: p = 0.016
+    assert replace(alone, values=alone.values._replace(retention_above_chance=None)).finding == "damaged"
+    among = replace(alone, values=alone.values._replace(retention_above_chance=None), p_adjusted=0.16)
+    assert among.finding == "unclear"
+
+
+def test_items_of_one_template_are_counted_by_it(pair):
+    uncut, cut = pair
+    (apart,) = compare_runs(uncut, [cut])
+    for run in pair:
+        rewrite(run, lambda records: [{**r, "cluster": f"template {i // 3}"} for i, r in enumerate(records)])
+    (together,) = compare_runs(uncut, [cut])
+    assert together.values.num_clusters == 10
+    assert together.values.difference.method == "clustered bootstrap"
+    assert together.values.difference.value == apart.values.difference.value
+    assert "copy (10 contexts)" in " ".join(how_made([together]))
+
+
+def test_depth_comes_from_the_uncut_models_answers(tmp_path):
+    result = Result(task="gsm", readout="chain", score=1.0, n=80, chance=0.0)
+    uncut = build_run(tmp_path / "uncut", [result])
+    cut = build_run(tmp_path / "cut", [Result(**{**vars(result), "score": 0.5})], removed=(1,))
+    assert "same depth of 12 tokens" in compare_runs(uncut, [cut])[0].depth.refused
+    file = uncut.path / "samples" / "gsm.chain.jsonl"
+    records = [json.loads(line) for line in file.read_text().splitlines()]
+    kept = {r["id"]: r["metrics"]["accuracy"] for r in cut.records("gsm", "chain")}
+    deep = [{**r, "num_new_tokens": 3 if kept[r["id"]] else 15} for r in records]
+    deep[0]["num_new_tokens"] = 15
+    file.write_text("".join(json.dumps(r) + "\n" for r in deep))
+    (compared,) = compare_runs(uncut, [cut])
+    assert compared.depth.num_solved == 80
+    assert compared.depth.slope.high < -0.3  # nearly all at 2 doublings are kept, none at 4
+    (line,) = [line for line in depth_section([compared]) if line.startswith("| gsm")]
+    assert line.startswith("| gsm | chain | cut | 80 |")
+    assert f"{100 * compared.depth.slope.value:.1f} [" in line

@@ -10,6 +10,7 @@ from layercut.errors import InputError
 from layercut.report.compare import compare_runs
 from layercut.report.examples import code, escape, fenced
 from layercut.report.markdown import write_report
+from layercut.report.numbers import p_value
 from layercut.report.study import study_report, study_runs
 from layercut.runs.directory import RunFolder
 from tests.support.run_builder import Result, build_run
@@ -57,18 +58,19 @@ def test_headline_claims_are_the_findings(report, quickstart):
 
 def test_every_row_is_in_the_tables(report, quickstart):
     rows = compare_runs(*quickstart)
-    scores = report.split("## Scores")[1].split("## How the answers ended")[0]
+    scores = report.split("## Scores")[1].split("## Does it keep less")[0]
     lines = [
         line for line in scores.splitlines() if line.startswith("| ") and "---" not in line and "task |" not in line
     ]
     assert len(lines) == len(rows)
     for line, row in zip(lines, rows, strict=True):
         cells = [cell.strip() for cell in line.strip("|").split("|")]
-        assert len(cells) == 12
+        assert len(cells) == 13
         assert cells[0] == row.task.replace("_", r"\_")
         assert cells[4].startswith(f"{100 * row.values.uncut.value:.1f} [")
         assert cells[9] == f"{row.values.lost}/{row.values.gained}"
-        assert cells[11] == row.finding
+        assert cells[10:12] == [p_value(row.values.p_value), p_value(row.p_value)]
+        assert cells[12] == row.finding
     assert scores.count("(--limit 64)") == 2
     assert "no retention, because the uncut model is not above chance (0.25) on 64 items" in scores
 
@@ -153,6 +155,7 @@ def test_model_output_cannot_break_the_page(tmp_path, bad):
         "# What bundled:smollm2-135m loses with layers removed",
         "## Scores",
         "### cut",
+        "## Does it keep less of the long answers?",
         "## How the answers ended",
         "## Items that were right before",
         "### copy",

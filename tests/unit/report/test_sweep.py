@@ -102,6 +102,27 @@ def test_findings_name_the_layers_with_a_loss(holes: Sweep) -> None:
     assert "above chance" not in raw
 
 
+def test_losses_that_stand_among_all_layers_are_marked(holes: Sweep) -> None:
+    deep = holes.curves[1]
+    shown = {row.layer for row in deep.rows if row.shows_loss}
+    assert {0, 12, 14} <= deep.significant < shown
+    for layer, p in deep.p_adjusted.items():
+        assert (layer in deep.significant) == (p < 0.05)
+    assert f"at {len(deep.significant)} (" in findings(holes)[1]
+    lines = {int(line.split()[0]): line for line in printed(holes, 160).splitlines() if line[:5].strip().isdigit()}
+    assert "*" in lines[14]
+    assert all(("*" in lines[layer]) == (layer in deep.significant | holes.curves[3].significant) for layer in lines)
+
+
+def test_a_file_from_before_the_clusters_is_read(holes: Sweep, tmp_path: Path) -> None:
+    holes.save(tmp_path)
+    data = json.loads((tmp_path / SWEEP).read_text())
+    for row in data["rows"]:
+        del row["num_clusters"], row["test"]
+    (tmp_path / SWEEP).write_text(json.dumps(data))
+    assert Sweep.load(tmp_path).rows[0].values.difference == holes.rows[0].values.difference
+
+
 def test_every_table_fits_its_width(holes: Sweep) -> None:
     for width in (60, 100, 160):
         text = printed(holes, width)

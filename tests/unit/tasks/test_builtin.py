@@ -245,6 +245,7 @@ def test_gsm_symbolic_has_whole_answers_and_options_that_do_not_stand_in_the_pro
         words = {word.strip("$£€.,?!%") for word in sample.question.split()}
         assert not words & (set(sample.options) - {sample.gold})
         templates.add(sample.data["template"])
+        assert sample.data["cluster"] == f"template {sample.data['template']}"
     assert len(templates) > 50
     assert task.settings()["reasoning_gym"]
 

@@ -276,3 +276,22 @@ def test_early_answers_get_a_draft_and_a_verdict_and_tasks_need_not_have_one(tas
     asked.clear()
     ask(knowing, fake, [Kept(), Kept()])
     assert {(request.draft, request.settled) for request in asked} == {("", None)}
+
+
+def test_records_carry_the_context_that_items_share(task: FewShotTask) -> None:
+    """Two items a context: the interval is that of the contexts."""
+    plain = evaluate(task, engine(task), PLAN, readout="short", limit=LIMIT)
+    assert not any("cluster" in record for record in plain.records)
+    order = [record["id"] for record in plain.records]
+
+    class Shared(FewShotTask):
+        def _sample(self, problem):  # type: ignore[no-untyped-def]
+            sample = super()._sample(problem)
+            place = order.index(sample.id) if sample.id in order else len(order)
+            return replace(sample, data={**sample.data, "cluster": f"pair {place // 2}"})
+
+    shared = Shared(**{field: getattr(task, field) for field in task.__dataclass_fields__})
+    result = evaluate(shared, engine(task), PLAN, readout="short", limit=LIMIT)
+    assert [record["cluster"] for record in result.records] == [f"pair {i // 2}" for i in range(LIMIT)]
+    assert result.metrics[0]["method"] == "clustered wilson"
+    assert result.metrics[0]["value"] == plain.metrics[0]["value"]

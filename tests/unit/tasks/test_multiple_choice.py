@@ -190,3 +190,13 @@ def test_arc_easy_equals_lm_evals_own_processing(benchmark_data: Path, tmp_path:
         assert ours.grade(sample, "rank", likelihoods(scores)).metrics == theirs_graded
         assert sample.options[theirs.doc_to_target(theirs.eval_docs[index])] == sample.gold
     assert any(len(sample.options) != 4 for sample in samples), "three and five choices as well"
+
+
+def test_items_of_one_subject_share_a_cluster(tmp_path: Path) -> None:
+    rows = [row | {"subject": f"subject {i % 3}"} for i, row in enumerate(ROWS)]
+    samples = load_task("arc_easy", data=str(write(tmp_path / "a.jsonl", rows))).samples("report", None)
+    assert {sample.data["doc"]["subject"] for sample in samples} == {f"subject {i}" for i in range(3)}
+    named = {(sample.data["doc"]["subject"], sample.data["cluster"]) for sample in samples}
+    assert len(named) == len({cluster for _, cluster in named}) == 3
+    plain = load_task("arc_easy", data=str(write(tmp_path / "b.jsonl", ROWS))).samples("report", 3)
+    assert all(sample.data["cluster"] is None for sample in plain)

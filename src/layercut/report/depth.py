@@ -1,0 +1,51 @@
+"""Retention over the length of the uncut model's answers: the section of report.md."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from layercut.evidence.depth import FEWEST_OF_EACH, FEWEST_SOLVED
+from layercut.report.examples import escape
+from layercut.report.numbers import number, with_interval
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from layercut.report.compare import ComparisonRow
+
+
+def depth_section(rows: Sequence[ComparisonRow]) -> list[str]:
+    """Markdown of the whole section, a line per task, generated readout and cut run; nothing where there is none."""
+    measured = [row for row in rows if row.is_headline and row.depth is not None]
+    if not measured:
+        return []
+    lines = [
+        "## Does it keep less of the long answers?",
+        "",
+        "Items that the uncut model solves, by depth: the tokens that it generated itself. kept: how many of these "
+        "the cut model solves too, in %. slope: points more or less kept for each doubling of 1 + depth (least "
+        "squares, 95 % interval by HC3); below 0, longer answers suffer more.",
+        "",
+        "| task | readout | run | n solved | kept | median depth | slope |",
+        "|---|---|---|---:|---:|---:|---|",
+    ]
+    for row in measured:
+        depth = row.depth
+        assert depth is not None
+        kept = number(depth.num_kept / depth.num_solved, digits=1) if depth.num_solved else "-"
+        cells = [
+            escape(row.task),
+            escape(row.readout),
+            escape(row.cut.name),
+            f"{depth.num_solved:,}",
+            kept,
+            "-" if depth.median_depth is None else f"{depth.median_depth:g}",
+            f"n/a: {depth.refused}" if depth.slope is None else with_interval(depth.slope, digits=1, sign=True),
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return [
+        *lines,
+        "",
+        f"No slope is given for fewer than {FEWEST_SOLVED} solved items, or fewer than {FEWEST_OF_EACH} kept or lost.",
+        "",
+    ]
