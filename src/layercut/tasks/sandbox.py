@@ -1,0 +1,355 @@
+"""Runs generated programs where they can do no harm, and judges them where they cannot cheat.
+
+Each program gets a process of its own without network, with an empty home, an empty working folder and an environment
+of four harmless variables; limits on memory, processor time, processes, file sizes, output and wall clock; and an end
+that takes all of its children along. The walls are bubblewrap's where it is installed, else Linux namespaces
+(``sandbox_child.py``); whichever is taken has first been tried on a program that looks for holes. Without either,
+programs are not run, unless ``allow_unsafe`` was called (``--unsafe-exec``): then the limits hold and the walls are
+missing. How a program is judged, and why it cannot forge a pass, stands in ``sandbox_judge.py``.
+
+    run_program("def double(x):\\n    return 2 * x", tests="assert double(4) == 8").passed
+
+What this cannot give: a hole in the Linux kernel is a hole here too, since the kernel is shared. The limit on memory is
+the kernel's for each process; for all processes of a program together it is looked up twenty times a second. On machines
+with secrets or for programs written to attack, take a virtual machine.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import json
+import os
+import random
+import secrets
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from layercut.errors import InputError
+from layercut.tasks.sandbox_process import watch
+
+Mode = Literal["bubblewrap", "namespaces", "none"]
+_HERE = Path(__file__).parent
+_UNSAFE: set[bool] = set()
+_PACKAGES = "/packages"
+_FIRST_UID, _LAST_UID = 1_700_000_000, 1_900_000_000
+_SET_UP_FAILED = 99
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What one program may use."""
+
+    wall_seconds: float = 180.0
+    """From the start of its process to its end."""
+    cpu_seconds: int = 30
+    """Processor time of one process. Decides before the wall clock, so that a busy machine fails no program."""
+    memory_mb: int = 2048
+    """Address space of one process, and resident memory of all together."""
+    processes: int = 16
+    """Processes and threads at once, the two of the sandbox among them."""
+    disk_mb: int = 16
+    """All files together, and the largest of them."""
+    output_kb: int = 256
+    """Standard output and standard error together; more ends the program."""
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if value <= 0:
+                raise InputError(f"the limit {name} is {value}; use a positive number.")
+
+
+class Program(NamedTuple):
+    """Something to run."""
+
+    source: str
+    tests: str | None = None
+    """A program that may use the names of ``source``; None to run the source as a script."""
+    names: tuple[str, ...] = ()
+    """What the tests take from the source even where it is the name of a builtin."""
+    stdin: str = ""
+
+
+class ProgramResult(NamedTuple):
+    """How a program ended."""
+
+    passed: bool
+    """With tests: all of them ran to their end. As a script: it ended with exit code 0."""
+    failure: str
+    """Empty if it passed; else the class of the exception (AssertionError, SyntaxError, NameError, ...), ``exit`` (it
+    left, or crashed, before the end of the tests), ``timeout``, ``memory`` or ``output``."""
+    detail: str
+    """A line about the failure, such as the message of the exception."""
+    exit_code: int | None
+    """Of a program that left by itself; negative for the signal that ended it."""
+    output: str
+    """Standard output and error, as they came, up to the limit."""
+    seconds: float
+    """Wall clock, with the start of the process."""
+
+
+class SandboxError(RuntimeError):
+    """The sandbox itself could not be set up or broke; says nothing about the program."""
+
+
+def allow_unsafe() -> None:
+    """Let programs run without walls in this process from now on, where no sandbox works."""
+    _UNSAFE.add(True)
+
+
+def in_force() -> Mode:
+    """Which walls programs run behind here.
+
+    Raises:
+        InputError: no sandbox works, and ``allow_unsafe`` was not called.
+    """
+    mode, reasons = _working()
+    if mode is None and not _UNSAFE:
+        raise InputError(
+            f"generated programs cannot be run safely here ({'; '.join(reasons)}). Install bubblewrap, allow "
+            "unprivileged user namespaces, or say --unsafe-exec to run them with limits but without walls."
+        )
+    return mode or "none"
+
+
+def describe() -> str:
+    """The walls in force, for people."""
+    return {
+        "bubblewrap": "bubblewrap and limits",
+        "namespaces": "Linux namespaces and limits",
+        "none": "limits only, no walls (--unsafe-exec)",
+    }[in_force()]
+
+
+def run_program(
+    source: str,
+    *,
+    tests: str | None = None,
+    names: Sequence[str] = (),
+    stdin: str = "",
+    limits: Limits | None = None,
+    mode: Mode | None = None,
+) -> ProgramResult:
+    """Run one program.
+
+    Args:
+        source: Python.
+        tests: Python that calls what the source defines and raises where it is not satisfied. Functions take and give
+            plain values (numbers, text, lists, tuples, sets, dictionaries, ...); other objects stay with the program
+            and can be called, looked into and given back. None runs the source as a script.
+        names: what the tests take from the source even where it is the name of a builtin.
+        stdin: standard input.
+        limits: what it may use.
+        mode: the walls; by default those that ``in_force`` finds.
+
+    Raises:
+        InputError: no sandbox works, see ``in_force``.
+        SandboxError: the sandbox could not be set up this time.
+    """
+    limits = limits or Limits()
+    mode = mode or in_force()
+    token = secrets.token_hex(16)
+    job = {"token": token, "source": source, "tests": tests, "names": list(names), "stdin": stdin}
+    with tempfile.TemporaryFile() as file, tempfile.TemporaryDirectory(prefix="layercut-") as folder:
+        file.write(json.dumps(job).encode())
+        file.seek(0)
+        verdict_read, verdict_write = os.pipe()
+        start = time.monotonic()
+        try:
+            process = subprocess.Popen(
+                _command(mode, limits, verdict_write),
+                stdin=file,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                pass_fds=(verdict_write,),
+                env={"PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1", "LC_ALL": "C.UTF-8"},
+                cwd=folder,
+                start_new_session=True,
+            )
+        except OSError as error:
+            os.close(verdict_read)
+            raise SandboxError(f"{mode}: {error}") from error
+        finally:
+            os.close(verdict_write)
+        seen = watch(process, verdict_read, limits.wall_seconds, limits.memory_mb, limits.output_kb)
+    seconds = time.monotonic() - start
+    output = seen.output.decode("utf-8", "replace")
+    if seen.stopped:
+        return ProgramResult(False, seen.stopped, _STOPPED[seen.stopped], None, output, seconds)
+    try:
+        verdict = json.loads(seen.verdict)
+    except ValueError:
+        if process.returncode == _SET_UP_FAILED:
+            raise SandboxError(f"{mode}: {output.strip() or f'exit code {process.returncode}'}") from None
+        return ProgramResult(False, "exit", "ended without a verdict", None, output, seconds)
+    assert secrets.compare_digest(verdict["token"], token), "a verdict on another program"
+    failure = {"MemoryError": "memory"}.get(verdict["failure"], verdict["failure"])
+    code = verdict["exit_code"]
+    if code is not None and code in _BY_CPU_LIMIT and seconds >= limits.cpu_seconds:
+        failure = "timeout"
+    return ProgramResult(verdict["passed"], failure, verdict["detail"], code, output, seconds)
+
+
+def run_programs(
+    programs: Sequence[Program], *, limits: Limits | None = None, workers: int | None = None
+) -> list[ProgramResult]:
+    """Run many programs, as many at a time as there are cores; results in the order of the programs."""
+    mode = in_force()
+
+    def run(program: Program) -> ProgramResult:
+        source, tests, names, stdin = program
+        return run_program(source, tests=tests, names=names, stdin=stdin, limits=limits, mode=mode)
+
+    with ThreadPoolExecutor(workers or _num_cores()) as pool:
+        return list(pool.map(run, programs))
+
+
+def _num_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+_STOPPED = {
+    "timeout": "still running at the end of its time",
+    "memory": "its processes used more memory than allowed",
+    "output": "wrote more output than allowed",
+}
+_BY_CPU_LIMIT = (-9, -24)  # SIGKILL or SIGXCPU; Linux sends the former where both limits are equal
+
+_LOOK_FOR_HOLES = """
+import os, socket, threading
+def holes(home, shown):
+    found = []
+    if os.path.exists(home) and set(os.listdir(home)) - set(shown):
+        found.append(f"{home} can be read")
+    if set(os.environ) - {"HOME", "TMPDIR", "PATH", "LANG"}:
+        found.append("the environment is inherited")
+    if [name for _, name in socket.if_nameindex() if name != "lo" and "tunl" not in name and "sit" not in name
+            and "gre" not in name and "vti" not in name and "ip6" not in name and "erspan" not in name]:
+        found.append("there is a network")
+    if os.path.exists("/proc/1"):
+        found.append("processes can be seen")
+    try:
+        open("/usr/layercut-hole", "w").close()
+        found.append("/usr can be written")
+    except OSError:
+        pass
+    children = []
+    try:
+        for _ in range(20):
+            child = os.fork()
+            if not child:
+                threading.Event().wait(20)
+            children.append(child)
+        found.append("processes are not limited")
+    except OSError:
+        pass
+    return found
+"""
+
+
+@functools.cache
+def _working() -> tuple[Mode | None, tuple[str, ...]]:
+    """The first sandbox that works and has no holes, or why none does."""
+    reasons = []
+    candidates: list[Mode] = ["bubblewrap", "namespaces"]
+    for mode in candidates:
+        reason = _why_not(mode)
+        if not reason:
+            return mode, ()
+        reasons.append(f"{mode}: {reason}")
+    return None, tuple(reasons)
+
+
+def _why_not(mode: Mode) -> str:
+    """Empty if programs can be run in this way here."""
+    if sys.platform != "linux":
+        return "needs Linux"
+    if mode == "bubblewrap" and not shutil.which("bwrap"):
+        return "not installed"
+    limits = Limits(wall_seconds=20, processes=8, memory_mb=512)
+    home = Path.home()
+    shown = [Path(path).relative_to(home).parts[0] for path in _visible()[0] if Path(path).is_relative_to(home)]
+    tests = f"found = holes({str(home)!r}, {shown!r})\nassert not found, ', '.join(found)"
+    try:
+        result = run_program(_LOOK_FOR_HOLES, tests=tests, limits=limits, mode=mode)
+    except SandboxError as error:
+        return " ".join(str(error).removeprefix(f"{mode}: ").split())
+    return "" if result.passed else result.detail or result.failure
+
+
+def _command(mode: Mode, limits: Limits, verdict: int) -> list[str]:
+    binds, links = _visible()
+    child = str(_HERE / "sandbox_child.py")
+    judge = str(_HERE / "sandbox_judge.py")
+    # As root bubblewrap makes no user namespace, so every program needs a user of its own to be counted apart.
+    uid = random.randint(_FIRST_UID, _LAST_UID) if mode == "bubblewrap" and os.geteuid() == 0 else None
+    config: dict[str, Any] = {"mode": mode, "limits": asdict(limits), "uid": uid, "judge": judge}
+    config |= {"binds": binds, "links": links, "packages": _PACKAGES if mode != "none" else _numpy_folder() or ""}
+    if mode == "bubblewrap":
+        config |= {"binds": {}, "links": {}, "judge": "/layercut/sandbox_judge.py"}
+        files = {"/layercut/sandbox_child.py": child, "/layercut/sandbox_judge.py": judge}
+        walls = _bubblewrap(limits, binds | files, links, is_root=uid is not None)
+        child = "/layercut/sandbox_child.py"
+    else:
+        walls = []
+    python = [str(Path(sys.executable).resolve()), "-s", "-P", "-S", "-B", "-W", "ignore"]
+    return [*walls, *python, child, json.dumps(config), str(verdict)]
+
+
+def _bubblewrap(limits: Limits, binds: dict[str, str], links: dict[str, str], *, is_root: bool) -> list[str]:
+    walls = [shutil.which("bwrap") or "bwrap", "--die-with-parent", "--new-session", "--as-pid-1", "--unshare-pid"]
+    walls += ["--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try", "--hostname", "sandbox"]
+    walls += ["--cap-drop", "ALL"]
+    if is_root:
+        walls += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID", "--cap-add", "CAP_SETPCAP"]
+    else:
+        walls += ["--unshare-user"]
+    walls += ["--size", str(limits.disk_mb * 2**20), "--tmpfs", "/tmp", "--chdir", "/tmp"]
+    devices = {f"/dev/{name}": f"/dev/{name}" for name in ("null", "zero", "full", "random", "urandom")}
+    made: set[Path] = {Path("/")}
+    for inside, outside in sorted((binds | devices).items()):
+        # Folders on the way that bubblewrap makes by itself are closed to all but root.
+        for folder in reversed(Path(inside).parents):
+            if folder not in made and not any(folder.is_relative_to(bound) for bound in binds):
+                walls += ["--dir", str(folder)]
+                made.add(folder)
+        walls += ["--dev-bind" if inside in devices else "--ro-bind", outside, inside]
+    for inside, target in links.items():
+        walls += ["--symlink", target, inside]
+    return [*walls, "--remount-ro", "/", "--"]
+
+
+@functools.cache
+def _visible() -> tuple[dict[str, str], dict[str, str]]:
+    """What a program sees of this machine: folders to bind, and links to make. The interpreter, and numpy."""
+    folders = [Path("/usr"), *map(Path, ("/lib", "/lib32", "/lib64", "/libx32", "/bin", "/etc/ld.so.cache"))]
+    links = {str(folder): str(folder.readlink()) for folder in folders if folder.is_symlink()}
+    places = [folder for folder in folders if folder.exists() and str(folder) not in links]
+    platform = Path(sys.base_exec_prefix) / sys.platlibdir / f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    python = [Path(sys.executable).resolve(), Path(sysconfig.get_path("stdlib")), platform]
+    library = Path(sys.base_prefix) / "lib"  # libpython, where it is not among the system's
+    python += [path for path in library.glob("lib*.so*") if path.is_file()]
+    places += [path for path in dict.fromkeys(python) if not any(path.is_relative_to(place) for place in places)]
+    binds = {str(path): str(path) for path in places}
+    packages = _numpy_folder()
+    if packages:
+        for name in ("numpy", "numpy.libs"):
+            if (Path(packages) / name).is_dir():
+                binds[f"{_PACKAGES}/{name}"] = str(Path(packages) / name)
+    return binds, links
+
+
+@functools.cache
+def _numpy_folder() -> str | None:
+    """Where numpy is installed; the tests of HumanEval+ and MBPP+ compare with it."""
+    spec = importlib.util.find_spec("numpy")
+    return str(Path(spec.origin).parent.parent) if spec and spec.origin else None
