@@ -23,8 +23,8 @@ class CodeTask:
     """Problems with tests. The model writes a program in a code block that is opened for it.
 
     Grading: ``pass`` is 1 if all tests of the problem pass, else 0. The score's answer says how the program fared:
-    ``passed``, or the failure (the name of a Python exception, ``timeout``, ``memory``, ``output`` or ``exit``), a colon
-    and a line about it. No program in the completion is ``no_answer``.
+    ``passed``, or the failure (the name of a Python exception, ``timeout``, ``memory``, ``output`` or ``exit``), a
+    colon and a line about it. No program in the completion is ``no_answer``.
 
     Chance is 0: no constant program passes the tests of a problem, and an empty body passes none.
     """

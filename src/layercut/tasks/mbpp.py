@@ -1,8 +1,8 @@
 """MBPP and MBPP+: short Python problems, asked by a sentence and the first of the assertions.
 
 Austin et al., "Program Synthesis with Large Language Models", arXiv:2108.07732: the hand-checked ``sanitized`` part of
-``google-research-datasets/mbpp`` (a local copy may also be the whole data set). The *plus* tests, some 35 times as many:
-Liu et al., arXiv:2305.01210, ``evalplus/mbppplus``, with their tolerances and special judges, which are part of the
+``google-research-datasets/mbpp`` (a local copy may also be the whole data set). The *plus* tests, some 35 times as
+many: Liu et al., arXiv:2305.01210, ``evalplus/mbppplus``, with their tolerances and special judges, which are part of the
 tests.
 
 A sample problem: "Write a function to find the shared elements from the given two lists." with ``assert
@@ -28,6 +28,11 @@ from layercut.tasks.sandbox import Limits
 VERSION = 1
 """Raised by any change of the prompt, the extraction or the tests."""
 
+# One of the inputs of Mbpp/255 has an answer of 1.7 million tuples of 77, which takes gigabytes to hold and to compare.
+_WITHOUT_HUGE = ("in enumerate(inputs):", "in enumerate(inp for inp in inputs if len(inp[0]) < 5 or inp[1] < 77):")
+# In Mbpp/737, 787 and 794 the upstream judge compares and then forgets to assert, so that every program passes.
+_FORGOTTEN = "exact_match = exp == (out is not None)\n"
+_ASSERTED = (_FORGOTTEN, f"{_FORGOTTEN}    assert exact_match\n")
 _TEST_SPLIT = range(11, 511)
 _EXAMPLES = range(1, 11)
 
@@ -84,7 +89,10 @@ def _sample(row: Row) -> Sample:
 
 def _plus_sample(row: Row) -> Sample:
     refuse_inputs_only(row, "MbppPlus-OriginFmt.jsonl.gz")
-    return _with_tests(row, text_field(row, "test"))
+    tests = text_field(row, "test")
+    if _number(row) == 255:
+        tests = tests.replace(*_WITHOUT_HUGE)
+    return _with_tests(row, tests.replace(*_ASSERTED))
 
 
 def _with_tests(row: Row, tests: str) -> Sample:

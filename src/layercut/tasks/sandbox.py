@@ -10,8 +10,8 @@ missing. How a program is judged, and why it cannot forge a pass, stands in ``sa
     run_program("def double(x):\\n    return 2 * x", tests="assert double(4) == 8").passed
 
 What this cannot give: a hole in the Linux kernel is a hole here too, since the kernel is shared. The limit on memory is
-the kernel's for each process; for all processes of a program together it is looked up twenty times a second. On machines
-with secrets or for programs written to attack, take a virtual machine.
+the kernel's for each process; for all processes of a program together it is looked up twenty times a second. On
+machines with secrets or for programs written to attack, take a virtual machine.
 """
 
 from __future__ import annotations
@@ -128,6 +128,14 @@ def describe() -> str:
         "namespaces": "Linux namespaces and limits",
         "none": "limits only, no walls (--unsafe-exec)",
     }[in_force()]
+
+
+def describe_or_why_not() -> str:
+    """The walls in force, or a line about why there are none."""
+    try:
+        return describe()
+    except InputError as error:
+        return f"none: {error}"
 
 
 def run_program(

@@ -58,11 +58,12 @@ def main(config: dict[str, Any], verdict: int) -> NoReturn:
     elif mode == "bubblewrap" and config["uid"] is not None:
         Path("/tmp").chmod(0o1777)
         _become(config["uid"])
+        _libc("prctl", _PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if mode != "none":
         _drop_capabilities()
         os.chdir("/tmp")
         for name in ("home", "work"):
-            os.mkdir(name, 0o700)
+            Path(name).mkdir(0o700)
         os.chdir("work")
     _set_limits(config["limits"], processes=mode != "none")
     sys.path.append(config["packages"])
@@ -168,7 +169,7 @@ def _build_root(binds: dict[str, str], links: dict[str, str], disk_mb: int) -> N
     _libc("syscall", _SYS_PIVOT_ROOT[os.uname().machine], b".", b"old")
     os.chdir("/")
     _libc("umount2", b"/old", _MNT_DETACH)
-    os.rmdir("/old")
+    Path("/old").rmdir()
     _mount("none", "/", None, _MS_REMOUNT | _MS_BIND | _MS_RDONLY | _MS_NOSUID | _MS_NODEV)
     _libc("sethostname", b"sandbox", 7)
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 import ast
 import builtins
 import collections
+import contextlib
 import ctypes
 import decimal
 import fractions
@@ -33,7 +34,7 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
-MAX_MESSAGE = 64 * 2**20
+MAX_MESSAGE = 2**30
 """Bytes in one message of the program; a longer one fails it."""
 _MAX_DETAIL = 500
 _PR_SET_DUMPABLE = 4
@@ -129,7 +130,7 @@ class _Program:
 
     def ask(self, verb: str, *arguments: Any) -> Any:
         try:
-            _send(self._connection, [verb, *(encode(argument, self._number) for argument in arguments)])
+            self._connection.sendall(_packed([verb, *(encode(argument, self._number) for argument in arguments)]))
             answer = _receive(self._connection)
         except (OSError, EOFError) as error:
             raise ProgramEnded from error
@@ -175,12 +176,11 @@ class Remote:
 def _as_exception(name: str, text: str) -> Exception:
     """The same error in the judge, so that tests that expect one find it."""
     kind = getattr(builtins, name, None)
-    is_known = isinstance(kind, type) and issubclass(kind, Exception)
-    try:
-        error = kind(text) if is_known and kind is not None else ProgramError(text)
-    except TypeError:  # UnicodeDecodeError wants five arguments
-        error = ProgramError(text)
-    error.program_class = name  # type: ignore[attr-defined]
+    error: Any = ProgramError(text)
+    if isinstance(kind, type) and issubclass(kind, Exception):
+        with contextlib.suppress(TypeError):  # UnicodeDecodeError wants five arguments
+            error = kind(text)
+    error.program_class = name
     assert isinstance(error, Exception)
     return error
 
@@ -210,12 +210,12 @@ def _work(connection: socket.socket) -> NoReturn:
         except (OSError, EOFError):
             os._exit(0)
         try:
-            answer = {"value": encode(verbs[verb](*arguments), kept)}
+            answer = _packed({"value": encode(verbs[verb](*arguments), kept)})
         except SystemExit as error:
             _leave(error)
         except BaseException as error:
-            answer = {"error": type(error).__name__, "text": _text(error)}
-        _send(connection, answer)
+            answer = _packed({"error": type(error).__name__, "text": _text(error)})
+        connection.sendall(answer)
 
 
 def _start(module: types.ModuleType, source: str, stdin: str, is_script: bool) -> None:
@@ -224,7 +224,7 @@ def _start(module: types.ModuleType, source: str, stdin: str, is_script: bool) -
     read, write = os.pipe()
     if os.fork() == 0:  # as large an input as there is, without a file
         os.close(read)
-        with open(write, "w", encoding="utf-8", errors="surrogatepass") as pipe:
+        with os.fdopen(write, "w", encoding="utf-8", errors="surrogatepass") as pipe:
             pipe.write(stdin)
         os._exit(0)
     os.close(write)
@@ -273,13 +273,13 @@ def _text(error: BaseException) -> str:
         return ""
 
 
-def _send(connection: socket.socket, message: Any) -> None:
+def _packed(message: Any) -> bytes:
     data = json.dumps(message).encode()
-    connection.sendall(struct.pack("!I", len(data)) + data)
+    return struct.pack("!Q", len(data)) + data
 
 
 def _receive(connection: socket.socket) -> Any:
-    (length,) = struct.unpack("!I", _exactly(connection, 4))
+    (length,) = struct.unpack("!Q", _exactly(connection, 8))
     if length > MAX_MESSAGE:
         raise ValueError(f"a message of {length} bytes; at most {MAX_MESSAGE} are read")
     return json.loads(_exactly(connection, length))

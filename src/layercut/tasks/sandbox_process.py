@@ -25,9 +25,7 @@ class Seen(NamedTuple):
     """``timeout``, ``memory`` or ``output`` if it was ended for that; empty if it ended by itself."""
 
 
-def watch(
-    process: subprocess.Popen[bytes], verdict: int, wall_seconds: float, memory_mb: int, output_kb: int
-) -> Seen:
+def watch(process: subprocess.Popen[bytes], verdict: int, wall_seconds: float, memory_mb: int, output_kb: int) -> Seen:
     """Read a process's output and its verdict, and leave none of its processes behind.
 
     Args:
