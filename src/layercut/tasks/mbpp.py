@@ -2,8 +2,8 @@
 
 Austin et al., "Program Synthesis with Large Language Models", arXiv:2108.07732: the hand-checked ``sanitized`` part of
 ``google-research-datasets/mbpp`` (a local copy may also be the whole data set). The *plus* tests, some 35 times as
-many: Liu et al., arXiv:2305.01210, ``evalplus/mbppplus``, with their tolerances and special judges, which are part of the
-tests.
+many: Liu et al., arXiv:2305.01210, ``evalplus/mbppplus``, with their tolerances and special judges, which are part of
+the tests.
 
 A sample problem: "Write a function to find the shared elements from the given two lists." with ``assert
 set(similar_elements((3, 4, 5, 6),(5, 7, 4, 10))) == set((4, 5))``.

@@ -171,24 +171,34 @@ def run_program(
         file.write(json.dumps(job).encode())
         file.seek(0)
         verdict_read, verdict_write = os.pipe()
+        alive_read, alive_write = os.pipe()
         start = time.monotonic()
         try:
             process = subprocess.Popen(
-                _command(mode, limits, verdict_write),
+                _command(mode, limits, verdict_write, alive_read),
                 stdin=file,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                pass_fds=(verdict_write,),
+                pass_fds=(verdict_write, alive_read),
                 env={"PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1", "LC_ALL": "C.UTF-8"},
                 cwd=folder,
                 start_new_session=True,
             )
         except OSError as error:
             os.close(verdict_read)
+            os.close(alive_write)
             raise SandboxError(f"{mode}: {error}") from error
         finally:
             os.close(verdict_write)
-        seen = watch(process, verdict_read, limits.wall_seconds, limits.memory_mb, limits.output_kb)
+            os.close(alive_read)
+        seen = watch(
+            process,
+            verdict_read,
+            alive_write,
+            wall_seconds=limits.wall_seconds,
+            memory_mb=limits.memory_mb,
+            output_kb=limits.output_kb,
+        )
     seconds = time.monotonic() - start
     output = seen.output.decode("utf-8", "replace")
     if seen.stopped:
@@ -294,7 +304,7 @@ def _why_not(mode: Mode) -> str:
     return "" if result.passed else result.detail or result.failure
 
 
-def _command(mode: Mode, limits: Limits, verdict: int) -> list[str]:
+def _command(mode: Mode, limits: Limits, verdict: int, alive: int) -> list[str]:
     binds, links = _visible()
     child = str(_HERE / "sandbox_child.py")
     judge = str(_HERE / "sandbox_judge.py")
@@ -310,7 +320,7 @@ def _command(mode: Mode, limits: Limits, verdict: int) -> list[str]:
     else:
         walls = []
     python = [str(Path(sys.executable).resolve()), "-s", "-P", "-S", "-B", "-W", "ignore"]
-    return [*walls, *python, child, json.dumps(config), str(verdict)]
+    return [*walls, *python, child, json.dumps(config), str(verdict), str(alive)]
 
 
 def _bubblewrap(limits: Limits, binds: dict[str, str], links: dict[str, str], *, is_root: bool) -> list[str]:

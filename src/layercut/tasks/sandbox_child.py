@@ -1,6 +1,6 @@
 """The first thing that runs in a new process: shut the process in, then judge the program.
 
-    python sandbox_child.py CONFIG VERDICT_FD < JOB
+    python sandbox_child.py CONFIG VERDICT_FD ALIVE_FD < JOB
 
 Standard library only, and never imported by layercut: it is started as a script. It shuts itself in by Linux
 namespaces (mode ``namespaces``), or is already inside bubblewrap (``bubblewrap``), or does without walls (``none``).
@@ -48,7 +48,7 @@ _CAPABILITY_VERSION_3 = 0x20080522
 _DEVICES = ("null", "zero", "full", "random", "urandom")
 
 
-def main(config: dict[str, Any], verdict: int) -> NoReturn:
+def main(config: dict[str, Any], verdict: int, alive: int) -> NoReturn:
     """Shut this process in as ``config`` says, and judge the job on standard input."""
     judge = _load(config["judge"])
     mode = config["mode"]
@@ -58,7 +58,6 @@ def main(config: dict[str, Any], verdict: int) -> NoReturn:
     elif mode == "bubblewrap" and config["uid"] is not None:
         Path("/tmp").chmod(0o1777)
         _become(config["uid"])
-        _libc("prctl", _PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if mode != "none":
         _drop_capabilities()
         os.chdir("/tmp")
@@ -67,7 +66,7 @@ def main(config: dict[str, Any], verdict: int) -> NoReturn:
         os.chdir("work")
     _set_limits(config["limits"], processes=mode != "none")
     sys.path.append(config["packages"])
-    judge.judge(verdict)
+    judge.judge(verdict, alive)
     raise AssertionError("the judge never returns")
 
 
@@ -217,7 +216,7 @@ def _set_limits(limits: dict[str, int], processes: bool) -> None:
 
 if __name__ == "__main__":
     try:
-        main(json.loads(sys.argv[1]), int(sys.argv[2]))
+        main(json.loads(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
     except Exception as error:
         print(f"sandbox: {error}", file=sys.stderr)
         sys.exit(99)

@@ -30,6 +30,7 @@ import signal
 import socket
 import struct
 import sys
+import threading
 import types
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
@@ -51,18 +52,20 @@ class ProgramEnded(BaseException):
     """The worker is gone: the program left, or was killed."""
 
 
-def judge(verdict: int) -> NoReturn:
+def judge(verdict: int, alive: int) -> NoReturn:
     """Fork the worker, read the job from standard input, run it and write one line of JSON to ``verdict``.
 
     The job: ``token`` (comes back with the verdict), ``source``, ``stdin``, ``names`` (what the tests take from
     the program even if it is the name of a builtin) and ``tests`` (a program, or null: then the source is run as a
-    script and passes by ending with exit code 0).
+    script and passes by ending with exit code 0). When the other end of the pipe ``alive`` is closed, this process
+    leaves at once, and as process 1 takes all others along.
     """
     ours, theirs = socket.socketpair()
     worker = os.fork()
     if worker == 0:
         ours.close()
         os.close(verdict)
+        os.close(alive)
         null = os.open(os.devnull, os.O_RDONLY)
         os.dup2(null, 0)
         os.close(null)
@@ -71,6 +74,7 @@ def judge(verdict: int) -> NoReturn:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_leave_with, args=(alive,), daemon=True).start()
     sys.set_int_max_str_digits(0)
     with open(0, "rb", closefd=False) as file:
         job = json.load(file)
@@ -92,6 +96,11 @@ def judge(verdict: int) -> NoReturn:
         answer |= {"failure": name, "detail": " ".join(str(error).split())[:_MAX_DETAIL]}
     os.write(verdict, json.dumps(answer | {"token": job["token"]}).encode())
     os._exit(0)
+
+
+def _leave_with(alive: int) -> NoReturn:
+    os.read(alive, 1)
+    os._exit(1)
 
 
 def _run_tests(tests: str, names: list[str], program: _Program) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import selectors
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from typing import NamedTuple
 
 _MAX_VERDICT = 2**16
 _BETWEEN_LOOKS = 0.05
+_PATIENCE = 5.0
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -25,12 +27,15 @@ class Seen(NamedTuple):
     """``timeout``, ``memory`` or ``output`` if it was ended for that; empty if it ended by itself."""
 
 
-def watch(process: subprocess.Popen[bytes], verdict: int, wall_seconds: float, memory_mb: int, output_kb: int) -> Seen:
+def watch(
+    process: subprocess.Popen[bytes], verdict: int, alive: int, *, wall_seconds: float, memory_mb: int, output_kb: int
+) -> Seen:
     """Read a process's output and its verdict, and leave none of its processes behind.
 
     Args:
         process: with a pipe for standard output, in a session of its own; if it dies, its children die.
         verdict: read end of the pipe that the verdict comes through; it is closed here.
+        alive: write end of the pipe that keeps the judge going; it is closed here.
         wall_seconds: from now.
         memory_mb: resident memory of all its processes.
         output_kb: of its output.
@@ -59,7 +64,9 @@ def watch(process: subprocess.Popen[bytes], verdict: int, wall_seconds: float, m
                     if resident_memory(process.pid) > memory_mb * 2**20:
                         stopped = "memory"
     finally:
+        os.close(alive)
         _end(process)
+        _wait_for_end_of(verdict)
         process.stdout.close()
         os.close(verdict)
     return Seen(bytes(output[: output_kb * 1024]), bytes(said), stopped)
@@ -85,3 +92,11 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         os.killpg(process.pid, signal.SIGKILL)
     process.kill()
     process.wait()
+
+
+def _wait_for_end_of(verdict: int) -> None:
+    """Until the judge is gone, who alone holds the other end; then so are all processes of its namespace."""
+    deadline = time.monotonic() + _PATIENCE
+    while time.monotonic() < deadline and select.select([verdict], [], [], deadline - time.monotonic())[0]:
+        if not os.read(verdict, 2**16):
+            return
