@@ -14,7 +14,8 @@ from layercut.tasks.code_answers import OPENED, STOP, find_program
 from layercut.tasks.data_files import DataSet, Row, read_local
 from layercut.tasks.grading import outcome
 from layercut.tasks.hub_data import read_hub
-from layercut.tasks.sandbox import Limits, Program, ProgramResult, in_force, run_programs
+from layercut.tasks.sandbox import Program, ProgramResult, in_force, run_programs
+from layercut.tasks.sandbox_walls import Limits
 from layercut.tasks.splits import SplitNames, choose_splits, first_of
 
 

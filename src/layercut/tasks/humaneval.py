@@ -18,7 +18,7 @@ from layercut.tasks.base import Sample
 from layercut.tasks.code_answers import FENCE, OPENED
 from layercut.tasks.code_task import CodeTask
 from layercut.tasks.data_files import Row, text_field
-from layercut.tasks.sandbox import Limits
+from layercut.tasks.sandbox_walls import Limits
 
 VERSION = 1
 """Raised by any change of the prompt, the extraction or the tests."""

@@ -23,7 +23,7 @@ from layercut.tasks.base import Sample, Split
 from layercut.tasks.code_task import CodeTask
 from layercut.tasks.data_files import Row, text_field
 from layercut.tasks.humaneval import PLUS_LIMITS, refuse_inputs_only
-from layercut.tasks.sandbox import Limits
+from layercut.tasks.sandbox_walls import Limits
 
 VERSION = 1
 """Raised by any change of the prompt, the extraction or the tests."""

@@ -17,55 +17,25 @@ machines with secrets or for programs written to attack, take a virtual machine.
 from __future__ import annotations
 
 import functools
-import importlib.util
 import json
 import os
-import random
 import secrets
 import shutil
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import NamedTuple
 
 from layercut.errors import InputError
 from layercut.tasks.sandbox_process import watch
+from layercut.tasks.sandbox_walls import Limits, Mode, command, visible
 
-Mode = Literal["bubblewrap", "namespaces", "none"]
-_HERE = Path(__file__).parent
 _UNSAFE: set[bool] = set()
-_PACKAGES = "/packages"
-_FIRST_UID, _LAST_UID = 1_700_000_000, 1_900_000_000
 _SET_UP_FAILED = 99
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """What one program may use."""
-
-    wall_seconds: float = 180.0
-    """From the start of its process to its end."""
-    cpu_seconds: int = 30
-    """Processor time of one process. Decides before the wall clock, so that a busy machine fails no program."""
-    memory_mb: int = 2048
-    """Address space of one process, and resident memory of all together."""
-    processes: int = 16
-    """Processes and threads at once, the two of the sandbox among them."""
-    disk_mb: int = 16
-    """All files together, and the largest of them."""
-    output_kb: int = 256
-    """Standard output and standard error together; more ends the program."""
-
-    def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            if value <= 0:
-                raise InputError(f"the limit {name} is {value}; use a positive number.")
 
 
 class Program(NamedTuple):
@@ -175,7 +145,7 @@ def run_program(
         start = time.monotonic()
         try:
             process = subprocess.Popen(
-                _command(mode, limits, verdict_write, alive_read),
+                command(mode, limits, verdict_write, alive_read),
                 stdin=file,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -295,79 +265,10 @@ def _why_not(mode: Mode) -> str:
         return "not installed"
     limits = Limits(wall_seconds=20, processes=8, memory_mb=512)
     home = Path.home()
-    shown = [Path(path).relative_to(home).parts[0] for path in _visible()[0] if Path(path).is_relative_to(home)]
+    shown = [Path(path).relative_to(home).parts[0] for path in visible()[0] if Path(path).is_relative_to(home)]
     tests = f"found = holes({str(home)!r}, {shown!r})\nassert not found, ', '.join(found)"
     try:
         result = run_program(_LOOK_FOR_HOLES, tests=tests, limits=limits, mode=mode)
     except SandboxError as error:
         return " ".join(str(error).removeprefix(f"{mode}: ").split())
     return "" if result.passed else result.detail or result.failure
-
-
-def _command(mode: Mode, limits: Limits, verdict: int, alive: int) -> list[str]:
-    binds, links = _visible()
-    child = str(_HERE / "sandbox_child.py")
-    judge = str(_HERE / "sandbox_judge.py")
-    # As root bubblewrap makes no user namespace, so every program needs a user of its own to be counted apart.
-    uid = random.randint(_FIRST_UID, _LAST_UID) if mode == "bubblewrap" and os.geteuid() == 0 else None
-    config: dict[str, Any] = {"mode": mode, "limits": asdict(limits), "uid": uid, "judge": judge}
-    config |= {"binds": binds, "links": links, "packages": _PACKAGES if mode != "none" else _numpy_folder() or ""}
-    if mode == "bubblewrap":
-        config |= {"binds": {}, "links": {}, "judge": "/layercut/sandbox_judge.py"}
-        files = {"/layercut/sandbox_child.py": child, "/layercut/sandbox_judge.py": judge}
-        walls = _bubblewrap(limits, binds | files, links, is_root=uid is not None)
-        child = "/layercut/sandbox_child.py"
-    else:
-        walls = []
-    python = [str(Path(sys.executable).resolve()), "-s", "-P", "-S", "-B", "-W", "ignore"]
-    return [*walls, *python, child, json.dumps(config), str(verdict), str(alive)]
-
-
-def _bubblewrap(limits: Limits, binds: dict[str, str], links: dict[str, str], *, is_root: bool) -> list[str]:
-    walls = [shutil.which("bwrap") or "bwrap", "--die-with-parent", "--new-session", "--as-pid-1", "--unshare-pid"]
-    walls += ["--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try", "--hostname", "sandbox"]
-    walls += ["--cap-drop", "ALL"]
-    if is_root:
-        walls += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID", "--cap-add", "CAP_SETPCAP"]
-    else:
-        walls += ["--unshare-user"]
-    walls += ["--size", str(limits.disk_mb * 2**20), "--tmpfs", "/tmp", "--chdir", "/tmp"]
-    devices = {f"/dev/{name}": f"/dev/{name}" for name in ("null", "zero", "full", "random", "urandom")}
-    made: set[Path] = {Path("/")}
-    for inside, outside in sorted((binds | devices).items()):
-        # Folders on the way that bubblewrap makes by itself are closed to all but root.
-        for folder in reversed(Path(inside).parents):
-            if folder not in made and not any(folder.is_relative_to(bound) for bound in binds):
-                walls += ["--dir", str(folder)]
-                made.add(folder)
-        walls += ["--dev-bind" if inside in devices else "--ro-bind", outside, inside]
-    for inside, target in links.items():
-        walls += ["--symlink", target, inside]
-    return [*walls, "--remount-ro", "/", "--"]
-
-
-@functools.cache
-def _visible() -> tuple[dict[str, str], dict[str, str]]:
-    """What a program sees of this machine: folders to bind, and links to make. The interpreter, and numpy."""
-    folders = [Path("/usr"), *map(Path, ("/lib", "/lib32", "/lib64", "/libx32", "/bin", "/etc/ld.so.cache"))]
-    links = {str(folder): str(folder.readlink()) for folder in folders if folder.is_symlink()}
-    places = [folder for folder in folders if folder.exists() and str(folder) not in links]
-    platform = Path(sys.base_exec_prefix) / sys.platlibdir / f"python{sys.version_info[0]}.{sys.version_info[1]}"
-    python = [Path(sys.executable).resolve(), Path(sysconfig.get_path("stdlib")), platform]
-    library = Path(sys.base_prefix) / "lib"  # libpython, where it is not among the system's
-    python += [path for path in library.glob("lib*.so*") if path.is_file()]
-    places += [path for path in dict.fromkeys(python) if not any(path.is_relative_to(place) for place in places)]
-    binds = {str(path): str(path) for path in places}
-    packages = _numpy_folder()
-    if packages:
-        for name in ("numpy", "numpy.libs"):
-            if (Path(packages) / name).is_dir():
-                binds[f"{_PACKAGES}/{name}"] = str(Path(packages) / name)
-    return binds, links
-
-
-@functools.cache
-def _numpy_folder() -> str | None:
-    """Where numpy is installed; the tests of HumanEval+ and MBPP+ compare with it."""
-    spec = importlib.util.find_spec("numpy")
-    return str(Path(spec.origin).parent.parent) if spec and spec.origin else None

@@ -13,7 +13,8 @@ import pytest
 
 from layercut.errors import InputError
 from layercut.tasks import sandbox
-from layercut.tasks.sandbox import Limits, Mode, Program, ProgramResult, run_program, run_programs
+from layercut.tasks.sandbox import Program, ProgramResult, run_program, run_programs
+from layercut.tasks.sandbox_walls import Limits, Mode
 
 SMALL = Limits(wall_seconds=10, cpu_seconds=2, memory_mb=256, processes=12, disk_mb=4, output_kb=64)
 TESTS = "assert double(4) == 8\nassert double('a') == 'aa'\nassert double([1, (2, {3: 4.5})]) == [1, (2, {3: 4.5})] * 2"
