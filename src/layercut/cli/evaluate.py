@@ -34,6 +34,7 @@ def evaluate(
         typer.Option("--allow-selection-items", help="Report also on items the plan was selected on, marked with *."),
     ] = False,
     dry_run: options.DryRun = False,
+    unsafe_exec: options.UnsafeExec = False,
     json: options.Json = False,
 ) -> None:
     """Score MODEL on tasks, whole or without the layers that --remove names.
@@ -47,7 +48,10 @@ def evaluate(
 
     from layercut.report.tables import metrics_table
     from layercut.study.evaluate import evaluate_model
+    from layercut.tasks.sandbox import allow_unsafe
 
+    if unsafe_exec:
+        allow_unsafe()
     names = [name for name in tasks.split(",") if name]
     files = data_files(data, names)
     wanted = tuple(readouts.split(",")) if readouts else None

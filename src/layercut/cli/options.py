@@ -66,6 +66,10 @@ Limit = Annotated[
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+UnsafeExec = Annotated[
+    bool,
+    typer.Option("--unsafe-exec", help="Run programs that the model writes even where no sandbox works here."),
+]
 Out = Annotated[Path | None, typer.Option(help="Folder to write to.", metavar="DIR")]
 Temperature = Annotated[
     float, typer.Option(min=0, help="0 is greedy; above, answers are sampled.", rich_help_panel="Decoding")

@@ -19,6 +19,7 @@ def run(
     seed: Annotated[int | None, typer.Option(help="Root of all chance, in place of the file's.")] = None,
     limit: options.Limit = None,
     dry_run: options.DryRun = False,
+    unsafe_exec: options.UnsafeExec = False,
     json: options.Json = False,
 ) -> None:
     """Cut a model by several plans, measure it whole and cut, and report what was lost.
@@ -30,7 +31,10 @@ def run(
     from layercut.report.tables import comparison_tables
     from layercut.study.run import run_study
     from layercut.study.settings import load_study
+    from layercut.tasks.sandbox import allow_unsafe
 
+    if unsafe_exec:
+        allow_unsafe()
     outcome = run_study(
         load_study(study),
         out=out_folder,

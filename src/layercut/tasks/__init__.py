@@ -33,6 +33,18 @@ TASKS = {
         "layercut.tasks.gsm_symbolic:gsm_symbolic", "grade-school word problems made from templates (built in)"
     ),
     "gsm8k": KnownTask("layercut.tasks.gsm8k:gsm8k", "grade-school word problems (openai/gsm8k, or a local copy)"),
+    "humaneval": KnownTask(
+        "layercut.tasks.humaneval:humaneval", "complete a Python function (openai/openai_humaneval, or a local copy)"
+    ),
+    "humaneval_plus": KnownTask(
+        "layercut.tasks.humaneval:humaneval_plus", "the same, many more tests (evalplus/humanevalplus, or a local copy)"
+    ),
+    "mbpp": KnownTask(
+        "layercut.tasks.mbpp:mbpp", "short Python problems (google-research-datasets/mbpp, or a local copy)"
+    ),
+    "mbpp_plus": KnownTask(
+        "layercut.tasks.mbpp:mbpp_plus", "the same, many more tests (evalplus/mbppplus, or a local copy)"
+    ),
     "arc_easy": KnownTask(
         "layercut.tasks.multiple_choice:arc_easy",
         "science questions with choices, as lm-eval asks them (allenai/ai2_arc, or a local copy)",

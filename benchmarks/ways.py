@@ -1,0 +1,295 @@
+"""The ways that search.py measures, each run as ``python ways.py WAY OUT.json SETTINGS``."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from layercut.engine.base import Decoding, GenerationRequest, LikelihoodRequest
+from layercut.engine.packing import Pack
+from layercut.engine.plain import PlainEngine
+from layercut.engine.shared import SharedEngine
+from layercut.engine.stack import Stack
+from layercut.models.loading import load_model
+from layercut.models.sources import resolve
+from layercut.selection.objective import ObjectiveTask, TaskObjective
+from layercut.selection.search_journal import SearchJournal
+from layercut.surgery.checkpoint import cut_checkpoint
+from layercut.surgery.plan import CutPlan
+from layercut.tasks import load_task
+from layercut.tasks.base import Sample, Task
+from layercut.tasks.few_shot import FewShotTask
+
+Settings = dict[str, str]
+Result = dict[str, Any]
+GREEDY = Decoding()
+
+
+def shared_round(asked: Settings) -> Result:
+    """A whole round: TaskObjective on the shared engine, with one idea switched off or none."""
+    off = asked.get("off")
+    switch_off(off)
+    loaded = load_model(asked["model"], dtype=asked["dtype"])
+    engine = OnePlanACall(loaded) if off == "plans" else SharedEngine(loaded)
+    speed = PromptSpeed()
+    plans = candidates(loaded.num_layers, asked)
+    journal = SearchJournal()
+    parts = [ObjectiveTask(task=task, readout="short", limit=int(asked["items"])) for task in tasks(asked)]
+    objective = TaskObjective(engine, parts, journal=journal, race="off" if off == "race" else "exact")
+    standings = objective.round(plans).candidates
+    best = max(
+        range(len(plans)), key=lambda place: (standings[place].upper_bound, standings[place].value is not None, place)
+    )
+    answers = {
+        f"{part.task.name} {plan.removed[0]} {record['id']}": record["metrics"]["accuracy"]
+        for index, part in enumerate(parts)
+        for plan in plans
+        for record in objective._answers.part(index, plan).records
+    }
+    return {
+        "layers": [plan.removed[0] for plan in plans],
+        "chosen": plans[best].removed[0],
+        "scores": answers,
+        "answers": len(answers),
+        "flops": speed.flops_per_second,
+        "peak": matrix_peak(loaded.model.dtype),
+        "model_gib": sum(p.numel() * p.element_size() for p in loaded.model.parameters()) / 2**30,
+    }
+
+
+def plain_round(asked: Settings) -> Result:
+    """Some candidates of a round on the plain engine, all items."""
+    loaded = load_model(asked["model"], dtype=asked["dtype"])
+    start = time.process_time()
+    engine = PlainEngine(loaded)
+    scores = {}
+    for task in tasks(asked):
+        samples = task.samples("selection", int(asked["items"]))
+        for plan in candidates(loaded.num_layers, asked):
+            answers = (
+                one for part in engine.completions(requests(task, samples, "short"), plan, GREEDY) for one in part
+            )
+            scores |= graded(task, samples, "short", plan.removed[0], answers)
+    return {"scores": scores, "start": start}
+
+
+def official_candidate(asked: Settings, readout: str = "short") -> Result:
+    """One candidate: cut to disk, load, and transformers' generate on left-padded batches of 32."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from layercut.engine.base import Completion
+    from layercut.engine.stopping import stop_tokens
+
+    source = resolve(asked["model"])
+    (layer,) = map(int, asked["layers"].split(","))
+    scores: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        num_layers = json.loads((source.path / "config.json").read_text())["num_hidden_layers"]
+        cut_checkpoint(source.path, CutPlan(num_layers=num_layers, removed=(layer,)), Path(folder, "cut"))
+        model = AutoModelForCausalLM.from_pretrained(Path(folder, "cut"), dtype=getattr(torch, asked["dtype"])).eval()
+        tokenizer = AutoTokenizer.from_pretrained(Path(folder, "cut"), padding_side="left")
+    ends = list(stop_tokens(tokenizer, model.generation_config))
+    for task in tasks(asked):
+        samples = task.samples("selection", int(asked["items"]))
+        for first in range(0, len(samples), 32):
+            batch = samples[first : first + 32]
+            wanted = [request for request in requests(task, batch, readout) if isinstance(request, GenerationRequest)]
+            inputs = tokenizer([str(request.prompt) for request in wanted], return_tensors="pt", padding=True)
+            with torch.no_grad():
+                output = model.generate(
+                    **inputs,
+                    max_new_tokens=wanted[0].max_new_tokens,
+                    do_sample=False,
+                    eos_token_id=ends,
+                    pad_token_id=ends[0],
+                    stop_strings=list(wanted[0].stop),
+                    tokenizer=tokenizer,
+                )
+            texts = tokenizer.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+            answers = [
+                Completion(
+                    id=request.id,
+                    text=min((text.partition(stop)[0] for stop in request.stop), key=len),
+                    finish_reason="stop",
+                    num_prompt_tokens=1,
+                    num_new_tokens=1,
+                )
+                for request, text in zip(wanted, texts, strict=True)
+            ]
+            scores |= graded(task, batch, readout, layer, answers)
+    return {"scores": scores}
+
+
+def official_chains(asked: Settings) -> Result:
+    """As official_candidate, on chains."""
+    return official_candidate({**asked, "tasks": "gsm_symbolic"}, "chain")
+
+
+def shared_chains(asked: Settings) -> Result:
+    """All candidates answer chains, with early verdicts and no racing."""
+    loaded = load_model(asked["model"], dtype=asked["dtype"])
+    engine = SharedEngine(loaded)
+    task = load_task("gsm_symbolic")
+    samples = task.samples("selection", int(asked["items"]))
+    plans = candidates(loaded.num_layers, asked)
+    wanted = requests(task, samples, "chain", hints=True)
+    scores: dict[str, float] = {}
+    tokens = 0
+    for plan, answers in engine.completions_under(wanted, plans, GREEDY):
+        scores |= graded(task, samples, "chain", plan.removed[0], answers)
+        tokens += sum(answer.num_new_tokens for answer in answers)
+    return {"layers": [plan.removed[0] for plan in plans], "scores": scores, "tokens": tokens}
+
+
+def lm_eval(asked: Settings) -> Result:
+    """lm-eval's Hugging Face backend on the options of ARC-Easy, batches of 32."""
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.huggingface import HFLM
+
+    loaded = load_model(asked["model"], dtype=asked["dtype"])
+    task = load_task("arc_easy", data=asked["arc"])
+    samples = task.samples("selection", int(asked["items"]))
+    pairs = [(one.id, str(one.prompt), text) for one in options(task, samples) for text in one.continuations]
+    logging.disable(logging.WARNING)
+    harness = HFLM(pretrained=loaded.model, tokenizer=loaded.tokenizer, batch_size=32)
+    start = time.process_time()
+    found = harness.loglikelihood(
+        [
+            Instance(request_type="loglikelihood", doc={}, arguments=(context, text), idx=index)
+            for index, (_, context, text) in enumerate(pairs)
+        ],
+        disable_tqdm=True,
+    )
+    totals: dict[str, list[float]] = {}
+    for (item, _, _), (total, _) in zip(pairs, found, strict=True):
+        totals.setdefault(item, []).append(total)
+    return {"scores": {item: best(values) for item, values in totals.items()}, "start": start}
+
+
+def shared_options(asked: Settings) -> Result:
+    """The shared engine on the options of ARC-Easy: the uncut model, or all candidates."""
+    loaded = load_model(asked["model"], dtype=asked["dtype"])
+    task = load_task("arc_easy", data=asked["arc"])
+    wanted = options(task, task.samples("selection", int(asked["items"])))
+    plans = candidates(loaded.num_layers, asked) if "sweep" in asked else [CutPlan(num_layers=loaded.num_layers)]
+    start = time.process_time()
+    found = [one for _, part in SharedEngine(loaded).log_likelihoods_under(wanted, plans) for one in part]
+    scores = {one.id: best(one.log_likelihoods) for one in found}
+    return {"scores": scores, "start": start, "items": len(wanted), "plans": len(plans)}
+
+
+class OnePlanACall(SharedEngine):
+    """The shared engine, asked for one plan at a time: neither depth nor steps are shared."""
+
+    def completions_under(self, requests: Any, plans: Any, decoding: Any, wanted: Any = lambda plan, item: True) -> Any:
+        for plan in plans:
+            yield from super().completions_under(requests, [plan], decoding, wanted)
+
+
+class PromptSpeed:
+    """Floating-point operations per CPU second of decoder layers in prompt passes: 2 x weights x tokens."""
+
+    def __init__(self) -> None:
+        self.operations = self.seconds = 0.0
+        run, sizes = Stack.run, {}
+
+        def timed(stack: Stack, layer: int, states: torch.Tensor, entered: Any, attends: Any) -> torch.Tensor:
+            if not isinstance(attends, Pack):
+                return run(stack, layer, states, entered, attends)
+            if not sizes:
+                sizes.update(enumerate(sum(p.numel() for p in one.parameters()) for one in stack._layers))
+            before = time.process_time()
+            after = run(stack, layer, states, entered, attends)
+            self.seconds += time.process_time() - before
+            self.operations += 2 * sizes[layer] * states.shape[1]
+            return after
+
+        Stack.run = timed  # type: ignore[method-assign]
+
+    @property
+    def flops_per_second(self) -> float:
+        return self.operations / self.seconds
+
+
+def matrix_peak(dtype: torch.dtype, size: int = 4096) -> float:
+    """FLOP per CPU second of one large matrix product, the best of three."""
+    left, right = torch.randn(size, size, dtype=dtype), torch.randn(size, size, dtype=dtype)
+    times = []
+    for _ in range(3):
+        before = time.process_time()
+        left @ right
+        times.append(time.process_time() - before)
+    return 2 * size**3 / min(times)
+
+
+def switch_off(idea: str | None) -> None:
+    if idea == "prefix":
+        import layercut.engine.shared as shared
+
+        shared.SHORTEST_PREFIX = 10**9
+    elif idea == "drafts":
+        FewShotTask.draft = lambda self, sample, readout: ""  # type: ignore[method-assign]
+    elif idea == "verdicts":
+        FewShotTask.settled = lambda self, sample, readout, text: False  # type: ignore[method-assign]
+
+
+def tasks(asked: Settings) -> list[Task]:
+    return [load_task(name) for name in asked["tasks"].split(",")]
+
+
+def candidates(num_layers: int, asked: Settings) -> list[CutPlan]:
+    """One layer each; layer 0 stays."""
+    layers = map(int, asked["layers"].split(",")) if "layers" in asked else range(1, num_layers)
+    return [CutPlan(num_layers=num_layers, removed=(layer,)) for layer in layers]
+
+
+def requests(task: Task, samples: Sequence[Sample], readout: Any, hints: bool = False) -> list[GenerationRequest]:
+    found = []
+    for sample in samples:
+        request = task.request(sample, readout)
+        assert isinstance(request, GenerationRequest)
+        if hints:
+            settled = partial(task.settled, sample, readout)
+            request = replace(request, draft=task.draft(sample, readout), settled=settled)
+        found.append(request)
+    return found
+
+
+def options(task: Task, samples: Sequence[Sample]) -> list[LikelihoodRequest]:
+    found = [task.request(sample, "rank") for sample in samples]
+    return [request for request in found if isinstance(request, LikelihoodRequest)]
+
+
+def graded(task: Task, samples: Sequence[Sample], readout: Any, layer: int, answers: Iterable[Any]) -> dict[str, float]:
+    by_id = {sample.id: sample for sample in samples}
+    return {
+        f"{task.name} {layer} {answer.id}": next(iter(task.grade(by_id[answer.id], readout, answer).metrics.values()))
+        for answer in answers
+    }
+
+
+def best(values: Sequence[float]) -> int:
+    return max(range(len(values)), key=values.__getitem__)
+
+
+WAYS: dict[str, Callable[[Settings], Result]] = {
+    one.__name__: one
+    for one in (
+        *(shared_round, plain_round, official_candidate, official_chains, shared_chains),
+        *(lm_eval, shared_options),
+    )
+}
+
+if __name__ == "__main__":
+    way, out, settings = sys.argv[1:]
+    Path(out).write_text(json.dumps(WAYS[way](json.loads(settings))))

@@ -1,0 +1,138 @@
+"""CodeTask: problems that are answered by a program, and graded by running it in a sandbox against tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from layercut.engine.base import Completion, GenerationRequest, LikelihoodRequest, Likelihoods, Message
+from layercut.errors import InputError
+from layercut.tasks.base import Readout, Sample, Score, Split
+from layercut.tasks.code_answers import OPENED, STOP, find_program
+from layercut.tasks.data_files import DataSet, Row, read_local
+from layercut.tasks.grading import outcome
+from layercut.tasks.hub_data import read_hub
+from layercut.tasks.sandbox import Program, ProgramResult, in_force, run_programs
+from layercut.tasks.sandbox_walls import Limits
+from layercut.tasks.splits import SplitNames, choose_splits, first_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodeTask:
+    """Problems with tests. The model writes a program in a code block that is opened for it.
+
+    Grading: ``pass`` is 1 if all tests of the problem pass, else 0. The score's answer says how the program fared:
+    ``passed``, or the failure (the name of a Python exception, ``timeout``, ``memory``, ``output`` or ``exit``), a
+    colon and a line about it. No program in the completion is ``no_answer``.
+
+    Chance is 0: no constant program passes the tests of a problem, and an empty body passes none.
+    """
+
+    name: str
+    dataset: str
+    """On the hub."""
+    config: str | None = None
+    """Of the data set."""
+    sample: Callable[[Row], Sample]
+    """From a row to a sample, with ``instruction`` (the user's turn), ``head`` (what the code block begins with),
+    ``tests`` and ``names`` (what the tests take from the program) in its data."""
+    split_of: Callable[[Row], Split | None] | None = None
+    """Where the benchmark says which items are for what; None for neither. If left out, the splits of the data set."""
+    limits: Limits
+    data: str | None = None
+    """A local file, or a folder with split files, in place of the hub's data set."""
+    max_new_tokens: int = 512
+    """Longest answer."""
+    version: int
+    readouts: tuple[Readout, ...] = ("chain",)
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise InputError(f"{self.name}: max_new_tokens {self.max_new_tokens} is too small; use 1 or more.")
+
+    def settings(self) -> Mapping[str, Any]:
+        """What decides the samples; a local file counts by its content, not by its place."""
+        return {
+            "version": self.version,
+            "max_new_tokens": self.max_new_tokens,
+            "data": self._rows.sha256,
+            "splits": "as published" if self.split_of else self._split_names.describe(),
+        }
+
+    def samples(self, split: Split, limit: int | None) -> list[Sample]:
+        """The first samples in the order of the data set.
+
+        Raises:
+            InputError: no sandbox works here. Said now, before a model has written programs for an hour.
+        """
+        in_force()
+        if self.split_of is None:
+            rows, names = self._rows.splits, self._split_names
+        else:
+            every = [row for part in self._rows.splits.values() for row in part]
+            rows = {part: [row for row in every if self.split_of(row) == part] for part in ("selection", "report")}
+            names = SplitNames("selection", "report")
+        return first_of(split, names, lambda name: map(self.sample, rows[name]), limit)
+
+    def request(self, sample: Sample, readout: Readout) -> GenerationRequest | LikelihoodRequest:
+        """The problem as one user turn, and an answer begun with a code block."""
+        prompt = (Message("user", sample.data["instruction"]), Message("assistant", OPENED + sample.data["head"]))
+        return GenerationRequest(id=sample.id, prompt=prompt, max_new_tokens=self.max_new_tokens, stop=STOP)
+
+    def grade(self, sample: Sample, readout: Readout, answer: Completion | Likelihoods) -> Score:
+        """Run one program."""
+        return self.grade_all([sample], readout, [answer])[0]
+
+    def grade_all(
+        self, samples: Sequence[Sample], readout: Readout, answers: Sequence[Completion | Likelihoods]
+    ) -> list[Score]:
+        """Run many programs over the cores; scores in the order of the samples.
+
+        Raises:
+            InputError: no sandbox works here.
+        """
+        programs = [self._program(sample, answer) for sample, answer in zip(samples, answers, strict=True)]
+        results = iter(run_programs([program for program in programs if program.source], limits=self.limits))
+        return [
+            _score(next(results) if program.source else None, answer)
+            for program, answer in zip(programs, answers, strict=True)
+        ]
+
+    def settled(self, sample: Sample, readout: Readout, text: str) -> bool:
+        """Never: any beginning of a program can go on to pass or to fail."""
+        return False
+
+    def draft(self, sample: Sample, readout: Readout) -> str:
+        """None: right programs differ."""
+        return ""
+
+    def chance(self, samples: Sequence[Sample], readout: Readout) -> Mapping[str, float]:
+        """0; see the class."""
+        return {"pass": 0.0}
+
+    @staticmethod
+    def _program(sample: Sample, answer: Completion | Likelihoods) -> Program:
+        assert isinstance(answer, Completion)
+        source = find_program(answer.text, sample.data["head"])
+        return Program(source, tests=sample.data["tests"], names=sample.data["names"])
+
+    @cached_property
+    def _rows(self) -> DataSet:
+        return read_hub(self.dataset, self.config, self.name) if self.data is None else read_local(self.data)
+
+    @cached_property
+    def _split_names(self) -> SplitNames:
+        return choose_splits(self._rows.splits, selection=("train", "validation"))
+
+
+def _score(result: ProgramResult | None, answer: Completion | Likelihoods) -> Score:
+    assert isinstance(answer, Completion)
+    if result is None:
+        said, right = "", False
+    else:
+        right = result.passed
+        said = "passed" if right else f"{result.failure}: {result.detail}".removesuffix(": ")
+    kind = outcome(right=right, answer=said, finish_reason=answer.finish_reason)
+    return Score({"pass": float(right)}, said, kind)

@@ -1,0 +1,137 @@
+"""MBPP and MBPP+: short Python problems, asked by a sentence and the first of the assertions.
+
+Austin et al., "Program Synthesis with Large Language Models", arXiv:2108.07732: the hand-checked ``sanitized`` part of
+``google-research-datasets/mbpp`` (a local copy may also be the whole data set). The *plus* tests, some 35 times as
+many: Liu et al., arXiv:2305.01210, ``evalplus/mbppplus``, with their tolerances and special judges, which are part of
+the tests.
+
+A sample problem: "Write a function to find the shared elements from the given two lists." with ``assert
+set(similar_elements((3, 4, 5, 6),(5, 7, 4, 10))) == set((4, 5))``.
+
+Report items are those of the published test split (numbers 11 to 510), selection items those of the validation and
+training splits (511 to 974), in both tasks; numbers 1 to 10 are kept for examples in prompts, as published.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Sequence
+
+from layercut.errors import InputError
+from layercut.tasks.base import Sample, Split
+from layercut.tasks.code_task import CodeTask
+from layercut.tasks.data_files import Row, text_field
+from layercut.tasks.humaneval import PLUS_LIMITS, refuse_inputs_only
+from layercut.tasks.sandbox_walls import Limits
+
+VERSION = 1
+"""Raised by any change of the prompt, the extraction or the tests."""
+
+# One of the inputs of Mbpp/255 has an answer of 1.7 million tuples of 77, which takes gigabytes to hold and to compare.
+_WITHOUT_HUGE = ("in enumerate(inputs):", "in enumerate(inp for inp in inputs if len(inp[0]) < 5 or inp[1] < 77):")
+# In Mbpp/737, 787 and 794 the upstream judge compares and then forgets to assert, so that every program passes.
+_FORGOTTEN = "exact_match = exp == (out is not None)\n"
+_ASSERTED = (_FORGOTTEN, f"{_FORGOTTEN}    assert exact_match\n")
+_TEST_SPLIT = range(11, 511)
+_EXAMPLES = range(1, 11)
+
+
+def mbpp(*, data: str | None = None, max_new_tokens: int = 512) -> CodeTask:
+    """MBPP from the hub or from a local copy. Needs a model with a chat template."""
+    return CodeTask(
+        name="mbpp",
+        dataset="google-research-datasets/mbpp",
+        config="sanitized",
+        sample=_sample,
+        split_of=_split_of,
+        limits=Limits(),
+        data=data,
+        max_new_tokens=max_new_tokens,
+        version=VERSION,
+    )
+
+
+def mbpp_plus(*, data: str | None = None, max_new_tokens: int = 512) -> CodeTask:
+    """MBPP+ from the hub or from a local copy (``MbppPlus-OriginFmt.jsonl.gz``). All of its tests run."""
+    return CodeTask(
+        name="mbpp_plus",
+        dataset="evalplus/mbppplus",
+        sample=_plus_sample,
+        split_of=_split_of,
+        limits=PLUS_LIMITS,
+        data=data,
+        max_new_tokens=max_new_tokens,
+        version=VERSION,
+    )
+
+
+def _split_of(row: Row) -> Split | None:
+    number = _number(row)
+    if number in _EXAMPLES:
+        return None
+    return "report" if number in _TEST_SPLIT else "selection"
+
+
+def _number(row: Row) -> int:
+    found = re.search(r"[0-9]+$", str(row.fields.get("task_id", "")))
+    if not found:
+        raise InputError(f"{row.where}: the field 'task_id' holds no number. Mend or remove the row.")
+    return int(found[0])
+
+
+def _sample(row: Row) -> Sample:
+    asserts = _lines(row, "test_list")
+    # The setup comes after the program in the whole data set: two of its problems set up objects of a class in it.
+    before = [*_lines(row, "test_imports"), str(row.fields.get("test_setup_code") or "")]
+    return _with_tests(row, "\n".join([*before, *asserts]) + "\n")
+
+
+def _plus_sample(row: Row) -> Sample:
+    refuse_inputs_only(row, "MbppPlus-OriginFmt.jsonl.gz")
+    tests = text_field(row, "test")
+    if _number(row) == 255:
+        tests = tests.replace(*_WITHOUT_HUGE)
+    return _with_tests(row, tests.replace(*_ASSERTED))
+
+
+def _with_tests(row: Row, tests: str) -> Sample:
+    question, code = text_field(row, "prompt" if "prompt" in row.fields else "text").strip(), text_field(row, "code")
+    asserts = _lines(row, "test_list")
+    if not asserts:
+        raise InputError(f"{row.where}: the field 'test_list' holds no assertion. Mend or remove the row.")
+    return Sample(
+        id=f"mbpp-{_number(row)}",
+        question=question,
+        gold=code,
+        data={
+            "instruction": f"{question}\nYour code should pass this test:\n\n{asserts[0].strip()}\n\n"
+            "Reply with nothing but the Python code in a code block.",
+            "head": "",
+            "tests": tests,
+            "names": _called(code, asserts),
+        },
+    )
+
+
+def _called(code: str, asserts: Sequence[str]) -> tuple[str, ...]:
+    """Functions and classes that the reference solution defines and the assertions use.
+
+    One problem is about a function that is called ``sum``.
+    """
+    defined = re.findall(r"^(?:def|class)\s+(\w+)", code, re.MULTILINE)
+    used = set(re.findall(r"\w+", "\n".join(asserts)))
+    return tuple(name for name in dict.fromkeys(defined) if name in used)
+
+
+def _lines(row: Row, name: str) -> list[str]:
+    """A list of lines of code, also where the file holds it as text that looks like a Python list."""
+    value = row.fields.get(name) or []
+    if isinstance(value, str):
+        try:
+            value = ast.literal_eval(value)
+        except (SyntaxError, ValueError) as error:
+            raise InputError(f"{row.where}: the field {name!r} is not a list. Mend or remove the row.") from error
+    if not isinstance(value, list) or not all(isinstance(line, str) for line in value):
+        raise InputError(f"{row.where}: the field {name!r} is not a list of lines. Mend or remove the row.")
+    return value

@@ -1,0 +1,374 @@
+"""Runs inside the sandbox: one process tests, another holds the program; only plain values pass between them.
+
+A program that shares an interpreter with its tests can always pass them: it can return objects that equal everything,
+replace ``builtins``, walk the frames to the tests or write whatever marks success. So the two are apart:
+
+- The *judge* reads the tests, runs them, and alone holds the pipe on which the verdict leaves. It never runs, imports
+  or unpickles anything of the program. It is not dumpable, so nobody may trace it or read its memory, and where it is
+  process 1 of a process namespace the program cannot kill it either (which would only fail the program).
+- The *worker*, forked before the tests are read, holds the program. The judge asks it to call a function with given
+  arguments; it answers with plain values in JSON, or with the number of an object that stays where it is.
+
+What follows: a program passes only by answering every call with values that the tests accept. What remains possible is
+what no test can exclude: a program that recognises the inputs and returns values that it learned by heart.
+
+This file imports only the standard library: it runs under another interpreter start, without layercut.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import collections
+import contextlib
+import ctypes
+import decimal
+import fractions
+import json
+import os
+import signal
+import socket
+import struct
+import sys
+import threading
+import types
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
+
+MAX_MESSAGE = 2**30
+"""Bytes in one message of the program; a longer one fails it."""
+_MAX_DETAIL = 500
+_PR_SET_DUMPABLE = 4
+_BIG = 4096
+"""Bits from which integers travel in hex: decimal digits take time that grows with the square."""
+_MAX_ITEMS = 10**6
+
+
+class ProgramError(Exception):
+    """An error in the program of a class that the judge does not have."""
+
+
+class ProgramEnded(BaseException):
+    """The worker is gone: the program left, or was killed."""
+
+
+def judge(verdict: int, alive: int) -> NoReturn:
+    """Fork the worker, read the job from standard input, run it and write one line of JSON to ``verdict``.
+
+    The job: ``token`` (comes back with the verdict), ``source``, ``stdin``, ``names`` (what the tests take from
+    the program even if it is the name of a builtin) and ``tests`` (a program, or null: then the source is run as a
+    script and passes by ending with exit code 0). When the other end of the pipe ``alive`` is closed, this process
+    leaves at once, and as process 1 takes all others along.
+    """
+    ours, theirs = socket.socketpair()
+    worker = os.fork()
+    if worker == 0:
+        ours.close()
+        os.close(verdict)
+        os.close(alive)
+        null = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(null, 0)
+        os.close(null)
+        _work(theirs)
+    theirs.close()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_leave_with, args=(alive,), daemon=True).start()
+    sys.set_int_max_str_digits(0)
+    with open(0, "rb", closefd=False) as file:
+        job = json.load(file)
+    answer: dict[str, Any] = {"passed": False, "failure": "", "detail": "", "exit_code": None}
+    try:
+        program = _Program(ours)
+        program.ask("start", job["source"], job["stdin"], job["tests"] is None)
+        if job["tests"] is not None:
+            _run_tests(job["tests"], job["names"], program)
+        answer["passed"] = True
+    except ProgramEnded:
+        code = os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1])
+        passed = job["tests"] is None and code == 0
+        answer |= {"passed": passed, "exit_code": code, "failure": "" if passed else "exit"}
+        if not passed:
+            answer["detail"] = f"ended with exit code {code}" if code >= 0 else f"killed by signal {-code}"
+    except BaseException as error:
+        name = getattr(error, "program_class", type(error).__name__)
+        answer |= {"failure": name, "detail": " ".join(str(error).split())[:_MAX_DETAIL]}
+    os.write(verdict, json.dumps(answer | {"token": job["token"]}).encode())
+    os._exit(0)
+
+
+def _leave_with(alive: int) -> NoReturn:
+    os.read(alive, 1)
+    os._exit(1)
+
+
+def _run_tests(tests: str, names: list[str], program: _Program) -> None:
+    tree = ast.parse(tests)
+    module = types.ModuleType("tests")
+    for name in dict.fromkeys([*names, *_free_names(tree)]):
+        module.__dict__[name] = program.ask("get", name)
+    exec(compile(tree, "tests", "exec"), module.__dict__)
+
+
+def _free_names(tree: ast.AST) -> list[str]:
+    """Names that the tests use and nobody but the program can define. Never a builtin: a program that may bring its own
+    ``set`` or ``all`` writes its own tests."""
+    used: dict[str, None] = {}
+    bound = set(dir(builtins))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name):
+            if isinstance(node.ctx, ast.Load):
+                used[node.id] = None
+            else:
+                bound.add(node.id)
+        elif isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            bound.add(node.name)
+        elif isinstance(node, ast.arg):
+            bound.add(node.arg)
+        elif isinstance(node, ast.alias):
+            bound.add((node.asname or node.name).partition(".")[0])
+    return [name for name in used if name not in bound]
+
+
+class _Program:
+    """The judge's end: ask the worker, and decode what it says."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+
+    def ask(self, verb: str, *arguments: Any) -> Any:
+        try:
+            self._connection.sendall(_packed([verb, *(encode(argument, self._number) for argument in arguments)]))
+            answer = _receive(self._connection)
+        except (OSError, EOFError) as error:
+            raise ProgramEnded from error
+        if "error" in answer:
+            raise _as_exception(str(answer["error"]), str(answer.get("text", "")))
+        return decode(answer["value"], lambda number: Remote(self, number))
+
+    @staticmethod
+    def _number(value: Any) -> int:
+        if isinstance(value, Remote):
+            return int(object.__getattribute__(value, "_number"))
+        raise TypeError(f"a {type(value).__name__} cannot be given to a program under test")
+
+
+class Remote:
+    """An object of the program, in the judge's hands: it can be called, looked into and given back.
+
+    It has no ``==`` of its own, so it equals only itself, whatever the program's class says.
+    """
+
+    def __init__(self, program: _Program, number: int) -> None:
+        object.__setattr__(self, "_program", program)
+        object.__setattr__(self, "_number", number)
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        return self._program.ask("call", self, list(arguments), named)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self._program.ask("getattr", self, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self._program.ask("setattr", self, name, value)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._program.ask("list", self))
+
+    def __bool__(self) -> bool:
+        return self._program.ask("truth", self) is True
+
+
+def _as_exception(name: str, text: str) -> Exception:
+    """The same error in the judge, so that tests that expect one find it."""
+    kind = getattr(builtins, name, None)
+    error: Any = ProgramError(text)
+    if isinstance(kind, type) and issubclass(kind, Exception):
+        with contextlib.suppress(TypeError):  # UnicodeDecodeError wants five arguments
+            error = kind(text)
+    error.program_class = name
+    assert isinstance(error, Exception)
+    return error
+
+
+def _work(connection: socket.socket) -> NoReturn:
+    """The worker's life: load the program, then do as the judge asks until it is gone."""
+    sys.set_int_max_str_digits(0)
+    module = types.ModuleType("program")
+    objects: list[Any] = []
+
+    def kept(value: Any) -> int:
+        objects.append(value)
+        return len(objects) - 1
+
+    verbs: dict[str, Callable[..., Any]] = {
+        "start": lambda source, stdin, is_script: _start(module, source, stdin, is_script),
+        "get": lambda name: _global(module, name),
+        "call": lambda function, arguments, named: function(*arguments, **named),
+        "getattr": getattr,
+        "setattr": setattr,
+        "truth": bool,
+        "list": lambda values: [value for value, _ in zip(values, range(_MAX_ITEMS), strict=False)],
+    }
+    while True:
+        try:
+            verb, *arguments = (decode(part, objects.__getitem__) for part in _receive(connection))
+        except (OSError, EOFError):
+            os._exit(0)
+        try:
+            answer = _packed({"value": encode(verbs[verb](*arguments), kept)})
+        except SystemExit as error:
+            _leave(error)
+        except BaseException as error:
+            answer = _packed({"error": type(error).__name__, "text": _text(error)})
+        connection.sendall(answer)
+
+
+def _start(module: types.ModuleType, source: str, stdin: str, is_script: bool) -> None:
+    os.environ.clear()
+    os.environ.update(HOME="/tmp/home", TMPDIR="/tmp", PATH="/usr/bin:/bin", LANG="C.UTF-8")
+    read, write = os.pipe()
+    if os.fork() == 0:  # as large an input as there is, without a file
+        os.close(read)
+        with os.fdopen(write, "w", encoding="utf-8", errors="surrogatepass") as pipe:
+            pipe.write(stdin)
+        os._exit(0)
+    os.close(write)
+    os.dup2(read, 0)
+    os.close(read)
+    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.argv = ["program"]
+    if is_script:
+        module.__name__ = "__main__"
+    sys.modules[module.__name__] = module  # dataclasses look there
+    code = compile(source, "program", "exec", dont_inherit=True)
+    if not is_script:
+        exec(code, module.__dict__)
+        return
+    try:
+        exec(code, module.__dict__)
+    except SystemExit as error:
+        _leave(error)
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        _leave(SystemExit(1))
+    _leave(SystemExit(0))
+
+
+def _leave(error: SystemExit) -> NoReturn:
+    code = error.code
+    if code is not None and not isinstance(code, int):
+        print(code, file=sys.stderr)
+        code = 1
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit((code or 0) & 255)
+
+
+def _global(module: types.ModuleType, name: str) -> Any:
+    try:
+        return module.__dict__[name]
+    except KeyError:
+        raise NameError(f"name {name!r} is not defined") from None
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)[:_MAX_DETAIL]
+    except BaseException:
+        return ""
+
+
+def _packed(message: Any) -> bytes:
+    data = json.dumps(message).encode()
+    return struct.pack("!Q", len(data)) + data
+
+
+def _receive(connection: socket.socket) -> Any:
+    (length,) = struct.unpack("!Q", _exactly(connection, 8))
+    if length > MAX_MESSAGE:
+        raise ValueError(f"a message of {length} bytes; at most {MAX_MESSAGE} are read")
+    return json.loads(_exactly(connection, length))
+
+
+def _exactly(connection: socket.socket, length: int) -> bytes:
+    parts = bytearray()
+    while len(parts) < length:
+        part = connection.recv(min(length - len(parts), 2**20))
+        if not part:
+            raise EOFError
+        parts += part
+    return bytes(parts)
+
+
+def encode(value: Any, number: Callable[[Any], int]) -> Any:
+    """A value as JSON: itself where JSON has it, else a list of a tag and its parts.
+
+    Subclasses go as what they extend (a Counter as a dict, a named tuple as a tuple), numpy's scalars as Python's;
+    everything else as the number that ``number`` gives it.
+    """
+    kind = type(value)
+    if kind in _SCALARS and (kind is not int or value.bit_length() < _BIG):
+        return value
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        return ["int", hex(value)]
+    if isinstance(value, float):
+        return float(value)
+    for tag, kind in _SEQUENCES.items():
+        if isinstance(value, kind):
+            if _SCALARS.issuperset(map(type, value)):  # most are, and this is ten times as fast
+                return [tag, list(value), True]
+            return [tag, [encode(part, number) for part in value]]
+    if isinstance(value, dict):
+        return ["dict", [[encode(key, number), encode(part, number)] for key, part in value.items()]]
+    if isinstance(value, complex):
+        return ["complex", repr(value.real), repr(value.imag)]
+    if isinstance(value, (bytes, bytearray)):
+        return [type(value).__name__, value.hex()]
+    if isinstance(value, range):
+        return ["range", str(value.start), str(value.stop), str(value.step)]
+    if isinstance(value, decimal.Decimal):
+        return ["Decimal", str(value)]
+    if isinstance(value, fractions.Fraction):
+        return ["Fraction", hex(value.numerator), hex(value.denominator)]
+    if type(value).__module__ == "numpy" and callable(getattr(value, "item", None)) and not getattr(value, "ndim", 1):
+        return encode(value.item(), number)
+    return ["object", number(value)]
+
+
+_SCALARS = {type(None), bool, int, float, str}
+_SEQUENCES: dict[str, type] = {
+    "list": list,
+    "tuple": tuple,
+    "set": set,
+    "frozenset": frozenset,
+    "deque": collections.deque,
+}
+_PARTS: dict[str, Callable[..., Any]] = {
+    "int": lambda digits: int(digits, 16),
+    "complex": lambda real, imaginary: complex(float(real), float(imaginary)),
+    "bytes": bytes.fromhex,
+    "bytearray": bytearray.fromhex,
+    "range": lambda *ends: range(*map(int, ends)),
+    "Decimal": decimal.Decimal,
+    "Fraction": lambda above, below: fractions.Fraction(int(above, 16), int(below, 16)),
+}
+
+
+def decode(value: Any, thing: Callable[[int], Any]) -> Any:
+    """The value that ``encode`` was given; ``thing`` finds what a number stands for."""
+    if not isinstance(value, list):
+        return value
+    tag, *parts = value
+    if tag in _SEQUENCES:
+        return _SEQUENCES[tag](parts[0] if len(parts) > 1 else (decode(part, thing) for part in parts[0]))
+    if tag == "dict":
+        return {decode(key, thing): decode(part, thing) for key, part in parts[0]}
+    return thing(parts[0]) if tag == "object" else _PARTS[tag](*parts)

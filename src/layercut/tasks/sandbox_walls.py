@@ -1,0 +1,115 @@
+"""Which walls a program runs behind, what it may use, and the command that puts it there."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import json
+import os
+import random
+import shutil
+import sys
+import sysconfig
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from layercut.errors import InputError
+
+Mode = Literal["bubblewrap", "namespaces", "none"]
+_HERE = Path(__file__).parent
+_PACKAGES = "/packages"
+_FIRST_UID, _LAST_UID = 1_700_000_000, 1_900_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What one program may use."""
+
+    wall_seconds: float = 180.0
+    """From the start of its process to its end."""
+    cpu_seconds: int = 30
+    """Processor time of one process. Decides before the wall clock, so that a busy machine fails no program."""
+    memory_mb: int = 2048
+    """Address space of one process, and resident memory of all together."""
+    processes: int = 16
+    """Processes and threads at once, the two of the sandbox among them."""
+    disk_mb: int = 16
+    """All files together, and the largest of them."""
+    output_kb: int = 256
+    """Standard output and standard error together; more ends the program."""
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if value <= 0:
+                raise InputError(f"the limit {name} is {value}; use a positive number.")
+
+
+def command(mode: Mode, limits: Limits, verdict: int, alive: int) -> list[str]:
+    """The command that starts a program's process behind walls; it reads the job from standard input."""
+    binds, links = visible()
+    child = str(_HERE / "sandbox_child.py")
+    judge = str(_HERE / "sandbox_judge.py")
+    # As root bubblewrap makes no user namespace, so every program needs a user of its own to be counted apart.
+    uid = random.randint(_FIRST_UID, _LAST_UID) if mode == "bubblewrap" and os.geteuid() == 0 else None
+    config: dict[str, Any] = {"mode": mode, "limits": asdict(limits), "uid": uid, "judge": judge}
+    config |= {"binds": binds, "links": links, "packages": _PACKAGES if mode != "none" else _numpy_folder() or ""}
+    if mode == "bubblewrap":
+        config |= {"binds": {}, "links": {}, "judge": "/layercut/sandbox_judge.py"}
+        files = {"/layercut/sandbox_child.py": child, "/layercut/sandbox_judge.py": judge}
+        walls = _bubblewrap(limits, binds | files, links, is_root=uid is not None)
+        child = "/layercut/sandbox_child.py"
+    else:
+        walls = []
+    python = [str(Path(sys.executable).resolve()), "-s", "-P", "-S", "-B", "-W", "ignore"]
+    return [*walls, *python, child, json.dumps(config), str(verdict), str(alive)]
+
+
+def _bubblewrap(limits: Limits, binds: dict[str, str], links: dict[str, str], *, is_root: bool) -> list[str]:
+    walls = [shutil.which("bwrap") or "bwrap", "--die-with-parent", "--new-session", "--as-pid-1", "--unshare-pid"]
+    walls += ["--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try", "--hostname", "sandbox"]
+    walls += ["--cap-drop", "ALL"]
+    if is_root:
+        walls += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID", "--cap-add", "CAP_SETPCAP"]
+    else:
+        walls += ["--unshare-user"]
+    walls += ["--size", str(limits.disk_mb * 2**20), "--tmpfs", "/tmp", "--chdir", "/tmp"]
+    devices = {f"/dev/{name}": f"/dev/{name}" for name in ("null", "zero", "full", "random", "urandom")}
+    made: set[Path] = {Path("/")}
+    for inside, outside in sorted((binds | devices).items()):
+        # Folders on the way that bubblewrap makes by itself are closed to all but root.
+        for folder in reversed(Path(inside).parents):
+            if folder not in made and not any(folder.is_relative_to(bound) for bound in binds):
+                walls += ["--dir", str(folder)]
+                made.add(folder)
+        walls += ["--dev-bind" if inside in devices else "--ro-bind", outside, inside]
+    for inside, target in links.items():
+        walls += ["--symlink", target, inside]
+    return [*walls, "--remount-ro", "/", "--"]
+
+
+@functools.cache
+def visible() -> tuple[dict[str, str], dict[str, str]]:
+    """What a program sees of this machine: folders to bind, and links to make. The interpreter, and numpy."""
+    folders = [Path("/usr"), *map(Path, ("/lib", "/lib32", "/lib64", "/libx32", "/bin", "/etc/ld.so.cache"))]
+    links = {str(folder): str(folder.readlink()) for folder in folders if folder.is_symlink()}
+    places = [folder for folder in folders if folder.exists() and str(folder) not in links]
+    platform = Path(sys.base_exec_prefix) / sys.platlibdir / f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    python = [Path(sys.executable).resolve(), Path(sysconfig.get_path("stdlib")), platform]
+    library = Path(sys.base_prefix) / "lib"  # libpython, where it is not among the system's
+    python += [path for path in library.glob("lib*.so*") if path.is_file()]
+    places += [path for path in dict.fromkeys(python) if not any(path.is_relative_to(place) for place in places)]
+    binds = {str(path): str(path) for path in places}
+    packages = _numpy_folder()
+    if packages:
+        for name in ("numpy", "numpy.libs"):
+            if (Path(packages) / name).is_dir():
+                binds[f"{_PACKAGES}/{name}"] = str(Path(packages) / name)
+    return binds, links
+
+
+@functools.cache
+def _numpy_folder() -> str | None:
+    """Where numpy is installed; the tests of HumanEval+ and MBPP+ compare with it."""
+    spec = importlib.util.find_spec("numpy")
+    return str(Path(spec.origin).parent.parent) if spec and spec.origin else None

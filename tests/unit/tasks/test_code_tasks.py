@@ -1,0 +1,165 @@
+"""HumanEval and MBPP: the prompt, the program found in an answer, the splits, and every reference solution."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from layercut.engine.base import Completion, GenerationRequest
+from layercut.errors import InputError
+from layercut.tasks import load_task, sandbox
+from layercut.tasks.base import Sample, Score, Split
+from layercut.tasks.code_answers import OPENED, STOP, find_program
+from layercut.tasks.code_task import CodeTask
+
+HEAD = 'def double(x):\n    """Twice x."""'
+FILES = {
+    "humaneval": "humaneval/HumanEval.jsonl",
+    "humaneval_plus": "humaneval_plus/HumanEvalPlus-OriginFmt.jsonl.gz",
+    "mbpp": "mbpp/sanitized-mbpp.jsonl",
+    "mbpp_plus": "mbpp_plus/MbppPlus-OriginFmt.jsonl.gz",
+}
+needs_sandbox = pytest.mark.skipif(sandbox._working()[0] is None, reason=f"no sandbox: {sandbox._working()[1]}")
+pytestmark = needs_sandbox
+
+
+def completion(text: str, finish_reason: str = "stop") -> Completion:
+    return Completion(id="a", text=text, finish_reason=finish_reason, num_prompt_tokens=1, num_new_tokens=1)  # type: ignore[arg-type]
+
+
+def task(name: str, folder: Path) -> CodeTask:
+    found = load_task(name, data=str(folder / FILES[name]))
+    assert isinstance(found, CodeTask)
+    return found
+
+
+def items(code_task: CodeTask) -> list[Sample]:
+    splits: tuple[Split, Split] = ("selection", "report")
+    return [sample for split in splits for sample in code_task.samples(split, None)]
+
+
+def reference(sample: Sample) -> str:
+    head = sample.data["head"]
+    return f"\n{sample.gold}" if head else str(sample.gold)
+
+
+def empty(sample: Sample) -> str:
+    if sample.data["head"]:
+        return "\n    pass"
+    return "\n".join(f"def {name}(*args): pass" for name in sample.data["names"])
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> CodeTask:
+    rows = [
+        {
+            "task_id": f"HumanEval/{n}",
+            "prompt": HEAD.replace("Twice", f"{n}: twice") + "\n",
+            "entry_point": "double",
+            "canonical_solution": "    return 2 * x\n",
+            "test": "def check(candidate):\n    assert candidate(4) == 8\n",
+        }
+        for n in range(12)
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = load_task("humaneval", data=str(tmp_path / "rows.jsonl"))
+    assert isinstance(found, CodeTask)
+    return found
+
+
+def test_the_answer_is_begun_in_a_code_block(small: CodeTask) -> None:
+    sample = small.samples("report", 1)[0]
+    asked = small.request(sample, "chain")
+    assert isinstance(asked, GenerationRequest) and not isinstance(asked.prompt, str)
+    user, assistant = asked.prompt
+    assert user.role == "user" and sample.question.rstrip() in user.content
+    assert (assistant.role, assistant.content) == ("assistant", OPENED + sample.data["head"])
+    assert asked.stop == STOP and asked.max_new_tokens == 512 and asked.id == sample.id
+
+
+def test_programs_are_graded_alone_and_together(small: CodeTask) -> None:
+    answers = {
+        "\n    return 2 * x": ("passed", "right"),
+        "\n    return 3 * x": ("AssertionError", "wrong"),
+        "\n    return (2 * x": ("SyntaxError: '(' was never closed (program, line 3)", "wrong"),
+        "\n    return y": ("NameError: name 'y' is not defined", "wrong"),
+        "I would rather not.": ("", "no_answer"),
+    }
+    sample = small.samples("report", 1)[0]
+    together = small.grade_all([sample] * len(answers), "chain", [completion(text) for text in answers])
+    for (text, (said, kind)), score in zip(answers.items(), together, strict=True):
+        assert score == Score({"pass": float(kind == "right")}, said, kind)
+        assert small.grade(sample, "chain", completion(text)) == score
+    assert small.grade(sample, "chain", completion("\n    return (2", "length")).outcome == "cut"
+    assert small.grade(sample, "chain", completion("\n    return 2 * x", "length")).outcome == "right"
+    assert small.chance([sample], "chain") == {"pass": 0.0}
+    assert not small.settled(sample, "chain", "x") and small.draft(sample, "chain") == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "program"),
+    [
+        ("\n    return 2 * x", f"{HEAD}\n    return 2 * x"),
+        ("    return 2 * x\n", f"{HEAD}\n    return 2 * x"),
+        ("\n    return 2 * x\n\nThis doubles it.", f"{HEAD}\n    return 2 * x"),
+        ("\n    return 2 * x\n```\nThis doubles it.", f"{HEAD}\n    return 2 * x"),
+        ("\n    return 2 * x\n```\n\n```python\nprint(double(3))\n```", f"{HEAD}\n    return 2 * x"),
+        ("Here:\n```python\ndef double(x):\n    return 2 * x\n```", f"{HEAD}\ndef double(x):\n    return 2 * x"),
+        ("\ndef double(x):\n    return 2 * x", f"{HEAD}\ndef double(x):\n    return 2 * x"),
+        ("\n    return 2 *\n\nThis doubles it.", f"{HEAD}\n    return 2 *\n\nThis doubles it."),
+        ("", ""),
+        ("\n\n", ""),
+        ("\nIt is twice x.", ""),
+    ],
+)
+def test_the_program_is_found(text: str, program: str) -> None:
+    assert find_program(text, HEAD) == program
+
+
+def test_splits_do_not_overlap_and_agree_between_a_benchmark_and_its_plus(benchmark_data: Path) -> None:
+    for base, plus, sizes in (("humaneval", "humaneval_plus", (164, 164)), ("mbpp", "mbpp_plus", (420, 371))):
+        sides = []
+        for name, size in zip((base, plus), sizes, strict=True):
+            report = {sample.id for sample in task(name, benchmark_data).samples("report", None)}
+            selection = {sample.id for sample in task(name, benchmark_data).samples("selection", None)}
+            assert (
+                not report & selection and len(report) + len(selection) == size and min(map(len, (report, selection)))
+            )
+            sides.append((report, selection))
+        assert not sides[0][0] & sides[1][1] and not sides[0][1] & sides[1][0]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_sample_of_the_reference_solutions_passes_and_empty_bodies_fail(name: str, benchmark_data: Path) -> None:
+    code_task = task(name, benchmark_data)
+    check_all(code_task, items(code_task)[:: 1 + len(items(code_task)) // 20])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FILES)
+def test_every_reference_solution_passes_and_every_empty_body_fails(name: str, benchmark_data: Path) -> None:
+    code_task = task(name, benchmark_data)
+    check_all(code_task, items(code_task))
+
+
+def check_all(code_task: CodeTask, samples: list[Sample]) -> None:
+    right = code_task.grade_all(samples, "chain", [completion(reference(sample)) for sample in samples])
+    failed = {s.id: score.answer for s, score in zip(samples, right, strict=True) if score.outcome != "right"}
+    assert not failed
+    wrong = code_task.grade_all(samples, "chain", [completion(empty(sample)) for sample in samples])
+    assert not [s.id for s, score in zip(samples, wrong, strict=True) if score.outcome != "wrong"]
+
+
+def test_inputs_without_results_are_refused(benchmark_data: Path) -> None:
+    for name, file in (("humaneval_plus", "HumanEvalPlus.jsonl.gz"), ("mbpp_plus", "MbppPlus.jsonl.gz")):
+        with pytest.raises(InputError, match=r"line \d+: .*plus tests cannot be run.*OriginFmt"):
+            load_task(name, data=str(benchmark_data / name / file)).samples("report", 1)
+
+
+def test_without_a_sandbox_no_sample_is_asked(small: CodeTask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandbox, "_working", lambda: (None, ("bubblewrap: not installed",)))
+    monkeypatch.setattr(sandbox, "_UNSAFE", set())
+    with pytest.raises(InputError, match="--unsafe-exec"):
+        small.samples("report", None)
