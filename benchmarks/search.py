@@ -1,6 +1,6 @@
 """What one round of a search costs: the official way, plainly in memory, and with the shared engine.
 
-    python benchmarks/search.py --items 32 --chains 32 --arc ../shared/data/arc_easy/test.jsonl
+    python benchmarks/search.py --arc PATH/TO/arc_easy/test.jsonl
 
 Every way runs in a process of its own on the same items and the same layers, one after the other, with the same number
 of threads. What is compared is CPU time of the whole process (start included) and its peak memory. Ways that take long
@@ -31,6 +31,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="bundled:smollm2-135m")
     parser.add_argument("--tasks", default="arithmetic,brackets,copy", help="built-in tasks with short answers")
+    parser.add_argument("--readouts", default="short,rank")
     parser.add_argument("--items", type=int, default=32, help="of each task")
     parser.add_argument("--chains", type=int, default=32, help="chains of gsm_symbolic; 0 leaves them out")
     parser.add_argument("--arc", type=Path, help="ARC-Easy's test.jsonl, for the comparison with lm-eval")
@@ -39,7 +40,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--ablate", action=argparse.BooleanOptionalAction, default=True)
     asked = parser.parse_args()
-    base = {key: str(value) for key, value in vars(asked).items() if key in ("model", "tasks", "items", "dtype")}
+    base = {
+        key: str(value) for key, value in vars(asked).items() if key in ("model", "tasks", "readouts", "items", "dtype")
+    }
     if asked.items:
         builtin(asked, base)
     if asked.chains:
@@ -65,7 +68,8 @@ def builtin(asked: argparse.Namespace, base: dict[str, str]) -> None:
     per_candidate = sum(one["cpu"] for one in official) / len(official)
     a = per_candidate * count
     b = plain["start"] + (plain["cpu"] - plain["start"]) / len(sample) * count
-    title(f"One greedy round, {count} candidates, {asked.items} items each of {asked.tasks} ({asked.dtype})")
+    what = f"{asked.items} items each of {asked.tasks} by {asked.readouts} ({asked.dtype})"
+    title(f"One greedy round, {count} candidates, {what}")
     row(
         "(a) official: cut to disk, fresh process", a, a, max(one["gib"] for one in official), f"{len(sample)} measured"
     )

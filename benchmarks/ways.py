@@ -15,11 +15,13 @@ from typing import Any
 
 import torch
 
-from layercut.engine.base import Decoding, GenerationRequest, LikelihoodRequest
+from layercut.engine.base import Completion, Decoding, GenerationRequest, LikelihoodRequest, Likelihoods, always
 from layercut.engine.packing import Pack
 from layercut.engine.plain import PlainEngine
+from layercut.engine.prompts import encode_pairs
 from layercut.engine.shared import SharedEngine
 from layercut.engine.stack import Stack
+from layercut.engine.stopping import stop_tokens
 from layercut.models.loading import load_model
 from layercut.models.sources import resolve
 from layercut.selection.objective import ObjectiveTask, TaskObjective
@@ -44,14 +46,17 @@ def shared_round(asked: Settings) -> Result:
     speed = PromptSpeed()
     plans = candidates(loaded.num_layers, asked)
     journal = SearchJournal()
-    parts = [ObjectiveTask(task=task, readout="short", limit=int(asked["items"])) for task in tasks(asked)]
+    parts = [
+        ObjectiveTask(task=task, readout=readout, limit=int(asked["items"]))
+        for task in tasks(asked)
+        for readout in asked["readouts"].split(",")
+    ]
     objective = TaskObjective(engine, parts, journal=journal, race="off" if off == "race" else "exact")
     standings = objective.round(plans).candidates
-    best = max(
-        range(len(plans)), key=lambda place: (standings[place].upper_bound, standings[place].value is not None, place)
-    )
+    finished = [place for place, standing in enumerate(standings) if standing.value is not None]
+    best = max(finished, key=lambda place: (standings[place].value, place))
     answers = {
-        f"{part.task.name} {plan.removed[0]} {record['id']}": record["metrics"]["accuracy"]
+        f"{part.label} {plan.removed[0]} {record['id']}": record["metrics"]["accuracy"]
         for index, part in enumerate(parts)
         for plan in plans
         for record in objective._answers.part(index, plan).records
@@ -72,67 +77,90 @@ def plain_round(asked: Settings) -> Result:
     loaded = load_model(asked["model"], dtype=asked["dtype"])
     start = time.process_time()
     engine = PlainEngine(loaded)
-    scores = {}
-    for task in tasks(asked):
-        samples = task.samples("selection", int(asked["items"]))
+    scores: dict[str, float] = {}
+    for task, readout, samples in cells(asked):
         for plan in candidates(loaded.num_layers, asked):
-            answers = (
-                one for part in engine.completions(requests(task, samples, "short"), plan, GREEDY) for one in part
-            )
-            scores |= graded(task, samples, "short", plan.removed[0], answers)
+            if readout == "rank":
+                found = engine.log_likelihoods(options(task, samples), plan)
+            else:
+                found = engine.completions(requests(task, samples, readout), plan, GREEDY)
+            scores |= graded(task, samples, readout, plan.removed[0], [one for part in found for one in part])
     return {"scores": scores, "start": start}
 
 
-def official_candidate(asked: Settings, readout: str = "short") -> Result:
-    """One candidate: cut to disk, load, and transformers' generate on left-padded batches of 32."""
+def official_candidate(asked: Settings) -> Result:
+    """One candidate: cut to disk, load; in batches of 32 generate with left padding, and all logits of every option."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    from layercut.engine.base import Completion
-    from layercut.engine.stopping import stop_tokens
 
     source = resolve(asked["model"])
     (layer,) = map(int, asked["layers"].split(","))
-    scores: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         num_layers = json.loads((source.path / "config.json").read_text())["num_hidden_layers"]
         cut_checkpoint(source.path, CutPlan(num_layers=num_layers, removed=(layer,)), Path(folder, "cut"))
         model = AutoModelForCausalLM.from_pretrained(Path(folder, "cut"), dtype=getattr(torch, asked["dtype"])).eval()
         tokenizer = AutoTokenizer.from_pretrained(Path(folder, "cut"), padding_side="left")
-    ends = list(stop_tokens(tokenizer, model.generation_config))
-    for task in tasks(asked):
-        samples = task.samples("selection", int(asked["items"]))
+    scores: dict[str, float] = {}
+    for task, readout, samples in cells(asked):
         for first in range(0, len(samples), 32):
             batch = samples[first : first + 32]
-            wanted = [request for request in requests(task, batch, readout) if isinstance(request, GenerationRequest)]
-            inputs = tokenizer([str(request.prompt) for request in wanted], return_tensors="pt", padding=True)
-            with torch.no_grad():
-                output = model.generate(
-                    **inputs,
-                    max_new_tokens=wanted[0].max_new_tokens,
-                    do_sample=False,
-                    eos_token_id=ends,
-                    pad_token_id=ends[0],
-                    stop_strings=list(wanted[0].stop),
-                    tokenizer=tokenizer,
-                )
-            texts = tokenizer.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-            answers = [
-                Completion(
-                    id=request.id,
-                    text=min((text.partition(stop)[0] for stop in request.stop), key=len),
-                    finish_reason="stop",
-                    num_prompt_tokens=1,
-                    num_new_tokens=1,
-                )
-                for request, text in zip(wanted, texts, strict=True)
-            ]
+            if readout == "rank":
+                answers = [all_logits(model, tokenizer, request) for request in options(task, batch)]
+            else:
+                answers = generated(model, tokenizer, requests(task, batch, readout))
             scores |= graded(task, batch, readout, layer, answers)
     return {"scores": scores}
 
 
+@torch.no_grad()
+def generated(model: Any, tokenizer: Any, wanted: Sequence[GenerationRequest]) -> list[Completion]:
+    ends = list(stop_tokens(tokenizer, model.generation_config))
+    inputs = tokenizer([str(request.prompt) for request in wanted], return_tensors="pt", padding=True)
+    output = model.generate(
+        **inputs,
+        max_new_tokens=wanted[0].max_new_tokens,
+        do_sample=False,
+        eos_token_id=ends,
+        pad_token_id=ends[0],
+        stop_strings=list(wanted[0].stop),
+        tokenizer=tokenizer,
+    )
+    texts = tokenizer.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    return [
+        Completion(
+            id=request.id,
+            text=min((text.partition(stop)[0] for stop in request.stop), key=len),
+            finish_reason="stop",
+            num_prompt_tokens=1,
+            num_new_tokens=1,
+        )
+        for request, text in zip(wanted, texts, strict=True)
+    ]
+
+
+@torch.no_grad()
+def all_logits(model: Any, tokenizer: Any, request: LikelihoodRequest) -> Likelihoods:
+    pairs = encode_pairs(tokenizer, request.prompt, request.continuations)
+    rows = [(*pair.context, *pair.continuation) for pair in pairs]
+    width = max(map(len, rows))
+    ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows])
+    log_p = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.float().log_softmax(-1)
+    sums = [
+        sum(float(log_p[row, len(pair.context) - 1 + j, token]) for j, token in enumerate(pair.continuation))
+        for row, pair in enumerate(pairs)
+    ]
+    counts = tuple(len(pair.continuation) for pair in pairs)
+    return Likelihoods(
+        id=request.id,
+        log_likelihoods=tuple(sums),
+        num_tokens=counts,
+        is_greedy=(False,) * len(sums),
+        num_prompt_tokens=1,
+    )
+
+
 def official_chains(asked: Settings) -> Result:
     """As official_candidate, on chains."""
-    return official_candidate({**asked, "tasks": "gsm_symbolic"}, "chain")
+    return official_candidate({**asked, "tasks": "gsm_symbolic", "readouts": "chain"})
 
 
 def shared_chains(asked: Settings) -> Result:
@@ -191,9 +219,13 @@ def shared_options(asked: Settings) -> Result:
 class OnePlanACall(SharedEngine):
     """The shared engine, asked for one plan at a time: neither depth nor steps are shared."""
 
-    def completions_under(self, requests: Any, plans: Any, decoding: Any, wanted: Any = lambda plan, item: True) -> Any:
+    def completions_under(self, requests: Any, plans: Any, decoding: Any, wanted: Any = always) -> Any:
         for plan in plans:
             yield from super().completions_under(requests, [plan], decoding, wanted)
+
+    def log_likelihoods_under(self, requests: Any, plans: Any, wanted: Any = always) -> Any:
+        for plan in plans:
+            yield from super().log_likelihoods_under(requests, [plan], wanted)
 
 
 class PromptSpeed:
@@ -247,6 +279,15 @@ def tasks(asked: Settings) -> list[Task]:
     return [load_task(name) for name in asked["tasks"].split(",")]
 
 
+def cells(asked: Settings) -> list[tuple[Task, Any, list[Sample]]]:
+    """Every task, readout and its samples."""
+    return [
+        (task, readout, task.samples("selection", int(asked["items"])))
+        for task in tasks(asked)
+        for readout in asked["readouts"].split(",")
+    ]
+
+
 def candidates(num_layers: int, asked: Settings) -> list[CutPlan]:
     """One layer each; layer 0 stays."""
     layers = map(int, asked["layers"].split(",")) if "layers" in asked else range(1, num_layers)
@@ -273,7 +314,9 @@ def options(task: Task, samples: Sequence[Sample]) -> list[LikelihoodRequest]:
 def graded(task: Task, samples: Sequence[Sample], readout: Any, layer: int, answers: Iterable[Any]) -> dict[str, float]:
     by_id = {sample.id: sample for sample in samples}
     return {
-        f"{task.name} {layer} {answer.id}": next(iter(task.grade(by_id[answer.id], readout, answer).metrics.values()))
+        f"{task.name} ({readout}) {layer} {answer.id}": next(
+            iter(task.grade(by_id[answer.id], readout, answer).metrics.values())
+        )
         for answer in answers
     }
 

@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 
 from layercut.engine.base import Completion
 from layercut.engine.rows import GenerationRow, Tokens
+from layercut.engine.sampling import Next
 from layercut.engine.stopping import Decode, ending, holds_stop, tail_length
 
 
@@ -28,6 +29,7 @@ class Answer:
         self._decode = decode
         self._tail = tail_length(row.request.stop)
         self._settled: str | None = None
+        self._num_close = 0
 
     @property
     def id(self) -> str:
@@ -39,9 +41,11 @@ class Answer:
         """Whether all tokens so far are those of the draft, and the draft has more."""
         return len(self.tokens) < len(self.draft) and self._is_draft()
 
-    def add(self, token: int) -> bool:
+    def add(self, new: Next) -> bool:
         """Take the next token; whether the answer has ended by it."""
+        token = new.token
         self.tokens.append(token)
+        self._num_close += new.is_close
         request = self.row.request
         if token in self._stop_tokens or len(self.tokens) >= self.row.limit:
             return True
@@ -53,7 +57,7 @@ class Answer:
                 self._settled = text
         return self._settled is not None
 
-    def take(self, predicted: Sequence[int]) -> bool:
+    def take(self, predicted: Sequence[Next]) -> bool:
         """Take what the model says along the draft; whether the answer has ended.
 
         Args:
@@ -79,6 +83,7 @@ class Answer:
             finish_reason=end.finish_reason if self._settled is None else "settled",
             num_prompt_tokens=len(self.row.prompt),
             num_new_tokens=end.num_new_tokens,
+            num_close=self._num_close,
         )
 
     def _is_draft(self) -> bool:

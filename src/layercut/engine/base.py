@@ -100,6 +100,9 @@ class Completion:
     num_prompt_tokens: int
     num_new_tokens: int
     """Generated tokens, the stop token included."""
+    num_close: int = 0
+    """Greedy tokens whose runner-up was as likely to within one rounding of the model's dtype, so that another engine
+    or batch may take the other one. Not looked for in float32, nor by PlainEngine."""
 
 
 @dataclass(frozen=True, kw_only=True)

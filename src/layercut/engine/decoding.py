@@ -22,6 +22,7 @@ from layercut.engine.attention import Heads, KeyValue, bias_of, capped
 
 if TYPE_CHECKING:
     from layercut.engine.answers import Answer
+    from layercut.engine.sampling import Next
     from layercut.engine.stack import Stack
     from layercut.surgery.plan import CutPlan
 
@@ -50,7 +51,7 @@ class DecodingPool:
         stack: Stack,
         num_layers: int,
         num_prefix: int,
-        choose: Callable[[Tensor, Sequence[Answer]], list[int]],
+        choose: Callable[[Tensor, Sequence[Answer]], list[Next]],
         num_bytes: int,
     ) -> None:
         """An empty pool.

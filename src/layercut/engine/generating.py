@@ -20,7 +20,7 @@ from layercut.engine.head import chunks, logits
 from layercut.engine.packing import Pack, Text
 from layercut.engine.prompts import decode, encode_draft
 from layercut.engine.rows import GenerationRow, Tokens
-from layercut.engine.sampling import next_tokens
+from layercut.engine.sampling import Next, next_tokens
 from layercut.engine.shared_depth import Leaf
 from layercut.engine.stopping import stop_tokens
 from layercut.surgery.plan import CutPlan
@@ -114,8 +114,8 @@ class Generating:
         first = [
             start + len(a.row.prompt) - self._num_prefix - 1 for a, start in zip(answers, pack.starts, strict=True)
         ]
-        tokens = self._next(leaf.states_1TD[0, first], answers, [0] * len(answers))
-        ended = [answer for answer, token in zip(answers, tokens, strict=True) if answer.add(token)]
+        firsts = self._next(leaf.states_1TD[0, first], answers, [0] * len(answers))
+        ended = [answer for answer, new in zip(answers, firsts, strict=True) if answer.add(new)]
         # Most answers have left their drafts by now; the head is the dearest part of a short pass.
         on = [(a, at) for a, at in zip(answers, first, strict=True) if a not in ended and a.is_on_draft]
         if not on:
@@ -124,7 +124,7 @@ class Generating:
         states_ND = leaf.states_1TD[0, [at + step for _, at, step in places]]
         predicted = iter(self._next(states_ND, [answer for answer, _, _ in places], [step for _, _, step in places]))
         for answer, _ in on:
-            if answer.take([answer.tokens[0], *(next(predicted) for _ in answer.draft)]):
+            if answer.take([Next(answer.tokens[0]), *(next(predicted) for _ in answer.draft)]):
                 ended.append(answer)
         return ended
 
@@ -152,17 +152,17 @@ class Generating:
         if not cell.num_open and cell.ended:
             yield cell.plan, _sorted(cell.ended)
 
-    def _choose(self, states_ND: Tensor, answers: Sequence[Answer]) -> list[int]:
+    def _choose(self, states_ND: Tensor, answers: Sequence[Answer]) -> list[Next]:
         return self._next(states_ND, answers, [len(answer.tokens) for answer in answers])
 
-    def _next(self, states_ND: Tensor, answers: Sequence[Answer], steps: Sequence[int]) -> list[int]:
+    def _next(self, states_ND: Tensor, answers: Sequence[Answer], steps: Sequence[int]) -> list[Next]:
         """The next token behind each of N states: token number ``steps`` of its answer."""
         model = self._loaded.model
         before = self._stack.leave(states_ND)
-        tokens: list[int] = []
+        tokens: list[Next] = []
         for chunk in chunks(model, len(answers)):
             names = [answer.id for answer in answers[chunk]]
-            tokens += next_tokens(logits(model, before, chunk), self._decoding, names, steps[chunk]).tolist()
+            tokens += next_tokens(logits(model, before, chunk), self._decoding, names, steps[chunk])
         return tokens
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -56,8 +57,16 @@ def gumbel(draws: npt.NDArray[np.uint32]) -> npt.NDArray[np.float32]:
     return noise
 
 
-def next_tokens(scores_NV: Tensor, decoding: Decoding, request_ids: Sequence[str], steps: Sequence[int]) -> Tensor:
-    """The next token (N,) of each row of logits: the likeliest, or a draw.
+class Next(NamedTuple):
+    """A next token."""
+
+    token: int
+    is_close: bool = False
+    """Whether the runner-up is within one rounding of the logits' dtype; looked for below float32, if greedy."""
+
+
+def next_tokens(scores_NV: Tensor, decoding: Decoding, request_ids: Sequence[str], steps: Sequence[int]) -> list[Next]:
+    """The next token of each of N rows of logits: the likeliest, or a draw.
 
     Args:
         scores_NV: logits.
@@ -66,11 +75,17 @@ def next_tokens(scores_NV: Tensor, decoding: Decoding, request_ids: Sequence[str
         steps: tokens that its answer has already.
     """
     if decoding.is_greedy:
-        return scores_NV.argmax(dim=-1)
+        tokens = scores_NV.argmax(dim=-1).tolist()
+        if scores_NV.dtype == torch.float32:
+            return [Next(token) for token in tokens]
+        first, second = scores_NV.topk(2, dim=-1).values.float().unbind(dim=-1)
+        close = first - second <= torch.finfo(scores_NV.dtype).eps * first.abs()
+        return [Next(token, is_close) for token, is_close in zip(tokens, close.tolist(), strict=True)]
     scores_NV = scores_NV.float()
     for warper in _warpers(decoding):
         scores_NV = warper(None, scores_NV)
-    return _with_noise(scores_NV, [noise_key(decoding.seed, name) for name in request_ids], steps).argmax(dim=-1)
+    noisy_NV = _with_noise(scores_NV, [noise_key(decoding.seed, name) for name in request_ids], steps)
+    return [Next(token) for token in noisy_NV.argmax(dim=-1).tolist()]
 
 
 class RequestNoise(LogitsProcessor):  # type: ignore[misc]

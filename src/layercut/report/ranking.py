@@ -25,6 +25,8 @@ def ranking_table(plan: Mapping[str, Any]) -> RenderableType:
         parts.append(_rounds(scores["rounds"], scores.get("uncut")))
     if scores.get("race"):
         parts.append(Text(race_line(scores["race"], scores.get("rounds") or [])))
+    if scores.get("close_answers"):
+        parts.append(Text(close_line(scores["close_answers"], scores["answers"])))
     if scores.get("blocks"):
         parts.append(_blocks(scores["blocks"], plan["removed"]))
     if scores.get("moves"):
@@ -91,6 +93,14 @@ def race_line(race: Mapping[str, Any], rounds: Sequence[Mapping[str, Any]]) -> s
     if race["mode"] == "confident":
         line += f" (a round's best may be among them, with a probability of at most {race['error_per_round']:g})"
     return f"{line}; that saved {race['saved']} of {everyone} answers ({share:.0f} %)."
+
+
+def close_line(num_close: int, num_answers: int) -> str:
+    """What answers that hang on rounding mean."""
+    return (
+        f"{num_close} of {num_answers} answers have a token whose runner-up is as likely to within one rounding of the "
+        "model's dtype; what shares a batch may turn them. --dtype float32 settles them."
+    )
 
 
 def _runner_up(outcome: Mapping[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from layercut.engine.base import Decoding, Engine, distinct
 from layercut.selection.base import Progress, silent
@@ -19,6 +19,14 @@ if TYPE_CHECKING:
 Learn = Callable[["CutPlan", Sequence[Mapping[str, Any]]], None]
 ANSWERS = "answers"
 """What is shown while items are answered."""
+
+
+class Counted(NamedTuple):
+    """Numbers of answers."""
+
+    num_answers: int
+    num_close: int
+    """Of them, those with a token whose runner-up was as likely to within one rounding of the model's dtype."""
 
 
 class Answers:
@@ -51,10 +59,18 @@ class Answers:
         self._questions = [Question.of(part.task, part.readout, model_hash, decoding) for part in tasks]
         self.ids = [tuple(sample.id for sample in of_task) for of_task in samples]
         self.heats = [heats(of_task, decoding.seed) for of_task in samples]
+        self._looked_at: dict[tuple[int, str], CutPlan] = {}
 
     def part(self, task: int, plan: CutPlan, *, whole: bool = False) -> JournalPart:
         """What is known of a plan's answers to a task; with ``whole`` only those that did not end early."""
+        self._looked_at[task, plan.key] = plan
         return self._journal.part(self._questions[task], plan, self.ids[task], whole=whole)
+
+    def count(self) -> Counted:
+        """Answers of all plans that were looked at, and how many of them hang on a token that is a close call."""
+        parts = [self.part(task, plan) for (task, _), plan in list(self._looked_at.items())]
+        records = [record for part in parts for record in part.records]
+        return Counted(len(records), sum(bool(record.get("num_close")) for record in records))
 
     def ask(
         self,

@@ -259,7 +259,9 @@ class TaskObjective:
             }
             for part, uncut, score in zip(self._tasks, self.uncut, self.scores(plan), strict=True)
         ]
-        return {"selected_scores": rows, SELECTION_ITEMS: record_items(self.items)}
+        counted = self._answers.count()
+        close = {"close_answers": counted.num_close, "answers": counted.num_answers} if counted.num_close else {}
+        return {"selected_scores": rows, **close, SELECTION_ITEMS: record_items(self.items)}
 
     def _yardstick(self, index: int, records: Sequence[Mapping[str, Any]]) -> Uncut:
         part = self._tasks[index]

@@ -255,12 +255,13 @@ def _record(task: Task, readout: Readout, sample: Sample, answer: Completion | L
     if (cluster := sample.data.get("cluster")) is not None:
         record["cluster"] = str(cluster)
     if isinstance(answer, Completion):
-        return record | {
+        record |= {
             "completion": answer.text,
             "finish_reason": answer.finish_reason,
             "num_prompt_tokens": answer.num_prompt_tokens,
             "num_new_tokens": answer.num_new_tokens,
         }
+        return record | ({"num_close": answer.num_close} if answer.num_close else {})
     return record | {
         "options": list(sample.options),
         "log_likelihoods": list(answer.log_likelihoods),

@@ -51,3 +51,10 @@ def test_an_error_rate_is_stated(mode: str, says: str) -> None:
     line = race_line({**RACE, "mode": mode, "error_per_round": 0.05}, [RACED])
     assert says in line
     assert ("probability" in line) == (mode == "confident")
+
+
+def test_answers_that_hang_on_rounding_are_counted() -> None:
+    assert "3 of 40 answers have a token whose runner-up is as likely" in shown(
+        rounds=[RACED], close_answers=3, answers=40
+    )
+    assert "runner-up is as likely" not in shown(rounds=[RACED])
