@@ -86,7 +86,9 @@ class Generating:
         """A plan and its answers to a block at a time."""
         for block in blocks:
             drafts = [self._draft(row) for row in block]
-            texts = [Text(row.prompt[self._num_prefix :] + draft) for row, draft in zip(block, drafts, strict=True)]
+            texts = [
+                Text.line(row.prompt[self._num_prefix :] + draft) for row, draft in zip(block, drafts, strict=True)
+            ]
             for leaf, pack in run(texts, partial(self._any_wanted, block)):
                 answers = [self._answer(row, draft) for row, draft in zip(block, drafts, strict=True)]
                 ended = self._hold_against_drafts(answers, leaf, pack)

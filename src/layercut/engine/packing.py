@@ -17,44 +17,63 @@ from layercut.engine.rows import Tokens
 
 @dataclass(frozen=True)
 class Text:
-    """One request's own tokens, those behind the shared prefix.
+    """One request's own tokens, those behind the shared prefix: a line, or several lines that begin alike, as a tree.
 
-    A text is a stem with branches: every branch sees the stem and itself and no other branch, as if each stood alone
-    after the stem. A plain text is all stem.
+    Each token sees those on its way from the root and itself, so that every line is computed as if it stood alone, and
+    what lines have in common once.
     """
 
-    stem: Tokens
-    branches: tuple[Tokens, ...] = ()
+    tokens: Tokens
+    parents: tuple[int, ...]
+    """Per token, the place of the one before it; -1 for the first of a line. Parents come before their children."""
+
+    @classmethod
+    def line(cls, tokens: Tokens) -> Text:
+        """A single line."""
+        return cls(tokens, tuple(range(-1, len(tokens) - 1)))
+
+    @classmethod
+    def tree(cls, lines: Sequence[Tokens]) -> tuple[Text, list[list[int]]]:
+        """Several lines as one text, and for each line the places of its tokens.
+
+        >>> Text.tree([(5, 6, 7), (5, 8)])
+        (Text(tokens=(5, 6, 7, 8), parents=(-1, 0, 1, 0)), [[0, 1, 2], [0, 3]])
+        """
+        places: dict[tuple[int, int], int] = {}
+        lanes: list[list[int]] = []
+        for line in lines:
+            lanes.append([])
+            at = -1
+            for token in line:
+                at = places.setdefault((at, token), len(places))
+                lanes[-1].append(at)
+        return cls(tuple(token for _, token in places), tuple(parent for parent, _ in places)), lanes
 
     def __len__(self) -> int:
-        return len(self.stem) + sum(map(len, self.branches))
+        return len(self.tokens)
 
     @property
-    def tokens(self) -> Tokens:
-        """Stem and branches, one after the other."""
-        return tuple(token for part in (self.stem, *self.branches) for token in part)
+    def is_line(self) -> bool:
+        """Whether it has no branches."""
+        return self.parents == tuple(range(-1, len(self) - 1))
 
     @property
     def positions(self) -> list[int]:
-        """Place of each token in its own text, counted from the end of the prefix."""
-        places = list(range(len(self.stem)))
-        for branch in self.branches:
-            places += range(len(self.stem), len(self.stem) + len(branch))
-        return places
+        """How many tokens stand before each on its way from the root."""
+        depths: list[int] = []
+        for parent in self.parents:
+            depths.append(0 if parent < 0 else depths[parent] + 1)
+        return depths
 
-    @property
-    def part_of(self) -> list[int]:
-        """Per token, 0 in the stem, else the number of its branch from 1."""
-        parts = [0] * len(self.stem)
-        for number, branch in enumerate(self.branches, start=1):
-            parts += [number] * len(branch)
-        return parts
-
-    def place(self, branch: int, offset: int) -> int:
-        """Index among ``tokens`` of the token that stands ``offset`` tokens into stem + branch ``branch`` (from 0)."""
-        if offset < len(self.stem):
-            return offset
-        return offset + sum(len(other) for other in self.branches[:branch])
+    def visible(self) -> Tensor:
+        """(S, S) bool: which tokens each one sees."""
+        if self.is_line:
+            return torch.ones(len(self), len(self), dtype=torch.bool).tril()
+        sees = torch.eye(len(self), dtype=torch.bool)
+        for place, parent in enumerate(self.parents):
+            if parent >= 0:
+                sees[place] |= sees[parent]
+        return sees
 
 
 def shared_prefix(rows: Iterable[tuple[Tokens, int]]) -> Tokens:
@@ -82,7 +101,8 @@ class _Group:
     """Packed index of each token; 0 where there is none."""
     real_RS: Tensor
     position_RS: Tensor
-    part_RS: Tensor
+    visible_RSS: Tensor
+    """Which tokens of its text each one sees; padding sees itself, as it must see something."""
     biases: dict[int | None, tuple[Tensor, Tensor | None]] = field(default_factory=dict)
     """Per window: bias among own tokens (R, S, S) and towards the prefix (R, S, P)."""
 
@@ -149,34 +169,28 @@ class Pack:
         return output_KGTd.reshape(num_heads, num_tokens, size)
 
     def _group(self, texts: Sequence[Text], members: Sequence[int]) -> _Group:
-        shape = (len(members), max(len(texts[member]) for member in members))
-        index, position, part = (torch.zeros(shape, dtype=torch.long) for _ in range(3))
-        real = torch.zeros(shape, dtype=torch.bool)
+        longest = max(len(texts[member]) for member in members)
+        index, position = (torch.zeros((len(members), longest), dtype=torch.long) for _ in range(2))
+        real = torch.zeros(index.shape, dtype=torch.bool)
+        visible = torch.eye(longest, dtype=torch.bool).repeat(len(members), 1, 1)
         for row, member in enumerate(members):
-            length = len(texts[member])
-            index[row, :length] = torch.arange(self.starts[member], self.starts[member] + length)
-            position[row, :length] = torch.tensor(texts[member].positions) + self._num_prefix
-            part[row, :length] = torch.tensor(texts[member].part_of)
-            real[row, :length] = True
-        index, real, position, part = (tensor.to(self._device) for tensor in (index, real, position, part))
-        return _Group(index, real, position, part)
+            text, start = texts[member], self.starts[member]
+            index[row, : len(text)] = torch.arange(start, start + len(text))
+            position[row, : len(text)] = torch.tensor(text.positions) + self._num_prefix
+            real[row, : len(text)] = True
+            visible[row, : len(text), : len(text)] = text.visible()
+        index, position, real, visible = (tensor.to(self._device) for tensor in (index, position, real, visible))
+        return _Group(index, real, position, visible)
 
     def _bias(self, group: _Group, window: int | None) -> tuple[Tensor, Tensor | None]:
         if window not in group.biases:
-            at, part = group.position_RS, group.part_RS
-            num_tokens = at.shape[1]
-            order = torch.arange(num_tokens, device=at.device)
-            sees = (part[:, None, :] == 0) | (part[:, :, None] == part[:, None, :])
-            sees &= (order[:, None] >= order) & group.real_RS[:, None, :]
-            near = at[:, :, None] - at[:, None, :]
+            at, sees = group.position_RS, group.visible_RSS
             prefix = None
             if window is not None:
-                sees &= near < window
+                sees = sees & (at[:, :, None] - at[:, None, :] < window)
             if self._num_prefix:
-                ahead = torch.arange(self._num_prefix, device=at.device)
-                reach = at[:, :, None] - ahead
-                prefix = bias_of(reach < window if window is not None else torch.ones_like(reach, dtype=torch.bool))
-            sees |= torch.eye(num_tokens, dtype=torch.bool, device=at.device)  # padding must see something
+                reach = at[:, :, None] - torch.arange(self._num_prefix, device=at.device)
+                prefix = bias_of(torch.ones_like(reach, dtype=torch.bool) if window is None else reach < window)
             group.biases[window] = (bias_of(sees), prefix)
         return group.biases[window]
 

@@ -9,14 +9,14 @@ from layercut.engine.packing import Pack, Text
 from layercut.engine.scores import Sheet
 
 if TYPE_CHECKING:
-    from layercut.engine.rows import Scoring, Tokens
+    from layercut.engine.rows import Scoring
 
 
 class Reading:
-    """Each request is one text: what its rows have in common is the stem, and what is left of each row a branch.
+    """Each request is one text: a tree of its rows, so that what they have in common is computed once.
 
-    The options of a multiple-choice item thus share one pass over their context, and a position that several
-    continuations are read off is read once.
+    The options of a multiple-choice item thus share one pass over their context and over the words they begin with, and
+    a position that several continuations are read off is read once.
     """
 
     def __init__(self, block: Sequence[Scoring], num_prefix: int) -> None:
@@ -26,12 +26,10 @@ class Reading:
         """Where and what to score, the continuations of all rows of all requests in order."""
         read: dict[tuple[int, int], int] = {}
         for index, item in enumerate(block):
-            rows = [row.tokens[num_prefix:] for row in item.rows]
-            text = _text(rows)
+            text, lanes = Text.tree([row.tokens[num_prefix:] for row in item.rows])
             self.texts.append(text)
-            for branch, (row, tokens) in enumerate(zip(item.rows, rows, strict=True)):
-                offsets = range(len(tokens) - row.num_scored, len(tokens))
-                places = [read.setdefault((index, text.place(branch, offset)), len(read)) for offset in offsets]
+            for row, lane in zip(item.rows, lanes, strict=True):
+                places = [read.setdefault((index, place), len(read)) for place in lane[-row.num_scored :]]
                 for continuation in row.continuations:
                     self.sheet.add(places, continuation)
         self._read = list(read)
@@ -39,11 +37,3 @@ class Reading:
     def positions(self, pack: Pack) -> list[int]:
         """Packed index of each of the N positions that are read."""
         return [pack.starts[index] + place for index, place in self._read]
-
-
-def _text(rows: Sequence[Tokens]) -> Text:
-    first, shortest = rows[0], min(map(len, rows))
-    same = next((i for i in range(shortest) if any(row[i] != first[i] for row in rows)), shortest)
-    if len(rows) == 1:
-        return Text(first, ((),))
-    return Text(first[:same], tuple(row[same:] for row in rows))
