@@ -19,7 +19,7 @@ from layercut.selection.racing import ERROR, Racing, Standings
 from layercut.selection.search_journal import SearchJournal
 from layercut.selection.task_race import TaskRace
 from layercut.surgery.plan import CutPlan
-from layercut.tasks.base import Readout, Sample, Task
+from layercut.tasks.base import Readout, Sample, Task, known_readouts
 
 Normalise = Literal["raw", "chance"]
 """``raw``: cut / uncut. ``chance``: (cut - chance) / (uncut - chance)."""
@@ -35,8 +35,8 @@ class ObjectiveTask:
     """The first so many selection items. arXiv:2602.01997 takes 100."""
 
     def __post_init__(self) -> None:
-        if self.readout not in self.task.readouts:
-            raise unknown(f"readout of {self.task.name}", self.readout, self.task.readouts)
+        if self.readout not in known_readouts(self.task):
+            raise unknown(f"readout of {self.task.name}", self.readout, known_readouts(self.task))
 
     @property
     def label(self) -> str:

@@ -21,7 +21,7 @@ from layercut.errors import InputError, MissingExtra
 
 _KINDS = (".jsonl", ".jsonl.gz", ".json", ".parquet")
 _SPLIT_FILE = re.compile(r"(train|validation|valid|val|dev|test)(?:-\d+-of-\d+)?(\.jsonl|\.jsonl\.gz|\.json|\.parquet)")
-_SPLIT = {"valid": "validation", "val": "validation", "dev": "validation"}
+_SPLIT = {"valid": "validation", "val": "validation"}
 
 
 class Row(NamedTuple):
@@ -33,7 +33,10 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class DataSet:
-    """Rows by split: ``train``, ``validation``, ``test``; a single file is one split named ``all``."""
+    """Rows by split: ``train``, ``validation``, ``test``; a single file is one split named ``all``.
+
+    A ``dev`` file is the validation split, unless there is a validation file too.
+    """
 
     splits: Mapping[str, Sequence[Row]]
 
@@ -91,6 +94,8 @@ def _split_files(folder: Path) -> dict[str, list[Path]]:
         match = _SPLIT_FILE.fullmatch(part.name)
         if match and part.is_file():
             files.setdefault(_SPLIT.get(match[1], match[1]), []).append(part)
+    if "dev" in files and "validation" not in files:  # MMLU has both: its dev rows are the worked examples
+        files["validation"] = files.pop("dev")
     if not files:
         raise InputError(f"{folder}: no train, validation or test file in this folder. {_fine()}")
     for split, parts in files.items():
