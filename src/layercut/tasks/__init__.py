@@ -39,6 +39,10 @@ TASKS = {
         "layercut.tasks.gsm_symbolic:gsm_symbolic", "grade-school word problems made from templates (built in)"
     ),
     "gsm8k": KnownTask("layercut.tasks.gsm8k:gsm8k", "grade-school word problems (openai/gsm8k, or a local copy)"),
+    "math500": KnownTask(
+        "layercut.tasks.math500:math500", "competition mathematics (HuggingFaceH4/MATH-500, or a local copy)"
+    ),
+    "xsum": KnownTask("layercut.tasks.xsum:xsum", "one-sentence summaries, by ROUGE (EdinburghNLP/xsum, or a local copy)"),
     "arc_easy": KnownTask("layercut.tasks.multiple_choice:arc_easy", "science questions with three to five choices"),
     "arc_challenge": KnownTask("layercut.tasks.multiple_choice:arc_challenge", "the harder of these science questions"),
     "hellaswag": KnownTask("layercut.tasks.multiple_choice:hellaswag", "which of four sentences goes on"),

@@ -72,6 +72,39 @@ def read_local(path: str) -> DataSet:
     return DataSet(splits)
 
 
+def read_hub(task: str, dataset: str, config: str | None = None, splits: Sequence[str] = ()) -> DataSet:
+    """Rows of a data set on the hub.
+
+    Args:
+        task: for messages.
+        dataset: its name on the hub.
+        config: which configuration of it.
+        splits: only these; all if empty.
+
+    Raises:
+        MissingExtra: the library ``datasets`` is not installed.
+        InputError: it cannot be loaded.
+    """
+    try:
+        from datasets import load_dataset
+    except ImportError as error:
+        raise MissingExtra(f"fetching {dataset}", "lm-eval") from error
+    try:
+        found = load_dataset(dataset, config)
+    except Exception as error:  # what a failed download raises differs from version to version of three libraries
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(
+            f"{task}: the data set {dataset} cannot be loaded ({reason}). With no network give a local copy: "
+            f"--data {task}=PATH."
+        ) from error
+    return DataSet(
+        {
+            name: [Row(f"{dataset} {name} row {i}", row) for i, row in enumerate(found[name])]
+            for name in splits or found
+        }
+    )
+
+
 def text_field(row: Row, name: str) -> str:
     """A field that must hold text.
 

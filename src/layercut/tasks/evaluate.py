@@ -263,7 +263,7 @@ def _record(task: Task, readout: Readout, sample: Sample, answer: Completion | L
             "answer_depth": _depth(answer, answer_start(task, sample, readout, answer.text)),
         }
     return record | {
-        "options": list(sample.options),
+        "options": [sample.gold] if readout == "gold" or not sample.options else list(sample.options),
         "log_likelihoods": list(answer.log_likelihoods),
         "num_tokens": list(answer.num_tokens),
         "num_prompt_tokens": answer.num_prompt_tokens,

@@ -111,6 +111,16 @@ def number_after(mark: str, text: str) -> str:
     return str(_value(found[1])) if found else ""
 
 
+def place_after(mark: str, text: str) -> int | None:
+    """Where the number begins that ``number_after`` finds; None if there is none.
+
+    >>> place_after("answer is", "So the answer is 7.")
+    17
+    """
+    found = _search_after(mark, text)
+    return found.start(1) if found else None
+
+
 def number_after_stands(mark: str, text: str) -> bool:
     """Whether ``number_after`` finds the same number however the text goes on: it is complete.
 
