@@ -9,7 +9,6 @@ from __future__ import annotations
 import gzip
 import json
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from random import Random
@@ -38,7 +37,7 @@ FOLDERS = {"arc_challenge": "arc", "arc_easy": "arc", "hellaswag": "hellaswag", 
     "openbookqa": "openbookqa",
 }
 NAME = "bundled:smollm2-135m"
-WORDS = "seven eleven other these larger answer question the then another".split()
+WORDS = ["seven", "eleven", "other", "these", "larger", "answer", "question", "the", "then", "another"]
 
 
 def invented(name: str, number: int, seed: int) -> Rows:
@@ -78,8 +77,7 @@ def invented(name: str, number: int, seed: int) -> Rows:
 
 
 def read(path: Path) -> Rows:
-    lines = gzip.open(path, "rt") if path.suffix == ".gz" else path.open()
-    with lines:
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as lines:
         return [json.loads(line) for line in lines]
 
 
@@ -155,10 +153,12 @@ def compare(
     as_asked = prepared_hellaswag(reported) if name == "hellaswag" else reported
     places: list[int] = []
     for doc in docs:
-        places.append(next(i for i in range(places[-1] + 1 if places else 0, len(as_asked)) if as_asked[i].items() <= doc.items()))
-    theirs = their_run(
-        model, tokenizer, [changed(name, rows, folder)], FOLDERS[name], shots, limit=places[-1] + 1
-    )[name]
+        places.append(
+            next(i for i in range(places[-1] + 1 if places else 0, len(as_asked)) if as_asked[i].items() <= doc.items())
+        )
+    theirs = their_run(model, tokenizer, [changed(name, rows, folder)], FOLDERS[name], shots, limit=places[-1] + 1)[
+        name
+    ]
     by_place = {one["doc_id"]: one for one in theirs}
     for record, place in zip(ours, places, strict=True):
         assert_same(record, by_place[place])
@@ -178,11 +178,7 @@ def test_a_tiny_model_scores_as_in_lm_evals_run(name: str, shots: int, kind: Any
 
 
 def benchmark(folder: Path) -> dict[str, Rows]:
-    return {
-        split: read(path)
-        for split in ("validation", "test")
-        for path in folder.glob(f"{split}.jsonl*")
-    }
+    return {split: read(path) for split in ("validation", "test") for path in folder.glob(f"{split}.jsonl*")}
 
 
 @pytest.fixture(scope="module")
@@ -228,7 +224,7 @@ def test_mmlu_scores_as_in_lm_evals_run(
         real.model,
         real.tokenizer,
         [changed(f"mmlu_{subject}", parts, tmp_path) for subject, parts in own.items()],
-        os.path.join("mmlu", "default"),
+        "mmlu/default",
         shots,
         samples={name: sorted(found) for name, found in places.items()},
     )

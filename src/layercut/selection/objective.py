@@ -199,8 +199,8 @@ class TaskObjective:
             return Standings.of(self.values(plans))
         if unbounded := [part.label for part in self._tasks if part.readout == "gold"]:
             raise InputError(
-                f"{', '.join(unbounded)} is a log-likelihood, which has no best and worst value, and racing needs metrics "
-                "from 0 to 1; use --race off."
+                f"{', '.join(unbounded)} is a log-likelihood without bounds, and racing needs metrics from 0 to 1; "
+                "use --race off."
             )
         return TaskRace(self._answers, plans, [one.metric for one in self.uncut], self._progress).run(
             self._value,

@@ -38,9 +38,7 @@ class TaskSettings:
 
     def __post_init__(self) -> None:
         if self.max_new_tokens is not None and self.max_new_tokens < 1:
-            raise InputError(
-                f"task {self.task}: max_new_tokens {self.max_new_tokens} is too small; write 1 or more, or leave it out."
-            )
+            raise InputError(f"task {self.task}: max_new_tokens {self.max_new_tokens} is too small; write 1 or more.")
         if self.limit is not None and (not isinstance(self.limit, int) or self.limit < 1):
             raise InputError(
                 f"task {self.task}: limit {self.limit!r} is not a number of items; write 1 or more, or leave it out."

@@ -42,7 +42,9 @@ TASKS = {
     "math500": KnownTask(
         "layercut.tasks.math500:math500", "competition mathematics (HuggingFaceH4/MATH-500, or a local copy)"
     ),
-    "xsum": KnownTask("layercut.tasks.xsum:xsum", "one-sentence summaries, by ROUGE (EdinburghNLP/xsum, or a local copy)"),
+    "xsum": KnownTask(
+        "layercut.tasks.xsum:xsum", "one-sentence summaries, by ROUGE (EdinburghNLP/xsum, or a local copy)"
+    ),
     "arc_easy": KnownTask("layercut.tasks.multiple_choice:arc_easy", "science questions with three to five choices"),
     "arc_challenge": KnownTask("layercut.tasks.multiple_choice:arc_challenge", "the harder of these science questions"),
     "hellaswag": KnownTask("layercut.tasks.multiple_choice:hellaswag", "which of four sentences goes on"),
@@ -63,8 +65,8 @@ def load_task(name: str, *, data: str | None = None, seed: int = 0, max_new_toke
 
     Args:
         name: one of ``known_tasks()``; the name of any multiple-choice or log-likelihood task or group of the LM
-            Evaluation Harness (``lm-eval:NAME`` where one of ours has the same name); or ``my.module:function`` for your
-            own. ``NAME:5`` asks with five worked examples, for tasks that have them.
+            Evaluation Harness (``lm-eval:NAME`` where one of ours has the same name); or ``my.module:function`` for
+            your own. ``NAME:5`` asks with five worked examples, for tasks that have them.
         data: a local file or folder in place of the data set on the hub, for tasks that have one.
         seed: of the generator, for tasks whose problems are made; others have no use for it.
         max_new_tokens: longest answer, for tasks where it can be chosen.
@@ -73,26 +75,38 @@ def load_task(name: str, *, data: str | None = None, seed: int = 0, max_new_toke
         InputError: no such task, an option it does not have, or data that cannot be used.
         MissingExtra: the task needs an optional part that is not installed.
     """
+    factory, options = _factory(name)
     shots = _SHOTS.fullmatch(name)
-    base = shots["name"] if shots else name
-    options: dict[str, Any] = {}
-    if base.startswith(_PREFIXES) or _only_lm_eval_may_know(base):
-        from layercut.tasks.multiple_choice import lm_eval_task
-
-        factory: Any = lm_eval_task
-        options["name"] = base_name(name)
-    else:
-        factory = _resolve(base)
-    takes = inspect.signature(factory).parameters
+    parameters = inspect.signature(factory).parameters
     given = {"data": data, "max_new_tokens": max_new_tokens, "num_shots": int(shots["shots"]) if shots else None}
     for option, value in given.items():
-        if value is not None and option not in takes:
+        if value is not None and option not in parameters:
             raise InputError(f"the task {name} takes no {option}, but {option} {value!r} was given; leave it out.")
     options |= {option: value for option, value in given.items() if value is not None}
-    if "seed" in takes:
+    if "seed" in parameters:
         options["seed"] = seed
     task: Task = factory(**options)
     return task
+
+
+def takes(name: str, option: str) -> bool:
+    """Whether a task has an option, such as ``max_new_tokens``.
+
+    Raises:
+        InputError: no such task.
+    """
+    return option in inspect.signature(_factory(name)[0]).parameters
+
+
+def _factory(name: str) -> tuple[Any, dict[str, Any]]:
+    """What makes a task, and what its name alone says to it."""
+    shots = _SHOTS.fullmatch(name)
+    base = shots["name"] if shots else name
+    if base.startswith(_PREFIXES) or _only_lm_eval_may_know(base):
+        from layercut.tasks.multiple_choice import lm_eval_task
+
+        return lm_eval_task, {"name": base_name(name)}
+    return _resolve(base), {}
 
 
 def base_name(name: str) -> str:

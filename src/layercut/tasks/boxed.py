@@ -34,8 +34,8 @@ class _Boxed(Protocol):
 class BoxedReadouts:
     """Three readouts of a problem with a final answer, in the model's own chat format; for a task to inherit.
 
-    ``chain`` asks for steps and an answer in a box, ``short`` for the box alone, and ``gold`` scores the right box after
-    the prompt of ``short``, per token.
+    ``chain`` asks for steps and an answer in a box, ``short`` for the box alone, and ``gold`` scores the right box
+    after the prompt of ``short``, per token.
 
     ``strict`` takes the content of the last ``\\boxed{...}`` and nothing else; ``flexible`` takes the same or, where
     nothing right is boxed, what the task finds otherwise. Both compare with math-verify, which looks at the value. The
@@ -108,8 +108,8 @@ def last_box(text: str) -> tuple[int, str]:
 def same_value(answer: str, gold: str) -> bool:
     """Whether two answers are the same to the letter, or equal in value to math-verify.
 
-    Numbers are compared as numbers; the rest by math-verify, which may take 5 seconds for one expression. Its time limit
-    works by signals, which only a main thread gets, so any other thread has a process of its own do the work.
+    Numbers are compared as numbers; the rest by math-verify, which may take 5 seconds for one expression. Its time
+    limit works by signals, which only a main thread gets, so any other thread has a process of its own do the work.
 
     >>> same_value("1,234.0", "1234"), same_value("\\\\text{east}", "\\\\text{east}"), same_value("7", "8")
     (True, True, False)
@@ -147,5 +147,3 @@ def _on_main_thread(work: Any, *given: str) -> bool:
 def _helper() -> ProcessPoolExecutor:
     """One process, in whose main thread the work is done."""
     return ProcessPoolExecutor(max_workers=1, mp_context=multiprocessing.get_context("spawn"))
-
-

@@ -15,9 +15,7 @@ SUBJECT = "subject"
 _LAST_SENTENCE = re.compile(r"(?:.*[.!?]\s)?(?P<last>[^.!?]*)", re.DOTALL)
 
 
-def of_subject(
-    local: DataSet, subject: str | None, task: str, *, in_group: bool
-) -> dict[str, list[Mapping[str, Any]]]:
+def of_subject(local: DataSet, subject: str | None, task: str, *, in_group: bool) -> dict[str, list[Mapping[str, Any]]]:
     """The rows of a local data set that belong to one task, by split.
 
     A file that holds several subjects is divided by its field ``subject``; one without that field belongs to the task
@@ -70,5 +68,3 @@ def _capitalised(context: str) -> str:
     match = _LAST_SENTENCE.fullmatch(context)
     last = match["last"] if match else ""
     return context[: len(context) - len(last)] + last.capitalize() if last[:1].islower() else context
-
-

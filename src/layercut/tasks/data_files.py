@@ -98,10 +98,7 @@ def read_hub(task: str, dataset: str, config: str | None = None, splits: Sequenc
             f"--data {task}=PATH."
         ) from error
     return DataSet(
-        {
-            name: [Row(f"{dataset} {name} row {i}", row) for i, row in enumerate(found[name])]
-            for name in splits or found
-        }
+        {name: [Row(f"{dataset} {name} row {i}", row) for i, row in enumerate(found[name])] for name in splits or found}
     )
 
 

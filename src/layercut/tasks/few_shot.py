@@ -25,7 +25,6 @@ from layercut.tasks import lettered
 from layercut.tasks.base import GENERATED, Readout, Sample, Score, Split
 from layercut.tasks.grading import grade_gold, grade_rank, grade_text, guessing
 
-
 NUM_LETTERED = 4
 """Worked examples of ``token``."""
 
@@ -124,7 +123,7 @@ class FewShotTask:
 
     def _by_letter(self, sample: Sample) -> LikelihoodRequest:
         shown = [one for one in self._shown if one.id != sample.id][:NUM_LETTERED]
-        examples = "".join(f"{_listed(one)} {lettered.LETTERS[one.gold_index]}\n\n" for one in shown)
+        examples = "".join(f"{_listed(one)} {lettered.letters(one.options)[one.gold_index]}\n\n" for one in shown)
         letters = tuple(f" {letter}" for letter in lettered.letters(sample.options))
         return LikelihoodRequest(id=sample.id, prompt=examples + _listed(sample), continuations=letters)
 

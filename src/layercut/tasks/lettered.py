@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from string import ascii_uppercase as LETTERS
+from string import ascii_uppercase
 from typing import NamedTuple
 
+LETTERS = ascii_uppercase
 SHORT = "Answer with the letter of the right option and nothing else."
 CHAIN = 'Think step by step, and end with "The answer is X.", where X is the letter of the right option.'
 

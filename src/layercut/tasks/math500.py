@@ -32,11 +32,11 @@ class Math500(BoxedReadouts):
 
     There is one split, ``test``, so the items are halved by the hash of their content.
 
-    The gold answer is the field ``answer``. The worked solution (field ``solution``) holds many expressions besides, any
-    of which a comparison with the whole solution may take for the answer.
+    The gold answer is the field ``answer``. The worked solution (field ``solution``) holds many expressions besides,
+    any of which a comparison with the whole solution may take for the answer.
 
-    Grading: see ``BoxedReadouts``; where nothing right is boxed, ``flexible`` takes what math-verify itself finds in the
-    completion (arXiv:2602.01997 grades by that). "\\frac12", "0.5" and "1/2" are the same, "x = 3" answers 3, and
+    Grading: see ``BoxedReadouts``; where nothing right is boxed, ``flexible`` takes what math-verify itself finds in
+    the completion (arXiv:2602.01997 grades by that). "\\frac12", "0.5" and "1/2" are the same, "x = 3" answers 3, and
     "(3, \\pi/2)" answers the sample problem. Units and text must agree as math-verify reads them.
     """
 

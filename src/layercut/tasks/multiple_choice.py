@@ -142,7 +142,7 @@ def _members(manager: TaskManager, name: str) -> list[dict[str, Any]]:
 
 @cache
 def _compile_templates_once() -> None:
-    """Keep lm-eval's templates: it compiles each anew for every row and field, which is nearly all that reading costs."""
+    """Keep lm-eval's templates: it compiles each anew for every row and field, and reading costs little else."""
     from lm_eval.utils import env
 
     env.from_string = lru_cache(maxsize=1024)(env.from_string)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from random import Random
@@ -102,15 +101,15 @@ class Subject:
     def parts(self, doc: Mapping[str, Any]) -> tuple[str, tuple[str, ...], str]:
         """Question, options and right option of a row as people would write them.
 
-        Without the description of the subject and the mark where the answer stands; of Winogrande, the sentence with its gap and what may fill
-        it.
+        Without the description of the subject and the mark where the answer stands; of Winogrande, the sentence with
+        its gap and what may fill it.
         """
         options, gold = self._options(doc)
         if not self.task.multiple_input:
             question = self.task.doc_to_text(doc)
             return str(question).rstrip().removesuffix("Answer:").rstrip(), options, gold
-        same = os.path.commonprefix(options)
-        same = same[: same.rfind(" ") + 1]
+        length = next((i for i, letters in enumerate(zip(*options, strict=False)) if len(set(letters)) > 1), 0)
+        same = options[0][: options[0].rfind(" ", 0, length) + 1]
         fillings = tuple(option[len(same) :] for option in options)
         return f"{same}_ {self.task.doc_to_target(doc)}", fillings, fillings[options.index(gold)]
 

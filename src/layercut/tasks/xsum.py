@@ -3,8 +3,8 @@
 Narayan et al., "Don't Give Me the Details, Just the Summary!", arXiv:1808.08745; data set ``EdinburghNLP/xsum``. ROUGE
 by Google's ``rouge-score``: Lin, "ROUGE: A Package for Automatic Evaluation of Summaries", 2004.
 
-A sample problem: an article that begins "The ex-Reading defender denied fraudulent trading charges relating to the Sodje
-Sports Foundation" with the gold summary "Former Premier League footballer Sam Sodje has appeared in court alongside
+A sample problem: an article that begins "The ex-Reading defender denied fraudulent trading charges relating to the
+Sodje Sports Foundation" with the gold summary "Former Premier League footballer Sam Sodje has appeared in court alongside
 three brothers accused of charity fraud."
 """
 
@@ -41,8 +41,8 @@ class XSum:
     Selection items come from ``validation`` and report items from ``test``; a single local file is halved.
 
     Metrics: F1 of ROUGE-L (the headline), ROUGE-1 and ROUGE-2 against the gold summary, from 0 to 1, with Porter
-    stemming. Case and all but letters and digits do not count. The whole completion is graded, so that what a model adds
-    to its sentence costs precision.
+    stemming. Case and all but letters and digits do not count. The whole completion is graded, so that what a model
+    adds to its sentence costs precision.
 
     The class of an answer: ``right`` where its ROUGE-L is at least that of the article's own first sentence, which
     needs no model; ``no_answer`` where nothing is written.
@@ -116,9 +116,7 @@ class XSum:
         other = {ring[place]: ring[(place + 1) % len(ring)] for place in range(len(ring))}
         answers = {
             "lead": [lead(sample.question) for sample in samples],
-            "shuffled": [
-                samples[other[index]].gold if len(samples) > 1 else "" for index in range(len(samples))
-            ],
+            "shuffled": [samples[other[index]].gold if len(samples) > 1 else "" for index in range(len(samples))],
         }
         found = {}
         for name, texts in answers.items():

@@ -128,7 +128,8 @@ def test_what_lm_eval_has_not_or_layercut_cannot(name: str, message: str, tmp_pa
 def test_a_task_that_generates_is_refused(tmp_path: Path) -> None:
     data = str(write(tmp_path / "a.jsonl", [{"question": "q", "answer": "#### 1"}]))
     with pytest.raises(
-        InputError, match="gsm8k is a generate_until task with exact_match; layercut takes multiple_choice and loglikelihood"
+        InputError,
+        match="gsm8k is a generate_until task with exact_match; layercut takes multiple_choice and loglikelihood",
     ):
         load_task("lm-eval:gsm8k", data=data)
 
@@ -200,7 +201,12 @@ def test_items_of_one_subject_share_a_cluster(tmp_path: Path) -> None:
 
 
 WINOGRANDE = [
-    {"sentence": f"Ann beat Bo {i} times because _ was quick.", "option1": "Ann", "option2": "Bo", "answer": str(1 + i % 2)}
+    {
+        "sentence": f"Ann beat Bo {i} times because _ was quick.",
+        "option1": "Ann",
+        "option2": "Bo",
+        "answer": str(1 + i % 2),
+    }
     for i in range(12)
 ]
 
@@ -305,7 +311,12 @@ def mmlu_folder(folder: Path) -> Path:
 
     def rows(split: str, number: int) -> list[dict[str, Any]]:
         return [
-            {"question": f"{split} {i} of {subject}?", "subject": subject, "choices": ["p", "q", "r", "s"], "answer": i % 4}
+            {
+                "question": f"{split} {i} of {subject}?",
+                "subject": subject,
+                "choices": ["p", "q", "r", "s"],
+                "answer": i % 4,
+            }
             for subject in subjects
             for i in range(number)
         ]
@@ -327,9 +338,7 @@ def test_a_group_is_one_task_with_its_subjects_as_clusters(tmp_path: Path) -> No
     asked = task.request(report[0], "rank")
     subject = report[0].data["item"].doc["subject"]
     title = subject.replace("_", " ")
-    shown = "".join(
-        f"dev {i} of {subject}?\nA. p\nB. q\nC. r\nD. s\nAnswer: {'ABCD'[i % 4]}\n\n" for i in range(5)
-    )
+    shown = "".join(f"dev {i} of {subject}?\nA. p\nB. q\nC. r\nD. s\nAnswer: {'ABCD'[i % 4]}\n\n" for i in range(5))
     assert isinstance(asked, LikelihoodRequest) and asked.continuations == (" A", " B", " C", " D")
     assert asked.prompt == (
         f"The following are multiple choice questions (with answers) about {title}.\n\n{shown}"

@@ -14,7 +14,11 @@ from layercut.tasks.base import Sample
 from layercut.tasks.xsum import XSum, lead, rouge
 
 ROWS = [
-    {"document": f"A man of {i} ran home. It was late.\nHe slept.", "summary": f"Runner {i} ran to his home.", "id": str(i)}
+    {
+        "document": f"A man of {i} ran home. It was late.\nHe slept.",
+        "summary": f"Runner {i} ran to his home.",
+        "id": str(i),
+    }
     for i in range(12)
 ]
 
