@@ -30,8 +30,8 @@ SUITES: dict[str, tuple[TaskSettings, ...]] = {
     ),
 }
 """``builtin``: the generated tasks under all their readouts, offline. ``quick``: short answers of the same and 100
-items of ARC-Easy. ``paper``: the seven classification and five generation tasks of arXiv:2602.01997; there the first 20 % of
-each classification task, here all of it or a limit."""
+items of ARC-Easy. ``paper``: the seven classification and five generation tasks of arXiv:2602.01997; there the
+first 20 % of each classification task, here all of it or a limit."""
 
 
 def suite(name: str, *, limit: int | None = None, readouts: tuple[str, ...] | None = None) -> tuple[TaskSettings, ...]:

@@ -53,7 +53,8 @@ class Score(NamedTuple):
     """Value per metric; the first one is the headline. 0 or 1 for accuracies.
 
     All lie in [0, 1], and higher is better: a race of candidates stops one as soon as even 1 for every item that is
-    left could not save it. The one exception is ``log_likelihood`` of ``gold``, so a search by it runs with ``--race off``.
+    left could not save it. The one exception is ``log_likelihood`` of ``gold``, so a search by it runs with
+    ``--race off``.
     """
     answer: str
     """What was taken as the answer; empty where none was found."""

@@ -4,8 +4,8 @@ Narayan et al., "Don't Give Me the Details, Just the Summary!", arXiv:1808.08745
 by Google's ``rouge-score``: Lin, "ROUGE: A Package for Automatic Evaluation of Summaries", 2004.
 
 A sample problem: an article that begins "The ex-Reading defender denied fraudulent trading charges relating to the
-Sodje Sports Foundation" with the gold summary "Former Premier League footballer Sam Sodje has appeared in court alongside
-three brothers accused of charity fraud."
+Sodje Sports Foundation" with the gold summary "Former Premier League footballer Sam Sodje has appeared in court
+alongside three brothers accused of charity fraud."
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -12,6 +13,7 @@ from layercut.errors import InputError
 from layercut.selection.items import selection_items
 from layercut.selection.objective import ObjectiveTask, TaskObjective, search_settings, selected_on
 from layercut.surgery.plan import CutPlan
+from layercut.tasks import load_task
 from tests.support.search import NeedyEngine, NeedyTask, TableObjective, is_right
 
 UNCUT = CutPlan(num_layers=6)
@@ -186,3 +188,18 @@ def test_all_plans_are_asked_in_one_call_a_heat() -> None:
 def test_refuses(make: Any, says: str) -> None:
     with pytest.raises(InputError, match=says):
         make()
+
+
+def test_a_log_likelihood_is_worth_its_ratio_of_probabilities_and_is_not_raced() -> None:
+    arithmetic = load_task("arithmetic")
+    engine = NeedyEngine()
+    engine.scores = lambda request, plan: [-1.0 - len(plan.removed)] * len(request.continuations)
+    gold = ObjectiveTask(task=arithmetic, readout="gold", limit=4)
+    tokens = 1  # a FakeEngine counts words
+    objective = TaskObjective(engine, [gold], race="off")
+    assert objective.values([UNCUT, *PLANS]) == pytest.approx(
+        [math.exp(-len(plan.removed) / tokens) for plan in (UNCUT, *PLANS)]
+    )
+    assert len(objective.round(PLANS).candidates) == len(PLANS)
+    with pytest.raises(InputError, match=r"arithmetic \(gold\) is a log-likelihood without bounds.* --race off"):
+        TaskObjective(NeedyEngine(), [gold]).round(PLANS)
