@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,17 +18,34 @@ from layercut.study.settings import DecodingSettings, ModelSettings, TaskSetting
 def evaluate(
     model: ModelSettings,
     decoding: DecodingSettings,
-    tasks: Annotated[str, typer.Option(help="Task names, separated by commas.", metavar="TASK,TASK")],
+    tasks: Annotated[
+        str | None,
+        typer.Option(
+            help="Task names, separated by commas; NAME:5 asks with five worked examples.", metavar="TASK,TASK"
+        ),
+    ] = None,
+    suite: Annotated[
+        str | None,
+        typer.Option(help="In place of --tasks: builtin (offline), quick, or paper (the tasks of arXiv:2602.01997)."),
+    ] = None,
     remove: options.Remove = None,
     out_folder: Annotated[
         str | None, typer.Option("--out", help="Run folder; runs/<model>-<plan> if left out.", metavar="DIR")
     ] = None,
     readouts: Annotated[
-        str | None, typer.Option(help="rank, short, chain; all that a task has if left out.", metavar="NAME,NAME")
+        str | None,
+        typer.Option(
+            help="rank, gold, token, short, chain; those that a task reads out by itself if left out.",
+            metavar="NAME,NAME",
+        ),
     ] = None,
     limit: options.Limit = None,
     data: Annotated[
         list[str] | None, typer.Option(help="Local data of a task: gsm8k=PATH. May be repeated.", metavar="TASK=PATH")
+    ] = None,
+    data_dir: options.DataDir = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Longest answer, for tasks where it can be chosen.")
     ] = None,
     seed: options.Seed = 0,
     allow_selection_items: Annotated[
@@ -42,22 +61,35 @@ def evaluate(
     Every number comes with n, a 95 % interval and the score of guessing. The run folder keeps every answer; the same
     command again goes on where it was stopped.
 
+    A suite is a list of tasks and readouts; with --data-dir it needs no hub.
+
     Example: layercut eval bundled:smollm2-135m --tasks arithmetic,brackets --remove reverse:3 --limit 64
     """
-    from pathlib import Path
-
     from layercut.report.tables import metrics_table
+    from layercut.study import suites
     from layercut.study.evaluate import evaluate_model
+    from layercut.tasks import takes
     from layercut.tasks.sandbox import allow_unsafe
 
     if unsafe_exec:
         allow_unsafe()
-    names = [name for name in tasks.split(",") if name]
-    files = data_files(data, names)
+    if (tasks is None) == (suite is None):
+        raise InputError("say what is to be measured: --tasks arithmetic,copy, or --suite builtin; one of the two.")
     wanted = tuple(readouts.split(",")) if readouts else None
+    asked = (
+        suites.suite(suite, limit=limit, readouts=wanted)
+        if suite
+        else tuple(TaskSettings(task=name, readouts=wanted, limit=limit) for name in (tasks or "").split(",") if name)
+    )
+    asked = with_local_data(asked, data, data_dir)
+    # A suite holds tasks whose answers have a length of their own; a task that was named refuses.
+    asked = tuple(
+        replace(task, max_new_tokens=max_new_tokens if tasks or takes(task.task, "max_new_tokens") else None)
+        for task in asked
+    )
     done = evaluate_model(
         model,
-        tasks=tuple(TaskSettings(task=name, readouts=wanted, limit=limit, data=files.get(name)) for name in names),
+        tasks=asked,
         remove=remove,
         out=Path(out_folder) if out_folder else None,
         seed=seed,
@@ -76,17 +108,17 @@ def evaluate(
     result(f"run folder: {done.folder}")
 
 
-def data_files(entries: list[str] | None, tasks: list[str]) -> dict[str, str]:
-    """Local data by task, from ``--data TASK=PATH``.
+def with_local_data(
+    tasks: tuple[TaskSettings, ...], entries: list[str] | None, folder: Path | None
+) -> tuple[TaskSettings, ...]:
+    """The tasks with their data from ``--data TASK=PATH`` and ``--data-dir DIR``.
 
     Raises:
-        InputError: an entry of another form, or for a task that is not asked for.
+        InputError: an entry of another form, or for a task that is not asked for; no such folder.
     """
-    files = dict(_pair(entry) for entry in entries or [])
-    for name in files:
-        if name not in tasks:
-            raise InputError(f"--data names {name}, which is not among the tasks {', '.join(tasks) or '(none)'}.")
-    return files
+    from layercut.study.suites import with_data
+
+    return with_data(tasks, dict(_pair(entry) for entry in entries or []), folder)
 
 
 def _pair(entry: str) -> tuple[str, str]:

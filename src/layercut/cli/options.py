@@ -64,6 +64,9 @@ Seed = Annotated[int, typer.Option(help="Root of all chance.")]
 Limit = Annotated[
     int | None, typer.Option(min=1, help="Only the first so many items of each task; shown in every table.")
 ]
+DataDir = Annotated[
+    Path | None, typer.Option(help="Folder with local data, in a folder for each task, such as gsm8k.", metavar="DIR")
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 UnsafeExec = Annotated[

@@ -44,6 +44,7 @@ def select(
     data: Annotated[
         list[str] | None, typer.Option(help="Local data of a task: gsm8k=PATH. May be repeated.", metavar="TASK=PATH")
     ] = None,
+    data_dir: options.DataDir = None,
     normalise: Annotated[str, typer.Option(help="raw (cut / uncut, as the paper) or chance (above chance).")] = "raw",
     race: Annotated[
         str,
@@ -87,7 +88,7 @@ def select(
 
     Example: layercut select bundled:smollm2-135m --criterion task_accuracy --objective arithmetic,copy --remove 2
     """
-    from layercut.cli.evaluate import data_files
+    from layercut.cli.evaluate import with_local_data
     from layercut.report.ranking import ranking_table
     from layercut.study.evaluate import slug
     from layercut.study.progress import SelectionProgress
@@ -95,19 +96,21 @@ def select(
     from layercut.study.select import setting as parse_setting
 
     names = [name for name in (objective or "").split(",") if name]
-    files = data_files(data, names)
     wanted = tuple(readouts.split(",")) if readouts else None
     if (limit or readouts) and not names:
         raise InputError(
             "--limit and --readouts have no effect without --objective; name its tasks, or leave them out."
         )
+    tasks = with_local_data(
+        tuple(TaskSettings(task=name, readouts=wanted, limit=limit) for name in names), data, data_dir
+    )
     with SelectionProgress(log) as progress:
         done = select_layers(
             model,
             criterion=criterion,
             num_remove=remove,
             out=out_folder or Path("runs", slug(f"select-{model.model}")),
-            tasks=tuple(TaskSettings(task=name, readouts=wanted, limit=limit, data=files.get(name)) for name in names),
+            tasks=tasks,
             calibration=CalibrationSettings(
                 source=calibration, num_texts=calibration_texts, max_tokens=calibration_tokens
             ),

@@ -18,7 +18,8 @@ def sweep(
     decoding: DecodingSettings,
     objective: Annotated[str, typer.Option(help="Task names, separated by commas.", metavar="TASK,TASK")],
     readouts: Annotated[
-        str | None, typer.Option(help="rank, short, chain; each task's first if left out.", metavar="NAME,NAME")
+        str | None,
+        typer.Option(help="rank, gold, token, short, chain; each task's first if left out.", metavar="NAME,NAME"),
     ] = None,
     limit: Annotated[
         int, typer.Option(min=1, help="Only the first so many items of each task; shown in every table.")
@@ -26,6 +27,7 @@ def sweep(
     data: Annotated[
         list[str] | None, typer.Option(help="Local data of a task: gsm8k=PATH. May be repeated.", metavar="TASK=PATH")
     ] = None,
+    data_dir: options.DataDir = None,
     layers: Annotated[
         str | None,
         typer.Option(help="Layers to skip, one at a time, ranges inclusive: 0-9,20. All if left out."),
@@ -52,16 +54,16 @@ def sweep(
 
     Example: layercut sweep bundled:smollm2-135m --objective arithmetic,brackets --limit 64 --out runs/sweep
     """
-    from layercut.cli.evaluate import data_files
+    from layercut.cli.evaluate import with_local_data
     from layercut.report.sweep_text import PLOT, REPORT, sweep_tables
     from layercut.study.sweep import sweep_model
 
     names = [name for name in objective.split(",") if name]
-    files = data_files(data, names)
     wanted = tuple(readouts.split(",")) if readouts else None
+    tasks = tuple(TaskSettings(task=name, readouts=wanted, limit=limit) for name in names)
     swept = sweep_model(
         model,
-        objective=[TaskSettings(task=name, readouts=wanted, limit=limit, data=files.get(name)) for name in names],
+        objective=with_local_data(tasks, data, data_dir),
         layers=layers,
         split=split,
         compare=compare or (),

@@ -112,6 +112,9 @@ class LikelihoodRequest:
     id: str
     prompt: Prompt
     continuations: tuple[str, ...]
+    prompts: tuple[Prompt, ...] = ()
+    """Where each continuation has a context of its own: as many prompts as continuations, in the same order, in place
+    of ``prompt``. Winogrande puts its options there. Empty where all follow ``prompt``."""
 
 
 @dataclass(frozen=True, kw_only=True)

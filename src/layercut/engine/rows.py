@@ -145,13 +145,18 @@ def scoring(loaded: LoadedModel, request: LikelihoodRequest) -> Scoring:
     room because nothing is read after it.
 
     Raises:
-        InputError: naming the request: no continuations, one without tokens or longer than the context, or a
-            conversation and no chat template.
+        InputError: naming the request: no continuations, one without tokens or longer than the context, prompts that do
+            not go with the continuations, or a conversation and no chat template.
     """
     with _naming(request.id):
         if not request.continuations:
             raise InputError("there are no continuations; give at least one.")
-        pairs = tuple(encode_pairs(loaded.tokenizer, request.prompt, request.continuations, loaded.name))
+        if request.prompts and len(request.prompts) != len(request.continuations):
+            raise InputError(
+                f"there are {len(request.prompts)} prompts and {len(request.continuations)} continuations; give one "
+                "prompt for each, or one for all."
+            )
+        pairs = tuple(_pairs(loaded, request))
         context = context_length(loaded)
         longest = max(len(pair.continuation) for pair in pairs)
         if context is not None and longest > context:
@@ -168,6 +173,13 @@ def scoring(loaded: LoadedModel, request: LikelihoodRequest) -> Scoring:
         on_row.append(pair.continuation)
     rows = tuple(LikelihoodRow(tokens, tuple(continuations)) for tokens, continuations in shared.items())
     return Scoring(request, pairs, rows, tuple(places))
+
+
+def _pairs(loaded: LoadedModel, request: LikelihoodRequest) -> list[Pair]:
+    if not request.prompts:
+        return encode_pairs(loaded.tokenizer, request.prompt, request.continuations, loaded.name)
+    each = zip(request.prompts, request.continuations, strict=True)
+    return [encode_pairs(loaded.tokenizer, prompt, [text], loaded.name)[0] for prompt, text in each]
 
 
 def text_tokens(loaded: LoadedModel, text: str, index: int) -> Tokens:

@@ -117,7 +117,11 @@ def compare_paired(
     refused: list[str] = []
     retention = above_chance = None
     if value <= 0:
-        refused.append("the uncut value is not above 0, so there is nothing to retain")
+        refused.append(
+            "the uncut value is not above 0, so there is nothing to retain"
+            if chance is not None or value == 0
+            else "a value below 0, such as a log-likelihood, has no share that could be kept; see the difference"
+        )
     elif means is None:
         retention = Estimate(cut_value / value, None, None, n, "none")
         refused.append(f"no interval, as the items share fewer than {FEWEST_CLUSTERS} contexts")

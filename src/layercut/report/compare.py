@@ -284,8 +284,12 @@ def _compare(base: _Run, run: _Run, row: Mapping[str, Any], other: Mapping[str, 
 
 
 def _depth(records: Sequence[Mapping[str, Any]], uncut: Sequence[float], cut: Sequence[float]) -> DepthSlope | None:
-    """By the tokens that the uncut model generated; None where it generated none, or scores are not 0/1."""
-    depths = [record.get("num_new_tokens") for record in records]
+    """By the tokens that the uncut model generated before its answer, or in all where no answer was found or the grader
+    cannot tell; None where it generated none, or scores are not 0/1."""
+    found = [record.get("answer_depth") for record in records]
+    depths = [
+        record.get("num_new_tokens") if depth is None else depth for depth, record in zip(found, records, strict=True)
+    ]
     if None in depths or not {*uncut, *cut} <= {0.0, 1.0}:
         return None
     return depth_slope([float(depth or 0) for depth in depths], uncut, cut)

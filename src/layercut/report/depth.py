@@ -22,9 +22,9 @@ def depth_section(rows: Sequence[ComparisonRow]) -> list[str]:
     lines = [
         "## Does it keep less of the long answers?",
         "",
-        "Items that the uncut model solves, by depth: the tokens that it generated itself. kept: how many of these "
-        "the cut model solves too, in %. slope: points more or less kept for each doubling of 1 + depth (least "
-        "squares, 95 % interval by HC3); below 0, longer answers suffer more.",
+        "Items that the uncut model solves, by depth: the tokens that it wrote itself before its answer. kept: how "
+        "many of these the cut model solves too, in %. slope: points more or less kept for each doubling of 1 + depth "
+        "(least squares, 95 % interval by HC3); below 0, longer answers suffer more.",
         "",
         "| task | readout | run | n solved | kept | median depth | slope |",
         "|---|---|---|---:|---:|---:|---|",

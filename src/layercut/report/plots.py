@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from layercut.report.words import READOUTS
+from layercut.report.words import READOUTS, WRITTEN
 from layercut.runs.atomic import write_bytes
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def _lines(rows: Sequence[ComparisonRow]) -> list[_Line]:
         for readout in readouts:
             by_run = {row.cut.name: row for row in drawn if (row.task, row.readout) == (task, readout)}
             name = task if len(task) <= _MOST_LETTERS else task[: _MOST_LETTERS - 3] + "..."
-            lines.append(_Line(f"{name}\n{READOUTS.get(readout, readout)}", readout != "rank", by_run))
+            lines.append(_Line(f"{name}\n{READOUTS.get(readout, readout)}", readout in WRITTEN, by_run))
     return lines
 
 

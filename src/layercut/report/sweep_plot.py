@@ -30,7 +30,13 @@ if TYPE_CHECKING:
     from layercut.report.sweep import Curve, Sweep, SweepRow
 
 # Of Okabe and Ito, "Color Universal Design" (2008); markers differ as well, for print in grey.
-_LOOKS = {"rank": ("#0072B2", "o"), "short": ("#D55E00", "s"), "chain": ("#009E73", "^")}
+_LOOKS = {
+    "rank": ("#0072B2", "o"),
+    "gold": ("#56B4E9", "v"),
+    "token": ("#E69F00", "P"),
+    "short": ("#D55E00", "s"),
+    "chain": ("#009E73", "^"),
+}
 _OTHER = ("#CC79A7", "D")
 _LINE, _WORDS = "#777777", "#555555"
 _WIDTH, _DPI = 8.0, 200

@@ -14,7 +14,16 @@ if TYPE_CHECKING:
 
     from layercut.report.compare import Arm, ComparisonRow
 
-READOUTS = {"rank": "ranked by likelihood", "short": "short answer", "chain": "chain of steps"}
+READOUTS = {
+    "rank": "ranked by likelihood",
+    "gold": "likelihood of the right answer",
+    "token": "one letter",
+    "short": "short answer",
+    "chain": "chain of steps",
+}
+
+WRITTEN = ("short", "chain")
+"""Readouts whose answers the model writes itself."""
 
 FINDINGS = {
     "kept": f"at least {KEPT:.0%} of the score above chance, over the whole interval",
@@ -112,7 +121,7 @@ def _ranked_but_not_written(main: Sequence[ComparisonRow]) -> list[str]:
     claims = []
     for ranked in main:
         for written in main:
-            if ranked.task != written.task or ranked.readout != "rank" or written.readout == "rank":
+            if ranked.task != written.task or ranked.readout != "rank" or written.readout not in WRITTEN:
                 continue
             above, below = ranked.kept_share, written.kept_share
             if above is None or below is None or above.low is None or below.high is None:

@@ -19,7 +19,7 @@ from layercut.selection.racing import ERROR, Racing, Standings
 from layercut.selection.search_journal import SearchJournal
 from layercut.selection.task_race import TaskRace
 from layercut.surgery.plan import CutPlan
-from layercut.tasks.base import Readout, Sample, Task
+from layercut.tasks.base import LOG_LIKELIHOOD, Readout, Sample, Task, known_readouts
 
 Normalise = Literal["raw", "chance"]
 """``raw``: cut / uncut. ``chance``: (cut - chance) / (uncut - chance)."""
@@ -35,8 +35,8 @@ class ObjectiveTask:
     """The first so many selection items. arXiv:2602.01997 takes 100."""
 
     def __post_init__(self) -> None:
-        if self.readout not in self.task.readouts:
-            raise unknown(f"readout of {self.task.name}", self.readout, self.task.readouts)
+        if self.readout not in known_readouts(self.task):
+            raise unknown(f"readout of {self.task.name}", self.readout, known_readouts(self.task))
 
     @property
     def label(self) -> str:
@@ -73,6 +73,8 @@ class Uncut(NamedTuple):
     """Subtracted from cut and uncut before they are divided: chance, or 0 where scores are taken raw."""
     is_binary: bool
     """Whether every item scored 0 or 1."""
+    is_log: bool = False
+    """Whether the metric is a log-likelihood per token."""
 
 
 class Answered(NamedTuple):
@@ -90,6 +92,9 @@ class TaskObjective:
     ``raw``: f = 0, the paper's ratio (arXiv:2602.01997). ``chance``: f is the score of guessing. A metric that is not 0
     or 1 for each item, such as ROUGE, has its floor f subtracted under ``raw`` too: even nonsense scores well above 0
     there, so its raw ratio hardly moves and would not take part in the choice.
+
+    A log-likelihood per token (readout ``gold``) has no floor: its part is exp(s - u), the ratio of the two models'
+    probabilities per token (geometric means), which is 1 uncut and 0 at worst. It has no bounds to race by.
 
     Only selection items are asked. Each is scored once per plan and kept in the journal; the uncut model is one more
     plan. Under sampling every plan meets the same noise, because a Decoding's noise belongs to (seed, item, token).
@@ -192,6 +197,11 @@ class TaskObjective:
         """
         if self._race == "off":
             return Standings.of(self.values(plans))
+        if unbounded := [part.label for part in self._tasks if part.readout == "gold"]:
+            raise InputError(
+                f"{', '.join(unbounded)} is a log-likelihood without bounds, and racing needs metrics from 0 to 1; "
+                "use --race off."
+            )
         return TaskRace(self._answers, plans, [one.metric for one in self.uncut], self._progress).run(
             self._value,
             error=self._race_error if self._race == "confident" else 0.0,
@@ -266,6 +276,10 @@ class TaskObjective:
     def _yardstick(self, index: int, records: Sequence[Mapping[str, Any]]) -> Uncut:
         part = self._tasks[index]
         metric = _headline(records[0])
+        if metric == LOG_LIKELIHOOD:
+            values = [record["metrics"][metric] for record in records]
+            found = mean_interval(values)._replace(value=_mean(records, metric))
+            return Uncut(metric, found, None, 0.0, is_binary=False, is_log=True)
         estimate = mean_interval([record["metrics"][metric] for record in records])
         estimate = estimate._replace(value=_mean(records, metric))  # to the last bit as for any other plan
         chance = part.task.chance(self._samples[index], part.readout).get(metric)
@@ -294,7 +308,7 @@ class TaskObjective:
 
     def _value(self, scores: Sequence[float]) -> float:
         """From a score per task to the plan's value. Every step is monotone, which a race relies on."""
-        parts = [(s - u.floor) / (u.estimate.value - u.floor) for s, u in zip(scores, self.uncut, strict=True)]
+        parts = [_part(score, uncut) for score, uncut in zip(scores, self.uncut, strict=True)]
         return math.fsum(parts) / len(parts)
 
 
@@ -302,6 +316,12 @@ def selected_on(objective: Objective, plan: CutPlan) -> dict[str, Any]:
     """What a search adds to its details: the objective, and of task scores those of the plan and the items."""
     report = objective.report(plan) if isinstance(objective, TaskObjective) else {}
     return {"objective": dict(objective.describe()), **report}
+
+
+def _part(score: float, uncut: Uncut) -> float:
+    if uncut.is_log:
+        return math.exp(score - uncut.estimate.value)
+    return (score - uncut.floor) / (uncut.estimate.value - uncut.floor)
 
 
 def _headline(record: Mapping[str, Any]) -> str:

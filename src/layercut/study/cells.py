@@ -16,7 +16,7 @@ from layercut.study.progress import CHARACTERS_PER_TOKEN, DECODE_COST, ITEM_COST
 from layercut.study.settings import TaskSettings
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import load_task
-from layercut.tasks.base import Readout, Task
+from layercut.tasks.base import Readout, Task, known_readouts
 from layercut.tasks.evaluate import evaluate
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Cell:
         """Size and rough cost, in prompt tokens an item, for the remaining time."""
         samples = self.task.samples("report", self.limit)
         request = self.task.request(samples[0], self.readout)
-        tokens = len(str(request.prompt)) / CHARACTERS_PER_TOKEN
+        tokens = len(str(request.prompt)) / CHARACTERS_PER_TOKEN  # contexts of one item are of about one length
         if isinstance(request, GenerationRequest):
             answer = len(samples[0].gold) / CHARACTERS_PER_TOKEN + 2
             weight = (
@@ -63,10 +63,10 @@ def make_cells(tasks: Sequence[TaskSettings], seed: int, limit: int | None = Non
     """
     cells = []
     for wanted in tasks:
-        task = load_task(wanted.task, data=wanted.data, seed=seed)
+        task = load_task(wanted.task, data=wanted.data, seed=seed, max_new_tokens=wanted.max_new_tokens)
         for readout in wanted.readouts or task.readouts:
-            if readout not in task.readouts:
-                raise InputError(f"{task.name} has no readout {readout!r}. It has: {', '.join(task.readouts)}.")
+            if readout not in known_readouts(task):
+                raise InputError(f"{task.name} has no readout {readout!r}. It has: {', '.join(known_readouts(task))}.")
             limits = [number for number in (wanted.limit, limit) if number is not None]
             cells.append(Cell(task=task, readout=readout, limit=min(limits, default=None)))
     return cells

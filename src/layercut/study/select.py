@@ -24,7 +24,7 @@ from layercut.study.handle import ModelHandle
 from layercut.study.settings import DecodingSettings, ModelSettings, TaskSettings
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import load_task
-from layercut.tasks.base import Readout
+from layercut.tasks.base import Readout, known_readouts
 
 PLAN_FILE = "plan.json"
 GENERATED = "generated"
@@ -155,12 +155,12 @@ def folder_settings(
 
 
 def _parts(wanted: TaskSettings, seed: int) -> list[ObjectiveTask]:
-    task = load_task(wanted.task, data=wanted.data, seed=seed)
+    task = load_task(wanted.task, data=wanted.data, seed=seed, max_new_tokens=wanted.max_new_tokens)
     # One readout a task unless others are asked for: the paper's objective counts each task once.
     readouts = wanted.readouts or (task.readouts[0],)
     for readout in readouts:
-        if readout not in task.readouts:
-            raise unknown(f"readout of {task.name}", readout, task.readouts)
+        if readout not in known_readouts(task):
+            raise unknown(f"readout of {task.name}", readout, known_readouts(task))
     return [ObjectiveTask(task=task, readout=cast("Readout", name), limit=wanted.limit or 100) for name in readouts]
 
 

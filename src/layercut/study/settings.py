@@ -28,13 +28,17 @@ class TaskSettings:
     task: str
     """Name of the task."""
     readouts: tuple[str, ...] | None = None
-    """What to read out (rank, short, chain); all that the task has if left out."""
+    """What to read out (rank, gold, token, short, chain); what the task reads out by itself if left out."""
     limit: int | None = None
     """Only the first so many report items."""
     data: str | None = None
     """A local file or folder in place of the hub data set."""
+    max_new_tokens: int | None = None
+    """Longest answer, for tasks where it can be chosen; the task's own number if left out."""
 
     def __post_init__(self) -> None:
+        if self.max_new_tokens is not None and self.max_new_tokens < 1:
+            raise InputError(f"task {self.task}: max_new_tokens {self.max_new_tokens} is too small; write 1 or more.")
         if self.limit is not None and (not isinstance(self.limit, int) or self.limit < 1):
             raise InputError(
                 f"task {self.task}: limit {self.limit!r} is not a number of items; write 1 or more, or leave it out."

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
+import re
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from layercut.errors import InputError, unknown
@@ -12,7 +15,10 @@ if TYPE_CHECKING:
     from layercut.tasks.base import Task
 
 LM_EVAL = "lm-eval:"
-"""What stands before the name of a task of the LM Evaluation Harness."""
+"""What may stand before the name of a task of the LM Evaluation Harness; ``lm_eval:`` does as well."""
+
+_PREFIXES = (LM_EVAL, LM_EVAL.replace("-", "_"))
+_SHOTS = re.compile(r"(?P<name>.+):(?P<shots>\d+)")
 
 
 class KnownTask(NamedTuple):
@@ -45,10 +51,19 @@ TASKS = {
     "mbpp_plus": KnownTask(
         "layercut.tasks.mbpp:mbpp_plus", "the same, many more tests (evalplus/mbppplus, or a local copy)"
     ),
-    "arc_easy": KnownTask(
-        "layercut.tasks.multiple_choice:arc_easy",
-        "science questions with choices, as lm-eval asks them (allenai/ai2_arc, or a local copy)",
+    "math500": KnownTask(
+        "layercut.tasks.math500:math500", "competition mathematics (HuggingFaceH4/MATH-500, or a local copy)"
     ),
+    "xsum": KnownTask(
+        "layercut.tasks.xsum:xsum", "one-sentence summaries, by ROUGE (EdinburghNLP/xsum, or a local copy)"
+    ),
+    "arc_easy": KnownTask("layercut.tasks.multiple_choice:arc_easy", "science questions with three to five choices"),
+    "arc_challenge": KnownTask("layercut.tasks.multiple_choice:arc_challenge", "the harder of these science questions"),
+    "hellaswag": KnownTask("layercut.tasks.multiple_choice:hellaswag", "which of four sentences goes on"),
+    "mmlu": KnownTask("layercut.tasks.multiple_choice:mmlu", "exam questions of 57 subjects with four choices"),
+    "openbookqa": KnownTask("layercut.tasks.multiple_choice:openbookqa", "elementary science with four choices"),
+    "piqa": KnownTask("layercut.tasks.multiple_choice:piqa", "which of two ways reaches an everyday goal"),
+    "winogrande": KnownTask("layercut.tasks.multiple_choice:winogrande", "which of two names fits into a sentence"),
 }
 
 
@@ -61,8 +76,9 @@ def load_task(name: str, *, data: str | None = None, seed: int = 0, max_new_toke
     """A task by name.
 
     Args:
-        name: one of ``known_tasks()``; ``lm-eval:NAME`` for a multiple-choice task of the LM Evaluation Harness; or
-            ``my.module:function`` for your own.
+        name: one of ``known_tasks()``; the name of any multiple-choice or log-likelihood task or group of the LM
+            Evaluation Harness (``lm-eval:NAME`` where one of ours has the same name); or ``my.module:function`` for
+            your own. ``NAME:5`` asks with five worked examples, for tasks that have them.
         data: a local file or folder in place of the data set on the hub, for tasks that have one.
         seed: of the generator, for tasks whose problems are made; others have no use for it.
         max_new_tokens: longest answer, for tasks where it can be chosen.
@@ -71,23 +87,58 @@ def load_task(name: str, *, data: str | None = None, seed: int = 0, max_new_toke
         InputError: no such task, an option it does not have, or data that cannot be used.
         MissingExtra: the task needs an optional part that is not installed.
     """
-    if name.startswith(LM_EVAL):
-        from layercut.tasks.multiple_choice import lm_eval_task
-
-        factory: Any = lm_eval_task
-        options: dict[str, Any] = {"name": name.removeprefix(LM_EVAL)}
-    else:
-        factory, options = _resolve(name), {}
-    takes = inspect.signature(factory).parameters
-    given = {"data": data, "max_new_tokens": max_new_tokens}
+    factory, options = _factory(name)
+    shots = _SHOTS.fullmatch(name)
+    parameters = inspect.signature(factory).parameters
+    given = {"data": data, "max_new_tokens": max_new_tokens, "num_shots": int(shots["shots"]) if shots else None}
     for option, value in given.items():
-        if value is not None and option not in takes:
+        if value is not None and option not in parameters:
             raise InputError(f"the task {name} takes no {option}, but {option} {value!r} was given; leave it out.")
     options |= {option: value for option, value in given.items() if value is not None}
-    if "seed" in takes:
+    if "seed" in parameters:
         options["seed"] = seed
     task: Task = factory(**options)
     return task
+
+
+def takes(name: str, option: str) -> bool:
+    """Whether a task has an option, such as ``max_new_tokens``.
+
+    Raises:
+        InputError: no such task.
+    """
+    return option in inspect.signature(_factory(name)[0]).parameters
+
+
+def _factory(name: str) -> tuple[Any, dict[str, Any]]:
+    """What makes a task, and what its name alone says to it."""
+    shots = _SHOTS.fullmatch(name)
+    base = shots["name"] if shots else name
+    if base.startswith(_PREFIXES) or _only_lm_eval_may_know(base):
+        from layercut.tasks.multiple_choice import lm_eval_task
+
+        return lm_eval_task, {"name": base_name(name)}
+    return _resolve(base), {}
+
+
+def base_name(name: str) -> str:
+    """A task's name without the number of examples and without ``lm-eval:``.
+
+    >>> base_name("lm-eval:sciq:5"), base_name("gsm8k")
+    ('sciq', 'gsm8k')
+    """
+    shots = _SHOTS.fullmatch(name)
+    base = shots["name"] if shots else name
+    return base.partition(":")[2] if base.startswith(_PREFIXES) else base
+
+
+def _only_lm_eval_may_know(name: str) -> bool:
+    """Whether a bare name is none of ours and not one of ours misspelt, so that it is worth looking for elsewhere."""
+    is_ours = name in TASKS or ":" in name or difflib.get_close_matches(name, TASKS, n=1, cutoff=0.75)
+    try:
+        return not is_ours and find_spec("lm_eval") is not None
+    except ValueError:  # a module that was taken out by hand
+        return False
 
 
 def _resolve(name: str) -> Any:

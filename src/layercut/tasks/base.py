@@ -1,7 +1,12 @@
 """Sample, Score, Task: questions, their readouts and their grades. Tasks know Engines, never models.
 
-One item, several readouts: the same item id and question can be read by likelihood over options (``rank``), as a short
-free answer (``short``) or as a chain of steps that ends in an answer (``chain``).
+One item, several readouts. The same item id and question can be read
+
+- by likelihood over options (``rank``),
+- by the likelihood of the right answer alone, per token (``gold``),
+- by one token: options are listed with letters, and the likeliest letter is the answer (``token``),
+- as a short free answer (``short``), or
+- as a chain of steps that ends in an answer (``chain``).
 """
 
 from __future__ import annotations
@@ -12,11 +17,14 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from layercut.engine.base import Completion, GenerationRequest, LikelihoodRequest, Likelihoods
 
-Readout = Literal["rank", "short", "chain"]
+Readout = Literal["rank", "gold", "token", "short", "chain"]
 Split = Literal["selection", "report"]
 
 GENERATED: tuple[Readout, ...] = ("short", "chain")
 """Readouts that generate text; the others only score given text."""
+
+LOG_LIKELIHOOD = "log_likelihood"
+"""The metric of ``gold``: nats per token, at most 0. It is no accuracy and has no score of guessing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +50,12 @@ class Score(NamedTuple):
     """The grade of one answer."""
 
     metrics: dict[str, float]
-    """Value per metric; the first one is the headline. 0 or 1 for accuracies."""
+    """Value per metric; the first one is the headline. 0 or 1 for accuracies.
+
+    All lie in [0, 1], and higher is better: a race of candidates stops one as soon as even 1 for every item that is
+    left could not save it. The one exception is ``log_likelihood`` of ``gold``, so a search by it runs with
+    ``--race off``.
+    """
     answer: str
     """What was taken as the answer; empty where none was found."""
     outcome: str
@@ -56,7 +69,8 @@ class Task(Protocol):
     version: int
     """Raised with every change that can move scores."""
     readouts: tuple[Readout, ...]
-    """What can be read out; the first is the default."""
+    """What is read out where nothing is said; the first is the default. A task may have ``further_readouts`` as well,
+    which are asked by name; see ``known_readouts``."""
 
     def settings(self) -> Mapping[str, Any]:
         """What decides the samples and prompts, for the run's settings: version, seed, hash of the data file ..."""
@@ -96,5 +110,23 @@ class Task(Protocol):
 
     def chance(self, samples: Sequence[Sample], readout: Readout) -> Mapping[str, float]:
         """Score of guessing per metric, on just these samples: 1 / number of options for ``rank``; for free answers the
-        share that the most common right answer would get (a constant answerer)."""
+        share that the most common right answer would get (a constant answerer). Nothing for a metric without one."""
         ...
+
+
+def known_readouts(task: Task) -> tuple[Readout, ...]:
+    """All readouts that a task has, those that are asked only by name last.
+
+    Further ones stand in an attribute that a task need not have: ``further_readouts``.
+    """
+    further: tuple[Readout, ...] = getattr(task, "further_readouts", ())
+    return (*task.readouts, *further)
+
+
+def answer_start(task: Task, sample: Sample, readout: Readout, text: str) -> int | None:
+    """Characters of a completion before its answer; None where there is none or the grader cannot tell.
+
+    From the task's method ``answer_start(sample, readout, text)``, which it need not have.
+    """
+    find = getattr(task, "answer_start", None)
+    return None if find is None else find(sample, readout, text)

@@ -21,7 +21,7 @@ from layercut.errors import InputError, MissingExtra
 
 _KINDS = (".jsonl", ".jsonl.gz", ".json", ".parquet")
 _SPLIT_FILE = re.compile(r"(train|validation|valid|val|dev|test)(?:-\d+-of-\d+)?(\.jsonl|\.jsonl\.gz|\.json|\.parquet)")
-_SPLIT = {"valid": "validation", "val": "validation", "dev": "validation"}
+_SPLIT = {"valid": "validation", "val": "validation"}
 
 
 class Row(NamedTuple):
@@ -33,7 +33,10 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class DataSet:
-    """Rows by split: ``train``, ``validation``, ``test``; a single file is one split named ``all``."""
+    """Rows by split: ``train``, ``validation``, ``test``; a single file is one split named ``all``.
+
+    A ``dev`` file is the validation split, unless there is a validation file too.
+    """
 
     splits: Mapping[str, Sequence[Row]]
 
@@ -69,6 +72,36 @@ def read_local(path: str) -> DataSet:
     return DataSet(splits)
 
 
+def read_hub(task: str, dataset: str, config: str | None = None, splits: Sequence[str] = ()) -> DataSet:
+    """Rows of a data set on the hub.
+
+    Args:
+        task: for messages.
+        dataset: its name on the hub.
+        config: which configuration of it.
+        splits: only these; all if empty.
+
+    Raises:
+        MissingExtra: the library ``datasets`` is not installed.
+        InputError: it cannot be loaded.
+    """
+    try:
+        from datasets import load_dataset
+    except ImportError as error:
+        raise MissingExtra(f"fetching {dataset}", "lm-eval") from error
+    try:
+        found = load_dataset(dataset, config)
+    except Exception as error:  # what a failed download raises differs from version to version of three libraries
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(
+            f"{task}: the data set {dataset} cannot be loaded ({reason}). With no network give a local copy: "
+            f"--data {task}=PATH."
+        ) from error
+    return DataSet(
+        {name: [Row(f"{dataset} {name} row {i}", row) for i, row in enumerate(found[name])] for name in splits or found}
+    )
+
+
 def text_field(row: Row, name: str) -> str:
     """A field that must hold text.
 
@@ -91,6 +124,8 @@ def _split_files(folder: Path) -> dict[str, list[Path]]:
         match = _SPLIT_FILE.fullmatch(part.name)
         if match and part.is_file():
             files.setdefault(_SPLIT.get(match[1], match[1]), []).append(part)
+    if "dev" in files and "validation" not in files:  # MMLU has both: its dev rows are the worked examples
+        files["validation"] = files.pop("dev")
     if not files:
         raise InputError(f"{folder}: no train, validation or test file in this folder. {_fine()}")
     for split, parts in files.items():

@@ -25,7 +25,7 @@ from layercut.engine.base import (
 from layercut.errors import InputError, RunMismatch, unknown
 from layercut.evidence.clusters import clusters_of
 from layercut.evidence.intervals import mean_interval
-from layercut.tasks.base import GENERATED, Readout, Sample, Score, Split, Task
+from layercut.tasks.base import GENERATED, Readout, Sample, Score, Split, Task, answer_start, known_readouts
 
 if TYPE_CHECKING:
     from layercut.runs.records import MetricRow
@@ -106,8 +106,8 @@ def evaluate(
         RunMismatch: the journal holds another version of the task, or items that are not asked here.
     """
     readout = readout or task.readouts[0]
-    if readout not in task.readouts:
-        raise unknown(f"readout of {task.name}", readout, task.readouts)
+    if readout not in known_readouts(task):
+        raise unknown(f"readout of {task.name}", readout, known_readouts(task))
     decoding = decoding or Decoding()
     samples = task.samples(split, limit)
     if not samples:
@@ -260,14 +260,26 @@ def _record(task: Task, readout: Readout, sample: Sample, answer: Completion | L
             "finish_reason": answer.finish_reason,
             "num_prompt_tokens": answer.num_prompt_tokens,
             "num_new_tokens": answer.num_new_tokens,
+            "answer_depth": _depth(answer, answer_start(task, sample, readout, answer.text)),
         }
         return record | ({"num_close": answer.num_close} if answer.num_close else {})
     return record | {
-        "options": list(sample.options),
+        "options": [sample.gold] if readout == "gold" or not sample.options else list(sample.options),
         "log_likelihoods": list(answer.log_likelihoods),
         "num_tokens": list(answer.num_tokens),
         "num_prompt_tokens": answer.num_prompt_tokens,
     }
+
+
+def _depth(answer: Completion, start: int | None) -> int | None:
+    """Tokens before the answer: the tokens that were generated, by the share of the characters that stand before it.
+
+    A grader finds its answer in the text, and where a token begins in it is the tokenizer's affair, so this is exact
+    only where tokens are of one length. None where no answer was found.
+    """
+    if start is None or not answer.text:
+        return None
+    return round(answer.num_new_tokens * start / len(answer.text))
 
 
 def _rows(

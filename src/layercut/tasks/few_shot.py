@@ -3,6 +3,10 @@
 The prompt is plain text, so that base models can be asked as well: the same examples stand before every problem of a
 task, and an engine may compute them once. By likelihood (``rank``) the continuations are whole answers up to and with
 the mark that ends them, so that an option's score is the probability that free generation gives exactly this answer.
+
+Two readouts more go by name. ``gold`` scores the right answer alone, per token, after the same prompt. ``token`` lists
+the options with letters, after four problems that are listed so and answered by their letter: the likeliest letter is
+the answer, one token in the usual vocabularies.
 """
 
 from __future__ import annotations
@@ -10,14 +14,19 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import count, islice
 from random import Random
 from typing import Any, NamedTuple
 
 from layercut.engine.base import Completion, GenerationRequest, LikelihoodRequest, Likelihoods
 from layercut.evidence.splits import half_of
+from layercut.tasks import lettered
 from layercut.tasks.base import GENERATED, Readout, Sample, Score, Split
-from layercut.tasks.grading import grade_rank, grade_text, guessing
+from layercut.tasks.grading import grade_gold, grade_rank, grade_text, guessing
+
+NUM_LETTERED = 4
+"""Worked examples of ``token``."""
 
 
 class Problem(NamedTuple):
@@ -60,6 +69,14 @@ class FewShotTask:
     """From an answer that was found and the right one, whether they are the same."""
     max_new_tokens: int
     stop: tuple[str, ...]
+    short_examples: str = ""
+    """Examples for ``short`` where the others work in steps; empty where ``examples`` serve all."""
+    short_tokens: int | None = None
+    """Longest ``short`` answer, where it is not ``max_new_tokens``."""
+    further_readouts: tuple[Readout, ...] = ("gold", "token")
+    place: Callable[[str], int | None] | None = None
+    """From a generated text, the number of characters before the answer that ``find`` finds; where left out, the answer
+    stands at the beginning."""
     made_with: Mapping[str, str] = field(default_factory=dict)
     """Versions of libraries that decide the problems."""
     settles: Callable[[str, str], bool] = _never
@@ -90,18 +107,35 @@ class FewShotTask:
         return Sample(id=name, question=problem.question, gold=problem.gold, options=tuple(options), data=problem.data)
 
     def request(self, sample: Sample, readout: Readout) -> GenerationRequest | LikelihoodRequest:
-        """The examples and the problem, the same text for every readout."""
-        prompt = self.examples + self.prompt(sample.question)
+        """The examples and the problem: the same text for every readout but ``token`` and examples without steps."""
+        if readout == "token":
+            return self._by_letter(sample)
+        short = readout == "short"
+        examples = self.short_examples if short and self.short_examples else self.examples
+        prompt = examples + self.prompt(sample.question)
         if readout in GENERATED:
-            return GenerationRequest(id=sample.id, prompt=prompt, max_new_tokens=self.max_new_tokens, stop=self.stop)
+            longest = self.short_tokens if short and self.short_tokens else self.max_new_tokens
+            return GenerationRequest(id=sample.id, prompt=prompt, max_new_tokens=longest, stop=self.stop)
+        scored = (sample.gold,) if readout == "gold" else sample.options
         return LikelihoodRequest(
-            id=sample.id, prompt=prompt, continuations=tuple(self.answer(option) for option in sample.options)
+            id=sample.id, prompt=prompt, continuations=tuple(self.answer(option) for option in scored)
         )
 
+    def _by_letter(self, sample: Sample) -> LikelihoodRequest:
+        shown = [one for one in self._shown if one.id != sample.id][:NUM_LETTERED]
+        examples = "".join(f"{_listed(one)} {lettered.letters(one.options)[one.gold_index]}\n\n" for one in shown)
+        letters = tuple(f" {letter}" for letter in lettered.letters(sample.options))
+        return LikelihoodRequest(id=sample.id, prompt=examples + _listed(sample), continuations=letters)
+
+    @cached_property
+    def _shown(self) -> list[Sample]:
+        """One selection item more than is shown, so that none is its own example; report items are never shown."""
+        return self.samples("selection", NUM_LETTERED + 1)
+
     def grade(self, sample: Sample, readout: Readout, answer: Completion | Likelihoods) -> Score:
-        """Accuracy: 1 or 0."""
+        """Accuracy, 1 or 0; of ``gold`` the log-likelihood per token."""
         if isinstance(answer, Likelihoods):
-            return grade_rank(sample, answer)
+            return grade_gold(sample, answer) if readout == "gold" else grade_rank(sample, answer)
         found = self.find(answer.text)
         return grade_text(found, bool(found) and self.is_right(found, sample.gold), answer)
 
@@ -118,9 +152,19 @@ class FewShotTask:
         """The right answer as the examples write it, for short answers."""
         return self.answer(sample.gold) if readout == "short" else ""
 
+    def answer_start(self, sample: Sample, readout: Readout, text: str) -> int | None:
+        """Characters before the answer; None where there is none."""
+        if not self.find(text):
+            return None
+        return len(text) - len(text.lstrip()) if self.place is None else self.place(text)
+
     def chance(self, samples: Sequence[Sample], readout: Readout) -> Mapping[str, float]:
         """Guessing among the options, or always giving the most common right answer."""
         return guessing(samples, readout, ("accuracy",))
+
+
+def _listed(sample: Sample) -> str:
+    return f"{sample.question}\n{lettered.lettered(sample.options)}\nAnswer:"
 
 
 def content_id(task: str, *content: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
 from layercut.engine.base import Completion, Likelihoods
-from layercut.tasks.base import GENERATED, Readout, Sample, Score
+from layercut.tasks.base import GENERATED, LOG_LIKELIHOOD, Readout, Sample, Score
 
 _DIGITS = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?"
 _GROUPS_SO_FAR = re.compile(r"[0-9]*|[0-9]{1,3}(?:,[0-9]{3})*,[0-9]{0,3}")
@@ -111,6 +111,16 @@ def number_after(mark: str, text: str) -> str:
     return str(_value(found[1])) if found else ""
 
 
+def place_after(mark: str, text: str) -> int | None:
+    """Where the number begins that ``number_after`` finds; None if there is none.
+
+    >>> place_after("answer is", "So the answer is 7.")
+    17
+    """
+    found = _search_after(mark, text)
+    return found.start(1) if found else None
+
+
 def number_after_stands(mark: str, text: str) -> bool:
     """Whether ``number_after`` finds the same number however the text goes on: it is complete.
 
@@ -156,8 +166,21 @@ def grade_rank(sample: Sample, likelihoods: Likelihoods) -> Score:
     return Score({"accuracy": float(right)}, answer, "right" if right else "wrong")
 
 
+def grade_gold(sample: Sample, likelihoods: Likelihoods) -> Score:
+    """Log-likelihood of the right answer per token, in nats: ln p / number of tokens; at most 0.
+
+    The outcome is ``right`` where greedy decoding would have written exactly this answer.
+    """
+    per_token = likelihoods.log_likelihoods[0] / likelihoods.num_tokens[0]
+    greedy = likelihoods.is_greedy[0]
+    return Score({LOG_LIKELIHOOD: per_token}, sample.gold if greedy else "", "right" if greedy else "wrong")
+
+
 def guessing(samples: Sequence[Sample], readout: Readout, metrics: Sequence[str]) -> Mapping[str, float]:
-    """Chance on these samples: 1 / number of options, averaged, for ``rank``; else the best constant answer's share."""
+    """Chance on these samples: 1 / number of options, averaged, for ``rank`` and ``token``; the share of the best
+    constant answer for what is generated; none for ``gold``."""
+    if readout == "gold":
+        return {}
     if readout in GENERATED:
         golds = Counter(sample.gold for sample in samples)
         share = golds.most_common(1)[0][1] / len(samples)

@@ -11,12 +11,13 @@ answered by "His friend has 21 - 10 = 11 toys. Together they have 21 + 11 = 32 t
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from importlib.metadata import version as version_of
 from itertools import count
 from random import Random
 
 from layercut.tasks.few_shot import FewShotTask, Problem, item_rng
-from layercut.tasks.grading import all_numbers, number_after, number_after_stands, parse_number
+from layercut.tasks.grading import all_numbers, number_after, number_after_stands, parse_number, place_after
 from layercut.tasks.near_misses import near_numbers
 
 VERSION = 1
@@ -24,6 +25,8 @@ VERSION = 1
 settings, because it decides the problems."""
 NUM_SAMPLES = 1000
 """Of each split."""
+MAX_NEW_TOKENS = 128
+"""Longest chain."""
 
 _ASIDE = " Give the result as your final answer. Do not include units."
 _EXAMPLES = (
@@ -40,7 +43,7 @@ _EXAMPLES = (
 _MARK = "The answer is"
 
 
-def gsm_symbolic(*, seed: int = 0) -> FewShotTask:
+def gsm_symbolic(*, seed: int = 0, max_new_tokens: int = MAX_NEW_TOKENS) -> FewShotTask:
     """Word problems with whole answers that are not negative; the library's few others are left out.
 
     Near misses are slips in the first two digits and intermediate results of the library's worked solution. Numbers
@@ -51,6 +54,10 @@ def gsm_symbolic(*, seed: int = 0) -> FewShotTask:
     before it, a unit behind it, commas between thousands and a colon are let through, as in "The answer is $1,234
     dollars."; a percent sign is taken for a unit, because the question says what it asks for. "The answer is 3 * 5 =
     15" answers 3. A chain without these words has no answer, whatever numbers stand in it.
+
+    ``short`` asks for the same sentence at once, after examples without steps.
+
+    ``max_new_tokens`` is the length of a chain at most.
 
     Early verdict: once that number is complete, right or wrong alike; a damaged model may go on for long after it.
     """
@@ -67,10 +74,17 @@ def gsm_symbolic(*, seed: int = 0) -> FewShotTask:
         answer=_answer,
         find=find_final_number,
         is_right=_same,
-        max_new_tokens=128,
+        max_new_tokens=max_new_tokens,
         stop=("\n",),
         settles=_settles,
-        made_with={"reasoning_gym": version_of("reasoning-gym")},
+        place=partial(place_after, _MARK),
+        short_examples="".join(_prompt(question) + _answer(find_final_number(steps)) for question, steps in _EXAMPLES),
+        short_tokens=16,
+        further_readouts=("short", "gold", "token"),
+        made_with={
+            "reasoning_gym": version_of("reasoning-gym"),
+            **({} if max_new_tokens == MAX_NEW_TOKENS else {"max_new_tokens": str(max_new_tokens)}),
+        },
     )
 
 

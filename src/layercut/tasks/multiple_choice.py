@@ -1,4 +1,4 @@
-"""Multiple-choice tasks of the LM Evaluation Harness (lm-eval). The only file that knows it.
+"""Multiple-choice tasks of the LM Evaluation Harness (lm-eval), by name. The only file that imports it.
 
 Contexts, continuations and grades are lm-eval's own, made by its own code from its own task files; only the model is
 run by layercut's engine. Gao et al., "The Language Model Evaluation Harness", doi:10.5281/zenodo.12608602.
@@ -11,164 +11,35 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, lru_cache, partial
 from importlib.metadata import version as version_of
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from layercut.engine.base import Completion, GenerationRequest, LikelihoodRequest, Likelihoods
 from layercut.errors import InputError, MissingExtra
-from layercut.tasks.base import Readout, Sample, Score, Split
+from layercut.tasks.choice_rows import hellaswag as prepared_hellaswag
+from layercut.tasks.choice_rows import is_prepared_hellaswag, of_subject
+from layercut.tasks.choice_task import ChoiceTask
 from layercut.tasks.data_files import DataSet, read_local
-from layercut.tasks.few_shot import content_id
-from layercut.tasks.grading import guessing
-from layercut.tasks.splits import SplitNames, choose_splits, first_of
+from layercut.tasks.subject import Subject, reason, unreadable
 
 if TYPE_CHECKING:
     from lm_eval.api.task import ConfigurableTask
     from lm_eval.tasks import TaskManager
 
-VERSION = 1
-"""Raised by any change here that can move scores. lm-eval's own versions stand in the settings."""
 
+def lm_eval_task(
+    *, name: str, data: str | None = None, num_shots: int = 0, max_new_tokens: int | None = None
+) -> ChoiceTask:
+    """Any multiple-choice or log-likelihood task of lm-eval by its name, or a group of them as one task.
 
-class MultipleChoice:
-    """One multiple-choice task of lm-eval, without examples in the prompt.
-
-    Report items come from the split that lm-eval evaluates (``test``, else ``validation``), selection items from
-    ``validation`` or else ``train``; where there is no second split, the items are halved by the hash of their content.
-
-    Metrics: those of the task's own file that are numbers per item, mostly ``acc`` (the most likely choice) and
-    ``acc_norm`` (the likelihood divided by the choice's length in characters).
-    """
-
-    readouts: tuple[Readout, ...] = ("rank",)
-    version = VERSION
-
-    def __init__(self, name: str, task: ConfigurableTask, data: DataSet | None) -> None:
-        from lm_eval.api.metrics import mean
-
-        self.name = name
-        self._task = task
-        self._data = data
-        # Others, such as f1, are pairs per item and become a number only over all items.
-        self._metrics = [metric for metric, over_items in task.aggregation().items() if over_items is mean]
-        if task.OUTPUT_TYPE != "multiple_choice" or not self._metrics:
-            raise InputError(
-                f"lm-eval's {name} is a {task.OUTPUT_TYPE} task with {', '.join(task.aggregation())}; "
-                "layercut takes multiple_choice tasks with a metric per item, such as acc."
-            )
-        docs = {
-            "train": task.training_docs() if task.has_training_docs() else None,
-            "validation": task.validation_docs() if task.has_validation_docs() else None,
-            "test": task.test_docs() if task.has_test_docs() else None,
-        }
-        self._docs: dict[str, Iterable[Mapping[str, Any]]] = {s: d for s, d in docs.items() if d is not None}
-        self._split_names: SplitNames = choose_splits(self._docs, selection=("validation", "train"))
-        self._samples: dict[str, list[Sample]] = {}
-
-    def settings(self) -> Mapping[str, Any]:
-        """What decides the samples; a local file counts by its content, not by its place."""
-        config = self._task.config
-        source = f"{config.dataset_path}/{config.dataset_name}" if self._data is None else self._data.sha256
-        return {
-            "version": self.version,
-            "lm_eval": version_of("lm_eval"),
-            "task_version": self._task.VERSION,
-            "data": source,
-            "splits": self._split_names.describe(),
-        }
-
-    def samples(self, split: Split, limit: int | None) -> list[Sample]:
-        """The first samples in the order of the data set, which is what lm-eval's own ``--limit`` takes."""
-        return first_of(split, self._split_names, self._read, limit)
-
-    def request(self, sample: Sample, readout: Readout) -> GenerationRequest | LikelihoodRequest:
-        """lm-eval's context and continuations."""
-        return LikelihoodRequest(
-            id=sample.id, prompt=sample.data["context"], continuations=tuple(sample.data["continuations"])
-        )
-
-    def grade(self, sample: Sample, readout: Readout, answer: Completion | Likelihoods) -> Score:
-        """lm-eval's metrics for this item; the headline is the first of its task file."""
-        assert isinstance(answer, Likelihoods)
-        scores = answer.log_likelihoods
-        found = self._task.process_results(sample.data["doc"], list(zip(scores, answer.is_greedy, strict=True)))
-        metrics = {name: float(found[name]) for name in self._metrics}
-        choice = sample.options[scores.index(max(scores))]
-        return Score(metrics, choice, "right" if metrics[self._metrics[0]] else "wrong")
-
-    def settled(self, sample: Sample, readout: Readout, text: str) -> bool:
-        """Never: nothing is generated."""
-        return False
-
-    def draft(self, sample: Sample, readout: Readout) -> str:
-        """None: nothing is generated."""
-        return ""
-
-    def chance(self, samples: Sequence[Sample], readout: Readout) -> Mapping[str, float]:
-        """1 / number of choices, averaged over the items."""
-        return guessing(samples, readout, self._metrics)
-
-    def _read(self, split: str) -> Iterator[Sample]:
-        made = self._samples.setdefault(split, [])  # kept, because lm-eval's templates take milliseconds an item
-        yield from made
-        for number, doc in enumerate(islice(self._docs[split], len(made), None), start=len(made) + 1):
-            made.append(self._sample(doc, f"{split} row {number}"))
-            yield made[-1]
-
-    def _sample(self, doc: Mapping[str, Any], where: str) -> Sample:
-        try:
-            context = self._task.fewshot_context(doc, 0, gen_prefix=self._task.doc_to_prefix(doc))
-            requests = self._task.construct_requests(doc, context)
-            choices = self._task.doc_to_choice(doc)
-            target = self._task.doc_to_target(doc)
-            target = target[0] if isinstance(target, list) else target  # several are right: the first stands for them
-            gold = choices[target] if isinstance(target, int) else str(target)
-        except Exception as error:  # templates and functions of hundreds of task files raise what they like
-            raise _unreadable(self.name, where, error) from error
-        contexts = {request.args[0] for request in requests}
-        if len(contexts) > 1:
-            raise InputError(
-                f"lm-eval's {self.name} scores one continuation after several contexts; "
-                "layercut takes tasks that score several continuations after one context."
-            )
-        return Sample(
-            id=content_id(self.name, *contexts, *choices),
-            question=context,
-            gold=gold,
-            options=tuple(choices),
-            data={
-                "doc": doc,
-                "context": context,
-                "continuations": [request.args[1] for request in requests],
-                "cluster": _shared_context(doc),
-            },
-        )
-
-
-_SHARED = ("subject", "passage", "article")
-"""Fields of data sets that several items have in common: subjects of MMLU, texts of BoolQ and RACE."""
-
-
-def _shared_context(doc: Mapping[str, Any]) -> str | None:
-    """Name of what an item shares with others, for clustered intervals; None where it stands alone."""
-    for field in _SHARED:
-        if isinstance(text := doc.get(field), str) and text:
-            return content_id(field, text)
-    return None
-
-
-def arc_easy(*, data: str | None = None) -> MultipleChoice:
-    """ARC-Easy: science questions of grades 3 to 9 with three to five choices. Clark et al., arXiv:1803.05457."""
-    return lm_eval_task(name="arc_easy", data=data)
-
-
-def lm_eval_task(*, name: str, data: str | None = None) -> MultipleChoice:
-    """Any multiple-choice task of lm-eval by its name, with its data from the hub or from a local copy.
+    Args:
+        name: of a task, a group or a tag of lm-eval, such as ``sciq`` or ``mmlu``.
+        data: a local file or folder in place of the hub's data. Of a group, rows are told apart by their ``subject``.
+        num_shots: worked examples in the prompt. arXiv:2602.01997 takes 5.
+        max_new_tokens: longest answer of ``short`` and ``chain``.
 
     Raises:
         MissingExtra: lm-eval is not installed.
@@ -176,49 +47,136 @@ def lm_eval_task(*, name: str, data: str | None = None) -> MultipleChoice:
     """
     try:
         import lm_eval  # noqa: F401 - only whether it is there
+        from lm_eval.api.metrics import mean
     except ImportError as error:
         raise MissingExtra(f"the task {name}", "lm-eval") from error
     manager = _manager_of(name)
     local = None if data is None else read_local(data)
-    overrides = {} if local is None else {"class": _reading(local)}
+    tasks = _load(manager, name, data, local)
+    kinds, metrics = [], []
+    for one, task in tasks.items():
+        # Others, such as f1 and perplexity, become a number only over all items.
+        own = [metric for metric, over_items in task.aggregation().items() if over_items is mean]
+        if task.OUTPUT_TYPE not in ("multiple_choice", "loglikelihood") or not own:
+            raise InputError(
+                f"lm-eval's {one} is a {task.OUTPUT_TYPE} task with {', '.join(task.aggregation())}; layercut takes "
+                "multiple_choice and loglikelihood tasks with a metric per item, such as acc."
+            )
+        kinds.append(task.OUTPUT_TYPE)
+        metrics.append(own)
+    if len(set(kinds)) > 1:
+        raise InputError(f"lm-eval's {name} mixes {' and '.join(sorted(set(kinds)))} tasks; name them one by one.")
+    shared = [metric for metric in metrics[0] if all(metric in own for own in metrics)]
+    if not shared:
+        raise InputError(f"the tasks of lm-eval's {name} have no metric in common; name them one by one.")
+    first = next(iter(tasks.values()))
+    source = f"{first.config.dataset_path}/{first.config.dataset_name if len(tasks) == 1 else name}"
+    described = {
+        "lm_eval": version_of("lm_eval"),
+        "task_version": first.VERSION,
+        "data": source if local is None else local.sha256,
+    }
+    return ChoiceTask(
+        f"{name}:{num_shots}" if num_shots else name,
+        [Subject(one, task, num_shots) for one, task in tasks.items()],
+        shared,
+        described,
+        max_new_tokens,
+    )
+
+
+arc_easy = partial(lm_eval_task, name="arc_easy")
+"""ARC-Easy: science questions of grades 3 to 9 with three to five choices. Clark et al., arXiv:1803.05457."""
+arc_challenge = partial(lm_eval_task, name="arc_challenge")
+"""ARC-Challenge: those of the same set that simple methods got wrong. Clark et al., arXiv:1803.05457."""
+hellaswag = partial(lm_eval_task, name="hellaswag")
+"""HellaSwag: which of four sentences goes on. Zellers et al., arXiv:1905.07830."""
+mmlu = partial(lm_eval_task, name="mmlu")
+"""MMLU: exam questions of 57 subjects, four choices. Hendrycks et al., arXiv:2009.03300."""
+openbookqa = partial(lm_eval_task, name="openbookqa")
+"""OpenBookQA: elementary science with four choices, the book closed. Mihaylov et al., arXiv:1809.02789."""
+piqa = partial(lm_eval_task, name="piqa")
+"""PIQA: which of two ways reaches a goal. Bisk et al., arXiv:1911.11641."""
+winogrande = partial(lm_eval_task, name="winogrande")
+"""WinoGrande: which of two names a pronoun stands for. Sakaguchi et al., arXiv:1907.10641. Each option is put into the
+sentence, and what follows it is scored."""
+
+
+def _load(manager: TaskManager, name: str, data: str | None, local: DataSet | None) -> dict[str, ConfigurableTask]:
+    members = _members(manager, name)
+    changed = {} if local is None else {"class": _reading(local, in_group=len(members) > 1)}
+    _compile_templates_once()
     try:
         with _quiet():  # about settings of the task file that its user did not write
             # A group made on the spot is lm-eval's public way to load a task with changed settings.
-            loaded = manager.load({"group": "layercut", "task": [{"task": name, **overrides}]})
-            task = loaded["tasks"][name]
-    except Exception as error:  # as above, and whatever a failed download raises
+            loaded = manager.load({"group": "layercut", "task": [{**one, **changed} for one in members]})
+    except Exception as error:  # task files run any code, and a failed download raises what it likes
         if local is not None:
-            raise _unreadable(name, str(data), error) from error
+            raise unreadable(name, str(data), error) from error
         raise InputError(
-            f"{name}: its data set cannot be loaded ({_reason(error)}). With no network give a local copy: "
+            f"{name}: its data set cannot be loaded ({reason(error)}). With no network give a local copy: "
             f"--data {name}=PATH."
         ) from error
-    return MultipleChoice(name, task, local)
+    tasks: dict[str, ConfigurableTask] = loaded["tasks"]
+    return tasks
 
 
-def _reading(local: DataSet) -> type[ConfigurableTask]:
+def _members(manager: TaskManager, name: str) -> list[dict[str, Any]]:
+    """The tasks of a group or tag, with what the group changes in each; a task is its own only member."""
+    from lm_eval.tasks._yaml_loader import load_yaml  # the index names a group's file and does not open it
+
+    if name in manager.all_tags:
+        return [{"task": one} for one in sorted(manager.task_index[name].tags)]
+    if name not in manager.all_groups:
+        return [{"task": name}]
+    members: list[dict[str, Any]] = []
+    for child in load_yaml(manager.task_index[name].yaml_path, resolve_func=False)["task"]:
+        if isinstance(child, str):
+            members += _members(manager, child)
+        elif isinstance(child.get("task"), str):
+            members += [{**one, **child, "task": one["task"]} for one in _members(manager, child["task"])]
+        else:
+            raise InputError(f"lm-eval's group {name} makes groups of its own in its file; name its tasks one by one.")
+    return members
+
+
+@cache
+def _compile_templates_once() -> None:
+    """Keep lm-eval's templates: it compiles each anew for every row and field, and reading costs little else."""
+    from lm_eval.utils import env
+
+    env.from_string = lru_cache(maxsize=1024)(env.from_string)
+
+
+def _reading(local: DataSet, *, in_group: bool) -> type[ConfigurableTask]:
     """The class of a task that reads its rows from memory instead of the hub."""
     from datasets import Dataset
     from lm_eval.api.task import ConfigurableTask
 
     class LocalTask(ConfigurableTask):  # type: ignore[misc]
+        missing_examples: str | None = None
+
         def __init__(self, config: dict[str, Any]) -> None:
             super().__init__(config={key: value for key, value in config.items() if key != "class"})
 
         def download(self, dataset_kwargs: Mapping[str, Any] | None = None, **_: Any) -> None:
-            self.dataset = {
-                split: Dataset.from_list([dict(row.fields) for row in rows]) for split, rows in local.splits.items()
-            }
+            config, examples = self.config, self.fewshot_cfg
+            rows = of_subject(local, config.dataset_name, config.task, in_group=in_group)
+            if is_prepared_hellaswag(rows[min(rows)]) and config.process_docs is not None:
+                rows = {split: list(prepared_hellaswag(of_split)) for split, of_split in rows.items()}
+                config.process_docs = examples.process_docs = None
+            self.dataset = {split: Dataset.from_list([dict(row) for row in kept]) for split, kept in rows.items()}
             # The task file names splits of the hub's data set; what is there decides.
-            config = self.config
             for field, split in _SPLIT_FIELDS.items():
                 wanted = getattr(config, field) is not None and split in self.dataset
                 setattr(config, field, split if wanted else None)
             if config.test_split is None and config.validation_split is None:
                 config.test_split = min(self.dataset)
                 config.training_split = None
-            if self.fewshot_cfg.split not in self.dataset:
-                self.fewshot_cfg.split = None
+            if examples.split == "dev" and "dev" not in self.dataset and "validation" in self.dataset:
+                examples.split = "validation"  # a dev file without a validation file beside it
+            if examples.split not in self.dataset:
+                self.missing_examples, examples.split = examples.split, None
 
     return LocalTask
 
@@ -230,18 +188,18 @@ def _manager_of(name: str) -> TaskManager:
     """lm-eval's index of task files, with this task in it."""
     import lm_eval.tasks
 
-    # Reading all of its 14,000 task files takes seconds, so the folder of a file of this name is tried first.
+    # Reading all of its 14,000 task files takes seconds, so the places where this one may be are tried first.
     home = Path(lm_eval.tasks.__file__).parent
-    for file in sorted(home.rglob(f"{name}.yaml")):
-        manager = lm_eval.tasks.TaskManager(include_defaults=False, include_path=file.parent)
-        if name in manager.all_subtasks:
-            return manager
+    places = [*(file.parent for file in sorted(home.rglob(f"{name}.yaml"))), home / name / "default", home / name]
+    for place in places:
+        if place.is_dir():
+            manager = lm_eval.tasks.TaskManager(include_defaults=False, include_path=place)
+            if name in manager.all_subtasks or name in manager.all_groups:
+                return manager
     manager = _full_manager()
-    if name in manager.all_subtasks:
-        return manager
     if name in manager.all_tasks:
-        raise InputError(f"lm-eval's {name} is a group of tasks; name the tasks one by one.")
-    near = difflib.get_close_matches(name, manager.all_subtasks, n=3)
+        return manager
+    near = difflib.get_close_matches(name, manager.all_tasks, n=3)
     guess = f" Did you mean {' or '.join(near)}?" if near else ""
     raise InputError(f"unknown lm-eval task {name!r}.{guess} `lm-eval ls tasks` lists them all.")
 
@@ -262,15 +220,3 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
-
-
-def _unreadable(name: str, where: str, error: Exception) -> InputError:
-    return InputError(
-        f"{where}: lm-eval's {name} cannot read this data ({_reason(error)}). "
-        "It must have the fields of the data set on the hub."
-    )
-
-
-def _reason(error: Exception) -> str:
-    text = str(error).strip()
-    return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__

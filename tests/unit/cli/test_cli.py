@@ -136,6 +136,11 @@ def test_eval_refuses_what_it_does_not_know(layercut: Run, tiny: Path, tmp_path:
     assert "has no readout" in layercut("eval", tiny, "--tasks", "copy", "--readouts", "chain", *out).err
     assert "not among the tasks" in layercut("eval", tiny, "--tasks", "copy", "--data", "gsm8k=x", *out).err
     assert "is not TASK=PATH" in layercut("eval", tiny, "--tasks", "copy", "--data", "copy", *out).err
+    assert "--suite builtin; one of the two" in layercut("eval", tiny, *out).err
+    assert "one of the two" in layercut("eval", tiny, "--tasks", "copy", "--suite", "quick", *out).err
+    assert "Did you mean builtin?" in layercut("eval", tiny, "--suite", "buildin", *out).err
+    assert "takes no max_new_tokens" in layercut("eval", tiny, "--tasks", "copy", "--max-new-tokens", "9", *out).err
+    assert "no such folder" in layercut("eval", tiny, "--tasks", "copy", "--data-dir", tmp_path / "no", *out).err
     assert not (tmp_path / "run").exists()
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from layercut.engine.base import Completion, Decoding, GenerationRequest, LikelihoodRequest, Likelihoods, Message
 from layercut.engine.plain import PlainEngine
+from layercut.engine.shared import SharedEngine
 from layercut.errors import InputError
 from layercut.surgery.bypass import bypass
 from layercut.surgery.plan import CutPlan
@@ -154,6 +156,7 @@ def test_likelihood_requests_that_cannot_be_scored_are_refused_by_name() -> None
 
     for message, wrong in {
         "request 'x': there are no continuations": request("a"),
+        "request 'x': there are 1 prompts and 2 continuations": replace(request("a", "b", "c"), prompts=("a",)),
         "request 'x': the continuation '' has no tokens": request("a", ""),
         "request 'x': a continuation has 513 tokens and tiny-llama takes 512": request("a", "b" * 513),
     }.items():
@@ -274,3 +277,26 @@ def test_running_out_of_memory_changes_no_answer(
         assert answer.log_likelihoods == pytest.approx(other.log_likelihoods, rel=1e-5)
     assert sum("out of memory" in record.getMessage() for record in caplog.records) == 1
     assert small.describe()["batch_size"] == 8, "what was asked for stays in the settings"
+
+
+@pytest.mark.parametrize("engine", [PlainEngine, SharedEngine])
+def test_continuations_with_prompts_of_their_own(engine: Any) -> None:
+    loaded = tiny_loaded("llama")
+    pairs = (("the cat", " sat"), ("the dog in the sun", " sat"), ("the cat", " ran"))
+    apart = [
+        LikelihoodRequest(id=str(i), prompt=prompt, continuations=(text,)) for i, (prompt, text) in enumerate(pairs)
+    ]
+    together = LikelihoodRequest(
+        id="all",
+        prompt="unread",
+        continuations=tuple(text for _, text in pairs),
+        prompts=tuple(prompt for prompt, _ in pairs),
+    )
+    plan = CutPlan(num_layers=NUM_LAYERS, removed=(1,))
+    scores = {
+        answer.id: answer.log_likelihoods
+        for batch in engine(loaded).log_likelihoods([*apart, together], plan)
+        for answer in batch
+    }
+    assert scores["all"] == pytest.approx([scores[str(i)][0] for i in range(3)], abs=1e-5)
+    assert len(set(scores["all"])) == 3

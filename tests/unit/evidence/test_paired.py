@@ -151,3 +151,11 @@ def test_a_ratio_that_may_divide_by_zero_is_refused_or_wide():
 def test_bad_input(uncut, cut, message):
     with pytest.raises(InputError, match=message):
         compare_paired(uncut, cut, chance=0.0)
+
+
+def test_log_likelihoods_have_a_difference_and_no_share():
+    uncut = [-1.0, -0.5, -2.0, -1.5] * 10
+    result = compare_paired(uncut, [value - 1 for value in uncut], chance=None)
+    assert result.retention is None and result.retention_above_chance is None
+    assert result.difference.value == pytest.approx(-1.0) and result.p_value < 0.001
+    assert "a value below 0, such as a log-likelihood, has no share that could be kept" in result.refused

@@ -216,3 +216,15 @@ def test_depth_comes_from_the_uncut_models_answers(tmp_path):
     (line,) = [line for line in depth_section([compared]) if line.startswith("| gsm")]
     assert line.startswith("| gsm | chain | cut | 80 |")
     assert f"{100 * compared.depth.slope.value:.1f} [" in line
+
+
+def test_depth_is_counted_up_to_the_answer_where_the_record_says_it(tmp_path):
+    result = Result(task="gsm", readout="chain", score=1.0, n=80, chance=0.0)
+    uncut = build_run(tmp_path / "uncut", [result])
+    cut = build_run(tmp_path / "cut", [Result(**{**vars(result), "score": 0.5})], removed=(1,))
+    file = uncut.path / "samples" / "gsm.chain.jsonl"
+    records = [json.loads(line) for line in file.read_text().splitlines()]
+    deep = [{**r, "answer_depth": 7 if i else None} for i, r in enumerate(records)]
+    file.write_text("".join(json.dumps(r) + "\n" for r in deep))
+    (compared,) = compare_runs(uncut, [cut])
+    assert compared.depth.median_depth == 7, "12 tokens were generated, and one answer has no place"

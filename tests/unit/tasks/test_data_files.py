@@ -123,3 +123,12 @@ def test_a_field_must_hold_text(tmp_path: Path, row: dict[str, object], message:
     path.write_text(json.dumps(row))
     with pytest.raises(InputError, match=message):
         text_field(read_local(str(path)).splits["all"][0], "question")
+
+
+def test_a_dev_file_is_the_validation_split_unless_there_is_another(tmp_path: Path) -> None:
+    (tmp_path / "dev.jsonl").write_text('{"a": 1}\n')
+    (tmp_path / "test.jsonl").write_text('{"a": 2}\n')
+    assert set(read_local(str(tmp_path)).splits) == {"validation", "test"}
+    (tmp_path / "validation.jsonl").write_text('{"a": 3}\n')
+    found = read_local(str(tmp_path)).splits
+    assert {name: rows[0].fields["a"] for name, rows in found.items()} == {"dev": 1, "validation": 3, "test": 2}

@@ -55,7 +55,7 @@ def test_records_hold_what_was_asked_answered_and_graded(task: FewShotTask) -> N
         outcome = {7: "wrong", 8: "cut"}.get(num_words, "right")
         assert record.keys() == {
             *("id", "version", "question", "gold", "answer", "outcome", "metrics"),
-            *("completion", "finish_reason", "num_prompt_tokens", "num_new_tokens"),
+            *("completion", "finish_reason", "num_prompt_tokens", "num_new_tokens", "answer_depth"),
         }
         assert record["outcome"] == outcome
         assert record["metrics"] == {"accuracy": float(outcome == "right")}
@@ -199,7 +199,7 @@ def test_selection_items_can_be_asked(task: FewShotTask) -> None:
 
 
 def test_wrong_calls_are_refused(task: FewShotTask) -> None:
-    with pytest.raises(InputError, match=r"unknown readout of copy 'chain'.* Known: rank, short\."):
+    with pytest.raises(InputError, match=r"unknown readout of copy 'chain'.* Known: gold, rank, short, token\."):
         evaluate(task, engine(task), PLAN, readout="chain")
     empty = replace(task, num_samples=0)
     with pytest.raises(InputError, match="copy has no report items within a limit of 3"):
@@ -295,3 +295,13 @@ def test_records_carry_the_context_that_items_share(task: FewShotTask) -> None:
     assert [record["cluster"] for record in result.records] == [f"pair {i // 2}" for i in range(LIMIT)]
     assert result.metrics[0]["method"] == "clustered wilson"
     assert result.metrics[0]["value"] == plain.metrics[0]["value"]
+
+
+def test_the_depth_of_an_answer_is_counted_in_tokens() -> None:
+    task = load_task("gsm_symbolic")
+    sample = task.samples("report", 1)[0]
+    text = "one two. The answer is 7"  # 23 of 24 characters before it
+    written = Completion(id=sample.id, text=text, finish_reason="stop", num_prompt_tokens=3, num_new_tokens=48)
+    for answer, depth in ((written, 46), (replace(written, text="no answer"), None), (replace(written, text=""), None)):
+        record = evaluate(task, FakeEngine(texts={sample.id: answer}), PLAN, limit=1).records[0]
+        assert record["answer_depth"] == depth

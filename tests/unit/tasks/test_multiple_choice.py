@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from layercut.engine.base import LikelihoodRequest, Likelihoods
+from layercut.engine.base import Completion, GenerationRequest, LikelihoodRequest, Likelihoods
 from layercut.errors import InputError
 from layercut.tasks import load_task
 
@@ -116,13 +116,10 @@ def test_a_name_is_looked_for_in_all_of_lm_eval() -> None:
     ("name", "message"),
     [
         ("lm-eval:arc_eazy", r"unknown lm-eval task 'arc_eazy'\. Did you mean arc_easy"),
-        ("lm-eval:ai2_arc", "ai2_arc is a group of tasks"),
-        ("lm-eval:winogrande", "several contexts"),
     ],
 )
 def test_what_lm_eval_has_not_or_layercut_cannot(name: str, message: str, tmp_path: Path) -> None:
-    row = {"sentence": "Ann told Bo that _ won.", "option1": "Ann", "option2": "Bo", "answer": "1"}
-    data = str(write(tmp_path / "a.jsonl", [row]))
+    data = str(write(tmp_path / "a.jsonl", ROWS))
     with pytest.raises(InputError, match=message) as caught:
         load_task(name, data=data).samples("report", 1)
     assert "\n" not in str(caught.value)
@@ -131,7 +128,8 @@ def test_what_lm_eval_has_not_or_layercut_cannot(name: str, message: str, tmp_pa
 def test_a_task_that_generates_is_refused(tmp_path: Path) -> None:
     data = str(write(tmp_path / "a.jsonl", [{"question": "q", "answer": "#### 1"}]))
     with pytest.raises(
-        InputError, match="gsm8k is a generate_until task with exact_match; layercut takes multiple_choice"
+        InputError,
+        match="gsm8k is a generate_until task with exact_match; layercut takes multiple_choice and loglikelihood",
     ):
         load_task("lm-eval:gsm8k", data=data)
 
@@ -195,8 +193,233 @@ def test_arc_easy_equals_lm_evals_own_processing(benchmark_data: Path, tmp_path:
 def test_items_of_one_subject_share_a_cluster(tmp_path: Path) -> None:
     rows = [row | {"subject": f"subject {i % 3}"} for i, row in enumerate(ROWS)]
     samples = load_task("arc_easy", data=str(write(tmp_path / "a.jsonl", rows))).samples("report", None)
-    assert {sample.data["doc"]["subject"] for sample in samples} == {f"subject {i}" for i in range(3)}
-    named = {(sample.data["doc"]["subject"], sample.data["cluster"]) for sample in samples}
+    assert {sample.data["item"].doc["subject"] for sample in samples} == {f"subject {i}" for i in range(3)}
+    named = {(sample.data["item"].doc["subject"], sample.data["cluster"]) for sample in samples}
     assert len(named) == len({cluster for _, cluster in named}) == 3
     plain = load_task("arc_easy", data=str(write(tmp_path / "b.jsonl", ROWS))).samples("report", 3)
     assert all(sample.data["cluster"] is None for sample in plain)
+
+
+WINOGRANDE = [
+    {
+        "sentence": f"Ann beat Bo {i} times because _ was quick.",
+        "option1": "Ann",
+        "option2": "Bo",
+        "answer": str(1 + i % 2),
+    }
+    for i in range(12)
+]
+
+
+def test_options_in_the_context_have_a_prompt_each(tmp_path: Path) -> None:
+    task = load_task("winogrande", data=str(write(tmp_path / "validation.jsonl", WINOGRANDE)))
+    sample = next(one for one in task.samples("report", None) if one.data["item"].doc["answer"] == "2")
+    number = sample.data["item"].doc["sentence"].split()[3]
+    prompts = (f"Ann beat Bo {number} times because Ann", f"Ann beat Bo {number} times because Bo")
+    assert task.request(sample, "rank") == LikelihoodRequest(
+        id=sample.id, prompt=prompts[0], continuations=(" was quick.", " was quick."), prompts=prompts
+    )
+    assert sample.options == prompts and sample.gold == prompts[1]
+    assert sample.question == f"Ann beat Bo {number} times because _ was quick."
+    assert task.grade(sample, "rank", likelihoods((-2.0, -1.0))) == ({"acc": 1.0}, prompts[1], "right")
+    assert task.grade(sample, "rank", likelihoods((-1.0, -2.0))) == ({"acc": 0.0}, prompts[0], "wrong")
+    gold = task.request(sample, "gold")
+    assert gold == LikelihoodRequest(id=sample.id, prompt=prompts[1], continuations=(" was quick.",))
+    token = task.request(sample, "token")
+    assert isinstance(token, LikelihoodRequest) and token.continuations == (" A", " B")
+    assert token.prompt == f"Ann beat Bo {number} times because _ was quick.\nA. Ann\nB. Bo\nAnswer:"
+
+
+def test_an_item_is_the_same_with_and_without_examples_and_never_its_own(tmp_path: Path) -> None:
+    data = str(write(tmp_path / "validation.jsonl", WINOGRANDE).parent)
+    plain, shown = load_task("winogrande", data=data), load_task("winogrande:5", data=data)
+    assert shown.name == "winogrande:5" and shown.settings()["examples"] == "5 of validation, seed 1234"
+    assert "examples" not in plain.settings()
+    for split in ("selection", "report"):
+        samples = shown.samples(split, None)  # type: ignore[arg-type]
+        assert [(one.id, one.question) for one in samples] == [
+            (one.id, one.question)
+            for one in plain.samples(split, None)  # type: ignore[arg-type]
+        ]
+        for sample in samples:
+            asked = shown.request(sample, "rank")
+            assert isinstance(asked, LikelihoodRequest)
+            own = sample.data["item"].doc["sentence"].partition("_")[0]
+            assert all(str(prompt).count("\n\n") == 5 for prompt in asked.prompts)
+            assert all(str(prompt).count(own) == 1 for prompt in asked.prompts), "once, as the question"
+            token = shown.request(sample, "token")
+            assert isinstance(token, LikelihoodRequest) and str(token.prompt).count("\nAnswer: ") == 5
+
+
+def test_the_same_examples_whatever_is_read_first(tmp_path: Path) -> None:
+    data = str(write(tmp_path / "validation.jsonl", WINOGRANDE))
+    first, second = load_task("winogrande:2", data=data), load_task("winogrande:2", data=data)
+    second.samples("selection", 1)
+    assert [first.request(one, "rank") for one in first.samples("report", 3)] == [
+        second.request(one, "rank") for one in second.samples("report", None)[:3]
+    ]
+
+
+def test_more_examples_than_there_are_rows(tmp_path: Path) -> None:
+    data = str(write(tmp_path / "validation.jsonl", WINOGRANDE[:3]))
+    with pytest.raises(InputError, match="5 worked examples were asked for, and its data has 3 rows"):
+        load_task("winogrande:5", data=data)
+
+
+def test_prepared_hellaswag_is_not_prepared_again(tmp_path: Path) -> None:
+    rows = [
+        {
+            "ind": i,
+            "activity_label": "Roofing",
+            "ctx": f"A man  sits [{i}]. he",
+            "endings": ["falls [a] down.", "sings.", "sits.", "goes."],
+            "label": 1,
+        }
+        for i in range(6)
+    ]
+    task = load_task("hellaswag", data=str(write(tmp_path / "validation.jsonl", rows)))
+    sample = task.samples("report", 1)[0]
+    number = sample.data["item"].doc["query"].partition("[")[2][0]
+    assert task.request(sample, "rank") == LikelihoodRequest(
+        id=sample.id,
+        prompt=f"Roofing: A man  sits [{number}]. He",
+        continuations=(" falls [a] down.", " sings.", " sits.", " goes."),
+    )
+    original = [
+        {
+            "activity_label": "Roofing",
+            "ctx_a": "A man sits.",
+            "ctx_b": f"he {i}",
+            "ctx": f"A man sits. he {i}",
+            "endings": ["[title] falls.", "sings.", "sits.", "goes."],
+            "label": "1",
+        }
+        for i in range(6)
+    ]
+    task = load_task("hellaswag", data=str(write(tmp_path / "validation.jsonl", original)))
+    asked = task.request(task.samples("report", 1)[0], "rank")
+    assert isinstance(asked, LikelihoodRequest)
+    assert str(asked.prompt).startswith("Roofing: A man sits. He ") and asked.continuations[0] == "  falls."
+
+
+def mmlu_folder(folder: Path) -> Path:
+    import lm_eval.tasks
+
+    home = Path(lm_eval.tasks.__file__).parent / "mmlu" / "default"
+    subjects = sorted(file.stem.removeprefix("mmlu_") for file in home.glob("mmlu_*.yaml"))
+    assert len(subjects) == 57
+
+    def rows(split: str, number: int) -> list[dict[str, Any]]:
+        return [
+            {
+                "question": f"{split} {i} of {subject}?",
+                "subject": subject,
+                "choices": ["p", "q", "r", "s"],
+                "answer": i % 4,
+            }
+            for subject in subjects
+            for i in range(number)
+        ]
+
+    folder.mkdir()
+    write(folder / "dev.jsonl", rows("dev", 5))
+    write(folder / "validation.jsonl", rows("validation", 1))
+    write(folder / "test.jsonl", rows("test", 2))
+    return folder
+
+
+def test_a_group_is_one_task_with_its_subjects_as_clusters(tmp_path: Path) -> None:
+    task = load_task("mmlu:5", data=str(mmlu_folder(tmp_path / "mmlu")))
+    report = task.samples("report", None)
+    assert len(report) == 2 * 57 and len(task.samples("selection", None)) == 57
+    assert len({one.data["cluster"] for one in report}) == 57
+    assert len({one.data["cluster"] for one in report[:57]}) == 57, "the first items are spread over the subjects"
+    assert task.samples("report", 10) == report[:10]
+    asked = task.request(report[0], "rank")
+    subject = report[0].data["item"].doc["subject"]
+    title = subject.replace("_", " ")
+    shown = "".join(f"dev {i} of {subject}?\nA. p\nB. q\nC. r\nD. s\nAnswer: {'ABCD'[i % 4]}\n\n" for i in range(5))
+    assert isinstance(asked, LikelihoodRequest) and asked.continuations == (" A", " B", " C", " D")
+    assert asked.prompt == (
+        f"The following are multiple choice questions (with answers) about {title}.\n\n{shown}"
+        f"test 0 of {subject}?\nA. p\nB. q\nC. r\nD. s\nAnswer:"
+    )
+    chain = task.request(report[0], "chain")
+    assert isinstance(chain, GenerationRequest) and not isinstance(chain.prompt, str)
+    assert chain.prompt[0].content.count("A. p") == 1, "options that the question lists are not listed again"
+
+
+def test_a_subject_that_the_data_lacks_is_named(tmp_path: Path) -> None:
+    folder = mmlu_folder(tmp_path / "mmlu")
+    for name in ("dev", "validation", "test"):
+        kept = [line for line in (folder / f"{name}.jsonl").read_text().splitlines() if "of virology" not in line]
+        (folder / f"{name}.jsonl").write_text("\n".join(kept))
+    with pytest.raises(InputError, match="no rows of the subject 'virology', which mmlu_virology asks") as caught:
+        load_task("mmlu", data=str(folder))
+    assert "\n" not in str(caught.value)
+
+
+def test_examples_from_a_split_that_is_not_there_are_refused(tmp_path: Path) -> None:
+    folder = mmlu_folder(tmp_path / "mmlu")
+    (folder / "dev.jsonl").unlink()
+    (folder / "validation.jsonl").unlink()
+    with pytest.raises(InputError, match="examples come from the split 'dev', which the local data does not have"):
+        load_task("mmlu:5", data=str(folder))
+    assert load_task("mmlu", data=str(folder)).samples("report", 3)
+
+
+@pytest.mark.usefixtures("few_task_files")
+def test_a_tag_and_a_bare_name_of_lm_eval(tmp_path: Path) -> None:
+    data = str(write(tmp_path / "a.jsonl", ROWS))
+    task = load_task("ai2_arc", data=data)
+    assert {one.data["cluster"] for one in task.samples("report", None)} == {"arc_challenge", "arc_easy"}
+    assert load_task("lm_eval:arc_easy", data=data).name == "arc_easy"
+
+
+def test_a_log_likelihood_task_asks_for_one_continuation(tmp_path: Path) -> None:
+    rows = [{"text": f"In the park I saw {i} dogs and a cat named Tom. I fed Tom"} for i in range(8)]
+    task = load_task("lm-eval:lambada_openai", data=str(write(tmp_path / "test.jsonl", rows)))
+    sample = task.samples("report", 1)[0]
+    asked = task.request(sample, "rank")
+    assert isinstance(asked, LikelihoodRequest) and asked.continuations == (" Tom",) and sample.gold == "Tom"
+    greedy = Likelihoods(id="a", log_likelihoods=(-0.5,), num_tokens=(1,), is_greedy=(True,), num_prompt_tokens=1)
+    assert task.grade(sample, "rank", greedy) == ({"acc": 1.0}, "Tom", "right")
+    assert task.chance([sample], "rank") == {"acc": 1.0}, "a constant answerer"
+
+
+def test_five_readouts_of_one_item(tmp_path: Path) -> None:
+    task = load_task("arc_easy", data=str(write(tmp_path / "a.jsonl", ROWS)))
+    sample = next(one for one in task.samples("report", None) if len(one.options) == 3)
+    number = int(sample.gold) - 1
+    listed = f"Question: What is {number} + 1?\nA. {number + 1}\nB. {number}0\nC. none"
+    gold = task.request(sample, "gold")
+    assert gold == LikelihoodRequest(id=sample.id, prompt=sample.question, continuations=(f" {sample.gold}",))
+    token = task.request(sample, "token")
+    assert token == LikelihoodRequest(id=sample.id, prompt=f"{listed}\nAnswer:", continuations=(" A", " B", " C"))
+    short, chain = task.request(sample, "short"), task.request(sample, "chain")
+    assert isinstance(short, GenerationRequest) and isinstance(chain, GenerationRequest)
+    assert short.prompt == (("user", f"{listed}\n\nAnswer with the letter of the right option and nothing else."),)
+    assert chain.prompt == (
+        (
+            "user",
+            f'{listed}\n\nThink step by step, and end with "The answer is X.", where X is the letter of the right '
+            "option.",
+        ),
+    )
+    assert (short.max_new_tokens, chain.max_new_tokens) == (16, 512)
+    one = Likelihoods(id="a", log_likelihoods=(-3.0,), num_tokens=(2,), is_greedy=(False,), num_prompt_tokens=1)
+    assert task.grade(sample, "gold", one) == ({"log_likelihood": -1.5}, "", "wrong")
+    assert task.grade(sample, "token", likelihoods((-3.0, -1.0, -2.0))) == ({"accuracy": 0.0}, f"{number}0", "wrong")
+    assert task.grade(sample, "short", written("A")) == ({"accuracy": 1.0}, sample.gold, "right")
+    assert task.grade(sample, "short", written("none")) == ({"accuracy": 0.0}, "none", "wrong")
+    assert task.grade(sample, "chain", written("I add. The answer is A.")).outcome == "right"
+    assert task.grade(sample, "chain", written("I add and add", "length")) == ({"accuracy": 0.0}, "", "cut")
+    assert task.grade(sample, "chain", written("A")).outcome == "no_answer"
+    assert task.draft(sample, "short") == "A" and task.draft(sample, "chain") == ""
+    assert task.chance([sample], "gold") == {}
+    assert task.chance([sample], "short") == {"accuracy": 1.0}, "always A"
+    assert task.chance([sample], "token") == {"accuracy": 1.0}
+
+
+def written(text: str, finish: Any = "stop") -> Completion:
+    return Completion(id="a", text=text, finish_reason=finish, num_prompt_tokens=1, num_new_tokens=4)

@@ -24,7 +24,9 @@ def test_the_built_in_tasks_go_by_their_names(name: str) -> None:
 
 
 def test_an_unknown_task_is_refused_with_the_nearest_one() -> None:
-    with pytest.raises(InputError, match=r"unknown task 'aritmetic'\. Did you mean arithmetic\? Known: arc_easy, "):
+    with pytest.raises(
+        InputError, match=r"unknown task 'aritmetic'\. Did you mean arithmetic\? Known: arc_challenge, "
+    ):
         load_task("aritmetic")
 
 

@@ -1,0 +1,149 @@
+"""Word problems whose answer stands in ``\\boxed{...}``: how they are asked, and when two answers are the same."""
+
+from __future__ import annotations
+
+import multiprocessing
+import re
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache
+from typing import Any, Protocol
+
+from layercut.engine.base import Completion, GenerationRequest, LikelihoodRequest, Likelihoods, Message
+from layercut.tasks.base import Readout, Sample, Score
+from layercut.tasks.grading import grade_gold, guessing, outcome, parse_number
+
+CHAIN = "Please reason step by step, and put your final answer within \\boxed{}."
+SHORT = "Write the final answer within \\boxed{} and nothing else."
+SHORT_TOKENS = 48
+
+_BOX = "\\boxed{"
+_SPACE = re.compile(r"\s+(?![A-Za-z0-9])|(?<![A-Za-z0-9])\s+")
+"""White space that separates nothing: "p - q", but not "1 8"."""
+_SECONDS = 5
+"""After which math-verify gives up on one expression."""
+
+
+class _Boxed(Protocol):
+    max_new_tokens: int
+
+    def flexible(self, text: str, gold: str) -> tuple[str, bool]: ...
+
+
+class BoxedReadouts:
+    """Three readouts of a problem with a final answer, in the model's own chat format; for a task to inherit.
+
+    ``chain`` asks for steps and an answer in a box, ``short`` for the box alone, and ``gold`` scores the right box
+    after the prompt of ``short``, per token.
+
+    ``strict`` takes the content of the last ``\\boxed{...}`` and nothing else; ``flexible`` takes the same or, where
+    nothing right is boxed, what the task finds otherwise. Both compare with math-verify, which looks at the value. The
+    class of an answer (right, wrong, no answer, cut by length) follows ``strict``.
+    """
+
+    readouts: tuple[Readout, ...] = ("chain",)
+    further_readouts: tuple[Readout, ...] = ("short", "gold")
+
+    def request(self: _Boxed, sample: Sample, readout: Readout) -> GenerationRequest | LikelihoodRequest:
+        """One user turn: the problem and the usual instruction."""
+        wish = CHAIN if readout == "chain" else SHORT
+        prompt = (Message("user", f"{sample.question}\n{wish}"),)
+        if readout == "gold":
+            return LikelihoodRequest(id=sample.id, prompt=prompt, continuations=(f"{_BOX}{sample.gold}}}",))
+        longest = self.max_new_tokens if readout == "chain" else min(self.max_new_tokens, SHORT_TOKENS)
+        return GenerationRequest(id=sample.id, prompt=prompt, max_new_tokens=longest)
+
+    def grade(self: _Boxed, sample: Sample, readout: Readout, answer: Completion | Likelihoods) -> Score:
+        """``strict`` and ``flexible``: 1 or 0."""
+        if isinstance(answer, Likelihoods):
+            return grade_gold(sample, answer)
+        boxed = last_boxed(answer.text)
+        strict = bool(boxed) and same_value(boxed, sample.gold)
+        found, flexible = (boxed, True) if strict else self.flexible(answer.text, sample.gold)
+        kind = outcome(right=strict, answer=boxed, finish_reason=answer.finish_reason)
+        return Score({"strict": float(strict), "flexible": float(flexible)}, boxed or found, kind)
+
+    def settled(self, sample: Sample, readout: Readout, text: str) -> bool:
+        """Never: a later box, or without any box a later number, takes the place of what was found so far."""
+        return False
+
+    def draft(self, sample: Sample, readout: Readout) -> str:
+        """The right box for short answers; no chain of steps can be guessed."""
+        return f"{_BOX}{sample.gold}}}" if readout == "short" else ""
+
+    def answer_start(self, sample: Sample, readout: Readout, text: str) -> int | None:
+        """Characters before the last box that is closed."""
+        return last_box(text)[0] if last_boxed(text) else None
+
+    def chance(self, samples: Sequence[Sample], readout: Readout) -> Mapping[str, float]:
+        """Always giving the most common right answer of these samples."""
+        return guessing(samples, readout, ("strict", "flexible"))
+
+
+def last_boxed(text: str) -> str:
+    """The content of the last ``\\boxed{...}`` whose braces are closed; empty if there is none.
+
+    >>> last_boxed("So \\\\boxed{12}, no, \\\\boxed{\\\\frac{1}{2}}.")
+    '\\\\frac{1}{2}'
+    >>> last_boxed("I think it is \\\\boxed{12")
+    ''
+    """
+    return last_box(text)[1]
+
+
+def last_box(text: str) -> tuple[int, str]:
+    """Where the last closed box begins, and its content; (0, "") if there is none."""
+    end = len(text)
+    while (start := text.rfind(_BOX, 0, end)) >= 0:
+        depth = 0
+        for place in range(start + len(_BOX) - 1, len(text)):
+            depth += (text[place] == "{") - (text[place] == "}")
+            if depth == 0:
+                return start, text[start + len(_BOX) : place].strip()
+        end = start
+    return 0, ""
+
+
+def same_value(answer: str, gold: str) -> bool:
+    """Whether two answers are the same to the letter, or equal in value to math-verify.
+
+    Numbers are compared as numbers; the rest by math-verify, which may take 5 seconds for one expression. Its time
+    limit works by signals, which only a main thread gets, so any other thread has a process of its own do the work.
+
+    >>> same_value("1,234.0", "1234"), same_value("\\\\text{east}", "\\\\text{east}"), same_value("7", "8")
+    (True, True, False)
+    """
+    answer, gold = answer.strip(), gold.strip()
+    number, right = parse_number(answer), parse_number(gold)
+    if number is not None and right is not None:
+        return number == right
+    if _SPACE.sub("", answer) == _SPACE.sub("", gold):
+        return True
+    return _on_main_thread(_verify, f"${answer}$", gold)
+
+
+def found_in(text: str, gold: str) -> bool:
+    """Whether the answer that math-verify itself finds in a text has the right value; limits as in ``same_value``."""
+    return _on_main_thread(_verify, text, gold)
+
+
+def _verify(answer: str, gold: str) -> bool:
+    from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
+
+    kinds = (LatexExtractionConfig(), ExprExtractionConfig())
+    parsed = parse(answer, kinds, parsing_timeout=_SECONDS)
+    right = parse(gold if parse_number(gold) is not None else f"${gold}$", kinds, parsing_timeout=_SECONDS)
+    return bool(verify(right, parsed, timeout_seconds=_SECONDS))
+
+
+def _on_main_thread(work: Any, *given: str) -> bool:
+    if threading.current_thread() is threading.main_thread():
+        return bool(work(*given))
+    return bool(_helper().submit(work, *given).result())
+
+
+@cache
+def _helper() -> ProcessPoolExecutor:
+    """One process, in whose main thread the work is done."""
+    return ProcessPoolExecutor(max_workers=1, mp_context=multiprocessing.get_context("spawn"))

@@ -1,0 +1,90 @@
+"""MATH-500: competition problems with a closed-form answer, asked without examples in the model's own chat format.
+
+The 500 test problems of Lightman et al., "Let's Verify Step by Step", arXiv:2305.20050, out of Hendrycks et al.,
+"Measuring Mathematical Problem Solving With the MATH Dataset", arXiv:2103.03874; data set ``HuggingFaceH4/MATH-500``.
+
+A sample problem: "Convert the point $(0,3)$ in rectangular coordinates to polar coordinates." with the gold answer
+``\\left( 3, \\frac{\\pi}{2} \\right)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from layercut.errors import InputError
+from layercut.tasks.base import Sample, Split
+from layercut.tasks.boxed import BoxedReadouts, found_in, last_boxed
+from layercut.tasks.data_files import DataSet, Row, read_hub, read_local, text_field
+from layercut.tasks.few_shot import content_id
+from layercut.tasks.splits import SplitNames, choose_splits, first_of
+
+VERSION = 1
+"""Raised by any change of the prompt or the grading."""
+DATASET = "HuggingFaceH4/MATH-500"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Math500(BoxedReadouts):
+    """MATH-500 read out as a chain of steps; ``short`` and ``gold`` by name.
+
+    There is one split, ``test``, so the items are halved by the hash of their content.
+
+    The gold answer is the field ``answer``. The worked solution (field ``solution``) holds many expressions besides,
+    any of which a comparison with the whole solution may take for the answer.
+
+    Grading: see ``BoxedReadouts``; where nothing right is boxed, ``flexible`` takes what math-verify itself finds in
+    the completion (arXiv:2602.01997 grades by that). "\\frac12", "0.5" and "1/2" are the same, "x = 3" answers 3, and
+    "(3, \\pi/2)" answers the sample problem. Units and text must agree as math-verify reads them.
+    """
+
+    data: str | None = None
+    """A local file or folder in place of the hub's data set."""
+    max_new_tokens: int = 1024
+    """Longest answer."""
+    name: str = "math500"
+    version: int = VERSION
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise InputError(f"math500: max_new_tokens {self.max_new_tokens} is too small; use 1 or more.")
+
+    def settings(self) -> Mapping[str, Any]:
+        """What decides the samples; a local file counts by its content, not by its place."""
+        return {
+            "version": self.version,
+            "max_new_tokens": self.max_new_tokens,
+            "data": self._rows.sha256,
+            "splits": self._split_names.describe(),
+        }
+
+    def samples(self, split: Split, limit: int | None) -> list[Sample]:
+        """The first samples in the order of the data set."""
+        rows = self._rows.splits
+        return first_of(split, self._split_names, lambda name: map(_sample, rows[name]), limit)
+
+    def flexible(self, text: str, gold: str) -> tuple[str, bool]:
+        """What math-verify finds in the whole text."""
+        right = bool(text.strip()) and found_in(text, gold)
+        return gold if right else last_boxed(text), right
+
+    @cached_property
+    def _rows(self) -> DataSet:
+        return read_hub(self.name, DATASET) if self.data is None else read_local(self.data)
+
+    @cached_property
+    def _split_names(self) -> SplitNames:
+        return choose_splits(self._rows.splits, selection=("train", "validation"))
+
+
+def math500(*, data: str | None = None, max_new_tokens: int = 1024) -> Math500:
+    """MATH-500 from the hub or from a local copy. Needs a model with a chat template."""
+    return Math500(data=data, max_new_tokens=max_new_tokens)
+
+
+def _sample(row: Row) -> Sample:
+    problem, answer = text_field(row, "problem"), text_field(row, "answer")
+    data = {name: row.fields[name] for name in ("subject", "level") if name in row.fields}
+    return Sample(id=content_id("math500", problem, answer), question=problem, gold=answer, data=data)

@@ -1,0 +1,172 @@
+"""XSum: one-sentence summaries of news articles, graded by ROUGE with stemming.
+
+Narayan et al., "Don't Give Me the Details, Just the Summary!", arXiv:1808.08745; data set ``EdinburghNLP/xsum``. ROUGE
+by Google's ``rouge-score``: Lin, "ROUGE: A Package for Automatic Evaluation of Summaries", 2004.
+
+A sample problem: an article that begins "The ex-Reading defender denied fraudulent trading charges relating to the
+Sodje Sports Foundation" with the gold summary "Former Premier League footballer Sam Sodje has appeared in court
+alongside three brothers accused of charity fraud."
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from random import Random
+from typing import Any
+
+from layercut.engine.base import Completion, GenerationRequest, LikelihoodRequest, Likelihoods, Message
+from layercut.errors import InputError
+from layercut.tasks.base import Readout, Sample, Score, Split
+from layercut.tasks.data_files import DataSet, Row, read_hub, read_local, text_field
+from layercut.tasks.few_shot import content_id
+from layercut.tasks.grading import grade_gold, outcome
+from layercut.tasks.splits import SplitNames, choose_splits, first_of
+
+VERSION = 1
+"""Raised by any change of the prompt or the grading."""
+DATASET = "EdinburghNLP/xsum"
+METRICS = ("rougeL", "rouge1", "rouge2")
+
+_WISH = "Write a concise one-sentence summary of this article, and nothing else."
+_SENTENCE = re.compile(r".+?[.!?](?=\s|$)|.+", re.DOTALL)
+
+
+@dataclass(frozen=True, kw_only=True)
+class XSum:
+    """XSum read out as a short free answer; ``gold`` (the right summary's likelihood per token) by name.
+
+    Selection items come from ``validation`` and report items from ``test``; a single local file is halved.
+
+    Metrics: F1 of ROUGE-L (the headline), ROUGE-1 and ROUGE-2 against the gold summary, from 0 to 1, with Porter
+    stemming. Case and all but letters and digits do not count. The whole completion is graded, so that what a model
+    adds to its sentence costs precision.
+
+    The class of an answer: ``right`` where its ROUGE-L is at least that of the article's own first sentence, which
+    needs no model; ``no_answer`` where nothing is written.
+    """
+
+    data: str | None = None
+    """A local file, or a folder with validation and test files, in place of the hub's data set."""
+    max_new_tokens: int = 64
+    """Longest summary."""
+    seed: int = 0
+    """Of the shuffle that chance is measured by."""
+    name: str = "xsum"
+    version: int = VERSION
+    readouts: tuple[Readout, ...] = ("short",)
+    further_readouts: tuple[Readout, ...] = ("gold",)
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise InputError(f"xsum: max_new_tokens {self.max_new_tokens} is too small; use 1 or more.")
+
+    def settings(self) -> Mapping[str, Any]:
+        """What decides the samples; a local file counts by its content, not by its place."""
+        return {
+            "version": self.version,
+            "max_new_tokens": self.max_new_tokens,
+            "data": self._rows.sha256,
+            "splits": self._split_names.describe(),
+        }
+
+    def samples(self, split: Split, limit: int | None) -> list[Sample]:
+        """The first samples in the order of the data set."""
+        rows = self._rows.splits
+        return first_of(split, self._split_names, lambda name: map(_sample, rows[name]), limit)
+
+    def request(self, sample: Sample, readout: Readout) -> GenerationRequest | LikelihoodRequest:
+        """One user turn: the article and what is wanted."""
+        prompt = (Message("user", f"{sample.question}\n\n{_WISH}"),)
+        if readout == "gold":
+            return LikelihoodRequest(id=sample.id, prompt=prompt, continuations=(sample.gold,))
+        return GenerationRequest(id=sample.id, prompt=prompt, max_new_tokens=self.max_new_tokens)
+
+    def grade(self, sample: Sample, readout: Readout, answer: Completion | Likelihoods) -> Score:
+        """ROUGE of the completion."""
+        if isinstance(answer, Likelihoods):
+            return grade_gold(sample, answer)
+        summary = answer.text.strip()
+        scores = rouge(summary, sample.gold)
+        right = bool(summary) and scores["rougeL"] >= rouge(lead(sample.question), sample.gold)["rougeL"]
+        return Score(scores, summary, outcome(right=right, answer=summary, finish_reason=answer.finish_reason))
+
+    def settled(self, sample: Sample, readout: Readout, text: str) -> bool:
+        """Never: every further word moves the score."""
+        return False
+
+    def draft(self, sample: Sample, readout: Readout) -> str:
+        """None: no summary can be guessed."""
+        return ""
+
+    def chance(self, samples: Sequence[Sample], readout: Readout) -> Mapping[str, float]:
+        """The better of two answers that need no model, per metric; see ``baselines``."""
+        if readout == "gold":
+            return {}
+        both = self.baselines(samples)
+        return {metric: max(scores[metric] for scores in both.values()) for metric in METRICS}
+
+    def baselines(self, samples: Sequence[Sample]) -> dict[str, dict[str, float]]:
+        """Mean ROUGE on these samples of the article's first sentence (``lead``) and of the gold summary of another of
+        these articles (``shuffled``: each gets the next one's in a shuffled ring)."""
+        ring = sorted(range(len(samples)), key=lambda index: samples[index].id)
+        Random(f"xsum {self.seed}").shuffle(ring)
+        other = {ring[place]: ring[(place + 1) % len(ring)] for place in range(len(ring))}
+        answers = {
+            "lead": [lead(sample.question) for sample in samples],
+            "shuffled": [samples[other[index]].gold if len(samples) > 1 else "" for index in range(len(samples))],
+        }
+        found = {}
+        for name, texts in answers.items():
+            scores = [rouge(text, sample.gold) for text, sample in zip(texts, samples, strict=True)]
+            found[name] = {metric: sum(score[metric] for score in scores) / len(scores) for metric in METRICS}
+        return found
+
+    @cached_property
+    def _rows(self) -> DataSet:
+        if self.data is not None:
+            return read_local(self.data)
+        return read_hub(self.name, DATASET, splits=("validation", "test"))
+
+    @cached_property
+    def _split_names(self) -> SplitNames:
+        return choose_splits(self._rows.splits, selection=("validation", "train"))
+
+
+def xsum(*, data: str | None = None, max_new_tokens: int = 64, seed: int = 0) -> XSum:
+    """XSum from the hub or from a local copy. Needs a model with a chat template."""
+    return XSum(data=data, max_new_tokens=max_new_tokens, seed=seed)
+
+
+def rouge(summary: str, gold: str) -> dict[str, float]:
+    """F1 of ROUGE-L, ROUGE-1 and ROUGE-2, from 0 to 1.
+
+    >>> rouge("Cats sat.", "the cat sat")
+    {'rougeL': 0.8, 'rouge1': 0.8, 'rouge2': 0.6666666666666666}
+    """
+    scores = _scorer().score(gold, summary)
+    return {metric: float(scores[metric].fmeasure) for metric in METRICS}
+
+
+def lead(article: str) -> str:
+    """The first sentence: up to the first full stop, question or exclamation mark with white space behind it.
+
+    >>> lead("Rain fell on 3.5 miles of coast. More will follow.")
+    'Rain fell on 3.5 miles of coast.'
+    """
+    match = _SENTENCE.match(article.lstrip())
+    return match[0].strip() if match else ""
+
+
+@cache
+def _scorer() -> Any:
+    from rouge_score.rouge_scorer import RougeScorer
+
+    return RougeScorer(list(METRICS), use_stemmer=True)
+
+
+def _sample(row: Row) -> Sample:
+    document, summary = text_field(row, "document"), text_field(row, "summary")
+    return Sample(id=content_id("xsum", document, summary), question=document, gold=summary)

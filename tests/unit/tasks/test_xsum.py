@@ -1,0 +1,132 @@
+"""XSum: ROUGE with stemming, and chance from answers that need no model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from layercut.engine.base import Completion, GenerationRequest, LikelihoodRequest, Message
+from layercut.errors import InputError
+from layercut.tasks import load_task
+from layercut.tasks.base import Sample
+from layercut.tasks.xsum import XSum, lead, rouge
+
+ROWS = [
+    {
+        "document": f"A man of {i} ran home. It was late.\nHe slept.",
+        "summary": f"Runner {i} ran to his home.",
+        "id": str(i),
+    }
+    for i in range(12)
+]
+
+
+def write(path: Path, rows: list[dict[str, str]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> XSum:
+    write(tmp_path / "validation.jsonl", ROWS[:8])
+    write(tmp_path / "test.jsonl", ROWS[6:])
+    loaded = load_task("xsum", data=str(tmp_path))
+    assert isinstance(loaded, XSum)
+    return loaded
+
+
+def completion(text: str, finish: str = "stop") -> Completion:
+    return Completion(id="a", text=text, finish_reason=finish, num_prompt_tokens=1, num_new_tokens=3)  # type: ignore[arg-type]
+
+
+def test_splits_and_prompt(task: XSum) -> None:
+    assert [one.question for one in task.samples("report", None)] == [row["document"] for row in ROWS[6:]]
+    assert [one.question for one in task.samples("selection", None)] == [row["document"] for row in ROWS[:6]]
+    sample = task.samples("report", 1)[0]
+    prompt = (
+        Message(
+            "user",
+            f"{ROWS[6]['document']}\n\nWrite a concise one-sentence summary of this article, and nothing else.",
+        ),
+    )
+    assert task.request(sample, "short") == GenerationRequest(id=sample.id, prompt=prompt, max_new_tokens=64)
+    assert task.request(sample, "gold") == LikelihoodRequest(
+        id=sample.id, prompt=prompt, continuations=("Runner 6 ran to his home.",)
+    )
+
+
+@pytest.mark.parametrize(
+    ("summary", "gold", "expected"),
+    [
+        ("the cat sat", "The cat sat.", (1, 1, 1)),
+        ("cats sitting", "cat sits", (1, 1, 1)),  # stemming
+        ("sat the cat", "the cat sat", (2 / 3, 1, 0.5)),
+        ("", "the cat sat", (0, 0, 0)),
+        ("dog", "the cat sat", (0, 0, 0)),
+        ("the cat sat on a mat", "the cat sat", (2 / 3, 2 / 3, 4 / 7)),
+    ],
+)
+def test_rouge(summary: str, gold: str, expected: tuple[float, float, float]) -> None:
+    scores = rouge(summary, gold)
+    assert list(scores) == ["rougeL", "rouge1", "rouge2"]
+    assert tuple(scores.values()) == pytest.approx(expected)
+
+
+def test_the_class_of_an_answer_is_measured_by_the_lead(task: XSum) -> None:
+    sample = task.samples("report", 1)[0]
+    assert task.grade(sample, "short", completion(" Runner 6 ran to his home. ")).outcome == "right"
+    assert task.grade(sample, "short", completion("A man of 6 ran home.")).outcome == "right", "the lead itself"
+    wrong = task.grade(sample, "short", completion("Sunny tomorrow."))
+    assert wrong == ({"rougeL": 0.0, "rouge1": 0.0, "rouge2": 0.0}, "Sunny tomorrow.", "wrong")
+    assert task.grade(sample, "short", completion("")).outcome == "no_answer"
+    assert task.grade(sample, "short", completion("Sunny", "length")).outcome == "cut"
+
+
+def test_chance_is_the_better_of_lead_and_another_articles_summary(task: XSum) -> None:
+    samples = task.samples("report", None)
+    both = task.baselines(samples)
+    assert both["lead"]["rougeL"] == pytest.approx(
+        sum(rouge(lead(one.question), one.gold)["rougeL"] for one in samples) / 6
+    )
+    assert both["shuffled"]["rougeL"] == pytest.approx(5 / 6), "all but the number agrees"
+    assert task.chance(samples, "short") == pytest.approx(both["shuffled"])
+    assert task.chance(samples[::-1], "short") == pytest.approx(task.chance(samples, "short"))
+    assert task.chance(samples, "gold") == {}
+    alone = task.baselines(samples[:1])
+    assert alone["shuffled"]["rougeL"] == 0.0 and all(0 <= value <= 1 for value in alone["lead"].values())
+
+
+def test_no_summary_is_its_own_in_the_shuffle() -> None:
+    samples = [Sample(id=str(i), question="x", gold=word) for i, word in enumerate(("one", "two", "three", "four"))]
+    for seed in range(5):
+        assert XSum(data="unread", seed=seed).baselines(samples)["shuffled"]["rouge1"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("article", "first"),
+    [
+        ("One. Two.", "One."),
+        ("It is 3.5 miles. Far.", "It is 3.5 miles."),
+        ("No mark\nat all", "No mark\nat all"),
+        ("  Why? Because.", "Why?"),
+        ("", ""),
+    ],
+)
+def test_lead(article: str, first: str) -> None:
+    assert lead(article) == first
+
+
+def test_settings_that_cannot_be(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="max_new_tokens 0 is too small"):
+        load_task("xsum", max_new_tokens=0)
+    with pytest.raises(InputError, match="no field 'summary'"):
+        load_task("xsum", data=str(write(tmp_path / "a.jsonl", [{"document": "d"}]))).samples("report", None)
+
+
+def test_the_lead_of_real_articles(benchmark_data: Path) -> None:
+    task = load_task("xsum", data=str(benchmark_data / "xsum"))
+    assert isinstance(task, XSum)
+    both = task.baselines(task.samples("report", 200))
+    assert 0.08 < both["lead"]["rougeL"] < 0.2 and 0.05 < both["shuffled"]["rougeL"] < both["lead"]["rougeL"]
