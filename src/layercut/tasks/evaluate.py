@@ -179,7 +179,7 @@ def ask_under(
         return
     for plan, answers in _answers(task, engine, plans, samples, readout, decoding, early, asked):
         ids = known[plan.key]
-        fresh = [_record(task, readout, by_id[answer.id], answer) for answer in answers if answer.id not in ids]
+        fresh = _records(task, readout, [(by_id[answer.id], answer) for answer in answers if answer.id not in ids])
         held[plan.key].append(fresh)
         ids.update(record["id"] for record in fresh)
         if on_answers is not None:
@@ -240,9 +240,24 @@ def _with_verdict(task: Task, sample: Sample, readout: Readout, request: Generat
     )
 
 
-def _record(task: Task, readout: Readout, sample: Sample, answer: Completion | Likelihoods) -> dict[str, Any]:
+def _records(
+    task: Task, readout: Readout, answered: Sequence[tuple[Sample, Completion | Likelihoods]]
+) -> list[dict[str, Any]]:
+    """Graded answers; all at once where a task can, as those that run programs do."""
+    grade_all = getattr(task, "grade_all", None)
+    if grade_all is None:
+        scores = [task.grade(sample, readout, answer) for sample, answer in answered]
+    else:
+        scores = grade_all([sample for sample, _ in answered], readout, [answer for _, answer in answered])
+    return [
+        _record(task, readout, sample, answer, score) for (sample, answer), score in zip(answered, scores, strict=True)
+    ]
+
+
+def _record(
+    task: Task, readout: Readout, sample: Sample, answer: Completion | Likelihoods, score: Score
+) -> dict[str, Any]:
     """One line of samples/<task>.<readout>.jsonl."""
-    score: Score = task.grade(sample, readout, answer)
     record: dict[str, Any] = {
         "id": sample.id,
         "version": task.version,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -305,3 +306,17 @@ def test_the_depth_of_an_answer_is_counted_in_tokens() -> None:
     for answer, depth in ((written, 46), (replace(written, text="no answer"), None), (replace(written, text=""), None)):
         record = evaluate(task, FakeEngine(texts={sample.id: answer}), PLAN, limit=1).records[0]
         assert record["answer_depth"] == depth
+
+
+def test_a_task_that_grades_many_at_once_is_given_a_whole_batch(task: FewShotTask) -> None:
+    class AllAtOnce(FewShotTask):
+        def grade_all(self, samples, readout, answers):  # type: ignore[no-untyped-def]
+            sizes.append(len(samples))
+            return [self.grade(sample, readout, answer) for sample, answer in zip(samples, answers, strict=True)]
+
+    sizes: list[int] = []
+    fields = {field.name: getattr(task, field.name) for field in dataclasses.fields(FewShotTask)}
+    fake = FakeEngine(texts=lambda request, plan: "no", batch_size=5)
+    found = evaluate(AllAtOnce(**fields), fake, PLAN, limit=12)
+    assert sizes == [5, 5, 2]
+    assert found == evaluate(task, fake, PLAN, limit=12)
