@@ -1,4 +1,4 @@
-"""Diagnostics by name: what exactly broke. A new one is a file here, a line in DIAGNOSTICS, and a plot in the report."""
+"""Diagnostics by name: what exactly broke. A new one is a file here, a line in DIAGNOSTICS, a plot in the report."""
 
 from __future__ import annotations
 

@@ -236,9 +236,7 @@ def _hash(request: GenerationRequest | LikelihoodRequest) -> str:
 
 
 def _by_token(request: LikelihoodRequest) -> LikelihoodRequest:
-    return LikelihoodRequest(
-        id=request.id, prompt=request.prompt, continuations=request.continuations, by_token=True
-    )
+    return LikelihoodRequest(id=request.id, prompt=request.prompt, continuations=request.continuations, by_token=True)
 
 
 def _against(uncut: Record, record: Record, arm: str) -> Record:

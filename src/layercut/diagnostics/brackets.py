@@ -133,9 +133,7 @@ def _step(task: FewShotTask, id: str, question: str, gold: str, place: int) -> L
     """The three closing brackets after the first ones of the right sequence; after none, the whole sequence as well."""
     before = "".join(f" {bracket}" for bracket in gold.split()[:place])
     options = (*CLOSERS, f" {gold}\n") if place == 0 else CLOSERS
-    return LikelihoodRequest(
-        id=f"{id}@{place}", prompt=f"{task.examples}{question} ->{before}", continuations=options
-    )
+    return LikelihoodRequest(id=f"{id}@{place}", prompt=f"{task.examples}{question} ->{before}", continuations=options)
 
 
 def _programs(bench: Bench) -> dict[str, Any]:

@@ -68,9 +68,7 @@ def degeneration(bench: Bench) -> Diagnosis:
         "repetition: " + ", ".join(f"{arm} {count}" for arm, count in short.items()) + ". A single sentence, counted "
         "as Self-BLEU 0: " + ", ".join(f"{arm} {count}" for arm, count in single.items()) + "."
     ]
-    finish = {
-        arm.name: dict(Counter(answers[arm.name][id]["finish_reason"] for id in prompts)) for arm in bench.arms
-    }
+    finish = {arm.name: dict(Counter(answers[arm.name][id]["finish_reason"] for id in prompts)) for arm in bench.arms}
     examples: list[Example] = [
         {
             "diagnostic": NAME,

@@ -50,9 +50,7 @@ class Function(NamedTuple):
     @property
     def request(self) -> GenerationRequest:
         """The examples and the head."""
-        return GenerationRequest(
-            id=self.id, prompt=_EXAMPLES + self.head, max_new_tokens=MAX_NEW_TOKENS, stop=STOP
-        )
+        return GenerationRequest(id=self.id, prompt=_EXAMPLES + self.head, max_new_tokens=MAX_NEW_TOKENS, stop=STOP)
 
 
 def functions(limit: int, seed: int) -> list[Function]:

@@ -41,4 +41,3 @@ def openings(limit: int, seed: int) -> dict[str, str]:
         text = _FORMS[index % len(_FORMS)](rng)
         found.setdefault(content_id("opening", text), text)
     raise AssertionError("count has no end")
-

@@ -7,7 +7,6 @@ and the lexer says whether brackets or strings are to blame.
 
 from __future__ import annotations
 
-import ast
 import codeop
 import warnings
 from collections.abc import Mapping
@@ -85,8 +84,7 @@ def _syntax_error(source: str) -> SyntaxError | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # "invalid escape sequence" and the like are no errors
-            compile(source, "program", "exec", flags=ast.PyCF_ONLY_AST, dont_inherit=True)
-            compile(source, "program", "exec", dont_inherit=True)  # finds return outside of functions and the like
+            compile(source, "program", "exec", dont_inherit=True)
     except SyntaxError as error:
         return error
     except (ValueError, MemoryError, RecursionError) as error:  # a zero byte; brackets nested too deep for the parser
