@@ -184,23 +184,21 @@ class Bench:
                 for arm in group:
                     answers[arm.name].update(_held(journals[arm.name], asked))
                 tell()
-                by_key = {arm.plan.key: arm for arm in group}
-                assert len(by_key) == len(group), "two arms that remove the same layers"
+                names = {arm.plan.key: arm.name for arm in group}
+                assert len(names) == len(group), "two arms that remove the same layers"
 
-                def missing(plan: CutPlan, id: str, by_key: dict[str, Arm] = by_key) -> bool:
-                    return id not in answers[by_key[plan.key].name]
+                def missing(plan: CutPlan, id: str, names: dict[str, str] = names) -> bool:
+                    return id not in answers[names[plan.key]]
 
                 if all(len(answers[arm.name]) == len(asked) for arm in group):
                     continue
                 for plan, found in call(group[0].engine(), [arm.plan for arm in group], missing):
-                    arm = by_key[plan.key]
+                    known = answers[names[plan.key]]
                     fresh = [
-                        {"id": one.id, "asked": asked[one.id], **to_record(one)}
-                        for one in found
-                        if one.id not in answers[arm.name]
+                        {"id": one.id, "asked": asked[one.id], **to_record(one)} for one in found if one.id not in known
                     ]
-                    journals[arm.name].append(fresh)
-                    answers[arm.name].update((record["id"], record) for record in fresh)
+                    journals[names[plan.key]].append(fresh)
+                    known.update((record["id"], record) for record in fresh)
                     tell()
             finally:
                 for journal in journals.values():

@@ -87,7 +87,7 @@ def timing(loaded: LoadedModel, plan: CutPlan, batch_size: int, seed: int) -> Ti
     """Read random prompts and write a few tokens greedily, whatever they are."""
     model = loaded.model
     generator = torch.Generator().manual_seed(seed)
-    size = model.get_input_embeddings().num_embeddings
+    size = int(model.config.get_text_config().vocab_size)
     ids_BT = torch.randint(0, size, (batch_size, NUM_PROMPT_TOKENS), generator=generator).to(model.device)
     with bypass(model, plan):
         start = _now(model)

@@ -1,4 +1,4 @@
-"""Small Python functions to be written after two examples, made from a seed: what the program classes are counted on."""
+"""Small Python functions to be written after two examples, made from a seed: what program classes are counted on."""
 
 from __future__ import annotations
 

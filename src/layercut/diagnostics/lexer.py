@@ -1,4 +1,4 @@
-"""The first thing that is wrong with the brackets or strings of a Python program, found by reading it from the start."""
+"""The first thing that is wrong with the brackets or strings of a Python program, read from its start."""
 
 from __future__ import annotations
 
@@ -23,9 +23,8 @@ def first_problem(source: str) -> Problem | None:
     """Read a program with a stack of open brackets, past comments and strings; None if all brackets and strings fit.
 
     A closing bracket without an open one is ``unmatched``; one of another kind than the last open one ``mismatched``;
-    what is open at the end ``never_closed``, the innermost one named. A string in single quotes that does not end on its
-    line, or one in triple quotes that does not end at all, is an ``unterminated_string``. An open bracket before it in
-    the text is not to blame for it. Quotes of the same kind inside the braces of an f-string (Python 3.12) are taken
+    what is open at the end ``never_closed``, the innermost one named. A string in single quotes that does not end on
+    its line, or one in triple quotes that does not end at all, is an ``unterminated_string``. Quotes of the same kind inside the braces of an f-string (Python 3.12) are taken
     for its end, so ask only about programs that do not compile.
 
     >>> first_problem("f(1, [2)")

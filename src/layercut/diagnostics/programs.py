@@ -44,7 +44,7 @@ OUTCOMES: Mapping[str, ProgramClass] = {
     "MemoryError": "memory",
     "RecursionError": "recursion",
 }
-"""From how a program ended when it was run (the class of its exception, ``timeout``, ``memory``; empty if it passed)."""
+"""From how a program ended when it was run: the class of its exception, ``timeout``, ``memory``; empty if it passed."""
 
 
 def classify(source: str, *, head: str = "", finish_reason: str = "stop", outcome: str | None = None) -> ProgramClass:
@@ -57,7 +57,7 @@ def classify(source: str, *, head: str = "", finish_reason: str = "stop", outcom
 
     >>> classify("def f(x):\\n    return (x"), classify("def f(x):\\nreturn x"), classify("def f(x): return x")
     ('never_closed', 'indentation', 'parses')
-    >>> classify("def f(x): return y", outcome="NameError"), classify("def f(x):\\n    return (x", finish_reason="length")
+    >>> classify("def f(x): return y", outcome="NameError"), classify("return (", finish_reason="length")
     ('name', 'cut')
 
     Args:

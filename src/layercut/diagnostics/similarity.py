@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from layercut.diagnostics.degeneration import MAX_NEW_TOKENS
 from layercut.diagnostics.measures import rows_of
 from layercut.diagnostics.openings import openings
-from layercut.engine.base import LikelihoodRequest
+from layercut.engine.base import GenerationRequest, LikelihoodRequest
 from layercut.errors import InputError
 from layercut.surgery.plan import CutPlan
 
@@ -93,9 +94,6 @@ def seams_of(layers: Sequence[int], uncut: Sequence[int]) -> list[int]:
 
 
 def _texts(bench: Bench, prompts: dict[str, str]) -> dict[str, str]:
-    from layercut.diagnostics.degeneration import MAX_NEW_TOKENS
-    from layercut.engine.base import GenerationRequest
-
     requests = [GenerationRequest(id=id, prompt=text, max_new_tokens=MAX_NEW_TOKENS) for id, text in prompts.items()]
     # The question of the degeneration probe, so that its answers are used again.
     answers = bench.completions("degeneration.written", requests, [bench.uncut])[bench.uncut.name]

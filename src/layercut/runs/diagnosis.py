@@ -1,4 +1,4 @@
-"""The shape of diagnose.json, which diagnostics fill and reports read: one row per measure, uncut against one cut model."""
+"""The shape of diagnose.json, which diagnostics fill and reports read: a row per measure, uncut against a cut model."""
 
 from __future__ import annotations
 
