@@ -184,7 +184,7 @@ class Bench:
                 for arm in group:
                     answers[arm.name].update(_held(journals[arm.name], asked))
                 tell()
-                names = {arm.plan.key: arm.name for arm in group}
+                names: dict[str, str] = {arm.plan.key: arm.name for arm in group}
                 assert len(names) == len(group), "two arms that remove the same layers"
 
                 def missing(plan: CutPlan, id: str, names: dict[str, str] = names) -> bool:

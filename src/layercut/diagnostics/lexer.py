@@ -24,8 +24,9 @@ def first_problem(source: str) -> Problem | None:
 
     A closing bracket without an open one is ``unmatched``; one of another kind than the last open one ``mismatched``;
     what is open at the end ``never_closed``, the innermost one named. A string in single quotes that does not end on
-    its line, or one in triple quotes that does not end at all, is an ``unterminated_string``. Quotes of the same kind inside the braces of an f-string (Python 3.12) are taken
-    for its end, so ask only about programs that do not compile.
+    its line, or one in triple quotes that does not end at all, is an ``unterminated_string``. Quotes of the same kind
+    inside the braces of an f-string (Python 3.12) are taken for its end, so ask only about programs that do not
+    compile.
 
     >>> first_problem("f(1, [2)")
     Problem(kind='mismatched', line=1)

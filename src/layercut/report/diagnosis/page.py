@@ -1,0 +1,235 @@
+"""diagnose.md: for each cut model what broke first, with examples, and all diagnostics behind it."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import yaml
+
+from layercut.evidence.intervals import Estimate
+from layercut.report.diagnosis import arithmetic, brackets, cost, degeneration, demoted, propagation, similarity
+from layercut.report.diagnosis.drawing import label, save
+from layercut.report.diagnosis.verdict import ALPHA, Damage, damages, headline_rows, is_worse, likely_kind, load
+from layercut.report.examples import code, escape, fenced, printable
+from layercut.report.numbers import number, p_value, with_interval
+from layercut.runs.atomic import write_text
+from layercut.runs.diagnosis import Diagnosis, Example, Interval, MeasureRow
+from layercut.runs.directory import RunFolder
+from layercut.runs.environment import hide_home
+
+REPORT = "diagnose.md"
+SECTIONS: Mapping[str, ModuleType] = {
+    "arithmetic": arithmetic,
+    "brackets": brackets,
+    "degeneration": degeneration,
+    "propagation": propagation,
+    "similarity": similarity,
+    "demoted": demoted,
+    "cost": cost,
+}
+NUM_EXAMPLES = 2
+"""Of each diagnostic and cut model."""
+_PIECE = re.compile(r"\s*(?:[0-9]|[^\W\d]+|[^\w\s])|\s+")
+
+
+def diagnosis_report(folder: Path) -> Path:
+    """Write diagnose.md and its pictures again from what the run folder holds; gives the path of diagnose.md.
+
+    Raises:
+        InputError: no run folder, or no diagnosis in it.
+    """
+    run = RunFolder.open(folder)
+    data = load(run.path)
+    pictures = {}
+    for name, found in data["diagnostics"].items():
+        arms = [arm["name"] for arm in data["arms"][1:]]
+        if (picture := SECTIONS[name].figure(found, arms)) is not None:
+            pictures[name] = f"diagnose-{name}.png"
+            del picture  # drawn again inside the style of reports
+            save(
+                lambda name=name, found=found, arms=arms: SECTIONS[name].figure(found, arms), run.path / pictures[name]
+            )  # type: ignore[misc]
+    write_text(run.path / REPORT, render(data, pictures, run))
+    return run.path / REPORT
+
+
+def render(data: Mapping[str, Any], pictures: Mapping[str, str], run: RunFolder) -> str:
+    """The text of diagnose.md."""
+    diagnoses: dict[str, Diagnosis] = data["diagnostics"]
+    arms = data["arms"]
+    lines = [f"# What broke in {escape(hide_home(data['model']))}", ""]
+    lines += [f"At most {data['limit']} items of each kind (--limit {data['limit']}), seed {data['seed']}. All cut "]
+    lines[-1] += "models answer the items of the uncut model. Intervals are 95 %."
+    lines += ["", f"- uncut: {escape(arms[0]['describe'])}"]
+    lines += [f"- {escape(arm['name'])}: {escape(arm['describe'])}" for arm in arms[1:]]
+    lines.append("")
+    for arm in arms[1:]:
+        lines += [f"## {escape(arm['name'])}: what broke first", "", *summary(diagnoses, arm["name"]), ""]
+        lines += _examples(diagnoses, arm["name"])
+    for name, found in diagnoses.items():
+        section = SECTIONS[name]
+        lines += [f"## {section.TITLE}", "", section.QUESTION, ""]
+        if name in pictures:
+            lines += [f"![{section.TITLE}]({pictures[name]})", ""]
+        lines += [*_table(found["rows"]), *section.lines(found, [arm["name"] for arm in arms[1:]])]
+        lines += [*(f"- {escape(note)}" for note in found["notes"]), ""]
+    return "\n".join([*lines, *_how_made(data), *_provenance(run)]) + "\n"
+
+
+def summary(diagnoses: Mapping[str, Diagnosis], arm: str, *, plain: bool = False) -> list[str]:
+    """What is shown to be damaged in one cut model, the largest loss first, and what is not; ``plain`` without
+    Markdown."""
+    if plain:
+        return [re.sub(r"[*\\]", "", line) for line in summary(diagnoses, arm)]
+    found = damages(diagnoses, arm)
+    judged = [name for name, one in diagnoses.items() if headline_rows(one, arm)]
+    if not judged:
+        return ["None of the diagnostics that were asked for judges damage."]
+    if not found:
+        return [f"No damage is shown by {', '.join(judged)}. That is no proof of health: see the intervals."]
+    first, rest = found[0], found[1:]
+    lines = [f"**Broke first: {_words(first)}.**"]
+    if rest:
+        lines += ["", "Also shown, the largest loss first:", "", *(f"- {_words(one)}" for one in rest)]
+    where = diagnoses.get("propagation", {"data": {}})["data"].get("first_wrong", {}).get(arm)  # type: ignore[call-overload]
+    if where and (kind := likely_kind(where)):
+        lines += [
+            "",
+            f"Along answers that the uncut model has right, its own first part from them in {where['parted']} ",
+        ]
+        lines[-1] += f"of {where['traces']}, most often at a token of the kind *{kind}* ({where['kinds'][kind]})."
+    accused = {one.row["diagnostic"] for one in found}
+    silent = [name for name in judged if name not in accused]
+    if silent:
+        lines += ["", f"No damage is shown by {', '.join(silent)}."]
+    return lines
+
+
+def _words(found: Damage) -> str:
+    row = found.row
+    share = row["unit"] == "share"
+    before, after = (_value(row[side], share) for side in ("uncut", "cut"))  # type: ignore[literal-required]
+    unit = " %" if share else ""
+    text = f"{row['diagnostic']}, {label(row)}: {before}{unit} uncut, {after}{unit} cut"
+    if row["kept"] is not None:
+        above = "" if row["chance"] is None else " above chance"
+        text += f", {_with_interval(row['kept'], row['n'], True)} % kept{above}"
+    return f"{escape(text)} (n {row['n']}, p {p_value(found.p_adjusted)})"
+
+
+def _examples(diagnoses: Mapping[str, Diagnosis], arm: str) -> list[str]:
+    """Two items of each diagnostic, picked by the hash of their id, with the first wrong token marked."""
+    lines = []
+    for found in diagnoses.values():
+        mine = sorted(
+            (one for one in found["examples"] if one["arm"] == arm),
+            key=lambda one: hashlib.sha256(one["id"].encode()).digest(),
+        )
+        for one in mine[:NUM_EXAMPLES]:
+            gold = f", right answer {code(one['gold'])}" if one["gold"] else ""
+            lines += [f"{one['diagnostic'].capitalize()}, item {code(one['id'])}{gold}:", ""]
+            lines += [*fenced(f"{one['question']}\n--- uncut:\n{one['uncut']}\n--- {arm}:\n{marked(one)}"), ""]
+    if lines:
+        lines = [
+            "### Examples",
+            "",
+            "The first token that differs from the uncut model's answer stands in ⟦ ⟧.",
+            "",
+            *lines,
+        ]
+    return lines
+
+
+def marked(example: Example) -> str:
+    """The cut answer, its first token that parts from the uncut answer between ⟦ and ⟧.
+
+    Tokens are those of the uncut answer where they are known, else digits, words and signs.
+    """
+    uncut, cut = example["uncut"], example["cut"]
+    same = next((i for i, (a, b) in enumerate(zip(uncut, cut, strict=False)) if a != b), min(len(uncut), len(cut)))
+    if same == len(cut) == len(uncut):
+        return cut
+    start = 0
+    for piece in example["tokens"] or _PIECE.findall(uncut):
+        if start + len(piece) > same:
+            break
+        start += len(piece)
+    piece = _PIECE.match(cut, start)
+    end = max(piece.end() if piece else start, min(same + 1, len(cut)))
+    return f"{printable(cut[:start])}⟦{printable(cut[start:end])}⟧{printable(cut[end:])}"
+
+
+def _table(rows: Sequence[MeasureRow]) -> list[str]:
+    if not rows:
+        return []
+    lines = [
+        "| measure | model | n | chance | uncut | cut | difference | kept | p |",
+        "|---|---|---:|---:|---|---|---|---|---:|",
+    ]
+    for row in rows:
+        share, ratio = row["unit"] == "share", row["unit"] == "ratio"
+        change = _with_interval(row["difference"], row["n"], share, sign=not ratio)
+        name = escape(label(row)) + ("" if share or ratio else f" ({row['unit']})")
+        cells = [
+            f"**{name}**" if row["headline"] and is_worse(row) and row["p_value"] < ALPHA else name,
+            escape(row["arm"]),
+            str(row["n"]),
+            "-" if row["chance"] is None else number(row["chance"], share=share),
+            *(
+                _with_interval(row[side], row["n"], share) if not ratio else _value(row[side], False)
+                for side in ("uncut", "cut")
+            ),  # type: ignore[literal-required]
+            f"x {change}" if ratio else change,
+            "-" if row["kept"] is None else _with_interval(row["kept"], row["n"], True),
+            "-" if ratio else p_value(row["p_value"]),
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return [*lines, ""]
+
+
+def _with_interval(value: Interval, n: int, share: bool, *, sign: bool = False) -> str:
+    assert value[0] is not None, "a measure has a value"
+    return with_interval(Estimate(value[0], value[1], value[2], n, ""), share=share, sign=sign)
+
+
+def _value(value: Interval, share: bool) -> str:
+    return number(value[0] or 0.0, share=share)
+
+
+def _how_made(data: Mapping[str, Any]) -> list[str]:
+    return [
+        "## How to read this",
+        "",
+        "- Shares in %. kept: cut / uncut, or (cut - chance) / (uncut - chance) where guessing has a score. Intervals: "
+        "Wilson for right and wrong, BCa otherwise, a Bayesian bootstrap over paired items for differences.",
+        "- p: McNemar's exact test for right and wrong, else sign flips. Bold: a headline measure that is worse with "
+        f"p < {ALPHA} before correction; *what broke first* takes only what stands after Holm's correction over all "
+        "headline measures of a model.",
+        "- *First* is the largest share lost of what the uncut model had; not the first in time. Where in an answer "
+        "things first go wrong is said beside it.",
+        "- Kinds of tokens, depths, sizes, similarity, demotion and cost explain a damage; they do not show one.",
+        f"- Items and resampling come from seed {data['seed']}. Items are report items: no plan was chosen on them.",
+        "",
+    ]
+
+
+def _provenance(run: RunFolder) -> list[str]:
+    environment = run.environment
+    settings = yaml.safe_dump(dict(run.settings), sort_keys=False, allow_unicode=True, width=110)
+    packages = ", ".join(f"{name} {version}" for name, version in environment["packages"].items())
+    return [
+        "## How this was made",
+        "",
+        f"- Command: {code(environment['command'])}",
+        f"- Begun {environment['time']} with layercut {environment['layercut']}, Python {environment['python']}, "
+        f"{packages}.",
+        "",
+        "```yaml",
+        *(hide_home(line) for line in settings.rstrip("\n").split("\n")),
+        "```",
+    ]
