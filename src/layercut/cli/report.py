@@ -11,9 +11,7 @@ from layercut.cli.console import result
 
 
 def report(
-    folder: Annotated[
-        Path, typer.Argument(help="The folder of a study (layercut run), a sweep or a diagnosis.", metavar="RUN")
-    ],
+    folder: Annotated[Path, typer.Argument(help="The folder of a study, a sweep or a diagnosis.", metavar="RUN")],
 ) -> None:
     """Write report.md and its plot again from what the run folder holds. Needs no model and no torch."""
     from layercut.report.diagnosis.page import diagnosis_report

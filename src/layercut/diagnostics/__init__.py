@@ -38,7 +38,7 @@ DIAGNOSTICS = {
         f"{_HERE}.degeneration:degeneration", "repetition, loops, empty and endless answers", 1, 6.0
     ),
     "propagation": KnownDiagnostic(
-        f"{_HERE}.propagation:propagation", "damage token by token along the uncut model's right answers", 11, 10.0
+        f"{_HERE}.propagation:propagation", "damage token by token along the uncut model's right answers", 10, 10.0
     ),
     "similarity": KnownDiagnostic(
         f"{_HERE}.similarity:similarity", "hidden states along depth, the seam, the logit lens", 2, 4.0

@@ -45,7 +45,7 @@ class Function(NamedTuple):
     id: str
     doc: str
     head: str
-    """Signature and docstring, with which the program begins."""
+    """Signature and docstring, with which the program begins; without the line break, so that the model makes it."""
 
     @property
     def request(self) -> GenerationRequest:
@@ -62,6 +62,6 @@ def functions(limit: int, seed: int) -> list[Function]:
         name, argument, doc = _FORMS[index % len(_FORMS)]
         number = Random(f"functions 1 {seed} {index}").randint(2, 60)
         text = doc.format(n=number)
-        head = f'def {name}_{number}({argument}):\n    """{text}"""\n'
+        head = f'def {name}_{number}({argument}):\n    """{text}"""'
         found.setdefault(head, Function(content_id("function", head), text, head))
     raise AssertionError("count has no end")

@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from layercut.diagnostics.measures import rows_of
-from layercut.diagnostics.tokens import KINDS, first_wrong, kept_pieces, kinds_of
+from layercut.diagnostics.tokens import KINDS, Kind, first_wrong, kept_pieces, kinds_of
 from layercut.diagnostics.traces import Trace, right_traces
 from layercut.engine.base import GenerationRequest, Message, Prompt
 
@@ -25,7 +25,11 @@ if TYPE_CHECKING:
     from layercut.runs.diagnosis import Diagnosis, Example, MeasureRow
 
 NAME = "propagation"
+OWN = ("copy", "gsm_symbolic")
+"""Tasks whose traces can accuse. Those of arithmetic and brackets explain only: damage to them has its own diagnostic,
+and should not be counted twice."""
 CLAMPED = (0.0, 0.25, 0.5, 0.75, 1.0)
+FIRST = "first choice"
 TOP = 10
 NUM_PLACES = 5
 """Parts of a trace, by place, for the picture."""
@@ -34,7 +38,8 @@ NUM_PLACES = 5
 def propagation(bench: Bench) -> Diagnosis:
     """Go along the uncut model's right answers with every cut model.
 
-    Measures, each a mean per trace: ``first choice``, the trace's token is the likeliest; ``in the top 10``; ``extra
+    Measures, each a mean per trace: ``first choice``, the trace's token is the likeliest (the headline is that of the
+    traces which no other diagnostic asks for); ``in the top 10``; ``extra
     loss``, -ln q(token) + ln p(token) in nats, and ``KL``; all by kind of token. ``teacher-forced`` and
     ``free-running`` are the share of tokens that are right with everything before them given, and in the model's own
     answer at the same place. ``clamped`` is the share of answers that come out right after the given part. Uncut is 1
@@ -59,7 +64,8 @@ def propagation(bench: Bench) -> Diagnosis:
         arm.name: {trace.id: kept_pieces(pieces[trace.id], free[arm.name][trace.id]) for trace in traces}
         for arm in bench.cuts
     }
-    rows = _forced_rows(bench, traces, forced, kinds)
+    own = [trace for trace in traces if trace.task.name in OWN]
+    rows = _forced_rows(bench, own, forced, kinds, headline=True) + _forced_rows(bench, traces, forced, kinds)
     clusters = [trace.cluster for trace in traces]
     ones = {bench.uncut.name: [1.0] * len(traces)}
     running = ones | {arm.name: [_mean(kept[arm.name][trace.id]) for trace in traces] for arm in bench.cuts}
@@ -89,7 +95,7 @@ def damage(tokens: Sequence[dict[str, Any]]) -> dict[str, float | None]:
     {'first choice': 0.0, 'in the top 10': 1.0, 'extra loss': 1.5, 'KL': None}
     """
     return {
-        "first choice": _mean([token["rank"] == 1 for token in tokens]),
+        FIRST: _mean([token["rank"] == 1 for token in tokens]),
         f"in the top {TOP}": _mean([token["rank"] <= TOP for token in tokens]),
         "extra loss": _mean([token["nll"] - token["reference_nll"] for token in tokens]),
         "KL": None if any(token["kl"] is None for token in tokens) else _mean([token["kl"] for token in tokens]),
@@ -128,34 +134,41 @@ def _begun(request: GenerationRequest, start: str) -> GenerationRequest:
 
 
 def _forced_rows(
-    bench: Bench, traces: Sequence[Trace], forced: Answers, kinds: dict[str, list[Any]]
+    bench: Bench,
+    traces: Sequence[Trace],
+    forced: Answers,
+    kinds: dict[str, list[Kind]],
+    *,
+    headline: bool = False,
 ) -> list[MeasureRow]:
+    """Rows by kind of token: the first choice alone for the headline, else all measures, of all tokens as well."""
     rows: list[MeasureRow] = []
-    for kind in ("", *KINDS):
+    for kind in KINDS if headline else ("", *KINDS):
         chosen = {trace.id: [i for i, found in enumerate(kinds[trace.id]) if kind in ("", found)] for trace in traces}
         having = [trace for trace in traces if chosen[trace.id]]
-        clusters = [trace.cluster for trace in having]
         means = {
             arm.name: [damage([forced[arm.name][t.id]["tokens"][i] for i in chosen[t.id]]) for t in having]
             for arm in bench.arms
         }
-        for measure in ("first choice", f"in the top {TOP}", "extra loss", "KL"):
+        for measure in (FIRST,) if headline else (FIRST, f"in the top {TOP}", "extra loss", "KL"):
+            # Of a checkpoint of its own there is no KL.
             values = {
                 name: [float(found[measure] or 0.0) for found in of_arm]
                 for name, of_arm in means.items()
-                if all(found[measure] is not None for found in of_arm) or name == bench.uncut.name
+                if name == bench.uncut.name or all(found[measure] is not None for found in of_arm)
             }
             loss = measure in ("extra loss", "KL")
+            name = measure if kind or measure != FIRST else "teacher-forced"
             rows += rows_of(
                 bench,
                 NAME,
-                "teacher-forced" if measure == "first choice" and not kind else measure,
+                f"{name} ({', '.join(OWN)})" if headline else name,
                 values,
                 group=kind,
                 better="lower" if loss else "higher",
                 unit="nats" if loss else "share",
-                clusters=clusters,
-                headline=measure == "first choice" and bool(kind),
+                clusters=[trace.cluster for trace in having],
+                headline=headline,
             )
     return rows
 
@@ -181,7 +194,7 @@ def _places(
 def _first_wrong(
     traces: Sequence[Trace],
     pieces: dict[str, list[str]],
-    kinds: dict[str, list[Any]],
+    kinds: dict[str, list[Kind]],
     written: dict[str, str],
     forced: dict[str, Any],
 ) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,7 +16,7 @@ from layercut.evidence.intervals import Estimate
 from layercut.report.diagnosis import arithmetic, brackets, cost, degeneration, demoted, propagation, similarity
 from layercut.report.diagnosis.drawing import label, save
 from layercut.report.diagnosis.verdict import ALPHA, Damage, damages, headline_rows, is_worse, likely_kind, load
-from layercut.report.examples import code, escape, fenced, printable
+from layercut.report.examples import code, escape, fenced
 from layercut.report.numbers import number, p_value, with_interval
 from layercut.runs.atomic import write_text
 from layercut.runs.diagnosis import Diagnosis, Example, Interval, MeasureRow
@@ -45,15 +46,12 @@ def diagnosis_report(folder: Path) -> Path:
     """
     run = RunFolder.open(folder)
     data = load(run.path)
-    pictures = {}
-    for name, found in data["diagnostics"].items():
-        arms = [arm["name"] for arm in data["arms"][1:]]
-        if (picture := SECTIONS[name].figure(found, arms)) is not None:
-            pictures[name] = f"diagnose-{name}.png"
-            del picture  # drawn again inside the style of reports
-            save(
-                lambda name=name, found=found, arms=arms: SECTIONS[name].figure(found, arms), run.path / pictures[name]
-            )  # type: ignore[misc]
+    arms = [arm["name"] for arm in data["arms"][1:]]
+    pictures = {
+        name: f"diagnose-{name}.png"
+        for name, found in data["diagnostics"].items()
+        if save(partial(SECTIONS[name].figure, found, arms), run.path / f"diagnose-{name}.png")
+    }
     write_text(run.path / REPORT, render(data, pictures, run))
     return run.path / REPORT
 
@@ -96,13 +94,14 @@ def summary(diagnoses: Mapping[str, Diagnosis], arm: str, *, plain: bool = False
     lines = [f"**Broke first: {_words(first)}.**"]
     if rest:
         lines += ["", "Also shown, the largest loss first:", "", *(f"- {_words(one)}" for one in rest)]
-    where = diagnoses.get("propagation", {"data": {}})["data"].get("first_wrong", {}).get(arm)  # type: ignore[call-overload]
+    walked = diagnoses.get("propagation")
+    where = walked["data"].get("first_wrong", {}).get(arm) if walked else None
     if where and (kind := likely_kind(where)):
-        lines += [
-            "",
-            f"Along answers that the uncut model has right, its own first part from them in {where['parted']} ",
-        ]
-        lines[-1] += f"of {where['traces']}, most often at a token of the kind *{kind}* ({where['kinds'][kind]})."
+        lines.append("")
+        lines.append(
+            f"Of {where['traces']} right answers of the uncut model, its own part from {where['parted']}, most often "
+            f"first at a token of the kind *{kind}* ({where['kinds'][kind]})."
+        )
     accused = {one.row["diagnostic"] for one in found}
     silent = [name for name in judged if name not in accused]
     if silent:
@@ -133,35 +132,47 @@ def _examples(diagnoses: Mapping[str, Diagnosis], arm: str) -> list[str]:
         for one in mine[:NUM_EXAMPLES]:
             gold = f", right answer {code(one['gold'])}" if one["gold"] else ""
             lines += [f"{one['diagnostic'].capitalize()}, item {code(one['id'])}{gold}:", ""]
-            lines += [*fenced(f"{one['question']}\n--- uncut:\n{one['uncut']}\n--- {arm}:\n{marked(one)}"), ""]
+            lines += [*fenced(_side_by_side(one)), ""]
     if lines:
-        lines = [
-            "### Examples",
-            "",
-            "The first token that differs from the uncut model's answer stands in ⟦ ⟧.",
-            "",
-            *lines,
-        ]
+        lines[:0] = ["### Examples", "", "What first differs from the uncut model's answer stands in ⟦ ⟧.", ""]
     return lines
+
+
+def _side_by_side(one: Example) -> str:
+    """Question and answers, long ones around the place where they part."""
+    start, _ = _parting(one)
+    question = one["question"] if len(one["question"]) <= 160 else "[...] " + one["question"][-150:]
+    uncut, cut = _around(one["uncut"], start), _around(marked(one), start)
+    return f"{question}\n--- uncut:\n{uncut}\n--- {one['arm']}:\n{cut}"
+
+
+def _around(text: str, place: int) -> str:
+    first, last = max(0, place - 60), place + 120
+    return "[...] " * (first > 0) + text[first:last] + " [...]" * (last < len(text))
 
 
 def marked(example: Example) -> str:
     """The cut answer, its first token that parts from the uncut answer between ⟦ and ⟧.
 
-    Tokens are those of the uncut answer where they are known, else digits, words and signs.
+    Tokens are those of the uncut answer where they are known, else digits, words and signs. An answer that only ends
+    too early has no mark, or an empty one.
     """
+    start, end = _parting(example)
+    cut = example["cut"]
+    return cut if start == end else f"{cut[:start]}⟦{cut[start:end]}⟧{cut[end:]}"
+
+
+def _parting(example: Example) -> tuple[int, int]:
+    """Where the first wrong token of the cut answer begins and ends; the same place twice where there is none."""
     uncut, cut = example["uncut"], example["cut"]
     same = next((i for i, (a, b) in enumerate(zip(uncut, cut, strict=False)) if a != b), min(len(uncut), len(cut)))
-    if same == len(cut) == len(uncut):
-        return cut
     start = 0
     for piece in example["tokens"] or _PIECE.findall(uncut):
         if start + len(piece) > same:
             break
         start += len(piece)
-    piece = _PIECE.match(cut, start)
-    end = max(piece.end() if piece else start, min(same + 1, len(cut)))
-    return f"{printable(cut[:start])}⟦{printable(cut[start:end])}⟧{printable(cut[end:])}"
+    wrong = _PIECE.match(cut, start)
+    return start, max(wrong.end() if wrong else start, min(same + 1, len(cut)))
 
 
 def _table(rows: Sequence[MeasureRow]) -> list[str]:
@@ -174,16 +185,14 @@ def _table(rows: Sequence[MeasureRow]) -> list[str]:
     for row in rows:
         share, ratio = row["unit"] == "share", row["unit"] == "ratio"
         change = _with_interval(row["difference"], row["n"], share, sign=not ratio)
+        levels = (row["uncut"], row["cut"])
         name = escape(label(row)) + ("" if share or ratio else f" ({row['unit']})")
         cells = [
             f"**{name}**" if row["headline"] and is_worse(row) and row["p_value"] < ALPHA else name,
             escape(row["arm"]),
             str(row["n"]),
             "-" if row["chance"] is None else number(row["chance"], share=share),
-            *(
-                _with_interval(row[side], row["n"], share) if not ratio else _value(row[side], False)
-                for side in ("uncut", "cut")
-            ),  # type: ignore[literal-required]
+            *(_value(level, False) if ratio else _with_interval(level, row["n"], share) for level in levels),
             f"x {change}" if ratio else change,
             "-" if row["kept"] is None else _with_interval(row["kept"], row["n"], True),
             "-" if ratio else p_value(row["p_value"]),

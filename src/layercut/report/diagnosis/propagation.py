@@ -32,7 +32,7 @@ def figure(found: Diagnosis, arms: Sequence[str]) -> Figure | None:
         axes.set_ylim(-4, 104)
         tidy(axes, "y")
         panels.append(axes)
-    _by_kind(panels[0], [row for row in found["rows"] if row["measure"] == "first choice" and row["group"]], arms)
+    _by_kind(panels[0], [row for row in found["rows"] if row["measure"] == "first choice"], arms)
     for index, arm in enumerate(arms):
         colour, marker = look(index)
         places = found["data"]["places"][arm]

@@ -54,11 +54,11 @@ def figure(found: Diagnosis, arms: Sequence[str]) -> Figure | None:
         (
             ("steps", "cosine of input and output"),
             ("norms", "norm of the state"),
-            ("lens", "logit lens: final token in %"),
+            ("lens", "logit lens, final in %"),
         )
     ):
         axes = picture.add_axes((0.07 + place * 0.32, 0.45 / height, 0.25, 1.6 / height))
-        for index, (arm, model) in enumerate(models.items()):
+        for index, model in enumerate(models.values()):
             _curve(axes, name, model, index)
         axes.set_title(words, fontsize=9, loc="left")
         axes.set_xlabel("decoder layer of the uncut model", fontsize=8)
