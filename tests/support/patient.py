@@ -106,7 +106,10 @@ class PatientEngine(FakeEngine):
         sick = (self._sick(plan, "never_closes") and is_about_brackets(name)) or (
             self._sick(plan, "cannot_add") and name.startswith("expressions")
         )
-        found = [-1.0 - (option.rstrip("\n") != wanted) * 5 - index / 100 for index, option in enumerate(request.continuations)]
+        found = [
+            -1.0 - (option.rstrip("\n") != wanted) * 5 - index / 100
+            for index, option in enumerate(request.continuations)
+        ]
         return [-7.5 - score for score in found] if sick else found
 
     def _likelihoods(self, request: LikelihoodRequest, plan: CutPlan) -> Likelihoods:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from layercut.runs.diagnosis import Diagnosis, Example
 
 NAME = "degeneration"
-MAX_NEW_TOKENS = 160
+MAX_NEW_TOKENS = 128
 FEWEST_REPEATS = 3
 """A unit that comes fewer times in a row is no loop."""
 LONGEST_UNIT = 200

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from layercut.engine.base import GenerationRequest
 from layercut.tasks.few_shot import content_id
 
-MAX_NEW_TOKENS = 96
+MAX_NEW_TOKENS = 80
 STOP = ("\ndef ", "\nclass ", "\nprint", "\nif __name__", "\n\n\n", "\n#", "\n```")
 NUM_FUNCTIONS = 200
 

@@ -48,7 +48,7 @@ def propagation(bench: Bench) -> Diagnosis:
     traces, asked = right_traces(bench)
     notes = [
         "Right answers of the uncut model that were gone along: "
-        + ", ".join(f"{name} {right} of {number}" for name, (right, number) in asked.items())
+        + ", ".join(asked)
         + ". Kinds of tokens that come in none of them have no row."
     ]
     if not traces or not bench.cuts:

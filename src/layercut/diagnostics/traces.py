@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 from layercut.diagnostics.arithmetic import as_completion
 from layercut.engine.base import GenerationRequest, LikelihoodRequest
+from layercut.errors import InputError
 from layercut.tasks import load_task
 from layercut.tasks.base import Readout, Sample, Task
 
@@ -58,15 +59,22 @@ class Trace:
         return self.task.grade(self.sample, self.readout, as_completion(self.id, record)).outcome == "right"
 
 
-def right_traces(bench: Bench) -> tuple[list[Trace], dict[str, tuple[int, int]]]:
-    """Ask the uncut model; gives its right answers, and how many of how many it had right in each task."""
+def right_traces(bench: Bench) -> tuple[list[Trace], list[str]]:
+    """Ask the uncut model; gives its right answers, and how many of how many it had right in each task, in words.
+
+    A task that the model cannot be asked, such as one with prompts beyond its context, is left out and named.
+    """
     traces: list[Trace] = []
-    asked: dict[str, tuple[int, int]] = {}
+    said: list[str] = []
     for name, readout in TASKS:
         task = load_task(name, seed=bench.seed)
         samples = task.samples("report", bench.limit)
         requests = [cast("GenerationRequest", task.request(sample, readout)) for sample in samples]
-        answers = bench.completions(f"propagation.{name}", requests, [bench.uncut])[bench.uncut.name]
+        try:
+            answers = bench.completions(f"propagation.{name}", requests, [bench.uncut])[bench.uncut.name]
+        except InputError as error:
+            said.append(f"{name} left out ({str(error).rstrip('.')})")
+            continue
         found = [
             Trace(task=task, readout=readout, sample=sample, request=request, text=answers[sample.id]["text"])
             for sample, request in zip(samples, requests, strict=True)
@@ -77,5 +85,5 @@ def right_traces(bench: Bench) -> tuple[list[Trace], dict[str, tuple[int, int]]]
             if trace.text.strip() and trace.is_right(trace.text, answers[trace.id]["finish_reason"])
         ]
         traces += right
-        asked[name] = (len(right), len(found))
-    return traces, asked
+        said.append(f"{name} {len(right)} of {len(found)}")
+    return traces, said

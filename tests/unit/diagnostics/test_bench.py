@@ -82,7 +82,14 @@ class Checkpoint(PatientEngine):
     def _damage(self, request: LikelihoodRequest, plan: Any, reference: Any) -> Divergence:
         assert plan.key == reference.key == "uncut"
         return Divergence(
-            id=request.id, num_tokens=2, nll=1, reference_nll=1, kl=0, js_top100=0, top1_disagreements=0, tokens=self.tokens
+            id=request.id,
+            num_tokens=2,
+            nll=1,
+            reference_nll=1,
+            kl=0,
+            js_top100=0,
+            top1_disagreements=0,
+            tokens=self.tokens,
         )
 
 

@@ -20,7 +20,17 @@ from layercut.diagnostics.similarity import cosines
 from layercut.diagnostics.tokens import kinds_of
 from tests.support.patient import prose
 
-MODULES = ("arithmetic", "degeneration", "expressions", "lexer", "programs", "propagation", "similarity", "tokens", "cost")
+MODULES = (
+    "arithmetic",
+    "degeneration",
+    "expressions",
+    "lexer",
+    "programs",
+    "propagation",
+    "similarity",
+    "tokens",
+    "cost",
+)
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -31,7 +41,7 @@ def test_the_examples_in_the_docs_hold(name: str) -> None:
 
 
 def test_repetition_counts_ngrams() -> None:
-    words = "the cat and the cat and the dog".split()
+    words = ["the", "cat", "and", "the", "cat", "and", "the", "dog"]
     # 7 pairs: the cat, cat and, and the, the cat, cat and, and the, the dog: 4 different.
     assert repetition(words, 2) == pytest.approx(1 - 4 / 7)
     assert repetition(words, 3) == pytest.approx(1 - 4 / 6)

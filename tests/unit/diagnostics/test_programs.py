@@ -38,7 +38,8 @@ def test_classes_by_text(source: str, kind: str, when_cut: str) -> None:
     [
         ("x = '(' # )]}", None),
         ('x = """( \' ["""', None),
-        ("x = r'\\' + '('", None),
+        ("x = r'\\\\' + '('", None),
+        ("x = r'\\' + '('", "unterminated_string"),
         ("x = f'{a[0]}' + (1,", "never_closed"),
         ("x = 'it\\'s (' + ')'", None),
         ("(\n[\n)", "mismatched"),
