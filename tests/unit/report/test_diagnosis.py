@@ -122,7 +122,7 @@ def test_only_what_stands_after_holm_and_goes_the_wrong_way_is_damage() -> None:
     found = diagnoses()
     assert accused(found, "reverse-3") == ["arithmetic", "degeneration"]
     found["arithmetic"]["rows"] = []
-    found["brackets"]["rows"] = [row("brackets", "closed", 0.5, 0.9)]  # better than uncut
+    found["brackets"]["rows"] = [row("brackets", "closed", 0.5, 0.9, p=0.5)]  # better than uncut
     assert accused(found, "reverse-3") == ["degeneration"]
     # 0.03 alone would do; of two headline measures it does not.
     found["degeneration"]["rows"] = [row("degeneration", "loops", 0.1, 0.6, better="lower", p=0.03)]
