@@ -9,6 +9,7 @@ uncut model in the same round are reported.
 
 from __future__ import annotations
 
+import inspect
 import math
 import time
 from collections.abc import Sequence
@@ -86,6 +87,8 @@ def cost(bench: Bench) -> Diagnosis:
 def timing(loaded: LoadedModel, plan: CutPlan, batch_size: int, seed: int) -> Timing:
     """Read random prompts and write a few tokens greedily, whatever they are."""
     model = loaded.model
+    # transformers is giving the argument another name.
+    keyword = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
     generator = torch.Generator().manual_seed(seed)
     size = int(model.config.get_text_config().vocab_size)
     ids_BT = torch.randint(0, size, (batch_size, NUM_PROMPT_TOKENS), generator=generator).to(model.device)
@@ -100,7 +103,7 @@ def timing(loaded: LoadedModel, plan: CutPlan, batch_size: int, seed: int) -> Ti
         )
         begun = _now(model)
         for _ in range(NUM_NEW_TOKENS - 1):
-            output = model(input_ids=token_B1, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            output = model(input_ids=token_B1, **{keyword: cache}, use_cache=True, logits_to_keep=1)
             token_B1 = output.logits[:, -1:].argmax(dim=-1)
         end = _now(model)
     return Timing(
