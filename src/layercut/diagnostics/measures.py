@@ -66,15 +66,15 @@ def rows_of(
     return rows
 
 
-def by_group(
-    bench: Bench, diagnostic: str, measure: str, values: Values, groups: Sequence[str], chance: float | None = None
-) -> list[MeasureRow]:
-    """Rows for the items of each group, in the order in which groups first come up."""
+def by_group(bench: Bench, diagnostic: str, measure: str, values: Values, groups: Sequence[str]) -> list[MeasureRow]:
+    """Rows for the items of each group, by name. What is kept is left out: groups are small, and their ratios wild."""
     rows: list[MeasureRow] = []
-    for group in dict.fromkeys(groups):
+    for group in sorted(set(groups)):
         places = [place for place, name in enumerate(groups) if name == group]
         part = {name: [found[place] for place in places] for name, found in values.items()}
-        rows += rows_of(bench, diagnostic, measure, part, group=group, chance=chance)
+        rows += rows_of(bench, diagnostic, measure, part, group=group)
+    for row in rows:
+        row["kept"] = None
     return rows
 
 

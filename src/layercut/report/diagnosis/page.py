@@ -186,7 +186,7 @@ def _table(rows: Sequence[MeasureRow]) -> list[str]:
         share, ratio = row["unit"] == "share", row["unit"] == "ratio"
         change = _with_interval(row["difference"], row["n"], share, sign=not ratio)
         levels = (row["uncut"], row["cut"])
-        name = escape(label(row)) + ("" if share or ratio else f" ({row['unit']})")
+        name = escape(label(row)) + ("" if share or row["unit"] in ("ratio", "score") else f" ({row['unit']})")
         cells = [
             f"**{name}**" if row["headline"] and is_worse(row) and row["p_value"] < ALPHA else name,
             escape(row["arm"]),
