@@ -102,6 +102,7 @@ def test_every_room_of_the_house_is_checked() -> None:
         "import layercut.runs.directory, layercut.runs.records, layercut.runs.environment",
         "import layercut.evidence.intervals, layercut.evidence.paired",
         "import layercut.report.compare, layercut.report.markdown, layercut.report.plots, layercut.report.tables",
+        "import layercut.report.diagnosis.page, layercut.diagnostics",
         "import layercut.surgery.plan, layercut.surgery.config_fields, layercut.tasks.base, layercut.selection",
     ],
 )

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from layercut import __version__
-from layercut.cli import cut, env, evaluate, generate, ls, plan_size, report, run, select, sweep
+from layercut.cli import cut, diagnose, env, evaluate, generate, ls, plan_size, report, run, select, sweep
 from layercut.cli.console import log, warn
 from layercut.errors import InputError, VerificationError
 
@@ -27,6 +27,7 @@ app.command("eval")(evaluate.evaluate)
 app.command("generate")(generate.generate)
 app.command("run")(run.run)
 app.command("sweep")(sweep.sweep)
+app.command("diagnose")(diagnose.diagnose)
 app.command("plan-size")(plan_size.plan_size)
 app.command("report")(report.report)
 app.command("ls")(ls.ls)

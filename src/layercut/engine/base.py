@@ -115,6 +115,8 @@ class LikelihoodRequest:
     prompts: tuple[Prompt, ...] = ()
     """Where each continuation has a context of its own: as many prompts as continuations, in the same order, in place
     of ``prompt``. Winogrande puts its options there. Empty where all follow ``prompt``."""
+    by_token: bool = False
+    """Have a comparison of plans say what it found at each token, too (``Divergence.tokens``)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +130,22 @@ class Likelihoods:
     is_greedy: tuple[bool, ...]
     """Whether greedy decoding would have produced exactly this continuation."""
     num_prompt_tokens: int
+
+
+class TokenDamage(NamedTuple):
+    """One token of a continuation under a plan and under the reference plan, in nats."""
+
+    text: str
+    """Characters that it adds to the continuation; empty for a token that only begins one."""
+    nll: float
+    reference_nll: float
+    kl: float
+    rank: int
+    """Of the token among all next tokens under the plan; 1 is the likeliest."""
+    reference_rank: int
+    likeliest: str
+    """What the plan would have written here."""
+    reference_likeliest: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,6 +168,8 @@ class Divergence:
     """Jensen-Shannon divergence of p and q over the 100 likeliest tokens of p, and all others as one more outcome."""
     top1_disagreements: int
     """Tokens at which the likeliest next token differs."""
+    tokens: tuple[TokenDamage, ...] = ()
+    """Token by token, for a request that asks for it (``by_token``)."""
 
 
 class HiddenStates(NamedTuple):

@@ -5,14 +5,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
-from layercut.engine.base import Divergence
+from layercut.engine.base import Divergence, TokenDamage
 from layercut.engine.head import HeadInput, chunks, logits, states_at
+from layercut.engine.prompts import decode
 from layercut.engine.rows import Scoring
 from layercut.errors import InputError
 from layercut.surgery.bypass import bypass
@@ -33,6 +35,27 @@ class TokenDivergence(NamedTuple):
     kl: Tensor
     js_top100: Tensor
     top1_disagrees: Tensor
+
+
+class TokenChoice(NamedTuple):
+    """One value per position, (N,) int64."""
+
+    rank: Tensor
+    """1 + how many tokens are strictly likelier than the one that comes next."""
+    reference_rank: Tensor
+    likeliest: Tensor
+    reference_likeliest: Tensor
+
+
+@torch.no_grad()
+def token_choice(reference_NV: Tensor, plan_NV: Tensor, token_N: Tensor) -> TokenChoice:
+    """Where the given token stands in two models' order of all next tokens, and which one stands first; see
+    ``token_divergence``."""
+
+    def rank(logits_NV: Tensor) -> Tensor:
+        return 1 + (logits_NV > logits_NV.gather(1, token_N.unsqueeze(1))).sum(dim=-1)
+
+    return TokenChoice(rank(plan_NV), rank(reference_NV), plan_NV.argmax(dim=-1), reference_NV.argmax(dim=-1))
 
 
 @torch.no_grad()
@@ -102,15 +125,46 @@ def divergences_between(
     model = loaded.model
     rows = [item.rows[0] for item in items]
     token_N = torch.tensor([token for row in rows for token in row.continuations[0]])
-    parts = []
+    by_token = any(item.request.by_token for item in items)
+    parts, choices = [], []
     for chunk in chunks(model, len(token_N)):
         reference_CV, plan_CV = logits(model, before, chunk), logits(model, after, chunk)
-        part = token_divergence(reference_CV, plan_CV, token_N[chunk].to(plan_CV.device))
-        parts.append(torch.stack(part).cpu())
+        token_C = token_N[chunk].to(plan_CV.device)
+        parts.append(torch.stack(token_divergence(reference_CV, plan_CV, token_C)).cpu())
+        if by_token:
+            choices.append(torch.stack(token_choice(reference_CV, plan_CV, token_C)).cpu())
     values_5N = torch.cat(parts, dim=1).double()
+    lengths = [row.num_scored for row in rows]
+    of_rows = torch.split(values_5N, lengths, dim=1)
     # Each row is summed in float64, in its own order, whatever shares the batch or the chunk.
-    sums = [part.sum(dim=1).tolist() for part in torch.split(values_5N, [row.num_scored for row in rows], dim=1)]
-    return [_checked(loaded, item, values) for item, values in zip(items, sums, strict=True)]
+    found = [
+        _checked(loaded, item, values_5T.sum(dim=1).tolist()) for item, values_5T in zip(items, of_rows, strict=True)
+    ]
+    if not by_token:
+        return found
+    choices_of_rows = torch.split(torch.cat(choices, dim=1), lengths, dim=1)
+    return [
+        replace(answer, tokens=_tokens(loaded, row.continuations[0], values_5T, choice_4T))
+        if item.request.by_token
+        else answer
+        for answer, item, row, values_5T, choice_4T in zip(found, items, rows, of_rows, choices_of_rows, strict=True)
+    ]
+
+
+def _tokens(
+    loaded: LoadedModel, continuation: Sequence[int], values_5T: Tensor, choice_4T: Tensor
+) -> tuple[TokenDamage, ...]:
+    """What was found at each token of one continuation."""
+    tokenizer, shown = loaded.tokenizer, ""
+    tokens = []
+    values = zip(*values_5T[:3].tolist(), *choice_4T.tolist(), strict=True)
+    for index, (nll, reference_nll, kl, rank, reference_rank, likeliest, reference_likeliest) in enumerate(values):
+        # Decoded from the beginning, because a token may hold a part of a character, and be glued to the one before.
+        text = decode(tokenizer, continuation[: index + 1]).rstrip("\ufffd")
+        added, shown = text[len(shown) :], max(shown, text, key=len)
+        first, reference_first = (decode(tokenizer, [token]) for token in (likeliest, reference_likeliest))
+        tokens.append(TokenDamage(added, nll, reference_nll, kl, rank, reference_rank, first, reference_first))
+    return tuple(tokens)
 
 
 def _js_top(p_NV: Tensor, q_NV: Tensor) -> Tensor:

@@ -1,0 +1,75 @@
+"""``layercut diagnose``: what exactly broke in a cut model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from layercut.cli import options
+from layercut.cli.console import as_json, log, result, say
+from layercut.diagnostics import DIAGNOSTICS
+from layercut.study.settings import ModelSettings
+
+
+@options.model_command()
+def diagnose(
+    model: ModelSettings,
+    cuts: Annotated[
+        list[str],
+        typer.Argument(
+            help="Cut models: layers (3,8,21-24), criterion:N (reverse:3), a plan.json, or the folder of a cut or "
+            "healed checkpoint.",
+            metavar="CUT...",
+        ),
+    ],
+    only: Annotated[
+        str | None,
+        typer.Option(help=f"Some of: {', '.join(DIAGNOSTICS)}. All if left out.", metavar="NAME,NAME"),
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Items of each kind of question; shown on the page.")] = 32,
+    samples: Annotated[
+        int, typer.Option(min=1, help="Answers drawn for each item, for pass@k with k = 1, 4, 16, 64 up to it.")
+    ] = 16,
+    out_folder: Annotated[
+        Path | None, typer.Option("--out", help="Run folder; runs/<model>-diagnose if left out.", metavar="DIR")
+    ] = None,
+    seed: options.Seed = 0,
+    dry_run: options.DryRun = False,
+    json: options.Json = False,
+) -> None:
+    """Find out what exactly broke in each CUT of MODEL, item by item beside the uncut model.
+
+    One page, diagnose.md, says for each cut what broke first, with examples, and holds a section and a picture for each
+    diagnostic. Answers are kept as they come: the same command goes on where it was stopped, and --only may add
+    diagnostics later.
+
+    Example: layercut diagnose bundled:smollm2-135m reverse:3 20-22 --limit 16 --out runs/diagnose
+    """
+    from layercut.report.diagnosis.page import summary
+    from layercut.study.diagnose import diagnose_model
+
+    done = diagnose_model(
+        model,
+        cuts,
+        only=[name for name in (only or "").split(",") if name],
+        limit=limit,
+        num_samples=samples,
+        out=out_folder,
+        seed=seed,
+        dry_run=dry_run,
+        console=log,
+        say=say,
+    )
+    if done is None:
+        return
+    if json:
+        as_json(done.data)
+        return
+    for arm in done.data["arms"][1:]:
+        result(arm["name"])
+        for line in summary(done.data["diagnostics"], arm["name"], plain=True):
+            if line:
+                result(f"  {line}")
+    result(f"report: {done.report}")

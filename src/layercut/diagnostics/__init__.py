@@ -1,0 +1,75 @@
+"""Diagnostics by name: what exactly broke. A new one is a file here, a line in DIAGNOSTICS, a plot in the report."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, NamedTuple
+
+from layercut.errors import unknown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from layercut.diagnostics.bench import Bench
+    from layercut.runs.diagnosis import Diagnosis
+
+
+class KnownDiagnostic(NamedTuple):
+    """One line of the list."""
+
+    function: str
+    """``module:function``; the function takes a Bench and returns a Diagnosis."""
+    summary: str
+    stages: int
+    """How many times it asks the bench; only for the progress bar."""
+    weight: float
+    """Rough cost of an item against the others'; only for the first guess of the remaining time."""
+
+
+_HERE = "layercut.diagnostics"
+DIAGNOSTICS = {
+    "arithmetic": KnownDiagnostic(
+        f"{_HERE}.arithmetic:arithmetic", "expressions by size: written, ranked, first digit", 3, 2.0
+    ),
+    "brackets": KnownDiagnostic(
+        f"{_HERE}.brackets:brackets", "nested brackets up to depth 8, and how programs fail to parse", 3, 6.0
+    ),
+    "degeneration": KnownDiagnostic(
+        f"{_HERE}.degeneration:degeneration", "repetition, loops, empty and endless answers", 1, 6.0
+    ),
+    "propagation": KnownDiagnostic(
+        f"{_HERE}.propagation:propagation", "damage token by token along the uncut model's right answers", 10, 10.0
+    ),
+    "similarity": KnownDiagnostic(
+        f"{_HERE}.similarity:similarity", "hidden states along depth, the seam, the logit lens", 2, 4.0
+    ),
+    "demoted": KnownDiagnostic(
+        f"{_HERE}.demoted:demoted", "demoted or erased: pass@k, rank of the right answer, one more example", 4, 8.0
+    ),
+    "cost": KnownDiagnostic(f"{_HERE}.cost:cost", "parameters, memory and speed, as ratios to the uncut model", 1, 4.0),
+}
+
+
+def diagnostic(name: str) -> Callable[[Bench], Diagnosis]:
+    """A diagnostic by name.
+
+    Raises:
+        InputError: no such diagnostic.
+    """
+    if name not in DIAGNOSTICS:
+        raise unknown("diagnostic", name, DIAGNOSTICS)
+    module, _, function = DIAGNOSTICS[name].function.partition(":")
+    found: Callable[[Bench], Diagnosis] = getattr(import_module(module), function)
+    return found
+
+
+def known(names: Sequence[str]) -> list[str]:
+    """The names in the order of DIAGNOSTICS, each once; all of them for none.
+
+    Raises:
+        InputError: one that is not known.
+    """
+    for name in names:
+        if name not in DIAGNOSTICS:
+            raise unknown("diagnostic", name, DIAGNOSTICS)
+    return [name for name in DIAGNOSTICS if name in names or not names]

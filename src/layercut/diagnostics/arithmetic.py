@@ -1,0 +1,130 @@
+"""Arithmetic: is a whole result still written, still ranked first, still likely, and does its first digit come right?
+
+Probe E3, E8 and E11 of "On the Limits of Layer Pruning for Generative Reasoning in LLMs", arXiv:2602.01997, which reads
+the first digit alone. That measure is kept for comparison and marked: guessing the most common first digit earns about
+25 % of it, and a tokenizer that takes up to three digits as one token has no first digit to be asked for.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from layercut.diagnostics.expressions import expressions
+from layercut.diagnostics.measures import by_group, rows_of
+from layercut.engine.base import Completion, LikelihoodRequest
+
+if TYPE_CHECKING:
+    from layercut.diagnostics.bench import Bench
+    from layercut.runs.diagnosis import Diagnosis, Example
+    from layercut.tasks.base import Sample
+
+NAME = "arithmetic"
+DIGITS = tuple(f" {digit}" for digit in range(10))
+
+
+def arithmetic(bench: Bench) -> Diagnosis:
+    """Ask expressions of every model: written, ranked among near misses, and by their first digit.
+
+    Measures: ``written`` and ``ranked`` accuracy; ``log-probability`` of the right answer with its line break, in nats;
+    ``place`` of the right answer among the four options, 1 to 4; ``first digit`` accuracy and log-probability, the
+    digits 0 to 9 compared with each other only.
+    """
+    task = expressions(seed=bench.seed)
+    samples = task.samples("report", bench.limit)
+    written = bench.completions("arithmetic.written", [task.request(s, "short") for s in samples])  # type: ignore[misc]
+    ranked = bench.likelihoods("arithmetic.ranked", [task.request(s, "rank") for s in samples])  # type: ignore[misc]
+    first = bench.likelihoods("arithmetic.first_digit", [_first_digit(task.examples, s) for s in samples])
+    names = [arm.name for arm in bench.arms]
+    kinds = [str(sample.data["kind"]) for sample in samples]
+
+    right = {name: [float(_is_right(task, s, written[name][s.id])) for s in samples] for name in names}
+    options = {name: [ranked[name][s.id]["log_likelihoods"] for s in samples] for name in names}
+    place = {name: [place_of(s.gold_index, options[name][i]) for i, s in enumerate(samples)] for name in names}
+    best = {name: [float(found == 1) for found in place[name]] for name in names}
+    gold = {name: [options[name][i][s.gold_index] for i, s in enumerate(samples)] for name in names}
+    rows = [
+        *rows_of(bench, NAME, "written", right, chance=constant_share([s.gold for s in samples]), headline=True),
+        *rows_of(bench, NAME, "ranked", best, chance=0.25, headline=True),
+        *rows_of(bench, NAME, "log-probability", gold, unit="nats"),
+        *rows_of(bench, NAME, "place", {n: [float(p) for p in place[n]] for n in names}, better="lower", unit="score"),
+    ]
+    notes = []
+    num_tokens = [ranked[bench.uncut.name][s.id]["num_tokens"][s.gold_index] for s in samples]
+    if takes_digits_together([s.gold for s in samples], num_tokens):
+        notes.append(
+            "first digit: n/a, because the tokenizer takes several digits as one token, so the first token of an "
+            "answer is not its first digit."
+        )
+    else:
+        digit = {name: [first[name][s.id]["log_likelihoods"] for s in samples] for name in names}
+        hits = {n: [float(place_of(int(s.gold[0]), digit[n][i]) == 1) for i, s in enumerate(samples)] for n in names}
+        likely = {name: [digit[name][i][int(s.gold[0])] for i, s in enumerate(samples)] for name in names}
+        floor = constant_share([s.gold[0] for s in samples])
+        rows += rows_of(bench, NAME, "first digit (paper)", hits, chance=floor)
+        rows += rows_of(bench, NAME, "first digit log-probability (paper)", likely, unit="nats")
+        notes.append(
+            f"first digit is the measure of arXiv:2602.01997; always saying the most common digit earns {floor:.0%} of "
+            "it on these items, so small values say nothing."
+        )
+    rows += by_group(bench, NAME, "written", right, kinds)
+    examples: list[Example] = [
+        {
+            "diagnostic": NAME,
+            "arm": arm.name,
+            "id": sample.id,
+            "question": sample.question,
+            "gold": sample.gold,
+            "uncut": written[bench.uncut.name][sample.id]["text"],
+            "cut": written[arm.name][sample.id]["text"],
+            "tokens": [],
+        }
+        for arm in bench.cuts
+        for index, sample in enumerate(samples)
+        if right[bench.uncut.name][index] > right[arm.name][index]
+    ]
+    return {"rows": rows, "data": {}, "examples": examples, "notes": notes}
+
+
+def place_of(index: int, scores: Sequence[float]) -> int:
+    """Place of one score among all, 1 for the highest; equal ones stand before it if they come first.
+
+    >>> place_of(2, [-1.0, -3.0, -2.0]), place_of(1, [-1.0, -1.0])
+    (2, 2)
+    """
+    own = scores[index]
+    return 1 + sum(other > own or (other == own and where < index) for where, other in enumerate(scores))
+
+
+def constant_share(golds: Sequence[str]) -> float:
+    """What always giving the most common right answer earns."""
+    return Counter(golds).most_common(1)[0][1] / len(golds)
+
+
+def takes_digits_together(golds: Sequence[str], num_tokens: Sequence[int]) -> bool:
+    """Whether a tokenizer has tokens of several digits, judged by answers that were scored with their line break.
+
+    >>> takes_digits_together(["7", "128"], [2, 4]), takes_digits_together(["7", "128"], [2, 2])
+    (False, True)
+    """
+    return any(count < len(gold) + 1 for gold, count in zip(golds, num_tokens, strict=True) if len(gold) > 1)
+
+
+def as_completion(id: str, record: dict[str, Any], before: str = "") -> Completion:
+    """A record of the bench as the answer that tasks grade, behind what was given of it."""
+    return Completion(
+        id=id,
+        text=before + record["text"],
+        finish_reason=record["finish_reason"],
+        num_prompt_tokens=0,
+        num_new_tokens=record["num_new_tokens"],
+    )
+
+
+def _is_right(task: Any, sample: Sample, record: dict[str, Any]) -> bool:
+    return bool(task.grade(sample, "short", as_completion(sample.id, record)).outcome == "right")
+
+
+def _first_digit(examples: str, sample: Sample) -> LikelihoodRequest:
+    return LikelihoodRequest(id=sample.id, prompt=f"{examples}{sample.question} =", continuations=DIGITS)

@@ -1,0 +1,180 @@
+"""Brackets and syntax: is what is open still closed, in sequences of growing depth and in programs?
+
+Experiments E4 and E9 of arXiv:2602.01997 for programs. The nested sequences are words of the Dyck language of three
+kinds of brackets, as in Suzgun et al., "LSTM Networks Can Perform Dynamic Counting", arXiv:1906.03648, and BIG-bench's
+``dyck_languages``.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from itertools import count
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from layercut.diagnostics.arithmetic import as_completion, constant_share, place_of
+from layercut.diagnostics.functions import functions
+from layercut.diagnostics.measures import by_group, rows_of
+from layercut.diagnostics.programs import BRACKET, CLASSES, FINE, SYNTAX, classify
+from layercut.engine.base import LikelihoodRequest
+from layercut.tasks.brackets import closing, find_brackets
+from layercut.tasks.few_shot import FewShotTask, Problem
+
+if TYPE_CHECKING:
+    from layercut.diagnostics.bench import Bench
+    from layercut.runs.diagnosis import Diagnosis, Example
+
+NAME = "brackets"
+VERSION = 1
+DEEPEST = 8
+CLOSERS = (" )", " ]", " }")
+_EXAMPLES = ("( [ { }", "{ ( ) [ (", "[ {", "( { [ ] { [", "( [ { ( [ ( {", "{ (")
+
+
+def brackets(bench: Bench) -> Diagnosis:
+    """Close nested brackets, and write small functions, with every model.
+
+    Measures: ``closed``, the whole closing sequence as written; ``next bracket``, the right one of the three closing
+    brackets is the likeliest, after each part of the right sequence, averaged per item; ``log-probability`` of the
+    whole sequence in nats; ``parses``, programs that compile; ``bracket errors``, programs whose first error is a
+    bracket. Programs that the limit on length ended without an error are in neither.
+    """
+    task = nested(seed=bench.seed)
+    samples = task.samples("report", bench.limit)
+    written = bench.completions("brackets.closed", [task.request(s, "short") for s in samples])  # type: ignore[misc]
+    steps = [(s, place) for s in samples for place in range(len(s.gold.split()))]
+    asked = [_step(task, sample.id, sample.question, sample.gold, place) for sample, place in steps]
+    likely = bench.likelihoods("brackets.next", asked)
+    names = [arm.name for arm in bench.arms]
+    depths = [f"depth {sample.data['depth']}" for sample in samples]
+
+    right: dict[str, list[float]] = {}
+    following: dict[str, list[float]] = {}
+    gold: dict[str, list[float]] = {}
+    for name in names:
+        answers, scores = written[name], likely[name]
+        right[name] = [
+            float(task.grade(s, "short", as_completion(s.id, answers[s.id])).outcome == "right") for s in samples
+        ]
+        hits: dict[str, list[bool]] = {s.id: [] for s in samples}
+        for sample, place in steps:
+            found = scores[f"{sample.id}@{place}"]["log_likelihoods"][: len(CLOSERS)]
+            hits[sample.id].append(place_of(CLOSERS.index(f" {sample.gold.split()[place]}"), found) == 1)
+        following[name] = [sum(hits[s.id]) / len(hits[s.id]) for s in samples]
+        gold[name] = [scores[f"{s.id}@0"]["log_likelihoods"][-1] for s in samples]
+    rows = [
+        *rows_of(bench, NAME, "closed", right, chance=constant_share([s.gold for s in samples]), headline=True),
+        *rows_of(bench, NAME, "next bracket", following, chance=1 / 3, headline=True),
+        *rows_of(bench, NAME, "log-probability", gold, unit="nats"),
+    ]
+    examples: list[Example] = [
+        {
+            "diagnostic": NAME,
+            "arm": arm.name,
+            "id": sample.id,
+            "question": f"{sample.question} ->",
+            "gold": sample.gold,
+            "uncut": written[bench.uncut.name][sample.id]["text"],
+            "cut": written[arm.name][sample.id]["text"],
+            "tokens": [],
+        }
+        for arm in bench.cuts
+        for index, sample in enumerate(samples)
+        if right[bench.uncut.name][index] > right[arm.name][index]
+    ]
+    programs = _programs(bench)
+    rows += [*programs["rows"], *by_group(bench, NAME, "closed", right, depths)]
+    return {
+        "rows": rows,
+        "data": programs["data"],
+        "examples": [*examples, *programs["examples"]],
+        "notes": programs["notes"],
+    }
+
+
+def nested(*, seed: int = 0) -> FewShotTask:
+    """Sequences of which one to eight brackets, in equal numbers, are open at the end, with closed pairs between them.
+
+    A sample problem: ``( [ [ ( ) ->`` is answered by `` ] ] )`` and a line break. Graded as the task ``brackets``.
+    """
+    return FewShotTask(
+        name="nested_brackets",
+        version=VERSION,
+        readouts=("short",),
+        seed=seed,
+        problems=_problems,
+        num_samples=1000,
+        examples="".join(f"{question} -> {closing(question)}\n" for question in _EXAMPLES),
+        example_questions=frozenset(_EXAMPLES),
+        prompt=lambda question: f"{question} ->",
+        answer=lambda option: f" {option}\n",
+        find=find_brackets,
+        is_right=str.__eq__,
+        max_new_tokens=24,
+        stop=("\n",),
+    )
+
+
+def _problems(seed: int) -> Iterator[Problem]:
+    for index in count():
+        rng = Random(f"nested_brackets {VERSION} {seed} {index}")
+        depth = index % DEEPEST + 1
+        parts = []
+        for _ in range(depth):
+            parts.append(rng.choice("([{"))
+            if rng.random() < 0.3:
+                parts.append(rng.choice(("( )", "[ ]", "{ }")))
+        question = " ".join(parts)
+        yield Problem(question, closing(question), (), {"depth": depth})
+
+
+def _step(task: FewShotTask, id: str, question: str, gold: str, place: int) -> LikelihoodRequest:
+    """The three closing brackets after the first ones of the right sequence; after none, the whole sequence as well."""
+    before = "".join(f" {bracket}" for bracket in gold.split()[:place])
+    options = (*CLOSERS, f" {gold}\n") if place == 0 else CLOSERS
+    return LikelihoodRequest(id=f"{id}@{place}", prompt=f"{task.examples}{question} ->{before}", continuations=options)
+
+
+def _programs(bench: Bench) -> dict[str, Any]:
+    wanted = functions(bench.limit, bench.seed)
+    answers = bench.completions("brackets.programs", [one.request for one in wanted])
+    classes = {
+        arm.name: [
+            classify(
+                one.head + answers[arm.name][one.id]["text"],
+                head=one.head,
+                finish_reason=answers[arm.name][one.id]["finish_reason"],
+            )
+            for one in wanted
+        ]
+        for arm in bench.arms
+    }
+
+    def share(of: tuple[str, ...]) -> dict[str, list[float]]:
+        return {name: [float(found in of) for found in of_arm] for name, of_arm in classes.items()}
+
+    rows = [
+        *rows_of(bench, NAME, "programs that parse", share(FINE), headline=True),
+        *rows_of(bench, NAME, "programs with a bracket error", share(BRACKET), better="lower", headline=True),
+        *rows_of(bench, NAME, "programs with any syntax error", share(SYNTAX), better="lower"),
+        *rows_of(bench, NAME, "programs without code", share(("no_code",)), better="lower"),
+    ]
+    examples = [
+        {
+            "diagnostic": NAME,
+            "arm": arm.name,
+            "id": one.id,
+            "question": one.head,
+            "gold": "",
+            "uncut": answers[bench.uncut.name][one.id]["text"],
+            "cut": answers[arm.name][one.id]["text"],
+            "tokens": [],
+        }
+        for arm in bench.cuts
+        for index, one in enumerate(wanted)
+        if classes[bench.uncut.name][index] in FINE and classes[arm.name][index] in SYNTAX
+    ]
+    counts = {name: {one: Counter(found)[one] for one in CLASSES if one in found} for name, found in classes.items()}
+    notes = [f"{len(wanted)} programs by text alone: they were not run, so a program that parses may still be wrong."]
+    return {"rows": rows, "data": {"classes": counts}, "examples": examples, "notes": notes}

@@ -1,0 +1,175 @@
+"""Cost: what the cut saves in parameters, bytes and KV cache, and how much faster it reads and writes.
+
+Experiment E12 of arXiv:2602.01997, which recorded the time per decoded token. Speeds of one machine drift, so that in
+every round all models run one after the other, in an order that changes from round to round, and only the ratios to the
+uncut model in the same round are reported.
+"""
+
+# Shapes: B batch, T tokens.
+
+from __future__ import annotations
+
+import inspect
+import math
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from scipy.stats import t as student
+
+from layercut.diagnostics.measures import interval
+from layercut.evidence.intervals import Estimate
+from layercut.surgery.bypass import bypass
+
+if TYPE_CHECKING:
+    from layercut.diagnostics.bench import Arm, Bench, Record
+    from layercut.models.loading import LoadedModel
+    from layercut.runs.diagnosis import Diagnosis, Interval, MeasureRow
+    from layercut.surgery.plan import CutPlan
+
+NAME = "cost"
+BATCH_SIZES = (1, 4, 16)
+NUM_PROMPT_TOKENS, NUM_NEW_TOKENS = 128, 16
+NUM_ROUNDS = 7
+"""Timed rounds; one more before them, which warms caches up, is thrown away."""
+
+
+class Timing(NamedTuple):
+    """One run of one model."""
+
+    first_token: float
+    """Seconds from the prompt to the first token, which is the time to read the prompt."""
+    prefill: float
+    """Prompt tokens a second, all rows together."""
+    decode: float
+    """Tokens a second after the first one, all rows together."""
+    cache_bytes: int
+    """Of keys and values after the prompt."""
+
+
+def cost(bench: Bench) -> Diagnosis:
+    """Time all models in turns, at several batch sizes.
+
+    Measures, each the geometric mean over rounds of the ratio cut / uncut with a 95 % t-interval of its logarithm:
+    ``prefill`` and ``decode`` tokens a second, ``time to first token``. Parameters, bytes of the weights and bytes of
+    the KV cache per token are counted, not estimated.
+    """
+    timed = [arm for arm in bench.arms if arm.model is not None]
+    ids = [f"{size}.{number}" for size in BATCH_SIZES for number in range(NUM_ROUNDS + 1)]
+    rounds = bench.computed("cost.rounds", ids, lambda id: _round(timed, id, bench.seed))
+    rows: list[MeasureRow] = []
+    for arm in bench.cuts:
+        for measure, better in (("decode", "higher"), ("prefill", "higher"), ("first_token", "lower")):
+            for size in BATCH_SIZES:
+                kept = [rounds[f"{size}.{number}"] for number in range(1, NUM_ROUNDS + 1)]
+                if arm.name in kept[0]:
+                    rows.append(_row(bench, arm, measure, better, size, kept))
+    first = rounds[f"{BATCH_SIZES[0]}.1"]
+    counted = {
+        arm.name: {
+            "parameters": arm.num_parameters,
+            "bytes": first[arm.name]["weight_bytes"],
+            "cache_bytes_per_token": first[arm.name]["cache_bytes"] / (BATCH_SIZES[0] * NUM_PROMPT_TOKENS),
+        }
+        for arm in timed
+    }
+    notes = [
+        f"{NUM_ROUNDS} rounds for each batch size, prompts of {NUM_PROMPT_TOKENS} random tokens, {NUM_NEW_TOKENS} new "
+        f"tokens, transformers' own forward pass with its KV cache on {first['device']} in {first['dtype']} with "
+        f"{first['threads']} threads. An engine with fused kernels gives other ratios."
+    ]
+    return {"rows": rows, "data": {"counted": counted}, "examples": [], "notes": notes}
+
+
+@torch.no_grad()
+def timing(loaded: LoadedModel, plan: CutPlan, batch_size: int, seed: int) -> Timing:
+    """Read random prompts and write a few tokens greedily, whatever they are."""
+    model = loaded.model
+    # transformers is giving the argument another name.
+    keyword = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+    generator = torch.Generator().manual_seed(seed)
+    size = int(model.config.get_text_config().vocab_size)
+    ids_BT = torch.randint(0, size, (batch_size, NUM_PROMPT_TOKENS), generator=generator).to(model.device)
+    with bypass(model, plan):
+        start = _now(model)
+        output = model(input_ids=ids_BT, use_cache=True, logits_to_keep=1)
+        token_B1 = output.logits[:, -1:].argmax(dim=-1)
+        first = _now(model)
+        cache: Any = output.past_key_values
+        cache_bytes = sum(
+            part.nbytes for layer in cache.layers for part in (layer.keys, layer.values) if part is not None
+        )
+        begun = _now(model)
+        for _ in range(NUM_NEW_TOKENS - 1):
+            output = model(input_ids=token_B1, **{keyword: cache}, use_cache=True, logits_to_keep=1)
+            token_B1 = output.logits[:, -1:].argmax(dim=-1)
+        end = _now(model)
+    return Timing(
+        first_token=first - start,
+        prefill=batch_size * NUM_PROMPT_TOKENS / (first - start),
+        decode=batch_size * (NUM_NEW_TOKENS - 1) / (end - begun),
+        cache_bytes=cache_bytes,
+    )
+
+
+def ratio(uncut: Sequence[float], cut: Sequence[float]) -> Estimate:
+    """Geometric mean of cut / uncut over paired rounds, with a 95 % interval of Student's t of its logarithm.
+
+    >>> [round(end, 2) for end in ratio([1.0, 2.0, 4.0], [2.0, 4.2, 7.8])[:3]]
+    [2.02, 1.84, 2.21]
+    """
+    logs = np.log(np.asarray(cut) / np.asarray(uncut))
+    n, mean = len(logs), float(logs.mean())
+    if n < 2 or np.ptp(logs) == 0:
+        return Estimate(math.exp(mean), None, None, n, "none")
+    reach = float(student.ppf(0.975, n - 1) * logs.std(ddof=1) / math.sqrt(n))
+    return Estimate(math.exp(mean), math.exp(mean - reach), math.exp(mean + reach), n, "t of logarithms")
+
+
+def _round(timed: Sequence[Arm], id: str, seed: int) -> Record:
+    size, number = map(int, id.split("."))
+    turn = number % len(timed)
+    record: Record = {}
+    for arm in [*timed[turn:], *timed[:turn]]:
+        assert arm.model is not None
+        loaded = arm.model()
+        record[arm.name] = timing(loaded, arm.plan, size, seed)._asdict()
+        with bypass(loaded.model, arm.plan):
+            record[arm.name]["weight_bytes"] = sum(part.nbytes for part in loaded.model.parameters())
+    model = loaded.model
+    facts = {"device": model.device.type, "dtype": str(model.dtype).removeprefix("torch.")}
+    return {**record, **facts, "threads": torch.get_num_threads()}
+
+
+def _now(model: Any) -> float:
+    if model.device.type == "cuda":
+        torch.cuda.synchronize(model.device)
+    elif model.device.type == "mps":
+        torch.mps.synchronize()
+    return time.perf_counter()
+
+
+def _row(bench: Bench, arm: Arm, measure: str, better: Any, size: int, rounds: Sequence[Record]) -> MeasureRow:
+    before, after = ([float(one[name][measure]) for one in rounds] for name in (bench.uncut.name, arm.name))
+    found = ratio(before, after)
+    level: list[Interval] = [[float(np.median(values)), None, None] for values in (before, after)]
+    return {
+        "diagnostic": NAME,
+        "measure": {"first_token": "time to first token"}.get(measure, f"{measure} speed"),
+        "group": f"batch {size}",
+        "arm": arm.name,
+        "better": better,
+        "unit": "ratio",
+        "chance": None,
+        "n": found.n,
+        "uncut": level[0],
+        "cut": level[1],
+        "difference": interval(found),
+        "kept": None,
+        "p_value": 1.0,
+        "test": "none",
+        "seed": bench.seed,
+        "headline": False,
+    }

@@ -1,0 +1,176 @@
+"""Degeneration: does a model repeat itself, run on without an end, or say nothing at all?
+
+Measure E2 of arXiv:2602.01997, with every response counted: there, texts shorter than n words have no Rep-n and texts
+of one sentence no Self-BLEU, so the responses that are broken worst drop out. Here they count as what they are, without
+repetition, and the share of empty ones stands beside it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from sacrebleu.metrics.bleu import BLEU
+
+from layercut.diagnostics.measures import rows_of
+from layercut.diagnostics.openings import openings
+from layercut.engine.base import GenerationRequest
+
+if TYPE_CHECKING:
+    from layercut.diagnostics.bench import Bench
+    from layercut.runs.diagnosis import Diagnosis, Example
+
+NAME = "degeneration"
+MAX_NEW_TOKENS = 128
+FEWEST_REPEATS = 3
+"""A unit that comes fewer times in a row is no loop."""
+LONGEST_UNIT = 200
+"""Characters of a unit that is looked for."""
+LOOPS = 0.25
+"""A response loops if its longest loop is at least this share of it, and ``LEAST_LOOP`` characters."""
+LEAST_LOOP = 40
+_WORD = re.compile(r"\w+|[^\w\s]")
+_SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
+
+
+def degeneration(bench: Bench) -> Diagnosis:
+    """Let every model go on from openings of stories, letters and explanations, and look at what it writes."""
+    prompts = openings(bench.limit, bench.seed)
+    requests = [GenerationRequest(id=id, prompt=text, max_new_tokens=MAX_NEW_TOKENS) for id, text in prompts.items()]
+    answers = bench.completions("degeneration.written", requests)
+    looks = {
+        arm.name: [look(answers[arm.name][id]["text"], answers[arm.name][id]) for id in prompts] for arm in bench.arms
+    }
+
+    def values(name: str) -> dict[str, list[float]]:
+        return {arm: [float(found[name]) for found in of_arm] for arm, of_arm in looks.items()}
+
+    rows = [
+        *rows_of(bench, NAME, "loops", values("loops"), better="lower", headline=True),
+        *rows_of(bench, NAME, "empty", values("empty"), better="lower", headline=True),
+        *rows_of(bench, NAME, "Rep-4", values("rep_4"), better="lower", headline=True),
+        *rows_of(bench, NAME, "Rep-3", values("rep_3"), better="lower"),
+        *rows_of(bench, NAME, "Rep-2", values("rep_2"), better="lower"),
+        *rows_of(bench, NAME, "Self-BLEU-4", values("self_bleu"), better="lower"),
+        *rows_of(bench, NAME, "distinct-1", values("distinct_1")),
+        *rows_of(bench, NAME, "distinct-2", values("distinct_2")),
+        *rows_of(bench, NAME, "longest loop", values("loop_share"), better="lower"),
+        *rows_of(bench, NAME, "no end within the limit", values("endless"), better="lower"),
+        *rows_of(bench, NAME, "length", values("words"), unit="words"),
+    ]
+    short = {arm: sum(found["words"] < 4 for found in of_arm) for arm, of_arm in looks.items()}
+    single = {arm: sum(found["sentences"] < 2 for found in of_arm) for arm, of_arm in looks.items()}
+    notes = [
+        f"{len(prompts)} responses of at most {MAX_NEW_TOKENS} tokens. Shorter than four words, counted as without "
+        "repetition: " + ", ".join(f"{arm} {count}" for arm, count in short.items()) + ". A single sentence, counted "
+        "as Self-BLEU 0: " + ", ".join(f"{arm} {count}" for arm, count in single.items()) + "."
+    ]
+    finish = {arm.name: dict(Counter(answers[arm.name][id]["finish_reason"] for id in prompts)) for arm in bench.arms}
+    examples: list[Example] = [
+        {
+            "diagnostic": NAME,
+            "arm": arm.name,
+            "id": id,
+            "question": text,
+            "gold": "",
+            "uncut": answers[bench.uncut.name][id]["text"],
+            "cut": answers[arm.name][id]["text"],
+            "tokens": [],
+        }
+        for arm in bench.cuts
+        for index, (id, text) in enumerate(prompts.items())
+        if _broken(looks[arm.name][index]) and not _broken(looks[bench.uncut.name][index])
+    ]
+    return {"rows": rows, "data": {"finish": finish}, "examples": examples, "notes": notes}
+
+
+def look(text: str, record: dict[str, Any]) -> dict[str, float]:
+    """All measures of one response."""
+    words = words_of(text)
+    loop = longest_loop(text)
+    return {
+        **{f"rep_{n}": repetition(words, n) for n in (2, 3, 4)},
+        **{f"distinct_{n}": distinct(words, n) for n in (1, 2)},
+        "self_bleu": self_bleu(text),
+        "loop_share": loop / len(text) if text else 0.0,
+        "loops": loop >= max(LEAST_LOOP, LOOPS * len(text)),
+        "empty": not text.strip(),
+        "endless": record["finish_reason"] == "length",
+        "words": len(words),
+        "sentences": len(sentences_of(text)),
+    }
+
+
+def words_of(text: str) -> list[str]:
+    """Words and signs of punctuation, in lower case."""
+    return _WORD.findall(text.lower())
+
+
+def sentences_of(text: str) -> list[str]:
+    """Sentences and lines that have a word in them."""
+    return [part for part in _SENTENCE.split(text) if _WORD.search(part)]
+
+
+def repetition(words: Sequence[str], n: int) -> float:
+    """Rep-n: 1 - distinct n-grams / n-grams, from 0 (none comes twice) to nearly 1; 0 for fewer than n words.
+
+    Welleck et al., "Neural Text Generation with Unlikelihood Training", arXiv:1908.04319 (seq-rep-n).
+
+    >>> repetition("a b a b a b".split(), 2), repetition("a".split(), 2)
+    (0.6, 0.0)
+    """
+    grams = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
+    return 1 - len(set(grams)) / len(grams) if grams else 0.0
+
+
+def distinct(words: Sequence[str], n: int) -> float:
+    """distinct-n: distinct n-grams / words; 0 for no words. Li et al., arXiv:1510.03055.
+
+    >>> distinct("a b a b".split(), 1)
+    0.5
+    """
+    return len({tuple(words[i : i + n]) for i in range(len(words) - n + 1)}) / len(words) if words else 0.0
+
+
+def self_bleu(text: str) -> float:
+    """Intra-response Self-BLEU-4: the mean BLEU-4 of each sentence against the others, 0 to 1; 0 for fewer than two.
+
+    Zhu et al., "Texygen", arXiv:1802.01886, within one response as in arXiv:2602.01997. BLEU is sacrebleu's, with its
+    exponential smoothing and effective order, so that short sentences have one too.
+    """
+    sentences = sentences_of(text)
+    if len(sentences) < 2:
+        return 0.0
+    bleu = BLEU(lowercase=True, effective_order=True)
+    scores = [
+        bleu.sentence_score(sentence, [*sentences[:index], *sentences[index + 1 :]]).score
+        for index, sentence in enumerate(sentences)
+    ]
+    return float(np.mean(scores)) / 100
+
+
+def longest_loop(text: str) -> int:
+    """Characters of the longest stretch that is one unit, of at most 200 characters, at least three times in a row.
+
+    Searched in characters, so that a loop inside one endless word is seen as well. White space alone is no loop.
+
+    >>> longest_loop("so it goes and goes and goes and goes."), longest_loop("abab"), longest_loop("haaaaa")
+    (32, 0, 5)
+    """
+    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+    longest = 0
+    for period in range(1, min(LONGEST_UNIT, len(codes) // FEWEST_REPEATS) + 1):
+        same = np.concatenate([[False], codes[period:] == codes[:-period], [False]])
+        edges = np.flatnonzero(np.diff(same.astype(np.int8)))
+        for start, end in zip(edges[::2], edges[1::2], strict=True):
+            length = int(end - start) + period
+            if length > longest and length >= FEWEST_REPEATS * period and text[start : start + length].strip():
+                longest = length
+    return longest
+
+
+def _broken(found: dict[str, float]) -> bool:
+    return bool(found["loops"] or found["empty"])

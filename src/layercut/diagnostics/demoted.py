@@ -1,0 +1,82 @@
+"""Demoted or erased: is the right answer still there, only no longer the first that comes?
+
+A greedy answer shows the mode alone. ShortOPD (arXiv:2607.13124) finds that pass@1 of a pruned model collapses while
+pass@k rebounds, and arXiv:2606.17609 that answers return with one more example. Here the same items are answered
+greedily, drawn many times, ranked, gone along token by token, and asked with one more worked example.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast
+
+from layercut.diagnostics.arithmetic import as_completion, constant_share
+from layercut.diagnostics.expressions import expressions
+from layercut.diagnostics.measures import rows_of
+from layercut.engine.base import Decoding, GenerationRequest, LikelihoodRequest
+from layercut.evidence.pass_at_k import pass_at_k
+
+if TYPE_CHECKING:
+    from layercut.diagnostics.bench import Bench
+    from layercut.runs.diagnosis import Diagnosis
+
+NAME = "demoted"
+K = (1, 4, 16, 64)
+TEMPERATURE = 0.8
+
+
+def demoted(bench: Bench) -> Diagnosis:
+    """Ask the expressions of the arithmetic probe in every way that could bring a right answer back.
+
+    Measures: ``greedy`` accuracy; ``pass@k`` from ``num_samples`` drawn answers at temperature 0.8, unbiased; ``gold
+    rank``, the worst rank of any token of the right answer, given those before; ``one more example``, greedy with four
+    examples in place of three. An item that the uncut model has right greedily and a cut one wrong is *demoted* if any
+    drawn answer is right or all tokens of the right one are among the first ten, else *erased*.
+    """
+    task, longer = expressions(seed=bench.seed), expressions(seed=bench.seed, num_examples=4)
+    samples = task.samples("report", bench.limit)
+    requests = {s.id: cast("GenerationRequest", task.request(s, "short")) for s in samples}
+    draws = [replace(r, id=f"{id}#{n}") for id, r in requests.items() for n in range(bench.num_samples)]
+    greedy = bench.completions("demoted.greedy", list(requests.values()))
+    drawn = bench.completions("demoted.drawn", draws, decoding=Decoding(temperature=TEMPERATURE, seed=bench.seed))
+    helped = bench.completions("demoted.helped", [longer.request(s, "short") for s in samples])  # type: ignore[misc]
+    forced = bench.damages(
+        "demoted.forced",
+        [LikelihoodRequest(id=s.id, prompt=requests[s.id].prompt, continuations=(f" {s.gold}\n",)) for s in samples],
+    )
+    names = [arm.name for arm in bench.arms]
+
+    def right(records: dict[str, Any], id: str, sample: Any) -> float:
+        return float(task.grade(sample, "short", as_completion(sample.id, records[id])).outcome == "right")
+
+    first = {name: [right(greedy[name], s.id, s) for s in samples] for name in names}
+    more = {name: [right(helped[name], s.id, s) for s in samples] for name in names}
+    hits = {
+        name: [sum(int(right(drawn[name], f"{s.id}#{n}", s)) for n in range(bench.num_samples)) for s in samples]
+        for name in names
+    }
+    worst = {name: [max(t["rank"] for t in forced[name][s.id]["tokens"]) for s in samples] for name in names}
+    chance = constant_share([s.gold for s in samples])
+    rows = [*rows_of(bench, NAME, "greedy", first, chance=chance)]
+    for k in K:
+        if k <= bench.num_samples:
+            values = {name: [pass_at_k(bench.num_samples, c, k) for c in hits[name]] for name in names}
+            rows += rows_of(bench, NAME, f"pass@{k}", values)
+    rows += rows_of(bench, NAME, "one more example", more, chance=chance)
+    rows += rows_of(
+        bench, NAME, "gold rank", {n: [float(r) for r in worst[n]] for n in names}, better="lower", unit="score"
+    )
+    verdicts = {}
+    for arm in bench.cuts:
+        lost = [i for i in range(len(samples)) if first[bench.uncut.name][i] > first[arm.name][i]]
+        kept = [i for i in lost if hits[arm.name][i] or worst[arm.name][i] <= 10]
+        verdicts[arm.name] = {
+            "lost": len(lost),
+            "demoted": len(kept),
+            "erased": len(lost) - len(kept),
+            "drawn": sum(hits[arm.name][i] > 0 for i in lost),
+            "top_10": sum(worst[arm.name][i] <= 10 for i in lost),
+            "helped": sum(more[arm.name][i] > 0 for i in lost),
+        }
+    notes = [f"{bench.num_samples} answers drawn for each item at temperature {TEMPERATURE}, seed {bench.seed}."]
+    return {"rows": rows, "data": {"verdicts": verdicts}, "examples": [], "notes": notes}

@@ -1,0 +1,84 @@
+"""From one value per item and model to rows: every measure paired with the uncut model, with interval and p-value."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
+
+from layercut.evidence.paired import compare_paired
+
+if TYPE_CHECKING:
+    from layercut.diagnostics.bench import Bench
+    from layercut.evidence.intervals import Estimate
+    from layercut.runs.diagnosis import Interval, MeasureRow
+
+Values = Mapping[str, Sequence[float]]
+"""By name of the arm, one value per item, all in the same order."""
+
+
+def rows_of(
+    bench: Bench,
+    diagnostic: str,
+    measure: str,
+    values: Values,
+    *,
+    group: str = "",
+    better: Literal["higher", "lower"] = "higher",
+    unit: Literal["share", "nats", "score", "words", "ratio"] = "share",
+    chance: float | None = None,
+    clusters: Sequence[str] | None = None,
+    headline: bool = False,
+) -> list[MeasureRow]:
+    """A row for every cut model that has values; none where there are no items.
+
+    Statistics are those of ``compare_paired``: McNemar's exact test for 0/1 values, else sign flips.
+    """
+    before = values[bench.uncut.name]
+    if not before:
+        return []
+    rows: list[MeasureRow] = []
+    for arm in bench.cuts:
+        if arm.name not in values:
+            continue
+        found = compare_paired(before, values[arm.name], chance=chance, seed=bench.seed, clusters=clusters)
+        kept = found.retention if chance is None else found.retention_above_chance
+        rows.append(
+            {
+                "diagnostic": diagnostic,
+                "measure": measure,
+                "group": group,
+                "arm": arm.name,
+                "better": better,
+                "unit": unit,
+                "chance": chance,
+                "n": found.uncut.n,
+                "uncut": interval(found.uncut),
+                "cut": interval(found.cut),
+                "difference": interval(found.difference),
+                "kept": interval(kept) if kept is not None and better == "higher" and unit == "share" else None,
+                "p_value": found.p_value,
+                "test": found.test,
+                "seed": bench.seed,
+                "headline": headline,
+            }
+        )
+    return rows
+
+
+def by_group(bench: Bench, diagnostic: str, measure: str, values: Values, groups: Sequence[str]) -> list[MeasureRow]:
+    """Rows for the items of each group, by name. What is kept is left out: groups are small, and their ratios wild."""
+    rows: list[MeasureRow] = []
+    for group in sorted(set(groups)):
+        places = [place for place, name in enumerate(groups) if name == group]
+        part = {name: [found[place] for place in places] for name, found in values.items()}
+        rows += rows_of(bench, diagnostic, measure, part, group=group)
+    for row in rows:
+        row["kept"] = None
+    return rows
+
+
+def interval(estimate: Estimate) -> Interval:
+    """JSON-able; an end that is not finite is none."""
+    ends = (estimate.low, estimate.high)
+    return [estimate.value, *(end if end is not None and math.isfinite(end) else None for end in ends)]

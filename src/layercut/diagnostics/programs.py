@@ -1,0 +1,108 @@
+"""How a generated program fails: a class for each, found by compile(), a bracket stack and what running it gave.
+
+Experiments E4 and E9 of arXiv:2602.01997 class programs by parts of error messages, which change with Python's version
+and leave indentation and unterminated strings among "others". Here the parser says that a program is broken and where,
+and the lexer says whether brackets or strings are to blame.
+"""
+
+from __future__ import annotations
+
+import codeop
+import warnings
+from collections.abc import Mapping
+from typing import Literal
+
+from layercut.diagnostics.lexer import first_problem
+
+ProgramClass = Literal[
+    "passed", "parses", "wrong_answer", "never_closed", "unmatched", "mismatched", "indentation", "unterminated_string",
+    "other_syntax", "name", "type", "attribute", "value", "index", "timeout", "memory", "recursion", "other_error",
+    "no_code", "cut",
+]  # fmt: skip
+CLASSES: tuple[ProgramClass, ...] = ProgramClass.__args__  # type: ignore[attr-defined]
+BRACKET: tuple[ProgramClass, ...] = ("never_closed", "unmatched", "mismatched")
+SYNTAX: tuple[ProgramClass, ...] = (*BRACKET, "indentation", "unterminated_string", "other_syntax")
+FINE: tuple[ProgramClass, ...] = ("passed", "parses")
+"""``parses`` where a program was not run."""
+
+OUTCOMES: Mapping[str, ProgramClass] = {
+    "": "passed",
+    "passed": "passed",
+    "AssertionError": "wrong_answer",
+    "NameError": "name",
+    "UnboundLocalError": "name",
+    "ImportError": "name",
+    "ModuleNotFoundError": "name",
+    "TypeError": "type",
+    "AttributeError": "attribute",
+    "ValueError": "value",
+    "IndexError": "index",
+    "KeyError": "index",
+    "timeout": "timeout",
+    "TimeoutError": "timeout",
+    "memory": "memory",
+    "MemoryError": "memory",
+    "RecursionError": "recursion",
+}
+"""From how a program ended when it was run: the class of its exception, ``timeout``, ``memory``; empty if it passed."""
+
+
+def classify(source: str, *, head: str = "", finish_reason: str = "stop", outcome: str | None = None) -> ProgramClass:
+    """The class of one program.
+
+    Without code there is none to judge: ``no_code``. A program that does not parse has the class of what goes wrong
+    first in the text, the parser's error or the lexer's. A program that was ended by the limit on its length is ``cut``
+    if more text could still make it right; what it did wrong before counts as its own. A program that parses is judged
+    by ``outcome``, if it was run.
+
+    >>> classify("def f(x):\\n    return (x"), classify("def f(x):\\nreturn x"), classify("def f(x): return x")
+    ('never_closed', 'indentation', 'parses')
+    >>> classify("def f(x): return y", outcome="NameError"), classify("return (", finish_reason="length")
+    ('name', 'cut')
+
+    Args:
+        source: the whole program.
+        head: what it was begun with; code is what comes after.
+        finish_reason: how the answer ended.
+        outcome: how the program ended when it was run; None if it was not.
+    """
+    body = source.removeprefix(head)
+    if not any(line.strip() and not line.strip().startswith("#") for line in body.split("\n")):
+        return "cut" if finish_reason == "length" and body.strip() else "no_code"
+    error = _syntax_error(source)
+    if error is None:
+        return "parses" if outcome is None else OUTCOMES.get(outcome, "other_error")
+    if finish_reason == "length" and _only_cut(source):
+        return "cut"
+    problem = first_problem(source)
+    if problem is not None and problem.line <= (error.lineno or 1):
+        return problem.kind
+    return "indentation" if isinstance(error, IndentationError) else "other_syntax"
+
+
+def _syntax_error(source: str) -> SyntaxError | None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # "invalid escape sequence" and the like are no errors
+            compile(source, "program", "exec", dont_inherit=True)
+    except SyntaxError as error:
+        return error
+    except (ValueError, MemoryError, RecursionError) as error:  # a zero byte; brackets nested too deep for the parser
+        return SyntaxError(str(error), ("program", 1, 1, ""))
+    return None
+
+
+def _only_cut(source: str) -> bool:
+    """Whether more text could still make it right: no bracket closes what it should not, and the lines before the last
+    one, which may break off anywhere, parse or are the beginning of something that does."""
+    problem = first_problem(source)
+    if problem is not None and problem.kind in ("unmatched", "mismatched"):
+        return False
+    whole = source.rpartition("\n")[0]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            codeop.compile_command(whole + "\n", "program", "exec")  # None, not an error, for what is incomplete
+    except (SyntaxError, ValueError, OverflowError, MemoryError, RecursionError):
+        return False
+    return True

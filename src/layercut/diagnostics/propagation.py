@@ -1,0 +1,236 @@
+"""Propagation: is damage done at single tokens, or does it grow along the answer?
+
+The uncut model's own right answers are given to the cut model word for word (teacher forcing), so that each token is
+judged with everything before it right; the same positions are read in the answer that the cut model writes by itself
+(free running); and the first 0, 25, 50, 75 and 100 % of the right answer are given before it goes on alone (prefix
+clamping). What teacher forcing breaks is local damage; what only free running breaks is accumulated error. After the
+confounds listed against arXiv:2602.01997, RAC (arXiv:2509.12464) and RTP-Gate-RTD.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from layercut.diagnostics.measures import rows_of
+from layercut.diagnostics.tokens import KINDS, Kind, first_wrong, kept_pieces, kinds_of
+from layercut.diagnostics.traces import Trace, right_traces
+from layercut.engine.base import GenerationRequest, Message, Prompt
+
+if TYPE_CHECKING:
+    from layercut.diagnostics.bench import Answers, Bench
+    from layercut.runs.diagnosis import Diagnosis, Example, MeasureRow
+
+NAME = "propagation"
+OWN = ("copy", "gsm_symbolic")
+"""Tasks whose traces can accuse. Those of arithmetic and brackets explain only: damage to them has its own diagnostic,
+and should not be counted twice."""
+CLAMPED = (0.0, 0.25, 0.5, 0.75, 1.0)
+FIRST = "first choice"
+TOP = 10
+NUM_PLACES = 5
+"""Parts of a trace, by place, for the picture."""
+
+
+def propagation(bench: Bench) -> Diagnosis:
+    """Go along the uncut model's right answers with every cut model.
+
+    Measures, each a mean per trace: ``first choice``, the trace's token is the likeliest (the headline is that of the
+    traces which no other diagnostic asks for); ``in the top 10``; ``extra
+    loss``, -ln q(token) + ln p(token) in nats, and ``KL``; all by kind of token. ``teacher-forced`` and
+    ``free-running`` are the share of tokens that are right with everything before them given, and in the model's own
+    answer at the same place. ``clamped`` is the share of answers that come out right after the given part. Uncut is 1
+    by construction in the last two: they are its own answers. Traces of one template count as one context.
+    """
+    traces, asked = right_traces(bench)
+    notes = [
+        "Right answers of the uncut model that were gone along: "
+        + ", ".join(asked)
+        + ". Kinds of tokens that come in none of them have no row."
+    ]
+    if not traces or not bench.cuts:
+        return {"rows": [], "data": {}, "examples": [], "notes": notes}
+    forced = bench.damages("propagation.forced", [trace.forced for trace in traces])
+    free = _written_after(bench, traces, forced[bench.uncut.name], 0.0)
+    clamped = {0.0: free} | {
+        share: _written_after(bench, traces, forced[bench.uncut.name], share) for share in CLAMPED if share
+    }
+    pieces = {trace.id: [token["text"] for token in forced[bench.uncut.name][trace.id]["tokens"]] for trace in traces}
+    kinds = {trace.id: kinds_of(pieces[trace.id], answer=trace.answer) for trace in traces}
+    kept = {
+        arm.name: {trace.id: kept_pieces(pieces[trace.id], free[arm.name][trace.id]) for trace in traces}
+        for arm in bench.cuts
+    }
+    own = [trace for trace in traces if trace.task.name in OWN]
+    rows = _forced_rows(bench, own, forced, kinds, headline=True) + _forced_rows(bench, traces, forced, kinds)
+    clusters = [trace.cluster for trace in traces]
+    ones = {bench.uncut.name: [1.0] * len(traces)}
+    running = ones | {arm.name: [_mean(kept[arm.name][trace.id]) for trace in traces] for arm in bench.cuts}
+    rows += rows_of(bench, NAME, "free-running", running, clusters=clusters)
+    for share, texts in clamped.items():
+        right = ones | {
+            arm.name: [float(trace.is_right(texts[arm.name][trace.id])) for trace in traces] for arm in bench.cuts
+        }
+        rows += rows_of(bench, NAME, "clamped", right, group=f"{share:.0%} given", clusters=clusters)
+    return {
+        "rows": rows,
+        "data": {
+            "places": {arm.name: _places(traces, forced[arm.name], kept[arm.name]) for arm in bench.cuts},
+            "first_wrong": {
+                arm.name: _first_wrong(traces, pieces, kinds, free[arm.name], forced[arm.name]) for arm in bench.cuts
+            },
+        },
+        "examples": _examples(bench, traces, pieces, free),
+        "notes": notes,
+    }
+
+
+def damage(tokens: Sequence[dict[str, Any]]) -> dict[str, float | None]:
+    """Means over some tokens of one trace, each as TokenDamage has it.
+
+    >>> damage([{"nll": 2.0, "reference_nll": 0.5, "kl": None, "rank": 3}])
+    {'first choice': 0.0, 'in the top 10': 1.0, 'extra loss': 1.5, 'KL': None}
+    """
+    return {
+        FIRST: _mean([token["rank"] == 1 for token in tokens]),
+        f"in the top {TOP}": _mean([token["rank"] <= TOP for token in tokens]),
+        "extra loss": _mean([token["nll"] - token["reference_nll"] for token in tokens]),
+        "KL": None if any(token["kl"] is None for token in tokens) else _mean([token["kl"] for token in tokens]),
+    }
+
+
+def given(pieces: Sequence[str], share: float) -> str:
+    """The first tokens of a trace, so many that at least this share of them is there.
+
+    >>> given([" 1", "2", "\\n"], 0.25), given([" 1", "2", "\\n"], 1.0)
+    (' 1', ' 12\\n')
+    """
+    return "".join(pieces[: math.ceil(share * len(pieces))])
+
+
+def _written_after(
+    bench: Bench, traces: Sequence[Trace], uncut: dict[str, Any], share: float
+) -> dict[str, dict[str, str]]:
+    """Whole answers of the cut models, by arm and item, of which the first part was given."""
+    starts = {trace.id: given([token["text"] for token in uncut[trace.id]["tokens"]], share) for trace in traces}
+    requests = [_begun(trace.request, starts[trace.id]) for trace in traces]
+    written: Answers = bench.completions(f"propagation.clamped_{round(100 * share)}", requests, bench.cuts)
+    return {
+        arm.name: {trace.id: starts[trace.id] + written[arm.name][trace.id]["text"] for trace in traces}
+        for arm in bench.cuts
+    }
+
+
+def _begun(request: GenerationRequest, start: str) -> GenerationRequest:
+    prompt: Prompt = request.prompt
+    if not start:
+        return request
+    return replace(
+        request, prompt=prompt + start if isinstance(prompt, str) else (*prompt, Message("assistant", start))
+    )
+
+
+def _forced_rows(
+    bench: Bench,
+    traces: Sequence[Trace],
+    forced: Answers,
+    kinds: dict[str, list[Kind]],
+    *,
+    headline: bool = False,
+) -> list[MeasureRow]:
+    """Rows by kind of token: the first choice alone for the headline, else all measures, of all tokens as well."""
+    rows: list[MeasureRow] = []
+    for kind in KINDS if headline else ("", *KINDS):
+        chosen = {trace.id: [i for i, found in enumerate(kinds[trace.id]) if kind in ("", found)] for trace in traces}
+        having = [trace for trace in traces if chosen[trace.id]]
+        means = {
+            arm.name: [damage([forced[arm.name][t.id]["tokens"][i] for i in chosen[t.id]]) for t in having]
+            for arm in bench.arms
+        }
+        for measure in (FIRST,) if headline else (FIRST, f"in the top {TOP}", "extra loss", "KL"):
+            # Of a checkpoint of its own there is no KL.
+            values = {
+                name: [float(found[measure] or 0.0) for found in of_arm]
+                for name, of_arm in means.items()
+                if name == bench.uncut.name or all(found[measure] is not None for found in of_arm)
+            }
+            loss = measure in ("extra loss", "KL")
+            name = measure if kind or measure != FIRST else "teacher-forced"
+            rows += rows_of(
+                bench,
+                NAME,
+                f"{name} ({', '.join(OWN)})" if headline else name,
+                values,
+                group=kind,
+                better="lower" if loss else "higher",
+                unit="nats" if loss else "share",
+                clusters=[trace.cluster for trace in having],
+                headline=headline,
+            )
+    return rows
+
+
+def _places(
+    traces: Sequence[Trace], forced: dict[str, Any], kept: dict[str, list[bool]]
+) -> dict[str, list[float | None]]:
+    """Share of right tokens in each part of the traces, the first to the last fifth."""
+    right: list[list[float]] = [[] for _ in range(NUM_PLACES)]
+    free: list[list[float]] = [[] for _ in range(NUM_PLACES)]
+    for trace in traces:
+        tokens = forced[trace.id]["tokens"]
+        for index, token in enumerate(tokens):
+            place = index * NUM_PLACES // len(tokens)
+            right[place].append(float(token["rank"] == 1))
+            free[place].append(float(kept[trace.id][index]))
+    return {
+        "teacher_forced": [_mean(found) if found else None for found in right],
+        "free_running": [_mean(found) if found else None for found in free],
+    }
+
+
+def _first_wrong(
+    traces: Sequence[Trace],
+    pieces: dict[str, list[str]],
+    kinds: dict[str, list[Kind]],
+    written: dict[str, str],
+    forced: dict[str, Any],
+) -> dict[str, Any]:
+    """Where answers first part from the trace: the kind of that token, and how far in; of how many traces."""
+    wrong = {trace.id: first_wrong(pieces[trace.id], written[trace.id]) for trace in traces}
+    parted = {id: index for id, index in wrong.items() if index is not None}
+    return {
+        "kinds": dict(Counter(kinds[id][index] for id, index in parted.items())),
+        "of_kinds": dict(Counter(kind for trace in traces for kind in kinds[trace.id])),
+        "traces": len(traces),
+        "parted": len(parted),
+        "at_first_token": sum(index == 0 for index in parted.values()),
+        # The token would have been wrong too with everything before it given: all of it is, up to here.
+        "wrong_when_forced": sum(forced[id]["tokens"][index]["rank"] > 1 for id, index in parted.items()),
+    }
+
+
+def _examples(
+    bench: Bench, traces: Sequence[Trace], pieces: dict[str, list[str]], free: dict[str, dict[str, str]]
+) -> list[Example]:
+    return [
+        {
+            "diagnostic": NAME,
+            "arm": arm.name,
+            "id": trace.id,
+            "question": trace.sample.question,
+            "gold": trace.sample.gold,
+            "uncut": trace.text,
+            "cut": free[arm.name][trace.id],
+            "tokens": pieces[trace.id],
+        }
+        for arm in bench.cuts
+        for trace in traces
+        if not trace.is_right(free[arm.name][trace.id])
+    ]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(map(float, values)) / len(values)

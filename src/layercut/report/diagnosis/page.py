@@ -1,0 +1,244 @@
+"""diagnose.md: for each cut model what broke first, with examples, and all diagnostics behind it."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import yaml
+
+from layercut.evidence.intervals import Estimate
+from layercut.report.diagnosis import arithmetic, brackets, cost, degeneration, demoted, propagation, similarity
+from layercut.report.diagnosis.drawing import label, save
+from layercut.report.diagnosis.verdict import ALPHA, Damage, damages, headline_rows, is_worse, likely_kind, load
+from layercut.report.examples import code, escape, fenced
+from layercut.report.numbers import number, p_value, with_interval
+from layercut.runs.atomic import write_text
+from layercut.runs.diagnosis import Diagnosis, Example, Interval, MeasureRow
+from layercut.runs.directory import RunFolder
+from layercut.runs.environment import hide_home
+
+REPORT = "diagnose.md"
+SECTIONS: Mapping[str, ModuleType] = {
+    "arithmetic": arithmetic,
+    "brackets": brackets,
+    "degeneration": degeneration,
+    "propagation": propagation,
+    "similarity": similarity,
+    "demoted": demoted,
+    "cost": cost,
+}
+NUM_EXAMPLES = 2
+"""Of each diagnostic and cut model."""
+_PIECE = re.compile(r"\s*(?:[0-9]|[^\W\d]+|[^\w\s])|\s+")
+
+
+def diagnosis_report(folder: Path) -> Path:
+    """Write diagnose.md and its pictures again from what the run folder holds; gives the path of diagnose.md.
+
+    Raises:
+        InputError: no run folder, or no diagnosis in it.
+    """
+    run = RunFolder.open(folder)
+    data = load(run.path)
+    arms = [arm["name"] for arm in data["arms"][1:]]
+    pictures = {
+        name: f"diagnose-{name}.png"
+        for name, found in data["diagnostics"].items()
+        if save(partial(SECTIONS[name].figure, found, arms), run.path / f"diagnose-{name}.png")
+    }
+    write_text(run.path / REPORT, render(data, pictures, run))
+    return run.path / REPORT
+
+
+def render(data: Mapping[str, Any], pictures: Mapping[str, str], run: RunFolder) -> str:
+    """The text of diagnose.md."""
+    diagnoses: dict[str, Diagnosis] = data["diagnostics"]
+    arms = data["arms"]
+    lines = [f"# What broke in {escape(hide_home(data['model']))}", ""]
+    lines += [f"At most {data['limit']} items of each kind (--limit {data['limit']}), seed {data['seed']}. All cut "]
+    lines[-1] += "models answer the items of the uncut model. Intervals are 95 %."
+    lines += ["", f"- uncut: {escape(arms[0]['describe'])}"]
+    lines += [f"- {escape(arm['name'])}: {escape(arm['describe'])}" for arm in arms[1:]]
+    lines.append("")
+    for arm in arms[1:]:
+        lines += [f"## {escape(arm['name'])}: what broke first", "", *summary(diagnoses, arm["name"]), ""]
+        lines += _examples(diagnoses, arm["name"])
+    for name, found in diagnoses.items():
+        section = SECTIONS[name]
+        lines += [f"## {section.TITLE}", "", section.QUESTION, ""]
+        if name in pictures:
+            lines += [f"![{section.TITLE}]({pictures[name]})", ""]
+        lines += [*_table(found["rows"]), *section.lines(found, [arm["name"] for arm in arms[1:]])]
+        lines += [*(f"- {escape(note)}" for note in found["notes"]), ""]
+    return "\n".join([*lines, *_how_made(data), *_provenance(run)]) + "\n"
+
+
+def summary(diagnoses: Mapping[str, Diagnosis], arm: str, *, plain: bool = False) -> list[str]:
+    """What is shown to be damaged in one cut model, the largest loss first, and what is not; ``plain`` without
+    Markdown."""
+    if plain:
+        return [re.sub(r"[*\\]", "", line) for line in summary(diagnoses, arm)]
+    found = damages(diagnoses, arm)
+    judged = [name for name, one in diagnoses.items() if headline_rows(one, arm)]
+    if not judged:
+        return ["None of the diagnostics that were asked for judges damage."]
+    if not found:
+        return [f"No damage is shown by {', '.join(judged)}. That is no proof of health: see the intervals."]
+    first, rest = found[0], found[1:]
+    lines = [f"**Broke first: {_words(first)}.**"]
+    if rest:
+        lines += ["", "Also shown, the largest loss first:", "", *(f"- {_words(one)}" for one in rest)]
+    walked = diagnoses.get("propagation")
+    where = walked["data"].get("first_wrong", {}).get(arm) if walked else None
+    if where and (kind := likely_kind(where)):
+        lines.append("")
+        lines.append(
+            f"Of {where['traces']} right answers of the uncut model, its own part from {where['parted']}, most often "
+            f"first at a token of the kind *{kind}* ({where['kinds'][kind]})."
+        )
+    accused = {one.row["diagnostic"] for one in found}
+    silent = [name for name in judged if name not in accused]
+    if silent:
+        lines += ["", f"No damage is shown by {', '.join(silent)}."]
+    return lines
+
+
+def _words(found: Damage) -> str:
+    row = found.row
+    share = row["unit"] == "share"
+    before, after = (_value(row[side], share) for side in ("uncut", "cut"))  # type: ignore[literal-required]
+    unit = " %" if share else ""
+    text = f"{row['diagnostic']}, {label(row)}: {before}{unit} uncut, {after}{unit} cut"
+    if row["kept"] is not None:
+        above = "" if row["chance"] is None else " above chance"
+        text += f", {_with_interval(row['kept'], row['n'], True)} % kept{above}"
+    return f"{escape(text)} (n {row['n']}, p {p_value(found.p_adjusted)})"
+
+
+def _examples(diagnoses: Mapping[str, Diagnosis], arm: str) -> list[str]:
+    """Two items of each diagnostic, picked by the hash of their id, with the first wrong token marked."""
+    lines = []
+    for found in diagnoses.values():
+        mine = sorted(
+            (one for one in found["examples"] if one["arm"] == arm),
+            key=lambda one: hashlib.sha256(one["id"].encode()).digest(),
+        )
+        for one in mine[:NUM_EXAMPLES]:
+            gold = f", right answer {code(one['gold'])}" if one["gold"] else ""
+            lines += [f"{one['diagnostic'].capitalize()}, item {code(one['id'])}{gold}:", ""]
+            lines += [*fenced(_side_by_side(one)), ""]
+    if lines:
+        lines[:0] = ["### Examples", "", "What first differs from the uncut model's answer stands in ⟦ ⟧.", ""]
+    return lines
+
+
+def _side_by_side(one: Example) -> str:
+    """Question and answers, long ones around the place where they part."""
+    start, _ = _parting(one)
+    question = one["question"] if len(one["question"]) <= 160 else "[...] " + one["question"][-150:]
+    uncut, cut = _around(one["uncut"], start), _around(marked(one), start)
+    return f"{question}\n--- uncut:\n{uncut}\n--- {one['arm']}:\n{cut}"
+
+
+def _around(text: str, place: int) -> str:
+    first, last = max(0, place - 60), place + 120
+    return "[...] " * (first > 0) + text[first:last] + " [...]" * (last < len(text))
+
+
+def marked(example: Example) -> str:
+    """The cut answer, its first token that parts from the uncut answer between ⟦ and ⟧.
+
+    Tokens are those of the uncut answer where they are known, else digits, words and signs. An answer that only ends
+    too early has no mark, or an empty one.
+    """
+    start, end = _parting(example)
+    cut = example["cut"]
+    return cut if start == end else f"{cut[:start]}⟦{cut[start:end]}⟧{cut[end:]}"
+
+
+def _parting(example: Example) -> tuple[int, int]:
+    """Where the first wrong token of the cut answer begins and ends; the same place twice where there is none."""
+    uncut, cut = example["uncut"], example["cut"]
+    same = next((i for i, (a, b) in enumerate(zip(uncut, cut, strict=False)) if a != b), min(len(uncut), len(cut)))
+    start = 0
+    for piece in example["tokens"] or _PIECE.findall(uncut):
+        if start + len(piece) > same:
+            break
+        start += len(piece)
+    wrong = _PIECE.match(cut, start)
+    return start, max(wrong.end() if wrong else start, min(same + 1, len(cut)))
+
+
+def _table(rows: Sequence[MeasureRow]) -> list[str]:
+    if not rows:
+        return []
+    lines = [
+        "| measure | model | n | chance | uncut | cut | difference | kept | p |",
+        "|---|---|---:|---:|---|---|---|---|---:|",
+    ]
+    for row in rows:
+        share, ratio = row["unit"] == "share", row["unit"] == "ratio"
+        change = _with_interval(row["difference"], row["n"], share, sign=not ratio)
+        levels = (row["uncut"], row["cut"])
+        name = escape(label(row)) + ("" if share or row["unit"] in ("ratio", "score") else f" ({row['unit']})")
+        cells = [
+            f"**{name}**" if row["headline"] and is_worse(row) and row["p_value"] < ALPHA else name,
+            escape(row["arm"]),
+            str(row["n"]),
+            "-" if row["chance"] is None else number(row["chance"], share=share),
+            *(_value(level, False) if ratio else _with_interval(level, row["n"], share) for level in levels),
+            f"x {change}" if ratio else change,
+            "-" if row["kept"] is None else _with_interval(row["kept"], row["n"], True),
+            "-" if ratio else p_value(row["p_value"]),
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return [*lines, ""]
+
+
+def _with_interval(value: Interval, n: int, share: bool, *, sign: bool = False) -> str:
+    assert value[0] is not None, "a measure has a value"
+    return with_interval(Estimate(value[0], value[1], value[2], n, ""), share=share, sign=sign)
+
+
+def _value(value: Interval, share: bool) -> str:
+    return number(value[0] or 0.0, share=share)
+
+
+def _how_made(data: Mapping[str, Any]) -> list[str]:
+    return [
+        "## How to read this",
+        "",
+        "- Shares in %. kept: cut / uncut, or (cut - chance) / (uncut - chance) where guessing has a score. Intervals: "
+        "Wilson for right and wrong, BCa otherwise, a Bayesian bootstrap over paired items for differences.",
+        "- p: McNemar's exact test for right and wrong, else sign flips. Bold: a headline measure that is worse with "
+        f"p < {ALPHA} before correction; *what broke first* takes only what stands after Holm's correction over all "
+        "headline measures of a model.",
+        "- *First* is the largest share lost of what the uncut model had; not the first in time. Where in an answer "
+        "things first go wrong is said beside it.",
+        "- Kinds of tokens, depths, sizes, similarity, demotion and cost explain a damage; they do not show one.",
+        f"- Items and resampling come from seed {data['seed']}. Items are report items: no plan was chosen on them.",
+        "",
+    ]
+
+
+def _provenance(run: RunFolder) -> list[str]:
+    environment = run.environment
+    settings = yaml.safe_dump(dict(run.settings), sort_keys=False, allow_unicode=True, width=110)
+    packages = ", ".join(f"{name} {version}" for name, version in environment["packages"].items())
+    return [
+        "## How this was made",
+        "",
+        f"- Command: {code(environment['command'])}",
+        f"- Begun {environment['time']} with layercut {environment['layercut']}, Python {environment['python']}, "
+        f"{packages}.",
+        "",
+        "```yaml",
+        *(hide_home(line) for line in settings.rstrip("\n").split("\n")),
+        "```",
+    ]

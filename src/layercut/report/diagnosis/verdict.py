@@ -1,0 +1,85 @@
+"""What a diagnosis comes to: which damages are shown, which is the largest, and where answers first go wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from layercut.errors import InputError
+from layercut.evidence.multiplicity import holm
+from layercut.runs.diagnosis import Diagnosis, MeasureRow
+from layercut.runs.settings import check_version, shown
+
+FORMAT_VERSION = 1
+FILE = "diagnose.json"
+ALPHA = 0.05
+
+
+class Damage(NamedTuple):
+    """A loss that is shown."""
+
+    row: MeasureRow
+    p_adjusted: float
+    """Of Holm, over all headline measures of the cut model."""
+
+    @property
+    def severity(self) -> float:
+        """What share of what the uncut model had is lost; for measures that should be low, how much they rose."""
+        kept = self.row["kept"]
+        if kept is not None and kept[0] is not None:
+            return 1 - kept[0]
+        return abs(self.row["difference"][0] or 0.0)
+
+
+def load(folder: Path) -> dict[str, Any]:
+    """What diagnose.json of a run folder holds.
+
+    Raises:
+        InputError: there is none, or it is damaged or of an unknown format.
+    """
+    file = Path(folder) / FILE
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{shown(file)}: no diagnosis can be read here ({error.strerror}).") from error
+    except ValueError as error:
+        raise InputError(f"{shown(file)} is damaged: it is not JSON ({error}).") from error
+    check_version(data.get("format_version") if isinstance(data, dict) else None, file)
+    found: dict[str, Any] = data
+    return found
+
+
+def damages(diagnoses: Mapping[str, Diagnosis], arm: str) -> list[Damage]:
+    """Every headline measure of a cut model that is shown to be worse than uncut, the largest loss first.
+
+    Shown: the difference goes the wrong way and the p-value is below 0.05 after Holm's correction over all headline
+    measures of this model. Measures without a headline explain; they accuse nobody.
+    """
+    rows = [row for found in diagnoses.values() for row in found["rows"] if row["arm"] == arm and row["headline"]]
+    adjusted = holm([row["p_value"] for row in rows])
+    worse = [Damage(row, p) for row, p in zip(rows, adjusted, strict=True) if p < ALPHA and is_worse(row)]
+    return sorted(worse, key=lambda found: (-found.severity, found.p_adjusted))
+
+
+def is_worse(row: MeasureRow) -> bool:
+    """Whether the cut model's value is on the wrong side of the uncut one's."""
+    change = row["difference"][0] or 0.0
+    return change < 0 if row["better"] == "higher" else change > 0
+
+
+def accused(diagnoses: Mapping[str, Diagnosis], arm: str) -> list[str]:
+    """The diagnostics that show damage, by the largest loss of each."""
+    return list(dict.fromkeys(found.row["diagnostic"] for found in damages(diagnoses, arm)))
+
+
+def likely_kind(first_wrong: Mapping[str, Any]) -> str | None:
+    """The kind of token at which answers first part from the uncut model's most often; None where none parts."""
+    kinds: Mapping[str, int] = first_wrong["kinds"]
+    return max(sorted(kinds), key=kinds.__getitem__) if kinds else None
+
+
+def headline_rows(diagnosis: Diagnosis, arm: str) -> Sequence[MeasureRow]:
+    """Of one diagnostic and cut model."""
+    return [row for row in diagnosis["rows"] if row["arm"] == arm and row["headline"]]

@@ -1,0 +1,59 @@
+"""The shape of diagnose.json, which diagnostics fill and reports read: a row per measure, uncut against a cut model."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypedDict
+
+Interval = list[float | None]
+"""Value, lower and upper end of the 95 % interval; the ends are null where the items cannot say."""
+
+
+class MeasureRow(TypedDict):
+    """One measure of the uncut and of one cut model on the same items."""
+
+    diagnostic: str
+    measure: str
+    group: str
+    """Which items or tokens, such as ``depth 3`` or ``digit``; empty for all of them."""
+    arm: str
+    """Name of the cut model."""
+    better: Literal["higher", "lower"]
+    unit: Literal["share", "nats", "score", "words", "ratio"]
+    chance: float | None
+    n: int
+    uncut: Interval
+    cut: Interval
+    difference: Interval
+    """cut - uncut."""
+    kept: Interval | None
+    """(cut - chance) / (uncut - chance), for measures that are better higher; null where that has no meaning."""
+    p_value: float
+    test: str
+    """What the p-value is of."""
+    seed: int
+    headline: bool
+    """Whether a loss here counts as damage that this diagnostic found."""
+
+
+class Example(TypedDict):
+    """One item that the uncut model gets right and a cut model does not."""
+
+    diagnostic: str
+    arm: str
+    id: str
+    question: str
+    gold: str
+    uncut: str
+    cut: str
+    tokens: list[str]
+    """The uncut answer in pieces, as its tokenizer cuts it; empty where that is not known."""
+
+
+class Diagnosis(TypedDict):
+    """What one diagnostic found."""
+
+    rows: list[MeasureRow]
+    data: dict[str, Any]
+    """What its section and its plot need beside the rows."""
+    examples: list[Example]
+    notes: list[str]

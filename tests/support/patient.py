@@ -1,0 +1,162 @@
+"""A patient for diagnostics: a FakeEngine that answers everything rightly uncut, and has one known defect when cut."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+from layercut.diagnostics.arithmetic import DIGITS
+from layercut.diagnostics.bench import Arm, Bench
+from layercut.diagnostics.brackets import CLOSERS, nested
+from layercut.diagnostics.expressions import expressions
+from layercut.diagnostics.functions import functions
+from layercut.engine.base import (
+    Completion,
+    Divergence,
+    GenerationRequest,
+    LikelihoodRequest,
+    Likelihoods,
+    TokenDamage,
+)
+from layercut.runs.records import Journal
+from layercut.surgery.plan import CutPlan
+from layercut.tasks import load_task
+from tests.support.fake_engine import FakeEngine
+
+Defect = Literal["healthy", "no_times", "loops", "silent", "never_closes", "cannot_add"]
+LIMIT = 24
+UNCUT, CUT = CutPlan(num_layers=6), CutPlan(num_layers=6, removed=(3,))
+_PIECE = re.compile(r"\s*(?:\d|[^\W\d]+|[^\w\s])|\s+")
+_CHAIN = " Half of it is 2 * 9 = 18, and ( 18 - 4 ) is 14. The answer is {}."
+
+
+@functools.cache
+def right_answers() -> dict[str, str]:
+    """By item: what a model without fault writes, without the mark that ends it."""
+    known = {}
+    for task in (load_task("arithmetic"), load_task("brackets"), load_task("copy"), expressions(), nested()):
+        for sample in task.samples("report", LIMIT):
+            known[sample.id] = task.answer(sample.gold).rstrip("\n")  # type: ignore[attr-defined]
+    for sample in load_task("gsm_symbolic").samples("report", LIMIT):
+        known[sample.id] = _CHAIN.format(sample.gold)
+    for one in functions(LIMIT, 0):
+        known[one.id] = "\n    kept = [value for value in items if len(str(value)) > 3]\n    return sorted(kept)"
+    return known
+
+
+def item(request_id: str) -> str:
+    """Of what a request asks: drawn answers and parts of an answer have ids of their own."""
+    return re.split("[#@]", request_id)[0]
+
+
+def prose(seed: str) -> str:
+    """Sentences in which nothing comes twice."""
+    words = [hashlib.sha256(f"{seed} {i}".encode()).hexdigest()[:6] for i in range(60)]
+    return " ".join(word + "." * (i % 9 == 8) for i, word in enumerate(words)) + "."
+
+
+def is_about_brackets(request_id: str) -> bool:
+    return request_id.startswith(("brackets", "nested_brackets", "function"))
+
+
+class PatientEngine(FakeEngine):
+    """Counts characters as tokens, as a tokenizer of single digits would."""
+
+    def __init__(self, defect: Defect, **fields: Any) -> None:
+        super().__init__(texts=self._text, scores=self._score, damage=self._damage, **fields)
+        self.defect = defect
+
+    def _sick(self, plan: CutPlan, defect: Defect) -> bool:
+        return bool(plan.removed) and self.defect == defect
+
+    def _text(self, request: GenerationRequest, plan: CutPlan) -> str | Completion:
+        name = item(request.id)
+        if name.startswith("opening"):
+            if self._sick(plan, "loops"):
+                text = "It goes on" + " and on and over again" * 30
+                return Completion(
+                    id=request.id, text=text, finish_reason="length", num_prompt_tokens=9, num_new_tokens=160
+                )
+            return "" if self._sick(plan, "silent") else prose(name)
+        right = right_answers()[name]
+        assert isinstance(request.prompt, str)
+        given = max(k for k in range(len(right) + 1) if request.prompt.endswith(right[:k]))
+        rest = right[given:]
+        if self._sick(plan, "no_times") and "*" in rest:
+            rest = rest.partition("*")[0] + "? ? ?"
+        if self._sick(plan, "never_closes") and is_about_brackets(name):
+            rest = re.sub(r"[)\]}]", "", rest)
+        if self._sick(plan, "cannot_add") and name.startswith("expressions"):
+            rest = rest + "1"
+        # An answer ends where the task says; a word for each token would cut it short.
+        return Completion(id=request.id, text=rest, finish_reason="stop", num_prompt_tokens=9, num_new_tokens=9)
+
+    def _score(self, request: LikelihoodRequest, plan: CutPlan) -> list[float]:
+        name = item(request.id)
+        right = right_answers()[name]
+        if request.continuations[: len(CLOSERS)] == CLOSERS:
+            place = int(request.id.partition("@")[2])
+            wanted = " " + right.split()[place]
+        else:
+            wanted = right[:2] if request.continuations == DIGITS else right
+        sick = (self._sick(plan, "never_closes") and is_about_brackets(name)) or (
+            self._sick(plan, "cannot_add") and name.startswith("expressions")
+        )
+        found = [
+            -1.0 - (option.rstrip("\n") != wanted) * 5 - index / 100
+            for index, option in enumerate(request.continuations)
+        ]
+        return [-7.5 - score for score in found] if sick else found
+
+    def _likelihoods(self, request: LikelihoodRequest, plan: CutPlan) -> Likelihoods:
+        found = super()._likelihoods(request, plan)
+        return Likelihoods(
+            id=found.id,
+            log_likelihoods=found.log_likelihoods,
+            num_tokens=tuple(map(len, request.continuations)),
+            is_greedy=found.is_greedy,
+            num_prompt_tokens=found.num_prompt_tokens,
+        )
+
+    def _damage(self, request: LikelihoodRequest, plan: CutPlan, reference: CutPlan) -> Divergence:
+        tokens = []
+        for piece in _PIECE.findall(request.continuations[0]):
+            broken = (self._sick(plan, "no_times") and piece == " *") or (
+                self._sick(plan, "never_closes") and is_about_brackets(request.id) and piece.strip() in ")]}"
+            )
+            likeliest = " ?" if broken else piece
+            nll, kl, rank = (12.0, 11.0, 4000) if broken else (0.1, 0.0, 1)
+            tokens.append(TokenDamage(piece, nll, 0.1, kl, rank, 1, likeliest, piece))
+        return Divergence(
+            id=request.id,
+            num_tokens=len(tokens),
+            nll=sum(token.nll for token in tokens),
+            reference_nll=0.1 * len(tokens),
+            kl=sum(token.kl for token in tokens),
+            js_top100=0.0,
+            top1_disagreements=sum(token.rank > 1 for token in tokens),
+            tokens=tuple(tokens) if request.by_token else (),
+        )
+
+
+def arms(engine: FakeEngine, *, loaded: Callable[[], Any] | None = None) -> list[Arm]:
+    """The patient uncut and cut."""
+    return [
+        Arm(name=name, source="uncut", plan=plan, layers=plan.kept, engine=lambda: engine, model=loaded)
+        for name, plan in (("uncut", UNCUT), ("cut", CUT))
+    ]
+
+
+def bench(engine: FakeEngine, folder: Path, *, limit: int = LIMIT, num_samples: int = 4, **fields: Any) -> Bench:
+    """A bench with journals in a folder."""
+    return Bench(
+        arms(engine),
+        lambda name, arm: Journal(folder / f"{name}.{arm}.jsonl"),
+        limit=limit,
+        num_samples=num_samples,
+        **fields,
+    )

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.unit.cli.conftest import Run
+
+QUICK = ("--only", "arithmetic,similarity", "--limit", "2")
+
+
+def test_diagnose_end_to_end_and_again_without_the_model(
+    layercut: Run, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut = layercut("cut", tiny, "--remove", "1,2", "--out", tmp_path / "short")
+    assert cut.code == 0, cut.err
+    done = layercut("diagnose", tiny, "reverse:2", tmp_path / "short", *QUICK, "--out", tmp_path / "run")
+    assert done.code == 0, done.err
+    assert "arithmetic: " in done.err  # progress of each diagnostic
+    folder = tmp_path / "run"
+    page = (folder / "diagnose.md").read_text()
+    assert "## reverse-2: what broke first" in page
+    assert "## short: what broke first" in page
+    assert "a checkpoint without 2 of 6 decoder layers (1,2)" in page
+    before = {
+        name: (folder / name).read_bytes() for name in ("diagnose.json", "diagnose.md", "diagnose-similarity.png")
+    }
+    models = json.loads(before["diagnose.json"])["diagnostics"]["similarity"]["data"]["arms"]
+    assert models["short"]["layers"] == [0, 3, 4, 5]
+
+    def load(*_: object, **__: object) -> None:
+        raise AssertionError("nothing has to be computed")
+
+    monkeypatch.setattr("layercut.models.loading.load_model", load)
+    again = layercut("diagnose", tiny, "reverse:2", tmp_path / "short", *QUICK, "--out", folder, "--json")
+    assert again.code == 0, again.err
+    assert json.loads(again.out) == json.loads(before["diagnose.json"])
+    assert before == {name: (folder / name).read_bytes() for name in before}
+    assert layercut("report", folder).code == 0
+    assert before == {name: (folder / name).read_bytes() for name in before}
+    assert "finished" in layercut("ls", tmp_path).out
+    other = layercut("diagnose", tiny, "reverse:2", tmp_path / "short", *QUICK[:-1], "3", "--out", folder)
+    assert other.code == 1
+    assert "Use --limit 2" in other.err
+
+
+def test_a_checkpoint_is_walked_beside_the_uncut_model(layercut: Run, tiny: Path, tmp_path: Path) -> None:
+    """All diagnostics on a model that guesses: nothing fails, whatever is missing."""
+    assert layercut("cut", tiny, "--remove", "1", "--out", tmp_path / "short").code == 0
+    words = ("--limit", "1", "--samples", "2", "--out", tmp_path / "run", "--only", "brackets,propagation,demoted")
+    done = layercut("diagnose", tiny, tmp_path / "short", *words)
+    assert done.code == 0, done.err
+    found = json.loads((tmp_path / "run" / "diagnose.json").read_text())["diagnostics"]
+    assert list(found) == ["brackets", "propagation", "demoted"]
+    # The tiny model's context is too short for word problems; that is said, and costs nothing else.
+    assert any("gsm_symbolic left out" in note for note in found["propagation"]["notes"])
+    added = layercut("diagnose", tiny, tmp_path / "short", *words[:-1], "arithmetic")
+    assert added.code == 0, added.err
+    found = json.loads((tmp_path / "run" / "diagnose.json").read_text())["diagnostics"]
+    assert list(found) == ["arithmetic", "brackets", "propagation", "demoted"]
+
+
+def test_dry_run_writes_nothing(layercut: Run, tiny: Path, tmp_path: Path) -> None:
+    done = layercut("diagnose", tiny, "0", *QUICK, "--out", tmp_path / "run", "--dry-run")
+    assert done.code == 0, done.err
+    assert "similarity: hidden states" in done.err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("0", "--only", "bracket"), "Did you mean brackets"),
+        (("0", "0"), "0 and 0 are the same model"),
+        (("0,1", "1,0"), "0,1 and 1,0 are the same model"),
+        (("9",), "layer 9 is not in"),
+        (("nowhere",), "is no plan"),
+    ],
+)
+def test_what_cannot_be_diagnosed(
+    layercut: Run, tiny: Path, tmp_path: Path, words: tuple[str, ...], message: str
+) -> None:
+    done = layercut("diagnose", tiny, *words, "--out", tmp_path / "run")
+    assert done.code == 1
+    assert message in " ".join(done.err.split())
+
+
+def test_a_folder_that_does_not_say_what_it_was_cut_from(layercut: Run, tiny: Path, tmp_path: Path) -> None:
+    assert layercut("cut", tiny, "--remove", "1", "--out", tmp_path / "short").code == 0
+    (tmp_path / "short" / "plan.json").unlink()
+    done = layercut("diagnose", tiny, tmp_path / "short", *QUICK, "--out", tmp_path / "run")
+    assert done.code == 1
+    assert "does not say which of the uncut model's 6" in " ".join(done.err.split())

@@ -1,0 +1,94 @@
+"""A model with a known defect is recognised by the right diagnostic, and by no other."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+from layercut.diagnostics import diagnostic
+from layercut.report.diagnosis.verdict import accused, damages
+from layercut.runs.diagnosis import Diagnosis, MeasureRow
+from tests.support.patient import Defect, PatientEngine, bench
+
+ASKED = ("arithmetic", "brackets", "degeneration", "propagation", "demoted")
+
+
+@cache
+def diagnose(defect: Defect) -> dict[str, Diagnosis]:
+    with TemporaryDirectory() as folder:
+        patient = bench(PatientEngine(defect), Path(folder))
+        return {name: diagnostic(name)(patient) for name in ASKED}
+
+
+def row(found: Diagnosis, measure: str, group: str = "") -> MeasureRow:
+    (one,) = [one for one in found["rows"] if (one["measure"], one["group"]) == (measure, group)]
+    return one
+
+
+def test_a_healthy_model_is_accused_of_nothing() -> None:
+    found = diagnose("healthy")
+    assert accused(found, "cut") == []
+    assert all(one["difference"][0] == 0 for name in ASKED for one in found[name]["rows"])
+    assert all(not one["examples"] for one in found.values())
+
+
+@pytest.mark.parametrize(
+    ("defect", "culprit"),
+    [
+        ("no_times", "propagation"),
+        ("loops", "degeneration"),
+        ("silent", "degeneration"),
+        ("never_closes", "brackets"),
+        ("cannot_add", "arithmetic"),
+    ],
+)
+def test_a_defect_is_found_by_one_diagnostic_alone(defect: Defect, culprit: str) -> None:
+    found = diagnose(defect)
+    assert accused(found, "cut") == [culprit]
+    assert {one["diagnostic"] for one in found[culprit]["examples"]} == {culprit}
+
+
+def test_a_token_whose_logit_is_destroyed() -> None:
+    found = diagnose("no_times")["propagation"]
+    shown = damages({"propagation": found}, "cut")
+    assert [(one.row["measure"], one.row["group"]) for one in shown] == [
+        ("first choice (copy, gsm_symbolic)", "operator")
+    ]
+    # One operator of three in each chain: two thirds of them are still the first choice.
+    assert shown[0].row["cut"][0] == pytest.approx(2 / 3)
+    assert row(found, "extra loss", "operator")["cut"][0] == pytest.approx(11.9 / 3)
+    assert row(found, "KL", "digit")["cut"][0] == 0
+    where = found["data"]["first_wrong"]["cut"]
+    assert where["kinds"] == {"operator": 24}
+    assert where["parted"] == where["wrong_when_forced"] == 24
+    assert where["traces"] == 4 * 24
+    # What is given up to the broken token does not help, all of what lies behind it does.
+    clamped = [row(found, "clamped", f"{share} given")["cut"][0] for share in ("0%", "25%", "50%", "100%")]
+    assert clamped == [0.75, 1.0, 1.0, 1.0]
+    assert row(found, "teacher-forced")["cut"][0] > row(found, "free-running")["cut"][0]
+
+
+def test_a_loop_is_no_empty_answer_and_an_empty_one_no_loop() -> None:
+    for defect, loops, empty in (("loops", 1.0, 0.0), ("silent", 0.0, 1.0)):
+        found = diagnose(defect)["degeneration"]  # type: ignore[arg-type]
+        assert (row(found, "loops")["cut"][0], row(found, "empty")["cut"][0]) == (loops, empty)
+        assert row(found, "Rep-4")["n"] == 24  # none is dropped
+    assert any("Shorter than four words" in note and "cut 24" in note for note in found["notes"])
+
+
+def test_open_brackets_are_named() -> None:
+    found = diagnose("never_closes")["brackets"]
+    assert found["data"]["classes"] == {"uncut": {"parses": 24}, "cut": {"never_closed": 24}}
+    assert row(found, "programs with a bracket error")["cut"][0] == 1
+    assert row(found, "closed")["cut"][0] == 0
+    assert {one["group"] for one in found["rows"] if one["group"]} <= {f"depth {d}" for d in range(1, 9)}
+
+
+def test_what_is_demoted_and_what_is_erased() -> None:
+    verdict = diagnose("cannot_add")["demoted"]["data"]["verdicts"]["cut"]
+    assert verdict["lost"] == 24
+    # Greedy and drawn answers are all wrong, but every token of the right one is still the likeliest when given.
+    assert (verdict["demoted"], verdict["erased"], verdict["drawn"], verdict["top_10"]) == (24, 0, 0, 24)

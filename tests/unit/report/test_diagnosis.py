@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from layercut.errors import InputError
+from layercut.report.diagnosis.page import REPORT, SECTIONS, diagnosis_report, marked, summary
+from layercut.report.diagnosis.verdict import FILE, accused, damages, load
+from layercut.runs.diagnosis import Diagnosis, Example, MeasureRow
+from layercut.runs.directory import RunFolder
+
+
+def row(
+    diagnostic: str, measure: str, uncut: float, cut: float, *, p: float = 0.001, better: Any = "higher", **fields: Any
+) -> MeasureRow:
+    share = fields.get("unit", "share") == "share"
+    made: MeasureRow = {
+        "diagnostic": diagnostic,
+        "measure": measure,
+        "group": "",
+        "arm": "reverse-3",
+        "better": better,
+        "unit": "share",
+        "chance": None,
+        "n": 20,
+        "uncut": [uncut, max(0, uncut - 0.1), uncut + 0.1],
+        "cut": [cut, None, None],
+        "difference": [cut - uncut, cut - uncut - 0.1, cut - uncut + 0.1],
+        "kept": [cut / uncut, 0.0, None] if better == "higher" and share else None,
+        "p_value": p,
+        "test": "mcnemar",
+        "seed": 0,
+        "headline": True,
+    }
+    return {**made, **fields}  # type: ignore[typeddict-item]
+
+
+def example(**fields: Any) -> Example:
+    made: Example = {
+        "diagnostic": "arithmetic",
+        "arm": "reverse-3",
+        "id": "a",
+        "question": "7 + 5",
+        "gold": "12",
+        "uncut": " 12",
+        "cut": " 17",
+        "tokens": [],
+    }
+    return {**made, **fields}  # type: ignore[typeddict-item]
+
+
+def diagnoses() -> dict[str, Diagnosis]:
+    heat = [[1.0, 0.5], [0.5, 1.0]]
+    model = {"cosine": heat, "angle": heat, "steps": [0.9], "norms": [1.0, 2.0], "lens": [1.0], "layers": [0]}
+    places = {"teacher_forced": [1.0, 0.9, 0.8, None, 0.7], "free_running": [1.0, 0.5, 0.2, None, 0.1]}
+    where = {
+        "kinds": {"digit": 7, "other": 2}, "of_kinds": {"digit": 30, "other": 90}, "traces": 12, "parted": 9,
+        "at_first_token": 3, "wrong_when_forced": 8,
+    }  # fmt: skip
+    counts = {"lost": 5, "demoted": 4, "erased": 1, "drawn": 3, "top_10": 4, "helped": 2}
+    size = {"parameters": 1_000_000, "bytes": 2_000_000, "cache_bytes_per_token": 512.0}
+    clamped = [row("propagation", "clamped", 1, s / 4, group=f"{25 * s}% given", headline=False) for s in range(5)]
+    data: dict[str, tuple[list[MeasureRow], dict[str, Any]]] = {
+        "arithmetic": (
+            [
+                row("arithmetic", "written", 0.8, 0.1),
+                row("arithmetic", "log-probability", -1, -3, unit="nats", headline=False),
+            ],
+            {},
+        ),
+        "brackets": (
+            [row("brackets", "closed", 0.9, 0.8, p=0.4)],
+            {"classes": {"uncut": {"parses": 9, "cut": 1}, "reverse-3": {"never_closed": 6, "parses": 4}}},
+        ),
+        "degeneration": (
+            [row("degeneration", "loops", 0.1, 0.6, better="lower")],
+            {"finish": {"uncut": {"stop": 9}, "reverse-3": {"length": 9}}},
+        ),
+        "propagation": (
+            [row("propagation", "first choice", 1, 0.6, group="digit", headline=False), *clamped],
+            {"places": {"reverse-3": places}, "first_wrong": {"reverse-3": where}},
+        ),
+        "similarity": ([], {"arms": {"uncut": model, "reverse-3": model}}),
+        "demoted": (
+            [row("demoted", "greedy", 0.8, 0.1, headline=False)],
+            {"verdicts": {"reverse-3": counts}},
+        ),
+        "cost": (
+            [row("cost", "decode speed", 10, 12, unit="ratio", group="batch 1", headline=False, kept=None)],
+            {"counted": {"uncut": size, "reverse-3": {**size, "parameters": None}}},
+        ),
+    }
+    return {
+        name: {
+            "rows": rows,
+            "data": found,
+            "examples": [example()] * (name == "arithmetic"),
+            "notes": [f"about {name}"],
+        }
+        for name, (rows, found) in data.items()
+    }
+
+
+def written(folder: Path, found: dict[str, Diagnosis]) -> Path:
+    with RunFolder.begin(folder, {"model": "m"}) as run:
+        data = {
+            "format_version": 1,
+            "model": "m",
+            "arms": [{"name": "uncut", "describe": "whole"}, {"name": "reverse-3", "describe": "cut"}],
+            "limit": 20,
+            "seed": 0,
+            "diagnostics": found,
+        }
+        (run.path / FILE).write_text(json.dumps(data))
+        return diagnosis_report(run.path)
+
+
+def test_only_what_stands_after_holm_and_goes_the_wrong_way_is_damage() -> None:
+    found = diagnoses()
+    assert accused(found, "reverse-3") == ["arithmetic", "degeneration"]
+    found["arithmetic"]["rows"] = []
+    found["brackets"]["rows"] = [row("brackets", "closed", 0.5, 0.9, p=0.5)]  # better than uncut
+    assert accused(found, "reverse-3") == ["degeneration"]
+    # 0.03 alone would do; of two headline measures it does not.
+    found["degeneration"]["rows"] = [row("degeneration", "loops", 0.1, 0.6, better="lower", p=0.03)]
+    assert damages(found, "reverse-3") == []
+    assert accused(found, "another model") == []
+
+
+def test_the_largest_loss_comes_first_in_words() -> None:
+    lines = summary(diagnoses(), "reverse-3")
+    assert lines[0].startswith("**Broke first: arithmetic, written: 80 % uncut, 10 % cut")
+    assert any(line.startswith("- degeneration, loops") for line in lines)
+    assert "Of 12 right answers of the uncut model, its own part from 9, most often first at a token" in "".join(lines)
+    assert "*digit* (7)" in "".join(lines)
+    assert lines[-1] == "No damage is shown by brackets."
+    assert "*" not in "".join(summary(diagnoses(), "reverse-3", plain=True))
+
+
+@pytest.mark.parametrize(
+    ("uncut", "cut", "tokens", "shown"),
+    [
+        (" 12", " 17", [], " 1⟦7⟧"),
+        (" 12", " 17", [" 1", "2"], " 1⟦7⟧"),
+        (" 128", " 17", [" 128"], "⟦ 17⟧"),
+        ("It is so.", "It was so.", [], "It⟦ was⟧ so."),
+        (" ) ]", " )", [], " )"),
+        (" 12", " 12 apples", [], " 12⟦ apples⟧"),
+        ("a b", "a b", [], "a b"),
+        ("abc", "", [], ""),
+    ],
+)
+def test_the_first_wrong_token_is_marked(uncut: str, cut: str, tokens: list[str], shown: str) -> None:
+    assert marked(example(uncut=uncut, cut=cut, tokens=tokens)) == shown
+
+
+def test_the_page_has_a_section_and_a_picture_for_each_diagnostic(tmp_path: Path) -> None:
+    page = written(tmp_path / "run", diagnoses())
+    text = page.read_text()
+    for name, section in SECTIONS.items():
+        assert f"## {section.TITLE}" in text
+        assert f"(diagnose-{name}.png)" in text
+        assert f"about {name}" in text
+        assert (tmp_path / "run" / f"diagnose-{name}.png").read_bytes().startswith(b"\x89PNG")
+    assert " 1⟦7⟧" in text
+    assert "| bracket never closed | 0 (0 %; 0 %) | 6 (60 %; 100 %) |" in text
+    assert "| reverse-3 | - | 2.0 MB | 512 bytes |" in text
+    assert "At most 20 items of each kind (--limit 20), seed 0." in text
+    files = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.suffix in (".md", ".png")}
+    diagnosis_report(tmp_path / "run")
+    assert files == {name: (tmp_path / "run" / name).read_bytes() for name in files}
+
+
+def test_a_diagnosis_without_rows_has_a_page_too(tmp_path: Path) -> None:
+    nothing: Diagnosis = {"rows": [], "data": {}, "examples": [], "notes": ["no traces"]}
+    text = written(tmp_path / "run", dict.fromkeys(SECTIONS, nothing)).read_text()
+    assert "None of the diagnostics that were asked for judges damage." in text
+    assert ".png" not in text
+
+
+def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no diagnosis can be read here"):
+        load(tmp_path)
+    (tmp_path / FILE).write_text("{")
+    with pytest.raises(InputError, match="is damaged"):
+        load(tmp_path)
+    (tmp_path / FILE).write_text('{"format_version": 9}')
+    with pytest.raises(InputError, match="format 9 is not known"):
+        load(tmp_path)
+    assert REPORT == "diagnose.md"
