@@ -209,10 +209,9 @@ def test_a_log_likelihood_is_worth_its_ratio_of_probabilities_and_is_not_raced()
     engine = NeedyEngine()
     engine.scores = lambda request, plan: [-1.0 - len(plan.removed)] * len(request.continuations)
     gold = ObjectiveTask(task=arithmetic, readout="gold", limit=4)
-    tokens = 1  # a FakeEngine counts words
     objective = TaskObjective(engine, [gold], race="off")
     assert objective.values([UNCUT, *PLANS]) == pytest.approx(
-        [math.exp(-len(plan.removed) / tokens) for plan in (UNCUT, *PLANS)]
+        [math.exp(-len(plan.removed)) for plan in (UNCUT, *PLANS)]
     )
     assert len(objective.round(PLANS).candidates) == len(PLANS)
     with pytest.raises(InputError, match=r"arithmetic \(gold\) is a log-likelihood without bounds.* --race off"):
