@@ -100,7 +100,8 @@ class OnPolicyTrainer(DistillTrainer):
         """Mean divergence over the tokens of the batch's own answers, or of the given ones where nothing is learnt."""
         if not self.model.training:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        losses_N = self._losses(model, self._padded(self._roll_out(self._prompts(inputs))))
+        answers = self._roll_out(self._prompts(inputs))
+        losses_N = self._losses(model, self._padded(answers) if answers else inputs)
         # The Trainer counted the tokens of the given answers, so accumulated batches are averaged here.
         steps = 1 if num_items_in_batch is None else self.current_gradient_accumulation_steps
         return losses_N.mean() / steps

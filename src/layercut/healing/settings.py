@@ -58,7 +58,9 @@ class TrainSettings:
     rollout_start: int = 32
     """On-policy: longest answer of the cut model at first, in tokens."""
     rollout_max: int = 512
-    """On-policy: longest answer at last. It doubles whenever answers repeat themselves little."""
+    """On-policy: longest answer at last. The limit doubles whenever answers repeat themselves little."""
+    seam: str = "linear"
+    """The map that ``seam`` solves for: linear, orthogonal or scale."""
     seed: int = 42
     report_to: tuple[str, ...] = ()
     """Trackers of the Hugging Face Trainer: tensorboard, wandb, ..."""
