@@ -48,7 +48,9 @@ def add_adapters(model: PreTrainedModel, settings: TrainSettings) -> Any:
     except ImportError as error:
         raise MissingExtra("training adapters", "heal") from error
     if settings.method == "qlora":
-        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+        model = prepare_model_for_kbit_training(  # type: ignore[no-untyped-call]
+            model, use_gradient_checkpointing=False
+        )
     config = LoraConfig(
         task_type="CAUSAL_LM",
         r=settings.rank,

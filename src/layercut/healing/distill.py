@@ -64,11 +64,12 @@ def check_teacher(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
     Raises:
         InputError: the vocabularies differ in size.
     """
-    ours, theirs = (int(m.get_output_embeddings().weight.shape[0]) for m in (student, teacher))  # type: ignore[union-attr,arg-type]
+    heads: list[Any] = [model.get_output_embeddings() for model in (student, teacher)]  # type: ignore[no-untyped-call]
+    ours, theirs = (head.weight.shape[0] for head in heads)
     if ours != theirs:
         raise InputError(
-            f"the teacher predicts {theirs} tokens and the cut model {ours}, so their distributions cannot be compared; "
-            "take the model that was cut as teacher, or --objective sft."
+            f"the teacher predicts {theirs} tokens and the cut model {ours}, which cannot be "
+            "compared; take the model that was cut as teacher, or --objective sft."
         )
 
 

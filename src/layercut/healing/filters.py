@@ -106,8 +106,5 @@ def _reasons(record: Record, settings: FilterSettings) -> Iterator[str]:
             )
         if not record["right"]:
             yield "wrong"
-    if (
-        settings.min_latin_share
-        and latin_share(prompt_text(record) + record["completion"]) < settings.min_latin_share
-    ):
+    if settings.min_latin_share and latin_share(prompt_text(record) + record["completion"]) < settings.min_latin_share:
         yield "other script"

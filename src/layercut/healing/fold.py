@@ -115,4 +115,5 @@ def _replace(parameter: Any, value: Tensor) -> None:
 
 def _output(module: nn.Module, given: Tensor) -> Tensor:
     output = module(given)
-    return output[0] if isinstance(output, tuple) else output
+    first: Tensor = output[0] if isinstance(output, tuple) else output
+    return first

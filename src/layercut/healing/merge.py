@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from layercut.errors import InputError, VerificationError
 from layercut.healing.adapters import merge_adapters, probe, quantization
 from layercut.models.loading import load_model
 from layercut.models.quiet import quiet_transformers
-from layercut.models.sources import ModelSource
+from layercut.models.sources import ModelSource, describe_source
 from layercut.models.weights import read_header, safetensors_files
 from layercut.runs.atomic import new_directory, write_json
 from layercut.surgery.checkpoint import EARLIER_PLANS_FILE, PLAN_FILE, files_to_copy
@@ -64,20 +65,28 @@ def trained_model(cut: ModelSource, final: Path, method: str, device: str) -> tu
 def write_healed(
     model: PreTrainedModel,
     cut: ModelSource,
-    out: Path,
     *,
+    out: Path,
     healing: Mapping[str, Any],
-    card: str,
+    card: Callable[[Mapping[str, Any]], str],
     curve: Path | None = None,
-) -> str:
+) -> dict[str, Any]:
     """Write the healed model as the cut one's folder with other weights, there whole or not at all.
 
     Tokenizer, generation config and chat template come along; ``plan.json`` keeps the cut's plan and gains an entry in
     its ``healing`` list. Weights take the dtype of the cut checkpoint. The folder is reloaded with plain transformers
     and compared before it takes its name.
 
+    Args:
+        model: what to write.
+        cut: the model before healing.
+        out: the new folder.
+        healing: the entry for plan.json; what was checked here is added to its ``checked``.
+        card: from the whole entry, README.md.
+        curve: the loss curve, to be copied.
+
     Returns:
-        What the comparison found, in words.
+        The entry as it was written.
     Raises:
         InputError: ``out`` is not empty.
         VerificationError: the reloaded model is another one.
@@ -88,44 +97,61 @@ def write_healed(
     with _new(out) as folder:
         with quiet_transformers():
             model.save_pretrained(folder, max_shard_size="5GB")
-        _company(cut.path, folder, healing, card, curve)
-        verified = _verify(model, folder)
-    return verified
+        _copy_files(cut.path, folder)
+        return _describe(cut.path, folder, healing, _verify(model, folder), card, curve)
 
 
 def write_adapter(
-    cut: ModelSource, final: Path, out: Path, *, healing: Mapping[str, Any], card: str, curve: Path | None = None
-) -> str:
+    cut: ModelSource,
+    final: Path,
+    *,
+    out: Path,
+    healing: Mapping[str, Any],
+    card: Callable[[Mapping[str, Any]], str],
+    curve: Path | None = None,
+) -> dict[str, Any]:
     """Write the adapters alone, as a PEFT folder that names the cut model as its base; see ``write_healed``."""
     with _new(out) as folder:
         for name in _ADAPTER_FILES:
             shutil.copyfile(final / name, folder / name)
         config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
         write_json(folder / "adapter_config.json", config | {"base_model_name_or_path": cut.name})
-        _company(cut.path, folder, healing, card, curve)
-    return f"adapter for {cut.name}, not merged"
+        _copy_files(cut.path, folder)
+        return _describe(cut.path, folder, healing, f"an adapter for {cut.name}, not merged", card, curve)
 
 
-def _new(out: Path) -> Any:
+def _new(out: Path) -> AbstractContextManager[Path]:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} exists already and is not an empty folder; choose another --out.")
     return new_directory(out)
 
 
-def _company(source: Path, folder: Path, healing: Mapping[str, Any], card: str, curve: Path | None) -> None:
-    """All files beside the weights."""
+def _copy_files(source: Path, folder: Path) -> None:
     for name in files_to_copy(source):
         if name != "README.md":
             (folder / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(source / name, folder / name)
     if (source / EARLIER_PLANS_FILE).is_file():
         shutil.copyfile(source / EARLIER_PLANS_FILE, folder / EARLIER_PLANS_FILE)
+
+
+def _describe(
+    source: Path,
+    folder: Path,
+    healing: Mapping[str, Any],
+    checked: str,
+    card: Callable[[Mapping[str, Any]], str],
+    curve: Path | None,
+) -> dict[str, Any]:
+    """plan.json, the loss curve and the card; gives the entry of plan.json."""
+    entry = {**healing, "checked": [*healing.get("checked", ()), checked]}
     if curve is not None and curve.is_file():
         shutil.copyfile(curve, folder / CURVE_FILE)
-        healing = {**healing, "loss_curve": CURVE_FILE}
+        entry["loss_curve"] = CURVE_FILE
     plan = _plan_data(source)
-    write_json(folder / PLAN_FILE, plan | {"healing": [*plan.get("healing", []), dict(healing)]})
-    (folder / "README.md").write_text(card, encoding="utf-8")
+    write_json(folder / PLAN_FILE, plan | {"healing": [*plan.get("healing", []), entry]})
+    (folder / "README.md").write_text(card(entry), encoding="utf-8")
+    return entry
 
 
 def _plan_data(source: Path) -> dict[str, Any]:
@@ -135,8 +161,6 @@ def _plan_data(source: Path) -> dict[str, Any]:
         CutPlan.load(file)  # refuses what is no plan
         data: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         return data
-    from layercut.models.sources import describe_source
-
     facts = describe_source(ModelSource(name=source.name, path=source))
     return CutPlan(num_layers=facts.num_layers, model=source.name, model_hash=facts.model_hash).to_dict()
 

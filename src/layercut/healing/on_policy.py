@@ -98,7 +98,7 @@ class OnPolicyTrainer(DistillTrainer):
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """Mean divergence over the tokens of the batch's own answers, or of the given ones where nothing is learnt."""
-        if not self.model.training:
+        if not model.training:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         answers = self._roll_out(self._prompts(inputs))
         losses_N = self._losses(model, self._padded(answers) if answers else inputs)
@@ -109,7 +109,7 @@ class OnPolicyTrainer(DistillTrainer):
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """The length of answers goes with every checkpoint."""
         super().save_model(output_dir, _internal_call)
-        self._length.save(Path(output_dir or self.args.output_dir))
+        self._length.save(Path(output_dir or str(self.args.output_dir)))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
@@ -133,19 +133,20 @@ class OnPolicyTrainer(DistillTrainer):
             for record in records
         ]
         by_request = dict(zip((request.id for request in requests), records, strict=True))
-        base = self.accelerator.unwrap_model(self.model)
+        learner: Any = self.model
+        base = self.accelerator.unwrap_model(learner)
         base = base.get_base_model() if hasattr(base, "get_base_model") else base
-        self.model.eval()
+        learner.eval()
         try:
             engine = PlainEngine(replace(self._cut, model=base), batch_size=len(requests))
             uncut = CutPlan(num_layers=engine.num_layers)
             decoding = Decoding(temperature=1.0, seed=self.args.seed)
             answers = [answer for batch in engine.completions(requests, uncut, decoding) for answer in batch]
         finally:
-            self.model.train()
+            learner.train()
         examples = []
         for answer in answers:
-            record = by_request[answer.id] | {"completion": answer.text, "finish_reason": answer.finish_reason}
+            record = {**by_request[answer.id], "completion": answer.text, "finish_reason": answer.finish_reason}
             if answer.text or answer.finish_reason != "length":
                 examples.append(encode_example(self._cut.tokenizer, record, self._cut.name))
         shares = [repetition(example.completion) for example in examples]

@@ -108,10 +108,12 @@ def solve(sums: Sums, kind: str, ridge: float = RIDGES[1]) -> Tensor:
     identity = torch.eye(len(sums.xx_DD), dtype=torch.float64, device=sums.xx_DD.device)
     if kind == "linear":
         strength = ridge * sums.xx_DD.diagonal().mean()
-        return identity + torch.linalg.solve(sums.xx_DD + strength * identity, sums.xz_DD - sums.xx_DD)
+        change_DD: Tensor = torch.linalg.solve(sums.xx_DD + strength * identity, sums.xz_DD - sums.xx_DD)
+        return identity + change_DD
     if kind == "orthogonal":
         u, _, vh = torch.linalg.svd(sums.xz_DD)
-        return u @ vh
+        rotation_DD: Tensor = u @ vh
+        return rotation_DD
     square_D = sums.xx_DD.diagonal()
     return torch.diag(torch.where(square_D > 0, sums.xz_DD.diagonal() / square_D.clamp(min=1e-30), 1.0))
 
@@ -171,7 +173,11 @@ def repair_seams(
             f"{cut.config.model_type} normalises what its MLP adds to the stream, so a {kind} map cannot be folded in "
             "exactly; use --seam scale."
         )
-    report, done, total = on_progress or (lambda done, total: None), 0, len(seams) * (len(data.train) + len(data.held_out))
+    report, done, total = (
+        on_progress or (lambda done, total: None),
+        0,
+        len(seams) * (len(data.train) + len(data.held_out)),
+    )
     report(0, total)
     fits = []
     for seam in seams:
@@ -204,7 +210,9 @@ def _sides(cut: Any, uncut: Any, seam: Seam, ids_BT: Tensor, mask_BT: Tensor) ->
     seen: dict[str, Tensor] = {}
 
     def keep(name: str) -> Callable[..., None]:
-        return lambda _, __, output: seen.__setitem__(name, (output if isinstance(output, Tensor) else output[0])[mask_BT])
+        return lambda _, __, output: seen.__setitem__(
+            name, (output if isinstance(output, Tensor) else output[0])[mask_BT]
+        )
 
     below = decoder_layers(cut)[seam.below]
     hooks = [

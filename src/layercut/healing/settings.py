@@ -29,7 +29,7 @@ class TrainSettings:
     dropout: float = 0.05
     """Before the adapters, while training."""
     last_k: int = 3
-    """Decoder layers at the end that ``last-k`` trains, with the head ("Reassessing Layer Pruning", arXiv:2411.15558)."""
+    """Layers at the end that ``last-k`` trains, with the head ("Reassessing Layer Pruning", 2411.15558)."""
     learning_rate: float = 2e-4
     warmup_steps: int = 50
     """Linear warm-up, then constant."""

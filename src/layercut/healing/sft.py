@@ -23,7 +23,7 @@ from layercut.runs.atomic import write_json, write_text
 try:
     from datasets import Dataset
     from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
-    from trl import SFTConfig, SFTTrainer
+    from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
 except ImportError as error:
     raise MissingExtra("healing by training", "heal") from error
 
@@ -70,7 +70,7 @@ class HealingTrainer(SFTTrainer):  # type: ignore[misc]
     def __init__(self, *args: Any, on_progress: Callable[[int, int], None] | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.remove_callback(PrinterCallback)
-        self.add_callback(_Watch(Path(self.args.output_dir), on_progress or (lambda done, total: None)))
+        self.add_callback(_Watch(Path(str(self.args.output_dir)), on_progress or (lambda done, total: None)))
         self._began = time.monotonic()
         self._noted: dict[str, list[float]] = {}
 

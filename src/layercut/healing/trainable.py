@@ -44,7 +44,7 @@ def make_trainable(model: PreTrainedModel, settings: TrainSettings) -> Any:
     model.requires_grad_(False)
     for layer in list(layers)[-settings.last_k :]:
         layer.requires_grad_(True)
-    head: Any = model.get_output_embeddings()
+    head: Any = model.get_output_embeddings()  # type: ignore[no-untyped-call]
     head.requires_grad_(True)
     if head.weight is model.get_input_embeddings().weight:
         logger.info("the head shares its weights with the embeddings, so last-k trains those too")

@@ -1,4 +1,4 @@
-"""Where prompts come from, as people write it: a file, ``task:NAME``, or the folder of an earlier ``layercut generate``."""
+"""Where prompts come from, as people write it: a file, ``task:NAME``, or a run folder of ``layercut generate``."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def answering(
     if preset not in PRESETS:
         raise unknown("preset", preset, PRESETS)
     drawn = DecodingSettings(temperature=0.9, top_p=0.95) if decoding == DecodingSettings() else decoding
-    return Answering(drawn, max_new_tokens or task_tokens or 8192, SYSTEM if system is None else system)
+    return Answering(drawn, max_new_tokens or 8192, SYSTEM if system is None else system)
 
 
 def prompt_source(
