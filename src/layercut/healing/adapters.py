@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from layercut.healing.settings import TrainSettings
+
+logger = logging.getLogger(__name__)
 
 TOLERANCE = 1e-4
 """Largest difference of a logit between adapter model and merged model, as a share of the largest logit, in float32."""
@@ -51,17 +54,26 @@ def add_adapters(model: PreTrainedModel, settings: TrainSettings) -> Any:
         model = prepare_model_for_kbit_training(  # type: ignore[no-untyped-call]
             model, use_gradient_checkpointing=False
         )
+    dropout = settings.dropout
+    if dropout and _has_stacked_experts(model):
+        logger.info("adapters of stacked experts take no dropout, so there is none (%s was set)", dropout)
+        dropout = 0.0
     config = LoraConfig(
         task_type="CAUSAL_LM",
         r=settings.rank,
         lora_alpha=settings.alpha,
-        lora_dropout=settings.dropout,
+        lora_dropout=dropout,
         target_modules="all-linear",
         bias="none",
         fan_in_fan_out=model.config.model_type == "gpt2",  # its linear layers keep their weights transposed
     )
     torch.manual_seed(settings.seed)  # A is drawn
     return get_peft_model(model, config)
+
+
+def _has_stacked_experts(model: PreTrainedModel) -> bool:
+    """Whether the experts of a mixture are one tensor, which PEFT adapts as a parameter and not as modules."""
+    return any(isinstance(getattr(m, "down_proj", None), torch.nn.Parameter) for m in model.modules())
 
 
 def merge_adapters(base: PreTrainedModel, adapter: Path) -> Merged:

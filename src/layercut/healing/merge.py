@@ -92,8 +92,10 @@ def write_healed(
         VerificationError: the reloaded model is another one.
     """
     dtype = getattr(torch, stored_dtype(cut.path))
-    model = model.to(dtype).eval()
+    for parameter in model.parameters():  # not model.to, which would round the rotary frequencies too
+        parameter.data = parameter.data.to(dtype)
     model.config.dtype = dtype
+    model.eval()
     with _new(out) as folder:
         with quiet_transformers():
             model.save_pretrained(folder, max_shard_size="5GB")
