@@ -44,6 +44,9 @@ def heal(
     right_only: Annotated[
         bool, typer.Option("--right-only", help="Learn only from answers that the task's grader finds right.")
     ] = False,
+    keep_unfinished: Annotated[
+        bool, typer.Option("--keep-unfinished", help="Learn also from answers that ran into the length limit.")
+    ] = False,
     min_latin_share: Annotated[
         float, typer.Option(min=0, max=1, help="Leave out texts with a smaller share of Latin letters.")
     ] = 0.0,
@@ -145,7 +148,9 @@ def heal(
             seed=seed,
             report_to=tuple(name for name in (report_to or "").split(",") if name),
         ),
-        filters=FilterSettings(right_only=right_only, min_latin_share=min_latin_share),
+        filters=FilterSettings(
+            finished_only=not keep_unfinished, right_only=right_only, min_latin_share=min_latin_share
+        ),
         responses=responses,
         match_tokens=match_tokens,
         decontaminate=tuple(named),

@@ -51,6 +51,11 @@ def filter_responses(records: Sequence[Record], settings: FilterSettings) -> Fil
     Raises:
         InputError: ``right_only`` and records that nobody graded.
     """
+    if settings.right_only and any("right" not in record for record in records):
+        raise InputError(
+            "these answers were not graded, so the right ones cannot be told; take prompts of a task (task:NAME), or "
+            "leave out --right-only."
+        )
     dropped = dict.fromkeys(("empty", "unfinished", "too long", "wrong", "other script", "repeated"), 0)
     kept: list[Record] = []
     seen: set[str] = set()
@@ -98,13 +103,7 @@ def _reasons(record: Record, settings: FilterSettings) -> Iterator[str]:
         yield "unfinished"
     if settings.max_tokens is not None and record.get("num_new_tokens", 0) > settings.max_tokens:
         yield "too long"
-    if settings.right_only:
-        if "right" not in record:
-            raise InputError(
-                "these answers were not graded, so the right ones cannot be told; take prompts of a task (task:NAME), "
-                "or leave out --right-only."
-            )
-        if not record["right"]:
-            yield "wrong"
+    if settings.right_only and not record["right"]:
+        yield "wrong"
     if settings.min_latin_share and latin_share(prompt_text(record) + record["completion"]) < settings.min_latin_share:
         yield "other script"

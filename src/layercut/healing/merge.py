@@ -95,7 +95,7 @@ def write_healed(
     for parameter in model.parameters():  # not model.to, which would round the rotary frequencies too
         parameter.data = parameter.data.to(dtype)
     model.config.dtype = dtype
-    model.eval()
+    model.eval()  # type: ignore[no-untyped-call]
     with _new(out) as folder:
         with quiet_transformers():
             model.save_pretrained(folder, max_shard_size="5GB")

@@ -69,6 +69,8 @@ def heal_model(
     train = settings.train
     cut, teacher = ModelHandle(cut_model), Teacher(teacher_model)
     _check_method(train)
+    if settings.filters.right_only and source.task is None and source.records is None:
+        raise InputError("answers to these prompts are not graded, so --right-only has no meaning; take task:NAME.")
     plan = cut.earlier_plans[-1] if cut.earlier_plans else CutPlan(num_layers=cut.num_layers)
     if plan.model_hash and plan.model_hash != teacher.handle.facts.model_hash:
         say(f"note: {teacher_model.model} is not the model that {cut_model.model} was cut from, by their hashes")

@@ -28,7 +28,9 @@ def test_the_number_removed_is_told_by_task() -> None:
     found = decontaminate(records, items)
     assert [one["id"] for one in found.records] == ["c"]
     assert found.removed == {"arithmetic": 1, "gsm8k": 1}
-    assert found.describe().startswith("2 answers removed because they hold report items (1 arithmetic, 1 gsm8k); 2 items")
+    assert found.describe().startswith(
+        "2 answers removed because they hold report items (1 arithmetic, 1 gsm8k); 2 items"
+    )
 
 
 def test_a_tasks_own_selection_items_are_disjoint_by_construction() -> None:

@@ -85,7 +85,11 @@ def test_only_the_weights_that_should_learn_do() -> None:
     assert all("lora_" in name for name in names("lora")) and names("lora")
     assert not any("lm_head" in name for name in names("lora"))
     assert names("full") == {name for name, _ in tiny_model("mistral").named_parameters()}
-    assert {name.split(".")[2] if "layers" in name else name for name in names("last-k")} == {"4", "5", "lm_head.weight"}
+    assert {name.split(".")[2] if "layers" in name else name for name in names("last-k")} == {
+        "4",
+        "5",
+        "lm_head.weight",
+    }
 
 
 def test_a_checkpoint_that_a_kill_tore_is_passed_over(tmp_path: Path) -> None:
