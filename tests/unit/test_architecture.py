@@ -43,6 +43,7 @@ ONLY_IN = {
     "vllm": {"engine/vllm.py"},
     "ray": {"engine/ray_pool.py"},
     "trl": {"healing/sft.py"},
+    "peft": {"healing/adapters.py"},
     "typer": {"cli"},
 }
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -18,12 +17,27 @@ def generate(
     model: ModelSettings,
     decoding: DecodingSettings,
     prompts: Annotated[
-        Path | None, typer.Option(help="Prompts: .txt (one a line), .jsonl or .json, also .gz.", metavar="FILE")
+        str | None,
+        typer.Option(
+            help="Prompts: .txt (one a line), .jsonl or .json, also .gz; or task:NAME for a task's selection items.",
+            metavar="SOURCE",
+        ),
     ] = None,
     prompt: Annotated[list[str] | None, typer.Option(help="A prompt; may be repeated. Answers are printed.")] = None,
     remove: options.Remove = None,
     out: options.Out = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1, rich_help_panel="Decoding", help="Longest answer.")] = 256,
+    preset: Annotated[
+        str | None,
+        typer.Option(help="paper: system prompt, temperature 0.9, top-p 0.95, 8192 tokens, where not said otherwise."),
+    ] = None,
+    max_new_tokens: Annotated[
+        int | None,
+        typer.Option(min=1, rich_help_panel="Decoding", help="Longest answer; if left out, the task's own, or 256."),
+    ] = None,
+    readout: Annotated[str | None, typer.Option(help="How a task's items are asked: chain or short.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Local data of the task, in place of the hub's.", metavar="PATH")
+    ] = None,
     system: Annotated[str | None, typer.Option(help="System message for conversations that have none.")] = None,
     plain: Annotated[
         bool, typer.Option("--plain", help="Continue the text as it stands, without chat template.")
@@ -35,30 +49,38 @@ def generate(
     """Let MODEL answer prompts, whole or without the layers that --remove names.
 
     With --out every answer is appended to DIR/samples/responses.jsonl as it comes, and the same command again goes on
-    where it was stopped. Without, answers are printed.
+    where it was stopped. Without, answers are printed. Answers to a task's items are graded as they come.
 
     Example: layercut generate bundled:smollm2-135m --prompt "What is 12 + 7?" --remove 20-24
     """
-    from layercut.healing.prompts import one_prompt, read_prompts
+    from layercut.healing.prompts import Answered, one_prompt
     from layercut.study.generate import answer_prompts
+    from layercut.study.prompts import PromptSource, answering, prompt_source
 
     if bool(prompts) == bool(prompt):
-        raise InputError("give either --prompt TEXT or --prompts FILE.")
+        raise InputError("give either --prompt TEXT or --prompts SOURCE.")
     if prompts and out is None:
-        raise InputError("answers to a file of prompts need a folder: say --out DIR.")
-    asked = (
-        read_prompts(prompts, system=system, plain=plain)
-        if prompts
-        else [one_prompt(text, system=system, plain=plain) for text in prompt or []]
-    )
+        raise InputError("answers to many prompts need a folder: say --out DIR.")
+    how = answering(preset, decoding, max_new_tokens, system)
+    if prompts:
+        source = prompt_source(
+            prompts, system=how.system, plain=plain, readout=cast("Any", readout), data=data, limit=limit
+        )
+        if source.records is not None:
+            raise InputError(f"{prompts} holds answers already; give a file of prompts, or task:NAME.")
+        tokens = source.task.max_new_tokens if source.task else None
+        how = answering(preset, decoding, max_new_tokens, system, task_tokens=tokens)
+    else:
+        given = [one_prompt(text, system=how.system, plain=plain) for text in prompt or []]
+        source = PromptSource(answered=[Answered(one, "") for one in given[:limit]])
     records, folder = answer_prompts(
         model,
-        asked[:limit],
+        source,
         remove=remove,
         out=out,
         seed=seed,
-        decoding=decoding,
-        max_new_tokens=max_new_tokens,
+        decoding=how.decoding,
+        max_new_tokens=how.max_new_tokens,
         console=log,
         say=say,
     )

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from layercut import __version__
-from layercut.cli import cut, diagnose, env, evaluate, generate, ls, plan_size, report, run, select, sweep
+from layercut.cli import cut, diagnose, env, evaluate, generate, heal, ls, plan_size, report, run, select, sweep
 from layercut.cli.console import log, warn
 from layercut.errors import InputError, VerificationError
 
@@ -25,6 +25,7 @@ app.command("select")(select.select)
 app.command("cut")(cut.cut)
 app.command("eval")(evaluate.evaluate)
 app.command("generate")(generate.generate)
+app.command("heal")(heal.heal)
 app.command("run")(run.run)
 app.command("sweep")(sweep.sweep)
 app.command("diagnose")(diagnose.diagnose)

@@ -13,6 +13,7 @@ from layercut.engine.base import Message, Prompt
 from layercut.errors import InputError
 
 _SHAREGPT = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+_ANSWERS = ("output", "answer", "response", "completion")
 _COLUMNS = "messages, conversations, prompt, question, or instruction (with input)"
 
 
@@ -21,6 +22,14 @@ class NamedPrompt(NamedTuple):
 
     id: str
     prompt: Prompt
+
+
+class Answered(NamedTuple):
+    """A prompt and the answer that its data set gives to it."""
+
+    prompt: NamedPrompt
+    answer: str
+    """Empty where the row holds none."""
 
 
 def read_prompts(path: Path, *, system: str | None = None, plain: bool = False) -> list[NamedPrompt]:
@@ -38,12 +47,21 @@ def read_prompts(path: Path, *, system: str | None = None, plain: bool = False) 
     Raises:
         InputError: the file cannot be read, a row has none of the columns, or two different prompts share an id.
     """
-    found: dict[str, NamedPrompt] = {}
+    return [found.prompt for found in read_answered(path, system=system, plain=plain)]
+
+
+def read_answered(path: Path, *, system: str | None = None, plain: bool = False) -> list[Answered]:
+    """The same prompts with the answers that stand beside them: the control arm of healing on the model's own answers.
+
+    The answer is the last turn by the assistant in ``messages`` and ``conversations``, else the column ``output``,
+    ``answer``, ``response`` or ``completion``. Of rows that ask the same the first one's answer counts.
+    """
+    found: dict[str, Answered] = {}
     for number, row in _rows(Path(path)):
-        turns = _turns(row, f"{path}, row {number}")
+        turns, answer = _turns(row, f"{path}, row {number}")
         named = _named(row, turns, system, plain, f"{path}, row {number}")
-        other = found.setdefault(named.id, named)
-        if other != named:
+        other = found.setdefault(named.id, Answered(named, answer))
+        if other.prompt != named:
             raise InputError(
                 f"{path}, row {number}: the id {named.id!r} belongs to another prompt already; ids must differ."
             )
@@ -71,8 +89,10 @@ def _named(row: Mapping[str, Any], turns: list[Message], system: str | None, pla
     return NamedPrompt(str(row.get("id", content)), prompt)
 
 
-def _turns(row: Mapping[str, Any], where: str) -> list[Message]:
+def _turns(row: Mapping[str, Any], where: str) -> tuple[list[Message], str]:
+    """The turns to be answered, and the answer that the row gives."""
     turns: list[Message]
+    answer = next((row[key] for key in _ANSWERS if isinstance(row.get(key), str)), "")
     if isinstance(row.get("messages"), list):
         turns = [_turn(turn, "role", "content", where) for turn in row["messages"]]
     elif isinstance(row.get("conversations"), list):
@@ -88,10 +108,10 @@ def _turns(row: Mapping[str, Any], where: str) -> list[Message]:
             )
         turns = [Message("user", text)]
     while turns and turns[-1].role == "assistant":
-        turns.pop()
+        answer = turns.pop().content
     if not turns or not turns[-1].content.strip():
         raise InputError(f"{where}: there is nothing to answer; the last turn must be the user's and hold text.")
-    return turns
+    return turns, answer
 
 
 def _turn(turn: Any, role: str, content: str, where: str) -> Message:

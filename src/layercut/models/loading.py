@@ -84,7 +84,7 @@ def load_model(
         source = resolve(source, revision=revision, trust_remote_code=trust_remote_code)
     facts = describe_source(source)
     model = _load_weights(source, dtype, placement, trust_remote_code)
-    tokenizer = _load_tokenizer(source, trust_remote_code)
+    tokenizer = load_tokenizer(source, trust_remote_code)
     return LoadedModel(model, tokenizer, facts.family, source, facts.model_hash, facts.num_layers)
 
 
@@ -152,7 +152,12 @@ def _load_weights(
     return model
 
 
-def _load_tokenizer(found: ModelSource, trust_remote_code: bool) -> PreTrainedTokenizerBase:
+def load_tokenizer(found: ModelSource, trust_remote_code: bool) -> PreTrainedTokenizerBase:
+    """The tokenizer alone, padding on the left.
+
+    Raises:
+        CheckpointError: the folder has none that can be read.
+    """
     from transformers import AutoTokenizer
 
     from layercut.models.quiet import quiet_transformers

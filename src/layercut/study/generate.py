@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,13 +11,13 @@ from typing import Any, NamedTuple
 from rich.console import Console
 
 from layercut.engine.base import Decoding
-from layercut.healing.prompts import NamedPrompt
 from layercut.healing.responses import generate_responses
 from layercut.runs.directory import RunFolder
 from layercut.runs.records import Journal
 from layercut.study import eta
 from layercut.study.handle import ModelHandle
 from layercut.study.progress import Progressing
+from layercut.study.prompts import RESPONSES, PromptSource
 from layercut.study.settings import DecodingSettings, ModelSettings
 from layercut.surgery.plan import CutPlan
 
@@ -33,7 +31,7 @@ class Answered(NamedTuple):
 
 def answer_prompts(
     model: ModelSettings,
-    prompts: Sequence[NamedPrompt],
+    source: PromptSource,
     *,
     remove: str | None,
     out: Path | None,
@@ -46,7 +44,7 @@ def answer_prompts(
     """Answer every prompt; ``layercut generate``. With ``out``, into a run folder that resumes."""
     handle = ModelHandle(model)
     plan = handle.plan(remove, seed)
-    draw = Decoding(**asdict(decoding), seed=seed)
+    draw, prompts, task = Decoding(**asdict(decoding), seed=seed), source.prompts, source.task
     say(f"{model.model}: {plan.describe()}")
     progress = Progressing([("answering", eta.Cell(kind="answer", num_items=len(prompts), weight=1))], console)
 
@@ -61,6 +59,9 @@ def answer_prompts(
                     journal,
                     max_new_tokens=max_new_tokens,
                     decoding=draw,
+                    stop=task.stop if task else (),
+                    task=task.task.name if task else None,
+                    is_right=task.is_right if task else None,
                     on_progress=on_progress,
                 )
         found = {record["id"]: record for record in journal.records}
@@ -69,23 +70,22 @@ def answer_prompts(
     if out is None:
         with TemporaryDirectory() as scratch, Journal(Path(scratch, "responses.jsonl")) as journal, progress.running():
             return Answered(answer(journal), None)
-    settings = _settings(handle, plan, prompts, draw, max_new_tokens)
+    settings = _settings(handle, plan, source, draw, max_new_tokens)
     with RunFolder.begin(out, settings) as run, progress.running():
         plan.save(run.path / "plan.json")
-        with Journal(run.path / "samples" / "responses.jsonl") as journal:
+        with Journal(run.path / RESPONSES) as journal:
             records = answer(journal)
         run.write_metrics([], plan=plan.to_dict())
         return Answered(records, run.path)
 
 
 def _settings(
-    handle: ModelHandle, plan: CutPlan, prompts: Sequence[NamedPrompt], decoding: Decoding, max_new_tokens: int
+    handle: ModelHandle, plan: CutPlan, source: PromptSource, decoding: Decoding, max_new_tokens: int
 ) -> dict[str, Any]:
-    content = hashlib.sha256(json.dumps(list(prompts), ensure_ascii=False).encode()).hexdigest()[:16]
     return {
         **handle.describe(),
         "removed": list(plan.removed),
-        "prompts": {"n": len(prompts), "hash": content},
+        "prompts": source.describe(),
         "decoding": asdict(decoding),
         "max_new_tokens": max_new_tokens,
     }

@@ -177,7 +177,7 @@ def _prepare(source: Path, plan: CutPlan, max_shard_bytes: int) -> _Work:
         tensors_before=len(before),
         tensors_after=len(after),
         shards=tuple(shard.name for shard in shards),
-        copied=_files_to_copy(source),
+        copied=files_to_copy(source),
         warnings=_warnings(config, source, family),
     )
     return _Work(config, shards, report)
@@ -244,7 +244,8 @@ def _num_parameters(pieces: list[Piece]) -> int:
     return sum(piece.entry.num_parameters for piece in pieces if not _BUFFER.search(piece.name))
 
 
-def _files_to_copy(source: Path) -> tuple[str, ...]:
+def files_to_copy(source: Path) -> tuple[str, ...]:
+    """Files of a model folder that go along with changed weights: tokenizer, generation config, licence, code ..."""
     here = [path.name for path in source.iterdir() if path.is_file() and not _NOT_COPIED.fullmatch(path.name)]
     below = [f"{name}/{path.name}" for name in _COPIED_FOLDERS for path in source.glob(f"{name}/*") if path.is_file()]
     # Plans are written anew, and what a converted file was speaks of other weights than those of the cut model.

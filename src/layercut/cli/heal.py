@@ -1,0 +1,168 @@
+"""``layercut heal``: let the uncut model teach the cut one."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, cast
+
+import typer
+
+from layercut.cli import options
+from layercut.cli.console import as_json, log, result, say
+from layercut.errors import InputError
+from layercut.study.settings import DecodingSettings, ModelSettings
+
+
+@options.model_command()
+def heal(
+    model: ModelSettings,
+    decoding: DecodingSettings,
+    teacher: Annotated[str, typer.Option(help="The uncut model, which answers and grades.", metavar="UNCUT")],
+    prompts: Annotated[
+        str,
+        typer.Option(
+            help=".txt, .jsonl or .json (also .gz); task:NAME, for its selection items; or a run folder of generate.",
+            metavar="SOURCE",
+        ),
+    ],
+    out: Annotated[str, typer.Option(help="Run folder; the healed model is in DIR/checkpoint.", metavar="DIR")],
+    method: Annotated[str, typer.Option(help="lora, qlora, full, last-k; or seam, which trains nothing.")] = "lora",
+    objective: Annotated[
+        str, typer.Option(help="sft (the answers' tokens), forward-kl, reverse-kl, jsd, or on-policy.")
+    ] = "sft",
+    responses: Annotated[
+        str, typer.Option(help="self: the teacher's own answers; original: those that came with the prompts.")
+    ] = "self",
+    match_tokens: Annotated[
+        bool, typer.Option("--match-tokens", help="As many answer tokens as the smaller of the two arms has.")
+    ] = False,
+    preset: Annotated[str | None, typer.Option(help="paper: answers and training as in arXiv:2602.01997.")] = None,
+    system: Annotated[str | None, typer.Option(help="System message for conversations that have none.")] = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(min=1, rich_help_panel="Decoding", help="Longest answer; the task's own, or 256.")
+    ] = None,
+    readout: Annotated[str | None, typer.Option(help="How a task's items are asked: chain or short.")] = None,
+    right_only: Annotated[
+        bool, typer.Option("--right-only", help="Learn only from answers that the task's grader finds right.")
+    ] = False,
+    keep_unfinished: Annotated[
+        bool, typer.Option("--keep-unfinished", help="Learn also from answers that ran into the length limit.")
+    ] = False,
+    min_latin_share: Annotated[
+        float, typer.Option(min=0, max=1, help="Leave out texts with a smaller share of Latin letters.")
+    ] = 0.0,
+    decontaminate: Annotated[
+        str | None,
+        typer.Option(help="Tasks beside the built-in ones whose report items must not be learnt.", metavar="TASK,TASK"),
+    ] = None,
+    data: Annotated[
+        list[str] | None, typer.Option(help="Local data of a task: gsm8k=PATH. May be repeated.", metavar="TASK=PATH")
+    ] = None,
+    seam: Annotated[str, typer.Option(help="The map that seam solves for: linear, orthogonal or scale.")] = "linear",
+    rank: Annotated[int, typer.Option(min=1, rich_help_panel="Training", help="Of the adapters.")] = 64,
+    alpha: Annotated[int, typer.Option(min=1, rich_help_panel="Training", help="Adapters count alpha / rank.")] = 16,
+    last_k: Annotated[int, typer.Option(min=1, rich_help_panel="Training", help="Layers that last-k trains.")] = 3,
+    learning_rate: Annotated[float, typer.Option(rich_help_panel="Training", help="After the warm-up.")] = 2e-4,
+    warmup_steps: Annotated[int, typer.Option(min=0, rich_help_panel="Training", help="Linear warm-up.")] = 50,
+    train_batch: Annotated[int, typer.Option(min=1, rich_help_panel="Training", help="Examples a step.")] = 8,
+    micro_batch: Annotated[int, typer.Option(min=1, rich_help_panel="Training", help="Examples at once.")] = 4,
+    epochs: Annotated[float, typer.Option(rich_help_panel="Training", help="Passes over the examples.")] = 1.0,
+    max_steps: Annotated[int | None, typer.Option(min=1, rich_help_panel="Training", help="Stop after these.")] = None,
+    max_length: Annotated[
+        int, typer.Option(min=2, rich_help_panel="Training", help="Leave out longer examples, in tokens.")
+    ] = 8192,
+    held_out: Annotated[
+        float, typer.Option(min=0, max=0.99, rich_help_panel="Training", help="Share of examples to judge by.")
+    ] = 0.1,
+    save_every: Annotated[
+        int, typer.Option(min=1, rich_help_panel="Training", help="Steps between checkpoints and looks at the loss.")
+    ] = 100,
+    patience: Annotated[
+        int | None,
+        typer.Option(min=0, rich_help_panel="Training", help="Looks without a better loss before it stops; 0: never."),
+    ] = None,
+    rollout_max: Annotated[
+        int, typer.Option(min=1, rich_help_panel="Training", help="on-policy: longest own answer, in tokens.")
+    ] = 512,
+    keep_adapter: Annotated[
+        bool, typer.Option("--keep-adapter", rich_help_panel="Training", help="Do not fold the adapter in.")
+    ] = False,
+    report_to: Annotated[
+        str | None, typer.Option(rich_help_panel="Training", help="tensorboard, wandb, ...", metavar="NAME,NAME")
+    ] = None,
+    seed: options.Seed = 42,
+    limit: options.Limit = None,
+    json: options.Json = False,
+) -> None:
+    """Heal MODEL, a cut checkpoint: the uncut model answers prompts, and the cut one learns from the answers.
+
+    What is learnt from holds no report item of the built-in tasks. The same command again goes on where it was
+    stopped; answers, checkpoints and the loss curve stay in the run folder. Training defaults are the paper's.
+
+    Example: layercut heal smollm2-27-layers --teacher bundled:smollm2-135m --prompts task:arithmetic --out runs/healed
+    """
+    from pathlib import Path
+
+    from layercut.cli.evaluate import data_files
+    from layercut.healing.filters import FilterSettings
+    from layercut.healing.settings import TrainSettings
+    from layercut.healing.task_prompts import PREFIX
+    from layercut.study.heal import heal_model
+    from layercut.study.heal_job import HealSettings
+    from layercut.study.prompts import answering, prompt_source
+
+    named = [name for name in (decontaminate or "").split(",") if name]
+    of_prompts = [prompts.removeprefix(PREFIX)] if prompts.startswith(PREFIX) else []
+    files = data_files(data, [*named, *of_prompts, *(entry.partition("=")[0] for entry in data or [])])
+    how = answering(preset, decoding, max_new_tokens, system)
+    source = prompt_source(
+        prompts,
+        system=how.system,
+        readout=cast("Any", readout),
+        data=files.get(of_prompts[0]) if of_prompts else None,
+        limit=limit,
+    )
+    if source.task:
+        how = answering(preset, decoding, max_new_tokens, system, task_tokens=source.task.max_new_tokens)
+    if responses == "original" and source.records is not None:
+        raise InputError(f"{prompts} holds a model's answers, not original ones; give the file of prompts.")
+    settings = HealSettings(
+        train=TrainSettings(
+            method=method,
+            objective=objective,
+            rank=rank,
+            alpha=alpha,
+            last_k=last_k,
+            learning_rate=learning_rate,
+            warmup_steps=warmup_steps,
+            batch_size=train_batch,
+            micro_batch=micro_batch,
+            epochs=epochs,
+            max_steps=max_steps,
+            max_length=max_length,
+            held_out=held_out,
+            save_every=save_every,
+            patience=(0 if preset == "paper" else 3) if patience is None else patience,
+            rollout_start=min(32, rollout_max),
+            rollout_max=rollout_max,
+            seam=seam,
+            seed=seed,
+            report_to=tuple(name for name in (report_to or "").split(",") if name),
+        ),
+        filters=FilterSettings(
+            finished_only=not keep_unfinished, right_only=right_only, min_latin_share=min_latin_share
+        ),
+        responses=responses,
+        match_tokens=match_tokens,
+        decontaminate=tuple(named),
+        data=files,
+        keep_adapter=keep_adapter,
+    )
+    uncut = ModelSettings(
+        model=teacher, dtype=model.dtype, device=model.device, batch_size=model.batch_size, engine=model.engine
+    )
+    healed = heal_model(model, uncut, source, settings, how, out=Path(out), console=log, say=say)
+    if json:
+        as_json({"checkpoint": str(healed.checkpoint), **healed.healing})
+        return
+    for line in healed.lines():
+        result(line)

@@ -1,0 +1,144 @@
+"""LoRA adapters: put into a model, and folded into its weights. The only file that knows PEFT."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+
+from layercut.errors import InputError, MissingExtra, VerificationError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+    from layercut.healing.settings import TrainSettings
+
+logger = logging.getLogger(__name__)
+
+TOLERANCE = 1e-4
+"""Largest difference of a logit between adapter model and merged model, as a share of the largest logit, in float32."""
+
+
+class Merged(NamedTuple):
+    """A model with its adapters folded in, and the proof."""
+
+    model: PreTrainedModel
+    max_abs_diff: float
+    """Largest difference of a logit from the adapter model's, both in the dtype of the base."""
+    tolerance: float
+
+    def describe(self) -> str:
+        """One line for people."""
+        return (
+            f"merged weights and adapter model differ by at most {self.max_abs_diff:.2g} in a logit "
+            f"(up to {self.tolerance:.2g} is rounding)"
+        )
+
+
+def add_adapters(model: PreTrainedModel, settings: TrainSettings) -> Any:
+    """The model with LoRA adapters on all linear layers but the head (Hu et al., arXiv:2106.09685), in training mode.
+
+    Adapters are float32 whatever the base is. At first they change nothing: B is zero.
+
+    Raises:
+        MissingExtra: PEFT is not installed.
+    """
+    try:
+        from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+    except ImportError as error:
+        raise MissingExtra("training adapters", "heal") from error
+    if settings.method == "qlora":
+        model = prepare_model_for_kbit_training(  # type: ignore[no-untyped-call]
+            model, use_gradient_checkpointing=False
+        )
+    dropout = settings.dropout
+    if dropout and _has_stacked_experts(model):
+        logger.info("adapters of stacked experts take no dropout, so there is none (%s was set)", dropout)
+        dropout = 0.0
+    config = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=dropout,
+        target_modules="all-linear",
+        bias="none",
+        fan_in_fan_out=model.config.model_type == "gpt2",  # its linear layers keep their weights transposed
+    )
+    torch.manual_seed(settings.seed)  # A is drawn
+    return get_peft_model(model, config)
+
+
+def _has_stacked_experts(model: PreTrainedModel) -> bool:
+    """Whether the experts of a mixture are one tensor, which PEFT adapts as a parameter and not as modules."""
+    return any(isinstance(getattr(m, "down_proj", None), torch.nn.Parameter) for m in model.modules())
+
+
+def merge_adapters(base: PreTrainedModel, adapter: Path) -> Merged:
+    """Fold a saved adapter into the weights of ``base``, W + (alpha / rank) B A, and compare logits before and after.
+
+    Args:
+        base: what the adapter was trained on, in float32; for qlora the dequantised 4-bit weights. Changed in place.
+        adapter: folder with adapter_model.safetensors.
+
+    Raises:
+        MissingExtra: PEFT is not installed.
+        VerificationError: a logit differs by more than TOLERANCE.
+    """
+    try:
+        from peft import PeftModel
+    except ImportError as error:
+        raise MissingExtra("merging adapters", "heal") from error
+    model: Any = PeftModel.from_pretrained(base, str(adapter)).eval()
+    ids_BT = probe(base)
+    expected = _logits(model, ids_BT)
+    merged = model.merge_and_unload(safe_merge=True)
+    result = Merged(
+        merged,
+        (_logits(merged, ids_BT) - expected).abs().max().item(),
+        TOLERANCE * max(1.0, expected.abs().max().item()),
+    )
+    if not result.max_abs_diff <= result.tolerance:  # so written, it also catches NaN
+        raise VerificationError(f"folding the adapters in changed the model: {result.describe()}.")
+    return result
+
+
+def probe(model: PreTrainedModel, num_tokens: int = 64) -> Tensor:
+    """Random tokens (2, T), the same for the same vocabulary."""
+    embeddings: Any = model.get_input_embeddings()
+    generator = torch.Generator().manual_seed(0)
+    ids_BT = torch.randint(embeddings.weight.shape[0], (2, num_tokens), generator=generator)
+    return ids_BT.to(model.device)
+
+
+@torch.no_grad()
+def _logits(model: Any, ids_BT: Tensor) -> Tensor:
+    logits: Tensor = model(input_ids=ids_BT, use_cache=False).logits
+    return logits.float().cpu()
+
+
+def quantization() -> Any:
+    """The 4-bit settings of QLoRA (Dettmers et al., arXiv:2305.14314): NF4, double quantisation, bfloat16 compute.
+
+    Raises:
+        InputError: bitsandbytes is not installed, or cannot train on this machine.
+    """
+    try:
+        import bitsandbytes  # noqa: F401
+    except ImportError as error:
+        raise InputError(
+            "qlora needs bitsandbytes, which is not installed: pip install bitsandbytes. --method lora trains the same "
+            "adapters on an unquantised base."
+        ) from error
+    if not torch.cuda.is_available():
+        raise InputError("qlora trains on a CUDA device, and there is none here; --method lora runs everywhere.")
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )

@@ -1,0 +1,97 @@
+"""Decontamination: nothing that is learnt from may hold an item that results are reported on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from layercut.healing.filters import prompt_text
+
+N = 13
+"""Words of an overlap that counts, as in GPT-3 (Brown et al., arXiv:2005.14165, appendix C)."""
+SHORT = 8
+"""Items of fewer words than this (``7 + 5``) would turn up by chance in any chain of steps, so only a prompt that holds
+one of them is contaminated, not an answer. Eight is the shortest overlap that GPT-3 used."""
+
+_WORD = re.compile(r"\w+|[^\w\s]")
+Words = tuple[str, ...]
+
+
+class Decontaminated(NamedTuple):
+    """What is left, and how much was taken out."""
+
+    records: list[Mapping[str, Any]]
+    removed: dict[str, int]
+    """Records per task whose items they hold; a record that holds items of two tasks counts for both."""
+    num_removed: int
+    num_items: int
+    """Report items that were looked for."""
+
+    def describe(self) -> str:
+        """One line for people."""
+        tasks = ", ".join(f"{count} {task}" for task, count in self.removed.items() if count)
+        return (
+            f"{self.num_removed} answers removed because they hold report items{f' ({tasks})' if tasks else ''}; "
+            f"{self.num_items} items of {', '.join(self.removed) or 'no task'} were looked for"
+        )
+
+
+class ReportItems:
+    """N-grams of report items, to be looked up in texts."""
+
+    def __init__(self, items: Mapping[str, Iterable[str]]) -> None:
+        """Args: per task the questions of its report items, whatever the readout."""
+        self._grams: dict[int, dict[Words, set[str]]] = {}
+        self.tasks = list(items)
+        self.num_items = 0
+        for task, questions in items.items():
+            for question in questions:
+                self.num_items += 1
+                item = words(question)
+                for gram in _grams(item, min(N, len(item))):
+                    self._grams.setdefault(len(gram), {}).setdefault(gram, set()).add(task)
+
+    def found_in(self, prompt: str, completion: str) -> set[str]:
+        """Tasks of the report items that prompt and answer hold.
+
+        An item of N words and more is there if they share N words in a row, a shorter one if all its words stand there
+        in a row: anywhere, or in the prompt if it has fewer than SHORT words.
+        """
+        found: set[str] = set()
+        asked, everything = words(prompt), words(f"{prompt}\n{completion}")
+        for length, known in self._grams.items():
+            for gram in _grams(asked if length < SHORT else everything, length):
+                found |= known.get(gram, set())
+        return found
+
+
+def words(text: str) -> Words:
+    """A text as it is compared: lower case, words and signs one by one, so that ``12+3`` and ``12 + 3`` are the same.
+
+    >>> words("What is 12+3?")
+    ('what', 'is', '12', '+', '3', '?')
+    """
+    return tuple(_WORD.findall(text.casefold()))
+
+
+def decontaminate(records: Sequence[Mapping[str, Any]], items: ReportItems) -> Decontaminated:
+    """Take out every record whose prompt or answer holds a report item.
+
+    A record made of a task's own selection item (``task``) is not compared with that task's report items: the two are
+    disjoint by construction, and share what the task shares on purpose, such as templates and worked examples.
+    """
+    kept = []
+    removed = dict.fromkeys(items.tasks, 0)
+    for record in records:
+        found = items.found_in(prompt_text(record), record["completion"]) - {record.get("task")}
+        for task in found:
+            removed[task] += 1
+        if not found:
+            kept.append(record)
+    return Decontaminated(kept, removed, len(records) - len(kept), items.num_items)
+
+
+def _grams(item: Words, length: int) -> Iterator[Words]:
+    if length:
+        yield from (item[start : start + length] for start in range(len(item) - length + 1))

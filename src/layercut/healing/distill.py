@@ -1,0 +1,102 @@
+"""Learning the teacher's distributions, not only its words: forward KL, reverse KL or Jensen-Shannon, token by token.
+
+The teacher is the uncut model, in memory beside the cut one; its logits are computed as they are needed and never
+stored. Everything else is what fine-tuning does: the same examples, the same places in the loss, the same checkpoints.
+"""
+
+# Shapes: B batch, T tokens, N tokens of completions, V vocabulary.
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import log_softmax
+
+from layercut.errors import InputError, unknown
+from layercut.healing.examples import IGNORED
+from layercut.healing.sft import HealingTrainer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+KINDS = ("forward-kl", "reverse-kl", "jsd")
+
+
+def divergence(student_NV: Tensor, teacher_NV: Tensor, kind: str, alpha: float = 0.5) -> Tensor:
+    """How far the student's next-token distribution q is from the teacher's p.
+
+    forward-kl: KL(p || q), as in Hinton et al., arXiv:1503.02531. reverse-kl: KL(q || p), as in MiniLLM,
+    arXiv:2306.08543. jsd: alpha KL(p || m) + (1 - alpha) KL(q || m) with m = alpha p + (1 - alpha) q, as in GKD,
+    arXiv:2306.13649.
+
+    Args:
+        student_NV: logits.
+        teacher_NV: logits on the same vocabulary.
+        kind: one of KINDS.
+        alpha: weight of the teacher in the mixture of jsd.
+
+    Returns:
+        (N,) float32, in nats.
+    Raises:
+        InputError: an unknown kind.
+    """
+    log_q, log_p = log_softmax(student_NV.float(), -1), log_softmax(teacher_NV.float(), -1)
+    if kind == "forward-kl":
+        return _kl(log_p, log_q)
+    if kind == "reverse-kl":
+        return _kl(log_q, log_p)
+    if kind != "jsd":
+        raise unknown("divergence", kind, KINDS)
+    weight = torch.tensor(alpha, device=log_p.device)
+    log_m = torch.logaddexp(log_p + weight.log(), log_q + (1 - weight).log())
+    return alpha * _kl(log_p, log_m) + (1 - alpha) * _kl(log_q, log_m)
+
+
+def _kl(log_p_NV: Tensor, log_q_NV: Tensor) -> Tensor:
+    return (log_p_NV.exp() * (log_p_NV - log_q_NV)).sum(-1)
+
+
+def check_teacher(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
+    """Refuse a teacher whose distributions are over other tokens.
+
+    Raises:
+        InputError: the vocabularies differ in size.
+    """
+    heads: list[Any] = [model.get_output_embeddings() for model in (student, teacher)]  # type: ignore[no-untyped-call]
+    ours, theirs = (head.weight.shape[0] for head in heads)
+    if ours != theirs:
+        raise InputError(
+            f"the teacher predicts {theirs} tokens and the cut model {ours}, which cannot be "
+            "compared; take the model that was cut as teacher, or --objective sft."
+        )
+
+
+class DistillTrainer(HealingTrainer):
+    """Minimises the mean divergence from the teacher over the completions' tokens."""
+
+    def __init__(
+        self, *args: Any, teacher: PreTrainedModel, kind: str = "forward-kl", alpha: float = 0.5, **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self._teacher = teacher
+        self._kind = kind
+        self._alpha = alpha
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Sum of the divergences over the number of tokens in the whole (accumulated) batch."""
+        losses_N = self._losses(model, inputs)
+        count = len(losses_N) if num_items_in_batch is None else num_items_in_batch
+        return losses_N.sum() / torch.as_tensor(count).clamp(min=1)
+
+    def _losses(self, model: Any, inputs: dict[str, Any]) -> Tensor:
+        """(N,) divergence at every token that is learnt."""
+        learnt_BT = inputs["labels"][:, 1:] != IGNORED  # the logits at a place speak of the token after it
+        given = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+        with torch.no_grad():
+            teacher_NV = self._teacher(**given, use_cache=False).logits[:, :-1][learnt_BT]
+        student_NV = model(**given, use_cache=False).logits[:, :-1][learnt_BT]
+        return divergence(student_NV, teacher_NV, self._kind, self._alpha)

@@ -1,0 +1,119 @@
+"""Folding a linear map of what an MLP adds to the residual stream into the MLP's own weights, exactly.
+
+In pre-norm families the last linear layer writes straight into the stream, so any map folds into it: T (W a + b) is
+(T W) a + T b; with experts, into each one's. Families that normalise the MLP's output first (gemma2, gemma3, olmo2,
+olmo3) take only a factor per channel, into that norm's weight. Every fold is checked against the map itself.
+"""
+
+# Shapes: N tokens, D hidden size, I intermediate size, E experts.
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from layercut.errors import InputError, VerificationError
+
+TOLERANCE = 1e-4
+"""Largest difference between the folded module and the map of the module's output, as a share of the largest value."""
+
+
+def branch(layer: nn.Module) -> nn.Module:
+    """The module of a decoder layer whose output is what the MLP adds to the residual stream.
+
+    Raises:
+        InputError: the layer has none that is known.
+    """
+    for name in ("post_feedforward_layernorm", "mlp"):
+        module = getattr(layer, name, None)
+        if isinstance(module, nn.Module):
+            return module
+    raise InputError(f"{type(layer).__name__} has no MLP that is known here, so no seam can be repaired in it.")
+
+
+def takes_maps(layer: nn.Module) -> bool:
+    """Whether any linear map folds into the layer; otherwise only a factor per channel does."""
+    return branch(layer) is getattr(layer, "mlp", None)
+
+
+@torch.no_grad()
+def fold(layer: nn.Module, map_DD: Tensor) -> None:
+    """Change the layer's weights so that its MLP adds ``map_DD @ x`` where it added ``x`` before.
+
+    Args:
+        layer: a decoder layer, changed in place.
+        map_DD: out by in, on x as a column; diagonal where the layer normalises x.
+
+    Raises:
+        InputError: a map that is not diagonal for a layer that takes factors alone, or an MLP of unknown shape.
+        VerificationError: the folded layer does something else; the weights are then as they were before.
+    """
+    module = branch(layer)
+    before = {name: value.detach().clone() for name, value in module.named_parameters()}
+    first: Any = next(module.parameters())
+    generator = torch.Generator().manual_seed(0)
+    given_1ND = torch.randn(1, 16, map_DD.shape[0], generator=generator).to(first.device, first.dtype)
+    wanted = _output(module, given_1ND).double() @ map_DD.to(first.device).double().T
+    if takes_maps(layer):
+        _into_projection(module, map_DD)
+    else:
+        _into_norm(module, map_DD, given_1ND, wanted)
+    difference = (_output(module, given_1ND).double() - wanted).abs().max().item()
+    tolerance = max(TOLERANCE, 4 * torch.finfo(first.dtype).eps) * max(1.0, wanted.abs().max().item())
+    if not difference <= tolerance:
+        for name, value in module.named_parameters():
+            value.copy_(before[name])
+        raise VerificationError(
+            f"folding a map into {type(module).__name__} gives outputs that differ by {difference:.2g} "
+            f"(up to {tolerance:.2g} is rounding), so it was taken back."
+        )
+
+
+def _into_projection(mlp: nn.Module, map_DD: Tensor) -> None:
+    experts = getattr(mlp, "experts", None)
+    stacked = getattr(experts, "down_proj", None)
+    if isinstance(stacked, nn.Parameter):
+        _replace(stacked, torch.einsum("od,edi->eoi", map_DD.to(stacked.device), stacked.double()))
+        return
+    for name in ("down_proj", "dense_4h_to_h", "c_proj"):
+        projection = getattr(mlp, name, None)
+        if projection is None:
+            continue
+        weight, bias = projection.weight, getattr(projection, "bias", None)
+        matrix = map_DD.to(weight.device)
+        # gpt2's Conv1D keeps its weights as in by out, (I, D)
+        is_transposed = not isinstance(projection, nn.Linear)
+        _replace(weight, weight.double() @ matrix.T if is_transposed else matrix @ weight.double())
+        if bias is not None:
+            _replace(bias, matrix @ bias.double())
+        return
+    raise InputError(f"{type(mlp).__name__} has no last linear layer that is known here, so nothing folds into it.")
+
+
+def _into_norm(norm: nn.Module, map_DD: Tensor, given_1ND: Tensor, wanted: Tensor) -> None:
+    factors_D = map_DD.diagonal()
+    if not torch.equal(map_DD, torch.diag(factors_D)):
+        raise InputError(
+            "this family normalises what its MLP adds to the stream, so a linear map cannot be folded in exactly; "
+            "use --seam scale, which folds into the norm's weight."
+        )
+    weight: Any = norm.weight
+    old_D = weight.detach().double().clone()
+    factors_D = factors_D.to(weight.device)
+    _replace(weight, old_D * factors_D)
+    error = (_output(norm, given_1ND).double() - wanted).abs().max()
+    _replace(weight, (1 + old_D) * factors_D - 1)  # as gemma's norms multiply by 1 + w
+    if (_output(norm, given_1ND).double() - wanted).abs().max() > error:
+        _replace(weight, old_D * factors_D)
+
+
+def _replace(parameter: Any, value: Tensor) -> None:
+    parameter.copy_(value.to(parameter.dtype))
+
+
+def _output(module: nn.Module, given: Tensor) -> Tensor:
+    output = module(given)
+    first: Tensor = output[0] if isinstance(output, tuple) else output
+    return first

@@ -1,0 +1,39 @@
+"""The cut model as training wants it: float32 where weights themselves learn, 4 bits for qlora."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from layercut.healing.adapters import quantization
+from layercut.healing.settings import TrainSettings
+from layercut.models.loading import LoadedModel, load_model, load_tokenizer, pick_device
+from layercut.models.quiet import quiet_transformers
+from layercut.models.sources import ModelSource, describe_source
+
+
+def load_for_training(
+    source: ModelSource, settings: TrainSettings, *, dtype: str = "auto", device: str = "auto"
+) -> LoadedModel:
+    """Load a cut model.
+
+    With ``dtype`` auto it is float32 on a CPU, where half precision is slow, and wherever whole weights learn or are
+    solved for; beside adapters on an accelerator it is the checkpoint's own. qlora reads the weights once, straight
+    into 4 bits.
+
+    Raises:
+        InputError: qlora where it cannot run, or a model that cannot be loaded.
+    """
+    if settings.method == "qlora":
+        from transformers import AutoModelForCausalLM
+
+        packed_as = quantization()
+        facts = describe_source(source)
+        with quiet_transformers():
+            packed: Any = AutoModelForCausalLM.from_pretrained(
+                source.path, quantization_config=packed_as, device_map={"": 0}
+            )
+        tokenizer = load_tokenizer(source, False)
+        return LoadedModel(packed.eval(), tokenizer, facts.family, source, facts.model_hash, facts.num_layers)
+    if dtype == "auto" and (pick_device(device).type == "cpu" or settings.method != "lora"):
+        dtype = "float32"
+    return load_model(source, dtype=dtype, device=device)

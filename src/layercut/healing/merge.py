@@ -1,0 +1,198 @@
+"""The healed model on disk: a plain checkpoint with the adapters folded in, or a PEFT adapter for the cut model."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from layercut.errors import InputError, VerificationError
+from layercut.healing.adapters import merge_adapters, probe, quantization
+from layercut.models.loading import load_model
+from layercut.models.quiet import quiet_transformers
+from layercut.models.sources import ModelSource, describe_source
+from layercut.models.weights import read_header, safetensors_files
+from layercut.runs.atomic import new_directory, write_json
+from layercut.surgery.checkpoint import EARLIER_PLANS_FILE, PLAN_FILE, files_to_copy
+from layercut.surgery.plan import CutPlan
+from layercut.surgery.verify import ROUNDING_STEPS
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+CURVE_FILE = "healing_loss.jsonl"
+_DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
+_ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
+
+
+def stored_dtype(folder: Path) -> str:
+    """The dtype that most numbers of a checkpoint are stored in, as torch names it; float32 for any other kind."""
+    sizes: Counter[str] = Counter()
+    for file in set(safetensors_files(folder).values()):
+        for entry in read_header(file).tensors.values():
+            sizes[entry.dtype] += entry.num_parameters
+    return _DTYPES.get(sizes.most_common(1)[0][0], "float32")
+
+
+def trained_model(cut: ModelSource, final: Path, method: str, device: str) -> tuple[PreTrainedModel, str]:
+    """The trained weights as a whole model in float32, and in words how that was checked.
+
+    Args:
+        cut: the model before training.
+        final: what training left, see ``layercut.healing.sft.Trained``.
+        method: of training.
+        device: to load on.
+
+    Raises:
+        VerificationError: the merged model is not the adapter model.
+    """
+    if method not in ("lora", "qlora"):
+        from transformers import AutoModelForCausalLM
+
+        with quiet_transformers():
+            whole: Any = AutoModelForCausalLM.from_pretrained(final, dtype=torch.float32, device_map=device)
+        return whole.eval(), ""
+    merged = merge_adapters(_dequantised(cut) if method == "qlora" else _in_float32(cut, device), final)
+    return merged.model, merged.describe()
+
+
+def write_healed(
+    model: PreTrainedModel,
+    cut: ModelSource,
+    *,
+    out: Path,
+    healing: Mapping[str, Any],
+    card: Callable[[Mapping[str, Any]], str],
+    curve: Path | None = None,
+) -> dict[str, Any]:
+    """Write the healed model as the cut one's folder with other weights, there whole or not at all.
+
+    Tokenizer, generation config and chat template come along; ``plan.json`` keeps the cut's plan and gains an entry in
+    its ``healing`` list. Weights take the dtype of the cut checkpoint. The folder is reloaded with plain transformers
+    and compared before it takes its name.
+
+    Args:
+        model: what to write.
+        cut: the model before healing.
+        out: the new folder.
+        healing: the entry for plan.json; what was checked here is added to its ``checked``.
+        card: from the whole entry, README.md.
+        curve: the loss curve, to be copied.
+
+    Returns:
+        The entry as it was written.
+    Raises:
+        InputError: ``out`` is not empty.
+        VerificationError: the reloaded model is another one.
+    """
+    dtype = getattr(torch, stored_dtype(cut.path))
+    for parameter in model.parameters():  # not model.to, which would round the rotary frequencies too
+        parameter.data = parameter.data.to(dtype)
+    model.config.dtype = dtype
+    model.eval()  # type: ignore[no-untyped-call]
+    with _new(out) as folder:
+        with quiet_transformers():
+            model.save_pretrained(folder, max_shard_size="5GB")
+        _copy_files(cut.path, folder)
+        return _describe(cut.path, folder, healing, _verify(model, folder), card, curve)
+
+
+def write_adapter(
+    cut: ModelSource,
+    final: Path,
+    *,
+    out: Path,
+    healing: Mapping[str, Any],
+    card: Callable[[Mapping[str, Any]], str],
+    curve: Path | None = None,
+) -> dict[str, Any]:
+    """Write the adapters alone, as a PEFT folder that names the cut model as its base; see ``write_healed``."""
+    with _new(out) as folder:
+        for name in _ADAPTER_FILES:
+            shutil.copyfile(final / name, folder / name)
+        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        write_json(folder / "adapter_config.json", config | {"base_model_name_or_path": cut.name})
+        _copy_files(cut.path, folder)
+        return _describe(cut.path, folder, healing, f"an adapter for {cut.name}, not merged", card, curve)
+
+
+def _new(out: Path) -> AbstractContextManager[Path]:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out} exists already and is not an empty folder; choose another --out.")
+    return new_directory(out)
+
+
+def _copy_files(source: Path, folder: Path) -> None:
+    for name in files_to_copy(source):
+        if name != "README.md":
+            (folder / name).parent.mkdir(exist_ok=True)
+            shutil.copyfile(source / name, folder / name)
+    if (source / EARLIER_PLANS_FILE).is_file():
+        shutil.copyfile(source / EARLIER_PLANS_FILE, folder / EARLIER_PLANS_FILE)
+
+
+def _describe(
+    source: Path,
+    folder: Path,
+    healing: Mapping[str, Any],
+    checked: str,
+    card: Callable[[Mapping[str, Any]], str],
+    curve: Path | None,
+) -> dict[str, Any]:
+    """plan.json, the loss curve and the card; gives the entry of plan.json."""
+    entry = {**healing, "checked": [*healing.get("checked", ()), checked]}
+    if curve is not None and curve.is_file():
+        shutil.copyfile(curve, folder / CURVE_FILE)
+        entry["loss_curve"] = CURVE_FILE
+    plan = _plan_data(source)
+    write_json(folder / PLAN_FILE, plan | {"healing": [*plan.get("healing", []), entry]})
+    (folder / "README.md").write_text(card(entry), encoding="utf-8")
+    return entry
+
+
+def _plan_data(source: Path) -> dict[str, Any]:
+    """What the cut's plan.json holds, earlier healing included; the plan of an uncut model where it has none."""
+    file = source / PLAN_FILE
+    if file.is_file():
+        CutPlan.load(file)  # refuses what is no plan
+        data: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        return data
+    facts = describe_source(ModelSource(name=source.name, path=source))
+    return CutPlan(num_layers=facts.num_layers, model=source.name, model_hash=facts.model_hash).to_dict()
+
+
+@torch.no_grad()
+def _verify(model: Any, folder: Path) -> str:
+    from transformers import AutoModelForCausalLM
+
+    with quiet_transformers():
+        again: Any = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=model.dtype, device_map=model.device, local_files_only=True
+        )
+    ids_BT = probe(model)
+    expected = model(input_ids=ids_BT, use_cache=False).logits.float()
+    difference = (again.eval()(input_ids=ids_BT, use_cache=False).logits.float() - expected).abs().max().item()
+    tolerance = ROUNDING_STEPS * torch.finfo(model.dtype).eps * max(1.0, expected.abs().max().item())
+    if not difference <= tolerance:
+        raise VerificationError(f"{folder} is not the healed model: a logit differs by {difference:g} after reloading.")
+    return f"reloaded with transformers, its logits differ from those in memory by at most {difference:g}"
+
+
+def _in_float32(cut: ModelSource, device: str) -> PreTrainedModel:
+    return load_model(cut, dtype="float32", device=device).model
+
+
+def _dequantised(cut: ModelSource) -> PreTrainedModel:
+    """The weights that a qlora adapter was trained on: rounded to 4 bits and back."""
+    from transformers import AutoModelForCausalLM
+
+    with quiet_transformers():
+        packed: Any = AutoModelForCausalLM.from_pretrained(cut.path, quantization_config=quantization())
+        model: PreTrainedModel = packed.dequantize().float()
+    return model

@@ -1,0 +1,162 @@
+"""On-policy distillation: the cut model answers, the teacher grades every token of the answer.
+
+Generalised knowledge distillation (GKD, arXiv:2306.13649) with the growing answers of ShortOPD (arXiv:2607.13124):
+training on its own mistakes is what a cut model needs, but at first its answers run into repetition, and long
+repetitive answers cost most and teach least. So answers begin short and grow as repetition falls.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from layercut.engine.base import Decoding, GenerationRequest
+from layercut.engine.plain import PlainEngine
+from layercut.healing.distill import DistillTrainer
+from layercut.healing.examples import IGNORED, Example, encode_example, record_prompt
+from layercut.runs.atomic import write_json
+from layercut.surgery.plan import CutPlan
+
+if TYPE_CHECKING:
+    from layercut.models.loading import LoadedModel
+
+WINDOW = 8
+"""Batches of answers that decide together whether longer ones are let through."""
+REPETITIVE = 0.2
+"""Mean share of repeated 4-grams below which answers double in length."""
+_STATE = "rollouts.json"
+
+
+def repetition(tokens: Sequence[int], n: int = 4) -> float:
+    """Share of n-grams that stood earlier in the same answer: 1 - different / all; 0 for an answer of fewer tokens.
+
+    >>> repetition([1, 2, 3, 4, 5]), repetition([7] * 13)
+    (0.0, 0.9)
+    """
+    grams = [tuple(tokens[start : start + n]) for start in range(len(tokens) - n + 1)]
+    return 1 - len(set(grams)) / len(grams) if grams else 0.0
+
+
+class RolloutLength:
+    """How long the cut model's answers may be: doubled when a window of batches repeats itself little."""
+
+    def __init__(self, start: int, longest: int) -> None:
+        self.tokens = start
+        self._longest = longest
+        self._recent: deque[float] = deque(maxlen=WINDOW)
+
+    def saw(self, share: float) -> None:
+        """One more batch of answers, with their mean share of repeated 4-grams."""
+        self._recent.append(share)
+        if len(self._recent) == WINDOW and sum(self._recent) / WINDOW < REPETITIVE and self.tokens < self._longest:
+            self.tokens = min(2 * self.tokens, self._longest)
+            self._recent.clear()
+
+    def save(self, folder: Path) -> None:
+        """Beside a checkpoint."""
+        write_json(folder / _STATE, {"tokens": self.tokens, "recent": list(self._recent)})
+
+    def load(self, folder: Path) -> None:
+        """As it was at a checkpoint."""
+        state = json.loads((folder / _STATE).read_text(encoding="utf-8"))
+        self.tokens = state["tokens"]
+        self._recent = deque(state["recent"], maxlen=WINDOW)
+
+
+class OnPolicyTrainer(DistillTrainer):
+    """DistillTrainer on answers that the model gives itself, at temperature 1; held-out examples stay as they are.
+
+    What is drawn depends on the seed, the step and the prompt alone, so a resumed training draws the same answers.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        cut: LoadedModel,
+        records: Mapping[tuple[int, ...], Mapping[str, Any]],
+        length: RolloutLength,
+        **kwargs: Any,
+    ) -> None:
+        """Args beside those of DistillTrainer.
+
+        cut: the model in training; it answers with its adapters.
+        records: by prompt tokens, the records that the examples come from.
+        length: of answers.
+        """
+        super().__init__(*args, **kwargs)
+        self._cut = cut
+        self._records = records
+        self._length = length
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Mean divergence over the tokens of the batch's own answers, or of the given ones where nothing is learnt."""
+        if not model.training:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        answers = self._roll_out(self._prompts(inputs))
+        losses_N = self._losses(model, self._padded(answers) if answers else inputs)
+        # The Trainer counted the tokens of the given answers, so accumulated batches are averaged here.
+        steps = 1 if num_items_in_batch is None else self.current_gradient_accumulation_steps
+        return losses_N.mean() / steps
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """The length of answers goes with every checkpoint."""
+        super().save_model(output_dir, _internal_call)
+        self._length.save(Path(output_dir or str(self.args.output_dir)))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        self._length.load(Path(resume_from_checkpoint))
+
+    def _prompts(self, inputs: Mapping[str, Any]) -> list[tuple[int, ...]]:
+        prompts = []
+        for ids, labels, mask in zip(inputs["input_ids"], inputs["labels"], inputs["attention_mask"], strict=True):
+            prompts.append(tuple(ids[(labels == IGNORED) & mask.bool()].tolist()))
+        return prompts
+
+    def _roll_out(self, prompts: Sequence[tuple[int, ...]]) -> list[Example]:
+        records = [self._records[prompt] for prompt in prompts]
+        requests = [
+            GenerationRequest(
+                id=f"{self.state.global_step} {record['id']}",
+                prompt=record_prompt(record),
+                max_new_tokens=self._length.tokens,
+                stop=tuple(record.get("stop") or ()),
+            )
+            for record in records
+        ]
+        by_request = dict(zip((request.id for request in requests), records, strict=True))
+        learner: Any = self.model
+        base = self.accelerator.unwrap_model(learner)
+        base = base.get_base_model() if hasattr(base, "get_base_model") else base
+        learner.eval()
+        try:
+            engine = PlainEngine(replace(self._cut, model=base), batch_size=len(requests))
+            uncut = CutPlan(num_layers=engine.num_layers)
+            decoding = Decoding(temperature=1.0, seed=self.args.seed)
+            answers = [answer for batch in engine.completions(requests, uncut, decoding) for answer in batch]
+        finally:
+            learner.train()
+        examples = []
+        for answer in answers:
+            record = {**by_request[answer.id], "completion": answer.text, "finish_reason": answer.finish_reason}
+            if answer.text or answer.finish_reason != "length":
+                examples.append(encode_example(self._cut.tokenizer, record, self._cut.name))
+        shares = [repetition(example.completion) for example in examples]
+        share = sum(shares) / max(len(shares), 1)
+        self.note("repetition", share)
+        self.note("rollout_tokens", sum(len(example.completion) for example in examples) / max(len(examples), 1))
+        self._length.saw(share)
+        return examples
+
+    def _padded(self, examples: Sequence[Example]) -> dict[str, Any]:
+        rows = [{"input_ids": example.input_ids, "labels": example.labels} for example in examples]
+        batch: dict[str, Any] = self.data_collator(rows)
+        return {name: tensor.to(self.args.device) for name, tensor in batch.items() if isinstance(tensor, torch.Tensor)}

@@ -1,0 +1,242 @@
+"""Training-free repair: a linear map at each cut, solved for in closed form and folded into the layer below it.
+
+ReplaceMe (arXiv:2505.02819): where a run of layers is cut out, the MLP of the last layer before it should add to the
+residual stream what brings the stream closest to where the uncut model has it after the run. With x what that MLP adds,
+y the rest of the stream and h the uncut model's stream, M minimises the sum over tokens of |x M + y - h|^2.
+Sums are kept in float64, D x D whatever the amount of text. Seams are solved from the bottom up, each in the model
+that the earlier ones have repaired already.
+"""
+
+# Shapes: B batch, T tokens, N real tokens, D hidden size.
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from layercut.errors import InputError, unknown
+from layercut.healing.examples import Data, Example
+from layercut.healing.fold import branch, fold, takes_maps
+from layercut.surgery.remove import decoder_layers
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from layercut.surgery.plan import CutPlan
+
+KINDS = ("linear", "orthogonal", "scale")
+RIDGES = (1e-6, 1e-4, 1e-2, 1.0)
+"""Ridges that the linear map is tried with, as a share of the mean square of a channel; the best one on held-out text
+stays, the second where none is held out."""
+
+
+class Seam(NamedTuple):
+    """One cut: a run of removed layers with a layer below."""
+
+    below: int
+    """The layer before the run, counted in the cut model."""
+    first: int
+    last: int
+    """The run, counted in the uncut model."""
+
+
+class SeamFit(NamedTuple):
+    """What a map does at a seam."""
+
+    seam: Seam
+    kind: str
+    ridge: float | None
+    gap_left: float
+    """Squared distance from the uncut model's stream on held-out text, as a share of that without a map."""
+    num_tokens: int
+    """Tokens that the map was solved on."""
+
+    @property
+    def is_folded(self) -> bool:
+        """Whether it helps on held-out text; a map that does not is left out."""
+        return self.gap_left < 1
+
+    def describe(self) -> str:
+        """One line for people."""
+        done = "folded in" if self.is_folded else "left out, as it does not help"
+        return (
+            f"seam of layers {self.seam.first}-{self.seam.last}: the {self.kind} map leaves {self.gap_left:.1%} of the "
+            f"gap on held-out text, {done}"
+        )
+
+
+class Sums:
+    """Streaming sums for least squares of Z on X: X'X, X'Z and |Z|^2, in float64."""
+
+    def __init__(self, size: int, device: torch.device) -> None:
+        # MPS has no float64, so sums are kept where there is one.
+        self._device = torch.device("cpu") if device.type == "mps" else device
+        self.xx_DD = torch.zeros(size, size, dtype=torch.float64, device=self._device)
+        self.xz_DD = torch.zeros_like(self.xx_DD)
+        self.zz = 0.0
+        self.num_tokens = 0
+
+    def add(self, x_ND: Tensor, z_ND: Tensor) -> None:
+        """More tokens."""
+        x_ND, z_ND = x_ND.to(self._device).double(), z_ND.to(self._device).double()
+        self.xx_DD += x_ND.T @ x_ND
+        self.xz_DD += x_ND.T @ z_ND
+        self.zz += z_ND.square().sum().item()
+        self.num_tokens += len(x_ND)
+
+    def error(self, map_DD: Tensor) -> float:
+        """|X M - Z|^2 = tr(M'X'XM) - 2 tr(M'X'Z) + |Z|^2."""
+        return ((map_DD * (self.xx_DD @ map_DD)).sum() - 2 * (map_DD * self.xz_DD).sum()).item() + self.zz
+
+
+def solve(sums: Sums, kind: str, ridge: float = RIDGES[1]) -> Tensor:
+    """The map M, (D, D) float64, for rows: X M is nearest to Z.
+
+    linear: I + (X'X + r I)^-1 (X'Z - X'X) with r = ridge x the mean of X'X's diagonal, so that the ridge pulls to
+    "no change". orthogonal: U V' of the singular value decomposition of X'Z (Procrustes). scale: a factor per channel.
+
+    Raises:
+        InputError: an unknown kind, or no tokens.
+    """
+    if kind not in KINDS:
+        raise unknown("seam map", kind, KINDS)
+    if not sums.num_tokens:
+        raise InputError("there is no text to fit a seam on; give prompts.")
+    identity = torch.eye(len(sums.xx_DD), dtype=torch.float64, device=sums.xx_DD.device)
+    if kind == "linear":
+        strength = ridge * sums.xx_DD.diagonal().mean()
+        change_DD: Tensor = torch.linalg.solve(sums.xx_DD + strength * identity, sums.xz_DD - sums.xx_DD)
+        return identity + change_DD
+    if kind == "orthogonal":
+        u, _, vh = torch.linalg.svd(sums.xz_DD)
+        rotation_DD: Tensor = u @ vh
+        return rotation_DD
+    square_D = sums.xx_DD.diagonal()
+    return torch.diag(torch.where(square_D > 0, sums.xz_DD.diagonal() / square_D.clamp(min=1e-30), 1.0))
+
+
+def seams_of(plan: CutPlan) -> list[Seam]:
+    """The runs of removed layers, from the bottom.
+
+    Raises:
+        InputError: no layer was removed, or the bottom ones were: there is no layer below to fold into.
+    """
+    gone = set(plan.removed)
+    if not gone:
+        raise InputError("this model was not cut by layercut (its plan.json removes nothing), so it has no seam.")
+    if 0 in gone:
+        raise InputError(
+            "layer 0 was removed, so there is no layer below that seam to fold a map into; train instead "
+            "(--method lora), or cut with layer 0 protected."
+        )
+    firsts = [index for index in sorted(gone) if index - 1 not in gone]
+    lasts = [index for index in sorted(gone) if index + 1 not in gone]
+    return [Seam(plan.kept.index(first - 1), first, last) for first, last in zip(firsts, lasts, strict=True)]
+
+
+def repair_seams(
+    cut: PreTrainedModel,
+    uncut: PreTrainedModel,
+    plan: CutPlan,
+    data: Data,
+    *,
+    kind: str = "linear",
+    batch_size: int = 8,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> list[SeamFit]:
+    """Fold a map into the layer below every seam of ``cut``, in place.
+
+    Args:
+        cut: the cut model; float32, so that folding loses nothing.
+        uncut: the model it was cut from.
+        plan: what was cut.
+        data: text that both read, and text on which the map is judged.
+        kind: one of KINDS.
+        batch_size: texts at once.
+        on_progress: called with (texts done, texts in all).
+
+    Raises:
+        InputError: no seam, a map that does not fold into this family, or models of different width.
+    """
+    seams = seams_of(plan)
+    theirs, ours = decoder_layers(uncut), decoder_layers(cut)
+    if (len(theirs), len(ours)) != (plan.num_layers, len(plan.kept)):
+        raise InputError(
+            f"the plan cuts {plan.num_layers} layers to {len(plan.kept)}, but the teacher has {len(theirs)} and the "
+            f"cut model {len(ours)}; give the very model that was cut as --teacher."
+        )
+    if kind != "scale" and not all(takes_maps(ours[seam.below]) for seam in seams):
+        raise InputError(
+            f"{cut.config.model_type} normalises what its MLP adds to the stream, so a {kind} map cannot be folded in "
+            "exactly; use --seam scale."
+        )
+    report, done, total = (
+        on_progress or (lambda done, total: None),
+        0,
+        len(seams) * (len(data.train) + len(data.held_out)),
+    )
+    report(0, total)
+    fits = []
+    for seam in seams:
+        size = cut.config.get_text_config().hidden_size
+        fitted, judged = (Sums(size, cut.device) for _ in range(2))
+        for sums, examples in ((fitted, data.train), (judged, data.held_out)):
+            for ids_BT, mask_BT in _batches(examples, batch_size):
+                x_ND, z_ND = _sides(cut, uncut, seam, ids_BT.to(cut.device), mask_BT.to(cut.device))
+                sums.add(x_ND, z_ND)
+                done += len(ids_BT)
+                report(done, total)
+        map_DD, fit = _best(seam, kind, fitted, judged if judged.num_tokens else fitted)
+        if fit.is_folded:
+            fold(ours[seam.below], map_DD.T)
+        fits.append(fit)
+    return fits
+
+
+def _best(seam: Seam, kind: str, fitted: Sums, judged: Sums) -> tuple[Tensor, SeamFit]:
+    ridges: Sequence[float | None] = [None] if kind != "linear" else RIDGES if judged is not fitted else RIDGES[1:2]
+    tried = [(solve(fitted, kind, ridge or 0.0), ridge) for ridge in ridges]
+    map_DD, ridge = min(tried, key=lambda pair: judged.error(pair[0]))
+    nothing = judged.error(torch.eye(len(map_DD), dtype=torch.float64, device=map_DD.device))
+    return map_DD, SeamFit(seam, kind, ridge, judged.error(map_DD) / max(nothing, 1e-30), fitted.num_tokens)
+
+
+@torch.no_grad()
+def _sides(cut: Any, uncut: Any, seam: Seam, ids_BT: Tensor, mask_BT: Tensor) -> tuple[Tensor, Tensor]:
+    """What the MLP below the seam adds, and what it should add: the uncut model's stream less the rest of ours."""
+    seen: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Callable[..., None]:
+        return lambda _, __, output: seen.__setitem__(
+            name, (output if isinstance(output, Tensor) else output[0])[mask_BT]
+        )
+
+    below = decoder_layers(cut)[seam.below]
+    hooks = [
+        branch(below).register_forward_hook(keep("added")),
+        below.register_forward_hook(keep("stream")),
+        decoder_layers(uncut)[seam.last].register_forward_hook(keep("target")),
+    ]
+    try:
+        # Padding stands behind everything that is read, so no mask is needed.
+        cut.base_model(input_ids=ids_BT, use_cache=False)
+        uncut.base_model(input_ids=ids_BT.to(uncut.device), use_cache=False)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    added_ND, stream_ND = seen["added"].double(), seen["stream"].double()
+    return added_ND, seen["target"].to(added_ND.device).double() - (stream_ND - added_ND)
+
+
+def _batches(examples: Sequence[Example], size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Ids and mask (B, T), padded on the right by repeating a token of the text."""
+    ordered = sorted(examples, key=len)
+    for start in range(0, len(ordered), size):
+        rows = [torch.tensor(example.input_ids) for example in ordered[start : start + size]]
+        width = max(map(len, rows))
+        ids_BT = torch.stack([torch.cat([row, row[-1:].expand(width - len(row))]) for row in rows])
+        mask_BT = torch.arange(width) < torch.tensor([len(row) for row in rows])[:, None]
+        yield ids_BT, mask_BT

@@ -1,0 +1,95 @@
+"""Settings of healing. The defaults of training are the paper's (arXiv:2602.01997), as its code effectively ran."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from layercut.errors import InputError, unknown
+
+METHODS = ("lora", "qlora", "full", "last-k", "seam")
+"""Which weights change. ``seam`` trains nothing: it solves for a linear map at each cut."""
+OBJECTIVES = ("sft", "forward-kl", "reverse-kl", "jsd", "on-policy")
+"""What is learnt: the answers' tokens, or the teacher's distributions on them, or on the cut model's own answers."""
+SYSTEM = "You are a helpful assistant."
+"""The paper's system prompt for self-generated answers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+    """How a cut model is trained."""
+
+    method: str = "lora"
+    """lora, qlora (4-bit base), full, or last-k (the head and the last layers)."""
+    objective: str = "sft"
+    """sft, forward-kl, reverse-kl, jsd or on-policy."""
+    rank: int = 64
+    """Of the LoRA adapters. The paper's code asks for 16, which its trainer silently turns into 64."""
+    alpha: int = 16
+    """LoRA's scale is alpha / rank."""
+    dropout: float = 0.05
+    """Before the adapters, while training."""
+    last_k: int = 3
+    """Layers at the end that ``last-k`` trains, with the head ("Reassessing Layer Pruning", 2411.15558)."""
+    learning_rate: float = 2e-4
+    warmup_steps: int = 50
+    """Linear warm-up, then constant."""
+    weight_decay: float = 1e-4
+    beta1: float = 0.9
+    beta2: float = 0.99
+    """Of AdamW."""
+    max_grad_norm: float = 1.0
+    batch_size: int = 8
+    """Examples a step, over all devices and accumulation."""
+    micro_batch: int = 4
+    """Examples at once on a device; the rest of a batch is accumulated."""
+    epochs: float = 1.0
+    max_steps: int | None = None
+    """Stop after so many steps, whatever the epochs."""
+    max_length: int = 8192
+    """Longest example in tokens; longer ones are left out."""
+    held_out: float = 0.1
+    """Share of the examples that judge and are never learnt from."""
+    save_every: int = 100
+    """Steps between checkpoints, and between looks at the held-out loss."""
+    patience: int = 3
+    """Stop after so many looks without a better held-out loss, and keep the best; 0 never stops early."""
+    jsd_alpha: float = 0.5
+    """Weight of the teacher in the mixture of JSD and on-policy distillation."""
+    rollout_start: int = 32
+    """On-policy: longest answer of the cut model at first, in tokens."""
+    rollout_max: int = 512
+    """On-policy: longest answer at last. The limit doubles whenever answers repeat themselves little."""
+    seam: str = "linear"
+    """The map that ``seam`` solves for: linear, orthogonal or scale."""
+    seed: int = 42
+    report_to: tuple[str, ...] = ()
+    """Trackers of the Hugging Face Trainer: tensorboard, wandb, ..."""
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise unknown("method", self.method, METHODS)
+        if self.objective not in OBJECTIVES:
+            raise unknown("objective", self.objective, OBJECTIVES)
+        if self.method == "seam" and self.objective != "sft":
+            raise InputError(f"the method seam trains nothing, so {self.objective} has no meaning; leave it out.")
+        for name in ("rank", "alpha", "last_k", "batch_size", "micro_batch", "save_every", "rollout_start"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} {getattr(self, name)} is too small; use 1 or more.")
+        if not 0 <= self.held_out < 1:
+            raise InputError(f"held_out {self.held_out} leaves nothing to learn from; write a share below 1.")
+        if not 0 < self.jsd_alpha < 1:
+            raise InputError(f"jsd_alpha {self.jsd_alpha} is no mixture; write a number between 0 and 1.")
+        if self.rollout_max < self.rollout_start:
+            raise InputError(f"rollout_max {self.rollout_max} is below rollout_start {self.rollout_start}; raise it.")
+
+    @property
+    def accumulation(self) -> int:
+        """Micro batches a step, on one device.
+
+        Raises:
+            InputError: the batch is no multiple of the micro batch.
+        """
+        micro = min(self.micro_batch, self.batch_size)
+        if self.batch_size % micro:
+            raise InputError(f"batch_size {self.batch_size} is no multiple of micro_batch {micro}; choose one that is.")
+        return self.batch_size // micro

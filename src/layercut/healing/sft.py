@@ -1,0 +1,241 @@
+"""Training with TRL: checkpoints, resuming, held-out loss, early stop. The only file that knows TRL.
+
+A run that was killed goes on from its last whole checkpoint with the same examples in the same order and the same
+dropout, and ends with the same weights.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from layercut.errors import MissingExtra
+from layercut.healing.examples import Data, Example
+from layercut.healing.settings import TrainSettings
+from layercut.models.quiet import quiet_transformers
+from layercut.runs.atomic import write_json, write_text
+
+try:
+    from datasets import Dataset
+    from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
+    from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
+except ImportError as error:
+    raise MissingExtra("healing by training", "heal") from error
+
+CURVE = "loss.jsonl"
+FINAL = "final"
+_DONE = "trained.json"
+"""Written last, so its presence means that the final weights are whole."""
+_COLUMNS = {
+    "step": "step",
+    "loss": "loss",
+    "eval_loss": "held_out_loss",
+    "learning_rate": "learning_rate",
+    "num_input_tokens_seen": "tokens",
+    "seconds": "seconds",
+    "rollout_tokens": "rollout_tokens",
+    "repetition": "repetition",
+}
+"""What the loss curve keeps of the Trainer's log, and under which name."""
+
+
+class Trained(NamedTuple):
+    """How training went."""
+
+    final: Path
+    """The trained weights: a PEFT adapter, or a whole model in float32. The best ones, where training looked back."""
+    steps: int
+    tokens: int
+    """Tokens that were run through the model, prompts too and padding not; of repeated epochs, every time."""
+    seconds: float
+    """Wall time of training, over all the processes that it took."""
+    curve: list[dict[str, float]]
+    """A line a step, and one for each look at the held-out loss."""
+    stopped_early: bool
+
+    @property
+    def held_out(self) -> list[float]:
+        """Held-out losses, in the order of time."""
+        return [line["held_out_loss"] for line in self.curve if "held_out_loss" in line]
+
+
+class HealingTrainer(SFTTrainer):  # type: ignore[misc]
+    """SFTTrainer on examples whose tokens and labels are given; TRL's loss, nothing of its templates."""
+
+    def __init__(self, *args: Any, on_progress: Callable[[int, int], None] | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.remove_callback(PrinterCallback)
+        self.add_callback(_Watch(Path(str(self.args.output_dir)), on_progress or (lambda done, total: None)))
+        self._began = time.monotonic()
+        self._noted: dict[str, list[float]] = {}
+
+    def note(self, name: str, value: float) -> None:
+        """Something to be shown in the next line of the curve, as a mean."""
+        self._noted.setdefault(name, []).append(value)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds the seconds of all processes so far."""
+        before = getattr(self, "_seconds_before", None)
+        if before is None:
+            earlier = [line["seconds"] for line in self.state.log_history if "seconds" in line]
+            before = self._seconds_before = earlier[-1] if earlier else 0.0
+        logs["seconds"] = round(before + time.monotonic() - self._began, 3)
+        if "loss" in logs:
+            logs |= {name: sum(values) / len(values) for name, values in self._noted.items()}
+            self._noted.clear()
+        super().log(logs, start_time)
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """None: a checkpoint of training is no model to be published."""
+
+
+class _Watch(TrainerCallback):  # type: ignore[misc]
+    """Tells how far training is, and keeps the loss curve on disk."""
+
+    def __init__(self, folder: Path, on_progress: Callable[[int, int], None]) -> None:
+        self._folder = folder
+        self._on_progress = on_progress
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._on_progress(state.global_step, state.max_steps)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._on_progress(state.global_step, state.max_steps)
+
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            lines = [json.dumps(line) for line in curve_of(state.log_history)]
+            write_text(self._folder / CURVE, "".join(f"{line}\n" for line in lines))
+
+
+def train(
+    model: Any,
+    tokenizer: Any,
+    data: Data,
+    settings: TrainSettings,
+    folder: Path,
+    *,
+    trainer: type[HealingTrainer] = HealingTrainer,
+    on_progress: Callable[[int, int], None] | None = None,
+    **options: Any,
+) -> Trained:
+    """Train into ``folder``: checkpoints, the loss curve and ``final``. What is there is gone on with.
+
+    Args:
+        model: from ``make_trainable``; training changes it.
+        tokenizer: pads.
+        data: examples, and those held out.
+        settings: all that decides the result.
+        folder: of this training alone.
+        trainer: what computes the loss.
+        on_progress: called with (steps done, steps in all), first with what the last checkpoint had.
+        options: for the trainer's constructor.
+    """
+    if (found := finished(folder)) is not None:
+        return found
+    with quiet_transformers():
+        config = _config(model, settings, folder, has_held_out=bool(data.held_out))
+        run = trainer(
+            model=model,
+            args=config,
+            processing_class=tokenizer,
+            train_dataset=_dataset(data.train),
+            eval_dataset=_dataset(data.held_out) if data.held_out else None,
+            callbacks=[EarlyStoppingCallback(settings.patience)] if config.load_best_model_at_end else [],
+            on_progress=on_progress,
+            **options,
+        )
+        last = last_checkpoint(folder)
+        run.train(resume_from_checkpoint=None if last is None else str(last))
+        run.save_model(str(folder / FINAL))
+    state, curve = run.state, curve_of(run.state.log_history)
+    trained = Trained(
+        final=folder / FINAL,
+        steps=state.global_step,
+        tokens=int(state.num_input_tokens_seen),
+        seconds=max((line["seconds"] for line in curve if "seconds" in line), default=0.0),
+        curve=curve,
+        stopped_early=state.global_step < state.max_steps,
+    )
+    write_json(folder / FINAL / _DONE, {**trained._asdict(), "final": FINAL})
+    return trained
+
+
+def finished(folder: Path) -> Trained | None:
+    """What a training in this folder came to, if it came to its end."""
+    mark = Path(folder) / FINAL / _DONE
+    if not mark.is_file():
+        return None
+    return Trained(**(json.loads(mark.read_text(encoding="utf-8")) | {"final": mark.parent}))
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The latest checkpoint that is whole: the Trainer writes trainer_state.json last, and a kill may tear it."""
+    steps = {int(path.name.rpartition("-")[2]): path for path in Path(folder).glob("checkpoint-*") if _is_whole(path)}
+    return steps[max(steps)] if steps else None
+
+
+def curve_of(log_history: Sequence[dict[str, float]]) -> list[dict[str, float]]:
+    """The lines of the Trainer's log that hold a loss, under our names."""
+    lines = [line for line in log_history if "loss" in line or "eval_loss" in line]
+    return [{ours: line[theirs] for theirs, ours in _COLUMNS.items() if theirs in line} for line in lines]
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return path.name.rpartition("-")[2].isdigit()
+
+
+def _dataset(examples: Sequence[Example]) -> Dataset:
+    return Dataset.from_dict({"input_ids": [e.input_ids for e in examples], "labels": [e.labels for e in examples]})
+
+
+def _config(model: Any, settings: TrainSettings, folder: Path, *, has_held_out: bool) -> SFTConfig:
+    on_gpu = model.device.type == "cuda"
+    watched = "steps" if has_held_out else "no"
+    return SFTConfig(
+        output_dir=str(folder),
+        per_device_train_batch_size=min(settings.micro_batch, settings.batch_size),
+        per_device_eval_batch_size=min(settings.micro_batch, settings.batch_size),
+        gradient_accumulation_steps=settings.accumulation,
+        num_train_epochs=settings.epochs,
+        max_steps=settings.max_steps or -1,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type="constant_with_warmup",
+        warmup_steps=settings.warmup_steps,
+        optim="adamw_torch",
+        adam_beta1=settings.beta1,
+        adam_beta2=settings.beta2,
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        seed=settings.seed,
+        data_seed=settings.seed,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        include_num_input_tokens_seen="non_padding",
+        save_strategy="steps",
+        save_steps=settings.save_every,
+        save_total_limit=2,
+        eval_strategy=watched,
+        eval_steps=settings.save_every if has_held_out else None,
+        load_best_model_at_end=has_held_out and settings.patience > 0,
+        metric_for_best_model="eval_loss" if has_held_out else None,
+        restore_callback_states_from_checkpoint=True,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        max_length=None,
+        completion_only_loss=False,  # the labels say it already
+        bf16=on_gpu and torch.cuda.is_bf16_supported(),
+        gradient_checkpointing=on_gpu,
+        use_cpu=model.device.type == "cpu",
+        dataloader_pin_memory=on_gpu,
+        disable_tqdm=True,
+        report_to=list(settings.report_to) or "none",
+    )

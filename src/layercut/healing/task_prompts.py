@@ -1,0 +1,73 @@
+"""Prompts made of a task's selection items, and the grades of what is answered. Report items are never taken."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from layercut.engine.base import Completion, GenerationRequest
+from layercut.errors import InputError, unknown
+from layercut.healing.prompts import Answered, NamedPrompt
+from layercut.tasks.base import GENERATED, Readout, Sample, Task
+
+PREFIX = "task:"
+
+
+class TaskPrompts(NamedTuple):
+    """A task's selection items, asked as the task asks them."""
+
+    task: Task
+    readout: Readout
+    samples: Mapping[str, Sample]
+    """By prompt id, which is the item's."""
+    answered: list[Answered]
+    """The answer is the task's own worked one (a draft of the right answer); empty where it has none."""
+    stop: tuple[str, ...]
+    """Strings that end an answer."""
+    max_new_tokens: int
+
+    def is_right(self, record: Mapping[str, Any]) -> bool:
+        """Whether the task's grader gives an answer full marks on its headline metric."""
+        completion = Completion(
+            id=record["id"],
+            text=record["completion"],
+            finish_reason=record["finish_reason"],
+            num_prompt_tokens=record["num_prompt_tokens"],
+            num_new_tokens=record["num_new_tokens"],
+        )
+        score = self.task.grade(self.samples[record["id"]], self.readout, completion)
+        return next(iter(score.metrics.values())) >= 1
+
+
+def task_prompts(task: Task, *, readout: Readout | None = None, limit: int | None = None) -> TaskPrompts:
+    """The selection items of a task as prompts.
+
+    Args:
+        task: where the items come from. Its selection split is the training split of data sets that have one.
+        readout: how they are asked, ``chain`` or ``short``; the task's first generated readout if left out.
+        limit: the first so many.
+
+    Raises:
+        InputError: the task generates nothing, has no such readout, or has no selection items.
+    """
+    generated = [name for name in task.readouts if name in GENERATED]
+    if not generated:
+        raise InputError(f"{task.name} is read out by likelihood alone, so there is nothing to answer; take another.")
+    if readout is not None and readout not in generated:
+        raise unknown(f"generated readout of {task.name}", readout, generated)
+    chosen: Readout = readout or generated[0]
+    samples = task.samples("selection", limit)
+    if not samples:
+        raise InputError(f"{task.name} has no selection items, so it gives no prompts; take another task or data.")
+    answered, first = [], None
+    for sample in samples:
+        request = task.request(sample, chosen)
+        assert isinstance(request, GenerationRequest)
+        first = first or request
+        draft = task.draft(sample, chosen)
+        for string in request.stop:
+            draft = draft.partition(string)[0]
+        answered.append(Answered(NamedPrompt(sample.id, request.prompt), draft))
+    assert first is not None
+    by_id = {sample.id: sample for sample in samples}
+    return TaskPrompts(task, chosen, by_id, answered, first.stop, first.max_new_tokens)

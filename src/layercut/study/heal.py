@@ -1,0 +1,202 @@
+"""Healing a cut model in one resumable run: the teacher answers, the answers are filtered, the cut model learns."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.console import Console
+
+from layercut.engine.base import Decoding
+from layercut.errors import InputError
+from layercut.healing.filters import FilterSettings
+from layercut.healing.responses import generate_responses
+from layercut.healing.settings import TrainSettings
+from layercut.runs.directory import RunFolder
+from layercut.runs.records import Journal
+from layercut.study.handle import ModelHandle
+from layercut.study.heal_data import RESPONSES, examples_of, matched, original_records, report_items, split
+from layercut.study.heal_job import CHECKPOINT, HealingJob, HealSettings, Teacher, load_cut
+from layercut.study.prompts import RESPONSES as RESPONSES_FILE
+from layercut.study.prompts import Answering, PromptSource
+from layercut.study.settings import ModelSettings
+from layercut.study.watch import watched
+from layercut.surgery.checkpoint import PLAN_FILE
+from layercut.surgery.plan import CutPlan
+
+FLAGS = {"micro_batch": "--micro-batch", "batch_size": "--train-batch", "temperature": "--temperature"}
+
+
+class Healed(NamedTuple):
+    """What came out."""
+
+    checkpoint: Path
+    healing: dict[str, Any]
+    """The entry of plan.json."""
+
+    def lines(self) -> list[str]:
+        """The result for people."""
+        facts = self.healing
+        lines = [f"learnt from {facts['num_examples']} answers, {facts['loss_tokens']:,} answer tokens"]
+        if facts.get("held_out_loss"):
+            first, best = facts["held_out_loss"]["first"], facts["held_out_loss"]["best"]
+            lines.append(f"held-out loss: {first:.4f} -> {best:.4f} (best)")
+        lines += facts.get("seams", [])
+        lines += [f"checked: {text}" for text in facts["checked"]]
+        return [*lines, f"checkpoint: {self.checkpoint}"]
+
+
+def heal_model(
+    cut_model: ModelSettings,
+    teacher_model: ModelSettings,
+    source: PromptSource,
+    settings: HealSettings,
+    how: Answering,
+    *,
+    out: Path,
+    console: Console,
+    say: Callable[[str], None],
+) -> Healed:
+    """Heal a cut model; ``layercut heal``. The same call again goes on where it was stopped.
+
+    Raises:
+        InputError: settings that do not fit each other or the models, or prompts that leave nothing to learn from.
+        MissingExtra: TRL or PEFT is not installed.
+    """
+    train = settings.train
+    cut, teacher = ModelHandle(cut_model), Teacher(teacher_model)
+    _check_method(train)
+    if settings.filters.right_only and source.task is None and source.records is None:
+        raise InputError("answers to these prompts are not graded, so --right-only has no meaning; take task:NAME.")
+    plan = cut.earlier_plans[-1] if cut.earlier_plans else CutPlan(num_layers=cut.num_layers)
+    if plan.model_hash and plan.model_hash != teacher.handle.facts.model_hash:
+        say(f"note: {teacher_model.model} is not the model that {cut_model.model} was cut from, by their hashes")
+    draw = Decoding(**asdict(how.decoding), seed=train.seed)
+    run_settings = {
+        "heal": {**asdict(settings), "data": dict(settings.data)},
+        "cut": cut.describe(),
+        "teacher": teacher.handle.describe(),
+        "prompts": source.describe() if source.records is None else {"n": len(source.records), "given": True},
+        "decoding": asdict(draw),
+        "max_new_tokens": how.max_new_tokens,
+    }
+    with RunFolder.begin(out, run_settings, flags=FLAGS) as run:
+        folder = run.path / CHECKPOINT
+        if (folder / PLAN_FILE).is_file():  # a checkpoint is there whole or not at all
+            run.write_metrics([], plan=plan.to_dict())
+            return Healed(folder, json.loads((folder / PLAN_FILE).read_text("utf-8"))["healing"][-1])
+        say(f"{cut_model.model}: {train.method}, {train.objective}, on {settings.responses} answers")
+        arms = {settings.responses, *(RESPONSES if settings.match_tokens else ())}
+        records = {}
+        if "self" in arms:
+            records["self"] = _self_records(run, teacher, source, draw, how, console, say)
+        if "original" in arms:
+            records["original"] = original_records(source.answered, source.task)
+        loaded = load_cut(cut, train)
+        items = report_items(settings.decontaminate, settings.data, say)
+        found = {
+            arm: examples_of(
+                some,
+                loaded,
+                filters=_fitting(settings, arm),
+                items=items,
+                max_length=train.max_length,
+                arm=arm,
+                say=say,
+            )
+            for arm, some in records.items()
+        }
+        examples, counts = found[settings.responses]
+        if settings.match_tokens:
+            examples = matched({arm: made for arm, (made, _) in found.items()}, settings.responses, train.seed, say)
+        data = split(examples, train, say)
+        healing = {
+            "method": train.method,
+            "objective": train.objective,
+            "responses": settings.responses,
+            "tokens_matched": settings.match_tokens,
+            "teacher": teacher_model.model,
+            "teacher_hash": teacher.handle.facts.model_hash,
+            "cut_hash": cut.facts.model_hash,
+            "data_hash": data.hash,
+            "num_examples": len(data.train),
+            "num_held_out": len(data.held_out),
+            "loss_tokens": data.num_tokens,
+            **counts,
+        }
+        card = cut.source.path / "README.md"
+        job = HealingJob(
+            run=run,
+            cut=cut,
+            teacher=teacher,
+            loaded=loaded,
+            plan=plan,
+            data=data,
+            records=records[settings.responses],
+            settings=settings,
+            healing=healing,
+            console=console,
+            say=say,
+            card=card.read_text("utf-8") if card.is_file() and cut.earlier_plans else "",
+        )
+        healing = job.seam() if train.method == "seam" else job.train()
+        run.write_metrics([], plan=plan.to_dict())
+        return Healed(folder, healing)
+
+
+def _check_method(train: TrainSettings) -> None:
+    """Whatever would fail after an hour of answering fails now."""
+    if train.method == "qlora":
+        from layercut.healing.adapters import quantization
+
+        quantization()
+    if train.method != "seam":
+        _ = train.accumulation
+        import layercut.healing.sft  # noqa: F401  says which extra is missing
+
+
+def _self_records(
+    run: RunFolder,
+    teacher: Teacher,
+    source: PromptSource,
+    draw: Decoding,
+    how: Answering,
+    console: Console,
+    say: Callable[[str], None],
+) -> list[dict[str, Any]]:
+    """The teacher's own answers: those of an earlier run, or made now."""
+    handle, task = teacher.handle, source.task
+    if source.records is not None:
+        made_by = {record.get("model_hash") for record in source.records}
+        if made_by != {handle.facts.model_hash} or any(record.get("removed") for record in source.records):
+            raise InputError(
+                f"these answers were not all given by {teacher.settings.model}, whole; answer the prompts with it: "
+                f"layercut generate {teacher.settings.model} --prompts ... --out DIR."
+            )
+        return source.records
+    prompts = source.prompts
+    with Journal(run.path / RESPONSES_FILE) as journal:
+        if not {prompt.id for prompt in prompts} <= {record["id"] for record in journal.records}:
+            with watched(f"{teacher.settings.model} answers", len(prompts), console) as on_progress:
+                generate_responses(
+                    handle.engine,
+                    handle.plan(None, draw.seed),
+                    prompts,
+                    journal,
+                    max_new_tokens=how.max_new_tokens,
+                    decoding=draw,
+                    stop=task.stop if task else (),
+                    task=task.task.name if task else None,
+                    is_right=task.is_right if task else None,
+                    on_progress=on_progress,
+                )
+        by_id = {record["id"]: record for record in journal.records}
+    return [by_id[prompt.id] for prompt in prompts]
+
+
+def _fitting(settings: HealSettings, arm: str) -> FilterSettings:
+    """A data set's own answers were graded by nobody and need not be."""
+    return replace(settings.filters, right_only=False) if arm == "original" else settings.filters

@@ -1,0 +1,126 @@
+"""From prompts to training examples: answers, filters, decontamination, equal tokens for two arms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from layercut.errors import InputError, MissingExtra
+from layercut.healing.decontaminate import ReportItems, decontaminate
+from layercut.healing.examples import Data, Example, encode_example, fitting, hold_out, match_tokens, num_loss_tokens
+from layercut.healing.filters import FilterSettings, filter_responses
+from layercut.healing.prompts import Answered
+from layercut.healing.responses import plain_prompt
+from layercut.healing.settings import TrainSettings
+from layercut.healing.task_prompts import TaskPrompts
+from layercut.tasks import TASKS, load_task
+
+if TYPE_CHECKING:
+    from layercut.models.loading import LoadedModel
+
+RESPONSES = ("self", "original")
+"""Whose answers are learnt: the teacher's own, or those that stand beside the prompts in their data set."""
+BUILT_IN = ("arithmetic", "brackets", "copy", "gsm_symbolic")
+"""Tasks whose report items are always at hand."""
+
+
+def original_records(answered: Sequence[Answered], task: TaskPrompts | None) -> list[dict[str, Any]]:
+    """The data set's own answers, as records.
+
+    Raises:
+        InputError: it gives none.
+    """
+    made_of = {"stop": list(task.stop), "task": task.task.name} if task else {}
+    records = [
+        {"id": one.prompt.id, "prompt": plain_prompt(one.prompt), "completion": one.answer, "finish_reason": "stop"}
+        | made_of
+        for one in answered
+        if one.answer.strip()
+    ]
+    if not records:
+        raise InputError(
+            "these prompts come without answers of their own, so there is no original arm; give rows with an assistant "
+            "turn or an output, answer, response or completion, or say --responses self."
+        )
+    return records
+
+
+def report_items(tasks: Sequence[str], data: Mapping[str, str], say: Callable[[str], None]) -> ReportItems:
+    """Questions of all report items of the built-in tasks and of those named.
+
+    Every other known task is named in a line, as one whose items were not looked for.
+    """
+    names = list(dict.fromkeys((*BUILT_IN, *tasks, *data)))
+    questions = {}
+    for name in names:
+        try:
+            task = load_task(name, data=data.get(name))
+        except MissingExtra as error:
+            raise InputError(f"the report items of {name} cannot be read: {error}") from error
+        questions[name] = [sample.question for sample in task.samples("report", None)]
+    missing = [name for name in TASKS if name not in names]
+    if missing:
+        say(
+            f"report items of {', '.join(missing)} were not looked for in what is learnt; to have them looked for, "
+            f"say --decontaminate {missing[0]} or --data {missing[0]}=PATH"
+        )
+    return ReportItems(questions)
+
+
+def examples_of(
+    records: Sequence[Mapping[str, Any]],
+    loaded: LoadedModel,
+    *,
+    filters: FilterSettings,
+    items: ReportItems,
+    max_length: int,
+    arm: str,
+    say: Callable[[str], None],
+) -> tuple[list[Example], dict[str, Any]]:
+    """What is learnt from records, and the counts of what was dropped on the way."""
+    filtered = filter_responses(records, filters)
+    clean = decontaminate(filtered.records, items)
+    encoded = [encode_example(loaded.tokenizer, record, loaded.name) for record in clean.records]
+    examples = fitting(encoded, max_length)
+    too_long = len(encoded) - len(examples)
+    say(f"{arm} answers: {filtered.describe()}")
+    say(f"{arm} answers: {clean.describe()}")
+    if too_long:
+        say(f"{arm} answers: {too_long} left out, longer than {max_length} tokens with their prompt")
+    counts = {
+        "answers": len(records),
+        "dropped": {rule: count for rule, count in filtered.dropped.items() if count},
+        "contaminated": clean.num_removed,
+        "too_long_with_prompt": too_long,
+    }
+    return examples, counts
+
+
+def matched(arms: Mapping[str, Sequence[Example]], arm: str, seed: int, say: Callable[[str], None]) -> list[Example]:
+    """One arm's examples on the prompts that all arms answer, with no more completion tokens than the smallest has.
+
+    Raises:
+        InputError: no prompt has an answer in every arm.
+    """
+    shared = set.intersection(*({example.id for example in examples} for examples in arms.values()))
+    if not shared:
+        raise InputError("no prompt has both a self and an original answer, so their tokens cannot be matched.")
+    common = {name: [one for one in examples if one.id in shared] for name, examples in arms.items()}
+    counts = {name: num_loss_tokens(examples) for name, examples in common.items()}
+    chosen = match_tokens(common[arm], min(counts.values()), seed)
+    listed = ", ".join(f"{name} {count:,}" for name, count in counts.items())
+    say(
+        f"{len(shared)} prompts answered in both arms, tokens: {listed}; learning from {len(chosen)} {arm} answers of "
+        f"{num_loss_tokens(chosen):,} tokens"
+    )
+    return chosen
+
+
+def split(examples: Sequence[Example], settings: TrainSettings, say: Callable[[str], None]) -> Data:
+    """Examples to learn from and to judge by."""
+    data = hold_out(examples, settings.held_out, settings.seed)
+    say(
+        f"learning from {len(data.train)} examples with {data.num_tokens:,} answer tokens, "
+        f"{len(data.held_out)} held out (data {data.hash})"
+    )
+    return data

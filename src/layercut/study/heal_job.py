@@ -1,0 +1,199 @@
+"""What a healing does once its data is at hand: train or solve, merge, and write the checkpoint."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from rich.console import Console
+
+from layercut.errors import InputError, unknown
+from layercut.healing.examples import Data
+from layercut.healing.filters import FilterSettings
+from layercut.healing.settings import TrainSettings
+from layercut.report.healing_card import healed_card
+from layercut.runs.directory import RunFolder
+from layercut.study.handle import ModelHandle
+from layercut.study.heal_data import RESPONSES
+from layercut.study.settings import ModelSettings
+from layercut.study.watch import watched
+from layercut.surgery.plan import CutPlan
+
+if TYPE_CHECKING:
+    from layercut.models.loading import LoadedModel
+
+CHECKPOINT, TRAINING = "checkpoint", "training"
+
+
+@dataclass(frozen=True, kw_only=True)
+class HealSettings:
+    """Everything a healing is made of, beside the models and prompts."""
+
+    train: TrainSettings = field(default_factory=TrainSettings)
+    filters: FilterSettings = field(default_factory=FilterSettings)
+    responses: str = RESPONSES[0]
+    match_tokens: bool = False
+    """Learn from as many answer tokens as the smaller of the two arms has on the same prompts."""
+    decontaminate: tuple[str, ...] = ()
+    """Tasks beside the built-in ones whose report items are looked for."""
+    data: Mapping[str, str] = field(default_factory=dict)
+    """Local data of those tasks."""
+    keep_adapter: bool = False
+    """Leave the adapter a PEFT adapter."""
+
+    def __post_init__(self) -> None:
+        if self.responses not in RESPONSES:
+            raise unknown("responses", self.responses, RESPONSES)
+        if self.keep_adapter and self.train.method not in ("lora", "qlora"):
+            raise InputError(f"{self.train.method} makes no adapter, so there is none to keep; leave it out.")
+
+
+class Teacher:
+    """The uncut model; its engine, and so its weights, can be let go."""
+
+    def __init__(self, settings: ModelSettings) -> None:
+        """Find the model; nothing is loaded yet."""
+        self.settings = settings
+        self.handle = ModelHandle(settings)
+
+    def forget(self) -> None:
+        """Let the weights go."""
+        self.handle = ModelHandle(self.settings)
+
+
+class HealingJob(NamedTuple):
+    """One healing with its data at hand."""
+
+    run: RunFolder
+    cut: ModelHandle
+    teacher: Teacher
+    loaded: LoadedModel
+    plan: CutPlan
+    data: Data
+    records: list[dict[str, Any]]
+    settings: HealSettings
+    healing: dict[str, Any]
+    console: Console
+    say: Callable[[str], None]
+    card: str
+
+    def seam(self) -> dict[str, Any]:
+        """Solve and fold."""
+        from layercut.healing.merge import write_healed
+        from layercut.healing.seam import repair_seams
+
+        began = time.monotonic()
+        uncut = load_cut(self.teacher.handle, self.settings.train)
+        total = len(self.data.train) + len(self.data.held_out)
+        with watched("reading both models", total, self.console) as on_progress:
+            fits = repair_seams(
+                self.loaded.model,
+                uncut.model,
+                self.plan,
+                self.data,
+                kind=self.settings.train.seam,
+                on_progress=on_progress,
+            )
+        for fit in fits:
+            self.say(fit.describe())
+        healing = self.healing | {
+            "seams": [fit.describe() for fit in fits],
+            "seam_map": self.settings.train.seam,
+            "seconds": round(time.monotonic() - began, 1),
+        }
+        return self._write(healing, partial(write_healed, self.loaded.model, self.cut.source), "")
+
+    def train(self) -> dict[str, Any]:
+        """Train, merge and write."""
+        from layercut.healing.merge import trained_model, write_adapter, write_healed
+        from layercut.healing.sft import CURVE, finished, train
+        from layercut.healing.trainable import make_trainable, num_trainable
+
+        settings, folder = self.settings.train, self.run.path / TRAINING
+        trained = finished(folder)
+        if trained is None:
+            options = self._objective()
+            model = make_trainable(self.loaded.model, settings)
+            self.say(f"{num_trainable(model):,} parameters learn")
+            with watched("training", self._num_steps(), self.console) as on_progress:
+                trained = train(
+                    model, self.loaded.tokenizer, self.data, settings, folder, on_progress=on_progress, **options
+                )
+        losses = trained.held_out
+        healing = self.healing | {
+            "settings": _told(settings),
+            "steps": trained.steps,
+            "tokens": trained.tokens,
+            "seconds": round(trained.seconds, 1),
+            "stopped_early": trained.stopped_early,
+            "held_out_loss": {"first": losses[0], "last": losses[-1], "best": min(losses)} if losses else {},
+        }
+        if self.settings.keep_adapter:
+            return self._write(healing, partial(write_adapter, self.cut.source, trained.final), "", CURVE)
+        device = "cpu" if settings.method != "qlora" else "cuda"
+        self.teacher.forget()
+        whole, checked = trained_model(self.cut.source, trained.final, settings.method, device)
+        return self._write(healing, partial(write_healed, whole, self.cut.source), checked, CURVE)
+
+    def _objective(self) -> dict[str, Any]:
+        settings = self.settings.train
+        if settings.objective == "sft":
+            self.teacher.forget()
+            return {}
+        from layercut.healing.distill import DistillTrainer, check_teacher
+        from layercut.healing.examples import encode_example
+        from layercut.healing.on_policy import OnPolicyTrainer, RolloutLength
+
+        uncut = load_cut(self.teacher.handle, replace(settings, method="lora"))
+        check_teacher(self.loaded.model, uncut.model)
+        kind = "jsd" if settings.objective == "on-policy" else settings.objective
+        options: dict[str, Any] = {"teacher": uncut.model, "kind": kind, "alpha": settings.jsd_alpha}
+        if settings.objective != "on-policy":
+            return options | {"trainer": DistillTrainer}
+        by_prompt = {
+            encode_example(self.loaded.tokenizer, one).prompt: one for one in self.records if one["completion"]
+        }
+        length = RolloutLength(settings.rollout_start, settings.rollout_max)
+        return options | {"trainer": OnPolicyTrainer, "cut": self.loaded, "records": by_prompt, "length": length}
+
+    def _num_steps(self) -> int:
+        settings = self.settings.train
+        return settings.max_steps or max(1, math.ceil(settings.epochs * len(self.data.train) / settings.batch_size))
+
+    def _write(
+        self, healing: dict[str, Any], write: Callable[..., dict[str, Any]], checked: str, curve: str | None = None
+    ) -> dict[str, Any]:
+        return write(
+            out=self.run.path / CHECKPOINT,
+            healing=healing | {"checked": [checked] if checked else []},
+            card=partial(healed_card, self.card),
+            curve=self.run.path / TRAINING / curve if curve else None,
+        )
+
+
+def load_cut(handle: ModelHandle, train: TrainSettings) -> LoadedModel:
+    """A model as training wants it."""
+    from layercut.healing.loading import load_for_training
+
+    return load_for_training(handle.source, train, dtype=handle.settings.dtype, device=handle.settings.device)
+
+
+def _told(settings: TrainSettings) -> dict[str, Any]:
+    """The settings that had an effect."""
+    told = asdict(settings)
+    unused = {
+        "rank": settings.method in ("lora", "qlora"),
+        "alpha": settings.method in ("lora", "qlora"),
+        "dropout": settings.method in ("lora", "qlora"),
+        "last_k": settings.method == "last-k",
+        "jsd_alpha": settings.objective in ("jsd", "on-policy"),
+        "rollout_start": settings.objective == "on-policy",
+        "rollout_max": settings.objective == "on-policy",
+        "seam": False,
+        "report_to": False,
+    }
+    return {name: value for name, value in told.items() if unused.get(name, True)}

@@ -1,0 +1,142 @@
+"""``layercut heal`` on a tiny model: from prompts to a checkpoint that plain transformers loads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from transformers import AutoModelForCausalLM
+
+pytest.importorskip("trl", reason="healing by training needs layercut[heal]")
+pytest.importorskip("peft", reason="healing by training needs layercut[heal]")
+
+from layercut.healing import sft
+from tests.unit.cli.conftest import Run
+
+SMALL = (
+    "--max-new-tokens",
+    6,
+    "--rank",
+    2,
+    "--max-steps",
+    3,
+    "--train-batch",
+    4,
+    "--micro-batch",
+    4,
+    "--save-every",
+    2,
+)
+SMALL = (*SMALL, "--temperature", 0.8, "--keep-unfinished")  # a random model never ends an answer
+
+
+@pytest.fixture
+def prompts(tmp_path: Path) -> Path:
+    rows = [{"instruction": f"Count to {number}", "output": "one two three"} for number in range(12)]
+    file = tmp_path / "prompts.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)))
+    return file
+
+
+@pytest.fixture
+def cut(layercut: Run, tiny: Path, tmp_path: Path) -> Path:
+    assert layercut("cut", tiny, "--remove", "2,4", "--out", tmp_path / "cut").code == 0
+    return tmp_path / "cut"
+
+
+def answers(layercut: Run, model: Path, prompts: Path, out: Path) -> Path:
+    ran = layercut("generate", model, "--prompts", prompts, "--max-new-tokens", 8, "--out", out)
+    assert ran.code == 0, ran.err
+    return out
+
+
+@pytest.mark.parametrize("objective", ["sft", "jsd"])
+def test_a_healed_model_loads_and_says_how_it_was_made(
+    objective: str, layercut: Run, tiny: Path, cut: Path, prompts: Path, tmp_path: Path
+) -> None:
+    given = answers(layercut, tiny, prompts, tmp_path / "answers")
+    command = ("heal", cut, "--teacher", tiny, "--prompts", given, "--out", tmp_path / "run", "--objective", objective)
+    ran = layercut(*command, *SMALL)
+    assert ran.code == 0, ran.err
+    assert "answers removed because they hold report items" in ran.err
+    folder = tmp_path / "run" / "checkpoint"
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    assert model.config.num_hidden_layers == 4
+    plan = json.loads((folder / "plan.json").read_text())
+    healing = plan["healing"][0]
+    assert plan["removed"] == [2, 4]
+    assert healing["objective"] == objective and healing["steps"] == 3 and healing["num_held_out"] == 1
+    assert healing["settings"]["rank"] == 2 and len(healing["data_hash"]) == 16 and healing["seconds"] > 0
+    curve = [json.loads(line) for line in (folder / healing["loss_curve"]).read_text().splitlines()]
+    assert [line["step"] for line in curve if "loss" in line] == [1, 2, 3]
+    card = (folder / "README.md").read_text()
+    assert "## Healing" in card and "Nothing was trained" not in card and card.startswith("---")
+    again = layercut(*command, *SMALL)
+    assert again.code == 0 and "learnt from" in again.out
+    other = layercut(*command, *SMALL, "--seed", 7)
+    assert other.code == 1 and "was begun with" in other.err
+
+
+def test_the_original_arm_is_matched_in_tokens(
+    layercut: Run, tiny: Path, cut: Path, prompts: Path, tmp_path: Path
+) -> None:
+    counts = {}
+    for arm in ("self", "original"):
+        ran = layercut(
+            *("heal", cut, "--teacher", tiny, "--prompts", prompts, "--responses", arm, "--match-tokens"),
+            *("--out", tmp_path / arm, "--held-out", 0, "--json", *SMALL),
+        )
+        assert ran.code == 0, ran.err
+        counts[arm] = json.loads(ran.out)["loss_tokens"]
+    assert abs(counts["self"] - counts["original"]) <= len("one two three") + 1
+
+
+def test_seams_are_repaired_without_training(layercut: Run, tiny: Path, cut: Path, tmp_path: Path) -> None:
+    ran = layercut(
+        *("heal", cut, "--teacher", tiny, "--prompts", "task:arithmetic", "--limit", 40, "--responses", "original"),
+        *("--method", "seam", "--out", tmp_path / "run"),
+    )
+    assert ran.code == 0, ran.err
+    healing = json.loads((tmp_path / "run" / "checkpoint" / "plan.json").read_text())["healing"][0]
+    assert len(healing["seams"]) == 2 and healing["method"] == "seam"
+    assert "of the gap on held-out text" in ran.out
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (("--method", "lorra"), "Did you mean lora"),
+        (("--method", "full", "--keep-adapter"), "makes no adapter"),
+        (("--train-batch", 6, "--micro-batch", 4), "no multiple"),
+        (("--right-only",), "are not graded"),
+        (("--prompts", "task:arithmetic", "--readout", "chain"), "unknown generated readout"),
+    ],
+)
+def test_what_cannot_be_done_is_refused(
+    more: tuple[object, ...], says: str, layercut: Run, tiny: Path, cut: Path, prompts: Path, tmp_path: Path
+) -> None:
+    more = more if "--prompts" in more else ("--prompts", prompts, *more)
+    ran = layercut("heal", cut, "--teacher", tiny, "--out", tmp_path / "run", "--max-new-tokens", 4, *more)
+    assert ran.code == 1
+    assert says in " ".join(ran.err.split())
+
+
+def test_answers_of_another_model_are_not_the_teachers(
+    layercut: Run, tiny: Path, cut: Path, prompts: Path, tmp_path: Path
+) -> None:
+    given = answers(layercut, cut, prompts, tmp_path / "answers")
+    ran = layercut("heal", cut, "--teacher", tiny, "--prompts", given, "--out", tmp_path / "run", *SMALL)
+    assert ran.code == 1
+    assert "were not all given by" in ran.err
+
+
+def test_an_adapter_may_stay_one(layercut: Run, tiny: Path, cut: Path, prompts: Path, tmp_path: Path) -> None:
+    ran = layercut(
+        *("heal", cut, "--teacher", tiny, "--prompts", prompts, "--responses", "original", "--keep-adapter"),
+        *("--out", tmp_path / "run", *SMALL),
+    )
+    assert ran.code == 0, ran.err
+    config = json.loads((tmp_path / "run" / "checkpoint" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == str(cut) and config["r"] == 2
+    assert sft.finished(tmp_path / "run" / "training") is not None

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn.functional import kl_div, log_softmax
+
+from layercut.errors import InputError
+
+pytest.importorskip("trl", reason="healing by training needs layercut[heal]")
+
+from layercut.healing.distill import KINDS, check_teacher, divergence
+from layercut.healing.on_policy import WINDOW, RolloutLength, repetition
+from tests.support.tiny import tiny_model
+
+
+def logits(seed: int) -> torch.Tensor:
+    return 3 * torch.randn(5, 11, generator=torch.Generator().manual_seed(seed))
+
+
+def kl(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
+    return kl_div(q.log(), p, reduction="none").sum(-1)
+
+
+def test_divergences_are_those_of_the_formulas() -> None:
+    student, teacher = logits(0), logits(1)
+    q, p = student.softmax(-1), teacher.softmax(-1)
+    assert torch.allclose(divergence(student, teacher, "forward-kl"), kl(p, q), atol=1e-5)
+    assert torch.allclose(divergence(student, teacher, "reverse-kl"), kl(q, p), atol=1e-5)
+    for alpha in (0.5, 0.2):
+        m = alpha * p + (1 - alpha) * q
+        expected = alpha * kl(p, m) + (1 - alpha) * kl(q, m)
+        assert torch.allclose(divergence(student, teacher, "jsd", alpha), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_divergence_from_oneself_and_descent_towards_the_teacher(kind: str) -> None:
+    student, teacher = logits(0).requires_grad_(), logits(1)
+    assert divergence(teacher, teacher + 7, kind).abs().max() < 1e-6  # a shift of logits is no difference
+    before = divergence(student, teacher, kind)
+    before.sum().backward()
+    with torch.no_grad():
+        student -= 0.1 * student.grad  # type: ignore[operator]
+    assert divergence(student, teacher, kind).sum() < before.sum()
+
+
+def test_extreme_logits_stay_finite() -> None:
+    student, teacher = torch.tensor([[1e4, 0.0]]), torch.tensor([[0.0, 1e4]])
+    assert torch.isfinite(log_softmax(student, -1)).all()
+    assert divergence(student, teacher, "jsd").item() == pytest.approx(torch.log(torch.tensor(2.0)).item(), rel=1e-4)
+
+
+def test_a_teacher_with_other_tokens_is_refused() -> None:
+    other = tiny_model("llama")
+    other.resize_token_embeddings(300)
+    check_teacher(tiny_model("llama"), tiny_model("llama", seed=1))
+    with pytest.raises(InputError, match="predicts 300 tokens and the cut model 260"):
+        check_teacher(tiny_model("llama"), other)
+
+
+def test_answers_grow_only_when_they_repeat_themselves_little(tmp_path: Path) -> None:
+    length = RolloutLength(8, 30)
+    for _ in range(3 * WINDOW):
+        length.saw(0.6)
+    assert length.tokens == 8
+    grown = []
+    for _ in range(3 * WINDOW):
+        length.saw(0.0)
+        grown.append(length.tokens)
+    # Six quiet batches outweigh two repetitive ones in the window; then a whole window is needed again.
+    assert grown == [8] * 5 + [16] * WINDOW + [30] * (2 * WINDOW - 5)
+    length.save(tmp_path)
+    other = RolloutLength(8, 30)
+    other.load(tmp_path)
+    assert other.tokens == 30
+
+
+def test_repetition_counts_four_grams() -> None:
+    assert repetition([1, 2, 3]) == 0.0
+    assert repetition([1, 2, 3, 4, 1, 2, 3, 4, 1]) == pytest.approx(1 - 4 / 6)

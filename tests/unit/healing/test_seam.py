@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from layercut.errors import InputError
+from layercut.healing.fold import branch, fold, takes_maps
+from layercut.healing.seam import KINDS, Sums, repair_seams, seams_of, solve
+from layercut.surgery.plan import CutPlan
+from layercut.surgery.remove import decoder_layers, remove_layers
+from tests.support.healing import tiny_data
+from tests.support.tiny import CONFIGS, NUM_LAYERS, tiny_model
+
+PLAN = CutPlan(num_layers=NUM_LAYERS, removed=(2, 5))
+NORMALISED = {"gemma2", "gemma3_text", "olmo2", "olmo3"}
+IDS = torch.arange(40).reshape(2, 20)
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_cut_and_folded_is_cut_with_a_hook(family: str) -> None:
+    hooked, folded = (remove_layers(tiny_model(family), PLAN) for _ in range(2))
+    torch.manual_seed(0)
+    map_DD = torch.eye(32, dtype=torch.float64) + 0.1 * torch.randn(32, 32, dtype=torch.float64)
+    if family in NORMALISED:
+        assert not takes_maps(decoder_layers(folded)[1])
+        with pytest.raises(InputError, match="use --seam scale"):
+            fold(decoder_layers(folded)[1], map_DD)
+        map_DD = torch.diag(map_DD.diagonal())
+    plain = hooked(input_ids=IDS).logits
+    branch(decoder_layers(hooked)[1]).register_forward_hook(lambda _, __, output: output @ map_DD.float().T)
+    fold(decoder_layers(folded)[1], map_DD)
+    expected, found = hooked(input_ids=IDS).logits, folded(input_ids=IDS).logits
+    assert (expected - plain).abs().max() > 1e-2  # else the map would show nothing
+    assert torch.allclose(found, expected, atol=1e-3 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_seam_brings_the_stream_nearer_to_the_uncut_models(kind: str) -> None:
+    uncut, cut = tiny_model("llama"), remove_layers(tiny_model("llama"), PLAN)
+    fits = repair_seams(cut, uncut, PLAN, tiny_data(48), kind=kind)
+    assert [(fit.seam.below, fit.seam.first, fit.seam.last) for fit in fits] == [(1, 2, 2), (3, 5, 5)]
+    assert all(fit.is_folded and fit.gap_left < 1 for fit in fits)
+    # What was measured before the fold is what a model with the fold does.
+    again = repair_seams(cut, uncut, PLAN, tiny_data(48), kind=kind)
+    assert again[1].gap_left > fits[1].gap_left
+
+
+def test_the_sums_are_those_of_least_squares() -> None:
+    torch.manual_seed(0)
+    x, z = torch.randn(200, 8, dtype=torch.float64), torch.randn(200, 8, dtype=torch.float64)
+    sums = Sums(8, torch.device("cpu"))
+    for part in range(0, 200, 50):
+        sums.add(x[part : part + 50], z[part : part + 50])
+    found = solve(sums, "linear", ridge=0.0)
+    assert torch.allclose(found, torch.linalg.lstsq(x, z).solution)
+    assert sums.error(found) == pytest.approx((x @ found - z).square().sum().item())
+    rotation = solve(sums, "orthogonal")
+    assert torch.allclose(rotation @ rotation.T, torch.eye(8, dtype=torch.float64), atol=1e-10)
+    assert sums.error(rotation) < sums.error(torch.eye(8, dtype=torch.float64))
+    scale = solve(sums, "scale")
+    assert torch.allclose(scale.diagonal(), (x * z).sum(0) / x.square().sum(0))
+    # A strong ridge pulls to no change, not to nothing.
+    assert torch.allclose(solve(sums, "linear", ridge=1e9), torch.eye(8, dtype=torch.float64), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("removed", "says"),
+    [((), "was not cut by layercut"), ((0, 3), "no layer below that seam")],
+)
+def test_seams_that_cannot_be_repaired_are_refused(removed: tuple[int, ...], says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        seams_of(CutPlan(num_layers=6, removed=removed))
+
+
+def test_a_run_of_layers_is_one_seam() -> None:
+    found = seams_of(CutPlan(num_layers=10, removed=(4, 3, 8, 9)))
+    assert [tuple(seam) for seam in found] == [(2, 3, 4), (5, 8, 9)]
+
+
+def test_another_teacher_and_a_normalising_family_are_refused() -> None:
+    data = tiny_data(4)
+    with pytest.raises(InputError, match="give the very model that was cut"):
+        repair_seams(tiny_model("llama"), tiny_model("llama"), PLAN, data)
+    cut = remove_layers(tiny_model("gemma2"), PLAN)
+    with pytest.raises(InputError, match="use --seam scale"):
+        repair_seams(cut, tiny_model("gemma2"), PLAN, data)

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from layercut.errors import InputError, MissingExtra
+from layercut.healing.settings import TrainSettings
+from tests.support.healing import tiny_data, tiny_records
+from tests.support.loaded import tiny_loaded
+from tests.support.tiny import byte_tokenizer, tiny_model
+
+pytest.importorskip("trl", reason="healing by training needs layercut[heal]")
+pytest.importorskip("peft", reason="healing by training needs layercut[heal]")
+
+from layercut.healing.distill import DistillTrainer
+from layercut.healing.examples import encode_example
+from layercut.healing.on_policy import OnPolicyTrainer, RolloutLength
+from layercut.healing.sft import Trained, last_checkpoint, train
+from layercut.healing.trainable import make_trainable
+
+DATA = tiny_data(24)
+
+
+class Killed(BaseException):
+    pass
+
+
+def settings(**more: Any) -> TrainSettings:
+    small: dict[str, Any] = {"rank": 4, "alpha": 8, "max_steps": 4, "save_every": 2, "batch_size": 4, "micro_batch": 2}
+    return TrainSettings(**(small | {"warmup_steps": 0, "learning_rate": 1e-3, "patience": 0} | more))
+
+
+def heal(folder: Path, wanted: TrainSettings, *, kill_at: int | None = None) -> Trained:
+    cut = tiny_loaded("llama")
+    options: dict[str, Any] = {}
+    if wanted.objective != "sft":
+        on_policy = wanted.objective == "on-policy"
+        options = {"teacher": tiny_model("llama", seed=1), "kind": "jsd" if on_policy else wanted.objective}
+        options["trainer"] = OnPolicyTrainer if on_policy else DistillTrainer
+        if on_policy:
+            records = {encode_example(byte_tokenizer(), one).prompt: one for one in tiny_records(24)}
+            options |= {"cut": cut, "records": records, "length": RolloutLength(4, 16)}
+
+    def on_progress(done: int, total: int) -> None:
+        if done == kill_at:
+            raise Killed
+
+    model = make_trainable(cut.model, wanted)
+    return train(model, byte_tokenizer(), DATA, wanted, folder, on_progress=on_progress, **options)
+
+
+def losses(trained: Trained) -> list[dict[str, float]]:
+    return [{name: value for name, value in line.items() if name != "seconds"} for line in trained.curve]
+
+
+@pytest.mark.parametrize(
+    ("method", "objective"),
+    [("lora", "sft"), ("full", "sft"), ("lora", "forward-kl"), ("lora", "on-policy")],
+)
+def test_stopped_and_resumed_has_the_losses_of_a_run_through(method: str, objective: str, tmp_path: Path) -> None:
+    wanted = settings(method=method, objective=objective)
+    whole = heal(tmp_path / "whole", wanted)
+    with pytest.raises(Killed):
+        heal(tmp_path / "killed", wanted, kill_at=3)
+    found = last_checkpoint(tmp_path / "killed")
+    assert found is not None and found.name == "checkpoint-2"
+    resumed = heal(tmp_path / "killed", wanted)
+    assert losses(resumed) == losses(whole)
+    assert len([line for line in whole.curve if "loss" in line]) == 4
+    assert len({line["loss"] for line in whole.curve if "loss" in line}) == 4
+    name = "adapter_model.safetensors" if method == "lora" else "model.safetensors"
+    assert (resumed.final / name).read_bytes() == (whole.final / name).read_bytes()
+    assert heal(tmp_path / "killed", wanted) == resumed  # finished: nothing is trained again
+
+
+def test_only_the_weights_that_should_learn_do() -> None:
+    def names(method: str) -> set[str]:
+        model = make_trainable(tiny_model("mistral"), settings(method=method, last_k=2))
+        return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+    assert all("lora_" in name for name in names("lora")) and names("lora")
+    assert not any("lm_head" in name for name in names("lora"))
+    assert names("full") == {name for name, _ in tiny_model("mistral").named_parameters()}
+    assert {name.split(".")[2] if "layers" in name else name for name in names("last-k")} == {
+        "4",
+        "5",
+        "lm_head.weight",
+    }
+
+
+def test_a_checkpoint_that_a_kill_tore_is_passed_over(tmp_path: Path) -> None:
+    for step, text in ((2, "{}"), (10, '{"step'), (9, "{}")):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(text)
+    (tmp_path / "checkpoint-12").mkdir()
+    found = last_checkpoint(tmp_path)
+    assert found is not None and found.name == "checkpoint-9"
+    assert last_checkpoint(tmp_path / "nowhere") is None
+
+
+def test_training_stops_when_held_out_examples_no_longer_gain(tmp_path: Path) -> None:
+    trained = heal(tmp_path, settings(learning_rate=0.5, method="full", max_steps=30, save_every=1, patience=2))
+    assert trained.stopped_early and trained.steps < 30
+    best = trained.held_out.index(min(trained.held_out)) + 1
+    assert trained.steps == best + 2
+    # The weights are those of the best look, not the last.
+    from transformers import AutoModelForCausalLM
+
+    kept = AutoModelForCausalLM.from_pretrained(trained.final)
+    seen = AutoModelForCausalLM.from_pretrained(tmp_path / f"checkpoint-{best}")
+    assert all(torch.equal(a, b) for a, b in zip(kept.parameters(), seen.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"method": "lorra"}, "Did you mean lora"),
+        ({"objective": "kl"}, "unknown objective"),
+        ({"method": "seam", "objective": "jsd"}, "seam trains nothing"),
+        ({"held_out": 1.0}, "leaves nothing to learn from"),
+        ({"rank": 0}, "rank 0 is too small"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(wrong: dict[str, Any], says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        TrainSettings(**wrong)
+
+
+def test_a_batch_that_cannot_be_accumulated_and_half_precision_are_refused() -> None:
+    with pytest.raises(InputError, match="no multiple"):
+        _ = settings(batch_size=6, micro_batch=4).accumulation
+    with pytest.raises(InputError, match="float32"):
+        make_trainable(tiny_model("llama").bfloat16(), settings(method="full"))
+    with pytest.raises(InputError, match="but the cut model has 6"):
+        make_trainable(tiny_model("llama"), settings(method="last-k", last_k=7))
+
+
+def test_qlora_is_refused_where_it_cannot_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    from types import ModuleType
+
+    from layercut.healing.adapters import quantization
+
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    with pytest.raises(InputError, match="pip install bitsandbytes"):
+        quantization()
+    monkeypatch.setitem(sys.modules, "bitsandbytes", ModuleType("bitsandbytes"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InputError, match="--method lora runs everywhere"):
+        quantization()
+
+
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "trl", None)
+    monkeypatch.delitem(sys.modules, "layercut.healing.sft")
+    with pytest.raises(MissingExtra, match=r"layercut\[heal\]"):
+        import layercut.healing.sft  # noqa: F401

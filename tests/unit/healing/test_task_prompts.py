@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+import pytest
+
+from layercut.errors import InputError
+from layercut.healing.task_prompts import task_prompts
+from layercut.tasks import load_task
+
+
+@pytest.mark.parametrize("name", ["arithmetic", "copy", "gsm_symbolic"])
+def test_prompts_are_selection_items_asked_as_the_task_asks(name: str) -> None:
+    task = load_task(name)
+    found = task_prompts(task, limit=20)
+    reported = {sample.id for sample in task.samples("report", None)}
+    assert len(found.answered) == 20
+    assert not {one.prompt.id for one in found.answered} & reported
+    first = found.samples[found.answered[0].prompt.id]
+    assert found.answered[0].prompt.prompt == task.request(first, found.readout).prompt
+    assert found.stop
+
+
+def test_the_tasks_own_answers_are_right_by_its_own_grader() -> None:
+    found = task_prompts(load_task("arithmetic"), limit=10)
+    for one in found.answered:
+        made = {"id": one.prompt.id, "finish_reason": "stop", "num_prompt_tokens": 1, "num_new_tokens": 1}
+        assert found.is_right(made | {"completion": one.answer})
+        assert not found.is_right(made | {"completion": " 99999"})
+
+
+def test_a_readout_that_generates_nothing_is_refused() -> None:
+    with pytest.raises(InputError, match="unknown generated readout of arithmetic 'chain'"):
+        task_prompts(load_task("arithmetic"), readout="chain")
