@@ -118,7 +118,16 @@ def with_local_data(
     """
     from layercut.study.suites import with_data
 
-    return with_data(tasks, dict(_pair(entry) for entry in entries or []), folder)
+    return with_data(tasks, local_files(entries), folder)
+
+
+def local_files(entries: list[str] | None) -> dict[str, str]:
+    """Path by task, from ``--data TASK=PATH``.
+
+    Raises:
+        InputError: an entry of another form.
+    """
+    return dict(_pair(entry) for entry in entries or [])
 
 
 def _pair(entry: str) -> tuple[str, str]:

@@ -102,7 +102,7 @@ def heal(
     """
     from pathlib import Path
 
-    from layercut.cli.evaluate import data_files
+    from layercut.cli.evaluate import local_files
     from layercut.healing.filters import FilterSettings
     from layercut.healing.settings import TrainSettings
     from layercut.healing.task_prompts import PREFIX
@@ -112,7 +112,7 @@ def heal(
 
     named = [name for name in (decontaminate or "").split(",") if name]
     of_prompts = [prompts.removeprefix(PREFIX)] if prompts.startswith(PREFIX) else []
-    files = data_files(data, [*named, *of_prompts, *(entry.partition("=")[0] for entry in data or [])])
+    files = local_files(data)
     how = answering(preset, decoding, max_new_tokens, system)
     source = prompt_source(
         prompts,

@@ -11,9 +11,8 @@ from layercut.engine.base import Completion, GenerationRequest, LikelihoodReques
 from layercut.errors import InputError
 from layercut.tasks.base import Readout, Sample, Score, Split
 from layercut.tasks.code_answers import OPENED, STOP, find_program
-from layercut.tasks.data_files import DataSet, Row, read_local
+from layercut.tasks.data_files import DataSet, Row, read_hub, read_local
 from layercut.tasks.grading import outcome
-from layercut.tasks.hub_data import read_hub
 from layercut.tasks.sandbox import Program, ProgramResult, in_force, run_programs
 from layercut.tasks.sandbox_walls import Limits
 from layercut.tasks.splits import SplitNames, choose_splits, first_of
@@ -120,7 +119,7 @@ class CodeTask:
 
     @cached_property
     def _rows(self) -> DataSet:
-        return read_hub(self.dataset, self.config, self.name) if self.data is None else read_local(self.data)
+        return read_hub(self.name, self.dataset, self.config) if self.data is None else read_local(self.data)
 
     @cached_property
     def _split_names(self) -> SplitNames:
