@@ -34,6 +34,8 @@ def load_for_training(
             )
         tokenizer = load_tokenizer(source, False)
         return LoadedModel(packed.eval(), tokenizer, facts.family, source, facts.model_hash, facts.num_layers)
+    if settings.method == "seam" and pick_device(device).type == "mps":
+        device = "cpu"  # seams are solved in float64, which MPS does not have
     if dtype == "auto" and (pick_device(device).type == "cpu" or settings.method != "lora"):
         dtype = "float32"
     return load_model(source, dtype=dtype, device=device)

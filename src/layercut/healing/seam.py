@@ -2,7 +2,9 @@
 
 ReplaceMe (arXiv:2505.02819): where a run of layers is cut out, the MLP of the last layer before it should add to the
 residual stream what brings the stream closest to where the uncut model has it after the run. With x what that MLP adds,
-y the rest of the stream and h the uncut model's stream, M minimises the sum over tokens of |x M + y - h|^2.
+y the rest of the stream and h the uncut model's stream, M minimises the mean over tokens of
+|x M + y - h|^2 / |x + y - h|^2. ReplaceMe leaves the divisor out. With it every token counts alike: the first token of
+a text has a stream dozens of times longer than the others, and would be all that a plain sum of squares looks at.
 Sums are kept in float64, D x D whatever the amount of text. Seams are solved from the bottom up, each in the model
 that the earlier ones have repaired already.
 """
@@ -28,9 +30,11 @@ if TYPE_CHECKING:
     from layercut.surgery.plan import CutPlan
 
 KINDS = ("linear", "orthogonal", "scale")
-RIDGES = (1e-6, 1e-4, 1e-2, 1.0)
+RIDGES = (1e-4, 1e-2, 0.1, 1.0, 10.0)
 """Ridges that the linear map is tried with, as a share of the mean square of a channel; the best one on held-out text
-stays, the second where none is held out."""
+stays."""
+RIDGE = 0.1
+"""Where no text is held out."""
 
 
 class Seam(NamedTuple):
@@ -50,7 +54,8 @@ class SeamFit(NamedTuple):
     kind: str
     ridge: float | None
     gap_left: float
-    """Squared distance from the uncut model's stream on held-out text, as a share of that without a map."""
+    """Mean over tokens of held-out text: squared distance from the uncut model's stream, as a share of that without a
+    map."""
     num_tokens: int
     """Tokens that the map was solved on."""
 
@@ -72,8 +77,7 @@ class Sums:
     """Streaming sums for least squares of Z on X: X'X, X'Z and |Z|^2, in float64."""
 
     def __init__(self, size: int, device: torch.device) -> None:
-        # MPS has no float64, so sums are kept where there is one.
-        self._device = torch.device("cpu") if device.type == "mps" else device
+        self._device = device
         self.xx_DD = torch.zeros(size, size, dtype=torch.float64, device=self._device)
         self.xz_DD = torch.zeros_like(self.xx_DD)
         self.zz = 0.0
@@ -92,7 +96,7 @@ class Sums:
         return ((map_DD * (self.xx_DD @ map_DD)).sum() - 2 * (map_DD * self.xz_DD).sum()).item() + self.zz
 
 
-def solve(sums: Sums, kind: str, ridge: float = RIDGES[1]) -> Tensor:
+def solve(sums: Sums, kind: str, ridge: float = RIDGE) -> Tensor:
     """The map M, (D, D) float64, for rows: X M is nearest to Z.
 
     linear: I + (X'X + r I)^-1 (X'Z - X'X) with r = ridge x the mean of X'X's diagonal, so that the ridge pulls to
@@ -197,7 +201,7 @@ def repair_seams(
 
 
 def _best(seam: Seam, kind: str, fitted: Sums, judged: Sums) -> tuple[Tensor, SeamFit]:
-    ridges: Sequence[float | None] = [None] if kind != "linear" else RIDGES if judged is not fitted else RIDGES[1:2]
+    ridges: Sequence[float | None] = [None] if kind != "linear" else RIDGES if judged is not fitted else [RIDGE]
     tried = [(solve(fitted, kind, ridge or 0.0), ridge) for ridge in ridges]
     map_DD, ridge = min(tried, key=lambda pair: judged.error(pair[0]))
     nothing = judged.error(torch.eye(len(map_DD), dtype=torch.float64, device=map_DD.device))
@@ -206,7 +210,10 @@ def _best(seam: Seam, kind: str, fitted: Sums, judged: Sums) -> tuple[Tensor, Se
 
 @torch.no_grad()
 def _sides(cut: Any, uncut: Any, seam: Seam, ids_BT: Tensor, mask_BT: Tensor) -> tuple[Tensor, Tensor]:
-    """What the MLP below the seam adds, and what it should add: the uncut model's stream less the rest of ours."""
+    """What the MLP below the seam adds, and what it should add: the uncut model's stream less the rest of ours.
+
+    Both divided by the distance between the two, so that a sum of squares counts every token alike.
+    """
     seen: dict[str, Tensor] = {}
 
     def keep(name: str) -> Callable[..., None]:
@@ -228,7 +235,9 @@ def _sides(cut: Any, uncut: Any, seam: Seam, ids_BT: Tensor, mask_BT: Tensor) ->
         for hook in hooks:
             hook.remove()
     added_ND, stream_ND = seen["added"].double(), seen["stream"].double()
-    return added_ND, seen["target"].to(added_ND.device).double() - (stream_ND - added_ND)
+    wanted_ND = seen["target"].to(added_ND.device).double() - (stream_ND - added_ND)
+    gap_N1 = (wanted_ND - added_ND).norm(dim=-1, keepdim=True).clamp(min=1e-9)
+    return added_ND / gap_N1, wanted_ND / gap_N1
 
 
 def _batches(examples: Sequence[Example], size: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -17,6 +17,7 @@ IDS = torch.arange(40).reshape(2, 20)
 
 
 @pytest.mark.parametrize("family", CONFIGS)
+@torch.no_grad()
 def test_cut_and_folded_is_cut_with_a_hook(family: str) -> None:
     hooked, folded = (remove_layers(tiny_model(family), PLAN) for _ in range(2))
     torch.manual_seed(0)
