@@ -17,6 +17,7 @@ _PUBLIC = {
     "remove_layers": "layercut.surgery.remove",
     "cut_checkpoint": "layercut.surgery.checkpoint",
     "PlainEngine": "layercut.engine.plain",
+    "SharedEngine": "layercut.engine.shared",
     "evaluate": "layercut.tasks.evaluate",
 }
 
