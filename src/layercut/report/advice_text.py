@@ -206,8 +206,8 @@ def _how(advice: Advice) -> str:
     plans = counted(len(advice.plans), "plan")
     return (
         "Shares are of the score above chance, (cut - chance) / (uncut - chance), on the same items. The lower bound "
-        f"of a readout holds for all {plans} together with {_percent(advice.confidence)} confidence (Bonferroni), and so "
-        "does the lowest one of a plan; a plan qualifies if all of its readouts do, which needs no further correction. "
+        f"of a readout holds for all {plans} together with {_percent(advice.confidence)} confidence (Bonferroni), and "
+        "so does the lowest one of a plan; a plan qualifies if all of its readouts do, which needs no correction. "
         f"Upper bounds hold for all {plans} and readouts together. Bounds: Gaffke's, a "
         f"Bayesian bootstrap with one more item, the worst or best there could be (seed {advice.seed}). They speak of "
         "items like these, and of the plans in this folder: plans that were tried elsewhere and left out are not "
