@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from layercut.errors import InputError
@@ -47,6 +47,15 @@ class Arm:
     """Of the model under the plan, if the run knows."""
 
 
+class PairedItems(NamedTuple):
+    """The values behind a row, one of each model per item."""
+
+    uncut: Sequence[float]
+    cut: Sequence[float]
+    clusters: Sequence[str] | None
+    """Contexts that the items share, if any."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ComparisonRow:
     """One metric of one task and readout, uncut against cut."""
@@ -76,6 +85,7 @@ class ComparisonRow:
     depth: DepthSlope | None = None
     """Retention over the length of the uncut model's answers; None for ranked readouts, further metrics and scores that
     are not 0/1."""
+    items: PairedItems | None = field(default=None, repr=False, compare=False)
 
     @property
     def n(self) -> int:
@@ -262,7 +272,7 @@ def _compare(base: _Run, run: _Run, row: Mapping[str, Any], other: Mapping[str, 
     if any(side.get("selection_items") for side in (row, other)):
         note = f"{note}; {SELECTED_ON}" if note else SELECTED_ON
     first = next(known for known in base.rows if known["task"] == task and known["readout"] == readout)
-    chance = row["chance"]
+    chance, clusters = row["chance"], clusters_of(uncut_records)
     return ComparisonRow(
         uncut=base.arm,
         cut=run.arm,
@@ -275,11 +285,12 @@ def _compare(base: _Run, run: _Run, row: Mapping[str, Any], other: Mapping[str, 
         chance=chance,
         limit=row["limit"] if row["limit"] is not None else other["limit"],
         seed=seed,
-        values=compare_paired(uncut_values, cut_values, chance=chance, seed=seed, clusters=clusters_of(uncut_records)),
+        values=compare_paired(uncut_values, cut_values, chance=chance, seed=seed, clusters=clusters),
         uncut_outcomes=_outcomes(before[item] for item in ids),
         cut_outcomes=_outcomes(after[item] for item in ids),
         note=note,
         depth=_depth(uncut_records, uncut_values, cut_values) if first["metric"] == metric else None,
+        items=PairedItems(uncut_values, cut_values, clusters),
     )
 
 

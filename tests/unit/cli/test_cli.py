@@ -27,7 +27,7 @@ class HashedEngine(FakeEngine):
         return {**super().describe(), "model_hash": "0" * 16}
 
 
-VERBS = ("select", "cut", "eval", "generate", "run", "plan-size", "report", "ls", "env")
+VERBS = ("select", "cut", "eval", "generate", "run", "plan-size", "advise", "report", "ls", "env")
 
 
 def test_help_answers_without_torch() -> None:

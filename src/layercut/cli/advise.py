@@ -1,0 +1,43 @@
+"""``layercut advise``: how deep a model can be cut for a use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from layercut.cli import options
+from layercut.cli.console import as_json, out, say
+
+
+def advise(
+    folder: Annotated[Path, typer.Argument(help="The folder of a finished study.", metavar="RUN")],
+    use: Annotated[
+        str,
+        typer.Option(help="What the model is for: all, classify (ranked), or math, code, copy, summarise (written)."),
+    ] = "all",
+    keep: Annotated[
+        float, typer.Option(help="Share of the score above chance that has to be kept on every task of the use.")
+    ] = 0.9,
+    confidence: Annotated[float, typer.Option(help="Probability that a recommended plan does keep it.")] = 0.95,
+    seed: options.Seed = 0,
+    json: options.Json = False,
+) -> None:
+    """Say how deep the model of a study can be cut for a use, by which plan, and at what cost.
+
+    Goes by lower confidence bounds over all plans of the study, and says none where none is shown to be safe. The page
+    is kept as advice.md in the study's folder. Needs no model and no torch.
+
+    Example: layercut advise runs/quickstart --use math --keep 0.9
+    """
+    from rich.markdown import Markdown
+
+    from layercut.report.advice_text import FILE, write_advice
+
+    found, text = write_advice(folder, use=use, keep=keep, confidence=confidence, seed=seed)
+    if json:
+        as_json(found.to_dict())
+        return
+    out.print(Markdown(text))
+    say(f"advice: {folder / FILE}")

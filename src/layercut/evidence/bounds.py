@@ -1,0 +1,144 @@
+"""One-sided bounds of the retention at any level: what is kept at least, and at most.
+
+For decisions. The two-sided intervals of layercut.evidence.paired hold the truth often enough, but one end alone may
+err more than its share: 25 items that are right before and after give a lower end of 0.92, which should be too high in
+2.5 % of all cases, and a model that keeps 0.9 brings that about in 7 % (0.9^25).
+"""
+
+# Shapes: N items, K different pairs of values, or contexts that items share, R resamples.
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from scipy.stats import norm
+
+from layercut.errors import InputError
+from layercut.evidence.clusters import cluster_codes, cluster_sums
+from layercut.evidence.intervals import MAX_CELLS, NUM_RESAMPLES, Array, finite_array
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_FEWEST_BEYOND = 50
+"""Resamples that must lie beyond a bound; a stricter level takes more resamples."""
+
+
+class Bounds(NamedTuple):
+    """What a retention above chance is at least and at most; each end holds on its own, at its own error rate."""
+
+    value: float
+    """The retention of just these items."""
+    low: float | None
+    """At least; None where the items cannot tell the uncut model from chance at this level."""
+    high: float | None
+    """At most; None as above."""
+    n: int
+    """Number of items."""
+
+
+def retention_bounds(
+    uncut: Sequence[float] | Array,
+    cut: Sequence[float] | Array,
+    *,
+    chance: float,
+    low_error: float,
+    high_error: float,
+    seed: int = 0,
+    clusters: Sequence[str] | None = None,
+    num_resamples: int = NUM_RESAMPLES,
+) -> Bounds:
+    """Bounds of (cut - chance) / (uncut - chance), from N items that both models answered.
+
+    The retention is at least k where the mean of x_i = (cut_i - chance) - k (uncut_i - chance) is at least 0, and x_i
+    lies in a known range. Gaffke's bound for such a mean: a Bayesian bootstrap of the items and one more, the worst
+    there can be (right in the uncut model only), and of its draws the low_error quantile. Gaffke, "Three test
+    statistics for a nonparametric one-sided hypothesis on the mean of a nonnegative variable", Math. Methods Statist.
+    14 (2005); Learned-Miller and Thomas, "A new confidence interval for the mean of a bounded random variable",
+    arXiv:1905.06208. Where the uncut model is always right and chance is 0, the lower bound is Clopper and Pearson's.
+    The upper bound adds the best item in place of the worst. Where items share contexts, whole contexts are
+    reweighted and the added one is as large as they are on average.
+
+    Args:
+        uncut: N values of the uncut model from 0 to 1, one per item.
+        cut: N values of the cut model for the same items in the same order.
+        chance: score of guessing; the retention has no meaning where the uncut model is not above it.
+        low_error: probability of a lower bound above the truth.
+        high_error: probability of an upper bound below the truth.
+        seed: of the resampling.
+        clusters: N names of the contexts that items share; None where items stand alone.
+        num_resamples: R, raised where a level is so strict that it needs more.
+
+    Raises:
+        InputError: values outside 0 to 1, not one of each model per item, or an error rate that is no probability.
+    """
+    before, after = finite_array(uncut), finite_array(cut)
+    if len(before) != len(after):
+        raise InputError(f"{len(before)} uncut and {len(after)} cut values came; give one of each per item.")
+    if min(before.min(), after.min()) < 0 or max(before.max(), after.max()) > 1:
+        raise InputError("bounds of a retention need scores from 0 to 1.")
+    for error in (low_error, high_error):
+        if not 0 < error < 1:
+            raise InputError(f"an error rate of {error:g} cannot be; give one between 0 and 1, such as 0.05.")
+    n, above = len(before), float(before.mean()) - chance
+    value = (float(after.mean()) - chance) / above if above else math.nan
+    draws = max(num_resamples, math.ceil(_FEWEST_BEYOND / min(low_error, high_error)))
+    items, shapes = _units(before, after, cluster_codes(clusters, n))
+    rng = np.random.default_rng(seed)
+    lower, upper = np.empty(draws), np.empty(draws)
+    step = max(1, MAX_CELLS // len(items))
+    for start in range(0, draws, step):
+        size = min(step, draws - start)
+        totals = rng.standard_gamma(shapes, size=(size, len(items))) @ items
+        added = rng.standard_gamma(1.0, size=(size, 1)) * (n / shapes.sum())
+        lower[start : start + size] = _ratio(totals + added * (1.0, 0.0, 1.0), chance, void=-math.inf)
+        upper[start : start + size] = _ratio(totals + added * (0.0, 1.0, 1.0), chance, void=math.inf)
+    low = float(np.quantile(lower, low_error, method="lower"))
+    high = float(np.quantile(upper, 1 - high_error, method="higher"))
+    return Bounds(value, low if math.isfinite(low) else None, high if math.isfinite(high) else None, n)
+
+
+def _units(before: Array, after: Array, codes: np.ndarray | None) -> tuple[Array, Array]:
+    """What is reweighted, (K, 3) sums of uncut, cut and number of items, and how often each occurs, (K,).
+
+    A weighting depends on equal pairs only through their number, so that K <= 4 for scores of 0 and 1.
+    """
+    if codes is None:
+        pairs, counts = np.unique(np.stack([before, after], axis=1), axis=0, return_counts=True)
+        return np.column_stack([pairs, np.ones(len(pairs))]), counts.astype(np.float64)
+    sums = np.stack([cluster_sums(values, codes) for values in (before, after, np.ones_like(before))], axis=1)
+    return sums, np.ones(len(sums))
+
+
+def _ratio(totals: Array, chance: float, *, void: float) -> Array:
+    """Retention of each draw; ``void`` where the uncut model would not be above chance."""
+    below = totals[:, 0] / totals[:, 2] - chance
+    ratio: Array = np.full(len(totals), void)
+    np.divide(totals[:, 1] / totals[:, 2] - chance, below, out=ratio, where=below > 0)
+    return ratio
+
+
+def items_to_settle(bounds: Bounds, keep: float, *, power: float = 0.8, error: float) -> int | None:
+    """About how many items in all settle whether at least ``keep`` is retained; an estimate.
+
+    A bound's distance from the value shrinks with 1 / sqrt(N). Taking the value of these items as the truth, N' =
+    N (reach / (value - keep))^2 (1 + z_power / z_error)^2, with reach the distance of the bound that has to pass
+    ``keep``. It is as uncertain as the value is: where that lies near ``keep`` the number says little but "many".
+
+    Args:
+        bounds: of N items, neither above nor below ``keep``.
+        keep: share that is asked for.
+        power: probability that N' items then settle it.
+        error: the rate of the bounds.
+
+    Returns:
+        The number, or None where no bound exists or the value lies at ``keep``.
+    """
+    end = bounds.low if bounds.value > keep else bounds.high
+    gap = abs(bounds.value - keep)
+    if end is None or not math.isfinite(gap) or gap < 1e-9:
+        return None
+    margin = 1 + float(norm.ppf(power)) / float(norm.ppf(1 - error))
+    return math.ceil(bounds.n * (abs(bounds.value - end) / gap * margin) ** 2)

@@ -1,0 +1,243 @@
+"""Advice as a page: the answer first, then what is lost for sure, what is not known, what is gained, and the table."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from layercut.report import words
+from layercut.report.advice import advise
+from layercut.report.examples import escape
+from layercut.report.numbers import counted, number
+from layercut.runs.atomic import write_text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from layercut.report.advice import Advice, Judged, JudgedPlan
+
+FILE = "advice.md"
+
+_EVIDENCE = {
+    "generation": "The model wrote all of the answers that decided.",
+    "likelihood": "**Likelihood only:** options were ranked and nothing was written. A cut model can rank right "
+    "answers that it can no longer write, so this says nothing about generation.",
+    "both": "Some answers were written and some were options ranked by likelihood; a plan has to keep both.",
+    "none": "",
+}
+
+
+def write_advice(
+    folder: Path, *, use: str = "all", keep: float = 0.9, confidence: float = 0.95, seed: int = 0
+) -> tuple[Advice, str]:
+    """Advise, and write ``advice.md`` into the study's folder; gives the advice and the page.
+
+    Raises:
+        InputError: see layercut.report.advice.advise.
+    """
+    found = advise(folder, use=use, keep=keep, confidence=confidence, seed=seed)
+    text = page(found)
+    write_text(Path(folder) / FILE, text)
+    return found, text
+
+
+def page(advice: Advice) -> str:
+    """The page, in Markdown. Bounds only; no single value that hides how sure it is."""
+    parts = [f"# How deep can the model be cut for {advice.use.what}?", _answer(advice)]
+    chosen = advice.recommended
+    if chosen is not None:
+        parts += [_lost(chosen), _unknown(chosen), _gained(advice, chosen), _deeper(advice, chosen)]
+    else:
+        parts += [_without(advice)]
+    parts += [_evidence(advice), _ignored(advice)]
+    if any(plan.readouts for plan in advice.plans):
+        parts += [_table(advice), _how(advice)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _answer(advice: Advice) -> str:
+    sure, keep, chosen = _percent(advice.confidence), _percent(advice.keep), advice.recommended
+    if chosen is not None:
+        kept = f"at least {_percent(chosen.low or 0.0, round_down=True)} of the score above chance"
+        where = ", ".join(_name(one) for one in chosen.readouts)
+        return (
+            f"**By {len(chosen.arm.removed)} layers, plan {escape(chosen.arm.name)}:** {words.removal(chosen.arm)}. "
+            f"With {sure} confidence it keeps {kept} on {'each of ' if len(chosen.readouts) > 1 else ''}{where}; "
+            f"{keep} was asked for."
+        )
+    tried = counted(len(advice.plans), "plan")
+    return {
+        "none": f"**None.** With {sure} confidence each of the {tried} tried keeps less than {keep} of the score above "
+        "chance on some of what this use needs. Cut less, choose other layers, or heal.",
+        "undecided": f"**None is shown.** Of the {tried} tried, none is shown with {sure} confidence to keep {keep} of "
+        "the score above chance, and not all are shown to keep less. Until that is settled, do not cut.",
+        "no evidence": "**None: there is no evidence.** Nothing in this study can show what a cut keeps for this use.",
+    }[advice.answer]
+
+
+def _lost(plan: JudgedPlan) -> str:
+    lost = [
+        f"{_name(one)} at least {_percent(1 - one.high, round_down=True)}"
+        for one in plan.readouts
+        if one.high is not None and one.high <= 0.99
+    ]
+    if not lost:
+        return "**Lost for sure:** nothing is shown; a loss smaller than these items can see may be there."
+    return f"**Lost for sure,** of the score above chance: {', '.join(lost)}."
+
+
+def _unknown(plan: JudgedPlan) -> str:
+    open_ends = [
+        f"{_name(one)} up to {_percent(1 - one.low, round_down=False)} ({_items(one)})"
+        for one in plan.readouts
+        if one.low is not None and one.low < 1
+    ]
+    text = f"**Not known at this number of items:** it may have lost on {', '.join(open_ends)}. " if open_ends else ""
+    return f"{text}What was not measured may be lost altogether."
+
+
+def _gained(advice: Advice, plan: JudgedPlan) -> str:
+    size = words.size(advice.uncut, plan.arm)
+    gained = f"{size}; memory for weights falls in proportion" if size else "the run does not know its parameters"
+    return f"**Gained:** {gained}. Speed was not measured here; `layercut diagnose --only cost` does."
+
+
+def _deeper(advice: Advice, chosen: JudgedPlan) -> str:
+    deeper = [plan for plan in advice.plans if len(plan.arm.removed) > len(chosen.arm.removed)]
+    return f"**Deeper plans:**\n\n{_fates(deeper)}" if deeper else ""
+
+
+def _without(advice: Advice) -> str:
+    if advice.answer == "no evidence":
+        return f"Run the study with {escape(advice.use.wanted)}, on more items or a model that is above chance there."
+    return _fates(advice.plans)
+
+
+def _fates(plans: Sequence[JudgedPlan]) -> str:
+    lines = "\n".join(f"- {_fate(plan)}" for plan in plans)
+    if all(plan.verdict == "refuted" for plan in plans):
+        return lines
+    return (
+        f"{lines}\n\nNumbers of items are estimates: they take the retention seen on these items for the truth, and a "
+        "probability of 80 % to settle it."
+    )
+
+
+def _fate(plan: JudgedPlan) -> str:
+    """One line on a plan that is not recommended."""
+    start = f"{escape(plan.arm.name)} ({counted(len(plan.arm.removed), 'layer')}): "
+    refuted = [
+        f"{_name(one)} keeps at most {_percent(one.high, round_down=False)}"
+        for one in plan.readouts
+        if one.verdict == "refuted" and one.high is not None
+    ]
+    if refuted:
+        return f"{start}refuted; {', '.join(refuted)}."
+    unsettled = [
+        f"{_name(one)} keeps {_range(one)}, {_needed(one)}" for one in plan.readouts if one.verdict == "undecided"
+    ]
+    unsettled += [f"{escape(name)} was not run" for name in plan.missing]
+    return f"{start}undecided; {'; '.join(unsettled)}."
+
+
+def _needed(one: Judged) -> str:
+    if one.items_needed is None or one.items_needed > 1000 * one.n:
+        return "too near the limit for any number of items to be named"
+    # What counts is contexts: more items from the same ones settle little.
+    needed = math.ceil(one.items_needed / one.n * (one.num_clusters or 0))
+    unit = f", from about {_rounded(needed)} contexts in all" if one.num_clusters else ""
+    return f"settled by about {_rounded(one.items_needed - one.n)} more items than these {one.n:,}{unit}"
+
+
+def _evidence(advice: Advice) -> str:
+    text = _EVIDENCE[advice.evidence]
+    if advice.use.name == "classify" and advice.evidence == "likelihood":
+        text += " For choosing among given options it is the right kind."
+    return f"**Evidence.** {text}" if text else ""
+
+
+def _ignored(advice: Advice) -> str:
+    """Readouts without evidence, by reason; a written use that was only ranked is told so."""
+    by_reason: dict[str, list[str]] = {}
+    for one in advice.ignored:
+        by_reason.setdefault(one.reason, []).append(f"{escape(one.task)} ({one.readout})")
+    lines = [f"- {', '.join(names)}: {reason}." for reason, names in by_reason.items()]
+    text = "**Did not decide**\n\n" + "\n".join(lines) if lines else ""
+    if advice.use.answers == "written":
+        written = {one.task for plan in advice.plans for one in plan.readouts}
+        ranked = [task for task in dict.fromkeys(one.task for one in advice.ignored) if task not in written]
+        only = [
+            task
+            for task in ranked
+            if all(one.readout not in words.WRITTEN for one in advice.ignored if one.task == task)
+        ]
+        if only:
+            text += (
+                f"\n\nOf {', '.join(map(escape, only))} there is likelihood evidence only: it was ranked and never "
+                "written, and a model that ranks right answers may be unable to write them."
+            )
+    return text
+
+
+def _table(advice: Advice) -> str:
+    lines = [
+        "| plan | layers removed | task | readout | n | keeps at least | at most | verdict | items in all to settle |",
+        "|---|---:|---|---|---:|---:|---:|---|---:|",
+    ]
+    for plan in advice.plans:
+        for one in plan.readouts:
+            cells = [
+                escape(plan.arm.name),
+                str(len(plan.arm.removed)),
+                escape(one.task),
+                one.readout,
+                f"{one.n:,}",
+                "n/a" if one.low is None else _percent(one.low, round_down=True),
+                "n/a" if one.high is None else _percent(one.high, round_down=False),
+                one.verdict,
+                "-" if one.items_needed is None else f"~{_rounded(one.items_needed)}",
+            ]
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _how(advice: Advice) -> str:
+    plans = counted(len(advice.plans), "plan")
+    return (
+        "Shares are of the score above chance, (cut - chance) / (uncut - chance), on the same items. The lower bound "
+        f"of a readout holds for all {plans} together with {_percent(advice.confidence)} confidence (Bonferroni), and "
+        "so does the lowest one of a plan; a plan qualifies if all of its readouts do, which needs no correction. "
+        f"Upper bounds hold for all {plans} and readouts together. Bounds: Gaffke's, a "
+        f"Bayesian bootstrap with one more item, the worst or best there could be (seed {advice.seed}). They speak of "
+        "items like these, and of the plans in this folder: plans that were tried elsewhere and left out are not "
+        "counted."
+    )
+
+
+def _name(one: Judged) -> str:
+    return f"{escape(one.task)} ({words.READOUTS.get(one.readout, one.readout)})"
+
+
+def _items(one: Judged) -> str:
+    contexts = f" from {counted(one.num_clusters, 'context')}" if one.num_clusters else ""
+    return counted(one.n, "item") + contexts
+
+
+def _range(one: Judged) -> str:
+    low = "an unknown share" if one.low is None else _percent(one.low, round_down=True)
+    return low if one.high is None or one.low is None else f"{low} to {_percent(one.high, round_down=False)}"
+
+
+def _percent(share: float, *, round_down: bool | None = None) -> str:
+    """``91 %``; a bound is rounded to its careful side, so that 89.6 % at least is not called 90 %."""
+    if round_down is None:
+        return f"{100 * share:.4g} %"
+    whole = math.floor(100 * share + 1e-9) if round_down else math.ceil(100 * share - 1e-9)
+    return f"{number(whole / 100)} %"
+
+
+def _rounded(count: int) -> str:
+    """Two digits of an estimate: 1,234 is 1,300."""
+    size = 10 ** max(0, len(str(count)) - 2)
+    return f"{math.ceil(count / size) * size:,}"

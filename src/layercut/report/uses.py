@@ -1,0 +1,70 @@
+"""What a cut model is wanted for, by name: the tasks that speak of it, and whether it ranks or writes. A new use is a
+line here."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from typing import Literal, NamedTuple
+
+from layercut.errors import unknown
+from layercut.report.words import WRITTEN
+
+
+class Use(NamedTuple):
+    """One use."""
+
+    name: str
+    what: str
+    """It, in a sentence: "this model can be cut for ..."."""
+    tasks: tuple[str, ...]
+    """Patterns of task names, without their number of examples."""
+    answers: Literal["ranked", "written", "either"]
+    """Which readouts decide. A model that still ranks right answers first may no longer write them, and the other way
+    round."""
+
+    def speaks_of(self, task: str) -> bool:
+        """Whether a task tells something about this use.
+
+        >>> named_use("math").speaks_of("gsm8k:5"), named_use("math").speaks_of("copy")
+        (True, False)
+        """
+        base = task.removeprefix("lm-eval:").partition(":")[0]
+        return any(fnmatchcase(base, pattern) for pattern in self.tasks)
+
+    def counts(self, readout: str) -> bool:
+        """Whether a readout decides."""
+        return self.answers == "either" or is_written(readout) == (self.answers == "written")
+
+    @property
+    def wanted(self) -> str:
+        """The tasks to be run for it, in words."""
+        tasks = "any task" if self.tasks == ("*",) else f"one of {', '.join(self.tasks)}"
+        readouts = {"ranked": "rank", "written": "short or chain", "either": ""}[self.answers]
+        return f"{tasks} (readout {readouts})" if readouts else tasks
+
+
+_USES = (
+    Use("all", "everything that was measured", ("*",), "either"),
+    Use("classify", "choosing among given options", ("*",), "ranked"),
+    Use("math", "writing calculations", ("arithmetic", "gsm_symbolic", "gsm8k", "math500"), "written"),
+    Use("code", "writing programs", ("humaneval*", "mbpp*", "brackets"), "written"),
+    Use("copy", "repeating what was given", ("copy",), "written"),
+    Use("summarise", "writing summaries", ("xsum", "copy"), "written"),
+)
+USES = {use.name: use for use in _USES}
+
+
+def named_use(name: str) -> Use:
+    """A use by name.
+
+    Raises:
+        InputError: no such use.
+    """
+    if name not in USES:
+        raise unknown("use", name, USES)
+    return USES[name]
+
+
+def is_written(readout: str) -> bool:
+    """Whether the model writes the answer itself; otherwise given answers are compared by likelihood."""
+    return readout in WRITTEN

@@ -1,0 +1,236 @@
+"""Advice: right at the stated confidence, none where none is shown, and never more than the readouts can say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from layercut.errors import InputError
+from layercut.evidence.paired import compare_paired
+from layercut.report.advice import Advice, advise, judge
+from layercut.report.advice_text import page, write_advice
+from layercut.report.compare import Arm, ComparisonRow, PairedItems
+from layercut.report.uses import named_use
+from layercut.runs.directory import find_runs
+from tests.support.run_builder import Result, build_run
+
+CHANCE, UNCUT = 0.1, 0.7
+NUM_SIMULATIONS = 200
+
+
+def row(
+    name: str,
+    depth: int,
+    task: str,
+    retention: float,
+    rng: np.random.Generator | None = None,
+    *,
+    n: int = 400,
+    readout: str = "short",
+) -> ComparisonRow:
+    """Items drawn anew from a model whose true retention above chance is known; without ``rng`` just as expected."""
+    cut = CHANCE + retention * (UNCUT - CHANCE)
+    gained = 0.02
+    shares = [cut - gained, UNCUT - cut + gained, gained, 1 - UNCUT - gained]
+    counts = np.diff(np.rint(np.cumsum([0.0, *shares]) * n).astype(int)) if rng is None else rng.multinomial(n, shares)
+    both, lost, more, neither = counts
+    before = [1.0] * (both + lost) + [0.0] * (more + neither)
+    after = [1.0] * both + [0.0] * lost + [1.0] * more + [0.0] * neither
+    return ComparisonRow(
+        uncut=Arm(name="uncut", num_layers=30),
+        cut=Arm(name=name, num_layers=30, removed=tuple(range(depth))),
+        task=task,
+        version=1,
+        readout=readout,
+        metric="accuracy",
+        is_headline=True,
+        is_share=True,
+        chance=CHANCE,
+        limit=None,
+        seed=0,
+        values=compare_paired(before, after, chance=CHANCE, num_resamples=100),
+        uncut_outcomes={},
+        cut_outcomes={},
+        note="",
+        items=PairedItems(before, after, None),
+    )
+
+
+def simulated(seed: int, truths: dict[str, tuple[float, float]]) -> tuple[Advice, list[ComparisonRow]]:
+    """Plans p1, p2, ... of growing depth with these true retentions on two tasks."""
+    rng = np.random.default_rng(seed)
+    rows = [
+        row(name, depth, task, retention, rng)
+        for depth, (name, kept) in enumerate(truths.items(), start=1)
+        for task, retention in zip(("gsm8k", "arithmetic"), kept, strict=True)
+    ]
+    return judge(rows, named_use("math"), keep=0.9, confidence=0.95, seed=seed, num_resamples=2000), rows
+
+
+def test_a_recommended_plan_keeps_what_was_asked_for_at_the_stated_confidence() -> None:
+    """The hardest case: one plan is safe, and the deeper ones lie just below the limit on one task each."""
+    truths = {"safe": (0.98, 0.98), "near": (0.899, 1.0), "nearer": (1.0, 0.899), "nearest": (0.899, 1.0)}
+    wrong = right = tempted = 0
+    for seed in range(NUM_SIMULATIONS):
+        advice, rows = simulated(seed, truths)
+        chosen = advice.recommended
+        right += chosen is not None and chosen.arm.name == "safe"
+        wrong += chosen is not None and chosen.arm.name != "safe"
+        kept = {
+            name: [r.kept_share.value for r in rows if r.cut.name == name and r.kept_share is not None]
+            for name in list(truths)[1:]
+        }
+        tempted += any(min(shares) >= 0.9 for shares in kept.values())
+    assert wrong / NUM_SIMULATIONS <= 0.05
+    assert right / NUM_SIMULATIONS > 0.5  # or saying "none" always would do
+    assert tempted / NUM_SIMULATIONS > 0.5  # what going by the scores themselves would have cost
+
+
+def test_refutations_hold_at_the_stated_confidence_too() -> None:
+    wrong = sum(
+        any(plan.verdict == "refuted" for plan in simulated(seed, {"a": (0.9, 0.9), "b": (0.9, 1.0)})[0].plans)
+        for seed in range(100)
+    )
+    assert wrong / 100 <= 0.05
+
+
+def test_the_deepest_plan_that_qualifies_is_recommended() -> None:
+    advice, _ = simulated(1, {"shallow": (1.0, 1.0), "deep": (0.99, 0.99), "deepest": (0.3, 1.0)})
+    assert [plan.arm.name for plan in advice.plans] == ["deepest", "deep", "shallow"]
+    assert [plan.verdict for plan in advice.plans] == ["refuted", "qualifies", "qualifies"]
+    assert advice.recommended is advice.plans[1]
+    assert advice.plans[1].low == min(one.low for one in advice.plans[1].readouts if one.low is not None)
+    text = page(advice)
+    assert "**By 2 layers, plan deep:** 2 of 30 decoder layers removed" in text
+    assert "deepest (3 layers): refuted; gsm8k (short answer) keeps at most " in text
+    assert "wrote all of the answers" in text
+
+
+def test_of_equally_deep_plans_the_higher_lower_bound_is_recommended() -> None:
+    rows = [row("a", 3, "copy", 0.97), row("b", 3, "copy", 1.01)]
+    advice = judge(rows, named_use("copy"), keep=0.8, confidence=0.95)
+    assert [plan.verdict for plan in advice.plans] == ["qualifies", "qualifies"]
+    chosen = advice.recommended
+    assert chosen is not None
+    assert chosen.arm.name == "b"
+
+
+def test_none_is_an_answer() -> None:
+    advice, _ = simulated(2, {"a": (0.5, 1.0), "b": (1.0, 0.2)})
+    assert advice.answer == "none"
+    assert advice.recommended is None
+    assert "**None.** With 95 % confidence each of the 2 plans tried keeps less than 90 %" in page(advice)
+
+
+def test_undecided_plans_come_with_the_items_that_would_settle_them() -> None:
+    rng = np.random.default_rng(3)
+    advice = judge([row("a", 2, "gsm8k", 0.97, n=60)], named_use("math"), keep=0.9, confidence=0.95)
+    assert advice.answer == "undecided"
+    (one,) = advice.plans[0].readouts
+    assert one.verdict == "undecided"
+    assert one.items_needed is not None
+    assert one.items_needed > 60
+    text = page(advice)
+    assert "more items than these 60" in text
+    assert "Numbers of items are estimates" in text
+    # As many items as were named do settle it, mostly.
+    settled = [
+        judge([row("a", 2, "gsm8k", 0.97, rng, n=one.items_needed)], named_use("math"), keep=0.9, confidence=0.95)
+        for _ in range(20)
+    ]
+    assert sum(again.answer == "cut" for again in settled) >= 10
+
+
+def test_a_plan_that_was_not_run_on_everything_is_not_recommended() -> None:
+    rows = [row("a", 2, "gsm8k", 1.0), row("a", 2, "arithmetic", 1.0), row("b", 4, "gsm8k", 1.0)]
+    advice = judge(rows, named_use("math"), keep=0.8, confidence=0.95)
+    chosen = advice.recommended
+    assert chosen is not None
+    assert chosen.arm.name == "a"
+    assert advice.plans[0].missing == ("arithmetic (short)",)
+    assert "b (4 layers): undecided; arithmetic (short) was not run." in page(advice)
+
+
+def test_ranked_answers_do_not_speak_for_written_ones() -> None:
+    ranked = [row("a", 2, "gsm8k", 1.0, readout="rank")]
+    math = judge(ranked, named_use("math"), keep=0.8, confidence=0.95)
+    assert (math.answer, math.evidence) == ("no evidence", "none")
+    text = page(math)
+    assert "**None: there is no evidence.**" in text
+    assert "Of gsm8k there is likelihood evidence only: it was ranked and never written" in text
+    everything = judge(ranked, named_use("all"), keep=0.8, confidence=0.95)
+    assert (everything.answer, everything.evidence) == ("cut", "likelihood")
+    assert "**Likelihood only:** options were ranked and nothing was written" in page(everything)
+    both = judge([*ranked, row("a", 2, "gsm8k", 1.0)], named_use("all"), keep=0.8, confidence=0.95)
+    assert both.evidence == "both"
+    written = judge([row("a", 2, "gsm8k", 1.0)], named_use("classify"), keep=0.8, confidence=0.95)
+    assert written.answer == "no evidence"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"use": "maths"}, "unknown use 'maths'. Did you mean math"),
+        ({"keep": 1.5}, "--keep 1.5 is no share"),
+        ({"confidence": 0.2}, "--confidence 0.2 must lie between"),
+        ({"use": "summarise"}, "nothing was measured that speaks of summarise, only guessing, arithmetic"),
+    ],
+)
+def test_what_cannot_be_answered_is_one_line(study: Path, settings: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        advise(study, **settings)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One plan that keeps all of the sums and one that loses them; a task at chance."""
+    root = tmp_path_factory.mktemp("runs") / "study"
+    at_chance = Result(task="guessing", readout="rank", score=0.25, n=150)
+
+    def results(score: float) -> list[Result]:
+        return [at_chance, Result(task="arithmetic", readout="short", score=score, n=150, chance=0.05)]
+
+    build_run(root / "uncut", results(0.97), num_parameters=1_000_000)
+    build_run(root / "light", results(0.97), removed=(9, 8), num_parameters=900_000)
+    build_run(root / "heavy", results(0.3), removed=(9, 8, 7, 6), num_parameters=800_000)
+    return root
+
+
+def test_a_study_folder_gives_a_page_and_json(study: Path) -> None:
+    before = [(run.path, run.status) for run in find_runs(study)]
+    advice, text = write_advice(study)
+    assert (study / "advice.md").read_text() == text
+    assert [(run.path, run.status) for run in find_runs(study)] == before
+    data = json.loads(json.dumps(advice.to_dict(), allow_nan=False))
+    assert data["answer"] == "cut"
+    assert (data["recommended"], data["removed"]) == ("light", [9, 8])
+    assert data["num_parameters"] == {"uncut": 1_000_000, "cut": 900_000}
+    assert [(plan["run"], plan["verdict"]) for plan in data["plans"]] == [("heavy", "refuted"), ("light", "qualifies")]
+    (one,) = data["plans"][1]["readouts"]
+    assert one["low"] >= 0.9
+    assert one["written"] is True
+    assert data["ignored"] == [
+        {
+            "task": "guessing",
+            "readout": "rank",
+            "reason": "the uncut model is itself not shown to be above chance",
+        }
+    ]
+    assert "guessing (rank): the uncut model is itself not shown to be above chance." in text
+    assert "1.0M to 900.0k parameters (-10.0%)" in text
+    assert write_advice(study)[1] == text
+
+
+def test_items_that_chose_the_plan_decide_nothing(tmp_path: Path) -> None:
+    result = [Result(task="copy", readout="short", score=0.9, n=100, chance=0.0)]
+    build_run(tmp_path / "uncut", result)
+    cut = build_run(tmp_path / "cut", result, removed=(3,))
+    metrics = cut.metrics()
+    metrics["rows"][0]["selection_items"] = True
+    (cut.path / "metrics.json").write_text(json.dumps(metrics))
+    advice = advise(tmp_path)
+    assert advice.answer == "no evidence"
+    assert "selected on some of these items" in advice.ignored[0].reason
