@@ -106,7 +106,6 @@ class DecodingPool:
     def step(self) -> list[Row]:
         """One more token for every active row; the rows that ended by it."""
         self._admit()
-        rows = self._active
         self._reserve(len(self._active), max(self._lengths) + 1)
         rows = self._active  # making room may have sent rows back to wait
         positions = [self._num_prefix + length for length in self._lengths]

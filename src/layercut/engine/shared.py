@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
@@ -157,7 +158,11 @@ class SharedEngine:
             ]
 
         blocks = lay_out(work, self._batch_size, ())
-        return (found for block in blocks for found in self._read(block, prefix, run, wanted, lambda _: score))
+        return (
+            found
+            for block in blocks
+            for found in self._read(block, prefix, run, wanted, lambda reading: partial(score, reading))
+        )
 
     def divergences_under(
         self,
@@ -176,10 +181,10 @@ class SharedEngine:
         run = self._runner(prefix, self._checked(plans), keep=False)
         run_reference = self._runner(prefix, self._checked([reference]), keep=False)
 
-        def comparing(reading: Reading) -> Callable[[Reading, HeadInput], list[Divergence]]:
+        def comparing(reading: Reading) -> Callable[[HeadInput], list[Divergence]]:
             ((leaf, pack),) = run_reference(reading.texts, lambda _: True)
             before = self._states(leaf, pack, reading)
-            return lambda _, after: divergences_between(self._loaded, reading.block, before, after)
+            return partial(divergences_between, self._loaded, reading.block, before)
 
         blocks = lay_out(work, self._batch_size, ())
         return (found for block in blocks for found in self._read(block, prefix, run, wanted, comparing))
@@ -190,7 +195,7 @@ class SharedEngine:
         prefix: Tokens,
         run: Runner,
         wanted: Wanted,
-        begin: Callable[[Reading], Callable[[Reading, HeadInput], list[Found]]],
+        begin: Callable[[Reading], Callable[[HeadInput], list[Found]]],
     ) -> Iterator[tuple[CutPlan, list[Found]]]:
         """What a block gives under every plan; in halves if memory runs out."""
         reading = Reading(block, len(prefix))
@@ -198,7 +203,7 @@ class SharedEngine:
         try:
             for leaf, pack in run(reading.texts, lambda plan: any(wanted(plan, item.id) for item in block)):
                 answer = answer or begin(reading)
-                yield leaf.plan, answer(reading, self._states(leaf, pack, reading))
+                yield leaf.plan, answer(self._states(leaf, pack, reading))
             return
         except RuntimeError as error:
             if len(block) == 1 or not should_reduce_batch_size(error):
