@@ -8,18 +8,15 @@ many clips did Natalia sell altogether in April and May?" with the gold answer 7
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
 
 from layercut.errors import InputError
-from layercut.tasks.base import Sample, Split
+from layercut.tasks.base import Sample
 from layercut.tasks.boxed import BoxedReadouts, last_boxed, same_value
-from layercut.tasks.data_files import DataSet, Row, read_hub, read_local, text_field
+from layercut.tasks.data_files import Row, text_field
 from layercut.tasks.few_shot import content_id
 from layercut.tasks.grading import all_numbers, parse_number
-from layercut.tasks.splits import SplitNames, choose_splits, first_of
+from layercut.tasks.rows_task import RowsTask
 
 VERSION = 1
 """Raised by any change of the prompt or the grading."""
@@ -27,7 +24,7 @@ DATASET = "openai/gsm8k"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gsm8k(BoxedReadouts):
+class Gsm8k(BoxedReadouts, RowsTask):
     """GSM8K read out as a chain of steps; ``short`` and ``gold`` by name.
 
     Selection items come from ``train`` and report items from ``test``; a single local file is halved.
@@ -37,6 +34,9 @@ class Gsm8k(BoxedReadouts):
     well.
     """
 
+    dataset = DATASET
+    config = "main"
+
     data: str | None = None
     """A local file, or a folder with train and test files, in place of the hub's data set."""
     max_new_tokens: int = 512
@@ -44,23 +44,10 @@ class Gsm8k(BoxedReadouts):
     name: str = "gsm8k"
     version: int = VERSION
 
-    def __post_init__(self) -> None:
-        if self.max_new_tokens < 1:
-            raise InputError(f"gsm8k: max_new_tokens {self.max_new_tokens} is too small; use 1 or more.")
-
-    def settings(self) -> Mapping[str, Any]:
-        """What decides the samples; a local file counts by its content, not by its place."""
-        return {
-            "version": self.version,
-            "max_new_tokens": self.max_new_tokens,
-            "data": self._rows.sha256,
-            "splits": self._split_names.describe(),
-        }
-
-    def samples(self, split: Split, limit: int | None) -> list[Sample]:
-        """The first samples in the order of the data set."""
-        rows = self._rows.splits
-        return first_of(split, self._split_names, lambda name: map(_sample, rows[name]), limit)
+    @staticmethod
+    def sample(row: Row) -> Sample:
+        """The sample that a row holds."""
+        return _sample(row)
 
     def flexible(self, text: str, gold: str) -> tuple[str, bool]:
         """The last number, where nothing is boxed."""
@@ -68,14 +55,6 @@ class Gsm8k(BoxedReadouts):
         numbers = [] if boxed else all_numbers(text)
         found = str(numbers[-1]) if numbers else ""
         return found, bool(found) and same_value(found, gold)
-
-    @cached_property
-    def _rows(self) -> DataSet:
-        return read_hub(self.name, DATASET, "main") if self.data is None else read_local(self.data)
-
-    @cached_property
-    def _split_names(self) -> SplitNames:
-        return choose_splits(self._rows.splits, selection=("train", "validation"))
 
 
 def gsm8k(*, data: str | None = None, max_new_tokens: int = 512) -> Gsm8k:

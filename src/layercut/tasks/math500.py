@@ -9,17 +9,13 @@ A sample problem: "Convert the point $(0,3)$ in rectangular coordinates to polar
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
 
-from layercut.errors import InputError
-from layercut.tasks.base import Sample, Split
+from layercut.tasks.base import Sample
 from layercut.tasks.boxed import BoxedReadouts, found_in, last_boxed
-from layercut.tasks.data_files import DataSet, Row, read_hub, read_local, text_field
+from layercut.tasks.data_files import Row, text_field
 from layercut.tasks.few_shot import content_id
-from layercut.tasks.splits import SplitNames, choose_splits, first_of
+from layercut.tasks.rows_task import RowsTask
 
 VERSION = 1
 """Raised by any change of the prompt or the grading."""
@@ -27,7 +23,7 @@ DATASET = "HuggingFaceH4/MATH-500"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Math500(BoxedReadouts):
+class Math500(BoxedReadouts, RowsTask):
     """MATH-500 read out as a chain of steps; ``short`` and ``gold`` by name.
 
     There is one split, ``test``, so the items are halved by the hash of their content.
@@ -40,6 +36,8 @@ class Math500(BoxedReadouts):
     "(3, \\pi/2)" answers the sample problem. Units and text must agree as math-verify reads them.
     """
 
+    dataset = DATASET
+
     data: str | None = None
     """A local file or folder in place of the hub's data set."""
     max_new_tokens: int = 1024
@@ -47,36 +45,15 @@ class Math500(BoxedReadouts):
     name: str = "math500"
     version: int = VERSION
 
-    def __post_init__(self) -> None:
-        if self.max_new_tokens < 1:
-            raise InputError(f"math500: max_new_tokens {self.max_new_tokens} is too small; use 1 or more.")
-
-    def settings(self) -> Mapping[str, Any]:
-        """What decides the samples; a local file counts by its content, not by its place."""
-        return {
-            "version": self.version,
-            "max_new_tokens": self.max_new_tokens,
-            "data": self._rows.sha256,
-            "splits": self._split_names.describe(),
-        }
-
-    def samples(self, split: Split, limit: int | None) -> list[Sample]:
-        """The first samples in the order of the data set."""
-        rows = self._rows.splits
-        return first_of(split, self._split_names, lambda name: map(_sample, rows[name]), limit)
+    @staticmethod
+    def sample(row: Row) -> Sample:
+        """The sample that a row holds."""
+        return _sample(row)
 
     def flexible(self, text: str, gold: str) -> tuple[str, bool]:
         """What math-verify finds in the whole text."""
         right = bool(text.strip()) and found_in(text, gold)
         return gold if right else last_boxed(text), right
-
-    @cached_property
-    def _rows(self) -> DataSet:
-        return read_hub(self.name, DATASET) if self.data is None else read_local(self.data)
-
-    @cached_property
-    def _split_names(self) -> SplitNames:
-        return choose_splits(self._rows.splits, selection=("train", "validation"))
 
 
 def math500(*, data: str | None = None, max_new_tokens: int = 1024) -> Math500:

@@ -13,17 +13,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 from random import Random
 from typing import Any
 
 from layercut.engine.base import Completion, GenerationRequest, LikelihoodRequest, Likelihoods, Message
-from layercut.errors import InputError
-from layercut.tasks.base import Readout, Sample, Score, Split
-from layercut.tasks.data_files import DataSet, Row, read_hub, read_local, text_field
+from layercut.tasks.base import Readout, Sample, Score
+from layercut.tasks.data_files import Row, text_field
 from layercut.tasks.few_shot import content_id
 from layercut.tasks.grading import grade_gold, outcome
-from layercut.tasks.splits import SplitNames, choose_splits, first_of
+from layercut.tasks.rows_task import RowsTask
 
 VERSION = 1
 """Raised by any change of the prompt or the grading."""
@@ -35,7 +34,7 @@ _SENTENCE = re.compile(r".+?[.!?](?=\s|$)|.+", re.DOTALL)
 
 
 @dataclass(frozen=True, kw_only=True)
-class XSum:
+class XSum(RowsTask):
     """XSum read out as a short free answer; ``gold`` (the right summary's likelihood per token) by name.
 
     Selection items come from ``validation`` and report items from ``test``; a single local file is halved.
@@ -48,6 +47,10 @@ class XSum:
     needs no model; ``no_answer`` where nothing is written.
     """
 
+    dataset = DATASET
+    hub_splits = ("validation", "test")
+    selection = ("validation", "train")
+
     data: str | None = None
     """A local file, or a folder with validation and test files, in place of the hub's data set."""
     max_new_tokens: int = 64
@@ -59,23 +62,10 @@ class XSum:
     readouts: tuple[Readout, ...] = ("short",)
     further_readouts: tuple[Readout, ...] = ("gold",)
 
-    def __post_init__(self) -> None:
-        if self.max_new_tokens < 1:
-            raise InputError(f"xsum: max_new_tokens {self.max_new_tokens} is too small; use 1 or more.")
-
-    def settings(self) -> Mapping[str, Any]:
-        """What decides the samples; a local file counts by its content, not by its place."""
-        return {
-            "version": self.version,
-            "max_new_tokens": self.max_new_tokens,
-            "data": self._rows.sha256,
-            "splits": self._split_names.describe(),
-        }
-
-    def samples(self, split: Split, limit: int | None) -> list[Sample]:
-        """The first samples in the order of the data set."""
-        rows = self._rows.splits
-        return first_of(split, self._split_names, lambda name: map(_sample, rows[name]), limit)
+    @staticmethod
+    def sample(row: Row) -> Sample:
+        """The sample that a row holds."""
+        return _sample(row)
 
     def request(self, sample: Sample, readout: Readout) -> GenerationRequest | LikelihoodRequest:
         """One user turn: the article and what is wanted."""
@@ -123,16 +113,6 @@ class XSum:
             scores = [rouge(text, sample.gold) for text, sample in zip(texts, samples, strict=True)]
             found[name] = {metric: sum(score[metric] for score in scores) / len(scores) for metric in METRICS}
         return found
-
-    @cached_property
-    def _rows(self) -> DataSet:
-        if self.data is not None:
-            return read_local(self.data)
-        return read_hub(self.name, DATASET, splits=("validation", "test"))
-
-    @cached_property
-    def _split_names(self) -> SplitNames:
-        return choose_splits(self._rows.splits, selection=("validation", "train"))
 
 
 def xsum(*, data: str | None = None, max_new_tokens: int = 64, seed: int = 0) -> XSum:

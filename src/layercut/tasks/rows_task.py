@@ -1,0 +1,63 @@
+"""RowsTask: samples made of the rows of a data set, from the hub or a local copy; for a task to inherit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any, ClassVar
+
+from layercut.errors import InputError
+from layercut.tasks.base import Sample, Split
+from layercut.tasks.data_files import DataSet, Row, read_hub, read_local
+from layercut.tasks.splits import SplitNames, choose_splits, first_of
+
+
+class RowsTask:
+    """Where the samples of a free-answer task come from."""
+
+    dataset: ClassVar[str]
+    """Its name on the hub."""
+    config: ClassVar[str | None] = None
+    """Which configuration of it."""
+    hub_splits: ClassVar[tuple[str, ...]] = ()
+    """The splits that are fetched; all if empty."""
+    selection: ClassVar[tuple[str, ...]] = ("train", "validation")
+    """Splits that selection items come from, the first one that is there."""
+
+    name: str
+    version: int
+    data: str | None
+    max_new_tokens: int
+
+    @staticmethod
+    def sample(row: Row) -> Sample:
+        """The sample that a row holds."""
+        raise NotImplementedError
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise InputError(f"{self.name}: max_new_tokens {self.max_new_tokens} is too small; use 1 or more.")
+
+    def settings(self) -> Mapping[str, Any]:
+        """What decides the samples; a local file counts by its content, not by its place."""
+        return {
+            "version": self.version,
+            "max_new_tokens": self.max_new_tokens,
+            "data": self._rows.sha256,
+            "splits": self._split_names.describe(),
+        }
+
+    def samples(self, split: Split, limit: int | None) -> list[Sample]:
+        """The first samples in the order of the data set."""
+        rows = self._rows.splits
+        return first_of(split, self._split_names, lambda name: map(self.sample, rows[name]), limit)
+
+    @cached_property
+    def _rows(self) -> DataSet:
+        if self.data is not None:
+            return read_local(self.data)
+        return read_hub(self.name, self.dataset, self.config, splits=self.hub_splits)
+
+    @cached_property
+    def _split_names(self) -> SplitNames:
+        return choose_splits(self._rows.splits, selection=self.selection)
