@@ -45,6 +45,15 @@ def select(
         list[str] | None, typer.Option(help="Local data of a task: gsm8k=PATH. May be repeated.", metavar="TASK=PATH")
     ] = None,
     data_dir: options.DataDir = None,
+    held_out: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Items of each task that the search never sees and the chosen plan is then scored on; as many as "
+            "--limit if left out, 0 for none.",
+            metavar="N",
+        ),
+    ] = None,
     normalise: Annotated[str, typer.Option(help="raw (cut / uncut, as the paper) or chance (above chance).")] = "raw",
     race: Annotated[
         str,
@@ -84,11 +93,13 @@ def select(
     """Choose the layers of MODEL that go, and write plan.json, which cut, eval and run take.
 
     All that is measured is kept in the run folder: a search that was killed goes on, and another criterion or a deeper
-    cut on the same objective uses it again.
+    cut on the same objective uses it again. The scores of the chosen plan on the items that it was chosen on are too
+    good by construction, so its scores on held-out items stand beside them.
 
     Example: layercut select bundled:smollm2-135m --criterion task_accuracy --objective arithmetic,copy --remove 2
     """
     from layercut.cli.evaluate import with_local_data
+    from layercut.report.held_out import held_out_table
     from layercut.report.ranking import ranking_table
     from layercut.study.evaluate import slug
     from layercut.study.progress import SelectionProgress
@@ -97,9 +108,9 @@ def select(
 
     names = [name for name in (objective or "").split(",") if name]
     wanted = tuple(readouts.split(",")) if readouts else None
-    if (limit or readouts) and not names:
+    if (limit or readouts or held_out) and not names:
         raise InputError(
-            "--limit and --readouts have no effect without --objective; name its tasks, or leave them out."
+            "--limit, --readouts and --held-out have no effect without --objective; name its tasks, or leave them out."
         )
     tasks = with_local_data(
         tuple(TaskSettings(task=name, readouts=wanted, limit=limit) for name in names), data, data_dir
@@ -120,6 +131,7 @@ def select(
             race=race,
             race_error=race_error,
             decoding=decoding,
+            num_held_out=held_out,
             seed=seed,
             progress=progress,
             say=say,
@@ -128,5 +140,7 @@ def select(
         as_json(done.plan.to_dict())
         return
     out.print(ranking_table(done.plan.to_dict()))
+    if (held := held_out_table(done.plan.scores)) is not None:
+        out.print(held)
     result(f"{criterion}: {done.plan.describe()}")
     result(f"plan: {done.path}")
