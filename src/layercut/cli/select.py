@@ -11,7 +11,7 @@ from layercut.cli import options
 from layercut.cli.console import as_json, log, out, result, say
 from layercut.errors import InputError
 from layercut.selection import CRITERIA
-from layercut.study.settings import DecodingSettings, ModelSettings, TaskSettings
+from layercut.study.settings import DecodingSettings, ModelSettings
 
 
 def _those(fact: str) -> str:
@@ -34,16 +34,15 @@ def select(
     objective: Annotated[
         str | None,
         typer.Option(
-            help=f"Tasks whose selection items judge a plan, for {_those('needs_objective')}.", metavar="TASK,TASK"
+            help=f"{options.OBJECTIVE} Their selection items judge a plan, for {_those('needs_objective')}.",
+            metavar="TASK,TASK",
         ),
     ] = None,
     readouts: Annotated[
         str | None, typer.Option(help="How the objective's tasks are read out; each task's first if left out.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Selection items of each task; 100 if left out.")] = None,
-    data: Annotated[
-        list[str] | None, typer.Option(help="Local data of a task: gsm8k=PATH. May be repeated.", metavar="TASK=PATH")
-    ] = None,
+    data: options.Data = None,
     data_dir: options.DataDir = None,
     held_out: Annotated[
         int | None,
@@ -98,7 +97,6 @@ def select(
 
     Example: layercut select bundled:smollm2-135m --criterion task_accuracy --objective arithmetic,copy --remove 2
     """
-    from layercut.cli.evaluate import with_local_data
     from layercut.report.held_out import held_out_table
     from layercut.report.ranking import ranking_table
     from layercut.study.evaluate import slug
@@ -106,15 +104,11 @@ def select(
     from layercut.study.select import CalibrationSettings, select_layers
     from layercut.study.select import setting as parse_setting
 
-    names = [name for name in (objective or "").split(",") if name]
-    wanted = tuple(readouts.split(",")) if readouts else None
-    if (limit or readouts or held_out) and not names:
+    tasks = options.asked_tasks(objective, readouts, limit, data, data_dir, first_readouts=True)
+    if (limit or readouts or held_out) and not tasks:
         raise InputError(
             "--limit, --readouts and --held-out have no effect without --objective; name its tasks, or leave them out."
         )
-    tasks = with_local_data(
-        tuple(TaskSettings(task=name, readouts=wanted, limit=limit) for name in names), data, data_dir
-    )
     with SelectionProgress(log) as progress:
         done = select_layers(
             model,

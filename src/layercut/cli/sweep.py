@@ -9,14 +9,14 @@ import typer
 
 from layercut.cli import options
 from layercut.cli.console import as_json, log, out, result, say
-from layercut.study.settings import DecodingSettings, ModelSettings, TaskSettings
+from layercut.study.settings import DecodingSettings, ModelSettings
 
 
 @options.model_command()
 def sweep(
     model: ModelSettings,
     decoding: DecodingSettings,
-    objective: Annotated[str, typer.Option(help="Task names, separated by commas.", metavar="TASK,TASK")],
+    objective: Annotated[str, typer.Option(help=options.OBJECTIVE, metavar="TASK,TASK")],
     readouts: Annotated[
         str | None,
         typer.Option(help="rank, gold, token, short, chain; each task's first if left out.", metavar="NAME,NAME"),
@@ -24,9 +24,7 @@ def sweep(
     limit: Annotated[
         int, typer.Option(min=1, help="Only the first so many items of each task; shown in every table.")
     ] = 100,
-    data: Annotated[
-        list[str] | None, typer.Option(help="Local data of a task: gsm8k=PATH. May be repeated.", metavar="TASK=PATH")
-    ] = None,
+    data: options.Data = None,
     data_dir: options.DataDir = None,
     layers: Annotated[
         str | None,
@@ -54,16 +52,12 @@ def sweep(
 
     Example: layercut sweep bundled:smollm2-135m --objective arithmetic,brackets --limit 64 --out runs/sweep
     """
-    from layercut.cli.evaluate import with_local_data
     from layercut.report.sweep_text import PLOT, REPORT, sweep_tables
     from layercut.study.sweep import sweep_model
 
-    names = [name for name in objective.split(",") if name]
-    wanted = tuple(readouts.split(",")) if readouts else None
-    tasks = tuple(TaskSettings(task=name, readouts=wanted, limit=limit) for name in names)
     swept = sweep_model(
         model,
-        objective=with_local_data(tasks, data, data_dir),
+        objective=options.asked_tasks(objective, readouts, limit, data, data_dir, first_readouts=True),
         layers=layers,
         split=split,
         compare=compare or (),

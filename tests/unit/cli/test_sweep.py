@@ -75,3 +75,30 @@ def test_one_line_for_what_cannot_be_done(layercut: Run, tiny: Path, arguments: 
     assert done.code == 1
     assert message in done.err.replace("\n", "")
     assert "Traceback" not in done.err
+
+
+def test_suites_and_tasks_of_lm_eval_are_objectives(layercut: Run, tiny: Path, tmp_path: Path) -> None:
+    pytest.importorskip("lm_eval", reason="asks a task of lm-eval: pip install 'layercut[lm-eval]'")
+    rows = [
+        {"question": f"{i} or so?", "choices": {"text": ["a b", "c", "d"], "label": ["A", "B", "C"]}, "answerKey": "A"}
+        for i in range(24)
+    ]
+    data = tmp_path / "arc_easy.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    shown = layercut(
+        "sweep", tiny, "--objective", "suite:quick", "--limit", "3", "--data", f"arc_easy={data}", "--layers", "1",
+        "--out", tmp_path / "quick", "--dry-run",
+    )  # fmt: skip
+    assert shown.code == 0, shown.err
+    for task in ("arithmetic (short)", "gsm_symbolic (short)", "arc_easy (rank)"):
+        assert f"{task}: 2 x 3 selection items" in shown.err
+    options = ("--objective", "lm-eval:arc_easy", "--data", f"arc_easy={data}", "--limit", "3")
+    done = layercut("sweep", tiny, *options, "--layers", "1", "--out", tmp_path / "run", "--json")
+    assert done.code == 0, done.err
+    (row,) = json.loads(done.out)["rows"]
+    assert (row["task"], row["readout"], row["n"]) == ("arc_easy", "rank", 3)
+    # The tiny model guesses, so the search is refused, but only after the task was asked.
+    chosen = layercut(
+        "select", tiny, *options, "--criterion", "task_accuracy", "--remove", "1", "--out", tmp_path / "run"
+    )
+    assert "selection items of arc_easy (rank), not above guessing" in " ".join(chosen.err.split())
