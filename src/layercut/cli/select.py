@@ -87,6 +87,7 @@ def select(
         typer.Option("--set", help="A setting of the criterion. May be repeated.", metavar="NAME=VALUE"),
     ] = None,
     seed: options.Seed = 0,
+    unsafe_exec: options.UnsafeExec = False,
     json: options.Json = False,
 ) -> None:
     """Choose the layers of MODEL that go, and write plan.json, which cut, eval and run take.
@@ -103,7 +104,10 @@ def select(
     from layercut.study.progress import SelectionProgress
     from layercut.study.select import CalibrationSettings, select_layers
     from layercut.study.select import setting as parse_setting
+    from layercut.tasks.sandbox import allow_unsafe
 
+    if unsafe_exec:
+        allow_unsafe()
     tasks = options.asked_tasks(objective, readouts, limit, data, data_dir, first_readouts=True)
     if (limit or readouts or held_out) and not tasks:
         raise InputError(

@@ -42,6 +42,7 @@ def sweep(
     ] = None,
     seed: options.Seed = 0,
     dry_run: options.DryRun = False,
+    unsafe_exec: options.UnsafeExec = False,
     json: options.Json = False,
 ) -> None:
     """Skip each layer of MODEL alone and measure what every task keeps.
@@ -54,7 +55,10 @@ def sweep(
     """
     from layercut.report.sweep_text import PLOT, REPORT, sweep_tables
     from layercut.study.sweep import sweep_model
+    from layercut.tasks.sandbox import allow_unsafe
 
+    if unsafe_exec:
+        allow_unsafe()
     swept = sweep_model(
         model,
         objective=options.asked_tasks(objective, readouts, limit, data, data_dir, first_readouts=True),

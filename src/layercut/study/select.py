@@ -22,6 +22,7 @@ from layercut.selection.objective import Normalise, ObjectiveTask, TaskObjective
 from layercut.selection.protect import parse_protected
 from layercut.selection.racing import ERROR, Racing
 from layercut.selection.search_journal import SearchJournal
+from layercut.study.cells import tell_walls
 from layercut.study.handle import ModelHandle
 from layercut.study.settings import DecodingSettings, ModelSettings, TaskSettings
 from layercut.surgery.plan import CutPlan
@@ -96,7 +97,8 @@ def select_layers(
     if row.needs_objective and not parts:
         raise no_objective(criterion)
     with ExitStack() as held:
-        folder = held.enter_context(RunFolder.begin(out, identity, flags=FLAGS))
+        walls = tell_walls((part.task for part in parts), say)
+        folder = held.enter_context(RunFolder.begin(out, identity, flags=FLAGS, sandbox=walls))
         engine = handle.engine if row.needs_model else None
         journal = held.enter_context(SearchJournal(folder))
         objective = None

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from layercut.evidence.intervals import Estimate
+from layercut.report import words
 from layercut.report.diagnosis import arithmetic, brackets, cost, degeneration, demoted, propagation, similarity
 from layercut.report.diagnosis.drawing import label, save
 from layercut.report.diagnosis.verdict import ALPHA, Damage, damages, headline_rows, is_worse, likely_kind, load
@@ -237,6 +238,7 @@ def _provenance(run: RunFolder) -> list[str]:
         f"- Command: {code(environment['command'])}",
         f"- Begun {environment['time']} with layercut {environment['layercut']}, Python {environment['python']}, "
         f"{packages}.",
+        *words.walls(environment),
         "",
         "```yaml",
         *(hide_home(line) for line in settings.rstrip("\n").split("\n")),
