@@ -32,7 +32,7 @@ DIAGNOSTICS = {
         f"{_HERE}.arithmetic:arithmetic", "expressions by size: written, ranked, first digit", 3, 2.0
     ),
     "brackets": KnownDiagnostic(
-        f"{_HERE}.brackets:brackets", "nested brackets up to depth 8, and how programs fail to parse", 3, 6.0
+        f"{_HERE}.brackets:brackets", "nested brackets up to depth 8, and how programs fail", 4, 6.0
     ),
     "degeneration": KnownDiagnostic(
         f"{_HERE}.degeneration:degeneration", "repetition, loops, empty and endless answers", 1, 6.0
