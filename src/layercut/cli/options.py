@@ -71,6 +71,13 @@ Data = Annotated[
 DataDir = Annotated[
     Path | None, typer.Option(help="Folder with local data, in a folder for each task, such as gsm8k.", metavar="DIR")
 ]
+ArithmeticData = Annotated[
+    Path | None,
+    typer.Option(
+        help="Arithmetic files of GPT-3 (.jsonl, or a folder of them), in place of generated expressions.",
+        metavar="FILE",
+    ),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 UnsafeExec = Annotated[
