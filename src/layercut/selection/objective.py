@@ -230,6 +230,11 @@ class TaskObjective:
         return self._scores(plan)
 
     @property
+    def engine(self) -> Engine:
+        """What runs the plans."""
+        return self._engine
+
+    @property
     def num_layers(self) -> int:
         """Decoder layers of the uncut model."""
         return self._engine.num_layers

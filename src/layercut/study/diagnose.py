@@ -9,14 +9,14 @@ commands in the same folder may add diagnostics.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich.console import Console
 
-from layercut.diagnostics import DIAGNOSTICS, diagnostic, known
+from layercut.diagnostics import DIAGNOSTICS, KnownDiagnostic, diagnostic, known
 from layercut.diagnostics.arithmetic_files import arithmetic_files
 from layercut.diagnostics.bench import Arm, Bench
 from layercut.errors import InputError
@@ -81,7 +81,7 @@ def diagnose_model(
     if not cuts:
         raise InputError("there is nothing to compare with the uncut model; give at least one cut, such as reverse:3.")
     uncut = ModelHandle(model)
-    arms = [_uncut_arm(uncut), *(_arm(uncut, cut, seed) for cut in cuts)]
+    arms = [uncut_arm(uncut), *(_arm(uncut, cut, seed) for cut in cuts)]
     _check_distinct(arms)
     folder = out or Path("runs", slug(f"{model.model}-diagnose"))
     descriptions = [_describe(arm, uncut.num_layers) for arm in arms]
@@ -141,21 +141,25 @@ def run_diagnostics(
     seed: int,
     console: Console,
     arithmetic_data: Path | None = None,
+    forms: Mapping[str, KnownDiagnostic] = DIAGNOSTICS,
+    file: str = FILE,
 ) -> None:
-    """Run diagnostics one after the other, and write diagnose.json after each.
+    """Run diagnostics one after the other, and write ``file`` after each.
 
     Args:
         run: the folder, begun.
         arms: the uncut model first.
         names: which diagnostics.
-        data: what diagnose.json holds; findings are put under ``diagnostics``.
+        data: what the file holds; findings are put under ``diagnostics``.
         limit: items of each kind of question.
         num_samples: answers drawn for each item where answers are drawn.
         seed: root of all chance.
         console: where the progress bar goes.
         arithmetic_data: files of arithmetic problems in place of generated ones.
+        forms: which list the names are of.
+        file: in the folder.
     """
-    work = [(name, eta.Cell(kind=name, num_items=_STEPS, weight=DIAGNOSTICS[name].weight)) for name in names]
+    work = [(name, eta.Cell(kind=name, num_items=_STEPS, weight=forms[name].weight)) for name in names]
     progress = Progressing(work, console)
     told: Callable[[int, int, int], None] = lambda stage, done, total: None  # noqa: E731
     bench = Bench(
@@ -171,12 +175,12 @@ def run_diagnostics(
         for index, name in enumerate(names):
             with progress.piece(index) as on_progress:
                 on_progress(0, _STEPS)
-                told = _steps(DIAGNOSTICS[name].stages, on_progress)
+                told = _steps(forms[name].stages, on_progress)
                 bench.begin()
-                data["diagnostics"][name] = diagnostic(name)(bench)
+                data["diagnostics"][name] = diagnostic(name, forms)(bench)
                 on_progress(_STEPS, _STEPS)
             data["diagnostics"] = {one: data["diagnostics"][one] for one in known(list(data["diagnostics"]))}
-            write_json(run.path / FILE, data)
+            write_json(run.path / file, data)
 
 
 def arithmetic_settings(path: Path | None) -> dict[str, Any]:
@@ -210,7 +214,8 @@ def _steps(num_stages: int, on_progress: Callable[[int, int], None]) -> Callable
     return told
 
 
-def _uncut_arm(handle: ModelHandle) -> Arm:
+def uncut_arm(handle: ModelHandle) -> Arm:
+    """The model itself."""
     return Arm(
         name=UNCUT,
         source="uncut",

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from layercut.diagnostics import diagnostic, written_programs
+from layercut.diagnostics import LAYER_FORMS, diagnostic, written_programs
 from layercut.report.diagnosis.verdict import accused, damages
 from layercut.runs.diagnosis import Diagnosis, MeasureRow
 from layercut.tasks import sandbox
@@ -108,3 +108,12 @@ def test_what_is_demoted_and_what_is_erased() -> None:
     assert verdict["lost"] == 24
     # Greedy and drawn answers are all wrong, but every token of the right one is still the likeliest when given.
     assert (verdict["demoted"], verdict["erased"], verdict["drawn"], verdict["top_10"]) == (24, 0, 0, 24)
+
+
+def test_the_form_for_layers_says_of_given_tokens_what_the_whole_diagnostic_says(tmp_path: Path) -> None:
+    whole = diagnose("no_times")["propagation"]
+    short = diagnostic("propagation", LAYER_FORMS)(bench(PatientEngine("no_times"), tmp_path))
+    assert short["rows"]
+    assert all(one in whole["rows"] for one in short["rows"])
+    assert accused({"propagation": short}, "cut") == ["propagation"]
+    assert {one["measure"] for one in short["rows"] if not one["group"]} >= {"teacher-forced", "KL"}
