@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 from layercut.engine.base import Completion, GenerationRequest, LikelihoodRequest, Likelihoods, Message
 from layercut.errors import InputError
@@ -28,6 +28,9 @@ class CodeTask:
 
     Chance is 0: no constant program passes the tests of a problem, and an empty body passes none.
     """
+
+    runs_programs: ClassVar[bool] = True
+    """Said wherever walls are: see ``layercut.tasks.sandbox.walls_of``."""
 
     name: str
     dataset: str

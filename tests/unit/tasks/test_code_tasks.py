@@ -172,3 +172,14 @@ def test_without_a_sandbox_no_sample_is_asked(small: CodeTask, monkeypatch: pyte
     monkeypatch.setattr(sandbox, "_UNSAFE", set())
     with pytest.raises(InputError, match="--unsafe-exec"):
         small.samples("report", None)
+
+
+def test_walls_are_named_for_tasks_that_run_programs_alone(small: CodeTask, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert sandbox.walls_of([load_task("copy"), small]) == sandbox.describe()
+    monkeypatch.setattr(sandbox, "_working", lambda: (None, ("bubblewrap: not installed",)))
+    monkeypatch.setattr(sandbox, "_UNSAFE", set())
+    assert sandbox.walls_of([load_task("copy")]) is None
+    with pytest.raises(InputError, match="cannot be run safely here"):
+        sandbox.walls_of([small])
+    sandbox.allow_unsafe()
+    assert sandbox.walls_of([small]) == "limits only, no walls (--unsafe-exec)"
