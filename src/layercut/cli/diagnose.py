@@ -48,6 +48,7 @@ def diagnose(
     Example: layercut diagnose bundled:smollm2-135m reverse:3 20-22 --limit 16 --out runs/diagnose
     """
     from layercut.report.diagnosis.page import summary
+    from layercut.report.html.page import PAGE
     from layercut.study.diagnose import diagnose_model
 
     done = diagnose_model(
@@ -73,3 +74,5 @@ def diagnose(
             if line:
                 result(f"  {line}")
     result(f"report: {done.report}")
+    if (page := done.report.with_name(PAGE)).is_file():
+        result(f"page: {page}")

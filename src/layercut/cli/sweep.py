@@ -55,6 +55,7 @@ def sweep(
     Example: layercut sweep bundled:smollm2-135m --objective arithmetic,brackets --limit 64 --out runs/sweep
     """
     from layercut.cli.evaluate import with_local_data
+    from layercut.report.html.page import PAGE
     from layercut.report.sweep_text import PLOT, REPORT, sweep_tables
     from layercut.study.sweep import sweep_model
 
@@ -83,3 +84,5 @@ def sweep(
         out.print(block)
     result(f"report: {swept.folder / REPORT}")
     result(f"picture: {swept.folder / PLOT}")
+    if (page := swept.folder / PAGE).is_file():
+        result(f"page: {page}")

@@ -87,9 +87,9 @@ def in_short(advice: Advice) -> str:
             "score above chance is kept"
         )
     return {
-        "none": f"none: every plan is shown to keep less than {_percent(advice.keep)} of the score above chance",
-        "undecided": f"none is shown to keep {_percent(advice.keep)} of the score above chance; more items would tell",
-        "no evidence": "no evidence in this study",
+        "none": f"none, as each plan is shown to keep less than {_percent(advice.keep)}",
+        "undecided": f"none is shown to keep {_percent(advice.keep)}, and not all are shown to keep less",
+        "no evidence": "none, as there is no evidence in this study",
     }[advice.answer]
 
 

@@ -19,8 +19,8 @@ from rich.console import Console
 from layercut.diagnostics import DIAGNOSTICS, diagnostic, known
 from layercut.diagnostics.bench import Arm, Bench
 from layercut.errors import InputError
-from layercut.report.diagnosis.page import diagnosis_report
 from layercut.report.diagnosis.verdict import FILE, FORMAT_VERSION, load
+from layercut.report.reports import write_reports
 from layercut.runs.atomic import write_json
 from layercut.runs.directory import RunFolder
 from layercut.study import eta
@@ -108,7 +108,7 @@ def diagnose_model(
             "diagnostics": load(run.path)["diagnostics"] if (run.path / FILE).is_file() else {},
         }
         run_diagnostics(run, arms, names, data, limit=limit, num_samples=num_samples, seed=seed, console=console)
-        report = diagnosis_report(run.path)
+        report = write_reports(run.path)["report"]
         if not run.is_finished:
             run.write_metrics([])
         return Diagnosed(report, data)

@@ -1,0 +1,324 @@
+"""Vega-Lite specifications of the page's plots, and the library that draws them.
+
+Colours are CSS variables, so that one picture serves light, dark and print. Values are in percent where a scale says
+so; what lies beyond a scale is cut off in the picture and stands in the table.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from layercut.errors import MissingExtra
+from layercut.report.words import WRITTEN
+
+if TYPE_CHECKING:
+    from layercut.evidence.intervals import Estimate
+
+RANKED, WRITTEN_COLOUR, UNCUT = "var(--ranked)", "var(--written)", "var(--ink)"
+SERIES = tuple(f"var(--series-{number})" for number in range(1, 7))
+DASHES = ((1, 0), (6, 3), (2, 2), (8, 3, 2, 3))
+SHAPES = ("circle", "square", "diamond", "triangle-up", "cross", "triangle-down")
+KEPT_LOW, KEPT_HIGH = -30.0, 140.0
+"""Retention is drawn between these, in percent."""
+
+_SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
+_CONFIG: dict[str, Any] = {
+    "background": "transparent",
+    "font": "system-ui, sans-serif",
+    "view": {"stroke": None},
+    "axis": {
+        "labelColor": "var(--soft)",
+        "titleColor": "var(--soft)",
+        "titleFontWeight": "normal",
+        "labelFontSize": 12,
+        "titleFontSize": 12,
+        "gridColor": "var(--grid)",
+        "domainColor": "var(--line)",
+        "tickColor": "var(--line)",
+        "labelLimit": 150,
+    },
+    "text": {"color": "var(--soft)", "fontSize": 11},
+    "rule": {"color": "var(--line)"},
+}
+_TOOLTIP_FIELD = "about"
+
+
+@lru_cache(maxsize=1)
+def bundle() -> str:
+    """Vega, Vega-Lite and vega-embed as one script, without network.
+
+    Raises:
+        MissingExtra: vl-convert, which carries them, is not installed.
+    """
+    try:
+        import vl_convert
+    except ImportError as error:
+        raise MissingExtra("report.html", "report") from error
+    return str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
+
+
+def has_bundle() -> bool:
+    """Whether the plots' library is installed."""
+    try:
+        bundle()
+    except MissingExtra:
+        return False
+    return True
+
+
+def readout_colour(readout: str) -> str:
+    """One colour for answers that are written, one for those that are compared by likelihood."""
+    return WRITTEN_COLOUR if readout in WRITTEN else RANKED
+
+
+def percent(value: float | None) -> float | None:
+    """In percent, with two digits; None for what is not known or has no end."""
+    return None if value is None or not math.isfinite(value) else round(100 * value, 2)
+
+
+def ends(estimate: Estimate, *, low: float = KEPT_LOW, high: float = KEPT_HIGH) -> dict[str, float | None]:
+    """Value and interval in percent as a point of a plot, inside the scale's ends."""
+
+    def inside(value: float | None) -> float | None:
+        return None if value is None else min(max(value, low), high)
+
+    below, above = percent(estimate.low), percent(estimate.high)
+    if estimate.high is not None and math.isinf(estimate.high):
+        above = high
+    if estimate.low is not None and math.isinf(estimate.low):
+        below = low
+    return {"y": inside(percent(estimate.value)), "low": inside(below), "high": inside(above)}
+
+
+def curves(
+    points: Sequence[Mapping[str, Any]],
+    *,
+    x_title: str,
+    y_title: str,
+    x: tuple[float, float],
+    y: tuple[float, float],
+    colours: Mapping[str, str],
+    dashes: Mapping[str, Sequence[int]] | None = None,
+    marks: Sequence[tuple[float, str]] = (),
+    height: int = 230,
+    scale: str = "linear",
+) -> dict[str, Any]:
+    """Lines inside the bands of their intervals.
+
+    Args:
+        points: with ``x``, ``y``, ``low``, ``high`` (the last two may be None), ``series``, ``part`` (an unbroken
+            stretch of a series), ``hollow`` (whether its point is not filled) and ``about`` (name to text, for hover).
+        x_title: of the axis.
+        y_title: of the axis.
+        x: ends of the scale.
+        y: ends of the scale.
+        colours: of each series.
+        dashes: of each series.
+        marks: levels with their names, as dashed lines with the names on the axis.
+        height: of the plot, in pixels.
+        scale: of y, ``linear`` or ``log``.
+    """
+    names = list(colours)
+    colour = {"field": "series", "type": "nominal", "legend": None}
+    colour["scale"] = {"domain": names, "range": list(colours.values())}
+    detail = [{"field": "part", "type": "nominal"}]
+    dash = {
+        "field": "series",
+        "type": "nominal",
+        "legend": None,
+        "scale": {"domain": names, "range": [list((dashes or {}).get(name, (1, 0))) for name in names]},
+    }
+    y_axis = {"field": "y", "type": "quantitative", "title": y_title}
+    y_axis["scale"] = {"domain": list(y), "nice": False, "zero": False, "type": scale}
+    named = " : ".join(f"datum.value == {level:g} ? '{text} ' + datum.label" for level, text in marks)
+    y_axis["axis"] = {"tickCount": 6, "format": "~s" if scale == "log" else "~f"}
+    y_axis["axis"] |= {"labelExpr": f"{named} : datum.label"} if marks else {}
+    x_axis = {"field": "x", "type": "quantitative", "title": x_title}
+    x_axis["scale"] = {"domain": list(x), "nice": False, "zero": False}
+    x_axis["axis"] = {"tickMinStep": 1, "tickCount": 8, "format": "~f", "grid": False}
+    levels = {"values": [{"level": level} for level, _ in marks]}
+    level = {
+        "field": "level",
+        "type": "quantitative",
+        "scale": y_axis["scale"],
+        "axis": y_axis["axis"],
+        "title": y_title,
+    }
+    lines = (
+        [{"data": levels, "mark": {"type": "rule", "strokeDash": [4, 4]}, "encoding": {"y": level}}] if marks else []
+    )
+    known = "isValid(datum.low) && isValid(datum.high)"
+    low = {**y_axis, "field": "low"}
+    layers = [
+        *lines,
+        {
+            "mark": {"type": "area", "opacity": 0.16, "clip": True},
+            "transform": [{"filter": known}],
+            "encoding": {"x": x_axis, "y": low, "y2": {"field": "high"}, "color": colour, "detail": detail},
+        },
+        {
+            "mark": {"type": "rule", "strokeWidth": 1.2, "clip": True},
+            "transform": [{"filter": f"{known} && datum.low != datum.high"}],
+            "encoding": {"x": x_axis, "y": low, "y2": {"field": "high"}, "color": colour},
+        },
+        {
+            "mark": {"type": "line", "strokeWidth": 2, "clip": True},
+            "encoding": {"x": x_axis, "y": y_axis, "color": colour, "strokeDash": dash, "detail": detail},
+        },
+        *_points({"x": x_axis, "y": y_axis, "color": colour}),
+    ]
+    values, lookup = _with_tooltips(points)
+    return {**_frame(values, height), "layer": _hover(layers, lookup)}
+
+
+def forest(
+    points: Sequence[Mapping[str, Any]],
+    *,
+    x_title: str,
+    x: tuple[float, float],
+    colours: Mapping[str, str],
+    marks: Sequence[tuple[float, str]] = (),
+    ticks: Sequence[Mapping[str, Any]] = (),
+) -> dict[str, Any]:
+    """A line of points with their intervals for each name.
+
+    Args:
+        points: with ``name`` (of the line), ``y``, ``low``, ``high`` (as ``curves`` has them, here from left to right),
+            ``series``, ``hollow`` and ``about``.
+        x_title: of the axis.
+        x: ends of the scale.
+        colours: of each series; within a line, series stand in this order.
+        marks: levels with their names, as dashed lines.
+        ticks: ``name`` and ``x`` of the level of guessing, for single lines.
+    """
+    names = list(dict.fromkeys(str(point["name"]) for point in points))
+    series = list(colours)
+    colour = {"field": "series", "type": "nominal", "legend": None}
+    colour["scale"] = {"domain": series, "range": list(colours.values())}
+    offset = {"field": "series", "type": "nominal", "sort": series, "scale": {"domain": series, "paddingOuter": 0.5}}
+    row = {"field": "name", "type": "nominal", "sort": names, "title": None}
+    row |= {"axis": {"grid": False, "ticks": False, "domain": False, "labelPadding": 6}}
+    value = {"field": "y", "type": "quantitative", "title": x_title, "scale": {"domain": list(x), "nice": False}}
+    value["axis"] = {"tickCount": 6, "format": "~f"}
+    layers: list[dict[str, Any]] = []
+    if marks:
+        levels = {"values": [{"level": level, "text": text} for level, text in marks]}
+        at = {**value, "field": "level"}
+        layers = [
+            {"data": levels, "mark": {"type": "rule", "strokeDash": [4, 4]}, "encoding": {"x": at}},
+            {
+                "data": levels,
+                "mark": {"type": "text", "baseline": "bottom", "dy": -3},
+                "encoding": {"x": at, "y": {"value": 0}, "text": {"field": "text"}},
+            },
+        ]
+    if ticks:
+        layers.append(
+            {
+                "data": {"values": [dict(tick) for tick in ticks]},
+                "mark": {
+                    "type": "tick",
+                    "color": "var(--soft)",
+                    "thickness": 1.5,
+                    "bandSize": 14,
+                    "strokeDash": [2, 2],
+                },
+                "encoding": {"x": {**value, "field": "x"}, "y": row},
+            }
+        )
+    place = {"y": row, "yOffset": offset, "color": colour}
+    layers += [
+        {
+            "mark": {"type": "rule", "strokeWidth": 1.5, "clip": True},
+            "transform": [{"filter": "isValid(datum.low) && isValid(datum.high)"}],
+            "encoding": {"x": {**value, "field": "low"}, "x2": {"field": "high"}, **place},
+        },
+        *_points({"x": value, **place}),
+    ]
+    values, lookup = _with_tooltips(points)
+    height = max(60, len(names) * (14 * len(series) + 12))
+    return {**_frame(values, height), "layer": _hover(layers, lookup)}
+
+
+def heat_map(cells: Sequence[Mapping[str, float]], *, x_title: str, y_title: str, high: float) -> dict[str, Any]:
+    """Squares coloured from 0 to ``high``; cells have ``x``, ``y`` and ``value``."""
+    axis = {"labelOverlap": True, "tickCount": 6, "labelAngle": 0, "ticks": False, "domain": False}
+    return {
+        **_frame([dict(cell) for cell in cells], 230),
+        "mark": {"type": "rect"},
+        "encoding": {
+            "x": {"field": "x", "type": "ordinal", "title": x_title, "axis": axis},
+            "y": {"field": "y", "type": "ordinal", "title": y_title, "sort": "descending", "axis": axis},
+            "color": {
+                "field": "value",
+                "type": "quantitative",
+                "scale": {"scheme": "viridis", "domain": [0, high]},
+                "legend": {
+                    "title": None, "orient": "right", "gradientLength": 150, "gradientThickness": 10, "tickCount": 5,
+                    "labelColor": "var(--soft)",
+                },
+            },
+            "tooltip": [
+                {"field": "y", "title": y_title},
+                {"field": "x", "title": x_title},
+                {"field": "value", "title": "value"},
+            ],
+        },
+    }  # fmt: skip
+
+
+def _frame(values: Sequence[Mapping[str, Any]], height: int) -> dict[str, Any]:
+    return {
+        "$schema": _SCHEMA,
+        "width": "container",
+        "height": height,
+        "autosize": {"type": "fit-x", "contains": "padding"},
+        "config": _CONFIG,
+        "data": {"values": values},
+    }
+
+
+def _points(encoding: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Filled and hollow points, and a large invisible one over each that is easier to hit."""
+    point = {"type": "point", "size": 46, "clip": False, "strokeWidth": 1.8, "opacity": 1}
+    return [
+        {
+            "mark": {**point, "filled": True},
+            "transform": [{"filter": "!datum.hollow"}],
+            "encoding": dict(encoding),
+        },
+        {
+            "mark": {**point, "filled": True, "fill": "var(--page)"},
+            "transform": [{"filter": "datum.hollow"}],
+            "encoding": {
+                **{key: value for key, value in encoding.items() if key != "color"},
+                "stroke": encoding["color"],
+            },
+        },
+        {
+            "mark": {"type": "point", "size": 420, "opacity": 0, "filled": True},
+            "encoding": dict(encoding),
+            "name": "hit",
+        },
+    ]
+
+
+def _with_tooltips(points: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], list[str]]:
+    """Points with their texts for hover as fields of their own; also the names of these, in order."""
+    names = list(dict.fromkeys(name for point in points for name in point[_TOOLTIP_FIELD]))
+    values = []
+    for point in points:
+        flat = {key: value for key, value in point.items() if key != _TOOLTIP_FIELD}
+        values.append({**flat, **{f"t{names.index(key)}": text for key, text in point[_TOOLTIP_FIELD].items()}})
+    return values, names
+
+
+def _hover(layers: Sequence[dict[str, Any]], names: Sequence[str]) -> list[dict[str, Any]]:
+    shown = [{"field": f"t{place}", "type": "nominal", "title": name} for place, name in enumerate(names)]
+    for layer in layers:
+        if layer.pop("name", "") == "hit":
+            layer["encoding"]["tooltip"] = shown
+    return list(layers)
