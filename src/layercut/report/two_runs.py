@@ -18,7 +18,7 @@ from layercut.runs.settings import shown
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-Verdict = Literal["better", "worse", "no difference shown"]
+Verdict = Literal["better", "worse", "not shown"]
 _PLANS = ("earlier_plans.json", "plan.json")
 """Plans that travel in a cut checkpoint, the oldest first."""
 
@@ -70,7 +70,7 @@ def verdict(row: ComparisonRow) -> Verdict:
     """Whether the second run is better or worse than the first: its interval leaves out 0, and p < 0.05 after Holm."""
     low, high = row.values.difference.low, row.values.difference.high
     if low is None or high is None or row.p_value >= ALPHA or low <= 0 <= high:
-        return "no difference shown"
+        return "not shown"
     return "better" if low > 0 else "worse"
 
 

@@ -19,7 +19,7 @@ from layercut.report.two_runs import verdict
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-_STYLES = {"better": "green", "worse": "red", "no difference shown": "dim"}
+_STYLES = {"better": "green", "worse": "red", "not shown": "dim"}
 
 
 def two_runs_table(rows: Sequence[ComparisonRow], notes: Sequence[str] = ()) -> list[RenderableType]:

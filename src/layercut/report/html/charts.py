@@ -1,4 +1,4 @@
-"""Vega-Lite specifications of the page's plots, and the library that draws them.
+"""Vega-Lite specifications of the page's plots.
 
 Colours are CSS variables, so that one picture serves light, dark and print. Values are in percent where a scale says
 so; what lies beyond a scale is cut off in the picture and stands in the table.
@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from layercut.errors import MissingExtra
 from layercut.report.words import WRITTEN
 
 if TYPE_CHECKING:
@@ -44,29 +42,6 @@ _CONFIG: dict[str, Any] = {
     "rule": {"color": "var(--line)"},
 }
 _TOOLTIP_FIELD = "about"
-
-
-@lru_cache(maxsize=1)
-def bundle() -> str:
-    """Vega, Vega-Lite and vega-embed as one script, without network.
-
-    Raises:
-        MissingExtra: vl-convert, which carries them, is not installed.
-    """
-    try:
-        import vl_convert
-    except ImportError as error:
-        raise MissingExtra("report.html", "report") from error
-    return str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
-
-
-def has_bundle() -> bool:
-    """Whether the plots' library is installed."""
-    try:
-        bundle()
-    except MissingExtra:
-        return False
-    return True
 
 
 def readout_colour(readout: str) -> str:
@@ -105,6 +80,7 @@ def curves(
     marks: Sequence[tuple[float, str]] = (),
     height: int = 230,
     scale: str = "linear",
+    bars: bool = True,
 ) -> dict[str, Any]:
     """Lines inside the bands of their intervals.
 
@@ -120,6 +96,7 @@ def curves(
         marks: levels with their names, as dashed lines with the names on the axis.
         height: of the plot, in pixels.
         scale: of y, ``linear`` or ``log``.
+        bars: whether intervals are drawn as bars too, which shows where something was measured.
     """
     names = list(colours)
     colour = {"field": "series", "type": "nominal", "legend": None}
@@ -161,7 +138,7 @@ def curves(
         },
         {
             "mark": {"type": "rule", "strokeWidth": 1.2, "clip": True},
-            "transform": [{"filter": f"{known} && datum.low != datum.high"}],
+            "transform": [{"filter": f"{known} && datum.low != datum.high" if bars else "false"}],
             "encoding": {"x": x_axis, "y": low, "y2": {"field": "high"}, "color": colour},
         },
         {

@@ -109,6 +109,8 @@ class Details:
 
     summary: str
     blocks: Sequence[Block]
+    unfolded: bool = False
+    """Whether it stands open at first."""
     kind: str = "details"
 
 

@@ -16,8 +16,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from layercut.report.html import charts
 from layercut.report.html.elements import ASSETS, Section, templates
+from layercut.report.html.library import bundle
 from layercut.report.html.sections import SECTIONS
 from layercut.report.html.source import Source, read_source
 from layercut.report.study import StudyResults
@@ -41,7 +41,7 @@ def write_page(
         MissingExtra: the plots' library is not installed.
         InputError: see read_source.
     """
-    charts.bundle()  # asked first, so that nothing is compared in vain
+    bundle()  # asked first, so that nothing is compared in vain
     text = render(read_source(folder, more=more, seed=seed, study=study))
     write_text(Path(folder) / PAGE, text)
     return Path(folder) / PAGE
@@ -50,7 +50,7 @@ def write_page(
 def render(source: Source) -> str:
     """The page itself."""
     sections = [section for section in (make(source) for make in SECTIONS) if section is not None]
-    library, script = _safe_script(charts.bundle()), _safe_script(_asset("report.js"))
+    library, script = _safe_script(bundle()), _safe_script(_asset("report.js"))
     environment = templates()
     environment.filters["plot_json"] = plot_json
     template = environment.get_template("page.html")

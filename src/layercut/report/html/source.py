@@ -74,12 +74,19 @@ def read_source(
     return source
 
 
+def fingerprint(run: RunFolder) -> str:
+    """Of the weights of a run's model; its name where the run does not know."""
+    model = run.settings.get("model")
+    known = model if isinstance(model, dict) else run.settings
+    return str(known.get("model_hash") or known.get("model"))
+
+
 def _check_model(source: Source) -> None:
     first = source.runs[0]
     for run in source.runs[1:]:
         if source.study is not None and run in source.study.cuts:
             continue  # compare_runs has paired their items
-        names = [one.settings.get("model_hash", one.settings.get("model")) for one in (first, run)]
+        names = [fingerprint(one) for one in (first, run)]
         if names[0] != names[1]:
             raise InputError(
                 f"{shown(run.path)} is of another model ({names[1]}) than {shown(first.path)} ({names[0]}); "

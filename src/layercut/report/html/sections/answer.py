@@ -40,7 +40,7 @@ def answer(source: Source) -> Section | None:
             first = summary(source.diagnosis["diagnostics"], arm["name"])[0]
             lines.append((f"What broke first in {arm['name']}", inline(first)))
         facts.append(("diagnosed", f"at most {source.diagnosis['limit']} items of each kind"))
-    html = templates().get_template("answer.html").render(lines=lines, facts=facts)
+    html = templates().get_template("answer.html").render(lines=lines, facts=facts, large=source.study is not None)
     return Section(name="answer", title=title, blocks=(Prose(html=Markup(html)), *rest))
 
 

@@ -31,7 +31,8 @@ def errors(source: Source) -> Section | None:
             readouts = list(dict.fromkeys(row.readout for row in source.study.rows if row.task == task))
             cards = [_lost(item) for item in lost_items(runs, task, readouts)]
             if cards:
-                found.append(Details(summary=f"{task}: {len(cards)} items that were right before", blocks=tuple(cards)))
+                title = f"{task}: {len(cards)} items that were right before"
+                found.append(Details(summary=title, blocks=tuple(cards), unfolded=not found))
     if source.diagnosis is not None:
         for name, one in source.diagnosis["diagnostics"].items():
             cards = [_diagnosed(example) for example in _picked(one["examples"])]

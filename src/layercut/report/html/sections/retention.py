@@ -117,7 +117,7 @@ def _panel(
     )
     return Panel(
         spec=spec,
-        title=f"{first.task}: {'written' if written else 'ranked'} ({readout})",
+        title=f"{first.task}: {'written, ' if written else ''}{readout}",
         label=f"Line plot. {first.task}, {readout}: {said}.",
         column=2 if written else 1,
     )

@@ -107,6 +107,7 @@ def _panel(curves: Sequence[Curve], sweep: Sweep) -> Panel:
         y=(charts.KEPT_LOW, charts.KEPT_HIGH),
         colours=readouts,
         marks=((100, "uncut"), (0, "guessing")),
+        bars=False,
     )
     label = "; ".join(_told(curve) for curve in curves)
     return Panel(spec=spec, title=curves[0].task, label=f"Line plot over layers. {label}.")
