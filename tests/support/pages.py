@@ -8,7 +8,8 @@ from typing import Any
 
 from layercut.report.diagnosis.verdict import FILE
 from layercut.report.sweep import Ranking
-from layercut.runs.directory import RunFolder
+from layercut.runs.atomic import write_json
+from layercut.runs.directory import METRICS, RunFolder
 from tests.support.run_builder import Result, build_quickstart, build_run
 from tests.support.sweeps import HOLES, curve, sweep_of
 
@@ -55,6 +56,13 @@ def write_diagnosis(folder: Path, diagnostics: dict[str, Any]) -> Path:
     return folder
 
 
+def about_arm(run: RunFolder, **about: Any) -> RunFolder:
+    """Say in a run's metrics what it is in its study."""
+    file = run.path / METRICS
+    write_json(file, {**json.loads(file.read_text()), "arm": about})
+    return run
+
+
 DEPTHS = (2, 4, 6)
 ARMS = ("none", "lora")
 
@@ -73,12 +81,12 @@ def write_deep_study(folder: Path) -> Path:
         for arm in ARMS:
             for depth in DEPTHS:
                 share = 1 - depth * (0.08 + 0.06 * worse) + 0.2 * (arm != "none")
-                build_run(
+                run = build_run(
                     folder / f"{criterion}-{depth}-{arm}",
                     results(min(1.0, share)),
                     removed=range(30 - depth, 30),
                     criterion=criterion,
                     num_parameters=134_515_008 - depth * 3_540_000,
-                    settings={"arm": arm},
                 )
+                about_arm(run, criterion=criterion, healing=None if arm == "none" else arm, seed=0)
     return folder

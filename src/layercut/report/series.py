@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from layercut.report.compare import arm_of
 
@@ -37,7 +37,8 @@ class Place(NamedTuple):
 def places(runs: Sequence[RunFolder]) -> dict[str, Place]:
     """The place of each cut run, by its name.
 
-    The healing arm is what a run's settings call ``arm``, or the name or method of its ``healing``.
+    What a run is in its study stands in its metrics under ``arm``: criterion, healing and seed. Where that is missing, the
+    criterion is the plan's, nothing was healed, and the seed is that of the settings.
     """
     found = {run.name: _place(run) for run in runs}
     crowds = Counter((place.part, place.depth) for place in found.values())
@@ -50,19 +51,11 @@ def places(runs: Sequence[RunFolder]) -> dict[str, Place]:
 
 def _place(run: RunFolder) -> Place:
     model = arm_of(run)
-    criterion = model.criterion
+    about = run.metrics().get("arm") or {}
+    criterion = str(about.get("criterion") or model.criterion)
     if criterion in ("", "explicit"):
-        criterion = re.sub(r"[-_ ]*\d+$", "", run.name) or run.name
-    arm = _healing(run.settings)
-    seed = run.settings.get("seed", 0)
+        name = str(about.get("plan") or run.name)
+        criterion = re.sub(r"[-_ ]*\d+$", "", name) or name
+    arm = str(about.get("healing") or NOT_HEALED)
+    seed = about.get("seed", run.settings.get("seed", 0))
     return Place(criterion, arm, len(model.removed), f"{criterion}, {arm}, seed {seed}")
-
-
-def _healing(settings: Mapping[str, Any]) -> str:
-    for key in ("arm", "healing"):
-        value = settings.get(key)
-        if isinstance(value, Mapping):
-            value = value.get("name") or value.get("method")
-        if isinstance(value, str) and value:
-            return value
-    return NOT_HEALED

@@ -7,23 +7,24 @@ from pathlib import Path
 from layercut.report.compare import compare_runs
 from layercut.report.readouts import discordances
 from layercut.report.series import places
+from tests.support.pages import about_arm
 from tests.support.run_builder import Result, build_run
 
 RESULT = Result(task="copy", readout="short", score=0.8, n=8)
 
 
 def test_runs_are_joined_by_criterion_arm_and_seed(tmp_path: Path) -> None:
-    def run(name: str, depth: int, **settings: object):
-        criterion = str(settings.pop("criterion", "reverse"))
-        return build_run(tmp_path / name, [RESULT], removed=range(depth), criterion=criterion, settings=settings)
+    def run(name: str, depth: int, criterion: str = "reverse", **about: object):
+        made = build_run(tmp_path / name, [RESULT], removed=range(depth), criterion=criterion)
+        return about_arm(made, **about) if about else made
 
     found = places(
         [
             run("a", 2),
-            run("b", 4),
-            run("c", 4, seed=1),
-            run("d", 4, arm="lora"),
-            run("e", 4, healing={"method": "distill"}),
+            run("b", 4, criterion="reverse", healing=None, seed=0),
+            run("c", 4, healing=None, seed=1),
+            run("d", 4, healing="lora", seed=0),
+            run("e", 4, plan="late-4", criterion="explicit", healing="distill", seed=0),
             run("late-2", 2, criterion="explicit"),
             run("late-4", 4, criterion="explicit"),
             run("late_x", 4, criterion="explicit"),
@@ -32,7 +33,7 @@ def test_runs_are_joined_by_criterion_arm_and_seed(tmp_path: Path) -> None:
     assert found["a"].part == found["b"].part != found["c"].part
     assert {found[name].series for name in "abc"} == {"reverse"}
     assert found["d"].series == "reverse, healed: lora"
-    assert found["e"].series == "reverse, healed: distill"
+    assert found["e"].series == "late, healed: distill"
     assert found["late-2"].part == found["late-4"].part
     assert found["late_x"].series == "late_x"
     assert found["b"].depth == 4

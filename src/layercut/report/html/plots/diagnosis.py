@@ -118,7 +118,7 @@ def similarity(
             "damage."
         ),
         legend=keys([name for name in models if name != "uncut"]),
-        table=_similarity_table(models),
+        table=_similarity_table(models, table.name),
     )
 
 
@@ -238,18 +238,18 @@ def _map(name: str, matrix: Sequence[Sequence[float]]) -> Panel:
     )
 
 
-def _similarity_table(models: Mapping[str, Any]) -> Table:
+def _similarity_table(models: Mapping[str, Any], name: str) -> Table:
     head = ["model", "layer", "cosine of input and output", "norm of state", "final token likeliest, %"]
     rows = [
-        [name, str(layer), f"{data['steps'][i]:.3f}", f"{data['norms'][i + 1]:.4g}", f"{100 * data['lens'][i]:.0f}"]
-        for name, data in models.items()
+        [model, str(layer), f"{data['steps'][i]:.3f}", f"{data['norms'][i + 1]:.4g}", f"{100 * data['lens'][i]:.0f}"]
+        for model, data in models.items()
         for i, layer in enumerate(data["layers"])
     ]
     maps = [["model", "state of this model", "state of the uncut model", "cosine"]]
-    for name, data in models.items():
-        maps += [[name, y, x, value] for y, row in enumerate(data["cosine"]) for x, value in enumerate(row)]
+    for model, data in models.items():
+        maps += [[model, y, x, value] for y, row in enumerate(data["cosine"]) for x, value in enumerate(row)]
     return Table(
-        name="similarity",
+        name=name,
         caption="Hidden states along depth; the CSV holds the maps",
         head=head,
         rows=rows,

@@ -35,9 +35,9 @@ def broken(source: Source) -> Section | None:
 
 def _diagnostic(name: str, found: Diagnosis, arms: Sequence[str], seed: int) -> list[Block]:
     section = SECTIONS[name]
-    table = _table(name, section.TITLE, found)
+    table = _table(f"diagnosis-{name}", section.TITLE, found)
     text = [*section.lines(found, arms), "", *(f"- {note}" for note in found["notes"])]
-    more = blocks(text, name=f"{name}-more", caption=section.TITLE)
+    more = blocks(text, name=f"diagnosis-{name}-more", caption=section.TITLE)
     draw: Callable[..., Figure | None] = FIGURES[name]
     figure = draw(found, arms, section.TITLE, section.QUESTION, table, seed)
     shown: list[Block] = [prose(f"**{section.TITLE}.** {section.QUESTION}"), table] if figure is None else [figure]
