@@ -37,8 +37,8 @@ class Place(NamedTuple):
 def places(runs: Sequence[RunFolder]) -> dict[str, Place]:
     """The place of each cut run, by its name.
 
-    What a run is in its study stands in its metrics under ``arm``: criterion, healing and seed. Where that is missing, the
-    criterion is the plan's, nothing was healed, and the seed is that of the settings.
+    What a run is in its study stands in its metrics under ``arm``: criterion, healing and seed. Where that is missing,
+    the criterion is the plan's, nothing was healed, and the seed is that of the settings.
     """
     found = {run.name: _place(run) for run in runs}
     crowds = Counter((place.part, place.depth) for place in found.values())

@@ -49,6 +49,11 @@ def readout_colour(readout: str) -> str:
     return WRITTEN_COLOUR if readout in WRITTEN else RANKED
 
 
+def readout_dash(readout: str) -> Sequence[int]:
+    """Tells apart readouts of one colour."""
+    return {"chain": DASHES[1], "gold": DASHES[2], "token": DASHES[1]}.get(readout, DASHES[0])
+
+
 def percent(value: float | None) -> float | None:
     """In percent, with two digits; None for what is not known or has no end."""
     return None if value is None or not math.isfinite(value) else round(100 * value, 2)
@@ -109,13 +114,14 @@ def curves(
         "scale": {"domain": names, "range": [list((dashes or {}).get(name, (1, 0))) for name in names]},
     }
     y_axis = {"field": "y", "type": "quantitative", "title": y_title}
-    y_axis["scale"] = {"domain": list(y), "nice": False, "zero": False, "type": scale}
+    y_axis["scale"] = {"domain": list(y), "nice": False, "type": scale}
+    y_axis["scale"] |= {} if scale == "log" else {"zero": False}
     named = " : ".join(f"datum.value == {level:g} ? '{text} ' + datum.label" for level, text in marks)
-    y_axis["axis"] = {"tickCount": 6, "format": "~s" if scale == "log" else "~f"}
+    y_axis["axis"] = {"tickCount": 6}
     y_axis["axis"] |= {"labelExpr": f"{named} : datum.label"} if marks else {}
     x_axis = {"field": "x", "type": "quantitative", "title": x_title}
     x_axis["scale"] = {"domain": list(x), "nice": False, "zero": False}
-    x_axis["axis"] = {"tickMinStep": 1, "tickCount": 8, "format": "~f", "grid": False}
+    x_axis["axis"] = {"tickMinStep": 1, "tickCount": 8, "grid": False}
     levels = {"values": [{"level": level} for level, _ in marks]}
     level = {
         "field": "level",
@@ -179,7 +185,7 @@ def forest(
     row = {"field": "name", "type": "nominal", "sort": names, "title": None}
     row |= {"axis": {"grid": False, "ticks": False, "domain": False, "labelPadding": 6}}
     value = {"field": "y", "type": "quantitative", "title": x_title, "scale": {"domain": list(x), "nice": False}}
-    value["axis"] = {"tickCount": 6, "format": "~f"}
+    value["axis"] = {"tickCount": 6}
     layers: list[dict[str, Any]] = []
     if marks:
         levels = {"values": [{"level": level, "text": text} for level, text in marks]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from layercut.evidence.intervals import Estimate
@@ -34,7 +35,7 @@ def shares(found: Diagnosis, arms: Sequence[str], title: str, question: str, tab
     rows = [row for row in found["rows"] if row["unit"] == "share"]
     if not rows:
         return None
-    panel = _forest(rows, arms, "% of items", title)
+    panel = replace(_forest(rows, arms, "% of items", title), title="")
     ticks = any(row["chance"] is not None for row in rows)
     caption = f"{question} Points: {_models(arms)}; bars: 95 % intervals (n {_counts(rows)}, seed {seed})."
     caption += " Dotted ticks: guessing." if ticks else ""

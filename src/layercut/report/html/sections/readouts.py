@@ -14,8 +14,8 @@ from layercut.report.html.source import Source
 from layercut.report.readouts import Discordance, discordances
 from layercut.report.study import StudyResults
 
-MOST_PLANS = 12
-"""Plans that are drawn; the tables have all of them."""
+MOST_PANELS = 4
+"""Plans that have a panel each."""
 
 
 def readouts(source: Source) -> Section | None:
@@ -49,14 +49,17 @@ def _figure(study: StudyResults, rows: Sequence[ComparisonRow]) -> Figure:
     used = [name for name in order if any(row.readout == name for row in rows)]
     colours = {words.READOUTS.get(name, name): charts.readout_colour(name) for name in used}
     hollow = {name: name not in ("rank", "short", "chain") for name in used}
-    panels = [_panel([row for row in rows if row.cut.name == name], colours, hollow) for name in names[:MOST_PLANS]]
+    by_task = len(names) > MOST_PANELS  # then a panel for each task, with a line for each plan
+    tasks = list(dict.fromkeys(row.task for row in rows))
+    panels = [
+        _panel([row for row in rows if (row.task if by_task else row.cut.name) == name], colours, hollow, by_task)
+        for name in (tasks if by_task else names)
+    ]
     caption = (
-        "What each readout says is kept of the score above chance, for one plan a panel, with 95 % intervals over the "
-        "same items. Blue: answers compared by likelihood. Orange: answers that the model writes. The farther orange "
-        "lies left of blue, the more a likelihood benchmark flatters the cut model."
+        "What each readout says is kept of the score above chance, with 95 % intervals over the same items. Blue: "
+        "answers compared by likelihood. Orange: answers that the model writes. The farther orange lies left of blue, "
+        "the more a likelihood benchmark flatters the cut model."
     )
-    if len(names) > MOST_PLANS:
-        caption += f" The first {MOST_PLANS} of {len(names)} plans are drawn."
     return Figure(
         name="readouts",
         title="Kept above chance, by readout",
@@ -80,10 +83,10 @@ def _figure(study: StudyResults, rows: Sequence[ComparisonRow]) -> Figure:
     )
 
 
-def _panel(rows: Sequence[ComparisonRow], colours: dict[str, str], hollow: dict[str, bool]) -> Panel:
+def _panel(rows: Sequence[ComparisonRow], colours: dict[str, str], hollow: dict[str, bool], by_task: bool) -> Panel:
     points: list[dict[str, Any]] = [
         {
-            "name": row.task,
+            "name": row.cut.name if by_task else row.task,
             **charts.ends(row.kept_share),
             "series": words.READOUTS.get(row.readout, row.readout),
             "hollow": hollow[row.readout],
@@ -100,9 +103,11 @@ def _panel(rows: Sequence[ComparisonRow], colours: dict[str, str], hollow: dict[
         marks=((100, "uncut"), (0, "guessing")),
     )
     said = "; ".join(
-        f"{row.task}, {words.READOUTS.get(row.readout, row.readout)}: {kept(row.kept_share)}" for row in rows
+        f"{row.cut.name}, {row.task}, {words.READOUTS.get(row.readout, row.readout)}: {kept(row.kept_share)}"
+        for row in rows
     )
-    return Panel(spec=spec, title=rows[0].cut.name, label=f"Plot of points with intervals. {rows[0].cut.name}: {said}.")
+    title = rows[0].task if by_task else rows[0].cut.name
+    return Panel(spec=spec, title=title, label=f"Plot of points with intervals. {said}.")
 
 
 def _table(found: Sequence[Discordance]) -> Table:

@@ -69,7 +69,14 @@ def _figure(sweep: Sweep) -> Figure:
             "none is shown."
         ),
         legend=[
-            *(Key(label=words.READOUTS.get(name, name), colour=charts.readout_colour(name)) for name in used),
+            *(
+                Key(
+                    label=words.READOUTS.get(name, name),
+                    colour=charts.readout_colour(name),
+                    dash=" ".join(map(str, charts.readout_dash(name))),
+                )
+                for name in used
+            ),
             Key(label="loss stands among all layers", colour="var(--soft)", line=False),
             Key(label="not shown", colour="var(--soft)", line=False, hollow=True),
         ],
@@ -96,16 +103,15 @@ def _panel(curves: Sequence[Curve], sweep: Sweep) -> Panel:
                         "about": _about(row, adjusted[row.layer]),
                     }
                 )
-    readouts = {
-        words.READOUTS.get(curve.readout, curve.readout): charts.readout_colour(curve.readout) for curve in curves
-    }
+    names = {curve.readout: words.READOUTS.get(curve.readout, curve.readout) for curve in curves}
     spec = charts.curves(
         points,
         x_title="skipped decoder layer",
         y_title="kept, %",
         x=(sweep.layers[0] - 0.5, sweep.layers[-1] + 0.5),
         y=(charts.KEPT_LOW, charts.KEPT_HIGH),
-        colours=readouts,
+        colours={name: charts.readout_colour(readout) for readout, name in names.items()},
+        dashes={name: charts.readout_dash(readout) for readout, name in names.items()},
         marks=((100, "uncut"), (0, "guessing")),
         bars=False,
     )
