@@ -289,19 +289,26 @@ def _points(encoding: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _with_tooltips(points: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], list[str]]:
-    """Points with their texts for hover as fields of their own; also the names of these, in order."""
-    names = list(dict.fromkeys(name for point in points for name in point[_TOOLTIP_FIELD]))
+def _with_tooltips(points: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], list[list[str]]]:
+    """Points with their texts for hover as fields of their own, and the names of these for each kind of point."""
+    kinds = list(dict.fromkeys(tuple(point[_TOOLTIP_FIELD]) for point in points))
     values = []
     for point in points:
         flat = {key: value for key, value in point.items() if key != _TOOLTIP_FIELD}
-        values.append({**flat, **{f"t{names.index(key)}": text for key, text in point[_TOOLTIP_FIELD].items()}})
-    return values, names
+        texts = {f"t{place}": text for place, text in enumerate(point[_TOOLTIP_FIELD].values())}
+        values.append({**flat, **texts, "kind": kinds.index(tuple(point[_TOOLTIP_FIELD]))})
+    return values, [list(kind) for kind in kinds]
 
 
-def _hover(layers: Sequence[dict[str, Any]], names: Sequence[str]) -> list[dict[str, Any]]:
-    shown = [{"field": f"t{place}", "type": "nominal", "title": name} for place, name in enumerate(names)]
+def _hover(layers: Sequence[dict[str, Any]], kinds: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
+    """The layers, the invisible one once for each kind of point with the texts of that kind."""
+    found = []
     for layer in layers:
-        if layer.pop("name", "") == "hit":
-            layer["encoding"]["tooltip"] = shown
-    return list(layers)
+        if layer.pop("name", "") != "hit":
+            found.append(layer)
+            continue
+        for kind, names in enumerate(kinds):
+            shown = [{"field": f"t{place}", "type": "nominal", "title": name} for place, name in enumerate(names)]
+            encoding = {**layer["encoding"], "tooltip": shown}
+            found.append({**layer, "transform": [{"filter": f"datum.kind == {kind}"}], "encoding": encoding})
+    return found

@@ -24,6 +24,8 @@ from layercut.report.study import StudyResults
 from layercut.runs.atomic import write_text
 
 PAGE = "report.html"
+_SHORT = 30
+"""Letters of a name that fits in a line of the heading."""
 
 
 def write_page(
@@ -56,6 +58,7 @@ def render(source: Source) -> str:
     template = environment.get_template("page.html")
     return template.render(
         title=_title(source),
+        heading=_heading(source),
         sections=_distinct(sections),
         style=Markup(_asset("report.css")),
         library=Markup(library),
@@ -75,6 +78,13 @@ def _title(source: Source) -> str:
     if source.sweep is not None:
         return f"What {source.model} loses without each of its layers"
     return f"What broke in {source.model}"
+
+
+def _heading(source: Source) -> Markup:
+    """The title with a model's name that is not broken at its hyphens, unless it is long."""
+    before, name, after = _title(source).partition(source.model)
+    name = Markup('<span class="model">{}</span>').format(name) if len(name) <= _SHORT else name
+    return Markup("{}{}{}").format(before, name, after)
 
 
 def _distinct(sections: Sequence[Section]) -> Sequence[Section]:
