@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from layercut.report.html.hover import hover_layers, point_layers, with_texts
 from layercut.report.words import WRITTEN
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 RANKED, WRITTEN_COLOUR, UNCUT = "var(--ranked)", "var(--written)", "var(--ink)"
 SERIES = tuple(f"var(--series-{number})" for number in range(1, 7))
 DASHES = ((1, 0), (6, 3), (2, 2), (8, 3, 2, 3))
-SHAPES = ("circle", "square", "diamond", "triangle-up", "cross", "triangle-down")
 KEPT_LOW, KEPT_HIGH = -30.0, 140.0
 """Retention is drawn between these, in percent."""
 
@@ -41,7 +41,6 @@ _CONFIG: dict[str, Any] = {
     "text": {"color": "var(--soft)", "fontSize": 11},
     "rule": {"color": "var(--line)"},
 }
-_TOOLTIP_FIELD = "about"
 
 
 def readout_colour(readout: str) -> str:
@@ -151,10 +150,10 @@ def curves(
             "mark": {"type": "line", "strokeWidth": 2, "clip": True},
             "encoding": {"x": x_axis, "y": y_axis, "color": colour, "strokeDash": dash, "detail": detail},
         },
-        *_points({"x": x_axis, "y": y_axis, "color": colour}),
+        *point_layers({"x": x_axis, "y": y_axis, "color": colour}),
     ]
-    values, lookup = _with_tooltips(points)
-    return {**_frame(values, height), "layer": _hover(layers, lookup)}
+    values, lookup = with_texts(points)
+    return {**_frame(values, height), "layer": hover_layers(layers, lookup)}
 
 
 def forest(
@@ -219,11 +218,11 @@ def forest(
             "transform": [{"filter": "isValid(datum.low) && isValid(datum.high)"}],
             "encoding": {"x": {**value, "field": "low"}, "x2": {"field": "high"}, **place},
         },
-        *_points({"x": value, **place}),
+        *point_layers({"x": value, **place}),
     ]
-    values, lookup = _with_tooltips(points)
+    values, lookup = with_texts(points)
     height = max(60, len(names) * (14 * len(series) + 12))
-    return {**_frame(values, height), "layer": _hover(layers, lookup)}
+    return {**_frame(values, height), "layer": hover_layers(layers, lookup)}
 
 
 def heat_map(cells: Sequence[Mapping[str, float]], *, x_title: str, y_title: str, high: float) -> dict[str, Any]:
@@ -262,53 +261,3 @@ def _frame(values: Sequence[Mapping[str, Any]], height: int) -> dict[str, Any]:
         "config": _CONFIG,
         "data": {"values": values},
     }
-
-
-def _points(encoding: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Filled and hollow points, and a large invisible one over each that is easier to hit."""
-    point = {"type": "point", "size": 46, "clip": False, "strokeWidth": 1.8, "opacity": 1}
-    return [
-        {
-            "mark": {**point, "filled": True},
-            "transform": [{"filter": "!datum.hollow"}],
-            "encoding": dict(encoding),
-        },
-        {
-            "mark": {**point, "filled": True, "fill": "var(--page)"},
-            "transform": [{"filter": "datum.hollow"}],
-            "encoding": {
-                **{key: value for key, value in encoding.items() if key != "color"},
-                "stroke": encoding["color"],
-            },
-        },
-        {
-            "mark": {"type": "point", "size": 420, "opacity": 0, "filled": True},
-            "encoding": dict(encoding),
-            "name": "hit",
-        },
-    ]
-
-
-def _with_tooltips(points: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], list[list[str]]]:
-    """Points with their texts for hover as fields of their own, and the names of these for each kind of point."""
-    kinds = list(dict.fromkeys(tuple(point[_TOOLTIP_FIELD]) for point in points))
-    values = []
-    for point in points:
-        flat = {key: value for key, value in point.items() if key != _TOOLTIP_FIELD}
-        texts = {f"t{place}": text for place, text in enumerate(point[_TOOLTIP_FIELD].values())}
-        values.append({**flat, **texts, "kind": kinds.index(tuple(point[_TOOLTIP_FIELD]))})
-    return values, [list(kind) for kind in kinds]
-
-
-def _hover(layers: Sequence[dict[str, Any]], kinds: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
-    """The layers, the invisible one once for each kind of point with the texts of that kind."""
-    found = []
-    for layer in layers:
-        if layer.pop("name", "") != "hit":
-            found.append(layer)
-            continue
-        for kind, names in enumerate(kinds):
-            shown = [{"field": f"t{place}", "type": "nominal", "title": name} for place, name in enumerate(names)]
-            encoding = {**layer["encoding"], "tooltip": shown}
-            found.append({**layer, "transform": [{"filter": f"datum.kind == {kind}"}], "encoding": encoding})
-    return found
