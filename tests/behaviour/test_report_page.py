@@ -78,7 +78,7 @@ def test_every_plot_is_drawn_and_nothing_scrolls_sideways(
     opened = Opened(browser, pages[name], width, scheme)
     page = opened.page
     SHOTS.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=SHOTS / f"{name}-{width}-{scheme}.png", full_page=True)
+    page.screenshot(path=SHOTS / f"{name}-{width}-{scheme}.png", full_page=True, timeout=PATIENCE_MS)
     plots = page.locator(".plot")
     assert plots.count() == page.locator(".plot > svg, .plot svg.marks").count() > 1
     assert page.evaluate("document.documentElement.scrollWidth") <= width
@@ -105,7 +105,7 @@ def test_hover_says_how_many_items_and_how_sure(browser: Any, pages: dict[str, P
     assert "lost/gained" in text
     assert "kept above chance" in text
     assert "3: " in text
-    opened.page.screenshot(path=SHOTS / "hover-1280-light.png")
+    opened.page.screenshot(path=SHOTS / "hover-1280-light.png", timeout=PATIENCE_MS)
     opened.context.close()
 
 

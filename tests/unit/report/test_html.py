@@ -19,6 +19,8 @@ from layercut.report.html.elements import ASSETS, Table
 from layercut.report.html.page import PAGE, write_page
 from layercut.report.html.prose import blocks, inline
 from layercut.report.html.sections import SECTIONS
+from layercut.report.html.sections.errors import errors
+from layercut.report.html.source import read_source
 from layercut.report.reports import write_reports
 from layercut.report.study import study_results
 from tests.support.html_page import Page, read_page
@@ -201,10 +203,29 @@ def test_a_name_from_a_folder_is_escaped(tmp_path: Path) -> None:
     assert not page.named("b")
 
 
-def test_the_first_wrong_word_is_marked(study: Path) -> None:
-    text = (study / PAGE).read_text()
-    assert re.search(r"<pre[^>]*>Adding 10 to (\d+) gives <mark>|<mark>", text)
-    assert text.count("<mark>") > 5
+@pytest.mark.parametrize(
+    ("uncut", "cut", "shown"),
+    [
+        ("Adding 10 to 4 gives 14.", "Adding 10 to 4 gives 15.", "Adding 10 to 4 gives 1<mark>5</mark>."),
+        ("7 + 5 is 12", "7 + 5 makes 12", "7 + 5 <mark>makes</mark> 12"),
+        ("one two three", "one two", "one two<mark>(ends here)</mark>"),
+        ("one two", "one\n\n", "one<mark>↵\n↵\n</mark>"),
+        ("same", "same", "same"),
+    ],
+)
+def test_the_first_wrong_word_is_marked(tmp_path: Path, uncut: str, cut: str, shown: str) -> None:
+    result = Result(task="copy", readout="short", score=1.0, n=6, chance=0.0)
+    build_run(tmp_path / "uncut", [result])
+    build_run(tmp_path / "cut", [Result(**{**vars(result), "score": 0.0})], removed=(1,))
+    for run, text in (("uncut", uncut), ("cut", cut)):
+        file = tmp_path / run / "samples" / "copy.short.jsonl"
+        records = [json.loads(line) for line in file.read_text().splitlines()]
+        file.write_text("".join(json.dumps({**record, "completion": text}) + "\n" for record in records))
+    section = errors(read_source(tmp_path))
+    assert section is not None
+    cards = section.blocks[0].blocks  # type: ignore[union-attr]
+    answer = cards[0].html.split('aria-label="Answer of cut">')[1].split("</pre>")[0]  # type: ignore[union-attr]
+    assert answer == shown
 
 
 def test_spreadsheets_do_not_run_text() -> None:

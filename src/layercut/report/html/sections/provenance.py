@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from layercut.report import sweep_text
+from layercut.report.compare import SELECTED_ON
 from layercut.report.diagnosis import page as diagnosis_page
 from layercut.report.html.elements import Block, Details, Section, Table
 from layercut.report.html.prose import blocks
@@ -52,6 +53,8 @@ def _facts(run: RunFolder, source: Source) -> list[list[str]]:
     facts = [[_name(key), _shown(known[key])] for key in _MODEL_KEYS if known.get(key) is not None]
     split = source.sweep.split if source.study is None and source.sweep is not None else "report"
     apart = "; no layer was chosen on them" if split == "report" else "; used to choose layers, not to report"
+    if source.study is not None and any(SELECTED_ON in row.note for row in source.study.rows):
+        apart = "; a plan was selected on some of them, see the notes at the scores"
     facts.append(["items", f"{split} items{apart}"])
     if isinstance(settings.get("tasks"), list):
         named = [
