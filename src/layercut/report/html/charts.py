@@ -7,6 +7,7 @@ so; what lies beyond a scale is cut off in the picture and stands in the table.
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,8 @@ DASHES = ((1, 0), (6, 3), (2, 2), (8, 3, 2, 3))
 KEPT_LOW, KEPT_HIGH = -30.0, 140.0
 """Retention is drawn between these, in percent."""
 
+_LETTERS = 22
+"""Of a line of a name at an axis."""
 _SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
 _CONFIG: dict[str, Any] = {
     "background": "transparent",
@@ -176,6 +179,7 @@ def forest(
         marks: levels with their names, as dashed lines.
         ticks: ``name`` and ``x`` of the level of guessing, for single lines.
     """
+    points = [{**point, "name": _wrapped(point["name"])} for point in points]
     names = list(dict.fromkeys(str(point["name"]) for point in points))
     series = list(colours)
     colour = {"field": "series", "type": "nominal", "legend": None}
@@ -183,6 +187,7 @@ def forest(
     offset = {"field": "series", "type": "nominal", "sort": series, "scale": {"domain": series, "paddingOuter": 0.5}}
     row = {"field": "name", "type": "nominal", "sort": names, "title": None}
     row |= {"axis": {"grid": False, "ticks": False, "domain": False, "labelPadding": 6}}
+    row["axis"] |= {"labelExpr": "split(datum.label, '\\n')"}
     value = {"field": "y", "type": "quantitative", "title": x_title, "scale": {"domain": list(x), "nice": False}}
     value["axis"] = {"tickCount": 6}
     layers: list[dict[str, Any]] = []
@@ -200,7 +205,7 @@ def forest(
     if ticks:
         layers.append(
             {
-                "data": {"values": [dict(tick) for tick in ticks]},
+                "data": {"values": [{**tick, "name": _wrapped(tick["name"])} for tick in ticks]},
                 "mark": {
                     "type": "tick",
                     "color": "var(--soft)",
@@ -250,6 +255,11 @@ def heat_map(cells: Sequence[Mapping[str, float]], *, x_title: str, y_title: str
             ],
         },
     }  # fmt: skip
+
+
+def _wrapped(name: str) -> str:
+    """A name in lines that fit beside a plot on a phone."""
+    return "\n".join(textwrap.wrap(name, _LETTERS, break_long_words=False)) or name
 
 
 def _frame(values: Sequence[Mapping[str, Any]], height: int) -> dict[str, Any]:

@@ -114,15 +114,15 @@ def _side(name: str, text: str, ended: str, uncut: str | None = None, tokens: Se
     start, end = (0, 0) if uncut is None else parting(uncut, text, tokens)
     first = max(0, start - _LEAD) if len(text) > MOST_CHARACTERS else 0
     last = first + MOST_CHARACTERS
+    wrong = text[start:end].replace("\n", "↵\n")
     if word := text[start:end].strip():
-        start = text.index(word, start)  # the mark begins at the word, not at the space before it
+        start, wrong = text.index(word, start), word  # the mark begins at the word, not at the space before it
     missing = uncut is not None and start == end and text != uncut
     return {
         "name": name,
         "ended": ended,
         "before": ("[...] " if first else "") + visible(text[first:start]),
-        "mark": visible(text[start:end] if word else text[start:end].replace("\n", "↵\n"))
-        or ("(ends here)" if missing else ""),
+        "mark": visible(wrong) or ("(ends here)" if missing else ""),
         "after": visible(text[end:last]) + (" [...]" if last < len(text) else ""),
     }
 
