@@ -6,6 +6,11 @@ from functools import lru_cache
 
 from layercut.errors import MissingExtra
 
+_NOTICE = (
+    "/*! Vega, Vega-Lite, vega-embed and what they use, unchanged. Vega and Vega-Lite: Copyright University of Washington "
+    "Interactive Data Lab and contributors, BSD-3-Clause. */\n"
+)
+
 
 @lru_cache(maxsize=1)
 def bundle() -> str:
@@ -18,4 +23,4 @@ def bundle() -> str:
         import vl_convert
     except ImportError as error:
         raise MissingExtra("report.html", "report") from error
-    return str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
+    return _NOTICE + str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
