@@ -25,8 +25,11 @@ KEPT_LOW, KEPT_HIGH = -30.0, 140.0
 
 _LETTERS = 22
 """Of a line of a name at an axis."""
+Spec = dict[str, Any]
+"""A part of a specification."""
+
 _SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
-_CONFIG: dict[str, Any] = {
+_CONFIG: Spec = {
     "background": "transparent",
     "font": "system-ui, sans-serif",
     "view": {"stroke": None},
@@ -106,7 +109,7 @@ def curves(
         bars: whether intervals are drawn as bars too, which shows where something was measured.
     """
     names = list(colours)
-    colour = {"field": "series", "type": "nominal", "legend": None}
+    colour: Spec = {"field": "series", "type": "nominal", "legend": None}
     colour["scale"] = {"domain": names, "range": list(colours.values())}
     detail = [{"field": "part", "type": "nominal"}]
     dash = {
@@ -115,13 +118,13 @@ def curves(
         "legend": None,
         "scale": {"domain": names, "range": [list((dashes or {}).get(name, (1, 0))) for name in names]},
     }
-    y_axis = {"field": "y", "type": "quantitative", "title": y_title}
+    y_axis: Spec = {"field": "y", "type": "quantitative", "title": y_title}
     y_axis["scale"] = {"domain": list(y), "nice": False, "type": scale}
     y_axis["scale"] |= {} if scale == "log" else {"zero": False}
     named = " : ".join(f"datum.value == {level:g} ? '{text} ' + datum.label" for level, text in marks)
     y_axis["axis"] = {"tickCount": 6}
     y_axis["axis"] |= {"labelExpr": f"{named} : datum.label"} if marks else {}
-    x_axis = {"field": "x", "type": "quantitative", "title": x_title}
+    x_axis: Spec = {"field": "x", "type": "quantitative", "title": x_title}
     x_axis["scale"] = {"domain": list(x), "nice": False, "zero": False}
     x_axis["axis"] = {"tickMinStep": 1, "tickCount": 8, "grid": False}
     levels = {"values": [{"level": level} for level, _ in marks]}
@@ -137,7 +140,7 @@ def curves(
     )
     known = "isValid(datum.low) && isValid(datum.high)"
     low = {**y_axis, "field": "low"}
-    layers = [
+    layers: list[Spec] = [
         *lines,
         {
             "mark": {"type": "area", "opacity": 0.16, "clip": True},
@@ -182,15 +185,15 @@ def forest(
     points = [{**point, "name": _wrapped(point["name"])} for point in points]
     names = list(dict.fromkeys(str(point["name"]) for point in points))
     series = list(colours)
-    colour = {"field": "series", "type": "nominal", "legend": None}
+    colour: Spec = {"field": "series", "type": "nominal", "legend": None}
     colour["scale"] = {"domain": series, "range": list(colours.values())}
     offset = {"field": "series", "type": "nominal", "sort": series, "scale": {"domain": series, "paddingOuter": 0.5}}
-    row = {"field": "name", "type": "nominal", "sort": names, "title": None}
+    row: Spec = {"field": "name", "type": "nominal", "sort": names, "title": None}
     row |= {"axis": {"grid": False, "ticks": False, "domain": False, "labelPadding": 6}}
     row["axis"] |= {"labelExpr": "split(datum.label, '\\n')"}
-    value = {"field": "y", "type": "quantitative", "title": x_title, "scale": {"domain": list(x), "nice": False}}
+    value: Spec = {"field": "y", "type": "quantitative", "title": x_title, "scale": {"domain": list(x), "nice": False}}
     value["axis"] = {"tickCount": 6}
-    layers: list[dict[str, Any]] = []
+    layers: list[Spec] = []
     if marks:
         levels = {"values": [{"level": level, "text": text} for level, text in marks]}
         at = {**value, "field": "level"}

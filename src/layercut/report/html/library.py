@@ -7,8 +7,8 @@ from functools import lru_cache
 from layercut.errors import MissingExtra
 
 _NOTICE = (
-    "/*! Vega, Vega-Lite, vega-embed and what they use, unchanged. Vega and Vega-Lite: Copyright University of Washington "
-    "Interactive Data Lab and contributors, BSD-3-Clause. */\n"
+    "/*! Vega, Vega-Lite, vega-embed and what they use, unchanged. Vega and Vega-Lite: Copyright University of "
+    "Washington Interactive Data Lab and contributors, BSD-3-Clause. */\n"
 )
 
 

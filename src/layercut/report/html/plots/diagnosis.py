@@ -246,7 +246,7 @@ def _similarity_table(models: Mapping[str, Any], name: str) -> Table:
         for model, data in models.items()
         for i, layer in enumerate(data["layers"])
     ]
-    maps = [["model", "state of this model", "state of the uncut model", "cosine"]]
+    maps: list[list[Any]] = [["model", "state of this model", "state of the uncut model", "cosine"]]
     for model, data in models.items():
         maps += [[model, y, x, value] for y, row in enumerate(data["cosine"]) for x, value in enumerate(row)]
     return Table(
