@@ -32,6 +32,8 @@ class CodeTask:
     name: str
     dataset: str
     """On the hub."""
+    published_as: str
+    """Name of the file in which the benchmark is published, without its ending."""
     config: str | None = None
     """Of the data set."""
     sample: Callable[[Row], Sample]
@@ -41,7 +43,7 @@ class CodeTask:
     """Where the benchmark says which items are for what; None for neither. If left out, the splits of the data set."""
     limits: Limits
     data: str | None = None
-    """A local file, or a folder with split files, in place of the hub's data set."""
+    """A local file, or a folder with split files or with the published one, in place of the hub's data set."""
     max_new_tokens: int = 512
     """Longest answer."""
     version: int
@@ -119,7 +121,9 @@ class CodeTask:
 
     @cached_property
     def _rows(self) -> DataSet:
-        return read_hub(self.name, self.dataset, self.config) if self.data is None else read_local(self.data)
+        if self.data is None:
+            return read_hub(self.name, self.dataset, self.config)
+        return read_local(self.data, self.published_as)
 
     @cached_property
     def _split_names(self) -> SplitNames:

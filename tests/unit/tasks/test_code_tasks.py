@@ -51,6 +51,15 @@ def empty(sample: Sample) -> str:
     return "\n".join(f"def {name}(*args): pass" for name in sample.data["names"])
 
 
+@pytest.mark.parametrize("name", list(FILES))
+def test_a_folder_may_hold_the_file_that_the_benchmark_is_published_as(name: str, benchmark_data: Path) -> None:
+    from_file, from_folder = (
+        load_task(name, data=str(benchmark_data / place)) for place in (FILES[name], Path(FILES[name]).parent)
+    )
+    assert from_folder.settings() == from_file.settings()
+    assert from_folder.samples("report", 5) == from_file.samples("report", 5)
+
+
 @pytest.fixture
 def small(tmp_path: Path) -> CodeTask:
     rows = [
