@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from layercut.errors import InputError
-from layercut.report.compare import arm_of
+from layercut.report.compare import ComparisonRow, arm_of, compare_runs
 from layercut.report.markdown import write_report
 from layercut.runs.directory import RunFolder, is_run, runs_in
 from layercut.runs.settings import shown
@@ -24,6 +24,17 @@ class StudyRuns(NamedTuple):
     uncut: RunFolder
     cuts: list[RunFolder]
     """In the order of the study's plans where its settings name them, otherwise by number of layers removed."""
+
+
+class StudyResults(NamedTuple):
+    """The runs of a study with every comparison between them."""
+
+    uncut: RunFolder
+    cuts: list[RunFolder]
+    rows: list[ComparisonRow]
+    """Of compare_runs."""
+    seed: int
+    """Of the resampling."""
 
 
 def study_runs(folder: Path) -> StudyRuns:
@@ -62,10 +73,24 @@ def study_report(folder: Path, *, title: str | None = None, seed: int | None = N
     Raises:
         InputError: see study_runs and write_report.
     """
+    found = study_results(folder, seed=seed)
+    return write_report(Path(folder), uncut=found.uncut, cuts=found.cuts, title=title, seed=found.seed, rows=found.rows)
+
+
+def study_results(folder: Path, *, seed: int | None = None) -> StudyResults:
+    """The runs of a study and what they come to, compared once for all who want to show it.
+
+    Args:
+        folder: of the study.
+        seed: of the resampling; the ``seed`` in the settings of the uncut run by default.
+
+    Raises:
+        InputError: see study_runs and compare_runs.
+    """
     runs = study_runs(folder)
     own = runs.uncut.settings.get("seed")
     used = seed if seed is not None else own if isinstance(own, int) else 0
-    return write_report(Path(folder), uncut=runs.uncut, cuts=runs.cuts, title=title, seed=used)
+    return StudyResults(runs.uncut, runs.cuts, compare_runs(runs.uncut, runs.cuts, seed=used), used)
 
 
 def _plans(folder: Path) -> list[str]:

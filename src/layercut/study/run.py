@@ -18,7 +18,8 @@ from rich.console import Console
 
 from layercut.engine.base import Decoding
 from layercut.report.compare import ComparisonRow, compare_runs
-from layercut.report.study import study_report, study_runs
+from layercut.report.reports import write_reports
+from layercut.report.study import study_runs
 from layercut.runs.directory import RunFolder
 from layercut.study.cells import make_cells, run_cells, run_settings, tell_walls
 from layercut.study.cut import cut_model
@@ -33,7 +34,7 @@ class StudyOutcome(NamedTuple):
 
     rows: list[ComparisonRow]
     paths: dict[str, Path]
-    """The report and the checkpoints, by name."""
+    """The reports and the checkpoints, by name."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""
@@ -107,9 +108,9 @@ def run_study(
         with progress.running():
             for number, (name, plan) in enumerate(plans.items()):
                 run_cells(runs[name], model, plan, cells, decoding, progress, first=number * len(cells))
-        report = study_report(folder, seed=settings.seed)
+        reports = write_reports(folder, seed=settings.seed)
         rows = compare_runs(*study_runs(folder), seed=settings.seed)
-        return StudyOutcome(rows, {"report": report, **checkpoints})
+        return StudyOutcome(rows, {**reports, **checkpoints})
 
 
 def _write_checkpoints(
