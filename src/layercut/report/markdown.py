@@ -31,7 +31,13 @@ PLOT = "report.png"
 
 
 def write_report(
-    out: Path, *, uncut: RunFolder, cuts: Sequence[RunFolder], title: str | None = None, seed: int = 0
+    out: Path,
+    *,
+    uncut: RunFolder,
+    cuts: Sequence[RunFolder],
+    title: str | None = None,
+    seed: int = 0,
+    failed: Sequence[str] = (),
 ) -> Path:
     """Write ``report.md`` and ``report.png`` into a folder, from finished runs alone.
 
@@ -41,6 +47,7 @@ def write_report(
         cuts: the runs of the cut models, in the order to be shown.
         title: of the report; what was cut by default.
         seed: of the resampling.
+        failed: what could not be measured, a line each.
 
     Returns:
         The path of report.md.
@@ -51,7 +58,7 @@ def write_report(
     with_plot = can_plot(rows)
     if with_plot:
         plot(rows, out / PLOT)
-    text = render(uncut, cuts, rows, title=title, with_plot=with_plot)
+    text = render(uncut, cuts, rows, title=title, with_plot=with_plot, failed=failed)
     write_text(out / REPORT, text)
     return out / REPORT
 
@@ -63,6 +70,7 @@ def render(
     *,
     title: str | None = None,
     with_plot: bool = True,
+    failed: Sequence[str] = (),
 ) -> str:
     """The text of report.md."""
     model = _model_name(uncut)
@@ -75,7 +83,7 @@ def render(
     lines += ["## Scores", ""]
     for name, own in by_run.items():
         lines += [f"### {escape(name)}", "", *_scores(own), ""]
-    lines += [*(f"- {escape(note)}" for note in [*left_out(uncut, cuts), *_notes(rows)]), ""]
+    lines += [*(f"- {escape(note)}" for note in [*failed, *left_out(uncut, cuts), *_notes(rows)]), ""]
     lines += [
         "-/+: items lost and gained. p: McNemar's exact test; sign-flip permutation for scores that are not 0/1, and "
         f"by context where items share one. Holm: p corrected for all {len(rows)} rows; findings go by it.",

@@ -145,7 +145,12 @@ class RunFolder:
         return read_records(self._samples_path(task, readout))
 
     def write_metrics(
-        self, rows: Sequence[MetricRow], *, plan: Mapping[str, Any] | None = None, num_parameters: int | None = None
+        self,
+        rows: Sequence[MetricRow],
+        *,
+        plan: Mapping[str, Any] | None = None,
+        num_parameters: int | None = None,
+        arm: Mapping[str, Any] | None = None,
     ) -> None:
         """Write metrics.json, which marks the run as finished.
 
@@ -153,10 +158,13 @@ class RunFolder:
             rows: one per task, readout and metric; of one task and readout, the headline metric first.
             plan: ``CutPlan.to_dict()`` of what was evaluated.
             num_parameters: of the model under this plan, if known.
+            arm: what this run is in a study: its plan, criterion, depth, healing and seed.
         """
         data: dict[str, Any] = {"format_version": FORMAT_VERSION, "plan": None if plan is None else dict(plan)}
         if num_parameters is not None:
             data["num_parameters"] = num_parameters
+        if arm is not None:
+            data["arm"] = dict(arm)
         write_json(self.path / METRICS, {**data, "rows": list(rows)})
 
     def metrics(self) -> dict[str, Any]:
@@ -252,7 +260,7 @@ def _summary(path: Path) -> RunSummary:
         headline = _headline(_read_json(path / METRICS)) if (path / METRICS).is_file() else _progress(path)
     except InputError as error:
         headline = str(error)
-    if inner:
+    if inner and not (path / METRICS).is_file():
         headline = f"study of {', '.join(run.name for run in inner)}"
     return RunSummary(path, status, begun, headline)
 

@@ -64,6 +64,11 @@ class ModelHandle:
 
         return PlainEngine(self.loaded, batch_size=wanted.batch_size)
 
+    def release(self) -> None:
+        """Let the weights go. What is asked next loads them again."""
+        for name in ("engine", "loaded"):
+            self.__dict__.pop(name, None)
+
     def num_parameters(self, plan: CutPlan) -> int:
         """Parameters under a plan, counted in the headers of the weight files."""
         return plan_cut(self.source.path, plan).parameters_after
