@@ -54,7 +54,7 @@ class Healer:
             filters=self.arm.filters,
             responses=self.arm.responses,
             match_tokens=self.arm.match_tokens,
-            decontaminate=tuple(dict.fromkeys((*named, *self.arm.decontaminate))),
+            decontaminate=tuple(sorted({*named, *self.arm.decontaminate})),
             data={task.task: task.data for task in self._tasks if task.data is not None},
         )
 

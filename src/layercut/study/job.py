@@ -72,6 +72,7 @@ class StudyJob:
         work = self._work
         for search in work.searches:
             if all(arm.name in work.plans for arm in work.arms_chosen_by(search)):
+                work.choose(search, say=self._say)  # what another study chose is kept here as well
                 self._progress.skip(work.index(search))
         left = {arm.name: len(work.cells) for arm in work.arms}
         measured: dict[str, dict[str, Measured]] = {arm.name: {} for arm in work.arms}
