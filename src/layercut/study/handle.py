@@ -6,6 +6,7 @@ import json
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from layercut.models.placement import pick_dtype
 from layercut.models.sources import ModelSource, describe_source, resolve
 from layercut.selection.specs import plan_from_spec
 from layercut.study.settings import ModelSettings
@@ -91,5 +92,10 @@ class ModelHandle:
         return plans
 
     def describe(self) -> dict[str, Any]:
-        """What decides the numbers, for a run's settings: the resolved commit stands for a branch or tag."""
-        return self.settings.identity() | {"revision": self.source.revision, "model_hash": self.facts.model_hash}
+        """What decides the numbers, for a run's settings, with what the commit of a branch and dtype auto stand for."""
+        wanted = self.settings
+        return wanted.identity() | {
+            "revision": self.source.revision,
+            "model_hash": self.facts.model_hash,
+            "dtype": pick_dtype(self.source.path, wanted.dtype, device=wanted.device, device_map=wanted.device_map),
+        }
