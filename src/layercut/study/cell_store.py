@@ -42,7 +42,7 @@ class Reused(NamedTuple):
 
 def model_identity(model: ModelHandle) -> dict[str, str]:
     """What of a model decides its answers: weights and dtype."""
-    dtype = model.settings.dtype
+    dtype = model.dtype
     if dtype == "auto":
         config = read_config(model.source.path)
         dtype = str(config.get("dtype") or config.get("torch_dtype") or "float32")

@@ -16,6 +16,7 @@ from layercut.engine.base import Engine
 from layercut.errors import InputError
 from layercut.healing.task_prompts import PREFIX
 from layercut.runs.settings import settings_hash
+from layercut.study.generate import answer_prompts
 from layercut.study.handle import ModelHandle
 from layercut.study.heal import Healed, check_method, heal_model
 from layercut.study.heal_data import BUILT_IN
@@ -29,7 +30,13 @@ class Healer:
     """One healing arm of one cut, under one seed."""
 
     def __init__(
-        self, arm: HealingArm, uncut: ModelSettings, tasks: Sequence[TaskSettings], seed: int, folder: Path
+        self,
+        arm: HealingArm,
+        uncut: ModelSettings,
+        tasks: Sequence[TaskSettings],
+        seed: int,
+        folder: Path,
+        answers: Path,
     ) -> None:
         """Nothing is read yet.
 
@@ -39,8 +46,10 @@ class Healer:
             tasks: of the study; what is learnt holds none of their report items.
             seed: of the study, for an arm that names none.
             folder: run folder of the healing.
+            answers: where the uncut model's answers lie, in a run folder for each way of asking.
         """
         self.arm, self.folder = arm, folder
+        self._answers_folder = answers
         self._uncut, self._tasks = uncut, tasks
         self._seed = seed if arm.seed is None else arm.seed
         self._handle: ModelHandle | None = None
@@ -93,7 +102,28 @@ class Healer:
         """Heal a cut checkpoint, or go on with it; see ``heal_model``."""
         source, how = _prompts(self.arm)
         model = replace(self._uncut, model=str(cut), revision=None)
-        return heal_model(model, self._uncut, source, self.settings, how, out=self.folder, console=console, say=say)
+        settings = self.settings
+        if source.records is None and (settings.responses == "self" or settings.match_tokens):
+            source = replace(source, records=self._answers(source, how, console, say))
+        return heal_model(model, self._uncut, source, settings, how, out=self.folder, console=console, say=say)
+
+    def _answers(
+        self, source: PromptSource, how: Answering, console: Console, say: Callable[[str], None]
+    ) -> list[dict[str, Any]]:
+        """The uncut model's answers, given once for all cuts of the study and all arms that ask the same."""
+        asked = {"prompts": source.describe(), "decoding": asdict(how.decoding), "seed": self._seed}
+        name = settings_hash({**asked, "max_new_tokens": how.max_new_tokens})
+        return answer_prompts(
+            self._uncut,
+            source,
+            remove=None,
+            out=self._answers_folder / name,
+            seed=self._seed,
+            decoding=how.decoding,
+            max_new_tokens=how.max_new_tokens,
+            console=console,
+            say=say,
+        ).records
 
     @property
     def checkpoint(self) -> Path:

@@ -1,5 +1,7 @@
-"""What a study shows while it runs: a line for each arm with its state and the time it still takes, judged by what was
-measured. Where stderr is no terminal, a plain line for each piece when it ends."""
+"""What a study shows while it runs: a line for each arm with its state and the time left, by what was measured.
+
+Where stderr is no terminal, there is a plain line for each piece when it ends.
+"""
 
 from __future__ import annotations
 
@@ -141,7 +143,9 @@ class StudyProgress:
         seconds = self._eta.remaining
         if seconds is None:
             return ""
-        more = f", besides {self._eta.unknown} searches or healings not measured yet" if self._eta.unknown else ""
+        unknown = self._eta.unknown
+        steps = "1 search or healing" if unknown == 1 else f"{unknown} searches or healings"
+        more = f", besides {steps} not measured yet" if unknown else ""
         return f"about {timedelta(seconds=round(seconds))} left{more}"
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:

@@ -18,7 +18,7 @@ from layercut.study.settings import UNCUT, DecodingSettings, ModelSettings, Task
 
 NO_HEALING = "none"
 """The arm that every cut has without being asked for."""
-RESERVED = (UNCUT, "searches", "failures")
+RESERVED = (UNCUT, "searches", "answers", "failures")
 """Folders of a study that are no plan's."""
 _ONE_BY_ONE = ("reverse", "random", "magnitude", "taylor", "perplexity", "task_accuracy", "trace_damage")
 """Criteria whose deeper cut holds the shallower one, whatever their settings."""

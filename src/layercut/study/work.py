@@ -62,7 +62,8 @@ class StudyWork:
                 model.settings,
                 settings.tasks,
                 arm.seed,
-                folder / arm.cut / f"heal-{arm.name.removeprefix(arm.cut + '+')}",
+                folder=folder / arm.cut / f"heal-{arm.name.removeprefix(arm.cut + '+')}",
+                answers=folder / "answers",
             )
             for arm in self.arms
             if arm.healing

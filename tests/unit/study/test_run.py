@@ -109,7 +109,7 @@ def test_a_study_of_criteria_depths_and_healing_and_another_that_shares_its_cell
     assert sum("answers reused from" in line for line in said) == 2 * (1 + len(CUTS))
     assert any("layers as chosen in" in line for line in said)
     mine, theirs = records(tmp_path / "runs" / "b"), records(folder)
-    name = "tests.support.studies_letters.rank.jsonl"
+    name = "letters.rank.jsonl"
     for here, there in (("uncut", "uncut"), ("end+patch", "last+seam"), ("block_influence-2", "block_influence-2")):
         assert mine[f"{here}/{name}"] == theirs[f"{there}/{name}"] != []
     about = json.loads((tmp_path / "runs" / "b" / "uncut" / "metrics.json").read_text())["arm"]
