@@ -32,13 +32,14 @@ from layercut.runs.settings import (
     shown,
     write_config,
 )
+from layercut.runs.study import failures_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from types import TracebackType
 
 ENVIRONMENT, METRICS, SAMPLES, REPORT = "environment.json", "metrics.json", "samples", "report.md"
-_NOT_SEARCHED = {SAMPLES, "checkpoint"}
+_NOT_SEARCHED = {SAMPLES, "checkpoint", "searches", "answers"}
 _REPEATED = ("layercut", "python", "packages", "git", "platform", "cpu")
 """What must be the same for a resumed run to count as made in one environment."""
 
@@ -251,6 +252,7 @@ def _summary(path: Path) -> RunSummary:
     finished = (path / METRICS).is_file()
     if inner and not finished:  # a study has no scores of its own; its report comes last
         finished = (path / REPORT).is_file() and all((run / METRICS).is_file() for run in inner)
+        finished = finished and not failures_in(path)
     status = "running" if is_locked(path) else "finished" if finished else "unfinished"
     try:
         begun = datetime.fromisoformat(_read_json(path / ENVIRONMENT)["time"])
@@ -262,6 +264,8 @@ def _summary(path: Path) -> RunSummary:
         headline = str(error)
     if inner and not (path / METRICS).is_file():
         headline = f"study of {', '.join(run.name for run in inner)}"
+        if failed := failures_in(path):
+            headline = f"{len(failed)} failed; {headline}"
     return RunSummary(path, status, begun, headline)
 
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 State = Literal["waiting", "searching", "asking", "healing", "finished", "failed"]
 _STYLES = {"finished": "green", "failed": "red", "waiting": "dim"}
+_EVERY = 60
+"""Seconds between lines about one piece, where stderr is no terminal."""
 _AROUND = 10
 """Lines that the terminal needs for other things."""
 
@@ -65,6 +67,7 @@ class StudyProgress:
                     self._lines[piece.arm].total += piece.work.num_items
         self._active = ""
         self._began = time.monotonic()
+        self._told = self._began
         self._live: Live | None = None
 
     @contextmanager
@@ -125,6 +128,8 @@ class StudyProgress:
             now = time.monotonic()
             self._count(index, done - (seen or 0), None if seen is None else now - last)
             seen, last = done, now
+            if done < total:
+                self._beat(f"{piece.arm}: {piece.name}: {done} of {total} items")
 
         try:
             yield on_progress
@@ -137,6 +142,7 @@ class StudyProgress:
         """Progress of a search, to be handed to a criterion."""
         if self._active:
             self._lines[self._active].note = f"{what} {done}/{total}"
+            self._beat(f"{self._active}: choosing layers: {what} {done} of {total}")
 
     def remaining(self) -> str:
         """Time left in words; empty before anything was measured."""
@@ -195,9 +201,17 @@ class StudyProgress:
             self._lines[piece.arm].done += num_items
 
     def _tell(self, index: int, what: str) -> None:
+        piece = self._pieces[index]
+        self._line(f"{piece.arm}: {piece.name}: {what}" if piece.arm else f"{piece.name}: {what}")
+
+    def _beat(self, text: str) -> None:
+        """A line now and then, so that a long piece does not look like one that hangs."""
+        if time.monotonic() - self._told >= _EVERY:
+            self._line(text)
+
+    def _line(self, text: str) -> None:
         if self._console.is_terminal:
             return
-        piece = self._pieces[index]
-        name = f"{piece.arm}: {piece.name}" if piece.arm else piece.name
+        self._told = time.monotonic()
         rest = self.remaining()
-        self._console.print(f"{name}: {what}{', ' if rest else ''}{rest}", markup=False, soft_wrap=True)
+        self._console.print(f"{text}{', ' if rest else ''}{rest}", markup=False, soft_wrap=True)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from layercut.errors import InputError, VerificationError
 from layercut.runs.atomic import write_json, write_text
 from layercut.runs.study import FAILURES, MANIFEST, Failure, failures_in, seconds_in
 
@@ -35,7 +36,7 @@ class Manifest:
         file = self._folder / FAILURES / f"{re.sub(r'[^A-Za-z0-9_.+-]+', '-', step).strip('-')}.txt"
         write_text(file, "".join(traceback.format_exception(error)))
         said = " ".join(str(error).split()) or type(error).__name__
-        line = said if isinstance(error, ValueError) else f"{type(error).__name__}: {said}"
+        line = said if isinstance(error, InputError | VerificationError) else f"{type(error).__name__}: {said}"
         failure = Failure(step, tuple(arms), line[:300], f"{FAILURES}/{file.name}")
         self._failed[step] = failure
         self._write()
