@@ -127,13 +127,13 @@ def test_more_items_ask_only_those_that_are_new(study: Any, tmp_path: Path, monk
     (after,) = forecast_study(study_from_dict(study("many")), limit=3)
     assert after.arms[0].done == 0 and after.seconds is not None and after.seconds > 0
     asked: list[int] = []
-    likelihoods = SharedEngine.log_likelihoods_under
+    answers = SharedEngine.answers_under
 
-    def counted(engine: Any, requests: Any, plans: Any, wanted: Any) -> Any:
+    def counted(engine: Any, requests: Any, plans: Any, decoding: Any, wanted: Any) -> Any:
         asked.append(sum(wanted(plan, one.id) for plan in plans for one in requests))
-        return likelihoods(engine, requests, plans, wanted)
+        return answers(engine, requests, plans, decoding, wanted)
 
-    monkeypatch.setattr(SharedEngine, "log_likelihoods_under", counted)
+    monkeypatch.setattr(SharedEngine, "answers_under", counted)
     run(study("many"), limit=3)
     assert asked == [1] * 4
 
