@@ -43,6 +43,7 @@ class StudyJob:
         console: Console,
         say: Callable[[str], None],
         settings_file: str | None = None,
+        walls: str | None = None,
     ) -> None:
         """Nothing is run or written yet.
 
@@ -53,9 +54,10 @@ class StudyJob:
             console: where a healing shows its progress.
             say: called with each line for people.
             settings_file: where the settings were read from.
+            walls: what generated programs run behind, to be noted in each run folder.
         """
         self._work, self._manifest, self._progress = work, manifest, progress
-        self._console, self._say, self._file = console, say, settings_file
+        self._console, self._say, self._file, self._walls = console, say, settings_file, walls
         self._held = ExitStack()
         self._runs: dict[str, RunFolder] = {}
         self._broken: set[str] = set()
@@ -135,7 +137,9 @@ class StudyJob:
 
     def _begin(self, arm: StudyArm) -> RunFolder:
         path = self._work.folder / arm.name
-        run = self._held.enter_context(RunFolder.begin(path, self._work.run_settings(arm), settings_file=self._file))
+        run = self._held.enter_context(
+            RunFolder.begin(path, self._work.run_settings(arm), settings_file=self._file, sandbox=self._walls)
+        )
         self._work.plan(arm).save(run.path / "plan.json")
         if arm.healing:
             known = all(

@@ -29,6 +29,7 @@ from layercut.report.compare import ComparisonRow, compare_runs
 from layercut.report.study import study_report, study_runs
 from layercut.runs.directory import RunFolder
 from layercut.study.cell_store import CellStore
+from layercut.study.cells import tell_walls
 from layercut.study.evaluate import slug
 from layercut.study.forecast import Forecast, forecast
 from layercut.study.handle import ModelHandle
@@ -130,12 +131,13 @@ def _run_model(
     for arm in work.arms:
         if arm.healing and any(work.finished(arm, cell) is None for cell in work.cells):
             work.healers[arm.name].check()
-    with RunFolder.begin(work.folder, work.whole(), settings_file=settings_file):
+    walls = tell_walls((cell.task for cell in work.cells), say)
+    with RunFolder.begin(work.folder, work.whole(), settings_file=settings_file, sandbox=walls):
         manifest = Manifest(work.folder, [arm.describe() for arm in work.arms])
         progress = StudyProgress(work.pieces(), console)
         for kind, num_items, seconds in work.speeds():
             progress.learn(kind, num_items, seconds)
-        job = StudyJob(work, manifest, progress, console=console, say=say, settings_file=settings_file)
+        job = StudyJob(work, manifest, progress, console=console, say=say, settings_file=settings_file, walls=walls)
         job.run()
         failed = [failure.describe() for failure in manifest.failures]
         paths = {f"checkpoint of {arm}": path for arm, path in job.checkpoints.items()}
