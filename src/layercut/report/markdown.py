@@ -38,6 +38,7 @@ def write_report(
     title: str | None = None,
     seed: int = 0,
     rows: Sequence[ComparisonRow] | None = None,
+    failed: Sequence[str] = (),
 ) -> Path:
     """Write ``report.md`` and ``report.png`` into a folder, from finished runs alone.
 
@@ -48,6 +49,7 @@ def write_report(
         title: of the report; what was cut by default.
         seed: of the resampling.
         rows: of compare_runs with this seed, where they are known already.
+        failed: what could not be measured, a line each.
 
     Returns:
         The path of report.md.
@@ -58,7 +60,7 @@ def write_report(
     with_plot = can_plot(rows)
     if with_plot:
         plot(rows, out / PLOT)
-    text = render(uncut, cuts, rows, title=title, with_plot=with_plot)
+    text = render(uncut, cuts, rows, title=title, with_plot=with_plot, failed=failed)
     write_text(out / REPORT, text)
     return out / REPORT
 
@@ -70,6 +72,7 @@ def render(
     *,
     title: str | None = None,
     with_plot: bool = True,
+    failed: Sequence[str] = (),
 ) -> str:
     """The text of report.md."""
     model = model_name(uncut)
@@ -82,7 +85,7 @@ def render(
     lines += ["## Scores", ""]
     for name, own in by_run.items():
         lines += [f"### {escape(name)}", "", *score_lines(own), ""]
-    lines += [*(f"- {escape(note)}" for note in [*left_out(uncut, cuts), *note_lines(rows)]), ""]
+    lines += [*(f"- {escape(note)}" for note in [*failed, *left_out(uncut, cuts), *note_lines(rows)]), ""]
     lines += [
         "-/+: items lost and gained. p: McNemar's exact test; sign-flip permutation for scores that are not 0/1, and "
         f"by context where items share one. Holm: p corrected for all {len(rows)} rows; findings go by it.",

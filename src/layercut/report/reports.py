@@ -14,9 +14,8 @@ from layercut.report.diagnosis.layers import LAYERS_FILE, layers_report
 from layercut.report.diagnosis.page import diagnosis_report
 from layercut.report.diagnosis.verdict import FILE
 from layercut.report.html.page import write_page
-from layercut.report.markdown import write_report
 from layercut.report.prediction import PREDICTION, prediction_report
-from layercut.report.study import study_results
+from layercut.report.study import study_results, write_study
 from layercut.report.sweep import is_sweep
 from layercut.report.sweep_text import sweep_report
 
@@ -49,7 +48,7 @@ def write_reports(folder: Path, *, more: Sequence[Path] = (), seed: int | None =
         written = {"report": sweep_report(folder)}
     else:
         study = study_results(folder, seed=seed)
-        written = {"report": write_report(folder, uncut=study.uncut, cuts=study.cuts, seed=study.seed, rows=study.rows)}
+        written = {"report": write_study(folder, study)}
     try:
         written["page"] = write_page(folder, more=more, seed=seed, study=study)
     except MissingExtra as error:

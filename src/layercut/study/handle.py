@@ -39,6 +39,12 @@ class ModelHandle:
         return self.facts.num_layers
 
     @cached_property
+    def dtype(self) -> str:
+        """What the settings' dtype stands for; ``auto`` only where it is the checkpoint's own."""
+        wanted = self.settings
+        return pick_dtype(self.source.path, wanted.dtype, device=wanted.device, device_map=wanted.device_map)
+
+    @cached_property
     def loaded(self) -> LoadedModel:
         """The model in memory."""
         from layercut.models.loading import load_model
@@ -65,6 +71,11 @@ class ModelHandle:
 
         return PlainEngine(self.loaded, batch_size=wanted.batch_size)
 
+    def release(self) -> None:
+        """Let the weights go. What is asked next loads them again."""
+        for name in ("engine", "loaded"):
+            self.__dict__.pop(name, None)
+
     def num_parameters(self, plan: CutPlan) -> int:
         """Parameters under a plan, counted in the headers of the weight files."""
         return plan_cut(self.source.path, plan).parameters_after
@@ -88,9 +99,8 @@ class ModelHandle:
 
     def describe(self) -> dict[str, Any]:
         """What decides the numbers, for a run's settings, with what the commit of a branch and dtype auto stand for."""
-        wanted = self.settings
-        return wanted.identity() | {
+        return self.settings.identity() | {
             "revision": self.source.revision,
             "model_hash": self.facts.model_hash,
-            "dtype": pick_dtype(self.source.path, wanted.dtype, device=wanted.device, device_map=wanted.device_map),
+            "dtype": self.dtype,
         }

@@ -68,7 +68,7 @@ def heal_model(
     """
     train = settings.train
     cut, teacher = ModelHandle(cut_model), Teacher(teacher_model)
-    _check_method(train)
+    check_method(train)
     if settings.filters.right_only and source.task is None and source.records is None:
         raise InputError("answers to these prompts are not graded, so --right-only has no meaning; take task:NAME.")
     plan = cut.earlier_plans[-1] if cut.earlier_plans else CutPlan(num_layers=cut.num_layers)
@@ -147,8 +147,13 @@ def heal_model(
         return Healed(folder, healing)
 
 
-def _check_method(train: TrainSettings) -> None:
-    """Whatever would fail after an hour of answering fails now."""
+def check_method(train: TrainSettings) -> None:
+    """Whatever would fail after an hour of answering fails now.
+
+    Raises:
+        InputError: settings that cannot be used here.
+        MissingExtra: TRL or PEFT is not installed.
+    """
     if train.method == "qlora":
         from layercut.healing.adapters import quantization
 
