@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from layercut.errors import CheckpointError, unknown
+from layercut.errors import CheckpointError
 from layercut.models.families import Family
-from layercut.models.loading import DTYPES, context_length_of, first_line, load_tokenizer
+from layercut.models.loading import context_length_of, first_line, load_tokenizer
+from layercut.models.placement import pick_dtype
 from layercut.models.sources import ModelSource, describe_source
 from layercut.models.weights import read_header, safetensors_files
 
@@ -48,23 +49,24 @@ class WeightlessModel:
 
 
 def load_without_weights(
-    source: ModelSource, *, dtype: str = "auto", trust_remote_code: bool = False
+    source: ModelSource, *, dtype: str = "auto", device: str = "auto", trust_remote_code: bool = False
 ) -> WeightlessModel:
     """Read everything but the weights.
 
     Args:
         source: what ``resolve`` gave.
-        dtype: ``auto`` (the checkpoint's own), ``float32``, ``bfloat16`` or ``float16``.
+        dtype: ``float32``, ``bfloat16``, ``float16``, or ``auto``: the checkpoint's own, float32 on a CPU; see
+            ``pick_dtype``.
+        device: where it will be.
         trust_remote_code: let the model's repository run its own code.
 
     Raises:
-        InputError: a dtype or family that is not known.
+        InputError: a dtype, device or family that is not known.
         CheckpointError: a config or tokenizer that cannot be read.
     """
     from transformers import AutoConfig, GenerationConfig
 
-    if dtype not in DTYPES:
-        raise unknown("dtype", dtype, DTYPES)
+    dtype = pick_dtype(source.path, dtype, device=device)
     facts = describe_source(source)
     try:
         config = AutoConfig.from_pretrained(source.path, trust_remote_code=trust_remote_code)
