@@ -252,9 +252,9 @@ class OpenAIEngine(OnePlanAtATime):
         values = (given and given.token_logprobs) or []
         if not len(tokens) <= len(values) <= len(tokens) + 1:
             raise InputError(
-                f"{self._url} gave {len(values)} log-probabilities for a prompt of {len(tokens)} tokens, and all of "
-                "them are needed for ranking. Take a server that echoes them for tokens (vLLM's does) and the tokenizer "
-                "of its model, or ask for --readouts short,chain."
+                f"{self._url} gave {len(values)} log-probabilities for a prompt of {len(tokens)} tokens, and ranking "
+                "takes all of them. Use a server that echoes them for tokens (vLLM's does), and the tokenizer of its "
+                "model, or ask for --readouts short,chain."
             )
         scored = range(len(tokens) - len(continuation), len(tokens))
         best = [max((given.top_logprobs[at] or {}).values(), default=values[at]) for at in scored]

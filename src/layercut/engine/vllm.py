@@ -31,11 +31,12 @@ from layercut.engine.base import (
 )
 from layercut.engine.batching import lay_out
 from layercut.engine.prompts import decode
-from layercut.engine.rows import GenerationRow, LikelihoodRow, Scoring, Tokens, generation_rows, scorings
-from layercut.engine.sampling import Next, noise_key
+from layercut.engine.rows import GenerationRow, Scoring, Tokens, generation_rows, scorings
+from layercut.engine.sampling import Next
 from layercut.engine.scores import Score, likelihoods
 from layercut.engine.stopping import stop_tokens
 from layercut.engine.vllm_families import leave_out, vllm_family
+from layercut.engine.vllm_requests import MOST_TOKEN_IDS, drawing, read_off, scoring
 from layercut.engine.vllm_start import device_of, import_vllm, start, stop
 from layercut.errors import InputError
 
@@ -47,8 +48,6 @@ logger = logging.getLogger(__name__)
 
 BLOCK = 4
 """Answers of so many batches come together, so that a sequence that ends makes room for the next one."""
-MOST_TOKEN_IDS = 128
-"""Next tokens that vLLM scores by their ids in one request."""
 
 
 class VllmEngine(OnePlanAtATime):
@@ -98,6 +97,7 @@ class VllmEngine(OnePlanAtATime):
             cuda_graphs=cuda_graphs,
         )
         self._engine = self._llm.llm_engine
+        self._is_closed = False
         self._removed: frozenset[int] | None = None
         self._switch(frozenset(), model.num_layers)
         room = self._engine.model_config.max_model_len
@@ -134,8 +134,10 @@ class VllmEngine(OnePlanAtATime):
         }
 
     def close(self) -> None:
-        """Let the model and its memory go."""
-        stop(self._vllm, self._llm)
+        """Let the model and its memory go; nothing can be asked afterwards."""
+        if not self._is_closed:
+            stop(self._vllm, self._llm)
+        self._is_closed = True
 
     def completions(
         self, requests: Sequence[GenerationRequest], plan: CutPlan, decoding: Decoding, done: Collection[str] = ()
@@ -147,9 +149,7 @@ class VllmEngine(OnePlanAtATime):
         """
         rows = generation_rows(self._model, requests)
         self._check(plan)
-        return (
-            self._generate(block, plan, decoding) for block in lay_out(rows, BLOCK * self._batch_size, done)
-        )
+        return (self._generate(block, plan, decoding) for block in lay_out(rows, BLOCK * self._batch_size, done))
 
     def log_likelihoods(
         self, requests: Sequence[LikelihoodRequest], plan: CutPlan, done: Collection[str] = ()
@@ -190,13 +190,11 @@ class VllmEngine(OnePlanAtATime):
         def take(index: int, output: Any) -> bool:
             return any(answers[index].add(Next(token)) for token in output.outputs[0].token_ids)
 
-        asked = [(row.prompt, self._drawing(row, decoding)) for row in rows]
+        asked = [(row.prompt, drawing(self._vllm, row, decoding, self._stop_tokens)) for row in rows]
         self._run(asked, plan, take)
         return [answer.completion() for answer in answers]
 
     def _score(self, items: Sequence[Scoring], plan: CutPlan) -> list[Likelihoods]:
-        """A row's last position is read off by token ids. Only what stands before it, inside of continuations of
-        several tokens, needs logits along the prompt, and only those requests cannot begin with a cached prefix."""
         parts = [
             (row, row.continuations[start : start + MOST_TOKEN_IDS])
             for item in items
@@ -206,10 +204,10 @@ class VllmEngine(OnePlanAtATime):
         scores: list[list[Score]] = [[] for _ in parts]
 
         def take(index: int, output: Any) -> bool:
-            scores[index] = _read_off(*parts[index], output)
+            scores[index] = read_off(*parts[index], output)
             return True
 
-        asked = [(row.tokens, self._scoring(row, continuations)) for row, continuations in parts]
+        asked = [(row.tokens, scoring(self._vllm, row, continuations)) for row, continuations in parts]
         self._run(asked, plan, take)
         found = iter([score for part in scores for score in part])
         return [
@@ -249,6 +247,7 @@ class VllmEngine(OnePlanAtATime):
     def _switch(self, removed: frozenset[int], num_layers: int) -> None:
         if removed == self._removed:
             return
+        self._removed = None  # should it be stopped half-way
         (found,) = self._llm.apply_model(partial(leave_out, family=self._family, removed=removed))
         assert found == num_layers, f"vLLM's {self._family.model_type} has {found} layers, the checkpoint {num_layers}"
         self._removed = removed
@@ -265,49 +264,8 @@ class VllmEngine(OnePlanAtATime):
                 "checkpoint with layercut cut and evaluate that."
             )
 
-    def _drawing(self, row: GenerationRow, decoding: Decoding) -> Any:
-        drawn = {} if decoding.is_greedy else {
-            "top_p": decoding.top_p,
-            "top_k": decoding.top_k,
-            "seed": noise_key(decoding.seed, row.id) % 2**63,
-        }
-        return self._parameters(
-            temperature=decoding.temperature,
-            max_tokens=row.limit,
-            stop_token_ids=list(self._stop_tokens),
-            ignore_eos=True,  # it is among the stop tokens
-            output_kind=self._vllm.sampling_params.RequestOutputKind.DELTA,
-            **drawn,
-        )
-
-    def _scoring(self, row: LikelihoodRow, continuations: Sequence[Tokens]) -> Any:
-        return self._parameters(
-            temperature=0.0,
-            max_tokens=1,
-            ignore_eos=True,
-            prompt_logprobs=None if row.num_scored == 1 else 0,  # 0: of the prompt's own tokens
-            logprob_token_ids=[tokens[-1] for tokens in continuations],
-            output_kind=self._vllm.sampling_params.RequestOutputKind.FINAL_ONLY,
-        )
-
-    def _parameters(self, **parameters: Any) -> Any:
-        return self._vllm.SamplingParams(detokenize=False, **parameters)
-
     def _decode(self, tokens: Sequence[int]) -> str:
         return decode(self._model.tokenizer, tokens)
-
-
-def _read_off(row: LikelihoodRow, continuations: Sequence[Tokens], output: Any) -> list[Score]:
-    """Log-likelihoods of continuations that differ in their last token alone."""
-    inner = row.tokens[len(row.tokens) - row.num_scored + 1 :]
-    along = output.prompt_logprobs[-len(inner) :] if inner else ()
-    read = [entry[token] for token, entry in zip(inner, along, strict=True)]
-    shared, is_greedy = sum(found.logprob for found in read), all(found.rank == 1 for found in read)
-    answer = output.outputs[0]
-    (likeliest,), (after,) = answer.token_ids, answer.logprobs
-    return [
-        Score(shared + after[tokens[-1]].logprob, is_greedy and tokens[-1] == likeliest) for tokens in continuations
-    ]
 
 
 def _refuse(what: str) -> NoReturn:

@@ -12,8 +12,8 @@ from layercut.runs.directory import RunFolder
 from layercut.selection.items import check_report_items
 from layercut.study import eta
 from layercut.study.handle import ModelHandle
-from layercut.study.served import ServedModel
 from layercut.study.progress import CHARACTERS_PER_TOKEN, DECODE_COST, ITEM_COST, Progressing
+from layercut.study.served import ServedModel
 from layercut.study.settings import TaskSettings
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import load_task

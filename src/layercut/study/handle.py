@@ -30,8 +30,7 @@ class ModelHandle:
         """Find the model's files; a hub model is downloaded, a GGUF file converted. Nothing is loaded yet.
 
         Raises:
-            InputError: no such model, a family that is not known, a checkpoint that cannot be used, or a server in place
-                of a model.
+            InputError: no such model, a family that is not known, a checkpoint that cannot be used, or a server.
         """
         if settings.engine == "openai":
             raise InputError(
