@@ -48,7 +48,7 @@ class ToyModel(nn.Module):
 
     @torch.no_grad()
     def forward(self, tokens: Sequence[int], kept: Collection[int] | None = None) -> Tensor:
-        """Log-probabilities (T, V). ``kept`` runs these layers alone, by their class, whatever is put in their place."""
+        """Log-probabilities (T, V). ``kept`` runs these layers alone, whatever is put in the place of their forward."""
         hidden, residual, positions = self.embed(torch.tensor(tokens)), None, torch.arange(len(tokens))
         for index, layer in enumerate(self.model.layers):
             if kept is None:

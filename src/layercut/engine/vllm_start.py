@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from layercut.errors import InputError, MissingExtra
@@ -77,7 +78,13 @@ def start(
             use_tqdm_on_load=False,
             **({"block_size": CPU_BLOCK} if device == "cpu" else {}),
         )
-    except (ValueError, RuntimeError, OSError, NotImplementedError) as error:
+    except (
+        ValueError,
+        RuntimeError,
+        OSError,
+        NotImplementedError,
+        AssertionError,
+    ) as error:  # vLLM raises all of these
         raise InputError(
             f"vLLM cannot run {model.name} ({_reason(error)}). Try a larger --cache-gib or another --dtype, or use "
             "--engine shared."
@@ -91,6 +98,6 @@ def stop(vllm: Any, llm: Any) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """One line. The first one of a validation error only counts what is wrong."""
+    """One line, not longer than needed. The first one of a validation error only counts what is wrong."""
     found = error.errors() if hasattr(error, "errors") else ()
-    return str(found[0]["msg"]) if found else first_line(error).rstrip(".")
+    return shorten(str(found[0]["msg"]) if found else first_line(error), 200, placeholder=" ...").rstrip(".")
