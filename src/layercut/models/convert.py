@@ -195,7 +195,7 @@ def _set_splitting(tokenizer: PreTrainedTokenizerBase, head: GgufHead, name: str
 
 
 def _set_begin(tokenizer: PreTrainedTokenizerBase, head: GgufHead) -> None:
-    """Have texts begin with the BOS token where the file says so. transformers 5.24 does it by itself, 5.19 does not."""
+    """Have texts begin with the BOS token where the file says so. transformers 5.24 does it by itself, not so 5.19."""
     wanted = head.metadata.get("tokenizer.ggml.add_bos_token")
     if wanted and tokenizer("x")["input_ids"][:1] != [tokenizer.bos_token_id]:
         tokenizer.add_bos_token = True
