@@ -40,7 +40,8 @@ MAY_USE = {
 ANYONE_MAY_USE = {"errors", "runs", "__init__"}
 ONLY_IN = {
     "lm_eval": {"tasks/multiple_choice.py"},
-    "vllm": {"engine/vllm.py"},
+    "vllm": {"engine/vllm_start.py"},
+    "openai": {"engine/openai.py"},
     "ray": {"engine/ray_pool.py"},
     "trl": {"healing/sft.py"},
     "peft": {"healing/adapters.py"},

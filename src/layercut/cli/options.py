@@ -47,13 +47,35 @@ BatchSize = Annotated[
 EngineName = Annotated[
     str,
     typer.Option(
-        "--engine", help="shared: what plans have in common is computed once; or plain.", rich_help_panel="Model"
+        "--engine",
+        help="shared: what plans have in common is computed once; plain; vllm; or openai: a server (eval only).",
+        rich_help_panel="Model",
     ),
 ]
 CacheGib = Annotated[
     float,
     typer.Option(
-        help="GiB of memory for keys and values that plans share; only the shared engine uses it.",
+        help="GiB of memory for keys and values: those that plans share (shared), or all (vllm).",
+        rich_help_panel="Model",
+    ),
+]
+CudaGraphs = Annotated[
+    bool,
+    typer.Option(
+        "--cuda-graphs",
+        help="vllm: compile the model and capture CUDA graphs, for evaluating a checkpoint as it is.",
+        rich_help_panel="Model",
+    ),
+]
+BaseUrl = Annotated[
+    str | None,
+    typer.Option(help="openai: the server, such as http://localhost:8000/v1.", rich_help_panel="Model", metavar="URL"),
+]
+TokenizerName = Annotated[
+    str | None,
+    typer.Option(
+        "--tokenizer",
+        help="openai: the served model's tokenizer, a hub id or folder; needed for ranking.",
         rich_help_panel="Model",
     ),
 ]
@@ -103,7 +125,14 @@ OBJECTIVE = (
 """What an objective may name."""
 
 _DECODING = {"temperature": Temperature, "top_p": TopP, "top_k": TopK}
-_RUNNING = {"batch_size": BatchSize, "engine": EngineName, "cache_gib": CacheGib}
+_RUNNING = {
+    "batch_size": BatchSize,
+    "engine": EngineName,
+    "cache_gib": CacheGib,
+    "cuda_graphs": CudaGraphs,
+    "base_url": BaseUrl,
+    "tokenizer": TokenizerName,
+}
 _LOADING = {
     "revision": Revision,
     "dtype": Dtype,

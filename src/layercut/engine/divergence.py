@@ -184,9 +184,8 @@ def _with_rest(p_NK: Tensor) -> Tensor:
 def _checked(loaded: LoadedModel, item: Scoring, values: Sequence[float]) -> Divergence:
     nll, reference_nll, kl, js, disagreements = values
     if any(value != value for value in values):
-        dtype = str(loaded.model.dtype).removeprefix("torch.")
         raise InputError(
-            f"request {item.id!r}: {loaded.name} computes values that are not numbers in {dtype}. "
+            f"request {item.id!r}: {loaded.name} computes values that are not numbers in {loaded.dtype}. "
             "Load it with another dtype, bfloat16 or float32."
         )
     return Divergence(

@@ -36,7 +36,6 @@ from layercut.engine.rows import (
     LikelihoodRow,
     Scoring,
     compared_scorings,
-    context_length,
     generation_rows,
     scorings,
     text_tokens,
@@ -92,7 +91,7 @@ class PlainEngine(OnePlanAtATime):
             "engine": "plain",
             "model": self._loaded.name,
             "model_hash": self._loaded.model_hash,
-            "dtype": str(self._model.dtype).removeprefix("torch."),
+            "dtype": self._loaded.dtype,
             "device": self._model.device.type,
             "batch_size": self._batch_size,
         }
@@ -186,7 +185,7 @@ class PlainEngine(OnePlanAtATime):
     def _fitting(self, rows: Sequence[GenerationRow]) -> Iterator[Sequence[GenerationRow]]:
         """Split rows so that none is carried beyond the context while it waits for the others: learned position
         embeddings have no entry there. Nearly always this is one group."""
-        context = context_length(self._loaded)
+        context = self._loaded.context_length
         while rows:
             steps = max(row.limit for row in rows)
             fits = [context is None or len(row.prompt) + steps <= context for row in rows]

@@ -6,17 +6,41 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from layercut.engine.base import GenerationRequest, LikelihoodRequest
 from layercut.engine.prompts import Pair, encode_pairs, encode_prompt
 from layercut.errors import InputError
 
 if TYPE_CHECKING:
-    from layercut.models.loading import LoadedModel
+    from transformers import PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
 Tokens = tuple[int, ...]
+
+
+class Reader(Protocol):
+    """What has to be known of a model to lay texts out for it: a LoadedModel, or one without its weights."""
+
+    @property
+    def name(self) -> str:
+        """The model as it was named."""
+        ...
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """Text to tokens."""
+        ...
+
+    @property
+    def context_length(self) -> int | None:
+        """Tokens that it takes; None for no limit."""
+        ...
+
+    @property
+    def dtype(self) -> str:
+        """What it computes in."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -115,13 +139,7 @@ def questions(rows: Sequence[GenerationRow], work: Sequence[Scoring]) -> list[Qu
     return both + [Question(None, item) for item in work if item.id not in answered]
 
 
-def context_length(loaded: LoadedModel) -> int | None:
-    """Tokens that the model takes, by its config; None where the config names no limit."""
-    length: int | None = getattr(loaded.model.config.get_text_config(), "max_position_embeddings", None)
-    return length
-
-
-def generation_row(loaded: LoadedModel, request: GenerationRequest) -> GenerationRow:
+def generation_row(loaded: Reader, request: GenerationRequest) -> GenerationRow:
     """Encode a prompt, with as many new tokens as were asked for and fit.
 
     Raises:
@@ -134,7 +152,7 @@ def generation_row(loaded: LoadedModel, request: GenerationRequest) -> Generatio
         prompt = encode_prompt(loaded.tokenizer, request.prompt, loaded.name)
         if not prompt:
             raise InputError("the prompt has no tokens; give one that is not empty.")
-        context = context_length(loaded)
+        context = loaded.context_length
         room = request.max_new_tokens if context is None else context - len(prompt)
         if room < 1:
             raise InputError(
@@ -144,13 +162,13 @@ def generation_row(loaded: LoadedModel, request: GenerationRequest) -> Generatio
     return GenerationRow(request, prompt, min(request.max_new_tokens, room))
 
 
-def generation_rows(loaded: LoadedModel, requests: Sequence[GenerationRequest]) -> list[GenerationRow]:
+def generation_rows(loaded: Reader, requests: Sequence[GenerationRequest]) -> list[GenerationRow]:
     """All prompts, those with the most tokens first; see ``generation_row``."""
     rows = [generation_row(loaded, request) for request in requests]
     return sorted(rows, key=lambda row: (-row.request.max_new_tokens, -len(row.prompt), row.id))
 
 
-def scorings(loaded: LoadedModel, requests: Sequence[LikelihoodRequest]) -> list[Scoring]:
+def scorings(loaded: Reader, requests: Sequence[LikelihoodRequest]) -> list[Scoring]:
     """All requests as rows, the longest first; see ``scoring``. A warning says if some are too long."""
     work = [scoring(loaded, request) for request in requests]
     cut_short = [item for item in work if item.num_dropped]
@@ -162,7 +180,7 @@ def scorings(loaded: LoadedModel, requests: Sequence[LikelihoodRequest]) -> list
     return sorted(work, key=lambda item: (-max(len(row.tokens) for row in item.rows), item.id))
 
 
-def compared_scorings(loaded: LoadedModel, requests: Sequence[LikelihoodRequest]) -> list[Scoring]:
+def compared_scorings(loaded: Reader, requests: Sequence[LikelihoodRequest]) -> list[Scoring]:
     """``scorings`` for a comparison of plans.
 
     Raises:
@@ -177,7 +195,7 @@ def compared_scorings(loaded: LoadedModel, requests: Sequence[LikelihoodRequest]
     return scorings(loaded, requests)
 
 
-def scoring(loaded: LoadedModel, request: LikelihoodRequest) -> Scoring:
+def scoring(loaded: Reader, request: LikelihoodRequest) -> Scoring:
     """Encode a context with its continuations, and drop the beginning of what is longer than the context.
 
     The rule is that of the LM Evaluation Harness: the last tokens that fit are kept, and the last token of all needs no
@@ -196,7 +214,7 @@ def scoring(loaded: LoadedModel, request: LikelihoodRequest) -> Scoring:
                 "prompt for each, or one for all."
             )
         pairs = tuple(_pairs(loaded, request))
-        context = context_length(loaded)
+        context = loaded.context_length
         longest = max(len(pair.continuation) for pair in pairs)
         if context is not None and longest > context:
             raise InputError(
@@ -214,21 +232,21 @@ def scoring(loaded: LoadedModel, request: LikelihoodRequest) -> Scoring:
     return Scoring(request, pairs, rows, tuple(places))
 
 
-def _pairs(loaded: LoadedModel, request: LikelihoodRequest) -> list[Pair]:
+def _pairs(loaded: Reader, request: LikelihoodRequest) -> list[Pair]:
     if not request.prompts:
         return encode_pairs(loaded.tokenizer, request.prompt, request.continuations, loaded.name)
     each = zip(request.prompts, request.continuations, strict=True)
     return [encode_pairs(loaded.tokenizer, prompt, [text], loaded.name)[0] for prompt, text in each]
 
 
-def text_tokens(loaded: LoadedModel, text: str, index: int) -> Tokens:
+def text_tokens(loaded: Reader, text: str, index: int) -> Tokens:
     """Encode a text to be read through; ``index`` is its place in the caller's list, for the error.
 
     Raises:
         InputError: a text without tokens or longer than the context.
     """
     tokens = encode_prompt(loaded.tokenizer, text, loaded.name)
-    context = context_length(loaded)
+    context = loaded.context_length
     if not tokens or (context is not None and len(tokens) > context):
         raise InputError(
             f"text {index} has {len(tokens)} tokens; {loaded.name} takes from 1 to {context or 'any number'}. "

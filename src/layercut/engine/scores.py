@@ -17,7 +17,7 @@ from layercut.engine.head import HeadInput, chunks, logits
 from layercut.errors import InputError
 
 if TYPE_CHECKING:
-    from layercut.engine.rows import Scoring
+    from layercut.engine.rows import Reader, Scoring
     from layercut.models.loading import LoadedModel
 
 
@@ -70,7 +70,7 @@ class Sheet:
         return (Score(float(log_p_M[span].sum()), bool(hit_M[span].all())) for span in self._spans)
 
 
-def likelihoods(loaded: LoadedModel, item: Scoring, scores: Sequence[Score]) -> Likelihoods:
+def likelihoods(loaded: Reader, item: Scoring, scores: Sequence[Score]) -> Likelihoods:
     """An answer from the scores of all the item's continuations, in the order of its rows.
 
     Raises:
@@ -81,9 +81,8 @@ def likelihoods(loaded: LoadedModel, item: Scoring, scores: Sequence[Score]) -> 
         firsts.append(firsts[-1] + len(row.continuations))
     found = [scores[firsts[row] + place] for row, place in item.places]
     if any(math.isnan(score.log_likelihood) for score in found):
-        dtype = str(loaded.model.dtype).removeprefix("torch.")
         raise InputError(
-            f"request {item.id!r}: {loaded.name} computes values that are not numbers in {dtype}. "
+            f"request {item.id!r}: {loaded.name} computes values that are not numbers in {loaded.dtype}. "
             "Load it with another dtype, bfloat16 or float32."
         )
     return Likelihoods(

@@ -159,6 +159,7 @@ def _write_checkpoint(path: Path, head: GgufHead, folder: Path) -> None:
         refuse_incomplete(info, str(path))
         _set_generation(model.generation_config, head)
         _set_splitting(tokenizer, head, path.name)
+        _set_begin(tokenizer, head)
         tokenizer.model_max_length = _context_length(config)
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
@@ -191,6 +192,13 @@ def _set_splitting(tokenizer: PreTrainedTokenizerBase, head: GgufHead, name: str
         )
     elif rule not in _GPT2_RULE:
         logger.warning("%s splits text by the rule %r, which is not known; GPT-2's rule is taken instead", name, rule)
+
+
+def _set_begin(tokenizer: PreTrainedTokenizerBase, head: GgufHead) -> None:
+    """Have texts begin with the BOS token where the file says so. transformers 5.24 does it by itself, not so 5.19."""
+    wanted = head.metadata.get("tokenizer.ggml.add_bos_token")
+    if wanted and tokenizer("x")["input_ids"][:1] != [tokenizer.bos_token_id]:
+        tokenizer.add_bos_token = True
 
 
 def _context_length(config: PretrainedConfig) -> int:

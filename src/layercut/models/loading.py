@@ -20,7 +20,7 @@ from layercut.models.placement import pick_dtype, placement_of
 from layercut.models.sources import ModelSource, describe_source, resolve
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,16 @@ class LoadedModel:
     def has_chat_template(self) -> bool:
         """Whether conversations can be rendered for it."""
         return bool(self.tokenizer.chat_template)
+
+    @property
+    def context_length(self) -> int | None:
+        """Tokens that the model takes, by its config; None where the config names no limit."""
+        return context_length_of(self.model.config)
+
+    @property
+    def dtype(self) -> str:
+        """What it computes in: ``float32``, ``bfloat16`` or ``float16``."""
+        return str(self.model.dtype).removeprefix("torch.")
 
 
 def load_model(
@@ -108,7 +118,7 @@ def _load_weights(
             f"{found.name} does not fit on the device; try device_map='auto' or dtype='bfloat16'."
         ) from error
     except (ValueError, OSError, KeyError, ImportError, RuntimeError) as error:  # transformers raises all of these
-        raise CheckpointError(f"{found.name} cannot be loaded by transformers: {_first_line(error)}") from error
+        raise CheckpointError(f"{found.name} cannot be loaded by transformers: {first_line(error)}") from error
     refuse_incomplete(info, found.name)
     refuse_nonfinite(model, found.path)
     model.requires_grad_(False)  # from_pretrained has put it in eval mode
@@ -132,7 +142,7 @@ def load_tokenizer(found: ModelSource, trust_remote_code: bool) -> PreTrainedTok
             )
     except (ValueError, OSError, KeyError, ImportError, RuntimeError, TypeError) as error:
         raise CheckpointError(
-            f"{found.name} has no tokenizer that can be read ({_first_line(error)}). Put the tokenizer files "
+            f"{found.name} has no tokenizer that can be read ({first_line(error)}). Put the tokenizer files "
             "(tokenizer.json, tokenizer_config.json) of its base model into its folder."
         ) from error
     if tokenizer.pad_token_id is None:  # in memory only; padding is masked, so which token it is does not matter
@@ -141,5 +151,12 @@ def load_tokenizer(found: ModelSource, trust_remote_code: bool) -> PreTrainedTok
     return tokenizer
 
 
-def _first_line(error: Exception) -> str:
+def context_length_of(config: PretrainedConfig) -> int | None:
+    """``max_position_embeddings``; None where a config names no limit."""
+    length: int | None = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return length
+
+
+def first_line(error: Exception) -> str:
+    """What an error says first, for a message of one line."""
     return (str(error).splitlines() or [type(error).__name__])[0]

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from layercut.engine.base import Decoding, Engine, GenerationRequest
 from layercut.engine.prompts import encode_prompt
-from layercut.engine.rows import context_length
 from layercut.errors import InputError, MissingExtra
 from layercut.runs.environment import hide_home
 from layercut.runs.settings import settings_hash
@@ -31,7 +30,7 @@ from layercut.surgery.plan import CutPlan
 from layercut.tasks.data_files import read_local
 
 if TYPE_CHECKING:
-    from layercut.models.loading import LoadedModel
+    from layercut.engine.rows import Reader
     from layercut.runs.directory import RunFolder
 
 BUILT_IN = "generated"
@@ -65,7 +64,7 @@ class _Piece(NamedTuple):
 
 def load_calibration(
     source: str,
-    loaded: LoadedModel,
+    loaded: Reader,
     *,
     engine: Engine | None = None,
     num_texts: int = 32,
@@ -105,7 +104,7 @@ def load_calibration(
         raise InputError(f"num_texts of the calibration is {num_texts}; use 1 or more.")
     if max_tokens < MIN_TOKENS:
         raise InputError(f"max_tokens of the calibration is {max_tokens}; use {MIN_TOKENS} or more.")
-    max_tokens = min(max_tokens, context_length(loaded) or max_tokens)
+    max_tokens = min(max_tokens, loaded.context_length or max_tokens)
     texts: Iterator[str] | list[str]
     if source == BUILT_IN:
         if engine is None:
@@ -128,7 +127,7 @@ def load_calibration(
     )
 
 
-def _cut(loaded: LoadedModel, text: str, max_tokens: int) -> _Piece:
+def _cut(loaded: Reader, text: str, max_tokens: int) -> _Piece:
     """The longest beginning of a text with at most so many tokens."""
 
     def count(length: int) -> int:
@@ -142,7 +141,7 @@ def _cut(loaded: LoadedModel, text: str, max_tokens: int) -> _Piece:
     return _Piece(text[:end], num_tokens)
 
 
-def _consecutive(loaded: LoadedModel, text: str, max_tokens: int) -> Iterator[str]:
+def _consecutive(loaded: Reader, text: str, max_tokens: int) -> Iterator[str]:
     start = 0
     while start < len(text):
         window = text[start : start + max_tokens * _CHARACTERS]
@@ -152,7 +151,7 @@ def _consecutive(loaded: LoadedModel, text: str, max_tokens: int) -> Iterator[st
 
 
 def _generated(
-    loaded: LoadedModel,
+    loaded: Reader,
     engine: Engine,
     num_texts: int,
     max_tokens: int,

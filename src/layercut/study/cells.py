@@ -13,6 +13,7 @@ from layercut.selection.items import check_report_items
 from layercut.study import eta
 from layercut.study.handle import ModelHandle
 from layercut.study.progress import CHARACTERS_PER_TOKEN, DECODE_COST, ITEM_COST, Progressing
+from layercut.study.served import ServedModel
 from layercut.study.settings import TaskSettings
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import load_task
@@ -86,7 +87,7 @@ def tell_walls(tasks: Iterable[Task], say: Callable[[str], None]) -> str | None:
 
 
 def run_settings(
-    model: ModelHandle, plan: CutPlan, cells: Sequence[Cell], decoding: Decoding, seed: int
+    model: ModelHandle | ServedModel, plan: CutPlan, cells: Sequence[Cell], decoding: Decoding, seed: int
 ) -> Mapping[str, Any]:
     """What decides the numbers of one run folder."""
     return {
@@ -100,7 +101,7 @@ def run_settings(
 
 def run_cells(
     folder: RunFolder,
-    model: ModelHandle,
+    model: ModelHandle | ServedModel,
     plan: CutPlan,
     cells: Sequence[Cell],
     decoding: Decoding,
@@ -121,7 +122,9 @@ def run_cells(
         for index in range(len(cells)):
             progress.skip(first + index)
         return
-    plan.save(folder.path / "plan.json")
+    recorded = model.recorded(plan)
+    if recorded is not None:
+        plan.save(folder.path / "plan.json")
     shared = [_selection_items(model, plan, cell, allow_selection_items) for cell in cells]
     rows: list[MetricRow] = []
     for index, cell in enumerate(cells, start=first):
@@ -137,9 +140,9 @@ def run_cells(
                 on_progress=on_progress,
             )
         rows.extend({**row, "selection_items": shared[index - first]} for row in outcome.metrics)
-    folder.write_metrics(rows, plan=plan.to_dict(), num_parameters=model.num_parameters(plan))
+    folder.write_metrics(rows, plan=recorded, num_parameters=model.num_parameters(plan))
 
 
-def _selection_items(model: ModelHandle, plan: CutPlan, cell: Cell, allow: bool) -> int:
+def _selection_items(model: ModelHandle | ServedModel, plan: CutPlan, cell: Cell, allow: bool) -> int:
     ids = [sample.id for sample in cell.task.samples("report", cell.limit)]
     return max(check_report_items(made, cell.task.name, ids, allow=allow) for made in (*model.earlier_plans, plan))

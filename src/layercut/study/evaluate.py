@@ -15,6 +15,7 @@ from layercut.runs.directory import RunFolder
 from layercut.study.cells import make_cells, run_cells, run_settings, tell_walls
 from layercut.study.handle import ModelHandle
 from layercut.study.progress import Progressing
+from layercut.study.served import ServedModel
 from layercut.study.settings import DecodingSettings, ModelSettings, TaskSettings
 
 FLAGS = {"removed": "--remove", "limit": "--limit", "readout": "--readouts", "task": "--tasks"}
@@ -42,11 +43,11 @@ def evaluate_model(
     say: Callable[[str], None],
 ) -> Evaluated | None:
     """Score a model on tasks; ``layercut eval``. A dry run says what would be done and gives None back."""
-    handle = ModelHandle(model)
+    handle = ServedModel(model) if model.engine == "openai" else ModelHandle(model)
     plan = handle.plan(remove, seed)
     cells = make_cells(tasks, seed)
     folder = out or Path("runs", slug(f"{model.model}-{remove or 'uncut'}"))
-    say(f"{model.model}: {plan.describe()}")
+    say(handle.introduce(plan))
     walls = tell_walls((cell.task for cell in cells), say)
     work = [(cell.label, cell.work()) for cell in cells]
     if dry_run:

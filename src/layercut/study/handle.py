@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from layercut.errors import InputError
 from layercut.models.placement import pick_dtype
 from layercut.models.sources import ModelSource, describe_source, resolve
 from layercut.selection.specs import plan_from_spec
@@ -16,6 +18,9 @@ from layercut.surgery.plan import CutPlan
 if TYPE_CHECKING:
     from layercut.engine.base import Engine
     from layercut.models.loading import LoadedModel
+    from layercut.models.weightless import WeightlessModel
+
+logger = logging.getLogger(__name__)
 
 
 class ModelHandle:
@@ -25,8 +30,13 @@ class ModelHandle:
         """Find the model's files; a hub model is downloaded, a GGUF file converted. Nothing is loaded yet.
 
         Raises:
-            InputError: no such model, a family that is not known, or a checkpoint that cannot be used.
+            InputError: no such model, a family that is not known, a checkpoint that cannot be used, or a server.
         """
+        if settings.engine == "openai":
+            raise InputError(
+                "a server's model is evaluated as it is, by layercut eval; for this command take --engine vllm, shared "
+                "or plain, and the model itself."
+            )
         self.settings = settings
         self.source: ModelSource = resolve(
             settings.model, revision=settings.revision, trust_remote_code=settings.trust_remote_code
@@ -59,9 +69,36 @@ class ModelHandle:
         )
 
     @cached_property
+    def weightless(self) -> WeightlessModel:
+        """The model without its weights."""
+        from layercut.models.weightless import load_without_weights
+
+        wanted = self.settings
+        return load_without_weights(
+            self.source, dtype=wanted.dtype, device=wanted.device, trust_remote_code=wanted.trust_remote_code
+        )
+
+    @property
+    def reader(self) -> LoadedModel | WeightlessModel:
+        """What lays out texts: the model in memory where the engine runs that one, so that nothing is read twice."""
+        return self.weightless if self.settings.engine == "vllm" else self.loaded
+
+    @cached_property
     def engine(self) -> Engine:
         """The engine that the settings name, over it."""
         wanted = self.settings
+        if wanted.engine == "vllm":
+            from layercut.engine.vllm import VllmEngine
+
+            if wanted.device_map is not None:
+                logger.warning("device_map %s has no effect with the engine vllm", wanted.device_map)
+            return VllmEngine(
+                self.weightless,
+                batch_size=wanted.batch_size,
+                device=wanted.device,
+                cache_gib=wanted.cache_gib,
+                cuda_graphs=wanted.cuda_graphs,
+            )
         if wanted.engine == "shared":
             from layercut.engine.shared import SharedEngine
 
@@ -96,6 +133,14 @@ class ModelHandle:
         if (last := self.source.path / PLAN_FILE).is_file():
             plans.append(CutPlan.load(last))
         return plans
+
+    def introduce(self, plan: CutPlan) -> str:
+        """One line for people."""
+        return f"{self.settings.model}: {plan.describe()}"
+
+    def recorded(self, plan: CutPlan) -> dict[str, Any]:
+        """What is written of a plan."""
+        return plan.to_dict()
 
     def describe(self) -> dict[str, Any]:
         """What decides the numbers, for a run's settings, with what the commit of a branch and dtype auto stand for."""

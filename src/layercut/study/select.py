@@ -119,7 +119,7 @@ def select_layers(
             num_remove=num_remove,
             seed=seed,
             protect=parse_protected(protect, handle.num_layers) if protect else None,
-            loaded=handle.loaded if row.needs_model else None,
+            loaded=handle.loaded if row.needs_model and model.engine != "vllm" else None,
             engine=engine,
             calibration=_calibration(calibration, handle, folder, seed, progress, say) if on_text else None,
             objective=objective,
@@ -189,7 +189,7 @@ def _calibration(
 ) -> Calibration:
     found = load_calibration(
         wanted.source,
-        handle.loaded,
+        handle.reader,
         engine=handle.engine,
         num_texts=wanted.num_texts,
         max_tokens=wanted.max_tokens,

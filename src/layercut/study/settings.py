@@ -7,8 +7,8 @@ from typing import Any
 
 from layercut.errors import InputError, unknown
 
-ENGINES = ("shared", "plain")
-"""What runs the model; the first is the reference."""
+ENGINES = ("shared", "plain", "vllm", "openai")
+"""What runs the model; the first is the default."""
 
 UNCUT = "uncut"
 """Name of the uncut model's folder in a study; no plan may take it."""
@@ -59,9 +59,15 @@ class ModelSettings:
     batch_size: int = 32
     """Sequences run at once; halved when memory runs out."""
     engine: str = ENGINES[0]
-    """plain, or shared: what plans have in common is computed once."""
+    """shared: what plans have in common is computed once; plain; vllm; or openai: a server, evaluated as it is."""
     cache_gib: float = 2.0
-    """Memory for keys and values that plans share, in GiB; only the shared engine uses it."""
+    """Memory for keys and values, in GiB: those that plans share (shared), or all (vllm)."""
+    cuda_graphs: bool = False
+    """Let vLLM compile the model and capture CUDA graphs, for evaluating a checkpoint as it is."""
+    base_url: str | None = None
+    """Address of the server that is asked, such as http://localhost:8000/v1."""
+    tokenizer: str | None = None
+    """Hub id or folder of the served model's tokenizer; without, the server lays out prompts, and nothing is ranked."""
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -70,15 +76,23 @@ class ModelSettings:
             raise unknown("engine", self.engine, ENGINES)
         if not self.cache_gib > 0:
             raise InputError(f"cache_gib {self.cache_gib} is too small; write a number above 0, such as 2.")
+        if self.engine == "openai" and not self.base_url:
+            raise InputError("the engine openai asks a server; give its address, such as http://localhost:8000/v1.")
+        for name, engine in {"cuda_graphs": "vllm", "base_url": "openai", "tokenizer": "openai"}.items():
+            if getattr(self, name) and self.engine != engine:
+                raise InputError(f"{name} is for the engine {engine}, and the engine is {self.engine}; leave it out.")
 
     def identity(self) -> dict[str, Any]:
         """What decides the numbers, for a run's settings.
 
-        How much memory may be used decides none. The plain engine goes without saying, so that a run that was begun
-        before there was another goes on.
+        How much memory may be used decides none, nor does where a server is. The plain engine and what is left out go
+        without saying, so that a run that was begun before there was another goes on.
         """
         settings = asdict(self)
-        del settings["cache_gib"]
+        del settings["cache_gib"], settings["base_url"]
+        for name in ("cuda_graphs", "tokenizer"):
+            if not settings[name]:
+                del settings[name]
         if self.engine == "plain":
             del settings["engine"]
         return settings

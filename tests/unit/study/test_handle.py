@@ -4,11 +4,14 @@ import sys
 
 import pytest
 
+from layercut.engine.base import Decoding, GenerationRequest
 from layercut.engine.plain import PlainEngine
 from layercut.engine.shared import SharedEngine
+from layercut.errors import InputError
 from layercut.study.handle import ModelHandle
 from layercut.study.settings import ModelSettings
-from tests.support.tiny import save_tiny
+from tests.support.fake_vllm import FakeVllm
+from tests.support.tiny import NUM_LAYERS, save_tiny
 
 
 @pytest.fixture(scope="module")
@@ -35,3 +38,22 @@ def test_the_description_names_the_weights_and_not_the_memory(tiny: str) -> None
     assert described == ModelHandle(ModelSettings(model=tiny, engine="shared")).describe()
     assert described["engine"] == "shared"
     assert len(described["model_hash"]) == 16
+
+
+def test_vllm_reads_the_weights_itself(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeVllm(NUM_LAYERS)
+    for name in ("vllm", "vllm.platforms", "vllm.distributed"):
+        monkeypatch.setitem(sys.modules, name, fake)  # type: ignore[arg-type]
+    monkeypatch.setattr("layercut.models.loading.load_model", lambda *_, **__: pytest.fail("loaded twice"))
+    handle = ModelHandle(ModelSettings(model=tiny, device="cpu", engine="vllm", batch_size=3, cache_gib=0.5))
+    request = GenerationRequest(id="a", prompt="x", max_new_tokens=2)
+    ((answer,),) = handle.engine.completions([request], handle.plan("0,3", 0), Decoding())
+    assert answer.num_new_tokens == 2
+    assert handle.reader is handle.weightless
+    assert fake.started[0]["path"] == tiny
+    assert (fake.started[0]["max_num_seqs"], fake.started[0]["kv_cache_memory_bytes"]) == (3, 2**29)
+
+
+def test_a_server_is_for_evaluating() -> None:
+    with pytest.raises(InputError, match="evaluated as it is, by layercut eval"):
+        ModelHandle(ModelSettings(model="m", engine="openai", base_url="http://localhost:1/v1"))

@@ -58,7 +58,7 @@ def test_what_decides_the_numbers_of_a_run() -> None:
         ({"seed": "one"}, "seed: 'one' is not of the kind int"),
         ({"checkpoints": 1}, "not of the kind bool"),
         ({"batch_size": 0}, "batch_size 0 is too small"),
-        ({"engine": "plane"}, r"unknown engine 'plane'. Did you mean plain\? Known: plain, shared"),
+        ({"engine": "plane"}, r"unknown engine 'plane'. Did you mean plain\? Known: openai, plain, shared, vllm"),
         ({"cache_gib": 0}, "cache_gib 0 is too small"),
         ({"cache_gib": float("nan")}, "cache_gib nan is too small"),
         ({"plans": {"uncut": "3"}}, "call it otherwise"),
@@ -71,6 +71,30 @@ def test_bad_settings_are_refused_in_one_clear_line(change: dict[str, Any], mess
     with pytest.raises(InputError, match=message) as caught:
         study_from_dict(GOOD | change)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"engine": "openai"}, "give its address, such as http://localhost:8000/v1"),
+        ({"engine": "vllm", "base_url": "http://x"}, "base_url is for the engine openai, and the engine is vllm"),
+        ({"tokenizer": "org/model"}, "tokenizer is for the engine openai, and the engine is shared"),
+        ({"cuda_graphs": True}, "cuda_graphs is for the engine vllm, and the engine is shared"),
+    ],
+)
+def test_settings_of_another_engine_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        ModelSettings(model="m", **settings)
+
+
+def test_where_a_server_is_decides_no_numbers_and_how_it_is_asked_does() -> None:
+    def served(**more: Any) -> dict[str, Any]:
+        return ModelSettings(model="m", engine="openai", **more).identity()
+
+    assert served(base_url="http://a/v1") == served(base_url="http://b/v1")
+    assert served(base_url="http://a/v1", tokenizer="t") == served(base_url="http://a/v1") | {"tokenizer": "t"}
+    graphs = ModelSettings(model="m", engine="vllm", cuda_graphs=True).identity()
+    assert graphs == ModelSettings(model="m", engine="vllm").identity() | {"cuda_graphs": True}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,158 @@
+"""What each engine makes of the same work: answers a second, and a search by task scores.
+
+    python benchmarks/engines.py --counts 1,32,200
+    python benchmarks/engines.py --python vllm=/path/to/an/environment/with/vllm/bin/python
+
+Every engine runs in a process of its own, one after the other, with the same number of threads. Tokens a second are new
+tokens over the wall time of a call, after one call to warm up, and over its CPU time, which other work on the machine
+moves less. Answers are compared with those of the plain engine, and so are the layers that the search chooses.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+ENGINES = ("plain", "shared", "vllm")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="bundled:smollm2-135m")
+    parser.add_argument("--engines", default=",".join(ENGINES))
+    parser.add_argument("--counts", default="1,32,200", help="requests of a call")
+    parser.add_argument("--new-tokens", type=int, default=32, help="of each answer, at most")
+    parser.add_argument("--items", type=int, default=8, help="of arithmetic, for the search; 0 leaves it out")
+    parser.add_argument("--remove", type=int, default=2, help="layers that the search takes out")
+    parser.add_argument("--candidates", type=int, default=0, help="only the last so many layers may go; 0: all but 0")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--cache-gib", type=float, default=2.0)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--python", action="append", default=[], help="ENGINE=PATH of another interpreter")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.one:
+        asked.out.write_text(json.dumps(measure(asked)))
+        return
+    results = {name: in_a_process(asked, name) for name in asked.engines.split(",")}
+    print(f"{asked.model}, {asked.dtype}, {asked.threads} thread(s), batch size {asked.batch_size}, ", end="")
+    print(f"load average {os.getloadavg()[0]:.1f}, nice {os.nice(0)}")
+    show_answers(asked, results)
+    if asked.items:
+        show_search(results)
+
+
+def in_a_process(asked: argparse.Namespace, name: str) -> dict[str, Any]:
+    interpreters = dict(entry.split("=", 1) for entry in asked.python)
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder, "result.json")
+        command = [interpreters.get(name, sys.executable), __file__, *sys.argv[1:], "--one", name, "--out", str(out)]
+        subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": str(asked.threads)})
+        return dict(json.loads(out.read_text()))
+
+
+def measure(asked: argparse.Namespace) -> dict[str, Any]:
+    """One engine."""
+    from layercut.engine.base import Decoding
+    from layercut.study.handle import ModelHandle
+    from layercut.study.settings import ModelSettings
+    from layercut.surgery.plan import CutPlan
+
+    started = time.perf_counter()
+    settings = ModelSettings(
+        model=asked.model,
+        dtype=asked.dtype,
+        engine=asked.one,
+        batch_size=asked.batch_size,
+        cache_gib=asked.cache_gib,
+    )
+    engine = ModelHandle(settings).engine
+    found: dict[str, Any] = {"start": time.perf_counter() - started, "answers": {}, "calls": {}}
+    uncut = CutPlan(num_layers=engine.num_layers)
+    list(engine.completions(requests(1, asked.new_tokens, "warm"), uncut, Decoding()))
+    for count in map(int, asked.counts.split(",")):
+        wanted = requests(count, asked.new_tokens, f"of {count}")
+        wall, cpu = time.perf_counter(), time.process_time()
+        answers = [answer for part in engine.completions(wanted, uncut, Decoding()) for answer in part]
+        found["calls"][str(count)] = {
+            "wall": time.perf_counter() - wall,
+            "cpu": time.process_time() - cpu,
+            "tokens": sum(answer.num_new_tokens for answer in answers),
+        }
+        found["answers"] |= {f"{count} {answer.id}": answer.text for answer in answers}
+    if asked.items:
+        found["search"] = search(engine, asked)
+    return found
+
+
+def search(engine: Any, asked: argparse.Namespace) -> dict[str, Any]:
+    from layercut.selection import criterion
+    from layercut.selection.base import Context
+    from layercut.selection.objective import ObjectiveTask, TaskObjective
+    from layercut.tasks import load_task
+
+    wall, cpu = time.perf_counter(), time.process_time()
+    part = ObjectiveTask(task=load_task("arithmetic"), readout="short", limit=asked.items)
+    protected = range(engine.num_layers - asked.candidates) if asked.candidates else (0,)
+    context = Context(
+        num_layers=engine.num_layers,
+        num_remove=asked.remove,
+        protect=frozenset(protected),
+        engine=engine,
+        objective=TaskObjective(engine, [part], race="exact"),
+    )
+    removed = criterion("task_accuracy")(context).removed
+    return {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu, "removed": list(removed)}
+
+
+def requests(count: int, new_tokens: int, label: str) -> list[Any]:
+    """Prompts of about a hundred tokens that begin differently, so that no engine gains by what they share."""
+    from layercut.engine.base import GenerationRequest
+
+    story = "The river ran past the mill, and the miller counted his sacks before the market opened. " * 5
+    return [
+        GenerationRequest(id=str(index), prompt=f"Page {index} {label}. {story}Then", max_new_tokens=new_tokens)
+        for index in range(count)
+    ]
+
+
+def show_answers(asked: argparse.Namespace, results: dict[str, dict[str, Any]]) -> None:
+    reference = next(iter(results))
+    print(f"\n| engine | requests | tokens/s | x {reference} | tokens/s of CPU | x {reference} | equal answers |")
+    print("|---|---:|---:|---:|---:|---:|---:|")
+    for count in asked.counts.split(","):
+        base = results[reference]["calls"][count]
+        for name, result in results.items():
+            call = result["calls"][count]
+            wall, cpu = (call["tokens"] / call[key] for key in ("wall", "cpu"))
+            ratios = wall * base["wall"] / base["tokens"], cpu * base["cpu"] / base["tokens"]
+            ids = [key for key in results[reference]["answers"] if key.startswith(f"{count} ")]
+            equal = sum(result["answers"][key] == results[reference]["answers"][key] for key in ids)
+            print(f"| {name} | {count} | {wall:.1f} | {ratios[0]:.2f} | {cpu:.1f} | {ratios[1]:.2f} ", end="")
+            print(f"| {equal} of {len(ids)} |")
+
+
+def show_search(results: dict[str, dict[str, Any]]) -> None:
+    reference = next(iter(results))
+    base = results[reference]["search"]
+    print(f"\n| engine | start s | search s | x less than {reference} | CPU s | x less | layers | equal |")
+    print("|---|---:|---:|---:|---:|---:|---|---|")
+    for name, result in results.items():
+        found = result["search"]
+        ratios = base["wall"] / found["wall"], base["cpu"] / found["cpu"]
+        layers, equal = ",".join(map(str, found["removed"])), found["removed"] == base["removed"]
+        print(f"| {name} | {result['start']:.0f} | {found['wall']:.0f} | {ratios[0]:.2f} | {found['cpu']:.0f} ", end="")
+        print(f"| {ratios[1]:.2f} | {layers} | {'yes' if equal else 'NO'} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,290 @@
+"""OpenAIEngine: a model behind an OpenAI-compatible server (vLLM, llama.cpp, TGI, ...), evaluated as it is served.
+
+    engine = OpenAIEngine("my-model", "http://localhost:8000/v1", tokenizer=tokenizer, concurrency=32)
+
+Given the model's tokenizer, prompts are laid out here, as for the other engines, and sent as tokens to
+``/completions``. Without one the server does it: text goes to ``/completions`` and conversations to
+``/chat/completions``. Log-likelihoods take the tokenizer, and a server that gives back the log-probabilities of the
+prompt (``echo`` with ``logprobs``; vLLM's does).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+from layercut.engine.base import (
+    Completion,
+    Decoding,
+    Divergence,
+    GenerationRequest,
+    HiddenStates,
+    LikelihoodRequest,
+    Likelihoods,
+    OnePlanAtATime,
+)
+from layercut.engine.batching import AnyWork, lay_out
+from layercut.engine.rows import GenerationRow, LikelihoodRow, Scoring, Tokens, generation_rows, scorings
+from layercut.engine.sampling import noise_key
+from layercut.engine.scores import Score, likelihoods
+from layercut.errors import InputError, MissingExtra
+from layercut.models.loading import first_line
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from layercut.surgery.plan import CutPlan
+
+Answer = TypeVar("Answer")
+
+RETRIES = 7
+"""Times that a refused (429), failed (5xx) or lost request is sent again: after 0.5 s, 1, 2, 4 and then 8 s, or what
+the server asks for."""
+MOST_STOPS = 4
+"""Stop strings that the interface takes. The answer is cut here at any others."""
+
+
+@dataclass(frozen=True)
+class _Served:
+    """A Reader. How long a text may be, the server says itself."""
+
+    name: str
+    tokenizer: PreTrainedTokenizerBase
+    context_length: int | None = None
+    dtype: str = "the server's dtype"
+
+
+@dataclass(frozen=True)
+class _Text:
+    """A prompt that the server lays out."""
+
+    request: GenerationRequest
+    num_rows: int = 1
+
+    @property
+    def id(self) -> str:
+        return self.request.id
+
+
+class OpenAIEngine(OnePlanAtATime):
+    """One served model, uncut: no plan can leave out layers of it.
+
+    The server's stop tokens are used. A draw is seeded by the seed and the request's id, where the server heeds seeds.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        base_url: str,
+        *,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        concurrency: int = 32,
+        retries: int = RETRIES,
+    ) -> None:
+        """Nothing is sent yet.
+
+        Args:
+            model: as the server calls it.
+            base_url: with its version: ``http://localhost:8000/v1``. The key is in the environment, OPENAI_API_KEY.
+            tokenizer: the model's.
+            concurrency: requests under way at once.
+            retries: times that a request that came to nothing is sent again.
+
+        Raises:
+            MissingExtra: the ``openai`` package is not installed.
+        """
+        try:
+            import openai
+        except ImportError as error:
+            raise MissingExtra("asking a server", "openai") from error
+        self._openai = openai
+        self._model = model
+        self._url = base_url
+        self._reader = _Served(model, tokenizer) if tokenizer is not None else None
+        self._concurrency = concurrency
+        key = os.environ.get("OPENAI_API_KEY", "none")
+        self._client = openai.OpenAI(base_url=base_url, api_key=key, max_retries=retries)
+
+    @property
+    def num_layers(self) -> int:
+        """1: what is behind a server is taken as a whole."""
+        return 1
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether it takes conversations. Without a tokenizer only the server knows; it is asked to."""
+        return self._reader is None or bool(self._reader.tokenizer.chat_template)
+
+    def describe(self) -> Mapping[str, Any]:
+        """What decides the numbers, as far as it is known here."""
+        return {"engine": "openai", "model": self._model, "model_hash": None, "own_tokenizer": self._reader is not None}
+
+    def completions(
+        self, requests: Sequence[GenerationRequest], plan: CutPlan, decoding: Decoding, done: Collection[str] = ()
+    ) -> Iterator[list[Completion]]:
+        """Answer every request that is not done, as the answers come.
+
+        Raises:
+            InputError: at once: a plan that removes layers, two requests with one id, a prompt without tokens. Later: a
+                server that is not there or refuses a request.
+        """
+        _check(plan)
+        if self._reader is None:
+            texts = [_Text(request) for request in requests]
+            return self._each(texts, done, lambda work: self._complete(work.request, None, decoding))
+        rows = generation_rows(self._reader, requests)
+        return self._each(rows, done, lambda row: self._complete(row.request, row, decoding))
+
+    def log_likelihoods(
+        self, requests: Sequence[LikelihoodRequest], plan: CutPlan, done: Collection[str] = ()
+    ) -> Iterator[list[Likelihoods]]:
+        """Score every request that is not done, as the answers come.
+
+        Raises:
+            InputError: as in ``completions``, and without a tokenizer, or if the server gives back no log-probabilities
+                of the prompt.
+        """
+        _check(plan)
+        if self._reader is None:
+            raise InputError(
+                "ranking by likelihood takes the model's own tokenizer; name it with --tokenizer (a hub id or a "
+                "folder), or ask for --readouts short,chain."
+            )
+        return self._each(scorings(self._reader, requests), done, self._score)
+
+    def divergences(
+        self, requests: Sequence[LikelihoodRequest], plan: CutPlan, reference: CutPlan, done: Collection[str] = ()
+    ) -> Iterator[list[Divergence]]:
+        """Not from a server.
+
+        Raises:
+            InputError: always.
+        """
+        _refuse("distributions over the whole vocabulary, by which plans are compared")
+
+    def hidden_states(self, texts: Sequence[str], plan: CutPlan) -> Iterator[HiddenStates]:
+        """Not from a server.
+
+        Raises:
+            InputError: always.
+        """
+        _refuse("hidden states")
+
+    def _each(
+        self, work: Iterable[AnyWork], done: Collection[str], ask: Callable[[AnyWork], Answer]
+    ) -> Iterator[list[Answer]]:
+        """Keep some requests under way and give answers as they come. If one fails, no more are sent, and those under
+        way are waited for, so that their answers are not lost."""
+        waiting = (item for batch in lay_out(work, 1, done) for item in batch)
+        pool = ThreadPoolExecutor(self._concurrency)
+        under_way: set[Future[Answer]] = set()
+        failure: BaseException | None = None
+        try:
+            while True:
+                while failure is None and len(under_way) < self._concurrency:
+                    item = next(waiting, None)
+                    if item is None:
+                        break
+                    under_way.add(pool.submit(ask, item))
+                if not under_way:
+                    break
+                ended, under_way = wait(under_way, return_when=FIRST_COMPLETED)
+                failure = next((error for one in ended if (error := one.exception())), failure)
+                if answers := [one.result() for one in ended if one.exception() is None]:
+                    yield answers
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+        if failure is not None:
+            raise failure
+
+    def _complete(self, request: GenerationRequest, row: GenerationRow | None, decoding: Decoding) -> Completion:
+        asked: dict[str, Any] = {
+            "model": self._model,
+            "max_tokens": request.max_new_tokens,
+            "temperature": decoding.temperature,
+        }
+        if request.stop:
+            asked["stop"] = list(request.stop[:MOST_STOPS])
+        if not decoding.is_greedy:
+            asked |= {"top_p": decoding.top_p, "seed": noise_key(decoding.seed, request.id) % 2**31}
+            if decoding.top_k:
+                asked["extra_body"] = {"top_k": decoding.top_k}  # not OpenAI's own, but known to most servers
+        if row is not None or isinstance(request.prompt, str):
+            prompt = list(row.prompt) if row is not None else request.prompt
+            found = self._send(self._client.completions.create, prompt=prompt, **asked)
+            text = found.choices[0].text
+        else:
+            if request.prompt[-1].role == "assistant":  # its beginning of the answer is to be gone on with
+                going_on = {"continue_final_message": True, "add_generation_prompt": False}
+                asked["extra_body"] = asked.get("extra_body", {}) | going_on
+            messages = [message._asdict() for message in request.prompt]
+            found = self._send(self._client.chat.completions.create, messages=messages, **asked)
+            text = found.choices[0].message.content or ""
+        stops = [text.find(string) for string in request.stop if string in text]
+        return Completion(
+            id=request.id,
+            text=text[: min(stops)] if stops else text,
+            finish_reason="length" if found.choices[0].finish_reason == "length" and not stops else "stop",
+            num_prompt_tokens=len(row.prompt) if row is not None else found.usage.prompt_tokens if found.usage else 0,
+            num_new_tokens=found.usage.completion_tokens if found.usage else 0,
+        )
+
+    def _score(self, item: Scoring) -> Likelihoods:
+        assert self._reader is not None
+        scores = [self._score_one(row, continuation) for row in item.rows for continuation in row.continuations]
+        return likelihoods(self._reader, item, scores)
+
+    def _score_one(self, row: LikelihoodRow, continuation: Tokens) -> Score:
+        tokens = [*row.tokens, continuation[-1]]
+        found = self._send(
+            self._client.completions.create,
+            model=self._model,
+            prompt=tokens,
+            max_tokens=1,  # some servers take 0 for as many as there is room for
+            temperature=0,
+            echo=True,
+            logprobs=1,
+        )
+        given = found.choices[0].logprobs
+        values = (given and given.token_logprobs) or []
+        if not len(tokens) <= len(values) <= len(tokens) + 1:
+            raise InputError(
+                f"{self._url} gave {len(values)} log-probabilities for a prompt of {len(tokens)} tokens, and ranking "
+                "takes all of them. Use a server that echoes them for tokens (vLLM's does), and the tokenizer of its "
+                "model, or ask for --readouts short,chain."
+            )
+        scored = range(len(tokens) - len(continuation), len(tokens))
+        best = [max((given.top_logprobs[at] or {}).values(), default=values[at]) for at in scored]
+        return Score(
+            sum(values[at] for at in scored),
+            all(values[at] >= likeliest for at, likeliest in zip(scored, best, strict=True)),
+        )
+
+    def _send(self, call: Callable[..., Any], **asked: Any) -> Any:
+        try:
+            return call(**asked)
+        except self._openai.APIStatusError as error:
+            hint = " The address ends in /v1 on most servers." if error.status_code == 404 else ""
+            raise InputError(
+                f"{self._url} refuses a request to {asked['model']} ({error.status_code}): {first_line(error)}{hint}"
+            ) from error
+        except self._openai.APIConnectionError as error:
+            raise InputError(
+                f"no answer from {self._url} ({first_line(error)}); see whether the server runs, and run the same "
+                "command again to go on."
+            ) from error
+
+
+def _check(plan: CutPlan) -> None:
+    if not plan.is_uncut:
+        raise InputError(
+            "a served model cannot lose layers from here; cut the checkpoint with layercut cut and serve that, or use "
+            "--engine vllm."
+        )
+
+
+def _refuse(what: str) -> NoReturn:
+    raise InputError(f"a server does not give {what}; use --engine shared.")

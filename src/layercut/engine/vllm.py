@@ -1,0 +1,272 @@
+"""VllmEngine: vLLM in this process, with layers left out in place.
+
+    engine = VllmEngine(load_without_weights(resolve("Qwen/Qwen3-8B")), batch_size=256, cache_gib=40)
+
+What is asked and how an answer ends is the same as with PlainEngine: prompts are laid out in tokens here, and stop
+tokens, stop strings and verdicts are looked for here, token by token. vLLM does the batching and the arithmetic. Plans
+are run one after the other; switching takes about a millisecond.
+
+Prefixes are cached in a namespace per plan (vLLM's cache salt). Keys and values of the uncut model are wrong for any
+plan, and answers from them look fine as long as prompts are shorter than a cache block.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from layercut.engine.answers import Answer
+from layercut.engine.base import (
+    Completion,
+    Decoding,
+    Divergence,
+    GenerationRequest,
+    HiddenStates,
+    LikelihoodRequest,
+    Likelihoods,
+    OnePlanAtATime,
+)
+from layercut.engine.batching import lay_out
+from layercut.engine.prompts import decode
+from layercut.engine.rows import GenerationRow, Scoring, Tokens, generation_rows, scorings
+from layercut.engine.sampling import Next
+from layercut.engine.scores import Score, likelihoods
+from layercut.engine.stopping import stop_tokens
+from layercut.engine.vllm_families import leave_out, vllm_family
+from layercut.engine.vllm_requests import MOST_TOKEN_IDS, drawing, read_off, scoring
+from layercut.engine.vllm_start import device_of, import_vllm, start, stop
+from layercut.errors import InputError
+
+if TYPE_CHECKING:
+    from layercut.models.weightless import WeightlessModel
+    from layercut.surgery.plan import CutPlan
+
+logger = logging.getLogger(__name__)
+
+BLOCK = 4
+"""Answers of so many batches come together, so that a sequence that ends makes room for the next one."""
+
+
+class VllmEngine(OnePlanAtATime):
+    """One model in vLLM, uncut or under any plan.
+
+    The checkpoint's stop tokens are used; its sampling parameters are left aside. A draw depends on the seed, the
+    request's id and the token's place, as in the other engines, but takes vLLM's noise and so gives other texts.
+    """
+
+    def __init__(
+        self,
+        model: WeightlessModel,
+        *,
+        batch_size: int = 32,
+        device: str = "auto",
+        cache_gib: float = 2.0,
+        cuda_graphs: bool = False,
+    ) -> None:
+        """Load the model into vLLM.
+
+        Args:
+            model: what is run.
+            batch_size: sequences run at once.
+            device: ``auto``, or the kind of device that this build of vLLM is for.
+            cache_gib: memory for keys and values. The context is as long as fits in it, and not longer than the
+                model's.
+            cuda_graphs: let vLLM compile the model and capture CUDA graphs: slower to start and faster to run. They
+                hold all layers, so that only the uncut model can be asked.
+
+        Raises:
+            MissingExtra: vLLM is not installed.
+            InputError: another device, a family that was not compared under vLLM, or a model that vLLM refuses.
+        """
+        if batch_size < 1:
+            raise InputError(f"batch_size {batch_size} is not possible; use 1 or more.")
+        self._family = vllm_family(model.family.model_type, model.name)
+        self._batch_size = batch_size
+        self._cuda_graphs = cuda_graphs
+        self._vllm = import_vllm()
+        self._device = device_of(self._vllm, device)
+        self._llm = start(
+            self._vllm,
+            model,
+            device=self._device,
+            batch_size=batch_size,
+            cache_gib=cache_gib,
+            cuda_graphs=cuda_graphs,
+        )
+        self._engine = self._llm.llm_engine
+        self._is_closed = False
+        self._removed: frozenset[int] | None = None
+        self._switch(frozenset(), model.num_layers)
+        room = self._engine.model_config.max_model_len
+        if model.context_length is not None and room < model.context_length:
+            logger.warning(
+                "the context is %d tokens, of the %d that %s takes: more do not fit in --cache-gib %g",
+                *(room, model.context_length, model.name, cache_gib),
+            )
+        self._model = replace(model, context_length=min(room, model.context_length or room))
+        vocabulary = self._engine.model_config.get_vocab_size()
+        stops = stop_tokens(model.tokenizer, model.generation_config)
+        self._stop_tokens = tuple(token for token in stops if token < vocabulary)
+
+    @property
+    def num_layers(self) -> int:
+        """Decoder layers of the uncut model."""
+        return self._model.num_layers
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether it takes conversations."""
+        return self._model.has_chat_template
+
+    def describe(self) -> Mapping[str, Any]:
+        """What decides the numbers, for the run's settings."""
+        return {
+            "engine": "vllm",
+            "model": self._model.name,
+            "model_hash": self._model.model_hash,
+            "dtype": self._model.dtype,
+            "device": self._device,
+            "batch_size": self._batch_size,
+            "cuda_graphs": self._cuda_graphs,
+        }
+
+    def close(self) -> None:
+        """Let the model and its memory go; nothing can be asked afterwards."""
+        if not self._is_closed:
+            stop(self._vllm, self._llm)
+        self._is_closed = True
+
+    def completions(
+        self, requests: Sequence[GenerationRequest], plan: CutPlan, decoding: Decoding, done: Collection[str] = ()
+    ) -> Iterator[list[Completion]]:
+        """Answer every request that is not done, some batches at a time, those with the most tokens first.
+
+        Raises:
+            InputError: at once, as PlainEngine; and for a plan where CUDA graphs are on.
+        """
+        rows = generation_rows(self._model, requests)
+        self._check(plan)
+        return (self._generate(block, plan, decoding) for block in lay_out(rows, BLOCK * self._batch_size, done))
+
+    def log_likelihoods(
+        self, requests: Sequence[LikelihoodRequest], plan: CutPlan, done: Collection[str] = ()
+    ) -> Iterator[list[Likelihoods]]:
+        """Score every request that is not done, some batches at a time, the longest first.
+
+        The context is one token shorter than in other engines, because vLLM always writes a token.
+
+        Raises:
+            InputError: as in ``completions``. Later: scores that are not numbers.
+        """
+        room = self._model.context_length
+        work = scorings(replace(self._model, context_length=room and room - 1), requests)
+        self._check(plan)
+        return (self._score(block, plan) for block in lay_out(work, BLOCK * self._batch_size, done))
+
+    def divergences(
+        self, requests: Sequence[LikelihoodRequest], plan: CutPlan, reference: CutPlan, done: Collection[str] = ()
+    ) -> Iterator[list[Divergence]]:
+        """Not with vLLM.
+
+        Raises:
+            InputError: always.
+        """
+        _refuse("distributions over the whole vocabulary, by which plans are compared")
+
+    def hidden_states(self, texts: Sequence[str], plan: CutPlan) -> Iterator[HiddenStates]:
+        """Not with vLLM.
+
+        Raises:
+            InputError: always.
+        """
+        _refuse("hidden states")
+
+    def _generate(self, rows: Sequence[GenerationRow], plan: CutPlan, decoding: Decoding) -> list[Completion]:
+        answers = [Answer(row, (), self._stop_tokens, self._decode) for row in rows]
+
+        def take(index: int, output: Any) -> bool:
+            return any(answers[index].add(Next(token)) for token in output.outputs[0].token_ids)
+
+        asked = [(row.prompt, drawing(self._vllm, row, decoding, self._stop_tokens)) for row in rows]
+        self._run(asked, plan, take)
+        return [answer.completion() for answer in answers]
+
+    def _score(self, items: Sequence[Scoring], plan: CutPlan) -> list[Likelihoods]:
+        parts = [
+            (row, row.continuations[start : start + MOST_TOKEN_IDS])
+            for item in items
+            for row in item.rows
+            for start in range(0, len(row.continuations), MOST_TOKEN_IDS)
+        ]
+        scores: list[list[Score]] = [[] for _ in parts]
+
+        def take(index: int, output: Any) -> bool:
+            scores[index] = read_off(*parts[index], output)
+            return True
+
+        asked = [(row.tokens, scoring(self._vllm, row, continuations)) for row, continuations in parts]
+        self._run(asked, plan, take)
+        found = iter([score for part in scores for score in part])
+        return [
+            likelihoods(self._model, item, [next(found) for row in item.rows for _ in row.continuations])
+            for item in items
+        ]
+
+    def _run(self, asked: Sequence[tuple[Tokens, Any]], plan: CutPlan, take: Callable[[int, Any], bool]) -> None:
+        """Run prompts under a plan to their ends.
+
+        Args:
+            asked: tokens and vLLM's parameters.
+            plan: which layers are out.
+            take: is given a prompt's place and what there is new of it, and says whether it has ended.
+        """
+        self._switch(frozenset(plan.removed), plan.num_layers)
+        open_ids: set[str] = set()
+        try:
+            for index, (tokens, parameters) in enumerate(asked):
+                prompt = {"prompt_token_ids": list(tokens), "cache_salt": plan.key}
+                self._engine.add_request(str(index), prompt, parameters)
+                open_ids.add(str(index))
+            while self._engine.has_unfinished_requests():
+                ended = []
+                for output in self._engine.step():
+                    has_ended = take(int(output.request_id), output)
+                    if has_ended and not output.finished:
+                        ended.append(output.request_id)
+                    if has_ended or output.finished:
+                        open_ids.discard(output.request_id)
+                if ended:
+                    self._engine.abort_request(ended)
+        finally:
+            if open_ids:  # stopped in the middle, by Ctrl-C or an error
+                self._engine.abort_request(sorted(open_ids))
+
+    def _switch(self, removed: frozenset[int], num_layers: int) -> None:
+        if removed == self._removed:
+            return
+        self._removed = None  # should it be stopped half-way
+        (found,) = self._llm.apply_model(partial(leave_out, family=self._family, removed=removed))
+        assert found == num_layers, f"vLLM's {self._family.model_type} has {found} layers, the checkpoint {num_layers}"
+        self._removed = removed
+
+    def _check(self, plan: CutPlan) -> None:
+        if plan.num_layers != self.num_layers:
+            raise InputError(
+                f"the plan is for a model of {plan.num_layers} decoder layers, this one has {self.num_layers}; use a "
+                "plan made for this very model."
+            )
+        if self._cuda_graphs and not plan.is_uncut:
+            raise InputError(
+                "CUDA graphs hold all layers, so that none can be left out. Leave --cuda-graphs away, or write the cut "
+                "checkpoint with layercut cut and evaluate that."
+            )
+
+    def _decode(self, tokens: Sequence[int]) -> str:
+        return decode(self._model.tokenizer, tokens)
+
+
+def _refuse(what: str) -> NoReturn:
+    raise InputError(f"vLLM does not give {what}; use --engine shared.")

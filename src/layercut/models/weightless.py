@@ -1,0 +1,101 @@
+"""All of a model but its weights, for engines that read these themselves, such as vLLM."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from layercut.errors import CheckpointError
+from layercut.models.families import Family
+from layercut.models.loading import context_length_of, first_line, load_tokenizer
+from layercut.models.placement import pick_dtype
+from layercut.models.sources import ModelSource, describe_source
+from layercut.models.weights import read_header, safetensors_files
+
+if TYPE_CHECKING:
+    from transformers import GenerationConfig, PretrainedConfig, PreTrainedTokenizerBase
+
+_STORED = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+"""safetensors' names of what models compute in."""
+
+
+@dataclass(frozen=True)
+class WeightlessModel:
+    """A model that is not in memory, and its tokenizer, which is."""
+
+    tokenizer: PreTrainedTokenizerBase
+    generation_config: GenerationConfig
+    family: Family
+    source: ModelSource
+    model_hash: str
+    """First 16 hex digits of the checkpoint's fingerprint."""
+    num_layers: int
+    """Decoder layers of the uncut model."""
+    context_length: int | None
+    """Tokens that the model takes, by its config; None where the config names no limit."""
+    dtype: str
+    """What it is to compute in: ``float32``, ``bfloat16`` or ``float16``."""
+    trust_remote_code: bool = False
+
+    @property
+    def name(self) -> str:
+        """The model as it was named."""
+        return self.source.name
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether conversations can be rendered for it."""
+        return bool(self.tokenizer.chat_template)
+
+
+def load_without_weights(
+    source: ModelSource, *, dtype: str = "auto", device: str = "auto", trust_remote_code: bool = False
+) -> WeightlessModel:
+    """Read everything but the weights.
+
+    Args:
+        source: what ``resolve`` gave.
+        dtype: ``float32``, ``bfloat16``, ``float16``, or ``auto``: the checkpoint's own, float32 on a CPU; see
+            ``pick_dtype``.
+        device: where it will be.
+        trust_remote_code: let the model's repository run its own code.
+
+    Raises:
+        InputError: a dtype, device or family that is not known.
+        CheckpointError: a config or tokenizer that cannot be read.
+    """
+    from transformers import AutoConfig, GenerationConfig
+
+    dtype = pick_dtype(source.path, dtype, device=device)
+    facts = describe_source(source)
+    try:
+        config = AutoConfig.from_pretrained(source.path, trust_remote_code=trust_remote_code)
+    except (ValueError, OSError, KeyError, ImportError) as error:
+        raise CheckpointError(f"{source.name} cannot be loaded by transformers: {first_line(error)}") from error
+    try:
+        generation_config = GenerationConfig.from_pretrained(source.path)
+    except OSError:  # not every checkpoint has one; transformers then does the same
+        generation_config = GenerationConfig.from_model_config(config)
+    return WeightlessModel(
+        tokenizer=load_tokenizer(source, trust_remote_code),
+        generation_config=generation_config,
+        family=facts.family,
+        source=source,
+        model_hash=facts.model_hash,
+        num_layers=facts.num_layers,
+        context_length=context_length_of(config),
+        dtype=_own_dtype(config, source) if dtype == "auto" else dtype,
+        trust_remote_code=trust_remote_code,
+    )
+
+
+def _own_dtype(config: PretrainedConfig, source: ModelSource) -> str:
+    """What a checkpoint is to be run in: as its config says, else as its first floating-point tensor is stored."""
+    named = getattr(config.get_text_config(), "dtype", None)
+    if named is not None:
+        return str(named).removeprefix("torch.")
+    for path in sorted(set(safetensors_files(source.path).values())):
+        for entry in read_header(path).tensors.values():
+            if entry.dtype in _STORED:
+                return _STORED[entry.dtype]
+    return "float32"

@@ -1,0 +1,176 @@
+"""vLLM against transformers: every family that it leaves layers out of, and the bundled SmolLM2-135M (some minutes).
+
+Prompts share a long beginning on purpose. Keys and values that were cached under one plan are wrong under another, and
+prompts shorter than a cache block do not show it.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from layercut.cli.main import app
+from layercut.engine.base import Completion, Decoding, GenerationRequest, LikelihoodRequest, Likelihoods
+from layercut.engine.plain import PlainEngine
+from layercut.engine.vllm import VllmEngine
+from layercut.engine.vllm_families import VLLM_FAMILIES
+from layercut.engine.vllm_start import CPU_BLOCK
+from layercut.errors import InputError
+from layercut.models.bundled import bundled_file, bundled_model
+from layercut.models.loading import LoadedModel, load_model
+from layercut.models.sources import resolve
+from layercut.models.weightless import load_without_weights
+from layercut.surgery.plan import CutPlan
+from tests.support import tiny
+
+pytest.importorskip("vllm", reason="vLLM is not installed (layercut[vllm])")
+pytestmark = pytest.mark.slow
+
+NAME = "bundled:smollm2-135m"
+GREEDY = Decoding()
+TINY = {  # sizes that vLLM has kernels for
+    "hidden_size": 64,
+    "intermediate_size": 64,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 32,
+    "query_pre_attn_scalar": 32,
+}
+
+
+def by_id(answers: Iterator[list[Any]]) -> dict[str, Any]:
+    return {answer.id: answer for batch in answers for answer in batch}
+
+
+def started(source: str, **settings: Any) -> VllmEngine:
+    return VllmEngine(load_without_weights(resolve(source), dtype="float32"), **settings)
+
+
+def assert_same(
+    found: dict[str, Likelihoods], expected: dict[str, Likelihoods], tolerance: float, greedy: bool = True
+) -> None:
+    assert found.keys() == expected.keys()
+    for name, one in expected.items():
+        assert found[name].log_likelihoods == pytest.approx(one.log_likelihoods, abs=tolerance)
+        assert found[name].num_tokens == one.num_tokens
+        assert found[name].num_prompt_tokens == one.num_prompt_tokens
+        assert found[name].is_greedy == one.is_greedy or not greedy
+
+
+def write_tiny(family: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    config = tiny.CONFIGS[family]
+    if family in ("qwen2", "qwen3"):  # vLLM refuses windows on some of their layers
+        config = tiny.CONFIGS["olmo2"]
+    wide = {"n_embd": 64, "n_head": 2} if family == "gpt2" else {key: TINY[key] for key in TINY if key in config}
+    tied = {"tie_word_embeddings": True} if family.startswith("gemma") else {}  # vLLM knows no other Gemma
+    monkeypatch.setitem(tiny.CONFIGS, family, config | wide | tied)
+    return str(tiny.save_tiny(family, folder / family))
+
+
+@pytest.mark.parametrize("family", sorted(VLLM_FAMILIES))
+def test_a_family_is_the_one_of_transformers_whatever_is_left_out(
+    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_tiny(family, tmp_path, monkeypatch)
+    plain = PlainEngine(load_model(folder, dtype="float32", device="cpu"))
+    words = random.Random(0)
+    shared = "".join(words.choices("abcdefgh ", k=3 * CPU_BLOCK))
+    texts = [shared + "".join(words.choices("abcdefgh ", k=9)) for _ in range(3)]
+    asked = [LikelihoodRequest(id=text, prompt=text, continuations=("x", "y", "some words")) for text in texts]
+    wanted = [GenerationRequest(id=text, prompt=text, max_new_tokens=6) for text in texts]
+    engine = started(folder, cache_gib=0.05, batch_size=4)
+    try:
+        seen = set()
+        for removed in ((), (0,), (2, 3), (tiny.NUM_LAYERS - 1,), (0, 1, 4), ()):
+            plan = CutPlan(num_layers=tiny.NUM_LAYERS, removed=removed)
+            found, expected = by_id(engine.log_likelihoods(asked, plan)), by_id(plain.log_likelihoods(asked, plan))
+            assert_same(found, expected, tolerance=2e-3)
+            assert by_id(engine.completions(wanted, plan, GREEDY)) == by_id(plain.completions(wanted, plan, GREEDY))
+            seen.add(expected[texts[0]].log_likelihoods)
+        assert len(seen) == 5, "the plans differ, so that leaving nothing out would have been seen"
+    finally:
+        engine.close()
+
+
+@pytest.fixture(scope="module")
+def loaded() -> LoadedModel:
+    try:
+        bundled_file(bundled_model(NAME))
+    except InputError as error:
+        pytest.skip(str(error))
+    return load_model(NAME, dtype="float32", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def engine(loaded: LoadedModel) -> Iterator[VllmEngine]:
+    engine = started(NAME, cache_gib=1.0, batch_size=16)
+    yield engine
+    engine.close()
+
+
+def sums() -> list[GenerationRequest]:
+    """A prefix of several cache blocks, and little after it."""
+    examples = "".join(
+        f"Q: What is {a} + {b}?\nA: {a + b}\n\n" for a, b in ((3, 4), (12, 7), (25, 30), (8, 9), (41, 6))
+    )
+    return [
+        GenerationRequest(
+            id=str(number), prompt=f"{examples}Q: What is {number} + 5?\nA:", max_new_tokens=8, stop=("\n\n",)
+        )
+        for number in (2, 11, 36)
+    ]
+
+
+def test_smollm2_answers_alike_under_every_plan_and_as_before_afterwards(
+    engine: VllmEngine, loaded: LoadedModel
+) -> None:
+    plain = PlainEngine(loaded)
+    ranked = [
+        LikelihoodRequest(id=one.id, prompt=one.prompt, continuations=(" 7", " 16", " forty-one")) for one in sums()
+    ]
+    answers: dict[tuple[int, ...], dict[str, Completion]] = {}
+    for removed in ((), (0,), (14,), (29,), (3, 20, 21)):
+        plan = CutPlan(num_layers=30, removed=removed)
+        answers[removed] = by_id(engine.completions(sums(), plan, GREEDY))
+        assert answers[removed] == by_id(plain.completions(sums(), plan, GREEDY))
+        scores = by_id(engine.log_likelihoods(ranked, plan))
+        assert_same(scores, by_id(plain.log_likelihoods(ranked, plan)), tolerance=1e-2)
+    uncut = CutPlan(num_layers=30)
+    assert by_id(engine.completions(sums(), uncut, GREEDY)) == answers[()]
+    assert len({one["36"].text for one in answers.values()}) > 1
+
+
+def test_a_draw_belongs_to_its_request(engine: VllmEngine) -> None:
+    drawn, uncut = Decoding(temperature=1.0, top_p=0.95, top_k=50, seed=3), CutPlan(num_layers=30)
+    requests = [copy.copy(one) for one in sums()]
+    together = by_id(engine.completions(requests, uncut, drawn))
+    alone = by_id(engine.completions(requests[:1], uncut, drawn))
+    assert alone[requests[0].id] == together[requests[0].id]
+    again = by_id(engine.completions(requests, uncut, Decoding(temperature=1.0, seed=4)))
+    assert again != together
+
+
+def test_a_greedy_search_chooses_the_same_layers(engine: VllmEngine, tmp_path: Path) -> None:
+    engine.close()  # one model at a time
+    chosen = {}
+    for name in ("shared", "vllm"):
+        out = tmp_path / name
+        ran = CliRunner().invoke(
+            app,
+            [
+                *("select", NAME, "--criterion", "task_accuracy", "--remove", "2", "--limit", "8"),
+                *("--objective", "arithmetic", "--protect", "0-21", "--dtype", "float32", "--device", "cpu"),
+                *("--engine", name, "--cache-gib", "1", "--out", str(out)),
+            ],
+        )
+        assert ran.exit_code == 0, ran.output
+        chosen[name] = json.loads((out / "plan.json").read_text("utf-8"))["removed"]
+    assert len(chosen["vllm"]) == 2
+    assert chosen["vllm"] == chosen["shared"]

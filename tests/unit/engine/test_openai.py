@@ -1,0 +1,214 @@
+"""Asking a server, over HTTP, with the failures that servers have."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from layercut.cli.main import app
+from layercut.engine.base import Decoding, GenerationRequest, LikelihoodRequest, Message
+from layercut.errors import InputError
+from layercut.surgery.plan import CutPlan
+from tests.support.fake_server import Body, Served, serving
+from tests.support.tiny import byte_tokenizer
+
+pytest.importorskip("openai", reason="the openai package is not installed (layercut[openai])")
+from layercut.engine.openai import OpenAIEngine
+
+UNCUT = CutPlan(num_layers=1)
+GREEDY = Decoding()
+
+
+@pytest.fixture
+def server() -> Iterator[Served]:
+    with serving(Served(answer=lambda body: " fine\nQ: more")) as served:
+        yield served
+
+
+def engine(server: Served, **settings: Any) -> OpenAIEngine:
+    return OpenAIEngine("m", server.url, **settings)
+
+
+def with_tokenizer(server: Served, **settings: Any) -> OpenAIEngine:
+    return engine(server, tokenizer=copy.deepcopy(byte_tokenizer()), **settings)
+
+
+def requests(count: int = 3, **more: Any) -> list[GenerationRequest]:
+    return [
+        GenerationRequest(id=str(index), prompt=f"How is {index}?", max_new_tokens=9, **more) for index in range(count)
+    ]
+
+
+def by_id(found: Iterator[list[Any]]) -> dict[str, Any]:
+    return {answer.id: answer for batch in found for answer in batch}
+
+
+def test_without_a_tokenizer_text_is_completed_and_conversations_are_chats(server: Served) -> None:
+    talk = GenerationRequest(id="talk", prompt=(Message("user", "hi"),), max_new_tokens=4)
+    begun = GenerationRequest(
+        id="begun", prompt=(Message("user", "hi"), Message("assistant", "I am")), max_new_tokens=4
+    )
+    found = by_id(engine(server, concurrency=1).completions([*requests(1, stop=("\n",)), talk, begun], UNCUT, GREEDY))
+    (plain, asked), (chat, talked), (_, went_on) = server.asked
+    assert (plain, asked["prompt"], asked["stop"]) == ("/v1/completions", "How is 0?", ["\n"])
+    assert (asked["model"], asked["max_tokens"], asked["temperature"]) == ("m", 9, 0.0)
+    assert not {"top_p", "seed", "top_k"} & set(asked)
+    assert (chat, talked["messages"]) == ("/v1/chat/completions", [{"role": "user", "content": "hi"}])
+    assert (went_on["continue_final_message"], went_on["add_generation_prompt"]) == (True, False)
+    assert "continue_final_message" not in talked
+    assert (found["0"].text, found["0"].finish_reason) == (" fine", "stop"), "cut at the stop string here too"
+    assert (found["talk"].num_prompt_tokens, found["talk"].num_new_tokens) == (11, 3)
+
+
+def test_with_a_tokenizer_prompts_are_laid_out_here(server: Served) -> None:
+    asking = with_tokenizer(server)
+    talk = GenerationRequest(id="talk", prompt=(Message("user", "hi"),), max_new_tokens=4)
+    (found,) = by_id(asking.completions([talk], UNCUT, GREEDY)).values()
+    tokenizer = byte_tokenizer()
+    text = "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
+    ((path, asked),) = server.asked
+    assert path == "/v1/completions"
+    assert asked["prompt"] == tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert found.num_prompt_tokens == len(asked["prompt"])
+
+
+def test_more_stop_strings_than_the_interface_takes_are_looked_for_here(server: Served) -> None:
+    stops = ("1", "2", "3", "4", "Q:")
+    (found,) = by_id(engine(server).completions(requests(1, stop=stops), UNCUT, GREEDY)).values()
+    assert server.asked[0][1]["stop"] == ["1", "2", "3", "4"]
+    assert found.text == " fine\n"
+
+
+def test_an_answer_that_ran_out_of_length_says_so(server: Served) -> None:
+    server.finish = "length"
+    (found,) = by_id(engine(server).completions(requests(1), UNCUT, GREEDY)).values()
+    assert (found.finish_reason, found.text) == ("length", " fine\nQ: more")
+    (found,) = by_id(engine(server).completions(requests(1, stop=("Q:",)), UNCUT, GREEDY)).values()
+    assert found.finish_reason == "stop"
+
+
+def test_draws_are_seeded_by_the_request(server: Served) -> None:
+    drawn = Decoding(temperature=0.5, top_p=0.9, top_k=7, seed=3)
+    by_id(engine(server).completions(requests(2), UNCUT, drawn))
+    by_id(engine(server).completions(requests(2), UNCUT, drawn))
+    bodies = [body for _, body in server.asked]
+    assert all((body["temperature"], body["top_p"], body["top_k"]) == (0.5, 0.9, 7) for body in bodies)
+    seeds = {body["prompt"]: {one["seed"] for one in bodies if one["prompt"] == body["prompt"]} for body in bodies}
+    assert [len(found) for found in seeds.values()] == [1, 1]
+    assert len(set.union(*seeds.values())) == 2
+
+
+def test_failures_are_sent_again_and_answers_stay_whole(server: Served) -> None:
+    server.failures = [429, 500, 503, 429]
+    found = by_id(engine(server, concurrency=2).completions(requests(5), UNCUT, GREEDY))
+    assert sorted(found) == ["0", "1", "2", "3", "4"]
+    assert len(server.asked) == 9
+    assert server.most_at_once <= 2
+
+
+def test_a_lasting_failure_is_one_line_and_what_was_answered_is_kept(server: Served) -> None:
+    server.answer = lambda body: "yes"
+    asking = engine(server, concurrency=1, retries=1)
+    found = asking.completions(requests(4), UNCUT, GREEDY)
+    kept = by_id(iter([next(found), next(found)]))
+    server.failures = [500, 500, 500]
+    with pytest.raises(InputError, match=r"^http://127.0.0.1:\d+/v1 refuses a request to m \(500\): .*not now"):
+        list(found)
+    server.failures = []
+    rest = by_id(asking.completions(requests(4), UNCUT, GREEDY, done=kept))
+    assert sorted([*kept, *rest]) == ["0", "1", "2", "3"]
+
+
+def test_a_refused_request_is_not_sent_again(server: Served) -> None:
+    server.failures = [400]
+    with pytest.raises(InputError, match=r"\(400\)"):
+        by_id(engine(server).completions(requests(1), UNCUT, GREEDY))
+    assert len(server.asked) == 1
+    server.failures = [404]
+    with pytest.raises(InputError, match="ends in /v1"):
+        by_id(engine(server).completions(requests(1), UNCUT, GREEDY))
+
+
+def test_a_server_that_is_not_there_is_one_line() -> None:
+    asking = OpenAIEngine("m", "http://127.0.0.1:9/v1", retries=0)
+    with pytest.raises(InputError, match=r"no answer from http://127.0.0.1:9/v1"):
+        by_id(asking.completions(requests(1), UNCUT, GREEDY))
+
+
+def test_options_are_scored_along_the_echoed_prompt(server: Served) -> None:
+    server.log_p = lambda tokens, at: -0.25 if tokens[at] % 2 else -2.0
+    asking = with_tokenizer(server)
+    asked = LikelihoodRequest(id="a", prompt="Pick:", continuations=("ab", "acc"))
+    (found,) = by_id(asking.log_likelihoods([asked], UNCUT)).values()
+    tokenizer = byte_tokenizer()
+    for place, option in enumerate(asked.continuations):
+        values = [-0.25 if token % 2 else -2.0 for token in tokenizer(option)["input_ids"]]
+        assert found.log_likelihoods[place] == pytest.approx(sum(values))
+        assert found.is_greedy[place] == all(value == -0.25 for value in values)
+    assert found.num_tokens == (2, 3)
+    assert found.num_prompt_tokens == 5
+    bodies = [body for _, body in server.asked]
+    assert sorted(len(body["prompt"]) for body in bodies) == [7, 8]
+    assert all((body["echo"], body["logprobs"], body["max_tokens"]) == (True, 1, 1) for body in bodies)
+
+
+def test_what_a_server_cannot_do_is_refused_in_one_line(server: Served) -> None:
+    asked = [LikelihoodRequest(id="a", prompt="x", continuations=("y",))]
+    with pytest.raises(InputError, match="takes the model's own tokenizer; name it with --tokenizer"):
+        engine(server).log_likelihoods(asked, UNCUT)
+    server.echoes = False
+    with pytest.raises(InputError, match=r"gave 0 log-probabilities for a prompt of 2 tokens"):
+        by_id(with_tokenizer(server).log_likelihoods(asked, UNCUT))
+    plan = CutPlan(num_layers=6, removed=(2,))
+    with pytest.raises(InputError, match="a served model cannot lose layers from here"):
+        engine(server).completions(requests(), plan, GREEDY)
+    with pytest.raises(InputError, match="does not give hidden states"):
+        engine(server).hidden_states([], UNCUT)
+    with pytest.raises(InputError, match="whole vocabulary"):
+        engine(server).divergences([], UNCUT, UNCUT)
+
+
+def test_eval_asks_a_server_and_goes_on_where_it_was_stopped(server: Served, tmp_path: Path) -> None:
+    def digit(body: Body) -> str:
+        return " 7"
+
+    server.answer = digit
+    out = tmp_path / "run"
+    command = ["eval", "m", "--engine", "openai", "--base-url", server.url, "--tasks", "arithmetic"]
+    command += ["--readouts", "short", "--limit", "12", "--batch-size", "1", "--out", str(out)]
+    server.failures = [0] * 0
+    first = CliRunner().invoke(app, command)
+    assert first.exit_code == 0, first.output
+    assert "as served at" in first.output
+    assert len(server.asked) == 12
+    again = CliRunner().invoke(app, command)
+    assert again.exit_code == 0, again.output
+    assert len(server.asked) == 12, "what is known is not asked again"
+    cut = CliRunner().invoke(app, [*command, "--remove", "3"])
+    assert isinstance(cut.exception, InputError)
+    assert "a served model cannot lose layers from here" in str(cut.exception)
+
+
+def test_eval_that_was_stopped_asks_only_the_rest(server: Served, tmp_path: Path) -> None:
+    def stops_after_five(body: Body) -> str:
+        if len(server.asked) > 5:
+            server.failures = [400]
+        return " 7"
+
+    server.answer = stops_after_five
+    command = ["eval", "m", "--engine", "openai", "--base-url", server.url, "--tasks", "arithmetic"]
+    command += ["--readouts", "short", "--limit", "12", "--batch-size", "1", "--out", str(tmp_path / "run")]
+    stopped = CliRunner().invoke(app, command)
+    assert isinstance(stopped.exception, InputError)
+    num_answered = len(server.asked) - 1
+    server.failures, server.answer = [], lambda body: " 7"
+    finished = CliRunner().invoke(app, command)
+    assert finished.exit_code == 0, finished.output
+    assert len(server.asked) == num_answered + 1 + 12 - num_answered
+    other = [*command[:3], "openai", "--base-url", "http://127.0.0.1:9/v1", *command[6:]]
+    assert CliRunner().invoke(app, other).exit_code == 0, "a finished run asks no one, wherever the server is now"
