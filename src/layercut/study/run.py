@@ -119,7 +119,13 @@ def _write_checkpoints(
         if not wanted or plan.is_uncut:
             continue
         if not target.exists():
-            done = cut_model(model, plan, target, say=lambda text, name=name: say(f"{name}: {text}"))  # type: ignore[misc]
+            done = cut_model(
+                model.source,
+                plan,
+                target,
+                uncut=lambda: model.loaded,
+                say=lambda text, name=name: say(f"{name}: {text}"),  # type: ignore[misc]
+            )
             say(f"{name}: {done.verified}")
         written[f"checkpoint of {name}"] = target
     return written
