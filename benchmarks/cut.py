@@ -34,10 +34,10 @@ from layercut.study.cut import cut_model
 from layercut.study.handle import ModelHandle
 from layercut.study.settings import ModelSettings
 source, remove, out, shard = sys.argv[1:]
-began = time.perf_counter()
+began, began_cpu = time.perf_counter(), time.process_time()
 handle = ModelHandle(ModelSettings(model=source))
 done = cut_model(handle.source, handle.plan(remove, 0), Path(out), uncut=None, max_shard_bytes=int(shard))
-print(done.report.bytes_after, time.perf_counter() - began)
+print(done.report.bytes_after, time.perf_counter() - began, time.process_time() - began_cpu)
 """
 
 
@@ -47,6 +47,8 @@ class Measured(NamedTuple):
     num_bytes: int
     seconds: float
     """Until the files were on the disk."""
+    cpu: float
+    """Seconds of processor time of the copying process, user and system."""
     cached: int | None
     """Bytes of the source in the page cache when it began; None where fincore is missing."""
 
@@ -82,21 +84,24 @@ def bench(asked: argparse.Namespace, folder: Path) -> None:
     remove = f"{first}-{first + num_cut - 1}"
     kept_share = 1 - num_cut / num_layers
     before = copied(files, kept_share * total, folder / "copy")
-    cut, work, rss = cut_measured(folder / "uncut", remove, folder / "cut", files, int(asked.shard_gb * 1e9))
+    cut, process, rss = cut_measured(folder / "uncut", remove, folder / "cut", files, int(asked.shard_gb * 1e9))
     after = copied(files, kept_share * total, folder / "copy")
     row("cp, before", before)
-    row(f"cut {remove}, its work", cut._replace(seconds=work))
-    row("  the whole process", cut)
+    row(f"cut {remove}, its work", cut)
+    row("  the whole process", process)
     row("cp, after", after)
     speed = (before.speed + after.speed) / 2
-    print(f"cut / cp (mean of both): {cut.num_bytes / work / 1e9 / speed:.2f}, whole process {cut.speed / speed:.2f}")
+    print(f"cut / cp (mean of both): {cut.speed / speed:.2f}, whole process {process.speed / speed:.2f}")
+    cpu = (before.cpu + after.cpu) / (before.num_bytes + after.num_bytes)
+    print(f"CPU a byte, cp / cut: {cpu / (cut.cpu / cut.num_bytes):.2f}")
     print(f"peak memory of the cut's process (ru_maxrss): {rss / 1e6:.0f} MB")
 
 
 def row(name: str, one: Measured) -> None:
     cached = "unknown" if one.cached is None else f"{one.cached / 1e9:.2f} GB"
     print(
-        f"{name:26} {one.num_bytes / 1e9:7.2f} GB  {one.seconds:7.1f} s  {one.speed:6.2f} GB/s  source cached: {cached}"
+        f"{name:26} {one.num_bytes / 1e9:7.2f} GB  {one.seconds:7.1f} s  {one.speed:6.2f} GB/s  "
+        f"CPU {one.cpu:5.1f} s  source cached: {cached}"
     )
 
 
@@ -167,8 +172,8 @@ def write_shard(path: Path, tensors: dict[str, tuple[int, ...]], random: np.rand
             end -= count
 
 
-def cut_measured(source: Path, remove: str, out: Path, files: list[Path], shard: int) -> tuple[Measured, float, int]:
-    """The cut, the seconds of its work alone with the writing to disk, and its peak memory in bytes."""
+def cut_measured(source: Path, remove: str, out: Path, files: list[Path], shard: int) -> tuple[Measured, Measured, int]:
+    """The cut's work alone, the whole process, and its peak memory in bytes."""
     cached = uncached(files)
     command = [sys.executable, "-c", CUT, str(source), remove, str(out), str(shard)]
     began = time.perf_counter()
@@ -182,10 +187,11 @@ def cut_measured(source: Path, remove: str, out: Path, files: list[Path], shard:
     ended = time.perf_counter()
     to_disk(out.iterdir())
     synced = time.perf_counter()
-    num_bytes, work = said.split()
+    num_bytes, work, work_cpu = said.split()
     shutil.rmtree(out)
-    measured = Measured(int(num_bytes), synced - began, cached)
-    return measured, float(work) + synced - ended, usage.ru_maxrss * 1024
+    whole = Measured(int(num_bytes), synced - began, usage.ru_utime + usage.ru_stime, cached)
+    alone = whole._replace(seconds=float(work) + synced - ended, cpu=float(work_cpu))
+    return alone, whole, usage.ru_maxrss * 1024
 
 
 def copied(files: list[Path], num_bytes: float, out: Path) -> Measured:
@@ -198,11 +204,13 @@ def copied(files: list[Path], num_bytes: float, out: Path) -> Measured:
     out.mkdir()
     cached = uncached(files)
     began = time.perf_counter()
-    subprocess.run(["cp", *map(str, chosen), str(out)], check=True)
+    _, status, usage = os.wait4(subprocess.Popen(["cp", *map(str, chosen), str(out)]).pid, 0)
+    if status:
+        raise SystemExit("cp failed")
     to_disk(out.iterdir())
     seconds = time.perf_counter() - began
     shutil.rmtree(out)
-    return Measured(total, seconds, cached)
+    return Measured(total, seconds, usage.ru_utime + usage.ru_stime, cached)
 
 
 def to_disk(files: object) -> None:

@@ -2,8 +2,8 @@
 
 No tensor is ever decoded: a new header is computed first, then the bytes are copied behind it, by the kernel where it
 can. So every dtype works, fp8 and packed integers too, and a checkpoint far larger than the memory is written at about
-the speed of a file copy. Bytes keep their place within a block of the disk as far as the sizes of tensors allow: whole
-pages are copied then, and file systems with shared blocks (btrfs, xfs) need not copy them at all.
+the speed of a file copy. Bytes keep their place within a block of the disk as far as files and tensors allow: whole
+pages are copied then, at half of the cost, and file systems with shared blocks (btrfs, xfs) may not copy them at all.
 """
 
 from __future__ import annotations
@@ -79,13 +79,17 @@ class Shard:
 def lay_out(pieces: Iterable[Piece], max_shard_bytes: int, metadata: Mapping[str, str]) -> tuple[Shard, ...]:
     """Distribute tensors over files of at most ``max_shard_bytes``, in their order; a larger tensor gets its own file.
 
+    Where the tensors of another source file begin, so does a new file, if the last one is a quarter full: tensors of
+    two files hardly ever lie at the same place within a block.
+
     Within a file wide dtypes come first, as the safetensors library has it: then every tensor lies at a multiple of its
     element size, which readers need to view the bytes as numbers.
     """
     groups: list[list[Piece]] = [[]]
     size = 0
     for piece in pieces:
-        if groups[-1] and size + piece.entry.num_bytes > max_shard_bytes:
+        is_next = bool(groups[-1]) and piece.file != groups[-1][-1].file and 4 * size >= max_shard_bytes
+        if groups[-1] and (is_next or size + piece.entry.num_bytes > max_shard_bytes):
             groups.append([])
             size = 0
         groups[-1].append(piece)
