@@ -53,6 +53,14 @@ CacheGib = Annotated[
         rich_help_panel="Model",
     ),
 ]
+EnginePool = Annotated[
+    str | None,
+    typer.Option(
+        help="Engines in many processes: local:N here, or ray://HOST:PORT, one for each GPU there (?gpus=K for each).",
+        metavar="WHERE",
+        rich_help_panel="Model",
+    ),
+]
 Remove = Annotated[
     str | None,
     typer.Option(
@@ -83,7 +91,7 @@ TopK = Annotated[
 ]
 
 _DECODING = {"temperature": Temperature, "top_p": TopP, "top_k": TopK}
-_RUNNING = {"batch_size": BatchSize, "engine": EngineName, "cache_gib": CacheGib}
+_RUNNING = {"batch_size": BatchSize, "engine": EngineName, "cache_gib": CacheGib, "engine_pool": EnginePool}
 _LOADING = {
     "revision": Revision,
     "dtype": Dtype,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from functools import cached_property
+from dataclasses import replace
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
+from layercut.errors import InputError
 from layercut.models.sources import ModelSource, describe_source, resolve
 from layercut.selection.specs import plan_from_spec
 from layercut.study.settings import ModelSettings
@@ -20,14 +22,18 @@ if TYPE_CHECKING:
 class ModelHandle:
     """One model of a study."""
 
-    def __init__(self, settings: ModelSettings) -> None:
+    def __init__(self, settings: ModelSettings, *, source: ModelSource | None = None) -> None:
         """Find the model's files; a hub model is downloaded, a GGUF file converted. Nothing is loaded yet.
+
+        Args:
+            settings: the model.
+            source: what it was resolved to, where that is known.
 
         Raises:
             InputError: no such model, a family that is not known, or a checkpoint that cannot be used.
         """
         self.settings = settings
-        self.source: ModelSource = resolve(
+        self.source: ModelSource = source or resolve(
             settings.model, revision=settings.revision, trust_remote_code=settings.trust_remote_code
         )
         self.facts = describe_source(self.source)
@@ -53,8 +59,14 @@ class ModelHandle:
 
     @cached_property
     def engine(self) -> Engine:
-        """The engine that the settings name, over it."""
+        """The engine that the settings name, over it; or over models in the processes of a pool."""
         wanted = self.settings
+        if wanted.engine_pool is not None:
+            from layercut.engine.ray_pool import RayPool
+
+            alone = replace(wanted, engine_pool=None)
+            here = replace(self.source, path=self.source.path.absolute())
+            return RayPool(wanted.engine_pool, partial(engine_of, alone, here, self.facts.model_hash))
         if wanted.engine == "shared":
             from layercut.engine.shared import SharedEngine
 
@@ -88,3 +100,18 @@ class ModelHandle:
     def describe(self) -> dict[str, Any]:
         """What decides the numbers, for a run's settings: the resolved commit stands for a branch or tag."""
         return self.settings.identity() | {"revision": self.source.revision, "model_hash": self.facts.model_hash}
+
+
+def engine_of(settings: ModelSettings, source: ModelSource, model_hash: str) -> Engine:
+    """The engine over a model that was found on another machine, or in another process of this one.
+
+    Raises:
+        InputError: the model of that name is another one here.
+    """
+    handle = ModelHandle(settings, source=source if source.path.is_dir() else None)
+    if handle.facts.model_hash != model_hash:
+        raise InputError(
+            f"{settings.model} is another model on this machine of the pool ({handle.facts.model_hash}, not "
+            f"{model_hash}). Give all machines the same files, or a path that all of them see."
+        )
+    return handle.engine

@@ -10,6 +10,7 @@ from typing import Any, TypeVar, cast
 
 import yaml
 
+from layercut.engine.pool_where import Where
 from layercut.errors import InputError, unknown
 
 Built = TypeVar("Built")
@@ -69,23 +70,27 @@ class ModelSettings:
     """plain, or shared: what plans have in common is computed once."""
     cache_gib: float = 2.0
     """Memory for keys and values that plans share, in GiB; only the shared engine uses it."""
+    engine_pool: str | None = None
+    """local:N or ray://HOST:PORT: engines in many processes, each with a model of its own."""
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise InputError(f"batch_size {self.batch_size} is too small; write 1 or more.")
         if self.engine not in ENGINES:
             raise unknown("engine", self.engine, ENGINES)
+        if self.engine_pool is not None:
+            Where.parse(self.engine_pool)
         if not self.cache_gib > 0:
             raise InputError(f"cache_gib {self.cache_gib} is too small; write a number above 0, such as 2.")
 
     def identity(self) -> dict[str, Any]:
         """What decides the numbers, for a run's settings.
 
-        How much memory may be used decides none. The plain engine goes without saying, so that a run that was begun
-        before there was another goes on.
+        How much memory may be used decides none, nor by how many processes. The plain engine goes without saying, so
+        that a run that was begun before there was another goes on.
         """
         settings = asdict(self)
-        del settings["cache_gib"]
+        del settings["cache_gib"], settings["engine_pool"]
         if self.engine == "plain":
             del settings["engine"]
         return settings
