@@ -46,6 +46,11 @@ def asked(folder: Path) -> list[tuple[int, str, str]]:
     return [(int(pid), key, name) for pid, key, name in (line.split(" ") for line in lines)]
 
 
+def forget(folder: Path) -> None:
+    """Nothing was asked."""
+    (folder / ASKED).unlink(missing_ok=True)
+
+
 def tiny_shared_engine() -> SharedEngine:
     """Over a random model that is the same in every process."""
     from tests.support.loaded import tiny_loaded

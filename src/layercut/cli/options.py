@@ -22,7 +22,10 @@ Model = Annotated[
 ]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.", rich_help_panel="Model")]
 Dtype = Annotated[
-    str, typer.Option(help="auto (the checkpoint's own), float32, bfloat16 or float16.", rich_help_panel="Model")
+    str,
+    typer.Option(
+        help="auto (the checkpoint's own, on a CPU float32), float32, bfloat16 or float16.", rich_help_panel="Model"
+    ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.", rich_help_panel="Model")]
 DeviceMap = Annotated[

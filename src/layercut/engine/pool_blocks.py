@@ -46,21 +46,23 @@ class Block:
 def item_groups(requests: Sequence[Any], size: int) -> list[list[Any]]:
     """Requests in groups of at most ``size`` rows, by the requests alone: as they stand if they fit in one.
 
-    Otherwise the longest come first, as in an engine's own batches, so that what shares a group ends together. A
-    request for each continuation counts as a row.
+    Otherwise the longest come first, as in an engine's own batches, so that what shares a group ends together. Each
+    continuation counts as a row. Requests with one id ask about one question and stay together.
     """
-    rows = [len(getattr(request, "continuations", ())) or 1 for request in requests]
-    if sum(rows) <= size:
+    by_id: dict[str, list[Any]] = {}
+    for request in requests:
+        by_id.setdefault(request.id, []).append(request)
+    rows = {name: sum(len(getattr(one, "continuations", ())) or 1 for one in found) for name, found in by_id.items()}
+    if sum(rows.values()) <= size:
         return [list(requests)] if requests else []
-    order = sorted(range(len(requests)), key=lambda index: (-_length(requests[index]), requests[index].id))
     groups: list[list[Any]] = []
     room = 0
-    for index in order:
-        if rows[index] > room:
+    for name in sorted(by_id, key=lambda name: (-max(map(_length, by_id[name])), name)):
+        if rows[name] > room:
             groups.append([])
             room = size
-        groups[-1].append(requests[index])
-        room -= rows[index]
+        groups[-1] += by_id[name]
+        room -= rows[name]
     return groups
 
 

@@ -26,7 +26,7 @@ class Call(NamedTuple):
     number: int
     """Of the block, by which plans are dropped."""
     method: str
-    """``completions_under``, ``log_likelihoods_under`` or ``divergences_under``."""
+    """``completions_under``, ``log_likelihoods_under``, ``answers_under`` or ``divergences_under``."""
     plans: tuple[CutPlan, ...]
     rest: tuple[Any, ...]
     """What the method takes between plans and wanted: the decoding, or the reference plan."""

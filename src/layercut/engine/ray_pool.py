@@ -27,6 +27,8 @@ from layercut.engine.base import (
     HiddenStates,
     LikelihoodRequest,
     Likelihoods,
+    Reply,
+    Request,
     Wanted,
     always,
 )
@@ -119,6 +121,12 @@ class RayPool:
     ) -> Iterator[tuple[CutPlan, list[Likelihoods]]]:
         """See Engine."""
         return self._run("log_likelihoods_under", requests, plans, (), wanted)
+
+    def answers_under(
+        self, requests: Sequence[Request], plans: Sequence[CutPlan], decoding: Decoding, wanted: Wanted = always
+    ) -> Iterator[tuple[CutPlan, Sequence[Reply]]]:
+        """See Engine."""
+        return self._run("answers_under", portable(requests), plans, (decoding,), wanted)
 
     def divergences_under(
         self,

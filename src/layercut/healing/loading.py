@@ -6,7 +6,8 @@ from typing import Any
 
 from layercut.healing.adapters import quantization
 from layercut.healing.settings import TrainSettings
-from layercut.models.loading import LoadedModel, load_model, load_tokenizer, pick_device
+from layercut.models.loading import LoadedModel, load_model, load_tokenizer
+from layercut.models.placement import pick_device
 from layercut.models.quiet import quiet_transformers
 from layercut.models.sources import ModelSource, describe_source
 
@@ -16,8 +17,8 @@ def load_for_training(
 ) -> LoadedModel:
     """Load a cut model.
 
-    With ``dtype`` auto it is float32 on a CPU, where half precision is slow, and wherever whole weights learn or are
-    solved for; beside adapters on an accelerator it is the checkpoint's own. qlora reads the weights once, straight
+    With ``dtype`` auto it is float32 wherever whole weights learn or are solved for; beside adapters it is what
+    ``load_model`` makes of it. qlora reads the weights once, straight
     into 4 bits.
 
     Raises:
@@ -36,6 +37,6 @@ def load_for_training(
         return LoadedModel(packed.eval(), tokenizer, facts.family, source, facts.model_hash, facts.num_layers)
     if settings.method == "seam" and pick_device(device).type == "mps":
         device = "cpu"  # seams are solved in float64, which MPS does not have
-    if dtype == "auto" and (pick_device(device).type == "cpu" or settings.method != "lora"):
+    if dtype == "auto" and settings.method != "lora":
         dtype = "float32"
     return load_model(source, dtype=dtype, device=device)

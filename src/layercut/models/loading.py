@@ -9,24 +9,18 @@ transformers would fill in random numbers or go on.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from layercut.errors import CheckpointError, InputError, unknown
+from layercut.errors import CheckpointError, InputError
 from layercut.models.checks import refuse_incomplete, refuse_nonfinite
 from layercut.models.families import Family
+from layercut.models.placement import pick_dtype, placement_of
 from layercut.models.sources import ModelSource, describe_source, resolve
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-logger = logging.getLogger(__name__)
-
-DTYPES = ("auto", "float32", "bfloat16", "float16")
-DEVICE_TYPES = ("auto", "cpu", "cuda", "mps", "xpu")
 
 
 @dataclass(frozen=True)
@@ -68,7 +62,8 @@ def load_model(
     Args:
         source: hub id, local Hugging Face folder, ``.gguf`` file or ``bundled:smollm2-135m``; or what ``resolve`` gave.
         revision: branch, tag or commit of a hub model.
-        dtype: ``auto`` (the checkpoint's own), ``float32``, ``bfloat16`` or ``float16``.
+        dtype: ``float32``, ``bfloat16``, ``float16``, or ``auto``: the checkpoint's own, float32 on a CPU; see
+            ``pick_dtype``.
         device: ``auto`` (an accelerator if there is one, else the CPU), ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         device_map: transformers' way to spread a large model, such as ``auto``; then ``device`` has no effect.
         trust_remote_code: let the model's repository run its own code.
@@ -77,46 +72,14 @@ def load_model(
         InputError: a source, dtype, device or family that is not known or not there.
         CheckpointError: a damaged or incomplete checkpoint, or one in a format that is not read.
     """
-    if dtype not in DTYPES:
-        raise unknown("dtype", dtype, DTYPES)
-    placement = _placement(device, device_map)
+    placement = placement_of(device, device_map)
     if not isinstance(source, ModelSource):
         source = resolve(source, revision=revision, trust_remote_code=trust_remote_code)
+    dtype = pick_dtype(source.path, dtype, device=device, device_map=device_map)
     facts = describe_source(source)
     model = _load_weights(source, dtype, placement, trust_remote_code)
     tokenizer = load_tokenizer(source, trust_remote_code)
     return LoadedModel(model, tokenizer, facts.family, source, facts.model_hash, facts.num_layers)
-
-
-def pick_device(device: str = "auto") -> torch.device:
-    """The device a name stands for.
-
-    Raises:
-        InputError: an unknown name, or a device that is not in this machine.
-    """
-    import torch
-
-    kind = device.partition(":")[0]
-    if kind not in DEVICE_TYPES:
-        raise unknown("device", device, DEVICE_TYPES)
-    if device == "auto":
-        kind = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-        return torch.device(kind)
-    try:
-        chosen = torch.device(device)
-        torch.empty(1, device=chosen)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise InputError(f"device {device!r} is not in this machine; use auto or cpu.") from error
-    return chosen
-
-
-def _placement(device: str, device_map: str | Mapping[str, Any] | None) -> str | dict[str, Any]:
-    """transformers' device_map for either way to say where a model goes; one device also loads straight onto it."""
-    if device_map is None:
-        return {"": pick_device(device)}
-    if device != "auto":
-        logger.warning("device %s has no effect beside a device_map", device)
-    return device_map if isinstance(device_map, str) else dict(device_map)
 
 
 def _load_weights(

@@ -8,6 +8,7 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from layercut.errors import InputError
+from layercut.models.placement import pick_dtype
 from layercut.models.sources import ModelSource, describe_source, resolve
 from layercut.selection.specs import plan_from_spec
 from layercut.study.settings import ModelSettings
@@ -43,6 +44,12 @@ class ModelHandle:
         """Decoder layers of the uncut model."""
         return self.facts.num_layers
 
+    @property
+    def dtype(self) -> str:
+        """The number format that it computes in: what ``auto`` stands for on this machine."""
+        wanted = self.settings
+        return pick_dtype(self.source.path, wanted.dtype, device=wanted.device, device_map=wanted.device_map)
+
     @cached_property
     def loaded(self) -> LoadedModel:
         """The model in memory."""
@@ -64,7 +71,7 @@ class ModelHandle:
         if wanted.engine_pool is not None:
             from layercut.engine.ray_pool import RayPool
 
-            alone = replace(wanted, engine_pool=None)
+            alone = replace(wanted, engine_pool=None, dtype=self.dtype)  # what the run's settings say, on any machine
             here = replace(self.source, path=self.source.path.absolute())
             return RayPool(wanted.engine_pool, partial(engine_of, alone, here, self.facts.model_hash))
         if wanted.engine == "shared":
@@ -98,8 +105,13 @@ class ModelHandle:
         return plans
 
     def describe(self) -> dict[str, Any]:
-        """What decides the numbers, for a run's settings: the resolved commit stands for a branch or tag."""
-        return self.settings.identity() | {"revision": self.source.revision, "model_hash": self.facts.model_hash}
+        """What decides the numbers, for a run's settings, with what the commit of a branch and dtype auto stand for."""
+        wanted = self.settings
+        return wanted.identity() | {
+            "revision": self.source.revision,
+            "model_hash": self.facts.model_hash,
+            "dtype": self.dtype,
+        }
 
 
 def engine_of(settings: ModelSettings, source: ModelSource, model_hash: str) -> Engine:

@@ -57,7 +57,7 @@ class ModelSettings:
     revision: str | None = None
     """Branch, tag or commit on the hub."""
     dtype: str = "auto"
-    """auto (the checkpoint's own), float32, bfloat16 or float16."""
+    """auto (the checkpoint's own, on a CPU float32), float32, bfloat16 or float16."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""
     device_map: str | None = None

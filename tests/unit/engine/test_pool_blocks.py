@@ -38,6 +38,12 @@ def test_a_row_a_continuation() -> None:
     assert [len(group) for group in item_groups(requests, 2)] == [1, 1, 1]
 
 
+def test_a_question_that_is_written_and_ranked_stays_together() -> None:
+    both = [ask(name) for name in "abc"]
+    both += [LikelihoodRequest(id=name, prompt="x", continuations=("a", "b")) for name in "abc"]
+    assert [{one.id for one in group} for group in item_groups(both, 6)] == [{"a", "b"}, {"c"}]
+
+
 @pytest.mark.parametrize(("num_groups", "num_members", "num_parts"), [(1, 2, 4), (1, 8, 9), (2, 2, 2), (7, 2, 1)])
 def test_every_plan_meets_every_item_once_items_in_turn(num_groups: int, num_members: int, num_parts: int) -> None:
     groups = [[ask(f"{group}")] for group in range(num_groups)]

@@ -120,7 +120,7 @@ def test_loading_and_what_is_recorded(file, cache):
     loaded = load_model(str(file), device="cpu")
     assert loaded.name == str(file)
     assert loaded.num_layers == 6
-    assert loaded.model.dtype == torch.bfloat16
+    assert loaded.model.dtype == torch.float32
     digest = file_sha256(file)
     assert loaded.source.path == cache / "gguf" / f"Tiny-Model.F32-{digest[:16]}-v{convert.FORMAT_VERSION}"
     origin = loaded.source.origin

@@ -11,7 +11,8 @@ from transformers.utils import logging as hf_logging
 
 from layercut.errors import InputError
 from layercut.models.families import FAMILIES
-from layercut.models.loading import load_model, pick_device
+from layercut.models.loading import load_model
+from layercut.models.placement import pick_device
 from layercut.models.quiet import quiet_transformers
 from layercut.models.sources import describe_source, resolve
 from layercut.models.weights import fingerprint
@@ -82,7 +83,8 @@ def test_dtype(copy):
     assert load_model(str(copy), device="cpu").model.dtype == torch.float32
     assert load_model(str(copy), device="cpu", dtype="bfloat16").model.dtype == torch.bfloat16
     tiny_model("llama").to(torch.float16).save_pretrained(copy)
-    assert load_model(str(copy), device="cpu").model.dtype == torch.float16
+    assert load_model(str(copy), device="cpu").model.dtype == torch.float32
+    assert load_model(str(copy), device="cpu", dtype="float16").model.dtype == torch.float16
 
 
 def test_unknown_dtype_and_device(copy):

@@ -1,0 +1,106 @@
+"""Where a model goes, and in which number format it computes."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from layercut.errors import InputError, unknown
+from layercut.models.weights import read_config, read_header, safetensors_files
+
+if TYPE_CHECKING:
+    import torch
+
+logger = logging.getLogger(__name__)
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+DEVICE_TYPES = ("auto", "cpu", "cuda", "mps", "xpu")
+
+MEMORY_SHARE = 0.7
+"""Of the machine's memory, what weights in float32 may take."""
+
+
+def pick_dtype(
+    folder: Path, dtype: str, *, device: str = "auto", device_map: str | Mapping[str, Any] | None = None
+) -> str:
+    """The dtype that a name stands for; only ``auto`` stands for another: ``auto`` (the checkpoint's own) or float32.
+
+    On a CPU ``auto`` is float32. Many CPUs have no instructions for half precision and are about eight times slower in
+    it (docs/log.md), and float32 has the fewest answers that hang on rounding. Quantized weights, and weights
+    that would take more than MEMORY_SHARE of the memory in float32, stay as they are, and so does what a
+    ``device_map`` spreads.
+
+    Args:
+        folder: the model's Hugging Face folder.
+        dtype: one of DTYPES.
+        device: where it will be, as in ``pick_device``.
+        device_map: as in ``load_model``.
+
+    Raises:
+        InputError: an unknown dtype or device.
+    """
+    if dtype not in DTYPES:
+        raise unknown("dtype", dtype, DTYPES)
+    if dtype != "auto" or device_map is not None or pick_device(device).type != "cpu":
+        return dtype
+    if "quantization_config" in read_config(folder):
+        return dtype
+    needed, memory = _float32_bytes(folder), _memory_bytes()
+    if memory is not None and needed > MEMORY_SHARE * memory:
+        logger.warning(
+            "float32 would take %.1f of this machine's %.1f GiB, so the model keeps its checkpoint's dtype, "
+            "which is slow on many CPUs",
+            needed / 2**30,
+            memory / 2**30,
+        )
+        return dtype
+    return "float32"
+
+
+def pick_device(device: str = "auto") -> torch.device:
+    """The device a name stands for.
+
+    Raises:
+        InputError: an unknown name, or a device that is not in this machine.
+    """
+    import torch
+
+    kind = device.partition(":")[0]
+    if kind not in DEVICE_TYPES:
+        raise unknown("device", device, DEVICE_TYPES)
+    if device == "auto":
+        kind = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        return torch.device(kind)
+    try:
+        chosen = torch.device(device)
+        torch.empty(1, device=chosen)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise InputError(f"device {device!r} is not in this machine; use auto or cpu.") from error
+    return chosen
+
+
+def placement_of(device: str, device_map: str | Mapping[str, Any] | None) -> str | dict[str, Any]:
+    """transformers' device_map for either way to say where a model goes; one device also loads straight onto it."""
+    if device_map is None:
+        return {"": pick_device(device)}
+    if device != "auto":
+        logger.warning("device %s has no effect beside a device_map", device)
+    return device_map if isinstance(device_map, str) else dict(device_map)
+
+
+def _float32_bytes(folder: Path) -> int:
+    return sum(
+        4 * entry.num_parameters
+        for path in set(safetensors_files(folder).values())
+        for entry in read_header(path).tensors.values()
+    )
+
+
+def _memory_bytes() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):  # not every system says
+        return None
