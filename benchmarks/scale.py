@@ -25,7 +25,7 @@ from layercut.selection.search_journal import SearchJournal
 from layercut.selection.task_accuracy import task_accuracy
 from layercut.study.handle import ModelHandle
 from layercut.study.settings import ModelSettings
-from layercut.surgery.plan import CutPlan
+from layercut.surgery.plan import CutPlan, parse_layers
 from layercut.tasks import load_task
 from layercut.tasks.base import known_readouts
 
@@ -38,6 +38,7 @@ def main() -> None:
     parser.add_argument("--readout", default="short")
     parser.add_argument("--items", type=int, default=16, help="of each task")
     parser.add_argument("--remove", type=int, default=1, help="layers; each is one round of the search")
+    parser.add_argument("--candidates", help="layers that may go, such as 9,17,22-25; all but 0 if left out")
     parser.add_argument("--actors", default="1,2", help="sizes of the pools")
     parser.add_argument("--pool", help="another pool than local:N, such as ray://HOST:PORT; measured once")
     parser.add_argument("--threads", type=int, default=1, help="of each engine")
@@ -48,7 +49,8 @@ def main() -> None:
         return
     pools = [asked.pool] if asked.pool else [f"local:{num}" for num in asked.actors.split(",")]
     load = os.getloadavg()[0]
-    print(f"{asked.model}, {asked.dtype}, {asked.tasks} ({asked.readout}), {asked.items} items each")
+    work = f"{asked.tasks} ({asked.readout}), {asked.items} items each, candidates {asked.candidates or 'all but 0'}"
+    print(f"{asked.model}, {asked.dtype}, {work}, {asked.remove} go")
     print(f"{os.cpu_count()} cores, {asked.threads} thread(s) an engine, load {load:.1f} before, nice {os.nice(0)}")
     alone = measured(asked, "")
     print(f"{'engine':16} {'start':>8} {'search':>8} {'speed-up':>9}  same layers, values and answers")
@@ -66,7 +68,8 @@ def row(name: str, found: dict[str, Any], alone: dict[str, Any]) -> None:
 
 
 def measured(asked: argparse.Namespace, pool: str) -> dict[str, Any]:
-    passed = [f"--{name}={getattr(asked, name)}" for name in ("model", "dtype", "tasks", "readout", "items", "remove")]
+    names = ("model", "dtype", "tasks", "readout", "items", "remove", *(("candidates",) if asked.candidates else ()))
+    passed = [f"--{name}={getattr(asked, name)}" for name in names]
     command = [sys.executable, str(Path(__file__).resolve()), *passed, f"--way={pool}"]
     environment = {**os.environ, "OMP_NUM_THREADS": str(asked.threads)}
     ran = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
@@ -93,10 +96,14 @@ def search(asked: argparse.Namespace, pool: str | None) -> dict[str, Any]:
     ]
     journal = SearchJournal()
     objective = TaskObjective(engine, parts, journal=journal)
-    context = Context(num_layers=engine.num_layers, num_remove=asked.remove, objective=objective)
+    layers = range(engine.num_layers)
+    may_go = frozenset(layers[1:] if asked.candidates is None else parse_layers(asked.candidates))
+    context = Context(
+        num_layers=len(layers), num_remove=asked.remove, protect=frozenset(layers) - may_go, objective=objective
+    )
     selection = task_accuracy(context)
     ended = time.perf_counter()
-    plans = [CutPlan(num_layers=engine.num_layers, removed=(layer,)) for layer in range(1, engine.num_layers)]
+    plans = [CutPlan(num_layers=len(layers), removed=(layer,)) for layer in sorted(may_go)]
     answers = [
         [sorted((record["id"], record["outcome"]) for record in objective._answers.part(index, plan).records)]
         for index in range(len(parts))
