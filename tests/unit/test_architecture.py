@@ -41,7 +41,7 @@ ANYONE_MAY_USE = {"errors", "runs", "__init__"}
 ONLY_IN = {
     "lm_eval": {"tasks/multiple_choice.py"},
     "vllm": {"engine/vllm.py"},
-    "ray": {"engine/ray_pool.py"},
+    "ray": {"engine/ray_members.py"},
     "trl": {"healing/sft.py"},
     "peft": {"healing/adapters.py"},
     "typer": {"cli"},

@@ -126,7 +126,16 @@ class Members:
                 block.found = found
 
     def hidden_states(self, texts: Sequence[str], plan: CutPlan) -> Iterator[HiddenStates]:
-        """Hidden states from one member, a batch at a time; another one goes on where it dies."""
+        """Hidden states from one member, a batch at a time; another one goes on where it dies.
+
+        Raises:
+            InputError: through ``ray://``, which has no streams.
+        """
+        if (self._where.address or "").startswith("ray://"):
+            raise InputError(
+                "hidden states do not travel through ray://; run layercut on a machine of the cluster, with "
+                "--engine-pool auto, or without a pool."
+            )
         num_given = num_deaths = 0
         while True:
             self.ready()
