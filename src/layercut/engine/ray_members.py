@@ -204,7 +204,7 @@ class Members:
         """Join or start Ray, and find out what a member may use; the number of members."""
         where, api = self._where, _untyped(ray)
         if not api.is_initialized():
-            how = {"include_dashboard": False} if where.address is None else {"address": where.address}
+            how = {"address": where.address or "local", **({} if where.address else {"include_dashboard": False})}
             try:
                 api.init(**how, log_to_driver=False, logging_level=logging.ERROR)
             except Exception as error:  # Ray raises nearly anything here, bare Exceptions too

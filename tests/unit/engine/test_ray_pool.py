@@ -30,7 +30,10 @@ GREEDY = Decoding()
 
 @pytest.fixture(scope="module", autouse=True)
 def two_cores() -> Iterator[None]:
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=100 * 2**20)
+    if "RAY_ADDRESS" in os.environ:  # a cluster that runs already
+        ray.init(log_to_driver=False)
+    else:
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=100 * 2**20)
     yield
     ray.shutdown()
 
