@@ -18,8 +18,10 @@ from layercut.engine.base import (
     Message,
     Reply,
 )
+from layercut.engine.packing import Pack
 from layercut.engine.plain import PlainEngine
 from layercut.engine.shared import SharedEngine
+from layercut.engine.stack import Stack
 from layercut.errors import InputError
 from layercut.surgery.bypass import bypass
 from layercut.surgery.plan import CutPlan
@@ -142,6 +144,25 @@ def test_answers_and_scores_in_one_pass_are_those_of_two(model_type: str) -> Non
         assert_same_likelihoods(scores, ranked)
     assert set(written["uncut"]) - set(ranked["uncut"]) == {"q6"}
     assert set(ranked["uncut"]) - set(written["uncut"]) == {"alone"}
+
+
+def test_prompts_that_do_not_fit_in_memory_are_run_in_halves(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = tiny_loaded("llama")
+    written, ranked = by_kind_and_plan(SharedEngine(loaded).answers_under(both(), COMB, GREEDY))
+    run, sizes = Stack.run, []
+
+    def small(stack: Stack, layer: int, states: torch.Tensor, entered: Any, attends: Any) -> torch.Tensor:
+        if isinstance(attends, Pack):
+            sizes.append(len(attends.starts))
+            if layer == 3 and len(attends.starts) > 2:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+        return run(stack, layer, states, entered, attends)
+
+    monkeypatch.setattr(Stack, "run", small)
+    ours, scores = by_kind_and_plan(SharedEngine(loaded).answers_under(both(), COMB, GREEDY))
+    assert ours == written
+    assert_same_likelihoods(scores, ranked)
+    assert set(sizes) == {8, 4, 2}
 
 
 @pytest.mark.parametrize("decoding", [GREEDY, SAMPLED], ids=["greedy", "sampled"])

@@ -4,17 +4,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from torch import Tensor
 
 from layercut.engine.answers import Answer
 from layercut.engine.attention import KeyValue
-from layercut.engine.base import Completion, Decoding, Reply, Wanted
+from layercut.engine.base import Completion, Decoding, Likelihoods, Reply, Wanted
 from layercut.engine.decoding import DecodingPool, Row
 from layercut.engine.head import chunks, logits
 from layercut.engine.packing import Pack, Text
@@ -31,12 +32,22 @@ if TYPE_CHECKING:
     from layercut.engine.stack import Stack
     from layercut.models.loading import LoadedModel
 
+logger = logging.getLogger(__name__)
 Runner = Callable[[Sequence[Text], Callable[[CutPlan], bool]], Iterator[tuple[Leaf, Pack]]]
 """Runs texts under the plans that are wanted."""
 Said = dict[tuple[str, int], Next]
 """By request and step: the model's next token behind the prompt and so many tokens of the draft."""
 _LOOK_EVERY = 8
 """Steps of decoding after which rows that are not wanted any more are let go."""
+
+
+class _Laid(NamedTuple):
+    """A block as texts."""
+
+    rows: dict[int, GenerationRow]
+    """By its place in the block, what is to be answered there."""
+    drafts: dict[int, Tokens]
+    reading: Reading
 
 
 @dataclass
@@ -88,30 +99,64 @@ class Generating:
     def answers(self, blocks: Iterable[Sequence[Question]], run: Runner) -> Iterator[tuple[CutPlan, Sequence[Reply]]]:
         """A plan and its scores or answers to a block at a time."""
         for block in blocks:
-            rows = [(place, question.row) for place, question in enumerate(block) if question.row is not None]
-            drafts = {place: self._draft(row) for place, row in rows}
-            lines: list[list[Tokens]] = [[] for _ in block]
-            for place, row in rows:
-                lines[place] = [row.prompt[self._num_prefix :] + drafts[place]]
-            reading = Reading([question.scoring for question in block], self._num_prefix, lines)
-            for leaf, pack in run(reading.texts, partial(self._any_wanted, block)):
-                answers = [self._answer(row, drafts[place]) for place, row in rows]
-                starts = [pack.starts[place] for place, _ in rows]
-                said: Said = {}
-                if reading.block:
-                    before = self._stack.leave(leaf.states_1TD[0, reading.positions(pack)])
-                    look = self._listener(reading, [place for place, _ in rows], answers, said)
-                    yield leaf.plan, reading.scores(self._loaded, before, look)
-                ended = self._hold_against_drafts(answers, starts, leaf, said)
-                cell = _Cell(leaf.plan, len(answers) - len(ended), [answer.completion() for answer in ended])
-                if cell.ended and not cell.num_open:
-                    yield leaf.plan, _sorted(cell.ended)
-                for answer, start in zip(answers, starts, strict=True):
-                    if answer not in ended:
-                        self._cells[leaf.plan.key, answer.id] = cell
-                        self._pool.add(self._row(answer, start, leaf))
-                yield from self._decode(lambda: not self._pool.is_full)
+            yield from self._begin(block, run, set())
         yield from self._decode(lambda: self._pool.is_empty)
+
+    def _begin(
+        self, block: Sequence[Question], run: Runner, begun: set[str]
+    ) -> Iterator[tuple[CutPlan, Sequence[Reply]]]:
+        """Run a block's prompts under all plans but those that have ``begun``; in halves if memory runs out."""
+        laid = self._lay(block)
+        leaves = run(laid.reading.texts, lambda plan: plan.key not in begun and self._any_wanted(block, plan))
+        while True:
+            try:
+                if (found := next(leaves, None)) is None:
+                    return
+                leaf, pack = found
+                scores, answers, ended = self._read(laid, leaf, pack)
+            except RuntimeError as error:
+                if len(block) == 1 or not should_reduce_batch_size(error):
+                    raise
+                break
+            begun.add(leaf.plan.key)
+            if scores:
+                yield leaf.plan, scores
+            cell = _Cell(leaf.plan, len(answers) - len(ended), [answer.completion() for answer in ended])
+            if cell.ended and not cell.num_open:
+                yield leaf.plan, _sorted(cell.ended)
+            for answer, place in zip(answers, laid.rows, strict=True):
+                if answer not in ended:
+                    self._cells[leaf.plan.key, answer.id] = cell
+                    self._pool.add(self._row(answer, pack.starts[place], leaf))
+            del found, leaf, pack
+            yield from self._decode(lambda: not self._pool.is_full)
+        # After the handler, because its traceback holds the tensors that filled the memory.
+        del leaves
+        clear_device_cache(garbage_collection=True)
+        half = len(block) // 2
+        logger.warning("out of memory with %d prompts at once; going on with %d", len(block), half)
+        for part in (block[:half], block[half:]):
+            yield from self._begin(part, run, set(begun))
+
+    def _lay(self, block: Sequence[Question]) -> _Laid:
+        rows = {place: question.row for place, question in enumerate(block) if question.row is not None}
+        drafts = {place: self._draft(row) for place, row in rows.items()}
+        lines: list[list[Tokens]] = [[] for _ in block]
+        for place, row in rows.items():
+            lines[place] = [row.prompt[self._num_prefix :] + drafts[place]]
+        return _Laid(rows, drafts, Reading([question.scoring for question in block], self._num_prefix, lines))
+
+    def _read(self, laid: _Laid, leaf: Leaf, pack: Pack) -> tuple[list[Likelihoods], list[Answer], list[Answer]]:
+        """A block's scores under a plan, its answers as far as their drafts go, and those of them that have ended."""
+        answers = [self._answer(row, laid.drafts[place]) for place, row in laid.rows.items()]
+        said: Said = {}
+        scores: list[Likelihoods] = []
+        if laid.reading.block:
+            before = self._stack.leave(leaf.states_1TD[0, laid.reading.positions(pack)])
+            look = self._listener(laid.reading, list(laid.rows), answers, said)
+            scores = laid.reading.scores(self._loaded, before, look)
+        starts = [pack.starts[place] for place in laid.rows]
+        return scores, answers, self._hold_against_drafts(answers, starts, leaf, said)
 
     def _any_wanted(self, block: Sequence[Question], plan: CutPlan) -> bool:
         return any(self._wanted(plan, question.id) for question in block)

@@ -30,7 +30,13 @@ def test_every_field_of_the_settings_has_its_flag(verb: str) -> None:
 
 def test_cut_compares_one_batch_and_draws_nothing() -> None:
     found = {option.name for option in COMMANDS["cut"].params}
-    assert {*MODEL_FLAGS, *DECODING_FLAGS} - found == {"batch_size", "engine", "cache_gib", "engine_pool", *DECODING_FLAGS}
+    assert {*MODEL_FLAGS, *DECODING_FLAGS} - found == {
+        "batch_size",
+        "engine",
+        "cache_gib",
+        "engine_pool",
+        *DECODING_FLAGS,
+    }
 
 
 def test_flags_arrive_as_settings() -> None:
