@@ -42,7 +42,7 @@ ONLY_IN = {
     "lm_eval": {"tasks/multiple_choice.py"},
     "vllm": {"engine/vllm_start.py"},
     "openai": {"engine/openai.py"},
-    "ray": {"engine/ray_pool.py"},
+    "ray": {"engine/ray_members.py"},
     "trl": {"healing/sft.py"},
     "peft": {"healing/adapters.py"},
     "typer": {"cli"},

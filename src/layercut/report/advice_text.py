@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from layercut.report import words
 from layercut.report.advice import advise
-from layercut.report.examples import escape
+from layercut.report.markup import escape
 from layercut.report.numbers import counted, number
 from layercut.runs.atomic import write_text
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from layercut.report.markup import code, escape, fenced
 from layercut.report.words import READOUTS
 
 if TYPE_CHECKING:
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 NUM_EXAMPLES = 4
 """Per task."""
-MOST_CHARACTERS = 600
 OUTCOMES = {"right": "right", "wrong": "wrong", "no_answer": "no answer found", "cut": "cut by the length limit"}
 _Records = dict[str, dict[str, Any]]
 
@@ -129,37 +128,3 @@ def _outcome(records: Mapping[tuple[str, str], _Records], name: str, readout: st
 
 def _has(run: RunFolder, task: str, readout: str) -> bool:
     return any(row["task"] == task and row["readout"] == readout for row in run.metrics()["rows"])
-
-
-def fenced(text: str) -> list[str]:
-    """Text as it stands, in a fence longer than any run of backticks in it, cut after 600 characters."""
-    shortened = text if len(text) <= MOST_CHARACTERS else text[:MOST_CHARACTERS].rstrip() + " [...]"
-    fence = "`" * max(3, 1 + _longest_run(shortened))
-    return [f"{fence}text", *printable(shortened).strip("\n").split("\n"), fence]
-
-
-def code(text: str) -> str:
-    """Text on one line as code inside a table cell, cut after 80 characters."""
-    line = " ".join(printable(text).split())
-    line = line if len(line) <= 80 else line[:77] + "..."
-    if not line:
-        return "(empty)"
-    ticks = "`" * (1 + _longest_run(line))
-    space = " " if line.startswith("`") or line.endswith("`") else ""
-    return f"{ticks}{space}{line}{space}{ticks}".replace("|", "\\|")
-
-
-def escape(text: str) -> str:
-    """A name inside a sentence or a table cell."""
-    return re.sub(r"([\\`*_\[\]<>|])", r"\\\1", " ".join(text.split()))
-
-
-def printable(text: str) -> str:
-    """Control characters, which a broken model may well write, and halves of surrogate pairs as visible escapes."""
-    return re.sub(
-        r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]", lambda found: f"\\x{ord(found[0]):02x}", text
-    )
-
-
-def _longest_run(text: str) -> int:
-    return max((len(run) for run in re.findall(r"`+", text)), default=0)

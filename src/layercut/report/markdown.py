@@ -14,7 +14,8 @@ import yaml
 from layercut.report import words
 from layercut.report.compare import OUTCOMES, arm_of, compare_runs, left_out
 from layercut.report.depth import depth_section
-from layercut.report.examples import code, escape, examples
+from layercut.report.examples import examples
+from layercut.report.markup import code, escape
 from layercut.report.numbers import number, p_value, with_interval
 from layercut.report.plots import can_plot, plot
 from layercut.runs.atomic import write_text

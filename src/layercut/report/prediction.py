@@ -17,7 +17,7 @@ from layercut.evidence.correlation import RankCorrelation, kendall_correlation, 
 from layercut.evidence.intervals import Estimate
 from layercut.report.diagnosis.drawing import COLOURS, canvas, save, tidy
 from layercut.report.diagnosis.page import provenance_lines
-from layercut.report.examples import escape
+from layercut.report.markup import escape
 from layercut.report.numbers import counted, with_interval
 from layercut.report.ranking import plain_table
 from layercut.runs.atomic import write_text

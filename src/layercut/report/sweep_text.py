@@ -14,7 +14,7 @@ from rich.text import Text
 
 from layercut.evidence.intervals import NUM_RESAMPLES
 from layercut.report import words
-from layercut.report.examples import code, escape
+from layercut.report.markup import code, escape
 from layercut.report.numbers import counted, number, p_value, with_interval
 from layercut.report.sweep import Curve, Sweep, SweepRow
 from layercut.report.sweep_agreement import about_agreements, agreement_lines, agreement_table, plain_table

@@ -15,6 +15,7 @@ from rich.console import Console
 from layercut.engine.base import Engine
 from layercut.errors import InputError
 from layercut.healing.task_prompts import PREFIX
+from layercut.healing.team import Team
 from layercut.runs.settings import settings_hash
 from layercut.study.generate import answer_prompts
 from layercut.study.handle import ModelHandle
@@ -95,7 +96,10 @@ class Healer:
             InputError: settings or prompts that cannot be used.
             MissingExtra: TRL or PEFT is not installed.
         """
-        check_method(self.arm.train)
+        team = Team.of_this_process()
+        if team.size > 1:
+            raise InputError(f"a study runs in one process, and {team.size} were launched; start it without a launcher.")
+        check_method(self.arm.train, team)
         _ = self.identity
 
     def heal(self, cut: Path, *, console: Console, say: Callable[[str], None]) -> Healed:
@@ -105,7 +109,9 @@ class Healer:
         settings = self.settings
         if source.records is None and (settings.responses == "self" or settings.match_tokens):
             source = replace(source, records=self._answers(source, how, console, say))
-        return heal_model(model, self._uncut, source, settings, how, out=self.folder, console=console, say=say)
+        healed = heal_model(model, self._uncut, source, settings, how, out=self.folder, console=console, say=say)
+        assert healed is not None, "a study runs in one process"
+        return healed
 
     def _answers(
         self, source: PromptSource, how: Answering, console: Console, say: Callable[[str], None]

@@ -198,7 +198,14 @@ class StudyJob:
         target = self._work.folder / name / CHECKPOINT
         if not target.exists():
             plan = self._work.plans[name]
-            done = cut_model(self._work.model, plan, target, say=lambda text: self._say(f"{name}: {text}"))
+            model = self._work.model
+            done = cut_model(
+                model.source,
+                plan,
+                target,
+                uncut=lambda: model.loaded,
+                say=lambda text: self._say(f"{name}: {text}"),
+            )
             self._say(f"{name}: {done.verified}")
         return target
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from layercut.engine.pool_where import Where
 from layercut.errors import InputError, unknown
 
 ENGINES = ("shared", "plain", "vllm", "openai")
@@ -62,6 +63,8 @@ class ModelSettings:
     """shared: what plans have in common is computed once; plain; vllm; or openai: a server, evaluated as it is."""
     cache_gib: float = 2.0
     """Memory for keys and values, in GiB: those that plans share (shared), or all (vllm)."""
+    engine_pool: str | None = None
+    """local:N or ray://HOST:PORT: engines in many processes, each with a model of its own."""
     cuda_graphs: bool = False
     """Let vLLM compile the model and capture CUDA graphs, for evaluating a checkpoint as it is."""
     base_url: str | None = None
@@ -74,6 +77,8 @@ class ModelSettings:
             raise InputError(f"batch_size {self.batch_size} is too small; write 1 or more.")
         if self.engine not in ENGINES:
             raise unknown("engine", self.engine, ENGINES)
+        if self.engine_pool is not None:
+            Where.parse(self.engine_pool)
         if not self.cache_gib > 0:
             raise InputError(f"cache_gib {self.cache_gib} is too small; write a number above 0, such as 2.")
         if self.engine == "openai" and not self.base_url:
@@ -85,11 +90,11 @@ class ModelSettings:
     def identity(self) -> dict[str, Any]:
         """What decides the numbers, for a run's settings.
 
-        How much memory may be used decides none, nor does where a server is. The plain engine and what is left out go
-        without saying, so that a run that was begun before there was another goes on.
+        How much memory may be used decides none, nor by how many processes, nor where a server is. The plain engine and
+        what is left out go without saying, so that a run that was begun before there was another goes on.
         """
         settings = asdict(self)
-        del settings["cache_gib"], settings["base_url"]
+        del settings["cache_gib"], settings["base_url"], settings["engine_pool"]
         for name in ("cuda_graphs", "tokenizer"):
             if not settings[name]:
                 del settings[name]

@@ -16,7 +16,7 @@ from layercut.evidence.multiplicity import holm
 from layercut.report.diagnosis.drawing import COLOURS, MARKERS, canvas, label, save, tidy
 from layercut.report.diagnosis.page import provenance_lines, table_lines
 from layercut.report.diagnosis.verdict import ALPHA, damages, is_worse, load
-from layercut.report.examples import escape
+from layercut.report.markup import escape
 from layercut.report.numbers import number
 from layercut.report.ranking import plain_table
 from layercut.runs.atomic import write_text

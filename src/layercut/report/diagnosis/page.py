@@ -17,7 +17,7 @@ from layercut.report import words
 from layercut.report.diagnosis import arithmetic, brackets, cost, degeneration, demoted, propagation, similarity
 from layercut.report.diagnosis.drawing import label, save
 from layercut.report.diagnosis.verdict import ALPHA, Damage, damages, headline_rows, is_worse, likely_kind, load
-from layercut.report.examples import code, escape, fenced
+from layercut.report.markup import code, escape, fenced
 from layercut.report.numbers import number, p_value, with_interval
 from layercut.report.parting import parting
 from layercut.runs.atomic import write_text

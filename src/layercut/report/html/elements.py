@@ -15,7 +15,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from layercut.report.examples import printable
+from layercut.report.markup import printable
 
 ASSETS = Path(__file__).parent / "assets"
 

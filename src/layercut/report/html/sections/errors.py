@@ -9,9 +9,10 @@ from typing import Any
 from markupsafe import Markup
 
 from layercut.report.diagnosis.page import NUM_EXAMPLES
-from layercut.report.examples import MOST_CHARACTERS, OUTCOMES, LostItem, lost_items
+from layercut.report.examples import OUTCOMES, LostItem, lost_items
 from layercut.report.html.elements import Block, Details, Prose, Section, templates, visible
 from layercut.report.html.source import Source
+from layercut.report.markup import MOST_CHARACTERS
 from layercut.report.parting import parting
 from layercut.report.words import READOUTS
 from layercut.runs.diagnosis import Example
