@@ -98,7 +98,9 @@ class Healer:
         """
         team = Team.of_this_process()
         if team.size > 1:
-            raise InputError(f"a study runs in one process, and {team.size} were launched; start it without a launcher.")
+            raise InputError(
+                f"a study runs in one process, and {team.size} were launched; start it without a launcher."
+            )
         check_method(self.arm.train, team)
         _ = self.identity
 
