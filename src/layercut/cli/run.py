@@ -60,9 +60,10 @@ def run(
             result(f"\n{outcome.model}")
         for table in comparison_tables(outcome.rows):
             out.print(table)
-        checkpoints = len(outcome.paths) - ("report" in outcome.paths)
+        reports = ("page", "report")
+        checkpoints = sum(name not in reports for name in outcome.paths)
         for name, path in outcome.paths.items():
-            if name == "report" or checkpoints <= MOST_LINES:
+            if name in reports or checkpoints <= MOST_LINES:
                 result(f"{name}: {path}")
         if checkpoints > MOST_LINES:
             result(f"{checkpoints} checkpoints: ARM/checkpoint, and CUT/heal-ARM/checkpoint, in the study's folder")

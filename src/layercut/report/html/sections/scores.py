@@ -45,7 +45,7 @@ def scores(source: Source) -> Section | None:
             found.append(Details(summary=f"{run.name}: {words.summary(rows)}", blocks=tuple(own)))
         else:
             found += own
-    notes = [*left_out(study.uncut, study.cuts), *note_lines(study.rows)]
+    notes = [*study.failed, *left_out(study.uncut, study.cuts), *note_lines(study.rows)]
     meaning = [
         "-/+: items lost and gained. p: McNemar's exact test; sign flips for scores that are not 0/1 or items that "
         f"share a context. Holm: p corrected for all {len(study.rows)} rows; findings go by it.",
