@@ -101,6 +101,12 @@ def test_it_answers_as_one_engine_does() -> None:
             assert all(torch.equal(a, b) for a, b in zip(ours.states_BTD, theirs.states_BTD, strict=True))
 
 
+def test_what_keeps_a_member_from_its_model_is_told() -> None:
+    """Before the next pool takes both cores."""
+    with RayPool("local:1", no_engine) as pool, pytest.raises(InputError, match="this machine has no such model"):
+        pool.describe()
+
+
 def test_both_members_work_and_one_that_is_killed_costs_its_block_alone(slow: RayPool, notes: Path) -> None:
     many = requests(12)
     answers: dict[tuple[str, str], str] = {}
@@ -150,8 +156,6 @@ def test_errors_of_the_engine_are_told_as_they_are(slow: RayPool) -> None:
     with pytest.raises(InputError, match="the request 'wrong' is wrong"):
         flat(slow.completions_under(wrong, PLANS, GREEDY))
     assert len(flat(slow.completions_under(requests(3), PLANS, GREEDY))) == 3 * len(PLANS)
-    with RayPool("local:1", no_engine) as pool, pytest.raises(InputError, match="this machine has no such model"):
-        pool.describe()
 
 
 def test_a_block_that_kills_all_who_take_it_is_given_up(slow: RayPool, notes: Path) -> None:
