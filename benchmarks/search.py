@@ -24,7 +24,7 @@ from typing import Any
 
 import ways
 
-IDEAS = ("race", "plans", "prefix", "drafts", "verdicts")
+IDEAS = ("race", "plans", "prefix", "readouts", "drafts", "verdicts")
 
 
 def main() -> None:
@@ -59,6 +59,7 @@ def builtin(asked: argparse.Namespace, base: dict[str, str]) -> None:
     sample = spread(layers, asked.sample)
     plain = measured(asked, "plain_round", {**base, "layers": listed(sample)})
     official = [measured(asked, "official_candidate", {**base, "layers": str(layer)}) for layer in sample]
+    peak = measured(asked, "peak", base)
     check("plain and shared", plain["scores"], unraced["scores"])
     check("racing and not racing", shared["scores"], unraced["scores"])
     for one in official:
@@ -77,8 +78,8 @@ def builtin(asked: argparse.Namespace, base: dict[str, str]) -> None:
     row("(c) shared engine, exact racing", shared["cpu"], a, shared["gib"], f"layer {shared['chosen']} chosen")
     print(
         f"\nAnswers asked: {shared['answers']:,} of {unraced['answers']:,}. Prompt passes: "
-        f"{shared['flops'] / 1e9:.0f} GFLOP/s, {100 * shared['flops'] / shared['peak']:.0f} % of the measured matrix "
-        f"peak of {shared['peak'] / 1e9:.0f} GFLOP/s. Model: {shared['model_gib']:.2f} GiB."
+        f"{shared['flops'] / 1e9:.0f} GFLOP/s, {100 * shared['flops'] / peak['flops']:.0f} % of the measured matrix "
+        f"peak of {peak['flops'] / 1e9:.0f} GFLOP/s. Model: {shared['model_gib']:.2f} GiB."
     )
     if asked.ablate:
         print("\n| without | CPU s | x of (c) |\n|---|---:|---:|")

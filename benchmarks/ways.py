@@ -24,6 +24,7 @@ from layercut.engine.stack import Stack
 from layercut.engine.stopping import stop_tokens
 from layercut.models.loading import load_model
 from layercut.models.sources import resolve
+from layercut.selection import answers as selection_answers
 from layercut.selection.objective import ObjectiveTask, TaskObjective
 from layercut.selection.search_journal import SearchJournal
 from layercut.surgery.checkpoint import cut_checkpoint
@@ -67,7 +68,6 @@ def shared_round(asked: Settings) -> Result:
         "scores": answers,
         "answers": len(answers),
         "flops": speed.flops_per_second,
-        "peak": matrix_peak(loaded.model.dtype),
         "model_gib": sum(p.numel() * p.element_size() for p in loaded.model.parameters()) / 2**30,
     }
 
@@ -219,13 +219,14 @@ def shared_options(asked: Settings) -> Result:
 class OnePlanACall(SharedEngine):
     """The shared engine, asked for one plan at a time: neither depth nor steps are shared."""
 
-    def completions_under(self, requests: Any, plans: Any, decoding: Any, wanted: Any = always) -> Any:
+    def answers_under(self, requests: Any, plans: Any, decoding: Any, wanted: Any = always) -> Any:
         for plan in plans:
-            yield from super().completions_under(requests, [plan], decoding, wanted)
+            yield from super().answers_under(requests, [plan], decoding, wanted)
 
-    def log_likelihoods_under(self, requests: Any, plans: Any, wanted: Any = always) -> Any:
-        for plan in plans:
-            yield from super().log_likelihoods_under(requests, [plan], wanted)
+
+def peak(asked: Settings) -> Result:
+    """The machine's matrix peak."""
+    return {"flops": matrix_peak(getattr(torch, asked["dtype"]))}
 
 
 class PromptSpeed:
@@ -269,6 +270,8 @@ def switch_off(idea: str | None) -> None:
         import layercut.engine.shared as shared
 
         shared.SHORTEST_PREFIX = 10**9
+    elif idea == "readouts":
+        selection_answers._groups = lambda tasks, samples: [(place,) for place in range(len(tasks))]  # type: ignore[assignment]
     elif idea == "drafts":
         FewShotTask.draft = lambda self, sample, readout: ""  # type: ignore[method-assign]
     elif idea == "verdicts":
@@ -328,7 +331,7 @@ def best(values: Sequence[float]) -> int:
 WAYS: dict[str, Callable[[Settings], Result]] = {
     one.__name__: one
     for one in (
-        *(shared_round, plain_round, official_candidate, official_chains, shared_chains),
+        *(shared_round, plain_round, official_candidate, official_chains, shared_chains, peak),
         *(lm_eval, shared_options),
     )
 }

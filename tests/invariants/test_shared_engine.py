@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 import torch
@@ -16,9 +16,12 @@ from layercut.engine.base import (
     LikelihoodRequest,
     Likelihoods,
     Message,
+    Reply,
 )
+from layercut.engine.packing import Pack
 from layercut.engine.plain import PlainEngine
 from layercut.engine.shared import SharedEngine
+from layercut.engine.stack import Stack
 from layercut.errors import InputError
 from layercut.surgery.bypass import bypass
 from layercut.surgery.plan import CutPlan
@@ -106,6 +109,60 @@ def test_scores_and_divergences_are_those_of_the_plain_engine(model_type: str) -
                 (expected.nll, expected.kl, expected.js_top100), rel=1e-3, abs=1e-3
             )
             assert (found.num_tokens, found.top1_disagreements) == (expected.num_tokens, expected.top1_disagreements)
+
+
+def both() -> list[GenerationRequest | LikelihoodRequest]:
+    """Questions that are answered and scored, with the same prompt or another one, and some of one kind alone."""
+    prompts = {request.id: request.prompt for request in scored()}
+    to_score = [*scored(), LikelihoodRequest(id="alone", prompt=f"{EXAMPLES}1+1=", continuations=("2", "3"))]
+    to_generate = [
+        replace(request, prompt=prompts.get(request.id, request.prompt) if n != 2 else f"{EXAMPLES}0+0=")
+        for n, request in enumerate(asked())
+    ]
+    return [*to_generate, *to_score]
+
+
+def by_kind_and_plan(found: Iterable[tuple[CutPlan, Sequence[Reply]]]) -> tuple[Any, Any]:
+    parts = list(found)
+    kinds = [[part for part in parts if isinstance(part[1][0], kind)] for kind in (Completion, Likelihoods)]
+    assert sum(map(len, kinds)) == len(parts)
+    return by_plan(kinds[0]), by_plan(kinds[1])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("model_type", list(CONFIGS))
+def test_answers_and_scores_in_one_pass_are_those_of_two(model_type: str) -> None:
+    loaded = tiny_loaded(model_type)
+    written, ranked = by_kind_and_plan(PlainEngine(loaded).answers_under(both(), COMB, GREEDY))
+    drafts = [
+        replace(request, draft=written["uncut"][request.id].text) if isinstance(request, GenerationRequest) else request
+        for request in both()
+    ]
+    for requests, size in ((both(), 3), (drafts, 32)):
+        shared = SharedEngine(loaded, batch_size=size)
+        ours, scores = by_kind_and_plan(shared.answers_under(requests, COMB, GREEDY))
+        assert ours == written
+        assert_same_likelihoods(scores, ranked)
+    assert set(written["uncut"]) - set(ranked["uncut"]) == {"q6"}
+    assert set(ranked["uncut"]) - set(written["uncut"]) == {"alone"}
+
+
+def test_prompts_that_do_not_fit_in_memory_are_run_in_halves(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = tiny_loaded("llama")
+    written, ranked = by_kind_and_plan(SharedEngine(loaded).answers_under(both(), COMB, GREEDY))
+    run, sizes = Stack.run, []
+
+    def small(stack: Stack, layer: int, states: torch.Tensor, entered: Any, attends: Any) -> torch.Tensor:
+        if isinstance(attends, Pack):
+            sizes.append(len(attends.starts))
+            if layer == 3 and len(attends.starts) > 2:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+        return run(stack, layer, states, entered, attends)
+
+    monkeypatch.setattr(Stack, "run", small)
+    ours, scores = by_kind_and_plan(SharedEngine(loaded).answers_under(both(), COMB, GREEDY))
+    assert ours == written
+    assert_same_likelihoods(scores, ranked)
+    assert set(sizes) == {8, 4, 2}
 
 
 @pytest.mark.parametrize("decoding", [GREEDY, SAMPLED], ids=["greedy", "sampled"])

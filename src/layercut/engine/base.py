@@ -8,8 +8,9 @@ resumed forms the same batches, hence gives the same answers, as one that ran th
 what shares a batch). Answers come batch by batch; a batch that was partly done gives again answers that the caller has.
 
 The methods that end in ``_under`` ask the same requests under many plans, so that an engine may compute once what the
-plans share. In place of ``done`` they take ``wanted``, which the engine asks again before every piece of work: whoever
-learns from an answer that a plan is out of the race, says so by it.
+plans share; ``answers_under`` takes requests of both kinds, so that it may compute once what they share, too. In place
+of ``done`` they take ``wanted``, which the engine asks again before every piece of work: whoever learns from an answer
+that a plan is out of the race, says so by it.
 """
 
 # Shapes: B batch, T tokens, D hidden size, L decoder layers that the plan keeps, V vocabulary.
@@ -130,6 +131,10 @@ class Likelihoods:
     is_greedy: tuple[bool, ...]
     """Whether greedy decoding would have produced exactly this continuation."""
     num_prompt_tokens: int
+
+
+Request = GenerationRequest | LikelihoodRequest
+Reply = Completion | Likelihoods
 
 
 class TokenDamage(NamedTuple):
@@ -259,6 +264,15 @@ class Engine(Protocol):
         """Score every request under every plan, as far as it is wanted; see ``completions_under``."""
         ...
 
+    def answers_under(
+        self, requests: Sequence[Request], plans: Sequence[CutPlan], decoding: Decoding, wanted: Wanted = always
+    ) -> Iterator[tuple[CutPlan, Sequence[Reply]]]:
+        """Answer and score requests under every plan, as far as it is wanted; see ``completions_under``.
+
+        A question that is both answered and scored has the same id in both requests. ``wanted`` is asked by id alone.
+        """
+        ...
+
     def divergences_under(
         self,
         requests: Sequence[LikelihoodRequest],
@@ -270,7 +284,25 @@ class Engine(Protocol):
         ...
 
 
-class OnePlanAtATime:
+class KindByKind:
+    """``answers_under`` of an engine whose kinds of requests share nothing."""
+
+    def answers_under(
+        self: Engine,
+        requests: Sequence[Request],
+        plans: Sequence[CutPlan],
+        decoding: Decoding,
+        wanted: Wanted = always,
+    ) -> Iterator[tuple[CutPlan, Sequence[Reply]]]:
+        """See Engine."""
+        to_generate, to_score = by_kind(requests)
+        if to_generate:
+            yield from self.completions_under(to_generate, plans, decoding, wanted)
+        if to_score:
+            yield from self.log_likelihoods_under(to_score, plans, wanted)
+
+
+class OnePlanAtATime(KindByKind):
     """The ``_under`` methods of an engine whose plans share nothing."""
 
     def completions_under(
@@ -321,6 +353,14 @@ class Unwanted(Collection[str]):
 
     def __len__(self) -> int:
         raise TypeError("which ids are unwanted is known only one by one")
+
+
+def by_kind(requests: Sequence[Request]) -> tuple[list[GenerationRequest], list[LikelihoodRequest]]:
+    """The requests to be answered and those to be scored, each in their order."""
+    return (
+        [request for request in requests if isinstance(request, GenerationRequest)],
+        [request for request in requests if isinstance(request, LikelihoodRequest)],
+    )
 
 
 def distinct(plans: Sequence[CutPlan]) -> list[CutPlan]:

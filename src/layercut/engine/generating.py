@@ -4,23 +4,26 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from torch import Tensor
 
 from layercut.engine.answers import Answer
 from layercut.engine.attention import KeyValue
-from layercut.engine.base import Completion, Decoding, Wanted
+from layercut.engine.base import Completion, Decoding, Likelihoods, Reply, Wanted
 from layercut.engine.decoding import DecodingPool, Row
 from layercut.engine.head import chunks, logits
 from layercut.engine.packing import Pack, Text
 from layercut.engine.prompts import decode, encode_draft
-from layercut.engine.rows import GenerationRow, Tokens
+from layercut.engine.reading import Reading
+from layercut.engine.rows import GenerationRow, Question, Tokens
 from layercut.engine.sampling import Next, next_tokens
+from layercut.engine.scores import Look
 from layercut.engine.shared_depth import Leaf
 from layercut.engine.stopping import stop_tokens
 from layercut.surgery.plan import CutPlan
@@ -29,10 +32,22 @@ if TYPE_CHECKING:
     from layercut.engine.stack import Stack
     from layercut.models.loading import LoadedModel
 
+logger = logging.getLogger(__name__)
 Runner = Callable[[Sequence[Text], Callable[[CutPlan], bool]], Iterator[tuple[Leaf, Pack]]]
 """Runs texts under the plans that are wanted."""
+Said = dict[tuple[str, int], Next]
+"""By request and step: the model's next token behind the prompt and so many tokens of the draft."""
 _LOOK_EVERY = 8
 """Steps of decoding after which rows that are not wanted any more are let go."""
+
+
+class _Laid(NamedTuple):
+    """A block as texts."""
+
+    rows: dict[int, GenerationRow]
+    """By its place in the block, what is to be answered there."""
+    drafts: dict[int, Tokens]
+    reading: Reading
 
 
 @dataclass
@@ -45,10 +60,11 @@ class _Cell:
 
 
 class Generating:
-    """One call: requests, plans and how tokens are drawn.
+    """One call: questions, plans and how tokens are drawn.
 
-    A block's prompts are run with their drafts behind them, under all plans. An answer is first held against its draft;
-    where the model says something else the answer goes on from there in the pool, beside those of other plans.
+    A block's prompts are run with their drafts behind them, and beside these the continuations that are to be scored,
+    under all plans. An answer is first held against its draft; where the model says something else the answer goes on
+    from there in the pool, beside those of other plans.
     """
 
     def __init__(
@@ -80,30 +96,70 @@ class Generating:
         self._cells: dict[tuple[str, str], _Cell] = {}
         """Open ones, by plan and request."""
 
-    def answers(
-        self, blocks: Iterable[Sequence[GenerationRow]], run: Runner
-    ) -> Iterator[tuple[CutPlan, list[Completion]]]:
-        """A plan and its answers to a block at a time."""
+    def answers(self, blocks: Iterable[Sequence[Question]], run: Runner) -> Iterator[tuple[CutPlan, Sequence[Reply]]]:
+        """A plan and its scores or answers to a block at a time."""
         for block in blocks:
-            drafts = [self._draft(row) for row in block]
-            texts = [
-                Text.line(row.prompt[self._num_prefix :] + draft) for row, draft in zip(block, drafts, strict=True)
-            ]
-            for leaf, pack in run(texts, partial(self._any_wanted, block)):
-                answers = [self._answer(row, draft) for row, draft in zip(block, drafts, strict=True)]
-                ended = self._hold_against_drafts(answers, leaf, pack)
-                cell = _Cell(leaf.plan, len(answers) - len(ended), [answer.completion() for answer in ended])
-                if not cell.num_open:
-                    yield leaf.plan, _sorted(cell.ended)
-                for answer, start in zip(answers, pack.starts, strict=True):
-                    if answer not in ended:
-                        self._cells[leaf.plan.key, answer.id] = cell
-                        self._pool.add(self._row(answer, start, leaf))
-                yield from self._decode(lambda: not self._pool.is_full)
+            yield from self._begin(block, run, set())
         yield from self._decode(lambda: self._pool.is_empty)
 
-    def _any_wanted(self, block: Sequence[GenerationRow], plan: CutPlan) -> bool:
-        return any(self._wanted(plan, row.id) for row in block)
+    def _begin(
+        self, block: Sequence[Question], run: Runner, begun: set[str]
+    ) -> Iterator[tuple[CutPlan, Sequence[Reply]]]:
+        """Run a block's prompts under all plans but those that have ``begun``; in halves if memory runs out."""
+        laid = self._lay(block)
+        leaves = run(laid.reading.texts, lambda plan: plan.key not in begun and self._any_wanted(block, plan))
+        while True:
+            try:
+                if (found := next(leaves, None)) is None:
+                    return
+                leaf, pack = found
+                scores, answers, ended = self._read(laid, leaf, pack)
+            except RuntimeError as error:
+                if len(block) == 1 or not should_reduce_batch_size(error):
+                    raise
+                break
+            begun.add(leaf.plan.key)
+            if scores:
+                yield leaf.plan, scores
+            cell = _Cell(leaf.plan, len(answers) - len(ended), [answer.completion() for answer in ended])
+            if cell.ended and not cell.num_open:
+                yield leaf.plan, _sorted(cell.ended)
+            for answer, place in zip(answers, laid.rows, strict=True):
+                if answer not in ended:
+                    self._cells[leaf.plan.key, answer.id] = cell
+                    self._pool.add(self._row(answer, pack.starts[place], leaf))
+            del found, leaf, pack
+            yield from self._decode(lambda: not self._pool.is_full)
+        # After the handler, because its traceback holds the tensors that filled the memory.
+        del leaves
+        clear_device_cache(garbage_collection=True)
+        half = len(block) // 2
+        logger.warning("out of memory with %d prompts at once; going on with %d", len(block), half)
+        for part in (block[:half], block[half:]):
+            yield from self._begin(part, run, set(begun))
+
+    def _lay(self, block: Sequence[Question]) -> _Laid:
+        rows = {place: question.row for place, question in enumerate(block) if question.row is not None}
+        drafts = {place: self._draft(row) for place, row in rows.items()}
+        lines: list[list[Tokens]] = [[] for _ in block]
+        for place, row in rows.items():
+            lines[place] = [row.prompt[self._num_prefix :] + drafts[place]]
+        return _Laid(rows, drafts, Reading([question.scoring for question in block], self._num_prefix, lines))
+
+    def _read(self, laid: _Laid, leaf: Leaf, pack: Pack) -> tuple[list[Likelihoods], list[Answer], list[Answer]]:
+        """A block's scores under a plan, its answers as far as their drafts go, and those of them that have ended."""
+        answers = [self._answer(row, laid.drafts[place]) for place, row in laid.rows.items()]
+        said: Said = {}
+        scores: list[Likelihoods] = []
+        if laid.reading.block:
+            before = self._stack.leave(leaf.states_1TD[0, laid.reading.positions(pack)])
+            look = self._listener(laid.reading, list(laid.rows), answers, said)
+            scores = laid.reading.scores(self._loaded, before, look)
+        starts = [pack.starts[place] for place in laid.rows]
+        return scores, answers, self._hold_against_drafts(answers, starts, leaf, said)
+
+    def _any_wanted(self, block: Sequence[Question], plan: CutPlan) -> bool:
+        return any(self._wanted(plan, question.id) for question in block)
 
     def _draft(self, row: GenerationRow) -> Tokens:
         return encode_draft(self._loaded.tokenizer, row.request, row.prompt)[: row.limit]
@@ -111,24 +167,49 @@ class Generating:
     def _answer(self, row: GenerationRow, draft: Tokens) -> Answer:
         return Answer(row, draft, self._stop_tokens, lambda tokens: decode(self._loaded.tokenizer, tokens))
 
-    def _hold_against_drafts(self, answers: Sequence[Answer], leaf: Leaf, pack: Pack) -> list[Answer]:
-        """Take what the model says behind the prompts and along the drafts; the answers that ended by it."""
-        first = [
-            start + len(a.row.prompt) - self._num_prefix - 1 for a, start in zip(answers, pack.starts, strict=True)
+    def _listener(self, reading: Reading, places: Sequence[int], answers: Sequence[Answer], said: Said) -> Look:
+        """Takes down what the model says along the drafts at positions that are read for the scores anyway."""
+        steps = [
+            (found, answer, step)
+            for place, answer in zip(places, answers, strict=True)
+            for step in range(len(answer.draft) + 1)
+            if (found := reading.read_at(place, len(answer.row.prompt) - self._num_prefix - 1 + step)) is not None
         ]
-        firsts = self._next(leaf.states_1TD[0, first], answers, [0] * len(answers))
-        ended = [answer for answer, new in zip(answers, firsts, strict=True) if answer.add(new)]
+
+        def look(chunk: slice, logits_CV: Tensor) -> None:
+            here = [(at - chunk.start, answer, step) for at, answer, step in steps if chunk.start <= at < chunk.stop]
+            if here:
+                names = [answer.id for _, answer, _ in here]
+                rows_NV = logits_CV[[at for at, _, _ in here]]
+                new = next_tokens(rows_NV, self._decoding, names, [step for _, _, step in here])
+                said.update(((answer.id, step), one) for (_, answer, step), one in zip(here, new, strict=True))
+
+        return look
+
+    def _hold_against_drafts(
+        self, answers: Sequence[Answer], starts: Sequence[int], leaf: Leaf, said: Said
+    ) -> list[Answer]:
+        """Take what the model says behind the prompts and along the drafts; the answers that ended by it."""
+        first = {
+            answer.id: start + len(answer.row.prompt) - self._num_prefix - 1
+            for answer, start in zip(answers, starts, strict=True)
+        }
+
+        def ask(steps: Sequence[tuple[Answer, int]]) -> None:
+            unknown = [(answer, step) for answer, step in steps if (answer.id, step) not in said]
+            if unknown:
+                states_ND = leaf.states_1TD[0, [first[answer.id] + step for answer, step in unknown]]
+                new = self._next(states_ND, [answer for answer, _ in unknown], [step for _, step in unknown])
+                said.update(((answer.id, step), one) for (answer, step), one in zip(unknown, new, strict=True))
+
+        ask([(answer, 0) for answer in answers])
+        ended = [answer for answer in answers if answer.add(said[answer.id, 0])]
         # Most answers have left their drafts by now; the head is the dearest part of a short pass.
-        on = [(a, at) for a, at in zip(answers, first, strict=True) if a not in ended and a.is_on_draft]
-        if not on:
-            return ended
-        places = [(answer, at, step) for answer, at in on for step in range(1, len(answer.draft) + 1)]
-        states_ND = leaf.states_1TD[0, [at + step for _, at, step in places]]
-        predicted = iter(self._next(states_ND, [answer for answer, _, _ in places], [step for _, _, step in places]))
-        for answer, _ in on:
-            if answer.take([Next(answer.tokens[0]), *(next(predicted) for _ in answer.draft)]):
-                ended.append(answer)
-        return ended
+        on = [answer for answer in answers if answer not in ended and answer.is_on_draft]
+        ask([(answer, step) for answer in on for step in range(1, len(answer.draft) + 1)])
+        return ended + [
+            answer for answer in on if answer.take([said[answer.id, step] for step in range(len(answer.draft) + 1)])
+        ]
 
     def _row(self, answer: Answer, start: int, leaf: Leaf) -> Row:
         """An answer that goes on: its last token has no keys yet, those before it stand in the pack."""
@@ -137,7 +218,7 @@ class Generating:
         own = {layer: KeyValue(kv.keys[:, here], kv.values[:, here]) for layer, kv in leaf.own.items()}
         return Row(answer, leaf.plan, own, leaf.prefix, num_own)
 
-    def _decode(self, is_enough: Callable[[], bool]) -> Iterator[tuple[CutPlan, list[Completion]]]:
+    def _decode(self, is_enough: Callable[[], bool]) -> Iterator[tuple[CutPlan, Sequence[Reply]]]:
         for number in count():
             if number % _LOOK_EVERY == 0:
                 for row in self._pool.drop(lambda row: not self._wanted(row.plan, row.answer.id)):

@@ -100,6 +100,45 @@ class Scoring:
         return longest - max(len(row.tokens) for row in self.rows)
 
 
+@dataclass(frozen=True)
+class Question:
+    """What is asked under one id: an answer, scores of continuations, or both."""
+
+    row: GenerationRow | None
+    scoring: Scoring | None
+
+    @property
+    def id(self) -> str:
+        """The id of its requests."""
+        return (self.row or self._scored).id
+
+    @property
+    def num_rows(self) -> int:
+        """One: it is one text of a pack, however many branches it has."""
+        return 1
+
+    @property
+    def ends(self) -> Iterator[tuple[Tokens, int]]:
+        """Its rows, each with the number of last tokens after which something is read."""
+        if self.row is not None:
+            yield self.row.prompt, 1
+        if self.scoring is not None:
+            yield from ((row.tokens, row.num_scored) for row in self.scoring.rows)
+
+    @property
+    def _scored(self) -> Scoring:
+        assert self.scoring is not None, "a question asks for something"
+        return self.scoring
+
+
+def questions(rows: Sequence[GenerationRow], work: Sequence[Scoring]) -> list[Question]:
+    """Prompts and scorings, those with one id as one question: first the prompts in their order, then what is left."""
+    scoring_of = {item.id: item for item in work}
+    both = [Question(row, scoring_of.get(row.id)) for row in rows]
+    answered = {row.id for row in rows}
+    return both + [Question(None, item) for item in work if item.id not in answered]
+
+
 def generation_row(loaded: Reader, request: GenerationRequest) -> GenerationRow:
     """Encode a prompt, with as many new tokens as were asked for and fit.
 

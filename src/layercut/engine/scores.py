@@ -5,10 +5,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
+from torch import Tensor
 from torch.nn.functional import log_softmax
 
 from layercut.engine.base import Likelihoods
@@ -18,6 +19,14 @@ from layercut.errors import InputError
 if TYPE_CHECKING:
     from layercut.engine.rows import Reader, Scoring
     from layercut.models.loading import LoadedModel
+
+
+Look = Callable[[slice, Tensor], None]
+"""Shown some of the positions, and their logits (C, V)."""
+
+
+def unseen(chunk: slice, logits_CV: Tensor) -> None:
+    """Nobody looks."""
 
 
 class Score(NamedTuple):
@@ -43,12 +52,17 @@ class Sheet:
         self.num_positions = max(self.num_positions, *(place + 1 for place in positions))
 
     @torch.no_grad()
-    def scores(self, loaded: LoadedModel, before: HeadInput) -> Iterator[Score]:
-        """ln p(continuation | context) = sum over its tokens of ln softmax(logits)[token], the softmax in float32."""
+    def scores(self, loaded: LoadedModel, before: HeadInput, look: Look = unseen) -> Iterator[Score]:
+        """ln p(continuation | context) = sum over its tokens of ln softmax(logits)[token], the softmax in float32.
+
+        ``look`` is shown the logits of each chunk of positions.
+        """
         at_M, token_M = torch.tensor(self._scored).unbind(1)
         log_p_M, hit_M = torch.empty(len(at_M)), torch.empty(len(at_M), dtype=torch.bool)
         for chunk in chunks(loaded.model, self.num_positions):
-            log_p_CV = log_softmax(logits(loaded.model, before, chunk), dim=-1, dtype=torch.float32)
+            logits_CV = logits(loaded.model, before, chunk)
+            look(chunk, logits_CV)
+            log_p_CV = log_softmax(logits_CV, dim=-1, dtype=torch.float32)
             here_M = (at_M >= chunk.start) & (at_M < chunk.stop)
             at, token = (at_M[here_M] - chunk.start).to(log_p_CV.device), token_M[here_M].to(log_p_CV.device)
             log_p_M[here_M] = log_p_CV[at, token].cpu()

@@ -1,6 +1,6 @@
 """SharedEngine: what requests and plans have in common is computed once; the answers are those of PlainEngine.
 
-Prompts share their first tokens (prefix), the continuations of one request share its context (branches of a text),
+Prompts share their first tokens (prefix), the continuations of one question share its context (branches of a text),
 plans share the layers below their first difference (shared_depth), and answers that are under way share every step
 (decoding). A draft that comes with a request is checked along with its prompt. In float32 all answers equal those of
 PlainEngine; in bfloat16 rounding may decide between two tokens that are about equally likely. docs/search.md explains
@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 
@@ -26,8 +26,11 @@ from layercut.engine.base import (
     HiddenStates,
     LikelihoodRequest,
     Likelihoods,
+    Reply,
+    Request,
     Wanted,
     always,
+    by_kind,
     distinct,
 )
 from layercut.engine.batching import lay_out
@@ -37,8 +40,7 @@ from layercut.engine.head import HeadInput
 from layercut.engine.packing import Pack, Text, shared_prefix
 from layercut.engine.plain import PlainEngine
 from layercut.engine.reading import Reading
-from layercut.engine.rows import Scoring, Tokens, compared_scorings, generation_rows, scorings
-from layercut.engine.scores import likelihoods
+from layercut.engine.rows import Scoring, Tokens, compared_scorings, generation_rows, questions, scorings
 from layercut.engine.shared_depth import Leaf, PrefixCache, tree_of, walk
 from layercut.engine.stack import Stack
 from layercut.errors import InputError
@@ -131,12 +133,7 @@ class SharedEngine:
         Raises:
             InputError: at once, as in PlainEngine.
         """
-        rows = generation_rows(self._loaded, requests)
-        blocks = lay_out(rows, self._batch_size, ())
-        prefix = _worthwhile((row.prompt, 1) for row in rows)
-        run = self._runner(prefix, self._checked(plans), keep=True)
-        generating = Generating(self._loaded, self._stack, prefix, decoding, wanted, self._pool_bytes)
-        return generating.answers(blocks, run)
+        return cast("Iterator[tuple[CutPlan, list[Completion]]]", self.answers_under(requests, plans, decoding, wanted))
 
     def log_likelihoods_under(
         self, requests: Sequence[LikelihoodRequest], plans: Sequence[CutPlan], wanted: Wanted = always
@@ -149,20 +146,32 @@ class SharedEngine:
         work = scorings(self._loaded, requests)
         prefix = _scored_prefix(work)
         run = self._runner(prefix, self._checked(plans), keep=False)
-
-        def score(reading: Reading, before: HeadInput) -> list[Likelihoods]:
-            scores = reading.sheet.scores(self._loaded, before)
-            return [
-                likelihoods(self._loaded, item, [next(scores) for row in item.rows for _ in row.continuations])
-                for item in reading.block
-            ]
-
         blocks = lay_out(work, self._batch_size, ())
         return (
             found
             for block in blocks
-            for found in self._read(block, prefix, run, wanted, lambda reading: partial(score, reading))
+            for found in self._read(block, prefix, run, wanted, lambda reading: partial(reading.scores, self._loaded))
         )
+
+    def answers_under(
+        self, requests: Sequence[Request], plans: Sequence[CutPlan], decoding: Decoding, wanted: Wanted = always
+    ) -> Iterator[tuple[CutPlan, Sequence[Reply]]]:
+        """Answer and score under every plan: a question that is asked both ways is one text.
+
+        Its options are branches behind the prompt, and the draft of its answer, if it is the right option, is the
+        branch of that option.
+
+        Raises:
+            InputError: as in ``completions_under`` and ``log_likelihoods_under``.
+        """
+        to_generate, to_score = by_kind(requests)
+        if not to_generate:
+            return self.log_likelihoods_under(to_score, plans, wanted)
+        work = questions(generation_rows(self._loaded, to_generate), scorings(self._loaded, to_score))
+        prefix = _worthwhile(end for question in work for end in question.ends)
+        run = self._runner(prefix, self._checked(plans), keep=True)
+        generating = Generating(self._loaded, self._stack, prefix, decoding, wanted, self._pool_bytes)
+        return generating.answers(lay_out(work, self._batch_size, ()), run)
 
     def divergences_under(
         self,

@@ -54,7 +54,6 @@ def convert_gguf(path: Path, *, label: str | None = None, sha256: str | None = N
         CheckpointError: no GGUF file, a damaged one, another one than ``sha256`` says, or one transformers cannot read.
         InputError: the cache cannot be written, or the family is unknown.
     """
-    head = read_gguf_head(path)
     digest = file_sha256(path)
     if sha256 is not None and digest != sha256:
         raise CheckpointError(
@@ -64,6 +63,7 @@ def convert_gguf(path: Path, *, label: str | None = None, sha256: str | None = N
     target = cache_dir() / "gguf" / f"{name}-{digest[:16]}-v{FORMAT_VERSION}"
     if is_whole(target):
         return target
+    head = read_gguf_head(path)
     logger.info("converting %s to bfloat16 safetensors, once", path.name)
     try:
         _clear(target)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -48,17 +48,17 @@ class Standings(NamedTuple):
 
 
 class Ask(Protocol):
-    """Has some candidates answer one heat of one task."""
+    """Has some candidates answer one heat of a group of tasks."""
 
     def __call__(
         self,
-        task: int,
+        group: Sequence[int],
         heat: int,
         places: Sequence[int],
         wanted: Callable[[int], bool],
-        learn: Callable[[int, Sequence[float]], None],
+        learn: Callable[[int, int, Sequence[float]], None],
     ) -> None:
-        """Tell ``learn`` (place, metrics) of what is known and then of what comes, as far as a place is ``wanted``."""
+        """Tell ``learn`` (task, place, metrics) of what is known and then of what comes, as far as ``wanted``."""
         ...
 
 
@@ -68,6 +68,7 @@ def race(
     sizes: Sequence[Sequence[int]],
     combine: Callable[[Sequence[float]], float],
     *,
+    groups: Sequence[Sequence[int]] | None = None,
     error: float = 0.0,
     is_binary: Sequence[bool] = (),
     on_progress: Callable[[int, int], None] = lambda done, total: None,
@@ -89,6 +90,7 @@ def race(
         num_candidates: how many places there are.
         sizes: items of each heat of each task.
         combine: from a mean metric per task to a candidate's value; must be monotone.
+        groups: tasks that are asked together, which have heats of the same sizes; each alone if left out.
         error: 0 for a race that never goes wrong.
         is_binary: for each task whether its metric is 0 or 1; where it is not, items left count as right.
         on_progress: told the number of answers, and how many it will be if nobody else is stopped.
@@ -101,26 +103,29 @@ def race(
         field.learn(task, place, metrics)
         on_progress(*field.progress())
 
-    def run(task: int, heat: int, places: Sequence[int]) -> None:
+    def run(group: Sequence[int], heat: int, places: Sequence[int]) -> None:
         running = [place for place in places if not field.is_out(place)]
         if not running:
             return
-        last = [place for place in running if field.num_left(place) == sizes[task][heat]]
-        ask(task, heat, running, lambda place: place in last or not field.is_out(place), partial(learn, task))
-        if limits and is_binary[task] and heat < len(sizes[task]) - 1:
-            field.limit(task, running, error / looks)
-        field.close(running, sizes[task][heat])
+        num_items = sum(sizes[task][heat] for task in group)
+        last = [place for place in running if field.num_left(place) == num_items]
+        ask(group, heat, running, lambda place: place in last or not field.is_out(place), learn)
+        for task in group:
+            if limits and is_binary[task] and heat < len(sizes[task]) - 1:
+                field.limit(task, running, error / looks)
+        field.close(running, num_items)
 
     everyone = range(num_candidates)
-    for task in range(len(sizes)):
-        run(task, 0, everyone)
+    groups = [[task] for task in range(len(sizes))] if groups is None else groups
+    for group in groups:
+        run(group, 0, everyone)
     leader = field.leader()
-    later = [(task, heat) for heat in range(1, max(map(len, sizes))) for task in range(len(sizes))]
-    later = [(task, heat) for task, heat in later if heat < len(sizes[task])]
-    for task, heat in later:
-        run(task, heat, [leader])
-    for task, heat in later:
-        run(task, heat, [place for place in everyone if place != leader])
+    later = [(group, heat) for heat in range(1, max(map(len, sizes))) for group in groups]
+    later = [(group, heat) for group, heat in later if heat < len(sizes[group[0]])]
+    for group, heat in later:
+        run(group, heat, [leader])
+    for group, heat in later:
+        run(group, heat, [place for place in everyone if place != leader])
     on_progress(*field.progress())
     return Standings([field.standing(place) for place in everyone], field.num_items)
 

@@ -38,6 +38,7 @@ class TaskRace:
             len(self._plans),
             sizes,
             combine,
+            groups=self._answers.groups,
             error=error,
             is_binary=is_binary,
             on_progress=lambda done, total: self._progress(ANSWERS, done, total),
@@ -45,22 +46,24 @@ class TaskRace:
 
     def _ask(
         self,
-        task: int,
+        group: Sequence[int],
         heat: int,
         places: Sequence[int],
         wanted: Callable[[int], bool],
-        learn: Callable[[int, Sequence[float]], None],
+        learn: Callable[[int, int, Sequence[float]], None],
     ) -> None:
         plans = [self._plans[place] for place in places]
-        items = {sample.id for sample in self._answers.heats[task][heat]}
+        items = {sample.id for sample in self._answers.heats[group[0]][heat]}
 
-        def learned(plan: CutPlan, records: Sequence[Mapping[str, Any]]) -> None:
-            learn(self._place_of[plan.key], [self._metric(task, record) for record in records])
+        def learned(task: int, plan: CutPlan, records: Sequence[Mapping[str, Any]]) -> None:
+            learn(task, self._place_of[plan.key], [self._metric(task, record) for record in records])
 
-        for plan in plans:
-            learned(plan, [record for record in self._answers.part(task, plan).records if record["id"] in items])
+        for task in group:
+            for plan in plans:
+                known = self._answers.part(task, plan).records
+                learned(task, plan, [record for record in known if record["id"] in items])
         self._answers.ask(
-            task, heat, plans, whole=False, wanted=lambda plan: wanted(self._place_of[plan.key]), learn=learned
+            group, heat, plans, whole=False, wanted=lambda plan: wanted(self._place_of[plan.key]), learn=learned
         )
 
     def _metric(self, task: int, record: Mapping[str, Any]) -> float:

@@ -6,7 +6,7 @@ Records are appended batch by batch, so that work that was stopped goes on where
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from layercut.engine.base import (
     GenerationRequest,
     LikelihoodRequest,
     Likelihoods,
+    Request,
     Wanted,
     always,
 )
@@ -62,6 +63,8 @@ class _Kept:
         self.records.extend(dict(record) for record in records)
 
 
+OnAnswers = Callable[["CutPlan", Readout, Sequence[Mapping[str, Any]]], None]
+"""Told of a plan's new records."""
 _OUTCOMES = ("right", "wrong", "no_answer", "cut")
 _FINISHES = ("stop", "length")
 
@@ -117,14 +120,12 @@ def evaluate(
     report_progress = on_progress or (lambda done, total: None)
     report_progress(known, len(samples))
 
-    def answered(plan: CutPlan, fresh: Sequence[Mapping[str, Any]]) -> None:
+    def answered(plan: CutPlan, readout: Readout, fresh: Sequence[Mapping[str, Any]]) -> None:
         nonlocal known
         known += len(fresh)
         report_progress(known, len(samples))
 
-    ask_under(
-        task, engine, [plan], samples, [held], readout=readout, decoding=decoding, early=False, on_answers=answered
-    )
+    ask_under(task, engine, [plan], samples, {readout: [held]}, decoding=decoding, early=False, on_answers=answered)
     records = {record["id"]: record for record in held.records}
     ordered = [records[sample.id] for sample in samples]
     chance = task.chance(samples, readout)
@@ -136,13 +137,12 @@ def ask_under(
     engine: Engine,
     plans: Sequence[CutPlan],
     samples: Sequence[Sample],
-    journals: Sequence[Records],
+    journals: Mapping[Readout, Sequence[Records]],
     *,
-    readout: Readout,
     decoding: Decoding,
     early: bool,
     wanted: Wanted = always,
-    on_answers: Callable[[CutPlan, Sequence[Mapping[str, Any]]], None] | None = None,
+    on_answers: OnAnswers = lambda plan, readout, records: None,
 ) -> None:
     """Ask samples of the model under many plans, in one call of the engine, and put graded answers into journals.
 
@@ -154,38 +154,52 @@ def ask_under(
         engine: who answers.
         plans: which layers are gone, each set of layers once.
         samples: the questions; which ones share a call may decide which share a batch, so keep to fixed groups.
-        journals: one per plan. New records are there before ``on_answers`` hears of them.
-        readout: how answers are read.
+        journals: per readout, one per plan: one readout, or one that generates and one that scores. New records are
+            there before ``on_answers`` hears of them.
         decoding: how tokens are drawn.
         early: let an answer end as soon as its score is settled. The scores are the same; the texts are not whole, and
             their finish reason is ``settled``.
         wanted: whether a plan's answer to an item is still wanted; asked again and again.
-        on_answers: called with a plan and its new records.
+        on_answers: called with a plan, a readout, and its new records.
 
     Raises:
         InputError: requests that the engine refuses.
     """
     by_id = {sample.id: sample for sample in samples}
     assert len(by_id) == len(samples), f"{task.name}: two samples with one id"
-    held = {plan.key: journal for plan, journal in zip(plans, journals, strict=True)}
-    assert len(held) == len(plans), "two plans that remove the same layers"
+    readout_of = {readout in GENERATED: readout for readout in journals}
+    assert len(readout_of) == len(journals), "two readouts of one kind, whose answers cannot be told apart"
+    held = {
+        (readout, plan.key): journal
+        for readout, of_plans in journals.items()
+        for plan, journal in zip(plans, of_plans, strict=True)
+    }
+    assert len(held) == len(plans) * len(journals), "two plans that remove the same layers"
     known = {key: {record["id"] for record in journal.records} for key, journal in held.items()}
 
     def asked(plan: CutPlan, item: str) -> bool:
-        return item not in known[plan.key] and wanted(plan, item)
+        return any(item not in known[readout, plan.key] for readout in journals) and wanted(plan, item)
 
     missing = [(plan, item) for plan in plans for item in by_id if asked(plan, item)]
     if not missing:
         return
-    for plan, answers in _answers(task, engine, plans, samples, readout, decoding, early, asked):
-        ids = known[plan.key]
+    requests = [_request(task, sample, readout, early=early) for readout in journals for sample in samples]
+    for plan, answers in engine.answers_under(requests, plans, decoding, asked):
+        readout = readout_of[isinstance(answers[0], Completion)]
+        ids = known[readout, plan.key]
         fresh = _records(task, readout, [(by_id[answer.id], answer) for answer in answers if answer.id not in ids])
-        held[plan.key].append(fresh)
+        held[readout, plan.key].append(fresh)
         ids.update(record["id"] for record in fresh)
-        if on_answers is not None:
-            on_answers(plan, fresh)
+        on_answers(plan, readout, fresh)
     left = sum(asked(plan, item) for plan, item in missing)
     assert not left, f"the engine left {left} requests of {task.name} unanswered"
+
+
+def share_prompt(task: Task, sample: Sample, readouts: Collection[Readout]) -> bool:
+    """Whether readouts of an item ask the very same prompt, so that one pass over it can serve them all."""
+    requests = [task.request(sample, readout) for readout in readouts]
+    each = any(isinstance(request, LikelihoodRequest) and request.prompts for request in requests)
+    return not each and all(request.prompt == requests[0].prompt for request in requests)
 
 
 def _checked(journal: Records, task: Task, ids: Collection[str]) -> int:
@@ -204,35 +218,13 @@ def _checked(journal: Records, task: Task, ids: Collection[str]) -> int:
     return len(journal.records)
 
 
-def _answers(
-    task: Task,
-    engine: Engine,
-    plans: Sequence[CutPlan],
-    samples: Sequence[Sample],
-    readout: Readout,
-    decoding: Decoding,
-    early: bool,
-    wanted: Wanted,
-) -> Iterator[tuple[CutPlan, Sequence[Completion | Likelihoods]]]:
-    requests = [task.request(sample, readout) for sample in samples]
-    if readout in GENERATED:
-        to_generate = [request for request in requests if isinstance(request, GenerationRequest)]
-        assert len(to_generate) == len(requests), f"{task.name}: {readout} must generate"
-        if early:
-            to_generate = [
-                _with_verdict(task, sample, readout, request)
-                for sample, request in zip(samples, to_generate, strict=True)
-            ]
-        yield from engine.completions_under(to_generate, plans, decoding, wanted)
-    else:
-        to_score = [request for request in requests if isinstance(request, LikelihoodRequest)]
-        assert len(to_score) == len(requests), f"{task.name}: {readout} must not generate"
-        yield from engine.log_likelihoods_under(to_score, plans, wanted)
-
-
-def _with_verdict(task: Task, sample: Sample, readout: Readout, request: GenerationRequest) -> GenerationRequest:
-    """The request with what the task knows beforehand; a task need not know anything."""
-    draft, settled = getattr(task, "draft", None), getattr(task, "settled", None)
+def _request(task: Task, sample: Sample, readout: Readout, *, early: bool) -> Request:
+    """What is asked, with what the task knows of the answer beforehand; a task need not know anything."""
+    request = task.request(sample, readout)
+    assert isinstance(request, GenerationRequest) == (readout in GENERATED), f"{task.name}: {readout} is of this kind"
+    if isinstance(request, LikelihoodRequest):
+        return request
+    draft, settled = getattr(task, "draft", None), getattr(task, "settled", None) if early else None
     return replace(
         request,
         draft=request.draft if draft is None else draft(sample, readout),

@@ -166,9 +166,9 @@ def test_all_plans_are_asked_in_one_call_a_heat() -> None:
     calls: list[tuple[int, int]] = []
 
     class Watched(NeedyEngine):
-        def completions_under(self, requests: Any, plans: Any, decoding: Any, wanted: Any = always) -> Any:
+        def answers_under(self, requests: Any, plans: Any, decoding: Any, wanted: Any = always) -> Any:
             calls.append((len(requests), len(plans)))
-            return super().completions_under(requests, plans, decoding, wanted)
+            return super().answers_under(requests, plans, decoding, wanted)
 
     TaskObjective(Watched(), [part(num_items=20)]).values(PLANS)
     assert calls == [(16, 1), (4, 1), (16, 4), (4, 4)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from random import Random
+from typing import Any
 
 import pytest
 from scipy.stats import hypergeom
@@ -28,25 +29,28 @@ class Asking:
         self.num_answered = [0] * len(table)
         self.num_refused = 0
         """Pieces that were not wanted any more when their turn came."""
-        self.heats: list[tuple[int, int, tuple[int, ...]]] = []
+        self.heats: list[tuple[Any, ...]] = []
+        """Tasks, number of the heat, places."""
 
     def __call__(
         self,
-        task: int,
+        group: Sequence[int],
         heat: int,
         places: Sequence[int],
         wanted: Callable[[int], bool],
-        learn: Callable[[int, Sequence[float]], None],
+        learn: Callable[[int, int, Sequence[float]], None],
     ) -> None:
-        self.heats.append((task, heat, tuple(places)))
+        self.heats.append((*group, heat, tuple(places)))
         pieces = []
-        for place in places:
-            metrics = self.table[place][task][heat * self.heat : (heat + 1) * self.heat]
-            pieces += [(place, metrics[start : start + self.piece]) for start in range(0, len(metrics), self.piece)]
+        for task in group:
+            for place in places:
+                metrics = self.table[place][task][heat * self.heat : (heat + 1) * self.heat]
+                cuts = range(0, len(metrics), self.piece)
+                pieces += [(task, place, metrics[start : start + self.piece]) for start in cuts]
         self.order.shuffle(pieces)
-        for place, metrics in pieces:
+        for task, place, metrics in pieces:
             if wanted(place):
-                learn(place, metrics)
+                learn(task, place, metrics)
                 self.num_answered[place] += len(metrics)
             else:
                 self.num_refused += 1
@@ -99,6 +103,25 @@ def test_exact_racing_finds_what_a_round_without_racing_finds(seed: int) -> None
     assert race(again, len(table), again.sizes, combine) == found, "what is told depends on the order of the engine"
 
 
+@pytest.mark.parametrize("seed", range(200))
+def test_tasks_that_are_asked_together_are_raced_to_the_same_end(seed: int) -> None:
+    rng = Random(seed)
+    table, heat = random_table(rng), rng.choice([2, 4, 7])
+    table = [[*of_place, rng.sample(of_place[0], len(of_place[0]))] for of_place in table]  # as long as the first
+    num_tasks = len(table[0])
+    combine = combiner(rng, num_tasks)
+    values = values_of(table, combine)
+    asking = Asking(table, heat, Random(seed))
+    groups = [(0, num_tasks - 1), *((task,) for task in range(1, num_tasks - 1))]
+    found = race(asking, len(table), asking.sizes, combine, groups=groups)
+    best = best_of(values)
+    assert found.candidates[best] == (values[best], values[best], sum(map(len, table[0])))
+    for place, one in enumerate(found.candidates):
+        assert one.value in (None, values[place])
+        assert values[place] <= one.upper_bound <= values[best]
+    assert {heat[:-2] for heat in asking.heats} == set(groups)
+
+
 def test_candidates_that_cannot_win_are_not_asked_to_the_end() -> None:
     good, bad = [1.0] * 60, [0.0] * 60
     asking = Asking([[bad], [good], [bad]], 10, Random(0))
@@ -120,8 +143,8 @@ def test_inside_a_heat_it_is_asked_again_who_is_wanted() -> None:
     """The rival's answers to the second task settle the first candidate's fate before that one's turn comes."""
 
     class InTurn(Asking):
-        def __call__(self, task, heat, places, wanted, learn):  # type: ignore[no-untyped-def]
-            super().__call__(task, heat, sorted(places, reverse=True), wanted, learn)
+        def __call__(self, group, heat, places, wanted, learn):  # type: ignore[no-untyped-def]
+            super().__call__(group, heat, sorted(places, reverse=True), wanted, learn)
 
     table = [[[0.0] * 4, [1.0] * 4, [1.0] * 4], [[1.0] * 4, [1.0] * 4, [1.0] * 4]]
 

@@ -17,7 +17,7 @@ from layercut.runs.records import Journal
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import load_task
 from layercut.tasks.base import Sample
-from layercut.tasks.evaluate import TaskResult, ask_under, evaluate
+from layercut.tasks.evaluate import TaskResult, ask_under, evaluate, share_prompt
 from layercut.tasks.few_shot import FewShotTask
 from tests.support.fake_engine import FakeEngine, Killed
 
@@ -231,8 +231,8 @@ class Kept:
 
 def ask(task: FewShotTask, fake: FakeEngine, journals: list[Kept], **how: Any) -> None:
     samples = task.samples("report", 10)
-    defaults: dict[str, Any] = {"readout": "short", "decoding": Decoding(), "early": False}
-    ask_under(task, fake, PLANS, samples, journals, **(defaults | how))
+    defaults: dict[str, Any] = {"decoding": Decoding(), "early": False}
+    ask_under(task, fake, PLANS, samples, {"short": journals}, **(defaults | how))
 
 
 def test_many_plans_are_asked_at_once_each_only_what_its_journal_lacks(task: FewShotTask) -> None:
@@ -241,7 +241,7 @@ def test_many_plans_are_asked_at_once_each_only_what_its_journal_lacks(task: Few
     ids = [sample.id for sample in task.samples("report", 10)]
     told: list[tuple[str, int]] = []
     journals[0].records = [{"id": item} for item in ids[:7]]
-    ask(task, fake, journals, on_answers=lambda plan, fresh: told.append((plan.key, len(fresh))))
+    ask(task, fake, journals, on_answers=lambda plan, readout, fresh: told.append((plan.key, len(fresh))))
     for plan, journal in zip(PLANS, journals, strict=True):
         assert [record["id"] for record in journal.records] == ids
         assert {record.get("completion", plan.key) for record in journal.records} == {plan.key}
@@ -251,6 +251,49 @@ def test_many_plans_are_asked_at_once_each_only_what_its_journal_lacks(task: Few
     assert not again.calls
 
 
+def test_two_readouts_are_asked_in_one_call_each_only_what_its_journal_lacks(task: FewShotTask) -> None:
+    samples = task.samples("report", 10)
+
+    def answering() -> FakeEngine:
+        return FakeEngine(texts=lambda request, plan: plan.key, scores=lambda request, plan: [-1.0, -2.0, -3.0, -4.0])
+
+    alone = {
+        readout: evaluate(task, answering(), PLANS[0], readout=readout, limit=10).records  # type: ignore[arg-type]
+        for readout in ("short", "rank")
+    }
+    journals = {"short": [Kept(), Kept()], "rank": [Kept(), Kept()]}
+    journals["rank"][0].records = alone["rank"][:6]
+    told: list[tuple[str, str, int]] = []
+    ask_under(
+        task,
+        answering(),
+        PLANS,
+        samples,
+        journals,  # type: ignore[arg-type]
+        decoding=Decoding(),
+        early=False,
+        on_answers=lambda plan, readout, fresh: told.append((plan.key, readout, len(fresh))),
+    )
+    assert {readout: journals[readout][0].records for readout in alone} == alone
+    assert [len(part.records) for parts in journals.values() for part in parts] == [10] * 4
+    counted = {(key, readout): sum(n for *one, n in told if one == [key, readout]) for key, readout, _ in told}
+    first, second = (plan.key for plan in PLANS)
+    assert counted == {(first, "short"): 10, (first, "rank"): 4, (second, "short"): 10, (second, "rank"): 10}
+
+
+def test_which_readouts_share_their_prompt(task: FewShotTask) -> None:
+    sample = task.samples("report", 1)[0]
+    assert share_prompt(task, sample, ("short", "rank"))
+
+    class Apart(FewShotTask):
+        def request(self, sample: Sample, readout: str) -> GenerationRequest | LikelihoodRequest:  # type: ignore[override]
+            request = super().request(sample, readout)  # type: ignore[arg-type]
+            return replace(request, prompt=f"{readout}: {request.prompt}")
+
+    apart = Apart(**{field.name: getattr(task, field.name) for field in fields(task) if field.init})
+    assert not share_prompt(apart, sample, ("short", "rank"))
+
+
 def test_what_is_not_wanted_any_more_is_not_asked(task: FewShotTask) -> None:
     fake = FakeEngine(texts=lambda request, plan: "no", batch_size=2)
     journals = [Kept(), Kept()]
@@ -258,7 +301,7 @@ def test_what_is_not_wanted_any_more_is_not_asked(task: FewShotTask) -> None:
     assert [len(journal.records) for journal in journals] == [4, 10]
 
 
-def test_early_answers_get_a_draft_and_a_verdict_and_tasks_need_not_have_one(task: FewShotTask) -> None:
+def test_answers_get_a_draft_and_early_ones_a_verdict_and_tasks_need_not_have_one(task: FewShotTask) -> None:
     class Knowing(FewShotTask):
         def draft(self, sample: Sample, readout: str) -> str:
             return f"{readout}: {sample.gold}"
@@ -276,7 +319,8 @@ def test_early_answers_get_a_draft_and_a_verdict_and_tasks_need_not_have_one(tas
     assert {record["finish_reason"] for journal in journals for record in journal.records} == {"settled"}
     asked.clear()
     ask(knowing, fake, [Kept(), Kept()])
-    assert {(request.draft, request.settled) for request in asked} == {("", None)}
+    assert {request.draft for request in asked} == {f"short: {gold}" for gold in golds.values()}
+    assert {request.settled for request in asked} == {None}
 
 
 def test_records_carry_the_context_that_items_share(task: FewShotTask) -> None:
