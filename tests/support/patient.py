@@ -44,7 +44,7 @@ def right_answers() -> dict[str, str]:
     for sample in load_task("gsm_symbolic").samples("report", LIMIT):
         known[sample.id] = _CHAIN.format(sample.gold)
     for one in functions(LIMIT, 0):
-        known[one.id] = "\n    kept = [value for value in items if len(str(value)) > 3]\n    return sorted(kept)"
+        known[one.id] = one.body
     return known
 
 

@@ -32,11 +32,13 @@ def diagnose(
     samples: Annotated[
         int, typer.Option(min=1, help="Answers drawn for each item, for pass@k with k = 1, 4, 16, 64 up to it.")
     ] = 16,
+    arithmetic_data: options.ArithmeticData = None,
     out_folder: Annotated[
         Path | None, typer.Option("--out", help="Run folder; runs/<model>-diagnose if left out.", metavar="DIR")
     ] = None,
     seed: options.Seed = 0,
     dry_run: options.DryRun = False,
+    unsafe_exec: options.UnsafeExec = False,
     json: options.Json = False,
 ) -> None:
     """Find out what exactly broke in each CUT of MODEL, item by item beside the uncut model.
@@ -49,13 +51,17 @@ def diagnose(
     """
     from layercut.report.diagnosis.page import summary
     from layercut.study.diagnose import diagnose_model
+    from layercut.tasks.sandbox import allow_unsafe
 
+    if unsafe_exec:
+        allow_unsafe()
     done = diagnose_model(
         model,
         cuts,
         only=[name for name in (only or "").split(",") if name],
         limit=limit,
         num_samples=samples,
+        arithmetic_data=arithmetic_data,
         out=out_folder,
         seed=seed,
         dry_run=dry_run,

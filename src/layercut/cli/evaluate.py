@@ -11,7 +11,7 @@ import typer
 from layercut.cli import options
 from layercut.cli.console import as_json, log, out, result, say
 from layercut.errors import InputError
-from layercut.study.settings import DecodingSettings, ModelSettings, TaskSettings
+from layercut.study.settings import DecodingSettings, ModelSettings
 
 
 @options.model_command()
@@ -40,9 +40,7 @@ def evaluate(
         ),
     ] = None,
     limit: options.Limit = None,
-    data: Annotated[
-        list[str] | None, typer.Option(help="Local data of a task: gsm8k=PATH. May be repeated.", metavar="TASK=PATH")
-    ] = None,
+    data: options.Data = None,
     data_dir: options.DataDir = None,
     max_new_tokens: Annotated[
         int | None, typer.Option(min=1, help="Longest answer, for tasks where it can be chosen.")
@@ -66,7 +64,6 @@ def evaluate(
     Example: layercut eval bundled:smollm2-135m --tasks arithmetic,brackets --remove reverse:3 --limit 64
     """
     from layercut.report.tables import metrics_table
-    from layercut.study import suites
     from layercut.study.evaluate import evaluate_model
     from layercut.tasks import takes
     from layercut.tasks.sandbox import allow_unsafe
@@ -75,13 +72,7 @@ def evaluate(
         allow_unsafe()
     if (tasks is None) == (suite is None):
         raise InputError("say what is to be measured: --tasks arithmetic,copy, or --suite builtin; one of the two.")
-    wanted = tuple(readouts.split(",")) if readouts else None
-    asked = (
-        suites.suite(suite, limit=limit, readouts=wanted)
-        if suite
-        else tuple(TaskSettings(task=name, readouts=wanted, limit=limit) for name in (tasks or "").split(",") if name)
-    )
-    asked = with_local_data(asked, data, data_dir)
+    asked = options.asked_tasks(f"suite:{suite}" if suite else tasks, readouts, limit, data, data_dir)
     # A suite holds tasks whose answers have a length of their own; a task that was named refuses.
     asked = tuple(
         replace(task, max_new_tokens=max_new_tokens if tasks or takes(task.task, "max_new_tokens") else None)
@@ -106,32 +97,3 @@ def evaluate(
         return
     out.print(metrics_table(done.metrics))
     result(f"run folder: {done.folder}")
-
-
-def with_local_data(
-    tasks: tuple[TaskSettings, ...], entries: list[str] | None, folder: Path | None
-) -> tuple[TaskSettings, ...]:
-    """The tasks with their data from ``--data TASK=PATH`` and ``--data-dir DIR``.
-
-    Raises:
-        InputError: an entry of another form, or for a task that is not asked for; no such folder.
-    """
-    from layercut.study.suites import with_data
-
-    return with_data(tasks, local_files(entries), folder)
-
-
-def local_files(entries: list[str] | None) -> dict[str, str]:
-    """Path by task, from ``--data TASK=PATH``.
-
-    Raises:
-        InputError: an entry of another form.
-    """
-    return dict(_pair(entry) for entry in entries or [])
-
-
-def _pair(entry: str) -> tuple[str, str]:
-    name, equals, path = entry.partition("=")
-    if not equals or not name or not path:
-        raise InputError(f"--data {entry!r} is not TASK=PATH, such as gsm8k=data/gsm8k.")
-    return name, path

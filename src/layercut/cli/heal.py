@@ -54,9 +54,7 @@ def heal(
         str | None,
         typer.Option(help="Tasks beside the built-in ones whose report items must not be learnt.", metavar="TASK,TASK"),
     ] = None,
-    data: Annotated[
-        list[str] | None, typer.Option(help="Local data of a task: gsm8k=PATH. May be repeated.", metavar="TASK=PATH")
-    ] = None,
+    data: options.Data = None,
     seam: Annotated[str, typer.Option(help="The map that seam solves for: linear, orthogonal or scale.")] = "linear",
     rank: Annotated[int, typer.Option(min=1, rich_help_panel="Training", help="Of the adapters.")] = 64,
     alpha: Annotated[int, typer.Option(min=1, rich_help_panel="Training", help="Adapters count alpha / rank.")] = 16,
@@ -102,7 +100,6 @@ def heal(
     """
     from pathlib import Path
 
-    from layercut.cli.evaluate import local_files
     from layercut.healing.filters import FilterSettings
     from layercut.healing.settings import TrainSettings
     from layercut.healing.task_prompts import PREFIX
@@ -112,7 +109,7 @@ def heal(
 
     named = [name for name in (decontaminate or "").split(",") if name]
     of_prompts = [prompts.removeprefix(PREFIX)] if prompts.startswith(PREFIX) else []
-    files = local_files(data)
+    files = options.local_files(data)
     how = answering(preset, decoding, max_new_tokens, system)
     source = prompt_source(
         prompts,

@@ -11,7 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
-from layercut.study.settings import DecodingSettings, ModelSettings
+from layercut.errors import InputError
+from layercut.study.settings import DecodingSettings, ModelSettings, TaskSettings
 
 Model = Annotated[
     str,
@@ -89,8 +90,18 @@ Seed = Annotated[int, typer.Option(help="Root of all chance.")]
 Limit = Annotated[
     int | None, typer.Option(min=1, help="Only the first so many items of each task; shown in every table.")
 ]
+Data = Annotated[
+    list[str] | None, typer.Option(help="Local data of a task: gsm8k=PATH. May be repeated.", metavar="TASK=PATH")
+]
 DataDir = Annotated[
     Path | None, typer.Option(help="Folder with local data, in a folder for each task, such as gsm8k.", metavar="DIR")
+]
+ArithmeticData = Annotated[
+    Path | None,
+    typer.Option(
+        help="Arithmetic files of GPT-3 (.jsonl, or a folder of them), in place of generated expressions.",
+        metavar="FILE",
+    ),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
@@ -106,6 +117,12 @@ TopP = Annotated[float, typer.Option(min=0, max=1, help="Nucleus sampling.", ric
 TopK = Annotated[
     int, typer.Option(min=0, help="Sample from so many most likely tokens; 0 for all.", rich_help_panel="Decoding")
 ]
+
+OBJECTIVE = (
+    "Tasks, separated by commas: names, NAME:5 with five worked examples, lm-eval:NAME for any of lm-eval, suite:quick "
+    "(builtin, paper) for those of a suite."
+)
+"""What an objective may name."""
 
 _DECODING = {"temperature": Temperature, "top_p": TopP, "top_k": TopK}
 _RUNNING = {
@@ -165,6 +182,49 @@ def model_command(*, runs: bool = True) -> Callable[[Callable[..., None]], Calla
         return with_settings
 
     return decorate
+
+
+def asked_tasks(
+    names: str | None,
+    readouts: str | None = None,
+    limit: int | None = None,
+    data: list[str] | None = None,
+    data_dir: Path | None = None,
+    *,
+    first_readouts: bool = False,
+) -> tuple[TaskSettings, ...]:
+    """The tasks that flags ask for; see ``layercut.study.suites.asked_tasks``.
+
+    Raises:
+        InputError: an unknown suite, or local data that is not TASK=PATH, not there or for another task.
+    """
+    from layercut.study import suites
+
+    wanted = tuple(readouts.split(",")) if readouts else None
+    return suites.asked_tasks(
+        names or "",
+        limit=limit,
+        readouts=wanted,
+        files=local_files(data),
+        folder=data_dir,
+        first_readouts=first_readouts,
+    )
+
+
+def local_files(entries: list[str] | None) -> dict[str, str]:
+    """Path by task, from ``--data TASK=PATH``.
+
+    Raises:
+        InputError: an entry of another form.
+    """
+    return dict(_pair(entry) for entry in entries or [])
+
+
+def _pair(entry: str) -> tuple[str, str]:
+    name, equals, path = entry.partition("=")
+    if not equals or not name or not path:
+        raise InputError(f"--data {entry!r} is not TASK=PATH, such as gsm8k=data/gsm8k.")
+    return name, path
 
 
 def _flags(settings: Any, annotations: dict[str, Any]) -> list[inspect.Parameter]:

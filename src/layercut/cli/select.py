@@ -11,7 +11,7 @@ from layercut.cli import options
 from layercut.cli.console import as_json, log, out, result, say
 from layercut.errors import InputError
 from layercut.selection import CRITERIA
-from layercut.study.settings import DecodingSettings, ModelSettings, TaskSettings
+from layercut.study.settings import DecodingSettings, ModelSettings
 
 
 def _those(fact: str) -> str:
@@ -34,17 +34,25 @@ def select(
     objective: Annotated[
         str | None,
         typer.Option(
-            help=f"Tasks whose selection items judge a plan, for {_those('needs_objective')}.", metavar="TASK,TASK"
+            help=f"{options.OBJECTIVE} Their selection items judge a plan, for {_those('needs_objective')}.",
+            metavar="TASK,TASK",
         ),
     ] = None,
     readouts: Annotated[
         str | None, typer.Option(help="How the objective's tasks are read out; each task's first if left out.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Selection items of each task; 100 if left out.")] = None,
-    data: Annotated[
-        list[str] | None, typer.Option(help="Local data of a task: gsm8k=PATH. May be repeated.", metavar="TASK=PATH")
-    ] = None,
+    data: options.Data = None,
     data_dir: options.DataDir = None,
+    held_out: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Items of each task that the search never sees and the chosen plan is then scored on; as many as "
+            "--limit if left out, 0 for none.",
+            metavar="N",
+        ),
+    ] = None,
     normalise: Annotated[str, typer.Option(help="raw (cut / uncut, as the paper) or chance (above chance).")] = "raw",
     race: Annotated[
         str,
@@ -79,31 +87,32 @@ def select(
         typer.Option("--set", help="A setting of the criterion. May be repeated.", metavar="NAME=VALUE"),
     ] = None,
     seed: options.Seed = 0,
+    unsafe_exec: options.UnsafeExec = False,
     json: options.Json = False,
 ) -> None:
     """Choose the layers of MODEL that go, and write plan.json, which cut, eval and run take.
 
     All that is measured is kept in the run folder: a search that was killed goes on, and another criterion or a deeper
-    cut on the same objective uses it again.
+    cut on the same objective uses it again. The scores of the chosen plan on the items that it was chosen on are too
+    good by construction, so its scores on held-out items stand beside them.
 
     Example: layercut select bundled:smollm2-135m --criterion task_accuracy --objective arithmetic,copy --remove 2
     """
-    from layercut.cli.evaluate import with_local_data
+    from layercut.report.held_out import held_out_table
     from layercut.report.ranking import ranking_table
     from layercut.study.evaluate import slug
     from layercut.study.progress import SelectionProgress
     from layercut.study.select import CalibrationSettings, select_layers
     from layercut.study.select import setting as parse_setting
+    from layercut.tasks.sandbox import allow_unsafe
 
-    names = [name for name in (objective or "").split(",") if name]
-    wanted = tuple(readouts.split(",")) if readouts else None
-    if (limit or readouts) and not names:
+    if unsafe_exec:
+        allow_unsafe()
+    tasks = options.asked_tasks(objective, readouts, limit, data, data_dir, first_readouts=True)
+    if (limit or readouts or held_out) and not tasks:
         raise InputError(
-            "--limit and --readouts have no effect without --objective; name its tasks, or leave them out."
+            "--limit, --readouts and --held-out have no effect without --objective; name its tasks, or leave them out."
         )
-    tasks = with_local_data(
-        tuple(TaskSettings(task=name, readouts=wanted, limit=limit) for name in names), data, data_dir
-    )
     with SelectionProgress(log) as progress:
         done = select_layers(
             model,
@@ -120,6 +129,7 @@ def select(
             race=race,
             race_error=race_error,
             decoding=decoding,
+            num_held_out=held_out,
             seed=seed,
             progress=progress,
             say=say,
@@ -128,5 +138,7 @@ def select(
         as_json(done.plan.to_dict())
         return
     out.print(ranking_table(done.plan.to_dict()))
+    if (held := held_out_table(done.plan.scores)) is not None:
+        out.print(held)
     result(f"{criterion}: {done.plan.describe()}")
     result(f"plan: {done.path}")

@@ -3,30 +3,53 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from layercut.cli import options
 from layercut.cli.console import as_json, log, out, result, say
-from layercut.study.settings import DecodingSettings, ModelSettings, TaskSettings
+from layercut.diagnostics import LAYER_FORMS
+from layercut.errors import InputError
+from layercut.study.settings import DecodingSettings, ModelSettings
 
 
 @options.model_command()
 def sweep(
     model: ModelSettings,
     decoding: DecodingSettings,
-    objective: Annotated[str, typer.Option(help="Task names, separated by commas.", metavar="TASK,TASK")],
+    objective: Annotated[str | None, typer.Option(help=options.OBJECTIVE, metavar="TASK,TASK")] = None,
+    diagnose: Annotated[
+        bool,
+        typer.Option(
+            "--diagnose", help=f"In place of an objective: what breaks without each layer ({', '.join(LAYER_FORMS)})."
+        ),
+    ] = False,
+    predict: Annotated[
+        bool,
+        typer.Option(
+            "--predict",
+            help="In place of asking every layer: which layers, and how many, generation can lose, from forward passes "
+            "under the uncut model's own right answers.",
+        ),
+    ] = False,
+    only: Annotated[
+        str | None, typer.Option(help="Some of the diagnostics of --diagnose.", metavar="NAME,NAME")
+    ] = None,
+    arithmetic_data: options.ArithmeticData = None,
     readouts: Annotated[
         str | None,
         typer.Option(help="rank, gold, token, short, chain; each task's first if left out.", metavar="NAME,NAME"),
     ] = None,
     limit: Annotated[
-        int, typer.Option(min=1, help="Only the first so many items of each task; shown in every table.")
-    ] = 100,
-    data: Annotated[
-        list[str] | None, typer.Option(help="Local data of a task: gsm8k=PATH. May be repeated.", metavar="TASK=PATH")
+        int | None,
+        typer.Option(
+            min=1,
+            help="Only the first so many items of each task or kind; shown in every table. 100 if left out, 16 for "
+            "--diagnose.",
+        ),
     ] = None,
+    data: options.Data = None,
     data_dir: options.DataDir = None,
     layers: Annotated[
         str | None,
@@ -44,6 +67,7 @@ def sweep(
     ] = None,
     seed: options.Seed = 0,
     dry_run: options.DryRun = False,
+    unsafe_exec: options.UnsafeExec = False,
     json: options.Json = False,
 ) -> None:
     """Skip each layer of MODEL alone and measure what every task keeps.
@@ -52,18 +76,50 @@ def sweep(
     --compare. Answers are kept item by item: the same command again goes on where it was stopped, and a search by task
     scores in the same folder is not asked again.
 
+    With --diagnose it says what each layer is needed for: arithmetic, brackets and programs, the tokens of the uncut
+    model's own right answers, the final hidden state. One page, layers.md, with a picture over the depth.
+
+    With --predict no cut model writes anything: the order of the layers, and how many can go, follow from what their
+    absence does to the uncut model's right answers, beside the sweep of the same folder where there is one. See
+    predict.md.
+
     Example: layercut sweep bundled:smollm2-135m --objective arithmetic,brackets --limit 64 --out runs/sweep
     """
-    from layercut.cli.evaluate import with_local_data
     from layercut.report.sweep_text import PLOT, REPORT, sweep_tables
+    from layercut.study.layer_diagnosis import LIMIT
     from layercut.study.sweep import sweep_model
+    from layercut.tasks.sandbox import allow_unsafe
 
-    names = [name for name in objective.split(",") if name]
-    wanted = tuple(readouts.split(",")) if readouts else None
-    tasks = tuple(TaskSettings(task=name, readouts=wanted, limit=limit) for name in names)
+    if unsafe_exec:
+        allow_unsafe()
+    if diagnose == bool(objective):
+        raise InputError("say what is asked: --objective arithmetic,copy, or --diagnose; one of the two.")
+    if predict and (diagnose or layers or compare or split != "selection"):
+        raise InputError(
+            "--predict reads all layers on selection items; leave out --diagnose, --layers, --split and --compare."
+        )
+    if (only or arithmetic_data) and not diagnose:
+        raise InputError("--only and --arithmetic-data have no effect without --diagnose; leave them out.")
+    if diagnose:
+        _diagnose(
+            model,
+            layers=layers,
+            only=[name for name in (only or "").split(",") if name],
+            limit=limit or LIMIT,
+            arithmetic_data=arithmetic_data,
+            out=out_folder,
+            seed=seed,
+            dry_run=dry_run,
+            json=json,
+        )
+        return
+    tasks = options.asked_tasks(objective, readouts, limit or 100, data, data_dir, first_readouts=True)
+    if predict:
+        _predict(model, objective=tasks, out=out_folder, seed=seed, decoding=decoding, dry_run=dry_run, json=json)
+        return
     swept = sweep_model(
         model,
-        objective=with_local_data(tasks, data, data_dir),
+        objective=tasks,
         layers=layers,
         split=split,
         compare=compare or (),
@@ -83,3 +139,37 @@ def sweep(
         out.print(block)
     result(f"report: {swept.folder / REPORT}")
     result(f"picture: {swept.folder / PLOT}")
+
+
+def _diagnose(model: ModelSettings, *, json: bool, **wanted: Any) -> None:
+    from layercut.report.diagnosis.layers import PLOT, layers_table
+    from layercut.study.layer_diagnosis import diagnose_layers
+
+    done = diagnose_layers(model, console=log, say=say, **wanted)
+    if done is None:
+        return
+    if json:
+        as_json(done.data)
+        return
+    for block in layers_table(done.data):
+        out.print(block)
+    result(f"report: {done.report}")
+    result(f"picture: {done.report.with_name(PLOT)}")
+
+
+def _predict(model: ModelSettings, *, json: bool, **wanted: Any) -> None:
+    from layercut.report.prediction import PLOT, prediction_tables
+    from layercut.study.predict import predict_layers
+    from layercut.study.progress import SelectionProgress
+
+    with SelectionProgress(log) as progress:
+        done = predict_layers(model, progress=progress, say=say, **wanted)
+    if done is None:
+        return
+    if json:
+        as_json(done.data)
+        return
+    for block in prediction_tables(done.data):
+        out.print(block)
+    result(f"report: {done.report}")
+    result(f"picture: {done.report.with_name(PLOT)}")

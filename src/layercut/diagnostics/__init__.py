@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from layercut.errors import unknown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from layercut.diagnostics.bench import Bench
     from layercut.runs.diagnosis import Diagnosis
@@ -32,7 +32,7 @@ DIAGNOSTICS = {
         f"{_HERE}.arithmetic:arithmetic", "expressions by size: written, ranked, first digit", 3, 2.0
     ),
     "brackets": KnownDiagnostic(
-        f"{_HERE}.brackets:brackets", "nested brackets up to depth 8, and how programs fail to parse", 3, 6.0
+        f"{_HERE}.brackets:brackets", "nested brackets up to depth 8, and how programs fail", 4, 6.0
     ),
     "degeneration": KnownDiagnostic(
         f"{_HERE}.degeneration:degeneration", "repetition, loops, empty and endless answers", 1, 6.0
@@ -49,27 +49,39 @@ DIAGNOSTICS = {
     "cost": KnownDiagnostic(f"{_HERE}.cost:cost", "parameters, memory and speed, as ratios to the uncut model", 1, 4.0),
 }
 
+LAYER_FORMS = {
+    "arithmetic": DIAGNOSTICS["arithmetic"],
+    "brackets": DIAGNOSTICS["brackets"],
+    "propagation": KnownDiagnostic(
+        f"{_HERE}.propagation:teacher_forced", "damage along the uncut model's right answers, each token given", 5, 6.0
+    ),
+    "similarity": KnownDiagnostic(
+        f"{_HERE}.similarity:final_states", "the final hidden state, and the seam behind the layer", 2, 2.0
+    ),
+}
+"""What a sweep asks when each layer is skipped alone: what tells layers apart, at a price that can be paid for each."""
 
-def diagnostic(name: str) -> Callable[[Bench], Diagnosis]:
-    """A diagnostic by name.
+
+def diagnostic(name: str, forms: Mapping[str, KnownDiagnostic] = DIAGNOSTICS) -> Callable[[Bench], Diagnosis]:
+    """A diagnostic by name; of ``LAYER_FORMS``, its form for layers that are skipped alone.
 
     Raises:
         InputError: no such diagnostic.
     """
-    if name not in DIAGNOSTICS:
-        raise unknown("diagnostic", name, DIAGNOSTICS)
-    module, _, function = DIAGNOSTICS[name].function.partition(":")
+    if name not in forms:
+        raise unknown("diagnostic", name, forms)
+    module, _, function = forms[name].function.partition(":")
     found: Callable[[Bench], Diagnosis] = getattr(import_module(module), function)
     return found
 
 
-def known(names: Sequence[str]) -> list[str]:
-    """The names in the order of DIAGNOSTICS, each once; all of them for none.
+def known(names: Sequence[str], forms: Mapping[str, KnownDiagnostic] = DIAGNOSTICS) -> list[str]:
+    """The names in the order of the list, each once; all of them for none.
 
     Raises:
         InputError: one that is not known.
     """
     for name in names:
-        if name not in DIAGNOSTICS:
-            raise unknown("diagnostic", name, DIAGNOSTICS)
-    return [name for name in DIAGNOSTICS if name in names or not names]
+        if name not in forms:
+            raise unknown("diagnostic", name, forms)
+    return [name for name in forms if name in names or not names]

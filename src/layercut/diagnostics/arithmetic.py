@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from layercut.diagnostics.arithmetic_files import arithmetic_files
 from layercut.diagnostics.expressions import expressions
 from layercut.diagnostics.measures import by_group, rows_of
 from layercut.engine.base import Completion, LikelihoodRequest
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from layercut.diagnostics.bench import Bench
     from layercut.runs.diagnosis import Diagnosis, Example
     from layercut.tasks.base import Sample
+    from layercut.tasks.few_shot import FewShotTask
 
 NAME = "arithmetic"
 DIGITS = tuple(f" {digit}" for digit in range(10))
@@ -29,13 +31,16 @@ def arithmetic(bench: Bench) -> Diagnosis:
 
     Measures: ``written`` and ``ranked`` accuracy; ``log-probability`` of the right answer with its line break, in nats;
     ``place`` of the right answer among the four options, 1 to 4; ``first digit`` accuracy and log-probability, the
-    digits 0 to 9 compared with each other only.
+    digits 0 to 9 compared with each other only, of results that are not negative. The items are generated
+    ``expressions``, or those of the bench's ``arithmetic_data``.
     """
-    task = expressions(seed=bench.seed)
+    data = bench.arithmetic_data
+    task = expressions(seed=bench.seed) if data is None else arithmetic_files(data, seed=bench.seed)
     samples = task.samples("report", bench.limit)
     written = bench.completions("arithmetic.written", [task.request(s, "short") for s in samples])  # type: ignore[misc]
     ranked = bench.likelihoods("arithmetic.ranked", [task.request(s, "rank") for s in samples])  # type: ignore[misc]
-    first = bench.likelihoods("arithmetic.first_digit", [_first_digit(task.examples, s) for s in samples])
+    plain = [s for s in samples if not s.gold.startswith("-")]
+    first = bench.likelihoods("arithmetic.first_digit", [_first_digit(task, s) for s in plain])
     names = [arm.name for arm in bench.arms]
     kinds = [str(sample.data["kind"]) for sample in samples]
 
@@ -58,10 +63,10 @@ def arithmetic(bench: Bench) -> Diagnosis:
             "answer is not its first digit."
         )
     else:
-        digit = {name: [first[name][s.id]["log_likelihoods"] for s in samples] for name in names}
-        hits = {n: [float(place_of(int(s.gold[0]), digit[n][i]) == 1) for i, s in enumerate(samples)] for n in names}
-        likely = {name: [digit[name][i][int(s.gold[0])] for i, s in enumerate(samples)] for name in names}
-        floor = constant_share([s.gold[0] for s in samples])
+        digit = {name: [first[name][s.id]["log_likelihoods"] for s in plain] for name in names}
+        hits = {n: [float(place_of(int(s.gold[0]), digit[n][i]) == 1) for i, s in enumerate(plain)] for n in names}
+        likely = {name: [digit[name][i][int(s.gold[0])] for i, s in enumerate(plain)] for name in names}
+        floor = constant_share([s.gold[0] for s in plain]) if plain else 0.0
         rows += rows_of(bench, NAME, "first digit (paper)", hits, chance=floor)
         rows += rows_of(bench, NAME, "first digit log-probability (paper)", likely, unit="nats")
         notes.append(
@@ -126,5 +131,5 @@ def _is_right(task: Any, sample: Sample, record: dict[str, Any]) -> bool:
     return bool(task.grade(sample, "short", as_completion(sample.id, record)).outcome == "right")
 
 
-def _first_digit(examples: str, sample: Sample) -> LikelihoodRequest:
-    return LikelihoodRequest(id=sample.id, prompt=f"{examples}{sample.question} =", continuations=DIGITS)
+def _first_digit(task: FewShotTask, sample: Sample) -> LikelihoodRequest:
+    return LikelihoodRequest(id=sample.id, prompt=task.examples + task.prompt(sample.question), continuations=DIGITS)

@@ -11,6 +11,8 @@ from layercut.engine.base import Completion, Decoding, Divergence, GenerationReq
 from layercut.errors import InputError, RunMismatch
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from layercut.engine.base import Engine
     from layercut.models.loading import LoadedModel
     from layercut.runs.records import Journal
@@ -54,6 +56,7 @@ class Bench:
         limit: int = 32,
         seed: int = 0,
         num_samples: int = 16,
+        arithmetic_data: Path | None = None,
         on_progress: Callable[[int, int, int], None] = lambda stage, done, total: None,
     ) -> None:
         """Put models side by side.
@@ -64,6 +67,7 @@ class Bench:
             limit: items of each kind of question.
             seed: root of all chance.
             num_samples: answers that are drawn for each item where answers are drawn.
+            arithmetic_data: files of arithmetic problems in place of generated ones.
             on_progress: called with (questions so far, items done, items in all) of the question that is being asked.
         """
         names = [arm.name for arm in arms]
@@ -72,6 +76,7 @@ class Bench:
                 raise InputError(f"two models are called {name!r}; give each cut once.")
         self.arms = tuple(arms)
         self.limit, self.seed, self.num_samples = limit, seed, num_samples
+        self.arithmetic_data = arithmetic_data
         self._journal, self._on_progress, self._stage = journal, on_progress, 0
 
     @property

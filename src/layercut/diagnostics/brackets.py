@@ -7,16 +7,14 @@ kinds of brackets, as in Suzgun et al., "LSTM Networks Can Perform Dynamic Count
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from itertools import count
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from layercut.diagnostics.arithmetic import as_completion, constant_share, place_of
-from layercut.diagnostics.functions import functions
 from layercut.diagnostics.measures import by_group, rows_of
-from layercut.diagnostics.programs import BRACKET, CLASSES, FINE, SYNTAX, classify
+from layercut.diagnostics.written_programs import written_programs
 from layercut.engine.base import LikelihoodRequest
 from layercut.tasks.brackets import closing, find_brackets
 from layercut.tasks.few_shot import FewShotTask, Problem
@@ -37,8 +35,7 @@ def brackets(bench: Bench) -> Diagnosis:
 
     Measures: ``closed``, the whole closing sequence as written; ``next bracket``, the right one of the three closing
     brackets is the likeliest, after each part of the right sequence, averaged per item; ``log-probability`` of the
-    whole sequence in nats; ``parses``, programs that compile; ``bracket errors``, programs whose first error is a
-    bracket. Programs that the limit on length ended without an error are in neither.
+    whole sequence in nats; and those of ``written_programs``.
     """
     task = nested(seed=bench.seed)
     samples = task.samples("report", bench.limit)
@@ -83,7 +80,7 @@ def brackets(bench: Bench) -> Diagnosis:
         for index, sample in enumerate(samples)
         if right[bench.uncut.name][index] > right[arm.name][index]
     ]
-    programs = _programs(bench)
+    programs = written_programs(bench, NAME)
     rows += [*programs["rows"], *by_group(bench, NAME, "closed", right, depths)]
     return {
         "rows": rows,
@@ -134,47 +131,3 @@ def _step(task: FewShotTask, id: str, question: str, gold: str, place: int) -> L
     before = "".join(f" {bracket}" for bracket in gold.split()[:place])
     options = (*CLOSERS, f" {gold}\n") if place == 0 else CLOSERS
     return LikelihoodRequest(id=f"{id}@{place}", prompt=f"{task.examples}{question} ->{before}", continuations=options)
-
-
-def _programs(bench: Bench) -> dict[str, Any]:
-    wanted = functions(bench.limit, bench.seed)
-    answers = bench.completions("brackets.programs", [one.request for one in wanted])
-    classes = {
-        arm.name: [
-            classify(
-                one.head + answers[arm.name][one.id]["text"],
-                head=one.head,
-                finish_reason=answers[arm.name][one.id]["finish_reason"],
-            )
-            for one in wanted
-        ]
-        for arm in bench.arms
-    }
-
-    def share(of: tuple[str, ...]) -> dict[str, list[float]]:
-        return {name: [float(found in of) for found in of_arm] for name, of_arm in classes.items()}
-
-    rows = [
-        *rows_of(bench, NAME, "programs that parse", share(FINE), headline=True),
-        *rows_of(bench, NAME, "programs with a bracket error", share(BRACKET), better="lower", headline=True),
-        *rows_of(bench, NAME, "programs with any syntax error", share(SYNTAX), better="lower"),
-        *rows_of(bench, NAME, "programs without code", share(("no_code",)), better="lower"),
-    ]
-    examples = [
-        {
-            "diagnostic": NAME,
-            "arm": arm.name,
-            "id": one.id,
-            "question": one.head,
-            "gold": "",
-            "uncut": answers[bench.uncut.name][one.id]["text"],
-            "cut": answers[arm.name][one.id]["text"],
-            "tokens": [],
-        }
-        for arm in bench.cuts
-        for index, one in enumerate(wanted)
-        if classes[bench.uncut.name][index] in FINE and classes[arm.name][index] in SYNTAX
-    ]
-    counts = {name: {one: Counter(found)[one] for one in CLASSES if one in found} for name, found in classes.items()}
-    notes = [f"{len(wanted)} programs by text alone: they were not run, so a program that parses may still be wrong."]
-    return {"rows": rows, "data": {"classes": counts}, "examples": examples, "notes": notes}

@@ -1,4 +1,5 @@
-"""Small Python functions to be written after two examples, made from a seed: what program classes are counted on."""
+"""Small Python functions to be written after two examples, made from a seed, with tests: what program classes are
+counted on."""
 
 from __future__ import annotations
 
@@ -25,18 +26,89 @@ def pairs_below(numbers, limit):
 
 
 '''
+
+
+class Form(NamedTuple):
+    """A kind of function; ``{n}`` stands for a number everywhere."""
+
+    name: str
+    argument: str
+    doc: str
+    body: str
+    """A right one, behind the docstring."""
+    tests: str
+    """Of a function ``f``. What the docstring leaves open is not tested."""
+
+
 _FORMS = (
-    ("above", "numbers", "Return the numbers that are greater than {n}, in their order."),
-    ("multiples", "limit", "Return a list of all multiples of {n} up to the limit."),
-    ("chunks", "items", "Split a list into lists of {n} items each; the last one may be shorter."),
-    ("count_words", "text", "Return a dictionary from each word of at least {n} letters to how often it comes."),
-    ("total_of_top", "scores", "Return the sum of the {n} largest values of a dictionary."),
-    ("every_nth", "text", "Return every {n}th character of a text as a list of (position, character) pairs."),
-    ("clip", "rows", "Return a copy of a list of lists with every number above {n} replaced by {n}."),
-    ("running_mean", "values", "Return the list of means of each {n} values in a row, rounded to two digits."),
-    ("shortest", "names", "Return the {n} shortest names, sorted by length and then by the alphabet."),
-    ("parse_pairs", "text", "Parse lines such as 'a=1' into a dictionary; skip lines of more than {n} characters."),
-)
+    Form(
+        "above", "numbers", "Return the numbers that are greater than {n}, in their order.",
+        "return [x for x in numbers if x > {n}]",
+        "assert list(f([])) == []\nassert list(f([{n}, {n} + 3, {n} - 1, {n} + 1, 1])) == [{n} + 3, {n} + 1]",
+    ),
+    Form(
+        "multiples", "limit", "Return a list of all multiples of {n} up to the limit.",
+        "return list(range({n}, limit + 1, {n}))",
+        # Whether 0 is one of them is left open.
+        "assert [x for x in f(3 * {n} + 1) if x] == [{n}, 2 * {n}, 3 * {n}]\nassert [x for x in f({n} - 1) if x] == []",
+    ),
+    Form(
+        "chunks", "items", "Split a list into lists of {n} items each; the last one may be shorter.",
+        "return [items[i : i + {n}] for i in range(0, len(items), {n})]",
+        "assert [list(part) for part in f(list(range(2 * {n} + 1)))] == "
+        "[list(range({n})), list(range({n}, 2 * {n})), [2 * {n}]]",
+    ),
+    Form(
+        "count_words", "text", "Return a dictionary from each word of at least {n} letters to how often it comes.",
+        "words = [word for word in text.split() if len(word) >= {n}]\n"
+        "    return {{word: words.count(word) for word in words}}",
+        "a, b, c = 'a' * {n}, 'b' * ({n} - 1), 'c' * ({n} + 1)\n"
+        "assert dict(f(' '.join([a, b, c, a]))) == {{a: 2, c: 1}}",
+    ),
+    Form(
+        "total_of_top", "scores", "Return the sum of the {n} largest values of a dictionary.",
+        "return sum(sorted(scores.values())[-{n}:])",
+        "assert f({{str(i): i * 7 % 101 for i in range({n} + 9)}}) == "
+        "sum(sorted(i * 7 % 101 for i in range({n} + 9))[9:])",
+    ),
+    Form(
+        "every_nth", "text", "Return every {n}th character of a text as a list of (position, character) pairs.",
+        "return [(i, text[i]) for i in range(0, len(text), {n})]",
+        # Whether counting begins at 0 or 1, and with the first or the nth character, is left open.
+        "text = 'abcdefghijklmnopqrstuvwxyz' * {n}\n"
+        "found = [tuple(pair) for pair in f(text)]\n"
+        "assert found in [[(i + k, text[i]) for i in range(start, len(text), {n})] "
+        "for start in (0, {n} - 1) for k in (0, 1)]",
+    ),
+    Form(
+        "clip", "rows", "Return a copy of a list of lists with every number above {n} replaced by {n}.",
+        "return [[min(x, {n}) for x in row] for row in rows]",
+        "assert [list(row) for row in f([[1, {n}], [], [{n} + 1, {n} - 1]])] == [[1, {n}], [], [{n}, {n} - 1]]",
+    ),
+    Form(
+        "running_mean", "values", "Return the list of means of each {n} values in a row, rounded to two digits.",
+        "return [round(sum(values[i : i + {n}]) / {n}, 2) for i in range(len(values) - {n} + 1)]",
+        # Windows that overlap, or one after the other.
+        "values = [i * i % 17 for i in range(2 * {n})]\n"
+        "means = [round(sum(values[i : i + {n}]) / {n}, 2) for i in range({n} + 1)]\n"
+        "assert list(f(values)) in (means, [means[0], means[{n}]])",
+    ),
+    Form(
+        "shortest", "names", "Return the {n} shortest names, sorted by length and then by the alphabet.",
+        "return sorted(names, key=lambda name: (len(name), name))[:{n}]",
+        "names = [letter * (1 + i % 3) for i, letter in enumerate('qwertyuiopasdfghjklzxcvbnm' * 3)]\n"
+        "assert list(f(names)) == sorted(names, key=lambda name: (len(name), name))[:{n}]",
+    ),
+    Form(
+        "parse_pairs", "text", "Parse lines such as 'a=1' into a dictionary; skip lines of more than {n} characters.",
+        "pairs = [line.split('=') for line in text.splitlines() if len(line) <= {n}]\n"
+        "    return {{key: value for key, value in pairs}}",
+        # Values may stay text or become numbers.
+        "lines = ['a=1', 'bb=22', 'c=' + '3' * {n}]\n"
+        "assert {{key: str(value) for key, value in f('\\n'.join(lines)).items()}} == "
+        "dict(line.split('=') for line in lines if len(line) <= {n})",
+    ),
+)  # fmt: skip
 
 
 class Function(NamedTuple):
@@ -46,6 +118,11 @@ class Function(NamedTuple):
     doc: str
     head: str
     """Signature and docstring, with which the program begins; without the line break, so that the model makes it."""
+    name: str
+    tests: str
+    """What a right function passes."""
+    body: str
+    """A right one's, with its line break and margin."""
 
     @property
     def request(self) -> GenerationRequest:
@@ -59,9 +136,11 @@ def functions(limit: int, seed: int) -> list[Function]:
     for index in count():
         if len(found) >= min(limit, NUM_FUNCTIONS):
             return list(found.values())
-        name, argument, doc = _FORMS[index % len(_FORMS)]
+        form = _FORMS[index % len(_FORMS)]
         number = Random(f"functions 1 {seed} {index}").randint(2, 60)
-        text = doc.format(n=number)
-        head = f'def {name}_{number}({argument}):\n    """{text}"""'
-        found.setdefault(head, Function(content_id("function", head), text, head))
+        name, text = f"{form.name}_{number}", form.doc.format(n=number)
+        head = f'def {name}({form.argument}):\n    """{text}"""'
+        tests = f"f = {name}\n" + form.tests.format(n=number)
+        body = "\n    " + form.body.format(n=number)
+        found.setdefault(head, Function(content_id("function", head), text, head, name, tests, body))
     raise AssertionError("count has no end")

@@ -23,7 +23,7 @@ def first_problem(source: str) -> Problem | None:
     """Read a program with a stack of open brackets, past comments and strings; None if all brackets and strings fit.
 
     A closing bracket without an open one is ``unmatched``; one of another kind than the last open one ``mismatched``;
-    what is open at the end ``never_closed``, the innermost one named. A string in single quotes that does not end on
+    what is open at the end ``never_closed``, the first one named. A string in single quotes that does not end on
     its line, or one in triple quotes that does not end at all, is an ``unterminated_string``. Quotes of the same kind
     inside the braces of an f-string (Python 3.12) are taken for its end, so ask only about programs that do not
     compile.
@@ -52,7 +52,7 @@ def first_problem(source: str) -> Problem | None:
             if end is None:
                 return Problem("unterminated_string", _line(source, found.start()))
             place = end
-    return Problem("never_closed", stack[-1][1]) if stack else None
+    return Problem("never_closed", stack[0][1]) if stack else None
 
 
 def _string_end(source: str, start: int, opening: str) -> int | None:

@@ -13,7 +13,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from layercut.diagnostics.measures import rows_of
 from layercut.diagnostics.tokens import KINDS, Kind, first_wrong, kept_pieces, kinds_of
@@ -88,6 +88,24 @@ def propagation(bench: Bench) -> Diagnosis:
     }
 
 
+def teacher_forced(bench: Bench) -> Diagnosis:
+    """The forced part of ``propagation``, which writes nothing: for many models, such as one without each layer.
+
+    Measures: ``first choice`` by kind of token, as there; and of all tokens ``teacher-forced``, ``in the top 10``,
+    ``extra loss`` and ``KL``.
+    """
+    traces, asked = right_traces(bench)
+    notes = ["Right answers of the uncut model that were gone along: " + ", ".join(asked) + "."]
+    if not traces or not bench.cuts:
+        return {"rows": [], "data": {}, "examples": [], "notes": notes}
+    forced = bench.damages("propagation.forced", [trace.forced for trace in traces])
+    pieces = {trace.id: [token["text"] for token in forced[bench.uncut.name][trace.id]["tokens"]] for trace in traces}
+    kinds = {trace.id: kinds_of(pieces[trace.id], answer=trace.answer) for trace in traces}
+    own = [trace for trace in traces if trace.task.name in OWN]
+    rows = _forced_rows(bench, own, forced, kinds, headline=True) + _forced_rows(bench, traces, forced, kinds, ("",))
+    return {"rows": rows, "data": {}, "examples": [], "notes": notes}
+
+
 def damage(tokens: Sequence[dict[str, Any]]) -> dict[str, float | None]:
     """Means over some tokens of one trace, each as TokenDamage has it.
 
@@ -138,12 +156,13 @@ def _forced_rows(
     traces: Sequence[Trace],
     forced: Answers,
     kinds: dict[str, list[Kind]],
+    groups: Sequence[Kind | Literal[""]] = ("", *KINDS),
     *,
     headline: bool = False,
 ) -> list[MeasureRow]:
     """Rows by kind of token: the first choice alone for the headline, else all measures, of all tokens as well."""
     rows: list[MeasureRow] = []
-    for kind in KINDS if headline else ("", *KINDS):
+    for kind in KINDS if headline else groups:
         chosen = {trace.id: [i for i, found in enumerate(kinds[trace.id]) if kind in ("", found)] for trace in traces}
         having = [trace for trace in traces if chosen[trace.id]]
         means = {

@@ -9,7 +9,7 @@ distances as in Gromov et al., arXiv:2403.17887; the logit lens of nostalgebrais
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 NAME = "similarity"
 MOST_TEXTS = 24
 """Means over texts settle early, and every text is a matrix of layers x layers in the journal."""
+FEW_TEXTS = 8
+"""Where every layer is skipped alone."""
 
 
 def similarity(bench: Bench) -> Diagnosis:
@@ -73,6 +75,40 @@ def similarity(bench: Bench) -> Diagnosis:
     return {"rows": rows, "data": data, "examples": [], "notes": notes}
 
 
+def final_states(bench: Bench) -> Diagnosis:
+    """Of ``similarity`` the two numbers that tell layers apart: for many models, such as one without each layer.
+
+    Measures, as there: ``final state``, and ``seam`` behind each cut.
+    """
+    prompts = openings(min(bench.limit, FEW_TEXTS), bench.seed)
+    texts = _texts(bench, prompts)
+    uncut: dict[str, Tensor] = {}
+
+    def compared(name: str) -> Record:
+        arm = next(arm for arm in bench.cuts if arm.name == name)
+        record: Record = {"final": {}, "seams": {}}
+        for id, text in texts.items():
+            if id not in uncut:
+                uncut[id] = _states(bench.uncut, text)
+            own_ATD, uncut_ATD = _aligned(arm, _states(arm, text), uncut[id])
+            record["final"][id] = round(_cosine(own_ATD[-1], uncut_ATD[-1]), 5)
+            for layer in seams_of(arm.layers, bench.uncut.layers):
+                before, after = bench.uncut.layers.index(layer), arm.layers.index(layer)
+                pair = [_cosine(uncut_ATD[before], uncut_ATD[before + 1]), _cosine(own_ATD[after], own_ATD[after + 1])]
+                record["seams"].setdefault(f"layer {layer}", {})[id] = [round(value, 5) for value in pair]
+        return record
+
+    read = bench.computed("similarity.final_states", [arm.name for arm in bench.cuts], compared)
+    rows = []
+    for arm in bench.cuts:
+        final = {bench.uncut.name: [1.0] * len(texts), arm.name: [read[arm.name]["final"][id] for id in texts]}
+        rows += rows_of(bench, NAME, "final state", final, unit="score")
+        for group, pairs in read[arm.name]["seams"].items():
+            values = {name: [pairs[id][side] for id in texts] for side, name in enumerate((bench.uncut.name, arm.name))}
+            rows += rows_of(bench, NAME, "seam", values, group=group, unit="score")
+    return {"rows": rows, "data": {}, "examples": [], "notes": [f"{len(texts)} texts. States before the final norm."]}
+
+
 def cosines(states_ATD: Tensor, others_BTD: Tensor) -> tuple[Tensor, Tensor]:
     """Cosine and angular distance of all states of two models on the same tokens: means over tokens, (A, B) each.
 
@@ -106,17 +142,33 @@ def _states(arm: Arm, text: str) -> Tensor:
     return torch.stack([state_BTD[0] for state_BTD in found.states_BTD])
 
 
+class Pair(NamedTuple):
+    """States of two models on the same tokens."""
+
+    own_ATD: Tensor
+    uncut_BTD: Tensor
+
+
+def _aligned(arm: Arm, own_ATD: Tensor, uncut_BTD: Tensor) -> Pair:
+    if own_ATD.shape[1:] != uncut_BTD.shape[1:]:
+        raise InputError(
+            f"{arm.name} reads the text as {own_ATD.shape[1]} tokens of {own_ATD.shape[2]} numbers, the uncut "
+            f"model as {uncut_BTD.shape[1]} of {uncut_BTD.shape[2]}; give a model that was cut from it."
+        )
+    return Pair(own_ATD, uncut_BTD)
+
+
+def _cosine(first_TD: Tensor, second_TD: Tensor) -> float:
+    """Mean over tokens."""
+    return float((normalize(first_TD, dim=-1) * normalize(second_TD, dim=-1)).sum(-1).mean())
+
+
 def _compared(bench: Bench, text: str) -> Record:
     """What a text gives for all models."""
     uncut_ATD = _states(bench.uncut, text)
     record: Record = {}
     for arm in bench.arms:
-        own_ATD = uncut_ATD if arm is bench.uncut else _states(arm, text)
-        if own_ATD.shape[1:] != uncut_ATD.shape[1:]:
-            raise InputError(
-                f"{arm.name} reads the text as {own_ATD.shape[1]} tokens of {own_ATD.shape[2]} numbers, the uncut "
-                f"model as {uncut_ATD.shape[1]} of {uncut_ATD.shape[2]}; give a model that was cut from it."
-            )
+        own_ATD, _ = _aligned(arm, uncut_ATD if arm is bench.uncut else _states(arm, text), uncut_ATD)
         cosine_AB, angle_AB = cosines(own_ATD, uncut_ATD)
         steps_A = (normalize(own_ATD[:-1], dim=-1) * normalize(own_ATD[1:], dim=-1)).sum(-1).mean(-1)
         record[arm.name] = {

@@ -187,6 +187,7 @@ def _provenance(runs: Sequence[RunFolder]) -> list[str]:
         "",
         f"- Begun {first['time']} on {first['platform']} ({', '.join(str(fact) for fact in machine if fact)}).",
         f"- Python {first['python']}, {packages}.",
+        *words.walls(first),
     ]
     for run in runs:
         for later in run.environment.get("resumed", ()):

@@ -37,7 +37,7 @@ def ranking_table(plan: Mapping[str, Any]) -> RenderableType:
 
 
 def _importance(importance: Mapping[str, float], removed: list[int]) -> Table:
-    table = _table()
+    table = plain_table()
     table.add_column("rank", justify="right")
     table.add_column("layer", justify="right")
     table.add_column("importance", justify="right")
@@ -53,7 +53,7 @@ def _importance(importance: Mapping[str, float], removed: list[int]) -> Table:
 
 
 def _blocks(blocks: list[Mapping[str, Any]], removed: list[int]) -> Table:
-    table = _table()
+    table = plain_table()
     table.add_column("block")
     table.add_column("score", justify="right")
     table.add_column("")
@@ -65,7 +65,7 @@ def _blocks(blocks: list[Mapping[str, Any]], removed: list[int]) -> Table:
 
 
 def _rounds(rounds: list[Mapping[str, Any]], uncut: float | None) -> Table:
-    table = _table()
+    table = plain_table()
     table.title = None if uncut is None else f"objective of the uncut model: {uncut:.4f}"
     table.title_justify = "left"
     for name in ("round", "removed", "objective", "next best", "its objective", "ties", "candidates"):
@@ -122,5 +122,6 @@ def _value(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
-def _table() -> Table:
+def plain_table() -> Table:
+    """A table with a line under its head and no other."""
     return Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, header_style="bold")

@@ -220,6 +220,7 @@ def _provenance(run: RunFolder) -> list[str]:
     return [
         f"- Command: {code(environment['command'])}",
         f"- Begun {environment['time']} with layercut {version}, Python {environment['python']}, {packages}.",
+        *words.walls(environment),
         *(
             f"- Resumed {later['time']} under other versions or on another machine (layercut {later['layercut']})."
             for later in environment.get("resumed", ())

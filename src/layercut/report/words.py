@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from layercut.evidence.intervals import NUM_RESAMPLES
 from layercut.report.compare import ALPHA, KEPT
@@ -10,7 +10,7 @@ from layercut.report.numbers import counted, number, parameters, with_interval
 from layercut.surgery.plan import format_layers
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from layercut.report.compare import Arm, ComparisonRow
 
@@ -71,6 +71,14 @@ def readout_name(row: ComparisonRow, rows: Sequence[ComparisonRow]) -> str:
 def swapped(row: ComparisonRow) -> str:
     """Items lost and gained, ``12/3``; a dash for scores that are not 0/1."""
     return "-" if row.values.lost is None else f"{row.values.lost}/{row.values.gained}"
+
+
+def walls(environment: Mapping[str, Any]) -> list[str]:
+    """A line of Markdown that says what generated programs ran behind, first and after each resumption under other
+    walls; none where no program was run."""
+    entries = [environment, *environment.get("resumed", ())]
+    named = list(dict.fromkeys(entry["sandbox"] for entry in entries if "sandbox" in entry))
+    return [f"- Generated programs ran behind: {'; later '.join(named)}."] if named else []
 
 
 def how_made(rows: Sequence[ComparisonRow]) -> list[str]:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 ENVIRONMENT, METRICS, SAMPLES, REPORT = "environment.json", "metrics.json", "samples", "report.md"
 _NOT_SEARCHED = {SAMPLES, "checkpoint"}
-_REPEATED = ("layercut", "python", "packages", "git", "platform", "cpu")
+_REPEATED = ("layercut", "python", "packages", "git", "platform", "cpu", "sandbox")
 """What must be the same for a resumed run to count as made in one environment."""
 
 
@@ -62,6 +62,7 @@ class RunFolder:
         models: Sequence[Mapping[str, Any]] = (),
         flags: Mapping[str, str] | None = None,
         settings_file: str | None = None,
+        sandbox: str | None = None,
     ) -> RunFolder:
         """Make a run folder, or go on with the run it holds if that was begun with the same settings.
 
@@ -74,6 +75,7 @@ class RunFolder:
             models: what to note about the models in environment.json.
             flags: flags of nested settings, for the message when the settings do not fit (see settings.check_same).
             settings_file: the YAML file that the settings come from, if they do not come from flags; for that message.
+            sandbox: the walls that generated programs run behind, for environment.json; None where none are run.
 
         Raises:
             RunMismatch: the folder holds a run with other settings; names the first that differs.
@@ -97,7 +99,8 @@ class RunFolder:
                 check_same(path, read_config(path), wanted, flags=flags, settings_file=settings_file)
             else:
                 write_config(path, wanted)
-            _note_environment(path / ENVIRONMENT, collect(argv, models))
+            walls = {} if sandbox is None else {"sandbox": sandbox}
+            _note_environment(path / ENVIRONMENT, collect(argv, models) | walls)
         except BaseException:
             lock.close()
             raise
@@ -282,7 +285,7 @@ def _note_environment(file: Path, environment: dict[str, Any]) -> None:
         return
     first = _read_json(file)
     resumed = first.get("resumed", [])
-    if not any(all(known.get(name) == environment[name] for name in _REPEATED) for known in [first, *resumed]):
+    if not any(all(known.get(name) == environment.get(name) for name in _REPEATED) for known in [first, *resumed]):
         write_json(file, {**first, "resumed": [*resumed, environment]})
 
 

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 SELECTION_ITEMS = "selection_items"
 """Name in a selection's details, and so in a plan's ``scores``."""
+HELD_OUT = "held_out"
+"""Name, in a plan's ``scores``, of what the plan scored on items that its search never saw."""
 
 
 def record_items(items: Mapping[str, Iterable[str]]) -> dict[str, Any]:
@@ -31,8 +33,21 @@ def selection_items(scores: Mapping[str, Any], where: str = "the plan") -> dict[
     Raises:
         InputError: ids and hash do not belong together.
     """
+    return _ids(scores.get(SELECTION_ITEMS, {}), where)
+
+
+def held_out_items(scores: Mapping[str, Any], where: str = "the plan") -> dict[str, frozenset[str]]:
+    """Ids per task of the items that a plan's held-out scores were measured on.
+
+    Raises:
+        InputError: ids and hash do not belong together.
+    """
+    return _ids(scores.get(HELD_OUT, {}).get("items", {}), where)
+
+
+def _ids(items: Mapping[str, Any], where: str) -> dict[str, frozenset[str]]:
     found = {}
-    for task, recorded in scores.get(SELECTION_ITEMS, {}).items():
+    for task, recorded in items.items():
         try:
             ids, fingerprint = frozenset(recorded["ids"]), recorded["hash"]
         except (KeyError, TypeError) as error:
@@ -54,7 +69,10 @@ def merge_items(*parts: Mapping[str, Collection[str]]) -> dict[str, frozenset[st
 
 
 def check_report_items(plan: CutPlan, task: str, ids: Iterable[str], *, allow: bool = False) -> int:
-    """Refuse to report on items that the plan was selected on.
+    """Refuse to report on items that the plan was selected on, or judged on when it was selected.
+
+    Held-out items decided nothing by themselves; but whoever looks at the held-out scores of several plans and takes
+    the best has chosen by them.
 
     Args:
         plan: what is to be evaluated.
@@ -63,16 +81,22 @@ def check_report_items(plan: CutPlan, task: str, ids: Iterable[str], *, allow: b
         allow: report all the same; the caller marks every number if any item was a selection item.
 
     Returns:
-        How many of the items were selection items: more than 0 only under ``allow``.
+        How many of the items were selection or held-out items: more than 0 only under ``allow``.
 
     Raises:
-        InputError: at least one item was a selection item, or the plan's own list was changed.
+        InputError: at least one item was such an item, or the plan's own list was changed.
     """
     wanted = set(ids)
-    shared = len(wanted & selection_items(plan.scores).get(task, frozenset()))
+    shared = wanted & selection_items(plan.scores).get(task, frozenset())
+    judged = wanted & held_out_items(plan.scores).get(task, frozenset())
     if shared and not allow:
         raise InputError(
-            f"the plan was selected on {shared} of these {len(wanted)} items of {task}, so its scores there are too "
-            "good by construction. Use the report split, or --allow-selection-items, which marks every number."
+            f"the plan was selected on {len(shared)} of these {len(wanted)} items of {task}, so its scores there are "
+            "too good by construction. Use the report split, or --allow-selection-items, which marks every number."
         )
-    return shared
+    if judged and not allow:
+        raise InputError(
+            f"{len(judged)} of these {len(wanted)} items of {task} are held-out items that the plan was judged on when "
+            "it was selected. Use the report split, or --allow-selection-items, which marks every number."
+        )
+    return len(shared | judged)

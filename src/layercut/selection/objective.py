@@ -142,29 +142,38 @@ class TaskObjective:
             if labels.count(label) > 1:
                 raise InputError(f"the objective names {label} more than once; name it once.")
         self._engine = engine
-        self._tasks = tuple(tasks)
+        self.parts = tuple(tasks)
         self._decoding = decoding or Decoding()
         self._normalise = normalise
         self._progress = progress
         self._race: Racing = race
         self._race_error = race_error
-        self._samples = [part.task.samples("selection", part.limit) for part in tasks]
-        for part, samples in zip(tasks, self._samples, strict=True):
+        self._journal = journal or SearchJournal()
+        self.samples = [part.task.samples("selection", part.limit) for part in tasks]
+        for part, samples in zip(tasks, self.samples, strict=True):
             if not samples:
                 raise InputError(f"{part.task.name} has no selection items, so no layers can be chosen by it.")
-        self._answers = Answers(
-            self._tasks,
-            self._samples,
-            engine=lambda: engine,
-            model_hash=engine.describe()["model_hash"],
-            decoding=self._decoding,
-            journal=journal or SearchJournal(),
-        )
+        self._answers = self.answers_on(self.samples)
         self._ids = self._answers.ids
+
+    def answers_on(self, samples: Sequence[Sequence[Sample]]) -> Answers:
+        """The objective's questions about any items of its tasks, in the same journal.
+
+        Args:
+            samples: of each task, in order; a task may have none.
+        """
+        return Answers(
+            self.parts,
+            samples,
+            engine=lambda: self._engine,
+            model_hash=self._engine.describe()["model_hash"],
+            decoding=self._decoding,
+            journal=self._journal,
+        )
 
     def describe(self) -> Mapping[str, Any]:
         """What decides the values: tasks with the hash of their items, decoding, normalisation."""
-        settings = search_settings(self._tasks, self._decoding)
+        settings = search_settings(self.parts, self._decoding)
         for part, ids in zip(settings["objective"], self._ids, strict=True):
             part |= {"num_items": len(ids), "items_hash": items_hash(ids)}
         return {**settings, "normalise": self._normalise}
@@ -173,7 +182,7 @@ class TaskObjective:
     def items(self) -> dict[str, frozenset[str]]:
         """Ids of the selection items per task."""
         found: dict[str, frozenset[str]] = {}
-        for part, ids in zip(self._tasks, self._ids, strict=True):
+        for part, ids in zip(self.parts, self._ids, strict=True):
             found[part.task.name] = found.get(part.task.name, frozenset()).union(ids)
         return found
 
@@ -197,7 +206,7 @@ class TaskObjective:
         """
         if self._race == "off":
             return Standings.of(self.values(plans))
-        if unbounded := [part.label for part in self._tasks if part.readout == "gold"]:
+        if unbounded := [part.label for part in self.parts if part.readout == "gold"]:
             raise InputError(
                 f"{', '.join(unbounded)} is a log-likelihood without bounds, and racing needs metrics from 0 to 1; "
                 "use --race off."
@@ -221,16 +230,21 @@ class TaskObjective:
         return self._scores(plan)
 
     @property
+    def engine(self) -> Engine:
+        """What runs the plans."""
+        return self._engine
+
+    @property
     def num_layers(self) -> int:
         """Decoder layers of the uncut model."""
         return self._engine.num_layers
 
     def answers(self, plan: CutPlan, readouts: Collection[Readout]) -> list[Answered]:
         """A record per selection item of every task with one of these readouts: whole answers, known or asked now."""
-        wanted = [index for index, part in enumerate(self._tasks) if part.readout in readouts]
+        wanted = [index for index, part in enumerate(self.parts) if part.readout in readouts]
         self._answers.complete(wanted, [plan], whole=True, progress=self._progress)
         return [
-            Answered(self._tasks[index], self._samples[index], self._answers.part(index, plan, whole=True).records)
+            Answered(self.parts[index], self.samples[index], self._answers.part(index, plan, whole=True).records)
             for index in wanted
         ]
 
@@ -244,10 +258,10 @@ class TaskObjective:
         """
         plan = CutPlan(num_layers=self._engine.num_layers)
         # Whole answers: what the uncut model writes is read again, by trace_damage and by people.
-        self._answers.complete(range(len(self._tasks)), [plan], whole=True, progress=self._progress)
+        self._answers.complete(range(len(self.parts)), [plan], whole=True, progress=self._progress)
         return tuple(
             self._yardstick(index, self._answers.part(index, plan, whole=True).records)
-            for index in range(len(self._tasks))
+            for index in range(len(self.parts))
         )
 
     def report(self, plan: CutPlan) -> dict[str, Any]:
@@ -267,14 +281,14 @@ class TaskObjective:
                 "chance": uncut.chance,
                 "floor": uncut.floor,
             }
-            for part, uncut, score in zip(self._tasks, self.uncut, self.scores(plan), strict=True)
+            for part, uncut, score in zip(self.parts, self.uncut, self.scores(plan), strict=True)
         ]
         counted = self._answers.count()
         close = {"close_answers": counted.num_close, "answers": counted.num_answers} if counted.num_close else {}
         return {"selected_scores": rows, **close, SELECTION_ITEMS: record_items(self.items)}
 
     def _yardstick(self, index: int, records: Sequence[Mapping[str, Any]]) -> Uncut:
-        part = self._tasks[index]
+        part = self.parts[index]
         metric = _headline(records[0])
         if metric == LOG_LIKELIHOOD:
             values = [record["metrics"][metric] for record in records]
@@ -282,7 +296,7 @@ class TaskObjective:
             return Uncut(metric, found, None, 0.0, is_binary=False, is_log=True)
         estimate = mean_interval([record["metrics"][metric] for record in records])
         estimate = estimate._replace(value=_mean(records, metric))  # to the last bit as for any other plan
-        chance = part.task.chance(self._samples[index], part.readout).get(metric)
+        chance = part.task.chance(self.samples[index], part.readout).get(metric)
         guessing = chance or 0.0
         lowest = estimate.value if estimate.low is None else estimate.low
         if lowest <= guessing + _ROUNDING:
@@ -301,7 +315,7 @@ class TaskObjective:
 
     def _complete(self, plans: Sequence[CutPlan]) -> None:
         cut = [plan for plan in plans if not plan.is_uncut]
-        self._answers.complete(range(len(self._tasks)), cut, whole=False, progress=self._progress)
+        self._answers.complete(range(len(self.parts)), cut, whole=False, progress=self._progress)
 
     def _scores(self, plan: CutPlan) -> list[float]:
         return [_mean(self._answers.part(index, plan).records, one.metric) for index, one in enumerate(self.uncut)]

@@ -91,6 +91,10 @@ class TextObjective:
         (records,) = self._records([plan])
         return self._means(records)
 
+    def per_text(self, plans: Sequence[CutPlan]) -> list[list[dict[str, Any]]]:
+        """For each plan what was measured on every text, in their order: sums over tokens, with ``num_tokens``."""
+        return self._records(plans)
+
     def num_tokens(self) -> int:
         """Tokens that are averaged over."""
         (records,) = self._records([self._uncut])

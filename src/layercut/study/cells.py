@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from layercut.surgery.plan import CutPlan
 from layercut.tasks import load_task
 from layercut.tasks.base import Readout, Task, known_readouts
 from layercut.tasks.evaluate import evaluate
+from layercut.tasks.sandbox import walls_of
 
 if TYPE_CHECKING:
     from layercut.runs.records import MetricRow
@@ -71,6 +72,18 @@ def make_cells(tasks: Sequence[TaskSettings], seed: int, limit: int | None = Non
             limits = [number for number in (wanted.limit, limit) if number is not None]
             cells.append(Cell(task=task, readout=readout, limit=min(limits, default=None)))
     return cells
+
+
+def tell_walls(tasks: Iterable[Task], say: Callable[[str], None]) -> str | None:
+    """The walls that the tasks' programs run behind, said for people; None, and nothing said, where none are run.
+
+    Raises:
+        InputError: programs are to be run, and no sandbox works here.
+    """
+    walls = walls_of(tasks)
+    if walls is not None:
+        say(f"generated programs run behind: {walls}")
+    return walls
 
 
 def run_settings(

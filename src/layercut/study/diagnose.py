@@ -9,14 +9,15 @@ commands in the same folder may add diagnostics.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich.console import Console
 
-from layercut.diagnostics import DIAGNOSTICS, diagnostic, known
+from layercut.diagnostics import DIAGNOSTICS, KnownDiagnostic, diagnostic, known
+from layercut.diagnostics.arithmetic_files import arithmetic_files
 from layercut.diagnostics.bench import Arm, Bench
 from layercut.errors import InputError
 from layercut.report.diagnosis.page import diagnosis_report
@@ -29,6 +30,7 @@ from layercut.study.handle import ModelHandle
 from layercut.study.progress import Progressing
 from layercut.study.settings import UNCUT, ModelSettings
 from layercut.surgery.plan import CutPlan, format_layers
+from layercut.tasks.sandbox import describe_or_why_not
 
 _STEPS = 1000
 """Steps of a diagnostic on the progress bar."""
@@ -50,6 +52,7 @@ def diagnose_model(
     only: Sequence[str] = (),
     limit: int,
     num_samples: int,
+    arithmetic_data: Path | None = None,
     out: Path | None,
     seed: int,
     dry_run: bool,
@@ -64,6 +67,7 @@ def diagnose_model(
         only: names of diagnostics; all of them if empty.
         limit: items of each kind of question.
         num_samples: answers drawn for each item where answers are drawn.
+        arithmetic_data: the arithmetic files of GPT-3, or one of them, in place of generated expressions.
         out: the run folder; ``runs/<model>-diagnose`` if left out.
         seed: root of all chance.
         dry_run: only say what would be done.
@@ -77,7 +81,7 @@ def diagnose_model(
     if not cuts:
         raise InputError("there is nothing to compare with the uncut model; give at least one cut, such as reverse:3.")
     uncut = ModelHandle(model)
-    arms = [_uncut_arm(uncut), *(_arm(uncut, cut, seed) for cut in cuts)]
+    arms = [uncut_arm(uncut), *(_arm(uncut, cut, seed) for cut in cuts)]
     _check_distinct(arms)
     folder = out or Path("runs", slug(f"{model.model}-diagnose"))
     descriptions = [_describe(arm, uncut.num_layers) for arm in arms]
@@ -94,8 +98,10 @@ def diagnose_model(
         "limit": limit,
         "num_samples": num_samples,
         "seed": seed,
+        **arithmetic_settings(arithmetic_data),
     }
-    with RunFolder.begin(folder, settings, flags=_FLAGS) as run:
+    walls = tell_walls(names, say)
+    with RunFolder.begin(folder, settings, flags=_FLAGS, sandbox=walls) as run:
         data = {
             "format_version": FORMAT_VERSION,
             "model": model.model,
@@ -107,7 +113,17 @@ def diagnose_model(
             "seed": seed,
             "diagnostics": load(run.path)["diagnostics"] if (run.path / FILE).is_file() else {},
         }
-        run_diagnostics(run, arms, names, data, limit=limit, num_samples=num_samples, seed=seed, console=console)
+        run_diagnostics(
+            run,
+            arms,
+            names,
+            data,
+            limit=limit,
+            num_samples=num_samples,
+            arithmetic_data=arithmetic_data,
+            seed=seed,
+            console=console,
+        )
         report = diagnosis_report(run.path)
         if not run.is_finished:
             run.write_metrics([])
@@ -124,20 +140,26 @@ def run_diagnostics(
     num_samples: int,
     seed: int,
     console: Console,
+    arithmetic_data: Path | None = None,
+    forms: Mapping[str, KnownDiagnostic] = DIAGNOSTICS,
+    file: str = FILE,
 ) -> None:
-    """Run diagnostics one after the other, and write diagnose.json after each.
+    """Run diagnostics one after the other, and write ``file`` after each.
 
     Args:
         run: the folder, begun.
         arms: the uncut model first.
         names: which diagnostics.
-        data: what diagnose.json holds; findings are put under ``diagnostics``.
+        data: what the file holds; findings are put under ``diagnostics``.
         limit: items of each kind of question.
         num_samples: answers drawn for each item where answers are drawn.
         seed: root of all chance.
         console: where the progress bar goes.
+        arithmetic_data: files of arithmetic problems in place of generated ones.
+        forms: which list the names are of.
+        file: in the folder.
     """
-    work = [(name, eta.Cell(kind=name, num_items=_STEPS, weight=DIAGNOSTICS[name].weight)) for name in names]
+    work = [(name, eta.Cell(kind=name, num_items=_STEPS, weight=forms[name].weight)) for name in names]
     progress = Progressing(work, console)
     told: Callable[[int, int, int], None] = lambda stage, done, total: None  # noqa: E731
     bench = Bench(
@@ -146,18 +168,37 @@ def run_diagnostics(
         limit=limit,
         seed=seed,
         num_samples=num_samples,
+        arithmetic_data=arithmetic_data,
         on_progress=lambda stage, done, total: told(stage, done, total),
     )
     with progress.running():
         for index, name in enumerate(names):
             with progress.piece(index) as on_progress:
                 on_progress(0, _STEPS)
-                told = _steps(DIAGNOSTICS[name].stages, on_progress)
+                told = _steps(forms[name].stages, on_progress)
                 bench.begin()
-                data["diagnostics"][name] = diagnostic(name)(bench)
+                data["diagnostics"][name] = diagnostic(name, forms)(bench)
                 on_progress(_STEPS, _STEPS)
             data["diagnostics"] = {one: data["diagnostics"][one] for one in known(list(data["diagnostics"]))}
-            write_json(run.path / FILE, data)
+            write_json(run.path / file, data)
+
+
+def arithmetic_settings(path: Path | None) -> dict[str, Any]:
+    """What given arithmetic problems add to a folder's settings: they count by their content, not by their place.
+
+    Raises:
+        InputError: files that hold no such problems.
+    """
+    return {} if path is None else {"arithmetic_data": dict(arithmetic_files(path).made_with)}
+
+
+def tell_walls(names: Sequence[str], say: Callable[[str], None]) -> str | None:
+    """The walls that programs run behind, said for people, or why none are run; None where no diagnostic has any."""
+    if "brackets" not in names:
+        return None
+    walls = describe_or_why_not()
+    say(f"generated programs run behind: {walls}")
+    return walls
 
 
 def _steps(num_stages: int, on_progress: Callable[[int, int], None]) -> Callable[[int, int, int], None]:
@@ -173,7 +214,8 @@ def _steps(num_stages: int, on_progress: Callable[[int, int], None]) -> Callable
     return told
 
 
-def _uncut_arm(handle: ModelHandle) -> Arm:
+def uncut_arm(handle: ModelHandle) -> Arm:
+    """The model itself."""
     return Arm(
         name=UNCUT,
         source="uncut",

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from layercut.engine.base import Decoding
 from layercut.runs.directory import RunFolder
-from layercut.study.cells import make_cells, run_cells, run_settings
+from layercut.study.cells import make_cells, run_cells, run_settings, tell_walls
 from layercut.study.handle import ModelHandle
 from layercut.study.progress import Progressing
 from layercut.study.served import ServedModel
@@ -48,6 +48,7 @@ def evaluate_model(
     cells = make_cells(tasks, seed)
     folder = out or Path("runs", slug(f"{model.model}-{remove or 'uncut'}"))
     say(handle.introduce(plan))
+    walls = tell_walls((cell.task for cell in cells), say)
     work = [(cell.label, cell.work()) for cell in cells]
     if dry_run:
         for name, piece in work:
@@ -56,7 +57,8 @@ def evaluate_model(
         return None
     draw = Decoding(**asdict(decoding), seed=seed)
     progress = Progressing(work, console)
-    with RunFolder.begin(folder, run_settings(handle, plan, cells, draw, seed), flags=FLAGS) as run, progress.running():
+    settings = run_settings(handle, plan, cells, draw, seed)
+    with RunFolder.begin(folder, settings, flags=FLAGS, sandbox=walls) as run, progress.running():
         run_cells(run, handle, plan, cells, draw, progress, allow_selection_items=allow_selection_items)
         return Evaluated(run.path, run.metrics())
 

@@ -20,7 +20,7 @@ from layercut.engine.base import Decoding
 from layercut.report.compare import ComparisonRow, compare_runs
 from layercut.report.study import study_report, study_runs
 from layercut.runs.directory import RunFolder
-from layercut.study.cells import make_cells, run_cells, run_settings
+from layercut.study.cells import make_cells, run_cells, run_settings, tell_walls
 from layercut.study.cut import cut_model
 from layercut.study.handle import ModelHandle
 from layercut.study.progress import Progressing
@@ -78,6 +78,7 @@ def run_study(
     for name, plan in plans.items():
         say(f"{name}: {plan.describe()}")
     cells = make_cells(settings.tasks, settings.seed, limit)
+    walls = tell_walls((cell.task for cell in cells), say)
     decoding = Decoding(**asdict(settings.decoding), seed=settings.seed)
     work = [(f"{name}: {cell.label}", cell.work()) for name in plans for cell in cells]
     if dry_run:
@@ -90,13 +91,14 @@ def run_study(
             "checkpoints": settings.checkpoints,
             **run_settings(model, plans[UNCUT], cells, decoding, settings.seed),
         }
-        held.enter_context(RunFolder.begin(folder, whole, settings_file=settings_file))
+        held.enter_context(RunFolder.begin(folder, whole, settings_file=settings_file, sandbox=walls))
         runs = {
             name: held.enter_context(
                 RunFolder.begin(
                     folder / name,
                     run_settings(model, plan, cells, decoding, settings.seed),
                     settings_file=settings_file,
+                    sandbox=walls,
                 )
             )
             for name, plan in plans.items()

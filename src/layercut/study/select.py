@@ -16,10 +16,13 @@ from layercut.selection import criterion as criterion_of
 from layercut.selection import criterion_row
 from layercut.selection.base import Context, Progress, Selection, no_objective
 from layercut.selection.calibration import Calibration, load_calibration
+from layercut.selection.held_out import held_out
+from layercut.selection.items import HELD_OUT, selection_items
 from layercut.selection.objective import Normalise, ObjectiveTask, TaskObjective, search_settings
 from layercut.selection.protect import parse_protected
 from layercut.selection.racing import ERROR, Racing
 from layercut.selection.search_journal import SearchJournal
+from layercut.study.cells import tell_walls
 from layercut.study.handle import ModelHandle
 from layercut.study.settings import DecodingSettings, ModelSettings, TaskSettings
 from layercut.surgery.plan import CutPlan
@@ -68,6 +71,7 @@ def select_layers(
     race: str = "exact",
     race_error: float = ERROR,
     decoding: DecodingSettings | None = None,
+    num_held_out: int | None = None,
     seed: int = 0,
     progress: Progress,
     say: Callable[[str], None],
@@ -77,6 +81,9 @@ def select_layers(
     The folder's settings are the model, the objective, the calibration text and the decoding: what decides a measured
     value. The criterion, its settings and the number of layers may change from one command to the next, and what was
     measured before is used again. Each plan is also kept as ``plans/<criterion>-<N>.json``.
+
+    A plan that was chosen on task items is then scored on ``num_held_out`` other selection items of each task (as many
+    as it was chosen on if None, none for 0), under ``held_out`` in its scores; see ``layercut.selection.held_out``.
 
     Raises:
         InputError: an unknown criterion, task or setting, or material that the criterion needs and did not get.
@@ -90,7 +97,8 @@ def select_layers(
     if row.needs_objective and not parts:
         raise no_objective(criterion)
     with ExitStack() as held:
-        folder = held.enter_context(RunFolder.begin(out, identity, flags=FLAGS))
+        walls = tell_walls((part.task for part in parts), say)
+        folder = held.enter_context(RunFolder.begin(out, identity, flags=FLAGS, sandbox=walls))
         engine = handle.engine if row.needs_model else None
         journal = held.enter_context(SearchJournal(folder))
         objective = None
@@ -120,6 +128,13 @@ def select_layers(
             progress=progress,
         )
         selection = choose(context)
+        seen = selection_items(selection.details)
+        if objective is not None and seen and num_held_out != 0:
+            chosen = CutPlan(num_layers=handle.num_layers, removed=selection.removed)
+            found = held_out(objective, chosen, num_items=num_held_out, seen=seen, seed=seed, progress=progress)
+            selection = selection._replace(details={**selection.details, HELD_OUT: found})
+        elif num_held_out:
+            say(f"--held-out {num_held_out} has no effect: {criterion} did not choose by the items of a task.")
         plan = CutPlan(
             num_layers=handle.num_layers,
             removed=selection.removed,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,9 @@ CLASSIFICATION = ("mmlu", "arc_challenge", "arc_easy", "hellaswag", "winogrande"
 GENERATION = ("gsm8k", "math500", "humaneval_plus", "mbpp_plus", "xsum")
 """What is generated there, without examples, in the chat format."""
 BUILT_IN = ("arithmetic", "brackets", "copy")
+
+SUITE = "suite:"
+"""What stands before the name of a suite among names of tasks."""
 
 SUITES: dict[str, tuple[TaskSettings, ...]] = {
     "builtin": (
@@ -52,6 +56,40 @@ def suite(name: str, *, limit: int | None = None, readouts: tuple[str, ...] | No
         limits = [number for number in (task.limit, limit) if number is not None]
         tasks.append(replace(task, limit=min(limits, default=None), readouts=readouts or task.readouts))
     return tuple(tasks)
+
+
+def asked_tasks(
+    names: str,
+    *,
+    limit: int | None = None,
+    readouts: tuple[str, ...] | None = None,
+    files: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+    first_readouts: bool = False,
+) -> tuple[TaskSettings, ...]:
+    """The tasks that a list of names stands for, with their local data: ``arithmetic,lm-eval:sciq,suite:quick``.
+
+    Args:
+        names: names of tasks, and ``suite:NAME`` for those of a suite, separated by commas.
+        limit: items of each task; lowers those of a suite.
+        readouts: of all tasks, in place of their own and of a suite's.
+        files: local data by task, see ``with_data``.
+        folder: folder with local data, see ``with_data``.
+        first_readouts: read a suite's tasks by their first readout alone, as an objective reads tasks that are named:
+            each counts once.
+
+    Raises:
+        InputError: no such suite, data for a task that is not asked for, or a folder that is none.
+    """
+    tasks: list[TaskSettings] = []
+    for name in filter(None, (part.strip() for part in names.split(","))):
+        if not name.startswith(SUITE):
+            tasks.append(TaskSettings(task=name, readouts=readouts, limit=limit))
+            continue
+        for task in suite(name.removeprefix(SUITE), limit=limit, readouts=readouts):
+            by_first = first_readouts and readouts is None and task.readouts
+            tasks.append(replace(task, readouts=by_first[:1]) if by_first else task)
+    return with_data(tuple(tasks), dict(files or {}), folder)
 
 
 def with_data(

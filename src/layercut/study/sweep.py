@@ -28,7 +28,7 @@ from layercut.selection.answers import Answers
 from layercut.selection.base import Progress
 from layercut.selection.objective import ObjectiveTask
 from layercut.selection.search_journal import SearchJournal
-from layercut.study.cells import make_cells
+from layercut.study.cells import make_cells, tell_walls
 from layercut.study.evaluate import slug
 from layercut.study.handle import ModelHandle
 from layercut.study.progress import Progressing
@@ -111,6 +111,7 @@ def sweep_model(
     )
     folder = out or Path("runs", slug(f"{model.model}-sweep"))
     say(f"{model.model}: layers {format_layers(wanted)} of {handle.num_layers}, each skipped alone, and uncut")
+    walls = tell_walls((one.part.task for one in asked), say)
     if dry_run:
         for one in asked:
             say(f"{one.part.label}: {len(wanted) + 1} x {len(one.ids)} {split} items")
@@ -118,7 +119,8 @@ def sweep_model(
         return None
     draw = Decoding(**asdict(decoding), seed=seed)
     settings = sweep_settings(handle.describe(), [one.part for one in asked], draw, split)
-    with RunFolder.begin(folder, settings, flags={"limit": "--limit", "objective": "--objective"}) as run:
+    flags = {"limit": "--limit", "objective": "--objective"}
+    with RunFolder.begin(folder, settings, flags=flags, sandbox=walls) as run:
         rows = measure(
             run,
             asked,

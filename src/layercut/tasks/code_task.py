@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 from layercut.engine.base import Completion, GenerationRequest, LikelihoodRequest, Likelihoods, Message
 from layercut.errors import InputError
@@ -29,9 +29,14 @@ class CodeTask:
     Chance is 0: no constant program passes the tests of a problem, and an empty body passes none.
     """
 
+    runs_programs: ClassVar[bool] = True
+    """Said wherever walls are: see ``layercut.tasks.sandbox.walls_of``."""
+
     name: str
     dataset: str
     """On the hub."""
+    published_as: str
+    """Name of the file in which the benchmark is published, without its ending."""
     config: str | None = None
     """Of the data set."""
     sample: Callable[[Row], Sample]
@@ -41,7 +46,7 @@ class CodeTask:
     """Where the benchmark says which items are for what; None for neither. If left out, the splits of the data set."""
     limits: Limits
     data: str | None = None
-    """A local file, or a folder with split files, in place of the hub's data set."""
+    """A local file, or a folder with split files or with the published one, in place of the hub's data set."""
     max_new_tokens: int = 512
     """Longest answer."""
     version: int
@@ -119,7 +124,9 @@ class CodeTask:
 
     @cached_property
     def _rows(self) -> DataSet:
-        return read_hub(self.name, self.dataset, self.config) if self.data is None else read_local(self.data)
+        if self.data is None:
+            return read_hub(self.name, self.dataset, self.config)
+        return read_local(self.data, self.published_as)
 
     @cached_property
     def _split_names(self) -> SplitNames:

@@ -1,7 +1,7 @@
 """Rows of data sets, from local files: JSON lines (also gzipped), a JSON list, or Parquet.
 
-One file, or a folder with files for train, validation and test. A damaged row stops the reading, with its line:
-a benchmark with silently missing rows is another benchmark.
+One file, or a folder with files for train, validation and test, or with the one file that a benchmark is published as.
+A damaged row stops the reading, with its line: a benchmark with silently missing rows is another benchmark.
 """
 
 from __future__ import annotations
@@ -51,15 +51,19 @@ class DataSet:
         return digest.hexdigest()
 
 
-def read_local(path: str) -> DataSet:
+def read_local(path: str, published_as: str | None = None) -> DataSet:
     """Read a file, or the train, validation and test files of a folder.
+
+    Args:
+        path: the file or folder.
+        published_as: name, without its ending, of the one file that is read from a folder without split files.
 
     Raises:
         InputError: nothing there, a kind of file that is not read, a folder without split files, or a damaged row.
     """
     place = Path(path).expanduser()
     if place.is_dir():
-        files = _split_files(place)
+        files = _split_files(place, published_as)
     elif place.is_file():
         files = {"all": [place]}
     else:
@@ -118,7 +122,7 @@ def text_field(row: Row, name: str) -> str:
     raise InputError(f"{row.where}: no field {name!r}, only {', '.join(map(str, row.fields))}. Mend or remove the row.")
 
 
-def _split_files(folder: Path) -> dict[str, list[Path]]:
+def _split_files(folder: Path, published_as: str | None) -> dict[str, list[Path]]:
     files: dict[str, list[Path]] = {}
     for part in sorted(folder.iterdir()):
         match = _SPLIT_FILE.fullmatch(part.name)
@@ -127,7 +131,11 @@ def _split_files(folder: Path) -> dict[str, list[Path]]:
     if "dev" in files and "validation" not in files:  # MMLU has both: its dev rows are the worked examples
         files["validation"] = files.pop("dev")
     if not files:
-        raise InputError(f"{folder}: no train, validation or test file in this folder. {_fine()}")
+        whole = [folder / f"{published_as}{kind}" for kind in _KINDS if (folder / f"{published_as}{kind}").is_file()]
+        if whole:
+            return {"all": whole[:1]}
+        own = "" if published_as is None else f" and no {published_as}.jsonl"
+        raise InputError(f"{folder}: no train, validation or test file{own} in this folder. {_fine()}")
     for split, parts in files.items():
         if len(parts) > 1 and any("-of-" not in part.name for part in parts):
             names = " and ".join(part.name for part in parts)

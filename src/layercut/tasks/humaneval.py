@@ -36,6 +36,7 @@ def humaneval(*, data: str | None = None, max_new_tokens: int = 512) -> CodeTask
     return CodeTask(
         name="humaneval",
         dataset="openai/openai_humaneval",
+        published_as="HumanEval",
         sample=_sample,
         limits=Limits(),
         data=data,
@@ -49,6 +50,7 @@ def humaneval_plus(*, data: str | None = None, max_new_tokens: int = 512) -> Cod
     return CodeTask(
         name="humaneval_plus",
         dataset="evalplus/humanevalplus",
+        published_as="HumanEvalPlus-OriginFmt",
         sample=_plus_sample,
         limits=PLUS_LIMITS,
         data=data,

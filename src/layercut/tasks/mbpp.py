@@ -42,6 +42,7 @@ def mbpp(*, data: str | None = None, max_new_tokens: int = 512) -> CodeTask:
     return CodeTask(
         name="mbpp",
         dataset="google-research-datasets/mbpp",
+        published_as="sanitized-mbpp",
         config="sanitized",
         sample=_sample,
         split_of=_split_of,
@@ -57,6 +58,7 @@ def mbpp_plus(*, data: str | None = None, max_new_tokens: int = 512) -> CodeTask
     return CodeTask(
         name="mbpp_plus",
         dataset="evalplus/mbppplus",
+        published_as="MbppPlus-OriginFmt",
         sample=_plus_sample,
         split_of=_split_of,
         limits=PLUS_LIMITS,

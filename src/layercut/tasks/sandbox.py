@@ -25,7 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -98,6 +98,15 @@ def describe() -> str:
         "namespaces": "Linux namespaces and limits",
         "none": "limits only, no walls (--unsafe-exec)",
     }[in_force()]
+
+
+def walls_of(tasks: Iterable[object]) -> str | None:
+    """The walls that the programs of these tasks run behind; None where no task runs programs.
+
+    Raises:
+        InputError: a task runs programs, and no sandbox works here.
+    """
+    return describe() if any(getattr(task, "runs_programs", False) for task in tasks) else None
 
 
 def describe_or_why_not() -> str:

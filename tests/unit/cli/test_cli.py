@@ -15,7 +15,7 @@ import yaml
 from layercut.engine.base import LikelihoodRequest
 from layercut.selection.items import record_items
 from layercut.surgery.plan import CutPlan
-from layercut.tasks import load_task
+from layercut.tasks import load_task, sandbox
 from tests.support.fake_engine import FakeEngine
 from tests.unit.cli.conftest import Run
 
@@ -130,6 +130,20 @@ def test_eval_scores_and_resumes_and_refuses_another_run(layercut: Run, tiny: Pa
     assert "was begun with" in other.err
 
 
+def test_eval_says_which_walls_generated_programs_run_behind(layercut: Run, tiny: Path, tmp_path: Path) -> None:
+    row = {"prompt": "def one():\n", "entry_point": "one", "canonical_solution": "    return 1\n"}
+    row["test"] = "def check(candidate):\n    pass\n"
+    rows = [{**row, "task_id": f"HumanEval/{n}"} for n in range(4)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
+    command = ("eval", tiny, "--tasks", "humaneval", "--data", f"humaneval={tmp_path / 'rows.jsonl'}", "--limit", "1")
+    ran = layercut(*command, "--max-new-tokens", "4", "--out", tmp_path / "run", "--unsafe-exec")
+    assert ran.code == 0, ran.err
+    assert f"generated programs run behind: {sandbox.describe()}" in " ".join(ran.err.split())
+    assert json.loads((tmp_path / "run" / "environment.json").read_text())["sandbox"] == sandbox.describe()
+    other = layercut("eval", tiny, "--tasks", "copy", "--limit", "1", "--out", tmp_path / "other", "--dry-run")
+    assert "programs" not in other.err
+
+
 def test_eval_refuses_what_it_does_not_know(layercut: Run, tiny: Path, tmp_path: Path) -> None:
     out = ("--out", tmp_path / "run")
     assert "Did you mean arithmetic?" in layercut("eval", tiny, "--tasks", "arithmetics", *out).err
@@ -216,7 +230,7 @@ def test_select_by_task_scores_keeps_what_it_measured(
     assert "not above guessing" in refused.err
 
     def right_unless_layer_3_is_gone(request: LikelihoodRequest, plan: CutPlan) -> list[float]:
-        samples = [*load_task("arithmetic").samples("selection", 20), *load_task("arithmetic").samples("report", 20)]
+        samples = [*load_task("arithmetic").samples("selection", 24), *load_task("arithmetic").samples("report", 20)]
         golds = {sample.id: sample.gold_index for sample in samples}
         wrong = 3 in plan.removed
         return [float(wrong) - (i == golds[request.id]) * (2 * wrong - 1) for i in range(4)]
@@ -232,7 +246,8 @@ def test_select_by_task_scores_keeps_what_it_measured(
     assert layercut(*command, "1").code == 0
     assert len(engine.batches) == asked
     assert layercut(*command, "2").code == 0
-    assert len(engine.batches) == asked + 5 * 3  # one more round: five candidates of twelve items, four a batch
+    # One more round: five candidates of twelve items, four a batch; and the new plan's twelve held-out items.
+    assert len(engine.batches) == asked + 5 * 3 + 3
     plan = tmp_path / "t" / "plan.json"
     report = ("--tasks", "arithmetic", "--readouts", "rank", "--limit", "4", "--out", tmp_path / "e")
     apart = layercut("eval", tiny, "--remove", plan, *report)

@@ -75,3 +75,84 @@ def test_one_line_for_what_cannot_be_done(layercut: Run, tiny: Path, arguments: 
     assert done.code == 1
     assert message in done.err.replace("\n", "")
     assert "Traceback" not in done.err
+
+
+def test_suites_and_tasks_of_lm_eval_are_objectives(layercut: Run, tiny: Path, tmp_path: Path) -> None:
+    pytest.importorskip("lm_eval", reason="asks a task of lm-eval: pip install 'layercut[lm-eval]'")
+    rows = [
+        {"question": f"{i} or so?", "choices": {"text": ["a b", "c", "d"], "label": ["A", "B", "C"]}, "answerKey": "A"}
+        for i in range(24)
+    ]
+    data = tmp_path / "arc_easy.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    shown = layercut(
+        "sweep", tiny, "--objective", "suite:quick", "--limit", "3", "--data", f"arc_easy={data}", "--layers", "1",
+        "--out", tmp_path / "quick", "--dry-run",
+    )  # fmt: skip
+    assert shown.code == 0, shown.err
+    for task in ("arithmetic (short)", "gsm_symbolic (short)", "arc_easy (rank)"):
+        assert f"{task}: 2 x 3 selection items" in shown.err
+    options = ("--objective", "lm-eval:arc_easy", "--data", f"arc_easy={data}", "--limit", "3")
+    done = layercut("sweep", tiny, *options, "--layers", "1", "--out", tmp_path / "run", "--json")
+    assert done.code == 0, done.err
+    (row,) = json.loads(done.out)["rows"]
+    assert (row["task"], row["readout"], row["n"]) == ("arc_easy", "rank", 3)
+    # The tiny model guesses, so the search is refused, but only after the task was asked.
+    chosen = layercut(
+        "select", tiny, *options, "--criterion", "task_accuracy", "--remove", "1", "--out", tmp_path / "run"
+    )
+    assert "selection items of arc_easy (rank), not above guessing" in " ".join(chosen.err.split())
+
+
+def test_what_each_layer_is_needed_for_and_again_without_the_model(
+    layercut: Run, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("sweep", tiny, "--diagnose", "--only", "arithmetic,similarity", "--limit", "2", "--out", tmp_path / "run")
+    done = layercut(*words, "--layers", "1")
+    assert done.code == 0, done.err
+    more = layercut(*words, "--layers", "1,5")  # a later command may add layers
+    assert more.code == 0, more.err
+    assert "2 of 6 decoder layers, each skipped alone; at most 2 items of each kind (--limit 2)" in more.words
+    folder = tmp_path / "run"
+    page = (folder / "layers.md").read_text()
+    assert "| layer | sums written | sums ranked | final cosine | broke first |" in page
+    assert [line.split("|")[1].strip() for line in page.splitlines() if line.startswith("| ")][:4] == [
+        "layer", "uncut", "1", "5",
+    ]  # fmt: skip
+    assert (folder / "layers.png").read_bytes().startswith(b"\x89PNG")
+    seams = json.loads((folder / "layers.json").read_text())["diagnostics"]["similarity"]["rows"]
+    assert {(row["arm"], row["measure"], row["group"]) for row in seams} == {
+        ("layer-1", "final state", ""), ("layer-5", "final state", ""), ("layer-1", "seam", "layer 2"),
+    }  # fmt: skip
+    before = {name: (folder / name).read_bytes() for name in ("layers.json", "layers.md", "layers.png")}
+
+    def load(*_: object, **__: object) -> None:
+        raise AssertionError("nothing has to be computed")
+
+    monkeypatch.setattr("layercut.models.loading.load_model", load)
+    again = layercut(*words, "--layers", "1,5", "--json")
+    assert again.code == 0, again.err
+    assert json.loads(again.out) == json.loads(before["layers.json"])
+    (folder / "layers.md").unlink()
+    assert layercut("report", folder).code == 0
+    assert before == {name: (folder / name).read_bytes() for name in before}
+    other = layercut(*words[:-3], "3", "--out", folder)
+    assert other.code == 1
+    assert "Use --limit 2" in other.err
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ((), "say what is asked: --objective arithmetic,copy, or --diagnose; one of the two"),
+        (("--diagnose", "--objective", "copy"), "one of the two"),
+        (("--objective", "copy", "--only", "brackets"), "have no effect without --diagnose"),
+        (("--predict",), "say what is asked"),
+        (("--predict", "--objective", "copy", "--layers", "1"), "--predict reads all layers on selection items"),
+        (("--diagnose", "--only", "demoted"), "unknown diagnostic 'demoted'"),
+    ],
+)
+def test_either_an_objective_or_a_diagnosis(layercut: Run, tiny: Path, words: tuple[str, ...], says: str) -> None:
+    done = layercut("sweep", tiny, *words, "--dry-run")
+    assert done.code == 1
+    assert says in " ".join(done.err.split())

@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 
-from layercut.diagnostics import diagnostic
+from layercut.diagnostics import LAYER_FORMS, diagnostic, written_programs
 from layercut.report.diagnosis.verdict import accused, damages
 from layercut.runs.diagnosis import Diagnosis, MeasureRow
+from layercut.tasks import sandbox
+from layercut.tasks.sandbox import Program, ProgramResult, run_programs
 from tests.support.patient import Defect, PatientEngine, bench
 
 ASKED = ("arithmetic", "brackets", "degeneration", "propagation", "demoted")
 
 
+_RAN: dict[Program, ProgramResult] = {}
+
+
+def run_each_once(programs: Sequence[Program], **limits: Any) -> list[ProgramResult]:
+    """Really run, but what several patients write only once."""
+    fresh = [program for program in dict.fromkeys(programs) if program not in _RAN]
+    _RAN.update(zip(fresh, run_programs(fresh, **limits), strict=True))
+    return [_RAN[program] for program in programs]
+
+
 @cache
 def diagnose(defect: Defect) -> dict[str, Diagnosis]:
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patched:
+        patched.setattr(written_programs, "run_programs", run_each_once)
         patient = bench(PatientEngine(defect), Path(folder))
         return {name: diagnostic(name)(patient) for name in ASKED}
 
@@ -81,7 +96,8 @@ def test_a_loop_is_no_empty_answer_and_an_empty_one_no_loop() -> None:
 
 def test_open_brackets_are_named() -> None:
     found = diagnose("never_closes")["brackets"]
-    assert found["data"]["classes"] == {"uncut": {"parses": 24}, "cut": {"never_closed": 24}}
+    fine = "parses" if sandbox._working()[0] is None else "passed"
+    assert found["data"]["classes"] == {"uncut": {fine: 24}, "cut": {"never_closed": 24}}
     assert row(found, "programs with a bracket error")["cut"][0] == 1
     assert row(found, "closed")["cut"][0] == 0
     assert {one["group"] for one in found["rows"] if one["group"]} <= {f"depth {d}" for d in range(1, 9)}
@@ -92,3 +108,12 @@ def test_what_is_demoted_and_what_is_erased() -> None:
     assert verdict["lost"] == 24
     # Greedy and drawn answers are all wrong, but every token of the right one is still the likeliest when given.
     assert (verdict["demoted"], verdict["erased"], verdict["drawn"], verdict["top_10"]) == (24, 0, 0, 24)
+
+
+def test_the_form_for_layers_says_of_given_tokens_what_the_whole_diagnostic_says(tmp_path: Path) -> None:
+    whole = diagnose("no_times")["propagation"]
+    short = diagnostic("propagation", LAYER_FORMS)(bench(PatientEngine("no_times"), tmp_path))
+    assert short["rows"]
+    assert all(one in whole["rows"] for one in short["rows"])
+    assert accused({"propagation": short}, "cut") == ["propagation"]
+    assert {one["measure"] for one in short["rows"] if not one["group"]} >= {"teacher-forced", "KL"}

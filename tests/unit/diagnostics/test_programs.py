@@ -54,6 +54,8 @@ def test_brackets_inside_strings_and_comments_do_not_count(source: str, kind: st
 def test_what_goes_wrong_first_in_the_text_is_named() -> None:
     assert classify("x = = 1\ny = (\n") == "other_syntax"
     assert classify("y = (\nx = = 1\n") == "never_closed"
+    # Two brackets are open at the end; the parser stumbles over what comes between them.
+    assert classify("a = [x for x in f( if x\nb = (1\n") == "never_closed"
 
 
 def test_outcomes_of_a_run_are_classes() -> None:

@@ -12,6 +12,7 @@ from layercut.report.examples import code, escape, fenced
 from layercut.report.markdown import write_report
 from layercut.report.numbers import p_value
 from layercut.report.study import study_report, study_runs
+from layercut.report.words import walls
 from layercut.runs.directory import RunFolder
 from tests.support.run_builder import Result, build_run
 
@@ -129,6 +130,14 @@ def test_a_resumed_run_says_so(tmp_path):
     text = write_report(tmp_path, uncut=uncut, cuts=[cut]).read_text()
     assert "cut was resumed 2026-02-03T00:00:00Z under other versions" in text
     assert "layercut 0.2.0" in text
+
+
+def test_the_walls_of_generated_programs_are_said():
+    assert walls({"packages": {}}) == []
+    later = [{"sandbox": "bubblewrap and limits"}, {"sandbox": "limits only, no walls (--unsafe-exec)"}]
+    assert walls({"sandbox": "bubblewrap and limits", "resumed": later}) == [
+        "- Generated programs ran behind: bubblewrap and limits; later limits only, no walls (--unsafe-exec)."
+    ]
 
 
 def test_extremes(extreme, tmp_path):

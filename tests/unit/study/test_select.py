@@ -8,10 +8,13 @@ import pytest
 from layercut.engine.base import Decoding
 from layercut.errors import InputError
 from layercut.selection.base import Context, Selection, silent
-from layercut.selection.objective import ObjectiveTask
+from layercut.selection.items import SELECTION_ITEMS, record_items
+from layercut.selection.objective import ObjectiveTask, TaskObjective
 from layercut.study.select import CalibrationSettings, Selected, folder_settings, select_layers
-from layercut.study.settings import ModelSettings
+from layercut.study.settings import ModelSettings, TaskSettings
 from layercut.study.sweep import sweep_settings
+from layercut.surgery.plan import CutPlan
+from layercut.tasks import load_task
 from tests.support.search import NeedyTask
 from tests.support.tiny import save_tiny
 
@@ -84,3 +87,33 @@ def test_a_plan_says_which_layers_were_protected(
     plan = select(tiny, tmp_path / "run", "reverse", protect=protect).plan
     assert plan.settings.get("protect") == recorded
     assert plan.removed == (removed,)
+
+
+def choosing_by_items(context: Context) -> Selection:
+    assert isinstance(context.objective, TaskObjective)
+    return Selection((1,), details={SELECTION_ITEMS: record_items(context.objective.items)})
+
+
+def test_a_plan_that_was_chosen_by_items_is_scored_on_others(tiny: str, tmp_path: Path) -> None:
+    tasks = [TaskSettings(task="brackets", readouts=("rank",), limit=4)]
+    wish = {"tasks": tasks, "num_held_out": 3}
+    plan = select(tiny, tmp_path / "run", f"{__name__}:choosing_by_items", **wish).plan
+    (row,) = plan.scores["held_out"]["rows"]
+    assert (row["selected"]["n"], row["held_out"]["n"]) == (4, 3)
+    items = [sample.id for sample in load_task("brackets").samples("selection", 7)]
+    assert plan.scores["held_out"]["items"]["brackets"]["ids"] == sorted(items[4:])
+    saved = CutPlan.load(tmp_path / "run" / "plan.json")
+    assert saved.scores["held_out"] == plan.scores["held_out"]
+    lines = (tmp_path / "run" / "samples" / "brackets.rank.jsonl").read_text().splitlines()
+    assert len(lines) == 2 * 7
+    # Another number goes on in the same folder, and none asks nothing.
+    fewer = select(tiny, tmp_path / "run", f"{__name__}:choosing_by_items", tasks=tasks, num_held_out=0).plan
+    assert "held_out" not in fewer.scores
+
+
+def test_a_number_of_held_out_items_without_effect_is_said(tiny: str, tmp_path: Path) -> None:
+    said: list[str] = []
+    settings = ModelSettings(model=tiny, device="cpu")
+    wish = {"num_remove": 1, "out": tmp_path / "run", "progress": silent, "say": said.append}
+    select_layers(settings, criterion="reverse", num_held_out=5, **wish)  # type: ignore[arg-type]
+    assert said == ["--held-out 5 has no effect: reverse did not choose by the items of a task."]

@@ -8,7 +8,7 @@ import pytest
 
 from layercut.errors import InputError
 from layercut.study.settings import TaskSettings
-from layercut.study.suites import CLASSIFICATION, GENERATION, SUITES, suite, with_data
+from layercut.study.suites import CLASSIFICATION, GENERATION, SUITES, asked_tasks, suite, with_data
 from layercut.tasks import TASKS, base_name, load_task
 from layercut.tasks.base import known_readouts
 
@@ -48,3 +48,23 @@ def test_local_data_by_task_and_by_folder(tmp_path: Path) -> None:
         with_data(tasks, {"piqa": "x"})
     with pytest.raises(InputError, match="no such folder"):
         with_data(tasks, {}, tmp_path / "none")
+
+
+def test_suites_stand_among_names_of_tasks(tmp_path: Path) -> None:
+    (tmp_path / "arc_easy").mkdir()
+    asked = asked_tasks("lm-eval:sciq, suite:quick", limit=120, files={"sciq": "s.jsonl"}, folder=tmp_path)
+    assert [task.task for task in asked] == ["lm-eval:sciq", *(task.task for task in SUITES["quick"])]
+    assert [task.limit for task in asked] == [120, 120, 120, 120, 120, 100]
+    assert (asked[0].data, asked[-1].data) == ("s.jsonl", str(tmp_path / "arc_easy"))
+    assert asked_tasks("") == ()
+    with pytest.raises(InputError, match=r"unknown suite 'quik'\. Did you mean quick\?"):
+        asked_tasks("copy,suite:quik")
+
+
+def test_an_objective_reads_each_task_of_a_suite_once_unless_readouts_are_named() -> None:
+    assert asked_tasks("suite:builtin") == SUITES["builtin"]
+    first = asked_tasks("suite:builtin,suite:paper", first_readouts=True)
+    assert [task.readouts for task in first[:5]] == [("short",), ("short",), ("short",), ("chain",), ("rank",)]
+    assert first[-1].readouts is None  # the task's own first
+    named = asked_tasks("suite:builtin", readouts=("rank", "gold"), first_readouts=True)
+    assert {task.readouts for task in named} == {("rank", "gold")}

@@ -51,6 +51,15 @@ def empty(sample: Sample) -> str:
     return "\n".join(f"def {name}(*args): pass" for name in sample.data["names"])
 
 
+@pytest.mark.parametrize("name", list(FILES))
+def test_a_folder_may_hold_the_file_that_the_benchmark_is_published_as(name: str, benchmark_data: Path) -> None:
+    from_file, from_folder = (
+        load_task(name, data=str(benchmark_data / place)) for place in (FILES[name], Path(FILES[name]).parent)
+    )
+    assert from_folder.settings() == from_file.settings()
+    assert from_folder.samples("report", 5) == from_file.samples("report", 5)
+
+
 @pytest.fixture
 def small(tmp_path: Path) -> CodeTask:
     rows = [
@@ -163,3 +172,14 @@ def test_without_a_sandbox_no_sample_is_asked(small: CodeTask, monkeypatch: pyte
     monkeypatch.setattr(sandbox, "_UNSAFE", set())
     with pytest.raises(InputError, match="--unsafe-exec"):
         small.samples("report", None)
+
+
+def test_walls_are_named_for_tasks_that_run_programs_alone(small: CodeTask, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert sandbox.walls_of([load_task("copy"), small]) == sandbox.describe()
+    monkeypatch.setattr(sandbox, "_working", lambda: (None, ("bubblewrap: not installed",)))
+    monkeypatch.setattr(sandbox, "_UNSAFE", set())
+    assert sandbox.walls_of([load_task("copy")]) is None
+    with pytest.raises(InputError, match="cannot be run safely here"):
+        sandbox.walls_of([small])
+    sandbox.allow_unsafe()
+    assert sandbox.walls_of([small]) == "limits only, no walls (--unsafe-exec)"

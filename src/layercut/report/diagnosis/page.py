@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from layercut.evidence.intervals import Estimate
+from layercut.report import words
 from layercut.report.diagnosis import arithmetic, brackets, cost, degeneration, demoted, propagation, similarity
 from layercut.report.diagnosis.drawing import label, save
 from layercut.report.diagnosis.verdict import ALPHA, Damage, damages, headline_rows, is_worse, likely_kind, load
@@ -74,9 +75,9 @@ def render(data: Mapping[str, Any], pictures: Mapping[str, str], run: RunFolder)
         lines += [f"## {section.TITLE}", "", section.QUESTION, ""]
         if name in pictures:
             lines += [f"![{section.TITLE}]({pictures[name]})", ""]
-        lines += [*_table(found["rows"]), *section.lines(found, [arm["name"] for arm in arms[1:]])]
+        lines += [*rows_table(found["rows"]), *section.lines(found, [arm["name"] for arm in arms[1:]])]
         lines += [*(f"- {escape(note)}" for note in found["notes"]), ""]
-    return "\n".join([*lines, *_how_made(data), *_provenance(run)]) + "\n"
+    return "\n".join([*lines, *_how_made(data), *provenance(run)]) + "\n"
 
 
 def summary(diagnoses: Mapping[str, Diagnosis], arm: str, *, plain: bool = False) -> list[str]:
@@ -175,7 +176,8 @@ def _parting(example: Example) -> tuple[int, int]:
     return start, max(wrong.end() if wrong else start, min(same + 1, len(cut)))
 
 
-def _table(rows: Sequence[MeasureRow]) -> list[str]:
+def rows_table(rows: Sequence[MeasureRow]) -> list[str]:
+    """A line of Markdown for each row; nothing for none."""
     if not rows:
         return []
     lines = [
@@ -227,7 +229,8 @@ def _how_made(data: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _provenance(run: RunFolder) -> list[str]:
+def provenance(run: RunFolder) -> list[str]:
+    """The last section: command, versions and settings."""
     environment = run.environment
     settings = yaml.safe_dump(dict(run.settings), sort_keys=False, allow_unicode=True, width=110)
     packages = ", ".join(f"{name} {version}" for name, version in environment["packages"].items())
@@ -237,6 +240,7 @@ def _provenance(run: RunFolder) -> list[str]:
         f"- Command: {code(environment['command'])}",
         f"- Begun {environment['time']} with layercut {environment['layercut']}, Python {environment['python']}, "
         f"{packages}.",
+        *words.walls(environment),
         "",
         "```yaml",
         *(hide_home(line) for line in settings.rstrip("\n").split("\n")),

@@ -33,13 +33,13 @@ class Damage(NamedTuple):
         return abs(self.row["difference"][0] or 0.0)
 
 
-def load(folder: Path) -> dict[str, Any]:
-    """What diagnose.json of a run folder holds.
+def load(folder: Path, name: str = FILE) -> dict[str, Any]:
+    """What diagnose.json, or another file of its format, in a run folder holds.
 
     Raises:
         InputError: there is none, or it is damaged or of an unknown format.
     """
-    file = Path(folder) / FILE
+    file = Path(folder) / name
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:

@@ -1,0 +1,58 @@
+"""A chosen plan's scores on the items that it was chosen on, and on held-out ones, as a table for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from layercut.evidence.intervals import Estimate
+from layercut.report.numbers import number, with_interval
+from layercut.report.ranking import plain_table
+
+WHERE = {"selected": "chosen on", "held_out": "held out"}
+
+
+def held_out_table(scores: Mapping[str, Any]) -> RenderableType | None:
+    """Per task, the scores on both kinds of items; None where a plan has none.
+
+    Args:
+        scores: of a plan.
+    """
+    found = scores.get("held_out")
+    if not found:
+        return None
+    table = plain_table()
+    for name in ("task", "items", "n", "chance", "uncut", "cut", "difference"):
+        table.add_column(name, justify="right" if name in ("n", "chance") else "left")
+    for row in found["rows"]:
+        label = f"{row['task']} ({row['readout']})"
+        _add(table, label, WHERE["selected"], row["selected"])
+        _add(table, "", WHERE["held_out"], row["held_out"])
+    return Group(table, Text(objective_line(found["objective"])), Text(f"Intervals: 95 %, seed {found['seed']}."))
+
+
+def objective_line(objective: Mapping[str, Any]) -> str:
+    """The value that was maximised, on both kinds of items."""
+    selected, held = objective["selected"], objective["held_out"]
+    if selected is None:
+        return f"no objective: {objective['refused']}"
+    line = f"objective (uncut 1): {selected:.4f} on the items that it was chosen on, too good by construction; "
+    if held is None:
+        return f"{line}no value on held-out items: {objective['refused']}."
+    value = f"{held['value']:.4f}" + ("" if held["low"] is None else f" [{held['low']:.4f}, {held['high']:.4f}]")
+    return f"{line}{value} on {held['n']} held-out ones."
+
+
+def _add(table: Table, task: str, words: str, side: Mapping[str, Any] | None) -> None:
+    if side is None:
+        table.add_row(task, words, "0", "", "no items are left: lower --limit", "", "")
+        return
+    estimates = {name: Estimate(**side[name]) for name in ("uncut", "cut", "difference")}
+    share = all(0 <= estimates[name].value <= 1 for name in ("uncut", "cut"))
+    shown = [with_interval(one, share=share, sign=name == "difference") for name, one in estimates.items()]
+    chance = "-" if side["chance"] is None else number(side["chance"], share=share)
+    table.add_row(task, words, str(side["n"]), chance, *shown)

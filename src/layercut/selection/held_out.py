@@ -1,0 +1,156 @@
+"""The winner's curse, measured: the chosen plan's scores on the items it was chosen on, and on items it never saw.
+
+The best of many noisy candidates looks too good on the very items that it won on. Held-out items come from the
+selection side of a task, behind those that the search was given: report items stay untouched for reports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from layercut.errors import InputError
+from layercut.evidence.clusters import clusters_of
+from layercut.evidence.mean_kept import Part, mean_kept
+from layercut.evidence.paired import Comparison, compare_paired
+from layercut.selection.base import Progress, silent
+from layercut.selection.items import record_items
+from layercut.surgery.plan import CutPlan
+
+if TYPE_CHECKING:
+    from layercut.selection.objective import ObjectiveTask, TaskObjective
+    from layercut.tasks.base import Sample
+
+Records = Sequence[Mapping[str, Any]]
+
+
+def held_out(
+    objective: TaskObjective,
+    plan: CutPlan,
+    *,
+    num_items: int | None,
+    seen: Mapping[str, Collection[str]],
+    seed: int = 0,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Score a chosen plan beside the uncut model, on selection items and on held-out ones; JSON-able.
+
+    Args:
+        objective: what the plan was chosen by.
+        plan: the choice.
+        num_items: held-out items of each task; as many as it had selection items if None.
+        seen: ids per task of all items that the choice rests on; none of them is held out.
+        seed: of the resampling.
+        progress: told how many answers there are.
+
+    Returns:
+        ``items``, the held-out ids per task as ``record_items`` has them; ``rows``, per task and readout ``selected``
+        and ``held_out`` as ``compare_paired`` gives them, the latter None where no item is left; ``objective``, the
+        value that was maximised as ``selected``, and as ``held_out`` with its interval, or why there is none;
+        ``seed``.
+    """
+    fresh = [_unseen(part, num_items, seen.get(part.task.name, ())) for part in objective.parts]
+    chosen = _records(objective, plan, objective.samples, progress)
+    unseen = _records(objective, plan, fresh, progress)
+    rows = [
+        {
+            "task": part.task.name,
+            "readout": part.readout,
+            "metric": _headline(on_selection[0]),
+            "selected": _compared(part, samples, *on_selection, seed),
+            "held_out": _compared(part, others, *on_others, seed) if others else None,
+        }
+        for part, samples, on_selection, others, on_others in zip(
+            objective.parts, objective.samples, chosen, fresh, unseen, strict=True
+        )
+    ]
+    ids: dict[str, set[str]] = {}
+    for part, samples in zip(objective.parts, fresh, strict=True):
+        ids.setdefault(part.task.name, set()).update(sample.id for sample in samples)
+    return {
+        "items": record_items(ids),
+        "rows": rows,
+        "objective": _objective(objective, plan, unseen, seed),
+        "seed": seed,
+    }
+
+
+def _unseen(part: ObjectiveTask, num_items: int | None, seen: Collection[str]) -> list[Sample]:
+    """Selection items of a task that no choice rests on, in the order of the task; none where it was given all."""
+    if part.limit is None:
+        return []
+    wanted = part.limit if num_items is None else num_items
+    # Another readout of the task, or the plan that a search went on from, may have seen more than this limit.
+    seen = {*seen, *(sample.id for sample in part.task.samples("selection", part.limit))}
+    more = part.task.samples("selection", len(seen) + wanted)
+    return [sample for sample in more if sample.id not in seen][:wanted]
+
+
+def _records(
+    objective: TaskObjective, plan: CutPlan, samples: Sequence[Sequence[Sample]], progress: Progress
+) -> list[tuple[Records, Records]]:
+    """Answers of the uncut model and under the plan, per task; empty for a task without samples."""
+    uncut = CutPlan(num_layers=plan.num_layers)
+    answers = objective.answers_on(samples)
+    asked = [number for number, of_task in enumerate(samples) if of_task]
+    answers.complete(asked, [uncut], whole=True, progress=progress)
+    answers.complete(asked, [plan], whole=False, progress=progress)
+    return [
+        (answers.part(number, uncut, whole=True).records, answers.part(number, plan).records)
+        if number in asked
+        else ([], [])
+        for number in range(len(samples))
+    ]
+
+
+def _compared(
+    part: ObjectiveTask, samples: Sequence[Sample], uncut: Records, cut: Records, seed: int
+) -> dict[str, Any]:
+    metric = _headline(uncut)
+    chance = part.task.chance(samples, part.readout).get(metric)
+    found = compare_paired(
+        _values(uncut, metric), _values(cut, metric), chance=chance, seed=seed, clusters=clusters_of(uncut)
+    )
+    return {"chance": chance, "n": len(samples), **_plain(found)}
+
+
+def _objective(
+    objective: TaskObjective, plan: CutPlan, unseen: Sequence[tuple[Records, Records]], seed: int
+) -> dict[str, Any]:
+    try:
+        (selected,) = objective.values([plan])
+        uncut = objective.uncut
+    except InputError as error:  # a criterion such as trace_damage can do without a task on which the model guesses
+        return {"selected": None, "held_out": None, "refused": str(error)}
+    empty = [part.label for part, (before, _) in zip(objective.parts, unseen, strict=True) if not before]
+    if empty:
+        return {"selected": selected, "held_out": None, "refused": f"no items of {', '.join(empty)} were held out"}
+    found = mean_kept(
+        [
+            Part(
+                part.label, _values(before, one.metric), _values(after, one.metric), one.floor, clusters_of(before),
+                one.is_log,
+            )
+            for part, one, (before, after) in zip(objective.parts, uncut, unseen, strict=True)
+        ],
+        seed=seed,
+    )  # fmt: skip
+    estimate = None if found.estimate is None else found.estimate._asdict()
+    return {"selected": selected, "held_out": estimate, "refused": found.refused}
+
+
+def _plain(found: Comparison) -> dict[str, Any]:
+    """The comparison as plain data."""
+    return {
+        name: value._asdict() if hasattr(value, "_asdict") else value
+        for name, value in found._asdict().items()
+        if name not in ("lost", "gained") or value is not None
+    }
+
+
+def _headline(records: Records) -> str:
+    return str(next(iter(records[0]["metrics"])))
+
+
+def _values(records: Records, metric: str) -> list[float]:
+    return [float(record["metrics"][metric]) for record in records]
