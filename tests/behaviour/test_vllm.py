@@ -42,7 +42,6 @@ PROPOSED = {
         VllmFamily(model_type="qwen3"),
         VllmFamily(model_type="gemma2"),
         VllmFamily(model_type="phi3"),
-        VllmFamily(model_type="mixtral"),
         VllmFamily(model_type="qwen3_moe"),
         VllmFamily(model_type="olmo2", has_residual=False),
         VllmFamily(model_type="olmo3", has_residual=False),

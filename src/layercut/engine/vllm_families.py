@@ -37,6 +37,7 @@ _ROWS = (
     VllmFamily(model_type="llama"),
     VllmFamily(model_type="qwen2"),
     VllmFamily(model_type="gemma3_text"),
+    VllmFamily(model_type="mixtral"),
     VllmFamily(model_type="gpt2", layers="transformer.h", has_residual=False),
 )
 
