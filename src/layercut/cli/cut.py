@@ -31,21 +31,29 @@ def cut(
     streamed, never held in memory. The result is reloaded and its logits are compared with the bypassed model;
     dtype and device are those of this comparison, the weights keep their own.
 
+    With --no-verify nothing is loaded, and of a hub model only those weight files are downloaded that hold something
+    that stays; a --dry-run of a hub model downloads no weights at all.
+
     Example: layercut cut bundled:smollm2-135m --remove 3,8,21-24 --out smollm2-24-layers
     """
     from layercut.study.cut import cut_model
-    from layercut.study.handle import ModelHandle
+    from layercut.study.cut_source import cut_source
 
     if not remove:
         raise InputError("no layers are named; say --remove 3,8,21-24 (zero-based, inclusive), or --remove reverse:3.")
-    handle = ModelHandle(model)
-    plan = handle.plan(remove, seed)
-    say(f"{model.model}: {plan.describe()}")
-    if not dry_run and out is None:
-        raise InputError("no folder to write to; say --out DIR, or --dry-run to see what would be written.")
-    done = cut_model(
-        handle, plan, None if dry_run else out, verify=verify, max_shard_bytes=round(max_shard_gb * 1e9), say=say
-    )
+    whole = verify and not dry_run
+    with cut_source(model, remove, seed, whole=whole, dry_run=dry_run, say=say) as found:
+        say(f"{model.model}: {found.plan.describe()}")
+        if not dry_run and out is None:
+            raise InputError("no folder to write to; say --out DIR, or --dry-run to see what would be written.")
+        done = cut_model(
+            found.source,
+            found.plan,
+            None if dry_run else out,
+            uncut=found.uncut if whole else None,
+            max_shard_bytes=round(max_shard_gb * 1e9),
+            say=say,
+        )
     for text in done.warnings:
         warn(text)
     if json:

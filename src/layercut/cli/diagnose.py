@@ -50,6 +50,7 @@ def diagnose(
     Example: layercut diagnose bundled:smollm2-135m reverse:3 20-22 --limit 16 --out runs/diagnose
     """
     from layercut.report.diagnosis.page import summary
+    from layercut.report.html.page import PAGE
     from layercut.study.diagnose import diagnose_model
     from layercut.tasks.sandbox import allow_unsafe
 
@@ -79,3 +80,5 @@ def diagnose(
             if line:
                 result(f"  {line}")
     result(f"report: {done.report}")
+    if (page := done.report.with_name(PAGE)).is_file():
+        result(f"page: {page}")

@@ -155,9 +155,16 @@ def heal(
         keep_adapter=keep_adapter,
     )
     uncut = ModelSettings(
-        model=teacher, dtype=model.dtype, device=model.device, batch_size=model.batch_size, engine=model.engine
+        model=teacher,
+        dtype=model.dtype,
+        device=model.device,
+        batch_size=model.batch_size,
+        engine=model.engine,
+        engine_pool=model.engine_pool,
     )
     healed = heal_model(model, uncut, source, settings, how, out=Path(out), console=log, say=say)
+    if healed is None:  # one of the other processes of a launcher
+        return
     if json:
         as_json({"checkpoint": str(healed.checkpoint), **healed.healing})
         return

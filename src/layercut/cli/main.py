@@ -10,7 +10,22 @@ from typing import Annotated
 import typer
 
 from layercut import __version__
-from layercut.cli import advise, cut, diagnose, env, evaluate, generate, heal, ls, plan_size, report, run, select, sweep
+from layercut.cli import (
+    advise,
+    compare,
+    cut,
+    diagnose,
+    env,
+    evaluate,
+    generate,
+    heal,
+    ls,
+    plan_size,
+    report,
+    run,
+    select,
+    sweep,
+)
 from layercut.cli.console import log, warn
 from layercut.errors import InputError, VerificationError
 
@@ -31,6 +46,7 @@ app.command("sweep")(sweep.sweep)
 app.command("diagnose")(diagnose.diagnose)
 app.command("plan-size")(plan_size.plan_size)
 app.command("advise")(advise.advise)
+app.command("compare")(compare.compare)
 app.command("report")(report.report)
 app.command("ls")(ls.ls)
 app.command("env")(env.env)

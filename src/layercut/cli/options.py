@@ -79,6 +79,14 @@ TokenizerName = Annotated[
         rich_help_panel="Model",
     ),
 ]
+EnginePool = Annotated[
+    str | None,
+    typer.Option(
+        help="Engines in many processes: local:N here, or ray://HOST:PORT, one for each GPU there (?gpus=K for each).",
+        metavar="WHERE",
+        rich_help_panel="Model",
+    ),
+]
 Remove = Annotated[
     str | None,
     typer.Option(
@@ -129,6 +137,7 @@ _RUNNING = {
     "batch_size": BatchSize,
     "engine": EngineName,
     "cache_gib": CacheGib,
+    "engine_pool": EnginePool,
     "cuda_graphs": CudaGraphs,
     "base_url": BaseUrl,
     "tokenizer": TokenizerName,

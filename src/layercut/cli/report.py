@@ -1,4 +1,4 @@
-"""``layercut report``: make the report of a finished study again, from its folder alone."""
+"""``layercut report``: make the reports of a finished run again, from its folder alone."""
 
 from __future__ import annotations
 
@@ -12,24 +12,22 @@ from layercut.cli.console import result
 
 def report(
     folder: Annotated[Path, typer.Argument(help="The folder of a study, a sweep or a diagnosis.", metavar="RUN")],
+    more: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--with",
+            help="A sweep or diagnosis of the same model, shown on the same page. May be repeated.",
+            metavar="RUN",
+        ),
+    ] = None,
 ) -> None:
-    """Write report.md and its plot again from what the run folder holds. Needs no model and no torch."""
-    from layercut.report.diagnosis.layers import LAYERS_FILE, layers_report
-    from layercut.report.diagnosis.page import diagnosis_report
-    from layercut.report.diagnosis.verdict import FILE
-    from layercut.report.prediction import PREDICTION, prediction_report
-    from layercut.report.study import study_report
-    from layercut.report.sweep import is_sweep
-    from layercut.report.sweep_text import sweep_report
+    """Write the reports of a run again from what its folder holds: report.html for a browser, and Markdown.
 
-    if (folder / FILE).is_file():
-        result(f"report: {diagnosis_report(folder)}")
-        return
-    if (folder / LAYERS_FILE).is_file():
-        result(f"report: {layers_report(folder)}")
-        return
-    if (folder / PREDICTION).is_file():
-        result(f"prediction: {prediction_report(folder)}")
-        if not is_sweep(folder):
-            return
-    result(f"report: {sweep_report(folder) if is_sweep(folder) else study_report(folder)}")
+    The page is one file that needs no network. Needs no model and no torch.
+
+    Example: layercut report runs/quickstart --with runs/sweep --with runs/diagnose
+    """
+    from layercut.report.reports import write_reports
+
+    for name, path in write_reports(folder, more=more or ()).items():
+        result(f"{name}: {path}")

@@ -8,7 +8,10 @@ from typing import Annotated
 import typer
 
 from layercut.cli import options
-from layercut.cli.console import as_json, log, out, result, say
+from layercut.cli.console import as_json, log, out, result, say, warn
+
+MOST_LINES = 4
+"""Checkpoints that are listed one by one."""
 
 
 def run(
@@ -22,35 +25,50 @@ def run(
     unsafe_exec: options.UnsafeExec = False,
     json: options.Json = False,
 ) -> None:
-    """Cut a model by several plans, measure it whole and cut, and report what was lost.
+    """Run a whole study: models, criteria, depths, healing arms, tasks, readouts and seeds, and report what was lost.
 
-    The same command again goes on where it was stopped; finished items are never done again.
+    The same command again goes on where it was stopped. Finished items are never done again, also those of another
+    study of the same model beside this one. What fails is noted and the rest goes on; exit code 1 says so, and the same
+    command tries it again.
 
     Example: layercut run examples/quickstart.yaml
     """
     from layercut.report.tables import comparison_tables
-    from layercut.study.run import run_study
-    from layercut.study.settings import load_study
+    from layercut.study.run import forecast_study, run_study
+    from layercut.study.study_file import load_study
     from layercut.tasks.sandbox import allow_unsafe
 
     if unsafe_exec:
         allow_unsafe()
-    outcome = run_study(
-        load_study(study),
-        out=out_folder,
-        seed=seed,
-        limit=limit,
-        dry_run=dry_run,
-        settings_file=str(study),
-        console=log,
-        say=say,
+    settings = load_study(study)
+    if dry_run:
+        forecasts = forecast_study(settings, out=out_folder, seed=seed, limit=limit)
+        if json:
+            as_json([one.to_dict() for one in forecasts])
+            return
+        for one in forecasts:
+            out.print(one.tables())
+        return
+    outcomes = run_study(
+        settings, out=out_folder, seed=seed, limit=limit, settings_file=str(study), console=log, say=say
     )
-    if outcome is None:
-        return
+    failed = [line for outcome in outcomes for line in outcome.failed]
     if json:
-        as_json(outcome.to_dict())
-        return
-    for table in comparison_tables(outcome.rows):
-        out.print(table)
-    for name, path in outcome.paths.items():
-        result(f"{name}: {path}")
+        as_json(outcomes[0].to_dict() if len(outcomes) == 1 else [outcome.to_dict() for outcome in outcomes])
+    for outcome in () if json else outcomes:
+        if len(outcomes) > 1:
+            result(f"\n{outcome.model}")
+        for table in comparison_tables(outcome.rows):
+            out.print(table)
+        checkpoints = len(outcome.paths) - ("report" in outcome.paths)
+        for name, path in outcome.paths.items():
+            if name == "report" or checkpoints <= MOST_LINES:
+                result(f"{name}: {path}")
+        if checkpoints > MOST_LINES:
+            result(f"{checkpoints} checkpoints: ARM/checkpoint, and CUT/heal-ARM/checkpoint, in the study's folder")
+    if failed:
+        for line in failed:
+            warn(line)
+        steps = "1 step" if len(failed) == 1 else f"{len(failed)} steps"
+        say(f"{steps} of the study failed; the same command tries again what failed, and nothing else.")
+        raise typer.Exit(1)

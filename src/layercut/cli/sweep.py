@@ -85,6 +85,7 @@ def sweep(
 
     Example: layercut sweep bundled:smollm2-135m --objective arithmetic,brackets --limit 64 --out runs/sweep
     """
+    from layercut.report.html.page import PAGE
     from layercut.report.sweep_text import PLOT, REPORT, sweep_tables
     from layercut.study.layer_diagnosis import LIMIT
     from layercut.study.sweep import sweep_model
@@ -139,6 +140,8 @@ def sweep(
         out.print(block)
     result(f"report: {swept.folder / REPORT}")
     result(f"picture: {swept.folder / PLOT}")
+    if (page := swept.folder / PAGE).is_file():
+        result(f"page: {page}")
 
 
 def _diagnose(model: ModelSettings, *, json: bool, **wanted: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from layercut.errors import InputError, unknown
 
@@ -12,6 +13,15 @@ OBJECTIVES = ("sft", "forward-kl", "reverse-kl", "jsd", "on-policy")
 """What is learnt: the answers' tokens, or the teacher's distributions on them, or on the cut model's own answers."""
 SYSTEM = "You are a helpful assistant."
 """The paper's system prompt for self-generated answers."""
+
+
+class Batches(NamedTuple):
+    """A step, as one process sees it."""
+
+    micro: int
+    """Examples at once."""
+    accumulation: int
+    """Micro batches a step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,14 +92,16 @@ class TrainSettings:
         if self.rollout_max < self.rollout_start:
             raise InputError(f"rollout_max {self.rollout_max} is below rollout_start {self.rollout_start}; raise it.")
 
-    @property
-    def accumulation(self) -> int:
-        """Micro batches a step, on one device.
+    def batches(self, num_processes: int = 1) -> Batches:
+        """How a step's examples are spread over processes and time.
 
         Raises:
-            InputError: the batch is no multiple of the micro batch.
+            InputError: the batch is no multiple of the micro batches of all processes.
         """
-        micro = min(self.micro_batch, self.batch_size)
-        if self.batch_size % micro:
-            raise InputError(f"batch_size {self.batch_size} is no multiple of micro_batch {micro}; choose one that is.")
-        return self.batch_size // micro
+        micro = min(self.micro_batch, max(1, self.batch_size // num_processes))
+        if self.batch_size % (micro * num_processes):
+            processes = f" in each of {num_processes} processes" if num_processes > 1 else ""
+            raise InputError(
+                f"batch_size {self.batch_size} is no multiple of micro_batch {micro}{processes}; choose one that is."
+            )
+        return Batches(micro, self.batch_size // (micro * num_processes))

@@ -17,6 +17,7 @@ import torch
 from layercut.errors import MissingExtra
 from layercut.healing.examples import Data, Example
 from layercut.healing.settings import TrainSettings
+from layercut.healing.team import Team
 from layercut.models.quiet import quiet_transformers
 from layercut.runs.atomic import write_json, write_text
 
@@ -126,6 +127,9 @@ def train(
 ) -> Trained:
     """Train into ``folder``: checkpoints, the loss curve and ``final``. What is there is gone on with.
 
+    Called in all processes of a team with the same arguments; the folder is one that all of them see, and what is
+    written once is written by the first.
+
     Args:
         model: from ``make_trainable``; training changes it.
         tokenizer: pads.
@@ -162,7 +166,9 @@ def train(
         curve=curve,
         stopped_early=state.global_step < state.max_steps,
     )
-    write_json(folder / FINAL / _DONE, {**trained._asdict(), "final": FINAL})
+    run.accelerator.wait_for_everyone()
+    if run.is_world_process_zero():
+        write_json(folder / FINAL / _DONE, {**trained._asdict(), "final": FINAL})
     return trained
 
 
@@ -200,12 +206,13 @@ def _dataset(examples: Sequence[Example]) -> Dataset:
 
 def _config(model: Any, settings: TrainSettings, folder: Path, *, has_held_out: bool) -> SFTConfig:
     on_gpu = model.device.type == "cuda"
+    batches = settings.batches(Team.of_this_process().size)
     watched = "steps" if has_held_out else "no"
     return SFTConfig(
         output_dir=str(folder),
-        per_device_train_batch_size=min(settings.micro_batch, settings.batch_size),
-        per_device_eval_batch_size=min(settings.micro_batch, settings.batch_size),
-        gradient_accumulation_steps=settings.accumulation,
+        per_device_train_batch_size=batches.micro,
+        per_device_eval_batch_size=batches.micro,
+        gradient_accumulation_steps=batches.accumulation,
         num_train_epochs=settings.epochs,
         max_steps=settings.max_steps or -1,
         learning_rate=settings.learning_rate,

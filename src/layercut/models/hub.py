@@ -5,6 +5,8 @@ Only safetensors, configuration, tokenizer and licence files are fetched; pickle
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -15,7 +17,8 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 _TIMEOUT = 10.0  # seconds until the hub counts as out of reach
-_WANTED = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "LICENSE*", "NOTICE*", "USE_POLICY*", "README.md")
+_WEIGHTS = ("*.safetensors",)
+_WANTED = ("*.json", "*.jinja", "*.model", "*.txt", "LICENSE*", "NOTICE*", "USE_POLICY*", "README.md")
 _UNWANTED = ("*/*", "consolidated*", "adapter_*", "*.fp16.*", "*.fp16-*", "training_args*", "trainer_state*")
 """Sub-folders (other formats), the same weights a second time, and what training left behind."""
 
@@ -27,19 +30,45 @@ class Snapshot(NamedTuple):
     commit: str
 
 
-def download(repo: str, *, revision: str | None = None, with_code: bool = False) -> Snapshot:
+def download(
+    repo: str, *, revision: str | None = None, with_code: bool = False, weights: Collection[str] | None = None
+) -> Snapshot:
     """The snapshot folder of a hub model and the commit it was resolved to, from the hub or from its cache.
 
     Args:
         repo: hub id.
         revision: branch, tag or commit; the default branch when None.
         with_code: fetch Python files too, for models that are to run their own code.
+        weights: names of the weight files that are needed; all of them when None.
 
     Raises:
         InputError: no such model or revision, no access, or no network and nothing in the cache.
         CheckpointError: a repository without safetensors.
     """
     from huggingface_hub import HfApi
+
+    api = HfApi()
+    wanted = [*_WANTED, *(_WEIGHTS if weights is None else weights), *(("*.py",) if with_code else ())]
+    with refusals(repo, revision):
+        online = look_up(api, repo, revision)
+        path = api.snapshot_download(
+            repo,
+            revision=revision,
+            allow_patterns=wanted,
+            ignore_patterns=list(_UNWANTED),
+            etag_timeout=_TIMEOUT,
+            local_files_only=not online,
+        )
+    return Snapshot(Path(path), Path(path).name)
+
+
+@contextmanager
+def refusals(repo: str, revision: str | None) -> Iterator[None]:
+    """What the hub refuses inside the block, in one line for the user.
+
+    Raises:
+        InputError: no such model or revision, no access, or no network and nothing in the cache.
+    """
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
@@ -49,19 +78,9 @@ def download(repo: str, *, revision: str | None = None, with_code: bool = False)
         RevisionNotFoundError,
     )
 
-    api = HfApi()
-    wanted = [*_WANTED, "*.py"] if with_code else list(_WANTED)
     at = f" at revision {revision}" if revision else ""
     try:
-        online = _look_up(api, repo, revision)
-        path = api.snapshot_download(
-            repo,
-            revision=revision,
-            allow_patterns=wanted,
-            ignore_patterns=list(_UNWANTED),
-            etag_timeout=_TIMEOUT,
-            local_files_only=not online,
-        )
+        yield
     except GatedRepoError as error:
         raise InputError(
             f"{repo} is gated: accept its terms at https://huggingface.co/{repo}, then log in with `hf auth login`."
@@ -82,10 +101,9 @@ def download(repo: str, *, revision: str | None = None, with_code: bool = False)
         raise InputError(
             f"the Hugging Face hub does not give {repo}{at}: {_first_line(error)}. Try again later."
         ) from error
-    return Snapshot(Path(path), Path(path).name)
 
 
-def _look_up(api: HfApi, repo: str, revision: str | None) -> bool:
+def look_up(api: HfApi, repo: str, revision: str | None) -> bool:
     """Whether the hub answers, and has safetensors under that name.
 
     One quick question before anything is fetched: an unreachable hub then costs seconds, not the library's patience,

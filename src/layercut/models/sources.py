@@ -111,6 +111,16 @@ def _bundled(source: str) -> ModelSource:
     return ModelSource(name=source, path=folder, origin=origin)
 
 
+def is_hub_id(source: str) -> bool:
+    """Whether ``resolve`` would look for it on the hub."""
+    return not (
+        source.startswith(PREFIX)
+        or not source.strip()
+        or Path(source).expanduser().exists()
+        or _looks_like_path(source)
+    )
+
+
 def _looks_like_path(source: str) -> bool:
     """Whether a name that exists nowhere on disk was meant as a path and not as a hub id."""
     return source.lower().endswith((".gguf", ".safetensors", ".bin", ".json")) or not _HUB_ID.match(source)

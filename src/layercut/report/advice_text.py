@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from layercut.report import words
 from layercut.report.advice import advise
-from layercut.report.examples import escape
+from layercut.report.markup import escape
 from layercut.report.numbers import counted, number
 from layercut.runs.atomic import write_text
 
@@ -44,19 +44,20 @@ def write_advice(
 
 def page(advice: Advice) -> str:
     """The page, in Markdown. Bounds only; no single value that hides how sure it is."""
-    parts = [f"# How deep can the model be cut for {advice.use.what}?", _answer(advice)]
+    parts = [f"# How deep can the model be cut for {advice.use.what}?", answer(advice)]
     chosen = advice.recommended
     if chosen is not None:
         parts += [_lost(chosen), _unknown(chosen), _gained(advice, chosen), _deeper(advice, chosen)]
     else:
         parts += [_without(advice)]
-    parts += [_evidence(advice), _ignored(advice)]
+    parts += [evidence(advice), _ignored(advice)]
     if any(plan.readouts for plan in advice.plans):
-        parts += [_table(advice), _how(advice)]
+        parts += [table_lines(advice), how_made(advice)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _answer(advice: Advice) -> str:
+def answer(advice: Advice) -> str:
+    """The answer in one or two sentences, in Markdown."""
     sure, keep, chosen = _percent(advice.confidence), _percent(advice.keep), advice.recommended
     if chosen is not None:
         kept = f"at least {_percent(chosen.low or 0.0, round_down=True)} of the score above chance"
@@ -73,6 +74,22 @@ def _answer(advice: Advice) -> str:
         "undecided": f"**None is shown.** Of the {tried} tried, none is shown with {sure} confidence to keep {keep} of "
         "the score above chance, and not all are shown to keep less. Until that is settled, do not cut.",
         "no evidence": "**None: there is no evidence.** Nothing in this study can show what a cut keeps for this use.",
+    }[advice.answer]
+
+
+def in_short(advice: Advice) -> str:
+    """The answer in a few words of plain text: by how many layers, or none."""
+    chosen = advice.recommended
+    if chosen is not None:
+        kept = _percent(chosen.low or 0.0, round_down=True)
+        return (
+            f"{counted(len(chosen.arm.removed), 'layer')} can go (plan {chosen.arm.name}); at least {kept} of the "
+            "score above chance is kept"
+        )
+    return {
+        "none": f"none, as each plan is shown to keep less than {_percent(advice.keep)}",
+        "undecided": f"none is shown to keep {_percent(advice.keep)}, and not all are shown to keep less",
+        "no evidence": "none, as there is no evidence in this study",
     }[advice.answer]
 
 
@@ -150,7 +167,8 @@ def _needed(one: Judged) -> str:
     return f"settled by about {_rounded(one.items_needed - one.n)} more items than these {one.n:,}{unit}"
 
 
-def _evidence(advice: Advice) -> str:
+def evidence(advice: Advice) -> str:
+    """What kind of answers decided, in Markdown; empty where none did."""
     text = _EVIDENCE[advice.evidence]
     if advice.use.name == "classify" and advice.evidence == "likelihood":
         text += " For choosing among given options it is the right kind."
@@ -180,7 +198,8 @@ def _ignored(advice: Advice) -> str:
     return text
 
 
-def _table(advice: Advice) -> str:
+def table_lines(advice: Advice) -> str:
+    """Every plan and readout that decided, with its bounds, as a Markdown table."""
     lines = [
         "| plan | layers removed | task | readout | n | keeps at least | at most | verdict | items in all to settle |",
         "|---|---:|---|---|---:|---:|---:|---|---:|",
@@ -202,7 +221,8 @@ def _table(advice: Advice) -> str:
     return "\n".join(lines)
 
 
-def _how(advice: Advice) -> str:
+def how_made(advice: Advice) -> str:
+    """What the bounds mean and for how many comparisons they hold."""
     plans = counted(len(advice.plans), "plan")
     return (
         "Shares are of the score above chance, (cut - chance) / (uncut - chance), on the same items. The lower bound "

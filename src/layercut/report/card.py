@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from layercut.report.examples import escape
+from layercut.report.markup import escape
 from layercut.report.numbers import parameters
 from layercut.runs.environment import hide_home
 from layercut.surgery.plan import format_layers

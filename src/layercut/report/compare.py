@@ -45,6 +45,17 @@ class Arm:
     """Who chose them."""
     num_parameters: int | None = None
     """Of the model under the plan, if the run knows."""
+    plan: str = ""
+    """Name of the cut in its study; for a healed one, of the cut that was healed. Empty outside studies."""
+    healing: str = ""
+    """Name of the healing arm; empty where nothing was healed."""
+    seed: int | None = None
+    """Of what was drawn in this arm; None outside studies."""
+
+    @property
+    def depth(self) -> int:
+        """Number of layers that are gone."""
+        return len(self.removed)
 
 
 class PairedItems(NamedTuple):
@@ -143,6 +154,11 @@ class ComparisonRow:
             "run": self.cut.name,
             "removed": list(self.cut.removed),
             "num_layers": self.cut.num_layers,
+            "plan": self.cut.plan or self.cut.name,
+            "criterion": self.cut.criterion,
+            "num_removed": self.cut.depth,
+            "healing": self.cut.healing or None,
+            "arm_seed": self.cut.seed,
             "task": self.task,
             "version": self.version,
             "readout": self.readout,
@@ -216,13 +232,16 @@ class _Run(NamedTuple):
     @classmethod
     def read(cls, folder: RunFolder) -> _Run:
         metrics = folder.metrics()
-        plan = metrics.get("plan") or {}
+        plan, about = metrics.get("plan") or {}, metrics.get("arm") or {}
         arm = Arm(
             name=folder.name,
             num_layers=plan.get("num_layers"),
             removed=tuple(plan.get("removed", ())),
             criterion=plan.get("criterion", ""),
             num_parameters=metrics.get("num_parameters"),
+            plan=about.get("plan") or "",
+            healing=about.get("healing") or "",
+            seed=about.get("seed"),
         )
         return cls(folder, arm, metrics["rows"])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from layercut.evidence.depth import FEWEST_OF_EACH, FEWEST_SOLVED
-from layercut.report.examples import escape
+from layercut.report.markup import escape
 from layercut.report.numbers import number, with_interval
 
 if TYPE_CHECKING:

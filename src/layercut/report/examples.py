@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from layercut.report.markup import code, escape, fenced
 from layercut.report.words import READOUTS
 
 if TYPE_CHECKING:
@@ -15,13 +15,29 @@ if TYPE_CHECKING:
 
 NUM_EXAMPLES = 4
 """Per task."""
-_MOST_CHARACTERS = 600
-_OUTCOMES = {"right": "right", "wrong": "wrong", "no_answer": "no answer found", "cut": "cut by the length limit"}
+OUTCOMES = {"right": "right", "wrong": "wrong", "no_answer": "no answer found", "cut": "cut by the length limit"}
 _Records = dict[str, dict[str, Any]]
 
 
-def examples(runs: Sequence[RunFolder], task: str, readouts: Sequence[str]) -> list[str]:
-    """Markdown lines with up to four items of a task that the first run gets right and another one loses.
+class LostItem(NamedTuple):
+    """An item that the uncut model gets right, and that a cut model loses under at least one readout."""
+
+    id: str
+    names: list[str]
+    """Of the runs, the uncut one first."""
+    readouts: list[str]
+    """Under which the uncut model was asked this item."""
+    answers: Mapping[tuple[str, str], Mapping[str, Any]]
+    """The record of each run and readout that has the item."""
+
+    def outcome(self, name: str, readout: str) -> str | None:
+        """How an answer ended; None where the item was not asked."""
+        record = self.answers.get((name, readout))
+        return None if record is None else str(record["outcome"])
+
+
+def lost_items(runs: Sequence[RunFolder], task: str, readouts: Sequence[str]) -> list[LostItem]:
+    """Up to four items of a task that the first run gets right and another one loses.
 
     The same item is shown under every readout: a model may still rank the right answer first and no longer write it.
     Items are picked by the hash of their id, so that the choice is neither the first items of the task nor ours.
@@ -50,46 +66,56 @@ def examples(runs: Sequence[RunFolder], task: str, readouts: Sequence[str]) -> l
     known = dict.fromkeys(item for readout in readouts for item in records[uncut, readout])
     lost = [item for item in known if is_lost(item)]
     lost.sort(key=lambda item: hashlib.sha256(item.encode()).digest())
+    return [
+        LostItem(
+            id=item,
+            names=[uncut, *cuts],
+            readouts=[readout for readout in readouts if item in records.get((uncut, readout), {})],
+            answers={key: known[item] for key, known in records.items() if item in known},
+        )
+        for item in lost[:NUM_EXAMPLES]
+    ]
+
+
+def examples(runs: Sequence[RunFolder], task: str, readouts: Sequence[str]) -> list[str]:
+    """Markdown lines with the items of ``lost_items``; nothing where none was lost."""
     lines: list[str] = []
-    for item in lost[:NUM_EXAMPLES]:
-        lines += _item(item, records, [uncut, *cuts], readouts)
+    for item in lost_items(runs, task, readouts):
+        lines += _item(item)
     return lines
 
 
-def _item(
-    item: str, records: Mapping[tuple[str, str], _Records], names: Sequence[str], readouts: Sequence[str]
-) -> list[str]:
-    shown = [readout for readout in readouts if item in records.get((names[0], readout), {})]
-    first = records[names[0], shown[0]][item]
-    lines = [f"Item {code(item)}, right answer {code(first['gold'])}:", "", *fenced(first["question"]), ""]
-    lines += ["| run | " + " | ".join(READOUTS.get(readout, readout) for readout in shown) + " |"]
-    lines += ["|---|" + "---|" * len(shown)]
-    for name in names:
+def _item(item: LostItem) -> list[str]:
+    first = item.answers[item.names[0], item.readouts[0]]
+    lines = [f"Item {code(item.id)}, right answer {code(first['gold'])}:", "", *fenced(first["question"]), ""]
+    lines += ["| run | " + " | ".join(READOUTS.get(readout, readout) for readout in item.readouts) + " |"]
+    lines += ["|---|" + "---|" * len(item.readouts)]
+    for name in item.names:
         cells = []
-        for readout in shown:
-            record = records.get((name, readout), {}).get(item)
+        for readout in item.readouts:
+            record = item.answers.get((name, readout))
             cells.append("-" if record is None else _cell(record))
         lines.append(f"| {escape(name)} | " + " | ".join(cells) + " |")
     lines.append("")
-    for readout in shown:
-        lines += _in_full(item, records, names, readout)
+    for readout in item.readouts:
+        lines += _in_full(item, readout)
     return lines
 
 
 def _cell(record: Mapping[str, Any]) -> str:
-    outcome = _OUTCOMES.get(record["outcome"], record["outcome"])
+    outcome = OUTCOMES.get(record["outcome"], record["outcome"])
     return f"{code(record['answer'])} {outcome}" if record["answer"].strip() else outcome
 
 
-def _in_full(item: str, records: Mapping[tuple[str, str], _Records], names: Sequence[str], readout: str) -> list[str]:
+def _in_full(item: LostItem, readout: str) -> list[str]:
     """What the uncut and the first failing cut model wrote, where that is more than the answer in the table."""
-    uncut = records[names[0], readout][item]
-    if "completion" not in uncut or uncut["outcome"] != "right":
+    first = item.names[0]
+    if "completion" not in item.answers[first, readout] or item.outcome(first, readout) != "right":
         return []
-    failing = (name for name in names[1:] if _outcome(records, name, readout, item) not in ("right", None))
+    failing = (name for name in item.names[1:] if item.outcome(name, readout) not in ("right", None))
     lines: list[str] = []
-    for name in (names[0], *list(failing)[:1]):
-        record = records[name, readout][item]
+    for name in (first, *list(failing)[:1]):
+        record = item.answers[name, readout]
         if record["completion"].strip() != record["answer"].strip():
             lines += [f"{escape(name)}, {READOUTS.get(readout, readout)}:", "", *fenced(record["completion"]), ""]
     return lines
@@ -102,37 +128,3 @@ def _outcome(records: Mapping[tuple[str, str], _Records], name: str, readout: st
 
 def _has(run: RunFolder, task: str, readout: str) -> bool:
     return any(row["task"] == task and row["readout"] == readout for row in run.metrics()["rows"])
-
-
-def fenced(text: str) -> list[str]:
-    """Text as it stands, in a fence longer than any run of backticks in it, cut after 600 characters."""
-    shortened = text if len(text) <= _MOST_CHARACTERS else text[:_MOST_CHARACTERS].rstrip() + " [...]"
-    fence = "`" * max(3, 1 + _longest_run(shortened))
-    return [f"{fence}text", *printable(shortened).strip("\n").split("\n"), fence]
-
-
-def code(text: str) -> str:
-    """Text on one line as code inside a table cell, cut after 80 characters."""
-    line = " ".join(printable(text).split())
-    line = line if len(line) <= 80 else line[:77] + "..."
-    if not line:
-        return "(empty)"
-    ticks = "`" * (1 + _longest_run(line))
-    space = " " if line.startswith("`") or line.endswith("`") else ""
-    return f"{ticks}{space}{line}{space}{ticks}".replace("|", "\\|")
-
-
-def escape(text: str) -> str:
-    """A name inside a sentence or a table cell."""
-    return re.sub(r"([\\`*_\[\]<>|])", r"\\\1", " ".join(text.split()))
-
-
-def printable(text: str) -> str:
-    """Control characters, which a broken model may well write, and halves of surrogate pairs as visible escapes."""
-    return re.sub(
-        r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]", lambda found: f"\\x{ord(found[0]):02x}", text
-    )
-
-
-def _longest_run(text: str) -> int:
-    return max((len(run) for run in re.findall(r"`+", text)), default=0)

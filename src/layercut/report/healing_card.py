@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from layercut.report.examples import escape
+from layercut.report.markup import escape
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -14,7 +14,8 @@ import yaml
 from layercut.report import words
 from layercut.report.compare import OUTCOMES, arm_of, compare_runs, left_out
 from layercut.report.depth import depth_section
-from layercut.report.examples import code, escape, examples
+from layercut.report.examples import examples
+from layercut.report.markup import code, escape
 from layercut.report.numbers import number, p_value, with_interval
 from layercut.report.plots import can_plot, plot
 from layercut.runs.atomic import write_text
@@ -31,7 +32,14 @@ PLOT = "report.png"
 
 
 def write_report(
-    out: Path, *, uncut: RunFolder, cuts: Sequence[RunFolder], title: str | None = None, seed: int = 0
+    out: Path,
+    *,
+    uncut: RunFolder,
+    cuts: Sequence[RunFolder],
+    title: str | None = None,
+    seed: int = 0,
+    rows: Sequence[ComparisonRow] | None = None,
+    failed: Sequence[str] = (),
 ) -> Path:
     """Write ``report.md`` and ``report.png`` into a folder, from finished runs alone.
 
@@ -41,17 +49,19 @@ def write_report(
         cuts: the runs of the cut models, in the order to be shown.
         title: of the report; what was cut by default.
         seed: of the resampling.
+        rows: of compare_runs with this seed, where they are known already.
+        failed: what could not be measured, a line each.
 
     Returns:
         The path of report.md.
     Raises:
         InputError: a run is not finished, or runs that cannot be compared (see compare_runs).
     """
-    rows = compare_runs(uncut, cuts, seed=seed)
+    rows = compare_runs(uncut, cuts, seed=seed) if rows is None else rows
     with_plot = can_plot(rows)
     if with_plot:
         plot(rows, out / PLOT)
-    text = render(uncut, cuts, rows, title=title, with_plot=with_plot)
+    text = render(uncut, cuts, rows, title=title, with_plot=with_plot, failed=failed)
     write_text(out / REPORT, text)
     return out / REPORT
 
@@ -63,19 +73,20 @@ def render(
     *,
     title: str | None = None,
     with_plot: bool = True,
+    failed: Sequence[str] = (),
 ) -> str:
     """The text of report.md."""
-    model = _model_name(uncut)
+    model = model_name(uncut)
     lines = [f"# {escape(title or f'What {model} loses with layers removed')}", ""]
     by_run = {run.name: [row for row in rows if row.cut.name == run.name] for run in cuts}
     for name, own in by_run.items():
-        lines += _headline(name, own)
+        lines += headline_lines(name, own)
     if with_plot:
         lines += [f"![Score and retention of every task and readout]({PLOT})", ""]
     lines += ["## Scores", ""]
     for name, own in by_run.items():
-        lines += [f"### {escape(name)}", "", *_scores(own), ""]
-    lines += [*(f"- {escape(note)}" for note in [*left_out(uncut, cuts), *_notes(rows)]), ""]
+        lines += [f"### {escape(name)}", "", *score_lines(own), ""]
+    lines += [*(f"- {escape(note)}" for note in [*failed, *left_out(uncut, cuts), *note_lines(rows)]), ""]
     lines += [
         "-/+: items lost and gained. p: McNemar's exact test; sign-flip permutation for scores that are not 0/1, and "
         f"by context where items share one. Holm: p corrected for all {len(rows)} rows; findings go by it.",
@@ -83,14 +94,15 @@ def render(
     ]
     lines += ["Findings: " + " ".join(f"*{name}*: {meaning}." for name, meaning in words.FINDINGS.items()), ""]
     lines += depth_section(rows)
-    lines += ["## How the answers ended", "", *_outcomes(rows), ""]
+    lines += ["## How the answers ended", "", *outcome_lines(rows), ""]
     lines += ["## Items that were right before", "", *_examples([uncut, *cuts], rows)]
     lines += ["## How this was made", "", *(f"- {line}" for line in words.how_made(rows)), ""]
-    lines += _provenance([uncut, *cuts])
+    lines += provenance_lines([uncut, *cuts])
     return "\n".join(_single_blanks(lines)) + "\n"
 
 
-def _headline(name: str, rows: Sequence[ComparisonRow]) -> list[str]:
+def headline_lines(name: str, rows: Sequence[ComparisonRow]) -> list[str]:
+    """What one plan cuts, and what it loses in a sentence per finding."""
     facts = [words.removal(rows[0].cut), words.size(rows[0].uncut, rows[0].cut)]
     lines = [
         f"**{escape(name)}**: {', '.join(fact for fact in facts if fact)}. {words.summary(rows).capitalize()}.",
@@ -99,7 +111,8 @@ def _headline(name: str, rows: Sequence[ComparisonRow]) -> list[str]:
     return [*lines, *(f"- {line}" for line in words.headline(rows)), ""]
 
 
-def _scores(rows: Sequence[ComparisonRow]) -> list[str]:
+def score_lines(rows: Sequence[ComparisonRow]) -> list[str]:
+    """The table of one plan, with every interval and test."""
     first = rows[0]
     facts = [words.removal(first.cut), words.size(first.uncut, first.cut)]
     facts.append(words.items([row.n for row in rows], [row.limit for row in rows]))
@@ -130,7 +143,8 @@ def _scores(rows: Sequence[ComparisonRow]) -> list[str]:
     return lines
 
 
-def _notes(rows: Sequence[ComparisonRow]) -> list[str]:
+def note_lines(rows: Sequence[ComparisonRow]) -> list[str]:
+    """What a reader must know of single rows, as plain text."""
     notes = [f"{row.cut.name}, {row.task} ({row.readout}): {row.note}" for row in rows if row.note]
     notes += [
         f"{row.task} ({row.readout}, {row.metric}): no retention, because {row.values.refused}"
@@ -140,7 +154,8 @@ def _notes(rows: Sequence[ComparisonRow]) -> list[str]:
     return list(dict.fromkeys(notes))
 
 
-def _outcomes(rows: Sequence[ComparisonRow]) -> list[str]:
+def outcome_lines(rows: Sequence[ComparisonRow]) -> list[str]:
+    """How many answers were right, wrong, missing and cut short, as a table."""
     names = list(dict.fromkeys(name for row in rows for name in [*row.uncut_outcomes, *row.cut_outcomes]))
     names = [name for name in names if name in OUTCOMES or any(row.cut_outcomes.get(name) for row in rows)]
     titles = {"no_answer": "no answer found", "cut": "cut by the length limit"}
@@ -168,7 +183,8 @@ def _examples(runs: Sequence[RunFolder], rows: Sequence[ComparisonRow]) -> list[
     return lines
 
 
-def _provenance(runs: Sequence[RunFolder]) -> list[str]:
+def provenance_lines(runs: Sequence[RunFolder]) -> list[str]:
+    """Plans, commands, versions, machine and settings of the runs."""
     lines = ["| run | layers removed, in order | chosen by | command | layercut |", "|---|---|---|---|---|"]
     for run in runs:
         arm, environment = arm_of(run), run.environment
@@ -221,7 +237,8 @@ def _changed(base: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any
     return changed
 
 
-def _model_name(run: RunFolder) -> str:
+def model_name(run: RunFolder) -> str:
+    """The uncut model as it was named; of a path only the last part."""
     plan = run.metrics().get("plan") or {}
     name = str(plan.get("model") or "the model")
     is_path = name.startswith(("/", ".", "~", "\\")) or name[1:3] == ":\\"

@@ -16,8 +16,8 @@ from layercut.errors import InputError
 from layercut.evidence.correlation import RankCorrelation, kendall_correlation, rank_correlation
 from layercut.evidence.intervals import Estimate
 from layercut.report.diagnosis.drawing import COLOURS, canvas, save, tidy
-from layercut.report.diagnosis.page import provenance
-from layercut.report.examples import escape
+from layercut.report.diagnosis.page import provenance_lines
+from layercut.report.markup import escape
 from layercut.report.numbers import counted, with_interval
 from layercut.report.ranking import plain_table
 from layercut.runs.atomic import write_text
@@ -82,7 +82,7 @@ def render(data: Mapping[str, Any], run: RunFolder) -> str:
     lines += [*_markdown(_LISTED, layer_rows(data)), "", "## Agreement", ""]
     lines += [*_markdown(("ranking", "and", "layers", "Spearman's rho", "Kendall's tau"), _agreement_rows(data)), ""]
     lines += [*(f"- {escape(line)}" for line in legend(data)), ""]
-    return "\n".join([*lines, *provenance(run)]) + "\n"
+    return "\n".join([*lines, *provenance_lines(run)]) + "\n"
 
 
 def facts(data: Mapping[str, Any]) -> str:

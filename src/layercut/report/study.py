@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from layercut.errors import InputError
-from layercut.report.compare import arm_of
+from layercut.report.compare import ComparisonRow, arm_of, compare_runs
 from layercut.report.markdown import write_report
 from layercut.runs.directory import RunFolder, is_run, runs_in
 from layercut.runs.settings import shown
+from layercut.runs.study import arms_in, failures_in
 
 UNCUT = "uncut"
 """Name of the uncut model's run in a study."""
@@ -23,11 +24,24 @@ class StudyRuns(NamedTuple):
 
     uncut: RunFolder
     cuts: list[RunFolder]
-    """In the order of the study's plans where its settings name them, otherwise by number of layers removed."""
+    """In the order of the study, healed arms beside their cut; otherwise by number of layers removed."""
+
+
+class StudyResults(NamedTuple):
+    """The runs of a study with every comparison between them."""
+
+    uncut: RunFolder
+    cuts: list[RunFolder]
+    rows: list[ComparisonRow]
+    """Of compare_runs."""
+    seed: int
+    """Of the resampling."""
+    failed: list[str]
+    """What could not be measured, a line each."""
 
 
 def study_runs(folder: Path) -> StudyRuns:
-    """Find the runs of a study: the folders in it, ``uncut`` first.
+    """Find the runs of a study: the folders in it, ``uncut`` first. An arm of which everything failed is left out.
 
     Raises:
         InputError: no folder, no uncut run in it, no cut run, or one that is not finished.
@@ -38,7 +52,9 @@ def study_runs(folder: Path) -> StudyRuns:
             f"{shown(folder)} is not the folder of a study: it holds no run called {UNCUT}. "
             "`layercut ls` lists your runs."
         )
+    given_up = {name for failure in failures_in(folder) for name in failure.arms}
     found = [RunFolder.open(path) for path in runs_in(folder) if path.name != UNCUT]
+    found = [run for run in found if run.is_finished or run.name not in given_up]
     if not found:
         raise InputError(f"{shown(folder)} holds no run of a cut model, so there is nothing to compare yet.")
     plans = _plans(folder)
@@ -62,13 +78,43 @@ def study_report(folder: Path, *, title: str | None = None, seed: int | None = N
     Raises:
         InputError: see study_runs and write_report.
     """
+    found = study_results(folder, seed=seed)
+    return write_study(Path(folder), found, title=title)
+
+
+def write_study(folder: Path, found: StudyResults, *, title: str | None = None) -> Path:
+    """``study_report`` of results that are known already."""
+    return write_report(
+        folder,
+        uncut=found.uncut,
+        cuts=found.cuts,
+        title=title,
+        seed=found.seed,
+        rows=found.rows,
+        failed=found.failed,
+    )
+
+
+def study_results(folder: Path, *, seed: int | None = None) -> StudyResults:
+    """The runs of a study and what they come to, compared once for all who want to show it.
+
+    Args:
+        folder: of the study.
+        seed: of the resampling; the ``seed`` in the settings of the uncut run by default.
+
+    Raises:
+        InputError: see study_runs and compare_runs.
+    """
     runs = study_runs(folder)
     own = runs.uncut.settings.get("seed")
     used = seed if seed is not None else own if isinstance(own, int) else 0
-    return write_report(Path(folder), uncut=runs.uncut, cuts=runs.cuts, title=title, seed=used)
+    failed = [failure.describe() for failure in failures_in(folder)]
+    return StudyResults(runs.uncut, runs.cuts, compare_runs(runs.uncut, runs.cuts, seed=used), used, failed)
 
 
 def _plans(folder: Path) -> list[str]:
+    if arms := arms_in(folder):
+        return [arm["name"] for arm in arms]
     if not is_run(folder):
         return []
     plans = RunFolder.open(folder).settings.get("plans")

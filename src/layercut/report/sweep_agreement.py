@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich import box
 from rich.table import Table
 
-from layercut.report.examples import escape
+from layercut.report.markup import escape
 from layercut.report.sweep import Agreement, Sweep
 
 

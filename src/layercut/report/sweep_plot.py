@@ -111,7 +111,7 @@ def _panel(axes: Axes, curves: Sequence[Curve]) -> None:
 
 def _draw(axes: Axes, curve: Curve) -> None:
     colour, marker = _LOOKS.get(curve.readout, _OTHER)
-    for run in _runs(curve.rows):
+    for run in unbroken(curve.rows):
         layers = [row.layer for row in run]
         values = [_percent(row, "value") for row in run]
         lows = [_inside(_percent(row, "low")) for row in run]
@@ -126,7 +126,7 @@ def _draw(axes: Axes, curve: Curve) -> None:
             axes.plot([layer], [_inside(value)], marker=shape, color=colour, markersize=3.6, linestyle="", zorder=3)
 
 
-def _runs(rows: Sequence[SweepRow]) -> list[list[SweepRow]]:
+def unbroken(rows: Sequence[SweepRow]) -> list[list[SweepRow]]:
     """Neighbouring layers that have a value; a line must not run over layers that were not skipped."""
     runs: list[list[SweepRow]] = []
     for row in rows:

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from layercut.evidence.intervals import NUM_RESAMPLES
 from layercut.report import words
-from layercut.report.examples import code, escape
+from layercut.report.markup import code, escape
 from layercut.report.numbers import counted, number, p_value, with_interval
 from layercut.report.sweep import Curve, Sweep, SweepRow
 from layercut.report.sweep_agreement import about_agreements, agreement_lines, agreement_table, plain_table
@@ -48,7 +48,7 @@ def render(sweep: Sweep, run: RunFolder) -> str:
     lines = [f"# What {escape(hide_home(sweep.model))} loses without each of its layers", ""]
     lines += [f"{escape(facts(sweep))}.", "", *(f"- {escape(line)}" for line in findings(sweep)), ""]
     lines += [f"![Retention of every task and readout without each layer]({PLOT})", ""]
-    lines += ["## Retention", "", *_overview(sweep), "", *(f"- {line}" for line in how_made(sweep)), ""]
+    lines += ["## Retention", "", *overview_lines(sweep), "", *(f"- {line}" for line in how_made(sweep)), ""]
     lines += ["## Do tasks and criteria agree on the layers?", "", *agreement_lines(sweep), ""]
     lines += ["## Every layer in full", "", "Scores in %. -/+: items lost and gained. p: of no change, McNemar's exact"]
     lines += [
@@ -56,8 +56,8 @@ def render(sweep: Sweep, run: RunFolder) -> str:
         "",
     ]
     for curve in sweep.curves:
-        lines += [f"### {escape(curve.label)}", "", *_in_full(curve), ""]
-    return "\n".join([*lines, "## How this was made", "", *_provenance(run)]) + "\n"
+        lines += [f"### {escape(curve.label)}", "", *layer_lines(curve), ""]
+    return "\n".join([*lines, "## How this was made", "", *provenance_lines(run)]) + "\n"
 
 
 def facts(sweep: Sweep) -> str:
@@ -167,7 +167,8 @@ class _Retention:
         return table
 
 
-def _overview(sweep: Sweep) -> list[str]:
+def overview_lines(sweep: Sweep) -> list[str]:
+    """What is kept without each layer, a line for each layer, as a Markdown table."""
     curves = sweep.curves
     found = [(curve, curve.significant) for curve in curves]
     lines = ["| layer | " + " | ".join(escape(curve.label) for curve in curves) + " |"]
@@ -182,7 +183,8 @@ def _overview(sweep: Sweep) -> list[str]:
     return [*lines, "", "Bold: a loss is shown, the whole interval of the difference lies below 0."]
 
 
-def _in_full(curve: Curve) -> list[str]:
+def layer_lines(curve: Curve) -> list[str]:
+    """One task and readout in full, as a Markdown table."""
     first = curve.rows[0]
     uncut = with_interval(first.values.uncut, share=_is_share(curve), digits=1)
     chance = "none" if first.chance is None else number(first.chance, share=_is_share(curve), digits=1)
@@ -210,7 +212,8 @@ def _in_full(curve: Curve) -> list[str]:
     return lines
 
 
-def _provenance(run: RunFolder) -> list[str]:
+def provenance_lines(run: RunFolder) -> list[str]:
+    """Command, versions and settings of a sweep."""
     environment = run.environment
     git = environment.get("git")
     version = environment["layercut"] + (f", commit {git['commit'][:12]}" if git else "")

@@ -36,13 +36,14 @@ FINDINGS = {
 
 
 def removal(arm: Arm) -> str:
-    """``3 of 30 decoder layers removed (10.0 %): 27-29``; ``uncut`` where none is."""
+    """``3 of 30 decoder layers removed (10.0 %): 27-29``; ``uncut`` where none is, and how it was healed."""
     if arm.num_layers is None:
         return "no plan recorded"
     if not arm.removed:
         return f"uncut, {counted(arm.num_layers, 'decoder layer')}"
     share = len(arm.removed) / arm.num_layers
-    return f"{len(arm.removed)} of {arm.num_layers} decoder layers removed ({share:.1%}): {format_layers(arm.removed)}"
+    gone = f"{len(arm.removed)} of {arm.num_layers} decoder layers removed ({share:.1%}): {format_layers(arm.removed)}"
+    return f"{gone}, healed ({arm.healing})" if arm.healing else gone
 
 
 def size(uncut: Arm, cut: Arm) -> str:

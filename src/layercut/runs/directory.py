@@ -32,13 +32,14 @@ from layercut.runs.settings import (
     shown,
     write_config,
 )
+from layercut.runs.study import failures_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from types import TracebackType
 
 ENVIRONMENT, METRICS, SAMPLES, REPORT = "environment.json", "metrics.json", "samples", "report.md"
-_NOT_SEARCHED = {SAMPLES, "checkpoint"}
+_NOT_SEARCHED = {SAMPLES, "checkpoint", "searches", "answers"}
 _REPEATED = ("layercut", "python", "packages", "git", "platform", "cpu", "sandbox")
 """What must be the same for a resumed run to count as made in one environment."""
 
@@ -148,7 +149,12 @@ class RunFolder:
         return read_records(self._samples_path(task, readout))
 
     def write_metrics(
-        self, rows: Sequence[MetricRow], *, plan: Mapping[str, Any] | None = None, num_parameters: int | None = None
+        self,
+        rows: Sequence[MetricRow],
+        *,
+        plan: Mapping[str, Any] | None = None,
+        num_parameters: int | None = None,
+        arm: Mapping[str, Any] | None = None,
     ) -> None:
         """Write metrics.json, which marks the run as finished.
 
@@ -156,10 +162,13 @@ class RunFolder:
             rows: one per task, readout and metric; of one task and readout, the headline metric first.
             plan: ``CutPlan.to_dict()`` of what was evaluated.
             num_parameters: of the model under this plan, if known.
+            arm: what this run is in a study: its plan, criterion, depth, healing and seed.
         """
         data: dict[str, Any] = {"format_version": FORMAT_VERSION, "plan": None if plan is None else dict(plan)}
         if num_parameters is not None:
             data["num_parameters"] = num_parameters
+        if arm is not None:
+            data["arm"] = dict(arm)
         write_json(self.path / METRICS, {**data, "rows": list(rows)})
 
     def metrics(self) -> dict[str, Any]:
@@ -246,6 +255,7 @@ def _summary(path: Path) -> RunSummary:
     finished = (path / METRICS).is_file()
     if inner and not finished:  # a study has no scores of its own; its report comes last
         finished = (path / REPORT).is_file() and all((run / METRICS).is_file() for run in inner)
+        finished = finished and not failures_in(path)
     status = "running" if is_locked(path) else "finished" if finished else "unfinished"
     try:
         begun = datetime.fromisoformat(_read_json(path / ENVIRONMENT)["time"])
@@ -255,8 +265,10 @@ def _summary(path: Path) -> RunSummary:
         headline = _headline(_read_json(path / METRICS)) if (path / METRICS).is_file() else _progress(path)
     except InputError as error:
         headline = str(error)
-    if inner:
+    if inner and not (path / METRICS).is_file():
         headline = f"study of {', '.join(run.name for run in inner)}"
+        if failed := failures_in(path):
+            headline = f"{len(failed)} failed; {headline}"
     return RunSummary(path, status, begun, headline)
 
 

@@ -71,6 +71,11 @@ def collect(argv: Sequence[str] | None = None, models: Sequence[Mapping[str, Any
     }
 
 
+def machine() -> str:
+    """What models run on here, in a few words; an accelerator only once torch was imported."""
+    return _accelerator() or f"{_cpu()}, {_cores()} cores"
+
+
 def command_line(argv: Sequence[str]) -> str:
     """The command as one would type it, without machine paths and tokens.
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from layercut import __version__
 from layercut.errors import InputError
+from layercut.models.sources import ModelSource
 from layercut.report.card import model_card
-from layercut.study.handle import ModelHandle
 from layercut.surgery.checkpoint import MAX_SHARD_BYTES, CutReport, cut_checkpoint, plan_cut
 from layercut.surgery.plan import CutPlan
+
+if TYPE_CHECKING:
+    from layercut.models.loading import LoadedModel
 
 
 class CutDone(NamedTuple):
@@ -56,17 +59,25 @@ class CutDone(NamedTuple):
 
 
 def cut_model(
-    model: ModelHandle,
+    source: ModelSource,
     plan: CutPlan,
     out: Path | None,
     *,
-    verify: bool = True,
+    uncut: Callable[[], LoadedModel] | None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
     say: Callable[[str], None] = lambda text: None,
 ) -> CutDone:
     """Write the cut checkpoint to ``out``; with ``out`` None, only say what would be written.
 
     The folder takes its name after the comparison, so a checkpoint that is there has passed it.
+
+    Args:
+        source: the uncut model.
+        plan: what goes.
+        out: the new folder.
+        uncut: loads the uncut model to compare with; with None nothing is compared, and no model is loaded.
+        max_shard_bytes: largest weight file.
+        say: is told what takes long.
 
     Raises:
         InputError: the plan does not fit, or ``out`` is not empty.
@@ -75,23 +86,23 @@ def cut_model(
     if plan.is_uncut:
         raise InputError("the plan removes no layer, so there is nothing to cut.")
     if out is None:
-        return CutDone(plan_cut(model.source.path, plan, max_shard_bytes=max_shard_bytes), "")
-    expected = plan_cut(model.source.path, plan, max_shard_bytes=max_shard_bytes)
+        return CutDone(plan_cut(source.path, plan, max_shard_bytes=max_shard_bytes), "")
+    expected = plan_cut(source.path, plan, max_shard_bytes=max_shard_bytes)
     verified = ""
 
     def check(folder: Path) -> None:
         nonlocal verified
-        if verify:
+        if uncut is not None:
             from layercut.surgery.verify import verify_cut
 
             say("reloading the checkpoint and comparing it with the bypassed model ...")
-            verified = verify_cut(model.loaded, plan, folder).describe()
+            verified = verify_cut(uncut(), plan, folder).describe()
         card = model_card(
             plan,
-            source_name=model.settings.model,
-            revision=model.source.revision,
-            base_model=model.source.origin.get("base_model"),
-            license_name=model.source.origin.get("license"),
+            source_name=source.name,
+            revision=source.revision,
+            base_model=source.origin.get("base_model"),
+            license_name=source.origin.get("license"),
             num_parameters_before=expected.parameters_before,
             num_parameters_after=expected.parameters_after,
             num_bytes=expected.bytes_after,
@@ -101,7 +112,7 @@ def cut_model(
         )
         (folder / "README.md").write_text(card, encoding="utf-8")
 
-    report = cut_checkpoint(model.source.path, plan, out, max_shard_bytes=max_shard_bytes, check=check)
+    report = cut_checkpoint(source.path, plan, out, max_shard_bytes=max_shard_bytes, check=check)
     return CutDone(report, verified)
 
 

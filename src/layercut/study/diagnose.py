@@ -20,8 +20,8 @@ from layercut.diagnostics import DIAGNOSTICS, KnownDiagnostic, diagnostic, known
 from layercut.diagnostics.arithmetic_files import arithmetic_files
 from layercut.diagnostics.bench import Arm, Bench
 from layercut.errors import InputError
-from layercut.report.diagnosis.page import diagnosis_report
 from layercut.report.diagnosis.verdict import FILE, FORMAT_VERSION, load
+from layercut.report.reports import write_reports
 from layercut.runs.atomic import write_json
 from layercut.runs.directory import RunFolder
 from layercut.study import eta
@@ -124,7 +124,7 @@ def diagnose_model(
             seed=seed,
             console=console,
         )
-        report = diagnosis_report(run.path)
+        report = write_reports(run.path)["report"]
         if not run.is_finished:
             run.write_metrics([])
         return Diagnosed(report, data)

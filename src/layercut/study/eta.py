@@ -6,7 +6,7 @@ measured for each kind of cell; a kind that has not run yet is estimated from it
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 
@@ -18,7 +18,8 @@ class Cell:
     """Cells of one kind take the same time an item, such as the same task and readout under another plan."""
     num_items: int
     weight: float
-    """Rough cost of one item against the other kinds' (tokens, say). Used only until the kind has been measured."""
+    """Rough cost of one item against the other kinds' (tokens, say). Used only until the kind has been measured. 0 for
+    what cannot be guessed, such as a search: it counts for nothing until one of its kind has been measured."""
 
 
 class Eta:
@@ -41,21 +42,38 @@ class Eta:
         self._items[kind] = self._items.get(kind, 0) + num_items
         self._seconds[kind] = self._seconds.get(kind, 0.0) + seconds
 
+    def learn(self, kind: Hashable, num_items: int, seconds: float) -> None:
+        """What an earlier run measured: items of this kind took so long. Other kinds than the cells' say nothing."""
+        if num_items and any(cell.kind == kind for cell in self._cells):
+            self._items[kind] = self._items.get(kind, 0) + num_items
+            self._seconds[kind] = self._seconds.get(kind, 0.0) + seconds
+
     @property
     def remaining(self) -> float | None:
         """Seconds, or None while nothing has been measured."""
-        left = [(cell, cell.num_items - done) for cell, done in zip(self._cells, self._done, strict=True)]
+        return self.remaining_of(range(len(self._cells)))
+
+    def remaining_of(self, cells: Iterable[int]) -> float | None:
+        """Seconds of some of the cells, or None while nothing has been measured."""
+        left = [(self._cells[i], self._cells[i].num_items - self._done[i]) for i in cells]
         if not any(count > 0 for _, count in left):
             return 0.0
-        weighed = sum(
-            self._items[c.kind] * c.weight for c in {c.kind: c for c in self._cells}.values() if c.kind in self._items
-        )
-        if not weighed:
+        known = {cell.kind: cell.weight for cell in self._cells if cell.kind in self._items and cell.weight}
+        weighed = sum(self._items[kind] * weight for kind, weight in known.items())
+        if not weighed and any(count > 0 and cell.kind not in self._items and cell.weight for cell, count in left):
             return None
-        per_weight = sum(self._seconds.values()) / weighed
+        per_weight = sum(self._seconds[kind] for kind in known) / weighed if weighed else 0.0
         total = 0.0
         for cell, count in left:
             measured = self._items.get(cell.kind, 0)
             each = self._seconds[cell.kind] / measured if measured else cell.weight * per_weight
             total += max(count, 0) * each
         return total
+
+    @property
+    def unknown(self) -> int:
+        """How many pieces are left that can neither be guessed nor were measured."""
+        return sum(
+            not cell.weight and cell.kind not in self._items and done < cell.num_items
+            for cell, done in zip(self._cells, self._done, strict=True)
+        )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from functools import cached_property
+from dataclasses import replace
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from layercut.errors import InputError
@@ -26,8 +27,12 @@ logger = logging.getLogger(__name__)
 class ModelHandle:
     """One model of a study."""
 
-    def __init__(self, settings: ModelSettings) -> None:
+    def __init__(self, settings: ModelSettings, *, source: ModelSource | None = None) -> None:
         """Find the model's files; a hub model is downloaded, a GGUF file converted. Nothing is loaded yet.
+
+        Args:
+            settings: the model.
+            source: what it was resolved to, where that is known.
 
         Raises:
             InputError: no such model, a family that is not known, a checkpoint that cannot be used, or a server.
@@ -38,7 +43,7 @@ class ModelHandle:
                 "or plain, and the model itself."
             )
         self.settings = settings
-        self.source: ModelSource = resolve(
+        self.source: ModelSource = source or resolve(
             settings.model, revision=settings.revision, trust_remote_code=settings.trust_remote_code
         )
         self.facts = describe_source(self.source)
@@ -47,6 +52,12 @@ class ModelHandle:
     def num_layers(self) -> int:
         """Decoder layers of the uncut model."""
         return self.facts.num_layers
+
+    @cached_property
+    def dtype(self) -> str:
+        """What the settings' dtype stands for; ``auto`` only where it is the checkpoint's own."""
+        wanted = self.settings
+        return pick_dtype(self.source.path, wanted.dtype, device=wanted.device, device_map=wanted.device_map)
 
     @cached_property
     def loaded(self) -> LoadedModel:
@@ -79,8 +90,14 @@ class ModelHandle:
 
     @cached_property
     def engine(self) -> Engine:
-        """The engine that the settings name, over it."""
+        """The engine that the settings name, over it; or over models in the processes of a pool."""
         wanted = self.settings
+        if wanted.engine_pool is not None:
+            from layercut.engine.ray_pool import RayPool
+
+            alone = replace(wanted, engine_pool=None, dtype=self.dtype)  # what the run's settings say, on any machine
+            here = replace(self.source, path=self.source.path.absolute())
+            return RayPool(wanted.engine_pool, partial(engine_of, alone, here, self.facts.model_hash))
         if wanted.engine == "vllm":
             from layercut.engine.vllm import VllmEngine
 
@@ -101,6 +118,13 @@ class ModelHandle:
         from layercut.engine.plain import PlainEngine
 
         return PlainEngine(self.loaded, batch_size=wanted.batch_size)
+
+    def release(self) -> None:
+        """Let the weights go. What is asked next loads them again."""
+        engine = self.__dict__.pop("engine", None)
+        if engine is not None and self.settings.engine == "vllm" and self.settings.engine_pool is None:
+            engine.close()  # vLLM holds on to its memory otherwise
+        self.__dict__.pop("loaded", None)
 
     def num_parameters(self, plan: CutPlan) -> int:
         """Parameters under a plan, counted in the headers of the weight files."""
@@ -133,9 +157,23 @@ class ModelHandle:
 
     def describe(self) -> dict[str, Any]:
         """What decides the numbers, for a run's settings, with what the commit of a branch and dtype auto stand for."""
-        wanted = self.settings
-        return wanted.identity() | {
+        return self.settings.identity() | {
             "revision": self.source.revision,
             "model_hash": self.facts.model_hash,
-            "dtype": pick_dtype(self.source.path, wanted.dtype, device=wanted.device, device_map=wanted.device_map),
+            "dtype": self.dtype,
         }
+
+
+def engine_of(settings: ModelSettings, source: ModelSource, model_hash: str) -> Engine:
+    """The engine over a model that was found on another machine, or in another process of this one.
+
+    Raises:
+        InputError: the model of that name is another one here.
+    """
+    handle = ModelHandle(settings, source=source if source.path.is_dir() else None)
+    if handle.facts.model_hash != model_hash:
+        raise InputError(
+            f"{settings.model} is another model on this machine of the pool ({handle.facts.model_hash}, not "
+            f"{model_hash}). Give all machines the same files, or a path that all of them see."
+        )
+    return handle.engine

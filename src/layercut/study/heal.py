@@ -15,11 +15,12 @@ from layercut.errors import InputError
 from layercut.healing.filters import FilterSettings
 from layercut.healing.responses import generate_responses
 from layercut.healing.settings import TrainSettings
+from layercut.healing.team import Team
 from layercut.runs.directory import RunFolder
 from layercut.runs.records import Journal
 from layercut.study.handle import ModelHandle
 from layercut.study.heal_data import RESPONSES, examples_of, matched, original_records, report_items, split
-from layercut.study.heal_job import CHECKPOINT, HealingJob, HealSettings, Teacher, load_cut
+from layercut.study.heal_job import CHECKPOINT, HealingJob, HealSettings, Teacher, ToTrain, load_cut, train_along
 from layercut.study.prompts import RESPONSES as RESPONSES_FILE
 from layercut.study.prompts import Answering, PromptSource
 from layercut.study.settings import ModelSettings
@@ -59,16 +60,25 @@ def heal_model(
     out: Path,
     console: Console,
     say: Callable[[str], None],
-) -> Healed:
+) -> Healed | None:
     """Heal a cut model; ``layercut heal``. The same call again goes on where it was stopped.
+
+    In a team of processes (``healing.team``) all make the same call; the first one gives what came out, others None.
 
     Raises:
         InputError: settings that do not fit each other or the models, or prompts that leave nothing to learn from.
         MissingExtra: TRL or PEFT is not installed.
     """
-    train = settings.train
+    train, team = settings.train, Team.of_this_process()
+    if not team.is_first:
+        check_method(train, team)
+        told: ToTrain | None = team.share()
+        if told is not None:
+            train_along(ModelHandle(cut_model), Teacher(teacher_model), train, told)
+            team.leave()
+        return None
     cut, teacher = ModelHandle(cut_model), Teacher(teacher_model)
-    _check_method(train)
+    check_method(train, team)
     if settings.filters.right_only and source.task is None and source.records is None:
         raise InputError("answers to these prompts are not graded, so --right-only has no meaning; take task:NAME.")
     plan = cut.earlier_plans[-1] if cut.earlier_plans else CutPlan(num_layers=cut.num_layers)
@@ -87,6 +97,7 @@ def heal_model(
         folder = run.path / CHECKPOINT
         if (folder / PLAN_FILE).is_file():  # a checkpoint is there whole or not at all
             run.write_metrics([], plan=plan.to_dict())
+            team.share(None)
             return Healed(folder, json.loads((folder / PLAN_FILE).read_text("utf-8"))["healing"][-1])
         say(f"{cut_model.model}: {train.method}, {train.objective}, on {settings.responses} answers")
         arms = {settings.responses, *(RESPONSES if settings.match_tokens else ())}
@@ -141,20 +152,29 @@ def heal_model(
             console=console,
             say=say,
             card=card.read_text("utf-8") if card.is_file() and cut.earlier_plans else "",
+            team=team,
         )
         healing = job.seam() if train.method == "seam" else job.train()
         run.write_metrics([], plan=plan.to_dict())
         return Healed(folder, healing)
 
 
-def _check_method(train: TrainSettings) -> None:
-    """Whatever would fail after an hour of answering fails now."""
+def check_method(train: TrainSettings, team: Team) -> None:
+    """Whatever would fail after an hour of answering fails now.
+
+    Raises:
+        InputError: settings that cannot be used here.
+        MissingExtra: TRL or PEFT is not installed.
+    """
+    if team.size > 1 and (train.method in ("seam", "qlora") or train.objective == "on-policy"):
+        what = train.objective if train.objective == "on-policy" else train.method
+        raise InputError(f"{what} is for one process, and {team.size} were launched; start it without a launcher.")
     if train.method == "qlora":
         from layercut.healing.adapters import quantization
 
         quantization()
     if train.method != "seam":
-        _ = train.accumulation
+        train.batches(team.size)
         import layercut.healing.sft  # noqa: F401  says which extra is missing
 
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.console import Console
@@ -15,6 +16,7 @@ from layercut.errors import InputError, unknown
 from layercut.healing.examples import Data
 from layercut.healing.filters import FilterSettings
 from layercut.healing.settings import TrainSettings
+from layercut.healing.team import Team
 from layercut.report.healing_card import healed_card
 from layercut.runs.directory import RunFolder
 from layercut.study.handle import ModelHandle
@@ -65,6 +67,13 @@ class Teacher:
         self.handle = ModelHandle(self.settings)
 
 
+class ToTrain(NamedTuple):
+    """What the first process of a team tells the others."""
+
+    data: Data
+    folder: Path
+
+
 class HealingJob(NamedTuple):
     """One healing with its data at hand."""
 
@@ -80,6 +89,7 @@ class HealingJob(NamedTuple):
     console: Console
     say: Callable[[str], None]
     card: str
+    team: Team
 
     def seam(self) -> dict[str, Any]:
         """Solve and fold."""
@@ -116,13 +126,17 @@ class HealingJob(NamedTuple):
         settings, folder = self.settings.train, self.run.path / TRAINING
         trained = finished(folder)
         if trained is None:
-            options = self._objective()
+            self.team.share(ToTrain(self.data, folder))
+            options = objective_of(self.loaded, self.teacher, settings, self.records)
             model = make_trainable(self.loaded.model, settings)
             self.say(f"{num_trainable(model):,} parameters learn")
             with watched("training", self._num_steps(), self.console) as on_progress:
                 trained = train(
                     model, self.loaded.tokenizer, self.data, settings, folder, on_progress=on_progress, **options
                 )
+            self.team.leave()
+        elif self.team.size > 1:
+            self.team.share(None)
         losses = trained.held_out
         healing = self.healing | {
             "settings": _told(settings),
@@ -139,27 +153,6 @@ class HealingJob(NamedTuple):
         whole, checked = trained_model(self.cut.source, trained.final, settings.method, device)
         return self._write(healing, partial(write_healed, whole, self.cut.source), checked, CURVE)
 
-    def _objective(self) -> dict[str, Any]:
-        settings = self.settings.train
-        if settings.objective == "sft":
-            self.teacher.forget()
-            return {}
-        from layercut.healing.distill import DistillTrainer, check_teacher
-        from layercut.healing.examples import encode_example
-        from layercut.healing.on_policy import OnPolicyTrainer, RolloutLength
-
-        uncut = load_cut(self.teacher.handle, replace(settings, method="lora"))
-        check_teacher(self.loaded.model, uncut.model)
-        kind = "jsd" if settings.objective == "on-policy" else settings.objective
-        options: dict[str, Any] = {"teacher": uncut.model, "kind": kind, "alpha": settings.jsd_alpha}
-        if settings.objective != "on-policy":
-            return options | {"trainer": DistillTrainer}
-        by_prompt = {
-            encode_example(self.loaded.tokenizer, one).prompt: one for one in self.records if one["completion"]
-        }
-        length = RolloutLength(settings.rollout_start, settings.rollout_max)
-        return options | {"trainer": OnPolicyTrainer, "cut": self.loaded, "records": by_prompt, "length": length}
-
     def _num_steps(self) -> int:
         settings = self.settings.train
         return settings.max_steps or max(1, math.ceil(settings.epochs * len(self.data.train) / settings.batch_size))
@@ -173,6 +166,38 @@ class HealingJob(NamedTuple):
             card=partial(healed_card, self.card),
             curve=self.run.path / TRAINING / curve if curve else None,
         )
+
+
+def objective_of(
+    loaded: LoadedModel, teacher: Teacher, settings: TrainSettings, records: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """What the trainer is to be given beside the examples; the teacher's weights where they are learnt from."""
+    if settings.objective == "sft":
+        teacher.forget()
+        return {}
+    from layercut.healing.distill import DistillTrainer, check_teacher
+    from layercut.healing.examples import encode_example
+    from layercut.healing.on_policy import OnPolicyTrainer, RolloutLength
+
+    uncut = load_cut(teacher.handle, replace(settings, method="lora"))
+    check_teacher(loaded.model, uncut.model)
+    kind = "jsd" if settings.objective == "on-policy" else settings.objective
+    options: dict[str, Any] = {"teacher": uncut.model, "kind": kind, "alpha": settings.jsd_alpha}
+    if settings.objective != "on-policy":
+        return options | {"trainer": DistillTrainer}
+    by_prompt = {encode_example(loaded.tokenizer, one).prompt: one for one in records if one["completion"]}
+    length = RolloutLength(settings.rollout_start, settings.rollout_max)
+    return options | {"trainer": OnPolicyTrainer, "cut": loaded, "records": by_prompt, "length": length}
+
+
+def train_along(cut: ModelHandle, teacher: Teacher, settings: TrainSettings, told: ToTrain) -> None:
+    """The part of the other processes of a team: to train with the first one on what it told them."""
+    from layercut.healing.sft import train
+    from layercut.healing.trainable import make_trainable
+
+    loaded = load_cut(cut, settings)
+    options = objective_of(loaded, teacher, settings, [])
+    train(make_trainable(loaded.model, settings), loaded.tokenizer, told.data, settings, told.folder, **options)
 
 
 def load_cut(handle: ModelHandle, train: TrainSettings) -> LoadedModel:

@@ -1,4 +1,4 @@
-"""What a study shows while it runs: one bar over all cells, with the time that is left judged by what was measured."""
+"""What a run shows on its way: one bar over all cells, with the time that is left judged by what was measured."""
 
 from __future__ import annotations
 

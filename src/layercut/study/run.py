@@ -1,14 +1,22 @@
-"""Running a study: one model, uncut and under each plan, on every task and readout.
+"""Running a study: models x criteria x depths x healing arms x tasks x readouts x seeds, as one job that resumes.
 
     layercut run examples/quickstart.yaml
 
-The study's folder holds one run folder for the uncut model and one for each plan, each with its checkpoint. What is
-finished is never done again, and a study that is finished does not load the model at all.
+    runs/quickstart/  uncut/                  run folder of the uncut model
+                      reverse-3/              of a cut; its checkpoint/ inside, and heal-<arm>/ for each healing of it
+                      reverse-3+<arm>/        of the cut healed: its answers and metrics
+                      searches/<criterion>/   what choosing the layers measured
+                      answers/<hash>/         the uncut model's answers that healing learns from
+                      study.json              the arms in order, and what failed (traceback in failures/)
+                      report.md               made from all the above
+
+A study of several models holds such a folder for each. What is finished is never done again, in this folder or in
+another study of the same model beside it, and a study that is finished does not load a model at all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -16,30 +24,40 @@ from typing import Any, NamedTuple
 
 from rich.console import Console
 
-from layercut.engine.base import Decoding
+from layercut.errors import InputError
 from layercut.report.compare import ComparisonRow, compare_runs
-from layercut.report.study import study_report, study_runs
+from layercut.report.reports import write_reports
+from layercut.report.study import study_runs
 from layercut.runs.directory import RunFolder
-from layercut.study.cells import make_cells, run_cells, run_settings, tell_walls
-from layercut.study.cut import cut_model
+from layercut.study.cell_store import CellStore
+from layercut.study.cells import tell_walls
+from layercut.study.evaluate import slug
+from layercut.study.forecast import Forecast, forecast
 from layercut.study.handle import ModelHandle
-from layercut.study.progress import Progressing
-from layercut.study.settings import UNCUT, StudySettings
-from layercut.surgery.plan import CutPlan
+from layercut.study.job import StudyJob
+from layercut.study.live import StudyProgress
+from layercut.study.manifest import Manifest
+from layercut.study.study_settings import StudySettings
+from layercut.study.work import StudyWork
 
 
 class StudyOutcome(NamedTuple):
-    """What a study found, and where it lies."""
+    """What a study of one model found, and where it lies."""
 
+    model: str
     rows: list[ComparisonRow]
     paths: dict[str, Path]
     """The report and the checkpoints, by name."""
+    failed: list[str]
+    """What failed, a line each; the same command tries it again."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""
         return {
+            "model": self.model,
             "rows": [row.to_dict() for row in self.rows],
             "paths": {name: str(path) for name, path in self.paths.items()},
+            "failed": self.failed,
         }
 
 
@@ -49,94 +67,105 @@ def run_study(
     out: Path | None = None,
     seed: int | None = None,
     limit: int | None = None,
-    dry_run: bool = False,
     settings_file: str | None = None,
     console: Console,
     say: Callable[[str], None],
-) -> StudyOutcome | None:
-    """Run a study, or go on with it; ``layercut run``. A dry run says what would be done and gives None back.
+) -> list[StudyOutcome]:
+    """Run a study, or go on with it; ``layercut run``.
+
+    A search, healing, cell or checkpoint that fails is noted in the folder and does not stop the others; it is tried
+    again by the same call.
 
     Args:
         settings: the study.
         out: run folder in place of the study's own.
-        seed: in place of the study's own.
+        seed: in place of the study's own, of which there may be several.
         limit: lowers every task's number of items.
-        dry_run: only say what would be done.
         settings_file: where the settings were read from, to be named when they do not fit the folder.
-        console: where the progress bar goes.
+        console: where progress goes.
         say: called with each line for people.
+
+    Returns:
+        An outcome for each model, in the order of the study.
 
     Raises:
         InputError: anything in the study that cannot be used, or a run folder that holds another study.
-        VerificationError: a written checkpoint is not the model that was measured.
     """
-    folder = out or settings.out
-    settings = replace(settings, out=folder, seed=settings.seed if seed is None else seed)
-    model = ModelHandle(settings.model)
-    plans = {UNCUT: model.plan(None, settings.seed)}
-    plans |= {name: model.plan(spec, settings.seed) for name, spec in settings.plans.items()}
-    for name, plan in plans.items():
-        say(f"{name}: {plan.describe()}")
-    cells = make_cells(settings.tasks, settings.seed, limit)
-    walls = tell_walls((cell.task for cell in cells), say)
-    decoding = Decoding(**asdict(settings.decoding), seed=settings.seed)
-    work = [(f"{name}: {cell.label}", cell.work()) for name in plans for cell in cells]
-    if dry_run:
-        _say_plan(work, plans, folder, settings.checkpoints, say)
-        return None
-    progress = Progressing(work, console)
+    settings = _with(settings, out, seed)
+    folders = _folders(settings)
     with ExitStack() as held:
-        whole = {
-            "plans": {name: list(plan.removed) for name, plan in plans.items() if not plan.is_uncut},
-            "checkpoints": settings.checkpoints,
-            **run_settings(model, plans[UNCUT], cells, decoding, settings.seed),
-        }
-        held.enter_context(RunFolder.begin(folder, whole, settings_file=settings_file, sandbox=walls))
-        runs = {
-            name: held.enter_context(
-                RunFolder.begin(
-                    folder / name,
-                    run_settings(model, plan, cells, decoding, settings.seed),
-                    settings_file=settings_file,
-                    sandbox=walls,
-                )
-            )
-            for name, plan in plans.items()
-        }
-        checkpoints = _write_checkpoints(model, plans, folder, settings.checkpoints, say)
-        with progress.running():
-            for number, (name, plan) in enumerate(plans.items()):
-                run_cells(runs[name], model, plan, cells, decoding, progress, first=number * len(cells))
-        report = study_report(folder, seed=settings.seed)
-        rows = compare_runs(*study_runs(folder), seed=settings.seed)
-        return StudyOutcome(rows, {"report": report, **checkpoints})
+        if len(settings.models) > 1:
+            whole = {"models": {str(folder.name): asdict(model) for model, folder in folders}, "limit": limit}
+            held.enter_context(RunFolder.begin(settings.out, whole, settings_file=settings_file))
+        outcomes = []
+        for model, folder in folders:
+            try:
+                work = _work(settings, model, folder, limit)
+            except InputError as error:
+                if len(folders) == 1:
+                    raise
+                outcomes.append(StudyOutcome(model.model, [], {}, [f"{model.model}: {error}"]))
+                continue
+            outcomes.append(_run_model(work, settings_file, console, say))
+            work.model.release()
+    return outcomes
 
 
-def _write_checkpoints(
-    model: ModelHandle, plans: dict[str, CutPlan], folder: Path, wanted: bool, say: Callable[[str], None]
-) -> dict[str, Path]:
-    written = {}
-    for name, plan in plans.items():
-        target = folder / name / "checkpoint"
-        if not wanted or plan.is_uncut:
-            continue
-        if not target.exists():
-            done = cut_model(model, plan, target, say=lambda text, name=name: say(f"{name}: {text}"))  # type: ignore[misc]
-            say(f"{name}: {done.verified}")
-        written[f"checkpoint of {name}"] = target
-    return written
+def forecast_study(
+    settings: StudySettings, *, out: Path | None = None, seed: int | None = None, limit: int | None = None
+) -> list[Forecast]:
+    """What ``run_study`` would do, for each model; ``layercut run --dry-run``. Nothing is run or written.
+
+    Raises:
+        InputError: anything in the study that cannot be used.
+    """
+    settings = _with(settings, out, seed)
+    return [forecast(_work(settings, model, folder, limit)) for model, folder in _folders(settings)]
 
 
-def _say_plan(
-    work: Sequence[tuple[str, Any]],
-    plans: dict[str, CutPlan],
-    folder: Path,
-    checkpoints: bool,
-    say: Callable[[str], None],
-) -> None:
-    for name, piece in work:
-        say(f"{name}: {piece.num_items} items")
-    if checkpoints:
-        say(f"would write {len(plans) - 1} checkpoint(s) and the results to {folder}")
-    else:
-        say(f"would write the results to {folder}")
+def _run_model(
+    work: StudyWork, settings_file: str | None, console: Console, say: Callable[[str], None]
+) -> StudyOutcome:
+    name = work.model.settings.model
+    for cut, plan in work.plans.items():
+        say(f"{cut}: {plan.describe()}")
+    for arm in work.arms:
+        if arm.healing and any(work.finished(arm, cell) is None for cell in work.cells):
+            work.healers[arm.name].check()
+    walls = tell_walls((cell.task for cell in work.cells), say)
+    with RunFolder.begin(work.folder, work.whole(), settings_file=settings_file, sandbox=walls):
+        manifest = Manifest(work.folder, [arm.describe() for arm in work.arms])
+        progress = StudyProgress(work.pieces(), console)
+        for kind, num_items, seconds in work.speeds():
+            progress.learn(kind, num_items, seconds)
+        job = StudyJob(work, manifest, progress, console=console, say=say, settings_file=settings_file, walls=walls)
+        job.run()
+        failed = [failure.describe() for failure in manifest.failures]
+        paths = {f"checkpoint of {arm}": path for arm, path in job.checkpoints.items()}
+        try:
+            reports = write_reports(work.folder, seed=work.settings.seed)
+            rows = compare_runs(*study_runs(work.folder), seed=work.settings.seed)
+        except InputError as error:
+            if not failed:
+                raise
+            return StudyOutcome(name, [], paths, [*failed, f"no report can be made: {error}"])
+        return StudyOutcome(name, rows, {**reports, **paths}, failed)
+
+
+def _with(settings: StudySettings, out: Path | None, seed: int | None) -> StudySettings:
+    return replace(settings, out=out or settings.out, seeds=settings.seeds if seed is None else (seed,))
+
+
+def _folders(settings: StudySettings) -> list[tuple[Any, Path]]:
+    """Each model with its folder: the study's own, or one for each of several."""
+    if len(settings.models) == 1:
+        return [(settings.models[0], settings.out)]
+    names = [slug(model.model.rstrip("/").rsplit("/", 1)[-1]) for model in settings.models]
+    if len(set(names)) < len(names):
+        names = [slug(model.model) for model in settings.models]
+    return [(model, settings.out / name) for model, name in zip(settings.models, names, strict=True)]
+
+
+def _work(settings: StudySettings, model: Any, folder: Path, limit: int | None) -> StudyWork:
+    store = CellStore(settings.out.resolve().parent)
+    return StudyWork(settings, ModelHandle(model), folder=folder, store=store, limit=limit)

@@ -58,7 +58,7 @@ class Selected(NamedTuple):
 
 
 def select_layers(
-    model: ModelSettings,
+    model: ModelSettings | ModelHandle,
     *,
     criterion: str,
     num_remove: int,
@@ -89,7 +89,7 @@ def select_layers(
         InputError: an unknown criterion, task or setting, or material that the criterion needs and did not get.
     """
     row, choose = criterion_row(criterion), criterion_of(criterion)
-    handle = ModelHandle(model)
+    handle = model if isinstance(model, ModelHandle) else ModelHandle(model)
     draw = Decoding(**asdict(decoding or DecodingSettings()), seed=seed)
     parts = [part for wanted in tasks for part in _parts(wanted, seed)]
     calibration = calibration or CalibrationSettings()
@@ -139,7 +139,7 @@ def select_layers(
             num_layers=handle.num_layers,
             removed=selection.removed,
             criterion=criterion,
-            model=model.model,
+            model=handle.settings.model,
             model_hash=handle.facts.model_hash,
             settings=_plan_settings(context, objective),
             scores={"importance": {str(k): v for k, v in selection.importance.items()}, **selection.details},

@@ -21,8 +21,8 @@ from layercut.errors import InputError, unknown
 from layercut.evidence.clusters import clusters_of
 from layercut.evidence.paired import compare_paired
 from layercut.evidence.splits import items_hash
+from layercut.report.reports import write_reports
 from layercut.report.sweep import Sweep, SweepRow
-from layercut.report.sweep_text import sweep_report
 from layercut.runs.directory import RunFolder
 from layercut.selection.answers import Answers
 from layercut.selection.base import Progress
@@ -143,7 +143,7 @@ def sweep_model(
             rankings=tuple(rankings),
         )
         sweep.save(run.path)
-        sweep_report(run.path)
+        write_reports(run.path)
         if not run.is_finished:  # a sweep has no scores of one plan; a search may have left its own here
             run.write_metrics([])
         return Swept(run.path, sweep)

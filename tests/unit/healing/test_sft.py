@@ -132,7 +132,7 @@ def test_settings_that_cannot_be_are_refused(wrong: dict[str, Any], says: str) -
 
 def test_a_batch_that_cannot_be_accumulated_and_half_precision_are_refused() -> None:
     with pytest.raises(InputError, match="no multiple"):
-        _ = settings(batch_size=6, micro_batch=4).accumulation
+        settings(batch_size=6, micro_batch=4).batches()
     with pytest.raises(InputError, match="float32"):
         make_trainable(tiny_model("llama").bfloat16(), settings(method="full"))
     with pytest.raises(InputError, match="but the cut model has 6"):

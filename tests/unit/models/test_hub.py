@@ -11,30 +11,7 @@ from layercut.models import hub as hub_module
 from layercut.models.loading import load_model
 from layercut.models.sources import describe_source, resolve
 from tests.support.tiny import save_tiny
-from tests.unit.models.hub_server import COMMIT, fake_hub
-
-
-@pytest.fixture
-def online(tmp_path, monkeypatch):
-    """Point the hub library at an address, with an empty cache."""
-
-    def point(url):
-        constants = huggingface_hub.constants
-        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "ENDPOINT", url)
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_IMPLICIT_TOKEN", True)
-
-    return point
-
-
-@pytest.fixture
-def hub(online):
-    with fake_hub() as server:
-        online(server.url)
-        yield server
+from tests.unit.models.hub_server import COMMIT
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import pytest
 
 from layercut.errors import InputError
 from layercut.report.compare import compare_runs
-from layercut.report.examples import code, escape, fenced
 from layercut.report.markdown import write_report
+from layercut.report.markup import code, escape, fenced
 from layercut.report.numbers import p_value
 from layercut.report.study import study_report, study_runs
 from layercut.report.words import walls

@@ -6,14 +6,16 @@ from typing import Any
 import pytest
 
 from layercut.errors import InputError
-from layercut.study.settings import ModelSettings, TaskSettings, load_study, study_from_dict
+from layercut.study.settings import ModelSettings, TaskSettings
+from layercut.study.study_file import load_study, study_from_dict
 
 GOOD: dict[str, Any] = {"model": "m", "out": "runs/x", "plans": {"last": "reverse:3"}, "tasks": ["arithmetic"]}
 
 
 def test_model_settings_stand_beside_the_studys() -> None:
     study = study_from_dict(GOOD | {"dtype": "float32", "seed": 4, "decoding": {"temperature": 1}})
-    assert (study.model.model, study.model.dtype, study.seed, study.decoding.temperature) == ("m", "float32", 4, 1)
+    (model,) = study.models
+    assert (model.model, model.dtype, study.seed, study.decoding.temperature) == ("m", "float32", 4, 1)
     assert study.tasks == (TaskSettings(task="arithmetic"),)
 
 

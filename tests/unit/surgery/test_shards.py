@@ -138,3 +138,24 @@ def test_the_index_is_as_transformers_writes_it(mixed, tmp_path):
     index = json.loads((tmp_path / "out" / "model.safetensors.index.json").read_text())
     assert index["metadata"] == {"total_parameters": 123, "total_size": sum(t.nbytes for t in tensors.values())}
     assert list(index["weight_map"]) == sorted(tensors)
+
+
+def test_bytes_keep_their_place_within_a_block(tmp_path, monkeypatch):
+    """So that whole pages are copied, and shared blocks are possible; names of any length change nothing about it."""
+    save_file({f"w{i}": torch.randn(64, 64) for i in range(4)}, tmp_path / "model.safetensors", META)
+    pieces = [p._replace(name=p.name * 30) for p in pieces_of(tmp_path / "model.safetensors")][1:]
+    calls, in_kernel = [], os.copy_file_range
+
+    def record(source, target, count, offset):
+        calls.append((offset % shards.BLOCK, os.lseek(target, 0, os.SEEK_CUR) % shards.BLOCK))
+        return in_kernel(source, target, count, offset)
+
+    monkeypatch.setattr(os, "copy_file_range", record)
+    monkeypatch.setattr(shards, "CHUNK", 2 * shards.BLOCK)
+    (tmp_path / "out").mkdir()
+    write_shards(lay_out(pieces, 10**9, META), tmp_path / "out", 0)
+    assert len(calls) > 4
+    assert all(source == target for source, target in calls)
+    assert all(source == 0 for source, _ in calls[1:])
+    written, before = load_file(tmp_path / "out" / "model.safetensors"), load_file(tmp_path / "model.safetensors")
+    assert all(torch.equal(written[f"w{i}" * 30], before[f"w{i}"]) for i in (1, 2, 3))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from layercut.report.diagnosis.drawing import forest
-from layercut.report.examples import escape
+from layercut.report.markup import escape
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from layercut.report.diagnosis.drawing import canvas, legend, look, tidy
-from layercut.report.examples import escape
+from layercut.report.markup import escape
 from layercut.report.numbers import parameters
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ from rich.text import Text
 
 from layercut.evidence.multiplicity import holm
 from layercut.report.diagnosis.drawing import COLOURS, MARKERS, canvas, label, save, tidy
-from layercut.report.diagnosis.page import provenance, rows_table
+from layercut.report.diagnosis.page import provenance_lines, table_lines
 from layercut.report.diagnosis.verdict import ALPHA, damages, is_worse, load
-from layercut.report.examples import escape
+from layercut.report.markup import escape
 from layercut.report.numbers import number
 from layercut.report.ranking import plain_table
 from layercut.runs.atomic import write_text
@@ -71,9 +71,9 @@ def render(data: Mapping[str, Any], run: RunFolder, picture: str | None) -> str:
     for name, found in diagnoses.items():
         rows = [row for row in found["rows"] if row["headline"] or (name, row["measure"]) in columns]
         shown = [row for row in rows if not row["group"] or row["headline"]]
-        lines += [f"## {name.capitalize()}", "", *rows_table(shown), *(f"- {escape(note)}" for note in found["notes"])]
+        lines += [f"## {name.capitalize()}", "", *table_lines(shown), *(f"- {escape(note)}" for note in found["notes"])]
         lines.append("")
-    return "\n".join([*lines, *provenance(run)]) + "\n"
+    return "\n".join([*lines, *provenance_lines(run)]) + "\n"
 
 
 def facts(data: Mapping[str, Any]) -> str:

@@ -17,8 +17,9 @@ from layercut.report import words
 from layercut.report.diagnosis import arithmetic, brackets, cost, degeneration, demoted, propagation, similarity
 from layercut.report.diagnosis.drawing import label, save
 from layercut.report.diagnosis.verdict import ALPHA, Damage, damages, headline_rows, is_worse, likely_kind, load
-from layercut.report.examples import code, escape, fenced
+from layercut.report.markup import code, escape, fenced
 from layercut.report.numbers import number, p_value, with_interval
+from layercut.report.parting import parting
 from layercut.runs.atomic import write_text
 from layercut.runs.diagnosis import Diagnosis, Example, Interval, MeasureRow
 from layercut.runs.directory import RunFolder
@@ -36,7 +37,6 @@ SECTIONS: Mapping[str, ModuleType] = {
 }
 NUM_EXAMPLES = 2
 """Of each diagnostic and cut model."""
-_PIECE = re.compile(r"\s*(?:[0-9]|[^\W\d]+|[^\w\s])|\s+")
 
 
 def diagnosis_report(folder: Path) -> Path:
@@ -75,9 +75,9 @@ def render(data: Mapping[str, Any], pictures: Mapping[str, str], run: RunFolder)
         lines += [f"## {section.TITLE}", "", section.QUESTION, ""]
         if name in pictures:
             lines += [f"![{section.TITLE}]({pictures[name]})", ""]
-        lines += [*rows_table(found["rows"]), *section.lines(found, [arm["name"] for arm in arms[1:]])]
+        lines += [*table_lines(found["rows"]), *section.lines(found, [arm["name"] for arm in arms[1:]])]
         lines += [*(f"- {escape(note)}" for note in found["notes"]), ""]
-    return "\n".join([*lines, *_how_made(data), *provenance(run)]) + "\n"
+    return "\n".join([*lines, *how_made(data), *provenance_lines(run)]) + "\n"
 
 
 def summary(diagnoses: Mapping[str, Diagnosis], arm: str, *, plain: bool = False) -> list[str]:
@@ -141,7 +141,7 @@ def _examples(diagnoses: Mapping[str, Diagnosis], arm: str) -> list[str]:
 
 def _side_by_side(one: Example) -> str:
     """Question and answers, long ones around the place where they part."""
-    start, _ = _parting(one)
+    start, _ = parting(one["uncut"], one["cut"], one["tokens"])
     question = one["question"] if len(one["question"]) <= 160 else "[...] " + one["question"][-150:]
     uncut, cut = _around(one["uncut"], start), _around(marked(one), start)
     return f"{question}\n--- uncut:\n{uncut}\n--- {one['arm']}:\n{cut}"
@@ -158,26 +158,13 @@ def marked(example: Example) -> str:
     Tokens are those of the uncut answer where they are known, else digits, words and signs. An answer that only ends
     too early has no mark, or an empty one.
     """
-    start, end = _parting(example)
+    start, end = parting(example["uncut"], example["cut"], example["tokens"])
     cut = example["cut"]
     return cut if start == end else f"{cut[:start]}⟦{cut[start:end]}⟧{cut[end:]}"
 
 
-def _parting(example: Example) -> tuple[int, int]:
-    """Where the first wrong token of the cut answer begins and ends; the same place twice where there is none."""
-    uncut, cut = example["uncut"], example["cut"]
-    same = next((i for i, (a, b) in enumerate(zip(uncut, cut, strict=False)) if a != b), min(len(uncut), len(cut)))
-    start = 0
-    for piece in example["tokens"] or _PIECE.findall(uncut):
-        if start + len(piece) > same:
-            break
-        start += len(piece)
-    wrong = _PIECE.match(cut, start)
-    return start, max(wrong.end() if wrong else start, min(same + 1, len(cut)))
-
-
-def rows_table(rows: Sequence[MeasureRow]) -> list[str]:
-    """A line of Markdown for each row; nothing for none."""
+def table_lines(rows: Sequence[MeasureRow]) -> list[str]:
+    """The measures of one diagnostic, as a Markdown table."""
     if not rows:
         return []
     lines = [
@@ -212,7 +199,8 @@ def _value(value: Interval, share: bool) -> str:
     return number(value[0] or 0.0, share=share)
 
 
-def _how_made(data: Mapping[str, Any]) -> list[str]:
+def how_made(data: Mapping[str, Any]) -> list[str]:
+    """What shares, intervals, p-values and *first* mean."""
     return [
         "## How to read this",
         "",
@@ -229,8 +217,8 @@ def _how_made(data: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def provenance(run: RunFolder) -> list[str]:
-    """The last section: command, versions and settings."""
+def provenance_lines(run: RunFolder) -> list[str]:
+    """Command, versions and settings of a diagnosis."""
     environment = run.environment
     settings = yaml.safe_dump(dict(run.settings), sort_keys=False, allow_unicode=True, width=110)
     packages = ", ".join(f"{name} {version}" for name, version in environment["packages"].items())

@@ -1,0 +1,123 @@
+"""What a pool of engines is worth: the same small search by one process, and by pools of 1, 2, ... members.
+
+    python benchmarks/scale.py --actors 1,2
+
+Each way is a process of its own, one after the other, with as many threads an engine, and begins with nothing known.
+What is timed is the search; starting (Ray, imports, loading the model) is told apart. The layers chosen, the values of
+all candidates and every graded answer must be those of one process, or the benchmark fails. On a machine with fewer
+free cores than members x threads the times say nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from layercut.selection.base import Context
+from layercut.selection.objective import ObjectiveTask, TaskObjective
+from layercut.selection.search_journal import SearchJournal
+from layercut.selection.task_accuracy import task_accuracy
+from layercut.study.handle import ModelHandle
+from layercut.study.settings import ModelSettings
+from layercut.surgery.plan import CutPlan, parse_layers
+from layercut.tasks import load_task
+from layercut.tasks.base import known_readouts
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="bundled:smollm2-135m")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--tasks", default="arithmetic,copy")
+    parser.add_argument("--readout", default="short")
+    parser.add_argument("--items", type=int, default=16, help="of each task")
+    parser.add_argument("--remove", type=int, default=1, help="layers; each is one round of the search")
+    parser.add_argument("--candidates", help="layers that may go, such as 9,17,22-25; all but 0 if left out")
+    parser.add_argument("--actors", default="1,2", help="sizes of the pools")
+    parser.add_argument("--pool", help="another pool than local:N, such as ray://HOST:PORT; measured once")
+    parser.add_argument("--threads", type=int, default=1, help="of each engine")
+    parser.add_argument("--way", help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.way is not None:
+        print(json.dumps(search(asked, asked.way or None)))
+        return
+    pools = [asked.pool] if asked.pool else [f"local:{num}" for num in asked.actors.split(",")]
+    load = os.getloadavg()[0]
+    work = f"{asked.tasks} ({asked.readout}), {asked.items} items each, candidates {asked.candidates or 'all but 0'}"
+    print(f"{asked.model}, {asked.dtype}, {work}, {asked.remove} go")
+    print(f"{os.cpu_count()} cores, {asked.threads} thread(s) an engine, load {load:.1f} before, nice {os.nice(0)}")
+    alone = measured(asked, "")
+    print(f"{'engine':16} {'start':>8} {'search':>8} {'speed-up':>9}  same layers, values and answers")
+    row("one process", alone, alone)
+    for pool in pools:
+        row(pool, measured(asked, pool), alone)
+
+
+def row(name: str, found: dict[str, Any], alone: dict[str, Any]) -> None:
+    same = all(found[key] == alone[key] for key in ("removed", "rounds", "answers"))
+    speed_up = alone["search"] / found["search"]
+    print(f"{name:16} {found['start']:6.1f} s {found['search']:6.1f} s {speed_up:9.2f}  {'yes' if same else 'NO'}")
+    if not same:
+        raise SystemExit(f"{name} found something else than one process did")
+
+
+def measured(asked: argparse.Namespace, pool: str) -> dict[str, Any]:
+    names = ("model", "dtype", "tasks", "readout", "items", "remove", *(("candidates",) if asked.candidates else ()))
+    passed = [f"--{name}={getattr(asked, name)}" for name in names]
+    command = [sys.executable, str(Path(__file__).resolve()), *passed, f"--way={pool}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(asked.threads)}
+    ran = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    found: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
+    return found
+
+
+def search(asked: argparse.Namespace, pool: str | None) -> dict[str, Any]:
+    """One search, with what it found in a form that can be compared."""
+    from layercut.engine.ray_pool import RayPool
+
+    began = time.perf_counter()
+    handle = ModelHandle(ModelSettings(model=asked.model, dtype=asked.dtype, device="auto", engine_pool=pool))
+    engine: Any = handle.engine
+    model_hash = engine.describe()["model_hash"]
+    if isinstance(engine, RayPool):
+        engine.wait()  # members that are still starting would make the search look slow
+    started = time.perf_counter()
+    tasks = [load_task(name) for name in asked.tasks.split(",")]
+    parts = [
+        ObjectiveTask(task=task, readout=asked.readout, limit=asked.items)
+        for task in tasks
+        if asked.readout in known_readouts(task)
+    ]
+    journal = SearchJournal()
+    objective = TaskObjective(engine, parts, journal=journal)
+    layers = range(engine.num_layers)
+    may_go = frozenset(layers[1:] if asked.candidates is None else parse_layers(asked.candidates))
+    context = Context(
+        num_layers=len(layers), num_remove=asked.remove, protect=frozenset(layers) - may_go, objective=objective
+    )
+    selection = task_accuracy(context)
+    ended = time.perf_counter()
+    plans = [CutPlan(num_layers=len(layers), removed=(layer,)) for layer in sorted(may_go)]
+    answers = [
+        [sorted((record["id"], record["outcome"]) for record in objective._answers.part(index, plan).records)]
+        for index in range(len(parts))
+        for plan in plans
+    ]
+    assert model_hash == handle.facts.model_hash
+    return {
+        "start": started - began,
+        "search": ended - started,
+        "removed": list(selection.removed),
+        "rounds": json.loads(json.dumps(selection.details["rounds"])),
+        "answers": json.loads(json.dumps(answers)),
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,36 @@
+"""``layercut compare``: two runs of the same items, paired."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from layercut.cli import options
+from layercut.cli.console import as_json, out
+
+
+def compare(
+    first: Annotated[Path, typer.Argument(help="A run: of a study's plan, or of an eval.", metavar="RUN")],
+    second: Annotated[Path, typer.Argument(help="Another one, of the same items.", metavar="RUN")],
+    seed: options.Seed = 0,
+    json: options.Json = False,
+) -> None:
+    """Compare two runs item by item: which of two cut, healed or whole models is better, and is that shown?
+
+    Both must be of one uncut model, with the same items and decoding. Needs no model and no torch.
+
+    Example: layercut compare runs/quickstart/reverse-3 runs/quickstart/random-3
+    """
+    from layercut.report.two_runs import compare_two, notes, open_run, to_dict
+    from layercut.report.two_runs_table import two_runs_table
+
+    runs = open_run(first), open_run(second)
+    rows = compare_two(*runs, seed=seed)
+    told = notes(*runs)
+    if json:
+        as_json(to_dict(rows, told))
+        return
+    for block in two_runs_table(rows, told):
+        out.print(block)

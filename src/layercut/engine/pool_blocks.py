@@ -1,0 +1,113 @@
+"""Blocks: a call of an engine cut into pieces of items and plans that a pool's members take one after the other."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from layercut.engine.base import GenerationRequest, Prompt, Wanted, distinct
+from layercut.surgery.plan import CutPlan
+
+BLOCKS_PER_MEMBER = 2
+"""Blocks of the same items for each member: the fast ones take over from the slow ones, and whoever is told to stop
+stops soon; more of them would share less between plans."""
+
+
+@dataclass(eq=False)
+class Block:
+    """Some requests under some plans."""
+
+    number: int
+    group: int
+    """Which of the item groups it asks."""
+    requests: Sequence[Any]
+    plans: list[CutPlan]
+    deaths: int = 0
+    """Members that died over it."""
+    found: list[tuple[str, list[Any]]] | None = None
+    """Plan keys and answers, once it is done."""
+    error: Exception | None = None
+    is_lost: bool = False
+    """Whether its member died and it has to be done again."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its member is done with it, well or not."""
+        return self.found is not None or self.error is not None or self.is_lost
+
+    def asked(self, wanted: Wanted) -> dict[str, frozenset[str]]:
+        """What is wanted of it now: ids by plan key, without plans of which nothing is."""
+        ids = {plan.key: frozenset(one.id for one in self.requests if wanted(plan, one.id)) for plan in self.plans}
+        return {key: found for key, found in ids.items() if found}
+
+
+def item_groups(requests: Sequence[Any], size: int) -> list[list[Any]]:
+    """Requests in groups of at most ``size`` rows, by the requests alone: as they stand if they fit in one.
+
+    Otherwise the longest come first, as in an engine's own batches, so that what shares a group ends together. Each
+    continuation counts as a row. Requests with one id ask about one question and stay together.
+    """
+    by_id: dict[str, list[Any]] = {}
+    for request in requests:
+        by_id.setdefault(request.id, []).append(request)
+    rows = {name: sum(len(getattr(one, "continuations", ())) or 1 for one in found) for name, found in by_id.items()}
+    if sum(rows.values()) <= size:
+        return [list(requests)] if requests else []
+    groups: list[list[Any]] = []
+    room = 0
+    for name in sorted(by_id, key=lambda name: (-max(map(_length, by_id[name])), name)):
+        if rows[name] > room:
+            groups.append([])
+            room = size
+        groups[-1] += by_id[name]
+        room -= rows[name]
+    return groups
+
+
+def blocks_of(
+    groups: Sequence[Sequence[Any]], plans: Sequence[CutPlan], num_members: int, numbers: Iterator[int]
+) -> Iterator[Block]:
+    """All plans on the first group of items, then all on the next: so a race ends everywhere at once.
+
+    Neighbours in the list of plans share a block, as they share the most layers.
+    """
+    plans = distinct(plans)
+    num_parts = min(len(plans), max(1, -(-BLOCKS_PER_MEMBER * num_members // max(1, len(groups)))))
+    for index, requests in enumerate(groups):
+        for part in range(num_parts):
+            chosen = plans[part * len(plans) // num_parts : (part + 1) * len(plans) // num_parts]
+            yield Block(number=next(numbers), group=index, requests=requests, plans=chosen)
+
+
+def portable(requests: Sequence[Any]) -> list[Any]:
+    """The requests as another process can take them: an early verdict that cannot travel stays behind.
+
+    It changes the speed and no score.
+    """
+    return [
+        replace(request, settled=None)
+        if isinstance(request, GenerationRequest) and request.settled is not None and not _travels(request.settled)
+        else request
+        for request in requests
+    ]
+
+
+def _travels(what: Any) -> bool:
+    try:
+        import cloudpickle
+
+        cloudpickle.dumps(what)
+    except (pickle.PicklingError, TypeError, AttributeError, ValueError):
+        return False
+    return True
+
+
+def _length(request: Any) -> int:
+    """Characters to be read, and tokens to be written."""
+    return _characters(request.prompt) + int(getattr(request, "max_new_tokens", 0))
+
+
+def _characters(prompt: Prompt) -> int:
+    return len(prompt) if isinstance(prompt, str) else sum(len(message.content) for message in prompt)

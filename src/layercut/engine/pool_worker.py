@@ -1,0 +1,74 @@
+"""PoolWorker: one member of a pool, with an engine of its own, that answers blocks and leaves plans when told to."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from layercut.engine.base import Engine, HiddenStates
+from layercut.surgery.plan import CutPlan
+
+
+class Facts(NamedTuple):
+    """What a pool has to know of a member."""
+
+    num_layers: int
+    has_chat_template: bool
+    description: dict[str, Any]
+    """What decides its numbers; the same for all members."""
+    pid: int
+
+
+class Call(NamedTuple):
+    """One call of an ``_under`` method on some requests and plans."""
+
+    number: int
+    """Of the block, by which plans are dropped."""
+    method: str
+    """``completions_under``, ``log_likelihoods_under``, ``answers_under`` or ``divergences_under``."""
+    plans: tuple[CutPlan, ...]
+    rest: tuple[Any, ...]
+    """What the method takes between plans and wanted: the decoding, or the reference plan."""
+    asked: Mapping[str, frozenset[str]]
+    """Plan key to the ids of the requests that it is to answer."""
+
+
+class PoolWorker:
+    """Runs in a process of its own. The engine is built by the first call, so that its errors are told as such."""
+
+    def __init__(self, build: Callable[[], Engine]) -> None:
+        self._build = build
+        self._engine: Engine | None = None
+        self._dropped: set[tuple[int, str]] = set()
+
+    @property
+    def engine(self) -> Engine:
+        """The engine, over a model of this process's own."""
+        if self._engine is None:
+            self._engine = self._build()
+        return self._engine
+
+    def facts(self) -> Facts:
+        """Build the engine and describe it."""
+        engine = self.engine
+        return Facts(engine.num_layers, engine.has_chat_template, dict(engine.describe()), os.getpid())
+
+    def answer(self, call: Call, requests: Sequence[Any]) -> list[tuple[str, list[Any]]]:
+        """Plan keys and answers, as far as they are asked and not dropped meanwhile."""
+
+        def wanted(plan: CutPlan, request_id: str) -> bool:
+            return (call.number, plan.key) not in self._dropped and request_id in call.asked[plan.key]
+
+        found = getattr(self.engine, call.method)(requests, call.plans, *call.rest, wanted)
+        answers = [(plan.key, answers) for plan, answers in found]
+        self._dropped = {(number, key) for number, key in self._dropped if number > call.number}
+        return answers
+
+    def drop(self, number: int, keys: Sequence[str]) -> None:
+        """Leave plans of a block that is under way, or will be; called beside ``answer``, from another thread."""
+        self._dropped |= {(number, key) for key in keys}
+
+    def hidden_states(self, texts: Sequence[str], plan: CutPlan) -> Iterator[HiddenStates]:
+        """See Engine."""
+        yield from self.engine.hidden_states(texts, plan)

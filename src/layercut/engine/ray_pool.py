@@ -1,0 +1,206 @@
+"""RayPool: an engine whose work is done by many processes, each with the model of its own.
+
+    pool = RayPool("local:2", build)                  # two processes of this machine
+    pool = RayPool("ray://head:10001", build)         # one for each GPU of a cluster
+    pool = RayPool("ray://head:10001?gpus=4", build)  # one for every four, over which its model is spread
+
+A call is cut into blocks of items and plans (``pool_blocks``), and whoever is free takes the next one. What is wanted
+is asked anew before a block is given away and whenever one comes back, and plans that are out are dropped where they
+run. A member that dies, with its process or its machine, loses the block that it had in hand, which is done again;
+nothing else is lost, as answers are with the caller already. In float32 the answers are those of one process; in half
+precision they differ as those of other batches do.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from itertools import count
+from typing import Any
+
+from layercut.engine.base import (
+    Completion,
+    Decoding,
+    Divergence,
+    Engine,
+    GenerationRequest,
+    HiddenStates,
+    LikelihoodRequest,
+    Likelihoods,
+    Reply,
+    Request,
+    Wanted,
+    always,
+)
+from layercut.engine.pool_blocks import Block, blocks_of, item_groups, portable
+from layercut.engine.pool_where import Where
+from layercut.engine.pool_worker import Call
+from layercut.engine.ray_members import Members
+from layercut.surgery.plan import CutPlan
+
+GROUP_BATCHES = 2
+"""Batches of an engine that a group of items fills, so that answers of one may grow while another one's end."""
+
+
+class RayPool:
+    """Engine over many processes. Nothing is started before the first question."""
+
+    def __init__(self, where: str, build: Callable[[], Engine]) -> None:
+        """``build`` is called in each member, so it must travel there: a function of a module, or a partial of one.
+
+        Raises:
+            InputError: ``where`` is no pool.
+        """
+        self._members = Members(Where.parse(where), build)
+        self._numbers = count(1)
+
+    @property
+    def num_layers(self) -> int:
+        """Decoder layers of the uncut model."""
+        return self._members.ready().num_layers
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether it takes conversations."""
+        return self._members.ready().has_chat_template
+
+    def describe(self) -> Mapping[str, Any]:
+        """What decides the numbers: what its members say, all the same. How many they are decides none."""
+        return self._members.ready().description
+
+    @property
+    def pids(self) -> list[int]:
+        """Process ids of the members that are up."""
+        self._members.ready()
+        return [member.pid for member in self._members if member.pid is not None]
+
+    def wait(self) -> None:
+        """Until all members are up; work begins as soon as one is."""
+        self._members.ready()
+        while len(self.pids) < len(self._members):
+            self._members.collect()
+
+    @property
+    def num_deaths(self) -> int:
+        """Members that died so far."""
+        return self._members.deaths
+
+    def completions(
+        self, requests: Sequence[GenerationRequest], plan: CutPlan, decoding: Decoding, done: Collection[str] = ()
+    ) -> Iterator[list[Completion]]:
+        """See Engine; what an engine refuses is told when the first answer is asked for."""
+        found = self.completions_under(requests, [plan], decoding, lambda _, request_id: request_id not in done)
+        return (answers for _, answers in found)
+
+    def log_likelihoods(
+        self, requests: Sequence[LikelihoodRequest], plan: CutPlan, done: Collection[str] = ()
+    ) -> Iterator[list[Likelihoods]]:
+        """See Engine."""
+        found = self.log_likelihoods_under(requests, [plan], lambda _, request_id: request_id not in done)
+        return (answers for _, answers in found)
+
+    def divergences(
+        self, requests: Sequence[LikelihoodRequest], plan: CutPlan, reference: CutPlan, done: Collection[str] = ()
+    ) -> Iterator[list[Divergence]]:
+        """See Engine."""
+        found = self.divergences_under(requests, [plan], reference, lambda _, request_id: request_id not in done)
+        return (answers for _, answers in found)
+
+    def completions_under(
+        self,
+        requests: Sequence[GenerationRequest],
+        plans: Sequence[CutPlan],
+        decoding: Decoding,
+        wanted: Wanted = always,
+    ) -> Iterator[tuple[CutPlan, list[Completion]]]:
+        """See Engine."""
+        return self._run("completions_under", portable(requests), plans, (decoding,), wanted)
+
+    def log_likelihoods_under(
+        self, requests: Sequence[LikelihoodRequest], plans: Sequence[CutPlan], wanted: Wanted = always
+    ) -> Iterator[tuple[CutPlan, list[Likelihoods]]]:
+        """See Engine."""
+        return self._run("log_likelihoods_under", requests, plans, (), wanted)
+
+    def answers_under(
+        self, requests: Sequence[Request], plans: Sequence[CutPlan], decoding: Decoding, wanted: Wanted = always
+    ) -> Iterator[tuple[CutPlan, Sequence[Reply]]]:
+        """See Engine."""
+        return self._run("answers_under", portable(requests), plans, (decoding,), wanted)
+
+    def divergences_under(
+        self,
+        requests: Sequence[LikelihoodRequest],
+        plans: Sequence[CutPlan],
+        reference: CutPlan,
+        wanted: Wanted = always,
+    ) -> Iterator[tuple[CutPlan, list[Divergence]]]:
+        """See Engine."""
+        return self._run("divergences_under", requests, plans, (reference,), wanted)
+
+    def hidden_states(self, texts: Sequence[str], plan: CutPlan) -> Iterator[HiddenStates]:
+        """See Engine; by one member, a batch at a time, because the states are far larger than the texts."""
+        return self._members.hidden_states(texts, plan)
+
+    def close(self) -> None:
+        """End the members, and Ray if it was started here."""
+        self._members.close()
+
+    def __enter__(self) -> RayPool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _run(
+        self, method: str, requests: Sequence[Any], plans: Sequence[CutPlan], rest: tuple[Any, ...], wanted: Wanted
+    ) -> Iterator[tuple[CutPlan, list[Any]]]:
+        members = self._members
+        size = GROUP_BATCHES * int(members.ready().description.get("batch_size", 32))
+        by_key = {plan.key: plan for plan in plans}
+        queue = deque(blocks_of(item_groups(requests, size), plans, len(members), self._numbers))
+        kept: dict[int, Any] = {}
+        under_way: list[Block] = []
+        try:
+            while queue or under_way:
+                members.ready()  # waits if all have died
+                for member in members:
+                    if member.is_free and (block := _next(queue, wanted)) is not None:
+                        if block.group not in kept:
+                            kept[block.group] = members.keep(block.requests)
+                        asked = block.asked(wanted)
+                        block.plans = [plan for plan in block.plans if plan.key in asked]
+                        call = Call(block.number, method, tuple(block.plans), rest, asked)
+                        members.give(member, block, call, kept[block.group])
+                        under_way.append(block)
+                members.collect()
+                for block in [block for block in under_way if block.is_over]:
+                    under_way.remove(block)
+                    if block.error is not None:
+                        raise block.error
+                    if block.is_lost:
+                        block.is_lost = False
+                        queue.appendleft(block)
+                    for key, answers in block.found or ():
+                        yield by_key[key], answers
+                self._drop_unwanted(under_way, wanted)
+        finally:
+            self._drop_unwanted(under_way, lambda plan, request_id: False)
+
+    def _drop_unwanted(self, blocks: Sequence[Block], wanted: Wanted) -> None:
+        """Tell members of plans that are out since their block was given to them."""
+        for member in self._members:
+            block = member.block
+            if block is not None and block in blocks:
+                asked = block.asked(wanted)
+                self._members.drop(member, [plan for plan in block.plans if plan.key not in asked])
+                block.plans = [plan for plan in block.plans if plan.key in asked]
+
+
+def _next(queue: deque[Block], wanted: Wanted) -> Block | None:
+    """The next block of which something is wanted still."""
+    while queue:
+        block = queue.popleft()
+        if block.asked(wanted):
+            return block
+    return None

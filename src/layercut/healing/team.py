@@ -1,0 +1,58 @@
+"""The processes of one training, as ``accelerate launch`` or ``torchrun`` starts them: which one this is among them.
+
+The first one does all there is to do once: it holds the run folder, has the teacher answer, and writes the checkpoint.
+The others wait for its examples, train along, and leave.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any, NamedTuple, TypeVar
+
+Told = TypeVar("Told")
+WAIT = timedelta(days=7)
+"""How long the others wait for the teacher's answers."""
+
+
+class Team(NamedTuple):
+    """This process and how many there are."""
+
+    rank: int
+    size: int
+
+    @classmethod
+    def of_this_process(cls, environment: Mapping[str, str] = os.environ) -> Team:
+        """What the launcher said; a team of one where there is none."""
+        return cls(int(environment.get("RANK", 0)), int(environment.get("WORLD_SIZE", 1)))
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process does what is done once."""
+        return self.rank == 0
+
+    def share(self, told: Told | None = None) -> Told:
+        """What the first one tells, in all of them. It must travel: numbers, texts, tuples, paths."""
+        box: list[Any] = [told]
+        if self.size > 1:
+            import torch
+            import torch.distributed as dist
+
+            if not dist.is_initialized():
+                on_gpu = torch.cuda.is_available() and os.environ.get("ACCELERATE_USE_CPU", "").lower() != "true"
+                if on_gpu:
+                    torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
+                dist.init_process_group(backend="cuda:nccl,cpu:gloo" if on_gpu else "gloo")
+            patient = dist.new_group(backend="gloo", timeout=WAIT)
+            dist.broadcast_object_list(box, src=0, group=patient)
+        found: Told = box[0]
+        return found
+
+    def leave(self) -> None:
+        """Nothing more is done together."""
+        if self.size > 1:
+            import torch.distributed as dist
+
+            if dist.is_initialized():
+                dist.destroy_process_group()

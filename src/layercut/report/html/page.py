@@ -1,0 +1,114 @@
+"""report.html: one self-contained page, from run folders alone. The same folders give the same bytes.
+
+    write_page(Path("runs/quickstart"))
+
+The page's content policy allows its own two scripts, by their hashes, and no network; text of models is escaped.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from layercut.report.html.elements import ASSETS, Section, templates
+from layercut.report.html.library import bundle
+from layercut.report.html.sections import SECTIONS
+from layercut.report.html.source import Source, read_source
+from layercut.report.study import StudyResults
+from layercut.runs.atomic import write_text
+
+PAGE = "report.html"
+_SHORT = 30
+"""Letters of a name that fits in a line of the heading."""
+
+
+def write_page(
+    folder: Path, *, more: Sequence[Path] = (), seed: int | None = None, study: StudyResults | None = None
+) -> Path:
+    """Write ``report.html`` into a run folder; gives its path.
+
+    Args:
+        folder: of a study, a sweep or a diagnosis.
+        more: folders of a sweep and a diagnosis of the same model, to be shown on the same page.
+        seed: of the resampling; the study's own by default.
+        study: what study_results gave for this folder, where that is known already.
+
+    Raises:
+        MissingExtra: the plots' library is not installed.
+        InputError: see read_source.
+    """
+    bundle()  # asked first, so that nothing is compared in vain
+    text = render(read_source(folder, more=more, seed=seed, study=study))
+    write_text(Path(folder) / PAGE, text)
+    return Path(folder) / PAGE
+
+
+def render(source: Source) -> str:
+    """The page itself."""
+    sections = [section for section in (make(source) for make in SECTIONS) if section is not None]
+    library, script = _safe_script(bundle()), _safe_script(_asset("report.js"))
+    environment = templates()
+    environment.filters["plot_json"] = plot_json
+    template = environment.get_template("page.html")
+    return template.render(
+        title=_title(source),
+        heading=_heading(source),
+        sections=_distinct(sections),
+        style=Markup(_asset("report.css")),
+        library=Markup(library),
+        script=Markup(script),
+        policy=_policy(library, script),
+    )
+
+
+def plot_json(spec: dict[str, Any]) -> str:
+    """A specification as JSON; escaped like all text when it is put into the page."""
+    return json.dumps(spec, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+
+
+def _title(source: Source) -> str:
+    if source.study is not None:
+        return f"What {source.model} loses with layers removed"
+    if source.sweep is not None:
+        return f"What {source.model} loses without each of its layers"
+    return f"What broke in {source.model}"
+
+
+def _heading(source: Source) -> Markup:
+    """The title with a model's name that is not broken at its hyphens, unless it is long."""
+    before, name, after = _title(source).partition(source.model)
+    name = Markup('<span class="model">{}</span>').format(name) if len(name) <= _SHORT else name
+    return Markup("{}{}{}").format(before, name, after)
+
+
+def _distinct(sections: Sequence[Section]) -> Sequence[Section]:
+    names = [section.name for section in sections]
+    assert len(set(names)) == len(names), f"two sections share an anchor: {names}"
+    return sections
+
+
+def _asset(name: str) -> str:
+    return (ASSETS / name).read_text(encoding="utf-8")
+
+
+def _safe_script(text: str) -> str:
+    """A script as it may stand between script tags."""
+    assert "</script" not in text.lower(), "a script of the page would end its own tag"
+    assert "<!--" not in text, "a script of the page would open a comment"
+    return text
+
+
+def _policy(*scripts: str) -> str:
+    hashes = " ".join(
+        f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode('ascii')}'" for script in scripts
+    )
+    return (
+        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
+        "form-action 'none'"
+    )

@@ -1,0 +1,1 @@
+"""Plots of the page that need more than a section's file holds."""

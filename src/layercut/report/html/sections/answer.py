@@ -1,0 +1,109 @@
+"""The answer first: how deep the model can be cut, by lower bounds, in three lines; `none` is an answer."""
+
+from __future__ import annotations
+
+from markupsafe import Markup
+
+from layercut.errors import InputError
+from layercut.report import advice_text, words
+from layercut.report.advice import Advice, judge
+from layercut.report.diagnosis.page import summary
+from layercut.report.html.elements import Block, Details, Prose, Section, templates
+from layercut.report.html.prose import blocks, inline, prose
+from layercut.report.html.source import Source
+from layercut.report.study import StudyResults
+from layercut.report.sweep_text import facts as sweep_facts
+from layercut.report.sweep_text import findings
+from layercut.report.uses import USES
+
+KEEP, CONFIDENCE = 0.9, 0.95
+"""What a plan has to keep on this page, and how sure that has to be; `layercut advise` takes others."""
+
+
+def answer(source: Source) -> Section | None:
+    """Advice for a study; else what a sweep found, or what broke first."""
+    lines: list[tuple[str, Markup]] = []
+    facts: list[tuple[str, str]] = [("model", source.model)]
+    rest: list[Block] = []
+    title = "How many layers can go?"
+    if source.study is not None:
+        lines, rest = _advice(source.study)
+        facts += _study_facts(source.study)
+    elif source.sweep is not None:
+        title = "Which layers matter?"
+        lines = [("", inline(line)) for line in findings(source.sweep)]
+        facts.append(("measured", sweep_facts(source.sweep)))
+    if source.diagnosis is not None:
+        if source.study is None and source.sweep is None:
+            title = "What broke first?"
+        for arm in source.diagnosis["arms"][1:]:
+            first = summary(source.diagnosis["diagnostics"], arm["name"])[0]
+            lines.append((f"What broke first in {arm['name']}", inline(first)))
+        facts.append(("diagnosed", f"at most {source.diagnosis['limit']} items of each kind"))
+    html = templates().get_template("answer.html").render(lines=lines, facts=facts, large=source.study is not None)
+    return Section(name="answer", title=title, blocks=(Prose(html=Markup(html)), *rest))
+
+
+def _advice(study: StudyResults) -> tuple[list[tuple[str, Markup]], list[Block]]:
+    found = _judged(study)
+    if "all" not in found:
+        return [("", inline("**None: there is no evidence.** Nothing in this study can show what a cut keeps."))], []
+    lines = [("", inline(advice_text.answer(found["all"])))]
+    if "classify" in found:
+        lines.append(("Only choosing among given options", _short(found["classify"])))
+    written = [name for name, advice in found.items() if advice.use.answers == "written" and advice.evidence != "none"]
+    if written:
+        told = Markup("; ").join(Markup("{}: {}").format(found[name].use.what, _short(found[name])) for name in written)
+        lines.append(("Writing answers", told))
+    every = found["all"]
+    text = [
+        advice_text.evidence(every),
+        "",
+        *advice_text.table_lines(every).split("\n"),
+        "",
+        advice_text.how_made(every),
+    ]
+    inner = blocks(text, name="advice", caption="Bounds of what each plan keeps, for everything that was measured")
+    asked = (
+        f"Asked here: at least {KEEP:.0%} of the score above chance, with {CONFIDENCE:.0%} confidence, on every task "
+        "that counts. `layercut advise RUN --use math --keep 0.8` answers for other uses and shares."
+    )
+    return lines, [Details(summary="What this rests on", blocks=(*inner, prose(asked)))]
+
+
+def _judged(study: StudyResults) -> dict[str, Advice]:
+    """Advice for every use that was measured; uses that rest on the same rows once."""
+    found: dict[str, Advice] = {}
+    seen: set[tuple[tuple[str, str], ...]] = set()
+    for use in USES.values():
+        try:
+            advice = judge(study.rows, use, keep=KEEP, confidence=CONFIDENCE, seed=study.seed)
+        except InputError:
+            continue
+        judged = tuple(dict.fromkeys((one.task, one.readout) for plan in advice.plans for one in plan.readouts))
+        if use.answers == "written" and judged in seen:
+            continue
+        seen.add(judged)
+        found[use.name] = advice
+    return found
+
+
+def _short(advice: Advice) -> Markup:
+    """In few words, the first of them bold."""
+    first, space, rest = advice_text.in_short(advice).partition(
+        "," if advice.answer in ("none", "no evidence") else " "
+    )
+    return Markup("<strong>{}</strong>{}{}").format(first, space, rest)
+
+
+def _study_facts(study: StudyResults) -> list[tuple[str, str]]:
+    rows = study.rows
+    depths = sorted({len(row.cut.removed) for row in rows})
+    layers = rows[0].cut.num_layers
+    deep = f"{depths[0]}" if len(depths) == 1 else f"{depths[0]} to {depths[-1]}"
+    return [
+        ("cut", f"{deep} of {layers} decoder layers, {len(study.cuts)} plan{'s' * (len(study.cuts) != 1)}"),
+        ("tasks", ", ".join(dict.fromkeys(row.task for row in rows))),
+        ("measured", words.items([row.n for row in rows], [row.limit for row in rows])),
+        ("seed", str(study.seed)),
+    ]

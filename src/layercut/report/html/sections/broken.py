@@ -1,0 +1,76 @@
+"""What exactly broke: the diagnostics of `layercut diagnose`, each with its plot and table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from layercut.report.diagnosis.page import SECTIONS, how_made, summary, table_lines
+from layercut.report.html.elements import Block, Details, Figure, Section, Table
+from layercut.report.html.plots.diagnosis import FIGURES
+from layercut.report.html.prose import blocks, prose
+from layercut.report.html.source import Source
+from layercut.runs.diagnosis import Diagnosis
+
+
+def broken(source: Source) -> Section | None:
+    """None without a diagnosis."""
+    data = source.diagnosis
+    if data is None:
+        return None
+    diagnoses: Mapping[str, Diagnosis] = data["diagnostics"]
+    arms = [arm["name"] for arm in data["arms"][1:]]
+    found: list[Block] = []
+    for arm in data["arms"][1:]:
+        found.append(prose([f"**{arm['name']}**: {arm['describe']}.", "", *summary(diagnoses, arm["name"])]))
+    for name, one in diagnoses.items():
+        found += _diagnostic(name, one, arms, data["seed"])
+    found.append(Details(summary="How to read this", blocks=tuple(blocks(how_made(data), name="how"))))
+    return Section(
+        name="broken",
+        title="What exactly broke",
+        lead="Each diagnostic asks the uncut and the cut models the same questions.",
+        blocks=tuple(found),
+    )
+
+
+def _diagnostic(name: str, found: Diagnosis, arms: Sequence[str], seed: int) -> list[Block]:
+    section = SECTIONS[name]
+    table = _table(f"diagnosis-{name}", section.TITLE, found)
+    text = [*section.lines(found, arms), "", *(f"- {note}" for note in found["notes"])]
+    more = blocks(text, name=f"diagnosis-{name}-more", caption=section.TITLE)
+    draw: Callable[..., Figure | None] = FIGURES[name]
+    figure = draw(found, arms, section.TITLE, section.QUESTION, table, seed)
+    shown: list[Block] = [prose(f"**{section.TITLE}.** {section.QUESTION}"), table] if figure is None else [figure]
+    return [*shown, *more] if table.rows or figure is not None or more else []
+
+
+def _table(name: str, title: str, found: Diagnosis) -> Table:
+    tables = [
+        block for block in blocks(table_lines(found["rows"]), name=name, caption=title) if isinstance(block, Table)
+    ]
+    if not tables:
+        return Table(name=name, caption=title, head=["measure"], rows=[])
+    shown = tables[0]
+    return Table(
+        name=shown.name,
+        caption=f"{title}: all measures, shares in %",
+        head=shown.head,
+        rows=shown.rows,
+        numeric=shown.numeric,
+        raw=_raw(found),
+    )
+
+
+def _raw(found: Diagnosis) -> list[list[object]]:
+    sides = ("uncut", "cut", "difference", "kept")
+    head = ["diagnostic", "measure", "group", "model", "unit", "n", "chance"]
+    head += [f"{side}{end}" for side in sides for end in ("", "_low", "_high")]
+    lines: list[list[object]] = [[*head, "p_value", "test", "headline", "seed"]]
+    for row in found["rows"]:
+        cells: list[object] = [row["diagnostic"], row["measure"], row["group"], row["arm"], row["unit"], row["n"]]
+        cells.append(row["chance"])
+        for value in (row["uncut"], row["cut"], row["difference"], row["kept"]):
+            cells += [None, None, None] if value is None else list(value)
+        cells += [row["p_value"], row["test"], row["headline"], row["seed"]]
+        lines.append(["" if cell is None else cell for cell in cells])
+    return lines

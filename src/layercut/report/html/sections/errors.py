@@ -1,0 +1,132 @@
+"""Errors to read: items that a cut model lost, beside the uncut model's answers, the first wrong word marked."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+from layercut.report.diagnosis.page import NUM_EXAMPLES
+from layercut.report.examples import OUTCOMES, LostItem, lost_items
+from layercut.report.html.elements import Block, Details, Prose, Section, templates, visible
+from layercut.report.html.source import Source
+from layercut.report.markup import MOST_CHARACTERS
+from layercut.report.parting import parting
+from layercut.report.words import READOUTS
+from layercut.runs.diagnosis import Example
+
+MOST_MODELS = 4
+"""Cut models whose answer to an item is shown in full."""
+_LEAD = 60
+"""Characters that are shown before the place where two long answers part."""
+
+
+def errors(source: Source) -> Section | None:
+    """None where nothing was lost."""
+    found: list[Block] = []
+    if source.study is not None:
+        runs = [source.study.uncut, *source.study.cuts]
+        for task in dict.fromkeys(row.task for row in source.study.rows):
+            readouts = list(dict.fromkeys(row.readout for row in source.study.rows if row.task == task))
+            cards = [_lost(item) for item in lost_items(runs, task, readouts)]
+            if cards:
+                title = f"{task}: {len(cards)} items that were right before"
+                found.append(Details(summary=title, blocks=tuple(cards), unfolded=not found))
+    if source.diagnosis is not None:
+        for name, one in source.diagnosis["diagnostics"].items():
+            cards = [_diagnosed(example) for example in _picked(one["examples"])]
+            if cards:
+                title = f"Diagnostic {name}: {len(cards)} items that were right before"
+                found.append(Details(summary=title, blocks=tuple(cards)))
+    if not found:
+        return None
+    return Section(
+        name="errors",
+        title="Errors to read",
+        lead=(
+            "Items are picked by the hash of their id among those that the uncut model gets right and a cut one does "
+            "not. Marked: the first word or sign that differs from the uncut model's answer."
+        ),
+        blocks=tuple(found),
+    )
+
+
+def _lost(item: LostItem) -> Prose:
+    first = item.names[0]
+    table = [(name, [_brief(item.answers.get((name, readout))) for readout in item.readouts]) for name in item.names]
+    texts = []
+    for readout in item.readouts:
+        uncut = item.answers[first, readout]
+        if "completion" not in uncut or item.outcome(first, readout) != "right":
+            continue
+        failing = [name for name in item.names[1:] if item.outcome(name, readout) not in ("right", None)]
+        sides = [_side(first, uncut["completion"], "right")]
+        for name in failing[:MOST_MODELS]:
+            record = item.answers[name, readout]
+            ended = OUTCOMES.get(record["outcome"], record["outcome"])
+            sides.append(_side(name, record["completion"], ended, uncut["completion"]))
+        if failing:
+            texts.append((READOUTS.get(readout, readout), sides))
+    record = item.answers[first, item.readouts[0]]
+    return _card(
+        item.id, record["question"], record["gold"], [READOUTS.get(name, name) for name in item.readouts], table, texts
+    )
+
+
+def _picked(examples: Sequence[Example]) -> Iterator[Example]:
+    """As in diagnose.md."""
+    for arm in dict.fromkeys(one["arm"] for one in examples):
+        mine = [one for one in examples if one["arm"] == arm]
+        yield from sorted(mine, key=lambda one: hashlib.sha256(one["id"].encode()).digest())[:NUM_EXAMPLES]
+
+
+def _diagnosed(one: Example) -> Prose:
+    sides = [_side("uncut", one["uncut"], "right"), _side(one["arm"], one["cut"], "", one["uncut"], one["tokens"])]
+    return _card(one["id"], one["question"], one["gold"], [], [], [("", sides)])
+
+
+def _card(
+    name: str,
+    question: str,
+    gold: str,
+    head: Sequence[str],
+    table: Sequence[tuple[str, Sequence[tuple[str, str]]]],
+    texts: Sequence[tuple[str, Sequence[dict[str, str]]]],
+) -> Prose:
+    template = templates().get_template("example.html")
+    html = template.render(
+        name=visible(name), question=_short(question), gold=visible(gold), head=head, table=table, texts=texts
+    )
+    return Prose(html=Markup(html))
+
+
+def _brief(record: Any) -> tuple[str, str]:
+    """An answer and how it ended."""
+    if record is None:
+        return "", "not asked"
+    text = " ".join(visible(record["answer"]).split())
+    return text if len(text) <= 80 else text[:77] + "...", OUTCOMES.get(record["outcome"], record["outcome"])
+
+
+def _side(name: str, text: str, ended: str, uncut: str | None = None, tokens: Sequence[str] = ()) -> dict[str, str]:
+    """One answer in three pieces, the middle one to be marked; long ones around the place where they part."""
+    start, end = (0, 0) if uncut is None else parting(uncut, text, tokens)
+    first = max(0, start - _LEAD) if len(text) > MOST_CHARACTERS else 0
+    last = first + MOST_CHARACTERS
+    wrong = text[start:end].replace("\n", "↵\n")
+    if word := text[start:end].strip():
+        start, wrong = text.index(word, start), word  # the mark begins at the word, not at the space before it
+    missing = uncut is not None and start == end and text != uncut
+    return {
+        "name": name,
+        "ended": ended,
+        "before": ("[...] " if first else "") + visible(text[first:start]),
+        "mark": visible(wrong) or ("(ends here)" if missing else ""),
+        "after": visible(text[end:last]) + (" [...]" if last < len(text) else ""),
+    }
+
+
+def _short(text: str) -> str:
+    return visible(text if len(text) <= MOST_CHARACTERS else text[:MOST_CHARACTERS].rstrip() + " [...]")

@@ -1,0 +1,92 @@
+"""How this was made: model, hashes, items, decoding, seeds, versions, commands and settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from layercut.report import sweep_text
+from layercut.report.compare import SELECTED_ON
+from layercut.report.diagnosis import page as diagnosis_page
+from layercut.report.html.elements import Block, Details, Section, Table
+from layercut.report.html.prose import blocks
+from layercut.report.html.source import Source
+from layercut.report.markdown import provenance_lines
+from layercut.runs.directory import RunFolder
+from layercut.runs.environment import hide_home
+
+_MODEL_KEYS = ("model", "model_hash", "revision", "dtype", "engine", "batch_size")
+
+
+def provenance(source: Source) -> Section | None:
+    """The facts as a table, everything else folded."""
+    first = source.runs[0]
+    facts = _facts(first, source)
+    table = Table(name="provenance", caption="What decides the numbers", head=["what", "value"], rows=facts)
+    more: list[Block] = []
+    if source.study is not None:
+        runs = [source.study.uncut, *source.study.cuts]
+        lines = provenance_lines(runs)
+        more.append(_folded("Plans, commands, versions and settings of the study", lines, "runs"))
+    if source.sweep_run is not None:
+        lines = sweep_text.provenance_lines(source.sweep_run)
+        more.append(_folded("Command, versions and settings of the sweep", lines, "sweep"))
+    if source.diagnosis_run is not None:
+        lines = diagnosis_page.provenance_lines(source.diagnosis_run)
+        more.append(_folded("Command, versions and settings of the diagnosis", lines, "diagnosis"))
+    return Section(
+        name="provenance",
+        title="How this was made",
+        lead="Everything on this page comes from the run folder; the same folder gives the same page.",
+        blocks=(table, *more),
+    )
+
+
+def _folded(summary: str, lines: list[str], name: str) -> Details:
+    return Details(summary=summary, blocks=tuple(blocks(lines, name=f"provenance-{name}", caption=summary)))
+
+
+def _facts(run: RunFolder, source: Source) -> list[list[str]]:
+    settings, environment = run.settings, run.environment
+    model = settings.get("model")
+    known: Mapping[str, Any] = model if isinstance(model, dict) else settings
+    facts = [[_name(key), _shown(known[key])] for key in _MODEL_KEYS if known.get(key) is not None]
+    split = source.sweep.split if source.study is None and source.sweep is not None else "report"
+    apart = "; no layer was chosen on them" if split == "report" else "; used to choose layers, not to report"
+    if source.study is not None and any(SELECTED_ON in row.note for row in source.study.rows):
+        apart = "; a plan was selected on some of them, see the notes at the scores"
+    facts.append(["items", f"{split} items{apart}"])
+    if isinstance(settings.get("tasks"), list):
+        named = [
+            f"{task['task']} ({task['readout']}, version {task.get('version', '?')})"
+            for task in settings["tasks"]
+            if isinstance(task, dict) and {"task", "readout"} <= task.keys()
+        ]
+        if named:
+            facts.append(["tasks", ", ".join(named)])
+    decoding = settings.get("decoding")
+    if isinstance(decoding, dict):
+        temperature = decoding.get("temperature", 0)
+        drawn = ", ".join(f"{key} {value:g}" for key, value in decoding.items() if isinstance(value, int | float))
+        facts.append(["decoding", f"greedy ({drawn})" if not temperature else f"sampled ({drawn})"])
+    facts.append(["seed", str(settings.get("seed", "-"))])
+    facts.append(["command", environment["command"]])
+    git = environment.get("git")
+    version = environment["layercut"] + (f", commit {git['commit'][:12]}" if git else "")
+    version += " with changes" if git and git["dirty"] else ""
+    facts.append(["layercut", version])
+    packages = ", ".join(f"{name} {number}" for name, number in environment["packages"].items())
+    facts.append(["versions", f"Python {environment['python']}, {packages}"])
+    machine = [environment["cpu"], f"{environment['cores']} cores", f"{environment['memory_gib']} GiB"]
+    machine.append(environment["accelerator"] or "no accelerator")
+    facts.append(["machine", ", ".join(str(part) for part in machine)])
+    facts.append(["begun", environment["time"]])
+    return facts
+
+
+def _name(key: str) -> str:
+    return {"model_hash": "fingerprint of its weights", "dtype": "precision", "batch_size": "batch size"}.get(key, key)
+
+
+def _shown(value: Any) -> str:
+    return hide_home(str(value))

@@ -1,0 +1,94 @@
+"""What a page is made from: one run folder, read once, and other folders of the same model that go with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from layercut.errors import InputError
+from layercut.report.diagnosis.verdict import FILE, load
+from layercut.report.markdown import model_name
+from layercut.report.study import StudyResults, study_results
+from layercut.report.sweep import Sweep, is_sweep
+from layercut.runs.directory import RunFolder
+from layercut.runs.environment import hide_home
+from layercut.runs.settings import shown
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """All that sections may show. Numbers are compared once, here; sections only lay them out."""
+
+    study: StudyResults | None = None
+    sweep: Sweep | None = None
+    sweep_run: RunFolder | None = None
+    diagnosis: dict[str, Any] | None = None
+    """What diagnose.json holds."""
+    diagnosis_run: RunFolder | None = None
+
+    @property
+    def model(self) -> str:
+        """The uncut model, as it was named."""
+        if self.study is not None:
+            return model_name(self.study.uncut)
+        named = self.sweep.model if self.sweep is not None else str((self.diagnosis or {}).get("model", "the model"))
+        return hide_home(named)
+
+    @property
+    def runs(self) -> list[RunFolder]:
+        """Every run folder that is shown, the uncut one of a study first."""
+        found = [] if self.study is None else [self.study.uncut, *self.study.cuts]
+        return [*found, *(run for run in (self.sweep_run, self.diagnosis_run) if run is not None)]
+
+
+def read_source(
+    folder: Path, *, more: Sequence[Path] = (), seed: int | None = None, study: StudyResults | None = None
+) -> Source:
+    """Read a study, a sweep or a diagnosis, and what goes with it.
+
+    Args:
+        folder: of the run.
+        more: folders of sweeps and diagnoses of the same model, to be shown on the same page.
+        seed: of the resampling; the study's own by default.
+        study: what study_results gave for this folder, where that is known already.
+
+    Raises:
+        InputError: a folder that holds no finished run of these kinds, a second one of a kind, or another model.
+    """
+    found: dict[str, Any] = {}
+    for path in (Path(folder), *map(Path, more)):
+        if (path / FILE).is_file():
+            parts = {"diagnosis": load(path), "diagnosis_run": RunFolder.open(path)}
+        elif is_sweep(path):
+            parts = {"sweep": Sweep.load(path), "sweep_run": RunFolder.open(path)}
+        else:
+            parts = {"study": study if study is not None and path == Path(folder) else study_results(path, seed=seed)}
+        if found.keys() & parts.keys():
+            kind = next(iter(parts))
+            raise InputError(f"{shown(path)} is a second {kind}; one page shows one study, one sweep, one diagnosis.")
+        found |= parts
+    source = Source(**found)
+    _check_model(source)
+    return source
+
+
+def fingerprint(run: RunFolder) -> str:
+    """Of the weights of a run's model; its name where the run does not know."""
+    model = run.settings.get("model")
+    known = model if isinstance(model, dict) else run.settings
+    return str(known.get("model_hash") or known.get("model"))
+
+
+def _check_model(source: Source) -> None:
+    first = source.runs[0]
+    for run in source.runs[1:]:
+        if source.study is not None and run in source.study.cuts:
+            continue  # compare_runs has paired their items
+        names = [fingerprint(one) for one in (first, run)]
+        if names[0] != names[1]:
+            raise InputError(
+                f"{shown(run.path)} is of another model ({names[1]}) than {shown(first.path)} ({names[0]}); "
+                "one page shows one model."
+            )

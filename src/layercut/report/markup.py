@@ -1,0 +1,41 @@
+"""Text of models and people inside Markdown: nothing in it may become markup, and control characters are shown."""
+
+from __future__ import annotations
+
+import re
+
+MOST_CHARACTERS = 600
+
+
+def fenced(text: str) -> list[str]:
+    """Text as it stands, in a fence longer than any run of backticks in it, cut after 600 characters."""
+    shortened = text if len(text) <= MOST_CHARACTERS else text[:MOST_CHARACTERS].rstrip() + " [...]"
+    fence = "`" * max(3, 1 + _longest_run(shortened))
+    return [f"{fence}text", *printable(shortened).strip("\n").split("\n"), fence]
+
+
+def code(text: str) -> str:
+    """Text on one line as code inside a table cell, cut after 80 characters."""
+    line = " ".join(printable(text).split())
+    line = line if len(line) <= 80 else line[:77] + "..."
+    if not line:
+        return "(empty)"
+    ticks = "`" * (1 + _longest_run(line))
+    space = " " if line.startswith("`") or line.endswith("`") else ""
+    return f"{ticks}{space}{line}{space}{ticks}".replace("|", "\\|")
+
+
+def escape(text: str) -> str:
+    """A name inside a sentence or a table cell."""
+    return re.sub(r"([\\`*_\[\]<>|])", r"\\\1", " ".join(text.split()))
+
+
+def printable(text: str) -> str:
+    """Control characters, which a broken model may well write, and halves of surrogate pairs as visible escapes."""
+    return re.sub(
+        r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]", lambda found: f"\\x{ord(found[0]):02x}", text
+    )
+
+
+def _longest_run(text: str) -> int:
+    return max((len(run) for run in re.findall(r"`+", text)), default=0)

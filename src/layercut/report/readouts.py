@@ -1,0 +1,71 @@
+"""Two readouts of the same items: how often one comes right and the other does not."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from layercut.report.words import WRITTEN
+
+if TYPE_CHECKING:
+    from layercut.report.compare import ComparisonRow
+    from layercut.runs.directory import RunFolder
+
+
+class Discordance(NamedTuple):
+    """One model on the items that it was asked under two readouts."""
+
+    run: str
+    task: str
+    ranked: str
+    """The readout that compares given answers."""
+    written: str
+    """The readout whose answers the model writes itself."""
+    n: int
+    both: int
+    only_ranked: int
+    """Items whose right answer it ranks first, and does not write."""
+    only_written: int
+    neither: int
+
+
+def discordances(runs: Sequence[RunFolder], rows: Sequence[ComparisonRow]) -> list[Discordance]:
+    """A line for each task with a ranked and a written readout, and each run that was asked both.
+
+    Args:
+        runs: the uncut run, then the cut ones.
+        rows: of compare_runs; only main metrics that are right or wrong for every item count.
+    """
+    main = [row for row in rows if row.is_headline and row.values.lost is not None]
+    found = []
+    for task in dict.fromkeys(row.task for row in main):
+        names = list(dict.fromkeys(row.readout for row in main if row.task == task))
+        for ranked in (name for name in names if name not in WRITTEN):
+            for written in (name for name in names if name in WRITTEN):
+                asked = {row.cut.name for row in main if row.task == task and row.readout == ranked}
+                asked &= {row.cut.name for row in main if row.task == task and row.readout == written}
+                for place, run in enumerate(runs):
+                    if place == 0 or run.name in asked:
+                        found.append(_count(run, task, ranked, written))
+    return found
+
+
+def _count(run: RunFolder, task: str, ranked: str, written: str) -> Discordance:
+    right = [
+        {record["id"]: record["outcome"] == "right" for record in run.records(task, readout)}
+        for readout in (ranked, written)
+    ]
+    shared = [item for item in right[0] if item in right[1]]
+    counts = Counter((right[0][item], right[1][item]) for item in shared)
+    return Discordance(
+        run=run.name,
+        task=task,
+        ranked=ranked,
+        written=written,
+        n=len(shared),
+        both=counts[True, True],
+        only_ranked=counts[True, False],
+        only_written=counts[False, True],
+        neither=counts[False, False],
+    )

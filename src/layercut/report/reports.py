@@ -1,0 +1,56 @@
+"""Every report of a run folder at once: Markdown with its pictures, and the page for a browser.
+
+layercut report runs/quickstart
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from layercut.errors import MissingExtra
+from layercut.report.diagnosis.layers import LAYERS_FILE, layers_report
+from layercut.report.diagnosis.page import diagnosis_report
+from layercut.report.diagnosis.verdict import FILE
+from layercut.report.html.page import write_page
+from layercut.report.prediction import PREDICTION, prediction_report
+from layercut.report.study import study_results, write_study
+from layercut.report.sweep import is_sweep
+from layercut.report.sweep_text import sweep_report
+
+_log = logging.getLogger(__name__)
+
+
+def write_reports(folder: Path, *, more: Sequence[Path] = (), seed: int | None = None) -> dict[str, Path]:
+    """Write the reports of a study, a sweep or a diagnosis, all numbers compared once.
+
+    Args:
+        folder: of the run.
+        more: folders of a sweep and a diagnosis of the same model that the page shows as well.
+        seed: of the resampling; the study's own by default.
+
+    Returns:
+        ``report``, the Markdown file, and ``page``, report.html; without the page where its optional part is not
+        installed, which is then said, and of a sweep that diagnoses or predicts. ``prediction`` where there is one.
+    Raises:
+        InputError: no finished run of these kinds (see study_results, sweep_report, diagnosis_report).
+    """
+    folder, study = Path(folder), None
+    if (folder / LAYERS_FILE).is_file():
+        return {"report": layers_report(folder)}
+    predicted = {"prediction": prediction_report(folder)} if (folder / PREDICTION).is_file() else {}
+    if predicted and not is_sweep(folder):
+        return predicted
+    if (folder / FILE).is_file():
+        written = {"report": diagnosis_report(folder)}
+    elif is_sweep(folder):
+        written = {"report": sweep_report(folder)}
+    else:
+        study = study_results(folder, seed=seed)
+        written = {"report": write_study(folder, study)}
+    try:
+        written["page"] = write_page(folder, more=more, seed=seed, study=study)
+    except MissingExtra as error:
+        _log.warning("%s", error)
+    return predicted | written

@@ -1,0 +1,137 @@
+"""Any two runs of the same items, paired item by item: two plans of a study, or two evaluations.
+
+compare_two(RunFolder.open(Path("runs/q/reverse-3")), RunFolder.open(Path("runs/q/random-3")))
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from layercut.errors import InputError
+from layercut.report.compare import ALPHA, ComparisonRow, compare_runs, left_out
+from layercut.report.study import UNCUT
+from layercut.runs.directory import RunFolder, is_run
+from layercut.runs.settings import shown
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+Verdict = Literal["better", "worse", "not shown"]
+_PLANS = ("earlier_plans.json", "plan.json")
+"""Plans that travel in a cut checkpoint, the oldest first."""
+
+
+def open_run(path: Path) -> RunFolder:
+    """A run with answers of one model; the folder of a study is refused, with its runs named.
+
+    Raises:
+        InputError: no run folder, or a study.
+    """
+    if is_run(path / UNCUT):
+        raise InputError(f"{shown(path)} is a whole study; give two of its runs, such as {shown(path / UNCUT)}.")
+    return RunFolder.open(path)
+
+
+def compare_two(first: RunFolder, second: RunFolder, *, seed: int = 0) -> list[ComparisonRow]:
+    """Compare two runs on every task, readout and metric that both hold; ``uncut`` of a row is the first run.
+
+    P-values are adjusted over all rows (Holm). What only one run holds is passed over, see ``notes``.
+
+    Raises:
+        InputError: a run that is not finished, or two that cannot be compared: other uncut models, other decoding, no
+            task in common, other items, other versions of a task.
+    """
+    _check_same_model(first, second)
+    decoding = [run.settings.get("decoding") for run in (first, second)]
+    if decoding[0] != decoding[1]:
+        raise InputError(
+            f"{first.name} was decoded with {_words(decoding[0])}, {second.name} with {_words(decoding[1])}; "
+            "run both with the same decoding."
+        )
+    rows = compare_runs(first, [second], seed=seed)
+    for task, readout in dict.fromkeys((row.task, row.readout) for row in rows):
+        ids = [{record["id"] for record in run.records(task, readout)} for run in (first, second)]
+        if ids[0] != ids[1]:
+            raise InputError(
+                f"{first.name} and {second.name} hold other items of {task} ({readout}): {len(ids[0])} and "
+                f"{len(ids[1])}, {len(ids[0] & ids[1])} in common. Run both with the same seed, data and --limit."
+            )
+    return rows
+
+
+def notes(first: RunFolder, second: RunFolder) -> list[str]:
+    """What only one of the runs holds, in words."""
+    return left_out(first, [second])
+
+
+def verdict(row: ComparisonRow) -> Verdict:
+    """Whether the second run is better or worse than the first: its interval leaves out 0, and p < 0.05 after Holm."""
+    low, high = row.values.difference.low, row.values.difference.high
+    if low is None or high is None or row.p_value >= ALPHA or low <= 0 <= high:
+        return "not shown"
+    return "better" if low > 0 else "worse"
+
+
+def to_dict(rows: Sequence[ComparisonRow], told: Sequence[str] = ()) -> dict[str, Any]:
+    """JSON-able."""
+    first, second = rows[0].uncut, rows[0].cut
+    return {
+        "first": {"run": first.name, "removed": list(first.removed)},
+        "second": {"run": second.name, "removed": list(second.removed)},
+        "rows": [
+            {
+                "task": row.task,
+                "version": row.version,
+                "readout": row.readout,
+                "metric": row.metric,
+                "n": row.n,
+                "limit": row.limit,
+                "chance": row.chance,
+                "first": row.values.uncut._asdict(),
+                "second": row.values.cut._asdict(),
+                "difference": row.values.difference._asdict(),
+                "lost": row.values.lost,
+                "gained": row.values.gained,
+                "p_value": row.values.p_value,
+                "p_adjusted": row.p_adjusted,
+                "test": row.values.test,
+                "num_clusters": row.values.num_clusters,
+                "verdict": verdict(row),
+                "seed": row.seed,
+                "note": row.note,
+            }
+            for row in rows
+        ],
+        "notes": list(told),
+    }
+
+
+def _check_same_model(first: RunFolder, second: RunFolder) -> None:
+    names = [_uncut_model(run) for run in (first, second)]
+    if names[0] != names[1]:
+        raise InputError(
+            f"{first.name} is of the uncut model {names[0]}, {second.name} of {names[1]}; only runs of one and the "
+            "same uncut model, whole, cut or healed, are compared."
+        )
+
+
+def _uncut_model(run: RunFolder) -> str:
+    """Fingerprint of the model that a run's model was cut from; of a checkpoint by the plans that lie in it."""
+    plan = run.metrics().get("plan") or {}
+    model = run.settings.get("model")
+    named = model.get("model") if isinstance(model, dict) else model
+    for file in (Path(str(named)) / name for name in _PLANS):
+        if file.is_file():
+            data = json.loads(file.read_text(encoding="utf-8"))
+            oldest = data[0] if isinstance(data, list) and data else data
+            if isinstance(oldest, dict) and oldest.get("model_hash"):
+                return str(oldest["model_hash"])
+    return str(plan.get("model_hash") or run.settings.get("model_hash") or named)
+
+
+def _words(decoding: Any) -> str:
+    if not isinstance(decoding, dict):
+        return "settings that were not recorded"
+    return ", ".join(f"{name} {value}" for name, value in decoding.items())

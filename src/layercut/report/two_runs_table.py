@@ -1,0 +1,69 @@
+"""Two runs side by side, as a table for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from layercut.evidence.intervals import NUM_RESAMPLES
+from layercut.report import words
+from layercut.report.compare import ComparisonRow
+from layercut.report.numbers import number, p_value, with_interval
+from layercut.report.sweep_agreement import plain_table
+from layercut.report.two_runs import verdict
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+_STYLES = {"better": "green", "worse": "red", "not shown": "dim"}
+
+
+def two_runs_table(rows: Sequence[ComparisonRow], notes: Sequence[str] = ()) -> list[RenderableType]:
+    """A line for each task, readout and metric, and what the numbers mean; to be printed one after the other."""
+    first, second = rows[0].uncut, rows[0].cut
+    facts = [f"A: {first.name}, {words.removal(first)}", f"B: {second.name}, {words.removal(second)}"]
+    facts.append(words.items([row.n for row in rows], [row.limit for row in rows]))
+    legend = [
+        f"Scores in %. B - A on the same items, 95 % intervals by a Bayesian bootstrap ({NUM_RESAMPLES:,} resamples, "
+        f"seed {rows[0].seed}). -/+: items that only A or only B gets right.",
+        f"p: of no difference, corrected for all {len(rows)} rows (Holm). better, worse: B beside A, p < 0.05 and an "
+        "interval without 0.",
+        *(f"note: {note}" for note in [*notes, *dict.fromkeys(row.note for row in rows if row.note)]),
+    ]
+    return [
+        Text("\n".join(["", *facts])),
+        _table(rows),
+        Padding(Text("\n".join(legend), style="dim"), (1, 0, 0, 0)),
+    ]
+
+
+def _table(rows: Sequence[ComparisonRow]) -> Table:
+    table = plain_table()
+    for name in ("task", "readout"):
+        table.add_column(name)
+    for name in ("n", "A", "B"):
+        table.add_column(name, justify="right")
+    table.add_column("B - A")
+    for name in ("-/+", "p"):
+        table.add_column(name, justify="right")
+    table.add_column("finding")
+    task = ""
+    for row in rows:
+        values, share, found = row.values, row.is_share, verdict(row)
+        table.add_row(
+            row.task * (row.task != task),
+            words.readout_name(row, rows),
+            f"{row.n:,}",
+            number(values.uncut.value, share=share),
+            number(values.cut.value, share=share),
+            with_interval(values.difference, share=share, sign=True),
+            words.swapped(row),
+            p_value(row.p_value),
+            Text(found, style=_STYLES[found]),
+        )
+        task = row.task
+    return table

@@ -1,0 +1,135 @@
+"""The arms of a study: the uncut model, each cut, and each cut healed, under each seed. One run folder each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from layercut.errors import InputError
+from layercut.study.cells import Cell
+from layercut.study.settings import UNCUT
+from layercut.study.study_settings import CriterionSettings, HealingArm, StudySettings
+
+_READOUT_COST = {"short": 1, "chain": 2}
+"""Readouts that write cost more than those that rank."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyArm:
+    """One model to be measured: which layers go, by whose choice, healed how, under which seed."""
+
+    name: str
+    """Of its run folder."""
+    spec: str | None = None
+    """A plan as people write it; None for the uncut model and for what a criterion chooses."""
+    criterion: CriterionSettings | None = None
+    depth: int = 0
+    """How many layers a criterion removes; 0 where a plan is given."""
+    healing: HealingArm | None = None
+    seed: int
+    """Of what draws in this arm."""
+    round: int = 0
+    """Place of the seed among the study's."""
+    cut: str = ""
+    """Name of the arm that is healed here; empty for one that is not healed."""
+
+    @property
+    def is_uncut(self) -> bool:
+        """Whether this is the model as it came."""
+        return self.name == UNCUT
+
+    @property
+    def cost(self) -> int:
+        """How dear it is to learn which layers go: see CriterionSettings."""
+        return self.criterion.cost if self.criterion else 0
+
+    @property
+    def search(self) -> str:
+        """Name of the search that chooses the layers of a cut; empty where none is needed."""
+        if self.criterion is None:
+            return ""
+        return self.criterion.name + (f"-seed{self.seed}" if self.round else "")
+
+    def describe(self) -> dict[str, Any]:
+        """For study.json and for the run's metrics: what it is an arm of."""
+        return {
+            "name": self.name,
+            "plan": self.cut or self.name,
+            "criterion": self.criterion.criterion if self.criterion else None,
+            "depth": self.depth or None,
+            "healing": self.healing.name if self.healing else None,
+            "seed": self.seed,
+        }
+
+
+def arms_of(settings: StudySettings, num_layers: int) -> list[StudyArm]:
+    """All arms, as the report shows them: uncut, then each plan with its healed arms, by seed.
+
+    Under a further seed stands only what draws: plans of chance, of generated text or of sampled answers, and healing
+    whose arm does not name a seed of its own. Where answers are sampled, every plan is asked again.
+
+    Raises:
+        InputError: two arms of one name, or a depth that leaves no layer.
+    """
+    arms = [StudyArm(name=UNCUT, seed=settings.seed)]
+    for cut in _cuts(settings, num_layers):
+        for place, seed in enumerate(settings.seeds):
+            if place == 0 or _draws(settings, cut):
+                suffix = f"-seed{seed}" if place else ""
+                own = replace(cut, name=cut.name + suffix, seed=seed, round=place)
+                arms += [own, *_healed(own, cut, settings.healing, "")]
+            else:  # the cut is that of the first seed, and is healed anew
+                healed = [arm for arm in settings.healing if arm.seed is None]
+                arms += _healed(replace(cut, seed=seed, round=place), cut, healed, f"-seed{seed}")
+    names = [arm.name for arm in arms]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"two arms of the study would be called {name}; give a plan or a criterion another name.")
+    return arms
+
+
+def in_order(arms: Sequence[StudyArm], cells: Sequence[Cell]) -> Iterator[tuple[StudyArm, Cell]]:
+    """Every arm and cell, cheap and informative first.
+
+    The uncut model comes first. Of one seed, cuts come before healed ones; among cuts, those that need no search, then
+    those chosen by text, then those chosen by task scores; within these, ranked readouts before written ones and
+    shallow cuts before deep ones. A healed model is measured whole before the next one is made.
+    """
+    pieces = [(arm, cell) for arm in arms for cell in cells]
+
+    def key(place: int) -> tuple[object, ...]:
+        arm, cell = pieces[place]
+        readout = _READOUT_COST.get(cell.readout, 0)
+        if arm.healing:
+            return (arm.round, 1, arm.cost, arm.depth, place // len(cells), readout)
+        return (arm.round, 0, not arm.is_uncut, arm.cost, readout, arm.depth)
+
+    yield from (pieces[place] for place in sorted(range(len(pieces)), key=lambda place: (key(place), place)))
+
+
+def _cuts(settings: StudySettings, num_layers: int) -> Iterator[StudyArm]:
+    for name, spec in settings.plans.items():
+        yield StudyArm(name=name, spec=spec, seed=settings.seed)
+    for criterion in settings.criteria:
+        for depth in dict.fromkeys(depth.layers(num_layers) for depth in settings.depths):
+            if depth >= num_layers:
+                raise InputError(f"depth {depth} leaves no layer of {num_layers}; choose 1 to {num_layers - 1}.")
+            yield StudyArm(name=f"{criterion.name}-{depth}", criterion=criterion, depth=depth, seed=settings.seed)
+
+
+def _healed(cut: StudyArm, plain: StudyArm, healing: Sequence[HealingArm], suffix: str) -> list[StudyArm]:
+    names = {plain.name, plain.criterion.name if plain.criterion else plain.name}
+    return [
+        replace(cut, name=f"{cut.name}+{arm.name}{suffix}", healing=arm, cut=cut.name)
+        for arm in healing
+        if not arm.plans or names & set(arm.plans)
+    ]
+
+
+def _draws(settings: StudySettings, cut: StudyArm) -> bool:
+    if settings.decoding.temperature > 0:
+        return True
+    if cut.criterion:
+        return cut.criterion.draws(settings.decoding)
+    return (cut.spec or "").startswith("random:")

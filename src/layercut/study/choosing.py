@@ -1,0 +1,163 @@
+"""The plans of a study's criteria: one search at the largest depth, where the smaller depths are nested in it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from layercut.runs.settings import settings_hash
+from layercut.selection import criterion as criterion_of
+from layercut.selection.base import Context, Progress
+from layercut.selection.protect import parse_protected
+from layercut.study.cell_store import CellStore, model_identity, read_chosen, write_chosen
+from layercut.study.handle import ModelHandle
+from layercut.study.select import GENERATED, select_layers
+from layercut.study.settings import DecodingSettings
+from layercut.study.study_settings import CriterionSettings
+from layercut.surgery.plan import CutPlan
+from layercut.tasks import load_task
+
+
+def choose_plans(
+    model: ModelHandle,
+    criterion: CriterionSettings,
+    depths: Sequence[int],
+    *,
+    folder: Path,
+    store: CellStore,
+    decoding: DecodingSettings,
+    seed: int,
+    progress: Progress,
+    say: Callable[[str], None],
+    known_only: bool = False,
+) -> dict[int, CutPlan]:
+    """A plan for each depth.
+
+    Where a deeper cut of the criterion holds the shallower one, there is one search, and the shallower plans are its
+    first layers. Others (contiguous runs, refinement, your own function) are searched for each depth, in one folder, so
+    that what was measured is used again. A search that this or another study has made is not made again.
+
+    Args:
+        model: the uncut one; loaded only if something has to be measured.
+        criterion: how layers are chosen.
+        depths: how many layers go.
+        folder: of the search.
+        store: where other studies lie.
+        decoding: how answers are drawn, for criteria that go by task scores.
+        seed: of what draws.
+        progress: told of rounds and items.
+        say: called with each line for people.
+        known_only: measure and write nothing; no plan at all where a search is yet to be made.
+
+    Raises:
+        InputError: what ``select_layers`` refuses.
+    """
+    if not criterion.row.needs_model:
+        return {depth: _by_position(model, criterion, depth, seed) for depth in depths}
+    searched = [max(depths)] if criterion.is_nested else sorted(depths)
+    plans = {}
+    for depth in searched:
+        key = settings_hash(search_identity(model, criterion, depth, decoding, seed))
+        plan = read_chosen(folder, key, depth)
+        if plan is None and (found := store.plan(key)) is not None:
+            plan, source = found
+            if not known_only:
+                say(f"{criterion.name}-{depth}: layers as chosen in {source}")
+                write_chosen(folder, key, plan)
+        if plan is None and known_only:
+            return {}
+        if plan is None:
+            plan = select_layers(
+                model,
+                criterion=criterion.criterion,
+                num_remove=depth,
+                out=folder,
+                tasks=criterion.objective,
+                calibration=criterion.calibration,
+                protect=criterion.protect,
+                settings=criterion.settings,
+                normalise=criterion.normalise,
+                race=criterion.race,
+                race_error=criterion.race_error,
+                decoding=decoding,
+                seed=seed,
+                progress=progress,
+                say=say,
+            ).plan
+            write_chosen(folder, key, plan)
+        plans[depth] = plan
+    if criterion.is_nested:
+        return {depth: first_layers(plans[searched[0]], depth) for depth in depths}
+    return plans
+
+
+def first_layers(plan: CutPlan, depth: int) -> CutPlan:
+    """The plan of a search that had stopped at ``depth``. What it was selected on stays: deeper rounds saw no others.
+
+    >>> first_layers(CutPlan(num_layers=6, removed=(4, 2, 3)), 2).removed
+    (4, 2)
+    """
+    if depth == len(plan.removed):
+        return plan
+    assert depth < len(plan.removed), "a search goes to the largest depth"
+    scores = dict(plan.scores)
+    if "rounds" in scores:
+        scores["rounds"] = scores["rounds"][:depth]
+        scores["value"] = scores["rounds"][-1]["value"]
+    for name in ("perplexity", "race", "selected_scores", "close_answers", "answers"):  # of the deepest cut
+        scores.pop(name, None)
+    settings = {**plan.settings, "num_remove": depth, "first_of": len(plan.removed)}
+    return replace(plan, removed=plan.removed[:depth], settings=settings, scores=scores)
+
+
+def _by_position(model: ModelHandle, criterion: CriterionSettings, depth: int, seed: int) -> CutPlan:
+    protect = parse_protected(criterion.protect, model.num_layers) if criterion.protect else None
+    context = Context(num_layers=model.num_layers, num_remove=depth, seed=seed, protect=protect)
+    settings: dict[str, Any] = {"num_remove": depth}
+    if criterion.criterion == "random":
+        settings["seed"] = seed
+    if protect is not None:
+        settings["protect"] = sorted(protect)
+    return CutPlan(
+        num_layers=model.num_layers,
+        removed=criterion_of(criterion.criterion)(context).removed,
+        criterion=criterion.criterion,
+        model=model.settings.model,
+        model_hash=model.facts.model_hash,
+        settings=settings,
+    )
+
+
+def search_identity(
+    model: ModelHandle, criterion: CriterionSettings, depth: int, decoding: DecodingSettings, seed: int
+) -> Mapping[str, Any]:
+    """What decides the choice. Files count by their content, a criterion of one's own by its name."""
+    tasks = [
+        {**asdict(one), "data": None, **load_task(one.task, data=one.data, seed=seed).settings()}
+        for one in criterion.objective
+    ]
+    text = asdict(criterion.calibration)
+    if criterion.calibration.source != GENERATED:
+        text["content"] = _content(criterion.calibration.source)
+    return {
+        **model_identity(model),
+        "criterion": criterion.criterion,
+        "depth": depth,
+        "objective": tasks,
+        "calibration": text,
+        "protect": criterion.protect,
+        "settings": dict(criterion.settings),
+        "normalise": criterion.normalise,
+        "race": [criterion.race, criterion.race_error],
+        "decoding": asdict(decoding),
+        "seed": seed,
+    }
+
+
+def _content(source: str) -> str | None:
+    """Hash of a calibration file; None for one that is not on this disk."""
+    path = Path(source)
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else None

@@ -1,0 +1,82 @@
+"""What a cut reads: the whole model, or of a hub model only the weight files that hold something that stays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple
+
+from layercut.models.checks import count_layers
+from layercut.models.families import family_of
+from layercut.models.partial import Outline, outline
+from layercut.models.sources import ModelSource, is_hub_id
+from layercut.models.weights import read_config
+from layercut.selection.specs import plan_from_spec
+from layercut.study.handle import ModelHandle
+from layercut.study.settings import ModelSettings
+from layercut.surgery.plan import CutPlan
+
+if TYPE_CHECKING:
+    from layercut.models.families import Family
+    from layercut.models.loading import LoadedModel
+
+
+class CutSource(NamedTuple):
+    """A model to be cut, and how."""
+
+    source: ModelSource
+    plan: CutPlan
+    uncut: Callable[[], LoadedModel] | None
+    """Loads the whole model; None where not all of it is here."""
+
+
+@contextmanager
+def cut_source(
+    settings: ModelSettings, remove: str, seed: int, *, whole: bool, dry_run: bool, say: Callable[[str], None]
+) -> Iterator[CutSource]:
+    """Find a model and make the plan of its cut.
+
+    Args:
+        settings: the model.
+        remove: the plan, as people write it.
+        seed: of a plan that is drawn.
+        whole: fetch all of it, as a comparison with the bypassed model needs it. Otherwise a hub model's weight files
+            that hold nothing but removed layers are not downloaded; such a plan has no ``model_hash``.
+        dry_run: no weights are read at all, so none are downloaded.
+        say: is told what is left out.
+
+    Raises:
+        InputError: no such model, or a plan that does not fit it.
+    """
+    hub = None
+    if not whole and is_hub_id(settings.model):
+        hub = outline(settings.model, revision=settings.revision, with_code=settings.trust_remote_code)
+    if hub is None:
+        handle = ModelHandle(settings)
+        yield CutSource(handle.source, handle.plan(remove, seed), lambda: handle.loaded)
+        return
+    config = read_config(hub.path)
+    family = family_of(config.get("model_type"), hub.repo)
+    num_layers = count_layers(hub.weight_map, config, family, hub.repo)
+    plan = plan_from_spec(remove, num_layers=num_layers, model=hub.repo, seed=seed)
+    needed = set() if dry_run else files_with_kept(hub, plan, family)
+    if not dry_run:
+        files = set(hub.tensors)
+        say(
+            f"{len(needed)} of {len(files)} weight files hold something that stays: "
+            f"{hub.num_bytes(needed) / 1e9:.2f} of {hub.num_bytes(files) / 1e9:.2f} GB are fetched"
+        )
+    with hub.folder(needed) as folder:
+        origin = {"kind": "hub", "repo": hub.repo, "revision": hub.commit}
+        yield CutSource(ModelSource(name=hub.repo, path=folder, revision=hub.commit, origin=origin), plan, None)
+
+
+def files_with_kept(hub: Outline, plan: CutPlan, family: Family) -> set[str]:
+    """Weight files with at least one tensor that the plan keeps."""
+    gone = set(plan.removed)
+    needed = set()
+    for name, file in hub.weight_map.items():
+        match = family.tensor_pattern.match(name)
+        if match is None or int(match[2]) not in gone:
+            needed.add(file)
+    return needed

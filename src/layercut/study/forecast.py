@@ -1,0 +1,201 @@
+"""What a study would take, before it is run: cells, items, tokens, time as far as it was measured, and disk."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from typing import Any
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from layercut.engine.base import GenerationRequest
+from layercut.study.cells import Cell
+from layercut.study.eta import Eta
+from layercut.study.progress import CHARACTERS_PER_TOKEN
+from layercut.study.work import StudyWork
+from layercut.surgery.checkpoint import plan_cut
+from layercut.surgery.plan import CutPlan
+
+_LOOKED_AT = 32
+"""Items whose prompts are counted; the others are taken to be like them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmForecast:
+    """One arm."""
+
+    name: str
+    cells: int
+    done: int
+    """Cells that are finished here, or answered in another study."""
+    items: int
+    """That are left to be asked."""
+    prompt_tokens: int
+    """Of these items, estimated from their length."""
+    new_tokens: int
+    """That they may write: as long as the right answer, or half of the most for a chain."""
+    seconds: float | None
+    """None where nothing was measured that it could be judged by."""
+    checkpoint_bytes: int
+    """That will lie on disk at some time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forecast:
+    """One model's part of a study."""
+
+    model: str
+    folder: str
+    arms: tuple[ArmForecast, ...]
+    steps: tuple[str, ...]
+    """Searches by name, and arms that are to be healed."""
+    unknown_steps: tuple[str, ...]
+    """Those of them that were not measured yet and are in no time."""
+    seconds: float | None
+    keeps_checkpoints: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return asdict(self)
+
+    def tables(self) -> RenderableType:
+        """For people."""
+        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, header_style="bold")
+        table.add_column("arm", overflow="fold")
+        for name in ("cells", "done", "items", "prompt tokens", "new tokens", "time", "disk"):
+            table.add_column(name, justify="right", no_wrap=True)
+        for arm in self.arms:
+            table.add_row(arm.name, *_numbers(arm))
+        total = _total(self.arms)
+        table.add_section()
+        table.add_row("all", *_numbers(total), style="bold")
+        time = "no measurement of this model on this machine yet; a run with --limit 4 and another --out gives one"
+        if self.seconds is not None:
+            time = f"about {timedelta(seconds=round(self.seconds))}, by what was measured on this model and machine"
+        if self.unknown_steps:
+            time += f"; not in it, as never measured: {self._unknown()}"
+        lines = [
+            "Tokens are estimated from the length of the first items; items answered already are not among them.",
+            f"time: {time}",
+            f"disk: up to {_size(total.checkpoint_bytes)} of checkpoints"
+            + ("" if self.keeps_checkpoints else ", of which none stays (checkpoints: false)"),
+            f"would write to {self.folder}",
+        ]
+        return Group(Text(self.model, style="bold"), table, *(Text(line) for line in lines))
+
+    def _unknown(self) -> str:
+        healings = sum(any(arm.name == step for arm in self.arms) for step in self.unknown_steps)
+        counts = ((len(self.unknown_steps) - healings, "choices of layers"), (healings, "healings"))
+        return " and ".join(f"{count} {what}" for count, what in counts if count)
+
+
+def forecast(work: StudyWork) -> Forecast:
+    """Count what is left to do, and judge its time by what earlier runs in the same folder measured."""
+    pieces = work.pieces()
+    eta = Eta([piece.work for piece in pieces])
+    for kind, num_items, seconds in work.speeds():
+        eta.learn(kind, num_items, seconds)
+    rates = {cell.label: _tokens(cell) for cell in work.cells}
+    places: dict[str, list[int]] = {arm.name: [] for arm in work.arms}
+    left: dict[str, list[Cell]] = {arm.name: [] for arm in work.arms}
+    done = dict.fromkeys(left, 0)
+    for index, (arm, cell) in enumerate(work.order):
+        places[arm.name].append(index)
+        known = (arm.cut or arm.name) in work.plans
+        if known and (work.finished(arm, cell) is not None or work.is_elsewhere(arm, cell)):
+            done[arm.name] += 1
+            eta.skip(index, pieces[index].work.num_items)
+        else:
+            left[arm.name].append(cell)
+    steps = [name for name in work.searches if any(one.name not in work.plans for one in work.arms_chosen_by(name))]
+    steps += [name for name in work.healers if left[name]]
+    for name in (*work.searches, *work.healers):
+        if name not in steps:
+            eta.skip(work.index(name), 1)
+    measured = {kind for kind, _, _ in work.speeds()}
+    unknown = [name for name in steps if pieces[work.index(name)].work.kind not in measured]
+    arms = []
+    for arm in work.arms:
+        counts = {cell.label: work_items(cell) for cell in left[arm.name]}
+        prompt, new = (sum(counts[label] * rates[label][side] for label in counts) for side in (0, 1))
+        arms.append(
+            ArmForecast(
+                name=arm.name,
+                cells=len(work.cells),
+                done=done[arm.name],
+                items=sum(counts.values()),
+                prompt_tokens=round(prompt),
+                new_tokens=round(new),
+                seconds=eta.remaining_of([*places[arm.name], *([work.index(arm.name)] if arm.healing else [])]),
+                checkpoint_bytes=_checkpoint_bytes(work, arm.name),
+            )
+        )
+    return Forecast(
+        model=work.model.settings.model,
+        folder=str(work.folder),
+        arms=tuple(arms),
+        steps=tuple(steps),
+        unknown_steps=tuple(unknown),
+        seconds=eta.remaining,
+        keeps_checkpoints=work.settings.checkpoints,
+    )
+
+
+def work_items(cell: Cell) -> int:
+    """Number of items of a cell."""
+    return len(cell.task.samples("report", cell.limit))
+
+
+def _tokens(cell: Cell) -> tuple[float, float]:
+    """Prompt and new tokens of one item, estimated from the first items."""
+    samples = cell.task.samples("report", min(cell.limit or _LOOKED_AT, _LOOKED_AT))
+    prompt = new = 0.0
+    for sample in samples:
+        request = cell.task.request(sample, cell.readout)
+        prompt += len(str(request.prompt)) / CHARACTERS_PER_TOKEN
+        if isinstance(request, GenerationRequest):
+            answer = len(sample.gold) / CHARACTERS_PER_TOKEN + 2
+            new += min(answer if cell.readout == "short" else request.max_new_tokens / 2, request.max_new_tokens)
+        else:
+            prompt += sum(len(one) for one in request.continuations) / CHARACTERS_PER_TOKEN
+    return prompt / len(samples), new / len(samples)
+
+
+def _checkpoint_bytes(work: StudyWork, name: str) -> int:
+    arm = next(one for one in work.arms if one.name == name)
+    is_needed = work.settings.checkpoints or arm.healing or any(one.cut == name for one in work.arms)
+    if arm.is_uncut or not is_needed:
+        return 0
+    plan = work.plans.get(arm.cut or name)
+    if plan is None:  # not chosen yet: layers are of about one size
+        last = range(work.model.num_layers - arm.depth, work.model.num_layers)
+        plan = CutPlan(num_layers=work.model.num_layers, removed=tuple(last))
+    return plan_cut(work.model.source.path, plan).bytes_after
+
+
+def _total(arms: tuple[ArmForecast, ...]) -> ArmForecast:
+    seconds = [arm.seconds for arm in arms]
+    return ArmForecast(
+        name="all",
+        cells=sum(arm.cells for arm in arms),
+        done=sum(arm.done for arm in arms),
+        items=sum(arm.items for arm in arms),
+        prompt_tokens=sum(arm.prompt_tokens for arm in arms),
+        new_tokens=sum(arm.new_tokens for arm in arms),
+        seconds=None if None in seconds else sum(one for one in seconds if one is not None),
+        checkpoint_bytes=sum(arm.checkpoint_bytes for arm in arms),
+    )
+
+
+def _numbers(arm: ArmForecast) -> list[str]:
+    time = "?" if arm.seconds is None else str(timedelta(seconds=round(arm.seconds)))
+    disk = _size(arm.checkpoint_bytes) if arm.checkpoint_bytes else "-"
+    counts = (arm.cells, arm.done, arm.items, arm.prompt_tokens, arm.new_tokens)
+    return [*(f"{count:,}" for count in counts), time, disk]
+
+
+def _size(num_bytes: int) -> str:
+    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.0f} MB"

@@ -1,0 +1,183 @@
+"""The healing arms of a study: each is one ``layercut heal``, with its own folder beside the cut that it heals."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any, cast
+
+from rich.console import Console
+
+from layercut.engine.base import Engine
+from layercut.errors import InputError
+from layercut.healing.task_prompts import PREFIX
+from layercut.healing.team import Team
+from layercut.runs.settings import settings_hash
+from layercut.study.generate import answer_prompts
+from layercut.study.handle import ModelHandle
+from layercut.study.heal import Healed, check_method, heal_model
+from layercut.study.heal_data import BUILT_IN
+from layercut.study.heal_job import CHECKPOINT, HealSettings
+from layercut.study.prompts import Answering, PromptSource, answering, prompt_source
+from layercut.study.settings import ModelSettings, TaskSettings
+from layercut.study.study_settings import HealingArm
+
+
+class Healer:
+    """One healing arm of one cut, under one seed."""
+
+    def __init__(
+        self,
+        arm: HealingArm,
+        uncut: ModelSettings,
+        tasks: Sequence[TaskSettings],
+        seed: int,
+        folder: Path,
+        answers: Path,
+    ) -> None:
+        """Nothing is read yet.
+
+        Args:
+            arm: how is healed.
+            uncut: the model that teaches.
+            tasks: of the study; what is learnt holds none of their report items.
+            seed: of the study, for an arm that names none.
+            folder: run folder of the healing.
+            answers: where the uncut model's answers lie, in a run folder for each way of asking.
+        """
+        self.arm, self.folder = arm, folder
+        self._answers_folder = answers
+        self._uncut, self._tasks = uncut, tasks
+        self._seed = seed if arm.seed is None else arm.seed
+        self._handle: ModelHandle | None = None
+
+    @property
+    def settings(self) -> HealSettings:
+        """As ``layercut heal`` takes them."""
+        named = [task.task for task in self._tasks if task.task not in BUILT_IN]
+        return HealSettings(
+            train=replace(self.arm.train, seed=self._seed),
+            filters=self.arm.filters,
+            responses=self.arm.responses,
+            match_tokens=self.arm.match_tokens,
+            decontaminate=tuple(sorted({*named, *self.arm.decontaminate})),
+            data={task.task: task.data for task in self._tasks if task.data is not None},
+        )
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What decides the healed weights, beside the uncut model and the removed layers.
+
+        Raises:
+            InputError: settings that do not fit each other, or prompts that cannot be read.
+        """
+        source, how = _prompts(self.arm)
+        settings = asdict(self.settings)
+        del settings["data"]  # where items lie that must not be learnt; which they are, their tasks say
+        prompts = source.describe()
+        if source.records is not None:
+            prompts = {"n": len(source.records), "records": settings_hash({"records": source.records})}
+        return {
+            "settings": settings,
+            "prompts": prompts,
+            "decoding": asdict(how.decoding),
+            "max_new_tokens": how.max_new_tokens,
+            "system": how.system,
+        }
+
+    def check(self) -> None:
+        """Whatever would fail after hours of other work fails now.
+
+        Raises:
+            InputError: settings or prompts that cannot be used.
+            MissingExtra: TRL or PEFT is not installed.
+        """
+        team = Team.of_this_process()
+        if team.size > 1:
+            raise InputError(
+                f"a study runs in one process, and {team.size} were launched; start it without a launcher."
+            )
+        check_method(self.arm.train, team)
+        _ = self.identity
+
+    def heal(self, cut: Path, *, console: Console, say: Callable[[str], None]) -> Healed:
+        """Heal a cut checkpoint, or go on with it; see ``heal_model``."""
+        source, how = _prompts(self.arm)
+        model = replace(self._uncut, model=str(cut), revision=None)
+        settings = self.settings
+        if source.records is None and (settings.responses == "self" or settings.match_tokens):
+            source = replace(source, records=self._answers(source, how, console, say))
+        healed = heal_model(model, self._uncut, source, settings, how, out=self.folder, console=console, say=say)
+        assert healed is not None, "a study runs in one process"
+        return healed
+
+    def _answers(
+        self, source: PromptSource, how: Answering, console: Console, say: Callable[[str], None]
+    ) -> list[dict[str, Any]]:
+        """The uncut model's answers, given once for all cuts of the study and all arms that ask the same."""
+        asked = {"prompts": source.describe(), "decoding": asdict(how.decoding), "seed": self._seed}
+        name = settings_hash({**asked, "max_new_tokens": how.max_new_tokens})
+        return answer_prompts(
+            self._uncut,
+            source,
+            remove=None,
+            out=self._answers_folder / name,
+            seed=self._seed,
+            decoding=how.decoding,
+            max_new_tokens=how.max_new_tokens,
+            console=console,
+            say=say,
+        ).records
+
+    @property
+    def checkpoint(self) -> Path:
+        """The healed model; there once it is whole."""
+        return self.folder / CHECKPOINT
+
+    @property
+    def engine(self) -> Engine:
+        """Over the healed model, which is loaded for it."""
+        if self._handle is None:
+            self._handle = ModelHandle(replace(self._uncut, model=str(self.checkpoint), revision=None))
+        return self._handle.engine
+
+    def facts(self) -> Mapping[str, Any] | None:
+        """How the checkpoint was made, from its plan.json; None where there is none."""
+        file = self.checkpoint / "plan.json"
+        if not file.is_file():
+            return None
+        made: list[Mapping[str, Any]] = json.loads(file.read_text(encoding="utf-8")).get("healing", [])
+        return made[-1] if made else None
+
+    def release(self) -> None:
+        """Let the weights go."""
+        self._handle = None
+
+    def remove(self) -> None:
+        """Free the disk."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@lru_cache(maxsize=8)
+def _read(prompts: str, system: str | None, readout: str | None, data: str | None, limit: int | None) -> PromptSource:
+    return prompt_source(prompts, system=system, readout=cast("Any", readout), data=data, limit=limit)
+
+
+def _prompts(arm: HealingArm) -> tuple[PromptSource, Answering]:
+    how = answering(arm.preset, arm.decoding, arm.max_new_tokens, arm.system)
+    if arm.data is not None and not arm.prompts.startswith(PREFIX):
+        raise InputError(f"healing arm {arm.name}: data belongs to task:NAME prompts, not {arm.prompts}; leave it out.")
+    source = _read(arm.prompts, how.system, arm.readout, arm.data, arm.limit)
+    if arm.responses == "original" and source.records is not None:
+        raise InputError(
+            f"healing arm {arm.name}: {arm.prompts} holds a model's answers, not original ones; give the prompts' file."
+        )
+    if source.task:
+        how = answering(
+            arm.preset, arm.decoding, arm.max_new_tokens, arm.system, task_tokens=source.task.max_new_tokens
+        )
+    return source, how

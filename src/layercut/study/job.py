@@ -1,0 +1,262 @@
+"""One model's part of a study: every arm and cell in order. A step that fails is noted, and the others go on."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TypeVar
+
+from rich.console import Console
+
+from layercut.engine.base import Engine
+from layercut.runs.directory import RunFolder
+from layercut.selection.items import check_report_items
+from layercut.study.arms import StudyArm
+from layercut.study.cell_run import Measured, run_cell
+from layercut.study.cell_store import SEARCHES
+from layercut.study.cells import Cell
+from layercut.study.cut import cut_model
+from layercut.study.live import StudyProgress
+from layercut.study.manifest import Manifest
+from layercut.study.work import StudyWork, reused
+from layercut.surgery.plan import CutPlan
+
+CHECKPOINT = "checkpoint"
+_FATAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+"""Results that cannot be written stop the study."""
+Result = TypeVar("Result")
+
+
+class StudyJob:
+    """The run of one model's part of a study."""
+
+    def __init__(
+        self,
+        work: StudyWork,
+        manifest: Manifest,
+        progress: StudyProgress,
+        *,
+        console: Console,
+        say: Callable[[str], None],
+        settings_file: str | None = None,
+        walls: str | None = None,
+    ) -> None:
+        """Nothing is run or written yet.
+
+        Args:
+            work: what is to be done.
+            manifest: where failures are noted.
+            progress: over ``work.pieces()``.
+            console: where a healing shows its progress.
+            say: called with each line for people.
+            settings_file: where the settings were read from.
+            walls: what generated programs run behind, to be noted in each run folder.
+        """
+        self._work, self._manifest, self._progress = work, manifest, progress
+        self._console, self._say, self._file, self._walls = console, say, settings_file, walls
+        self._held = ExitStack()
+        self._runs: dict[str, RunFolder] = {}
+        self._broken: set[str] = set()
+        """Arms and searches that were given up."""
+        self.checkpoints: dict[str, Path] = {}
+        """What lies on disk in the end, by arm."""
+
+    def run(self) -> None:
+        """Do all that is left, and note what fails.
+
+        Raises:
+            OSError: the disk is full or gone.
+        """
+        work = self._work
+        for search in work.searches:
+            if all(arm.name in work.plans for arm in work.arms_chosen_by(search)):
+                work.choose(search, say=self._say)  # what another study chose is kept here as well
+                self._progress.skip(work.index(search))
+        left = {arm.name: len(work.cells) for arm in work.arms}
+        measured: dict[str, dict[str, Measured]] = {arm.name: {} for arm in work.arms}
+        with self._held, self._progress.running():
+            for index, (arm, cell) in enumerate(work.order):
+                run = self._ready(arm)
+                if run is None:
+                    self._progress.skip(index)
+                    self._progress.state(arm.name, "failed")
+                    continue
+                found = self._cell(index, run, arm, cell)
+                if found is not None:
+                    measured[arm.name][cell.label] = found
+                left[arm.name] -= 1
+                if not left[arm.name]:
+                    self._finish(run, arm, measured[arm.name])
+
+    def _cell(self, index: int, run: RunFolder, arm: StudyArm, cell: Cell) -> Measured | None:
+        step = f"{arm.name}: {cell.label}"
+        if (found := self._work.finished(arm, cell)) is not None:
+            self._progress.skip(index)
+            self._manifest.done(step)
+            return found
+
+        def measure() -> Measured:
+            plan = self._work.plan(arm)
+            shared = self._selection_items(plan, cell)
+            with self._progress.cell(index) as on_progress:
+                return run_cell(
+                    run,
+                    cell,
+                    self._work.identity(arm, cell),
+                    engine=lambda: self._engine(arm),
+                    plan=CutPlan(num_layers=len(plan.kept)) if arm.healing else plan,
+                    decoding=self._work.decoding(arm),
+                    selection_items=shared,
+                    store=self._work.store,
+                    where=self._work.where,
+                    on_progress=on_progress,
+                )
+
+        found = self._attempt(step, [arm.name], measure)
+        for one in found.reused if found else ():
+            self._say(f"{step}: {one.num_items} answers reused from {one.source}")
+        return found
+
+    def _ready(self, arm: StudyArm) -> RunFolder | None:
+        """The arm's run folder, its layers chosen and its weights healed; None where that failed."""
+        if arm.name in self._runs:
+            return self._runs[arm.name]
+        if {arm.name, arm.cut} & self._broken or not self._has_plan(arm):
+            return None
+        step = f"{arm.name}: healing" if arm.healing else f"{arm.name}: begin"
+        run = self._attempt(step, [arm.name], lambda: self._begin(arm))
+        if run is None:
+            self._broken.add(arm.name)
+            return None
+        self._runs[arm.name] = run
+        return run
+
+    def _begin(self, arm: StudyArm) -> RunFolder:
+        path = self._work.folder / arm.name
+        run = self._held.enter_context(
+            RunFolder.begin(path, self._work.run_settings(arm), settings_file=self._file, sandbox=self._walls)
+        )
+        self._work.plan(arm).save(run.path / "plan.json")
+        if arm.healing:
+            known = all(
+                self._work.finished(arm, cell) is not None or self._work.is_elsewhere(arm, cell)
+                for cell in self._work.cells
+            )
+            if known:
+                self._progress.skip(self._work.index(arm.name))
+            else:
+                self._heal(arm)
+        return run
+
+    def _has_plan(self, arm: StudyArm) -> bool:
+        name = arm.cut or arm.name
+        if name in self._work.plans:
+            return True
+        search = next(one.search for one in self._work.arms if one.name == name)
+        if search in self._broken:
+            return False
+        index, arms = self._work.index(search), self._work.arms_chosen_by(search)
+        is_new = not (self._work.folder / SEARCHES / search).exists()
+        began = time.monotonic()
+        self._progress.state(name, "searching", search)
+
+        def choose() -> bool:
+            with self._progress.step(index):
+                self._work.choose(search, self._progress.searching, self._say)
+            return True
+
+        step = f"choosing layers by {search}"
+        if not self._attempt(step, [one.name for one in arms], choose):
+            self._broken.add(search)
+            self._progress.skip(index)
+            return False
+        if is_new:
+            self._manifest.took(self._work.search_kind(search), time.monotonic() - began)
+        for one in arms:
+            self._say(f"{one.name}: {self._work.plan(one).describe()}")
+        return True
+
+    def _heal(self, arm: StudyArm) -> None:
+        healer = self._work.healers[arm.name]
+        cut = self._checkpoint(arm.cut)
+        self._work.model.release()
+        self._progress.state(arm.name, "healing")
+        is_new, began = not healer.folder.exists(), time.monotonic()
+        with self._progress.step(self._work.index(arm.name)), self._progress.paused():
+            healed = healer.heal(cut, console=self._console, say=self._say)
+        if is_new:
+            self._manifest.took(self._work.healing_kind(arm.name), time.monotonic() - began)
+        for line in healed.lines():
+            self._say(f"{arm.name}: {line}")
+
+    def _checkpoint(self, name: str) -> Path:
+        """The cut checkpoint of an arm, written if it is not there."""
+        target = self._work.folder / name / CHECKPOINT
+        if not target.exists():
+            plan = self._work.plans[name]
+            model = self._work.model
+            done = cut_model(
+                model.source,
+                plan,
+                target,
+                uncut=lambda: model.loaded,
+                say=lambda text: self._say(f"{name}: {text}"),
+            )
+            self._say(f"{name}: {done.verified}")
+        return target
+
+    def _finish(self, run: RunFolder, arm: StudyArm, measured: Mapping[str, Measured]) -> None:
+        """Write the arm's metrics, and its checkpoint if one is wanted."""
+        work, plan = self._work, self._work.plan(arm)
+        rows = [row for cell in work.cells if cell.label in measured for row in measured[cell.label].rows]
+        whole = len(measured) == len(work.cells)
+        if rows and not (run.is_finished and run.metrics()["rows"] == rows):
+            about = {**arm.describe(), "reused": reused(measured)}
+            if arm.healing:
+                about["healed"] = work.healers[arm.name].facts()
+            run.write_metrics(rows, plan=plan.to_dict(), num_parameters=work.model.num_parameters(plan), arm=about)
+        if work.settings.checkpoints and not plan.is_uncut and not arm.healing:
+            written = self._attempt(f"{arm.name}: checkpoint", [arm.name], lambda: self._checkpoint(arm.name))
+            whole = whole and written is not None
+            if written is not None:
+                self.checkpoints[arm.name] = written
+        if arm.healing:
+            self._let_go(arm, whole)
+        self._progress.state(arm.name, "finished" if whole else "failed")
+
+    def _let_go(self, arm: StudyArm, whole: bool) -> None:
+        """Free the healed model's memory, and the disk where no checkpoints are wanted."""
+        healer = self._work.healers[arm.name]
+        healer.release()
+        if self._work.settings.checkpoints:
+            if healer.checkpoint.exists():
+                self.checkpoints[arm.name] = healer.checkpoint
+        elif whole:
+            healer.remove()
+            others = [one.name for one in self._work.arms if one.cut == arm.cut]
+            if all(name in self._runs or name in self._broken for name in others):
+                shutil.rmtree(self._work.folder / arm.cut / CHECKPOINT, ignore_errors=True)
+
+    def _engine(self, arm: StudyArm) -> Engine:
+        return self._work.healers[arm.name].engine if arm.healing else self._work.model.engine
+
+    def _selection_items(self, plan: CutPlan, cell: Cell) -> int:
+        ids = [sample.id for sample in cell.task.samples("report", cell.limit)]
+        plans = (*self._work.model.earlier_plans, plan)
+        return max(check_report_items(made, cell.task.name, ids) for made in plans)
+
+    def _attempt(self, step: str, arms: Sequence[str], action: Callable[[], Result]) -> Result | None:
+        """Do one step; where it fails, note that and go on."""
+        try:
+            result = action()
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno in _FATAL:
+                raise
+            self._say(self._manifest.fail(step, arms, error).describe())
+            return None
+        self._manifest.done(step)
+        return result

@@ -1,0 +1,222 @@
+"""What a study is made of: models x criteria x depths x healing arms x tasks x readouts x seeds."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from layercut.errors import InputError
+from layercut.healing.filters import FilterSettings
+from layercut.healing.settings import TrainSettings
+from layercut.selection import CriterionRow, criterion_row
+from layercut.selection.racing import ERROR
+from layercut.study.select import GENERATED, CalibrationSettings
+from layercut.study.settings import UNCUT, DecodingSettings, ModelSettings, TaskSettings
+
+NO_HEALING = "none"
+"""The arm that every cut has without being asked for."""
+RESERVED = (UNCUT, "searches", "answers", "failures")
+"""Folders of a study that are no plan's."""
+_ONE_BY_ONE = ("reverse", "random", "magnitude", "taylor", "perplexity", "task_accuracy", "trace_damage")
+"""Criteria whose deeper cut holds the shallower one, whatever their settings."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Depth:
+    """How many decoder layers go: a number, or a share of the model's."""
+
+    text: str
+    """``3`` or ``25%``, as it was written."""
+
+    def __post_init__(self) -> None:
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(%?)", self.text)
+        if not match or (not match[2] and (not match[1].isdigit() or int(match[1]) < 1)):
+            raise InputError(f"depth {self.text!r} is no depth; write a number of layers, such as 3, or a share: 25%.")
+        if match[2] and not 0 < float(match[1]) < 100:
+            raise InputError(f"depth {self.text} is no share between 0% and 100%, such as 25%.")
+
+    def layers(self, num_layers: int) -> int:
+        """Of a model of ``num_layers``; a share is rounded to the nearest number, at least 1, and a half upwards."""
+        if self.text.endswith("%"):
+            return max(1, int(float(self.text[:-1]) / 100 * num_layers + 0.5))
+        return int(self.text)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CriterionSettings:
+    """One way of choosing layers, at every depth of the study."""
+
+    criterion: str
+    """Name of a criterion, or my.module:function."""
+    name: str = ""
+    """What its plans are called, followed by the number of layers; the criterion's name if left out."""
+    objective: tuple[TaskSettings, ...] = ()
+    """Tasks whose selection items judge a plan, for criteria that go by task scores; 100 items each if left out."""
+    calibration: CalibrationSettings = field(default_factory=CalibrationSettings)
+    """Text, for criteria that are measured on text."""
+    protect: str | None = None
+    """Layers that must stay: first:4,last:2,0,7-9, or none."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """The criterion's own, such as form: contiguous."""
+    normalise: str = "raw"
+    """raw (cut / uncut) or chance (above chance)."""
+    race: str = "exact"
+    """exact, confident or off; see layercut select."""
+    race_error: float = ERROR
+
+    def __post_init__(self) -> None:
+        row = self.row
+        if not self.name:
+            object.__setattr__(self, "name", re.sub(r"[^\w.-]+", "-", self.criterion))
+        check_name(self.name, "criterion")
+        if row.needs_objective and not self.objective:
+            raise InputError(
+                f"criterion {self.name} chooses layers by task scores; give it some, such as objective: [arithmetic]."
+            )
+        if self.objective and not row.needs_model:
+            raise InputError(f"criterion {self.name} looks at no task, so objective has no effect; leave it out.")
+
+    @property
+    def row(self) -> CriterionRow:
+        """What is known of the criterion."""
+        return criterion_row(self.criterion)
+
+    @property
+    def is_nested(self) -> bool:
+        """Whether the first layers that a deeper cut removes are those of the shallower one."""
+        if self.criterion in ("block_influence", "angular_distance"):
+            default = "scattered" if self.criterion == "block_influence" else "contiguous"
+            return bool(self.settings.get("form", default) == "scattered")
+        return self.criterion in _ONE_BY_ONE
+
+    @property
+    def cost(self) -> int:
+        """0: needs no model, 1: reads text or weights, 2: answers tasks."""
+        return 2 if self.row.needs_objective or self.objective else int(self.row.needs_model)
+
+    def draws(self, decoding: DecodingSettings) -> bool:
+        """Whether a seed decides anything: chance layers, text that the model makes up, sampled answers."""
+        made_text = self.row.needs_text and self.calibration.source == GENERATED
+        sampled = self.cost == 2 and decoding.temperature > 0
+        return self.criterion in ("random", "refine") or ":" in self.criterion or made_text or sampled
+
+
+@dataclass(frozen=True, kw_only=True)
+class HealingArm:
+    """One way of healing the cuts, as ``layercut heal`` does it."""
+
+    name: str
+    prompts: str
+    """A file, task:NAME for its selection items, or a run folder of ``layercut generate``."""
+    train: TrainSettings = field(default_factory=TrainSettings)
+    filters: FilterSettings = field(default_factory=FilterSettings)
+    decoding: DecodingSettings = field(default_factory=DecodingSettings)
+    """How the uncut model answers."""
+    preset: str | None = None
+    """paper: answers and training as in arXiv:2602.01997."""
+    responses: str = "self"
+    """self (the uncut model's answers) or original (those that stand beside the prompts)."""
+    match_tokens: bool = False
+    """As many answer tokens as the smaller of the two has on the same prompts."""
+    system: str | None = None
+    max_new_tokens: int | None = None
+    readout: str | None = None
+    """How a task's items are asked."""
+    data: str | None = None
+    """Local data of the prompts' task."""
+    limit: int | None = None
+    """The first so many prompts."""
+    decontaminate: tuple[str, ...] = ()
+    """Tasks beside the study's own and the built-in ones whose report items must not be learnt."""
+    plans: tuple[str, ...] = ()
+    """Names of plans or criteria that are healed; all of them if left out."""
+    seed: int | None = None
+    """Of drawing answers and of training; the study's seed if left out, and then the arm is repeated for each."""
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "healing arm")
+        if self.name == NO_HEALING:
+            raise InputError(f"a healing arm is called {NO_HEALING!r}, which every plan has anyway; call it otherwise.")
+        if not self.prompts:
+            raise InputError(f"healing arm {self.name} has no prompts; give a file, or task:NAME for selection items.")
+        if self.limit is not None and self.limit < 1:
+            raise InputError(f"healing arm {self.name}: limit {self.limit} leaves no prompts; write 1 or more.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudySettings:
+    """Everything a study is made of. Models and tasks have no defaults; plans, criteria or both must be given."""
+
+    models: tuple[ModelSettings, ...]
+    tasks: tuple[TaskSettings, ...]
+    out: Path
+    """The run folder."""
+    plans: Mapping[str, str] = field(default_factory=dict)
+    """Name to plan: a layer list (3,8,21-24), criterion:N (reverse:3), or the path of a plan.json."""
+    criteria: tuple[CriterionSettings, ...] = ()
+    """Each at every depth."""
+    depths: tuple[Depth, ...] = ()
+    healing: tuple[HealingArm, ...] = ()
+    """Arms beside the cut without healing."""
+    seeds: tuple[int, ...] = (0,)
+    """The first is the root of all chance: items that are made, random plans, generated text, sampled answers, healing,
+    bootstrap. Under each further one, what draws is drawn anew: such plans, and every healing arm. Items stay."""
+    decoding: DecodingSettings = field(default_factory=DecodingSettings)
+    checkpoints: bool = True
+    """Leave each cut and healed model on disk. Without, those that healing needs go once they were measured."""
+
+    def __post_init__(self) -> None:
+        if not self.tasks:
+            raise InputError("the study names no tasks; list at least one under tasks.")
+        if not self.plans and not self.criteria:
+            raise InputError("the study cuts nothing; give plans, or criteria and depths.")
+        if bool(self.criteria) != bool(self.depths):
+            given, missing = ("criteria", "depths") if self.criteria else ("depths", "criteria")
+            raise InputError(f"the study gives {given} without {missing}; depths say how many layers criteria choose.")
+        if UNCUT in self.plans:
+            raise InputError(
+                f"a plan is called {UNCUT!r}, which is the name of the model without a cut; call it otherwise."
+            )
+        for name in self.plans:
+            check_name(name, "plan")
+        if not self.seeds:
+            raise InputError("seeds is an empty list; write at least one, such as [0].")
+        _no_doubles("task", [task.task for task in self.tasks], "give its readouts in one entry")
+        _no_doubles("criterion", [one.name for one in self.criteria], "give one of them another name")
+        _no_doubles("healing arm", [arm.name for arm in self.healing], "give one of them another name")
+        _no_doubles("seed", [str(seed) for seed in self.seeds], "write each once")
+        _no_doubles("model", [model.model for model in self.models], "name each once")
+        known = {*self.plans, *(one.name for one in self.criteria)}
+        for arm in self.healing:
+            for name in arm.plans:
+                if name not in known:
+                    raise InputError(
+                        f"healing arm {arm.name} is for {name}, which is no plan or criterion of this study. "
+                        f"Known: {', '.join(sorted(known))}."
+                    )
+
+    @property
+    def seed(self) -> int:
+        """Root of all chance."""
+        return self.seeds[0]
+
+
+def check_name(name: str, kind: str) -> None:
+    """Refuse what cannot be a folder's name, or part of one.
+
+    Raises:
+        InputError: such a name.
+    """
+    if not name or any(c in name for c in "/\\+") or name.startswith("."):
+        raise InputError(f"{kind} name {name!r} cannot be a folder name; use letters, digits, '-' and '_'.")
+    if name in RESERVED:
+        raise InputError(f"a {kind} is called {name!r}, which a study uses for itself; call it otherwise.")
+
+
+def _no_doubles(kind: str, names: Sequence[str], what_to_do: str) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"the {kind} {name} is listed twice; {what_to_do}.")

@@ -1,0 +1,200 @@
+"""A pool of engines answers as one engine does, whoever dies meanwhile. Two processes of this machine."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from layercut.engine.base import Decoding, GenerationRequest, LikelihoodRequest
+from layercut.errors import InputError
+from layercut.surgery.plan import CutPlan
+from tests.support.pool_engine import asked, flat, forget, no_engine, slow_engine, text_of, tiny_shared_engine
+
+ray = pytest.importorskip("ray", reason="needs the extra [ray]")
+from layercut.engine.ray_pool import RayPool  # noqa: E402
+
+ROOT = Path(__file__).parents[3]
+PLANS = [CutPlan(num_layers=6, removed=removed) for removed in ((), (1,), (2,), (3,), (4,), (2, 4))]
+GREEDY = Decoding()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def two_cores() -> Iterator[None]:
+    if "RAY_ADDRESS" in os.environ:  # a cluster that runs already
+        ray.init(log_to_driver=False)
+    else:
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=100 * 2**20)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def notes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("notes")
+
+
+@pytest.fixture(scope="module")
+def slow(notes: Path) -> Iterator[RayPool]:
+    """Two members that take 50 ms over an answer; started once, as that takes seconds."""
+    with RayPool("local:2", partial(slow_engine, notes, 0.05)) as pool:
+        pool.wait()
+        yield pool
+
+
+@pytest.fixture(autouse=True)
+def nothing_asked(notes: Path) -> None:
+    forget(notes)
+
+
+def requests(num: int, tokens: int = 6) -> list[GenerationRequest]:
+    return [
+        GenerationRequest(id=f"r{i}", prompt=f"count to {i}: " + "1, 2" * (i % 3), max_new_tokens=tokens)
+        for i in range(num)
+    ]
+
+
+def test_it_answers_as_one_engine_does() -> None:
+    alone = tiny_shared_engine()
+    with RayPool("local:2", tiny_shared_engine) as pool:
+        assert pool.describe() == alone.describe()
+        assert (pool.num_layers, pool.has_chat_template) == (6, True)
+        for decoding in (GREEDY, Decoding(temperature=0.8, seed=3)):
+            many = requests(20)
+            expected = flat(alone.completions_under(many, PLANS, decoding))
+            assert flat(pool.completions_under(many, PLANS, decoding)) == expected
+            assert len({answer.text for answer in expected.values()}) > 10  # else this says little
+        one = [answer for batch in pool.completions(requests(9), PLANS[1], GREEDY, done={"r1"}) for answer in batch]
+        assert {answer.id for answer in one} >= {f"r{i}" for i in range(9)} - {"r1"}
+
+        scored = [LikelihoodRequest(id=f"s{i}", prompt=f"{i} and", continuations=(" one", " two")) for i in range(7)]
+        expected_scores = flat(alone.log_likelihoods_under(scored, PLANS))
+        found = flat(pool.log_likelihoods_under(scored, PLANS))
+        assert found.keys() == expected_scores.keys()
+        for key, answer in found.items():
+            assert answer.log_likelihoods == pytest.approx(expected_scores[key].log_likelihoods, abs=1e-4)
+        mixed = [*requests(3), *(replace(one, id=f"r{i}") for i, one in enumerate(scored[:3]))]
+        kinds = sorted(
+            (plan.key, answer.id, type(answer).__name__)
+            for plan, answers in pool.answers_under(mixed, PLANS[:2], GREEDY)
+            for answer in answers
+        )
+        names = ("Completion", "Likelihoods")
+        assert kinds == sorted((plan.key, f"r{i}", kind) for plan in PLANS[:2] for i in range(3) for kind in names)
+        compared = [LikelihoodRequest(id="c", prompt="a", continuations=(" b c",))]
+        (expected_damage,) = flat(alone.divergences_under(compared, [PLANS[2]], PLANS[0])).values()
+        (damage,) = flat(pool.divergences_under(compared, [PLANS[2]], PLANS[0])).values()
+        assert damage.kl == pytest.approx(expected_damage.kl, abs=1e-4)
+        for ours, theirs in zip(
+            pool.hidden_states(["ab", "abc"], PLANS[3]), alone.hidden_states(["ab", "abc"], PLANS[3]), strict=True
+        ):
+            assert ours.ids == theirs.ids
+            assert all(torch.equal(a, b) for a, b in zip(ours.states_BTD, theirs.states_BTD, strict=True))
+
+
+def test_both_members_work_and_one_that_is_killed_costs_its_block_alone(slow: RayPool, notes: Path) -> None:
+    many = requests(12)
+    answers: dict[tuple[str, str], str] = {}
+    killed = None
+    for plan, some in slow.completions_under(many, PLANS, GREEDY):
+        for answer in some:
+            assert (plan.key, answer.id) not in answers, "an answer came twice"
+            answers[plan.key, answer.id] = answer.text
+        if killed is None:
+            done = {pid for pid, key, _ in asked(notes) if key == plan.key}
+            (killed,) = {pid for pid, _, _ in asked(notes)} - done  # the other one is in the middle of a longer block
+            os.kill(killed, signal.SIGKILL)
+    assert slow.num_deaths == 1
+    assert answers == {(plan.key, one.id): text_of(one, plan) for plan in PLANS for one in many}
+    twice = len(asked(notes)) - len(answers)
+    assert 0 < twice <= 2 * len(many)  # six plans for two members with two blocks each: at most two plans a block
+    assert len({pid for pid, _, _ in asked(notes)}) >= 2
+
+
+def test_what_is_out_is_dropped_where_it_runs(slow: RayPool, notes: Path) -> None:
+    """A race: after the first answers nothing but one plan is wanted any more."""
+    many = requests(40)
+    going = {plan.key for plan in PLANS}
+    found: dict[str, int] = {}
+
+    def wanted(plan: CutPlan, item: str) -> bool:
+        return plan.key in going
+
+    for plan, some in slow.completions_under(many, PLANS, GREEDY, wanted):
+        found[plan.key] = found.get(plan.key, 0) + len(some)
+        going &= {PLANS[-1].key}
+    assert found[PLANS[-1].key] == len(many)
+    assert len(asked(notes)) < 0.75 * len(many) * len(PLANS)
+
+
+def test_whoever_stops_asking_leaves_the_pool_free(slow: RayPool, notes: Path) -> None:
+    stopped = slow.completions_under(requests(40), PLANS, GREEDY)
+    next(stopped)
+    stopped.close()  # type: ignore[attr-defined]
+    found = flat(slow.completions_under(requests(3), PLANS[:1], GREEDY))
+    assert {answer.text for answer in found.values()} == {text_of(one, PLANS[0]) for one in requests(3)}
+    assert len(asked(notes)) < 40 * len(PLANS) / 2
+
+
+def test_errors_of_the_engine_are_told_as_they_are(slow: RayPool) -> None:
+    wrong = [GenerationRequest(id="wrong", prompt="x", max_new_tokens=1)]
+    with pytest.raises(InputError, match="the request 'wrong' is wrong"):
+        flat(slow.completions_under(wrong, PLANS, GREEDY))
+    assert len(flat(slow.completions_under(requests(3), PLANS, GREEDY))) == 3 * len(PLANS)
+    with RayPool("local:1", no_engine) as pool, pytest.raises(InputError, match="this machine has no such model"):
+        pool.describe()
+
+
+def test_a_block_that_kills_all_who_take_it_is_given_up(slow: RayPool, notes: Path) -> None:
+    poison = [GenerationRequest(id="poison", prompt="x", max_new_tokens=1)]
+    with pytest.raises(InputError, match="3 members of the pool died over the same 1 requests"):
+        flat(slow.completions_under(poison, PLANS[:1], GREEDY))
+    assert len(asked(notes)) == 3
+
+
+def test_more_gpus_than_there_are() -> None:
+    with pytest.raises(InputError, match="2 members with 1 GPUs each do not fit in a pool that has 0"):
+        RayPool("local:2?gpus=1", no_engine).describe()
+
+
+@pytest.mark.slow
+def test_ctrl_c_stops_cleanly(tmp_path: Path) -> None:
+    """The driver is interrupted in the middle; it ends at once, and so do the processes of its pool."""
+    code = f"""
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from layercut.engine.ray_pool import RayPool
+from tests.support.pool_engine import flat, slow_engine
+from tests.unit.engine.test_ray_pool import GREEDY, PLANS, requests
+pool = RayPool("local:2", partial(slow_engine, Path({str(tmp_path)!r}), 0.2))
+print(*pool.pids, flush=True)
+flat(pool.completions_under(requests(200), PLANS, GREEDY))
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
+    environment.pop("RAY_ADDRESS", None)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
+    while not asked(tmp_path) and process.poll() is None:
+        time.sleep(0.1)
+    pids = {pid for pid, _, _ in asked(tmp_path)}
+    assert pids
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "KeyboardInterrupt" in err
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            for _ in range(100):
+                os.kill(pid, 0)
+                time.sleep(0.1)

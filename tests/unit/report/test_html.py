@@ -1,0 +1,324 @@
+"""report.html: one safe file without network, whose numbers are those of report.md."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from layercut.errors import InputError, MissingExtra
+from layercut.report import advice_text
+from layercut.report.advice import advise
+from layercut.report.compare import compare_runs
+from layercut.report.html import page as html_page
+from layercut.report.html.elements import ASSETS, Table
+from layercut.report.html.page import PAGE, write_page
+from layercut.report.html.prose import blocks, inline
+from layercut.report.html.sections import SECTIONS
+from layercut.report.html.sections.errors import errors
+from layercut.report.html.source import read_source
+from layercut.report.reports import write_reports
+from layercut.report.study import study_results
+from tests.support.html_page import Page, read_page
+from tests.support.pages import ARMS, DEPTHS, write_deep_study, write_diagnosis, write_study, write_sweep
+from tests.support.run_builder import QUICKSTART, Result, build_run
+from tests.unit.report.test_diagnosis import diagnoses
+
+vl_convert = pytest.importorskip("vl_convert", reason="report.html needs vl-convert: pip install 'layercut[report]'")
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = write_study(tmp_path_factory.mktemp("html") / "quickstart")
+    assert set(write_reports(folder)) == {"report", "page"}
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study with a sweep and a diagnosis on its page."""
+    root = tmp_path_factory.mktemp("whole")
+    shutil.copytree(study, root / "study")
+    sweep, diagnosis = write_sweep(root / "sweep"), write_diagnosis(root / "diagnosis", diagnoses())
+    return write_page(root / "study", more=[sweep, diagnosis])
+
+
+def read(path: Path) -> Page:
+    return read_page(path.read_text(encoding="utf-8"))
+
+
+def sections(page: Page) -> list[str]:
+    return [given["id"] for given in page.named("section")]
+
+
+def test_a_study_has_its_sections_in_order(study: Path) -> None:
+    assert sections(read(study / PAGE)) == [
+        "answer", "retention", "scores", "readouts", "endings", "errors", "cost", "provenance",
+    ]  # fmt: skip
+
+
+def test_sections_are_there_where_there_is_something_to_show(whole: Path) -> None:
+    assert sections(read(whole)) == [section.__name__ for section in SECTIONS]
+    root = whole.parent.parent
+    alone = sections(read(write_reports(root / "sweep")["page"]))
+    assert alone == ["answer", "sensitivity", "provenance"]
+    assert sections(read(write_reports(root / "diagnosis")["page"])) == ["answer", "broken", "errors", "provenance"]
+
+
+def test_the_answer_comes_first_and_none_is_an_answer(study: Path) -> None:
+    text = read(study / PAGE).text
+    start = text.index("How many layers can go?", text.index("How this was made"))
+    answer = text[start : text.index("What this rests on")]
+    assert advice_text.answer(advise(study)).replace("**", "") in answer
+    assert "None is shown. Of the 2 plans tried" in answer
+    assert f"Only choosing among given options: {advice_text.in_short(advise(study, use='classify'))}" in answer
+    for use, what in (("math", "writing calculations"), ("copy", "repeating what was given")):
+        assert f"{what}: {advice_text.in_short(advise(study, use=use))}" in answer
+
+
+def test_it_fetches_nothing(whole: Path) -> None:
+    assert whole.stat().st_size < 3_000_000
+    page = read(whole)
+    assert not page.attributes("src")
+    assert not page.named("link")
+    for link in page.attributes("href"):
+        assert link.startswith(("#", "data:text/csv;")), link
+    policy = next(given["content"] for given in page.named("meta") if "http-equiv" in given)
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+    assert "unsafe-eval" not in policy
+    assert "script-src 'unsafe" not in policy
+    styles = (ASSETS / "report.css").read_text()
+    assert "url(" not in styles
+    assert "@import" not in styles
+    outside = whole.read_text().replace(page.scripts[0], "")
+    assert set(re.findall(r"https?://[^\"'&\s<]+", outside)) == {"https://vega.github.io/schema/vega-lite/v6.json"}
+
+
+def test_the_same_folder_gives_the_same_bytes(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = (study / PAGE).read_bytes()
+    copy = tmp_path / "elsewhere" / "quickstart"
+    shutil.copytree(study, copy)
+    (copy / PAGE).unlink()
+    monkeypatch.chdir(copy)
+    assert write_page(Path()).read_bytes() == before
+    assert str(tmp_path).encode() not in before
+
+
+def test_scores_are_those_of_report_md(study: Path) -> None:
+    page = read(study / PAGE)
+    markdown = (study / "report.md").read_text().split("## Scores")[1].split("## Does it keep less")[0]
+    for run in ("reverse-3", "random-3"):
+        lines = [line for line in markdown.split(f"### {run}\n")[1].split("\n### ")[0].splitlines() if "|" in line]
+        expected = [[cell.strip().replace("\\", "") for cell in line.strip("|").split("|")] for line in lines]
+        shown = page.tables[f"scores-{run}.csv"]
+        assert len(shown) == 1 + len(QUICKSTART) + 1
+        assert [[*row[:2], *row[3:], row[2]] for row in shown] == [expected[0], *expected[2:]]
+
+
+def test_csv_holds_unrounded_numbers(study: Path) -> None:
+    rows = [row for row in study_results(study).rows if row.cut.name == "reverse-3"]
+    head, *lines = read(study / PAGE).csv["scores-reverse-3.csv"]
+    assert len(lines) == len(rows)
+    for line, row in zip(lines, rows, strict=True):
+        cells = dict(zip(head, line, strict=True))
+        assert float(cells["cut"]) == row.values.cut.value
+        assert float(cells["difference_low"]) == row.values.difference.low
+        assert float(cells["p_holm"]) == row.p_value
+        assert (cells["task"], cells["finding"], int(cells["n"])) == (row.task, row.finding, row.n)
+        assert bool(cells["retention_above_chance"]) == (row.values.retention_above_chance is not None)
+
+
+def test_every_plot_has_a_text_and_a_table_with_its_numbers(whole: Path) -> None:
+    page = read(whole)
+    plots = [given for given in page.named("div") if given.get("class") == "plot"]
+    rows = study_results(whole.parent).rows
+    drawn = {(row.task, row.readout) for row in rows if row.is_headline and row.kept_share is not None}
+    assert len(plots) == len(drawn) + 2 + 2 + 13  # over depth, by readout, of the sweep, of the diagnosis
+    for plot in plots:
+        assert plot["role"] == "img"
+        assert len(plot["aria-label"]) > 30
+        vl_convert.vegalite_to_vega(json.loads(plot["data-spec"]))
+    figures = len(page.named("figure"))
+    assert figures == len(re.findall("Table of this figure", page.text))
+    assert {row[0] for row in page.tables["retention.csv"][1:]} == {"reverse-3", "random-3"}
+
+
+def test_headings_have_an_order_and_anchors_are_unique(whole: Path) -> None:
+    page = read(whole)
+    levels = [level for level, _ in page.headings]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
+    anchors = page.attributes("id")
+    assert len(set(anchors)) == len(anchors)
+    assert {link[1:] for link in page.attributes("href") if link.startswith("#")} <= set(anchors)
+
+
+EVIL = (
+    "</script><script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "</pre></article></section>",
+    '" onmouseover="alert(1)',
+    "[link](javascript:alert(1)) ![x](http://example.com/x.png)",
+    "\x1b[31m\x00\u2028\ud83d",
+    "{{ 7 * 7 }} {% raw %}",
+)
+
+
+@pytest.mark.parametrize("bad", EVIL)
+def test_text_of_models_stays_text(tmp_path: Path, bad: str) -> None:
+    result = Result(task="copy", readout="short", score=1.0, n=6, chance=0.0)
+    build_run(tmp_path / "uncut", [result])
+    cut = build_run(tmp_path / "cut", [Result(**{**vars(result), "score": 0.0})], removed=(1,))
+    for run in ("uncut", "cut"):
+        file = tmp_path / run / "samples" / "copy.short.jsonl"
+        records = [json.loads(line) for line in file.read_text().splitlines()]
+        fields = {"question": f"Say {bad}", "gold": f"g {bad}", "answer": bad, "completion": f"{bad} {run}"}
+        file.write_text("".join(json.dumps({**record, **fields}) + "\n" for record in records))
+    page = read(write_page(tmp_path))
+    assert cut.is_finished
+    assert len(page.scripts) == 2
+    assert not page.named("img")
+    assert not page.attributes("onmouseover")
+    assert not [link for link in page.attributes("href") if not link.startswith(("#", "data:text/csv;"))]
+    visible = (
+        bad.replace("\x1b", "\\x1b").replace("\x00", "\\x00").replace("\u2028", "\\x2028").replace("\ud83d", "\\xd83d")
+    )
+    assert f"Say {visible}" in page.text
+    assert f"{visible} uncut" in page.text
+
+
+def test_a_name_from_a_folder_is_escaped(tmp_path: Path) -> None:
+    result = Result(task="<b>copy</b>", readout="short", score=0.9, n=30, chance=0.0)
+    build_run(tmp_path / "uncut", [result])
+    build_run(tmp_path / "a<script>b", [result], removed=(1,))
+    page = read(write_page(tmp_path))
+    assert len(page.scripts) == 2
+    assert "a<script>b" in page.text
+    assert "<b>copy</b>" in page.text
+    assert not page.named("b")
+
+
+@pytest.mark.parametrize(
+    ("uncut", "cut", "shown"),
+    [
+        ("Adding 10 to 4 gives 14.", "Adding 10 to 4 gives 15.", "Adding 10 to 4 gives 1<mark>5</mark>."),
+        ("7 + 5 is 12", "7 + 5 makes 12", "7 + 5 <mark>makes</mark> 12"),
+        ("one two three", "one two", "one two<mark>(ends here)</mark>"),
+        ("one two", "one\n\n", "one<mark>↵\n↵\n</mark>"),
+        ("same", "same", "same"),
+    ],
+)
+def test_the_first_wrong_word_is_marked(tmp_path: Path, uncut: str, cut: str, shown: str) -> None:
+    result = Result(task="copy", readout="short", score=1.0, n=6, chance=0.0)
+    build_run(tmp_path / "uncut", [result])
+    build_run(tmp_path / "cut", [Result(**{**vars(result), "score": 0.0})], removed=(1,))
+    for run, text in (("uncut", uncut), ("cut", cut)):
+        file = tmp_path / run / "samples" / "copy.short.jsonl"
+        records = [json.loads(line) for line in file.read_text().splitlines()]
+        file.write_text("".join(json.dumps({**record, "completion": text}) + "\n" for record in records))
+    section = errors(read_source(tmp_path))
+    assert section is not None
+    cards = section.blocks[0].blocks  # type: ignore[union-attr]
+    answer = cards[0].html.split('aria-label="Answer of cut">')[1].split("</pre>")[0]  # type: ignore[union-attr]
+    assert answer == shown
+
+
+def test_spreadsheets_do_not_run_text() -> None:
+    table = Table(name="x", caption="x", head=["a"], rows=[["=1+1"], ["-5 [-7, -3]"], ["+cmd"], ["@x"], ["-"], ["ok"]])
+    assert table.csv.splitlines() == ["a", "'=1+1", '"-5 [-7, -3]"', "'+cmd", "'@x", "-", "ok"]
+
+
+def test_markdown_becomes_tables_and_text() -> None:
+    lines = ["Some **bold** <i>x</i>.", "", "| a | b |", "|---|---:|", r"| `x\|y` | 1\*2 |", "", "- end"]
+    text, table, end = blocks(lines, name="t", caption="c")
+    assert isinstance(table, Table)
+    assert text.html == "<p>Some <strong>bold</strong> &lt;i&gt;x&lt;/i&gt;.</p>\n"  # type: ignore[union-attr]
+    assert table.csv == "a,b\nx|y,1*2\n"
+    assert table.numeric == {1}
+    assert "<li>end</li>" in end.html  # type: ignore[union-attr]
+    assert inline("[a](http://x.y)") == "[a](http://x.y)"
+
+
+def test_many_plans_become_lines_by_criterion_and_arm(tmp_path: Path) -> None:
+    page = read(write_page(write_deep_study(tmp_path)))
+    plots = [json.loads(given["data-spec"]) for given in page.named("div") if given.get("class") == "plot"]
+    for plot in plots[:2]:
+        points = plot["data"]["values"]
+        lines = {point["series"] for point in points}
+        assert lines == {
+            f"{criterion}{arm}" for criterion in ("block_influence", "reverse") for arm in ("", ", healed: lora")
+        }
+        for name in lines:
+            assert [point["x"] for point in points if point["series"] == name] == [0, *DEPTHS]
+    assert len(page.tables["retention.csv"]) == 1 + 2 * 2 * len(DEPTHS) * len(ARMS)
+    folded = re.findall(r"<summary>(\S+): [a-z]+ \d", (tmp_path / PAGE).read_text())
+    assert len(folded) == 2 * len(DEPTHS) * len(ARMS)
+
+
+def test_without_its_library_report_md_is_written_and_that_is_said(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def missing() -> str:
+        raise MissingExtra("report.html", "report")
+
+    monkeypatch.setattr(html_page, "bundle", missing)
+    shutil.copytree(study, tmp_path / "study", ignore=shutil.ignore_patterns("report.*"))
+    with caplog.at_level("WARNING", logger="layercut"):
+        written = write_reports(tmp_path / "study")
+    assert list(written) == ["report"]
+    assert caplog.messages == ["report.html needs an optional part: pip install 'layercut[report]'"]
+    assert (tmp_path / "study" / "report.md").read_bytes() == (study / "report.md").read_bytes()
+
+
+def test_one_page_shows_one_model(study: Path, tmp_path: Path) -> None:
+    other = write_sweep(tmp_path / "sweep", "another")
+    with pytest.raises(InputError, match="is of another model"):
+        write_page(study, more=[other])
+    with pytest.raises(InputError, match="is a second study"):
+        write_page(study, more=[study])
+
+
+def test_extreme_scores_have_a_page(tmp_path: Path, extreme) -> None:
+    uncut, _ = extreme
+    shutil.copytree(uncut.path.parent, tmp_path / "extreme")
+    page = read(write_page(tmp_path / "extreme"))
+    assert not re.search(r"\bnan\b|\binf\b|None(?!\.|:)", page.text.replace("None is shown", ""))
+    assert "NaN" not in "".join(page.attributes("data-spec"))
+
+
+def test_colours_have_contrast() -> None:
+    styles = (ASSETS / "report.css").read_text()
+    themes = [
+        dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", block)) for block in re.findall(r":root[^{]*\{([^}]*)\}", styles)
+    ]
+    assert len(themes) == 4
+    assert themes[1] == themes[2], "the dark page is the same by system and by button"
+    for colours in themes:
+        for name in ("ink", "soft", "link", "good", "bad"):
+            for behind in ("page", "raised"):
+                assert contrast(colours[name], colours[behind]) >= 4.5, (name, behind)
+        assert contrast(colours["ink"], colours["mark"]) >= 4.5
+        for name in ("ranked", "written", "line", *(f"series-{number}" for number in range(1, 7))):
+            assert contrast(colours[name], colours["page"]) >= 3, name
+
+
+def contrast(first: str, second: str) -> float:
+    """As WCAG 2 defines it."""
+
+    def luminance(colour: str) -> float:
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+    light, dark = sorted((luminance(first), luminance(second)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+def test_rows_behind_the_page_are_those_of_compare_runs(study: Path) -> None:
+    found = study_results(study)
+    assert found.rows == compare_runs(found.uncut, found.cuts, seed=0)

@@ -1,0 +1,70 @@
+"""Lines of the retention plot, and readouts of the same items."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from layercut.report.compare import compare_runs
+from layercut.report.readouts import discordances
+from layercut.report.series import places
+from tests.support.pages import about_arm
+from tests.support.run_builder import Result, build_run
+
+RESULT = Result(task="copy", readout="short", score=0.8, n=8)
+
+
+def test_runs_are_joined_by_criterion_arm_and_seed(tmp_path: Path) -> None:
+    def run(name: str, depth: int, criterion: str = "reverse", **about: object):
+        made = build_run(tmp_path / name, [RESULT], removed=range(depth), criterion=criterion)
+        return about_arm(made, **about) if about else made
+
+    found = places(
+        [
+            run("a", 2),
+            run("b", 4, criterion="reverse", healing=None, seed=0),
+            run("c", 4, healing=None, seed=1),
+            run("d", 4, healing="lora", seed=0),
+            run("e", 4, plan="late-4", criterion="explicit", healing="distill", seed=0),
+            run("late-2", 2, criterion="explicit"),
+            run("late-4", 4, criterion="explicit"),
+            run("late_x", 4, criterion="explicit"),
+        ]
+    )
+    assert found["a"].part == found["b"].part != found["c"].part
+    assert {found[name].series for name in "abc"} == {"reverse"}
+    assert found["d"].series == "reverse, healed: lora"
+    assert found["e"].series == "late, healed: distill"
+    assert found["late-2"].part == found["late-4"].part
+    assert found["late_x"].series == "late_x"
+    assert found["b"].depth == 4
+
+
+def test_two_runs_at_one_depth_are_not_joined(tmp_path: Path) -> None:
+    runs = [build_run(tmp_path / name, [RESULT], removed=layers) for name, layers in (("a", (1, 2)), ("b", (5, 6)))]
+    found = places(runs)
+    assert found["a"].series == found["b"].series
+    assert found["a"].part != found["b"].part
+
+
+def test_readouts_are_counted_on_the_same_items(tmp_path: Path) -> None:
+    def results(written: float) -> list[Result]:
+        ranked = Result(task="copy", readout="rank", score=0.9, n=40)
+        return [ranked, Result(task="copy", readout="short", score=written, n=40, chance=0.0)]
+
+    uncut = build_run(tmp_path / "uncut", results(0.9))
+    cut = build_run(tmp_path / "cut", results(0.3), removed=(3,))
+    found = discordances([uncut, cut], compare_runs(uncut, [cut]))
+    assert [(one.run, one.ranked, one.written, one.n) for one in found] == [
+        ("uncut", "rank", "short", 40),
+        ("cut", "rank", "short", 40),
+    ]
+    for one, run in zip(found, (uncut, cut), strict=True):
+        right = {
+            readout: {record["id"] for record in run.records("copy", readout) if record["outcome"] == "right"}
+            for readout in ("rank", "short")
+        }
+        assert one.both == len(right["rank"] & right["short"])
+        assert one.only_ranked == len(right["rank"] - right["short"])
+        assert one.only_written == len(right["short"] - right["rank"])
+        assert one.both + one.only_ranked + one.only_written + one.neither == 40
+    assert found[1].only_ranked > found[0].only_ranked

@@ -1,0 +1,54 @@
+"""Every study in examples/ can be read, and those of offline tasks are planned on a tiny model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from layercut.study.arms import arms_of
+from layercut.study.run import forecast_study
+from layercut.study.study_file import load_study
+from layercut.study.study_settings import Depth
+from tests.support.tiny import save_tiny
+
+EXAMPLES = sorted(Path(__file__).parents[3].glob("examples/*.yaml"))
+
+
+def test_they_are_all_here() -> None:
+    names = {"compare-criteria", "one-model", "paper", "quickstart", "smollm2-study"}
+    assert {file.stem for file in EXAMPLES} == names
+
+
+@pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.stem)
+def test_an_example_is_a_study(file: Path) -> None:
+    study = load_study(file)
+    assert len(arms_of(study, 30)) > 1
+    assert study.out == Path("runs", file.stem)
+
+
+def test_the_papers_study_is_the_papers() -> None:
+    study = load_study(next(file for file in EXAMPLES if file.stem == "paper"))
+    assert [depth.layers(layers) for depth in study.depths for layers in (28, 32)] == [7, 8]
+    assert len(study.tasks) == 12 and sum(task.task.endswith(":5") for task in study.tasks) == 7
+    for arm in study.healing:
+        train = arm.train
+        assert (train.rank, train.alpha, train.learning_rate, train.batch_size) == (64, 16, 2e-4, 8)
+        assert (train.method, train.patience, train.max_length, train.epochs, arm.seed) == ("qlora", 0, 8192, 1.0, 42)
+    assert (study.decoding.temperature, study.decoding.top_k) == (0.9, 50)
+
+
+@pytest.mark.parametrize("name", ["quickstart", "smollm2-study"])
+def test_an_example_of_the_bundled_model_can_be_planned(name: str, tmp_path: Path) -> None:
+    study = load_study(next(file for file in EXAMPLES if file.stem == name))
+    model = replace(study.models[0], model=str(save_tiny("llama", tmp_path / "tiny")))
+    depths = tuple(Depth(text=text) for text in ("1", "2")) if study.depths else ()
+    study = replace(study, models=(model,), out=tmp_path / "runs" / name, depths=depths)
+    (seen,) = forecast_study(study, limit=4)
+    cut = 2 if name == "quickstart" else 8
+    healed = 1 if name == "quickstart" else 16
+    assert len(seen.arms) == 1 + cut + healed
+    assert all(arm.items > 0 and arm.prompt_tokens > arm.items and arm.done == 0 for arm in seen.arms)
+    assert sum(arm.checkpoint_bytes > 0 for arm in seen.arms) == cut + healed
+    assert seen.seconds is None and not (tmp_path / "runs").exists()

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from layercut.study.eta import Cell
+from layercut.study.live import Piece, StudyProgress
+
+
+def pieces(arms: int = 2) -> list[Piece]:
+    cells = [Piece(f"arm-{i}", "copy (rank)", Cell(kind="copy", num_items=10, weight=1)) for i in range(arms)]
+    return [*cells, Piece("", "choosing layers by x", Cell(kind="search x", num_items=1, weight=0))]
+
+
+def terminal(height: int = 40) -> Console:
+    return Console(file=StringIO(), force_terminal=True, width=100, height=height, color_system=None)
+
+
+def shown(progress: StudyProgress, console: Console) -> str:
+    file = console.file
+    assert isinstance(file, StringIO)
+    file.seek(0)
+    file.truncate()
+    console.print(progress)
+    return file.getvalue()
+
+
+def test_the_table_says_what_every_arm_is_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    console = terminal()
+    progress = StudyProgress(pieces(), console)
+    text = shown(progress, console)
+    assert "0 of 2 arms finished" in text and "time left: measuring" in text and text.count("0/10") == 2
+    with progress.cell(0) as on_progress:
+        on_progress(2, 10)
+        clock[0] = 4.0
+        on_progress(4, 10)
+        text = shown(progress, console)
+        assert "asking: copy (rank)" in text and "4/10" in text and "0:00:12" in text, "6 items of 2 s"
+        assert "about 0:00:32 left, besides 1 search or healing" in text
+        on_progress(10, 10)
+    progress.state("arm-0", "finished")
+    progress.state("arm-1", "searching", "x")
+    progress.searching("rounds", 1, 3)
+    text = shown(progress, console)
+    assert "1 of 2 arms finished" in text and "searching: rounds 1/3" in text
+    with progress.step(2):
+        clock[0] = 9.0
+    progress.skip(1)
+    progress.state("arm-1", "failed")
+    assert "1 failed" in (text := shown(progress, console)) and "besides" not in text
+
+
+def test_a_low_terminal_shows_what_is_worked_on() -> None:
+    console = terminal(height=16)
+    progress = StudyProgress(pieces(30), console)
+    progress.state("arm-20", "asking", "copy (rank)")
+    text = shown(progress, console)
+    assert "arm-20" in text and "arm-3 " not in text and "24 not shown" in text
+    assert len(text.splitlines()) <= 16
+
+
+def test_without_a_terminal_each_piece_is_a_line() -> None:
+    console = Console(file=StringIO(), width=200)
+    progress = StudyProgress(pieces(), console)
+    with progress.running(), progress.paused(), progress.cell(0) as on_progress:
+        on_progress(10, 10)
+    with progress.running(), pytest.raises(ValueError, match="broke"), progress.cell(1) as on_progress:
+        on_progress(1, 10)
+        raise ValueError("broke")
+    assert isinstance(console.file, StringIO)
+    assert console.file.getvalue().splitlines() == ["arm-0: copy (rank): 10 items, 0 s"]

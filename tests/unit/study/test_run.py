@@ -1,0 +1,186 @@
+"""Whole studies of a tiny model: what is run, reused, noted as failed and tried again."""
+
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+from collections.abc import Callable
+from functools import cached_property
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from layercut.engine.shared import SharedEngine
+from layercut.report.study import study_report, study_runs
+from layercut.study.handle import ModelHandle
+from layercut.study.run import StudyOutcome, forecast_study, run_study
+from layercut.study.study_file import study_from_dict
+from tests.support.studies import BREAK, NUM_ITEMS
+from tests.support.tiny import save_tiny
+
+LETTERS, STEADY = "tests.support.studies:letters", "tests.support.studies:steady"
+BI = {"criterion": "block_influence", "calibration": {"num_texts": 2, "max_tokens": 12}}
+SEAM = {"name": "seam", "method": "seam", "prompts": "task:copy", "limit": 20, "responses": "original"}
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny("llama", tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture
+def study(tiny: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    def settings(name: str, **keys: Any) -> dict[str, Any]:
+        given = {"model": str(tiny), "dtype": "float32", "device": "cpu", "out": str(tmp_path / "runs" / name)}
+        return given | {"tasks": [LETTERS, STEADY], "plans": {"last": "reverse:1"}, "checkpoints": False} | keys
+
+    return settings
+
+
+@pytest.fixture
+def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Every model that is loaded, by name."""
+    found: list[str] = []
+    load = ModelHandle.loaded.func
+
+    def loaded(handle: ModelHandle) -> Any:
+        found.append(handle.settings.model)
+        return load(handle)
+
+    counted = cached_property(loaded)
+    counted.__set_name__(ModelHandle, "loaded")
+    monkeypatch.setattr(ModelHandle, "loaded", counted)
+    return found
+
+
+def run(settings: dict[str, Any], **more: Any) -> tuple[StudyOutcome, list[str]]:
+    said: list[str] = []
+    (outcome,) = run_study(study_from_dict(settings), console=Console(file=StringIO()), say=said.append, **more)
+    return outcome, said
+
+
+def records(folder: Path) -> dict[str, list[Any]]:
+    return {
+        f"{file.parts[-3]}/{file.name}": sorted(file.read_text().splitlines())
+        for file in sorted(folder.glob("*/samples/*.jsonl"))
+    }
+
+
+KEYS = {"criteria": [BI, "random"], "depths": [1, "33%"], "healing": ["none", {**SEAM, "plans": ["last"]}]}
+CUTS = ["last", "last+seam", "block_influence-1", "block_influence-2", "random-1", "random-2"]
+
+
+def test_a_study_of_criteria_depths_and_healing_and_another_that_shares_its_cells(
+    study: Any, loads: list[str], tmp_path: Path
+) -> None:
+    outcome, _ = run(study("a", **KEYS))
+    folder = tmp_path / "runs" / "a"
+    assert outcome.failed == [] and len(loads) == 2, "the uncut model once, and the healed one"
+    cuts = study_runs(folder).cuts
+    assert [one.name for one in cuts] == CUTS == list(dict.fromkeys(row.cut.name for row in outcome.rows))
+    shallow, deep = (one.metrics()["plan"] for one in cuts[2:4])
+    assert deep["removed"][:1] == shallow["removed"] and shallow["settings"]["first_of"] == 2
+    assert [file.name for file in folder.glob("searches/*/plans/*.json")] == ["block_influence-2.json"]
+    healed = next(row for row in outcome.rows if row.cut.name == "last+seam")
+    assert (healed.cut.plan, healed.cut.healing, healed.cut.removed) == ("last", "seam", (5,))
+    assert healed.to_dict()["healing"] == "seam" and healed.to_dict()["criterion"] == "reverse"
+    assert "healed (seam)" in outcome.paths["report"].read_text()
+    assert not list(folder.glob("**/checkpoint")), "checkpoints: false leaves none"
+
+    loads.clear()
+    again, _ = run(study("a", **KEYS))
+    assert not loads and [row.to_dict() for row in again.rows] == [row.to_dict() for row in outcome.rows]
+
+    # Other names and another order, but the same cuts and the same healing: nothing is to be asked.
+    keys = {
+        **KEYS,
+        "plans": {"end": "5"},
+        "healing": [{**SEAM, "name": "patch", "plans": ["end"]}],
+        "tasks": [STEADY, LETTERS],
+    }
+    (seen,) = forecast_study(study_from_dict(study("b", **keys)))
+    assert all(arm.done == arm.cells and arm.items == 0 for arm in seen.arms) and seen.steps == ()
+    other, said = run(study("b", **keys))
+    assert not loads and other.failed == []
+    assert sum("answers reused from" in line for line in said) == 2 * (1 + len(CUTS))
+    assert any("layers as chosen in" in line for line in said)
+    mine, theirs = records(tmp_path / "runs" / "b"), records(folder)
+    name = "letters.rank.jsonl"
+    for here, there in (("uncut", "uncut"), ("end+patch", "last+seam"), ("block_influence-2", "block_influence-2")):
+        assert mine[f"{here}/{name}"] == theirs[f"{there}/{name}"] != []
+    about = json.loads((tmp_path / "runs" / "b" / "uncut" / "metrics.json").read_text())["arm"]
+    assert set(about["reused"]) == {"steady (rank)", "letters (rank)"}
+    assert about["reused"]["steady (rank)"] == [[str(folder / "uncut"), NUM_ITEMS]]
+    shutil.rmtree(folder)
+    report = other.paths["report"].read_bytes()
+    assert study_report(tmp_path / "runs" / "b").read_bytes() == report, "the folder alone rebuilds the report"
+
+
+def test_more_items_ask_only_those_that_are_new(study: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (before,) = forecast_study(study_from_dict(study("few")), limit=2)
+    assert before.seconds is None and before.arms[0].items == 4
+    run(study("few"), limit=2)
+    (after,) = forecast_study(study_from_dict(study("many")), limit=3)
+    assert after.arms[0].done == 0 and after.seconds is not None and after.seconds > 0
+    asked: list[int] = []
+    answers = SharedEngine.answers_under
+
+    def counted(engine: Any, requests: Any, plans: Any, decoding: Any, wanted: Any) -> Any:
+        asked.append(sum(wanted(plan, one.id) for plan in plans for one in requests))
+        return answers(engine, requests, plans, decoding, wanted)
+
+    monkeypatch.setattr(SharedEngine, "answers_under", counted)
+    run(study("many"), limit=3)
+    assert asked == [1] * 4
+
+
+def test_what_fails_is_noted_and_tried_again(
+    study: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loads: list[str]
+) -> None:
+    broken = tmp_path / "broken"
+    broken.touch()
+    monkeypatch.setenv(BREAK, str(broken))
+    keys = {"criteria": ["tests.support.studies:middle"], "depths": [1]}
+    outcome, said = run(study("x", **keys))
+    folder = tmp_path / "runs" / "x"
+    assert [line.split(" failed:")[0] for line in outcome.failed] == [
+        "uncut: letters (rank)",
+        "last: letters (rank)",
+        "choosing layers by tests.support.studies-middle",
+    ]
+    assert "RuntimeError: the grader fell over (traceback: failures/uncut-letters-rank.txt)" in outcome.failed[0]
+    assert "in grade" in (folder / "failures" / "uncut-letters-rank.txt").read_text()
+    assert {(row.cut.name, row.task) for row in outcome.rows} == {("last", "steady")}
+    assert "the grader fell over" in outcome.paths["report"].read_text()
+    assert all(line in said for line in outcome.failed)
+
+    broken.unlink()
+    outcome, said = run(study("x", **keys))
+    assert outcome.failed == [] and not list((folder / "failures").iterdir())
+    names = {(row.cut.name, row.task) for row in outcome.rows}
+    assert names == {
+        (cut, task) for cut in ("last", "tests.support.studies-middle-1") for task in ("letters", "steady")
+    }
+    assert "fell over" not in outcome.paths["report"].read_text()
+
+
+def test_a_full_disk_stops_the_study(study: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: Any, **more: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("layercut.study.job.run_cell", full)
+    with pytest.raises(OSError, match="No space left"):
+        run(study("full"))
+
+
+def test_each_of_several_models_has_its_own_folder(study: Any, tiny: Path, tmp_path: Path) -> None:
+    settings = study("two") | {"models": [str(tiny), str(tmp_path / "nowhere")]}
+    del settings["model"]
+    settings = {**settings, "tasks": [STEADY]}
+    first, second = run_study(study_from_dict(settings), console=Console(file=StringIO()), say=lambda text: None)
+    assert first.failed == [] and first.paths["report"] == tmp_path / "runs" / "two" / "tiny" / "report.md"
+    assert len(second.failed) == 1 and "does not exist" in second.failed[0]
