@@ -121,8 +121,10 @@ class ModelHandle:
 
     def release(self) -> None:
         """Let the weights go. What is asked next loads them again."""
-        for name in ("engine", "loaded"):
-            self.__dict__.pop(name, None)
+        engine = self.__dict__.pop("engine", None)
+        if engine is not None and self.settings.engine == "vllm" and self.settings.engine_pool is None:
+            engine.close()  # vLLM holds on to its memory otherwise
+        self.__dict__.pop("loaded", None)
 
     def num_parameters(self, plan: CutPlan) -> int:
         """Parameters under a plan, counted in the headers of the weight files."""

@@ -127,7 +127,7 @@ def _whole_text(handle: ModelHandle, request: LikelihoodRequest) -> str:
     from layercut.engine.prompts import render
 
     prompt = request.prompt
-    text = prompt if isinstance(prompt, str) else render(handle.loaded.tokenizer, prompt, handle.settings.model).text
+    text = prompt if isinstance(prompt, str) else render(handle.reader.tokenizer, prompt, handle.settings.model).text
     return text + request.continuations[0]
 
 
