@@ -136,6 +136,9 @@ def _groups(tasks: Sequence[ObjectiveTask], samples: Sequence[Sequence[Sample]])
     for place, (part, items) in enumerate(zip(tasks, samples, strict=True)):
         if any(place in group for group in groups):
             continue
+        if not items:
+            groups.append((place,))
+            continue
         partner = next(
             (
                 other

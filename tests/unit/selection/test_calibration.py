@@ -125,7 +125,7 @@ def test_a_bos_token_of_the_tokenizer_counts(tmp_path: Path) -> None:
 
     found = load_calibration(
         str(tmp_path / "a.jsonl"),
-        SimpleNamespace(**vars(with_bos) | {"tokenizer": Tokenizer(), "name": "x"}),
+        SimpleNamespace(**vars(with_bos) | {"tokenizer": Tokenizer(), "name": "x", "context_length": None}),
         max_tokens=8,
     )  # type: ignore[arg-type]
     assert (found.texts, found.num_tokens) == (("a" * 7,), 8)
