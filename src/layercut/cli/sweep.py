@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +13,10 @@ from layercut.cli.console import as_json, log, out, result, say
 from layercut.diagnostics import LAYER_FORMS
 from layercut.errors import InputError
 from layercut.study.settings import DecodingSettings, ModelSettings
+
+if TYPE_CHECKING:
+    from layercut.study.diagnose import Diagnosed
+    from layercut.study.predict import Predicted
 
 
 @options.model_command()
@@ -149,15 +154,7 @@ def _diagnose(model: ModelSettings, *, json: bool, **wanted: Any) -> None:
     from layercut.study.layer_diagnosis import diagnose_layers
 
     done = diagnose_layers(model, console=log, say=say, **wanted)
-    if done is None:
-        return
-    if json:
-        as_json(done.data)
-        return
-    for block in layers_table(done.data):
-        out.print(block)
-    result(f"report: {done.report}")
-    result(f"picture: {done.report.with_name(PLOT)}")
+    _show(done, layers_table, PLOT, json=json)
 
 
 def _predict(model: ModelSettings, *, json: bool, **wanted: Any) -> None:
@@ -167,12 +164,17 @@ def _predict(model: ModelSettings, *, json: bool, **wanted: Any) -> None:
 
     with SelectionProgress(log) as progress:
         done = predict_layers(model, progress=progress, say=say, **wanted)
+    _show(done, prediction_tables, PLOT, json=json)
+
+
+def _show(done: Diagnosed | Predicted | None, tables: Callable[[Any], Iterable[Any]], plot: str, *, json: bool) -> None:
+    """What came out, as tables and files or as JSON; nothing of a dry run."""
     if done is None:
         return
     if json:
         as_json(done.data)
         return
-    for block in prediction_tables(done.data):
+    for block in tables(done.data):
         out.print(block)
     result(f"report: {done.report}")
-    result(f"picture: {done.report.with_name(PLOT)}")
+    result(f"picture: {done.report.with_name(plot)}")

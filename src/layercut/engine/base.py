@@ -338,6 +338,40 @@ class OnePlanAtATime(KindByKind):
                 yield plan, answers
 
 
+class ManyPlansAtOnce:
+    """The methods for one plan, of an engine that is made for many."""
+
+    def completions(
+        self: Engine,
+        requests: Sequence[GenerationRequest],
+        plan: CutPlan,
+        decoding: Decoding,
+        done: Collection[str] = (),
+    ) -> Iterator[list[Completion]]:
+        """See Engine."""
+        return (answers for _, answers in self.completions_under(requests, [plan], decoding, _but(done)))
+
+    def log_likelihoods(
+        self: Engine, requests: Sequence[LikelihoodRequest], plan: CutPlan, done: Collection[str] = ()
+    ) -> Iterator[list[Likelihoods]]:
+        """See Engine."""
+        return (answers for _, answers in self.log_likelihoods_under(requests, [plan], _but(done)))
+
+    def divergences(
+        self: Engine,
+        requests: Sequence[LikelihoodRequest],
+        plan: CutPlan,
+        reference: CutPlan,
+        done: Collection[str] = (),
+    ) -> Iterator[list[Divergence]]:
+        """See Engine."""
+        return (answers for _, answers in self.divergences_under(requests, [plan], reference, _but(done)))
+
+
+def _but(done: Collection[str]) -> Wanted:
+    return lambda _, request_id: request_id not in done
+
+
 class Unwanted(Collection[str]):
     """Ids whose answers under a plan are not wanted (any more), as a ``done`` that is looked up again each time."""
 

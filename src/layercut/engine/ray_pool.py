@@ -14,7 +14,7 @@ precision they differ as those of other batches do.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count
 from typing import Any
 
@@ -27,6 +27,7 @@ from layercut.engine.base import (
     HiddenStates,
     LikelihoodRequest,
     Likelihoods,
+    ManyPlansAtOnce,
     Reply,
     Request,
     Wanted,
@@ -42,7 +43,7 @@ GROUP_BATCHES = 2
 """Batches of an engine that a group of items fills, so that answers of one may grow while another one's end."""
 
 
-class RayPool:
+class RayPool(ManyPlansAtOnce):
     """Engine over many processes. Nothing is started before the first question."""
 
     def __init__(self, where: str, build: Callable[[], Engine]) -> None:
@@ -84,27 +85,6 @@ class RayPool:
     def num_deaths(self) -> int:
         """Members that died so far."""
         return self._members.deaths
-
-    def completions(
-        self, requests: Sequence[GenerationRequest], plan: CutPlan, decoding: Decoding, done: Collection[str] = ()
-    ) -> Iterator[list[Completion]]:
-        """See Engine; what an engine refuses is told when the first answer is asked for."""
-        found = self.completions_under(requests, [plan], decoding, lambda _, request_id: request_id not in done)
-        return (answers for _, answers in found)
-
-    def log_likelihoods(
-        self, requests: Sequence[LikelihoodRequest], plan: CutPlan, done: Collection[str] = ()
-    ) -> Iterator[list[Likelihoods]]:
-        """See Engine."""
-        found = self.log_likelihoods_under(requests, [plan], lambda _, request_id: request_id not in done)
-        return (answers for _, answers in found)
-
-    def divergences(
-        self, requests: Sequence[LikelihoodRequest], plan: CutPlan, reference: CutPlan, done: Collection[str] = ()
-    ) -> Iterator[list[Divergence]]:
-        """See Engine."""
-        found = self.divergences_under(requests, [plan], reference, lambda _, request_id: request_id not in done)
-        return (answers for _, answers in found)
 
     def completions_under(
         self,

@@ -12,7 +12,7 @@ the design and says what each part is worth.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -26,6 +26,7 @@ from layercut.engine.base import (
     HiddenStates,
     LikelihoodRequest,
     Likelihoods,
+    ManyPlansAtOnce,
     Reply,
     Request,
     Wanted,
@@ -56,7 +57,7 @@ SHORTEST_PREFIX = 4
 """Tokens in common below which requests are run as they stand."""
 
 
-class SharedEngine:
+class SharedEngine(ManyPlansAtOnce):
     """One loaded model under many plans at once."""
 
     def __init__(self, loaded: LoadedModel, *, batch_size: int = 32, cache_gib: float = 2.0) -> None:
@@ -94,25 +95,6 @@ class SharedEngine:
     def describe(self) -> Mapping[str, Any]:
         """What decides the numbers, for the run's settings."""
         return {**self._plain.describe(), "engine": "shared"}
-
-    def completions(
-        self, requests: Sequence[GenerationRequest], plan: CutPlan, decoding: Decoding, done: Collection[str] = ()
-    ) -> Iterator[list[Completion]]:
-        """See Engine."""
-        found = self.completions_under(requests, [plan], decoding, _but(done))
-        return (answers for _, answers in found)
-
-    def log_likelihoods(
-        self, requests: Sequence[LikelihoodRequest], plan: CutPlan, done: Collection[str] = ()
-    ) -> Iterator[list[Likelihoods]]:
-        """See Engine."""
-        return (answers for _, answers in self.log_likelihoods_under(requests, [plan], _but(done)))
-
-    def divergences(
-        self, requests: Sequence[LikelihoodRequest], plan: CutPlan, reference: CutPlan, done: Collection[str] = ()
-    ) -> Iterator[list[Divergence]]:
-        """See Engine."""
-        return (answers for _, answers in self.divergences_under(requests, [plan], reference, _but(done)))
 
     def hidden_states(self, texts: Sequence[str], plan: CutPlan) -> Iterator[HiddenStates]:
         """See Engine; computed by PlainEngine."""
@@ -254,10 +236,6 @@ class SharedEngine:
                     "a plan made for this very model."
                 )
         return distinct(plans)
-
-
-def _but(done: Collection[str]) -> Wanted:
-    return lambda _, request_id: request_id not in done
 
 
 def _worthwhile(rows: Iterator[tuple[Tokens, int]]) -> Tokens:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,7 +11,6 @@ from matplotlib.figure import Figure
 from rich.console import RenderableType
 from rich.text import Text
 
-from layercut.errors import InputError
 from layercut.evidence.correlation import RankCorrelation, kendall_correlation, rank_correlation
 from layercut.evidence.intervals import Estimate
 from layercut.report.diagnosis.drawing import COLOURS, canvas, save, tidy
@@ -23,7 +21,7 @@ from layercut.report.ranking import plain_table
 from layercut.runs.atomic import write_text
 from layercut.runs.directory import RunFolder
 from layercut.runs.environment import hide_home
-from layercut.runs.settings import check_version, shown
+from layercut.runs.settings import read_format
 from layercut.surgery.plan import format_layers
 
 FORMAT_VERSION = 1
@@ -48,16 +46,7 @@ def load(folder: Path) -> dict[str, Any]:
     Raises:
         InputError: there is none, or it is damaged or of an unknown format.
     """
-    file = Path(folder) / PREDICTION
-    try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{shown(file)}: no prediction can be read here ({error.strerror}).") from error
-    except ValueError as error:
-        raise InputError(f"{shown(file)} is damaged: it is not JSON ({error}).") from error
-    check_version(data.get("format_version") if isinstance(data, dict) else None, file)
-    found: dict[str, Any] = data
-    return found
+    return read_format(Path(folder) / PREDICTION, "prediction")
 
 
 def prediction_report(folder: Path) -> Path:

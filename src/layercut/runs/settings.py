@@ -71,6 +71,23 @@ def check_version(version: object, file: Path) -> None:
         raise InputError(f"{shown(file)}: format {version!r} is not known here; this layercut reads {FORMAT_VERSION}.")
 
 
+def read_format(file: Path, what: str) -> dict[str, Any]:
+    """The JSON object in a file of layercut's own; ``what`` names it for messages.
+
+    Raises:
+        InputError: there is none, or it is damaged or of an unknown format.
+    """
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{shown(file)}: no {what} can be read here ({error.strerror}).") from error
+    except ValueError as error:
+        raise InputError(f"{shown(file)} is damaged: it is not JSON ({error}).") from error
+    check_version(data.get("format_version") if isinstance(data, dict) else None, file)
+    found: dict[str, Any] = data
+    return found
+
+
 def check_same(
     path: Path,
     had: Mapping[str, Any],

@@ -132,12 +132,10 @@ class Answers:
 
 def _groups(tasks: Sequence[ObjectiveTask], samples: Sequence[Sequence[Sample]]) -> list[tuple[int, ...]]:
     """Each task, with the first later one that reads the same items off the same prompts in the other way."""
+    ids = [[sample.id for sample in items] for items in samples]
     groups: list[tuple[int, ...]] = []
     for place, (part, items) in enumerate(zip(tasks, samples, strict=True)):
         if any(place in group for group in groups):
-            continue
-        if not items:
-            groups.append((place,))
             continue
         partner = next(
             (
@@ -147,8 +145,8 @@ def _groups(tasks: Sequence[ObjectiveTask], samples: Sequence[Sequence[Sample]])
                 and (tasks[other].readout in GENERATED) != (part.readout in GENERATED)
                 and tasks[other].task.name == part.task.name
                 and tasks[other].task.settings() == part.task.settings()
-                and [sample.id for sample in samples[other]] == [sample.id for sample in items]
-                and share_prompt(part.task, items[0], (part.readout, tasks[other].readout))
+                and ids[other] == ids[place]
+                and all(share_prompt(part.task, one, (part.readout, tasks[other].readout)) for one in items[:1])
             ),
             None,
         )

@@ -67,7 +67,7 @@ class ModelHandle:
         wanted = self.settings
         return load_model(
             self.source,
-            dtype=wanted.dtype,
+            dtype=self.dtype,
             device=wanted.device,
             device_map=wanted.device_map,
             trust_remote_code=wanted.trust_remote_code,

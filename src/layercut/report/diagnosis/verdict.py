@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from layercut.errors import InputError
 from layercut.evidence.multiplicity import holm
 from layercut.runs.diagnosis import Diagnosis, MeasureRow
-from layercut.runs.settings import check_version, shown
+from layercut.runs.settings import read_format
 
 FORMAT_VERSION = 1
 FILE = "diagnose.json"
@@ -39,16 +37,7 @@ def load(folder: Path, name: str = FILE) -> dict[str, Any]:
     Raises:
         InputError: there is none, or it is damaged or of an unknown format.
     """
-    file = Path(folder) / name
-    try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{shown(file)}: no diagnosis can be read here ({error.strerror}).") from error
-    except ValueError as error:
-        raise InputError(f"{shown(file)} is damaged: it is not JSON ({error}).") from error
-    check_version(data.get("format_version") if isinstance(data, dict) else None, file)
-    found: dict[str, Any] = data
-    return found
+    return read_format(Path(folder) / name, "diagnosis")
 
 
 def damages(diagnoses: Mapping[str, Diagnosis], arm: str) -> list[Damage]:
