@@ -52,6 +52,8 @@ class TrainSettings:
     """Examples a step, over all devices and accumulation."""
     micro_batch: int = 4
     """Examples at once on a device; the rest of a batch is accumulated."""
+    packing: bool = False
+    """Lay the examples of a micro batch one behind the other, without padding; attention stays within an example."""
     epochs: float = 1.0
     max_steps: int | None = None
     """Stop after so many steps, whatever the epochs."""

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 
 from layercut.errors import MissingExtra
+from layercut.healing.batches import StepsByLength
 from layercut.healing.examples import Data, Example
 from layercut.healing.settings import TrainSettings
 from layercut.healing.team import Team
@@ -41,6 +42,10 @@ _COLUMNS = {
     "seconds": "seconds",
     "rollout_tokens": "rollout_tokens",
     "repetition": "repetition",
+    "overlap": "overlap",
+    "drifted": "drifted",
+    "divergence": "divergence",
+    "hidden": "hidden",
 }
 """What the loss curve keeps of the Trainer's log, and under which name."""
 
@@ -90,6 +95,11 @@ class HealingTrainer(SFTTrainer):  # type: ignore[misc]
             logs |= {name: sum(values) / len(values) for name, values in self._noted.items()}
             self._noted.clear()
         super().log(logs, start_time)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> StepsByLength:
+        lengths = [len(ids) for ids in (train_dataset or self.train_dataset)["input_ids"]]
+        step = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        return StepsByLength(lengths, step, self.args.seed)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """None: a checkpoint of training is no model to be published."""
@@ -227,7 +237,7 @@ def _config(model: Any, settings: TrainSettings, folder: Path, *, has_held_out: 
         data_seed=settings.seed,
         logging_steps=1,
         logging_nan_inf_filter=False,
-        include_num_input_tokens_seen="non_padding",
+        include_num_input_tokens_seen="all" if settings.packing else "non_padding",
         save_strategy="steps",
         save_steps=settings.save_every,
         save_total_limit=2,
@@ -238,9 +248,11 @@ def _config(model: Any, settings: TrainSettings, folder: Path, *, has_held_out: 
         restore_callback_states_from_checkpoint=True,
         dataset_kwargs={"skip_prepare_dataset": True},
         max_length=None,
+        padding_free=settings.packing,
         completion_only_loss=False,  # the labels say it already
         bf16=on_gpu and torch.cuda.is_bf16_supported(),
         gradient_checkpointing=on_gpu,
+        gradient_checkpointing_kwargs={"use_reentrant": False} if on_gpu else None,
         use_cpu=model.device.type == "cpu",
         dataloader_pin_memory=on_gpu,
         disable_tqdm=True,
