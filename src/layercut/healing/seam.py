@@ -22,6 +22,7 @@ from torch import Tensor
 from layercut.errors import InputError, unknown
 from layercut.healing.examples import Data, Example
 from layercut.healing.fold import branch, fold, takes_maps
+from layercut.healing.places import Seam, check_layers, seams_of
 from layercut.surgery.remove import decoder_layers
 
 if TYPE_CHECKING:
@@ -35,16 +36,6 @@ RIDGES = (1e-4, 1e-2, 0.1, 1.0, 10.0)
 stays."""
 RIDGE = 0.1
 """Where no text is held out."""
-
-
-class Seam(NamedTuple):
-    """One cut: a run of removed layers with a layer below."""
-
-    below: int
-    """The layer before the run, counted in the cut model."""
-    first: int
-    last: int
-    """The run, counted in the uncut model."""
 
 
 class SeamFit(NamedTuple):
@@ -122,25 +113,6 @@ def solve(sums: Sums, kind: str, ridge: float = RIDGE) -> Tensor:
     return torch.diag(torch.where(square_D > 0, sums.xz_DD.diagonal() / square_D.clamp(min=1e-30), 1.0))
 
 
-def seams_of(plan: CutPlan) -> list[Seam]:
-    """The runs of removed layers, from the bottom.
-
-    Raises:
-        InputError: no layer was removed, or the bottom ones were: there is no layer below to fold into.
-    """
-    gone = set(plan.removed)
-    if not gone:
-        raise InputError("this model was not cut by layercut (its plan.json removes nothing), so it has no seam.")
-    if 0 in gone:
-        raise InputError(
-            "layer 0 was removed, so there is no layer below that seam to fold a map into; train instead "
-            "(--method lora), or cut with layer 0 protected."
-        )
-    firsts = [index for index in sorted(gone) if index - 1 not in gone]
-    lasts = [index for index in sorted(gone) if index + 1 not in gone]
-    return [Seam(plan.kept.index(first - 1), first, last) for first, last in zip(firsts, lasts, strict=True)]
-
-
 def repair_seams(
     cut: PreTrainedModel,
     uncut: PreTrainedModel,
@@ -167,11 +139,7 @@ def repair_seams(
     """
     seams = seams_of(plan)
     theirs, ours = decoder_layers(uncut), decoder_layers(cut)
-    if (len(theirs), len(ours)) != (plan.num_layers, len(plan.kept)):
-        raise InputError(
-            f"the plan cuts {plan.num_layers} layers to {len(plan.kept)}, but the teacher has {len(theirs)} and the "
-            f"cut model {len(ours)}; give the very model that was cut as --teacher."
-        )
+    check_layers(plan, len(theirs), len(ours))
     if kind != "scale" and not all(takes_maps(ours[seam.below]) for seam in seams):
         raise InputError(
             f"{cut.config.model_type} normalises what its MLP adds to the stream, so a {kind} map cannot be folded in "

@@ -97,7 +97,8 @@ class HealingTrainer(SFTTrainer):  # type: ignore[misc]
         super().log(logs, start_time)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> StepsByLength:
-        lengths = [len(ids) for ids in (train_dataset or self.train_dataset)["input_ids"]]
+        examples: Any = train_dataset or self.train_dataset
+        lengths = [len(ids) for ids in examples["input_ids"]]
         step = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
         return StepsByLength(lengths, step, self.args.seed)
 

@@ -5,7 +5,8 @@ import torch
 
 from layercut.errors import InputError
 from layercut.healing.fold import branch, fold, takes_maps
-from layercut.healing.seam import KINDS, Sums, repair_seams, seams_of, solve
+from layercut.healing.places import seams_of
+from layercut.healing.seam import KINDS, Sums, repair_seams, solve
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import decoder_layers, remove_layers
 from tests.support.healing import tiny_data
