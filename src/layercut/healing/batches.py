@@ -3,8 +3,8 @@
 A step's examples are drawn at random, and only within a step they are ordered by length: its micro batches then hold
 examples of about one length, so that little is padded, while the gradient of the step is that of any other order. With
 ``packing`` nothing is padded at all: the examples of a micro batch lie one behind the other in one row, positions begin
-anew with each, and attention stays within an example (transformers makes the mask from the positions, but only without a
-cache: ``use_cache=False``; flash attention takes the lengths).
+anew with each, and attention stays within an example (transformers makes the mask from the positions, but not with
+``use_cache=True``; flash attention takes the lengths).
 """
 
 # Shapes: B rows, T tokens.
