@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from layercut.engine.base import Decoding, GenerationRequest
 from layercut.engine.plain import PlainEngine
+from layercut.healing.trainable import bare
 from layercut.surgery.plan import CutPlan
 
 if TYPE_CHECKING:
@@ -29,10 +30,9 @@ def answering(model: Any, cut: LoadedModel, batch_size: int) -> Iterator[PlainEn
 
     ``cut`` is what was loaded for the training: it lends the tokenizer.
     """
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
     model.eval()
     try:
-        yield PlainEngine(replace(cut, model=base), batch_size=batch_size)
+        yield PlainEngine(replace(cut, model=bare(model)), batch_size=batch_size)
     finally:
         model.train()
 
