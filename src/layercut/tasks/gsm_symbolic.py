@@ -78,6 +78,7 @@ def gsm_symbolic(*, seed: int = 0, max_new_tokens: int = MAX_NEW_TOKENS) -> FewS
         stop=("\n",),
         settles=_settles,
         place=partial(place_after, _MARK),
+        answer_begins=f" {_MARK}",
         short_examples="".join(_prompt(question) + _answer(find_final_number(steps)) for question, steps in _EXAMPLES),
         short_tokens=16,
         further_readouts=("short", "gold", "token"),
