@@ -18,7 +18,7 @@ from layercut.engine.attention import KeyValue
 from layercut.engine.base import Completion, Decoding, Likelihoods, Reply, Wanted
 from layercut.engine.decoding import DecodingPool, Row
 from layercut.engine.head import chunks, logits
-from layercut.engine.packing import Pack, Text
+from layercut.engine.packing import Pack
 from layercut.engine.prompts import decode, encode_draft
 from layercut.engine.reading import Reading
 from layercut.engine.rows import GenerationRow, Question, Tokens
@@ -26,6 +26,7 @@ from layercut.engine.sampling import Next, next_tokens
 from layercut.engine.scores import Look
 from layercut.engine.shared_depth import Leaf
 from layercut.engine.stopping import stop_tokens
+from layercut.engine.text_groups import Text
 from layercut.surgery.plan import CutPlan
 
 if TYPE_CHECKING:

@@ -38,12 +38,13 @@ from layercut.engine.batching import lay_out
 from layercut.engine.divergence import divergences_between
 from layercut.engine.generating import Generating, Runner
 from layercut.engine.head import HeadInput
-from layercut.engine.packing import Pack, Text, shared_prefix
+from layercut.engine.packing import Pack, shared_prefix
 from layercut.engine.plain import PlainEngine
-from layercut.engine.reading import Reading
+from layercut.engine.reading import Reading, neighbours
 from layercut.engine.rows import Scoring, Tokens, compared_scorings, generation_rows, questions, scorings
 from layercut.engine.shared_depth import Leaf, PrefixCache, tree_of, walk
 from layercut.engine.stack import Stack
+from layercut.engine.text_groups import Text
 from layercut.errors import InputError
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import ACTIVE
@@ -125,7 +126,7 @@ class SharedEngine(ManyPlansAtOnce):
         Raises:
             InputError: at once, as in PlainEngine. Later: scores that are not numbers.
         """
-        work = scorings(self._loaded, requests)
+        work = neighbours(scorings(self._loaded, requests))
         prefix = _scored_prefix(work)
         run = self._runner(prefix, self._checked(plans), keep=False)
         blocks = lay_out(work, self._batch_size, ())
@@ -167,7 +168,7 @@ class SharedEngine(ManyPlansAtOnce):
         Raises:
             InputError: at once, as in PlainEngine. Later: values that are not numbers.
         """
-        work = compared_scorings(self._loaded, requests)
+        work = neighbours(compared_scorings(self._loaded, requests))
         prefix = _scored_prefix(work)
         run = self._runner(prefix, self._checked(plans), keep=False)
         run_reference = self._runner(prefix, self._checked([reference]), keep=False)
