@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from layercut.healing.filters import prompt_text
+from layercut.healing.words import Words, grams, words
 
 N = 13
 """Words of an overlap that counts, as in GPT-3 (Brown et al., arXiv:2005.14165, appendix C)."""
 SHORT = 8
 """Items of fewer words than this (``7 + 5``) would turn up by chance in any chain of steps, so only a prompt that holds
 one of them is contaminated, not an answer. Eight is the shortest overlap that GPT-3 used."""
-
-_WORD = re.compile(r"\w+|[^\w\s]")
-Words = tuple[str, ...]
 
 
 class Decontaminated(NamedTuple):
@@ -49,7 +46,7 @@ class ReportItems:
             for question in questions:
                 self.num_items += 1
                 item = words(question)
-                for gram in _grams(item, min(N, len(item))):
+                for gram in grams(item, min(N, len(item))):
                     self._grams.setdefault(len(gram), {}).setdefault(gram, set()).add(task)
 
     def found_in(self, prompt: str, completion: str) -> set[str]:
@@ -61,18 +58,9 @@ class ReportItems:
         found: set[str] = set()
         asked, everything = words(prompt), words(f"{prompt}\n{completion}")
         for length, known in self._grams.items():
-            for gram in _grams(asked if length < SHORT else everything, length):
+            for gram in grams(asked if length < SHORT else everything, length):
                 found |= known.get(gram, set())
         return found
-
-
-def words(text: str) -> Words:
-    """A text as it is compared: lower case, words and signs one by one, so that ``12+3`` and ``12 + 3`` are the same.
-
-    >>> words("What is 12+3?")
-    ('what', 'is', '12', '+', '3', '?')
-    """
-    return tuple(_WORD.findall(text.casefold()))
 
 
 def decontaminate(records: Sequence[Mapping[str, Any]], items: ReportItems) -> Decontaminated:
@@ -90,8 +78,3 @@ def decontaminate(records: Sequence[Mapping[str, Any]], items: ReportItems) -> D
         if not found:
             kept.append(record)
     return Decontaminated(kept, removed, len(records) - len(kept), items.num_items)
-
-
-def _grams(item: Words, length: int) -> Iterator[Words]:
-    if length:
-        yield from (item[start : start + length] for start in range(len(item) - length + 1))
