@@ -1,4 +1,4 @@
-"""Best of n: which of several answers to one prompt is learnt from. All of them are kept, and the choice is written down.
+"""Best of n: which of several answers to a prompt is learnt from. All of them are kept, and the choice is written down.
 
 A right answer goes before a wrong one, where a task's grader said so; then one that ended before one that ran into the
 length limit; among those that are left, the one whose tokens the model that gave it finds likeliest on average. (By

@@ -2,9 +2,9 @@
 knows datasketch.
 
 Similarity is Jaccard's, |A & B| / |A | B|, of the sets of 5 words in a row (Broder 1997; as for web text in Lee et al.,
-"Deduplicating Training Data Makes Language Models Better", arXiv:2107.06499). One other word in the middle of a text of 50
-words leaves 0.80, of 20 words 0.52, so that short problems that differ in a number stay apart. Shorter texts than that
-are similar only if they are the same.
+"Deduplicating Training Data Makes Language Models Better", arXiv:2107.06499). One other word in the middle of a text of
+50 words leaves 0.80, of 20 words 0.52, so that short problems that differ in a number stay apart. A text of fewer than
+5 words is like another only if it is the same.
 """
 
 from __future__ import annotations
