@@ -14,6 +14,10 @@ SHORT = 8
 """Items of fewer words than this (``7 + 5``) would turn up by chance in any chain of steps, so only a prompt that holds
 one of them is contaminated, not an answer. Eight is the shortest overlap that GPT-3 used."""
 
+FEWEST = 3
+"""Words of an item that is looked for inside lines of a prompt. Shorter ones (a stem such as ``evaporation``) are no
+questions, and only a line that is the item is contaminated."""
+
 _OPERATORS = frozenset("+-*/×÷−")
 
 
@@ -56,13 +60,17 @@ class ReportItems:
 
         An item of N words and more is there if they share N words in a row, a shorter one if all its words stand there
         in a row: anywhere, or in the prompt if it has fewer than SHORT words, and not as a part of a longer expression
-        (``7 + 5`` in ``7 + 5 - 2``, which is another problem).
+        (``7 + 5`` in ``7 + 5 - 2``, which is another problem). One of fewer than FEWEST words is a whole line.
         """
         found: set[str] = set()
         asked, everything = words(prompt), words(f"{prompt}\n{completion}")
+        lines = [words(line) for line in prompt.splitlines()]
         for length, known in self._grams.items():
             is_short = length < SHORT
             text = asked if is_short else everything
+            if length < FEWEST:
+                found.update(*(known.get(line, ()) for line in lines))
+                continue
             for start, gram in enumerate(grams(text, length)):
                 tasks = known.get(gram)
                 if tasks and not (is_short and _goes_on(text[:start][-1:] + text[start + length :][:1])):
