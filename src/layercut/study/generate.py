@@ -50,6 +50,8 @@ def answer_prompts(
     handle = ModelHandle(model)
     plan = handle.plan(remove, seed)
     say(f"{model.model}: {plan.describe()}")
+    for note in source.notes:
+        say(note)
     if out is None:
         with TemporaryDirectory() as scratch:
             return answers_of(handle, plan, source, how, seed, Path(scratch), console, say)._replace(folder=None)
@@ -112,9 +114,6 @@ def _fitting(
     handle: ModelHandle, source: PromptSource, max_tokens: int | None, say: Callable[[str], None]
 ) -> list[Part]:
     """The prompts that are short enough; those of tasks are as they are."""
-    for part in source.parts:
-        if part.note:
-            say(part.note)
     if max_tokens is None or not any(part.task is None for part in source.parts):
         return list(source.parts)
     from layercut.engine.prompts import encode_prompt

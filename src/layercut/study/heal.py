@@ -101,6 +101,8 @@ def heal_model(
             team.share(None)
             return Healed(folder, json.loads((folder / PLAN_FILE).read_text("utf-8"))["healing"][-1])
         say(f"{cut_model.model}: {train.method}, {train.objective}, on {settings.responses} answers")
+        for note in source.notes:
+            say(note)
         arms = {settings.responses, *(RESPONSES if settings.match_tokens else ())}
         records = {}
         if "self" in arms:

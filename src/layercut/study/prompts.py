@@ -104,6 +104,11 @@ class PromptSource:
         return [part.task for part in self.parts if part.task]
 
     @property
+    def notes(self) -> list[str]:
+        """What people should know of how they were read, a line each."""
+        return [part.note for part in self.parts if part.note]
+
+    @property
     def max_new_tokens(self) -> int:
         """Longest answer where nothing is said: that of the tasks, and of prompts from files."""
         of_files = [MAX_NEW_TOKENS] if len(self.tasks) < len(self.parts) else []
@@ -221,8 +226,8 @@ def _part(spec: PromptSpec, system: str | None, plain: bool) -> Part:
         rows = hub_rows(spec.source, extra="heal", buffer=spec.shuffle_buffer, seed=spec.shuffle_seed)
         left_out: list[str] = []
         answered = answered_in(rows, spec.source, system=system, plain=plain, limit=spec.limit, left_out=left_out)
-        note = f"{len(left_out)} rows that cannot be asked are left out, the first: {left_out[0]}" if left_out else ""
-        return Part(answered, note=note)
+        note = f"rows that cannot be asked and are left out: {len(left_out)}, the first is " if left_out else ""
+        return Part(answered, note=note + "".join(left_out[:1]))
     path = Path(spec.source)
     if path.is_dir():
         raise InputError(f"{path} is a folder of answers, which cannot be mixed with other prompts; give it alone.")

@@ -82,9 +82,11 @@ def test_a_hub_data_set_is_shuffled_by_the_seed_and_read_as_far_as_needed(hub: s
 
 
 def test_rows_of_the_hub_that_cannot_be_asked_are_counted(hub: str) -> None:
-    (part,) = prompt_source(prompt_specs(hub, shuffle_buffer=0)).parts
-    assert len(part.answered) == 29
-    assert part.note.startswith("1 rows that cannot be asked are left out, the first: ") and "tool" in part.note
+    source = prompt_source(prompt_specs(hub, shuffle_buffer=0))
+    assert len(source.prompts) == 29
+    (note,) = source.notes
+    assert note.startswith(f"rows that cannot be asked and are left out: 1, the first is {hub}, row 4: ")
+    assert "tool" in note and "\n" not in note
     with pytest.raises(InputError, match="shuffle_buffer -1 is too small"):
         PromptSpec(source=hub, shuffle_buffer=-1)
 
