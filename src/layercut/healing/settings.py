@@ -12,6 +12,8 @@ METHODS = ("lora", "qlora", "full", "last-k", "seam")
 OBJECTIVES = ("sft", "forward-kl", "reverse-kl", "jsd", "hidden", "on-policy")
 """What is learnt: the answers' tokens, or the teacher's distributions on them (``hidden``: and its hidden states), or
 its distributions on the cut model's own answers."""
+SEAMS = ("linear", "orthogonal", "scale", "magnitude")
+"""What ``seam`` does at each cut: a map of what the MLP below adds, or a factor for the whole stream."""
 SYSTEM = "You are a helpful assistant."
 """The paper's system prompt for self-generated answers."""
 
@@ -93,6 +95,8 @@ class TrainSettings:
             raise unknown("objective", self.objective, OBJECTIVES)
         if self.method == "seam" and self.objective != "sft":
             raise InputError(f"the method seam trains nothing, so {self.objective} has no meaning; leave it out.")
+        if self.seam not in SEAMS:
+            raise unknown("seam repair", self.seam, SEAMS)
         for name in ("rank", "alpha", "last_k", "batch_size", "micro_batch", "save_every", "rollout_start"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} {getattr(self, name)} is too small; use 1 or more.")

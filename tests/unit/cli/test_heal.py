@@ -12,7 +12,7 @@ pytest.importorskip("trl", reason="healing by training needs layercut[heal]")
 pytest.importorskip("peft", reason="healing by training needs layercut[heal]")
 
 from layercut.healing import sft
-from tests.unit.cli.conftest import Run
+from tests.unit.cli.conftest import Result, Run
 
 SMALL = (
     "--max-new-tokens",
@@ -51,7 +51,7 @@ def answers(layercut: Run, model: Path, prompts: Path, out: Path) -> Path:
     return out
 
 
-@pytest.mark.parametrize("objective", ["sft", "jsd"])
+@pytest.mark.parametrize("objective", ["sft", "jsd", "hidden"])
 def test_a_healed_model_loads_and_says_how_it_was_made(
     objective: str, layercut: Run, tiny: Path, cut: Path, prompts: Path, tmp_path: Path
 ) -> None:
@@ -101,6 +101,104 @@ def test_seams_are_repaired_without_training(layercut: Run, tiny: Path, cut: Pat
     healing = json.loads((tmp_path / "run" / "checkpoint" / "plan.json").read_text())["healing"][0]
     assert len(healing["seams"]) == 2 and healing["method"] == "seam"
     assert "of the gap on held-out text" in ran.out
+
+
+def test_magnitudes_are_compensated_once(layercut: Run, tiny: Path, cut: Path, tmp_path: Path) -> None:
+    given = ("--teacher", tiny, "--prompts", "task:arithmetic", "--limit", 40, "--responses", "original")
+    ran = layercut("heal", cut, *given, "--method", "seam", "--seam", "magnitude", "--out", tmp_path / "run")
+    assert ran.code == 0, ran.err
+    assert "of the gap in magnitude on held-out text" in ran.out
+    healed = tmp_path / "run" / "checkpoint"
+    assert AutoModelForCausalLM.from_pretrained(healed).config.num_hidden_layers == 4
+    for more in (("--method", "seam"), ("--objective", "hidden", *SMALL)):
+        again = layercut("heal", healed, *given, *more, "--out", tmp_path / "again")
+        assert again.code == 1 and "healed by --seam magnitude" in again.err
+
+
+def test_the_likeliest_tokens_are_stored_once(
+    layercut: Run, tiny: Path, cut: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from layercut.healing import stored
+
+    command = ("heal", cut, "--teacher", tiny, "--prompts", prompts, "--out", tmp_path / "run", "--packing", *SMALL)
+    command = (*command, "--objective", "forward-kl", "--store-top-k", 16)
+    with monkeypatch.context() as patch:
+        patch.setattr(sft, "train", stop)
+        with pytest.raises(KeyboardInterrupt):
+            layercut(*command)
+    files = list((tmp_path / "run" / "samples" / "teacher-logits").iterdir())
+    assert len(files) == 1
+    monkeypatch.setattr(stored.StoredLogits, "fill", stop)
+    ran = layercut(*command)
+    assert ran.code == 0, ran.err
+    told = json.loads((tmp_path / "run" / "checkpoint" / "plan.json").read_text())["healing"][0]["settings"]
+    assert told["store_top_k"] == 16 and told["packing"] is True and "drift_overlap" not in told
+
+
+def stop(*args: object, **options: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_cut_one_heal_cut_the_next(
+    layercut: Run, tiny: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def loop(name: str) -> Result:
+        out = ("--out", tmp_path / name, "--criterion", "magnitude")
+        return layercut("heal", tiny, "--loop", 2, "--prompts", prompts, *out, *SMALL)
+
+    whole = loop("whole")
+    assert whole.code == 0, whole.err
+    folder = tmp_path / "whole" / "checkpoint"
+    assert AutoModelForCausalLM.from_pretrained(folder).config.num_hidden_layers == 4
+    plan = json.loads((folder / "plan.json").read_text())
+    assert plan["num_layers"] == 6 and len(plan["removed"]) == 2 and len(plan["kept"]) == 4
+    assert [entry["removed"] for entry in plan["healing"]] == [plan["removed"][:1], plan["removed"]]
+    assert [one["removed"] for one in plan["scores"]["rounds"]] == plan["removed"]
+    second = plan["scores"]["rounds"][1]["importance"]
+    assert set(map(int, second)) == set(range(6)) - set(plan["removed"][:1]), "in the uncut model's numbers"
+    assert not (folder / "earlier_plans.json").exists()
+    assert (
+        not list((tmp_path / "whole").glob("round-*/cut")) and not (tmp_path / "whole/round-1/heal/checkpoint").exists()
+    )
+    assert "checkpoint: " in whole.out and loop("whole").out == whole.out
+
+    # Stopped while the second round trains, it goes on there, and ends with the same weights.
+    real, count = sft.train, 0
+
+    def second_time_stops(*args: object, **options: object) -> object:
+        nonlocal count
+        count += 1
+        if count == 2:
+            raise KeyboardInterrupt
+        return real(*args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sft, "train", second_time_stops)
+        with pytest.raises(KeyboardInterrupt):
+            loop("stopped")
+    assert (tmp_path / "stopped" / "round-2" / "cut").is_dir()
+    again = loop("stopped")
+    assert again.code == 0, again.err
+    weights = [(tmp_path / name / "checkpoint" / "model.safetensors").read_bytes() for name in ("whole", "stopped")]
+    assert weights[0] == weights[1]
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ((), "no teacher is named"),
+        (("--loop", 6), "leave no layer of 6"),
+        (("--loop", 2, "--teacher", "another"), "leave out --teacher"),
+        (("--loop", 2, "--criterion", "task_accuracy"), "judges by tasks"),
+        (("--loop", 2, "--keep-adapter"), "leave out --keep-adapter"),
+        (("--loop", 2, "--method", "seam", "--seam", "magnitude"), "set them twice"),
+    ],
+)
+def test_a_loop_that_cannot_be_is_refused(
+    more: tuple[object, ...], says: str, layercut: Run, tiny: Path, prompts: Path, tmp_path: Path
+) -> None:
+    ran = layercut("heal", tiny, "--prompts", prompts, "--out", tmp_path / "run", *more)
+    assert ran.code == 1 and says in ran.err
 
 
 @pytest.mark.parametrize(
