@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, cast
+from typing import Annotated
 
 import typer
 
@@ -20,7 +20,7 @@ def generate(
         str | None,
         typer.Option(
             help="Prompts: .txt (one a line), .jsonl or .json, also .gz; or task:NAME for a task's selection items.",
-            metavar="SOURCE",
+            metavar="SOURCE,SOURCE",
         ),
     ] = None,
     prompt: Annotated[list[str] | None, typer.Option(help="A prompt; may be repeated. Answers are printed.")] = None,
@@ -35,9 +35,7 @@ def generate(
         typer.Option(min=1, rich_help_panel="Decoding", help="Longest answer; if left out, the task's own, or 256."),
     ] = None,
     readout: Annotated[str | None, typer.Option(help="How a task's items are asked: chain or short.")] = None,
-    data: Annotated[
-        str | None, typer.Option(help="Local data of the task, in place of the hub's.", metavar="PATH")
-    ] = None,
+    data: options.Data = None,
     system: Annotated[str | None, typer.Option(help="System message for conversations that have none.")] = None,
     plain: Annotated[
         bool, typer.Option("--plain", help="Continue the text as it stands, without chat template.")
@@ -55,7 +53,7 @@ def generate(
     """
     from layercut.healing.prompts import Answered, one_prompt
     from layercut.study.generate import answer_prompts
-    from layercut.study.prompts import PromptSource, answering, prompt_source
+    from layercut.study.prompts import Part, PromptSource, answering, prompt_source, prompt_specs
 
     if bool(prompts) == bool(prompt):
         raise InputError("give either --prompt TEXT or --prompts SOURCE.")
@@ -63,16 +61,13 @@ def generate(
         raise InputError("answers to many prompts need a folder: say --out DIR.")
     how = answering(preset, decoding, max_new_tokens, system)
     if prompts:
-        source = prompt_source(
-            prompts, system=how.system, plain=plain, readout=cast("Any", readout), data=data, limit=limit
-        )
+        specs = prompt_specs(prompts, readout=readout, data=options.local_files(data), limit=limit)
+        source = prompt_source(specs, system=how.system, plain=plain)
         if source.records is not None:
             raise InputError(f"{prompts} holds answers already; give a file of prompts, or task:NAME.")
-        tokens = source.task.max_new_tokens if source.task else None
-        how = answering(preset, decoding, max_new_tokens, system, task_tokens=tokens)
     else:
         given = [one_prompt(text, system=how.system, plain=plain) for text in prompt or []]
-        source = PromptSource(answered=[Answered(one, "") for one in given[:limit]])
+        source = PromptSource(parts=(Part([Answered(one, "") for one in given[:limit]]),))
     records, folder = answer_prompts(
         model,
         source,
@@ -80,7 +75,7 @@ def generate(
         out=out,
         seed=seed,
         decoding=how.decoding,
-        max_new_tokens=how.max_new_tokens,
+        max_new_tokens=how.max_new_tokens or source.max_new_tokens,
         console=log,
         say=say,
     )

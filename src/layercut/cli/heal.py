@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, cast
+from typing import Annotated
 
 import typer
 
@@ -20,7 +20,7 @@ def heal(
         str,
         typer.Option(
             help=".txt, .jsonl or .json (also .gz); task:NAME, for its selection items; or a run folder of generate.",
-            metavar="SOURCE",
+            metavar="SOURCE,SOURCE",
         ),
     ],
     out: Annotated[str, typer.Option(help="Run folder; the healed model is in DIR/checkpoint.", metavar="DIR")],
@@ -83,6 +83,16 @@ def heal(
     alpha: Annotated[int, typer.Option(min=1, rich_help_panel="Training", help="Adapters count alpha / rank.")] = 16,
     last_k: Annotated[int, typer.Option(min=1, rich_help_panel="Training", help="Layers that last-k trains.")] = 3,
     learning_rate: Annotated[float, typer.Option(rich_help_panel="Training", help="After the warm-up.")] = 2e-4,
+    schedule: Annotated[
+        str, typer.Option(rich_help_panel="Training", help="Learning rate after the warm-up: constant, linear, cosine.")
+    ] = "constant",
+    precision: Annotated[
+        str, typer.Option(rich_help_panel="Training", help="Products in float32 or bfloat16; auto: bfloat16 on a GPU.")
+    ] = "auto",
+    graded: Annotated[
+        int,
+        typer.Option(min=0, rich_help_panel="Training", help="Held-out task questions to answer at each look."),
+    ] = 0,
     warmup_steps: Annotated[int, typer.Option(min=0, rich_help_panel="Training", help="Linear warm-up.")] = 50,
     train_batch: Annotated[int, typer.Option(min=1, rich_help_panel="Training", help="Examples a step.")] = 8,
     micro_batch: Annotated[int, typer.Option(min=1, rich_help_panel="Training", help="Examples at once.")] = 4,
@@ -157,28 +167,18 @@ def heal(
 
     from layercut.healing.filters import FilterSettings
     from layercut.healing.settings import TrainSettings
-    from layercut.healing.task_prompts import PREFIX
     from layercut.study.heal import Healed, heal_model
     from layercut.study.heal_job import HealSettings
     from layercut.study.heal_loop import LoopSettings, heal_in_a_loop
-    from layercut.study.prompts import answering, prompt_source
+    from layercut.study.prompts import answering, prompt_source, prompt_specs
     from layercut.study.select import CalibrationSettings
 
     if teacher is None and loop is None:
         raise InputError("no teacher is named; say --teacher UNCUT, or --loop N to cut and heal in turns.")
     named = [name for name in (decontaminate or "").split(",") if name]
-    of_prompts = [prompts.removeprefix(PREFIX)] if prompts.startswith(PREFIX) else []
     files = options.local_files(data)
     how = answering(preset, decoding, max_new_tokens, system)
-    source = prompt_source(
-        prompts,
-        system=how.system,
-        readout=cast("Any", readout),
-        data=files.get(of_prompts[0]) if of_prompts else None,
-        limit=limit,
-    )
-    if source.task:
-        how = answering(preset, decoding, max_new_tokens, system, task_tokens=source.task.max_new_tokens)
+    source = prompt_source(prompt_specs(prompts, readout=readout, data=files, limit=limit), system=how.system)
     if responses == "original" and source.records is not None:
         raise InputError(f"{prompts} holds a model's answers, not original ones; give the file of prompts.")
     settings = HealSettings(
@@ -189,6 +189,9 @@ def heal(
             alpha=alpha,
             last_k=last_k,
             learning_rate=learning_rate,
+            schedule=schedule,
+            precision=precision,
+            graded=graded,
             warmup_steps=warmup_steps,
             batch_size=train_batch,
             micro_batch=micro_batch,
@@ -221,9 +224,8 @@ def heal(
         if teacher not in (None, model.model):
             raise InputError(f"in a loop {model.model} is cut and teaches as well; leave out --teacher.")
         rounds = LoopSettings(num_remove=loop, criterion=criterion, calibration=CalibrationSettings(source=calibration))
-        healed: Healed | None = heal_in_a_loop(
-            model, source, settings, how, rounds, out=Path(out), console=log, say=say
-        )
+        healed: Healed | None
+        healed = heal_in_a_loop(model, source, settings, how, rounds, out=Path(out), console=log, say=say)
     else:
         assert teacher is not None
         uncut = ModelSettings(

@@ -14,6 +14,7 @@ SHORT = 8
 """Items of fewer words than this (``7 + 5``) would turn up by chance in any chain of steps, so only a prompt that holds
 one of them is contaminated, not an answer. Eight is the shortest overlap that GPT-3 used."""
 
+_OPERATORS = frozenset("+-*/×÷−")
 _WORD = re.compile(r"\w+|[^\w\s]")
 Words = tuple[str, ...]
 
@@ -56,13 +57,18 @@ class ReportItems:
         """Tasks of the report items that prompt and answer hold.
 
         An item of N words and more is there if they share N words in a row, a shorter one if all its words stand there
-        in a row: anywhere, or in the prompt if it has fewer than SHORT words.
+        in a row: anywhere, or in the prompt if it has fewer than SHORT words, and not as a part of a longer expression
+        (``7 + 5`` in ``7 + 5 - 2``, which is another problem).
         """
         found: set[str] = set()
         asked, everything = words(prompt), words(f"{prompt}\n{completion}")
         for length, known in self._grams.items():
-            for gram in _grams(asked if length < SHORT else everything, length):
-                found |= known.get(gram, set())
+            is_short = length < SHORT
+            text = asked if is_short else everything
+            for start, gram in enumerate(_grams(text, length)):
+                tasks = known.get(gram)
+                if tasks and not (is_short and _goes_on(text[:start][-1:] + text[start + length :][:1])):
+                    found |= tasks
         return found
 
 
@@ -90,6 +96,15 @@ def decontaminate(records: Sequence[Mapping[str, Any]], items: ReportItems) -> D
         if not found:
             kept.append(record)
     return Decontaminated(kept, removed, len(records) - len(kept), items.num_items)
+
+
+def _goes_on(neighbours: Words) -> bool:
+    """Whether an expression goes on in the words beside it.
+
+    >>> _goes_on(("is", "?")), _goes_on((":", "-"))
+    (False, True)
+    """
+    return any(word.isdigit() or word in _OPERATORS for word in neighbours)
 
 
 def _grams(item: Words, length: int) -> Iterator[Words]:

@@ -13,19 +13,17 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from layercut.engine.base import Decoding, GenerationRequest
-from layercut.engine.plain import PlainEngine
 from layercut.healing.batches import rows
 from layercut.healing.distill import DistillTrainer, divergence
 from layercut.healing.drift import drift_weights, overlap
 from layercut.healing.examples import Example, encode_example, record_prompt
-from layercut.healing.trainable import bare
+from layercut.healing.learner import answering
 from layercut.runs.atomic import write_json
 from layercut.surgery.plan import CutPlan
 
@@ -154,16 +152,11 @@ class OnPolicyTrainer(DistillTrainer):
             for record in records
         ]
         by_request = dict(zip((request.id for request in requests), records, strict=True))
-        learner: Any = self.model
-        base = bare(self.accelerator.unwrap_model(learner))
-        learner.eval()
-        try:
-            engine = PlainEngine(replace(self._cut, model=base), batch_size=len(requests))
+        learner = self.accelerator.unwrap_model(self.model)
+        with answering(learner, self._cut, len(requests)) as engine:
             uncut = CutPlan(num_layers=engine.num_layers)
             decoding = Decoding(temperature=1.0, seed=self.args.seed)
             answers = [answer for batch in engine.completions(requests, uncut, decoding) for answer in batch]
-        finally:
-            learner.train()
         examples = []
         for answer in answers:
             record = {**by_request[answer.id], "completion": answer.text, "finish_reason": answer.finish_reason}

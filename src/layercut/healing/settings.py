@@ -9,6 +9,8 @@ from layercut.errors import InputError, unknown
 
 METHODS = ("lora", "qlora", "full", "last-k", "seam")
 """Which weights change. ``seam`` trains nothing: it solves for a linear map at each cut."""
+SCHEDULES = ("constant", "linear", "cosine")
+PRECISIONS = ("auto", "float32", "bfloat16")
 OBJECTIVES = ("sft", "forward-kl", "reverse-kl", "jsd", "hidden", "on-policy")
 """What is learnt: the answers' tokens, or the teacher's distributions on them (``hidden``: and its hidden states), or
 its distributions on the cut model's own answers."""
@@ -44,8 +46,10 @@ class TrainSettings:
     last_k: int = 3
     """Layers at the end that ``last-k`` trains, with the head ("Reassessing Layer Pruning", 2411.15558)."""
     learning_rate: float = 2e-4
+    schedule: str = "constant"
+    """Of the learning rate after the warm-up: constant, or down to 0 at the end of training, linear or as a cosine."""
     warmup_steps: int = 50
-    """Linear warm-up, then constant."""
+    """Linear warm-up."""
     weight_decay: float = 1e-4
     beta1: float = 0.9
     beta2: float = 0.99
@@ -62,12 +66,17 @@ class TrainSettings:
     """Stop after so many steps, whatever the epochs."""
     max_length: int = 8192
     """Longest example in tokens; longer ones are left out."""
+    precision: str = "auto"
+    """Of products in training: float32, bfloat16 (weights and sums stay in float32), or auto: bfloat16 on a GPU that has
+    it. Many CPUs are slower with it, some faster."""
     held_out: float = 0.1
     """Share of the examples that judge and are never learnt from."""
     save_every: int = 100
     """Steps between checkpoints, and between looks at the held-out loss."""
     patience: int = 3
     """Stop after so many looks without a better held-out loss, and keep the best; 0 never stops early."""
+    graded: int = 0
+    """Held-out questions of each task that are answered at every look; how many come right stands in the loss curve."""
     jsd_alpha: float = 0.5
     """Weight of the teacher in the mixture of JSD and on-policy distillation."""
     rollout_start: int = 32
@@ -93,6 +102,12 @@ class TrainSettings:
             raise unknown("method", self.method, METHODS)
         if self.objective not in OBJECTIVES:
             raise unknown("objective", self.objective, OBJECTIVES)
+        if self.schedule not in SCHEDULES:
+            raise unknown("schedule", self.schedule, SCHEDULES)
+        if self.precision not in PRECISIONS:
+            raise unknown("precision", self.precision, PRECISIONS)
+        if self.graded and not self.held_out:
+            raise InputError("graded questions are held-out ones, and held_out is 0; hold some out.")
         if self.method == "seam" and self.objective != "sft":
             raise InputError(f"the method seam trains nothing, so {self.objective} has no meaning; leave it out.")
         if self.seam not in SEAMS:

@@ -17,6 +17,7 @@ import torch
 from layercut.errors import MissingExtra
 from layercut.healing.batches import StepsByLength
 from layercut.healing.examples import Data, Example
+from layercut.healing.learner import ACCURACY, Look
 from layercut.healing.settings import TrainSettings
 from layercut.healing.team import Team
 from layercut.models.quiet import quiet_transformers
@@ -73,8 +74,15 @@ class Trained(NamedTuple):
 class HealingTrainer(SFTTrainer):  # type: ignore[misc]
     """SFTTrainer on examples whose tokens and labels are given; TRL's loss, nothing of its templates."""
 
-    def __init__(self, *args: Any, on_progress: Callable[[int, int], None] | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        on_progress: Callable[[int, int], None] | None = None,
+        look: Look | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
+        self._look = look
         self.remove_callback(PrinterCallback)
         self.add_callback(_Watch(Path(str(self.args.output_dir)), on_progress or (lambda done, total: None)))
         self._began = time.monotonic()
@@ -85,7 +93,9 @@ class HealingTrainer(SFTTrainer):  # type: ignore[misc]
         self._noted.setdefault(name, []).append(value)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds the seconds of all processes so far."""
+        """Adds the seconds of all processes so far; to a held-out loss, what else is looked at."""
+        if "eval_loss" in logs and self._look is not None:
+            logs |= self._look(self.model)
         before = getattr(self, "_seconds_before", None)
         if before is None:
             earlier = [line["seconds"] for line in self.state.log_history if "seconds" in line]
@@ -200,7 +210,11 @@ def last_checkpoint(folder: Path) -> Path | None:
 def curve_of(log_history: Sequence[dict[str, float]]) -> list[dict[str, float]]:
     """The lines of the Trainer's log that hold a loss, under our names."""
     lines = [line for line in log_history if "loss" in line or "eval_loss" in line]
-    return [{ours: line[theirs] for theirs, ours in _COLUMNS.items() if theirs in line} for line in lines]
+    return [
+        {ours: line[theirs] for theirs, ours in _COLUMNS.items() if theirs in line}
+        | {name: value for name, value in line.items() if name.startswith(ACCURACY)}
+        for line in lines
+    ]
 
 
 def _is_whole(path: Path) -> bool:
@@ -227,7 +241,7 @@ def _config(model: Any, settings: TrainSettings, folder: Path, *, has_held_out: 
         num_train_epochs=settings.epochs,
         max_steps=settings.max_steps or -1,
         learning_rate=settings.learning_rate,
-        lr_scheduler_type="constant_with_warmup",
+        lr_scheduler_type="constant_with_warmup" if settings.schedule == "constant" else settings.schedule,
         warmup_steps=settings.warmup_steps,
         optim="adamw_torch",
         adam_beta1=settings.beta1,
@@ -251,7 +265,8 @@ def _config(model: Any, settings: TrainSettings, folder: Path, *, has_held_out: 
         max_length=None,
         padding_free=settings.packing,
         completion_only_loss=False,  # the labels say it already
-        bf16=on_gpu and torch.cuda.is_bf16_supported(),
+        bf16=settings.precision == "bfloat16"
+        or (settings.precision == "auto" and on_gpu and torch.cuda.is_bf16_supported()),
         gradient_checkpointing=on_gpu,
         gradient_checkpointing_kwargs={"use_reentrant": False} if on_gpu else None,
         use_cpu=model.device.type == "cpu",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -44,28 +46,12 @@ def answer_prompts(
     """Answer every prompt; ``layercut generate``. With ``out``, into a run folder that resumes."""
     handle = ModelHandle(model)
     plan = handle.plan(remove, seed)
-    draw, prompts, task = Decoding(**asdict(decoding), seed=seed), source.prompts, source.task
+    draw, prompts = Decoding(**asdict(decoding), seed=seed), source.prompts
     say(f"{model.model}: {plan.describe()}")
     progress = Progressing([("answering", eta.Cell(kind="answer", num_items=len(prompts), weight=1))], console)
 
     def answer(journal: Journal) -> list[dict[str, Any]]:
-        ids = [prompt.id for prompt in prompts]
-        if not set(ids) <= {record["id"] for record in journal.records}:
-            with progress.piece(0) as on_progress:
-                generate_responses(
-                    handle.engine,
-                    plan,
-                    prompts,
-                    journal,
-                    max_new_tokens=max_new_tokens,
-                    decoding=draw,
-                    stop=task.stop if task else (),
-                    task=task.task.name if task else None,
-                    is_right=task.is_right if task else None,
-                    on_progress=on_progress,
-                )
-        found = {record["id"]: record for record in journal.records}
-        return [found[name] for name in ids]
+        return answers_of(handle, plan, source, journal, draw, max_new_tokens, lambda: progress.piece(0))
 
     if out is None:
         with TemporaryDirectory() as scratch, Journal(Path(scratch, "responses.jsonl")) as journal, progress.running():
@@ -77,6 +63,45 @@ def answer_prompts(
             records = answer(journal)
         run.write_metrics([], plan=plan.to_dict())
         return Answered(records, run.path)
+
+
+def answers_of(
+    handle: ModelHandle,
+    plan: CutPlan,
+    source: PromptSource,
+    journal: Journal,
+    decoding: Decoding,
+    max_new_tokens: int,
+    watching: Callable[[], AbstractContextManager[Callable[[int, int], None]]],
+) -> list[dict[str, Any]]:
+    """The model's answers to all prompts in their order: those that the journal holds, and the others made now.
+
+    ``watching`` is entered, and the model loaded, only if there is something to be made.
+    """
+    ids = [prompt.id for prompt in source.prompts]
+    if not set(ids) <= {record["id"] for record in journal.records}:
+        with watching() as on_progress:
+            before = 0
+            for part in source.parts:
+                generate_responses(
+                    handle.engine,
+                    plan,
+                    part.prompts,
+                    journal,
+                    max_new_tokens=max_new_tokens,
+                    decoding=decoding,
+                    stop=part.task.stop if part.task else (),
+                    task=part.task.task.name if part.task else None,
+                    is_right=part.task.is_right if part.task else None,
+                    on_progress=partial(_of_all, on_progress, before, len(ids)),
+                )
+                before += len(part.answered)
+    found = {record["id"]: record for record in journal.records}
+    return [found[name] for name in ids]
+
+
+def _of_all(on_progress: Callable[[int, int], None], before: int, total: int, done: int, _: int) -> None:
+    on_progress(before + done, total)
 
 
 def _settings(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ from rich.console import Console
 from layercut.errors import InputError, unknown
 from layercut.healing.examples import Data
 from layercut.healing.filters import FilterSettings
+from layercut.healing.learner import ACCURACY, accuracy_of_held_out
 from layercut.healing.settings import TrainSettings
 from layercut.healing.team import Team
 from layercut.report.healing_card import healed_card
@@ -26,6 +27,7 @@ from layercut.study.watch import watched
 from layercut.surgery.plan import CutPlan
 
 if TYPE_CHECKING:
+    from layercut.healing.task_prompts import TaskPrompts
     from layercut.models.loading import LoadedModel
 
 CHECKPOINT, TRAINING = "checkpoint", "training"
@@ -93,6 +95,8 @@ class HealingJob(NamedTuple):
     say: Callable[[str], None]
     card: str
     team: Team
+    tasks: list[TaskPrompts]
+    """That the prompts come from, as far as they come from tasks."""
 
     def seam(self) -> dict[str, Any]:
         """Solve and fold."""
@@ -134,6 +138,8 @@ class HealingJob(NamedTuple):
                 self._store_logits(told, settings.store_top_k)
             self.team.share(told)
             options = objective_of(self.loaded, self.teacher, settings, told, self.records)
+            if settings.graded:
+                options["look"] = accuracy_of_held_out(self.tasks, self.data, self.loaded, settings.graded)
             model = make_trainable(self.loaded.model, settings)
             self.say(f"{num_trainable(model):,} parameters learn")
             with watched("training", self._num_steps(), self.console) as on_progress:
@@ -150,6 +156,7 @@ class HealingJob(NamedTuple):
             "tokens": trained.tokens,
             "seconds": round(trained.seconds, 1),
             "stopped_early": trained.stopped_early,
+            "looks": looks_of(trained.curve),
             "held_out_loss": {"first": losses[0], "last": losses[-1], "best": min(losses)} if losses else {},
         }
         if self.settings.keep_adapter:
@@ -184,6 +191,12 @@ class HealingJob(NamedTuple):
             card=partial(healed_card, self.card),
             curve=self.run.path / TRAINING / curve if curve else None,
         )
+
+
+def looks_of(curve: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
+    """The step and the shares of held-out questions that came right, of every look that asked some."""
+    shares = [{name: value for name, value in line.items() if name.startswith(ACCURACY)} for line in curve]
+    return [{"step": line["step"], **found} for line, found in zip(curve, shares, strict=True) if found]
 
 
 def objective_of(

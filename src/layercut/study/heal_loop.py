@@ -97,7 +97,7 @@ def heal_in_a_loop(
         "uncut": whole.describe(),
         "prompts": source.describe() if source.records is None else {"n": len(source.records), "given": True},
         "decoding": asdict(how.decoding),
-        "max_new_tokens": how.max_new_tokens,
+        "max_new_tokens": how.max_new_tokens or source.max_new_tokens,
     }
     with RunFolder.begin(out, run_settings, flags=FLAGS | {"num_remove": "--loop"}) as run:
         final = run.path / CHECKPOINT
@@ -154,7 +154,7 @@ def _with_answers(
         out=folder / "answers",
         seed=settings.train.seed,
         decoding=how.decoding,
-        max_new_tokens=how.max_new_tokens,
+        max_new_tokens=how.max_new_tokens or source.max_new_tokens,
         console=console,
         say=say,
     )

@@ -8,13 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from rich.console import Console
 
 from layercut.engine.base import Engine
 from layercut.errors import InputError
-from layercut.healing.task_prompts import PREFIX
 from layercut.healing.team import Team
 from layercut.runs.settings import settings_hash
 from layercut.study.generate import answer_prompts
@@ -22,7 +21,7 @@ from layercut.study.handle import ModelHandle
 from layercut.study.heal import Healed, check_method, heal_model
 from layercut.study.heal_data import BUILT_IN
 from layercut.study.heal_job import CHECKPOINT, HealSettings
-from layercut.study.prompts import Answering, PromptSource, answering, prompt_source
+from layercut.study.prompts import Answering, PromptSource, PromptSpec, answering, prompt_source
 from layercut.study.settings import ModelSettings, TaskSettings
 from layercut.study.study_settings import HealingArm
 
@@ -128,7 +127,7 @@ class Healer:
             out=self._answers_folder / name,
             seed=self._seed,
             decoding=how.decoding,
-            max_new_tokens=how.max_new_tokens,
+            max_new_tokens=how.max_new_tokens or source.max_new_tokens,
             console=console,
             say=say,
         ).records
@@ -163,21 +162,19 @@ class Healer:
 
 
 @lru_cache(maxsize=8)
-def _read(prompts: str, system: str | None, readout: str | None, data: str | None, limit: int | None) -> PromptSource:
-    return prompt_source(prompts, system=system, readout=cast("Any", readout), data=data, limit=limit)
+def _read(prompts: tuple[PromptSpec, ...], system: str | None) -> PromptSource:
+    return prompt_source(prompts, system=system)
 
 
 def _prompts(arm: HealingArm) -> tuple[PromptSource, Answering]:
     how = answering(arm.preset, arm.decoding, arm.max_new_tokens, arm.system)
-    if arm.data is not None and not arm.prompts.startswith(PREFIX):
-        raise InputError(f"healing arm {arm.name}: data belongs to task:NAME prompts, not {arm.prompts}; leave it out.")
-    source = _read(arm.prompts, how.system, arm.readout, arm.data, arm.limit)
+    try:
+        source = _read(arm.prompts, how.system)
+    except InputError as error:
+        raise InputError(f"healing arm {arm.name}: {error}") from error
     if arm.responses == "original" and source.records is not None:
         raise InputError(
-            f"healing arm {arm.name}: {arm.prompts} holds a model's answers, not original ones; give the prompts' file."
+            f"healing arm {arm.name}: {arm.prompts[0].source} holds a model's answers, not original ones; give the "
+            "prompts' file."
         )
-    if source.task:
-        how = answering(
-            arm.preset, arm.decoding, arm.max_new_tokens, arm.system, task_tokens=source.task.max_new_tokens
-        )
-    return source, how
+    return source, how._replace(max_new_tokens=how.max_new_tokens or source.max_new_tokens)

@@ -1,13 +1,13 @@
-"""Where prompts come from, as people write it: a file, ``task:NAME``, or a run folder of ``layercut generate``."""
+"""Where prompts come from, as people write it: files and ``task:NAME``, or a run folder of ``layercut generate``."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from layercut.errors import InputError, unknown
 from layercut.healing.prompts import Answered, NamedPrompt, read_answered
@@ -16,7 +16,6 @@ from layercut.healing.task_prompts import PREFIX, TaskPrompts, task_prompts
 from layercut.runs.records import read_records
 from layercut.study.settings import DecodingSettings
 from layercut.tasks import load_task
-from layercut.tasks.base import Readout
 
 PRESETS = ("paper",)
 RESPONSES = Path("samples", "responses.jsonl")
@@ -24,13 +23,30 @@ MAX_NEW_TOKENS = 256
 
 
 @dataclass(frozen=True, kw_only=True)
-class PromptSource:
-    """Prompts with the answers that their source gives, if it gives any."""
+class PromptSpec:
+    """One source of prompts, as people name it."""
+
+    source: str
+    """A file, ``task:NAME``, or a run folder of ``layercut generate``."""
+    readout: str | None = None
+    """How a task's items are asked."""
+    data: str | None = None
+    """Local data of a task."""
+    limit: int | None = None
+    """The first so many."""
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 1:
+            raise InputError(f"{self.source}: limit {self.limit} leaves no prompts; write 1 or more.")
+        if self.data is not None and not self.source.startswith(PREFIX):
+            raise InputError(f"{self.source}: data belongs to task:NAME prompts; leave it out.")
+
+
+class Part(NamedTuple):
+    """Prompts of one kind, which are asked and graded alike."""
 
     answered: list[Answered]
     task: TaskPrompts | None = None
-    records: list[dict[str, Any]] | None = None
-    """Answers that a model has given already, where the source is a run folder."""
 
     @property
     def prompts(self) -> list[NamedPrompt]:
@@ -38,28 +54,65 @@ class PromptSource:
         return [answered.prompt for answered in self.answered]
 
     def describe(self) -> dict[str, Any]:
-        """What decides the prompts, for a run's settings."""
+        """What decides the prompts."""
         settings: dict[str, Any] = {"n": len(self.answered), "hash": prompts_hash(self.prompts)}
         if self.task:
             settings |= {"task": self.task.task.name, "readout": self.task.readout, **self.task.task.settings()}
         return settings
 
 
+@dataclass(frozen=True, kw_only=True)
+class PromptSource:
+    """Prompts with the answers that their source gives, if it gives any; from one source or from several."""
+
+    parts: tuple[Part, ...] = ()
+    records: list[dict[str, Any]] | None = None
+    """Answers that a model has given already, where the source is a run folder."""
+
+    def __post_init__(self) -> None:
+        seen: set[str] = set()
+        for part in self.parts:
+            ids = {prompt.id for prompt in part.prompts}
+            if both := seen & ids:
+                raise InputError(
+                    f"{len(both)} prompts come from two sources, such as {min(both)}; take each source once."
+                )
+            seen |= ids
+
+    @property
+    def prompts(self) -> list[NamedPrompt]:
+        """What is to be answered."""
+        return [prompt for part in self.parts for prompt in part.prompts]
+
+    @property
+    def tasks(self) -> list[TaskPrompts]:
+        """The tasks among the sources."""
+        return [part.task for part in self.parts if part.task]
+
+    @property
+    def max_new_tokens(self) -> int:
+        """Longest answer where nothing is said: that of the tasks, and of prompts from files."""
+        of_files = [MAX_NEW_TOKENS] if len(self.tasks) < len(self.parts) else []
+        return max([*(task.max_new_tokens for task in self.tasks), *of_files], default=MAX_NEW_TOKENS)
+
+    def describe(self) -> dict[str, Any]:
+        """What decides the prompts, for a run's settings."""
+        if len(self.parts) == 1:
+            return self.parts[0].describe()
+        return {"n": len(self.prompts), "parts": [part.describe() for part in self.parts]}
+
+
 class Answering(NamedTuple):
     """How prompts are answered."""
 
     decoding: DecodingSettings
-    max_new_tokens: int
+    max_new_tokens: int | None
+    """Longest answer; the source's own where None."""
     system: str | None
 
 
 def answering(
-    preset: str | None,
-    decoding: DecodingSettings,
-    max_new_tokens: int | None,
-    system: str | None,
-    *,
-    task_tokens: int | None = None,
+    preset: str | None, decoding: DecodingSettings, max_new_tokens: int | None, system: str | None
 ) -> Answering:
     """Decoding settings under a preset; what was given otherwise than the default stays.
 
@@ -69,48 +122,62 @@ def answering(
         InputError: an unknown preset.
     """
     if preset is None:
-        return Answering(decoding, max_new_tokens or task_tokens or MAX_NEW_TOKENS, system)
+        return Answering(decoding, max_new_tokens, system)
     if preset not in PRESETS:
         raise unknown("preset", preset, PRESETS)
     drawn = DecodingSettings(temperature=0.9, top_p=0.95) if decoding == DecodingSettings() else decoding
     return Answering(drawn, max_new_tokens or 8192, SYSTEM if system is None else system)
 
 
-def prompt_source(
-    spec: str,
-    *,
-    system: str | None = None,
-    plain: bool = False,
-    readout: Readout | None = None,
-    data: str | None = None,
-    limit: int | None = None,
-) -> PromptSource:
+def prompt_specs(
+    text: str, *, readout: str | None = None, data: Mapping[str, str] | None = None, limit: int | None = None
+) -> tuple[PromptSpec, ...]:
+    """Sources as the command line names them, with commas between; readout and limit hold for each.
+
+    ``data`` gives the local files of tasks by their names.
+    """
+    names = [text] if Path(text).exists() else [part for part in text.split(",") if part]
+    return tuple(
+        PromptSpec(
+            source=name,
+            readout=readout if name.startswith(PREFIX) else None,
+            data=(data or {}).get(name.removeprefix(PREFIX)) if name.startswith(PREFIX) else None,
+            limit=limit,
+        )
+        for name in names
+    )
+
+
+def prompt_source(specs: Sequence[PromptSpec], *, system: str | None = None, plain: bool = False) -> PromptSource:
     """Read prompts.
 
     Args:
-        spec: a ``.txt``, ``.jsonl`` or ``.json`` file, ``task:NAME`` for a task's selection items (the training split
-            where a data set has one), or a run folder of ``layercut generate``.
+        specs: where from. A run folder of answers stands alone.
         system: for conversations that have no system message; not for tasks, whose prompts are as they are.
         plain: no chat template; for files.
-        readout: for tasks.
-        data: local data of a task.
-        limit: the first so many.
 
     Raises:
-        InputError: nothing of that kind, or no prompts in it.
+        InputError: nothing of that kind, no prompts in it, or the same prompts twice.
     """
-    if spec.startswith(PREFIX):
-        if plain:
-            raise InputError(f"{spec}: a task asks as it asks; leave out --plain.")
-        found = task_prompts(load_task(spec.removeprefix(PREFIX), data=data), readout=readout, limit=limit)
-        return PromptSource(answered=found.answered, task=found)
-    path = Path(spec)
-    if path.is_dir():
+    if len(specs) == 1 and Path(specs[0].source).is_dir():
+        path = Path(specs[0].source)
         if not (path / RESPONSES).is_file():
-            raise InputError(f"{spec} holds no answers: it has no {RESPONSES}. Give a run folder of layercut generate.")
-        records = read_records(path / RESPONSES)[:limit]
-        return PromptSource(answered=[], records=records)
-    return PromptSource(answered=read_answered(path, system=system, plain=plain)[:limit])
+            raise InputError(f"{path} holds no answers: it has no {RESPONSES}. Give a run folder of layercut generate.")
+        return PromptSource(records=read_records(path / RESPONSES)[: specs[0].limit])
+    return PromptSource(parts=tuple(_part(spec, system, plain) for spec in specs))
+
+
+def _part(spec: PromptSpec, system: str | None, plain: bool) -> Part:
+    if spec.source.startswith(PREFIX):
+        if plain:
+            raise InputError(f"{spec.source}: a task asks as it asks; leave out --plain.")
+        task = load_task(spec.source.removeprefix(PREFIX), data=spec.data)
+        found = task_prompts(task, readout=cast("Any", spec.readout), limit=spec.limit)
+        return Part(found.answered, found)
+    path = Path(spec.source)
+    if path.is_dir():
+        raise InputError(f"{path} is a folder of answers, which cannot be mixed with other prompts; give it alone.")
+    return Part(read_answered(path, system=system, plain=plain)[: spec.limit])
 
 
 def prompts_hash(prompts: Sequence[NamedPrompt]) -> str:

@@ -13,6 +13,7 @@ from layercut.healing.filters import FilterSettings
 from layercut.healing.settings import TrainSettings
 from layercut.selection import CriterionRow, criterion_row
 from layercut.selection.racing import ERROR
+from layercut.study.prompts import PromptSpec
 from layercut.study.select import GENERATED, CalibrationSettings
 from layercut.study.settings import UNCUT, DecodingSettings, ModelSettings, TaskSettings
 
@@ -109,8 +110,8 @@ class HealingArm:
     """One way of healing the cuts, as ``layercut heal`` does it."""
 
     name: str
-    prompts: str
-    """A file, task:NAME for its selection items, or a run folder of ``layercut generate``."""
+    prompts: tuple[PromptSpec, ...]
+    """Files and task:NAME for its selection items, or a run folder of ``layercut generate``."""
     train: TrainSettings = field(default_factory=TrainSettings)
     filters: FilterSettings = field(default_factory=FilterSettings)
     decoding: DecodingSettings = field(default_factory=DecodingSettings)
@@ -123,12 +124,6 @@ class HealingArm:
     """As many answer tokens as the smaller of the two has on the same prompts."""
     system: str | None = None
     max_new_tokens: int | None = None
-    readout: str | None = None
-    """How a task's items are asked."""
-    data: str | None = None
-    """Local data of the prompts' task."""
-    limit: int | None = None
-    """The first so many prompts."""
     decontaminate: tuple[str, ...] = ()
     """Tasks beside the study's own and the built-in ones whose report items must not be learnt."""
     plans: tuple[str, ...] = ()
@@ -142,8 +137,6 @@ class HealingArm:
             raise InputError(f"a healing arm is called {NO_HEALING!r}, which every plan has anyway; call it otherwise.")
         if not self.prompts:
             raise InputError(f"healing arm {self.name} has no prompts; give a file, or task:NAME for selection items.")
-        if self.limit is not None and self.limit < 1:
-            raise InputError(f"healing arm {self.name}: limit {self.limit} leaves no prompts; write 1 or more.")
 
 
 @dataclass(frozen=True, kw_only=True)
