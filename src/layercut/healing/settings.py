@@ -67,8 +67,8 @@ class TrainSettings:
     max_length: int = 8192
     """Longest example in tokens; longer ones are left out."""
     precision: str = "auto"
-    """Of products in training: float32, bfloat16 (weights and sums stay in float32), or auto: bfloat16 on a GPU that has
-    it. Many CPUs are slower with it, some faster."""
+    """Of products in training: float32, bfloat16 (weights and sums stay in float32), or auto: bfloat16 on a GPU that
+    has it. Many CPUs are slower with it, some faster."""
     held_out: float = 0.1
     """Share of the examples that judge and are never learnt from."""
     save_every: int = 100

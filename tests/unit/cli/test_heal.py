@@ -205,7 +205,7 @@ def test_a_loop_that_cannot_be_is_refused(
         (("--method", "lorra"), "Did you mean lora"),
         (("--method", "full", "--keep-adapter"), "makes no adapter"),
         (("--train-batch", 6, "--micro-batch", 4), "no multiple"),
-        (("--right-only",), "are not graded"),
+        (("--right-only",), "not all of these prompts are graded"),
         (("--prompts", "task:arithmetic", "--readout", "chain"), "unknown generated readout"),
     ],
 )
