@@ -100,6 +100,8 @@ def test_seams_are_repaired_without_training(layercut: Run, tiny: Path, cut: Pat
     assert ran.code == 0, ran.err
     healing = json.loads((tmp_path / "run" / "checkpoint" / "plan.json").read_text())["healing"][0]
     assert len(healing["seams"]) == 2 and healing["method"] == "seam"
+    assert healing["tokens"] > healing["loss_tokens"] and healing["seconds"] > 0 and healing["settings"]["seed"] == 42
+    assert "linear map (ridge " in ran.out
     assert "of the gap on held-out text" in ran.out
 
 
