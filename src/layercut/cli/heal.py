@@ -130,7 +130,7 @@ def heal(
             rich_help_panel="Training",
             help="on-policy: share of likeliest tokens in common below which the rest of an answer counts less.",
         ),
-    ] = 0.5,
+    ] = 0.3,
     hidden_weight: Annotated[
         float,
         typer.Option(min=0, rich_help_panel="Training", help="hidden: weight of the states beside the forward KL."),

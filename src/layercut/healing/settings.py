@@ -83,7 +83,7 @@ class TrainSettings:
     """On-policy: longest answer of the cut model at first, in tokens."""
     rollout_max: int = 512
     """On-policy: longest answer at last. The limit doubles whenever answers repeat themselves little."""
-    drift_overlap: float = 0.5
+    drift_overlap: float = 0.3
     """On-policy: share of the two models' 16 likeliest tokens that must be the same, over the last 16 tokens; below it
     the rest of an answer counts less, below half of it not at all. 0: everything counts."""
     hidden_weight: float = 1.0
