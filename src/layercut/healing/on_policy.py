@@ -165,6 +165,6 @@ class OnPolicyTrainer(DistillTrainer):
         return examples
 
     def _collated(self, examples: Sequence[Example]) -> dict[str, Any]:
-        rows = [{"input_ids": example.input_ids, "labels": example.labels} for example in examples]
-        batch: dict[str, Any] = self.data_collator(rows)
+        items = [{"input_ids": example.input_ids, "labels": example.labels} for example in examples]
+        batch: dict[str, Any] = self.data_collator(items)
         return {name: tensor.to(self.args.device) for name, tensor in batch.items() if isinstance(tensor, torch.Tensor)}

@@ -26,6 +26,7 @@ from layercut.healing.examples import Data, Example
 from layercut.healing.fold import branch, fold, takes_maps
 from layercut.healing.magnitude import MagnitudeSums, scale_stream
 from layercut.healing.places import Seam, check_layers, seams_of
+from layercut.healing.settings import SEAMS
 from layercut.surgery.remove import decoder_layers
 
 if TYPE_CHECKING:
@@ -33,9 +34,7 @@ if TYPE_CHECKING:
 
     from layercut.surgery.plan import CutPlan
 
-MAPS = ("linear", "orthogonal", "scale")
-KINDS = (*MAPS, "magnitude")
-"""What is done at a seam: a map of what the MLP below adds, or a factor for the whole stream, see ``magnitude``."""
+MAPS = tuple(kind for kind in SEAMS if kind != "magnitude")
 RIDGES = (1e-4, 1e-2, 0.1, 1.0, 10.0)
 """Ridges that the linear map is tried with, as a share of the mean square of a channel; the best one on held-out text
 stays."""
@@ -141,7 +140,7 @@ def repair_seams(
         uncut: the model it was cut from.
         plan: what was cut.
         data: text that both read, and text on which the map is judged.
-        kind: one of KINDS.
+        kind: one of SEAMS; see ``magnitude`` for that one.
         batch_size: texts at once.
         on_progress: called with (texts done, texts in all).
 
@@ -151,8 +150,8 @@ def repair_seams(
     seams = seams_of(plan)
     theirs, ours = decoder_layers(uncut), decoder_layers(cut)
     check_layers(plan, len(theirs), len(ours))
-    if kind not in KINDS:
-        raise unknown("seam repair", kind, KINDS)
+    if kind not in SEAMS:
+        raise unknown("seam repair", kind, SEAMS)
     if kind in ("linear", "orthogonal") and not all(takes_maps(ours[seam.below]) for seam in seams):
         raise InputError(
             f"{cut.config.model_type} normalises what its MLP adds to the stream, so a {kind} map cannot be folded in "

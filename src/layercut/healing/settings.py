@@ -14,6 +14,8 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 OBJECTIVES = ("sft", "forward-kl", "reverse-kl", "jsd", "hidden", "on-policy")
 """What is learnt: the answers' tokens, or the teacher's distributions on them (``hidden``: and its hidden states), or
 its distributions on the cut model's own answers."""
+SEAMS = ("linear", "orthogonal", "scale", "magnitude")
+"""What ``seam`` does at each cut: a map of what the MLP below adds, or a factor for the whole stream."""
 SYSTEM = "You are a helpful assistant."
 """The paper's system prompt for self-generated answers."""
 
@@ -81,7 +83,7 @@ class TrainSettings:
     """On-policy: longest answer of the cut model at first, in tokens."""
     rollout_max: int = 512
     """On-policy: longest answer at last. The limit doubles whenever answers repeat themselves little."""
-    drift_overlap: float = 0.5
+    drift_overlap: float = 0.3
     """On-policy: share of the two models' 16 likeliest tokens that must be the same, over the last 16 tokens; below it
     the rest of an answer counts less, below half of it not at all. 0: everything counts."""
     hidden_weight: float = 1.0
@@ -108,6 +110,8 @@ class TrainSettings:
             raise InputError("graded questions are held-out ones, and held_out is 0; hold some out.")
         if self.method == "seam" and self.objective != "sft":
             raise InputError(f"the method seam trains nothing, so {self.objective} has no meaning; leave it out.")
+        if self.seam not in SEAMS:
+            raise unknown("seam repair", self.seam, SEAMS)
         for name in ("rank", "alpha", "last_k", "batch_size", "micro_batch", "save_every", "rollout_start"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} {getattr(self, name)} is too small; use 1 or more.")

@@ -85,6 +85,7 @@ def heal_model(
     plan = cut.earlier_plans[-1] if cut.earlier_plans else CutPlan(num_layers=cut.num_layers)
     if plan.model_hash and plan.model_hash != teacher.handle.facts.model_hash:
         say(f"note: {teacher_model.model} is not the model that {cut_model.model} was cut from, by their hashes")
+    _check_scale(cut, train)
     run_settings = {
         "heal": {**asdict(settings), "data": dict(settings.data)},
         "cut": cut.describe(),
@@ -130,6 +131,7 @@ def heal_model(
         healing = {
             "method": train.method,
             "objective": train.objective,
+            "removed": list(plan.removed),
             "responses": settings.responses,
             "tokens_matched": settings.match_tokens,
             "teacher": teacher_model.model,
@@ -182,6 +184,18 @@ def check_method(train: TrainSettings, team: Team) -> None:
     if train.method != "seam":
         train.batches(team.size)
         import layercut.healing.sft  # noqa: F401  says which extra is missing
+
+
+def _check_scale(cut: ModelHandle, train: TrainSettings) -> None:
+    """After magnitude compensation the stream is not to be compared with the uncut model's any more."""
+    file = cut.source.path / PLAN_FILE
+    earlier = json.loads(file.read_text("utf-8")).get("healing", []) if file.is_file() else []
+    compares = train.method == "seam" or train.objective == "hidden"
+    if compares and any(entry.get("seam_map") == "magnitude" for entry in earlier):
+        raise InputError(
+            f"{cut.settings.model} was healed by --seam magnitude, so its stream has another scale than the uncut "
+            "model's and the two cannot be compared; heal the cut model itself, or use another objective."
+        )
 
 
 def _self_records(

@@ -120,6 +120,8 @@ class HealingJob(NamedTuple):
         healing = self.healing | {
             "seams": [fit.describe() for fit in fits],
             "seam_map": self.settings.train.seam,
+            "settings": {name: getattr(self.settings.train, name) for name in ("held_out", "max_length", "seed")},
+            "tokens": fits[0].num_tokens,
             "seconds": round(time.monotonic() - began, 1),
         }
         return self._write(healing, partial(write_healed, self.loaded.model, self.cut.source), "")
