@@ -28,6 +28,7 @@ LAYERS_FILE, REPORT, PLOT = "layers.json", "layers.md", "layers.png"
 COLUMNS: Mapping[tuple[str, str], str] = {
     ("arithmetic", "written"): "sums written",
     ("arithmetic", "ranked"): "sums ranked",
+    ("arithmetic", "log-probability"): "ln p of sums",
     ("brackets", "closed"): "closed",
     ("brackets", "next bracket"): "next bracket",
     ("brackets", "programs that parse"): "parses",
@@ -37,6 +38,7 @@ COLUMNS: Mapping[tuple[str, str], str] = {
     ("similarity", "final state"): "final cosine",
 }
 """Measures of the overview, and their names there."""
+_UNITS = {"KL": "KL, nats a token", "final state": "cosine", "log-probability": "ln p of the right answer"}
 _UNCUT = "uncut"
 
 
@@ -88,7 +90,7 @@ def legend() -> list[str]:
     """How the overview is read."""
     return [
         "Shares in %; first choice: tokens of the uncut model's right answers that stay the likeliest ones when all "
-        "before them is given; KL in nats a token; final cosine: of the last hidden states.",
+        "before them is given; ln p of the right answer and KL in nats; final cosine: of the last hidden states.",
         f"*: worse than uncut, p < {ALPHA} after Holm's correction over the layers of the column (McNemar's exact "
         "test, else sign flips).",
         "broke first: the largest share lost among the headline measures of a layer that stand after Holm's correction "
@@ -148,7 +150,7 @@ def figure(data: Mapping[str, Any]) -> Figure | None:
     columns = columns_of(diagnoses)
     panels: dict[str, list[tuple[str, str]]] = {}
     for diagnostic, measure in columns:
-        unit = "KL, nats a token" if measure == "KL" else "cosine" if diagnostic == "similarity" else "%"
+        unit = _UNITS.get(measure, "%")
         panels.setdefault(f"{diagnostic}, {unit}", []).append((diagnostic, measure))
     if not panels:
         return None
