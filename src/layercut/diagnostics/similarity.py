@@ -15,10 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from layercut.diagnostics.degeneration import MAX_NEW_TOKENS
+from layercut.diagnostics.degeneration import continuations
 from layercut.diagnostics.measures import rows_of
 from layercut.diagnostics.openings import openings
-from layercut.engine.base import GenerationRequest
 from layercut.engine.head import chunks, logits
 from layercut.engine.rows import text_tokens
 from layercut.engine.stack import Stack
@@ -131,9 +130,8 @@ def seams_of(layers: Sequence[int], uncut: Sequence[int]) -> list[int]:
 
 
 def _texts(bench: Bench, prompts: dict[str, str]) -> dict[str, str]:
-    requests = [GenerationRequest(id=id, prompt=text, max_new_tokens=MAX_NEW_TOKENS) for id, text in prompts.items()]
     # The question of the degeneration probe, so that its answers are used again.
-    answers = bench.completions("degeneration.written", requests, [bench.uncut])[bench.uncut.name]
+    answers = continuations(bench, prompts, [bench.uncut])[bench.uncut.name]
     return {id: text + answers[id]["text"] for id, text in prompts.items()}
 
 

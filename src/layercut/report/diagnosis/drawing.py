@@ -19,14 +19,16 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-    from layercut.runs.diagnosis import Interval, MeasureRow
+    from layercut.runs.diagnosis import Diagnosis, Interval, MeasureRow
 
 # Okabe and Ito, "Color Universal Design" (2008); markers differ as well, for print in grey.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 MARKERS = ("s", "^", "D", "v", "P", "o")
 UNCUT, GREY = "#000000", "#777777"
-WIDTH, DPI = 8.0, 200
-"""Inches and dots per inch: 1,600 pixels, made to be shown at 800."""
+WIDTH, DPI = 8.0, 150
+"""Inches and dots per inch: 1,200 pixels, made to be shown at 800."""
+FEWEST = 3
+"""Items of a group that has a line of its own in a picture; smaller ones are in the table alone."""
 _STEP = 0.15
 
 
@@ -90,6 +92,11 @@ def tidy(axes: Axes, grid: str = "both") -> None:
     axes.tick_params(labelsize=8)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
+
+
+def shares(found: Diagnosis) -> list[MeasureRow]:
+    """The measures that are shares of items, of groups that are not too small for a picture."""
+    return [row for row in found["rows"] if row["unit"] == "share" and (not row["group"] or row["n"] >= FEWEST)]
 
 
 def label(row: MeasureRow) -> str:
