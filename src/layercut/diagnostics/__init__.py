@@ -52,6 +52,7 @@ DIAGNOSTICS = {
 LAYER_FORMS = {
     "arithmetic": DIAGNOSTICS["arithmetic"],
     "brackets": DIAGNOSTICS["brackets"],
+    "degeneration": DIAGNOSTICS["degeneration"],
     "propagation": KnownDiagnostic(
         f"{_HERE}.propagation:teacher_forced", "damage along the uncut model's right answers, each token given", 6, 6.0
     ),
