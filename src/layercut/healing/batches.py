@@ -88,6 +88,17 @@ def learnt(batch: Mapping[str, Any]) -> Tensor:
     return places_BT
 
 
+def learnt_logits(model: Any, batch: Mapping[str, Any], **options: Any) -> Tensor:
+    """(N, V) logits for every token that is learnt, in the order of ``learnt``.
+
+    The head, which of a small model is most of the work, is asked only at places that some row learns.
+    """
+    places_BT = learnt(batch)
+    columns_P = places_BT.any(0).nonzero().flatten()
+    logits_BPV: Tensor = model(**given(batch), use_cache=False, logits_to_keep=columns_P, **options).logits
+    return logits_BPV[places_BT[:, columns_P]]
+
+
 def given(batch: Mapping[str, Any]) -> dict[str, Any]:
     """All that a model is told of a batch, but for what it should say."""
     return {name: value for name, value in batch.items() if name != "labels"}

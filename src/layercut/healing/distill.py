@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import log_softmax
 
 from layercut.errors import InputError, unknown
-from layercut.healing.batches import given, learnt
+from layercut.healing.batches import learnt_logits
 from layercut.healing.sft import HealingTrainer
 
 if TYPE_CHECKING:
@@ -90,17 +90,6 @@ class DistillTrainer(HealingTrainer):
         self._kind = kind
         self._alpha = alpha
 
-    def compute_loss(
-        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Any:
-        """Sum of the divergences over the number of tokens in the whole (accumulated) batch, of all processes."""
-        losses_N = self._losses(model, inputs)
-        if num_items_in_batch is None:
-            return losses_N.sum() / max(len(losses_N), 1)
-        # Gradients are averaged over the processes, whose tokens are all counted.
-        shares = self.accelerator.num_processes if self.args.average_tokens_across_devices else 1
-        return losses_N.sum() * shares / torch.as_tensor(num_items_in_batch).clamp(min=1)
-
     def _losses(self, model: Any, inputs: dict[str, Any]) -> Tensor:
         """(N,) divergence at every token that is learnt."""
         return divergence(*self._logits(model, inputs), self._kind, self._alpha)
@@ -108,7 +97,6 @@ class DistillTrainer(HealingTrainer):
     def _logits(self, model: Any, inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """The student's and the teacher's logits (N, V) at every token that is learnt."""
         assert self._teacher is not None
-        places_BT, asked = learnt(inputs), given(inputs)
         with torch.no_grad():
-            teacher_NV: Tensor = self._teacher(**asked, use_cache=False).logits[:, :-1][places_BT]
-        return model(**asked, use_cache=False).logits[:, :-1][places_BT], teacher_NV
+            teacher_NV = learnt_logits(self._teacher, inputs)
+        return learnt_logits(model, inputs), teacher_NV

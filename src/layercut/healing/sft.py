@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from layercut.errors import MissingExtra
-from layercut.healing.batches import StepsByLength
+from layercut.healing.batches import StepsByLength, learnt, learnt_logits
 from layercut.healing.examples import Data, Example
 from layercut.healing.learner import ACCURACY, Look
 from layercut.healing.settings import TrainSettings
@@ -72,7 +74,7 @@ class Trained(NamedTuple):
 
 
 class HealingTrainer(SFTTrainer):  # type: ignore[misc]
-    """SFTTrainer on examples whose tokens and labels are given; TRL's loss, nothing of its templates."""
+    """SFTTrainer on examples whose tokens and labels are given; nothing of its templates."""
 
     def __init__(
         self,
@@ -105,6 +107,22 @@ class HealingTrainer(SFTTrainer):  # type: ignore[misc]
             logs |= {name: sum(values) / len(values) for name, values in self._noted.items()}
             self._noted.clear()
         super().log(logs, start_time)
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Sum of the losses over the number of tokens in the whole (accumulated) batch, of all processes."""
+        losses_N = self._losses(model, inputs)
+        if num_items_in_batch is None:
+            return losses_N.sum() / max(len(losses_N), 1)
+        # Gradients are averaged over the processes, whose tokens are all counted.
+        shares = self.accelerator.num_processes if self.args.average_tokens_across_devices else 1
+        return losses_N.sum() * shares / torch.as_tensor(num_items_in_batch).clamp(min=1)
+
+    def _losses(self, model: Any, inputs: dict[str, Any]) -> Tensor:
+        """(N,) loss of every token that is learnt: its negative log-likelihood."""
+        targets_N = inputs["labels"][:, 1:][learnt(inputs)]
+        return cross_entropy(learnt_logits(model, inputs).float(), targets_N, reduction="none")
 
     def _get_train_sampler(self, train_dataset: Any = None) -> StepsByLength:
         examples: Any = train_dataset or self.train_dataset

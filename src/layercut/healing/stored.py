@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn.functional import log_softmax
 
 from layercut.errors import InputError
-from layercut.healing.batches import given, learnt, rows
+from layercut.healing.batches import learnt, learnt_logits, rows
 from layercut.healing.distill import DistillTrainer
 from layercut.healing.examples import IGNORED, Data, Example, data_hash
 from layercut.runs.atomic import write_bytes
@@ -125,7 +125,7 @@ class StoredTrainer(DistillTrainer):
         self._stored = stored
 
     def _losses(self, model: Any, inputs: dict[str, Any]) -> Tensor:
-        student_NV = model(**given(inputs), use_cache=False).logits[:, :-1][learnt(inputs)]
+        student_NV = learnt_logits(model, inputs)
         parts = [self._stored.of(row.input_ids.tolist()) for row in rows(inputs)]
         device = student_NV.device
         tokens_NK, log_p_NK = (torch.cat(part).to(device) for part in zip(*parts, strict=True))

@@ -103,10 +103,10 @@ class Healer:
         check_method(self.arm.train, team)
         _ = self.identity
 
-    def heal(self, cut: Path, *, console: Console, say: Callable[[str], None]) -> Healed:
-        """Heal a cut checkpoint, or go on with it; see ``heal_model``."""
+    def heal(self, cut: Path | None, *, console: Console, say: Callable[[str], None]) -> Healed:
+        """Heal a cut checkpoint, or train the uncut model where there is none, or go on with it; see ``heal_model``."""
         source, how = _prompts(self.arm)
-        model = replace(self._uncut, model=str(cut), revision=None)
+        model = self._uncut if cut is None else replace(self._uncut, model=str(cut), revision=None)
         settings = self.settings
         if source.records is None and (settings.responses == "self" or settings.match_tokens):
             source = replace(source, records=self._answers(source, how, console, say))

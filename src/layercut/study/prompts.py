@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 from layercut.errors import InputError, unknown
 from layercut.healing.prompts import Answered, NamedPrompt, read_answered
@@ -18,6 +18,7 @@ from layercut.study.settings import DecodingSettings
 from layercut.tasks import load_task
 
 PRESETS = ("paper",)
+Found = TypeVar("Found")
 RESPONSES = Path("samples", "responses.jsonl")
 MAX_NEW_TOKENS = 256
 
@@ -34,12 +35,26 @@ class PromptSpec:
     """Local data of a task."""
     limit: int | None = None
     """The first so many."""
+    skip: int = 0
+    """Leave out the first so many, which another source takes; ``limit`` counts from there."""
 
     def __post_init__(self) -> None:
+        if self.skip < 0:
+            raise InputError(f"{self.source}: skip {self.skip} is negative; write 0 or more.")
         if self.limit is not None and self.limit < 1:
             raise InputError(f"{self.source}: limit {self.limit} leaves no prompts; write 1 or more.")
         if self.data is not None and not self.source.startswith(PREFIX):
             raise InputError(f"{self.source}: data belongs to task:NAME prompts; leave it out.")
+
+    def chosen(self, found: list[Found]) -> list[Found]:
+        """Those that ``skip`` and ``limit`` leave.
+
+        Raises:
+            InputError: none.
+        """
+        if found and self.skip >= len(found):
+            raise InputError(f"{self.source} has {len(found)} prompts, and skip {self.skip} leaves none; skip fewer.")
+        return found[self.skip :][: self.limit]
 
 
 class Part(NamedTuple):
@@ -163,7 +178,7 @@ def prompt_source(specs: Sequence[PromptSpec], *, system: str | None = None, pla
         path = Path(specs[0].source)
         if not (path / RESPONSES).is_file():
             raise InputError(f"{path} holds no answers: it has no {RESPONSES}. Give a run folder of layercut generate.")
-        return PromptSource(records=read_records(path / RESPONSES)[: specs[0].limit])
+        return PromptSource(records=specs[0].chosen(read_records(path / RESPONSES)))
     return PromptSource(parts=tuple(_part(spec, system, plain) for spec in specs))
 
 
@@ -172,12 +187,13 @@ def _part(spec: PromptSpec, system: str | None, plain: bool) -> Part:
         if plain:
             raise InputError(f"{spec.source}: a task asks as it asks; leave out --plain.")
         task = load_task(spec.source.removeprefix(PREFIX), data=spec.data)
-        found = task_prompts(task, readout=cast("Any", spec.readout), limit=spec.limit)
-        return Part(found.answered, found)
+        wanted = None if spec.limit is None else spec.skip + spec.limit
+        found = task_prompts(task, readout=cast("Any", spec.readout), limit=wanted)
+        return Part(spec.chosen(found.answered), found)
     path = Path(spec.source)
     if path.is_dir():
         raise InputError(f"{path} is a folder of answers, which cannot be mixed with other prompts; give it alone.")
-    return Part(read_answered(path, system=system, plain=plain)[: spec.limit])
+    return Part(spec.chosen(read_answered(path, system=system, plain=plain)))
 
 
 def prompts_hash(prompts: Sequence[NamedPrompt]) -> str:

@@ -25,7 +25,7 @@ KEYS = ("models", "plans", "criteria", "depths", "healing", "seed", "seeds", "ta
 """Keys of a study beside the model's own, decoding and checkpoints."""
 
 
-_OF_PROMPTS = ("readout", "data", "limit")
+_OF_PROMPTS = ("readout", "data", "limit", "skip")
 """Keys of a healing arm that each of its sources may have as well."""
 
 
@@ -61,10 +61,11 @@ def load_study(path: Path) -> StudySettings:
 def study_from_dict(data: Mapping[str, Any]) -> StudySettings:
     """Settings from plain data, as in the YAML file; the model's own settings stand beside the study's."""
     _check_keys(data, {*_names(ModelSettings), *KEYS, "decoding", "checkpoints"})
-    for key, others in (("model", ("models",)), ("tasks", ("suite",)), ("out", ()), ("plans", ("criteria",))):
+    for key, others in (("model", ("models",)), ("tasks", ("suite",)), ("out", ()), ("plans", ("criteria", "healing"))):
         if all(data.get(one) in (None, "", [], {}) for one in (key, *others)):
             raise InputError(
-                f"the key {key} is missing; every study needs a model, plans or criteria, tasks or a suite, and out."
+                f"the key {key} is missing; every study needs a model, plans, criteria or healing, tasks or a suite, "
+                "and out."
             )
     given = {key: value for key, value in data.items() if value is not None}
     rest: dict[str, Any] = {"models": _models(given), "tasks": _tasks(given), "out": Path(str(data["out"]))}

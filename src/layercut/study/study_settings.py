@@ -127,7 +127,7 @@ class HealingArm:
     decontaminate: tuple[str, ...] = ()
     """Tasks beside the study's own and the built-in ones whose report items must not be learnt."""
     plans: tuple[str, ...] = ()
-    """Names of plans or criteria that are healed; all of them if left out."""
+    """Names of plans or criteria that are healed, all of them if left out; ``uncut`` trains the uncut model."""
     seed: int | None = None
     """Of drawing answers and of training; the study's seed if left out, and then the arm is repeated for each."""
 
@@ -164,7 +164,7 @@ class StudySettings:
     def __post_init__(self) -> None:
         if not self.tasks:
             raise InputError("the study names no tasks; list at least one under tasks.")
-        if not self.plans and not self.criteria:
+        if not self.plans and not self.criteria and not any(UNCUT in arm.plans for arm in self.healing):
             raise InputError("the study cuts nothing; give plans, or criteria and depths.")
         if bool(self.criteria) != bool(self.depths):
             given, missing = ("criteria", "depths") if self.criteria else ("depths", "criteria")
@@ -182,7 +182,7 @@ class StudySettings:
         _no_doubles("healing arm", [arm.name for arm in self.healing], "give one of them another name")
         _no_doubles("seed", [str(seed) for seed in self.seeds], "write each once")
         _no_doubles("model", [model.model for model in self.models], "name each once")
-        known = {*self.plans, *(one.name for one in self.criteria)}
+        known = {UNCUT, *self.plans, *(one.name for one in self.criteria)}
         for arm in self.healing:
             for name in arm.plans:
                 if name not in known:

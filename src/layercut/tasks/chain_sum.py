@@ -21,7 +21,7 @@ from layercut.tasks.near_misses import near_numbers
 VERSION = 1
 """Raised by any change of the near misses, the examples, the prompt or the grading. The library's version stands in the
 settings, because it decides the problems."""
-NUM_SAMPLES = 4000
+NUM_SAMPLES = 2500
 """Of each split: enough to learn from."""
 MIN_TERMS, MAX_TERMS = 5, 7
 """Numbers of a problem: four to six steps."""

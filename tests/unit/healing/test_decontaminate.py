@@ -19,6 +19,8 @@ def test_short_items_count_where_they_are_asked_and_not_inside_an_answer() -> No
     items = ReportItems({"arithmetic": ["7 + 5"]})
     assert items.found_in("What is 7+5?", "12") == {"arithmetic"}
     assert items.found_in("What is 17 + 5?", "22") == set()
+    assert items.found_in("What is 7 + 5 - 2?", "10") == set(), "another problem, of which the item is a part"
+    assert items.found_in("7 + 5 =", "12") == {"arithmetic"}
     assert items.found_in("Add them all.", "7 + 5 = 12, and so on") == set()
 
 
