@@ -35,7 +35,8 @@ def evaluate(
     readouts: Annotated[
         str | None,
         typer.Option(
-            help="rank, gold, token, short, chain; those that a task reads out by itself if left out.",
+            help="rank, gold, token, short, chain; chain@64 (stopped after 64 tokens and made to answer; chain@0: at "
+            "once), filler@64 (dots in place of the chain); those that a task reads out by itself if left out.",
             metavar="NAME,NAME",
         ),
     ] = None,

@@ -19,7 +19,7 @@ def heal(
     prompts: Annotated[
         str,
         typer.Option(
-            help=".txt, .jsonl or .json (also .gz); task:NAME, for its selection items; or a run folder of generate.",
+            help=f"{options.PROMPTS}. Several with commas between. Or a run folder of generate.",
             metavar="SOURCE,SOURCE",
         ),
     ],
@@ -59,20 +59,56 @@ def heal(
         int | None, typer.Option(min=1, rich_help_panel="Decoding", help="Longest answer; the task's own, or 256.")
     ] = None,
     readout: Annotated[str | None, typer.Option(help="How a task's items are asked: chain or short.")] = None,
+    samples: options.Samples = 1,
+    max_prompt_tokens: options.MaxPromptTokens = None,
+    shuffle_buffer: options.ShuffleBuffer = None,
     right_only: Annotated[
-        bool, typer.Option("--right-only", help="Learn only from answers that the task's grader finds right.")
+        bool,
+        typer.Option(
+            "--right-only",
+            rich_help_panel="Filters",
+            help="Learn only from answers that the grader finds right.",
+        ),
     ] = False,
     keep_unfinished: Annotated[
-        bool, typer.Option("--keep-unfinished", help="Learn also from answers that ran into the length limit.")
+        bool,
+        typer.Option(
+            "--keep-unfinished", rich_help_panel="Filters", help="Learn also from answers that ran into the limit."
+        ),
     ] = False,
-    min_latin_share: Annotated[
-        float, typer.Option(min=0, max=1, help="Leave out texts with a smaller share of Latin letters.")
-    ] = 0.0,
+    max_tokens: Annotated[
+        int, typer.Option(min=1, rich_help_panel="Filters", help="Most tokens of prompt and answer together.")
+    ] = 8000,
+    min_tokens: Annotated[int, typer.Option(min=0, rich_help_panel="Filters", help="Fewest tokens of an answer.")] = 0,
+    languages: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel="Filters",
+            help="Languages that prompts and answers may be in, as far as one can tell; all if left out.",
+            metavar="en,de",
+        ),
+    ] = None,
+    dedup_prompts: Annotated[
+        float,
+        typer.Option(
+            rich_help_panel="Filters",
+            help="Leave out prompts this similar to an earlier one (Jaccard of word 5-grams, such as 0.8); 1: equal.",
+        ),
+    ] = 1.0,
+    dedup_answers: Annotated[
+        float | None,
+        typer.Option(rich_help_panel="Filters", help="The same of answers, which are not compared if left out."),
+    ] = None,
     decontaminate: Annotated[
         str | None,
-        typer.Option(help="Tasks beside the built-in ones whose report items must not be learnt.", metavar="TASK,TASK"),
+        typer.Option(
+            rich_help_panel="Filters",
+            help="Tasks beside the built-in ones, and those with --data, whose report items must not be learnt.",
+            metavar="TASK,TASK",
+        ),
     ] = None,
     data: options.Data = None,
+    data_dir: options.DataDir = None,
     seam: Annotated[
         str,
         typer.Option(
@@ -170,15 +206,23 @@ def heal(
     from layercut.study.heal import Healed, heal_model
     from layercut.study.heal_job import HealSettings
     from layercut.study.heal_loop import LoopSettings, heal_in_a_loop
-    from layercut.study.prompts import answering, prompt_source, prompt_specs
+    from layercut.study.prompts import SHUFFLE_BUFFER, answering, prompt_source, prompt_specs
     from layercut.study.select import CalibrationSettings
 
     if teacher is None and loop is None:
         raise InputError("no teacher is named; say --teacher UNCUT, or --loop N to cut and heal in turns.")
     named = [name for name in (decontaminate or "").split(",") if name]
-    files = options.local_files(data)
-    how = answering(preset, decoding, max_new_tokens, system)
-    source = prompt_source(prompt_specs(prompts, readout=readout, data=files, limit=limit), system=how.system)
+    files = options.local_data(data, data_dir)
+    how = answering(preset, decoding, max_new_tokens, system, samples=samples, max_prompt_tokens=max_prompt_tokens)
+    specs = prompt_specs(
+        prompts,
+        readout=readout,
+        data=files,
+        limit=limit,
+        shuffle_buffer=SHUFFLE_BUFFER[preset] if shuffle_buffer is None else shuffle_buffer,
+        shuffle_seed=seed,
+    )
+    source = prompt_source(specs, system=how.system)
     if responses == "original" and source.records is not None:
         raise InputError(f"{prompts} holds a model's answers, not original ones; give the file of prompts.")
     settings = HealSettings(
@@ -212,7 +256,13 @@ def heal(
             report_to=tuple(name for name in (report_to or "").split(",") if name),
         ),
         filters=FilterSettings(
-            finished_only=not keep_unfinished, right_only=right_only, min_latin_share=min_latin_share
+            max_tokens=max_tokens,
+            min_tokens=min_tokens,
+            finished_only=not keep_unfinished,
+            right_only=right_only,
+            languages=tuple(code for code in (languages or "").split(",") if code),
+            dedup_prompts=dedup_prompts,
+            dedup_answers=dedup_answers,
         ),
         responses=responses,
         match_tokens=match_tokens,

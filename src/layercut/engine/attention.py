@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
 if TYPE_CHECKING:
@@ -97,6 +98,29 @@ def _softmax_over(query_KRGSd: Tensor, parts: Sequence[Part], scaling: float, so
         output += _times(here, part.values.float())
         start += count
     return output.view(query.shape)
+
+
+def fused(query_KRGSd: Tensor, keys_KRCd: Tensor, values_KRCd: Tensor, sees: Tensor | None, scaling: float) -> Tensor:
+    """Attention output (K, R, G, S, d) by torch's own kernel, which never holds the scores; in float32.
+
+    Args:
+        query_KRGSd: queries, not scaled.
+        keys_KRCd: of each text.
+        values_KRCd: of each text.
+        sees: bool, (S, C) or (R, S, C): which keys a query sees, at least one; None where S = C and each sees those
+            up to its own.
+        scaling: of the scores.
+    """
+    num_kv, num_texts, num_groups, num_tokens, size = query_KRGSd.shape
+    query_RHSd = query_KRGSd.float().transpose(0, 1).reshape(num_texts, num_kv * num_groups, num_tokens, size)
+    # Repeated by hand: not every kernel takes fewer heads of keys than of queries.
+    keys, values = (
+        part.float().transpose(0, 1).repeat_interleave(num_groups, dim=1) for part in (keys_KRCd, values_KRCd)
+    )
+    # Of two or four dimensions, or the kernel does not take it.
+    mask = sees if sees is None or sees.dim() == 2 else sees.unsqueeze(-3)
+    output_RHSd = scaled_dot_product_attention(query_RHSd, keys, values, mask, is_causal=sees is None, scale=scaling)
+    return output_RHSd.view(num_texts, num_kv, num_groups, num_tokens, size).transpose(0, 1)
 
 
 def capped(scores: Tensor, softcap: float | None) -> Tensor:

@@ -6,74 +6,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from layercut.engine.attention import MAX_SCORES, Heads, KeyValue, Part, bias_of, softmax_over
+from layercut.engine.attention import Heads, KeyValue, Part, bias_of, fused, softmax_over
 from layercut.engine.rows import Tokens
-
-
-@dataclass(frozen=True)
-class Text:
-    """One request's own tokens, those behind the shared prefix: a line, or several lines that begin alike, as a tree.
-
-    Each token sees those on its way from the root and itself, so that every line is computed as if it stood alone, and
-    what lines have in common once.
-    """
-
-    tokens: Tokens
-    parents: tuple[int, ...]
-    """Per token, the place of the one before it; -1 for the first of a line. Parents come before their children."""
-
-    @classmethod
-    def line(cls, tokens: Tokens) -> Text:
-        """A single line."""
-        return cls(tokens, tuple(range(-1, len(tokens) - 1)))
-
-    @classmethod
-    def tree(cls, lines: Sequence[Tokens]) -> tuple[Text, list[list[int]]]:
-        """Several lines as one text, and for each line the places of its tokens.
-
-        >>> Text.tree([(5, 6, 7), (5, 8)])
-        (Text(tokens=(5, 6, 7, 8), parents=(-1, 0, 1, 0)), [[0, 1, 2], [0, 3]])
-        """
-        places: dict[tuple[int, int], int] = {}
-        lanes: list[list[int]] = []
-        for line in lines:
-            lanes.append([])
-            at = -1
-            for token in line:
-                at = places.setdefault((at, token), len(places))
-                lanes[-1].append(at)
-        return cls(tuple(token for _, token in places), tuple(parent for parent, _ in places)), lanes
-
-    def __len__(self) -> int:
-        return len(self.tokens)
-
-    @property
-    def is_line(self) -> bool:
-        """Whether it has no branches."""
-        return self.parents == tuple(range(-1, len(self) - 1))
-
-    @property
-    def positions(self) -> list[int]:
-        """How many tokens stand before each on its way from the root."""
-        depths: list[int] = []
-        for parent in self.parents:
-            depths.append(0 if parent < 0 else depths[parent] + 1)
-        return depths
-
-    def visible(self) -> Tensor:
-        """(S, S) bool: which tokens each one sees."""
-        if self.is_line:
-            return torch.ones(len(self), len(self), dtype=torch.bool).tril()
-        sees = torch.eye(len(self), dtype=torch.bool)
-        for place, parent in enumerate(self.parents):
-            if parent >= 0:
-                sees[place] |= sees[parent]
-        return sees
+from layercut.engine.text_groups import Group, Text, by_length, causal
 
 
 def shared_prefix(rows: Iterable[tuple[Tokens, int]]) -> Tokens:
@@ -91,20 +30,6 @@ def shared_prefix(rows: Iterable[tuple[Tokens, int]]) -> Tokens:
         same = next((i for i, (a, b) in enumerate(zip(prefix, room, strict=False)) if a != b), None)
         prefix = prefix[: min(len(prefix), len(room)) if same is None else same]
     return prefix or ()
-
-
-@dataclass
-class _Group:
-    """Texts of about one length, padded to the longest for the attention alone."""
-
-    index_RS: Tensor
-    """Packed index of each token; 0 where there is none."""
-    real_RS: Tensor
-    position_RS: Tensor
-    visible_RSS: Tensor
-    """Which tokens of its text each one sees; padding sees itself, as it must see something."""
-    biases: dict[int | None, tuple[Tensor, Tensor | None]] = field(default_factory=dict)
-    """Per window: bias among own tokens (R, S, S) and towards the prefix (R, S, P)."""
 
 
 class Pack:
@@ -134,8 +59,10 @@ class Pack:
             self.starts.append(len(self.ids))
             self.ids += text.tokens
             self.positions += [len(prefix) + place for place in text.positions]
-        self._groups = [self._group(texts, members) for members in _by_length(texts, len(prefix))]
-        self._prefix_biases: dict[int | None, Tensor] = {}
+        self._groups = [
+            Group([texts[one] for one in members], [self.starts[one] for one in members], len(prefix), device)
+            for members in by_length(texts, len(prefix))
+        ]
 
     def prefix_part(self, own: KeyValue) -> KeyValue:
         """What of a layer's keys and values belongs to the prefix, copied out so that the rest can go."""
@@ -152,68 +79,18 @@ class Pack:
         if self.with_prefix:
             P = self._num_prefix
             prefix = KeyValue(own.keys[:, :P], own.values[:, :P])
-            part = Part(prefix.keys, prefix.values, self._prefix_bias(heads.window))
-            found = softmax_over(query_KGTd[:, None, :, :P], [part], heads.scaling, heads.softcap)
-            output_KGTd[:, :, :P] = found[:, 0]
+            output_KGTd[:, :, :P] = self._inside_prefix(query_KGTd[:, None, :, :P], prefix, heads)[:, 0]
         elif self._num_prefix:
             prefix = self.prefix_kv[layer]
         for group in self._groups:
             index_RS = group.index_RS
-            own_bias, prefix_bias = self._bias(group, heads.window)
-            parts = [Part(own.keys[:, index_RS], own.values[:, index_RS], own_bias)]
-            if prefix is not None and prefix_bias is not None:
-                parts.insert(0, Part(prefix.keys, prefix.values, prefix_bias))
-            query_KRGSd = query_KGTd[:, :, index_RS].transpose(1, 2)
-            found = softmax_over(query_KRGSd, parts, heads.scaling, heads.softcap)
+            here = KeyValue(own.keys[:, index_RS], own.values[:, index_RS])
+            found = group.attend(query_KGTd[:, :, index_RS].transpose(1, 2), here, prefix, heads)
             output_KGTd[:, :, index_RS[group.real_RS]] = found.transpose(1, 2)[:, :, group.real_RS]
         return output_KGTd.reshape(num_heads, num_tokens, size)
 
-    def _group(self, texts: Sequence[Text], members: Sequence[int]) -> _Group:
-        longest = max(len(texts[member]) for member in members)
-        index, position = (torch.zeros((len(members), longest), dtype=torch.long) for _ in range(2))
-        real = torch.zeros(index.shape, dtype=torch.bool)
-        visible = torch.eye(longest, dtype=torch.bool).repeat(len(members), 1, 1)
-        for row, member in enumerate(members):
-            text, start = texts[member], self.starts[member]
-            index[row, : len(text)] = torch.arange(start, start + len(text))
-            position[row, : len(text)] = torch.tensor(text.positions) + self._num_prefix
-            real[row, : len(text)] = True
-            visible[row, : len(text), : len(text)] = text.visible()
-        index, position, real, visible = (tensor.to(self._device) for tensor in (index, position, real, visible))
-        return _Group(index, real, position, visible)
-
-    def _bias(self, group: _Group, window: int | None) -> tuple[Tensor, Tensor | None]:
-        if window not in group.biases:
-            at, sees = group.position_RS, group.visible_RSS
-            prefix = None
-            if window is not None:
-                sees = sees & (at[:, :, None] - at[:, None, :] < window)
-            if self._num_prefix:
-                reach = at[:, :, None] - torch.arange(self._num_prefix, device=at.device)
-                prefix = bias_of(torch.ones_like(reach, dtype=torch.bool) if window is None else reach < window)
-            group.biases[window] = (bias_of(sees), prefix)
-        return group.biases[window]
-
-    def _prefix_bias(self, window: int | None) -> Tensor:
-        if window not in self._prefix_biases:
-            at = torch.arange(self._num_prefix, device=self._device)
-            reach = at[:, None] - at[None, :]
-            sees = reach >= 0
-            if window is not None:
-                sees &= reach < window
-            self._prefix_biases[window] = bias_of(sees)
-        return self._prefix_biases[window]
-
-
-def _by_length(texts: Sequence[Text], num_prefix: int) -> list[list[int]]:
-    """Groups of texts, the longest first, with little padding and a bounded number of scores."""
-    order = sorted(range(len(texts)), key=lambda index: -len(texts[index]))
-    groups: list[list[int]] = []
-    longest = 0
-    for index in order:
-        length = len(texts[index])
-        if not groups or 2 * length < longest or (len(groups[-1]) + 1) * longest * (longest + num_prefix) > MAX_SCORES:
-            groups.append([])
-            longest = length
-        groups[-1].append(index)
-    return groups
+    def _inside_prefix(self, query_K1GPd: Tensor, prefix: KeyValue, heads: Heads) -> Tensor:
+        if heads.softcap is None and heads.window is None:
+            return fused(query_K1GPd, prefix.keys[:, None], prefix.values[:, None], None, heads.scaling)
+        bias = bias_of(causal(self._num_prefix, heads.window, device=self._device))
+        return softmax_over(query_K1GPd, [Part(*prefix, bias)], heads.scaling, heads.softcap)

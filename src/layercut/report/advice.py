@@ -18,7 +18,8 @@ from layercut.evidence.bounds import Bounds, items_to_settle, retention_bounds
 from layercut.evidence.intervals import NUM_RESAMPLES
 from layercut.report.compare import SELECTED_ON, compare_runs
 from layercut.report.study import study_runs
-from layercut.report.uses import Use, is_written, named_use
+from layercut.report.uses import Use, named_use
+from layercut.report.words import is_written
 from layercut.runs.settings import shown
 
 if TYPE_CHECKING:

@@ -188,7 +188,7 @@ def _ignored(advice: Advice) -> str:
         only = [
             task
             for task in ranked
-            if all(one.readout not in words.WRITTEN for one in advice.ignored if one.task == task)
+            if all(not words.is_written(one.readout) for one in advice.ignored if one.task == task)
         ]
         if only:
             text += (
@@ -236,7 +236,7 @@ def how_made(advice: Advice) -> str:
 
 
 def _name(one: Judged) -> str:
-    return f"{escape(one.task)} ({words.READOUTS.get(one.readout, one.readout)})"
+    return f"{escape(one.task)} ({words.readout_words(one.readout)})"
 
 
 def _items(one: Judged) -> str:

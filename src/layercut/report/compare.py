@@ -308,7 +308,8 @@ def _compare(base: _Run, run: _Run, row: Mapping[str, Any], other: Mapping[str, 
         uncut_outcomes=_outcomes(before[item] for item in ids),
         cut_outcomes=_outcomes(after[item] for item in ids),
         note=note,
-        depth=_depth(uncut_records, uncut_values, cut_values) if first["metric"] == metric else None,
+        # With a budget all depths are the same, and not the model's own.
+        depth=None if first["metric"] != metric or "@" in readout else _depth(uncut_records, uncut_values, cut_values),
         items=PairedItems(uncut_values, cut_values, clusters),
     )
 

@@ -6,7 +6,7 @@ import hashlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from layercut.report.markup import code, escape, fenced
-from layercut.report.words import READOUTS
+from layercut.report.words import readout_words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -88,7 +88,7 @@ def examples(runs: Sequence[RunFolder], task: str, readouts: Sequence[str]) -> l
 def _item(item: LostItem) -> list[str]:
     first = item.answers[item.names[0], item.readouts[0]]
     lines = [f"Item {code(item.id)}, right answer {code(first['gold'])}:", "", *fenced(first["question"]), ""]
-    lines += ["| run | " + " | ".join(READOUTS.get(readout, readout) for readout in item.readouts) + " |"]
+    lines += ["| run | " + " | ".join(readout_words(readout) for readout in item.readouts) + " |"]
     lines += ["|---|" + "---|" * len(item.readouts)]
     for name in item.names:
         cells = []
@@ -117,7 +117,7 @@ def _in_full(item: LostItem, readout: str) -> list[str]:
     for name in (first, *list(failing)[:1]):
         record = item.answers[name, readout]
         if record["completion"].strip() != record["answer"].strip():
-            lines += [f"{escape(name)}, {READOUTS.get(readout, readout)}:", "", *fenced(record["completion"]), ""]
+            lines += [f"{escape(name)}, {readout_words(readout)}:", "", *fenced(record["completion"]), ""]
     return lines
 
 

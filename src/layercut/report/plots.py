@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from layercut.report.words import READOUTS, WRITTEN
+from layercut.report.words import is_written, readout_order, readout_words
 from layercut.runs.atomic import write_bytes
 
 if TYPE_CHECKING:
@@ -122,14 +122,13 @@ def figure(rows: Sequence[ComparisonRow]) -> Figure:
 def _lines(rows: Sequence[ComparisonRow]) -> list[_Line]:
     drawn = [row for row in rows if row.is_headline and row.is_share]
     tasks = dict.fromkeys(row.task for row in drawn)
-    order = {name: index for index, name in enumerate(READOUTS)}
     lines = []
     for task in tasks:
-        readouts = sorted({row.readout for row in drawn if row.task == task}, key=lambda name: order.get(name, 99))
+        readouts = sorted({row.readout for row in drawn if row.task == task}, key=readout_order)
         for readout in readouts:
             by_run = {row.cut.name: row for row in drawn if (row.task, row.readout) == (task, readout)}
             name = task if len(task) <= _MOST_LETTERS else task[: _MOST_LETTERS - 3] + "..."
-            lines.append(_Line(f"{name}\n{READOUTS.get(readout, readout)}", readout in WRITTEN, by_run))
+            lines.append(_Line(f"{name}\n{readout_words(readout)}", is_written(readout), by_run))
     return lines
 
 

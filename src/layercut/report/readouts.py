@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from layercut.report.words import WRITTEN
+from layercut.report.words import is_written
 
 if TYPE_CHECKING:
     from layercut.report.compare import ComparisonRow
@@ -41,8 +41,8 @@ def discordances(runs: Sequence[RunFolder], rows: Sequence[ComparisonRow]) -> li
     found = []
     for task in dict.fromkeys(row.task for row in main):
         names = list(dict.fromkeys(row.readout for row in main if row.task == task))
-        for ranked in (name for name in names if name not in WRITTEN):
-            for written in (name for name in names if name in WRITTEN):
+        for ranked in (name for name in names if not is_written(name)):
+            for written in (name for name in names if is_written(name)):
                 asked = {row.cut.name for row in main if row.task == task and row.readout == ranked}
                 asked &= {row.cut.name for row in main if row.task == task and row.readout == written}
                 for place, run in enumerate(runs):

@@ -19,7 +19,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from layercut.report.words import READOUTS
+from layercut.report.words import readout_order, readout_words
 from layercut.runs.atomic import write_bytes
 
 if TYPE_CHECKING:
@@ -97,9 +97,7 @@ def _panel(axes: Axes, curves: Sequence[Curve]) -> None:
     for curve in curves:
         if not curve.refused:
             _draw(axes, curve)
-    refused = [
-        f"{READOUTS.get(curve.readout, curve.readout)}: n/a, {curve.refused}" for curve in curves if curve.refused
-    ]
+    refused = [f"{readout_words(curve.readout)}: n/a, {curve.refused}" for curve in curves if curve.refused]
     if refused:
         lines = [part for text in refused for part in textwrap.wrap(text, 95)]
         axes.text(
@@ -157,12 +155,11 @@ def _range(rows: Sequence[SweepRow]) -> tuple[float, float]:
 
 
 def _legend(picture: Figure, curves: Sequence[Curve], total: float) -> None:
-    order = [*READOUTS, *sorted({curve.readout for curve in curves} - set(READOUTS))]
-    drawn = [name for name in order if any(curve.readout == name for curve in curves)]
+    drawn = sorted({curve.readout for curve in curves}, key=readout_order)
     handles: list[Line2D | Patch] = []
     for name in drawn:
         colour, marker = _LOOKS.get(name, _OTHER)
-        label = READOUTS.get(name, name)
+        label = readout_words(name)
         handles.append(Line2D([], [], color=colour, marker=marker, markersize=5, linewidth=1.4, label=label))
     handles.append(Patch(facecolor="#BBBBBB", alpha=0.6, label="paired 95 % interval"))
     picture.legend(

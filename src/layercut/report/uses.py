@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from typing import Literal, NamedTuple
 
 from layercut.errors import unknown
-from layercut.report.words import WRITTEN
+from layercut.report.words import is_written
 
 
 class Use(NamedTuple):
@@ -63,8 +63,3 @@ def named_use(name: str) -> Use:
     if name not in USES:
         raise unknown("use", name, USES)
     return USES[name]
-
-
-def is_written(readout: str) -> bool:
-    """Whether the model writes the answer itself; otherwise given answers are compared by likelihood."""
-    return readout in WRITTEN

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from layercut.evidence.intervals import NUM_RESAMPLES
@@ -22,8 +23,37 @@ READOUTS = {
     "chain": "chain of steps",
 }
 
-WRITTEN = ("short", "chain")
-"""Readouts whose answers the model writes itself."""
+_WRITTEN = ("short", "chain", "filler")
+
+
+def readout_words(readout: str) -> str:
+    """A readout for people.
+
+    >>> readout_words("token"), readout_words("chain@64"), readout_words("chain@0"), readout_words("filler@64")
+    ('one letter', 'answer after 64 tokens', 'answer at once', 'answer after 64 dots')
+    """
+    kind, _, budget = readout.partition("@")
+    if not budget:
+        return READOUTS.get(readout, readout)
+    return f"answer after {budget} {'tokens' if kind == 'chain' else 'dots'}" if int(budget) else "answer at once"
+
+
+def is_written(readout: str) -> bool:
+    """Whether the model writes the answers of a readout itself."""
+    return readout.partition("@")[0] in _WRITTEN
+
+
+def readout_order(readout: str) -> tuple[int, float, str]:
+    """Key by which readouts stand in tables and pictures; a chain's budgets ascend, and the whole chain is last.
+
+    >>> sorted(["chain", "chain@128", "chain@32", "rank"], key=readout_order)
+    ['rank', 'chain@32', 'chain@128', 'chain']
+    """
+    kind, _, budget = readout.partition("@")
+    known = [*list(READOUTS)[:-1], "filler", "chain"]
+    place = known.index(kind) if kind in known else len(known)
+    return place, int(budget) if budget else math.inf, readout
+
 
 FINDINGS = {
     "kept": f"at least {KEPT:.0%} of the score above chance, over the whole interval",
@@ -130,13 +160,13 @@ def _ranked_but_not_written(main: Sequence[ComparisonRow]) -> list[str]:
     claims = []
     for ranked in main:
         for written in main:
-            if ranked.task != written.task or ranked.readout != "rank" or written.readout not in WRITTEN:
+            if ranked.task != written.task or ranked.readout != "rank" or not is_written(written.readout):
                 continue
             above, below = ranked.kept_share, written.kept_share
             if above is None or below is None or above.low is None or below.high is None:
                 continue
             if above.low > below.high:
-                name = READOUTS.get(written.readout, written.readout)
+                name = readout_words(written.readout)
                 claims.append(
                     f"{ranked.task} keeps {with_interval(above)} % of its score above chance when options are ranked, "
                     f"{with_interval(below)} % as {name}"
@@ -157,7 +187,7 @@ def summary(rows: Sequence[ComparisonRow]) -> str:
 def _claim(row: ComparisonRow) -> str:
     before, after = (number(e.value, share=row.is_share, digits=0) for e in (row.values.uncut, row.values.cut))
     unit = " %" if row.is_share else ""
-    name = f"{row.task} ({READOUTS.get(row.readout, row.readout)})"
+    name = f"{row.task} ({readout_words(row.readout)})"
     scores = f"{before}{unit} to {after}{unit}"
     kept = row.kept_share
     if row.finding == "at chance":

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from layercut.errors import InputError
 from layercut.runs.settings import settings_hash
-from layercut.tasks.base import GENERATED, Readout, Task
+from layercut.tasks.base import Readout, Task, generates
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -184,6 +184,6 @@ def _canonical(key: Mapping[str, Any]) -> str:
 
 
 def _decisive(readout: Readout, decoding: Decoding) -> dict[str, Any] | None:
-    if readout not in GENERATED:
+    if not generates(readout):
         return None
     return {"temperature": 0.0} if decoding.is_greedy else asdict(decoding)

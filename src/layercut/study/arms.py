@@ -103,7 +103,7 @@ def in_order(arms: Sequence[StudyArm], cells: Sequence[Cell]) -> Iterator[tuple[
 
     def key(place: int) -> tuple[object, ...]:
         arm, cell = pieces[place]
-        readout = _READOUT_COST.get(cell.readout, 0)
+        readout = _READOUT_COST.get(cell.readout.partition("@")[0], 0)
         if arm.healing:
             return (arm.round, 1, arm.cost, arm.depth, place // len(cells), readout)
         return (arm.round, 0, not arm.is_uncut, arm.cost, readout, arm.depth)

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from layercut.engine.base import Decoding, GenerationRequest
-from layercut.errors import InputError
 from layercut.runs.directory import RunFolder
 from layercut.selection.items import check_report_items
 from layercut.study import eta
@@ -17,7 +16,8 @@ from layercut.study.served import ServedModel
 from layercut.study.settings import TaskSettings
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import load_task
-from layercut.tasks.base import Readout, Task, known_readouts
+from layercut.tasks.base import Readout, Task, check_readout
+from layercut.tasks.budget import asked
 from layercut.tasks.evaluate import evaluate
 from layercut.tasks.sandbox import walls_of
 
@@ -45,7 +45,7 @@ class Cell:
     def work(self) -> eta.Cell:
         """Size and rough cost, in prompt tokens an item, for the remaining time."""
         samples = self.task.samples("report", self.limit)
-        request = self.task.request(samples[0], self.readout)
+        request = asked(self.task, samples[0], self.readout)
         tokens = len(str(request.prompt)) / CHARACTERS_PER_TOKEN  # contexts of one item are of about one length
         if isinstance(request, GenerationRequest):
             answer = len(samples[0].gold) / CHARACTERS_PER_TOKEN + 2
@@ -67,8 +67,7 @@ def make_cells(tasks: Sequence[TaskSettings], seed: int, limit: int | None = Non
     for wanted in tasks:
         task = load_task(wanted.task, data=wanted.data, seed=seed, max_new_tokens=wanted.max_new_tokens)
         for readout in wanted.readouts or task.readouts:
-            if readout not in known_readouts(task):
-                raise InputError(f"{task.name} has no readout {readout!r}. It has: {', '.join(known_readouts(task))}.")
+            check_readout(task, readout)
             limits = [number for number in (wanted.limit, limit) if number is not None]
             cells.append(Cell(task=task, readout=readout, limit=min(limits, default=None)))
     return cells

@@ -18,6 +18,7 @@ from layercut.study.progress import CHARACTERS_PER_TOKEN
 from layercut.study.work import StudyWork
 from layercut.surgery.checkpoint import plan_cut
 from layercut.surgery.plan import CutPlan
+from layercut.tasks.budget import asked
 
 _LOOKED_AT = 32
 """Items whose prompts are counted; the others are taken to be like them."""
@@ -154,7 +155,7 @@ def _tokens(cell: Cell) -> tuple[float, float]:
     samples = cell.task.samples("report", min(cell.limit or _LOOKED_AT, _LOOKED_AT))
     prompt = new = 0.0
     for sample in samples:
-        request = cell.task.request(sample, cell.readout)
+        request = asked(cell.task, sample, cell.readout)
         prompt += len(str(request.prompt)) / CHARACTERS_PER_TOKEN
         if isinstance(request, GenerationRequest):
             answer = len(sample.gold) / CHARACTERS_PER_TOKEN + 2

@@ -5,27 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich.console import Console
 
-from layercut.engine.base import Decoding
 from layercut.errors import InputError
 from layercut.healing.filters import FilterSettings
 from layercut.healing.settings import TrainSettings
 from layercut.healing.team import Team
 from layercut.runs.directory import RunFolder
-from layercut.runs.records import Journal
 from layercut.study.generate import answers_of
 from layercut.study.handle import ModelHandle
 from layercut.study.heal_data import RESPONSES, examples_of, matched, original_records, report_items, split
 from layercut.study.heal_job import CHECKPOINT, HealingJob, HealSettings, Teacher, ToTrain, load_cut, train_along
-from layercut.study.prompts import RESPONSES as RESPONSES_FILE
 from layercut.study.prompts import Answering, PromptSource
 from layercut.study.settings import ModelSettings
-from layercut.study.watch import watched
 from layercut.surgery.checkpoint import PLAN_FILE
 from layercut.surgery.plan import CutPlan
 
@@ -84,20 +79,21 @@ def heal_model(
         return None
     cut, teacher = ModelHandle(cut_model), Teacher(teacher_model)
     check_method(train, team)
+    settings.filters.check()
     if settings.filters.right_only and len(source.tasks) < len(source.parts):
         raise InputError("not all of these prompts are graded, so --right-only has no meaning; take task:NAME.")
     plan = cut.earlier_plans[-1] if cut.earlier_plans else CutPlan(num_layers=cut.num_layers)
     if plan.model_hash and plan.model_hash != teacher.handle.facts.model_hash:
         say(f"note: {teacher_model.model} is not the model that {cut_model.model} was cut from, by their hashes")
     _check_scale(cut, train)
-    draw = Decoding(**asdict(how.decoding), seed=train.seed)
     run_settings = {
         "heal": {**asdict(settings), "data": dict(settings.data)},
         "cut": cut.describe(),
         "teacher": teacher.handle.describe(),
         "prompts": source.describe() if source.records is None else {"n": len(source.records), "given": True},
-        "decoding": asdict(draw),
+        "decoding": {**asdict(how.decoding), "seed": train.seed},
         "max_new_tokens": how.max_new_tokens or source.max_new_tokens,
+        **how.further(),
     }
     with RunFolder.begin(out, run_settings, flags=FLAGS) as run:
         folder = run.path / CHECKPOINT
@@ -106,10 +102,12 @@ def heal_model(
             team.share(None)
             return Healed(folder, json.loads((folder / PLAN_FILE).read_text("utf-8"))["healing"][-1])
         say(f"{cut_model.model}: {train.method}, {train.objective}, on {settings.responses} answers")
+        for note in source.notes:
+            say(note)
         arms = {settings.responses, *(RESPONSES if settings.match_tokens else ())}
         records = {}
         if "self" in arms:
-            records["self"] = _self_records(run, teacher, source, draw, how, console, say)
+            records["self"] = _self_records(run, teacher, source, how, train.seed, console, say)
         if "original" in arms:
             records["original"] = original_records(source.parts)
         loaded = load_cut(cut, train)
@@ -204,8 +202,8 @@ def _self_records(
     run: RunFolder,
     teacher: Teacher,
     source: PromptSource,
-    draw: Decoding,
     how: Answering,
+    seed: int,
     console: Console,
     say: Callable[[str], None],
 ) -> list[dict[str, Any]]:
@@ -219,16 +217,7 @@ def _self_records(
                 f"layercut generate {teacher.settings.model} --prompts ... --out DIR."
             )
         return source.records
-    with Journal(run.path / RESPONSES_FILE) as journal:
-        return answers_of(
-            handle,
-            handle.plan(None, draw.seed),
-            source,
-            journal,
-            draw,
-            how.max_new_tokens or source.max_new_tokens,
-            partial(watched, f"{teacher.settings.model} answers", len(source.prompts), console),
-        )
+    return answers_of(handle, handle.plan(None, seed), source, how, seed, run.path, console, say).chosen
 
 
 def _fitting(settings: HealSettings, arm: str) -> FilterSettings:

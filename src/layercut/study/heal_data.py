@@ -81,7 +81,7 @@ def examples_of(
     say: Callable[[str], None],
 ) -> tuple[list[Example], dict[str, Any]]:
     """What is learnt from records, and the counts of what was dropped on the way."""
-    filtered = filter_responses(records, filters)
+    filtered = filter_responses([_counted(record, loaded) for record in records], filters)
     clean = decontaminate(filtered.records, items)
     encoded = [encode_example(loaded.tokenizer, record, loaded.name) for record in clean.records]
     examples = fitting(encoded, max_length)
@@ -97,6 +97,14 @@ def examples_of(
         "too_long_with_prompt": too_long,
     }
     return examples, counts
+
+
+def _counted(record: Mapping[str, Any], loaded: LoadedModel) -> Mapping[str, Any]:
+    """A record with the tokens of its prompt and answer, which one that no model wrote is without."""
+    if "num_new_tokens" in record:
+        return record
+    example = encode_example(loaded.tokenizer, record, loaded.name)
+    return {**record, "num_prompt_tokens": len(example.prompt), "num_new_tokens": len(example.completion)}
 
 
 def matched(arms: Mapping[str, Sequence[Example]], arm: str, seed: int, say: Callable[[str], None]) -> list[Example]:

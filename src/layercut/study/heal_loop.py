@@ -98,6 +98,7 @@ def heal_in_a_loop(
         "prompts": source.describe() if source.records is None else {"n": len(source.records), "given": True},
         "decoding": asdict(how.decoding),
         "max_new_tokens": how.max_new_tokens or source.max_new_tokens,
+        **how.further(),
     }
     with RunFolder.begin(out, run_settings, flags=FLAGS | {"num_remove": "--loop"}) as run:
         final = run.path / CHECKPOINT
@@ -150,11 +151,10 @@ def _with_answers(
     answered = answer_prompts(
         uncut,
         source,
+        how,
         remove=None,
         out=folder / "answers",
         seed=settings.train.seed,
-        decoding=how.decoding,
-        max_new_tokens=how.max_new_tokens or source.max_new_tokens,
         console=console,
         say=say,
     )

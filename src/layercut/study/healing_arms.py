@@ -86,6 +86,7 @@ class Healer:
             "decoding": asdict(how.decoding),
             "max_new_tokens": how.max_new_tokens,
             "system": how.system,
+            **how.further(),
         }
 
     def check(self) -> None:
@@ -101,6 +102,7 @@ class Healer:
                 f"a study runs in one process, and {team.size} were launched; start it without a launcher."
             )
         check_method(self.arm.train, team)
+        self.arm.filters.check()
         _ = self.identity
 
     def heal(self, cut: Path | None, *, console: Console, say: Callable[[str], None]) -> Healed:
@@ -119,18 +121,17 @@ class Healer:
     ) -> list[dict[str, Any]]:
         """The uncut model's answers, given once for all cuts of the study and all arms that ask the same."""
         asked = {"prompts": source.describe(), "decoding": asdict(how.decoding), "seed": self._seed}
-        name = settings_hash({**asked, "max_new_tokens": how.max_new_tokens})
+        name = settings_hash({**asked, "max_new_tokens": how.max_new_tokens, **how.further()})
         return answer_prompts(
             self._uncut,
             source,
+            how,
             remove=None,
             out=self._answers_folder / name,
             seed=self._seed,
-            decoding=how.decoding,
-            max_new_tokens=how.max_new_tokens or source.max_new_tokens,
             console=console,
             say=say,
-        ).records
+        ).chosen
 
     @property
     def checkpoint(self) -> Path:
@@ -167,7 +168,14 @@ def _read(prompts: tuple[PromptSpec, ...], system: str | None) -> PromptSource:
 
 
 def _prompts(arm: HealingArm) -> tuple[PromptSource, Answering]:
-    how = answering(arm.preset, arm.decoding, arm.max_new_tokens, arm.system)
+    how = answering(
+        arm.preset,
+        arm.decoding,
+        arm.max_new_tokens,
+        arm.system,
+        samples=arm.samples,
+        max_prompt_tokens=arm.max_prompt_tokens,
+    )
     try:
         source = _read(arm.prompts, how.system)
     except InputError as error:

@@ -27,7 +27,7 @@ from layercut.study.handle import ModelHandle
 from layercut.study.settings import DecodingSettings, ModelSettings, TaskSettings
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import load_task
-from layercut.tasks.base import Readout, known_readouts
+from layercut.tasks.base import known_readouts
 
 PLAN_FILE = "plan.json"
 GENERATED = "generated"
@@ -176,7 +176,7 @@ def _parts(wanted: TaskSettings, seed: int) -> list[ObjectiveTask]:
     for readout in readouts:
         if readout not in known_readouts(task):
             raise unknown(f"readout of {task.name}", readout, known_readouts(task))
-    return [ObjectiveTask(task=task, readout=cast("Readout", name), limit=wanted.limit or 100) for name in readouts]
+    return [ObjectiveTask(task=task, readout=name, limit=wanted.limit or 100) for name in readouts]
 
 
 def _calibration(

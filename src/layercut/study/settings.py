@@ -22,7 +22,7 @@ class TaskSettings:
     task: str
     """Name of the task."""
     readouts: tuple[str, ...] | None = None
-    """What to read out (rank, gold, token, short, chain); what the task reads out by itself if left out."""
+    """What to read out (rank, gold, token, short, chain, chain@64, filler@64); the task's own choice if left out."""
     limit: int | None = None
     """Only the first so many report items."""
     data: str | None = None

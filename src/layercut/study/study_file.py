@@ -13,7 +13,7 @@ import yaml
 from layercut.errors import InputError, unknown
 from layercut.healing.filters import FilterSettings
 from layercut.healing.settings import TrainSettings
-from layercut.study.prompts import PromptSpec
+from layercut.study.prompts import SHUFFLE_BUFFER, PromptSpec
 from layercut.study.select import CalibrationSettings
 from layercut.study.settings import DecodingSettings, ModelSettings, TaskSettings
 from layercut.study.study_settings import CriterionSettings, Depth, HealingArm, StudySettings
@@ -25,7 +25,7 @@ KEYS = ("models", "plans", "criteria", "depths", "healing", "seed", "seeds", "ta
 """Keys of a study beside the model's own, decoding and checkpoints."""
 
 
-_OF_PROMPTS = ("readout", "data", "limit", "skip")
+_OF_PROMPTS = ("readout", "data", "limit", "skip", "shuffle_buffer", "shuffle_seed")
 """Keys of a healing arm that each of its sources may have as well."""
 
 
@@ -175,6 +175,8 @@ def _prompts(arm: Mapping[str, Any]) -> tuple[PromptSpec, ...]:
     """One source by its name, or several, each by its name or with keys; what stands beside them holds for all."""
     given = arm.get("prompts") or ()
     shared = {key: arm[key] for key in _OF_PROMPTS if key in arm}
+    if arm.get("preset") in SHUFFLE_BUFFER:
+        shared.setdefault("shuffle_buffer", SHUFFLE_BUFFER[arm.get("preset")])
     sources = [given] if isinstance(given, str) else _list(given, "prompts")
     return tuple(
         _build(PromptSpec, shared | (one if isinstance(one, dict) else {"source": str(one)})) for one in sources

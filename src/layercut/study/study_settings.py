@@ -111,7 +111,7 @@ class HealingArm:
 
     name: str
     prompts: tuple[PromptSpec, ...]
-    """Files and task:NAME for its selection items, or a run folder of ``layercut generate``."""
+    """Files, hub:NAME and task:NAME for its selection items, or a run folder of ``layercut generate``."""
     train: TrainSettings = field(default_factory=TrainSettings)
     filters: FilterSettings = field(default_factory=FilterSettings)
     decoding: DecodingSettings = field(default_factory=DecodingSettings)
@@ -124,6 +124,10 @@ class HealingArm:
     """As many answer tokens as the smaller of the two has on the same prompts."""
     system: str | None = None
     max_new_tokens: int | None = None
+    samples: int = 1
+    """Answers to each prompt, of which the best is learnt from."""
+    max_prompt_tokens: int | None = None
+    """Longer prompts are left out."""
     decontaminate: tuple[str, ...] = ()
     """Tasks beside the study's own and the built-in ones whose report items must not be learnt."""
     plans: tuple[str, ...] = ()

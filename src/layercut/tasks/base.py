@@ -6,7 +6,9 @@ One item, several readouts. The same item id and question can be read
 - by the likelihood of the right answer alone, per token (``gold``),
 - by one token: options are listed with letters, and the likeliest letter is the answer (``token``),
 - as a short free answer (``short``), or
-- as a chain of steps that ends in an answer (``chain``).
+- as a chain of steps that ends in an answer (``chain``), or
+- as a chain of at most N tokens, after which the model is made to answer (``chain@N``; ``chain@0`` is the answer
+  alone), or behind N dots in the chain's place (``filler@N``). See layercut.tasks.budget.
 """
 
 from __future__ import annotations
@@ -16,12 +18,17 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
 from layercut.engine.base import Completion, GenerationRequest, LikelihoodRequest, Likelihoods
+from layercut.errors import unknown
 
-Readout = Literal["rank", "gold", "token", "short", "chain"]
+Readout = str
+"""``rank``, ``gold``, ``token``, ``short``, ``chain``, ``chain@N`` or ``filler@N``."""
 Split = Literal["selection", "report"]
 
 GENERATED: tuple[Readout, ...] = ("short", "chain")
-"""Readouts that generate text; the others only score given text."""
+"""Readouts that generate text, those with a budget aside; the others only score given text."""
+
+BUDGET, FILLER = "chain@", "filler@"
+"""What stands before the budget of a chain, in tokens, and before the number of dots in its place."""
 
 LOG_LIKELIHOOD = "log_likelihood"
 """The metric of ``gold``: nats per token, at most 0. It is no accuracy and has no score of guessing."""
@@ -64,7 +71,11 @@ class Score(NamedTuple):
 
 
 class Task(Protocol):
-    """Where questions come from, how they are asked and how answers are graded."""
+    """Where questions come from, how they are asked and how answers are graded.
+
+    A task with a chain may have ``answer_begins``, too: the beginning of the sentence that its grader looks for, with
+    which a chain is made to answer when its budget is spent.
+    """
 
     name: str
     version: int
@@ -122,6 +133,37 @@ def known_readouts(task: Task) -> tuple[Readout, ...]:
     """
     further: tuple[Readout, ...] = getattr(task, "further_readouts", ())
     return (*task.readouts, *further)
+
+
+def check_readout(task: Task, readout: Readout) -> None:
+    """Refuse what a task cannot be asked.
+
+    Raises:
+        InputError: a readout that it does not have, or a budget that is no number.
+    """
+    known = list(known_readouts(task))
+    begins: str = getattr(task, "answer_begins", "")
+    if "chain" in known and begins:
+        if budget_of(readout) is not None:
+            return
+        known += [f"{BUDGET}N", f"{FILLER}N"]
+    if readout not in known or readout.endswith("@N"):
+        raise unknown(f"readout of {task.name}", readout, known)
+
+
+def budget_of(readout: Readout) -> int | None:
+    """The tokens of a chain, or dots in its place, before the model is made to answer; None for other readouts.
+
+    >>> budget_of("chain@64"), budget_of("filler@8"), budget_of("chain")
+    (64, 8, None)
+    """
+    number = readout.removeprefix(BUDGET).removeprefix(FILLER)
+    return int(number) if number != readout and number.isascii() and number.isdigit() else None
+
+
+def generates(readout: Readout) -> bool:
+    """Whether the model writes the answer itself."""
+    return readout in GENERATED or budget_of(readout) is not None
 
 
 def answer_start(task: Task, sample: Sample, readout: Readout, text: str) -> int | None:

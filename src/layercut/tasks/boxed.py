@@ -8,7 +8,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from layercut.engine.base import Completion, GenerationRequest, LikelihoodRequest, Likelihoods, Message
 from layercut.tasks.base import Readout, Sample, Score
@@ -44,6 +44,7 @@ class BoxedReadouts:
 
     readouts: tuple[Readout, ...] = ("chain",)
     further_readouts: tuple[Readout, ...] = ("short", "gold")
+    answer_begins: ClassVar[str] = f"\n\nThe final answer is {_BOX}"
 
     def request(self: _Boxed, sample: Sample, readout: Readout) -> GenerationRequest | LikelihoodRequest:
         """One user turn: the problem and the usual instruction."""

@@ -45,6 +45,7 @@ class ChoiceTask:
 
     version = VERSION
     readouts: tuple[Readout, ...] = ("rank",)
+    answer_begins = "\n\nThe answer is"
 
     def __init__(
         self,

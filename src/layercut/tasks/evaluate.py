@@ -6,7 +6,7 @@ Records are appended batch by batch, so that work that was stopped goes on where
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,10 +23,22 @@ from layercut.engine.base import (
     Wanted,
     always,
 )
-from layercut.errors import InputError, RunMismatch, unknown
+from layercut.errors import InputError, RunMismatch
 from layercut.evidence.clusters import clusters_of
 from layercut.evidence.intervals import mean_interval
-from layercut.tasks.base import GENERATED, Readout, Sample, Score, Split, Task, answer_start, known_readouts
+from layercut.tasks import budget
+from layercut.tasks.base import (
+    GENERATED,
+    Readout,
+    Sample,
+    Score,
+    Split,
+    Task,
+    answer_start,
+    budget_of,
+    check_readout,
+    generates,
+)
 
 if TYPE_CHECKING:
     from layercut.runs.records import MetricRow
@@ -109,8 +121,7 @@ def evaluate(
         RunMismatch: the journal holds another version of the task, or items that are not asked here.
     """
     readout = readout or task.readouts[0]
-    if readout not in known_readouts(task):
-        raise unknown(f"readout of {task.name}", readout, known_readouts(task))
+    check_readout(task, readout)
     decoding = decoding or Decoding()
     samples = task.samples(split, limit)
     if not samples:
@@ -125,10 +136,15 @@ def evaluate(
         known += len(fresh)
         report_progress(known, len(samples))
 
-    ask_under(task, engine, [plan], samples, {readout: [held]}, decoding=decoding, early=False, on_answers=answered)
+    if budget_of(readout) is None:
+        ask_under(task, engine, [plan], samples, {readout: [held]}, decoding=decoding, early=False, on_answers=answered)
+    else:
+        for fresh in _within_budget(task, engine, plan, samples, readout, held, decoding):
+            held.append(fresh)
+            answered(plan, readout, fresh)
     records = {record["id"]: record for record in held.records}
     ordered = [records[sample.id] for sample in samples]
-    chance = task.chance(samples, readout)
+    chance = task.chance(samples, readout if budget_of(readout) is None else "chain")
     return TaskResult(metrics=_rows(task, readout, ordered, chance, decoding.seed, limit), records=ordered)
 
 
@@ -232,6 +248,21 @@ def _request(task: Task, sample: Sample, readout: Readout, *, early: bool) -> Re
     )
 
 
+def _within_budget(
+    task: Task,
+    engine: Engine,
+    plan: CutPlan,
+    samples: Sequence[Sample],
+    readout: Readout,
+    held: Records,
+    decoding: Decoding,
+) -> Iterator[list[dict[str, Any]]]:
+    """New records of chains that are made to answer, a batch at a time."""
+    for answers in budget.answers(task, engine, plan, samples, readout, held.records, decoding):
+        graded = _records(task, "chain", [(answer.sample, answer.graded) for answer in answers])
+        yield [record | answer.facts() for record, answer in zip(graded, answers, strict=True)]
+
+
 def _records(
     task: Task, readout: Readout, answered: Sequence[tuple[Sample, Completion | Likelihoods]]
 ) -> list[dict[str, Any]]:
@@ -298,7 +329,7 @@ def _rows(
     limit: int | None,
 ) -> list[MetricRow]:
     outcomes = Counter(record["outcome"] for record in records)
-    finishes = Counter(record["finish_reason"] for record in records) if readout in GENERATED else None
+    finishes = Counter(record["finish_reason"] for record in records) if generates(readout) else None
     rows: list[MetricRow] = []
     for metric in records[0]["metrics"]:
         estimate = mean_interval([record["metrics"][metric] for record in records], clusters=clusters_of(records))

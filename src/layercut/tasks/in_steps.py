@@ -75,6 +75,7 @@ def in_steps(
         stop=("\n",),
         settles=_settles,
         place=partial(place_after, _MARK),
+        answer_begins=f" {_MARK}",
         short_examples="".join(_prompt(one.question) + _answer(find_final_number(one.steps)) for one in shown),
         short_tokens=16,
         further_readouts=("short", "gold", "token"),

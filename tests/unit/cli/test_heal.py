@@ -105,6 +105,63 @@ def test_seams_are_repaired_without_training(layercut: Run, tiny: Path, cut: Pat
     assert "of the gap on held-out text" in ran.out
 
 
+def test_the_best_of_several_answers_is_learnt_and_what_is_dropped_is_counted(
+    layercut: Run, tiny: Path, cut: Path, tmp_path: Path
+) -> None:
+    rows = [{"instruction": f"Count to {number}", "output": "one two three"} for number in range(12)]
+    rows.append({"instruction": "count  to 3", "output": "one"})
+    rows.append({"instruction": "word " * 30, "output": "one"})
+    (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    ran = layercut(
+        *("heal", cut, "--teacher", tiny, "--prompts", tmp_path / "p.jsonl", "--samples", 2, "--out", tmp_path / "run"),
+        *("--max-prompt-tokens", 100, "--max-tokens", 1000, "--json", *SMALL),
+    )
+    assert ran.code == 0, ran.err
+    assert "1 of 14 prompts left out, over 100 tokens" in ran.err
+    assert "self answers: 12 of 13 answers kept (1 with a repeated prompt)" in ran.err
+    healing = json.loads(ran.out)
+    assert healing["answers"] == 13 and healing["dropped"] == {"with a repeated prompt": 1}
+    assert healing["num_examples"] + healing["num_held_out"] == 12
+    samples = tmp_path / "run" / "samples"
+    assert (samples / "responses.jsonl").read_text().count("\n") == 26
+    assert (samples / "choices.jsonl").read_text().count("\n") == 13
+    original = layercut(
+        *("heal", cut, "--teacher", tiny, "--prompts", tmp_path / "p.jsonl", "--responses", "original"),
+        *("--out", tmp_path / "other", "--max-tokens", 60, "--json", *SMALL),
+    )
+    assert original.code == 0, original.err
+    assert json.loads(original.out)["dropped"] == {"too long": 1, "with a repeated prompt": 1}
+
+
+def test_items_of_every_task_whose_data_is_given_are_not_learnt(
+    layercut: Run, tiny: Path, cut: Path, tmp_path: Path
+) -> None:
+    items = [
+        {
+            "question": f"Natalia sold {n} clips in April, and half as many in May; how many clips is that?",
+            "answer": f"#### {n}",
+        }
+        for n in range(2, 9)
+    ]
+    data = tmp_path / "data" / "gsm8k"
+    data.mkdir(parents=True)
+    (data / "test.jsonl").write_text("\n".join(map(json.dumps, items)))
+    (data / "train.jsonl").write_text("\n".join(map(json.dumps, items[:1])))
+    rows = [{"instruction": f"Count to {number}", "output": "one two three"} for number in range(12)]
+    rows += [
+        {"instruction": items[-1]["question"], "output": "12"},
+        {"instruction": "Say.", "output": items[-2]["question"]},
+    ]
+    (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    ran = layercut(
+        *("heal", cut, "--teacher", tiny, "--prompts", tmp_path / "p.jsonl", "--responses", "original"),
+        *("--data-dir", tmp_path / "data", "--out", tmp_path / "run", "--json", *SMALL),
+    )
+    assert ran.code == 0, ran.err
+    assert "2 answers removed because they hold report items (2 gsm8k)" in ran.err
+    assert json.loads(ran.out)["contaminated"] == 2
+
+
 def test_magnitudes_are_compensated_once(layercut: Run, tiny: Path, cut: Path, tmp_path: Path) -> None:
     given = ("--teacher", tiny, "--prompts", "task:arithmetic", "--limit", 40, "--responses", "original")
     ran = layercut("heal", cut, *given, "--method", "seam", "--seam", "magnitude", "--out", tmp_path / "run")
@@ -204,6 +261,8 @@ def test_a_loop_that_cannot_be_is_refused(
 @pytest.mark.parametrize(
     ("more", "says"),
     [
+        (("--languages", "english"), "unknown language"),
+        (("--dedup-answers", "2"), "dedup_answers 2.0 is no similarity"),
         (("--method", "lorra"), "Did you mean lora"),
         (("--method", "full", "--keep-adapter"), "makes no adapter"),
         (("--train-batch", 6, "--micro-batch", 4), "no multiple"),

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from layercut.report.html.hover import hover_layers, point_layers, with_texts
-from layercut.report.words import WRITTEN
+from layercut.report.words import is_written
 
 if TYPE_CHECKING:
     from layercut.evidence.intervals import Estimate
@@ -51,7 +51,7 @@ _CONFIG: Spec = {
 
 def readout_colour(readout: str) -> str:
     """One colour for answers that are written, one for those that are compared by likelihood."""
-    return WRITTEN_COLOUR if readout in WRITTEN else RANKED
+    return WRITTEN_COLOUR if is_written(readout) else RANKED
 
 
 def readout_dash(readout: str) -> Sequence[int]:

@@ -33,7 +33,7 @@ def about(row: ComparisonRow) -> dict[str, str]:
     told = {
         "plan": row.cut.name,
         "layers removed": f"{len(row.cut.removed)}: {format_layers(row.cut.removed)}",
-        "task": f"{row.task}, {words.READOUTS.get(row.readout, row.readout)}",
+        "task": f"{row.task}, {words.readout_words(row.readout)}",
         kept_of(row): kept(row.kept_share),
         "score": f"{before}{unit} uncut, {after}{unit} cut, guessing {chance}",
         "items": f"n {row.n:,}; lost/gained {words.swapped(row)}",
@@ -50,7 +50,7 @@ def about_uncut(row: ComparisonRow) -> dict[str, str]:
     unit = " %" if row.is_share else ""
     return {
         "plan": "uncut",
-        "task": f"{row.task}, {words.READOUTS.get(row.readout, row.readout)}",
+        "task": f"{row.task}, {words.readout_words(row.readout)}",
         "score": f"{with_interval(row.values.uncut, share=row.is_share, digits=1)}{unit}",
         "items": f"n {row.n:,}",
     }

@@ -14,7 +14,7 @@ from layercut.report.html.elements import Block, Details, Prose, Section, templa
 from layercut.report.html.source import Source
 from layercut.report.markup import MOST_CHARACTERS
 from layercut.report.parting import parting
-from layercut.report.words import READOUTS
+from layercut.report.words import readout_words
 from layercut.runs.diagnosis import Example
 
 MOST_MODELS = 4
@@ -68,10 +68,10 @@ def _lost(item: LostItem) -> Prose:
             ended = OUTCOMES.get(record["outcome"], record["outcome"])
             sides.append(_side(name, record["completion"], ended, uncut["completion"]))
         if failing:
-            texts.append((READOUTS.get(readout, readout), sides))
+            texts.append((readout_words(readout), sides))
     record = item.answers[first, item.readouts[0]]
     return _card(
-        item.id, record["question"], record["gold"], [READOUTS.get(name, name) for name in item.readouts], table, texts
+        item.id, record["question"], record["gold"], [readout_words(name) for name in item.readouts], table, texts
     )
 
 

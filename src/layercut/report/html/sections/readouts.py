@@ -45,9 +45,8 @@ def readouts(source: Source) -> Section | None:
 
 def _figure(study: StudyResults, rows: Sequence[ComparisonRow]) -> Figure:
     names = [run.name for run in study.cuts if any(row.cut.name == run.name for row in rows)]
-    order = [*words.READOUTS, *sorted({row.readout for row in rows} - set(words.READOUTS))]
-    used = [name for name in order if any(row.readout == name for row in rows)]
-    colours = {words.READOUTS.get(name, name): charts.readout_colour(name) for name in used}
+    used = sorted({row.readout for row in rows}, key=words.readout_order)
+    colours = {words.readout_words(name): charts.readout_colour(name) for name in used}
     hollow = {name: name not in ("rank", "short", "chain") for name in used}
     by_task = len(names) > MOST_PANELS  # then a panel for each task, with a line for each plan
     tasks = list(dict.fromkeys(row.task for row in rows))
@@ -66,7 +65,7 @@ def _figure(study: StudyResults, rows: Sequence[ComparisonRow]) -> Figure:
         panels=panels,
         caption=caption,
         legend=[
-            Key(label=words.READOUTS.get(name, name), colour=charts.readout_colour(name), hollow=hollow[name])
+            Key(label=words.readout_words(name), colour=charts.readout_colour(name), hollow=hollow[name])
             for name in used
         ],
         table=Table(
@@ -88,7 +87,7 @@ def _panel(rows: Sequence[ComparisonRow], colours: dict[str, str], hollow: dict[
         {
             "name": row.cut.name if by_task else row.task,
             **charts.ends(row.kept_share),
-            "series": words.READOUTS.get(row.readout, row.readout),
+            "series": words.readout_words(row.readout),
             "hollow": hollow[row.readout],
             "about": about(row),
         }
@@ -103,8 +102,7 @@ def _panel(rows: Sequence[ComparisonRow], colours: dict[str, str], hollow: dict[
         marks=((100, "uncut"), (0, "guessing")),
     )
     said = "; ".join(
-        f"{row.cut.name}, {row.task}, {words.READOUTS.get(row.readout, row.readout)}: {kept(row.kept_share)}"
-        for row in rows
+        f"{row.cut.name}, {row.task}, {words.readout_words(row.readout)}: {kept(row.kept_share)}" for row in rows
     )
     title = rows[0].task if by_task else rows[0].cut.name
     return Panel(spec=spec, title=title, label=f"Plot of points with intervals. {said}.")

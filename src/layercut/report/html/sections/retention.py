@@ -35,13 +35,12 @@ def _figure(study: StudyResults, rows: Sequence[ComparisonRow], drawn: Sequence[
     where = places(study.cuts)
     keys = _looks([where[run.name] for run in study.cuts])
     pairs = list(dict.fromkeys((row.task, row.readout) for row in drawn))
-    order = list(words.READOUTS)
     tasks = list(dict.fromkeys(task for task, _ in pairs))
-    pairs.sort(key=lambda pair: (tasks.index(pair[0]), order.index(pair[1]) if pair[1] in order else len(order)))
+    pairs.sort(key=lambda pair: (tasks.index(pair[0]), words.readout_order(pair[1])))
     deepest = max(place.depth for place in where.values())
     panels = [_panel([row for row in drawn if (row.task, row.readout) == pair], where, keys, deepest) for pair in pairs]
     left_out = dict.fromkeys(
-        f"{row.task} ({words.READOUTS.get(row.readout, row.readout)})" for row in rows if row.kept_share is None
+        f"{row.task} ({words.readout_words(row.readout)})" for row in rows if row.kept_share is None
     )
     seeds = sorted({run.settings.get("seed", 0) for run in study.cuts})
     counts = sorted({row.n for row in drawn})
@@ -99,8 +98,8 @@ def _panel(
                  "hollow": False, "about": about(row)}
             )  # fmt: skip
     first = rows[0]
-    written = first.readout in words.WRITTEN
-    readout = words.READOUTS.get(first.readout, first.readout)
+    written = words.is_written(first.readout)
+    readout = words.readout_words(first.readout)
     said = "; ".join(
         f"{row.cut.name} ({len(row.cut.removed)} layers removed) keeps {kept(row.kept_share)}" for row in rows
     )

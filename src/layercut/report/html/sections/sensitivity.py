@@ -71,7 +71,7 @@ def _figure(sweep: Sweep) -> Figure:
         legend=[
             *(
                 Key(
-                    label=words.READOUTS.get(name, name),
+                    label=words.readout_words(name),
                     colour=charts.readout_colour(name),
                     dash=" ".join(map(str, charts.readout_dash(name))),
                 )
@@ -89,7 +89,7 @@ def _panel(curves: Sequence[Curve], sweep: Sweep) -> Panel:
     points: list[dict[str, Any]] = []
     for curve in curves:
         adjusted, stands = curve.p_adjusted, curve.significant
-        name = words.READOUTS.get(curve.readout, curve.readout)
+        name = words.readout_words(curve.readout)
         for number_of_part, part in enumerate(unbroken(curve.rows)):
             for row in part:
                 assert row.kept_share is not None
@@ -103,7 +103,7 @@ def _panel(curves: Sequence[Curve], sweep: Sweep) -> Panel:
                         "about": _about(row, adjusted[row.layer]),
                     }
                 )
-    names = {curve.readout: words.READOUTS.get(curve.readout, curve.readout) for curve in curves}
+    names = {curve.readout: words.readout_words(curve.readout) for curve in curves}
     spec = charts.curves(
         points,
         x_title="skipped decoder layer",
@@ -134,7 +134,7 @@ def _about(row: SweepRow, p: float) -> dict[str, str]:
     swapped = "" if row.values.lost is None else f"; lost/gained {row.values.lost}/{row.values.gained}"
     return {
         "without layer": str(row.layer),
-        "task": f"{row.task}, {words.READOUTS.get(row.readout, row.readout)}",
+        "task": f"{row.task}, {words.readout_words(row.readout)}",
         "kept": kept(row.kept_share),
         "score": f"{before}{unit} uncut, {after}{unit} without it",
         "items": f"n {row.values.cut.n:,}{swapped}",

@@ -1,0 +1,213 @@
+"""Texts of a pack, as lines or trees, and groups of them whose attention is computed together."""
+
+# Shapes: K key-value heads, G query heads a key-value head, R texts of a group, S tokens of the longest of them,
+# P tokens of the prefix, C keys, d size of a head.
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from layercut.engine.attention import Heads, KeyValue, Part, bias_of, fused, softmax_over
+from layercut.engine.rows import Tokens
+
+FUSED = 64
+"""Own tokens from which on a text's attention goes through torch's kernel. Below, one matrix product of all texts of a
+group with the prefix that they share is faster."""
+GROUP_SCORES = 2**18
+"""Attention scores per head of a group at most: long texts stand alone, and nothing is spent on padding them."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """One request's own tokens, those behind the shared prefix: a line, or several lines that begin alike, as a tree.
+
+    Each token sees those on its way from the root and itself, so that every line is computed as if it stood alone, and
+    what lines have in common once.
+    """
+
+    tokens: Tokens
+    parents: tuple[int, ...]
+    """Per token, the place of the one before it; -1 for the first of a line. Parents come before their children."""
+
+    @classmethod
+    def line(cls, tokens: Tokens) -> Text:
+        """A single line."""
+        return cls(tokens, tuple(range(-1, len(tokens) - 1)))
+
+    @classmethod
+    def tree(cls, lines: Sequence[Tokens]) -> tuple[Text, list[list[int]]]:
+        """Several lines as one text, and for each line the places of its tokens.
+
+        >>> Text.tree([(5, 6, 7), (5, 8)])
+        (Text(tokens=(5, 6, 7, 8), parents=(-1, 0, 1, 0)), [[0, 1, 2], [0, 3]])
+        """
+        places: dict[tuple[int, int], int] = {}
+        lanes: list[list[int]] = []
+        for line in lines:
+            lanes.append([])
+            at = -1
+            for token in line:
+                at = places.setdefault((at, token), len(places))
+                lanes[-1].append(at)
+        return cls(tuple(token for _, token in places), tuple(parent for parent, _ in places)), lanes
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def is_line(self) -> bool:
+        """Whether it has no branches."""
+        return self.parents == tuple(range(-1, len(self) - 1))
+
+    @property
+    def trunk(self) -> int:
+        """Tokens before the first branch."""
+        return next((i for i, parent in enumerate(self.parents) if parent != i - 1), len(self))
+
+    @property
+    def positions(self) -> list[int]:
+        """How many tokens stand before each on its way from the root."""
+        depths: list[int] = []
+        for parent in self.parents:
+            depths.append(0 if parent < 0 else depths[parent] + 1)
+        return depths
+
+    def visible(self) -> Tensor:
+        """(S, S) bool: which tokens each one sees."""
+        if self.is_line:
+            return torch.ones(len(self), len(self), dtype=torch.bool).tril()
+        sees = torch.eye(len(self), dtype=torch.bool)
+        for place, parent in enumerate(self.parents):
+            if parent >= 0:
+                sees[place] |= sees[parent]
+        return sees
+
+
+@dataclass(frozen=True)
+class _Masks:
+    """Who sees whom under one window."""
+
+    own_RSS: Tensor
+    """Bool: which tokens of its text each one sees."""
+    prefix_RSP: Tensor | None
+    """Bool: which ones of the prefix."""
+
+    @cached_property
+    def whole(self) -> Tensor:
+        """(R, S, P + S)."""
+        return self.own_RSS if self.prefix_RSP is None else torch.cat([self.prefix_RSP, self.own_RSS], dim=-1)
+
+    @cached_property
+    def biases(self) -> tuple[Tensor, Tensor | None]:
+        """The same as biases on scores."""
+        return bias_of(self.own_RSS), None if self.prefix_RSP is None else bias_of(self.prefix_RSP)
+
+
+class Group:
+    """Texts of about one length, padded to the longest for the attention alone."""
+
+    def __init__(self, texts: Sequence[Text], starts: Sequence[int], num_prefix: int, device: torch.device) -> None:
+        """Lay the texts out side by side.
+
+        Args:
+            texts: R of them.
+            starts: packed index of each text's first token.
+            num_prefix: P.
+            device: of the model.
+        """
+        longest = max(map(len, texts))
+        index, position = (torch.zeros((len(texts), longest), dtype=torch.long) for _ in range(2))
+        real = torch.zeros(index.shape, dtype=torch.bool)
+        visible = torch.eye(longest, dtype=torch.bool).repeat(len(texts), 1, 1)
+        for row, (text, start) in enumerate(zip(texts, starts, strict=True)):
+            index[row, : len(text)] = torch.arange(start, start + len(text))
+            position[row, : len(text)] = torch.tensor(text.positions) + num_prefix
+            real[row, : len(text)] = True
+            visible[row, : len(text), : len(text)] = text.visible()
+        self.index_RS, self.real_RS = index.to(device), real.to(device)
+        """Packed index of each token, 0 where there is none; and whether there is one."""
+        self._position_RS, self._visible_RSS = position.to(device), visible.to(device)
+        """Padding sees itself, as it must see something."""
+        self._num_prefix = num_prefix
+        self._trunk = min(longest if text.is_line else text.trunk for text in texts)
+        """Tokens before the first branch of any text; what is behind a line is padding, which nobody reads."""
+        self._masks: dict[int | None, _Masks] = {}
+
+    def attend(self, query_KRGSd: Tensor, own: KeyValue, prefix: KeyValue | None, heads: Heads) -> Tensor:
+        """Attention output (K, R, G, S, d).
+
+        Args:
+            query_KRGSd: queries of the texts, not scaled.
+            own: keys and values of the texts, (K, R, S, d).
+            prefix: those of the prefix, (K, P, d), if there is one.
+            heads: how the layer attends.
+        """
+        if heads.softcap is None and self.index_RS.shape[1] >= FUSED:
+            return self._fused(query_KRGSd, own, prefix, heads)
+        own_bias, prefix_bias = self._seen(heads.window).biases
+        parts = [Part(own.keys, own.values, own_bias)]
+        if prefix is not None and prefix_bias is not None:
+            parts.insert(0, Part(prefix.keys, prefix.values, prefix_bias))
+        return softmax_over(query_KRGSd, parts, heads.scaling, heads.softcap)
+
+    def _fused(self, query_KRGSd: Tensor, own: KeyValue, prefix: KeyValue | None, heads: Heads) -> Tensor:
+        """First the tokens before any branch, all texts alike; then the others."""
+        keys, values = own
+        if prefix is not None:
+            before = [part[:, None].expand(-1, keys.shape[1], -1, -1) for part in prefix]
+            keys, values = torch.cat([before[0], keys], dim=2), torch.cat([before[1], values], dim=2)
+        trunk, P = self._trunk, self._num_prefix
+        output = torch.empty(query_KRGSd.shape, device=query_KRGSd.device)
+        if trunk:
+            first, here = query_KRGSd[:, :, :, :trunk], (keys[:, :, : P + trunk], values[:, :, : P + trunk])
+            if heads.window is None and trunk >= P:
+                # With queries in the prefix's place, which nobody reads, no mask is needed and half the work is done.
+                found = fused(pad(first, (0, 0, P, 0)), *here, None, heads.scaling)[:, :, :, P:]
+            else:
+                sees = causal(trunk, heads.window, before=P, device=output.device)
+                found = fused(first, *here, sees, heads.scaling)
+            output[:, :, :, :trunk] = found
+        if trunk < output.shape[3]:
+            sees = self._seen(heads.window).whole[:, trunk:]
+            output[:, :, :, trunk:] = fused(query_KRGSd[:, :, :, trunk:], keys, values, sees, heads.scaling)
+        return output
+
+    def _seen(self, window: int | None) -> _Masks:
+        if window not in self._masks:
+            at, sees = self._position_RS, self._visible_RSS
+            prefix = None
+            if window is not None:
+                sees = sees & (at[:, :, None] - at[:, None, :] < window)
+            if self._num_prefix:
+                reach = at[:, :, None] - torch.arange(self._num_prefix, device=at.device)
+                prefix = torch.ones_like(reach, dtype=torch.bool) if window is None else reach < window
+            self._masks[window] = _Masks(sees, prefix)
+        return self._masks[window]
+
+
+def causal(num_tokens: int, window: int | None, *, before: int = 0, device: torch.device) -> Tensor:
+    """(T, before + T) bool: what each token of a line sees of the tokens that stand before it and of its own."""
+    at = torch.arange(before + num_tokens, device=device)
+    ago = at[before:, None] - at
+    return ago >= 0 if window is None else (ago >= 0) & (ago < window)
+
+
+def by_length(texts: Sequence[Text], num_prefix: int) -> list[list[int]]:
+    """Groups of texts, the longest first, with little padding and a bounded number of scores."""
+    order = sorted(range(len(texts)), key=lambda index: -len(texts[index]))
+    groups: list[list[int]] = []
+    longest = 0
+    for index in order:
+        length = len(texts[index])
+        scores = longest * (longest + num_prefix)
+        if not groups or 2 * length < longest or (len(groups[-1]) + 1) * scores > GROUP_SCORES:
+            groups.append([])
+            longest = length
+        groups[-1].append(index)
+    return groups
