@@ -191,6 +191,6 @@ def _cut_one(
         removed=(*plan.removed, layer),
         criterion=loop.criterion,
         settings={**asdict(loop), "loop": True, "seed": train.seed},
-        scores={"rounds": [*plan.scores.get("rounds", ()), {"removed": layer, "importance": importance}]},
+        scores={"loop": [*plan.scores.get("loop", ()), {"removed": layer, "importance": importance}]},
     )
     cut_model(handle.source, chosen, folder / "cut", uncut=lambda: handle.loaded, told=told, say=say)

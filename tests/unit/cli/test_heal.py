@@ -211,8 +211,8 @@ def test_cut_one_heal_cut_the_next(
     plan = json.loads((folder / "plan.json").read_text())
     assert plan["num_layers"] == 6 and len(plan["removed"]) == 2 and len(plan["kept"]) == 4
     assert [entry["removed"] for entry in plan["healing"]] == [plan["removed"][:1], plan["removed"]]
-    assert [one["removed"] for one in plan["scores"]["rounds"]] == plan["removed"]
-    second = plan["scores"]["rounds"][1]["importance"]
+    assert [one["removed"] for one in plan["scores"]["loop"]] == plan["removed"]
+    second = plan["scores"]["loop"][1]["importance"]
     assert set(map(int, second)) == set(range(6)) - set(plan["removed"][:1]), "in the uncut model's numbers"
     assert not (folder / "earlier_plans.json").exists()
     left = {path.name for path in (tmp_path / "whole").glob("round-*/*")}
