@@ -188,8 +188,8 @@ def test_depths_have_panels_and_small_groups_no_line_of_their_own() -> None:
     assert [tick.get_text() for tick in closed.get_xticklabels()] == ["1", "2", "3"]
     drawn = {line.get_color(): [round(y) for y in line.get_ydata()] for line in following.lines}
     assert list(drawn.values()) == [[90, 90, 90], [80, 40, 27]]
-    sizes = [row("arithmetic", "written", 0.5, 0.5, group=f"{n} items", headline=False, n=n) for n in (2, 3)]
-    assert [one["group"] for one in shares({**found["arithmetic"], "rows": sizes})] == ["3 items"]
+    sizes = [row("arithmetic", "written", 0.5, 0.5, group=f"{n} items", headline=False, n=n) for n in (4, 5)]
+    assert [one["group"] for one in shares({**found["arithmetic"], "rows": sizes})] == ["5 items"]
 
 
 def test_a_diagnosis_without_rows_has_a_page_too(tmp_path: Path) -> None:

@@ -42,8 +42,7 @@ def figure(found: Diagnosis, arms: Sequence[str]) -> Figure | None:
     for place, (title, mine) in enumerate(depths.items() if below else ()):
         axes = picture.add_axes((0.07 + 0.49 * place, 0.42 / height, 0.42, 1.35 / height))
         axes.set_ylim(-4, 104)
-        by_step(axes, [{**row, "group": row["group"].removeprefix("depth ")} for row in mine], arms)
-        axes.set_xlabel("brackets open", fontsize=9)
+        by_step(axes, [{**row, "group": row["group"].removeprefix("depth ")} for row in mine], arms, "brackets open")
         axes.set_title(title, fontsize=9, loc="left")
     return picture
 
