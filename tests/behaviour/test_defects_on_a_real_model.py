@@ -58,7 +58,7 @@ def test_a_model_that_never_closes_brackets(healthy: LoadedModel, tmp_path: Path
         for name in engines
     ]
     bench = Bench(arms, lambda name, arm: Journal(tmp_path / f"{name}.{arm}.jsonl"), limit=LIMIT)
-    found = {name: diagnostic(name)(bench) for name in ("arithmetic", "brackets")}
+    found = {name: diagnostic(name)(bench) for name in ("arithmetic", "brackets", "degeneration")}
     assert accused(found, "sick") == ["brackets"]
     rows = {row["measure"]: row for row in found["brackets"]["rows"] if not row["group"]}
     assert rows["closed"]["cut"][0] == 0

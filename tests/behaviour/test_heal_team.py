@@ -28,14 +28,14 @@ OPTIONS = (
 )
 
 
-def heal(folder: Path, out: Path, processes: int) -> subprocess.CompletedProcess[str]:
+def heal(folder: Path, out: Path, processes: int, more: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     command = [sys.executable, *(launcher if processes > 1 else ()), "-m", "layercut.cli.main", "heal"]
     command += [str(folder / "cut"), "--teacher", str(folder / "uncut"), "--prompts", str(folder / "prompts.jsonl")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)]), "OMP_NUM_THREADS": "1"}
     environment |= {"ACCELERATE_USE_CPU": "true"} if processes > 1 else {}
     return subprocess.run(
-        [*command, *OPTIONS, "--out", str(out)], env=environment, cwd=ROOT, capture_output=True, text=True
+        [*command, *OPTIONS, *more, "--out", str(out)], env=environment, cwd=ROOT, capture_output=True, text=True
     )
 
 
@@ -44,13 +44,22 @@ def curve(out: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
-def test_two_processes_have_the_loss_curve_of_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "more",
+    [
+        (),
+        ("--objective", "hidden", "--packing"),
+        ("--objective", "forward-kl", "--store-top-k", "16"),
+    ],
+    ids=["sft", "hidden", "stored"],
+)
+def test_two_processes_have_the_loss_curve_of_one(more: tuple[str, ...], tmp_path: Path) -> None:
     save_tiny("llama", tmp_path / "uncut")
     cut_checkpoint(tmp_path / "uncut", CutPlan(num_layers=6, removed=(2, 4)), tmp_path / "cut")
     rows = [{"instruction": f"Count to {number}", "output": "one"} for number in range(60)]
     (tmp_path / "prompts.jsonl").write_text("\n".join(map(json.dumps, rows)))
     for name, processes in (("one", 1), ("two", 2)):
-        ran = heal(tmp_path, tmp_path / name, processes)
+        ran = heal(tmp_path, tmp_path / name, processes, more)
         assert ran.returncode == 0, ran.stderr[-3000:]
         assert ran.stdout.count("checkpoint: ") == 1, "one process speaks for all"
     one, two = curve(tmp_path / "one"), curve(tmp_path / "two")
@@ -65,7 +74,7 @@ def test_two_processes_have_the_loss_curve_of_one(tmp_path: Path) -> None:
     moved = max((ours[name] - before[name]).abs().max().item() for name in ours)
     apart = max((ours[name] - theirs[name]).abs().max().item() for name in ours)
     assert apart < 0.05 * moved
-    again = heal(tmp_path, tmp_path / "two", 2)
+    again = heal(tmp_path, tmp_path / "two", 2, more)
     assert again.returncode == 0 and "learnt from" in again.stdout, again.stderr[-3000:]
 
 

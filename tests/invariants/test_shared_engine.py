@@ -90,6 +90,27 @@ def test_answers_are_those_of_the_plain_engine(model_type: str) -> None:
 
 
 @pytest.mark.parametrize("model_type", list(CONFIGS))
+def test_hidden_states_are_those_of_the_plain_engine(model_type: str) -> None:
+    """Of texts of several lengths in several batches, padded alike, under plans that share layers and some that do
+    not."""
+    loaded, texts = tiny_loaded(model_type), ["1+2=3", "a", "some more words", "7-4=3"]
+    theirs, ours = (
+        {(one.key, states.ids): states for one, states in engine.hidden_states_under(texts, PLANS)}
+        for engine in (PlainEngine(loaded, batch_size=3), SharedEngine(loaded, batch_size=3))
+    )
+    assert ours.keys() == theirs.keys()
+    assert len(ours) == 2 * len({one.key for one in PLANS})
+    for key, expected in theirs.items():
+        found = ours[key]
+        assert torch.equal(found.mask_BT, expected.mask_BT)
+        assert len(found.states_BTD) == len(expected.states_BTD)
+        for own, other in zip(found.states_BTD, expected.states_BTD, strict=True):
+            real = expected.mask_BT.bool()
+            assert own.shape == other.shape
+            torch.testing.assert_close(own[real], other[real], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("model_type", list(CONFIGS))
 def test_scores_and_divergences_are_those_of_the_plain_engine(model_type: str) -> None:
     loaded = tiny_loaded(model_type)
     plain, shared = PlainEngine(loaded, batch_size=4), SharedEngine(loaded, batch_size=4)
@@ -280,3 +301,36 @@ def test_close_calls_are_counted_below_float32(dtype: torch.dtype) -> None:
     found = [answer for of_plan in answers.values() for answer in of_plan.values()]
     close = sum(answer.num_close for answer in found)
     assert close == 0 if dtype == torch.float32 else close > sum(answer.num_new_tokens for answer in found) / 2
+
+
+@pytest.mark.parametrize("batch_size", [4, 32])
+def test_drawn_answers_to_one_question_share_its_text(batch_size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many draws of each of two questions, with and without a draft: what is drawn is what each would draw alone."""
+    loaded = tiny_loaded("llama")
+    base = asked(2)
+    draws = [replace(one, id=f"{one.id}#{n}", stop=()) for one in base for n in range(6)]
+    draws += [replace(base[0], id=f"d#{n}", draft="12 ab") for n in range(3)]
+    expected = by_plan(PlainEngine(loaded).completions_under(draws, OTHERS, SAMPLED))
+    num_texts: list[int] = []
+    init = Pack.__init__
+
+    def count(self: Pack, texts: Sequence[Any], *rest: Any, **named: Any) -> None:
+        num_texts.append(len(texts))
+        init(self, texts, *rest, **named)
+
+    monkeypatch.setattr(Pack, "__init__", count)
+    found = by_plan(SharedEngine(loaded, batch_size=batch_size).completions_under(draws, OTHERS, SAMPLED))
+    assert found == expected
+    assert len({answer.text for answer in expected[OTHERS[0].key].values()}) > 4
+    if batch_size == 32:
+        assert num_texts == [3]  # of fifteen requests
+
+
+def test_a_question_that_is_scored_too_lends_its_text_to_draws() -> None:
+    loaded, one = tiny_loaded("llama"), asked(1)[0]
+    draws = [replace(one, id=f"q0#{n}", stop=()) for n in range(3)]
+    mixed = [replace(one, stop=()), *draws, replace(scored(5)[4], id="q0", prompt=one.prompt)]
+    found = [answer for _, part in SharedEngine(loaded).answers_under(mixed, [plan(1)], SAMPLED) for answer in part]
+    alone = by_plan(PlainEngine(loaded).completions_under([mixed[0], *draws], [plan(1)], SAMPLED))[plan(1).key]
+    assert {a.id: a for a in found if isinstance(a, Completion)} == alone
+    assert sum(isinstance(a, Likelihoods) for a in found) == 1

@@ -3,47 +3,92 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, NamedTuple
 
 from transformers import PreTrainedTokenizerFast
 
 from layercut.healing.examples import Data, encode_example, hold_out
 from tests.support.tiny import CHATML, byte_tokenizer
 
-TEMPLATES: dict[str, tuple[str, tuple[str, ...], str]] = {
-    "chatml": (CHATML, (), "<|im_end|>"),
-    "llama3": (
-        "{{ bos_token }}{% for m in messages %}{{ '<|start_header_id|>' + m['role'] + '<|end_header_id|>\n\n'"
-        " + m['content'] | trim + '<|eot_id|>' }}{% endfor %}"
+
+class Template(NamedTuple):
+    """A chat template as a family writes it, by hand and shortened."""
+
+    text: str
+    special: tuple[str, ...]
+    """Its special tokens."""
+    end: str
+    """The token that ends an answer."""
+    eos: str
+    """The tokenizer's EOS: the same, or another one, which must not take its place."""
+
+
+_OTHER = "<|pad|>"
+TEMPLATES = {
+    "chatml": Template(CHATML, (), "<|im_end|>", "<|im_end|>"),  # Qwen, SmolLM2
+    "chatml-system": Template(  # Qwen2.5, SmolLM2: a system message where there is none
+        "{% if messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nYou are kind.<|im_end|>\n' }}{% endif %}"
+        + CHATML,
+        (),
+        "<|im_end|>",
+        _OTHER,
+    ),
+    "llama3": Template(
+        "{% for m in messages %}{{ (bos_token if loop.first else '') + '<|start_header_id|>' + m['role'] + "
+        "'<|end_header_id|>\n\n' + m['content'] | trim + '<|eot_id|>' }}{% endfor %}"
         "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}",
         ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
         "<|eot_id|>",
+        _OTHER,
     ),
-    "mistral": (
+    "mistral": Template(
         "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'user' %}{{ '[INST] ' + m['content'] + ' [/INST]' }}"
-        "{% else %}{{ ' ' + m['content'] | trim + '</s>' }}{% endif %}{% endfor %}",
+        "{% else %}{{ ' ' + m['content'] | trim + eos_token }}{% endif %}{% endfor %}",
         ("[INST]", "[/INST]", "</s>"),
         "</s>",
+        "</s>",
     ),
-    "gemma": (
+    "gemma": Template(
         "{{ bos_token }}{% for m in messages %}{{ '<start_of_turn>' + ('model' if m['role'] == 'assistant' else"
         " m['role']) + '\n' + m['content'] | trim + '<end_of_turn>\n' }}{% endfor %}"
         "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}",
         ("<start_of_turn>", "<end_of_turn>"),
         "<end_of_turn>",
+        _OTHER,
+    ),
+    "phi3": Template(
+        "{% for m in messages %}{{ '<|' + m['role'] + '|>\n' + m['content'] + '<|end|>\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% else %}{{ eos_token }}{% endif %}",
+        ("<|user|>", "<|assistant|>", "<|system|>", "<|end|>"),
+        "<|end|>",
+        _OTHER,
+    ),
+    "zephyr": Template(  # its role markers are ordinary text
+        "{% for m in messages %}{{ '<|' + m['role'] + '|>\n' + m['content'] + eos_token + '\n' }}"
+        "{% if loop.last and add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}{% endfor %}",
+        ("</s>",),
+        "</s>",
+        "</s>",
+    ),
+    "tulu": Template(  # OLMo 2: the last answer has no line break behind it
+        "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'assistant' %}{{ '<|assistant|>\n' + m['content'] + "
+        "eos_token + ('' if loop.last else '\n') }}{% else %}{{ '<|' + m['role'] + '|>\n' + m['content'] + '\n' }}"
+        "{% endif %}{% if loop.last and add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}{% endfor %}",
+        ("<|endoftext|>",),
+        "<|endoftext|>",
+        "<|endoftext|>",
     ),
 }
-"""Per family: a template like its own, the special tokens it writes, and the one that ends an answer."""
+"""By family."""
 
 
 def chat_tokenizer(family: str) -> PreTrainedTokenizerFast:
-    """A byte tokenizer with a family's template; its EOS token is another than the one that ends a turn."""
-    template, special, _ = TEMPLATES[family]
+    """A byte tokenizer with a family's template."""
+    template = TEMPLATES[family]
     tokenizer = copy.deepcopy(byte_tokenizer())
-    tokenizer.add_tokens(list(special), special_tokens=True)
-    tokenizer.chat_template = template
-    if family != "chatml":
-        tokenizer.eos_token = "<|pad|>"
+    tokenizer.add_tokens(list(template.special), special_tokens=True)
+    tokenizer.chat_template = template.text
+    tokenizer.eos_token = template.eos
     return tokenizer
 
 

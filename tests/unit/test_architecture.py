@@ -45,6 +45,8 @@ ONLY_IN = {
     "ray": {"engine/ray_members.py"},
     "trl": {"healing/sft.py"},
     "peft": {"healing/adapters.py"},
+    "datasketch": {"healing/near_duplicates.py"},
+    "py3langid": {"healing/languages.py"},
     "typer": {"cli"},
     "vl_convert": {"report/html/library.py"},
 }

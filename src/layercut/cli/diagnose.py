@@ -31,7 +31,7 @@ def diagnose(
     limit: Annotated[int, typer.Option(min=1, help="Items of each kind of question; shown on the page.")] = 32,
     samples: Annotated[
         int, typer.Option(min=1, help="Answers drawn for each item, for pass@k with k = 1, 4, 16, 64 up to it.")
-    ] = 16,
+    ] = 64,
     arithmetic_data: options.ArithmeticData = None,
     out_folder: Annotated[
         Path | None, typer.Option("--out", help="Run folder; runs/<model>-diagnose if left out.", metavar="DIR")

@@ -104,6 +104,30 @@ Data = Annotated[
 DataDir = Annotated[
     Path | None, typer.Option(help="Folder with local data, in a folder for each task, such as gsm8k.", metavar="DIR")
 ]
+Samples = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        help="Answers to each prompt. The best goes on: right, ended, likeliest by token. All are kept.",
+        rich_help_panel="Prompts",
+    ),
+]
+MaxPromptTokens = Annotated[
+    int | None, typer.Option(min=1, help="Leave out longer prompts.", rich_help_panel="Prompts")
+]
+ShuffleBuffer = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        help="Rows of a hub data set to draw from as it streams in, by --seed; 0: in its order. If left out, 10,000.",
+        rich_help_panel="Prompts",
+    ),
+]
+PROMPTS = (
+    ".txt (one a line), .jsonl, .json, .csv (also .gz) or .parquet; hub:NAME[:config[:split]]; task:NAME, for its "
+    "selection items"
+)
+"""Where prompts may come from."""
 ArithmeticData = Annotated[
     Path | None,
     typer.Option(
@@ -227,6 +251,19 @@ def local_files(entries: list[str] | None) -> dict[str, str]:
         InputError: an entry of another form.
     """
     return dict(_pair(entry) for entry in entries or [])
+
+
+def local_data(entries: list[str] | None, folder: Path | None) -> dict[str, str]:
+    """``local_files``, and of every known task what a folder holds for it.
+
+    Raises:
+        InputError: an entry of another form, or no such folder.
+    """
+    from layercut.study.suites import with_data
+    from layercut.tasks import TASKS
+
+    found = with_data(tuple(TaskSettings(task=name) for name in TASKS), {}, folder)
+    return {task.task: task.data for task in found if task.data} | local_files(entries)
 
 
 def _pair(entry: str) -> tuple[str, str]:

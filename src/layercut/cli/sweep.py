@@ -81,8 +81,9 @@ def sweep(
     --compare. Answers are kept item by item: the same command again goes on where it was stopped, and a search by task
     scores in the same folder is not asked again.
 
-    With --diagnose it says what each layer is needed for: arithmetic, brackets and programs, the tokens of the uncut
-    model's own right answers, the final hidden state. One page, layers.md, with a picture over the depth.
+    With --diagnose it says what each layer is needed for: arithmetic, brackets and programs, texts without loops, the
+    tokens of the uncut model's own right answers, the final hidden state. One page, layers.md, with a picture over the
+    depth.
 
     With --predict no cut model writes anything: the order of the layers, and how many can go, follow from what their
     absence does to the uncut model's right answers, beside the sweep of the same folder where there is one. See

@@ -38,10 +38,10 @@ DIAGNOSTICS = {
         f"{_HERE}.degeneration:degeneration", "repetition, loops, empty and endless answers", 1, 6.0
     ),
     "propagation": KnownDiagnostic(
-        f"{_HERE}.propagation:propagation", "damage token by token along the uncut model's right answers", 10, 10.0
+        f"{_HERE}.propagation:propagation", "damage token by token along the uncut model's right answers", 11, 10.0
     ),
     "similarity": KnownDiagnostic(
-        f"{_HERE}.similarity:similarity", "hidden states along depth, the seam, the logit lens", 2, 4.0
+        f"{_HERE}.similarity:similarity", "hidden states along depth, the seam, the logit lens", 2, 6.0
     ),
     "demoted": KnownDiagnostic(
         f"{_HERE}.demoted:demoted", "demoted or erased: pass@k, rank of the right answer, one more example", 4, 8.0
@@ -52,8 +52,9 @@ DIAGNOSTICS = {
 LAYER_FORMS = {
     "arithmetic": DIAGNOSTICS["arithmetic"],
     "brackets": DIAGNOSTICS["brackets"],
+    "degeneration": DIAGNOSTICS["degeneration"],
     "propagation": KnownDiagnostic(
-        f"{_HERE}.propagation:teacher_forced", "damage along the uncut model's right answers, each token given", 5, 6.0
+        f"{_HERE}.propagation:teacher_forced", "damage along the uncut model's right answers, each token given", 6, 6.0
     ),
     "similarity": KnownDiagnostic(
         f"{_HERE}.similarity:final_states", "the final hidden state, and the seam behind the layer", 2, 2.0

@@ -2,11 +2,13 @@
 
 Probe E3, E8 and E11 of "On the Limits of Layer Pruning for Generative Reasoning in LLMs", arXiv:2602.01997, which reads
 the first digit alone. That measure is kept for comparison and marked: guessing the most common first digit earns about
-25 % of it, and a tokenizer that takes up to three digits as one token has no first digit to be asked for.
+25 % of it. Where a tokenizer takes several digits as one token, the first token of an answer is not its first digit,
+and the probability of a digit is that of all numbers that begin with it.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 NAME = "arithmetic"
 DIGITS = tuple(f" {digit}" for digit in range(10))
+NUMBERS = tuple(f" {number}" for number in range(1000))
+"""What may be one token of a tokenizer that takes up to three digits together."""
 
 
 def arithmetic(bench: Bench) -> Diagnosis:
@@ -31,8 +35,8 @@ def arithmetic(bench: Bench) -> Diagnosis:
 
     Measures: ``written`` and ``ranked`` accuracy; ``log-probability`` of the right answer with its line break, in nats;
     ``place`` of the right answer among the four options, 1 to 4; ``first digit`` accuracy and log-probability, the
-    digits 0 to 9 compared with each other only, of results that are not negative. The items are generated
-    ``expressions``, or those of the bench's ``arithmetic_data``.
+    digits 0 to 9 compared with each other only (``first_digits``), of results that are not negative. The items are
+    generated ``expressions``, or those of the bench's ``arithmetic_data``.
     """
     data = bench.arithmetic_data
     task = expressions(seed=bench.seed) if data is None else arithmetic_files(data, seed=bench.seed)
@@ -40,7 +44,11 @@ def arithmetic(bench: Bench) -> Diagnosis:
     written = bench.completions("arithmetic.written", [task.request(s, "short") for s in samples])  # type: ignore[misc]
     ranked = bench.likelihoods("arithmetic.ranked", [task.request(s, "rank") for s in samples])  # type: ignore[misc]
     plain = [s for s in samples if not s.gold.startswith("-")]
-    first = bench.likelihoods("arithmetic.first_digit", [_first_digit(task, s) for s in plain])
+    num_tokens = [ranked[bench.uncut.name][s.id]["num_tokens"][s.gold_index] for s in samples]
+    together = takes_digits_together([s.gold for s in samples], num_tokens)
+    options_of_first = NUMBERS if together else DIGITS
+    asked_first = [LikelihoodRequest(id=s.id, prompt=_before(task, s), continuations=options_of_first) for s in plain]
+    first = bench.likelihoods("arithmetic.first_digit", asked_first)
     names = [arm.name for arm in bench.arms]
     kinds = [str(sample.data["kind"]) for sample in samples]
 
@@ -55,23 +63,24 @@ def arithmetic(bench: Bench) -> Diagnosis:
         *rows_of(bench, NAME, "log-probability", gold, unit="nats"),
         *rows_of(bench, NAME, "place", {n: [float(p) for p in place[n]] for n in names}, better="lower", unit="score"),
     ]
-    notes = []
-    num_tokens = [ranked[bench.uncut.name][s.id]["num_tokens"][s.gold_index] for s in samples]
-    if takes_digits_together([s.gold for s in samples], num_tokens):
-        notes.append(
-            "first digit: n/a, because the tokenizer takes several digits as one token, so the first token of an "
-            "answer is not its first digit."
-        )
-    else:
-        digit = {name: [first[name][s.id]["log_likelihoods"] for s in plain] for name in names}
-        hits = {n: [float(place_of(int(s.gold[0]), digit[n][i]) == 1) for i, s in enumerate(plain)] for n in names}
-        likely = {name: [digit[name][i][int(s.gold[0])] for i, s in enumerate(plain)] for name in names}
-        floor = constant_share([s.gold[0] for s in plain]) if plain else 0.0
-        rows += rows_of(bench, NAME, "first digit (paper)", hits, chance=floor)
-        rows += rows_of(bench, NAME, "first digit log-probability (paper)", likely, unit="nats")
-        notes.append(
-            f"first digit is the measure of arXiv:2602.01997; always saying the most common digit earns {floor:.0%} of "
-            "it on these items, so small values say nothing."
+    digit = {
+        name: [first_digits(options_of_first, first[name][s.id]["log_likelihoods"], first[name][s.id]["num_tokens"])
+               for s in plain]
+        for name in names
+    }  # fmt: skip
+    hits = {n: [float(place_of(int(s.gold[0]), digit[n][i]) == 1) for i, s in enumerate(plain)] for n in names}
+    likely = {name: [digit[name][i][int(s.gold[0])] for i, s in enumerate(plain)] for name in names}
+    floor = constant_share([s.gold[0] for s in plain]) if plain else 0.0
+    rows += rows_of(bench, NAME, "first digit (paper)", hits, chance=floor)
+    rows += rows_of(bench, NAME, "first digit log-probability (paper)", likely, unit="nats")
+    notes = [
+        f"first digit is the measure of arXiv:2602.01997; always saying the most common digit earns {floor:.0%} of it "
+        "on these items, so small values say nothing."
+    ]
+    if together:
+        notes[0] += (
+            " The tokenizer takes several digits as one token: a digit's probability is that of all numbers up to 999 "
+            "that are one token and begin with it."
         )
     rows += by_group(bench, NAME, "written", right, kinds)
     examples: list[Example] = [
@@ -116,6 +125,23 @@ def takes_digits_together(golds: Sequence[str], num_tokens: Sequence[int]) -> bo
     return any(count < len(gold) + 1 for gold, count in zip(golds, num_tokens, strict=True) if len(gold) > 1)
 
 
+def first_digits(options: Sequence[str], scores: Sequence[float], num_tokens: Sequence[int]) -> list[float]:
+    """Log-probability of each digit from 0 to 9 as the first one of an answer: of all options that begin with it and
+    have no more tokens than a single digit has.
+
+    >>> [round(math.exp(one), 2) for one in first_digits([" 1", " 2", " 21"], [math.log(0.5), math.log(0.2),
+    ...     math.log(0.3)], [1, 1, 1])[:4]]
+    [0.0, 0.5, 0.5, 0.0]
+    """
+    found = [-math.inf] * len(DIGITS)
+    for option, score, count in zip(options, scores, num_tokens, strict=True):
+        if count == min(num_tokens):
+            digit = int(option.strip()[0])
+            high, low = max(found[digit], score), min(found[digit], score)
+            found[digit] = high if low == -math.inf else high + math.log1p(math.exp(low - high))
+    return found
+
+
 def as_completion(id: str, record: dict[str, Any], before: str = "") -> Completion:
     """A record of the bench as the answer that tasks grade, behind what was given of it."""
     return Completion(
@@ -131,5 +157,5 @@ def _is_right(task: Any, sample: Sample, record: dict[str, Any]) -> bool:
     return bool(task.grade(sample, "short", as_completion(sample.id, record)).outcome == "right")
 
 
-def _first_digit(task: FewShotTask, sample: Sample) -> LikelihoodRequest:
-    return LikelihoodRequest(id=sample.id, prompt=task.examples + task.prompt(sample.question), continuations=DIGITS)
+def _before(task: FewShotTask, sample: Sample) -> str:
+    return task.examples + task.prompt(sample.question)

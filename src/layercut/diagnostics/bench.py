@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from layercut.engine.base import Completion, Decoding, Divergence, GenerationRequest, LikelihoodRequest, Likelihoods
+from layercut.engine.base import (
+    Completion,
+    Decoding,
+    Divergence,
+    GenerationRequest,
+    HiddenStates,
+    LikelihoodRequest,
+    Likelihoods,
+)
 from layercut.errors import InputError, RunMismatch
+from layercut.surgery.plan import CutPlan
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,15 +25,14 @@ if TYPE_CHECKING:
     from layercut.engine.base import Engine
     from layercut.models.loading import LoadedModel
     from layercut.runs.records import Journal
-    from layercut.surgery.plan import CutPlan
 
 GREEDY = Decoding()
 Record = dict[str, Any]
 Answers = dict[str, dict[str, Record]]
 """By name of the arm, then by id of the request."""
 _ALL = "all"
-Request = TypeVar("Request", GenerationRequest, LikelihoodRequest)
-Found = Iterator[tuple["CutPlan", Sequence[Any]]]
+Found = Iterator[tuple[CutPlan, Sequence[Any]]]
+Missing = Callable[[CutPlan, str], bool]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +51,25 @@ class Arm:
     model: Callable[[], LoadedModel] | None = None
     """For what is timed without an engine."""
     num_parameters: int | None = None
+
+
+class Passage(NamedTuple):
+    """A text to be read."""
+
+    id: str
+    text: str
+
+
+class Read(NamedTuple):
+    """A text as one model and the uncut one have it."""
+
+    id: str
+    arm: Arm
+    own: HiddenStates
+    uncut: HiddenStates
+
+
+Request = TypeVar("Request", GenerationRequest, LikelihoodRequest, Passage)
 
 
 class Bench:
@@ -102,8 +129,8 @@ class Bench:
     ) -> Answers:
         """What every arm writes: records with ``text``, ``finish_reason`` and ``num_new_tokens``."""
 
-        def call(engine: Engine, plans: Sequence[CutPlan], missing: Callable[[CutPlan, str], bool]) -> Found:
-            return engine.completions_under(requests, plans, decoding, missing)
+        def call(group: Sequence[Arm], missing: Missing) -> Found:
+            return group[0].engine().completions_under(requests, [arm.plan for arm in group], decoding, missing)
 
         def record(answer: Completion) -> Record:
             return {
@@ -119,8 +146,8 @@ class Bench:
     ) -> Answers:
         """How likely every arm finds the continuations: records with ``log_likelihoods`` and ``num_tokens``."""
 
-        def call(engine: Engine, plans: Sequence[CutPlan], missing: Callable[[CutPlan, str], bool]) -> Found:
-            return engine.log_likelihoods_under(requests, plans, missing)
+        def call(group: Sequence[Arm], missing: Missing) -> Found:
+            return group[0].engine().log_likelihoods_under(requests, [arm.plan for arm in group], missing)
 
         def record(answer: Likelihoods) -> Record:
             return {"log_likelihoods": list(answer.log_likelihoods), "num_tokens": list(answer.num_tokens)}
@@ -138,9 +165,9 @@ class Bench:
         """
         requests = [_by_token(request) for request in requests]
 
-        def call(engine: Engine, plans: Sequence[CutPlan], missing: Callable[[CutPlan, str], bool]) -> Found:
-            reference = type(plans[0])(num_layers=plans[0].num_layers)
-            return engine.divergences_under(requests, plans, reference, missing)
+        def call(group: Sequence[Arm], missing: Missing) -> Found:
+            reference = CutPlan(num_layers=group[0].plan.num_layers)
+            return group[0].engine().divergences_under(requests, [arm.plan for arm in group], reference, missing)
 
         def record(answer: Divergence) -> Record:
             return {"tokens": [token._asdict() for token in answer.tokens]}
@@ -152,6 +179,27 @@ class Bench:
                     id: _against(found[self.uncut.name][id], record, arm.name) for id, record in found[arm.name].items()
                 }
         return found
+
+    def states(
+        self,
+        name: str,
+        texts: Mapping[str, str],
+        to_record: Callable[[Read], Record],
+        arms: Sequence[Arm] | None = None,
+    ) -> Answers:
+        """What ``to_record`` makes of every text as every arm reads it, beside the uncut model; text by text."""
+
+        def call(group: Sequence[Arm], missing: Missing) -> Found:
+            arm_of = {arm.plan.key: arm for arm in group}
+            for id, text in texts.items():
+                due = [arm.plan for arm in group if missing(arm.plan, id)]
+                if not due:
+                    continue
+                (uncut,) = self.uncut.engine().hidden_states([text], self.uncut.plan)
+                for plan, own in group[0].engine().hidden_states_under([text], due):
+                    yield plan, [Read(id, arm_of[plan.key], own, uncut)]
+
+        return self._ask(name, [Passage(id, text) for id, text in texts.items()], arms, call, to_record)
 
     def computed(self, name: str, ids: Sequence[str], compute: Callable[[str], Record]) -> dict[str, Record]:
         """What ``compute`` gives for each id, kept like answers; for what is measured on all arms together."""
@@ -171,7 +219,7 @@ class Bench:
         name: str,
         requests: Sequence[Request],
         arms: Sequence[Arm] | None,
-        call: Callable[[Engine, Sequence[CutPlan], Callable[[CutPlan, str], bool]], Found],
+        call: Callable[[Sequence[Arm], Missing], Found],
         to_record: Callable[[Any], Record],
     ) -> Answers:
         asked = {request.id: _hash(request) for request in requests}
@@ -197,7 +245,7 @@ class Bench:
 
                 if all(len(answers[arm.name]) == len(asked) for arm in group):
                     continue
-                for plan, found in call(group[0].engine(), [arm.plan for arm in group], missing):
+                for plan, found in call(group, missing):
                     known = answers[names[plan.key]]
                     fresh = [
                         {"id": one.id, "asked": asked[one.id], **to_record(one)} for one in found if one.id not in known
@@ -233,7 +281,9 @@ def _held(journal: Journal, asked: dict[str, str]) -> dict[str, Record]:
     return held
 
 
-def _hash(request: GenerationRequest | LikelihoodRequest) -> str:
+def _hash(request: GenerationRequest | LikelihoodRequest | Passage) -> str:
+    if isinstance(request, Passage):
+        return hashlib.sha256(request.text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
     rest = request.continuations if isinstance(request, LikelihoodRequest) else (request.max_new_tokens, request.stop)
     return hashlib.sha256(repr((request.prompt, rest)).encode("utf-8", "surrogatepass")).hexdigest()[:12]
 

@@ -81,7 +81,8 @@ def brackets(bench: Bench) -> Diagnosis:
         if right[bench.uncut.name][index] > right[arm.name][index]
     ]
     programs = written_programs(bench, NAME)
-    rows += [*programs["rows"], *by_group(bench, NAME, "closed", right, depths)]
+    rows += programs["rows"]
+    rows += by_group(bench, NAME, "closed", right, depths) + by_group(bench, NAME, "next bracket", following, depths)
     return {
         "rows": rows,
         "data": programs["data"],

@@ -17,14 +17,15 @@ from sacrebleu.metrics.bleu import BLEU
 
 from layercut.diagnostics.measures import rows_of
 from layercut.diagnostics.openings import openings
-from layercut.engine.base import GenerationRequest
+from layercut.engine.base import Decoding, GenerationRequest
 
 if TYPE_CHECKING:
-    from layercut.diagnostics.bench import Bench
+    from layercut.diagnostics.bench import Answers, Arm, Bench
     from layercut.runs.diagnosis import Diagnosis, Example
 
 NAME = "degeneration"
 MAX_NEW_TOKENS = 128
+TEMPERATURE, TOP_K = 0.9, 50
 FEWEST_REPEATS = 3
 """A unit that comes fewer times in a row is no loop."""
 LONGEST_UNIT = 200
@@ -37,10 +38,13 @@ _SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
 
 
 def degeneration(bench: Bench) -> Diagnosis:
-    """Let every model go on from openings of stories, letters and explanations, and look at what it writes."""
+    """Let every model go on from openings of stories, letters and explanations, and look at what it writes.
+
+    Drawn at temperature 0.9 among the 50 likeliest tokens, as in the paper, with the same noise for all models: greedy
+    decoding makes small models loop that are whole.
+    """
     prompts = openings(bench.limit, bench.seed)
-    requests = [GenerationRequest(id=id, prompt=text, max_new_tokens=MAX_NEW_TOKENS) for id, text in prompts.items()]
-    answers = bench.completions("degeneration.written", requests)
+    answers = continuations(bench, prompts, bench.arms)
     looks = {
         arm.name: [look(answers[arm.name][id]["text"], answers[arm.name][id]) for id in prompts] for arm in bench.arms
     }
@@ -64,7 +68,8 @@ def degeneration(bench: Bench) -> Diagnosis:
     short = {arm: sum(found["words"] < 4 for found in of_arm) for arm, of_arm in looks.items()}
     single = {arm: sum(found["sentences"] < 2 for found in of_arm) for arm, of_arm in looks.items()}
     notes = [
-        f"{len(prompts)} responses of at most {MAX_NEW_TOKENS} tokens. Shorter than four words, counted as without "
+        f"{len(prompts)} responses of at most {MAX_NEW_TOKENS} tokens, drawn at temperature {TEMPERATURE} among the "
+        f"{TOP_K} likeliest tokens, seed {bench.seed}. Shorter than four words, counted as without "
         "repetition: " + ", ".join(f"{arm} {count}" for arm, count in short.items()) + ". A single sentence, counted "
         "as Self-BLEU 0: " + ", ".join(f"{arm} {count}" for arm, count in single.items()) + "."
     ]
@@ -85,6 +90,13 @@ def degeneration(bench: Bench) -> Diagnosis:
         if _broken(looks[arm.name][index]) and not _broken(looks[bench.uncut.name][index])
     ]
     return {"rows": rows, "data": {"finish": finish}, "examples": examples, "notes": notes}
+
+
+def continuations(bench: Bench, prompts: dict[str, str], arms: Sequence[Arm]) -> Answers:
+    """What models write behind the openings."""
+    requests = [GenerationRequest(id=id, prompt=text, max_new_tokens=MAX_NEW_TOKENS) for id, text in prompts.items()]
+    decoding = Decoding(temperature=TEMPERATURE, top_k=TOP_K, seed=bench.seed)
+    return bench.completions("degeneration.written", requests, arms, decoding)
 
 
 def look(text: str, record: dict[str, Any]) -> dict[str, float]:

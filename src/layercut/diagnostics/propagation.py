@@ -29,7 +29,7 @@ OWN = ("copy", "gsm_symbolic")
 """Tasks whose traces can accuse. Those of arithmetic and brackets explain only: damage to them has its own diagnostic,
 and should not be counted twice."""
 CLAMPED = (0.0, 0.25, 0.5, 0.75, 1.0)
-FIRST = "first choice"
+FIRST, RANK = "first choice", "1 / rank"
 TOP = 10
 NUM_PLACES = 5
 """Parts of a trace, by place, for the picture."""
@@ -39,8 +39,8 @@ def propagation(bench: Bench) -> Diagnosis:
     """Go along the uncut model's right answers with every cut model.
 
     Measures, each a mean per trace: ``first choice``, the trace's token is the likeliest (the headline is that of the
-    traces which no other diagnostic asks for); ``in the top 10``; ``extra
-    loss``, -ln q(token) + ln p(token) in nats, and ``KL``; all by kind of token. ``teacher-forced`` and
+    traces which no other diagnostic asks for); ``in the top 10`` and ``1 / rank`` of the trace's token; ``extra loss``,
+    -ln q(token) + ln p(token) in nats, and ``KL``; all by kind of token. ``teacher-forced`` and
     ``free-running`` are the share of tokens that are right with everything before them given, and in the model's own
     answer at the same place. ``clamped`` is the share of answers that come out right after the given part. Uncut is 1
     by construction in the last two: they are its own answers. Traces of one template count as one context.
@@ -59,12 +59,12 @@ def propagation(bench: Bench) -> Diagnosis:
         share: _written_after(bench, traces, forced[bench.uncut.name], share) for share in CLAMPED if share
     }
     pieces = {trace.id: [token["text"] for token in forced[bench.uncut.name][trace.id]["tokens"]] for trace in traces}
-    kinds = {trace.id: kinds_of(pieces[trace.id], answer=trace.answer) for trace in traces}
+    kinds = {trace.id: kinds_of(pieces[trace.id], answer=trace.answer, code=trace.is_code) for trace in traces}
     kept = {
         arm.name: {trace.id: kept_pieces(pieces[trace.id], free[arm.name][trace.id]) for trace in traces}
         for arm in bench.cuts
     }
-    own = [trace for trace in traces if trace.task.name in OWN]
+    own = [trace for trace in traces if trace.task in OWN]
     rows = _forced_rows(bench, own, forced, kinds, headline=True) + _forced_rows(bench, traces, forced, kinds)
     clusters = [trace.cluster for trace in traces]
     ones = {bench.uncut.name: [1.0] * len(traces)}
@@ -92,7 +92,7 @@ def teacher_forced(bench: Bench) -> Diagnosis:
     """The forced part of ``propagation``, which writes nothing: for many models, such as one without each layer.
 
     Measures: ``first choice`` by kind of token, as there; and of all tokens ``teacher-forced``, ``in the top 10``,
-    ``extra loss`` and ``KL``.
+    ``1 / rank``, ``extra loss`` and ``KL``.
     """
     traces, asked = right_traces(bench)
     notes = ["Right answers of the uncut model that were gone along: " + ", ".join(asked) + "."]
@@ -100,8 +100,8 @@ def teacher_forced(bench: Bench) -> Diagnosis:
         return {"rows": [], "data": {}, "examples": [], "notes": notes}
     forced = bench.damages("propagation.forced", [trace.forced for trace in traces])
     pieces = {trace.id: [token["text"] for token in forced[bench.uncut.name][trace.id]["tokens"]] for trace in traces}
-    kinds = {trace.id: kinds_of(pieces[trace.id], answer=trace.answer) for trace in traces}
-    own = [trace for trace in traces if trace.task.name in OWN]
+    kinds = {trace.id: kinds_of(pieces[trace.id], answer=trace.answer, code=trace.is_code) for trace in traces}
+    own = [trace for trace in traces if trace.task in OWN]
     rows = _forced_rows(bench, own, forced, kinds, headline=True) + _forced_rows(bench, traces, forced, kinds, ("",))
     return {"rows": rows, "data": {}, "examples": [], "notes": notes}
 
@@ -109,12 +109,13 @@ def teacher_forced(bench: Bench) -> Diagnosis:
 def damage(tokens: Sequence[dict[str, Any]]) -> dict[str, float | None]:
     """Means over some tokens of one trace, each as TokenDamage has it.
 
-    >>> damage([{"nll": 2.0, "reference_nll": 0.5, "kl": None, "rank": 3}])
-    {'first choice': 0.0, 'in the top 10': 1.0, 'extra loss': 1.5, 'KL': None}
+    >>> damage([{"nll": 2.0, "reference_nll": 0.5, "kl": None, "rank": 4}])
+    {'first choice': 0.0, 'in the top 10': 1.0, '1 / rank': 0.25, 'extra loss': 1.5, 'KL': None}
     """
     return {
         FIRST: _mean([token["rank"] == 1 for token in tokens]),
         f"in the top {TOP}": _mean([token["rank"] <= TOP for token in tokens]),
+        RANK: _mean([1 / token["rank"] for token in tokens]),
         "extra loss": _mean([token["nll"] - token["reference_nll"] for token in tokens]),
         "KL": None if any(token["kl"] is None for token in tokens) else _mean([token["kl"] for token in tokens]),
     }
@@ -169,7 +170,7 @@ def _forced_rows(
             arm.name: [damage([forced[arm.name][t.id]["tokens"][i] for i in chosen[t.id]]) for t in having]
             for arm in bench.arms
         }
-        for measure in (FIRST,) if headline else (FIRST, f"in the top {TOP}", "extra loss", "KL"):
+        for measure in (FIRST,) if headline else (FIRST, f"in the top {TOP}", RANK, "extra loss", "KL"):
             # Of a checkpoint of its own there is no KL.
             values = {
                 name: [float(found[measure] or 0.0) for found in of_arm]
@@ -185,7 +186,7 @@ def _forced_rows(
                 values,
                 group=kind,
                 better="lower" if loss else "higher",
-                unit="nats" if loss else "share",
+                unit="nats" if loss else "score" if measure == RANK else "share",
                 clusters=[trace.cluster for trace in having],
                 headline=headline,
             )
@@ -239,8 +240,8 @@ def _examples(
             "diagnostic": NAME,
             "arm": arm.name,
             "id": trace.id,
-            "question": trace.sample.question,
-            "gold": trace.sample.gold,
+            "question": trace.question,
+            "gold": trace.gold,
             "uncut": trace.text,
             "cut": free[arm.name][trace.id],
             "tokens": pieces[trace.id],

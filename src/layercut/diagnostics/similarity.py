@@ -15,17 +15,19 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from layercut.diagnostics.degeneration import MAX_NEW_TOKENS
+from layercut.diagnostics.degeneration import continuations
 from layercut.diagnostics.measures import rows_of
 from layercut.diagnostics.openings import openings
-from layercut.engine.base import GenerationRequest, LikelihoodRequest
+from layercut.engine.head import chunks, logits
+from layercut.engine.rows import text_tokens
+from layercut.engine.stack import Stack
 from layercut.errors import InputError
-from layercut.surgery.plan import CutPlan
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from layercut.diagnostics.bench import Arm, Bench, Record
+    from layercut.diagnostics.bench import Bench, Read, Record
+    from layercut.models.loading import LoadedModel
     from layercut.runs.diagnosis import Diagnosis
 
 NAME = "similarity"
@@ -48,27 +50,28 @@ def similarity(bench: Bench) -> Diagnosis:
     """
     prompts = openings(min(bench.limit, MOST_TEXTS), bench.seed)
     texts = _texts(bench, prompts)
-    read = bench.computed("similarity.states", list(texts), lambda id: _compared(bench, texts[id]))
-    lens = _logit_lens(bench, prompts, texts)
-    means = {arm.name: _averaged([read[id][arm.name] for id in texts]) for arm in bench.arms}
+    lens = Lens()
+    read = bench.states("similarity.states", texts, lambda one: _compared(one, prompts[one.id], lens))
+    means = {arm.name: _averaged([read[arm.name][id] for id in texts]) for arm in bench.arms}
+    decided = {arm.name: _shares([read[arm.name][id]["decided"] for id in texts]) for arm in bench.arms}
     rows = []
     for arm in bench.cuts:
         seams = seams_of(arm.layers, bench.uncut.layers)
         one_arm = {
             bench.uncut.name: [1.0] * len(texts),
-            arm.name: [read[id][arm.name]["cosine"][-1][-1] for id in texts],
+            arm.name: [read[arm.name][id]["cosine"][-1][-1] for id in texts],
         }
         rows += rows_of(bench, NAME, "final state", one_arm, unit="score")
         for layer in seams:
             before, after = bench.uncut.layers.index(layer), arm.layers.index(layer)
             values = {
-                bench.uncut.name: [read[id][bench.uncut.name]["steps"][before] for id in texts],
-                arm.name: [read[id][arm.name]["steps"][after] for id in texts],
+                bench.uncut.name: [read[bench.uncut.name][id]["steps"][before] for id in texts],
+                arm.name: [read[arm.name][id]["steps"][after] for id in texts],
             }
             rows += rows_of(bench, NAME, "seam", values, group=f"layer {layer}", unit="score")
     data = {
         "arms": {
-            arm.name: {**means[arm.name], "layers": list(arm.layers), "lens": lens[arm.name]} for arm in bench.arms
+            arm.name: {**means[arm.name], "layers": list(arm.layers), "lens": decided[arm.name]} for arm in bench.arms
         }
     }
     notes = [f"{len(texts)} texts. States before the final norm; a cut model's are set beside the uncut ones by layer."]
@@ -82,29 +85,26 @@ def final_states(bench: Bench) -> Diagnosis:
     """
     prompts = openings(min(bench.limit, FEW_TEXTS), bench.seed)
     texts = _texts(bench, prompts)
-    uncut: dict[str, Tensor] = {}
 
-    def compared(name: str) -> Record:
-        arm = next(arm for arm in bench.cuts if arm.name == name)
-        record: Record = {"final": {}, "seams": {}}
-        for id, text in texts.items():
-            if id not in uncut:
-                uncut[id] = _states(bench.uncut, text)
-            own_ATD, uncut_ATD = _aligned(arm, _states(arm, text), uncut[id])
-            record["final"][id] = round(_cosine(own_ATD[-1], uncut_ATD[-1]), 5)
-            for layer in seams_of(arm.layers, bench.uncut.layers):
-                before, after = bench.uncut.layers.index(layer), arm.layers.index(layer)
-                pair = [_cosine(uncut_ATD[before], uncut_ATD[before + 1]), _cosine(own_ATD[after], own_ATD[after + 1])]
-                record["seams"].setdefault(f"layer {layer}", {})[id] = [round(value, 5) for value in pair]
+    def compared(one: Read) -> Record:
+        own_ATD, uncut_ATD = _aligned(one)
+        record: Record = {"final": round(_cosine(own_ATD[-1], uncut_ATD[-1]), 5), "seams": {}}
+        for layer in seams_of(one.arm.layers, bench.uncut.layers):
+            before, after = bench.uncut.layers.index(layer), one.arm.layers.index(layer)
+            pair = [_cosine(uncut_ATD[before], uncut_ATD[before + 1]), _cosine(own_ATD[after], own_ATD[after + 1])]
+            record["seams"][f"layer {layer}"] = [round(value, 5) for value in pair]
         return record
 
-    read = bench.computed("similarity.final_states", [arm.name for arm in bench.cuts], compared)
+    read = bench.states("similarity.final_states", texts, compared, bench.cuts)
     rows = []
     for arm in bench.cuts:
-        final = {bench.uncut.name: [1.0] * len(texts), arm.name: [read[arm.name]["final"][id] for id in texts]}
+        found = [read[arm.name][id] for id in texts]
+        final = {bench.uncut.name: [1.0] * len(texts), arm.name: [one["final"] for one in found]}
         rows += rows_of(bench, NAME, "final state", final, unit="score")
-        for group, pairs in read[arm.name]["seams"].items():
-            values = {name: [pairs[id][side] for id in texts] for side, name in enumerate((bench.uncut.name, arm.name))}
+        for layer in seams_of(arm.layers, bench.uncut.layers):
+            group = f"layer {layer}"
+            pairs = [one["seams"][group] for one in found]
+            values = {name: [pair[side] for pair in pairs] for side, name in enumerate((bench.uncut.name, arm.name))}
             rows += rows_of(bench, NAME, "seam", values, group=group, unit="score")
     return {"rows": rows, "data": {}, "examples": [], "notes": [f"{len(texts)} texts. States before the final norm."]}
 
@@ -130,16 +130,9 @@ def seams_of(layers: Sequence[int], uncut: Sequence[int]) -> list[int]:
 
 
 def _texts(bench: Bench, prompts: dict[str, str]) -> dict[str, str]:
-    requests = [GenerationRequest(id=id, prompt=text, max_new_tokens=MAX_NEW_TOKENS) for id, text in prompts.items()]
     # The question of the degeneration probe, so that its answers are used again.
-    answers = bench.completions("degeneration.written", requests, [bench.uncut])[bench.uncut.name]
+    answers = continuations(bench, prompts, [bench.uncut])[bench.uncut.name]
     return {id: text + answers[id]["text"] for id, text in prompts.items()}
-
-
-def _states(arm: Arm, text: str) -> Tensor:
-    """All states of one text, (A, T, D)."""
-    (found,) = arm.engine().hidden_states([text], arm.plan)
-    return torch.stack([state_BTD[0] for state_BTD in found.states_BTD])
 
 
 class Pair(NamedTuple):
@@ -149,10 +142,11 @@ class Pair(NamedTuple):
     uncut_BTD: Tensor
 
 
-def _aligned(arm: Arm, own_ATD: Tensor, uncut_BTD: Tensor) -> Pair:
+def _aligned(one: Read) -> Pair:
+    own_ATD, uncut_BTD = (torch.cat(found.states_BTD) for found in (one.own, one.uncut))
     if own_ATD.shape[1:] != uncut_BTD.shape[1:]:
         raise InputError(
-            f"{arm.name} reads the text as {own_ATD.shape[1]} tokens of {own_ATD.shape[2]} numbers, the uncut "
+            f"{one.arm.name} reads the text as {own_ATD.shape[1]} tokens of {own_ATD.shape[2]} numbers, the uncut "
             f"model as {uncut_BTD.shape[1]} of {uncut_BTD.shape[2]}; give a model that was cut from it."
         )
     return Pair(own_ATD, uncut_BTD)
@@ -163,21 +157,18 @@ def _cosine(first_TD: Tensor, second_TD: Tensor) -> float:
     return float((normalize(first_TD, dim=-1) * normalize(second_TD, dim=-1)).sum(-1).mean())
 
 
-def _compared(bench: Bench, text: str) -> Record:
-    """What a text gives for all models."""
-    uncut_ATD = _states(bench.uncut, text)
-    record: Record = {}
-    for arm in bench.arms:
-        own_ATD, _ = _aligned(arm, uncut_ATD if arm is bench.uncut else _states(arm, text), uncut_ATD)
-        cosine_AB, angle_AB = cosines(own_ATD, uncut_ATD)
-        steps_A = (normalize(own_ATD[:-1], dim=-1) * normalize(own_ATD[1:], dim=-1)).sum(-1).mean(-1)
-        record[arm.name] = {
-            "cosine": _rounded(cosine_AB),
-            "angle": _rounded(angle_AB),
-            "steps": _rounded(steps_A),
-            "norms": _rounded(own_ATD.norm(dim=-1).mean(-1)),
-        }
-    return record
+def _compared(one: Read, prompt: str, lens: Lens) -> Record:
+    """What a text gives for a model."""
+    own_ATD, uncut_ATD = _aligned(one)
+    cosine_AB, angle_AB = cosines(own_ATD, uncut_ATD)
+    steps_A = (normalize(own_ATD[:-1], dim=-1) * normalize(own_ATD[1:], dim=-1)).sum(-1).mean(-1)
+    return {
+        "cosine": _rounded(cosine_AB),
+        "angle": _rounded(angle_AB),
+        "steps": _rounded(steps_A),
+        "norms": _rounded(own_ATD.norm(dim=-1).mean(-1)),
+        "decided": lens.decided(one, own_ATD, prompt),
+    }
 
 
 def _rounded(values: Tensor) -> Any:
@@ -187,39 +178,43 @@ def _rounded(values: Tensor) -> Any:
 def _averaged(records: Sequence[Record]) -> Record:
     return {
         name: torch.tensor([record[name] for record in records], dtype=torch.float64).mean(dim=0).tolist()
-        for name in records[0]
+        for name in ("cosine", "angle", "steps", "norms")
     }
 
 
-def _logit_lens(bench: Bench, prompts: dict[str, str], texts: dict[str, str]) -> dict[str, list[float]]:
-    """Per model and layer it has, the share of tokens whose likeliest successor is already the final one there.
-
-    A model without all layers behind one *is* the logit lens at this layer: final norm and head right behind it.
-    """
-    requests = [
-        LikelihoodRequest(id=id, prompt=prompt, continuations=(texts[id][len(prompt) :],))
-        for id, prompt in prompts.items()
-        if texts[id][len(prompt) :].strip()
-    ]
-    shares: dict[str, list[float]] = {}
-    found = bench.computed(
-        "similarity.lens", [arm.name for arm in bench.arms], lambda name: {"agreement": _lens(bench, name, requests)}
-    )
-    for arm in bench.arms:
-        shares[arm.name] = found[arm.name]["agreement"]
-    return shares
+def _shares(counts: Sequence[Sequence[int]]) -> list[float]:
+    """By layer, the share of the tokens of all texts that are decided there."""
+    of_layers = [sum(of_layer) for of_layer in zip(*counts, strict=True)]
+    return [count / max(1, of_layers[-1]) for count in of_layers]
 
 
-def _lens(bench: Bench, name: str, requests: Sequence[LikelihoodRequest]) -> list[float]:
-    arm = next(arm for arm in bench.arms if arm.name == name)
-    kept = arm.plan.kept
-    plans = [
-        CutPlan(num_layers=arm.plan.num_layers, removed=(*arm.plan.removed, *kept[count:]))
-        for count in range(1, len(kept))
-    ]
-    different = dict.fromkeys([plan.key for plan in plans], 0)
-    tokens = dict.fromkeys([plan.key for plan in plans], 0)
-    for plan, answers in arm.engine().divergences_under(requests, plans, arm.plan):
-        different[plan.key] += sum(answer.top1_disagreements for answer in answers)
-        tokens[plan.key] += sum(answer.num_tokens for answer in answers)
-    return [*(1 - different[plan.key] / max(1, tokens[plan.key]) for plan in plans), 1.0]
+class Lens:
+    """The logit lens: final norm and head right behind any layer. Behind layers that several models of one source have
+    run alike it is computed once a text."""
+
+    def __init__(self) -> None:
+        self._id = ""
+        self._found: dict[tuple[str, tuple[int, ...]], Tensor] = {}
+
+    def decided(self, one: Read, own_ATD: Tensor, prompt: str) -> list[int]:
+        """Of the tokens behind the prompt, and behind each layer, how many have their final likeliest successor
+        already. The last number is that of all tokens."""
+        if one.id != self._id:
+            self._id, self._found = one.id, {}
+        assert one.arm.model is not None, f"{one.arm.name} has no head to look through"
+        loaded, kept = one.arm.model(), one.arm.plan.kept
+        start = len(text_tokens(loaded, prompt, 0)) - 1
+        tokens = []
+        for depth in range(1, len(kept) + 1):
+            path = (one.arm.source, kept[:depth])
+            if path not in self._found:
+                self._found[path] = likeliest(loaded, own_ATD[depth, start:-1])
+            tokens.append(self._found[path])
+        return [int((found == tokens[-1]).sum()) for found in tokens]
+
+
+def likeliest(loaded: LoadedModel, states_ND: Tensor) -> Tensor:
+    """The likeliest next token (N,) where a model is left with these states: final norm and head right behind them."""
+    before = Stack(loaded).leave(states_ND.to(loaded.model.device, loaded.model.dtype))
+    parts = [logits(loaded.model, before, chunk).argmax(dim=-1) for chunk in chunks(loaded.model, len(states_ND))]
+    return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.long)

@@ -2,42 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
 
 from layercut.diagnostics.arithmetic import as_completion
+from layercut.diagnostics.functions import functions
+from layercut.diagnostics.written_programs import is_right_program
 from layercut.engine.base import GenerationRequest, LikelihoodRequest
 from layercut.errors import InputError
 from layercut.tasks import load_task
-from layercut.tasks.base import Readout, Sample, Task
 
 if TYPE_CHECKING:
     from layercut.diagnostics.bench import Bench
+    from layercut.tasks.base import Readout, Sample, Task
 
 TASKS: tuple[tuple[str, Readout], ...] = (
     ("arithmetic", "short"), ("brackets", "short"), ("copy", "short"), ("gsm_symbolic", "chain"),
 )  # fmt: skip
+PROGRAMS = "programs"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trace:
     """One right answer."""
 
-    task: Task
-    readout: Readout
-    sample: Sample
+    task: str
+    id: str
+    """Of the item."""
+    question: str
+    gold: str
+    """Empty where more than one answer is right."""
+    cluster: str
+    """The context that it shares with other items, or itself."""
     request: GenerationRequest
     text: str
-
-    @property
-    def id(self) -> str:
-        """Of the item."""
-        return self.sample.id
-
-    @property
-    def cluster(self) -> str:
-        """The context that it shares with other items, or itself."""
-        return str(self.sample.data.get("cluster", self.id))
+    judge: Callable[[str, str], bool]
+    """Whether a text that ended for a reason answers the item."""
+    is_chain: bool = False
+    is_code: bool = False
 
     @property
     def forced(self) -> LikelihoodRequest:
@@ -48,21 +52,21 @@ class Trace:
     def answer(self) -> tuple[int, int] | None:
         """The characters of the final answer in a chain of steps. A short answer is nothing else, so its tokens go by
         their own kinds."""
-        if self.readout != "chain":
+        if not self.is_chain:
             return None
-        start = self.text.rfind(self.sample.gold)
-        return None if start < 0 else (start, start + len(self.sample.gold))
+        start = self.text.rfind(self.gold)
+        return None if start < 0 else (start, start + len(self.gold))
 
     def is_right(self, text: str, finish_reason: str = "stop") -> bool:
         """Whether a text answers the item."""
-        record = {"text": text, "finish_reason": finish_reason, "num_new_tokens": 0}
-        return self.task.grade(self.sample, self.readout, as_completion(self.id, record)).outcome == "right"
+        return text == self.text or self.judge(text, finish_reason)
 
 
 def right_traces(bench: Bench) -> tuple[list[Trace], list[str]]:
     """Ask the uncut model; gives its right answers, and how many of how many it had right in each task, in words.
 
-    A task that the model cannot be asked, such as one with prompts beyond its context, is left out and named.
+    A task that the model cannot be asked, such as one with prompts beyond its context, is left out and named. Programs
+    are those of the bracket diagnostic, as far as they pass their tests.
     """
     traces: list[Trace] = []
     said: list[str] = []
@@ -76,14 +80,49 @@ def right_traces(bench: Bench) -> tuple[list[Trace], list[str]]:
             said.append(f"{name} left out ({str(error).rstrip('.')})")
             continue
         found = [
-            Trace(task=task, readout=readout, sample=sample, request=request, text=answers[sample.id]["text"])
+            Trace(
+                task=name,
+                id=sample.id,
+                question=sample.question,
+                gold=sample.gold,
+                cluster=str(sample.data.get("cluster", sample.id)),
+                request=request,
+                text=answers[sample.id]["text"],
+                judge=partial(_is_right, task, readout, sample),
+                is_chain=readout == "chain",
+            )
             for sample, request in zip(samples, requests, strict=True)
         ]
-        right = [
-            trace
-            for trace in found
-            if trace.text.strip() and trace.is_right(trace.text, answers[trace.id]["finish_reason"])
-        ]
+        right = _right(found, answers)
         traces += right
         said.append(f"{name} {len(right)} of {len(found)}")
-    return traces, said
+    wanted = functions(bench.limit, bench.seed)
+    # The question of the bracket diagnostic, so that its answers are used again.
+    answers = bench.completions("brackets.programs", [one.request for one in wanted], [bench.uncut])[bench.uncut.name]
+    found = [
+        Trace(
+            task=PROGRAMS,
+            id=one.id,
+            question=one.head,
+            gold="",
+            cluster=one.name.rpartition("_")[0],
+            request=one.request,
+            text=answers[one.id]["text"],
+            judge=partial(is_right_program, one),
+            is_code=True,
+        )
+        for one in wanted
+    ]
+    right = _right(found, answers)
+    return [*traces, *right], [*said, f"{PROGRAMS} {len(right)} of {len(found)}"]
+
+
+def _right(found: list[Trace], answers: dict[str, Any]) -> list[Trace]:
+    return [
+        trace for trace in found if trace.text.strip() and trace.judge(trace.text, answers[trace.id]["finish_reason"])
+    ]
+
+
+def _is_right(task: Task, readout: Readout, sample: Sample, text: str, finish_reason: str) -> bool:
+    record = {"text": text, "finish_reason": finish_reason, "num_new_tokens": 0}
+    return task.grade(sample, readout, as_completion(sample.id, record)).outcome == "right"

@@ -101,6 +101,18 @@ def written_programs(bench: Bench, diagnostic: str) -> WrittenPrograms:
     }
 
 
+def is_right_program(one: Function, text: str, finish_reason: str) -> bool:
+    """Whether a function is right: it passes its tests, or, where no sandbox works, parses."""
+    source = one.head + text
+    found = classify(source, head=one.head, finish_reason=finish_reason)
+    try:
+        describe()
+    except InputError:
+        return found == "parses"
+    program = Program(source, tests=one.tests, names=(one.name,))
+    return found == "parses" and run_programs([program], limits=LIMITS)[0].passed
+
+
 def _run(
     bench: Bench,
     diagnostic: str,

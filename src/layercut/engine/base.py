@@ -283,8 +283,24 @@ class Engine(Protocol):
         """Compare every plan with the reference on every request, as far as it is wanted; see ``completions_under``."""
         ...
 
+    def hidden_states_under(
+        self, texts: Sequence[str], plans: Sequence[CutPlan]
+    ) -> Iterator[tuple[CutPlan, HiddenStates]]:
+        """Hidden states of every text under every plan; see ``hidden_states`` and ``completions_under``."""
+        ...
 
-class KindByKind:
+
+class StatesPlanByPlan:
+    """``hidden_states_under`` of an engine that reads texts under one plan after the other."""
+
+    def hidden_states_under(
+        self: Engine, texts: Sequence[str], plans: Sequence[CutPlan]
+    ) -> Iterator[tuple[CutPlan, HiddenStates]]:
+        """See Engine."""
+        return ((plan, states) for plan in distinct(plans) for states in self.hidden_states(texts, plan))
+
+
+class KindByKind(StatesPlanByPlan):
     """``answers_under`` of an engine whose kinds of requests share nothing."""
 
     def answers_under(
@@ -338,7 +354,7 @@ class OnePlanAtATime(KindByKind):
                 yield plan, answers
 
 
-class ManyPlansAtOnce:
+class ManyPlansAtOnce(StatesPlanByPlan):
     """The methods for one plan, of an engine that is made for many."""
 
     def completions(

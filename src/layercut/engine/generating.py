@@ -21,7 +21,7 @@ from layercut.engine.head import chunks, logits
 from layercut.engine.packing import Pack
 from layercut.engine.prompts import decode, encode_draft
 from layercut.engine.reading import Reading
-from layercut.engine.rows import GenerationRow, Question, Tokens
+from layercut.engine.rows import GenerationRow, Question, Scoring, Tokens
 from layercut.engine.sampling import Next, next_tokens
 from layercut.engine.scores import Look
 from layercut.engine.shared_depth import Leaf
@@ -45,9 +45,13 @@ _LOOK_EVERY = 8
 class _Laid(NamedTuple):
     """A block as texts."""
 
-    rows: dict[int, GenerationRow]
-    """By its place in the block, what is to be answered there."""
-    drafts: dict[int, Tokens]
+    rows: list[GenerationRow]
+    """What is to be answered."""
+    drafts: list[Tokens]
+    """Per row."""
+    places: list[int]
+    """Per row, which text holds its prompt and draft; one text for all rows that are alike in both, such as the drawn
+    answers to one question."""
     reading: Reading
 
 
@@ -125,7 +129,7 @@ class Generating:
             cell = _Cell(leaf.plan, len(answers) - len(ended), [answer.completion() for answer in ended])
             if cell.ended and not cell.num_open:
                 yield leaf.plan, _sorted(cell.ended)
-            for answer, place in zip(answers, laid.rows, strict=True):
+            for answer, place in zip(answers, laid.places, strict=True):
                 if answer not in ended:
                     self._cells[leaf.plan.key, answer.id] = cell
                     self._pool.add(self._row(answer, pack.starts[place], leaf))
@@ -140,23 +144,35 @@ class Generating:
             yield from self._begin(part, run, set(begun))
 
     def _lay(self, block: Sequence[Question]) -> _Laid:
-        rows = {place: question.row for place, question in enumerate(block) if question.row is not None}
-        drafts = {place: self._draft(row) for place, row in rows.items()}
-        lines: list[list[Tokens]] = [[] for _ in block]
-        for place, row in rows.items():
-            lines[place] = [row.prompt[self._num_prefix :] + drafts[place]]
-        return _Laid(rows, drafts, Reading([question.scoring for question in block], self._num_prefix, lines))
+        rows = [question.row for question in block if question.row is not None]
+        drafts = [self._draft(row) for row in rows]
+        of_rows = iter([row.prompt[self._num_prefix :] + draft for row, draft in zip(rows, drafts, strict=True)])
+        scorings: list[Scoring | None] = []
+        lines: list[list[Tokens]] = []
+        places: list[int] = []
+        known: dict[Tokens, int] = {}
+        for question in block:
+            line = None if question.row is None else next(of_rows)
+            place = None if line is None or question.scoring is not None else known.get(line)
+            if place is None:
+                place = len(lines)
+                scorings.append(question.scoring)
+                lines.append([] if line is None else [line])
+            if line is not None:
+                known.setdefault(line, place)
+                places.append(place)
+        return _Laid(rows, drafts, places, Reading(scorings, self._num_prefix, lines))
 
     def _read(self, laid: _Laid, leaf: Leaf, pack: Pack) -> tuple[list[Likelihoods], list[Answer], list[Answer]]:
         """A block's scores under a plan, its answers as far as their drafts go, and those of them that have ended."""
-        answers = [self._answer(row, laid.drafts[place]) for place, row in laid.rows.items()]
+        answers = [self._answer(row, draft) for row, draft in zip(laid.rows, laid.drafts, strict=True)]
         said: Said = {}
         scores: list[Likelihoods] = []
         if laid.reading.block:
             before = self._stack.leave(leaf.states_1TD[0, laid.reading.positions(pack)])
-            look = self._listener(laid.reading, list(laid.rows), answers, said)
+            look = self._listener(laid.reading, laid.places, answers, said)
             scores = laid.reading.scores(self._loaded, before, look)
-        starts = [pack.starts[place] for place in laid.rows]
+        starts = [pack.starts[place] for place in laid.places]
         return scores, answers, self._hold_against_drafts(answers, starts, leaf, said)
 
     def _any_wanted(self, block: Sequence[Question], plan: CutPlan) -> bool:

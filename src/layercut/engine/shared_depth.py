@@ -70,6 +70,8 @@ class Leaf(NamedTuple):
     """Per layer, keys and values of all packed tokens; empty unless they were to be kept."""
     prefix: Mapping[int, KeyValue]
     """Per layer, keys and values of the prefix."""
+    trail: tuple[Tensor, ...]
+    """What the first layer was given, then each layer's output; empty unless they were to be kept."""
 
 
 class PrefixCache:
@@ -107,6 +109,7 @@ def walk(
     *,
     keep: bool,
     wanted: Callable[[CutPlan], bool],
+    keep_states: bool = False,
 ) -> Iterator[Leaf]:
     """Run a pack under every plan of a tree that is still wanted when its turn comes.
 
@@ -118,12 +121,13 @@ def walk(
         cache: where keys and values of the prefix are kept.
         keep: hold the keys and values of the texts on the way, for whoever goes on from there.
         wanted: asked before a branch is taken, for every plan on it.
+        keep_states: hold the states on the way as well.
     """
     entered = stack.enter(pack.ids, pack.positions)
-    todo: list[tuple[Node, Tensor, Mapping[int, KeyValue], Mapping[int, KeyValue]]]
-    todo = [(tree, entered.states_1TD, {}, {})]
+    todo: list[tuple[Node, Tensor, Mapping[int, KeyValue], Mapping[int, KeyValue], tuple[Tensor, ...]]]
+    todo = [(tree, entered.states_1TD, {}, {}, (entered.states_1TD,) if keep_states else ())]
     while todo:
-        node, states, own, prefix_kv = todo.pop()
+        node, states, own, prefix_kv, trail = todo.pop()
         if not any(wanted(plan) for plan in node.below):
             continue
         if node.path:
@@ -143,12 +147,13 @@ def walk(
                 cache.put(prefix, node.path, part)
                 prefix_kv = {**prefix_kv, layer: part} if keep else prefix_kv
             own = {**own, layer: pack.last} if keep else own
+            trail = (*trail, states) if keep_states else trail
             pack.last = None
         if node.plan is not None:
-            yield Leaf(node.plan, states, own, prefix_kv)
+            yield Leaf(node.plan, states, own, prefix_kv, trail)
         # The largest branch is pushed first and taken last: by then nothing else holds the states it starts from.
         for child in sorted(node.children.values(), key=lambda child: -len(child.below)):
-            todo.append((child, states, own, prefix_kv))
+            todo.append((child, states, own, prefix_kv, trail))
 
 
 def _size(kv: KeyValue) -> int:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from layercut.healing.filters import prompt_text
+from layercut.healing.words import Words, grams, words
 
 N = 13
 """Words of an overlap that counts, as in GPT-3 (Brown et al., arXiv:2005.14165, appendix C)."""
@@ -14,8 +14,11 @@ SHORT = 8
 """Items of fewer words than this (``7 + 5``) would turn up by chance in any chain of steps, so only a prompt that holds
 one of them is contaminated, not an answer. Eight is the shortest overlap that GPT-3 used."""
 
-_WORD = re.compile(r"\w+|[^\w\s]")
-Words = tuple[str, ...]
+FEWEST = 3
+"""Words of an item that is looked for inside lines of a prompt. Shorter ones (a stem such as ``evaporation``) are no
+questions, and only a line that is the item is contaminated."""
+
+_OPERATORS = frozenset("+-*/×÷−")
 
 
 class Decontaminated(NamedTuple):
@@ -49,30 +52,30 @@ class ReportItems:
             for question in questions:
                 self.num_items += 1
                 item = words(question)
-                for gram in _grams(item, min(N, len(item))):
+                for gram in grams(item, min(N, len(item))):
                     self._grams.setdefault(len(gram), {}).setdefault(gram, set()).add(task)
 
     def found_in(self, prompt: str, completion: str) -> set[str]:
         """Tasks of the report items that prompt and answer hold.
 
         An item of N words and more is there if they share N words in a row, a shorter one if all its words stand there
-        in a row: anywhere, or in the prompt if it has fewer than SHORT words.
+        in a row: anywhere, or in the prompt if it has fewer than SHORT words, and not as a part of a longer expression
+        (``7 + 5`` in ``7 + 5 - 2``, which is another problem). One of fewer than FEWEST words is a whole line.
         """
         found: set[str] = set()
         asked, everything = words(prompt), words(f"{prompt}\n{completion}")
+        lines = [words(line) for line in prompt.splitlines()]
         for length, known in self._grams.items():
-            for gram in _grams(asked if length < SHORT else everything, length):
-                found |= known.get(gram, set())
+            is_short = length < SHORT
+            text = asked if is_short else everything
+            if length < FEWEST:
+                found.update(*(known.get(line, ()) for line in lines))
+                continue
+            for start, gram in enumerate(grams(text, length)):
+                tasks = known.get(gram)
+                if tasks and not (is_short and _goes_on(text[:start][-1:] + text[start + length :][:1])):
+                    found |= tasks
         return found
-
-
-def words(text: str) -> Words:
-    """A text as it is compared: lower case, words and signs one by one, so that ``12+3`` and ``12 + 3`` are the same.
-
-    >>> words("What is 12+3?")
-    ('what', 'is', '12', '+', '3', '?')
-    """
-    return tuple(_WORD.findall(text.casefold()))
 
 
 def decontaminate(records: Sequence[Mapping[str, Any]], items: ReportItems) -> Decontaminated:
@@ -92,6 +95,10 @@ def decontaminate(records: Sequence[Mapping[str, Any]], items: ReportItems) -> D
     return Decontaminated(kept, removed, len(records) - len(kept), items.num_items)
 
 
-def _grams(item: Words, length: int) -> Iterator[Words]:
-    if length:
-        yield from (item[start : start + length] for start in range(len(item) - length + 1))
+def _goes_on(neighbours: Words) -> bool:
+    """Whether an expression goes on in the words beside it.
+
+    >>> _goes_on(("is", "?")), _goes_on((":", "-"))
+    (False, True)
+    """
+    return any(word.isdigit() or word in _OPERATORS for word in neighbours)

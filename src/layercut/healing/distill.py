@@ -1,7 +1,8 @@
 """Learning the teacher's distributions, not only its words: forward KL, reverse KL or Jensen-Shannon, token by token.
 
-The teacher is the uncut model, in memory beside the cut one; its logits are computed as they are needed and never
-stored. Everything else is what fine-tuning does: the same examples, the same places in the loss, the same checkpoints.
+The teacher is the uncut model, in memory beside the cut one; its logits are computed as they are needed (or
+once, see ``stored``). Everything else is what fine-tuning does: the same examples, the same places in the loss, the
+same checkpoints.
 """
 
 # Shapes: B batch, T tokens, N tokens of completions, V vocabulary.
@@ -15,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import log_softmax
 
 from layercut.errors import InputError, unknown
-from layercut.healing.examples import IGNORED
+from layercut.healing.batches import learnt_logits
 from layercut.healing.sft import HealingTrainer
 
 if TYPE_CHECKING:
@@ -74,29 +75,28 @@ def check_teacher(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
 
 
 class DistillTrainer(HealingTrainer):
-    """Minimises the mean divergence from the teacher over the completions' tokens."""
+    """Minimises the mean divergence from the teacher over the completions' tokens.
+
+    TRL has trainers for this (GKDTrainer, DistillationTrainer). They take conversations, render them and search the
+    completion's place themselves, and draw on-policy answers from a global generator, so neither the loss mask nor a
+    resumed run would be the one shown here. Their divergence is this one: a test compares the two.
+    """
 
     def __init__(
-        self, *args: Any, teacher: PreTrainedModel, kind: str = "forward-kl", alpha: float = 0.5, **kwargs: Any
+        self, *args: Any, teacher: PreTrainedModel | None, kind: str = "forward-kl", alpha: float = 0.5, **kwargs: Any
     ) -> None:
         super().__init__(*args, **kwargs)
         self._teacher = teacher
         self._kind = kind
         self._alpha = alpha
 
-    def compute_loss(
-        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Any:
-        """Sum of the divergences over the number of tokens in the whole (accumulated) batch."""
-        losses_N = self._losses(model, inputs)
-        count = len(losses_N) if num_items_in_batch is None else num_items_in_batch
-        return losses_N.sum() / torch.as_tensor(count).clamp(min=1)
-
     def _losses(self, model: Any, inputs: dict[str, Any]) -> Tensor:
         """(N,) divergence at every token that is learnt."""
-        learnt_BT = inputs["labels"][:, 1:] != IGNORED  # the logits at a place speak of the token after it
-        given = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+        return divergence(*self._logits(model, inputs), self._kind, self._alpha)
+
+    def _logits(self, model: Any, inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """The student's and the teacher's logits (N, V) at every token that is learnt."""
+        assert self._teacher is not None
         with torch.no_grad():
-            teacher_NV = self._teacher(**given, use_cache=False).logits[:, :-1][learnt_BT]
-        student_NV = model(**given, use_cache=False).logits[:, :-1][learnt_BT]
-        return divergence(student_NV, teacher_NV, self._kind, self._alpha)
+            teacher_NV = learnt_logits(self._teacher, inputs)
+        return learnt_logits(model, inputs), teacher_NV

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from layercut.errors import InputError
+from layercut.healing.languages import check_languages, is_in_another
+from layercut.healing.near_duplicates import SeenTexts
 
 Record = Mapping[str, Any]
 
@@ -17,17 +18,38 @@ class FilterSettings:
     """What has to hold of an answer. The paper (arXiv:2602.01997) drops by length alone."""
 
     max_tokens: int | None = 8000
-    """Longest answer, in tokens."""
+    """Most tokens of prompt and answer together."""
+    min_tokens: int = 0
+    """Fewest tokens of an answer."""
     finished_only: bool = True
     """Drop answers that ran into the length limit: they would teach the model not to stop."""
     right_only: bool = False
     """Drop answers that the task's grader did not find right."""
-    min_latin_share: float = 0.0
-    """Smallest share of Latin letters among the letters of prompt and answer; 0 takes every script."""
+    languages: tuple[str, ...] = ()
+    """ISO 639 codes (en, de) of the languages that prompt and answer may be in, as far as one can tell; all if none."""
+    dedup_prompts: float = 1.0
+    """Similarity to an earlier prompt from which on a record is dropped; 1: the same but for case and spacing."""
+    dedup_answers: float | None = None
+    """The same of answers, which are not compared if left out."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.min_latin_share <= 1:
-            raise InputError(f"min_latin_share {self.min_latin_share} is no share; write a number from 0 to 1.")
+        for name in ("dedup_prompts", "dedup_answers"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value <= 1:
+                raise InputError(f"{name} {value} is no similarity; write a number above 0 and up to 1, such as 0.8.")
+        if self.max_tokens is not None and self.max_tokens < max(1, self.min_tokens):
+            raise InputError(f"max_tokens {self.max_tokens} lets no answer through; write more.")
+
+    def check(self) -> None:
+        """Whatever would fail after an hour of answering fails now.
+
+        Raises:
+            InputError: an unknown language.
+            MissingExtra: what a rule needs is not installed.
+        """
+        if self.languages:
+            check_languages(self.languages)
+        SeenTexts(min(self.dedup_prompts, self.dedup_answers or 1))
 
 
 class Filtered(NamedTuple):
@@ -43,29 +65,53 @@ class Filtered(NamedTuple):
         return f"{len(self.records)} of {len(self.records) + sum(self.dropped.values())} answers kept ({gone})"
 
 
-def filter_responses(records: Sequence[Record], settings: FilterSettings) -> Filtered:
-    """Apply the rules in this order: empty, unfinished, too long, wrong, other script, repeated.
+RULES = (
+    "empty",
+    "unfinished",
+    "too long",
+    "too short",
+    "wrong",
+    "in another language",
+    "with a repeated prompt",
+    "with a repeated answer",
+)
+"""Why a record is dropped, in the order in which the rules are asked."""
 
-    *Repeated* is a record whose prompt is that of an earlier one, but for case and white space.
+
+def filter_responses(records: Sequence[Record], settings: FilterSettings) -> Filtered:
+    """Apply the rules, in the order of ``RULES``.
+
+    *Repeated* is what says the same as an earlier record that was kept, or almost (``dedup_prompts``,
+    ``dedup_answers``). System messages are not compared, nor are the items of a task (``task``): they differ by
+    construction, and share what the task shares on purpose, such as worked examples.
 
     Raises:
-        InputError: ``right_only`` and records that nobody graded.
+        InputError: ``right_only`` and records that nobody graded, or an unknown language.
+        MissingExtra: what a rule needs is not installed.
     """
+    settings.check()
     if settings.right_only and any("right" not in record for record in records):
         raise InputError(
             "these answers were not graded, so the right ones cannot be told; take prompts of a task (task:NAME), or "
             "leave out --right-only."
         )
-    dropped = dict.fromkeys(("empty", "unfinished", "too long", "wrong", "other script", "repeated"), 0)
+    dropped = dict.fromkeys(RULES, 0)
     kept: list[Record] = []
-    seen: set[str] = set()
+    prompts = SeenTexts(settings.dedup_prompts)
+    answers = None if settings.dedup_answers is None else SeenTexts(settings.dedup_answers)
     for record in records:
-        reason = _reason(record, settings)
-        key = " ".join(prompt_text(record).split()).casefold()
-        if reason is None and key in seen:
-            reason = "repeated"
+        asked, answer = question_text(record), record["completion"]
+        reason = next(_reasons(record, settings), None)
+        if reason is None and "task" not in record:
+            if prompts.has(asked):
+                reason = "with a repeated prompt"
+            elif answers and answers.has(answer):
+                reason = "with a repeated answer"
+            else:
+                prompts.add(asked)
+                if answers:
+                    answers.add(answer)
         if reason is None:
-            seen.add(key)
             kept.append(record)
         else:
             dropped[reason] += 1
@@ -78,32 +124,26 @@ def prompt_text(record: Record) -> str:
     return prompt if isinstance(prompt, str) else "\n".join(turn["content"] for turn in prompt)
 
 
-def latin_share(text: str) -> float:
-    """Share of Latin letters among the letters; 1 for a text without letters.
-
-    >>> latin_share("abc где 12"), latin_share("12 + 3")
-    (0.5, 1.0)
-    """
-    letters = [character for character in text if character.isalpha()]
-    return sum(map(_is_latin, letters)) / len(letters) if letters else 1.0
-
-
-def _is_latin(character: str) -> bool:
-    return character.isascii() or unicodedata.name(character, "").startswith("LATIN")
-
-
-def _reason(record: Record, settings: FilterSettings) -> str | None:
-    return next(_reasons(record, settings), None)
+def question_text(record: Record) -> str:
+    """All that a record's prompt says, but for system messages, which many prompts share."""
+    prompt = record["prompt"]
+    if isinstance(prompt, str):
+        return prompt
+    return "\n".join(turn["content"] for turn in prompt if turn["role"] != "system")
 
 
 def _reasons(record: Record, settings: FilterSettings) -> Iterator[str]:
+    asked, told = record.get("num_prompt_tokens", 0), record.get("num_new_tokens", 0)
     if not record["completion"].strip():
         yield "empty"
     if settings.finished_only and record.get("finish_reason") == "length":
         yield "unfinished"
-    if settings.max_tokens is not None and record.get("num_new_tokens", 0) > settings.max_tokens:
+    if settings.max_tokens is not None and asked + told > settings.max_tokens:
         yield "too long"
+    if told < settings.min_tokens:
+        yield "too short"
     if settings.right_only and not record["right"]:
         yield "wrong"
-    if settings.min_latin_share and latin_share(prompt_text(record) + record["completion"]) < settings.min_latin_share:
-        yield "other script"
+    texts = (question_text(record), record["completion"])
+    if settings.languages and any(is_in_another(text, settings.languages) for text in texts):
+        yield "in another language"

@@ -33,6 +33,21 @@ def branch(layer: nn.Module) -> nn.Module:
     raise InputError(f"{type(layer).__name__} has no MLP that is known here, so no seam can be repaired in it.")
 
 
+def attention_branch(layer: nn.Module) -> nn.Module:
+    """The module of a decoder layer whose output is what attention adds to the residual stream.
+
+    Raises:
+        InputError: the layer has none that is known.
+    """
+    if hasattr(layer, "post_feedforward_layernorm"):  # elsewhere a norm of this name stands before the MLP
+        return layer.get_submodule("post_attention_layernorm")
+    for name in ("self_attn", "attention", "attn"):
+        module = getattr(layer, name, None)
+        if isinstance(module, nn.Module):
+            return module
+    raise InputError(f"{type(layer).__name__} has no attention that is known here, so the stream cannot be scaled.")
+
+
 def takes_maps(layer: nn.Module) -> bool:
     """Whether any linear map folds into the layer; otherwise only a factor per channel does."""
     return branch(layer) is getattr(layer, "mlp", None)
@@ -71,25 +86,55 @@ def fold(layer: nn.Module, map_DD: Tensor) -> None:
         )
 
 
+@torch.no_grad()
+def scale_output(module: nn.Module, factor: float) -> None:
+    """Change a branch's weights so that it adds ``factor`` times what it added before. Nothing is compared here.
+
+    Raises:
+        InputError: a module of unknown shape.
+    """
+    if not list(module.children()):  # a norm at the end of the branch
+        first: Any = next(module.parameters())
+        size = first.shape[0]
+        given_1ND = torch.randn(1, 4, size, generator=torch.Generator().manual_seed(0)).to(first.device, first.dtype)
+        map_DD = factor * torch.eye(size, dtype=torch.float64, device=first.device)
+        _into_norm(module, map_DD, given_1ND, factor * _output(module, given_1ND).double())
+        return
+    stacked = _stacked(module)
+    projection = _projection(module) if stacked is None else None
+    for parameter in [stacked] if projection is None else [projection.weight, getattr(projection, "bias", None)]:
+        if parameter is not None:
+            _replace(parameter, factor * parameter.double())
+
+
 def _into_projection(mlp: nn.Module, map_DD: Tensor) -> None:
-    experts = getattr(mlp, "experts", None)
-    stacked = getattr(experts, "down_proj", None)
-    if isinstance(stacked, nn.Parameter):
+    stacked = _stacked(mlp)
+    if stacked is not None:
         _replace(stacked, torch.einsum("od,edi->eoi", map_DD.to(stacked.device), stacked.double()))
         return
-    for name in ("down_proj", "dense_4h_to_h", "c_proj"):
-        projection = getattr(mlp, name, None)
-        if projection is None:
-            continue
-        weight, bias = projection.weight, getattr(projection, "bias", None)
-        matrix = map_DD.to(weight.device)
-        # gpt2's Conv1D keeps its weights as in by out, (I, D)
-        is_transposed = not isinstance(projection, nn.Linear)
-        _replace(weight, weight.double() @ matrix.T if is_transposed else matrix @ weight.double())
-        if bias is not None:
-            _replace(bias, matrix @ bias.double())
-        return
-    raise InputError(f"{type(mlp).__name__} has no last linear layer that is known here, so nothing folds into it.")
+    projection = _projection(mlp)
+    weight, bias = projection.weight, getattr(projection, "bias", None)
+    matrix = map_DD.to(weight.device)
+    # gpt2's Conv1D keeps its weights as in by out, (I, D)
+    is_transposed = not isinstance(projection, nn.Linear)
+    _replace(weight, weight.double() @ matrix.T if is_transposed else matrix @ weight.double())
+    if bias is not None:
+        _replace(bias, matrix @ bias.double())
+
+
+def _stacked(module: nn.Module) -> nn.Parameter | None:
+    """The last weights (E, D, I) of all experts, where there are experts."""
+    found = getattr(getattr(module, "experts", None), "down_proj", None)
+    return found if isinstance(found, nn.Parameter) else None
+
+
+def _projection(module: nn.Module) -> Any:
+    """The last linear layer of an MLP or of attention."""
+    for name in ("down_proj", "dense_4h_to_h", "o_proj", "dense", "c_proj"):
+        projection = getattr(module, name, None)
+        if projection is not None:
+            return projection
+    raise InputError(f"{type(module).__name__} has no last linear layer that is known here, so nothing folds into it.")
 
 
 def _into_norm(norm: nn.Module, map_DD: Tensor, given_1ND: Tensor, wanted: Tensor) -> None:

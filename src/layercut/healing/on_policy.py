@@ -3,6 +3,9 @@
 Generalised knowledge distillation (GKD, arXiv:2306.13649) with the growing answers of ShortOPD (arXiv:2607.13124):
 training on its own mistakes is what a cut model needs, but at first its answers run into repetition, and long
 repetitive answers cost most and teach least. So answers begin short and grow as repetition falls.
+
+A teacher says little about a text that it would never have written. Where the two models' likeliest tokens have less
+and less in common, the rest of an answer counts less, or not at all (``drift``), and answers do not grow.
 """
 
 from __future__ import annotations
@@ -10,16 +13,17 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from layercut.engine.base import Decoding, GenerationRequest
-from layercut.engine.plain import PlainEngine
-from layercut.healing.distill import DistillTrainer
-from layercut.healing.examples import IGNORED, Example, encode_example, record_prompt
+from layercut.healing.batches import rows
+from layercut.healing.distill import DistillTrainer, divergence
+from layercut.healing.drift import drift_weights, overlap
+from layercut.healing.examples import Example, encode_example, record_prompt
+from layercut.healing.learner import answering
 from layercut.runs.atomic import write_json
 from layercut.surgery.plan import CutPlan
 
@@ -28,8 +32,8 @@ if TYPE_CHECKING:
 
 WINDOW = 8
 """Batches of answers that decide together whether longer ones are let through."""
-REPETITIVE = 0.2
-"""Mean share of repeated 4-grams below which answers double in length."""
+WASTED = 0.2
+"""Mean share of answers that teaches little, below which they double in length."""
 _STATE = "rollouts.json"
 
 
@@ -44,7 +48,7 @@ def repetition(tokens: Sequence[int], n: int = 4) -> float:
 
 
 class RolloutLength:
-    """How long the cut model's answers may be: doubled when a window of batches repeats itself little."""
+    """How long the cut model's answers may be: doubled when a window of batches wasted little."""
 
     def __init__(self, start: int, longest: int) -> None:
         self.tokens = start
@@ -52,9 +56,9 @@ class RolloutLength:
         self._recent: deque[float] = deque(maxlen=WINDOW)
 
     def saw(self, share: float) -> None:
-        """One more batch of answers, with their mean share of repeated 4-grams."""
+        """One more batch of answers, with the share of them that is wasted: repeated 4-grams or drifted tokens."""
         self._recent.append(share)
-        if len(self._recent) == WINDOW and sum(self._recent) / WINDOW < REPETITIVE and self.tokens < self._longest:
+        if len(self._recent) == WINDOW and sum(self._recent) / WINDOW < WASTED and self.tokens < self._longest:
             self.tokens = min(2 * self.tokens, self._longest)
             self._recent.clear()
 
@@ -72,6 +76,9 @@ class RolloutLength:
 class OnPolicyTrainer(DistillTrainer):
     """DistillTrainer on answers that the model gives itself, at temperature 1; held-out examples stay as they are.
 
+    A batch's loss is the mean of weight x divergence over its tokens:
+    what drifted adds less, which is not made up for.
+
     What is drawn depends on the seed, the step and the prompt alone, so a resumed training draws the same answers.
     """
 
@@ -81,6 +88,7 @@ class OnPolicyTrainer(DistillTrainer):
         cut: LoadedModel,
         records: Mapping[tuple[int, ...], Mapping[str, Any]],
         length: RolloutLength,
+        drift: float,
         **kwargs: Any,
     ) -> None:
         """Args beside those of DistillTrainer.
@@ -88,11 +96,13 @@ class OnPolicyTrainer(DistillTrainer):
         cut: the model in training; it answers with its adapters.
         records: by prompt tokens, the records that the examples come from.
         length: of answers.
+        drift: overlap of the two models' likeliest tokens below which an answer counts less, see ``drift_weights``.
         """
         super().__init__(*args, **kwargs)
         self._cut = cut
         self._records = records
         self._length = length
+        self._drift = drift
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -100,11 +110,26 @@ class OnPolicyTrainer(DistillTrainer):
         """Mean divergence over the tokens of the batch's own answers, or of the given ones where nothing is learnt."""
         if not model.training:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        answers = self._roll_out(self._prompts(inputs))
-        losses_N = self._losses(model, self._padded(answers) if answers else inputs)
+        answers = self._roll_out([row.prompt for row in rows(inputs)])
+        batch = self._collated(answers) if answers else inputs
+        student_NV, teacher_NV = self._logits(model, batch)
+        losses_N = divergence(student_NV, teacher_NV, self._kind, self._alpha)
+        overlap_N = overlap(student_NV, teacher_NV)
+        weights_N = drift_weights(overlap_N, [row.num_learnt for row in rows(batch)], self._drift)
+        self._tell(answers, overlap_N.mean().item(), 1 - weights_N.mean().item())
         # The Trainer counted the tokens of the given answers, so accumulated batches are averaged here.
         steps = 1 if num_items_in_batch is None else self.current_gradient_accumulation_steps
-        return losses_N.mean() / steps
+        return (weights_N * losses_N).mean() / steps
+
+    def _tell(self, answers: Sequence[Example], shared: float, drifted: float) -> None:
+        """A batch of answers, to the curve and to what decides their length."""
+        repeated = [repetition(answer.completion) for answer in answers]
+        repeated_share = sum(repeated) / max(len(repeated), 1)
+        self.note("repetition", repeated_share)
+        self.note("rollout_tokens", sum(len(answer.completion) for answer in answers) / max(len(answers), 1))
+        self.note("overlap", shared)
+        self.note("drifted", drifted)
+        self._length.saw(max(repeated_share, drifted))
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """The length of answers goes with every checkpoint."""
@@ -114,12 +139,6 @@ class OnPolicyTrainer(DistillTrainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         self._length.load(Path(resume_from_checkpoint))
-
-    def _prompts(self, inputs: Mapping[str, Any]) -> list[tuple[int, ...]]:
-        prompts = []
-        for ids, labels, mask in zip(inputs["input_ids"], inputs["labels"], inputs["attention_mask"], strict=True):
-            prompts.append(tuple(ids[(labels == IGNORED) & mask.bool()].tolist()))
-        return prompts
 
     def _roll_out(self, prompts: Sequence[tuple[int, ...]]) -> list[Example]:
         records = [self._records[prompt] for prompt in prompts]
@@ -133,30 +152,19 @@ class OnPolicyTrainer(DistillTrainer):
             for record in records
         ]
         by_request = dict(zip((request.id for request in requests), records, strict=True))
-        learner: Any = self.model
-        base = self.accelerator.unwrap_model(learner)
-        base = base.get_base_model() if hasattr(base, "get_base_model") else base
-        learner.eval()
-        try:
-            engine = PlainEngine(replace(self._cut, model=base), batch_size=len(requests))
+        learner = self.accelerator.unwrap_model(self.model)
+        with answering(learner, self._cut, len(requests)) as engine:
             uncut = CutPlan(num_layers=engine.num_layers)
             decoding = Decoding(temperature=1.0, seed=self.args.seed)
             answers = [answer for batch in engine.completions(requests, uncut, decoding) for answer in batch]
-        finally:
-            learner.train()
         examples = []
         for answer in answers:
             record = {**by_request[answer.id], "completion": answer.text, "finish_reason": answer.finish_reason}
             if answer.text or answer.finish_reason != "length":
                 examples.append(encode_example(self._cut.tokenizer, record, self._cut.name))
-        shares = [repetition(example.completion) for example in examples]
-        share = sum(shares) / max(len(shares), 1)
-        self.note("repetition", share)
-        self.note("rollout_tokens", sum(len(example.completion) for example in examples) / max(len(examples), 1))
-        self._length.saw(share)
         return examples
 
-    def _padded(self, examples: Sequence[Example]) -> dict[str, Any]:
-        rows = [{"input_ids": example.input_ids, "labels": example.labels} for example in examples]
-        batch: dict[str, Any] = self.data_collator(rows)
+    def _collated(self, examples: Sequence[Example]) -> dict[str, Any]:
+        items = [{"input_ids": example.input_ids, "labels": example.labels} for example in examples]
+        batch: dict[str, Any] = self.data_collator(items)
         return {name: tensor.to(self.args.device) for name, tensor in batch.items() if isinstance(tensor, torch.Tensor)}

@@ -1,18 +1,23 @@
-"""Prompts from files: one conversation a row, whatever the columns are called."""
+"""Prompts from rows of data sets: one conversation a row, whatever the columns are called."""
 
 from __future__ import annotations
 
 import gzip
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from layercut.engine.base import Message, Prompt
 from layercut.errors import InputError
+from layercut.tasks.data_files import Row, read_rows
 
-_SHAREGPT = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+_TURNS = ("messages", "conversations", "prompt")
+"""Columns that may hold turns."""
+_TEXTS = ("prompt", "question")
 _ANSWERS = ("output", "answer", "response", "completion")
 _COLUMNS = "messages, conversations, prompt, question, or instruction (with input)"
 
@@ -33,40 +38,75 @@ class Answered(NamedTuple):
 
 
 def read_prompts(path: Path, *, system: str | None = None, plain: bool = False) -> list[NamedPrompt]:
-    """Prompts of a ``.txt`` file (one a line) or of a ``.jsonl`` / ``.json`` file, also gzipped.
+    """The prompts of ``read_answered`` without the answers."""
+    return [found.prompt for found in read_answered(path, system=system, plain=plain)]
 
-    A row's columns may be ``messages`` (role, content), ``conversations`` (from, value), ``prompt``, ``question``, or
-    ``instruction`` with an optional ``input``. A last turn by the assistant is left out: it is what will be generated.
-    A row's ``id`` is used if it has one, otherwise a hash of the prompt. Rows that are equal throughout are kept once.
+
+def read_answered(
+    path: Path, *, system: str | None = None, plain: bool = False, limit: int | None = None
+) -> list[Answered]:
+    """Prompts of a ``.txt`` file (one a line), ``.jsonl``, ``.json``, ``.csv`` (all also gzipped) or ``.parquet`` file.
 
     Args:
         path: the file.
         system: a system message put before conversations that have none.
         plain: give the text as it stands instead of a conversation; only for rows of a single turn.
+        limit: the first so many.
 
     Raises:
-        InputError: the file cannot be read, a row has none of the columns, or two different prompts share an id.
+        InputError: the file cannot be read, or a row cannot be asked; see ``answered_in``.
     """
-    return [found.prompt for found in read_answered(path, system=system, plain=plain)]
+    return answered_in(_rows(Path(path)), str(path), system=system, plain=plain, limit=limit)
 
 
-def read_answered(path: Path, *, system: str | None = None, plain: bool = False) -> list[Answered]:
-    """The same prompts with the answers that stand beside them: the control arm of healing on the model's own answers.
+def answered_in(
+    rows: Iterable[Row],
+    source: str,
+    *,
+    system: str | None = None,
+    plain: bool = False,
+    limit: int | None = None,
+    left_out: list[str] | None = None,
+) -> list[Answered]:
+    """The prompts of rows, with the answers that stand beside them: the control arm of learning one's own answers.
 
-    The answer is the last turn by the assistant in ``messages`` and ``conversations``, else the column ``output``,
-    ``answer``, ``response`` or ``completion``. Of rows that ask the same the first one's answer counts.
+    A row's columns may be ``messages`` or ``conversations`` (turns with role and content, or from and value),
+    ``prompt`` (text or turns), ``question``, or ``instruction`` with an optional ``input`` (of several ``instances``,
+    the first). The whole conversation is kept, but for a last turn by the assistant: it is what will be generated, and
+    the row's own answer; else that is the column ``output``, ``answer``, ``response`` or ``completion``. A column
+    ``system`` goes before a conversation that has no system message. A row's ``id`` is used if it has one, otherwise a
+    hash of the prompt. Of rows that ask the same the first one counts.
+
+    Args:
+        rows: read no further than needed.
+        source: what they are of, for messages.
+        system: a system message put before conversations that have none.
+        plain: give the text as it stands instead of a conversation; only for rows of a single turn.
+        limit: the first so many prompts.
+        left_out: collects why rows cannot be asked, for data that its reader cannot mend; without, the first such row
+            is an error.
+
+    Raises:
+        InputError: a row has none of the columns, two different prompts share an id, or nothing can be asked.
     """
     found: dict[str, Answered] = {}
-    for number, row in _rows(Path(path)):
-        turns, answer = _turns(row, f"{path}, row {number}")
-        named = _named(row, turns, system, plain, f"{path}, row {number}")
-        other = found.setdefault(named.id, Answered(named, answer))
-        if other.prompt != named:
-            raise InputError(
-                f"{path}, row {number}: the id {named.id!r} belongs to another prompt already; ids must differ."
-            )
+    for row in rows:
+        if limit is not None and len(found) >= limit:
+            break
+        try:
+            turns, answer = _turns(row)
+            named = _named(row.fields, turns, system, plain, row.where)
+            if found.setdefault(named.id, Answered(named, answer)).prompt != named:
+                raise InputError(
+                    f"{row.where}: the id {named.id!r} belongs to another prompt already; ids must differ."
+                )
+        except InputError as error:
+            if left_out is None:
+                raise
+            left_out.append(str(error))
     if not found:
-        raise InputError(f"{path} holds no prompts; write one a line, or JSON lines with {_COLUMNS}.")
+        reason = f" ({left_out[0]})" if left_out else ""
+        raise InputError(f"{source} holds no prompts{reason}; write one a line, or rows with {_COLUMNS}.")
     return list(found.values())
 
 
@@ -86,64 +126,69 @@ def _named(row: Mapping[str, Any], turns: list[Message], system: str | None, pla
             turns = [Message("system", system), *turns]
         prompt = tuple(turns)
     content = hashlib.sha256(json.dumps(prompt, ensure_ascii=False).encode()).hexdigest()[:16]
-    return NamedPrompt(str(row.get("id", content)), prompt)
+    own = row.get("id")
+    return NamedPrompt(content if own in (None, "") else str(own), prompt)
 
 
-def _turns(row: Mapping[str, Any], where: str) -> tuple[list[Message], str]:
+def _turns(row: Row) -> tuple[list[Message], str]:
     """The turns to be answered, and the answer that the row gives."""
-    turns: list[Message]
-    answer = next((row[key] for key in _ANSWERS if isinstance(row.get(key), str)), "")
-    if isinstance(row.get("messages"), list):
-        turns = [_turn(turn, "role", "content", where) for turn in row["messages"]]
-    elif isinstance(row.get("conversations"), list):
-        turns = [_turn(turn, "from", "value", where) for turn in row["conversations"]]
-    elif isinstance(row.get("instruction"), str):
-        extra = row.get("input") or ""
-        turns = [Message("user", f"{row['instruction']}\n\n{extra}" if extra else row["instruction"])]
+    fields, where = row.fields, row.where
+    if isinstance(instances := fields.get("instances"), list) and instances and isinstance(instances[0], dict):
+        fields = {**fields, **instances[0]}
+    answer = next((fields[key] for key in _ANSWERS if isinstance(fields.get(key), str)), "")
+    if isinstance(given := fields.get("completion"), list) and given:
+        answer = _turn(given[-1], where).content
+    lists = (_listed(fields.get(key), as_json=key not in _TEXTS) for key in _TURNS)
+    listed = next((found for found in lists if found is not None), None)
+    if listed is not None:
+        turns = [_turn(turn, where) for turn in listed]
+    elif isinstance(fields.get("instruction"), str):
+        extra = fields.get("input") or ""
+        turns = [Message("user", f"{fields['instruction']}\n\n{extra}" if extra else fields["instruction"])]
     else:
-        text = next((row[key] for key in ("prompt", "question") if isinstance(row.get(key), str)), None)
+        text = next((fields[key] for key in _TEXTS if isinstance(fields.get(key), str)), None)
         if text is None:
             raise InputError(
-                f"{where}: none of the columns {_COLUMNS} is here; it has {', '.join(map(str, row)) or 'none'}."
+                f"{where}: none of the columns {_COLUMNS} is here; it has {', '.join(map(str, fields)) or 'none'}."
             )
         turns = [Message("user", text)]
+    if isinstance(system := fields.get("system"), str) and system.strip() and turns and turns[0].role != "system":
+        turns = [Message("system", system), *turns]
     while turns and turns[-1].role == "assistant":
         answer = turns.pop().content
-    if not turns or not turns[-1].content.strip():
+    if not turns or turns[-1].role != "user" or not turns[-1].content.strip():
         raise InputError(f"{where}: there is nothing to answer; the last turn must be the user's and hold text.")
     return turns, answer
 
 
-def _turn(turn: Any, role: str, content: str, where: str) -> Message:
-    if not isinstance(turn, dict) or not isinstance(turn.get(content), str) or turn.get(role) not in _SHAREGPT:
-        raise InputError(
-            f"{where}: a turn needs {role!r} (user, assistant or system) and {content!r} (text), not {turn!r:.80}."
-        )
-    return Message(_SHAREGPT[turn[role]], turn[content])
+def _listed(value: Any, *, as_json: bool) -> list[Any] | None:
+    """A list of turns, which a CSV file holds as JSON; None for anything else."""
+    if as_json and isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            return None
+    return value if isinstance(value, list) else None
 
 
-def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    text = _read(path)
-    suffix = path.suffixes[-2] if path.suffix == ".gz" and len(path.suffixes) > 1 else path.suffix
-    if suffix == ".txt":
-        yield from ((number, {"prompt": line}) for number, line in enumerate(text.splitlines(), 1) if line.strip())
-        return
-    if suffix not in (".jsonl", ".json"):
+def _turn(turn: Any, where: str) -> Message:
+    turn = turn if isinstance(turn, dict) else {"content": turn}
+    role, content = turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))
+    if isinstance(content, list) and all(isinstance(part, dict) and part.get("type") == "text" for part in content):
+        content = "".join(str(part.get("text", "")) for part in content)
+    if not isinstance(content, str) or role not in _ROLES:
         raise InputError(
-            f"{path}: prompts are read from .txt, .jsonl and .json files (also .gz), not {suffix or 'this kind'}."
+            f"{where}: a turn needs 'role' (user, assistant or system) and 'content' (text), or 'from' and 'value', "
+            f"not {turn!r:.80}."
         )
-    if suffix == ".json":
-        rows = _parse(text, f"{path}")
-        if not isinstance(rows, list):
-            raise InputError(f"{path}: a list of rows was expected.")
-    else:
-        rows = [
-            _parse(line, f"{path}, row {number}") for number, line in enumerate(text.splitlines(), 1) if line.strip()
-        ]
-    for number, row in enumerate(rows, 1):
-        if not isinstance(row, dict):
-            raise InputError(f"{path}, row {number}: a JSON object was expected, not {row!r:.60}.")
-        yield number, row
+    return Message(_ROLES[role], content)
+
+
+def _rows(path: Path) -> Iterator[Row]:
+    if not path.name.endswith((".txt", ".txt.gz")):
+        return read_rows(path)
+    lines = enumerate(_read(path).splitlines(), 1)
+    return (Row(f"{path}, line {number}", {"prompt": line}) for number, line in lines if line.strip())
 
 
 def _read(path: Path) -> str:
@@ -152,12 +197,5 @@ def _read(path: Path) -> str:
         return (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8")
     except OSError as error:
         raise InputError(f"{path}: no prompts can be read here ({error.strerror or error}).") from error
-    except (EOFError, UnicodeDecodeError) as error:
+    except (EOFError, zlib.error, UnicodeDecodeError) as error:
         raise InputError(f"{path}: damaged, or not UTF-8 text ({error}).") from error
-
-
-def _parse(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise InputError(f"{where}: not JSON ({error}).") from error

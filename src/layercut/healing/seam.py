@@ -1,5 +1,7 @@
 """Training-free repair: a linear map at each cut, solved for in closed form and folded into the layer below it.
 
+(Or, with the kind ``magnitude``, a factor for the whole stream, see there.)
+
 ReplaceMe (arXiv:2505.02819): where a run of layers is cut out, the MLP of the last layer before it should add to the
 residual stream what brings the stream closest to where the uncut model has it after the run. With x what that MLP adds,
 y the rest of the stream and h the uncut model's stream, M minimises the mean over tokens of
@@ -22,6 +24,9 @@ from torch import Tensor
 from layercut.errors import InputError, unknown
 from layercut.healing.examples import Data, Example
 from layercut.healing.fold import branch, fold, takes_maps
+from layercut.healing.magnitude import MagnitudeSums, scale_stream
+from layercut.healing.places import Seam, check_layers, seams_of
+from layercut.healing.settings import SEAMS
 from layercut.surgery.remove import decoder_layers
 
 if TYPE_CHECKING:
@@ -29,22 +34,12 @@ if TYPE_CHECKING:
 
     from layercut.surgery.plan import CutPlan
 
-KINDS = ("linear", "orthogonal", "scale")
+MAPS = tuple(kind for kind in SEAMS if kind != "magnitude")
 RIDGES = (1e-4, 1e-2, 0.1, 1.0, 10.0)
 """Ridges that the linear map is tried with, as a share of the mean square of a channel; the best one on held-out text
 stays."""
 RIDGE = 0.1
 """Where no text is held out."""
-
-
-class Seam(NamedTuple):
-    """One cut: a run of removed layers with a layer below."""
-
-    below: int
-    """The layer before the run, counted in the cut model."""
-    first: int
-    last: int
-    """The run, counted in the uncut model."""
 
 
 class SeamFit(NamedTuple):
@@ -54,10 +49,12 @@ class SeamFit(NamedTuple):
     kind: str
     ridge: float | None
     gap_left: float
-    """Mean over tokens of held-out text: squared distance from the uncut model's stream, as a share of that without a
-    map."""
+    """Mean over tokens of held-out text: squared distance from the uncut model's stream (for ``magnitude``, of the two
+    magnitudes), as a share of that without a map."""
     num_tokens: int
     """Tokens that the map was solved on."""
+    factor: float | None = None
+    """What magnitude compensation multiplies the stream by."""
 
     @property
     def is_folded(self) -> bool:
@@ -67,9 +64,13 @@ class SeamFit(NamedTuple):
     def describe(self) -> str:
         """One line for people."""
         done = "folded in" if self.is_folded else "left out, as it does not help"
+        what = f"the {self.kind} map" + ("" if self.ridge is None else f" (ridge {self.ridge:g})")
+        gap = "the gap"
+        if self.factor is not None:
+            what, gap = f"the stream times {self.factor:.3f}", "the gap in magnitude"
         return (
-            f"seam of layers {self.seam.first}-{self.seam.last}: the {self.kind} map leaves {self.gap_left:.1%} of the "
-            f"gap on held-out text, {done}"
+            f"seam of layers {self.seam.first}-{self.seam.last}: {what} leaves {self.gap_left:.1%} of {gap} on "
+            f"held-out text, {done}"
         )
 
 
@@ -105,8 +106,8 @@ def solve(sums: Sums, kind: str, ridge: float = RIDGE) -> Tensor:
     Raises:
         InputError: an unknown kind, or no tokens.
     """
-    if kind not in KINDS:
-        raise unknown("seam map", kind, KINDS)
+    if kind not in MAPS:
+        raise unknown("seam map", kind, MAPS)
     if not sums.num_tokens:
         raise InputError("there is no text to fit a seam on; give prompts.")
     identity = torch.eye(len(sums.xx_DD), dtype=torch.float64, device=sums.xx_DD.device)
@@ -120,25 +121,6 @@ def solve(sums: Sums, kind: str, ridge: float = RIDGE) -> Tensor:
         return rotation_DD
     square_D = sums.xx_DD.diagonal()
     return torch.diag(torch.where(square_D > 0, sums.xz_DD.diagonal() / square_D.clamp(min=1e-30), 1.0))
-
-
-def seams_of(plan: CutPlan) -> list[Seam]:
-    """The runs of removed layers, from the bottom.
-
-    Raises:
-        InputError: no layer was removed, or the bottom ones were: there is no layer below to fold into.
-    """
-    gone = set(plan.removed)
-    if not gone:
-        raise InputError("this model was not cut by layercut (its plan.json removes nothing), so it has no seam.")
-    if 0 in gone:
-        raise InputError(
-            "layer 0 was removed, so there is no layer below that seam to fold a map into; train instead "
-            "(--method lora), or cut with layer 0 protected."
-        )
-    firsts = [index for index in sorted(gone) if index - 1 not in gone]
-    lasts = [index for index in sorted(gone) if index + 1 not in gone]
-    return [Seam(plan.kept.index(first - 1), first, last) for first, last in zip(firsts, lasts, strict=True)]
 
 
 def repair_seams(
@@ -158,7 +140,7 @@ def repair_seams(
         uncut: the model it was cut from.
         plan: what was cut.
         data: text that both read, and text on which the map is judged.
-        kind: one of KINDS.
+        kind: one of SEAMS; see ``magnitude`` for that one.
         batch_size: texts at once.
         on_progress: called with (texts done, texts in all).
 
@@ -167,35 +149,45 @@ def repair_seams(
     """
     seams = seams_of(plan)
     theirs, ours = decoder_layers(uncut), decoder_layers(cut)
-    if (len(theirs), len(ours)) != (plan.num_layers, len(plan.kept)):
-        raise InputError(
-            f"the plan cuts {plan.num_layers} layers to {len(plan.kept)}, but the teacher has {len(theirs)} and the "
-            f"cut model {len(ours)}; give the very model that was cut as --teacher."
-        )
-    if kind != "scale" and not all(takes_maps(ours[seam.below]) for seam in seams):
+    check_layers(plan, len(theirs), len(ours))
+    if kind not in SEAMS:
+        raise unknown("seam repair", kind, SEAMS)
+    if kind in ("linear", "orthogonal") and not all(takes_maps(ours[seam.below]) for seam in seams):
         raise InputError(
             f"{cut.config.model_type} normalises what its MLP adds to the stream, so a {kind} map cannot be folded in "
             "exactly; use --seam scale."
         )
-    report, done, total = (
-        on_progress or (lambda done, total: None),
-        0,
-        len(seams) * (len(data.train) + len(data.held_out)),
-    )
+    report = on_progress or (lambda done, total: None)
+    done, total = 0, len(seams) * (len(data.train) + len(data.held_out))
     report(0, total)
     fits = []
+    scale = 1.0  # what our stream is to be multiplied by to be as loud as it should be, once magnitudes were folded
     for seam in seams:
         size = cut.config.get_text_config().hidden_size
-        fitted, judged = (Sums(size, cut.device) for _ in range(2))
+        fitted, judged = (MagnitudeSums() if kind == "magnitude" else Sums(size, cut.device) for _ in range(2))
         for sums, examples in ((fitted, data.train), (judged, data.held_out)):
             for ids_BT, mask_BT in _batches(examples, batch_size):
-                x_ND, z_ND = _sides(cut, uncut, seam, ids_BT.to(cut.device), mask_BT.to(cut.device))
-                sums.add(x_ND, z_ND)
+                streams = _read(cut, uncut, seam, ids_BT.to(cut.device), mask_BT.to(cut.device))
+                if isinstance(sums, Sums):
+                    sums.add(*streams.sides())
+                else:
+                    sums.add(scale * streams.ours_ND, streams.theirs_ND)
                 done += len(ids_BT)
                 report(done, total)
-        map_DD, fit = _best(seam, kind, fitted, judged if judged.num_tokens else fitted)
-        if fit.is_folded:
-            fold(ours[seam.below], map_DD.T)
+        judged = judged if judged.num_tokens else fitted
+        if isinstance(fitted, Sums) and isinstance(judged, Sums):
+            map_DD, fit = _best(seam, kind, fitted, judged)
+            if fit.is_folded:
+                fold(ours[seam.below], map_DD.T)
+        else:
+            assert isinstance(fitted, MagnitudeSums) and isinstance(judged, MagnitudeSums)
+            factor, is_last = fitted.factor, seam.below + 1 == len(ours)
+            gap_left = judged.gap(factor) / max(judged.gap(), 1e-30)
+            # Behind the last layer there is only the final norm, which does not hear how loud the stream is.
+            fit = SeamFit(seam, kind, None, 1.0 if is_last else gap_left, fitted.num_tokens, factor)
+            if fit.is_folded:
+                scale_stream(cut, seam.below, factor)
+                scale *= factor
         fits.append(fit)
     return fits
 
@@ -208,12 +200,28 @@ def _best(seam: Seam, kind: str, fitted: Sums, judged: Sums) -> tuple[Tensor, Se
     return map_DD, SeamFit(seam, kind, ridge, judged.error(map_DD) / max(nothing, 1e-30), fitted.num_tokens)
 
 
-@torch.no_grad()
-def _sides(cut: Any, uncut: Any, seam: Seam, ids_BT: Tensor, mask_BT: Tensor) -> tuple[Tensor, Tensor]:
-    """What the MLP below the seam adds, and what it should add: the uncut model's stream less the rest of ours.
+class Streams(NamedTuple):
+    """What stands at a seam, at each token, in float64."""
 
-    Both divided by the distance between the two, so that a sum of squares counts every token alike.
-    """
+    added_ND: Tensor
+    """What the MLP below adds to our stream."""
+    ours_ND: Tensor
+    """Our stream with that."""
+    theirs_ND: Tensor
+    """The uncut model's stream behind the layers that were removed."""
+
+    def sides(self) -> tuple[Tensor, Tensor]:
+        """What the MLP adds, and what it should add: the uncut model's stream less the rest of ours.
+
+        Both divided by the distance between the two, so that a sum of squares counts every token alike.
+        """
+        wanted_ND = self.theirs_ND - (self.ours_ND - self.added_ND)
+        gap_N1 = (wanted_ND - self.added_ND).norm(dim=-1, keepdim=True).clamp(min=1e-9)
+        return self.added_ND / gap_N1, wanted_ND / gap_N1
+
+
+@torch.no_grad()
+def _read(cut: Any, uncut: Any, seam: Seam, ids_BT: Tensor, mask_BT: Tensor) -> Streams:
     seen: dict[str, Tensor] = {}
 
     def keep(name: str) -> Callable[..., None]:
@@ -224,8 +232,8 @@ def _sides(cut: Any, uncut: Any, seam: Seam, ids_BT: Tensor, mask_BT: Tensor) ->
     below = decoder_layers(cut)[seam.below]
     hooks = [
         branch(below).register_forward_hook(keep("added")),
-        below.register_forward_hook(keep("stream")),
-        decoder_layers(uncut)[seam.last].register_forward_hook(keep("target")),
+        below.register_forward_hook(keep("ours")),
+        decoder_layers(uncut)[seam.last].register_forward_hook(keep("theirs")),
     ]
     try:
         # Padding stands behind everything that is read, so no mask is needed.
@@ -234,10 +242,7 @@ def _sides(cut: Any, uncut: Any, seam: Seam, ids_BT: Tensor, mask_BT: Tensor) ->
     finally:
         for hook in hooks:
             hook.remove()
-    added_ND, stream_ND = seen["added"].double(), seen["stream"].double()
-    wanted_ND = seen["target"].to(added_ND.device).double() - (stream_ND - added_ND)
-    gap_N1 = (wanted_ND - added_ND).norm(dim=-1, keepdim=True).clamp(min=1e-9)
-    return added_ND / gap_N1, wanted_ND / gap_N1
+    return Streams(*(seen[name].to(cut.device).double() for name in ("added", "ours", "theirs")))
 
 
 def _batches(examples: Sequence[Example], size: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -13,9 +13,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from layercut.errors import MissingExtra
+from layercut.healing.batches import StepsByLength, learnt, learnt_logits
 from layercut.healing.examples import Data, Example
+from layercut.healing.learner import ACCURACY, Look
 from layercut.healing.settings import TrainSettings
 from layercut.healing.team import Team
 from layercut.models.quiet import quiet_transformers
@@ -41,6 +45,10 @@ _COLUMNS = {
     "seconds": "seconds",
     "rollout_tokens": "rollout_tokens",
     "repetition": "repetition",
+    "overlap": "overlap",
+    "drifted": "drifted",
+    "divergence": "divergence",
+    "hidden": "hidden",
 }
 """What the loss curve keeps of the Trainer's log, and under which name."""
 
@@ -66,10 +74,17 @@ class Trained(NamedTuple):
 
 
 class HealingTrainer(SFTTrainer):  # type: ignore[misc]
-    """SFTTrainer on examples whose tokens and labels are given; TRL's loss, nothing of its templates."""
+    """SFTTrainer on examples whose tokens and labels are given; nothing of its templates."""
 
-    def __init__(self, *args: Any, on_progress: Callable[[int, int], None] | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        on_progress: Callable[[int, int], None] | None = None,
+        look: Look | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
+        self._look = look
         self.remove_callback(PrinterCallback)
         self.add_callback(_Watch(Path(str(self.args.output_dir)), on_progress or (lambda done, total: None)))
         self._began = time.monotonic()
@@ -80,7 +95,9 @@ class HealingTrainer(SFTTrainer):  # type: ignore[misc]
         self._noted.setdefault(name, []).append(value)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds the seconds of all processes so far."""
+        """Adds the seconds of all processes so far; to a held-out loss, what else is looked at."""
+        if "eval_loss" in logs and self._look is not None:
+            logs |= self._look(self.model)
         before = getattr(self, "_seconds_before", None)
         if before is None:
             earlier = [line["seconds"] for line in self.state.log_history if "seconds" in line]
@@ -90,6 +107,28 @@ class HealingTrainer(SFTTrainer):  # type: ignore[misc]
             logs |= {name: sum(values) / len(values) for name, values in self._noted.items()}
             self._noted.clear()
         super().log(logs, start_time)
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Sum of the losses over the number of tokens in the whole (accumulated) batch, of all processes."""
+        losses_N = self._losses(model, inputs)
+        if num_items_in_batch is None:
+            return losses_N.sum() / max(len(losses_N), 1)
+        # Gradients are averaged over the processes, whose tokens are all counted.
+        shares = self.accelerator.num_processes if self.args.average_tokens_across_devices else 1
+        return losses_N.sum() * shares / torch.as_tensor(num_items_in_batch).clamp(min=1)
+
+    def _losses(self, model: Any, inputs: dict[str, Any]) -> Tensor:
+        """(N,) loss of every token that is learnt: its negative log-likelihood."""
+        targets_N = inputs["labels"][:, 1:][learnt(inputs)]
+        return cross_entropy(learnt_logits(model, inputs).float(), targets_N, reduction="none")
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> StepsByLength:
+        examples: Any = train_dataset or self.train_dataset
+        lengths = [len(ids) for ids in examples["input_ids"]]
+        step = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        return StepsByLength(lengths, step, self.args.seed)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """None: a checkpoint of training is no model to be published."""
@@ -189,7 +228,11 @@ def last_checkpoint(folder: Path) -> Path | None:
 def curve_of(log_history: Sequence[dict[str, float]]) -> list[dict[str, float]]:
     """The lines of the Trainer's log that hold a loss, under our names."""
     lines = [line for line in log_history if "loss" in line or "eval_loss" in line]
-    return [{ours: line[theirs] for theirs, ours in _COLUMNS.items() if theirs in line} for line in lines]
+    return [
+        {ours: line[theirs] for theirs, ours in _COLUMNS.items() if theirs in line}
+        | {name: value for name, value in line.items() if name.startswith(ACCURACY)}
+        for line in lines
+    ]
 
 
 def _is_whole(path: Path) -> bool:
@@ -216,7 +259,7 @@ def _config(model: Any, settings: TrainSettings, folder: Path, *, has_held_out: 
         num_train_epochs=settings.epochs,
         max_steps=settings.max_steps or -1,
         learning_rate=settings.learning_rate,
-        lr_scheduler_type="constant_with_warmup",
+        lr_scheduler_type="constant_with_warmup" if settings.schedule == "constant" else settings.schedule,
         warmup_steps=settings.warmup_steps,
         optim="adamw_torch",
         adam_beta1=settings.beta1,
@@ -227,7 +270,7 @@ def _config(model: Any, settings: TrainSettings, folder: Path, *, has_held_out: 
         data_seed=settings.seed,
         logging_steps=1,
         logging_nan_inf_filter=False,
-        include_num_input_tokens_seen="non_padding",
+        include_num_input_tokens_seen="all" if settings.packing else "non_padding",
         save_strategy="steps",
         save_steps=settings.save_every,
         save_total_limit=2,
@@ -238,9 +281,12 @@ def _config(model: Any, settings: TrainSettings, folder: Path, *, has_held_out: 
         restore_callback_states_from_checkpoint=True,
         dataset_kwargs={"skip_prepare_dataset": True},
         max_length=None,
+        padding_free=settings.packing,
         completion_only_loss=False,  # the labels say it already
-        bf16=on_gpu and torch.cuda.is_bf16_supported(),
+        bf16=settings.precision == "bfloat16"
+        or (settings.precision == "auto" and on_gpu and torch.cuda.is_bf16_supported()),
         gradient_checkpointing=on_gpu,
+        gradient_checkpointing_kwargs={"use_reentrant": False} if on_gpu else None,
         use_cpu=model.device.type == "cpu",
         dataloader_pin_memory=on_gpu,
         disable_tqdm=True,

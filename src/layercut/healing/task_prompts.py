@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from layercut.engine.base import Completion, GenerationRequest
 from layercut.errors import InputError, unknown
 from layercut.healing.prompts import Answered, NamedPrompt
-from layercut.tasks.base import GENERATED, Readout, Sample, Task
+from layercut.tasks.base import GENERATED, Readout, Sample, Task, known_readouts
 
 PREFIX = "task:"
 
@@ -19,23 +19,29 @@ class TaskPrompts(NamedTuple):
     task: Task
     readout: Readout
     samples: Mapping[str, Sample]
-    """By prompt id, which is the item's."""
+    """By prompt id: the item's, with the readout behind it where that is not the task's first."""
     answered: list[Answered]
-    """The answer is the task's own worked one (a draft of the right answer); empty where it has none."""
+    """The answer is the task's own worked one (the solution, of a chain; else a draft of the right answer); empty where
+    it has none."""
     stop: tuple[str, ...]
     """Strings that end an answer."""
     max_new_tokens: int
 
     def is_right(self, record: Mapping[str, Any]) -> bool:
-        """Whether the task's grader gives an answer full marks on its headline metric."""
-        completion = Completion(
-            id=record["id"],
-            text=record["completion"],
-            finish_reason=record["finish_reason"],
-            num_prompt_tokens=record["num_prompt_tokens"],
-            num_new_tokens=record["num_new_tokens"],
+        """Whether the task's grader gives a recorded answer full marks on its headline metric."""
+        return self.is_right_answer(
+            Completion(
+                id=record["id"],
+                text=record["completion"],
+                finish_reason=record["finish_reason"],
+                num_prompt_tokens=record["num_prompt_tokens"],
+                num_new_tokens=record["num_new_tokens"],
+            )
         )
-        score = self.task.grade(self.samples[record["id"]], self.readout, completion)
+
+    def is_right_answer(self, answer: Completion) -> bool:
+        """The same of an answer as an engine gives it."""
+        score = self.task.grade(self.samples[answer.id], self.readout, answer)
         return next(iter(score.metrics.values())) >= 1
 
 
@@ -50,7 +56,7 @@ def task_prompts(task: Task, *, readout: Readout | None = None, limit: int | Non
     Raises:
         InputError: the task generates nothing, has no such readout, or has no selection items.
     """
-    generated = [name for name in task.readouts if name in GENERATED]
+    generated = [name for name in known_readouts(task) if name in GENERATED]
     if not generated:
         raise InputError(f"{task.name} is read out by likelihood alone, so there is nothing to answer; take another.")
     if readout is not None and readout not in generated:
@@ -59,15 +65,16 @@ def task_prompts(task: Task, *, readout: Readout | None = None, limit: int | Non
     samples = task.samples("selection", limit)
     if not samples:
         raise InputError(f"{task.name} has no selection items, so it gives no prompts; take another task or data.")
-    answered, first = [], None
+    answered, by_id, first = [], {}, None
     for sample in samples:
         request = task.request(sample, chosen)
         assert isinstance(request, GenerationRequest)
         first = first or request
-        draft = task.draft(sample, chosen)
+        draft = sample.data.get("solution", "") if chosen == "chain" else task.draft(sample, chosen)
         for string in request.stop:
             draft = draft.partition(string)[0]
-        answered.append(Answered(NamedPrompt(sample.id, request.prompt), draft))
+        name = sample.id if chosen == generated[0] else f"{sample.id} {chosen}"
+        answered.append(Answered(NamedPrompt(name, request.prompt), draft))
+        by_id[name] = sample
     assert first is not None
-    by_id = {sample.id: sample for sample in samples}
     return TaskPrompts(task, chosen, by_id, answered, first.stop, first.max_new_tokens)

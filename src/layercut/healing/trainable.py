@@ -51,6 +51,11 @@ def make_trainable(model: PreTrainedModel, settings: TrainSettings) -> Any:
     return model
 
 
+def bare(model: Any) -> Any:
+    """The transformers model inside the adapters, or the model itself where there are none."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
 def num_trainable(model: Any) -> int:
     """Parameters with gradients."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)

@@ -32,6 +32,8 @@ PACKAGES = (
     "math-verify",
     "lm-eval",
     "datasets",
+    "datasketch",
+    "py3langid",
     "peft",
     "trl",
     "vllm",

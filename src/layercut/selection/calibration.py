@@ -12,7 +12,7 @@ import hashlib
 import json
 import zlib
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from layercut.engine.base import Decoding, Engine, GenerationRequest
 from layercut.engine.prompts import encode_prompt
-from layercut.errors import InputError, MissingExtra
+from layercut.errors import InputError
 from layercut.runs.environment import hide_home
 from layercut.runs.settings import settings_hash
 from layercut.selection.base import Progress, silent
@@ -28,6 +28,7 @@ from layercut.selection.openings import OPENINGS
 from layercut.selection.search_journal import Question, SearchJournal
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.data_files import read_local
+from layercut.tasks.hub_rows import HUB, hub_rows
 
 if TYPE_CHECKING:
     from layercut.engine.rows import Reader
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
 BUILT_IN = "generated"
 """Name of the text that the uncut model writes."""
-HUB = "hub:"
 COLUMNS = ("text", "content")
 MIN_TOKENS = 8
 _VERSION = 1
@@ -111,7 +111,7 @@ def load_calibration(
             raise InputError("the model writes its own calibration text, and there is no engine to run it; give one.")
         texts = _generated(loaded, engine, num_texts, max_tokens, seed, folder, progress)
     elif source.startswith(HUB):
-        texts = _hub(source)
+        texts = (_text_of(row.fields, row.where) for row in hub_rows(source, extra="lm-eval"))
     elif source.endswith((".txt", ".txt.gz")):
         texts = _consecutive(loaded, _read(Path(source).expanduser()), max_tokens)
     else:
@@ -192,31 +192,6 @@ def _local(source: str) -> Iterator[str]:
     for rows in splits.values():
         for row in rows:
             yield _text_of(row.fields, row.where)
-
-
-def _hub(source: str) -> Iterator[str]:
-    name, *rest = source.removeprefix(HUB).split(":")
-    if not name or len(rest) > 2:
-        raise InputError(f"{source!r} names no data set; write hub:NAME, hub:NAME:config or hub:NAME:config:split.")
-    try:
-        from datasets import load_dataset
-    except ImportError as error:
-        raise MissingExtra("calibration text from the hub", "lm-eval") from error
-    config = (rest[0] or None) if rest else None
-    split = rest[1] if len(rest) == 2 else "train"
-    rows = _streamed(source, lambda: load_dataset(name, config, split=split, streaming=True))
-    for number, fields in enumerate(rows, start=1):
-        yield _text_of(fields, f"{source}, row {number}")
-
-
-def _streamed(source: str, load: Callable[[], Iterable[Mapping[str, Any]]]) -> Iterator[Mapping[str, Any]]:
-    try:
-        yield from load()
-    except Exception as error:  # its own kinds, and those of the network libraries beneath
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(
-            f"{source}: no data set can be read here ({reason}). Check name, config and split, or give a local file."
-        ) from error
 
 
 def _text_of(fields: Mapping[str, Any], where: str) -> str:

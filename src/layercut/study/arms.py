@@ -66,16 +66,19 @@ class StudyArm:
 def arms_of(settings: StudySettings, num_layers: int) -> list[StudyArm]:
     """All arms, as the report shows them: uncut, then each plan with its healed arms, by seed.
 
+    The uncut model is trained as well where a healing arm names it: a control, or a parent that is made.
+
     Under a further seed stands only what draws: plans of chance, of generated text or of sampled answers, and healing
     whose arm does not name a seed of its own. Where answers are sampled, every plan is asked again.
 
     Raises:
         InputError: two arms of one name, or a depth that leaves no layer.
     """
-    arms = [StudyArm(name=UNCUT, seed=settings.seed)]
-    for cut in _cuts(settings, num_layers):
+    uncut = StudyArm(name=UNCUT, seed=settings.seed)
+    arms = []
+    for cut in (uncut, *_cuts(settings, num_layers)):
         for place, seed in enumerate(settings.seeds):
-            if place == 0 or _draws(settings, cut):
+            if place == 0 or (not cut.is_uncut and _draws(settings, cut)):
                 suffix = f"-seed{seed}" if place else ""
                 own = replace(cut, name=cut.name + suffix, seed=seed, round=place)
                 arms += [own, *_healed(own, cut, settings.healing, "")]
@@ -123,7 +126,7 @@ def _healed(cut: StudyArm, plain: StudyArm, healing: Sequence[HealingArm], suffi
     return [
         replace(cut, name=f"{cut.name}+{arm.name}{suffix}", healing=arm, cut=cut.name)
         for arm in healing
-        if not arm.plans or names & set(arm.plans)
+        if names & set(arm.plans) or not (arm.plans or plain.is_uncut)
     ]
 
 

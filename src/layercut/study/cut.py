@@ -64,6 +64,7 @@ def cut_model(
     out: Path | None,
     *,
     uncut: Callable[[], LoadedModel] | None,
+    told: CutPlan | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
     say: Callable[[str], None] = lambda text: None,
 ) -> CutDone:
@@ -76,6 +77,7 @@ def cut_model(
         plan: what goes.
         out: the new folder.
         uncut: loads the uncut model to compare with; with None nothing is compared, and no model is loaded.
+        told: this cut and earlier ones as one plan, to be written in its place; see ``cut_checkpoint``.
         max_shard_bytes: largest weight file.
         say: is told what takes long.
 
@@ -98,7 +100,7 @@ def cut_model(
             say("reloading the checkpoint and comparing it with the bypassed model ...")
             verified = verify_cut(uncut(), plan, folder).describe()
         card = model_card(
-            plan,
+            told or plan,
             source_name=source.name,
             revision=source.revision,
             base_model=source.origin.get("base_model"),
@@ -112,7 +114,7 @@ def cut_model(
         )
         (folder / "README.md").write_text(card, encoding="utf-8")
 
-    report = cut_checkpoint(source.path, plan, out, max_shard_bytes=max_shard_bytes, check=check)
+    report = cut_checkpoint(source.path, plan, out, told=told, max_shard_bytes=max_shard_bytes, check=check)
     return CutDone(report, verified)
 
 

@@ -10,21 +10,17 @@ from typing import Any, NamedTuple
 
 from rich.console import Console
 
-from layercut.engine.base import Decoding
 from layercut.errors import InputError
 from layercut.healing.filters import FilterSettings
-from layercut.healing.responses import generate_responses
 from layercut.healing.settings import TrainSettings
 from layercut.healing.team import Team
 from layercut.runs.directory import RunFolder
-from layercut.runs.records import Journal
+from layercut.study.generate import answers_of
 from layercut.study.handle import ModelHandle
 from layercut.study.heal_data import RESPONSES, examples_of, matched, original_records, report_items, split
 from layercut.study.heal_job import CHECKPOINT, HealingJob, HealSettings, Teacher, ToTrain, load_cut, train_along
-from layercut.study.prompts import RESPONSES as RESPONSES_FILE
 from layercut.study.prompts import Answering, PromptSource
 from layercut.study.settings import ModelSettings
-from layercut.study.watch import watched
 from layercut.surgery.checkpoint import PLAN_FILE
 from layercut.surgery.plan import CutPlan
 
@@ -45,6 +41,10 @@ class Healed(NamedTuple):
         if facts.get("held_out_loss"):
             first, best = facts["held_out_loss"]["first"], facts["held_out_loss"]["best"]
             lines.append(f"held-out loss: {first:.4f} -> {best:.4f} (best)")
+        lines += [
+            f"step {look['step']}: " + ", ".join(f"{name} {100 * look[name]:.0f} %" for name in look if name != "step")
+            for look in facts.get("looks", [])
+        ]
         lines += facts.get("seams", [])
         lines += [f"checked: {text}" for text in facts["checked"]]
         return [*lines, f"checkpoint: {self.checkpoint}"]
@@ -79,19 +79,21 @@ def heal_model(
         return None
     cut, teacher = ModelHandle(cut_model), Teacher(teacher_model)
     check_method(train, team)
-    if settings.filters.right_only and source.task is None and source.records is None:
-        raise InputError("answers to these prompts are not graded, so --right-only has no meaning; take task:NAME.")
+    settings.filters.check()
+    if settings.filters.right_only and len(source.tasks) < len(source.parts):
+        raise InputError("not all of these prompts are graded, so --right-only has no meaning; take task:NAME.")
     plan = cut.earlier_plans[-1] if cut.earlier_plans else CutPlan(num_layers=cut.num_layers)
-    if plan.model_hash and plan.model_hash != teacher.handle.facts.model_hash:
+    if plan.removed and plan.model_hash and plan.model_hash != teacher.handle.facts.model_hash:
         say(f"note: {teacher_model.model} is not the model that {cut_model.model} was cut from, by their hashes")
-    draw = Decoding(**asdict(how.decoding), seed=train.seed)
+    _check_scale(cut, train)
     run_settings = {
         "heal": {**asdict(settings), "data": dict(settings.data)},
         "cut": cut.describe(),
         "teacher": teacher.handle.describe(),
         "prompts": source.describe() if source.records is None else {"n": len(source.records), "given": True},
-        "decoding": asdict(draw),
-        "max_new_tokens": how.max_new_tokens,
+        "decoding": {**asdict(how.decoding), "seed": train.seed},
+        "max_new_tokens": how.max_new_tokens or source.max_new_tokens,
+        **how.further(),
     }
     with RunFolder.begin(out, run_settings, flags=FLAGS) as run:
         folder = run.path / CHECKPOINT
@@ -100,12 +102,14 @@ def heal_model(
             team.share(None)
             return Healed(folder, json.loads((folder / PLAN_FILE).read_text("utf-8"))["healing"][-1])
         say(f"{cut_model.model}: {train.method}, {train.objective}, on {settings.responses} answers")
+        for note in source.notes:
+            say(note)
         arms = {settings.responses, *(RESPONSES if settings.match_tokens else ())}
         records = {}
         if "self" in arms:
-            records["self"] = _self_records(run, teacher, source, draw, how, console, say)
+            records["self"] = _self_records(run, teacher, source, how, train.seed, console, say)
         if "original" in arms:
-            records["original"] = original_records(source.answered, source.task)
+            records["original"] = original_records(source.parts)
         loaded = load_cut(cut, train)
         items = report_items(settings.decontaminate, settings.data, say)
         found = {
@@ -127,6 +131,7 @@ def heal_model(
         healing = {
             "method": train.method,
             "objective": train.objective,
+            "removed": list(plan.removed),
             "responses": settings.responses,
             "tokens_matched": settings.match_tokens,
             "teacher": teacher_model.model,
@@ -153,6 +158,7 @@ def heal_model(
             say=say,
             card=card.read_text("utf-8") if card.is_file() and cut.earlier_plans else "",
             team=team,
+            tasks=source.tasks,
         )
         healing = job.seam() if train.method == "seam" else job.train()
         run.write_metrics([], plan=plan.to_dict())
@@ -166,6 +172,8 @@ def check_method(train: TrainSettings, team: Team) -> None:
         InputError: settings that cannot be used here.
         MissingExtra: TRL or PEFT is not installed.
     """
+    if team.size > 1 and train.graded:
+        raise InputError(f"graded questions are for one process, and {team.size} were launched; leave --graded out.")
     if team.size > 1 and (train.method in ("seam", "qlora") or train.objective == "on-policy"):
         what = train.objective if train.objective == "on-policy" else train.method
         raise InputError(f"{what} is for one process, and {team.size} were launched; start it without a launcher.")
@@ -178,17 +186,29 @@ def check_method(train: TrainSettings, team: Team) -> None:
         import layercut.healing.sft  # noqa: F401  says which extra is missing
 
 
+def _check_scale(cut: ModelHandle, train: TrainSettings) -> None:
+    """After magnitude compensation the stream is not to be compared with the uncut model's any more."""
+    file = cut.source.path / PLAN_FILE
+    earlier = json.loads(file.read_text("utf-8")).get("healing", []) if file.is_file() else []
+    compares = train.method == "seam" or train.objective == "hidden"
+    if compares and any(entry.get("seam_map") == "magnitude" for entry in earlier):
+        raise InputError(
+            f"{cut.settings.model} was healed by --seam magnitude, so its stream has another scale than the uncut "
+            "model's and the two cannot be compared; heal the cut model itself, or use another objective."
+        )
+
+
 def _self_records(
     run: RunFolder,
     teacher: Teacher,
     source: PromptSource,
-    draw: Decoding,
     how: Answering,
+    seed: int,
     console: Console,
     say: Callable[[str], None],
 ) -> list[dict[str, Any]]:
     """The teacher's own answers: those of an earlier run, or made now."""
-    handle, task = teacher.handle, source.task
+    handle = teacher.handle
     if source.records is not None:
         made_by = {record.get("model_hash") for record in source.records}
         if made_by != {handle.facts.model_hash} or any(record.get("removed") for record in source.records):
@@ -197,24 +217,7 @@ def _self_records(
                 f"layercut generate {teacher.settings.model} --prompts ... --out DIR."
             )
         return source.records
-    prompts = source.prompts
-    with Journal(run.path / RESPONSES_FILE) as journal:
-        if not {prompt.id for prompt in prompts} <= {record["id"] for record in journal.records}:
-            with watched(f"{teacher.settings.model} answers", len(prompts), console) as on_progress:
-                generate_responses(
-                    handle.engine,
-                    handle.plan(None, draw.seed),
-                    prompts,
-                    journal,
-                    max_new_tokens=how.max_new_tokens,
-                    decoding=draw,
-                    stop=task.stop if task else (),
-                    task=task.task.name if task else None,
-                    is_right=task.is_right if task else None,
-                    on_progress=on_progress,
-                )
-        by_id = {record["id"]: record for record in journal.records}
-    return [by_id[prompt.id] for prompt in prompts]
+    return answers_of(handle, handle.plan(None, seed), source, how, seed, run.path, console, say).chosen
 
 
 def _fitting(settings: HealSettings, arm: str) -> FilterSettings:

@@ -9,39 +9,41 @@ from layercut.errors import InputError, MissingExtra
 from layercut.healing.decontaminate import ReportItems, decontaminate
 from layercut.healing.examples import Data, Example, encode_example, fitting, hold_out, match_tokens, num_loss_tokens
 from layercut.healing.filters import FilterSettings, filter_responses
-from layercut.healing.prompts import Answered
 from layercut.healing.responses import plain_prompt
 from layercut.healing.settings import TrainSettings
-from layercut.healing.task_prompts import TaskPrompts
-from layercut.tasks import TASKS, load_task
+from layercut.study.prompts import Part
+from layercut.tasks import TASKS, base_name, load_task
 
 if TYPE_CHECKING:
     from layercut.models.loading import LoadedModel
 
 RESPONSES = ("self", "original")
 """Whose answers are learnt: the teacher's own, or those that stand beside the prompts in their data set."""
-BUILT_IN = ("arithmetic", "brackets", "copy", "gsm_symbolic")
+BUILT_IN = ("arithmetic", "brackets", "copy", "chain_sum", "gsm_symbolic")
 """Tasks whose report items are always at hand."""
 
 
-def original_records(answered: Sequence[Answered], task: TaskPrompts | None) -> list[dict[str, Any]]:
-    """The data set's own answers, as records.
+def original_records(parts: Sequence[Part]) -> list[dict[str, Any]]:
+    """The data sets' own answers, as records.
 
     Raises:
-        InputError: it gives none.
+        InputError: one of them gives none.
     """
-    made_of = {"stop": list(task.stop), "task": task.task.name} if task else {}
-    records = [
-        {"id": one.prompt.id, "prompt": plain_prompt(one.prompt), "completion": one.answer, "finish_reason": "stop"}
-        | made_of
-        for one in answered
-        if one.answer.strip()
-    ]
-    if not records:
-        raise InputError(
-            "these prompts come without answers of their own, so there is no original arm; give rows with an assistant "
-            "turn or an output, answer, response or completion, or say --responses self."
-        )
+    records = []
+    for part in parts:
+        made_of = {"stop": list(part.task.stop), "task": part.task.task.name} if part.task else {}
+        found = [
+            {"id": one.prompt.id, "prompt": plain_prompt(one.prompt), "completion": one.answer, "finish_reason": "stop"}
+            | made_of
+            for one in part.answered
+            if one.answer.strip()
+        ]
+        if not found:
+            raise InputError(
+                "these prompts come without answers of their own, so there is no original arm; give rows with an "
+                "assistant turn or an output, answer, response or completion, or say --responses self."
+            )
+        records += found
     return records
 
 
@@ -50,14 +52,15 @@ def report_items(tasks: Sequence[str], data: Mapping[str, str], say: Callable[[s
 
     Every other known task is named in a line, as one whose items were not looked for.
     """
-    names = list(dict.fromkeys((*BUILT_IN, *tasks, *data)))
+    # An item is the same whatever number of examples stands before it, so arc_easy:5 is looked for as arc_easy.
+    names = {base_name(name): name for name in (*BUILT_IN, *tasks, *data)}
     questions = {}
-    for name in names:
+    for base, name in names.items():
         try:
             task = load_task(name, data=data.get(name))
         except MissingExtra as error:
             raise InputError(f"the report items of {name} cannot be read: {error}") from error
-        questions[name] = [sample.question for sample in task.samples("report", None)]
+        questions[base] = [sample.question for sample in task.samples("report", None)]
     missing = [name for name in TASKS if name not in names]
     if missing:
         say(
@@ -78,7 +81,7 @@ def examples_of(
     say: Callable[[str], None],
 ) -> tuple[list[Example], dict[str, Any]]:
     """What is learnt from records, and the counts of what was dropped on the way."""
-    filtered = filter_responses(records, filters)
+    filtered = filter_responses([_counted(record, loaded) for record in records], filters)
     clean = decontaminate(filtered.records, items)
     encoded = [encode_example(loaded.tokenizer, record, loaded.name) for record in clean.records]
     examples = fitting(encoded, max_length)
@@ -94,6 +97,14 @@ def examples_of(
         "too_long_with_prompt": too_long,
     }
     return examples, counts
+
+
+def _counted(record: Mapping[str, Any], loaded: LoadedModel) -> Mapping[str, Any]:
+    """A record with the tokens of its prompt and answer, which one that no model wrote is without."""
+    if "num_new_tokens" in record:
+        return record
+    example = encode_example(loaded.tokenizer, record, loaded.name)
+    return {**record, "num_prompt_tokens": len(example.prompt), "num_new_tokens": len(example.completion)}
 
 
 def matched(arms: Mapping[str, Sequence[Example]], arm: str, seed: int, say: Callable[[str], None]) -> list[Example]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ from rich.console import Console
 from layercut.errors import InputError, unknown
 from layercut.healing.examples import Data
 from layercut.healing.filters import FilterSettings
+from layercut.healing.learner import ACCURACY, accuracy_of_held_out
 from layercut.healing.settings import TrainSettings
 from layercut.healing.team import Team
 from layercut.report.healing_card import healed_card
@@ -26,9 +27,11 @@ from layercut.study.watch import watched
 from layercut.surgery.plan import CutPlan
 
 if TYPE_CHECKING:
+    from layercut.healing.task_prompts import TaskPrompts
     from layercut.models.loading import LoadedModel
 
 CHECKPOINT, TRAINING = "checkpoint", "training"
+STORED = Path("samples", "teacher-logits")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +75,8 @@ class ToTrain(NamedTuple):
 
     data: Data
     folder: Path
+    """Of the run."""
+    plan: CutPlan
 
 
 class HealingJob(NamedTuple):
@@ -90,6 +95,8 @@ class HealingJob(NamedTuple):
     say: Callable[[str], None]
     card: str
     team: Team
+    tasks: list[TaskPrompts]
+    """That the prompts come from, as far as they come from tasks."""
 
     def seam(self) -> dict[str, Any]:
         """Solve and fold."""
@@ -113,6 +120,8 @@ class HealingJob(NamedTuple):
         healing = self.healing | {
             "seams": [fit.describe() for fit in fits],
             "seam_map": self.settings.train.seam,
+            "settings": {name: getattr(self.settings.train, name) for name in ("held_out", "max_length", "seed")},
+            "tokens": fits[0].num_tokens,
             "seconds": round(time.monotonic() - began, 1),
         }
         return self._write(healing, partial(write_healed, self.loaded.model, self.cut.source), "")
@@ -126,8 +135,13 @@ class HealingJob(NamedTuple):
         settings, folder = self.settings.train, self.run.path / TRAINING
         trained = finished(folder)
         if trained is None:
-            self.team.share(ToTrain(self.data, folder))
-            options = objective_of(self.loaded, self.teacher, settings, self.records)
+            told = ToTrain(self.data, self.run.path, self.plan)
+            if settings.store_top_k is not None:
+                self._store_logits(told, settings.store_top_k)
+            self.team.share(told)
+            options = objective_of(self.loaded, self.teacher, settings, told, self.records)
+            if settings.graded:
+                options["look"] = accuracy_of_held_out(self.tasks, self.data, self.loaded, settings.graded)
             model = make_trainable(self.loaded.model, settings)
             self.say(f"{num_trainable(model):,} parameters learn")
             with watched("training", self._num_steps(), self.console) as on_progress:
@@ -144,6 +158,7 @@ class HealingJob(NamedTuple):
             "tokens": trained.tokens,
             "seconds": round(trained.seconds, 1),
             "stopped_early": trained.stopped_early,
+            "looks": looks_of(trained.curve),
             "held_out_loss": {"first": losses[0], "last": losses[-1], "best": min(losses)} if losses else {},
         }
         if self.settings.keep_adapter:
@@ -152,6 +167,18 @@ class HealingJob(NamedTuple):
         self.teacher.forget()
         whole, checked = trained_model(self.cut.source, trained.final, settings.method, device)
         return self._write(healing, partial(write_healed, whole, self.cut.source), checked, CURVE)
+
+    def _store_logits(self, told: ToTrain, k: int) -> None:
+        """Ask the teacher once for what it says at every place that is learnt."""
+        from layercut.healing.distill import check_teacher
+        from layercut.healing.stored import StoredLogits
+
+        stored = StoredLogits(told.folder / STORED, told.data, k)
+        if not stored.is_whole_everywhere:
+            uncut = load_cut(self.teacher.handle, replace(self.settings.train, method="lora"))
+            check_teacher(self.loaded.model, uncut.model)
+            with watched("storing the teacher's likeliest tokens", stored.num_examples, self.console) as on_progress:
+                stored.fill(uncut.model, on_progress=on_progress)
 
     def _num_steps(self) -> int:
         settings = self.settings.train
@@ -168,8 +195,14 @@ class HealingJob(NamedTuple):
         )
 
 
+def looks_of(curve: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
+    """The step and the shares of held-out questions that came right, of every look that asked some."""
+    shares = [{name: value for name, value in line.items() if name.startswith(ACCURACY)} for line in curve]
+    return [{"step": line["step"], **found} for line, found in zip(curve, shares, strict=True) if found]
+
+
 def objective_of(
-    loaded: LoadedModel, teacher: Teacher, settings: TrainSettings, records: list[dict[str, Any]]
+    loaded: LoadedModel, teacher: Teacher, settings: TrainSettings, told: ToTrain, records: list[dict[str, Any]]
 ) -> dict[str, Any]:
     """What the trainer is to be given beside the examples; the teacher's weights where they are learnt from."""
     if settings.objective == "sft":
@@ -177,17 +210,28 @@ def objective_of(
         return {}
     from layercut.healing.distill import DistillTrainer, check_teacher
     from layercut.healing.examples import encode_example
+    from layercut.healing.hidden import HiddenTrainer
     from layercut.healing.on_policy import OnPolicyTrainer, RolloutLength
+    from layercut.healing.places import check_layers
+    from layercut.healing.stored import StoredLogits, StoredTrainer
 
+    if settings.store_top_k is not None:
+        teacher.forget()
+        stored = StoredLogits(told.folder / STORED, told.data, settings.store_top_k)
+        return {"trainer": StoredTrainer, "stored": stored}
     uncut = load_cut(teacher.handle, replace(settings, method="lora"))
     check_teacher(loaded.model, uncut.model)
-    kind = "jsd" if settings.objective == "on-policy" else settings.objective
-    options: dict[str, Any] = {"teacher": uncut.model, "kind": kind, "alpha": settings.jsd_alpha}
+    options: dict[str, Any] = {"teacher": uncut.model, "kind": settings.objective, "alpha": settings.jsd_alpha}
+    if settings.objective == "hidden":
+        check_layers(told.plan, uncut.num_layers, loaded.num_layers)
+        more = {"kind": "forward-kl", "plan": told.plan, "weight": settings.hidden_weight}
+        return options | more | {"trainer": HiddenTrainer}
     if settings.objective != "on-policy":
         return options | {"trainer": DistillTrainer}
     by_prompt = {encode_example(loaded.tokenizer, one).prompt: one for one in records if one["completion"]}
     length = RolloutLength(settings.rollout_start, settings.rollout_max)
-    return options | {"trainer": OnPolicyTrainer, "cut": loaded, "records": by_prompt, "length": length}
+    more = {"kind": "jsd", "cut": loaded, "records": by_prompt, "length": length, "drift": settings.drift_overlap}
+    return options | more | {"trainer": OnPolicyTrainer}
 
 
 def train_along(cut: ModelHandle, teacher: Teacher, settings: TrainSettings, told: ToTrain) -> None:
@@ -196,8 +240,9 @@ def train_along(cut: ModelHandle, teacher: Teacher, settings: TrainSettings, tol
     from layercut.healing.trainable import make_trainable
 
     loaded = load_cut(cut, settings)
-    options = objective_of(loaded, teacher, settings, [])
-    train(make_trainable(loaded.model, settings), loaded.tokenizer, told.data, settings, told.folder, **options)
+    options = objective_of(loaded, teacher, settings, told, [])
+    model = make_trainable(loaded.model, settings)
+    train(model, loaded.tokenizer, told.data, settings, told.folder / TRAINING, **options)
 
 
 def load_cut(handle: ModelHandle, train: TrainSettings) -> LoadedModel:
@@ -218,6 +263,9 @@ def _told(settings: TrainSettings) -> dict[str, Any]:
         "jsd_alpha": settings.objective in ("jsd", "on-policy"),
         "rollout_start": settings.objective == "on-policy",
         "rollout_max": settings.objective == "on-policy",
+        "drift_overlap": settings.objective == "on-policy",
+        "hidden_weight": settings.objective == "hidden",
+        "store_top_k": settings.store_top_k is not None,
         "seam": False,
         "report_to": False,
     }

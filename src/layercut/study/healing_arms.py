@@ -8,13 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from rich.console import Console
 
 from layercut.engine.base import Engine
 from layercut.errors import InputError
-from layercut.healing.task_prompts import PREFIX
 from layercut.healing.team import Team
 from layercut.runs.settings import settings_hash
 from layercut.study.generate import answer_prompts
@@ -22,7 +21,7 @@ from layercut.study.handle import ModelHandle
 from layercut.study.heal import Healed, check_method, heal_model
 from layercut.study.heal_data import BUILT_IN
 from layercut.study.heal_job import CHECKPOINT, HealSettings
-from layercut.study.prompts import Answering, PromptSource, answering, prompt_source
+from layercut.study.prompts import Answering, PromptSource, PromptSpec, answering, prompt_source
 from layercut.study.settings import ModelSettings, TaskSettings
 from layercut.study.study_settings import HealingArm
 
@@ -87,6 +86,7 @@ class Healer:
             "decoding": asdict(how.decoding),
             "max_new_tokens": how.max_new_tokens,
             "system": how.system,
+            **how.further(),
         }
 
     def check(self) -> None:
@@ -102,12 +102,13 @@ class Healer:
                 f"a study runs in one process, and {team.size} were launched; start it without a launcher."
             )
         check_method(self.arm.train, team)
+        self.arm.filters.check()
         _ = self.identity
 
-    def heal(self, cut: Path, *, console: Console, say: Callable[[str], None]) -> Healed:
-        """Heal a cut checkpoint, or go on with it; see ``heal_model``."""
+    def heal(self, cut: Path | None, *, console: Console, say: Callable[[str], None]) -> Healed:
+        """Heal a cut checkpoint, or train the uncut model where there is none, or go on with it; see ``heal_model``."""
         source, how = _prompts(self.arm)
-        model = replace(self._uncut, model=str(cut), revision=None)
+        model = self._uncut if cut is None else replace(self._uncut, model=str(cut), revision=None)
         settings = self.settings
         if source.records is None and (settings.responses == "self" or settings.match_tokens):
             source = replace(source, records=self._answers(source, how, console, say))
@@ -120,18 +121,17 @@ class Healer:
     ) -> list[dict[str, Any]]:
         """The uncut model's answers, given once for all cuts of the study and all arms that ask the same."""
         asked = {"prompts": source.describe(), "decoding": asdict(how.decoding), "seed": self._seed}
-        name = settings_hash({**asked, "max_new_tokens": how.max_new_tokens})
+        name = settings_hash({**asked, "max_new_tokens": how.max_new_tokens, **how.further()})
         return answer_prompts(
             self._uncut,
             source,
+            how,
             remove=None,
             out=self._answers_folder / name,
             seed=self._seed,
-            decoding=how.decoding,
-            max_new_tokens=how.max_new_tokens,
             console=console,
             say=say,
-        ).records
+        ).chosen
 
     @property
     def checkpoint(self) -> Path:
@@ -163,21 +163,26 @@ class Healer:
 
 
 @lru_cache(maxsize=8)
-def _read(prompts: str, system: str | None, readout: str | None, data: str | None, limit: int | None) -> PromptSource:
-    return prompt_source(prompts, system=system, readout=cast("Any", readout), data=data, limit=limit)
+def _read(prompts: tuple[PromptSpec, ...], system: str | None) -> PromptSource:
+    return prompt_source(prompts, system=system)
 
 
 def _prompts(arm: HealingArm) -> tuple[PromptSource, Answering]:
-    how = answering(arm.preset, arm.decoding, arm.max_new_tokens, arm.system)
-    if arm.data is not None and not arm.prompts.startswith(PREFIX):
-        raise InputError(f"healing arm {arm.name}: data belongs to task:NAME prompts, not {arm.prompts}; leave it out.")
-    source = _read(arm.prompts, how.system, arm.readout, arm.data, arm.limit)
+    how = answering(
+        arm.preset,
+        arm.decoding,
+        arm.max_new_tokens,
+        arm.system,
+        samples=arm.samples,
+        max_prompt_tokens=arm.max_prompt_tokens,
+    )
+    try:
+        source = _read(arm.prompts, how.system)
+    except InputError as error:
+        raise InputError(f"healing arm {arm.name}: {error}") from error
     if arm.responses == "original" and source.records is not None:
         raise InputError(
-            f"healing arm {arm.name}: {arm.prompts} holds a model's answers, not original ones; give the prompts' file."
+            f"healing arm {arm.name}: {arm.prompts[0].source} holds a model's answers, not original ones; give the "
+            "prompts' file."
         )
-    if source.task:
-        how = answering(
-            arm.preset, arm.decoding, arm.max_new_tokens, arm.system, task_tokens=source.task.max_new_tokens
-        )
-    return source, how
+    return source, how._replace(max_new_tokens=how.max_new_tokens or source.max_new_tokens)

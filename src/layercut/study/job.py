@@ -22,6 +22,7 @@ from layercut.study.cells import Cell
 from layercut.study.cut import cut_model
 from layercut.study.live import StudyProgress
 from layercut.study.manifest import Manifest
+from layercut.study.settings import UNCUT
 from layercut.study.work import StudyWork, reused
 from layercut.surgery.plan import CutPlan
 
@@ -182,7 +183,7 @@ class StudyJob:
 
     def _heal(self, arm: StudyArm) -> None:
         healer = self._work.healers[arm.name]
-        cut = self._checkpoint(arm.cut)
+        cut = None if arm.cut == UNCUT else self._checkpoint(arm.cut)
         self._work.model.release()
         self._progress.state(arm.name, "healing")
         is_new, began = not healer.folder.exists(), time.monotonic()

@@ -13,6 +13,7 @@ import yaml
 from layercut.errors import InputError, unknown
 from layercut.healing.filters import FilterSettings
 from layercut.healing.settings import TrainSettings
+from layercut.study.prompts import SHUFFLE_BUFFER, PromptSpec
 from layercut.study.select import CalibrationSettings
 from layercut.study.settings import DecodingSettings, ModelSettings, TaskSettings
 from layercut.study.study_settings import CriterionSettings, Depth, HealingArm, StudySettings
@@ -22,6 +23,10 @@ Built = TypeVar("Built")
 
 KEYS = ("models", "plans", "criteria", "depths", "healing", "seed", "seeds", "tasks", "suite", "data_dir", "out")
 """Keys of a study beside the model's own, decoding and checkpoints."""
+
+
+_OF_PROMPTS = ("readout", "data", "limit", "skip", "shuffle_buffer", "shuffle_seed")
+"""Keys of a healing arm that each of its sources may have as well."""
 
 
 def load_study(path: Path) -> StudySettings:
@@ -56,10 +61,11 @@ def load_study(path: Path) -> StudySettings:
 def study_from_dict(data: Mapping[str, Any]) -> StudySettings:
     """Settings from plain data, as in the YAML file; the model's own settings stand beside the study's."""
     _check_keys(data, {*_names(ModelSettings), *KEYS, "decoding", "checkpoints"})
-    for key, others in (("model", ("models",)), ("tasks", ("suite",)), ("out", ()), ("plans", ("criteria",))):
+    for key, others in (("model", ("models",)), ("tasks", ("suite",)), ("out", ()), ("plans", ("criteria", "healing"))):
         if all(data.get(one) in (None, "", [], {}) for one in (key, *others)):
             raise InputError(
-                f"the key {key} is missing; every study needs a model, plans or criteria, tasks or a suite, and out."
+                f"the key {key} is missing; every study needs a model, plans, criteria or healing, tasks or a suite, "
+                "and out."
             )
     given = {key: value for key, value in data.items() if value is not None}
     rest: dict[str, Any] = {"models": _models(given), "tasks": _tasks(given), "out": Path(str(data["out"]))}
@@ -149,10 +155,10 @@ def _arm(entry: Any) -> HealingArm:
         raise InputError(f"healing: {entry!r} is no arm; write keys such as name, prompts, method, max_steps.")
     own = [name for name in _names(HealingArm) if name not in ("train", "filters")]
     train = [name for name in _names(TrainSettings) if name != "seed"]
-    _check_keys(entry, {*own, *train, *_names(FilterSettings)})
+    _check_keys(entry, {*own, *train, *_OF_PROMPTS, *_names(FilterSettings)})
     data = {key: entry[key] for key in own if key in entry}
-    data.setdefault("prompts", "")
     try:
+        data["prompts"] = _prompts(entry)
         if "decoding" in data:
             _expect(data, "decoding", dict, "keys and values (temperature, top_p, top_k)")
             data["decoding"] = _build(DecodingSettings, data["decoding"])
@@ -163,6 +169,18 @@ def _arm(entry: Any) -> HealingArm:
     if entry.get("preset") == "paper" and "patience" not in entry:  # its training never stopped early
         data["train"] = replace(data["train"], patience=0)
     return _build(HealingArm, data)
+
+
+def _prompts(arm: Mapping[str, Any]) -> tuple[PromptSpec, ...]:
+    """One source by its name, or several, each by its name or with keys; what stands beside them holds for all."""
+    given = arm.get("prompts") or ()
+    shared = {key: arm[key] for key in _OF_PROMPTS if key in arm}
+    if arm.get("preset") in SHUFFLE_BUFFER:
+        shared.setdefault("shuffle_buffer", SHUFFLE_BUFFER[arm.get("preset")])
+    sources = [given] if isinstance(given, str) else _list(given, "prompts")
+    return tuple(
+        _build(PromptSpec, shared | (one if isinstance(one, dict) else {"source": str(one)})) for one in sources
+    )
 
 
 def _seeds(given: Mapping[str, Any]) -> tuple[int, ...]:

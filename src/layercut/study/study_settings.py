@@ -13,6 +13,7 @@ from layercut.healing.filters import FilterSettings
 from layercut.healing.settings import TrainSettings
 from layercut.selection import CriterionRow, criterion_row
 from layercut.selection.racing import ERROR
+from layercut.study.prompts import PromptSpec
 from layercut.study.select import GENERATED, CalibrationSettings
 from layercut.study.settings import UNCUT, DecodingSettings, ModelSettings, TaskSettings
 
@@ -109,8 +110,8 @@ class HealingArm:
     """One way of healing the cuts, as ``layercut heal`` does it."""
 
     name: str
-    prompts: str
-    """A file, task:NAME for its selection items, or a run folder of ``layercut generate``."""
+    prompts: tuple[PromptSpec, ...]
+    """Files, hub:NAME and task:NAME for its selection items, or a run folder of ``layercut generate``."""
     train: TrainSettings = field(default_factory=TrainSettings)
     filters: FilterSettings = field(default_factory=FilterSettings)
     decoding: DecodingSettings = field(default_factory=DecodingSettings)
@@ -123,16 +124,14 @@ class HealingArm:
     """As many answer tokens as the smaller of the two has on the same prompts."""
     system: str | None = None
     max_new_tokens: int | None = None
-    readout: str | None = None
-    """How a task's items are asked."""
-    data: str | None = None
-    """Local data of the prompts' task."""
-    limit: int | None = None
-    """The first so many prompts."""
+    samples: int = 1
+    """Answers to each prompt, of which the best is learnt from."""
+    max_prompt_tokens: int | None = None
+    """Longer prompts are left out."""
     decontaminate: tuple[str, ...] = ()
     """Tasks beside the study's own and the built-in ones whose report items must not be learnt."""
     plans: tuple[str, ...] = ()
-    """Names of plans or criteria that are healed; all of them if left out."""
+    """Names of plans or criteria that are healed, all of them if left out; ``uncut`` trains the uncut model."""
     seed: int | None = None
     """Of drawing answers and of training; the study's seed if left out, and then the arm is repeated for each."""
 
@@ -142,8 +141,6 @@ class HealingArm:
             raise InputError(f"a healing arm is called {NO_HEALING!r}, which every plan has anyway; call it otherwise.")
         if not self.prompts:
             raise InputError(f"healing arm {self.name} has no prompts; give a file, or task:NAME for selection items.")
-        if self.limit is not None and self.limit < 1:
-            raise InputError(f"healing arm {self.name}: limit {self.limit} leaves no prompts; write 1 or more.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,7 +168,7 @@ class StudySettings:
     def __post_init__(self) -> None:
         if not self.tasks:
             raise InputError("the study names no tasks; list at least one under tasks.")
-        if not self.plans and not self.criteria:
+        if not self.plans and not self.criteria and not any(UNCUT in arm.plans for arm in self.healing):
             raise InputError("the study cuts nothing; give plans, or criteria and depths.")
         if bool(self.criteria) != bool(self.depths):
             given, missing = ("criteria", "depths") if self.criteria else ("depths", "criteria")
@@ -189,7 +186,7 @@ class StudySettings:
         _no_doubles("healing arm", [arm.name for arm in self.healing], "give one of them another name")
         _no_doubles("seed", [str(seed) for seed in self.seeds], "write each once")
         _no_doubles("model", [model.model for model in self.models], "name each once")
-        known = {*self.plans, *(one.name for one in self.criteria)}
+        known = {UNCUT, *self.plans, *(one.name for one in self.criteria)}
         for arm in self.healing:
             for name in arm.plans:
                 if name not in known:

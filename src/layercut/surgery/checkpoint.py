@@ -86,6 +86,7 @@ def cut_checkpoint(
     plan: CutPlan,
     out: Path,
     *,
+    told: CutPlan | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
     extra_files: Mapping[str, str] | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -101,6 +102,8 @@ def cut_checkpoint(
         source: folder of the uncut model, with safetensors weights.
         plan: what goes.
         out: the new folder; it must not exist, or be empty.
+        told: this cut and all before it as one plan of the model that was whole; it is written in place of ``plan`` and
+            of the earlier ones, with what ``plan.json`` there says of healing.
         max_shard_bytes: largest weight file.
         extra_files: more files by name, such as ``{"README.md": model_card}``. The uncut model's own card is kept as
             ``README.uncut.md`` in any case.
@@ -132,7 +135,7 @@ def cut_checkpoint(
                 target = folder / (OLD_CARD_FILE if name == "README.md" else name)
                 target.parent.mkdir(exist_ok=True)
                 shutil.copyfile(source / name, target)
-            _write_plans(source, plan, folder)
+            _write_plans(source, plan, folder, told)
             for name, text in (extra_files or {}).items():
                 (folder / name).write_text(text, encoding="utf-8")
             check(folder)
@@ -274,8 +277,13 @@ def _check_free_space(out: Path, needed: int) -> None:
         )
 
 
-def _write_plans(source: Path, plan: CutPlan, folder: Path) -> None:
-    """The plan, and those of earlier cuts, oldest first."""
+def _write_plans(source: Path, plan: CutPlan, folder: Path, told: CutPlan | None) -> None:
+    """The plan, and those of earlier cuts, oldest first; or the one that tells of all."""
+    if told is not None:
+        before = source / PLAN_FILE
+        healing = json.loads(before.read_text("utf-8")).get("healing") if before.is_file() else None
+        _write_json(folder / PLAN_FILE, told.to_dict() | ({"healing": healing} if healing else {}))
+        return
     plan.save(folder / PLAN_FILE)
     if (source / PLAN_FILE).is_file():
         before = source / EARLIER_PLANS_FILE

@@ -35,6 +35,9 @@ TASKS = {
     ),
     "brackets": KnownTask("layercut.tasks.brackets:brackets", "close what is open: ( [ { (built in)"),
     "copy": KnownTask("layercut.tasks.copying:copying", "repeat a list of four to eight words (built in)"),
+    "chain_sum": KnownTask(
+        "layercut.tasks.chain_sum:chain_sum", "sums of five to seven numbers, worked out in steps (built in)"
+    ),
     "gsm_symbolic": KnownTask(
         "layercut.tasks.gsm_symbolic:gsm_symbolic", "grade-school word problems made from templates (built in)"
     ),

@@ -46,7 +46,8 @@ class Sample:
     options: tuple[str, ...] = ()
     """Answers to choose from, the right one among them, in their fixed order; empty where there is nothing to rank."""
     data: Mapping[str, Any] = field(default_factory=dict)
-    """What else the task needs to build prompts and to grade."""
+    """What else the task needs to build prompts and to grade. ``cluster`` names items that share a context;
+    ``solution`` is a worked answer as ``chain`` writes it, with the mark that ends it, to be learnt from."""
 
     @property
     def gold_index(self) -> int:

@@ -1,4 +1,4 @@
-"""Rows of data sets, from local files: JSON lines (also gzipped), a JSON list, or Parquet.
+"""Rows of data sets, from local files: JSON lines, a JSON list, CSV (all also gzipped), or Parquet.
 
 One file, or a folder with files for train, validation and test, or with the one file that a benchmark is published as.
 A damaged row stops the reading, with its line: a benchmark with silently missing rows is another benchmark.
@@ -6,6 +6,7 @@ A damaged row stops the reading, with its line: a benchmark with silently missin
 
 from __future__ import annotations
 
+import csv
 import gzip
 import hashlib
 import json
@@ -19,7 +20,8 @@ from typing import Any, NamedTuple
 
 from layercut.errors import InputError, MissingExtra
 
-_KINDS = (".jsonl", ".jsonl.gz", ".json", ".parquet")
+_KINDS = (".jsonl", ".jsonl.gz", ".json", ".csv", ".parquet")
+_LONGEST_CELL = 2**31 - 1
 _SPLIT_FILE = re.compile(r"(train|validation|valid|val|dev|test)(?:-\d+-of-\d+)?(\.jsonl|\.jsonl\.gz|\.json|\.parquet)")
 _SPLIT = {"valid": "validation", "val": "validation"}
 
@@ -70,10 +72,29 @@ def read_local(path: str, published_as: str | None = None) -> DataSet:
         raise InputError(f"{path}: no such file or folder. {_fine()}")
     splits = {}
     for split, parts in files.items():
-        splits[split] = [row for part in parts for row in _rows(part)]
+        splits[split] = [row for part in parts for row in read_rows(part)]
         if not splits[split]:
             raise InputError(f"{parts[0]}: no rows in here. {_fine()}")
     return DataSet(splits)
+
+
+def read_rows(path: Path) -> Iterator[Row]:
+    """Rows of one file, whatever its kind.
+
+    Raises:
+        InputError: a kind of file that is not read, nothing there, or a damaged row.
+        MissingExtra: a Parquet file, and the library ``pyarrow`` is not installed.
+    """
+    name = path.name.removesuffix(".gz")
+    if name.endswith(".jsonl"):
+        return _json_lines(path)
+    if name.endswith(".json"):
+        return _json_list(path)
+    if name.endswith(".csv"):
+        return _table(path)
+    if path.suffix == ".parquet":
+        return _parquet(path)
+    raise InputError(f"{path}: this kind of file is not read. {_fine()}")
 
 
 def read_hub(task: str, dataset: str, config: str | None = None, splits: Sequence[str] = ()) -> DataSet:
@@ -143,23 +164,35 @@ def _split_files(folder: Path, published_as: str | None) -> dict[str, list[Path]
     return files
 
 
-def _rows(path: Path) -> Iterator[Row]:
-    if path.name.endswith((".jsonl", ".jsonl.gz")):
-        return _json_lines(path)
-    if path.suffix == ".json":
-        return _json_list(path)
-    if path.suffix == ".parquet":
-        return _parquet(path)
-    raise InputError(f"{path}: this kind of file is not read. {_fine()}")
-
-
 def _json_lines(path: Path) -> Iterator[Row]:
+    for number, line in enumerate(_lines(path), start=1):
+        if line.strip():
+            yield _row(f"{path}, line {number}", _parsed(line, path, number))
+
+
+def _table(path: Path) -> Iterator[Row]:
+    """Cells are text. A cell may hold line breaks; one that a row lacks at its end is left out of it."""
+    csv.field_size_limit(_LONGEST_CELL)
+    text = (line.decode("utf-8-sig" if number == 0 else "utf-8") for number, line in enumerate(_lines(path)))
+    rows = csv.DictReader(text, strict=True)
+    try:
+        for fields in rows:
+            if None in fields:
+                raise InputError(
+                    f"{path}, line {rows.line_num}: more cells than columns. Put cells that hold commas in quotes."
+                )
+            yield Row(f"{path}, line {rows.line_num}", {k: v for k, v in fields.items() if v is not None})
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise InputError(f"{path}, line {rows.line_num + 1}: not CSV in UTF-8 ({error}). Mend the line.") from error
+
+
+def _lines(path: Path) -> Iterator[bytes]:
     number = 0
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield _row(f"{path}, line {number}", _parsed(line, path, number))
+            for line in file:
+                number += 1
+                yield line
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(
             f"{path}: the gzip data is damaged after line {number} ({error}). Get the file again."
@@ -177,7 +210,7 @@ def _parsed(line: bytes, path: Path, number: int) -> object:
 
 def _json_list(path: Path) -> Iterator[Row]:
     try:
-        rows = json.loads(path.read_bytes())
+        rows = json.loads(b"".join(_lines(path)))
     except ValueError as error:
         raise InputError(f"{path}: not JSON ({error}). {_fine()}") from error
     if not isinstance(rows, list):

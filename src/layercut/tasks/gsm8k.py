@@ -8,6 +8,7 @@ many clips did Natalia sell altogether in April and May?" with the gold answer 7
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from layercut.errors import InputError
@@ -21,6 +22,7 @@ from layercut.tasks.rows_task import RowsTask
 VERSION = 1
 """Raised by any change of the prompt or the grading."""
 DATASET = "openai/gsm8k"
+_CALCULATOR = re.compile(r"<<[^<>]*>>")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +66,11 @@ def gsm8k(*, data: str | None = None, max_new_tokens: int = 512) -> Gsm8k:
 
 def _sample(row: Row) -> Sample:
     question, solution = text_field(row, "question"), text_field(row, "answer")
-    _, mark, gold = solution.rpartition("####")
+    steps, mark, gold = solution.rpartition("####")
     value = parse_number(gold.strip())
     if not mark or value is None:
         raise InputError(f"{row.where}: the answer does not end in #### and a number. Mend or remove the row.")
-    return Sample(id=content_id("gsm8k", question, str(value)), question=question, gold=str(value))
+    worked = f"{_CALCULATOR.sub('', steps).strip()}\nThe answer is \\boxed{{{value}}}."
+    return Sample(
+        id=content_id("gsm8k", question, str(value)), question=question, gold=str(value), data={"solution": worked}
+    )

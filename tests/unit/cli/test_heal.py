@@ -12,7 +12,7 @@ pytest.importorskip("trl", reason="healing by training needs layercut[heal]")
 pytest.importorskip("peft", reason="healing by training needs layercut[heal]")
 
 from layercut.healing import sft
-from tests.unit.cli.conftest import Run
+from tests.unit.cli.conftest import Ran, Run
 
 SMALL = (
     "--max-new-tokens",
@@ -51,7 +51,7 @@ def answers(layercut: Run, model: Path, prompts: Path, out: Path) -> Path:
     return out
 
 
-@pytest.mark.parametrize("objective", ["sft", "jsd"])
+@pytest.mark.parametrize("objective", ["sft", "jsd", "hidden"])
 def test_a_healed_model_loads_and_says_how_it_was_made(
     objective: str, layercut: Run, tiny: Path, cut: Path, prompts: Path, tmp_path: Path
 ) -> None:
@@ -100,16 +100,173 @@ def test_seams_are_repaired_without_training(layercut: Run, tiny: Path, cut: Pat
     assert ran.code == 0, ran.err
     healing = json.loads((tmp_path / "run" / "checkpoint" / "plan.json").read_text())["healing"][0]
     assert len(healing["seams"]) == 2 and healing["method"] == "seam"
+    assert healing["tokens"] > healing["loss_tokens"] and healing["seconds"] > 0 and healing["settings"]["seed"] == 42
+    assert "linear map (ridge " in ran.out
     assert "of the gap on held-out text" in ran.out
+
+
+def test_the_best_of_several_answers_is_learnt_and_what_is_dropped_is_counted(
+    layercut: Run, tiny: Path, cut: Path, tmp_path: Path
+) -> None:
+    rows = [{"instruction": f"Count to {number}", "output": "one two three"} for number in range(12)]
+    rows.append({"instruction": "count  to 3", "output": "one"})
+    rows.append({"instruction": "word " * 30, "output": "one"})
+    (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    ran = layercut(
+        *("heal", cut, "--teacher", tiny, "--prompts", tmp_path / "p.jsonl", "--samples", 2, "--out", tmp_path / "run"),
+        *("--max-prompt-tokens", 100, "--max-tokens", 1000, "--json", *SMALL),
+    )
+    assert ran.code == 0, ran.err
+    assert "1 of 14 prompts left out, over 100 tokens" in ran.err
+    assert "self answers: 12 of 13 answers kept (1 with a repeated prompt)" in ran.err
+    healing = json.loads(ran.out)
+    assert healing["answers"] == 13 and healing["dropped"] == {"with a repeated prompt": 1}
+    assert healing["num_examples"] + healing["num_held_out"] == 12
+    samples = tmp_path / "run" / "samples"
+    assert (samples / "responses.jsonl").read_text().count("\n") == 26
+    assert (samples / "choices.jsonl").read_text().count("\n") == 13
+    original = layercut(
+        *("heal", cut, "--teacher", tiny, "--prompts", tmp_path / "p.jsonl", "--responses", "original"),
+        *("--out", tmp_path / "other", "--max-tokens", 60, "--json", *SMALL),
+    )
+    assert original.code == 0, original.err
+    assert json.loads(original.out)["dropped"] == {"too long": 1, "with a repeated prompt": 1}
+
+
+def test_items_of_every_task_whose_data_is_given_are_not_learnt(
+    layercut: Run, tiny: Path, cut: Path, tmp_path: Path
+) -> None:
+    items = [
+        {
+            "question": f"Natalia sold {n} clips in April, and half as many in May; how many clips is that?",
+            "answer": f"#### {n}",
+        }
+        for n in range(2, 9)
+    ]
+    data = tmp_path / "data" / "gsm8k"
+    data.mkdir(parents=True)
+    (data / "test.jsonl").write_text("\n".join(map(json.dumps, items)))
+    (data / "train.jsonl").write_text("\n".join(map(json.dumps, items[:1])))
+    rows = [{"instruction": f"Count to {number}", "output": "one two three"} for number in range(12)]
+    rows += [
+        {"instruction": items[-1]["question"], "output": "12"},
+        {"instruction": "Say.", "output": items[-2]["question"]},
+    ]
+    (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    ran = layercut(
+        *("heal", cut, "--teacher", tiny, "--prompts", tmp_path / "p.jsonl", "--responses", "original"),
+        *("--data-dir", tmp_path / "data", "--out", tmp_path / "run", "--json", *SMALL),
+    )
+    assert ran.code == 0, ran.err
+    assert "2 answers removed because they hold report items (2 gsm8k)" in ran.err
+    assert json.loads(ran.out)["contaminated"] == 2
+
+
+def test_magnitudes_are_compensated_once(layercut: Run, tiny: Path, cut: Path, tmp_path: Path) -> None:
+    given = ("--teacher", tiny, "--prompts", "task:arithmetic", "--limit", 40, "--responses", "original")
+    ran = layercut("heal", cut, *given, "--method", "seam", "--seam", "magnitude", "--out", tmp_path / "run")
+    assert ran.code == 0, ran.err
+    assert "of the gap in magnitude on held-out text" in ran.out
+    healed = tmp_path / "run" / "checkpoint"
+    assert AutoModelForCausalLM.from_pretrained(healed).config.num_hidden_layers == 4
+    for more in (("--method", "seam"), ("--objective", "hidden", *SMALL)):
+        again = layercut("heal", healed, *given, *more, "--out", tmp_path / "again")
+        assert again.code == 1 and "healed by --seam magnitude" in again.err
+
+
+def test_the_likeliest_tokens_are_stored_once(
+    layercut: Run, tiny: Path, cut: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from layercut.healing import stored
+
+    command = ("heal", cut, "--teacher", tiny, "--prompts", prompts, "--out", tmp_path / "run", "--packing", *SMALL)
+    command = (*command, "--objective", "forward-kl", "--store-top-k", 16)
+    with monkeypatch.context() as patch:
+        patch.setattr(sft, "train", stop)
+        assert layercut(*command).code == 130
+    files = list((tmp_path / "run" / "samples" / "teacher-logits").iterdir())
+    assert len(files) == 1
+    monkeypatch.setattr(stored.StoredLogits, "fill", stop)
+    ran = layercut(*command)
+    assert ran.code == 0, ran.err
+    told = json.loads((tmp_path / "run" / "checkpoint" / "plan.json").read_text())["healing"][0]["settings"]
+    assert told["store_top_k"] == 16 and told["packing"] is True and "drift_overlap" not in told
+
+
+def stop(*args: object, **options: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_cut_one_heal_cut_the_next(
+    layercut: Run, tiny: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def loop(name: str) -> Ran:
+        out = ("--out", tmp_path / name, "--criterion", "magnitude")
+        return layercut("heal", tiny, "--loop", 2, "--prompts", prompts, *out, *SMALL)
+
+    whole = loop("whole")
+    assert whole.code == 0, whole.err
+    folder = tmp_path / "whole" / "checkpoint"
+    assert AutoModelForCausalLM.from_pretrained(folder).config.num_hidden_layers == 4
+    plan = json.loads((folder / "plan.json").read_text())
+    assert plan["num_layers"] == 6 and len(plan["removed"]) == 2 and len(plan["kept"]) == 4
+    assert [entry["removed"] for entry in plan["healing"]] == [plan["removed"][:1], plan["removed"]]
+    assert [one["removed"] for one in plan["scores"]["rounds"]] == plan["removed"]
+    second = plan["scores"]["rounds"][1]["importance"]
+    assert set(map(int, second)) == set(range(6)) - set(plan["removed"][:1]), "in the uncut model's numbers"
+    assert not (folder / "earlier_plans.json").exists()
+    left = {path.name for path in (tmp_path / "whole").glob("round-*/*")}
+    assert left == {"select", "heal"}, "cuts are gone"
+    assert not list((tmp_path / "whole").glob("round-*/heal/checkpoint")), "and so are the models of earlier rounds"
+    assert "checkpoint: " in whole.out and loop("whole").out == whole.out
+
+    # Stopped while the second round trains, it goes on there, and ends with the same weights.
+    real, count = sft.train, 0
+
+    def second_time_stops(*args: object, **options: object) -> object:
+        nonlocal count
+        count += 1
+        if count == 2:
+            raise KeyboardInterrupt
+        return real(*args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sft, "train", second_time_stops)
+        assert loop("stopped").code == 130
+    assert (tmp_path / "stopped" / "round-2" / "cut").is_dir()
+    again = loop("stopped")
+    assert again.code == 0, again.err
+    weights = [(tmp_path / name / "checkpoint" / "model.safetensors").read_bytes() for name in ("whole", "stopped")]
+    assert weights[0] == weights[1]
 
 
 @pytest.mark.parametrize(
     ("more", "says"),
     [
+        ((), "no teacher is named"),
+        (("--loop", 6), "leave no layer of 6"),
+        (("--loop", 2, "--teacher", "another"), "leave out --teacher"),
+        (("--loop", 2, "--criterion", "task_accuracy"), "judges by tasks"),
+        (("--loop", 2, "--keep-adapter"), "leave out --keep-adapter"),
+        (("--loop", 2, "--method", "seam", "--seam", "magnitude"), "set them twice"),
+    ],
+)
+def test_a_loop_that_cannot_be_is_refused(
+    more: tuple[object, ...], says: str, layercut: Run, tiny: Path, prompts: Path, tmp_path: Path
+) -> None:
+    ran = layercut("heal", tiny, "--prompts", prompts, "--out", tmp_path / "run", *more)
+    assert ran.code == 1 and says in ran.err
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (("--languages", "english"), "unknown language"),
+        (("--dedup-answers", "2"), "dedup_answers 2.0 is no similarity"),
         (("--method", "lorra"), "Did you mean lora"),
         (("--method", "full", "--keep-adapter"), "makes no adapter"),
         (("--train-batch", 6, "--micro-batch", 4), "no multiple"),
-        (("--right-only",), "are not graded"),
+        (("--right-only",), "not all of these prompts are graded"),
         (("--prompts", "task:arithmetic", "--readout", "chain"), "unknown generated readout"),
     ],
 )

@@ -115,7 +115,7 @@ def test_what_each_layer_is_needed_for_and_again_without_the_model(
     assert "2 of 6 decoder layers, each skipped alone; at most 2 items of each kind (--limit 2)" in more.words
     folder = tmp_path / "run"
     page = (folder / "layers.md").read_text()
-    assert "| layer | sums written | sums ranked | final cosine | broke first |" in page
+    assert "| layer | sums written | sums ranked | ln p of sums | final cosine | broke first |" in page
     assert [line.split("|")[1].strip() for line in page.splitlines() if line.startswith("| ")][:4] == [
         "layer", "uncut", "1", "5",
     ]  # fmt: skip

@@ -43,7 +43,7 @@ def _records(path: Path) -> list[dict[str, Any]]:
 def test_progress_never_stands_still_or_passes_the_end(tmp_path: Path) -> None:
     told: list[tuple[int, int, int]] = []
     patient = bench(PatientEngine("healthy"), tmp_path, limit=4, on_progress=lambda *now: told.append(now))
-    for name, stages in (("propagation", 10), ("arithmetic", 3), ("brackets", 4), ("demoted", 4)):
+    for name, stages in (("propagation", 11), ("arithmetic", 3), ("brackets", 4), ("demoted", 4)):
         told.clear()
         patient.begin()
         diagnostic(name)(patient)

@@ -74,16 +74,26 @@ def test_a_token_whose_logit_is_destroyed() -> None:
     ]
     # One operator of three in each chain: two thirds of them are still the first choice.
     assert shown[0].row["cut"][0] == pytest.approx(2 / 3)
-    assert row(found, "extra loss", "operator")["cut"][0] == pytest.approx(11.9 / 3)
+    operators = row(found, "extra loss", "operator")  # programs have some too, and lose none
+    assert operators["cut"][0] == pytest.approx(11.9 / 3 * 24 / operators["n"])
     assert row(found, "KL", "digit")["cut"][0] == 0
     where = found["data"]["first_wrong"]["cut"]
     assert where["kinds"] == {"operator": 24}
     assert where["parted"] == where["wrong_when_forced"] == 24
-    assert where["traces"] == 4 * 24
+    assert where["traces"] == 5 * 24
     # What is given up to the broken token does not help, all of what lies behind it does.
     clamped = [row(found, "clamped", f"{share} given")["cut"][0] for share in ("0%", "25%", "50%", "100%")]
-    assert clamped == [0.75, 1.0, 1.0, 1.0]
+    assert clamped == [0.8, 1.0, 1.0, 1.0]  # one task of five
     assert row(found, "teacher-forced")["cut"][0] > row(found, "free-running")["cut"][0]
+
+
+def test_programs_are_traces_too_and_have_keywords() -> None:
+    found = diagnose("never_closes")["propagation"]
+    assert row(found, "first choice", "keyword")["cut"][0] == 1
+    assert row(found, "first choice", "bracket")["cut"][0] < 1
+    assert any("programs 24 of 24" in note for note in found["notes"])
+    assert [row(found, "1 / rank", kind)["uncut"][0] for kind in ("keyword", "bracket")] == [1, 1]
+    assert 0 < row(found, "1 / rank", "bracket")["cut"][0] < 1
 
 
 def test_a_loop_is_no_empty_answer_and_an_empty_one_no_loop() -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from sacrebleu.metrics.bleu import BLEU
 
+from layercut.diagnostics.arithmetic import first_digits
 from layercut.diagnostics.brackets import DEEPEST, nested
 from layercut.diagnostics.cost import ratio
 from layercut.diagnostics.degeneration import distinct, longest_loop, look, repetition, self_bleu, words_of
@@ -92,6 +93,16 @@ def test_kinds_of_tokens_in_code_and_prose() -> None:
     assert kinds_of(pieces, code=True) == ["keyword", "other", "keyword", "bracket", "digit", "bracket", "other"]
     assert kinds_of(pieces)[0] == "other"
     assert kinds_of([" is", " 1", "2", "."], answer=(3, 6)) == ["other", "answer", "answer", "other"]
+
+
+def test_the_first_digit_where_a_token_may_be_three_digits() -> None:
+    """p(7) = 0.3 as a token, but 1, 12 and 123 together have 0.45; 1234 is two tokens and already counted as 123."""
+    options, tokens = [" 7", " 1", " 12", " 123", " 1234"], [1, 1, 1, 1, 2]
+    probabilities = [0.3, 0.2, 0.15, 0.1, 0.09]
+    found = first_digits(options, [math.log(p) for p in probabilities], tokens)
+    assert [math.exp(one) for one in found] == pytest.approx([0, 0.45, 0, 0, 0, 0, 0, 0.3, 0, 0])
+    # A tokenizer of single digits has no other number that is one token.
+    assert first_digits(options, [math.log(p) for p in probabilities], [1, 1, 2, 3, 4])[1] == math.log(0.2)
 
 
 def test_the_given_part_of_a_trace() -> None:

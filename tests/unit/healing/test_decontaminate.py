@@ -19,7 +19,16 @@ def test_short_items_count_where_they_are_asked_and_not_inside_an_answer() -> No
     items = ReportItems({"arithmetic": ["7 + 5"]})
     assert items.found_in("What is 7+5?", "12") == {"arithmetic"}
     assert items.found_in("What is 17 + 5?", "22") == set()
+    assert items.found_in("What is 7 + 5 - 2?", "10") == set(), "another problem, of which the item is a part"
+    assert items.found_in("7 + 5 =", "12") == {"arithmetic"}
     assert items.found_in("Add them all.", "7 + 5 = 12, and so on") == set()
+
+
+def test_an_item_of_a_word_or_two_is_looked_for_as_a_whole_line_alone() -> None:
+    items = ReportItems({"openbookqa": ["Evaporation", "the sun"]})
+    assert items.found_in("evaporation", "Water rises.") == {"openbookqa"}
+    assert items.found_in("You are a helpful assistant.\nThe sun", "It shines.") == {"openbookqa"}
+    assert items.found_in("Describe the process of evaporation under the sun.", "Water rises.") == set()
 
 
 def test_the_number_removed_is_told_by_task() -> None:
@@ -34,7 +43,7 @@ def test_the_number_removed_is_told_by_task() -> None:
 
 
 def test_a_tasks_own_selection_items_are_disjoint_by_construction() -> None:
-    items = ReportItems({"copy": ["river stone"], "arithmetic": ["7 + 5"]})
-    own = record("a", "river stone apple", "x", task="copy")
+    items = ReportItems({"copy": ["river stone apple"], "arithmetic": ["7 + 5"]})
+    own = record("a", "river stone apple tree", "x", task="copy")
     assert decontaminate([own], items).num_removed == 0
     assert decontaminate([own | {"task": "arithmetic"}], items).num_removed == 1

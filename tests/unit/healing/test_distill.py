@@ -45,6 +45,15 @@ def test_no_divergence_from_oneself_and_descent_towards_the_teacher(kind: str) -
     assert divergence(student, teacher, kind).sum() < before.sum()
 
 
+@pytest.mark.parametrize(("kind", "beta"), [("jsd", 0.5), ("jsd", 0.2), ("forward-kl", 0), ("reverse-kl", 1)])
+def test_divergences_are_those_of_trls_gkd_trainer(kind: str, beta: float) -> None:
+    from trl.experimental.gkd import GKDTrainer
+
+    student, teacher = logits(0), logits(1)
+    theirs = GKDTrainer.generalized_jsd_loss(student[None], teacher[None], beta=beta, reduction="none").sum(-1)[0]
+    assert torch.allclose(divergence(student, teacher, kind, beta), theirs, atol=1e-5)
+
+
 def test_extreme_logits_stay_finite() -> None:
     student, teacher = torch.tensor([[1e4, 0.0]]), torch.tensor([[0.0, 1e4]])
     assert torch.isfinite(log_softmax(student, -1)).all()

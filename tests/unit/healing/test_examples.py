@@ -10,7 +10,7 @@ from tests.support.tiny import byte_tokenizer
 
 @pytest.mark.parametrize("family", TEMPLATES)
 def test_the_loss_is_on_the_answer_and_its_end_of_turn_and_on_nothing_else(family: str) -> None:
-    tokenizer, end = chat_tokenizer(family), TEMPLATES[family][2]
+    tokenizer, end = chat_tokenizer(family), TEMPLATES[family].end
     turns = [
         {"role": "user", "content": "Capital of Italy?"},
         {"role": "assistant", "content": "Rome"},
@@ -27,7 +27,9 @@ def test_the_loss_is_on_the_answer_and_its_end_of_turn_and_on_nothing_else(famil
     # Together they are what the template itself makes of the whole conversation, up to the end of the turn.
     whole = tokenizer.apply_chat_template([*turns, {"role": "assistant", "content": "Paris"}], tokenize=False)
     assert whole.startswith(tokenizer.decode(example.input_ids))
-    assert whole.removeprefix(tokenizer.decode(example.input_ids)).strip() == ""
+    left = whole.removeprefix(tokenizer.decode(example.input_ids)).strip()
+    assert left in ("", tokenizer.eos_token), "phi3 ends a conversation that is over once more"
+    assert example.completion[-1] == tokenizer.convert_tokens_to_ids(end), "one token, not its letters"
     assert tokenizer(whole, add_special_tokens=False)["input_ids"][: len(example)] == example.input_ids
 
 

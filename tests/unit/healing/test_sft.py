@@ -8,18 +8,22 @@ import pytest
 import torch
 
 from layercut.errors import InputError, MissingExtra
-from layercut.healing.settings import TrainSettings
+from layercut.healing.settings import OBJECTIVES, TrainSettings
+from layercut.surgery.plan import CutPlan
+from layercut.surgery.remove import remove_layers
 from tests.support.healing import tiny_data, tiny_records
 from tests.support.loaded import tiny_loaded
-from tests.support.tiny import byte_tokenizer, tiny_model
+from tests.support.tiny import NUM_LAYERS, byte_tokenizer, tiny_model
 
 pytest.importorskip("trl", reason="healing by training needs layercut[heal]")
 pytest.importorskip("peft", reason="healing by training needs layercut[heal]")
 
 from layercut.healing.distill import DistillTrainer
 from layercut.healing.examples import encode_example
+from layercut.healing.hidden import HiddenTrainer
 from layercut.healing.on_policy import OnPolicyTrainer, RolloutLength
 from layercut.healing.sft import Trained, last_checkpoint, train
+from layercut.healing.stored import StoredLogits, StoredTrainer
 from layercut.healing.trainable import make_trainable
 
 DATA = tiny_data(24)
@@ -43,7 +47,15 @@ def heal(folder: Path, wanted: TrainSettings, *, kill_at: int | None = None) -> 
         options["trainer"] = OnPolicyTrainer if on_policy else DistillTrainer
         if on_policy:
             records = {encode_example(byte_tokenizer(), one).prompt: one for one in tiny_records(24)}
-            options |= {"cut": cut, "records": records, "length": RolloutLength(4, 16)}
+            options |= {"cut": cut, "records": records, "length": RolloutLength(4, 16), "drift": 0.5}
+        if wanted.objective == "hidden":
+            plan = CutPlan(num_layers=NUM_LAYERS, removed=(2, 4))
+            remove_layers(cut.model, plan)
+            options |= {"kind": "forward-kl", "trainer": HiddenTrainer, "plan": plan, "weight": 1.0}
+        if wanted.store_top_k is not None:
+            stored = StoredLogits(folder / "teacher", DATA, wanted.store_top_k)
+            stored.fill(options["teacher"])
+            options = {"trainer": StoredTrainer, "stored": stored}
 
     def on_progress(done: int, total: int) -> None:
         if done == kill_at:
@@ -58,11 +70,18 @@ def losses(trained: Trained) -> list[dict[str, float]]:
 
 
 @pytest.mark.parametrize(
-    ("method", "objective"),
-    [("lora", "sft"), ("full", "sft"), ("lora", "forward-kl"), ("lora", "on-policy")],
+    ("method", "more"),
+    [
+        ("lora", {}),
+        ("full", {}),
+        ("lora", {"packing": True}),
+        *(("lora", {"objective": name}) for name in OBJECTIVES if name != "sft"),
+        ("lora", {"objective": "on-policy", "packing": True}),
+        ("lora", {"objective": "forward-kl", "store_top_k": 8}),
+    ],
 )
-def test_stopped_and_resumed_has_the_losses_of_a_run_through(method: str, objective: str, tmp_path: Path) -> None:
-    wanted = settings(method=method, objective=objective)
+def test_stopped_and_resumed_has_the_losses_of_a_run_through(method: str, more: dict[str, Any], tmp_path: Path) -> None:
+    wanted = settings(method=method, **more)
     whole = heal(tmp_path / "whole", wanted)
     with pytest.raises(Killed):
         heal(tmp_path / "killed", wanted, kill_at=3)
@@ -75,6 +94,14 @@ def test_stopped_and_resumed_has_the_losses_of_a_run_through(method: str, object
     name = "adapter_model.safetensors" if method == "lora" else "model.safetensors"
     assert (resumed.final / name).read_bytes() == (whole.final / name).read_bytes()
     assert heal(tmp_path / "killed", wanted) == resumed  # finished: nothing is trained again
+
+
+def test_a_training_that_was_stopped_in_its_second_epoch_goes_on_there(tmp_path: Path) -> None:
+    wanted = settings(max_steps=9, epochs=3, save_every=7)  # five steps an epoch
+    whole = heal(tmp_path / "whole", wanted)
+    with pytest.raises(Killed):
+        heal(tmp_path / "killed", wanted, kill_at=8)
+    assert losses(heal(tmp_path / "killed", wanted)) == losses(whole)
 
 
 def test_only_the_weights_that_should_learn_do() -> None:
@@ -123,6 +150,9 @@ def test_training_stops_when_held_out_examples_no_longer_gain(tmp_path: Path) ->
         ({"method": "seam", "objective": "jsd"}, "seam trains nothing"),
         ({"held_out": 1.0}, "leaves nothing to learn from"),
         ({"rank": 0}, "rank 0 is too small"),
+        ({"objective": "jsd", "store_top_k": 8}, "do not give jsd"),
+        ({"drift_overlap": 1.5}, "is no share"),
+        ({"hidden_weight": -1.0}, "below 0"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(wrong: dict[str, Any], says: str) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from layercut.engine.base import Completion
 from layercut.errors import InputError
 from layercut.healing.task_prompts import task_prompts
 from layercut.tasks import load_task
@@ -25,6 +26,24 @@ def test_the_tasks_own_answers_are_right_by_its_own_grader() -> None:
         made = {"id": one.prompt.id, "finish_reason": "stop", "num_prompt_tokens": 1, "num_new_tokens": 1}
         assert found.is_right(made | {"completion": one.answer})
         assert not found.is_right(made | {"completion": " 99999"})
+
+
+@pytest.mark.parametrize("name", ["chain_sum", "gsm_symbolic:0"])
+def test_worked_solutions_are_right_by_the_tasks_own_grader(name: str) -> None:
+    found = task_prompts(load_task(name), limit=20)
+    for one in found.answered:
+        answer = Completion(
+            id=one.prompt.id, text=one.answer, finish_reason="stop", num_prompt_tokens=1, num_new_tokens=1
+        )
+        assert found.is_right_answer(answer), one
+        assert "=" in one.answer and not one.answer.endswith("\n"), "the stop string is no part of an answer"
+
+
+def test_two_readouts_of_an_item_are_two_prompts() -> None:
+    task = load_task("chain_sum:0")
+    chain, short = (task_prompts(task, readout=readout, limit=3) for readout in ("chain", "short"))
+    assert not {one.prompt.id for one in chain.answered} & {one.prompt.id for one in short.answered}
+    assert short.answered[0].answer == f" The answer is {task.samples('selection', 1)[0].gold}."
 
 
 def test_a_readout_that_generates_nothing_is_refused() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from layercut.errors import InputError
+from layercut.report.diagnosis.drawing import shares
 from layercut.report.diagnosis.page import REPORT, SECTIONS, diagnosis_report, marked, summary
 from layercut.report.diagnosis.verdict import FILE, accused, damages, load
 from layercut.runs.diagnosis import Diagnosis, Example, MeasureRow
@@ -63,6 +64,11 @@ def diagnoses() -> dict[str, Diagnosis]:
     counts = {"lost": 5, "demoted": 4, "erased": 1, "drawn": 3, "top_10": 4, "helped": 2}
     size = {"parameters": 1_000_000, "bytes": 2_000_000, "cache_bytes_per_token": 512.0}
     clamped = [row("propagation", "clamped", 1, s / 4, group=f"{25 * s}% given", headline=False) for s in range(5)]
+    by_depth = [
+        row("brackets", measure, 0.9, 0.8 / depth, group=f"depth {depth}", headline=False, n=2)
+        for measure in ("closed", "next bracket")
+        for depth in (1, 2, 3)
+    ]
     data: dict[str, tuple[list[MeasureRow], dict[str, Any]]] = {
         "arithmetic": (
             [
@@ -72,7 +78,7 @@ def diagnoses() -> dict[str, Diagnosis]:
             {},
         ),
         "brackets": (
-            [row("brackets", "closed", 0.9, 0.8, p=0.4)],
+            [row("brackets", "closed", 0.9, 0.8, p=0.4), *by_depth],
             {"classes": {"uncut": {"parses": 9, "cut": 1}, "reverse-3": {"never_closed": 6, "parses": 4}}},
         ),
         "degeneration": (
@@ -172,6 +178,18 @@ def test_the_page_has_a_section_and_a_picture_for_each_diagnostic(tmp_path: Path
     files = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.suffix in (".md", ".png")}
     diagnosis_report(tmp_path / "run")
     assert files == {name: (tmp_path / "run" / name).read_bytes() for name in files}
+
+
+def test_depths_have_panels_and_small_groups_no_line_of_their_own() -> None:
+    found = diagnoses()
+    picture = SECTIONS["brackets"].figure(found["brackets"], ["reverse-3"])
+    forest, closed, following = picture.axes
+    assert [tick.get_text() for tick in forest.get_yticklabels()] == ["closed"]
+    assert [tick.get_text() for tick in closed.get_xticklabels()] == ["1", "2", "3"]
+    drawn = {line.get_color(): [round(y) for y in line.get_ydata()] for line in following.lines}
+    assert list(drawn.values()) == [[90, 90, 90], [80, 40, 27]]
+    sizes = [row("arithmetic", "written", 0.5, 0.5, group=f"{n} items", headline=False, n=n) for n in (4, 5)]
+    assert [one["group"] for one in shares({**found["arithmetic"], "rows": sizes})] == ["5 items"]
 
 
 def test_a_diagnosis_without_rows_has_a_page_too(tmp_path: Path) -> None:

@@ -27,6 +27,16 @@ def test_every_criterion_has_every_depth_and_every_cut_every_healing() -> None:
     ]
 
 
+def test_the_uncut_model_is_trained_where_an_arm_names_it() -> None:
+    healing = [SFT, {**SFT, "name": "steps", "plans": ["uncut"]}]
+    assert names(criteria=["reverse"], depths=[1], healing=healing, seeds=[0, 5]) == [
+        *("uncut", "uncut+steps", "uncut+steps-seed5", "reverse-1", "reverse-1+sft", "reverse-1+sft-seed5"),
+    ]
+    assert [arm.name for arm in arms_of(study_from_dict({**BASE, "depths": [], "healing": healing[1:]}), 8)] == [
+        *("uncut", "uncut+steps"),
+    ]
+
+
 def test_depths_may_be_shares_and_each_counts_once() -> None:
     assert names(criteria=["reverse"], depths=["25%", 2, "12.5%", "30%"]) == ["uncut", "reverse-2", "reverse-1"]
     assert names(30, criteria=["reverse"], depths=["25%"])[1] == "reverse-8", "a half is rounded up"

@@ -17,12 +17,19 @@ from layercut.tasks.brackets import closing
 from layercut.tasks.few_shot import FewShotTask
 from layercut.tasks.near_misses import NUM_NEAR_MISSES
 
-BUILTIN = ("arithmetic", "brackets", "copy", "gsm_symbolic")
-GENERATED = {"arithmetic": "short", "brackets": "short", "copy": "short", "gsm_symbolic": "chain"}
+BUILTIN = ("arithmetic", "brackets", "copy", "chain_sum", "gsm_symbolic")
+GENERATED = {
+    "arithmetic": "short",
+    "brackets": "short",
+    "copy": "short",
+    "chain_sum": "chain",
+    "gsm_symbolic": "chain",
+}
 FIRST_IDS = {
     "arithmetic": ["arithmetic-05d8bfbd177c", "arithmetic-22e808f8b047"],
     "brackets": ["brackets-bf932a99aa7a", "brackets-e4ec366812a7"],
     "copy": ["copy-71835062f5ed", "copy-85019d73159f"],
+    "chain_sum": ["chain_sum-8a53685f25c3", "chain_sum-865995ad8dd5"],
     "gsm_symbolic": ["gsm_symbolic-b728340760ca", "gsm_symbolic-d7f3737590e5"],
 }
 
@@ -106,7 +113,7 @@ def test_options_differ_and_hold_the_right_answer(name: str) -> None:
     assert all(0.19 < share < 0.31 for share in shares), shares
 
 
-@pytest.mark.parametrize("name", ["arithmetic", "gsm_symbolic"])
+@pytest.mark.parametrize("name", ["arithmetic", "chain_sum", "gsm_symbolic"])
 def test_the_size_of_a_number_does_not_give_the_answer_away(name: str) -> None:
     samples = [sample for sample in all_options(name) if int(sample.gold) >= 10]
     ranks = [sorted(map(int, sample.options)).index(int(sample.gold)) for sample in samples]
@@ -116,7 +123,7 @@ def test_the_size_of_a_number_does_not_give_the_answer_away(name: str) -> None:
 
 @pytest.mark.parametrize("name", BUILTIN)
 def test_the_sample_problem_in_the_docs_is_a_real_one(name: str) -> None:
-    told = " ".join(str(sys.modules[built_in(name).prompt.__module__].__doc__).split())
+    told = " ".join(str(sys.modules[built_in(name).problems.__module__].__doc__).split())
     shown = [sample for sample in built_in(name).samples("report", 400) if sample.question in told]
     longest = max(shown, key=lambda sample: len(sample.question))  # "8 + 6" stands in "28 + 6"
     assert len(longest.question) > 5

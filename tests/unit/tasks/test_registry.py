@@ -17,7 +17,7 @@ def test_every_known_task_has_a_factory_and_a_line_about_it() -> None:
         assert 10 < len(summary) < 100 and "\n" not in summary
 
 
-@pytest.mark.parametrize("name", ["arithmetic", "brackets", "copy", "gsm_symbolic"])
+@pytest.mark.parametrize("name", ["arithmetic", "brackets", "copy", "chain_sum", "gsm_symbolic"])
 def test_the_built_in_tasks_go_by_their_names(name: str) -> None:
     task = load_task(name, seed=4)
     assert task.name == name and task.settings()["seed"] == 4 and task.settings()["version"] == task.version

@@ -19,7 +19,7 @@ PIECES = {
     "arithmetic": [*"0123456789", *",,..+-−", *SPACES, "\n", "%", "$", "٣", "é", "000", ",000", ".0"],
     "brackets": [*"()[]{}", *"()[]{}", *SPACES, ".", "\n", "a", "é"],
     "copy": [*SPACES, ".", ",", "\n", "e", "s", "é", "river", "stone", "apple", "Apple"],
-    "gsm_symbolic": [
+    "in steps": [
         *("The answer is", "the answer is", "The anſwer is", " The answer is ", "answer", "So "),
         *("0123456789" + ",,..+-−:*$£€%="),
         *SPACES,
@@ -27,6 +27,10 @@ PIECES = {
     ],
 }
 NUM_SAMPLES = 12
+
+
+def pieces(name: str) -> list[str]:
+    return PIECES["in steps" if GENERATED[name] == "chain" else name]
 
 
 def metrics(task: FewShotTask, sample: Sample, text: str) -> dict[str, float]:
@@ -43,7 +47,7 @@ def decoded(data: bytes) -> str:
 
 
 def random_text(task: FewShotTask, rng: Random, longest: int) -> str:
-    return "".join(rng.choice(PIECES[task.name]) for _ in range(rng.randint(0, longest)))
+    return "".join(rng.choice(pieces(task.name)) for _ in range(rng.randint(0, longest)))
 
 
 def spell_number(gold: str, rng: Random) -> str:
@@ -77,7 +81,7 @@ def spell(name: str, gold: str, rng: Random) -> str:
 def mutated(text: str, task: FewShotTask, rng: Random) -> str:
     """A right answer with one slip."""
     at = rng.randint(0, len(text))
-    return text[:at] + rng.choice(PIECES[task.name]) + text[at + rng.choice((0, 1, 2)) :]
+    return text[:at] + rng.choice(pieces(task.name)) + text[at + rng.choice((0, 1, 2)) :]
 
 
 def some_samples(task: FewShotTask) -> list[Sample]:
@@ -102,7 +106,7 @@ def test_no_way_to_go_on_changes_a_settled_grade(name: str) -> None:
             num_settled += 1
             grade = metrics(task, sample, decoded(data[:start]))
             shorter = rng.randint(0, len(right))
-            endings = [data[start:].decode("utf-8", "ignore"), right, right[shorter:], "\n" + right, *PIECES[name]]
+            endings = [data[start:].decode("utf-8", "ignore"), right, right[shorter:], "\n" + right, *pieces(name)]
             endings += [random_text(task, rng, 6) for _ in range(20)] + [right[cut:] for cut in range(len(right))]
             for ending in endings:
                 whole = decoded(data[:start] + ending.encode())
@@ -121,7 +125,7 @@ def test_a_right_answer_is_never_settled_as_wrong(name: str) -> None:
             data = text.encode()
             for start in (decoded(data[:cut]) for cut in range(len(data) + 1)):
                 if settled(task, sample, start):
-                    assert name == "gsm_symbolic", "a short answer that can be right ends by itself"
+                    assert GENERATED[name] == "chain", "a short answer that can be right ends by itself"
                     assert metrics(task, sample, start) == {"accuracy": 1.0}, (sample.gold, text, start)
 
 

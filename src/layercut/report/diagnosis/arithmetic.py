@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from layercut.report.diagnosis.drawing import forest
+from layercut.report.diagnosis.drawing import forest, shares
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,8 +18,8 @@ QUESTION = "Is the result of an expression still written, ranked first among nea
 
 
 def figure(found: Diagnosis, arms: Sequence[str]) -> Figure | None:
-    """All shares, one line each."""
-    rows = [row for row in found["rows"] if row["unit"] == "share"]
+    """All shares, one line each; sizes of expressions as far as there are some items of them."""
+    rows = shares(found)
     return forest(rows, arms, "right in %, with 95 % intervals") if rows else None
 
 

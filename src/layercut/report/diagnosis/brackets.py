@@ -1,10 +1,11 @@
-"""The picture of the bracket diagnostic: closed and parsed shares, by depth; and how programs end, as a table."""
+"""The picture of the bracket diagnostic: shares, the two of nested brackets by depth; and how programs end, as a
+table."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from layercut.report.diagnosis.drawing import forest
+from layercut.report.diagnosis.drawing import by_step, forest
 from layercut.report.markup import escape
 
 if TYPE_CHECKING:
@@ -27,9 +28,23 @@ _WORDS = {
 
 
 def figure(found: Diagnosis, arms: Sequence[str]) -> Figure | None:
-    """All shares, one line each."""
+    """All shares, one line each; below, nested brackets by depth."""
     rows = [row for row in found["rows"] if row["unit"] == "share"]
-    return forest(rows, arms, "share of items in %, with 95 % intervals") if rows else None
+    if not rows:
+        return None
+    depths = {
+        title: [row for row in rows if row["group"] and row["measure"] == measure]
+        for measure, title in (("closed", "all closed, %"), ("next bracket", "next bracket right, %"))
+    }
+    below = 2.1 if any(depths.values()) else 0.0
+    picture = forest([row for row in rows if not row["group"]], arms, "% of items, 95 % intervals", below=below)
+    height = float(picture.get_size_inches()[1])
+    for place, (title, mine) in enumerate(depths.items() if below else ()):
+        axes = picture.add_axes((0.07 + 0.49 * place, 0.42 / height, 0.42, 1.35 / height))
+        axes.set_ylim(-4, 104)
+        by_step(axes, [{**row, "group": row["group"].removeprefix("depth ")} for row in mine], arms, "brackets open")
+        axes.set_title(title, fontsize=9, loc="left")
+    return picture
 
 
 def lines(found: Diagnosis, arms: Sequence[str]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from layercut.report.diagnosis.drawing import forest
+from layercut.report.diagnosis.drawing import forest, shares
 from layercut.report.markup import escape
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ QUESTION = "Is the right answer still there, only no longer the first that comes
 
 def figure(found: Diagnosis, arms: Sequence[str]) -> Figure | None:
     """All shares, one line each."""
-    rows = [row for row in found["rows"] if row["unit"] == "share"]
+    rows = shares(found)
     return forest(rows, arms, "right in %, with 95 % intervals") if rows else None
 
 

@@ -19,14 +19,16 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-    from layercut.runs.diagnosis import Interval, MeasureRow
+    from layercut.runs.diagnosis import Diagnosis, Interval, MeasureRow
 
 # Okabe and Ito, "Color Universal Design" (2008); markers differ as well, for print in grey.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 MARKERS = ("s", "^", "D", "v", "P", "o")
 UNCUT, GREY = "#000000", "#777777"
-WIDTH, DPI = 8.0, 200
-"""Inches and dots per inch: 1,600 pixels, made to be shown at 800."""
+WIDTH, DPI = 8.0, 150
+"""Inches and dots per inch: 1,200 pixels, made to be shown at 800."""
+FEWEST = 5
+"""Items of a group that has a line of its own, or intervals, in a picture; smaller ones are in the table alone."""
 _STEP = 0.15
 
 
@@ -92,27 +94,36 @@ def tidy(axes: Axes, grid: str = "both") -> None:
         axes.spines[side].set_visible(False)
 
 
+def shares(found: Diagnosis) -> list[MeasureRow]:
+    """The measures that are shares of items, of groups that are not too small for a picture."""
+    return [row for row in found["rows"] if row["unit"] == "share" and (not row["group"] or row["n"] >= FEWEST)]
+
+
 def label(row: MeasureRow) -> str:
     """Measure and group in few words."""
     return f"{row['measure']}: {row['group']}" if row["group"] else row["measure"]
 
 
-def forest(rows: Sequence[MeasureRow], arms: Sequence[str], axis: str, *, scale: float = 100.0) -> Figure:
+def forest(
+    rows: Sequence[MeasureRow], arms: Sequence[str], axis: str, *, scale: float = 100.0, below: float = 0.0
+) -> Figure:
     """A line for each measure and group: the uncut model open, the cut ones filled, with their intervals.
 
     Args:
         rows: of one unit; in their order from top to bottom.
         arms: names of the cut models, in their order.
         axis: what the horizontal axis shows.
-        scale: values are multiplied by it; 100 for shares in percent.
+        scale: values, of 0 to 1, are multiplied by it; 100 for shares in percent.
+        below: inches that are left free for other panels.
     """
     names = list(dict.fromkeys(label(row) for row in rows))
     step = _STEP * (len(arms) + 1) + 0.12
-    height = 0.75 + step * len(names) + 0.22 * (1 + len(arms) // 4)
+    height = 0.75 + step * len(names) + 0.22 * (1 + len(arms) // 4) + below
     picture = canvas(height)
     above = legend(picture, arms, chance=any(row["chance"] is not None for row in rows))
     left = min(0.42, 0.03 + 0.0088 * max(map(len, names)))
-    axes = picture.add_axes((left, 0.48 / height, 0.97 - left, (height - 0.48 - above) / height))
+    bottom = 0.48 + below
+    axes = picture.add_axes((left, bottom / height, 0.97 - left, (height - bottom - above) / height))
     for index, name in enumerate(names):
         mine = [row for row in rows if label(row) == name]
         offsets = [(place - len(arms) / 2) * _STEP / step for place in range(len(arms) + 1)]
@@ -124,10 +135,37 @@ def forest(rows: Sequence[MeasureRow], arms: Sequence[str], axis: str, *, scale:
             _point(axes, row["cut"], index + offsets[place + 1], look(place), scale)
     axes.set_yticks(range(len(names)), [textwrap.shorten(name, 44, placeholder="...") for name in names])
     axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_xlim(-0.03 * scale, 1.03 * scale)
     axes.set_xlabel(axis, fontsize=9)
     tidy(axes, "x")
     axes.tick_params(axis="y", length=0)
     return picture
+
+
+def by_step(axes: Axes, rows: Sequence[MeasureRow], arms: Sequence[str], axis: str, *, scale: float = 100.0) -> None:
+    """A curve for each model over groups that have an order, such as depths; with intervals where no group is tiny."""
+    groups = list(dict.fromkeys(row["group"] for row in rows))
+    models = ["uncut", *arms]
+    smallest, largest = (pick(row["n"] for row in rows) for pick in (min, max))
+    for place, name in enumerate(models):
+        mine = [row for row in rows if row["arm"] == (arms[0] if place == 0 else name)]
+        values = [row["uncut" if place == 0 else "cut"] for row in mine]
+        shown = Look(UNCUT, "o") if place == 0 else look(place - 1)
+        x = [groups.index(row["group"]) + 0.1 * (place - (len(models) - 1) / 2) for row in mine]
+        for at, (_, low, high) in zip(x, values, strict=True):
+            if low is not None and high is not None and smallest >= FEWEST:
+                axes.vlines(at, scale * low, scale * high, color=shown.colour, linewidth=0.9, alpha=0.5)
+        axes.plot(
+            x, [scale * (value[0] or 0.0) for value in values], color=shown.colour, marker=shown.marker, markersize=4,
+            linewidth=1.2, markerfacecolor="white" if place == 0 else shown.colour,
+        )  # fmt: skip
+    if rows[0]["chance"] is not None:
+        axes.axhline(scale * rows[0]["chance"], color=GREY, linestyle=":", linewidth=1.5)
+    axes.set_xticks(range(len(groups)), groups)
+    axes.set_xlim(-0.5, len(groups) - 0.5)
+    several = f"{smallest} to {largest}" if smallest < largest else str(largest)
+    axes.set_xlabel(f"{axis}; {several} items each", fontsize=9)
+    tidy(axes, "y")
 
 
 def _point(axes: Axes, value: Interval, y: float, shown: Look, scale: float, *, filled: bool = True) -> None:

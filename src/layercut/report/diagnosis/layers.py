@@ -28,15 +28,19 @@ LAYERS_FILE, REPORT, PLOT = "layers.json", "layers.md", "layers.png"
 COLUMNS: Mapping[tuple[str, str], str] = {
     ("arithmetic", "written"): "sums written",
     ("arithmetic", "ranked"): "sums ranked",
+    ("arithmetic", "log-probability"): "ln p of sums",
     ("brackets", "closed"): "closed",
     ("brackets", "next bracket"): "next bracket",
     ("brackets", "programs that parse"): "parses",
     ("brackets", "programs that pass"): "passes",
+    ("degeneration", "loops"): "loops",
+    ("degeneration", "Rep-4"): "Rep-4",
     ("propagation", "teacher-forced"): "first choice",
     ("propagation", "KL"): "KL",
     ("similarity", "final state"): "final cosine",
 }
 """Measures of the overview, and their names there."""
+_UNITS = {"KL": "KL, nats a token", "final state": "cosine", "log-probability": "ln p of the right answer"}
 _UNCUT = "uncut"
 
 
@@ -88,7 +92,7 @@ def legend() -> list[str]:
     """How the overview is read."""
     return [
         "Shares in %; first choice: tokens of the uncut model's right answers that stay the likeliest ones when all "
-        "before them is given; KL in nats a token; final cosine: of the last hidden states.",
+        "before them is given; ln p of the right answer and KL in nats; final cosine: of the last hidden states.",
         f"*: worse than uncut, p < {ALPHA} after Holm's correction over the layers of the column (McNemar's exact "
         "test, else sign flips).",
         "broke first: the largest share lost among the headline measures of a layer that stand after Holm's correction "
@@ -148,11 +152,11 @@ def figure(data: Mapping[str, Any]) -> Figure | None:
     columns = columns_of(diagnoses)
     panels: dict[str, list[tuple[str, str]]] = {}
     for diagnostic, measure in columns:
-        unit = "KL, nats a token" if measure == "KL" else "cosine" if diagnostic == "similarity" else "%"
+        unit = _UNITS.get(measure, "%")
         panels.setdefault(f"{diagnostic}, {unit}", []).append((diagnostic, measure))
     if not panels:
         return None
-    size, margin = 1.9, 0.55
+    size, margin = 1.5, 0.5
     height = 0.2 + len(panels) * (size + margin)
     picture = canvas(height)
     for place, (title, keys) in enumerate(panels.items()):
@@ -160,6 +164,8 @@ def figure(data: Mapping[str, Any]) -> Figure | None:
         axes = picture.add_axes((0.07, bottom / height, 0.72, (size - 0.1) / height))
         for index, key in enumerate(keys):
             _curve(axes, list(_column(diagnoses, key).values()), columns[key], index)
+        if ("propagation", "KL") in keys:
+            axes.set_yscale("log")  # the first layers are worth a hundred times the others
         axes.set_title(title, fontsize=9, loc="left")
         axes.set_xlim(-0.7, data["num_layers"] - 0.3)
         axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
@@ -178,4 +184,6 @@ def _curve(axes: Any, rows: Sequence[tuple[MeasureRow, bool]], name: str, index:
         _, low, high = row["cut"]
         if low is not None and high is not None:
             axes.vlines(layer, scale * low, scale * high, color=colour, linewidth=0.8, alpha=0.6)
-    axes.axhline(scale * (rows[0][0]["uncut"][0] or 0.0), color=colour, linestyle=":", linewidth=0.9)
+    uncut = scale * (rows[0][0]["uncut"][0] or 0.0)
+    if uncut or axes.get_yscale() != "log":
+        axes.axhline(uncut, color=colour, linestyle=":", linewidth=0.9)

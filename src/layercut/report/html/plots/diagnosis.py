@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from layercut.evidence.intervals import Estimate
+from layercut.report.diagnosis import drawing
 from layercut.report.diagnosis.drawing import label
 from layercut.report.html import charts
 from layercut.report.html.elements import Figure, Key, Panel, Table
@@ -32,7 +33,7 @@ def keys(arms: Sequence[str]) -> list[Key]:
 
 def shares(found: Diagnosis, arms: Sequence[str], title: str, question: str, table: Table, seed: int) -> Figure | None:
     """A line for each measure that is a share of items."""
-    rows = [row for row in found["rows"] if row["unit"] == "share"]
+    rows = drawing.shares(found)
     if not rows:
         return None
     panel = replace(_forest(rows, arms, "% of items", title), title="")

@@ -1,0 +1,104 @@
+"""How examples lie in a batch: which ones make a step, in which order, and where each begins.
+
+A step's examples are drawn at random, and only within a step they are ordered by length: its micro batches then hold
+examples of about one length, so that little is padded, while the gradient of the step is that of any other order. With
+``packing`` nothing is padded at all: the examples of a micro batch lie one behind the other in one row, positions begin
+anew with each, and attention stays within an example (transformers makes the mask from the positions, but not with
+``use_cache=True``; flash attention takes the lengths).
+"""
+
+# Shapes: B rows, T tokens.
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import Sampler
+
+from layercut.healing.examples import IGNORED
+
+
+class StepsByLength(Sampler[int]):
+    """All examples in the random order of a seed and an epoch, each step's sorted by length."""
+
+    def __init__(self, lengths: Sequence[int], step: int, seed: int) -> None:
+        """Nothing is drawn yet.
+
+        Args:
+            lengths: of the examples, in tokens.
+            step: examples a step, over all processes.
+            seed: of the draw.
+        """
+        self._lengths = lengths
+        self._step = step
+        self._seed = seed
+        self._epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Each epoch has an order of its own, whatever came before it."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self._seed + self._epoch)
+        order: list[int] = torch.randperm(len(self._lengths), generator=generator).tolist()
+        for start in range(0, len(order), self._step):
+            yield from sorted(order[start : start + self._step], key=lambda index: (self._lengths[index], index))
+        self._epoch += 1
+
+
+class Row(NamedTuple):
+    """One example of a batch, without padding."""
+
+    input_ids: Tensor
+    """(T,)"""
+    labels: Tensor
+    """(T,)"""
+
+    @property
+    def prompt(self) -> tuple[int, ...]:
+        """The tokens that are not learnt."""
+        return tuple(self.input_ids[self.labels == IGNORED].tolist())
+
+    @property
+    def num_learnt(self) -> int:
+        """Tokens in the loss: a text's first token is predicted by nothing."""
+        return int((self.labels[1:] != IGNORED).sum())
+
+
+def rows(batch: Mapping[str, Any]) -> list[Row]:
+    """The examples of a batch, padded or packed, in the order of their places in the loss."""
+    ids_BT, labels_BT = batch["input_ids"], batch["labels"]
+    if "attention_mask" in batch:
+        masks = batch["attention_mask"].bool()
+        return [Row(ids[mask], labels[mask]) for ids, labels, mask in zip(ids_BT, labels_BT, masks, strict=True)]
+    starts = (batch["position_ids"][0] == 0).nonzero().flatten().tolist()
+    ends = [*starts[1:], ids_BT.shape[1]]
+    return [Row(ids_BT[0, start:end], labels_BT[0, start:end]) for start, end in zip(starts, ends, strict=True)]
+
+
+def learnt(batch: Mapping[str, Any]) -> Tensor:
+    """(B, T - 1) where a token is in the loss: the logits at a place speak of the token after it."""
+    places_BT: Tensor = batch["labels"][:, 1:] != IGNORED
+    return places_BT
+
+
+def learnt_logits(model: Any, batch: Mapping[str, Any], **options: Any) -> Tensor:
+    """(N, V) logits for every token that is learnt, in the order of ``learnt``.
+
+    The head, which of a small model is most of the work, is asked only at places that some row learns.
+    """
+    places_BT = learnt(batch)
+    columns_P = places_BT.any(0).nonzero().flatten()
+    logits_BPV: Tensor = model(**given(batch), use_cache=False, logits_to_keep=columns_P, **options).logits
+    return logits_BPV[places_BT[:, columns_P]]
+
+
+def given(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """All that a model is told of a batch, but for what it should say."""
+    return {name: value for name, value in batch.items() if name != "labels"}

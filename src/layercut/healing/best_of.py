@@ -1,0 +1,89 @@
+"""Best of n: which of several answers to a prompt is learnt from. All of them are kept, and the choice is written down.
+
+A right answer goes before a wrong one, where a task's grader said so; then one that ended before one that ran into the
+length limit; among those that are left, the one whose tokens the model that gave it finds likeliest on average. (By
+likelihood alone the choice would fall on texts that run in circles, which are very likely and do not end.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from layercut.engine.base import Engine, LikelihoodRequest, Likelihoods
+from layercut.healing.examples import record_prompt
+from layercut.runs.records import Journal
+from layercut.surgery.plan import CutPlan
+
+Record = Mapping[str, Any]
+
+
+def choose(
+    engine: Engine,
+    plan: CutPlan,
+    records: Sequence[Record],
+    journal: Journal,
+    *,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Choose one answer for every prompt that the journal holds no choice for yet.
+
+    Args:
+        engine: the model that answered.
+        plan: the layers it did without.
+        records: of ``generate_responses``, all of them there.
+        journal: gets a line for each prompt: ``id``, ``chosen`` (a record's id) and, where likelihood decided,
+            ``mean_log_likelihoods`` (in nats per token, by record).
+    """
+    of_prompt: dict[str, list[Record]] = {}
+    for record in records:
+        of_prompt.setdefault(record["prompt_id"], []).append(record)
+    best = {name: contenders(answers) for name, answers in of_prompt.items()}
+    done = {choice["id"] for choice in journal.records}
+    journal.append([_choice(name, some) for name, some in best.items() if len(some) == 1 and name not in done])
+    done |= {choice["id"] for choice in journal.records}
+    to_score = [
+        LikelihoodRequest(
+            id=name, prompt=record_prompt(some[0]), continuations=tuple(record["completion"] for record in some)
+        )
+        for name, some in best.items()
+        if len(some) > 1
+    ]
+    for batch in engine.log_likelihoods(to_score, plan, done=frozenset(done)):
+        fresh = [scores for scores in batch if scores.id not in done]
+        journal.append([_choice(scores.id, best[scores.id], scores) for scores in fresh])
+        done |= {scores.id for scores in fresh}
+        if on_progress:
+            on_progress(len(done), len(best))
+
+
+def contenders(answers: Sequence[Record]) -> list[Record]:
+    """The answers to one prompt that are best by grade and ending, each text once."""
+
+    def worth(record: Record) -> tuple[bool, bool, bool]:
+        return bool(record["completion"].strip()), record.get("right", False), record["finish_reason"] != "length"
+
+    best = max(map(worth, answers))
+    by_text: dict[str, Record] = {}
+    for record in answers:
+        if worth(record) == best:
+            by_text.setdefault(record["completion"], record)
+    return list(by_text.values()) if best[0] else [answers[0]]
+
+
+def chosen(records: Sequence[Record], choices: Sequence[Record]) -> list[dict[str, Any]]:
+    """The chosen records in the prompts' order, under the prompts' ids."""
+    by_id = {record["id"]: record for record in records}
+    picked = {choice["id"]: by_id[choice["chosen"]] for choice in choices}
+    order = dict.fromkeys(record["prompt_id"] for record in records)
+    return [{**picked[name], "id": name} for name in order]
+
+
+def _choice(name: str, some: Sequence[Record], scores: Likelihoods | None = None) -> dict[str, Any]:
+    """What is written down; of equals, the first is chosen."""
+    if scores is None:
+        return {"id": name, "chosen": some[0]["id"]}
+    means = [total / count for total, count in zip(scores.log_likelihoods, scores.num_tokens, strict=True)]
+    best = some[means.index(max(means))]["id"]
+    by_record = {record["id"]: mean for record, mean in zip(some, means, strict=True)}
+    return {"id": name, "chosen": best, "mean_log_likelihoods": by_record}

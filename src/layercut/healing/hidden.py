@@ -1,0 +1,63 @@
+"""Learning the teacher's hidden states where a cut model still has the layers that read them, beside its distributions.
+
+A layer that stays should be given what it was given in the uncut model. So the stream that enters each layer behind the
+first cut, and the one that enters the final norm, is compared with the uncut model's at the same place: with h ours and
+t the teacher's, |h - t|^2 / |t|^2, the mean over places, at the tokens that are learnt. Loss = KL(p || q) + weight x
+distance. Matching intermediate states is as old as FitNets (arXiv:1412.6550) and TinyBERT (arXiv:1909.10351), which map
+layers of different models onto each other; here the plan says which states belong together, and the width is the same.
+"""
+
+# Shapes: N tokens that are learnt, D hidden size.
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from layercut.healing.batches import learnt
+from layercut.healing.distill import DistillTrainer
+from layercut.healing.places import matched_layers, outputs_of
+from layercut.healing.trainable import bare
+from layercut.surgery.plan import CutPlan
+from layercut.surgery.remove import decoder_layers
+
+
+class HiddenTrainer(DistillTrainer):
+    """DistillTrainer whose loss has the distance of the hidden states beside the divergence."""
+
+    def __init__(self, *args: Any, plan: CutPlan, weight: float, **kwargs: Any) -> None:
+        """Args beside those of DistillTrainer.
+
+        plan: what was cut out of the teacher.
+        weight: of the distance.
+        """
+        super().__init__(*args, **kwargs)
+        self._matched = matched_layers(plan)
+        self._weight = weight
+
+    def _losses(self, model: Any, inputs: dict[str, Any]) -> Tensor:
+        layers = decoder_layers(bare(self.accelerator.unwrap_model(self.model)))
+        assert self._teacher is not None
+        with (
+            outputs_of(layers, self._matched) as ours,
+            outputs_of(decoder_layers(self._teacher), list(self._matched.values())) as theirs,
+        ):
+            divergences_N = super()._losses(model, inputs)
+        places_BT = learnt(inputs)
+        distances = [
+            relative_distance(ours[one][:, :-1][places_BT], theirs[other][:, :-1][places_BT])
+            for one, other in self._matched.items()
+        ]
+        distance_N = torch.stack(distances).mean(0)
+        if model.training:
+            self.note("divergence", divergences_N.mean().item())
+            self.note("hidden", distance_N.mean().item())
+        return divergences_N + self._weight * distance_N
+
+
+def relative_distance(ours_ND: Tensor, theirs_ND: Tensor) -> Tensor:
+    """(N,) |h - t|^2 / |t|^2, float32, no unit."""
+    wanted_ND = theirs_ND.to(ours_ND.device).float()
+    return (ours_ND.float() - wanted_ND).square().sum(-1) / wanted_ND.square().sum(-1).clamp(min=1e-12)

@@ -1,0 +1,46 @@
+"""Whether a text is in another language than it should be. The only file that knows py3langid."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from functools import cache
+from typing import Any
+
+from layercut.errors import MissingExtra, unknown
+
+MIN_LETTERS = 20
+"""Of a text whose language can be told; with fewer, a name or a word of mathematics passes for any."""
+MAX_PROBABILITY = 0.02
+"""Of all languages that a text may be in, for it to be in another one. The likeliest language would not do: programs in
+English words pass for Latin or Pidgin, but without certainty."""
+_NONE = ("zxx", "und")
+
+
+def check_languages(codes: Collection[str]) -> None:
+    """Refuse codes that stand for no language.
+
+    Raises:
+        InputError: such a code.
+        MissingExtra: py3langid is not installed.
+    """
+    known = {code for code, _ in _identifier().rank("a text") if code not in _NONE}
+    for code in codes:
+        if code not in known:
+            raise unknown("language", code, known)
+
+
+def is_in_another(text: str, codes: Collection[str]) -> bool:
+    """Whether a text is surely in none of some languages (ISO 639 codes), nor numbers and signs alone."""
+    if sum(map(str.isalpha, text)) < MIN_LETTERS:
+        return False
+    found = _identifier().rank(text.encode("utf-8", "replace"))
+    return found[0][0] not in _NONE and sum(share for code, share in found if code in codes) < MAX_PROBABILITY
+
+
+@cache
+def _identifier() -> Any:
+    try:
+        from py3langid.langid import MODEL_FILE, LanguageIdentifier
+    except ImportError as error:
+        raise MissingExtra("telling languages apart", "heal") from error
+    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)

@@ -1,0 +1,97 @@
+"""What belongs together in a cut model and the uncut one: seams, states that should be equal, numbers of layers."""
+
+# Shapes: B batch, T tokens, D hidden size.
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from torch import Tensor
+
+from layercut.errors import InputError
+
+if TYPE_CHECKING:
+    from layercut.surgery.plan import CutPlan
+
+
+class Seam(NamedTuple):
+    """One cut: a run of removed layers with a layer below."""
+
+    below: int
+    """The layer before the run, counted in the cut model."""
+    first: int
+    last: int
+    """The run, counted in the uncut model."""
+
+
+def seams_of(plan: CutPlan) -> list[Seam]:
+    """The runs of removed layers, from the bottom.
+
+    Raises:
+        InputError: no layer was removed, or the bottom ones were: there is no layer below to fold into.
+    """
+    gone = set(plan.removed)
+    if not gone:
+        raise InputError("this model was not cut by layercut (its plan.json removes nothing), so it has no seam.")
+    if 0 in gone:
+        raise InputError(
+            "layer 0 was removed, so there is no layer below that seam to fold a map into; train instead "
+            "(--method lora), or cut with layer 0 protected."
+        )
+    firsts = [index for index in sorted(gone) if index - 1 not in gone]
+    lasts = [index for index in sorted(gone) if index + 1 not in gone]
+    return [Seam(plan.kept.index(first - 1), first, last) for first, last in zip(firsts, lasts, strict=True)]
+
+
+def matched_layers(plan: CutPlan) -> dict[int, int]:
+    """Layers whose outputs should be the same: of the cut model, and of the uncut one.
+
+    An output is what enters the next layer that stays, or the final norm. Below the first cut the two models are one.
+
+    Raises:
+        InputError: nothing was cut.
+
+    >>> matched_layers(CutPlan(num_layers=6, removed=(2, 5)))
+    {1: 2, 2: 3, 3: 5}
+    """
+    if plan.is_uncut:
+        raise InputError("this model was not cut by layercut, so all its layers are given what they should be.")
+    ends = [*plan.kept[1:], plan.num_layers]
+    return {index: end - 1 for index, end in enumerate(ends) if index != end - 1}
+
+
+def check_layers(plan: CutPlan, uncut: int, cut: int) -> None:
+    """Refuse models that are not the two of a plan.
+
+    Args:
+        plan: of the cut.
+        uncut: decoder layers of the teacher.
+        cut: decoder layers of the cut model.
+
+    Raises:
+        InputError: they have other numbers of layers.
+    """
+    if (uncut, cut) != (plan.num_layers, len(plan.kept)):
+        raise InputError(
+            f"the plan cuts {plan.num_layers} layers to {len(plan.kept)}, but the teacher has {uncut} and the "
+            f"cut model {cut}; give the very model that was cut as --teacher."
+        )
+
+
+@contextmanager
+def outputs_of(layers: Any, indices: Iterable[int]) -> Iterator[dict[int, Tensor]]:
+    """What these layers give in a forward pass, (B, T, D) by index."""
+    seen: dict[int, Tensor] = {}
+
+    def keep(index: int) -> Any:
+        # Nothing is computed here: with gradient checkpointing the layer runs twice, and must do the same both times.
+        return lambda _, __, output: seen.__setitem__(index, output if isinstance(output, Tensor) else output[0])
+
+    hooks = [layers[index].register_forward_hook(keep(index)) for index in indices]
+    try:
+        yield seen
+    finally:
+        for hook in hooks:
+            hook.remove()

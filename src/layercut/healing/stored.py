@@ -1,0 +1,167 @@
+"""The teacher's likeliest tokens at every place that is learnt, worked out once and kept on disk.
+
+With K of V tokens a place takes 8 K bytes, and the teacher need not be in memory while the cut model learns. What is
+left of its distribution is one more outcome: the loss is the forward KL between the K tokens and "any other", which is
+at most the KL over all tokens. Files are blocks of examples in the order of the data, each whole or not there.
+"""
+
+# Shapes: N tokens that are learnt, K stored tokens, V vocabulary.
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+from torch.nn.functional import log_softmax
+
+from layercut.errors import InputError
+from layercut.healing.batches import learnt, learnt_logits, rows
+from layercut.healing.distill import DistillTrainer
+from layercut.healing.examples import IGNORED, Data, Example, data_hash
+from layercut.runs.atomic import write_bytes
+
+BLOCK = 32
+"""Examples a file."""
+
+
+class TopK(NamedTuple):
+    """The likeliest tokens at some places."""
+
+    tokens_NK: Tensor
+    """int64 ids, likeliest first."""
+    log_p_NK: Tensor
+    """float32, natural logarithms of probabilities over the whole vocabulary."""
+
+
+class StoredLogits:
+    """A folder of them, by example."""
+
+    def __init__(self, folder: Path, data: Data, k: int) -> None:
+        """Nothing is read or computed yet.
+
+        Args:
+            folder: of these alone.
+            data: all examples that are learnt or judged by.
+            k: tokens a place.
+        """
+        self._folder, self._k = folder, k
+        examples = sorted([*data.train, *data.held_out], key=lambda one: (len(one), one.id))
+        self._blocks = [examples[start : start + BLOCK] for start in range(0, len(examples), BLOCK)]
+        self._place = {
+            tuple(example.input_ids): (number, index)
+            for number, block in enumerate(self._blocks)
+            for index, example in enumerate(block)
+        }
+        self._open: dict[int, Any] = {}
+
+    @property
+    def num_examples(self) -> int:
+        """All of them."""
+        return sum(map(len, self._blocks))
+
+    @property
+    def is_whole_everywhere(self) -> bool:
+        """Whether nothing is left to be worked out."""
+        return all(map(self.is_whole, range(len(self._blocks))))
+
+    def is_whole(self, number: int) -> bool:
+        """Whether a block is on disk, for these very examples."""
+        try:
+            with safe_open(self._file(number), "pt") as file:
+                return dict(file.metadata()) == self._identity(number)
+        except (OSError, SafetensorError):
+            return False
+
+    def fill(
+        self, teacher: Any, *, batch_size: int = 8, on_progress: Callable[[int, int], None] = lambda done, total: None
+    ) -> None:
+        """Work out what is not there yet.
+
+        Raises:
+            InputError: more tokens than the teacher knows.
+        """
+        vocabulary = teacher.get_output_embeddings().weight.shape[0]
+        if self._k > vocabulary:
+            raise InputError(f"{self._k} likeliest tokens of {vocabulary} cannot be stored; take fewer.")
+        done = 0
+        for number, block in enumerate(self._blocks):
+            on_progress(done, self.num_examples)
+            if not self.is_whole(number):
+                tensors: dict[str, Tensor] = {}
+                for start in range(0, len(block), batch_size):
+                    found = _top_k(teacher, block[start : start + batch_size], self._k)
+                    for index, one in enumerate(found, start):
+                        tensors |= {f"tokens.{index}": one.tokens_NK.int(), f"log_p.{index}": one.log_p_NK.clone()}
+                write_bytes(self._file(number), save(tensors, self._identity(number)))
+            done += len(block)
+        on_progress(done, self.num_examples)
+
+    def of(self, input_ids: Sequence[int]) -> TopK:
+        """What the teacher says of one example."""
+        number, index = self._place[tuple(input_ids)]
+        if number not in self._open:
+            self._open[number] = safe_open(self._file(number), "pt")
+        file = self._open[number]
+        return TopK(file.get_tensor(f"tokens.{index}").long(), file.get_tensor(f"log_p.{index}"))
+
+    def _file(self, number: int) -> Path:
+        return self._folder / f"{number:05d}.safetensors"
+
+    def _identity(self, number: int) -> dict[str, str]:
+        return {"examples": data_hash(self._blocks[number]), "k": str(self._k)}
+
+
+class StoredTrainer(DistillTrainer):
+    """DistillTrainer from stored tokens: forward KL, no teacher in memory."""
+
+    def __init__(self, *args: Any, stored: StoredLogits, **kwargs: Any) -> None:
+        """Args beside those of DistillTrainer: what was stored."""
+        super().__init__(*args, teacher=None, **kwargs)
+        self._stored = stored
+
+    def _losses(self, model: Any, inputs: dict[str, Any]) -> Tensor:
+        student_NV = learnt_logits(model, inputs)
+        parts = [self._stored.of(row.input_ids.tolist()) for row in rows(inputs)]
+        device = student_NV.device
+        tokens_NK, log_p_NK = (torch.cat(part).to(device) for part in zip(*parts, strict=True))
+        return top_k_divergence(student_NV, TopK(tokens_NK, log_p_NK))
+
+
+def top_k_divergence(student_NV: Tensor, teacher: TopK) -> Tensor:
+    """(N,) KL(p || q) over the stored tokens and one outcome for all others, in nats.
+
+    Args:
+        student_NV: logits.
+        teacher: p at the same places.
+    """
+    log_q_NV = log_softmax(student_NV.float(), -1)
+    log_q_NK = log_q_NV.gather(-1, teacher.tokens_NK)
+    p_NK = teacher.log_p_NK.exp()
+    known_N = (p_NK * (teacher.log_p_NK - log_q_NK)).sum(-1)
+    if teacher.tokens_NK.shape[-1] == student_NV.shape[-1]:
+        return known_N
+    rest_N = (1 - p_NK.double().sum(-1)).clamp(min=0).float()
+    log_q_rest_N = log_q_NV.scatter(-1, teacher.tokens_NK, -torch.inf).logsumexp(-1)
+    return known_N + torch.xlogy(rest_N, rest_N) - rest_N * log_q_rest_N
+
+
+@torch.no_grad()
+def _top_k(teacher: Any, examples: Sequence[Example], k: int) -> list[TopK]:
+    """Of each example, at its places in the loss."""
+    width = max(map(len, examples))
+    # Padding stands behind everything that is read, so no mask is needed.
+    ids_BT = torch.tensor([[*one.input_ids, *([one.input_ids[-1]] * (width - len(one)))] for one in examples])
+    labels_BT = torch.tensor([[*one.labels, *([IGNORED] * (width - len(one)))] for one in examples])
+    places_BT = learnt({"labels": labels_BT})
+    logits_BTV = teacher(input_ids=ids_BT.to(teacher.device), use_cache=False).logits[:, :-1]
+    log_p_NK, tokens_NK = log_softmax(logits_BTV[places_BT.to(logits_BTV.device)].float(), -1).topk(k)
+    counts = places_BT.sum(1).tolist()
+    return [
+        TopK(tokens, log_p)
+        for tokens, log_p in zip(torch.split(tokens_NK.cpu(), counts), torch.split(log_p_NK.cpu(), counts), strict=True)
+    ]

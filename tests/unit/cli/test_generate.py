@@ -1,0 +1,102 @@
+"""``layercut generate`` on a tiny model: what lies in the folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from layercut.models.sources import describe_source, resolve
+from tests.unit.cli.conftest import Run
+
+SHORT = ("--max-new-tokens", 6, "--seed", 3)
+
+
+def lines(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+@pytest.fixture
+def prompts(tmp_path: Path) -> Path:
+    file = tmp_path / "prompts.csv"
+    file.write_text("question,answer\n" + "".join(f"say {number},fine\n" for number in range(5)))
+    return file
+
+
+def test_several_answers_a_prompt_are_kept_and_the_best_is_named(
+    layercut: Run, tiny: Path, prompts: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    command = ("generate", tiny, "--prompts", prompts, "--out", out, "--samples", 3, "--temperature", 1.0, *SHORT)
+    ran = layercut(*command)
+    assert ran.code == 0, ran.err
+    assert "15 answers:" in ran.out and "the best of each 3:" in ran.out
+    records, choices = (lines(out / "samples" / f"{name}.jsonl") for name in ("responses", "choices"))
+    assert len({record["id"] for record in records}) == 15
+    assert len({record["completion"] for record in records}) == 15
+    for record in records:
+        assert record["model_hash"] == describe_source(resolve(str(tiny))).model_hash
+        assert record["seed"] == 3 and record["removed"] == []
+        assert record["finish_reason"] in ("stop", "length") and 1 <= record["num_new_tokens"] <= 6
+        assert record["num_prompt_tokens"] > 5
+    by_prompt: dict[str, list[str]] = {}
+    for record in records:
+        by_prompt.setdefault(record["prompt_id"], []).append(record["id"])
+    assert {choice["id"] for choice in choices} == set(by_prompt)
+    for choice in choices:
+        assert choice["chosen"] in by_prompt[choice["id"]]
+        scores = choice["mean_log_likelihoods"]
+        assert scores[choice["chosen"]] == max(scores.values())
+    before = (out / "samples" / "responses.jsonl").read_bytes()
+    assert layercut(*command).code == 0
+    assert (out / "samples" / "responses.jsonl").read_bytes() == before
+    other = layercut(*command, "--samples", 2)
+    assert other.code == 1 and "was begun with samples 3" in other.err
+
+
+def test_one_answer_a_prompt_is_written_as_ever(layercut: Run, tiny: Path, prompts: Path, tmp_path: Path) -> None:
+    assert layercut("generate", tiny, "--prompts", prompts, "--out", tmp_path / "run", *SHORT).code == 0
+    assert not (tmp_path / "run" / "samples" / "choices.jsonl").exists()
+    assert "sample" not in lines(tmp_path / "run" / "samples" / "responses.jsonl")[0]
+
+
+def test_a_tasks_answers_are_graded_by_sample(layercut: Run, tiny: Path, tmp_path: Path) -> None:
+    ran = layercut(
+        *("generate", tiny, "--prompts", "task:copy", "--limit", 2, "--samples", 2, "--temperature", 1.0),
+        *("--out", tmp_path / "run", *SHORT),
+    )
+    assert ran.code == 0, ran.err
+    records = lines(tmp_path / "run" / "samples" / "responses.jsonl")
+    assert [record["right"] for record in records] == [False] * 4
+    assert {record["task"] for record in records} == {"copy"}
+
+
+def test_long_prompts_are_left_out_and_counted(layercut: Run, tiny: Path, prompts: Path, tmp_path: Path) -> None:
+    with prompts.open("a") as file:
+        file.write(f"{'word ' * 40},fine\n")
+    command = ("generate", tiny, "--prompts", prompts, *SHORT, "--max-prompt-tokens")
+    ran = layercut(*command, 100, "--out", tmp_path / "run")
+    assert ran.code == 0, ran.err
+    assert "1 of 6 prompts left out, over 100 tokens" in ran.err
+    assert len(lines(tmp_path / "run" / "samples" / "responses.jsonl")) == 5
+    none = layercut(*command, 3, "--out", tmp_path / "none")
+    assert none.code == 1 and "all prompts have more than 3 tokens" in none.err
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (("--prompts", "hub:a:b:c:d"), "names no data set"),
+        (("--prompts", "x.xlsx"), "this kind of file is not read"),
+        (("--samples", 2), "2 greedy answers to a prompt are all the same"),
+        (("--preset", "papers"), "Did you mean paper"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_in_a_line(
+    more: tuple[object, ...], says: str, layercut: Run, tiny: Path, prompts: Path, tmp_path: Path
+) -> None:
+    given = more if "--prompts" in more else ("--prompts", prompts, *more)
+    ran = layercut("generate", tiny, "--out", tmp_path / "run", *SHORT, *given)
+    assert ran.code == 1 and says in " ".join(ran.err.split())

@@ -1,0 +1,76 @@
+"""The model in training answers held-out questions, and its logits are read only where something is learnt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from layercut.engine.base import Completion
+from layercut.healing.examples import Data, encode_example, hold_out
+from layercut.healing.settings import TrainSettings
+from layercut.healing.task_prompts import TaskPrompts, task_prompts
+from layercut.study.heal_data import original_records
+from layercut.study.heal_job import looks_of
+from layercut.study.prompts import Part
+from layercut.tasks import load_task
+from tests.support.loaded import tiny_loaded
+from tests.support.tiny import CONFIGS, byte_tokenizer, tiny_model
+
+pytest.importorskip("trl", reason="healing by training needs layercut[heal]")
+
+from layercut.healing.batches import given, learnt, learnt_logits
+from layercut.healing.learner import accuracy_of_held_out, answering
+from layercut.healing.sft import train
+from layercut.healing.trainable import make_trainable
+
+
+def data_of(found: TaskPrompts) -> Data:
+    records = original_records([Part(found.answered, found)])
+    return hold_out([encode_example(byte_tokenizer(), one) for one in records], 0.25, seed=1)
+
+
+def test_what_the_learner_gets_right_stands_in_the_loss_curve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = task_prompts(load_task("arithmetic"), limit=24)
+    data, cut = data_of(found), tiny_loaded("llama")
+    monkeypatch.setattr(TaskPrompts, "is_right_answer", lambda self, answer: int(answer.id[-1], 16) % 2 == 0)
+    asked = [example.id for example in data.held_out][:4]
+    settings = TrainSettings(
+        method="full", max_steps=4, save_every=2, batch_size=4, warmup_steps=0, graded=4, schedule="cosine"
+    )
+    look = accuracy_of_held_out([found], data, cut, settings.graded)
+    trained = train(make_trainable(cut.model, settings), byte_tokenizer(), data, settings, tmp_path, look=look)
+    wanted = sum(int(name[-1], 16) % 2 == 0 for name in asked) / 4
+    name = "accuracy of arithmetic (short, n=4)"
+    assert looks_of(trained.curve) == [{"step": 2, name: wanted}, {"step": 4, name: wanted}]
+    rates = [line["learning_rate"] for line in trained.curve if "learning_rate" in line]
+    assert rates == sorted(rates, reverse=True) and rates[-1] < rates[0] / 2
+
+
+def test_an_answer_is_the_one_that_the_model_gives_without_dropout() -> None:
+    found = task_prompts(load_task("copy"), limit=8)
+    data, cut = data_of(found), tiny_loaded("llama")
+    told: list[Completion] = []
+    model: Any = cut.model
+    model.train()
+    with answering(model, cut, 4) as engine:
+        assert not model.training and engine.num_layers == cut.num_layers
+    assert model.training, "it learns on"
+    look = accuracy_of_held_out([found], data, cut, 2)
+    first, second = look(model), look(model)
+    assert first == second == {"accuracy of copy (short, n=2)": 0.0} and not told
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_the_head_is_asked_only_where_something_is_learnt(family: str) -> None:
+    model, generator = tiny_model(family), torch.Generator().manual_seed(0)
+    ids = torch.randint(5, 60, (3, 12), generator=generator)
+    labels = ids.clone()
+    labels[0, :4], labels[1, :9], labels[2, :6] = -100, -100, -100
+    batch = {"input_ids": ids, "labels": labels, "attention_mask": torch.ones_like(ids)}
+    with torch.no_grad():
+        whole = model(**given(batch), use_cache=False).logits[:, :-1][learnt(batch)]
+        assert torch.allclose(learnt_logits(model, batch), whole, atol=1e-5)
+    assert len(whole) == 8 + 3 + 6
