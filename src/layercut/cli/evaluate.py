@@ -46,6 +46,9 @@ def evaluate(
     max_new_tokens: Annotated[
         int | None, typer.Option(min=1, help="Longest answer, for tasks where it can be chosen.")
     ] = None,
+    samples: Annotated[
+        int, typer.Option(min=1, help="Answers drawn for each item; with --temperature above 0, gives pass@k.")
+    ] = 1,
     seed: options.Seed = 0,
     allow_selection_items: Annotated[
         bool,
@@ -86,7 +89,11 @@ def evaluate(
     asked = options.asked_tasks(f"suite:{suite}" if suite else tasks, readouts, limit, data, data_dir)
     # A suite holds tasks whose answers have a length of their own; a task that was named refuses.
     asked = tuple(
-        replace(task, max_new_tokens=max_new_tokens if tasks or takes(task.task, "max_new_tokens") else None)
+        replace(
+            task,
+            max_new_tokens=max_new_tokens if tasks or takes(task.task, "max_new_tokens") else None,
+            samples=samples,
+        )
         for task in asked
     )
     base = open_run(against) if against else None

@@ -449,14 +449,14 @@ def test_tasks_of_lm_eval_whose_data_is_on_the_hub_take_local_rows(name: str, sh
     row = HUB_ROWS[name]
     varied = next(field for field in ("passage", "question", "text") if field in row)
     for split in ("train", "validation", "test"):
-        rows = [{**row, varied: f"{split} {n} {row[varied]}"} for n in range(6)]
+        rows = [{**row, varied: f"{split} {n} {row[varied]}"} for n in range(12)]
         (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
     for data in (tmp_path, tmp_path / "train.jsonl"):
         if shots and (data.is_file() or name == "lambada_openai"):
             continue  # a single file is all test; LAMBADA has no split for examples
         task = load_task(f"{name}:{shots}" if shots else name, data=str(data))
         samples = task.samples("report", None)
-        assert len(samples) == 6 if data.is_dir() else 0 < len(samples) < 6
+        assert len(samples) == 12 if data.is_dir() else 0 < len(samples) < 12
         for sample in samples:
             request = task.request(sample, "rank")
             assert isinstance(request, LikelihoodRequest)
