@@ -225,7 +225,8 @@ def provenance_lines(run: RunFolder) -> list[str]:
     return [
         "## How this was made",
         "",
-        f"- Command: {code(environment['command'])}",
+        *fenced(environment["command"]),
+        "",
         f"- Begun {environment['time']} with layercut {environment['layercut']}, Python {environment['python']}, "
         f"{packages}.",
         *words.walls(environment),

@@ -40,11 +40,8 @@ def figure(found: Diagnosis, arms: Sequence[str]) -> Figure | None:
             points = [(x, 100 * value) for x, value in enumerate(places[name]) if value is not None]
             panels[1].plot(*zip(*points, strict=True), color=colour, linestyle=style, marker=marker, markersize=4)
     panels[1].set_xticks(range(5), ["10", "30", "50", "70", "90"])
-    panels[1].set_xlabel("middle of each fifth of the answer, %", fontsize=9)
-    panels[1].set_title("right tokens by place in %", fontsize=9, loc="left")
-    panels[1].annotate(
-        "solid: all before it given; dashed: alone", (0.02, 0.03), xycoords="axes fraction", fontsize=7, color="#555555"
-    )
+    panels[1].set_xlabel("place in the answer, %", fontsize=9)
+    panels[1].set_title("right tokens in %; dashed: alone", fontsize=9, loc="left")
     _clamped(panels[2], [row for row in found["rows"] if row["measure"] == "clamped"], arms)
     return picture
 
