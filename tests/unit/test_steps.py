@@ -10,6 +10,8 @@ from transformers import AutoModelForCausalLM
 
 import layercut
 from layercut.errors import InputError
+from layercut.study.select import CalibrationSettings
+from layercut.study.settings import TaskSettings
 from tests.support.tiny import save_tiny
 
 
@@ -29,9 +31,12 @@ def test_every_public_name_is_there_and_documented() -> None:
 
 def test_choose_and_cut(tiny: Path, tmp_path: Path) -> None:
     said: list[str] = []
-    plan = layercut.select_layers(tiny, "block_influence", 2, out=tmp_path / "bi", protect="first:1,last:1")
+    text = CalibrationSettings(num_texts=2, max_tokens=16)
+    plan = layercut.select_layers(
+        tiny, "block_influence", 2, out=tmp_path / "bi", protect="first:1,last:1", calibration=text
+    )
     assert len(plan.removed) == 2 and not {0, 5} & set(plan.removed)
-    assert json.loads((tmp_path / "bi" / "plan.json").read_text()) == plan.to_dict()
+    assert layercut.CutPlan.load(tmp_path / "bi" / "plan.json").removed == plan.removed
     assert set(plan.scores["importance"]) == set("012345")
     cut = layercut.cut(tiny, plan, tmp_path / "cut", say=said.append)
     assert AutoModelForCausalLM.from_pretrained(cut).config.num_hidden_layers == 4
@@ -42,12 +47,14 @@ def test_choose_and_cut(tiny: Path, tmp_path: Path) -> None:
 
 
 def test_a_task_judges_plans_and_models(tiny: Path, tmp_path: Path) -> None:
-    plan = layercut.select_layers(tiny, "task_accuracy", 1, out=tmp_path / "search", tasks=["arithmetic"], limit=4)
-    assert plan.criterion == "task_accuracy" and len(plan.removed) == 1
-    loaded = layercut.load_model(str(tiny))
-    task = layercut.load_task("arithmetic")
-    found = layercut.evaluate(task, layercut.PlainEngine(loaded), plan, readout="rank", limit=4)
-    assert found.metrics[0]["n"] == 4 and len(found.records) == 4
+    ranked = TaskSettings(task="arithmetic", readouts=("rank",), limit=12)
+    with pytest.raises(InputError, match="not above guessing"):  # a random model knows no sums
+        layercut.select_layers(tiny, "task_accuracy", 1, out=tmp_path / "search", tasks=[ranked], protect="none")
+    loaded, plan = layercut.load_model(str(tiny)), layercut.CutPlan(num_layers=6, removed=(1,))
+    found = layercut.evaluate(
+        layercut.load_task("arithmetic"), layercut.PlainEngine(loaded), plan, readout="rank", limit=4
+    )
+    assert found.metrics[0]["n"] == len(found.records) == 4
 
 
 def test_diagnose_compares_with_the_uncut_model(tiny: Path, tmp_path: Path) -> None:
@@ -58,16 +65,15 @@ def test_diagnose_compares_with_the_uncut_model(tiny: Path, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("method", ["seam", "lora"])
 def test_heal_gives_the_folder_of_the_checkpoint(method: str, tiny: Path, tmp_path: Path) -> None:
-    pytest.importorskip("trl", reason="healing by training needs layercut[heal]")
+    if method != "seam":
+        pytest.importorskip("trl", reason="healing by training needs layercut[heal]")
     cut = layercut.cut(tiny, "2,4", tmp_path / "cut")
-    rows = [{"instruction": f"Count to {number}", "output": "one two three"} for number in range(12)]
-    prompts = tmp_path / "prompts.jsonl"
-    prompts.write_text("\n".join(map(json.dumps, rows)))
+    training = {"method": method, "rank": 2, "max_steps": 2, "save_every": 2}
     healed = layercut.heal(
-        cut, tiny, prompts, out=tmp_path / "run", responses="original", method=method, rank=2, max_steps=2
+        cut, tiny, "task:arithmetic", out=tmp_path / "run", limit=40, responses="original", **training
     )
     assert healed == tmp_path / "run" / "checkpoint"
     assert json.loads((healed / "plan.json").read_text())["healing"][0]["method"] == method
     assert AutoModelForCausalLM.from_pretrained(healed).config.num_hidden_layers == 4
     with pytest.raises(InputError, match="unknown method"):
-        layercut.heal(cut, tiny, prompts, out=tmp_path / "run", method="prayer")
+        layercut.heal(cut, tiny, "task:arithmetic", out=tmp_path / "run", method="prayer")
