@@ -9,7 +9,7 @@ import pytest
 from layercut.tasks.grading import all_numbers, first_line, number_after, parse_number
 from layercut.tasks.near_misses import near_numbers
 
-MODULES = ("arithmetic", "boxed", "brackets", "copying", "few_shot", "grading", "gsm_symbolic", "splits")
+MODULES = ("arithmetic", "boxed", "brackets", "copying", "few_shot", "grading", "in_steps", "chain_sum", "splits")
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -27,6 +27,7 @@ PIECES = {
     ],
 }
 NUM_SAMPLES = 12
+IN_STEPS = tuple(name for name, readout in GENERATED.items() if readout == "chain")
 
 
 def pieces(name: str) -> list[str]:
@@ -86,7 +87,10 @@ def mutated(text: str, task: FewShotTask, rng: Random) -> str:
 
 def some_samples(task: FewShotTask) -> list[Sample]:
     samples = task.samples("report", NUM_SAMPLES)
-    extra = {"arithmetic": ("0", "1", "100", "1000", "1234", "78000"), "gsm_symbolic": ("0", "1234", "78000")}
+    extra = {
+        "arithmetic": ("0", "1", "100", "1000", "1234", "78000"),
+        **dict.fromkeys(IN_STEPS, ("0", "1234", "78000")),
+    }
     return [*samples, *(Sample(id=gold, question="?", gold=gold) for gold in extra.get(task.name, ()))]
 
 
