@@ -37,7 +37,7 @@ def test_choose_and_cut(tiny: Path, tmp_path: Path) -> None:
     )
     assert len(plan.removed) == 2 and not {0, 5} & set(plan.removed)
     assert layercut.CutPlan.load(tmp_path / "bi" / "plan.json").removed == plan.removed
-    assert set(plan.scores["importance"]) == set("012345")
+    assert set(plan.scores["importance"]) == set("1234")  # of the layers that may go
     cut = layercut.cut(tiny, plan, tmp_path / "cut", say=said.append)
     assert AutoModelForCausalLM.from_pretrained(cut).config.num_hidden_layers == 4
     assert layercut.CutPlan.load(cut / "plan.json").removed == plan.removed

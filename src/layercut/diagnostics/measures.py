@@ -53,8 +53,8 @@ def rows_of(
                 "unit": unit,
                 "chance": chance,
                 "n": found.uncut.n,
-                "uncut": interval(found.uncut),
-                "cut": interval(found.cut),
+                "uncut": _level(found.uncut, before, unit),
+                "cut": _level(found.cut, values[arm.name], unit),
                 "difference": interval(found.difference),
                 "kept": interval(kept) if kept is not None and better == "higher" and unit == "share" else None,
                 "p_value": found.p_value,
@@ -76,6 +76,11 @@ def by_group(bench: Bench, diagnostic: str, measure: str, values: Values, groups
     for row in rows:
         row["kept"] = None
     return rows
+
+
+def _level(estimate: Estimate, values: Sequence[float], unit: str) -> Interval:
+    """A value with its interval; none for what is no share and always the same, which is so by construction."""
+    return [estimate.value, None, None] if unit != "share" and len(set(values)) == 1 else interval(estimate)
 
 
 def interval(estimate: Estimate) -> Interval:

@@ -50,6 +50,8 @@ def test_similarity_of_a_model_with_itself_and_with_its_cut(tmp_path: Path) -> N
     assert cut["norms"][:3] == uncut["norms"][:3]
     assert cut["layers"] == [0, 1, 4, 5]
     assert {(row["measure"], row["group"]) for row in found["rows"]} == {("final state", ""), ("seam", "layer 4")}
+    (final,) = [row for row in found["rows"] if row["measure"] == "final state"]
+    assert final["uncut"] == [1, None, None]  # by construction
     (seam,) = [row for row in found["rows"] if row["measure"] == "seam"]
     assert seam["uncut"][0] == pytest.approx(uncut["steps"][4], abs=1e-4)
     assert seam["cut"][0] == pytest.approx(cut["steps"][2], abs=1e-4)

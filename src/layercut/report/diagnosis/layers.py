@@ -40,6 +40,8 @@ COLUMNS: Mapping[tuple[str, str], str] = {
     ("similarity", "final state"): "final cosine",
 }
 """Measures of the overview, and their names there."""
+MOST_COLUMNS = 7
+"""Measures beside each other in the terminal."""
 _UNITS = {"KL": "KL, nats a token", "final state": "cosine", "log-probability": "ln p of the right answer"}
 _UNCUT = "uncut"
 
@@ -101,14 +103,22 @@ def legend() -> list[str]:
 
 
 def layers_table(data: Mapping[str, Any]) -> list[RenderableType]:
-    """What the terminal shows, to be printed one after the other."""
-    table: Table = plain_table()
-    for name in ("layer", *columns_of(data["diagnostics"]).values()):
-        table.add_column(name, justify="right")
-    table.add_column("broke first")
-    for cells in table_rows(data):
-        table.add_row(*cells)
-    return [Text(facts(data)), table, Text("\n".join(legend()), style="dim")]
+    """What the terminal shows, to be printed one after the other: tables of so few measures that 80 columns hold them,
+    the last one with what broke first."""
+    names, lines = list(columns_of(data["diagnostics"]).values()), table_rows(data)
+    tables = []
+    for start in range(0, len(names), MOST_COLUMNS):
+        part = slice(start, start + MOST_COLUMNS)
+        is_last = part.stop >= len(names)
+        table: Table = plain_table()
+        for name in ("layer", *names[part]):
+            table.add_column(name, justify="right")
+        if is_last:
+            table.add_column("broke first")
+        for layer, *values, first in lines:
+            table.add_row(layer, *values[part], *([first] if is_last else []))
+        tables.append(table)
+    return [Text(facts(data)), *tables, Text("\n".join(legend()), style="dim")]
 
 
 def columns_of(diagnoses: Mapping[str, Diagnosis]) -> dict[tuple[str, str], str]:
@@ -157,15 +167,17 @@ def figure(data: Mapping[str, Any]) -> Figure | None:
     if not panels:
         return None
     size, margin = 1.5, 0.5
-    height = 0.2 + len(panels) * (size + margin)
+    height = 0.35 + len(panels) * (size + margin)
     picture = canvas(height)
     for place, (title, keys) in enumerate(panels.items()):
-        bottom = height - (place + 1) * (size + margin) + 0.45
+        bottom = height - (place + 1) * (size + margin) + 0.3
         axes = picture.add_axes((0.07, bottom / height, 0.72, (size - 0.1) / height))
         for index, key in enumerate(keys):
             _curve(axes, list(_column(diagnoses, key).values()), columns[key], index)
         if ("propagation", "KL") in keys:
             axes.set_yscale("log")  # the first layers are worth a hundred times the others
+        if title.endswith("%"):
+            axes.set_ylim(-4, 104)
         axes.set_title(title, fontsize=9, loc="left")
         axes.set_xlim(-0.7, data["num_layers"] - 0.3)
         axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
