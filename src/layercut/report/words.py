@@ -139,16 +139,16 @@ def headline(rows: Sequence[ComparisonRow]) -> list[str]:
     main = [row for row in rows if row.is_headline]
     lines = []
     for finding, start in (
-        ("lost", "Lost"),
-        ("damaged", "Damaged"),
-        ("better", "Better than uncut"),
-        ("kept", "Kept"),
-        ("unclear", "Not settled by these items"),
-        ("at chance", "Nothing to lose"),
+        ("lost", "**Lost:**"),
+        ("damaged", "**Damaged:**"),
+        ("better", "**Better than uncut:**"),
+        ("kept", "**Kept:**"),
+        ("unclear", "**Not settled by these items:**"),
+        ("at chance", "**Nothing to lose** where the uncut model is not shown to be above guessing itself:"),
     ):
         found = [row for row in main if row.finding == finding]
         if found:
-            lines.append(f"**{start}:** " + "; ".join(_claim(row) for row in found) + ".")
+            lines.append(f"{start} " + "; ".join(_claim(row) for row in found) + ".")
     apart = _ranked_but_not_written(main)
     if apart:
         lines.append(f"**Kept better when ranked than when written:** {'; '.join(apart)}.")
@@ -193,7 +193,7 @@ def _claim(row: ComparisonRow) -> str:
     if row.finding == "at chance":
         chance = number(row.chance or 0.0, share=row.is_share)
         uncut = with_interval(row.values.uncut, share=row.is_share)
-        return f"{name}, where the uncut model with {uncut}{unit} is not shown to be above chance ({chance}{unit})"
+        return f"{name}, {uncut}{unit} (guessing {chance}{unit})"
     if row.finding == "lost":
         chance = number(row.chance or 0.0, share=row.is_share)
         return f"{name}, {scores}, no longer shown to be above guessing ({chance}{unit})"
