@@ -52,8 +52,8 @@ def discordances(runs: Sequence[RunFolder], rows: Sequence[ComparisonRow]) -> li
     return found
 
 
-HEAD = ("task", "readouts", "model", "n", "right in both", "only ranked right", "only written right", "wrong in both")
-"""Of a table of discordances; the last five are numbers."""
+HEAD = ("task", "readouts", "model", "n", "both right", "ranked only", "written only", "neither")
+"""Of a table of discordances; the last five are numbers. Short, so that no name is broken at 80 columns."""
 
 
 def cells(one: Discordance) -> list[str]:
