@@ -11,14 +11,24 @@ from typing import Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "CutPlan": "layercut.surgery.plan",
+    # a model in memory
     "load_model": "layercut.models.loading",
+    "CutPlan": "layercut.surgery.plan",
     "bypass": "layercut.surgery.bypass",
     "remove_layers": "layercut.surgery.remove",
-    "cut_checkpoint": "layercut.surgery.checkpoint",
     "PlainEngine": "layercut.engine.plain",
     "SharedEngine": "layercut.engine.shared",
+    "load_task": "layercut.tasks",
     "evaluate": "layercut.tasks.evaluate",
+    "compare_paired": "layercut.evidence.paired",
+    # steps that are kept in run folders
+    "ModelSettings": "layercut.study.settings",
+    "select_layers": "layercut.steps",
+    "cut": "layercut.steps",
+    "cut_checkpoint": "layercut.surgery.checkpoint",
+    "diagnose": "layercut.steps",
+    "heal": "layercut.steps",
+    "write_reports": "layercut.report.reports",
 }
 
 __all__ = ["__version__", *_PUBLIC]

@@ -23,6 +23,8 @@ MAY_USE = {
     "diagnostics": {"tasks", "engine", "evidence", "surgery", "models"},
     "healing": {"tasks", "engine", "evidence", "surgery", "models"},
     "report": {"evidence", "surgery"},
+    "tools": {"selection", "surgery", "models"},
+    "steps": {"study", "healing", "selection", "surgery"},
     "study": {"healing", "diagnostics", "selection", "tasks", "engine", "evidence", "surgery", "models", "report"},
     "cli": {
         "study",
@@ -39,7 +41,7 @@ MAY_USE = {
 }
 ANYONE_MAY_USE = {"errors", "runs", "__init__"}
 ONLY_IN = {
-    "lm_eval": {"tasks/multiple_choice.py"},
+    "lm_eval": {"tasks/multiple_choice.py", "tools/lm_eval.py"},  # lm-eval's tasks here, and layercut's model there
     "vllm": {"engine/vllm_start.py"},
     "openai": {"engine/openai.py"},
     "ray": {"engine/ray_members.py"},

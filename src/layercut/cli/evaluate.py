@@ -46,11 +46,18 @@ def evaluate(
     max_new_tokens: Annotated[
         int | None, typer.Option(min=1, help="Longest answer, for tasks where it can be chosen.")
     ] = None,
+    samples: Annotated[
+        int, typer.Option(min=1, help="Answers drawn for each item; with --temperature above 0, gives pass@k.")
+    ] = 1,
     seed: options.Seed = 0,
     allow_selection_items: Annotated[
         bool,
         typer.Option("--allow-selection-items", help="Report also on items the plan was selected on, marked with *."),
     ] = False,
+    against: Annotated[
+        Path | None,
+        typer.Option(help="Finished run of the uncut model on the same items: print what is kept.", metavar="RUN"),
+    ] = None,
     dry_run: options.DryRun = False,
     unsafe_exec: options.UnsafeExec = False,
     json: options.Json = False,
@@ -62,9 +69,15 @@ def evaluate(
 
     A suite is a list of tasks and readouts; with --data-dir it needs no hub.
 
+    With --against, what is kept of the uncut model's scores is printed for every readout, with paired intervals,
+    McNemar's test and the items on which two readouts disagree.
+
     Example: layercut eval bundled:smollm2-135m --tasks arithmetic,brackets --remove reverse:3 --limit 64
     """
-    from layercut.report.tables import metrics_table
+    from layercut.report.readouts import discordances
+    from layercut.report.tables import comparison_tables, metrics_table
+    from layercut.report.two_runs import compare_two, open_run, to_dict
+    from layercut.report.two_runs_table import discordance_table
     from layercut.study.evaluate import evaluate_model
     from layercut.tasks import takes
     from layercut.tasks.sandbox import allow_unsafe
@@ -76,9 +89,16 @@ def evaluate(
     asked = options.asked_tasks(f"suite:{suite}" if suite else tasks, readouts, limit, data, data_dir)
     # A suite holds tasks whose answers have a length of their own; a task that was named refuses.
     asked = tuple(
-        replace(task, max_new_tokens=max_new_tokens if tasks or takes(task.task, "max_new_tokens") else None)
+        replace(
+            task,
+            max_new_tokens=max_new_tokens if tasks or takes(task.task, "max_new_tokens") else None,
+            samples=samples,
+        )
         for task in asked
     )
+    base = open_run(against) if against else None
+    if base is not None:
+        base.metrics()  # says now whether it is not finished
     done = evaluate_model(
         model,
         tasks=asked,
@@ -93,8 +113,14 @@ def evaluate(
     )
     if done is None:
         return
+    runs = [] if base is None else [base, open_run(done.folder)]
+    rows = compare_two(runs[0], runs[1], seed=seed) if runs else []
     if json:
-        as_json(done.metrics)
+        as_json({**done.metrics, "against": to_dict(rows)} if runs else done.metrics)
         return
     out.print(metrics_table(done.metrics))
+    for block in comparison_tables(rows):
+        out.print(block)
+    if apart := discordances(runs, rows):
+        out.print("", discordance_table(apart))
     result(f"run folder: {done.folder}")

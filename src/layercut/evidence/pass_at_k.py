@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from layercut.errors import InputError
 
 
@@ -35,14 +33,3 @@ def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
     for i in range(num_samples - num_correct + 1, num_samples + 1):
         none_right *= 1.0 - k / i
     return 1.0 - none_right
-
-
-def mean_pass_at_k(counts: Sequence[tuple[int, int]], k: int) -> float:
-    """pass@k of a benchmark: the mean over its problems, each with (programs drawn, right ones).
-
-    Raises:
-        InputError: no problems, or see ``pass_at_k``.
-    """
-    if not counts:
-        raise InputError("pass@k of no problems has no value; give at least one problem.")
-    return sum(pass_at_k(n, c, k) for n, c in counts) / len(counts)

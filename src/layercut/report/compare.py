@@ -65,6 +65,7 @@ class PairedItems(NamedTuple):
     cut: Sequence[float]
     clusters: Sequence[str] | None
     """Contexts that the items share, if any."""
+    ids: Sequence[str] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -310,7 +311,7 @@ def _compare(base: _Run, run: _Run, row: Mapping[str, Any], other: Mapping[str, 
         note=note,
         # With a budget all depths are the same, and not the model's own.
         depth=None if first["metric"] != metric or "@" in readout else _depth(uncut_records, uncut_values, cut_values),
-        items=PairedItems(uncut_values, cut_values, clusters),
+        items=PairedItems(uncut_values, cut_values, clusters, ids),
     )
 
 

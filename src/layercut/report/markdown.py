@@ -18,6 +18,8 @@ from layercut.report.examples import examples
 from layercut.report.markup import code, escape
 from layercut.report.numbers import number, p_value, with_interval
 from layercut.report.plots import can_plot, plot
+from layercut.report.readouts import discordance_section, discordances
+from layercut.report.seeds import over_seeds, seeds_section
 from layercut.runs.atomic import write_text
 from layercut.runs.directory import REPORT
 from layercut.runs.environment import hide_home
@@ -93,6 +95,8 @@ def render(
         "",
     ]
     lines += ["Findings: " + " ".join(f"*{name}*: {meaning}." for name, meaning in words.FINDINGS.items()), ""]
+    lines += seeds_section(over_seeds(cuts, rows, seed=rows[0].seed if rows else 0))
+    lines += discordance_section(discordances([uncut, *cuts], rows))
     lines += depth_section(rows)
     lines += ["## How the answers ended", "", *outcome_lines(rows), ""]
     lines += ["## Items that were right before", "", *_examples([uncut, *cuts], rows)]

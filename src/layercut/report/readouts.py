@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from layercut.report.markup import escape
 from layercut.report.words import is_written
 
 if TYPE_CHECKING:
@@ -49,6 +50,33 @@ def discordances(runs: Sequence[RunFolder], rows: Sequence[ComparisonRow]) -> li
                     if place == 0 or run.name in asked:
                         found.append(_count(run, task, ranked, written))
     return found
+
+
+HEAD = ("task", "readouts", "model", "n", "right in both", "only ranked right", "only written right", "wrong in both")
+"""Of a table of discordances; the last five are numbers."""
+
+
+def cells(one: Discordance) -> list[str]:
+    """A line of such a table."""
+    numbers = (one.both, one.only_ranked, one.only_written, one.neither)
+    return [one.task, f"{one.ranked} / {one.written}", one.run, f"{one.n:,}", *map(str, numbers)]
+
+
+def discordance_section(found: Sequence[Discordance]) -> list[str]:
+    """Markdown of the whole section; nothing where no task has a ranked and a written readout."""
+    if not found:
+        return []
+    return [
+        "## The same items, read out in two ways",
+        "",
+        "Number of items whose right answer a model ranks first, writes, both or neither. Guessing gets more rankings "
+        "right than writings, so compare the models, not the columns.",
+        "",
+        f"| {' | '.join(HEAD)} |",
+        "|---|---|---|---:|---:|---:|---:|---:|",
+        *(f"| {' | '.join(escape(cell) for cell in cells(one))} |" for one in found),
+        "",
+    ]
 
 
 def _count(run: RunFolder, task: str, ranked: str, written: str) -> Discordance:

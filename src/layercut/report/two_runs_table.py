@@ -13,6 +13,7 @@ from layercut.evidence.intervals import NUM_RESAMPLES
 from layercut.report import words
 from layercut.report.compare import ComparisonRow
 from layercut.report.numbers import number, p_value, with_interval
+from layercut.report.readouts import HEAD, Discordance, cells
 from layercut.report.sweep_agreement import plain_table
 from layercut.report.two_runs import verdict
 
@@ -39,6 +40,16 @@ def two_runs_table(rows: Sequence[ComparisonRow], notes: Sequence[str] = ()) -> 
         _table(rows),
         Padding(Text("\n".join(legend), style="dim"), (1, 0, 0, 0)),
     ]
+
+
+def discordance_table(found: Sequence[Discordance]) -> Table:
+    """Two readouts of the same items, for each run."""
+    table = plain_table()
+    for place, name in enumerate(HEAD):
+        table.add_column(name, justify="right" if place > 2 else "left")
+    for one in found:
+        table.add_row(*cells(one))
+    return table
 
 
 def _table(rows: Sequence[ComparisonRow]) -> Table:

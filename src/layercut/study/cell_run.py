@@ -86,6 +86,7 @@ def run_cell(
             readout=cell.readout,
             limit=cell.limit,
             decoding=decoding,
+            num_samples=cell.num_samples,
             journal=journal,
             on_progress=on_progress,
         )

@@ -68,6 +68,7 @@ def cell_identity(
         "healing": None if healing is None else dict(healing),
         "task": cell.task.name,
         "readout": cell.readout,
+        **({} if cell.num_samples == 1 else {"num_samples": cell.num_samples}),
     }
 
 

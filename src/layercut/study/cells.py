@@ -16,7 +16,7 @@ from layercut.study.served import ServedModel
 from layercut.study.settings import TaskSettings
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import load_task
-from layercut.tasks.base import Readout, Task, check_readout
+from layercut.tasks.base import Readout, Task, check_readout, generates
 from layercut.tasks.budget import asked
 from layercut.tasks.evaluate import evaluate
 from layercut.tasks.sandbox import walls_of
@@ -32,6 +32,8 @@ class Cell:
     task: Task
     readout: Readout
     limit: int | None
+    num_samples: int = 1
+    """Answers to each item; 1 for a readout that generates nothing."""
 
     @property
     def label(self) -> str:
@@ -40,7 +42,14 @@ class Cell:
 
     def describe(self) -> dict[str, Any]:
         """What decides the numbers, for a run's settings."""
-        return {"task": self.task.name, "readout": self.readout, "limit": self.limit, **self.task.settings()}
+        several = {} if self.num_samples == 1 else {"num_samples": self.num_samples}
+        return {
+            "task": self.task.name,
+            "readout": self.readout,
+            "limit": self.limit,
+            **several,
+            **self.task.settings(),
+        }
 
     def work(self) -> eta.Cell:
         """Size and rough cost, in prompt tokens an item, for the remaining time."""
@@ -54,7 +63,8 @@ class Cell:
             )
         else:
             weight = ITEM_COST + tokens * len(request.continuations)
-        return eta.Cell(kind=(self.task.name, self.readout), num_items=len(samples), weight=weight)
+        kind = (self.task.name, self.readout)
+        return eta.Cell(kind=kind, num_items=len(samples), weight=weight * self.num_samples)
 
 
 def make_cells(tasks: Sequence[TaskSettings], seed: int, limit: int | None = None) -> list[Cell]:
@@ -69,7 +79,8 @@ def make_cells(tasks: Sequence[TaskSettings], seed: int, limit: int | None = Non
         for readout in wanted.readouts or task.readouts:
             check_readout(task, readout)
             limits = [number for number in (wanted.limit, limit) if number is not None]
-            cells.append(Cell(task=task, readout=readout, limit=min(limits, default=None)))
+            several = wanted.samples if generates(readout) else 1
+            cells.append(Cell(task=task, readout=readout, limit=min(limits, default=None), num_samples=several))
     return cells
 
 
@@ -135,6 +146,7 @@ def run_cells(
                 readout=cell.readout,
                 limit=cell.limit,
                 decoding=decoding,
+                num_samples=cell.num_samples,
                 journal=journal,
                 on_progress=on_progress,
             )

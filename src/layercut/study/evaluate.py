@@ -18,7 +18,13 @@ from layercut.study.progress import Progressing
 from layercut.study.served import ServedModel
 from layercut.study.settings import DecodingSettings, ModelSettings, TaskSettings
 
-FLAGS = {"removed": "--remove", "limit": "--limit", "readout": "--readouts", "task": "--tasks"}
+FLAGS = {
+    "removed": "--remove",
+    "limit": "--limit",
+    "readout": "--readouts",
+    "task": "--tasks",
+    "num_samples": "--samples",
+}
 """Which flag of ``layercut eval`` stands for a setting whose name is not the flag's."""
 
 

@@ -162,7 +162,7 @@ def _tokens(cell: Cell) -> tuple[float, float]:
             new += min(answer if cell.readout == "short" else request.max_new_tokens / 2, request.max_new_tokens)
         else:
             prompt += sum(len(one) for one in request.continuations) / CHARACTERS_PER_TOKEN
-    return prompt / len(samples), new / len(samples)
+    return cell.num_samples * prompt / len(samples), cell.num_samples * new / len(samples)
 
 
 def _checkpoint_bytes(work: StudyWork, name: str) -> int:

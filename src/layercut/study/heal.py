@@ -83,7 +83,7 @@ def heal_model(
     if settings.filters.right_only and len(source.tasks) < len(source.parts):
         raise InputError("not all of these prompts are graded, so --right-only has no meaning; take task:NAME.")
     plan = cut.earlier_plans[-1] if cut.earlier_plans else CutPlan(num_layers=cut.num_layers)
-    if plan.model_hash and plan.model_hash != teacher.handle.facts.model_hash:
+    if plan.removed and plan.model_hash and plan.model_hash != teacher.handle.facts.model_hash:
         say(f"note: {teacher_model.model} is not the model that {cut_model.model} was cut from, by their hashes")
     _check_scale(cut, train)
     run_settings = {

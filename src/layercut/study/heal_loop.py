@@ -104,16 +104,15 @@ def heal_in_a_loop(
         final = run.path / CHECKPOINT
         if not (final / PLAN_FILE).is_file():
             source = _with_answers(uncut, source, settings, how, run.path, console, say)
-            plan, rounds = whole.plan(None, 0), _finished(run.path)
-            current = uncut
+            rounds, current = _finished(run.path), uncut
             for number in range(1, loop.num_remove + 1):
                 folder = run.path / f"round-{number}"
                 before, current = current, replace(uncut, model=str(folder / "heal" / CHECKPOINT), revision=None)
                 if number <= len(rounds):
-                    plan = replace(plan, removed=(*plan.removed, rounds[number - 1]["removed"]))
                     continue
-                say(f"round {number} of {loop.num_remove}: {plan.describe()}")
                 if not (folder / "cut" / PLAN_FILE).is_file():
+                    plan = whole.plan(None, 0) if before is uncut else CutPlan.load(Path(before.model, PLAN_FILE))
+                    say(f"round {number} of {loop.num_remove}: {plan.describe()}")
                     _cut_one(before, plan, settings.train, loop, folder, console, say)
                 if before is not uncut:
                     shutil.rmtree(before.model, ignore_errors=True)
@@ -191,6 +190,6 @@ def _cut_one(
         removed=(*plan.removed, layer),
         criterion=loop.criterion,
         settings={**asdict(loop), "loop": True, "seed": train.seed},
-        scores={"rounds": [*plan.scores.get("rounds", ()), {"removed": layer, "importance": importance}]},
+        scores={"loop": [*plan.scores.get("loop", ()), {"removed": layer, "importance": importance}]},
     )
     cut_model(handle.source, chosen, folder / "cut", uncut=lambda: handle.loaded, told=told, say=say)

@@ -29,10 +29,14 @@ class TaskSettings:
     """A local file or folder in place of the hub data set."""
     max_new_tokens: int | None = None
     """Longest answer, for tasks where it can be chosen; the task's own number if left out."""
+    samples: int = 1
+    """Answers drawn for each item, where the model writes them and the temperature is above 0; gives pass@k."""
 
     def __post_init__(self) -> None:
         if self.max_new_tokens is not None and self.max_new_tokens < 1:
             raise InputError(f"task {self.task}: max_new_tokens {self.max_new_tokens} is too small; write 1 or more.")
+        if self.samples < 1:
+            raise InputError(f"task {self.task}: samples {self.samples} is too small; write 1 or more.")
         if self.limit is not None and (not isinstance(self.limit, int) or self.limit < 1):
             raise InputError(
                 f"task {self.task}: limit {self.limit!r} is not a number of items; write 1 or more, or leave it out."

@@ -26,7 +26,7 @@ from layercut.engine.base import (
 from layercut.errors import InputError, RunMismatch
 from layercut.evidence.clusters import clusters_of
 from layercut.evidence.intervals import mean_interval
-from layercut.tasks import budget
+from layercut.tasks import budget, repeats
 from layercut.tasks.base import (
     GENERATED,
     Readout,
@@ -100,6 +100,7 @@ def evaluate(
     split: Split = "report",
     limit: int | None = None,
     decoding: Decoding | None = None,
+    num_samples: int = 1,
     journal: Records | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> TaskResult:
@@ -113,6 +114,7 @@ def evaluate(
         split: ``report`` items for results, ``selection`` items for choosing layers.
         limit: only the first so many samples.
         decoding: how tokens are drawn, greedy if left out; ``rank`` draws none.
+        num_samples: answers to each item, for what is generated; see ``layercut.tasks.repeats``.
         journal: records that are there already, and where new ones go. Items that it holds are not asked again.
         on_progress: called with (items done, items in all), first with what the journal held.
 
@@ -136,7 +138,14 @@ def evaluate(
         known += len(fresh)
         report_progress(known, len(samples))
 
-    if budget_of(readout) is None:
+    if generates(readout) and num_samples != 1:
+        repeats.check_samples(num_samples, decoding)
+        if budget_of(readout) is not None:
+            raise InputError(f"{readout} is answered once; ask for chain, or leave the number of answers out.")
+        for fresh in _repeated(task, engine, plan, samples, readout, held, decoding, num_samples):
+            held.append(fresh)
+            answered(plan, readout, fresh)
+    elif budget_of(readout) is None:
         ask_under(task, engine, [plan], samples, {readout: [held]}, decoding=decoding, early=False, on_answers=answered)
     else:
         for fresh in _within_budget(task, engine, plan, samples, readout, held, decoding):
@@ -263,18 +272,45 @@ def _within_budget(
         yield [record | answer.facts() for record, answer in zip(graded, answers, strict=True)]
 
 
+def _repeated(
+    task: Task,
+    engine: Engine,
+    plan: CutPlan,
+    samples: Sequence[Sample],
+    readout: Readout,
+    held: Records,
+    decoding: Decoding,
+    num_samples: int,
+) -> Iterator[list[dict[str, Any]]]:
+    """New records of items that are answered several times, a batch at a time."""
+    for items in repeats.answers(task, engine, plan, samples, readout, held.records, decoding, num_samples):
+        scores = _scores(task, readout, [(item.sample, answer) for item in items for answer in item.answers])
+        fresh = []
+        for place, item in enumerate(items):
+            own = scores[place * num_samples : (place + 1) * num_samples]
+            first = _record(task, readout, item.sample, item.answers[0], own[0])
+            fresh.append(repeats.merged(first, own, item))
+        yield fresh
+
+
 def _records(
     task: Task, readout: Readout, answered: Sequence[tuple[Sample, Completion | Likelihoods]]
 ) -> list[dict[str, Any]]:
     """Graded answers; all at once where a task can, as those that run programs do."""
-    grade_all = getattr(task, "grade_all", None)
-    if grade_all is None:
-        scores = [task.grade(sample, readout, answer) for sample, answer in answered]
-    else:
-        scores = grade_all([sample for sample, _ in answered], readout, [answer for _, answer in answered])
+    scores = _scores(task, readout, answered)
     return [
         _record(task, readout, sample, answer, score) for (sample, answer), score in zip(answered, scores, strict=True)
     ]
+
+
+def _scores(
+    task: Task, readout: Readout, answered: Sequence[tuple[Sample, Completion | Likelihoods]]
+) -> Sequence[Score]:
+    grade_all = getattr(task, "grade_all", None)
+    if grade_all is None:
+        return [task.grade(sample, readout, answer) for sample, answer in answered]
+    scores: Sequence[Score] = grade_all([sample for sample, _ in answered], readout, [answer for _, answer in answered])
+    return scores
 
 
 def _record(

@@ -130,6 +130,23 @@ def test_eval_scores_and_resumes_and_refuses_another_run(layercut: Run, tiny: Pa
     assert "was begun with" in other.err
 
 
+def test_eval_against_the_uncut_run_says_what_each_readout_keeps(layercut: Run, tiny: Path, tmp_path: Path) -> None:
+    asked = (tiny, "--tasks", "copy", "--readouts", "rank,short", "--limit", 8)
+    assert layercut("eval", *asked, "--out", tmp_path / "uncut").code == 0
+    cut = (*asked, "--remove", "2", "--out", tmp_path / "cut")
+    early = layercut("eval", *cut, "--against", tmp_path / "nowhere")
+    assert (early.code, early.err.count("\n")) == (1, 1)
+    assert not (tmp_path / "cut").exists()
+    ran = layercut("eval", *cut, "--against", tmp_path / "uncut")
+    assert ran.code == 0
+    assert "above chance" in ran.words
+    assert "only ranked right" in ran.words
+    assert "McNemar" in ran.words
+    rows = json.loads(layercut("eval", *cut, "--against", tmp_path / "uncut", "--json").out)["against"]["rows"]
+    assert [(row["task"], row["readout"], row["n"]) for row in rows] == [("copy", "rank", 8), ("copy", "short", 8)]
+    assert layercut("eval", *asked, "--out", tmp_path / "uncut", "--against", tmp_path / "cut").code == 0
+
+
 def test_eval_says_which_walls_generated_programs_run_behind(layercut: Run, tiny: Path, tmp_path: Path) -> None:
     row = {"prompt": "def one():\n", "entry_point": "one", "canonical_solution": "    return 1\n"}
     row["test"] = "def check(candidate):\n    pass\n"
@@ -147,7 +164,7 @@ def test_eval_says_which_walls_generated_programs_run_behind(layercut: Run, tiny
 def test_eval_refuses_what_it_does_not_know(layercut: Run, tiny: Path, tmp_path: Path) -> None:
     out = ("--out", tmp_path / "run")
     assert "Did you mean arithmetic?" in layercut("eval", tiny, "--tasks", "arithmetics", *out).err
-    assert "has no readout" in layercut("eval", tiny, "--tasks", "copy", "--readouts", "chain", *out).err
+    assert "unknown readout of copy" in layercut("eval", tiny, "--tasks", "copy", "--readouts", "chain", *out).err
     assert "not among the tasks" in layercut("eval", tiny, "--tasks", "copy", "--data", "gsm8k=x", *out).err
     assert "is not TASK=PATH" in layercut("eval", tiny, "--tasks", "copy", "--data", "copy", *out).err
     assert "--suite builtin; one of the two" in layercut("eval", tiny, *out).err

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from transformers import AutoModelForCausalLM
 
 pytest.importorskip("trl", reason="healing by training needs layercut[heal]")
 pytest.importorskip("peft", reason="healing by training needs layercut[heal]")
 
 from layercut.healing import sft
+from layercut.study import heal_loop
 from tests.unit.cli.conftest import Ran, Run
 
 SMALL = (
@@ -211,8 +214,8 @@ def test_cut_one_heal_cut_the_next(
     plan = json.loads((folder / "plan.json").read_text())
     assert plan["num_layers"] == 6 and len(plan["removed"]) == 2 and len(plan["kept"]) == 4
     assert [entry["removed"] for entry in plan["healing"]] == [plan["removed"][:1], plan["removed"]]
-    assert [one["removed"] for one in plan["scores"]["rounds"]] == plan["removed"]
-    second = plan["scores"]["rounds"][1]["importance"]
+    assert [one["removed"] for one in plan["scores"]["loop"]] == plan["removed"]
+    second = plan["scores"]["loop"][1]["importance"]
     assert set(map(int, second)) == set(range(6)) - set(plan["removed"][:1]), "in the uncut model's numbers"
     assert not (folder / "earlier_plans.json").exists()
     left = {path.name for path in (tmp_path / "whole").glob("round-*/*")}
@@ -220,10 +223,10 @@ def test_cut_one_heal_cut_the_next(
     assert not list((tmp_path / "whole").glob("round-*/heal/checkpoint")), "and so are the models of earlier rounds"
     assert "checkpoint: " in whole.out and loop("whole").out == whole.out
 
-    # Stopped while the second round trains, it goes on there, and ends with the same weights.
-    real, count = sft.train, 0
+    # Stopped before the second cut, and then while the second round trains, it ends with the same weights.
+    real, count = heal_loop.cut_model, 0
 
-    def second_time_stops(*args: object, **options: object) -> object:
+    def second_cut_stops(*args: Any, **options: Any) -> Any:
         nonlocal count
         count += 1
         if count == 2:
@@ -231,13 +234,21 @@ def test_cut_one_heal_cut_the_next(
         return real(*args, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(sft, "train", second_time_stops)
+        patch.setattr(heal_loop, "cut_model", second_cut_stops)
+        assert loop("stopped").code == 130
+    assert (tmp_path / "stopped" / "round-1" / "heal" / "checkpoint").is_dir()
+    with monkeypatch.context() as patch:
+        patch.setattr(sft, "train", stop)
         assert loop("stopped").code == 130
     assert (tmp_path / "stopped" / "round-2" / "cut").is_dir()
     again = loop("stopped")
     assert again.code == 0, again.err
     weights = [(tmp_path / name / "checkpoint" / "model.safetensors").read_bytes() for name in ("whole", "stopped")]
     assert weights[0] == weights[1]
+    resumed = json.loads((tmp_path / "stopped" / "checkpoint" / "plan.json").read_text())
+    assert [resumed[name] for name in ("removed", "kept", "scores")] == [
+        plan[name] for name in ("removed", "kept", "scores")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -289,6 +300,8 @@ def test_answers_of_another_model_are_not_the_teachers(
 
 
 def test_an_adapter_may_stay_one(layercut: Run, tiny: Path, cut: Path, prompts: Path, tmp_path: Path) -> None:
+    from peft import PeftModel
+
     ran = layercut(
         *("heal", cut, "--teacher", tiny, "--prompts", prompts, "--responses", "original", "--keep-adapter"),
         *("--out", tmp_path / "run", *SMALL),
@@ -297,3 +310,12 @@ def test_an_adapter_may_stay_one(layercut: Run, tiny: Path, cut: Path, prompts: 
     config = json.loads((tmp_path / "run" / "checkpoint" / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == str(cut) and config["r"] == 2
     assert sft.finished(tmp_path / "run" / "training") is not None
+    # Plain PEFT lays it over the plain cut checkpoint, and it does something there.
+    base = AutoModelForCausalLM.from_pretrained(cut)
+    ids = torch.arange(30).reshape(2, 15)
+    with torch.no_grad():
+        before = base(input_ids=ids).logits
+        adapted = PeftModel.from_pretrained(base, tmp_path / "run" / "checkpoint").eval()
+        assert not torch.equal(adapted(input_ids=ids).logits, before)
+    found = {name for name, _ in adapted.named_modules() if name.endswith(".lora_B")}
+    assert {name.split(".layers.")[1].split(".")[0] for name in found} == {"0", "1", "2", "3"}

@@ -6,7 +6,7 @@ from math import comb
 import pytest
 
 from layercut.errors import InputError
-from layercut.evidence.pass_at_k import mean_pass_at_k, pass_at_k
+from layercut.evidence.pass_at_k import pass_at_k
 
 
 @pytest.mark.parametrize("n", [1, 4, 7])
@@ -21,12 +21,6 @@ def test_large_counts_keep_their_digits() -> None:
     exact = 1 - comb(9_000, 100) / comb(10_000, 100)
     assert pass_at_k(10_000, 1_000, 100) == pytest.approx(exact, rel=1e-12)
     assert pass_at_k(100, 0, 100) == 0.0 and pass_at_k(100, 1, 100) == 1.0
-
-
-def test_a_benchmark_is_the_mean_of_its_problems() -> None:
-    assert mean_pass_at_k([(2, 1), (2, 0), (4, 4)], 1) == pytest.approx(0.5)
-    with pytest.raises(InputError, match="no problems"):
-        mean_pass_at_k([], 1)
 
 
 @pytest.mark.parametrize(("n", "c", "k"), [(2, 3, 1), (2, -1, 1), (2, 1, 3), (2, 1, 0)])

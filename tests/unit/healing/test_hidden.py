@@ -68,6 +68,22 @@ def test_the_loss_is_the_divergence_and_the_weighted_distance(packing: bool, tmp
     assert below is not None and below.abs().max() > 0
 
 
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_gradient_checkpointing_leaves_the_gradient_as_it_is(reentrant: bool, tmp_path: Any) -> None:
+    settings = TrainSettings(objective="hidden", method="full", patience=0)
+    batch = batch_of(tiny_data(4, held_out=0).train, packed=False)
+    found = []
+    for checkpointed in (False, True):
+        cut = remove_layers(tiny_model("llama"), PLAN).train()
+        trainer = trainer_of(make_trainable(cut, settings), tiny_model("llama"), tmp_path, settings, weight=0.3)
+        if checkpointed:
+            cut.gradient_checkpointing_enable({"use_reentrant": reentrant})
+            cut.enable_input_require_grads()
+        trainer.compute_loss(cut, dict(batch)).backward()
+        found.append(torch.cat([p.grad.flatten() for p in cut.parameters() if p.grad is not None]))
+    assert found[0].abs().max() > 0 and torch.allclose(found[0], found[1], atol=1e-6)
+
+
 def trainer_of(model: Any, uncut: Any, folder: Any, settings: TrainSettings, weight: float) -> HiddenTrainer:
     from layercut.healing.sft import _config, _dataset
 

@@ -110,7 +110,7 @@ def test_the_same_folder_gives_the_same_bytes(study: Path, tmp_path: Path, monke
 
 def test_scores_are_those_of_report_md(study: Path) -> None:
     page = read(study / PAGE)
-    markdown = (study / "report.md").read_text().split("## Scores")[1].split("## Does it keep less")[0]
+    markdown = (study / "report.md").read_text().split("## Scores")[1].split("## The same items")[0]
     for run in ("reverse-3", "random-3"):
         lines = [line for line in markdown.split(f"### {run}\n")[1].split("\n### ")[0].splitlines() if "|" in line]
         expected = [[cell.strip().replace("\\", "") for cell in line.strip("|").split("|")] for line in lines]

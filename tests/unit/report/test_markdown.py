@@ -59,7 +59,7 @@ def test_headline_claims_are_the_findings(report, quickstart):
 
 def test_every_row_is_in_the_tables(report, quickstart):
     rows = compare_runs(*quickstart)
-    scores = report.split("## Scores")[1].split("## Does it keep less")[0]
+    scores = report.split("## Scores")[1].split("## The same items")[0]
     lines = [
         line for line in scores.splitlines() if line.startswith("| ") and "---" not in line and "task |" not in line
     ]
@@ -74,6 +74,21 @@ def test_every_row_is_in_the_tables(report, quickstart):
         assert cells[12] == row.finding
     assert scores.count("(--limit 64)") == 2
     assert "no retention, because the uncut model is not above chance (0.25) on 64 items" in scores
+
+
+def test_items_on_which_two_readouts_disagree_add_up(report, quickstart):
+    section = report.split("## The same items, read out in two ways")[1].split("\n## ")[0]
+    lines = [line.strip("|").split("|") for line in section.splitlines() if re.match(r"\| \w", line)][1:]
+    runs = [quickstart[0], *quickstart[1]]
+    assert {cells[2].strip() for cells in lines} == {run.name for run in runs}
+    for cells in lines:
+        n, both, only_ranked, only_written, neither = (int(cell) for cell in cells[3:])
+        assert n == both + only_ranked + only_written + neither
+        run = next(run for run in runs if run.name == cells[2].strip())
+        readouts = [name.strip() for name in cells[1].split("/")]
+        task = cells[0].strip().replace("\\", "")
+        right = [sum(one["outcome"] == "right" for one in run.records(task, name)) for name in readouts]
+        assert right == [both + only_ranked, both + only_written]
 
 
 def test_outcomes_add_up(report):

@@ -423,3 +423,42 @@ def test_five_readouts_of_one_item(tmp_path: Path) -> None:
 
 def written(text: str, finish: Any = "stop") -> Completion:
     return Completion(id="a", text=text, finish_reason=finish, num_prompt_tokens=1, num_new_tokens=4)
+
+
+HUB_ROWS: dict[str, dict[str, Any]] = {
+    "sciq": {
+        "question": "What lays eggs?",
+        "support": "A hen does.",
+        "correct_answer": "a hen",
+        **{f"distractor{n}": f"animal {n}" for n in (1, 2, 3)},
+    },
+    "boolq": {"question": "is it so", "passage": "It is so.", "label": 1, "idx": 0},
+    "commonsense_qa": {
+        "question": "Where is it?",
+        "choices": {"label": list("ABCDE"), "text": ["here", "there", "up", "down", "out"]},
+        "answerKey": "A",
+    },
+    "medmcqa": {"question": "Which?", "opa": "1", "opb": "2", "opc": "3", "opd": "4", "cop": 1},
+    "lambada_openai": {"text": "went home to his house"},
+}
+
+
+@pytest.mark.parametrize("name", list(HUB_ROWS))
+@pytest.mark.parametrize("shots", [0, 2])
+def test_tasks_of_lm_eval_whose_data_is_on_the_hub_take_local_rows(name: str, shots: int, tmp_path: Path) -> None:
+    row = HUB_ROWS[name]
+    varied = next(field for field in ("passage", "question", "text") if field in row)
+    for split in ("train", "validation", "test"):
+        rows = [{**row, varied: f"{split} {n} {row[varied]}"} for n in range(12)]
+        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
+    for data in (tmp_path, tmp_path / "train.jsonl"):
+        if shots and (data.is_file() or name == "lambada_openai"):
+            continue  # a single file is all test; LAMBADA has no split for examples
+        task = load_task(f"{name}:{shots}" if shots else name, data=str(data))
+        samples = task.samples("report", None)
+        assert len(samples) == 12 if data.is_dir() else 0 < len(samples) < 12
+        for sample in samples:
+            request = task.request(sample, "rank")
+            assert isinstance(request, LikelihoodRequest)
+            assert (" " + sample.gold in request.continuations) or name == "medmcqa"
+            assert request.prompt.count(str(row[varied])[-8:]) in ({1, 0} if not shots else {1 + shots})

@@ -11,7 +11,7 @@ from layercut.report.html import charts
 from layercut.report.html.elements import Block, Figure, Key, Panel, Section, Table
 from layercut.report.html.rows import about, kept, raw
 from layercut.report.html.source import Source
-from layercut.report.readouts import Discordance, discordances
+from layercut.report.readouts import HEAD, Discordance, cells, discordances
 from layercut.report.study import StudyResults
 
 MOST_PANELS = 4
@@ -109,33 +109,10 @@ def _panel(rows: Sequence[ComparisonRow], colours: dict[str, str], hollow: dict[
 
 
 def _table(found: Sequence[Discordance]) -> Table:
-    head = [
-        "task",
-        "readouts",
-        "model",
-        "n",
-        "right in both",
-        "only ranked right",
-        "only written right",
-        "wrong in both",
-    ]
-    rows = [
-        [
-            one.task,
-            f"{one.ranked} / {one.written}",
-            one.run,
-            f"{one.n:,}",
-            str(one.both),
-            str(one.only_ranked),
-            str(one.only_written),
-            str(one.neither),
-        ]
-        for one in found
-    ]
     return Table(
         name="discordant-items",
         caption="Number of items on which the two readouts agree and disagree, for each model",
-        head=head,
-        rows=rows,
+        head=list(HEAD),
+        rows=[cells(one) for one in found],
         numeric=frozenset(range(3, 8)),
     )

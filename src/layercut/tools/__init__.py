@@ -1,0 +1,1 @@
+"""Cut models in other people's programs"""
