@@ -1,11 +1,17 @@
-"""``layercut heal`` in two processes of a launcher: the loss curve and the checkpoint of one process."""
+"""``layercut heal`` in two processes of a launcher: the loss curve and the checkpoint of one process.
+
+Once with the whole model in each (``ddp``), once sharded over both (``fsdp2``), by the configuration that is shipped.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -22,61 +28,119 @@ pytest.importorskip("trl", reason="healing by training needs layercut[heal]")
 
 ROOT = Path(__file__).parents[2]
 OPTIONS = (
-    *("--method", "full", "--max-new-tokens", "8", "--temperature", "0.8", "--keep-unfinished"),
+    *("--max-new-tokens", "8", "--temperature", "0.8", "--keep-unfinished"),
     *("--train-batch", "8", "--micro-batch", "2", "--max-steps", "6", "--save-every", "3", "--warmup-steps", "0"),
     *("--held-out", "0.2", "--learning-rate", "1e-3", "--patience", "0", "--device", "cpu", "--dtype", "float32"),
 )
 
 
-def heal(folder: Path, out: Path, processes: int, more: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    command = [sys.executable, *(launcher if processes > 1 else ()), "-m", "layercut.cli.main", "heal"]
+def launcher(kind: str) -> list[str]:
+    """How two processes are started."""
+    if kind == "ddp":
+        return ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "layercut.cli.main"]
+    config = ["--config_file", str(ROOT / "examples" / "accelerate" / f"{kind}.yaml")]
+    changed = ["--num_processes", "2", "--mixed_precision", "no", "--main_process_port", "0"]
+    return ["accelerate.commands.launch", *config, *changed, str(ROOT / "tests" / "support" / "sharded_on_cpu.py")]
+
+
+def heal(folder: Path, out: Path, kind: str | None, more: tuple[str, ...]) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", *(launcher(kind) if kind else ("layercut.cli.main",)), "heal"]
     command += [str(folder / "cut"), "--teacher", str(folder / "uncut"), "--prompts", str(folder / "prompts.jsonl")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)]), "OMP_NUM_THREADS": "1"}
-    environment |= {"ACCELERATE_USE_CPU": "true"} if processes > 1 else {}
-    return subprocess.run(
-        [*command, *OPTIONS, *more, "--out", str(out)], env=environment, cwd=ROOT, capture_output=True, text=True
+    environment |= {"ACCELERATE_USE_CPU": "true"} if kind == "ddp" else {}
+    return subprocess.Popen(
+        [*command, *OPTIONS, *more, "--out", str(out)],
+        env=environment,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
+
+
+def healed(folder: Path, out: Path, kind: str | None, more: tuple[str, ...]) -> tuple[str, str]:
+    process = heal(folder, out, kind, more)
+    said, errors = process.communicate()
+    assert process.returncode == 0, errors[-3000:]
+    return said, errors
 
 
 def curve(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (out / "training" / "loss.jsonl").read_text().splitlines()]
 
 
+def make_models(folder: Path) -> None:
+    save_tiny("llama", folder / "uncut")
+    cut_checkpoint(folder / "uncut", CutPlan(num_layers=6, removed=(2, 4)), folder / "cut")
+    rows = [{"instruction": f"Count to {number}", "output": "one"} for number in range(60)]
+    (folder / "prompts.jsonl").write_text("\n".join(map(json.dumps, rows)))
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    return load_file(out / "checkpoint" / "model.safetensors")
+
+
+def assert_alike(folder: Path, one: str, two: str) -> None:
+    """The same loss curve, and weights that are as far apart as rounding takes them."""
+    ours, theirs = curve(folder / one), curve(folder / two)
+    assert [line["step"] for line in ours] == [line["step"] for line in theirs]
+    trained = [line["loss"] for line in ours if "loss" in line]
+    spread = max(trained) - min(trained)
+    assert len(trained) == 6 and spread > 0.05 * min(1, max(trained))  # it learns, so equal curves say something
+    assert [line["loss"] for line in theirs if "loss" in line] == pytest.approx(trained, rel=1e-3)
+    for name, tolerance in {"held_out_loss": 0.02, "divergence": 0.05, "hidden": 0.05}.items():
+        wanted = [line[name] for line in ours if name in line]
+        assert [line[name] for line in theirs if name in line] == pytest.approx(wanted, rel=tolerance)
+    before = load_file(folder / "cut" / "model.safetensors")
+    moved = max((weights(folder / one)[name] - before[name]).abs().max().item() for name in before)
+    apart = max((weights(folder / one)[name] - weights(folder / two)[name]).abs().max().item() for name in before)
+    assert apart < 0.05 * moved
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", ["ddp", "fsdp2"])
 @pytest.mark.parametrize(
     "more",
     [
-        (),
-        ("--objective", "hidden", "--packing"),
-        ("--objective", "forward-kl", "--store-top-k", "16"),
+        ("--method", "full"),
+        ("--method", "last-k"),
+        ("--method", "full", "--objective", "forward-kl"),
+        ("--method", "full", "--objective", "hidden", "--packing"),
+        ("--method", "full", "--objective", "forward-kl", "--store-top-k", "16"),
     ],
-    ids=["sft", "hidden", "stored"],
+    ids=["sft", "last-k", "forward-kl", "hidden", "stored"],
 )
-def test_two_processes_have_the_loss_curve_of_one(more: tuple[str, ...], tmp_path: Path) -> None:
-    save_tiny("llama", tmp_path / "uncut")
-    cut_checkpoint(tmp_path / "uncut", CutPlan(num_layers=6, removed=(2, 4)), tmp_path / "cut")
-    rows = [{"instruction": f"Count to {number}", "output": "one"} for number in range(60)]
-    (tmp_path / "prompts.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    for name, processes in (("one", 1), ("two", 2)):
-        ran = heal(tmp_path, tmp_path / name, processes, more)
-        assert ran.returncode == 0, ran.stderr[-3000:]
-        assert ran.stdout.count("checkpoint: ") == 1, "one process speaks for all"
-    one, two = curve(tmp_path / "one"), curve(tmp_path / "two")
-    assert [line["step"] for line in one] == [line["step"] for line in two]
-    trained = [line["loss"] for line in one if "loss" in line]
-    spread = max(trained) - min(trained)
-    assert len(trained) == 6 and spread > 0.05 * min(1, max(trained))  # it learns, so equal curves say something
-    assert [line["loss"] for line in two if "loss" in line] == pytest.approx(trained, rel=1e-3)
-    held_out = [line["held_out_loss"] for line in one if "held_out_loss" in line]
-    assert [line["held_out_loss"] for line in two if "held_out_loss" in line] == pytest.approx(held_out, rel=0.02)
-    ours, theirs = (load_file(tmp_path / name / "checkpoint" / "model.safetensors") for name in ("one", "two"))
-    before = load_file(tmp_path / "cut" / "model.safetensors")
-    moved = max((ours[name] - before[name]).abs().max().item() for name in ours)
-    apart = max((ours[name] - theirs[name]).abs().max().item() for name in ours)
-    assert apart < 0.05 * moved
-    again = heal(tmp_path, tmp_path / "two", 2, more)
-    assert again.returncode == 0 and "learnt from" in again.stdout, again.stderr[-3000:]
+def test_two_processes_have_the_loss_curve_of_one(more: tuple[str, ...], kind: str, tmp_path: Path) -> None:
+    make_models(tmp_path)
+    healed(tmp_path, tmp_path / "one", None, more)
+    said, errors = healed(tmp_path, tmp_path / "two", kind, more)
+    assert said.count("checkpoint: ") == 1, "one process speaks for all"
+    if kind == "fsdp2":
+        told = re.findall(r"sharded (\d+) of (\d+), (\d+) elements here", errors)
+        assert len(told) == 2 and all(0 < int(sharded) == int(parts) for sharded, parts, _ in told)
+        wanted = re.search(r"([\d,]+) parameters learn", errors)
+        assert wanted and sum(int(here) for *_, here in told) == int(wanted[1].replace(",", ""))
+    assert_alike(tmp_path, "one", "two")
+    again, _ = healed(tmp_path, tmp_path / "two", kind, more)
+    assert "learnt from" in again
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["ddp", "fsdp2"])
+def test_two_processes_that_were_killed_go_on(kind: str, tmp_path: Path) -> None:
+    make_models(tmp_path)
+    more = ("--method", "full")
+    healed(tmp_path, tmp_path / "whole", kind, more)
+    process = heal(tmp_path, tmp_path / "killed", kind, more)
+    state = tmp_path / "killed" / "training" / "checkpoint-3" / "trainer_state.json"
+    while not state.is_file() and process.poll() is None:
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL, "the healing ended before it was killed"
+    healed(tmp_path, tmp_path / "killed", kind, more)
+    assert_alike(tmp_path, "whole", "killed")
 
 
 @pytest.mark.parametrize("name", ["fsdp2", "zero3"])

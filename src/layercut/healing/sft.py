@@ -104,9 +104,16 @@ class HealingTrainer(SFTTrainer):  # type: ignore[misc]
             before = self._seconds_before = earlier[-1] if earlier else 0.0
         logs["seconds"] = round(before + time.monotonic() - self._began, 3)
         if "loss" in logs:
-            logs |= {name: sum(values) / len(values) for name, values in self._noted.items()}
+            logs |= self._means()
             self._noted.clear()
         super().log(logs, start_time)
+
+    def _means(self) -> dict[str, float]:
+        """Of what was noted since the last line, in all processes."""
+        sums = {name: torch.tensor([sum(values), len(values)]) for name, values in self._noted.items()}
+        if self.accelerator.num_processes > 1:
+            sums = {name: self.accelerator.reduce(one.to(self.accelerator.device)) for name, one in sums.items()}
+        return {name: (total / count).item() for name, (total, count) in sums.items()}
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
