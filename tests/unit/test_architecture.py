@@ -46,7 +46,7 @@ ONLY_IN = {
     "openai": {"engine/openai.py"},
     "ray": {"engine/ray_members.py"},
     "trl": {"healing/sft.py"},
-    "peft": {"healing/adapters.py"},
+    "peft": {"healing/adapters.py", "models/adapter.py"},
     "datasketch": {"healing/near_duplicates.py"},
     "py3langid": {"healing/languages.py"},
     "typer": {"cli"},

@@ -37,7 +37,7 @@ from layercut.engine.scores import Score, likelihoods
 from layercut.engine.stopping import stop_tokens
 from layercut.engine.vllm_families import leave_out, vllm_family
 from layercut.engine.vllm_requests import MOST_TOKEN_IDS, drawing, read_off, scoring
-from layercut.engine.vllm_start import device_of, import_vllm, start, stop
+from layercut.engine.vllm_start import device_of, import_vllm, lora_request, start, stop
 from layercut.errors import InputError
 
 if TYPE_CHECKING:
@@ -97,6 +97,7 @@ class VllmEngine(OnePlanAtATime):
             cuda_graphs=cuda_graphs,
         )
         self._engine = self._llm.llm_engine
+        self._lora = lora_request(model)
         self._is_closed = False
         self._removed: frozenset[int] | None = None
         self._switch(frozenset(), model.num_layers)
@@ -228,7 +229,7 @@ class VllmEngine(OnePlanAtATime):
         try:
             for index, (tokens, parameters) in enumerate(asked):
                 prompt = {"prompt_token_ids": list(tokens), "cache_salt": plan.key}
-                self._engine.add_request(str(index), prompt, parameters)
+                self._engine.add_request(str(index), prompt, parameters, lora_request=self._lora)
                 open_ids.add(str(index))
             while self._engine.has_unfinished_requests():
                 ended = []

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 CPU_BLOCK = 32
 """Tokens of a cache block on a CPU. vLLM's own number, 128, is longer than most prefixes that are shared here."""
 
+MAX_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the model has to be in this process
     "VLLM_NO_USAGE_STATS": "1",
@@ -61,6 +62,8 @@ def start(
     Raises:
         InputError: vLLM refuses it.
     """
+    adapter = model.source.adapter
+    with_adapter = {"enable_lora": True, "max_loras": 1, "max_lora_rank": _room_for(adapter.rank)} if adapter else {}
     try:
         return vllm.LLM(
             str(model.source.path),
@@ -77,6 +80,7 @@ def start(
             async_scheduling=False,  # no step may be under way when layers are switched
             use_tqdm_on_load=False,
             **({"block_size": CPU_BLOCK} if device == "cpu" else {}),
+            **with_adapter,
         )
     except (
         ValueError,
@@ -89,6 +93,21 @@ def start(
             f"vLLM cannot run {model.name} ({_reason(error)}). Try a larger --cache-gib or another --dtype, or use "
             "--engine shared."
         ) from error
+
+
+def lora_request(model: WeightlessModel) -> Any:
+    """What is sent along with every prompt to have the adapter computed beside the weights, unmerged; or None."""
+    adapter = model.source.adapter
+    if adapter is None:
+        return None
+    from vllm.lora.request import LoRARequest
+
+    return LoRARequest(adapter.folder.name, 1, str(adapter.folder.absolute()))
+
+
+def _room_for(rank: int) -> int:
+    """The smallest of the ranks that vLLM makes room for."""
+    return next((room for room in MAX_LORA_RANKS if room >= rank), rank)
 
 
 def stop(vllm: Any, llm: Any) -> None:

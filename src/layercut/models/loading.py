@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from layercut.errors import CheckpointError, InputError
+from layercut.models.adapter import attach
 from layercut.models.checks import refuse_incomplete, refuse_nonfinite
 from layercut.models.families import Family
 from layercut.models.placement import pick_dtype, placement_of
@@ -70,7 +71,8 @@ def load_model(
     """Load a model and its tokenizer.
 
     Args:
-        source: hub id, local Hugging Face folder, ``.gguf`` file or ``bundled:smollm2-135m``; or what ``resolve`` gave.
+        source: hub id, local folder of a model or of a LoRA adapter, ``.gguf`` file or ``bundled:smollm2-135m``; or
+            what ``resolve`` gave.
         revision: branch, tag or commit of a hub model.
         dtype: ``float32``, ``bfloat16``, ``float16``, or ``auto``: the checkpoint's own, float32 on a CPU; see
             ``pick_dtype``.
@@ -121,6 +123,9 @@ def _load_weights(
         raise CheckpointError(f"{found.name} cannot be loaded by transformers: {first_line(error)}") from error
     refuse_incomplete(info, found.name)
     refuse_nonfinite(model, found.path)
+    if found.adapter is not None:
+        with quiet_transformers():
+            model = attach(model, found.adapter)
     model.requires_grad_(False)  # from_pretrained has put it in eval mode
     return model
 

@@ -1,7 +1,8 @@
 """From what a user names to a Hugging Face folder on disk.
 
-Four kinds of source: a hub id (``Qwen/Qwen3-0.6B``), a local Hugging Face folder, a ``.gguf`` file, and
-``bundled:smollm2-135m``. What exists on disk wins over a hub id of the same name, as in transformers.
+Five kinds of source: a hub id (``Qwen/Qwen3-0.6B``), a local Hugging Face folder, the folder of a LoRA adapter, a
+``.gguf`` file, and ``bundled:smollm2-135m``. What exists on disk wins over a hub id of the same name, as in
+transformers.
 """
 
 from __future__ import annotations
@@ -9,11 +10,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from layercut.errors import InputError
+from layercut.models.adapter import Adapter, adapter_in
 from layercut.models.bundled import PREFIX, bundled_file, bundled_model, installed_version
 from layercut.models.checks import count_layers
 from layercut.models.convert import SOURCE_FILE, convert_gguf, read_source
@@ -37,8 +39,22 @@ class ModelSource:
     revision: str | None = None
     """The commit, for a hub model."""
     origin: Mapping[str, Any] = field(default_factory=dict)
-    """Where the weights come from: ``kind`` (hub, folder, gguf, bundled), and for GGUF what
+    """Where the weights come from: ``kind`` (hub, folder, gguf, bundled, adapter), and for GGUF what
     ``layercut_source.json`` records, such as the SHA-256 of the file."""
+    adapter: Adapter | None = None
+    """What is laid over the weights in ``path``."""
+
+    def refuse_adapter(self, doing: str) -> None:
+        """For what reads the weights in ``path`` and would leave the adapter out.
+
+        Raises:
+            InputError: there is one.
+        """
+        if self.adapter is not None:
+            raise InputError(
+                f"{self.name} is an adapter over {self.adapter.base}, and {doing} takes whole models. Heal without "
+                "--keep-adapter, or fold it in with PEFT's merge_and_unload and save that."
+            )
 
 
 def resolve(source: str, *, revision: str | None = None, trust_remote_code: bool = False) -> ModelSource:
@@ -62,6 +78,10 @@ def resolve(source: str, *, revision: str | None = None, trust_remote_code: bool
         return _bundled(source)
     if path.is_dir():
         _refuse_revision(source, revision)
+        if (adapter := adapter_in(path)) is not None:
+            base = resolve(adapter.base, trust_remote_code=trust_remote_code)
+            base.refuse_adapter("another adapter")
+            return replace(base, name=source, adapter=adapter, origin={**base.origin, "kind": "adapter"})
         converted = read_source(path) if (path / SOURCE_FILE).is_file() else {}
         return ModelSource(name=source, path=path, origin={**converted, "kind": "folder"})
     if path.exists():
@@ -95,7 +115,10 @@ def describe_source(source: ModelSource) -> SourceFacts:
     config = read_config(source.path)
     family = family_of(config.get("model_type"), source.name)
     num_layers = count_layers(safetensors_files(source.path), config, family, source.name)
-    return SourceFacts(family, num_layers, fingerprint(source.path)[:HASH_LENGTH])
+    digest = fingerprint(source.path)
+    if source.adapter is not None:
+        digest = source.adapter.hash_with(digest)
+    return SourceFacts(family, num_layers, digest[:HASH_LENGTH])
 
 
 def _bundled(source: str) -> ModelSource:

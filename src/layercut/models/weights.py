@@ -227,7 +227,9 @@ def _no_weights(folder: Path) -> CheckpointError:
             f" Convert it once: AutoModelForCausalLM.from_pretrained({str(folder)!r}).save_pretrained(NEW_FOLDER)"
         )
     if "adapter_model.safetensors" in names or "adapter_config.json" in names:
-        return CheckpointError(f"{folder} holds an adapter, not a model; merge it into its base model first.")
+        return CheckpointError(
+            f"{folder} holds an adapter, not a model; take away its config.json to have it laid over its base model."
+        )
     gguf = [name for name in names if name.endswith(".gguf")]
     if gguf:
         return CheckpointError(

@@ -82,11 +82,12 @@ def cut_model(
         say: is told what takes long.
 
     Raises:
-        InputError: the plan does not fit, or ``out`` is not empty.
+        InputError: the plan does not fit, ``out`` is not empty, or the model is an adapter.
         VerificationError: the reloaded model differs from the bypassed one; nothing is left under ``out``.
     """
     if plan.is_uncut:
         raise InputError("the plan removes no layer, so there is nothing to cut.")
+    source.refuse_adapter("cutting")
     if out is None:
         return CutDone(plan_cut(source.path, plan, max_shard_bytes=max_shard_bytes), "")
     expected = plan_cut(source.path, plan, max_shard_bytes=max_shard_bytes)

@@ -79,6 +79,7 @@ def heal_model(
         return None
     cut, teacher = ModelHandle(cut_model), Teacher(teacher_model)
     check_method(train, team)
+    cut.source.refuse_adapter("healing")
     settings.filters.check()
     if settings.filters.right_only and len(source.tasks) < len(source.parts):
         raise InputError("not all of these prompts are graded, so --right-only has no meaning; take task:NAME.")

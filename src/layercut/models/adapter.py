@@ -1,0 +1,111 @@
+"""A LoRA adapter as a model: what ``heal --keep-adapter`` or PEFT wrote, laid over its base and not folded in.
+
+The folder is named as the model; its base is what ``adapter_config.json`` names. LoRA: arXiv:2106.09685.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from layercut.errors import CheckpointError, MissingExtra
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+CONFIG_FILE = "adapter_config.json"
+WEIGHTS_FILE = "adapter_model.safetensors"
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """The files of a LoRA adapter."""
+
+    folder: Path
+    base: str
+    """The model that it is laid over, as ``adapter_config.json`` names it; found from here or from its own folder."""
+    rank: int
+    """The highest of any module."""
+
+    def hash_with(self, base: str) -> str:
+        """SHA-256 (hex) of a model of the fingerprint ``base`` with this adapter: weights, places and scale."""
+        config = _config(self.folder)
+        told = {key: value for key, value in sorted(config.items()) if key not in _BOOKKEEPING}
+        digest = hashlib.sha256(f"layercut adapter 1\n{base}\n{json.dumps(told, sort_keys=True)}\n".encode())
+        digest.update((self.folder / WEIGHTS_FILE).read_bytes())
+        return digest.hexdigest()
+
+
+_BOOKKEEPING = ("base_model_name_or_path", "inference_mode", "peft_version", "revision")
+
+
+def adapter_in(folder: Path) -> Adapter | None:
+    """The adapter that a folder holds in the place of a model; None where it holds none, or a model.
+
+    Raises:
+        CheckpointError: an adapter that is damaged, names no base, or is no LoRA.
+    """
+    folder = Path(folder)
+    if (folder / "config.json").exists() or not (folder / CONFIG_FILE).is_file():
+        return None
+    config = _config(folder)
+    kind, base = config.get("peft_type"), config.get("base_model_name_or_path")
+    if kind != "LORA":
+        raise CheckpointError(f"{folder} holds an adapter of the kind {kind}; LoRA (LORA) is what is read here.")
+    if not isinstance(base, str) or not base:
+        raise CheckpointError(f"{folder / CONFIG_FILE} names no base_model_name_or_path; write its base model there.")
+    if not (folder / WEIGHTS_FILE).is_file():
+        raise CheckpointError(f"{folder} has no {WEIGHTS_FILE}; save the adapter with PEFT, as safetensors.")
+    if not Path(base).exists() and (folder / base).is_dir():
+        base = str(folder / base)
+    ranks = [config.get("r"), *(config.get("rank_pattern") or {}).values()]
+    if not all(isinstance(rank, int) and rank > 0 for rank in ranks):
+        raise CheckpointError(f"{folder / CONFIG_FILE} names no rank (r) that is a whole number.")
+    return Adapter(folder, base, max(ranks))
+
+
+def attach(model: PreTrainedModel, adapter: Adapter) -> PreTrainedModel:
+    """The model with the adapter in it, as PEFT computes it: base plus low-rank term, unmerged. ``model`` is changed.
+
+    Raises:
+        MissingExtra: PEFT is not installed.
+        CheckpointError: the adapter is not for this model.
+    """
+    try:
+        from peft import PeftModel, get_peft_model_state_dict
+    except ImportError as error:
+        raise MissingExtra("running a model with an adapter", "heal") from error
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        wrapped = PeftModel.from_pretrained(model, str(adapter.folder))
+        found = get_peft_model_state_dict(wrapped)
+        stored = load_file(adapter.folder / WEIGHTS_FILE)
+    except (ValueError, RuntimeError, KeyError, OSError, SafetensorError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(f"{adapter.folder} is no adapter for {adapter.base} ({reason}).") from error
+    if found.keys() != stored.keys():  # PEFT goes on with what it began with: noise times nothing
+        odd = sorted(found.keys() ^ stored.keys())[0]
+        raise CheckpointError(
+            f"{adapter.folder} is no adapter for {adapter.base}: {odd} is only in one of the two. Name its true base "
+            f"in {CONFIG_FILE}."
+        )
+    within: Any = wrapped.base_model
+    bare: PreTrainedModel = within.model
+    return bare
+
+
+def _config(folder: Path) -> Mapping[str, Any]:
+    path = folder / CONFIG_FILE
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged: {error}.") from error
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{path} is damaged: a JSON object was expected.")
+    return config
