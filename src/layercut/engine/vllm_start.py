@@ -62,8 +62,7 @@ def start(
     Raises:
         InputError: vLLM refuses it.
     """
-    adapter = model.source.adapter
-    with_adapter = {"enable_lora": True, "max_loras": 1, "max_lora_rank": _room_for(adapter.rank)} if adapter else {}
+    with_adapter = _lora(model)
     try:
         return vllm.LLM(
             str(model.source.path),
@@ -105,9 +104,27 @@ def lora_request(model: WeightlessModel) -> Any:
     return LoRARequest(adapter.folder.name, 1, str(adapter.folder.absolute()))
 
 
-def _room_for(rank: int) -> int:
-    """The smallest of the ranks that vLLM makes room for."""
-    return next((room for room in MAX_LORA_RANKS if room >= rank), rank)
+def _lora(model: WeightlessModel) -> dict[str, Any]:
+    """What vLLM is told of an adapter.
+
+    Its places are named, because vLLM otherwise wraps the head too, which then cannot score the tokens of a prompt.
+    """
+    adapter = model.source.adapter
+    if adapter is None:
+        return {}
+    places = adapter.places()
+    outside = [place for place in places if not model.family.tensor_pattern.match(f"{place}.weight")]
+    if outside:
+        raise InputError(
+            f"{model.name} changes {outside[0]}, and vLLM takes adapters of decoder layers alone; use --engine shared, "
+            "or fold it in."
+        )
+    return {
+        "enable_lora": True,
+        "max_loras": 1,
+        "max_lora_rank": next((room for room in MAX_LORA_RANKS if room >= adapter.rank), adapter.rank),
+        "lora_target_modules": sorted({place.rpartition(".")[2] for place in places}),
+    }
 
 
 def stop(vllm: Any, llm: Any) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from layercut.errors import CheckpointError, MissingExtra
+from layercut.models.weights import read_header
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -30,6 +31,11 @@ class Adapter:
     """The model that it is laid over, as ``adapter_config.json`` names it; found from here or from its own folder."""
     rank: int
     """The highest of any module."""
+
+    def places(self) -> list[str]:
+        """Full names of the modules that it changes, as the base model names them."""
+        parts = (name.partition(".lora_") for name in read_header(self.folder / WEIGHTS_FILE).tensors)
+        return sorted({module.removeprefix("base_model.model.") for module, found, _ in parts if found})
 
     def hash_with(self, base: str) -> str:
         """SHA-256 (hex) of a model of the fingerprint ``base`` with this adapter: weights, places and scale."""

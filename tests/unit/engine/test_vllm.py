@@ -5,14 +5,19 @@ from __future__ import annotations
 import logging
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from layercut.engine.base import Decoding, GenerationRequest, LikelihoodRequest
 from layercut.engine.vllm import VllmEngine
 from layercut.engine.vllm_families import VLLM_FAMILIES
+from layercut.engine.vllm_start import _lora
 from layercut.errors import InputError, MissingExtra
+from layercut.models.adapter import Adapter
 from layercut.models.families import FAMILIES, Family
 from layercut.models.sources import resolve
 from layercut.models.weightless import WeightlessModel, load_without_weights
@@ -206,6 +211,27 @@ def test_vllm_is_started_in_this_process_and_eager_unless_graphs_are_wanted(
     list(graphs.completions(requests(), PLANS[0], GREEDY))
     with pytest.raises(InputError, match="CUDA graphs hold all layers"):
         graphs.completions(requests(), PLANS[1], GREEDY)
+
+
+def test_vllm_is_told_where_an_adapter_is_and_that_the_head_has_none(model: WeightlessModel, tmp_path: Path) -> None:
+    def with_adapter(*places: str) -> WeightlessModel:
+        tensors = {
+            f"base_model.model.{place}.{part}.weight": torch.zeros(24, 24)
+            for place in places
+            for part in ("lora_A", "lora_B")
+        }
+        save_file(tensors, tmp_path / "adapter_model.safetensors")
+        return replace(model, source=replace(model.source, adapter=Adapter(tmp_path, "base", rank=24)))
+
+    assert _lora(model) == {}
+    assert _lora(with_adapter("model.layers.0.mlp.up_proj", "model.layers.1.mlp.up_proj")) == {
+        "enable_lora": True,
+        "max_loras": 1,
+        "max_lora_rank": 32,
+        "lora_target_modules": ["up_proj"],
+    }
+    with pytest.raises(InputError, match="changes lm_head, and vLLM takes adapters of decoder layers alone"):
+        _lora(with_adapter("lm_head", "model.layers.1.mlp.up_proj"))
 
 
 def test_a_context_that_does_not_fit_is_said_and_kept_to(
