@@ -1,7 +1,8 @@
-"""``python sharded_on_cpu.py heal ...``: layercut, sharded over CPU processes where a launcher asks for FSDP.
+"""``python sharded_on_cpu.py heal ...``: layercut, sharded over CPU processes where a launcher asks for it.
 
-accelerate shards over accelerators alone and otherwise trains on as plain data parallel, without a word. All that is
-changed here is this one decision; the sharding is PyTorch's, over gloo. What each process holds is told on stderr.
+accelerate has FSDP on accelerators alone and trains on as plain data parallel otherwise, without a word. All that is
+changed here is this one decision; the sharding is PyTorch's, over gloo. DeepSpeed needs no change. What each process
+holds is told on stderr.
 """
 
 from __future__ import annotations
@@ -32,9 +33,10 @@ def start(self: AcceleratorState, *args: Any, **kwargs: Any) -> None:
 class Teller(TrainerCallback):  # type: ignore[misc]
     def on_train_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         parts = [one for one in model.parameters() if one.requires_grad]
-        sharded = [one for one in parts if isinstance(one, DTensor)]
-        here = sum(one.to_local().numel() for one in sharded)
-        print(f"sharded {len(sharded)} of {len(parts)}, {here} elements here", file=sys.stderr, flush=True)
+        shards = [one.to_local() for one in parts if isinstance(one, DTensor)]  # FSDP2
+        shards += [one.ds_tensor for one in parts if hasattr(one, "ds_tensor")]  # ZeRO-3
+        here = sum(one.numel() for one in shards)
+        print(f"sharded {len(shards)} of {len(parts)}, {here} elements here", file=sys.stderr, flush=True)
 
 
 def make(self: Trainer, *args: Any, **kwargs: Any) -> None:

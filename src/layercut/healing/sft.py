@@ -28,6 +28,7 @@ from layercut.runs.atomic import write_json, write_text
 try:
     from datasets import Dataset
     from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
     from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
 except ImportError as error:
     raise MissingExtra("healing by training", "heal") from error
@@ -203,6 +204,8 @@ def train(
         last = last_checkpoint(folder)
         run.train(resume_from_checkpoint=None if last is None else str(last))
         run.save_model(str(folder / FINAL))
+        # Else transformers takes every model that is loaded from now on for a sharded one.
+        unset_hf_deepspeed_config()  # type: ignore[no-untyped-call]
     state, curve = run.state, curve_of(run.state.log_history)
     trained = Trained(
         final=folder / FINAL,
