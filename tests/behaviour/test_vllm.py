@@ -39,17 +39,11 @@ GREEDY = Decoding()
 PROPOSED = {
     row.model_type: row
     for row in (
-        VllmFamily(model_type="mistral"),
-        VllmFamily(model_type="qwen3"),
         VllmFamily(model_type="gemma2"),
-        VllmFamily(model_type="phi3"),
-        VllmFamily(model_type="qwen3_moe"),
-        VllmFamily(model_type="olmo2", has_residual=False),
-        VllmFamily(model_type="olmo3", has_residual=False),
         VllmFamily(model_type="gpt_neox", has_residual=False),
     )
 }
-"""Rows that wait for their first run here. What passes goes to engine/vllm_families.py."""
+"""Rows that were run and are not equal yet. What passes goes to engine/vllm_families.py."""
 TINY = {  # sizes that vLLM has kernels for
     "hidden_size": 64,
     "intermediate_size": 64,
@@ -101,16 +95,18 @@ def test_a_family_is_the_one_of_transformers_whatever_is_left_out(
     texts = [shared + "".join(words.choices("abcdefgh ", k=9)) for _ in range(3)]
     asked = [LikelihoodRequest(id=text, prompt=text, continuations=("x", "y", "some words")) for text in texts]
     wanted = [GenerationRequest(id=text, prompt=text, max_new_tokens=6) for text in texts]
+    removed = ((), (0,), (2, 3), (tiny.NUM_LAYERS - 1,), (0, 1, 4), ())
+    plans = [CutPlan(num_layers=tiny.NUM_LAYERS, removed=layers) for layers in removed]
+    # First of all: vLLM changes classes of transformers that it has no own ones for.
+    expected = [
+        (by_id(plain.log_likelihoods(asked, plan)), by_id(plain.completions(wanted, plan, GREEDY))) for plan in plans
+    ]
+    assert len({scores[texts[0]].log_likelihoods for scores, _ in expected}) == 5, "leaving nothing out would be seen"
     engine = started(folder, cache_gib=0.05, batch_size=4)
     try:
-        seen = set()
-        for removed in ((), (0,), (2, 3), (tiny.NUM_LAYERS - 1,), (0, 1, 4), ()):
-            plan = CutPlan(num_layers=tiny.NUM_LAYERS, removed=removed)
-            found, expected = by_id(engine.log_likelihoods(asked, plan)), by_id(plain.log_likelihoods(asked, plan))
-            assert_same(found, expected, tolerance=2e-3)
-            assert by_id(engine.completions(wanted, plan, GREEDY)) == by_id(plain.completions(wanted, plan, GREEDY))
-            seen.add(expected[texts[0]].log_likelihoods)
-        assert len(seen) == 5, "the plans differ, so that leaving nothing out would have been seen"
+        for plan, (scores, answers) in zip(plans, expected, strict=True):
+            assert_same(by_id(engine.log_likelihoods(asked, plan)), scores, tolerance=2e-3)
+            assert by_id(engine.completions(wanted, plan, GREEDY)) == answers
     finally:
         engine.close()
 

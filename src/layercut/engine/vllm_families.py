@@ -35,9 +35,15 @@ class VllmFamily:
 
 _ROWS = (
     VllmFamily(model_type="llama"),
-    VllmFamily(model_type="qwen2"),
-    VllmFamily(model_type="gemma3_text"),
+    VllmFamily(model_type="mistral"),
     VllmFamily(model_type="mixtral"),
+    VllmFamily(model_type="qwen2"),
+    VllmFamily(model_type="qwen3"),
+    VllmFamily(model_type="qwen3_moe"),
+    VllmFamily(model_type="phi3"),
+    VllmFamily(model_type="gemma3_text"),
+    VllmFamily(model_type="olmo2", has_residual=False),  # these two through vLLM's transformers backend
+    VllmFamily(model_type="olmo3", has_residual=False),
     VllmFamily(model_type="gpt2", layers="transformer.h", has_residual=False),
 )
 
