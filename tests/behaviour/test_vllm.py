@@ -83,7 +83,13 @@ def write_tiny(family: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> st
     return str(tiny.save_tiny(family, folder / family))
 
 
-@pytest.mark.parametrize("family", sorted({**VLLM_FAMILIES, **PROPOSED}))
+@pytest.mark.parametrize(
+    "family",
+    [
+        *sorted(VLLM_FAMILIES),
+        *(pytest.param(name, marks=pytest.mark.xfail(strict=True, reason="not equal yet")) for name in PROPOSED),
+    ],
+)
 def test_a_family_is_the_one_of_transformers_whatever_is_left_out(
     family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
