@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--engines", default=",".join(ENGINES))
     parser.add_argument("--counts", default="1,32,200", help="requests of a call")
     parser.add_argument("--new-tokens", type=int, default=32, help="of each answer, at most")
-    parser.add_argument("--items", type=int, default=8, help="of arithmetic, for the search; 0 leaves it out")
+    parser.add_argument("--items", type=int, default=16, help="of arithmetic, for the search; 0 leaves it out")
     parser.add_argument("--remove", type=int, default=2, help="layers that the search takes out")
     parser.add_argument("--candidates", type=int, default=0, help="only the last so many layers may go; 0: all but 0")
     parser.add_argument("--dtype", default="float32")
