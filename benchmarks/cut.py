@@ -3,10 +3,11 @@
     python benchmarks/cut.py --gb 20 --folder /where/there/is/room
 
 A checkpoint of random bfloat16 bits is written in shards, layers in its middle are cut with ``--no-verify``, and
-``cp`` copies as many bytes of the same shards before and after. Before each of the three the shards are dropped from
-the page cache (``posix_fadvise``; how much was left is printed), and each counts until its files are on the disk
-(``fsync``). The cut is timed twice: its work alone, and the whole process, start and imports (torch) included, which
-take the same few seconds whatever the size. All files are deleted.
+``cp`` copies as many bytes of the same shards before, between and after. Before each the shards are dropped from the
+page cache (``posix_fadvise``; how much was left is printed) and ten seconds pass: a virtual machine hands memory that
+was freed back to its host meanwhile, and takes it again page by page, which may double the CPU time of a copy. Each
+counts until its files are on the disk (``fsync``). The cut is timed twice: its work alone, and the whole process, start
+and imports (torch) included, which take the same few seconds whatever the size. All files are deleted.
 """
 
 from __future__ import annotations
@@ -19,12 +20,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 HIDDEN, INNER, VOCAB, HEADS, KV_HEADS = 2048, 8192, 32000, 16, 8
+SETTLE = 10.0
+"""Seconds before each copy."""
 CUT = """
 import sys, time
 from pathlib import Path
@@ -53,6 +57,11 @@ class Measured(NamedTuple):
     """Bytes of the source in the page cache when it began; None where fincore is missing."""
 
     @property
+    def cpu_a_byte(self) -> float:
+        """Seconds."""
+        return self.cpu / self.num_bytes
+
+    @property
     def speed(self) -> float:
         """GB/s."""
         return self.num_bytes / self.seconds / 1e9
@@ -63,6 +72,7 @@ def main() -> None:
     parser.add_argument("--gb", type=float, default=4.0, help="size of the uncut checkpoint")
     parser.add_argument("--shard-gb", type=float, default=1.0, help="largest shard, of both checkpoints")
     parser.add_argument("--share", type=float, default=0.2, help="layers that go, in the middle")
+    parser.add_argument("--rounds", type=int, default=2, help="cuts, each between two copies")
     parser.add_argument("--folder", type=Path, help="where to work; the folder for temporary files if left out")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=asked.folder, prefix="layercut-bench-") as folder:
@@ -83,18 +93,27 @@ def bench(asked: argparse.Namespace, folder: Path) -> None:
     first = (num_layers - num_cut) // 2
     remove = f"{first}-{first + num_cut - 1}"
     kept_share = 1 - num_cut / num_layers
-    before = copied(files, kept_share * total, folder / "copy")
-    cut, process, rss = cut_measured(folder / "uncut", remove, folder / "cut", files, int(asked.shard_gb * 1e9))
-    after = copied(files, kept_share * total, folder / "copy")
-    row("cp, before", before)
-    row(f"cut {remove}, its work", cut)
-    row("  the whole process", process)
-    row("cp, after", after)
-    speed = (before.speed + after.speed) / 2
-    print(f"cut / cp (mean of both): {cut.speed / speed:.2f}, whole process {process.speed / speed:.2f}")
-    cpu = (before.cpu + after.cpu) / (before.num_bytes + after.num_bytes)
-    print(f"CPU a byte, cp / cut: {cpu / (cut.cpu / cut.num_bytes):.2f}")
-    print(f"peak memory of the cut's process (ru_maxrss): {rss / 1e6:.0f} MB")
+    copies, cuts, processes, peak = [], [], [], 0
+    for number in range(asked.rounds + 1):
+        copies.append(copied(files, kept_share * total, folder / "copy"))
+        row("cp", copies[-1])
+        if number < asked.rounds:
+            cut, process, rss = cut_measured(folder / "uncut", remove, folder / "cut", files, int(asked.shard_gb * 1e9))
+            cuts.append(cut)
+            processes.append(process)
+            peak = max(peak, rss)
+            row(f"cut {remove}, its work", cut)
+            row("  the whole process", process)
+    speed = together(copies).speed
+    print(f"cut / cp: {together(cuts).speed / speed:.2f}, whole process {together(processes).speed / speed:.2f}")
+    print(f"CPU a byte, cp / cut: {together(copies).cpu_a_byte / together(cuts).cpu_a_byte:.2f}")
+    print(f"peak memory of the cut's process (ru_maxrss): {peak / 1e6:.0f} MB")
+
+
+def together(some: Sequence[Measured]) -> Measured:
+    """All bytes and all seconds."""
+    num_bytes, seconds, cpu = (sum(getattr(one, name) for one in some) for name in ("num_bytes", "seconds", "cpu"))
+    return Measured(num_bytes, seconds, cpu, None)
 
 
 def row(name: str, one: Measured) -> None:
@@ -227,6 +246,7 @@ def uncached(files: list[Path]) -> int | None:
         os.fsync(handle)
         os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
         os.close(handle)
+    time.sleep(SETTLE)
     if shutil.which("fincore") is None:
         return None
     command = ["fincore", "--bytes", "--noheadings", "--output", "RES", *map(str, files)]
