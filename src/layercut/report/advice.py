@@ -61,7 +61,8 @@ class JudgedPlan:
     """Kept at least by the readout that keeps the least; None without any bound."""
     readouts: tuple[Judged, ...]
     missing: tuple[str, ...]
-    """Readouts that give evidence elsewhere in the study and were not run under this plan."""
+    """Readouts that give evidence elsewhere in the study and were not run under this plan; and what could show that the
+    use is kept, where no plan was asked it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,6 +198,7 @@ def judge(
     low_error = (1 - confidence) / len(arms)
     # A plan is refuted by any one of its readouts, so these are chances to err as well.
     high_error = low_error / max(1, len(wanted))
+    only_parts = [] if any(not use.is_part(task) for task, _ in wanted) else [use.whole]
     plans = []
     for name, arm in arms.items():
         own = {(row.task, row.readout): row for row in usable if row.cut.name == name}
@@ -204,8 +206,8 @@ def judge(
             _judge_row(row, keep, low_error, high_error, seed, num_resamples)
             for row in (own[key] for key in wanted if key in own)
         )
-        missing = tuple(f"{task} ({readout})" for task, readout in wanted if (task, readout) not in own)
-        plans.append(_judge_plan(arm, judged, missing))
+        missing = [f"{task} ({readout})" for task, readout in wanted if (task, readout) not in own]
+        plans.append(_judge_plan(arm, judged, (*missing, *only_parts)))
     plans.sort(key=lambda plan: (-len(plan.arm.removed), -(plan.low if plan.low is not None else -1e9), plan.arm.name))
     return Advice(
         use=use,

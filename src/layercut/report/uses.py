@@ -22,18 +22,34 @@ class Use(NamedTuple):
     """Which readouts decide. A model that still ranks right answers first may no longer write them, and the other way
     round."""
 
+    parts: tuple[str, ...] = ()
+    """Those of ``tasks`` that are a part of the use and not the use: what they lose is lost, and what they keep does
+    not show that the use is kept."""
+
     def speaks_of(self, task: str) -> bool:
         """Whether a task tells something about this use.
 
         >>> named_use("math").speaks_of("gsm8k:5"), named_use("math").speaks_of("copy")
         (True, False)
         """
-        base = task.removeprefix("lm-eval:").partition(":")[0]
-        return any(fnmatchcase(base, pattern) for pattern in self.tasks)
+        return _is_any(task, self.tasks)
+
+    def is_part(self, task: str) -> bool:
+        """Whether a task is only a part of this use.
+
+        >>> named_use("code").is_part("brackets"), named_use("code").is_part("mbpp_plus")
+        (True, False)
+        """
+        return _is_any(task, self.parts)
 
     def counts(self, readout: str) -> bool:
         """Whether a readout decides."""
         return self.answers == "either" or is_written(readout) == (self.answers == "written")
+
+    @property
+    def whole(self) -> str:
+        """The tasks that can show that the use is kept, in words."""
+        return f"one of {', '.join(task for task in self.tasks if task not in self.parts)}"
 
     @property
     def wanted(self) -> str:
@@ -43,13 +59,18 @@ class Use(NamedTuple):
         return f"{tasks} (readout {readouts})" if readouts else tasks
 
 
+def _is_any(task: str, patterns: tuple[str, ...]) -> bool:
+    base = task.removeprefix("lm-eval:").partition(":")[0]
+    return any(fnmatchcase(base, pattern) for pattern in patterns)
+
+
 _USES = (
     Use("all", "everything that was measured", ("*",), "either"),
     Use("classify", "choosing among given options", ("*",), "ranked"),
     Use("math", "writing calculations", ("arithmetic", "gsm_symbolic", "gsm8k", "math500"), "written"),
-    Use("code", "writing programs", ("humaneval*", "mbpp*", "brackets"), "written"),
+    Use("code", "writing programs", ("humaneval*", "mbpp*", "brackets"), "written", parts=("brackets",)),
     Use("copy", "repeating what was given", ("copy",), "written"),
-    Use("summarise", "writing summaries", ("xsum", "copy"), "written"),
+    Use("summarise", "writing summaries", ("xsum", "copy"), "written", parts=("copy",)),
 )
 USES = {use.name: use for use in _USES}
 

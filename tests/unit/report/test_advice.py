@@ -234,3 +234,16 @@ def test_items_that_chose_the_plan_decide_nothing(tmp_path: Path) -> None:
     advice = advise(tmp_path)
     assert advice.answer == "no evidence"
     assert "selected on some of these items" in advice.ignored[0].reason
+
+
+def test_a_part_of_a_use_can_refute_a_plan_and_cannot_show_that_the_use_is_kept() -> None:
+    def asked(*rows: ComparisonRow) -> Advice:
+        return judge(rows, named_use("code"), keep=0.9, confidence=0.95, num_resamples=2000)
+
+    brackets = [row("kept", 1, "brackets", 1.0), row("broken", 2, "brackets", 0.3)]
+    advice = asked(*brackets)
+    assert advice.answer == "undecided" and advice.recommended is None
+    assert {plan.arm.name: plan.verdict for plan in advice.plans} == {"kept": "undecided", "broken": "refuted"}
+    assert "kept (1 layer): undecided; one of humaneval\\*, mbpp\\* was not run" in page(advice)
+    advice = asked(*brackets, row("kept", 1, "mbpp", 1.0), row("broken", 2, "mbpp", 1.0))
+    assert advice.answer == "cut" and advice.recommended is not None and advice.recommended.arm.name == "kept"
