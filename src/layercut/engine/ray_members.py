@@ -209,7 +209,8 @@ class Members:
                 api.init(**how, log_to_driver=False, logging_level=logging.ERROR)
             except Exception as error:  # Ray raises nearly anything here, bare Exceptions too
                 place = where.address or "this machine"
-                raise InputError(f"no Ray cluster can be had at {place}: {_line(error)}.") from error
+                asked = "; if it asks for a token (~/.ray/auth_token), set RAY_AUTH_MODE=token" if where.address else ""
+                raise InputError(f"no Ray cluster can be had at {place}: {_line(error)}{asked}.") from error
             self._owns_ray = True
         resources: Mapping[str, float] = api.cluster_resources()
         num_gpus, num_cpus = resources.get("GPU", 0.0), resources.get("CPU", 1.0)
