@@ -32,6 +32,15 @@ class VerificationError(RuntimeError):
     """What was written is not what was asked for: the reloaded model differs from the one in memory."""
 
 
+def first_line(error: Exception) -> str:
+    """What an error says first, for a message of one line.
+
+    >>> first_line(ValueError("no such file\\nsee above")), first_line(KeyError())
+    ('no such file', 'KeyError')
+    """
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> InputError:
     """The error for a name that is not in a list, with the nearest right one and the whole list.
 

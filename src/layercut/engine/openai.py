@@ -30,8 +30,7 @@ from layercut.engine.batching import AnyWork, lay_out
 from layercut.engine.rows import GenerationRow, LikelihoodRow, Scoring, Tokens, generation_rows, scorings
 from layercut.engine.sampling import noise_key
 from layercut.engine.scores import Score, likelihoods
-from layercut.errors import InputError, MissingExtra
-from layercut.models.loading import first_line
+from layercut.errors import InputError, MissingExtra, first_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from jinja2 import TemplateError
 
 from layercut.engine.base import GenerationRequest, Message, Prompt
-from layercut.errors import InputError
+from layercut.errors import InputError, first_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -89,10 +89,9 @@ def apply_template(
             )
         )
     except (TemplateError, ValueError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         roles = ", ".join(message.role for message in messages)
         raise InputError(
-            f"the chat template of {model} refuses this conversation ({reason}); its turns are {roles}. "
+            f"the chat template of {model} refuses this conversation ({first_line(error)}); its turns are {roles}. "
             "Use turns that the template knows."
         ) from error
 

@@ -6,8 +6,7 @@ import os
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
-from layercut.errors import InputError, MissingExtra
-from layercut.models.loading import first_line
+from layercut.errors import InputError, MissingExtra, first_line
 
 if TYPE_CHECKING:
     from layercut.models.weightless import WeightlessModel
@@ -16,6 +15,8 @@ CPU_BLOCK = 32
 """Tokens of a cache block on a CPU. vLLM's own number, 128, is longer than most prefixes that are shared here."""
 
 MAX_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""Ranks that vLLM makes room for; it takes no others."""
+
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the model has to be in this process
     "VLLM_NO_USAGE_STATS": "1",
@@ -62,7 +63,7 @@ def start(
     Raises:
         InputError: vLLM refuses it.
     """
-    with_adapter = _lora(model)
+    adapter = _lora(model)
     try:
         return vllm.LLM(
             str(model.source.path),
@@ -79,7 +80,7 @@ def start(
             async_scheduling=False,  # no step may be under way when layers are switched
             use_tqdm_on_load=False,
             **({"block_size": CPU_BLOCK} if device == "cpu" else {}),
-            **with_adapter,
+            **adapter,
         )
     except (
         ValueError,

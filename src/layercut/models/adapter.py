@@ -7,19 +7,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from layercut.errors import CheckpointError, MissingExtra
-from layercut.models.weights import read_header
+from layercut.errors import CheckpointError, MissingExtra, first_line
+from layercut.models.weights import read_header, read_object
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
+_BOOKKEEPING = ("base_model_name_or_path", "inference_mode", "peft_version", "revision")
+"""Keys of the config that do not change what is computed."""
 
 
 @dataclass(frozen=True)
@@ -39,14 +40,11 @@ class Adapter:
 
     def hash_with(self, base: str) -> str:
         """SHA-256 (hex) of a model of the fingerprint ``base`` with this adapter: weights, places and scale."""
-        config = _config(self.folder)
+        config = read_object(self.folder / CONFIG_FILE)
         told = {key: value for key, value in sorted(config.items()) if key not in _BOOKKEEPING}
         digest = hashlib.sha256(f"layercut adapter 1\n{base}\n{json.dumps(told, sort_keys=True)}\n".encode())
         digest.update((self.folder / WEIGHTS_FILE).read_bytes())
         return digest.hexdigest()
-
-
-_BOOKKEEPING = ("base_model_name_or_path", "inference_mode", "peft_version", "revision")
 
 
 def adapter_in(folder: Path) -> Adapter | None:
@@ -58,7 +56,7 @@ def adapter_in(folder: Path) -> Adapter | None:
     folder = Path(folder)
     if (folder / "config.json").exists() or not (folder / CONFIG_FILE).is_file():
         return None
-    config = _config(folder)
+    config = read_object(folder / CONFIG_FILE)
     kind, base = config.get("peft_type"), config.get("base_model_name_or_path")
     if kind != "LORA":
         raise CheckpointError(f"{folder} holds an adapter of the kind {kind}; LoRA (LORA) is what is read here.")
@@ -89,29 +87,16 @@ def attach(model: PreTrainedModel, adapter: Adapter) -> PreTrainedModel:
     from safetensors.torch import load_file
 
     try:
-        wrapped = PeftModel.from_pretrained(model, str(adapter.folder))
+        wrapped: Any = PeftModel.from_pretrained(model, str(adapter.folder))
         found = get_peft_model_state_dict(wrapped)
         stored = load_file(adapter.folder / WEIGHTS_FILE)
     except (ValueError, RuntimeError, KeyError, OSError, SafetensorError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(f"{adapter.folder} is no adapter for {adapter.base} ({reason}).") from error
+        raise CheckpointError(f"{adapter.folder} is no adapter for {adapter.base} ({first_line(error)}).") from error
     if found.keys() != stored.keys():  # PEFT goes on with what it began with: noise times nothing
         odd = sorted(found.keys() ^ stored.keys())[0]
         raise CheckpointError(
             f"{adapter.folder} is no adapter for {adapter.base}: {odd} is only in one of the two. Name its true base "
             f"in {CONFIG_FILE}."
         )
-    within: Any = wrapped.base_model
-    bare: PreTrainedModel = within.model
+    bare: PreTrainedModel = wrapped.get_base_model()
     return bare
-
-
-def _config(folder: Path) -> Mapping[str, Any]:
-    path = folder / CONFIG_FILE
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is damaged: {error}.") from error
-    if not isinstance(config, dict):
-        raise CheckpointError(f"{path} is damaged: a JSON object was expected.")
-    return config

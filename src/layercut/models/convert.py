@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from layercut.errors import CheckpointError, InputError
+from layercut.errors import CheckpointError, InputError, first_line
 from layercut.models.cache import cache_dir
 from layercut.models.families import family_of
 from layercut.models.gguf_file import GgufHead, read_gguf_head
@@ -152,9 +152,8 @@ def _write_checkpoint(path: Path, head: GgufHead, folder: Path) -> None:
         except InputError:
             raise
         except Exception as error:  # transformers raises all kinds here, for reasons that lie in the file
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise CheckpointError(
-                f"{path} (GGUF, architecture {head.architecture}) cannot be read by transformers: {reason}"
+                f"{path} (GGUF, architecture {head.architecture}) cannot be read by transformers: {first_line(error)}"
             ) from error
         refuse_incomplete(info, str(path))
         _set_generation(model.generation_config, head)

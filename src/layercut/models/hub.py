@@ -11,7 +11,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from layercut.errors import CheckpointError, InputError
+from layercut.errors import CheckpointError, InputError, first_line
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -99,7 +99,7 @@ def refusals(repo: str, revision: str | None) -> Iterator[None]:
         ) from error
     except HfHubHTTPError as error:
         raise InputError(
-            f"the Hugging Face hub does not give {repo}{at}: {_first_line(error)}. Try again later."
+            f"the Hugging Face hub does not give {repo}{at}: {first_line(error).rstrip('. ')}. Try again later."
         ) from error
 
 
@@ -135,7 +135,3 @@ def _instead(repo: str, names: list[str]) -> str:
             f" Convert it once: AutoModelForCausalLM.from_pretrained({repo!r}).save_pretrained(NEW_FOLDER)"
         )
     return f"{repo} has no safetensors weights on the Hugging Face hub."
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(". ")

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from layercut.errors import CheckpointError, InputError
+from layercut.errors import CheckpointError, InputError, first_line
 from layercut.models.adapter import attach
 from layercut.models.checks import refuse_incomplete, refuse_nonfinite
 from layercut.models.families import Family
@@ -160,8 +160,3 @@ def context_length_of(config: PretrainedConfig) -> int | None:
     """``max_position_embeddings``; None where a config names no limit."""
     length: int | None = getattr(config.get_text_config(), "max_position_embeddings", None)
     return length
-
-
-def first_line(error: Exception) -> str:
-    """What an error says first, for a message of one line."""
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from layercut.errors import CheckpointError
+from layercut.errors import CheckpointError, first_line
 from layercut.models.families import Family
-from layercut.models.loading import context_length_of, first_line, load_tokenizer
+from layercut.models.loading import context_length_of, load_tokenizer
 from layercut.models.placement import pick_dtype
 from layercut.models.sources import ModelSource, describe_source
 from layercut.models.weights import read_header, safetensors_files

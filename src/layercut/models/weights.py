@@ -193,15 +193,24 @@ def read_config(folder: Path) -> dict[str, Any]:
         CheckpointError: there is none, or it holds no JSON object.
     """
     path = Path(folder) / "config.json"
+    if not path.exists():
+        raise CheckpointError(f"{folder} is not a Hugging Face model folder: it has no config.json.")
+    return read_object(path)
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """A file of a checkpoint that holds a JSON object.
+
+    Raises:
+        CheckpointError: it cannot be read, or holds something else.
+    """
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{folder} is not a Hugging Face model folder: it has no config.json.") from error
+        found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} is damaged: {error}.") from error
-    if not isinstance(config, dict):
+    if not isinstance(found, dict):
         raise CheckpointError(f"{path} is damaged: a JSON object was expected.")
-    return config
+    return found
 
 
 def _entry(value: dict[str, Any]) -> TensorEntry:

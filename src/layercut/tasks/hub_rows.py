@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from layercut.errors import InputError, MissingExtra
+from layercut.errors import InputError, MissingExtra, first_line
 from layercut.tasks.data_files import Row
 
 HUB = "hub:"
@@ -45,7 +45,7 @@ def _rows(source: str, load: Callable[[], Any], buffer: int, seed: int) -> Itera
         for number, fields in enumerate(rows, start=1):
             yield Row(f"{source}, row {number}", fields)
     except Exception as error:  # its own kinds, and those of the network libraries beneath
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(
-            f"{source}: no data set can be read here ({reason}). Check name, config and split, or give a local file."
+            f"{source}: no data set can be read here ({first_line(error)}). Check name, config and split, or give "
+            "a local file."
         ) from error
