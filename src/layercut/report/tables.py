@@ -48,6 +48,7 @@ _LAYOUTS = (
 _STYLES: dict[Finding, str] = {
     "kept": "green",
     "better": "green",
+    "gained": "green",
     "damaged": "yellow",
     "lost": "red",
     "unclear": "dim",

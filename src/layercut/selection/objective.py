@@ -20,6 +20,7 @@ from layercut.selection.search_journal import SearchJournal
 from layercut.selection.task_race import TaskRace
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.base import LOG_LIKELIHOOD, Readout, Sample, Task, known_readouts
+from layercut.tasks.chance import chance_of
 
 Normalise = Literal["raw", "chance"]
 """``raw``: cut / uncut. ``chance``: (cut - chance) / (uncut - chance)."""
@@ -296,7 +297,7 @@ class TaskObjective:
             return Uncut(metric, found, None, 0.0, is_binary=False, is_log=True)
         estimate = mean_interval([record["metrics"][metric] for record in records])
         estimate = estimate._replace(value=_mean(records, metric))  # to the last bit as for any other plan
-        chance = part.task.chance(self.samples[index], part.readout).get(metric)
+        chance = chance_of(part.task, "selection", part.readout).get(metric)
         guessing = chance or 0.0
         lowest = estimate.value if estimate.low is None else estimate.low
         if lowest <= guessing + _ROUNDING:

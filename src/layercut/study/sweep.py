@@ -37,6 +37,7 @@ from layercut.study.select import folder_settings
 from layercut.study.settings import DecodingSettings, ModelSettings, TaskSettings
 from layercut.surgery.plan import CutPlan, format_layers, parse_layers
 from layercut.tasks.base import Sample, Split
+from layercut.tasks.chance import chance_of
 
 if TYPE_CHECKING:
     from layercut.study import eta
@@ -57,6 +58,7 @@ class Asked:
 
     part: ObjectiveTask
     samples: tuple[Sample, ...]
+    split: Split
     work: eta.Cell
 
     @property
@@ -199,7 +201,7 @@ def ask(objective: Sequence[TaskSettings], seed: int, split: Split) -> list[Aske
         samples = tuple(cell.task.samples(split, cell.limit))
         if not samples:
             raise InputError(f"{cell.task.name} has no {split} items; leave it out of the objective.")
-        asked.append(Asked(part=part, samples=samples, work=replace(cell.work(), num_items=len(samples))))
+        asked.append(Asked(part=part, samples=samples, split=split, work=replace(cell.work(), num_items=len(samples))))
     return asked
 
 
@@ -276,7 +278,7 @@ def _row(
     task, readout = one.part.task, one.part.readout
     metric = next(iter(uncut[0]["metrics"]))
     before, after = ([float(record["metrics"][metric]) for record in records] for records in (uncut, cut))
-    chance = task.chance(one.samples, readout).get(metric)
+    chance = chance_of(task, one.split, readout).get(metric)
     return SweepRow(
         layer=layer,
         task=task.name,

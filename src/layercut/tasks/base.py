@@ -121,8 +121,10 @@ class Task(Protocol):
         ...
 
     def chance(self, samples: Sequence[Sample], readout: Readout) -> Mapping[str, float]:
-        """Score of guessing per metric, on just these samples: 1 / number of options for ``rank``; for free answers the
-        share that the most common right answer would get (a constant answerer). Nothing for a metric without one."""
+        """Score of guessing per metric on these samples: 1 / number of options for ``rank``; for free answers the
+        share that the most common right answer would get (a constant answerer). Nothing for a metric without one.
+
+        Results carry that of all samples of a split, whatever the limit: see ``layercut.tasks.chance``."""
         ...
 
 

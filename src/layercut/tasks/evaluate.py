@@ -39,6 +39,7 @@ from layercut.tasks.base import (
     check_readout,
     generates,
 )
+from layercut.tasks.chance import chance_of
 
 if TYPE_CHECKING:
     from layercut.runs.records import MetricRow
@@ -153,7 +154,7 @@ def evaluate(
             answered(plan, readout, fresh)
     records = {record["id"]: record for record in held.records}
     ordered = [records[sample.id] for sample in samples]
-    chance = task.chance(samples, readout if budget_of(readout) is None else "chain")
+    chance = chance_of(task, split, readout)
     return TaskResult(metrics=_rows(task, readout, ordered, chance, decoding.seed, limit), records=ordered)
 
 
