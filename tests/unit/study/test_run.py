@@ -15,6 +15,7 @@ import pytest
 from rich.console import Console
 
 from layercut.engine.shared import SharedEngine
+from layercut.evidence.paired import compare_paired
 from layercut.report.study import study_report, study_runs
 from layercut.study.handle import ModelHandle
 from layercut.study.run import StudyOutcome, forecast_study, run_study
@@ -118,6 +119,18 @@ def test_a_study_of_criteria_depths_and_healing_and_another_that_shares_its_cell
     shutil.rmtree(folder)
     report = other.paths["report"].read_bytes()
     assert study_report(tmp_path / "runs" / "b").read_bytes() == report, "the folder alone rebuilds the report"
+
+
+def test_every_row_is_compared_once(study: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[int] = []
+
+    def counted(uncut: list[float], cut: list[float], **more: Any) -> Any:
+        compared.append(len(cut))
+        return compare_paired(uncut, cut, **more)
+
+    monkeypatch.setattr("layercut.report.compare.compare_paired", counted)
+    outcome, _ = run(study("once", plans={"last": "reverse:1", "first": "0"}))
+    assert len(compared) == len(outcome.rows) == 4 and outcome.paths["page"].is_file()
 
 
 def test_more_items_ask_only_those_that_are_new(study: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
