@@ -67,7 +67,9 @@ def _finding_first(cells: Sequence[str]) -> list[str]:
 
 
 def _coloured(finding: str) -> Markup:
-    kind = {"lost": "wrong", "damaged": "wrong", "kept": "right", "better": "right", "gained": "right"}.get(plain(finding), "")
+    kind = {"lost": "wrong", "damaged": "wrong", "kept": "right", "better": "right", "gained": "right"}.get(
+        plain(finding), ""
+    )
     return Markup('<span class="{}">{}</span>').format(kind, plain(finding))
 
 
