@@ -44,6 +44,7 @@ def degeneration(bench: Bench) -> Diagnosis:
     decoding makes small models loop that are whole.
     """
     prompts = openings(bench.limit, bench.seed)
+    bench.came("openings", prompts)
     answers = continuations(bench, prompts, bench.arms)
     looks = {
         arm.name: [look(answers[arm.name][id]["text"], answers[arm.name][id]) for id in prompts] for arm in bench.arms

@@ -35,6 +35,7 @@ def demoted(bench: Bench) -> Diagnosis:
     """
     task, longer = expressions(seed=bench.seed), expressions(seed=bench.seed, num_examples=4)
     samples = task.samples("report", bench.limit)
+    bench.came(task.name, samples)
     requests = {s.id: cast("GenerationRequest", task.request(s, "short")) for s in samples}
     draws = [replace(r, id=f"{id}#{n}") for id, r in requests.items() for n in range(bench.num_samples)]
     greedy = bench.completions("demoted.greedy", list(requests.values()))
@@ -56,7 +57,7 @@ def demoted(bench: Bench) -> Diagnosis:
         for name in names
     }
     worst = {name: [max(t["rank"] for t in forced[name][s.id]["tokens"]) for s in samples] for name in names}
-    chance = constant_share([s.gold for s in samples])
+    chance = constant_share([s.gold for s in task.samples("report", None)])
     rows = [*rows_of(bench, NAME, "greedy", first, chance=chance)]
     for k in K:
         if k <= bench.num_samples:

@@ -49,6 +49,7 @@ def similarity(bench: Bench) -> Diagnosis:
     the first kept layer behind each cut, in the cut model and in the uncut one.
     """
     prompts = openings(min(bench.limit, MOST_TEXTS), bench.seed)
+    bench.came("texts", prompts, MOST_TEXTS)
     texts = _texts(bench, prompts)
     lens = Lens()
     read = bench.states("similarity.states", texts, lambda one: _compared(one, prompts[one.id], lens))
@@ -84,6 +85,7 @@ def final_states(bench: Bench) -> Diagnosis:
     Measures, as there: ``final state``, and ``seam`` behind each cut.
     """
     prompts = openings(min(bench.limit, FEW_TEXTS), bench.seed)
+    bench.came("texts", prompts, FEW_TEXTS)
     texts = _texts(bench, prompts)
 
     def compared(one: Read) -> Record:

@@ -46,6 +46,7 @@ def written_programs(bench: Bench, diagnostic: str) -> WrittenPrograms:
     programs are classed by text alone, and a note says why.
     """
     wanted = functions(bench.limit, bench.seed)
+    bench.came("functions", wanted)
     answers = bench.completions(f"{diagnostic}.programs", [one.request for one in wanted])
     texts = {arm.name: [one.head + answers[arm.name][one.id]["text"] for one in wanted] for arm in bench.arms}
     ends = {arm.name: [answers[arm.name][one.id]["finish_reason"] for one in wanted] for arm in bench.arms}

@@ -123,6 +123,7 @@ def diagnose_model(
             arithmetic_data=arithmetic_data,
             seed=seed,
             console=console,
+            say=say,
         )
         report = write_reports(run.path)["report"]
         if not run.is_finished:
@@ -141,6 +142,7 @@ def run_diagnostics(
     seed: int,
     console: Console,
     arithmetic_data: Path | None = None,
+    say: Callable[[str], None],
     forms: Mapping[str, KnownDiagnostic] = DIAGNOSTICS,
     file: str = FILE,
 ) -> None:
@@ -156,11 +158,13 @@ def run_diagnostics(
         seed: root of all chance.
         console: where the progress bar goes.
         arithmetic_data: files of arithmetic problems in place of generated ones.
+        say: called with each task that has fewer items than ``limit``.
         forms: which list the names are of.
         file: in the folder.
     """
     work = [(name, eta.Cell(kind=name, num_items=_STEPS, weight=forms[name].weight)) for name in names]
     progress = Progressing(work, console)
+    said: list[str] = []
     told: Callable[[int, int, int], None] = lambda stage, done, total: None  # noqa: E731
     bench = Bench(
         arms,
@@ -177,10 +181,14 @@ def run_diagnostics(
                 on_progress(0, _STEPS)
                 told = _steps(forms[name].stages, on_progress)
                 bench.begin()
-                data["diagnostics"][name] = diagnostic(name, forms)(bench)
+                found = diagnostic(name, forms)(bench)
+                data["diagnostics"][name] = {**found, "notes": [*found["notes"], *bench.shortfalls]}
+                said += bench.shortfalls
                 on_progress(_STEPS, _STEPS)
             data["diagnostics"] = {one: data["diagnostics"][one] for one in known(list(data["diagnostics"]))}
             write_json(run.path / file, data)
+    for line in dict.fromkeys(said):
+        say(line)
 
 
 def arithmetic_settings(path: Path | None) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from layercut.study.handle import ModelHandle
 from layercut.study.progress import Progressing
 from layercut.study.served import ServedModel
 from layercut.study.settings import DecodingSettings, ModelSettings, TaskSettings
+from layercut.tasks.shortfall import tell_shortfalls
 
 FLAGS = {
     "removed": "--remove",
@@ -55,6 +56,7 @@ def evaluate_model(
     folder = out or Path("runs", slug(f"{model.model}-{remove or 'uncut'}"))
     say(handle.introduce(plan))
     walls = tell_walls((cell.task for cell in cells), say)
+    tell_shortfalls(cells, "report", say)
     work = [(cell.label, cell.work()) for cell in cells]
     if dry_run:
         for name, piece in work:

@@ -57,6 +57,8 @@ class Forecast:
     """Those of them that were not measured yet and are in no time."""
     seconds: float | None
     keeps_checkpoints: bool
+    shortfalls: tuple[str, ...] = ()
+    """Tasks that have fewer items than the study asks for, in words."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""
@@ -79,6 +81,7 @@ class Forecast:
         if self.unknown_steps:
             time += f"; not in it, as never measured: {self._unknown()}"
         lines = [
+            *self.shortfalls,
             "Tokens are estimated from the length of the first items; items answered already are not among them.",
             f"time: {time}",
             f"disk: up to {_size(total.checkpoint_bytes)} of checkpoints"
@@ -142,6 +145,7 @@ def forecast(work: StudyWork) -> Forecast:
         unknown_steps=tuple(unknown),
         seconds=eta.remaining,
         keeps_checkpoints=work.settings.checkpoints,
+        shortfalls=tuple(work.shortfalls()),
     )
 
 

@@ -85,7 +85,7 @@ def diagnose_layers(
             "diagnostics": _earlier(run.path, arms),
         }
         run_diagnostics(
-            run, arms, names, data, limit=limit, num_samples=1, seed=seed, console=console,
+            run, arms, names, data, limit=limit, num_samples=1, seed=seed, console=console, say=say,
             arithmetic_data=arithmetic_data, forms=LAYER_FORMS, file=LAYERS_FILE,
         )  # fmt: skip
         report = layers_report(run.path)

@@ -133,6 +133,8 @@ def _run_model(
         if arm.healing and any(work.finished(arm, cell) is None for cell in work.cells):
             work.healers[arm.name].check()
     walls = tell_walls((cell.task for cell in work.cells), say)
+    for line in work.shortfalls():
+        say(line)
     with RunFolder.begin(work.folder, work.whole(), settings_file=settings_file, sandbox=walls):
         manifest = Manifest(work.folder, [arm.describe() for arm in work.arms])
         progress = StudyProgress(work.pieces(), console)

@@ -28,6 +28,7 @@ from layercut.study.settings import DecodingSettings, ModelSettings, TaskSetting
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import load_task
 from layercut.tasks.base import known_readouts
+from layercut.tasks.shortfall import tell_shortfalls
 
 PLAN_FILE = "plan.json"
 GENERATED = "generated"
@@ -91,13 +92,14 @@ def select_layers(
     row, choose = criterion_row(criterion), criterion_of(criterion)
     handle = model if isinstance(model, ModelHandle) else ModelHandle(model)
     draw = Decoding(**asdict(decoding or DecodingSettings()), seed=seed)
-    parts = [part for wanted in tasks for part in _parts(wanted, seed)]
+    parts = [part for wanted in tasks for part in objective_parts(wanted, seed)]
     calibration = calibration or CalibrationSettings()
     identity = folder_settings(handle.describe(), parts, draw, calibration)
     if row.needs_objective and not parts:
         raise no_objective(criterion)
     with ExitStack() as held:
         walls = tell_walls((part.task for part in parts), say)
+        tell_shortfalls(parts, "selection", say)
         folder = held.enter_context(RunFolder.begin(out, identity, flags=FLAGS, sandbox=walls))
         engine = handle.engine if row.needs_model else None
         journal = held.enter_context(SearchJournal(folder))
@@ -133,6 +135,8 @@ def select_layers(
             chosen = CutPlan(num_layers=handle.num_layers, removed=selection.removed)
             found = held_out(objective, chosen, num_items=num_held_out, seen=seen, seed=seed, progress=progress)
             selection = selection._replace(details={**selection.details, HELD_OUT: found})
+            for line in _missing_held_out(parts, found["rows"], num_held_out):
+                say(line)
         elif num_held_out:
             say(f"--held-out {num_held_out} has no effect: {criterion} did not choose by the items of a task.")
         plan = CutPlan(
@@ -149,6 +153,22 @@ def select_layers(
         plan.save(folder.path / PLAN_FILE)
         folder.write_metrics([], plan=plan.to_dict(), num_parameters=handle.num_parameters(plan))
         return Selected(plan, folder.path / PLAN_FILE, selection)
+
+
+def _missing_held_out(
+    parts: Sequence[ObjectiveTask], rows: Sequence[Mapping[str, Any]], num_held_out: int | None
+) -> list[str]:
+    """Where fewer items were left to score the plan on again than were asked for, in words."""
+    lines = []
+    for part, row in zip(parts, rows, strict=True):
+        wanted = part.limit if num_held_out is None else num_held_out
+        there = 0 if row["held_out"] is None else row["held_out"]["n"]
+        if wanted is not None and there < wanted:
+            lines.append(
+                f"{part.label}: the plan is scored again on {there} of {wanted} held-out items; its selection items "
+                "hold no more that the search did not see"
+            )
+    return lines
 
 
 def folder_settings(
@@ -169,7 +189,8 @@ def folder_settings(
     return {**model, **search_settings(parts, decoding), "calibration": text, "seed": decoding.seed}
 
 
-def _parts(wanted: TaskSettings, seed: int) -> list[ObjectiveTask]:
+def objective_parts(wanted: TaskSettings, seed: int) -> list[ObjectiveTask]:
+    """The parts of an objective that one task gives: a part for each readout."""
     task = load_task(wanted.task, data=wanted.data, seed=seed, max_new_tokens=wanted.max_new_tokens)
     # One readout a task unless others are asked for: the paper's objective counts each task once.
     readouts = wanted.readouts or (task.readouts[0],)

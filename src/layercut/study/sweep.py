@@ -38,6 +38,7 @@ from layercut.study.settings import DecodingSettings, ModelSettings, TaskSetting
 from layercut.surgery.plan import CutPlan, format_layers, parse_layers
 from layercut.tasks.base import Sample, Split
 from layercut.tasks.chance import chance_of
+from layercut.tasks.shortfall import tell_shortfalls
 
 if TYPE_CHECKING:
     from layercut.study import eta
@@ -114,6 +115,7 @@ def sweep_model(
     folder = out or Path("runs", slug(f"{model.model}-sweep"))
     say(f"{model.model}: layers {format_layers(wanted)} of {handle.num_layers}, each skipped alone, and uncut")
     walls = tell_walls((one.part.task for one in asked), say)
+    tell_shortfalls((one.part for one in asked), split, say)
     if dry_run:
         for one in asked:
             say(f"{one.part.label}: {len(wanted) + 1} x {len(one.ids)} {split} items")

@@ -143,7 +143,7 @@ def test_data_of_another_kind_is_refused(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
     bad = str(write(tmp_path / "b.jsonl", [*ROWS, ROWS[0] | {"answerKey": "Z"}]))
     with pytest.raises(
-        InputError, match=r"b\.jsonl, line 31: the fields? .*'answerKey' holds 'Z', so arc_easy knows no"
+        InputError, match=r"b\.jsonl, line 31: the field 'answerKey' holds 'Z' and .*, so arc_easy knows no"
     ):
         load_task("arc_easy", data=bad).samples("report", None)
 
