@@ -44,7 +44,7 @@ def write_advice(
 
 def page(advice: Advice) -> str:
     """The page, in Markdown. Bounds only; no single value that hides how sure it is."""
-    parts = [f"# How deep can the model be cut for {advice.use.what}?", answer(advice)]
+    parts = [f"# How deep can the model be cut for {advice.use.what}?", answer(advice), proxy(advice)]
     chosen = advice.recommended
     if chosen is not None:
         parts += [_lost(chosen), _unknown(chosen), _gained(advice, chosen), _deeper(advice, chosen)]
@@ -68,11 +68,12 @@ def answer(advice: Advice) -> str:
             f"{keep} was asked for."
         )
     tried = counted(len(advice.plans), "plan")
+    by = f" It is judged by {' and '.join(map(escape, advice.proxies))} alone, a proxy." if advice.proxies else ""
     return {
         "none": f"**None.** With {sure} confidence each of the {tried} tried keeps less than {keep} of the score above "
-        "chance on some of what this use needs. Cut less, choose other layers, or heal.",
+        f"chance on some of what this use needs.{by} Cut less, choose other layers, or heal.",
         "undecided": f"**None is shown.** Of the {tried} tried, none is shown with {sure} confidence to keep {keep} of "
-        "the score above chance, and not all are shown to keep less. Until that is settled, do not cut.",
+        f"the score above chance, and not all are shown to keep less.{by} Until that is settled, do not cut.",
         "no evidence": "**None: there is no evidence.** Nothing in this study can show what a cut keeps for this use.",
     }[advice.answer]
 
@@ -80,6 +81,7 @@ def answer(advice: Advice) -> str:
 def in_short(advice: Advice) -> str:
     """The answer in a few words of plain text: by how many layers, or none."""
     chosen = advice.recommended
+    by = f" (judged by {' and '.join(advice.proxies)} alone, a proxy for {advice.use.what})" if advice.proxies else ""
     if chosen is not None:
         kept = _percent(chosen.low or 0.0, round_down=True)
         return (
@@ -87,10 +89,22 @@ def in_short(advice: Advice) -> str:
             "score above chance is kept"
         )
     return {
-        "none": f"none, as each plan is shown to keep less than {_percent(advice.keep)}",
-        "undecided": f"none is shown to keep {_percent(advice.keep)}, and not all are shown to keep less",
+        "none": f"none, as each plan is shown to keep less than {_percent(advice.keep)}{by}",
+        "undecided": f"none is shown to keep {_percent(advice.keep)}, and not all are shown to keep less{by}",
         "no evidence": "none, as there is no evidence in this study",
     }[advice.answer]
+
+
+def proxy(advice: Advice) -> str:
+    """Says that only parts of the use were measured; empty where one task is the use itself."""
+    if not advice.proxies:
+        return ""
+    named = " and ".join(map(escape, advice.proxies))
+    return (
+        f"**Judged by a proxy.** For {advice.use.what} only {named} gave evidence, which is a part of this use and not "
+        "the use itself. What it loses, the use loses. What it keeps does not show that the use is kept, so no plan is "
+        f"recommended. To judge the use, run the study with {escape(advice.use.whole)}."
+    )
 
 
 def _lost(plan: JudgedPlan) -> str:
