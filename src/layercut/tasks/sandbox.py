@@ -80,13 +80,19 @@ def in_force() -> Mode:
     """Which walls programs run behind here.
 
     Raises:
-        InputError: no sandbox works, and ``allow_unsafe`` was not called.
+        InputError: no sandbox works, and ``allow_unsafe`` was not called; or not even that works.
     """
     mode, reasons = _working()
     if mode is None and not _UNSAFE:
         raise InputError(
             f"generated programs cannot be run safely here ({'; '.join(reasons)}). Install bubblewrap, allow "
             "unprivileged user namespaces, or say --unsafe-exec to run them with limits but without walls."
+        )
+    broken = "" if mode else _why_not("none")
+    if broken:
+        raise InputError(
+            f"--unsafe-exec cannot run programs here ({broken}). Run layercut as a user other than root, or with an "
+            "interpreter and numpy that every user can read, such as those below /usr."
         )
     return mode or "none"
 
@@ -175,13 +181,15 @@ def run_program(
             verdict_read,
             alive_write,
             wall_seconds=limits.wall_seconds,
+            cpu_seconds=limits.cpu_seconds,
             memory_mb=limits.memory_mb,
             output_kb=limits.output_kb,
         )
     seconds = time.monotonic() - start
     output = seen.output.decode("utf-8", "replace")
     if seen.stopped:
-        return ProgramResult(False, seen.stopped, _STOPPED[seen.stopped], None, output, seconds)
+        failure = "timeout" if seen.stopped == "waiting" else seen.stopped
+        return ProgramResult(False, failure, _STOPPED[seen.stopped], None, output, seconds)
     try:
         verdict = json.loads(seen.verdict)
     except ValueError:
@@ -216,6 +224,7 @@ def _num_cores() -> int:
 
 _STOPPED = {
     "timeout": "still running at the end of its time",
+    "waiting": "waited for more than 2 s and twice its processor time",
     "memory": "its processes used more memory than allowed",
     "output": "wrote more output than allowed",
 }
@@ -229,7 +238,11 @@ def holes(home, shown):
         found.append(f"{home} can be read")
     if set(os.environ) - {"HOME", "TMPDIR", "PATH", "LANG"}:
         found.append("the environment is inherited")
-    if [name for _, name in socket.if_nameindex() if name != "lo" and "tunl" not in name and "sit" not in name
+    try:
+        names = socket.if_nameindex()
+    except OSError:
+        names = []
+    if [name for _, name in names if name != "lo" and "tunl" not in name and "sit" not in name
             and "gre" not in name and "vti" not in name and "ip6" not in name and "erspan" not in name]:
         found.append("there is a network")
     if os.path.exists("/proc/1"):
@@ -266,8 +279,15 @@ def _working() -> tuple[Mode | None, tuple[str, ...]]:
     return None, tuple(reasons)
 
 
+@functools.cache
 def _why_not(mode: Mode) -> str:
     """Empty if programs can be run in this way here."""
+    if mode == "none":
+        try:
+            result = run_program("", mode=mode)
+        except SandboxError as error:
+            return " ".join(str(error).removeprefix(f"{mode}: ").removeprefix("sandbox: ").split())
+        return "" if result.passed else result.detail or result.failure
     if sys.platform != "linux":
         return "needs Linux"
     if mode == "bubblewrap" and not shutil.which("bwrap"):
