@@ -17,7 +17,7 @@ _BETWEEN_LOOKS = 0.05
 _PATIENCE = 5.0
 _TICK = 1 / os.sysconf("SC_CLK_TCK")
 _WAITS = 2.0
-"""Seconds that a program may wait; and twice as long as it has computed. So it ends after 3 x its processor time + 2 s."""
+"""Seconds that a program may wait, besides twice its processor time: it ends after 3 x processor time + 2 s."""
 
 
 class Seen(NamedTuple):
