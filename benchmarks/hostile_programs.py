@@ -73,8 +73,8 @@ FORGERIES = {
     "frame = frame.f_back" + WRONG,
     "rewrites the main module": "import sys; vars(sys.modules['__main__']).clear()" + WRONG,
     "scans the garbage for tests": (
-        "import gc\nfor o in gc.get_objects():\n    try:\n        if 'tests' in o: o['tests'] = ''\n    except Exception: pass"
-        + WRONG
+        "import gc\nfor o in gc.get_objects():\n    try:\n"
+        "        if 'tests' in o: o['tests'] = ''\n    except Exception: pass" + WRONG
     ),
     "kills its parent": "import os; os.kill(os.getppid(), 9)" + WRONG,
     "kills process 1": "import os\ntry: os.kill(1, 9)\nexcept OSError: pass" + WRONG,
@@ -121,7 +121,7 @@ READ = "try: print('ESCAPED', open({path!r}, 'rb').read(1))\nexcept OSError: pas
 WRITE = "try: open({path!r}, 'wb').close(); print('ESCAPED')\nexcept OSError: pass"
 SOCKET = "try: socket.socket({family}, {kind}); print('ESCAPED')\nexcept OSError: pass"
 CONNECT = "try: socket.create_connection({address!r}, 1); print('ESCAPED')\nexcept OSError: pass"
-RUN = "import subprocess\ndone = subprocess.run({command!r}, capture_output=True)\nif done.returncode == 0: print('ESCAPED')"
+RUN = "import subprocess\nif subprocess.run({command!r}, capture_output=True).returncode == 0: print('ESCAPED')"
 
 
 def probes(folder: Path, port: int) -> dict[str, str]:
@@ -146,17 +146,18 @@ def probes(folder: Path, port: int) -> dict[str, str]:
     found |= {f"write in {place}": WRITE.format(path=f"{place}/layercut-escaped") for place in places}
     addresses = [("127.0.0.1", port), ("::1", port), ("localhost", port)]
     found |= {f"connect to {address[0]}": CONNECT.format(address=address) for address in addresses}
-    commands = [["/usr/bin/unshare", "-Ur", "true"], ["/bin/mount", "-t", "tmpfs", "x", "/tmp"], ["/bin/su", "-c", "id"],
+    commands = [["/usr/bin/unshare", "-Ur", "true"], ["/bin/mount", "-t", "tmpfs", "x", "/tmp"], ["/bin/su", "-c"],
                 ["/usr/bin/nsenter", "-t", "1", "-m", "true"]]  # fmt: skip
     found |= {f"run {command[0]}": RUN.format(command=command) for command in commands if Path(command[0]).exists()}
     found |= {
         "environment": "if 'LAYERCUT_SECRET' in os.environ or libc.getenv(b'LAYERCUT_SECRET'): print('ESCAPED')",
         "home": f"if os.path.exists({str(folder)!r}): print('ESCAPED')",
-        "climbs out of the root": "if os.path.exists('../../../../../../..' + __import__('sys').argv[0]): print('ESCAPED')",
+        "climbs out of the root": "if os.path.exists('../' * 9 + 'root/.bashrc'): print('ESCAPED')",
         "a link to outside": f"os.symlink({str(secret)!r}, 'l')\nif os.path.exists('l'): print('ESCAPED')",
         "many files": "try:\n    for n in range(9999): os.close(os.open(f'f{n}', os.O_CREAT))\n    print('ESCAPED')\n"
         "except OSError: pass",
-        "a large disk": "try:\n    with open('f', 'wb') as f: f.write(bytes(2**23)); print('ESCAPED')\nexcept OSError: pass",
+        "a large disk": "try:\n    with open('f', 'wb') as f: f.write(bytes(2**23)); print('ESCAPED')\n"
+        "except OSError: pass",
         "two large files": "try:\n    for n in 'ab':\n        with open(n, 'wb') as f: f.write(bytes(3 * 2**20))\n"
         "    print('ESCAPED')\nexcept OSError: pass",
         "becomes root": "for f in (os.setuid, os.setgid):\n    try: f(0); print('ESCAPED')\n    except OSError: pass",
@@ -164,9 +165,11 @@ def probes(folder: Path, port: int) -> dict[str, str]:
         "if os.stat('s').st_uid == 0 and os.getuid() == 0: print('ESCAPED')",
         "raises its limits": "import resource\nfor kind in (resource.RLIMIT_AS, resource.RLIMIT_NPROC):\n"
         "    try: resource.setrlimit(kind, (-1, -1)); print('ESCAPED')\n    except (ValueError, OSError): pass",
-        "types into the terminal": "import fcntl\nfor fd in range(3):\n    try: fcntl.ioctl(fd, 0x5412, b'x'); print('ESCAPED')\n"
+        "types into the terminal": "import fcntl\nfor fd in range(3):\n"
+        "    try: fcntl.ioctl(fd, 0x5412, b'x'); print('ESCAPED')\n"
         "    except OSError: pass",
-        "inherited descriptors": "for fd in range(3, 64):\n    try: path = os.readlink(f'/proc/self/fd/{fd}'); print('ESCAPED')\n"
+        "inherited descriptors": "for fd in range(3, 64):\n"
+        "    try: path = os.readlink(f'/proc/self/fd/{fd}'); print('ESCAPED')\n"
         "    except OSError: pass",
     }
     return {name: f"{PRELUDE}{source}\nprint('TRIED')" for name, source in found.items()}
@@ -204,21 +207,25 @@ GLUTTONS = {
     "waits for a lock": "import threading\nl = threading.Lock(); l.acquire(); l.acquire()",
     "waits in select": "import select; select.select([], [], [])",
     "waits for a child": "import subprocess; subprocess.run(['/bin/sleep', '1000'])",
-    "vfork": f"import ctypes\nlibc = ctypes.PyDLL(None)\nif libc.syscall({220 if IS_ARM else 56}, 0x4011, 0, 0, 0, 0) == 0:\n"
+    "vfork": f"import ctypes\nlibc = ctypes.PyDLL(None)\n"
+    f"if libc.syscall({220 if IS_ARM else 56}, 0x4011, 0, 0, 0, 0) == 0:\n"
     "    while True: libc.pause()",
     "stops itself": "import os; os.kill(os.getpid(), 19)",
     "loop": "while True: pass",
     "loop that ignores signals": "import signal\nfor s in range(1, 30):\n    try: signal.signal(s, signal.SIG_IGN)\n"
     "    except (OSError, ValueError): pass\nwhile True: pass",
     "loop in C": "sum(range(10**13))",
-    "loops in threads": "import threading\ndef f():\n    while True: pass\nfor _ in range(8): threading.Thread(target=f).start()",
+    "loops in threads": "import threading\ndef f():\n    while True: pass\n"
+    "for _ in range(8): threading.Thread(target=f).start()",
     "fork bomb": "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass",
     "fork bomb that sleeps": "import os, time\ntry:\n    while True:\n        if os.fork() == 0: time.sleep(1000)\n"
     "except OSError: time.sleep(1000)",
-    "thread bomb": "import threading, time\ntry:\n    while True: threading.Thread(target=time.sleep, args=(1000,)).start()\n"
+    "thread bomb": "import threading, time\ntry:\n"
+    "    while True: threading.Thread(target=time.sleep, args=(1000,)).start()\n"
     "except RuntimeError: time.sleep(1000)",
     "exec for ever": "import os, sys\nos.execv(sys.executable, [sys.executable, '-c', 'while True: pass'])",
-    "a session of its own": "import os, time\nif os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0: time.sleep(1000)\n"
+    "a session of its own": "import os, time\nif os.fork() == 0:\n    os.setsid()\n"
+    "    if os.fork() == 0: time.sleep(1000)\n"
     "time.sleep(1000)",
     "disk": "f = open('f', 'wb')\nwhile True: f.write(b'x' * 2**20); f.flush()",
     "folders": "import os\nwhile True: os.mkdir('d'); os.chdir('d')",

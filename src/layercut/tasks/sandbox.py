@@ -1,16 +1,16 @@
 """Runs generated programs where they can do no harm, and judges them where they cannot cheat.
 
-Each program gets a process of its own without network, with an empty home, an empty working folder and an environment
-of four harmless variables; limits on memory, processor time, processes, file sizes, output and wall clock; and an end
-that takes all of its children along. The walls are bubblewrap's where it is installed, else Linux namespaces
-(``sandbox_child.py``); whichever is taken has first been tried on a program that looks for holes. Without either,
-programs are not run, unless ``allow_unsafe`` was called (``--unsafe-exec``): then the limits hold and the walls are
-missing. How a program is judged, and why it cannot forge a pass, stands in ``sandbox_judge.py``.
+Each program gets a process of its own without network, with an empty home, an empty working folder, a keyring of its own
+and an environment of four harmless variables; a short list of system calls (``sandbox_filter.py``); limits on memory,
+processor time, waiting, processes, files, output and wall clock; and an end that takes all of its children along. The
+walls are bubblewrap's where it is installed, else Linux namespaces (``sandbox_child.py``); whichever is taken has first
+been tried on a program that looks for holes. Without either, programs are not run, unless ``allow_unsafe`` was called
+(``--unsafe-exec``): then the limits hold and the walls are missing. How a program is judged, and why it cannot forge a
+pass, stands in ``sandbox_judge.py``.
 
     run_program("def double(x):\\n    return 2 * x", tests="assert double(4) == 8").passed
 
-What this cannot give: a hole in the Linux kernel is a hole here too, since the kernel is shared. The limit on memory is
-the kernel's for each process; for all processes of a program together it is looked up twenty times a second. On
+What each mode promises and what not: docs/threat_model.md. The kernel is shared, so a hole in it is a hole here too. On
 machines with secrets or for programs written to attack, take a virtual machine.
 """
 

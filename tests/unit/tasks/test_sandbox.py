@@ -492,9 +492,9 @@ def test_where_nothing_can_be_mounted_the_judge_counts_files(mode: Mode, monkeyp
 
 WAITING = {
     "sleeps": "import time\ntime.sleep(1000)",
-    "waits in a thread": "import threading\nthread = threading.Thread(target=threading.Event().wait)\nthread.start()\nthread.join()",
+    "waits in a thread": "import threading as t\nwaits = t.Thread(target=t.Event().wait)\nwaits.start()\nwaits.join()",
     "waits for a child": "import subprocess\nsubprocess.run(['/bin/sleep', '1000'])",
-    "waits for a child, spawned": "import os\nos.posix_spawn('/bin/sleep', ['sleep', '1000'], {})\nimport signal\nsignal.pause()",
+    "spawned a child": "import os, signal\nos.posix_spawn('/bin/sleep', ['sleep', '1000'], {})\nsignal.pause()",
     "waits for a child in vfork": (
         "import ctypes\nlibc = ctypes.PyDLL(None)\n"
         f"number = {220 if platform.machine() == 'aarch64' else 56}\n"
