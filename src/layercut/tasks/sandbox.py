@@ -1,6 +1,6 @@
 """Runs generated programs where they can do no harm, and judges them where they cannot cheat.
 
-Each program gets a process of its own without network, with an empty home, an empty working folder, a keyring of its own
+Each program gets a process of its own without network, with an empty home, an empty working folder, an own keyring
 and an environment of four harmless variables; a short list of system calls (``sandbox_filter.py``); limits on memory,
 processor time, waiting, processes, files, output and wall clock; and an end that takes all of its children along. The
 walls are bubblewrap's where it is installed, else Linux namespaces (``sandbox_child.py``); whichever is taken has first

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import platform
+import random
 import re
 import socket
 import stat
@@ -114,24 +116,28 @@ def test_a_fork_bomb_meets_its_limit_and_leaves_nobody(mode: Mode) -> None:
         "import os, time\ncount = 0\ntry:\n    for _ in range(200):\n        if os.fork() == 0: time.sleep(60)\n"
         f"        count += 1\nexcept BlockingIOError: print('{marker}', count, flush=True)\ntime.sleep(60)"
     )
-    before = processes()
-    result = run_program(source, limits=Limits(wall_seconds=3, cpu_seconds=2, memory_mb=256, processes=12), mode=mode)
+    limits = marked(wall_seconds=3, cpu_seconds=2, memory_mb=256, processes=12)
+    result = run_program(source, limits=limits, mode=mode)
     assert not result.passed and result.failure == "timeout"
     assert result.output.startswith(marker) and 0 < int(result.output.split()[1]) < 12
     deadline = time.monotonic() + 5
-    while len(processes() - before) and time.monotonic() < deadline:
+    while processes(limits) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not [line for line in processes() - before if "sandbox_child" in line]
+    assert not processes(limits)
 
 
-def processes() -> set[str]:
-    found = set()
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            found.add(f"{folder.name} {(folder / 'cmdline').read_text()}")
-        except OSError:
-            continue
-    return {line for line in found if "sandbox_child" in line}
+def marked(**limits: float) -> Limits:
+    """Limits that no other run has, so that its processes are found among those of tests beside this one."""
+    return Limits(**limits, output_kb=random.randrange(10**4, 10**9))  # type: ignore[arg-type]
+
+
+def processes(limits: Limits) -> list[str]:
+    found = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if f'"output_kb": {limits.output_kb}' in file.read_text():
+                found.append(str(file))
+    return found
 
 
 @pytest.mark.parametrize(
@@ -277,19 +283,22 @@ def test_nothing_runs_without_walls_unless_it_is_allowed(monkeypatch: pytest.Mon
 
 def test_programs_end_when_layercut_is_killed(mode: Mode) -> None:
     source = "import time\ntime.sleep(100)"
-    code = f"from layercut.tasks.sandbox import run_program\nrun_program({source!r}, mode={mode!r})"
-    before = processes()
+    limits = marked()
+    code = (
+        "from layercut.tasks.sandbox import run_program\nfrom layercut.tasks.sandbox_walls import Limits\n"
+        f"run_program({source!r}, mode={mode!r}, limits={limits!r})"
+    )
     with subprocess.Popen([sys.executable, "-c", code]) as parent:
         deadline = time.monotonic() + 15
-        while len(processes() - before) < 2 and time.monotonic() < deadline:
+        while len(processes(limits)) < 2 and time.monotonic() < deadline:
             time.sleep(0.05)
         time.sleep(0.3)
-        assert processes() - before
+        assert processes(limits)
         parent.kill()
     deadline = time.monotonic() + 10
-    while processes() - before and time.monotonic() < deadline:
+    while processes(limits) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not processes() - before
+    assert not processes(limits)
 
 
 MEMORY_EVASIONS = {
