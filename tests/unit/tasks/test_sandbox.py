@@ -546,10 +546,10 @@ import os
 for place in (f"/proc/{os.getppid()}/fd/0", f"/proc/{os.getppid()}/mem", f"/proc/{os.getppid()}/environ"):
     try:
         open(place, "rb").read(1)
-        print("read", place)
+        print("read", place, flush=True)
     except OSError:
         pass
-print(os.getuid())
+print(os.getuid(), flush=True)
 def double(x): return 0
 """
 
