@@ -139,7 +139,11 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be don
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 UnsafeExec = Annotated[
     bool,
-    typer.Option("--unsafe-exec", help="Run programs that the model writes even where no sandbox works here."),
+    typer.Option(
+        "--unsafe-exec",
+        help="Run programs that the model writes even where no sandbox works: with limits on time and memory, but "
+        "they can read and change your files, use the network and forge a pass. As root they run as another user.",
+    ),
 ]
 Out = Annotated[Path | None, typer.Option(help="Folder to write to.", metavar="DIR")]
 Temperature = Annotated[
