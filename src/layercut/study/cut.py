@@ -102,7 +102,7 @@ def cut_model(
             verified = verify_cut(uncut(), plan, folder).describe()
         card = model_card(
             told or plan,
-            source_name=source.name,
+            source_name=(told and told.model) or source.name,
             revision=source.revision,
             base_model=source.origin.get("base_model"),
             license_name=source.origin.get("license"),
