@@ -87,8 +87,8 @@ def _without_hash(plan: CutPlan, repo: str, from_another_model: bool) -> CutPlan
     if not from_another_model:
         raise InputError(
             f"the plan was made for {plan.model or 'a model without a name'} ({plan.model_hash}), and whether {repo} "
-            "is the same is not known without all of its weights. Leave out --no-verify and --dry-run to have the hashes "
-            "compared, or take the plan all the same with --plan-from-another-model."
+            "is the same is not known without all of its weights. Leave out --no-verify and --dry-run to have the "
+            "hashes compared, or take the plan all the same with --plan-from-another-model."
         )
     return replace(plan, model=repo, model_hash=None, chosen_on={"model": plan.model, "model_hash": plan.model_hash})
 

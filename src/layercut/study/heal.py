@@ -89,8 +89,8 @@ def heal_model(
     if is_another and not cut_model.plan_from_another_model:
         raise InputError(
             f"{cut_model.model} was cut from {plan.model or 'another model'} ({plan.model_hash}), and "
-            f"{teacher_model.model} is another model ({teacher.handle.facts.model_hash}). Name that model as the teacher, "
-            "or heal all the same with --plan-from-another-model."
+            f"{teacher_model.model} is another model ({teacher.handle.facts.model_hash}). Name that model as the "
+            "teacher, or heal all the same with --plan-from-another-model."
         )
     _check_scale(cut, train)
     run_settings = {
