@@ -60,10 +60,11 @@ def check_template(
     with _lock:
         if digest in _passed:
             return
-        answer = _running().ask(text)
+        answer = None if template in _endless else _running().ask(text)
     problem = ""
     if answer is None:
         problem = f"does not end within {SECONDS:g} seconds or crashes"
+        _endless.add(template)
     elif answer.get("error") == "memory":
         problem = "takes more than 512 MiB of memory"
     elif answer.get("length", 0) > MAX_LENGTH:
@@ -136,6 +137,8 @@ class _Worker:
 
 _lock = threading.Lock()
 _workers: list[_Worker] = []
+_endless: set[str] = set()
+"""Templates that did not end once; they are not tried again."""
 _passed: set[bytes] = set()
 """Hashes of what was run and ended, so that the same prompts under another plan cost nothing."""
 
