@@ -75,8 +75,8 @@ def convert_gguf(path: Path, *, label: str | None = None, sha256: str | None = N
             logger.info("converting %s to bfloat16 safetensors, once", path.name)
             if target.exists():
                 shutil.rmtree(target)
-            check_room(target, 2 * head.num_parameters, _ELSEWHERE)
             with fill_directory(target, is_sole=is_sole) as folder:
+                check_room(target, 2 * head.num_parameters, _ELSEWHERE)
                 _write_checkpoint(path, head, folder)
                 write_json(folder / SOURCE_FILE, _provenance(path, head, digest, recorded))
     return target

@@ -119,7 +119,6 @@ def cut_checkpoint(
     refuse_used(out)
     work = _prepare(source, plan, max_shard_bytes)
     total = work.report.bytes_after
-    check_room(out, total + sum((source / name).stat().st_size for name in work.report.copied), _ELSEWHERE)
     done = 0
 
     def count(num_bytes: int) -> None:
@@ -128,6 +127,7 @@ def cut_checkpoint(
         progress(done, total)
 
     with writing(out, _ELSEWHERE), new_directory(out) as folder:
+        check_room(out, total + sum((source / name).stat().st_size for name in work.report.copied), _ELSEWHERE)
         write_shards(work.shards, folder, work.report.parameters_after, count)
         _write_json(folder / "config.json", work.config)
         for name in work.report.copied:
