@@ -41,6 +41,16 @@ def first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
+def one_line(error: Exception, most: int = 300) -> str:
+    """All that an error says, on one line; for libraries that put the reason on the second.
+
+    >>> one_line(TypeError("Validation error for field 'x':\\n    expected int, got str"))
+    "Validation error for field 'x': expected int, got str"
+    """
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= most else text[: most - 3] + "..."
+
+
 def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> InputError:
     """The error for a name that is not in a list, with the nearest right one and the whole list.
 

@@ -12,6 +12,7 @@ import typer
 from layercut import __version__
 from layercut.cli import (
     advise,
+    clean,
     compare,
     cut,
     diagnose,
@@ -49,6 +50,7 @@ app.command("advise")(advise.advise)
 app.command("compare")(compare.compare)
 app.command("report")(report.report)
 app.command("ls")(ls.ls)
+app.command("clean")(clean.clean)
 app.command("env")(env.env)
 
 

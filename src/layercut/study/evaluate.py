@@ -53,7 +53,7 @@ def evaluate_model(
     handle = ServedModel(model) if model.engine == "openai" else ModelHandle(model)
     plan = handle.plan(remove, seed)
     cells = make_cells(tasks, seed)
-    folder = out or Path("runs", slug(f"{model.model}-{remove or 'uncut'}"))
+    folder = out or Path("runs", slug(f"{model.model}-{remove or ('as-it-is' if plan.earlier else 'uncut')}"))
     say(handle.introduce(plan))
     walls = tell_walls((cell.task for cell in cells), say)
     tell_shortfalls(cells, "report", say)
