@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from layercut.errors import InputError
+from layercut.seed import LARGEST
 from layercut.study.settings import DecodingSettings, ModelSettings, TaskSettings
 
 Model = Annotated[
@@ -94,7 +95,11 @@ Remove = Annotated[
         metavar="LAYERS",
     ),
 ]
-Seed = Annotated[int, typer.Option(help="Root of all chance.")]
+Seed = Annotated[int, typer.Option(min=0, max=LARGEST, help="Root of all chance.", metavar="INTEGER")]
+StudySeed = Annotated[
+    int | None,
+    typer.Option(min=0, max=LARGEST, help="Root of all chance, in place of the file's.", metavar="INTEGER"),
+]
 Limit = Annotated[
     int | None, typer.Option(min=1, help="Only the first so many items of each task; shown in every table.")
 ]
@@ -229,12 +234,14 @@ def asked_tasks(
     """The tasks that flags ask for; see ``layercut.study.suites.asked_tasks``.
 
     Raises:
-        InputError: an unknown suite, or local data that is not TASK=PATH, not there or for another task.
+        InputError: an unknown suite, task or readout, or local data that is not TASK=PATH, not there or for another
+            task.
     """
     from layercut.study import suites
+    from layercut.study.checks import check_tasks
 
     wanted = tuple(readouts.split(",")) if readouts else None
-    return suites.asked_tasks(
+    tasks = suites.asked_tasks(
         names or "",
         limit=limit,
         readouts=wanted,
@@ -242,6 +249,8 @@ def asked_tasks(
         folder=data_dir,
         first_readouts=first_readouts,
     )
+    check_tasks(tasks)
+    return tasks
 
 
 def local_files(entries: list[str] | None) -> dict[str, str]:

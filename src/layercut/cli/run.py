@@ -19,7 +19,7 @@ def run(
     out_folder: Annotated[
         Path | None, typer.Option("--out", help="Run folder in place of the file's.", metavar="DIR")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Root of all chance, in place of the file's.")] = None,
+    seed: options.StudySeed = None,
     limit: options.Limit = None,
     dry_run: options.DryRun = False,
     unsafe_exec: options.UnsafeExec = False,
@@ -33,14 +33,16 @@ def run(
 
     Example: layercut run examples/quickstart.yaml
     """
+    from layercut.study.study_file import load_study
+
+    settings = load_study(study)
+
     from layercut.report.tables import comparison_tables
     from layercut.study.run import forecast_study, run_study
-    from layercut.study.study_file import load_study
     from layercut.tasks.sandbox import allow_unsafe
 
     if unsafe_exec:
         allow_unsafe()
-    settings = load_study(study)
     if dry_run:
         forecasts = forecast_study(settings, out=out_folder, seed=seed, limit=limit)
         if json:

@@ -10,8 +10,8 @@ import typer
 from layercut.cli import options
 from layercut.cli.console import as_json, log, out, result, say
 from layercut.errors import InputError
-from layercut.selection import CRITERIA
-from layercut.study.settings import DecodingSettings, ModelSettings
+from layercut.selection import CRITERIA, criterion_row
+from layercut.study.settings import CalibrationSettings, DecodingSettings, ModelSettings
 
 
 def _those(fact: str) -> str:
@@ -98,21 +98,28 @@ def select(
 
     Example: layercut select bundled:smollm2-135m --criterion task_accuracy --objective arithmetic,copy --remove 2
     """
-    from layercut.report.held_out import held_out_table
-    from layercut.report.ranking import ranking_table
-    from layercut.study.evaluate import slug
-    from layercut.study.progress import SelectionProgress
-    from layercut.study.select import CalibrationSettings, select_layers
-    from layercut.study.select import setting as parse_setting
-    from layercut.tasks.sandbox import allow_unsafe
+    from layercut.selection.base import check_race
+    from layercut.study.checks import check_layers
 
-    if unsafe_exec:
-        allow_unsafe()
+    criterion_row(criterion)
+    check_race(normalise, race, race_error)
     tasks = options.asked_tasks(objective, readouts, limit, data, data_dir, first_readouts=True)
     if (limit or readouts or held_out) and not tasks:
         raise InputError(
             "--limit, --readouts and --held-out have no effect without --objective; name its tasks, or leave them out."
         )
+    check_layers(model, protect=protect)
+
+    from layercut.report.held_out import held_out_table
+    from layercut.report.ranking import ranking_table
+    from layercut.study.evaluate import slug
+    from layercut.study.progress import SelectionProgress
+    from layercut.study.select import select_layers
+    from layercut.study.select import setting as parse_setting
+    from layercut.tasks.sandbox import allow_unsafe
+
+    if unsafe_exec:
+        allow_unsafe()
     with SelectionProgress(log) as progress:
         done = select_layers(
             model,

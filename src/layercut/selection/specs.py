@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 
 from layercut.errors import InputError
-from layercut.selection import CRITERIA, criterion
+from layercut.seed import check_seed
+from layercut.selection import CRITERIA, criterion, criterion_row
 from layercut.selection.base import Context
 from layercut.surgery.plan import CutPlan, parse_layers
 
@@ -22,16 +23,13 @@ def plan_from_spec(
     Raises:
         InputError: not one of the three forms, a layer out of range, or a plan made for a model of another depth.
     """
+    check_seed(seed)
+    check_spec(spec)
     spec = spec.strip()
     if spec.endswith(".json"):
         return _from_file(Path(spec), num_layers, model)
     if match := _BY_CRITERION.match(spec):
         name, num_remove = match[1], int(match[2])
-        if name in CRITERIA and CRITERIA[name].needs_model:
-            raise InputError(
-                f"{name} has to run the model. Choose the layers first: layercut select MODEL --criterion {name} "
-                f"--remove {num_remove} --out DIR, then give DIR/plan.json."
-            )
         removed = criterion(name)(Context(num_layers=num_layers, num_remove=num_remove, seed=seed)).removed
         settings = {"seed": seed, "num_remove": num_remove} if name == "random" else {"num_remove": num_remove}
         return CutPlan(
@@ -42,11 +40,31 @@ def plan_from_spec(
             model_hash=model_hash,
             settings=settings,
         )
-    if spec in CRITERIA:
-        raise InputError(f"{spec!r} does not say how many layers go; write {spec}:3 to remove three.")
-    if not re.match(r"^[\d,\- ]+$", spec):
-        raise InputError(f"{spec!r} is no plan; write {_EXPECTED}.")
     return CutPlan(num_layers=num_layers, removed=parse_layers(spec), model=model, model_hash=model_hash)
+
+
+def check_spec(spec: str) -> None:
+    """Refuse what is no plan on any model.
+
+    Raises:
+        InputError: none of the three forms, an unknown criterion, or one that has to run the model.
+    """
+    spec = spec.strip()
+    if spec.endswith(".json"):
+        CutPlan.load(Path(spec))
+    elif match := _BY_CRITERION.match(spec):
+        name, num_remove = match[1], int(match[2])
+        if criterion_row(name).needs_model and name in CRITERIA:
+            raise InputError(
+                f"{name} has to run the model. Choose the layers first: layercut select MODEL --criterion {name} "
+                f"--remove {num_remove} --out DIR, then give DIR/plan.json."
+            )
+    elif spec in CRITERIA:
+        raise InputError(f"{spec!r} does not say how many layers go; write {spec}:3 to remove three.")
+    elif not re.match(r"^[\d,\- ]+$", spec):
+        raise InputError(f"{spec!r} is no plan; write {_EXPECTED}.")
+    else:
+        parse_layers(spec)
 
 
 def _from_file(path: Path, num_layers: int, model: str | None) -> CutPlan:

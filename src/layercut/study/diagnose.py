@@ -24,6 +24,7 @@ from layercut.report.diagnosis.verdict import FILE, FORMAT_VERSION, load
 from layercut.report.reports import write_reports
 from layercut.runs.atomic import write_json
 from layercut.runs.directory import RunFolder
+from layercut.seed import check_seed
 from layercut.study import eta
 from layercut.study.evaluate import slug
 from layercut.study.handle import ModelHandle
@@ -78,6 +79,7 @@ def diagnose_model(
         InputError: a diagnostic, plan or checkpoint that cannot be used, or a run folder that holds another run.
     """
     names = known(only)
+    check_seed(seed)
     if not cuts:
         raise InputError("there is nothing to compare with the uncut model; give at least one cut, such as reverse:3.")
     uncut = ModelHandle(model)

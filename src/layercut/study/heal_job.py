@@ -5,23 +5,21 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.console import Console
 
-from layercut.errors import InputError, unknown
 from layercut.healing.examples import Data
-from layercut.healing.filters import FilterSettings
 from layercut.healing.learner import ACCURACY, accuracy_of_held_out
 from layercut.healing.settings import TrainSettings
 from layercut.healing.team import Team
 from layercut.report.healing_card import healed_card
 from layercut.runs.directory import RunFolder
 from layercut.study.handle import ModelHandle
-from layercut.study.heal_data import RESPONSES
+from layercut.study.heal_settings import HealSettings
 from layercut.study.settings import ModelSettings
 from layercut.study.watch import watched
 from layercut.surgery.plan import CutPlan
@@ -32,29 +30,6 @@ if TYPE_CHECKING:
 
 CHECKPOINT, TRAINING = "checkpoint", "training"
 STORED = Path("samples", "teacher-logits")
-
-
-@dataclass(frozen=True, kw_only=True)
-class HealSettings:
-    """Everything a healing is made of, beside the models and prompts."""
-
-    train: TrainSettings = field(default_factory=TrainSettings)
-    filters: FilterSettings = field(default_factory=FilterSettings)
-    responses: str = RESPONSES[0]
-    match_tokens: bool = False
-    """Learn from as many answer tokens as the smaller of the two arms has on the same prompts."""
-    decontaminate: tuple[str, ...] = ()
-    """Tasks beside the built-in ones whose report items are looked for."""
-    data: Mapping[str, str] = field(default_factory=dict)
-    """Local data of those tasks."""
-    keep_adapter: bool = False
-    """Leave the adapter a PEFT adapter."""
-
-    def __post_init__(self) -> None:
-        if self.responses not in RESPONSES:
-            raise unknown("responses", self.responses, RESPONSES)
-        if self.keep_adapter and self.train.method not in ("lora", "qlora"):
-            raise InputError(f"{self.train.method} makes no adapter, so there is none to keep; leave it out.")
 
 
 class Teacher:

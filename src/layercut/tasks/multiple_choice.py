@@ -9,7 +9,6 @@ with the continuation " Sunlight is the source of energy for nearly all ecosyste
 
 from __future__ import annotations
 
-import difflib
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from layercut.tasks.choice_rows import hellaswag as prepared_hellaswag
 from layercut.tasks.choice_rows import is_prepared_hellaswag, of_subject
 from layercut.tasks.choice_task import ChoiceTask
 from layercut.tasks.data_files import DataSet, read_local
+from layercut.tasks.lm_eval_names import unknown_lm_eval_task
 from layercut.tasks.subject import Subject, reason, unreadable
 
 if TYPE_CHECKING:
@@ -199,9 +199,7 @@ def _manager_of(name: str) -> TaskManager:
     manager = _full_manager()
     if name in manager.all_tasks:
         return manager
-    near = difflib.get_close_matches(name, manager.all_tasks, n=3)
-    guess = f" Did you mean {' or '.join(near)}?" if near else ""
-    raise InputError(f"unknown lm-eval task {name!r}.{guess} `lm-eval ls tasks` lists them all.")
+    raise unknown_lm_eval_task(name, manager.all_tasks)
 
 
 @cache

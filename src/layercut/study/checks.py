@@ -1,0 +1,125 @@
+"""What can be refused at once: names and layers, checked before torch, lm-eval or any weights are read.
+
+    check_tasks(tasks)
+    check_plans(model, ["reverse:3", "20-24"])
+
+Whatever passes is checked again where it is used; nothing here decides a number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from layercut.errors import InputError
+from layercut.models.depth import depth_of
+from layercut.selection import criterion_row
+from layercut.selection.protect import parse_protected
+from layercut.selection.specs import check_spec, plan_from_spec
+from layercut.study.settings import ModelSettings, TaskSettings
+from layercut.surgery.plan import parse_layers
+from layercut.tasks import check_task
+
+if TYPE_CHECKING:
+    from layercut.study.study_settings import StudySettings
+
+_TASK = "task:"
+"""What stands before the name of a task among sources of prompts."""
+
+
+def check_tasks(tasks: Iterable[TaskSettings]) -> None:
+    """Refuse tasks, readouts and options that do not exist.
+
+    Raises:
+        InputError: such a task.
+    """
+    for one in tasks:
+        check_task(one.task, one.readouts, data=one.data, max_new_tokens=one.max_new_tokens)
+
+
+def check_names(tasks: Iterable[str]) -> None:
+    """Refuse names of tasks that do not exist.
+
+    Raises:
+        InputError: such a name.
+    """
+    check_tasks(TaskSettings(task=name) for name in tasks)
+
+
+def check_prompts(sources: Iterable[tuple[str, str | None]]) -> None:
+    """Refuse ``task:NAME`` of an unknown task, or with a readout that it does not have.
+
+    Args:
+        sources: prompt sources as people name them, each with its readout.
+
+    Raises:
+        InputError: such a source.
+    """
+    for source, readout in sources:
+        if source.startswith(_TASK):
+            check_task(source.removeprefix(_TASK), (readout,) if readout else None)
+
+
+def check_plans(model: ModelSettings, specs: Iterable[str | None], seed: int = 0) -> None:
+    """Refuse plans that are none, or that name layers which the model does not have.
+
+    Raises:
+        InputError: such a plan.
+    """
+    given = [spec for spec in specs if spec is not None]
+    for spec in given:
+        check_spec(spec)
+    depth = _depth(model) if given else None
+    for spec in given if depth is not None else ():
+        assert depth is not None
+        plan_from_spec(spec, num_layers=depth, model=model.model, seed=seed)
+
+
+def check_layers(model: ModelSettings, *, layers: str | None = None, protect: str | None = None) -> None:
+    """Refuse layer lists that are none, or that name layers which the model does not have.
+
+    Args:
+        model: the uncut model.
+        layers: as ``sweep`` takes it.
+        protect: as ``select`` takes it.
+
+    Raises:
+        InputError: such a list.
+    """
+    last = max(parse_layers(layers)) if layers else 0
+    depth = _depth(model) if layers or protect else None
+    if depth is None:
+        return
+    if last >= depth:
+        raise InputError(f"layer {last} is not in {model.model}, which has {depth} decoder layers (0-{depth - 1}).")
+    if protect:
+        parse_protected(protect, depth)
+
+
+def check_study(study: StudySettings) -> None:
+    """Refuse whatever in a study cannot be there, for all of its models.
+
+    Raises:
+        InputError: a task, readout, plan, depth, layer or prompt source that cannot be used.
+    """
+    check_tasks((*study.tasks, *(task for one in study.criteria for task in one.objective)))
+    for arm in study.healing:
+        check_prompts((spec.source, spec.readout) for spec in arm.prompts)
+        check_names(arm.decontaminate)
+    for one in study.criteria:
+        criterion_row(one.criterion)
+    for model in study.models:
+        check_plans(model, study.plans.values(), study.seed)
+        for one in study.criteria:
+            check_layers(model, protect=one.protect)
+        numbers = [depth for depth in study.depths if not depth.text.endswith("%")]
+        counted = _depth(model) if numbers else None
+        for depth in numbers if counted is not None else ():
+            assert counted is not None
+            if depth.layers(counted) >= counted:
+                raise InputError(f"depth {depth.text} leaves no layer of {counted}; choose 1 to {counted - 1}.")
+
+
+def _depth(model: ModelSettings) -> int | None:
+    """Decoder layers of a model; None for a server's, which is taken as it is."""
+    return None if model.engine == "openai" else depth_of(model.model, model.revision)
