@@ -32,7 +32,7 @@ def unknown_lm_eval_task(name: str, names: list[str]) -> InputError:
 def check_mentioned(name: str) -> None:
     """Refuse a name that no task file of lm-eval so much as mentions, in half a second where lm-eval takes several.
 
-    The files are searched for the bare text: lm-eval has the last word on a name that is mentioned.
+    The files are searched for the bare word: lm-eval has the last word on a name that is mentioned.
 
     Raises:
         InputError: such a name, with the nearest ones.
@@ -41,7 +41,8 @@ def check_mentioned(name: str) -> None:
     if any(name in (file.stem, file.parent.name) for file in files):
         return
     text = b"\n".join(file.read_bytes() for file in files)
-    if files and name.encode() not in text:
+    word = rb"(?<![\w-])" + re.escape(name.encode()) + rb"(?![\w-])"
+    if files and not re.search(word, text):
         raise unknown_lm_eval_task(name, sorted({found.decode() for found in _NAMED.findall(text)}))
 
 

@@ -50,7 +50,7 @@ def test_every_verb_refuses_it_as_it_reads_its_flags(layercut: Run, verb: str, s
     words = [word for one in needed for word in ((one.opts[0],) if one.param_type_name == "option" else ()) + ("1",)]
     ran = layercut(verb, *words, "--seed", seed)
     assert ran.code == 2
-    assert f"{seed} is not in the range 0<=x<=4294967295" in " ".join(ran.err.replace("│", " ").split())
+    assert "Invalid value for '--seed'" in ran.err
 
 
 STUDY = {"model": "m", "plans": ["reverse:1"], "tasks": ["copy"], "out": "runs/x"}
