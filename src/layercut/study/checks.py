@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from layercut.errors import InputError
+from layercut.errors import InputError, unknown
 from layercut.models.depth import depth_of
 from layercut.selection import criterion_row
 from layercut.selection.protect import parse_protected
@@ -19,6 +19,7 @@ from layercut.selection.specs import check_spec, plan_from_spec
 from layercut.study.settings import ModelSettings, TaskSettings
 from layercut.surgery.plan import parse_layers
 from layercut.tasks import check_task
+from layercut.tasks.base import GENERATED
 
 if TYPE_CHECKING:
     from layercut.study.study_settings import StudySettings
@@ -47,7 +48,7 @@ def check_names(tasks: Iterable[str]) -> None:
 
 
 def check_prompts(sources: Iterable[tuple[str, str | None]]) -> None:
-    """Refuse ``task:NAME`` of an unknown task, or with a readout that it does not have.
+    """Refuse ``task:NAME`` of an unknown task, or with a readout that writes nothing.
 
     Args:
         sources: prompt sources as people name them, each with its readout.
@@ -57,7 +58,9 @@ def check_prompts(sources: Iterable[tuple[str, str | None]]) -> None:
     """
     for source, readout in sources:
         if source.startswith(_TASK):
-            check_task(source.removeprefix(_TASK), (readout,) if readout else None)
+            check_task(source.removeprefix(_TASK))
+            if readout is not None and readout not in GENERATED:
+                raise unknown(f"generated readout of {source}", readout, GENERATED)
 
 
 def check_plans(model: ModelSettings, specs: Iterable[str | None], seed: int = 0) -> None:

@@ -22,8 +22,9 @@ from layercut.tasks.choice_rows import hellaswag as prepared_hellaswag
 from layercut.tasks.choice_rows import is_prepared_hellaswag, of_subject
 from layercut.tasks.choice_task import ChoiceTask
 from layercut.tasks.data_files import DataSet, read_local
+from layercut.tasks.hub_reach import hub_or_cache, why_not
 from layercut.tasks.lm_eval_names import unknown_lm_eval_task
-from layercut.tasks.subject import Subject, reason, unreadable
+from layercut.tasks.subject import Subject, unreadable
 
 if TYPE_CHECKING:
     from lm_eval.api.task import ConfigurableTask
@@ -107,14 +108,14 @@ def _load(manager: TaskManager, name: str, data: str | None, local: DataSet | No
     changed = {} if local is None else {"class": _reading(local, in_group=len(members) > 1)}
     _compile_templates_once()
     try:
-        with _quiet():  # about settings of the task file that its user did not write
+        with hub_or_cache(), _quiet():  # about settings of the task file that its user did not write
             # A group made on the spot is lm-eval's public way to load a task with changed settings.
             loaded = manager.load({"group": "layercut", "task": [{**one, **changed} for one in members]})
     except Exception as error:  # task files run any code, and a failed download raises what it likes
         if local is not None:
             raise unreadable(name, str(data), error) from error
         raise InputError(
-            f"{name}: its data set cannot be loaded ({reason(error)}). With no network give a local copy: "
+            f"{name}: its data set cannot be loaded ({why_not(error)}). With no network give a local copy: "
             f"--data {name}=PATH."
         ) from error
     tasks: dict[str, ConfigurableTask] = loaded["tasks"]
