@@ -45,13 +45,11 @@ def test_a_hub_that_never_answers_is_given_up_once_for_all(monkeypatch: pytest.M
         silent.listen()
         monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
-        began = time.monotonic()
+        began, before = time.monotonic(), datasets.config.HF_HUB_OFFLINE
         for _ in range(4):
-            with pytest.raises(
-                InputError, match=r"openai/gsm8k cannot be loaded \(the Hugging Face hub is out of reach"
-            ):
+            with pytest.raises(InputError, match=r"openai/gsm8k cannot be loaded \(the Hugging Face hub is out"):
                 read_hub("gsm8k", "openai/gsm8k")
-        with pytest.raises(InputError, match=r"hub:a/b: no data set can be read here \(the Hugging Face hub is out of"):
+        with pytest.raises(InputError, match=r"hub:a/b: no data set can be read here \(the Hugging Face hub is"):
             next(hub_rows("hub:a/b", extra="heal"))
         assert time.monotonic() - began < 6
-    assert huggingface_hub.constants.HF_HUB_OFFLINE is False and not datasets.config.HF_HUB_OFFLINE
+    assert huggingface_hub.constants.HF_HUB_OFFLINE is False and datasets.config.HF_HUB_OFFLINE is before
