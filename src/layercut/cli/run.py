@@ -9,6 +9,7 @@ import typer
 
 from layercut.cli import options
 from layercut.cli.console import as_json, log, out, result, say, warn
+from layercut.errors import InputError
 
 MOST_LINES = 4
 """Checkpoints that are listed one by one."""
@@ -33,9 +34,14 @@ def run(
 
     Example: layercut run examples/quickstart.yaml
     """
+    from layercut.study.checks import check_study_layers
     from layercut.study.study_file import load_study
 
     settings = load_study(study)
+    try:
+        check_study_layers(settings)
+    except InputError as error:
+        raise InputError(f"{study}: {error}") from error
 
     from layercut.report.tables import comparison_tables
     from layercut.study.run import forecast_study, run_study

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from layercut.errors import InputError, unknown
 from layercut.models.depth import depth_of
-from layercut.selection import criterion_row
 from layercut.selection.protect import parse_protected
 from layercut.selection.specs import check_spec, plan_from_spec
 from layercut.study.settings import ModelSettings, TaskSettings
@@ -99,28 +98,38 @@ def check_layers(model: ModelSettings, *, layers: str | None = None, protect: st
         parse_protected(protect, depth)
 
 
-def check_study(study: StudySettings) -> None:
-    """Refuse whatever in a study cannot be there, for all of its models.
+def check_study_names(study: StudySettings) -> None:
+    """Refuse whatever a study names that does not exist anywhere. No file is looked for.
 
     Raises:
-        InputError: a task, readout, plan, depth, layer or prompt source that cannot be used.
+        InputError: a task, readout, option or criterion that is not known.
     """
     check_tasks((*study.tasks, *(task for one in study.criteria for task in one.objective)))
     for arm in study.healing:
         check_prompts((spec.source, spec.readout) for spec in arm.prompts)
         check_names(arm.decontaminate)
-    for one in study.criteria:
-        criterion_row(one.criterion)
+
+
+def check_study_layers(study: StudySettings) -> None:
+    """Refuse plans, depths and protected layers that do not fit the models of a study.
+
+    A model that cannot be found is left to the study, which goes on with the others.
+
+    Raises:
+        InputError: a plan that cannot be read, or a layer that a model does not have.
+    """
     for model in study.models:
+        try:
+            depth = _depth(model)
+        except InputError:
+            continue
         check_plans(model, study.plans.values(), study.seed)
         for one in study.criteria:
             check_layers(model, protect=one.protect)
-        numbers = [depth for depth in study.depths if not depth.text.endswith("%")]
-        counted = _depth(model) if numbers else None
-        for depth in numbers if counted is not None else ():
-            assert counted is not None
-            if depth.layers(counted) >= counted:
-                raise InputError(f"depth {depth.text} leaves no layer of {counted}; choose 1 to {counted - 1}.")
+        for wanted in study.depths if depth is not None else ():
+            assert depth is not None
+            if not wanted.text.endswith("%") and wanted.layers(depth) >= depth:
+                raise InputError(f"depth {wanted.text} leaves no layer of {depth}; choose 1 to {depth - 1}.")
 
 
 def _depth(model: ModelSettings) -> int | None:

@@ -13,7 +13,7 @@ import yaml
 from layercut.errors import InputError, unknown
 from layercut.healing.filters import FilterSettings
 from layercut.healing.settings import TrainSettings
-from layercut.study.checks import check_study
+from layercut.study.checks import check_study_names
 from layercut.study.prompts import SHUFFLE_BUFFER, PromptSpec
 from layercut.study.settings import CalibrationSettings, DecodingSettings, ModelSettings, TaskSettings
 from layercut.study.study_settings import CriterionSettings, Depth, HealingArm, StudySettings
@@ -54,7 +54,7 @@ def load_study(path: Path) -> StudySettings:
         )
     try:
         study = study_from_dict(data)
-        check_study(study)
+        check_study_names(study)
         return study
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
