@@ -236,7 +236,7 @@ def measure(
         for name, plans in groups.items()
         for one in asked
     ]
-    progress = Progressing(work, console)
+    progress = Progressing(work, console, verb="Scoring", unit="answers")
 
     def told(on_progress: Callable[[int, int], None]) -> Progress:
         return lambda what, done, total: on_progress(done, total)
