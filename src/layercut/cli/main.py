@@ -5,13 +5,17 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from typing import Annotated
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from layercut import __version__
 from layercut.cli import (
     advise,
+    clean,
     compare,
     cut,
     diagnose,
@@ -26,11 +30,46 @@ from layercut.cli import (
     select,
     sweep,
 )
-from layercut.cli.console import log, warn
+from layercut.cli.console import log, say, warn
 from layercut.errors import InputError, VerificationError
+from layercut.runs.directory import saved
+from layercut.study.heartbeat import clock, under_way
+
+if TYPE_CHECKING:
+    from click import Context
+
+
+class _Verbs(TyperGroup):
+    """Runs a verb: without a terminal it is heard of every half minute, and Ctrl-C says how to go on."""
+
+    def invoke(self, ctx: Context) -> Any:  # type: ignore[override]
+        began = time.monotonic()
+
+        def still_running() -> str:
+            return f"layercut {ctx.invoked_subcommand}: still running, {clock(time.monotonic() - began)} so far"
+
+        try:
+            with under_way(log, still_running):
+                return super().invoke(ctx)
+        except KeyboardInterrupt as stop:
+            say(_stopped(stop, ctx.invoked_subcommand))
+            raise typer.Exit(130) from None
+
+
+def _stopped(stop: KeyboardInterrupt, verb: str | None) -> str:
+    """What Ctrl-C left on disk, and how to go on."""
+    folders = getattr(stop, "__notes__", [])  # run folders that it came through, the outermost last
+    if folders and (found := saved(Path(folders[-1]))):
+        return f"Stopped. {found}; run the same command to continue."
+    again = "Run the same command to start again."
+    if verb == "generate" and not folders:
+        again = "With --out DIR answers are saved as they come, and the same command continues."
+    return f"Stopped. Nothing is saved. {again}"
+
 
 app = typer.Typer(
     name="layercut",
+    cls=_Verbs,
     help="Remove decoder layers from a language model and learn what it can still do.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -49,6 +88,7 @@ app.command("advise")(advise.advise)
 app.command("compare")(compare.compare)
 app.command("report")(report.report)
 app.command("ls")(ls.ls)
+app.command("clean")(clean.clean)
 app.command("env")(env.env)
 
 

@@ -95,6 +95,14 @@ Remove = Annotated[
         metavar="LAYERS",
     ),
 ]
+PlanFromAnotherModel = Annotated[
+    bool,
+    typer.Option(
+        "--plan-from-another-model",
+        help="Take a plan.json that was made for another model of the same depth; what is written names both.",
+        rich_help_panel="Model",
+    ),
+]
 Seed = Annotated[int, typer.Option(min=0, max=LARGEST, help="Root of all chance.", metavar="INTEGER")]
 StudySeed = Annotated[
     int | None,
@@ -177,6 +185,7 @@ _LOADING = {
     "device": Device,
     "device_map": DeviceMap,
     "trust_remote_code": TrustRemoteCode,
+    "plan_from_another_model": PlanFromAnotherModel,
 }
 
 

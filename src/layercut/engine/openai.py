@@ -18,6 +18,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
+from layercut.engine.activity import wrote
 from layercut.engine.base import (
     Completion,
     Decoding,
@@ -144,9 +145,9 @@ class OpenAIEngine(OnePlanAtATime):
         _check(plan)
         if self._reader is None:
             texts = [_Text(request) for request in requests]
-            return self._each(texts, done, lambda work: self._complete(work.request, None, decoding))
+            return _counted(self._each(texts, done, lambda work: self._complete(work.request, None, decoding)))
         rows = generation_rows(self._reader, requests)
-        return self._each(rows, done, lambda row: self._complete(row.request, row, decoding))
+        return _counted(self._each(rows, done, lambda row: self._complete(row.request, row, decoding)))
 
     def log_likelihoods(
         self, requests: Sequence[LikelihoodRequest], plan: CutPlan, done: Collection[str] = ()
@@ -323,6 +324,13 @@ class OpenAIEngine(OnePlanAtATime):
                 f"no answer from {self._url} ({first_line(error)}); see whether the server runs, and run the same "
                 "command again to go on."
             ) from error
+
+
+def _counted(found: Iterator[list[Completion]]) -> Iterator[list[Completion]]:
+    """The answers; their tokens are heard of when they are there, as nothing is known of one before."""
+    for answers in found:
+        wrote(sum(answer.num_new_tokens for answer in answers))
+        yield answers
 
 
 def _check(plan: CutPlan) -> None:

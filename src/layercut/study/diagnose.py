@@ -162,7 +162,7 @@ def run_diagnostics(
         file: in the folder.
     """
     work = [(name, eta.Cell(kind=name, num_items=_STEPS, weight=forms[name].weight)) for name in names]
-    progress = Progressing(work, console)
+    progress = Progressing(work, console, verb="Diagnosing", unit=None)
     told: Callable[[int, int, int], None] = lambda stage, done, total: None  # noqa: E731
     bench = Bench(
         arms,

@@ -81,7 +81,7 @@ class HealingJob(NamedTuple):
         began = time.monotonic()
         uncut = load_cut(self.teacher.handle, self.settings.train)
         total = len(self.data.train) + len(self.data.held_out)
-        with watched("reading both models", total, self.console) as on_progress:
+        with watched("Reading both models", total, self.console, "texts") as on_progress:
             fits = repair_seams(
                 self.loaded.model,
                 uncut.model,
@@ -119,7 +119,7 @@ class HealingJob(NamedTuple):
                 options["look"] = accuracy_of_held_out(self.tasks, self.data, self.loaded, settings.graded)
             model = make_trainable(self.loaded.model, settings)
             self.say(f"{num_trainable(model):,} parameters learn")
-            with watched("training", self._num_steps(), self.console) as on_progress:
+            with watched("Training", self._num_steps(), self.console, "steps") as on_progress:
                 trained = train(
                     model, self.loaded.tokenizer, self.data, settings, folder, on_progress=on_progress, **options
                 )
@@ -152,7 +152,8 @@ class HealingJob(NamedTuple):
         if not stored.is_whole_everywhere:
             uncut = load_cut(self.teacher.handle, replace(self.settings.train, method="lora"))
             check_teacher(self.loaded.model, uncut.model)
-            with watched("storing the teacher's likeliest tokens", stored.num_examples, self.console) as on_progress:
+            name = "Storing the teacher's likeliest tokens"
+            with watched(name, stored.num_examples, self.console, "examples") as on_progress:
                 stored.fill(uncut.model, on_progress=on_progress)
 
     def _num_steps(self) -> int:

@@ -45,7 +45,7 @@ def why_not(error: Exception) -> str:
 @cache
 def _answers(endpoint: str) -> bool:
     """Whether anything at all comes back from this address; asked once in a process."""
-    from huggingface_hub.utils import get_session
+    from huggingface_hub import get_session
 
     with suppress(Exception):  # no route, refused, timed out: each HTTP library has its own classes for these
         get_session().head(endpoint, timeout=TIMEOUT)
