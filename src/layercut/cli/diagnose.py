@@ -19,7 +19,7 @@ def diagnose(
     cuts: Annotated[
         list[str],
         typer.Argument(
-            help="Cut models: layers (3,8,21-24), criterion:N (reverse:3), a plan.json, or the folder of a cut or "
+            help="Cut models: layers (3,8,21-24), reverse:N or random:N, a plan.json, or the folder of a cut or "
             "healed checkpoint.",
             metavar="CUT...",
         ),

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -124,6 +125,8 @@ def _show_notes() -> None:
 def main() -> None:
     """Run the command line: exit 0 well, 1 error, 2 usage, 130 Ctrl-C. LAYERCUT_TRACEBACK=1 shows where."""
     _show_notes()
+    if not sys.warnoptions:  # what libraries tell each other of their next versions
+        warnings.simplefilter("ignore", FutureWarning)
     try:
         app()
     except (InputError, VerificationError) as error:

@@ -91,7 +91,7 @@ EnginePool = Annotated[
 Remove = Annotated[
     str | None,
     typer.Option(
-        help="Layers that go, zero-based, ranges inclusive: 3,8,21-24. Or criterion:N (reverse:3), or a plan.json.",
+        help="Layers that go, zero-based, ranges inclusive: 3,8,21-24. Or reverse:N or random:N, or a plan.json.",
         metavar="LAYERS",
     ),
 ]

@@ -1,4 +1,4 @@
-"""Plans as people write them: a layer list, ``criterion:N``, or the path of a plan.json."""
+"""Plans as people write them: a layer list, ``reverse:N`` or ``random:N``, or the path of a plan.json."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from layercut.selection.base import Context
 from layercut.surgery.plan import CutPlan, parse_layers
 
 _BY_CRITERION = re.compile(r"^([A-Za-z_][\w.:-]*):(\d+)$")
-_EXPECTED = "a layer list such as 3,8,21-24 (inclusive), a criterion with a count such as reverse:3, or a plan.json"
+_EXPECTED = "a layer list such as 3,8,21-24 (inclusive), reverse:3 or random:3 for three layers, or a plan.json"
 
 
 def plan_from_spec(
@@ -28,7 +28,7 @@ def plan_from_spec(
     """The plan that ``spec`` stands for, on a model of ``num_layers`` decoder layers.
 
     Args:
-        spec: layers, ``criterion:N`` or a plan.json.
+        spec: layers, ``reverse:N`` or ``random:N`` (any criterion that looks at no model), or a plan.json.
         num_layers: of the model.
         model: its name.
         model_hash: its fingerprint; None where it is not known, and a plan's own is then not compared.
@@ -68,14 +68,15 @@ def check_spec(spec: str) -> None:
     spec = spec.strip()
     if spec.endswith(".json"):
         CutPlan.load(Path(spec))
-    elif match := _BY_CRITERION.match(spec):
-        name, num_remove = match[1], int(match[2])
+    elif (match := _BY_CRITERION.match(spec)) or spec in CRITERIA:
+        name, count = (match[1], match[2]) if match else (spec, "")
         if criterion_row(name).needs_model and name in CRITERIA:
             raise InputError(
                 f"{name} has to run the model. Choose the layers first: layercut select MODEL --criterion {name} "
-                f"--remove {num_remove} --out DIR, then give DIR/plan.json."
+                f"--remove {count or 3} --out DIR, then give DIR/plan.json."
             )
-    elif spec in CRITERIA:
+        if match:
+            return
         raise InputError(f"{spec!r} does not say how many layers go; write {spec}:3 to remove three.")
     elif not re.match(r"^[\d,\- ]+$", spec):
         raise InputError(f"{spec!r} is no plan; write {_EXPECTED}.")

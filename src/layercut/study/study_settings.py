@@ -162,7 +162,7 @@ class StudySettings:
     out: Path
     """The run folder."""
     plans: Mapping[str, str] = field(default_factory=dict)
-    """Name to plan: a layer list (3,8,21-24), criterion:N (reverse:3), or the path of a plan.json."""
+    """Name to plan: a layer list (3,8,21-24), reverse:N or random:N, or the path of a plan.json."""
     criteria: tuple[CriterionSettings, ...] = ()
     """Each at every depth."""
     depths: tuple[Depth, ...] = ()

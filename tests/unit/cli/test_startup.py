@@ -109,3 +109,16 @@ def test_layers_of_a_gguf_file_are_counted_before_it_is_converted(tmp_path: Path
 
     file = write_gguf(tmp_path / "tiny.gguf")
     refused(["eval", str(file), "--tasks", "copy", "--remove", "99"], "layer 99 is not in")
+
+
+def test_warnings_of_libraries_about_their_next_versions_are_not_shown(tiny: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own_task.py"
+    own.write_text("import warnings\ndef task():\n    warnings.warn('old', FutureWarning)\n    raise SystemExit(3)\n")
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from layercut.cli.main import main; main()"
+    command = [code, "eval", str(tiny), "--tasks", "own_task:task", "--dry-run"]
+    ran = subprocess.run([sys.executable, "-c", *command], capture_output=True, text=True, check=False)
+    assert ran.returncode == 3 and "FutureWarning" not in ran.stderr, ran.stderr
+    told = subprocess.run(
+        [sys.executable, "-W", "default", "-c", *command], capture_output=True, text=True, check=False
+    )
+    assert "FutureWarning: old" in told.stderr
