@@ -47,7 +47,7 @@ def commands(study: Path) -> list[Command]:
         Command("python -c pass", ("-c", "pass"), None),
         Command("import layercut", ("-c", "import layercut"), 0.1),
         Command("layercut --help", (*LAYERCUT, "--help"), 0.3),
-        Command("layercut eval --help", (*LAYERCUT, "eval", "--help"), 0.3),
+        Command("layercut eval --help", (*LAYERCUT, "eval", "--help"), 0.5),
         Command("typo in a YAML key", (*LAYERCUT, "run", str(study)), 0.5),
         Command("typo in a task", (*LAYERCUT, "eval", MODEL, "--tasks", "arithmetc"), 0.5),
         Command("typo in a criterion", (*LAYERCUT, "select", MODEL, "--criterion", "refin", "--remove", "1"), 0.5),

@@ -33,7 +33,6 @@ from layercut.cli import (
 )
 from layercut.cli.console import log, say, warn
 from layercut.errors import InputError, VerificationError
-from layercut.runs.directory import saved
 from layercut.study.heartbeat import clock, under_way
 
 if TYPE_CHECKING:
@@ -59,6 +58,8 @@ class _Verbs(TyperGroup):
 
 def _stopped(stop: KeyboardInterrupt, verb: str | None) -> str:
     """What Ctrl-C left on disk, and how to go on."""
+    from layercut.runs.directory import saved
+
     folders = getattr(stop, "__notes__", [])  # run folders that it came through, the outermost last
     if folders and (found := saved(Path(folders[-1]))):
         return f"Stopped. {found}; run the same command to continue."
