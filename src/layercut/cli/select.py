@@ -87,6 +87,7 @@ def select(
         typer.Option("--set", help="A setting of the criterion. May be repeated.", metavar="NAME=VALUE"),
     ] = None,
     seed: options.Seed = 0,
+    dry_run: options.DryRun = False,
     unsafe_exec: options.UnsafeExec = False,
     json: options.Json = False,
 ) -> None:
@@ -114,24 +115,44 @@ def select(
     from layercut.report.ranking import ranking_table
     from layercut.study.evaluate import slug
     from layercut.study.progress import SelectionProgress
-    from layercut.study.select import select_layers
+    from layercut.study.search_estimate import selection_estimate
+    from layercut.study.select import objective_parts, select_layers
     from layercut.study.select import setting as parse_setting
     from layercut.tasks.sandbox import allow_unsafe
 
     if unsafe_exec:
         allow_unsafe()
+    folder = out_folder or Path("runs", slug(f"select-{model.model}"))
+    text = CalibrationSettings(source=calibration, num_texts=calibration_texts, max_tokens=calibration_tokens)
+    own = dict(parse_setting(entry) for entry in setting or [])
+    if dry_run:
+        estimate = selection_estimate(
+            model,
+            criterion=criterion,
+            num_remove=remove,
+            parts=[part for task in tasks for part in objective_parts(task, seed)],
+            calibration=text,
+            protect=protect,
+            settings=own,
+            race=race,
+            num_held_out=held_out,
+            out=folder,
+        )
+        if json:
+            as_json(estimate.to_dict())
+        for line in () if json else estimate.lines():
+            result(line)
+        return
     with SelectionProgress(log) as progress:
         done = select_layers(
             model,
             criterion=criterion,
             num_remove=remove,
-            out=out_folder or Path("runs", slug(f"select-{model.model}")),
+            out=folder,
             tasks=tasks,
-            calibration=CalibrationSettings(
-                source=calibration, num_texts=calibration_texts, max_tokens=calibration_tokens
-            ),
+            calibration=text,
             protect=protect,
-            settings=dict(parse_setting(entry) for entry in setting or []),
+            settings=own,
             normalise=normalise,
             race=race,
             race_error=race_error,

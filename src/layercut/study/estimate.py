@@ -60,12 +60,14 @@ class Step:
     """Items at once."""
     cost: float = 1.0
     """Forward passes that a read token takes; TRAINING where it is learnt from."""
+    least: float = 1.0
+    """Share of the work that is done at the least, where an engine or a race may leave some out."""
 
     def seconds(self, speed: Speed) -> tuple[float, float]:
         """Least and most time."""
         low, high = (self._at(speed, new) for new in self.new_tokens)
         passes = self.cost * self.items / self.batch_size + self.new_tokens[1] / self.batch_size
-        return low, SLOWER * high + PASS_SECONDS * passes
+        return self.least * low, SLOWER * high + PASS_SECONDS * passes
 
     def line(self, speed: Speed | None) -> str:
         """For people."""
@@ -138,8 +140,8 @@ class Estimate:
         if self.speed is not None and self.seconds is not None:
             lines.append(
                 f"time: {between(*self.seconds)}, by a matrix product timed for a moment on this {self.speed.device} "
-                f"({self.speed.products_per_second / 1e9:,.0f} GFLOP/s, {size(round(self.speed.bytes_per_second))}/s), not by "
-                "this model"
+                f"({self.speed.products_per_second / 1e9:,.0f} GFLOP/s, {size(round(self.speed.bytes_per_second))}/s), "
+                "not by this model"
             )
         if self.folder is not None and self.free_bytes is not None:
             stays = f", of which {size(self.stays_bytes)} stays" if self.stays_bytes < self.disk_bytes else ""

@@ -76,7 +76,7 @@ def select_layers(
     row, choose = criterion_row(criterion), criterion_of(criterion)
     handle = model if isinstance(model, ModelHandle) else ModelHandle(model)
     draw = Decoding(**asdict(decoding or DecodingSettings()), seed=seed)
-    parts = [part for wanted in tasks for part in _parts(wanted, seed)]
+    parts = [part for wanted in tasks for part in objective_parts(wanted, seed)]
     calibration = calibration or CalibrationSettings()
     identity = folder_settings(handle.describe(), parts, draw, calibration)
     start = str((settings or {}).get("start", ""))
@@ -155,7 +155,12 @@ def folder_settings(
     return {**model, **search_settings(parts, decoding), "calibration": text, "seed": decoding.seed}
 
 
-def _parts(wanted: TaskSettings, seed: int) -> list[ObjectiveTask]:
+def objective_parts(wanted: TaskSettings, seed: int) -> list[ObjectiveTask]:
+    """A task of an objective, under each of its readouts.
+
+    Raises:
+        InputError: an unknown task or readout.
+    """
     task = load_task(wanted.task, data=wanted.data, seed=seed, max_new_tokens=wanted.max_new_tokens)
     # One readout a task unless others are asked for: the paper's objective counts each task once.
     readouts = wanted.readouts or (task.readouts[0],)

@@ -33,6 +33,7 @@ from layercut.study.evaluate import slug
 from layercut.study.handle import ModelHandle
 from layercut.study.progress import Progressing
 from layercut.study.rankings import read_rankings
+from layercut.study.search_estimate import sweep_estimate
 from layercut.study.select import folder_settings
 from layercut.study.settings import DecodingSettings, ModelSettings, TaskSettings
 from layercut.surgery.plan import CutPlan, format_layers, parse_layers
@@ -118,7 +119,8 @@ def sweep_model(
     if dry_run:
         for one in asked:
             say(f"{one.part.label}: {len(wanted) + 1} x {len(one.ids)} {split} items")
-        say(f"would write to {folder}")
+        for line in sweep_estimate(handle, [(one.part, one.samples) for one in asked], len(wanted), folder).lines():
+            say(line)
         return None
     draw = Decoding(**asdict(decoding), seed=seed)
     settings = sweep_settings(handle.describe(), [one.part for one in asked], draw, split)
