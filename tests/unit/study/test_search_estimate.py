@@ -31,7 +31,7 @@ def test_plans_of_a_greedy_search() -> None:
     assert num_greedy(5, 1) == 5 and num_greedy(5, 2) == 9 and num_greedy(29, 5) == 135
 
 
-def test_a_search_without_a_race_asks_what_was_said(layercut: Run, tiny: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_a_search_counts_its_plans_items_and_held_out_items(layercut: Run, tiny: Path, tmp_path: Path) -> None:  # noqa: F811
     words = ("select", tiny, "--criterion", "task_accuracy", "--remove", 2, *TASKS, "--race", "off")
     said = dry(layercut, *words, "--out", tmp_path / "run")
     assert not (tmp_path / "run").exists()
