@@ -100,7 +100,7 @@ def select(
     Example: layercut select bundled:smollm2-135m --criterion task_accuracy --objective arithmetic,copy --remove 2
     """
     from layercut.selection.base import check_race
-    from layercut.study.checks import check_layers
+    from layercut.study.checks import check_selection
 
     criterion_row(criterion)
     check_race(normalise, race, race_error)
@@ -109,7 +109,7 @@ def select(
         raise InputError(
             "--limit, --readouts and --held-out have no effect without --objective; name its tasks, or leave them out."
         )
-    check_layers(model, protect=protect)
+    check_selection(model, criterion, remove, protect=protect, has_tasks=bool(tasks))
 
     from layercut.report.held_out import held_out_table
     from layercut.report.ranking import ranking_table

@@ -106,7 +106,7 @@ def sweep(
         raise unknown("split", split, get_args(Split))
     names = known([name for name in (only or "").split(",") if name], LAYER_FORMS) if only else []
     tasks = options.asked_tasks(objective, readouts, limit or 100, data, data_dir, first_readouts=True)
-    check_layers(model, layers=layers)
+    check_layers(model, layers)
 
     from layercut.report.html.page import PAGE
     from layercut.report.sweep_text import PLOT, REPORT, sweep_tables

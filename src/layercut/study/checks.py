@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 from layercut.errors import InputError, unknown
 from layercut.models.depth import depth_of
+from layercut.selection import criterion_row
+from layercut.selection.base import Context, no_objective
 from layercut.selection.protect import parse_protected
 from layercut.selection.specs import check_spec, plan_from_spec
 from layercut.study.settings import ModelSettings, TaskSettings
@@ -77,25 +79,40 @@ def check_plans(model: ModelSettings, specs: Iterable[str | None], seed: int = 0
         plan_from_spec(spec, num_layers=depth, model=model.model, seed=seed)
 
 
-def check_layers(model: ModelSettings, *, layers: str | None = None, protect: str | None = None) -> None:
-    """Refuse layer lists that are none, or that name layers which the model does not have.
-
-    Args:
-        model: the uncut model.
-        layers: as ``sweep`` takes it.
-        protect: as ``select`` takes it.
+def check_layers(model: ModelSettings, layers: str | None) -> None:
+    """Refuse a layer list that is none, or that names layers which the model does not have.
 
     Raises:
         InputError: such a list.
     """
-    last = max(parse_layers(layers)) if layers else 0
-    depth = _depth(model) if layers or protect else None
-    if depth is None:
+    if layers is None:
         return
-    if last >= depth:
+    last, depth = max(parse_layers(layers)), _depth(model)
+    if depth is not None and last >= depth:
         raise InputError(f"layer {last} is not in {model.model}, which has {depth} decoder layers (0-{depth - 1}).")
-    if protect:
-        parse_protected(protect, depth)
+
+
+def check_selection(
+    model: ModelSettings, criterion: str, num_remove: int, *, protect: str | None = None, has_tasks: bool = True
+) -> None:
+    """Refuse a choice of layers that cannot be made: by its criterion, its number or what must stay.
+
+    Args:
+        model: the uncut model.
+        criterion: as ``select`` takes it.
+        num_remove: how many layers are to go.
+        protect: as ``select`` takes it.
+        has_tasks: whether there is an objective.
+
+    Raises:
+        InputError: an unknown criterion, one without its objective, too many layers, or protected ones that are not
+            there.
+    """
+    if criterion_row(criterion).needs_objective and not has_tasks:
+        raise no_objective(criterion)
+    if (depth := _depth(model)) is not None:
+        stays = parse_protected(protect, depth) if protect else None
+        Context(num_layers=depth, num_remove=num_remove, protect=stays)
 
 
 def check_study_names(study: StudySettings) -> None:
@@ -111,25 +128,25 @@ def check_study_names(study: StudySettings) -> None:
 
 
 def check_study_layers(study: StudySettings) -> None:
-    """Refuse plans, depths and protected layers that do not fit the models of a study.
+    """Refuse plans, depths and protected layers that do not fit the model of a study.
 
-    A model that cannot be found is left to the study, which goes on with the others.
+    A study of several models goes on with the others where one cannot be used, so those are not looked at here.
 
     Raises:
-        InputError: a plan that cannot be read, or a layer that a model does not have.
+        InputError: no such model, a plan that cannot be read, or a layer that the model does not have.
     """
-    for model in study.models:
-        try:
-            depth = _depth(model)
-        except InputError:
-            continue
-        check_plans(model, study.plans.values(), study.seed)
+    if len(study.models) > 1:
+        return
+    (model,) = study.models
+    check_plans(model, study.plans.values(), study.seed)
+    depth = _depth(model) if study.criteria else None
+    for wanted in study.depths if depth is not None else ():
+        assert depth is not None
+        num_remove = wanted.layers(depth)
+        if num_remove >= depth:
+            raise InputError(f"depth {wanted.text} leaves no layer of {depth}; choose 1 to {depth - 1}.")
         for one in study.criteria:
-            check_layers(model, protect=one.protect)
-        for wanted in study.depths if depth is not None else ():
-            assert depth is not None
-            if not wanted.text.endswith("%") and wanted.layers(depth) >= depth:
-                raise InputError(f"depth {wanted.text} leaves no layer of {depth}; choose 1 to {depth - 1}.")
+            check_selection(model, one.criterion, num_remove, protect=one.protect)
 
 
 def _depth(model: ModelSettings) -> int | None:
