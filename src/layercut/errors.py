@@ -17,7 +17,7 @@ class MissingExtra(InputError):
     """An optional part of layercut is not installed."""
 
     def __init__(self, doing: str, extra: str) -> None:
-        super().__init__(f"{doing} needs an optional part: pip install 'layercut[{extra}]'")
+        super().__init__(f"{doing} needs an optional part: {install_command(extra)}")
 
 
 class RunMismatch(InputError):
@@ -30,6 +30,27 @@ class CheckpointError(InputError):
 
 class VerificationError(RuntimeError):
     """What was written is not what was asked for: the reloaded model differs from the one in memory."""
+
+
+def install_command(extra: str) -> str:
+    """What installs an optional part from where layercut came from: a clone, an address, or the package index."""
+    import json
+    from importlib import metadata
+    from urllib.parse import urlsplit
+    from urllib.request import url2pathname
+
+    try:
+        made = metadata.distribution("layercut").read_text("direct_url.json")
+        origin = json.loads(made or "{}")
+    except (metadata.PackageNotFoundError, ValueError):
+        origin = {}
+    url = str(origin.get("url", ""))
+    if url.startswith("file://") and "dir_info" in origin:
+        editable = "--editable " if origin["dir_info"].get("editable") else ""
+        return f"pip install {editable}'{url2pathname(urlsplit(url).path)}[{extra}]'"
+    if version := origin.get("vcs_info"):
+        return f"pip install 'layercut[{extra}] @ {version['vcs']}+{url}@{version['commit_id']}'"
+    return f"pip install 'layercut[{extra}] @ {url}'" if url else f"pip install 'layercut[{extra}]'"
 
 
 def first_line(error: Exception) -> str:

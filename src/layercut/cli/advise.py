@@ -31,6 +31,10 @@ def advise(
 
     Example: layercut advise runs/quickstart --use math --keep 0.9
     """
+    from layercut.report.uses import named_use
+
+    named_use(use)
+
     from rich.markdown import Markdown
 
     from layercut.report.advice_text import FILE, write_advice

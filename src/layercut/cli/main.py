@@ -5,9 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from typing import Annotated
+import time
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from layercut import __version__
 from layercut.cli import (
@@ -27,11 +31,47 @@ from layercut.cli import (
     select,
     sweep,
 )
-from layercut.cli.console import log, warn
+from layercut.cli.console import log, say, warn
 from layercut.errors import InputError, VerificationError
+from layercut.study.heartbeat import clock, under_way
+
+if TYPE_CHECKING:
+    from click import Context
+
+
+class _Verbs(TyperGroup):
+    """Runs a verb: without a terminal it is heard of every half minute, and Ctrl-C says how to go on."""
+
+    def invoke(self, ctx: Context) -> Any:  # type: ignore[override]
+        began = time.monotonic()
+
+        def still_running() -> str:
+            return f"layercut {ctx.invoked_subcommand}: still running, {clock(time.monotonic() - began)} so far"
+
+        try:
+            with under_way(log, still_running):
+                return super().invoke(ctx)
+        except KeyboardInterrupt as stop:
+            say(_stopped(stop, ctx.invoked_subcommand))
+            raise typer.Exit(130) from None
+
+
+def _stopped(stop: KeyboardInterrupt, verb: str | None) -> str:
+    """What Ctrl-C left on disk, and how to go on."""
+    from layercut.runs.directory import saved
+
+    folders = getattr(stop, "__notes__", [])  # run folders that it came through, the outermost last
+    if folders and (found := saved(Path(folders[-1]))):
+        return f"Stopped. {found}; run the same command to continue."
+    again = "Run the same command to start again."
+    if verb == "generate" and not folders:
+        again = "With --out DIR answers are saved as they come, and the same command continues."
+    return f"Stopped. Nothing is saved. {again}"
+
 
 app = typer.Typer(
     name="layercut",
+    cls=_Verbs,
     help="Remove decoder layers from a language model and learn what it can still do.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -86,6 +126,8 @@ def _show_notes() -> None:
 def main() -> None:
     """Run the command line: exit 0 well, 1 error, 2 usage, 130 Ctrl-C. LAYERCUT_TRACEBACK=1 shows where."""
     _show_notes()
+    if not sys.warnoptions:  # what libraries tell each other of their next versions
+        warnings.simplefilter("ignore", FutureWarning)
     try:
         app()
     except (InputError, VerificationError) as error:

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from layercut.errors import InputError
+from layercut.seed import LARGEST
 from layercut.study.settings import DecodingSettings, ModelSettings, TaskSettings
 
 Model = Annotated[
@@ -90,7 +91,7 @@ EnginePool = Annotated[
 Remove = Annotated[
     str | None,
     typer.Option(
-        help="Layers that go, zero-based, ranges inclusive: 3,8,21-24. Or criterion:N (reverse:3), or a plan.json.",
+        help="Layers that go, zero-based, ranges inclusive: 3,8,21-24. Or reverse:N or random:N, or a plan.json.",
         metavar="LAYERS",
     ),
 ]
@@ -102,7 +103,11 @@ PlanFromAnotherModel = Annotated[
         rich_help_panel="Model",
     ),
 ]
-Seed = Annotated[int, typer.Option(help="Root of all chance.")]
+Seed = Annotated[int, typer.Option(min=0, max=LARGEST, help="Root of all chance.", metavar="INTEGER")]
+StudySeed = Annotated[
+    int | None,
+    typer.Option(min=0, max=LARGEST, help="Root of all chance, in place of the file's.", metavar="INTEGER"),
+]
 Limit = Annotated[
     int | None, typer.Option(min=1, help="Only the first so many items of each task; shown in every table.")
 ]
@@ -242,12 +247,14 @@ def asked_tasks(
     """The tasks that flags ask for; see ``layercut.study.suites.asked_tasks``.
 
     Raises:
-        InputError: an unknown suite, or local data that is not TASK=PATH, not there or for another task.
+        InputError: an unknown suite, task or readout, or local data that is not TASK=PATH, not there or for another
+            task.
     """
     from layercut.study import suites
+    from layercut.study.checks import check_tasks
 
     wanted = tuple(readouts.split(",")) if readouts else None
-    return suites.asked_tasks(
+    tasks = suites.asked_tasks(
         names or "",
         limit=limit,
         readouts=wanted,
@@ -255,6 +262,8 @@ def asked_tasks(
         folder=data_dir,
         first_readouts=first_readouts,
     )
+    check_tasks(tasks)
+    return tasks
 
 
 def local_files(entries: list[str] | None) -> dict[str, str]:

@@ -17,6 +17,7 @@ from layercut.engine.base import (
     Likelihoods,
 )
 from layercut.errors import InputError, RunMismatch
+from layercut.seed import check_seed
 from layercut.surgery.plan import CutPlan
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ class Bench:
             if names.count(name) > 1 or name == _ALL:
                 raise InputError(f"two models are called {name!r}; give each cut once.")
         self.arms = tuple(arms)
-        self.limit, self.seed, self.num_samples = limit, seed, num_samples
+        self.limit, self.seed, self.num_samples = limit, check_seed(seed), num_samples
         self.arithmetic_data = arithmetic_data
         self._journal, self._on_progress, self._stage = journal, on_progress, 0
         self.shortfalls: list[str] = []

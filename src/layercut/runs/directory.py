@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 ENVIRONMENT, METRICS, SAMPLES, REPORT = "environment.json", "metrics.json", "samples", "report.md"
 _NOT_SEARCHED = {SAMPLES, "checkpoint", "searches", "answers"}
+_TRAINED = re.compile(r"checkpoint-(\d+)")
 _REPEATED = ("layercut", "python", "packages", "git", "platform", "cpu", "sandbox")
 """What must be the same for a resumed run to count as made in one environment."""
 
@@ -195,10 +196,24 @@ class RunFolder:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if isinstance(value, KeyboardInterrupt):  # for whoever tells people what is saved
+            value.add_note(str(self.path))
         self.close()
 
     def _samples_path(self, task: str, readout: str) -> Path:
         return self.path / SAMPLES / f"{re.sub(r'[^A-Za-z0-9_.-]', '_', task)}.{readout}.jsonl"
+
+
+def saved(path: Path) -> str:
+    """What a run that is not finished has on disk, those inside it included: ``412 answers are saved``; or nothing."""
+    answers = _answers(path, "**/")
+    steps = [int(found[1]) for one in path.glob("**/checkpoint-*") if (found := _TRAINED.fullmatch(one.name))]
+    words = [f"{answers:,} answer{'s are' if answers != 1 else ' is'} saved"] if answers else []
+    return ", and ".join([*words, *([f"training is saved up to step {max(steps):,}"] if steps else [])])
+
+
+def _answers(path: Path, below: str = "") -> int:
+    return sum(file.read_bytes().count(b"\n") for file in path.glob(f"{below}{SAMPLES}/*.jsonl"))
 
 
 class RunSummary(NamedTuple):
@@ -290,8 +305,8 @@ def _headline(metrics: Mapping[str, Any]) -> str:
 
 
 def _progress(path: Path) -> str:
-    answers = sum(file.read_bytes().count(b"\n") for file in (path / SAMPLES).glob("*.jsonl"))
-    return f"{answers} answers so far" if answers else ""
+    answers = _answers(path)
+    return f"{answers:,} answer{'s' * (answers != 1)} so far" if answers else ""
 
 
 def _note_environment(file: Path, environment: dict[str, Any]) -> None:

@@ -24,6 +24,7 @@ from layercut.report.diagnosis.verdict import FILE, FORMAT_VERSION, load
 from layercut.report.reports import write_reports
 from layercut.runs.atomic import write_json
 from layercut.runs.directory import RunFolder
+from layercut.seed import check_seed
 from layercut.study import eta
 from layercut.study.evaluate import slug
 from layercut.study.handle import ModelHandle
@@ -78,6 +79,7 @@ def diagnose_model(
         InputError: a diagnostic, plan or checkpoint that cannot be used, or a run folder that holds another run.
     """
     names = known(only)
+    check_seed(seed)
     if not cuts:
         raise InputError("there is nothing to compare with the uncut model; give at least one cut, such as reverse:3.")
     uncut = ModelHandle(model)
@@ -163,7 +165,7 @@ def run_diagnostics(
         file: in the folder.
     """
     work = [(name, eta.Cell(kind=name, num_items=_STEPS, weight=forms[name].weight)) for name in names]
-    progress = Progressing(work, console)
+    progress = Progressing(work, console, verb="Diagnosing", unit=None)
     said: list[str] = []
     told: Callable[[int, int, int], None] = lambda stage, done, total: None  # noqa: E731
     bench = Bench(

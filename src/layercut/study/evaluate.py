@@ -64,7 +64,7 @@ def evaluate_model(
         say(f"would write to {folder}")
         return None
     draw = Decoding(**asdict(decoding), seed=seed)
-    progress = Progressing(work, console)
+    progress = Progressing(work, console, verb="Scoring")
     settings = run_settings(handle, plan, cells, draw, seed)
     with RunFolder.begin(folder, settings, flags=FLAGS, sandbox=walls) as run, progress.running():
         run_cells(run, handle, plan, cells, draw, progress, allow_selection_items=allow_selection_items)

@@ -81,7 +81,7 @@ def answers_of(
     ids = [sample_id(prompt.id, n) for part in parts for prompt in part.prompts for n in range(how.samples)]
     with Journal(folder / RESPONSES) as journal:
         if not set(ids) <= {record["id"] for record in journal.records}:
-            with watched(f"{model} answers", len(ids), console) as on_progress:
+            with watched(f"Answering with {model}", len(ids), console, "answers") as on_progress:
                 before = 0
                 for part in parts:
                     generate_responses(
@@ -105,7 +105,8 @@ def answers_of(
     with Journal(folder / CHOICES) as journal:
         prompts = {record["prompt_id"] for record in records}
         if not prompts <= {choice["id"] for choice in journal.records}:
-            with watched(f"{model} chooses among {how.samples} answers", len(prompts), console) as on_progress:
+            name = f"Choosing among {how.samples} answers"
+            with watched(name, len(prompts), console, "prompts") as on_progress:
                 choose(handle.engine, plan, records, journal, on_progress=on_progress)
         return Answers(records, chosen(records, journal.records), folder)
 

@@ -17,8 +17,9 @@ from layercut.healing.team import Team
 from layercut.runs.directory import RunFolder
 from layercut.study.generate import answers_of
 from layercut.study.handle import ModelHandle
-from layercut.study.heal_data import RESPONSES, examples_of, matched, original_records, report_items, split
-from layercut.study.heal_job import CHECKPOINT, HealingJob, HealSettings, Teacher, ToTrain, load_cut, train_along
+from layercut.study.heal_data import examples_of, matched, original_records, report_items, split
+from layercut.study.heal_job import CHECKPOINT, HealingJob, Teacher, ToTrain, load_cut, train_along
+from layercut.study.heal_settings import RESPONSES, HealSettings
 from layercut.study.prompts import Answering, PromptSource
 from layercut.study.settings import ModelSettings
 from layercut.surgery.checkpoint import PLAN_FILE

@@ -17,8 +17,6 @@ from layercut.tasks import TASKS, base_name, load_task
 if TYPE_CHECKING:
     from layercut.models.loading import LoadedModel
 
-RESPONSES = ("self", "original")
-"""Whose answers are learnt: the teacher's own, or those that stand beside the prompts in their data set."""
 BUILT_IN = ("arithmetic", "brackets", "copy", "chain_sum", "gsm_symbolic")
 """Tasks whose report items are always at hand."""
 

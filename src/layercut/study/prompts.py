@@ -15,6 +15,7 @@ from layercut.healing.prompts import Answered, NamedPrompt, answered_in, read_an
 from layercut.healing.settings import SYSTEM
 from layercut.healing.task_prompts import PREFIX, TaskPrompts, task_prompts
 from layercut.runs.records import read_records
+from layercut.seed import check_seed
 from layercut.study.settings import DecodingSettings
 from layercut.tasks import load_task
 from layercut.tasks.hub_rows import HUB, hub_rows
@@ -51,6 +52,7 @@ class PromptSpec:
     def __post_init__(self) -> None:
         if self.skip < 0:
             raise InputError(f"{self.source}: skip {self.skip} is negative; write 0 or more.")
+        check_seed(self.shuffle_seed, f"{self.source}: shuffle_seed")
         if self.shuffle_buffer < 0:
             raise InputError(f"{self.source}: shuffle_buffer {self.shuffle_buffer} is too small; write 0 or more.")
         if self.limit is not None and self.limit < 1:

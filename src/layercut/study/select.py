@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -14,37 +14,22 @@ from layercut.errors import InputError, unknown
 from layercut.runs.directory import RunFolder
 from layercut.selection import criterion as criterion_of
 from layercut.selection import criterion_row
-from layercut.selection.base import Context, Progress, Selection, no_objective
+from layercut.selection.base import RACE_ERROR, Context, Normalise, Progress, Racing, Selection, no_objective
 from layercut.selection.calibration import Calibration, load_calibration
 from layercut.selection.held_out import held_out
 from layercut.selection.items import HELD_OUT, selection_items
-from layercut.selection.objective import Normalise, ObjectiveTask, TaskObjective, search_settings
+from layercut.selection.objective import ObjectiveTask, TaskObjective, search_settings
 from layercut.selection.protect import parse_protected
-from layercut.selection.racing import ERROR, Racing
 from layercut.selection.search_journal import SearchJournal
 from layercut.study.cells import tell_walls
 from layercut.study.handle import ModelHandle
-from layercut.study.settings import DecodingSettings, ModelSettings, TaskSettings
+from layercut.study.settings import CalibrationSettings, DecodingSettings, ModelSettings, TaskSettings
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import load_task
 from layercut.tasks.base import known_readouts
 from layercut.tasks.shortfall import tell_shortfalls
 
 PLAN_FILE = "plan.json"
-GENERATED = "generated"
-
-
-@dataclass(frozen=True, kw_only=True)
-class CalibrationSettings:
-    """Text that criteria are measured on."""
-
-    source: str = GENERATED
-    """``generated`` (by the uncut model itself), a local file, or ``hub:NAME[:config[:split]]``."""
-    num_texts: int = 16
-    """How many texts."""
-    max_tokens: int = 256
-    """Longest text, in the model's tokens."""
-
 
 FLAGS = {"limit": "--limit", "readout": "--readouts", "task": "--objective", "source": "--calibration"}
 """Which flag of ``layercut select`` stands for a setting whose name is not the flag's."""
@@ -70,7 +55,7 @@ def select_layers(
     settings: Mapping[str, Any] | None = None,
     normalise: str = "raw",
     race: str = "exact",
-    race_error: float = ERROR,
+    race_error: float = RACE_ERROR,
     decoding: DecodingSettings | None = None,
     num_held_out: int | None = None,
     seed: int = 0,
@@ -191,7 +176,11 @@ def folder_settings(
 
 
 def objective_parts(wanted: TaskSettings, seed: int) -> list[ObjectiveTask]:
-    """The parts of an objective that one task gives: a part for each readout."""
+    """The parts of an objective that one task gives: a part for each readout.
+
+    Raises:
+        InputError: an unknown task or readout.
+    """
     task = load_task(wanted.task, data=wanted.data, seed=seed, max_new_tokens=wanted.max_new_tokens)
     # One readout a task unless others are asked for: the paper's objective counts each task once.
     readouts = wanted.readouts or (task.readouts[0],)

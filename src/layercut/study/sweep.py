@@ -33,6 +33,7 @@ from layercut.study.evaluate import slug
 from layercut.study.handle import ModelHandle
 from layercut.study.progress import Progressing
 from layercut.study.rankings import read_rankings
+from layercut.study.search_estimate import sweep_estimate
 from layercut.study.select import folder_settings
 from layercut.study.settings import DecodingSettings, ModelSettings, TaskSettings
 from layercut.surgery.plan import CutPlan, format_layers, parse_layers
@@ -122,7 +123,8 @@ def sweep_model(
     if dry_run:
         for one in asked:
             say(f"{one.part.label}: {len(wanted) + 1} x {len(one.ids)} {split} items")
-        say(f"would write to {folder}")
+        for line in sweep_estimate(handle, [(one.part, one.samples) for one in asked], len(wanted), folder).lines():
+            say(line)
         return None
     draw = Decoding(**asdict(decoding), seed=seed)
     settings = sweep_settings(handle.describe(), [one.part for one in asked], draw, split)
@@ -240,7 +242,7 @@ def measure(
         for name, plans in groups.items()
         for one in asked
     ]
-    progress = Progressing(work, console)
+    progress = Progressing(work, console, verb="Scoring", unit="answers")
 
     def told(on_progress: Callable[[int, int], None]) -> Progress:
         return lambda what, done, total: on_progress(done, total)

@@ -9,7 +9,6 @@ with the continuation " Sunlight is the source of energy for nearly all ecosyste
 
 from __future__ import annotations
 
-import difflib
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,8 +22,10 @@ from layercut.tasks.choice_rows import hellaswag as prepared_hellaswag
 from layercut.tasks.choice_rows import is_prepared_hellaswag, of_subject
 from layercut.tasks.choice_task import ChoiceTask
 from layercut.tasks.data_files import DataSet, Row, read_local
+from layercut.tasks.hub_reach import hub_or_cache, why_not
 from layercut.tasks.labels import check_label
-from layercut.tasks.subject import Subject, reason, unreadable
+from layercut.tasks.lm_eval_names import unknown_lm_eval_task
+from layercut.tasks.subject import Subject, unreadable
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -109,7 +110,7 @@ def _load(manager: TaskManager, name: str, data: str | None, local: DataSet | No
     changed = {} if local is None else {"class": _reading(local, in_group=len(members) > 1)}
     _compile_templates_once()
     try:
-        with _quiet():  # about settings of the task file that its user did not write
+        with hub_or_cache(), _quiet():  # about settings of the task file that its user did not write
             # A group made on the spot is lm-eval's public way to load a task with changed settings.
             loaded = manager.load({"group": "layercut", "task": [{**one, **changed} for one in members]})
     except InputError:
@@ -118,7 +119,7 @@ def _load(manager: TaskManager, name: str, data: str | None, local: DataSet | No
         if local is not None:
             raise unreadable(name, str(data), error) from error
         raise InputError(
-            f"{name}: its data set cannot be loaded ({reason(error)}). With no network give a local copy: "
+            f"{name}: its data set cannot be loaded ({why_not(error)}). With no network give a local copy: "
             f"--data {name}=PATH."
         ) from error
     tasks: dict[str, ConfigurableTask] = loaded["tasks"]
@@ -235,9 +236,7 @@ def _manager_of(name: str) -> TaskManager:
     manager = _full_manager()
     if name in manager.all_tasks:
         return manager
-    near = difflib.get_close_matches(name, manager.all_tasks, n=3)
-    guess = f" Did you mean {' or '.join(near)}?" if near else ""
-    raise InputError(f"unknown lm-eval task {name!r}.{guess} `lm-eval ls tasks` lists them all.")
+    raise unknown_lm_eval_task(name, manager.all_tasks)
 
 
 @cache

@@ -175,7 +175,7 @@ def test_refusals_of_hub_data_sets(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="hub:a, row 1: no text in a column text or content; it has question"):
         load_calibration("hub:a", loaded())
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(MissingExtra, match=r"layercut\[lm-eval\]"):
+    with pytest.raises(MissingExtra, match=r"pip install .*\[lm-eval\]'"):
         load_calibration("hub:a", loaded())
 
 
