@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -31,17 +31,13 @@ from layercut.cli import (
 )
 from layercut.cli.console import log, say, warn
 from layercut.errors import InputError, VerificationError
-from layercut.runs.directory import saved
 from layercut.study.heartbeat import clock, under_way
-
-if TYPE_CHECKING:
-    from click import Context
 
 
 class _Verbs(TyperGroup):
     """Runs a verb: without a terminal it is heard of every half minute, and Ctrl-C says how to go on."""
 
-    def invoke(self, ctx: Context) -> Any:  # type: ignore[override]
+    def invoke(self, ctx: Any) -> Any:
         began = time.monotonic()
 
         def still_running() -> str:
@@ -57,6 +53,8 @@ class _Verbs(TyperGroup):
 
 def _stopped(stop: KeyboardInterrupt, verb: str | None) -> str:
     """What Ctrl-C left on disk, and how to go on."""
+    from layercut.runs.directory import saved
+
     folders = getattr(stop, "__notes__", [])  # run folders that it came through, the outermost last
     if folders and (found := saved(Path(folders[-1]))):
         return f"Stopped. {found}; run the same command to continue."
@@ -64,6 +62,7 @@ def _stopped(stop: KeyboardInterrupt, verb: str | None) -> str:
     if verb == "generate" and not folders:
         again = "With --out DIR answers are saved as they come, and the same command continues."
     return f"Stopped. Nothing is saved. {again}"
+
 
 app = typer.Typer(
     name="layercut",

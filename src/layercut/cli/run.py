@@ -34,6 +34,7 @@ def run(
     Example: layercut run examples/quickstart.yaml
     """
     from layercut.report.tables import comparison_tables
+    from layercut.runs.counting import counted
     from layercut.study.run import forecast_study, run_study
     from layercut.study.study_file import load_study
     from layercut.tasks.sandbox import allow_unsafe
@@ -70,6 +71,8 @@ def run(
     if failed:
         for line in failed:
             warn(line)
-        steps = "1 step" if len(failed) == 1 else f"{len(failed)} steps"
-        say(f"{steps} of the study failed; the same command tries again what failed, and nothing else.")
+        say(
+            f"{counted(len(failed), 'step')} of the study failed; the same command tries again what "
+            "failed, and nothing else."
+        )
         raise typer.Exit(1)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from layercut.report import words
 from layercut.report.advice import advise
 from layercut.report.markup import escape
-from layercut.report.numbers import counted, number
+from layercut.report.numbers import number
 from layercut.runs.atomic import write_text
+from layercut.runs.counting import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,7 +64,8 @@ def answer(advice: Advice) -> str:
         kept = f"at least {_percent(chosen.low or 0.0, round_down=True)} of the score above chance"
         where = ", ".join(_name(one) for one in chosen.readouts)
         return (
-            f"**By {len(chosen.arm.removed)} layers, plan {escape(chosen.arm.name)}:** {words.removal(chosen.arm)}. "
+            f"**By {counted(len(chosen.arm.removed), 'layer')}, plan {escape(chosen.arm.name)}:** "
+            f"{words.removal(chosen.arm)}. "
             f"With {sure} confidence it keeps {kept} on {'each of ' if len(chosen.readouts) > 1 else ''}{where}; "
             f"{keep} was asked for."
         )

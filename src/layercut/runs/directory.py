@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 from layercut.errors import InputError
 from layercut.runs.atomic import write_json
+from layercut.runs.counting import counted
 from layercut.runs.environment import collect
 from layercut.runs.lock import LOCK, is_locked, take_lock
 from layercut.runs.records import Journal, MetricRow, read_records
@@ -208,7 +209,7 @@ def saved(path: Path) -> str:
     """What a run that is not finished has on disk, those inside it included: ``412 answers are saved``; or nothing."""
     answers = _answers(path, "**/")
     steps = [int(found[1]) for one in path.glob("**/checkpoint-*") if (found := _TRAINED.fullmatch(one.name))]
-    words = [f"{answers:,} answer{'s are' if answers != 1 else ' is'} saved"] if answers else []
+    words = [f"{counted(answers, 'answer')} {'is' if answers == 1 else 'are'} saved"] if answers else []
     return ", and ".join([*words, *([f"training is saved up to step {max(steps):,}"] if steps else [])])
 
 
@@ -292,7 +293,7 @@ def _headline(metrics: Mapping[str, Any]) -> str:
     plan = metrics.get("plan")
     if plan:
         removed = len(plan["removed"])
-        words.append(f"{removed} of {plan['num_layers']} layers removed" if removed else "uncut")
+        words.append(f"{removed} of {counted(plan['num_layers'], 'layer')} removed" if removed else "uncut")
     seen = set()
     for row in metrics.get("rows", ()):
         if (row["task"], row["readout"]) not in seen:  # of a task and readout, the first metric is the headline
@@ -303,7 +304,7 @@ def _headline(metrics: Mapping[str, Any]) -> str:
 
 def _progress(path: Path) -> str:
     answers = _answers(path)
-    return f"{answers:,} answer{'s' * (answers != 1)} so far" if answers else ""
+    return f"{counted(answers, 'answer')} so far" if answers else ""
 
 
 def _note_environment(file: Path, environment: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from layercut.report.numbers import counted
+from layercut.runs.counting import counted
 from layercut.study.eta import Cell as Work
 from layercut.study.eta import Eta
 from layercut.study.heartbeat import Tokens, clock, line, under_way
@@ -132,7 +132,7 @@ class StudyProgress:
             now = time.monotonic()
             self._count(index, done - (seen or 0), None if seen is None else now - last)
             seen, last = done, now
-            self._doing = f"{piece.arm}: scoring {piece.name}: {done:,} of {total:,} items"
+            self._doing = f"{piece.arm}: scoring {piece.name}: {done:,} of {counted(total, 'item')}"
 
         try:
             yield on_progress
@@ -180,7 +180,7 @@ class StudyProgress:
         finished = sum(line.state == "finished" for line in self._lines.values())
         failed = sum(line.state == "failed" for line in self._lines.values())
         facts = [
-            f"{finished} of {len(names)} arms finished",
+            f"{finished} of {counted(len(names), 'arm')} finished",
             *([f"{failed} failed"] if failed else []),
             *([f"{hidden} not shown"] if hidden else []),
             *([self._tokens.describe(short=True)] if self._tokens.written else []),

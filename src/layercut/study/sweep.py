@@ -23,6 +23,7 @@ from layercut.evidence.paired import compare_paired
 from layercut.evidence.splits import items_hash
 from layercut.report.reports import write_reports
 from layercut.report.sweep import Sweep, SweepRow
+from layercut.runs.counting import counted
 from layercut.runs.directory import RunFolder
 from layercut.selection.answers import Answers
 from layercut.selection.base import Progress
@@ -114,7 +115,7 @@ def sweep_model(
     walls = tell_walls((one.part.task for one in asked), say)
     if dry_run:
         for one in asked:
-            say(f"{one.part.label}: {len(wanted) + 1} x {len(one.ids)} {split} items")
+            say(f"{one.part.label}: {len(wanted) + 1} x {counted(len(one.ids), split + ' item')}")
         say(f"would write to {folder}")
         return None
     draw = Decoding(**asdict(decoding), seed=seed)
@@ -226,7 +227,7 @@ def measure(
     """
     uncut = CutPlan(num_layers=num_layers)
     cut = {layer: CutPlan(num_layers=num_layers, removed=(layer,)) for layer in layers}
-    groups = {"uncut": [uncut], f"without one of {len(cut)} layers": list(cut.values())}
+    groups = {"uncut": [uncut], f"without one of {counted(len(cut), 'layer')}": list(cut.values())}
     # A piece is one task under all plans of a group, which the engine is asked together: what they share is run once.
     work = [
         (f"{name}: {one.part.label}", replace(one.work, num_items=len(plans) * len(one.ids)))
