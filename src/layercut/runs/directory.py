@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from types import TracebackType
 
+SWEEP, DIAGNOSIS, LAYERS, PREDICTION = "sweep.json", "diagnose.json", "layers.json", "predict.json"
+"""What runs without scores of their own hold; see layercut.report."""
 ENVIRONMENT, METRICS, SAMPLES, REPORT = "environment.json", "metrics.json", "samples", "report.md"
 _NOT_SEARCHED = {SAMPLES, "checkpoint", "searches", "answers"}
 _TRAINED = re.compile(r"checkpoint-(\d+)")
@@ -278,7 +280,8 @@ def _summary(path: Path) -> RunSummary:
     except (InputError, KeyError, ValueError):
         begun = None
     try:
-        headline = _headline(_read_json(path / METRICS)) if (path / METRICS).is_file() else _progress(path)
+        headline = _headline(_read_json(path / METRICS)) if (path / METRICS).is_file() else ""
+        headline = "; ".join(text for text in (headline, _measured(path)) if text) or _progress(path)
     except InputError as error:
         headline = str(error)
     if inner and not (path / METRICS).is_file():
@@ -298,8 +301,27 @@ def _headline(metrics: Mapping[str, Any]) -> str:
     for row in metrics.get("rows", ()):
         if (row["task"], row["readout"]) not in seen:  # of a task and readout, the first metric is the headline
             seen.add((row["task"], row["readout"]))
-            words.append(f"{row['task']} {row['readout']} {row['value']:.3g}")
+            value = row["value"]
+            shown_value = f"{100 * value:.0f}" if 0 <= value <= 1 else f"{value:.3g}"  # in %, as in all tables
+            words.append(f"{row['task']} {row['readout']} {shown_value}")
     return ", ".join(words)
+
+
+def _measured(path: Path) -> str:
+    """Headline of a run without scores of its own: a sweep or a diagnosis."""
+    found = []
+    if (path / SWEEP).is_file():
+        rows = _read_json(path / SWEEP).get("rows", [])
+        cells = dict.fromkeys(f"{row['task']} {row['readout']}" for row in rows)
+        found.append(f"sweep of {counted(len({row['layer'] for row in rows}), 'layer')}: {', '.join(cells)}")
+    for file, what in ((DIAGNOSIS, "diagnosis of"), (LAYERS, "diagnosis layer by layer:")):
+        if (path / file).is_file():
+            data = _read_json(path / file)
+            arms = ", ".join(arm["name"] for arm in data.get("arms", ())[1:]) if file == DIAGNOSIS else ""
+            found.append(f"{what} {arms or ', '.join(data.get('diagnostics', ()))}")
+    if (path / PREDICTION).is_file():
+        found.append("prediction of the loss of each layer")
+    return "; ".join(found)
 
 
 def _progress(path: Path) -> str:

@@ -337,8 +337,8 @@ def test_runs_are_listed_with_their_state_and_headline(tmp_path):
     assert [run.status for run in found] == ["finished", "finished", "finished", "unfinished"]
     assert [run.headline for run in found] == [
         "study of cut, uncut",
-        "2 of 30 layers removed, copy short 0.5",
-        "uncut, arithmetic rank 0.66, copy short 0.5",
+        "2 of 30 layers removed, copy short 50",
+        "uncut, arithmetic rank 66, copy short 50",
         "2 answers so far",
     ]
     assert abs((datetime.now(UTC) - found[0].begun).total_seconds()) < 60
