@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import sys
@@ -36,6 +37,14 @@ from layercut.study.heartbeat import clock, under_way
 
 class _Verbs(TyperGroup):
     """Runs a verb: without a terminal it is heard of every half minute, and Ctrl-C says how to go on."""
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The verb; paragraphs of its help are one line each, as the terminal breaks lines itself."""
+        found = super().get_command(ctx, cmd_name)
+        if found is not None and found.help:
+            paragraphs = inspect.cleandoc(found.help).split("\n\n")
+            found.help = "\n\n".join(" ".join(one.split()) for one in paragraphs)
+        return found
 
     def invoke(self, ctx: Any) -> Any:
         began = time.monotonic()

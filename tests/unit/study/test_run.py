@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Callable
 from functools import cached_property
 from io import StringIO
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
