@@ -30,7 +30,7 @@ from layercut.cli import (
     select,
     sweep,
 )
-from layercut.cli.console import log, say, warn
+from layercut.cli.console import error, log, say, warn
 from layercut.errors import InputError, VerificationError
 from layercut.study.heartbeat import clock, under_way
 
@@ -131,10 +131,10 @@ def main() -> None:
     _show_notes()
     try:
         app()
-    except (InputError, VerificationError) as error:
+    except (InputError, VerificationError) as stop:
         if os.environ.get("LAYERCUT_TRACEBACK"):
             raise
-        log.print(f"[red]error:[/red] {str(error).replace('[', chr(92) + '[')}", soft_wrap=True)
+        error(str(stop))
         sys.exit(1)
 
 
