@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 State = Literal["waiting", "searching", "asking", "healing", "finished", "failed"]
 _STYLES = {"finished": "green", "failed": "red", "waiting": "dim"}
+_STATE = 30
+"""Columns for what an arm is at and for the spaces between columns."""
 _AROUND = 10
 """Lines that the terminal needs for other things."""
 
@@ -69,7 +71,6 @@ class StudyProgress:
         self._doing = ""
         """What is worked on, for the line of every half minute."""
         self._tokens = Tokens()
-        self._live: Live | None = None
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -78,21 +79,9 @@ class StudyProgress:
             if not self._console.is_terminal:
                 yield
                 return
-            self._live = Live(self, console=self._console, refresh_per_second=4, vertical_overflow="crop")
-            with self._live:
+            # A healing shows its bar below the table.
+            with Live(self, console=self._console, refresh_per_second=4, vertical_overflow="crop"):
                 yield
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Leave the terminal to a step that shows its own progress."""
-        if self._live is None:
-            yield
-            return
-        self._live.stop()
-        try:
-            yield
-        finally:
-            self._live.start(refresh=True)
 
     def learn(self, kind: Hashable, num_items: int, seconds: float) -> None:
         """Speed that an earlier run has measured."""
@@ -162,8 +151,10 @@ class StudyProgress:
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, header_style="bold")
         table.add_column("arm", no_wrap=True, overflow="ellipsis")
         table.add_column("state", no_wrap=True, overflow="ellipsis")
-        table.add_column("items", justify="right", no_wrap=True)
-        table.add_column("time left", justify="right", no_wrap=True)
+        count = max((len(f"{line.total}/{line.total}") for line in self._lines.values()), default=0)
+        table.add_column("items", justify="right", no_wrap=True, min_width=max(count, len("items")))
+        table.add_column("time left", justify="right", no_wrap=True, min_width=len("time left"))
+        longest = max(12, options.max_width - count - len("time left") - _STATE)
         names = list(self._lines)
         room = max(4, console.height - _AROUND)
         first = 0
@@ -173,7 +164,10 @@ class StudyProgress:
             line = self._lines[name]
             state = f"{line.state}: {line.note}" if line.note else line.state
             table.add_row(
-                name, Text(state, style=_STYLES.get(line.state, "cyan")), f"{line.done}/{line.total}", self._left(name)
+                _middle(name, longest),
+                Text(state, style=_STYLES.get(line.state, "cyan")),
+                f"{line.done}/{line.total}",
+                self._left(name),
             )
         yield table
         hidden = len(names) - min(room, len(names))
@@ -220,3 +214,9 @@ class StudyProgress:
     def _tell(self, index: int, what: str) -> None:
         rest = self.remaining()
         line(self._console, f"{self._name(index)}: {what}{', ' if rest else ''}{rest}")
+
+
+def _middle(name: str, width: int) -> str:
+    """A name that is too long loses its middle: names of a cut and of its healing differ at their ends."""
+    half = (width - 1) // 2
+    return name if len(name) <= width else f"{name[: width - 1 - half]}…{name[-half:]}"
