@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 State = Literal["waiting", "searching", "asking", "healing", "finished", "failed"]
 _STYLES = {"finished": "green", "failed": "red", "waiting": "dim"}
-_STATE = 30
-"""Columns for what an arm is at and for the spaces between columns."""
+_STATE, _BETWEEN = 26, 6
+"""Characters for what an arm is at where the terminal is narrow, and for the spaces between columns."""
 _AROUND = 10
 """Lines that the terminal needs for other things."""
 
@@ -149,13 +149,14 @@ class StudyProgress:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """The table: all arms, or those around the one that is worked on where the terminal is too low for all."""
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, header_style="bold")
-        table.add_column("arm", no_wrap=True, overflow="ellipsis")
-        table.add_column("state", no_wrap=True, overflow="ellipsis")
-        count = max((len(f"{line.total}/{line.total}") for line in self._lines.values()), default=0)
-        table.add_column("items", justify="right", no_wrap=True, min_width=max(count, len("items")))
-        table.add_column("time left", justify="right", no_wrap=True, min_width=len("time left"))
-        longest = max(12, options.max_width - count - len("time left") - _STATE)
         names = list(self._lines)
+        count = max([len("items"), *(len(f"{line.total}/{line.total}") for line in self._lines.values())])
+        rest = options.max_width - count - len("time left") - _BETWEEN
+        longest = min(max(map(len, names), default=3), max(12, rest - _STATE))
+        table.add_column("arm", no_wrap=True, overflow="ellipsis", min_width=longest)
+        table.add_column("state", no_wrap=True, overflow="ellipsis", max_width=max(8, rest - longest))
+        table.add_column("items", justify="right", no_wrap=True, min_width=count)
+        table.add_column("time left", justify="right", no_wrap=True, min_width=len("time left"))
         room = max(4, console.height - _AROUND)
         first = 0
         if len(names) > room:

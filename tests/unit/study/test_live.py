@@ -68,14 +68,14 @@ def test_a_low_terminal_shows_what_is_worked_on() -> None:
 @pytest.mark.parametrize("width", [80, 120])
 def test_long_names_of_a_cut_and_its_healing_stay_apart(width: int) -> None:
     name = "task_accuracy-refined-12-from-block_influence-12"
-    cell = Cell(kind="copy", num_items=1000, weight=1)
+    cell = Cell(kind="copy", num_items=100_000, weight=1)
     console = Console(file=StringIO(), force_terminal=True, width=width, color_system=None)
     progress = StudyProgress([Piece(one, "gsm8k (chain)", cell) for one in (name, f"{name}+seam")], console)
     progress.state(name, "asking", "gsm8k (chain)")
     lines = shown(progress, console).splitlines()
-    assert max(map(len, lines)) <= width
+    assert max(map(len, lines)) <= width and lines[0].endswith("time left")
     cut, healed = (line for line in lines if line.startswith("task"))
-    assert "asking: gsm8k (chain)" in cut and "0/1000" in cut and "0/1000" in healed
+    assert "asking: gsm8k (chain)" in cut and "0/100000" in cut and "0/100000" in healed
     assert healed.split()[0].endswith("+seam") and cut.split()[0].endswith("influence-12")
 
 
