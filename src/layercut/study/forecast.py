@@ -74,8 +74,8 @@ class Forecast:
         """For people."""
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, header_style="bold")
         table.add_column("arm", overflow="fold")
-        for name in ("cells", "done", "items", "prompt tokens", "new tokens", "time", "disk"):
-            table.add_column(name, justify="right", no_wrap=True)
+        for name in ("cells done", "items", "tokens read", "written", "time", "disk"):
+            table.add_column(name, justify="right", no_wrap=name in ("time", "disk"))
         for arm in self.arms:
             table.add_row(arm.name, *_numbers(arm))
         total = _total(self.arms)
@@ -230,19 +230,27 @@ def _total(arms: tuple[ArmForecast, ...]) -> ArmForecast:
 def _numbers(arm: ArmForecast) -> list[str]:
     time = "?" if arm.seconds_range is None else span(*arm.seconds_range)
     disk = _size(arm.checkpoint_bytes) if arm.checkpoint_bytes else "-"
-    counts = (arm.cells, arm.done, arm.items, arm.prompt_tokens, arm.new_tokens)
-    return [*(f"{count:,}" for count in counts), time, disk]
+    counts = (arm.items, arm.prompt_tokens, arm.new_tokens)
+    return [f"{arm.done}/{arm.cells}", *(f"{count:,}" for count in counts), time, disk]
 
 
 def span(low: float, high: float) -> str:
     """A range of seconds, as coarse as it is sure.
 
-    >>> span(100, 400), span(7200, 90000), span(3, 12), span(0, 0)
-    ('1.7 to 6.7 min', '2 to 25 h', '3 to 12 s', '0 s')
+    >>> span(100, 400), span(5, 150), span(7200, 90000), span(0, 0)
+    ('1.7 to 6.7 min', '5 s to 2.5 min', '2 to 25 h', '0 s')
     """
-    size, unit = next((one for one in _UNITS if high >= one[0] * 1.5), _UNITS[-1])
-    few, many = (f"{value / size:.2g}" if value < 10 * size else f"{value / size:,.0f}" for value in (low, high))
-    return f"{many} {unit}" if few == many else f"{few} to {many} {unit}"
+    (few, its), (many, unit) = _rounded(low), _rounded(high)
+    if (few, its) == (many, unit):
+        return f"{many} {unit}"
+    return f"{few}{'' if its == unit else f' {its}'} to {many} {unit}"
+
+
+def _rounded(seconds: float) -> tuple[str, str]:
+    """Two digits and the unit that suits them."""
+    size, unit = next((one for one in _UNITS if seconds >= one[0] * 1.5), _UNITS[-1])
+    value = seconds / size
+    return f"{value:.2g}" if value < 10 else f"{value:,.0f}", unit
 
 
 def _size(num_bytes: int) -> str:

@@ -125,6 +125,7 @@ def other_at_work(notes: Path, answer: tuple[str, str]) -> int | None:
 
 
 def test_both_members_work_and_one_that_is_killed_costs_its_block_alone(slow: RayPool, notes: Path) -> None:
+    slow.wait()
     many = requests(12)
     answers: dict[tuple[str, str], str] = {}
     killed, deaths = None, slow.num_deaths
