@@ -356,7 +356,7 @@ def test_one_damaged_run_does_not_hide_the_others(tmp_path):
     damaged, whole = find_runs(tmp_path)
     assert damaged.begun is None
     assert "is damaged" in damaged.headline
-    assert whole.headline == "copy short 0.5"
+    assert whole.headline == "copy short 50"
 
 
 def test_metrics_with_nan_are_not_written(tmp_path):
