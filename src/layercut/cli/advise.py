@@ -35,13 +35,11 @@ def advise(
 
     named_use(use)
 
-    from rich.markdown import Markdown
+    from layercut.report.advice_text import FILE, on_terminal, write_advice
 
-    from layercut.report.advice_text import FILE, write_advice
-
-    found, text = write_advice(folder, use=use, keep=keep, confidence=confidence, seed=seed)
+    found, _ = write_advice(folder, use=use, keep=keep, confidence=confidence, seed=seed)
     if json:
         as_json(found.to_dict())
         return
-    out.print(Markdown(text))
+    out.print(on_terminal(found))
     say(f"advice: {folder / FILE}")

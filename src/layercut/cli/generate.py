@@ -9,6 +9,7 @@ import typer
 from layercut.cli import options
 from layercut.cli.console import as_json, log, result, say
 from layercut.errors import InputError
+from layercut.runs.counting import counted
 from layercut.study.settings import DecodingSettings, ModelSettings
 
 
@@ -92,6 +93,6 @@ def generate(
         for record in answers.records:
             result(record["completion"])
     else:
-        result(f"{len(answers.records)} answers: {answers.folder}/samples/responses.jsonl")
+        result(f"{counted(len(answers.records), 'answer')}: {answers.folder}/samples/responses.jsonl")
         if samples > 1:
             result(f"the best of each {samples}: {answers.folder}/samples/choices.jsonl")

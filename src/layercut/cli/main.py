@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import sys
 import time
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -31,18 +32,23 @@ from layercut.cli import (
     select,
     sweep,
 )
-from layercut.cli.console import log, say, warn
+from layercut.cli.console import error, log, say, warn
 from layercut.errors import InputError, VerificationError
 from layercut.study.heartbeat import clock, under_way
-
-if TYPE_CHECKING:
-    from click import Context
 
 
 class _Verbs(TyperGroup):
     """Runs a verb: without a terminal it is heard of every half minute, and Ctrl-C says how to go on."""
 
-    def invoke(self, ctx: Context) -> Any:  # type: ignore[override]
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The verb; paragraphs of its help are one line each, as the terminal breaks lines itself."""
+        found = super().get_command(ctx, cmd_name)
+        if found is not None and found.help:
+            paragraphs = inspect.cleandoc(found.help).split("\n\n")
+            found.help = "\n\n".join(" ".join(one.split()) for one in paragraphs)
+        return found
+
+    def invoke(self, ctx: Any) -> Any:
         began = time.monotonic()
 
         def still_running() -> str:
@@ -130,10 +136,10 @@ def main() -> None:
         warnings.simplefilter("ignore", FutureWarning)
     try:
         app()
-    except (InputError, VerificationError) as error:
+    except (InputError, VerificationError) as stop:
         if os.environ.get("LAYERCUT_TRACEBACK"):
             raise
-        log.print(f"[red]error:[/red] {str(error).replace('[', chr(92) + '[')}", soft_wrap=True)
+        error(str(stop))
         sys.exit(1)
 
 

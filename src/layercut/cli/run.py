@@ -44,6 +44,7 @@ def run(
         raise InputError(f"{study}: {error}") from error
 
     from layercut.report.tables import comparison_tables
+    from layercut.runs.counting import counted
     from layercut.study.run import forecast_study, run_study
     from layercut.tasks.sandbox import allow_unsafe
 
@@ -78,6 +79,8 @@ def run(
     if failed:
         for line in failed:
             warn(line)
-        steps = "1 step" if len(failed) == 1 else f"{len(failed)} steps"
-        say(f"{steps} of the study failed; the same command tries again what failed, and nothing else.")
+        say(
+            f"{counted(len(failed), 'step')} of the study failed; the same command tries again what "
+            "failed, and nothing else."
+        )
         raise typer.Exit(1)

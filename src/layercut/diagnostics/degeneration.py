@@ -74,7 +74,8 @@ def degeneration(bench: Bench) -> Diagnosis:
     short = {arm: sum(found["words"] < 4 for found in of_arm) for arm, of_arm in looks.items()}
     single = {arm: sum(found["sentences"] < 2 for found in of_arm) for arm, of_arm in looks.items()}
     notes = [
-        f"{len(prompts)} responses of at most {MAX_NEW_TOKENS} tokens, drawn at temperature {TEMPERATURE} among the "
+        f"{counted(len(prompts), 'response')} of at most {MAX_NEW_TOKENS} tokens, drawn at temperature "
+        f"{TEMPERATURE} among the "
         f"{TOP_K} likeliest tokens, seed {bench.seed}. Shorter than four words, counted as without "
         "repetition: " + ", ".join(f"{arm} {count}" for arm, count in short.items()) + ". A single sentence, counted "
         "as Self-BLEU 0: " + ", ".join(f"{arm} {count}" for arm, count in single.items()) + ".",

@@ -15,6 +15,7 @@ from layercut.diagnostics.expressions import expressions
 from layercut.diagnostics.measures import rows_of
 from layercut.engine.base import Decoding, GenerationRequest, LikelihoodRequest
 from layercut.evidence.pass_at_k import pass_at_k
+from layercut.runs.counting import counted
 
 if TYPE_CHECKING:
     from layercut.diagnostics.bench import Bench
@@ -79,5 +80,7 @@ def demoted(bench: Bench) -> Diagnosis:
             "top_10": sum(worst[arm.name][i] <= 10 for i in lost),
             "helped": sum(more[arm.name][i] > 0 for i in lost),
         }
-    notes = [f"{bench.num_samples} answers drawn for each item at temperature {TEMPERATURE}, seed {bench.seed}."]
+    notes = [
+        f"{counted(bench.num_samples, 'answer')} drawn for each item at temperature {TEMPERATURE}, seed {bench.seed}."
+    ]
     return {"rows": rows, "data": {"verdicts": verdicts}, "examples": [], "notes": notes}

@@ -22,6 +22,7 @@ from layercut.engine.head import chunks, logits
 from layercut.engine.rows import text_tokens
 from layercut.engine.stack import Stack
 from layercut.errors import InputError
+from layercut.runs.counting import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -75,7 +76,10 @@ def similarity(bench: Bench) -> Diagnosis:
             arm.name: {**means[arm.name], "layers": list(arm.layers), "lens": decided[arm.name]} for arm in bench.arms
         }
     }
-    notes = [f"{len(texts)} texts. States before the final norm; a cut model's are set beside the uncut ones by layer."]
+    notes = [
+        f"{counted(len(texts), 'text')}. States before the final norm; a cut model's are set beside the "
+        "uncut ones by layer."
+    ]
     return {"rows": rows, "data": data, "examples": [], "notes": notes}
 
 
@@ -108,7 +112,12 @@ def final_states(bench: Bench) -> Diagnosis:
             pairs = [one["seams"][group] for one in found]
             values = {name: [pair[side] for pair in pairs] for side, name in enumerate((bench.uncut.name, arm.name))}
             rows += rows_of(bench, NAME, "seam", values, group=group, unit="score")
-    return {"rows": rows, "data": {}, "examples": [], "notes": [f"{len(texts)} texts. States before the final norm."]}
+    return {
+        "rows": rows,
+        "data": {},
+        "examples": [],
+        "notes": [f"{counted(len(texts), 'text')}. States before the final norm."],
+    }
 
 
 def cosines(states_ATD: Tensor, others_BTD: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING
 from layercut.report import words
 from layercut.report.advice import advise
 from layercut.report.markup import escape
-from layercut.report.numbers import counted, number
+from layercut.report.numbers import number
 from layercut.runs.atomic import write_text
+from layercut.runs.counting import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from rich.console import RenderableType
 
     from layercut.report.advice import Advice, Judged, JudgedPlan
 
@@ -44,16 +47,38 @@ def write_advice(
 
 def page(advice: Advice) -> str:
     """The page, in Markdown. Bounds only; no single value that hides how sure it is."""
+    parts = _argument(advice)
+    if any(plan.readouts for plan in advice.plans):
+        parts += [table_lines(advice), how_made(advice)]
+    return _joined(parts)
+
+
+def on_terminal(advice: Advice) -> RenderableType:
+    """The page with a table that shows every plan's whole name, however narrow the terminal is."""
+    from rich.console import Group
+    from rich.markdown import Markdown
+    from rich.text import Text
+
+    from layercut.report.tables import AdviceTable
+
+    if not any(plan.readouts for plan in advice.plans):
+        return Markdown(page(advice))
+    return Group(Markdown(_joined(_argument(advice))), Text(), AdviceTable(advice), Text(), Markdown(how_made(advice)))
+
+
+def _joined(parts: Sequence[str]) -> str:
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _argument(advice: Advice) -> list[str]:
+    """The page without its table."""
     parts = [f"# How deep can the model be cut for {advice.use.what}?", answer(advice), proxy(advice)]
     chosen = advice.recommended
     if chosen is not None:
         parts += [_lost(chosen), _unknown(chosen), _gained(advice, chosen), _deeper(advice, chosen)]
     else:
         parts += [_without(advice)]
-    parts += [evidence(advice), _ignored(advice)]
-    if any(plan.readouts for plan in advice.plans):
-        parts += [table_lines(advice), how_made(advice)]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return [*parts, evidence(advice), _ignored(advice)]
 
 
 def answer(advice: Advice) -> str:
@@ -63,7 +88,8 @@ def answer(advice: Advice) -> str:
         kept = f"at least {_percent(chosen.low or 0.0, round_down=True)} of the score above chance"
         where = ", ".join(_name(one) for one in chosen.readouts)
         return (
-            f"**By {len(chosen.arm.removed)} layers, plan {escape(chosen.arm.name)}:** {words.removal(chosen.arm)}. "
+            f"**By {counted(len(chosen.arm.removed), 'layer')}, plan {escape(chosen.arm.name)}:** "
+            f"{words.removal(chosen.arm)}. "
             f"With {sure} confidence it keeps {kept} on {'each of ' if len(chosen.readouts) > 1 else ''}{where}; "
             f"{keep} was asked for."
         )
@@ -220,19 +246,21 @@ def table_lines(advice: Advice) -> str:
     ]
     for plan in advice.plans:
         for one in plan.readouts:
-            cells = [
-                escape(plan.arm.name),
-                str(len(plan.arm.removed)),
-                escape(one.task),
-                one.readout,
-                f"{one.n:,}",
-                "n/a" if one.low is None else _percent(one.low, round_down=True),
-                "n/a" if one.high is None else _percent(one.high, round_down=False),
-                one.verdict,
-                "-" if one.items_needed is None else f"~{_rounded(one.items_needed)}",
-            ]
+            name, task = escape(plan.arm.name), escape(one.task)
+            cells = [name, str(len(plan.arm.removed)), task, one.readout, *bounds(one)]
             lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def bounds(one: Judged) -> tuple[str, str, str, str, str]:
+    """Items, the least and the most that is kept, the verdict, and the items in all that would settle it."""
+    return (
+        f"{one.n:,}",
+        "n/a" if one.low is None else _percent(one.low, round_down=True),
+        "n/a" if one.high is None else _percent(one.high, round_down=False),
+        one.verdict,
+        "-" if one.items_needed is None else f"~{_rounded(one.items_needed)}",
+    )
 
 
 def how_made(advice: Advice) -> str:

@@ -12,6 +12,7 @@ from layercut.evidence.depth import DepthSlope, depth_slope
 from layercut.evidence.intervals import Estimate
 from layercut.evidence.multiplicity import holm
 from layercut.evidence.paired import Comparison, compare_paired
+from layercut.runs.counting import counted
 from layercut.surgery.plan import origin_of
 
 if TYPE_CHECKING:
@@ -301,7 +302,10 @@ def _compare(base: _Run, run: _Run, row: Mapping[str, Any], other: Mapping[str, 
     uncut_records = [before[item] for item in ids]
     note = ""
     if len(ids) < max(len(before), len(after)):
-        note = f"{len(ids)} items in common ({base.arm.name} has {len(before)}, {run.arm.name} has {len(after)})"
+        note = (
+            f"{counted(len(ids), 'item')} in common ({base.arm.name} has {len(before)}, "
+            f"{run.arm.name} has {len(after)})"
+        )
     if any(side.get("selection_items") for side in (row, other)):
         note = f"{note}; {SELECTED_ON}" if note else SELECTED_ON
     first = next(known for known in base.rows if known["task"] == task and known["readout"] == readout)

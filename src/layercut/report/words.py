@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from layercut.evidence.intervals import NUM_RESAMPLES
 from layercut.report.compare import ALPHA, KEPT
-from layercut.report.numbers import counted, number, parameters, with_interval
+from layercut.report.numbers import number, parameters, with_interval
+from layercut.runs.counting import counted
 from layercut.surgery.plan import format_layers
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ def how_made(rows: Sequence[ComparisonRow]) -> list[str]:
         )
     contexts = {row.task: row.values.num_clusters for row in rows if row.values.num_clusters is not None}
     if contexts:
-        named = ", ".join(f"{task} ({count} contexts)" for task, count in contexts.items())
+        named = ", ".join(f"{task} ({counted(count, 'context')})" for task, count in contexts.items())
         lines.append(f"Items that share a template, subject or text are counted by it, not one by one: {named}.")
     return lines
 

@@ -23,6 +23,7 @@ from layercut.errors import InputError
 from layercut.report.diagnosis.verdict import FILE, FORMAT_VERSION, load
 from layercut.report.reports import write_reports
 from layercut.runs.atomic import write_json
+from layercut.runs.counting import counted
 from layercut.runs.directory import RunFolder
 from layercut.seed import check_seed
 from layercut.study import eta
@@ -92,7 +93,7 @@ def diagnose_model(
     if dry_run:
         for name in names:
             say(f"{name}: {DIAGNOSTICS[name].summary}")
-        say(f"would ask at most {limit} items of each kind and write to {folder}")
+        say(f"would ask at most {counted(limit, 'item')} of each kind and write to {folder}")
         return None
     settings = {
         **uncut.describe(),

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from rich.console import Console
 
 from layercut.engine.base import Decoding
+from layercut.runs.counting import counted
 from layercut.runs.directory import RunFolder
 from layercut.study.cells import make_cells, run_cells, run_settings, tell_walls
 from layercut.study.handle import ModelHandle
@@ -60,7 +61,7 @@ def evaluate_model(
     work = [(cell.label, cell.work()) for cell in cells]
     if dry_run:
         for name, piece in work:
-            say(f"{name}: {piece.num_items} items")
+            say(f"{name}: {counted(piece.num_items, 'item')}")
         say(f"would write to {folder}")
         return None
     draw = Decoding(**asdict(decoding), seed=seed)

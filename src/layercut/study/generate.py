@@ -15,6 +15,7 @@ from layercut.engine.base import Decoding
 from layercut.errors import InputError
 from layercut.healing.best_of import choose, chosen
 from layercut.healing.responses import generate_responses, sample_id
+from layercut.runs.counting import counted
 from layercut.runs.directory import RunFolder
 from layercut.runs.records import Journal
 from layercut.study.handle import ModelHandle
@@ -128,7 +129,10 @@ def _fitting(
             if part.task or len(encode_prompt(reader.tokenizer, one.prompt.prompt, reader.name)) <= max_tokens
         ]
         if len(short) < len(part.answered):
-            say(f"{len(part.answered) - len(short)} of {len(part.answered)} prompts left out, over {max_tokens} tokens")
+            say(
+                f"{len(part.answered) - len(short)} of {counted(len(part.answered), 'prompt')} left out, "
+                f"over {max_tokens} tokens"
+            )
         parts.append(part._replace(answered=short))
     if not any(part.answered for part in parts):
         raise InputError(f"all prompts have more than {max_tokens} tokens; allow more with --max-prompt-tokens.")

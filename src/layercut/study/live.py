@@ -16,7 +16,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from layercut.report.numbers import counted
+from layercut.runs.counting import counted
 from layercut.study.eta import Cell as Work
 from layercut.study.eta import Eta
 from layercut.study.heartbeat import Tokens, clock, line, under_way
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 State = Literal["waiting", "searching", "asking", "healing", "finished", "failed"]
 _STYLES = {"finished": "green", "failed": "red", "waiting": "dim"}
+_STATE, _BETWEEN = 26, 6
+"""Characters for what an arm is at where the terminal is narrow, and for the spaces between columns."""
 _AROUND = 10
 """Lines that the terminal needs for other things."""
 
@@ -69,7 +71,6 @@ class StudyProgress:
         self._doing = ""
         """What is worked on, for the line of every half minute."""
         self._tokens = Tokens()
-        self._live: Live | None = None
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -78,21 +79,9 @@ class StudyProgress:
             if not self._console.is_terminal:
                 yield
                 return
-            self._live = Live(self, console=self._console, refresh_per_second=4, vertical_overflow="crop")
-            with self._live:
+            # A healing shows its bar below the table.
+            with Live(self, console=self._console, refresh_per_second=4, vertical_overflow="crop"):
                 yield
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Leave the terminal to a step that shows its own progress."""
-        if self._live is None:
-            yield
-            return
-        self._live.stop()
-        try:
-            yield
-        finally:
-            self._live.start(refresh=True)
 
     def learn(self, kind: Hashable, num_items: int, seconds: float) -> None:
         """Speed that an earlier run has measured."""
@@ -132,7 +121,7 @@ class StudyProgress:
             now = time.monotonic()
             self._count(index, done - (seen or 0), None if seen is None else now - last)
             seen, last = done, now
-            self._doing = f"{piece.arm}: scoring {piece.name}: {done:,} of {total:,} items"
+            self._doing = f"{piece.arm}: scoring {piece.name}: {done:,} of {counted(total, 'item')}"
 
         try:
             yield on_progress
@@ -160,11 +149,14 @@ class StudyProgress:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """The table: all arms, or those around the one that is worked on where the terminal is too low for all."""
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, header_style="bold")
-        table.add_column("arm", no_wrap=True, overflow="ellipsis")
-        table.add_column("state", no_wrap=True, overflow="ellipsis")
-        table.add_column("items", justify="right", no_wrap=True)
-        table.add_column("time left", justify="right", no_wrap=True)
         names = list(self._lines)
+        count = max([len("items"), *(len(f"{line.total}/{line.total}") for line in self._lines.values())])
+        rest = options.max_width - count - len("time left") - _BETWEEN
+        longest = min(max(map(len, names), default=3), max(12, rest - _STATE))
+        table.add_column("arm", no_wrap=True, overflow="ellipsis", min_width=longest)
+        table.add_column("state", no_wrap=True, overflow="ellipsis", max_width=max(8, rest - longest))
+        table.add_column("items", justify="right", no_wrap=True, min_width=count)
+        table.add_column("time left", justify="right", no_wrap=True, min_width=len("time left"))
         room = max(4, console.height - _AROUND)
         first = 0
         if len(names) > room:
@@ -173,14 +165,17 @@ class StudyProgress:
             line = self._lines[name]
             state = f"{line.state}: {line.note}" if line.note else line.state
             table.add_row(
-                name, Text(state, style=_STYLES.get(line.state, "cyan")), f"{line.done}/{line.total}", self._left(name)
+                _middle(name, longest),
+                Text(state, style=_STYLES.get(line.state, "cyan")),
+                f"{line.done}/{line.total}",
+                self._left(name),
             )
         yield table
         hidden = len(names) - min(room, len(names))
         finished = sum(line.state == "finished" for line in self._lines.values())
         failed = sum(line.state == "failed" for line in self._lines.values())
         facts = [
-            f"{finished} of {len(names)} arms finished",
+            f"{finished} of {counted(len(names), 'arm')} finished",
             *([f"{failed} failed"] if failed else []),
             *([f"{hidden} not shown"] if hidden else []),
             *([self._tokens.describe(short=True)] if self._tokens.written else []),
@@ -220,3 +215,9 @@ class StudyProgress:
     def _tell(self, index: int, what: str) -> None:
         rest = self.remaining()
         line(self._console, f"{self._name(index)}: {what}{', ' if rest else ''}{rest}")
+
+
+def _middle(name: str, width: int) -> str:
+    """A name that is too long loses its middle: names of a cut and of its healing differ at their ends."""
+    half = (width - 1) // 2
+    return name if len(name) <= width else f"{name[: width - 1 - half]}…{name[-half:]}"

@@ -14,6 +14,7 @@ from layercut.healing.best_of import chosen
 from layercut.healing.prompts import Answered, NamedPrompt, answered_in, read_answered
 from layercut.healing.settings import SYSTEM
 from layercut.healing.task_prompts import PREFIX, TaskPrompts, task_prompts
+from layercut.runs.counting import counted
 from layercut.runs.records import read_records
 from layercut.seed import check_seed
 from layercut.study.settings import DecodingSettings
@@ -72,7 +73,9 @@ class PromptSpec:
             InputError: none.
         """
         if found and self.skip >= len(found):
-            raise InputError(f"{self.source} has {len(found)} prompts, and skip {self.skip} leaves none; skip fewer.")
+            raise InputError(
+                f"{self.source} has {counted(len(found), 'prompt')}, and skip {self.skip} leaves none; skip fewer."
+            )
         return found[self.skip :][: self.limit]
 
 
@@ -111,7 +114,7 @@ class PromptSource:
             ids = {prompt.id for prompt in part.prompts}
             if both := seen & ids:
                 raise InputError(
-                    f"{len(both)} prompts come from two sources, such as {min(both)}; take each source once."
+                    f"{counted(len(both), 'prompt')} come from two sources, such as {min(both)}; take each source once."
                 )
             seen |= ids
 

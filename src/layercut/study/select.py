@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, cast
 
 from layercut.engine.base import Decoding
 from layercut.errors import InputError, unknown
+from layercut.runs.counting import counted
 from layercut.runs.directory import RunFolder
 from layercut.selection import criterion as criterion_of
 from layercut.selection import criterion_row
@@ -208,7 +209,7 @@ def _calibration(
         folder=folder,
         progress=progress,
     )
-    say(f"calibration: {found.source}, {len(found.texts)} texts, {found.num_tokens:,} tokens")
+    say(f"calibration: {found.source}, {counted(len(found.texts), 'text')}, {found.num_tokens:,} tokens")
     return found
 
 

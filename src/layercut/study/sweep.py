@@ -23,6 +23,7 @@ from layercut.evidence.paired import compare_paired
 from layercut.evidence.splits import items_hash
 from layercut.report.reports import write_reports
 from layercut.report.sweep import Sweep, SweepRow
+from layercut.runs.counting import counted
 from layercut.runs.directory import RunFolder
 from layercut.selection.answers import Answers
 from layercut.selection.base import Progress
@@ -122,7 +123,7 @@ def sweep_model(
     tell_shortfalls((one.part for one in asked), split, say)
     if dry_run:
         for one in asked:
-            say(f"{one.part.label}: {len(wanted) + 1} x {len(one.ids)} {split} items")
+            say(f"{one.part.label}: {len(wanted) + 1} x {counted(len(one.ids), split + ' item')}")
         for line in sweep_estimate(handle, [(one.part, one.samples) for one in asked], len(wanted), folder).lines():
             say(line)
         return None
@@ -235,7 +236,7 @@ def measure(
     """
     uncut = CutPlan(num_layers=num_layers)
     cut = {layer: CutPlan(num_layers=num_layers, removed=(layer,)) for layer in layers}
-    groups = {"uncut": [uncut], f"without one of {len(cut)} layers": list(cut.values())}
+    groups = {"uncut": [uncut], f"without one of {counted(len(cut), 'layer')}": list(cut.values())}
     # A piece is one task under all plans of a group, which the engine is asked together: what they share is run once.
     work = [
         (f"{name}: {one.part.label}", replace(one.work, num_items=len(plans) * len(one.ids)))

@@ -26,6 +26,7 @@ from layercut.engine.base import (
 from layercut.errors import InputError, RunMismatch
 from layercut.evidence.clusters import clusters_of
 from layercut.evidence.intervals import mean_interval
+from layercut.runs.counting import counted
 from layercut.tasks import budget, repeats
 from layercut.tasks.base import (
     GENERATED,
@@ -238,7 +239,8 @@ def _checked(journal: Records, task: Task, ids: Collection[str]) -> int:
             )
         if record.get("id") not in ids:
             raise RunMismatch(
-                f"{journal.path} holds the item {record.get('id')}, which is not among the {len(ids)} items of "
+                f"{journal.path} holds the item {record.get('id')}, which is not among the "
+                f"{counted(len(ids), 'item')} of "
                 f"{task.name} here. Use the seed, limit and data that it was begun with, or another --out."
             )
     return len(journal.records)

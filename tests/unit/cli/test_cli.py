@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -319,3 +320,14 @@ def test_one_item_is_read_out_in_several_ways(layercut: Run, tiny: Path, tmp_pat
     assert gold["metric"] == "log_likelihood" and gold["value"] < 0 and gold["chance"] is None
     again = layercut(*command)
     assert again.code == 0 and "gold" in again.out
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_paragraphs_of_help_are_wrapped_once(layercut: Run, verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    text = layercut(verb, "--help").out.split("╭")[0]
+    assert max(map(len, text.splitlines())) <= 80
+    stripped = [line.strip() for line in text.splitlines()]
+    for line, following in itertools.pairwise(stripped):
+        if line and following:
+            assert len(line) + 1 + len(following.split(" ")[0]) > 77, f"broken early: {line!r}"

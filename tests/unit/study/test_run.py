@@ -139,6 +139,13 @@ def test_more_items_ask_only_those_that_are_new(study: Any, tmp_path: Path, monk
     run(study("few"), limit=2)
     (after,) = forecast_study(study_from_dict(study("many")), limit=3)
     assert after.arms[0].done == 0 and after.seconds is not None and after.seconds > 0
+    low, high = after.seconds_range or (0.0, 0.0)
+    assert low < after.seconds / 10 and high > 1.9 * after.seconds, "few items say little"
+    assert after.timed == {"steady (rank)": 4, "letters (rank)": 4}
+    text = Console(file=StringIO(), width=200)
+    text.print(after.tables())
+    words = " ".join(text.file.getvalue().split())  # type: ignore[attr-defined]
+    assert "by 8 items timed on this model and machine" in words and "--limit 100 and another --out" in words
     asked: list[int] = []
     answers = SharedEngine.answers_under
 
