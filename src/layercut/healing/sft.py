@@ -69,9 +69,14 @@ class Trained(NamedTuple):
     stopped_early: bool
 
     @property
-    def held_out(self) -> list[float]:
-        """Held-out losses, in the order of time."""
-        return [line["held_out_loss"] for line in self.curve if "held_out_loss" in line]
+    def held_out(self) -> dict[str, float]:
+        """Held-out loss ``before`` the first step, at the ``last`` look and at the ``best``; empty without such examples.
+
+        A training that an older layercut began has none from before its first step.
+        """
+        losses = {line["step"]: line["held_out_loss"] for line in self.curve if "held_out_loss" in line}
+        before = {"before": losses.pop(0)} if 0 in losses else {}
+        return before | ({"last": losses[max(losses)], "best": min(losses.values())} if losses else {})
 
 
 class HealingTrainer(SFTTrainer):  # type: ignore[misc]
@@ -94,6 +99,12 @@ class HealingTrainer(SFTTrainer):  # type: ignore[misc]
     def note(self, name: str, value: float) -> None:
         """Something to be shown in the next line of the curve, as a mean."""
         self._noted.setdefault(name, []).append(value)
+
+    def _evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Measures the held-out loss; before the first step without touching the random numbers of training."""
+        with torch.random.fork_rng(enabled=self.state.global_step == 0):
+            metrics: dict[str, float] = super()._evaluate(*args, **kwargs)
+        return metrics
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the seconds of all processes so far; to a held-out loss, what else is looked at."""
@@ -202,6 +213,7 @@ def train(
             **options,
         )
         last = last_checkpoint(folder)
+        run.args.eval_on_start = bool(data.held_out) and last is None
         run.train(resume_from_checkpoint=None if last is None else str(last))
         run.save_model(str(folder / FINAL))
         # Else transformers takes every model that is loaded from now on for a sharded one.

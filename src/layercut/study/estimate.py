@@ -136,10 +136,10 @@ class Estimate:
         """For people."""
         lines = [step.line(self.speed) for step in self.steps]
         if self.speed is not None and self.seconds is not None:
+            rate = f"{self.speed.products_per_second / 1e9:,.0f} GFLOP/s, {size(round(self.speed.bytes_per_second))}/s"
             lines.append(
                 f"time: {between(*self.seconds)}, by a matrix product timed for a moment on this {self.speed.device} "
-                f"({self.speed.products_per_second / 1e9:,.0f} GFLOP/s, {size(round(self.speed.bytes_per_second))}/s), not by "
-                "this model"
+                f"({rate}), not by this model"
             )
         if self.folder is not None and self.free_bytes is not None:
             stays = f", of which {size(self.stays_bytes)} stays" if self.stays_bytes < self.disk_bytes else ""

@@ -38,9 +38,10 @@ class Healed(NamedTuple):
         """The result for people."""
         facts = self.healing
         lines = [f"learnt from {facts['num_examples']} answers, {facts['loss_tokens']:,} answer tokens"]
-        if facts.get("held_out_loss"):
-            first, best = facts["held_out_loss"]["first"], facts["held_out_loss"]["best"]
-            lines.append(f"held-out loss: {first:.4f} -> {best:.4f} (best)")
+        losses = facts.get("held_out_loss", {})
+        if "best" in losses:
+            before = f"{losses['before']:.4f} before training, " if "before" in losses else ""
+            lines.append(f"held-out loss: {before}{losses['best']:.4f} at its best")
         lines += [
             f"step {look['step']}: " + ", ".join(f"{name} {100 * look[name]:.0f} %" for name in look if name != "step")
             for look in facts.get("looks", [])
@@ -94,7 +95,7 @@ def heal_model(
         )
     _check_scale(cut, train)
     run_settings = {
-        "heal": {**asdict(settings), "data": dict(settings.data)},
+        "heal": settings.describe(),
         "cut": cut.describe(),
         "teacher": teacher.handle.describe(),
         "prompts": source.describe() if source.records is None else {"n": len(source.records), "given": True},

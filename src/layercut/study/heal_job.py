@@ -16,7 +16,7 @@ from layercut.errors import InputError, unknown
 from layercut.healing.examples import Data
 from layercut.healing.filters import FilterSettings
 from layercut.healing.learner import ACCURACY, accuracy_of_held_out
-from layercut.healing.settings import TrainSettings
+from layercut.healing.settings import SAVED_AS, TrainSettings
 from layercut.healing.team import Team
 from layercut.report.healing_card import healed_card
 from layercut.runs.directory import RunFolder
@@ -49,12 +49,25 @@ class HealSettings:
     """Local data of those tasks."""
     keep_adapter: bool = False
     """Leave the adapter a PEFT adapter."""
+    save_dtype: str = "auto"
+    """Of the healed weights: float32, bfloat16, float16, or auto: that of the cut checkpoint, and float32 where rounding
+    to it would take more than 2 % of what healing gained."""
 
     def __post_init__(self) -> None:
         if self.responses not in RESPONSES:
             raise unknown("responses", self.responses, RESPONSES)
         if self.keep_adapter and self.train.method not in ("lora", "qlora"):
             raise InputError(f"{self.train.method} makes no adapter, so there is none to keep; leave it out.")
+        if self.save_dtype not in SAVED_AS:
+            raise unknown("dtype", self.save_dtype, SAVED_AS)
+        if self.keep_adapter and self.save_dtype != "auto":
+            raise InputError("an adapter that is kept is written as it was trained; leave out save_dtype.")
+
+    def describe(self) -> dict[str, Any]:
+        """What decides the result, for a run's settings. What came later is left out where it is the default, so that a
+        run that an older layercut began goes on."""
+        told = {**asdict(self), "data": dict(self.data)}
+        return {name: value for name, value in told.items() if (name, value) != ("save_dtype", "auto")}
 
 
 class Teacher:
@@ -101,10 +114,12 @@ class HealingJob(NamedTuple):
     def seam(self) -> dict[str, Any]:
         """Solve and fold."""
         from layercut.healing.merge import write_healed
+        from layercut.healing.rounding import judged_by
         from layercut.healing.seam import repair_seams
 
         began = time.monotonic()
         uncut = load_cut(self.teacher.handle, self.settings.train)
+        judge = judged_by(self.loaded.model, self.data)
         total = len(self.data.train) + len(self.data.held_out)
         with watched("Reading both models", total, self.console, "texts") as on_progress:
             fits = repair_seams(
@@ -124,7 +139,8 @@ class HealingJob(NamedTuple):
             "tokens": fits[0].num_tokens,
             "seconds": round(time.monotonic() - began, 1),
         }
-        return self._write(healing, partial(write_healed, self.loaded.model, self.cut.source), "")
+        write = partial(write_healed, self.loaded.model, self.cut.source, dtype=self.settings.save_dtype, judge=judge)
+        return self._write(healing, write, "")
 
     def train(self) -> dict[str, Any]:
         """Train, merge and write."""
@@ -151,7 +167,6 @@ class HealingJob(NamedTuple):
             self.team.leave()
         elif self.team.size > 1:
             self.team.share(None)
-        losses = trained.held_out
         healing = self.healing | {
             "settings": _told(settings),
             "steps": trained.steps,
@@ -159,14 +174,17 @@ class HealingJob(NamedTuple):
             "seconds": round(trained.seconds, 1),
             "stopped_early": trained.stopped_early,
             "looks": looks_of(trained.curve),
-            "held_out_loss": {"first": losses[0], "last": losses[-1], "best": min(losses)} if losses else {},
+            "held_out_loss": trained.held_out,
         }
         if self.settings.keep_adapter:
             return self._write(healing, partial(write_adapter, self.cut.source, trained.final), "", CURVE)
         device = "cpu" if settings.method != "qlora" else "cuda"
         self.teacher.forget()
-        whole, checked = trained_model(self.cut.source, trained.final, settings.method, device)
-        return self._write(healing, partial(write_healed, whole, self.cut.source), checked, CURVE)
+        self.say("folding in, writing and comparing with the trained model ...")
+        whole = trained_model(self.cut.source, trained.final, settings.method, device, self.data)
+        dtype = self.settings.save_dtype
+        write = partial(write_healed, whole.model, self.cut.source, dtype=dtype, judge=whole.judge)
+        return self._write(healing, write, whole.checked, CURVE)
 
     def _store_logits(self, told: ToTrain, k: int) -> None:
         """Ask the teacher once for what it says at every place that is learnt."""

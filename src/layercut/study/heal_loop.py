@@ -93,7 +93,7 @@ def heal_in_a_loop(
         raise InputError(f"{loop.num_remove} rounds leave no layer of {whole.num_layers}; take fewer.")
     run_settings = {
         "loop": asdict(loop),
-        "heal": {**asdict(settings), "data": dict(settings.data)},
+        "heal": settings.describe(),
         "uncut": whole.describe(),
         "prompts": source.describe() if source.records is None else {"n": len(source.records), "given": True},
         "decoding": asdict(how.decoding),

@@ -75,7 +75,7 @@ class Healer:
             InputError: settings that do not fit each other, or prompts that cannot be read.
         """
         source, how = _prompts(self.arm)
-        settings = asdict(self.settings)
+        settings = self.settings.describe()
         del settings["data"]  # where items lie that must not be learnt; which they are, their tasks say
         prompts = source.describe()
         if source.records is not None:

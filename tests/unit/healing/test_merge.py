@@ -75,7 +75,7 @@ def test_a_merge_that_changes_the_model_is_noticed(tmp_path: Path, monkeypatch: 
 def test_a_healed_checkpoint_is_the_cut_ones_folder_with_other_weights(cut: Path, tmp_path: Path) -> None:
     adapted = save_adapters(AutoModelForCausalLM.from_pretrained(cut, dtype=torch.float32), tmp_path / "adapter")
     source = resolve(str(cut))
-    model, checked = trained_model(source, tmp_path / "adapter", "lora", "cpu")
+    model, checked, _ = trained_model(source, tmp_path / "adapter", "lora", "cpu")
     curve = tmp_path / "loss.jsonl"
     curve.write_text('{"step": 1}\n')
     entry = write_healed(
@@ -111,3 +111,4 @@ def test_a_kept_adapter_loads_on_its_base(cut: Path, tmp_path: Path) -> None:
     loaded = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "kept", dtype=torch.float32).eval()
     assert torch.allclose(loaded(input_ids=IDS).logits, adapted(input_ids=IDS).logits, atol=1e-4)
     assert json.loads((tmp_path / "kept" / "plan.json").read_text())["healing"][0]["method"] == "lora"
+
