@@ -61,10 +61,12 @@ def heal_model(
     out: Path,
     console: Console,
     say: Callable[[str], None],
+    is_control: bool = False,
 ) -> Healed | None:
     """Heal a cut model; ``layercut heal``. The same call again goes on where it was stopped.
 
     In a team of processes (``healing.team``) all make the same call; the first one gives what came out, others None.
+    ``is_control`` lets a model be its own teacher: the arm of a study that trains the uncut model.
 
     Raises:
         InputError: settings that do not fit each other or the models, or prompts that leave nothing to learn from.
@@ -81,6 +83,11 @@ def heal_model(
     cut, teacher = ModelHandle(cut_model), Teacher(teacher_model)
     check_method(train, team)
     cut.source.refuse_adapter("healing")
+    if not is_control and cut.facts.model_hash == teacher.handle.facts.model_hash:
+        raise InputError(
+            f"{cut_model.model} is its own teacher: {teacher_model.model} is the same model, so there is nothing to heal. "
+            f"Name a model that was cut from it (layercut cut {teacher_model.model} --remove 21-24 --out DIR)."
+        )
     settings.filters.check()
     if settings.filters.right_only and len(source.tasks) < len(source.parts):
         raise InputError("not all of these prompts are graded, so --right-only has no meaning; take task:NAME.")

@@ -112,7 +112,17 @@ class Healer:
         settings = self.settings
         if source.records is None and (settings.responses == "self" or settings.match_tokens):
             source = replace(source, records=self._answers(source, how, console, say))
-        healed = heal_model(model, self._uncut, source, settings, how, out=self.folder, console=console, say=say)
+        healed = heal_model(
+            model,
+            self._uncut,
+            source,
+            settings,
+            how,
+            out=self.folder,
+            console=console,
+            say=say,
+            is_control=cut is None,
+        )
         assert healed is not None, "a study runs in one process"
         return healed
 

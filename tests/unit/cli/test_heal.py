@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -288,6 +289,27 @@ def test_what_cannot_be_done_is_refused(
     ran = layercut("heal", cut, "--teacher", tiny, "--out", tmp_path / "run", "--max-new-tokens", 4, *more)
     assert ran.code == 1
     assert says in " ".join(ran.err.split())
+
+
+def test_a_model_that_is_its_own_teacher_is_refused(
+    layercut: Run, tiny: Path, cut: Path, prompts: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny, tmp_path / "copy")  # whatever its name
+    for model in (tiny, tmp_path / "copy"):
+        ran = layercut("heal", model, "--teacher", tiny, "--prompts", prompts, "--out", tmp_path / "run", *SMALL)
+        assert ran.code == 1 and "is its own teacher" in ran.err and len(ran.err.strip().splitlines()) == 1
+    same = layercut("heal", cut, "--teacher", cut, "--prompts", prompts, "--out", tmp_path / "run", *SMALL)
+    assert same.code == 1 and not (tmp_path / "run").exists()
+
+
+def test_unfinished_answers_name_the_flags_that_help(
+    layercut: Run, tiny: Path, cut: Path, prompts: Path, tmp_path: Path
+) -> None:
+    given = ("--teacher", tiny, "--prompts", prompts, "--out", tmp_path / "run", "--max-new-tokens", 2)
+    ran = layercut("heal", cut, *given)
+    assert ran.code == 1 and "0 of 12 answers kept (12 unfinished)" in ran.err
+    assert "--max-new-tokens" in ran.err and "--keep-unfinished" in ran.err
+    assert "no examples are left to learn from" in ran.err
 
 
 def test_answers_of_another_model_are_not_the_teachers(
