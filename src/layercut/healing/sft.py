@@ -7,12 +7,15 @@ dropout, and ends with the same weights.
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from zipfile import ZipFile
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -29,9 +32,12 @@ try:
     from datasets import Dataset
     from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
     from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+    from transformers.trainer_pt_utils import safe_globals
     from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
 except ImportError as error:
     raise MissingExtra("healing by training", "heal") from error
+
+logger = logging.getLogger(__name__)
 
 CURVE = "loss.jsonl"
 FINAL = "final"
@@ -242,9 +248,23 @@ def finished(folder: Path) -> Trained | None:
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The latest checkpoint that is whole: the Trainer writes trainer_state.json last, and a kill may tear it."""
-    steps = {int(path.name.rpartition("-")[2]): path for path in Path(folder).glob("checkpoint-*") if _is_whole(path)}
-    return steps[max(steps)] if steps else None
+    """The latest checkpoint that is whole.
+
+    The Trainer writes trainer_state.json last, so a kill leaves none. One whose files are damaged is named in a line and
+    passed over as well, and training goes on from the one before.
+    """
+    steps = {int(path.name.rpartition("-")[2]): path for path in Path(folder).glob("checkpoint-*") if _has_state(path)}
+    for step in sorted(steps, reverse=True):
+        damaged = _damaged_file(steps[step])
+        if damaged is None:
+            return steps[step]
+        before = max((other for other in steps if other < step), default=None)
+        logger.warning(
+            "%s is damaged, so training goes on from %s",
+            steps[step] / damaged,
+            "its beginning" if before is None else f"step {before}",
+        )
+    return None
 
 
 def curve_of(log_history: Sequence[dict[str, float]]) -> list[dict[str, float]]:
@@ -257,12 +277,45 @@ def curve_of(log_history: Sequence[dict[str, float]]) -> list[dict[str, float]]:
     ]
 
 
-def _is_whole(path: Path) -> bool:
+def _has_state(path: Path) -> bool:
     try:
         json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     return path.name.rpartition("-")[2].isdigit()
+
+
+def _damaged_file(checkpoint: Path) -> str | None:
+    """Name of a file that cannot be loaded: of optimizer, schedule, random numbers or weights. None if all can.
+
+    The Trainer would start a missing optimizer anew without a word. Where the state is sharded over processes, it lies
+    in folders, and only the files beside them are read.
+    """
+    is_sharded = any(path.is_dir() for path in checkpoint.iterdir())
+    needed = [] if is_sharded else ["optimizer.pt", "scheduler.pt"]
+    saved = sorted(path.name for path in checkpoint.iterdir() if path.suffix in (".pt", ".pth"))
+    for name in dict.fromkeys([*needed, *saved]):
+        if not _is_readable(checkpoint / name):
+            return name
+    for path in sorted(checkpoint.glob("*.safetensors")):
+        try:
+            safe_open(path, "pt").__enter__().keys()
+        except (OSError, SafetensorError):
+            return path.name
+    return None
+
+
+def _is_readable(file: Path) -> bool:
+    """Whether a file of torch is there, has its checksums and holds what torch.load takes."""
+    try:
+        with ZipFile(file) as archive:
+            if archive.testzip() is not None:
+                return False
+        with safe_globals():  # random numbers are kept as numpy's
+            torch.load(file, map_location="cpu", mmap=True, weights_only=True)
+    except Exception:  # whatever torch, zip or pickle find wrong, it is the file that is wrong
+        return False
+    return True
 
 
 def _dataset(examples: Sequence[Example]) -> Dataset:

@@ -187,7 +187,7 @@ class StudyJob:
         self._work.model.release()
         self._progress.state(arm.name, "healing")
         is_new, began = not healer.folder.exists(), time.monotonic()
-        with self._progress.step(self._work.index(arm.name)), self._progress.paused():
+        with self._progress.step(self._work.index(arm.name)):
             healed = healer.heal(cut, console=self._console, say=self._say)
         if is_new:
             self._manifest.took(self._work.healing_kind(arm.name), time.monotonic() - began)

@@ -69,30 +69,16 @@ class StudyProgress:
         self._doing = ""
         """What is worked on, for the line of every half minute."""
         self._tokens = Tokens()
-        self._live: Live | None = None
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Show the table inside the block."""
+        """Show the table inside the block. A bar that a step opens meanwhile is shown below it, both alive."""
         with self._tokens.counted(), under_way(self._console, self._now):
             if not self._console.is_terminal:
                 yield
                 return
-            self._live = Live(self, console=self._console, refresh_per_second=4, vertical_overflow="crop")
-            with self._live:
+            with Live(self, console=self._console, refresh_per_second=4, vertical_overflow="crop"):
                 yield
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Leave the terminal to a step that shows its own progress."""
-        if self._live is None:
-            yield
-            return
-        self._live.stop()
-        try:
-            yield
-        finally:
-            self._live.start(refresh=True)
 
     def learn(self, kind: Hashable, num_items: int, seconds: float) -> None:
         """Speed that an earlier run has measured."""

@@ -145,10 +145,49 @@ def test_a_checkpoint_that_a_kill_tore_is_passed_over(tmp_path: Path) -> None:
     for step, text in ((2, "{}"), (10, '{"step'), (9, "{}")):
         (tmp_path / f"checkpoint-{step}").mkdir()
         (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(text)
+        for name in ("optimizer.pt", "scheduler.pt"):
+            torch.save({}, tmp_path / f"checkpoint-{step}" / name)
     (tmp_path / "checkpoint-12").mkdir()
     found = last_checkpoint(tmp_path)
     assert found is not None and found.name == "checkpoint-9"
     assert last_checkpoint(tmp_path / "nowhere") is None
+
+
+def _cut_short(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def _flip_bits(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    for place in range(len(data) // 3, 2 * len(data) // 3):
+        data[place] ^= 1
+    file.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("optimizer.pt", _cut_short),
+        ("optimizer.pt", _flip_bits),
+        ("optimizer.pt", Path.unlink),
+        ("scheduler.pt", lambda file: file.write_bytes(b"not a file of torch")),
+        ("rng_state.pth", _cut_short),
+        ("adapter_model.safetensors", _cut_short),
+    ],
+)
+def test_a_damaged_checkpoint_is_named_and_training_goes_on_from_the_one_before(
+    name: str, damage: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    wanted = settings(max_steps=5, save_every=2)
+    whole = heal(tmp_path / "whole", wanted)
+    with pytest.raises(Killed):
+        heal(tmp_path / "killed", wanted, kill_at=5)
+    damage(tmp_path / "killed" / "checkpoint-4" / name)
+    with caplog.at_level("WARNING", logger="layercut"):
+        resumed = heal(tmp_path / "killed", wanted)
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 1 and f"checkpoint-4/{name} is damaged, so training goes on from step 2" in said[0]
+    assert losses(resumed) == losses(whole)
 
 
 def test_training_stops_when_held_out_examples_no_longer_gain(tmp_path: Path) -> None:

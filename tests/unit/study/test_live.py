@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from io import StringIO
 
 import pytest
@@ -7,6 +8,7 @@ from rich.console import Console
 
 from layercut.study.eta import Cell
 from layercut.study.live import Piece, StudyProgress
+from layercut.study.watch import watched
 
 
 def pieces(arms: int = 2) -> list[Piece]:
@@ -66,10 +68,30 @@ def test_a_low_terminal_shows_what_is_worked_on() -> None:
 def test_without_a_terminal_each_piece_is_a_line() -> None:
     console = Console(file=StringIO(), width=200)
     progress = StudyProgress(pieces(), console)
-    with progress.running(), progress.paused(), progress.cell(0) as on_progress:
+    with progress.running(), progress.cell(0) as on_progress:
         on_progress(10, 10)
     with progress.running(), pytest.raises(ValueError, match="broke"), progress.cell(1) as on_progress:
         on_progress(1, 10)
         raise ValueError("broke")
     assert isinstance(console.file, StringIO)
     assert console.file.getvalue().splitlines() == ["arm-0: copy (rank): 10 items, 00:00"]
+
+
+def test_the_table_is_alive_above_the_bar_of_a_healing() -> None:
+    console = terminal()
+    progress = StudyProgress(pieces(), console)
+    assert isinstance(console.file, StringIO)
+    with progress.running(), progress.step(2), watched("Training", 8, console, "steps") as on_progress:
+        progress.state("arm-0", "healing")
+        frames = []
+        for done, state in ((0, "healing"), (3, "healing"), (8, "finished")):
+            progress.state("arm-0", state)
+            on_progress(done, 8)
+            console.file.seek(0)
+            console.file.truncate()
+            time.sleep(0.6)  # the thread of the live display draws every quarter of a second
+            frames.append(console.file.getvalue())
+    for frame, bar, state in zip(frames, ("0/8 steps", "3/8 steps", "8/8 steps"), ("healing", "healing", "finished")):
+        last = frame.split("of 2 arms finished")[-2].rsplit("time left", 1)[-1]
+        assert state in last and "Training" in frame and bar in frame
+    assert "1 of 2 arms finished" in frames[-1]
