@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -220,8 +221,12 @@ def train(
         )
         last = last_checkpoint(folder)
         run.args.eval_on_start = bool(data.held_out) and last is None
-        run.train(resume_from_checkpoint=None if last is None else str(last))
-        run.save_model(str(folder / FINAL))
+        try:
+            run.train(resume_from_checkpoint=None if last is None else str(last))
+            run.save_model(str(folder / FINAL))
+        except Exception:  # such as a full disk, in the words of any library: what is torn only takes room
+            _remove_torn(folder)
+            raise
         # Else transformers takes every model that is loaded from now on for a sharded one.
         unset_hf_deepspeed_config()  # type: ignore[no-untyped-call]
     state, curve = run.state, curve_of(run.state.log_history)
@@ -275,6 +280,14 @@ def curve_of(log_history: Sequence[dict[str, float]]) -> list[dict[str, float]]:
         | {name: value for name, value in line.items() if name.startswith(ACCURACY)}
         for line in lines
     ]
+
+
+def _remove_torn(folder: Path) -> None:
+    """Remove what was being written: the final weights, and checkpoints that are not whole."""
+    shutil.rmtree(folder / FINAL, ignore_errors=True)
+    for path in folder.glob("checkpoint-*"):
+        if not _has_state(path) or _damaged_file(path) is not None:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _has_state(path: Path) -> bool:

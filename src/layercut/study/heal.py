@@ -15,6 +15,7 @@ from layercut.healing.filters import FilterSettings
 from layercut.healing.settings import TrainSettings
 from layercut.healing.team import Team
 from layercut.runs.directory import RunFolder
+from layercut.runs.disk import resumable
 from layercut.study.generate import answers_of
 from layercut.study.handle import ModelHandle
 from layercut.study.heal_data import RESPONSES, examples_of, matched, original_records, report_items, split
@@ -110,7 +111,7 @@ def heal_model(
         "max_new_tokens": how.max_new_tokens or source.max_new_tokens,
         **how.further(),
     }
-    with RunFolder.begin(out, run_settings, flags=FLAGS) as run:
+    with resumable(out), RunFolder.begin(out, run_settings, flags=FLAGS) as run:
         folder = run.path / CHECKPOINT
         if (folder / PLAN_FILE).is_file():  # a checkpoint is there whole or not at all
             run.write_metrics([], plan=plan.to_dict())

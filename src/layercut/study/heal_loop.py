@@ -20,6 +20,7 @@ from layercut.healing.settings import TrainSettings
 from layercut.healing.team import Team
 from layercut.runs.atomic import write_json
 from layercut.runs.directory import RunFolder
+from layercut.runs.disk import resumable
 from layercut.selection import criterion_row
 from layercut.study.cut import cut_model
 from layercut.study.generate import answer_prompts
@@ -100,7 +101,7 @@ def heal_in_a_loop(
         "max_new_tokens": how.max_new_tokens or source.max_new_tokens,
         **how.further(),
     }
-    with RunFolder.begin(out, run_settings, flags=FLAGS | {"num_remove": "--loop"}) as run:
+    with resumable(out), RunFolder.begin(out, run_settings, flags=FLAGS | {"num_remove": "--loop"}) as run:
         final = run.path / CHECKPOINT
         if not (final / PLAN_FILE).is_file():
             source = _with_answers(uncut, source, settings, how, run.path, console, say)
