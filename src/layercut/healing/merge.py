@@ -51,9 +51,7 @@ class TrainedModel(NamedTuple):
     """What rounding it is judged by."""
 
 
-def trained_model(
-    cut: ModelSource, final: Path, method: str, device: str, data: Data | None = None
-) -> TrainedModel:
+def trained_model(cut: ModelSource, final: Path, method: str, device: str, data: Data | None = None) -> TrainedModel:
     """The trained weights as a whole model.
 
     Args:

@@ -77,9 +77,9 @@ class Trained(NamedTuple):
 
     @property
     def held_out(self) -> dict[str, float]:
-        """Held-out loss ``before`` the first step, at the ``last`` look and at the ``best``; empty without such examples.
+        """Held-out loss ``before`` the first step, at the ``last`` look and at the ``best``.
 
-        A training that an older layercut began has none from before its first step.
+        It is empty where nothing is held out. A training that an older layercut began has no ``before``.
         """
         losses = {line["step"]: line["held_out_loss"] for line in self.curve if "held_out_loss" in line}
         before = {"before": losses.pop(0)} if 0 in losses else {}
@@ -255,8 +255,8 @@ def finished(folder: Path) -> Trained | None:
 def last_checkpoint(folder: Path) -> Path | None:
     """The latest checkpoint that is whole.
 
-    The Trainer writes trainer_state.json last, so a kill leaves none. One whose files are damaged is named in a line and
-    passed over as well, and training goes on from the one before.
+    The Trainer writes trainer_state.json last, so a kill leaves none. A checkpoint whose files are damaged is named in
+    a line and passed over as well: training goes on from the one before.
     """
     steps = {int(path.name.rpartition("-")[2]): path for path in Path(folder).glob("checkpoint-*") if _has_state(path)}
     for step in sorted(steps, reverse=True):

@@ -110,10 +110,7 @@ def resumable(path: Path) -> Iterator[None]:
         )
         held = saved(path) or "nothing is saved"
         do = "Make room" if code in _FULL else "Make it writable"
-        raise InputError(
-            f"{what}; {held}. {do} and run the same command to continue, or use another "
-            "--out."
-        ) from error
+        raise InputError(f"{what}; {held}. {do} and run the same command to continue, or use another --out.") from error
 
 
 def _errno_of(error: Exception) -> int | None:
@@ -121,7 +118,9 @@ def _errno_of(error: Exception) -> int | None:
     writing failed."""
     if isinstance(error, OSError):
         return error.errno
-    if isinstance(error, RuntimeError) and re.search(r"PytorchStreamWriter|file write failed|iostream error", str(error)):
+    if isinstance(error, RuntimeError) and re.search(
+        r"PytorchStreamWriter|file write failed|iostream error", str(error)
+    ):
         return errno.ENOSPC
     match = re.search(r"\(os error (\d+)\)", str(error))
     return int(match[1]) if match else None

@@ -16,9 +16,11 @@ from layercut.healing.settings import TrainSettings
 from layercut.healing.team import Team
 from layercut.runs.directory import RunFolder
 from layercut.runs.disk import resumable
+from layercut.study.estimate import Estimate
 from layercut.study.generate import answers_of
 from layercut.study.handle import ModelHandle
 from layercut.study.heal_data import RESPONSES, examples_of, matched, original_records, report_items, split
+from layercut.study.heal_estimate import estimate_healing
 from layercut.study.heal_job import CHECKPOINT, HealingJob, HealSettings, Teacher, ToTrain, load_cut, train_along
 from layercut.study.prompts import Answering, PromptSource
 from layercut.study.settings import ModelSettings
@@ -83,25 +85,7 @@ def heal_model(
         return None
     cut, teacher = ModelHandle(cut_model), Teacher(teacher_model)
     check_method(train, team)
-    cut.source.refuse_adapter("healing")
-    if not is_control and cut.facts.model_hash == teacher.handle.facts.model_hash:
-        raise InputError(
-            f"{cut_model.model} is its own teacher: {teacher_model.model} is the same model, so there is nothing to heal. "
-            f"Name a model that was cut from it (layercut cut {teacher_model.model} --remove 21-24 --out DIR)."
-        )
-    settings.filters.check()
-    if settings.filters.right_only and len(source.tasks) < len(source.parts):
-        raise InputError("not all of these prompts are graded, so --right-only has no meaning; take task:NAME.")
-    plan = cut.earlier_plans[-1] if cut.earlier_plans else CutPlan(num_layers=cut.num_layers)
-    known = [made.model_hash for made in cut.earlier_plans if made.removed and made.model_hash]
-    is_another = bool(known) and teacher.handle.facts.model_hash not in known
-    if is_another and not cut_model.plan_from_another_model:
-        raise InputError(
-            f"{cut_model.model} was cut from {plan.model or 'another model'} ({plan.model_hash}), and "
-            f"{teacher_model.model} is another model ({teacher.handle.facts.model_hash}). Name that model as the "
-            "teacher, or heal all the same with --plan-from-another-model."
-        )
-    _check_scale(cut, train)
+    plan, is_another = _checked(cut, teacher, source, settings, is_control=is_control)
     run_settings = {
         "heal": settings.describe(),
         "cut": cut.describe(),
@@ -180,6 +164,57 @@ def heal_model(
         healing = job.seam() if train.method == "seam" else job.train()
         run.write_metrics([], plan=plan.to_dict())
         return Healed(folder, healing)
+
+
+def estimate_heal(
+    cut_model: ModelSettings,
+    teacher_model: ModelSettings,
+    source: PromptSource,
+    settings: HealSettings,
+    how: Answering,
+    *,
+    out: Path,
+) -> Estimate:
+    """What ``heal_model`` would take; nothing is loaded or written.
+
+    Raises:
+        InputError: what ``heal_model`` would refuse before it begins.
+        MissingExtra: TRL or PEFT is not installed.
+    """
+    cut, teacher = ModelHandle(cut_model), Teacher(teacher_model)
+    check_method(settings.train, Team(0, 1))
+    _checked(cut, teacher, source, settings)
+    return estimate_healing(cut, teacher.handle, source, settings, how, out=out)
+
+
+def _checked(
+    cut: ModelHandle, teacher: Teacher, source: PromptSource, settings: HealSettings, *, is_control: bool = False
+) -> tuple[CutPlan, bool]:
+    """The plan that the model was cut by, and whether it was cut from another model than the teacher.
+
+    Raises:
+        InputError: models, prompts and settings that do not fit each other.
+    """
+    cut.source.refuse_adapter("healing")
+    if not is_control and cut.facts.model_hash == teacher.handle.facts.model_hash:
+        raise InputError(
+            f"{cut.settings.model} is its own teacher: {teacher.settings.model} is the same model, so there is nothing "
+            f"to heal. Name a model that was cut from it (layercut cut {teacher.settings.model} --remove 21-24 --out DIR)."
+        )
+    settings.filters.check()
+    if settings.filters.right_only and len(source.tasks) < len(source.parts):
+        raise InputError("not all of these prompts are graded, so --right-only has no meaning; take task:NAME.")
+    plan = cut.earlier_plans[-1] if cut.earlier_plans else CutPlan(num_layers=cut.num_layers)
+    known = [made.model_hash for made in cut.earlier_plans if made.removed and made.model_hash]
+    is_another = bool(known) and teacher.handle.facts.model_hash not in known
+    if is_another and not cut.settings.plan_from_another_model:
+        raise InputError(
+            f"{cut.settings.model} was cut from {plan.model or 'another model'} ({plan.model_hash}), and "
+            f"{teacher.settings.model} is another model ({teacher.handle.facts.model_hash}). Name that model as the "
+            "teacher, or heal all the same with --plan-from-another-model."
+        )
+    _check_scale(cut, settings.train)
+    return plan, is_another
 
 
 def check_method(train: TrainSettings, team: Team) -> None:

@@ -50,8 +50,8 @@ class HealSettings:
     keep_adapter: bool = False
     """Leave the adapter a PEFT adapter."""
     save_dtype: str = "auto"
-    """Of the healed weights: float32, bfloat16, float16, or auto: that of the cut checkpoint, and float32 where rounding
-    to it would take more than 2 % of what healing gained."""
+    """Of the healed weights: float32, bfloat16, float16, or auto: that of the cut checkpoint, and float32 where
+    rounding to it would take more than 2 % of what healing gained."""
 
     def __post_init__(self) -> None:
         if self.responses not in RESPONSES:

@@ -111,7 +111,9 @@ def test_the_held_out_loss_is_known_before_the_first_step_and_training_is_the_sa
         total += cross_entropy(logits, targets, reduction="sum").item()
         count += int((targets != -100).sum())
     assert with_look.curve[0]["step"] == 0
-    assert with_look.held_out["before"] == pytest.approx(total / count, rel=0.02)  # batches of 4 count alike, not tokens
+    assert with_look.held_out["before"] == pytest.approx(
+        total / count, rel=0.02
+    )  # batches of 4 count alike, not tokens
     # The random numbers of training (dropout) are those of a run that did not look.
     without = losses(heal(tmp_path / "without", settings(micro_batch=4, held_out=0.0), data=Data(DATA.train, [])))
     first_two = [line["loss"] for line in losses(with_look) if "loss" in line][:2]  # the look at step 2 draws

@@ -101,7 +101,7 @@ def test_a_terminal_shows_tokens_in_its_bar_and_no_line_is_wrapped() -> None:
         on_progress(0, 3000)
         on_progress(1200, 3000)
         wrote(123_456)
-        progress._bars.refresh()  # noqa: SLF001
+        progress._bars.refresh()
     shown = [text for text in lines(where) if "Scoring" in text]
     assert any("1,200/3,000 answers · 123,456 tokens" in text and "…" in text for text in shown)
 

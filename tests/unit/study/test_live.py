@@ -91,7 +91,8 @@ def test_the_table_is_alive_above_the_bar_of_a_healing() -> None:
             console.file.truncate()
             time.sleep(0.6)  # the thread of the live display draws every quarter of a second
             frames.append(console.file.getvalue())
-    for frame, bar, state in zip(frames, ("0/8 steps", "3/8 steps", "8/8 steps"), ("healing", "healing", "finished")):
+    wanted = (("0/8 steps", "healing"), ("3/8 steps", "healing"), ("8/8 steps", "finished"))
+    for frame, (bar, state) in zip(frames, wanted, strict=True):
         last = frame.split("of 2 arms finished")[-2].rsplit("time left", 1)[-1]
         assert state in last and "Training" in frame and bar in frame
     assert "1 of 2 arms finished" in frames[-1]
