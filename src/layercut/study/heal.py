@@ -199,7 +199,7 @@ def _checked(
     if not is_control and cut.facts.model_hash == teacher.handle.facts.model_hash:
         raise InputError(
             f"{cut.settings.model} is its own teacher: {teacher.settings.model} is the same model, so there is nothing "
-            f"to heal. Name a model that was cut from it (layercut cut {teacher.settings.model} --remove 21-24 --out DIR)."
+            f"to heal. Name a model that was cut from it: layercut cut {teacher.settings.model} --remove 3 --out DIR."
         )
     settings.filters.check()
     if settings.filters.right_only and len(source.tasks) < len(source.parts):

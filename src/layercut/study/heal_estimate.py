@@ -8,18 +8,25 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from layercut.engine.base import Prompt
+from layercut.engine.prompts import encode_prompt
+from layercut.healing.examples import record_prompt
+from layercut.models.loading import load_tokenizer
 from layercut.models.weights import read_config, read_header, safetensors_files
 from layercut.runs.records import read_records
-from layercut.study.estimate import TRAINING, Estimate, Step, measured_speed, prompt_tokens
+from layercut.study.estimate import TRAINING, Estimate, Step, measured_speed
 from layercut.study.handle import ModelHandle
 from layercut.study.heal_job import HealSettings
 from layercut.study.progress import CHARACTERS_PER_TOKEN
 from layercut.study.prompts import RESPONSES, Answering, PromptSource
 from layercut.surgery.plan import CutPlan
 
+_LOOKED_AT = 32
+"""Prompts that are counted; the others are taken to be like them."""
 _SHORTEST = 16
 """Tokens of an answer, at least; or the limit where that is lower."""
 _RECORD = 400
@@ -50,7 +57,7 @@ def estimate_answers(
 ) -> Estimate:
     """Of ``layercut generate``. What the folder holds already is not counted."""
     weights, limit = _weights(handle), how.max_new_tokens or source.max_new_tokens
-    step = _answers(handle.num_parameters(plan), source, how, _answered(out), handle.settings.batch_size)
+    step = _answers(handle, handle.num_parameters(plan), source, how, _answered(out))
     characters = sum(len(str(one.prompt)) for one in source.prompts) * how.samples
     num_bytes = 0 if out is None else characters + step.items * _RECORD + step.new_tokens[1] * CHARACTERS_PER_TOKEN
     return Estimate(
@@ -78,11 +85,11 @@ def estimate_healing(
     limit = how.max_new_tokens or source.max_new_tokens
     steps, memory, disk = [], [0], 0
     if source.records is None and (settings.responses == "self" or settings.match_tokens):
-        asked = _answers(uncut.parameters, source, how, _answered(out), teacher.settings.batch_size)
+        asked = _answers(teacher, uncut.parameters, source, how, _answered(out))
         steps.append(asked)
         memory.append(uncut.bytes_in_memory + _cache(uncut, asked, limit))
         disk += asked.items * _RECORD + (asked.prompt_tokens + asked.new_tokens[1]) * CHARACTERS_PER_TOKEN
-    count, tokens = _examples(source, settings, limit)
+    count, tokens = _examples(cut, source, settings, limit)
     aside = min(max(round(train.held_out * count), 1), count - 1) if train.held_out and count > 1 else 0
     if train.method == "seam":
         both = weights.parameters + uncut.parameters
@@ -138,10 +145,10 @@ def estimate_healing(
     )
 
 
-def _answers(parameters: int, source: PromptSource, how: Answering, done: int, batch_size: int) -> Step:
+def _answers(handle: ModelHandle, parameters: int, source: PromptSource, how: Answering, done: int) -> Step:
     total = len(source.prompts) * how.samples
     left, limit = max(0, total - done), how.max_new_tokens or source.max_new_tokens
-    read = prompt_tokens([one.prompt for one in source.prompts]) * how.samples
+    read = _tokens(handle, [one.prompt for one in source.prompts]) * how.samples
     return Step(
         name="answers",
         items=left,
@@ -149,7 +156,7 @@ def _answers(parameters: int, source: PromptSource, how: Answering, done: int, b
         parameters=parameters,
         prompt_tokens=round(read * left / max(total, 1)),
         new_tokens=(left * min(_SHORTEST, limit), left * limit),
-        batch_size=batch_size,
+        batch_size=handle.settings.batch_size,
     )
 
 
@@ -158,17 +165,25 @@ def _answered(out: Path | None) -> int:
     return len(read_records(out / RESPONSES)) if out is not None and (out / RESPONSES).is_file() else 0
 
 
-def _examples(source: PromptSource, settings: HealSettings, limit: int) -> tuple[int, int]:
+def _tokens(handle: ModelHandle, prompts: Sequence[Prompt]) -> int:
+    """Tokens of prompts as the model reads them, by the first of them."""
+    tokenizer = load_tokenizer(handle.source, handle.settings.trust_remote_code)
+    first = prompts[:_LOOKED_AT]
+    read = sum(len(encode_prompt(tokenizer, one, handle.settings.model)) for one in first)
+    return round(read * len(prompts) / max(len(first), 1))
+
+
+def _examples(handle: ModelHandle, source: PromptSource, settings: HealSettings, limit: int) -> tuple[int, int]:
     """How many there are before filters, and tokens of one with its prompt, by their mean length."""
     if source.records is not None:
-        texts = [str(one["prompt"]) + one["completion"] for one in source.records]
-        return len(texts), 1 + round(sum(map(len, texts)) / max(len(texts), 1) / CHARACTERS_PER_TOKEN)
+        prompts, told = [record_prompt(one) for one in source.records], [one["completion"] for one in source.records]
+        return len(prompts), 1 + (_tokens(handle, prompts) + _tokens(handle, told)) // max(len(prompts), 1)
     answered = [one for part in source.parts for one in part.answered]
     count = max(len(answered), 1)
-    read = prompt_tokens([one.prompt.prompt for one in answered])
+    read = _tokens(handle, [one.prompt.prompt for one in answered])
     told = limit // 2 * count
     if settings.responses == "original":
-        told = sum(len(one.answer) for one in answered) // CHARACTERS_PER_TOKEN
+        told = _tokens(handle, [one.answer for one in answered])
     return len(answered), 1 + (read + told) // count
 
 
