@@ -312,7 +312,8 @@ def _damaged_file(checkpoint: Path) -> str | None:
             return name
     for path in sorted(checkpoint.glob("*.safetensors")):
         try:
-            safe_open(path, "pt").__enter__().keys()
+            with safe_open(path, "pt") as file:
+                file.keys()
         except (OSError, SafetensorError):
             return path.name
     return None
@@ -324,7 +325,7 @@ def _is_readable(file: Path) -> bool:
         with ZipFile(file) as archive:
             if archive.testzip() is not None:
                 return False
-        with safe_globals():  # random numbers are kept as numpy's
+        with safe_globals():  # type: ignore[no-untyped-call]  # random numbers are kept as numpy's
             torch.load(file, map_location="cpu", mmap=True, weights_only=True)
     except Exception:  # whatever torch, zip or pickle find wrong, it is the file that is wrong
         return False

@@ -176,8 +176,9 @@ def _tokens(handle: ModelHandle, prompts: Sequence[Prompt]) -> int:
 def _examples(handle: ModelHandle, source: PromptSource, settings: HealSettings, limit: int) -> tuple[int, int]:
     """How many there are before filters, and tokens of one with its prompt, by their mean length."""
     if source.records is not None:
-        prompts, told = [record_prompt(one) for one in source.records], [one["completion"] for one in source.records]
-        return len(prompts), 1 + (_tokens(handle, prompts) + _tokens(handle, told)) // max(len(prompts), 1)
+        prompts = [record_prompt(one) for one in source.records]
+        texts = [str(one["completion"]) for one in source.records]
+        return len(prompts), 1 + (_tokens(handle, prompts) + _tokens(handle, texts)) // max(len(prompts), 1)
     answered = [one for part in source.parts for one in part.answered]
     count = max(len(answered), 1)
     read = _tokens(handle, [one.prompt.prompt for one in answered])
