@@ -25,8 +25,8 @@ from layercut.study.progress import CHARACTERS_PER_TOKEN
 TRAINING = 3.0
 """Cost of a token that is learnt from, in forward passes: one forward, two backward."""
 SLOWER = 10.0
-"""The upper end of a range: a tenth of the speed of large matrix products, as on a machine with other work. Six steps of
-LoRA on SmolLM2-135M took 162 s on two cores under a load of 20; the range was 24 s to 4 min."""
+"""The upper end of a range: a tenth of the speed of large matrix products, as on a machine with other work. Six steps
+of LoRA on SmolLM2-135M took 162 s on two cores under a load of 20; the range was 24 s to 4 min."""
 PASS_SECONDS = 0.1
 """What one forward pass may take beside its arithmetic."""
 _SIZE = 1024
