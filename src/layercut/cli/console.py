@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+
+if TYPE_CHECKING:
+    from layercut.study.estimate import Estimate
 
 out = Console(highlight=False, soft_wrap=False)
 log = Console(stderr=True, highlight=False)
@@ -34,6 +37,15 @@ def result(text: str) -> None:
 def as_json(data: Any) -> None:
     """The whole result for machines, on stdout."""
     out.print(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False), markup=False, soft_wrap=True)
+
+
+def show_estimate(estimate: Estimate, *, json: bool) -> None:
+    """What a dry run found out."""
+    if json:
+        as_json(estimate.to_dict())
+        return
+    for line in estimate.lines():
+        result(line)
 
 
 def _print(console: Console, text: str, *, markup: bool = True) -> None:
