@@ -24,7 +24,7 @@ OPENED = f"{FENCE}python\n"
 STOP = (f"\n{FENCE}\n",)
 """What ends it: a closing fence. It has its line end, so that the fence that opens a block of Python ends nothing."""
 
-_MAX_PARSED = 10**7
+_MAX_PARSED = 3 * 10**6
 """Characters. Bounds the search in texts without sense, such as a thousand opened brackets."""
 _TOP_LEVEL = re.compile(r"^(?:(?:async\s+)?def|class|import|from|@|\w+\s*(?::[^=\n]+)?=[^=])", re.MULTILINE)
 _INDENTED = re.compile(r"[ \t]+\S")
