@@ -104,7 +104,7 @@ def _with_tests(row: Row, tests: str) -> Sample:
     asserts = _lines(row, "test_list")
     if not asserts:
         raise InputError(f"{row.where}: the field 'test_list' holds no assertion. Mend or remove the row.")
-    names = _called(code, asserts)
+    names = _called(code, [*asserts, str(row.fields.get("test_setup_code") or "")])
     return Sample(
         id=f"mbpp-{_number(row)}",
         question=question,
@@ -119,13 +119,13 @@ def _with_tests(row: Row, tests: str) -> Sample:
     )
 
 
-def _called(code: str, asserts: Sequence[str]) -> tuple[str, ...]:
-    """Functions and classes that the reference solution defines and the assertions use.
+def _called(code: str, tests: Sequence[str]) -> tuple[str, ...]:
+    """Functions and classes that the reference solution defines and the tests use.
 
     One problem is about a function that is called ``sum``.
     """
     defined = re.findall(r"^(?:def|class)\s+(\w+)", code, re.MULTILINE)
-    used = set(re.findall(r"\w+", "\n".join(asserts)))
+    used = set(re.findall(r"\w+", "\n".join(tests)))
     return tuple(name for name in dict.fromkeys(defined) if name in used)
 
 
