@@ -1,99 +1,118 @@
-"""From what a model wrote to the program that is run: rules that the code tasks share.
+"""From the text that a model wrote to the program that is run: the rule that the code tasks share.
 
-The conversation ends in an answer that is begun for the model: an opened code block, with the head of the function in
-it where there is one. The model goes on from there, and its text ends where the block is closed.
+The prompt ends in an answer that is begun for the model: an opened code block, with the head of the function in it
+where there is one. The model continues it, and its text ends where the block is closed.
+
+The rule is the one of ``evalplus.sanitize`` (Liu et al., arXiv:2305.01210; release 0.3.1): take the longest run of
+lines that parses, and of it the function under test with all that it needs. The model's own tests, examples and prose
+are left out, so a wrong one does not fail a right function. The package itself is not used, because it installs the
+clients of three model providers. The rule differs where EvalPlus loses a right program; it also keeps decorated
+functions, helpers without ``return``, and statements that fill a table, and it takes a shorter run of lines where the
+longest one does not define the function. Imports are kept where something uses them.
 """
 
 from __future__ import annotations
 
 import re
-import warnings
+from collections.abc import Iterator, Sequence
+
+from layercut.tasks.program_parts import NOT_PYTHON, defines, needed, parse
 
 FENCE = "```"
 OPENED = f"{FENCE}python\n"
 """What the answer is begun with."""
-STOP = (f"\n{FENCE}",)
-"""What ends it."""
+STOP = (f"\n{FENCE}\n",)
+"""What ends it: a closing fence. It has its line end, so that the fence that opens a block of Python ends nothing."""
 
+_MAX_PARSED = 3 * 10**6
+"""Characters. Bounds the search in texts without sense, such as a thousand opened brackets."""
 _TOP_LEVEL = re.compile(r"^(?:(?:async\s+)?def|class|import|from|@|\w+\s*(?::[^=\n]+)?=[^=])", re.MULTILINE)
 _INDENTED = re.compile(r"[ \t]+\S")
+_FENCE_LINE = re.compile(rf"^[ \t]*{FENCE}.*\n?", re.MULTILINE)
+_INDENT = re.compile(r"^[ \t]+", re.MULTILINE)
 
 
-def find_program(text: str, head: str = "") -> str:
+def find_program(text: str, names: Sequence[str], head: str = "") -> str:
     """The program of a completion, or an empty text where there is none.
 
     Args:
         text: what the model wrote.
-        head: what the code block was begun with; the program begins with it.
+        names: the functions and classes that the tests use.
+        head: what the code block was begun with.
 
     A body is put below the head; a function written anew, signature and all, takes the place of the head's:
 
     >>> head = 'def double(x):\\n    \\"\\"\\"Twice x.\\"\\"\\"'
-    >>> print(find_program("\\n    return 2 * x", head))
+    >>> print(find_program("\\n    return 2 * x\\n\\nassert double(3) == 5", ["double"], head))
     def double(x):
         \"\"\"Twice x.\"\"\"
         return 2 * x
-    >>> find_program("def double(y):\\n    return y + y", head).endswith("\\ndef double(y):\\n    return y + y")
-    True
+    >>> print(find_program("\\ndef double(y):\\n    return y + y", ["double"], head))
+    def double(y):
+        return y + y
 
-    A block that the model opens itself counts, whatever is said around it; words after the code are left out if the
-    code is whole without them. Words alone are no program:
+    A block that the model opens itself counts, whatever is said around it. Words alone are no program:
 
-    >>> find_program("Sure!\\n```python\\ndef f():\\n    return 1\\n```\\nIt returns 1.")
+    >>> find_program("Sure!\\n```python\\ndef f():\\n    return 1\\n```\\nIt returns 1.", ["f"])
     'def f():\\n    return 1'
-    >>> find_program("def f():\\n    return 1\\n\\nThis returns 1.")
-    'def f():\\n    return 1'
-    >>> find_program("I cannot do that.")
+    >>> find_program("I cannot do that.", ["f"])
     ''
+
+    Code without the function is returned as it is, so that running it tells what is wrong with it.
     """
-    code = _own_block(text).rstrip()
-    if not _is_code(code, head):
-        return ""
-    joined = head if not head or code.startswith("\n") else f"{head}\n"
-    return joined + _without_words(code if head else code.strip("\n"), joined)
+    text = _INDENT.sub(lambda found: found[0].replace("\t", "    "), text.replace("\r\n", "\n"))
+    for lines in _runs(_below(head, text).split("\n")):
+        code = "\n".join(lines)
+        if names and all(any(defines(node, name) for node in parse(code).body) for name in names):
+            both = code if head in code else f"{code}\n{head}"
+            return needed(both if _failure(both) is None else code, names)
+    pieces = (piece.rstrip() for piece in _FENCE_LINE.split(text))
+    code = next((piece for piece in pieces if _is_code(piece, head)), "")
+    return _below(head, code) if code and head else code.strip("\n")
 
 
-def _own_block(text: str) -> str:
-    """The first block that the text opens itself, or else what stands before the end of the one begun for it."""
-    lines = text.split("\n")
-    fences = [number for number, line in enumerate(lines) if line.lstrip().startswith(FENCE)]
-    opening = next((n for n in fences if lines[n].strip() != FENCE or _is_prose(lines[:n])), None)
-    if opening is not None and not (fences[0] < opening and not _is_prose(lines[: fences[0]])):
-        closing = next((number for number in fences if number > opening), len(lines))
-        return "\n".join(lines[opening + 1 : closing])
-    return "\n".join(lines[: fences[0]] if fences else lines)
+def _below(head: str, code: str) -> str:
+    return head + code if not head or code.startswith("\n") else f"{head}\n{code}"
 
 
-def _is_prose(lines: list[str]) -> bool:
-    """Whether lines before a fence hold no code, so that the fence opens a block and does not close one."""
-    return not any(_TOP_LEVEL.match(line) or _INDENTED.match(line) for line in lines)
+def _runs(lines: list[str]) -> Iterator[list[str]]:
+    """The longest run of lines that parses, then those of the lines before and after it."""
+    pieces, budget = [lines], [_MAX_PARSED]
+    for piece in pieces:
+        start, end = _longest(piece, budget)
+        if end > start:
+            yield piece[start:end]
+            pieces += [piece[:start], piece[end:]]
+
+
+def _longest(lines: list[str], budget: list[int]) -> tuple[int, int]:
+    """Of the run with most lines that are not blank; the first of several."""
+    counts = [0]
+    for line in lines:
+        counts.append(counts[-1] + bool(line.strip()))
+    best, longest = (0, 0), 0
+    for start in range(len(lines)):
+        end = len(lines)
+        while counts[end] - counts[start] > longest and budget[0] > 0:
+            run = "\n".join(lines[start:end])
+            budget[0] -= len(run)
+            failed = _failure(run)
+            if failed is None:
+                best, longest = (start, end), counts[end] - counts[start]
+            else:  # no run that goes on to the line of the error parses
+                end = min(end - 1, start + max(failed - 1, 0))
+    return best
+
+
+def _failure(source: str) -> int | None:
+    """The line at which a text stops to be Python, from 1; None if it is."""
+    try:
+        parse(source)
+    except NOT_PYTHON as error:
+        return getattr(error, "lineno", None) or 10**9
+    return None
 
 
 def _is_code(code: str, head: str) -> bool:
-    if _TOP_LEVEL.search(code):
-        return True
     first = next((line for line in code.split("\n") if line.strip()), "")
-    return bool(head and _INDENTED.match(first))
-
-
-def _without_words(code: str, head: str) -> str:
-    """Without what stands at the left margin after the code, if only so it can be compiled."""
-    if _compiles(head + code):
-        return code
-    lines = code.split("\n")
-    for number in range(len(lines) - 1, 0, -1):
-        at_margin = lines[number].strip() and not lines[number][0].isspace()
-        kept = "\n".join(lines[:number]).rstrip()
-        if at_margin and kept.strip() and _compiles(head + kept):
-            return kept
-    return code
-
-
-def _compiles(source: str) -> bool:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            compile(source, "program", "exec", dont_inherit=True)
-    except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError):
-        return False
-    return True
+    return bool(_TOP_LEVEL.search(code) or (head and _INDENTED.match(first)))

@@ -119,7 +119,7 @@ class CodeTask:
     @staticmethod
     def _program(sample: Sample, answer: Completion | Likelihoods) -> Program:
         assert isinstance(answer, Completion)
-        source = find_program(answer.text, sample.data["head"])
+        source = find_program(answer.text, sample.data["names"], sample.data["head"])
         return Program(source, tests=sample.data["tests"], names=sample.data["names"])
 
     @cached_property

@@ -13,22 +13,21 @@ Half of the problems are selection items and half report items, the same for bot
 
 from __future__ import annotations
 
-from layercut.errors import InputError
 from layercut.tasks.base import Sample
 from layercut.tasks.code_answers import FENCE, OPENED
 from layercut.tasks.code_task import CodeTask
+from layercut.tasks.code_tests import PLUS_LIMITS, mended, refuse_inputs_only
 from layercut.tasks.data_files import Row, text_field
 from layercut.tasks.sandbox_walls import Limits
 
-VERSION = 1
-"""Raised by any change of the prompt, the extraction or the tests."""
-PLUS_LIMITS = Limits(cpu_seconds=60, memory_mb=4096)
-"""A few reference solutions take ten seconds and over a gigabyte on the largest inputs."""
+VERSION = 2
+"""Raised by any change of the prompt, the extraction or the tests.
+
+2: programs are found by EvalPlus' rule, answers end at a closed block alone, comparisons with a tolerance ask for the
+same type and shape, and tests take helper functions from the reference.
+"""
 
 _INSTRUCTION = "Complete this Python function. Reply with nothing but the whole function in a code block."
-# In HumanEval/32 the upstream test passes the root where the coefficients belong, so that no program passes.
-_BROKEN = "assert _poly(*candidate(*inp), inp) <= 0.0001"
-_MENDED = "assert abs(_poly(*inp, candidate(*inp))) <= 0.0001"
 
 
 def humaneval(*, data: str | None = None, max_new_tokens: int = 512) -> CodeTask:
@@ -59,31 +58,19 @@ def humaneval_plus(*, data: str | None = None, max_new_tokens: int = 512) -> Cod
     )
 
 
-def refuse_inputs_only(row: Row, fine: str) -> None:
-    """Refuse EvalPlus' own layout, whose ``test`` field (where there is one) holds the base tests alone.
-
-    Raises:
-        InputError: the row has inputs in place of tests.
-    """
-    if "plus_input" in row.fields:
-        raise InputError(
-            f"{row.where}: holds the plus inputs without the results that are right, so its plus tests cannot be run. "
-            f"Give {fine} of the same release, or the hub's copy."
-        )
-
-
 def _sample(row: Row) -> Sample:
     prompt, entry_point = text_field(row, "prompt"), text_field(row, "entry_point")
     number = text_field(row, "task_id").rpartition("/")[2]
+    solution = text_field(row, "canonical_solution")
     tests = f"{text_field(row, 'test')}\ncheck({entry_point})\n"
     return Sample(
         id=f"humaneval-{number}",
         question=prompt,
-        gold=text_field(row, "canonical_solution"),
+        gold=solution,
         data={
             "instruction": f"{_INSTRUCTION}\n\n{OPENED}{prompt.rstrip()}\n{FENCE}",
             "head": prompt.rstrip(),
-            "tests": tests.replace(_BROKEN, _MENDED),
+            "tests": mended(tests, row, prompt + solution, (entry_point,)),
             "names": (entry_point,),
         },
     )

@@ -9,7 +9,8 @@ A sample problem: "Write a function to find the shared elements from the given t
 set(similar_elements((3, 4, 5, 6),(5, 7, 4, 10))) == set((4, 5))``.
 
 Report items are those of the published test split (numbers 11 to 510), selection items those of the validation and
-training splits (511 to 974), in both tasks; numbers 1 to 10 are kept for examples in prompts, as published.
+training splits (511 to 974), in both tasks; numbers 1 to 10 are kept for examples in prompts, as published. Numbers 816
+and 899 of the whole data set are not asked: their reference solutions always return the same value.
 """
 
 from __future__ import annotations
@@ -21,20 +22,21 @@ from collections.abc import Sequence
 from layercut.errors import InputError
 from layercut.tasks.base import Sample, Split
 from layercut.tasks.code_task import CodeTask
+from layercut.tasks.code_tests import PLUS_LIMITS, mended, refuse_inputs_only
 from layercut.tasks.data_files import Row, text_field
-from layercut.tasks.humaneval import PLUS_LIMITS, refuse_inputs_only
 from layercut.tasks.sandbox_walls import Limits
 
-VERSION = 1
-"""Raised by any change of the prompt, the extraction or the tests."""
+VERSION = 2
+"""Raised by any change of the prompt, the extraction or the tests.
+
+2: programs are found by EvalPlus' rule, answers end at a closed block alone, comparisons with a tolerance ask for the
+same type and shape, tests take helpers from the reference, types can be given to programs, 816 and 899 are not asked.
+"""
 
 # One of the inputs of Mbpp/255 has an answer of 1.7 million tuples of 77, which takes gigabytes to hold and to compare.
 _WITHOUT_HUGE = ("in enumerate(inputs):", "in enumerate(inp for inp in inputs if len(inp[0]) < 5 or inp[1] < 77):")
-# In Mbpp/737, 787 and 794 the upstream judge compares and then forgets to assert, so that every program passes.
-_FORGOTTEN = "exact_match = exp == (out is not None)\n"
-_ASSERTED = (_FORGOTTEN, f"{_FORGOTTEN}    assert exact_match\n")
 _TEST_SPLIT = range(11, 511)
-_EXAMPLES = range(1, 11)
+_NOT_ASKED = {*range(1, 11), 816, 899}
 
 
 def mbpp(*, data: str | None = None, max_new_tokens: int = 512) -> CodeTask:
@@ -70,7 +72,7 @@ def mbpp_plus(*, data: str | None = None, max_new_tokens: int = 512) -> CodeTask
 
 def _split_of(row: Row) -> Split | None:
     number = _number(row)
-    if number in _EXAMPLES:
+    if number in _NOT_ASKED:
         return None
     return "report" if number in _TEST_SPLIT else "selection"
 
@@ -94,7 +96,7 @@ def _plus_sample(row: Row) -> Sample:
     tests = text_field(row, "test")
     if _number(row) == 255:
         tests = tests.replace(*_WITHOUT_HUGE)
-    return _with_tests(row, tests.replace(*_ASSERTED))
+    return _with_tests(row, tests)
 
 
 def _with_tests(row: Row, tests: str) -> Sample:
@@ -102,6 +104,7 @@ def _with_tests(row: Row, tests: str) -> Sample:
     asserts = _lines(row, "test_list")
     if not asserts:
         raise InputError(f"{row.where}: the field 'test_list' holds no assertion. Mend or remove the row.")
+    names = _called(code, [*asserts, str(row.fields.get("test_setup_code") or "")])
     return Sample(
         id=f"mbpp-{_number(row)}",
         question=question,
@@ -110,19 +113,19 @@ def _with_tests(row: Row, tests: str) -> Sample:
             "instruction": f"{question}\nYour code should pass this test:\n\n{asserts[0].strip()}\n\n"
             "Reply with nothing but the Python code in a code block.",
             "head": "",
-            "tests": tests,
-            "names": _called(code, asserts),
+            "tests": mended(tests, row, code, names),
+            "names": names,
         },
     )
 
 
-def _called(code: str, asserts: Sequence[str]) -> tuple[str, ...]:
-    """Functions and classes that the reference solution defines and the assertions use.
+def _called(code: str, tests: Sequence[str]) -> tuple[str, ...]:
+    """Functions and classes that the reference solution defines and the tests use.
 
     One problem is about a function that is called ``sum``.
     """
     defined = re.findall(r"^(?:def|class)\s+(\w+)", code, re.MULTILINE)
-    used = set(re.findall(r"\w+", "\n".join(asserts)))
+    used = set(re.findall(r"\w+", "\n".join(tests)))
     return tuple(name for name in dict.fromkeys(defined) if name in used)
 
 

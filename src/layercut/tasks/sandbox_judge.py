@@ -313,8 +313,8 @@ def _exactly(connection: socket.socket, length: int) -> bytes:
 def encode(value: Any, number: Callable[[Any], int]) -> Any:
     """A value as JSON: itself where JSON has it, else a list of a tag and its parts.
 
-    Subclasses go as what they extend (a Counter as a dict, a named tuple as a tuple), numpy's scalars as Python's;
-    everything else as the number that ``number`` gives it.
+    Subclasses go as what they extend (a Counter as a dict, a named tuple as a tuple), numpy's scalars as Python's,
+    builtin types by their name; everything else as the number that ``number`` gives it.
     """
     kind = type(value)
     if kind in _SCALARS and (kind is not int or value.bit_length() < _BIG):
@@ -344,6 +344,8 @@ def encode(value: Any, number: Callable[[Any], int]) -> Any:
         return ["Decimal", str(value)]
     if isinstance(value, fractions.Fraction):
         return ["Fraction", hex(value.numerator), hex(value.denominator)]
+    if isinstance(value, type) and _TYPES.get(value.__name__) is value:
+        return ["type", value.__name__]
     if type(value).__module__ == "numpy" and callable(getattr(value, "item", None)) and not getattr(value, "ndim", 1):
         return encode(value.item(), number)
     return ["object", number(value)]
@@ -357,6 +359,7 @@ _SEQUENCES: dict[str, type] = {
     "frozenset": frozenset,
     "deque": collections.deque,
 }
+_TYPES = {name: kind for name, kind in vars(builtins).items() if isinstance(kind, type) and not name.startswith("_")}
 _PARTS: dict[str, Callable[..., Any]] = {
     "int": lambda digits: int(digits, 16),
     "complex": lambda real, imaginary: complex(float(real), float(imaginary)),
@@ -364,6 +367,7 @@ _PARTS: dict[str, Callable[..., Any]] = {
     "bytearray": bytearray.fromhex,
     "range": lambda *ends: range(*map(int, ends)),
     "Decimal": decimal.Decimal,
+    "type": _TYPES.__getitem__,
     "Fraction": lambda above, below: fractions.Fraction(int(above, 16), int(below, 16)),
 }
 

@@ -1,8 +1,11 @@
-"""HumanEval and MBPP: the prompt, the program found in an answer, the splits, and every reference solution."""
+"""HumanEval and MBPP: the prompt, the splits, every reference solution, and what must never pass."""
 
 from __future__ import annotations
 
+import ast
 import json
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,8 +14,10 @@ from layercut.engine.base import Completion, GenerationRequest
 from layercut.errors import InputError
 from layercut.tasks import load_task, sandbox
 from layercut.tasks.base import Sample, Score, Split
-from layercut.tasks.code_answers import OPENED, STOP, find_program
+from layercut.tasks.code_answers import OPENED, STOP
 from layercut.tasks.code_task import CodeTask
+from layercut.tasks.sandbox import Program, run_programs
+from layercut.tasks.sandbox_judge import _free_names
 
 HEAD = 'def double(x):\n    """Twice x."""'
 FILES = {
@@ -21,6 +26,13 @@ FILES = {
     "mbpp": "mbpp/sanitized-mbpp.jsonl",
     "mbpp_plus": "mbpp_plus/MbppPlus-OriginFmt.jsonl.gz",
 }
+SETS = {**FILES, "whole mbpp": "mbpp/mbpp.jsonl"}
+CONSTANTS = (None, True, 0, "", [], (), {}, [[]], float("nan"))
+CLOSE_TO_EMPTY = {
+    "humaneval_plus": "2 4 45",
+    "mbpp_plus": "14 80 82 85 98 120 124 137 139 233 267 276 287 293 300 312 422 432 606 622 721 731 742 767",
+}
+"""Problems in whose published tests ``np.allclose`` takes an empty list for any number."""
 needs_sandbox = pytest.mark.skipif(sandbox._working()[0] is None, reason=f"no sandbox: {sandbox._working()[1]}")
 pytestmark = needs_sandbox
 
@@ -30,7 +42,7 @@ def completion(text: str, finish_reason: str = "stop") -> Completion:
 
 
 def task(name: str, folder: Path) -> CodeTask:
-    found = load_task(name, data=str(folder / FILES[name]))
+    found = load_task(name.split()[-1], data=str(folder / SETS[name]))
     assert isinstance(found, CodeTask)
     return found
 
@@ -38,6 +50,11 @@ def task(name: str, folder: Path) -> CodeTask:
 def items(code_task: CodeTask) -> list[Sample]:
     splits: tuple[Split, Split] = ("selection", "report")
     return [sample for split in splits for sample in code_task.samples(split, None)]
+
+
+def every(code_task: CodeTask) -> list[Sample]:
+    """Also those that are not asked."""
+    return [code_task.sample(row) for rows in code_task._rows.splits.values() for row in rows]
 
 
 def reference(sample: Sample) -> str:
@@ -107,26 +124,6 @@ def test_programs_are_graded_alone_and_together(small: CodeTask) -> None:
     assert not small.settled(sample, "chain", "x") and small.draft(sample, "chain") == ""
 
 
-@pytest.mark.parametrize(
-    ("text", "program"),
-    [
-        ("\n    return 2 * x", f"{HEAD}\n    return 2 * x"),
-        ("    return 2 * x\n", f"{HEAD}\n    return 2 * x"),
-        ("\n    return 2 * x\n\nThis doubles it.", f"{HEAD}\n    return 2 * x"),
-        ("\n    return 2 * x\n```\nThis doubles it.", f"{HEAD}\n    return 2 * x"),
-        ("\n    return 2 * x\n```\n\n```python\nprint(double(3))\n```", f"{HEAD}\n    return 2 * x"),
-        ("Here:\n```python\ndef double(x):\n    return 2 * x\n```", f"{HEAD}\ndef double(x):\n    return 2 * x"),
-        ("\ndef double(x):\n    return 2 * x", f"{HEAD}\ndef double(x):\n    return 2 * x"),
-        ("\n    return 2 *\n\nThis doubles it.", f"{HEAD}\n    return 2 *\n\nThis doubles it."),
-        ("", ""),
-        ("\n\n", ""),
-        ("\nIt is twice x.", ""),
-    ],
-)
-def test_the_program_is_found(text: str, program: str) -> None:
-    assert find_program(text, HEAD) == program
-
-
 def test_splits_do_not_overlap_and_agree_between_a_benchmark_and_its_plus(benchmark_data: Path) -> None:
     for base, plus, sizes in (("humaneval", "humaneval_plus", (164, 164)), ("mbpp", "mbpp_plus", (420, 371))):
         sides = []
@@ -140,17 +137,95 @@ def test_splits_do_not_overlap_and_agree_between_a_benchmark_and_its_plus(benchm
         assert not sides[0][0] & sides[1][1] and not sides[0][1] & sides[1][0]
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", SETS)
 def test_a_sample_of_the_reference_solutions_passes_and_empty_bodies_fail(name: str, benchmark_data: Path) -> None:
     code_task = task(name, benchmark_data)
     check_all(code_task, items(code_task)[:: 1 + len(items(code_task)) // 20])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", FILES)
-def test_every_reference_solution_passes_and_every_empty_body_fails(name: str, benchmark_data: Path) -> None:
+@pytest.mark.parametrize(("name", "size"), zip(SETS, (164, 164, 427, 378, 974), strict=True))
+def test_every_reference_solution_passes_and_every_empty_body_fails(name: str, size: int, benchmark_data: Path) -> None:
     code_task = task(name, benchmark_data)
-    check_all(code_task, items(code_task))
+    samples = every(code_task)
+    assert len(samples) == size
+    check_all(code_task, samples)
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_a_constant_passes_none_of_some_problems(name: str, benchmark_data: Path) -> None:
+    code_task = task(name, benchmark_data)
+    samples = items(code_task)
+    few = samples[:: 10 if name.endswith("_plus") else 1]
+    suspects = {f"{name.split('_')[0]}-{number}" for number in CLOSE_TO_EMPTY.get(name, "").split()}
+    few += [sample for sample in samples if sample.id in suspects]
+    assert not list(passing_constants(few))
+    programs = [f"def {one.data['names'][0]}(*x):\n    return []" for one in samples if one.id in suspects]
+    suspected = [sample for sample in samples if sample.id in suspects]
+    answers = [completion(f"\n{program}") for program in programs]
+    assert {score.outcome for score in code_task.grade_all(suspected, "chain", answers)} <= {"wrong"}
+    assert len(suspected) == len(suspects)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SETS)
+def test_a_constant_passes_no_problem(name: str, benchmark_data: Path) -> None:
+    assert not list(passing_constants(items(task(name, benchmark_data))))
+
+
+def passing_constants(samples: list[Sample]) -> Iterator[tuple[str, object]]:
+    """Run as the judge runs them, without a program: 19 000 sandboxes would take an hour."""
+    for sample in samples:
+        tests = compile(sample.data["tests"], sample.id, "exec")
+        for constant in CONSTANTS:
+            names = dict.fromkeys(sample.data["names"], lambda *_, constant=constant: constant)
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    exec(tests, {"__name__": "tests", **names})
+            except Exception:
+                continue
+            yield sample.id, constant
+
+
+@pytest.mark.parametrize(
+    ("name", "problem", "program"),
+    [
+        ("humaneval", "humaneval-32", "def poly(xs, x): return 0\ndef find_zero(xs): return 0"),
+        ("humaneval", "humaneval-38", "def encode_cyclic(s): return s\ndef decode_cyclic(s): return s"),
+        ("humaneval", "humaneval-50", "def encode_shift(s): return s\ndef decode_shift(s): return s"),
+        ("mbpp", "mbpp-596", "class sys: getsizeof = staticmethod(len)\ntuple_size = len"),
+    ],
+)
+def test_a_program_cannot_redefine_what_its_tests_use(
+    name: str, problem: str, program: str, benchmark_data: Path
+) -> None:
+    (sample,) = (sample for sample in items(task(name, benchmark_data)) if sample.id == problem)
+    (result,) = run_programs([Program(program, tests=sample.data["tests"], names=sample.data["names"])])
+    assert result.failure == "AssertionError"
+
+
+@pytest.mark.parametrize("name", [name for name in SETS if not name.endswith("_plus")])
+def test_tests_take_from_the_program_only_what_it_is_asked_for(name: str, benchmark_data: Path) -> None:
+    taken = {sample.id: _free_names(ast.parse(sample.data["tests"])) for sample in every(task(name, benchmark_data))}
+    more = {
+        sample.id: set(taken[sample.id]) - set(sample.data["names"]) for sample in every(task(name, benchmark_data))
+    }
+    assert {problem: names for problem, names in more.items() if names} == {}
+
+
+@pytest.mark.parametrize("number", [367, 601, 927])
+def test_a_class_whose_objects_the_tests_make_is_kept(number: int, benchmark_data: Path) -> None:
+    code_task = task("whole mbpp", benchmark_data)
+    (sample,) = (sample for sample in every(code_task) if sample.id == f"mbpp-{number}")
+    assert code_task.grade(sample, "chain", completion(reference(sample))).answer == "passed"
+
+
+def test_tests_that_are_no_python_are_refused(tmp_path: Path) -> None:
+    row = {"task_id": "HumanEval/0", "prompt": HEAD, "entry_point": "double", "canonical_solution": "\n  return ("}
+    (tmp_path / "rows.jsonl").write_text(json.dumps({**row, "test": "def check(candidate): pass"}) + "\n")
+    with pytest.raises(InputError, match=r"line 1: the tests or the solution are not Python: .*Mend or remove the row"):
+        load_task("humaneval", data=str(tmp_path / "rows.jsonl")).samples("selection", None)
 
 
 def check_all(code_task: CodeTask, samples: list[Sample]) -> None:

@@ -234,6 +234,8 @@ def numbers(): return [10**50, -3, 2.5, float("inf"), 1j, True, None, b"\\x00", 
                        fractions.Fraction(1, 3), range(3), {1, 2}, frozenset("a"), collections.deque([1])]
 def match(x): return re.match("a+", x)
 def count(n): yield from range(n)
+def kind_of(x): return type(x)
+def without(x, kind): return [one for one in x if not isinstance(one, kind)]
 class Node:
     def __init__(self, value): self.value, self.next = value, None
     def depth(self): return 1 + (self.next.depth() if self.next else 0)
@@ -247,6 +249,9 @@ assert numbers() == [10**50, -3, 2.5, float("inf"), 1j, True, None, b"\\x00", de
                      fractions.Fraction(1, 3), range(3), {1, 2}, frozenset("a"), collections.deque([1])]
 assert match("aab") and match("aab").group() == "aa" and match("b") is None
 assert list(count(3)) == [0, 1, 2]
+for kind in (int, str, float, list, dict, type, object, ValueError):
+    assert same(kind) is kind and same([kind]) == [kind]
+assert without((4, 5, 7.7, True), int) == [7.7] and kind_of(2.5) is float and kind_of(Node(1)) not in (object, type)
 node = Node(1)
 node.next = Node(2)
 assert node.depth() == 2 and node.next.value == 2
