@@ -135,7 +135,7 @@ def _read(data: bytes, path: Path) -> tuple[list[dict[str, Any]], int]:
     records = []
     for number, line in enumerate(data[:size].split(b"\n")[:-1], start=1):
         try:
-            record = parse(line)
+            record = parse(line, halves=True)
         except ValueError as error:
             raise _damaged(path, number) from error
         if not isinstance(record, dict):

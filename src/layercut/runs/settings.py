@@ -11,6 +11,7 @@ import yaml
 from layercut.errors import InputError, RunMismatch
 from layercut.runs.atomic import write_text
 from layercut.runs.environment import hide_home
+from layercut.runs.json_text import load
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -78,7 +79,7 @@ def read_format(file: Path, what: str) -> dict[str, Any]:
         InputError: there is none, or it is damaged or of an unknown format.
     """
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
+        data = load(file)
     except OSError as error:
         raise InputError(f"{shown(file)}: no {what} can be read here ({error.strerror}).") from error
     except ValueError as error:
