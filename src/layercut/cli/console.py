@@ -3,33 +3,55 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterable
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+from rich.text import Text
 
-out = Console(highlight=False, soft_wrap=False)
-log = Console(stderr=True, highlight=False)
+from layercut.report.markup import printable
+
+
+class SafeConsole(Console):
+    """Text on it may come from files, models and other people: markup is not obeyed, control characters are shown."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(highlight=False, markup=False, emoji=False, **settings)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """See Console. Its own control codes are segments of another kind, and pass."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(printable(segment.text), segment.style)
+
+
+out = SafeConsole()
+log = SafeConsole(stderr=True)
 
 
 def say(message: str) -> None:
     """One line for people, on stderr, as it stands."""
-    log.print(message, markup=False, soft_wrap=True)
+    log.print(message, soft_wrap=True)
 
 
 def warn(message: str) -> None:
     """A line that should not be overlooked, on stderr."""
-    log.print(f"[yellow]note:[/yellow] {_plain(message)}", soft_wrap=True)
+    log.print(Text.assemble(("note:", "yellow"), f" {message}"), soft_wrap=True)
+
+
+def error(problem: Exception | str) -> None:
+    """What went wrong, on stderr."""
+    log.print(Text.assemble(("error:", "red"), f" {problem}"), soft_wrap=True)
 
 
 def result(text: str) -> None:
     """One line of a result, on stdout, never wrapped or coloured: it may be piped."""
-    out.print(text, markup=False, soft_wrap=True)
+    out.print(text, soft_wrap=True)
 
 
 def as_json(data: Any) -> None:
     """The whole result for machines, on stdout."""
-    out.print(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False), markup=False, soft_wrap=True)
-
-
-def _plain(text: str) -> str:
-    return text.replace("[", r"\[")
+    text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
+    escaped = re.sub(r"[\x7f-\x9f\u2028\u2029\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text)
+    out.print(escaped, soft_wrap=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import traceback
 from typing import Annotated
 
 import typer
@@ -26,8 +27,9 @@ from layercut.cli import (
     select,
     sweep,
 )
-from layercut.cli.console import log, warn
+from layercut.cli.console import error, log, warn
 from layercut.errors import InputError, VerificationError
+from layercut.report.markup import printable
 
 app = typer.Typer(
     name="layercut",
@@ -84,13 +86,29 @@ def _show_notes() -> None:
 def main() -> None:
     """Run the command line: exit 0 well, 1 error, 2 usage, 130 Ctrl-C. LAYERCUT_TRACEBACK=1 shows where."""
     _show_notes()
+    for number, argument in enumerate(sys.argv[1:], start=1):
+        if (shown := printable(argument)) != argument:
+            error(f"argument {number} is {shown!r}, with characters that are no text; leave them out.")
+            sys.exit(2)
     try:
         app()
-    except (InputError, VerificationError) as error:
+    except Exception as problem:
         if os.environ.get("LAYERCUT_TRACEBACK"):
             raise
-        log.print(f"[red]error:[/red] {str(error).replace('[', chr(92) + '[')}", soft_wrap=True)
+        if (message := _message(problem)) is None:  # our fault; what it quotes may come from anywhere
+            log.print(traceback.format_exc().rstrip(), soft_wrap=True)
+        else:
+            error(message)
         sys.exit(1)
+
+
+def _message(problem: Exception) -> str | None:
+    """One line for what the user can mend, None for anything else."""
+    if isinstance(problem, InputError | VerificationError):
+        return str(problem)
+    if isinstance(problem, OSError) and problem.errno in DISK_ERRORS:
+        return disk_message(problem)
+    return None
 
 
 if __name__ == "__main__":
