@@ -115,8 +115,9 @@ def cut(
     from layercut.study.handle import ModelHandle
 
     handle = ModelHandle(_settings(model))
-    plan = handle.plan(remove, seed) if isinstance(remove, str) else remove
-    cut_model(handle.source, plan, Path(out), uncut=(lambda: handle.loaded) if verify else None, say=say)
+    cut_model(
+        handle.source, handle.plan(remove, seed), Path(out), uncut=(lambda: handle.loaded) if verify else None, say=say
+    )
     return Path(out)
 
 

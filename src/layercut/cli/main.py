@@ -13,6 +13,7 @@ import typer
 from layercut import __version__
 from layercut.cli import (
     advise,
+    clean,
     compare,
     cut,
     diagnose,
@@ -30,6 +31,7 @@ from layercut.cli import (
 from layercut.cli.console import error, log, warn
 from layercut.errors import InputError, VerificationError
 from layercut.report.markup import printable
+from layercut.runs.disk import disk_problem
 
 app = typer.Typer(
     name="layercut",
@@ -51,6 +53,7 @@ app.command("advise")(advise.advise)
 app.command("compare")(compare.compare)
 app.command("report")(report.report)
 app.command("ls")(ls.ls)
+app.command("clean")(clean.clean)
 app.command("env")(env.env)
 
 
@@ -106,9 +109,7 @@ def _message(problem: Exception) -> str | None:
     """One line for what the user can mend, None for anything else."""
     if isinstance(problem, InputError | VerificationError):
         return str(problem)
-    if isinstance(problem, OSError) and problem.errno in DISK_ERRORS:
-        return disk_message(problem)
-    return None
+    return disk_problem(problem) if isinstance(problem, OSError) else None
 
 
 if __name__ == "__main__":

@@ -94,6 +94,14 @@ Remove = Annotated[
         metavar="LAYERS",
     ),
 ]
+PlanFromAnotherModel = Annotated[
+    bool,
+    typer.Option(
+        "--plan-from-another-model",
+        help="Take a plan.json that was made for another model of the same depth; what is written names both.",
+        rich_help_panel="Model",
+    ),
+]
 Seed = Annotated[int, typer.Option(help="Root of all chance.")]
 Limit = Annotated[
     int | None, typer.Option(min=1, help="Only the first so many items of each task; shown in every table.")
@@ -172,6 +180,7 @@ _LOADING = {
     "device": Device,
     "device_map": DeviceMap,
     "trust_remote_code": TrustRemoteCode,
+    "plan_from_another_model": PlanFromAnotherModel,
 }
 
 

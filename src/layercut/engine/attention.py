@@ -19,11 +19,15 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
+from layercut.errors import InputError
+
 if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel
 
 NAME = "layercut_packed"
+_WITHOUT_EFFECT = frozenset({"position_ids", "cache_position", "use_cache"})
+"""Arguments that a layer hands on to its attention and that change nothing there."""
 MAX_SCORES = 2**22
 """Attention scores per head that are held at once."""
 
@@ -168,7 +172,17 @@ def _attention(
     softcap: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """transformers' interface: (1, heads, T, d) in, (1, T, H, d) out."""
+    """transformers' interface: (1, heads, T, d) in, (1, T, H, d) out. An argument that is None asks for nothing.
+
+    Raises:
+        InputError: the layer asks for something that is not computed here, such as attention sinks or a mask.
+    """
+    asked = {**kwargs, "attention_mask": attention_mask, "dropout": kwargs.get("dropout") or None}
+    for name in sorted(name for name, value in asked.items() if value is not None and name not in _WITHOUT_EFFECT):
+        raise InputError(
+            f"{type(module).__name__} calls its attention with the argument {name}, which the engine shared does not "
+            "compute, so its numbers would be of another model; use the engine plain."
+        )
     heads = Heads(
         query_HTd=query[0],
         own=KeyValue(key[0], value[0]),

@@ -11,8 +11,8 @@ import json
 import logging
 import re
 import shutil
-import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,9 @@ from layercut.models.cache import cache_dir
 from layercut.models.families import family_of
 from layercut.models.gguf_file import GgufHead, read_gguf_head
 from layercut.models.weights import safetensors_files
-from layercut.runs.atomic import new_directory, write_json
+from layercut.runs.atomic import fill_directory, write_json
+from layercut.runs.disk import check_room, writing
+from layercut.runs.lock import sole_writer
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
@@ -31,7 +33,7 @@ logger = logging.getLogger(__name__)
 FORMAT_VERSION = 1
 """Raised when the same GGUF file is to become another folder; older folders in caches are then left alone."""
 SOURCE_FILE = "layercut_source.json"
-_ABANDONED_AFTER = 24 * 3600  # seconds; no conversion takes as long
+_ELSEWHERE = "set LAYERCUT_CACHE to a folder with some room"
 
 # Byte-level vocabularies that were learned with every digit a word of its own, by llama.cpp's name of their splitting
 # rule. transformers 5.24 reads them with GPT-2's rule, which differs where white space stands before a digit.
@@ -64,19 +66,19 @@ def convert_gguf(path: Path, *, label: str | None = None, sha256: str | None = N
     if is_whole(target):
         return target
     head = read_gguf_head(path)
-    logger.info("converting %s to bfloat16 safetensors, once", path.name)
-    try:
-        _clear(target)
-        with new_directory(target) as folder:
-            _write_checkpoint(path, head, folder)
-            write_json(folder / SOURCE_FILE, _provenance(path, head, digest, recorded))
-    except OSError as error:
-        if is_whole(target):  # another process was quicker
-            return target
-        reason = error.strerror or str(error)
-        raise InputError(
-            f"{target.parent} cannot be written ({reason}); set LAYERCUT_CACHE to a folder with some room."
-        ) from error
+    with writing(target, _ELSEWHERE):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        waiting = partial(logger.info, "waiting for another process that converts %s", path.name)
+        with sole_writer(target, waiting=waiting) as is_sole:
+            if is_whole(target):  # another process was quicker
+                return target
+            logger.info("converting %s to bfloat16 safetensors, once", path.name)
+            if target.exists():
+                shutil.rmtree(target)
+            check_room(target, 2 * head.num_parameters, _ELSEWHERE)
+            with fill_directory(target, is_sole=is_sole) as folder:
+                _write_checkpoint(path, head, folder)
+                write_json(folder / SOURCE_FILE, _provenance(path, head, digest, recorded))
     return target
 
 
@@ -213,15 +215,3 @@ def _use_common_class(path: Path) -> None:
     for passing in ("is_local", "local_files_only"):  # how this process loaded it, no property of the tokenizer
         settings.pop(passing, None)
     write_json(path, settings)
-
-
-def _clear(target: Path) -> None:
-    """Remove a damaged folder of that name, and what killed conversions of it left behind long ago."""
-    if target.exists() and not is_whole(target):  # another process may have finished it a moment ago
-        shutil.rmtree(target)
-    for leftover in target.parent.glob(f".{target.name}.*"):
-        try:
-            if time.time() - leftover.stat().st_mtime > _ABANDONED_AFTER:
-                shutil.rmtree(leftover, ignore_errors=True)
-        except FileNotFoundError:
-            continue

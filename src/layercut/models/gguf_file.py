@@ -22,6 +22,8 @@ class GgufHead(NamedTuple):
     metadata: Mapping[str, Any]
     """Numbers and strings; arrays (the vocabulary, the merges) are left out."""
     num_tensors: int
+    num_parameters: int
+    """Of all tensors."""
 
     @property
     def architecture(self) -> str:
@@ -117,14 +119,15 @@ def _read(data: mmap.mmap, path: Path) -> tuple[GgufHead, int]:
             raise IndexError(kind)
         if (value := cursor.value(kind)) is not None:
             metadata[key] = value
-    end = 0
+    end = num_parameters = 0
     for _ in range(num_tensors):
         cursor.string()
         shape = [cursor.number("<Q") for _ in range(cursor.number("<I"))]
         kind, offset = cursor.number("<I"), cursor.number("<Q")
         end = max(end, offset + _num_bytes(shape, kind, path))
+        num_parameters += math.prod(shape)
     alignment = int(metadata.get("general.alignment", 32))
-    return GgufHead(metadata, num_tensors), -(-cursor.position // alignment) * alignment + end
+    return GgufHead(metadata, num_tensors, num_parameters), -(-cursor.position // alignment) * alignment + end
 
 
 def _num_bytes(shape: list[int], kind: int, path: Path) -> int:

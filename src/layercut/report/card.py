@@ -10,7 +10,7 @@ import yaml
 from layercut.report.markup import escape
 from layercut.report.numbers import parameters
 from layercut.runs.environment import hide_home
-from layercut.surgery.plan import format_layers
+from layercut.surgery.plan import format_layers, origin_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,9 +60,11 @@ def model_card(
     name = hub_id or hide_home(source_name)
     share = len(plan.removed) / plan.num_layers
     change = num_parameters_after / num_parameters_before - 1
+    whole = "model that was cut" if plan.earlier else "uncut model"
     facts = [
-        ("uncut model", name + (f", commit {revision}" if revision else "")),
-        ("weights of the uncut model", plan.model_hash or "not recorded"),
+        (whole, name + (f", commit {revision}" if revision else "")),
+        (f"weights of the {whole}", plan.model_hash or "not recorded"),
+        *([("to be known", origin_of(plan.to_dict()))] if plan.earlier or plan.chosen_on else []),
         ("decoder layers", f"{len(plan.kept)} of {plan.num_layers} ({share:.1%} removed)"),
         ("removed, in this order", ", ".join(map(str, plan.removed)) or "none"),
         ("kept", format_layers(plan.kept)),
@@ -79,7 +81,7 @@ def model_card(
     lines += [f"{_sentence(plan, name)} Nothing was trained after the cut.", ""]
     lines += ["| | |", "|---|---|", *(f"| {key} | {escape(value)} |" for key, value in facts), ""]
     lines += [
-        "Layer numbers are zero-based and those of the uncut model. `plan.json` holds all of this for machines.",
+        f"Layer numbers are zero-based and those of the {whole}. `plan.json` holds all of this for machines.",
         "",
     ]
     lines += ["## Loading", "", "An ordinary transformers checkpoint; layercut is not needed.", ""]

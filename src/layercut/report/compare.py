@@ -12,6 +12,7 @@ from layercut.evidence.depth import DepthSlope, depth_slope
 from layercut.evidence.intervals import Estimate
 from layercut.evidence.multiplicity import holm
 from layercut.evidence.paired import Comparison, compare_paired
+from layercut.surgery.plan import origin_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -51,6 +52,8 @@ class Arm:
     """Name of the healing arm; empty where nothing was healed."""
     seed: int | None = None
     """Of what was drawn in this arm; None outside studies."""
+    origin: str = ""
+    """What the model lost before this run, and for which other model the layers were chosen; mostly empty."""
 
     @property
     def depth(self) -> int:
@@ -158,6 +161,7 @@ class ComparisonRow:
             "plan": self.cut.plan or self.cut.name,
             "criterion": self.cut.criterion,
             "num_removed": self.cut.depth,
+            **({"origin": self.cut.origin} if self.cut.origin else {}),
             "healing": self.cut.healing or None,
             "arm_seed": self.cut.seed,
             "task": self.task,
@@ -243,6 +247,7 @@ class _Run(NamedTuple):
             plan=about.get("plan") or "",
             healing=about.get("healing") or "",
             seed=about.get("seed"),
+            origin=origin_of(plan),
         )
         return cls(folder, arm, metrics["rows"])
 

@@ -27,7 +27,7 @@ from layercut.runs.environment import hide_home
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from layercut.report.compare import ComparisonRow
+    from layercut.report.compare import Arm, ComparisonRow
     from layercut.runs.directory import RunFolder
 
 PLOT = "report.png"
@@ -187,6 +187,11 @@ def _examples(runs: Sequence[RunFolder], rows: Sequence[ComparisonRow]) -> list[
     return lines
 
 
+def _chosen_by(arm: Arm) -> str:
+    chosen = arm.criterion if arm.removed else ""
+    return "; ".join(filter(None, (chosen, arm.origin))) or "-"
+
+
 def provenance_lines(runs: Sequence[RunFolder]) -> list[str]:
     """Plans, commands, versions, machine and settings of the runs."""
     lines = ["| run | layers removed, in order | chosen by | command | layercut |", "|---|---|---|---|---|"]
@@ -197,7 +202,7 @@ def provenance_lines(runs: Sequence[RunFolder]) -> list[str]:
         version = environment["layercut"] + (f", commit {git['commit'][:12]}" if git else "")
         version += " with changes" if git and git["dirty"] else ""
         lines.append(
-            f"| {escape(run.name)} | {removed} | {escape(arm.criterion) if arm.removed else '-'} | "
+            f"| {escape(run.name)} | {removed} | {escape(_chosen_by(arm))} | "
             f"{code(environment['command'])} | {version} |"
         )
     first = runs[0].environment

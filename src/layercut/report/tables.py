@@ -17,6 +17,7 @@ from layercut.evidence.intervals import Estimate
 from layercut.report import words
 from layercut.report.compare import OUTCOMES, SELECTED_ON, Arm, ComparisonRow
 from layercut.report.numbers import number, p_value, with_interval
+from layercut.surgery.plan import origin_of
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
@@ -153,8 +154,10 @@ class MetricsTable:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         facts = []
         if self.plan:
-            arm = Arm(name="", num_layers=self.plan.get("num_layers"), removed=tuple(self.plan.get("removed", ())))
-            facts.append(words.removal(arm))
+            removed, origin = tuple(self.plan.get("removed", ())), origin_of(self.plan)
+            facts.append(
+                words.removal(Arm(num_layers=self.plan.get("num_layers"), removed=removed, origin=origin, name=""))
+            )
         if self.rows:
             facts.append(words.items([row["n"] for row in self.rows], [row["limit"] for row in self.rows]))
         yield Text(" · ".join(facts))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from layercut.errors import InputError
-from layercut.report.compare import ALPHA, ComparisonRow, compare_runs, left_out
+from layercut.report.compare import ALPHA, ComparisonRow, arm_of, compare_runs, left_out
 from layercut.report.study import UNCUT
 from layercut.runs.directory import RunFolder, is_run
 from layercut.runs.json_text import load
@@ -62,8 +62,9 @@ def compare_two(first: RunFolder, second: RunFolder, *, seed: int = 0) -> list[C
 
 
 def notes(first: RunFolder, second: RunFolder) -> list[str]:
-    """What only one of the runs holds, in words."""
-    return left_out(first, [second])
+    """What only one of the runs holds, and what is special about a model or the choice of its layers, in words."""
+    origins = [f"{run.name}: {origin}" for run in (first, second) if (origin := arm_of(run).origin)]
+    return [*left_out(first, [second]), *origins]
 
 
 def verdict(row: ComparisonRow) -> Verdict:
@@ -128,7 +129,7 @@ def _uncut_model(run: RunFolder) -> str:
             oldest = data[0] if isinstance(data, list) and data else data
             if isinstance(oldest, dict) and oldest.get("model_hash"):
                 return str(oldest["model_hash"])
-    return str(plan.get("model_hash") or run.settings.get("model_hash") or named)
+    return str(run.settings.get("model_hash") or plan.get("model_hash") or named)
 
 
 def _words(decoding: Any) -> str:

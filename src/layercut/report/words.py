@@ -70,10 +70,11 @@ def removal(arm: Arm) -> str:
     if arm.num_layers is None:
         return "no plan recorded"
     if not arm.removed:
-        return f"uncut, {counted(arm.num_layers, 'decoder layer')}"
+        return f"{arm.origin or 'uncut'}, {counted(arm.num_layers, 'decoder layer')}"
     share = len(arm.removed) / arm.num_layers
     gone = f"{len(arm.removed)} of {arm.num_layers} decoder layers removed ({share:.1%}): {format_layers(arm.removed)}"
-    return f"{gone}, healed ({arm.healing})" if arm.healing else gone
+    gone = f"{gone}, healed ({arm.healing})" if arm.healing else gone
+    return f"{gone}; {arm.origin}" if arm.origin else gone
 
 
 def size(uncut: Arm, cut: Arm) -> str:

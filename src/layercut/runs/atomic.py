@@ -10,6 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from layercut.errors import InputError
+from layercut.runs.environment import hide_home
+from layercut.runs.leftovers import parts_of, prefix
+from layercut.runs.lock import sole_writer
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -23,7 +28,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     """The same for bytes."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=prefix(path))
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
@@ -45,14 +50,29 @@ def write_json(path: Path, data: Any) -> None:
 def new_directory(path: Path) -> Iterator[Path]:
     """A folder to fill that takes its final name only when the block ends well; otherwise it is removed.
 
+    One process at a time writes a folder of that name, and it removes what killed ones left of theirs.
+
     Raises:
-        FileExistsError: ``path`` exists already and is not an empty folder.
+        InputError: ``path`` is not an empty folder, or another process is writing it.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise FileExistsError(f"{path} exists already")
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    refuse_used(path)
+    with sole_writer(path) as is_sole, fill_directory(path, is_sole=is_sole) as folder:
+        yield folder
+
+
+@contextmanager
+def fill_directory(path: Path, *, is_sole: bool) -> Iterator[Path]:
+    """``new_directory`` for the one who is ``sole_writer`` of the name already; ``is_sole`` is what that gave.
+
+    Raises:
+        InputError: ``path`` is not an empty folder.
+    """
+    refuse_used(path)
+    for left in parts_of(path) if is_sole else ():  # their owners are gone, or they would hold the name
+        shutil.rmtree(left, ignore_errors=True)
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=prefix(path)))
     try:
         yield temporary
         temporary.chmod(0o777 & ~_umask())
@@ -62,6 +82,16 @@ def new_directory(path: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def refuse_used(path: Path) -> None:
+    """Raise if a new folder cannot take this name.
+
+    Raises:
+        InputError: something is there that is not an empty folder.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise InputError(f"{hide_home(str(path))} exists already and is not an empty folder; choose another --out.")
 
 
 def _umask() -> int:

@@ -277,7 +277,10 @@ def _headline(metrics: Mapping[str, Any]) -> str:
     plan = metrics.get("plan")
     if plan:
         removed = len(plan["removed"])
-        words.append(f"{removed} of {plan['num_layers']} layers removed" if removed else "uncut")
+        before = [len(step["removed"]) for step in plan.get("earlier", ())]
+        told = f"checkpoint that lost {' and '.join(map(str, before))} layers before" if before else ""
+        gone = f"{removed} of {plan['num_layers']} layers removed" if removed else "" if told else "uncut"
+        words += [text for text in (gone, told) if text]
     seen = set()
     for row in metrics.get("rows", ()):
         if (row["task"], row["readout"]) not in seen:  # of a task and readout, the first metric is the headline

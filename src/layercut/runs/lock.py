@@ -1,4 +1,4 @@
-"""One writer per run folder. The kernel holds the lock, so a killed process leaves none behind."""
+"""One writer per run folder, and per name of a folder. The kernel holds the lock, so a killed process leaves none."""
 
 from __future__ import annotations
 
@@ -6,17 +6,22 @@ import errno
 import os
 import sys
 import time
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from layercut.errors import InputError
 from layercut.runs.environment import hide_home
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
 
 LOCK = ".lock"
+NAME_LOCK = "layercut-lock"
+"""The lock of the folder ``x`` that is not there yet is the file ``.x.layercut-lock`` beside it."""
 _WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 """What network disks that have no locks answer; there the user sees to it that one process writes."""
+_POLL = 0.2  # seconds between two looks at a lock that is waited for
 
 
 def take_lock(path: Path) -> TextIO:
@@ -28,31 +33,72 @@ def take_lock(path: Path) -> TextIO:
     """
     file = (path / LOCK).open("a+", encoding="utf-8")
     try:
-        if not _try_lock(file):
-            file.seek(0)
-            pid = file.read().strip() or "unknown"
-            raise InputError(
-                f"{hide_home(str(path))} is being written by another layercut process (pid {pid}). "
-                "Wait for it, end it, or use another --out."
-            )
-        file.seek(0)
-        file.truncate()
-        file.write(f"{os.getpid()}\n")
-        file.flush()
+        if _try_lock(file) is False:
+            raise _is_held(path, file)
+        _sign(file)
     except BaseException:
         file.close()
         raise
     return file
 
 
+@contextmanager
+def sole_writer(path: Path, *, waiting: Callable[[], None] | None = None) -> Iterator[bool]:
+    """Be the only process that writes something new under a name, inside a ``with`` block.
+
+    Args:
+        path: what is written; it need not exist, its parent must.
+        waiting: called once if another process holds the name, which is then waited for.
+
+    Yields:
+        Whether the lock is real; False where this system or disk has none.
+    Raises:
+        InputError: another process holds it, and ``waiting`` is None.
+        OSError: the parent cannot be written.
+    """
+    lock = path.parent / f".{path.name}.{NAME_LOCK}"
+    file, held = _open_locked(lock, path, waiting)
+    try:
+        _sign(file)
+        yield held
+    finally:
+        with suppress(OSError):
+            lock.unlink()  # while it is held, so that nobody else's is taken away
+        file.close()
+
+
+def _open_locked(lock: Path, path: Path, waiting: Callable[[], None] | None) -> tuple[TextIO, bool]:
+    while True:
+        file = lock.open("a+", encoding="utf-8")
+        try:
+            held = _try_lock(file)
+            if held is False and waiting is None:
+                raise _is_held(path, file)
+            if held is None or (held and _is_still(lock, file)):
+                return file, bool(held)
+        except BaseException:
+            file.close()
+            raise
+        file.close()
+        if held is False and waiting is not None:
+            waiting()
+            waiting = _silent
+            time.sleep(_POLL)
+
+
 def is_locked(path: Path) -> bool:
     """Whether a process is writing the run in this folder."""
-    if sys.platform == "win32" or not (path / LOCK).exists():
+    return is_held(path / LOCK)
+
+
+def is_held(lock: Path) -> bool:
+    """Whether a process holds this lock file."""
+    if sys.platform == "win32" or not lock.exists():
         return False
     import fcntl
 
     try:
-        with (path / LOCK).open(encoding="utf-8") as file:
+        with lock.open(encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
@@ -61,9 +107,38 @@ def is_locked(path: Path) -> bool:
     return False
 
 
-def _try_lock(file: TextIO) -> bool:
+def _is_held(path: Path, file: TextIO) -> InputError:
+    file.seek(0)
+    pid = file.read().strip() or "unknown"
+    return InputError(
+        f"{hide_home(str(path))} is being written by another layercut process (pid {pid}). "
+        "Wait for it, end it, or use another --out."
+    )
+
+
+def _sign(file: TextIO) -> None:
+    file.seek(0)
+    file.truncate()
+    file.write(f"{os.getpid()}\n")
+    file.flush()
+
+
+def _is_still(lock: Path, file: TextIO) -> bool:
+    """Whether the file that was locked still has its name; its last holder may have removed it."""
+    try:
+        return os.path.samestat(lock.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
+
+
+def _silent() -> None:
+    """Nothing more to say."""
+
+
+def _try_lock(file: TextIO) -> bool | None:
+    """Whether the lock was free and is held now; None where there are no locks."""
     if sys.platform == "win32":
-        return True
+        return None
     import fcntl
 
     for wait in (0.05, 0.05, 0.1, 0.1, None):
@@ -75,6 +150,6 @@ def _try_lock(file: TextIO) -> bool:
                 time.sleep(wait)
         except OSError as error:
             if error.errno in _WITHOUT_LOCKS:
-                return True
+                return None
             raise
     return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from layercut.errors import InputError
@@ -15,16 +16,31 @@ _EXPECTED = "a layer list such as 3,8,21-24 (inclusive), a criterion with a coun
 
 
 def plan_from_spec(
-    spec: str, *, num_layers: int, model: str | None = None, model_hash: str | None = None, seed: int = 0
+    spec: str,
+    *,
+    num_layers: int,
+    model: str | None = None,
+    model_hash: str | None = None,
+    seed: int = 0,
+    from_another_model: bool = False,
 ) -> CutPlan:
     """The plan that ``spec`` stands for, on a model of ``num_layers`` decoder layers.
 
+    Args:
+        spec: layers, ``criterion:N`` or a plan.json.
+        num_layers: of the model.
+        model: its name.
+        model_hash: its fingerprint; None where it is not known, and a plan's own is then not compared.
+        seed: of ``random:N``.
+        from_another_model: take a plan.json that was made for another model; the plan then records both.
+
     Raises:
-        InputError: not one of the three forms, a layer out of range, or a plan made for a model of another depth.
+        InputError: not one of the three forms, a layer out of range, or a plan made for another model.
     """
     spec = spec.strip()
     if spec.endswith(".json"):
-        return _from_file(Path(spec), num_layers, model)
+        plan = _from_file(Path(spec), num_layers, model)
+        return plan_for_model(plan, model, model_hash, where=spec, from_another_model=from_another_model)
     if match := _BY_CRITERION.match(spec):
         name, num_remove = match[1], int(match[2])
         if name in CRITERIA and CRITERIA[name].needs_model:
@@ -47,6 +63,31 @@ def plan_from_spec(
     if not re.match(r"^[\d,\- ]+$", spec):
         raise InputError(f"{spec!r} is no plan; write {_EXPECTED}.")
     return CutPlan(num_layers=num_layers, removed=parse_layers(spec), model=model, model_hash=model_hash)
+
+
+def plan_for_model(
+    plan: CutPlan,
+    model: str | None,
+    model_hash: str | None,
+    *,
+    where: str = "the plan",
+    from_another_model: bool = False,
+) -> CutPlan:
+    """A plan as one of this very model; ``chosen_on`` records the other one that it was made for, if that is allowed.
+
+    Raises:
+        InputError: by its hash it was made for another model, and that is not allowed.
+    """
+    if model_hash is None or plan.model_hash in (None, model_hash):
+        return plan
+    if not from_another_model:
+        raise InputError(
+            f"{where} was made for another model, {plan.model or 'which it does not name'} ({plan.model_hash}); "
+            f"{model or 'this one'} is {model_hash}. Choose the layers on this model, or take the plan all the same "
+            "with --plan-from-another-model (plan_from_another_model: true)."
+        )
+    other = {"model": plan.model, "model_hash": plan.model_hash}
+    return replace(plan, model=model, model_hash=model_hash, chosen_on=plan.chosen_on or other)
 
 
 def _from_file(path: Path, num_layers: int, model: str | None) -> CutPlan:

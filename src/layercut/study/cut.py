@@ -90,10 +90,9 @@ def cut_model(
     source.refuse_adapter("cutting")
     if out is None:
         return CutDone(plan_cut(source.path, plan, max_shard_bytes=max_shard_bytes), "")
-    expected = plan_cut(source.path, plan, max_shard_bytes=max_shard_bytes)
     verified = ""
 
-    def check(folder: Path) -> None:
+    def check(folder: Path, expected: CutReport) -> None:
         nonlocal verified
         if uncut is not None:
             from layercut.surgery.verify import verify_cut
@@ -102,7 +101,7 @@ def cut_model(
             verified = verify_cut(uncut(), plan, folder).describe()
         card = model_card(
             told or plan,
-            source_name=source.name,
+            source_name=(told and told.model) or source.name,
             revision=source.revision,
             base_model=source.origin.get("base_model"),
             license_name=source.origin.get("license"),

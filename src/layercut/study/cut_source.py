@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
+from layercut.errors import InputError
 from layercut.models.checks import count_layers
 from layercut.models.families import family_of
 from layercut.models.partial import Outline, outline
@@ -59,6 +61,9 @@ def cut_source(
     family = family_of(config.get("model_type"), hub.repo)
     num_layers = count_layers(hub.weight_map, config, family, hub.repo)
     plan = plan_from_spec(remove, num_layers=num_layers, model=hub.repo, seed=seed)
+    if plan.model_hash is not None:
+        plan = _without_hash(plan, hub.repo, settings.plan_from_another_model)
+        say(f"the hash of {hub.repo} is not compared with the plan's, as not all weights are read")
     needed = set() if dry_run else files_with_kept(hub, plan, family)
     if not dry_run:
         files = set(hub.tensors)
@@ -69,6 +74,23 @@ def cut_source(
     with hub.folder(needed) as folder:
         origin = {"kind": "hub", "repo": hub.repo, "revision": hub.commit}
         yield CutSource(ModelSource(name=hub.repo, path=folder, revision=hub.commit, origin=origin), plan, None)
+
+
+def _without_hash(plan: CutPlan, repo: str, from_another_model: bool) -> CutPlan:
+    """A plan.json on a model whose hash is not known: its name must do, and the plan records no hash of this model.
+
+    Raises:
+        InputError: a plan made for a model of another name, where that is not allowed.
+    """
+    if plan.model == repo:
+        return replace(plan, model_hash=None)
+    if not from_another_model:
+        raise InputError(
+            f"the plan was made for {plan.model or 'a model without a name'} ({plan.model_hash}), and whether {repo} "
+            "is the same is not known without all of its weights. Leave out --no-verify and --dry-run to have the "
+            "hashes compared, or take the plan all the same with --plan-from-another-model."
+        )
+    return replace(plan, model=repo, model_hash=None, chosen_on={"model": plan.model, "model_hash": plan.model_hash})
 
 
 def files_with_kept(hub: Outline, plan: CutPlan, family: Family) -> set[str]:

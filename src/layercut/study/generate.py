@@ -49,7 +49,7 @@ def answer_prompts(
     """Answer every prompt; ``layercut generate``. With ``out``, into a run folder that resumes."""
     handle = ModelHandle(model)
     plan = handle.plan(remove, seed)
-    say(f"{model.model}: {plan.describe()}")
+    say(handle.introduce(plan))
     for note in source.notes:
         say(note)
     if out is None:

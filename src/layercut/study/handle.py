@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from layercut.errors import InputError
 from layercut.models.placement import pick_dtype
 from layercut.models.sources import ModelSource, describe_source, resolve
-from layercut.selection.specs import plan_from_spec
+from layercut.selection.specs import plan_for_model, plan_from_spec
 from layercut.study.settings import ModelSettings
 from layercut.surgery.checkpoint import EARLIER_PLANS_FILE, PLAN_FILE, plan_cut
 from layercut.surgery.plan import CutPlan
@@ -130,12 +130,28 @@ class ModelHandle:
         """Parameters under a plan, counted in the headers of the weight files."""
         return plan_cut(self.source.path, plan).parameters_after
 
-    def plan(self, spec: str | None, seed: int) -> CutPlan:
-        """The plan that ``spec`` stands for on this model; None is the uncut model."""
+    def plan(self, spec: str | CutPlan | None, seed: int) -> CutPlan:
+        """The plan that ``spec`` stands for on this model; None is the model as it is.
+
+        Raises:
+            InputError: no plan, one that does not fit, or one of another model where the settings do not allow it.
+        """
         name, fingerprint = self.settings.model, self.facts.model_hash
+        allowed = self.settings.plan_from_another_model
         if spec is None:
-            return CutPlan(num_layers=self.num_layers, model=name, model_hash=fingerprint)
-        return plan_from_spec(spec, num_layers=self.num_layers, model=name, model_hash=fingerprint, seed=seed)
+            plan = CutPlan(num_layers=self.num_layers, model=name, model_hash=fingerprint)
+        elif isinstance(spec, CutPlan):
+            plan = plan_for_model(spec, name, fingerprint, from_another_model=allowed)
+        else:
+            plan = plan_from_spec(
+                spec,
+                num_layers=self.num_layers,
+                model=name,
+                model_hash=fingerprint,
+                seed=seed,
+                from_another_model=allowed,
+            )
+        return replace(plan, earlier=self._earlier) if self._earlier else plan
 
     @cached_property
     def earlier_plans(self) -> list[CutPlan]:
@@ -146,6 +162,18 @@ class ModelHandle:
         if (last := self.source.path / PLAN_FILE).is_file():
             plans.append(CutPlan.load(last))
         return plans
+
+    @cached_property
+    def _earlier(self) -> tuple[dict[str, Any], ...]:
+        """What this checkpoint lost before and how it was healed, for ``CutPlan.earlier``."""
+        folder = self.source.adapter.folder if self.source.adapter else self.source.path
+        last = folder / PLAN_FILE
+        healing = json.loads(last.read_text("utf-8")).get("healing", []) if last.is_file() else []
+        facts = ("model", "model_hash", "num_layers", "removed")
+        steps: list[dict[str, Any]] = [{name: plan.to_dict()[name] for name in facts} for plan in self.earlier_plans]
+        if healing and steps:
+            steps[-1] |= {"healed": [str(entry.get("method")) for entry in healing]}
+        return tuple(step for step in steps if step["removed"] or step.get("healed"))
 
     def introduce(self, plan: CutPlan) -> str:
         """One line for people."""

@@ -84,8 +84,14 @@ def heal_model(
     if settings.filters.right_only and len(source.tasks) < len(source.parts):
         raise InputError("not all of these prompts are graded, so --right-only has no meaning; take task:NAME.")
     plan = cut.earlier_plans[-1] if cut.earlier_plans else CutPlan(num_layers=cut.num_layers)
-    if plan.removed and plan.model_hash and plan.model_hash != teacher.handle.facts.model_hash:
-        say(f"note: {teacher_model.model} is not the model that {cut_model.model} was cut from, by their hashes")
+    known = [made.model_hash for made in cut.earlier_plans if made.removed and made.model_hash]
+    is_another = bool(known) and teacher.handle.facts.model_hash not in known
+    if is_another and not cut_model.plan_from_another_model:
+        raise InputError(
+            f"{cut_model.model} was cut from {plan.model or 'another model'} ({plan.model_hash}), and "
+            f"{teacher_model.model} is another model ({teacher.handle.facts.model_hash}). Name that model as the "
+            "teacher, or heal all the same with --plan-from-another-model."
+        )
     _check_scale(cut, train)
     run_settings = {
         "heal": {**asdict(settings), "data": dict(settings.data)},
@@ -138,6 +144,7 @@ def heal_model(
             "teacher": teacher_model.model,
             "teacher_hash": teacher.handle.facts.model_hash,
             "cut_hash": cut.facts.model_hash,
+            **({"cut_from": {"model": plan.model, "model_hash": plan.model_hash}} if is_another else {}),
             "data_hash": data.hash,
             "num_examples": len(data.train),
             "num_held_out": len(data.held_out),

@@ -11,19 +11,27 @@ from layercut.errors import InputError
 from layercut.report.sweep import Ranking
 from layercut.runs.settings import shown
 from layercut.selection.items import selection_items
-from layercut.surgery.plan import CutPlan
+from layercut.selection.specs import plan_for_model
+from layercut.surgery.plan import CutPlan, origin_of
 
 
 def read_rankings(
-    paths: Sequence[Path], *, model: str, model_hash: str, num_layers: int, asked: Mapping[str, frozenset[str]]
+    paths: Sequence[Path],
+    *,
+    model: str,
+    model_hash: str,
+    num_layers: int,
+    asked: Mapping[str, frozenset[str]],
+    from_another_model: bool = False,
 ) -> list[Ranking]:
     """The rankings of some plan.json files, named after their criteria.
 
     Args:
         paths: of the files.
         model: name of the model, for messages.
-        model_hash: of the model; a plan that was made on other weights is refused.
+        model_hash: of the model; a plan that was made on other weights is refused unless it is allowed.
         num_layers: its decoder layers.
+        from_another_model: take a plan that was made on other weights, with a note.
         asked: ids of the items that the sweep asks, per task; a plan that was chosen on some of them gets a note.
 
     Raises:
@@ -36,10 +44,7 @@ def read_rankings(
             raise InputError(
                 f"{shown(path)} was made for a model of {plan.num_layers} decoder layers, but {model} has {num_layers}."
             )
-        if plan.model_hash not in (None, model_hash):
-            raise InputError(
-                f"{shown(path)} was made on other weights than those of {model}; select on this model and compare that."
-            )
+        plan = plan_for_model(plan, model, model_hash, where=shown(path), from_another_model=from_another_model)
         importance = _importance(plan.scores)
         if not importance:
             raise InputError(
@@ -81,7 +86,9 @@ def _finite(values: Mapping[Any, Any]) -> dict[int, float]:
 
 def _note(plan: CutPlan, asked: Mapping[str, frozenset[str]], where: str) -> str:
     chosen = selection_items(plan.scores, where)
+    origin = origin_of({"chosen_on": plan.chosen_on})
     both = [task for task, ids in asked.items() if ids & chosen.get(task, frozenset())]
     if not both:
-        return ""
-    return f"chosen on items of {', '.join(both)} that this sweep asks too, so it must agree with them to some degree"
+        return origin
+    note = f"chosen on items of {', '.join(both)} that this sweep asks too, so it must agree with them to some degree"
+    return f"{note}; {origin}" if origin else note

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -94,6 +94,9 @@ def select_layers(
     parts = [part for wanted in tasks for part in _parts(wanted, seed)]
     calibration = calibration or CalibrationSettings()
     identity = folder_settings(handle.describe(), parts, draw, calibration)
+    start = str((settings or {}).get("start", ""))
+    if start.endswith(".json") and (plan := handle.plan(start, seed)).chosen_on:
+        say(f"start: {plan.describe()}")
     if row.needs_objective and not parts:
         raise no_objective(criterion)
     with ExitStack() as held:
@@ -135,12 +138,10 @@ def select_layers(
             selection = selection._replace(details={**selection.details, HELD_OUT: found})
         elif num_held_out:
             say(f"--held-out {num_held_out} has no effect: {criterion} did not choose by the items of a task.")
-        plan = CutPlan(
-            num_layers=handle.num_layers,
+        plan = replace(
+            handle.plan(None, seed),
             removed=selection.removed,
             criterion=criterion,
-            model=handle.settings.model,
-            model_hash=handle.facts.model_hash,
             settings=_plan_settings(context, objective),
             scores={"importance": {str(k): v for k, v in selection.importance.items()}, **selection.details},
         )

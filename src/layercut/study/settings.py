@@ -75,6 +75,8 @@ class ModelSettings:
     """Address of the server that is asked, such as http://localhost:8000/v1."""
     tokenizer: str | None = None
     """Hub id or folder of the served model's tokenizer; without, the server lays out prompts, and nothing is ranked."""
+    plan_from_another_model: bool = False
+    """Take a plan that was made for another model of the same depth; everything written records both models."""
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -98,7 +100,7 @@ class ModelSettings:
         what is left out go without saying, so that a run that was begun before there was another goes on.
         """
         settings = asdict(self)
-        del settings["cache_gib"], settings["base_url"], settings["engine_pool"]
+        del settings["cache_gib"], settings["base_url"], settings["engine_pool"], settings["plan_from_another_model"]
         for name in ("cuda_graphs", "tokenizer"):
             if not settings[name]:
                 del settings[name]

@@ -108,8 +108,11 @@ def sweep_model(
         model_hash=handle.facts.model_hash,
         num_layers=handle.num_layers,
         asked={task: ids for task, ids in _items(asked).items() if split == "selection"},
+        from_another_model=model.plan_from_another_model,
     )
     folder = out or Path("runs", slug(f"{model.model}-sweep"))
+    if (whole := handle.plan(None, seed)).earlier:
+        say(handle.introduce(whole))
     say(f"{model.model}: layers {format_layers(wanted)} of {handle.num_layers}, each skipped alone, and uncut")
     walls = tell_walls((one.part.task for one in asked), say)
     if dry_run:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import errno
 import json
 import re
 import shutil
@@ -15,7 +14,8 @@ from layercut.errors import CheckpointError, InputError
 from layercut.models.convert import SOURCE_FILE
 from layercut.models.families import Family, family_of
 from layercut.models.weights import read_config, read_header, safetensors_files
-from layercut.runs.atomic import new_directory
+from layercut.runs.atomic import new_directory, refuse_used
+from layercut.runs.disk import check_room, writing
 from layercut.surgery.config_fields import INDEX_LISTS, LISTS, cut_config
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.shards import Piece, Shard, lay_out, write_shards
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 MAX_SHARD_BYTES = 5 * 10**9
 """Largest weight file, in bytes of tensors; 5 GB is what the hub asks for."""
 
+_ELSEWHERE = "use another --out"
 PLAN_FILE = "plan.json"
 EARLIER_PLANS_FILE = "earlier_plans.json"
 """Plans of the cuts before this one, oldest first, when the uncut model was itself cut by layercut."""
@@ -90,7 +91,7 @@ def cut_checkpoint(
     max_shard_bytes: int = MAX_SHARD_BYTES,
     extra_files: Mapping[str, str] | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
-    check: Callable[[Path], object] = lambda folder: None,
+    check: Callable[[Path, CutReport], object] = lambda folder, report: None,
 ) -> CutReport:
     """Write the cut model to ``out``, a folder that is there whole or not at all.
 
@@ -108,18 +109,17 @@ def cut_checkpoint(
         extra_files: more files by name, such as ``{"README.md": model_card}``. The uncut model's own card is kept as
             ``README.uncut.md`` in any case.
         progress: told how many bytes of how many are written, after every chunk.
-        check: called with the finished folder before it takes its name; if it raises, nothing is left.
+        check: called with the finished folder and the report before it takes its name; if it raises, nothing is left.
 
     Raises:
         InputError: the plan does not fit the model, its family is not known, ``out`` is not empty, or the disk is full.
         CheckpointError: files are missing or damaged.
     """
     source, out = Path(source), Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} exists already and is not an empty folder; choose another --out.")
+    refuse_used(out)
     work = _prepare(source, plan, max_shard_bytes)
     total = work.report.bytes_after
-    _check_free_space(out, total + sum((source / name).stat().st_size for name in work.report.copied))
+    check_room(out, total + sum((source / name).stat().st_size for name in work.report.copied), _ELSEWHERE)
     done = 0
 
     def count(num_bytes: int) -> None:
@@ -127,22 +127,17 @@ def cut_checkpoint(
         done += num_bytes
         progress(done, total)
 
-    try:
-        with new_directory(out) as folder:
-            write_shards(work.shards, folder, work.report.parameters_after, count)
-            _write_json(folder / "config.json", work.config)
-            for name in work.report.copied:
-                target = folder / (OLD_CARD_FILE if name == "README.md" else name)
-                target.parent.mkdir(exist_ok=True)
-                shutil.copyfile(source / name, target)
-            _write_plans(source, plan, folder, told)
-            for name, text in (extra_files or {}).items():
-                (folder / name).write_text(text, encoding="utf-8")
-            check(folder)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise InputError(f"the disk of {out} is full, so nothing was left there; choose another --out.") from error
-        raise
+    with writing(out, _ELSEWHERE), new_directory(out) as folder:
+        write_shards(work.shards, folder, work.report.parameters_after, count)
+        _write_json(folder / "config.json", work.config)
+        for name in work.report.copied:
+            target = folder / (OLD_CARD_FILE if name == "README.md" else name)
+            target.parent.mkdir(exist_ok=True)
+            shutil.copyfile(source / name, target)
+        _write_plans(source, plan, folder, told)
+        for name, text in (extra_files or {}).items():
+            (folder / name).write_text(text, encoding="utf-8")
+        check(folder, work.report)
     return replace(work.report, out=out)
 
 
@@ -266,15 +261,6 @@ def _warnings(config: Mapping[str, Any], source: Path, family: Family) -> tuple[
         for name in sorted(lists)
         if default.get(name) not in (None, config[name])
     )
-
-
-def _check_free_space(out: Path, needed: int) -> None:
-    folder = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise InputError(
-            f"{out} needs {needed / 1e9:.1f} GB and {folder} has {free / 1e9:.1f} GB free; choose another --out."
-        )
 
 
 def _write_plans(source: Path, plan: CutPlan, folder: Path, told: CutPlan | None) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from layercut.errors import InputError
 from layercut.runs.atomic import write_json
+from layercut.runs.environment import hide_home
 from layercut.runs.json_text import load
 
 if TYPE_CHECKING:
@@ -44,6 +45,11 @@ class CutPlan:
     """The criterion's settings: seed, objective, calibration, ..."""
     scores: Mapping[str, Any] = field(default_factory=dict)
     """What the criterion measured, per layer or per round."""
+    chosen_on: Mapping[str, Any] = field(default_factory=dict)
+    """The other model that the layers were chosen on (``model``, ``model_hash``); empty where it is this one."""
+    earlier: Sequence[Mapping[str, Any]] = ()
+    """What this model lost before, where it is a cut checkpoint itself, oldest first: ``model``, ``model_hash``,
+    ``num_layers``, ``removed``, and ``healed``, the methods."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "removed", tuple(int(i) for i in self.removed))
@@ -82,20 +88,26 @@ class CutPlan:
 
     def describe(self) -> str:
         """One line for people: ``removes 4 of 30 decoder layers (13.3 %): 3, 8, 21, 22``."""
+        origin = origin_of(self.to_dict())
         if self.is_uncut:
-            return f"uncut, {self.num_layers} decoder layers"
+            return f"{origin or 'uncut'}, {self.num_layers} decoder layers"
         share = 100 * len(self.removed) / self.num_layers
         listed = ", ".join(str(i) for i in sorted(self.removed))
-        return f"removes {len(self.removed)} of {self.num_layers} decoder layers ({share:.1f} %): {listed}"
+        text = f"removes {len(self.removed)} of {self.num_layers} decoder layers ({share:.1f} %): {listed}"
+        return f"{text}; {origin}" if origin else text
 
     def to_dict(self) -> dict[str, Any]:
-        """What ``plan.json`` holds: every field, the format version and, for readers, the layers that stay."""
-        return {
+        """What ``plan.json`` holds: every field, the format version and, for readers, the layers that stay.
+
+        ``chosen_on`` and ``earlier`` are left out where they are empty.
+        """
+        data = {
             "format_version": FORMAT_VERSION,
             **asdict(self),
             "removed": list(self.removed),
             "kept": list(self.kept),
         }
+        return {name: value for name, value in data.items() if value or name not in ("chosen_on", "earlier")}
 
     def save(self, path: Path) -> None:
         """Write ``plan.json`` whole, or not at all."""
@@ -146,6 +158,18 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+def _is_step(value: object) -> bool:
+    """Whether it is one of the earlier cuts."""
+    return (
+        isinstance(value, dict)
+        and _is_number(value.get("num_layers"))
+        and isinstance(value.get("removed"), list | tuple)
+        and all(map(_is_number, value["removed"]))
+        and isinstance(value.get("healed", []), list | tuple)
+        and all(isinstance(one, str) for one in value.get("healed", []))
+    )
+
+
 def _is_text_or_none(value: object) -> bool:
     return value is None or isinstance(value, str)
 
@@ -162,8 +186,41 @@ _FIELDS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("model_hash", _is_text_or_none, "a hash or null"),
     ("settings", lambda value: isinstance(value, dict), "an object"),
     ("scores", lambda value: isinstance(value, dict), "an object"),
+    ("chosen_on", lambda value: isinstance(value, dict), "an object"),
+    ("earlier", lambda value: isinstance(value, list | tuple) and all(map(_is_step, value)), "a list of cuts"),
 )
 """Of a plan.json: name, what is fine, and the words for it."""
+
+
+def origin_of(plan: Mapping[str, Any]) -> str:
+    """What is special about the model or the choice of a plan (``CutPlan.to_dict``), in words; empty where nothing is.
+
+    >>> origin_of({"chosen_on": {"model": "A", "model_hash": "12ab"}})
+    'layers chosen on another model, A (12ab)'
+    >>> origin_of({"earlier": [{"model": "A", "num_layers": 6, "removed": [4, 2], "healed": ["lora"]}]})
+    'a cut checkpoint (A without 2 of 6 decoder layers: 2,4, healed by lora)'
+    """
+    parts = []
+    if steps := plan.get("earlier"):
+        kind = "cut" if any(step["removed"] for step in steps) else "healed"
+        parts.append(f"a {kind} checkpoint ({_named(steps[0])}{', then'.join(_told(step) for step in steps)})")
+    if other := plan.get("chosen_on"):
+        known = f" ({other['model_hash']})" if other.get("model_hash") else ""
+        parts.append(f"layers chosen on another model, {_named(other)}{known}")
+    return "; ".join(parts)
+
+
+def _named(model: Mapping[str, Any]) -> str:
+    return hide_home(str(model.get("model") or "a model without a name"))
+
+
+def _told(step: Mapping[str, Any]) -> str:
+    """What one cut took, and what healed the model after it."""
+    removed, healed = step["removed"], step.get("healed")
+    text = (
+        f" without {len(removed)} of {step['num_layers']} decoder layers: {format_layers(removed)}" if removed else ""
+    )
+    return f"{text}, healed by {', '.join(healed)}" if healed else text
 
 
 def parse_layers(text: str) -> tuple[int, ...]:

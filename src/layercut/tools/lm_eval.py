@@ -46,6 +46,7 @@ class LayercutLM(HFLM):  # type: ignore[misc]
             arguments at commas, so write ``remove='3,8,21-24'`` there, with the quotes.
         revision: branch, tag or commit of a hub model.
         seed: of ``remove=random:N``.
+        plan_from_another_model: take a plan.json that was made for another model of the same depth.
         device: an accelerator if there is one, else the CPU, if left out (``hf`` asks for ``cuda`` everywhere).
         options: all other arguments of ``hf``, such as ``dtype``, ``max_length`` and ``parallelize``.
 
@@ -60,12 +61,20 @@ class LayercutLM(HFLM):  # type: ignore[misc]
         *,
         revision: str | None = None,
         seed: int = 0,
+        plan_from_another_model: bool = False,
         device: str | None = None,
         **options: Any,
     ) -> None:
         found = resolve(pretrained, revision=revision, trust_remote_code=bool(options.get("trust_remote_code")))
         facts = describe_source(found)
-        self.plan = _plan(remove, num_layers=facts.num_layers, model=pretrained, model_hash=facts.model_hash, seed=seed)
+        self.plan = _plan(
+            remove,
+            num_layers=facts.num_layers,
+            model=pretrained,
+            model_hash=facts.model_hash,
+            seed=seed,
+            from_another_model=plan_from_another_model,
+        )
         for name in _OVER_ALL_LAYERS:
             if options.get(name) and not self.plan.is_uncut:
                 raise InputError(
@@ -92,12 +101,13 @@ class LayercutLM(HFLM):  # type: ignore[misc]
             "layercut_model_hash": self._model_hash,
             "layercut_removed": list(self.plan.removed),
             "layercut_num_layers": self.plan.num_layers,
+            **({"layercut_chosen_on": dict(self.plan.chosen_on)} if self.plan.chosen_on else {}),
         }
 
 
 def _plan(remove: str | int | Sequence[int] | None, **about: Any) -> CutPlan:
     if remove is None:
-        about.pop("seed")
+        del about["seed"], about["from_another_model"]
         return CutPlan(**about)
     if isinstance(remove, Sequence) and not isinstance(remove, str):
         remove = ",".join(map(str, remove))

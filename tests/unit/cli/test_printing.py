@@ -12,7 +12,18 @@ from rich.table import Table
 from layercut.cli import console
 from layercut.errors import InputError
 
-NASTY = ("\x1b]0;owned\x07", "\x1b[2J", r"\[/x]", "[/x]", "[red]", "[link=http://x]", "\x9b31m", "\ud83d", ":smile:", "\r")
+NASTY = (
+    "\x1b]0;owned\x07",
+    "\x1b[2J",
+    r"\[/x]",
+    "[/x]",
+    "[red]",
+    "[link=http://x]",
+    "\x9b31m",
+    "\ud83d",
+    ":smile:",
+    "\r",
+)
 
 
 def is_quiet(text: str) -> bool:

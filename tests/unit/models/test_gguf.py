@@ -3,9 +3,11 @@
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import gguf
 import pytest
@@ -21,6 +23,8 @@ from layercut.models.convert import convert_gguf, file_sha256, is_whole
 from layercut.models.gguf_file import read_gguf_head
 from layercut.models.loading import load_model
 from layercut.models.sources import resolve
+from layercut.runs.lock import sole_writer
+from tests.support.small_disk import small_disk
 from tests.support.tiny import CHATML
 from tests.unit.models.damage import cut_short
 from tests.unit.models.gguf_maker import BOS, END, PAD, START, tiny_weights, write_gguf
@@ -195,16 +199,67 @@ def test_a_killed_conversion_is_never_taken_for_a_result(file, cache):
     assert reached.wait(120)
     os.kill(process.pid, signal.SIGKILL)
     process.join(30)
-    (leftover,) = (cache / "gguf").iterdir()
+    (leftover,) = (path for path in (cache / "gguf").iterdir() if path.is_dir())
     assert leftover.name.startswith(".")
     assert (leftover / "model.safetensors").exists()
     folder = convert_gguf(file)
     assert is_whole(folder)
-    assert leftover.exists()  # it could be another process at work; a day later it is not
-    os.utime(leftover, (0, 0))
-    shutil.rmtree(folder)
-    convert_gguf(file)
-    assert not leftover.exists()
+    assert list((cache / "gguf").iterdir()) == [folder]  # its owner held the lock, and is gone
+
+
+def test_four_that_meet_a_damaged_folder_all_get_the_whole_one(file, converted, cache):
+    target = cache / "gguf" / converted.name
+    shutil.copytree(converted, target)
+    cut_short(target / "model.safetensors", 100)
+    start = multiprocessing.get_context("spawn")
+    ready, go = start.Semaphore(0), start.Event()
+    four = [start.Process(target=_convert, args=(file, ready, go)) for _ in range(4)]
+    for process in four:
+        process.start()
+    for _ in four:
+        assert ready.acquire(timeout=120)
+    go.set()
+    for process in four:
+        process.join(120)
+    assert [process.exitcode for process in four] == [0, 0, 0, 0]
+    assert list((cache / "gguf").iterdir()) == [target]
+    assert is_whole(target)
+
+
+def test_what_is_being_written_is_waited_for_and_not_removed(file, converted, cache, caplog):
+    target = cache / "gguf" / converted.name
+    shutil.copytree(converted, target)
+    cut_short(target / "model.safetensors", 100)
+    held = sole_writer(target)
+    held.__enter__()
+    with ThreadPoolExecutor() as pool, caplog.at_level("INFO"):
+        waiting = pool.submit(convert_gguf, file)
+        while "waiting for another process" not in caplog.text:
+            time.sleep(0.01)
+        assert target.exists()  # damaged as it is
+        shutil.rmtree(target)
+        shutil.copytree(converted, target)
+        before = (target / "model.safetensors").stat().st_ino
+        held.__exit__(None, None, None)
+        assert waiting.result(60) == target
+    assert (target / "model.safetensors").stat().st_ino == before
+
+
+def test_a_full_cache_is_one_line_and_the_same_command_goes_on_with_room(file, tmp_path, monkeypatch):
+    needed = 2 * read_gguf_head(file).num_parameters
+    with small_disk(tmp_path / "disk", needed // 2) as disk:
+        monkeypatch.setenv("LAYERCUT_CACHE", str(tmp_path / "disk"))
+        assert re.search(r"needs \d+ kB and its disk has .* free, .* too little. Make room", refused(file))
+        disk.resize(needed + 3 * 4096)  # the weights fit, not all that comes with them
+        assert "is full, and nothing of it was left there. Make room and run the same command again" in refused(file)
+        assert list((tmp_path / "disk" / "gguf").iterdir()) == []
+        disk.read_only()
+        assert "cannot be written (Read-only file system" in refused(file)
+        disk.resize(needed + 2**20)
+        folder = convert_gguf(file)
+        assert is_whole(folder)
+        disk.read_only()
+        assert convert_gguf(file) == folder  # what is whole is only read
 
 
 def test_a_failed_conversion_leaves_nothing(tmp_path, cache):
@@ -227,7 +282,7 @@ def test_an_architecture_transformers_does_not_read(tmp_path):
 def test_a_cache_that_cannot_be_written(file, tmp_path, monkeypatch):
     (tmp_path / "a file").touch()
     monkeypatch.setenv("LAYERCUT_CACHE", str(tmp_path / "a file"))
-    assert "cannot be written (Not a directory); set LAYERCUT_CACHE" in refused(file)
+    assert re.search(r"cannot be written \(Not a directory at .*\); set LAYERCUT_CACHE", refused(file))
 
 
 @pytest.mark.parametrize(

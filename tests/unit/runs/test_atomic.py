@@ -5,6 +5,7 @@ import stat
 
 import pytest
 
+from layercut.errors import InputError
 from layercut.runs.atomic import new_directory, write_json, write_text
 
 
@@ -58,5 +59,5 @@ def test_a_directory_replaces_an_empty_one_and_nothing_else(tmp_path):
         (folder / "x").touch()
     assert (tmp_path / "empty" / "x").exists()
     for name in ("empty", "empty/x"):
-        with pytest.raises(FileExistsError, match="exists already"), new_directory(tmp_path / name):
+        with pytest.raises(InputError, match="exists already"), new_directory(tmp_path / name):
             pass

@@ -11,7 +11,7 @@ import pytest
 
 from layercut.errors import InputError
 from layercut.runs.records import Journal, read_records
-from tests.support.small_disk import room_again, small_disk
+from tests.support.small_disk import small_disk
 
 
 def test_appended_records_are_read_back_in_order(tmp_path):
@@ -93,8 +93,8 @@ def test_half_a_surrogate_pair_can_be_stored(tmp_path):
 @pytest.mark.parametrize("kib", [40, 64, 120])
 @pytest.mark.parametrize("per_batch", [1, 7, 300])
 def test_a_full_disk_leaves_whole_lines_and_with_room_it_goes_on(tmp_path, kib, per_batch):
-    with small_disk(tmp_path / "disk", kib) as disk:
-        path = disk / "a.jsonl"
+    with small_disk(tmp_path / "disk", kib * 1024) as disk:
+        path = disk.path / "a.jsonl"
         batches = [
             [{"id": f"{batch}-{i}", "text": "é" * (50 + (i + batch) * 37 % 900)} for i in range(per_batch)]
             for batch in range(900)
@@ -108,7 +108,7 @@ def test_a_full_disk_leaves_whole_lines_and_with_room_it_goes_on(tmp_path, kib, 
             whole = [record for batch in batches[:written] for record in batch]
             assert journal.records == whole
             assert [json.loads(line) for line in path.read_text().splitlines()] == whole
-            room_again(disk, 100_000)
+            disk.resize(10**8)
             journal.append(batches[written])
         with Journal(path) as journal:  # as the next process sees it
             assert journal.records == whole + batches[written]

@@ -14,6 +14,7 @@ from layercut.models.weights import SINGLE_FILE, fingerprint, safetensors_files
 from layercut.study.cut import cut_model
 from layercut.study.cut_source import cut_source
 from layercut.study.settings import ModelSettings
+from layercut.surgery.plan import CutPlan
 from tests.support.tiny import save_tiny
 from tests.unit.models.hub_server import COMMIT, FakeHub
 
@@ -83,6 +84,25 @@ def test_a_model_in_one_file(hub: FakeHub, tmp_path: Path) -> None:
     assert SINGLE_FILE in hub.fetched()
     cut(str(folder), tmp_path / "local", "1")
     assert same_files(tmp_path / "remote", tmp_path / "local")
+
+
+def test_a_plan_of_another_model_is_not_taken_unseen(hub: FakeHub, model: Path, tmp_path: Path) -> None:
+    """Not all weights are fetched, so the hash is not known, and the name must do."""
+    file = tmp_path / "plan.json"
+    CutPlan(num_layers=6, removed=(2,), model="lab/other", model_hash="ab" * 8).save(file)
+    with pytest.raises(
+        InputError, match=r"made for lab/other \((ab){8}\), and whether lab/tiny is the same is not known"
+    ):
+        cut("lab/tiny", None, str(file))
+    settings = ModelSettings(model="lab/tiny", plan_from_another_model=True)
+    with cut_source(settings, str(file), 0, whole=False, dry_run=True, say=print) as found:
+        assert found.plan.chosen_on == {"model": "lab/other", "model_hash": "ab" * 8}
+        assert (found.plan.model, found.plan.model_hash) == ("lab/tiny", None)
+    CutPlan(num_layers=6, removed=(2,), model="lab/tiny", model_hash="ab" * 8).save(file)
+    said, _ = cut("lab/tiny", tmp_path / "cut", str(file))
+    assert "is not compared with the plan's" in said[0]
+    written = CutPlan.load(tmp_path / "cut" / "plan.json")
+    assert (written.model_hash, written.chosen_on) == (None, {})
 
 
 def test_without_a_network_what_is_in_the_cache_is_cut(

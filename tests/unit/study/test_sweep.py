@@ -211,7 +211,7 @@ def test_rankings_from_plans(tmp_path: Path) -> None:
     [
         ({}, r"holds no score for each layer \(criterion block_influence\)"),
         ({"num_layers": 7}, "was made for a model of 7 decoder layers, but m has 6"),
-        ({"model_hash": "b" * 64}, "was made on other weights than those of m"),
+        ({"model_hash": "b" * 64}, "was made for another model"),
     ],
 )
 def test_plans_that_cannot_be_compared(tmp_path: Path, fields: dict[str, object], message: str) -> None:

@@ -8,16 +8,22 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections import namedtuple
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from layercut.errors import CheckpointError, InputError
+from layercut.models.sources import resolve
+from layercut.runs.leftovers import find_leftovers
+from layercut.study.cut import cut_model
+from layercut.surgery import checkpoint
 from layercut.surgery.checkpoint import cut_checkpoint, plan_cut
 from layercut.surgery.plan import CutPlan
+from tests.support.small_disk import small_disk
 from tests.support.surgery import plan_of
 from tests.support.tiny import NUM_LAYERS, save_tiny
 
@@ -140,21 +146,41 @@ def test_an_empty_folder_is_used_and_a_full_one_refused(source, tmp_path):
     assert (tmp_path / "cut" / "model.safetensors").stat().st_mtime_ns == before
 
 
-def test_a_full_disk_is_noticed_before_writing(source, tmp_path, monkeypatch):
-    usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(0, 0, 1000))
-    with pytest.raises(InputError, match=r"cut needs 0\.0 GB and .* has 0\.0 GB free; choose another --out"):
-        cut_checkpoint(source, PLAN, tmp_path / "deep" / "cut")
-    assert not (tmp_path / "deep").exists()
+def test_a_full_disk_is_noticed_before_writing(source, tmp_path):
+    with small_disk(tmp_path / "disk", 100_000):
+        with pytest.raises(
+            InputError, match=r"cut needs 164 kB and its disk has .* kB free, .* too little\. Make room"
+        ):
+            cut_checkpoint(source, PLAN, tmp_path / "disk" / "deep" / "cut")
+        assert not (tmp_path / "disk" / "deep").exists()
 
 
-def test_a_disk_that_fills_while_writing_leaves_nothing(source, tmp_path):
-    def fill(done, total):
-        raise OSError(28, "No space left on device")
+def test_a_disk_that_fills_while_writing_leaves_nothing_and_with_room_it_goes_on(source, tmp_path):
+    with small_disk(tmp_path / "disk", 300_000):
+        ballast, out = tmp_path / "disk" / "ballast", tmp_path / "disk" / "cut"
 
-    with pytest.raises(InputError, match="is full, so nothing was left there"):
-        cut_checkpoint(source, PLAN, tmp_path / "there" / "cut", progress=fill)
-    assert list((tmp_path / "there").iterdir()) == []
+        def fill(done, total):
+            if not ballast.exists():
+                with pytest.raises(OSError, match="No space"):
+                    ballast.write_bytes(bytes(300_000))
+
+        with pytest.raises(InputError, match="is full, and nothing of it was left there. Make room and run the same"):
+            cut_checkpoint(source, PLAN, out, progress=fill)
+        assert list((tmp_path / "disk").iterdir()) == [ballast]
+        ballast.unlink()
+        assert cut_checkpoint(source, PLAN, out).out == out
+
+
+def test_a_disk_that_cannot_be_written_is_one_line(source, tmp_path):
+    with small_disk(tmp_path / "disk", 300_000) as disk:
+        disk.read_only()
+        for out in (tmp_path / "disk" / "cut", tmp_path / "disk" / "deep" / "cut"):
+            with pytest.raises(
+                InputError, match=r"cut cannot be written \(Read-only file system at .*\); use another --out"
+            ):
+                cut_checkpoint(source, PLAN, out)
+    with pytest.raises(InputError, match="cannot be written .File exists at"):
+        cut_checkpoint(source, PLAN, source / "config.json" / "cut")
 
 
 def test_ctrl_c_leaves_nothing(source, tmp_path):
@@ -177,8 +203,37 @@ def test_kill_9_leaves_nothing_under_the_final_name(source, tmp_path):
     ended = subprocess.run([sys.executable, "-c", code, str(source), str(out)], check=False)
     assert ended.returncode == -signal.SIGKILL
     assert not out.exists()
-    assert [path.name.startswith(".cut.") for path in out.parent.iterdir()] == [True]  # it had begun
+    (half,) = find_leftovers(out.parent)[:1]  # it had begun
+    assert half.num_bytes > 0
+    (out.parent / ".cut.backup01").mkdir()  # somebody's own
     assert cut_checkpoint(source, PLAN, out).out == out  # and can begin again
+    assert {path.name for path in out.parent.iterdir()} == {"cut", ".cut.backup01"}
+
+
+def test_of_two_at_once_one_is_told_and_the_other_whole(source, tmp_path):
+    out, started, go = tmp_path / "cut", Event(), Event()
+
+    def wait(done, total):
+        started.set()
+        assert go.wait(60)
+
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(cut_checkpoint, source, PLAN, out, progress=wait)
+        assert started.wait(60)
+        with pytest.raises(InputError, match=r"cut is being written by another layercut process \(pid \d+\)"):
+            cut_checkpoint(source, CutPlan(num_layers=6, removed=(1,)), out)
+        assert find_leftovers(tmp_path) == []  # nothing of it may be removed
+        go.set()
+        assert first.result(60).out == out
+    assert {path.name for path in tmp_path.iterdir()} == {"cut", "uncut"}
+    assert json.loads((out / "config.json").read_text())["num_hidden_layers"] == len(PLAN.kept)
+
+
+def test_the_plan_is_prepared_once(source, tmp_path, monkeypatch):
+    prepared, prepare = [], checkpoint._prepare
+    monkeypatch.setattr(checkpoint, "_prepare", lambda *given: prepared.append(given) or prepare(*given))
+    cut_model(resolve(str(source)), PLAN, tmp_path / "cut", uncut=None)
+    assert len(prepared) == 1
 
 
 def test_layers_that_config_json_does_not_count_are_refused(source):

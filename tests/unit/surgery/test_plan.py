@@ -72,6 +72,9 @@ def test_format_is_the_inverse_of_parse(layers: tuple[int, ...]) -> None:
         ("model_hash", 5),
         ("settings", []),
         ("scores", None),
+        ("chosen_on", 1),
+        ("earlier", [1]),
+        ("earlier", [{"num_layers": 6, "removed": ["2"]}]),
     ],
 )
 def test_a_field_of_another_kind_is_refused(tmp_path: Path, field: str, value: object) -> None:

@@ -38,7 +38,7 @@ def cost(source: Source) -> Section | None:
             str(len(arm.removed)),
             f"{100 * len(arm.removed) / arm.num_layers:.1f}" if arm.num_layers else "-",
             format_layers(arm.removed) or "-",
-            arm.criterion if arm.removed else "-",
+            "; ".join(filter(None, (arm.criterion if arm.removed else "", arm.origin))) or "-",
             parameters(arm.num_parameters) if arm.num_parameters else "-",
             f"{100 * (share - 1):+.1f}" if known and arm.removed else "-",
         ]

@@ -1,0 +1,84 @@
+"""What killed processes left half written: hidden folders and files beside the names that they never took."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from layercut.errors import InputError
+from layercut.runs.lock import NAME_LOCK, is_held, sole_writer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_PART = re.compile(r"\.(?P<name>.+)\.layercut-[a-z0-9_]{8}")
+_LOCK = re.compile(rf"\.(?P<name>.+)\.{NAME_LOCK}")
+_FILE_AGE = 600.0
+"""Seconds. Files hold no lock: one is written in far less than that."""
+
+
+class Leftover(NamedTuple):
+    """A hidden folder or file whose writer is gone."""
+
+    path: Path
+    target: Path
+    """The name that it was to take."""
+    num_bytes: int
+
+
+def prefix(path: Path) -> str:
+    """How the temporary name of a folder or file begins."""
+    return f".{path.name}.layercut-"
+
+
+def parts_of(path: Path) -> list[Path]:
+    """Half-written folders that were to become ``path``."""
+    found = (one for one in path.parent.iterdir() if one.name.startswith(prefix(path)))
+    return sorted(one for one in found if _PART.fullmatch(one.name) and one.is_dir() and not one.is_symlink())
+
+
+def find_leftovers(root: Path) -> list[Leftover]:
+    """What is left below a folder of writes whose process is gone, by path; hidden folders are not searched."""
+    return sorted(_leftovers(Path(root)))
+
+
+def remove_leftover(left: Leftover) -> bool:
+    """Remove one, unless a process has begun to write that name; gives whether it is gone."""
+    if not left.path.is_dir():
+        left.path.unlink(missing_ok=True)
+        return True
+    try:
+        with sole_writer(left.target):
+            shutil.rmtree(left.path)
+    except (InputError, OSError):
+        return not left.path.exists()
+    return True
+
+
+def _leftovers(root: Path) -> Iterator[Leftover]:
+    for folder, subfolders, files in os.walk(root):
+        here = Path(folder)
+        for name in (*subfolders, *files):
+            match = _PART.fullmatch(name) or _LOCK.fullmatch(name)
+            if match and (left := _if_gone(here / name, here / match["name"])) is not None:
+                yield left
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+
+
+def _if_gone(path: Path, target: Path) -> Leftover | None:
+    """The leftover; None where its writer may be at work."""
+    lock = target.parent / f".{target.name}.{NAME_LOCK}"
+    try:
+        if path.is_symlink() or is_held(lock):
+            return None
+        if not path.is_dir():
+            stat = path.stat()
+            is_old = path == lock or time.time() - stat.st_mtime > _FILE_AGE
+            return Leftover(path, target, stat.st_size) if is_old else None
+        return Leftover(path, target, sum(file.stat().st_size for file in path.rglob("*") if file.is_file()))
+    except FileNotFoundError:  # it was finished, or removed, while it was looked at
+        return None

@@ -1,0 +1,132 @@
+"""A plan made for another model of the same depth, and a checkpoint that was cut before: both are called so."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from layercut import steps
+from layercut.errors import InputError
+from layercut.models.sources import describe_source, resolve
+from layercut.surgery.plan import CutPlan
+from tests.support.tiny import save_tiny
+from tests.unit.cli.conftest import Ran, Run
+
+ALL_THE_SAME = "--plan-from-another-model"
+
+
+def said_by(ran: Ran) -> str:
+    """Results and remarks, however wide the terminal was."""
+    return " ".join(f"{ran.err} {ran.out}".split())
+
+
+def hash_of(model: Path) -> str:
+    return describe_source(resolve(str(model))).model_hash
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Path:
+    """Made for another model of the same depth."""
+    other = save_tiny("llama", tmp_path / "other", seed=1)
+    CutPlan(num_layers=6, removed=(4, 1), criterion="mine", model="other", model_hash=hash_of(other)).save(
+        tmp_path / "plan.json"
+    )
+    return tmp_path / "plan.json"
+
+
+def commands(model: Path, plan: Path, out: Path) -> dict[str, tuple[object, ...]]:
+    prompts = out.parent / "prompts.txt"
+    prompts.write_text("one\n")
+    return {
+        "cut": ("cut", model, "--remove", plan, "--out", out),
+        "eval": ("eval", model, "--remove", plan, "--tasks", "copy", "--limit", 2, "--out", out),
+        "generate": ("generate", model, "--remove", plan, "--prompts", prompts, "--max-new-tokens", 2, "--out", out),
+        "diagnose": ("diagnose", model, plan, "--only", "cost", "--limit", 2, "--out", out),
+        "select": ("select", model, "--criterion", "refine", "--set", f"start={plan}", "--remove", 2,
+                   "--objective", "copy", "--limit", 2, "--set", "budget=1", "--held-out", 0, "--out", out),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("verb", ["cut", "eval", "generate", "diagnose", "select"])
+def test_every_verb_refuses_it_or_says_so(layercut: Run, tiny: Path, plan: Path, tmp_path: Path, verb: str) -> None:
+    command = commands(tiny, plan, tmp_path / "out")[verb]
+    refused = layercut(*command)
+    assert refused.code == 1
+    assert f"was made for another model, other ({CutPlan.load(plan).model_hash})" in said_by(refused)
+    assert ALL_THE_SAME in said_by(refused)
+    assert not (tmp_path / "out" / "metrics.json").exists()
+    taken = layercut(*command, ALL_THE_SAME)
+    assert taken.code == 0 or verb == "select", taken.err  # a random model is not above guessing, which ends a search
+    assert "layers chosen on another model, other" in said_by(taken)
+
+
+def test_what_is_written_names_both_models(layercut: Run, tiny: Path, plan: Path, tmp_path: Path) -> None:
+    other = CutPlan.load(plan).model_hash
+    assert layercut(*commands(tiny, plan, tmp_path / "cut")["cut"], ALL_THE_SAME).code == 0
+    written = json.loads((tmp_path / "cut" / "plan.json").read_text())
+    assert (written["model"], written["model_hash"]) == (str(tiny), hash_of(tiny))
+    assert written["chosen_on"] == {"model": "other", "model_hash": other}
+    card = (tmp_path / "cut" / "README.md").read_text()
+    assert f"| weights of the uncut model | {hash_of(tiny)} |" in card
+    assert f"layers chosen on another model, other ({other})" in card
+    again = CutPlan.load(tmp_path / "cut" / "plan.json")
+    assert again.chosen_on == written["chosen_on"]
+    run = tmp_path / "run"
+    assert layercut(*commands(tiny, plan, run)["eval"], ALL_THE_SAME).code == 0
+    assert json.loads((run / "metrics.json").read_text())["plan"]["chosen_on"]["model_hash"] == other
+    assert layercut("eval", tiny, "--tasks", "copy", "--limit", 2, "--out", tmp_path / "uncut").code == 0
+    compared = layercut("compare", tmp_path / "uncut", run)
+    assert "layers chosen on another model, other" in said_by(compared)
+
+
+def test_from_python_too(tiny: Path, plan: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="was made for another model"):
+        steps.cut(str(tiny), CutPlan.load(plan), tmp_path / "cut")
+
+
+def test_a_plan_of_this_model_is_written_as_before(layercut: Run, tiny: Path, tmp_path: Path) -> None:
+    CutPlan(num_layers=6, removed=(4,), model="x", model_hash=hash_of(tiny)).save(tmp_path / "plan.json")
+    assert layercut(*commands(tiny, tmp_path / "plan.json", tmp_path / "cut")["cut"]).code == 0
+    assert (tmp_path / "cut" / "plan.json").read_bytes() == (tmp_path / "plan.json").read_bytes()
+
+
+def test_a_healing_with_another_teacher_is_refused(layercut: Run, tiny: Path, tmp_path: Path) -> None:
+    save_tiny("llama", tmp_path / "other", seed=1)
+    (tmp_path / "prompts.txt").write_text("one\ntwo\nthree\n")
+    assert layercut("cut", tiny, "--remove", "2", "--out", tmp_path / "cut").code == 0
+    command = ("heal", tmp_path / "cut", "--teacher", tmp_path / "other", "--prompts", tmp_path / "prompts.txt",
+               "--method", "seam", "--max-new-tokens", 4, "--keep-unfinished", "--min-tokens", 1, "--held-out", 0,
+               "--out", tmp_path / "healed")  # fmt: skip
+    refused = layercut(*command)
+    assert refused.code == 1
+    assert f"was cut from {tiny} ({hash_of(tiny)})" in said_by(refused)
+    assert ALL_THE_SAME in said_by(refused)
+
+
+def test_a_cut_checkpoint_is_never_called_uncut(layercut: Run, tiny: Path, tmp_path: Path) -> None:
+    cut = tmp_path / "tiny4"
+    assert layercut("cut", tiny, "--remove", "4,2", "--out", cut).code == 0
+    said = f"a cut checkpoint ({tiny} without 2 of 6 decoder layers: 2,4), 4 decoder layers"
+    evaluated = layercut("eval", cut, "--tasks", "copy", "--limit", 2, "--out", tmp_path / "runs" / "run")
+    assert f"{cut}: {said}" in said_by(evaluated)
+    (tmp_path / "prompts.txt").write_text("one\n")
+    asked = ("--prompts", tmp_path / "prompts.txt", "--max-new-tokens", 2, "--out", tmp_path / "answers")
+    assert said in said_by(layercut("generate", cut, *asked))
+    assert said in said_by(layercut("diagnose", cut, "reverse:1", "--only", "cost", "--limit", 2, "--dry-run"))
+    listed = layercut("ls", tmp_path / "runs", "--json")
+    assert "checkpoint that lost 2 layers before" in said_by(listed)
+    assert "uncut" not in said_by(listed)
+    ran = layercut("eval", tiny, "--tasks", "copy", "--limit", 2, "--out", tmp_path / "whole")
+    assert "uncut, 6 decoder layers" in said_by(ran)
+    compared = said_by(layercut("compare", tmp_path / "whole", tmp_path / "runs" / "run"))
+    assert "run, a cut checkpoint" in compared
+    twice = layercut("cut", cut, "--remove", "0", "--out", tmp_path / "tiny3")
+    assert "removes 1 of 4 decoder layers (25.0 %): 0; a cut checkpoint" in said_by(twice)
+    card = (tmp_path / "tiny3" / "README.md").read_text()
+    assert "| model that was cut |" in card
+    assert "| uncut model |" not in card
+    assert "without 2 of 6 decoder layers: 2,4" in card
+    thrice = layercut("eval", tmp_path / "tiny3", "--tasks", "copy", "--limit", 2, "--out", tmp_path / "r3")
+    assert "2,4, then without 1 of 4 decoder layers: 0), 3 decoder layers" in said_by(thrice)

@@ -1,0 +1,62 @@
+"""A model whose attention asks for more than the shared engine computes is refused by the argument's name."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from layercut.engine.attention import attending
+from layercut.engine.base import Decoding, GenerationRequest
+from layercut.engine.plain import PlainEngine
+from layercut.engine.shared import SharedEngine
+from layercut.errors import InputError
+from layercut.models import families
+from layercut.models.families import Family
+from layercut.models.loading import LoadedModel
+from layercut.models.sources import ModelSource
+from layercut.surgery.plan import CutPlan
+from tests.support.loaded import tiny_loaded
+from tests.support.tiny import CONFIGS, byte_tokenizer
+
+REQUEST = GenerationRequest(id="a", prompt="three sheep and", max_new_tokens=3)
+UNCUT = CutPlan(num_layers=6)
+
+
+def with_sinks(monkeypatch: pytest.MonkeyPatch) -> LoadedModel:
+    """gpt_oss, which gives its attention a learned sink for each head, as if someone had added its row."""
+    row = Family(model_type="gpt_oss")
+    monkeypatch.setitem(families.FAMILIES, "gpt_oss", row)
+    torch.manual_seed(0)
+    config = AutoConfig.for_model("gpt_oss", **CONFIGS["mixtral"], layer_types=["full_attention"] * 6)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    source = ModelSource(name="tiny-gpt-oss", path=families.__file__)
+    return LoadedModel(model, byte_tokenizer(), row, source, "0" * 16, 6)
+
+
+def test_attention_sinks_are_refused_by_name_and_run_in_the_plain_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = with_sinks(monkeypatch)
+    with pytest.raises(InputError, match="GptOssAttention .* argument s_aux, .* use the engine plain"):
+        list(SharedEngine(loaded).completions([REQUEST], UNCUT, Decoding()))
+    assert len(list(PlainEngine(loaded).completions([REQUEST], UNCUT, Decoding()))) == 1
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [{"attention_mask": torch.zeros(1, 1, 2, 2)}, {"dropout": 0.1}, {"is_causal": False}, {"attention_chunk_size": 4}],
+    ids=lambda one: next(iter(one)),
+)
+def test_masks_and_other_arguments_are_refused_by_name(argument: dict[str, object]) -> None:
+    model = tiny_loaded("llama").model
+    attention = model.model.layers[0].self_attn
+    states, turn = torch.zeros(1, 2, 32), torch.zeros(1, 2, 8)
+    if "dropout" in argument:
+        attention.attention_dropout = argument["dropout"]
+        attention.train()
+        argument = {}
+        name = "dropout"
+    else:
+        name = next(iter(argument))
+    call = {"attention_mask": None, **argument}
+    with attending(model, None), pytest.raises(InputError, match=f"LlamaAttention .* argument {name},"):
+        attention(hidden_states=states, position_embeddings=(turn, turn), **call)
