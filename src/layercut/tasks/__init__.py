@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from layercut.errors import InputError, unknown
+from layercut.runs.foreign_code import check_function_name, function_named
 
 if TYPE_CHECKING:
     from layercut.tasks.base import Task
@@ -113,6 +114,17 @@ def takes(name: str, option: str) -> bool:
     return option in inspect.signature(_factory(name)[0]).parameters
 
 
+def check_name(name: str) -> None:
+    """Refuse ``my.module:function`` from a source that is not trusted, before anything is imported.
+
+    Raises:
+        InputError: such a name.
+    """
+    base = base_name(name)
+    if ":" in base and not name.startswith(_PREFIXES):
+        check_function_name(base, "task")
+
+
 def _factory(name: str) -> tuple[Any, dict[str, Any]]:
     """What makes a task, and what its name alone says to it."""
     shots = _SHOTS.fullmatch(name)
@@ -146,16 +158,9 @@ def _only_lm_eval_may_know(name: str) -> bool:
 
 def _resolve(name: str) -> Any:
     if name in TASKS:
-        path = TASKS[name].factory
-    elif ":" in name:
-        path = name
-    else:
+        module, _, function = TASKS[name].factory.partition(":")
+        return getattr(import_module(module), function)
+    if ":" not in name:
         hint = f"Or {LM_EVAL}NAME for a multiple-choice task of lm-eval, or module:function for your own."
         raise unknown("task", name, TASKS, hint)
-    module, _, function = path.partition(":")
-    try:
-        return getattr(import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        if name in TASKS:
-            raise
-        raise InputError(f"the task {name} cannot be imported ({error}); write module:function.") from error
+    return function_named(name, "task")
