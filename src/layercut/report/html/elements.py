@@ -151,8 +151,12 @@ def templates() -> Environment:
     )
 
 
+_FORMULA = re.compile(r"[\s\ufeff]*[-+=@＝＋－＠]|[\t\r\n]")
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+
+
 def _csv_cell(cell: Any) -> Any:
-    """Spreadsheets run what begins like a formula; text of models must not."""
-    if isinstance(cell, str) and re.match(r"[=@\t\r]|[+-](?![\d.])", cell) and cell != "-":
+    """Spreadsheets run what begins like a formula, also behind blanks; text of models must not."""
+    if isinstance(cell, str) and _FORMULA.match(cell) and not _NUMBER.fullmatch(cell) and cell != "-":
         return f"'{cell}"
     return cell
