@@ -151,12 +151,13 @@ def templates() -> Environment:
     )
 
 
-_FORMULA = re.compile(r"[\s\ufeff]*[-+=@＝＋－＠]|[\t\r\n]")
+_FORMULA = re.compile(r"[\s\ufeff]*[-+=@＝＋－＠]|[\t\n]")
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 
 
 def _csv_cell(cell: Any) -> Any:
     """Spreadsheets run what begins like a formula, also behind blanks; text of models must not."""
-    if isinstance(cell, str) and _FORMULA.match(cell) and not _NUMBER.fullmatch(cell) and cell != "-":
-        return f"'{cell}"
-    return cell
+    if not isinstance(cell, str):
+        return cell
+    text = printable(cell)  # a bare carriage return would begin a row of its own
+    return f"'{text}" if _FORMULA.match(text) and not _NUMBER.fullmatch(text) and text != "-" else text
