@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
@@ -109,6 +110,8 @@ def _message(problem: Exception) -> str | None:
     """One line for what the user can mend, None for anything else."""
     if isinstance(problem, InputError | VerificationError):
         return str(problem)
+    if isinstance(problem, OSError) and problem.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+        return f"no file can be called {str(problem.filename)[:60]!r}... ({problem.strerror}). Use another name."
     return disk_problem(problem) if isinstance(problem, OSError) else None
 
 

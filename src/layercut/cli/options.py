@@ -243,7 +243,7 @@ def asked_tasks(
     from layercut.study import suites
 
     wanted = tuple(readouts.split(",")) if readouts else None
-    if names and not any(part.strip() for part in names.split(",")):
+    if names is not None and not any(part.strip() for part in names.split(",")):
         raise InputError(f"{names!r} names no task; write names separated by commas, such as arithmetic,gsm8k.")
     return suites.asked_tasks(
         names or "",

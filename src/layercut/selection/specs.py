@@ -11,7 +11,7 @@ from layercut.selection import CRITERIA, criterion
 from layercut.selection.base import Context
 from layercut.surgery.plan import CutPlan, parse_layers
 
-_BY_CRITERION = re.compile(r"^([A-Za-z_][\w.:-]*):(\d+)$")
+_BY_CRITERION = re.compile(r"^([A-Za-z_][\w.:-]*):(\d{1,6})$")
 _EXPECTED = "a layer list such as 3,8,21-24 (inclusive), a criterion with a count such as reverse:3, or a plan.json"
 
 

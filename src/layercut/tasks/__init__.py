@@ -19,6 +19,7 @@ LM_EVAL = "lm-eval:"
 """What may stand before the name of a task of the LM Evaluation Harness; ``lm_eval:`` does as well."""
 
 _PREFIXES = (LM_EVAL, LM_EVAL.replace("-", "_"))
+_LONGEST_NAME = 200
 _SHOTS = re.compile(r"(?P<name>.+):(?P<shots>\d+)")
 
 
@@ -129,6 +130,8 @@ def _factory(name: str) -> tuple[Any, dict[str, Any]]:
     """What makes a task, and what its name alone says to it."""
     shots = _SHOTS.fullmatch(name)
     base = shots["name"] if shots else name
+    if len(name) > _LONGEST_NAME:
+        raise InputError(f"no task has a name of {len(name)} letters ({name[:40]!r}...); separate names by commas.")
     if base.startswith(_PREFIXES) or _only_lm_eval_may_know(base):
         from layercut.tasks.multiple_choice import lm_eval_task
 
