@@ -245,7 +245,7 @@ def prompt_faults(work: Path) -> Iterator[Fault]:
     out = (work / "runs" / f"prompts-{number}" for number in range(1000))
 
     def command(file: Path) -> list[Any]:
-        flags = ["--max-new-tokens", 2, "--limit", 2, "--device", "cpu"]
+        flags = ["--max-new-tokens", 2, "--device", "cpu"]
         return ["generate", work / "tiny", "--prompts", file, "--out", next(out), *flags]
 
     yield from file_faults(work, "prompts", good, "prompt", command)
@@ -256,7 +256,7 @@ def calibration_faults(work: Path) -> Iterator[Fault]:
     out = (work / "runs" / f"calibration-{number}" for number in range(1000))
 
     def command(file: Path) -> list[Any]:
-        flags = ["--criterion", "block_influence", "--remove", 1, "--calibration-texts", 2, "--device", "cpu"]
+        flags = ["--criterion", "block_influence", "--remove", 1, "--calibration-texts", 5000, "--device", "cpu"]
         return ["select", work / "tiny", "--calibration", file, "--out", next(out), *flags]
 
     yield from file_faults(work, "calibration", good, "text", command)

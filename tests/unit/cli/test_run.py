@@ -115,3 +115,15 @@ def test_a_name_that_is_no_function_is_one_line(
     flags = ["--criterion", name, "--remove", 1] if verb == "select" else ["--tasks", name]
     ran = layercut(verb, tiny, *flags, "--out", tmp_path / "out")
     assert ran.code in (1, 2) and "Traceback" not in ran.err and len(ran.err.splitlines()) <= 2
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+@pytest.mark.parametrize("first", range(4))
+def test_data_of_one_or_two_rows_works_or_is_one_line(
+    layercut: Run, tiny: Path, tmp_path: Path, first: int, rows: int
+) -> None:
+    """Which half of the items a row falls into is decided by its hash, so that there may be nothing to report on."""
+    lines = [json.dumps({"question": f"{i} and 1?", "answer": f"#### {i + 1}"}) for i in range(first, first + rows)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines))
+    ran = layercut("eval", tiny, "--tasks", "gsm8k", "--data", f"gsm8k={tmp_path / 'rows.jsonl'}", "--dry-run")
+    assert ran.code == 0 or (ran.code == 1 and "gsm8k has no report items" in ran.err and ran.err.count("\n") == 1)
