@@ -17,7 +17,7 @@ class MissingExtra(InputError):
     """An optional part of layercut is not installed."""
 
     def __init__(self, doing: str, extra: str) -> None:
-        super().__init__(f"{doing} needs an optional part: pip install 'layercut[{extra}]'")
+        super().__init__(f"{doing} needs an optional part: {install_command(extra)}")
 
 
 class RunMismatch(InputError):
@@ -32,6 +32,27 @@ class VerificationError(RuntimeError):
     """What was written is not what was asked for: the reloaded model differs from the one in memory."""
 
 
+def install_command(extra: str) -> str:
+    """What installs an optional part from where layercut came from: a clone, an address, or the package index."""
+    import json
+    from importlib import metadata
+    from urllib.parse import urlsplit
+    from urllib.request import url2pathname
+
+    try:
+        made = metadata.distribution("layercut").read_text("direct_url.json")
+        origin = json.loads(made or "{}")
+    except (metadata.PackageNotFoundError, ValueError):
+        origin = {}
+    url = str(origin.get("url", ""))
+    if url.startswith("file://") and "dir_info" in origin:
+        editable = "--editable " if origin["dir_info"].get("editable") else ""
+        return f"pip install {editable}'{url2pathname(urlsplit(url).path)}[{extra}]'"
+    if version := origin.get("vcs_info"):
+        return f"pip install 'layercut[{extra}] @ {version['vcs']}+{url}@{version['commit_id']}'"
+    return f"pip install 'layercut[{extra}] @ {url}'" if url else f"pip install 'layercut[{extra}]'"
+
+
 def first_line(error: Exception) -> str:
     """What an error says first, for a message of one line.
 
@@ -39,6 +60,16 @@ def first_line(error: Exception) -> str:
     ('no such file', 'KeyError')
     """
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def one_line(error: Exception, most: int = 300) -> str:
+    """All that an error says, on one line; for libraries that put the reason on the second.
+
+    >>> one_line(TypeError("Validation error for field 'x':\\n    expected int, got str"))
+    "Validation error for field 'x': expected int, got str"
+    """
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= most else text[: most - 3] + "..."
 
 
 def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> InputError:

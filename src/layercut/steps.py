@@ -18,6 +18,7 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from layercut.seed import check_seed
 from layercut.study.settings import DecodingSettings, ModelSettings, TaskSettings
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ def select_layers(
     from layercut.selection.base import silent
     from layercut.study.select import select_layers as select
 
+    check_seed(seed)
     wanted = [TaskSettings(task=task, limit=limit) if isinstance(task, str) else task for task in tasks]
     chosen = select(
         _settings(model),
@@ -114,6 +116,7 @@ def cut(
     from layercut.study.cut import cut_model
     from layercut.study.handle import ModelHandle
 
+    check_seed(seed)
     handle = ModelHandle(_settings(model))
     cut_model(
         handle.source, handle.plan(remove, seed), Path(out), uncut=(lambda: handle.loaded) if verify else None, say=say
@@ -205,7 +208,7 @@ def heal(
     """
     from layercut.healing.settings import TrainSettings
     from layercut.study.heal import heal_model
-    from layercut.study.heal_job import HealSettings
+    from layercut.study.heal_settings import HealSettings
     from layercut.study.prompts import answering, prompt_source, prompt_specs
 
     settings = HealSettings(train=TrainSettings(**train), responses=responses, keep_adapter=keep_adapter)

@@ -13,6 +13,7 @@ SOURCE = Path(__file__).parents[2] / "src" / "layercut"
 
 MAY_USE = {
     "errors": set(),
+    "seed": {"errors"},
     "runs": {"errors"},
     "models": {"errors", "runs"},
     "surgery": {"models"},
@@ -39,7 +40,7 @@ MAY_USE = {
         "models",
     },
 }
-ANYONE_MAY_USE = {"errors", "runs", "__init__"}
+ANYONE_MAY_USE = {"errors", "seed", "runs", "__init__"}
 ONLY_IN = {
     "lm_eval": {"tasks/multiple_choice.py", "tools/lm_eval.py"},  # lm-eval's tasks here, and layercut's model there
     "vllm": {"engine/vllm_start.py"},

@@ -10,8 +10,7 @@ from transformers import AutoModelForCausalLM
 
 import layercut
 from layercut.errors import InputError
-from layercut.study.select import CalibrationSettings
-from layercut.study.settings import TaskSettings
+from layercut.study.settings import CalibrationSettings, TaskSettings
 from tests.support.tiny import save_tiny
 
 

@@ -31,13 +31,15 @@ def advise(
 
     Example: layercut advise runs/quickstart --use math --keep 0.9
     """
-    from rich.markdown import Markdown
+    from layercut.report.uses import named_use
 
-    from layercut.report.advice_text import FILE, write_advice
+    named_use(use)
 
-    found, text = write_advice(folder, use=use, keep=keep, confidence=confidence, seed=seed)
+    from layercut.report.advice_text import FILE, on_terminal, write_advice
+
+    found, _ = write_advice(folder, use=use, keep=keep, confidence=confidence, seed=seed)
     if json:
         as_json(found.to_dict())
         return
-    out.print(Markdown(text))
+    out.print(on_terminal(found))
     say(f"advice: {folder / FILE}")

@@ -31,23 +31,23 @@ log = SafeConsole(stderr=True)
 
 
 def say(message: str) -> None:
-    """One line for people, on stderr, as it stands."""
-    log.print(message, soft_wrap=True)
+    """One line for people, on stderr."""
+    _print(log, message)
 
 
 def warn(message: str) -> None:
     """A line that should not be overlooked, on stderr."""
-    log.print(Text.assemble(("note:", "yellow"), f" {message}"), soft_wrap=True)
+    _print(log, Text.assemble(("note:", "yellow"), f" {message}"))
 
 
-def error(problem: Exception | str) -> None:
-    """What went wrong, on stderr."""
-    log.print(Text.assemble(("error:", "red"), f" {problem}"), soft_wrap=True)
+def error(message: str) -> None:
+    """Why a command stops, on stderr."""
+    _print(log, Text.assemble(("error:", "red"), f" {message}"))
 
 
 def result(text: str) -> None:
-    """One line of a result, on stdout, never wrapped or coloured: it may be piped."""
-    out.print(text, soft_wrap=True)
+    """One line of a result, on stdout, never wrapped or coloured where it is piped."""
+    _print(out, text)
 
 
 def as_json(data: Any) -> None:
@@ -55,3 +55,8 @@ def as_json(data: Any) -> None:
     text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
     escaped = re.sub(r"[\x7f-\x9f\u2028\u2029\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text)
     out.print(escaped, soft_wrap=True)
+
+
+def _print(console: Console, text: str | Text) -> None:
+    """A line: whole where it is piped, broken between words on a terminal, which would break it anywhere."""
+    console.print(text, soft_wrap=not console.is_terminal)

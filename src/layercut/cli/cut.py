@@ -36,11 +36,15 @@ def cut(
 
     Example: layercut cut bundled:smollm2-135m --remove 3,8,21-24 --out smollm2-24-layers
     """
-    from layercut.study.cut import cut_model
-    from layercut.study.cut_source import cut_source
+    from layercut.study.checks import check_plans
 
     if not remove:
         raise InputError("no layers are named; say --remove 3,8,21-24 (zero-based, inclusive), or --remove reverse:3.")
+    check_plans(model, [remove], seed)
+
+    from layercut.study.cut import cut_model
+    from layercut.study.cut_source import cut_source
+
     whole = verify and not dry_run
     with cut_source(model, remove, seed, whole=whole, dry_run=dry_run, say=say) as found:
         say(f"{model.model}: {found.plan.describe()}")

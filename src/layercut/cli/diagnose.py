@@ -9,7 +9,7 @@ import typer
 
 from layercut.cli import options
 from layercut.cli.console import as_json, log, result, say
-from layercut.diagnostics import DIAGNOSTICS
+from layercut.diagnostics import DIAGNOSTICS, known
 from layercut.study.settings import ModelSettings
 
 
@@ -19,7 +19,7 @@ def diagnose(
     cuts: Annotated[
         list[str],
         typer.Argument(
-            help="Cut models: layers (3,8,21-24), criterion:N (reverse:3), a plan.json, or the folder of a cut or "
+            help="Cut models: layers (3,8,21-24), reverse:N or random:N, a plan.json, or the folder of a cut or "
             "healed checkpoint.",
             metavar="CUT...",
         ),
@@ -49,6 +49,11 @@ def diagnose(
 
     Example: layercut diagnose bundled:smollm2-135m reverse:3 20-22 --limit 16 --out runs/diagnose
     """
+    from layercut.study.checks import check_plans
+
+    names = known([name for name in (only or "").split(",") if name])
+    check_plans(model, [cut for cut in cuts if not Path(cut).is_dir()], seed)
+
     from layercut.report.diagnosis.page import summary
     from layercut.report.html.page import PAGE
     from layercut.study.diagnose import diagnose_model
@@ -59,7 +64,7 @@ def diagnose(
     done = diagnose_model(
         model,
         cuts,
-        only=[name for name in (only or "").split(",") if name],
+        only=names,
         limit=limit,
         num_samples=samples,
         arithmetic_data=arithmetic_data,

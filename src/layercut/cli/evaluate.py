@@ -74,16 +74,9 @@ def evaluate(
 
     Example: layercut eval bundled:smollm2-135m --tasks arithmetic,brackets --remove reverse:3 --limit 64
     """
-    from layercut.report.readouts import discordances
-    from layercut.report.tables import comparison_tables, metrics_table
-    from layercut.report.two_runs import compare_two, open_run, to_dict
-    from layercut.report.two_runs_table import discordance_table
-    from layercut.study.evaluate import evaluate_model
+    from layercut.study.checks import check_plans, check_tasks
     from layercut.tasks import takes
-    from layercut.tasks.sandbox import allow_unsafe
 
-    if unsafe_exec:
-        allow_unsafe()
     if (tasks is None) == (suite is None):
         raise InputError("say what is to be measured: --tasks arithmetic,copy, or --suite builtin; one of the two.")
     asked = options.asked_tasks(f"suite:{suite}" if suite else tasks, readouts, limit, data, data_dir)
@@ -96,6 +89,18 @@ def evaluate(
         )
         for task in asked
     )
+    check_tasks(asked)
+    check_plans(model, [remove], seed)
+
+    from layercut.report.readouts import discordances
+    from layercut.report.tables import comparison_tables, metrics_table
+    from layercut.report.two_runs import compare_two, open_run, to_dict
+    from layercut.report.two_runs_table import discordance_table
+    from layercut.study.evaluate import evaluate_model
+    from layercut.tasks.sandbox import allow_unsafe
+
+    if unsafe_exec:
+        allow_unsafe()
     base = open_run(against) if against else None
     if base is not None:
         base.metrics()  # says now whether it is not finished

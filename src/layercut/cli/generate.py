@@ -9,6 +9,7 @@ import typer
 from layercut.cli import options
 from layercut.cli.console import as_json, log, result, say
 from layercut.errors import InputError
+from layercut.runs.counting import counted
 from layercut.study.settings import DecodingSettings, ModelSettings
 
 
@@ -56,8 +57,7 @@ def generate(
 
     Example: layercut generate bundled:smollm2-135m --prompt "What is 12 + 7?" --remove 20-24
     """
-    from layercut.healing.prompts import Answered, one_prompt
-    from layercut.study.generate import answer_prompts
+    from layercut.study.checks import check_plans, check_prompts
     from layercut.study.prompts import SHUFFLE_BUFFER, Part, PromptSource, answering, prompt_source, prompt_specs
 
     if bool(prompts) == bool(prompt):
@@ -65,6 +65,11 @@ def generate(
     if prompts and out is None:
         raise InputError("answers to many prompts need a folder: say --out DIR.")
     how = answering(preset, decoding, max_new_tokens, system, samples=samples, max_prompt_tokens=max_prompt_tokens)
+    check_plans(model, [remove], seed)
+
+    from layercut.healing.prompts import Answered, one_prompt
+    from layercut.study.generate import answer_prompts
+
     if prompts:
         specs = prompt_specs(
             prompts,
@@ -74,6 +79,7 @@ def generate(
             shuffle_buffer=SHUFFLE_BUFFER[preset] if shuffle_buffer is None else shuffle_buffer,
             shuffle_seed=seed,
         )
+        check_prompts((spec.source, spec.readout) for spec in specs)
         source = prompt_source(specs, system=how.system, plain=plain)
         if source.records is not None:
             raise InputError(f"{prompts} holds answers already; give a file of prompts, or task:NAME.")
@@ -87,6 +93,6 @@ def generate(
         for record in answers.records:
             result(record["completion"])
     else:
-        result(f"{len(answers.records)} answers: {answers.folder}/samples/responses.jsonl")
+        result(f"{counted(len(answers.records), 'answer')}: {answers.folder}/samples/responses.jsonl")
         if samples > 1:
             result(f"the best of each {samples}: {answers.folder}/samples/choices.jsonl")

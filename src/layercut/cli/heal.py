@@ -9,6 +9,7 @@ import typer
 from layercut.cli import options
 from layercut.cli.console import as_json, log, result, say
 from layercut.errors import InputError
+from layercut.selection import criterion_row
 from layercut.study.settings import DecodingSettings, ModelSettings
 
 
@@ -203,15 +204,15 @@ def heal(
 
     from layercut.healing.filters import FilterSettings
     from layercut.healing.settings import TrainSettings
-    from layercut.study.heal import Healed, heal_model
-    from layercut.study.heal_job import HealSettings
-    from layercut.study.heal_loop import LoopSettings, heal_in_a_loop
+    from layercut.study.checks import check_names, check_prompts
+    from layercut.study.heal_settings import HealSettings
     from layercut.study.prompts import SHUFFLE_BUFFER, answering, prompt_source, prompt_specs
-    from layercut.study.select import CalibrationSettings
+    from layercut.study.settings import CalibrationSettings
 
     if teacher is None and loop is None:
         raise InputError("no teacher is named; say --teacher UNCUT, or --loop N to cut and heal in turns.")
     named = [name for name in (decontaminate or "").split(",") if name]
+    criterion_row(criterion)
     files = options.local_data(data, data_dir)
     how = answering(preset, decoding, max_new_tokens, system, samples=samples, max_prompt_tokens=max_prompt_tokens)
     specs = prompt_specs(
@@ -222,6 +223,8 @@ def heal(
         shuffle_buffer=SHUFFLE_BUFFER[preset] if shuffle_buffer is None else shuffle_buffer,
         shuffle_seed=seed,
     )
+    check_prompts((spec.source, spec.readout) for spec in specs)
+    check_names(named)
     source = prompt_source(specs, system=how.system)
     if responses == "original" and source.records is not None:
         raise InputError(f"{prompts} holds a model's answers, not original ones; give the file of prompts.")
@@ -270,6 +273,10 @@ def heal(
         data=files,
         keep_adapter=keep_adapter,
     )
+
+    from layercut.study.heal import Healed, heal_model
+    from layercut.study.heal_loop import LoopSettings, heal_in_a_loop
+
     if loop is not None:
         if teacher not in (None, model.model):
             raise InputError(f"in a loop {model.model} is cut and teaches as well; leave out --teacher.")

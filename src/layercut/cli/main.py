@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import errno
+import inspect
 import logging
 import os
 import sys
+import time
 import traceback
-from typing import Annotated
+import warnings
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from layercut import __version__
 from layercut.cli import (
@@ -29,13 +34,54 @@ from layercut.cli import (
     select,
     sweep,
 )
-from layercut.cli.console import error, log, warn
+from layercut.cli.console import error, log, say, warn
 from layercut.errors import InputError, VerificationError
 from layercut.report.markup import printable
 from layercut.runs.disk import disk_problem
+from layercut.study.heartbeat import clock, under_way
+
+
+class _Verbs(TyperGroup):
+    """Runs a verb: without a terminal it is heard of every half minute, and Ctrl-C says how to go on."""
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The verb; paragraphs of its help are one line each, as the terminal breaks lines itself."""
+        found = super().get_command(ctx, cmd_name)
+        if found is not None and found.help:
+            paragraphs = inspect.cleandoc(found.help).split("\n\n")
+            found.help = "\n\n".join(" ".join(one.split()) for one in paragraphs)
+        return found
+
+    def invoke(self, ctx: Any) -> Any:
+        began = time.monotonic()
+
+        def still_running() -> str:
+            return f"layercut {ctx.invoked_subcommand}: still running, {clock(time.monotonic() - began)} so far"
+
+        try:
+            with under_way(log, still_running):
+                return super().invoke(ctx)
+        except KeyboardInterrupt as stop:
+            say(_stopped(stop, ctx.invoked_subcommand))
+            raise typer.Exit(130) from None
+
+
+def _stopped(stop: KeyboardInterrupt, verb: str | None) -> str:
+    """What Ctrl-C left on disk, and how to go on."""
+    from layercut.runs.directory import saved
+
+    folders = getattr(stop, "__notes__", [])  # run folders that it came through, the outermost last
+    if folders and (found := saved(Path(folders[-1]))):
+        return f"Stopped. {found}; run the same command to continue."
+    again = "Run the same command to start again."
+    if verb == "generate" and not folders:
+        again = "With --out DIR answers are saved as they come, and the same command continues."
+    return f"Stopped. Nothing is saved. {again}"
+
 
 app = typer.Typer(
     name="layercut",
+    cls=_Verbs,
     help="Remove decoder layers from a language model and learn what it can still do.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -90,6 +136,8 @@ def _show_notes() -> None:
 def main() -> None:
     """Run the command line: exit 0 well, 1 error, 2 usage, 130 Ctrl-C. LAYERCUT_TRACEBACK=1 shows where."""
     _show_notes()
+    if not sys.warnoptions:  # what libraries tell each other of their next versions
+        warnings.simplefilter("ignore", FutureWarning)
     for number, argument in enumerate(sys.argv[1:], start=1):
         if (shown := printable(argument)) != argument:
             error(f"argument {number} is {shown!r}, with characters that are no text; leave them out.")

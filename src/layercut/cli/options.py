@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from layercut.errors import InputError
+from layercut.seed import LARGEST
 from layercut.study.settings import DecodingSettings, ModelSettings, TaskSettings
 
 Model = Annotated[
@@ -90,7 +91,7 @@ EnginePool = Annotated[
 Remove = Annotated[
     str | None,
     typer.Option(
-        help="Layers that go, zero-based, ranges inclusive: 3,8,21-24. Or criterion:N (reverse:3), or a plan.json.",
+        help="Layers that go, zero-based, ranges inclusive: 3,8,21-24. Or reverse:N or random:N, or a plan.json.",
         metavar="LAYERS",
     ),
 ]
@@ -102,7 +103,11 @@ PlanFromAnotherModel = Annotated[
         rich_help_panel="Model",
     ),
 ]
-Seed = Annotated[int, typer.Option(help="Root of all chance.")]
+Seed = Annotated[int, typer.Option(min=0, max=LARGEST, help="Root of all chance.", metavar="INTEGER")]
+StudySeed = Annotated[
+    int | None,
+    typer.Option(min=0, max=LARGEST, help="Root of all chance, in place of the file's.", metavar="INTEGER"),
+]
 Limit = Annotated[
     int | None, typer.Option(min=1, help="Only the first so many items of each task; shown in every table.")
 ]
@@ -147,7 +152,11 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be don
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 UnsafeExec = Annotated[
     bool,
-    typer.Option("--unsafe-exec", help="Run programs that the model writes even where no sandbox works here."),
+    typer.Option(
+        "--unsafe-exec",
+        help="Run programs that the model writes even where no sandbox works: with limits on time and memory, but "
+        "they can read and change your files, use the network and forge a pass. As root they run as another user.",
+    ),
 ]
 Out = Annotated[Path | None, typer.Option(help="Folder to write to.", metavar="DIR")]
 Temperature = Annotated[
@@ -238,14 +247,16 @@ def asked_tasks(
     """The tasks that flags ask for; see ``layercut.study.suites.asked_tasks``.
 
     Raises:
-        InputError: an unknown suite, or local data that is not TASK=PATH, not there or for another task.
+        InputError: an unknown suite, task or readout, or local data that is not TASK=PATH, not there or for another
+            task.
     """
     from layercut.study import suites
+    from layercut.study.checks import check_tasks
 
     wanted = tuple(readouts.split(",")) if readouts else None
     if names is not None and not any(part.strip() for part in names.split(",")):
         raise InputError(f"{names!r} names no task; write names separated by commas, such as arithmetic,gsm8k.")
-    return suites.asked_tasks(
+    tasks = suites.asked_tasks(
         names or "",
         limit=limit,
         readouts=wanted,
@@ -253,6 +264,8 @@ def asked_tasks(
         folder=data_dir,
         first_readouts=first_readouts,
     )
+    check_tasks(tasks)
+    return tasks
 
 
 def local_files(entries: list[str] | None) -> dict[str, str]:

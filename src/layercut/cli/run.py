@@ -10,6 +10,7 @@ import typer
 
 from layercut.cli import options
 from layercut.cli.console import as_json, log, out, result, say, warn
+from layercut.errors import InputError
 
 MOST_LINES = 4
 """Checkpoints that are listed one by one."""
@@ -20,7 +21,7 @@ def run(
     out_folder: Annotated[
         Path | None, typer.Option("--out", help="Run folder in place of the file's.", metavar="DIR")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Root of all chance, in place of the file's.")] = None,
+    seed: options.StudySeed = None,
     limit: options.Limit = None,
     dry_run: options.DryRun = False,
     trust_study_code: Annotated[
@@ -57,14 +58,22 @@ def _run(
     unsafe_exec: bool,
     json: bool,
 ) -> None:
-    from layercut.report.tables import comparison_tables
-    from layercut.study.run import forecast_study, run_study
+    from layercut.study.checks import check_study_layers
     from layercut.study.study_file import load_study
+
+    settings = load_study(study)
+    try:
+        check_study_layers(settings)
+    except InputError as error:
+        raise InputError(f"{study}: {error}") from error
+
+    from layercut.report.tables import comparison_tables
+    from layercut.runs.counting import counted
+    from layercut.study.run import forecast_study, run_study
     from layercut.tasks.sandbox import allow_unsafe
 
     if unsafe_exec:
         allow_unsafe()
-    settings = load_study(study)
     if dry_run:
         forecasts = forecast_study(settings, out=out_folder, seed=seed, limit=limit)
         if json:
@@ -94,6 +103,8 @@ def _run(
     if failed:
         for line in failed:
             warn(line)
-        steps = "1 step" if len(failed) == 1 else f"{len(failed)} steps"
-        say(f"{steps} of the study failed; the same command tries again what failed, and nothing else.")
+        say(
+            f"{counted(len(failed), 'step')} of the study failed; the same command tries again what "
+            "failed, and nothing else."
+        )
         raise typer.Exit(1)

@@ -10,8 +10,8 @@ import typer
 from layercut.cli import options
 from layercut.cli.console import as_json, log, out, result, say
 from layercut.errors import InputError
-from layercut.selection import CRITERIA
-from layercut.study.settings import DecodingSettings, ModelSettings
+from layercut.selection import CRITERIA, criterion_row
+from layercut.study.settings import CalibrationSettings, DecodingSettings, ModelSettings
 
 
 def _those(fact: str) -> str:
@@ -87,6 +87,7 @@ def select(
         typer.Option("--set", help="A setting of the criterion. May be repeated.", metavar="NAME=VALUE"),
     ] = None,
     seed: options.Seed = 0,
+    dry_run: options.DryRun = False,
     unsafe_exec: options.UnsafeExec = False,
     json: options.Json = False,
 ) -> None:
@@ -98,33 +99,60 @@ def select(
 
     Example: layercut select bundled:smollm2-135m --criterion task_accuracy --objective arithmetic,copy --remove 2
     """
-    from layercut.report.held_out import held_out_table
-    from layercut.report.ranking import ranking_table
-    from layercut.study.evaluate import slug
-    from layercut.study.progress import SelectionProgress
-    from layercut.study.select import CalibrationSettings, select_layers
-    from layercut.study.select import setting as parse_setting
-    from layercut.tasks.sandbox import allow_unsafe
+    from layercut.selection.base import check_race
+    from layercut.study.checks import check_selection
 
-    if unsafe_exec:
-        allow_unsafe()
+    criterion_row(criterion)
+    check_race(normalise, race, race_error)
     tasks = options.asked_tasks(objective, readouts, limit, data, data_dir, first_readouts=True)
     if (limit or readouts or held_out) and not tasks:
         raise InputError(
             "--limit, --readouts and --held-out have no effect without --objective; name its tasks, or leave them out."
         )
+    check_selection(model, criterion, remove, protect=protect, has_tasks=bool(tasks))
+
+    from layercut.report.held_out import held_out_table
+    from layercut.report.ranking import ranking_table
+    from layercut.study.evaluate import slug
+    from layercut.study.progress import SelectionProgress
+    from layercut.study.search_estimate import selection_estimate
+    from layercut.study.select import objective_parts, select_layers
+    from layercut.study.select import setting as parse_setting
+    from layercut.tasks.sandbox import allow_unsafe
+
+    if unsafe_exec:
+        allow_unsafe()
+    folder = out_folder or Path("runs", slug(f"select-{model.model}"))
+    text = CalibrationSettings(source=calibration, num_texts=calibration_texts, max_tokens=calibration_tokens)
+    own = dict(parse_setting(entry) for entry in setting or [])
+    if dry_run:
+        estimate = selection_estimate(
+            model,
+            criterion=criterion,
+            num_remove=remove,
+            parts=[part for task in tasks for part in objective_parts(task, seed)],
+            calibration=text,
+            protect=protect,
+            settings=own,
+            race=race,
+            num_held_out=held_out,
+            out=folder,
+        )
+        if json:
+            as_json(estimate.to_dict())
+        for line in () if json else estimate.lines():
+            result(line)
+        return
     with SelectionProgress(log) as progress:
         done = select_layers(
             model,
             criterion=criterion,
             num_remove=remove,
-            out=out_folder or Path("runs", slug(f"select-{model.model}")),
+            out=folder,
             tasks=tasks,
-            calibration=CalibrationSettings(
-                source=calibration, num_texts=calibration_texts, max_tokens=calibration_tokens
-            ),
+            calibration=text,
             protect=protect,
-            settings=dict(parse_setting(entry) for entry in setting or []),
+            settings=own,
             normalise=normalise,
             race=race,
             race_error=race_error,

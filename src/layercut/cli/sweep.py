@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
 from layercut.cli import options
 from layercut.cli.console import as_json, log, out, result, say
-from layercut.diagnostics import LAYER_FORMS
-from layercut.errors import InputError
+from layercut.diagnostics import LAYER_FORMS, known
+from layercut.errors import InputError, unknown
 from layercut.study.settings import DecodingSettings, ModelSettings
+from layercut.tasks.base import Split
 
 if TYPE_CHECKING:
     from layercut.study.diagnose import Diagnosed
@@ -91,14 +92,8 @@ def sweep(
 
     Example: layercut sweep bundled:smollm2-135m --objective arithmetic,brackets --limit 64 --out runs/sweep
     """
-    from layercut.report.html.page import PAGE
-    from layercut.report.sweep_text import PLOT, REPORT, sweep_tables
-    from layercut.study.layer_diagnosis import LIMIT
-    from layercut.study.sweep import sweep_model
-    from layercut.tasks.sandbox import allow_unsafe
+    from layercut.study.checks import check_layers
 
-    if unsafe_exec:
-        allow_unsafe()
     if diagnose == bool(objective):
         raise InputError("say what is asked: --objective arithmetic,copy, or --diagnose; one of the two.")
     if predict and (diagnose or layers or compare or split != "selection"):
@@ -107,11 +102,25 @@ def sweep(
         )
     if (only or arithmetic_data) and not diagnose:
         raise InputError("--only and --arithmetic-data have no effect without --diagnose; leave them out.")
+    if split not in get_args(Split):
+        raise unknown("split", split, get_args(Split))
+    names = known([name for name in (only or "").split(",") if name], LAYER_FORMS) if only else []
+    tasks = options.asked_tasks(objective, readouts, limit or 100, data, data_dir, first_readouts=True)
+    check_layers(model, layers)
+
+    from layercut.report.html.page import PAGE
+    from layercut.report.sweep_text import PLOT, REPORT, sweep_tables
+    from layercut.study.layer_diagnosis import LIMIT
+    from layercut.study.sweep import sweep_model
+    from layercut.tasks.sandbox import allow_unsafe
+
+    if unsafe_exec:
+        allow_unsafe()
     if diagnose:
         _diagnose(
             model,
             layers=layers,
-            only=[name for name in (only or "").split(",") if name],
+            only=names,
             limit=limit or LIMIT,
             arithmetic_data=arithmetic_data,
             out=out_folder,
@@ -120,7 +129,6 @@ def sweep(
             json=json,
         )
         return
-    tasks = options.asked_tasks(objective, readouts, limit or 100, data, data_dir, first_readouts=True)
     if predict:
         _predict(model, objective=tasks, out=out_folder, seed=seed, decoding=decoding, dry_run=dry_run, json=json)
         return

@@ -41,6 +41,7 @@ def arithmetic(bench: Bench) -> Diagnosis:
     data = bench.arithmetic_data
     task = expressions(seed=bench.seed) if data is None else arithmetic_files(data, seed=bench.seed)
     samples = task.samples("report", bench.limit)
+    bench.came(task.name, samples)
     written = bench.completions("arithmetic.written", [task.request(s, "short") for s in samples])  # type: ignore[misc]
     ranked = bench.likelihoods("arithmetic.ranked", [task.request(s, "rank") for s in samples])  # type: ignore[misc]
     plain = [s for s in samples if not s.gold.startswith("-")]
@@ -58,7 +59,14 @@ def arithmetic(bench: Bench) -> Diagnosis:
     best = {name: [float(found == 1) for found in place[name]] for name in names}
     gold = {name: [options[name][i][s.gold_index] for i, s in enumerate(samples)] for name in names}
     rows = [
-        *rows_of(bench, NAME, "written", right, chance=constant_share([s.gold for s in samples]), headline=True),
+        *rows_of(
+            bench,
+            NAME,
+            "written",
+            right,
+            chance=constant_share([s.gold for s in task.samples("report", None)]),
+            headline=True,
+        ),
         *rows_of(bench, NAME, "ranked", best, chance=0.25, headline=True),
         *rows_of(bench, NAME, "log-probability", gold, unit="nats"),
         *rows_of(bench, NAME, "place", {n: [float(p) for p in place[n]] for n in names}, better="lower", unit="score"),
@@ -70,12 +78,14 @@ def arithmetic(bench: Bench) -> Diagnosis:
     }  # fmt: skip
     hits = {n: [float(place_of(int(s.gold[0]), digit[n][i]) == 1) for i, s in enumerate(plain)] for n in names}
     likely = {name: [digit[name][i][int(s.gold[0])] for i, s in enumerate(plain)] for name in names}
-    floor = constant_share([s.gold[0] for s in plain]) if plain else 0.0
+    # Of all items, as every chance: among a few, one digit is always common.
+    every = [s.gold[0] for s in task.samples("report", None) if not s.gold.startswith("-")]
+    floor = constant_share(every) if every else 0.0
     rows += rows_of(bench, NAME, "first digit (paper)", hits, chance=floor)
     rows += rows_of(bench, NAME, "first digit log-probability (paper)", likely, unit="nats")
     notes = [
-        f"first digit is the measure of arXiv:2602.01997; always saying the most common digit earns {floor:.0%} of it "
-        "on these items, so small values say nothing."
+        f"first digit is the measure of arXiv:2602.01997; always saying the most common digit earns {floor:.0%} of it, "
+        "so small values say nothing."
     ]
     if together:
         notes[0] += (

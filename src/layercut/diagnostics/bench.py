@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -17,6 +17,7 @@ from layercut.engine.base import (
     Likelihoods,
 )
 from layercut.errors import InputError, RunMismatch
+from layercut.seed import check_seed
 from layercut.surgery.plan import CutPlan
 
 if TYPE_CHECKING:
@@ -102,9 +103,11 @@ class Bench:
             if names.count(name) > 1 or name == _ALL:
                 raise InputError(f"two models are called {name!r}; give each cut once.")
         self.arms = tuple(arms)
-        self.limit, self.seed, self.num_samples = limit, seed, num_samples
+        self.limit, self.seed, self.num_samples = limit, check_seed(seed), num_samples
         self.arithmetic_data = arithmetic_data
         self._journal, self._on_progress, self._stage = journal, on_progress, 0
+        self.shortfalls: list[str] = []
+        """Where fewer items came than the limit asks for, in words, since ``begin``."""
 
     @property
     def uncut(self) -> Arm:
@@ -118,7 +121,14 @@ class Bench:
 
     def begin(self) -> None:
         """Count questions from zero again: a diagnostic starts."""
-        self._stage = 0
+        self._stage, self.shortfalls = 0, []
+
+    def came(self, what: str, items: Collection[object], most: int | None = None) -> None:
+        """Note where fewer items come than the limit asks for: there are no more, or no more than ``most`` are read."""
+        if len(items) < self.limit:
+            why = "there are no more" if most is None or len(items) < most else "no more are read"
+            line = f"{what}: only {len(items)} of the {self.limit} items that were asked for; {why}"
+            self.shortfalls += [] if line in self.shortfalls else [line]
 
     def completions(
         self,

@@ -39,6 +39,7 @@ def brackets(bench: Bench) -> Diagnosis:
     """
     task = nested(seed=bench.seed)
     samples = task.samples("report", bench.limit)
+    bench.came(task.name, samples)
     written = bench.completions("brackets.closed", [task.request(s, "short") for s in samples])  # type: ignore[misc]
     steps = [(s, place) for s in samples for place in range(len(s.gold.split()))]
     asked = [_step(task, sample.id, sample.question, sample.gold, place) for sample, place in steps]
@@ -61,7 +62,14 @@ def brackets(bench: Bench) -> Diagnosis:
         following[name] = [sum(hits[s.id]) / len(hits[s.id]) for s in samples]
         gold[name] = [scores[f"{s.id}@0"]["log_likelihoods"][-1] for s in samples]
     rows = [
-        *rows_of(bench, NAME, "closed", right, chance=constant_share([s.gold for s in samples]), headline=True),
+        *rows_of(
+            bench,
+            NAME,
+            "closed",
+            right,
+            chance=constant_share([s.gold for s in task.samples("report", None)]),
+            headline=True,
+        ),
         *rows_of(bench, NAME, "next bracket", following, chance=1 / 3, headline=True),
         *rows_of(bench, NAME, "log-probability", gold, unit="nats"),
     ]

@@ -2,7 +2,8 @@
 
 Measure E2 of arXiv:2602.01997, with every response counted: there, texts shorter than n words have no Rep-n and texts
 of one sentence no Self-BLEU, so the responses that are broken worst drop out. Here they count as what they are, without
-repetition, and the share of empty ones stands beside it.
+repetition, and the share of empty ones stands beside it. Self-BLEU is given both ways: see ``self_bleu`` and
+``paper_self_bleu``.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from layercut.engine.base import Decoding, GenerationRequest
 
 if TYPE_CHECKING:
     from layercut.diagnostics.bench import Answers, Arm, Bench
-    from layercut.runs.diagnosis import Diagnosis, Example
+    from layercut.runs.diagnosis import Diagnosis, Example, MeasureRow
 
 NAME = "degeneration"
 MAX_NEW_TOKENS = 128
@@ -33,6 +34,7 @@ LONGEST_UNIT = 200
 LOOPS = 0.25
 """A response loops if its longest loop is at least this share of it, and ``LEAST_LOOP`` characters."""
 LEAST_LOOP = 40
+_PAPER_ORDER = 4
 _WORD = re.compile(r"\w+|[^\w\s]")
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
 
@@ -44,6 +46,7 @@ def degeneration(bench: Bench) -> Diagnosis:
     decoding makes small models loop that are whole.
     """
     prompts = openings(bench.limit, bench.seed)
+    bench.came("openings", prompts)
     answers = continuations(bench, prompts, bench.arms)
     looks = {
         arm.name: [look(answers[arm.name][id]["text"], answers[arm.name][id]) for id in prompts] for arm in bench.arms
@@ -52,6 +55,7 @@ def degeneration(bench: Bench) -> Diagnosis:
     def values(name: str) -> dict[str, list[float]]:
         return {arm: [float(found[name]) for found in of_arm] for arm, of_arm in looks.items()}
 
+    papers = {arm.name: [paper_self_bleu(answers[arm.name][id]["text"]) for id in prompts] for arm in bench.arms}
     rows = [
         *rows_of(bench, NAME, "loops", values("loops"), better="lower", headline=True),
         *rows_of(bench, NAME, "empty", values("empty"), better="lower", headline=True),
@@ -59,19 +63,24 @@ def degeneration(bench: Bench) -> Diagnosis:
         *rows_of(bench, NAME, "Rep-3", values("rep_3"), better="lower"),
         *rows_of(bench, NAME, "Rep-2", values("rep_2"), better="lower"),
         *rows_of(bench, NAME, "Self-BLEU-4", values("self_bleu"), better="lower"),
+        *(row for arm in bench.cuts for row in _paper_rows(bench, arm.name, papers)),
         *rows_of(bench, NAME, "distinct-1", values("distinct_1")),
         *rows_of(bench, NAME, "distinct-2", values("distinct_2")),
         *rows_of(bench, NAME, "longest loop", values("loop_share"), better="lower"),
         *rows_of(bench, NAME, "no end within the limit", values("endless"), better="lower"),
         *rows_of(bench, NAME, "length", values("words"), unit="words"),
     ]
+    counted = {arm: sum(score is not None for score in of_arm) for arm, of_arm in papers.items()}
     short = {arm: sum(found["words"] < 4 for found in of_arm) for arm, of_arm in looks.items()}
     single = {arm: sum(found["sentences"] < 2 for found in of_arm) for arm, of_arm in looks.items()}
     notes = [
-        f"{len(prompts)} responses of at most {MAX_NEW_TOKENS} tokens, drawn at temperature {TEMPERATURE} among the "
+        f"{counted(len(prompts), 'response')} of at most {MAX_NEW_TOKENS} tokens, drawn at temperature "
+        f"{TEMPERATURE} among the "
         f"{TOP_K} likeliest tokens, seed {bench.seed}. Shorter than four words, counted as without "
         "repetition: " + ", ".join(f"{arm} {count}" for arm, count in short.items()) + ". A single sentence, counted "
-        "as Self-BLEU 0: " + ", ".join(f"{arm} {count}" for arm, count in single.items()) + "."
+        "as Self-BLEU 0: " + ", ".join(f"{arm} {count}" for arm, count in single.items()) + ".",
+        "Self-BLEU-4 (paper) leaves out responses without two sentences of four words; it compares those that both "
+        "models have. Responses that have one: " + ", ".join(f"{arm} {count}" for arm, count in counted.items()) + ".",
     ]
     finish = {arm.name: dict(Counter(answers[arm.name][id]["finish_reason"] for id in prompts)) for arm in bench.arms}
     examples: list[Example] = [
@@ -162,6 +171,41 @@ def self_bleu(text: str) -> float:
         for index, sentence in enumerate(sentences)
     ]
     return float(np.mean(scores)) / 100
+
+
+def paper_self_bleu(text: str) -> float | None:
+    """Intra-response Self-BLEU-4 as arXiv:2602.01997 computes it, 0 to 1; None where it has none.
+
+    In small letters, sentences by NLTK's Punkt and words by NLTK; BLEU-4 of each sentence against the others with
+    Chen and Cherry's first smoothing (0.1 in place of no match), without effective order. Sentences of fewer than four
+    words take no part, and a response without two sentences has no score. Line breaks end no sentence. Punkt is used
+    without its list of English abbreviations, which would have to be fetched: "e.g." ends a sentence here.
+
+    >>> round(paper_self_bleu("A cat sat on a mat. A cat sat on a rug."), 3), paper_self_bleu("A cat sat on a mat.")
+    (0.643, None)
+    """
+    from nltk.tokenize import word_tokenize
+    from nltk.tokenize.punkt import PunktSentenceTokenizer
+    from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
+
+    sentences = [word_tokenize(one, preserve_line=True) for one in PunktSentenceTokenizer().tokenize(text.lower())]
+    scores = []
+    for index, sentence in enumerate(sentences):
+        others = [other for place, other in enumerate(sentences) if place != index and len(other) >= _PAPER_ORDER]
+        if len(sentence) >= _PAPER_ORDER and others:
+            scores.append(sentence_bleu(others, sentence, smoothing_function=SmoothingFunction().method1))
+    return float(np.mean(scores)) if scores else None
+
+
+def _paper_rows(bench: Bench, arm: str, scores: dict[str, list[float | None]]) -> list[MeasureRow]:
+    """One cut model against the uncut one, on the responses that have a score in both."""
+    pairs = [
+        (before, after)
+        for before, after in zip(scores[bench.uncut.name], scores[arm], strict=True)
+        if before is not None and after is not None
+    ]
+    values = {bench.uncut.name: [before for before, _ in pairs], arm: [after for _, after in pairs]}
+    return rows_of(bench, NAME, "Self-BLEU-4 (paper)", values, better="lower")
 
 
 def longest_loop(text: str) -> int:

@@ -15,6 +15,7 @@ from layercut.diagnostics.expressions import expressions
 from layercut.diagnostics.measures import rows_of
 from layercut.engine.base import Decoding, GenerationRequest, LikelihoodRequest
 from layercut.evidence.pass_at_k import pass_at_k
+from layercut.runs.counting import counted
 
 if TYPE_CHECKING:
     from layercut.diagnostics.bench import Bench
@@ -35,6 +36,7 @@ def demoted(bench: Bench) -> Diagnosis:
     """
     task, longer = expressions(seed=bench.seed), expressions(seed=bench.seed, num_examples=4)
     samples = task.samples("report", bench.limit)
+    bench.came(task.name, samples)
     requests = {s.id: cast("GenerationRequest", task.request(s, "short")) for s in samples}
     draws = [replace(r, id=f"{id}#{n}") for id, r in requests.items() for n in range(bench.num_samples)]
     greedy = bench.completions("demoted.greedy", list(requests.values()))
@@ -56,7 +58,7 @@ def demoted(bench: Bench) -> Diagnosis:
         for name in names
     }
     worst = {name: [max(t["rank"] for t in forced[name][s.id]["tokens"]) for s in samples] for name in names}
-    chance = constant_share([s.gold for s in samples])
+    chance = constant_share([s.gold for s in task.samples("report", None)])
     rows = [*rows_of(bench, NAME, "greedy", first, chance=chance)]
     for k in K:
         if k <= bench.num_samples:
@@ -78,5 +80,7 @@ def demoted(bench: Bench) -> Diagnosis:
             "top_10": sum(worst[arm.name][i] <= 10 for i in lost),
             "helped": sum(more[arm.name][i] > 0 for i in lost),
         }
-    notes = [f"{bench.num_samples} answers drawn for each item at temperature {TEMPERATURE}, seed {bench.seed}."]
+    notes = [
+        f"{counted(bench.num_samples, 'answer')} drawn for each item at temperature {TEMPERATURE}, seed {bench.seed}."
+    ]
     return {"rows": rows, "data": {"verdicts": verdicts}, "examples": [], "notes": notes}

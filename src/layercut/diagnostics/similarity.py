@@ -22,6 +22,7 @@ from layercut.engine.head import chunks, logits
 from layercut.engine.rows import text_tokens
 from layercut.engine.stack import Stack
 from layercut.errors import InputError
+from layercut.runs.counting import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,6 +50,7 @@ def similarity(bench: Bench) -> Diagnosis:
     the first kept layer behind each cut, in the cut model and in the uncut one.
     """
     prompts = openings(min(bench.limit, MOST_TEXTS), bench.seed)
+    bench.came("texts", prompts, MOST_TEXTS)
     texts = _texts(bench, prompts)
     lens = Lens()
     read = bench.states("similarity.states", texts, lambda one: _compared(one, prompts[one.id], lens))
@@ -74,7 +76,10 @@ def similarity(bench: Bench) -> Diagnosis:
             arm.name: {**means[arm.name], "layers": list(arm.layers), "lens": decided[arm.name]} for arm in bench.arms
         }
     }
-    notes = [f"{len(texts)} texts. States before the final norm; a cut model's are set beside the uncut ones by layer."]
+    notes = [
+        f"{counted(len(texts), 'text')}. States before the final norm; a cut model's are set beside the "
+        "uncut ones by layer."
+    ]
     return {"rows": rows, "data": data, "examples": [], "notes": notes}
 
 
@@ -84,6 +89,7 @@ def final_states(bench: Bench) -> Diagnosis:
     Measures, as there: ``final state``, and ``seam`` behind each cut.
     """
     prompts = openings(min(bench.limit, FEW_TEXTS), bench.seed)
+    bench.came("texts", prompts, FEW_TEXTS)
     texts = _texts(bench, prompts)
 
     def compared(one: Read) -> Record:
@@ -106,7 +112,12 @@ def final_states(bench: Bench) -> Diagnosis:
             pairs = [one["seams"][group] for one in found]
             values = {name: [pair[side] for pair in pairs] for side, name in enumerate((bench.uncut.name, arm.name))}
             rows += rows_of(bench, NAME, "seam", values, group=group, unit="score")
-    return {"rows": rows, "data": {}, "examples": [], "notes": [f"{len(texts)} texts. States before the final norm."]}
+    return {
+        "rows": rows,
+        "data": {},
+        "examples": [],
+        "notes": [f"{counted(len(texts), 'text')}. States before the final norm."],
+    }
 
 
 def cosines(states_ATD: Tensor, others_BTD: Tensor) -> tuple[Tensor, Tensor]:

@@ -73,6 +73,7 @@ def right_traces(bench: Bench) -> tuple[list[Trace], list[str]]:
     for name, readout in TASKS:
         task = load_task(name, seed=bench.seed)
         samples = task.samples("report", bench.limit)
+        bench.came(name, samples)
         requests = [cast("GenerationRequest", task.request(sample, readout)) for sample in samples]
         try:
             answers = bench.completions(f"propagation.{name}", requests, [bench.uncut])[bench.uncut.name]
@@ -97,6 +98,7 @@ def right_traces(bench: Bench) -> tuple[list[Trace], list[str]]:
         traces += right
         said.append(f"{name} {len(right)} of {len(found)}")
     wanted = functions(bench.limit, bench.seed)
+    bench.came("functions", wanted)
     # The question of the bracket diagnostic, so that its answers are used again.
     answers = bench.completions("brackets.programs", [one.request for one in wanted], [bench.uncut])[bench.uncut.name]
     found = [

@@ -15,6 +15,7 @@ from layercut.diagnostics.functions import Function, functions
 from layercut.diagnostics.measures import rows_of
 from layercut.diagnostics.programs import BRACKET, CLASSES, FINE, SYNTAX, ProgramClass, classify
 from layercut.errors import InputError
+from layercut.runs.counting import counted
 from layercut.tasks.sandbox import Program, describe, run_programs
 from layercut.tasks.sandbox_walls import Limits
 
@@ -46,6 +47,7 @@ def written_programs(bench: Bench, diagnostic: str) -> WrittenPrograms:
     programs are classed by text alone, and a note says why.
     """
     wanted = functions(bench.limit, bench.seed)
+    bench.came("functions", wanted)
     answers = bench.completions(f"{diagnostic}.programs", [one.request for one in wanted])
     texts = {arm.name: [one.head + answers[arm.name][one.id]["text"] for one in wanted] for arm in bench.arms}
     ends = {arm.name: [answers[arm.name][one.id]["finish_reason"] for one in wanted] for arm in bench.arms}
@@ -97,7 +99,7 @@ def written_programs(bench: Bench, diagnostic: str) -> WrittenPrograms:
         "rows": rows,
         "data": {"classes": counts},
         "examples": examples,
-        "notes": [f"{len(wanted)} programs; {ran}."],
+        "notes": [f"{counted(len(wanted), 'program')}; {ran}."],
     }
 
 

@@ -37,6 +37,11 @@ class Answer:
         return self.row.id
 
     @property
+    def num_left(self) -> int:
+        """Tokens that may still come, at most."""
+        return self.row.limit - len(self.tokens)
+
+    @property
     def is_on_draft(self) -> bool:
         """Whether all tokens so far are those of the draft, and the draft has more."""
         return len(self.tokens) < len(self.draft) and self._is_draft()

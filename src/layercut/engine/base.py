@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from layercut.errors import InputError
+from layercut.seed import check_seed
 from layercut.surgery.plan import CutPlan
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ class Decoding:
             raise InputError(f"top_p {self.top_p} is not in (0, 1]; use 1 to keep all tokens.")
         if self.top_k < 0:
             raise InputError(f"top_k {self.top_k} is negative; use 0 to keep all tokens.")
+        check_seed(self.seed)
 
     @property
     def is_greedy(self) -> bool:

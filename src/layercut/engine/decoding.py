@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from layercut.engine.activity import wrote
 from layercut.engine.attention import Heads, KeyValue, bias_of, capped
 
 if TYPE_CHECKING:
@@ -127,6 +128,7 @@ class DecodingPool:
         finished = [rows[slot] for slot in ended]
         for slot in reversed(ended):
             self._free(slot)
+        wrote(len(tokens), sum(row.answer.num_left for row in (*self._active, *self._waiting)))
         return finished
 
     def _admit(self) -> None:

@@ -10,12 +10,15 @@ prompt (``echo`` with ``logprobs``; vLLM's does).
 
 from __future__ import annotations
 
+import logging
 import os
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
+from layercut.engine.activity import wrote
 from layercut.engine.base import (
     Completion,
     Decoding,
@@ -37,11 +40,18 @@ if TYPE_CHECKING:
 
     from layercut.surgery.plan import CutPlan
 
+logger = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
 
 RETRIES = 7
 """Times that a refused (429), failed (5xx) or lost request is sent again: after 0.5 s, 1, 2, 4 and then 8 s, or what
 the server asks for."""
+PATIENCE = 10.0
+"""Seconds that a server which was never reached is waited for, before the first request."""
+_CONNECT = 4.0
+"""Seconds of one attempt to reach it."""
+_UNREACHED = (502, 504)
+"""What a proxy answers in the place of a server that is not there."""
 MOST_STOPS = 4
 """Stop strings that the interface takes. The answer is cut here at any others."""
 
@@ -90,7 +100,8 @@ class OpenAIEngine(OnePlanAtATime):
             base_url: with its version: ``http://localhost:8000/v1``. The key is in the environment, OPENAI_API_KEY.
             tokenizer: the model's.
             concurrency: requests under way at once.
-            retries: times that a request that came to nothing is sent again.
+            retries: times that a request that came to nothing is sent again; with 0 a server that is not there is not
+                waited for either.
 
         Raises:
             MissingExtra: the ``openai`` package is not installed.
@@ -106,6 +117,7 @@ class OpenAIEngine(OnePlanAtATime):
         self._concurrency = concurrency
         key = os.environ.get("OPENAI_API_KEY", "none")
         self._client = openai.OpenAI(base_url=base_url, api_key=key, max_retries=retries)
+        self._is_reached, self._patience = False, PATIENCE if retries else 0.0
 
     @property
     def num_layers(self) -> int:
@@ -133,9 +145,9 @@ class OpenAIEngine(OnePlanAtATime):
         _check(plan)
         if self._reader is None:
             texts = [_Text(request) for request in requests]
-            return self._each(texts, done, lambda work: self._complete(work.request, None, decoding))
+            return _counted(self._each(texts, done, lambda work: self._complete(work.request, None, decoding)))
         rows = generation_rows(self._reader, requests)
-        return self._each(rows, done, lambda row: self._complete(row.request, row, decoding))
+        return _counted(self._each(rows, done, lambda row: self._complete(row.request, row, decoding)))
 
     def log_likelihoods(
         self, requests: Sequence[LikelihoodRequest], plan: CutPlan, done: Collection[str] = ()
@@ -177,6 +189,7 @@ class OpenAIEngine(OnePlanAtATime):
     ) -> Iterator[list[Answer]]:
         """Keep some requests under way and give answers as they come. If one fails, no more are sent, and those under
         way are waited for, so that their answers are not lost."""
+        self._reach()
         waiting = (item for batch in lay_out(work, 1, done) for item in batch)
         pool = ThreadPoolExecutor(self._concurrency)
         under_way: set[Future[Answer]] = set()
@@ -198,6 +211,42 @@ class OpenAIEngine(OnePlanAtATime):
             pool.shutdown(wait=False, cancel_futures=True)
         if failure is not None:
             raise failure
+
+    def _reach(self) -> None:
+        """Wait for the server, once and not for long; any answer of its own will do.
+
+        Raises:
+            InputError: nothing answers at the address.
+        """
+        began, is_told = time.monotonic(), False
+        while not self._is_reached:
+            reason = self._why_unreached()
+            if reason is None:
+                self._is_reached = True
+            elif time.monotonic() - began > self._patience - _CONNECT:
+                raise InputError(
+                    f"no answer from {self._url} ({reason}). Start the server, or give another --base-url; most end "
+                    "in /v1."
+                )
+            else:
+                if not is_told:
+                    logger.info("%s does not answer (%s); trying for %d s", self._url, reason, self._patience)
+                is_told = True
+                time.sleep(1)
+
+    def _why_unreached(self) -> str | None:
+        """Why the server cannot be reached; None where it can. One that is there and slow is reached."""
+        asking = self._client.with_options(max_retries=0, timeout=_CONNECT)
+        try:
+            asking.models.list()
+        except self._openai.APIStatusError as error:
+            return first_line(error) if error.status_code in _UNREACHED else None
+        except self._openai.APIConnectionError as error:
+            cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+            return None if type(cause).__name__ == "ReadTimeout" else first_line(cause)
+        except Exception:  # an answer that is no list of models
+            return None
+        return None
 
     def _complete(self, request: GenerationRequest, row: GenerationRow | None, decoding: Decoding) -> Completion:
         asked: dict[str, Any] = {
@@ -275,6 +324,13 @@ class OpenAIEngine(OnePlanAtATime):
                 f"no answer from {self._url} ({first_line(error)}); see whether the server runs, and run the same "
                 "command again to go on."
             ) from error
+
+
+def _counted(found: Iterator[list[Completion]]) -> Iterator[list[Completion]]:
+    """The answers; their tokens are heard of when they are there, as nothing is known of one before."""
+    for answers in found:
+        wrote(sum(answer.num_new_tokens for answer in answers))
+        yield answers
 
 
 def _check(plan: CutPlan) -> None:

@@ -42,7 +42,7 @@ from layercut.engine.rows import (
 )
 from layercut.engine.sampling import drawing
 from layercut.engine.scores import Score, Sheet, likelihoods
-from layercut.engine.stopping import RowStops, ending, stop_tokens
+from layercut.engine.stopping import Counted, RowStops, ending, stop_tokens
 from layercut.errors import InputError
 from layercut.surgery.bypass import bypass
 from layercut.surgery.remove import decoder_layers
@@ -197,9 +197,9 @@ class PlainEngine(OnePlanAtATime):
         width = ids_BT.shape[1]
         limits = [row.limit for row in rows]
         stops = [row.request.stop for row in rows]
-        criteria = StoppingCriteriaList()
-        if any(stops) or len(set(limits)) > 1:
-            criteria.append(RowStops(limits, stops, width, self._decode))
+        has_own_ends = any(stops) or len(set(limits)) > 1
+        row_stops = RowStops(limits, stops, width, self._decode) if has_own_ends else None
+        criteria = StoppingCriteriaList([Counted(limits, self._stop_tokens, width, row_stops)])
         config = GenerationConfig(  # type: ignore[no-untyped-call]
             max_new_tokens=max(limits),
             do_sample=False,  # a draw is the argmax of noisy scores: layercut.engine.sampling

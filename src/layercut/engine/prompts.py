@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from jinja2 import TemplateError
 
 from layercut.engine.base import GenerationRequest, Message, Prompt
+from layercut.engine.template_guard import check_template
 from layercut.errors import InputError, first_line
 
 if TYPE_CHECKING:
@@ -76,18 +77,30 @@ def apply_template(
     """A conversation as the chat template writes it, on a fixed date.
 
     Raises:
-        InputError: the template refuses the conversation.
+        InputError: the template refuses the conversation, or does not end.
     """
     try:
+        turns = [message._asdict() for message in messages]
+        template = _with_fixed_clock(tokenizer.get_chat_template())
+        check_template(
+            template,
+            turns,
+            model,
+            tokens=tokenizer.special_tokens_map,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=continue_final_message,
+        )
         return str(
             tokenizer.apply_chat_template(
-                [message._asdict() for message in messages],
-                chat_template=_with_fixed_clock(tokenizer.get_chat_template()),
+                turns,
+                chat_template=template,
                 tokenize=False,
                 add_generation_prompt=add_generation_prompt,
                 continue_final_message=continue_final_message,
             )
         )
+    except InputError:
+        raise
     except (TemplateError, ValueError) as error:
         roles = ", ".join(message.role for message in messages)
         raise InputError(

@@ -14,6 +14,7 @@ from layercut.engine.pool_blocks import Block
 from layercut.engine.pool_where import Where
 from layercut.engine.pool_worker import Call, Facts, PoolWorker
 from layercut.errors import InputError, MissingExtra
+from layercut.runs.counting import counted
 from layercut.surgery.plan import CutPlan
 
 try:
@@ -191,7 +192,7 @@ class Members:
             block.is_lost = True
             if block.deaths >= MOST_DEATHS:
                 block.error = InputError(
-                    f"{block.deaths} members of the pool died over the same {len(block.requests)} requests "
+                    f"{block.deaths} members of the pool died over the same {counted(len(block.requests), 'request')} "
                     f"({_line(error)}); if memory ran out, use a smaller --batch-size or fewer members on a machine."
                 )
 

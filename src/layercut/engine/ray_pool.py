@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count
 from typing import Any
 
+from layercut.engine.activity import wrote
 from layercut.engine.base import (
     Completion,
     Decoding,
@@ -162,6 +163,8 @@ class RayPool(ManyPlansAtOnce):
                         block.is_lost = False
                         queue.appendleft(block)
                     for key, answers in block.found or ():
+                        if tokens := sum(getattr(one, "num_new_tokens", 0) for one in answers):
+                            wrote(tokens)  # members write elsewhere: their tokens are heard of with their answers
                         yield by_key[key], answers
                 self._drop_unwanted(under_way, wanted)
         finally:

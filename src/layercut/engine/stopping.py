@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from transformers import StoppingCriteria
 
+from layercut.engine.activity import wrote
 from layercut.engine.base import FinishReason, Message
 from layercut.engine.prompts import apply_template
 from layercut.errors import InputError
@@ -116,6 +117,30 @@ class RowStops(StoppingCriteria):  # type: ignore[misc]
             for row, (limit, stop, tail) in enumerate(zip(self._limits, self._stops, self._tails, strict=True))
         ]
         return torch.tensor(ended, device=input_ids.device)
+
+
+class Counted(StoppingCriteria):  # type: ignore[misc]
+    """Counts tokens as they are written (``layercut.engine.activity``); ends rows where ``row_stops`` does, or none."""
+
+    def __init__(
+        self, limits: Sequence[int], stop_tokens: Sequence[int], num_prompt_tokens: int, row_stops: RowStops | None
+    ) -> None:
+        self._limits = limits
+        self._stop_tokens = frozenset(stop_tokens)
+        self._num_prompt_tokens = num_prompt_tokens
+        self._row_stops = row_stops
+        self._open = set(range(len(limits)))
+
+    def __call__(self, input_ids: Tensor, scores: object, **kwargs: object) -> Tensor:
+        """(B,) bool: which rows of ``input_ids`` (B, T) have ended."""
+        ended_B = torch.zeros(len(self._limits), dtype=torch.bool, device=input_ids.device)
+        if self._row_stops is not None:
+            ended_B = self._row_stops(input_ids, scores, **kwargs)
+        new, last = len(self._open), input_ids[:, -1].tolist()
+        self._open -= {row for row, ended in enumerate(ended_B.tolist()) if ended or last[row] in self._stop_tokens}
+        num_new = input_ids.shape[1] - self._num_prompt_tokens
+        wrote(new, sum(max(0, self._limits[row] - num_new) for row in self._open))
+        return ended_B
 
 
 def tail_length(stop: Sequence[str]) -> int:

@@ -18,6 +18,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from layercut.engine.activity import wrote
 from layercut.engine.answers import Answer
 from layercut.engine.base import (
     Completion,
@@ -187,9 +188,17 @@ class VllmEngine(OnePlanAtATime):
 
     def _generate(self, rows: Sequence[GenerationRow], plan: CutPlan, decoding: Decoding) -> list[Completion]:
         answers = [Answer(row, (), self._stop_tokens, self._decode) for row in rows]
+        left = sum(answer.num_left for answer in answers)
 
         def take(index: int, output: Any) -> bool:
-            return any(answers[index].add(Next(token)) for token in output.outputs[0].token_ids)
+            nonlocal left
+            answer = answers[index]
+            before = answer.num_left
+            has_ended = any(answer.add(Next(token)) for token in output.outputs[0].token_ids)
+            new = before - answer.num_left
+            left -= before if has_ended else new
+            wrote(new, left)
+            return has_ended
 
         asked = [(row.prompt, drawing(self._vllm, row, decoding, self._stop_tokens)) for row in rows]
         self._run(asked, plan, take)

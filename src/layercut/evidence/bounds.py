@@ -18,6 +18,7 @@ from scipy.stats import norm
 from layercut.errors import InputError
 from layercut.evidence.clusters import cluster_codes, cluster_sums
 from layercut.evidence.intervals import MAX_CELLS, NUM_RESAMPLES, Array, finite_array
+from layercut.seed import check_seed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -86,7 +87,7 @@ def retention_bounds(
     value = (float(after.mean()) - chance) / above if above else math.nan
     draws = max(num_resamples, math.ceil(_FEWEST_BEYOND / min(low_error, high_error)))
     items, shapes = _units(before, after, cluster_codes(clusters, n))
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(check_seed(seed))
     lower, upper = np.empty(draws), np.empty(draws)
     step = max(1, MAX_CELLS // len(items))
     for start in range(0, draws, step):

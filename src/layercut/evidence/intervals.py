@@ -16,6 +16,7 @@ from scipy.stats import binomtest, bootstrap, norm
 
 from layercut.errors import InputError
 from layercut.evidence.clusters import cluster_codes, effective_items, half_width
+from layercut.seed import check_seed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -108,7 +109,7 @@ def mean_interval(
                 n_resamples=NUM_RESAMPLES,
                 batch=max(1, MAX_CELLS // len(array)),
                 method=method,
-                random_state=np.random.default_rng(seed),
+                random_state=np.random.default_rng(check_seed(seed)),
             ).confidence_interval
         if np.isfinite(interval.low) and np.isfinite(interval.high):
             return Estimate(mean, float(interval.low), float(interval.high), len(array), method.lower())

@@ -12,6 +12,7 @@ from layercut.evidence.clusters import FEWEST_CLUSTERS, cluster_codes
 from layercut.evidence.intervals import NUM_RESAMPLES, Array, Estimate, finite_array
 from layercut.evidence.paired import CONFIDENCE
 from layercut.evidence.resampling import resampled_means
+from layercut.seed import check_seed
 
 
 class Part(NamedTuple):
@@ -62,7 +63,7 @@ def mean_kept(parts: Sequence[Part], *, seed: int = 0, num_resamples: int = NUM_
             return MeanKept(None, f"the uncut model is not above {part.floor:.3g} on these items of {part.name}")
         values.append(float(_kept(before.mean(), after.mean(), part)))
         codes = cluster_codes(part.clusters, len(before))
-        means = resampled_means(before, after, codes, np.random.default_rng([seed, number]), num_resamples)
+        means = resampled_means(before, after, codes, np.random.default_rng([check_seed(seed), number]), num_resamples)
         if means is None:
             few.append(part.name)
         else:

@@ -26,6 +26,7 @@ from layercut.evidence.intervals import (
 )
 from layercut.evidence.mcnemar import mcnemar
 from layercut.evidence.resampling import resampled_means
+from layercut.seed import check_seed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -106,7 +107,7 @@ def compare_paired(
     names = None if codes is None else [str(code) for code in codes]
     uncut_estimate, cut_estimate = (mean_interval(values, seed=seed, clusters=names) for values in (before, after))
     n, value, cut_value = len(before), uncut_estimate.value, cut_estimate.value
-    means = resampled_means(before, after, codes, np.random.default_rng(seed), num_resamples)
+    means = resampled_means(before, after, codes, np.random.default_rng(check_seed(seed)), num_resamples)
     method = "bootstrap" if codes is None else "clustered bootstrap"
     difference = (
         Estimate(cut_value - value, None, None, n, "none")
@@ -206,7 +207,7 @@ def _sign_flip(differences: Array, seed: int) -> float:
         vectorized=True,
         n_resamples=NUM_RESAMPLES - 1,
         batch=max(1, MAX_CELLS // len(differences)),
-        random_state=np.random.default_rng(seed),
+        random_state=np.random.default_rng(check_seed(seed)),
     )
     return float(result.pvalue)
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from layercut.engine.base import Engine, LikelihoodRequest, Likelihoods
-from layercut.healing.examples import record_prompt
+from layercut.healing.prompts import record_prompt
 from layercut.runs.records import Journal
 from layercut.surgery.plan import CutPlan
 

@@ -12,10 +12,11 @@ from collections.abc import Mapping, Sequence
 from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from layercut.engine.base import GenerationRequest, Message, Prompt
+from layercut.engine.base import GenerationRequest, Prompt
 from layercut.engine.prompts import encode_draft, encode_prompt
 from layercut.engine.stopping import end_of_turn
 from layercut.errors import InputError
+from layercut.healing.prompts import record_prompt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -61,12 +62,6 @@ class Data(NamedTuple):
     def hash(self) -> str:
         """First 16 hex digits of SHA-256 over all token ids, training examples first."""
         return data_hash([*self.train, *self.held_out])
-
-
-def record_prompt(record: Mapping[str, Any]) -> Prompt:
-    """The prompt of a record of ``responses.jsonl``, as an engine takes it."""
-    prompt = record["prompt"]
-    return prompt if isinstance(prompt, str) else tuple(Message(turn["role"], turn["content"]) for turn in prompt)
 
 
 def encode_example(tokenizer: PreTrainedTokenizerBase, record: Mapping[str, Any], model: str = "this model") -> Example:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from layercut.errors import InputError
 from layercut.healing.languages import check_languages, is_in_another
 from layercut.healing.near_duplicates import SeenTexts
+from layercut.runs.counting import counted
 
 Record = Mapping[str, Any]
 
@@ -62,7 +63,9 @@ class Filtered(NamedTuple):
     def describe(self) -> str:
         """One line for people."""
         gone = ", ".join(f"{count} {rule}" for rule, count in self.dropped.items() if count) or "none dropped"
-        return f"{len(self.records)} of {len(self.records) + sum(self.dropped.values())} answers kept ({gone})"
+        return (
+            f"{len(self.records)} of {counted(len(self.records) + sum(self.dropped.values()), 'answer')} kept ({gone})"
+        )
 
 
 RULES = (

@@ -22,8 +22,9 @@ from layercut.engine.base import Decoding, GenerationRequest
 from layercut.healing.batches import rows
 from layercut.healing.distill import DistillTrainer, divergence
 from layercut.healing.drift import drift_weights, overlap
-from layercut.healing.examples import Example, encode_example, record_prompt
+from layercut.healing.examples import Example, encode_example
 from layercut.healing.learner import answering
+from layercut.healing.prompts import record_prompt
 from layercut.runs.atomic import write_json
 from layercut.surgery.plan import CutPlan
 

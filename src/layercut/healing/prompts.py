@@ -197,3 +197,9 @@ def _read(path: Path) -> str:
         raise InputError(f"{path}: no prompts can be read here ({error.strerror or error}).") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: damaged, or not UTF-8 text ({error}).") from error
+
+
+def record_prompt(record: Mapping[str, Any]) -> Prompt:
+    """The prompt of a record of ``responses.jsonl``, as an engine takes it."""
+    prompt = record["prompt"]
+    return prompt if isinstance(prompt, str) else tuple(Message(turn["role"], turn["content"]) for turn in prompt)

@@ -7,17 +7,27 @@ name the culprit, or where parameters were put off to disk.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
 from layercut.errors import CheckpointError
-from layercut.models.weights import safetensors_files
+from layercut.models.weights import TensorEntry, safetensors_files
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
     from layercut.models.families import Family
+
+_EMBEDDING = re.compile(r"(^|\.)(embed_tokens|embed_in|wte)\.weight$")
+_PER_TOKEN = "num_experts_per_tok"
+_COUNTS = frozenset(
+    {_PER_TOKEN, "head_dim", "n_head", "num_attention_heads", "num_heads", "num_key_value_heads", "sliding_window"}
+)
+"""Fields of config.json that count something there must be one of."""
+_PLAIN = frozenset({"F32", "F16", "BF16", "F64"})
 
 
 class BadTensor(NamedTuple):
@@ -62,13 +72,113 @@ def count_layers(tensors: Iterable[str], config: Mapping[str, Any], family: Fami
     matches = (family.tensor_pattern.match(name) for name in tensors)
     found = sorted({int(match[2]) for match in matches if match})
     counted = config.get(family.num_layers_field, len(found))
-    if not found or found != list(range(counted)):
+    if not _is_whole_number(counted):
+        raise CheckpointError(
+            f"{where} is inconsistent: config.json says {family.num_layers_field} = {counted!r}, which is no number of "
+            f"layers; the weights hold {len(found)}. Mend config.json or fetch the checkpoint again."
+        )
+    if not found or counted != len(found) or found[-1] != counted - 1:
         held = f"{len(found)} ({found[0]}-{found[-1]})" if found else "none"
         raise CheckpointError(
             f"{where} is inconsistent: config.json counts {counted} decoder layers ({family.num_layers_field}), "
             f"the weights hold {held}. Mend config.json or fetch the checkpoint again."
         )
     return len(found)
+
+
+def check_sizes(config: Mapping[str, Any], embedding: tuple[int, ...] | None, where: str) -> None:
+    """Refuse counts below 1, and a vocabulary that is not that of the embedding in the header of its file.
+
+    Args:
+        config: config.json.
+        embedding: shape of the token embedding, (vocabulary, hidden size); None where it is packed or not found.
+        where: the model, for messages.
+
+    Raises:
+        CheckpointError: another vocabulary or hidden size, a padding token outside of the vocabulary, a count that is
+            below 1, or more experts for a token than there are.
+    """
+    most = config.get("num_local_experts", config.get("num_experts"))
+    for name in sorted(_COUNTS & config.keys()):
+        value = config[name]
+        if _is_whole_number(value) and (value < 1 or (name == _PER_TOKEN and _is_whole_number(most) and value > most)):
+            limit = f" to {most}" if name == _PER_TOKEN and most else ""
+            raise CheckpointError(
+                f"config.json of {where} says {name} = {value}; it must be 1{limit or ' or more'}. Mend config.json or "
+                "fetch the checkpoint again."
+            )
+    if embedding is None or len(embedding) != 2:
+        return
+    rows, columns = embedding
+    for names, stored in ((("vocab_size",), rows), (("hidden_size", "n_embd"), columns)):
+        for name in names:
+            if name in config and (not _is_whole_number(config[name]) or config[name] != stored):
+                raise CheckpointError(
+                    f"{where} does not fit its config.json: its token embedding has shape {[rows, columns]}, and "
+                    f"config.json says {name} = {config[name]!r}. Mend config.json or fetch the checkpoint again."
+                )
+    padding = config.get("pad_token_id")
+    if _is_whole_number(padding) and not -rows <= padding < rows:
+        raise CheckpointError(
+            f"{where} does not fit its config.json: pad_token_id = {padding} is not in its vocabulary of {rows} "
+            "tokens. Mend config.json."
+        )
+
+
+def embedding_shape(entries: Mapping[str, TensorEntry]) -> tuple[int, ...] | None:
+    """Shape of the token embedding among the tensors of a checkpoint; None where it is packed or not there."""
+    for name, entry in entries.items():
+        if _EMBEDDING.search(name) and entry.dtype in _PLAIN:
+            return entry.shape
+    return None
+
+
+def refuse_larger(config: PretrainedConfig, stored: int, where: str, *, trust_remote_code: bool = False) -> None:
+    """Raise if the config describes a model far larger than the weights, before anything of its size is built.
+
+    The model is laid out without memory (on torch's meta device) and its parameters counted.
+
+    Args:
+        config: as transformers reads it; its number of layers was checked before.
+        stored: elements of all tensors that the weights hold.
+        where: the model, for messages.
+        trust_remote_code: let the model's repository run its own code.
+
+    Raises:
+        CheckpointError: more than twice as many parameters, and a million, as are stored. Smaller differences are for
+            ``refuse_incomplete``, which names the tensor.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    loader: Any = AutoModelForCausalLM
+    with torch.device("meta"):
+        model = loader.from_config(config, trust_remote_code=trust_remote_code)
+    described = sum(parameter.numel() for parameter in model.parameters())
+    if described > 2 * stored + 10**6:
+        raise CheckpointError(
+            f"{where} does not fit its config.json, which describes a model of {described:,} parameters; the weights "
+            f"hold {stored:,}. Mend config.json or fetch the checkpoint again."
+        )
+
+
+def refuse_foreign_tokens(tokenizer: PreTrainedTokenizerBase, rows: int, where: str) -> None:
+    """Raise if the tokenizer gives ids that the model has no embedding for; unused special tokens do not count.
+
+    Raises:
+        CheckpointError: such an id; names the token.
+    """
+    used = {tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token}
+    for token, index in sorted(tokenizer.get_vocab().items(), key=lambda item: item[1], reverse=True):
+        if index < rows:
+            return
+        added = tokenizer.added_tokens_decoder.get(index)
+        # transformers' classes add special tokens of their own where the files have none; those are never written.
+        if added is None or not added.special or token in used or token in str(tokenizer.chat_template):
+            raise CheckpointError(
+                f"the tokenizer of {where} does not fit its weights: it gives the token {token!r} the id {index}, and "
+                f"the model has embeddings for {rows} tokens (0-{rows - 1}). Use the tokenizer files of the same model."
+            )
 
 
 def refuse_nonfinite(model: nn.Module, folder: Path) -> None:
@@ -118,6 +228,10 @@ def is_finite(tensor: Tensor) -> bool:
         return bool(torch.isfinite(tensor).all())
     lowest, highest = torch.aminmax(tensor.detach())  # NaN goes through it; 40 times as fast as isfinite, no copy
     return bool(torch.isfinite(lowest) & torch.isfinite(highest))
+
+
+def _is_whole_number(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _some(names: list[str]) -> str:

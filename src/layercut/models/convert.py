@@ -75,8 +75,8 @@ def convert_gguf(path: Path, *, label: str | None = None, sha256: str | None = N
             logger.info("converting %s to bfloat16 safetensors, once", path.name)
             if target.exists():
                 shutil.rmtree(target)
-            check_room(target, 2 * head.num_parameters, _ELSEWHERE)
             with fill_directory(target, is_sole=is_sole) as folder:
+                check_room(target, 2 * head.num_parameters, _ELSEWHERE)
                 _write_checkpoint(path, head, folder)
                 write_json(folder / SOURCE_FILE, _provenance(path, head, digest, recorded))
     return target
@@ -134,15 +134,22 @@ def _write_checkpoint(path: Path, head: GgufHead, folder: Path) -> None:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    from layercut.models.checks import refuse_incomplete
+    from layercut.models.checks import refuse_incomplete, refuse_larger
     from layercut.models.quiet import quiet_transformers
 
+    blocks = head.metadata.get(f"{head.architecture}.block_count", 0)
+    if blocks > head.num_tensors:
+        raise CheckpointError(
+            f"{path} is damaged: it says that it has {blocks:,} decoder layers, and it holds {head.num_tensors} "
+            "tensors; fetch it again."
+        )
     loader: Any = AutoModelForCausalLM
     where: dict[str, Any] = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
     with quiet_transformers():
         try:
             config = AutoConfig.from_pretrained(**where)
             family_of(config.model_type, path.name)
+            refuse_larger(config, head.num_parameters, str(path))
             model, info = loader.from_pretrained(
                 **where,
                 config=config,  # else the file's metadata are parsed twice more, seconds each time

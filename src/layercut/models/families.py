@@ -69,7 +69,7 @@ def family_of(model_type: str | None, model: str = "this model") -> Family:
     Raises:
         InputError: no such row; the known ones are listed with how to add one.
     """
-    if model_type in FAMILIES:
+    if isinstance(model_type, str) and model_type in FAMILIES:
         return FAMILIES[model_type]
     raise InputError(
         f"{model} is of the family {model_type!r}, which layercut does not know. Known: {', '.join(sorted(FAMILIES))}. "

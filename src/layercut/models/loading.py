@@ -11,14 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from layercut.errors import CheckpointError, InputError, first_line
+from layercut.errors import CheckpointError, InputError, one_line
 from layercut.models.adapter import attach
-from layercut.models.checks import refuse_incomplete, refuse_nonfinite
+from layercut.models.checks import refuse_foreign_tokens, refuse_incomplete, refuse_larger, refuse_nonfinite
 from layercut.models.families import Family
 from layercut.models.placement import pick_dtype, placement_of
 from layercut.models.sources import ModelSource, describe_source, resolve
+from layercut.models.weights import read_header, safetensors_files
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -91,6 +93,8 @@ def load_model(
     facts = describe_source(source)
     model = _load_weights(source, dtype, placement, trust_remote_code)
     tokenizer = load_tokenizer(source, trust_remote_code)
+    embeddings: Any = model.get_input_embeddings()
+    refuse_foreign_tokens(tokenizer, embeddings.weight.shape[0], source.name)
     return LoadedModel(model, tokenizer, facts.family, source, facts.model_hash, facts.num_layers)
 
 
@@ -98,7 +102,7 @@ def _load_weights(
     found: ModelSource, dtype: str, placement: str | dict[str, Any], trust_remote_code: bool
 ) -> PreTrainedModel:
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     from layercut.models.quiet import quiet_transformers
 
@@ -106,6 +110,9 @@ def _load_weights(
     model: PreTrainedModel
     try:
         with quiet_transformers():
+            config = AutoConfig.from_pretrained(found.path, trust_remote_code=trust_remote_code)
+            if getattr(config, "quantization_config", None) is None:  # packed weights have fewer elements
+                refuse_larger(config, _num_stored(found.path), found.name, trust_remote_code=trust_remote_code)
             model, info = loader.from_pretrained(
                 found.path,
                 dtype=dtype if dtype == "auto" else getattr(torch, dtype),
@@ -119,8 +126,10 @@ def _load_weights(
         raise InputError(
             f"{found.name} does not fit on the device; try device_map='auto' or dtype='bfloat16'."
         ) from error
-    except (ValueError, OSError, KeyError, ImportError, RuntimeError) as error:  # transformers raises all of these
-        raise CheckpointError(f"{found.name} cannot be loaded by transformers: {first_line(error)}") from error
+    except InputError:
+        raise
+    except Exception as error:  # transformers and torch raise all kinds, for reasons that lie in the files
+        raise CheckpointError(f"{found.name} cannot be loaded by transformers: {one_line(error)}") from error
     refuse_incomplete(info, found.name)
     refuse_nonfinite(model, found.path)
     if found.adapter is not None:
@@ -128,6 +137,12 @@ def _load_weights(
             model = attach(model, found.adapter)
     model.requires_grad_(False)  # from_pretrained has put it in eval mode
     return model
+
+
+def _num_stored(folder: Path) -> int:
+    """Elements of all tensors in the weight files."""
+    files = set(safetensors_files(folder).values())
+    return sum(entry.num_parameters for file in files for entry in read_header(file).tensors.values())
 
 
 def load_tokenizer(found: ModelSource, trust_remote_code: bool) -> PreTrainedTokenizerBase:
@@ -147,7 +162,7 @@ def load_tokenizer(found: ModelSource, trust_remote_code: bool) -> PreTrainedTok
             )
     except (ValueError, OSError, KeyError, ImportError, RuntimeError, TypeError) as error:
         raise CheckpointError(
-            f"{found.name} has no tokenizer that can be read ({first_line(error)}). Put the tokenizer files "
+            f"{found.name} has no tokenizer that can be read ({one_line(error)}). Put the tokenizer files "
             "(tokenizer.json, tokenizer_config.json) of its base model into its folder."
         ) from error
     if tokenizer.pad_token_id is None:  # in memory only; padding is masked, so which token it is does not matter

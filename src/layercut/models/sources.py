@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 from layercut.errors import InputError
 from layercut.models.adapter import Adapter, adapter_in
 from layercut.models.bundled import PREFIX, bundled_file, bundled_model, installed_version
-from layercut.models.checks import count_layers
+from layercut.models.checks import check_sizes, count_layers, embedding_shape
 from layercut.models.convert import SOURCE_FILE, convert_gguf, read_source
 from layercut.models.families import Family, family_of
 from layercut.models.hub import download
-from layercut.models.weights import fingerprint, read_config, safetensors_files
+from layercut.models.weights import fingerprint, read_config, read_header, safetensors_files
 
 HASH_LENGTH = 16
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?$", re.ASCII)
@@ -114,7 +114,10 @@ def describe_source(source: ModelSource) -> SourceFacts:
     """
     config = read_config(source.path)
     family = family_of(config.get("model_type"), source.name)
-    num_layers = count_layers(safetensors_files(source.path), config, family, source.name)
+    files = safetensors_files(source.path)
+    num_layers = count_layers(files, config, family, source.name)
+    entries = {name: entry for path in set(files.values()) for name, entry in read_header(path).tensors.items()}
+    check_sizes(config, embedding_shape(entries), source.name)
     digest = fingerprint(source.path)
     if source.adapter is not None:
         digest = source.adapter.hash_with(digest)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from layercut.errors import CheckpointError, first_line
+from layercut.errors import CheckpointError, one_line
+from layercut.models.checks import refuse_foreign_tokens
 from layercut.models.families import Family
 from layercut.models.loading import context_length_of, load_tokenizer
 from layercut.models.placement import pick_dtype
@@ -70,14 +71,16 @@ def load_without_weights(
     facts = describe_source(source)
     try:
         config = AutoConfig.from_pretrained(source.path, trust_remote_code=trust_remote_code)
-    except (ValueError, OSError, KeyError, ImportError) as error:
-        raise CheckpointError(f"{source.name} cannot be loaded by transformers: {first_line(error)}") from error
+    except Exception as error:  # transformers raises all kinds, for reasons that lie in the file
+        raise CheckpointError(f"{source.name} cannot be loaded by transformers: {one_line(error)}") from error
     try:
         generation_config = GenerationConfig.from_pretrained(source.path)
     except OSError:  # not every checkpoint has one; transformers then does the same
         generation_config = GenerationConfig.from_model_config(config)
+    tokenizer = load_tokenizer(source, trust_remote_code)
+    refuse_foreign_tokens(tokenizer, config.get_text_config().vocab_size, source.name)
     return WeightlessModel(
-        tokenizer=load_tokenizer(source, trust_remote_code),
+        tokenizer=tokenizer,
         generation_config=generation_config,
         family=facts.family,
         source=source,

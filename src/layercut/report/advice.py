@@ -108,6 +108,12 @@ class Advice:
         written = {is_written(one.readout) for plan in self.plans for one in plan.readouts}
         return "both" if len(written) == 2 else "generation" if True in written else "likelihood" if written else "none"
 
+    @property
+    def proxies(self) -> tuple[str, ...]:
+        """The tasks that decided, where each of them is only a part of the use; empty where one is the use itself."""
+        tasks = dict.fromkeys(one.task for plan in self.plans for one in plan.readouts)
+        return tuple(tasks) if all(self.use.is_part(task) for task in tasks) else ()
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-able, for ``--json``."""
         chosen = self.recommended
@@ -119,6 +125,7 @@ class Advice:
             "recommended": None if chosen is None else chosen.arm.name,
             "removed": [] if chosen is None else list(chosen.arm.removed),
             "evidence": self.evidence,
+            "proxies": list(self.proxies),
             "num_parameters": {
                 "uncut": self.uncut.num_parameters,
                 "cut": None if chosen is None else chosen.arm.num_parameters,
@@ -246,7 +253,7 @@ def _reason(row: ComparisonRow, use: Use) -> str:
         return SELECTED_ON
     if row.chance is None or not row.is_share:
         return "its score has no chance level, so no share of it can be kept"
-    if row.finding == "at chance":
+    if row.uncut_is_at_chance:
         return "the uncut model is itself not shown to be above chance"
     return ""
 

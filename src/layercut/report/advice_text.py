@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING
 from layercut.report import words
 from layercut.report.advice import advise
 from layercut.report.markup import escape
-from layercut.report.numbers import counted, number
+from layercut.report.numbers import number
 from layercut.runs.atomic import write_text
+from layercut.runs.counting import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from rich.console import RenderableType
 
     from layercut.report.advice import Advice, Judged, JudgedPlan
 
@@ -44,16 +47,38 @@ def write_advice(
 
 def page(advice: Advice) -> str:
     """The page, in Markdown. Bounds only; no single value that hides how sure it is."""
-    parts = [f"# How deep can the model be cut for {advice.use.what}?", answer(advice)]
+    parts = _argument(advice)
+    if any(plan.readouts for plan in advice.plans):
+        parts += [table_lines(advice), how_made(advice)]
+    return _joined(parts)
+
+
+def on_terminal(advice: Advice) -> RenderableType:
+    """The page with a table that shows every plan's whole name, however narrow the terminal is."""
+    from rich.console import Group
+    from rich.markdown import Markdown
+    from rich.text import Text
+
+    from layercut.report.tables import AdviceTable
+
+    if not any(plan.readouts for plan in advice.plans):
+        return Markdown(page(advice))
+    return Group(Markdown(_joined(_argument(advice))), Text(), AdviceTable(advice), Text(), Markdown(how_made(advice)))
+
+
+def _joined(parts: Sequence[str]) -> str:
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _argument(advice: Advice) -> list[str]:
+    """The page without its table."""
+    parts = [f"# How deep can the model be cut for {advice.use.what}?", answer(advice), proxy(advice)]
     chosen = advice.recommended
     if chosen is not None:
         parts += [_lost(chosen), _unknown(chosen), _gained(advice, chosen), _deeper(advice, chosen)]
     else:
         parts += [_without(advice)]
-    parts += [evidence(advice), _ignored(advice)]
-    if any(plan.readouts for plan in advice.plans):
-        parts += [table_lines(advice), how_made(advice)]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return [*parts, evidence(advice), _ignored(advice)]
 
 
 def answer(advice: Advice) -> str:
@@ -63,16 +88,18 @@ def answer(advice: Advice) -> str:
         kept = f"at least {_percent(chosen.low or 0.0, round_down=True)} of the score above chance"
         where = ", ".join(_name(one) for one in chosen.readouts)
         return (
-            f"**By {len(chosen.arm.removed)} layers, plan {escape(chosen.arm.name)}:** {words.removal(chosen.arm)}. "
+            f"**By {counted(len(chosen.arm.removed), 'layer')}, plan {escape(chosen.arm.name)}:** "
+            f"{words.removal(chosen.arm)}. "
             f"With {sure} confidence it keeps {kept} on {'each of ' if len(chosen.readouts) > 1 else ''}{where}; "
             f"{keep} was asked for."
         )
     tried = counted(len(advice.plans), "plan")
+    by = f" It is judged by {' and '.join(map(escape, advice.proxies))} alone, a proxy." if advice.proxies else ""
     return {
         "none": f"**None.** With {sure} confidence each of the {tried} tried keeps less than {keep} of the score above "
-        "chance on some of what this use needs. Cut less, choose other layers, or heal.",
+        f"chance on some of what this use needs.{by} Cut less, choose other layers, or heal.",
         "undecided": f"**None is shown.** Of the {tried} tried, none is shown with {sure} confidence to keep {keep} of "
-        "the score above chance, and not all are shown to keep less. Until that is settled, do not cut.",
+        f"the score above chance, and not all are shown to keep less.{by} Until that is settled, do not cut.",
         "no evidence": "**None: there is no evidence.** Nothing in this study can show what a cut keeps for this use.",
     }[advice.answer]
 
@@ -80,6 +107,7 @@ def answer(advice: Advice) -> str:
 def in_short(advice: Advice) -> str:
     """The answer in a few words of plain text: by how many layers, or none."""
     chosen = advice.recommended
+    by = f" (judged by {' and '.join(advice.proxies)} alone, a proxy for {advice.use.what})" if advice.proxies else ""
     if chosen is not None:
         kept = _percent(chosen.low or 0.0, round_down=True)
         return (
@@ -87,10 +115,22 @@ def in_short(advice: Advice) -> str:
             "score above chance is kept"
         )
     return {
-        "none": f"none, as each plan is shown to keep less than {_percent(advice.keep)}",
-        "undecided": f"none is shown to keep {_percent(advice.keep)}, and not all are shown to keep less",
+        "none": f"none, as each plan is shown to keep less than {_percent(advice.keep)}{by}",
+        "undecided": f"none is shown to keep {_percent(advice.keep)}, and not all are shown to keep less{by}",
         "no evidence": "none, as there is no evidence in this study",
     }[advice.answer]
+
+
+def proxy(advice: Advice) -> str:
+    """Says that only parts of the use were measured; empty where one task is the use itself."""
+    if not advice.proxies:
+        return ""
+    named = " and ".join(map(escape, advice.proxies))
+    return (
+        f"**Judged by a proxy.** For {advice.use.what} only {named} gave evidence, which is a part of this use and not "
+        "the use itself. What it loses, the use loses. What it keeps does not show that the use is kept, so no plan is "
+        f"recommended. To judge the use, run the study with {escape(advice.use.whole)}."
+    )
 
 
 def _lost(plan: JudgedPlan) -> str:
@@ -206,19 +246,21 @@ def table_lines(advice: Advice) -> str:
     ]
     for plan in advice.plans:
         for one in plan.readouts:
-            cells = [
-                escape(plan.arm.name),
-                str(len(plan.arm.removed)),
-                escape(one.task),
-                one.readout,
-                f"{one.n:,}",
-                "n/a" if one.low is None else _percent(one.low, round_down=True),
-                "n/a" if one.high is None else _percent(one.high, round_down=False),
-                one.verdict,
-                "-" if one.items_needed is None else f"~{_rounded(one.items_needed)}",
-            ]
+            name, task = escape(plan.arm.name), escape(one.task)
+            cells = [name, str(len(plan.arm.removed)), task, one.readout, *bounds(one)]
             lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def bounds(one: Judged) -> tuple[str, str, str, str, str]:
+    """Items, the least and the most that is kept, the verdict, and the items in all that would settle it."""
+    return (
+        f"{one.n:,}",
+        "n/a" if one.low is None else _percent(one.low, round_down=True),
+        "n/a" if one.high is None else _percent(one.high, round_down=False),
+        one.verdict,
+        "-" if one.items_needed is None else f"~{_rounded(one.items_needed)}",
+    )
 
 
 def how_made(advice: Advice) -> str:

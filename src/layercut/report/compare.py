@@ -12,6 +12,7 @@ from layercut.evidence.depth import DepthSlope, depth_slope
 from layercut.evidence.intervals import Estimate
 from layercut.evidence.multiplicity import holm
 from layercut.evidence.paired import Comparison, compare_paired
+from layercut.runs.counting import counted
 from layercut.surgery.plan import origin_of
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ KEPT = 0.9
 ALPHA = 0.05
 """A difference counts where its adjusted p-value is below this and its interval leaves out 0."""
 
-Finding = Literal["kept", "better", "damaged", "lost", "unclear", "at chance"]
+Finding = Literal["kept", "better", "gained", "damaged", "lost", "unclear", "at chance"]
 OUTCOMES = ("right", "wrong", "no_answer", "cut")
 
 
@@ -118,6 +119,14 @@ class ComparisonRow:
         return self.values.retention if self.chance is None else self.values.retention_above_chance
 
     @property
+    def uncut_is_at_chance(self) -> bool:
+        """Whether the uncut model is not shown to be above guessing, so that no share of its score can be kept."""
+        return not self._is_above_chance(self.values.uncut)
+
+    def _is_above_chance(self, score: Estimate) -> bool:
+        return self.chance is None or (score.low is not None and score.low > self.chance)
+
+    @property
     def finding(self) -> Finding:
         """What the intervals support, and no more.
 
@@ -126,26 +135,26 @@ class ComparisonRow:
         and then nothing is claimed.
 
         ``at chance``: the uncut model is itself not above chance, so there is nothing to lose here.
+        ``gained``: the uncut model is not above chance, and the cut one is: better than uncut, and above chance.
         ``kept``: at least 90 % of the score above chance is kept, also at the lower end of the interval.
         ``lost``: worse than uncut, and not shown to be above chance any more.
         ``damaged``: worse than uncut, and still above chance.
         ``better``: better than uncut.
         ``unclear``: these items show neither a loss nor that at least 90 % is kept.
         """
-        uncut, cut, difference = self.values.uncut, self.values.cut, self.values.difference
-        kept = self.kept_share
-        if self.chance is not None and (uncut.low is None or uncut.low <= self.chance):
-            return "at chance"
+        difference, kept = self.values.difference, self.kept_share
+        changed = self.p_value < ALPHA
+        is_better = difference.low is not None and difference.low > 0 and changed
+        if self.uncut_is_at_chance:
+            return "gained" if is_better and self._is_above_chance(self.values.cut) else "at chance"
         if difference.low is None or difference.high is None:
             return "unclear"
-        changed = self.p_value < ALPHA
-        if difference.low > 0 and changed:
+        if is_better:
             return "better"
         if kept is not None and kept.low is not None and kept.low >= KEPT:
             return "kept"
         if difference.high < 0 and changed:
-            gone = self.chance is not None and (cut.low is None or cut.low <= self.chance)
-            return "lost" if gone else "damaged"
+            return "damaged" if self._is_above_chance(self.values.cut) else "lost"
         return "unclear"
 
     def to_dict(self) -> dict[str, Any]:
@@ -293,7 +302,10 @@ def _compare(base: _Run, run: _Run, row: Mapping[str, Any], other: Mapping[str, 
     uncut_records = [before[item] for item in ids]
     note = ""
     if len(ids) < max(len(before), len(after)):
-        note = f"{len(ids)} items in common ({base.arm.name} has {len(before)}, {run.arm.name} has {len(after)})"
+        note = (
+            f"{counted(len(ids), 'item')} in common ({base.arm.name} has {len(before)}, "
+            f"{run.arm.name} has {len(after)})"
+        )
     if any(side.get("selection_items") for side in (row, other)):
         note = f"{note}; {SELECTED_ON}" if note else SELECTED_ON
     first = next(known for known in base.rows if known["task"] == task and known["readout"] == readout)

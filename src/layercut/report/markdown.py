@@ -21,6 +21,7 @@ from layercut.report.plots import can_plot, plot
 from layercut.report.readouts import discordance_section, discordances
 from layercut.report.seeds import over_seeds, seeds_section
 from layercut.runs.atomic import write_text
+from layercut.runs.counting import counted
 from layercut.runs.directory import REPORT
 from layercut.runs.environment import hide_home
 
@@ -91,7 +92,7 @@ def render(
     lines += [*(f"- {escape(note)}" for note in [*failed, *left_out(uncut, cuts), *note_lines(rows)]), ""]
     lines += [
         "-/+: items lost and gained. p: McNemar's exact test; sign-flip permutation for scores that are not 0/1, and "
-        f"by context where items share one. Holm: p corrected for all {len(rows)} rows; findings go by it.",
+        f"by context where items share one. Holm: p corrected for all {counted(len(rows), 'row')}; findings go by it.",
         "",
     ]
     lines += ["Findings: " + " ".join(f"*{name}*: {meaning}." for name, meaning in words.FINDINGS.items()), ""]

@@ -43,8 +43,3 @@ def parameters(count: int) -> str:
         if count >= size:
             return f"{count / size:.{2 if unit == 'B' else 1}f}{unit}"
     return str(count)
-
-
-def counted(n: int, what: str) -> str:
-    """``1 item``, ``2 items``."""
-    return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"

@@ -16,9 +16,10 @@ from layercut.evidence.intervals import Estimate
 from layercut.report.diagnosis.drawing import COLOURS, canvas, save, tidy
 from layercut.report.diagnosis.page import provenance_lines
 from layercut.report.markup import escape
-from layercut.report.numbers import counted, with_interval
+from layercut.report.numbers import with_interval
 from layercut.report.ranking import plain_table
 from layercut.runs.atomic import write_text
+from layercut.runs.counting import counted
 from layercut.runs.directory import RunFolder
 from layercut.runs.environment import hide_home
 from layercut.runs.settings import read_format

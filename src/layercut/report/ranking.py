@@ -10,6 +10,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from layercut.runs.counting import counted
+
 
 def ranking_table(plan: Mapping[str, Any]) -> RenderableType:
     """The ranking behind a plan: scores per layer, or rounds of a search; nothing but the order where there is neither.
@@ -92,13 +94,14 @@ def race_line(race: Mapping[str, Any], rounds: Sequence[Mapping[str, Any]]) -> s
     line = f"{num_stopped} candidates were stopped when they could not win any more"
     if race["mode"] == "confident":
         line += f" (a round's best may be among them, with a probability of at most {race['error_per_round']:g})"
-    return f"{line}; that saved {race['saved']} of {everyone} answers ({share:.0f} %)."
+    return f"{line}; that saved {race['saved']} of {counted(everyone, 'answer')} ({share:.0f} %)."
 
 
 def close_line(num_close: int, num_answers: int) -> str:
     """What answers that hang on rounding mean."""
     return (
-        f"{num_close} of {num_answers} answers have a token whose runner-up is as likely to within one rounding of the "
+        f"{num_close} of {counted(num_answers, 'answer')} have a token whose runner-up is as likely to "
+        "within one rounding of the "
         "model's dtype; what shares a batch may turn them. --dtype float32 settles them."
     )
 
@@ -108,7 +111,7 @@ def _runner_up(outcome: Mapping[str, Any]) -> str:
         return _value(outcome.get("runner_up_value"))
     place = outcome["candidates"].index(outcome["runner_up"])
     seen, num_items = outcome["num_answered"][place], outcome["num_items"]
-    return f"<= {_value(outcome['runner_up_value'])}, stopped after {seen} of {num_items} items"
+    return f"<= {_value(outcome['runner_up_value'])}, stopped after {seen} of {counted(num_items, 'item')}"
 
 
 def _candidates(outcome: Mapping[str, Any]) -> str:

@@ -15,20 +15,23 @@ from layercut.report.diagnosis.page import diagnosis_report
 from layercut.report.diagnosis.verdict import FILE
 from layercut.report.html.page import write_page
 from layercut.report.prediction import PREDICTION, prediction_report
-from layercut.report.study import study_results, write_study
+from layercut.report.study import StudyResults, study_results, write_study
 from layercut.report.sweep import is_sweep
 from layercut.report.sweep_text import sweep_report
 
 _log = logging.getLogger(__name__)
 
 
-def write_reports(folder: Path, *, more: Sequence[Path] = (), seed: int | None = None) -> dict[str, Path]:
+def write_reports(
+    folder: Path, *, more: Sequence[Path] = (), seed: int | None = None, study: StudyResults | None = None
+) -> dict[str, Path]:
     """Write the reports of a study, a sweep or a diagnosis, all numbers compared once.
 
     Args:
         folder: of the run.
         more: folders of a sweep and a diagnosis of the same model that the page shows as well.
         seed: of the resampling; the study's own by default.
+        study: what study_results gave for this folder, where that is known already.
 
     Returns:
         ``report``, the Markdown file, and ``page``, report.html; without the page where its optional part is not
@@ -36,7 +39,7 @@ def write_reports(folder: Path, *, more: Sequence[Path] = (), seed: int | None =
     Raises:
         InputError: no finished run of these kinds (see study_results, sweep_report, diagnosis_report).
     """
-    folder, study = Path(folder), None
+    folder = Path(folder)
     if (folder / LAYERS_FILE).is_file():
         return {"report": layers_report(folder)}
     predicted = {"prediction": prediction_report(folder)} if (folder / PREDICTION).is_file() else {}
@@ -47,7 +50,7 @@ def write_reports(folder: Path, *, more: Sequence[Path] = (), seed: int | None =
     elif is_sweep(folder):
         written = {"report": sweep_report(folder)}
     else:
-        study = study_results(folder, seed=seed)
+        study = study or study_results(folder, seed=seed)
         written = {"report": write_study(folder, study)}
     try:
         written["page"] = write_page(folder, more=more, seed=seed, study=study)

@@ -15,11 +15,12 @@ from rich.text import Text
 from layercut.evidence.intervals import NUM_RESAMPLES
 from layercut.report import words
 from layercut.report.markup import code, escape
-from layercut.report.numbers import counted, number, p_value, with_interval
+from layercut.report.numbers import number, p_value, with_interval
 from layercut.report.sweep import Curve, Sweep, SweepRow
 from layercut.report.sweep_agreement import about_agreements, agreement_lines, agreement_table, plain_table
 from layercut.report.sweep_plot import plot
 from layercut.runs.atomic import write_text
+from layercut.runs.counting import counted
 from layercut.runs.directory import RunFolder
 from layercut.runs.environment import hide_home
 from layercut.surgery.plan import format_layers

@@ -17,11 +17,13 @@ from layercut.evidence.intervals import Estimate
 from layercut.report import words
 from layercut.report.compare import OUTCOMES, SELECTED_ON, Arm, ComparisonRow
 from layercut.report.numbers import number, p_value, with_interval
+from layercut.runs.counting import counted
 from layercut.surgery.plan import origin_of
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 
+    from layercut.report.advice import Advice
     from layercut.report.compare import Finding
     from layercut.runs.directory import RunSummary
 
@@ -49,6 +51,7 @@ _LAYOUTS = (
 _STYLES: dict[Finding, str] = {
     "kept": "green",
     "better": "green",
+    "gained": "green",
     "damaged": "yellow",
     "lost": "red",
     "unclear": "dim",
@@ -193,6 +196,40 @@ class MetricsTable:
             )
             task = row["task"]
             seen.add(key)
+        return table
+
+
+class AdviceTable:
+    """Every plan and readout that decided, with its bounds. A narrow terminal shows a plan's name on its own line."""
+
+    def __init__(self, advice: Advice) -> None:
+        self.advice = advice
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield _widest_that_fits([self.table(by_plan=False), self.table(by_plan=True)], console, options)
+
+    def table(self, *, by_plan: bool) -> Table:
+        """The bare table."""
+        from layercut.report.advice_text import bounds
+
+        table = _table()
+        if not by_plan:
+            table.add_column("plan")
+            table.add_column("layers", justify="right")
+        table.add_column("task", overflow="fold")
+        table.add_column("readout", no_wrap=True)
+        for name in ("n", "at least", "at most"):
+            table.add_column(name, justify="right", no_wrap=True)
+        table.add_column("verdict", no_wrap=True)
+        table.add_column("items to settle", justify="right")
+        for plan in self.advice.plans:
+            name, depth = plan.arm.name, len(plan.arm.removed)
+            if by_plan and plan.readouts:
+                table.add_row(Text(f"{name} ({counted(depth, 'layer')})", style="bold"))
+            for one in plan.readouts:
+                first = [f"  {one.task}"] if by_plan else [name, str(depth), one.task]
+                table.add_row(*first, one.readout, *bounds(one))
+                name = name if by_plan else ""
         return table
 
 

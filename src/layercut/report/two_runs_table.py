@@ -16,6 +16,7 @@ from layercut.report.numbers import number, p_value, with_interval
 from layercut.report.readouts import HEAD, Discordance, cells
 from layercut.report.sweep_agreement import plain_table
 from layercut.report.two_runs import verdict
+from layercut.runs.counting import counted
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -31,7 +32,8 @@ def two_runs_table(rows: Sequence[ComparisonRow], notes: Sequence[str] = ()) -> 
     legend = [
         f"Scores in %. B - A on the same items, 95 % intervals by a Bayesian bootstrap ({NUM_RESAMPLES:,} resamples, "
         f"seed {rows[0].seed}). -/+: items that only A or only B gets right.",
-        f"p: of no difference, corrected for all {len(rows)} rows (Holm). better, worse: B beside A, p < 0.05 and an "
+        f"p: of no difference, corrected for all {counted(len(rows), 'row')} (Holm). better, worse: B "
+        "beside A, p < 0.05 and an "
         "interval without 0.",
         *(f"note: {note}" for note in [*notes, *dict.fromkeys(row.note for row in rows if row.note)]),
     ]

@@ -7,7 +7,6 @@ from fnmatch import fnmatchcase
 from typing import Literal, NamedTuple
 
 from layercut.errors import unknown
-from layercut.report.words import is_written
 
 
 class Use(NamedTuple):
@@ -44,6 +43,8 @@ class Use(NamedTuple):
 
     def counts(self, readout: str) -> bool:
         """Whether a readout decides."""
+        from layercut.report.words import is_written  # imports scipy, which naming a use does not need
+
         return self.answers == "either" or is_written(readout) == (self.answers == "written")
 
     @property

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from layercut.evidence.intervals import NUM_RESAMPLES
 from layercut.report.compare import ALPHA, KEPT
-from layercut.report.numbers import counted, number, parameters, with_interval
+from layercut.report.numbers import number, parameters, with_interval
+from layercut.runs.counting import counted
 from layercut.surgery.plan import format_layers
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ FINDINGS = {
     "damaged": f"worse than uncut (interval below 0, p < {ALPHA} by Holm), still above chance",
     "lost": f"worse than uncut (interval below 0, p < {ALPHA} by Holm), no longer shown to be above chance",
     "better": f"better than uncut (interval above 0, p < {ALPHA} by Holm)",
+    "gained": "better than uncut, which is not shown to be above chance, and above chance now",
     "unclear": f"neither a loss nor {KEPT:.0%} kept is shown; more items would tell",
     "at chance": "the uncut model is itself not shown to be above chance; nothing to lose",
 }
@@ -130,7 +132,7 @@ def how_made(rows: Sequence[ComparisonRow]) -> list[str]:
         )
     contexts = {row.task: row.values.num_clusters for row in rows if row.values.num_clusters is not None}
     if contexts:
-        named = ", ".join(f"{task} ({count} contexts)" for task, count in contexts.items())
+        named = ", ".join(f"{task} ({counted(count, 'context')})" for task, count in contexts.items())
         lines.append(f"Items that share a template, subject or text are counted by it, not one by one: {named}.")
     return lines
 
@@ -143,6 +145,7 @@ def headline(rows: Sequence[ComparisonRow]) -> list[str]:
         ("lost", "**Lost:**"),
         ("damaged", "**Damaged:**"),
         ("better", "**Better than uncut:**"),
+        ("gained", "**Gained,** where the uncut model is not shown to be above guessing:"),
         ("kept", "**Kept:**"),
         ("unclear", "**Not settled by these items:**"),
         ("at chance", "**Nothing to lose** where the uncut model is not shown to be above guessing itself:"),
@@ -178,10 +181,8 @@ def _ranked_but_not_written(main: Sequence[ComparisonRow]) -> list[str]:
 def summary(rows: Sequence[ComparisonRow]) -> str:
     """One line on one cut model: ``lost 1, damaged 2, kept 1, unclear 3 of 8 readouts``."""
     main = [row for row in rows if row.is_headline]
-    counts = [
-        (finding, sum(row.finding == finding for row in main)) for finding in ("lost", "damaged", "better", "kept")
-    ]
-    counts += [(finding, sum(row.finding == finding for row in main)) for finding in ("unclear", "at chance")]
+    findings = ("lost", "damaged", "better", "gained", "kept", "unclear", "at chance")
+    counts = [(finding, sum(row.finding == finding for row in main)) for finding in findings]
     return f"{', '.join(f'{finding} {count}' for finding, count in counts if count)} of {counted(len(main), 'readout')}"
 
 

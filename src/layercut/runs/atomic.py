@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,16 +50,24 @@ def write_json(path: Path, data: Any) -> None:
 def new_directory(path: Path) -> Iterator[Path]:
     """A folder to fill that takes its final name only when the block ends well; otherwise it is removed.
 
-    One process at a time writes a folder of that name, and it removes what killed ones left of theirs.
+    One process at a time writes a folder of that name, and it removes what killed ones left of theirs. Missing parents
+    are made, and removed as well where the block fails.
 
     Raises:
         InputError: ``path`` is not an empty folder, or another process is writing it.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     refuse_used(path)
-    with sole_writer(path) as is_sole, fill_directory(path, is_sole=is_sole) as folder:
-        yield folder
+    new = [parent for parent in path.absolute().parents if not parent.exists()]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with sole_writer(path) as is_sole, fill_directory(path, is_sole=is_sole) as folder:
+            yield folder
+    except BaseException:
+        with suppress(OSError):  # somebody else writes there by now
+            for parent in new:
+                parent.rmdir()
+        raise
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 from layercut.errors import InputError
 from layercut.runs.atomic import write_json
+from layercut.runs.counting import counted
 from layercut.runs.environment import collect
 from layercut.runs.json_text import load
 from layercut.runs.lock import LOCK, is_locked, take_lock
@@ -38,8 +39,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from types import TracebackType
 
+SWEEP, DIAGNOSIS, LAYERS, PREDICTION = "sweep.json", "diagnose.json", "layers.json", "predict.json"
+"""What runs without scores of their own hold; see layercut.report."""
 ENVIRONMENT, METRICS, SAMPLES, REPORT = "environment.json", "metrics.json", "samples", "report.md"
 _NOT_SEARCHED = {SAMPLES, "checkpoint", "searches", "answers"}
+_TRAINED = re.compile(r"checkpoint-(\d+)")
 _REPEATED = ("layercut", "python", "packages", "git", "platform", "cpu", "sandbox")
 """What must be the same for a resumed run to count as made in one environment."""
 
@@ -195,10 +199,24 @@ class RunFolder:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if isinstance(value, KeyboardInterrupt):  # for whoever tells people what is saved
+            value.add_note(str(self.path))
         self.close()
 
     def _samples_path(self, task: str, readout: str) -> Path:
         return self.path / SAMPLES / f"{re.sub(r'[^A-Za-z0-9_.-]', '_', task)}.{readout}.jsonl"
+
+
+def saved(path: Path) -> str:
+    """What a run that is not finished has on disk, those inside it included: ``412 answers are saved``; or nothing."""
+    answers = _answers(path, "**/")
+    steps = [int(found[1]) for one in path.glob("**/checkpoint-*") if (found := _TRAINED.fullmatch(one.name))]
+    words = [f"{counted(answers, 'answer')} {'is' if answers == 1 else 'are'} saved"] if answers else []
+    return ", and ".join([*words, *([f"training is saved up to step {max(steps):,}"] if steps else [])])
+
+
+def _answers(path: Path, below: str = "") -> int:
+    return sum(file.read_bytes().count(b"\n") for file in path.glob(f"{below}{SAMPLES}/*.jsonl"))
 
 
 class RunSummary(NamedTuple):
@@ -262,7 +280,8 @@ def _summary(path: Path) -> RunSummary:
     except (InputError, KeyError, ValueError):
         begun = None
     try:
-        headline = _headline(_read_json(path / METRICS)) if (path / METRICS).is_file() else _progress(path)
+        headline = _headline(_read_json(path / METRICS)) if (path / METRICS).is_file() else ""
+        headline = "; ".join(text for text in (headline, _measured(path)) if text) or _progress(path)
     except InputError as error:
         headline = str(error)
     if inner and not (path / METRICS).is_file():
@@ -279,19 +298,38 @@ def _headline(metrics: Mapping[str, Any]) -> str:
         removed = len(plan["removed"])
         before = [len(step["removed"]) for step in plan.get("earlier", ())]
         told = f"checkpoint that lost {' and '.join(map(str, before))} layers before" if before else ""
-        gone = f"{removed} of {plan['num_layers']} layers removed" if removed else "" if told else "uncut"
+        gone = f"{removed} of {counted(plan['num_layers'], 'layer')} removed" if removed else "" if told else "uncut"
         words += [text for text in (gone, told) if text]
     seen = set()
     for row in metrics.get("rows", ()):
         if (row["task"], row["readout"]) not in seen:  # of a task and readout, the first metric is the headline
             seen.add((row["task"], row["readout"]))
-            words.append(f"{row['task']} {row['readout']} {row['value']:.3g}")
+            value = row["value"]
+            shown_value = f"{100 * value:.0f}" if 0 <= value <= 1 else f"{value:.3g}"  # in %, as in all tables
+            words.append(f"{row['task']} {row['readout']} {shown_value}")
     return ", ".join(words)
 
 
+def _measured(path: Path) -> str:
+    """Headline of a run without scores of its own: a sweep or a diagnosis."""
+    found = []
+    if (path / SWEEP).is_file():
+        rows = _read_json(path / SWEEP).get("rows", [])
+        cells = dict.fromkeys(f"{row['task']} {row['readout']}" for row in rows)
+        found.append(f"sweep of {counted(len({row['layer'] for row in rows}), 'layer')}: {', '.join(cells)}")
+    for file, what in ((DIAGNOSIS, "diagnosis of"), (LAYERS, "diagnosis layer by layer:")):
+        if (path / file).is_file():
+            data = _read_json(path / file)
+            arms = ", ".join(arm["name"] for arm in data.get("arms", ())[1:]) if file == DIAGNOSIS else ""
+            found.append(f"{what} {arms or ', '.join(data.get('diagnostics', ()))}")
+    if (path / PREDICTION).is_file():
+        found.append("prediction of the loss of each layer")
+    return "; ".join(found)
+
+
 def _progress(path: Path) -> str:
-    answers = sum(file.read_bytes().count(b"\n") for file in (path / SAMPLES).glob("*.jsonl"))
-    return f"{answers} answers so far" if answers else ""
+    answers = _answers(path)
+    return f"{counted(answers, 'answer')} so far" if answers else ""
 
 
 def _note_environment(file: Path, environment: dict[str, Any]) -> None:

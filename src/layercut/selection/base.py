@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, get_args, runtime_checkable
 
-from layercut.errors import InputError
+from layercut.errors import InputError, unknown
+from layercut.seed import check_seed
 from layercut.selection import CRITERIA
 
 if TYPE_CHECKING:
@@ -24,6 +25,27 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, int, int], None]
 """(what, pieces done, pieces in all)."""
+
+
+Racing = Literal["off", "exact", "confident"]
+"""How candidates of a round are compared; see ``layercut.selection.racing``."""
+Normalise = Literal["raw", "chance"]
+"""``raw``: cut / uncut. ``chance``: (cut - chance) / (uncut - chance)."""
+RACE_ERROR = 0.05
+
+
+def check_race(normalise: str, race: str, race_error: float) -> None:
+    """Refuse settings of a search by task scores that do not exist.
+
+    Raises:
+        InputError: an unknown ``normalise`` or ``race``, or an error rate that is none.
+    """
+    if normalise not in get_args(Normalise):
+        raise unknown("normalise", normalise, get_args(Normalise))
+    if race not in get_args(Racing):
+        raise unknown("race", race, get_args(Racing))
+    if not 0 < race_error < 1:
+        raise InputError(f"race_error {race_error} is no probability; take one between 0 and 1, such as 0.05.")
 
 
 def silent(what: str, done: int, total: int) -> None:
@@ -56,6 +78,7 @@ class Context:
     progress: Progress = silent
 
     def __post_init__(self) -> None:
+        check_seed(self.seed)
         outside = [layer for layer in sorted(self.protected) if not 0 <= layer < self.num_layers]
         if outside:
             raise InputError(

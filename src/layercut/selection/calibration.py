@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -38,6 +38,8 @@ COLUMNS = ("text", "content")
 MIN_TOKENS = 8
 _VERSION = 1
 """Raised by any change of how text is generated; the openings count by their hash."""
+_STAGE, _STAGES = 64, 3
+"""Tokens that a text grows by before it is kept, or a third of the longest where that is more."""
 _CHARACTERS = 24
 """Of a token at most, more or less: a longer text is not tokenised as a whole, only to be cut."""
 
@@ -157,29 +159,52 @@ def _generated(
     folder: RunFolder | None,
     progress: Progress,
 ) -> list[str]:
+    """Texts in stages: what was written of a text is kept, and is the draft of a longer one.
+
+    So a run that is stopped loses a stage at most, and a batch of long texts is heard of before it ends. Engines that
+    take no drafts write the beginnings again.
+    """
     decoding = Decoding(temperature=1.0, seed=seed)
     openings = [OPENINGS[index % len(OPENINGS)] for index in range(num_texts)]
-    requests = []
-    for index, opening in enumerate(openings):
-        room = max_tokens - len(encode_prompt(loaded.tokenizer, opening, loaded.name))
-        requests.append(GenerationRequest(id=f"text {index}", prompt=opening, max_new_tokens=max(1, room)))
-    question = Question(
-        task="calibration",
-        readout=BUILT_IN,
-        model_hash=engine.describe()["model_hash"],
-        version=_VERSION,
-        settings_hash=settings_hash({"openings": _hash(openings), "max_tokens": max_tokens}),
-        decoding=asdict(decoding),
-    )
+    names = [f"text {index}" for index in range(num_texts)]
+    rooms = [max(1, max_tokens - len(encode_prompt(loaded.tokenizer, one, loaded.name))) for one in openings]
     uncut = CutPlan(num_layers=engine.num_layers)
+
+    def question(most: int | None) -> Question:
+        stage = {} if most is None else {"most": most}
+        return Question(
+            task="calibration",
+            readout=BUILT_IN,
+            model_hash=engine.describe()["model_hash"],
+            version=_VERSION,
+            settings_hash=settings_hash({"openings": _hash(openings), "max_tokens": max_tokens, **stage}),
+            decoding=asdict(decoding),
+        )
+
     with SearchJournal(folder) as journal:
-        part = journal.part(question, uncut, [request.id for request in requests])
-        progress("calibration text", len(part.records), num_texts)
-        if not part.is_complete:
-            known = frozenset(record["id"] for record in part.records)
-            for batch in engine.completions(requests, uncut, decoding, known):
-                part.append([{"id": answer.id, "completion": answer.text} for answer in batch])
-                progress("calibration text", len(part.records), num_texts)
+        part = journal.part(question(None), uncut, names)
+        step = max(_STAGE, max_tokens // _STAGES)
+        stages: list[int | None] = [] if part.is_complete else [*range(step, max(rooms), step), None]
+        drafts, reached = [""] * num_texts, 0
+        for most in stages:
+            limits = [room if most is None else min(room, most) for room in rooms]
+            part = journal.part(question(most), uncut, names)
+            requests = [
+                GenerationRequest(id=name, prompt=opening, max_new_tokens=limit, draft=draft)
+                for name, opening, limit, draft in zip(names, openings, limits, drafts, strict=True)
+            ]
+            known = {record["id"] for record in part.records}
+
+            def tell(known: set[str], limits: Sequence[int], before: int) -> None:
+                done = [limit if name in known else before for name, limit in zip(names, limits, strict=True)]
+                progress("tokens of calibration text", sum(map(min, done, rooms)), sum(rooms))
+
+            tell(known, limits, reached)
+            if not part.is_complete:
+                for batch in engine.completions(requests, uncut, decoding, frozenset(known)):
+                    part.append([{"id": answer.id, "completion": answer.text} for answer in batch])
+                    tell(known := {record["id"] for record in part.records}, limits, reached)
+            drafts, reached = [record["completion"] for record in part.records], most or reached
         return [opening + record["completion"] for opening, record in zip(openings, part.records, strict=True)]
 
 

@@ -16,6 +16,7 @@ from layercut.evidence.paired import Comparison, compare_paired
 from layercut.selection.base import Progress, silent
 from layercut.selection.items import record_items
 from layercut.surgery.plan import CutPlan
+from layercut.tasks.chance import chance_of
 
 if TYPE_CHECKING:
     from layercut.selection.objective import ObjectiveTask, TaskObjective
@@ -107,7 +108,7 @@ def _compared(
     part: ObjectiveTask, samples: Sequence[Sample], uncut: Records, cut: Records, seed: int
 ) -> dict[str, Any]:
     metric = _headline(uncut)
-    chance = part.task.chance(samples, part.readout).get(metric)
+    chance = chance_of(part.task, "selection", part.readout).get(metric)
     found = compare_paired(
         _values(uncut, metric), _values(cut, metric), chance=chance, seed=seed, clusters=clusters_of(uncut)
     )

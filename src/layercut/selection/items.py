@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from layercut.errors import InputError
 from layercut.evidence.splits import items_hash
+from layercut.runs.counting import counted
 
 if TYPE_CHECKING:
     from layercut.surgery.plan import CutPlan
@@ -91,12 +92,14 @@ def check_report_items(plan: CutPlan, task: str, ids: Iterable[str], *, allow: b
     judged = wanted & held_out_items(plan.scores).get(task, frozenset())
     if shared and not allow:
         raise InputError(
-            f"the plan was selected on {len(shared)} of these {len(wanted)} items of {task}, so its scores there are "
+            f"the plan was selected on {len(shared)} of these {counted(len(wanted), 'item')} of {task}, "
+            "so its scores there are "
             "too good by construction. Use the report split, or --allow-selection-items, which marks every number."
         )
     if judged and not allow:
         raise InputError(
-            f"{len(judged)} of these {len(wanted)} items of {task} are held-out items that the plan was judged on when "
+            f"{len(judged)} of these {counted(len(wanted), 'item')} of {task} are held-out items that "
+            "the plan was judged on when "
             "it was selected. Use the report split, or --allow-selection-items, which marks every number."
         )
     return len(shared | judged)

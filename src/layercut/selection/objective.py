@@ -6,23 +6,21 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 from layercut.engine.base import Decoding, Engine
 from layercut.errors import InputError, unknown
 from layercut.evidence.intervals import Estimate, mean_interval
 from layercut.evidence.splits import items_hash
 from layercut.selection.answers import Answers
-from layercut.selection.base import Objective, Progress, silent
+from layercut.selection.base import RACE_ERROR, Normalise, Objective, Progress, Racing, check_race, silent
 from layercut.selection.items import SELECTION_ITEMS, record_items
-from layercut.selection.racing import ERROR, Racing, Standings
+from layercut.selection.racing import Standings
 from layercut.selection.search_journal import SearchJournal
 from layercut.selection.task_race import TaskRace
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.base import LOG_LIKELIHOOD, Readout, Sample, Task, known_readouts
-
-Normalise = Literal["raw", "chance"]
-"""``raw``: cut / uncut. ``chance``: (cut - chance) / (uncut - chance)."""
+from layercut.tasks.chance import chance_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +108,7 @@ class TaskObjective:
         journal: SearchJournal | None = None,
         progress: Progress = silent,
         race: Racing = "exact",
-        race_error: float = ERROR,
+        race_error: float = RACE_ERROR,
     ) -> None:
         """Nothing is measured yet.
 
@@ -131,12 +129,7 @@ class TaskObjective:
         """
         if not tasks:
             raise InputError("an objective needs at least one task, such as --objective arithmetic,copy.")
-        if normalise not in get_args(Normalise):
-            raise unknown("normalise", normalise, get_args(Normalise))
-        if race not in get_args(Racing):
-            raise unknown("race", race, get_args(Racing))
-        if not 0 < race_error < 1:
-            raise InputError(f"race_error {race_error} is no probability; take one between 0 and 1, such as 0.05.")
+        check_race(normalise, race, race_error)
         labels = [task.label for task in tasks]
         for label in labels:
             if labels.count(label) > 1:
@@ -296,7 +289,7 @@ class TaskObjective:
             return Uncut(metric, found, None, 0.0, is_binary=False, is_log=True)
         estimate = mean_interval([record["metrics"][metric] for record in records])
         estimate = estimate._replace(value=_mean(records, metric))  # to the last bit as for any other plan
-        chance = part.task.chance(self.samples[index], part.readout).get(metric)
+        chance = chance_of(part.task, "selection", part.readout).get(metric)
         guessing = chance or 0.0
         lowest = estimate.value if estimate.low is None else estimate.low
         if lowest <= guessing + _ROUNDING:

@@ -14,13 +14,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Literal, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from scipy.stats import hypergeom
-
-Racing = Literal["off", "exact", "confident"]
-ERROR = 0.05
 
 
 class Standing(NamedTuple):

@@ -1,4 +1,4 @@
-"""Plans as people write them: a layer list, ``criterion:N``, or the path of a plan.json."""
+"""Plans as people write them: a layer list, ``reverse:N`` or ``random:N``, or the path of a plan.json."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from layercut.errors import InputError
-from layercut.selection import CRITERIA, criterion
+from layercut.seed import check_seed
+from layercut.selection import CRITERIA, criterion, criterion_row
 from layercut.selection.base import Context
 from layercut.surgery.plan import CutPlan, parse_layers
 
 _BY_CRITERION = re.compile(r"^([A-Za-z_][\w.:-]*):(\d{1,6})$")
-_EXPECTED = "a layer list such as 3,8,21-24 (inclusive), a criterion with a count such as reverse:3, or a plan.json"
+_EXPECTED = "a layer list such as 3,8,21-24 (inclusive), reverse:3 or random:3 for three layers, or a plan.json"
 
 
 def plan_from_spec(
@@ -27,7 +28,7 @@ def plan_from_spec(
     """The plan that ``spec`` stands for, on a model of ``num_layers`` decoder layers.
 
     Args:
-        spec: layers, ``criterion:N`` or a plan.json.
+        spec: layers, ``reverse:N`` or ``random:N`` (any criterion that looks at no model), or a plan.json.
         num_layers: of the model.
         model: its name.
         model_hash: its fingerprint; None where it is not known, and a plan's own is then not compared.
@@ -37,17 +38,14 @@ def plan_from_spec(
     Raises:
         InputError: not one of the three forms, a layer out of range, or a plan made for another model.
     """
+    check_seed(seed)
+    check_spec(spec)
     spec = spec.strip()
     if spec.endswith(".json"):
         plan = _from_file(Path(spec), num_layers, model)
         return plan_for_model(plan, model, model_hash, where=spec, from_another_model=from_another_model)
     if match := _BY_CRITERION.match(spec):
         name, num_remove = match[1], int(match[2])
-        if name in CRITERIA and CRITERIA[name].needs_model:
-            raise InputError(
-                f"{name} has to run the model. Choose the layers first: layercut select MODEL --criterion {name} "
-                f"--remove {num_remove} --out DIR, then give DIR/plan.json."
-            )
         removed = criterion(name)(Context(num_layers=num_layers, num_remove=num_remove, seed=seed)).removed
         settings = {"seed": seed, "num_remove": num_remove} if name == "random" else {"num_remove": num_remove}
         return CutPlan(
@@ -58,11 +56,32 @@ def plan_from_spec(
             model_hash=model_hash,
             settings=settings,
         )
-    if spec in CRITERIA:
-        raise InputError(f"{spec!r} does not say how many layers go; write {spec}:3 to remove three.")
-    if not re.match(r"^[\d,\- ]+$", spec):
-        raise InputError(f"{spec!r} is no plan; write {_EXPECTED}.")
     return CutPlan(num_layers=num_layers, removed=parse_layers(spec), model=model, model_hash=model_hash)
+
+
+def check_spec(spec: str) -> None:
+    """Refuse what is no plan on any model.
+
+    Raises:
+        InputError: none of the three forms, an unknown criterion, or one that has to run the model.
+    """
+    spec = spec.strip()
+    if spec.endswith(".json"):
+        CutPlan.load(Path(spec))
+    elif (match := _BY_CRITERION.match(spec)) or spec in CRITERIA:
+        name, count = (match[1], match[2]) if match else (spec, "")
+        if criterion_row(name).needs_model and name in CRITERIA:
+            raise InputError(
+                f"{name} has to run the model. Choose the layers first: layercut select MODEL --criterion {name} "
+                f"--remove {count or 3} --out DIR, then give DIR/plan.json."
+            )
+        if match:
+            return
+        raise InputError(f"{spec!r} does not say how many layers go; write {spec}:3 to remove three.")
+    elif not re.match(r"^[\d,\- ]+$", spec):
+        raise InputError(f"{spec!r} is no plan; write {_EXPECTED}.")
+    else:
+        parse_layers(spec)
 
 
 def plan_for_model(

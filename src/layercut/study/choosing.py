@@ -14,8 +14,8 @@ from layercut.selection.base import Context, Progress
 from layercut.selection.protect import parse_protected
 from layercut.study.cell_store import CellStore, model_identity, read_chosen, write_chosen
 from layercut.study.handle import ModelHandle
-from layercut.study.select import GENERATED, select_layers
-from layercut.study.settings import DecodingSettings
+from layercut.study.select import select_layers
+from layercut.study.settings import GENERATED, DecodingSettings
 from layercut.study.study_settings import CriterionSettings
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import load_task

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from layercut.errors import InputError
-from layercut.models.checks import count_layers
+from layercut.models.checks import check_sizes, count_layers, embedding_shape
 from layercut.models.families import family_of
 from layercut.models.partial import Outline, outline
 from layercut.models.sources import ModelSource, is_hub_id
@@ -60,6 +60,8 @@ def cut_source(
     config = read_config(hub.path)
     family = family_of(config.get("model_type"), hub.repo)
     num_layers = count_layers(hub.weight_map, config, family, hub.repo)
+    entries = {name: entry for file in hub.tensors.values() for name, entry in file.items()}
+    check_sizes(config, embedding_shape(entries), hub.repo)
     plan = plan_from_spec(remove, num_layers=num_layers, model=hub.repo, seed=seed)
     if plan.model_hash is not None:
         plan = _without_hash(plan, hub.repo, settings.plan_from_another_model)

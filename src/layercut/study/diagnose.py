@@ -23,7 +23,9 @@ from layercut.errors import InputError
 from layercut.report.diagnosis.verdict import FILE, FORMAT_VERSION, load
 from layercut.report.reports import write_reports
 from layercut.runs.atomic import write_json
+from layercut.runs.counting import counted
 from layercut.runs.directory import RunFolder
+from layercut.seed import check_seed
 from layercut.study import eta
 from layercut.study.evaluate import slug
 from layercut.study.handle import ModelHandle
@@ -78,6 +80,7 @@ def diagnose_model(
         InputError: a diagnostic, plan or checkpoint that cannot be used, or a run folder that holds another run.
     """
     names = known(only)
+    check_seed(seed)
     if not cuts:
         raise InputError("there is nothing to compare with the uncut model; give at least one cut, such as reverse:3.")
     uncut = ModelHandle(model)
@@ -90,7 +93,7 @@ def diagnose_model(
     if dry_run:
         for name in names:
             say(f"{name}: {DIAGNOSTICS[name].summary}")
-        say(f"would ask at most {limit} items of each kind and write to {folder}")
+        say(f"would ask at most {counted(limit, 'item')} of each kind and write to {folder}")
         return None
     settings = {
         **uncut.describe(),
@@ -123,6 +126,7 @@ def diagnose_model(
             arithmetic_data=arithmetic_data,
             seed=seed,
             console=console,
+            say=say,
         )
         report = write_reports(run.path)["report"]
         if not run.is_finished:
@@ -141,6 +145,7 @@ def run_diagnostics(
     seed: int,
     console: Console,
     arithmetic_data: Path | None = None,
+    say: Callable[[str], None],
     forms: Mapping[str, KnownDiagnostic] = DIAGNOSTICS,
     file: str = FILE,
 ) -> None:
@@ -156,11 +161,13 @@ def run_diagnostics(
         seed: root of all chance.
         console: where the progress bar goes.
         arithmetic_data: files of arithmetic problems in place of generated ones.
+        say: called with each task that has fewer items than ``limit``.
         forms: which list the names are of.
         file: in the folder.
     """
     work = [(name, eta.Cell(kind=name, num_items=_STEPS, weight=forms[name].weight)) for name in names]
-    progress = Progressing(work, console)
+    progress = Progressing(work, console, verb="Diagnosing", unit=None)
+    said: list[str] = []
     told: Callable[[int, int, int], None] = lambda stage, done, total: None  # noqa: E731
     bench = Bench(
         arms,
@@ -177,10 +184,14 @@ def run_diagnostics(
                 on_progress(0, _STEPS)
                 told = _steps(forms[name].stages, on_progress)
                 bench.begin()
-                data["diagnostics"][name] = diagnostic(name, forms)(bench)
+                found = diagnostic(name, forms)(bench)
+                data["diagnostics"][name] = {**found, "notes": [*found["notes"], *bench.shortfalls]}
+                said += bench.shortfalls
                 on_progress(_STEPS, _STEPS)
             data["diagnostics"] = {one: data["diagnostics"][one] for one in known(list(data["diagnostics"]))}
             write_json(run.path / file, data)
+    for line in dict.fromkeys(said):
+        say(line)
 
 
 def arithmetic_settings(path: Path | None) -> dict[str, Any]:

@@ -12,12 +12,14 @@ from typing import Any, NamedTuple
 from rich.console import Console
 
 from layercut.engine.base import Decoding
+from layercut.runs.counting import counted
 from layercut.runs.directory import RunFolder
 from layercut.study.cells import make_cells, run_cells, run_settings, tell_walls
 from layercut.study.handle import ModelHandle
 from layercut.study.progress import Progressing
 from layercut.study.served import ServedModel
 from layercut.study.settings import DecodingSettings, ModelSettings, TaskSettings
+from layercut.tasks.shortfall import tell_shortfalls
 
 FLAGS = {
     "removed": "--remove",
@@ -53,17 +55,18 @@ def evaluate_model(
     handle = ServedModel(model) if model.engine == "openai" else ModelHandle(model)
     plan = handle.plan(remove, seed)
     cells = make_cells(tasks, seed)
-    folder = out or Path("runs", slug(f"{model.model}-{remove or 'uncut'}"))
+    folder = out or Path("runs", slug(f"{model.model}-{remove or ('as-it-is' if plan.earlier else 'uncut')}"))
     say(handle.introduce(plan))
     walls = tell_walls((cell.task for cell in cells), say)
+    tell_shortfalls(cells, "report", say)
     work = [(cell.label, cell.work()) for cell in cells]
     if dry_run:
         for name, piece in work:
-            say(f"{name}: {piece.num_items} items")
+            say(f"{name}: {counted(piece.num_items, 'item')}")
         say(f"would write to {folder}")
         return None
     draw = Decoding(**asdict(decoding), seed=seed)
-    progress = Progressing(work, console)
+    progress = Progressing(work, console, verb="Scoring")
     settings = run_settings(handle, plan, cells, draw, seed)
     with RunFolder.begin(folder, settings, flags=FLAGS, sandbox=walls) as run, progress.running():
         run_cells(run, handle, plan, cells, draw, progress, allow_selection_items=allow_selection_items)

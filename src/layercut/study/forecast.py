@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from datetime import timedelta
 from typing import Any
 
 from rich import box
@@ -12,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from layercut.engine.base import GenerationRequest
+from layercut.runs.counting import counted
 from layercut.study.cells import Cell
 from layercut.study.eta import Eta
 from layercut.study.progress import CHARACTERS_PER_TOKEN
@@ -20,6 +20,9 @@ from layercut.surgery.checkpoint import plan_cut
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.budget import asked
 
+MANY = 100
+"""Items timed of a task from which the range is about a factor of two."""
+_UNITS = ((86_400, "days"), (3_600, "h"), (60, "min"), (1, "s"))
 _LOOKED_AT = 32
 """Items whose prompts are counted; the others are taken to be like them."""
 
@@ -40,6 +43,8 @@ class ArmForecast:
     """That they may write: as long as the right answer, or half of the most for a chain."""
     seconds: float | None
     """None where nothing was measured that it could be judged by."""
+    seconds_range: tuple[float, float] | None
+    """The least and the most, by how much was timed."""
     checkpoint_bytes: int
     """That will lie on disk at some time."""
 
@@ -56,7 +61,12 @@ class Forecast:
     unknown_steps: tuple[str, ...]
     """Those of them that were not measured yet and are in no time."""
     seconds: float | None
+    seconds_range: tuple[float, float] | None
+    timed: dict[str, int]
+    """Items that the time rests on, by task and readout; 0 for one judged by its tokens."""
     keeps_checkpoints: bool
+    shortfalls: tuple[str, ...] = ()
+    """Tasks that have fewer items than the study asks for, in words."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""
@@ -66,19 +76,20 @@ class Forecast:
         """For people."""
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, header_style="bold")
         table.add_column("arm", overflow="fold")
-        for name in ("cells", "done", "items", "prompt tokens", "new tokens", "time", "disk"):
-            table.add_column(name, justify="right", no_wrap=True)
+        for name in ("cells done", "items", "tokens read", "written", "time", "disk"):
+            table.add_column(name, justify="right", no_wrap=name in ("time", "disk"))
         for arm in self.arms:
             table.add_row(arm.name, *_numbers(arm))
         total = _total(self.arms)
         table.add_section()
         table.add_row("all", *_numbers(total), style="bold")
         time = "no measurement of this model on this machine yet; a run with --limit 4 and another --out gives one"
-        if self.seconds is not None:
-            time = f"about {timedelta(seconds=round(self.seconds))}, by what was measured on this model and machine"
+        if self.seconds_range is not None:
+            time = f"{span(*self.seconds_range)}, {self._basis()}"
         if self.unknown_steps:
             time += f"; not in it, as never measured: {self._unknown()}"
         lines = [
+            *self.shortfalls,
             "Tokens are estimated from the length of the first items; items answered already are not among them.",
             f"time: {time}",
             f"disk: up to {_size(total.checkpoint_bytes)} of checkpoints"
@@ -87,10 +98,29 @@ class Forecast:
         ]
         return Group(Text(self.model, style="bold"), table, *(Text(line) for line in lines))
 
+    def _basis(self) -> str:
+        """What the time rests on."""
+        timed = {name: num for name, num in self.timed.items() if num}
+        guessed = [name for name in self.timed if name not in timed]
+        if not self.timed:
+            return "by what was timed on this model and machine"
+        if not timed:
+            return f"by other tasks' speed on this model and machine; never timed: {', '.join(guessed)}"
+        fewest = min(timed, key=lambda name: timed[name])
+        text = f"by {counted(sum(timed.values()), 'item')} timed on this model and machine"
+        if len(timed) > 1:
+            text += f" (fewest: {timed[fewest]:,} of {fewest})"
+        if guessed:
+            text += f"; never timed, so judged by tokens: {', '.join(guessed)}"
+        if timed[fewest] < MANY or guessed:
+            text += f". A run with --limit {MANY} and another --out gives a closer range"
+        return text
+
     def _unknown(self) -> str:
         healings = sum(any(arm.name == step for arm in self.arms) for step in self.unknown_steps)
-        counts = ((len(self.unknown_steps) - healings, "choices of layers"), (healings, "healings"))
-        return " and ".join(f"{count} {what}" for count, what in counts if count)
+        choices = len(self.unknown_steps) - healings
+        texts = [f"{choices} choice{'s' * (choices != 1)} of layers"] if choices else []
+        return " and ".join([*texts, *([counted(healings, "healing")] if healings else [])])
 
 
 def forecast(work: StudyWork) -> Forecast:
@@ -122,6 +152,7 @@ def forecast(work: StudyWork) -> Forecast:
     for arm in work.arms:
         counts = {cell.label: work_items(cell) for cell in left[arm.name]}
         prompt, new = (sum(counts[label] * rates[label][side] for label in counts) for side in (0, 1))
+        here = [*places[arm.name], *([work.index(arm.name)] if arm.healing else [])]
         arms.append(
             ArmForecast(
                 name=arm.name,
@@ -130,10 +161,13 @@ def forecast(work: StudyWork) -> Forecast:
                 items=sum(counts.values()),
                 prompt_tokens=round(prompt),
                 new_tokens=round(new),
-                seconds=eta.remaining_of([*places[arm.name], *([work.index(arm.name)] if arm.healing else [])]),
+                seconds=eta.remaining_of(here),
+                seconds_range=eta.range_of(here),
                 checkpoint_bytes=_checkpoint_bytes(work, arm.name),
             )
         )
+    cells = pieces[: len(work.order)]
+    timed = eta.timed(range(len(cells)))
     return Forecast(
         model=work.model.settings.model,
         folder=str(work.folder),
@@ -141,7 +175,10 @@ def forecast(work: StudyWork) -> Forecast:
         steps=tuple(steps),
         unknown_steps=tuple(unknown),
         seconds=eta.remaining,
+        seconds_range=eta.range_of(range(len(pieces))),
+        timed={piece.name: timed[piece.work.kind] for piece in cells if piece.work.kind in timed},
         keeps_checkpoints=work.settings.checkpoints,
+        shortfalls=tuple(work.shortfalls()),
     )
 
 
@@ -179,6 +216,8 @@ def _checkpoint_bytes(work: StudyWork, name: str) -> int:
 
 def _total(arms: tuple[ArmForecast, ...]) -> ArmForecast:
     seconds = [arm.seconds for arm in arms]
+    ranges = [arm.seconds_range for arm in arms]
+    known = [one for one in ranges if one is not None]
     return ArmForecast(
         name="all",
         cells=sum(arm.cells for arm in arms),
@@ -187,15 +226,35 @@ def _total(arms: tuple[ArmForecast, ...]) -> ArmForecast:
         prompt_tokens=sum(arm.prompt_tokens for arm in arms),
         new_tokens=sum(arm.new_tokens for arm in arms),
         seconds=None if None in seconds else sum(one for one in seconds if one is not None),
+        seconds_range=None if None in ranges else (sum(one[0] for one in known), sum(one[1] for one in known)),
         checkpoint_bytes=sum(arm.checkpoint_bytes for arm in arms),
     )
 
 
 def _numbers(arm: ArmForecast) -> list[str]:
-    time = "?" if arm.seconds is None else str(timedelta(seconds=round(arm.seconds)))
+    time = "?" if arm.seconds_range is None else span(*arm.seconds_range)
     disk = _size(arm.checkpoint_bytes) if arm.checkpoint_bytes else "-"
-    counts = (arm.cells, arm.done, arm.items, arm.prompt_tokens, arm.new_tokens)
-    return [*(f"{count:,}" for count in counts), time, disk]
+    counts = (arm.items, arm.prompt_tokens, arm.new_tokens)
+    return [f"{arm.done}/{arm.cells}", *(f"{count:,}" for count in counts), time, disk]
+
+
+def span(low: float, high: float) -> str:
+    """A range of seconds, as coarse as it is sure.
+
+    >>> span(100, 400), span(5, 150), span(7200, 90000), span(0, 0)
+    ('1.7 to 6.7 min', '5 s to 2.5 min', '2 to 25 h', '0 s')
+    """
+    (few, its), (many, unit) = _rounded(low), _rounded(high)
+    if (few, its) == (many, unit):
+        return f"{many} {unit}"
+    return f"{few}{'' if its == unit else f' {its}'} to {many} {unit}"
+
+
+def _rounded(seconds: float) -> tuple[str, str]:
+    """Two digits and the unit that suits them."""
+    size, unit = next((one for one in _UNITS if seconds >= one[0] * 1.5), _UNITS[-1])
+    value = seconds / size
+    return f"{value:.2g}" if value < 10 else f"{value:,.0f}", unit
 
 
 def _size(num_bytes: int) -> str:

@@ -15,6 +15,7 @@ from layercut.engine.base import Decoding
 from layercut.errors import InputError
 from layercut.healing.best_of import choose, chosen
 from layercut.healing.responses import generate_responses, sample_id
+from layercut.runs.counting import counted
 from layercut.runs.directory import RunFolder
 from layercut.runs.records import Journal
 from layercut.study.handle import ModelHandle
@@ -81,7 +82,7 @@ def answers_of(
     ids = [sample_id(prompt.id, n) for part in parts for prompt in part.prompts for n in range(how.samples)]
     with Journal(folder / RESPONSES) as journal:
         if not set(ids) <= {record["id"] for record in journal.records}:
-            with watched(f"{model} answers", len(ids), console) as on_progress:
+            with watched(f"Answering with {model}", len(ids), console, "answers") as on_progress:
                 before = 0
                 for part in parts:
                     generate_responses(
@@ -105,7 +106,8 @@ def answers_of(
     with Journal(folder / CHOICES) as journal:
         prompts = {record["prompt_id"] for record in records}
         if not prompts <= {choice["id"] for choice in journal.records}:
-            with watched(f"{model} chooses among {how.samples} answers", len(prompts), console) as on_progress:
+            name = f"Choosing among {how.samples} answers"
+            with watched(name, len(prompts), console, "prompts") as on_progress:
                 choose(handle.engine, plan, records, journal, on_progress=on_progress)
         return Answers(records, chosen(records, journal.records), folder)
 
@@ -127,7 +129,10 @@ def _fitting(
             if part.task or len(encode_prompt(reader.tokenizer, one.prompt.prompt, reader.name)) <= max_tokens
         ]
         if len(short) < len(part.answered):
-            say(f"{len(part.answered) - len(short)} of {len(part.answered)} prompts left out, over {max_tokens} tokens")
+            say(
+                f"{len(part.answered) - len(short)} of {counted(len(part.answered), 'prompt')} left out, "
+                f"over {max_tokens} tokens"
+            )
         parts.append(part._replace(answered=short))
     if not any(part.answered for part in parts):
         raise InputError(f"all prompts have more than {max_tokens} tokens; allow more with --max-prompt-tokens.")

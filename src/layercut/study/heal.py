@@ -14,11 +14,13 @@ from layercut.errors import InputError
 from layercut.healing.filters import FilterSettings
 from layercut.healing.settings import TrainSettings
 from layercut.healing.team import Team
+from layercut.runs.counting import counted
 from layercut.runs.directory import RunFolder
 from layercut.study.generate import answers_of
 from layercut.study.handle import ModelHandle
-from layercut.study.heal_data import RESPONSES, examples_of, matched, original_records, report_items, split
-from layercut.study.heal_job import CHECKPOINT, HealingJob, HealSettings, Teacher, ToTrain, load_cut, train_along
+from layercut.study.heal_data import examples_of, matched, original_records, report_items, split
+from layercut.study.heal_job import CHECKPOINT, HealingJob, Teacher, ToTrain, load_cut, train_along
+from layercut.study.heal_settings import RESPONSES, HealSettings
 from layercut.study.prompts import Answering, PromptSource
 from layercut.study.settings import ModelSettings
 from layercut.surgery.checkpoint import PLAN_FILE
@@ -37,7 +39,9 @@ class Healed(NamedTuple):
     def lines(self) -> list[str]:
         """The result for people."""
         facts = self.healing
-        lines = [f"learnt from {facts['num_examples']} answers, {facts['loss_tokens']:,} answer tokens"]
+        lines = [
+            f"learnt from {counted(facts['num_examples'], 'answer')}, {counted(facts['loss_tokens'], 'answer token')}"
+        ]
         if facts.get("held_out_loss"):
             first, best = facts["held_out_loss"]["first"], facts["held_out_loss"]["best"]
             lines.append(f"held-out loss: {first:.4f} -> {best:.4f} (best)")

@@ -11,14 +11,13 @@ from layercut.healing.examples import Data, Example, encode_example, fitting, ho
 from layercut.healing.filters import FilterSettings, filter_responses
 from layercut.healing.responses import plain_prompt
 from layercut.healing.settings import TrainSettings
+from layercut.runs.counting import counted
 from layercut.study.prompts import Part
 from layercut.tasks import TASKS, base_name, load_task
 
 if TYPE_CHECKING:
     from layercut.models.loading import LoadedModel
 
-RESPONSES = ("self", "original")
-"""Whose answers are learnt: the teacher's own, or those that stand beside the prompts in their data set."""
 BUILT_IN = ("arithmetic", "brackets", "copy", "chain_sum", "gsm_symbolic")
 """Tasks whose report items are always at hand."""
 
@@ -121,7 +120,8 @@ def matched(arms: Mapping[str, Sequence[Example]], arm: str, seed: int, say: Cal
     chosen = match_tokens(common[arm], min(counts.values()), seed)
     listed = ", ".join(f"{name} {count:,}" for name, count in counts.items())
     say(
-        f"{len(shared)} prompts answered in both arms, tokens: {listed}; learning from {len(chosen)} {arm} answers of "
+        f"{counted(len(shared), 'prompt')} answered in both arms, tokens: {listed}; learning from "
+        f"{len(chosen)} {arm} answers of "
         f"{num_loss_tokens(chosen):,} tokens"
     )
     return chosen
@@ -131,7 +131,7 @@ def split(examples: Sequence[Example], settings: TrainSettings, say: Callable[[s
     """Examples to learn from and to judge by."""
     data = hold_out(examples, settings.held_out, settings.seed)
     say(
-        f"learning from {len(data.train)} examples with {data.num_tokens:,} answer tokens, "
+        f"learning from {counted(len(data.train), 'example')} with {counted(data.num_tokens, 'answer token')}, "
         f"{len(data.held_out)} held out (data {data.hash})"
     )
     return data

@@ -5,23 +5,21 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.console import Console
 
-from layercut.errors import InputError, unknown
 from layercut.healing.examples import Data
-from layercut.healing.filters import FilterSettings
 from layercut.healing.learner import ACCURACY, accuracy_of_held_out
 from layercut.healing.settings import TrainSettings
 from layercut.healing.team import Team
 from layercut.report.healing_card import healed_card
 from layercut.runs.directory import RunFolder
 from layercut.study.handle import ModelHandle
-from layercut.study.heal_data import RESPONSES
+from layercut.study.heal_settings import HealSettings
 from layercut.study.settings import ModelSettings
 from layercut.study.watch import watched
 from layercut.surgery.plan import CutPlan
@@ -32,29 +30,6 @@ if TYPE_CHECKING:
 
 CHECKPOINT, TRAINING = "checkpoint", "training"
 STORED = Path("samples", "teacher-logits")
-
-
-@dataclass(frozen=True, kw_only=True)
-class HealSettings:
-    """Everything a healing is made of, beside the models and prompts."""
-
-    train: TrainSettings = field(default_factory=TrainSettings)
-    filters: FilterSettings = field(default_factory=FilterSettings)
-    responses: str = RESPONSES[0]
-    match_tokens: bool = False
-    """Learn from as many answer tokens as the smaller of the two arms has on the same prompts."""
-    decontaminate: tuple[str, ...] = ()
-    """Tasks beside the built-in ones whose report items are looked for."""
-    data: Mapping[str, str] = field(default_factory=dict)
-    """Local data of those tasks."""
-    keep_adapter: bool = False
-    """Leave the adapter a PEFT adapter."""
-
-    def __post_init__(self) -> None:
-        if self.responses not in RESPONSES:
-            raise unknown("responses", self.responses, RESPONSES)
-        if self.keep_adapter and self.train.method not in ("lora", "qlora"):
-            raise InputError(f"{self.train.method} makes no adapter, so there is none to keep; leave it out.")
 
 
 class Teacher:
@@ -106,7 +81,7 @@ class HealingJob(NamedTuple):
         began = time.monotonic()
         uncut = load_cut(self.teacher.handle, self.settings.train)
         total = len(self.data.train) + len(self.data.held_out)
-        with watched("reading both models", total, self.console) as on_progress:
+        with watched("Reading both models", total, self.console, "texts") as on_progress:
             fits = repair_seams(
                 self.loaded.model,
                 uncut.model,
@@ -144,7 +119,7 @@ class HealingJob(NamedTuple):
                 options["look"] = accuracy_of_held_out(self.tasks, self.data, self.loaded, settings.graded)
             model = make_trainable(self.loaded.model, settings)
             self.say(f"{num_trainable(model):,} parameters learn")
-            with watched("training", self._num_steps(), self.console) as on_progress:
+            with watched("Training", self._num_steps(), self.console, "steps") as on_progress:
                 trained = train(
                     model, self.loaded.tokenizer, self.data, settings, folder, on_progress=on_progress, **options
                 )
@@ -177,7 +152,8 @@ class HealingJob(NamedTuple):
         if not stored.is_whole_everywhere:
             uncut = load_cut(self.teacher.handle, replace(self.settings.train, method="lora"))
             check_teacher(self.loaded.model, uncut.model)
-            with watched("storing the teacher's likeliest tokens", stored.num_examples, self.console) as on_progress:
+            name = "Storing the teacher's likeliest tokens"
+            with watched(name, stored.num_examples, self.console, "examples") as on_progress:
                 stored.fill(uncut.model, on_progress=on_progress)
 
     def _num_steps(self) -> int:

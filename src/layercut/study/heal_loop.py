@@ -25,11 +25,12 @@ from layercut.study.cut import cut_model
 from layercut.study.generate import answer_prompts
 from layercut.study.handle import ModelHandle
 from layercut.study.heal import FLAGS, Healed, check_method, heal_model
-from layercut.study.heal_job import CHECKPOINT, HealSettings
+from layercut.study.heal_job import CHECKPOINT
+from layercut.study.heal_settings import HealSettings
 from layercut.study.progress import SelectionProgress
 from layercut.study.prompts import Answering, PromptSource
-from layercut.study.select import CalibrationSettings, select_layers
-from layercut.study.settings import ModelSettings
+from layercut.study.select import select_layers
+from layercut.study.settings import CalibrationSettings, ModelSettings
 from layercut.surgery.checkpoint import PLAN_FILE
 from layercut.surgery.plan import CutPlan
 

@@ -20,7 +20,8 @@ from layercut.study.generate import answer_prompts
 from layercut.study.handle import ModelHandle
 from layercut.study.heal import Healed, check_method, heal_model
 from layercut.study.heal_data import BUILT_IN
-from layercut.study.heal_job import CHECKPOINT, HealSettings
+from layercut.study.heal_job import CHECKPOINT
+from layercut.study.heal_settings import HealSettings
 from layercut.study.prompts import Answering, PromptSource, PromptSpec, answering, prompt_source
 from layercut.study.settings import ModelSettings, TaskSettings
 from layercut.study.study_settings import HealingArm

@@ -12,6 +12,7 @@ from typing import TypeVar
 from rich.console import Console
 
 from layercut.engine.base import Engine
+from layercut.runs.counting import counted
 from layercut.runs.directory import RunFolder
 from layercut.runs.disk import BROKEN
 from layercut.selection.items import check_report_items
@@ -117,7 +118,7 @@ class StudyJob:
 
         found = self._attempt(step, [arm.name], measure)
         for one in found.reused if found else ():
-            self._say(f"{step}: {one.num_items} answers reused from {one.source}")
+            self._say(f"{step}: {counted(one.num_items, 'answer')} reused from {one.source}")
         return found
 
     def _ready(self, arm: StudyArm) -> RunFolder | None:
@@ -185,7 +186,7 @@ class StudyJob:
         self._work.model.release()
         self._progress.state(arm.name, "healing")
         is_new, began = not healer.folder.exists(), time.monotonic()
-        with self._progress.step(self._work.index(arm.name)), self._progress.paused():
+        with self._progress.step(self._work.index(arm.name)):
             healed = healer.heal(cut, console=self._console, say=self._say)
         if is_new:
             self._manifest.took(self._work.healing_kind(arm.name), time.monotonic() - began)

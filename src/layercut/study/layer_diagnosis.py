@@ -17,6 +17,7 @@ from layercut.diagnostics import LAYER_FORMS, known
 from layercut.diagnostics.bench import Arm
 from layercut.report.diagnosis.layers import LAYERS_FILE, arm_name, layers_report
 from layercut.report.diagnosis.verdict import FORMAT_VERSION, load
+from layercut.runs.counting import counted
 from layercut.runs.directory import RunFolder
 from layercut.study.diagnose import Diagnosed, arithmetic_settings, run_diagnostics, tell_walls, uncut_arm
 from layercut.study.evaluate import slug
@@ -67,7 +68,7 @@ def diagnose_layers(
     if dry_run:
         for name in names:
             say(f"{name}: {LAYER_FORMS[name].summary}")
-        say(f"would ask at most {limit} items of each kind and write to {folder}")
+        say(f"would ask at most {counted(limit, 'item')} of each kind and write to {folder}")
         return None
     arms = [uncut_arm(handle), *(_without(handle, layer) for layer in wanted)]
     walls = tell_walls(names, say)
@@ -85,7 +86,7 @@ def diagnose_layers(
             "diagnostics": _earlier(run.path, arms),
         }
         run_diagnostics(
-            run, arms, names, data, limit=limit, num_samples=1, seed=seed, console=console,
+            run, arms, names, data, limit=limit, num_samples=1, seed=seed, console=console, say=say,
             arithmetic_data=arithmetic_data, forms=LAYER_FORMS, file=LAYERS_FILE,
         )  # fmt: skip
         report = layers_report(run.path)

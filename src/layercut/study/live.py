@@ -1,6 +1,6 @@
 """What a study shows while it runs: a line for each arm with its state and the time left, by what was measured.
 
-Where stderr is no terminal, there is a plain line for each piece when it ends.
+Where stderr is no terminal, there is a plain line for each piece when it ends, and one every half minute.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from rich import box
@@ -17,16 +16,18 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from layercut.runs.counting import counted
 from layercut.study.eta import Cell as Work
 from layercut.study.eta import Eta
+from layercut.study.heartbeat import Tokens, clock, line, under_way
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
 
 State = Literal["waiting", "searching", "asking", "healing", "finished", "failed"]
 _STYLES = {"finished": "green", "failed": "red", "waiting": "dim"}
-_EVERY = 60
-"""Seconds between lines about one piece, where stderr is no terminal."""
+_STATE, _BETWEEN = 26, 6
+"""Characters for what an arm is at where the terminal is narrow, and for the spaces between columns."""
 _AROUND = 10
 """Lines that the terminal needs for other things."""
 
@@ -67,30 +68,20 @@ class StudyProgress:
                     self._lines[piece.arm].total += piece.work.num_items
         self._active = ""
         self._began = time.monotonic()
-        self._told = self._began
-        self._live: Live | None = None
+        self._doing = ""
+        """What is worked on, for the line of every half minute."""
+        self._tokens = Tokens()
 
     @contextmanager
     def running(self) -> Iterator[None]:
         """Show the table inside the block."""
-        if not self._console.is_terminal:
-            yield
-            return
-        self._live = Live(self, console=self._console, refresh_per_second=4, vertical_overflow="crop")
-        with self._live:
-            yield
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Leave the terminal to a step that shows its own progress."""
-        if self._live is None:
-            yield
-            return
-        self._live.stop()
-        try:
-            yield
-        finally:
-            self._live.start(refresh=True)
+        with self._tokens.counted(), under_way(self._console, self._now):
+            if not self._console.is_terminal:
+                yield
+                return
+            # A healing shows its bar below the table.
+            with Live(self, console=self._console, refresh_per_second=4, vertical_overflow="crop"):
+                yield
 
     def learn(self, kind: Hashable, num_items: int, seconds: float) -> None:
         """Speed that an earlier run has measured."""
@@ -111,15 +102,17 @@ class StudyProgress:
     def step(self, index: int) -> Iterator[None]:
         """Work a piece that is one whole, such as a search."""
         start = time.monotonic()
+        self._begin(self._name(index))
         yield
         self._count(index, 1, time.monotonic() - start)
-        self._tell(index, f"{time.monotonic() - start:.0f} s")
+        self._tell(index, clock(time.monotonic() - start))
 
     @contextmanager
     def cell(self, index: int) -> Iterator[Callable[[int, int], None]]:
         """Work one cell: the block calls what it gets with (items done, items in all), first with what was there."""
         piece = self._pieces[index]
         self.state(piece.arm, "asking", piece.name)
+        self._begin(f"{piece.arm}: scoring {piece.name}")
         start = last = time.monotonic()
         seen: int | None = None
 
@@ -128,21 +121,20 @@ class StudyProgress:
             now = time.monotonic()
             self._count(index, done - (seen or 0), None if seen is None else now - last)
             seen, last = done, now
-            if done < total:
-                self._beat(f"{piece.arm}: {piece.name}: {done} of {total} items")
+            self._doing = f"{piece.arm}: scoring {piece.name}: {done:,} of {counted(total, 'item')}"
 
         try:
             yield on_progress
         except BaseException:
             self._count(index, piece.work.num_items - (seen or 0), None)  # given up: nothing is left of it to wait for
             raise
-        self._tell(index, f"{seen or 0} items, {time.monotonic() - start:.0f} s")
+        self._tell(index, f"{counted(seen or 0, 'item')}, {clock(time.monotonic() - start)}")
 
     def searching(self, what: str, done: int, total: int) -> None:
         """Progress of a search, to be handed to a criterion."""
         if self._active:
             self._lines[self._active].note = f"{what} {done}/{total}"
-            self._beat(f"{self._active}: choosing layers: {what} {done} of {total}")
+            self._doing = f"{self._active}: choosing layers: {what} {done:,} of {total:,}"
 
     def remaining(self) -> str:
         """Time left in words; empty before anything was measured."""
@@ -151,17 +143,20 @@ class StudyProgress:
             return ""
         unknown = self._eta.unknown
         steps = "1 search or healing" if unknown == 1 else f"{unknown} searches or healings"
-        more = f", besides {steps} not measured yet" if unknown else ""
-        return f"about {timedelta(seconds=round(seconds))} left{more}"
+        more = f" without {steps} never timed" if unknown else ""
+        return f"{clock(seconds)} left{more}"
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """The table: all arms, or those around the one that is worked on where the terminal is too low for all."""
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, header_style="bold")
-        table.add_column("arm", no_wrap=True, overflow="ellipsis")
-        table.add_column("state", no_wrap=True, overflow="ellipsis")
-        table.add_column("items", justify="right", no_wrap=True)
-        table.add_column("time left", justify="right", no_wrap=True)
         names = list(self._lines)
+        count = max([len("items"), *(len(f"{line.total}/{line.total}") for line in self._lines.values())])
+        rest = options.max_width - count - len("time left") - _BETWEEN
+        longest = min(max(map(len, names), default=3), max(12, rest - _STATE))
+        table.add_column("arm", no_wrap=True, overflow="ellipsis", min_width=longest)
+        table.add_column("state", no_wrap=True, overflow="ellipsis", max_width=max(8, rest - longest))
+        table.add_column("items", justify="right", no_wrap=True, min_width=count)
+        table.add_column("time left", justify="right", no_wrap=True, min_width=len("time left"))
         room = max(4, console.height - _AROUND)
         first = 0
         if len(names) > room:
@@ -170,17 +165,21 @@ class StudyProgress:
             line = self._lines[name]
             state = f"{line.state}: {line.note}" if line.note else line.state
             table.add_row(
-                name, Text(state, style=_STYLES.get(line.state, "cyan")), f"{line.done}/{line.total}", self._left(name)
+                _middle(name, longest),
+                Text(state, style=_STYLES.get(line.state, "cyan")),
+                f"{line.done}/{line.total}",
+                self._left(name),
             )
         yield table
         hidden = len(names) - min(room, len(names))
         finished = sum(line.state == "finished" for line in self._lines.values())
         failed = sum(line.state == "failed" for line in self._lines.values())
         facts = [
-            f"{finished} of {len(names)} arms finished",
+            f"{finished} of {counted(len(names), 'arm')} finished",
             *([f"{failed} failed"] if failed else []),
             *([f"{hidden} not shown"] if hidden else []),
-            f"{timedelta(seconds=round(time.monotonic() - self._began))} so far",
+            *([self._tokens.describe(short=True)] if self._tokens.written else []),
+            f"{clock(time.monotonic() - self._began)} so far",
             self.remaining() or "time left: measuring",
         ]
         yield Text(" · ".join(facts), style="cyan")
@@ -189,7 +188,7 @@ class StudyProgress:
         if self._lines[name].state in ("finished", "failed"):
             return ""
         seconds = self._eta.remaining_of(self._of[name])
-        return "?" if seconds is None else str(timedelta(seconds=round(seconds)))
+        return "?" if seconds is None else clock(seconds)
 
     def _count(self, index: int, num_items: int, seconds: float | None) -> None:
         if seconds is None:
@@ -200,18 +199,25 @@ class StudyProgress:
         if piece.arm and piece.work.weight:
             self._lines[piece.arm].done += num_items
 
-    def _tell(self, index: int, what: str) -> None:
+    def _begin(self, doing: str) -> None:
+        self._doing = doing
+        self._tokens.begin()
+
+    def _now(self) -> str:
+        """What is under way, in one line."""
+        facts = [self._doing or "Preparing the study", self._tokens.describe(), self.remaining()]
+        return ", ".join(fact for fact in facts if fact)
+
+    def _name(self, index: int) -> str:
         piece = self._pieces[index]
-        self._line(f"{piece.arm}: {piece.name}: {what}" if piece.arm else f"{piece.name}: {what}")
+        return f"{piece.arm}: {piece.name}" if piece.arm else piece.name
 
-    def _beat(self, text: str) -> None:
-        """A line now and then, so that a long piece does not look like one that hangs."""
-        if time.monotonic() - self._told >= _EVERY:
-            self._line(text)
-
-    def _line(self, text: str) -> None:
-        if self._console.is_terminal:
-            return
-        self._told = time.monotonic()
+    def _tell(self, index: int, what: str) -> None:
         rest = self.remaining()
-        self._console.print(f"{text}{', ' if rest else ''}{rest}", markup=False, soft_wrap=True)
+        line(self._console, f"{self._name(index)}: {what}{', ' if rest else ''}{rest}")
+
+
+def _middle(name: str, width: int) -> str:
+    """A name that is too long loses its middle: names of a cut and of its healing differ at their ends."""
+    half = (width - 1) // 2
+    return name if len(name) <= width else f"{name[: width - 1 - half]}…{name[-half:]}"

@@ -32,6 +32,7 @@ from layercut.study.handle import ModelHandle
 from layercut.study.progress import SelectionProgress
 from layercut.study.settings import DecodingSettings, ModelSettings, TaskSettings
 from layercut.study.sweep import ask, sweep_settings
+from layercut.tasks.shortfall import tell_shortfalls
 
 
 class Predicted(NamedTuple):
@@ -73,6 +74,7 @@ def predict_layers(
     folder = out or Path("runs", slug(f"{model.model}-sweep"))
     say(f"{model.model}: {handle.num_layers} layers, each skipped alone under the uncut model's own right answers")
     walls = tell_walls((part.task for part in parts), say)
+    tell_shortfalls(parts, "selection", say)
     if dry_run:
         say(f"would ask {', '.join(part.label for part in parts)} of the uncut model and write to {folder}")
         return None

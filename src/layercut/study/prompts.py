@@ -14,7 +14,9 @@ from layercut.healing.best_of import chosen
 from layercut.healing.prompts import Answered, NamedPrompt, answered_in, read_answered
 from layercut.healing.settings import SYSTEM
 from layercut.healing.task_prompts import PREFIX, TaskPrompts, task_prompts
+from layercut.runs.counting import counted
 from layercut.runs.records import read_records
+from layercut.seed import check_seed
 from layercut.study.settings import DecodingSettings
 from layercut.tasks import load_task
 from layercut.tasks.hub_rows import HUB, hub_rows
@@ -51,6 +53,7 @@ class PromptSpec:
     def __post_init__(self) -> None:
         if self.skip < 0:
             raise InputError(f"{self.source}: skip {self.skip} is negative; write 0 or more.")
+        check_seed(self.shuffle_seed, f"{self.source}: shuffle_seed")
         if self.shuffle_buffer < 0:
             raise InputError(f"{self.source}: shuffle_buffer {self.shuffle_buffer} is too small; write 0 or more.")
         if self.limit is not None and self.limit < 1:
@@ -70,7 +73,9 @@ class PromptSpec:
             InputError: none.
         """
         if found and self.skip >= len(found):
-            raise InputError(f"{self.source} has {len(found)} prompts, and skip {self.skip} leaves none; skip fewer.")
+            raise InputError(
+                f"{self.source} has {counted(len(found), 'prompt')}, and skip {self.skip} leaves none; skip fewer."
+            )
         return found[self.skip :][: self.limit]
 
 
@@ -109,7 +114,7 @@ class PromptSource:
             ids = {prompt.id for prompt in part.prompts}
             if both := seen & ids:
                 raise InputError(
-                    f"{len(both)} prompts come from two sources, such as {min(both)}; take each source once."
+                    f"{counted(len(both), 'prompt')} come from two sources, such as {min(both)}; take each source once."
                 )
             seen |= ids
 

@@ -25,9 +25,9 @@ from typing import Any, NamedTuple
 from rich.console import Console
 
 from layercut.errors import InputError
-from layercut.report.compare import ComparisonRow, compare_runs
+from layercut.report.compare import ComparisonRow
 from layercut.report.reports import write_reports
-from layercut.report.study import study_runs
+from layercut.report.study import study_results
 from layercut.runs.directory import RunFolder
 from layercut.study.cell_store import CellStore
 from layercut.study.cells import tell_walls
@@ -133,6 +133,8 @@ def _run_model(
         if arm.healing and any(work.finished(arm, cell) is None for cell in work.cells):
             work.healers[arm.name].check()
     walls = tell_walls((cell.task for cell in work.cells), say)
+    for line in work.shortfalls():
+        say(line)
     with RunFolder.begin(work.folder, work.whole(), settings_file=settings_file, sandbox=walls):
         manifest = Manifest(work.folder, [arm.describe() for arm in work.arms])
         progress = StudyProgress(work.pieces(), console)
@@ -143,13 +145,13 @@ def _run_model(
         failed = [failure.describe() for failure in manifest.failures]
         paths = {f"checkpoint of {arm}": path for arm, path in job.checkpoints.items()}
         try:
-            reports = write_reports(work.folder, seed=work.settings.seed)
-            rows = compare_runs(*study_runs(work.folder), seed=work.settings.seed)
+            found = study_results(work.folder, seed=work.settings.seed)
+            reports = write_reports(work.folder, seed=work.settings.seed, study=found)
         except InputError as error:
             if not failed:
                 raise
             return StudyOutcome(name, [], paths, [*failed, f"no report can be made: {error}"])
-        return StudyOutcome(name, rows, {**reports, **paths}, failed)
+        return StudyOutcome(name, found.rows, {**reports, **paths}, failed)
 
 
 def _with(settings: StudySettings, out: Path | None, seed: int | None) -> StudySettings:

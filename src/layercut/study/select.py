@@ -5,45 +5,32 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from layercut.engine.base import Decoding
 from layercut.errors import InputError, unknown
+from layercut.runs.counting import counted
 from layercut.runs.directory import RunFolder
 from layercut.selection import criterion as criterion_of
 from layercut.selection import criterion_row
-from layercut.selection.base import Context, Progress, Selection, no_objective
+from layercut.selection.base import RACE_ERROR, Context, Normalise, Progress, Racing, Selection, no_objective
 from layercut.selection.calibration import Calibration, load_calibration
 from layercut.selection.held_out import held_out
 from layercut.selection.items import HELD_OUT, selection_items
-from layercut.selection.objective import Normalise, ObjectiveTask, TaskObjective, search_settings
+from layercut.selection.objective import ObjectiveTask, TaskObjective, search_settings
 from layercut.selection.protect import parse_protected
-from layercut.selection.racing import ERROR, Racing
 from layercut.selection.search_journal import SearchJournal
 from layercut.study.cells import tell_walls
 from layercut.study.handle import ModelHandle
-from layercut.study.settings import DecodingSettings, ModelSettings, TaskSettings
+from layercut.study.settings import CalibrationSettings, DecodingSettings, ModelSettings, TaskSettings
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import load_task
 from layercut.tasks.base import known_readouts
+from layercut.tasks.shortfall import tell_shortfalls
 
 PLAN_FILE = "plan.json"
-GENERATED = "generated"
-
-
-@dataclass(frozen=True, kw_only=True)
-class CalibrationSettings:
-    """Text that criteria are measured on."""
-
-    source: str = GENERATED
-    """``generated`` (by the uncut model itself), a local file, or ``hub:NAME[:config[:split]]``."""
-    num_texts: int = 16
-    """How many texts."""
-    max_tokens: int = 256
-    """Longest text, in the model's tokens."""
-
 
 FLAGS = {"limit": "--limit", "readout": "--readouts", "task": "--objective", "source": "--calibration"}
 """Which flag of ``layercut select`` stands for a setting whose name is not the flag's."""
@@ -69,7 +56,7 @@ def select_layers(
     settings: Mapping[str, Any] | None = None,
     normalise: str = "raw",
     race: str = "exact",
-    race_error: float = ERROR,
+    race_error: float = RACE_ERROR,
     decoding: DecodingSettings | None = None,
     num_held_out: int | None = None,
     seed: int = 0,
@@ -91,7 +78,7 @@ def select_layers(
     row, choose = criterion_row(criterion), criterion_of(criterion)
     handle = model if isinstance(model, ModelHandle) else ModelHandle(model)
     draw = Decoding(**asdict(decoding or DecodingSettings()), seed=seed)
-    parts = [part for wanted in tasks for part in _parts(wanted, seed)]
+    parts = [part for wanted in tasks for part in objective_parts(wanted, seed)]
     calibration = calibration or CalibrationSettings()
     identity = folder_settings(handle.describe(), parts, draw, calibration)
     start = str((settings or {}).get("start", ""))
@@ -101,6 +88,7 @@ def select_layers(
         raise no_objective(criterion)
     with ExitStack() as held:
         walls = tell_walls((part.task for part in parts), say)
+        tell_shortfalls(parts, "selection", say)
         folder = held.enter_context(RunFolder.begin(out, identity, flags=FLAGS, sandbox=walls))
         engine = handle.engine if row.needs_model else None
         journal = held.enter_context(SearchJournal(folder))
@@ -136,6 +124,8 @@ def select_layers(
             chosen = CutPlan(num_layers=handle.num_layers, removed=selection.removed)
             found = held_out(objective, chosen, num_items=num_held_out, seen=seen, seed=seed, progress=progress)
             selection = selection._replace(details={**selection.details, HELD_OUT: found})
+            for line in _missing_held_out(parts, found["rows"], num_held_out):
+                say(line)
         elif num_held_out:
             say(f"--held-out {num_held_out} has no effect: {criterion} did not choose by the items of a task.")
         plan = replace(
@@ -150,6 +140,22 @@ def select_layers(
         plan.save(folder.path / PLAN_FILE)
         folder.write_metrics([], plan=plan.to_dict(), num_parameters=handle.num_parameters(plan))
         return Selected(plan, folder.path / PLAN_FILE, selection)
+
+
+def _missing_held_out(
+    parts: Sequence[ObjectiveTask], rows: Sequence[Mapping[str, Any]], num_held_out: int | None
+) -> list[str]:
+    """Where fewer items were left to score the plan on again than were asked for, in words."""
+    lines = []
+    for part, row in zip(parts, rows, strict=True):
+        wanted = part.limit if num_held_out is None else num_held_out
+        there = 0 if row["held_out"] is None else row["held_out"]["n"]
+        if wanted is not None and there < wanted:
+            lines.append(
+                f"{part.label}: the plan is scored again on {there} of {wanted} held-out items; its selection items "
+                "hold no more that the search did not see"
+            )
+    return lines
 
 
 def folder_settings(
@@ -170,7 +176,12 @@ def folder_settings(
     return {**model, **search_settings(parts, decoding), "calibration": text, "seed": decoding.seed}
 
 
-def _parts(wanted: TaskSettings, seed: int) -> list[ObjectiveTask]:
+def objective_parts(wanted: TaskSettings, seed: int) -> list[ObjectiveTask]:
+    """The parts of an objective that one task gives: a part for each readout.
+
+    Raises:
+        InputError: an unknown task or readout.
+    """
     task = load_task(wanted.task, data=wanted.data, seed=seed, max_new_tokens=wanted.max_new_tokens)
     # One readout a task unless others are asked for: the paper's objective counts each task once.
     readouts = wanted.readouts or (task.readouts[0],)
@@ -198,7 +209,7 @@ def _calibration(
         folder=folder,
         progress=progress,
     )
-    say(f"calibration: {found.source}, {len(found.texts)} texts, {found.num_tokens:,} tokens")
+    say(f"calibration: {found.source}, {counted(len(found.texts), 'text')}, {found.num_tokens:,} tokens")
     return found
 
 

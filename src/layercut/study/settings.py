@@ -5,11 +5,16 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from layercut.engine.base import Decoding
 from layercut.engine.pool_where import Where
 from layercut.errors import InputError, unknown
+from layercut.models.placement import DEVICE_TYPES, DTYPES
 
 ENGINES = ("shared", "plain", "vllm", "openai")
 """What runs the model; the first is the default."""
+
+GENERATED = "generated"
+"""Calibration text that the uncut model writes itself."""
 
 UNCUT = "uncut"
 """Name of the uncut model's folder in a study; no plan may take it."""
@@ -81,6 +86,10 @@ class ModelSettings:
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise InputError(f"batch_size {self.batch_size} is too small; write 1 or more.")
+        if self.dtype not in DTYPES:
+            raise unknown("dtype", self.dtype, DTYPES)
+        if self.device.partition(":")[0] not in DEVICE_TYPES:
+            raise unknown("device", self.device, DEVICE_TYPES)
         if self.engine not in ENGINES:
             raise unknown("engine", self.engine, ENGINES)
         if self.engine_pool is not None:
@@ -116,3 +125,18 @@ class DecodingSettings:
     temperature: float = 0.0
     top_p: float = 1.0
     top_k: int = 0
+
+    def __post_init__(self) -> None:
+        Decoding(**asdict(self))  # refuses what cannot be drawn
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationSettings:
+    """Text that criteria are measured on."""
+
+    source: str = GENERATED
+    """``generated`` (by the uncut model itself), a local file, or ``hub:NAME[:config[:split]]``."""
+    num_texts: int = 16
+    """How many texts."""
+    max_tokens: int = 256
+    """Longest text, in the model's tokens."""

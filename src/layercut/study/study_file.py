@@ -16,9 +16,9 @@ from layercut.healing.filters import FilterSettings
 from layercut.healing.settings import TrainSettings
 from layercut.runs.foreign_code import check_trust
 from layercut.runs.json_text import check_depth, check_text, read_small
+from layercut.study.checks import check_study_names
 from layercut.study.prompts import SHUFFLE_BUFFER, PromptSpec
-from layercut.study.select import CalibrationSettings
-from layercut.study.settings import DecodingSettings, ModelSettings, TaskSettings
+from layercut.study.settings import CalibrationSettings, DecodingSettings, ModelSettings, TaskSettings
 from layercut.study.study_settings import LONGEST_NAME, CriterionSettings, Depth, HealingArm, StudySettings
 from layercut.study.suites import suite, with_data
 from layercut.tasks import check_name
@@ -63,7 +63,9 @@ def load_study(path: Path) -> StudySettings:
             f"but this file holds {type(data).__name__}."
         )
     try:
-        return study_from_dict(data)
+        study = study_from_dict(data)
+        check_study_names(study)
+        return study
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
 

@@ -11,11 +11,18 @@ from typing import Any
 from layercut.errors import InputError
 from layercut.healing.filters import FilterSettings
 from layercut.healing.settings import TrainSettings
+from layercut.seed import check_seed
 from layercut.selection import CriterionRow, criterion_row
-from layercut.selection.racing import ERROR
+from layercut.selection.base import RACE_ERROR, check_race
 from layercut.study.prompts import PromptSpec
-from layercut.study.select import GENERATED, CalibrationSettings
-from layercut.study.settings import UNCUT, DecodingSettings, ModelSettings, TaskSettings
+from layercut.study.settings import (
+    GENERATED,
+    UNCUT,
+    CalibrationSettings,
+    DecodingSettings,
+    ModelSettings,
+    TaskSettings,
+)
 
 NO_HEALING = "none"
 """The arm that every cut has without being asked for."""
@@ -68,13 +75,14 @@ class CriterionSettings:
     """raw (cut / uncut) or chance (above chance)."""
     race: str = "exact"
     """exact, confident or off; see layercut select."""
-    race_error: float = ERROR
+    race_error: float = RACE_ERROR
 
     def __post_init__(self) -> None:
         row = self.row
         if not self.name:
             object.__setattr__(self, "name", re.sub(r"[^\w.-]+", "-", self.criterion))
         check_name(self.name, "criterion")
+        check_race(self.normalise, self.race, self.race_error)
         if row.needs_objective and not self.objective:
             raise InputError(
                 f"criterion {self.name} chooses layers by task scores; give it some, such as objective: [arithmetic]."
@@ -141,6 +149,8 @@ class HealingArm:
         check_name(self.name, "healing arm")
         if self.name == NO_HEALING:
             raise InputError(f"a healing arm is called {NO_HEALING!r}, which every plan has anyway; call it otherwise.")
+        if self.seed is not None:
+            check_seed(self.seed, f"healing arm {self.name}: seed")
         if not self.prompts:
             raise InputError(f"healing arm {self.name} has no prompts; give a file, or task:NAME for selection items.")
 
@@ -154,7 +164,7 @@ class StudySettings:
     out: Path
     """The run folder."""
     plans: Mapping[str, str] = field(default_factory=dict)
-    """Name to plan: a layer list (3,8,21-24), criterion:N (reverse:3), or the path of a plan.json."""
+    """Name to plan: a layer list (3,8,21-24), reverse:N or random:N, or the path of a plan.json."""
     criteria: tuple[CriterionSettings, ...] = ()
     """Each at every depth."""
     depths: tuple[Depth, ...] = ()
@@ -183,6 +193,8 @@ class StudySettings:
             check_name(name, "plan")
         if not self.seeds:
             raise InputError("seeds is an empty list; write at least one, such as [0].")
+        for seed in self.seeds:
+            check_seed(seed)
         _no_doubles("task", [task.task for task in self.tasks], "give its readouts in one entry")
         _no_doubles("criterion", [one.name for one in self.criteria], "give one of them another name")
         _no_doubles("healing arm", [arm.name for arm in self.healing], "give one of them another name")

@@ -23,6 +23,7 @@ from layercut.evidence.paired import compare_paired
 from layercut.evidence.splits import items_hash
 from layercut.report.reports import write_reports
 from layercut.report.sweep import Sweep, SweepRow
+from layercut.runs.counting import counted
 from layercut.runs.directory import RunFolder
 from layercut.selection.answers import Answers
 from layercut.selection.base import Progress
@@ -33,10 +34,13 @@ from layercut.study.evaluate import slug
 from layercut.study.handle import ModelHandle
 from layercut.study.progress import Progressing
 from layercut.study.rankings import read_rankings
+from layercut.study.search_estimate import sweep_estimate
 from layercut.study.select import folder_settings
 from layercut.study.settings import DecodingSettings, ModelSettings, TaskSettings
 from layercut.surgery.plan import CutPlan, format_layers, parse_layers
 from layercut.tasks.base import Sample, Split
+from layercut.tasks.chance import chance_of
+from layercut.tasks.shortfall import tell_shortfalls
 
 if TYPE_CHECKING:
     from layercut.study import eta
@@ -57,6 +61,7 @@ class Asked:
 
     part: ObjectiveTask
     samples: tuple[Sample, ...]
+    split: Split
     work: eta.Cell
 
     @property
@@ -115,10 +120,12 @@ def sweep_model(
         say(handle.introduce(whole))
     say(f"{model.model}: layers {format_layers(wanted)} of {handle.num_layers}, each skipped alone, and uncut")
     walls = tell_walls((one.part.task for one in asked), say)
+    tell_shortfalls((one.part for one in asked), split, say)
     if dry_run:
         for one in asked:
-            say(f"{one.part.label}: {len(wanted) + 1} x {len(one.ids)} {split} items")
-        say(f"would write to {folder}")
+            say(f"{one.part.label}: {len(wanted) + 1} x {counted(len(one.ids), split + ' item')}")
+        for line in sweep_estimate(handle, [(one.part, one.samples) for one in asked], len(wanted), folder).lines():
+            say(line)
         return None
     draw = Decoding(**asdict(decoding), seed=seed)
     settings = sweep_settings(handle.describe(), [one.part for one in asked], draw, split)
@@ -202,7 +209,7 @@ def ask(objective: Sequence[TaskSettings], seed: int, split: Split) -> list[Aske
         samples = tuple(cell.task.samples(split, cell.limit))
         if not samples:
             raise InputError(f"{cell.task.name} has no {split} items; leave it out of the objective.")
-        asked.append(Asked(part=part, samples=samples, work=replace(cell.work(), num_items=len(samples))))
+        asked.append(Asked(part=part, samples=samples, split=split, work=replace(cell.work(), num_items=len(samples))))
     return asked
 
 
@@ -229,14 +236,14 @@ def measure(
     """
     uncut = CutPlan(num_layers=num_layers)
     cut = {layer: CutPlan(num_layers=num_layers, removed=(layer,)) for layer in layers}
-    groups = {"uncut": [uncut], f"without one of {len(cut)} layers": list(cut.values())}
+    groups = {"uncut": [uncut], f"without one of {counted(len(cut), 'layer')}": list(cut.values())}
     # A piece is one task under all plans of a group, which the engine is asked together: what they share is run once.
     work = [
         (f"{name}: {one.part.label}", replace(one.work, num_items=len(plans) * len(one.ids)))
         for name, plans in groups.items()
         for one in asked
     ]
-    progress = Progressing(work, console)
+    progress = Progressing(work, console, verb="Scoring", unit="answers")
 
     def told(on_progress: Callable[[int, int], None]) -> Progress:
         return lambda what, done, total: on_progress(done, total)
@@ -279,7 +286,7 @@ def _row(
     task, readout = one.part.task, one.part.readout
     metric = next(iter(uncut[0]["metrics"]))
     before, after = ([float(record["metrics"][metric]) for record in records] for records in (uncut, cut))
-    chance = task.chance(one.samples, readout).get(metric)
+    chance = chance_of(task, one.split, readout).get(metric)
     return SweepRow(
         layer=layer,
         task=task.name,

@@ -22,9 +22,11 @@ from layercut.study.eta import Cell as Cost
 from layercut.study.handle import ModelHandle
 from layercut.study.healing_arms import Healer
 from layercut.study.live import Piece
+from layercut.study.select import objective_parts
 from layercut.study.settings import UNCUT
 from layercut.study.study_settings import StudySettings
 from layercut.surgery.plan import CutPlan
+from layercut.tasks.shortfall import tell_shortfalls
 
 
 class StudyWork:
@@ -69,6 +71,16 @@ class StudyWork:
             if arm.healing
         }
         self._costs = {cell.label: cell.work() for cell in self.cells}
+
+    def shortfalls(self) -> list[str]:
+        """Tasks that have fewer items than the study asks for, to be reported or to choose layers by, in words."""
+        said: list[str] = []
+        tell_shortfalls(self.cells, "report", said.append)
+        for arm in self.arms:
+            if arm.criterion is not None and not arm.healing and arm.search in self.searches:
+                parts = [part for one in arm.criterion.objective for part in objective_parts(one, arm.seed)]
+                tell_shortfalls(parts, "selection", said.append)
+        return list(dict.fromkeys(said))
 
     @cached_property
     def searches(self) -> list[str]:

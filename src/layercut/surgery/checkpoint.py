@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from layercut.errors import CheckpointError, InputError
+from layercut.errors import CheckpointError, InputError, one_line
 from layercut.models.convert import SOURCE_FILE
 from layercut.models.families import Family, family_of
 from layercut.models.weights import read_config, read_header, safetensors_files
 from layercut.runs.atomic import new_directory, refuse_used
 from layercut.runs.disk import check_room, writing
-from layercut.surgery.config_fields import INDEX_LISTS, LISTS, cut_config
+from layercut.surgery.config_fields import INDEX_LISTS, LISTS, check_depth, cut_config
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.shards import Piece, Shard, lay_out, write_shards
 
@@ -119,7 +119,6 @@ def cut_checkpoint(
     refuse_used(out)
     work = _prepare(source, plan, max_shard_bytes)
     total = work.report.bytes_after
-    check_room(out, total + sum((source / name).stat().st_size for name in work.report.copied), _ELSEWHERE)
     done = 0
 
     def count(num_bytes: int) -> None:
@@ -128,6 +127,7 @@ def cut_checkpoint(
         progress(done, total)
 
     with writing(out, _ELSEWHERE), new_directory(out) as folder:
+        check_room(out, total + sum((source / name).stat().st_size for name in work.report.copied), _ELSEWHERE)
         write_shards(work.shards, folder, work.report.parameters_after, count)
         _write_json(folder / "config.json", work.config)
         for name in work.report.copied:
@@ -153,6 +153,8 @@ def _prepare(source: Path, plan: CutPlan, max_shard_bytes: int) -> _Work:
         raise InputError(f"a shard of {max_shard_bytes} bytes holds nothing; 5 GB (5000000000) is usual.")
     raw = read_config(source)
     family = family_of(raw.get("model_type"), str(source))
+    if family.num_layers_field in raw:
+        check_depth(raw, plan, family)  # before transformers makes lists of that length
     config = cut_config(raw, plan, family, resolved=_resolve(raw, source))
     read_back = _resolve(config, source)
     for name in LISTS | INDEX_LISTS:
@@ -188,7 +190,9 @@ def _resolve(config: Mapping[str, Any], source: Path) -> dict[str, Any]:
     try:
         resolved: dict[str, Any] = CONFIG_MAPPING[config["model_type"]].from_dict(copy.deepcopy(dict(config))).to_dict()
     except Exception as error:  # whatever the config class finds wrong, it is the file that is wrong
-        raise CheckpointError(f"{source / 'config.json'} is not a config that transformers accepts: {error}") from error
+        raise CheckpointError(
+            f"{source / 'config.json'} is not a config that transformers accepts: {one_line(error)}"
+        ) from error
     return resolved
 
 

@@ -149,11 +149,7 @@ def cut_config(
     """
     num_layers_field, scale_field = family.num_layers_field, family.per_layer_scale_field
     full = {**config, **{k: v for k, v in (resolved or {}).items() if config.get(k) is None}}
-    if full.get(num_layers_field) != plan.num_layers:
-        raise InputError(
-            f"the plan is for a model of {plan.num_layers} decoder layers, but this config says {num_layers_field} = "
-            f"{full.get(num_layers_field)}; use a plan made for this very model."
-        )
+    check_depth(full, plan, family)
     if plan.is_uncut:
         return dict(config)
     if scale_field and full.get(scale_field) and min(plan.removed) < max(plan.kept):
@@ -167,6 +163,20 @@ def cut_config(
     _check_kv_sharing(full, plan)
     cut[num_layers_field] = len(plan.kept)
     return cut
+
+
+def check_depth(config: Mapping[str, Any], plan: CutPlan, family: Family) -> None:
+    """Raise if the plan is for another number of decoder layers than the config counts.
+
+    Raises:
+        InputError: it is.
+    """
+    counted = config.get(family.num_layers_field)
+    if isinstance(counted, bool) or counted != plan.num_layers:
+        raise InputError(
+            f"the plan is for a model of {plan.num_layers} decoder layers, but this config says "
+            f"{family.num_layers_field} = {counted!r}; use a plan made for this very model."
+        )
 
 
 def _write_out(config: dict[str, Any], full: Mapping[str, Any], plan: CutPlan) -> dict[str, Any]:

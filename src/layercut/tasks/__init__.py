@@ -6,13 +6,16 @@ import difflib
 import inspect
 import re
 from importlib import import_module
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from layercut.errors import InputError, unknown
 from layercut.runs.foreign_code import check_function_name, function_named
+from layercut.seed import check_seed
+from layercut.tasks.lm_eval_names import check_mentioned, has_lm_eval
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from layercut.tasks.base import Task
 
 LM_EVAL = "lm-eval:"
@@ -21,6 +24,11 @@ LM_EVAL = "lm-eval:"
 _PREFIXES = (LM_EVAL, LM_EVAL.replace("-", "_"))
 _LONGEST_NAME = 200
 _SHOTS = re.compile(r"(?P<name>.+):(?P<shots>\d+)")
+
+
+OF_LM_EVAL = ("rank", "gold", "token", "short", "chain")
+"""Readouts that a task of lm-eval may have."""
+_BY_LM_EVAL = "layercut.tasks.multiple_choice:"
 
 
 class KnownTask(NamedTuple):
@@ -92,6 +100,7 @@ def load_task(name: str, *, data: str | None = None, seed: int = 0, max_new_toke
         InputError: no such task, an option it does not have, or data that cannot be used.
         MissingExtra: the task needs an optional part that is not installed.
     """
+    check_seed(seed)
     factory, options = _factory(name)
     shots = _SHOTS.fullmatch(name)
     parameters = inspect.signature(factory).parameters
@@ -104,6 +113,40 @@ def load_task(name: str, *, data: str | None = None, seed: int = 0, max_new_toke
         options["seed"] = seed
     task: Task = factory(**options)
     return task
+
+
+def check_task(
+    name: str, readouts: Sequence[str] | None = None, *, data: str | None = None, max_new_tokens: int | None = None
+) -> None:
+    """Refuse, before torch or lm-eval is imported, what ``load_task`` and ``check_readout`` would refuse later.
+
+    A task of one's own is not imported for it, and lm-eval has the last word on its own.
+
+    Args:
+        name: as ``load_task`` takes it.
+        readouts: how it is to be read out; not checked for None.
+        data: as ``load_task`` takes it; nothing is read.
+        max_new_tokens: longest answer.
+
+    Raises:
+        InputError: no such task, an option or a readout that it does not have.
+    """
+    from layercut.tasks.base import check_known, check_readout
+
+    shots = _SHOTS.fullmatch(name)
+    base = shots["name"] if shots else name
+    if base not in TASKS and ":" in base and not base.startswith(_PREFIXES):
+        return
+    if base in TASKS and not TASKS[base].factory.startswith(_BY_LM_EVAL):
+        task = load_task(name, data=data, max_new_tokens=max_new_tokens)
+        for readout in readouts or ():
+            check_readout(task, readout)
+        return
+    if base not in TASKS:
+        _factory(name)  # refuses one of ours that is misspelt
+        check_mentioned(base_name(name))
+    for readout in readouts or ():
+        check_known(name, readout, OF_LM_EVAL, has_chain=True)
 
 
 def takes(name: str, option: str) -> bool:
@@ -153,10 +196,7 @@ def base_name(name: str) -> str:
 def _only_lm_eval_may_know(name: str) -> bool:
     """Whether a bare name is none of ours and not one of ours misspelt, so that it is worth looking for elsewhere."""
     is_ours = name in TASKS or ":" in name or difflib.get_close_matches(name, TASKS, n=1, cutoff=0.75)
-    try:
-        return not is_ours and find_spec("lm_eval") is not None
-    except ValueError:  # a module that was taken out by hand
-        return False
+    return not is_ours and has_lm_eval()
 
 
 def _resolve(name: str) -> Any:

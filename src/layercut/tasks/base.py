@@ -121,8 +121,10 @@ class Task(Protocol):
         ...
 
     def chance(self, samples: Sequence[Sample], readout: Readout) -> Mapping[str, float]:
-        """Score of guessing per metric, on just these samples: 1 / number of options for ``rank``; for free answers the
-        share that the most common right answer would get (a constant answerer). Nothing for a metric without one."""
+        """Score of guessing per metric on these samples: 1 / number of options for ``rank``; for free answers the
+        share that the most common right answer would get (a constant answerer). Nothing for a metric without one.
+
+        Results carry that of all samples of a split, whatever the limit: see ``layercut.tasks.chance``."""
         ...
 
 
@@ -141,14 +143,28 @@ def check_readout(task: Task, readout: Readout) -> None:
     Raises:
         InputError: a readout that it does not have, or a budget that is no number.
     """
-    known = list(known_readouts(task))
-    begins: str = getattr(task, "answer_begins", "")
-    if "chain" in known and begins:
+    check_known(task.name, readout, known_readouts(task), has_chain=bool(getattr(task, "answer_begins", "")))
+
+
+def check_known(name: str, readout: Readout, readouts: Sequence[Readout], *, has_chain: bool) -> None:
+    """Refuse a readout that is not among ``readouts``, nor a budget of a chain, of the task ``name``.
+
+    Args:
+        name: of the task, for the message.
+        readout: what is asked for.
+        readouts: those that the task has.
+        has_chain: whether its chain, if it has one, can be stopped and made to answer.
+
+    Raises:
+        InputError: such a readout.
+    """
+    known = list(readouts)
+    if "chain" in known and has_chain:
         if budget_of(readout) is not None:
             return
         known += [f"{BUDGET}N", f"{FILLER}N"]
     if readout not in known or readout.endswith("@N"):
-        raise unknown(f"readout of {task.name}", readout, known)
+        raise unknown(f"readout of {name}", readout, known)
 
 
 def budget_of(readout: Readout) -> int | None:

@@ -28,7 +28,9 @@ _SECONDS = 5
 class _Boxed(Protocol):
     max_new_tokens: int
 
-    def flexible(self, text: str, gold: str) -> tuple[str, bool]: ...
+    other_metric: ClassVar[str]
+
+    def unboxed(self, text: str, gold: str) -> tuple[str, bool]: ...
 
 
 class BoxedReadouts:
@@ -37,9 +39,10 @@ class BoxedReadouts:
     ``chain`` asks for steps and an answer in a box, ``short`` for the box alone, and ``gold`` scores the right box
     after the prompt of ``short``, per token.
 
-    ``strict`` takes the content of the last ``\\boxed{...}`` and nothing else; ``flexible`` takes the same or, where
-    nothing right is boxed, what the task finds otherwise. Both compare with math-verify, which looks at the value. The
-    class of an answer (right, wrong, no answer, cut by length) follows ``strict``.
+    ``boxed`` takes the content of the last ``\\boxed{...}`` and nothing else; the other metric (``other_metric``) takes
+    the same or, where nothing right is boxed, what the task finds otherwise (``unboxed``). Both compare with
+    math-verify, which looks at the value. The class of an answer (right, wrong, no answer, cut by length) follows
+    ``boxed``.
     """
 
     readouts: tuple[Readout, ...] = ("chain",)
@@ -56,14 +59,14 @@ class BoxedReadouts:
         return GenerationRequest(id=sample.id, prompt=prompt, max_new_tokens=longest)
 
     def grade(self: _Boxed, sample: Sample, readout: Readout, answer: Completion | Likelihoods) -> Score:
-        """``strict`` and ``flexible``: 1 or 0."""
+        """``boxed`` and the other metric: 1 or 0."""
         if isinstance(answer, Likelihoods):
             return grade_gold(sample, answer)
         boxed = last_boxed(answer.text)
-        strict = bool(boxed) and same_value(boxed, sample.gold)
-        found, flexible = (boxed, True) if strict else self.flexible(answer.text, sample.gold)
-        kind = outcome(right=strict, answer=boxed, finish_reason=answer.finish_reason)
-        return Score({"strict": float(strict), "flexible": float(flexible)}, boxed or found, kind)
+        right = bool(boxed) and same_value(boxed, sample.gold)
+        found, also = (boxed, True) if right else self.unboxed(answer.text, sample.gold)
+        kind = outcome(right=right, answer=boxed, finish_reason=answer.finish_reason)
+        return Score({"boxed": float(right), self.other_metric: float(also)}, boxed or found, kind)
 
     def settled(self, sample: Sample, readout: Readout, text: str) -> bool:
         """Never: a later box, or without any box a later number, takes the place of what was found so far."""
@@ -77,9 +80,9 @@ class BoxedReadouts:
         """Characters before the last box that is closed."""
         return last_box(text)[0] if last_boxed(text) else None
 
-    def chance(self, samples: Sequence[Sample], readout: Readout) -> Mapping[str, float]:
+    def chance(self: _Boxed, samples: Sequence[Sample], readout: Readout) -> Mapping[str, float]:
         """Always giving the most common right answer of these samples."""
-        return guessing(samples, readout, ("strict", "flexible"))
+        return guessing(samples, readout, ("boxed", self.other_metric))
 
 
 def last_boxed(text: str) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from layercut.errors import InputError
-from layercut.tasks.data_files import DataSet
+from layercut.tasks.data_files import DataSet, Row
 
 SUBJECT = "subject"
 """The field that says which part of a data set a row belongs to, as in MMLU; the hub has a configuration for each."""
@@ -15,7 +15,7 @@ SUBJECT = "subject"
 _LAST_SENTENCE = re.compile(r"(?:.*[.!?]\s)?(?P<last>[^.!?]*)", re.DOTALL)
 
 
-def of_subject(local: DataSet, subject: str | None, task: str, *, in_group: bool) -> dict[str, list[Mapping[str, Any]]]:
+def of_subject(local: DataSet, subject: str | None, task: str, *, in_group: bool) -> dict[str, list[Row]]:
     """The rows of a local data set that belong to one task, by split.
 
     A file that holds several subjects is divided by its field ``subject``; one without that field belongs to the task
@@ -24,23 +24,23 @@ def of_subject(local: DataSet, subject: str | None, task: str, *, in_group: bool
     Raises:
         InputError: a task of a group, and no row of its subject, though the rows have subjects.
     """
-    rows = {split: [row.fields for row in of_split] for split, of_split in local.splits.items()}
-    if subject is None or not all(SUBJECT in fields for of_split in rows.values() for fields in of_split):
+    rows = {split: list(of_split) for split, of_split in local.splits.items()}
+    if subject is None or not all(SUBJECT in row.fields for of_split in rows.values() for row in of_split):
         return rows
-    known = {str(fields[SUBJECT]) for of_split in rows.values() for fields in of_split}
+    known = {str(row.fields[SUBJECT]) for of_split in rows.values() for row in of_split}
     if subject not in known and not in_group:
         return rows
     if subject not in known:
         raise InputError(
             f"there are no rows of the {SUBJECT} {subject!r}, which {task} asks; the data holds {len(known)} subjects"
         )
-    own = {split: [one for one in of_split if str(one[SUBJECT]) == subject] for split, of_split in rows.items()}
+    own = {split: [one for one in of_split if str(one.fields[SUBJECT]) == subject] for split, of_split in rows.items()}
     return {split: of_split for split, of_split in own.items() if of_split}
 
 
-def is_prepared_hellaswag(rows: Iterable[Mapping[str, Any]]) -> bool:
+def is_prepared_hellaswag(rows: Sequence[Row]) -> bool:
     """Whether these are rows of HellaSwag whose context was put together already (``ctx`` and no ``ctx_a``)."""
-    first = next(iter(rows), {})
+    first = rows[0].fields
     return "ctx" in first and "endings" in first and "ctx_a" not in first
 
 
@@ -58,10 +58,15 @@ def hellaswag(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         {
             "query": f"{row['activity_label']}: {_capitalised(str(row['ctx']))}".strip(),
             "choices": list(row["endings"]),
-            "label": int(row["label"]),
+            "label": _whole(row.get("label")),
         }
         for row in rows
     ]
+
+
+def _whole(label: object) -> int | None:
+    """The number of the right ending; None where a hidden test label stands, so that the row is refused by name."""
+    return int(str(label)) if str(label).isdigit() else None
 
 
 def _capitalised(context: str) -> str:

@@ -22,6 +22,7 @@ from typing import Any, BinaryIO, NamedTuple, cast
 
 from layercut.errors import InputError, MissingExtra
 from layercut.runs.json_text import parse
+from layercut.tasks.hub_reach import hub_or_cache, why_not
 
 _KINDS = (".jsonl", ".jsonl.gz", ".json", ".csv", ".parquet")
 _LONGEST_CELL = 2**31 - 1
@@ -124,11 +125,11 @@ def read_hub(task: str, dataset: str, config: str | None = None, splits: Sequenc
     except ImportError as error:
         raise MissingExtra(f"fetching {dataset}", "lm-eval") from error
     try:
-        found = load_dataset(dataset, config)
+        with hub_or_cache():
+            found = load_dataset(dataset, config)
     except Exception as error:  # what a failed download raises differs from version to version of three libraries
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
-            f"{task}: the data set {dataset} cannot be loaded ({reason}). With no network give a local copy: "
+            f"{task}: the data set {dataset} cannot be loaded ({why_not(error)}). With no network give a local copy: "
             f"--data {task}=PATH."
         ) from error
     return DataSet(

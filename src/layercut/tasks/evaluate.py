@@ -26,6 +26,7 @@ from layercut.engine.base import (
 from layercut.errors import InputError, RunMismatch
 from layercut.evidence.clusters import clusters_of
 from layercut.evidence.intervals import mean_interval
+from layercut.runs.counting import counted
 from layercut.tasks import budget, repeats
 from layercut.tasks.base import (
     GENERATED,
@@ -39,6 +40,7 @@ from layercut.tasks.base import (
     check_readout,
     generates,
 )
+from layercut.tasks.chance import chance_of
 
 if TYPE_CHECKING:
     from layercut.runs.records import MetricRow
@@ -153,7 +155,7 @@ def evaluate(
             answered(plan, readout, fresh)
     records = {record["id"]: record for record in held.records}
     ordered = [records[sample.id] for sample in samples]
-    chance = task.chance(samples, readout if budget_of(readout) is None else "chain")
+    chance = chance_of(task, split, readout)
     return TaskResult(metrics=_rows(task, readout, ordered, chance, decoding.seed, limit), records=ordered)
 
 
@@ -237,7 +239,8 @@ def _checked(journal: Records, task: Task, ids: Collection[str]) -> int:
             )
         if record.get("id") not in ids:
             raise RunMismatch(
-                f"{journal.path} holds the item {record.get('id')}, which is not among the {len(ids)} items of "
+                f"{journal.path} holds the item {record.get('id')}, which is not among the "
+                f"{counted(len(ids), 'item')} of "
                 f"{task.name} here. Use the seed, limit and data that it was begun with, or another --out."
             )
     return len(journal.records)

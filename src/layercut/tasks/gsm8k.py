@@ -19,8 +19,12 @@ from layercut.tasks.few_shot import content_id
 from layercut.tasks.grading import all_numbers, parse_number
 from layercut.tasks.rows_task import RowsTask
 
-VERSION = 1
-"""Raised by any change of the prompt or the grading."""
+VERSION = 2
+"""Raised by any change of the prompt or the grading.
+
+2: the metrics ``strict`` and ``flexible`` are called ``boxed`` and ``last_number``, because lm-eval gives the old names
+to other rules. The values are the same.
+"""
 DATASET = "openai/gsm8k"
 _CALCULATOR = re.compile(r"<<[^<>]*>>")
 
@@ -31,13 +35,16 @@ class Gsm8k(BoxedReadouts, RowsTask):
 
     Selection items come from ``train`` and report items from ``test``; a single local file is halved.
 
-    Grading: see ``BoxedReadouts``; without a box, ``flexible`` takes the last number of the completion.
+    Grading: see ``BoxedReadouts``; without a box, ``last_number`` takes the last number of the completion. lm-eval's
+    gsm8k has other rules: its ``strict-match`` takes the number behind "####", which its worked examples teach and this
+    prompt does not, and its ``flexible-extract`` the last number even where one is boxed, compared as text.
     "18", "18.00", "\\$18", "18\\%" and "18 \\text{ dollars}" all answer 18, "1,234" answers 1234, "36/2" answers 18 as
     well.
     """
 
     dataset = DATASET
     config = "main"
+    other_metric = "last_number"
 
     data: str | None = None
     """A local file, or a folder with train and test files, in place of the hub's data set."""
@@ -51,7 +58,7 @@ class Gsm8k(BoxedReadouts, RowsTask):
         """The sample that a row holds."""
         return _sample(row)
 
-    def flexible(self, text: str, gold: str) -> tuple[str, bool]:
+    def unboxed(self, text: str, gold: str) -> tuple[str, bool]:
         """The last number, where nothing is boxed."""
         boxed = last_boxed(text)
         numbers = [] if boxed else all_numbers(text)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from layercut.errors import InputError, MissingExtra, first_line
+from layercut.errors import InputError, MissingExtra
 from layercut.tasks.data_files import Row
+from layercut.tasks.hub_reach import hub_or_cache, why_not
 
 HUB = "hub:"
 """What stands before the name of a data set."""
@@ -39,13 +40,14 @@ def hub_rows(source: str, *, extra: str, buffer: int = 0, seed: int = 0) -> Iter
 
 def _rows(source: str, load: Callable[[], Any], buffer: int, seed: int) -> Iterator[Row]:
     try:
-        rows = load()
+        with hub_or_cache():
+            rows = load()
         if buffer:
             rows = rows.shuffle(seed=seed, buffer_size=buffer)
         for number, fields in enumerate(rows, start=1):
             yield Row(f"{source}, row {number}", fields)
     except Exception as error:  # its own kinds, and those of the network libraries beneath
         raise InputError(
-            f"{source}: no data set can be read here ({first_line(error)}). Check name, config and split, or give "
+            f"{source}: no data set can be read here ({why_not(error)}). Check name, config and split, or give "
             "a local file."
         ) from error

@@ -17,8 +17,12 @@ from layercut.tasks.data_files import Row, text_field
 from layercut.tasks.few_shot import content_id
 from layercut.tasks.rows_task import RowsTask
 
-VERSION = 1
-"""Raised by any change of the prompt or the grading."""
+VERSION = 2
+"""Raised by any change of the prompt or the grading.
+
+2: the metrics ``strict`` and ``flexible`` are called ``boxed`` and ``anywhere``, as in ``gsm8k``. The values are the
+same.
+"""
 DATASET = "HuggingFaceH4/MATH-500"
 
 
@@ -31,12 +35,13 @@ class Math500(BoxedReadouts, RowsTask):
     The gold answer is the field ``answer``. The worked solution (field ``solution``) holds many expressions besides,
     any of which a comparison with the whole solution may take for the answer.
 
-    Grading: see ``BoxedReadouts``; where nothing right is boxed, ``flexible`` takes what math-verify itself finds in
+    Grading: see ``BoxedReadouts``; where nothing right is boxed, ``anywhere`` takes what math-verify itself finds in
     the completion (arXiv:2602.01997 grades by that). "\\frac12", "0.5" and "1/2" are the same, "x = 3" answers 3, and
     "(3, \\pi/2)" answers the sample problem. Units and text must agree as math-verify reads them.
     """
 
     dataset = DATASET
+    other_metric = "anywhere"
 
     data: str | None = None
     """A local file or folder in place of the hub's data set."""
@@ -50,7 +55,7 @@ class Math500(BoxedReadouts, RowsTask):
         """The sample that a row holds."""
         return _sample(row)
 
-    def flexible(self, text: str, gold: str) -> tuple[str, bool]:
+    def unboxed(self, text: str, gold: str) -> tuple[str, bool]:
         """What math-verify finds in the whole text."""
         right = bool(text.strip()) and found_in(text, gold)
         return gold if right else last_boxed(text), right

@@ -9,9 +9,8 @@ with the continuation " Sunlight is the source of energy for nearly all ecosyste
 
 from __future__ import annotations
 
-import difflib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, lru_cache, partial
 from importlib.metadata import version as version_of
@@ -22,10 +21,14 @@ from layercut.errors import InputError, MissingExtra
 from layercut.tasks.choice_rows import hellaswag as prepared_hellaswag
 from layercut.tasks.choice_rows import is_prepared_hellaswag, of_subject
 from layercut.tasks.choice_task import ChoiceTask
-from layercut.tasks.data_files import DataSet, read_local
-from layercut.tasks.subject import Subject, reason, unreadable
+from layercut.tasks.data_files import DataSet, Row, read_local
+from layercut.tasks.hub_reach import hub_or_cache, why_not
+from layercut.tasks.labels import check_label
+from layercut.tasks.lm_eval_names import unknown_lm_eval_task
+from layercut.tasks.subject import Subject, unreadable
 
 if TYPE_CHECKING:
+    from datasets import Dataset
     from lm_eval.api.task import ConfigurableTask
     from lm_eval.tasks import TaskManager
 
@@ -107,14 +110,16 @@ def _load(manager: TaskManager, name: str, data: str | None, local: DataSet | No
     changed = {} if local is None else {"class": _reading(local, in_group=len(members) > 1)}
     _compile_templates_once()
     try:
-        with _quiet():  # about settings of the task file that its user did not write
+        with hub_or_cache(), _quiet():  # about settings of the task file that its user did not write
             # A group made on the spot is lm-eval's public way to load a task with changed settings.
             loaded = manager.load({"group": "layercut", "task": [{**one, **changed} for one in members]})
+    except InputError:
+        raise
     except Exception as error:  # task files run any code, and a failed download raises what it likes
         if local is not None:
             raise unreadable(name, str(data), error) from error
         raise InputError(
-            f"{name}: its data set cannot be loaded ({reason(error)}). With no network give a local copy: "
+            f"{name}: its data set cannot be loaded ({why_not(error)}). With no network give a local copy: "
             f"--data {name}=PATH."
         ) from error
     tasks: dict[str, ConfigurableTask] = loaded["tasks"]
@@ -155,17 +160,32 @@ def _reading(local: DataSet, *, in_group: bool) -> type[ConfigurableTask]:
 
     class LocalTask(ConfigurableTask):  # type: ignore[misc]
         missing_examples: str | None = None
+        places: Mapping[str, Sequence[str]]
+        """Where the rows of each split stand in the user's files."""
 
         def __init__(self, config: dict[str, Any]) -> None:
-            super().__init__(config={key: value for key, value in config.items() if key != "class"})
+            try:
+                super().__init__(config={key: value for key, value in config.items() if key != "class"})
+            except Exception as error:  # lm-eval reads the first row of what it evaluates
+                docs = getattr(self, "task_docs", None)
+                if docs is None:
+                    raise
+                split = "test" if self.has_test_docs() else "validation"
+                where = self.places[split][0] if len(self.places[split]) == len(docs) else f"{split} row 1"
+                check_label(self, docs[0], where)
+                raise unreadable(self.config.task, where, error) from error
 
         def download(self, dataset_kwargs: Mapping[str, Any] | None = None, **_: Any) -> None:
             config, examples = self.config, self.fewshot_cfg
             rows = of_subject(local, config.dataset_name, config.task, in_group=in_group)
+            fields = {split: [dict(row.fields) for row in of_split] for split, of_split in rows.items()}
             if is_prepared_hellaswag(rows[min(rows)]) and config.process_docs is not None:
-                rows = {split: list(prepared_hellaswag(of_split)) for split, of_split in rows.items()}
+                fields = {split: prepared_hellaswag(of_split) for split, of_split in fields.items()}
                 config.process_docs = examples.process_docs = None
-            self.dataset = {split: Dataset.from_list([dict(row) for row in kept]) for split, kept in rows.items()}
+            self.dataset = {split: Dataset.from_list(of_split) for split, of_split in fields.items()}
+            if config.process_docs is not None:
+                read = [(self.dataset[split], of_split) for split, of_split in rows.items()]
+                config.process_docs = partial(_prepared, config.process_docs, read, config.task)
             # The task file names splits of the hub's data set; what is there decides.
             for field, split in _SPLIT_FIELDS.items():
                 wanted = getattr(config, field) is not None and split in self.dataset
@@ -173,12 +193,29 @@ def _reading(local: DataSet, *, in_group: bool) -> type[ConfigurableTask]:
             if config.test_split is None and config.validation_split is None:
                 config.test_split = min(self.dataset)
                 config.training_split = None
+            own = {split: getattr(config, field) for field, split in _SPLIT_FIELDS.items()}
+            self.places = {split: [row.where for row in rows[name]] for split, name in own.items() if name}
             if examples.split == "dev" and "dev" not in self.dataset and "validation" in self.dataset:
                 examples.split = "validation"  # a dev file without a validation file beside it
             if examples.split not in self.dataset:
                 self.missing_examples, examples.split = examples.split, None
 
     return LocalTask
+
+
+def _prepared(
+    prepare: Callable[[Dataset], Dataset], read: Sequence[tuple[Dataset, Sequence[Row]]], name: str, data: Dataset
+) -> Dataset:
+    """Rows as a task file prepares them, with an error that names the row on which it fails."""
+    try:
+        return prepare(data)
+    except Exception:  # task files run any code
+        for number, row in enumerate(next((rows for part, rows in read if part is data), ())):
+            try:
+                prepare(data.select([number]))
+            except Exception as error:
+                raise unreadable(name, row.where, error) from error
+        raise
 
 
 _SPLIT_FIELDS = {"training_split": "train", "validation_split": "validation", "test_split": "test"}
@@ -199,9 +236,7 @@ def _manager_of(name: str) -> TaskManager:
     manager = _full_manager()
     if name in manager.all_tasks:
         return manager
-    near = difflib.get_close_matches(name, manager.all_tasks, n=3)
-    guess = f" Did you mean {' or '.join(near)}?" if near else ""
-    raise InputError(f"unknown lm-eval task {name!r}.{guess} `lm-eval ls tasks` lists them all.")
+    raise unknown_lm_eval_task(name, manager.all_tasks)
 
 
 @cache

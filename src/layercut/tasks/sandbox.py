@@ -1,16 +1,16 @@
 """Runs generated programs where they can do no harm, and judges them where they cannot cheat.
 
-Each program gets a process of its own without network, with an empty home, an empty working folder and an environment
-of four harmless variables; limits on memory, processor time, processes, file sizes, output and wall clock; and an end
-that takes all of its children along. The walls are bubblewrap's where it is installed, else Linux namespaces
-(``sandbox_child.py``); whichever is taken has first been tried on a program that looks for holes. Without either,
-programs are not run, unless ``allow_unsafe`` was called (``--unsafe-exec``): then the limits hold and the walls are
-missing. How a program is judged, and why it cannot forge a pass, stands in ``sandbox_judge.py``.
+Each program gets a process of its own without network, with an empty home, an empty working folder, an own keyring
+and an environment of four harmless variables; a short list of system calls (``sandbox_filter.py``); limits on memory,
+processor time, waiting, processes, files, output and wall clock; and an end that takes all of its children along. The
+walls are bubblewrap's where it is installed, else Linux namespaces (``sandbox_child.py``); whichever is taken has first
+been tried on a program that looks for holes. Without either, programs are not run, unless ``allow_unsafe`` was called
+(``--unsafe-exec``): then the limits hold and the walls are missing. How a program is judged, and why it cannot forge a
+pass, stands in ``sandbox_judge.py``.
 
     run_program("def double(x):\\n    return 2 * x", tests="assert double(4) == 8").passed
 
-What this cannot give: a hole in the Linux kernel is a hole here too, since the kernel is shared. The limit on memory is
-the kernel's for each process; for all processes of a program together it is looked up twenty times a second. On
+What each mode promises and what not: docs/threat_model.md. The kernel is shared, so a hole in it is a hole here too. On
 machines with secrets or for programs written to attack, take a virtual machine.
 """
 
@@ -80,13 +80,19 @@ def in_force() -> Mode:
     """Which walls programs run behind here.
 
     Raises:
-        InputError: no sandbox works, and ``allow_unsafe`` was not called.
+        InputError: no sandbox works, and ``allow_unsafe`` was not called; or not even that works.
     """
     mode, reasons = _working()
     if mode is None and not _UNSAFE:
         raise InputError(
             f"generated programs cannot be run safely here ({'; '.join(reasons)}). Install bubblewrap, allow "
             "unprivileged user namespaces, or say --unsafe-exec to run them with limits but without walls."
+        )
+    broken = "" if mode else _why_not("none")
+    if broken:
+        raise InputError(
+            f"--unsafe-exec cannot run programs here ({broken}). Run layercut as a user other than root, or with an "
+            "interpreter and numpy that every user can read, such as those below /usr."
         )
     return mode or "none"
 
@@ -175,13 +181,15 @@ def run_program(
             verdict_read,
             alive_write,
             wall_seconds=limits.wall_seconds,
+            cpu_seconds=limits.cpu_seconds,
             memory_mb=limits.memory_mb,
             output_kb=limits.output_kb,
         )
     seconds = time.monotonic() - start
     output = seen.output.decode("utf-8", "replace")
     if seen.stopped:
-        return ProgramResult(False, seen.stopped, _STOPPED[seen.stopped], None, output, seconds)
+        failure = "timeout" if seen.stopped == "waiting" else seen.stopped
+        return ProgramResult(False, failure, _STOPPED[seen.stopped], None, output, seconds)
     try:
         verdict = json.loads(seen.verdict)
     except ValueError:
@@ -216,6 +224,7 @@ def _num_cores() -> int:
 
 _STOPPED = {
     "timeout": "still running at the end of its time",
+    "waiting": "waited for more than 2 s and twice its processor time",
     "memory": "its processes used more memory than allowed",
     "output": "wrote more output than allowed",
 }
@@ -229,7 +238,11 @@ def holes(home, shown):
         found.append(f"{home} can be read")
     if set(os.environ) - {"HOME", "TMPDIR", "PATH", "LANG"}:
         found.append("the environment is inherited")
-    if [name for _, name in socket.if_nameindex() if name != "lo" and "tunl" not in name and "sit" not in name
+    try:
+        names = socket.if_nameindex()
+    except OSError:
+        names = []
+    if [name for _, name in names if name != "lo" and "tunl" not in name and "sit" not in name
             and "gre" not in name and "vti" not in name and "ip6" not in name and "erspan" not in name]:
         found.append("there is a network")
     if os.path.exists("/proc/1"):
@@ -266,8 +279,15 @@ def _working() -> tuple[Mode | None, tuple[str, ...]]:
     return None, tuple(reasons)
 
 
+@functools.cache
 def _why_not(mode: Mode) -> str:
     """Empty if programs can be run in this way here."""
+    if mode == "none":
+        try:
+            result = run_program("", mode=mode)
+        except SandboxError as error:
+            return " ".join(str(error).removeprefix(f"{mode}: ").removeprefix("sandbox: ").split())
+        return "" if result.passed else result.detail or result.failure
     if sys.platform != "linux":
         return "needs Linux"
     if mode == "bubblewrap" and not shutil.which("bwrap"):

@@ -11,6 +11,9 @@ Namespaces (user_namespaces(7), pivot_root(2)): a new user, mount, process, netw
 namespace; a root folder in memory that holds nothing but the interpreter's files, read-only, five harmless devices and
 one small writable folder, /tmp; no /proc; no capability and no way to get one. The program runs as an unprivileged user
 also where layercut runs as root, because the kernel exempts root from the limit on processes.
+
+In every mode the program has a keyring of its own, and may make the system calls of ``sandbox_filter.py`` alone; in
+mode ``none`` only where the kernel can do that.
 """
 
 from __future__ import annotations
@@ -42,6 +45,9 @@ _MS_NOSUID, _MS_NODEV, _MS_REMOUNT, _MS_BIND, _MS_REC, _MS_PRIVATE, _MS_RDONLY =
 _MNT_DETACH = 2
 _SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "riscv64": 41, "ppc64le": 203, "s390x": 217}
 _SYS_MOUNT_SETATTR = 442
+_SYS_KEYCTL = {"x86_64": 250, "aarch64": 219}
+_KEYCTL_JOIN_SESSION_KEYRING = 1
+_MAX_FILES = 4096
 _AT_FDCWD, _AT_RECURSIVE = -100, 0x8000
 _ATTR_RDONLY, _ATTR_NOSUID = 0x1, 0x2
 _CAPABILITY_VERSION_3 = 0x20080522
@@ -50,28 +56,35 @@ _DEVICES = ("null", "zero", "full", "random", "urandom")
 
 def main(config: dict[str, Any], verdict: int, alive: int) -> NoReturn:
     """Shut this process in as ``config`` says, and judge the job on standard input."""
-    judge = _load(config["judge"])
-    mode = config["mode"]
+    judge, calls = _load(config["judge"]), _load(config["filter"])
+    mode, user = config["mode"], config["uid"]
     if mode == "namespaces":
         _enter_namespaces()
         _build_root(config["binds"], config["links"], config["limits"]["disk_mb"])
-    elif mode == "bubblewrap" and config["uid"] is not None:
-        Path("/tmp").chmod(0o1777)
-        _become(config["uid"])
+    elif mode == "bubblewrap":
+        _limit_files(config["limits"]["disk_mb"])
+        if user is not None:
+            _become(user)
+    elif user is not None:
+        os.chown(".", user, user)
+        _become(user)
+        _can_read([os.__file__, config["packages"]])
+    _forget_keys()
     if mode != "none":
         _drop_capabilities()
         os.chdir("/tmp")
         for name in ("home", "work"):
             Path(name).mkdir(0o700)
         os.chdir("work")
-    _set_limits(config["limits"], processes=mode != "none")
+    _set_limits(config["limits"], processes=mode != "none" or user is not None)
     sys.path.append(config["packages"])
-    judge.judge(verdict, alive)
+    _filter_calls(calls, required=mode != "none")
+    judge.judge(verdict, alive, "/tmp" if mode == "bubblewrap" else None, _MAX_FILES)
     raise AssertionError("the judge never returns")
 
 
 def _load(path: str) -> Any:
-    spec = importlib.util.spec_from_file_location("sandbox_judge", path)
+    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -137,6 +150,45 @@ def _become(user: int) -> None:
     os.setresuid(user, user, user)
 
 
+def _can_read(paths: list[str]) -> None:
+    """Raise OSError for what the new user cannot read, such as an interpreter below /root."""
+    for path in paths:
+        if path and not os.access(path, os.R_OK):
+            raise OSError(f"programs of root run as another user, who cannot read {path}")
+
+
+def _forget_keys() -> None:
+    """A keyring of our own in place of the one that this process was started with."""
+    number = _SYS_KEYCTL.get(os.uname().machine)
+    if number:
+        with contextlib.suppress(OSError):  # no keyrings in this kernel, or none for this container
+            _libc("syscall", number, _KEYCTL_JOIN_SESSION_KEYRING, None)
+
+
+def _filter_calls(calls: Any, required: bool) -> None:
+    try:
+        _libc("prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+        calls.install()
+    except (OSError, AttributeError):  # not Linux
+        if required:
+            raise
+
+
+def _limit_files(disk_mb: int) -> None:
+    """A /tmp with a limit on the number of files, which bubblewrap cannot give. Where mounting is forbidden, as by
+    AppArmor, the judge counts them."""
+    with contextlib.suppress(OSError):
+        _libc("unshare", _CLONE_NEW["mount"])  # bubblewrap's own may belong to a user namespace above
+        _mount_files("/tmp", disk_mb)
+    with contextlib.suppress(OSError):
+        Path("/tmp").chmod(0o1777)
+
+
+def _mount_files(place: str, disk_mb: int) -> None:
+    options = f"size={disk_mb}m,nr_inodes={_MAX_FILES},mode=0700"
+    _mount("tmpfs", place, "tmpfs", _MS_NOSUID | _MS_NODEV, options)
+
+
 def _build_root(binds: dict[str, str], links: dict[str, str], disk_mb: int) -> None:
     """Replace the file system by one in memory with ``binds`` (place inside: place outside), read-only, and /tmp."""
     _mount("none", "/", None, _MS_REC | _MS_PRIVATE)
@@ -163,7 +215,7 @@ def _build_root(binds: dict[str, str], links: dict[str, str], disk_mb: int) -> N
         (root / inside.lstrip("/")).symlink_to(target)
     for name in ("tmp", "old"):
         (root / name).mkdir()
-    _mount("tmpfs", "/tmp/tmp", "tmpfs", _MS_NOSUID | _MS_NODEV, f"size={disk_mb}m,nr_inodes=4096,mode=0700")
+    _mount_files("/tmp/tmp", disk_mb)
     os.chdir("/tmp")
     _libc("syscall", _SYS_PIVOT_ROOT[os.uname().machine], b".", b"old")
     os.chdir("/")

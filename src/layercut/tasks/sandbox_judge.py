@@ -26,6 +26,7 @@ import decimal
 import fractions
 import json
 import os
+import select
 import signal
 import socket
 import struct
@@ -39,6 +40,7 @@ MAX_MESSAGE = 2**30
 """Bytes in one message of the program; a longer one fails it."""
 _MAX_DETAIL = 500
 _PR_SET_DUMPABLE = 4
+_BETWEEN_LOOKS = 0.05
 _BIG = 4096
 """Bits from which integers travel in hex: decimal digits take time that grows with the square."""
 _MAX_ITEMS = 10**6
@@ -52,13 +54,14 @@ class ProgramEnded(BaseException):
     """The worker is gone: the program left, or was killed."""
 
 
-def judge(verdict: int, alive: int) -> NoReturn:
+def judge(verdict: int, alive: int, folder: str | None, max_files: int) -> NoReturn:
     """Fork the worker, read the job from standard input, run it and write one line of JSON to ``verdict``.
 
     The job: ``token`` (comes back with the verdict), ``source``, ``stdin``, ``names`` (what the tests take from
     the program even if it is the name of a builtin) and ``tests`` (a program, or null: then the source is run as a
     script and passes by ending with exit code 0). When the other end of the pipe ``alive`` is closed, this process
-    leaves at once, and as process 1 takes all others along.
+    leaves at once, and as process 1 takes all others along; so it does when the file system of ``folder``, which is
+    the program's alone, holds more than ``max_files``.
     """
     ours, theirs = socket.socketpair()
     worker = os.fork()
@@ -74,7 +77,7 @@ def judge(verdict: int, alive: int) -> NoReturn:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_leave_with, args=(alive,), daemon=True).start()
+    threading.Thread(target=_leave_with, args=(alive, folder, max_files), daemon=True).start()
     sys.set_int_max_str_digits(0)
     with open(0, "rb", closefd=False) as file:
         job = json.load(file)
@@ -98,8 +101,11 @@ def judge(verdict: int, alive: int) -> NoReturn:
     os._exit(0)
 
 
-def _leave_with(alive: int) -> NoReturn:
-    os.read(alive, 1)
+def _leave_with(alive: int, folder: str | None, max_files: int) -> NoReturn:
+    while not select.select([alive], [], [], _BETWEEN_LOOKS if folder else None)[0]:
+        files = os.statvfs(folder or "/")
+        if files.f_files - files.f_ffree > max_files:
+            break
     os._exit(1)
 
 

@@ -15,7 +15,9 @@ from typing import NamedTuple
 _MAX_VERDICT = 2**16
 _BETWEEN_LOOKS = 0.05
 _PATIENCE = 5.0
-_PAGE = os.sysconf("SC_PAGE_SIZE")
+_TICK = 1 / os.sysconf("SC_CLK_TCK")
+_WAITS = 2.0
+"""Seconds that a program may wait, besides twice its processor time: it ends after 3 x processor time + 2 s."""
 
 
 class Seen(NamedTuple):
@@ -24,11 +26,33 @@ class Seen(NamedTuple):
     output: bytes
     verdict: bytes
     stopped: str
-    """``timeout``, ``memory`` or ``output`` if it was ended for that; empty if it ended by itself."""
+    """``timeout``, ``waiting``, ``memory`` or ``output`` if it was ended for that; empty if it ended by itself."""
+
+
+class Look(NamedTuple):
+    """What the processes of a program hold and do at one moment."""
+
+    memory: int
+    """Bytes, resident and swapped out, of all processes, the judge's among them. Shared pages count several times."""
+    program: dict[int, float]
+    """Processor seconds of each of the program's processes."""
+    reaped: float
+    """Processor seconds of those that ended and were waited for."""
+    judge: float
+    """Processor seconds of the judge: the tests' own time."""
+    is_running: bool
+    """A thread of the program or of the judge computes, wants a processor, or waits for a disk."""
 
 
 def watch(
-    process: subprocess.Popen[bytes], verdict: int, alive: int, *, wall_seconds: float, memory_mb: int, output_kb: int
+    process: subprocess.Popen[bytes],
+    verdict: int,
+    alive: int,
+    *,
+    wall_seconds: float,
+    cpu_seconds: float,
+    memory_mb: int,
+    output_kb: int,
 ) -> Seen:
     """Read a process's output and its verdict, and leave none of its processes behind.
 
@@ -36,20 +60,21 @@ def watch(
         process: with a pipe for standard output, in a session of its own; if it dies, its children die.
         verdict: read end of the pipe that the verdict comes through; it is closed here.
         alive: write end of the pipe that keeps the judge going; it is closed here.
-        wall_seconds: from now.
+        wall_seconds: from now, without the judge's own processor time.
+        cpu_seconds: processor time of all the program's processes.
         memory_mb: resident memory of all its processes.
         output_kb: of its output.
     """
     assert process.stdout is not None
     output, said, stopped = bytearray(), bytearray(), ""
-    deadline = time.monotonic() + wall_seconds
-    next_look = time.monotonic() + _BETWEEN_LOOKS
+    start = last = time.monotonic()
+    clock = _Clock()
     try:
         with selectors.DefaultSelector() as selector:
             selector.register(process.stdout, selectors.EVENT_READ, output)
             selector.register(verdict, selectors.EVENT_READ, said)
             while selector.get_map() and not stopped:
-                for key, _ in selector.select(min(_BETWEEN_LOOKS, max(0.0, deadline - time.monotonic()))):
+                for key, _ in selector.select(max(0.0, last + _BETWEEN_LOOKS - time.monotonic())):
                     data = os.read(key.fd, 2**16)
                     key.data.extend(data)
                     if not data:
@@ -57,12 +82,18 @@ def watch(
                 now = time.monotonic()
                 if len(output) > output_kb * 1024 or len(said) > _MAX_VERDICT:
                     stopped = "output"
-                elif now >= deadline:
+                elif now - start - clock.judge >= wall_seconds:
                     stopped = "timeout"
-                elif now >= next_look:
-                    next_look = now + _BETWEEN_LOOKS
-                    if resident_memory(process.pid) > memory_mb * 2**20:
+                elif now >= last + _BETWEEN_LOOKS:
+                    seen = look_at(process.pid)
+                    clock.add(seen, now - last)
+                    last = now
+                    if seen.memory > memory_mb * 2**20:
                         stopped = "memory"
+                    elif clock.program > cpu_seconds:
+                        stopped = "timeout"
+                    elif clock.waited > _WAITS + 2 * clock.program:
+                        stopped = "waiting"
     finally:
         os.close(alive)
         _end(process)
@@ -72,19 +103,96 @@ def watch(
     return Seen(bytes(output[: output_kb * 1024]), bytes(said), stopped)
 
 
-def resident_memory(root: int) -> int:
-    """Bytes that a process and its descendants hold in memory; 0 where the system does not tell.
+class _Clock:
+    """Adds up what a program has computed and how long it has waited."""
 
-    Pages that several of them share count several times.
+    def __init__(self) -> None:
+        self.program = self.judge = self.waited = 0.0
+        self._seen: dict[int, float] = {}
+
+    def add(self, look: Look, seconds: float) -> None:
+        """Count ``seconds`` that ended with this look."""
+        before = self.program + self.judge
+        self._seen |= look.program  # also of those that ended without being waited for
+        self.program = max(self.program, sum(self._seen.values()), sum(look.program.values()) + look.reaped)
+        self.judge = max(self.judge, look.judge)
+        if look.program and not look.is_running:
+            # A machine that stood still says nothing about the program.
+            self.waited += max(0.0, min(seconds, 4 * _BETWEEN_LOOKS) - (self.program + self.judge - before))
+
+
+class _Process(NamedTuple):
+    memory: int
+    own: float
+    reaped: float
+    namespaces: list[str]
+    """Its number in each process namespace, from ours inwards."""
+    states: str
+    """Of its threads, a letter each: R runs, D waits for a disk, S waits, T is stopped, Z has ended."""
+    children: list[int]
+    """Of all its threads."""
+
+
+def look_at(root: int) -> Look:
+    """Look once at a process and all its descendants; nothing is seen where the system does not tell.
+
+    The judge is process 1 of a namespace, or ``root`` itself where there is none. A process whose parent ended becomes
+    the judge's child, so its children are read again until there are no new ones.
     """
-    total, waiting = 0, [root]
+    found: dict[int, _Process] = {}
+    judge, waiting = root, [root]
     while waiting:
         pid = waiting.pop()
-        folder = Path(f"/proc/{pid}")
         with contextlib.suppress(OSError, IndexError, ValueError):
-            total += int((folder / "statm").read_text(encoding="ascii").split()[1]) * _PAGE
-            waiting += map(int, (folder / "task" / str(pid) / "children").read_text(encoding="ascii").split())
-    return total
+            found[pid] = process = _read(pid)
+            if len(process.namespaces) > 1 and process.namespaces[-1] == "1":
+                judge = pid
+            waiting += process.children
+        if not waiting:
+            with contextlib.suppress(OSError, ValueError):
+                waiting = [child for child in _children(judge) if child not in found]
+    depth = len(found[judge].namespaces) if judge in found else 0
+    program = {pid: it for pid, it in found.items() if pid != judge and len(it.namespaces) >= depth}
+    active = [*program.values(), *([found[judge]] if judge in found else [])]
+    return Look(
+        memory=sum(it.memory for it in found.values()),
+        program={pid: it.own for pid, it in program.items()},
+        reaped=sum(it.reaped for it in program.values()),
+        judge=found[judge].own if judge in found else 0.0,
+        # vfork lets a parent wait for its child in state D.
+        is_running=any("R" in it.states or ("D" in it.states and not _has_living_children(it, found)) for it in active),
+    )
+
+
+def _has_living_children(process: _Process, found: dict[int, _Process]) -> bool:
+    return any(child in found and found[child].states.strip("Z") for child in process.children)
+
+
+def _read(pid: int) -> _Process:
+    folder = Path(f"/proc/{pid}")
+    status = dict(line.split(":", 1) for line in (folder / "status").read_text("ascii", "replace").splitlines())
+    memory = sum(int(status[name].split()[0]) * 1024 for name in ("VmRSS", "VmSwap") if name in status)
+    times = [int(ticks) * _TICK for ticks in _after_name(folder / "stat")[11:15]]
+    states = "".join(fields[0] for fields in _of_threads(pid, "stat"))
+    return _Process(memory, sum(times[:2]), sum(times[2:]), status["NSpid"].split(), states, _children(pid))
+
+
+def _children(pid: int) -> list[int]:
+    """Those of every thread: the kernel lists each thread's own."""
+    return [int(child) for fields in _of_threads(pid, "children") for child in fields]
+
+
+def _of_threads(pid: int, name: str) -> list[list[str]]:
+    found = []
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(OSError):  # a thread that ended meanwhile
+            found.append(_after_name(thread / name))
+    return found
+
+
+def _after_name(file: Path) -> list[str]:
+    """The fields of a line of /proc, without those up to a command's name in brackets."""
+    return file.read_text("ascii", "replace").rpartition(")")[2].split()
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

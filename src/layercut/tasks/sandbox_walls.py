@@ -8,6 +8,8 @@ import json
 import os
 import random
 import shutil
+import stat
+import subprocess
 import sys
 import sysconfig
 from dataclasses import asdict, dataclass
@@ -27,9 +29,10 @@ class Limits:
     """What one program may use."""
 
     wall_seconds: float = 180.0
-    """From the start of its process to its end."""
+    """From the start of its process to its end, without the tests' own processor time. A program that waits ends
+    earlier: after 2 s and twice its processor time in which none of its processes runs or wants a processor."""
     cpu_seconds: int = 30
-    """Processor time of one process. Decides before the wall clock, so that a busy machine fails no program."""
+    """Processor time of all its processes. Decides before the wall clock, so that a busy machine fails no program."""
     memory_mb: int = 2048
     """Address space of one process, and resident memory of all together."""
     processes: int = 16
@@ -48,31 +51,32 @@ class Limits:
 def command(mode: Mode, limits: Limits, verdict: int, alive: int) -> list[str]:
     """The command that starts a program's process behind walls; it reads the job from standard input."""
     binds, links = visible()
-    child = str(_HERE / "sandbox_child.py")
-    judge = str(_HERE / "sandbox_judge.py")
+    scripts = {name: str(_HERE / f"sandbox_{name}.py") for name in ("child", "judge", "filter")}
     # As root bubblewrap makes no user namespace, so every program needs a user of its own to be counted apart.
-    uid = random.randint(_FIRST_UID, _LAST_UID) if mode == "bubblewrap" and os.geteuid() == 0 else None
-    config: dict[str, Any] = {"mode": mode, "limits": asdict(limits), "uid": uid, "judge": judge}
+    uid = random.randint(_FIRST_UID, _LAST_UID) if mode != "namespaces" and os.geteuid() == 0 else None
+    config: dict[str, Any] = {"mode": mode, "limits": asdict(limits), "uid": uid}
     config |= {"binds": binds, "links": links, "packages": _PACKAGES if mode != "none" else _numpy_folder() or ""}
+    walls = []
     if mode == "bubblewrap":
-        config |= {"binds": {}, "links": {}, "judge": "/layercut/sandbox_judge.py"}
-        files = {"/layercut/sandbox_child.py": child, "/layercut/sandbox_judge.py": judge}
+        config |= {"binds": {}, "links": {}}
+        inside = {name: f"/layercut/{Path(path).name}" for name, path in scripts.items()}
+        files = {inside[name]: path for name, path in scripts.items()}
         walls = _bubblewrap(limits, binds | files, links, is_root=uid is not None)
-        child = "/layercut/sandbox_child.py"
-    else:
-        walls = []
+        scripts = inside
+    config |= {"judge": scripts["judge"], "filter": scripts["filter"]}
     python = [str(Path(sys.executable).resolve()), "-s", "-P", "-S", "-B", "-W", "ignore"]
-    return [*walls, *python, child, json.dumps(config), str(verdict), str(alive)]
+    return [*walls, *python, scripts["child"], json.dumps(config), str(verdict), str(alive)]
 
 
 def _bubblewrap(limits: Limits, binds: dict[str, str], links: dict[str, str], *, is_root: bool) -> list[str]:
     walls = [shutil.which("bwrap") or "bwrap", "--die-with-parent", "--new-session", "--as-pid-1", "--unshare-pid"]
     walls += ["--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try", "--hostname", "sandbox"]
-    walls += ["--cap-drop", "ALL"]
+    # The child gives up all of them before it reads the program.
+    walls += ["--cap-drop", "ALL", "--cap-add", "CAP_SYS_ADMIN", "--cap-add", "CAP_SETPCAP"]
     if is_root:
-        walls += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID", "--cap-add", "CAP_SETPCAP"]
+        walls += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
     else:
-        walls += ["--unshare-user"]
+        walls += ["--unshare-user", *_no_nested_users(walls[0])]
     walls += ["--size", str(limits.disk_mb * 2**20), "--tmpfs", "/tmp", "--chdir", "/tmp"]
     devices = {f"/dev/{name}": f"/dev/{name}" for name in ("null", "zero", "full", "random", "urandom")}
     made: set[Path] = {Path("/")}
@@ -86,6 +90,14 @@ def _bubblewrap(limits: Limits, binds: dict[str, str], links: dict[str, str], *,
     for inside, target in links.items():
         walls += ["--symlink", target, inside]
     return [*walls, "--remount-ro", "/", "--"]
+
+
+@functools.cache
+def _no_nested_users(bwrap: str) -> list[str]:
+    """Forbid user namespaces within, where this bubblewrap can: 0.8 or newer, and not set-user-id."""
+    found = subprocess.run([bwrap, "--help"], capture_output=True, text=True, check=False)
+    can = "--disable-userns" in found.stdout + found.stderr and not Path(bwrap).stat().st_mode & stat.S_ISUID
+    return ["--disable-userns"] if can else []
 
 
 @functools.cache

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from layercut.errors import InputError
 from layercut.tasks.few_shot import content_id
+from layercut.tasks.labels import options_and_gold
 
 FEWSHOT_SEED = 1234
 """Of lm-eval's own runs, from which worked examples are drawn."""
@@ -75,15 +76,17 @@ class Subject:
         """The items of a split in the order of the data.
 
         Raises:
-            InputError: a row that lm-eval's task file cannot read.
+            InputError: a row that lm-eval's task file cannot read, or that has no usable label.
         """
         made = self._made.setdefault(split, [])  # kept, because lm-eval's templates take milliseconds an item
         yield from made
         for number, doc in enumerate(islice(self.docs[split], len(made), None), start=len(made) + 1):
             try:
-                item = self._item(doc, split)
+                item = self._item(doc, split, number)
+            except InputError:
+                raise
             except Exception as error:  # templates and functions of hundreds of task files raise what they like
-                raise unreadable(self.name, f"{split} row {number}", error) from error
+                raise unreadable(self.name, self._where(split, number), error) from error
             made.append(item)
             yield item
 
@@ -104,7 +107,7 @@ class Subject:
         Without the description of the subject and the mark where the answer stands; of Winogrande, the sentence with
         its gap and what may fill it.
         """
-        options, gold = self._options(doc)
+        options, gold = options_and_gold(self.task, doc, lambda: self.name)
         if not self.task.multiple_input:
             question = self.task.doc_to_text(doc)
             return str(question).rstrip().removesuffix("Answer:").rstrip(), options, gold
@@ -113,15 +116,17 @@ class Subject:
         fillings = tuple(option[len(same) :] for option in options)
         return f"{same}_ {self.task.doc_to_target(doc)}", fillings, fillings[options.index(gold)]
 
-    def _item(self, doc: Mapping[str, Any], split: str) -> Item:
+    def _item(self, doc: Mapping[str, Any], split: str, number: int) -> Item:
+        options, gold = options_and_gold(self.task, doc, lambda: self._where(split, number))
         asked = self._asked(doc, ())
-        options, gold = self._options(doc)
         examples: tuple[Mapping[str, Any], ...] = ()
         if self._num_shots and self._sampler is not None:
             self._sampler.rnd = self._draws[split]
             # The first is lm-eval's rule; the second sees to the items of other splits.
             own = self.task.fewshot_cfg.split == self.task.config.test_split or self._examples_from == split
             examples = tuple(self._sampler.sample(n=self._num_shots, eval_doc=doc if own else None))
+            for example in examples:
+                options_and_gold(self.task, example, lambda: f"a worked example of {self.name}")
         question = self.parts(doc)[0] if self.task.multiple_input else asked.prompts[0]
         return Item(doc, question, asked, options, gold, examples)
 
@@ -134,13 +139,10 @@ class Subject:
         self.task.sampler = _Drawn(examples)
         return self.task.fewshot_context(doc, len(examples), gen_prefix=self.task.doc_to_prefix(doc))
 
-    def _options(self, doc: Mapping[str, Any]) -> tuple[tuple[str, ...], str]:
-        target = self.task.doc_to_text(doc) if self.task.multiple_input else self.task.doc_to_target(doc)
-        target = target[0] if isinstance(target, list) else target  # several are right: the first stands for them
-        if self.task.OUTPUT_TYPE != "multiple_choice":
-            return (), str(target).strip()
-        options = tuple(str(option) for option in self.task.doc_to_choice(doc))
-        return options, options[target] if isinstance(target, int) else str(target)
+    def _where(self, split: str, number: int) -> str:
+        """Which row it is: file and line of local data whose rows were all kept, else its number in the split."""
+        places = getattr(self.task, "places", {}).get(split, ())
+        return places[number - 1] if len(places) == len(self.docs[split]) else f"{split} row {number}"
 
     def _example_split(self) -> str:
         config = self.task.config

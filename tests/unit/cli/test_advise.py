@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
+import pytest
+from rich.console import Console
+
+from layercut.report.advice import advise
+from layercut.report.advice_text import on_terminal
 from tests.support.run_builder import build_quickstart
 from tests.unit.cli.conftest import Run
 
@@ -17,6 +24,24 @@ def test_advise_prints_the_page_and_keeps_it(layercut: Run, tmp_path: Path) -> N
     assert "reverse-3 (3 layers): refuted; arithmetic (short answer) keeps at most" in ran.words
     assert "advice:" in ran.err
     assert (tmp_path / "study" / "advice.md").is_file()
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_table_shows_whole_names_of_plans(tmp_path: Path, width: int) -> None:
+    """Cut short, a healed and an unhealed plan looked the same."""
+    build_quickstart(tmp_path / "study")
+    found = advise(tmp_path / "study")
+    name = "task_accuracy-refined-12-from-block_influence-12"
+    first, *rest = (plan for plan in found.plans if plan.readouts)
+    plans = [replace(first, arm=replace(first.arm, name=one)) for one in (name, f"{name}+sft-lora-r8")]
+    console = Console(file=StringIO(), width=width, color_system=None)
+    console.print(on_terminal(replace(found, plans=(*plans, *rest))))
+    assert isinstance(console.file, StringIO)
+    lines = [line.rstrip() for line in console.file.getvalue().splitlines()]
+    table = "\n".join(lines[next(i for i, line in enumerate(lines) if "at least" in line and "verdict" in line) :])
+    assert max(map(len, lines)) <= width and "…" not in table
+    joined = "".join(table.split())
+    assert f"{name}+sft-lora-r8" in joined and joined.count(name) == 2
 
 
 def test_advise_answers_machines(layercut: Run, tmp_path: Path) -> None:

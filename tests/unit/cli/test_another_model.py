@@ -111,6 +111,8 @@ def test_a_cut_checkpoint_is_never_called_uncut(layercut: Run, tiny: Path, tmp_p
     said = f"a cut checkpoint ({tiny} without 2 of 6 decoder layers: 2,4), 4 decoder layers"
     evaluated = layercut("eval", cut, "--tasks", "copy", "--limit", 2, "--out", tmp_path / "runs" / "run")
     assert f"{cut}: {said}" in said_by(evaluated)
+    assert "runs/" in said_by(layercut("eval", cut, "--tasks", "copy", "--limit", 2, "--dry-run"))
+    assert "uncut" not in said_by(layercut("eval", cut, "--tasks", "copy", "--limit", 2, "--dry-run"))
     (tmp_path / "prompts.txt").write_text("one\n")
     asked = ("--prompts", tmp_path / "prompts.txt", "--max-new-tokens", 2, "--out", tmp_path / "answers")
     assert said in said_by(layercut("generate", cut, *asked))

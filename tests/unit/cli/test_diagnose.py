@@ -39,7 +39,8 @@ def test_diagnose_end_to_end_and_again_without_the_model(
     assert before == {name: (folder / name).read_bytes() for name in before}
     assert layercut("report", folder).code == 0
     assert before == {name: (folder / name).read_bytes() for name in before}
-    assert "finished" in layercut("ls", tmp_path).out
+    listed = layercut("ls", tmp_path, "--json").out
+    assert "finished" in listed and "diagnosis of reverse-2, short" in listed
     other = layercut("diagnose", tiny, "reverse:2", tmp_path / "short", *QUICK[:-1], "3", "--out", folder)
     assert other.code == 1
     assert "Use --limit 2" in other.err

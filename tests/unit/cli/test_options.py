@@ -11,6 +11,9 @@ from typer.testing import CliRunner
 
 from layercut.cli import options
 from layercut.cli.main import app
+from layercut.errors import InputError
+from layercut.selection import CRITERIA
+from layercut.selection.specs import check_spec
 from layercut.study.settings import DecodingSettings, ModelSettings
 
 COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
@@ -49,3 +52,19 @@ def test_flags_arrive_as_settings() -> None:
     assert ran.exit_code == 0, ran.output
     assert got == [ModelSettings(model="m", dtype="float32"), DecodingSettings(top_k=5), 2, "x"]
     assert "Words of the command itself." in runner.invoke(small, ["--help"]).output
+
+
+@pytest.mark.parametrize("verb", ["eval", "cut", "generate", "diagnose"])
+def test_help_names_the_criteria_that_a_plan_may_name(verb: str) -> None:
+    said = " ".join(" ".join(getattr(one, "help", "") or "" for one in COMMANDS[verb].params).split())
+    assert "criterion:N" not in said
+    for name, row in CRITERIA.items():
+        assert (f"{name}:N" in said) is not row.needs_model, name
+
+
+def test_a_criterion_that_runs_the_model_is_no_plan_with_or_without_a_count() -> None:
+    for spec in ("block_influence", "block_influence:3"):
+        with pytest.raises(InputError, match="block_influence has to run the model. Choose the layers first"):
+            check_spec(spec)
+    with pytest.raises(InputError, match="write reverse:3 to remove three"):
+        check_spec("reverse")

@@ -52,7 +52,8 @@ def test_shares_the_folder_of_a_search(layercut: Run, tiny: Path, tmp_path: Path
     assert journal.read_text().startswith(before)
     keys = [json.dumps([line["key"], line["id"]]) for line in map(json.loads, journal.read_text().splitlines())]
     assert len(set(keys)) == len(keys)
-    assert "finished" in layercut("ls", tmp_path).out
+    listed = layercut("ls", tmp_path, "--json").out
+    assert "finished" in listed and "sweep of 1 layer: brackets rank" in listed
 
 
 def test_dry_run_writes_nothing(layercut: Run, tiny: Path, tmp_path: Path) -> None:

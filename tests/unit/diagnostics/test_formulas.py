@@ -11,7 +11,15 @@ from sacrebleu.metrics.bleu import BLEU
 from layercut.diagnostics.arithmetic import first_digits
 from layercut.diagnostics.brackets import DEEPEST, nested
 from layercut.diagnostics.cost import ratio
-from layercut.diagnostics.degeneration import distinct, longest_loop, look, repetition, self_bleu, words_of
+from layercut.diagnostics.degeneration import (
+    distinct,
+    longest_loop,
+    look,
+    paper_self_bleu,
+    repetition,
+    self_bleu,
+    words_of,
+)
 from layercut.diagnostics.expressions import KINDS, expressions, value
 from layercut.diagnostics.functions import functions
 from layercut.diagnostics.openings import NUM_OPENINGS, openings
@@ -59,6 +67,19 @@ def test_self_bleu_is_the_mean_over_sentences() -> None:
     assert self_bleu(text) == pytest.approx(sum(by_hand) / 3)
     assert self_bleu("Same words here now. Same words here now.") == pytest.approx(1)
     assert self_bleu("One sentence alone") == self_bleu("") == 0
+
+
+def test_self_bleu_as_the_paper_computes_it() -> None:
+    # Seven words each with the full stop: 6 of 7 words, 4 of 6 pairs, 3 of 5 triples and 2 of 4 quadruples are shared.
+    same = (6 / 7 * 4 / 6 * 3 / 5 * 2 / 4) ** 0.25
+    text = "The cat sat on a mat. the Cat sat on a rug."
+    assert paper_self_bleu(text) == pytest.approx(same)
+    assert paper_self_bleu(f"{text} Yes.") == pytest.approx(same), "two words are no sentence to compare"
+    # 4 of 6 words, 2 of 5 pairs, 1 of 4 triples, and none of 3 quadruples, for which 0.1 stands.
+    near = (4 / 6 * 2 / 5 * 1 / 4 * 0.1 / 3) ** 0.25
+    assert paper_self_bleu("One two three four five. One two three six seven.") == pytest.approx(near)
+    assert paper_self_bleu("One sentence of five words.\nAnd more") is None
+    assert paper_self_bleu("") is paper_self_bleu("Yes. No.") is None
 
 
 @pytest.mark.parametrize(

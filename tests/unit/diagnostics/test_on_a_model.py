@@ -99,3 +99,9 @@ def test_timing_leaves_the_model_whole() -> None:
     found = timing(loaded(), CUT, batch_size=2, seed=0)
     assert min(found) > 0
     assert len(loaded().model.model.layers) == NUM_LAYERS
+
+
+def test_chance_does_not_depend_on_the_number_of_items(tmp_path: Path) -> None:
+    few, more = (diagnostic("arithmetic")(bench(tmp_path / str(limit), limit=limit))["rows"] for limit in (2, 6))
+    chances = [{row["measure"]: row["chance"] for row in rows if not row["group"]} for rows in (few, more)]
+    assert chances[0] == chances[1] and chances[0]["written"] is not None and chances[0]["written"] < 0.1

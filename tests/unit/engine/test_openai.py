@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import copy
+import logging
+import socket
+import subprocess
+import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -212,3 +218,68 @@ def test_eval_that_was_stopped_asks_only_the_rest(server: Served, tmp_path: Path
     assert len(server.asked) == num_answered + 1 + 12 - num_answered
     other = [*command[:3], "openai", "--base-url", "http://127.0.0.1:9/v1", *command[6:]]
     assert CliRunner().invoke(app, other).exit_code == 0, "a finished run asks no one, wherever the server is now"
+
+
+def closed_port() -> int:
+    """A port at which nothing listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_a_server_that_is_not_there_is_said_at_once_and_given_up_soon(tmp_path: Path) -> None:
+    url = f"http://127.0.0.1:{closed_port()}/v1"
+    code = (
+        "import sys\n"
+        "from layercut.cli.main import main\n"
+        f"sys.argv = ['layercut', 'eval', 'm', '--engine', 'openai', '--base-url', {url!r}, '--tasks', 'copy',"
+        " '--readouts', 'short', '--limit', '2']\n"
+        "main()\n"
+    )
+    began = time.monotonic()
+    with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, cwd=tmp_path) as ran:
+        assert ran.stderr is not None
+        lines = []
+        for line in ran.stderr:
+            lines.append((time.monotonic() - began, " ".join(line.split())))
+    assert ran.returncode == 1
+    waiting = [at for at, line in lines if "does not answer" in line]
+    errors = [(at, line) for at, line in lines if line.startswith("error:")]
+    assert len(errors) == 1 and "Connection refused" in errors[0][1] and "--base-url" in errors[0][1]
+    assert len(waiting) >= 1, lines
+    assert errors[0][0] - waiting[0] < 10
+
+
+def test_a_server_that_answers_anything_counts_as_there(server: Served) -> None:
+    asking = engine(server)
+    assert len(by_id(asking.completions(requests(2), UNCUT, GREEDY))) == 2
+    assert [path for path, _ in server.asked] == ["/v1/completions"] * 2
+
+
+def test_a_server_that_comes_up_late_is_waited_for(caplog: pytest.LogCaptureFixture) -> None:
+    port = closed_port()
+    asking = OpenAIEngine("m", f"http://127.0.0.1:{port}/v1")
+    up = threading.Event()
+
+    def come_up() -> None:
+        time.sleep(1.5)
+        with serving(Served(answer=lambda body: "late"), port=port):
+            up.wait(20)
+
+    late = threading.Thread(target=come_up)
+    late.start()
+    try:
+        with caplog.at_level(logging.INFO, logger="layercut"):
+            found = by_id(asking.completions(requests(1), UNCUT, GREEDY))
+    finally:
+        up.set()
+        late.join()
+    assert found["0"].text == "late" and "does not answer" in caplog.text
+
+
+def test_a_server_that_takes_no_connection_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("layercut.engine.openai._CONNECT", 0.3)
+    monkeypatch.setattr("layercut.engine.openai.PATIENCE", 1.0)
+    asking = OpenAIEngine("m", "http://no-such-host.invalid/v1")
+    with pytest.raises(InputError, match=r"no answer from http://no-such-host\.invalid/v1 \(.*another --base-url"):
+        by_id(asking.completions(requests(1), UNCUT, GREEDY))

@@ -107,22 +107,44 @@ def test_what_keeps_a_member_from_its_model_is_told() -> None:
         pool.describe()
 
 
+def other_at_work(notes: Path, answer: tuple[str, str]) -> int | None:
+    """The member that did not give this answer, in the middle of its first block; None where it has ended that.
+
+    Twelve requests make groups of 8 and 4; the first blocks are the 8 under two plans, and under the other three. It is
+    waited for, as it may have been slow to begin.
+    """
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        seen = asked(notes)
+        (mine,) = {pid for pid, key, name in seen if (key, name) == answer}
+        theirs = [(pid, key) for pid, key, _ in seen if pid != mine]
+        if theirs:
+            pid, key = theirs[0]
+            size = 8 * (2 if key in {plan.key for plan in PLANS[:2]} else 3)
+            return pid if len(theirs) < size - 1 else None
+        time.sleep(0.01)
+    raise AssertionError("the other member was never asked anything")
+
+
 def test_both_members_work_and_one_that_is_killed_costs_its_block_alone(slow: RayPool, notes: Path) -> None:
+    slow.wait()
+    plans = PLANS[:5]  # two in one block and three in the other, so that both do not end at once
     many = requests(12)
     answers: dict[tuple[str, str], str] = {}
-    killed = None
-    for plan, some in slow.completions_under(many, PLANS, GREEDY):
+    killed, deaths = None, slow.num_deaths
+    for plan, some in slow.completions_under(many, plans, GREEDY):
         for answer in some:
             assert (plan.key, answer.id) not in answers, "an answer came twice"
             answers[plan.key, answer.id] = answer.text
         if killed is None:
-            done = {pid for pid, key, _ in asked(notes) if key == plan.key}
-            (killed,) = {pid for pid, _, _ in asked(notes)} - done  # the other one is in the middle of a longer block
-            os.kill(killed, signal.SIGKILL)
-    assert slow.num_deaths == 1
-    assert answers == {(plan.key, one.id): text_of(one, plan) for plan in PLANS for one in many}
+            killed = other_at_work(notes, (plan.key, some[0].id))
+            if killed is not None:
+                os.kill(killed, signal.SIGKILL)
+    assert killed is not None, "never was one member at work when the other had answered"
+    assert slow.num_deaths == deaths + 1
+    assert answers == {(plan.key, one.id): text_of(one, plan) for plan in plans for one in many}
     twice = len(asked(notes)) - len(answers)
-    assert 0 < twice <= 2 * len(many)  # six plans for two members with two blocks each: at most two plans a block
+    assert 0 < twice <= 2 * len(many)  # a block, and nothing else
     assert len({pid for pid, _, _ in asked(notes)}) >= 2
 
 
@@ -160,7 +182,7 @@ def test_errors_of_the_engine_are_told_as_they_are(slow: RayPool) -> None:
 
 def test_a_block_that_kills_all_who_take_it_is_given_up(slow: RayPool, notes: Path) -> None:
     poison = [GenerationRequest(id="poison", prompt="x", max_new_tokens=1)]
-    with pytest.raises(InputError, match="3 members of the pool died over the same 1 requests"):
+    with pytest.raises(InputError, match="3 members of the pool died over the same 1 request "):
         flat(slow.completions_under(poison, PLANS[:1], GREEDY))
     assert len(asked(notes)) == 3
 

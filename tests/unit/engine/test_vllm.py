@@ -260,7 +260,7 @@ def test_what_vllm_does_not_give_is_refused_in_one_line(model: WeightlessModel, 
 
 def test_without_vllm_the_extra_is_named(model: WeightlessModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "vllm", None)
-    with pytest.raises(MissingExtra, match=r"layercut\[vllm\]"):
+    with pytest.raises(MissingExtra, match=r"pip install .*\[vllm\]'"):
         VllmEngine(model)
 
 

@@ -14,6 +14,7 @@ from scipy.stats import binom, norm
 
 from layercut.evidence.intervals import Estimate, mean_interval, proportion_interval
 from layercut.evidence.paired import compare_paired
+from tests.support.near_chance import near_chance
 
 NUM_EXPERIMENTS = {50: 4000, 100: 2000, 500: 1000}
 """By number of items; the standard error of a coverage of 0.95 is 0.003 to 0.007."""
@@ -84,6 +85,19 @@ def test_near_chance_retention_is_mostly_refused_and_what_is_printed_is_rarely_w
     assert found.printed < 0.5
     assert (1 - found.above_chance) * found.printed < 0.05
     assert found.above_chance >= 0.88
+
+
+@pytest.mark.parametrize(
+    ("uncut", "correlation", "printed", "coverage"),
+    [(0.26, 0.0, 0.04, 0.76), (0.26, 0.3, 0.04, 0.88), (0.3, 0.0, 0.14, 0.88), (0.3, 0.3, 0.14, 0.92)],
+)
+def test_coverage_near_chance_is_what_the_page_on_statistics_says(
+    uncut: float, correlation: float, printed: float, coverage: float
+) -> None:
+    found = near_chance(50, uncut, 1.0, 0.25, correlation=correlation)
+    assert found.printed == pytest.approx(printed, abs=0.01)
+    assert found.coverage == pytest.approx(coverage, abs=0.03)
+    assert found.misses < 0.03
 
 
 @pytest.mark.parametrize(("n", "uncut"), [(50, 0.05), (50, 0.95), (100, 0.95)])

@@ -121,5 +121,5 @@ def test_what_a_rule_needs_is_checked_before_anything_is_answered(monkeypatch: p
         monkeypatch.setitem(sys.modules, library, None)
     FilterSettings().check()
     for needs in (FilterSettings(languages=("en",)), FilterSettings(dedup_answers=0.9)):
-        with pytest.raises(MissingExtra, match=r"layercut\[heal\]"):
+        with pytest.raises(MissingExtra, match=r"pip install .*\[heal\]'"):
             needs.check()

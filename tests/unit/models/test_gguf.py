@@ -268,6 +268,23 @@ def test_a_failed_conversion_leaves_nothing(tmp_path, cache):
     assert list((cache / "gguf").iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("key", "old", "new", "says"),
+    [
+        ("llama.block_count", 6, 10**9, "says that it has 1,000,000,000 decoder layers, and it holds"),
+        ("llama.feed_forward_length", 48, 10**8, "describes a model of 57,6"),
+    ],
+)
+def test_sizes_that_the_tensors_do_not_have(tmp_path, cache, key, old, new, says):
+    path = write_gguf(tmp_path / "x.gguf")
+    before = key.encode() + (4).to_bytes(4, "little")
+    raw = path.read_bytes()
+    assert raw.count(before + old.to_bytes(4, "little")) == 1
+    path.write_bytes(raw.replace(before + old.to_bytes(4, "little"), before + new.to_bytes(4, "little")))
+    assert says in refused(path)
+    assert list((cache / "gguf").iterdir()) == []
+
+
 def test_an_architecture_transformers_does_not_read(tmp_path):
     writer = gguf.GGUFWriter(tmp_path / "x.gguf", "martian")
     writer.add_tensor("a", torch.zeros(4).numpy())

@@ -1,12 +1,13 @@
 """What comes out of load_model, and what it refuses instead of going on with random numbers."""
 
 import json
+import resource
 import shutil
 import warnings
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as hf_logging
 
 from layercut.errors import InputError
@@ -15,7 +16,10 @@ from layercut.models.loading import load_model
 from layercut.models.placement import pick_device
 from layercut.models.quiet import quiet_transformers
 from layercut.models.sources import describe_source, resolve
+from layercut.models.weightless import load_without_weights
 from layercut.models.weights import fingerprint
+from layercut.surgery.checkpoint import plan_cut
+from layercut.surgery.plan import CutPlan
 from tests.support.tiny import CONFIGS, NUM_LAYERS, byte_tokenizer, save_tiny, tiny_model
 from tests.unit.models.damage import cut_short, edit_json, edit_tensors
 
@@ -247,3 +251,68 @@ def test_a_byte_tokenizer_round_trip(copy):
     text = "é 12\n"
     ids = load_model(str(copy), device="cpu").tokenizer(text)["input_ids"]
     assert byte_tokenizer().decode(ids) == text
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [
+        (
+            "num_hidden_layers",
+            10**9,
+            "config.json counts 1000000000 decoder layers (num_hidden_layers), the weights hold",
+        ),
+        ("num_hidden_layers", "6", "says num_hidden_layers = '6', which is no number of layers; the weights hold 6"),
+        ("num_hidden_layers", 6.5, "says num_hidden_layers = 6.5, which"),
+        ("num_hidden_layers", [6], "says num_hidden_layers = [6], which"),
+        ("model_type", [], "is of the family [], which layercut does not know"),
+        ("vocab_size", 10, "its token embedding has shape [260, 32], and config.json says vocab_size = 10"),
+        ("vocab_size", 10**7, "its token embedding has shape [260, 32], and config.json says vocab_size = 10000000"),
+        ("hidden_size", 10**9, "config.json says hidden_size = 1000000000"),
+        ("hidden_size", "32", "config.json says hidden_size = '32'"),
+        ("intermediate_size", 10**7, "describes a model of 5,760,0"),
+        ("intermediate_size", "48", "expected int, got str"),
+        ("num_key_value_heads", 10**7, "describes a model of"),
+        ("num_key_value_heads", 0, "says num_key_value_heads = 0; it must be 1 or more"),
+        ("head_dim", 10**18, "cannot be loaded by transformers: "),
+        ("pad_token_id", 260, "pad_token_id = 260 is not in its vocabulary of 260 tokens"),
+        ("hidden_act", "martian", "cannot be loaded by transformers: "),
+    ],
+)
+def test_a_config_that_does_not_fit_the_weights_is_refused_before_anything_is_built(copy, field, value, says):
+    edit_json(copy / "config.json", **{field: value})
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert says in refused(copy, device="cpu")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # KiB
+
+
+def test_a_null_for_the_number_of_layers(copy):
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | {"num_hidden_layers": None}))
+    assert "says num_hidden_layers = None, which is no number of layers" in refused(copy)
+
+
+def test_more_experts_for_a_token_than_there_are(tmp_path):
+    path = save_tiny("mixtral", tmp_path / "model")
+    edit_json(path / "config.json", num_experts_per_tok=5)
+    assert "says num_experts_per_tok = 5; it must be 1 to 4" in refused(path)
+
+
+def test_a_tokenizer_of_another_model(copy):
+    tokenizer = AutoTokenizer.from_pretrained(copy)
+    tokenizer.add_tokens(["<new>"])
+    tokenizer.save_pretrained(copy)
+    says = "it gives the token '<new>' the id 260, and the model has embeddings for 260 tokens (0-259)"
+    assert says in refused(copy)
+    with pytest.raises(InputError) as caught:
+        load_without_weights(resolve(str(copy)))
+    assert says in str(caught.value)
+
+
+def test_a_cut_is_refused_in_one_line_as_well(copy):
+    edit_json(copy / "config.json", num_hidden_layers=10**9)
+    with pytest.raises(InputError, match="this config says num_hidden_layers = 1000000000"):
+        plan_cut(copy, CutPlan(num_layers=NUM_LAYERS, removed=(1,)))
+    edit_json(copy / "config.json", num_hidden_layers=NUM_LAYERS, rms_norm_eps=[])
+    with pytest.raises(InputError, match=r"rms_norm_eps.* expected float, got list") as caught:
+        plan_cut(copy, CutPlan(num_layers=NUM_LAYERS, removed=(1,)))
+    assert "\n" not in str(caught.value)

@@ -11,7 +11,7 @@ import pytest
 from layercut.errors import InputError
 from layercut.evidence.paired import compare_paired
 from layercut.report.advice import Advice, advise, judge
-from layercut.report.advice_text import page, write_advice
+from layercut.report.advice_text import in_short, page, write_advice
 from layercut.report.compare import Arm, ComparisonRow, PairedItems
 from layercut.report.uses import named_use
 from layercut.runs.directory import find_runs
@@ -245,5 +245,26 @@ def test_a_part_of_a_use_can_refute_a_plan_and_cannot_show_that_the_use_is_kept(
     assert advice.answer == "undecided" and advice.recommended is None
     assert {plan.arm.name: plan.verdict for plan in advice.plans} == {"kept": "undecided", "broken": "refuted"}
     assert "kept (1 layer): undecided; one of humaneval\\*, mbpp\\* was not run" in page(advice)
+    assert "judged by brackets alone, a proxy" in page(advice)
     advice = asked(*brackets, row("kept", 1, "mbpp", 1.0), row("broken", 2, "mbpp", 1.0))
     assert advice.answer == "cut" and advice.recommended is not None and advice.recommended.arm.name == "kept"
+    assert advice.proxies == () and "proxy" not in page(advice)
+
+
+@pytest.mark.parametrize(("use", "part", "whole"), [("summarise", "copy", "xsum"), ("code", "brackets", "mbpp_plus")])
+@pytest.mark.parametrize(("retention", "answer"), [(1.0, "undecided"), (0.3, "none")])
+def test_a_use_that_is_judged_by_a_proxy_says_so(
+    use: str, part: str, whole: str, retention: float, answer: str
+) -> None:
+    def asked(*tasks: str) -> Advice:
+        rows = [row("cut", 2, task, retention) for task in tasks]
+        return judge(rows, named_use(use), keep=0.9, confidence=0.95, num_resamples=2000)
+
+    by_proxy = asked(part)
+    assert by_proxy.answer == answer and by_proxy.proxies == (part,) and by_proxy.to_dict()["proxies"] == [part]
+    text = page(by_proxy)
+    assert f"judged by {part} alone, a proxy." in text.split("\n\n")[1], "in the answer itself"
+    assert "**Judged by a proxy.**" in text and "not the use itself" in text
+    assert in_short(by_proxy).endswith(f"(judged by {part} alone, a proxy for {named_use(use).what})")
+    by_itself = asked(part, whole)
+    assert by_itself.proxies == () and "proxy" not in page(by_itself) + in_short(by_itself)

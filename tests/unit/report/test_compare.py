@@ -157,6 +157,8 @@ def ones(right: int, n: int = 200) -> list[float]:
         (ones(160), ones(0), 0.0, "lost"),
         (ones(100), ones(130), 0.25, "better"),
         (ones(16, 20), ones(14, 20), 0.25, "unclear"),
+        (ones(60), ones(175), 0.25, "gained"),  # 30 % of 200 is not above guessing, 88 % is
+        (ones(10), ones(40), 0.25, "at chance"),  # better, but still below guessing
         ([1.0], [1.0], 0.25, "at chance"),  # one item on four options shows nothing
         ([1.0], [0.0], 0.0, "unclear"),
         ([0.5], [0.1], 0.0, "at chance"),

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from layercut.errors import InputError, MissingExtra
+from layercut.errors import InputError, MissingExtra, install_command
 from layercut.report import advice_text
 from layercut.report.advice import advise
 from layercut.report.compare import compare_runs
@@ -273,7 +273,7 @@ def test_without_its_library_report_md_is_written_and_that_is_said(
     with caplog.at_level("WARNING", logger="layercut"):
         written = write_reports(tmp_path / "study")
     assert list(written) == ["report"]
-    assert caplog.messages == ["report.html needs an optional part: pip install 'layercut[report]'"]
+    assert caplog.messages == [f"report.html needs an optional part: {install_command('report')}"]
     assert (tmp_path / "study" / "report.md").read_bytes() == (study / "report.md").read_bytes()
 
 

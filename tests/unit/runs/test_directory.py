@@ -337,8 +337,8 @@ def test_runs_are_listed_with_their_state_and_headline(tmp_path):
     assert [run.status for run in found] == ["finished", "finished", "finished", "unfinished"]
     assert [run.headline for run in found] == [
         "study of cut, uncut",
-        "2 of 30 layers removed, copy short 0.5",
-        "uncut, arithmetic rank 0.66, copy short 0.5",
+        "2 of 30 layers removed, copy short 50",
+        "uncut, arithmetic rank 66, copy short 50",
         "2 answers so far",
     ]
     assert abs((datetime.now(UTC) - found[0].begun).total_seconds()) < 60
@@ -356,7 +356,7 @@ def test_one_damaged_run_does_not_hide_the_others(tmp_path):
     damaged, whole = find_runs(tmp_path)
     assert damaged.begun is None
     assert "is damaged" in damaged.headline
-    assert whole.headline == "copy short 0.5"
+    assert whole.headline == "copy short 50"
 
 
 def test_metrics_with_nan_are_not_written(tmp_path):

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from layercut.engine.plain import PlainEngine
+from layercut.engine.shared import SharedEngine
 from layercut.errors import InputError, MissingExtra
 from layercut.models.loading import LoadedModel
 from layercut.runs.directory import RunFolder
@@ -71,6 +72,27 @@ def test_what_was_generated_is_kept_in_the_run_folder(tmp_path: Path) -> None:
         assert len(engine.asked) == 10
         generated(engine, folder=folder, max_tokens=32)
         assert len(engine.asked) == 20, "shorter texts are other texts"
+
+
+def test_one_batch_of_long_texts_is_kept_and_heard_of_before_it_ends(tmp_path: Path) -> None:
+    """Stopped in the middle, it goes on from there: the same texts as of a run that was never stopped."""
+    heard: list[tuple[int, int]] = []
+    whole = SharedEngine(loaded(), batch_size=16)
+    expected = generated(whole, max_tokens=240, progress=lambda what, done, total: heard.append((done, total)))
+    assert [done for done, _ in heard] == sorted(done for done, _ in heard)
+    assert len({done for done, _ in heard}) == 4 and heard[-1][0] == heard[-1][1], "thrice on the way"
+    engine = CountingCompletions(loaded(), batch_size=16)
+    engine.kill_after = 1
+    with RunFolder.begin(tmp_path / "run", {"a": 1}) as folder:
+        with pytest.raises(KeyboardInterrupt):
+            generated(engine, folder=folder, max_tokens=240)
+        kept = (tmp_path / "run" / "samples" / "calibration.generated.jsonl").read_text().splitlines()
+        assert len(kept) == 10
+        engine.kill_after = None
+        assert generated(engine, folder=folder, max_tokens=240) == expected
+        assert len(engine.asked) == 30, "three stages, each once"
+        assert generated(engine, folder=folder, max_tokens=240) == expected
+        assert len(engine.asked) == 30
 
 
 ROWS = [{"text": "One text."}, {"text": "  "}, {"content": "Another, which is longer."}, {"text": "Third", "id": 3}]
@@ -175,7 +197,7 @@ def test_refusals_of_hub_data_sets(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="hub:a, row 1: no text in a column text or content; it has question"):
         load_calibration("hub:a", loaded())
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(MissingExtra, match=r"layercut\[lm-eval\]"):
+    with pytest.raises(MissingExtra, match=r"pip install .*\[lm-eval\]'"):
         load_calibration("hub:a", loaded())
 
 

@@ -62,3 +62,22 @@ def test_earlier_runs_tell_the_speed_of_kinds_that_are_here() -> None:
     assert eta.remaining is None
     eta.learn("a", 5, 10.0)
     assert eta.remaining == pytest.approx(10 * 2.0 + 2 * 4 * 2.0)
+
+
+def test_the_range_is_wide_where_few_items_were_timed_and_holds_what_was_seen() -> None:
+    """A study of two hours was forecast at 32 by 24 items that were timed while the machine was busy."""
+    cells = [Cell(kind="a", num_items=1000, weight=1), Cell(kind="b", num_items=10, weight=1)]
+    few, many, two = Eta(cells), Eta(cells[:1]), Eta(cells[:1])
+    assert few.range_of([0]) is None
+    few.learn("a", 24, 24 * 115.0)
+    low, high = few.range_of([0]) or (0, 0)
+    assert low < 7200 < 115_000 < high
+    assert few.timed([0, 1]) == {"a": 24, "b": 0}
+    many.learn("a", 500, 500 * 7.0)
+    low, high = many.range_of([0]) or (0, 0)
+    assert low == pytest.approx(3500) and high == pytest.approx(10_500)
+    two.learn("a", 2000, 2000 * 1.0)
+    two.learn("a", 2000, 2000 * 9.0)
+    assert two.range_of([0]) == (pytest.approx(1000), pytest.approx(9000)), "as fast and as slow as it was"
+    low, high = few.range_of([1]) or (0, 0)
+    assert low * 50 < high, "judged by its weight alone"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from io import StringIO
 
 import pytest
@@ -7,6 +8,7 @@ from rich.console import Console
 
 from layercut.study.eta import Cell
 from layercut.study.live import Piece, StudyProgress
+from layercut.study.watch import watched
 
 
 def pieces(arms: int = 2) -> list[Piece]:
@@ -39,8 +41,8 @@ def test_the_table_says_what_every_arm_is_at(monkeypatch: pytest.MonkeyPatch) ->
         clock[0] = 4.0
         on_progress(4, 10)
         text = shown(progress, console)
-        assert "asking: copy (rank)" in text and "4/10" in text and "0:00:12" in text, "6 items of 2 s"
-        assert "about 0:00:32 left, besides 1 search or healing" in text
+        assert "asking: copy (rank)" in text and "4/10" in text and "00:12" in text, "6 items of 2 s"
+        assert "00:32 left without 1 search or healing never timed" in text
         on_progress(10, 10)
     progress.state("arm-0", "finished")
     progress.state("arm-1", "searching", "x")
@@ -51,7 +53,7 @@ def test_the_table_says_what_every_arm_is_at(monkeypatch: pytest.MonkeyPatch) ->
         clock[0] = 9.0
     progress.skip(1)
     progress.state("arm-1", "failed")
-    assert "1 failed" in (text := shown(progress, console)) and "besides" not in text
+    assert "1 failed" in (text := shown(progress, console)) and "never timed" not in text
 
 
 def test_a_low_terminal_shows_what_is_worked_on() -> None:
@@ -63,13 +65,40 @@ def test_a_low_terminal_shows_what_is_worked_on() -> None:
     assert len(text.splitlines()) <= 16
 
 
+@pytest.mark.parametrize("width", [80, 120])
+def test_long_names_of_a_cut_and_its_healing_stay_apart(width: int) -> None:
+    name = "task_accuracy-refined-12-from-block_influence-12"
+    cell = Cell(kind="copy", num_items=100_000, weight=1)
+    console = Console(file=StringIO(), force_terminal=True, width=width, color_system=None)
+    progress = StudyProgress([Piece(one, "gsm8k (chain)", cell) for one in (name, f"{name}+seam")], console)
+    progress.state(name, "asking", "gsm8k (chain)")
+    lines = shown(progress, console).splitlines()
+    assert max(map(len, lines)) <= width and lines[0].endswith("time left")
+    cut, healed = (line for line in lines if line.startswith("task"))
+    assert "asking: gsm8k (chain)" in cut and "0/100000" in cut and "0/100000" in healed
+    assert healed.split()[0].endswith("+seam") and cut.split()[0].endswith("influence-12")
+
+
+def test_the_table_goes_on_while_a_healing_shows_its_bar() -> None:
+    console = terminal()
+    progress = StudyProgress(pieces(), console)
+    with progress.running(), watched("Training", 20, console, "steps") as on_progress:
+        on_progress(0, 20)
+        progress.state("arm-1", "healing")
+        on_progress(5, 20)
+        time.sleep(0.6)
+        assert isinstance(console.file, StringIO)
+        last = console.file.getvalue()[-2000:]
+    assert "arm-1" in last and "healing" in last and "5/20 steps" in last
+
+
 def test_without_a_terminal_each_piece_is_a_line() -> None:
     console = Console(file=StringIO(), width=200)
     progress = StudyProgress(pieces(), console)
-    with progress.running(), progress.paused(), progress.cell(0) as on_progress:
+    with progress.running(), progress.cell(0) as on_progress:
         on_progress(10, 10)
     with progress.running(), pytest.raises(ValueError, match="broke"), progress.cell(1) as on_progress:
         on_progress(1, 10)
         raise ValueError("broke")
     assert isinstance(console.file, StringIO)
-    assert console.file.getvalue().splitlines() == ["arm-0: copy (rank): 10 items, 0 s"]
+    assert console.file.getvalue().splitlines() == ["arm-0: copy (rank): 10 items, 00:00"]

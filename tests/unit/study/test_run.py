@@ -15,6 +15,7 @@ import pytest
 from rich.console import Console
 
 from layercut.engine.shared import SharedEngine
+from layercut.evidence.paired import compare_paired
 from layercut.report.study import study_report, study_runs
 from layercut.study.handle import ModelHandle
 from layercut.study.run import StudyOutcome, forecast_study, run_study
@@ -120,12 +121,31 @@ def test_a_study_of_criteria_depths_and_healing_and_another_that_shares_its_cell
     assert study_report(tmp_path / "runs" / "b").read_bytes() == report, "the folder alone rebuilds the report"
 
 
+def test_every_row_is_compared_once(study: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[int] = []
+
+    def counted(uncut: list[float], cut: list[float], **more: Any) -> Any:
+        compared.append(len(cut))
+        return compare_paired(uncut, cut, **more)
+
+    monkeypatch.setattr("layercut.report.compare.compare_paired", counted)
+    outcome, _ = run(study("once", plans={"last": "reverse:1", "first": "0"}))
+    assert len(compared) == len(outcome.rows) == 4 and outcome.paths["page"].is_file()
+
+
 def test_more_items_ask_only_those_that_are_new(study: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (before,) = forecast_study(study_from_dict(study("few")), limit=2)
     assert before.seconds is None and before.arms[0].items == 4
     run(study("few"), limit=2)
     (after,) = forecast_study(study_from_dict(study("many")), limit=3)
     assert after.arms[0].done == 0 and after.seconds is not None and after.seconds > 0
+    low, high = after.seconds_range or (0.0, 0.0)
+    assert low < after.seconds / 10 and high > 1.9 * after.seconds, "few items say little"
+    assert after.timed == {"steady (rank)": 4, "letters (rank)": 4}
+    text = Console(file=StringIO(), width=200)
+    text.print(after.tables())
+    words = " ".join(text.file.getvalue().split())  # type: ignore[attr-defined]
+    assert "by 8 items timed on this model and machine" in words and "--limit 100 and another --out" in words
     asked: list[int] = []
     answers = SharedEngine.answers_under
 

@@ -10,8 +10,8 @@ from layercut.errors import InputError
 from layercut.selection.base import Context, Selection, silent
 from layercut.selection.items import SELECTION_ITEMS, record_items
 from layercut.selection.objective import ObjectiveTask, TaskObjective
-from layercut.study.select import CalibrationSettings, Selected, folder_settings, select_layers
-from layercut.study.settings import ModelSettings, TaskSettings
+from layercut.study.select import Selected, folder_settings, select_layers
+from layercut.study.settings import CalibrationSettings, ModelSettings, TaskSettings
 from layercut.study.sweep import sweep_settings
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import load_task

@@ -38,6 +38,7 @@ def needy(name: str, readout: Readout = "short", split: Split = "selection", **f
     return Asked(
         part=ObjectiveTask(task=task, readout=readout, limit=None),
         samples=samples,
+        split=split,
         work=eta.Cell(kind=(name, readout), num_items=len(samples), weight=1.0),
     )
 

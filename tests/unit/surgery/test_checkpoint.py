@@ -152,7 +152,15 @@ def test_a_full_disk_is_noticed_before_writing(source, tmp_path):
             InputError, match=r"cut needs 164 kB and its disk has .* kB free, .* too little\. Make room"
         ):
             cut_checkpoint(source, PLAN, tmp_path / "disk" / "deep" / "cut")
-        assert not (tmp_path / "disk" / "deep").exists()
+        assert list((tmp_path / "disk").iterdir()) == []
+
+
+def test_what_a_killed_cut_left_does_not_take_the_room_of_the_next(source, tmp_path):
+    with small_disk(tmp_path / "disk", 250_000):
+        left = tmp_path / "disk" / ".cut.layercut-abcdefgh"
+        left.mkdir()
+        (left / "model.safetensors").write_bytes(bytes(200_000))
+        assert cut_checkpoint(source, PLAN, tmp_path / "disk" / "cut").out == tmp_path / "disk" / "cut"
 
 
 def test_a_disk_that_fills_while_writing_leaves_nothing_and_with_room_it_goes_on(source, tmp_path):
@@ -189,7 +197,7 @@ def test_ctrl_c_leaves_nothing(source, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         cut_checkpoint(source, PLAN, tmp_path / "there" / "cut", progress=interrupt)
-    assert list((tmp_path / "there").iterdir()) == []
+    assert not (tmp_path / "there").exists()
 
 
 def test_kill_9_leaves_nothing_under_the_final_name(source, tmp_path):

@@ -32,8 +32,8 @@ def folder(tmp_path: Path) -> Path:
 def grade(text: str, finish_reason: str = "stop") -> tuple[float, float, str, str]:
     answer = Completion(id="a", text=text, finish_reason=finish_reason, num_prompt_tokens=1, num_new_tokens=1)  # type: ignore[arg-type]
     score = load_task("gsm8k", data="unread").grade(SAMPLE, "chain", answer)
-    assert list(score.metrics) == ["strict", "flexible"]
-    return score.metrics["strict"], score.metrics["flexible"], score.answer, score.outcome
+    assert list(score.metrics) == ["boxed", "last_number"]
+    return score.metrics["boxed"], score.metrics["last_number"], score.answer, score.outcome
 
 
 def test_selection_is_train_and_report_is_test_without_what_is_in_both(folder: Path) -> None:
@@ -187,7 +187,7 @@ def test_the_real_data(benchmark_data: Path) -> None:
     assert (len(report), len(selection)) == (1319, 7473)
     assert report[0].gold == "18" and selection[0].gold == "72"
     assert not {sample.id for sample in report} & {sample.id for sample in selection}
-    assert all(load_task("gsm8k").grade(s, "chain", boxed(s)).metrics["strict"] == 1.0 for s in report)
+    assert all(load_task("gsm8k").grade(s, "chain", boxed(s)).metrics["boxed"] == 1.0 for s in report)
 
 
 def boxed(sample: Sample) -> Completion:

@@ -36,8 +36,8 @@ def write(path: Path, rows: list[dict[str, object]]) -> Path:
 def grade(text: str, finish_reason: str = "stop", gold: str = SAMPLE.gold) -> tuple[float, float, str]:
     answer = Completion(id="a", text=text, finish_reason=finish_reason, num_prompt_tokens=1, num_new_tokens=1)  # type: ignore[arg-type]
     score = load_task("math500", data="unread").grade(Sample(id="a", question="q", gold=gold), "chain", answer)
-    assert list(score.metrics) == ["strict", "flexible"]
-    return score.metrics["strict"], score.metrics["flexible"], score.outcome
+    assert list(score.metrics) == ["boxed", "anywhere"]
+    return score.metrics["boxed"], score.metrics["anywhere"], score.outcome
 
 
 def test_the_gold_is_the_final_answer_and_one_split_is_halved(tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_the_prompts(tmp_path: Path) -> None:
     assert gold == LikelihoodRequest(id=sample.id, prompt=asked, continuations=(f"\\boxed{{{sample.gold}}}",))
     scored = Likelihoods(id="a", log_likelihoods=(-6.0,), num_tokens=(4,), is_greedy=(True,), num_prompt_tokens=9)
     assert task.grade(sample, "gold", scored) == ({"log_likelihood": -1.5}, sample.gold, "right")
-    assert task.chance([sample], "gold") == {} and task.chance([sample], "chain") == {"strict": 1.0, "flexible": 1.0}
+    assert task.chance([sample], "gold") == {} and task.chance([sample], "chain") == {"boxed": 1.0, "anywhere": 1.0}
 
 
 @pytest.mark.parametrize(

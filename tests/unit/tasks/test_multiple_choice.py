@@ -137,13 +137,74 @@ def test_a_task_that_generates_is_refused(tmp_path: Path) -> None:
 def test_data_of_another_kind_is_refused(tmp_path: Path) -> None:
     data = str(write(tmp_path / "a.jsonl", [{"question": "q", "answer": "#### 1"}]))
     with pytest.raises(
-        InputError, match=r"lm-eval's arc_easy cannot read this data .*fields of the data set"
+        InputError, match=r"line 1: no field 'answerKey' or 'choices', only question, answer, so arc_easy knows no"
     ) as caught:
         load_task("arc_easy", data=data)
     assert "\n" not in str(caught.value)
     bad = str(write(tmp_path / "b.jsonl", [*ROWS, ROWS[0] | {"answerKey": "Z"}]))
-    with pytest.raises(InputError, match="test row 31: lm-eval's arc_easy cannot read this data"):
+    with pytest.raises(
+        InputError, match=r"b\.jsonl, line 31: the field 'answerKey' holds 'Z' and .*, so arc_easy knows no"
+    ):
         load_task("arc_easy", data=bad).samples("report", None)
+
+
+BOOLQ = {"question": "is it so", "passage": "It is so.", "label": 1, "idx": 0}
+PIQA = {"goal": "Open it.", "sol1": "Pull.", "sol2": "Sing.", "label": 0}
+MMLU = {"question": "Which?", "choices": ["a", "b", "c", "d"], "answer": 2, "subject": "virology"}
+SWAG = {"activity_label": "Roofing", "endings": ["slips.", "sings.", "sits.", "flies."], "label": 1, "ind": 1}
+JOINED = {**SWAG, "ctx": "A man climbs. he"}
+APART = {**SWAG, "ctx_a": "A man climbs.", "ctx_b": "he"}
+GAP = {"sentence": "The cup hit the jar and _ broke.", "option1": "cup", "option2": "jar", "answer": "1"}
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "change", "said"),
+    [
+        # As Google publishes BoolQ: the label under another name.
+        ("boolq", BOOLQ, {"label": None, "answer": True}, "no field 'label', only question, passage, idx"),
+        ("boolq", BOOLQ, {"label": -1}, "'label' holds -1, so boolq .* number from 0 to 1, or one of 'no', 'yes'"),
+        ("boolq", BOOLQ, {"label": 2}, "'label' holds 2"),
+        ("piqa", PIQA, {"label": None}, "no field 'label'"),
+        ("piqa", PIQA, {"label": -1}, "'label' holds -1"),
+        ("mmlu_virology", MMLU, {"answer": None}, "no field 'answer'"),
+        ("mmlu_virology", MMLU, {"answer": 4}, "'answer' holds 4"),
+        ("hellaswag", JOINED, {"label": None}, "no field 'label'"),
+        ("hellaswag", JOINED, {"label": 4}, "'label' holds 4"),
+        ("hellaswag", APART, {"label": 4}, "'gold'|'label' holds 4"),
+        ("hellaswag", APART, {"label": None}, "cannot read"),
+        ("winogrande", GAP, {"answer": ""}, "'answer' holds ''"),
+        ("lambada_openai", {"text": "went home to his house"}, {"text": ""}, "'text' holds ''"),
+    ],
+)
+@pytest.mark.parametrize("every", [True, False])
+def test_a_row_without_a_usable_label_is_an_error_that_names_row_and_field(
+    name: str, row: dict[str, Any], change: dict[str, Any], said: str, every: bool, tmp_path: Path
+) -> None:
+    varied = next(
+        field for field in ("passage", "goal", "question", "ctx", "ctx_a", "sentence", "text") if field in row
+    )
+    good = [{**row, varied: f"{n} {row[varied]}"} for n in range(9)]
+    split = "test" if name.startswith(("mmlu", "lambada")) else "validation"
+    file = write(tmp_path / f"{split}.jsonl", good)
+    assert len(load_task(name, data=str(tmp_path)).samples("report", None)) > 0
+    changed = {key: value for key, value in (good[6] | change).items() if value is not None}
+    write(
+        file,
+        [{k: v for k, v in (one | change).items() if v is not None} for one in good]
+        if every
+        else [*good[:6], changed, *good[7:]],
+    )
+    with pytest.raises(InputError, match=said) as caught:
+        load_task(name, data=str(tmp_path)).samples("report", None)
+    assert f"{split}.jsonl, line {1 if every else 7}: " in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_worked_example_without_a_usable_label_is_refused_too(tmp_path: Path) -> None:
+    for split, label in (("train", -1), ("validation", 1)):
+        write(tmp_path / f"{split}.jsonl", [{**BOOLQ, "passage": f"{split} {n}", "label": label} for n in range(9)])
+    assert load_task("boolq", data=str(tmp_path)).samples("report", None)
+    with pytest.raises(InputError, match="a worked example of boolq: the field 'label' holds -1"):
+        load_task("boolq:2", data=str(tmp_path)).samples("report", None)
 
 
 def test_no_network_is_one_line_that_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
+import platform
+import random
+import re
 import socket
+import stat
+import struct
 import subprocess
 import sys
 import time
@@ -12,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from layercut.errors import InputError
-from layercut.tasks import sandbox
+from layercut.tasks import sandbox, sandbox_filter, sandbox_walls
 from layercut.tasks.sandbox import Program, ProgramResult, run_program, run_programs
 from layercut.tasks.sandbox_walls import Limits, Mode
 
@@ -109,24 +116,28 @@ def test_a_fork_bomb_meets_its_limit_and_leaves_nobody(mode: Mode) -> None:
         "import os, time\ncount = 0\ntry:\n    for _ in range(200):\n        if os.fork() == 0: time.sleep(60)\n"
         f"        count += 1\nexcept BlockingIOError: print('{marker}', count, flush=True)\ntime.sleep(60)"
     )
-    before = processes()
-    result = run_program(source, limits=Limits(wall_seconds=3, cpu_seconds=2, memory_mb=256, processes=12), mode=mode)
+    limits = marked(wall_seconds=3, cpu_seconds=2, memory_mb=256, processes=12)
+    result = run_program(source, limits=limits, mode=mode)
     assert not result.passed and result.failure == "timeout"
     assert result.output.startswith(marker) and 0 < int(result.output.split()[1]) < 12
     deadline = time.monotonic() + 5
-    while len(processes() - before) and time.monotonic() < deadline:
+    while processes(limits) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not [line for line in processes() - before if "sandbox_child" in line]
+    assert not processes(limits)
 
 
-def processes() -> set[str]:
-    found = set()
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            found.add(f"{folder.name} {(folder / 'cmdline').read_text()}")
-        except OSError:
-            continue
-    return {line for line in found if "sandbox_child" in line}
+def marked(**limits: float) -> Limits:
+    """Limits that no other run has, so that its processes are found among those of tests beside this one."""
+    return Limits(**limits, output_kb=random.randrange(10**4, 10**9))  # type: ignore[arg-type]
+
+
+def processes(limits: Limits) -> list[str]:
+    found = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if f'"output_kb": {limits.output_kb}' in file.read_text():
+                found.append(str(file))
+    return found
 
 
 @pytest.mark.parametrize(
@@ -263,6 +274,8 @@ def test_nothing_runs_without_walls_unless_it_is_allowed(monkeypatch: pytest.Mon
     with pytest.raises(InputError, match=r"safely here \(bubblewrap: not installed\).*--unsafe-exec"):
         run_program(RIGHT)
     sandbox.allow_unsafe()
+    if sandbox._why_not("none"):
+        pytest.skip(f"programs cannot run as another user here: {sandbox._why_not('none')}")
     assert sandbox.in_force() == "none" and "no walls" in sandbox.describe()
     assert run_program(RIGHT, tests=TESTS, limits=SMALL).passed
     assert not run_program(FORGERIES["leaves when called"], tests=TESTS, limits=SMALL).passed
@@ -270,19 +283,288 @@ def test_nothing_runs_without_walls_unless_it_is_allowed(monkeypatch: pytest.Mon
 
 def test_programs_end_when_layercut_is_killed(mode: Mode) -> None:
     source = "import time\ntime.sleep(100)"
-    code = f"from layercut.tasks.sandbox import run_program\nrun_program({source!r}, mode={mode!r})"
-    before = processes()
+    limits = marked()
+    code = (
+        "from layercut.tasks.sandbox import run_program\nfrom layercut.tasks.sandbox_walls import Limits\n"
+        f"run_program({source!r}, mode={mode!r}, limits={limits!r})"
+    )
     with subprocess.Popen([sys.executable, "-c", code]) as parent:
         deadline = time.monotonic() + 15
-        while len(processes() - before) < 2 and time.monotonic() < deadline:
+        while len(processes(limits)) < 2 and time.monotonic() < deadline:
             time.sleep(0.05)
         time.sleep(0.3)
-        assert processes() - before
+        assert processes(limits)
         parent.kill()
     deadline = time.monotonic() + 10
-    while processes() - before and time.monotonic() < deadline:
+    while processes(limits) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not processes() - before
+    assert not processes(limits)
+
+
+MEMORY_EVASIONS = {
+    "children of a second thread": """
+import os, threading, time
+def bomb():
+    for _ in range(3):
+        if os.fork() == 0:
+            data = bytearray(b"x") * (120 * 2**20)
+            time.sleep(60)
+    time.sleep(60)
+threading.Thread(target=bomb).start()
+""",
+    "orphans": """
+import os, time
+for _ in range(4):
+    if os.fork() == 0:
+        if os.fork() == 0:
+            data = bytearray(b"x") * (120 * 2**20)
+            time.sleep(60)
+        os._exit(0)
+time.sleep(60)
+""",
+}
+UNCHARGED = """
+import ctypes, mmap, os
+libc = ctypes.CDLL(None, use_errno=True)
+libc.mmap.restype = ctypes.c_void_p
+took = []
+if libc.shmget(0, 2**20, 0o1600) >= 0:
+    took.append("System V shared memory")
+try:
+    os.memfd_create("memory")
+    took.append("memfd")
+except OSError:
+    pass
+zero = os.open("/dev/zero", os.O_RDWR)
+for name, flags, file in (("shared", 0x21, -1), ("shared, validated", 0x23, -1), ("/dev/zero", 0x01, zero),
+                          ("huge pages", 0x40022, -1), ("droppable", 0x28, -1)):
+    if libc.mmap(None, ctypes.c_size_t(2**20), 3, flags, file, ctypes.c_long(0)) != 2**64 - 1:
+        took.append(name)
+print(took)
+"""
+
+
+@pytest.mark.parametrize("source", MEMORY_EVASIONS.values(), ids=MEMORY_EVASIONS)
+def test_memory_is_counted_whichever_process_holds_it(source: str, mode: Mode) -> None:
+    result = run_program(source, limits=SMALL, mode=mode)
+    assert not result.passed and result.failure == "memory", result
+
+
+def test_no_memory_is_to_be_had_that_no_process_is_charged_for(mode: Mode) -> None:
+    assert run_program(UNCHARGED, limits=SMALL, mode=mode).output == "[]\n"
+
+
+REFUSED_CALLS = {
+    "keyctl": (250, 219), "add_key": (248, 217), "request_key": (249, 218), "memfd_create": (319, 279),
+    "memfd_secret": (447, 447), "userfaultfd": (323, 282), "io_uring_setup": (425, 425), "bpf": (321, 280),
+    "perf_event_open": (298, 241), "ptrace": (101, 117), "process_vm_readv": (310, 270), "mount": (165, 40),
+    "fsopen": (430, 430), "open_tree": (428, 428), "pivot_root": (155, 41), "unshare": (272, 97), "setns": (308, 268),
+    "clone3": (435, 435), "socket": (41, 198), "shmget": (29, 194), "msgget": (68, 186), "semget": (64, 190),
+    "mq_open": (180, 180), "kexec_load": (246, 104), "init_module": (175, 105), "chroot": (161, 51),
+    "personality": (135, 92), "pidfd_getfd": (438, 438), "vmsplice": (278, 75), "open_by_handle_at": (304, 265),
+    "setns by 32 bit": (0x40000000 + 308, 0x40000000 + 268),
+}  # fmt: skip
+
+
+def test_the_filter_refuses_what_no_program_needs(mode: Mode) -> None:
+    numbers = {name: both[platform.machine() == "aarch64"] for name, both in REFUSED_CALLS.items()}
+    source = f"""
+import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+for name, number in {numbers!r}.items():
+    code = libc.syscall(number, 0, 0, 0, 0, 0, 0)
+    if code != -1 or ctypes.get_errno() != 38:
+        print(name, code, ctypes.get_errno())
+for flags in (0x10000000, 0x20000, 0x7E020011):
+    if libc.syscall({220 if platform.machine() == "aarch64" else 56}, flags, 0, 0, 0, 0) != -1:
+        print("clone", hex(flags))
+"""
+    assert run_program(source, limits=SMALL, mode=mode).output == ""
+
+
+def run_filter(program: bytes, mark: int, number: int, *arguments: int) -> int:
+    """What the kernel would answer."""
+    data = struct.pack("<IIQ6Q", number, mark, 0, *arguments, *[0] * (6 - len(arguments)))
+    steps = [struct.unpack_from("HBBI", program, at) for at in range(0, len(program), 8)]
+    at = value = 0
+    while True:
+        code, if_true, if_false, constant = steps[at]
+        at += 1
+        if code == 0x20:
+            (value,) = struct.unpack_from("<I", data, constant)
+        elif code == 0x54:
+            value &= constant
+        elif code == 0x15:
+            at += if_true if value == constant else if_false
+        else:
+            assert code == 0x06
+            return int(constant)
+
+
+@pytest.mark.parametrize(("machine", "column"), [("x86_64", 0), ("aarch64", 1)])
+def test_the_filter_of_both_machines(machine: str, column: int) -> None:
+    program = sandbox_filter.filter_for(machine)
+    mark = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}[machine]
+    allow, not_permitted, unknown, kill = 0x7FFF0000, 0x00050001, 0x00050026, 0x80000000
+    for both in REFUSED_CALLS.values():
+        assert run_filter(program, mark, both[column], 0) == unknown
+    mmap, clone, pair, read, execve = [(9, 222), (56, 220), (53, 199), (0, 63), (59, 221)]
+    assert run_filter(program, mark, read[column]) == run_filter(program, mark, execve[column]) == allow
+    assert run_filter(program, mark ^ 1, read[column]) == kill
+    assert run_filter(program, mark, mmap[column], 0, 4096, 3, 0x22) == allow
+    assert run_filter(program, mark, mmap[column], 0, 4096, 3, 0x21) == not_permitted
+    assert run_filter(program, mark, clone[column], 0x003D0F00) == allow  # a thread
+    assert run_filter(program, mark, clone[column], 0x10000011) == not_permitted
+    assert run_filter(program, mark, pair[column], 1, 1) == allow
+    assert run_filter(program, mark, pair[column], 40, 1) == not_permitted
+
+
+def test_the_numbers_of_system_calls_are_those_of_libseccomp() -> None:
+    try:
+        resolve = ctypes.CDLL("libseccomp.so.2").seccomp_syscall_resolve_name_arch
+    except OSError:
+        pytest.skip("libseccomp is not installed")
+    resolve.argtypes = [ctypes.c_uint32, ctypes.c_char_p]
+    calls = re.findall(r"(\w+):(\d+):(\d+|-)", sandbox_filter._ALLOWED + " ".join(sandbox_filter._CHECKED))
+    assert len(calls) > 100
+    for name, x86_64, aarch64 in calls:
+        assert resolve(0xC000003E, name.encode()) == int(x86_64), name
+        assert resolve(0xC00000B7, name.encode()) == int(aarch64) if aarch64 != "-" else True, name
+
+
+def test_a_machine_without_a_filter_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(OSError, match="known for riscv64; known: x86_64, aarch64"):
+        sandbox_filter.filter_for("riscv64")
+
+
+PLANT_A_KEY = """
+import ctypes, platform, runpy, sys
+libc = ctypes.CDLL(None, use_errno=True)
+keyctl, add_key = {"x86_64": (250, 248), "aarch64": (219, 217)}[platform.machine()]
+if libc.syscall(keyctl, 1, None) == -1 or libc.syscall(add_key, b"user", b"layercut", b"secret", 6, -3) == -1:
+    sys.exit("no keyring")
+found = lambda: libc.syscall(keyctl, 10, -3, b"user", b"layercut", 0)
+assert found() > 0
+"""
+
+
+def test_a_planted_session_key_is_not_to_be_had(mode: Mode) -> None:
+    """Neither by a program, nor by what would get past the filter: the keyring is another one."""
+    child = str(Path(sandbox_filter.__file__).with_name("sandbox_child.py"))
+    source = (
+        "import ctypes\nlibc = ctypes.CDLL(None, use_errno=True)\n"
+        "print([libc.syscall(number, 10, -3, b'user', b'layercut', 0) for number in (250, 219)])"
+    )
+    script = f"""{PLANT_A_KEY}
+from layercut.tasks.sandbox import run_program
+print(run_program({source!r}, mode={mode!r}).output.strip())
+runpy.run_path({child!r})["_forget_keys"]()
+print(found(), ctypes.get_errno())
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    if "no keyring" in done.stderr:
+        pytest.skip("this kernel or container has no keyrings")
+    assert done.stdout == "[-1, -1]\n-1 126\n", done.stderr  # ENOKEY
+
+
+MANY_FILES = """
+import itertools, os
+try:
+    for number in itertools.count():
+        os.close(os.open(f"/tmp/work/{number}", os.O_CREAT))
+except OSError as error:
+    print(number, type(error).__name__)
+"""
+
+
+def test_the_number_of_files_is_limited(mode: Mode) -> None:
+    result = run_program(MANY_FILES, limits=SMALL, mode=mode)
+    number, error = result.output.split()
+    assert error == "OSError" and 3000 < int(number) <= 4096
+
+
+def test_where_nothing_can_be_mounted_the_judge_counts_files(mode: Mode, monkeypatch: pytest.MonkeyPatch) -> None:
+    if mode != "bubblewrap":
+        pytest.skip("namespaces always mount it")
+    full = sandbox_walls._bubblewrap
+
+    def without_mounting(*arguments: object, **named: object) -> list[str]:
+        walls = full(*arguments, **named)  # type: ignore[arg-type]
+        at = walls.index("CAP_SYS_ADMIN")
+        return walls[: at - 1] + walls[at + 1 :]
+
+    monkeypatch.setattr(sandbox_walls, "_bubblewrap", without_mounting)
+    assert run_program("print(1)", limits=SMALL, mode=mode).passed
+    result = run_program(MANY_FILES, limits=SMALL, mode=mode)
+    assert not result.passed and result.output == "" and result.failure == "exit", result
+
+
+WAITING = {
+    "sleeps": "import time\ntime.sleep(1000)",
+    "waits in a thread": "import threading as t\nwaits = t.Thread(target=t.Event().wait)\nwaits.start()\nwaits.join()",
+    "waits for a child": "import subprocess\nsubprocess.run(['/bin/sleep', '1000'])",
+    "spawned a child": "import os, signal\nos.posix_spawn('/bin/sleep', ['sleep', '1000'], {})\nsignal.pause()",
+    "waits for a child in vfork": (
+        "import ctypes\nlibc = ctypes.PyDLL(None)\n"
+        f"number = {220 if platform.machine() == 'aarch64' else 56}\n"
+        "if libc.syscall(number, 0x4000 | 17, 0, 0, 0, 0) == 0:\n    while True: libc.pause()"
+    ),
+    "is stopped": "import os, signal\nos.kill(os.getpid(), signal.SIGSTOP)",
+    "sleeps a little, again and again": "import time\nwhile True: time.sleep(0.01)",
+}
+
+
+@pytest.mark.parametrize("source", WAITING.values(), ids=WAITING)
+def test_a_program_that_waits_ends_after_two_seconds(source: str, mode: Mode) -> None:
+    result = run_program(source, mode=mode)  # whose limit is 180 s
+    assert result.failure == "timeout" and result.detail.startswith("waited") and result.seconds < 30
+
+
+def test_the_processor_time_of_all_processes_is_bounded(mode: Mode) -> None:
+    source = "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass"
+    result = run_program(source, limits=Limits(cpu_seconds=2), mode=mode)
+    assert result.failure == "timeout" and result.seconds < 60
+
+
+def test_while_the_tests_compute_the_program_does_not_count_as_waiting(mode: Mode) -> None:
+    tests = "import time\nwhile time.process_time() < 4: pass\nassert double(1) == 2"
+    assert judged(RIGHT, mode, tests=tests, limits=Limits(cpu_seconds=20)).passed
+
+
+def test_bubblewrap_forbids_nested_user_namespaces_where_it_can() -> None:
+    bwrap = sandbox.shutil.which("bwrap")
+    if not bwrap:
+        pytest.skip("bubblewrap is not installed")
+    told = subprocess.run([bwrap, "--help"], capture_output=True, text=True, check=False).stdout
+    walls = sandbox_walls._bubblewrap(SMALL, {}, {}, is_root=False)
+    can = "--disable-userns" in told and not Path(bwrap).stat().st_mode & stat.S_ISUID
+    assert ("--disable-userns" in walls) == can
+
+
+READS_THE_TESTS = """
+import os
+for place in (f"/proc/{os.getppid()}/fd/0", f"/proc/{os.getppid()}/mem", f"/proc/{os.getppid()}/environ"):
+    try:
+        open(place, "rb").read(1)
+        print("read", place, flush=True)
+    except OSError:
+        pass
+print(os.getuid(), flush=True)
+def double(x): return 0
+"""
+
+
+def test_without_isolation_the_tests_cannot_be_read_and_root_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    reason = sandbox._why_not("none")
+    if reason:  # an interpreter below /root
+        assert os.geteuid() == 0 and "cannot read" in reason
+        monkeypatch.setattr(sandbox, "_working", lambda: (None, ("bubblewrap: not installed",)))
+        monkeypatch.setattr(sandbox, "_UNSAFE", {True})
+        with pytest.raises(InputError, match="--unsafe-exec cannot run programs here .* a user other than root"):
+            run_program(RIGHT)
+        pytest.skip(f"programs cannot run as another user here: {reason}")
+    result = judged(READS_THE_TESTS, "none")
+    assert not result.passed and "read" not in result.output and result.output.strip() not in ("", "0")
 
 
 def test_a_limit_must_be_positive() -> None:

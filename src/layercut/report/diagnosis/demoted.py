@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from layercut.report.diagnosis.drawing import forest, shares
 from layercut.report.markup import escape
+from layercut.runs.counting import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +30,8 @@ def lines(found: Diagnosis, arms: Sequence[str]) -> list[str]:
     text = []
     for arm, counts in found["data"].get("verdicts", {}).items():
         text.append(
-            f"- {escape(arm)}: of {counts['lost']} items that it lost greedily, {counts['demoted']} are demoted "
+            f"- {escape(arm)}: of {counted(counts['lost'], 'item')} that it lost greedily, "
+            f"{counts['demoted']} are demoted "
             f"({counts['drawn']} came right in at least one drawn answer, {counts['top_10']} have every token of the "
             f"right answer among the first ten) and {counts['erased']} erased. One more example brought "
             f"{counts['helped']} back."

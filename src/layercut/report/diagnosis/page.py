@@ -21,6 +21,7 @@ from layercut.report.markup import code, escape, fenced
 from layercut.report.numbers import number, p_value, with_interval
 from layercut.report.parting import parting
 from layercut.runs.atomic import write_text
+from layercut.runs.counting import counted
 from layercut.runs.diagnosis import Diagnosis, Example, Interval, MeasureRow
 from layercut.runs.directory import RunFolder
 from layercut.runs.environment import hide_home
@@ -62,7 +63,10 @@ def render(data: Mapping[str, Any], pictures: Mapping[str, str], run: RunFolder)
     diagnoses: dict[str, Diagnosis] = data["diagnostics"]
     arms = data["arms"]
     lines = [f"# What broke in {escape(hide_home(data['model']))}", ""]
-    lines += [f"At most {data['limit']} items of each kind (--limit {data['limit']}), seed {data['seed']}. All cut "]
+    lines += [
+        f"At most {counted(data['limit'], 'item')} of each kind (--limit {data['limit']}), seed "
+        f"{data['seed']}. All cut "
+    ]
     lines[-1] += "models answer the items of the uncut model. Intervals are 95 %."
     lines += ["", f"- uncut: {escape(arms[0]['describe'])}"]
     lines += [f"- {escape(arm['name'])}: {escape(arm['describe'])}" for arm in arms[1:]]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from layercut.report.diagnosis.drawing import UNCUT, canvas, legend, look, tidy
 from layercut.report.markup import escape
+from layercut.runs.counting import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -82,7 +83,7 @@ def lines(found: Diagnosis, arms: Sequence[str]) -> list[str]:
     text = []
     for arm, where in found["data"].get("first_wrong", {}).items():
         kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(where["kinds"].items(), key=lambda one: -one[1]))
-        line = f"- {escape(arm)}: {where['parted']} of {where['traces']} answers part from the uncut model's"
+        line = f"- {escape(arm)}: {where['parted']} of {counted(where['traces'], 'answer')} part from the uncut model's"
         if where["parted"]:
             line += (
                 f", first at: {kinds}; {where['at_first_token']} at the very first token. Up to there the answer is "

@@ -9,6 +9,7 @@ from layercut.evidence.intervals import Estimate
 from layercut.report import words
 from layercut.report.compare import ComparisonRow
 from layercut.report.numbers import number, p_value, with_interval
+from layercut.runs.counting import counted
 from layercut.surgery.plan import format_layers
 
 _ESTIMATES = ("uncut", "cut", "difference", "retention", "retention_above_chance")
@@ -41,7 +42,7 @@ def about(row: ComparisonRow) -> dict[str, str]:
         "finding": row.finding,
     }
     if row.values.num_clusters is not None:
-        told["items"] += f"; {row.values.num_clusters} contexts"
+        told["items"] += f"; {counted(row.values.num_clusters, 'context')}"
     return told
 
 

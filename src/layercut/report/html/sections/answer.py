@@ -15,6 +15,7 @@ from layercut.report.study import StudyResults
 from layercut.report.sweep_text import facts as sweep_facts
 from layercut.report.sweep_text import findings
 from layercut.report.uses import USES
+from layercut.runs.counting import counted
 
 KEEP, CONFIDENCE = 0.9, 0.95
 """What a plan has to keep on this page, and how sure that has to be; `layercut advise` takes others."""
@@ -39,7 +40,7 @@ def answer(source: Source) -> Section | None:
         for arm in source.diagnosis["arms"][1:]:
             first = summary(source.diagnosis["diagnostics"], arm["name"])[0]
             lines.append((f"What broke first in {arm['name']}", inline(first)))
-        facts.append(("diagnosed", f"at most {source.diagnosis['limit']} items of each kind"))
+        facts.append(("diagnosed", f"at most {counted(source.diagnosis['limit'], 'item')} of each kind"))
     html = templates().get_template("answer.html").render(lines=lines, facts=facts, large=source.study is not None)
     return Section(name="answer", title=title, blocks=(Prose(html=Markup(html)), *rest))
 

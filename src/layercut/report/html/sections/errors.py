@@ -15,6 +15,7 @@ from layercut.report.html.source import Source
 from layercut.report.markup import MOST_CHARACTERS
 from layercut.report.parting import parting
 from layercut.report.words import readout_words
+from layercut.runs.counting import counted
 from layercut.runs.diagnosis import Example
 
 MOST_MODELS = 4
@@ -32,13 +33,13 @@ def errors(source: Source) -> Section | None:
             readouts = list(dict.fromkeys(row.readout for row in source.study.rows if row.task == task))
             cards = [_lost(item) for item in lost_items(runs, task, readouts)]
             if cards:
-                title = f"{task}: {len(cards)} items that were right before"
+                title = f"{task}: {counted(len(cards), 'item')} that were right before"
                 found.append(Details(summary=title, blocks=tuple(cards), unfolded=not found))
     if source.diagnosis is not None:
         for name, one in source.diagnosis["diagnostics"].items():
             cards = [_diagnosed(example) for example in _picked(one["examples"])]
             if cards:
-                title = f"Diagnostic {name}: {len(cards)} items that were right before"
+                title = f"Diagnostic {name}: {counted(len(cards), 'item')} that were right before"
                 found.append(Details(summary=title, blocks=tuple(cards)))
     if not found:
         return None

@@ -13,6 +13,7 @@ from layercut.report.html.rows import about, about_uncut, kept, raw
 from layercut.report.html.source import Source
 from layercut.report.series import NOT_HEALED, Place, places
 from layercut.report.study import StudyResults
+from layercut.runs.counting import counted
 
 
 def retention(source: Source) -> Section | None:
@@ -101,7 +102,8 @@ def _panel(
     written = words.is_written(first.readout)
     readout = words.readout_words(first.readout)
     said = "; ".join(
-        f"{row.cut.name} ({len(row.cut.removed)} layers removed) keeps {kept(row.kept_share)}" for row in rows
+        f"{row.cut.name} ({counted(len(row.cut.removed), 'layer')} removed) keeps {kept(row.kept_share)}"
+        for row in rows
     )
     spec = charts.curves(
         points,

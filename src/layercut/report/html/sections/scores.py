@@ -13,6 +13,7 @@ from layercut.report.html.prose import blocks, prose
 from layercut.report.html.rows import raw
 from layercut.report.html.source import Source
 from layercut.report.markdown import headline_lines, note_lines, score_lines
+from layercut.runs.counting import counted
 
 MOST_OPEN = 4
 """With more plans than these, the plans are folded."""
@@ -48,7 +49,7 @@ def scores(source: Source) -> Section | None:
     notes = [*study.failed, *left_out(study.uncut, study.cuts), *note_lines(study.rows)]
     meaning = [
         "-/+: items lost and gained. p: McNemar's exact test; sign flips for scores that are not 0/1 or items that "
-        f"share a context. Holm: p corrected for all {len(study.rows)} rows; findings go by it.",
+        f"share a context. Holm: p corrected for all {counted(len(study.rows), 'row')}; findings go by it.",
         *(f"{name}: {meaning}." for name, meaning in words.FINDINGS.items()),
         *words.how_made(study.rows),
         *notes,
@@ -67,7 +68,9 @@ def _finding_first(cells: Sequence[str]) -> list[str]:
 
 
 def _coloured(finding: str) -> Markup:
-    kind = {"lost": "wrong", "damaged": "wrong", "kept": "right", "better": "right"}.get(plain(finding), "")
+    kind = {"lost": "wrong", "damaged": "wrong", "kept": "right", "better": "right", "gained": "right"}.get(
+        plain(finding), ""
+    )
     return Markup('<span class="{}">{}</span>').format(kind, plain(finding))
 
 

@@ -16,6 +16,7 @@ from layercut.report.sweep import Curve, Sweep, SweepRow
 from layercut.report.sweep_agreement import agreement_lines
 from layercut.report.sweep_plot import unbroken
 from layercut.report.sweep_text import facts, findings, how_made, layer_lines, overview_lines
+from layercut.runs.counting import counted
 
 
 def sensitivity(source: Source) -> Section | None:
@@ -122,7 +123,8 @@ def _panel(curves: Sequence[Curve], sweep: Sweep) -> Panel:
 def _told(curve: Curve) -> str:
     least = min((row for row in curve.rows if row.kept_share), key=lambda row: row.values.cut.value)
     return (
-        f"{curve.label}: a loss stands at {len(curve.significant)} of {len(curve.rows)} layers; the least is kept "
+        f"{curve.label}: a loss stands at {len(curve.significant)} of "
+        f"{counted(len(curve.rows), 'layer')}; the least is kept "
         f"without layer {least.layer}: {kept(least.kept_share)}"
     )
 

@@ -1,0 +1,154 @@
+"""What can be refused at once: names and layers, checked before torch, lm-eval or any weights are read.
+
+    check_tasks(tasks)
+    check_plans(model, ["reverse:3", "20-24"])
+
+Whatever passes is checked again where it is used; nothing here decides a number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from layercut.errors import InputError, unknown
+from layercut.models.depth import depth_of
+from layercut.selection import criterion_row
+from layercut.selection.base import Context, no_objective
+from layercut.selection.protect import parse_protected
+from layercut.selection.specs import check_spec, plan_from_spec
+from layercut.study.settings import ModelSettings, TaskSettings
+from layercut.surgery.plan import parse_layers
+from layercut.tasks import check_task
+from layercut.tasks.base import GENERATED
+
+if TYPE_CHECKING:
+    from layercut.study.study_settings import StudySettings
+
+_TASK = "task:"
+"""What stands before the name of a task among sources of prompts."""
+
+
+def check_tasks(tasks: Iterable[TaskSettings]) -> None:
+    """Refuse tasks, readouts and options that do not exist.
+
+    Raises:
+        InputError: such a task.
+    """
+    for one in tasks:
+        check_task(one.task, one.readouts, data=one.data, max_new_tokens=one.max_new_tokens)
+
+
+def check_names(tasks: Iterable[str]) -> None:
+    """Refuse names of tasks that do not exist.
+
+    Raises:
+        InputError: such a name.
+    """
+    check_tasks(TaskSettings(task=name) for name in tasks)
+
+
+def check_prompts(sources: Iterable[tuple[str, str | None]]) -> None:
+    """Refuse ``task:NAME`` of an unknown task, or with a readout that writes nothing.
+
+    Args:
+        sources: prompt sources as people name them, each with its readout.
+
+    Raises:
+        InputError: such a source.
+    """
+    for source, readout in sources:
+        if source.startswith(_TASK):
+            check_task(source.removeprefix(_TASK))
+            if readout is not None and readout not in GENERATED:
+                raise unknown(f"generated readout of {source}", readout, GENERATED)
+
+
+def check_plans(model: ModelSettings, specs: Iterable[str | None], seed: int = 0) -> None:
+    """Refuse plans that are none, or that name layers which the model does not have.
+
+    Raises:
+        InputError: such a plan.
+    """
+    given = [spec for spec in specs if spec is not None]
+    for spec in given:
+        check_spec(spec)
+    depth = _depth(model) if given else None
+    for spec in given if depth is not None else ():
+        assert depth is not None
+        plan_from_spec(spec, num_layers=depth, model=model.model, seed=seed)
+
+
+def check_layers(model: ModelSettings, layers: str | None) -> None:
+    """Refuse a layer list that is none, or that names layers which the model does not have.
+
+    Raises:
+        InputError: such a list.
+    """
+    if layers is None:
+        return
+    last, depth = max(parse_layers(layers)), _depth(model)
+    if depth is not None and last >= depth:
+        raise InputError(f"layer {last} is not in {model.model}, which has {depth} decoder layers (0-{depth - 1}).")
+
+
+def check_selection(
+    model: ModelSettings, criterion: str, num_remove: int, *, protect: str | None = None, has_tasks: bool = True
+) -> None:
+    """Refuse a choice of layers that cannot be made: by its criterion, its number or what must stay.
+
+    Args:
+        model: the uncut model.
+        criterion: as ``select`` takes it.
+        num_remove: how many layers are to go.
+        protect: as ``select`` takes it.
+        has_tasks: whether there is an objective.
+
+    Raises:
+        InputError: an unknown criterion, one without its objective, too many layers, or protected ones that are not
+            there.
+    """
+    if criterion_row(criterion).needs_objective and not has_tasks:
+        raise no_objective(criterion)
+    if (depth := _depth(model)) is not None:
+        stays = parse_protected(protect, depth) if protect else None
+        Context(num_layers=depth, num_remove=num_remove, protect=stays)
+
+
+def check_study_names(study: StudySettings) -> None:
+    """Refuse whatever a study names that does not exist anywhere. No file is looked for.
+
+    Raises:
+        InputError: a task, readout, option or criterion that is not known.
+    """
+    check_tasks((*study.tasks, *(task for one in study.criteria for task in one.objective)))
+    for arm in study.healing:
+        check_prompts((spec.source, spec.readout) for spec in arm.prompts)
+        check_names(arm.decontaminate)
+
+
+def check_study_layers(study: StudySettings) -> None:
+    """Refuse plans, depths and protected layers that do not fit the model of a study.
+
+    A study of several models goes on with the others where one cannot be used, so those are not looked at here.
+
+    Raises:
+        InputError: no such model, a plan that cannot be read, or a layer that the model does not have.
+    """
+    if len(study.models) > 1:
+        return
+    (model,) = study.models
+    check_plans(model, study.plans.values(), study.seed)
+    depth = _depth(model) if study.criteria else None
+    for wanted in study.depths if depth is not None else ():
+        assert depth is not None
+        num_remove = wanted.layers(depth)
+        if num_remove >= depth:
+            raise InputError(f"depth {wanted.text} leaves no layer of {depth}; choose 1 to {depth - 1}.")
+        for one in study.criteria:
+            check_selection(model, one.criterion, num_remove, protect=one.protect)
+
+
+def _depth(model: ModelSettings) -> int | None:
+    """Decoder layers of a model; None for a server's, which is taken as it is."""
+    return None if model.engine == "openai" else depth_of(model.model, model.revision)

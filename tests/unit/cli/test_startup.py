@@ -1,0 +1,126 @@
+"""A mistake in a name is answered before anything heavy is imported, converted or fetched."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import yaml
+
+HEAVY = ("torch", "transformers", "lm_eval", "matplotlib", "scipy")
+MAIN = (
+    "import sys; from layercut.cli.main import main\n"
+    "try: main()\n"
+    f"finally: print('heavy:', *[name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)\n"
+)
+STUDY = {"plans": ["reverse:1"], "tasks": ["copy"], "out": "runs/x"}
+HEALING = {"name": "healed", "prompts": "task:copy"}
+
+FLAGS = {
+    "task": ("eval MODEL --tasks arithmetc", "Did you mean arithmetic?"),
+    "examples": ("eval MODEL --tasks copy:5", "copy:5 takes no num_shots"),
+    "suite": ("eval MODEL --suite bulitin", "Did you mean builtin?"),
+    "readout": ("eval MODEL --tasks copy --readouts shrt", "Did you mean short?"),
+    "option": ("eval MODEL --tasks copy --max-new-tokens 5", "takes no max_new_tokens"),
+    "removed layer": ("eval MODEL --tasks copy --remove 3,99", "layer 99 is not in"),
+    "criterion of a plan": ("eval MODEL --tasks copy --remove revers:3", "Did you mean reverse?"),
+    "dtype": ("eval MODEL --tasks copy --dtype flot32", "Did you mean float32?"),
+    "device": ("eval MODEL --tasks copy --device cdua", "Did you mean cuda?"),
+    "engine": ("eval MODEL --tasks copy --engine shard", "Did you mean shared?"),
+    "top-p": ("eval MODEL --tasks copy --top-p 0", "top_p 0.0 is not in"),
+    "criterion": ("select MODEL --criterion block_influnce --remove 1", "Did you mean block_influence?"),
+    "objective": ("select MODEL --criterion refine --remove 1 --objective coppy", "Did you mean copy?"),
+    "race": ("select MODEL --criterion refine --remove 1 --objective copy --race exakt", "Did you mean exact?"),
+    "protected layer": ("select MODEL --criterion magnitude --remove 1 --protect 66", "protected layer 66 is not in"),
+    "number of layers": ("select MODEL --criterion magnitude --remove 6", "cannot remove 6 layers"),
+    "no objective": ("select MODEL --criterion refine --remove 1", "say which tasks: --objective"),
+    "cut layer": ("cut MODEL --out OUT --remove 99", "layer 99 is not in"),
+    "cut plan": ("cut MODEL --out OUT --remove three", "'three' is no plan"),
+    "swept task": ("sweep MODEL --objective coppy", "Did you mean copy?"),
+    "swept layer": ("sweep MODEL --objective copy --layers 2-99", "layer 99 is not in"),
+    "split": ("sweep MODEL --objective copy --split reprt", "Did you mean report?"),
+    "layer diagnostic": ("sweep MODEL --diagnose --only brakets", "Did you mean brackets?"),
+    "diagnostic": ("diagnose MODEL reverse:1 --only brakets", "Did you mean brackets?"),
+    "diagnosed layer": ("diagnose MODEL 99", "layer 99 is not in"),
+    "prompted layer": ("generate MODEL --prompt hi --remove 99", "layer 99 is not in"),
+    "prompts": ("generate MODEL --prompts task:coppy --out OUT", "Did you mean copy?"),
+    "preset": ("generate MODEL --prompt hi --preset papre", "Did you mean paper?"),
+    "taught task": ("heal CUT --teacher MODEL --prompts task:coppy --out OUT", "Did you mean copy?"),
+    "method": ("heal CUT --teacher MODEL --prompts task:copy --out OUT --method lroa", "Did you mean lora?"),
+    "responses": ("heal CUT --teacher MODEL --prompts task:copy --out OUT --responses slef", "Did you mean self?"),
+    "decontaminate": ("heal CUT --teacher MODEL --prompts task:copy --out OUT --decontaminate gms8k", "gsm8k?"),
+    "use": ("advise OUT --use mth", "Did you mean math?"),
+    "flag": ("eval MODEL --tsks copy", "No such option: --tsks"),
+    "verb": ("evl MODEL", "No such command 'evl'"),
+}
+KEYS = {
+    "key": ({"tsks": ["copy"]}, "Did you mean tasks?"),
+    "task": ({"tasks": ["coppy"]}, "Did you mean copy?"),
+    "readout": ({"tasks": [{"task": "copy", "readouts": ["shrt"]}]}, "Did you mean short?"),
+    "layer": ({"plans": ["3,99"]}, "layer 99 is not in"),
+    "criterion": ({"criteria": ["block_influnce"], "depths": [1]}, "Did you mean block_influence?"),
+    "race": ({"criteria": [{"criterion": "reverse", "race": "exakt"}], "depths": [1]}, "Did you mean exact?"),
+    "protect": ({"criteria": [{"criterion": "magnitude", "protect": "66"}], "depths": [1]}, "layer 66 is not in"),
+    "objective": (
+        {"criteria": [{"criterion": "refine", "objective": ["coppy"]}], "depths": [1]},
+        "Did you mean copy?",
+    ),
+    "depth": ({"criteria": ["reverse"], "depths": [6]}, "depth 6 leaves no layer of 6"),
+    "method": ({"healing": [{**HEALING, "method": "lroa"}]}, "Did you mean lora?"),
+    "prompts": ({"healing": [{**HEALING, "prompts": "task:coppy"}]}, "Did you mean copy?"),
+    "decoding": ({"decoding": {"temprature": 1.0}}, "Did you mean temperature?"),
+    "dtype": ({"dtype": "flot32"}, "Did you mean float32?"),
+}
+
+
+def refused(command: list[str], message: str) -> None:
+    """The command ends with this message, and nothing heavy was imported for it."""
+    ran = subprocess.run([sys.executable, "-c", MAIN, *command], capture_output=True, text=True, check=False)
+    said = " ".join(ran.stderr.replace("│", " ").split())
+    assert ran.returncode in (1, 2) and message in said, said
+    assert said.endswith("heavy:"), f"{command} imported {said.rpartition('heavy:')[2]}"
+
+
+@pytest.mark.parametrize("mistake", FLAGS)
+def test_a_mistake_on_the_command_line_is_answered_at_once(mistake: str, tiny: Path, tmp_path: Path) -> None:
+    command, message = FLAGS[mistake]
+    places = {"MODEL": str(tiny), "CUT": str(tmp_path / "cut"), "OUT": str(tmp_path / "out")}
+    refused([places.get(word, word) for word in command.split()], message)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("mistake", KEYS)
+def test_a_mistake_in_a_study_file_is_answered_at_once(mistake: str, tiny: Path, tmp_path: Path) -> None:
+    given, message = KEYS[mistake]
+    file = tmp_path / "study.yaml"
+    file.write_text(yaml.safe_dump({"model": str(tiny), **STUDY, **given}), encoding="utf-8")
+    refused(["run", str(file)], message)
+
+
+@pytest.mark.skipif(find_spec("lm_eval") is None, reason="names of lm-eval: pip install 'layercut[lm-eval]'")
+@pytest.mark.parametrize(("name", "message"), [("lm-eval:sciqq", "Did you mean sciq?"), ("foo", "unknown lm-eval")])
+def test_names_of_lm_eval_are_looked_up_without_importing_it(name: str, message: str, tiny: Path) -> None:
+    refused(["eval", str(tiny), "--tasks", name], message)
+
+
+def test_layers_of_a_gguf_file_are_counted_before_it_is_converted(tmp_path: Path) -> None:
+    from tests.unit.models.gguf_maker import write_gguf
+
+    file = write_gguf(tmp_path / "tiny.gguf")
+    refused(["eval", str(file), "--tasks", "copy", "--remove", "99"], "layer 99 is not in")
+
+
+def test_warnings_of_libraries_about_their_next_versions_are_not_shown(tiny: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own_task.py"
+    own.write_text("import warnings\ndef task():\n    warnings.warn('old', FutureWarning)\n    raise SystemExit(3)\n")
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from layercut.cli.main import main; main()"
+    command = [code, "eval", str(tiny), "--tasks", "own_task:task", "--dry-run"]
+    ran = subprocess.run([sys.executable, "-c", *command], capture_output=True, text=True, check=False)
+    assert ran.returncode == 3 and "FutureWarning" not in ran.stderr, ran.stderr
+    told = subprocess.run(
+        [sys.executable, "-W", "default", "-c", *command], capture_output=True, text=True, check=False
+    )
+    assert "FutureWarning: old" in told.stderr

@@ -1,0 +1,55 @@
+"""Ctrl-C, sent to a real process in the middle of its work: what is saved, how to go on, and exit 130."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tests.unit.cli.conftest import Run
+
+ROOT = Path(__file__).parents[3]
+
+
+def interrupted(*arguments: object, once: Path | None = None) -> tuple[int, str]:
+    """Start ``layercut``, press Ctrl-C once the file holds two lines (or 40 tokens are written); exit code, stderr."""
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)]), "OMP_NUM_THREADS": "1"}
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "  # a test run may have it ignored
+    code += "from layercut.study import heartbeat; heartbeat.EVERY = 0.2; from layercut.cli.main import main; main()"
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env) as process:
+        assert process.stderr is not None
+        heard: list[str] = []
+        deadline = time.monotonic() + 240
+        while time.monotonic() < deadline and process.poll() is None:
+            if once is not None and once.is_file() and once.read_bytes().count(b"\n") >= 2:
+                break
+            if once is None:
+                heard.append(process.stderr.readline())
+                if "tokens written" in heard[-1]:
+                    break
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        heard.append(process.stderr.read())
+        process.wait(60)
+        return process.returncode, "".join(heard)
+
+
+def test_answers_are_counted_and_the_same_command_goes_on(layercut: Run, tiny: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    command = ("eval", tiny, "--tasks", "chain_sum", "--readouts", "chain", "--limit", 2000, "--batch-size", 2)
+    code, said = interrupted(*command, "--out", out, once=out / "samples" / "chain_sum.chain.jsonl")
+    saved = (out / "samples" / "chain_sum.chain.jsonl").read_bytes().count(b"\n")
+    assert code == 130 and saved
+    assert said.splitlines()[-1] == f"Stopped. {saved:,} answers are saved; run the same command to continue."
+    assert "Traceback" not in said and "Aborted" not in said
+
+
+def test_without_a_run_folder_nothing_is_saved_and_a_long_answer_is_heard_of(tiny: Path) -> None:
+    code, said = interrupted("generate", tiny, "--prompt", "a b c", "--max-new-tokens", 500)
+    assert code == 130
+    assert "0 of 1 answer, " in said and "tokens written" in said
+    assert said.splitlines()[-1].startswith("Stopped. Nothing is saved. With --out DIR")
