@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
 from layercut.report.markup import printable
+
+if TYPE_CHECKING:
+    from layercut.study.estimate import Estimate
 
 
 class SafeConsole(Console):
@@ -55,6 +58,15 @@ def as_json(data: Any) -> None:
     text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
     escaped = re.sub(r"[\x7f-\x9f\u2028\u2029\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text)
     out.print(escaped, soft_wrap=True)
+
+
+def show_estimate(estimate: Estimate, *, json: bool) -> None:
+    """What a dry run found out."""
+    if json:
+        as_json(estimate.to_dict())
+        return
+    for line in estimate.lines():
+        result(line)
 
 
 def _print(console: Console, text: str | Text) -> None:

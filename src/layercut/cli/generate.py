@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from layercut.cli import options
-from layercut.cli.console import as_json, log, result, say
+from layercut.cli.console import as_json, log, result, say, show_estimate
 from layercut.errors import InputError
 from layercut.runs.counting import counted
 from layercut.study.settings import DecodingSettings, ModelSettings
@@ -47,6 +47,7 @@ def generate(
     ] = False,
     limit: options.Limit = None,
     seed: options.Seed = 0,
+    dry_run: options.DryRun = False,
     json: options.Json = False,
 ) -> None:
     """Let MODEL answer prompts, whole or without the layers that --remove names.
@@ -62,13 +63,15 @@ def generate(
 
     if bool(prompts) == bool(prompt):
         raise InputError("give either --prompt TEXT or --prompts SOURCE.")
-    if prompts and out is None:
+    if prompts and out is None and not dry_run:
         raise InputError("answers to many prompts need a folder: say --out DIR.")
     how = answering(preset, decoding, max_new_tokens, system, samples=samples, max_prompt_tokens=max_prompt_tokens)
     check_plans(model, [remove], seed)
 
     from layercut.healing.prompts import Answered, one_prompt
     from layercut.study.generate import answer_prompts
+    from layercut.study.handle import ModelHandle
+    from layercut.study.heal_estimate import estimate_answers
 
     if prompts:
         specs = prompt_specs(
@@ -86,6 +89,10 @@ def generate(
     else:
         given = [one_prompt(text, system=how.system, plain=plain) for text in prompt or []]
         source = PromptSource(parts=(Part([Answered(one, "") for one in given[:limit]]),))
+    if dry_run:
+        handle = ModelHandle(model)
+        show_estimate(estimate_answers(handle, handle.plan(remove, seed), source, how, out), json=json)
+        return
     answers = answer_prompts(model, source, how, remove=remove, out=out, seed=seed, console=log, say=say)
     if json:
         as_json(answers.records)

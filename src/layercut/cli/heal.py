@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from layercut.cli import options
-from layercut.cli.console import as_json, log, result, say
+from layercut.cli.console import as_json, log, result, say, show_estimate
 from layercut.errors import InputError
 from layercut.selection import criterion_row
 from layercut.study.settings import DecodingSettings, ModelSettings
@@ -184,11 +184,20 @@ def heal(
     keep_adapter: Annotated[
         bool, typer.Option("--keep-adapter", rich_help_panel="Training", help="Do not fold the adapter in.")
     ] = False,
+    save_dtype: Annotated[
+        str,
+        typer.Option(
+            rich_help_panel="Training",
+            help="Healed weights: float32, bfloat16, float16; auto: as MODEL, or float32 where rounding costs over 2 % "
+            "of what healing gained.",
+        ),
+    ] = "auto",
     report_to: Annotated[
         str | None, typer.Option(rich_help_panel="Training", help="tensorboard, wandb, ...", metavar="NAME,NAME")
     ] = None,
     seed: options.Seed = 42,
     limit: options.Limit = None,
+    dry_run: options.DryRun = False,
     json: options.Json = False,
 ) -> None:
     """Heal MODEL, a cut checkpoint: the uncut model answers prompts, and the cut one learns from the answers.
@@ -272,15 +281,23 @@ def heal(
         decontaminate=tuple(named),
         data=files,
         keep_adapter=keep_adapter,
+        save_dtype=save_dtype,
     )
 
-    from layercut.study.heal import Healed, heal_model
+    from layercut.study.handle import ModelHandle
+    from layercut.study.heal import Healed, estimate_heal, heal_model
+    from layercut.study.heal_estimate import estimate_healing
     from layercut.study.heal_loop import LoopSettings, heal_in_a_loop
 
     if loop is not None:
         if teacher not in (None, model.model):
             raise InputError(f"in a loop {model.model} is cut and teaches as well; leave out --teacher.")
         rounds = LoopSettings(num_remove=loop, criterion=criterion, calibration=CalibrationSettings(source=calibration))
+        if dry_run:
+            whole = ModelHandle(model)
+            say("the time leaves out how layers are chosen between the rounds")
+            show_estimate(estimate_healing(whole, whole, source, settings, how, out=Path(out), rounds=loop), json=json)
+            return
         healed: Healed | None
         healed = heal_in_a_loop(model, source, settings, how, rounds, out=Path(out), console=log, say=say)
     else:
@@ -293,6 +310,9 @@ def heal(
             engine=model.engine,
             engine_pool=model.engine_pool,
         )
+        if dry_run:
+            show_estimate(estimate_heal(model, uncut, source, settings, how, out=Path(out)), json=json)
+            return
         healed = heal_model(model, uncut, source, settings, how, out=Path(out), console=log, say=say)
     if healed is None:  # one of the other processes of a launcher
         return

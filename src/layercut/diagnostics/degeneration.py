@@ -19,6 +19,7 @@ from sacrebleu.metrics.bleu import BLEU
 from layercut.diagnostics.measures import rows_of
 from layercut.diagnostics.openings import openings
 from layercut.engine.base import Decoding, GenerationRequest
+from layercut.runs.counting import counted
 
 if TYPE_CHECKING:
     from layercut.diagnostics.bench import Answers, Arm, Bench
@@ -70,7 +71,7 @@ def degeneration(bench: Bench) -> Diagnosis:
         *rows_of(bench, NAME, "no end within the limit", values("endless"), better="lower"),
         *rows_of(bench, NAME, "length", values("words"), unit="words"),
     ]
-    counted = {arm: sum(score is not None for score in of_arm) for arm, of_arm in papers.items()}
+    scored = {arm: sum(score is not None for score in of_arm) for arm, of_arm in papers.items()}
     short = {arm: sum(found["words"] < 4 for found in of_arm) for arm, of_arm in looks.items()}
     single = {arm: sum(found["sentences"] < 2 for found in of_arm) for arm, of_arm in looks.items()}
     notes = [
@@ -80,7 +81,7 @@ def degeneration(bench: Bench) -> Diagnosis:
         "repetition: " + ", ".join(f"{arm} {count}" for arm, count in short.items()) + ". A single sentence, counted "
         "as Self-BLEU 0: " + ", ".join(f"{arm} {count}" for arm, count in single.items()) + ".",
         "Self-BLEU-4 (paper) leaves out responses without two sentences of four words; it compares those that both "
-        "models have. Responses that have one: " + ", ".join(f"{arm} {count}" for arm, count in counted.items()) + ".",
+        "models have. Responses that have one: " + ", ".join(f"{arm} {count}" for arm, count in scored.items()) + ".",
     ]
     finish = {arm.name: dict(Counter(answers[arm.name][id]["finish_reason"] for id in prompts)) for arm in bench.arms}
     examples: list[Example] = [

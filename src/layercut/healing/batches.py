@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from layercut.healing.examples import IGNORED
+from layercut.healing.examples import IGNORED, Example
 
 
 class StepsByLength(Sampler[int]):
@@ -80,6 +80,14 @@ def rows(batch: Mapping[str, Any]) -> list[Row]:
     starts = (batch["position_ids"][0] == 0).nonzero().flatten().tolist()
     ends = [*starts[1:], ids_BT.shape[1]]
     return [Row(ids_BT[0, start:end], labels_BT[0, start:end]) for start, end in zip(starts, ends, strict=True)]
+
+
+def padded(examples: Sequence[Example]) -> dict[str, Tensor]:
+    """``input_ids`` and ``labels`` (B, T) of examples. Padding stands behind all that is read, so no mask is needed."""
+    width = max(map(len, examples))
+    ids = [[*one.input_ids, *([one.input_ids[-1]] * (width - len(one)))] for one in examples]
+    labels = [[*one.labels, *([IGNORED] * (width - len(one)))] for one in examples]
+    return {"input_ids": torch.tensor(ids), "labels": torch.tensor(labels)}
 
 
 def learnt(batch: Mapping[str, Any]) -> Tensor:

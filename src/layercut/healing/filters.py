@@ -63,9 +63,11 @@ class Filtered(NamedTuple):
     def describe(self) -> str:
         """One line for people."""
         gone = ", ".join(f"{count} {rule}" for rule, count in self.dropped.items() if count) or "none dropped"
-        return (
-            f"{len(self.records)} of {counted(len(self.records) + sum(self.dropped.values()), 'answer')} kept ({gone})"
-        )
+        total = len(self.records) + sum(self.dropped.values())
+        text = f"{len(self.records)} of {counted(total, 'answer')} kept ({gone})"
+        if self.dropped["unfinished"]:
+            return f"{text}; unfinished ones ran into --max-new-tokens: raise it, or keep them with --keep-unfinished"
+        return text
 
 
 RULES = (

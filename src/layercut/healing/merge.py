@@ -6,14 +6,13 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from layercut.errors import InputError, VerificationError
-from layercut.healing.adapters import merge_adapters, probe, quantization
+from layercut.healing.adapters import merge_adapters, quantization
+from layercut.healing.rounding import Judge, judged_by, write_weights
 from layercut.models.loading import load_model
 from layercut.models.quiet import quiet_transformers
 from layercut.models.sources import ModelSource, describe_source
@@ -21,10 +20,11 @@ from layercut.models.weights import read_header, safetensors_files
 from layercut.runs.atomic import new_directory, write_json
 from layercut.surgery.checkpoint import EARLIER_PLANS_FILE, PLAN_FILE, files_to_copy
 from layercut.surgery.plan import CutPlan
-from layercut.surgery.verify import ROUNDING_STEPS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+    from layercut.healing.examples import Data
 
 CURVE_FILE = "healing_loss.jsonl"
 _DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
@@ -40,26 +40,41 @@ def stored_dtype(folder: Path) -> str:
     return _DTYPES.get(sizes.most_common(1)[0][0], "float32")
 
 
-def trained_model(cut: ModelSource, final: Path, method: str, device: str) -> tuple[PreTrainedModel, str]:
-    """The trained weights as a whole model in float32, and in words how that was checked.
+class TrainedModel(NamedTuple):
+    """What training came to, as a whole model."""
+
+    model: PreTrainedModel
+    """In float32."""
+    checked: str
+    """How that was checked, in words; empty where there was nothing to check."""
+    judge: Judge | None
+    """What rounding it is judged by."""
+
+
+def trained_model(cut: ModelSource, final: Path, method: str, device: str, data: Data | None = None) -> TrainedModel:
+    """The trained weights as a whole model.
 
     Args:
         cut: the model before training.
         final: what training left, see ``layercut.healing.sft.Trained``.
         method: of training.
         device: to load on.
+        data: examples to judge rounding by.
 
     Raises:
         VerificationError: the merged model is not the adapter model.
     """
-    if method not in ("lora", "qlora"):
-        from transformers import AutoModelForCausalLM
+    base = _dequantised(cut) if method == "qlora" else _in_float32(cut, device)
+    judge = None if data is None else judged_by(base, data)
+    if method in ("lora", "qlora"):
+        merged = merge_adapters(base, final)
+        return TrainedModel(merged.model, merged.describe(), judge)
+    from transformers import AutoModelForCausalLM
 
-        with quiet_transformers():
-            whole: Any = AutoModelForCausalLM.from_pretrained(final, dtype=torch.float32, device_map=device)
-        return whole.eval(), ""
-    merged = merge_adapters(_dequantised(cut) if method == "qlora" else _in_float32(cut, device), final)
-    return merged.model, merged.describe()
+    del base
+    with quiet_transformers():
+        whole: Any = AutoModelForCausalLM.from_pretrained(final, dtype=torch.float32, device_map=device)
+    return TrainedModel(whole.eval(), "", judge)
 
 
 def write_healed(
@@ -70,20 +85,23 @@ def write_healed(
     healing: Mapping[str, Any],
     card: Callable[[Mapping[str, Any]], str],
     curve: Path | None = None,
+    dtype: str = "auto",
+    judge: Judge | None = None,
 ) -> dict[str, Any]:
     """Write the healed model as the cut one's folder with other weights, there whole or not at all.
 
     Tokenizer, generation config and chat template come along; ``plan.json`` keeps the cut's plan and gains an entry in
-    its ``healing`` list. Weights take the dtype of the cut checkpoint. The folder is reloaded with plain transformers
-    and compared before it takes its name.
+    its ``healing`` list. The folder is reloaded with plain transformers and compared before it takes its name.
 
     Args:
-        model: what to write.
+        model: what to write, in float32; afterwards it holds what was written.
         cut: the model before healing.
         out: the new folder.
         healing: the entry for plan.json; what was checked here is added to its ``checked``.
         card: from the whole entry, README.md.
         curve: the loss curve, to be copied.
+        dtype: of the weights; auto is that of the cut checkpoint, or float32 where rounding costs, see ``rounding``.
+        judge: tells what rounding costs.
 
     Returns:
         The entry as it was written.
@@ -91,16 +109,11 @@ def write_healed(
         InputError: ``out`` is not empty.
         VerificationError: the reloaded model is another one.
     """
-    dtype = getattr(torch, stored_dtype(cut.path))
-    for parameter in model.parameters():  # not model.to, which would round the rotary frequencies too
-        parameter.data = parameter.data.to(dtype)
-    model.config.dtype = dtype
-    model.eval()  # type: ignore[no-untyped-call]
-    with _new(out) as folder:
-        with quiet_transformers():
-            model.save_pretrained(folder, max_shard_size="5GB")
+    with new_directory(out) as folder:
+        written = write_weights(model, folder, stored=stored_dtype(cut.path), dtype=dtype, judge=judge)
         _copy_files(cut.path, folder)
-        return _describe(cut.path, folder, healing, _verify(model, folder), card, curve)
+        told = {**healing, "written": written.to_dict(judge)}
+        return _describe(cut.path, folder, told, written.describe(judge), card, curve)
 
 
 def write_adapter(
@@ -113,19 +126,13 @@ def write_adapter(
     curve: Path | None = None,
 ) -> dict[str, Any]:
     """Write the adapters alone, as a PEFT folder that names the cut model as its base; see ``write_healed``."""
-    with _new(out) as folder:
+    with new_directory(out) as folder:
         for name in _ADAPTER_FILES:
             shutil.copyfile(final / name, folder / name)
         config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
         write_json(folder / "adapter_config.json", config | {"base_model_name_or_path": cut.name})
         _copy_files(cut.path, folder)
         return _describe(cut.path, folder, healing, f"an adapter for {cut.name}, not merged", card, curve)
-
-
-def _new(out: Path) -> AbstractContextManager[Path]:
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} exists already and is not an empty folder; choose another --out.")
-    return new_directory(out)
 
 
 def _copy_files(source: Path, folder: Path) -> None:
@@ -165,23 +172,6 @@ def _plan_data(source: Path) -> dict[str, Any]:
         return data
     facts = describe_source(ModelSource(name=source.name, path=source))
     return CutPlan(num_layers=facts.num_layers, model=source.name, model_hash=facts.model_hash).to_dict()
-
-
-@torch.no_grad()
-def _verify(model: Any, folder: Path) -> str:
-    from transformers import AutoModelForCausalLM
-
-    with quiet_transformers():
-        again: Any = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=model.dtype, device_map=model.device, local_files_only=True
-        )
-    ids_BT = probe(model)
-    expected = model(input_ids=ids_BT, use_cache=False).logits.float()
-    difference = (again.eval()(input_ids=ids_BT, use_cache=False).logits.float() - expected).abs().max().item()
-    tolerance = ROUNDING_STEPS * torch.finfo(model.dtype).eps * max(1.0, expected.abs().max().item())
-    if not difference <= tolerance:
-        raise VerificationError(f"{folder} is not the healed model: a logit differs by {difference:g} after reloading.")
-    return f"reloaded with transformers, its logits differ from those in memory by at most {difference:g}"
 
 
 def _in_float32(cut: ModelSource, device: str) -> PreTrainedModel:

@@ -12,6 +12,7 @@ METHODS = ("lora", "qlora", "full", "last-k", "seam")
 """Which weights change. ``seam`` trains nothing: it solves for a linear map at each cut."""
 SCHEDULES = ("constant", "linear", "cosine")
 PRECISIONS = ("auto", "float32", "bfloat16")
+SAVED_AS = ("auto", "float32", "bfloat16", "float16")
 OBJECTIVES = ("sft", "forward-kl", "reverse-kl", "jsd", "hidden", "on-policy")
 """What is learnt: the answers' tokens, or the teacher's distributions on them (``hidden``: and its hidden states), or
 its distributions on the cut model's own answers."""

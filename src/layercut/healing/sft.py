@@ -7,12 +7,16 @@ dropout, and ends with the same weights.
 from __future__ import annotations
 
 import json
+import logging
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from zipfile import ZipFile
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -29,9 +33,12 @@ try:
     from datasets import Dataset
     from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
     from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+    from transformers.trainer_pt_utils import safe_globals
     from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
 except ImportError as error:
     raise MissingExtra("healing by training", "heal") from error
+
+logger = logging.getLogger(__name__)
 
 CURVE = "loss.jsonl"
 FINAL = "final"
@@ -69,9 +76,14 @@ class Trained(NamedTuple):
     stopped_early: bool
 
     @property
-    def held_out(self) -> list[float]:
-        """Held-out losses, in the order of time."""
-        return [line["held_out_loss"] for line in self.curve if "held_out_loss" in line]
+    def held_out(self) -> dict[str, float]:
+        """Held-out loss ``before`` the first step, at the ``last`` look and at the ``best``.
+
+        It is empty where nothing is held out. A training that an older layercut began has no ``before``.
+        """
+        losses = {line["step"]: line["held_out_loss"] for line in self.curve if "held_out_loss" in line}
+        before = {"before": losses.pop(0)} if 0 in losses else {}
+        return before | ({"last": losses[max(losses)], "best": min(losses.values())} if losses else {})
 
 
 class HealingTrainer(SFTTrainer):  # type: ignore[misc]
@@ -94,6 +106,12 @@ class HealingTrainer(SFTTrainer):  # type: ignore[misc]
     def note(self, name: str, value: float) -> None:
         """Something to be shown in the next line of the curve, as a mean."""
         self._noted.setdefault(name, []).append(value)
+
+    def _evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Measures the held-out loss; before the first step without touching the random numbers of training."""
+        with torch.random.fork_rng(enabled=self.state.global_step == 0):
+            metrics: dict[str, float] = super()._evaluate(*args, **kwargs)
+        return metrics
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the seconds of all processes so far; to a held-out loss, what else is looked at."""
@@ -202,8 +220,13 @@ def train(
             **options,
         )
         last = last_checkpoint(folder)
-        run.train(resume_from_checkpoint=None if last is None else str(last))
-        run.save_model(str(folder / FINAL))
+        run.args.eval_on_start = bool(data.held_out) and last is None
+        try:
+            run.train(resume_from_checkpoint=None if last is None else str(last))
+            run.save_model(str(folder / FINAL))
+        except Exception:  # such as a full disk, in the words of any library: what is torn only takes room
+            _remove_torn(folder)
+            raise
         # Else transformers takes every model that is loaded from now on for a sharded one.
         unset_hf_deepspeed_config()  # type: ignore[no-untyped-call]
     state, curve = run.state, curve_of(run.state.log_history)
@@ -230,9 +253,23 @@ def finished(folder: Path) -> Trained | None:
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The latest checkpoint that is whole: the Trainer writes trainer_state.json last, and a kill may tear it."""
-    steps = {int(path.name.rpartition("-")[2]): path for path in Path(folder).glob("checkpoint-*") if _is_whole(path)}
-    return steps[max(steps)] if steps else None
+    """The latest checkpoint that is whole.
+
+    The Trainer writes trainer_state.json last, so a kill leaves none. A checkpoint whose files are damaged is named in
+    a line and passed over as well: training goes on from the one before.
+    """
+    steps = {int(path.name.rpartition("-")[2]): path for path in Path(folder).glob("checkpoint-*") if _has_state(path)}
+    for step in sorted(steps, reverse=True):
+        damaged = _damaged_file(steps[step])
+        if damaged is None:
+            return steps[step]
+        before = max((other for other in steps if other < step), default=None)
+        logger.warning(
+            "%s is damaged, so training goes on from %s",
+            steps[step] / damaged,
+            "its beginning" if before is None else f"step {before}",
+        )
+    return None
 
 
 def curve_of(log_history: Sequence[dict[str, float]]) -> list[dict[str, float]]:
@@ -245,12 +282,54 @@ def curve_of(log_history: Sequence[dict[str, float]]) -> list[dict[str, float]]:
     ]
 
 
-def _is_whole(path: Path) -> bool:
+def _remove_torn(folder: Path) -> None:
+    """Remove what was being written: the final weights, and checkpoints that are not whole."""
+    shutil.rmtree(folder / FINAL, ignore_errors=True)
+    for path in folder.glob("checkpoint-*"):
+        if not _has_state(path) or _damaged_file(path) is not None:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _has_state(path: Path) -> bool:
     try:
         json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     return path.name.rpartition("-")[2].isdigit()
+
+
+def _damaged_file(checkpoint: Path) -> str | None:
+    """Name of a file that cannot be loaded: of optimizer, schedule, random numbers or weights. None if all can.
+
+    The Trainer would start a missing optimizer anew without a word. Where the state is sharded over processes, it lies
+    in folders, and only the files beside them are read.
+    """
+    is_sharded = any(path.is_dir() for path in checkpoint.iterdir())
+    needed = [] if is_sharded else ["optimizer.pt", "scheduler.pt"]
+    saved = sorted(path.name for path in checkpoint.iterdir() if path.suffix in (".pt", ".pth"))
+    for name in dict.fromkeys([*needed, *saved]):
+        if not _is_readable(checkpoint / name):
+            return name
+    for path in sorted(checkpoint.glob("*.safetensors")):
+        try:
+            with safe_open(path, "pt") as file:
+                file.keys()
+        except (OSError, SafetensorError):
+            return path.name
+    return None
+
+
+def _is_readable(file: Path) -> bool:
+    """Whether a file of torch is there, has its checksums and holds what torch.load takes."""
+    try:
+        with ZipFile(file) as archive:
+            if archive.testzip() is not None:
+                return False
+        with safe_globals():  # type: ignore[no-untyped-call]  # random numbers are kept as numpy's
+            torch.load(file, map_location="cpu", mmap=True, weights_only=True)
+    except Exception:  # whatever torch, zip or pickle find wrong, it is the file that is wrong
+        return False
+    return True
 
 
 def _dataset(examples: Sequence[Example]) -> Dataset:

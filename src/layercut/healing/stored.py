@@ -20,9 +20,9 @@ from torch import Tensor
 from torch.nn.functional import log_softmax
 
 from layercut.errors import InputError
-from layercut.healing.batches import learnt, learnt_logits, rows
+from layercut.healing.batches import learnt, learnt_logits, padded, rows
 from layercut.healing.distill import DistillTrainer
-from layercut.healing.examples import IGNORED, Data, Example, data_hash
+from layercut.healing.examples import Data, Example, data_hash
 from layercut.runs.atomic import write_bytes
 
 BLOCK = 32
@@ -153,12 +153,9 @@ def top_k_divergence(student_NV: Tensor, teacher: TopK) -> Tensor:
 @torch.no_grad()
 def _top_k(teacher: Any, examples: Sequence[Example], k: int) -> list[TopK]:
     """Of each example, at its places in the loss."""
-    width = max(map(len, examples))
-    # Padding stands behind everything that is read, so no mask is needed.
-    ids_BT = torch.tensor([[*one.input_ids, *([one.input_ids[-1]] * (width - len(one)))] for one in examples])
-    labels_BT = torch.tensor([[*one.labels, *([IGNORED] * (width - len(one)))] for one in examples])
-    places_BT = learnt({"labels": labels_BT})
-    logits_BTV = teacher(input_ids=ids_BT.to(teacher.device), use_cache=False).logits[:, :-1]
+    batch = padded(examples)
+    places_BT = learnt(batch)
+    logits_BTV = teacher(input_ids=batch["input_ids"].to(teacher.device), use_cache=False).logits[:, :-1]
     log_p_NK, tokens_NK = log_softmax(logits_BTV[places_BT.to(logits_BTV.device)].float(), -1).topk(k)
     counts = places_BT.sum(1).tolist()
     return [

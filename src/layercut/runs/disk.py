@@ -99,10 +99,46 @@ def disk_problem(error: OSError) -> str | None:
     return f"{what} cannot be written ({error.strerror}). {kept.format(way='mend that, or use another --out,')}"
 
 
+@contextmanager
+def resumable(path: Path) -> Iterator[None]:
+    """Have what the disk refuses inside the block be one line that says what a run folder holds, and how to go on.
+
+    Args:
+        path: the run folder, which keeps what is whole in it.
+
+    Raises:
+        InputError: no room, no right to write, a disk that is read-only or fails.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        code = _errno_of(error)
+        if code not in _FULL | _FORBIDDEN:
+            raise
+        from layercut.runs.directory import saved
+
+        here = next(one for one in (path.absolute(), *path.absolute().parents) if one.exists())
+        what = (
+            f"the disk of {_shown(path)} is full ({size(shutil.disk_usage(here).free)} free)"
+            if code in _FULL
+            else f"{_shown(path)} cannot be written ({os.strerror(code or 0)})"
+        )
+        held = saved(path) or "nothing is saved"
+        do = "Make room" if code in _FULL else "Make it writable"
+        raise InputError(f"{what}; {held}. {do} and run the same command to continue, or use another --out.") from error
+
+
 def _errno_of(error: Exception) -> int | None:
-    """What the system answered; safetensors and tokenizers have it in their text alone."""
+    """What the system answered; safetensors and tokenizers have it in their text alone, torch says no more than that
+    writing failed."""
     if isinstance(error, OSError):
         return error.errno
+    if isinstance(error, RuntimeError) and re.search(
+        r"PytorchStreamWriter|file write failed|iostream error", str(error)
+    ):
+        return errno.ENOSPC
     match = re.search(r"\(os error (\d+)\)", str(error))
     return int(match[1]) if match else None
 

@@ -18,14 +18,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from layercut.engine.base import Prompt
-from layercut.report.numbers import counted
+from layercut.runs.counting import counted
 from layercut.runs.disk import size
 from layercut.study.progress import CHARACTERS_PER_TOKEN
 
 TRAINING = 3.0
 """Cost of a token that is learnt from, in forward passes: one forward, two backward."""
-SLOWER = 6.0
-"""A model reaches at least a sixth of the speed of large matrix products; measured, see docs/log.md."""
+SLOWER = 10.0
+"""The upper end of a range: a tenth of the speed of large matrix products, as on a machine with other work. Six steps
+of LoRA on SmolLM2-135M took 162 s on two cores under a load of 20; the range was 24 s to 4 min."""
 PASS_SECONDS = 0.1
 """What one forward pass may take beside its arithmetic."""
 _SIZE = 1024
@@ -138,10 +139,10 @@ class Estimate:
         """For people."""
         lines = [step.line(self.speed) for step in self.steps]
         if self.speed is not None and self.seconds is not None:
+            rate = f"{self.speed.products_per_second / 1e9:,.0f} GFLOP/s, {size(round(self.speed.bytes_per_second))}/s"
             lines.append(
                 f"time: {between(*self.seconds)}, by a matrix product timed for a moment on this {self.speed.device} "
-                f"({self.speed.products_per_second / 1e9:,.0f} GFLOP/s, {size(round(self.speed.bytes_per_second))}/s), "
-                "not by this model"
+                f"({rate}), not by this model"
             )
         if self.folder is not None and self.free_bytes is not None:
             stays = f", of which {size(self.stays_bytes)} stays" if self.stays_bytes < self.disk_bytes else ""

@@ -17,6 +17,7 @@ from layercut.healing.best_of import choose, chosen
 from layercut.healing.responses import generate_responses, sample_id
 from layercut.runs.counting import counted
 from layercut.runs.directory import RunFolder
+from layercut.runs.disk import resumable
 from layercut.runs.records import Journal
 from layercut.study.handle import ModelHandle
 from layercut.study.prompts import CHOICES, RESPONSES, Answering, Part, PromptSource
@@ -56,7 +57,7 @@ def answer_prompts(
     if out is None:
         with TemporaryDirectory() as scratch:
             return answers_of(handle, plan, source, how, seed, Path(scratch), console, say)._replace(folder=None)
-    with RunFolder.begin(out, _settings(handle, plan, source, how, seed)) as run:
+    with resumable(out), RunFolder.begin(out, _settings(handle, plan, source, how, seed)) as run:
         plan.save(run.path / "plan.json")
         answers = answers_of(handle, plan, source, how, seed, run.path, console, say)
         run.write_metrics([], plan=plan.to_dict())

@@ -16,9 +16,12 @@ from layercut.healing.settings import TrainSettings
 from layercut.healing.team import Team
 from layercut.runs.counting import counted
 from layercut.runs.directory import RunFolder
+from layercut.runs.disk import resumable
+from layercut.study.estimate import Estimate
 from layercut.study.generate import answers_of
 from layercut.study.handle import ModelHandle
 from layercut.study.heal_data import examples_of, matched, original_records, report_items, split
+from layercut.study.heal_estimate import estimate_healing
 from layercut.study.heal_job import CHECKPOINT, HealingJob, Teacher, ToTrain, load_cut, train_along
 from layercut.study.heal_settings import RESPONSES, HealSettings
 from layercut.study.prompts import Answering, PromptSource
@@ -42,9 +45,10 @@ class Healed(NamedTuple):
         lines = [
             f"learnt from {counted(facts['num_examples'], 'answer')}, {counted(facts['loss_tokens'], 'answer token')}"
         ]
-        if facts.get("held_out_loss"):
-            first, best = facts["held_out_loss"]["first"], facts["held_out_loss"]["best"]
-            lines.append(f"held-out loss: {first:.4f} -> {best:.4f} (best)")
+        losses = facts.get("held_out_loss", {})
+        if "best" in losses:
+            before = f"{losses['before']:.4f} before training, " if "before" in losses else ""
+            lines.append(f"held-out loss: {before}{losses['best']:.4f} at its best")
         lines += [
             f"step {look['step']}: " + ", ".join(f"{name} {100 * look[name]:.0f} %" for name in look if name != "step")
             for look in facts.get("looks", [])
@@ -64,10 +68,12 @@ def heal_model(
     out: Path,
     console: Console,
     say: Callable[[str], None],
+    is_control: bool = False,
 ) -> Healed | None:
     """Heal a cut model; ``layercut heal``. The same call again goes on where it was stopped.
 
     In a team of processes (``healing.team``) all make the same call; the first one gives what came out, others None.
+    ``is_control`` lets a model be its own teacher: the arm of a study that trains the uncut model.
 
     Raises:
         InputError: settings that do not fit each other or the models, or prompts that leave nothing to learn from.
@@ -83,22 +89,9 @@ def heal_model(
         return None
     cut, teacher = ModelHandle(cut_model), Teacher(teacher_model)
     check_method(train, team)
-    cut.source.refuse_adapter("healing")
-    settings.filters.check()
-    if settings.filters.right_only and len(source.tasks) < len(source.parts):
-        raise InputError("not all of these prompts are graded, so --right-only has no meaning; take task:NAME.")
-    plan = cut.earlier_plans[-1] if cut.earlier_plans else CutPlan(num_layers=cut.num_layers)
-    known = [made.model_hash for made in cut.earlier_plans if made.removed and made.model_hash]
-    is_another = bool(known) and teacher.handle.facts.model_hash not in known
-    if is_another and not cut_model.plan_from_another_model:
-        raise InputError(
-            f"{cut_model.model} was cut from {plan.model or 'another model'} ({plan.model_hash}), and "
-            f"{teacher_model.model} is another model ({teacher.handle.facts.model_hash}). Name that model as the "
-            "teacher, or heal all the same with --plan-from-another-model."
-        )
-    _check_scale(cut, train)
+    plan, is_another = _checked(cut, teacher, source, settings, is_control=is_control)
     run_settings = {
-        "heal": {**asdict(settings), "data": dict(settings.data)},
+        "heal": settings.describe(),
         "cut": cut.describe(),
         "teacher": teacher.handle.describe(),
         "prompts": source.describe() if source.records is None else {"n": len(source.records), "given": True},
@@ -106,7 +99,7 @@ def heal_model(
         "max_new_tokens": how.max_new_tokens or source.max_new_tokens,
         **how.further(),
     }
-    with RunFolder.begin(out, run_settings, flags=FLAGS) as run:
+    with resumable(out), RunFolder.begin(out, run_settings, flags=FLAGS) as run:
         folder = run.path / CHECKPOINT
         if (folder / PLAN_FILE).is_file():  # a checkpoint is there whole or not at all
             run.write_metrics([], plan=plan.to_dict())
@@ -175,6 +168,57 @@ def heal_model(
         healing = job.seam() if train.method == "seam" else job.train()
         run.write_metrics([], plan=plan.to_dict())
         return Healed(folder, healing)
+
+
+def estimate_heal(
+    cut_model: ModelSettings,
+    teacher_model: ModelSettings,
+    source: PromptSource,
+    settings: HealSettings,
+    how: Answering,
+    *,
+    out: Path,
+) -> Estimate:
+    """What ``heal_model`` would take; nothing is loaded or written.
+
+    Raises:
+        InputError: what ``heal_model`` would refuse before it begins.
+        MissingExtra: TRL or PEFT is not installed.
+    """
+    cut, teacher = ModelHandle(cut_model), Teacher(teacher_model)
+    check_method(settings.train, Team(0, 1))
+    _checked(cut, teacher, source, settings)
+    return estimate_healing(cut, teacher.handle, source, settings, how, out=out)
+
+
+def _checked(
+    cut: ModelHandle, teacher: Teacher, source: PromptSource, settings: HealSettings, *, is_control: bool = False
+) -> tuple[CutPlan, bool]:
+    """The plan that the model was cut by, and whether it was cut from another model than the teacher.
+
+    Raises:
+        InputError: models, prompts and settings that do not fit each other.
+    """
+    cut.source.refuse_adapter("healing")
+    if not is_control and cut.facts.model_hash == teacher.handle.facts.model_hash:
+        raise InputError(
+            f"{cut.settings.model} is its own teacher: {teacher.settings.model} is the same model, so there is nothing "
+            f"to heal. Name a model that was cut from it: layercut cut {teacher.settings.model} --remove 3 --out DIR."
+        )
+    settings.filters.check()
+    if settings.filters.right_only and len(source.tasks) < len(source.parts):
+        raise InputError("not all of these prompts are graded, so --right-only has no meaning; take task:NAME.")
+    plan = cut.earlier_plans[-1] if cut.earlier_plans else CutPlan(num_layers=cut.num_layers)
+    known = [made.model_hash for made in cut.earlier_plans if made.removed and made.model_hash]
+    is_another = bool(known) and teacher.handle.facts.model_hash not in known
+    if is_another and not cut.settings.plan_from_another_model:
+        raise InputError(
+            f"{cut.settings.model} was cut from {plan.model or 'another model'} ({plan.model_hash}), and "
+            f"{teacher.settings.model} is another model ({teacher.handle.facts.model_hash}). Name that model as the "
+            "teacher, or heal all the same with --plan-from-another-model."
+        )
+    _check_scale(cut, settings.train)
+    return plan, is_another
 
 
 def check_method(train: TrainSettings, team: Team) -> None:

@@ -76,10 +76,12 @@ class HealingJob(NamedTuple):
     def seam(self) -> dict[str, Any]:
         """Solve and fold."""
         from layercut.healing.merge import write_healed
+        from layercut.healing.rounding import judged_by
         from layercut.healing.seam import repair_seams
 
         began = time.monotonic()
         uncut = load_cut(self.teacher.handle, self.settings.train)
+        judge = judged_by(self.loaded.model, self.data)
         total = len(self.data.train) + len(self.data.held_out)
         with watched("Reading both models", total, self.console, "texts") as on_progress:
             fits = repair_seams(
@@ -99,7 +101,8 @@ class HealingJob(NamedTuple):
             "tokens": fits[0].num_tokens,
             "seconds": round(time.monotonic() - began, 1),
         }
-        return self._write(healing, partial(write_healed, self.loaded.model, self.cut.source), "")
+        write = partial(write_healed, self.loaded.model, self.cut.source, dtype=self.settings.save_dtype, judge=judge)
+        return self._write(healing, write, "")
 
     def train(self) -> dict[str, Any]:
         """Train, merge and write."""
@@ -126,7 +129,6 @@ class HealingJob(NamedTuple):
             self.team.leave()
         elif self.team.size > 1:
             self.team.share(None)
-        losses = trained.held_out
         healing = self.healing | {
             "settings": _told(settings),
             "steps": trained.steps,
@@ -134,14 +136,17 @@ class HealingJob(NamedTuple):
             "seconds": round(trained.seconds, 1),
             "stopped_early": trained.stopped_early,
             "looks": looks_of(trained.curve),
-            "held_out_loss": {"first": losses[0], "last": losses[-1], "best": min(losses)} if losses else {},
+            "held_out_loss": trained.held_out,
         }
         if self.settings.keep_adapter:
             return self._write(healing, partial(write_adapter, self.cut.source, trained.final), "", CURVE)
         device = "cpu" if settings.method != "qlora" else "cuda"
         self.teacher.forget()
-        whole, checked = trained_model(self.cut.source, trained.final, settings.method, device)
-        return self._write(healing, partial(write_healed, whole, self.cut.source), checked, CURVE)
+        self.say("folding in, writing and comparing with the trained model ...")
+        whole = trained_model(self.cut.source, trained.final, settings.method, device, self.data)
+        dtype = self.settings.save_dtype
+        write = partial(write_healed, whole.model, self.cut.source, dtype=dtype, judge=whole.judge)
+        return self._write(healing, write, whole.checked, CURVE)
 
     def _store_logits(self, told: ToTrain, k: int) -> None:
         """Ask the teacher once for what it says at every place that is learnt."""

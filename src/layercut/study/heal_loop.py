@@ -20,6 +20,7 @@ from layercut.healing.settings import TrainSettings
 from layercut.healing.team import Team
 from layercut.runs.atomic import write_json
 from layercut.runs.directory import RunFolder
+from layercut.runs.disk import resumable
 from layercut.selection import criterion_row
 from layercut.study.cut import cut_model
 from layercut.study.generate import answer_prompts
@@ -94,14 +95,14 @@ def heal_in_a_loop(
         raise InputError(f"{loop.num_remove} rounds leave no layer of {whole.num_layers}; take fewer.")
     run_settings = {
         "loop": asdict(loop),
-        "heal": {**asdict(settings), "data": dict(settings.data)},
+        "heal": settings.describe(),
         "uncut": whole.describe(),
         "prompts": source.describe() if source.records is None else {"n": len(source.records), "given": True},
         "decoding": asdict(how.decoding),
         "max_new_tokens": how.max_new_tokens or source.max_new_tokens,
         **how.further(),
     }
-    with RunFolder.begin(out, run_settings, flags=FLAGS | {"num_remove": "--loop"}) as run:
+    with resumable(out), RunFolder.begin(out, run_settings, flags=FLAGS | {"num_remove": "--loop"}) as run:
         final = run.path / CHECKPOINT
         if not (final / PLAN_FILE).is_file():
             source = _with_answers(uncut, source, settings, how, run.path, console, say)

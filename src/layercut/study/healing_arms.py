@@ -76,7 +76,7 @@ class Healer:
             InputError: settings that do not fit each other, or prompts that cannot be read.
         """
         source, how = _prompts(self.arm)
-        settings = asdict(self.settings)
+        settings = self.settings.describe()
         del settings["data"]  # where items lie that must not be learnt; which they are, their tasks say
         prompts = source.describe()
         if source.records is not None:
@@ -113,7 +113,17 @@ class Healer:
         settings = self.settings
         if source.records is None and (settings.responses == "self" or settings.match_tokens):
             source = replace(source, records=self._answers(source, how, console, say))
-        healed = heal_model(model, self._uncut, source, settings, how, out=self.folder, console=console, say=say)
+        healed = heal_model(
+            model,
+            self._uncut,
+            source,
+            settings,
+            how,
+            out=self.folder,
+            console=console,
+            say=say,
+            is_control=cut is None,
+        )
         assert healed is not None, "a study runs in one process"
         return healed
 

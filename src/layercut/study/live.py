@@ -74,7 +74,7 @@ class StudyProgress:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Show the table inside the block."""
+        """Show the table inside the block. A bar that a step opens meanwhile is shown below it, both alive."""
         with self._tokens.counted(), under_way(self._console, self._now):
             if not self._console.is_terminal:
                 yield

@@ -100,3 +100,23 @@ def test_what_cannot_be_done_is_refused_in_a_line(
     given = more if "--prompts" in more else ("--prompts", prompts, *more)
     ran = layercut("generate", tiny, "--out", tmp_path / "run", *SHORT, *given)
     assert ran.code == 1 and says in " ".join(ran.err.split())
+
+
+def test_a_dry_run_counts_what_is_left(layercut: Run, tiny: Path, tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("one\ntwo\nthree\n")
+    command = (
+        "generate",
+        tiny,
+        "--prompts",
+        tmp_path / "prompts.txt",
+        "--max-new-tokens",
+        4,
+        "--out",
+        tmp_path / "run",
+    )
+    ran = layercut(*command, "--dry-run")
+    assert ran.code == 0, ran.err
+    assert "answers: 3 answers" in ran.out and "12 written" in ran.out and "time: " in ran.out
+    assert "memory: " in ran.out and not (tmp_path / "run").exists()
+    assert layercut(*command).code == 0
+    assert json.loads(layercut(*command, "--dry-run", "--json").out)["steps"][0]["items"] == 0

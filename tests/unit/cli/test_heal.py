@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -288,6 +289,51 @@ def test_what_cannot_be_done_is_refused(
     ran = layercut("heal", cut, "--teacher", tiny, "--out", tmp_path / "run", "--max-new-tokens", 4, *more)
     assert ran.code == 1
     assert says in " ".join(ran.err.split())
+
+
+def test_a_model_that_is_its_own_teacher_is_refused(
+    layercut: Run, tiny: Path, cut: Path, prompts: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny, tmp_path / "copy")  # whatever its name
+    for model in (tiny, tmp_path / "copy"):
+        ran = layercut("heal", model, "--teacher", tiny, "--prompts", prompts, "--out", tmp_path / "run", *SMALL)
+        assert ran.code == 1 and "is its own teacher" in ran.err and len(ran.err.strip().splitlines()) == 1
+    same = layercut("heal", cut, "--teacher", cut, "--prompts", prompts, "--out", tmp_path / "run", *SMALL)
+    assert same.code == 1 and not (tmp_path / "run").exists()
+
+
+def test_unfinished_answers_name_the_flags_that_help(
+    layercut: Run, tiny: Path, cut: Path, prompts: Path, tmp_path: Path
+) -> None:
+    given = ("--teacher", tiny, "--prompts", prompts, "--out", tmp_path / "run", "--max-new-tokens", 2)
+    ran = layercut("heal", cut, *given)
+    assert ran.code == 1 and "0 of 12 answers kept (12 unfinished)" in ran.err
+    assert "--max-new-tokens" in ran.err and "--keep-unfinished" in ran.err
+    assert "no examples are left to learn from" in ran.err
+
+
+def test_a_dry_run_says_what_healing_takes_and_writes_nothing(
+    layercut: Run, tiny: Path, cut: Path, prompts: Path, tmp_path: Path
+) -> None:
+    given = ("--teacher", tiny, "--prompts", prompts, "--out", tmp_path / "run", "--dry-run")
+    ran = layercut("heal", cut, *given, *SMALL)
+    assert ran.code == 0, ran.err
+    assert "answers: 12 answers" in ran.out and "72 written" in ran.out
+    assert "training, 3 steps: 12 examples" in ran.out and "dry run: nothing was written" in ran.out
+    assert not (tmp_path / "run").exists()
+    data = json.loads(layercut("heal", cut, *given, *SMALL, "--json").out)
+    low, high = data["seconds"]
+    assert 0 < low < high and data["stays_bytes"] < data["disk_bytes"] and data["memory_bytes"] > 0
+    seam = layercut("heal", cut, *given, "--method", "seam", "--responses", "original")
+    assert seam.code == 0 and "reading both models: 12 texts" in seam.out and "training" not in seam.out
+    loop = layercut("heal", tiny, "--loop", 2, "--prompts", prompts, "--out", tmp_path / "run", "--dry-run", *SMALL)
+    assert loop.code == 0 and "training, 6 steps" in loop.out and "how layers are chosen" in loop.err
+    refused = layercut("heal", tiny, *given, *SMALL)
+    assert refused.code == 1 and "its own teacher" in refused.err, "what the run refuses, the dry run does"
+    # What is written is within the forecast.
+    assert layercut("heal", cut, *given[:-1], *SMALL).code == 0
+    written = sum(file.stat().st_size for file in (tmp_path / "run").rglob("*") if file.is_file())
+    assert written < 1.5 * data["disk_bytes"] + 300_000, "tokenizers come on top"
 
 
 def test_answers_of_another_model_are_not_the_teachers(

@@ -75,7 +75,7 @@ def test_a_merge_that_changes_the_model_is_noticed(tmp_path: Path, monkeypatch: 
 def test_a_healed_checkpoint_is_the_cut_ones_folder_with_other_weights(cut: Path, tmp_path: Path) -> None:
     adapted = save_adapters(AutoModelForCausalLM.from_pretrained(cut, dtype=torch.float32), tmp_path / "adapter")
     source = resolve(str(cut))
-    model, checked = trained_model(source, tmp_path / "adapter", "lora", "cpu")
+    model, checked, _ = trained_model(source, tmp_path / "adapter", "lora", "cpu")
     curve = tmp_path / "loss.jsonl"
     curve.write_text('{"step": 1}\n')
     entry = write_healed(

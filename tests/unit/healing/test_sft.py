@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from layercut.errors import InputError, MissingExtra
+from layercut.healing.examples import Data
 from layercut.healing.settings import OBJECTIVES, TrainSettings
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import remove_layers
@@ -38,7 +39,7 @@ def settings(**more: Any) -> TrainSettings:
     return TrainSettings(**(small | {"warmup_steps": 0, "learning_rate": 1e-3, "patience": 0} | more))
 
 
-def heal(folder: Path, wanted: TrainSettings, *, kill_at: int | None = None) -> Trained:
+def heal(folder: Path, wanted: TrainSettings, *, kill_at: int | None = None, data: Data = DATA) -> Trained:
     cut = tiny_loaded("llama")
     options: dict[str, Any] = {}
     if wanted.objective != "sft":
@@ -62,7 +63,7 @@ def heal(folder: Path, wanted: TrainSettings, *, kill_at: int | None = None) -> 
             raise Killed
 
     model = make_trainable(cut.model, wanted)
-    return train(model, byte_tokenizer(), DATA, wanted, folder, on_progress=on_progress, **options)
+    return train(model, byte_tokenizer(), data, wanted, folder, on_progress=on_progress, **options)
 
 
 def losses(trained: Trained) -> list[dict[str, float]]:
@@ -96,6 +97,29 @@ def test_stopped_and_resumed_has_the_losses_of_a_run_through(method: str, more: 
     assert heal(tmp_path / "killed", wanted) == resumed  # finished: nothing is trained again
 
 
+def test_the_held_out_loss_is_known_before_the_first_step_and_training_is_the_same(tmp_path: Path) -> None:
+    """Against the loss of the untrained model, worked out by hand."""
+    from torch.nn.functional import cross_entropy
+
+    wanted = settings(micro_batch=4)
+    with_look = heal(tmp_path / "with", wanted)
+    model, total, count = tiny_loaded("llama").model, 0.0, 0
+    for one in DATA.held_out:
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([one.input_ids])).logits[0, :-1]
+        targets = torch.tensor(one.labels[1:])
+        total += cross_entropy(logits, targets, reduction="sum").item()
+        count += int((targets != -100).sum())
+    assert with_look.curve[0]["step"] == 0
+    assert with_look.held_out["before"] == pytest.approx(
+        total / count, rel=0.02
+    )  # batches of 4 count alike, not tokens
+    # The random numbers of training (dropout) are those of a run that did not look.
+    without = losses(heal(tmp_path / "without", settings(micro_batch=4, held_out=0.0), data=Data(DATA.train, [])))
+    first_two = [line["loss"] for line in losses(with_look) if "loss" in line][:2]  # the look at step 2 draws
+    assert first_two == [line["loss"] for line in without[:2]]
+
+
 def test_a_training_that_was_stopped_in_its_second_epoch_goes_on_there(tmp_path: Path) -> None:
     wanted = settings(max_steps=9, epochs=3, save_every=7)  # five steps an epoch
     whole = heal(tmp_path / "whole", wanted)
@@ -123,16 +147,57 @@ def test_a_checkpoint_that_a_kill_tore_is_passed_over(tmp_path: Path) -> None:
     for step, text in ((2, "{}"), (10, '{"step'), (9, "{}")):
         (tmp_path / f"checkpoint-{step}").mkdir()
         (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(text)
+        for name in ("optimizer.pt", "scheduler.pt"):
+            torch.save({}, tmp_path / f"checkpoint-{step}" / name)
     (tmp_path / "checkpoint-12").mkdir()
     found = last_checkpoint(tmp_path)
     assert found is not None and found.name == "checkpoint-9"
     assert last_checkpoint(tmp_path / "nowhere") is None
 
 
+def _cut_short(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def _flip_bits(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    for place in range(len(data) // 3, 2 * len(data) // 3):
+        data[place] ^= 1
+    file.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("optimizer.pt", _cut_short),
+        ("optimizer.pt", _flip_bits),
+        ("optimizer.pt", Path.unlink),
+        ("scheduler.pt", lambda file: file.write_bytes(b"not a file of torch")),
+        ("rng_state.pth", _cut_short),
+        ("adapter_model.safetensors", _cut_short),
+    ],
+)
+def test_a_damaged_checkpoint_is_named_and_training_goes_on_from_the_one_before(
+    name: str, damage: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    wanted = settings(max_steps=5, save_every=2)
+    whole = heal(tmp_path / "whole", wanted)
+    with pytest.raises(Killed):
+        heal(tmp_path / "killed", wanted, kill_at=5)
+    damage(tmp_path / "killed" / "checkpoint-4" / name)
+    with caplog.at_level("WARNING", logger="layercut"):
+        resumed = heal(tmp_path / "killed", wanted)
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 1 and f"checkpoint-4/{name} is damaged, so training goes on from step 2" in said[0]
+    assert losses(resumed) == losses(whole)
+
+
 def test_training_stops_when_held_out_examples_no_longer_gain(tmp_path: Path) -> None:
     trained = heal(tmp_path, settings(learning_rate=0.5, method="full", max_steps=30, save_every=1, patience=2))
     assert trained.stopped_early and trained.steps < 30
-    best = trained.held_out.index(min(trained.held_out)) + 1
+    looks = {line["step"]: line["held_out_loss"] for line in trained.curve if "held_out_loss" in line}
+    best = min(range(1, trained.steps + 1), key=lambda step: looks[step])
+    assert trained.held_out == {"before": looks[0], "last": looks[trained.steps], "best": looks[best]}
     assert trained.steps == best + 2
     # The weights are those of the best look, not the last.
     from transformers import AutoModelForCausalLM

@@ -102,3 +102,24 @@ def test_without_a_terminal_each_piece_is_a_line() -> None:
         raise ValueError("broke")
     assert isinstance(console.file, StringIO)
     assert console.file.getvalue().splitlines() == ["arm-0: copy (rank): 10 items, 00:00"]
+
+
+def test_the_table_is_alive_above_the_bar_of_a_healing() -> None:
+    console = terminal()
+    progress = StudyProgress(pieces(), console)
+    assert isinstance(console.file, StringIO)
+    with progress.running(), progress.step(2), watched("Training", 8, console, "steps") as on_progress:
+        progress.state("arm-0", "healing")
+        frames = []
+        for done, state in ((0, "healing"), (3, "healing"), (8, "finished")):
+            progress.state("arm-0", state)
+            on_progress(done, 8)
+            console.file.seek(0)
+            console.file.truncate()
+            time.sleep(0.6)  # the thread of the live display draws every quarter of a second
+            frames.append(console.file.getvalue())
+    wanted = (("0/8 steps", "healing"), ("3/8 steps", "healing"), ("8/8 steps", "finished"))
+    for frame, (bar, state) in zip(frames, wanted, strict=True):
+        last = frame.split("of 2 arms finished")[-2].rsplit("time left", 1)[-1]
+        assert state in last and "Training" in frame and bar in frame
+    assert "1 of 2 arms finished" in frames[-1]

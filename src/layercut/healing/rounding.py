@@ -1,0 +1,248 @@
+"""Trained weights on disk, in a dtype that keeps what was learnt.
+
+Training and folding work in float32; the cut checkpoint is mostly bfloat16, with 8 bits of mantissa. A weight that
+moved by less than half of such a step rounds back to where it was, so rounding to the nearest undoes small updates
+one and all. What is written is therefore read back and compared with the trained model: a logit, and the loss on
+examples that nobody learnt. Where rounding to the nearest takes more than ``SHARE`` of what healing gained, weights are
+rounded stochastically (up with the probability of the rest, so that updates stay in the mean); where that costs as
+much, they are written in float32. All losses are worked out in float32 arithmetic, as rounded weights run on a CPU.
+"""
+
+# Shapes: N tokens that are learnt, V vocabulary.
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from layercut.errors import VerificationError
+from layercut.healing.adapters import probe
+from layercut.healing.batches import learnt, learnt_logits, padded
+from layercut.healing.examples import Data, Example
+from layercut.models.quiet import quiet_transformers
+from layercut.surgery.verify import ROUNDING_STEPS
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+SHARE = 0.02
+"""Of what healing gained in loss, what rounding may cost."""
+JUDGED = 64
+"""Examples that the loss is measured on, at most: the weights are read by four passes over them, at times on a CPU."""
+_BATCH = 4
+_WEIGHTS = "*.safetensors*"
+
+
+class Judge(NamedTuple):
+    """Examples that tell what rounding costs."""
+
+    examples: list[Example]
+    are_held_out: bool
+    before: float
+    """Loss of the cut model on them before it was healed, in nats a token."""
+
+    def costs(self, trained: float, written: float) -> bool:
+        """Whether rounding took a part of the gain that matters; NaN does."""
+        return not written - trained <= SHARE * max(self.before - trained, 0.0)
+
+    def describe(self, trained: float, written: float) -> str:
+        """One line for people."""
+        where = f"{'held-out' if self.are_held_out else 'training'} example{'s' * (len(self.examples) != 1)}"
+        return (
+            f"loss on {len(self.examples)} {where} before healing {self.before:.4f}, trained {trained:.4f}, "
+            f"written {written:.4f}"
+        )
+
+
+class Written(NamedTuple):
+    """The weights that are on disk, against those that were trained."""
+
+    dtype: str
+    rounding: str
+    """none, nearest or stochastic."""
+    logit_difference: float
+    """The largest on random tokens."""
+    trained: float | None
+    written: float | None
+    """Losses, where there are examples."""
+    note: str = ""
+    """Why the dtype is not the cut checkpoint's, or what it costs all the same."""
+
+    def to_dict(self, judge: Judge | None) -> dict[str, Any]:
+        """For plan.json."""
+        facts = {"dtype": self.dtype, "rounding": self.rounding, "logit_difference": self.logit_difference}
+        if judge is None:
+            return facts
+        losses = {"before": judge.before, "trained": self.trained, "written": self.written}
+        on = {"n": len(judge.examples), "held_out": judge.are_held_out}
+        return facts | {"loss": {name: value for name, value in losses.items() if value == value} | on}
+
+    def describe(self, judge: Judge | None) -> str:
+        """One line for people."""
+        how = "" if self.rounding == "none" else f", rounded {_WORDS[self.rounding]}"
+        text = f"written in {self.dtype}{how}: a logit differs from the trained model's by at most "
+        text += f"{self.logit_difference:.2g}"
+        if judge is not None and self.trained is not None and self.written is not None:
+            text += f"; {judge.describe(self.trained, self.written)}"
+        return text + (f"; {self.note}" if self.note else "")
+
+
+_WORDS = {"nearest": "to the nearest", "stochastic": "stochastically"}
+
+
+def judged_by(model: Any, data: Data) -> Judge:
+    """The judge for a healing of ``model``, the cut one as it is before. Held-out examples, or else training ones."""
+    examples = (data.held_out or data.train)[:JUDGED]
+    return Judge(examples, bool(data.held_out), mean_loss(model, examples))
+
+
+@torch.no_grad()
+def mean_loss(model: Any, examples: Sequence[Example]) -> float:
+    """Mean negative log-likelihood of the completions' tokens, in nats. Every token counts alike."""
+    total, count = 0.0, 0
+    ordered = sorted(examples, key=len)
+    for start in range(0, len(ordered), _BATCH):
+        batch = {name: ids.to(model.device) for name, ids in padded(ordered[start : start + _BATCH]).items()}
+        targets_N = batch["labels"][:, 1:][learnt(batch)]
+        logits_NV = learnt_logits(model, batch).float()
+        total += cross_entropy(logits_NV, targets_N, reduction="sum").double().item()
+        count += len(targets_N)
+    return total / max(count, 1)
+
+
+def write_weights(
+    model: PreTrainedModel, folder: Path, *, stored: str, dtype: str = "auto", judge: Judge | None = None
+) -> Written:
+    """Write ``model`` and read it back.
+
+    Args:
+        model: the trained model in float32. Afterwards it holds the weights that are written.
+        folder: where config and weights go.
+        stored: dtype of the cut checkpoint.
+        dtype: to be written; auto is that of the cut checkpoint, or float32 where rounding to it costs too much.
+        judge: tells what rounding costs; without one, weights are rounded to the nearest.
+
+    Raises:
+        VerificationError: what is on disk is another model than the one that was to be written.
+    """
+    model.eval()  # type: ignore[no-untyped-call]
+    expected = _logits(model)
+    trained = None if judge is None else mean_loss(model, judge.examples)
+    wanted = stored if dtype == "auto" else dtype
+    tries = _tries(wanted, dtype == "auto" and judge is not None, is_judged=judge is not None)
+    found: list[Written] = []
+    again: Any = None
+    for name, rounding in tries:
+        again = None  # two of them need not be in memory
+        again = _write(model, folder, name, rounding)
+        loss = None if judge is None else mean_loss(again, judge.examples)
+        found.append(Written(name, rounding, (_logits(again) - expected).abs().max().item(), trained, loss))
+        if judge is None or trained is None or loss is None or not judge.costs(trained, loss):
+            break
+    else:
+        if len(found) > 1 and found[-1].dtype != "float32":  # all cost too much, and the user wants this dtype
+            best = min(found, key=lambda one: one.written if one.written is not None else float("inf"))
+            if best is not found[-1]:
+                again = _write(model, folder, best.dtype, best.rounding)
+            found.append(best)
+    result = found[-1]
+    if judge is not None and trained is not None:
+        result = result._replace(note=_note(result, found[0], judge, trained))
+    _check(model, again, folder, result.dtype)
+    return result
+
+
+def _tries(wanted: str, falls_back: bool, *, is_judged: bool) -> list[tuple[str, str]]:
+    """Dtype and rounding, in the order in which they are tried."""
+    if wanted == "float32":
+        return [("float32", "none")]
+    tries = [(wanted, "nearest")]
+    if is_judged and wanted == "bfloat16":
+        tries.append((wanted, "stochastic"))
+    return [*tries, ("float32", "none")] if falls_back else tries
+
+
+def _note(result: Written, first: Written, judge: Judge, trained: float) -> str:
+    def share(one: Written) -> str:
+        assert one.written is not None
+        gain = judge.before - trained
+        return f"{(one.written - trained) / gain:.0%} of what healing gained" if gain > 0 else "more loss"
+
+    if result.dtype != first.dtype:
+        return f"{first.dtype} would cost {share(first)}; --save-dtype {first.dtype} takes it all the same"
+    if result.rounding != first.rounding:
+        return f"rounding to the nearest would cost {share(first)}"
+    if result.written is not None and judge.costs(trained, result.written):
+        return f"rounding costs {share(result)}; --save-dtype float32 costs nothing"
+    return ""
+
+
+def _write(model: Any, folder: Path, dtype: str, rounding: str) -> Any:
+    """Write the weights in a dtype, and read them back in float32."""
+    from transformers import AutoModelForCausalLM
+
+    for file in folder.glob(_WEIGHTS):
+        file.unlink()
+    target = getattr(torch, dtype)
+    kept = [parameter.data for parameter in model.parameters()]
+    generator = torch.Generator().manual_seed(0)
+    try:
+        for parameter in model.parameters():  # not model.to, which would round the rotary frequencies too
+            parameter.data = (
+                stochastic_bfloat16(parameter.data, generator)
+                if rounding == "stochastic"
+                else parameter.data.to(target)
+            )
+        model.config.dtype = target
+        with quiet_transformers():
+            model.save_pretrained(folder, max_shard_size="5GB")
+    finally:
+        for parameter, value in zip(model.parameters(), kept, strict=True):
+            parameter.data = value
+    with quiet_transformers():
+        again: Any = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, device_map=model.device, local_files_only=True
+        )
+    return again.eval()
+
+
+def stochastic_bfloat16(weights: Tensor, generator: torch.Generator) -> Tensor:
+    """Float32 as bfloat16, each number rounded to one of its two neighbours, up as often as it is near to the upper.
+
+    The mean over draws is the number itself, and numbers that bfloat16 holds stay as they are.
+    """
+    noise = torch.randint(1 << 16, weights.shape, dtype=torch.int32, generator=generator).to(weights.device)
+    bits = weights.float().contiguous().view(torch.int32)
+    rounded = ((bits + noise) & -(1 << 16)).view(torch.float32)
+    nearest = weights.to(torch.bfloat16)
+    return torch.where(rounded.isfinite(), rounded.to(torch.bfloat16), nearest)
+
+
+@torch.no_grad()
+def _check(model: Any, again: Any, folder: Path, dtype: str) -> None:
+    """Every weight is within one step of rounding of the trained one, and the model around them is the same."""
+    read, step = dict(again.named_parameters()), torch.finfo(getattr(torch, dtype))
+    for name, parameter in model.named_parameters():
+        value = read.get(name)
+        if value is None or value.shape != parameter.shape:
+            raise VerificationError(f"{folder} is not the healed model: {name} is missing after reloading.")
+        far = (value - parameter.data.float()).abs() > step.eps * parameter.data.float().abs() + step.tiny
+        if far.any() or not value.isfinite().all():
+            raise VerificationError(f"{folder} is not the healed model: {name} is another one after reloading.")
+        parameter.data = value.data
+    expected = _logits(model)
+    difference = (_logits(again) - expected).abs().max().item()
+    tolerance = ROUNDING_STEPS * torch.finfo(torch.float32).eps * max(1.0, expected.abs().max().item())
+    if not difference <= tolerance:
+        raise VerificationError(f"{folder} is not the healed model: a logit differs by {difference:g} after reloading.")
+
+
+@torch.no_grad()
+def _logits(model: Any) -> Tensor:
+    logits: Tensor = model(input_ids=probe(model), use_cache=False).logits
+    return logits.float().cpu()
