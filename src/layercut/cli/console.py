@@ -3,40 +3,61 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+from rich.text import Text
+
+from layercut.report.markup import printable
 
 if TYPE_CHECKING:
     from layercut.study.estimate import Estimate
 
-out = Console(highlight=False, soft_wrap=False)
-log = Console(stderr=True, highlight=False)
+
+class SafeConsole(Console):
+    """Text on it may come from files, models and other people: markup is not obeyed, control characters are shown."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(highlight=False, markup=False, emoji=False, **settings)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """See Console. Its own control codes are segments of another kind, and pass."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(printable(segment.text), segment.style)
+
+
+out = SafeConsole()
+log = SafeConsole(stderr=True)
 
 
 def say(message: str) -> None:
     """One line for people, on stderr."""
-    _print(log, message, markup=False)
+    _print(log, message)
 
 
 def warn(message: str) -> None:
     """A line that should not be overlooked, on stderr."""
-    _print(log, f"[yellow]note:[/yellow] {_plain(message)}")
+    _print(log, Text.assemble(("note:", "yellow"), f" {message}"))
 
 
 def error(message: str) -> None:
     """Why a command stops, on stderr."""
-    _print(log, f"[red]error:[/red] {_plain(message)}")
+    _print(log, Text.assemble(("error:", "red"), f" {message}"))
 
 
 def result(text: str) -> None:
     """One line of a result, on stdout, never wrapped or coloured where it is piped."""
-    _print(out, text, markup=False)
+    _print(out, text)
 
 
 def as_json(data: Any) -> None:
     """The whole result for machines, on stdout."""
-    out.print(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False), markup=False, soft_wrap=True)
+    text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
+    escaped = re.sub(r"[\x7f-\x9f\u2028\u2029\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text)
+    out.print(escaped, soft_wrap=True)
 
 
 def show_estimate(estimate: Estimate, *, json: bool) -> None:
@@ -48,10 +69,6 @@ def show_estimate(estimate: Estimate, *, json: bool) -> None:
         result(line)
 
 
-def _print(console: Console, text: str, *, markup: bool = True) -> None:
+def _print(console: Console, text: str | Text) -> None:
     """A line: whole where it is piped, broken between words on a terminal, which would break it anywhere."""
-    console.print(text, markup=markup, soft_wrap=not console.is_terminal)
-
-
-def _plain(text: str) -> str:
-    return text.replace("[", r"\[")
+    console.print(text, soft_wrap=not console.is_terminal)

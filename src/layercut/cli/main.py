@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 import logging
 import os
 import sys
 import time
+import traceback
 import warnings
 from pathlib import Path
 from typing import Annotated, Any
@@ -34,6 +36,8 @@ from layercut.cli import (
 )
 from layercut.cli.console import error, log, say, warn
 from layercut.errors import InputError, VerificationError
+from layercut.report.markup import printable
+from layercut.runs.disk import disk_problem
 from layercut.study.heartbeat import clock, under_way
 
 
@@ -134,13 +138,29 @@ def main() -> None:
     _show_notes()
     if not sys.warnoptions:  # what libraries tell each other of their next versions
         warnings.simplefilter("ignore", FutureWarning)
+    for number, argument in enumerate(sys.argv[1:], start=1):
+        if (shown := printable(argument)) != argument:
+            error(f"argument {number} is {shown!r}, with characters that are no text; leave them out.")
+            sys.exit(2)
     try:
         app()
-    except (InputError, VerificationError) as stop:
+    except Exception as problem:
         if os.environ.get("LAYERCUT_TRACEBACK"):
             raise
-        error(str(stop))
+        if (message := _message(problem)) is None:  # our fault; what it quotes may come from anywhere
+            log.print(traceback.format_exc().rstrip(), soft_wrap=True)
+        else:
+            error(message)
         sys.exit(1)
+
+
+def _message(problem: Exception) -> str | None:
+    """One line for what the user can mend, None for anything else."""
+    if isinstance(problem, InputError | VerificationError):
+        return str(problem)
+    if isinstance(problem, OSError) and problem.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+        return f"no file can be called {str(problem.filename)[:60]!r}... ({problem.strerror}). Use another name."
+    return disk_problem(problem) if isinstance(problem, OSError) else None
 
 
 if __name__ == "__main__":

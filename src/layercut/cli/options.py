@@ -254,6 +254,8 @@ def asked_tasks(
     from layercut.study.checks import check_tasks
 
     wanted = tuple(readouts.split(",")) if readouts else None
+    if names is not None and not any(part.strip() for part in names.split(",")):
+        raise InputError(f"{names!r} names no task; write names separated by commas, such as arithmetic,gsm8k.")
     tasks = suites.asked_tasks(
         names or "",
         limit=limit,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +24,13 @@ def run(
     seed: options.StudySeed = None,
     limit: options.Limit = None,
     dry_run: options.DryRun = False,
+    trust_study_code: Annotated[
+        bool,
+        typer.Option(
+            "--trust-study-code",
+            help="Let the file name code to be run: my.module:function, and trust_remote_code of a model.",
+        ),
+    ] = False,
     unsafe_exec: options.UnsafeExec = False,
     json: options.Json = False,
 ) -> None:
@@ -34,6 +42,22 @@ def run(
 
     Example: layercut run examples/quickstart.yaml
     """
+    from layercut.runs.foreign_code import untrusted
+
+    with nullcontext() if trust_study_code else untrusted(str(study)):
+        _run(study, out_folder, seed, limit, dry_run=dry_run, unsafe_exec=unsafe_exec, json=json)
+
+
+def _run(
+    study: Path,
+    out_folder: Path | None,
+    seed: int | None,
+    limit: int | None,
+    *,
+    dry_run: bool,
+    unsafe_exec: bool,
+    json: bool,
+) -> None:
     from layercut.study.checks import check_study_layers
     from layercut.study.study_file import load_study
 

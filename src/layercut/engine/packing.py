@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from layercut.engine.attention import Heads, KeyValue, Part, bias_of, fused, softmax_over
+from layercut.engine.attention import Heads, KeyValue
 from layercut.engine.rows import Tokens
-from layercut.engine.text_groups import Group, Text, by_length, causal
+from layercut.engine.text_groups import Group, Text, by_length
 
 
 def shared_prefix(rows: Iterable[tuple[Tokens, int]]) -> Tokens:
@@ -35,24 +35,22 @@ def shared_prefix(rows: Iterable[tuple[Tokens, int]]) -> Tokens:
 class Pack:
     """Texts in one row. ``Attending``: as the layers run, it answers their attention."""
 
-    def __init__(self, texts: Sequence[Text], prefix: Tokens, *, with_prefix: bool, device: torch.device) -> None:
+    def __init__(self, texts: Sequence[Text], prefix: Tokens, *, device: torch.device) -> None:
         """Lay the texts out.
 
         Args:
             texts: what stands behind the prefix, each on its own.
-            prefix: P tokens.
-            with_prefix: the prefix is computed in this pack, in front; else ``prefix_kv`` must hold it.
+            prefix: P tokens, which are computed in a pack of their own: what a text is computed with must not depend on
+                whether it comes first.
             device: of the model.
         """
-        self._num_prefix = len(prefix)
-        self.with_prefix = with_prefix and bool(prefix)
-        self._device = device
+        self.has_prefix = bool(prefix)
         self.prefix_kv: Mapping[int, KeyValue] = {}
-        """Per layer, of the branch that is running; read if the prefix is not in this pack."""
+        """Per layer, of the branch that is running: keys and values of the prefix (K, P, d)."""
         self.last: KeyValue | None = None
         """Keys and values (K, T, d) of the layer that ran last."""
-        self.ids: list[int] = list(prefix) if self.with_prefix else []
-        self.positions: list[int] = list(range(len(self.ids)))
+        self.ids: list[int] = []
+        self.positions: list[int] = []
         self.starts: list[int] = []
         """Packed index of each text's first token."""
         for text in texts:
@@ -64,10 +62,6 @@ class Pack:
             for members in by_length(texts, len(prefix))
         ]
 
-    def prefix_part(self, own: KeyValue) -> KeyValue:
-        """What of a layer's keys and values belongs to the prefix, copied out so that the rest can go."""
-        return KeyValue(*(tensor[:, : self._num_prefix].clone() for tensor in own))
-
     def attend(self, layer: int, heads: Heads) -> Tensor:
         """Causal attention inside each text, and from every text to the prefix."""
         own = self.last = heads.own
@@ -75,22 +69,10 @@ class Pack:
         num_kv = own.keys.shape[0]
         query_KGTd = heads.query_HTd.view(num_kv, num_heads // num_kv, num_tokens, size)
         output_KGTd = torch.empty(query_KGTd.shape, device=query_KGTd.device)
-        prefix = None
-        if self.with_prefix:
-            P = self._num_prefix
-            prefix = KeyValue(own.keys[:, :P], own.values[:, :P])
-            output_KGTd[:, :, :P] = self._inside_prefix(query_KGTd[:, None, :, :P], prefix, heads)[:, 0]
-        elif self._num_prefix:
-            prefix = self.prefix_kv[layer]
+        prefix = self.prefix_kv[layer] if self.has_prefix else None
         for group in self._groups:
             index_RS = group.index_RS
             here = KeyValue(own.keys[:, index_RS], own.values[:, index_RS])
             found = group.attend(query_KGTd[:, :, index_RS].transpose(1, 2), here, prefix, heads)
             output_KGTd[:, :, index_RS[group.real_RS]] = found.transpose(1, 2)[:, :, group.real_RS]
         return output_KGTd.reshape(num_heads, num_tokens, size)
-
-    def _inside_prefix(self, query_K1GPd: Tensor, prefix: KeyValue, heads: Heads) -> Tensor:
-        if heads.softcap is None and heads.window is None:
-            return fused(query_K1GPd, prefix.keys[:, None], prefix.values[:, None], None, heads.scaling)
-        bias = bias_of(causal(self._num_prefix, heads.window, device=self._device))
-        return softmax_over(query_K1GPd, [Part(*prefix, bias)], heads.scaling, heads.softcap)

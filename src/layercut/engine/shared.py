@@ -120,7 +120,7 @@ class SharedEngine(ManyPlansAtOnce):
     def _walked(
         self, batch: Sequence[int], texts: Sequence[Tokens], tree: Node
     ) -> Iterator[tuple[CutPlan, HiddenStates]]:
-        pack = Pack([Text.line(text) for text in texts], (), with_prefix=False, device=self._model.device)
+        pack = Pack([Text.line(text) for text in texts], (), device=self._model.device)
         lengths = [len(text) for text in texts]
         mask_BT = pad_sequence([torch.ones(length, dtype=torch.long) for length in lengths], batch_first=True)
         every: Callable[[CutPlan], bool] = lambda plan: True  # noqa: E731
@@ -250,8 +250,9 @@ class SharedEngine(ManyPlansAtOnce):
             tree = tree_of(due)
             # Looked up from the leaves down, so that what is given up first is what the fewest plans need.
             held = [self._prefixes.get(prefix, node.path) for node in tree.nodes() if node.path] if prefix else []
-            pack = Pack(texts, prefix, with_prefix=None in held, device=self._model.device)
-            for leaf in walk(self._stack, pack, tree, prefix, self._prefixes, keep=keep, wanted=wanted):
+            pack = Pack(texts, prefix, device=self._model.device)
+            ahead = Pack([Text.line(prefix)], (), device=self._model.device) if None in held else None
+            for leaf in walk(self._stack, pack, tree, prefix, self._prefixes, ahead=ahead, keep=keep, wanted=wanted):
                 yield leaf, pack
 
         return run

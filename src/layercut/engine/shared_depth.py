@@ -21,7 +21,7 @@ from layercut.errors import InputError
 if TYPE_CHECKING:
     from layercut.engine.packing import Pack
     from layercut.engine.rows import Tokens
-    from layercut.engine.stack import Stack
+    from layercut.engine.stack import Entered, Stack
     from layercut.surgery.plan import CutPlan
 
 Path = tuple[int, ...]
@@ -107,6 +107,7 @@ def walk(
     prefix: Tokens,
     cache: PrefixCache,
     *,
+    ahead: Pack | None = None,
     keep: bool,
     wanted: Callable[[CutPlan], bool],
     keep_states: bool = False,
@@ -117,43 +118,52 @@ def walk(
         stack: the model's layers.
         pack: the texts; it answers the attention of the layers.
         tree: the plans.
-        prefix: what the texts share; its keys and values are taken from the cache unless the pack computes them.
+        prefix: what the texts share.
         cache: where keys and values of the prefix are kept.
+        ahead: the prefix as a pack, which is run beside the texts' to fill the cache; without, the cache holds all.
         keep: hold the keys and values of the texts on the way, for whoever goes on from there.
         wanted: asked before a branch is taken, for every plan on it.
         keep_states: hold the states on the way as well.
     """
     entered = stack.enter(pack.ids, pack.positions)
-    todo: list[tuple[Node, Tensor, Mapping[int, KeyValue], Mapping[int, KeyValue], tuple[Tensor, ...]]]
-    todo = [(tree, entered.states_1TD, {}, {}, (entered.states_1TD,) if keep_states else ())]
+    before = None if ahead is None else stack.enter(ahead.ids, ahead.positions)
+    todo: list[tuple[Node, Tensor, Tensor | None, Mapping[int, KeyValue], Mapping[int, KeyValue], tuple[Tensor, ...]]]
+    trail: tuple[Tensor, ...] = (entered.states_1TD,) if keep_states else ()
+    todo = [(tree, entered.states_1TD, None if before is None else before.states_1TD, {}, {}, trail)]
     while todo:
-        node, states, own, prefix_kv, trail = todo.pop()
+        node, states, states_ahead, own, prefix_kv, trail = todo.pop()
         if not any(wanted(plan) for plan in node.below):
             continue
         if node.path:
             layer = node.path[-1]
-            if prefix and not pack.with_prefix:
-                held = cache.get(prefix, node.path)
-                assert held is not None, "the prefix was given up while it was needed"
-                prefix_kv = pack.prefix_kv = {**prefix_kv, layer: held}
-            states = stack.run(layer, states, entered, pack)
-            if pack.last is None:
-                raise InputError(
-                    "this model's code does not go through the attention interface of transformers, so texts cannot be "
-                    "packed; use --engine plain."
-                )
-            if pack.with_prefix:
-                part = pack.prefix_part(pack.last)
-                cache.put(prefix, node.path, part)
-                prefix_kv = {**prefix_kv, layer: part} if keep else prefix_kv
-            own = {**own, layer: pack.last} if keep else own
+            if prefix:
+                if ahead is not None and before is not None and states_ahead is not None:
+                    states_ahead, held = _through(stack, layer, states_ahead, before, ahead)
+                    cache.put(prefix, node.path, held)
+                else:
+                    found = cache.get(prefix, node.path)
+                    assert found is not None, "the prefix was given up while it was needed"
+                    held = found
+                prefix_kv = pack.prefix_kv = {**prefix_kv, layer: held} if keep else {layer: held}
+            states, kv = _through(stack, layer, states, entered, pack)
+            own = {**own, layer: kv} if keep else own
             trail = (*trail, states) if keep_states else trail
-            pack.last = None
         if node.plan is not None:
             yield Leaf(node.plan, states, own, prefix_kv, trail)
         # The largest branch is pushed first and taken last: by then nothing else holds the states it starts from.
         for child in sorted(node.children.values(), key=lambda child: -len(child.below)):
-            todo.append((child, states, own, prefix_kv, trail))
+            todo.append((child, states, states_ahead, own, prefix_kv, trail))
+
+
+def _through(stack: Stack, layer: int, states_1TD: Tensor, entered: Entered, pack: Pack) -> tuple[Tensor, KeyValue]:
+    states_1TD = stack.run(layer, states_1TD, entered, pack)
+    if pack.last is None:
+        raise InputError(
+            "this model's code does not go through the attention interface of transformers, so texts cannot be packed; "
+            "use --engine plain."
+        )
+    kv, pack.last = pack.last, None
+    return states_1TD, kv
 
 
 def _size(kv: KeyValue) -> int:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from layercut.engine.base import Message, Prompt
 from layercut.errors import InputError
-from layercut.tasks.data_files import Row, read_rows
+from layercut.runs.json_text import parse
+from layercut.tasks.data_files import Row, read_rows, read_whole
 
 _ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 _TURNS = ("messages", "conversations", "prompt")
@@ -165,7 +164,7 @@ def _listed(value: Any, *, as_json: bool) -> list[Any] | None:
     """A list of turns, which a CSV file holds as JSON; None for anything else."""
     if as_json and isinstance(value, str):
         try:
-            value = json.loads(value)
+            value = parse(value)
         except ValueError:
             return None
     return value if isinstance(value, list) else None
@@ -193,11 +192,10 @@ def _rows(path: Path) -> Iterator[Row]:
 
 def _read(path: Path) -> str:
     try:
-        data = path.read_bytes()
-        return (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8")
+        return read_whole(path).decode("utf-8")
     except OSError as error:
         raise InputError(f"{path}: no prompts can be read here ({error.strerror or error}).") from error
-    except (EOFError, zlib.error, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise InputError(f"{path}: damaged, or not UTF-8 text ({error}).") from error
 
 

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
@@ -18,6 +17,7 @@ from layercut.evidence.intervals import Estimate
 from layercut.evidence.multiplicity import holm
 from layercut.evidence.paired import Comparison
 from layercut.runs.atomic import write_json
+from layercut.runs.json_text import load
 from layercut.runs.settings import check_version, shown
 
 FORMAT_VERSION = 1
@@ -240,7 +240,7 @@ class Sweep:
         """
         file = Path(folder) / SWEEP
         try:
-            data = json.loads(file.read_text(encoding="utf-8"))
+            data = load(file)
         except OSError as error:
             raise InputError(
                 f"{shown(Path(folder))} holds no {SWEEP}; run the same `layercut sweep` command again to finish it."

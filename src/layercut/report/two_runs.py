@@ -5,7 +5,6 @@ compare_two(RunFolder.open(Path("runs/q/reverse-3")), RunFolder.open(Path("runs/
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,6 +12,7 @@ from layercut.errors import InputError
 from layercut.report.compare import ALPHA, ComparisonRow, arm_of, compare_runs, left_out
 from layercut.report.study import UNCUT
 from layercut.runs.directory import RunFolder, is_run
+from layercut.runs.json_text import load
 from layercut.runs.settings import shown
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def _uncut_model(run: RunFolder) -> str:
     named = model.get("model") if isinstance(model, dict) else model
     for file in (Path(str(named)) / name for name in _PLANS):
         if file.is_file():
-            data = json.loads(file.read_text(encoding="utf-8"))
+            data = load(file)
             oldest = data[0] if isinstance(data, list) and data else data
             if isinstance(oldest, dict) and oldest.get("model_hash"):
                 return str(oldest["model_hash"])

@@ -10,7 +10,6 @@ A run folder may hold other run folders, one per model or plan of a study.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from datetime import datetime
@@ -21,6 +20,7 @@ from layercut.errors import InputError
 from layercut.runs.atomic import write_json
 from layercut.runs.counting import counted
 from layercut.runs.environment import collect
+from layercut.runs.json_text import load
 from layercut.runs.lock import LOCK, is_locked, take_lock
 from layercut.runs.records import Journal, MetricRow, read_records
 from layercut.runs.settings import (
@@ -344,7 +344,7 @@ def _note_environment(file: Path, environment: dict[str, Any]) -> None:
 
 def _read_json(file: Path) -> dict[str, Any]:
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
+        data = load(file)
     except OSError as error:
         raise InputError(f"{shown(file)} cannot be read ({error.strerror}).") from error
     except ValueError as error:

@@ -6,7 +6,7 @@ import errno
 import os
 import re
 import shutil
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
+BROKEN = {*_FULL, errno.EROFS, errno.EIO}
+"""Results that cannot be written stop a run."""
 _FORBIDDEN = {
     errno.EROFS,
     errno.EEXIST,
@@ -80,6 +82,21 @@ def writing(path: Path, advice: str) -> Iterator[None]:
             where = f" at {_shown(Path(str(at)))}" if at else ""
             raise InputError(f"{_shown(path)} cannot be written ({os.strerror(code)}{where}); {advice}.") from error
         raise
+
+
+def disk_problem(error: OSError) -> str | None:
+    """One line for a disk that is full, read-only or broken while results are written; None for any other error."""
+    if error.errno not in BROKEN:
+        return None
+    path = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else None
+    what = "the disk" if path is None else f"the disk of {_shown(path)}"
+    kept = "What was finished before is kept; {way} and run the same command again to go on."
+    if error.errno in _FULL:
+        with suppress(OSError, StopIteration):
+            folder = next(one for one in path.absolute().parents if one.exists()) if path else Path()
+            what += f" ({size(shutil.disk_usage(folder).free)} free)"
+        return f"{what} is full. {kept.format(way='make room')}"
+    return f"{what} cannot be written ({error.strerror}). {kept.format(way='mend that, or use another --out,')}"
 
 
 @contextmanager

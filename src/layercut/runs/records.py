@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 from layercut.errors import InputError
+from layercut.runs.json_text import parse
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -59,10 +61,11 @@ class Journal:
         """
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self.path.open("a+b")
+        # Without a buffer: the rest of a write that failed would be kept in it, and land in the file later.
+        self._file = self.path.open("a+b", buffering=0)
         try:
             self._file.seek(0)
-            self._records, self._size = _read(self._file.read(), self.path)
+            self._records, self._size = _read(self._file.readall(), self.path)
             self._file.truncate(self._size)
         except BaseException:
             self._file.close()
@@ -78,18 +81,24 @@ class Journal:
 
         Raises:
             ValueError: a record holds NaN or infinity; nothing was written.
-            OSError: the disk is full or gone; the file is cut back to what it held.
+            OSError: the disk is full or gone. Whatever fails, the file is cut back to the whole lines that it held, and
+                ``append`` can be called again.
         """
         if not records:
             return
         lines = [_line(record) for record in records]
         data = b"".join(lines)
         try:
-            self._file.write(data)
-            self._file.flush()
+            self._file.truncate(self._size)  # should cutting back have failed before
+            rest = memoryview(data)
+            while rest:  # a disk that is nearly full takes a part
+                rest = rest[self._file.write(rest) :]
             os.fsync(self._file.fileno())
-        except OSError:
-            self._cut_back()
+        except BaseException as error:
+            with suppress(OSError):
+                self._file.truncate(self._size)
+            if isinstance(error, OSError):
+                raise OSError(error.errno, error.strerror, str(self.path)) from error
             raise
         self._size += len(data)
         self._records.extend(json.loads(line) for line in lines)
@@ -105,13 +114,6 @@ class Journal:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def _cut_back(self) -> None:
-        # The buffer may still hold the rest of the failed write; closing the descriptor under it throws that away.
-        os.truncate(self.path, self._size)
-        raw = self._file.detach()
-        raw.close()
-        self._file = self.path.open("a+b")
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
@@ -133,7 +135,7 @@ def _read(data: bytes, path: Path) -> tuple[list[dict[str, Any]], int]:
     records = []
     for number, line in enumerate(data[:size].split(b"\n")[:-1], start=1):
         try:
-            record = json.loads(line)
+            record = parse(line, halves=True)
         except ValueError as error:
             raise _damaged(path, number) from error
         if not isinstance(record, dict):
@@ -145,7 +147,7 @@ def _read(data: bytes, path: Path) -> tuple[list[dict[str, Any]], int]:
 def _damaged(path: Path, number: int) -> InputError:
     return InputError(
         f"{path}: line {number} is not a JSON object, so the file is damaged. "
-        "Delete the file and the same command makes it again."
+        "Remove that one line, and the command that wrote the file makes it again."
     )
 
 

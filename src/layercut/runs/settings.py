@@ -11,6 +11,7 @@ import yaml
 from layercut.errors import InputError, RunMismatch
 from layercut.runs.atomic import write_text
 from layercut.runs.environment import hide_home
+from layercut.runs.json_text import check_depth, load, read_small
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -50,7 +51,10 @@ def read_config(path: Path) -> dict[str, Any]:
     """
     file = path / CONFIG
     try:
-        data = yaml.safe_load(file.read_text(encoding="utf-8"))
+        data = yaml.safe_load(read_small(file))
+        check_depth(data)
+    except RecursionError as error:
+        raise InputError(f"{shown(file)} cannot be read (nested too deep). Use another --out.") from error
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise InputError(f"{shown(file)} cannot be read ({str(error).splitlines()[0]}). Use another --out.") from error
     if not isinstance(data, dict) or not isinstance(data.get("settings"), dict) or "settings_hash" not in data:
@@ -78,7 +82,7 @@ def read_format(file: Path, what: str) -> dict[str, Any]:
         InputError: there is none, or it is damaged or of an unknown format.
     """
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
+        data = load(file)
     except OSError as error:
         raise InputError(f"{shown(file)}: no {what} can be read here ({error.strerror}).") from error
     except ValueError as error:

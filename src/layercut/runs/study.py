@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from layercut.runs.json_text import load
 
 MANIFEST, FAILURES = "study.json", "failures"
 
@@ -46,7 +47,7 @@ def seconds_in(folder: Path) -> dict[str, float]:
 
 def _read(folder: Path) -> dict[str, Any]:
     try:
-        data = json.loads((Path(folder) / MANIFEST).read_text(encoding="utf-8"))
+        data = load(Path(folder) / MANIFEST)
     except (OSError, ValueError):
         return {}
     return data if isinstance(data, dict) else {}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from layercut.errors import unknown
+from layercut.runs.foreign_code import check_function_name, function_named
 
 if TYPE_CHECKING:
     from layercut.selection.base import Criterion
@@ -51,12 +52,14 @@ def criterion_row(name: str) -> CriterionRow:
     """What is known of a criterion; ``my.module:function`` gets the model, and text and an objective if they are given.
 
     Raises:
-        InputError: no such name; the nearest one and all names are given.
+        InputError: no such name; the nearest one and all names are given. Or ``my.module:function`` from a source that
+            is not trusted.
     """
     if name in CRITERIA:
         return CRITERIA[name]
-    if not name.partition(":")[2]:
+    if ":" not in name:
         raise unknown("criterion", name, CRITERIA, "Your own is named my.module:function.")
+    check_function_name(name, "criterion")
     return CriterionRow(function=name)
 
 
@@ -67,7 +70,6 @@ def criterion(name: str) -> Criterion:
         InputError: no such criterion; the nearest name and all names are given.
     """
     module, _, function = criterion_row(name).function.partition(":")
-    try:
+    if name in CRITERIA:
         return cast("Criterion", getattr(importlib.import_module(module), function))
-    except (ImportError, AttributeError) as error:
-        raise unknown("criterion", name, CRITERIA, f"({error})") from error
+    return cast("Criterion", function_named(name, "criterion"))

@@ -7,10 +7,8 @@ calibration = load_calibration("hub:Salesforce/wikitext:wikitext-2-raw-v1:train"
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
-import zlib
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -27,7 +25,7 @@ from layercut.selection.base import Progress, silent
 from layercut.selection.openings import OPENINGS
 from layercut.selection.search_journal import Question, SearchJournal
 from layercut.surgery.plan import CutPlan
-from layercut.tasks.data_files import read_local
+from layercut.tasks.data_files import read_local, read_whole
 from layercut.tasks.hub_rows import HUB, hub_rows
 
 if TYPE_CHECKING:
@@ -229,9 +227,8 @@ def _text_of(fields: Mapping[str, Any], where: str) -> str:
 
 def _read(path: Path) -> str:
     try:
-        data = path.read_bytes()
-        return (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8")
-    except (EOFError, UnicodeDecodeError, zlib.error, gzip.BadGzipFile) as error:
+        return read_whole(path).decode("utf-8")
+    except UnicodeDecodeError as error:
         raise InputError(f"{path}: damaged, or not UTF-8 text ({error}). Get the file again.") from error
     except OSError as error:
         raise InputError(

@@ -12,7 +12,7 @@ from layercut.selection import CRITERIA, criterion, criterion_row
 from layercut.selection.base import Context
 from layercut.surgery.plan import CutPlan, parse_layers
 
-_BY_CRITERION = re.compile(r"^([A-Za-z_][\w.:-]*):(\d+)$")
+_BY_CRITERION = re.compile(r"^([A-Za-z_][\w.:-]*):(\d{1,6})$")
 _EXPECTED = "a layer list such as 3,8,21-24 (inclusive), reverse:3 or random:3 for three layers, or a plan.json"
 
 

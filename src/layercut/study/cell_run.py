@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from layercut.engine.base import Decoding, Engine
 from layercut.runs.atomic import write_json
 from layercut.runs.directory import RunFolder
+from layercut.runs.json_text import load
 from layercut.runs.settings import settings_hash
 from layercut.study.cell_store import FORMAT_VERSION, CellStore, Reused, cell_file
 from layercut.study.cells import Cell
@@ -33,7 +33,7 @@ class Measured(NamedTuple):
 def finished_cell(run: Path, cell: Cell, identity: Mapping[str, Any]) -> Measured | None:
     """The cell as this run folder holds it, or None where it has not been finished."""
     try:
-        data = json.loads(cell_file(run, cell).read_text(encoding="utf-8"))
+        data = load(cell_file(run, cell))
     except (OSError, ValueError):
         return None
     if data.get("key") != settings_hash(identity) or data.get("limit") != cell.limit:

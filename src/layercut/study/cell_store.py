@@ -8,7 +8,6 @@ model beside it has answered, by copying the records into its own folder, which 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import cached_property
@@ -20,6 +19,7 @@ from layercut.errors import InputError
 from layercut.models.weights import read_config
 from layercut.runs.atomic import write_json
 from layercut.runs.directory import RunFolder, runs_in
+from layercut.runs.json_text import load
 from layercut.runs.settings import settings_hash, shown
 from layercut.selection.search_journal import Question
 from layercut.study.cells import Cell
@@ -174,7 +174,7 @@ def read_chosen(folder: Path, key: str, depth: int) -> CutPlan | None:
 def _read_all(files: Iterable[Path]) -> Iterator[dict[str, Any]]:
     for file in sorted(files):
         try:
-            data = json.loads(file.read_text(encoding="utf-8"))
+            data = load(file)
         except (OSError, ValueError):
             continue
         if isinstance(data, dict):

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from layercut.engine.base import Decoding, GenerationRequest
+from layercut.errors import InputError
 from layercut.runs.directory import RunFolder
 from layercut.selection.items import check_report_items
 from layercut.study import eta
@@ -71,11 +72,16 @@ def make_cells(tasks: Sequence[TaskSettings], seed: int, limit: int | None = Non
     """The cells of the tasks, in order; ``limit`` lowers every task's own.
 
     Raises:
-        InputError: a task or readout that is not known, or data that cannot be read.
+        InputError: a task or readout that is not known, data that cannot be read, or data without report items.
     """
     cells = []
     for wanted in tasks:
         task = load_task(wanted.task, data=wanted.data, seed=seed, max_new_tokens=wanted.max_new_tokens)
+        if not task.samples("report", 1):
+            raise InputError(
+                f"{task.name} has no report items: about half of its items, by the hash of their ids, are kept for "
+                "choosing layers, and here that is all of them. Give more rows."
+            )
         for readout in wanted.readouts or task.readouts:
             check_readout(task, readout)
             limits = [number for number in (wanted.limit, limit) if number is not None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -74,4 +75,5 @@ def evaluate_model(
 
 def slug(text: str) -> str:
     """A folder name made from any text."""
-    return re.sub(r"[^A-Za-z0-9.,_-]+", "-", text).strip("-.") or "run"
+    name = re.sub(r"[^A-Za-z0-9.,_-]+", "-", text).strip("-.") or "run"
+    return name if len(name) <= 150 else f"{name[:130]}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +14,7 @@ from rich.console import Console
 from layercut.engine.base import Engine
 from layercut.runs.counting import counted
 from layercut.runs.directory import RunFolder
+from layercut.runs.disk import BROKEN
 from layercut.selection.items import check_report_items
 from layercut.study.arms import StudyArm
 from layercut.study.cell_run import Measured, run_cell
@@ -28,8 +28,6 @@ from layercut.study.work import StudyWork, reused
 from layercut.surgery.plan import CutPlan
 
 CHECKPOINT = "checkpoint"
-_FATAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
-"""Results that cannot be written stop the study."""
 Result = TypeVar("Result")
 
 
@@ -256,7 +254,7 @@ class StudyJob:
         try:
             result = action()
         except Exception as error:
-            if isinstance(error, OSError) and error.errno in _FATAL:
+            if isinstance(error, OSError) and error.errno in BROKEN:
                 raise
             self._say(self._manifest.fail(step, arms, error).describe())
             return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,14 +11,17 @@ from typing import Any, TypeVar, cast
 
 import yaml
 
-from layercut.errors import InputError, unknown
+from layercut.errors import InputError, first_line, unknown
 from layercut.healing.filters import FilterSettings
 from layercut.healing.settings import TrainSettings
+from layercut.runs.foreign_code import check_trust
+from layercut.runs.json_text import check_depth, check_text, read_small
 from layercut.study.checks import check_study_names
 from layercut.study.prompts import SHUFFLE_BUFFER, PromptSpec
 from layercut.study.settings import CalibrationSettings, DecodingSettings, ModelSettings, TaskSettings
-from layercut.study.study_settings import CriterionSettings, Depth, HealingArm, StudySettings
+from layercut.study.study_settings import LONGEST_NAME, CriterionSettings, Depth, HealingArm, StudySettings
 from layercut.study.suites import suite, with_data
+from layercut.tasks import check_name
 
 Built = TypeVar("Built")
 
@@ -25,6 +29,7 @@ KEYS = ("models", "plans", "criteria", "depths", "healing", "seed", "seeds", "ta
 """Keys of a study beside the model's own, decoding and checkpoints."""
 
 
+_MOST_ENTRIES = 100_000
 _OF_PROMPTS = ("readout", "data", "limit", "skip", "shuffle_buffer", "shuffle_seed")
 """Keys of a healing arm that each of its sources may have as well."""
 
@@ -36,16 +41,21 @@ def load_study(path: Path) -> StudySettings:
         InputError: no such file, not YAML, an unknown key (with the nearest right one), or a value of a wrong kind.
     """
     try:
-        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        data = yaml.safe_load(read_small(path).decode("utf-8"))
+        _check_size(data)
+        check_depth(data)
+        check_text(data)
     except OSError as error:
         raise InputError(
             f"{path}: no study can be read here ({error.strerror}); give a YAML file such as examples/quickstart.yaml."
         ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except RecursionError as error:
+        raise InputError(f"{path}: not a YAML file that can be used: nested too deep.") from error
+    except (yaml.YAMLError, ValueError) as error:  # not YAML, or a number or date that is none
         line = getattr(getattr(error, "problem_mark", None), "line", None)
         where = f" (line {line + 1})" if line is not None else ""
         raise InputError(
-            f"{path}: not a YAML file{where}: {getattr(error, 'problem', None) or 'it cannot be parsed'}."
+            f"{path}: not a YAML file{where}: {getattr(error, 'problem', None) or first_line(error)}."
         ) from error
     if not isinstance(data, dict):
         raise InputError(
@@ -91,9 +101,24 @@ def study_from_dict(data: Mapping[str, Any]) -> StudySettings:
     return _build(StudySettings, rest)
 
 
+def _check_size(data: Any) -> None:
+    """Refuse aliases that stand for more than a study can hold, such as lists of lists of the same list."""
+    total = 0
+    left = [data]
+    while left:
+        outer = left.pop()
+        inner = list(outer.values()) if isinstance(outer, dict) else outer if isinstance(outer, list) else []
+        total += len(inner)
+        if total > _MOST_ENTRIES:
+            raise ValueError(f"more than {_MOST_ENTRIES} entries, its aliases (*name) written out")
+        left += inner
+
+
 def _models(given: Mapping[str, Any]) -> tuple[ModelSettings, ...]:
     """One model, or a list of names and settings; what stands beside the list holds for all of them."""
     shared = {key: given[key] for key in _names(ModelSettings) if key in given}
+    if shared.get("trust_remote_code"):
+        check_trust("trust_remote_code: true")
     if "models" not in given:
         _expect(given, "model", str, "the name or path of a model")
         return (_build(ModelSettings, shared),)
@@ -105,6 +130,8 @@ def _models(given: Mapping[str, Any]) -> tuple[ModelSettings, ...]:
             raise InputError(
                 f"models: {entry!r} is no model; write its name, or keys such as model, dtype, batch_size."
             )
+        if entry.get("trust_remote_code"):
+            check_trust(f"trust_remote_code: true of {entry['model']}")
     return tuple(_build(ModelSettings, {**shared, **entry}) for entry in entries)
 
 
@@ -130,7 +157,14 @@ def _plans(value: Any) -> dict[str, str]:
     if isinstance(value, dict):
         return {str(name): str(spec) for name, spec in value.items()}
     specs = [str(spec) for spec in _list(value, "plans")]
-    return {spec.replace(":", "-").replace("/", "-"): spec for spec in specs}
+    return {_name_of(spec): spec for spec in specs}
+
+
+def _name_of(spec: str) -> str:
+    name = spec.replace(":", "-").replace("/", "-")
+    if len(name.encode()) <= LONGEST_NAME:
+        return name
+    return f"{name[:60]}-{hashlib.sha256(spec.encode()).hexdigest()[:12]}"
 
 
 def _criterion(entry: Any) -> CriterionSettings:
@@ -155,6 +189,8 @@ def _arm(entry: Any) -> HealingArm:
     """An arm's own keys, those of training and of the filters stand side by side."""
     if not isinstance(entry, dict) or "name" not in entry:
         raise InputError(f"healing: {entry!r} is no arm; write keys such as name, prompts, method, max_steps.")
+    for name in _list(entry.get("decontaminate", []), "decontaminate"):
+        check_name(str(name))
     own = [name for name in _names(HealingArm) if name not in ("train", "filters")]
     train = [name for name in _names(TrainSettings) if name != "seed"]
     _check_keys(entry, {*own, *train, *_OF_PROMPTS, *_names(FilterSettings)})
@@ -195,9 +231,11 @@ def _seeds(given: Mapping[str, Any]) -> tuple[int, ...]:
 
 def _task(entry: Any) -> TaskSettings:
     if isinstance(entry, str):
+        check_name(entry)
         return TaskSettings(task=entry)
     if not isinstance(entry, dict) or "task" not in entry:
         raise InputError(f"{entry!r} is no task; write its name, or keys such as task, readouts, limit, data.")
+    check_name(str(entry["task"]))
     return _build(TaskSettings, entry)
 
 

@@ -26,6 +26,8 @@ from layercut.study.settings import (
 
 NO_HEALING = "none"
 """The arm that every cut has without being asked for."""
+LONGEST_NAME = 100
+"""Bytes. The folder of a healed plan has the names of the plan, the arm and the seed, and a system takes 255."""
 RESERVED = (UNCUT, "searches", "answers", "failures")
 """Folders of a study that are no plan's."""
 _ONE_BY_ONE = ("reverse", "random", "magnitude", "taylor", "perplexity", "task_accuracy", "trace_damage")
@@ -219,8 +221,13 @@ def check_name(name: str, kind: str) -> None:
     Raises:
         InputError: such a name.
     """
-    if not name or any(c in name for c in "/\\+") or name.startswith("."):
-        raise InputError(f"{kind} name {name!r} cannot be a folder name; use letters, digits, '-' and '_'.")
+    if not name or any(c in name for c in "/\\+<>") or name.startswith(".") or not name.isprintable():
+        raise InputError(f"{kind} name {name[:80]!r} cannot be a folder name; use letters, digits, '-' and '_'.")
+    if len(name.encode()) > LONGEST_NAME:
+        raise InputError(
+            f"{kind} name {name[:20]!r}... has {len(name)} letters, and folders are named after it; use at most "
+            f"{LONGEST_NAME}, such as: plans: {{short: ...}}."
+        )
     if name in RESERVED:
         raise InputError(f"a {kind} is called {name!r}, which a study uses for itself; call it otherwise.")
 

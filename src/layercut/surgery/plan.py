@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,12 +16,15 @@ from typing import TYPE_CHECKING, Any
 from layercut.errors import InputError
 from layercut.runs.atomic import write_json
 from layercut.runs.environment import hide_home
+from layercut.runs.json_text import load
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 FORMAT_VERSION = 1
-_RANGE = re.compile(r"^(\d+)(?:-(\d+))?$")
+MOST_LAYERS = 10_000
+"""No model has as many. A plan or a layer list beyond is a mistake, and would fill the memory."""
+_RANGE = re.compile(r"(\d{1,6})(?:-(\d{1,6}))?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,9 +125,14 @@ class CutPlan:
             raise InputError(
                 f"{where}: plan format {version!r} is not known here; this layercut reads {FORMAT_VERSION}."
             )
-        names = cls.__dataclass_fields__
+        for name, is_fine, fine in _FIELDS:
+            if name in data and not is_fine(data[name]):
+                raise InputError(
+                    f"{where}: not a plan of layercut ({name} is {data[name]!r:.60}, and {fine} is needed). "
+                    "Make the plan again with layercut select or layercut cut."
+                )
         try:
-            return cls(**{name: data[name] for name in names if name in data})
+            return cls(**{name: data[name] for name in cls.__dataclass_fields__ if name in data})
         except (TypeError, ValueError) as error:
             raise InputError(f"{where}: not a plan of layercut ({error})") from error
 
@@ -135,7 +144,7 @@ class CutPlan:
             InputError: no such file, or not a plan of layercut.
         """
         try:
-            data = json.loads(Path(path).read_text(encoding="utf-8"))
+            data = load(path)
         except OSError as error:
             raise InputError(f"{path}: no plan can be read here ({error.strerror})") from error
         except ValueError as error:
@@ -143,6 +152,44 @@ class CutPlan:
         if not isinstance(data, dict):
             raise InputError(f"{path}: not a plan.json of layercut (a JSON object was expected)")
         return cls.from_dict(data, str(path))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_step(value: object) -> bool:
+    """Whether it is one of the earlier cuts."""
+    return (
+        isinstance(value, dict)
+        and _is_number(value.get("num_layers"))
+        and isinstance(value.get("removed"), list | tuple)
+        and all(map(_is_number, value["removed"]))
+        and isinstance(value.get("healed", []), list | tuple)
+        and all(isinstance(one, str) for one in value.get("healed", []))
+    )
+
+
+def _is_text_or_none(value: object) -> bool:
+    return value is None or isinstance(value, str)
+
+
+_FIELDS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
+    ("num_layers", lambda value: _is_number(value) and 0 < value <= MOST_LAYERS, f"a number from 1 to {MOST_LAYERS}"),
+    (
+        "removed",
+        lambda value: isinstance(value, list | tuple) and all(map(_is_number, value)),
+        "a list of whole numbers",
+    ),
+    ("criterion", lambda value: isinstance(value, str), "a name"),
+    ("model", _is_text_or_none, "a name or null"),
+    ("model_hash", _is_text_or_none, "a hash or null"),
+    ("settings", lambda value: isinstance(value, dict), "an object"),
+    ("scores", lambda value: isinstance(value, dict), "an object"),
+    ("chosen_on", lambda value: isinstance(value, dict), "an object"),
+    ("earlier", lambda value: isinstance(value, list | tuple) and all(map(_is_step, value)), "a list of cuts"),
+)
+"""Of a plan.json: name, what is fine, and the words for it."""
 
 
 def origin_of(plan: Mapping[str, Any]) -> str:
@@ -184,14 +231,16 @@ def parse_layers(text: str) -> tuple[int, ...]:
     """
     layers: list[int] = []
     for part in text.replace(" ", "").split(","):
-        match = _RANGE.match(part)
+        match = _RANGE.fullmatch(part)
         if not match:
             raise InputError(
-                f"{part or text!r} is not a layer list; write numbers and inclusive ranges, such as 3,8,21-24."
+                f"{part or text!r:.60} is not a layer list; write numbers and inclusive ranges, such as 3,8,21-24."
             )
         first, last = int(match[1]), int(match[2] or match[1])
         if last < first:
             raise InputError(f"the range {part} runs backwards; write {last}-{first}.")
+        if last > MOST_LAYERS:
+            raise InputError(f"layer {last} is not in any model; write layers below {MOST_LAYERS}, such as 3,8,21-24.")
         layers.extend(range(first, last + 1))
     return tuple(layers)
 

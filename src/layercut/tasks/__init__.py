@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from layercut.errors import InputError, unknown
+from layercut.runs.foreign_code import check_function_name, function_named
 from layercut.seed import check_seed
 from layercut.tasks.lm_eval_names import check_mentioned, has_lm_eval
 
@@ -21,6 +22,7 @@ LM_EVAL = "lm-eval:"
 """What may stand before the name of a task of the LM Evaluation Harness; ``lm_eval:`` does as well."""
 
 _PREFIXES = (LM_EVAL, LM_EVAL.replace("-", "_"))
+_LONGEST_NAME = 200
 _SHOTS = re.compile(r"(?P<name>.+):(?P<shots>\d+)")
 
 
@@ -156,10 +158,23 @@ def takes(name: str, option: str) -> bool:
     return option in inspect.signature(_factory(name)[0]).parameters
 
 
+def check_name(name: str) -> None:
+    """Refuse ``my.module:function`` from a source that is not trusted, before anything is imported.
+
+    Raises:
+        InputError: such a name.
+    """
+    base = base_name(name)
+    if ":" in base and not name.startswith(_PREFIXES):
+        check_function_name(base, "task")
+
+
 def _factory(name: str) -> tuple[Any, dict[str, Any]]:
     """What makes a task, and what its name alone says to it."""
     shots = _SHOTS.fullmatch(name)
     base = shots["name"] if shots else name
+    if len(name) > _LONGEST_NAME:
+        raise InputError(f"no task has a name of {len(name)} letters ({name[:40]!r}...); separate names by commas.")
     if base.startswith(_PREFIXES) or _only_lm_eval_may_know(base):
         from layercut.tasks.multiple_choice import lm_eval_task
 
@@ -186,16 +201,9 @@ def _only_lm_eval_may_know(name: str) -> bool:
 
 def _resolve(name: str) -> Any:
     if name in TASKS:
-        path = TASKS[name].factory
-    elif ":" in name:
-        path = name
-    else:
+        module, _, function = TASKS[name].factory.partition(":")
+        return getattr(import_module(module), function)
+    if ":" not in name:
         hint = f"Or {LM_EVAL}NAME for a multiple-choice task of lm-eval, or module:function for your own."
         raise unknown("task", name, TASKS, hint)
-    module, _, function = path.partition(":")
-    try:
-        return getattr(import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        if name in TASKS:
-            raise
-        raise InputError(f"the task {name} cannot be imported ({error}); write module:function.") from error
+    return function_named(name, "task")

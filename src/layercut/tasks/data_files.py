@@ -1,5 +1,7 @@
 """Rows of data sets, from local files: JSON lines, a JSON list, CSV (all also gzipped), or Parquet.
 
+Files are read as a stream and unpacked no further than the limits below, so that no file can fill the memory.
+
 One file, or a folder with files for train, validation and test, or with the one file that a benchmark is published as.
 A damaged row stops the reading, with its line: a benchmark with silently missing rows is another benchmark.
 """
@@ -16,13 +18,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, cast
 
 from layercut.errors import InputError, MissingExtra
+from layercut.runs.json_text import parse
 from layercut.tasks.hub_reach import hub_or_cache, why_not
 
 _KINDS = (".jsonl", ".jsonl.gz", ".json", ".csv", ".parquet")
 _LONGEST_CELL = 2**31 - 1
+LONGEST_LINE = 2**26
+"""Bytes of a line of JSON lines or CSV: 64 MiB."""
+LARGEST_WHOLE = 2**29
+"""Bytes of a file that is read as a whole, a JSON list or running text, after unpacking: 512 MiB."""
+LARGEST_LINES = 2**33
+"""Bytes of a file that is read line by line, and of a Parquet file, after unpacking: 8 GiB."""
 _SPLIT_FILE = re.compile(r"(train|validation|valid|val|dev|test)(?:-\d+-of-\d+)?(\.jsonl|\.jsonl\.gz|\.json|\.parquet)")
 _SPLIT = {"valid": "validation", "val": "validation"}
 
@@ -187,12 +196,43 @@ def _table(path: Path) -> Iterator[Row]:
         raise InputError(f"{path}, line {rows.line_num + 1}: not CSV in UTF-8 ({error}). Mend the line.") from error
 
 
+def read_whole(path: Path) -> bytes:
+    """All of a file, unpacked if it is gzipped.
+
+    Raises:
+        OSError: it cannot be read.
+        InputError: the gzip data is damaged, or the file is larger than 512 MiB after unpacking.
+    """
+    with _opened(path) as file:
+        try:
+            data = file.read(LARGEST_WHOLE + 1)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise InputError(f"{path}: the gzip data is damaged ({error}). Get the file again.") from error
+    if len(data) > LARGEST_WHOLE:
+        raise InputError(
+            f"{path}: larger than {LARGEST_WHOLE >> 20} MiB{_unpacked(path)}, which is not read as a whole. Give its "
+            "rows as JSON lines (.jsonl), or a part of it."
+        )
+    return data
+
+
 def _lines(path: Path) -> Iterator[bytes]:
-    number = 0
+    number = size = 0
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            for line in file:
+        with _opened(path) as file:
+            while line := file.readline(LONGEST_LINE + 1):
                 number += 1
+                size += len(line)
+                if len(line) > LONGEST_LINE:
+                    raise InputError(
+                        f"{path}, line {number}: longer than {LONGEST_LINE >> 20} MiB{_unpacked(path)}. Write one row "
+                        "a line, or remove the line."
+                    )
+                if size > LARGEST_LINES:
+                    raise InputError(
+                        f"{path}: larger than {LARGEST_LINES >> 30} GiB{_unpacked(path)} at line {number}. Give a part "
+                        "of the file."
+                    )
                 yield line
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(
@@ -202,16 +242,28 @@ def _lines(path: Path) -> Iterator[bytes]:
         raise InputError(f"{path}: cannot be read ({error.strerror}). {_fine()}") from error
 
 
+def _opened(path: Path) -> BinaryIO:
+    return cast("BinaryIO", gzip.open(path) if path.suffix == ".gz" else path.open("rb"))
+
+
+def _unpacked(path: Path) -> str:
+    return " after unpacking" if path.suffix == ".gz" else ""
+
+
 def _parsed(line: bytes, path: Path, number: int) -> object:
     try:
-        return json.loads(line)
+        return cast("object", parse(line))
     except ValueError as error:  # not JSON, or not UTF-8
         raise InputError(f"{path}, line {number}: not a JSON object ({error}). Mend or remove the line.") from error
 
 
 def _json_list(path: Path) -> Iterator[Row]:
     try:
-        rows = json.loads(b"".join(_lines(path)))
+        rows = parse(read_whole(path))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}). {_fine()}") from error
+    except InputError:
+        raise
     except ValueError as error:
         raise InputError(f"{path}: not JSON ({error}). {_fine()}") from error
     if not isinstance(rows, list):
@@ -223,11 +275,16 @@ def _json_list(path: Path) -> Iterator[Row]:
 def _parquet(path: Path) -> Iterator[Row]:
     try:
         from pyarrow import ArrowException
-        from pyarrow.parquet import read_table
+        from pyarrow.parquet import ParquetFile
     except ImportError as error:
         raise MissingExtra("reading a Parquet file", "lm-eval") from error
     try:
-        rows = read_table(path).to_pylist()
+        with ParquetFile(path) as file:
+            about = file.metadata
+            size = sum(about.row_group(number).total_byte_size for number in range(about.num_row_groups))
+            if size > LARGEST_LINES:
+                raise InputError(f"{path}: larger than {LARGEST_LINES >> 30} GiB after unpacking. Give a part of it.")
+            rows = file.read().to_pylist()
     except (ArrowException, OSError) as error:
         raise InputError(f"{path}: not a readable Parquet file ({str(error).splitlines()[0]}). {_fine()}") from error
     for number, fields in enumerate(rows, start=1):

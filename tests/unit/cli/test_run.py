@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -27,11 +29,11 @@ def study(tiny: Path, tmp_path: Path) -> Path:
 
 
 def test_a_dry_run_counts_and_writes_nothing(layercut: Run, study: Path, tmp_path: Path) -> None:
-    ran = layercut("run", study, "--dry-run", "--limit", 2)
+    ran = layercut("run", study, "--trust-study-code", "--dry-run", "--limit", 2)
     assert ran.code == 0, ran.err
     assert "reverse-1" in ran.out and "no measurement of this model on this machine yet" in ran.words
     assert "disk: up to" in ran.out and not (tmp_path / "runs").exists()
-    (seen,) = json.loads(layercut("run", study, "--dry-run", "--json").out)
+    (seen,) = json.loads(layercut("run", study, "--trust-study-code", "--dry-run", "--json").out)
     assert [(arm["name"], arm["cells"], arm["items"]) for arm in seen["arms"]] == [
         ("uncut", 2, 12),
         ("reverse-1", 2, 12),
@@ -45,7 +47,7 @@ def test_a_failing_cell_stops_nothing_and_shows_in_the_exit_code(
     broken = tmp_path / "broken"
     broken.touch()
     monkeypatch.setenv(BREAK, str(broken))
-    ran = layercut("run", study)
+    ran = layercut("run", study, "--trust-study-code")
     assert ran.code == 1
     assert "reverse-1: letters (rank) failed: RuntimeError: the grader fell over" in ran.err
     assert "2 steps of the study failed; the same command tries again what failed" in ran.err
@@ -53,9 +55,75 @@ def test_a_failing_cell_stops_nothing_and_shows_in_the_exit_code(
     listed = layercut("ls", tmp_path / "runs", "--json").out
     assert {run["path"].rsplit("/", 1)[-1]: run["status"] for run in json.loads(listed)}["x"] == "unfinished"
     broken.unlink()
-    ran = layercut("run", study, "--json")
+    ran = layercut("run", study, "--trust-study-code", "--json")
     assert ran.code == 0, ran.err
     told = json.loads(ran.out)
     assert told["failed"] == [] and {row["task"] for row in told["rows"]} == {"letters", "steady"}
     assert (tmp_path / "runs" / "x" / "reverse-1" / "checkpoint" / "config.json").is_file()
     assert layercut("report", tmp_path / "runs" / "x").code == 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"tasks": ["evil:task"]},
+        {"tasks": [{"task": "evil:task", "limit": 2}]},
+        {"tasks": ["evil:task:3"]},
+        {"tasks": ["evil:task"], "data_dir": "."},
+        {"plans": ["evil:layers:1"]},
+        {"plans": {"a": "evil:layers:1"}},
+        {"criteria": ["evil:layers"], "depths": [1]},
+        {"criteria": [{"criterion": "evil:layers", "name": "a"}], "depths": [1]},
+        {"criteria": [{"criterion": "refine", "objective": ["evil:task"]}], "depths": [1]},
+        {"healing": [{"name": "a", "method": "seam", "prompts": "task:evil:task"}]},
+        {"healing": [{"name": "a", "method": "seam", "prompts": "task:copy", "decontaminate": ["evil:task"]}]},
+        {"trust_remote_code": True},
+        {"model": None, "models": [{"model": "TINY", "trust_remote_code": True}]},
+    ],
+)
+@pytest.mark.parametrize("dry", [True, False])
+def test_a_study_file_runs_no_code_unless_it_is_trusted(
+    layercut: Run, study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], dry: bool
+) -> None:
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\ntask = layers = None\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "evil", raising=False)
+    data = yaml.safe_load(study.read_text())
+    tiny = data["model"]
+    data |= {"tasks": ["copy"]} | change
+    data = {key: value for key, value in data.items() if value is not None}
+    study.write_text(yaml.safe_dump(data).replace("TINY", tiny))
+    ran = layercut("run", study, *(["--dry-run"] if dry else []), "--limit", 2)
+    assert ran.code == 1 and "--trust-study-code" in ran.err
+    assert not (tmp_path / "ran").exists()
+    errors = [line for line in ran.err.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1, ran.err
+    assert not (tmp_path / "runs").exists()
+    if "trust_remote_code" not in str(change):
+        layercut("run", study, "--trust-study-code", "--dry-run", "--limit", 2)
+        assert dry is False or (tmp_path / "ran").exists() or "healing" in change or "criteria" in change
+
+
+@pytest.mark.parametrize(
+    "name", ["../x:y", "..x:y", ":x", "x:", "a b:c", "x:y:z", "\u202ea:b", "json:nothing", "json:__name__"]
+)
+@pytest.mark.parametrize("verb", ["select", "eval"])
+def test_a_name_that_is_no_function_is_one_line(
+    layercut: Run, tiny: Path, tmp_path: Path, name: str, verb: str
+) -> None:
+    flags = ["--criterion", name, "--remove", 1] if verb == "select" else ["--tasks", name]
+    ran = layercut(verb, tiny, *flags, "--out", tmp_path / "out")
+    assert ran.code in (1, 2) and "Traceback" not in ran.err and len(ran.err.splitlines()) <= 2
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+@pytest.mark.parametrize("first", range(4))
+def test_data_of_one_or_two_rows_works_or_is_one_line(
+    layercut: Run, tiny: Path, tmp_path: Path, first: int, rows: int
+) -> None:
+    """Which half of the items a row falls into is decided by its hash, so that there may be nothing to report on."""
+    lines = [json.dumps({"question": f"{i} and 1?", "answer": f"#### {i + 1}"}) for i in range(first, first + rows)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines))
+    ran = layercut("eval", tiny, "--tasks", "gsm8k", "--data", f"gsm8k={tmp_path / 'rows.jsonl'}", "--dry-run")
+    assert ran.code == 0 or (ran.code == 1 and "gsm8k has no report items" in ran.err and ran.err.count("\n") == 1)

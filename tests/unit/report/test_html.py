@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import itertools
 import json
 import re
@@ -230,7 +232,7 @@ def test_the_first_wrong_word_is_marked(tmp_path: Path, uncut: str, cut: str, sh
 
 def test_spreadsheets_do_not_run_text() -> None:
     table = Table(name="x", caption="x", head=["a"], rows=[["=1+1"], ["-5 [-7, -3]"], ["+cmd"], ["@x"], ["-"], ["ok"]])
-    assert table.csv.splitlines() == ["a", "'=1+1", '"-5 [-7, -3]"', "'+cmd", "'@x", "-", "ok"]
+    assert table.csv.splitlines() == ["a", "'=1+1", '"\'-5 [-7, -3]"', "'+cmd", "'@x", "-", "ok"]
 
 
 def test_markdown_becomes_tables_and_text() -> None:
@@ -322,3 +324,26 @@ def contrast(first: str, second: str) -> float:
 def test_rows_behind_the_page_are_those_of_compare_runs(study: Path) -> None:
     found = study_results(study)
     assert found.rows == compare_runs(found.uncut, found.cuts, seed=0)
+
+
+@pytest.mark.parametrize("cell", ["-1", "+2", "-1.5e-3", "-.5", "3", "a-b", "-", "", " x", "1 - 2", "é=1"])
+def test_csv_cells_that_spreadsheets_do_not_run_stay_as_they_are(cell: str) -> None:
+    assert csv_cells([cell]) == [cell]
+
+
+@pytest.mark.parametrize("first", ["-", "+", "=", "@"])
+@pytest.mark.parametrize("blank", ["", " ", "  ", "\t", " \t", "\n", "\xa0", "\ufeff"])
+@pytest.mark.parametrize("rest", ["cmd|' /C calc'!A0", "1+1", "5 [1, 2]", "HYPERLINK(A1)", "2-3", "1;2", "0x1"])
+def test_csv_cells_that_spreadsheets_would_run_are_guarded(first: str, blank: str, rest: str) -> None:
+    cell = blank + first + rest
+    assert csv_cells([cell]) == [f"'{cell}"]
+
+
+def test_a_carriage_return_begins_no_row_of_its_own() -> None:
+    assert csv_cells(["ok\r=1+1", "\x1b[2J"]) == ["ok\\x0d=1+1", "\\x1b[2J"]
+
+
+def csv_cells(cells: list[str]) -> list[str]:
+    """A row of a table's CSV as a reader sees it."""
+    table = Table(name="t", caption="", head=["first", "second"], rows=[["x", *cells]])
+    return list(csv.reader(io.StringIO(table.csv, newline="")))[1][1:]

@@ -11,6 +11,7 @@ import pytest
 
 from layercut.errors import InputError
 from layercut.runs.records import Journal, read_records
+from tests.support.small_disk import small_disk
 
 
 def test_appended_records_are_read_back_in_order(tmp_path):
@@ -62,9 +63,13 @@ def test_zeros_after_a_power_failure_count_as_torn(tmp_path):
 def test_damage_in_the_middle_is_an_error_that_names_the_line(tmp_path, line):
     path = tmp_path / "a.jsonl"
     path.write_text(f'{{"id": "a"}}\n{line}\n{{"id": "c"}}\n')
-    with pytest.raises(InputError, match=r"a\.jsonl: line 2 is not a JSON object"):
+    with pytest.raises(InputError, match=r"a\.jsonl: line 2 is not a JSON object.*Remove that one line"):
         Journal(path)
     assert path.read_text().count("\n") == 3
+    path.write_text('{"id": "a"}\n{"id": "c"}\n')  # as the message says
+    with Journal(path) as journal:
+        journal.append([{"id": "b"}])
+    assert [record["id"] for record in read_records(path)] == ["a", "c", "b"]
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -85,7 +90,31 @@ def test_half_a_surrogate_pair_can_be_stored(tmp_path):
     assert read_records(path) == [{"id": "a", "question": "\ud83d"}]
 
 
-def test_a_full_disk_stops_the_run_and_leaves_whole_lines(tmp_path, monkeypatch):
+@pytest.mark.parametrize("kib", [40, 64, 120])
+@pytest.mark.parametrize("per_batch", [1, 7, 300])
+def test_a_full_disk_leaves_whole_lines_and_with_room_it_goes_on(tmp_path, kib, per_batch):
+    with small_disk(tmp_path / "disk", kib * 1024) as disk:
+        path = disk.path / "a.jsonl"
+        batches = [
+            [{"id": f"{batch}-{i}", "text": "é" * (50 + (i + batch) * 37 % 900)} for i in range(per_batch)]
+            for batch in range(900)
+        ]
+        written = 0
+        with Journal(path) as journal:
+            with pytest.raises(OSError, match="No space left on device: '.*a.jsonl'"):
+                for batch in batches:
+                    journal.append(batch)
+                    written += 1
+            whole = [record for batch in batches[:written] for record in batch]
+            assert journal.records == whole
+            assert [json.loads(line) for line in path.read_text().splitlines()] == whole
+            disk.resize(10**8)
+            journal.append(batches[written])
+        with Journal(path) as journal:  # as the next process sees it
+            assert journal.records == whole + batches[written]
+
+
+def test_a_disk_that_fails_on_syncing_leaves_whole_lines(tmp_path, monkeypatch):
     path = tmp_path / "a.jsonl"
     with Journal(path) as journal:
         journal.append([{"id": "a"}])

@@ -207,7 +207,7 @@ def test_refusals(tmp_path: Path) -> None:
     (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe\x00")
     for name, message in {
         "blank.txt": "holds no text",
-        "broken.txt.gz": "damaged, or not UTF-8",
+        "broken.txt.gz": "gzip data is damaged",
         "bytes.txt": "damaged, or not UTF-8",
         "gone.txt": "no calibration text can be read here .*Give a file, hub:NAME or generated",
         "gone.jsonl": "no such file",

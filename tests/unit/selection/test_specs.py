@@ -38,7 +38,7 @@ def test_a_protected_layer_must_exist_and_enough_must_be_left() -> None:
 
 def test_a_criterion_of_ones_own_is_named_by_module_and_function() -> None:
     assert criterion("layercut.selection.position:reverse") is position.reverse
-    with pytest.raises(InputError, match="unknown criterion 'no.such:thing'"):
+    with pytest.raises(InputError, match="the criterion no.such:thing cannot be imported"):
         criterion("no.such:thing")
 
 

@@ -52,3 +52,49 @@ def test_description_expands_the_list_with_its_count_and_share() -> None:
 @pytest.mark.parametrize("layers", [(0,), (1, 2), (3, 8, 21, 22, 23, 24), (0, 1, 2, 4, 6, 7, 8)])
 def test_format_is_the_inverse_of_parse(layers: tuple[int, ...]) -> None:
     assert parse_layers(format_layers(layers)) == layers
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("removed", ["2"]),
+        ("removed", [True]),
+        ("removed", [1.0]),
+        ("removed", "12"),
+        ("removed", [[1]]),
+        ("num_layers", True),
+        ("num_layers", 10**9),
+        ("num_layers", "6"),
+        ("num_layers", None),
+        ("criterion", 3),
+        ("criterion", "\ud83d"),
+        ("model", ["a"]),
+        ("model_hash", 5),
+        ("settings", []),
+        ("scores", None),
+        ("chosen_on", 1),
+        ("earlier", [1]),
+        ("earlier", [{"num_layers": 6, "removed": ["2"]}]),
+    ],
+)
+def test_a_field_of_another_kind_is_refused(tmp_path: Path, field: str, value: object) -> None:
+    path = tmp_path / "plan.json"
+    path.write_text(json.dumps({**CutPlan(num_layers=6, removed=(1,)).to_dict(), field: value}))
+    with pytest.raises(InputError, match=r"plan\.json: not a plan") as caught:
+        CutPlan.load(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b'{"a": ' * 100_000 + b"1" + b"}" * 100_000, b"\xff\xfe", b"[" * 500 + b"]" * 500])
+def test_a_plan_that_no_reader_takes_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "plan.json").write_bytes(content)
+    with pytest.raises(InputError, match=r"plan\.json: not a plan\.json of layercut") as caught:
+        CutPlan.load(tmp_path / "plan.json")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["0-999999999999", "99999", "1" * 5000, "0-" + "9" * 5000])
+def test_a_layer_list_beyond_any_model_is_refused_at_once(text: str) -> None:
+    with pytest.raises(InputError, match="layer") as caught:
+        parse_layers(text)
+    assert len(str(caught.value)) < 300

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import gzip
 import json
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
 from layercut.errors import InputError
-from layercut.tasks.data_files import read_local, text_field
+from layercut.tasks import data_files
+from layercut.tasks.data_files import LARGEST_WHOLE, LONGEST_LINE, read_local, read_rows, text_field
 
 ROWS = [{"question": f"q{i}", "answer": f"a{i}"} for i in range(5)]
 LINES = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
@@ -132,3 +134,53 @@ def test_a_dev_file_is_the_validation_split_unless_there_is_another(tmp_path: Pa
     (tmp_path / "validation.jsonl").write_text('{"a": 3}\n')
     found = read_local(str(tmp_path)).splits
     assert {name: rows[0].fields["a"] for name, rows in found.items()} == {"dev": 1, "validation": 3, "test": 2}
+
+
+DEEP = b'{"a": ' * 100_000 + b"1" + b"}" * 100_000
+BAD_TEXTS = {
+    "deep": (DEEP, "nested deeper than 100 levels"),
+    "not so deep": (b'{"a": ' * 150 + b"1" + b"}" * 150, "nested deeper than 100 levels"),
+    "half": (b'{"question": "\\uD83D"}', r"\\ud83d, half of a surrogate pair"),
+    "half name": (b'{"\\udc00": 1}', r"\\udc00, half of a surrogate pair"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_TEXTS)
+@pytest.mark.parametrize("kind", [".jsonl", ".jsonl.gz", ".json", ".json.gz"])
+def test_json_that_would_break_later_is_refused_at_the_door(tmp_path: Path, name: str, kind: str) -> None:
+    content, message = BAD_TEXTS[name]
+    content = b"[" + content + b"]" if ".json" in kind and "jsonl" not in kind else content
+    path = tmp_path / f"bad{kind}"
+    path.write_bytes(gzip.compress(content) if kind.endswith(".gz") else content)
+    with pytest.raises(InputError, match=rf"bad\.json.*{message}") as caught:
+        list(read_rows(path))
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
+
+
+def test_a_whole_pair_is_text(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(b'{"question": "\\ud83d\\ude00"}')
+    assert fields(tmp_path / "a.jsonl") == [{"question": "\U0001f600"}]
+
+
+@pytest.mark.parametrize("kind", [".jsonl.gz", ".csv.gz", ".json.gz"])
+def test_a_gzip_bomb_is_left_at_the_limit(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"bomb{kind}"
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        for _ in range(24):  # 768 MiB in one line
+            file.write(b"1" * 2**25)
+    assert path.stat().st_size < 2**23
+    tracemalloc.start()
+    with pytest.raises(InputError, match=r"(longer than 64|larger than 512) MiB after unpacking") as caught:
+        list(read_rows(path))
+    assert "\n" not in str(caught.value)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < (3 * LARGEST_WHOLE if kind == ".json.gz" else 4 * LONGEST_LINE)
+
+
+def test_many_short_lines_are_left_at_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data_files, "LARGEST_LINES", 2**20)
+    path = tmp_path / "bomb.jsonl.gz"
+    path.write_bytes(gzip.compress(b'{"a": 1}\n' * 200_000))
+    with pytest.raises(InputError, match=r"larger than .* after unpacking at line \d+\. Give a part of the file"):
+        list(read_rows(path))

@@ -151,8 +151,13 @@ def templates() -> Environment:
     )
 
 
+_FORMULA = re.compile(r"[\s\ufeff]*[-+=@＝＋－＠]|[\t\n]")
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+
+
 def _csv_cell(cell: Any) -> Any:
-    """Spreadsheets run what begins like a formula; text of models must not."""
-    if isinstance(cell, str) and re.match(r"[=@\t\r]|[+-](?![\d.])", cell) and cell != "-":
-        return f"'{cell}"
-    return cell
+    """Spreadsheets run what begins like a formula, also behind blanks; text of models must not."""
+    if not isinstance(cell, str):
+        return cell
+    text = printable(cell)  # a bare carriage return would begin a row of its own
+    return f"'{text}" if _FORMULA.match(text) and not _NUMBER.fullmatch(text) and text != "-" else text

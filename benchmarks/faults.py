@@ -1,0 +1,570 @@
+"""Faults at every door: damaged and hostile files, names and arguments, kill -9, and disks that are full or read-only.
+
+    python benchmarks/faults.py            # some minutes; full disks need root, and are left out without
+    python benchmarks/faults.py --only study --show
+
+A fault is held if the command ends by itself with one line of error (exit 1 or 2) or does its work (exit 0), writes
+no traceback and nothing raw to the terminal, and stays within its time and memory. After a kill or a full disk, files
+must end at whole lines, and the same command must end with the bytes of a run that was left alone. Prints what was
+tried, held and failed for each door; exit 1 if any failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import gzip
+import io
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "src")]
+os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "COLUMNS": "120"}
+
+SECONDS = 120.0
+GROWTH = 3 * 2**30
+"""Bytes that one fault may add to the largest memory of the process."""
+HOSTILE = ("\x1b]0;owned\x07", "\x1b[2J", r"\[/x]", "[/x]", "[bold]", "<script>alert(1)</script>", "a\nb", "x" * 300)
+DEEP = "[" * 100_000 + "]" * 100_000
+Fault = tuple[str, Callable[[], str]]
+"""A name, and what tries it: gives back what went wrong, or nothing."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", help="doors, separated by commas", metavar="DOOR,DOOR")
+    parser.add_argument("--show", action="store_true", help="print what each fault said")
+    asked = parser.parse_args()
+    doors = {
+        "data": data_faults,
+        "prompts": prompt_faults,
+        "calibration": calibration_faults,
+        "plan": plan_faults,
+        "study": study_faults,
+        "run folder": run_folder_faults,
+        "arguments": argument_faults,
+        "kill": kill_faults,
+        "disk": disk_faults,
+    }
+    tried, failed = Counter[str](), Counter[str]()
+    with tempfile.TemporaryDirectory() as name:
+        os.chdir(name)
+        work = Path(name)
+        with quiet():
+            prepare(work)
+        for door, faults in doors.items():
+            if asked.only is None or door in asked.only.split(","):
+                for fault, attempt in faults(work):
+                    tried[door] += 1
+                    wrong = attempt()
+                    if wrong:
+                        failed[door] += 1
+                        print(f"FAILED  {door}: {fault}: {wrong[:600]!r}", flush=True)
+                    elif asked.show:
+                        print(f"held    {door}: {fault}: {said[-1][:200]!r}", flush=True)
+                print(
+                    f"{door}: tried {tried[door]}, held {tried[door] - failed[door]}, failed {failed[door]}", flush=True
+                )
+    whole, bad = sum(tried.values()), sum(failed.values())
+    print(f"all: tried {whole}, held {whole - bad}, failed {bad}")
+    sys.exit(1 if bad else 0)
+
+
+said = [""]
+"""What the command line said last, on stderr."""
+
+
+def layercut(*arguments: object, must_fail: bool = True) -> str:
+    """Run a command in this process; what went wrong."""
+    from layercut.cli.main import main as command_line
+
+    out, err = io.StringIO(), io.StringIO()
+    before, began, code = memory(), time.monotonic(), 0
+    argv, sys.argv = sys.argv, ["layercut", *map(str, arguments)]
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            command_line()
+    except SystemExit as end:
+        code = int(end.code or 0)
+    except BaseException as error:
+        return f"{type(error).__name__}: {error}"
+    finally:
+        sys.argv = argv
+    said.append(err.getvalue())
+    seconds, grown = time.monotonic() - began, memory() - before
+    text = out.getvalue() + err.getvalue()
+    errors = [line for line in err.getvalue().splitlines() if line.startswith("error:")]
+    if "Traceback" in text:
+        return f"a traceback: {text[-500:]}"
+    if code not in ((1, 2) if must_fail else (0, 1, 2)):
+        return f"exit {code}, {text[-300:]}"
+    if code == 1 and len(errors) != 1 and "failed" not in text:
+        return f"{len(errors)} lines of error: {err.getvalue()[-400:]}"
+    if any(len(line) > 1500 for line in errors):
+        return f"a line of error of {max(map(len, errors))} characters"
+    if raw := [symbol for symbol in text if symbol not in "\n\t" and (symbol < " " or "\x7f" <= symbol <= "\x9f")]:
+        return f"{raw[:3]} raw on the terminal"
+    if seconds > SECONDS:
+        return f"{seconds:.0f} s"
+    return f"{grown >> 20} MiB more memory" if grown > GROWTH else ""
+
+
+def memory() -> int:
+    """The largest memory of this process so far, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        yield
+
+
+def study_of(work: Path, **change: Any) -> dict[str, Any]:
+    data: dict[str, Any] = {"model": str(work / "tiny"), "dtype": "float32", "device": "cpu", "batch_size": 4}
+    data |= {"out": str(work / "runs" / "x"), "plans": {"last": "reverse:1"}}
+    data |= {"tasks": [{"task": "arithmetic", "limit": 12, "readouts": ["rank", "short"]}]}
+    return {key: value for key, value in (data | change).items() if value is not None}
+
+
+def prepare(work: Path) -> None:
+    """A tiny model, a study of it, and that study finished."""
+    from tests.support.tiny import save_tiny
+
+    save_tiny("llama", work / "tiny")
+    (work / "good.yaml").write_text(yaml.safe_dump(study_of(work)))
+    wrong = layercut("run", work / "good.yaml", must_fail=False)
+    assert (work / "runs" / "x" / "report.md").is_file(), (wrong, said[-1])
+    shutil.copytree(work / "runs" / "x", work / "finished" / "x")
+
+
+def broken_files(good: list[dict[str, Any]], field: str) -> Iterator[tuple[str, bytes, bool]]:
+    """Name, content and whether it must be refused, of files that should hold rows such as ``good``."""
+    lines = [json.dumps(row) for row in good]
+    text = "\n".join(lines).encode() + b"\n"
+    yield "empty.jsonl", b"", True
+    yield "blank.jsonl", b"\n\n \n", True
+    yield "binary.jsonl", bytes(range(256)) * 40, True
+    yield "utf16.jsonl", text.decode().encode("utf-16"), True
+    yield "torn.jsonl", text[:-9], True
+    yield "zeros.jsonl", text + bytes(500), True
+    yield "deep.jsonl", text + DEEP.encode() + b"\n", True
+    yield "deep-object.jsonl", b'{"a":' * 100_000 + b"1" + b"}" * 100_000 + b"\n", True
+    yield "deeper.jsonl", b'{"a":' * 300 + b"1" + b"}" * 300 + b"\n", True
+    for name, row in {"list": "[1]", "number": "7", "null": "null", "text": '"x"', "true": "true"}.items():
+        yield f"{name}-row.jsonl", text + row.encode() + b"\n", True
+    for name, value in {"number": 3, "list": [1], "object": {"a": 1}, "null": None, "empty": "", "blank": " "}.items():
+        row = json.dumps(good[0] | {field: value})
+        yield f"{name}-field.jsonl", row.encode() + b"\n", value != [1]
+    yield "no-field.jsonl", b'{"other": "x"}\n', True
+    yield "half-pair.jsonl", json.dumps(good[0] | {field: "\ud83d"}).encode() + b"\n", True
+    yield "long-number.jsonl", b'{"a": ' + b"9" * 10_000 + b"}\n", True
+    yield "long-line.jsonl", json.dumps(good[0] | {"pad": "x" * (2**26 + 9)}).encode() + b"\n", True
+    yield "torn.jsonl.gz", gzip.compress(text * 500)[:-100], True
+    yield "plain.jsonl.gz", text, True
+    yield "bomb.jsonl.gz", BOMB, True
+    yield "bomb.json.gz", b"[" + BOMB, True
+    yield "bomb.csv.gz", BOMB, True
+    yield "object.json", b'{"rows": []}', True
+    yield "empty.json", b"[]", True
+    yield "torn.json", b"[" + lines[0].encode(), True
+    yield "deep.json", DEEP.encode(), True
+    yield "numbers.json", b"[1, 2]", True
+    yield "empty.csv", b"", True
+    yield "head.csv", f"{field},answer\n".encode(), True
+    yield "cells.csv", f"{field}\na,b,c\n".encode(), True
+    yield "quote.csv", f'{field}\n"a\n'.encode(), True
+    yield "bytes.csv", f"{field}\n".encode() + b"\xff\xfe\n", True
+    yield "none.parquet", text, True
+    yield "none.xlsx", text, True
+    yield "one-row.jsonl", lines[0].encode() + b"\n", False
+    yield "two-rows.jsonl", "\n".join(lines[:2]).encode() + b"\n", False
+    yield "one-row.json", f"[{lines[0]}]".encode(), False
+    for number, hostile in enumerate(HOSTILE):
+        yield f"hostile-{number}.jsonl", json.dumps(good[0] | {field: hostile}).encode() + b"\n", False
+        yield f"hostile-name-{number}.jsonl", json.dumps({hostile: 1}).encode() + b"\n", True
+
+
+BOMB = gzip.compress(b"1" * 2**20, 1) * 1024
+"""1 GiB in one line."""
+
+
+def file_faults(work: Path, door: str, good: list[dict[str, Any]], field: str, command: Callable[[Path], list[Any]]):
+    folder = work / "files" / door
+    folder.mkdir(parents=True)
+    for number, (name, content, must_fail) in enumerate(broken_files(good, field)):
+
+        def attempt(number: int = number, name: str = name, content: bytes = content, fails: bool = must_fail) -> str:
+            file = folder / f"{number}-{name}"
+            file.write_bytes(content)
+            try:
+                return layercut(*command(file), must_fail=fails)
+            finally:
+                file.unlink()
+
+        yield name, attempt
+    for name in ("missing.jsonl", "folder.jsonl", "fifo.jsonl", "loop.jsonl", "dangling.jsonl"):
+
+        def special(name: str = name) -> str:
+            file = folder / name
+            if name.startswith("folder"):
+                file.mkdir()
+            elif name.startswith("fifo"):
+                os.mkfifo(file)
+            elif not name.startswith("missing"):
+                file.symlink_to(file if name.startswith("loop") else folder / "nowhere")
+            return layercut(*command(file))
+
+        yield name, special
+
+
+def data_faults(work: Path) -> Iterator[Fault]:
+    good = [{"question": f"What is {i} + 1?", "answer": f"It is so. #### {i + 1}"} for i in range(4)]
+
+    def command(file: Path) -> list[Any]:
+        return ["eval", work / "tiny", "--tasks", "gsm8k", "--data", f"gsm8k={file}", "--limit", 2, "--dry-run"]
+
+    yield from file_faults(work, "data", good, "question", command)
+
+
+def prompt_faults(work: Path) -> Iterator[Fault]:
+    good = [{"prompt": f"What is {i} + 1?"} for i in range(4)]
+    out = (work / "runs" / f"prompts-{number}" for number in range(1000))
+
+    def command(file: Path) -> list[Any]:
+        flags = ["--max-new-tokens", 2, "--device", "cpu"]
+        return ["generate", work / "tiny", "--prompts", file, "--out", next(out), *flags]
+
+    yield from file_faults(work, "prompts", good, "prompt", command)
+
+
+def calibration_faults(work: Path) -> Iterator[Fault]:
+    good = [{"text": f"It was {i} degrees below zero that morning."} for i in range(4)]
+    out = (work / "runs" / f"calibration-{number}" for number in range(1000))
+
+    def command(file: Path) -> list[Any]:
+        flags = ["--criterion", "block_influence", "--remove", 1, "--calibration-texts", 5000, "--device", "cpu"]
+        return ["select", work / "tiny", "--calibration", file, "--out", next(out), *flags]
+
+    yield from file_faults(work, "calibration", good, "text", command)
+
+
+def plan_faults(work: Path) -> Iterator[Fault]:
+    good = {"format_version": 1, "num_layers": 6, "removed": [5], "criterion": "reverse", "model": None, "scores": {}}
+    good |= {"model_hash": None, "settings": {}, "kept": [0, 1, 2, 3, 4]}
+    bad = {
+        "removed": (
+            ["2"],
+            [True],
+            [1.5],
+            [None],
+            [[1]],
+            "1",
+            1,
+            None,
+            {},
+            [-1],
+            [6],
+            [1, 1],
+            [0, 1, 2, 3, 4, 5],
+            [10**30],
+        ),
+        "num_layers": (True, "6", None, 0, -6, 5, 10**9, 1e300, [6], {}),
+        "format_version": (0, 2, "1", None, [1]),
+        "criterion": (1, None, [], {}, "\ud83d"),
+        "model": (1, [], {}, True),
+        "model_hash": (1, [], {}),
+        "settings": (1, None, [], "x"),
+        "scores": (1, None, [], "x"),
+        "earlier": (1, "x", [1], [{}], [{"num_layers": 6, "removed": ["2"]}]),
+        "chosen_on": (1, "x", []),
+    }
+    texts = {f"{field} {value!r:.30}": json.dumps(good | {field: value}) for field in bad for value in bad[field]}
+    texts |= {"empty": "", "deep": DEEP, "list": "[]", "null": "null", "torn": json.dumps(good)[:-5]}
+    texts |= {"deep settings": json.dumps(good)[:-1] + ', "settings": ' + "[" * 500 + "]" * 500 + "}"}
+    texts |= {f"hostile {field}": json.dumps(good | {field: HOSTILE[0] * 9}) for field in ("removed", "num_layers")}
+    file = work / "plan.json"
+    for name, text in texts.items():
+
+        def attempt(text: str = text) -> str:
+            file.write_text(text)
+            return layercut("cut", work / "tiny", "--remove", file, "--out", work / "cut", "--dry-run")
+
+        yield name, attempt
+    lists = ("0-999999999999", "9" * 5000, "3-1", "1,1", "-1", "6", "0-5", ",", " ", "1;2", "reverse:99", "reverse:0")
+    for spec in (
+        *lists,
+        f"reverse:{'9' * 5000}",
+        "../x:y:1",
+        "x" * 300,
+        "x" * 300 + ".json",
+        "/",
+        "[/x]",
+    ):
+        yield f"--remove {spec[:20]}", lambda spec=spec: layercut("cut", work / "tiny", f"--remove={spec}", "--dry-run")
+
+
+def study_faults(work: Path) -> Iterator[Fault]:
+    file = work / "bad.yaml"
+    laughs = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12))
+    texts = {
+        "empty": "",
+        "list": "- a",
+        "binary": "\x01\x02",
+        "tab": "model:\n\t- x",
+        "deep": DEEP,
+        "deep blocks": "".join(" " * n + "a:\n" for n in range(3000)),
+        "billion laughs": laughs + "model: *a11\n",
+        "wide aliases": "a: &a [" + "x," * 9000 + "]\nb: [" + "*a," * 9000 + "]\n",
+        "itself": "model: &a [*a]\n",
+        "python object": "model: !!python/object/apply:os.system [id]\n",
+        "long number": f"seed: {'9' * 5000}\n",
+        "date": "model: 2024-99-99\n",
+        "half pair": 'model: "\\ud83d"\n',
+        "two documents": "a: 1\n---\nb: 2\n",
+        "unhashable key": "[a]: 1\n",
+        "merge": "<<: 3\n",
+    }
+    changes: dict[str, Any] = {}
+    for hostile in (
+        *HOSTILE[:-2],
+        "a\nb",
+        "x" * 300,
+        "../x",
+        ".hidden",
+        "",
+        "uncut",
+        "a/b",
+        "\u202ereversed",
+        "a\x00b",
+    ):
+        changes[f"plan name {hostile[:20]!r}"] = {"plans": {hostile: "reverse:1"}}
+        changes[f"arm name {hostile[:20]!r}"] = {"healing": [{"name": hostile, "prompts": "task:copy"}]}
+        changes[f"criterion name {hostile[:20]!r}"] = {
+            "criteria": [{"criterion": "random", "name": hostile}],
+            "depths": [1],
+        }
+        changes[f"task {hostile[:20]!r}"] = {"tasks": [hostile]}
+        changes[f"key {hostile[:20]!r}"] = {hostile: 1}
+        changes[f"plan {hostile[:20]!r}"] = {"plans": {"a": hostile}}
+    harmless = {f"{kind} name {name!r}" for kind in ("plan", "arm", "criterion") for name in HOSTILE[2:5]}
+    harmless |= {"criterion name ''"}
+    for name in ("../x:y", "os:system", "antigravity:x", "x:y:z", ":x", "x:", "a b:c"):
+        changes[f"code as task {name}"] = {"tasks": [name]}
+        changes[f"code as criterion {name}"] = {"criteria": [name], "depths": [1]}
+        changes[f"code as plan {name}"] = {"plans": {"a": f"{name}:1"}}
+    changes["trust_remote_code"] = {"trust_remote_code": True}
+    for key in ("model", "tasks", "plans", "seed", "seeds", "depths", "criteria", "healing", "decoding", "batch_size"):
+        for value in ([], {}, "", 0, -1, True, [None], [[]], {"a": {}}, 1e400, "\x1b[2J"):
+            changes[f"{key}: {value!r}"] = {key: value}
+    loose = {"seed: 0", "plans: {}", "plans: []", "seed: -1"}
+    for name, text in texts.items():
+
+        def attempt(text: str = text) -> str:
+            file.write_text(text)
+            return layercut("run", file, "--dry-run")
+
+        yield name, attempt
+    for name, change in changes.items():
+
+        def changed(name: str = name, change: dict[str, Any] = change) -> str:
+            file.write_text(yaml.safe_dump(study_of(work, **change) if "key" not in name else study_of(work) | change))
+            optional = any(name.startswith(f"{key}: ") for key in ("criteria", "healing", "decoding", "depths"))
+            return layercut("run", file, "--dry-run", must_fail=not (name in harmless | loose or optional))
+
+        yield name, changed
+
+
+def run_folder_faults(work: Path) -> Iterator[Fault]:
+    """A finished study whose files were damaged, read by every verb that reads runs."""
+    run = work / "damaged" / "x"
+    contents = {
+        "empty": b"",
+        "zeros": bytes(300),
+        "list": b"[]",
+        "null": b"null",
+        "deep": DEEP.encode(),
+        "binary": b"\xff\xfe\x00",
+        "object": b"{}",
+        "hostile": json.dumps({"format_version": HOSTILE[0], HOSTILE[1]: HOSTILE[2]}).encode(),
+    }
+    files = ("uncut/metrics.json", "last/samples/arithmetic.rank.jsonl", "last/config.yaml", "study.json")
+    verbs = {
+        "report": ["report", run],
+        "compare": ["compare", run / "uncut", run / "last"],
+        "ls": ["ls", run.parent],
+        "advise": ["advise", run],
+        "run": ["run", work / "damaged.yaml"],
+    }
+    (work / "damaged.yaml").write_text(yaml.safe_dump(study_of(work, out=str(run))))
+    for file in files:
+        for kind, content in contents.items():
+            for verb, command in verbs.items():
+                if verb in ("report", "run") and kind not in ("deep", "hostile"):
+                    continue  # they draw pages, which takes most of the time
+
+                def attempt(file: str = file, content: bytes = content, command: list[Any] = command) -> str:
+                    shutil.rmtree(run.parent, ignore_errors=True)
+                    shutil.copytree(work / "finished" / "x", run)
+                    (run / file).write_bytes(content)
+                    return layercut(*command, must_fail=False)
+
+                yield f"{verb} with {kind} {file}", attempt
+
+
+def argument_faults(work: Path) -> Iterator[Fault]:
+    tiny = work / "tiny"
+    for tasks in (
+        ",",
+        " ",
+        ",,",
+        " , ",
+        "",
+        "../x:y",
+        "copy,copy,,nothing",
+        "copy:",
+        ":copy",
+        "x" * 300,
+        "[/x]",
+        "copy:-1",
+    ):
+        yield f"--tasks {tasks[:20]!r}", lambda tasks=tasks: layercut("eval", tiny, f"--tasks={tasks}", "--dry-run")
+    for name in ("../x:y", "..x:y", "x:y", "os:path", ":", "", "[/x]", r"\[/x]", "x" * 300):
+        flags = ["--remove", 1, "--out", work / "runs" / "arguments"]
+        yield (
+            f"--criterion {name[:20]!r}",
+            lambda name=name, flags=flags: layercut("select", tiny, f"--criterion={name}", *flags),
+        )
+    for number, hostile in enumerate(HOSTILE):
+        for arguments in (["run", hostile], ["eval", hostile, "--tasks", "copy"], ["cut", tiny, "--remove", hostile]):
+            yield f"{arguments[0]} with hostile text {number}", lambda arguments=arguments: layercut(*arguments)
+        yield f"a verb of hostile text {number}", lambda hostile=hostile: layercut(hostile)
+        yield f"a flag of hostile text {number}", lambda hostile=hostile: layercut("eval", tiny, f"--{hostile}")
+
+
+def tree(folder: Path) -> dict[str, Any]:
+    """All that a study found, without times."""
+    found: dict[str, Any] = {}
+    for file in sorted(folder.glob("*/metrics.json")):
+        found[file.parent.name] = [json.loads(file.read_text())[key] for key in ("plan", "rows")]
+    for file in sorted(folder.glob("*/samples/*.jsonl")):
+        found[str(file.relative_to(folder))] = sorted(file.read_text().splitlines())
+    for file in sorted(folder.glob("*/checkpoint/*.safetensors")):
+        found[str(file.relative_to(folder))] = file.read_bytes()
+    return found
+
+
+def kill_faults(work: Path) -> Iterator[Fault]:
+    """kill -9 of a study at many moments; the same command then ends with the bytes of the one that was left alone."""
+    whole = tree(work / "finished" / "x")
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "src")])
+    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    for number in range(8):
+
+        def attempt(number: int = number) -> str:
+            out = work / "killed" / f"{number}" / "x"
+            command = ["run", work / "good.yaml", "--out", out]
+            process = subprocess.Popen(
+                [sys.executable, "-m", "layercut.cli.main", *map(str, command)],
+                env=environment,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            while process.poll() is None and not out.exists():
+                time.sleep(0.01)
+            time.sleep(0.4 * number)
+            process.kill()
+            process.wait()
+            return layercut(*command, must_fail=False) or ("" if tree(out) == whole else "other bytes than run through")
+
+        yield f"{400 * number} ms after its folder was made", attempt
+
+
+def disk_faults(work: Path) -> Iterator[Fault]:
+    """Journals and studies on a tmpfs that is too small, and with room again."""
+    if os.geteuid() != 0:
+        print("disk: left out, a small disk needs root")
+        return
+    for kib in range(8, 128, 4):
+        for per_batch in (1, 40):
+            yield (
+                f"journal on {kib} KiB, {per_batch} a batch",
+                lambda kib=kib, n=per_batch: on_disk(work, kib, lambda disk: full_journal(disk, n)),
+            )
+    for kib in (8, 48, 120, 300):
+        yield f"study on {kib} KiB", lambda kib=kib: on_disk(work, kib, lambda disk: full_study(work, disk))
+    yield "study on a read-only disk", lambda: on_disk(work, 4000, lambda disk: read_only_study(work, disk))
+
+
+def on_disk(work: Path, kib: int, attempt: Callable[[Path], str]) -> str:
+    disk = work / "disk"
+    disk.mkdir(exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={kib}k", "tmpfs", disk], check=True)
+    try:
+        return attempt(disk)
+    finally:
+        subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+def remount(disk: Path, options: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{options}", disk], check=True)
+
+
+def full_journal(disk: Path, per_batch: int) -> str:
+    from layercut.runs.records import Journal
+
+    batches = [
+        [{"id": f"{batch}-{n}", "text": "é" * (n * 37 + batch * 11 % 300)} for n in range(per_batch)]
+        for batch in range(3000)
+    ]
+    written = 0
+    with Journal(disk / "a.jsonl") as journal:
+        try:
+            for batch in batches:
+                journal.append(batch)
+                written += 1
+        except OSError:
+            pass
+        whole = [record for batch in batches[:written] for record in batch]
+        if [json.loads(line) for line in (disk / "a.jsonl").read_text().splitlines()] != whole:
+            return "the file is not what was appended"
+        remount(disk, "size=100000k")
+        journal.append(batches[written])
+    with Journal(disk / "a.jsonl") as journal:
+        return "" if journal.records == whole + batches[written] else "it did not go on"
+
+
+def full_study(work: Path, disk: Path) -> str:
+    command = ["run", work / "good.yaml", "--out", disk / "x"]
+    if wrong := layercut(*command):
+        return wrong
+    for file in disk.rglob("*.jsonl"):
+        if (text := file.read_text()) and not text.endswith("\n"):
+            return f"{file.name} ends in the middle of a line"
+    remount(disk, "size=100000k")
+    same = tree(work / "finished" / "x")
+    return layercut(*command, must_fail=False) or ("" if tree(disk / "x") == same else "other bytes than elsewhere")
+
+
+def read_only_study(work: Path, disk: Path) -> str:
+    remount(disk, "ro")
+    wrong = layercut("run", work / "good.yaml", "--out", disk / "x")
+    remount(disk, "rw")
+    return wrong
+
+
+if __name__ == "__main__":
+    main()
