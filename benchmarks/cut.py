@@ -34,13 +34,14 @@ import sys, time
 from pathlib import Path
 from transformers import CONFIG_MAPPING
 CONFIG_MAPPING["llama"]  # imports torch
-from layercut.study.cut import cut_model
-from layercut.study.handle import ModelHandle
-from layercut.study.settings import ModelSettings
+from layercut.selection.specs import plan_of
+from layercut.surgery.cut import cut_model
+from layercut.engine.handle import ModelHandle
+from layercut.settings import ModelSettings
 source, remove, out, shard = sys.argv[1:]
 began, began_cpu = time.perf_counter(), time.process_time()
 handle = ModelHandle(ModelSettings(model=source))
-done = cut_model(handle.source, handle.plan(remove, 0), Path(out), uncut=None, max_shard_bytes=int(shard))
+done = cut_model(handle.source, plan_of(handle, remove, 0), Path(out), uncut=None, max_shard_bytes=int(shard))
 print(done.report.bytes_after, time.perf_counter() - began, time.process_time() - began_cpu)
 """
 

@@ -63,8 +63,8 @@ def in_a_process(asked: argparse.Namespace, name: str) -> dict[str, Any]:
 def measure(asked: argparse.Namespace) -> dict[str, Any]:
     """One engine."""
     from layercut.engine.base import Decoding
-    from layercut.study.handle import ModelHandle
-    from layercut.study.settings import ModelSettings
+    from layercut.engine.handle import ModelHandle
+    from layercut.settings import ModelSettings
     from layercut.surgery.plan import CutPlan
 
     started = time.perf_counter()
@@ -96,8 +96,9 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
 
 def search(engine: Any, asked: argparse.Namespace) -> dict[str, Any]:
     from layercut.selection import criterion
+    from layercut.selection.answers import ObjectiveTask
     from layercut.selection.base import Context
-    from layercut.selection.objective import ObjectiveTask, TaskObjective
+    from layercut.selection.objective import TaskObjective
     from layercut.tasks import load_task
 
     wall, cpu = time.perf_counter(), time.process_time()

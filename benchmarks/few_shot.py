@@ -60,8 +60,8 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
     """One engine and task."""
     import resource
 
-    from layercut.study.handle import ModelHandle
-    from layercut.study.settings import ModelSettings
+    from layercut.engine.handle import ModelHandle
+    from layercut.settings import ModelSettings
     from layercut.surgery.plan import CutPlan
     from layercut.tasks import load_task
     from layercut.tasks.evaluate import evaluate

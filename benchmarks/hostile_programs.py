@@ -25,9 +25,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from layercut.tasks import sandbox
-from layercut.tasks.sandbox import ProgramResult, SandboxError, run_program
-from layercut.tasks.sandbox_walls import Limits, Mode
+from layercut.sandbox import runner as sandbox
+from layercut.sandbox.isolation import Limits, Mode
+from layercut.sandbox.runner import ProgramResult, SandboxError, run_program
 
 TESTS = "assert double(4) == 8\nassert double('a') == 'aa'\nassert double([1]) == [1, 1]"
 MARK = random.randint(65, 999)

@@ -19,12 +19,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+from layercut.engine.handle import ModelHandle
+from layercut.selection.answers import ObjectiveTask
 from layercut.selection.base import Context
-from layercut.selection.objective import ObjectiveTask, TaskObjective
+from layercut.selection.objective import TaskObjective
 from layercut.selection.search_journal import SearchJournal
 from layercut.selection.task_accuracy import task_accuracy
-from layercut.study.handle import ModelHandle
-from layercut.study.settings import ModelSettings
+from layercut.settings import ModelSettings
 from layercut.surgery.plan import CutPlan, parse_layers
 from layercut.tasks import load_task
 from layercut.tasks.base import known_readouts

@@ -25,7 +25,8 @@ from layercut.engine.stopping import stop_tokens
 from layercut.models.loading import load_model
 from layercut.models.sources import resolve
 from layercut.selection import answers as selection_answers
-from layercut.selection.objective import ObjectiveTask, TaskObjective
+from layercut.selection.answers import ObjectiveTask
+from layercut.selection.objective import TaskObjective
 from layercut.selection.search_journal import SearchJournal
 from layercut.surgery.checkpoint import cut_checkpoint
 from layercut.surgery.plan import CutPlan

@@ -22,7 +22,7 @@ _PUBLIC = {
     "evaluate": "layercut.tasks.evaluate",
     "compare_paired": "layercut.evidence.paired",
     # steps that are kept in run folders
-    "ModelSettings": "layercut.study.settings",
+    "ModelSettings": "layercut.settings",
     "select_layers": "layercut.steps",
     "cut": "layercut.steps",
     "cut_checkpoint": "layercut.surgery.checkpoint",

@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from layercut.seed import check_seed
-from layercut.study.settings import DecodingSettings, ModelSettings, TaskSettings
+from layercut.settings import DecodingSettings, ModelSettings, TaskSettings
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from layercut.study.diagnose import Diagnosed
+    from layercut.diagnostics.diagnose import Diagnosed
     from layercut.surgery.plan import CutPlan
 
 Model = str | PathLike[str] | ModelSettings
@@ -60,7 +60,7 @@ def select_layers(
         protect: layers that must stay, such as ``first:4,last:2``.
         seed: root of all chance.
         say: called with each line for people.
-        more: what else ``layercut.study.select.select_layers`` takes: calibration, settings, race, num_held_out, ...
+        more: what ``layercut.selection.select.select_layers`` takes: calibration, settings, race, num_held_out, ...
 
     Returns:
         The plan, its layers in order of removal, with scores per layer (higher means keep) under
@@ -68,8 +68,8 @@ def select_layers(
     Raises:
         InputError: a model, criterion, task or setting that cannot be used, or a run folder that holds another run.
     """
-    from layercut.selection.base import silent
-    from layercut.study.select import select_layers as select
+    from layercut.progress import silent
+    from layercut.selection.select import select_layers as select
 
     check_seed(seed)
     wanted = [TaskSettings(task=task, limit=limit) if isinstance(task, str) else task for task in tasks]
@@ -113,13 +113,18 @@ def cut(
         InputError: a model or plan that cannot be used, or a folder that is not empty.
         VerificationError: the reloaded model is another one.
     """
-    from layercut.study.cut import cut_model
-    from layercut.study.handle import ModelHandle
+    from layercut.engine.handle import ModelHandle
+    from layercut.selection.specs import plan_of
+    from layercut.surgery.cut import cut_model
 
     check_seed(seed)
     handle = ModelHandle(_settings(model))
     cut_model(
-        handle.source, handle.plan(remove, seed), Path(out), uncut=(lambda: handle.loaded) if verify else None, say=say
+        handle.source,
+        plan_of(handle, remove, seed),
+        Path(out),
+        uncut=(lambda: handle.loaded) if verify else None,
+        say=say,
     )
     return Path(out)
 
@@ -152,7 +157,7 @@ def diagnose(
     Raises:
         InputError: a model, cut or diagnostic that cannot be used, or a run folder that holds another run.
     """
-    from layercut.study.diagnose import diagnose_model
+    from layercut.diagnostics.diagnose import diagnose_model
 
     done = diagnose_model(
         _settings(model),
@@ -206,10 +211,10 @@ def heal(
         InputError: models, prompts or settings that cannot be used, or a run folder that holds another run.
         MissingExtra: TRL or PEFT is not installed, for methods other than ``seam``.
     """
+    from layercut.healing.heal import heal_model
+    from layercut.healing.heal_settings import HealSettings
+    from layercut.healing.prompt_sources import answering, prompt_source, prompt_specs
     from layercut.healing.settings import TrainSettings
-    from layercut.study.heal import heal_model
-    from layercut.study.heal_settings import HealSettings
-    from layercut.study.prompts import answering, prompt_source, prompt_specs
 
     settings = HealSettings(train=TrainSettings(**train), responses=responses, keep_adapter=keep_adapter)
     how = answering(None, DecodingSettings(), max_new_tokens, None)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from layercut.diagnostics import diagnostic
-from layercut.diagnostics.bench import Arm, Bench
+from layercut.diagnostics.session import Arm, Bench
 from layercut.engine.shared import SharedEngine
 from layercut.errors import InputError
 from layercut.models.bundled import bundled_file, bundled_model

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from layercut.tasks import sandbox
+from layercut.sandbox import runner as sandbox
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "hostile_programs.py"
 

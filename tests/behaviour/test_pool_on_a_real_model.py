@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from layercut.engine.base import Engine
+from layercut.engine.handle import ModelHandle
+from layercut.selection.answers import ObjectiveTask
 from layercut.selection.base import Context
-from layercut.selection.objective import ObjectiveTask, TaskObjective
+from layercut.selection.objective import TaskObjective
 from layercut.selection.task_accuracy import task_accuracy
-from layercut.study.handle import ModelHandle
-from layercut.study.settings import ModelSettings
+from layercut.settings import ModelSettings
 from layercut.tasks import load_task
 
 pytest.importorskip("ray", reason="needs the extra [ray]")

@@ -14,8 +14,9 @@ from layercut.engine.base import Decoding
 from layercut.errors import RunMismatch
 from layercut.runs.directory import RunFolder
 from layercut.selection import criterion
+from layercut.selection.answers import ObjectiveTask
 from layercut.selection.base import Context, Selection
-from layercut.selection.objective import ObjectiveTask, TaskObjective, search_settings
+from layercut.selection.objective import TaskObjective, search_settings
 from layercut.selection.search_journal import SearchJournal
 from tests.support.fake_engine import Killed
 from tests.support.search import NeedyEngine, NeedyTask

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from layercut.evidence.sweep import Ranking
 from layercut.report.diagnosis.verdict import FILE
-from layercut.report.sweep import Ranking
 from layercut.runs.atomic import write_json
 from layercut.runs.directory import METRICS, RunFolder
 from tests.support.run_builder import Result, build_quickstart, build_run

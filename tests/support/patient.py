@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from layercut.diagnostics.arithmetic import DIGITS
-from layercut.diagnostics.bench import Arm, Bench
 from layercut.diagnostics.brackets import CLOSERS, nested
 from layercut.diagnostics.expressions import expressions
 from layercut.diagnostics.functions import functions
+from layercut.diagnostics.session import Arm, Bench
 from layercut.engine.base import (
     Completion,
     Divergence,

@@ -13,8 +13,9 @@ from layercut.engine.base import Completion, Decoding, GenerationRequest, Likeli
 from layercut.engine.plain import PlainEngine
 from layercut.models.loading import load_model
 from layercut.runs.directory import RunFolder
+from layercut.selection.answers import ObjectiveTask
 from layercut.selection.base import Context
-from layercut.selection.objective import ObjectiveTask, TaskObjective, search_settings
+from layercut.selection.objective import TaskObjective, search_settings
 from layercut.selection.search_journal import SearchJournal
 from layercut.selection.task_accuracy import task_accuracy
 from layercut.surgery.plan import CutPlan

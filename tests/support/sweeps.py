@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from layercut.evidence.paired import compare_paired
-from layercut.report.sweep import Ranking, Sweep, SweepRow
+from layercut.evidence.sweep import Ranking, Sweep, SweepRow
 
 # What of GSM8K is kept without each of 30 layers, in %: as read off a figure of arXiv:2602.01997, with its deep holes.
 HOLES = (0, 72, 85, 78, 80, 75, 67, 66, 66, 66, 55, 51, 20, 40, 10)

@@ -1,10 +1,11 @@
-"""A Hugging Face hub on localhost, for tests of hub models."""
+"""A Hugging Face hub on localhost for tests of hub models, and two studies: a usual one and one at the edges."""
 
 from __future__ import annotations
 
 import huggingface_hub
 import pytest
 
+from tests.support.run_builder import build_extreme, build_quickstart
 from tests.unit.models.hub_server import fake_hub
 
 
@@ -29,3 +30,13 @@ def hub(online):
     with fake_hub() as server:
         online(server.url)
         yield server
+
+
+@pytest.fixture(scope="session")
+def quickstart(tmp_path_factory):
+    return build_quickstart(tmp_path_factory.mktemp("runs") / "quickstart")
+
+
+@pytest.fixture(scope="session")
+def extreme(tmp_path_factory):
+    return build_extreme(tmp_path_factory.mktemp("runs") / "extreme")

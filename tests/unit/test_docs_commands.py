@@ -12,8 +12,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from layercut.cli.main import app
 from layercut.selection import criterion_row
-from layercut.study.suites import asked_tasks
 from layercut.tasks import check_task
+from layercut.tasks.suites import asked_tasks
 from tests.support.commands import MODEL, Said, all_commands, lay_out, smaller, use_block
 from tests.support.tiny import CONFIGS, byte_tokenizer
 from tests.unit.cli.conftest import Run, layercut  # noqa: F401 - the fixture

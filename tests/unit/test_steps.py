@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 
 import layercut
 from layercut.errors import InputError
-from layercut.study.settings import CalibrationSettings, TaskSettings
+from layercut.settings import CalibrationSettings, TaskSettings
 from tests.support.tiny import save_tiny
 
 

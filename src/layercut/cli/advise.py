@@ -35,11 +35,12 @@ def advise(
 
     named_use(use)
 
-    from layercut.report.advice_text import FILE, on_terminal, write_advice
+    from layercut.report.advice_text import FILE, write_advice
+    from layercut.report.tables import advice_on_terminal
 
     found, _ = write_advice(folder, use=use, keep=keep, confidence=confidence, seed=seed)
     if json:
         as_json(found.to_dict())
         return
-    out.print(on_terminal(found))
+    out.print(advice_on_terminal(found))
     say(f"advice: {folder / FILE}")

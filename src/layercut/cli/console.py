@@ -11,10 +11,10 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
-from layercut.report.markup import printable
+from layercut.text.markup import printable
 
 if TYPE_CHECKING:
-    from layercut.study.estimate import Estimate
+    from layercut.engine.estimate import Estimate
 
 
 class SafeConsole(Console):

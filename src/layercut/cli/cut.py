@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -9,7 +10,7 @@ import typer
 from layercut.cli import options
 from layercut.cli.console import as_json, result, say, warn
 from layercut.errors import InputError
-from layercut.study.settings import ModelSettings
+from layercut.settings import ModelSettings
 
 
 @options.model_command(runs=False)
@@ -42,11 +43,13 @@ def cut(
         raise InputError("no layers are named; say --remove 3,8,21-24 (zero-based, inclusive), or --remove reverse:3.")
     check_plans(model, [remove], seed)
 
-    from layercut.study.cut import cut_model
-    from layercut.study.cut_source import cut_source
+    from layercut.selection.specs import plan_from_spec
+    from layercut.surgery.cut import cut_model
+    from layercut.surgery.cut_source import cut_source
 
     whole = verify and not dry_run
-    with cut_source(model, remove, seed, whole=whole, dry_run=dry_run, say=say) as found:
+    make_plan = partial(plan_from_spec, remove, seed=seed, from_another_model=model.plan_from_another_model)
+    with cut_source(model, make_plan, whole=whole, dry_run=dry_run, say=say) as found:
         say(f"{model.model}: {found.plan.describe()}")
         if not dry_run and out is None:
             raise InputError("no folder to write to; say --out DIR, or --dry-run to see what would be written.")

@@ -10,7 +10,7 @@ import typer
 from layercut.cli import options
 from layercut.cli.console import as_json, log, result, say
 from layercut.diagnostics import DIAGNOSTICS, known
-from layercut.study.settings import ModelSettings
+from layercut.settings import ModelSettings
 
 
 @options.model_command()
@@ -54,10 +54,10 @@ def diagnose(
     names = known([name for name in (only or "").split(",") if name])
     check_plans(model, [cut for cut in cuts if not Path(cut).is_dir()], seed)
 
+    from layercut.diagnostics.diagnose import diagnose_model
     from layercut.report.diagnosis.page import summary
     from layercut.report.html.page import PAGE
-    from layercut.study.diagnose import diagnose_model
-    from layercut.tasks.sandbox import allow_unsafe
+    from layercut.sandbox.runner import allow_unsafe
 
     if unsafe_exec:
         allow_unsafe()

@@ -11,7 +11,7 @@ def env(json: options.Json = False) -> None:
     import torch  # noqa: F401  so that devices are listed
 
     from layercut.runs.environment import collect
-    from layercut.tasks.sandbox import describe_or_why_not as sandbox
+    from layercut.sandbox.runner import describe_or_why_not as sandbox
 
     data = collect() | {"sandbox": sandbox()}
     if json:

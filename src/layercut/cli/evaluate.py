@@ -11,7 +11,7 @@ import typer
 from layercut.cli import options
 from layercut.cli.console import as_json, log, out, result, say
 from layercut.errors import InputError
-from layercut.study.settings import DecodingSettings, ModelSettings
+from layercut.settings import DecodingSettings, ModelSettings
 
 
 @options.model_command()
@@ -92,23 +92,29 @@ def evaluate(
     check_tasks(asked)
     check_plans(model, [remove], seed)
 
+    from layercut.engine.handle import ModelHandle
+    from layercut.engine.served import ServedModel
     from layercut.report.readouts import discordances
     from layercut.report.tables import comparison_tables, metrics_table
     from layercut.report.two_runs import compare_two, open_run, to_dict
     from layercut.report.two_runs_table import discordance_table
-    from layercut.study.evaluate import evaluate_model
-    from layercut.tasks.sandbox import allow_unsafe
+    from layercut.sandbox.runner import allow_unsafe
+    from layercut.selection.specs import plan_of
+    from layercut.tasks.run import evaluate_model, slug
 
     if unsafe_exec:
         allow_unsafe()
     base = open_run(against) if against else None
     if base is not None:
         base.metrics()  # says now whether it is not finished
+    handle = ServedModel(model) if model.engine == "openai" else ModelHandle(model)
+    plan = plan_of(handle, remove, seed)
+    named = slug(f"{model.model}-{remove or ('as-it-is' if plan.earlier else 'uncut')}")
     done = evaluate_model(
-        model,
+        handle,
+        plan,
         tasks=asked,
-        remove=remove,
-        out=Path(out_folder) if out_folder else None,
+        out=Path(out_folder) if out_folder else Path("runs", named),
         seed=seed,
         decoding=decoding,
         dry_run=dry_run,

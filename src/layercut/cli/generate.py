@@ -9,8 +9,8 @@ import typer
 from layercut.cli import options
 from layercut.cli.console import as_json, log, result, say, show_estimate
 from layercut.errors import InputError
-from layercut.runs.counting import counted
-from layercut.study.settings import DecodingSettings, ModelSettings
+from layercut.settings import DecodingSettings, ModelSettings
+from layercut.text.counting import counted
 
 
 @options.model_command()
@@ -58,8 +58,15 @@ def generate(
 
     Example: layercut generate bundled:smollm2-135m --prompt "What is 12 + 7?" --remove 20-24
     """
+    from layercut.healing.prompt_sources import (
+        SHUFFLE_BUFFER,
+        Part,
+        PromptSource,
+        answering,
+        prompt_source,
+        prompt_specs,
+    )
     from layercut.study.checks import check_plans, check_prompts
-    from layercut.study.prompts import SHUFFLE_BUFFER, Part, PromptSource, answering, prompt_source, prompt_specs
 
     if bool(prompts) == bool(prompt):
         raise InputError("give either --prompt TEXT or --prompts SOURCE.")
@@ -68,10 +75,11 @@ def generate(
     how = answering(preset, decoding, max_new_tokens, system, samples=samples, max_prompt_tokens=max_prompt_tokens)
     check_plans(model, [remove], seed)
 
+    from layercut.engine.handle import ModelHandle
+    from layercut.healing.estimate import estimate_answers
+    from layercut.healing.generate import answer_prompts
     from layercut.healing.prompts import Answered, one_prompt
-    from layercut.study.generate import answer_prompts
-    from layercut.study.handle import ModelHandle
-    from layercut.study.heal_estimate import estimate_answers
+    from layercut.selection.specs import plan_of
 
     if prompts:
         specs = prompt_specs(
@@ -91,7 +99,7 @@ def generate(
         source = PromptSource(parts=(Part([Answered(one, "") for one in given[:limit]]),))
     if dry_run:
         handle = ModelHandle(model)
-        show_estimate(estimate_answers(handle, handle.plan(remove, seed), source, how, out), json=json)
+        show_estimate(estimate_answers(handle, plan_of(handle, remove, seed), source, how, out), json=json)
         return
     answers = answer_prompts(model, source, how, remove=remove, out=out, seed=seed, console=log, say=say)
     if json:

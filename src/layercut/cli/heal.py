@@ -10,7 +10,7 @@ from layercut.cli import options
 from layercut.cli.console import as_json, log, result, say, show_estimate
 from layercut.errors import InputError
 from layercut.selection import criterion_row
-from layercut.study.settings import DecodingSettings, ModelSettings
+from layercut.settings import DecodingSettings, ModelSettings
 
 
 @options.model_command()
@@ -212,11 +212,11 @@ def heal(
     from pathlib import Path
 
     from layercut.healing.filters import FilterSettings
+    from layercut.healing.heal_settings import HealSettings
+    from layercut.healing.prompt_sources import SHUFFLE_BUFFER, answering, prompt_source, prompt_specs
     from layercut.healing.settings import TrainSettings
+    from layercut.settings import CalibrationSettings
     from layercut.study.checks import check_names, check_prompts
-    from layercut.study.heal_settings import HealSettings
-    from layercut.study.prompts import SHUFFLE_BUFFER, answering, prompt_source, prompt_specs
-    from layercut.study.settings import CalibrationSettings
 
     if teacher is None and loop is None:
         raise InputError("no teacher is named; say --teacher UNCUT, or --loop N to cut and heal in turns.")
@@ -284,10 +284,10 @@ def heal(
         save_dtype=save_dtype,
     )
 
-    from layercut.study.handle import ModelHandle
-    from layercut.study.heal import Healed, estimate_heal, heal_model
-    from layercut.study.heal_estimate import estimate_healing
-    from layercut.study.heal_loop import LoopSettings, heal_in_a_loop
+    from layercut.engine.handle import ModelHandle
+    from layercut.healing.estimate import estimate_healing
+    from layercut.healing.heal import Healed, estimate_heal, heal_model
+    from layercut.healing.loop import LoopSettings, heal_in_a_loop
 
     if loop is not None:
         if teacher not in (None, model.model):

@@ -36,9 +36,9 @@ from layercut.cli import (
 )
 from layercut.cli.console import error, log, say, warn
 from layercut.errors import InputError, VerificationError
-from layercut.report.markup import printable
+from layercut.progress.heartbeat import clock, under_way
 from layercut.runs.disk import disk_problem
-from layercut.study.heartbeat import clock, under_way
+from layercut.text.markup import printable
 
 
 class _Verbs(TyperGroup):

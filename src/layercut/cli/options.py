@@ -13,7 +13,7 @@ import typer
 
 from layercut.errors import InputError
 from layercut.seed import LARGEST
-from layercut.study.settings import DecodingSettings, ModelSettings, TaskSettings
+from layercut.settings import DecodingSettings, ModelSettings, TaskSettings
 
 Model = Annotated[
     str,
@@ -244,14 +244,14 @@ def asked_tasks(
     *,
     first_readouts: bool = False,
 ) -> tuple[TaskSettings, ...]:
-    """The tasks that flags ask for; see ``layercut.study.suites.asked_tasks``.
+    """The tasks that flags ask for; see ``layercut.tasks.suites.asked_tasks``.
 
     Raises:
         InputError: an unknown suite, task or readout, or local data that is not TASK=PATH, not there or for another
             task.
     """
-    from layercut.study import suites
     from layercut.study.checks import check_tasks
+    from layercut.tasks import suites
 
     wanted = tuple(readouts.split(",")) if readouts else None
     if names is not None and not any(part.strip() for part in names.split(",")):
@@ -283,8 +283,8 @@ def local_data(entries: list[str] | None, folder: Path | None) -> dict[str, str]
     Raises:
         InputError: an entry of another form, or no such folder.
     """
-    from layercut.study.suites import with_data
     from layercut.tasks import TASKS
+    from layercut.tasks.suites import with_data
 
     found = with_data(tuple(TaskSettings(task=name) for name in TASKS), {}, folder)
     return {task.task: task.data for task in found if task.data} | local_files(entries)

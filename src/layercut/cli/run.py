@@ -59,7 +59,7 @@ def _run(
     json: bool,
 ) -> None:
     from layercut.study.checks import check_study_layers
-    from layercut.study.study_file import load_study
+    from layercut.study.file import load_study
 
     settings = load_study(study)
     try:
@@ -68,9 +68,9 @@ def _run(
         raise InputError(f"{study}: {error}") from error
 
     from layercut.report.tables import comparison_tables
-    from layercut.runs.counting import counted
+    from layercut.sandbox.runner import allow_unsafe
     from layercut.study.run import forecast_study, run_study
-    from layercut.tasks.sandbox import allow_unsafe
+    from layercut.text.counting import counted
 
     if unsafe_exec:
         allow_unsafe()

@@ -11,7 +11,7 @@ from layercut.cli import options
 from layercut.cli.console import as_json, log, out, result, say
 from layercut.errors import InputError
 from layercut.selection import CRITERIA, criterion_row
-from layercut.study.settings import CalibrationSettings, DecodingSettings, ModelSettings
+from layercut.settings import CalibrationSettings, DecodingSettings, ModelSettings
 
 
 def _those(fact: str) -> str:
@@ -111,14 +111,14 @@ def select(
         )
     check_selection(model, criterion, remove, protect=protect, has_tasks=bool(tasks))
 
+    from layercut.progress.bars import SelectionProgress
     from layercut.report.held_out import held_out_table
     from layercut.report.ranking import ranking_table
-    from layercut.study.evaluate import slug
-    from layercut.study.progress import SelectionProgress
-    from layercut.study.search_estimate import selection_estimate
-    from layercut.study.select import objective_parts, select_layers
-    from layercut.study.select import setting as parse_setting
-    from layercut.tasks.sandbox import allow_unsafe
+    from layercut.sandbox.runner import allow_unsafe
+    from layercut.selection.estimate import selection_estimate
+    from layercut.selection.select import objective_parts, select_layers
+    from layercut.selection.select import setting as parse_setting
+    from layercut.tasks.run import slug
 
     if unsafe_exec:
         allow_unsafe()

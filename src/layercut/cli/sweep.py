@@ -12,12 +12,12 @@ from layercut.cli import options
 from layercut.cli.console import as_json, log, out, result, say
 from layercut.diagnostics import LAYER_FORMS, known
 from layercut.errors import InputError, unknown
-from layercut.study.settings import DecodingSettings, ModelSettings
+from layercut.settings import DecodingSettings, ModelSettings
 from layercut.tasks.base import Split
 
 if TYPE_CHECKING:
-    from layercut.study.diagnose import Diagnosed
-    from layercut.study.predict import Predicted
+    from layercut.diagnostics.diagnose import Diagnosed
+    from layercut.selection.predict import Predicted
 
 
 @options.model_command()
@@ -108,11 +108,11 @@ def sweep(
     tasks = options.asked_tasks(objective, readouts, limit or 100, data, data_dir, first_readouts=True)
     check_layers(model, layers)
 
+    from layercut.diagnostics.layers import LIMIT
     from layercut.report.html.page import PAGE
     from layercut.report.sweep_text import PLOT, REPORT, sweep_tables
-    from layercut.study.layer_diagnosis import LIMIT
-    from layercut.study.sweep import sweep_model
-    from layercut.tasks.sandbox import allow_unsafe
+    from layercut.sandbox.runner import allow_unsafe
+    from layercut.selection.sweep import sweep_model
 
     if unsafe_exec:
         allow_unsafe()
@@ -159,17 +159,17 @@ def sweep(
 
 
 def _diagnose(model: ModelSettings, *, json: bool, **wanted: Any) -> None:
+    from layercut.diagnostics.layers import diagnose_layers
     from layercut.report.diagnosis.layers import PLOT, layers_table
-    from layercut.study.layer_diagnosis import diagnose_layers
 
     done = diagnose_layers(model, console=log, say=say, **wanted)
     _show(done, layers_table, PLOT, json=json)
 
 
 def _predict(model: ModelSettings, *, json: bool, **wanted: Any) -> None:
+    from layercut.progress.bars import SelectionProgress
     from layercut.report.prediction import PLOT, prediction_tables
-    from layercut.study.predict import predict_layers
-    from layercut.study.progress import SelectionProgress
+    from layercut.selection.predict import predict_layers
 
     with SelectionProgress(log) as progress:
         done = predict_layers(model, progress=progress, say=say, **wanted)

@@ -10,7 +10,7 @@ from layercut.errors import unknown
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from layercut.diagnostics.bench import Bench
+    from layercut.diagnostics.session import Bench
     from layercut.runs.diagnosis import Diagnosis
 
 

@@ -19,7 +19,7 @@ from layercut.diagnostics.measures import by_group, rows_of
 from layercut.engine.base import Completion, LikelihoodRequest
 
 if TYPE_CHECKING:
-    from layercut.diagnostics.bench import Bench
+    from layercut.diagnostics.session import Bench
     from layercut.runs.diagnosis import Diagnosis, Example
     from layercut.tasks.base import Sample
     from layercut.tasks.few_shot import FewShotTask

@@ -20,7 +20,7 @@ from layercut.tasks.brackets import closing, find_brackets
 from layercut.tasks.few_shot import FewShotTask, Problem
 
 if TYPE_CHECKING:
-    from layercut.diagnostics.bench import Bench
+    from layercut.diagnostics.session import Bench
     from layercut.runs.diagnosis import Diagnosis, Example
 
 NAME = "brackets"

@@ -24,7 +24,7 @@ from layercut.evidence.intervals import Estimate
 from layercut.surgery.bypass import bypass
 
 if TYPE_CHECKING:
-    from layercut.diagnostics.bench import Arm, Bench, Record
+    from layercut.diagnostics.session import Arm, Bench, Record
     from layercut.models.loading import LoadedModel
     from layercut.runs.diagnosis import Diagnosis, Interval, MeasureRow
     from layercut.surgery.plan import CutPlan

@@ -19,10 +19,10 @@ from sacrebleu.metrics.bleu import BLEU
 from layercut.diagnostics.measures import rows_of
 from layercut.diagnostics.openings import openings
 from layercut.engine.base import Decoding, GenerationRequest
-from layercut.runs.counting import counted
+from layercut.text.counting import counted
 
 if TYPE_CHECKING:
-    from layercut.diagnostics.bench import Answers, Arm, Bench
+    from layercut.diagnostics.session import Answers, Arm, Bench
     from layercut.runs.diagnosis import Diagnosis, Example, MeasureRow
 
 NAME = "degeneration"

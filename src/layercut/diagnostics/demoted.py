@@ -15,10 +15,10 @@ from layercut.diagnostics.expressions import expressions
 from layercut.diagnostics.measures import rows_of
 from layercut.engine.base import Decoding, GenerationRequest, LikelihoodRequest
 from layercut.evidence.pass_at_k import pass_at_k
-from layercut.runs.counting import counted
+from layercut.text.counting import counted
 
 if TYPE_CHECKING:
-    from layercut.diagnostics.bench import Bench
+    from layercut.diagnostics.session import Bench
     from layercut.runs.diagnosis import Diagnosis
 
 NAME = "demoted"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from layercut.evidence.paired import compare_paired
 
 if TYPE_CHECKING:
-    from layercut.diagnostics.bench import Bench
+    from layercut.diagnostics.session import Bench
     from layercut.evidence.intervals import Estimate
     from layercut.runs.diagnosis import Interval, MeasureRow
 

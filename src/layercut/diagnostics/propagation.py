@@ -21,7 +21,7 @@ from layercut.diagnostics.traces import Trace, right_traces
 from layercut.engine.base import GenerationRequest, Message, Prompt
 
 if TYPE_CHECKING:
-    from layercut.diagnostics.bench import Answers, Bench
+    from layercut.diagnostics.session import Answers, Bench
     from layercut.runs.diagnosis import Diagnosis, Example, MeasureRow
 
 NAME = "propagation"

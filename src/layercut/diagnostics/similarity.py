@@ -22,12 +22,12 @@ from layercut.engine.head import chunks, logits
 from layercut.engine.rows import text_tokens
 from layercut.engine.stack import Stack
 from layercut.errors import InputError
-from layercut.runs.counting import counted
+from layercut.text.counting import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from layercut.diagnostics.bench import Bench, Read, Record
+    from layercut.diagnostics.session import Bench, Read, Record
     from layercut.models.loading import LoadedModel
     from layercut.runs.diagnosis import Diagnosis
 

@@ -15,7 +15,7 @@ from layercut.errors import InputError
 from layercut.tasks import load_task
 
 if TYPE_CHECKING:
-    from layercut.diagnostics.bench import Bench
+    from layercut.diagnostics.session import Bench
     from layercut.tasks.base import Readout, Sample, Task
 
 TASKS: tuple[tuple[str, Readout], ...] = (

@@ -15,12 +15,12 @@ from layercut.diagnostics.functions import Function, functions
 from layercut.diagnostics.measures import rows_of
 from layercut.diagnostics.programs import BRACKET, CLASSES, FINE, SYNTAX, ProgramClass, classify
 from layercut.errors import InputError
-from layercut.runs.counting import counted
-from layercut.tasks.sandbox import Program, describe, run_programs
-from layercut.tasks.sandbox_walls import Limits
+from layercut.sandbox.isolation import Limits
+from layercut.sandbox.runner import Program, describe, run_programs
+from layercut.text.counting import counted
 
 if TYPE_CHECKING:
-    from layercut.diagnostics.bench import Bench
+    from layercut.diagnostics.session import Bench
     from layercut.runs.diagnosis import Example, MeasureRow
 
 LIMITS = Limits(wall_seconds=60.0, cpu_seconds=5, memory_mb=1024)

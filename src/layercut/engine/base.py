@@ -21,8 +21,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
-from layercut.errors import InputError
 from layercut.seed import check_seed
+from layercut.settings import DecodingSettings
 from layercut.surgery.plan import CutPlan
 
 if TYPE_CHECKING:
@@ -42,27 +42,14 @@ Prompt = str | tuple[Message, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Decoding:
-    """How tokens are drawn. Temperature 0 is greedy and leaves the other three without effect."""
+class Decoding(DecodingSettings):
+    """How tokens are drawn, and by which noise."""
 
-    temperature: float = 0.0
-    """Softmax temperature; 0 takes the most likely token."""
-    top_p: float = 1.0
-    """Nucleus: the smallest set of tokens with at least this probability mass."""
-    top_k: int = 0
-    """Only this many most likely tokens; 0 for all."""
     seed: int = 0
     """Root of every request's own noise: token t of request r depends on (seed, r's id, t) alone."""
 
     def __post_init__(self) -> None:
-        if self.temperature < 0:
-            raise InputError(
-                f"temperature {self.temperature} is negative; use 0 for greedy decoding or a positive number."
-            )
-        if not 0 < self.top_p <= 1:
-            raise InputError(f"top_p {self.top_p} is not in (0, 1]; use 1 to keep all tokens.")
-        if self.top_k < 0:
-            raise InputError(f"top_k {self.top_k} is negative; use 0 to keep all tokens.")
+        super().__post_init__()
         check_seed(self.seed)
 
     @property

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from layercut.engine.activity import wrote
 from layercut.engine.attention import Heads, KeyValue, bias_of, capped
+from layercut.progress.activity import wrote
 
 if TYPE_CHECKING:
     from layercut.engine.answers import Answer

@@ -18,7 +18,6 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from layercut.engine.activity import wrote
 from layercut.engine.base import (
     Completion,
     Decoding,
@@ -34,6 +33,7 @@ from layercut.engine.rows import GenerationRow, LikelihoodRow, Scoring, Tokens, 
 from layercut.engine.sampling import noise_key
 from layercut.engine.scores import Score, likelihoods
 from layercut.errors import InputError, MissingExtra, first_line
+from layercut.progress.activity import wrote
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -11,11 +11,11 @@ from typing import Any
 
 from layercut.engine.base import Engine, HiddenStates
 from layercut.engine.pool_blocks import Block
-from layercut.engine.pool_where import Where
 from layercut.engine.pool_worker import Call, Facts, PoolWorker
 from layercut.errors import InputError, MissingExtra
-from layercut.runs.counting import counted
+from layercut.settings import Where
 from layercut.surgery.plan import CutPlan
+from layercut.text.counting import counted
 
 try:
     import ray

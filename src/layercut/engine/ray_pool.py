@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count
 from typing import Any
 
-from layercut.engine.activity import wrote
 from layercut.engine.base import (
     Completion,
     Decoding,
@@ -35,9 +34,10 @@ from layercut.engine.base import (
     always,
 )
 from layercut.engine.pool_blocks import Block, blocks_of, item_groups, portable
-from layercut.engine.pool_where import Where
 from layercut.engine.pool_worker import Call
 from layercut.engine.ray_members import Members
+from layercut.progress.activity import wrote
+from layercut.settings import Where
 from layercut.surgery.plan import CutPlan
 
 GROUP_BATCHES = 2

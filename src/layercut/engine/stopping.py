@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 from transformers import StoppingCriteria
 
-from layercut.engine.activity import wrote
 from layercut.engine.base import FinishReason, Message
 from layercut.engine.prompts import apply_template
 from layercut.errors import InputError
+from layercut.progress.activity import wrote
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedTokenizerBase
@@ -120,7 +120,7 @@ class RowStops(StoppingCriteria):  # type: ignore[misc]
 
 
 class Counted(StoppingCriteria):  # type: ignore[misc]
-    """Counts tokens as they are written (``layercut.engine.activity``); ends rows where ``row_stops`` does, or none."""
+    """Counts tokens as they are written (``layercut.progress.activity``); ends rows where ``row_stops`` does."""
 
     def __init__(
         self, limits: Sequence[int], stop_tokens: Sequence[int], num_prompt_tokens: int, row_stops: RowStops | None

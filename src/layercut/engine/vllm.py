@@ -18,7 +18,6 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from layercut.engine.activity import wrote
 from layercut.engine.answers import Answer
 from layercut.engine.base import (
     Completion,
@@ -40,6 +39,7 @@ from layercut.engine.vllm_families import leave_out, vllm_family
 from layercut.engine.vllm_requests import MOST_TOKEN_IDS, drawing, read_off, scoring
 from layercut.engine.vllm_start import device_of, import_vllm, lora_request, start, stop
 from layercut.errors import InputError
+from layercut.progress.activity import wrote
 
 if TYPE_CHECKING:
     from layercut.models.weightless import WeightlessModel

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from layercut.errors import InputError
 from layercut.healing.languages import check_languages, is_in_another
 from layercut.healing.near_duplicates import SeenTexts
-from layercut.runs.counting import counted
+from layercut.text.counting import counted
 
 Record = Mapping[str, Any]
 

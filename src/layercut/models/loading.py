@@ -25,6 +25,8 @@ from layercut.models.weights import read_header, safetensors_files
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+    from layercut.settings import ModelSettings
+
 
 @dataclass(frozen=True)
 class LoadedModel:
@@ -143,6 +145,17 @@ def _num_stored(folder: Path) -> int:
     """Elements of all tensors in the weight files."""
     files = set(safetensors_files(folder).values())
     return sum(entry.num_parameters for file in files for entry in read_header(file).tensors.values())
+
+
+def load_as_set(settings: ModelSettings, source: ModelSource) -> LoadedModel:
+    """The model that settings name, found at ``source``, with the dtype and on the devices that they name."""
+    return load_model(
+        source,
+        dtype=pick_dtype(source.path, settings.dtype, device=settings.device, device_map=settings.device_map),
+        device=settings.device,
+        device_map=settings.device_map,
+        trust_remote_code=settings.trust_remote_code,
+    )
 
 
 def load_tokenizer(found: ModelSource, trust_remote_code: bool) -> PreTrainedTokenizerBase:

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from layercut.errors import InputError, unknown
 from layercut.models.weights import read_config, read_header, safetensors_files
+from layercut.settings import DEVICE_TYPES, DTYPES
 
 if TYPE_CHECKING:
     import torch
 
 logger = logging.getLogger(__name__)
 
-DTYPES = ("auto", "float32", "bfloat16", "float16")
-DEVICE_TYPES = ("auto", "cpu", "cuda", "mps", "xpu")
 
 MEMORY_SHARE = 0.7
 """Of the machine's memory, what weights in float32 may take."""

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from layercut.errors import InputError
 from layercut.evidence.bounds import Bounds, items_to_settle, retention_bounds
+from layercut.evidence.comparison import SELECTED_ON, compare_runs
 from layercut.evidence.intervals import NUM_RESAMPLES
-from layercut.report.compare import SELECTED_ON, compare_runs
 from layercut.report.study import study_runs
 from layercut.report.uses import Use, named_use
 from layercut.report.words import is_written
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from layercut.report.compare import Arm, ComparisonRow
+    from layercut.evidence.comparison import Arm, ComparisonRow
 
 Verdict = Literal["qualifies", "refuted", "undecided"]
 Answer = Literal["cut", "none", "undecided", "no evidence"]

@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING
 
 from layercut.report import words
 from layercut.report.advice import advise
-from layercut.report.markup import escape
-from layercut.report.numbers import number
 from layercut.runs.atomic import write_text
-from layercut.runs.counting import counted
+from layercut.text.counting import counted
+from layercut.text.markup import escape
+from layercut.text.numbers import number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from rich.console import RenderableType
 
     from layercut.report.advice import Advice, Judged, JudgedPlan
 
@@ -47,30 +45,18 @@ def write_advice(
 
 def page(advice: Advice) -> str:
     """The page, in Markdown. Bounds only; no single value that hides how sure it is."""
-    parts = _argument(advice)
+    parts = argument(advice)
     if any(plan.readouts for plan in advice.plans):
         parts += [table_lines(advice), how_made(advice)]
-    return _joined(parts)
+    return joined(parts)
 
 
-def on_terminal(advice: Advice) -> RenderableType:
-    """The page with a table that shows every plan's whole name, however narrow the terminal is."""
-    from rich.console import Group
-    from rich.markdown import Markdown
-    from rich.text import Text
-
-    from layercut.report.tables import AdviceTable
-
-    if not any(plan.readouts for plan in advice.plans):
-        return Markdown(page(advice))
-    return Group(Markdown(_joined(_argument(advice))), Text(), AdviceTable(advice), Text(), Markdown(how_made(advice)))
-
-
-def _joined(parts: Sequence[str]) -> str:
+def joined(parts: Sequence[str]) -> str:
+    """Paragraphs as one text; empty ones are left out."""
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _argument(advice: Advice) -> list[str]:
+def argument(advice: Advice) -> list[str]:
     """The page without its table."""
     parts = [f"# How deep can the model be cut for {advice.use.what}?", answer(advice), proxy(advice)]
     chosen = advice.recommended

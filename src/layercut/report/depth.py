@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from layercut.evidence.depth import FEWEST_OF_EACH, FEWEST_SOLVED
-from layercut.report.markup import escape
-from layercut.report.numbers import number, with_interval
+from layercut.text.markup import escape
+from layercut.text.numbers import number, with_interval
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from layercut.report.compare import ComparisonRow
+    from layercut.evidence.comparison import ComparisonRow
 
 
 def depth_section(rows: Sequence[ComparisonRow]) -> list[str]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from layercut.report.markup import code, escape, fenced
 from layercut.report.words import readout_words
+from layercut.text.markup import code, escape, fenced
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

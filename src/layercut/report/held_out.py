@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from layercut.evidence.intervals import Estimate
-from layercut.report.numbers import number, with_interval
 from layercut.report.ranking import plain_table
+from layercut.text.numbers import number, with_interval
 
 WHERE = {"selected": "chosen on", "held_out": "held out"}
 

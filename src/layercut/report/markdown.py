@@ -11,24 +11,25 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from layercut.evidence.comparison import OUTCOMES, arm_of, compare_runs, left_out
 from layercut.report import words
-from layercut.report.compare import OUTCOMES, arm_of, compare_runs, left_out
 from layercut.report.depth import depth_section
 from layercut.report.examples import examples
-from layercut.report.markup import code, escape
-from layercut.report.numbers import number, p_value, with_interval
-from layercut.report.plots import can_plot, plot
+from layercut.report.figures.picture import save
+from layercut.report.figures.scores import scores
 from layercut.report.readouts import discordance_section, discordances
 from layercut.report.seeds import over_seeds, seeds_section
 from layercut.runs.atomic import write_text
-from layercut.runs.counting import counted
 from layercut.runs.directory import REPORT
 from layercut.runs.environment import hide_home
+from layercut.text.counting import counted
+from layercut.text.markup import code, escape
+from layercut.text.numbers import number, p_value, with_interval
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from layercut.report.compare import Arm, ComparisonRow
+    from layercut.evidence.comparison import Arm, ComparisonRow
     from layercut.runs.directory import RunFolder
 
 PLOT = "report.png"
@@ -61,9 +62,7 @@ def write_report(
         InputError: a run is not finished, or runs that cannot be compared (see compare_runs).
     """
     rows = compare_runs(uncut, cuts, seed=seed) if rows is None else rows
-    with_plot = can_plot(rows)
-    if with_plot:
-        plot(rows, out / PLOT)
+    with_plot = save(scores(rows), out / PLOT)
     text = render(uncut, cuts, rows, title=title, with_plot=with_plot, failed=failed)
     write_text(out / REPORT, text)
     return out / REPORT

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from matplotlib.figure import Figure
 from rich.console import RenderableType
 from rich.text import Text
 
 from layercut.evidence.correlation import RankCorrelation, kendall_correlation, rank_correlation
 from layercut.evidence.intervals import Estimate
-from layercut.report.diagnosis.drawing import COLOURS, canvas, save, tidy
 from layercut.report.diagnosis.page import provenance_lines
-from layercut.report.markup import escape
-from layercut.report.numbers import with_interval
+from layercut.report.elements import Figure, Key, Panel
+from layercut.report.figures import charts
+from layercut.report.figures.picture import save
 from layercut.report.ranking import plain_table
 from layercut.runs.atomic import write_text
-from layercut.runs.counting import counted
 from layercut.runs.directory import RunFolder
 from layercut.runs.environment import hide_home
 from layercut.runs.settings import read_format
 from layercut.surgery.plan import format_layers
+from layercut.text.counting import counted
+from layercut.text.markup import escape
+from layercut.text.numbers import with_interval
 
 FORMAT_VERSION = 1
 PREDICTION, REPORT, PLOT = "predict.json", "predict.md", "predict.png"
@@ -58,7 +58,7 @@ def prediction_report(folder: Path) -> Path:
     """
     run = RunFolder.open(folder)
     data = load(run.path)
-    save(partial(figure, data), run.path / PLOT)
+    save(figure(data), run.path / PLOT)
     write_text(run.path / REPORT, render(data, run))
     return run.path / REPORT
 
@@ -211,27 +211,53 @@ def _markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str
 
 
 def figure(data: Mapping[str, Any]) -> Figure:
-    """Above, answers kept and the scores of a sweep without each layer; below, what ranks the layers."""
-    height = 4.6
-    picture = canvas(height)
-    layers = [one["layer"] for one in data["layers"]]
-    upper = picture.add_axes((0.08, 2.75 / height, 0.64, 1.6 / height))
-    upper.plot(layers, [100 * one["kept"]["value"] for one in data["layers"]], color=COLOURS[0], label="answers kept")
-    for one in data["layers"]:
-        upper.vlines(one["layer"], 100 * one["kept"]["low"], 100 * one["kept"]["high"], color=COLOURS[0], linewidth=0.8)
-    for index, curve in enumerate(data["sweep"] or [], start=1):
-        places = sorted(map(int, curve["scores"]))
-        scores = [100 * curve["scores"][str(layer)] for layer in places]
-        upper.plot(places, scores, color=COLOURS[index % len(COLOURS)], linestyle="--", label=f"sweep: {curve['name']}")
-    upper.set_title("predicted, and measured where there is a sweep, in %", fontsize=9, loc="left")
-    upper.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    lower = picture.add_axes((0.08, 0.5 / height, 0.64, 1.6 / height))
-    for index, (name, words) in enumerate((("kl", "KL, nats a token"), ("influence", "block influence"))):
-        lower.plot(layers, [one[name] for one in data["layers"]], color=COLOURS[index], marker=".", label=words)
-    lower.set_yscale("log")
-    lower.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    lower.set_xlabel("layer that is skipped", fontsize=9)
-    for axes in (upper, lower):
-        tidy(axes)
-        axes.set_xlim(-0.7, data["num_layers"] - 0.3)
-    return picture
+    """Answers kept and the scores of a sweep without each layer; below, what ranks the layers."""
+    layers, sweep = data["layers"], data["sweep"] or []
+    kept = "answers kept, predicted"
+    colours = charts.colours([kept, *(f"sweep: {curve['name']}" for curve in sweep)])
+    points = [_point(one["layer"], Estimate(**one["kept"]), kept, 100) for one in layers]
+    for curve in sweep:
+        for layer in sorted(map(int, curve["scores"])):
+            points.append(
+                _point(layer, Estimate(curve["scores"][str(layer)], None, None, 0, ""), f"sweep: {curve['name']}", 100)
+            )
+    panels = [_panel(points, "%", "Predicted, and measured where there is a sweep", colours, data["num_layers"])]
+    for name, words in (("kl", "KL, nats a token"), ("influence", "block influence")):
+        points = [
+            _point(one["layer"], Estimate(one[name], None, None, 0, ""), words, 1) for one in layers if one[name] > 0
+        ]
+        panels.append(_panel(points, words, "", {words: charts.UNCUT}, data["num_layers"], scale="log"))
+    return Figure(
+        name="prediction",
+        title="Each layer skipped alone",
+        panels=panels,
+        caption="Bars: 95 % intervals (Wilson).",
+        legend=[Key(label=name, colour=colour) for name, colour in colours.items()],
+        columns=1,
+    )
+
+
+def _point(layer: int, value: Estimate, series: str, scale: float) -> dict[str, Any]:
+    ends = (None if end is None else scale * end for end in (value.value, value.low, value.high))
+    y, low, high = ends
+    return {
+        "x": layer, "y": y, "low": low, "high": high, "series": series, "part": series, "hollow": False, "about": {},
+    }  # fmt: skip
+
+
+def _panel(
+    points: Sequence[Mapping[str, Any]],
+    y_title: str,
+    title: str,
+    colours: Mapping[str, str],
+    num_layers: int,
+    *,
+    scale: str = "linear",
+) -> Panel:
+    values = [point["y"] for point in points]
+    reach = (0.9 * min(values), 1.1 * max(values)) if scale == "log" else (-4.0, 104.0)
+    spec = charts.curves(
+        points, x_title="layer that is skipped", y_title=y_title, x=(-0.5, num_layers - 0.5), y=reach, colours=colours,
+        scale=scale, height=170,
+    )  # fmt: skip
+    return Panel(spec=spec, title=title, label=f"Line plot over layers: {y_title}.")

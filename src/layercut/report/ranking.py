@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from layercut.runs.counting import counted
+from layercut.text.counting import counted
 
 
 def ranking_table(plan: Mapping[str, Any]) -> RenderableType:

@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from layercut.report.markup import escape
 from layercut.report.words import is_written
+from layercut.text.markup import escape
 
 if TYPE_CHECKING:
-    from layercut.report.compare import ComparisonRow
+    from layercut.evidence.comparison import ComparisonRow
     from layercut.runs.directory import RunFolder
 
 

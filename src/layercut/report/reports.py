@@ -5,21 +5,17 @@ layercut report runs/quickstart
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from layercut.errors import MissingExtra
+from layercut.evidence.sweep import is_sweep
 from layercut.report.diagnosis.layers import LAYERS_FILE, layers_report
 from layercut.report.diagnosis.page import diagnosis_report
 from layercut.report.diagnosis.verdict import FILE
 from layercut.report.html.page import write_page
 from layercut.report.prediction import PREDICTION, prediction_report
 from layercut.report.study import StudyResults, study_results, write_study
-from layercut.report.sweep import is_sweep
 from layercut.report.sweep_text import sweep_report
-
-_log = logging.getLogger(__name__)
 
 
 def write_reports(
@@ -34,8 +30,8 @@ def write_reports(
         study: what study_results gave for this folder, where that is known already.
 
     Returns:
-        ``report``, the Markdown file, and ``page``, report.html; without the page where its optional part is not
-        installed, which is then said, and of a sweep that diagnoses or predicts. ``prediction`` where there is one.
+        ``report``, the Markdown file, and ``page``, report.html; no page of a sweep that diagnoses or
+        predicts. ``prediction`` where there is one.
     Raises:
         InputError: no finished run of these kinds (see study_results, sweep_report, diagnosis_report).
     """
@@ -52,8 +48,5 @@ def write_reports(
     else:
         study = study or study_results(folder, seed=seed)
         written = {"report": write_study(folder, study)}
-    try:
-        written["page"] = write_page(folder, more=more, seed=seed, study=study)
-    except MissingExtra as error:
-        _log.warning("%s", error)
+    written["page"] = write_page(folder, more=more, seed=seed, study=study)
     return predicted | written

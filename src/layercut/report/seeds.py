@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from layercut.evidence.paired import Comparison, compare_paired
-from layercut.report.markup import escape
-from layercut.report.numbers import number, with_interval
 from layercut.report.series import places
 from layercut.report.words import readout_name
+from layercut.text.markup import escape
+from layercut.text.numbers import number, with_interval
 
 if TYPE_CHECKING:
-    from layercut.report.compare import ComparisonRow
+    from layercut.evidence.comparison import ComparisonRow
     from layercut.runs.directory import RunFolder
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from layercut.report.compare import arm_of
+from layercut.evidence.comparison import arm_of
 
 if TYPE_CHECKING:
     from layercut.runs.directory import RunFolder

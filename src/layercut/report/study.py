@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from layercut.errors import InputError
-from layercut.report.compare import ComparisonRow, arm_of, compare_runs
+from layercut.evidence.comparison import ComparisonRow, arm_of, compare_runs
 from layercut.report.markdown import write_report
 from layercut.runs.directory import RunFolder, is_run, runs_in
 from layercut.runs.settings import shown

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from rich import box
 from rich.table import Table
 
-from layercut.report.markup import escape
-from layercut.report.sweep import Agreement, Sweep
+from layercut.evidence.sweep import Agreement, Sweep
+from layercut.text.markup import escape
 
 
 def agreement_table(agreements: Sequence[Agreement]) -> Table:

@@ -13,17 +13,18 @@ from rich.table import Table
 from rich.text import Text
 
 from layercut.evidence.intervals import NUM_RESAMPLES
+from layercut.evidence.sweep import Curve, Sweep, SweepRow
 from layercut.report import words
-from layercut.report.markup import code, escape
-from layercut.report.numbers import number, p_value, with_interval
-from layercut.report.sweep import Curve, Sweep, SweepRow
+from layercut.report.figures.layers import layers
+from layercut.report.figures.picture import save
 from layercut.report.sweep_agreement import about_agreements, agreement_lines, agreement_table, plain_table
-from layercut.report.sweep_plot import plot
 from layercut.runs.atomic import write_text
-from layercut.runs.counting import counted
 from layercut.runs.directory import RunFolder
 from layercut.runs.environment import hide_home
 from layercut.surgery.plan import format_layers
+from layercut.text.counting import counted
+from layercut.text.markup import code, escape
+from layercut.text.numbers import number, p_value, with_interval
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
@@ -39,16 +40,17 @@ def sweep_report(folder: Path) -> Path:
     """
     run = RunFolder.open(folder)
     sweep = Sweep.load(run.path)
-    plot(sweep, run.path / PLOT)
-    write_text(run.path / REPORT, render(sweep, run))
+    with_plot = save(layers(sweep), run.path / PLOT)
+    write_text(run.path / REPORT, render(sweep, run, with_plot=with_plot))
     return run.path / REPORT
 
 
-def render(sweep: Sweep, run: RunFolder) -> str:
+def render(sweep: Sweep, run: RunFolder, *, with_plot: bool = True) -> str:
     """The text of sweep.md."""
     lines = [f"# What {escape(hide_home(sweep.model))} loses without each of its layers", ""]
     lines += [f"{escape(facts(sweep))}.", "", *(f"- {escape(line)}" for line in findings(sweep)), ""]
-    lines += [f"![Retention of every task and readout without each layer]({PLOT})", ""]
+    if with_plot:
+        lines += [f"![Retention of every task and readout without each layer]({PLOT})", ""]
     lines += ["## Retention", "", *overview_lines(sweep), "", *(f"- {line}" for line in how_made(sweep)), ""]
     lines += ["## Do tasks and criteria agree on the layers?", "", *agreement_lines(sweep), ""]
     lines += ["## Every layer in full", "", "Scores in %. -/+: items lost and gained. p: of no change, McNemar's exact"]

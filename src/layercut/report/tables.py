@@ -13,18 +13,19 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from layercut.evidence.comparison import OUTCOMES, SELECTED_ON, Arm, ComparisonRow
 from layercut.evidence.intervals import Estimate
 from layercut.report import words
-from layercut.report.compare import OUTCOMES, SELECTED_ON, Arm, ComparisonRow
-from layercut.report.numbers import number, p_value, with_interval
-from layercut.runs.counting import counted
+from layercut.report.advice_text import argument, bounds, how_made, joined, page
 from layercut.surgery.plan import origin_of
+from layercut.text.counting import counted
+from layercut.text.numbers import number, p_value, with_interval
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 
+    from layercut.evidence.comparison import Finding
     from layercut.report.advice import Advice
-    from layercut.report.compare import Finding
     from layercut.runs.directory import RunSummary
 
 
@@ -210,8 +211,6 @@ class AdviceTable:
 
     def table(self, *, by_plan: bool) -> Table:
         """The bare table."""
-        from layercut.report.advice_text import bounds
-
         table = _table()
         if not by_plan:
             table.add_column("plan")
@@ -271,3 +270,14 @@ def _age(since: timedelta) -> str:
         if seconds >= size:
             return f"{seconds // size} {unit}"
     return f"{max(seconds, 0)} s"
+
+
+def advice_on_terminal(advice: Advice) -> RenderableType:
+    """The page of advice with a table that shows every plan's whole name, however narrow the terminal is."""
+    from rich.console import Group
+    from rich.markdown import Markdown
+    from rich.text import Text
+
+    if not any(plan.readouts for plan in advice.plans):
+        return Markdown(page(advice))
+    return Group(Markdown(joined(argument(advice))), Text(), AdviceTable(advice), Text(), Markdown(how_made(advice)))

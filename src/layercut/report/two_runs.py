@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from layercut.errors import InputError
-from layercut.report.compare import ALPHA, ComparisonRow, arm_of, compare_runs, left_out
+from layercut.evidence.comparison import ALPHA, ComparisonRow, arm_of, compare_runs, left_out
 from layercut.report.study import UNCUT
 from layercut.runs.directory import RunFolder, is_run
 from layercut.runs.json_text import load

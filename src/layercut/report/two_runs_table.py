@@ -9,14 +9,14 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from layercut.evidence.comparison import ComparisonRow
 from layercut.evidence.intervals import NUM_RESAMPLES
 from layercut.report import words
-from layercut.report.compare import ComparisonRow
-from layercut.report.numbers import number, p_value, with_interval
 from layercut.report.readouts import HEAD, Discordance, cells
 from layercut.report.sweep_agreement import plain_table
 from layercut.report.two_runs import verdict
-from layercut.runs.counting import counted
+from layercut.text.counting import counted
+from layercut.text.numbers import number, p_value, with_interval
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from layercut.evidence.comparison import ALPHA, KEPT
 from layercut.evidence.intervals import NUM_RESAMPLES
-from layercut.report.compare import ALPHA, KEPT
-from layercut.report.numbers import number, parameters, with_interval
-from layercut.runs.counting import counted
 from layercut.surgery.plan import format_layers
+from layercut.text.counting import counted
+from layercut.text.numbers import number, parameters, with_interval
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from layercut.report.compare import Arm, ComparisonRow
+    from layercut.evidence.comparison import Arm, ComparisonRow
 
 READOUTS = {
     "rank": "ranked by likelihood",

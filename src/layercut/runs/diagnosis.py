@@ -57,3 +57,8 @@ class Diagnosis(TypedDict):
     """What its section and its plot need beside the rows."""
     examples: list[Example]
     notes: list[str]
+
+
+def label(row: MeasureRow) -> str:
+    """Measure and group in few words."""
+    return f"{row['measure']}: {row['group']}" if row["group"] else row["measure"]

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 from layercut.errors import InputError
 from layercut.runs.atomic import write_json
-from layercut.runs.counting import counted
 from layercut.runs.environment import collect
 from layercut.runs.json_text import load
 from layercut.runs.lock import LOCK, is_locked, take_lock
@@ -34,6 +33,7 @@ from layercut.runs.settings import (
     write_config,
 )
 from layercut.runs.study import failures_in
+from layercut.text.counting import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -1,25 +1,54 @@
-"""What plans answer to a search's items: from the journal, or asked heat by heat, all plans of a heat at once."""
+"""What plans answer to the items of a search: from the journal, or asked chunk by chunk, to the end or in a race."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from layercut.engine.base import Decoding, Engine, distinct
-from layercut.selection.base import Progress, silent
-from layercut.selection.heats import heats
+from layercut.errors import InputError, unknown
+from layercut.progress import Progress, silent
+from layercut.selection.racing import Standings, race
 from layercut.selection.search_journal import JournalPart, Question, SearchJournal
-from layercut.tasks.base import GENERATED, Readout, Sample
+from layercut.tasks.base import GENERATED, Readout, Sample, Task, known_readouts
 from layercut.tasks.evaluate import Records, ask_under, share_prompt
 
 if TYPE_CHECKING:
-    from layercut.selection.objective import ObjectiveTask
     from layercut.surgery.plan import CutPlan
+
+HEAT = 16
+"""Items of a heat. Small, so that a race stops early; not too small, because a heat is one call of the engine."""
+
 
 Learn = Callable[[int, "CutPlan", Sequence[Mapping[str, Any]]], None]
 """Told of new records: the task's place, the plan, the records."""
 ANSWERS = "answers"
 """What is shown while items are answered."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveTask:
+    """One task under one readout, as part of an objective."""
+
+    task: Task
+    readout: Readout
+    limit: int | None = 100
+    """The first so many selection items. arXiv:2602.01997 takes 100."""
+
+    def __post_init__(self) -> None:
+        if self.readout not in known_readouts(self.task):
+            raise unknown(f"readout of {self.task.name}", self.readout, known_readouts(self.task))
+
+    @property
+    def label(self) -> str:
+        """Name for people."""
+        return f"{self.task.name} ({self.readout})"
+
+    def describe(self) -> dict[str, Any]:
+        """What decides the scores, for a run's settings."""
+        return {"task": self.task.name, "readout": self.readout, "limit": self.limit, **self.task.settings()}
 
 
 class Counted(NamedTuple):
@@ -128,6 +157,79 @@ class Answers:
         for group in groups:
             for heat in range(len(self.heats[group[0]])):
                 self.ask(group, heat, plans, whole=whole, learn=learn)
+
+
+class TaskRace:
+    """The plans of one round, and what is still to be asked of them.
+
+    Answers that the journal holds are not asked again. They count when the race gets to them and not before, so that a
+    round comes out the same whatever else was measured in the folder.
+    """
+
+    def __init__(self, answers: Answers, plans: Sequence[CutPlan], metrics: Sequence[str], progress: Progress) -> None:
+        """Nothing is asked yet; ``metrics`` names the headline of each task."""
+        self._answers = answers
+        self._plans = plans
+        self._metrics = metrics
+        self._progress = progress
+        self._place_of = {plan.key: place for place, plan in enumerate(plans)}
+        assert len(self._place_of) == len(plans), "two candidates of a round that remove the same layers"
+
+    def run(self, combine: Callable[[Sequence[float]], float], *, error: float, is_binary: Sequence[bool]) -> Standings:
+        """Race; see ``racing.race``."""
+        sizes = [[len(heat) for heat in of_task] for of_task in self._answers.heats]
+        return race(
+            self._ask,
+            len(self._plans),
+            sizes,
+            combine,
+            groups=self._answers.groups,
+            error=error,
+            is_binary=is_binary,
+            on_progress=lambda done, total: self._progress(ANSWERS, done, total),
+        )
+
+    def _ask(
+        self,
+        group: Sequence[int],
+        heat: int,
+        places: Sequence[int],
+        wanted: Callable[[int], bool],
+        learn: Callable[[int, int, Sequence[float]], None],
+    ) -> None:
+        plans = [self._plans[place] for place in places]
+        items = {sample.id for sample in self._answers.heats[group[0]][heat]}
+
+        def learned(task: int, plan: CutPlan, records: Sequence[Mapping[str, Any]]) -> None:
+            learn(task, self._place_of[plan.key], [self._metric(task, record) for record in records])
+
+        for task in group:
+            for plan in plans:
+                known = self._answers.part(task, plan).records
+                learned(task, plan, [record for record in known if record["id"] in items])
+        self._answers.ask(
+            group, heat, plans, whole=False, wanted=lambda plan: wanted(self._place_of[plan.key]), learn=learned
+        )
+
+    def _metric(self, task: int, record: Mapping[str, Any]) -> float:
+        value = float(record["metrics"][self._metrics[task]])
+        if not 0 <= value <= 1:
+            raise InputError(
+                f"{self._metrics[task]} of item {record['id']} is {value}, and racing needs metrics from 0 to 1; use "
+                "--race off."
+            )
+        return value
+
+
+def heats(samples: Sequence[Sample], seed: int) -> list[list[Sample]]:
+    """The samples in heats of HEAT, the last one shorter.
+
+    The order is that of a hash of (seed, id), so that the first heats are a random draw from all items wherever they
+    come from, also from a file that is sorted by difficulty. All searches and sweeps in one folder ask in these heats,
+    whoever is still in the race: so an item always meets the same others, and gets the same answer to the last bit.
+    """
+    order = sorted(samples, key=lambda sample: (hashlib.sha256(f"{seed}:{sample.id}".encode()).digest(), sample.id))
+    return [order[start : start + HEAT] for start in range(0, len(order), HEAT)]
 
 
 def _groups(tasks: Sequence[ObjectiveTask], samples: Sequence[Sequence[Sample]]) -> list[tuple[int, ...]]:

@@ -7,13 +7,13 @@ share one sense: higher means keep, higher means better.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, get_args, runtime_checkable
 
 from layercut.errors import InputError, unknown
+from layercut.progress import Progress, silent
 from layercut.seed import check_seed
-from layercut.selection import CRITERIA
 
 if TYPE_CHECKING:
     from layercut.engine.base import Engine
@@ -22,10 +22,6 @@ if TYPE_CHECKING:
     from layercut.selection.calibration import Calibration
     from layercut.selection.racing import Standings
     from layercut.surgery.plan import CutPlan
-
-Progress = Callable[[str, int, int], None]
-"""(what, pieces done, pieces in all)."""
-
 
 Racing = Literal["off", "exact", "confident"]
 """How candidates of a round are compared; see ``layercut.selection.racing``."""
@@ -46,10 +42,6 @@ def check_race(normalise: str, race: str, race_error: float) -> None:
         raise unknown("race", race, get_args(Racing))
     if not 0 < race_error < 1:
         raise InputError(f"race_error {race_error} is no probability; take one between 0 and 1, such as 0.05.")
-
-
-def silent(what: str, done: int, total: int) -> None:
-    """No progress shown."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,18 +131,6 @@ class RacingObjective(Objective, Protocol):
     def racing(self) -> Mapping[str, Any]:
         """How it is done, JSON-able."""
         ...
-
-
-def with_default_protection(context: Context, criterion: str, start: Collection[int] = ()) -> Context:
-    """The context with the criterion's own protection if nothing was said: layer 0, unless ``start`` removes it.
-
-    Raises:
-        InputError: too few candidates are left.
-    """
-    if context.protect is not None:
-        return context
-    keeps_first = CRITERIA[criterion].protects_first_layer and 0 not in start
-    return replace(context, protect=frozenset({0}) if keeps_first else frozenset())
 
 
 def engine_and_text(context: Context, criterion: str) -> tuple[Engine, Calibration]:

@@ -19,10 +19,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from layercut.engine.base import Decoding, Engine, GenerationRequest
 from layercut.engine.prompts import encode_prompt
 from layercut.errors import InputError
+from layercut.progress import Progress, silent
 from layercut.runs.environment import hide_home
 from layercut.runs.settings import settings_hash
-from layercut.selection.base import Progress, silent
-from layercut.selection.openings import OPENINGS
 from layercut.selection.search_journal import Question, SearchJournal
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.data_files import read_local, read_whole
@@ -42,6 +41,35 @@ _STAGE, _STAGES = 64, 3
 """Tokens that a text grows by before it is kept, or a third of the longest where that is more."""
 _CHARACTERS = 24
 """Of a token at most, more or less: a longer text is not tokenised as a whole, only to be cut."""
+
+
+OPENINGS = (
+    "The river rises in the hills and",
+    "In the first half of the last century,",
+    "To repair a bicycle tyre, begin by",
+    "The committee met on Tuesday to discuss",
+    "A cell is",
+    '"I did not expect to see you here," she said,',
+    "There are several reasons why people",
+    "def read_lines(path):\n",
+    "The price of wheat depends on",
+    "When the train stopped, the passengers",
+    "Question: Why is the sky blue?\nAnswer:",
+    "Ingredients:\n- 200 g flour\n-",
+    "A triangle has three sides. If",
+    "The museum is open from",
+    "Dear Sir or Madam,\n\n",
+    "Most birds",
+    "The new version of the program",
+    "Once, in a small village near the sea,",
+    "According to the report,",
+    "The difference between weather and climate is",
+    "Step 1:",
+    "My grandmother used to say that",
+    "Water boils at",
+    "The team won the match because",
+)
+"""Short neutral openings from which a model writes its own calibration text: prose, facts, instructions, talk, code."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,13 +13,14 @@ from layercut.errors import InputError
 from layercut.evidence.clusters import clusters_of
 from layercut.evidence.mean_kept import Part, mean_kept
 from layercut.evidence.paired import Comparison, compare_paired
-from layercut.selection.base import Progress, silent
-from layercut.selection.items import record_items
+from layercut.progress import Progress, silent
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.chance import chance_of
+from layercut.tasks.selected_items import record_items
 
 if TYPE_CHECKING:
-    from layercut.selection.objective import ObjectiveTask, TaskObjective
+    from layercut.selection.answers import ObjectiveTask
+    from layercut.selection.objective import TaskObjective
     from layercut.tasks.base import Sample
 
 Records = Sequence[Mapping[str, Any]]

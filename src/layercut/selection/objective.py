@@ -4,46 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cached_property
 from typing import Any, NamedTuple
 
 from layercut.engine.base import Decoding, Engine
-from layercut.errors import InputError, unknown
+from layercut.errors import InputError
 from layercut.evidence.intervals import Estimate, mean_interval
 from layercut.evidence.splits import items_hash
-from layercut.selection.answers import Answers
-from layercut.selection.base import RACE_ERROR, Normalise, Objective, Progress, Racing, check_race, silent
-from layercut.selection.items import SELECTION_ITEMS, record_items
+from layercut.progress import Progress, silent
+from layercut.selection.answers import Answers, ObjectiveTask, TaskRace
+from layercut.selection.base import RACE_ERROR, Normalise, Objective, Racing, check_race
 from layercut.selection.racing import Standings
 from layercut.selection.search_journal import SearchJournal
-from layercut.selection.task_race import TaskRace
 from layercut.surgery.plan import CutPlan
-from layercut.tasks.base import LOG_LIKELIHOOD, Readout, Sample, Task, known_readouts
+from layercut.tasks.base import LOG_LIKELIHOOD, Readout, Sample
 from layercut.tasks.chance import chance_of
-
-
-@dataclass(frozen=True, kw_only=True)
-class ObjectiveTask:
-    """One task under one readout, as part of an objective."""
-
-    task: Task
-    readout: Readout
-    limit: int | None = 100
-    """The first so many selection items. arXiv:2602.01997 takes 100."""
-
-    def __post_init__(self) -> None:
-        if self.readout not in known_readouts(self.task):
-            raise unknown(f"readout of {self.task.name}", self.readout, known_readouts(self.task))
-
-    @property
-    def label(self) -> str:
-        """Name for people."""
-        return f"{self.task.name} ({self.readout})"
-
-    def describe(self) -> dict[str, Any]:
-        """What decides the scores, for a run's settings."""
-        return {"task": self.task.name, "readout": self.readout, "limit": self.limit, **self.task.settings()}
+from layercut.tasks.selected_items import SELECTION_ITEMS, record_items
 
 
 def search_settings(tasks: Sequence[ObjectiveTask], decoding: Decoding) -> dict[str, Any]:

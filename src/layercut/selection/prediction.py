@@ -13,7 +13,7 @@ from typing import Any
 
 from layercut.errors import InputError
 from layercut.evidence.intervals import proportion_interval
-from layercut.selection.base import Progress, silent
+from layercut.progress import Progress, silent
 from layercut.selection.objective import TaskObjective
 from layercut.selection.search_journal import SearchJournal
 from layercut.selection.text_objective import TextObjective

@@ -1,10 +1,14 @@
-"""Which layers must stay, as people write it on the command line."""
+"""Which layers must stay: as people write it on the command line, and the default of each criterion."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
+from dataclasses import replace
 
 from layercut.errors import InputError
+from layercut.selection import CRITERIA
+from layercut.selection.base import Context
 from layercut.surgery.plan import parse_layers
 
 _EDGE = re.compile(r"^(first|last):(\d+)$")
@@ -47,3 +51,15 @@ def _part(part: str, num_layers: int) -> range | tuple[int, ...]:
             f"protected layer {layers[-1]} is not in the model, whose decoder layers are 0-{num_layers - 1}."
         )
     return layers
+
+
+def with_default_protection(context: Context, criterion: str, start: Collection[int] = ()) -> Context:
+    """The context with the criterion's own protection if nothing was said: layer 0, unless ``start`` removes it.
+
+    Raises:
+        InputError: too few candidates are left.
+    """
+    if context.protect is not None:
+        return context
+    keeps_first = CRITERIA[criterion].protects_first_layer and 0 not in start
+    return replace(context, protect=frozenset({0}) if keeps_first else frozenset())

@@ -9,13 +9,14 @@ from typing import Any
 
 from layercut.errors import InputError, unknown
 from layercut.selection import CRITERIA, criterion
-from layercut.selection.base import Context, Selection, wanted_objective, with_default_protection
+from layercut.selection.base import Context, Selection, wanted_objective
 from layercut.selection.greedy import as_json
-from layercut.selection.items import SELECTION_ITEMS, merge_items, record_items, selection_items
+from layercut.selection.local_search import Layers, Walk, evolve, swap
 from layercut.selection.objective import selected_on
+from layercut.selection.protect import with_default_protection
 from layercut.selection.specs import plan_from_spec
-from layercut.selection.walk import Layers, Walk, evolve, swap
 from layercut.surgery.plan import CutPlan
+from layercut.tasks.selected_items import SELECTION_ITEMS, merge_items, record_items, selection_items
 
 METHODS = ("swap", "evolve")
 BUDGET, OFFSPRING, MAX_SWAPS = 200, 16, 3

@@ -5,12 +5,17 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from layercut.engine.served import ServedModel
 from layercut.errors import InputError
 from layercut.seed import check_seed
 from layercut.selection import CRITERIA, criterion, criterion_row
 from layercut.selection.base import Context
 from layercut.surgery.plan import CutPlan, parse_layers
+
+if TYPE_CHECKING:
+    from layercut.engine.handle import ModelHandle
 
 _BY_CRITERION = re.compile(r"^([A-Za-z_][\w.:-]*):(\d{1,6})$")
 _EXPECTED = "a layer list such as 3,8,21-24 (inclusive), reverse:3 or random:3 for three layers, or a plan.json"
@@ -57,6 +62,24 @@ def plan_from_spec(
             settings=settings,
         )
     return CutPlan(num_layers=num_layers, removed=parse_layers(spec), model=model, model_hash=model_hash)
+
+
+def plan_of(model: ModelHandle | ServedModel, spec: str | CutPlan | None, seed: int) -> CutPlan:
+    """The plan that ``spec`` stands for on a model; None is the model as it is.
+
+    Raises:
+        InputError: no plan, one that does not fit, or one of another model where the settings do not allow it.
+    """
+    if isinstance(model, ServedModel):
+        return model.plan(spec)
+    if spec is None:
+        return model.plan()
+    name, model_hash = model.settings.model, model.facts.model_hash
+    allowed = model.settings.plan_from_another_model
+    if isinstance(spec, CutPlan):
+        return model.plan(plan_for_model(spec, name, model_hash, from_another_model=allowed))
+    fits: dict[str, Any] = {"num_layers": model.num_layers, "model": name, "model_hash": model_hash}
+    return model.plan(plan_from_spec(spec, **fits, seed=seed, from_another_model=allowed))
 
 
 def check_spec(spec: str) -> None:

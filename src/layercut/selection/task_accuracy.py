@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from layercut.selection.base import Context, Selection, wanted_objective, with_default_protection
+from layercut.selection.base import Context, Selection, wanted_objective
 from layercut.selection.greedy import greedy
 from layercut.selection.objective import selected_on
 from layercut.selection.options import choose
+from layercut.selection.protect import with_default_protection
 from layercut.surgery.plan import CutPlan
 
 

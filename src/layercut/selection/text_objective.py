@@ -9,8 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from layercut.errors import InputError
+from layercut.progress import Progress, silent
 from layercut.runs.settings import settings_hash
-from layercut.selection.base import Context, Progress, Selection, by_importance, silent
+from layercut.selection.base import Context, Selection, by_importance
 from layercut.selection.greedy import as_json, greedy
 from layercut.selection.search_journal import Question, SearchJournal
 from layercut.surgery.plan import CutPlan

@@ -7,13 +7,13 @@ from typing import Any, NamedTuple, cast
 from layercut.engine.base import GenerationRequest, LikelihoodRequest
 from layercut.errors import InputError
 from layercut.selection.base import Context, Selection, wanted_objective
-from layercut.selection.items import SELECTION_ITEMS, record_items
 from layercut.selection.objective import TaskObjective
 from layercut.selection.options import choose
 from layercut.selection.search_journal import SearchJournal
 from layercut.selection.text_objective import Measure, TextObjective, select_by_text
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.base import GENERATED
+from layercut.tasks.selected_items import SELECTION_ITEMS, record_items
 
 
 class Traces(NamedTuple):

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from layercut.errors import InputError
-from layercut.study.cells import Cell
-from layercut.study.settings import UNCUT
+from layercut.settings import UNCUT
 from layercut.study.study_settings import CriterionSettings, HealingArm, StudySettings
+from layercut.tasks.cells import Cell
 
 _READOUT_COST = {"short": 1, "chain": 2}
 """Readouts that write cost more than those that rank."""

@@ -12,9 +12,9 @@ from layercut.runs.atomic import write_json
 from layercut.runs.directory import RunFolder
 from layercut.runs.json_text import load
 from layercut.runs.settings import settings_hash
-from layercut.study.cell_store import FORMAT_VERSION, CellStore, Reused, cell_file
-from layercut.study.cells import Cell
+from layercut.study.store import FORMAT_VERSION, CellStore, Reused, cell_file
 from layercut.surgery.plan import CutPlan
+from layercut.tasks.cells import Cell
 from layercut.tasks.evaluate import evaluate
 
 if TYPE_CHECKING:

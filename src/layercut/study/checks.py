@@ -17,7 +17,7 @@ from layercut.selection import criterion_row
 from layercut.selection.base import Context, no_objective
 from layercut.selection.protect import parse_protected
 from layercut.selection.specs import check_spec, plan_from_spec
-from layercut.study.settings import ModelSettings, TaskSettings
+from layercut.settings import ModelSettings, TaskSettings
 from layercut.surgery.plan import parse_layers
 from layercut.tasks import check_task
 from layercut.tasks.base import GENERATED

@@ -8,14 +8,15 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from layercut.engine.handle import ModelHandle
+from layercut.progress import Progress
 from layercut.runs.settings import settings_hash
 from layercut.selection import criterion as criterion_of
-from layercut.selection.base import Context, Progress
+from layercut.selection.base import Context
 from layercut.selection.protect import parse_protected
-from layercut.study.cell_store import CellStore, model_identity, read_chosen, write_chosen
-from layercut.study.handle import ModelHandle
-from layercut.study.select import select_layers
-from layercut.study.settings import GENERATED, DecodingSettings
+from layercut.selection.select import select_layers
+from layercut.settings import GENERATED, DecodingSettings
+from layercut.study.store import CellStore, model_identity, read_chosen, write_chosen
 from layercut.study.study_settings import CriterionSettings
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import load_task

@@ -11,14 +11,14 @@ from rich.table import Table
 from rich.text import Text
 
 from layercut.engine.base import GenerationRequest
-from layercut.runs.counting import counted
-from layercut.study.cells import Cell
-from layercut.study.eta import Eta
-from layercut.study.progress import CHARACTERS_PER_TOKEN
+from layercut.progress.bars import CHARACTERS_PER_TOKEN
+from layercut.progress.estimate import Eta
 from layercut.study.work import StudyWork
 from layercut.surgery.checkpoint import plan_cut
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.budget import asked
+from layercut.tasks.cells import Cell
+from layercut.text.counting import counted
 
 MANY = 100
 """Items timed of a task from which the range is about a factor of two."""

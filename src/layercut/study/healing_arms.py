@@ -13,17 +13,17 @@ from typing import Any
 from rich.console import Console
 
 from layercut.engine.base import Engine
+from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
+from layercut.healing.data import BUILT_IN
+from layercut.healing.generate import answer_prompts
+from layercut.healing.heal import Healed, check_method, heal_model
+from layercut.healing.heal_settings import HealSettings
+from layercut.healing.job import CHECKPOINT
+from layercut.healing.prompt_sources import Answering, PromptSource, PromptSpec, answering, prompt_source
 from layercut.healing.team import Team
 from layercut.runs.settings import settings_hash
-from layercut.study.generate import answer_prompts
-from layercut.study.handle import ModelHandle
-from layercut.study.heal import Healed, check_method, heal_model
-from layercut.study.heal_data import BUILT_IN
-from layercut.study.heal_job import CHECKPOINT
-from layercut.study.heal_settings import HealSettings
-from layercut.study.prompts import Answering, PromptSource, PromptSpec, answering, prompt_source
-from layercut.study.settings import ModelSettings, TaskSettings
+from layercut.settings import ModelSettings, TaskSettings
 from layercut.study.study_settings import HealingArm
 
 

@@ -12,20 +12,20 @@ from typing import TypeVar
 from rich.console import Console
 
 from layercut.engine.base import Engine
-from layercut.runs.counting import counted
+from layercut.progress.live import StudyProgress
 from layercut.runs.directory import RunFolder
 from layercut.runs.disk import BROKEN
-from layercut.selection.items import check_report_items
+from layercut.settings import UNCUT
 from layercut.study.arms import StudyArm
 from layercut.study.cell_run import Measured, run_cell
-from layercut.study.cell_store import SEARCHES
-from layercut.study.cells import Cell
-from layercut.study.cut import cut_model
-from layercut.study.live import StudyProgress
 from layercut.study.manifest import Manifest
-from layercut.study.settings import UNCUT
+from layercut.study.store import SEARCHES
 from layercut.study.work import StudyWork, reused
+from layercut.surgery.cut import cut_model
 from layercut.surgery.plan import CutPlan
+from layercut.tasks.cells import Cell
+from layercut.tasks.selected_items import check_report_items
+from layercut.text.counting import counted
 
 CHECKPOINT = "checkpoint"
 Result = TypeVar("Result")

@@ -24,21 +24,21 @@ from typing import Any, NamedTuple
 
 from rich.console import Console
 
+from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
-from layercut.report.compare import ComparisonRow
+from layercut.evidence.comparison import ComparisonRow
+from layercut.progress.live import StudyProgress
 from layercut.report.reports import write_reports
 from layercut.report.study import study_results
 from layercut.runs.directory import RunFolder
-from layercut.study.cell_store import CellStore
-from layercut.study.cells import tell_walls
-from layercut.study.evaluate import slug
 from layercut.study.forecast import Forecast, forecast
-from layercut.study.handle import ModelHandle
 from layercut.study.job import StudyJob
-from layercut.study.live import StudyProgress
 from layercut.study.manifest import Manifest
+from layercut.study.store import CellStore
 from layercut.study.study_settings import StudySettings
 from layercut.study.work import StudyWork
+from layercut.tasks.cells import tell_walls
+from layercut.tasks.run import slug
 
 
 class StudyOutcome(NamedTuple):

@@ -10,12 +10,12 @@ from typing import Any
 
 from layercut.errors import InputError
 from layercut.healing.filters import FilterSettings
+from layercut.healing.prompt_sources import PromptSpec
 from layercut.healing.settings import TrainSettings
 from layercut.seed import check_seed
 from layercut.selection import CriterionRow, criterion_row
 from layercut.selection.base import RACE_ERROR, check_race
-from layercut.study.prompts import PromptSpec
-from layercut.study.settings import (
+from layercut.settings import (
     GENERATED,
     UNCUT,
     CalibrationSettings,

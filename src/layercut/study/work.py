@@ -9,23 +9,24 @@ from pathlib import Path
 from typing import Any
 
 from layercut.engine.base import Decoding
+from layercut.engine.handle import ModelHandle
+from layercut.progress import Progress, silent
+from layercut.progress.estimate import Cell as Cost
+from layercut.progress.live import Piece
 from layercut.runs.environment import machine
 from layercut.runs.settings import settings_hash
 from layercut.runs.study import seconds_in
-from layercut.selection.base import Progress, silent
+from layercut.selection.select import objective_parts
+from layercut.selection.specs import plan_of
+from layercut.settings import UNCUT
 from layercut.study.arms import StudyArm, arms_of, in_order
 from layercut.study.cell_run import Measured, finished_cell
-from layercut.study.cell_store import SEARCHES, CellStore, cell_identity, model_identity
-from layercut.study.cells import Cell, make_cells, run_settings
 from layercut.study.choosing import choose_plans, search_identity
-from layercut.study.eta import Cell as Cost
-from layercut.study.handle import ModelHandle
 from layercut.study.healing_arms import Healer
-from layercut.study.live import Piece
-from layercut.study.select import objective_parts
-from layercut.study.settings import UNCUT
+from layercut.study.store import SEARCHES, CellStore, cell_identity, model_identity
 from layercut.study.study_settings import StudySettings
 from layercut.surgery.plan import CutPlan
+from layercut.tasks.cells import Cell, make_cells, run_settings
 from layercut.tasks.shortfall import tell_shortfalls
 
 
@@ -55,7 +56,7 @@ class StudyWork:
         """By arm that is not healed; those of a search once it was made."""
         for arm in self.arms:
             if not arm.healing and arm.criterion is None:
-                self.plans[arm.name] = model.plan(arm.spec, arm.seed)
+                self.plans[arm.name] = plan_of(model, arm.spec, arm.seed)
         for name in dict.fromkeys(arm.search for arm in self.arms if not arm.healing and arm.criterion):
             self.choose(name, known_only=True)
         self.healers = {

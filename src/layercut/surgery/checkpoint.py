@@ -23,6 +23,8 @@ from layercut.surgery.shards import Piece, Shard, lay_out, write_shards
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from layercut.models.sources import ModelSource
+
 
 MAX_SHARD_BYTES = 5 * 10**9
 """Largest weight file, in bytes of tensors; 5 GB is what the hub asks for."""
@@ -283,3 +285,26 @@ def _write_plans(source: Path, plan: CutPlan, folder: Path, told: CutPlan | None
 
 def _write_json(path: Path, data: Any) -> None:
     path.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def earlier_plans(folder: Path) -> list[CutPlan]:
+    """Plans by which a checkpoint was cut before, oldest first; empty for a model that is whole."""
+    plans = []
+    if (earlier := folder / EARLIER_PLANS_FILE).is_file():
+        plans += [CutPlan.from_dict(data, str(earlier)) for data in json.loads(earlier.read_text("utf-8"))]
+    if (last := folder / PLAN_FILE).is_file():
+        plans.append(CutPlan.load(last))
+    return plans
+
+
+def with_earlier(plan: CutPlan, source: ModelSource) -> CutPlan:
+    """A plan that also says what its model lost before and how it was healed, if its checkpoint was cut before."""
+    folder = source.adapter.folder if source.adapter else source.path
+    last = folder / PLAN_FILE
+    healing = json.loads(last.read_text("utf-8")).get("healing", []) if last.is_file() else []
+    names = ("model", "model_hash", "num_layers", "removed")
+    steps: list[dict[str, Any]] = [{name: one.to_dict()[name] for name in names} for one in earlier_plans(source.path)]
+    if healing and steps:
+        steps[-1] |= {"healed": [str(entry.get("method")) for entry in healing]}
+    earlier = tuple(step for step in steps if step["removed"] or step.get("healed"))
+    return replace(plan, earlier=earlier) if earlier else plan

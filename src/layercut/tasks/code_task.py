@@ -9,12 +9,12 @@ from typing import Any, ClassVar
 
 from layercut.engine.base import Completion, GenerationRequest, LikelihoodRequest, Likelihoods, Message
 from layercut.errors import InputError
+from layercut.sandbox.isolation import Limits
+from layercut.sandbox.runner import Program, ProgramResult, in_force, run_programs
 from layercut.tasks.base import Readout, Sample, Score, Split
 from layercut.tasks.code_answers import OPENED, STOP, find_program
 from layercut.tasks.data_files import DataSet, Row, read_hub, read_local
 from layercut.tasks.grading import outcome
-from layercut.tasks.sandbox import Program, ProgramResult, in_force, run_programs
-from layercut.tasks.sandbox_walls import Limits
 from layercut.tasks.splits import SplitNames, choose_splits, first_of
 
 
@@ -30,7 +30,7 @@ class CodeTask:
     """
 
     runs_programs: ClassVar[bool] = True
-    """Said wherever walls are: see ``layercut.tasks.sandbox.walls_of``."""
+    """Said wherever walls are: see ``layercut.sandbox.runner.walls_of``."""
 
     name: str
     dataset: str

@@ -10,9 +10,9 @@ import re
 from collections.abc import Sequence
 
 from layercut.errors import InputError
+from layercut.sandbox.isolation import Limits
 from layercut.tasks.data_files import Row
 from layercut.tasks.program_parts import NOT_PYTHON, defined, needed, undefined
-from layercut.tasks.sandbox_walls import Limits
 
 PLUS_LIMITS = Limits(cpu_seconds=60, memory_mb=4096)
 """A few reference solutions take ten seconds and over a gigabyte on the largest inputs."""

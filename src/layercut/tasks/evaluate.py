@@ -26,7 +26,6 @@ from layercut.engine.base import (
 from layercut.errors import InputError, RunMismatch
 from layercut.evidence.clusters import clusters_of
 from layercut.evidence.intervals import mean_interval
-from layercut.runs.counting import counted
 from layercut.tasks import budget, repeats
 from layercut.tasks.base import (
     GENERATED,
@@ -41,6 +40,7 @@ from layercut.tasks.base import (
     generates,
 )
 from layercut.tasks.chance import chance_of
+from layercut.text.counting import counted
 
 if TYPE_CHECKING:
     from layercut.runs.records import MetricRow

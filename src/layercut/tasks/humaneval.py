@@ -13,12 +13,12 @@ Half of the problems are selection items and half report items, the same for bot
 
 from __future__ import annotations
 
+from layercut.sandbox.isolation import Limits
 from layercut.tasks.base import Sample
 from layercut.tasks.code_answers import FENCE, OPENED
 from layercut.tasks.code_task import CodeTask
 from layercut.tasks.code_tests import PLUS_LIMITS, mended, refuse_inputs_only
 from layercut.tasks.data_files import Row, text_field
-from layercut.tasks.sandbox_walls import Limits
 
 VERSION = 2
 """Raised by any change of the prompt, the extraction or the tests.

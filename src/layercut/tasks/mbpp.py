@@ -20,11 +20,11 @@ import re
 from collections.abc import Sequence
 
 from layercut.errors import InputError
+from layercut.sandbox.isolation import Limits
 from layercut.tasks.base import Sample, Split
 from layercut.tasks.code_task import CodeTask
 from layercut.tasks.code_tests import PLUS_LIMITS, mended, refuse_inputs_only
 from layercut.tasks.data_files import Row, text_field
-from layercut.tasks.sandbox_walls import Limits
 
 VERSION = 2
 """Raised by any change of the prompt, the extraction or the tests.

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from layercut.report.advice import advise
-from layercut.report.advice_text import on_terminal
+from layercut.report.tables import advice_on_terminal
 from tests.support.run_builder import build_quickstart
 from tests.unit.cli.conftest import Run
 
@@ -35,7 +35,7 @@ def test_the_table_shows_whole_names_of_plans(tmp_path: Path, width: int) -> Non
     first, *rest = (plan for plan in found.plans if plan.readouts)
     plans = [replace(first, arm=replace(first.arm, name=one)) for one in (name, f"{name}+sft-lora-r8")]
     console = Console(file=StringIO(), width=width, color_system=None)
-    console.print(on_terminal(replace(found, plans=(*plans, *rest))))
+    console.print(advice_on_terminal(replace(found, plans=(*plans, *rest))))
     assert isinstance(console.file, StringIO)
     lines = [line.rstrip() for line in console.file.getvalue().splitlines()]
     table = "\n".join(lines[next(i for i, line in enumerate(lines) if "at least" in line and "verdict" in line) :])

@@ -14,9 +14,10 @@ import pytest
 import yaml
 
 from layercut.engine.base import LikelihoodRequest
-from layercut.selection.items import record_items
+from layercut.sandbox import runner as sandbox
 from layercut.surgery.plan import CutPlan
-from layercut.tasks import load_task, sandbox
+from layercut.tasks import load_task
+from layercut.tasks.selected_items import record_items
 from tests.support.fake_engine import FakeEngine
 from tests.unit.cli.conftest import Run
 
@@ -257,8 +258,8 @@ def test_select_by_task_scores_keeps_what_it_measured(
         return [float(wrong) - (i == golds[request.id]) * (2 * wrong - 1) for i in range(4)]
 
     engine = HashedEngine(scores=right_unless_layer_3_is_gone)
-    monkeypatch.setattr("layercut.study.handle.ModelHandle.engine", engine)
-    monkeypatch.setattr("layercut.study.handle.ModelHandle.loaded", None)
+    monkeypatch.setattr("layercut.engine.handle.ModelHandle.engine", engine)
+    monkeypatch.setattr("layercut.engine.handle.ModelHandle.loaded", None)
     command = (*command, tmp_path / "t", "--remove")
     ran = layercut(*command, "1")
     assert ran.code == 0, ran.err

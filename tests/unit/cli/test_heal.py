@@ -14,8 +14,8 @@ from transformers import AutoModelForCausalLM
 pytest.importorskip("trl", reason="healing by training needs layercut[heal]")
 pytest.importorskip("peft", reason="healing by training needs layercut[heal]")
 
+from layercut.healing import loop as heal_loop
 from layercut.healing import sft
-from layercut.study import heal_loop
 from tests.unit.cli.conftest import Ran, Run
 
 SMALL = (

@@ -14,7 +14,7 @@ from layercut.cli.main import app
 from layercut.errors import InputError
 from layercut.selection import CRITERIA
 from layercut.selection.specs import check_spec
-from layercut.study.settings import DecodingSettings, ModelSettings
+from layercut.settings import DecodingSettings, ModelSettings
 
 COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 MODEL_FLAGS = {field.name: field.default for field in dataclasses.fields(ModelSettings) if field.name != "model"}

@@ -18,10 +18,10 @@ from layercut.errors import InputError
 from layercut.evidence.bounds import retention_bounds
 from layercut.evidence.intervals import mean_interval
 from layercut.evidence.paired import compare_paired
+from layercut.healing.prompt_sources import PromptSpec
 from layercut.healing.settings import TrainSettings
 from layercut.seed import LARGEST, check_seed
-from layercut.study.prompts import PromptSpec
-from layercut.study.study_file import study_from_dict
+from layercut.study.file import study_from_dict
 from layercut.tasks import load_task
 from tests.unit.cli.conftest import Run
 

@@ -13,8 +13,8 @@ import pytest
 from layercut.diagnostics import LAYER_FORMS, diagnostic, written_programs
 from layercut.report.diagnosis.verdict import accused, damages
 from layercut.runs.diagnosis import Diagnosis, MeasureRow
-from layercut.tasks import sandbox
-from layercut.tasks.sandbox import Program, ProgramResult, run_programs
+from layercut.sandbox import runner as sandbox
+from layercut.sandbox.runner import Program, ProgramResult, run_programs
 from tests.support.patient import Defect, PatientEngine, bench
 
 ASKED = ("arithmetic", "brackets", "degeneration", "propagation", "demoted")

@@ -11,8 +11,8 @@ import torch
 
 from layercut.diagnostics import cost as cost_module
 from layercut.diagnostics import diagnostic
-from layercut.diagnostics.bench import Arm, Bench
 from layercut.diagnostics.cost import timing
+from layercut.diagnostics.session import Arm, Bench
 from layercut.engine.shared import SharedEngine
 from layercut.models.loading import LoadedModel
 from layercut.runs.records import Journal

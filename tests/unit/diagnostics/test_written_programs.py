@@ -12,8 +12,8 @@ from layercut.diagnostics.written_programs import LIMITS, written_programs
 from layercut.engine.base import Completion, GenerationRequest
 from layercut.errors import InputError
 from layercut.runs.records import read_records
+from layercut.sandbox import runner as sandbox
 from layercut.surgery.plan import CutPlan
-from layercut.tasks import sandbox
 from tests.support.patient import PatientEngine, bench, item
 
 needs_sandbox = pytest.mark.skipif(sandbox._working()[0] is None, reason=f"no sandbox: {sandbox._working()[1]}")

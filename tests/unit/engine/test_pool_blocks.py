@@ -8,8 +8,8 @@ import pytest
 
 from layercut.engine.base import GenerationRequest, LikelihoodRequest
 from layercut.engine.pool_blocks import blocks_of, item_groups, portable
-from layercut.engine.pool_where import Where
 from layercut.errors import InputError
+from layercut.settings import Where
 from layercut.surgery.plan import CutPlan
 
 PLANS = [CutPlan(num_layers=9, removed=(layer,)) for layer in range(9)]

@@ -16,8 +16,8 @@ from layercut.engine.shared import SharedEngine
 from layercut.errors import CheckpointError, InputError
 from layercut.models.loading import load_model
 from layercut.models.sources import describe_source, resolve
-from layercut.study.cut import cut_model
 from layercut.surgery.bypass import bypass
+from layercut.surgery.cut import cut_model
 from layercut.surgery.plan import CutPlan
 from tests.support.tiny import save_tiny
 

@@ -5,10 +5,10 @@ import logging
 import pytest
 import torch
 
+from layercut.engine.handle import ModelHandle
 from layercut.models import placement
 from layercut.models.placement import pick_dtype
-from layercut.study.handle import ModelHandle
-from layercut.study.settings import ModelSettings
+from layercut.settings import ModelSettings
 from tests.support.tiny import save_tiny
 from tests.unit.models.damage import edit_json
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from layercut.errors import InputError
+from layercut.evidence.comparison import Arm, ComparisonRow, PairedItems
 from layercut.evidence.paired import compare_paired
 from layercut.report.advice import Advice, advise, judge
 from layercut.report.advice_text import in_short, page, write_advice
-from layercut.report.compare import Arm, ComparisonRow, PairedItems
 from layercut.report.uses import named_use
 from layercut.runs.directory import find_runs
 from tests.support.run_builder import Result, build_run

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from layercut.errors import InputError
-from layercut.report.diagnosis.drawing import shares
 from layercut.report.diagnosis.page import REPORT, SECTIONS, diagnosis_report, marked, summary
 from layercut.report.diagnosis.verdict import FILE, accused, damages, load
+from layercut.report.figures.diagnosis import share_rows
 from layercut.runs.diagnosis import Diagnosis, Example, MeasureRow
 from layercut.runs.directory import RunFolder
 
@@ -167,7 +167,7 @@ def test_the_page_has_a_section_and_a_picture_for_each_diagnostic(tmp_path: Path
     page = written(tmp_path / "run", diagnoses())
     text = page.read_text()
     for name, section in SECTIONS.items():
-        assert f"## {section.TITLE}" in text
+        assert f"## {section.title}" in text
         assert f"(diagnose-{name}.png)" in text
         assert f"about {name}" in text
         assert (tmp_path / "run" / f"diagnose-{name}.png").read_bytes().startswith(b"\x89PNG")
@@ -182,14 +182,16 @@ def test_the_page_has_a_section_and_a_picture_for_each_diagnostic(tmp_path: Path
 
 def test_depths_have_panels_and_small_groups_no_line_of_their_own() -> None:
     found = diagnoses()
-    picture = SECTIONS["brackets"].figure(found["brackets"], ["reverse-3"])
-    forest, closed, following = picture.axes
-    assert [tick.get_text() for tick in forest.get_yticklabels()] == ["closed"]
-    assert [tick.get_text() for tick in closed.get_xticklabels()] == ["1", "2", "3"]
-    drawn = {line.get_color(): [round(y) for y in line.get_ydata()] for line in following.lines}
-    assert list(drawn.values()) == [[90, 90, 90], [80, 40, 27]]
+    figure = SECTIONS["brackets"].figure(found["brackets"], ["reverse-3"])
+    assert figure is not None
+    forest, closed, following = figure.panels
+    assert {point["name"] for point in forest.spec["data"]["values"]} == {"closed"}
+    assert sorted({point["x"] for point in closed.spec["data"]["values"]}) == [1, 2, 3]
+    points = following.spec["data"]["values"]
+    drawn = {name: [round(one["y"]) for one in points if one["series"] == name] for name in ("uncut", "reverse-3")}
+    assert drawn == {"uncut": [90, 90, 90], "reverse-3": [80, 40, 27]}
     sizes = [row("arithmetic", "written", 0.5, 0.5, group=f"{n} items", headline=False, n=n) for n in (4, 5)]
-    assert [one["group"] for one in shares({**found["arithmetic"], "rows": sizes})] == ["5 items"]
+    assert [one["group"] for one in share_rows({**found["arithmetic"], "rows": sizes})] == ["5 items"]
 
 
 def test_a_diagnosis_without_rows_has_a_page_too(tmp_path: Path) -> None:

@@ -12,17 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from layercut.errors import InputError, MissingExtra, install_command
+from layercut.errors import InputError
+from layercut.evidence.comparison import compare_runs
 from layercut.report import advice_text
 from layercut.report.advice import advise
-from layercut.report.compare import compare_runs
-from layercut.report.html import page as html_page
-from layercut.report.html.elements import ASSETS, Table
+from layercut.report.elements import Table
 from layercut.report.html.page import PAGE, write_page
 from layercut.report.html.prose import blocks, inline
 from layercut.report.html.sections import SECTIONS
 from layercut.report.html.sections.errors import errors
 from layercut.report.html.source import read_source
+from layercut.report.html.templates import ASSETS
 from layercut.report.reports import write_reports
 from layercut.report.study import study_results
 from tests.support.html_page import Page, read_page
@@ -139,7 +139,7 @@ def test_every_plot_has_a_text_and_a_table_with_its_numbers(whole: Path) -> None
     plots = [given for given in page.named("div") if given.get("class") == "plot"]
     rows = study_results(whole.parent).rows
     drawn = {(row.task, row.readout) for row in rows if row.is_headline and row.kept_share is not None}
-    assert len(plots) == len(drawn) + 2 + 2 + 13  # over depth, by readout, of the sweep, of the diagnosis
+    assert len(plots) == len(drawn) + 2 + 2 + 15  # over depth, by readout, of the sweep, of the diagnosis
     for plot in plots:
         assert plot["role"] == "img"
         assert len(plot["aria-label"]) > 30
@@ -260,21 +260,6 @@ def test_many_plans_become_lines_by_criterion_and_arm(tmp_path: Path) -> None:
     assert len(page.tables["retention.csv"]) == 1 + 2 * 2 * len(DEPTHS) * len(ARMS)
     folded = re.findall(r"<summary>(\S+): [a-z]+ \d", (tmp_path / PAGE).read_text())
     assert len(folded) == 2 * len(DEPTHS) * len(ARMS)
-
-
-def test_without_its_library_report_md_is_written_and_that_is_said(
-    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def missing() -> str:
-        raise MissingExtra("report.html", "report")
-
-    monkeypatch.setattr(html_page, "bundle", missing)
-    shutil.copytree(study, tmp_path / "study", ignore=shutil.ignore_patterns("report.*"))
-    with caplog.at_level("WARNING", logger="layercut"):
-        written = write_reports(tmp_path / "study")
-    assert list(written) == ["report"]
-    assert caplog.messages == [f"report.html needs an optional part: {install_command('report')}"]
-    assert (tmp_path / "study" / "report.md").read_bytes() == (study / "report.md").read_bytes()
 
 
 def test_one_page_shows_one_model(study: Path, tmp_path: Path) -> None:

@@ -7,13 +7,13 @@ import shutil
 import pytest
 
 from layercut.errors import InputError
-from layercut.report.compare import compare_runs
+from layercut.evidence.comparison import compare_runs
 from layercut.report.markdown import write_report
-from layercut.report.markup import code, escape, fenced
-from layercut.report.numbers import p_value
 from layercut.report.study import study_report, study_runs
 from layercut.report.words import walls
 from layercut.runs.directory import RunFolder
+from layercut.text.markup import code, escape, fenced
+from layercut.text.numbers import p_value
 from tests.support.run_builder import Result, build_run
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from layercut.report.compare import compare_runs
+from layercut.evidence.comparison import compare_runs
 from layercut.report.markdown import render
 from layercut.report.seeds import over_seeds
 from layercut.runs.directory import METRICS, RunFolder

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from layercut.report.compare import compare_runs
+from layercut.evidence.comparison import compare_runs
 from layercut.report.readouts import discordances
 from layercut.report.series import places
 from tests.support.pages import about_arm

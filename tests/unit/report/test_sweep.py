@@ -2,19 +2,18 @@ from __future__ import annotations
 
 import io
 import json
-import math
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
-import matplotlib
-import numpy as np
 import pytest
 from rich.console import Console
 
 from layercut.errors import InputError
-from layercut.report.sweep import SWEEP, Ranking, Sweep, is_sweep
-from layercut.report.sweep_plot import figure, plot
+from layercut.evidence.sweep import SWEEP, Ranking, Sweep, is_sweep
+from layercut.report.figures.layers import layers
+from layercut.report.figures.picture import save
 from layercut.report.sweep_text import findings, how_made, sweep_report, sweep_tables
 from layercut.runs.directory import RunFolder
 from tests.support.sweeps import HOLES, curve, sweep_of
@@ -39,11 +38,11 @@ def printed(sweep: Sweep, width: int = 100) -> str:
     return console.export_text()
 
 
-def drawn(picture: matplotlib.figure.Figure, panel: int) -> dict[float, float]:
-    """Layer to percent of the points in a panel."""
-    axes = picture.axes[panel]
-    points = [line for line in axes.lines if line.get_marker() not in ("None", "", None)]
-    return {float(line.get_xdata()[0]): float(line.get_ydata()[0]) for line in points}
+def drawn(sweep: Sweep) -> dict[str, list[dict[str, Any]]]:
+    """The points of every panel, by its title."""
+    figure = layers(sweep)
+    assert figure is not None
+    return {panel.title: panel.spec["data"]["values"] for panel in figure.panels}
 
 
 def test_the_file_holds_everything(holes: Sweep, tmp_path: Path) -> None:
@@ -170,47 +169,31 @@ def test_agreements_by_hand() -> None:
     assert found["late", "elsewhere"].rho == (None, "no layer is ranked by both")
 
 
-def test_the_picture_shows_every_number_and_no_refusal(holes: Sweep) -> None:
-    picture = figure(holes)
-    assert [axes.get_title(loc="left") for axes in picture.axes] == ["gsm_symbolic", "brackets", "copy"]
-    points = drawn(picture, 2)
-    rows = [row for row in holes.rows if row.task == "copy"]
-    assert points == pytest.approx({row.layer: 100 * row.kept_share.value for row in rows})  # type: ignore[union-attr]
-    (band,) = picture.axes[2].collections
-    ends = band.get_paths()[0].get_extents()
-    assert ends.y0 == pytest.approx(min(100 * row.kept_share.low for row in rows))  # type: ignore[union-attr,operator]
-    assert ends.y1 == pytest.approx(max(100 * row.kept_share.high for row in rows))  # type: ignore[union-attr,operator]
-    assert drawn(picture, 1) == {}
-    words = [text.get_text() for text in picture.axes[1].texts]
-    assert "ranked by likelihood: n/a, the uncut model is not above chance (0.25) on 64 items" in words
-    for axes in picture.axes:
-        levels = [line.get_ydata()[0] for line in axes.lines if line.get_linestyle() == "--"]
-        assert levels == [100.0, 0.0]
-    picture.canvas.draw()
-    box = picture.get_tightbbox(picture.canvas.get_renderer())
-    width, height = picture.get_size_inches()
-    assert 0 <= box.x0 < box.x1 <= width
-    assert 0 <= box.y0 < box.y1 <= height
+def test_the_figure_shows_every_number_and_no_refusal(holes: Sweep) -> None:
+    panels = drawn(holes)
+    assert list(panels) == ["gsm_symbolic", "copy"]  # brackets: the uncut model is not above chance
+    for point, row in zip(panels["copy"], (row for row in holes.rows if row.task == "copy"), strict=True):
+        share = row.kept_share
+        assert share is not None
+        assert point["x"] == row.layer
+        assert point["y"] == pytest.approx(min(max(100 * share.value, -30), 140), abs=0.01)
+        assert point["low"] == pytest.approx(max(100 * share.low, -30), abs=0.01)  # type: ignore[operator]
 
 
 def test_a_line_does_not_run_over_layers_that_were_not_skipped() -> None:
-    picture = figure(sweep_of(curve("copy", "short", {0: 90, 1: 80, 2: 85, 7: 50, 20: 10, 21: 20})))
-    lines = [line for line in picture.axes[0].lines if line.get_linestyle() == "-"]
-    assert [list(line.get_xdata()) for line in lines] == [[0, 1, 2], [7], [20, 21]]
+    points = drawn(sweep_of(curve("copy", "short", {0: 90, 1: 80, 2: 85, 7: 50, 20: 10, 21: 20})))["copy"]
+    parts = {point["part"]: [one["x"] for one in points if one["part"] == point["part"]] for point in points}
+    assert list(parts.values()) == [[0, 1, 2], [7], [20, 21]]
 
 
-def test_what_lies_outside_is_an_arrow_at_the_edge() -> None:
-    picture = figure(sweep_of(curve("copy", "short", [100, -150, 500], uncut=0.19, chance=0.1, n=1000)))
-    points = drawn(picture, 0)
-    assert points[2] == 200
-    assert [line.get_marker() for line in picture.axes[0].lines if line.get_marker() in ("^", "v")] == ["v", "^"]
-    assert not math.isnan(picture.axes[0].get_ylim()[1])
+def test_what_lies_outside_stands_at_the_edge() -> None:
+    points = drawn(sweep_of(curve("copy", "short", [100, -150, 500], uncut=0.19, chance=0.1, n=1000)))["copy"]
+    assert [point["y"] for point in points] == [100, -30, 140]
 
 
-def test_same_sweep_same_bytes(holes: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plot(holes, tmp_path / "a.png")
-    monkeypatch.setitem(matplotlib.rcParams, "font.size", 30)  # somebody's own style
-    plot(Sweep.load(_saved(holes, tmp_path)), tmp_path / "b.png")
+def test_same_sweep_same_bytes(holes: Sweep, tmp_path: Path) -> None:
+    assert save(layers(holes), tmp_path / "a.png")
+    assert save(layers(Sweep.load(_saved(holes, tmp_path))), tmp_path / "b.png")
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
@@ -232,13 +215,12 @@ def test_items_without_spread_leave_the_band_out() -> None:
         )
         for row in rows
     ]
-    picture = figure(sweep_of(bare))
-    picture.canvas.draw()
-    assert drawn(picture, 0) == {0: 100, 1: 100, 2: 100}
-    assert np.isfinite(picture.axes[0].get_ylim()).all()
+    assert [(point["y"], point["low"], point["high"]) for point in drawn(sweep_of(bare))["copy"]] == [
+        (100, None, None)
+    ] * 3
 
 
-def test_neither_torch_nor_pyplot_is_needed() -> None:
-    code = "import sys, layercut.report.sweep_text; print({'torch', 'matplotlib.pyplot'} & set(sys.modules))"
+def test_neither_torch_nor_the_plotting_library_is_needed_before_something_is_drawn() -> None:
+    code = "import sys, layercut.report.sweep_text; print({'torch', 'vl_convert'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from layercut.report.compare import compare_runs
+from layercut.evidence.comparison import compare_runs
 from layercut.report.tables import comparison_tables, metrics_table, runs_table
 from layercut.runs.directory import RunSummary
 

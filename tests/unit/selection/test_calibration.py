@@ -16,8 +16,7 @@ from layercut.engine.shared import SharedEngine
 from layercut.errors import InputError, MissingExtra
 from layercut.models.loading import LoadedModel
 from layercut.runs.directory import RunFolder
-from layercut.selection.calibration import load_calibration
-from layercut.selection.openings import OPENINGS
+from layercut.selection.calibration import OPENINGS, load_calibration
 from tests.support.loaded import tiny_loaded
 from tests.unit.selection.test_perplexity import Counting
 

@@ -11,10 +11,11 @@ import pytest
 
 from layercut.engine.base import Decoding, always
 from layercut.errors import InputError
-from layercut.selection.items import selection_items
-from layercut.selection.objective import ObjectiveTask, TaskObjective, search_settings, selected_on
+from layercut.selection.answers import ObjectiveTask
+from layercut.selection.objective import TaskObjective, search_settings, selected_on
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import load_task
+from layercut.tasks.selected_items import selection_items
 from tests.support.search import NeedyEngine, NeedyTask, TableObjective, is_right
 
 UNCUT = CutPlan(num_layers=6)

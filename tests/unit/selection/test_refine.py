@@ -11,11 +11,12 @@ import pytest
 
 from layercut.errors import InputError
 from layercut.selection import criterion
+from layercut.selection.answers import ObjectiveTask
 from layercut.selection.base import Context
-from layercut.selection.items import record_items, selection_items
-from layercut.selection.objective import ObjectiveTask, TaskObjective
+from layercut.selection.objective import TaskObjective
 from layercut.selection.refine import refine
 from layercut.surgery.plan import CutPlan
+from layercut.tasks.selected_items import record_items, selection_items
 from tests.support.search import NeedyEngine, NeedyTask, TableObjective, random_table
 
 NUM_LAYERS = 9

@@ -8,10 +8,11 @@ import pytest
 
 from layercut.errors import InputError
 from layercut.selection import criterion
+from layercut.selection.answers import ObjectiveTask
 from layercut.selection.base import Context
-from layercut.selection.items import selection_items
-from layercut.selection.objective import ObjectiveTask, TaskObjective
+from layercut.selection.objective import TaskObjective
 from layercut.selection.task_accuracy import task_accuracy
+from layercut.tasks.selected_items import selection_items
 from tests.support.search import NeedyEngine, NeedyTask, TableObjective, is_right
 
 

@@ -13,8 +13,9 @@ import pytest
 from layercut.engine.base import Completion, Decoding, GenerationRequest, LikelihoodRequest, Likelihoods
 from layercut.errors import InputError
 from layercut.runs.directory import RunFolder
+from layercut.selection.answers import ObjectiveTask
 from layercut.selection.base import Context, Selection
-from layercut.selection.objective import ObjectiveTask, TaskObjective
+from layercut.selection.objective import TaskObjective
 from layercut.selection.search_journal import SearchJournal
 from layercut.selection.task_accuracy import task_accuracy
 from layercut.surgery.plan import CutPlan

@@ -14,12 +14,13 @@ from layercut.engine.plain import PlainEngine
 from layercut.errors import InputError
 from layercut.runs.directory import RunFolder
 from layercut.selection import criterion
+from layercut.selection.answers import ObjectiveTask
 from layercut.selection.base import Context, Selection
-from layercut.selection.items import selection_items
-from layercut.selection.objective import ObjectiveTask, TaskObjective
+from layercut.selection.objective import TaskObjective
 from layercut.selection.search_journal import SearchJournal
 from layercut.selection.trace_damage import correct_traces, trace_damage
 from layercut.surgery.plan import CutPlan
+from layercut.tasks.selected_items import selection_items
 from tests.support.fake_engine import Killed
 from tests.support.loaded import tiny_loaded
 from tests.support.search import NeedyEngine, NeedyTask, TableObjective

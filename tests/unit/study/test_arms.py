@@ -7,8 +7,8 @@ import pytest
 
 from layercut.errors import InputError
 from layercut.study.arms import arms_of, in_order
-from layercut.study.cells import make_cells
-from layercut.study.study_file import load_study, study_from_dict
+from layercut.study.file import load_study, study_from_dict
+from layercut.tasks.cells import make_cells
 
 BASE: dict[str, Any] = {"model": "m", "out": "runs/x", "tasks": ["copy"], "depths": [1, 2]}
 TASKS = {"criterion": "task_accuracy", "objective": ["copy"]}

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from layercut.study.arms import arms_of
+from layercut.study.file import load_study
 from layercut.study.run import forecast_study
-from layercut.study.study_file import load_study
 from layercut.study.study_settings import Depth
 from tests.support.tiny import save_tiny
 

@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from layercut.engine.handle import ModelHandle
 from layercut.engine.shared import SharedEngine
 from layercut.evidence.paired import compare_paired
 from layercut.report.study import study_report, study_runs
-from layercut.study.handle import ModelHandle
+from layercut.study.file import study_from_dict
 from layercut.study.run import StudyOutcome, forecast_study, run_study
-from layercut.study.study_file import study_from_dict
 from tests.support.studies import BREAK, NUM_ITEMS
 from tests.support.tiny import save_tiny
 
@@ -128,7 +128,7 @@ def test_every_row_is_compared_once(study: Any, monkeypatch: pytest.MonkeyPatch)
         compared.append(len(cut))
         return compare_paired(uncut, cut, **more)
 
-    monkeypatch.setattr("layercut.report.compare.compare_paired", counted)
+    monkeypatch.setattr("layercut.evidence.comparison.compare_paired", counted)
     outcome, _ = run(study("once", plans={"last": "reverse:1", "first": "0"}))
     assert len(compared) == len(outcome.rows) == 4 and outcome.paths["page"].is_file()
 

@@ -19,9 +19,9 @@ from safetensors.torch import load_file, save_file
 from layercut.errors import CheckpointError, InputError
 from layercut.models.sources import resolve
 from layercut.runs.leftovers import find_leftovers
-from layercut.study.cut import cut_model
 from layercut.surgery import checkpoint
 from layercut.surgery.checkpoint import cut_checkpoint, plan_cut
+from layercut.surgery.cut import cut_model
 from layercut.surgery.plan import CutPlan
 from tests.support.small_disk import small_disk
 from tests.support.surgery import plan_of

@@ -11,10 +11,10 @@ import time
 
 import pytest
 
-from layercut.tasks import sandbox
+from layercut.sandbox import runner as sandbox
+from layercut.sandbox.runner import Program, run_programs
 from layercut.tasks.code_answers import STOP, _longest, find_program
 from layercut.tasks.program_parts import defined, needed, undefined
-from layercut.tasks.sandbox import Program, run_programs
 
 DOUBLE = 'def double(x):\n    """Twice x."""'
 CYCLIC = (

@@ -12,12 +12,13 @@ import pytest
 
 from layercut.engine.base import Completion, GenerationRequest
 from layercut.errors import InputError
-from layercut.tasks import load_task, sandbox
+from layercut.sandbox import runner as sandbox
+from layercut.sandbox.judge import _free_names
+from layercut.sandbox.runner import Program, run_programs
+from layercut.tasks import load_task
 from layercut.tasks.base import Sample, Score, Split
 from layercut.tasks.code_answers import OPENED, STOP
 from layercut.tasks.code_task import CodeTask
-from layercut.tasks.sandbox import Program, run_programs
-from layercut.tasks.sandbox_judge import _free_names
 
 HEAD = 'def double(x):\n    """Twice x."""'
 FILES = {

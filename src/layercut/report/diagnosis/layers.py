@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from layercut.evidence.multiplicity import holm
-from layercut.report.diagnosis.drawing import COLOURS, MARKERS, canvas, label, save, tidy
 from layercut.report.diagnosis.page import provenance_lines, table_lines
 from layercut.report.diagnosis.verdict import ALPHA, damages, is_worse, load
-from layercut.report.markup import escape
-from layercut.report.numbers import number
+from layercut.report.elements import Figure, Panel
+from layercut.report.figures import charts
+from layercut.report.figures.picture import save
 from layercut.report.ranking import plain_table
 from layercut.runs.atomic import write_text
-from layercut.runs.diagnosis import Diagnosis, MeasureRow
+from layercut.runs.diagnosis import Diagnosis, MeasureRow, label
 from layercut.runs.directory import RunFolder
 from layercut.runs.environment import hide_home
+from layercut.text.markup import escape
+from layercut.text.numbers import number
 
 LAYERS_FILE, REPORT, PLOT = "layers.json", "layers.md", "layers.png"
 COLUMNS: Mapping[tuple[str, str], str] = {
@@ -59,7 +59,7 @@ def layers_report(folder: Path) -> Path:
     """
     run = RunFolder.open(folder)
     data = load(run.path, LAYERS_FILE)
-    drawn = save(partial(figure, data), run.path / PLOT)
+    drawn = save(figure(data), run.path / PLOT)
     write_text(run.path / REPORT, render(data, run, PLOT if drawn else None))
     return run.path / REPORT
 
@@ -157,45 +157,45 @@ def _value(row: MeasureRow, side: str) -> str:
 
 
 def figure(data: Mapping[str, Any]) -> Figure | None:
-    """A panel for each diagnostic: what is left without each layer, with 95 % intervals; dotted, the uncut model."""
+    """A panel for each measure: its value without each layer, with 95 % intervals; dashed, the uncut model."""
     diagnoses: dict[str, Diagnosis] = data["diagnostics"]
-    columns = columns_of(diagnoses)
-    panels: dict[str, list[tuple[str, str]]] = {}
-    for diagnostic, measure in columns:
-        unit = _UNITS.get(measure, "%")
-        panels.setdefault(f"{diagnostic}, {unit}", []).append((diagnostic, measure))
-    if not panels:
-        return None
-    size, margin = 1.5, 0.5
-    height = 0.35 + len(panels) * (size + margin)
-    picture = canvas(height)
-    for place, (title, keys) in enumerate(panels.items()):
-        bottom = height - (place + 1) * (size + margin) + 0.3
-        axes = picture.add_axes((0.07, bottom / height, 0.72, (size - 0.1) / height))
-        for index, key in enumerate(keys):
-            _curve(axes, list(_column(diagnoses, key).values()), columns[key], index)
-        if ("propagation", "KL") in keys:
-            axes.set_yscale("log")  # the first layers are worth a hundred times the others
-        if title.endswith("%"):
-            axes.set_ylim(-4, 104)
-        axes.set_title(title, fontsize=9, loc="left")
-        axes.set_xlim(-0.7, data["num_layers"] - 0.3)
-        axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
-        tidy(axes)
-    axes.set_xlabel("layer that is skipped", fontsize=9)
-    return picture
+    panels = [
+        _panel([row for row, _ in _column(diagnoses, key).values()], words, data["num_layers"])
+        for key, words in columns_of(diagnoses).items()
+    ]
+    caption = "Every point is the model without this one layer, with its 95 % interval; dashed: uncut."
+    return Figure(name="layers", title="Each layer skipped alone", panels=panels, caption=caption)
 
 
-def _curve(axes: Any, rows: Sequence[tuple[MeasureRow, bool]], name: str, index: int) -> None:
-    scale = 100.0 if rows[0][0]["unit"] == "share" else 1.0
-    layers = [int(row["arm"].removeprefix("layer-")) for row, _ in rows]
-    values = [scale * (row["cut"][0] or 0.0) for row, _ in rows]
-    colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
-    axes.plot(layers, values, color=colour, marker=marker, markersize=3.5, linewidth=1.1, label=name)
-    for layer, (row, _) in zip(layers, rows, strict=True):
-        _, low, high = row["cut"]
-        if low is not None and high is not None:
-            axes.vlines(layer, scale * low, scale * high, color=colour, linewidth=0.8, alpha=0.6)
-    uncut = scale * (rows[0][0]["uncut"][0] or 0.0)
-    if uncut or axes.get_yscale() != "log":
-        axes.axhline(uncut, color=colour, linestyle=":", linewidth=0.9)
+def _panel(rows: Sequence[MeasureRow], name: str, num_layers: int) -> Panel:
+    scale = 100.0 if rows[0]["unit"] == "share" else 1.0
+    points: list[dict[str, Any]] = []
+    for row in rows:
+        value, low, high = (None if end is None else scale * end for end in row["cut"])
+        layer = int(row["arm"].removeprefix("layer-"))
+        points.append(
+            {
+                "x": layer,
+                "y": value,
+                "low": low,
+                "high": high,
+                "series": name,
+                "part": name,
+                "hollow": False,
+                "about": {},
+            }
+        )
+    uncut = scale * (rows[0]["uncut"][0] or 0.0)
+    log = rows[0]["measure"] == "KL"  # the first layers are worth a hundred times the others
+    unit = _UNITS.get(rows[0]["measure"], "%")
+    values = [uncut, *(end for point in points for end in (point["y"], point["low"], point["high"]) if end is not None)]
+    margin = 0.05 * (max(values) - min(values) or 1.0)
+    reach = (-4.0, 104.0) if scale == 100 else (min(values) - margin, max(values) + margin)
+    if log:
+        reach = (0.9 * min(value for value in values if value > 0), 1.1 * max(values))
+    spec = charts.curves(
+        points, x_title="layer that is skipped", y_title=unit, x=(-0.5, num_layers - 0.5), y=reach,
+        colours={name: charts.SERIES[0]}, marks=() if log else ((uncut, "uncut"),), height=150,
+        scale="log" if log else "linear",
+    )  # fmt: skip
+    return Panel(spec=spec, title=name, label=f"Line plot over layers: {name}.")

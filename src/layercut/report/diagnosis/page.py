@@ -5,37 +5,26 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import yaml
 
 from layercut.evidence.intervals import Estimate
 from layercut.report import words
-from layercut.report.diagnosis import arithmetic, brackets, cost, degeneration, demoted, propagation, similarity
-from layercut.report.diagnosis.drawing import label, save
+from layercut.report.diagnosis.sections import SECTIONS
 from layercut.report.diagnosis.verdict import ALPHA, Damage, damages, headline_rows, is_worse, likely_kind, load
-from layercut.report.markup import code, escape, fenced
-from layercut.report.numbers import number, p_value, with_interval
+from layercut.report.figures.picture import save
 from layercut.report.parting import parting
 from layercut.runs.atomic import write_text
-from layercut.runs.counting import counted
-from layercut.runs.diagnosis import Diagnosis, Example, Interval, MeasureRow
+from layercut.runs.diagnosis import Diagnosis, Example, Interval, MeasureRow, label
 from layercut.runs.directory import RunFolder
 from layercut.runs.environment import hide_home
+from layercut.text.counting import counted
+from layercut.text.markup import code, escape, fenced
+from layercut.text.numbers import number, p_value, with_interval
 
 REPORT = "diagnose.md"
-SECTIONS: Mapping[str, ModuleType] = {
-    "arithmetic": arithmetic,
-    "brackets": brackets,
-    "degeneration": degeneration,
-    "propagation": propagation,
-    "similarity": similarity,
-    "demoted": demoted,
-    "cost": cost,
-}
 NUM_EXAMPLES = 2
 """Of each diagnostic and cut model."""
 
@@ -52,7 +41,7 @@ def diagnosis_report(folder: Path) -> Path:
     pictures = {
         name: f"diagnose-{name}.png"
         for name, found in data["diagnostics"].items()
-        if save(partial(SECTIONS[name].figure, found, arms), run.path / f"diagnose-{name}.png")
+        if save(SECTIONS[name].figure(found, arms), run.path / f"diagnose-{name}.png")
     }
     write_text(run.path / REPORT, render(data, pictures, run))
     return run.path / REPORT
@@ -76,10 +65,10 @@ def render(data: Mapping[str, Any], pictures: Mapping[str, str], run: RunFolder)
         lines += _examples(diagnoses, arm["name"])
     for name, found in diagnoses.items():
         section = SECTIONS[name]
-        lines += [f"## {section.TITLE}", "", section.QUESTION, ""]
+        lines += [f"## {section.title}", "", section.question, ""]
         if name in pictures:
-            lines += [f"![{section.TITLE}]({pictures[name]})", ""]
-        lines += [*table_lines(found["rows"]), *section.lines(found, [arm["name"] for arm in arms[1:]])]
+            lines += [f"![{section.title}]({pictures[name]})", ""]
+        lines += [*table_lines(found["rows"]), *section.lines(found)]
         lines += [*(f"- {escape(note)}" for note in found["notes"]), ""]
     return "\n".join([*lines, *how_made(data), *provenance_lines(run)]) + "\n"
 

@@ -11,19 +11,24 @@ import base64
 import hashlib
 import json
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
-from layercut.report.html.elements import ASSETS, Section, templates
-from layercut.report.html.library import bundle
+from layercut.report.elements import Section
 from layercut.report.html.sections import SECTIONS
 from layercut.report.html.source import Source, read_source
+from layercut.report.html.templates import ASSETS, templates
 from layercut.report.study import StudyResults
 from layercut.runs.atomic import write_text
 
 PAGE = "report.html"
+_NOTICE = (
+    "/*! Vega, Vega-Lite, vega-embed and what they use, unchanged. Vega and Vega-Lite: Copyright University of "
+    "Washington Interactive Data Lab and contributors, BSD-3-Clause. */\n"
+)
 _SHORT = 30
 """Letters of a name that fits in a line of the heading."""
 
@@ -40,10 +45,8 @@ def write_page(
         study: what study_results gave for this folder, where that is known already.
 
     Raises:
-        MissingExtra: the plots' library is not installed.
         InputError: see read_source.
     """
-    bundle()  # asked first, so that nothing is compared in vain
     text = render(read_source(folder, more=more, seed=seed, study=study))
     write_text(Path(folder) / PAGE, text)
     return Path(folder) / PAGE
@@ -65,6 +68,14 @@ def render(source: Source) -> str:
         script=Markup(script),
         policy=_policy(library, script),
     )
+
+
+@lru_cache(maxsize=1)
+def bundle() -> str:
+    """The library that draws the plots, as one script of 0.9 MB without network; the page then has ``vegaEmbed``."""
+    import vl_convert
+
+    return _NOTICE + str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
 
 
 def plot_json(spec: dict[str, Any]) -> str:

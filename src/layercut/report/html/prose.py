@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from markdown_it import MarkdownIt
 from markupsafe import Markup
 
-from layercut.report.html.elements import Block, Prose, Table
+from layercut.report.elements import Block, Prose, Table
 
 if TYPE_CHECKING:
     from markdown_it.token import Token

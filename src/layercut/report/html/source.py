@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from layercut.errors import InputError
+from layercut.evidence.sweep import Sweep, is_sweep
 from layercut.report.diagnosis.verdict import FILE, load
 from layercut.report.markdown import model_name
 from layercut.report.study import StudyResults, study_results
-from layercut.report.sweep import Sweep, is_sweep
 from layercut.runs.directory import RunFolder
 from layercut.runs.environment import hide_home
 from layercut.runs.settings import shown

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from layercut.report.html.elements import Section
+from layercut.report.elements import Section
 from layercut.report.html.sections.answer import answer
 from layercut.report.html.sections.broken import broken
 from layercut.report.html.sections.cost import cost

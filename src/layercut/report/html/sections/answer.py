@@ -8,14 +8,15 @@ from layercut.errors import InputError
 from layercut.report import advice_text, words
 from layercut.report.advice import Advice, judge
 from layercut.report.diagnosis.page import summary
-from layercut.report.html.elements import Block, Details, Prose, Section, templates
+from layercut.report.elements import Block, Details, Prose, Section
 from layercut.report.html.prose import blocks, inline, prose
 from layercut.report.html.source import Source
+from layercut.report.html.templates import templates
 from layercut.report.study import StudyResults
 from layercut.report.sweep_text import facts as sweep_facts
 from layercut.report.sweep_text import findings
 from layercut.report.uses import USES
-from layercut.runs.counting import counted
+from layercut.text.counting import counted
 
 KEEP, CONFIDENCE = 0.9, 0.95
 """What a plan has to keep on this page, and how sure that has to be; `layercut advise` takes others."""

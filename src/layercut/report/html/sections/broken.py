@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from layercut.report.diagnosis.page import SECTIONS, how_made, summary, table_lines
-from layercut.report.html.elements import Block, Details, Figure, Section, Table
-from layercut.report.html.plots.diagnosis import FIGURES
+from layercut.report.diagnosis.page import how_made, summary, table_lines
+from layercut.report.diagnosis.sections import SECTIONS
+from layercut.report.elements import Block, Details, Section, Table
 from layercut.report.html.prose import blocks, prose
 from layercut.report.html.source import Source
 from layercut.runs.diagnosis import Diagnosis
@@ -35,12 +36,15 @@ def broken(source: Source) -> Section | None:
 
 def _diagnostic(name: str, found: Diagnosis, arms: Sequence[str], seed: int) -> list[Block]:
     section = SECTIONS[name]
-    table = _table(f"diagnosis-{name}", section.TITLE, found)
-    text = [*section.lines(found, arms), "", *(f"- {note}" for note in found["notes"])]
-    more = blocks(text, name=f"diagnosis-{name}-more", caption=section.TITLE)
-    draw: Callable[..., Figure | None] = FIGURES[name]
-    figure = draw(found, arms, section.TITLE, section.QUESTION, table, seed)
-    shown: list[Block] = [prose(f"**{section.TITLE}.** {section.QUESTION}"), table] if figure is None else [figure]
+    table = _table(f"diagnosis-{name}", section.title, found)
+    text = [*section.lines(found), "", *(f"- {note}" for note in found["notes"])]
+    more = blocks(text, name=f"diagnosis-{name}-more", caption=section.title)
+    figure = section.figure(found, arms)
+    shown: list[Block] = [prose(f"**{section.title}.** {section.question}"), table]
+    if figure is not None:
+        own = table if figure.table is None else replace(figure.table, name=table.name)
+        caption = f"{section.question} {figure.caption} Seed {seed}."
+        shown = [replace(figure, name=table.name, title=section.title, caption=caption, table=own)]
     return [*shown, *more] if table.rows or figure is not None or more else []
 
 
@@ -50,15 +54,7 @@ def _table(name: str, title: str, found: Diagnosis) -> Table:
     ]
     if not tables:
         return Table(name=name, caption=title, head=["measure"], rows=[])
-    shown = tables[0]
-    return Table(
-        name=shown.name,
-        caption=f"{title}: all measures, shares in %",
-        head=shown.head,
-        rows=shown.rows,
-        numeric=shown.numeric,
-        raw=_raw(found),
-    )
+    return replace(tables[0], caption=f"{title}: all measures, shares in %", raw=_raw(found))
 
 
 def _raw(found: Diagnosis) -> list[list[object]]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from layercut.report.compare import arm_of
-from layercut.report.html.elements import Section, Table
+from layercut.evidence.comparison import arm_of
+from layercut.report.elements import Section, Table
 from layercut.report.html.prose import prose
 from layercut.report.html.source import Source
-from layercut.report.numbers import parameters
 from layercut.surgery.plan import format_layers
+from layercut.text.numbers import parameters
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 

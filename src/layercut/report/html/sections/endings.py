@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from layercut.report.depth import depth_section
-from layercut.report.html.elements import Block, Section
+from layercut.report.elements import Block, Section
 from layercut.report.html.prose import blocks
 from layercut.report.html.source import Source
 from layercut.report.markdown import outcome_lines

@@ -9,14 +9,15 @@ from typing import Any
 from markupsafe import Markup
 
 from layercut.report.diagnosis.page import NUM_EXAMPLES
+from layercut.report.elements import Block, Details, Prose, Section, visible
 from layercut.report.examples import OUTCOMES, LostItem, lost_items
-from layercut.report.html.elements import Block, Details, Prose, Section, templates, visible
 from layercut.report.html.source import Source
-from layercut.report.markup import MOST_CHARACTERS
+from layercut.report.html.templates import templates
 from layercut.report.parting import parting
 from layercut.report.words import readout_words
-from layercut.runs.counting import counted
 from layercut.runs.diagnosis import Example
+from layercut.text.counting import counted
+from layercut.text.markup import MOST_CHARACTERS
 
 MOST_MODELS = 4
 """Cut models whose answer to an item is shown in full."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from layercut.evidence.comparison import SELECTED_ON
 from layercut.report import sweep_text
-from layercut.report.compare import SELECTED_ON
 from layercut.report.diagnosis import page as diagnosis_page
-from layercut.report.html.elements import Block, Details, Section, Table
+from layercut.report.elements import Block, Details, Section, Table
 from layercut.report.html.prose import blocks
 from layercut.report.html.source import Source
 from layercut.report.markdown import provenance_lines

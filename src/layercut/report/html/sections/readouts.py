@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from layercut.evidence.comparison import ComparisonRow
 from layercut.report import words
-from layercut.report.compare import ComparisonRow
-from layercut.report.html import charts
-from layercut.report.html.elements import Block, Figure, Key, Panel, Section, Table
-from layercut.report.html.rows import about, kept, raw
+from layercut.report.elements import Block, Figure, Key, Panel, Section, Table
+from layercut.report.figures import charts
 from layercut.report.html.source import Source
 from layercut.report.readouts import HEAD, Discordance, cells, discordances
+from layercut.report.rows import about, kept, raw
 from layercut.report.study import StudyResults
 
 MOST_PANELS = 4

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from layercut.evidence.comparison import ComparisonRow
 from layercut.report import words
-from layercut.report.compare import ComparisonRow
-from layercut.report.html import charts
-from layercut.report.html.elements import Figure, Key, Panel, Section, Table
-from layercut.report.html.rows import about, about_uncut, kept, raw
+from layercut.report.elements import Figure, Key, Panel, Section, Table
+from layercut.report.figures import charts
 from layercut.report.html.source import Source
+from layercut.report.rows import about, about_uncut, kept, raw
 from layercut.report.series import NOT_HEALED, Place, places
 from layercut.report.study import StudyResults
-from layercut.runs.counting import counted
+from layercut.text.counting import counted
 
 
 def retention(source: Source) -> Section | None:

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
+from layercut.evidence.comparison import left_out
 from layercut.report import words
-from layercut.report.compare import left_out
-from layercut.report.html.elements import Block, Details, Prose, Section, Table, plain
+from layercut.report.elements import Block, Details, Prose, Section, Table, plain
 from layercut.report.html.prose import blocks, prose
-from layercut.report.html.rows import raw
 from layercut.report.html.source import Source
 from layercut.report.markdown import headline_lines, note_lines, score_lines
-from layercut.runs.counting import counted
+from layercut.report.rows import raw
+from layercut.text.counting import counted
 
 MOST_OPEN = 4
 """With more plans than these, the plans are folded."""

@@ -1,0 +1,213 @@
+"""What a command would take, before it is run: items, tokens, time as a range, disk and memory. ``--dry-run``.
+
+    steps = [Step(name="answers", items=40, prompt_tokens=3_000, new_tokens=(200, 2_560), parameters=134_515_008)]
+    estimate = Estimate(steps=tuple(steps), speed=measured_speed(), disk_bytes=0, memory_bytes=0, folder=Path("runs/a"))
+    for line in estimate.lines(): ...
+
+No model is loaded. The time rests on a matrix product that is timed for a moment: its speed is the lower end of the
+range, and the upper end allows for what a model does besides.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from layercut.engine.base import Prompt
+from layercut.progress.bars import CHARACTERS_PER_TOKEN
+from layercut.runs.disk import size
+from layercut.text.counting import counted
+
+TRAINING = 3.0
+"""Cost of a token that is learnt from, in forward passes: one forward, two backward."""
+SLOWER = 10.0
+"""The upper end of a range: a tenth of the speed of large matrix products, as on a machine with other work. Six steps
+of LoRA on SmolLM2-135M took 162 s on two cores under a load of 20; the range was 24 s to 4 min."""
+PASS_SECONDS = 0.1
+"""What one forward pass may take beside its arithmetic."""
+_SIZE = 1024
+_SECONDS = 0.2
+
+
+class Speed(NamedTuple):
+    """What this machine does, timed for a moment."""
+
+    device: str
+    products_per_second: float
+    """Multiplications and additions of a large matrix product, float operations each."""
+    bytes_per_second: float
+    """Weights read while one token is decoded."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One step of a command."""
+
+    name: str
+    """Such as ``answers`` or ``training``."""
+    items: int
+    unit: str = "item"
+    parameters: int
+    """Of the model that works on them."""
+    prompt_tokens: int
+    """That are read, all items together."""
+    new_tokens: tuple[int, int] = (0, 0)
+    """That are written, all items together: fewest and most."""
+    batch_size: int = 32
+    """Items at once."""
+    cost: float = 1.0
+    """Forward passes that a read token takes; TRAINING where it is learnt from."""
+    least: float = 1.0
+    """Share of the work that is done at the least, where an engine or a race may leave some out."""
+
+    def seconds(self, speed: Speed) -> tuple[float, float]:
+        """Least and most time."""
+        low, high = (self._at(speed, new) for new in self.new_tokens)
+        passes = self.cost * self.items / self.batch_size + self.new_tokens[1] / self.batch_size
+        return self.least * low, SLOWER * high + PASS_SECONDS * passes
+
+    def line(self, speed: Speed | None) -> str:
+        """For people."""
+        facts = [counted(self.items, self.unit), f"about {self.prompt_tokens:,} tokens read"]
+        if self.new_tokens[1]:
+            low, high = self.new_tokens
+            facts.append(f"{high:,} written" if low == high else f"{low:,} to {high:,} written")
+        if speed is not None:
+            facts.append(between(*self.seconds(speed)))
+        return f"{self.name}: {', '.join(facts)}"
+
+    def _at(self, speed: Speed, new_tokens: int) -> float:
+        """Arithmetic, or reading the weights once for every token of a batch, whichever takes longer."""
+        read = 2 * self.parameters * self.cost * self.prompt_tokens / speed.products_per_second
+        products = 2 * self.parameters * new_tokens / speed.products_per_second
+        weights = 4 * self.parameters * new_tokens / min(self.batch_size, max(self.items, 1)) / speed.bytes_per_second
+        return read + max(products, weights)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """What a command would take."""
+
+    steps: tuple[Step, ...]
+    speed: Speed | None
+    """None gives no time."""
+    disk_bytes: int
+    """At the fullest moment."""
+    stays_bytes: int = 0
+    """Of those, what is left at the end."""
+    memory_bytes: int
+    """At the fullest moment."""
+    folder: Path | None
+    """That is written to."""
+
+    @property
+    def seconds(self) -> tuple[float, float] | None:
+        """Least and most time of all steps."""
+        if self.speed is None:
+            return None
+        each = [step.seconds(self.speed) for step in self.steps]
+        return sum(low for low, _ in each), sum(high for _, high in each)
+
+    @property
+    def free_bytes(self) -> int | None:
+        """On the disk that is written to."""
+        if self.folder is None:
+            return None
+        here = self.folder.absolute()
+        return shutil.disk_usage(next(path for path in (here, *here.parents) if path.exists())).free
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return {
+            "steps": [
+                asdict(step) | {"seconds": step.seconds(self.speed) if self.speed else None} for step in self.steps
+            ],
+            "seconds": self.seconds,
+            "speed": self.speed._asdict() if self.speed else None,
+            "disk_bytes": self.disk_bytes,
+            "stays_bytes": self.stays_bytes,
+            "free_bytes": self.free_bytes,
+            "memory_bytes": self.memory_bytes,
+            "folder": None if self.folder is None else str(self.folder),
+        }
+
+    def lines(self) -> list[str]:
+        """For people."""
+        lines = [step.line(self.speed) for step in self.steps]
+        if self.speed is not None and self.seconds is not None:
+            rate = f"{self.speed.products_per_second / 1e9:,.0f} GFLOP/s, {size(round(self.speed.bytes_per_second))}/s"
+            lines.append(
+                f"time: {between(*self.seconds)}, by a matrix product timed for a moment on this {self.speed.device} "
+                f"({rate}), not by this model"
+            )
+        if self.folder is not None and self.free_bytes is not None:
+            stays = f", of which {size(self.stays_bytes)} stays" if self.stays_bytes < self.disk_bytes else ""
+            short = ": too little" if self.disk_bytes > self.free_bytes else ""
+            lines.append(f"disk: up to {size(self.disk_bytes)}{stays}; {size(self.free_bytes)} is free{short}")
+        lines.append(f"memory: about {size(self.memory_bytes)} beside Python and its libraries")
+        if self.folder is not None:
+            lines.append(f"would write to {self.folder}")
+        return [*lines, "dry run: nothing was written"]
+
+
+def measured_speed(device: str = "auto") -> Speed:
+    """Time a matrix product, and a matrix times one vector, on the device that a model would run on; about half a
+    second. Float32, as models are on a CPU, else bfloat16."""
+    import torch
+
+    from layercut.models.placement import pick_device
+
+    where = pick_device(device)
+    dtype = torch.float32 if where.type == "cpu" else torch.bfloat16
+    matrix = torch.ones(_SIZE, _SIZE, dtype=dtype, device=where)
+    # Larger than the caches of usual processors, as a model's weights are.
+    weights = torch.ones(16 * _SIZE, _SIZE, dtype=dtype, device=where)
+    vector = torch.ones(_SIZE, 1, dtype=dtype, device=where)
+    return Speed(
+        where.type.upper() if where.type == "cpu" else where.type,
+        2 * _SIZE**3 / _seconds_of(matrix, matrix),
+        weights.numel() * weights.element_size() / _seconds_of(weights, vector),
+    )
+
+
+def prompt_tokens(prompts: Sequence[Prompt]) -> int:
+    """Tokens of prompts, estimated from their length."""
+    return round(sum(len(str(prompt)) for prompt in prompts) / CHARACTERS_PER_TOKEN)
+
+
+def between(low: float, high: float) -> str:
+    """A range of time, in words.
+
+    >>> between(0.2, 4), between(40, 150), between(4000, 90_000)
+    ('up to 4 s', '40 s to 2.5 min', '1.1 to 25 h')
+    """
+    units = [_unit(seconds) for seconds in (low, high)]
+    numbers = [f"{seconds / length:.2g}" for seconds, (length, _) in zip((low, high), units, strict=True)]
+    if high < 1:
+        return "under 1 s"
+    if low < 1:
+        return f"up to {numbers[1]} {units[1][1]}"
+    first = numbers[0] if units[0] == units[1] else f"{numbers[0]} {units[0][1]}"
+    return f"{first} to {numbers[1]} {units[1][1]}"
+
+
+def _unit(seconds: float) -> tuple[float, str]:
+    return next(((length, unit) for length, unit in ((3600, "h"), (60, "min")) if seconds >= length), (1, "s"))
+
+
+def _seconds_of(left: Any, right: Any) -> float:
+    """One product, the fastest of several."""
+    import torch
+
+    best, end = float("inf"), time.monotonic() + _SECONDS
+    while time.monotonic() < end:
+        began = time.perf_counter()
+        left @ right
+        if left.device.type == "cuda":
+            torch.cuda.synchronize(left.device)
+        best = min(best, time.perf_counter() - began)
+    return best

@@ -1,0 +1,164 @@
+"""A model that is described at once, from its files, and loaded only when something has to be computed."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
+
+from layercut.errors import InputError
+from layercut.models.placement import pick_dtype
+from layercut.models.sources import ModelSource, describe_source, resolve
+from layercut.settings import ModelSettings
+from layercut.surgery.checkpoint import earlier_plans, plan_cut, with_earlier
+from layercut.surgery.plan import CutPlan
+
+if TYPE_CHECKING:
+    from layercut.engine.base import Engine
+    from layercut.models.loading import LoadedModel
+    from layercut.models.weightless import WeightlessModel
+
+logger = logging.getLogger(__name__)
+
+
+class ModelHandle:
+    """One model of a study."""
+
+    def __init__(self, settings: ModelSettings, *, source: ModelSource | None = None) -> None:
+        """Find the model's files; a hub model is downloaded, a GGUF file converted. Nothing is loaded yet.
+
+        Args:
+            settings: the model.
+            source: what it was resolved to, where that is known.
+
+        Raises:
+            InputError: no such model, a family that is not known, a checkpoint that cannot be used, or a server.
+        """
+        if settings.engine == "openai":
+            raise InputError(
+                "a server's model is evaluated as it is, by layercut eval; for this command take --engine vllm, shared "
+                "or plain, and the model itself."
+            )
+        self.settings = settings
+        self.source: ModelSource = source or resolve(
+            settings.model, revision=settings.revision, trust_remote_code=settings.trust_remote_code
+        )
+        self.facts = describe_source(self.source)
+
+    @property
+    def num_layers(self) -> int:
+        """Decoder layers of the uncut model."""
+        return self.facts.num_layers
+
+    @cached_property
+    def dtype(self) -> str:
+        """What the settings' dtype stands for; ``auto`` only where it is the checkpoint's own."""
+        wanted = self.settings
+        return pick_dtype(self.source.path, wanted.dtype, device=wanted.device, device_map=wanted.device_map)
+
+    @cached_property
+    def loaded(self) -> LoadedModel:
+        """The model in memory."""
+        from layercut.models.loading import load_as_set
+
+        return load_as_set(self.settings, self.source)
+
+    @cached_property
+    def weightless(self) -> WeightlessModel:
+        """The model without its weights."""
+        from layercut.models.weightless import load_without_weights
+
+        wanted = self.settings
+        return load_without_weights(
+            self.source, dtype=wanted.dtype, device=wanted.device, trust_remote_code=wanted.trust_remote_code
+        )
+
+    @property
+    def reader(self) -> LoadedModel | WeightlessModel:
+        """What lays out texts: the model in memory where the engine runs that one, so that nothing is read twice."""
+        return self.weightless if self.settings.engine == "vllm" else self.loaded
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The engine that the settings name, over it; or over models in the processes of a pool."""
+        wanted = self.settings
+        if wanted.engine_pool is not None:
+            from layercut.engine.ray_pool import RayPool
+
+            alone = replace(wanted, engine_pool=None, dtype=self.dtype)  # what the run's settings say, on any machine
+            here = replace(self.source, path=self.source.path.absolute())
+            return RayPool(wanted.engine_pool, partial(engine_of, alone, here, self.facts.model_hash))
+        if wanted.engine == "vllm":
+            from layercut.engine.vllm import VllmEngine
+
+            if wanted.device_map is not None:
+                logger.warning("device_map %s has no effect with the engine vllm", wanted.device_map)
+            return VllmEngine(
+                self.weightless,
+                batch_size=wanted.batch_size,
+                device=wanted.device,
+                cache_gib=wanted.cache_gib,
+                cuda_graphs=wanted.cuda_graphs,
+            )
+        if wanted.engine == "shared":
+            from layercut.engine.shared import SharedEngine
+
+            shared: Engine = SharedEngine(self.loaded, batch_size=wanted.batch_size, cache_gib=wanted.cache_gib)
+            return shared
+        from layercut.engine.plain import PlainEngine
+
+        return PlainEngine(self.loaded, batch_size=wanted.batch_size)
+
+    def release(self) -> None:
+        """Let the weights go. What is asked next loads them again."""
+        engine = self.__dict__.pop("engine", None)
+        if engine is not None and self.settings.engine == "vllm" and self.settings.engine_pool is None:
+            engine.close()  # vLLM holds on to its memory otherwise
+        self.__dict__.pop("loaded", None)
+
+    def num_parameters(self, plan: CutPlan) -> int:
+        """Parameters under a plan, counted in the headers of the weight files."""
+        return plan_cut(self.source.path, plan).parameters_after
+
+    def plan(self, plan: CutPlan | None = None) -> CutPlan:
+        """A plan of this model with what this very checkpoint lost before; without one, the model as it is."""
+        if plan is None:
+            plan = CutPlan(num_layers=self.num_layers, model=self.settings.model, model_hash=self.facts.model_hash)
+        return with_earlier(plan, self.source)
+
+    @cached_property
+    def earlier_plans(self) -> list[CutPlan]:
+        """Plans by which this very checkpoint was cut before, oldest first; empty for a model that is whole."""
+        return earlier_plans(self.source.path)
+
+    def introduce(self, plan: CutPlan) -> str:
+        """One line for people."""
+        return f"{self.settings.model}: {plan.describe()}"
+
+    def recorded(self, plan: CutPlan) -> dict[str, Any]:
+        """What is written of a plan."""
+        return plan.to_dict()
+
+    def describe(self) -> dict[str, Any]:
+        """What decides the numbers, for a run's settings, with what the commit of a branch and dtype auto stand for."""
+        return self.settings.identity() | {
+            "revision": self.source.revision,
+            "model_hash": self.facts.model_hash,
+            "dtype": self.dtype,
+        }
+
+
+def engine_of(settings: ModelSettings, source: ModelSource, model_hash: str) -> Engine:
+    """The engine over a model that was found on another machine, or in another process of this one.
+
+    Raises:
+        InputError: the model of that name is another one here.
+    """
+    handle = ModelHandle(settings, source=source if source.path.is_dir() else None)
+    if handle.facts.model_hash != model_hash:
+        raise InputError(
+            f"{settings.model} is another model on this machine of the pool ({handle.facts.model_hash}, not "
+            f"{model_hash}). Give all machines the same files, or a path that all of them see."
+        )
+    return handle.engine

@@ -1,0 +1,68 @@
+"""A model behind a server, for a study that only evaluates."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from layercut.errors import InputError
+from layercut.settings import ModelSettings
+from layercut.surgery.plan import CutPlan
+
+if TYPE_CHECKING:
+    from layercut.engine.base import Engine
+
+
+class ServedModel:
+    """One model as it is served; in ``layercut eval`` it stands where a ModelHandle does."""
+
+    earlier_plans: tuple[CutPlan, ...] = ()
+    """None are known."""
+
+    def __init__(self, settings: ModelSettings) -> None:
+        """Nothing is sent yet."""
+        self.settings = settings
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The one that asks the server."""
+        from layercut.engine.openai import OpenAIEngine
+        from layercut.models.bundled import PREFIX
+        from layercut.models.loading import load_tokenizer
+        from layercut.models.sources import ModelSource, resolve
+
+        wanted, tokenizer = self.settings, None
+        assert wanted.base_url is not None, "checked by the settings"
+        if (name := wanted.tokenizer) is not None:
+            # Of a hub id only the tokenizer's files are fetched.
+            found = resolve(name) if name.startswith(PREFIX) else ModelSource(name=name, path=Path(name))
+            tokenizer = load_tokenizer(found, wanted.trust_remote_code)
+        return OpenAIEngine(wanted.model, wanted.base_url, tokenizer=tokenizer, concurrency=wanted.batch_size)
+
+    def plan(self, spec: str | CutPlan | None = None) -> CutPlan:
+        """The uncut model, which is taken as one whole.
+
+        Raises:
+            InputError: layers are to be removed.
+        """
+        if spec is not None:
+            raise InputError(
+                f"--remove {spec}: a served model cannot lose layers from here. Cut the checkpoint with layercut cut "
+                "and serve that, or take --engine vllm and the model itself."
+            )
+        return CutPlan(num_layers=1, model=self.settings.model)
+
+    def introduce(self, plan: CutPlan) -> str:
+        """One line for people."""
+        return f"{self.settings.model}: as served at {self.settings.base_url}"
+
+    def num_parameters(self, plan: CutPlan) -> None:
+        """Not known."""
+
+    def recorded(self, plan: CutPlan) -> None:
+        """Nothing is written of a plan: the model may have been cut or not."""
+
+    def describe(self) -> dict[str, Any]:
+        """What decides the numbers, for a run's settings, as far as it is known."""
+        return self.settings.identity() | {"revision": None, "model_hash": None}

@@ -1,0 +1,353 @@
+"""Uncut against cut, read from two run folders and paired by item."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from layercut.errors import InputError
+from layercut.evidence.clusters import clusters_of
+from layercut.evidence.depth import DepthSlope, depth_slope
+from layercut.evidence.intervals import Estimate
+from layercut.evidence.multiplicity import holm
+from layercut.evidence.paired import Comparison, compare_paired
+from layercut.surgery.plan import origin_of
+from layercut.text.counting import counted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from layercut.runs.directory import RunFolder
+
+SELECTED_ON = "the plan was selected on some of these items, so the score is too good by construction"
+"""Note on every number that was reported under --allow-selection-items."""
+
+KEPT = 0.9
+"""A task counts as kept where the interval of its retention above chance lies at or above this share."""
+
+ALPHA = 0.05
+"""A difference counts where its adjusted p-value is below this and its interval leaves out 0."""
+
+Finding = Literal["kept", "better", "gained", "damaged", "lost", "unclear", "at chance"]
+OUTCOMES = ("right", "wrong", "no_answer", "cut")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """One side of a comparison: a run folder and what it says about its model."""
+
+    name: str
+    """Name of the run folder."""
+    num_layers: int | None = None
+    """Decoder layers of the uncut model; None where the run has no plan."""
+    removed: tuple[int, ...] = ()
+    """Layers that are gone, in order of removal."""
+    criterion: str = ""
+    """Who chose them."""
+    num_parameters: int | None = None
+    """Of the model under the plan, if the run knows."""
+    plan: str = ""
+    """Name of the cut in its study; for a healed one, of the cut that was healed. Empty outside studies."""
+    healing: str = ""
+    """Name of the healing arm; empty where nothing was healed."""
+    seed: int | None = None
+    """Of what was drawn in this arm; None outside studies."""
+    origin: str = ""
+    """What the model lost before this run, and for which other model the layers were chosen; mostly empty."""
+
+    @property
+    def depth(self) -> int:
+        """Number of layers that are gone."""
+        return len(self.removed)
+
+
+class PairedItems(NamedTuple):
+    """The values behind a row, one of each model per item."""
+
+    uncut: Sequence[float]
+    cut: Sequence[float]
+    clusters: Sequence[str] | None
+    """Contexts that the items share, if any."""
+    ids: Sequence[str] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparisonRow:
+    """One metric of one task and readout, uncut against cut."""
+
+    uncut: Arm
+    cut: Arm
+    task: str
+    version: int
+    readout: str
+    metric: str
+    is_headline: bool
+    """Whether this is the first, hence the main, metric of its task and readout."""
+    is_share: bool
+    """Whether all values lie between 0 and 1, to be shown in percent."""
+    chance: float | None
+    limit: int | None
+    seed: int
+    """Of the resampling."""
+    values: Comparison
+    uncut_outcomes: Mapping[str, int]
+    """Number of answers by outcome: right, wrong, no_answer, cut (by the length limit)."""
+    cut_outcomes: Mapping[str, int]
+    note: str
+    """What a reader must know about the pairing; empty where both runs hold the same items."""
+    p_adjusted: float | None = None
+    """The p-value after Holm's correction over all rows that were compared together; None for a row on its own."""
+    depth: DepthSlope | None = None
+    """Retention over the length of the uncut model's answers; None for ranked readouts, further metrics and scores that
+    are not 0/1."""
+    items: PairedItems | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def n(self) -> int:
+        """Number of items that both runs hold."""
+        return self.values.uncut.n
+
+    @property
+    def p_value(self) -> float:
+        """Adjusted for the other comparisons, where there are any."""
+        return self.values.p_value if self.p_adjusted is None else self.p_adjusted
+
+    @property
+    def kept_share(self) -> Estimate | None:
+        """Retention above chance; raw retention for a metric without a chance level."""
+        return self.values.retention if self.chance is None else self.values.retention_above_chance
+
+    @property
+    def uncut_is_at_chance(self) -> bool:
+        """Whether the uncut model is not shown to be above guessing, so that no share of its score can be kept."""
+        return not self._is_above_chance(self.values.uncut)
+
+    def _is_above_chance(self, score: Estimate) -> bool:
+        return self.chance is None or (score.low is not None and score.low > self.chance)
+
+    @property
+    def finding(self) -> Finding:
+        """What the intervals support, and no more.
+
+        A change counts where the interval of the difference leaves out 0 and p < 0.05 after Holm's correction. With few
+        items or many comparisons these two may disagree (4 items lost and none gained: an interval below 0, p = 0.12),
+        and then nothing is claimed.
+
+        ``at chance``: the uncut model is itself not above chance, so there is nothing to lose here.
+        ``gained``: the uncut model is not above chance, and the cut one is: better than uncut, and above chance.
+        ``kept``: at least 90 % of the score above chance is kept, also at the lower end of the interval.
+        ``lost``: worse than uncut, and not shown to be above chance any more.
+        ``damaged``: worse than uncut, and still above chance.
+        ``better``: better than uncut.
+        ``unclear``: these items show neither a loss nor that at least 90 % is kept.
+        """
+        difference, kept = self.values.difference, self.kept_share
+        changed = self.p_value < ALPHA
+        is_better = difference.low is not None and difference.low > 0 and changed
+        if self.uncut_is_at_chance:
+            return "gained" if is_better and self._is_above_chance(self.values.cut) else "at chance"
+        if difference.low is None or difference.high is None:
+            return "unclear"
+        if is_better:
+            return "better"
+        if kept is not None and kept.low is not None and kept.low >= KEPT:
+            return "kept"
+        if difference.high < 0 and changed:
+            return "damaged" if self._is_above_chance(self.values.cut) else "lost"
+        return "unclear"
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able, for ``--json``."""
+        values = {
+            name: value._asdict() if isinstance(value, Estimate) else value
+            for name, value in self.values._asdict().items()
+        }
+        return {
+            "run": self.cut.name,
+            "removed": list(self.cut.removed),
+            "num_layers": self.cut.num_layers,
+            "plan": self.cut.plan or self.cut.name,
+            "criterion": self.cut.criterion,
+            "num_removed": self.cut.depth,
+            **({"origin": self.cut.origin} if self.cut.origin else {}),
+            "healing": self.cut.healing or None,
+            "arm_seed": self.cut.seed,
+            "task": self.task,
+            "version": self.version,
+            "readout": self.readout,
+            "metric": self.metric,
+            "n": self.n,
+            "limit": self.limit,
+            "chance": self.chance,
+            **values,
+            "p_adjusted": self.p_adjusted,
+            "depth": None if self.depth is None else _plain(self.depth),
+            "finding": self.finding,
+            "uncut_outcomes": dict(self.uncut_outcomes),
+            "cut_outcomes": dict(self.cut_outcomes),
+            "seed": self.seed,
+            "note": self.note,
+        }
+
+
+def compare_runs(uncut: RunFolder, cuts: Sequence[RunFolder], *, seed: int = 0) -> list[ComparisonRow]:
+    """Compare runs with the run of the uncut model: every task, readout and metric that both hold, item by item.
+
+    Items are paired by id. Where two runs hold different items, those in common are compared and the row says so.
+    P-values are adjusted over all rows (Holm).
+
+    Returns:
+        Rows by run in the order given, within a run in the order of the uncut run's metrics.
+    Raises:
+        InputError: a run is not finished; two runs share no task, or no item of a task; a task's versions or the
+            right answers of an item differ, so that the scores cannot be compared.
+    """
+    base = _Run.read(uncut)
+    rows: list[ComparisonRow] = []
+    for folder in cuts:
+        run = _Run.read(folder)
+        shared = [row for row in base.rows if run.find(row) is not None]
+        if not shared:
+            raise InputError(
+                f"{base.arm.name} and {run.arm.name} have no task in common; run both on at least one same task."
+            )
+        for row in shared:
+            other = run.find(row)
+            assert other is not None
+            rows.append(_compare(base, run, row, other, seed))
+    adjusted = holm([row.values.p_value for row in rows])
+    return [replace(row, p_adjusted=p) for row, p in zip(rows, adjusted, strict=True)]
+
+
+def left_out(uncut: RunFolder, cuts: Sequence[RunFolder]) -> list[str]:
+    """What only one of two runs holds and compare_runs passes over, in words; empty for runs of one study."""
+    base = _Run.read(uncut)
+    lines = []
+    for folder in cuts:
+        run = _Run.read(folder)
+        for here, there in ((base, run), (run, base)):
+            missing = dict.fromkeys(f"{row['task']} ({row['readout']})" for row in here.rows if there.find(row) is None)
+            if missing:
+                lines.append(f"{', '.join(missing)}: only in {here.arm.name}, not in {there.arm.name}")
+    return lines
+
+
+def arm_of(folder: RunFolder) -> Arm:
+    """What a finished run says about its model."""
+    return _Run.read(folder).arm
+
+
+class _Run(NamedTuple):
+    folder: RunFolder
+    arm: Arm
+    rows: list[dict[str, Any]]
+
+    @classmethod
+    def read(cls, folder: RunFolder) -> _Run:
+        metrics = folder.metrics()
+        plan, about = metrics.get("plan") or {}, metrics.get("arm") or {}
+        arm = Arm(
+            name=folder.name,
+            num_layers=plan.get("num_layers"),
+            removed=tuple(plan.get("removed", ())),
+            criterion=plan.get("criterion", ""),
+            num_parameters=metrics.get("num_parameters"),
+            plan=about.get("plan") or "",
+            healing=about.get("healing") or "",
+            seed=about.get("seed"),
+            origin=origin_of(plan),
+        )
+        return cls(folder, arm, metrics["rows"])
+
+    def find(self, wanted: Mapping[str, Any]) -> dict[str, Any] | None:
+        for row in self.rows:
+            if all(row[key] == wanted[key] for key in ("task", "readout", "metric")):
+                return row
+        return None
+
+    def items(self, task: str, readout: str) -> dict[str, dict[str, Any]]:
+        records = self.folder.records(task, readout)
+        items = {record["id"]: record for record in records}
+        if len(items) < len(records):
+            doubled = Counter(record["id"] for record in records).most_common(1)[0][0]
+            raise InputError(
+                f"{self.arm.name}: item {doubled} of {task} ({readout}) is there twice; the run is damaged."
+            )
+        return items
+
+
+def _compare(base: _Run, run: _Run, row: Mapping[str, Any], other: Mapping[str, Any], seed: int) -> ComparisonRow:
+    task, readout, metric = row["task"], row["readout"], row["metric"]
+    if row["version"] != other["version"]:
+        raise InputError(
+            f"{task} was version {row['version']} in {base.arm.name} and is {other['version']} in {run.arm.name}; "
+            "scores of different versions cannot be compared. Run both again with one version."
+        )
+    before, after = base.items(task, readout), run.items(task, readout)
+    ids = [item for item in before if item in after]
+    if not ids:
+        raise InputError(
+            f"{base.arm.name} and {run.arm.name} share no item of {task} ({readout}); "
+            "run both with the same seed and data."
+        )
+    for item in ids:
+        if before[item]["gold"] != after[item]["gold"]:
+            raise InputError(
+                f"item {item} of {task} has the right answer {before[item]['gold']!r} in {base.arm.name} and "
+                f"{after[item]['gold']!r} in {run.arm.name}; run both with the same data."
+            )
+    uncut_values = [float(before[item]["metrics"][metric]) for item in ids]
+    cut_values = [float(after[item]["metrics"][metric]) for item in ids]
+    uncut_records = [before[item] for item in ids]
+    note = ""
+    if len(ids) < max(len(before), len(after)):
+        note = (
+            f"{counted(len(ids), 'item')} in common ({base.arm.name} has {len(before)}, "
+            f"{run.arm.name} has {len(after)})"
+        )
+    if any(side.get("selection_items") for side in (row, other)):
+        note = f"{note}; {SELECTED_ON}" if note else SELECTED_ON
+    first = next(known for known in base.rows if known["task"] == task and known["readout"] == readout)
+    chance, clusters = row["chance"], clusters_of(uncut_records)
+    return ComparisonRow(
+        uncut=base.arm,
+        cut=run.arm,
+        task=task,
+        version=row["version"],
+        readout=readout,
+        metric=metric,
+        is_headline=first["metric"] == metric,
+        is_share=all(0 <= value <= 1 for value in [*uncut_values, *cut_values, chance or 0.0]),
+        chance=chance,
+        limit=row["limit"] if row["limit"] is not None else other["limit"],
+        seed=seed,
+        values=compare_paired(uncut_values, cut_values, chance=chance, seed=seed, clusters=clusters),
+        uncut_outcomes=_outcomes(before[item] for item in ids),
+        cut_outcomes=_outcomes(after[item] for item in ids),
+        note=note,
+        # With a budget all depths are the same, and not the model's own.
+        depth=None if first["metric"] != metric or "@" in readout else _depth(uncut_records, uncut_values, cut_values),
+        items=PairedItems(uncut_values, cut_values, clusters, ids),
+    )
+
+
+def _depth(records: Sequence[Mapping[str, Any]], uncut: Sequence[float], cut: Sequence[float]) -> DepthSlope | None:
+    """By the tokens that the uncut model generated before its answer, or in all where no answer was found or the grader
+    cannot tell; None where it generated none, or scores are not 0/1."""
+    found = [record.get("answer_depth") for record in records]
+    depths = [
+        record.get("num_new_tokens") if depth is None else depth for depth, record in zip(found, records, strict=True)
+    ]
+    if None in depths or not {*uncut, *cut} <= {0.0, 1.0}:
+        return None
+    return depth_slope([float(depth or 0) for depth in depths], uncut, cut)
+
+
+def _plain(depth: DepthSlope) -> dict[str, Any]:
+    return {**depth._asdict(), "slope": None if depth.slope is None else depth.slope._asdict()}
+
+
+def _outcomes(records: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    counts = Counter(record["outcome"] for record in records)
+    return {name: counts[name] for name in dict.fromkeys([*OUTCOMES, *sorted(counts)])}

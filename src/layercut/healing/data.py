@@ -1,0 +1,137 @@
+"""From prompts to training examples: answers, filters, decontamination, equal tokens for two arms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from layercut.errors import InputError, MissingExtra
+from layercut.healing.decontaminate import ReportItems, decontaminate
+from layercut.healing.examples import Data, Example, encode_example, fitting, hold_out, match_tokens, num_loss_tokens
+from layercut.healing.filters import FilterSettings, filter_responses
+from layercut.healing.prompt_sources import Part
+from layercut.healing.responses import plain_prompt
+from layercut.healing.settings import TrainSettings
+from layercut.tasks import TASKS, base_name, load_task
+from layercut.text.counting import counted
+
+if TYPE_CHECKING:
+    from layercut.models.loading import LoadedModel
+
+BUILT_IN = ("arithmetic", "brackets", "copy", "chain_sum", "gsm_symbolic")
+"""Tasks whose report items are always at hand."""
+
+
+def original_records(parts: Sequence[Part]) -> list[dict[str, Any]]:
+    """The data sets' own answers, as records.
+
+    Raises:
+        InputError: one of them gives none.
+    """
+    records = []
+    for part in parts:
+        made_of = {"stop": list(part.task.stop), "task": part.task.task.name} if part.task else {}
+        found = [
+            {"id": one.prompt.id, "prompt": plain_prompt(one.prompt), "completion": one.answer, "finish_reason": "stop"}
+            | made_of
+            for one in part.answered
+            if one.answer.strip()
+        ]
+        if not found:
+            raise InputError(
+                "these prompts come without answers of their own, so there is no original arm; give rows with an "
+                "assistant turn or an output, answer, response or completion, or say --responses self."
+            )
+        records += found
+    return records
+
+
+def report_items(tasks: Sequence[str], data: Mapping[str, str], say: Callable[[str], None]) -> ReportItems:
+    """Questions of all report items of the built-in tasks and of those named.
+
+    Every other known task is named in a line, as one whose items were not looked for.
+    """
+    # An item is the same whatever number of examples stands before it, so arc_easy:5 is looked for as arc_easy.
+    names = {base_name(name): name for name in (*BUILT_IN, *tasks, *data)}
+    questions = {}
+    for base, name in names.items():
+        try:
+            task = load_task(name, data=data.get(name))
+        except MissingExtra as error:
+            raise InputError(f"the report items of {name} cannot be read: {error}") from error
+        questions[base] = [sample.question for sample in task.samples("report", None)]
+    missing = [name for name in TASKS if name not in names]
+    if missing:
+        say(
+            f"report items of {', '.join(missing)} were not looked for in what is learnt; to have them looked for, "
+            f"say --decontaminate {missing[0]} or --data {missing[0]}=PATH"
+        )
+    return ReportItems(questions)
+
+
+def examples_of(
+    records: Sequence[Mapping[str, Any]],
+    loaded: LoadedModel,
+    *,
+    filters: FilterSettings,
+    items: ReportItems,
+    max_length: int,
+    arm: str,
+    say: Callable[[str], None],
+) -> tuple[list[Example], dict[str, Any]]:
+    """What is learnt from records, and the counts of what was dropped on the way."""
+    filtered = filter_responses([_counted(record, loaded) for record in records], filters)
+    clean = decontaminate(filtered.records, items)
+    encoded = [encode_example(loaded.tokenizer, record, loaded.name) for record in clean.records]
+    examples = fitting(encoded, max_length)
+    too_long = len(encoded) - len(examples)
+    say(f"{arm} answers: {filtered.describe()}")
+    say(f"{arm} answers: {clean.describe()}")
+    if too_long:
+        say(f"{arm} answers: {too_long} left out, longer than {max_length} tokens with their prompt")
+    counts = {
+        "answers": len(records),
+        "dropped": {rule: count for rule, count in filtered.dropped.items() if count},
+        "contaminated": clean.num_removed,
+        "too_long_with_prompt": too_long,
+    }
+    return examples, counts
+
+
+def _counted(record: Mapping[str, Any], loaded: LoadedModel) -> Mapping[str, Any]:
+    """A record with the tokens of its prompt and answer, which one that no model wrote is without."""
+    if "num_new_tokens" in record:
+        return record
+    example = encode_example(loaded.tokenizer, record, loaded.name)
+    return {**record, "num_prompt_tokens": len(example.prompt), "num_new_tokens": len(example.completion)}
+
+
+def matched(arms: Mapping[str, Sequence[Example]], arm: str, seed: int, say: Callable[[str], None]) -> list[Example]:
+    """One arm's examples on the prompts that all arms answer, with no more completion tokens than the smallest has.
+
+    Raises:
+        InputError: no prompt has an answer in every arm.
+    """
+    shared = set.intersection(*({example.id for example in examples} for examples in arms.values()))
+    if not shared:
+        raise InputError("no prompt has both a self and an original answer, so their tokens cannot be matched.")
+    common = {name: [one for one in examples if one.id in shared] for name, examples in arms.items()}
+    counts = {name: num_loss_tokens(examples) for name, examples in common.items()}
+    chosen = match_tokens(common[arm], min(counts.values()), seed)
+    listed = ", ".join(f"{name} {count:,}" for name, count in counts.items())
+    say(
+        f"{counted(len(shared), 'prompt')} answered in both arms, tokens: {listed}; learning from "
+        f"{len(chosen)} {arm} answers of "
+        f"{num_loss_tokens(chosen):,} tokens"
+    )
+    return chosen
+
+
+def split(examples: Sequence[Example], settings: TrainSettings, say: Callable[[str], None]) -> Data:
+    """Examples to learn from and to judge by."""
+    data = hold_out(examples, settings.held_out, settings.seed)
+    say(
+        f"learning from {counted(len(data.train), 'example')} with {counted(data.num_tokens, 'answer token')}, "
+        f"{len(data.held_out)} held out (data {data.hash})"
+    )
+    return data

@@ -1,0 +1,233 @@
+"""What ``generate`` and ``heal`` would take: for ``--dry-run``, from prompts, settings and the heads of weight files.
+
+Answers may be of any length up to the limit, so their tokens are a range. Activations in training are counted by the
+usual rule: 34 x tokens x hidden size values of two bytes a layer (Korthikanti et al., arXiv:2205.05198).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from layercut.engine.base import Prompt
+from layercut.engine.estimate import TRAINING, Estimate, Step, measured_speed
+from layercut.engine.handle import ModelHandle
+from layercut.engine.prompts import encode_prompt
+from layercut.healing.heal_settings import HealSettings
+from layercut.healing.prompt_sources import RESPONSES, Answering, PromptSource
+from layercut.healing.prompts import record_prompt
+from layercut.models.loading import load_tokenizer
+from layercut.models.weights import read_config, read_header, safetensors_files
+from layercut.progress.bars import CHARACTERS_PER_TOKEN
+from layercut.runs.records import read_records
+from layercut.surgery.plan import CutPlan
+
+_LOOKED_AT = 32
+"""Prompts that are counted; the others are taken to be like them."""
+_SHORTEST = 16
+"""Tokens of an answer, at least; or the limit where that is lower."""
+_RECORD = 400
+"""Bytes of a record beside its prompt and answer."""
+_DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+_LAYER = re.compile(r"\.(?:layers|h)\.(\d+)\.")
+
+
+class _Weights(NamedTuple):
+    """A model's weights, from the heads of its files."""
+
+    parameters: int
+    stored_bytes: int
+    bytes_in_memory: int
+    adapter_parameters: int
+    """Of adapters of rank 1: the sum of rows and columns of all matrices in decoder layers."""
+    layer_parameters: int
+    """Of all decoder layers."""
+    num_layers: int
+    hidden_size: int
+    cache_bytes: int
+    """Keys and values of one token."""
+    vocabulary: int
+
+
+def estimate_answers(
+    handle: ModelHandle, plan: CutPlan, source: PromptSource, how: Answering, out: Path | None
+) -> Estimate:
+    """Of ``layercut generate``. What the folder holds already is not counted."""
+    weights, limit = _weights(handle), how.max_new_tokens or source.max_new_tokens
+    step = _answers(handle, handle.num_parameters(plan), source, how, _answered(out))
+    characters = sum(len(str(one.prompt)) for one in source.prompts) * how.samples
+    num_bytes = 0 if out is None else characters + step.items * _RECORD + step.new_tokens[1] * CHARACTERS_PER_TOKEN
+    return Estimate(
+        steps=(step,),
+        speed=measured_speed(handle.settings.device),
+        disk_bytes=num_bytes,
+        stays_bytes=num_bytes,
+        memory_bytes=weights.bytes_in_memory + _cache(weights, step, limit),
+        folder=out,
+    )
+
+
+def estimate_healing(
+    cut: ModelHandle,
+    teacher: ModelHandle,
+    source: PromptSource,
+    settings: HealSettings,
+    how: Answering,
+    *,
+    out: Path,
+    rounds: int = 1,
+) -> Estimate:
+    """Of ``layercut heal``; with ``rounds`` of a loop, of whose choices of layers no time is known."""
+    train, weights, uncut = settings.train, _weights(cut), _weights(teacher)
+    limit = how.max_new_tokens or source.max_new_tokens
+    steps, memory, disk = [], [0], 0
+    if source.records is None and (settings.responses == "self" or settings.match_tokens):
+        asked = _answers(teacher, uncut.parameters, source, how, _answered(out))
+        steps.append(asked)
+        memory.append(uncut.bytes_in_memory + _cache(uncut, asked, limit))
+        disk += asked.items * _RECORD + (asked.prompt_tokens + asked.new_tokens[1]) * CHARACTERS_PER_TOKEN
+    count, tokens = _examples(cut, source, settings, limit)
+    aside = min(max(round(train.held_out * count), 1), count - 1) if train.held_out and count > 1 else 0
+    if train.method == "seam":
+        both = weights.parameters + uncut.parameters
+        steps.append(
+            Step(name="reading both models", items=count, unit="text", parameters=both, prompt_tokens=tokens * count)
+        )
+        memory.append(4 * both + 3 * 8 * weights.hidden_size**2)
+        trainable = 0
+    else:
+        num_steps = train.max_steps or max(1, math.ceil(train.epochs * (count - aside) / train.batch_size))
+        num_examples = num_steps * train.batch_size * rounds
+        teaches = train.objective != "sft" and train.store_top_k is None
+        trainable = _trainable(weights, settings)
+        steps.append(
+            Step(
+                name=f"training, {num_steps * rounds:,} steps",
+                items=num_examples,
+                unit="example",
+                parameters=weights.parameters,
+                prompt_tokens=num_examples * tokens,
+                batch_size=train.micro_batch,
+                cost=TRAINING + teaches,
+            )
+        )
+        micro = train.micro_batch * tokens
+        activations = micro * (weights.num_layers * weights.hidden_size * 68 + weights.vocabulary * 12)
+        base = weights.bytes_in_memory if train.method in ("lora", "qlora") else 4 * weights.parameters
+        memory.append(base + 16 * trainable + activations + teaches * uncut.bytes_in_memory)
+        if aside:
+            looks = (1 + math.ceil(num_steps / train.save_every)) * rounds
+            read = looks * aside
+            steps.append(
+                Step(
+                    name=f"held-out loss, {looks:,} times",
+                    items=read,
+                    unit="example",
+                    parameters=weights.parameters,
+                    prompt_tokens=read * tokens,
+                    batch_size=train.micro_batch,
+                )
+            )
+    memory.append(8 * weights.parameters)  # folded in and read back, both in float32
+    written = 0 if settings.keep_adapter else max(weights.stored_bytes, 4 * weights.parameters)
+    checkpoint = 12 * trainable  # weights and both moments of AdamW
+    disk += 2 * checkpoint + 4 * trainable
+    return Estimate(
+        steps=tuple(steps),
+        speed=measured_speed(cut.settings.device),
+        disk_bytes=disk + checkpoint + written + (rounds > 1) * weights.stored_bytes,
+        stays_bytes=disk + written,
+        memory_bytes=max(memory),
+        folder=out,
+    )
+
+
+def _answers(handle: ModelHandle, parameters: int, source: PromptSource, how: Answering, done: int) -> Step:
+    total = len(source.prompts) * how.samples
+    left, limit = max(0, total - done), how.max_new_tokens or source.max_new_tokens
+    read = _tokens(handle, [one.prompt for one in source.prompts]) * how.samples
+    return Step(
+        name="answers",
+        items=left,
+        unit="answer",
+        parameters=parameters,
+        prompt_tokens=round(read * left / max(total, 1)),
+        new_tokens=(left * min(_SHORTEST, limit), left * limit),
+        batch_size=handle.settings.batch_size,
+    )
+
+
+def _answered(out: Path | None) -> int:
+    """Answers that a folder holds."""
+    return len(read_records(out / RESPONSES)) if out is not None and (out / RESPONSES).is_file() else 0
+
+
+def _tokens(handle: ModelHandle, prompts: Sequence[Prompt]) -> int:
+    """Tokens of prompts as the model reads them, by the first of them."""
+    tokenizer = load_tokenizer(handle.source, handle.settings.trust_remote_code)
+    first = prompts[:_LOOKED_AT]
+    read = sum(len(encode_prompt(tokenizer, one, handle.settings.model)) for one in first)
+    return round(read * len(prompts) / max(len(first), 1))
+
+
+def _examples(handle: ModelHandle, source: PromptSource, settings: HealSettings, limit: int) -> tuple[int, int]:
+    """How many there are before filters, and tokens of one with its prompt, by their mean length."""
+    if source.records is not None:
+        prompts = [record_prompt(one) for one in source.records]
+        texts = [str(one["completion"]) for one in source.records]
+        return len(prompts), 1 + (_tokens(handle, prompts) + _tokens(handle, texts)) // max(len(prompts), 1)
+    answered = [one for part in source.parts for one in part.answered]
+    count = max(len(answered), 1)
+    read = _tokens(handle, [one.prompt.prompt for one in answered])
+    told = limit // 2 * count
+    if settings.responses == "original":
+        told = _tokens(handle, [one.answer for one in answered])
+    return len(answered), 1 + (read + told) // count
+
+
+def _trainable(weights: _Weights, settings: HealSettings) -> int:
+    train = settings.train
+    if train.method in ("lora", "qlora"):
+        return train.rank * weights.adapter_parameters
+    if train.method == "full":
+        return weights.parameters
+    last = weights.layer_parameters * train.last_k // max(weights.num_layers, 1)
+    return last + weights.vocabulary * weights.hidden_size
+
+
+def _weights(handle: ModelHandle) -> _Weights:
+    folder = handle.source.path
+    files, config = safetensors_files(folder), _text_config(read_config(folder))
+    entries = [pair for file in sorted(set(files.values())) for pair in read_header(file).tensors.items()]
+    in_layers = [entry for name, entry in entries if _LAYER.search(f".{name}")]
+    parameters = sum(entry.num_parameters for _, entry in entries)
+    stored = sum(entry.num_bytes for _, entry in entries)
+    each = _DTYPE_BYTES.get(handle.dtype)
+    heads = config.get("num_attention_heads") or config.get("n_head") or 1
+    hidden = config.get("hidden_size") or config.get("n_embd") or 0
+    width = (config.get("num_key_value_heads") or heads) * (config.get("head_dim") or hidden // heads)
+    return _Weights(
+        parameters=parameters,
+        stored_bytes=stored,
+        bytes_in_memory=stored if each is None else each * parameters,
+        adapter_parameters=sum(sum(entry.shape) for entry in in_layers if len(entry.shape) == 2),
+        layer_parameters=sum(entry.num_parameters for entry in in_layers),
+        num_layers=handle.num_layers,
+        hidden_size=hidden,
+        cache_bytes=2 * handle.num_layers * width * (each or 2),
+        vocabulary=config.get("vocab_size", 0),
+    )
+
+
+def _text_config(config: dict[str, Any]) -> dict[str, Any]:
+    inner = config.get("text_config")
+    return inner if isinstance(inner, dict) else config
+
+
+def _cache(weights: _Weights, step: Step, limit: int) -> int:
+    """Keys and values of a batch at its longest."""
+    batch = min(step.batch_size, max(step.items, 1))
+    return batch * (limit + step.prompt_tokens // max(step.items, 1)) * weights.cache_bytes

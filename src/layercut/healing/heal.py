@@ -1,0 +1,281 @@
+"""Healing a cut model in one resumable run: the teacher answers, the answers are filtered, the cut model learns."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.console import Console
+
+from layercut.engine.estimate import Estimate
+from layercut.engine.handle import ModelHandle
+from layercut.errors import InputError
+from layercut.healing.data import examples_of, matched, original_records, report_items, split
+from layercut.healing.estimate import estimate_healing
+from layercut.healing.filters import FilterSettings
+from layercut.healing.generate import answers_of
+from layercut.healing.heal_settings import RESPONSES, HealSettings
+from layercut.healing.job import CHECKPOINT, HealingJob, Teacher, ToTrain, load_cut, train_along
+from layercut.healing.prompt_sources import Answering, PromptSource
+from layercut.healing.settings import TrainSettings
+from layercut.healing.team import Team
+from layercut.runs.directory import RunFolder
+from layercut.runs.disk import resumable
+from layercut.settings import ModelSettings
+from layercut.surgery.checkpoint import PLAN_FILE
+from layercut.surgery.plan import CutPlan
+from layercut.text.counting import counted
+
+FLAGS = {"micro_batch": "--micro-batch", "batch_size": "--train-batch", "temperature": "--temperature"}
+
+
+class Healed(NamedTuple):
+    """What came out."""
+
+    checkpoint: Path
+    healing: dict[str, Any]
+    """The entry of plan.json."""
+
+    def lines(self) -> list[str]:
+        """The result for people."""
+        facts = self.healing
+        lines = [
+            f"learnt from {counted(facts['num_examples'], 'answer')}, {counted(facts['loss_tokens'], 'answer token')}"
+        ]
+        losses = facts.get("held_out_loss", {})
+        if "best" in losses:
+            before = f"{losses['before']:.4f} before training, " if "before" in losses else ""
+            lines.append(f"held-out loss: {before}{losses['best']:.4f} at its best")
+        lines += [
+            f"step {look['step']}: " + ", ".join(f"{name} {100 * look[name]:.0f} %" for name in look if name != "step")
+            for look in facts.get("looks", [])
+        ]
+        lines += facts.get("seams", [])
+        lines += [f"checked: {text}" for text in facts["checked"]]
+        return [*lines, f"checkpoint: {self.checkpoint}"]
+
+
+def heal_model(
+    cut_model: ModelSettings,
+    teacher_model: ModelSettings,
+    source: PromptSource,
+    settings: HealSettings,
+    how: Answering,
+    *,
+    out: Path,
+    console: Console,
+    say: Callable[[str], None],
+    is_control: bool = False,
+) -> Healed | None:
+    """Heal a cut model; ``layercut heal``. The same call again goes on where it was stopped.
+
+    In a team of processes (``healing.team``) all make the same call; the first one gives what came out, others None.
+    ``is_control`` lets a model be its own teacher: the arm of a study that trains the uncut model.
+
+    Raises:
+        InputError: settings that do not fit each other or the models, or prompts that leave nothing to learn from.
+        MissingExtra: TRL or PEFT is not installed.
+    """
+    train, team = settings.train, Team.of_this_process()
+    if not team.is_first:
+        check_method(train, team)
+        told: ToTrain | None = team.share()
+        if told is not None:
+            train_along(ModelHandle(cut_model), Teacher(teacher_model), train, told)
+            team.leave()
+        return None
+    cut, teacher = ModelHandle(cut_model), Teacher(teacher_model)
+    check_method(train, team)
+    plan, is_another = _checked(cut, teacher, source, settings, is_control=is_control)
+    run_settings = {
+        "heal": settings.describe(),
+        "cut": cut.describe(),
+        "teacher": teacher.handle.describe(),
+        "prompts": source.describe() if source.records is None else {"n": len(source.records), "given": True},
+        "decoding": {**asdict(how.decoding), "seed": train.seed},
+        "max_new_tokens": how.max_new_tokens or source.max_new_tokens,
+        **how.further(),
+    }
+    with resumable(out), RunFolder.begin(out, run_settings, flags=FLAGS) as run:
+        folder = run.path / CHECKPOINT
+        if (folder / PLAN_FILE).is_file():  # a checkpoint is there whole or not at all
+            run.write_metrics([], plan=plan.to_dict())
+            team.share(None)
+            return Healed(folder, json.loads((folder / PLAN_FILE).read_text("utf-8"))["healing"][-1])
+        say(f"{cut_model.model}: {train.method}, {train.objective}, on {settings.responses} answers")
+        for note in source.notes:
+            say(note)
+        arms = {settings.responses, *(RESPONSES if settings.match_tokens else ())}
+        records = {}
+        if "self" in arms:
+            records["self"] = _self_records(run, teacher, source, how, train.seed, console, say)
+        if "original" in arms:
+            records["original"] = original_records(source.parts)
+        loaded = load_cut(cut, train)
+        items = report_items(settings.decontaminate, settings.data, say)
+        found = {
+            arm: examples_of(
+                some,
+                loaded,
+                filters=_fitting(settings, arm),
+                items=items,
+                max_length=train.max_length,
+                arm=arm,
+                say=say,
+            )
+            for arm, some in records.items()
+        }
+        examples, counts = found[settings.responses]
+        if settings.match_tokens:
+            examples = matched({arm: made for arm, (made, _) in found.items()}, settings.responses, train.seed, say)
+        data = split(examples, train, say)
+        healing = {
+            "method": train.method,
+            "objective": train.objective,
+            "removed": list(plan.removed),
+            "responses": settings.responses,
+            "tokens_matched": settings.match_tokens,
+            "teacher": teacher_model.model,
+            "teacher_hash": teacher.handle.facts.model_hash,
+            "cut_hash": cut.facts.model_hash,
+            **({"cut_from": {"model": plan.model, "model_hash": plan.model_hash}} if is_another else {}),
+            "data_hash": data.hash,
+            "num_examples": len(data.train),
+            "num_held_out": len(data.held_out),
+            "loss_tokens": data.num_tokens,
+            **counts,
+        }
+        card = cut.source.path / "README.md"
+        job = HealingJob(
+            run=run,
+            cut=cut,
+            teacher=teacher,
+            loaded=loaded,
+            plan=plan,
+            data=data,
+            records=records[settings.responses],
+            settings=settings,
+            healing=healing,
+            console=console,
+            say=say,
+            card=card.read_text("utf-8") if card.is_file() and cut.earlier_plans else "",
+            team=team,
+            tasks=source.tasks,
+        )
+        healing = job.seam() if train.method == "seam" else job.train()
+        run.write_metrics([], plan=plan.to_dict())
+        return Healed(folder, healing)
+
+
+def estimate_heal(
+    cut_model: ModelSettings,
+    teacher_model: ModelSettings,
+    source: PromptSource,
+    settings: HealSettings,
+    how: Answering,
+    *,
+    out: Path,
+) -> Estimate:
+    """What ``heal_model`` would take; nothing is loaded or written.
+
+    Raises:
+        InputError: what ``heal_model`` would refuse before it begins.
+        MissingExtra: TRL or PEFT is not installed.
+    """
+    cut, teacher = ModelHandle(cut_model), Teacher(teacher_model)
+    check_method(settings.train, Team(0, 1))
+    _checked(cut, teacher, source, settings)
+    return estimate_healing(cut, teacher.handle, source, settings, how, out=out)
+
+
+def _checked(
+    cut: ModelHandle, teacher: Teacher, source: PromptSource, settings: HealSettings, *, is_control: bool = False
+) -> tuple[CutPlan, bool]:
+    """The plan that the model was cut by, and whether it was cut from another model than the teacher.
+
+    Raises:
+        InputError: models, prompts and settings that do not fit each other.
+    """
+    cut.source.refuse_adapter("healing")
+    if not is_control and cut.facts.model_hash == teacher.handle.facts.model_hash:
+        raise InputError(
+            f"{cut.settings.model} is its own teacher: {teacher.settings.model} is the same model, so there is nothing "
+            f"to heal. Name a model that was cut from it: layercut cut {teacher.settings.model} --remove 3 --out DIR."
+        )
+    settings.filters.check()
+    if settings.filters.right_only and len(source.tasks) < len(source.parts):
+        raise InputError("not all of these prompts are graded, so --right-only has no meaning; take task:NAME.")
+    plan = cut.earlier_plans[-1] if cut.earlier_plans else CutPlan(num_layers=cut.num_layers)
+    known = [made.model_hash for made in cut.earlier_plans if made.removed and made.model_hash]
+    is_another = bool(known) and teacher.handle.facts.model_hash not in known
+    if is_another and not cut.settings.plan_from_another_model:
+        raise InputError(
+            f"{cut.settings.model} was cut from {plan.model or 'another model'} ({plan.model_hash}), and "
+            f"{teacher.settings.model} is another model ({teacher.handle.facts.model_hash}). Name that model as the "
+            "teacher, or heal all the same with --plan-from-another-model."
+        )
+    _check_scale(cut, settings.train)
+    return plan, is_another
+
+
+def check_method(train: TrainSettings, team: Team) -> None:
+    """Whatever would fail after an hour of answering fails now.
+
+    Raises:
+        InputError: settings that cannot be used here.
+        MissingExtra: TRL or PEFT is not installed.
+    """
+    if team.size > 1 and train.graded:
+        raise InputError(f"graded questions are for one process, and {team.size} were launched; leave --graded out.")
+    if team.size > 1 and (train.method in ("seam", "qlora") or train.objective == "on-policy"):
+        what = train.objective if train.objective == "on-policy" else train.method
+        raise InputError(f"{what} is for one process, and {team.size} were launched; start it without a launcher.")
+    if train.method == "qlora":
+        from layercut.healing.adapters import quantization
+
+        quantization()
+    if train.method != "seam":
+        train.batches(team.size)
+        import layercut.healing.sft  # noqa: F401  says which extra is missing
+
+
+def _check_scale(cut: ModelHandle, train: TrainSettings) -> None:
+    """After magnitude compensation the stream is not to be compared with the uncut model's any more."""
+    file = cut.source.path / PLAN_FILE
+    earlier = json.loads(file.read_text("utf-8")).get("healing", []) if file.is_file() else []
+    compares = train.method == "seam" or train.objective == "hidden"
+    if compares and any(entry.get("seam_map") == "magnitude" for entry in earlier):
+        raise InputError(
+            f"{cut.settings.model} was healed by --seam magnitude, so its stream has another scale than the uncut "
+            "model's and the two cannot be compared; heal the cut model itself, or use another objective."
+        )
+
+
+def _self_records(
+    run: RunFolder,
+    teacher: Teacher,
+    source: PromptSource,
+    how: Answering,
+    seed: int,
+    console: Console,
+    say: Callable[[str], None],
+) -> list[dict[str, Any]]:
+    """The teacher's own answers: those of an earlier run, or made now."""
+    handle = teacher.handle
+    if source.records is not None:
+        made_by = {record.get("model_hash") for record in source.records}
+        if made_by != {handle.facts.model_hash} or any(record.get("removed") for record in source.records):
+            raise InputError(
+                f"these answers were not all given by {teacher.settings.model}, whole; answer the prompts with it: "
+                f"layercut generate {teacher.settings.model} --prompts ... --out DIR."
+            )
+        return source.records
+    return answers_of(handle, handle.plan(), source, how, seed, run.path, console, say).chosen
+
+
+def _fitting(settings: HealSettings, arm: str) -> FilterSettings:
+    """A data set's own answers were graded by nobody and need not be."""
+    return replace(settings.filters, right_only=False) if arm == "original" else settings.filters

@@ -1,0 +1,197 @@
+"""Cut one layer, heal briefly, cut the next: ``layercut heal UNCUT --loop N``.
+
+IteRABRe (arXiv:2503.06291): what healing mended decides which layer can go next, so each layer is chosen on the healed
+model of the round before. The uncut model teaches in every round, on the same prompts and answers.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from layercut.engine.handle import ModelHandle
+from layercut.errors import InputError
+from layercut.healing.generate import answer_prompts
+from layercut.healing.heal import FLAGS, Healed, check_method, heal_model
+from layercut.healing.heal_settings import HealSettings
+from layercut.healing.job import CHECKPOINT
+from layercut.healing.prompt_sources import Answering, PromptSource
+from layercut.healing.settings import TrainSettings
+from layercut.healing.team import Team
+from layercut.progress.bars import SelectionProgress
+from layercut.runs.atomic import write_json
+from layercut.runs.directory import RunFolder
+from layercut.runs.disk import resumable
+from layercut.selection import criterion_row
+from layercut.selection.select import select_layers
+from layercut.settings import CalibrationSettings, ModelSettings
+from layercut.surgery.checkpoint import PLAN_FILE
+from layercut.surgery.cut import cut_model
+from layercut.surgery.plan import CutPlan
+
+ROUNDS = "rounds.json"
+"""What the finished rounds came to; a round is in it once its healed checkpoint is whole."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopSettings:
+    """How layers go, one a round."""
+
+    num_remove: int
+    """Rounds."""
+    criterion: str = "block_influence"
+    """Who chooses the layer, of the healed model of the round before. It may not ask tasks."""
+    calibration: CalibrationSettings = field(default_factory=CalibrationSettings)
+    """Text that it is measured on."""
+
+    def __post_init__(self) -> None:
+        if self.num_remove < 1:
+            raise InputError(f"a loop of {self.num_remove} rounds cuts nothing; write 1 or more.")
+        if criterion_row(self.criterion).needs_objective:
+            raise InputError(
+                f"{self.criterion} judges by tasks, which a loop does not ask; take block_influence, perplexity or "
+                "another that looks at text, weights or places."
+            )
+
+
+def heal_in_a_loop(
+    uncut: ModelSettings,
+    source: PromptSource,
+    settings: HealSettings,
+    how: Answering,
+    loop: LoopSettings,
+    *,
+    out: Path,
+    console: Console,
+    say: Callable[[str], None],
+) -> Healed:
+    """Cut and heal in turns; the last healed model is the checkpoint of ``out``, and its plan.json tells of all rounds.
+
+    Each round has a folder: ``select``, ``cut`` and ``heal``. A cut is deleted once it is healed, and a healed model
+    once the next cut stands. The same call again goes on where it was stopped.
+
+    Raises:
+        InputError: settings that do not fit, a model of too few layers, or several processes.
+    """
+    team = Team.of_this_process()
+    if team.size > 1:
+        raise InputError(f"a loop runs in one process, and {team.size} were launched; start it without a launcher.")
+    if settings.keep_adapter:
+        raise InputError("a loop cuts healed weights again, so adapters must be folded in; leave out --keep-adapter.")
+    if settings.train.method == "seam" and settings.train.seam == "magnitude" and loop.num_remove > 1:
+        raise InputError(
+            "magnitudes are set against the uncut model's, so a second round would set them twice; use --seam "
+            "linear, or cut all layers first."
+        )
+    check_method(settings.train, team)
+    whole = ModelHandle(uncut)
+    if loop.num_remove >= whole.num_layers:
+        raise InputError(f"{loop.num_remove} rounds leave no layer of {whole.num_layers}; take fewer.")
+    run_settings = {
+        "loop": asdict(loop),
+        "heal": settings.describe(),
+        "uncut": whole.describe(),
+        "prompts": source.describe() if source.records is None else {"n": len(source.records), "given": True},
+        "decoding": asdict(how.decoding),
+        "max_new_tokens": how.max_new_tokens or source.max_new_tokens,
+        **how.further(),
+    }
+    with resumable(out), RunFolder.begin(out, run_settings, flags=FLAGS | {"num_remove": "--loop"}) as run:
+        final = run.path / CHECKPOINT
+        if not (final / PLAN_FILE).is_file():
+            source = _with_answers(uncut, source, settings, how, run.path, console, say)
+            rounds, current = _finished(run.path), uncut
+            for number in range(1, loop.num_remove + 1):
+                folder = run.path / f"round-{number}"
+                before, current = current, replace(uncut, model=str(folder / "heal" / CHECKPOINT), revision=None)
+                if number <= len(rounds):
+                    continue
+                if not (folder / "cut" / PLAN_FILE).is_file():
+                    plan = whole.plan() if before is uncut else CutPlan.load(Path(before.model, PLAN_FILE))
+                    say(f"round {number} of {loop.num_remove}: {plan.describe()}")
+                    _cut_one(before, plan, settings.train, loop, folder, console, say)
+                if before is not uncut:
+                    shutil.rmtree(before.model, ignore_errors=True)
+                plan = CutPlan.load(folder / "cut" / PLAN_FILE)
+                cut = replace(uncut, model=str(folder / "cut"), revision=None)
+                healed = heal_model(cut, uncut, source, settings, how, out=folder / "heal", console=console, say=say)
+                assert healed is not None, "a loop runs in one process"
+                rounds.append({"removed": plan.removed[-1], "held_out_loss": healed.healing.get("held_out_loss", {})})
+                write_json(run.path / ROUNDS, rounds)
+                shutil.rmtree(folder / "cut")
+            Path(current.model).replace(final)
+        plan = CutPlan.load(final / PLAN_FILE)
+        run.write_metrics([], plan=plan.to_dict())
+        return Healed(final, json.loads((final / PLAN_FILE).read_text("utf-8"))["healing"][-1])
+
+
+def _finished(folder: Path) -> list[dict[str, Any]]:
+    file = folder / ROUNDS
+    rounds: list[dict[str, Any]] = json.loads(file.read_text("utf-8")) if file.is_file() else []
+    return rounds
+
+
+def _with_answers(
+    uncut: ModelSettings,
+    source: PromptSource,
+    settings: HealSettings,
+    how: Answering,
+    folder: Path,
+    console: Console,
+    say: Callable[[str], None],
+) -> PromptSource:
+    """With the uncut model's answers, given once for all rounds, where they are learnt from."""
+    if source.records is not None or not (settings.responses == "self" or settings.match_tokens):
+        return source
+    answered = answer_prompts(
+        uncut,
+        source,
+        how,
+        remove=None,
+        out=folder / "answers",
+        seed=settings.train.seed,
+        console=console,
+        say=say,
+    )
+    return replace(source, records=answered.records)
+
+
+def _cut_one(
+    model: ModelSettings,
+    plan: CutPlan,
+    train: TrainSettings,
+    loop: LoopSettings,
+    folder: Path,
+    console: Console,
+    say: Callable[[str], None],
+) -> None:
+    """Choose one more layer of a model that ``plan`` has left, and write it without that layer."""
+    handle = ModelHandle(model)
+    with SelectionProgress(console) as progress:
+        chosen = select_layers(
+            handle,
+            criterion=loop.criterion,
+            num_remove=1,
+            out=folder / "select",
+            calibration=loop.calibration,
+            protect="0" if train.method == "seam" else None,  # a seam needs a layer below
+            seed=train.seed,
+            progress=progress,
+            say=say,
+        ).plan
+    layer = plan.kept[chosen.removed[0]]
+    importance = {str(plan.kept[int(index)]): value for index, value in chosen.scores.get("importance", {}).items()}
+    told = replace(
+        plan,
+        removed=(*plan.removed, layer),
+        criterion=loop.criterion,
+        settings={**asdict(loop), "loop": True, "seed": train.seed},
+        scores={"loop": [*plan.scores.get("loop", ()), {"removed": layer, "importance": importance}]},
+    )
+    cut_model(handle.source, chosen, folder / "cut", uncut=lambda: handle.loaded, told=told, say=say)

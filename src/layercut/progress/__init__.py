@@ -1,0 +1,12 @@
+"""Progress of long work: bars, estimates of the time left, and lines where there is no terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+Progress = Callable[[str, int, int], None]
+"""(what, pieces done, pieces in all)."""
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """No progress shown."""

@@ -1,0 +1,180 @@
+"""What a run shows on its way: one bar over all cells, with the time that is left judged by what was measured."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
+
+from rich.progress import BarColumn, Progress, ProgressColumn, TaskID, TextColumn
+from rich.table import Column
+from rich.text import Text
+
+from layercut.progress.estimate import Cell as Work
+from layercut.progress.estimate import Eta
+from layercut.progress.heartbeat import Tokens, clock, line, under_way
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Task as Bar
+
+CHARACTERS_PER_TOKEN = 4
+ITEM_COST = 100
+"""What an item costs whatever its length, in prompt tokens: small batches are bound by overhead, not by arithmetic."""
+DECODE_COST = 16
+"""One decoded token takes about as long as this many prompt tokens in a batch; only a first guess."""
+
+
+class _Facts(ProgressColumn):
+    """How far a bar is: ``3/8 items · 4,210 tokens · 01:12 · 00:41 left``."""
+
+    max_refresh = 0.25
+
+    def __init__(self, unit: str | None, tokens: Tokens, left: Callable[[Bar], float | None]) -> None:
+        super().__init__(Column(no_wrap=True))
+        self._unit, self._tokens, self._left = unit, tokens, left
+
+    def render(self, task: Bar) -> Text:
+        count = f"{int(task.completed):,}/{int(task.total or 0):,}"
+        facts = [f"{task.percentage:.0f}%" if self._unit is None else f"{count} {self._unit}".rstrip()]
+        facts += [self._tokens.describe(short=True)] if not task.finished else []
+        facts += [clock(task.elapsed or 0)]
+        left = self._left(task)
+        facts += [] if left is None or task.finished else [f"{clock(left)} left"]
+        return Text(" · ".join(fact for fact in facts if fact), style="cyan")
+
+
+def _bars(console: Console, unit: str | None, tokens: Tokens, left: Callable[[Bar], float | None]) -> Progress:
+    """Bars that fit on 80 columns: a name that is too long ends in an ellipsis, and nothing is wrapped."""
+    return Progress(
+        TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis")),
+        BarColumn(bar_width=12, table_column=Column(no_wrap=True, min_width=4)),
+        _Facts(unit, tokens, left),
+        console=console,
+        disable=not console.is_terminal,
+    )
+
+
+class Progressing:
+    """Progress over a list of pieces of work, named and weighed beforehand.
+
+    Where stderr is no terminal, one plain line is printed for each piece when it ends, and one every half minute.
+    """
+
+    def __init__(
+        self, work: Sequence[tuple[str, Work]], console: Console, *, verb: str = "", unit: str | None = "items"
+    ) -> None:
+        """Nothing is shown yet.
+
+        Args:
+            work: names and sizes.
+            console: where it is shown.
+            verb: what is done to each, such as ``Scoring``; empty where the names say it.
+            unit: of the sizes; None for steps that mean nothing to people, so that the share is shown.
+        """
+        self._names = [f"{verb} {name}".strip() for name, _ in work]
+        self._work = [piece for _, piece in work]
+        self._unit = unit
+        self._eta = Eta(self._work)
+        self._console = console
+        self._tokens = Tokens()
+        self._active: tuple[int, int] | None = None
+        """The piece that is worked on, and how many of its items are done."""
+        total = sum(piece.num_items for piece in self._work)
+        self._bars = _bars(console, unit, self._tokens, lambda task: self._eta.remaining)
+        self._bar = self._bars.add_task("Loading", total=total)
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Show the bar inside the block."""
+        with self._bars, self._tokens.counted(), under_way(self._console, self._now):
+            yield
+
+    def skip(self, index: int) -> None:
+        """A whole piece was there already."""
+        count = self._work[index].num_items
+        self._eta.skip(index, count)
+        self._bars.advance(self._bar, count)
+
+    @contextmanager
+    def piece(self, index: int) -> Iterator[Callable[[int, int], None]]:
+        """Work one piece: the block calls what it gets with (items done, items in all), first with what was there."""
+        self._bars.update(self._bar, description=self._names[index])
+        self._active = (index, 0)
+        self._tokens.begin()
+        start = last = time.monotonic()
+        seen: int | None = None
+
+        def on_progress(done: int, total: int) -> None:
+            nonlocal seen, last
+            now = time.monotonic()
+            if seen is None:
+                self._eta.skip(index, done)
+                self._bars.advance(self._bar, done)
+            else:
+                self._eta.advance(index, done - seen, now - last)
+                self._bars.advance(self._bar, done - seen)
+            seen, last = done, now
+            self._active = (index, done)
+
+        yield on_progress
+        self._active = None
+        count = f"{seen or 0} {self._counted(seen or 0)}, " if self._unit else ""
+        line(self._console, f"{self._names[index]}: {count}{clock(time.monotonic() - start)}{self._rest()}")
+
+    def _now(self) -> str:
+        """What is under way, in one line."""
+        if self._active is None:
+            return f"Loading or writing{self._rest()}"
+        index, done = self._active
+        total = self._work[index].num_items
+        count = f"{done:,} of {total:,} {self._counted(total)}" if self._unit else f"{done / max(1, total):.0%}"
+        tokens = self._tokens.describe()
+        return f"{self._names[index]}: {count}{', ' if tokens else ''}{tokens}{self._rest()}"
+
+    def _counted(self, count: int) -> str:
+        assert self._unit is not None
+        return self._unit.removesuffix("s") if count == 1 else self._unit
+
+    def _rest(self) -> str:
+        left = self._eta.remaining
+        return "" if left is None else f", {clock(left)} left"
+
+
+class SelectionProgress:
+    """Progress of a criterion: one bar for each kind of work it reports, such as rounds and items.
+
+    Where stderr is no terminal, there is a plain line every half minute.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._tokens = Tokens()
+        self._bars = _bars(console, "", self._tokens, lambda task: task.time_remaining)
+        self._ids: dict[str, TaskID] = {}
+        self._counts: dict[str, str] = {}
+        self._held = ExitStack()
+
+    def __enter__(self) -> SelectionProgress:
+        for block in (self._bars, self._tokens.counted(), under_way(self._console, self._now)):
+            self._held.enter_context(block)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._held.close()
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Pieces done of one kind of work."""
+        if what not in self._ids:
+            self._ids[what] = self._bars.add_task(what)
+        if done == 0:
+            self._bars.reset(self._ids[what])
+            self._tokens.begin()
+        self._bars.update(self._ids[what], completed=done, total=total)
+        self._counts[what] = f"{what} {done:,} of {total:,}"
+
+    def _now(self) -> str:
+        """What is under way, in one line."""
+        facts = [*self._counts.values(), self._tokens.describe()]
+        return f"Choosing layers: {', '.join(fact for fact in facts if fact) or 'loading the model'}"

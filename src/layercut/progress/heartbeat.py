@@ -1,0 +1,114 @@
+"""Lines for people where stderr is no terminal: at least one every half minute, whatever the run is busy with.
+
+    with under_way(console, lambda: "Answering gsm8k: 3 of 8 items"):
+        ...
+
+Blocks nest: the innermost one is described. On a terminal nothing is printed, as bars and tables are live there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Event, Thread
+from typing import TYPE_CHECKING, NamedTuple
+
+from layercut.progress.activity import listening
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+EVERY = 30.0
+"""Seconds without a line, at most."""
+
+
+class _Step(NamedTuple):
+    console: Console
+    describe: Callable[[], str]
+
+
+_steps: list[_Step] = []
+_last_line = 0.0
+
+
+def line(console: Console, text: str) -> None:
+    """Print a line, unless bars or tables on a terminal show the same."""
+    global _last_line
+    if not console.is_terminal:
+        _last_line = time.monotonic()
+        console.print(text, markup=False, soft_wrap=True)
+
+
+@contextmanager
+def under_way(console: Console, describe: Callable[[], str]) -> Iterator[None]:
+    """Inside the block, print what ``describe`` gives whenever ``EVERY`` seconds went by without a line."""
+    global _last_line
+    if console.is_terminal:
+        yield
+        return
+    step, stop = _Step(console, describe), Event()
+    if not _steps:
+        _last_line = time.monotonic()
+        Thread(target=_watch, args=(stop,), name="layercut heartbeat", daemon=True).start()
+    _steps.append(step)
+    try:
+        yield
+    finally:
+        _steps.remove(step)
+        stop.set()
+
+
+def _watch(stop: Event) -> None:
+    """Runs beside the work, in a thread of its own, until the outermost block ends."""
+    while not stop.wait(min(1.0, EVERY / 4)):
+        if time.monotonic() - _last_line >= EVERY and _steps:
+            console, describe = _steps[-1]
+            line(console, describe())
+
+
+class Tokens:
+    """Tokens that engines write, counted for one step."""
+
+    def __init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        """Count from zero."""
+        self.written = 0
+        self.left: int | None = None
+        self._since = time.monotonic()
+
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        """Count what is written inside the block."""
+        with listening(self._heard):
+            yield
+
+    def describe(self, *, short: bool = False) -> str:
+        """``512 tokens written (3.4/s), at most 3,584 left in this batch``; empty before the first."""
+        if not self.written:
+            return ""
+        if short:
+            return f"{self.written:,} tokens"
+        rate = self.written / max(time.monotonic() - self._since, 1e-3)
+        left = f", at most {self.left:,} left in this batch" if self.left else ""
+        return f"{self.written:,} tokens written ({rate:.3g}/s){left}"
+
+    def _heard(self, written: int, left: int | None) -> None:
+        self.written += written
+        self.left = left
+
+
+def clock(seconds: float) -> str:
+    """``00:41``, ``1:02:03`` or ``2 days 03:00:00``.
+
+    >>> clock(41), clock(3723.4)
+    ('00:41', '1:02:03')
+    """
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    days, hour = divmod(hours, 24)
+    if days:
+        return f"{days} day{'s' * (days > 1)} {hour:02}:{minute:02}:{second:02}"
+    return f"{hour}:{minute:02}:{second:02}" if hour else f"{minute:02}:{second:02}"

@@ -1,0 +1,223 @@
+"""What a study shows while it runs: a line for each arm with its state and the time left, by what was measured.
+
+Where stderr is no terminal, there is a plain line for each piece when it ends, and one every half minute.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from rich import box
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from layercut.progress.estimate import Cell as Work
+from layercut.progress.estimate import Eta
+from layercut.progress.heartbeat import Tokens, clock, line, under_way
+from layercut.text.counting import counted
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderResult
+
+State = Literal["waiting", "searching", "asking", "healing", "finished", "failed"]
+_STYLES = {"finished": "green", "failed": "red", "waiting": "dim"}
+_STATE, _BETWEEN = 26, 6
+"""Characters for what an arm is at where the terminal is narrow, and for the spaces between columns."""
+_AROUND = 10
+"""Lines that the terminal needs for other things."""
+
+
+class Piece(NamedTuple):
+    """One piece of a study's work: a cell of an arm, a search, or a healing."""
+
+    arm: str
+    """Whose line it counts on; empty for one that counts on none."""
+    name: str
+    work: Work
+
+
+@dataclass
+class _Line:
+    """What is known of one arm."""
+
+    total: int = 0
+    done: int = 0
+    state: State = "waiting"
+    note: str = ""
+
+
+class StudyProgress:
+    """Progress over the pieces of a study."""
+
+    def __init__(self, pieces: Sequence[Piece], console: Console) -> None:
+        """Nothing is shown yet."""
+        self._pieces = list(pieces)
+        self._eta = Eta([piece.work for piece in pieces])
+        self._console = console
+        self._lines: dict[str, _Line] = {piece.arm: _Line() for piece in pieces if piece.arm}
+        self._of: dict[str, list[int]] = {name: [] for name in self._lines}
+        for index, piece in enumerate(pieces):
+            if piece.arm:
+                self._of[piece.arm].append(index)
+                if piece.work.weight:
+                    self._lines[piece.arm].total += piece.work.num_items
+        self._active = ""
+        self._began = time.monotonic()
+        self._doing = ""
+        """What is worked on, for the line of every half minute."""
+        self._tokens = Tokens()
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Show the table inside the block. A bar that a step opens meanwhile is shown below it, both alive."""
+        with self._tokens.counted(), under_way(self._console, self._now):
+            if not self._console.is_terminal:
+                yield
+                return
+            # A healing shows its bar below the table.
+            with Live(self, console=self._console, refresh_per_second=4, vertical_overflow="crop"):
+                yield
+
+    def learn(self, kind: Hashable, num_items: int, seconds: float) -> None:
+        """Speed that an earlier run has measured."""
+        self._eta.learn(kind, num_items, seconds)
+
+    def state(self, arm: str, state: State, note: str = "") -> None:
+        """What an arm is at."""
+        line = self._lines[arm]
+        line.state, line.note = state, note
+        if state not in ("finished", "failed", "waiting"):
+            self._active = arm
+
+    def skip(self, index: int) -> None:
+        """A whole piece was there already, or is given up."""
+        self._count(index, self._pieces[index].work.num_items, None)
+
+    @contextmanager
+    def step(self, index: int) -> Iterator[None]:
+        """Work a piece that is one whole, such as a search."""
+        start = time.monotonic()
+        self._begin(self._name(index))
+        yield
+        self._count(index, 1, time.monotonic() - start)
+        self._tell(index, clock(time.monotonic() - start))
+
+    @contextmanager
+    def cell(self, index: int) -> Iterator[Callable[[int, int], None]]:
+        """Work one cell: the block calls what it gets with (items done, items in all), first with what was there."""
+        piece = self._pieces[index]
+        self.state(piece.arm, "asking", piece.name)
+        self._begin(f"{piece.arm}: scoring {piece.name}")
+        start = last = time.monotonic()
+        seen: int | None = None
+
+        def on_progress(done: int, total: int) -> None:
+            nonlocal seen, last
+            now = time.monotonic()
+            self._count(index, done - (seen or 0), None if seen is None else now - last)
+            seen, last = done, now
+            self._doing = f"{piece.arm}: scoring {piece.name}: {done:,} of {counted(total, 'item')}"
+
+        try:
+            yield on_progress
+        except BaseException:
+            self._count(index, piece.work.num_items - (seen or 0), None)  # given up: nothing is left of it to wait for
+            raise
+        self._tell(index, f"{counted(seen or 0, 'item')}, {clock(time.monotonic() - start)}")
+
+    def searching(self, what: str, done: int, total: int) -> None:
+        """Progress of a search, to be handed to a criterion."""
+        if self._active:
+            self._lines[self._active].note = f"{what} {done}/{total}"
+            self._doing = f"{self._active}: choosing layers: {what} {done:,} of {total:,}"
+
+    def remaining(self) -> str:
+        """Time left in words; empty before anything was measured."""
+        seconds = self._eta.remaining
+        if seconds is None:
+            return ""
+        unknown = self._eta.unknown
+        steps = "1 search or healing" if unknown == 1 else f"{unknown} searches or healings"
+        more = f" without {steps} never timed" if unknown else ""
+        return f"{clock(seconds)} left{more}"
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """The table: all arms, or those around the one that is worked on where the terminal is too low for all."""
+        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, header_style="bold")
+        names = list(self._lines)
+        count = max([len("items"), *(len(f"{line.total}/{line.total}") for line in self._lines.values())])
+        rest = options.max_width - count - len("time left") - _BETWEEN
+        longest = min(max(map(len, names), default=3), max(12, rest - _STATE))
+        table.add_column("arm", no_wrap=True, overflow="ellipsis", min_width=longest)
+        table.add_column("state", no_wrap=True, overflow="ellipsis", max_width=max(8, rest - longest))
+        table.add_column("items", justify="right", no_wrap=True, min_width=count)
+        table.add_column("time left", justify="right", no_wrap=True, min_width=len("time left"))
+        room = max(4, console.height - _AROUND)
+        first = 0
+        if len(names) > room:
+            first = max(0, min(names.index(self._active) - room // 2 if self._active else 0, len(names) - room))
+        for name in names[first : first + room]:
+            line = self._lines[name]
+            state = f"{line.state}: {line.note}" if line.note else line.state
+            table.add_row(
+                _middle(name, longest),
+                Text(state, style=_STYLES.get(line.state, "cyan")),
+                f"{line.done}/{line.total}",
+                self._left(name),
+            )
+        yield table
+        hidden = len(names) - min(room, len(names))
+        finished = sum(line.state == "finished" for line in self._lines.values())
+        failed = sum(line.state == "failed" for line in self._lines.values())
+        facts = [
+            f"{finished} of {counted(len(names), 'arm')} finished",
+            *([f"{failed} failed"] if failed else []),
+            *([f"{hidden} not shown"] if hidden else []),
+            *([self._tokens.describe(short=True)] if self._tokens.written else []),
+            f"{clock(time.monotonic() - self._began)} so far",
+            self.remaining() or "time left: measuring",
+        ]
+        yield Text(" · ".join(facts), style="cyan")
+
+    def _left(self, name: str) -> str:
+        if self._lines[name].state in ("finished", "failed"):
+            return ""
+        seconds = self._eta.remaining_of(self._of[name])
+        return "?" if seconds is None else clock(seconds)
+
+    def _count(self, index: int, num_items: int, seconds: float | None) -> None:
+        if seconds is None:
+            self._eta.skip(index, num_items)
+        else:
+            self._eta.advance(index, num_items, seconds)
+        piece = self._pieces[index]
+        if piece.arm and piece.work.weight:
+            self._lines[piece.arm].done += num_items
+
+    def _begin(self, doing: str) -> None:
+        self._doing = doing
+        self._tokens.begin()
+
+    def _now(self) -> str:
+        """What is under way, in one line."""
+        facts = [self._doing or "Preparing the study", self._tokens.describe(), self.remaining()]
+        return ", ".join(fact for fact in facts if fact)
+
+    def _name(self, index: int) -> str:
+        piece = self._pieces[index]
+        return f"{piece.arm}: {piece.name}" if piece.arm else piece.name
+
+    def _tell(self, index: int, what: str) -> None:
+        rest = self.remaining()
+        line(self._console, f"{self._name(index)}: {what}{', ' if rest else ''}{rest}")
+
+
+def _middle(name: str, width: int) -> str:
+    """A name that is too long loses its middle: names of a cut and of its healing differ at their ends."""
+    half = (width - 1) // 2
+    return name if len(name) <= width else f"{name[: width - 1 - half]}…{name[-half:]}"

@@ -1,0 +1,165 @@
+"""What a report says of each diagnostic: its title, its question, its figure and the lines beside its table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from layercut.report.elements import Figure
+from layercut.report.figures import diagnosis as figures
+from layercut.runs.diagnosis import Diagnosis
+from layercut.text.counting import counted
+from layercut.text.markup import escape
+from layercut.text.numbers import parameters
+
+
+class DiagnosticSection(NamedTuple):
+    """One diagnostic in a report."""
+
+    title: str
+    question: str
+    figure: Callable[[Diagnosis, Sequence[str]], Figure | None]
+    """Of the diagnosis and the names of the cut models; None where there is nothing to draw."""
+    lines: Callable[[Diagnosis], list[str]]
+    """Markdown beside the table."""
+
+
+_FINE = ("passed", "parses")
+_WORDS = {
+    "never_closed": "bracket never closed",
+    "unmatched": "bracket closes nothing",
+    "mismatched": "bracket of another kind",
+    "no_code": "no code",
+    "cut": "cut by the length limit",
+}
+
+
+def _brackets(found: Diagnosis) -> list[str]:
+    """How programs end: number, share of all, share of those that fail."""
+    classes = found["data"].get("classes", {})
+    names = list(dict.fromkeys(name for counts in classes.values() for name in counts))
+    if not names:
+        return []
+    text = ["How the generated programs end: number (% of all; % of those that fail).", ""]
+    text += ["| | " + " | ".join(escape(arm) for arm in classes) + " |", "|---|" + "---|" * len(classes)]
+    for name in names:
+        cells = [_cell(name, counts) for counts in classes.values()]
+        text.append(f"| {_WORDS.get(name, name.replace('_', ' '))} | " + " | ".join(cells) + " |")
+    return [*text, ""]
+
+
+def _cell(name: str, counts: dict[str, int]) -> str:
+    number, total = counts.get(name, 0), sum(counts.values())
+    failed = sum(count for one, count in counts.items() if one not in _FINE)
+    share = f"{100 * number / total:.0f} %"
+    return (
+        f"{number} ({share})" if name in _FINE or not failed else f"{number} ({share}; {100 * number / failed:.0f} %)"
+    )
+
+
+def _degeneration(found: Diagnosis) -> list[str]:
+    """How answers ended."""
+    finish = found["data"].get("finish", {})
+    said = [
+        f"{escape(arm)}: " + ", ".join(f"{count} by {reason}" for reason, count in sorted(counts.items()))
+        for arm, counts in finish.items()
+    ]
+    return [f"How answers ended. {'; '.join(said)}.", ""] if said else []
+
+
+def _propagation(found: Diagnosis) -> list[str]:
+    """Where answers first go wrong."""
+    text = []
+    for arm, where in found["data"].get("first_wrong", {}).items():
+        kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(where["kinds"].items(), key=lambda one: -one[1]))
+        line = f"- {escape(arm)}: {where['parted']} of {counted(where['traces'], 'answer')} part from the uncut model's"
+        if where["parted"]:
+            line += (
+                f", first at: {kinds}; {where['at_first_token']} at the very first token. Up to there the answer is "
+                f"the same, and with it given as text the token is not the first choice either in "
+                f"{where['wrong_when_forced']} of them"
+            )
+        text.append(f"{line}.")
+    return [*text, ""] if text else []
+
+
+def _similarity(found: Diagnosis) -> list[str]:
+    """When the final token is decided, in each model."""
+    text = []
+    for name, model in found["data"].get("arms", {}).items():
+        half = next((layer for layer, share in zip(model["layers"], model["lens"], strict=True) if share >= 0.5), None)
+        text.append(f"- {escape(name)}: half of the final tokens are the likeliest ones already behind layer {half}.")
+    return [*text, ""] if text else []
+
+
+def _demoted(found: Diagnosis) -> list[str]:
+    """What became of the items that were lost."""
+    text = []
+    for arm, counts in found["data"].get("verdicts", {}).items():
+        text.append(
+            f"- {escape(arm)}: of {counted(counts['lost'], 'item')} that it lost greedily, "
+            f"{counts['demoted']} are demoted "
+            f"({counts['drawn']} came right in at least one drawn answer, {counts['top_10']} have every token of the "
+            f"right answer among the first ten) and {counts['erased']} erased. One more example brought "
+            f"{counts['helped']} back."
+        )
+    return [*text, ""] if text else []
+
+
+def _cost(found: Diagnosis) -> list[str]:
+    """Sizes, counted."""
+    counted = found["data"].get("counted", {})
+    if not counted:
+        return []
+    text = ["| model | parameters | bytes of weights | KV cache per token |", "|---|---:|---:|---:|"]
+    for name, size in counted.items():
+        count = "-" if size["parameters"] is None else parameters(size["parameters"])
+        cells = [escape(name), count, f"{size['bytes'] / 1e6:,.1f} MB", f"{size['cache_bytes_per_token']:,.0f} bytes"]
+        text.append("| " + " | ".join(cells) + " |")
+    return [*text, ""]
+
+
+SECTIONS: Mapping[str, DiagnosticSection] = {
+    "arithmetic": DiagnosticSection(
+        "Arithmetic",
+        "Is the result of an expression still written, ranked first among near misses, and likely?",
+        figures.shares,
+        lambda found: [],
+    ),
+    "brackets": DiagnosticSection(
+        "Brackets and syntax",
+        "Is what is open still closed, in sequences of growing depth and in programs?",
+        figures.brackets,
+        _brackets,
+    ),
+    "degeneration": DiagnosticSection(
+        "Degeneration",
+        "Does the model repeat itself, run on without an end, or say nothing?",
+        figures.shares,
+        _degeneration,
+    ),
+    "propagation": DiagnosticSection(
+        "Propagation",
+        "Is damage done at single tokens, or does it grow along the answer?",
+        figures.propagation,
+        _propagation,
+    ),
+    "similarity": DiagnosticSection(
+        "Similarity",
+        "How do hidden states change along depth, and what does the seam look like?",
+        figures.similarity,
+        _similarity,
+    ),
+    "demoted": DiagnosticSection(
+        "Demoted or erased",
+        "Is the right answer still there, only no longer the first that comes?",
+        figures.shares,
+        _demoted,
+    ),
+    "cost": DiagnosticSection(
+        "Cost",
+        "How much smaller and faster is it?",
+        figures.cost,
+        _cost,
+    ),
+}

@@ -1,0 +1,147 @@
+"""What a report is built of: sections that hold prose, tables and figures."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from markupsafe import Markup
+
+from layercut.text.markup import printable
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prose:
+    """Text that is HTML already; see layercut.report.html.prose."""
+
+    html: Markup
+    kind: str = "prose"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table that can be downloaded as CSV."""
+
+    name: str
+    """Of the CSV file, without its ending."""
+    caption: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str | Markup]]
+    """As they are shown; plain strings are escaped, Markup is not."""
+    numeric: frozenset[int] = frozenset()
+    """Columns that are set to the right."""
+    raw: Sequence[Sequence[Any]] | None = None
+    """What the CSV holds in place of the cells as shown, its head first: numbers that are not rounded."""
+    kind: str = "table"
+
+    @property
+    def csv(self) -> str:
+        """The text of the CSV file."""
+        shown = [list(self.head), *([plain(cell) for cell in row] for row in self.rows)]
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        for row in shown if self.raw is None else self.raw:
+            writer.writerow([_csv_cell(cell) for cell in row])
+        return out.getvalue()
+
+    @property
+    def csv_uri(self) -> str:
+        """The same as a link that needs neither a server nor a script."""
+        data = base64.b64encode(self.csv.encode()).decode("ascii")
+        return f"data:text/csv;charset=utf-8;base64,{data}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Key:
+    """A line of a figure's legend."""
+
+    label: str
+    colour: str
+    """A CSS colour, such as ``var(--ranked)``."""
+    dash: str = ""
+    """SVG dash array."""
+    hollow: bool = False
+    """A point that is not filled."""
+    line: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """One plot of a figure."""
+
+    spec: dict[str, Any]
+    """Vega-Lite."""
+    label: str
+    """What is to be seen, for those who do not see it."""
+    title: str = ""
+    column: int = 0
+    """Where panels stand side by side, the one it stands in; 0 for the next free one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """Plots that share a legend and a caption, with the table of all their numbers."""
+
+    name: str
+    title: str
+    panels: Sequence[Panel]
+    caption: str
+    table: Table | None = None
+    """The page shows it folded below the plots; Markdown has tables of its own."""
+    legend: Sequence[Key] = ()
+    columns: int = 2
+    """How many panels stand side by side where there is room."""
+    kind: str = "figure"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Details:
+    """Blocks that are folded away until they are asked for."""
+
+    summary: str
+    blocks: Sequence[Block]
+    unfolded: bool = False
+    """Whether it stands open at first."""
+    kind: str = "details"
+
+
+Block = Prose | Table | Figure | Details
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """A part of the page with a heading."""
+
+    name: str
+    """Its anchor."""
+    title: str
+    blocks: Sequence[Block] = field(default_factory=tuple)
+    lead: str = ""
+    """What the section answers, in a sentence."""
+
+
+def plain(cell: str | Markup) -> str:
+    """The text of a cell without its markup."""
+    return cell.striptags() if isinstance(cell, Markup) else cell
+
+
+def visible(text: str) -> str:
+    """Text of a model as it can be shown: control characters as escapes."""
+    return printable(text)
+
+
+_FORMULA = re.compile(r"[\s\ufeff]*[-+=@＝＋－＠]|[\t\n]")
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+
+
+def _csv_cell(cell: Any) -> Any:
+    """Spreadsheets run what begins like a formula, also behind blanks; text of models must not."""
+    if not isinstance(cell, str):
+        return cell
+    text = printable(cell)  # a bare carriage return would begin a row of its own
+    return f"'{text}" if _FORMULA.match(text) and not _NUMBER.fullmatch(text) and text != "-" else text

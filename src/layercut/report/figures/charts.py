@@ -1,0 +1,330 @@
+"""Vega-Lite specifications of plots.
+
+Colours are CSS variables, so that one picture serves light, dark and print. Values are in percent where a scale says
+so; what lies beyond a scale is cut off in the picture and stands in the table.
+"""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from layercut.report.words import is_written
+
+if TYPE_CHECKING:
+    from layercut.evidence.intervals import Estimate
+
+RANKED, WRITTEN_COLOUR, UNCUT = "var(--ranked)", "var(--written)", "var(--ink)"
+SERIES = tuple(f"var(--series-{number})" for number in range(1, 7))
+DASHES = ((1, 0), (6, 3), (2, 2), (8, 3, 2, 3))
+KEPT_LOW, KEPT_HIGH = -30.0, 140.0
+"""Retention is drawn between these, in percent."""
+
+_LETTERS = 22
+"""Of a line of a name at an axis."""
+Spec = dict[str, Any]
+"""A part of a specification."""
+
+SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
+_CONFIG: Spec = {
+    "background": "transparent",
+    "font": "system-ui, sans-serif",
+    "view": {"stroke": None},
+    "axis": {
+        "labelColor": "var(--soft)",
+        "titleColor": "var(--soft)",
+        "titleFontWeight": "normal",
+        "labelFontSize": 12,
+        "titleFontSize": 12,
+        "gridColor": "var(--grid)",
+        "domainColor": "var(--line)",
+        "tickColor": "var(--line)",
+        "labelLimit": 150,
+    },
+    "text": {"color": "var(--soft)", "fontSize": 11},
+    "rule": {"color": "var(--line)"},
+}
+
+
+def readout_colour(readout: str) -> str:
+    """One colour for answers that are written, one for those that are compared by likelihood."""
+    return WRITTEN_COLOUR if is_written(readout) else RANKED
+
+
+def readout_dash(readout: str) -> Sequence[int]:
+    """Tells apart readouts of one colour."""
+    return {"chain": DASHES[1], "gold": DASHES[2], "token": DASHES[1]}.get(readout, DASHES[0])
+
+
+def colours(names: Sequence[str]) -> dict[str, str]:
+    """A colour for each name, in their order."""
+    return {name: SERIES[place % len(SERIES)] for place, name in enumerate(names)}
+
+
+def percent(value: float | None) -> float | None:
+    """In percent, with two digits; None for what is not known or has no end."""
+    return None if value is None or not math.isfinite(value) else round(100 * value, 2)
+
+
+def ends(estimate: Estimate, *, low: float = KEPT_LOW, high: float = KEPT_HIGH) -> dict[str, float | None]:
+    """Value and interval in percent as a point of a plot, inside the scale's ends."""
+
+    def inside(value: float | None) -> float | None:
+        return None if value is None else min(max(value, low), high)
+
+    below, above = percent(estimate.low), percent(estimate.high)
+    if estimate.high is not None and math.isinf(estimate.high):
+        above = high
+    if estimate.low is not None and math.isinf(estimate.low):
+        below = low
+    return {"y": inside(percent(estimate.value)), "low": inside(below), "high": inside(above)}
+
+
+def curves(
+    points: Sequence[Mapping[str, Any]],
+    *,
+    x_title: str,
+    y_title: str,
+    x: tuple[float, float],
+    y: tuple[float, float],
+    colours: Mapping[str, str],
+    dashes: Mapping[str, Sequence[int]] | None = None,
+    marks: Sequence[tuple[float, str]] = (),
+    height: int = 230,
+    scale: str = "linear",
+    bars: bool = True,
+) -> dict[str, Any]:
+    """Lines inside the bands of their intervals.
+
+    Args:
+        points: with ``x``, ``y``, ``low``, ``high`` (the last two may be None), ``series``, ``part`` (an unbroken
+            stretch of a series), ``hollow`` (whether its point is not filled) and ``about`` (name to text, for hover).
+        x_title: of the axis.
+        y_title: of the axis.
+        x: ends of the scale.
+        y: ends of the scale.
+        colours: of each series.
+        dashes: of each series.
+        marks: levels with their names, as dashed lines with the names on the axis.
+        height: of the plot, in pixels.
+        scale: of y, ``linear`` or ``log``.
+        bars: whether intervals are drawn as bars too, which shows where something was measured.
+    """
+    names = list(colours)
+    colour: Spec = {"field": "series", "type": "nominal", "legend": None}
+    colour["scale"] = {"domain": names, "range": list(colours.values())}
+    detail = [{"field": "part", "type": "nominal"}]
+    dash = {
+        "field": "series",
+        "type": "nominal",
+        "legend": None,
+        "scale": {"domain": names, "range": [list((dashes or {}).get(name, (1, 0))) for name in names]},
+    }
+    y_axis: Spec = {"field": "y", "type": "quantitative", "title": y_title}
+    y_axis["scale"] = {"domain": list(y), "nice": False, "type": scale}
+    y_axis["scale"] |= {} if scale == "log" else {"zero": False}
+    named = " : ".join(f"datum.value == {level:g} ? '{text} ' + datum.label" for level, text in marks)
+    y_axis["axis"] = {"tickCount": 6}
+    y_axis["axis"] |= {"labelExpr": f"{named} : datum.label"} if marks else {}
+    x_axis: Spec = {"field": "x", "type": "quantitative", "title": x_title}
+    x_axis["scale"] = {"domain": list(x), "nice": False, "zero": False}
+    x_axis["axis"] = {"tickMinStep": 1, "tickCount": 8, "grid": False}
+    levels = {"values": [{"level": level} for level, _ in marks]}
+    level = {
+        "field": "level",
+        "type": "quantitative",
+        "scale": y_axis["scale"],
+        "axis": y_axis["axis"],
+        "title": y_title,
+    }
+    lines = (
+        [{"data": levels, "mark": {"type": "rule", "strokeDash": [4, 4]}, "encoding": {"y": level}}] if marks else []
+    )
+    known = "isValid(datum.low) && isValid(datum.high)"
+    low = {**y_axis, "field": "low"}
+    layers: list[Spec] = [
+        *lines,
+        {
+            "mark": {"type": "area", "opacity": 0.16, "clip": True},
+            "transform": [{"filter": known}],
+            "encoding": {"x": x_axis, "y": low, "y2": {"field": "high"}, "color": colour, "detail": detail},
+        },
+        {
+            "mark": {"type": "rule", "strokeWidth": 1.2, "clip": True},
+            "transform": [{"filter": f"{known} && datum.low != datum.high" if bars else "false"}],
+            "encoding": {"x": x_axis, "y": low, "y2": {"field": "high"}, "color": colour},
+        },
+        {
+            "mark": {"type": "line", "strokeWidth": 2, "clip": True},
+            "encoding": {"x": x_axis, "y": y_axis, "color": colour, "strokeDash": dash, "detail": detail},
+        },
+        *_point_layers({"x": x_axis, "y": y_axis, "color": colour}),
+    ]
+    values, lookup = _with_texts(points)
+    return {**_frame(values, height), "layer": _hover_layers(layers, lookup)}
+
+
+def forest(
+    points: Sequence[Mapping[str, Any]],
+    *,
+    x_title: str,
+    x: tuple[float, float],
+    colours: Mapping[str, str],
+    marks: Sequence[tuple[float, str]] = (),
+    ticks: Sequence[Mapping[str, Any]] = (),
+) -> dict[str, Any]:
+    """A line of points with their intervals for each name.
+
+    Args:
+        points: with ``name`` (of the line), ``y``, ``low``, ``high`` (as ``curves`` has them, here from left to right),
+            ``series``, ``hollow`` and ``about``.
+        x_title: of the axis.
+        x: ends of the scale.
+        colours: of each series; within a line, series stand in this order.
+        marks: levels with their names, as dashed lines.
+        ticks: ``name`` and ``x`` of the level of guessing, for single lines.
+    """
+    points = [{**point, "name": _wrapped(point["name"])} for point in points]
+    names = list(dict.fromkeys(str(point["name"]) for point in points))
+    series = list(colours)
+    colour: Spec = {"field": "series", "type": "nominal", "legend": None}
+    colour["scale"] = {"domain": series, "range": list(colours.values())}
+    offset = {"field": "series", "type": "nominal", "sort": series, "scale": {"domain": series, "paddingOuter": 0.5}}
+    row: Spec = {"field": "name", "type": "nominal", "sort": names, "title": None}
+    row |= {"axis": {"grid": False, "ticks": False, "domain": False, "labelPadding": 6}}
+    row["axis"] |= {"labelExpr": "split(datum.label, '\\n')"}
+    value: Spec = {"field": "y", "type": "quantitative", "title": x_title, "scale": {"domain": list(x), "nice": False}}
+    value["axis"] = {"tickCount": 6}
+    layers: list[Spec] = []
+    if marks:
+        levels = {"values": [{"level": level, "text": text} for level, text in marks]}
+        at = {**value, "field": "level"}
+        layers = [
+            {"data": levels, "mark": {"type": "rule", "strokeDash": [4, 4]}, "encoding": {"x": at}},
+            {
+                "data": levels,
+                "mark": {"type": "text", "baseline": "bottom", "dy": -3},
+                "encoding": {"x": at, "y": {"value": 0}, "text": {"field": "text"}},
+            },
+        ]
+    if ticks:
+        layers.append(
+            {
+                "data": {"values": [{**tick, "name": _wrapped(tick["name"])} for tick in ticks]},
+                "mark": {
+                    "type": "tick",
+                    "color": "var(--soft)",
+                    "thickness": 1.5,
+                    "bandSize": 14,
+                    "strokeDash": [2, 2],
+                },
+                "encoding": {"x": {**value, "field": "x"}, "y": row},
+            }
+        )
+    place = {"y": row, "yOffset": offset, "color": colour}
+    layers += [
+        {
+            "mark": {"type": "rule", "strokeWidth": 1.5, "clip": True},
+            "transform": [{"filter": "isValid(datum.low) && isValid(datum.high)"}],
+            "encoding": {"x": {**value, "field": "low"}, "x2": {"field": "high"}, **place},
+        },
+        *_point_layers({"x": value, **place}),
+    ]
+    values, lookup = _with_texts(points)
+    height = max(60, len(names) * (14 * len(series) + 12))
+    return {**_frame(values, height), "layer": _hover_layers(layers, lookup)}
+
+
+def heat_map(cells: Sequence[Mapping[str, float]], *, x_title: str, y_title: str, high: float) -> dict[str, Any]:
+    """Squares coloured from 0 to ``high``; cells have ``x``, ``y`` and ``value``."""
+    axis = {"labelOverlap": True, "tickCount": 6, "labelAngle": 0, "ticks": False, "domain": False}
+    return {
+        **_frame([dict(cell) for cell in cells], 230),
+        "mark": {"type": "rect"},
+        "encoding": {
+            "x": {"field": "x", "type": "ordinal", "title": x_title, "axis": axis},
+            "y": {"field": "y", "type": "ordinal", "title": y_title, "sort": "descending", "axis": axis},
+            "color": {
+                "field": "value",
+                "type": "quantitative",
+                "scale": {"scheme": "viridis", "domain": [0, high]},
+                "legend": {
+                    "title": None, "orient": "right", "gradientLength": 150, "gradientThickness": 10, "tickCount": 5,
+                    "labelColor": "var(--soft)",
+                },
+            },
+            "tooltip": [
+                {"field": "y", "title": y_title},
+                {"field": "x", "title": x_title},
+                {"field": "value", "title": "value"},
+            ],
+        },
+    }  # fmt: skip
+
+
+def _point_layers(encoding: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Filled and hollow points, and a large invisible one over each that is easier to hit."""
+    point = {"type": "point", "size": 46, "clip": False, "strokeWidth": 1.8, "opacity": 1}
+    return [
+        {
+            "mark": {**point, "filled": True},
+            "transform": [{"filter": "!datum.hollow"}],
+            "encoding": dict(encoding),
+        },
+        {
+            "mark": {**point, "filled": True, "fill": "var(--page)"},
+            "transform": [{"filter": "datum.hollow"}],
+            "encoding": {
+                **{key: value for key, value in encoding.items() if key != "color"},
+                "stroke": encoding["color"],
+            },
+        },
+        {
+            "mark": {"type": "point", "size": 420, "opacity": 0, "filled": True},
+            "encoding": dict(encoding),
+            "name": "hit",
+        },
+    ]
+
+
+def _with_texts(points: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], list[list[str]]]:
+    """Points with their texts for hover as fields of their own, and the names of these for each kind of point."""
+    kinds = list(dict.fromkeys(tuple(point["about"]) for point in points))
+    values = []
+    for point in points:
+        flat = {key: value for key, value in point.items() if key != "about"}
+        texts = {f"t{place}": text for place, text in enumerate(point["about"].values())}
+        values.append({**flat, **texts, "kind": kinds.index(tuple(point["about"]))})
+    return values, [list(kind) for kind in kinds]
+
+
+def _hover_layers(layers: Sequence[dict[str, Any]], kinds: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
+    """The layers, the invisible one once for each kind of point with the texts of that kind."""
+    found = []
+    for layer in layers:
+        if layer.pop("name", "") != "hit":
+            found.append(layer)
+            continue
+        for kind, names in enumerate(kinds):
+            shown = [{"field": f"t{place}", "type": "nominal", "title": name} for place, name in enumerate(names)]
+            encoding = {**layer["encoding"], "tooltip": shown}
+            found.append({**layer, "transform": [{"filter": f"datum.kind == {kind}"}], "encoding": encoding})
+    return found
+
+
+def _wrapped(name: str) -> str:
+    """A name in lines that fit beside a plot on a phone."""
+    return "\n".join(textwrap.wrap(name, _LETTERS, break_long_words=False)) or name
+
+
+def _frame(values: Sequence[Mapping[str, Any]], height: int) -> dict[str, Any]:
+    return {
+        "$schema": SCHEMA,
+        "width": "container",
+        "height": height,
+        "autosize": {"type": "fit-x", "contains": "padding"},
+        "config": _CONFIG,
+        "data": {"values": values},
+    }

@@ -1,0 +1,303 @@
+"""Runs generated programs where they can do no harm, and judges them where they cannot cheat.
+
+Each program gets a process of its own without network, with an empty home, an empty working folder, an own keyring
+and an environment of four harmless variables; a short list of system calls (``sandbox_filter.py``); limits on memory,
+processor time, waiting, processes, files, output and wall clock; and an end that takes all of its children along. The
+walls are bubblewrap's where it is installed, else Linux namespaces (``child.py``); whichever is taken has first
+been tried on a program that looks for holes. Without either, programs are not run, unless ``allow_unsafe`` was called
+(``--unsafe-exec``): then the limits hold and the walls are missing. How a program is judged, and why it cannot forge a
+pass, stands in ``judge.py``.
+
+    run_program("def double(x):\\n    return 2 * x", tests="assert double(4) == 8").passed
+
+What each mode promises and what not: docs/threat_model.md. The kernel is shared, so a hole in it is a hole here too. On
+machines with secrets or for programs written to attack, take a virtual machine.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+from layercut.errors import InputError
+from layercut.sandbox.isolation import Limits, Mode, command, visible
+from layercut.sandbox.process import watch
+
+_UNSAFE: set[bool] = set()
+_SET_UP_FAILED = 99
+
+
+class Program(NamedTuple):
+    """Something to run."""
+
+    source: str
+    tests: str | None = None
+    """A program that may use the names of ``source``; None to run the source as a script."""
+    names: tuple[str, ...] = ()
+    """What the tests take from the source even where it is the name of a builtin."""
+    stdin: str = ""
+
+
+class ProgramResult(NamedTuple):
+    """How a program ended."""
+
+    passed: bool
+    """With tests: all of them ran to their end. As a script: it ended with exit code 0."""
+    failure: str
+    """Empty if it passed; else the class of the exception (AssertionError, SyntaxError, NameError, ...), ``exit`` (it
+    left, or crashed, before the end of the tests), ``timeout``, ``memory`` or ``output``."""
+    detail: str
+    """A line about the failure, such as the message of the exception."""
+    exit_code: int | None
+    """Of a program that left by itself; negative for the signal that ended it."""
+    output: str
+    """Standard output and error, as they came, up to the limit."""
+    seconds: float
+    """Wall clock, with the start of the process."""
+
+
+class SandboxError(RuntimeError):
+    """The sandbox itself could not be set up or broke; says nothing about the program."""
+
+
+def allow_unsafe() -> None:
+    """Let programs run without walls in this process from now on, where no sandbox works."""
+    _UNSAFE.add(True)
+
+
+def in_force() -> Mode:
+    """Which walls programs run behind here.
+
+    Raises:
+        InputError: no sandbox works, and ``allow_unsafe`` was not called; or not even that works.
+    """
+    mode, reasons = _working()
+    if mode is None and not _UNSAFE:
+        raise InputError(
+            f"generated programs cannot be run safely here ({'; '.join(reasons)}). Install bubblewrap, allow "
+            "unprivileged user namespaces, or say --unsafe-exec to run them with limits but without walls."
+        )
+    broken = "" if mode else _why_not("none")
+    if broken:
+        raise InputError(
+            f"--unsafe-exec cannot run programs here ({broken}). Run layercut as a user other than root, or with an "
+            "interpreter and numpy that every user can read, such as those below /usr."
+        )
+    return mode or "none"
+
+
+def describe() -> str:
+    """The walls in force, for people."""
+    return {
+        "bubblewrap": "bubblewrap and limits",
+        "namespaces": "Linux namespaces and limits",
+        "none": "limits only, no walls (--unsafe-exec)",
+    }[in_force()]
+
+
+def walls_of(tasks: Iterable[object]) -> str | None:
+    """The walls that the programs of these tasks run behind; None where no task runs programs.
+
+    Raises:
+        InputError: a task runs programs, and no sandbox works here.
+    """
+    return describe() if any(getattr(task, "runs_programs", False) for task in tasks) else None
+
+
+def describe_or_why_not() -> str:
+    """The walls in force, or a line about why there are none."""
+    try:
+        return describe()
+    except InputError as error:
+        return f"none: {error}"
+
+
+def run_program(
+    source: str,
+    *,
+    tests: str | None = None,
+    names: Sequence[str] = (),
+    stdin: str = "",
+    limits: Limits | None = None,
+    mode: Mode | None = None,
+) -> ProgramResult:
+    """Run one program.
+
+    Args:
+        source: Python.
+        tests: Python that calls what the source defines and raises where it is not satisfied. Functions take and give
+            plain values (numbers, text, lists, tuples, sets, dictionaries, ...); other objects stay with the program
+            and can be called, looked into and given back. None runs the source as a script.
+        names: what the tests take from the source even where it is the name of a builtin.
+        stdin: standard input.
+        limits: what it may use.
+        mode: the walls; by default those that ``in_force`` finds.
+
+    Raises:
+        InputError: no sandbox works, see ``in_force``.
+        SandboxError: the sandbox could not be set up this time.
+    """
+    limits = limits or Limits()
+    mode = mode or in_force()
+    token = secrets.token_hex(16)
+    job = {"token": token, "source": source, "tests": tests, "names": list(names), "stdin": stdin}
+    with tempfile.TemporaryFile() as file, tempfile.TemporaryDirectory(prefix="layercut-") as folder:
+        file.write(json.dumps(job).encode())
+        file.seek(0)
+        verdict_read, verdict_write = os.pipe()
+        alive_read, alive_write = os.pipe()
+        start = time.monotonic()
+        try:
+            process = subprocess.Popen(
+                command(mode, limits, verdict_write, alive_read),
+                stdin=file,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                pass_fds=(verdict_write, alive_read),
+                env={"PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1", "LC_ALL": "C.UTF-8"},
+                cwd=folder,
+                start_new_session=True,
+            )
+        except OSError as error:
+            os.close(verdict_read)
+            os.close(alive_write)
+            raise SandboxError(f"{mode}: {error}") from error
+        finally:
+            os.close(verdict_write)
+            os.close(alive_read)
+        seen = watch(
+            process,
+            verdict_read,
+            alive_write,
+            wall_seconds=limits.wall_seconds,
+            cpu_seconds=limits.cpu_seconds,
+            memory_mb=limits.memory_mb,
+            output_kb=limits.output_kb,
+        )
+    seconds = time.monotonic() - start
+    output = seen.output.decode("utf-8", "replace")
+    if seen.stopped:
+        failure = "timeout" if seen.stopped == "waiting" else seen.stopped
+        return ProgramResult(False, failure, _STOPPED[seen.stopped], None, output, seconds)
+    try:
+        verdict = json.loads(seen.verdict)
+    except ValueError:
+        if process.returncode == _SET_UP_FAILED:
+            raise SandboxError(f"{mode}: {output.strip() or f'exit code {process.returncode}'}") from None
+        return ProgramResult(False, "exit", "ended without a verdict", None, output, seconds)
+    assert secrets.compare_digest(verdict["token"], token), "a verdict on another program"
+    failure = {"MemoryError": "memory"}.get(verdict["failure"], verdict["failure"])
+    code = verdict["exit_code"]
+    if code is not None and code in _BY_CPU_LIMIT and seconds >= limits.cpu_seconds:
+        failure = "timeout"
+    return ProgramResult(verdict["passed"], failure, verdict["detail"], code, output, seconds)
+
+
+def run_programs(
+    programs: Sequence[Program], *, limits: Limits | None = None, workers: int | None = None
+) -> list[ProgramResult]:
+    """Run many programs, as many at a time as there are cores; results in the order of the programs."""
+    mode = in_force()
+
+    def run(program: Program) -> ProgramResult:
+        source, tests, names, stdin = program
+        return run_program(source, tests=tests, names=names, stdin=stdin, limits=limits, mode=mode)
+
+    with ThreadPoolExecutor(workers or _num_cores()) as pool:
+        return list(pool.map(run, programs))
+
+
+def _num_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+_STOPPED = {
+    "timeout": "still running at the end of its time",
+    "waiting": "waited for more than 2 s and twice its processor time",
+    "memory": "its processes used more memory than allowed",
+    "output": "wrote more output than allowed",
+}
+_BY_CPU_LIMIT = (-9, -24)  # SIGKILL or SIGXCPU; Linux sends the former where both limits are equal
+
+_LOOK_FOR_HOLES = """
+import os, socket, threading
+def holes(home, shown):
+    found = []
+    if os.path.exists(home) and set(os.listdir(home)) - set(shown):
+        found.append(f"{home} can be read")
+    if set(os.environ) - {"HOME", "TMPDIR", "PATH", "LANG"}:
+        found.append("the environment is inherited")
+    try:
+        names = socket.if_nameindex()
+    except OSError:
+        names = []
+    if [name for _, name in names if name != "lo" and "tunl" not in name and "sit" not in name
+            and "gre" not in name and "vti" not in name and "ip6" not in name and "erspan" not in name]:
+        found.append("there is a network")
+    if os.path.exists("/proc/1"):
+        found.append("processes can be seen")
+    try:
+        open("/usr/layercut-hole", "w").close()
+        found.append("/usr can be written")
+    except OSError:
+        pass
+    children = []
+    try:
+        for _ in range(20):
+            child = os.fork()
+            if not child:
+                threading.Event().wait(20)
+            children.append(child)
+        found.append("processes are not limited")
+    except OSError:
+        pass
+    return found
+"""
+
+
+@functools.cache
+def _working() -> tuple[Mode | None, tuple[str, ...]]:
+    """The first sandbox that works and has no holes, or why none does."""
+    reasons = []
+    candidates: list[Mode] = ["bubblewrap", "namespaces"]
+    for mode in candidates:
+        reason = _why_not(mode)
+        if not reason:
+            return mode, ()
+        reasons.append(f"{mode}: {reason}")
+    return None, tuple(reasons)
+
+
+@functools.cache
+def _why_not(mode: Mode) -> str:
+    """Empty if programs can be run in this way here."""
+    if mode == "none":
+        try:
+            result = run_program("", mode=mode)
+        except SandboxError as error:
+            return " ".join(str(error).removeprefix(f"{mode}: ").removeprefix("sandbox: ").split())
+        return "" if result.passed else result.detail or result.failure
+    if sys.platform != "linux":
+        return "needs Linux"
+    if mode == "bubblewrap" and not shutil.which("bwrap"):
+        return "not installed"
+    limits = Limits(wall_seconds=20, processes=8, memory_mb=512)
+    home = Path.home()
+    shown = [Path(path).relative_to(home).parts[0] for path in visible()[0] if Path(path).is_relative_to(home)]
+    tests = f"found = holes({str(home)!r}, {shown!r})\nassert not found, ', '.join(found)"
+    try:
+        result = run_program(_LOOK_FOR_HOLES, tests=tests, limits=limits, mode=mode)
+    except SandboxError as error:
+        return " ".join(str(error).removeprefix(f"{mode}: ").split())
+    return "" if result.passed else result.detail or result.failure

@@ -1,0 +1,224 @@
+"""What a search or sweep would take, before it is run; ``select --dry-run`` and ``sweep --dry-run``.
+
+Plans are counted by the rule of each criterion, items by the tasks, tokens by the length of the first prompts and right
+answers. The engine ``shared`` runs what plans have in common once and a race stops candidates, so the least time counts
+less than all of it; the most time counts everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from layercut.engine.base import GenerationRequest
+from layercut.engine.estimate import TRAINING, Estimate, Step, measured_speed, prompt_tokens
+from layercut.engine.handle import ModelHandle
+from layercut.progress.bars import CHARACTERS_PER_TOKEN
+from layercut.selection import criterion_row
+from layercut.selection.answers import ObjectiveTask
+from layercut.selection.protect import parse_protected
+from layercut.selection.refine import BUDGET
+from layercut.settings import GENERATED, CalibrationSettings, ModelSettings
+from layercut.tasks.base import Sample, generates
+from layercut.tasks.budget import asked
+
+SHARED = 0.5
+"""Least share of the work that plans without one layer each leave to the shared engine."""
+RACED = 0.25
+"""Least share of the answers that a race asks for."""
+_LOOKED_AT = 32
+"""Items whose prompts are counted; the others are taken to be like them."""
+_RECORD_BYTES = 400
+"""Of an answer in the journal, beside its text."""
+
+
+class Asking(NamedTuple):
+    """Some items under some plans."""
+
+    part: ObjectiveTask
+    samples: Sequence[Sample]
+    num_plans: int
+    least: float
+    what: str
+
+
+def sweep_estimate(
+    handle: ModelHandle, asked_of: Sequence[tuple[ObjectiveTask, Sequence[Sample]]], num_layers: int, folder: Path
+) -> Estimate:
+    """Of ``num_layers`` layers skipped, each alone, and the uncut model."""
+    what = f"under {num_layers + 1} plans"
+    return _estimate(
+        handle,
+        [_step(handle, Asking(part, samples, num_layers + 1, _shared(handle), what)) for part, samples in asked_of],
+        folder,
+    )
+
+
+def selection_estimate(
+    model: ModelSettings,
+    *,
+    criterion: str,
+    num_remove: int,
+    parts: Sequence[ObjectiveTask],
+    calibration: CalibrationSettings,
+    protect: str | None,
+    settings: Mapping[str, Any],
+    race: str,
+    num_held_out: int | None,
+    out: Path,
+) -> Estimate:
+    """Of choosing ``num_remove`` layers by a criterion.
+
+    Raises:
+        InputError: a model, criterion, task or protected layer that cannot be used.
+    """
+    row, handle = criterion_row(criterion), ModelHandle(model)
+    if protect:
+        stays = len(parse_protected(protect, handle.num_layers))
+    else:
+        stays = int(row.protects_first_layer)
+    candidates = handle.num_layers - stays
+    steps: list[Step] = []
+    if row.needs_model and row.needs_text:
+        steps += _of_text(handle, criterion, candidates, num_remove, calibration, settings)
+    for part in parts if row.needs_model else ():
+        samples = part.task.samples("selection", part.limit)
+        steps += _of_task(handle, criterion, part, samples, candidates, num_remove, settings, race)
+        if num_held_out != 0 and criterion != "trace_damage":
+            held_out = part.task.samples("selection", len(samples) + (num_held_out or len(samples)))[len(samples) :]
+            if held_out:
+                steps.append(_step(handle, Asking(part, held_out, 2, 1.0, "held out, uncut and cut")))
+    return _estimate(handle, steps, out, loads=row.needs_model)
+
+
+def num_greedy(candidates: int, num_remove: int) -> int:
+    """Plans that a greedy search judges, beside the uncut model.
+
+    >>> num_greedy(29, 2)
+    57
+    """
+    return num_remove * candidates - num_remove * (num_remove - 1) // 2
+
+
+def _of_text(
+    handle: ModelHandle,
+    criterion: str,
+    candidates: int,
+    num_remove: int,
+    calibration: CalibrationSettings,
+    settings: Mapping[str, Any],
+) -> list[Step]:
+    """Writing or reading the calibration text, and what the criterion reads of it."""
+    tokens, steps = calibration.num_texts * calibration.max_tokens, []
+    parameters, batch = handle.num_parameters(handle.plan()), handle.settings.batch_size
+    if calibration.source == GENERATED:
+        steps.append(
+            Step(
+                name="calibration text",
+                items=calibration.num_texts,
+                unit="text",
+                parameters=parameters,
+                prompt_tokens=calibration.num_texts,
+                new_tokens=(calibration.num_texts, tokens),
+                batch_size=batch,
+            )
+        )
+    passes = 1
+    if criterion == "perplexity":
+        is_greedy = settings.get("search", "greedy") == "greedy"
+        passes = (num_greedy(candidates, num_remove) if is_greedy else candidates) + 1
+        passes *= 2 if settings.get("form") == "kl" else 1
+    steps.append(
+        Step(
+            name=f"{criterion} on the text, at most",
+            items=passes * calibration.num_texts,
+            unit="text",
+            parameters=parameters,
+            prompt_tokens=passes * tokens,
+            batch_size=batch,
+            cost=TRAINING if criterion == "taylor" else 1.0,
+            least=(_shared(handle) if passes > 1 else 1.0) / calibration.num_texts,
+        )
+    )
+    return steps
+
+
+def _of_task(
+    handle: ModelHandle,
+    criterion: str,
+    part: ObjectiveTask,
+    samples: Sequence[Sample],
+    candidates: int,
+    num_remove: int,
+    settings: Mapping[str, Any],
+    race: str,
+) -> list[Step]:
+    """One task's share of a search by task scores."""
+    shared = _shared(handle)
+    if criterion == "trace_damage":
+        if not generates(part.readout):
+            return []
+        passes = num_greedy(candidates, num_remove) if settings.get("search") == "greedy" else candidates
+        uncut = _step(handle, Asking(part, samples, 1, 1.0, "uncut"))
+        traces = Step(
+            name=f"{part.label}: right answers without each layer, at most",
+            items=passes * len(samples),
+            parameters=uncut.parameters,
+            prompt_tokens=passes * (uncut.prompt_tokens + uncut.new_tokens[1]),
+            batch_size=uncut.batch_size,
+            least=shared / max(len(samples), 1),
+        )
+        return [uncut, traces]
+    if criterion == "refine":
+        plans = int(settings["budget"]) if str(settings.get("budget", "")).isdigit() else BUDGET
+        if str(settings.get("start", "")).partition(":")[0] == "task_accuracy":
+            plans += num_greedy(candidates, num_remove)
+    else:
+        plans = num_greedy(candidates, num_remove)
+    least = shared * (RACED if race != "off" else 1.0)
+    return [_step(handle, Asking(part, samples, plans + 1, least, f"under at most {plans + 1} plans"))]
+
+
+def _shared(handle: ModelHandle) -> float:
+    return SHARED if handle.settings.engine == "shared" else 1.0
+
+
+def _step(handle: ModelHandle, asking: Asking) -> Step:
+    part, samples = asking.part, asking.samples
+    seen = samples[:_LOOKED_AT]
+    requests = [asked(part.task, sample, part.readout) for sample in seen]
+    read = prompt_tokens([request.prompt for request in requests])
+    fewest = most = 0.0
+    for sample, request in zip(seen, requests, strict=True):
+        if isinstance(request, GenerationRequest):
+            fewest += min(len(sample.gold) / CHARACTERS_PER_TOKEN + 1, request.max_new_tokens)
+            most += request.max_new_tokens
+        else:
+            read += prompt_tokens(request.continuations)
+    times = asking.num_plans * len(samples) / max(len(seen), 1)
+    return Step(
+        name=f"{part.label}, {asking.what}",
+        items=asking.num_plans * len(samples),
+        parameters=handle.num_parameters(handle.plan()),
+        prompt_tokens=round(read * times),
+        new_tokens=(round(fewest * times), round(most * times)),
+        batch_size=handle.settings.batch_size,
+        least=asking.least,
+    )
+
+
+def _estimate(handle: ModelHandle, steps: Sequence[Step], folder: Path, *, loads: bool = True) -> Estimate:
+    parameters = handle.num_parameters(handle.plan())
+    wanted = handle.settings
+    weights = parameters * (4 if handle.dtype == "float32" else 2) if loads else 0
+    cache = round(wanted.cache_gib * 2**30) if steps and wanted.engine in ("shared", "vllm") else 0
+    disk = sum(_RECORD_BYTES * step.items + round(CHARACTERS_PER_TOKEN * step.new_tokens[1]) for step in steps)
+    return Estimate(
+        steps=tuple(steps),
+        speed=measured_speed(wanted.device) if steps else None,
+        disk_bytes=disk,
+        stays_bytes=disk,
+        memory_bytes=weights + cache,
+        folder=folder,
+    )

@@ -1,0 +1,322 @@
+"""A sensitivity sweep: each layer skipped alone, all tasks, against the uncut model on the same items.
+
+    layercut sweep bundled:smollm2-135m --objective arithmetic,brackets
+
+Answers go to the search journal of the run folder, item by item: a sweep that was stopped goes on where it was, and
+what a search by task scores has asked in the same folder is not asked again.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from rich.console import Console
+
+from layercut.engine.base import Decoding, Engine
+from layercut.engine.handle import ModelHandle
+from layercut.errors import InputError, unknown
+from layercut.evidence.clusters import clusters_of
+from layercut.evidence.paired import compare_paired
+from layercut.evidence.splits import items_hash
+from layercut.evidence.sweep import Sweep, SweepRow
+from layercut.progress import Progress
+from layercut.progress.bars import Progressing
+from layercut.report.reports import write_reports
+from layercut.runs.directory import RunFolder
+from layercut.selection.answers import Answers, ObjectiveTask
+from layercut.selection.estimate import sweep_estimate
+from layercut.selection.rankings import read_rankings
+from layercut.selection.search_journal import SearchJournal
+from layercut.selection.select import folder_settings
+from layercut.settings import DecodingSettings, ModelSettings, TaskSettings
+from layercut.surgery.plan import CutPlan, format_layers, parse_layers
+from layercut.tasks.base import Sample, Split
+from layercut.tasks.cells import make_cells, tell_walls
+from layercut.tasks.chance import chance_of
+from layercut.tasks.run import slug
+from layercut.tasks.shortfall import tell_shortfalls
+from layercut.text.counting import counted
+
+if TYPE_CHECKING:
+    from layercut.progress import estimate as eta
+
+SPLITS: tuple[Split, ...] = ("selection", "report")
+
+
+class Swept(NamedTuple):
+    """What a sweep found, and where it lies."""
+
+    folder: Path
+    sweep: Sweep
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """One task and readout with the items that are asked."""
+
+    part: ObjectiveTask
+    samples: tuple[Sample, ...]
+    split: Split
+    work: eta.Cell
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Ids of the items, in order."""
+        return tuple(sample.id for sample in self.samples)
+
+
+def sweep_model(
+    model: ModelSettings,
+    *,
+    objective: Sequence[TaskSettings],
+    layers: str | None = None,
+    split: str = "selection",
+    compare: Sequence[Path] = (),
+    out: Path | None,
+    seed: int,
+    decoding: DecodingSettings,
+    dry_run: bool,
+    console: Console,
+    say: Callable[[str], None],
+) -> Swept | None:
+    """Skip each layer alone and measure all tasks; ``layercut sweep``. A dry run says what would be done.
+
+    Args:
+        model: which model.
+        objective: which tasks, readouts and how many items.
+        layers: which layers are skipped, as people write them; all of them if left out.
+        split: ``selection`` items, or ``report`` items, on which no layers may then be chosen.
+        compare: plan.json files whose scores per layer are compared with what the tasks lose.
+        out: the run folder; ``runs/<model>-sweep`` if left out.
+        seed: root of all chance: items, sampled answers, resampling.
+        decoding: how answers are drawn.
+        dry_run: only say what would be done, and give None back.
+        console: where the progress bar goes.
+        say: called with each line for people.
+
+    Raises:
+        InputError: a layer, task, readout, split or plan that cannot be used, or a run folder that holds another run.
+    """
+    if split not in SPLITS:
+        raise unknown("split", split, SPLITS)
+    handle = ModelHandle(model)
+    wanted = swept_layers(layers, handle.num_layers, model.model)
+    asked = ask(objective, seed, split)
+    rankings = read_rankings(
+        compare,
+        model=model.model,
+        model_hash=handle.facts.model_hash,
+        num_layers=handle.num_layers,
+        asked={task: ids for task, ids in _items(asked).items() if split == "selection"},
+        from_another_model=model.plan_from_another_model,
+    )
+    folder = out or Path("runs", slug(f"{model.model}-sweep"))
+    if (whole := handle.plan()).earlier:
+        say(handle.introduce(whole))
+    say(f"{model.model}: layers {format_layers(wanted)} of {handle.num_layers}, each skipped alone, and uncut")
+    walls = tell_walls((one.part.task for one in asked), say)
+    tell_shortfalls((one.part for one in asked), split, say)
+    if dry_run:
+        for one in asked:
+            say(f"{one.part.label}: {len(wanted) + 1} x {counted(len(one.ids), split + ' item')}")
+        for line in sweep_estimate(handle, [(one.part, one.samples) for one in asked], len(wanted), folder).lines():
+            say(line)
+        return None
+    draw = Decoding(**asdict(decoding), seed=seed)
+    settings = sweep_settings(handle.describe(), [one.part for one in asked], draw, split)
+    flags = {"limit": "--limit", "objective": "--objective"}
+    with RunFolder.begin(folder, settings, flags=flags, sandbox=walls) as run:
+        rows = measure(
+            run,
+            asked,
+            wanted,
+            num_layers=handle.num_layers,
+            model_hash=handle.facts.model_hash,
+            engine=lambda: handle.engine,
+            split=split,
+            decoding=draw,
+            console=console,
+            say=say,
+        )
+        sweep = Sweep(
+            model=model.model,
+            model_hash=handle.facts.model_hash,
+            num_layers=handle.num_layers,
+            split=split,
+            items={task: items_hash(ids) for task, ids in _items(asked).items()},
+            rows=tuple(rows),
+            rankings=tuple(rankings),
+        )
+        sweep.save(run.path)
+        write_reports(run.path)
+        if not run.is_finished:  # a sweep has no scores of one plan; a search may have left its own here
+            run.write_metrics([])
+        return Swept(run.path, sweep)
+
+
+def sweep_settings(
+    model: Mapping[str, Any], parts: Sequence[ObjectiveTask], decoding: Decoding, split: Split
+) -> dict[str, Any]:
+    """What decides the numbers of a sweep's folder.
+
+    On selection items these are those of ``layercut select`` with the same objective, so that both can share a folder.
+    The layers that are skipped are no part of them: a second command
+    may add some.
+    """
+    settings = folder_settings(model, parts, decoding)
+    return settings if split == "selection" else {**settings, "split": split}
+
+
+def swept_layers(text: str | None, num_layers: int, model: str) -> tuple[int, ...]:
+    """The layers that ``text`` names, ascending; all of them for None.
+
+    Raises:
+        InputError: no layer list, a layer that the model does not have, or a model with a single layer.
+    """
+    if num_layers < 2:
+        raise InputError(f"{model} has a single decoder layer, so nothing is left when it is skipped.")
+    if text is None:
+        return tuple(range(num_layers))
+    layers = tuple(sorted(set(parse_layers(text))))
+    if layers[-1] >= num_layers:
+        raise InputError(
+            f"layer {layers[-1]} is not in {model}, which has {num_layers} decoder layers (0-{num_layers - 1})."
+        )
+    return layers
+
+
+def ask(objective: Sequence[TaskSettings], seed: int, split: Split) -> list[Asked]:
+    """The items of every task and readout; of a task without ``readouts``, its first one, as a search takes it.
+
+    Raises:
+        InputError: no tasks, one that is named twice, is not known, or has no items of this split.
+    """
+    names = [one.task for one in objective]
+    if not names:
+        raise InputError("a sweep needs at least one task, such as --objective arithmetic,copy.")
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"the objective names {name} more than once; name it once.")
+    asked = []
+    cells = [cell for one in objective for cell in make_cells([one], seed)[: None if one.readouts else 1]]
+    for cell in cells:
+        part = ObjectiveTask(task=cell.task, readout=cell.readout, limit=cell.limit)
+        samples = tuple(cell.task.samples(split, cell.limit))
+        if not samples:
+            raise InputError(f"{cell.task.name} has no {split} items; leave it out of the objective.")
+        asked.append(Asked(part=part, samples=samples, split=split, work=replace(cell.work(), num_items=len(samples))))
+    return asked
+
+
+def measure(
+    run: RunFolder,
+    asked: Sequence[Asked],
+    layers: Sequence[int],
+    *,
+    num_layers: int,
+    model_hash: str,
+    engine: Callable[[], Engine],
+    split: Split,
+    decoding: Decoding,
+    console: Console,
+    say: Callable[[str], None],
+) -> list[SweepRow]:
+    """Ask what is not known yet, and compare every layer with the uncut model.
+
+    Args:
+        engine: gives the engine; called only if something has to be asked.
+
+    Returns:
+        A row for each layer, task and readout: the tasks in order, the layers of each ascending.
+    """
+    uncut = CutPlan(num_layers=num_layers)
+    cut = {layer: CutPlan(num_layers=num_layers, removed=(layer,)) for layer in layers}
+    groups = {"uncut": [uncut], f"without one of {counted(len(cut), 'layer')}": list(cut.values())}
+    # A piece is one task under all plans of a group, which the engine is asked together: what they share is run once.
+    work = [
+        (f"{name}: {one.part.label}", replace(one.work, num_items=len(plans) * len(one.ids)))
+        for name, plans in groups.items()
+        for one in asked
+    ]
+    progress = Progressing(work, console, verb="Scoring", unit="answers")
+
+    def told(on_progress: Callable[[int, int], None]) -> Progress:
+        return lambda what, done, total: on_progress(done, total)
+
+    with SearchJournal(run) as journal, progress.running():
+        answers = Answers(
+            [one.part for one in asked],
+            [one.samples for one in asked],
+            engine=engine,
+            model_hash=model_hash,
+            decoding=decoding,
+            journal=journal,
+        )
+
+        def records(plan: CutPlan) -> list[list[dict[str, Any]]]:
+            return [answers.part(task, plan, whole=True).records for task in range(len(asked))]
+
+        for number, plans in enumerate(groups.values()):
+            for task in range(len(asked)):
+                piece = number * len(asked) + task
+                if all(answers.part(task, plan, whole=True).is_complete for plan in plans):
+                    progress.skip(piece)
+                    continue
+                with progress.piece(piece) as on_progress:
+                    # Whole answers: a sweep counts how they ended.
+                    answers.complete([task], plans, whole=True, progress=told(on_progress))
+            if plans == [uncut]:
+                _say_refusals(asked, records(uncut), decoding.seed, say)
+        before, after = records(uncut), {layer: records(plan) for layer, plan in cut.items()}
+    return [
+        _row(one, layer, before[index], after[layer][index], decoding.seed)
+        for index, one in enumerate(asked)
+        for layer in layers
+    ]
+
+
+def _row(
+    one: Asked, layer: int, uncut: Sequence[Mapping[str, Any]], cut: Sequence[Mapping[str, Any]], seed: int
+) -> SweepRow:
+    task, readout = one.part.task, one.part.readout
+    metric = next(iter(uncut[0]["metrics"]))
+    before, after = ([float(record["metrics"][metric]) for record in records] for records in (uncut, cut))
+    chance = chance_of(task, one.split, readout).get(metric)
+    return SweepRow(
+        layer=layer,
+        task=task.name,
+        version=task.version,
+        readout=readout,
+        metric=metric,
+        chance=chance,
+        limit=one.part.limit,
+        seed=seed,
+        values=compare_paired(before, after, chance=chance, seed=seed, clusters=clusters_of(uncut)),
+        halves=(_mean(after[::2]), _mean(after[1::2])) if len(after) > 1 else None,
+        outcomes=dict(Counter(record["outcome"] for record in cut)),
+    )
+
+
+def _say_refusals(
+    asked: Sequence[Asked], uncut: Sequence[Sequence[Mapping[str, Any]]], seed: int, say: Callable[[str], None]
+) -> None:
+    """Said as soon as it is known: the sweep is long, and such a task will give no retention."""
+    for one, records in zip(asked, uncut, strict=True):
+        row = _row(one, -1, records, records, seed)
+        if row.kept_share is None:
+            say(f"{one.part.label}: {row.values.refused}; it will have no retention. Raise --limit, or leave it out.")
+
+
+def _items(asked: Sequence[Asked]) -> dict[str, frozenset[str]]:
+    found: dict[str, frozenset[str]] = {}
+    for one in asked:
+        found[one.part.task.name] = found.get(one.part.task.name, frozenset()).union(one.ids)
+    return found
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

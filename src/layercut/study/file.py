@@ -1,0 +1,282 @@
+"""A study from YAML: the file that ``layercut run`` takes, checked key by key."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import yaml
+
+from layercut.errors import InputError, first_line, unknown
+from layercut.healing.filters import FilterSettings
+from layercut.healing.prompt_sources import SHUFFLE_BUFFER, PromptSpec
+from layercut.healing.settings import TrainSettings
+from layercut.runs.foreign_code import check_trust
+from layercut.runs.json_text import check_depth, check_text, read_small
+from layercut.settings import CalibrationSettings, DecodingSettings, ModelSettings, TaskSettings
+from layercut.study.checks import check_study_names
+from layercut.study.study_settings import LONGEST_NAME, CriterionSettings, Depth, HealingArm, StudySettings
+from layercut.tasks import check_name
+from layercut.tasks.suites import suite, with_data
+
+Built = TypeVar("Built")
+
+KEYS = ("models", "plans", "criteria", "depths", "healing", "seed", "seeds", "tasks", "suite", "data_dir", "out")
+"""Keys of a study beside the model's own, decoding and checkpoints."""
+
+
+_MOST_ENTRIES = 100_000
+_OF_PROMPTS = ("readout", "data", "limit", "skip", "shuffle_buffer", "shuffle_seed")
+"""Keys of a healing arm that each of its sources may have as well."""
+
+
+def load_study(path: Path) -> StudySettings:
+    """Read a study from YAML.
+
+    Raises:
+        InputError: no such file, not YAML, an unknown key (with the nearest right one), or a value of a wrong kind.
+    """
+    try:
+        data = yaml.safe_load(read_small(path).decode("utf-8"))
+        _check_size(data)
+        check_depth(data)
+        check_text(data)
+    except OSError as error:
+        raise InputError(
+            f"{path}: no study can be read here ({error.strerror}); give a YAML file such as examples/quickstart.yaml."
+        ) from error
+    except RecursionError as error:
+        raise InputError(f"{path}: not a YAML file that can be used: nested too deep.") from error
+    except (yaml.YAMLError, ValueError) as error:  # not YAML, or a number or date that is none
+        line = getattr(getattr(error, "problem_mark", None), "line", None)
+        where = f" (line {line + 1})" if line is not None else ""
+        raise InputError(
+            f"{path}: not a YAML file{where}: {getattr(error, 'problem', None) or first_line(error)}."
+        ) from error
+    if not isinstance(data, dict):
+        raise InputError(
+            f"{path}: a study is a set of keys (model, plans, tasks, out, ...), "
+            f"but this file holds {type(data).__name__}."
+        )
+    try:
+        study = study_from_dict(data)
+        check_study_names(study)
+        return study
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def study_from_dict(data: Mapping[str, Any]) -> StudySettings:
+    """Settings from plain data, as in the YAML file; the model's own settings stand beside the study's."""
+    _check_keys(data, {*_names(ModelSettings), *KEYS, "decoding", "checkpoints"})
+    for key, others in (("model", ("models",)), ("tasks", ("suite",)), ("out", ()), ("plans", ("criteria", "healing"))):
+        if all(data.get(one) in (None, "", [], {}) for one in (key, *others)):
+            raise InputError(
+                f"the key {key} is missing; every study needs a model, plans, criteria or healing, tasks or a suite, "
+                "and out."
+            )
+    given = {key: value for key, value in data.items() if value is not None}
+    rest: dict[str, Any] = {"models": _models(given), "tasks": _tasks(given), "out": Path(str(data["out"]))}
+    if "plans" in given:
+        rest["plans"] = _plans(data["plans"])
+    if "criteria" in given:
+        rest["criteria"] = tuple(_criterion(entry) for entry in _list(data["criteria"], "criteria"))
+    if "depths" in given:
+        rest["depths"] = tuple(Depth(text=str(entry)) for entry in _list(data["depths"], "depths"))
+    if "healing" in given:
+        rest["healing"] = tuple(
+            _arm(entry) for entry in _list(data["healing"], "healing") if entry not in ("none", {"name": "none"})
+        )
+    if "seeds" in given or "seed" in given:
+        rest["seeds"] = _seeds(given)
+    if "decoding" in given:
+        _expect(data, "decoding", dict, "keys and values (temperature, top_p, top_k)")
+        rest["decoding"] = _build(DecodingSettings, data["decoding"])
+    if "checkpoints" in given:
+        rest["checkpoints"] = given["checkpoints"]
+    return _build(StudySettings, rest)
+
+
+def _check_size(data: Any) -> None:
+    """Refuse aliases that stand for more than a study can hold, such as lists of lists of the same list."""
+    total = 0
+    left = [data]
+    while left:
+        outer = left.pop()
+        inner = list(outer.values()) if isinstance(outer, dict) else outer if isinstance(outer, list) else []
+        total += len(inner)
+        if total > _MOST_ENTRIES:
+            raise ValueError(f"more than {_MOST_ENTRIES} entries, its aliases (*name) written out")
+        left += inner
+
+
+def _models(given: Mapping[str, Any]) -> tuple[ModelSettings, ...]:
+    """One model, or a list of names and settings; what stands beside the list holds for all of them."""
+    shared = {key: given[key] for key in _names(ModelSettings) if key in given}
+    if shared.get("trust_remote_code"):
+        check_trust("trust_remote_code: true")
+    if "models" not in given:
+        _expect(given, "model", str, "the name or path of a model")
+        return (_build(ModelSettings, shared),)
+    if "model" in given:
+        raise InputError("the study gives model and models; write one of the two.")
+    entries = [{"model": one} if isinstance(one, str) else one for one in _list(given["models"], "models")]
+    for entry in entries:
+        if not isinstance(entry, dict) or not isinstance(entry.get("model"), str):
+            raise InputError(
+                f"models: {entry!r} is no model; write its name, or keys such as model, dtype, batch_size."
+            )
+        if entry.get("trust_remote_code"):
+            check_trust(f"trust_remote_code: true of {entry['model']}")
+    return tuple(_build(ModelSettings, {**shared, **entry}) for entry in entries)
+
+
+def _tasks(given: Mapping[str, Any]) -> tuple[TaskSettings, ...]:
+    """The suite's tasks and those that are listed; a listed one takes the place of the suite's."""
+    listed = tuple(_task(entry) for entry in _list(given.get("tasks", []), "tasks"))
+    named = {task.task for task in listed}
+    of_suite: tuple[TaskSettings, ...] = ()
+    if "suite" in given:
+        wanted = given["suite"] if isinstance(given["suite"], dict) else {"name": given["suite"]}
+        _check_keys(wanted, ("name", "limit"))
+        _expect(wanted, "name", str, "the name of a suite")
+        of_suite = tuple(task for task in suite(wanted["name"], limit=wanted.get("limit")) if task.task not in named)
+    tasks = (*of_suite, *listed)
+    if "data_dir" not in given:
+        return tasks
+    found = with_data(tasks, {}, Path(str(given["data_dir"])))
+    return tuple(task if task.data else other for task, other in zip(tasks, found, strict=True))
+
+
+def _plans(value: Any) -> dict[str, str]:
+    """Plans by name, or a plain list, in which case each plan is named after itself."""
+    if isinstance(value, dict):
+        return {str(name): str(spec) for name, spec in value.items()}
+    specs = [str(spec) for spec in _list(value, "plans")]
+    return {_name_of(spec): spec for spec in specs}
+
+
+def _name_of(spec: str) -> str:
+    name = spec.replace(":", "-").replace("/", "-")
+    if len(name.encode()) <= LONGEST_NAME:
+        return name
+    return f"{name[:60]}-{hashlib.sha256(spec.encode()).hexdigest()[:12]}"
+
+
+def _criterion(entry: Any) -> CriterionSettings:
+    if isinstance(entry, str):
+        return CriterionSettings(criterion=entry)
+    if not isinstance(entry, dict) or "criterion" not in entry:
+        raise InputError(
+            f"criteria: {entry!r} is none; write its name, or keys such as criterion, objective, settings."
+        )
+    data = dict(entry)
+    if "objective" in data:
+        data["objective"] = tuple(_task(one) for one in _list(data["objective"], "objective"))
+    if "calibration" in data:
+        wanted = data["calibration"]
+        data["calibration"] = _build(CalibrationSettings, wanted if isinstance(wanted, dict) else {"source": wanted})
+    if "settings" in data:
+        _expect(data, "settings", dict, "keys and values, such as form: contiguous")
+    return _build(CriterionSettings, data)
+
+
+def _arm(entry: Any) -> HealingArm:
+    """An arm's own keys, those of training and of the filters stand side by side."""
+    if not isinstance(entry, dict) or "name" not in entry:
+        raise InputError(f"healing: {entry!r} is no arm; write keys such as name, prompts, method, max_steps.")
+    for name in _list(entry.get("decontaminate", []), "decontaminate"):
+        check_name(str(name))
+    own = [name for name in _names(HealingArm) if name not in ("train", "filters")]
+    train = [name for name in _names(TrainSettings) if name != "seed"]
+    _check_keys(entry, {*own, *train, *_OF_PROMPTS, *_names(FilterSettings)})
+    data = {key: entry[key] for key in own if key in entry}
+    try:
+        data["prompts"] = _prompts(entry)
+        if "decoding" in data:
+            _expect(data, "decoding", dict, "keys and values (temperature, top_p, top_k)")
+            data["decoding"] = _build(DecodingSettings, data["decoding"])
+        data["train"] = _build(TrainSettings, {key: entry[key] for key in train if key in entry})
+        data["filters"] = _build(FilterSettings, {key: entry[key] for key in _names(FilterSettings) if key in entry})
+    except InputError as error:
+        raise InputError(f"healing arm {entry['name']}: {error}") from error
+    if entry.get("preset") == "paper" and "patience" not in entry:  # its training never stopped early
+        data["train"] = replace(data["train"], patience=0)
+    return _build(HealingArm, data)
+
+
+def _prompts(arm: Mapping[str, Any]) -> tuple[PromptSpec, ...]:
+    """One source by its name, or several, each by its name or with keys; what stands beside them holds for all."""
+    given = arm.get("prompts") or ()
+    shared = {key: arm[key] for key in _OF_PROMPTS if key in arm}
+    if arm.get("preset") in SHUFFLE_BUFFER:
+        shared.setdefault("shuffle_buffer", SHUFFLE_BUFFER[arm.get("preset")])
+    sources = [given] if isinstance(given, str) else _list(given, "prompts")
+    return tuple(
+        _build(PromptSpec, shared | (one if isinstance(one, dict) else {"source": str(one)})) for one in sources
+    )
+
+
+def _seeds(given: Mapping[str, Any]) -> tuple[int, ...]:
+    if "seed" in given and "seeds" in given:
+        raise InputError("the study gives seed and seeds; write one of the two.")
+    if "seed" in given:
+        return (_coerce("seed", given["seed"], "int"),)
+    return tuple(_coerce("seeds", one, "int") for one in _list(given["seeds"], "seeds"))
+
+
+def _task(entry: Any) -> TaskSettings:
+    if isinstance(entry, str):
+        check_name(entry)
+        return TaskSettings(task=entry)
+    if not isinstance(entry, dict) or "task" not in entry:
+        raise InputError(f"{entry!r} is no task; write its name, or keys such as task, readouts, limit, data.")
+    check_name(str(entry["task"]))
+    return _build(TaskSettings, entry)
+
+
+def _build(kind: Callable[..., Built], data: Mapping[str, Any]) -> Built:
+    """A settings object from a mapping whose keys are checked, values coerced only where nothing is lost."""
+    _check_keys(data, _names(kind))
+    values: dict[str, Any] = {}
+    for item in dataclasses.fields(cast("Any", kind)):
+        if item.name in data:
+            values[item.name] = _coerce(item.name, data[item.name], str(item.type))
+    return kind(**values)
+
+
+def _coerce(name: str, value: Any, kind: str) -> Any:
+    wanted: dict[str, Any] = {"int": int, "float": (int, float), "bool": bool, "str": str}
+    base = kind.removesuffix(" | None")
+    if value is None and kind.endswith("| None"):
+        return None
+    if base in wanted and (not isinstance(value, wanted[base]) or (isinstance(value, bool) and base != "bool")):
+        raise InputError(f"{name}: {value!r} is not of the kind {base}.")
+    if base == "tuple[str, ...]":
+        return tuple(str(part) for part in _list(value, name))
+    return value
+
+
+def _list(value: Any, name: str) -> list[Any]:
+    if not isinstance(value, list | tuple):
+        raise InputError(f"{name}: {value!r} is not a list; write one entry a line, each after a dash.")
+    return list(value)
+
+
+def _expect(data: Mapping[str, Any], key: str, kind: type, what: str) -> None:
+    if not isinstance(data.get(key), kind):
+        raise InputError(f"{key}: {data.get(key)!r} is not {what}.")
+
+
+def _names(kind: Any) -> list[str]:
+    return [item.name for item in dataclasses.fields(kind)]
+
+
+def _check_keys(data: Mapping[str, Any], known: Any) -> None:
+    for key in data:
+        if key not in known:
+            raise unknown("key", str(key), known)

@@ -1,0 +1,128 @@
+"""The model card that travels with a cut checkpoint: what it is, how it was made, how to load it."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import yaml
+
+from layercut.runs.environment import hide_home
+from layercut.surgery.plan import format_layers, origin_of
+from layercut.text.markup import escape
+from layercut.text.numbers import parameters
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from layercut.surgery.plan import CutPlan
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+def model_card(
+    plan: CutPlan,
+    *,
+    source_name: str,
+    num_parameters_before: int,
+    num_parameters_after: int,
+    num_bytes: int,
+    warnings: Sequence[str] = (),
+    layercut_version: str,
+    revision: str | None = None,
+    base_model: str | None = None,
+    license_name: str | None = None,
+    verified: str | None = None,
+) -> str:
+    """README.md of a cut checkpoint, with the front matter that the Hugging Face hub reads.
+
+    Args:
+        plan: what was cut.
+        source_name: the uncut model as it was given; a hub id or a local path, whose home folder is hidden.
+        num_parameters_before: of the uncut model.
+        num_parameters_after: of this one.
+        num_bytes: size of the weights on disk.
+        warnings: what the writer of the checkpoint noticed, one sentence each.
+        layercut_version: that wrote it.
+        revision: commit of the uncut model on the hub.
+        base_model: hub id of the uncut model, where ``source_name`` is none.
+        license_name: as the hub spells it, such as ``apache-2.0``; left out where unknown.
+        verified: what was checked after writing and how it came out, one sentence; without it the card says that
+            nothing was checked.
+    """
+    hub_id = base_model or (source_name if _HUB_ID.fullmatch(source_name) else None)
+    front = {
+        **({"base_model": hub_id} if hub_id else {}),
+        **({"license": license_name} if license_name else {}),
+        "library_name": "transformers",
+        "tags": ["layercut", "depth-pruning"],
+    }
+    name = hub_id or hide_home(source_name)
+    share = len(plan.removed) / plan.num_layers
+    change = num_parameters_after / num_parameters_before - 1
+    whole = "model that was cut" if plan.earlier else "uncut model"
+    facts = [
+        (whole, name + (f", commit {revision}" if revision else "")),
+        (f"weights of the {whole}", plan.model_hash or "not recorded"),
+        *([("to be known", origin_of(plan.to_dict()))] if plan.earlier or plan.chosen_on else []),
+        ("decoder layers", f"{len(plan.kept)} of {plan.num_layers} ({share:.1%} removed)"),
+        ("removed, in this order", ", ".join(map(str, plan.removed)) or "none"),
+        ("kept", format_layers(plan.kept)),
+        ("chosen by", _criterion(plan)),
+        (
+            "parameters",
+            f"{parameters(num_parameters_after)}, before {parameters(num_parameters_before)} ({change:+.1%})",
+        ),
+        ("weights", f"{num_bytes:,} bytes, safetensors"),
+        ("made with", f"layercut {layercut_version}"),
+    ]
+    lines = ["---", *yaml.safe_dump(front, sort_keys=False, allow_unicode=True).rstrip("\n").split("\n"), "---", ""]
+    lines += [f"# {escape(name.rstrip('/').rsplit('/', 1)[-1])}, {_title(plan)}", ""]
+    lines += [f"{_sentence(plan, name)} Nothing was trained after the cut.", ""]
+    lines += ["| | |", "|---|---|", *(f"| {key} | {escape(value)} |" for key, value in facts), ""]
+    lines += [
+        f"Layer numbers are zero-based and those of the {whole}. `plan.json` holds all of this for machines.",
+        "",
+    ]
+    lines += ["## Loading", "", "An ordinary transformers checkpoint; layercut is not needed.", ""]
+    lines += [
+        "```python",
+        "from transformers import AutoModelForCausalLM, AutoTokenizer",
+        "",
+        'model = AutoModelForCausalLM.from_pretrained("path/to/this/folder")',
+        'tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")',
+        "```",
+        "",
+    ]
+    lines += ["## What was verified", "", verified or "Nothing was verified after writing.", ""]
+    if warnings:
+        lines += ["## To be known", "", *(f"- {warning}" for warning in warnings), ""]
+    lines += [
+        "## Limits",
+        "",
+        "Removing layers costs abilities unevenly: answers that are picked from given options often survive where the "
+        "same answers can no longer be written, arithmetic and long chains of steps first. Measure the tasks you need, "
+        "for instance with `layercut eval`.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _title(plan: CutPlan) -> str:
+    count = len(plan.removed)
+    return "uncut" if not count else f"{count} decoder layer{'s' * (count > 1)} removed"
+
+
+def _sentence(plan: CutPlan, name: str) -> str:
+    if plan.is_uncut:
+        return f"{escape(name)}, written again without a cut."
+    layers = f"layers {format_layers(plan.removed)}" if len(plan.removed) > 1 else f"layer {plan.removed[0]}"
+    return f"{escape(name)} without decoder {layers}."
+
+
+def _criterion(plan: CutPlan) -> str:
+    if plan.criterion == "explicit":
+        return "hand (a list of layers)"
+    settings = ", ".join(
+        f"{key} {value}" for key, value in plan.settings.items() if isinstance(value, (str, int, float))
+    )
+    return f"{plan.criterion} ({settings})" if settings else plan.criterion

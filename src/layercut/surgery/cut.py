@@ -1,0 +1,122 @@
+"""Cutting a checkpoint with proof: written, reloaded, compared, and only then given its name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from layercut import __version__
+from layercut.errors import InputError
+from layercut.models.sources import ModelSource
+from layercut.surgery.card import model_card
+from layercut.surgery.checkpoint import MAX_SHARD_BYTES, CutReport, cut_checkpoint, plan_cut
+from layercut.surgery.plan import CutPlan
+
+if TYPE_CHECKING:
+    from layercut.models.loading import LoadedModel
+
+
+class CutDone(NamedTuple):
+    """What was written, or would be."""
+
+    report: CutReport
+    verified: str
+    """What the comparison with the bypassed model found, in words; empty where none was made."""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a user of the cut model should know."""
+        return self.report.warnings
+
+    def lines(self) -> list[str]:
+        """The result for people."""
+        report = self.report
+        share = 100 * (1 - report.bytes_after / report.bytes_before)
+        lines = [
+            f"parameters: {report.parameters_before:,} -> {report.parameters_after:,}",
+            f"weights: {_size(report.bytes_before)} -> {_size(report.bytes_after)} ({share:.1f} % less), "
+            f"{report.tensors_before} -> {report.tensors_after} tensors in {len(report.shards)} file(s)",
+        ]
+        if self.verified:
+            lines.append(f"verified: {self.verified}")
+        return [*lines, f"checkpoint: {report.out}" if report.out else "dry run: nothing was written"]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        report = self.report
+        return {
+            "out": str(report.out) if report.out else None,
+            "plan": report.plan.to_dict(),
+            "parameters": [report.parameters_before, report.parameters_after],
+            "bytes": [report.bytes_before, report.bytes_after],
+            "tensors": [report.tensors_before, report.tensors_after],
+            "shards": list(report.shards),
+            "copied": list(report.copied),
+            "warnings": list(report.warnings),
+            "verified": self.verified,
+        }
+
+
+def cut_model(
+    source: ModelSource,
+    plan: CutPlan,
+    out: Path | None,
+    *,
+    uncut: Callable[[], LoadedModel] | None,
+    told: CutPlan | None = None,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+    say: Callable[[str], None] = lambda text: None,
+) -> CutDone:
+    """Write the cut checkpoint to ``out``; with ``out`` None, only say what would be written.
+
+    The folder takes its name after the comparison, so a checkpoint that is there has passed it.
+
+    Args:
+        source: the uncut model.
+        plan: what goes.
+        out: the new folder.
+        uncut: loads the uncut model to compare with; with None nothing is compared, and no model is loaded.
+        told: this cut and earlier ones as one plan, to be written in its place; see ``cut_checkpoint``.
+        max_shard_bytes: largest weight file.
+        say: is told what takes long.
+
+    Raises:
+        InputError: the plan does not fit, ``out`` is not empty, or the model is an adapter.
+        VerificationError: the reloaded model differs from the bypassed one; nothing is left under ``out``.
+    """
+    if plan.is_uncut:
+        raise InputError("the plan removes no layer, so there is nothing to cut.")
+    source.refuse_adapter("cutting")
+    if out is None:
+        return CutDone(plan_cut(source.path, plan, max_shard_bytes=max_shard_bytes), "")
+    verified = ""
+
+    def check(folder: Path, expected: CutReport) -> None:
+        nonlocal verified
+        if uncut is not None:
+            from layercut.surgery.verify import verify_cut
+
+            say("reloading the checkpoint and comparing it with the bypassed model ...")
+            verified = verify_cut(uncut(), plan, folder).describe()
+        card = model_card(
+            told or plan,
+            source_name=(told and told.model) or source.name,
+            revision=source.revision,
+            base_model=source.origin.get("base_model"),
+            license_name=source.origin.get("license"),
+            num_parameters_before=expected.parameters_before,
+            num_parameters_after=expected.parameters_after,
+            num_bytes=expected.bytes_after,
+            warnings=expected.warnings,
+            verified=verified or None,
+            layercut_version=__version__,
+        )
+        (folder / "README.md").write_text(card, encoding="utf-8")
+
+    report = cut_checkpoint(source.path, plan, out, told=told, max_shard_bytes=max_shard_bytes, check=check)
+    return CutDone(report, verified)
+
+
+def _size(num_bytes: int) -> str:
+    return f"{num_bytes / 1e9:.2f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"

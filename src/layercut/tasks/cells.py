@@ -1,0 +1,165 @@
+"""Cells: one task and readout, run under a plan into a run folder, each resumable by item."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from layercut.engine.base import Decoding, GenerationRequest
+from layercut.engine.handle import ModelHandle
+from layercut.engine.served import ServedModel
+from layercut.errors import InputError
+from layercut.progress import estimate as eta
+from layercut.progress.bars import CHARACTERS_PER_TOKEN, DECODE_COST, ITEM_COST, Progressing
+from layercut.runs.directory import RunFolder
+from layercut.sandbox.runner import walls_of
+from layercut.settings import TaskSettings
+from layercut.surgery.plan import CutPlan
+from layercut.tasks import load_task
+from layercut.tasks.base import Readout, Task, check_readout, generates
+from layercut.tasks.budget import asked
+from layercut.tasks.evaluate import evaluate
+from layercut.tasks.selected_items import check_report_items
+
+if TYPE_CHECKING:
+    from layercut.runs.records import MetricRow
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One task and readout, ready to be run under any plan."""
+
+    task: Task
+    readout: Readout
+    limit: int | None
+    num_samples: int = 1
+    """Answers to each item; 1 for a readout that generates nothing."""
+
+    @property
+    def label(self) -> str:
+        """Name for people."""
+        return f"{self.task.name} ({self.readout})"
+
+    def describe(self) -> dict[str, Any]:
+        """What decides the numbers, for a run's settings."""
+        several = {} if self.num_samples == 1 else {"num_samples": self.num_samples}
+        return {
+            "task": self.task.name,
+            "readout": self.readout,
+            "limit": self.limit,
+            **several,
+            **self.task.settings(),
+        }
+
+    def work(self) -> eta.Cell:
+        """Size and rough cost, in prompt tokens an item, for the remaining time."""
+        samples = self.task.samples("report", self.limit)
+        request = asked(self.task, samples[0], self.readout)
+        tokens = len(str(request.prompt)) / CHARACTERS_PER_TOKEN  # contexts of one item are of about one length
+        if isinstance(request, GenerationRequest):
+            answer = len(samples[0].gold) / CHARACTERS_PER_TOKEN + 2
+            weight = (
+                ITEM_COST + tokens + DECODE_COST * (answer if self.readout == "short" else request.max_new_tokens / 2)
+            )
+        else:
+            weight = ITEM_COST + tokens * len(request.continuations)
+        kind = (self.task.name, self.readout)
+        return eta.Cell(kind=kind, num_items=len(samples), weight=weight * self.num_samples)
+
+
+def make_cells(tasks: Sequence[TaskSettings], seed: int, limit: int | None = None) -> list[Cell]:
+    """The cells of the tasks, in order; ``limit`` lowers every task's own.
+
+    Raises:
+        InputError: a task or readout that is not known, data that cannot be read, or data without report items.
+    """
+    cells = []
+    for wanted in tasks:
+        task = load_task(wanted.task, data=wanted.data, seed=seed, max_new_tokens=wanted.max_new_tokens)
+        if not task.samples("report", 1):
+            raise InputError(
+                f"{task.name} has no report items: about half of its items, by the hash of their ids, are kept for "
+                "choosing layers, and here that is all of them. Give more rows."
+            )
+        for readout in wanted.readouts or task.readouts:
+            check_readout(task, readout)
+            limits = [number for number in (wanted.limit, limit) if number is not None]
+            several = wanted.samples if generates(readout) else 1
+            cells.append(Cell(task=task, readout=readout, limit=min(limits, default=None), num_samples=several))
+    return cells
+
+
+def tell_walls(tasks: Iterable[Task], say: Callable[[str], None]) -> str | None:
+    """The walls that the tasks' programs run behind, said for people; None, and nothing said, where none are run.
+
+    Raises:
+        InputError: programs are to be run, and no sandbox works here.
+    """
+    walls = walls_of(tasks)
+    if walls is not None:
+        say(f"generated programs run behind: {walls}")
+    return walls
+
+
+def run_settings(
+    model: ModelHandle | ServedModel, plan: CutPlan, cells: Sequence[Cell], decoding: Decoding, seed: int
+) -> Mapping[str, Any]:
+    """What decides the numbers of one run folder."""
+    return {
+        **model.describe(),
+        "removed": list(plan.removed),
+        "tasks": [cell.describe() for cell in cells],
+        "decoding": asdict(decoding),
+        "seed": seed,
+    }
+
+
+def run_cells(
+    folder: RunFolder,
+    model: ModelHandle | ServedModel,
+    plan: CutPlan,
+    cells: Sequence[Cell],
+    decoding: Decoding,
+    progress: Progressing,
+    first: int = 0,
+    allow_selection_items: bool = False,
+) -> None:
+    """Evaluate every cell under one plan into its run folder, and mark the folder finished.
+
+    Args:
+        first: number of this plan's first piece of work in ``progress``.
+        allow_selection_items: report also on items that the plan was selected on; every such number is marked.
+
+    Raises:
+        InputError: a report item was a selection item of the plan, or of a plan that the checkpoint was cut by.
+    """
+    if folder.is_finished:
+        for index in range(len(cells)):
+            progress.skip(first + index)
+        return
+    recorded = model.recorded(plan)
+    if recorded is not None:
+        plan.save(folder.path / "plan.json")
+    shared = [_selection_items(model, plan, cell, allow_selection_items) for cell in cells]
+    rows: list[MetricRow] = []
+    for index, cell in enumerate(cells, start=first):
+        with folder.journal(cell.task.name, cell.readout) as journal, progress.piece(index) as on_progress:
+            outcome = evaluate(
+                cell.task,
+                model.engine,
+                plan,
+                readout=cell.readout,
+                limit=cell.limit,
+                decoding=decoding,
+                num_samples=cell.num_samples,
+                journal=journal,
+                on_progress=on_progress,
+            )
+        rows.extend({**row, "selection_items": shared[index - first]} for row in outcome.metrics)
+    folder.write_metrics(rows, plan=recorded, num_parameters=model.num_parameters(plan))
+
+
+def _selection_items(model: ModelHandle | ServedModel, plan: CutPlan, cell: Cell, allow: bool) -> int:
+    ids = [sample.id for sample in cell.task.samples("report", cell.limit)]
+    return max(check_report_items(made, cell.task.name, ids, allow=allow) for made in (*model.earlier_plans, plan))

@@ -1,0 +1,77 @@
+"""Scoring one model, whole or under one plan, into one run folder."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.console import Console
+
+from layercut.engine.base import Decoding
+from layercut.engine.handle import ModelHandle
+from layercut.engine.served import ServedModel
+from layercut.progress.bars import Progressing
+from layercut.runs.directory import RunFolder
+from layercut.settings import DecodingSettings, TaskSettings
+from layercut.surgery.plan import CutPlan
+from layercut.tasks.cells import make_cells, run_cells, run_settings, tell_walls
+from layercut.tasks.shortfall import tell_shortfalls
+from layercut.text.counting import counted
+
+FLAGS = {
+    "removed": "--remove",
+    "limit": "--limit",
+    "readout": "--readouts",
+    "task": "--tasks",
+    "num_samples": "--samples",
+}
+"""Which flag of ``layercut eval`` stands for a setting whose name is not the flag's."""
+
+
+class Evaluated(NamedTuple):
+    """Where the results are, and what metrics.json holds."""
+
+    folder: Path
+    metrics: dict[str, Any]
+
+
+def evaluate_model(
+    model: ModelHandle | ServedModel,
+    plan: CutPlan,
+    *,
+    tasks: Sequence[TaskSettings],
+    out: Path,
+    seed: int,
+    decoding: DecodingSettings,
+    dry_run: bool,
+    allow_selection_items: bool = False,
+    console: Console,
+    say: Callable[[str], None],
+) -> Evaluated | None:
+    """Score a model under a plan on tasks; ``layercut eval``. A dry run says what would be done and gives None back."""
+    cells = make_cells(tasks, seed)
+    say(model.introduce(plan))
+    walls = tell_walls((cell.task for cell in cells), say)
+    tell_shortfalls(cells, "report", say)
+    work = [(cell.label, cell.work()) for cell in cells]
+    if dry_run:
+        for name, piece in work:
+            say(f"{name}: {counted(piece.num_items, 'item')}")
+        say(f"would write to {out}")
+        return None
+    draw = Decoding(**asdict(decoding), seed=seed)
+    progress = Progressing(work, console, verb="Scoring")
+    settings = run_settings(model, plan, cells, draw, seed)
+    with RunFolder.begin(out, settings, flags=FLAGS, sandbox=walls) as run, progress.running():
+        run_cells(run, model, plan, cells, draw, progress, allow_selection_items=allow_selection_items)
+        return Evaluated(run.path, run.metrics())
+
+
+def slug(text: str) -> str:
+    """A folder name made from any text."""
+    name = re.sub(r"[^A-Za-z0-9.,_-]+", "-", text).strip("-.") or "run"
+    return name if len(name) <= 150 else f"{name[:130]}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"

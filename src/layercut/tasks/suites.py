@@ -1,0 +1,122 @@
+"""Suites: lists of tasks and readouts that go by one name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from layercut.errors import InputError, unknown
+from layercut.settings import TaskSettings
+from layercut.tasks import base_name
+
+CLASSIFICATION = ("mmlu", "arc_challenge", "arc_easy", "hellaswag", "winogrande", "piqa", "openbookqa")
+"""Multiple choice in arXiv:2602.01997, all with five worked examples, by likelihood."""
+GENERATION = ("gsm8k", "math500", "humaneval_plus", "mbpp_plus", "xsum")
+"""What is generated there, without examples, in the chat format."""
+BUILT_IN = ("arithmetic", "brackets", "copy")
+
+SUITE = "suite:"
+"""What stands before the name of a suite among names of tasks."""
+
+SUITES: dict[str, tuple[TaskSettings, ...]] = {
+    "builtin": (
+        *(TaskSettings(task=name, readouts=("short", "rank", "gold", "token")) for name in BUILT_IN),
+        TaskSettings(task="gsm_symbolic", readouts=("chain", "short", "rank", "gold", "token")),
+    ),
+    "quick": (
+        *(TaskSettings(task=name, readouts=("short",)) for name in (*BUILT_IN, "gsm_symbolic")),
+        TaskSettings(task="arc_easy", readouts=("rank",), limit=100),
+    ),
+    "paper": (
+        *(TaskSettings(task=f"{name}:5", readouts=("rank",)) for name in CLASSIFICATION),
+        *(TaskSettings(task=name) for name in GENERATION),
+    ),
+}
+"""``builtin``: the generated tasks under all their readouts, offline. ``quick``: short answers of the same and 100
+items of ARC-Easy. ``paper``: the seven classification and five generation tasks of arXiv:2602.01997; there the
+first 20 % of each classification task, here all of it or a limit."""
+
+
+def suite(name: str, *, limit: int | None = None, readouts: tuple[str, ...] | None = None) -> tuple[TaskSettings, ...]:
+    """The tasks of a suite, in order.
+
+    Args:
+        name: one of ``SUITES``.
+        limit: lowers the number of items of each task.
+        readouts: in place of the suite's own.
+
+    Raises:
+        InputError: no such suite.
+    """
+    if name not in SUITES:
+        raise unknown("suite", name, SUITES)
+    tasks = []
+    for task in SUITES[name]:
+        limits = [number for number in (task.limit, limit) if number is not None]
+        tasks.append(replace(task, limit=min(limits, default=None), readouts=readouts or task.readouts))
+    return tuple(tasks)
+
+
+def asked_tasks(
+    names: str,
+    *,
+    limit: int | None = None,
+    readouts: tuple[str, ...] | None = None,
+    files: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+    first_readouts: bool = False,
+) -> tuple[TaskSettings, ...]:
+    """The tasks that a list of names stands for, with their local data: ``arithmetic,lm-eval:sciq,suite:quick``.
+
+    Args:
+        names: names of tasks, and ``suite:NAME`` for those of a suite, separated by commas.
+        limit: items of each task; lowers those of a suite.
+        readouts: of all tasks, in place of their own and of a suite's.
+        files: local data by task, see ``with_data``.
+        folder: folder with local data, see ``with_data``.
+        first_readouts: read a suite's tasks by their first readout alone, as an objective reads tasks that are named:
+            each counts once.
+
+    Raises:
+        InputError: no such suite, data for a task that is not asked for, or a folder that is none.
+    """
+    tasks: list[TaskSettings] = []
+    for name in filter(None, (part.strip() for part in names.split(","))):
+        if not name.startswith(SUITE):
+            tasks.append(TaskSettings(task=name, readouts=readouts, limit=limit))
+            continue
+        for task in suite(name.removeprefix(SUITE), limit=limit, readouts=readouts):
+            by_first = first_readouts and readouts is None and task.readouts
+            tasks.append(replace(task, readouts=by_first[:1]) if by_first else task)
+    return with_data(tuple(tasks), dict(files or {}), folder)
+
+
+def with_data(
+    tasks: tuple[TaskSettings, ...], files: dict[str, str], folder: Path | None = None
+) -> tuple[TaskSettings, ...]:
+    """The tasks with their local data: a task's own file, or its folder within ``folder``.
+
+    A task without either keeps what it has, so built-in tasks need nothing and others ask the hub. Names count without
+    the number of examples: the data of ``arc_easy`` serves ``arc_easy:5``.
+
+    Raises:
+        InputError: data for a task that is not asked for, or a folder that is none.
+    """
+    known = {name for task in tasks for name in (task.task, base_name(task.task))}
+    for name in files:
+        if name not in known:
+            asked = ", ".join(task.task for task in tasks) or "(none)"
+            raise InputError(f"--data names {name}, which is not among the tasks {asked}.")
+    if folder is not None and not folder.is_dir():
+        raise InputError(
+            f"--data-dir {folder}: no such folder. Give one that holds a folder for each task, such as gsm8k."
+        )
+    found = []
+    for task in tasks:
+        base = base_name(task.task)
+        own = files.get(task.task, files.get(base))
+        if own is None and folder is not None and (folder / base).is_dir():
+            own = str(folder / base)
+        found.append(task if own is None else replace(task, data=own))
+    return tuple(found)

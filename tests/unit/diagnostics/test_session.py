@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from layercut.diagnostics import diagnostic, known
+from layercut.diagnostics.session import Arm, Bench
+from layercut.engine.base import Divergence, LikelihoodRequest, TokenDamage
+from layercut.errors import InputError, RunMismatch
+from layercut.runs.records import Journal
+from tests.support.fake_engine import Killed
+from tests.support.patient import CUT, UNCUT, PatientEngine, arms, bench
+
+REQUEST = LikelihoodRequest(id="a", prompt="x", continuations=("12",))
+
+
+@pytest.mark.parametrize("kill_after", [1, 9])
+def test_a_killed_diagnostic_goes_on_and_asks_nothing_twice(tmp_path: Path, kill_after: int) -> None:
+    whole = diagnostic("propagation")(bench(PatientEngine("no_times"), tmp_path / "whole", limit=6))
+    killed, second = PatientEngine("no_times", kill_after=kill_after), PatientEngine("no_times")
+    with pytest.raises(Killed):
+        diagnostic("propagation")(bench(killed, tmp_path / "run", limit=6))
+    assert diagnostic("propagation")(bench(second, tmp_path / "run", limit=6)) == whole
+    files = sorted(path.name for path in (tmp_path / "whole").iterdir())
+    for name in files:
+        one, other = (
+            {record["id"]: record for record in _records(tmp_path / folder / name)} for folder in ("whole", "run")
+        )
+        assert one == other
+        assert len(_records(tmp_path / "run" / name)) == len(other)
+    third = PatientEngine("no_times", kill_after=0)
+    assert diagnostic("propagation")(bench(third, tmp_path / "run", limit=6)) == whole
+    assert not third.calls
+
+
+def _records(path: Path) -> list[dict[str, Any]]:
+    with Journal(path) as journal:
+        return list(journal.records)
+
+
+def test_progress_never_stands_still_or_passes_the_end(tmp_path: Path) -> None:
+    told: list[tuple[int, int, int]] = []
+    patient = bench(PatientEngine("healthy"), tmp_path, limit=4, on_progress=lambda *now: told.append(now))
+    for name, stages in (("propagation", 11), ("arithmetic", 3), ("brackets", 4), ("demoted", 4)):
+        told.clear()
+        patient.begin()
+        diagnostic(name)(patient)
+        assert {stage for stage, _, _ in told} == set(range(max(stage for stage, _, _ in told) + 1))
+        assert max(stage for stage, _, _ in told) == stages - 1
+        assert all(done <= total for _, done, total in told)
+
+
+def test_another_question_under_the_same_id_is_refused(tmp_path: Path) -> None:
+    patient = bench(PatientEngine("healthy"), tmp_path)
+    request = LikelihoodRequest(id=next(iter(_ids())), prompt="x", continuations=("a",))
+    patient.likelihoods("q", [request])
+    with pytest.raises(RunMismatch, match="another question under the id"):
+        patient.likelihoods("q", [LikelihoodRequest(id=request.id, prompt="y", continuations=("a",))])
+
+
+def _ids() -> list[str]:
+    from tests.support.patient import right_answers
+
+    return list(right_answers())
+
+
+def test_models_need_names_of_their_own(tmp_path: Path) -> None:
+    engine = PatientEngine("healthy")
+    with pytest.raises(InputError, match="two models are called 'uncut'"):
+        Bench([*arms(engine), arms(engine)[0]], lambda name, arm: Journal(tmp_path / name))
+
+
+class Checkpoint(PatientEngine):
+    """A model of its own, whose tokens are given."""
+
+    def __init__(self, *tokens: TokenDamage) -> None:
+        super().__init__("healthy")
+        self.tokens = tokens
+
+    def _damage(self, request: LikelihoodRequest, plan: Any, reference: Any) -> Divergence:
+        assert plan.key == reference.key == "uncut"
+        return Divergence(
+            id=request.id,
+            num_tokens=2,
+            nll=1,
+            reference_nll=1,
+            kl=0,
+            js_top100=0,
+            top1_disagreements=0,
+            tokens=self.tokens,
+        )
+
+
+def beside(checkpoint: Checkpoint, folder: Path) -> Bench:
+    uncut = Checkpoint(TokenDamage("1", 0.5, 0.5, 0, 1, 1, "1", "1"), TokenDamage("2", 0.25, 0.25, 0, 2, 2, "3", "3"))
+    both = [
+        Arm(name="uncut", source="uncut", plan=UNCUT, layers=UNCUT.kept, engine=lambda: uncut),
+        Arm(name="healed", source="other", plan=UNCUT, layers=CUT.kept, engine=lambda: checkpoint),
+    ]
+    return Bench(both, lambda name, arm: Journal(folder / f"{name}.{arm}.jsonl"))
+
+
+def test_a_checkpoint_is_set_against_the_uncut_models_tokens(tmp_path: Path) -> None:
+    own = Checkpoint(TokenDamage("1", 2, 2, 0, 7, 7, "9", "9"), TokenDamage("2", 1, 1, 0, 1, 1, "2", "2"))
+    found = beside(own, tmp_path).damages("q", [REQUEST])["healed"]["a"]["tokens"]
+    assert found[0] == {
+        "text": "1", "nll": 2, "reference_nll": 0.5, "kl": None, "rank": 7, "reference_rank": 1, "likeliest": "9",
+        "reference_likeliest": "1",
+    }  # fmt: skip
+    assert found[1]["reference_rank"] == 2
+
+
+def test_a_checkpoint_with_other_tokens_is_refused(tmp_path: Path) -> None:
+    own = Checkpoint(TokenDamage("12", 2, 2, 0, 7, 7, "9", "9"))
+    with pytest.raises(InputError, match="healed cuts text into other tokens"):
+        beside(own, tmp_path).damages("q", [REQUEST])
+
+
+def test_names_of_diagnostics() -> None:
+    assert known([])[0] == "arithmetic"
+    assert known(["cost", "brackets"]) == ["brackets", "cost"]
+    with pytest.raises(InputError, match="unknown diagnostic 'bracket'. Did you mean brackets"):
+        known(["bracket"])

@@ -1,0 +1,232 @@
+"""Pairing by item, refusals, and findings that the intervals support."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from layercut.errors import InputError
+from layercut.evidence.comparison import Arm, ComparisonRow, compare_runs, left_out
+from layercut.evidence.intervals import Estimate
+from layercut.evidence.multiplicity import holm
+from layercut.evidence.paired import compare_paired
+from layercut.report.depth import depth_section
+from layercut.report.words import how_made
+from layercut.runs.directory import RunFolder
+from tests.support.run_builder import Result, build_run, item_id
+
+COPY = Result(task="copy", readout="short", score=0.8, n=30, chance=0.0)
+
+
+def rewrite(run: RunFolder, change) -> None:
+    """Change the records of copy.short behind the run's back."""
+    file = run.path / "samples" / "copy.short.jsonl"
+    records = [json.loads(line) for line in file.read_text().splitlines()]
+    file.write_text("".join(json.dumps(record) + "\n" for record in change(records)))
+
+
+@pytest.fixture
+def pair(tmp_path):
+    uncut = build_run(tmp_path / "uncut", [COPY], num_parameters=1000)
+    cut = build_run(tmp_path / "cut", [COPY], removed=(5, 2), num_parameters=900, seed=1)
+    return uncut, cut
+
+
+def test_rows_follow_the_runs_and_their_metrics(quickstart):
+    uncut, cuts = quickstart
+    rows = compare_runs(uncut, cuts)
+    assert [row.cut.name for row in rows] == ["reverse-3"] * 9 + ["random-3"] * 9
+    assert [(row.task, row.readout, row.metric) for row in rows[7:9]] == [
+        ("gsm_symbolic", "chain", "accuracy"),
+        ("gsm_symbolic", "chain", "flexible"),
+    ]
+    assert [row.is_headline for row in rows[:9]] == [True] * 8 + [False]
+    assert rows[0].cut == Arm(
+        name="reverse-3", num_layers=30, removed=(29, 28, 27), criterion="position", num_parameters=123_895_000
+    )
+    assert left_out(uncut, cuts) == []
+    assert json.loads(json.dumps([row.to_dict() for row in rows], allow_nan=False))[0]["finding"] == rows[0].finding
+
+
+def test_scores_equal_those_of_the_runs_themselves(quickstart):
+    uncut, cuts = quickstart
+    for row, own in zip(compare_runs(uncut, cuts[:1]), uncut.metrics()["rows"], strict=True):
+        assert row.values.uncut == Estimate(own["value"], own["low"], own["high"], own["n"], own["method"])
+        assert sum(row.uncut_outcomes.values()) == row.n == 64
+
+
+def test_items_are_paired_by_id_whatever_their_order(pair):
+    uncut, cut = pair
+    (before,) = compare_runs(uncut, [cut])
+    rewrite(cut, lambda records: records[::-1])
+    (after,) = compare_runs(uncut, [cut])
+    assert after == before
+    by_hand = compare_paired(
+        [r["metrics"]["accuracy"] for r in uncut.records("copy", "short")],
+        [r["metrics"]["accuracy"] for r in reversed(cut.records("copy", "short"))],
+        chance=0.0,
+    )
+    assert after.values == by_hand
+    assert by_hand.lost + by_hand.gained > 0  # or the order could not matter
+
+
+def test_only_items_in_common_are_compared_and_the_row_says_so(pair):
+    uncut, cut = pair
+    assert compare_runs(uncut, [cut])[0].note == ""
+    rewrite(cut, lambda records: records[10:])
+    (row,) = compare_runs(uncut, [cut])
+    assert row.n == 20
+    assert row.note == "20 items in common (uncut has 30, cut has 20)"
+    assert sum(row.uncut_outcomes.values()) == 20
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda records: [{**r, "id": f"x{r['id']}"} for r in records], "share no item of copy"),
+        (lambda records: [*records, records[3]], r"item \w+ of copy \(short\) is there twice"),
+        (lambda records: [{**r, "gold": "other"} for r in records], "right answer '10' in uncut and 'other' in cut"),
+    ],
+)
+def test_runs_that_cannot_be_paired_are_refused(pair, change, message):
+    uncut, cut = pair
+    rewrite(cut, change)
+    with pytest.raises(InputError, match=message):
+        compare_runs(uncut, [cut])
+
+
+def test_versions_and_tasks_must_agree(tmp_path, pair):
+    uncut, cut = pair
+    other = build_run(tmp_path / "other", [Result(task="brackets", readout="short", score=0.5, n=5)], removed=(1,))
+    with pytest.raises(InputError, match="uncut and other have no task in common"):
+        compare_runs(uncut, [other])
+    metrics = cut.metrics()
+    metrics["rows"][0]["version"] = 2
+    (cut.path / "metrics.json").write_text(json.dumps(metrics))
+    with pytest.raises(InputError, match="copy was version 1 in uncut and is 2 in cut"):
+        compare_runs(uncut, [cut])
+
+
+def test_an_unfinished_run_is_refused(pair):
+    uncut, cut = pair
+    (cut.path / "metrics.json").unlink()
+    with pytest.raises(InputError, match="cut is not finished"):
+        compare_runs(uncut, [cut])
+
+
+def test_what_only_one_run_holds_is_told(tmp_path, pair):
+    more = build_run(tmp_path / "more", [COPY, Result(task="brackets", readout="rank", score=0.5, n=5)], removed=(1,))
+    assert len(compare_runs(pair[0], [more])) == 1
+    assert left_out(pair[0], [more]) == ["brackets (rank): only in more, not in uncut"]
+
+
+def row(uncut: list[float], cut: list[float], chance: float | None = 0.25) -> ComparisonRow:
+    return ComparisonRow(
+        uncut=Arm(name="uncut"),
+        cut=Arm(name="cut"),
+        task="t",
+        version=1,
+        readout="rank",
+        metric="accuracy",
+        is_headline=True,
+        is_share=True,
+        chance=chance,
+        limit=None,
+        seed=0,
+        values=compare_paired(uncut, cut, chance=chance),
+        uncut_outcomes={},
+        cut_outcomes={},
+        note="",
+    )
+
+
+def ones(right: int, n: int = 200) -> list[float]:
+    return [1.0] * right + [0.0] * (n - right)
+
+
+@pytest.mark.parametrize(
+    ("uncut", "cut", "chance", "finding"),
+    [
+        (ones(60), ones(20), 0.25, "at chance"),  # 30 % of 200 is [24, 37]
+        (ones(160), ones(160), 0.25, "kept"),
+        (ones(160), ones(157), 0.25, "kept"),  # maybe a small loss, but 90 % are there for sure
+        (ones(160), ones(110), 0.25, "damaged"),
+        (ones(160), ones(55), 0.25, "lost"),  # 27.5 % of 200 is [22, 34]
+        (ones(160), ones(0), 0.25, "lost"),
+        (ones(160), ones(1), 0.0, "damaged"),  # chance 0: one right answer is above it
+        (ones(160), ones(0), 0.0, "lost"),
+        (ones(100), ones(130), 0.25, "better"),
+        (ones(16, 20), ones(14, 20), 0.25, "unclear"),
+        (ones(60), ones(175), 0.25, "gained"),  # 30 % of 200 is not above guessing, 88 % is
+        (ones(10), ones(40), 0.25, "at chance"),  # better, but still below guessing
+        ([1.0], [1.0], 0.25, "at chance"),  # one item on four options shows nothing
+        ([1.0], [0.0], 0.0, "unclear"),
+        ([0.5], [0.1], 0.0, "at chance"),
+        ([-1.0 - 0.1 * i for i in range(9)], [-3.0 - 0.2 * i for i in range(9)], None, "damaged"),
+        (ones(20, 24), ones(16, 24), 0.25, "unclear"),  # 4 lost, none gained: the interval is below 0, p = 0.12
+        ([0.5, 0.6, 0.7], [0.4, 0.5, 0.6], 0.0, "unclear"),  # no spread, no interval
+    ],
+)
+def test_findings(uncut, cut, chance, finding):
+    assert row(uncut, cut, chance).finding == finding
+
+
+def test_ids_of_the_builder_are_stable():
+    assert item_id("copy", 0) == item_id("copy", 0) != item_id("copy", 1)
+
+
+def test_p_values_hold_for_all_rows_together(quickstart):
+    rows = compare_runs(*quickstart)
+    assert [row.p_value for row in rows] == pytest.approx(holm([row.values.p_value for row in rows]))
+    assert any(row.p_value > row.values.p_value for row in rows)
+    assert rows[0].to_dict()["p_adjusted"] == rows[0].p_value
+
+
+def test_a_loss_that_does_not_stand_among_many_is_not_claimed():
+    alone = row(ones(160), ones(153), 0.25)  # 7 lost, none gained: p = 0.016
+    assert replace(alone, values=alone.values._replace(retention_above_chance=None)).finding == "damaged"
+    among = replace(alone, values=alone.values._replace(retention_above_chance=None), p_adjusted=0.16)
+    assert among.finding == "unclear"
+
+
+def test_items_of_one_template_are_counted_by_it(pair):
+    uncut, cut = pair
+    (apart,) = compare_runs(uncut, [cut])
+    for run in pair:
+        rewrite(run, lambda records: [{**r, "cluster": f"template {i // 3}"} for i, r in enumerate(records)])
+    (together,) = compare_runs(uncut, [cut])
+    assert together.values.num_clusters == 10
+    assert together.values.difference.method == "clustered bootstrap"
+    assert together.values.difference.value == apart.values.difference.value
+    assert "copy (10 contexts)" in " ".join(how_made([together]))
+
+
+def test_depth_comes_from_the_uncut_models_answers(tmp_path):
+    result = Result(task="gsm", readout="chain", score=1.0, n=80, chance=0.0)
+    uncut = build_run(tmp_path / "uncut", [result])
+    cut = build_run(tmp_path / "cut", [Result(**{**vars(result), "score": 0.5})], removed=(1,))
+    assert "same depth of 12 tokens" in compare_runs(uncut, [cut])[0].depth.refused
+    file = uncut.path / "samples" / "gsm.chain.jsonl"
+    records = [json.loads(line) for line in file.read_text().splitlines()]
+    kept = {r["id"]: r["metrics"]["accuracy"] for r in cut.records("gsm", "chain")}
+    deep = [{**r, "num_new_tokens": 3 if kept[r["id"]] else 15} for r in records]
+    deep[0]["num_new_tokens"] = 15
+    file.write_text("".join(json.dumps(r) + "\n" for r in deep))
+    (compared,) = compare_runs(uncut, [cut])
+    assert compared.depth.num_solved == 80
+    assert compared.depth.slope.high < -0.3  # nearly all at 2 doublings are kept, none at 4
+    (line,) = [line for line in depth_section([compared]) if line.startswith("| gsm")]
+    assert line.startswith("| gsm | chain | cut | 80 |")
+    assert f"{100 * compared.depth.slope.value:.1f} [" in line
+
+
+def test_depth_is_counted_up_to_the_answer_where_the_record_says_it(tmp_path):
+    result = Result(task="gsm", readout="chain", score=1.0, n=80, chance=0.0)
+    uncut = build_run(tmp_path / "uncut", [result])
+    cut = build_run(tmp_path / "cut", [Result(**{**vars(result), "score": 0.5})], removed=(1,))
+    file = uncut.path / "samples" / "gsm.chain.jsonl"
+    records = [json.loads(line) for line in file.read_text().splitlines()]
+    deep = [{**r, "answer_depth": 7 if i else None} for i, r in enumerate(records)]
+    file.write_text("".join(json.dumps(r) + "\n" for r in deep))
+    (compared,) = compare_runs(uncut, [cut])
+    assert compared.depth.median_depth == 7, "12 tokens were generated, and one answer has no place"

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from layercut.errors import InputError
+from layercut.healing.filters import FilterSettings
+from layercut.healing.prompt_sources import CHOICES, RESPONSES, PromptSpec, answering, prompt_source, prompt_specs
+from layercut.healing.settings import SYSTEM
+from layercut.settings import DecodingSettings
+from layercut.study.file import study_from_dict
+from layercut.study.study_settings import HealingArm
+from tests.support.healing import record
+
+GREEDY = DecodingSettings()
+
+
+def test_the_papers_settings_are_a_preset() -> None:
+    how = answering("paper", GREEDY, None, None)
+    assert how.system == SYSTEM == "You are a helpful assistant."
+    assert (how.decoding.temperature, how.decoding.top_p, how.decoding.top_k) == (0.9, 0.95, 0)
+    assert (how.max_new_tokens, how.samples, how.max_prompt_tokens) == (8192, 1, 8000)
+    assert FilterSettings().max_tokens == 8000
+
+
+def test_what_is_said_goes_before_the_preset() -> None:
+    drawn = DecodingSettings(temperature=0.5)
+    how = answering("paper", drawn, 100, "Be brief.", samples=4, max_prompt_tokens=50)
+    assert how == (drawn, 100, "Be brief.", 4, 50)
+    assert answering(None, GREEDY, None, None) == (GREEDY, None, None, 1, None)
+    with pytest.raises(InputError, match="unknown preset 'papers'. Did you mean paper"):
+        answering("papers", GREEDY, None, None)
+    with pytest.raises(InputError, match="samples 0 leaves no answer"):
+        answering(None, GREEDY, None, None, samples=0)
+
+
+def arm(**keys: Any) -> HealingArm:
+    study = {"model": "m", "plans": ["reverse:1"], "tasks": ["copy"], "out": "o"}
+    return study_from_dict({**study, "healing": [{"name": "a", "prompts": "hub:x/y", **keys}]}).healing[0]
+
+
+def test_a_study_takes_the_same_settings() -> None:
+    filters = {"languages": ["en"], "dedup_prompts": 0.8, "dedup_answers": 0.9, "max_tokens": 500, "min_tokens": 2}
+    made = arm(samples=3, max_prompt_tokens=40, shuffle_buffer=7, shuffle_seed=1, limit=9, **filters)
+    assert (made.samples, made.max_prompt_tokens) == (3, 40)
+    assert made.prompts == (PromptSpec(source="hub:x/y", limit=9, shuffle_buffer=7, shuffle_seed=1),)
+    assert made.filters == FilterSettings(**{**filters, "languages": ("en",)})
+    assert arm().prompts[0].shuffle_buffer == 10_000
+    assert arm(preset="paper").prompts[0].shuffle_buffer == 500_000
+    assert arm(preset="paper", shuffle_buffer=0).prompts[0].shuffle_buffer == 0
+    with pytest.raises(InputError, match="healing arm a: dedup_prompts 8.0 is no similarity"):
+        arm(dedup_prompts=8.0)
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> str:
+    """The library ``datasets`` reads a folder under the same name as a data set of the hub."""
+    pytest.importorskip("datasets", reason="hub data sets need layercut[heal]")
+    folder = tmp_path / "set"
+    folder.mkdir()
+    rows: list[Any] = [{"messages": [{"role": "user", "content": f"say {number}"}]} for number in range(30)]
+    rows[3] = {"messages": [{"role": "tool", "content": "x"}]}
+    (folder / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return f"hub:{folder}"
+
+
+def texts(source: str, **how: Any) -> list[str]:
+    found = prompt_source(prompt_specs(source, **how))
+    return [prompt.prompt[-1].content for prompt in found.prompts]  # type: ignore[union-attr]
+
+
+def test_a_hub_data_set_is_shuffled_by_the_seed_and_read_as_far_as_needed(hub: str) -> None:
+    everything = [f"say {number}" for number in range(30) if number != 3]
+    assert texts(hub, shuffle_buffer=0) == everything
+    drawn = texts(hub, shuffle_seed=1)
+    assert drawn != everything and sorted(drawn) == sorted(everything)
+    assert texts(hub, shuffle_seed=1, limit=5) == drawn[:5]
+    assert texts(hub, shuffle_seed=2, limit=5) != drawn[:5]
+
+
+def test_rows_of_the_hub_that_cannot_be_asked_are_counted(hub: str) -> None:
+    source = prompt_source(prompt_specs(hub, shuffle_buffer=0))
+    assert len(source.prompts) == 29
+    (note,) = source.notes
+    assert note.startswith(f"rows that cannot be asked and are left out: 1, the first is {hub}, row 4: ")
+    assert "tool" in note and "\n" not in note
+    with pytest.raises(InputError, match="shuffle_buffer -1 is too small"):
+        PromptSpec(source=hub, shuffle_buffer=-1)
+
+
+def test_of_a_run_with_several_answers_a_prompt_the_chosen_ones_are_taken(tmp_path: Path) -> None:
+    def write(file: Path, rows: list[dict[str, Any]]) -> None:
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    records = [
+        record(name, f"say {name[0]}", name, prompt_id=name[0], sample=int(name != name[0]))
+        for name in ("a", "a#2", "b", "b#2")
+    ]
+    write(RESPONSES, records)
+    specs = prompt_specs(str(tmp_path))
+    with pytest.raises(InputError, match="not all prompts have a best answer yet"):
+        prompt_source(specs)
+    write(CHOICES, [{"id": "b", "chosen": "b"}])
+    with pytest.raises(InputError, match="not all prompts have a best answer yet"):
+        prompt_source(specs)
+    write(CHOICES, [{"id": "b", "chosen": "b"}, {"id": "a", "chosen": "a#2"}])
+    found = prompt_source(specs).records
+    assert found is not None
+    assert [(one["id"], one["completion"]) for one in found] == [("a", "a#2"), ("b", "b")]

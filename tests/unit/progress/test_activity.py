@@ -1,0 +1,37 @@
+"""Every engine tells of the tokens it writes while one answer is under way, and the answers stay the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from layercut.engine.base import Decoding, Engine, GenerationRequest
+from layercut.engine.plain import PlainEngine
+from layercut.engine.shared import SharedEngine
+from layercut.progress.activity import listening
+from layercut.surgery.plan import CutPlan
+from tests.support.loaded import tiny_loaded
+
+PLAN = CutPlan(num_layers=6, removed=(2,))
+
+
+@pytest.mark.parametrize("build", [PlainEngine, SharedEngine])
+@pytest.mark.parametrize("lengths", [(20, 20), (20, 9)])
+def test_tokens_are_told_one_step_after_the_other(build: Callable[..., Engine], lengths: tuple[int, int]) -> None:
+    engine = build(tiny_loaded("llama"))
+    requests = [GenerationRequest(id=f"r{i}", prompt="a b c", max_new_tokens=n) for i, n in enumerate(lengths)]
+    decoding = Decoding(temperature=1.0, seed=1)
+    quiet = [answer for batch in engine.completions(requests, PLAN, decoding) for answer in batch]
+    heard: list[tuple[int, int | None]] = []
+    with listening(lambda written, left: heard.append((written, left))):
+        answers = [answer for batch in engine.completions(requests, PLAN, decoding) for answer in batch]
+    assert answers == quiet
+    total = sum(answer.num_new_tokens for answer in answers)
+    assert len(heard) >= max(answer.num_new_tokens for answer in answers) - 1, "once a step, not once a batch"
+    assert total - len(answers) <= sum(written for written, _ in heard) <= total
+    left = [number for _, number in heard if number is not None]
+    assert left == sorted(left, reverse=True) and left[-1] == 0
+    with listening(lambda written, left: heard.append((written, left))):
+        pass
+    assert sum(written for written, _ in heard) <= total, "nothing is heard outside the block"

@@ -1,0 +1,111 @@
+"""Where stderr is no terminal, a step that takes long is heard of in the middle, whoever shows its progress."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from layercut.progress import heartbeat
+from layercut.progress.activity import wrote
+from layercut.progress.bars import Progressing, SelectionProgress
+from layercut.progress.estimate import Cell
+from layercut.progress.live import Piece, StudyProgress
+from layercut.progress.watch import watched
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heartbeat, "EVERY", 0.05)
+
+
+def console(*, terminal: bool = False, width: int = 200) -> Console:
+    return Console(file=StringIO(), width=width, force_terminal=terminal, color_system=None)
+
+
+def lines(of: Console) -> list[str]:
+    assert isinstance(of.file, StringIO)
+    return of.file.getvalue().splitlines()
+
+
+@contextmanager
+def evaluating(where: Console) -> Iterator[None]:
+    progress = Progressing([("gsm8k (chain)", Cell(kind="g", num_items=8, weight=1))], where, verb="Scoring")
+    with progress.running(), progress.piece(0) as on_progress:
+        on_progress(0, 8)
+        yield
+
+
+@contextmanager
+def studying(where: Console) -> Iterator[None]:
+    progress = StudyProgress([Piece("cut-3", "gsm8k (chain)", Cell(kind="g", num_items=8, weight=1))], where)
+    with progress.running(), progress.cell(0) as on_progress:
+        on_progress(0, 8)
+        yield
+
+
+@contextmanager
+def selecting(where: Console) -> Iterator[None]:
+    with SelectionProgress(where) as progress:
+        progress("answers", 0, 8)
+        yield
+
+
+@contextmanager
+def generating(where: Console) -> Iterator[None]:
+    with watched("Answering with tiny", 8, where, "answers") as on_progress:
+        on_progress(0, 8)
+        yield
+
+
+FORMS = {
+    evaluating: "Scoring gsm8k (chain): 0 of 8 items, 30 tokens written",
+    studying: "cut-3: scoring gsm8k (chain): 0 of 8 items, 30 tokens written",
+    selecting: "Choosing layers: answers 0 of 8, 30 tokens written",
+    generating: "Answering with tiny: 0 of 8 answers, 30 tokens written",
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_one_long_batch_is_heard_of_by_its_tokens(form: Callable[[Console], Iterator[None]]) -> None:
+    where = console()
+    with form(where):  # type: ignore[attr-defined]
+        wrote(10, 90)
+        wrote(20, 70)
+        deadline = time.monotonic() + 5
+        while len(lines(where)) < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+    first = lines(where)[0]
+    assert first.startswith(FORMS[form]) and "at most 70 left in this batch" in first
+
+
+def test_the_innermost_step_is_the_one_described_and_nothing_runs_on() -> None:
+    where = console()
+    with heartbeat.under_way(where, lambda: "outer"), heartbeat.under_way(where, lambda: "inner"):
+        time.sleep(0.3)
+    assert set(lines(where)) == {"inner"}
+    count = len(lines(where))
+    time.sleep(0.2)
+    assert len(lines(where)) == count
+
+
+def test_a_terminal_shows_tokens_in_its_bar_and_no_line_is_wrapped() -> None:
+    where = console(terminal=True, width=80)
+    name = "without one of 30 layers: gsm_symbolic (chain)"
+    progress = Progressing([(name, Cell(kind="g", num_items=3000, weight=1))], where, verb="Scoring", unit="answers")
+    with progress.running(), progress.piece(0) as on_progress:
+        on_progress(0, 3000)
+        on_progress(1200, 3000)
+        wrote(123_456)
+        progress._bars.refresh()
+    shown = [text for text in lines(where) if "Scoring" in text]
+    assert any("1,200/3,000 answers · 123,456 tokens" in text and "…" in text for text in shown)
+
+
+@pytest.mark.parametrize("seconds, text", [(41, "00:41"), (3723, "1:02:03"), (86400, "1 day 00:00:00")])
+def test_clock(seconds: float, text: str) -> None:
+    assert heartbeat.clock(seconds) == text

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import time
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from layercut.progress.estimate import Cell
+from layercut.progress.live import Piece, StudyProgress
+from layercut.progress.watch import watched
+
+
+def pieces(arms: int = 2) -> list[Piece]:
+    cells = [Piece(f"arm-{i}", "copy (rank)", Cell(kind="copy", num_items=10, weight=1)) for i in range(arms)]
+    return [*cells, Piece("", "choosing layers by x", Cell(kind="search x", num_items=1, weight=0))]
+
+
+def terminal(height: int = 40) -> Console:
+    return Console(file=StringIO(), force_terminal=True, width=100, height=height, color_system=None)
+
+
+def shown(progress: StudyProgress, console: Console) -> str:
+    file = console.file
+    assert isinstance(file, StringIO)
+    file.seek(0)
+    file.truncate()
+    console.print(progress)
+    return file.getvalue()
+
+
+def test_the_table_says_what_every_arm_is_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    console = terminal()
+    progress = StudyProgress(pieces(), console)
+    text = shown(progress, console)
+    assert "0 of 2 arms finished" in text and "time left: measuring" in text and text.count("0/10") == 2
+    with progress.cell(0) as on_progress:
+        on_progress(2, 10)
+        clock[0] = 4.0
+        on_progress(4, 10)
+        text = shown(progress, console)
+        assert "asking: copy (rank)" in text and "4/10" in text and "00:12" in text, "6 items of 2 s"
+        assert "00:32 left without 1 search or healing never timed" in text
+        on_progress(10, 10)
+    progress.state("arm-0", "finished")
+    progress.state("arm-1", "searching", "x")
+    progress.searching("rounds", 1, 3)
+    text = shown(progress, console)
+    assert "1 of 2 arms finished" in text and "searching: rounds 1/3" in text
+    with progress.step(2):
+        clock[0] = 9.0
+    progress.skip(1)
+    progress.state("arm-1", "failed")
+    assert "1 failed" in (text := shown(progress, console)) and "never timed" not in text
+
+
+def test_a_low_terminal_shows_what_is_worked_on() -> None:
+    console = terminal(height=16)
+    progress = StudyProgress(pieces(30), console)
+    progress.state("arm-20", "asking", "copy (rank)")
+    text = shown(progress, console)
+    assert "arm-20" in text and "arm-3 " not in text and "24 not shown" in text
+    assert len(text.splitlines()) <= 16
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_long_names_of_a_cut_and_its_healing_stay_apart(width: int) -> None:
+    name = "task_accuracy-refined-12-from-block_influence-12"
+    cell = Cell(kind="copy", num_items=100_000, weight=1)
+    console = Console(file=StringIO(), force_terminal=True, width=width, color_system=None)
+    progress = StudyProgress([Piece(one, "gsm8k (chain)", cell) for one in (name, f"{name}+seam")], console)
+    progress.state(name, "asking", "gsm8k (chain)")
+    lines = shown(progress, console).splitlines()
+    assert max(map(len, lines)) <= width and lines[0].endswith("time left")
+    cut, healed = (line for line in lines if line.startswith("task"))
+    assert "asking: gsm8k (chain)" in cut and "0/100000" in cut and "0/100000" in healed
+    assert healed.split()[0].endswith("+seam") and cut.split()[0].endswith("influence-12")
+
+
+def test_the_table_goes_on_while_a_healing_shows_its_bar() -> None:
+    console = terminal()
+    progress = StudyProgress(pieces(), console)
+    with progress.running(), watched("Training", 20, console, "steps") as on_progress:
+        on_progress(0, 20)
+        progress.state("arm-1", "healing")
+        on_progress(5, 20)
+        time.sleep(0.6)
+        assert isinstance(console.file, StringIO)
+        last = console.file.getvalue()[-2000:]
+    assert "arm-1" in last and "healing" in last and "5/20 steps" in last
+
+
+def test_without_a_terminal_each_piece_is_a_line() -> None:
+    console = Console(file=StringIO(), width=200)
+    progress = StudyProgress(pieces(), console)
+    with progress.running(), progress.cell(0) as on_progress:
+        on_progress(10, 10)
+    with progress.running(), pytest.raises(ValueError, match="broke"), progress.cell(1) as on_progress:
+        on_progress(1, 10)
+        raise ValueError("broke")
+    assert isinstance(console.file, StringIO)
+    assert console.file.getvalue().splitlines() == ["arm-0: copy (rank): 10 items, 00:00"]
+
+
+def test_the_table_is_alive_above_the_bar_of_a_healing() -> None:
+    console = terminal()
+    progress = StudyProgress(pieces(), console)
+    assert isinstance(console.file, StringIO)
+    with progress.running(), progress.step(2), watched("Training", 8, console, "steps") as on_progress:
+        progress.state("arm-0", "healing")
+        frames = []
+        for done, state in ((0, "healing"), (3, "healing"), (8, "finished")):
+            progress.state("arm-0", state)
+            on_progress(done, 8)
+            console.file.seek(0)
+            console.file.truncate()
+            time.sleep(0.6)  # the thread of the live display draws every quarter of a second
+            frames.append(console.file.getvalue())
+    wanted = (("0/8 steps", "healing"), ("3/8 steps", "healing"), ("8/8 steps", "finished"))
+    for frame, (bar, state) in zip(frames, wanted, strict=True):
+        last = frame.split("of 2 arms finished")[-2].rsplit("time left", 1)[-1]
+        assert state in last and "Training" in frame and bar in frame
+    assert "1 of 2 arms finished" in frames[-1]

@@ -1,0 +1,90 @@
+"""The figure of report.md, and figures as PNG: same bytes for the same rows, every number in it."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import vl_convert
+
+from layercut.evidence.comparison import compare_runs
+from layercut.report.elements import Figure, Key, Panel
+from layercut.report.figures.picture import save, specification
+from layercut.report.figures.scores import scores
+from tests.support.run_builder import Result, build_run
+
+
+def drawn(figure: Figure | None) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    assert figure is not None
+    left, right = (panel.spec["data"]["values"] for panel in figure.panels)
+    return left, right
+
+
+def test_same_rows_same_bytes(quickstart, tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        assert save(scores(compare_runs(*quickstart)), tmp_path / name)
+    data = (tmp_path / "a.png").read_bytes()
+    assert data == (tmp_path / "b.png").read_bytes()
+    assert data.startswith(b"\x89PNG")
+    assert 1400 < int.from_bytes(data[16:20], "big") < 1900, "made to be shown at 800 pixels"
+
+
+def test_ranked_and_written_readouts_of_a_task_are_neighbours(quickstart) -> None:
+    left, _ = drawn(scores(compare_runs(*quickstart)))
+    names = list(dict.fromkeys(point["name"].replace("\n", " ") for point in left))
+    assert names[:2] == ["arithmetic: ranked by likelihood", "arithmetic: short answer"]
+    assert names[-1] == "gsm_symbolic: chain of steps"
+
+
+def test_every_model_has_its_point_and_interval(quickstart) -> None:
+    rows = [row for row in compare_runs(*quickstart) if row.is_headline]
+    left, right = drawn(scores(rows))
+    lines = {(row.task, row.readout): row.values.uncut for row in rows}
+    expected = [100 * row.values.cut.value for row in rows] + [100 * one.value for one in lines.values()]
+    assert sorted(point["y"] for point in left) == pytest.approx(sorted(expected), abs=0.01)
+    assert all(point["low"] is not None for point in left)
+    assert sum(point["y"] is not None for point in right) == sum(row.kept_share is not None for row in rows)
+
+
+def test_only_shares_are_drawn_and_extremes_stay_inside(extreme, tmp_path: Path) -> None:
+    figure = scores(compare_runs(*extreme))
+    left, right = drawn(figure)
+    names = {point["name"].replace("\n", " ") for point in left}
+    assert "text: ranked by likelihood" not in names  # not between 0 and 1
+    assert "one_item: short answer" in names
+    assert all(-30 <= point["y"] <= 140 for point in right if point["y"] is not None)
+    assert save(figure, tmp_path / "a.png")
+
+
+def test_nothing_to_draw_writes_nothing(tmp_path: Path) -> None:
+    assert scores([]) is None
+    assert not save(None, tmp_path / "a.png")
+    assert not (tmp_path / "a.png").exists()
+
+
+def test_a_name_of_any_length_is_wrapped(tmp_path: Path) -> None:
+    result = Result(task="a_task_with_a_name_that_is_far_too_long_for_a_plot", readout="rank", score=0.9, n=20)
+    rows = compare_runs(build_run(tmp_path / "uncut", [result]), [build_run(tmp_path / "p", [result], removed=(1,))])
+    assert save(scores(rows), tmp_path / "a.png")
+
+
+def test_a_figure_is_one_specification_in_the_pages_light_colours_with_its_legend() -> None:
+    spec = {"config": {}, "mark": "point", "data": {"values": []}, "width": "container", "autosize": {"type": "fit-x"}}
+    panels = [Panel(spec=spec, label="", title=name, column=column) for name, column in (("a", 1), ("b", 1), ("c", 2))]
+    keys = [Key(label=f"plan {number}", colour="var(--series-1)", hollow=number == 0) for number in range(12)]
+    whole = specification(Figure(name="x", title="x", panels=panels, caption="", legend=keys))
+    text = json.dumps(whole)
+    assert "var(" not in text
+    assert re.search("#117733", text)
+    assert "container" not in text
+    legend, first, second = whole["vconcat"]
+    assert legend["height"] > 20, "twelve keys take more than one line"
+    assert [layer["mark"]["text"] for layer in legend["layer"] if layer["mark"]["type"] == "text"] == [
+        f"plan {number}" for number in range(12)
+    ]
+    assert [view.get("title") for view in first["hconcat"]] == [["a"]]
+    assert [view.get("title") for view in second["hconcat"]] == [["b"], ["c"]]
+    assert vl_convert.vegalite_to_svg(whole).startswith("<svg")

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from layercut.engine.base import Decoding
+from layercut.errors import InputError
+from layercut.progress import silent
+from layercut.selection.answers import ObjectiveTask
+from layercut.selection.base import Context, Selection
+from layercut.selection.objective import TaskObjective
+from layercut.selection.select import Selected, folder_settings, select_layers
+from layercut.selection.sweep import sweep_settings
+from layercut.settings import CalibrationSettings, ModelSettings, TaskSettings
+from layercut.surgery.plan import CutPlan
+from layercut.tasks import load_task
+from layercut.tasks.selected_items import SELECTION_ITEMS, record_items
+from tests.support.search import NeedyTask
+from tests.support.tiny import save_tiny
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(save_tiny("llama", tmp_path_factory.mktemp("models") / "tiny"))
+
+
+def select(model: str, out: Path, criterion: str, **wish: Any) -> Selected:
+    settings = ModelSettings(model=model, device="cpu")
+    return select_layers(
+        settings, criterion=criterion, num_remove=1, out=out, progress=silent, say=lambda text: None, **wish
+    )
+
+
+def test_a_sweep_has_the_settings_of_a_search_on_the_same_objective() -> None:
+    model = {"model": "m", "batch_size": 4}
+    parts, drawn = [ObjectiveTask(task=NeedyTask(), readout="short", limit=8)], Decoding(temperature=0.7, seed=3)
+    settings = folder_settings(model, parts, drawn, CalibrationSettings())
+    assert list(settings) == ["model", "batch_size", "objective", "decoding", "calibration", "seed"]
+    assert (settings["model"], settings["calibration"], settings["seed"]) == ("m", None, 3)
+    assert sweep_settings(model, parts, drawn, "selection") == settings
+    assert sweep_settings(model, parts, drawn, "report") == {**settings, "split": "report"}
+    text = CalibrationSettings(source="a.txt")
+    wanted = {"source": "a.txt", "num_texts": 16, "max_tokens": 256}
+    assert folder_settings(model, parts, drawn, text) == {**settings, "calibration": wanted}
+
+
+def test_where_a_layer_stands_needs_no_model(tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(*_: object, **__: object) -> None:
+        raise AssertionError("the model was loaded")
+
+    monkeypatch.setattr("layercut.models.loading.load_model", load)
+    assert select(tiny, tmp_path / "run", "reverse").plan.removed == (5,)
+    with pytest.raises(AssertionError, match="the model was loaded"):
+        select(tiny, tmp_path / "other", "magnitude")
+    with pytest.raises(InputError, match="trace_damage chooses layers by task scores; say which tasks: --objective"):
+        select(tiny, tmp_path / "third", "trace_damage")
+    assert not (tmp_path / "third").exists()
+
+
+SEEN: list[Context] = []
+
+
+def own_criterion(context: Context) -> Selection:
+    SEEN.append(context)
+    return Selection((context.candidates[0],))
+
+
+def test_ones_own_criterion_gets_the_model_and_no_text_unless_it_is_asked_for(tiny: str, tmp_path: Path) -> None:
+    assert select(tiny, tmp_path / "run", f"{__name__}:own_criterion", settings={"depth": 2}).plan.removed == (0,)
+    (tmp_path / "text.txt").write_text("one text\n")
+    text = CalibrationSettings(source=str(tmp_path / "text.txt"), max_tokens=16)
+    select(tiny, tmp_path / "run-on-text", f"{__name__}:own_criterion", calibration=text)
+    without, with_text = SEEN[-2:]
+    assert without.loaded is not None
+    assert without.engine is not None
+    assert without.calibration is without.objective is None
+    assert without.settings == {"depth": 2}
+    assert with_text.calibration is not None
+
+
+@pytest.mark.parametrize(
+    ("protect", "recorded", "removed"), [(None, None, 5), ("none", [], 5), ("5,last:2", [4, 5], 3)]
+)
+def test_a_plan_says_which_layers_were_protected(
+    tiny: str, tmp_path: Path, protect: str | None, recorded: list[int] | None, removed: int
+) -> None:
+    plan = select(tiny, tmp_path / "run", "reverse", protect=protect).plan
+    assert plan.settings.get("protect") == recorded
+    assert plan.removed == (removed,)
+
+
+def choosing_by_items(context: Context) -> Selection:
+    assert isinstance(context.objective, TaskObjective)
+    return Selection((1,), details={SELECTION_ITEMS: record_items(context.objective.items)})
+
+
+def test_a_plan_that_was_chosen_by_items_is_scored_on_others(tiny: str, tmp_path: Path) -> None:
+    tasks = [TaskSettings(task="brackets", readouts=("rank",), limit=4)]
+    wish = {"tasks": tasks, "num_held_out": 3}
+    plan = select(tiny, tmp_path / "run", f"{__name__}:choosing_by_items", **wish).plan
+    (row,) = plan.scores["held_out"]["rows"]
+    assert (row["selected"]["n"], row["held_out"]["n"]) == (4, 3)
+    items = [sample.id for sample in load_task("brackets").samples("selection", 7)]
+    assert plan.scores["held_out"]["items"]["brackets"]["ids"] == sorted(items[4:])
+    saved = CutPlan.load(tmp_path / "run" / "plan.json")
+    assert saved.scores["held_out"] == plan.scores["held_out"]
+    lines = (tmp_path / "run" / "samples" / "brackets.rank.jsonl").read_text().splitlines()
+    assert len(lines) == 2 * 7
+    # Another number goes on in the same folder, and none asks nothing.
+    fewer = select(tiny, tmp_path / "run", f"{__name__}:choosing_by_items", tasks=tasks, num_held_out=0).plan
+    assert "held_out" not in fewer.scores
+
+
+def test_a_number_of_held_out_items_without_effect_is_said(tiny: str, tmp_path: Path) -> None:
+    said: list[str] = []
+    settings = ModelSettings(model=tiny, device="cpu")
+    wish = {"num_remove": 1, "out": tmp_path / "run", "progress": silent, "say": said.append}
+    select_layers(settings, criterion="reverse", num_held_out=5, **wish)  # type: ignore[arg-type]
+    assert said == ["--held-out 5 has no effect: reverse did not choose by the items of a task."]

@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+import io
+import re
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from layercut.engine.base import Decoding
+from layercut.errors import InputError, RunMismatch
+from layercut.evidence.paired import compare_paired
+from layercut.evidence.sweep import SweepRow
+from layercut.progress import estimate as eta
+from layercut.runs.directory import RunFolder
+from layercut.selection.answers import ObjectiveTask
+from layercut.selection.base import Context
+from layercut.selection.objective import TaskObjective
+from layercut.selection.rankings import read_rankings
+from layercut.selection.search_journal import SearchJournal
+from layercut.selection.sweep import Asked, ask, measure, sweep_settings, swept_layers
+from layercut.selection.task_accuracy import task_accuracy
+from layercut.settings import TaskSettings
+from layercut.surgery.plan import CutPlan
+from layercut.tasks.base import Readout, Split
+from layercut.tasks.selected_items import record_items
+from tests.support.fake_engine import Killed
+from tests.support.search import NeedyEngine, NeedyTask, is_right
+
+GREEDY = Decoding()
+HASH = "a" * 64
+
+
+def needy(name: str, readout: Readout = "short", split: Split = "selection", **fields: object) -> Asked:
+    task = NeedyTask(name=name, num_items=20, **fields)  # type: ignore[arg-type]
+    samples = tuple(task.samples(split, None))
+    return Asked(
+        part=ObjectiveTask(task=task, readout=readout, limit=None),
+        samples=samples,
+        split=split,
+        work=eta.Cell(kind=(name, readout), num_items=len(samples), weight=1.0),
+    )
+
+
+def sweep(
+    path: Path,
+    asked: list[Asked],
+    engine: NeedyEngine,
+    layers: tuple[int, ...] = tuple(range(6)),
+    split: Split = "selection",
+    say: Callable[[str], None] = lambda text: None,
+) -> list[SweepRow]:
+    settings = sweep_settings({"model": "fake"}, [one.part for one in asked], GREEDY, split)
+    with RunFolder.begin(path, settings) as run:
+        return measure(
+            run,
+            asked,
+            layers,
+            num_layers=6,
+            model_hash=HASH,
+            engine=lambda: engine,
+            split=split,
+            decoding=GREEDY,
+            console=Console(file=io.StringIO()),
+            say=say,
+        )
+
+
+def test_equals_what_the_items_say(tmp_path: Path) -> None:
+    asked = [needy("one"), needy("two", "rank"), needy("one", "rank")]
+    rows = sweep(tmp_path / "run", asked, NeedyEngine(num_layers=6))
+    assert [(row.task, row.readout, row.layer) for row in rows] == [
+        (one.part.task.name, one.part.readout, layer) for one in asked for layer in range(6)
+    ]
+    for row, one in zip(rows, [one for one in asked for _ in range(6)], strict=True):
+        right = [float(is_right(item, frozenset({row.layer}))) for item in one.ids]
+        assert row.values == compare_paired([1.0] * 20, right, chance=0.0)
+        assert row.values.retention is not None
+        assert row.values.retention.value == sum(right) / 20
+        assert row.values.lost == 20 - sum(right)
+        assert row.halves == (sum(right[::2]) / 10, sum(right[1::2]) / 10)
+        assert row.outcomes.get("wrong", 0) == 20 - sum(right)
+
+
+@pytest.mark.parametrize("kill_after", [0, 1, 7, 33])
+def test_a_killed_sweep_asks_only_what_is_missing(tmp_path: Path, kill_after: int) -> None:
+    asked = [needy("one"), needy("two", "rank")]
+    whole = sweep(tmp_path / "whole", asked, NeedyEngine(num_layers=6))
+    killed, second = NeedyEngine(num_layers=6, kill_after=kill_after), NeedyEngine(num_layers=6)
+    with pytest.raises(Killed):
+        sweep(tmp_path / "run", asked, killed)
+    assert sweep(tmp_path / "run", asked, second) == whole
+    assert len(killed.asked) == 4 * kill_after
+    assert not set(killed.asked) & set(second.asked)
+    assert len(killed.asked) + len(second.asked) == 7 * 2 * 20
+
+
+def test_more_layers_later_and_no_model_for_what_is_known(tmp_path: Path) -> None:
+    asked = [needy("one")]
+    sweep(tmp_path / "run", asked, NeedyEngine(num_layers=6), layers=(1, 2))
+    engine = NeedyEngine(num_layers=6)
+    sweep(tmp_path / "run", asked, engine, layers=(2, 4))
+    assert {plan for plan, _ in engine.asked} == {CutPlan(num_layers=6, removed=(4,)).key}
+    engine = NeedyEngine(num_layers=6, kill_after=0)
+    assert [row.layer for row in sweep(tmp_path / "run", asked, engine, layers=(1, 4))] == [1, 4]
+    assert not engine.calls
+
+
+def test_a_search_in_the_same_folder_is_not_asked_again(tmp_path: Path) -> None:
+    asked = [needy("one"), needy("two")]
+    parts = [one.part for one in asked]
+    settings = sweep_settings({"model": "fake"}, parts, GREEDY, "selection")
+    with RunFolder.begin(tmp_path / "run", settings) as run, SearchJournal(run) as journal:
+        objective = TaskObjective(NeedyEngine(num_layers=6), parts, decoding=GREEDY, journal=journal, race="off")
+        selection = task_accuracy(Context(num_layers=6, num_remove=2, objective=objective))
+    engine = NeedyEngine(num_layers=6)
+    rows = sweep(tmp_path / "run", asked, engine)
+    assert Counter(plan for plan, _ in engine.asked) == {CutPlan(num_layers=6, removed=(0,)).key: 40}  # was protected
+    first = selection.details["rounds"][0]
+    for layer, value in zip(first["candidates"], first["values"], strict=True):
+        assert value == pytest.approx(sum(row.values.cut.value for row in rows if row.layer == layer) / 2)
+
+
+def test_report_items_are_others_and_keep_their_own_folder(tmp_path: Path) -> None:
+    engine = NeedyEngine(num_layers=6)
+    sweep(tmp_path / "run", [needy("one", split="report")], engine, layers=(1,), split="report")
+    assert all("-report-" in item for _, item in engine.asked)
+    with pytest.raises(RunMismatch, match="split report"):
+        sweep(tmp_path / "run", [needy("one")], engine, layers=(1,))
+
+
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        ({"share_known": 0.0}, "the uncut value is not above 0"),
+        ({"share_known": 0.3, "chance_level": 0.25}, r"not above chance \(0.25\) on 20 items"),
+    ],
+)
+def test_a_task_without_retention_is_said_at_once(tmp_path: Path, fields: dict[str, float], why: str) -> None:
+    said: list[str] = []
+    engine = NeedyEngine(num_layers=6, kill_after=5)  # the uncut model alone
+    asked = [needy("dull", **fields)]
+    with pytest.raises(Killed):
+        sweep(tmp_path / "run", asked, engine, say=said.append)
+    assert len(said) == 1
+    assert said[0].startswith("dull (short): ")
+    rows = sweep(tmp_path / "run", asked, NeedyEngine(num_layers=6), layers=(1,))
+    assert rows[0].kept_share is None
+    assert re.search(why, said[0])
+    assert re.search(why, rows[0].values.refused)
+
+
+def test_layers_as_people_write_them() -> None:
+    assert swept_layers(None, 4, "m") == (0, 1, 2, 3)
+    assert swept_layers("3,0-1,1", 4, "m") == (0, 1, 3)
+    with pytest.raises(InputError, match=r"layer 30 is not in m, which has 30 decoder layers \(0-29\)\."):
+        swept_layers("28-30", 30, "m")
+    with pytest.raises(InputError, match="is not a layer list"):
+        swept_layers("last", 30, "m")
+    with pytest.raises(InputError, match="m has a single decoder layer"):
+        swept_layers(None, 1, "m")
+
+
+def test_items_of_the_objective() -> None:
+    wanted = [TaskSettings(task="brackets", readouts=("rank",), limit=5), TaskSettings(task="copy", limit=3)]
+    selection, report = ask(wanted, 0, "selection"), ask(wanted, 0, "report")
+    assert (selection[0].part.label, len(selection[0].ids), selection[0].work.num_items) == ("brackets (rank)", 5, 5)
+    assert {one.part.task.name for one in selection[1:]} == {"copy"}
+    assert not set(selection[0].ids) & set(report[0].ids)
+    with pytest.raises(InputError, match="names copy more than once"):
+        ask([TaskSettings(task="copy"), TaskSettings(task="copy")], 0, "selection")
+    with pytest.raises(InputError, match="a sweep needs at least one task"):
+        ask([], 0, "selection")
+
+
+def plan_file(path: Path, criterion: str = "block_influence", **fields: object) -> Path:
+    plan = CutPlan(**{"num_layers": 6, "removed": (3,), "criterion": criterion, "model_hash": HASH, **fields})  # type: ignore[arg-type]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    plan.save(path)
+    return path
+
+
+def test_rankings_from_plans(tmp_path: Path) -> None:
+    searched = {
+        "rounds": [{"candidates": [1, 2, 3], "values": [0.5, None, 0.9]}],
+        "selection_items": record_items({"one": ["a", "b"], "other": ["c"]}),
+    }
+    paths = [
+        plan_file(tmp_path / "a" / "plan.json", scores={"importance": {"0": 0.5, "10": 0.25}}),
+        plan_file(tmp_path / "b" / "plan.json", scores={"importance": {"1": 1}}),
+        plan_file(tmp_path / "plan.json", "task_accuracy", scores=searched),
+    ]
+    facts = {"model": "m", "model_hash": HASH, "num_layers": 6}
+    first, second, third = read_rankings(paths, asked={"one": frozenset({"a"})}, **facts)  # type: ignore[arg-type]
+    assert (first.name, first.importance) == ("block_influence (a/plan.json)", {0: 0.5, 10: 0.25})
+    assert (second.name, second.importance) == ("block_influence (b/plan.json)", {1: 1.0})
+    assert (third.name, third.importance) == (
+        "task_accuracy",
+        {1: -0.5, 3: -0.9},
+    )  # the worse the cut, the more it counts
+    assert first.note == ""
+    assert third.note.startswith("chosen on items of one that this sweep asks too")
+    (alone,) = read_rankings(paths[2:], asked={"two": frozenset({"a"})}, **facts)  # type: ignore[arg-type]
+    assert alone.note == ""
+    with pytest.raises(InputError, match="more than once"):
+        read_rankings([paths[0], paths[0]], asked={}, **facts)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({}, r"holds no score for each layer \(criterion block_influence\)"),
+        ({"num_layers": 7}, "was made for a model of 7 decoder layers, but m has 6"),
+        ({"model_hash": "b" * 64}, "was made for another model"),
+    ],
+)
+def test_plans_that_cannot_be_compared(tmp_path: Path, fields: dict[str, object], message: str) -> None:
+    path = plan_file(tmp_path / "plan.json", **fields)
+    with pytest.raises(InputError, match=message):
+        read_rankings([path], model="m", model_hash=HASH, num_layers=6, asked={})

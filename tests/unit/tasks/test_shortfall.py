@@ -1,0 +1,130 @@
+"""Where a task has fewer items than were asked for, every verb says how many came, and why."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from layercut.diagnostics.diagnose import diagnose_model
+from layercut.engine.handle import ModelHandle
+from layercut.progress import silent
+from layercut.selection.predict import predict_layers
+from layercut.selection.select import select_layers
+from layercut.selection.sweep import sweep_model
+from layercut.settings import DecodingSettings, ModelSettings, TaskSettings
+from layercut.study.file import study_from_dict
+from layercut.study.run import forecast_study
+from layercut.tasks import load_task
+from layercut.tasks.base import Readout, Sample
+from layercut.tasks.run import evaluate_model
+from layercut.tasks.shortfall import shortfall
+from tests.support.studies import NUM_ITEMS, Letters
+from tests.support.tiny import save_tiny
+
+LETTERS = f"{__name__}:easy"
+ASKED = NUM_ITEMS + 3
+
+
+@dataclass(frozen=True)
+class Easy(Letters):
+    """Without guessing, so that a model of random weights is above it and a search begins."""
+
+    def chance(self, samples: Sequence[Sample], readout: Readout) -> Mapping[str, float]:
+        return {"accuracy": 0.0}
+
+
+def easy() -> Easy:
+    return Easy()
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> ModelSettings:
+    folder = save_tiny("llama", tmp_path_factory.mktemp("models") / "tiny")
+    return ModelSettings(model=str(folder), dtype="float32", device="cpu")
+
+
+def test_the_line_says_how_many_and_where_they_come_from(tmp_path: Path) -> None:
+    task = load_task("arithmetic")
+    assert shortfall(task, "report", 250) == shortfall(task, "report", None) == ""
+    assert shortfall(task, "report", 300) == (
+        "arithmetic: only 250 of the 300 report items that were asked for; the task has no more"
+    )
+    rows = [{"question": f"Question {i}?", "answer": f"So.\n#### {i}"} for i in range(20)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    halved = load_task("gsm8k", data=str(tmp_path / "a.jsonl"))
+    there = len(halved.samples("selection", None))
+    assert shortfall(halved, "selection", 100) == (
+        f"gsm8k: only {there} of the 100 selection items that were asked for; its data (all, halves by content hash) "
+        "has no more"
+    )
+
+
+@pytest.mark.parametrize("limit", [NUM_ITEMS, ASKED])
+@pytest.mark.parametrize("verb", ["eval", "sweep", "predict", "select", "run"])
+def test_every_verb_says_it(verb: str, limit: int, tiny: ModelSettings, tmp_path: Path) -> None:
+    said: list[str] = []
+    tasks = (TaskSettings(task=LETTERS, limit=limit),)
+    more: dict[str, Any] = {"seed": 0, "decoding": DecodingSettings(), "say": said.append}
+    dry: dict[str, Any] = {**more, "dry_run": True, "out": tmp_path / "out"}
+    quiet = Console(file=StringIO())
+    if verb == "eval":
+        handle = ModelHandle(tiny)
+        evaluate_model(handle, handle.plan(), tasks=tasks, console=quiet, **dry)
+    elif verb == "sweep":
+        sweep_model(tiny, objective=tasks, console=quiet, **dry)
+    elif verb == "predict":
+        predict_layers(tiny, objective=tasks, progress=None, **dry)  # type: ignore[arg-type]
+    elif verb == "select":
+        select_layers(
+            tiny, criterion="task_accuracy", num_remove=1, out=tmp_path / "out", tasks=tasks, progress=silent, **more
+        )
+    else:
+        objective = [{"task": LETTERS, "limit": limit}]
+        settings = {
+            "model": tiny.model,
+            "dtype": "float32",
+            "device": "cpu",
+            "out": str(tmp_path / "study"),
+            "tasks": [{"task": LETTERS, "limit": limit}],
+            "criteria": [{"criterion": "task_accuracy", "objective": objective}],
+            "depths": [1],
+        }
+        (found,) = forecast_study(study_from_dict(settings))
+        said += found.shortfalls
+        shown = Console(file=StringIO(), width=200)
+        shown.print(found.tables())
+        assert all(line in shown.file.getvalue() for line in said)  # type: ignore[attr-defined]
+    split = "report" if verb == "eval" else "selection"
+    line = f"letters: only {NUM_ITEMS} of the {limit} {split} items that were asked for; the task has no more"
+    assert (line in said) == (limit == ASKED), said
+    if verb == "run":
+        assert (line.replace("selection", "report") in said) == (limit == ASKED)
+    if verb == "select":
+        assert any(f"scored again on 0 of {limit} held-out items" in one for one in said)
+
+
+def test_a_diagnosis_says_it_and_its_page_shows_it(tiny: ModelSettings, tmp_path: Path) -> None:
+    said: list[str] = []
+    done = diagnose_model(
+        tiny,
+        ["reverse:1"],
+        only=["similarity"],
+        limit=25,
+        num_samples=1,
+        out=tmp_path / "out",
+        seed=0,
+        dry_run=False,
+        console=Console(file=StringIO()),
+        say=said.append,
+    )
+    assert done is not None
+    line = "texts: only 24 of the 25 items that were asked for; no more are read"
+    assert said[-1] == line and line in done.data["diagnostics"]["similarity"]["notes"]
+    assert line in done.report.read_text()

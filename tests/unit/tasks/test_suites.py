@@ -1,0 +1,70 @@
+"""Suites name tasks and readouts that there are, and find their local data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from layercut.errors import InputError
+from layercut.settings import TaskSettings
+from layercut.tasks import TASKS, base_name, load_task
+from layercut.tasks.base import known_readouts
+from layercut.tasks.suites import CLASSIFICATION, GENERATION, SUITES, asked_tasks, suite, with_data
+
+
+def test_the_tasks_of_every_suite_are_known() -> None:
+    named = {base_name(task.task) for tasks in SUITES.values() for task in tasks}
+    assert named <= set(TASKS)
+    assert len(CLASSIFICATION) == 7 and len(GENERATION) == 5
+    assert [task.task for task in suite("paper")][:2] == ["mmlu:5", "arc_challenge:5"]
+
+
+def test_builtin_asks_for_every_readout_that_its_tasks_have() -> None:
+    for wanted in suite("builtin"):
+        assert set(wanted.readouts or ()) == set(known_readouts(load_task(wanted.task)))
+
+
+def test_a_limit_lowers_and_readouts_replace() -> None:
+    assert {task.limit for task in suite("builtin")} == {None}
+    assert [task.limit for task in suite("quick", limit=200)] == [200, 200, 200, 200, 100]
+    assert [task.limit for task in suite("quick", limit=9)] == [9] * 5
+    assert {task.readouts for task in suite("builtin", readouts=("rank",))} == {("rank",)}
+
+
+def test_an_unknown_suite_is_refused() -> None:
+    with pytest.raises(InputError, match=r"unknown suite 'papers'\. Did you mean paper\?"):
+        suite("papers")
+
+
+def test_local_data_by_task_and_by_folder(tmp_path: Path) -> None:
+    (tmp_path / "arc_easy").mkdir()
+    (tmp_path / "gsm8k").mkdir()
+    tasks = tuple(TaskSettings(task=name) for name in ("arc_easy:5", "gsm8k", "copy", "lm-eval:sciq"))
+    found = with_data(tasks, {"gsm8k": "own.jsonl", "sciq": "sciq.jsonl"}, tmp_path)
+    assert [task.data for task in found] == [str(tmp_path / "arc_easy"), "own.jsonl", None, "sciq.jsonl"]
+    assert [task.data for task in with_data(tasks, {"arc_easy:5": "five"})] == ["five", None, None, None]
+    with pytest.raises(InputError, match="--data names piqa, which is not among the tasks arc_easy:5, gsm8k"):
+        with_data(tasks, {"piqa": "x"})
+    with pytest.raises(InputError, match="no such folder"):
+        with_data(tasks, {}, tmp_path / "none")
+
+
+def test_suites_stand_among_names_of_tasks(tmp_path: Path) -> None:
+    (tmp_path / "arc_easy").mkdir()
+    asked = asked_tasks("lm-eval:sciq, suite:quick", limit=120, files={"sciq": "s.jsonl"}, folder=tmp_path)
+    assert [task.task for task in asked] == ["lm-eval:sciq", *(task.task for task in SUITES["quick"])]
+    assert [task.limit for task in asked] == [120, 120, 120, 120, 120, 100]
+    assert (asked[0].data, asked[-1].data) == ("s.jsonl", str(tmp_path / "arc_easy"))
+    assert asked_tasks("") == ()
+    with pytest.raises(InputError, match=r"unknown suite 'quik'\. Did you mean quick\?"):
+        asked_tasks("copy,suite:quik")
+
+
+def test_an_objective_reads_each_task_of_a_suite_once_unless_readouts_are_named() -> None:
+    assert asked_tasks("suite:builtin") == SUITES["builtin"]
+    first = asked_tasks("suite:builtin,suite:paper", first_readouts=True)
+    assert [task.readouts for task in first[:5]] == [("short",), ("short",), ("short",), ("chain",), ("rank",)]
+    assert first[-1].readouts is None  # the task's own first
+    named = asked_tasks("suite:builtin", readouts=("rank", "gold"), first_readouts=True)
+    assert {task.readouts for task in named} == {("rank", "gold")}

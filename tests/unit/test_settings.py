@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from layercut.errors import InputError
+from layercut.settings import ModelSettings, TaskSettings
+from layercut.study.file import load_study, study_from_dict
+
+GOOD: dict[str, Any] = {"model": "m", "out": "runs/x", "plans": {"last": "reverse:3"}, "tasks": ["arithmetic"]}
+
+
+def test_model_settings_stand_beside_the_studys() -> None:
+    study = study_from_dict(GOOD | {"dtype": "float32", "seed": 4, "decoding": {"temperature": 1}})
+    (model,) = study.models
+    assert (model.model, model.dtype, study.seed, study.decoding.temperature) == ("m", "float32", 4, 1)
+    assert study.tasks == (TaskSettings(task="arithmetic"),)
+
+
+def test_plans_given_as_a_list_are_named_after_themselves() -> None:
+    assert study_from_dict(GOOD | {"plans": ["reverse:3", "3,8"]}).plans == {"reverse-3": "reverse:3", "3,8": "3,8"}
+
+
+def test_a_task_may_have_settings_of_its_own() -> None:
+    study = study_from_dict(GOOD | {"tasks": [{"task": "gsm8k", "limit": 5, "data": "d", "readouts": ["chain"]}]})
+    assert study.tasks[0] == TaskSettings(task="gsm8k", limit=5, data="d", readouts=("chain",))
+
+
+def test_what_decides_the_numbers_of_a_run() -> None:
+    before_there_were_engines = {
+        "model": "m",
+        "revision": None,
+        "dtype": "auto",
+        "device": "auto",
+        "device_map": None,
+        "trust_remote_code": False,
+        "batch_size": 32,
+    }
+    assert ModelSettings(model="m", engine="plain").identity() == before_there_were_engines
+    shared = ModelSettings(model="m", engine="shared", cache_gib=8.0)
+    assert shared.identity() == ModelSettings(model="m").identity()
+    assert shared.identity() == {**before_there_were_engines, "engine": "shared"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"modle": "x"}, r"unknown key 'modle'. Did you mean model\?"),
+        ({"batchsize": 4}, r"Did you mean batch_size\?"),
+        ({"tasks": [{"task": "a", "limits": 4}]}, r"Did you mean limit\?"),
+        ({"decoding": {"temprature": 1}}, r"Did you mean temperature\?"),
+        ({"model": None}, "the key model is missing"),
+        ({"tasks": []}, "the key tasks is missing"),
+        ({"tasks": "arithmetic"}, "is not a list"),
+        ({"tasks": ["a", "a"]}, "listed twice"),
+        ({"seed": "one"}, "seed: 'one' is not of the kind int"),
+        ({"checkpoints": 1}, "not of the kind bool"),
+        ({"batch_size": 0}, "batch_size 0 is too small"),
+        ({"engine": "plane"}, r"unknown engine 'plane'. Did you mean plain\? Known: openai, plain, shared, vllm"),
+        ({"cache_gib": 0}, "cache_gib 0 is too small"),
+        ({"cache_gib": float("nan")}, "cache_gib nan is too small"),
+        ({"plans": {"uncut": "3"}}, "call it otherwise"),
+        ({"plans": {"a/b": "3"}}, "cannot be a folder name"),
+        ({"tasks": [{"task": "a", "limit": 0}]}, "not a number of items"),
+        ({"tasks": [5]}, "is no task"),
+    ],
+)
+def test_bad_settings_are_refused_in_one_clear_line(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        study_from_dict(GOOD | change)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"engine": "openai"}, "give its address, such as http://localhost:8000/v1"),
+        ({"engine": "vllm", "base_url": "http://x"}, "base_url is for the engine openai, and the engine is vllm"),
+        ({"tokenizer": "org/model"}, "tokenizer is for the engine openai, and the engine is shared"),
+        ({"cuda_graphs": True}, "cuda_graphs is for the engine vllm, and the engine is shared"),
+    ],
+)
+def test_settings_of_another_engine_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        ModelSettings(model="m", **settings)
+
+
+def test_where_a_server_is_decides_no_numbers_and_how_it_is_asked_does() -> None:
+    def served(**more: Any) -> dict[str, Any]:
+        return ModelSettings(model="m", engine="openai", **more).identity()
+
+    assert served(base_url="http://a/v1") == served(base_url="http://b/v1")
+    assert served(base_url="http://a/v1", tokenizer="t") == served(base_url="http://a/v1") | {"tokenizer": "t"}
+    graphs = ModelSettings(model="m", engine="vllm", cuda_graphs=True).identity()
+    assert graphs == ModelSettings(model="m", engine="vllm").identity() | {"cuda_graphs": True}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("a: [1", "not a YAML file"), ("- 1", "holds list"), ("", "holds NoneType"), ("a: b: c", "line 1")],
+)
+def test_a_file_that_is_no_study_is_refused_by_name(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message) as caught:
+        load_study(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_missing_file_is_named() -> None:
+    with pytest.raises(InputError, match="nowhere.yaml: no study can be read here"):
+        load_study(Path("nowhere.yaml"))

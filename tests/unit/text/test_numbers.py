@@ -1,0 +1,40 @@
+"""Numbers as people read them."""
+
+import doctest
+
+import pytest
+
+from layercut.evidence.intervals import Estimate
+from layercut.text import numbers
+from layercut.text.numbers import p_value, parameters, with_interval
+
+
+def test_examples_in_the_docstrings():
+    assert doctest.testmod(numbers).failed == 0
+
+
+@pytest.mark.parametrize(
+    ("estimate", "options", "text"),
+    [
+        (Estimate(0.578, 0.455, 0.692, 64, "wilson"), {}, "58 [46, 69]"),
+        (Estimate(0.578, 0.455, 0.692, 64, "wilson"), {"digits": 1}, "57.8 [45.5, 69.2]"),
+        (Estimate(-0.21, -0.3, 0.004, 64, "bootstrap"), {"sign": True}, "-21 [-30, 0]"),
+        (Estimate(0.5, None, None, 1, "none"), {}, "50 [n/a]"),
+        (Estimate(-0.001, -0.004, 0.012, 9, "bootstrap"), {"sign": True}, "0 [0, +1]"),
+        (Estimate(12.345, 10.0, 15.0, 9, "bca"), {"share": False}, "12.3 [10, 15]"),
+    ],
+)
+def test_values_with_intervals(estimate, options, text):
+    assert with_interval(estimate, **options) == text
+
+
+@pytest.mark.parametrize(("p", "text"), [(1e-9, "<0.001"), (0.0149, "0.015"), (0.5, "0.50"), (1.0, "1.00")])
+def test_p_values(p, text):
+    assert p_value(p) == text
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(134_515_008, "134.5M"), (8_030_261_248, "8.03B"), (999, "999"), (12_345, "12.3k")]
+)
+def test_parameters(count, text):
+    assert parameters(count) == text
