@@ -77,10 +77,10 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where to work; the folder for temporary files if left out")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=asked.folder, prefix="layercut-bench-") as folder:
-        bench(asked, Path(folder))
+        session(asked, Path(folder))
 
 
-def bench(asked: argparse.Namespace, folder: Path) -> None:
+def session(asked: argparse.Namespace, folder: Path) -> None:
     free = shutil.disk_usage(folder).free
     if free < 2.1e9 * asked.gb:
         raise SystemExit(f"{folder} has {free / 1e9:.0f} GB free; {2.1 * asked.gb:.0f} GB are needed.")

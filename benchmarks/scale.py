@@ -110,7 +110,7 @@ def search(asked: argparse.Namespace, pool: str | None) -> dict[str, Any]:
         for index in range(len(parts))
         for plan in plans
     ]
-    assert model_hash == handle.facts.model_hash
+    assert model_hash == handle.metadata.model_hash
     return {
         "start": started - began,
         "search": ended - started,

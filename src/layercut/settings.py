@@ -24,7 +24,7 @@ UNCUT = "uncut"
 _ADDRESS = re.compile(r"^(?:local:(?P<local>\d+)|(?P<cluster>ray://[\w.\-\[\]:]+|auto))(?:\?(?P<options>.*))?$")
 
 
-class Where(NamedTuple):
+class PoolAddress(NamedTuple):
     """Where members live, and how many there are."""
 
     address: str | None
@@ -35,7 +35,7 @@ class Where(NamedTuple):
     """For each member; None for one, where there are any."""
 
     @classmethod
-    def parse(cls, text: str) -> Where:
+    def parse(cls, text: str) -> PoolAddress:
         """``local:N`` or ``ray://HOST:PORT`` (or ``auto``, on a machine of the cluster), with ``?members=M&gpus=K``.
 
         >>> Where.parse("ray://head:10001?gpus=4")
@@ -137,7 +137,7 @@ class ModelSettings:
         if self.engine not in ENGINES:
             raise unknown("engine", self.engine, ENGINES)
         if self.engine_pool is not None:
-            Where.parse(self.engine_pool)
+            PoolAddress.parse(self.engine_pool)
         if not self.cache_gib > 0:
             raise InputError(f"cache_gib {self.cache_gib} is too small; write a number above 0, such as 2.")
         if self.engine == "openai" and not self.base_url:

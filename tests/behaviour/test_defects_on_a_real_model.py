@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from layercut.diagnostics import diagnostic
-from layercut.diagnostics.session import Arm, Bench
+from layercut.diagnostics.session import DiagnosticSession, SessionModel
 from layercut.engine.shared import SharedEngine
 from layercut.errors import InputError
 from layercut.models.bundled import bundled_file, bundled_model
@@ -54,11 +54,11 @@ def test_a_model_that_never_closes_brackets(healthy: LoadedModel, tmp_path: Path
     uncut = CutPlan(num_layers=healthy.num_layers)
     engines = {"uncut": SharedEngine(healthy), "sick": SharedEngine(sick)}
     arms = [
-        Arm(name=name, source=name, plan=uncut, layers=uncut.kept, engine=partial(engines.__getitem__, name))
+        SessionModel(name=name, source=name, plan=uncut, layers=uncut.kept, engine=partial(engines.__getitem__, name))
         for name in engines
     ]
-    bench = Bench(arms, lambda name, arm: Journal(tmp_path / f"{name}.{arm}.jsonl"), limit=LIMIT)
-    found = {name: diagnostic(name)(bench) for name in ("arithmetic", "brackets", "degeneration")}
+    session = DiagnosticSession(arms, lambda name, arm: Journal(tmp_path / f"{name}.{arm}.jsonl"), limit=LIMIT)
+    found = {name: diagnostic(name)(session) for name in ("arithmetic", "brackets", "degeneration")}
     assert accused(found, "sick") == ["brackets"]
     rows = {row["measure"]: row for row in found["brackets"]["rows"] if not row["group"]}
     assert rows["closed"]["cut"][0] == 0

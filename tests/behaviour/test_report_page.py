@@ -61,7 +61,10 @@ class Opened:
         self.page.set_default_timeout(PATIENCE_MS)
         self.errors: list[str] = []
         self.requests: list[str] = []
-        self.page.on("console", lambda told: self.errors.append(told.text) if told.type != "log" else None)
+        self.page.on(
+            "console",
+            lambda recorded_plan: self.errors.append(recorded_plan.text) if recorded_plan.type != "log" else None,
+        )
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.on("request", lambda asked: self.requests.append(asked.url))
         self.page.goto(path.as_uri(), wait_until="commit")

@@ -13,7 +13,7 @@ from layercut.diagnostics.arithmetic import DIGITS
 from layercut.diagnostics.brackets import CLOSERS, nested
 from layercut.diagnostics.expressions import expressions
 from layercut.diagnostics.functions import functions
-from layercut.diagnostics.session import Arm, Bench
+from layercut.diagnostics.session import DiagnosticSession, SessionModel
 from layercut.engine.base import (
     Completion,
     Divergence,
@@ -143,17 +143,19 @@ class PatientEngine(FakeEngine):
         )
 
 
-def arms(engine: FakeEngine, *, loaded: Callable[[], Any] | None = None) -> list[Arm]:
+def arms(engine: FakeEngine, *, loaded: Callable[[], Any] | None = None) -> list[SessionModel]:
     """The patient uncut and cut."""
     return [
-        Arm(name=name, source="uncut", plan=plan, layers=plan.kept, engine=lambda: engine, model=loaded)
+        SessionModel(name=name, source="uncut", plan=plan, layers=plan.kept, engine=lambda: engine, model=loaded)
         for name, plan in (("uncut", UNCUT), ("cut", CUT))
     ]
 
 
-def bench(engine: FakeEngine, folder: Path, *, limit: int = LIMIT, num_samples: int = 4, **fields: Any) -> Bench:
+def session(
+    engine: FakeEngine, folder: Path, *, limit: int = LIMIT, num_samples: int = 4, **fields: Any
+) -> DiagnosticSession:
     """A bench with journals in a folder."""
-    return Bench(
+    return DiagnosticSession(
         arms(engine),
         lambda name, arm: Journal(folder / f"{name}.{arm}.jsonl"),
         limit=limit,

@@ -14,7 +14,7 @@ from rich.text import Text
 from layercut.text.markup import printable
 
 if TYPE_CHECKING:
-    from layercut.engine.estimate import Estimate
+    from layercut.engine.estimate import CostEstimate
 
 
 class SafeConsole(Console):
@@ -60,7 +60,7 @@ def as_json(data: Any) -> None:
     out.print(escaped, soft_wrap=True)
 
 
-def show_estimate(estimate: Estimate, *, json: bool) -> None:
+def show_estimate(estimate: CostEstimate, *, json: bool) -> None:
     """What a dry run found out."""
     if json:
         as_json(estimate.to_dict())

@@ -60,7 +60,7 @@ def generate(
     """
     from layercut.healing.prompt_sources import (
         SHUFFLE_BUFFER,
-        Part,
+        PromptGroup,
         PromptSource,
         answering,
         prompt_source,
@@ -78,7 +78,7 @@ def generate(
     from layercut.engine.handle import ModelHandle
     from layercut.healing.estimate import estimate_answers
     from layercut.healing.generate import answer_prompts
-    from layercut.healing.prompts import Answered, one_prompt
+    from layercut.healing.prompts import PromptWithAnswer, one_prompt
     from layercut.selection.specs import plan_of
 
     if prompts:
@@ -96,7 +96,7 @@ def generate(
             raise InputError(f"{prompts} holds answers already; give a file of prompts, or task:NAME.")
     else:
         given = [one_prompt(text, system=how.system, plain=plain) for text in prompt or []]
-        source = PromptSource(parts=(Part([Answered(one, "") for one in given[:limit]]),))
+        source = PromptSource(parts=(PromptGroup([PromptWithAnswer(one, "") for one in given[:limit]]),))
     if dry_run:
         handle = ModelHandle(model)
         show_estimate(estimate_answers(handle, plan_of(handle, remove, seed), source, how, out), json=json)

@@ -10,7 +10,7 @@ from layercut.errors import unknown
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from layercut.diagnostics.session import Bench
+    from layercut.diagnostics.session import DiagnosticSession
     from layercut.runs.diagnosis import Diagnosis
 
 
@@ -63,7 +63,9 @@ LAYER_FORMS = {
 """What a sweep asks when each layer is skipped alone: what tells layers apart, at a price that can be paid for each."""
 
 
-def diagnostic(name: str, forms: Mapping[str, KnownDiagnostic] = DIAGNOSTICS) -> Callable[[Bench], Diagnosis]:
+def diagnostic(
+    name: str, forms: Mapping[str, KnownDiagnostic] = DIAGNOSTICS
+) -> Callable[[DiagnosticSession], Diagnosis]:
     """A diagnostic by name; of ``LAYER_FORMS``, its form for layers that are skipped alone.
 
     Raises:
@@ -72,7 +74,7 @@ def diagnostic(name: str, forms: Mapping[str, KnownDiagnostic] = DIAGNOSTICS) ->
     if name not in forms:
         raise unknown("diagnostic", name, forms)
     module, _, function = forms[name].function.partition(":")
-    found: Callable[[Bench], Diagnosis] = getattr(import_module(module), function)
+    found: Callable[[DiagnosticSession], Diagnosis] = getattr(import_module(module), function)
     return found
 
 

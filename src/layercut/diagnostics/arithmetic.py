@@ -19,8 +19,8 @@ from layercut.diagnostics.measures import by_group, rows_of
 from layercut.engine.base import Completion, LikelihoodRequest
 
 if TYPE_CHECKING:
-    from layercut.diagnostics.session import Bench
-    from layercut.runs.diagnosis import Diagnosis, Example
+    from layercut.diagnostics.session import DiagnosticSession
+    from layercut.runs.diagnosis import Diagnosis, DiagnosisExample
     from layercut.tasks.base import Sample
     from layercut.tasks.few_shot import FewShotTask
 
@@ -30,7 +30,7 @@ NUMBERS = tuple(f" {number}" for number in range(1000))
 """What may be one token of a tokenizer that takes up to three digits together."""
 
 
-def arithmetic(bench: Bench) -> Diagnosis:
+def arithmetic(session: DiagnosticSession) -> Diagnosis:
     """Ask expressions of every model: written, ranked among near misses, and by their first digit.
 
     Measures: ``written`` and ``ranked`` accuracy; ``log-probability`` of the right answer with its line break, in nats;
@@ -38,19 +38,19 @@ def arithmetic(bench: Bench) -> Diagnosis:
     digits 0 to 9 compared with each other only (``first_digits``), of results that are not negative. The items are
     generated ``expressions``, or those of the bench's ``arithmetic_data``.
     """
-    data = bench.arithmetic_data
-    task = expressions(seed=bench.seed) if data is None else arithmetic_files(data, seed=bench.seed)
-    samples = task.samples("report", bench.limit)
-    bench.came(task.name, samples)
-    written = bench.completions("arithmetic.written", [task.request(s, "short") for s in samples])  # type: ignore[misc]
-    ranked = bench.likelihoods("arithmetic.ranked", [task.request(s, "rank") for s in samples])  # type: ignore[misc]
+    data = session.arithmetic_data
+    task = expressions(seed=session.seed) if data is None else arithmetic_files(data, seed=session.seed)
+    samples = task.samples("report", session.limit)
+    session.came(task.name, samples)
+    written = session.completions("arithmetic.written", [task.request(s, "short") for s in samples])  # type: ignore[misc]
+    ranked = session.likelihoods("arithmetic.ranked", [task.request(s, "rank") for s in samples])  # type: ignore[misc]
     plain = [s for s in samples if not s.gold.startswith("-")]
-    num_tokens = [ranked[bench.uncut.name][s.id]["num_tokens"][s.gold_index] for s in samples]
+    num_tokens = [ranked[session.uncut.name][s.id]["num_tokens"][s.gold_index] for s in samples]
     together = takes_digits_together([s.gold for s in samples], num_tokens)
     options_of_first = NUMBERS if together else DIGITS
     asked_first = [LikelihoodRequest(id=s.id, prompt=_before(task, s), continuations=options_of_first) for s in plain]
-    first = bench.likelihoods("arithmetic.first_digit", asked_first)
-    names = [arm.name for arm in bench.arms]
+    first = session.likelihoods("arithmetic.first_digit", asked_first)
+    names = [arm.name for arm in session.arms]
     kinds = [str(sample.data["kind"]) for sample in samples]
 
     right = {name: [float(_is_right(task, s, written[name][s.id])) for s in samples] for name in names}
@@ -60,16 +60,18 @@ def arithmetic(bench: Bench) -> Diagnosis:
     gold = {name: [options[name][i][s.gold_index] for i, s in enumerate(samples)] for name in names}
     rows = [
         *rows_of(
-            bench,
+            session,
             NAME,
             "written",
             right,
             chance=constant_share([s.gold for s in task.samples("report", None)]),
             headline=True,
         ),
-        *rows_of(bench, NAME, "ranked", best, chance=0.25, headline=True),
-        *rows_of(bench, NAME, "log-probability", gold, unit="nats"),
-        *rows_of(bench, NAME, "place", {n: [float(p) for p in place[n]] for n in names}, better="lower", unit="score"),
+        *rows_of(session, NAME, "ranked", best, chance=0.25, headline=True),
+        *rows_of(session, NAME, "log-probability", gold, unit="nats"),
+        *rows_of(
+            session, NAME, "place", {n: [float(p) for p in place[n]] for n in names}, better="lower", unit="score"
+        ),
     ]
     digit = {
         name: [first_digits(options_of_first, first[name][s.id]["log_likelihoods"], first[name][s.id]["num_tokens"])
@@ -81,8 +83,8 @@ def arithmetic(bench: Bench) -> Diagnosis:
     # Of all items, as every chance: among a few, one digit is always common.
     every = [s.gold[0] for s in task.samples("report", None) if not s.gold.startswith("-")]
     floor = constant_share(every) if every else 0.0
-    rows += rows_of(bench, NAME, "first digit (paper)", hits, chance=floor)
-    rows += rows_of(bench, NAME, "first digit log-probability (paper)", likely, unit="nats")
+    rows += rows_of(session, NAME, "first digit (paper)", hits, chance=floor)
+    rows += rows_of(session, NAME, "first digit log-probability (paper)", likely, unit="nats")
     notes = [
         f"first digit is the measure of arXiv:2602.01997; always saying the most common digit earns {floor:.0%} of it, "
         "so small values say nothing."
@@ -92,21 +94,21 @@ def arithmetic(bench: Bench) -> Diagnosis:
             " The tokenizer takes several digits as one token: a digit's probability is that of all numbers up to 999 "
             "that are one token and begin with it."
         )
-    rows += by_group(bench, NAME, "written", right, kinds)
-    examples: list[Example] = [
+    rows += by_group(session, NAME, "written", right, kinds)
+    examples: list[DiagnosisExample] = [
         {
             "diagnostic": NAME,
             "arm": arm.name,
             "id": sample.id,
             "question": sample.question,
             "gold": sample.gold,
-            "uncut": written[bench.uncut.name][sample.id]["text"],
+            "uncut": written[session.uncut.name][sample.id]["text"],
             "cut": written[arm.name][sample.id]["text"],
             "tokens": [],
         }
-        for arm in bench.cuts
+        for arm in session.cuts
         for index, sample in enumerate(samples)
-        if right[bench.uncut.name][index] > right[arm.name][index]
+        if right[session.uncut.name][index] > right[arm.name][index]
     ]
     return {"rows": rows, "data": {}, "examples": examples, "notes": notes}
 

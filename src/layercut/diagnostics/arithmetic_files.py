@@ -15,7 +15,7 @@ from pathlib import Path
 from layercut.errors import InputError
 from layercut.evidence.splits import items_hash
 from layercut.tasks.arithmetic import find_number, same_number
-from layercut.tasks.data_files import Row, read_local
+from layercut.tasks.data_files import DataRow, read_local
 from layercut.tasks.few_shot import FewShotTask, Problem, item_rng
 from layercut.tasks.grading import can_be_number
 from layercut.tasks.near_misses import near_numbers
@@ -69,7 +69,7 @@ def _prompt(question: str) -> str:
     return f"Q: {question}\n\nA:"
 
 
-def _files(path: Path) -> list[tuple[str, Sequence[Row]]]:
+def _files(path: Path) -> list[tuple[str, Sequence[DataRow]]]:
     """Kind and rows of each file; the kind is the file's name in words."""
     files = sorted(path.glob("*.jsonl*")) if path.is_dir() else [path]
     if not files:
@@ -77,12 +77,12 @@ def _files(path: Path) -> list[tuple[str, Sequence[Row]]]:
     return [(file.name.partition(".")[0].replace("_", " "), read_local(str(file)).splits["all"]) for file in files]
 
 
-def _in_turn(files: Sequence[tuple[str, Sequence[Row]]]) -> Iterator[tuple[str, Row]]:
+def _in_turn(files: Sequence[tuple[str, Sequence[DataRow]]]) -> Iterator[tuple[str, DataRow]]:
     for row_of_each in zip_longest(*([(kind, row) for row in rows] for kind, rows in files)):
         yield from (found for found in row_of_each if found is not None)
 
 
-def _problem(kind: str, row: Row) -> Problem:
+def _problem(kind: str, row: DataRow) -> Problem:
     context, completion = (str(row.fields.get(name, "")) for name in ("context", "completion"))
     asked, gold = _CONTEXT.fullmatch(context), completion.strip()
     if asked is None or not _NUMBER.fullmatch(gold):

@@ -20,8 +20,8 @@ from layercut.tasks.brackets import closing, find_brackets
 from layercut.tasks.few_shot import FewShotTask, Problem
 
 if TYPE_CHECKING:
-    from layercut.diagnostics.session import Bench
-    from layercut.runs.diagnosis import Diagnosis, Example
+    from layercut.diagnostics.session import DiagnosticSession
+    from layercut.runs.diagnosis import Diagnosis, DiagnosisExample
 
 NAME = "brackets"
 VERSION = 1
@@ -30,21 +30,21 @@ CLOSERS = (" )", " ]", " }")
 _EXAMPLES = ("( [ { }", "{ ( ) [ (", "[ {", "( { [ ] { [", "( [ { ( [ ( {", "{ (")
 
 
-def brackets(bench: Bench) -> Diagnosis:
+def brackets(session: DiagnosticSession) -> Diagnosis:
     """Close nested brackets, and write small functions, with every model.
 
     Measures: ``closed``, the whole closing sequence as written; ``next bracket``, the right one of the three closing
     brackets is the likeliest, after each part of the right sequence, averaged per item; ``log-probability`` of the
     whole sequence in nats; and those of ``written_programs``.
     """
-    task = nested(seed=bench.seed)
-    samples = task.samples("report", bench.limit)
-    bench.came(task.name, samples)
-    written = bench.completions("brackets.closed", [task.request(s, "short") for s in samples])  # type: ignore[misc]
+    task = nested(seed=session.seed)
+    samples = task.samples("report", session.limit)
+    session.came(task.name, samples)
+    written = session.completions("brackets.closed", [task.request(s, "short") for s in samples])  # type: ignore[misc]
     steps = [(s, place) for s in samples for place in range(len(s.gold.split()))]
     asked = [_step(task, sample.id, sample.question, sample.gold, place) for sample, place in steps]
-    likely = bench.likelihoods("brackets.next", asked)
-    names = [arm.name for arm in bench.arms]
+    likely = session.likelihoods("brackets.next", asked)
+    names = [arm.name for arm in session.arms]
     depths = [f"depth {sample.data['depth']}" for sample in samples]
 
     right: dict[str, list[float]] = {}
@@ -63,34 +63,36 @@ def brackets(bench: Bench) -> Diagnosis:
         gold[name] = [scores[f"{s.id}@0"]["log_likelihoods"][-1] for s in samples]
     rows = [
         *rows_of(
-            bench,
+            session,
             NAME,
             "closed",
             right,
             chance=constant_share([s.gold for s in task.samples("report", None)]),
             headline=True,
         ),
-        *rows_of(bench, NAME, "next bracket", following, chance=1 / 3, headline=True),
-        *rows_of(bench, NAME, "log-probability", gold, unit="nats"),
+        *rows_of(session, NAME, "next bracket", following, chance=1 / 3, headline=True),
+        *rows_of(session, NAME, "log-probability", gold, unit="nats"),
     ]
-    examples: list[Example] = [
+    examples: list[DiagnosisExample] = [
         {
             "diagnostic": NAME,
             "arm": arm.name,
             "id": sample.id,
             "question": f"{sample.question} ->",
             "gold": sample.gold,
-            "uncut": written[bench.uncut.name][sample.id]["text"],
+            "uncut": written[session.uncut.name][sample.id]["text"],
             "cut": written[arm.name][sample.id]["text"],
             "tokens": [],
         }
-        for arm in bench.cuts
+        for arm in session.cuts
         for index, sample in enumerate(samples)
-        if right[bench.uncut.name][index] > right[arm.name][index]
+        if right[session.uncut.name][index] > right[arm.name][index]
     ]
-    programs = written_programs(bench, NAME)
+    programs = written_programs(session, NAME)
     rows += programs["rows"]
-    rows += by_group(bench, NAME, "closed", right, depths) + by_group(bench, NAME, "next bracket", following, depths)
+    rows += by_group(session, NAME, "closed", right, depths) + by_group(
+        session, NAME, "next bracket", following, depths
+    )
     return {
         "rows": rows,
         "data": programs["data"],

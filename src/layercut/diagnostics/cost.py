@@ -24,7 +24,7 @@ from layercut.evidence.intervals import Estimate
 from layercut.surgery.bypass import bypass
 
 if TYPE_CHECKING:
-    from layercut.diagnostics.session import Arm, Bench, Record
+    from layercut.diagnostics.session import DiagnosticSession, Record, SessionModel
     from layercut.models.loading import LoadedModel
     from layercut.runs.diagnosis import Diagnosis, Interval, MeasureRow
     from layercut.surgery.plan import CutPlan
@@ -49,23 +49,23 @@ class Timing(NamedTuple):
     """Of keys and values after the prompt."""
 
 
-def cost(bench: Bench) -> Diagnosis:
+def cost(session: DiagnosticSession) -> Diagnosis:
     """Time all models in turns, at several batch sizes.
 
     Measures, each the geometric mean over rounds of the ratio cut / uncut with a 95 % t-interval of its logarithm:
     ``prefill`` and ``decode`` tokens a second, ``time to first token``. Parameters, bytes of the weights and bytes of
     the KV cache per token are counted, not estimated.
     """
-    timed = [arm for arm in bench.arms if arm.model is not None]
+    timed = [arm for arm in session.arms if arm.model is not None]
     ids = [f"{size}.{number}" for size in BATCH_SIZES for number in range(NUM_ROUNDS + 1)]
-    rounds = bench.computed("cost.rounds", ids, lambda id: _round(timed, id, bench.seed))
+    rounds = session.computed("cost.rounds", ids, lambda id: _round(timed, id, session.seed))
     rows: list[MeasureRow] = []
-    for arm in bench.cuts:
+    for arm in session.cuts:
         for measure, better in (("decode", "higher"), ("prefill", "higher"), ("first_token", "lower")):
             for size in BATCH_SIZES:
                 kept = [rounds[f"{size}.{number}"] for number in range(1, NUM_ROUNDS + 1)]
                 if arm.name in kept[0]:
-                    rows.append(_row(bench, arm, measure, better, size, kept))
+                    rows.append(_row(session, arm, measure, better, size, kept))
     first = rounds[f"{BATCH_SIZES[0]}.1"]
     counted = {
         arm.name: {
@@ -128,7 +128,7 @@ def ratio(uncut: Sequence[float], cut: Sequence[float]) -> Estimate:
     return Estimate(math.exp(mean), math.exp(mean - reach), math.exp(mean + reach), n, "t of logarithms")
 
 
-def _round(timed: Sequence[Arm], id: str, seed: int) -> Record:
+def _round(timed: Sequence[SessionModel], id: str, seed: int) -> Record:
     size, number = map(int, id.split("."))
     turn = number % len(timed)
     record: Record = {}
@@ -139,8 +139,8 @@ def _round(timed: Sequence[Arm], id: str, seed: int) -> Record:
         with bypass(loaded.model, arm.plan):
             record[arm.name]["weight_bytes"] = sum(part.nbytes for part in loaded.model.parameters())
     model = loaded.model
-    facts = {"device": model.device.type, "dtype": str(model.dtype).removeprefix("torch.")}
-    return {**record, **facts, "threads": torch.get_num_threads()}
+    metadata = {"device": model.device.type, "dtype": str(model.dtype).removeprefix("torch.")}
+    return {**record, **metadata, "threads": torch.get_num_threads()}
 
 
 def _now(model: Any) -> float:
@@ -151,8 +151,10 @@ def _now(model: Any) -> float:
     return time.perf_counter()
 
 
-def _row(bench: Bench, arm: Arm, measure: str, better: Any, size: int, rounds: Sequence[Record]) -> MeasureRow:
-    before, after = ([float(one[name][measure]) for one in rounds] for name in (bench.uncut.name, arm.name))
+def _row(
+    session: DiagnosticSession, arm: SessionModel, measure: str, better: Any, size: int, rounds: Sequence[Record]
+) -> MeasureRow:
+    before, after = ([float(one[name][measure]) for one in rounds] for name in (session.uncut.name, arm.name))
     found = ratio(before, after)
     level: list[Interval] = [[float(np.median(values)), None, None] for values in (before, after)]
     return {
@@ -170,6 +172,6 @@ def _row(bench: Bench, arm: Arm, measure: str, better: Any, size: int, rounds: S
         "kept": None,
         "p_value": 1.0,
         "test": "none",
-        "seed": bench.seed,
+        "seed": session.seed,
         "headline": False,
     }

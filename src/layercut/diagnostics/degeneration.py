@@ -17,13 +17,13 @@ import numpy as np
 from sacrebleu.metrics.bleu import BLEU
 
 from layercut.diagnostics.measures import rows_of
-from layercut.diagnostics.openings import openings
+from layercut.diagnostics.prompts import openings
 from layercut.engine.base import Decoding, GenerationRequest
 from layercut.text.counting import counted
 
 if TYPE_CHECKING:
-    from layercut.diagnostics.session import Answers, Arm, Bench
-    from layercut.runs.diagnosis import Diagnosis, Example, MeasureRow
+    from layercut.diagnostics.session import Answers, DiagnosticSession, SessionModel
+    from layercut.runs.diagnosis import Diagnosis, DiagnosisExample, MeasureRow
 
 NAME = "degeneration"
 MAX_NEW_TOKENS = 128
@@ -40,36 +40,36 @@ _WORD = re.compile(r"\w+|[^\w\s]")
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
 
 
-def degeneration(bench: Bench) -> Diagnosis:
+def degeneration(session: DiagnosticSession) -> Diagnosis:
     """Let every model go on from openings of stories, letters and explanations, and look at what it writes.
 
     Drawn at temperature 0.9 among the 50 likeliest tokens, as in the paper, with the same noise for all models: greedy
     decoding makes small models loop that are whole.
     """
-    prompts = openings(bench.limit, bench.seed)
-    bench.came("openings", prompts)
-    answers = continuations(bench, prompts, bench.arms)
+    prompts = openings(session.limit, session.seed)
+    session.came("openings", prompts)
+    answers = continuations(session, prompts, session.arms)
     looks = {
-        arm.name: [look(answers[arm.name][id]["text"], answers[arm.name][id]) for id in prompts] for arm in bench.arms
+        arm.name: [look(answers[arm.name][id]["text"], answers[arm.name][id]) for id in prompts] for arm in session.arms
     }
 
     def values(name: str) -> dict[str, list[float]]:
         return {arm: [float(found[name]) for found in of_arm] for arm, of_arm in looks.items()}
 
-    papers = {arm.name: [paper_self_bleu(answers[arm.name][id]["text"]) for id in prompts] for arm in bench.arms}
+    papers = {arm.name: [paper_self_bleu(answers[arm.name][id]["text"]) for id in prompts] for arm in session.arms}
     rows = [
-        *rows_of(bench, NAME, "loops", values("loops"), better="lower", headline=True),
-        *rows_of(bench, NAME, "empty", values("empty"), better="lower", headline=True),
-        *rows_of(bench, NAME, "Rep-4", values("rep_4"), better="lower", headline=True),
-        *rows_of(bench, NAME, "Rep-3", values("rep_3"), better="lower"),
-        *rows_of(bench, NAME, "Rep-2", values("rep_2"), better="lower"),
-        *rows_of(bench, NAME, "Self-BLEU-4", values("self_bleu"), better="lower"),
-        *(row for arm in bench.cuts for row in _paper_rows(bench, arm.name, papers)),
-        *rows_of(bench, NAME, "distinct-1", values("distinct_1")),
-        *rows_of(bench, NAME, "distinct-2", values("distinct_2")),
-        *rows_of(bench, NAME, "longest loop", values("loop_share"), better="lower"),
-        *rows_of(bench, NAME, "no end within the limit", values("endless"), better="lower"),
-        *rows_of(bench, NAME, "length", values("words"), unit="words"),
+        *rows_of(session, NAME, "loops", values("loops"), better="lower", headline=True),
+        *rows_of(session, NAME, "empty", values("empty"), better="lower", headline=True),
+        *rows_of(session, NAME, "Rep-4", values("rep_4"), better="lower", headline=True),
+        *rows_of(session, NAME, "Rep-3", values("rep_3"), better="lower"),
+        *rows_of(session, NAME, "Rep-2", values("rep_2"), better="lower"),
+        *rows_of(session, NAME, "Self-BLEU-4", values("self_bleu"), better="lower"),
+        *(row for arm in session.cuts for row in _paper_rows(session, arm.name, papers)),
+        *rows_of(session, NAME, "distinct-1", values("distinct_1")),
+        *rows_of(session, NAME, "distinct-2", values("distinct_2")),
+        *rows_of(session, NAME, "longest loop", values("loop_share"), better="lower"),
+        *rows_of(session, NAME, "no end within the limit", values("endless"), better="lower"),
+        *rows_of(session, NAME, "length", values("words"), unit="words"),
     ]
     scored = {arm: sum(score is not None for score in of_arm) for arm, of_arm in papers.items()}
     short = {arm: sum(found["words"] < 4 for found in of_arm) for arm, of_arm in looks.items()}
@@ -77,36 +77,36 @@ def degeneration(bench: Bench) -> Diagnosis:
     notes = [
         f"{counted(len(prompts), 'response')} of at most {MAX_NEW_TOKENS} tokens, drawn at temperature "
         f"{TEMPERATURE} among the "
-        f"{TOP_K} likeliest tokens, seed {bench.seed}. Shorter than four words, counted as without "
+        f"{TOP_K} likeliest tokens, seed {session.seed}. Shorter than four words, counted as without "
         "repetition: " + ", ".join(f"{arm} {count}" for arm, count in short.items()) + ". A single sentence, counted "
         "as Self-BLEU 0: " + ", ".join(f"{arm} {count}" for arm, count in single.items()) + ".",
         "Self-BLEU-4 (paper) leaves out responses without two sentences of four words; it compares those that both "
         "models have. Responses that have one: " + ", ".join(f"{arm} {count}" for arm, count in scored.items()) + ".",
     ]
-    finish = {arm.name: dict(Counter(answers[arm.name][id]["finish_reason"] for id in prompts)) for arm in bench.arms}
-    examples: list[Example] = [
+    finish = {arm.name: dict(Counter(answers[arm.name][id]["finish_reason"] for id in prompts)) for arm in session.arms}
+    examples: list[DiagnosisExample] = [
         {
             "diagnostic": NAME,
             "arm": arm.name,
             "id": id,
             "question": text,
             "gold": "",
-            "uncut": answers[bench.uncut.name][id]["text"],
+            "uncut": answers[session.uncut.name][id]["text"],
             "cut": answers[arm.name][id]["text"],
             "tokens": [],
         }
-        for arm in bench.cuts
+        for arm in session.cuts
         for index, (id, text) in enumerate(prompts.items())
-        if _broken(looks[arm.name][index]) and not _broken(looks[bench.uncut.name][index])
+        if _broken(looks[arm.name][index]) and not _broken(looks[session.uncut.name][index])
     ]
     return {"rows": rows, "data": {"finish": finish}, "examples": examples, "notes": notes}
 
 
-def continuations(bench: Bench, prompts: dict[str, str], arms: Sequence[Arm]) -> Answers:
+def continuations(session: DiagnosticSession, prompts: dict[str, str], arms: Sequence[SessionModel]) -> Answers:
     """What models write behind the openings."""
     requests = [GenerationRequest(id=id, prompt=text, max_new_tokens=MAX_NEW_TOKENS) for id, text in prompts.items()]
-    decoding = Decoding(temperature=TEMPERATURE, top_k=TOP_K, seed=bench.seed)
-    return bench.completions("degeneration.written", requests, arms, decoding)
+    decoding = Decoding(temperature=TEMPERATURE, top_k=TOP_K, seed=session.seed)
+    return session.completions("degeneration.written", requests, arms, decoding)
 
 
 def look(text: str, record: dict[str, Any]) -> dict[str, float]:
@@ -198,15 +198,15 @@ def paper_self_bleu(text: str) -> float | None:
     return float(np.mean(scores)) if scores else None
 
 
-def _paper_rows(bench: Bench, arm: str, scores: dict[str, list[float | None]]) -> list[MeasureRow]:
+def _paper_rows(session: DiagnosticSession, arm: str, scores: dict[str, list[float | None]]) -> list[MeasureRow]:
     """One cut model against the uncut one, on the responses that have a score in both."""
     pairs = [
         (before, after)
-        for before, after in zip(scores[bench.uncut.name], scores[arm], strict=True)
+        for before, after in zip(scores[session.uncut.name], scores[arm], strict=True)
         if before is not None and after is not None
     ]
-    values = {bench.uncut.name: [before for before, _ in pairs], arm: [after for _, after in pairs]}
-    return rows_of(bench, NAME, "Self-BLEU-4 (paper)", values, better="lower")
+    values = {session.uncut.name: [before for before, _ in pairs], arm: [after for _, after in pairs]}
+    return rows_of(session, NAME, "Self-BLEU-4 (paper)", values, better="lower")
 
 
 def longest_loop(text: str) -> int:

@@ -18,7 +18,7 @@ from layercut.evidence.pass_at_k import pass_at_k
 from layercut.text.counting import counted
 
 if TYPE_CHECKING:
-    from layercut.diagnostics.session import Bench
+    from layercut.diagnostics.session import DiagnosticSession
     from layercut.runs.diagnosis import Diagnosis
 
 NAME = "demoted"
@@ -26,7 +26,7 @@ K = (1, 4, 16, 64)
 TEMPERATURE = 0.8
 
 
-def demoted(bench: Bench) -> Diagnosis:
+def demoted(session: DiagnosticSession) -> Diagnosis:
     """Ask the expressions of the arithmetic probe in every way that could bring a right answer back.
 
     Measures: ``greedy`` accuracy; ``pass@k`` from ``num_samples`` drawn answers at temperature 0.8, unbiased; ``gold
@@ -34,19 +34,19 @@ def demoted(bench: Bench) -> Diagnosis:
     examples in place of three. An item that the uncut model has right greedily and a cut one wrong is *demoted* if any
     drawn answer is right or all tokens of the right one are among the first ten, else *erased*.
     """
-    task, longer = expressions(seed=bench.seed), expressions(seed=bench.seed, num_examples=4)
-    samples = task.samples("report", bench.limit)
-    bench.came(task.name, samples)
+    task, longer = expressions(seed=session.seed), expressions(seed=session.seed, num_examples=4)
+    samples = task.samples("report", session.limit)
+    session.came(task.name, samples)
     requests = {s.id: cast("GenerationRequest", task.request(s, "short")) for s in samples}
-    draws = [replace(r, id=f"{id}#{n}") for id, r in requests.items() for n in range(bench.num_samples)]
-    greedy = bench.completions("demoted.greedy", list(requests.values()))
-    drawn = bench.completions("demoted.drawn", draws, decoding=Decoding(temperature=TEMPERATURE, seed=bench.seed))
-    helped = bench.completions("demoted.helped", [longer.request(s, "short") for s in samples])  # type: ignore[misc]
-    forced = bench.damages(
+    draws = [replace(r, id=f"{id}#{n}") for id, r in requests.items() for n in range(session.num_samples)]
+    greedy = session.completions("demoted.greedy", list(requests.values()))
+    drawn = session.completions("demoted.drawn", draws, decoding=Decoding(temperature=TEMPERATURE, seed=session.seed))
+    helped = session.completions("demoted.helped", [longer.request(s, "short") for s in samples])  # type: ignore[misc]
+    forced = session.damages(
         "demoted.forced",
         [LikelihoodRequest(id=s.id, prompt=requests[s.id].prompt, continuations=(f" {s.gold}\n",)) for s in samples],
     )
-    names = [arm.name for arm in bench.arms]
+    names = [arm.name for arm in session.arms]
 
     def right(records: dict[str, Any], id: str, sample: Any) -> float:
         return float(task.grade(sample, "short", as_completion(sample.id, records[id])).outcome == "right")
@@ -54,23 +54,23 @@ def demoted(bench: Bench) -> Diagnosis:
     first = {name: [right(greedy[name], s.id, s) for s in samples] for name in names}
     more = {name: [right(helped[name], s.id, s) for s in samples] for name in names}
     hits = {
-        name: [sum(int(right(drawn[name], f"{s.id}#{n}", s)) for n in range(bench.num_samples)) for s in samples]
+        name: [sum(int(right(drawn[name], f"{s.id}#{n}", s)) for n in range(session.num_samples)) for s in samples]
         for name in names
     }
     worst = {name: [max(t["rank"] for t in forced[name][s.id]["tokens"]) for s in samples] for name in names}
     chance = constant_share([s.gold for s in task.samples("report", None)])
-    rows = [*rows_of(bench, NAME, "greedy", first, chance=chance)]
+    rows = [*rows_of(session, NAME, "greedy", first, chance=chance)]
     for k in K:
-        if k <= bench.num_samples:
-            values = {name: [pass_at_k(bench.num_samples, c, k) for c in hits[name]] for name in names}
-            rows += rows_of(bench, NAME, f"pass@{k}", values)
-    rows += rows_of(bench, NAME, "one more example", more, chance=chance)
+        if k <= session.num_samples:
+            values = {name: [pass_at_k(session.num_samples, c, k) for c in hits[name]] for name in names}
+            rows += rows_of(session, NAME, f"pass@{k}", values)
+    rows += rows_of(session, NAME, "one more example", more, chance=chance)
     rows += rows_of(
-        bench, NAME, "gold rank", {n: [float(r) for r in worst[n]] for n in names}, better="lower", unit="score"
+        session, NAME, "gold rank", {n: [float(r) for r in worst[n]] for n in names}, better="lower", unit="score"
     )
     verdicts = {}
-    for arm in bench.cuts:
-        lost = [i for i in range(len(samples)) if first[bench.uncut.name][i] > first[arm.name][i]]
+    for arm in session.cuts:
+        lost = [i for i in range(len(samples)) if first[session.uncut.name][i] > first[arm.name][i]]
         kept = [i for i in lost if hits[arm.name][i] or worst[arm.name][i] <= 10]
         verdicts[arm.name] = {
             "lost": len(lost),
@@ -81,6 +81,7 @@ def demoted(bench: Bench) -> Diagnosis:
             "helped": sum(more[arm.name][i] > 0 for i in lost),
         }
     notes = [
-        f"{counted(bench.num_samples, 'answer')} drawn for each item at temperature {TEMPERATURE}, seed {bench.seed}."
+        f"{counted(session.num_samples, 'answer')} drawn for each item at temperature {TEMPERATURE}, "
+        f"seed {session.seed}."
     ]
     return {"rows": rows, "data": {"verdicts": verdicts}, "examples": [], "notes": notes}

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from layercut.diagnostics import DIAGNOSTICS, KnownDiagnostic, diagnostic, known
 from layercut.diagnostics.arithmetic_files import arithmetic_files
-from layercut.diagnostics.session import Arm, Bench
+from layercut.diagnostics.session import DiagnosticSession, SessionModel
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
 from layercut.progress import estimate as eta
@@ -104,8 +104,8 @@ def diagnose_model(
         "seed": seed,
         **arithmetic_settings(arithmetic_data),
     }
-    walls = tell_walls(names, say)
-    with RunFolder.begin(folder, settings, flags=_FLAGS, sandbox=walls) as run:
+    isolation = announce_isolation(names, say)
+    with RunFolder.begin(folder, settings, flags=_FLAGS, sandbox=isolation) as run:
         data = {
             "format_version": FORMAT_VERSION,
             "model": model.model,
@@ -137,7 +137,7 @@ def diagnose_model(
 
 def run_diagnostics(
     run: RunFolder,
-    arms: Sequence[Arm],
+    arms: Sequence[SessionModel],
     names: Sequence[str],
     data: dict[str, Any],
     *,
@@ -166,11 +166,11 @@ def run_diagnostics(
         forms: which list the names are of.
         file: in the folder.
     """
-    work = [(name, eta.Cell(kind=name, num_items=_STEPS, weight=forms[name].weight)) for name in names]
+    work = [(name, eta.Workload(kind=name, num_items=_STEPS, weight=forms[name].weight)) for name in names]
     progress = Progressing(work, console, verb="Diagnosing", unit=None)
     said: list[str] = []
     told: Callable[[int, int, int], None] = lambda stage, done, total: None  # noqa: E731
-    bench = Bench(
+    session = DiagnosticSession(
         arms,
         run.journal,
         limit=limit,
@@ -184,10 +184,10 @@ def run_diagnostics(
             with progress.piece(index) as on_progress:
                 on_progress(0, _STEPS)
                 told = _steps(forms[name].stages, on_progress)
-                bench.begin()
-                found = diagnostic(name, forms)(bench)
-                data["diagnostics"][name] = {**found, "notes": [*found["notes"], *bench.shortfalls]}
-                said += bench.shortfalls
+                session.begin()
+                found = diagnostic(name, forms)(session)
+                data["diagnostics"][name] = {**found, "notes": [*found["notes"], *session.shortfalls]}
+                said += session.shortfalls
                 on_progress(_STEPS, _STEPS)
             data["diagnostics"] = {one: data["diagnostics"][one] for one in known(list(data["diagnostics"]))}
             write_json(run.path / file, data)
@@ -204,13 +204,13 @@ def arithmetic_settings(path: Path | None) -> dict[str, Any]:
     return {} if path is None else {"arithmetic_data": dict(arithmetic_files(path).made_with)}
 
 
-def tell_walls(names: Sequence[str], say: Callable[[str], None]) -> str | None:
+def announce_isolation(names: Sequence[str], say: Callable[[str], None]) -> str | None:
     """The walls that programs run behind, said for people, or why none are run; None where no diagnostic has any."""
     if "brackets" not in names:
         return None
-    walls = describe_or_why_not()
-    say(f"generated programs run behind: {walls}")
-    return walls
+    isolation = describe_or_why_not()
+    say(f"generated programs run behind: {isolation}")
+    return isolation
 
 
 def _steps(num_stages: int, on_progress: Callable[[int, int], None]) -> Callable[[int, int, int], None]:
@@ -226,9 +226,9 @@ def _steps(num_stages: int, on_progress: Callable[[int, int], None]) -> Callable
     return told
 
 
-def uncut_arm(handle: ModelHandle) -> Arm:
+def uncut_arm(handle: ModelHandle) -> SessionModel:
     """The model itself."""
-    return Arm(
+    return SessionModel(
         name=UNCUT,
         source="uncut",
         plan=handle.plan(),
@@ -239,19 +239,19 @@ def uncut_arm(handle: ModelHandle) -> Arm:
     )
 
 
-def _arm(uncut: ModelHandle, cut: str, seed: int) -> Arm:
+def _arm(uncut: ModelHandle, cut: str, seed: int) -> SessionModel:
     """A plan on the uncut model, or a folder with a checkpoint."""
     path = Path(cut)
     if path.is_dir() and not _PLAN.match(cut):
         handle = ModelHandle(replace(uncut.settings, model=cut, revision=None))
         plan = handle.plan()
         name = slug(path.resolve().name if path.name != "checkpoint" else path.resolve().parent.name)
-        source, layers = f"checkpoint {handle.facts.model_hash}", kept_layers(handle, uncut.num_layers)
+        source, layers = f"checkpoint {handle.metadata.model_hash}", kept_layers(handle, uncut.num_layers)
     else:
         handle, plan = uncut, plan_of(uncut, cut, seed)
         name = slug(_plan_name(path) if cut.endswith(".json") else cut.replace(":", "-").replace(" ", ""))
         source, layers = "uncut", plan.kept
-    return Arm(
+    return SessionModel(
         name=name,
         source=source,
         plan=plan,
@@ -285,7 +285,7 @@ def _plan_name(path: Path) -> str:
     return path.resolve().parent.name if path.name == "plan.json" else path.stem
 
 
-def _check_distinct(arms: Sequence[Arm]) -> None:
+def _check_distinct(arms: Sequence[SessionModel]) -> None:
     seen: dict[tuple[str, str], str] = {}
     for arm in arms:
         key = (arm.source, arm.plan.key)
@@ -294,7 +294,7 @@ def _check_distinct(arms: Sequence[Arm]) -> None:
         seen[key] = arm.name
 
 
-def _describe(arm: Arm, num_layers: int) -> str:
+def _describe(arm: SessionModel, num_layers: int) -> str:
     if arm.source == "uncut":
         return arm.plan.describe()
     gone = sorted(set(range(num_layers)) - set(arm.layers))

@@ -14,8 +14,8 @@ from pathlib import Path
 from rich.console import Console
 
 from layercut.diagnostics import LAYER_FORMS, known
-from layercut.diagnostics.diagnose import Diagnosed, arithmetic_settings, run_diagnostics, tell_walls, uncut_arm
-from layercut.diagnostics.session import Arm
+from layercut.diagnostics.diagnose import Diagnosed, announce_isolation, arithmetic_settings, run_diagnostics, uncut_arm
+from layercut.diagnostics.session import SessionModel
 from layercut.engine.handle import ModelHandle
 from layercut.report.diagnosis.layers import LAYERS_FILE, arm_name, layers_report
 from layercut.report.diagnosis.verdict import FORMAT_VERSION, load
@@ -71,11 +71,11 @@ def diagnose_layers(
         say(f"would ask at most {counted(limit, 'item')} of each kind and write to {folder}")
         return None
     arms = [uncut_arm(handle), *(_without(handle, layer) for layer in wanted)]
-    walls = tell_walls(names, say)
+    isolation = announce_isolation(names, say)
     # The layers and diagnostics are no part of the settings: a second command may add some.
     settings = {**handle.describe(), "limit": limit, "seed": seed, "per_layer": True}
     settings |= arithmetic_settings(arithmetic_data)
-    with RunFolder.begin(folder, settings, flags={"limit": "--limit"}, sandbox=walls) as run:
+    with RunFolder.begin(folder, settings, flags={"limit": "--limit"}, sandbox=isolation) as run:
         data = {
             "format_version": FORMAT_VERSION,
             "model": model.model,
@@ -95,9 +95,9 @@ def diagnose_layers(
         return Diagnosed(report, data)
 
 
-def _without(handle: ModelHandle, layer: int) -> Arm:
+def _without(handle: ModelHandle, layer: int) -> SessionModel:
     plan = CutPlan(num_layers=handle.num_layers, removed=(layer,))
-    return Arm(
+    return SessionModel(
         name=arm_name(layer),
         source="uncut",
         plan=plan,
@@ -107,7 +107,7 @@ def _without(handle: ModelHandle, layer: int) -> Arm:
     )
 
 
-def _earlier(folder: Path, arms: Sequence[Arm]) -> dict[str, object]:
+def _earlier(folder: Path, arms: Sequence[SessionModel]) -> dict[str, object]:
     """What an earlier command found for the very same layers; for others it is made again, from the journals."""
     if not (folder / LAYERS_FILE).is_file():
         return {}

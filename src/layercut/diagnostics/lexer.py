@@ -11,7 +11,7 @@ _STRING = re.compile(r"(?i:\b[rbuft]{1,2})?(\"\"\"|'''|\"|')")
 _NEXT = re.compile(r"#[^\n]*|(?i:\b[rbuft]{1,2})?(?:\"\"\"|'''|\"|')|[()\[\]{}]")
 
 
-class Problem(NamedTuple):
+class SyntaxProblem(NamedTuple):
     """What is wrong, and where it begins."""
 
     kind: Trouble
@@ -19,7 +19,7 @@ class Problem(NamedTuple):
     """From 1: of the bracket that is never closed or does not fit, or of the string's first quote."""
 
 
-def first_problem(source: str) -> Problem | None:
+def first_problem(source: str) -> SyntaxProblem | None:
     """Read a program with a stack of open brackets, past comments and strings; None if all brackets and strings fit.
 
     A closing bracket without an open one is ``unmatched``; one of another kind than the last open one ``mismatched``;
@@ -44,15 +44,15 @@ def first_problem(source: str) -> Problem | None:
         elif piece in CLOSING.values():
             here = _line(source, found.start())
             if not stack:
-                return Problem("unmatched", here)
+                return SyntaxProblem("unmatched", here)
             if CLOSING[stack.pop()[0]] != piece:
-                return Problem("mismatched", here)
+                return SyntaxProblem("mismatched", here)
         else:
             end = _string_end(source, found.end(), piece)
             if end is None:
-                return Problem("unterminated_string", _line(source, found.start()))
+                return SyntaxProblem("unterminated_string", _line(source, found.start()))
             place = end
-    return Problem("never_closed", stack[0][1]) if stack else None
+    return SyntaxProblem("never_closed", stack[0][1]) if stack else None
 
 
 def _string_end(source: str, start: int, opening: str) -> int | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from layercut.evidence.paired import compare_paired
 
 if TYPE_CHECKING:
-    from layercut.diagnostics.session import Bench
+    from layercut.diagnostics.session import DiagnosticSession
     from layercut.evidence.intervals import Estimate
     from layercut.runs.diagnosis import Interval, MeasureRow
 
@@ -18,7 +18,7 @@ Values = Mapping[str, Sequence[float]]
 
 
 def rows_of(
-    bench: Bench,
+    session: DiagnosticSession,
     diagnostic: str,
     measure: str,
     values: Values,
@@ -34,14 +34,14 @@ def rows_of(
 
     Statistics are those of ``compare_paired``: McNemar's exact test for 0/1 values, else sign flips.
     """
-    before = values[bench.uncut.name]
+    before = values[session.uncut.name]
     if not before:
         return []
     rows: list[MeasureRow] = []
-    for arm in bench.cuts:
+    for arm in session.cuts:
         if arm.name not in values:
             continue
-        found = compare_paired(before, values[arm.name], chance=chance, seed=bench.seed, clusters=clusters)
+        found = compare_paired(before, values[arm.name], chance=chance, seed=session.seed, clusters=clusters)
         kept = found.retention if chance is None else found.retention_above_chance
         rows.append(
             {
@@ -59,20 +59,22 @@ def rows_of(
                 "kept": interval(kept) if kept is not None and better == "higher" and unit == "share" else None,
                 "p_value": found.p_value,
                 "test": found.test,
-                "seed": bench.seed,
+                "seed": session.seed,
                 "headline": headline,
             }
         )
     return rows
 
 
-def by_group(bench: Bench, diagnostic: str, measure: str, values: Values, groups: Sequence[str]) -> list[MeasureRow]:
+def by_group(
+    session: DiagnosticSession, diagnostic: str, measure: str, values: Values, groups: Sequence[str]
+) -> list[MeasureRow]:
     """Rows for the items of each group, by name. What is kept is left out: groups are small, and their ratios wild."""
     rows: list[MeasureRow] = []
     for group in sorted(set(groups)):
         places = [place for place, name in enumerate(groups) if name == group]
         part = {name: [found[place] for place in places] for name, found in values.items()}
-        rows += rows_of(bench, diagnostic, measure, part, group=group)
+        rows += rows_of(session, diagnostic, measure, part, group=group)
     for row in rows:
         row["kept"] = None
     return rows

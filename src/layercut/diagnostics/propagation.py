@@ -21,8 +21,8 @@ from layercut.diagnostics.traces import Trace, right_traces
 from layercut.engine.base import GenerationRequest, Message, Prompt
 
 if TYPE_CHECKING:
-    from layercut.diagnostics.session import Answers, Bench
-    from layercut.runs.diagnosis import Diagnosis, Example, MeasureRow
+    from layercut.diagnostics.session import Answers, DiagnosticSession
+    from layercut.runs.diagnosis import Diagnosis, DiagnosisExample, MeasureRow
 
 NAME = "propagation"
 OWN = ("copy", "gsm_symbolic")
@@ -35,7 +35,7 @@ NUM_PLACES = 5
 """Parts of a trace, by place, for the picture."""
 
 
-def propagation(bench: Bench) -> Diagnosis:
+def propagation(session: DiagnosticSession) -> Diagnosis:
     """Go along the uncut model's right answers with every cut model.
 
     Measures, each a mean per trace: ``first choice``, the trace's token is the likeliest (the headline is that of the
@@ -45,64 +45,66 @@ def propagation(bench: Bench) -> Diagnosis:
     answer at the same place. ``clamped`` is the share of answers that come out right after the given part. Uncut is 1
     by construction in the last two: they are its own answers. Traces of one template count as one context.
     """
-    traces, asked = right_traces(bench)
+    traces, asked = right_traces(session)
     notes = [
         "Right answers of the uncut model that were gone along: "
         + ", ".join(asked)
         + ". Kinds of tokens that come in none of them have no row."
     ]
-    if not traces or not bench.cuts:
+    if not traces or not session.cuts:
         return {"rows": [], "data": {}, "examples": [], "notes": notes}
-    forced = bench.damages("propagation.forced", [trace.forced for trace in traces])
-    free = _written_after(bench, traces, forced[bench.uncut.name], 0.0)
+    forced = session.damages("propagation.forced", [trace.forced for trace in traces])
+    free = _written_after(session, traces, forced[session.uncut.name], 0.0)
     clamped = {0.0: free} | {
-        share: _written_after(bench, traces, forced[bench.uncut.name], share) for share in CLAMPED if share
+        share: _written_after(session, traces, forced[session.uncut.name], share) for share in CLAMPED if share
     }
-    pieces = {trace.id: [token["text"] for token in forced[bench.uncut.name][trace.id]["tokens"]] for trace in traces}
+    pieces = {trace.id: [token["text"] for token in forced[session.uncut.name][trace.id]["tokens"]] for trace in traces}
     kinds = {trace.id: kinds_of(pieces[trace.id], answer=trace.answer, code=trace.is_code) for trace in traces}
     kept = {
         arm.name: {trace.id: kept_pieces(pieces[trace.id], free[arm.name][trace.id]) for trace in traces}
-        for arm in bench.cuts
+        for arm in session.cuts
     }
     own = [trace for trace in traces if trace.task in OWN]
-    rows = _forced_rows(bench, own, forced, kinds, headline=True) + _forced_rows(bench, traces, forced, kinds)
+    rows = _forced_rows(session, own, forced, kinds, headline=True) + _forced_rows(session, traces, forced, kinds)
     clusters = [trace.cluster for trace in traces]
-    ones = {bench.uncut.name: [1.0] * len(traces)}
-    running = ones | {arm.name: [_mean(kept[arm.name][trace.id]) for trace in traces] for arm in bench.cuts}
-    rows += rows_of(bench, NAME, "free-running", running, clusters=clusters)
+    ones = {session.uncut.name: [1.0] * len(traces)}
+    running = ones | {arm.name: [_mean(kept[arm.name][trace.id]) for trace in traces] for arm in session.cuts}
+    rows += rows_of(session, NAME, "free-running", running, clusters=clusters)
     for share, texts in clamped.items():
         right = ones | {
-            arm.name: [float(trace.is_right(texts[arm.name][trace.id])) for trace in traces] for arm in bench.cuts
+            arm.name: [float(trace.is_right(texts[arm.name][trace.id])) for trace in traces] for arm in session.cuts
         }
-        rows += rows_of(bench, NAME, "clamped", right, group=f"{share:.0%} given", clusters=clusters)
+        rows += rows_of(session, NAME, "clamped", right, group=f"{share:.0%} given", clusters=clusters)
     return {
         "rows": rows,
         "data": {
-            "places": {arm.name: _places(traces, forced[arm.name], kept[arm.name]) for arm in bench.cuts},
+            "places": {arm.name: _places(traces, forced[arm.name], kept[arm.name]) for arm in session.cuts},
             "first_wrong": {
-                arm.name: _first_wrong(traces, pieces, kinds, free[arm.name], forced[arm.name]) for arm in bench.cuts
+                arm.name: _first_wrong(traces, pieces, kinds, free[arm.name], forced[arm.name]) for arm in session.cuts
             },
         },
-        "examples": _examples(bench, traces, pieces, free),
+        "examples": _examples(session, traces, pieces, free),
         "notes": notes,
     }
 
 
-def teacher_forced(bench: Bench) -> Diagnosis:
+def teacher_forced(session: DiagnosticSession) -> Diagnosis:
     """The forced part of ``propagation``, which writes nothing: for many models, such as one without each layer.
 
     Measures: ``first choice`` by kind of token, as there; and of all tokens ``teacher-forced``, ``in the top 10``,
     ``1 / rank``, ``extra loss`` and ``KL``.
     """
-    traces, asked = right_traces(bench)
+    traces, asked = right_traces(session)
     notes = ["Right answers of the uncut model that were gone along: " + ", ".join(asked) + "."]
-    if not traces or not bench.cuts:
+    if not traces or not session.cuts:
         return {"rows": [], "data": {}, "examples": [], "notes": notes}
-    forced = bench.damages("propagation.forced", [trace.forced for trace in traces])
-    pieces = {trace.id: [token["text"] for token in forced[bench.uncut.name][trace.id]["tokens"]] for trace in traces}
+    forced = session.damages("propagation.forced", [trace.forced for trace in traces])
+    pieces = {trace.id: [token["text"] for token in forced[session.uncut.name][trace.id]["tokens"]] for trace in traces}
     kinds = {trace.id: kinds_of(pieces[trace.id], answer=trace.answer, code=trace.is_code) for trace in traces}
     own = [trace for trace in traces if trace.task in OWN]
-    rows = _forced_rows(bench, own, forced, kinds, headline=True) + _forced_rows(bench, traces, forced, kinds, ("",))
+    rows = _forced_rows(session, own, forced, kinds, headline=True) + _forced_rows(
+        session, traces, forced, kinds, ("",)
+    )
     return {"rows": rows, "data": {}, "examples": [], "notes": notes}
 
 
@@ -131,15 +133,15 @@ def given(pieces: Sequence[str], share: float) -> str:
 
 
 def _written_after(
-    bench: Bench, traces: Sequence[Trace], uncut: dict[str, Any], share: float
+    session: DiagnosticSession, traces: Sequence[Trace], uncut: dict[str, Any], share: float
 ) -> dict[str, dict[str, str]]:
     """Whole answers of the cut models, by arm and item, of which the first part was given."""
     starts = {trace.id: given([token["text"] for token in uncut[trace.id]["tokens"]], share) for trace in traces}
     requests = [_begun(trace.request, starts[trace.id]) for trace in traces]
-    written: Answers = bench.completions(f"propagation.clamped_{round(100 * share)}", requests, bench.cuts)
+    written: Answers = session.completions(f"propagation.clamped_{round(100 * share)}", requests, session.cuts)
     return {
         arm.name: {trace.id: starts[trace.id] + written[arm.name][trace.id]["text"] for trace in traces}
-        for arm in bench.cuts
+        for arm in session.cuts
     }
 
 
@@ -153,7 +155,7 @@ def _begun(request: GenerationRequest, start: str) -> GenerationRequest:
 
 
 def _forced_rows(
-    bench: Bench,
+    session: DiagnosticSession,
     traces: Sequence[Trace],
     forced: Answers,
     kinds: dict[str, list[Kind]],
@@ -168,19 +170,19 @@ def _forced_rows(
         having = [trace for trace in traces if chosen[trace.id]]
         means = {
             arm.name: [damage([forced[arm.name][t.id]["tokens"][i] for i in chosen[t.id]]) for t in having]
-            for arm in bench.arms
+            for arm in session.arms
         }
         for measure in (FIRST,) if headline else (FIRST, f"in the top {TOP}", RANK, "extra loss", "KL"):
             # Of a checkpoint of its own there is no KL.
             values = {
                 name: [float(found[measure] or 0.0) for found in of_arm]
                 for name, of_arm in means.items()
-                if name == bench.uncut.name or all(found[measure] is not None for found in of_arm)
+                if name == session.uncut.name or all(found[measure] is not None for found in of_arm)
             }
             loss = measure in ("extra loss", "KL")
             name = measure if kind or measure != FIRST else "teacher-forced"
             rows += rows_of(
-                bench,
+                session,
                 NAME,
                 f"{name} ({', '.join(OWN)})" if headline else name,
                 values,
@@ -233,8 +235,8 @@ def _first_wrong(
 
 
 def _examples(
-    bench: Bench, traces: Sequence[Trace], pieces: dict[str, list[str]], free: dict[str, dict[str, str]]
-) -> list[Example]:
+    session: DiagnosticSession, traces: Sequence[Trace], pieces: dict[str, list[str]], free: dict[str, dict[str, str]]
+) -> list[DiagnosisExample]:
     return [
         {
             "diagnostic": NAME,
@@ -246,7 +248,7 @@ def _examples(
             "cut": free[arm.name][trace.id],
             "tokens": pieces[trace.id],
         }
-        for arm in bench.cuts
+        for arm in session.cuts
         for trace in traces
         if not trace.is_right(free[arm.name][trace.id])
     ]

@@ -37,7 +37,7 @@ Missing = Callable[[CutPlan, str], bool]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arm:
+class SessionModel:
     """One model on the bench: uncut, under a plan, or a checkpoint of its own."""
 
     name: str
@@ -65,7 +65,7 @@ class Read(NamedTuple):
     """A text as one model and the uncut one have it."""
 
     id: str
-    arm: Arm
+    arm: SessionModel
     own: HiddenStates
     uncut: HiddenStates
 
@@ -73,12 +73,12 @@ class Read(NamedTuple):
 Request = TypeVar("Request", GenerationRequest, LikelihoodRequest, Passage)
 
 
-class Bench:
+class DiagnosticSession:
     """What a diagnostic works with. The first arm is the uncut model, with which all others are compared."""
 
     def __init__(
         self,
-        arms: Sequence[Arm],
+        arms: Sequence[SessionModel],
         journal: Callable[[str, str], Journal],
         *,
         limit: int = 32,
@@ -110,12 +110,12 @@ class Bench:
         """Where fewer items came than the limit asks for, in words, since ``begin``."""
 
     @property
-    def uncut(self) -> Arm:
+    def uncut(self) -> SessionModel:
         """What all others are compared with."""
         return self.arms[0]
 
     @property
-    def cuts(self) -> tuple[Arm, ...]:
+    def cuts(self) -> tuple[SessionModel, ...]:
         """All others."""
         return self.arms[1:]
 
@@ -134,12 +134,12 @@ class Bench:
         self,
         name: str,
         requests: Sequence[GenerationRequest],
-        arms: Sequence[Arm] | None = None,
+        arms: Sequence[SessionModel] | None = None,
         decoding: Decoding = GREEDY,
     ) -> Answers:
         """What every arm writes: records with ``text``, ``finish_reason`` and ``num_new_tokens``."""
 
-        def call(group: Sequence[Arm], missing: Missing) -> Found:
+        def call(group: Sequence[SessionModel], missing: Missing) -> Found:
             return group[0].engine().completions_under(requests, [arm.plan for arm in group], decoding, missing)
 
         def record(answer: Completion) -> Record:
@@ -152,11 +152,11 @@ class Bench:
         return self._ask(name, requests, arms, call, record)
 
     def likelihoods(
-        self, name: str, requests: Sequence[LikelihoodRequest], arms: Sequence[Arm] | None = None
+        self, name: str, requests: Sequence[LikelihoodRequest], arms: Sequence[SessionModel] | None = None
     ) -> Answers:
         """How likely every arm finds the continuations: records with ``log_likelihoods`` and ``num_tokens``."""
 
-        def call(group: Sequence[Arm], missing: Missing) -> Found:
+        def call(group: Sequence[SessionModel], missing: Missing) -> Found:
             return group[0].engine().log_likelihoods_under(requests, [arm.plan for arm in group], missing)
 
         def record(answer: Likelihoods) -> Record:
@@ -175,7 +175,7 @@ class Bench:
         """
         requests = [_by_token(request) for request in requests]
 
-        def call(group: Sequence[Arm], missing: Missing) -> Found:
+        def call(group: Sequence[SessionModel], missing: Missing) -> Found:
             reference = CutPlan(num_layers=group[0].plan.num_layers)
             return group[0].engine().divergences_under(requests, [arm.plan for arm in group], reference, missing)
 
@@ -195,11 +195,11 @@ class Bench:
         name: str,
         texts: Mapping[str, str],
         to_record: Callable[[Read], Record],
-        arms: Sequence[Arm] | None = None,
+        arms: Sequence[SessionModel] | None = None,
     ) -> Answers:
         """What ``to_record`` makes of every text as every arm reads it, beside the uncut model; text by text."""
 
-        def call(group: Sequence[Arm], missing: Missing) -> Found:
+        def call(group: Sequence[SessionModel], missing: Missing) -> Found:
             arm_of = {arm.plan.key: arm for arm in group}
             for id, text in texts.items():
                 due = [arm.plan for arm in group if missing(arm.plan, id)]
@@ -228,8 +228,8 @@ class Bench:
         self,
         name: str,
         requests: Sequence[Request],
-        arms: Sequence[Arm] | None,
-        call: Callable[[Sequence[Arm], Missing], Found],
+        arms: Sequence[SessionModel] | None,
+        call: Callable[[Sequence[SessionModel], Missing], Found],
         to_record: Callable[[Any], Record],
     ) -> Answers:
         asked = {request.id: _hash(request) for request in requests}
@@ -272,8 +272,8 @@ class Bench:
         return answers
 
 
-def _by_source(arms: Iterable[Arm]) -> list[list[Arm]]:
-    groups: dict[str, list[Arm]] = {}
+def _by_source(arms: Iterable[SessionModel]) -> list[list[SessionModel]]:
+    groups: dict[str, list[SessionModel]] = {}
     for arm in arms:
         groups.setdefault(arm.source, []).append(arm)
     return list(groups.values())

@@ -17,7 +17,7 @@ from torch.nn.functional import normalize
 
 from layercut.diagnostics.degeneration import continuations
 from layercut.diagnostics.measures import rows_of
-from layercut.diagnostics.openings import openings
+from layercut.diagnostics.prompts import openings
 from layercut.engine.head import chunks, logits
 from layercut.engine.rows import text_tokens
 from layercut.engine.stack import Stack
@@ -27,7 +27,7 @@ from layercut.text.counting import counted
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from layercut.diagnostics.session import Bench, Read, Record
+    from layercut.diagnostics.session import DiagnosticSession, Read, Record
     from layercut.models.loading import LoadedModel
     from layercut.runs.diagnosis import Diagnosis
 
@@ -38,7 +38,7 @@ FEW_TEXTS = 8
 """Where every layer is skipped alone."""
 
 
-def similarity(bench: Bench) -> Diagnosis:
+def similarity(session: DiagnosticSession) -> Diagnosis:
     """Read texts with every model and compare its states with each other and with those of the uncut model.
 
     The texts are those that the uncut model writes behind the openings of the degeneration probe. Per model: cosine and
@@ -49,31 +49,31 @@ def similarity(bench: Bench) -> Diagnosis:
     Measures: ``final state``, cosine of the last states of both models, and ``seam``, cosine of input and output of
     the first kept layer behind each cut, in the cut model and in the uncut one.
     """
-    prompts = openings(min(bench.limit, MOST_TEXTS), bench.seed)
-    bench.came("texts", prompts, MOST_TEXTS)
-    texts = _texts(bench, prompts)
+    prompts = openings(min(session.limit, MOST_TEXTS), session.seed)
+    session.came("texts", prompts, MOST_TEXTS)
+    texts = _texts(session, prompts)
     lens = Lens()
-    read = bench.states("similarity.states", texts, lambda one: _compared(one, prompts[one.id], lens))
-    means = {arm.name: _averaged([read[arm.name][id] for id in texts]) for arm in bench.arms}
-    decided = {arm.name: _shares([read[arm.name][id]["decided"] for id in texts]) for arm in bench.arms}
+    read = session.states("similarity.states", texts, lambda one: _compared(one, prompts[one.id], lens))
+    means = {arm.name: _averaged([read[arm.name][id] for id in texts]) for arm in session.arms}
+    decided = {arm.name: _shares([read[arm.name][id]["decided"] for id in texts]) for arm in session.arms}
     rows = []
-    for arm in bench.cuts:
-        seams = seams_of(arm.layers, bench.uncut.layers)
+    for arm in session.cuts:
+        seams = seams_of(arm.layers, session.uncut.layers)
         one_arm = {
-            bench.uncut.name: [1.0] * len(texts),
+            session.uncut.name: [1.0] * len(texts),
             arm.name: [read[arm.name][id]["cosine"][-1][-1] for id in texts],
         }
-        rows += rows_of(bench, NAME, "final state", one_arm, unit="score")
+        rows += rows_of(session, NAME, "final state", one_arm, unit="score")
         for layer in seams:
-            before, after = bench.uncut.layers.index(layer), arm.layers.index(layer)
+            before, after = session.uncut.layers.index(layer), arm.layers.index(layer)
             values = {
-                bench.uncut.name: [read[bench.uncut.name][id]["steps"][before] for id in texts],
+                session.uncut.name: [read[session.uncut.name][id]["steps"][before] for id in texts],
                 arm.name: [read[arm.name][id]["steps"][after] for id in texts],
             }
-            rows += rows_of(bench, NAME, "seam", values, group=f"layer {layer}", unit="score")
+            rows += rows_of(session, NAME, "seam", values, group=f"layer {layer}", unit="score")
     data = {
         "arms": {
-            arm.name: {**means[arm.name], "layers": list(arm.layers), "lens": decided[arm.name]} for arm in bench.arms
+            arm.name: {**means[arm.name], "layers": list(arm.layers), "lens": decided[arm.name]} for arm in session.arms
         }
     }
     notes = [
@@ -83,35 +83,35 @@ def similarity(bench: Bench) -> Diagnosis:
     return {"rows": rows, "data": data, "examples": [], "notes": notes}
 
 
-def final_states(bench: Bench) -> Diagnosis:
+def final_states(session: DiagnosticSession) -> Diagnosis:
     """Of ``similarity`` the two numbers that tell layers apart: for many models, such as one without each layer.
 
     Measures, as there: ``final state``, and ``seam`` behind each cut.
     """
-    prompts = openings(min(bench.limit, FEW_TEXTS), bench.seed)
-    bench.came("texts", prompts, FEW_TEXTS)
-    texts = _texts(bench, prompts)
+    prompts = openings(min(session.limit, FEW_TEXTS), session.seed)
+    session.came("texts", prompts, FEW_TEXTS)
+    texts = _texts(session, prompts)
 
     def compared(one: Read) -> Record:
         own_ATD, uncut_ATD = _aligned(one)
         record: Record = {"final": round(_cosine(own_ATD[-1], uncut_ATD[-1]), 5), "seams": {}}
-        for layer in seams_of(one.arm.layers, bench.uncut.layers):
-            before, after = bench.uncut.layers.index(layer), one.arm.layers.index(layer)
+        for layer in seams_of(one.arm.layers, session.uncut.layers):
+            before, after = session.uncut.layers.index(layer), one.arm.layers.index(layer)
             pair = [_cosine(uncut_ATD[before], uncut_ATD[before + 1]), _cosine(own_ATD[after], own_ATD[after + 1])]
             record["seams"][f"layer {layer}"] = [round(value, 5) for value in pair]
         return record
 
-    read = bench.states("similarity.final_states", texts, compared, bench.cuts)
+    read = session.states("similarity.final_states", texts, compared, session.cuts)
     rows = []
-    for arm in bench.cuts:
+    for arm in session.cuts:
         found = [read[arm.name][id] for id in texts]
-        final = {bench.uncut.name: [1.0] * len(texts), arm.name: [one["final"] for one in found]}
-        rows += rows_of(bench, NAME, "final state", final, unit="score")
-        for layer in seams_of(arm.layers, bench.uncut.layers):
+        final = {session.uncut.name: [1.0] * len(texts), arm.name: [one["final"] for one in found]}
+        rows += rows_of(session, NAME, "final state", final, unit="score")
+        for layer in seams_of(arm.layers, session.uncut.layers):
             group = f"layer {layer}"
             pairs = [one["seams"][group] for one in found]
-            values = {name: [pair[side] for pair in pairs] for side, name in enumerate((bench.uncut.name, arm.name))}
-            rows += rows_of(bench, NAME, "seam", values, group=group, unit="score")
+            values = {name: [pair[side] for pair in pairs] for side, name in enumerate((session.uncut.name, arm.name))}
+            rows += rows_of(session, NAME, "seam", values, group=group, unit="score")
     return {
         "rows": rows,
         "data": {},
@@ -140,27 +140,27 @@ def seams_of(layers: Sequence[int], uncut: Sequence[int]) -> list[int]:
     return [layer for layer in layers if layer - 1 in uncut and layer - 1 not in kept]
 
 
-def _texts(bench: Bench, prompts: dict[str, str]) -> dict[str, str]:
+def _texts(session: DiagnosticSession, prompts: dict[str, str]) -> dict[str, str]:
     # The question of the degeneration probe, so that its answers are used again.
-    answers = continuations(bench, prompts, [bench.uncut])[bench.uncut.name]
+    answers = continuations(session, prompts, [session.uncut])[session.uncut.name]
     return {id: text + answers[id]["text"] for id, text in prompts.items()}
 
 
-class Pair(NamedTuple):
+class StatePair(NamedTuple):
     """States of two models on the same tokens."""
 
     own_ATD: Tensor
     uncut_BTD: Tensor
 
 
-def _aligned(one: Read) -> Pair:
+def _aligned(one: Read) -> StatePair:
     own_ATD, uncut_BTD = (torch.cat(found.states_BTD) for found in (one.own, one.uncut))
     if own_ATD.shape[1:] != uncut_BTD.shape[1:]:
         raise InputError(
             f"{one.arm.name} reads the text as {own_ATD.shape[1]} tokens of {own_ATD.shape[2]} numbers, the uncut "
             f"model as {uncut_BTD.shape[1]} of {uncut_BTD.shape[2]}; give a model that was cut from it."
         )
-    return Pair(own_ATD, uncut_BTD)
+    return StatePair(own_ATD, uncut_BTD)
 
 
 def _cosine(first_TD: Tensor, second_TD: Tensor) -> float:

@@ -15,7 +15,7 @@ from layercut.errors import InputError
 from layercut.tasks import load_task
 
 if TYPE_CHECKING:
-    from layercut.diagnostics.session import Bench
+    from layercut.diagnostics.session import DiagnosticSession
     from layercut.tasks.base import Readout, Sample, Task
 
 TASKS: tuple[tuple[str, Readout], ...] = (
@@ -62,7 +62,7 @@ class Trace:
         return text == self.text or self.judge(text, finish_reason)
 
 
-def right_traces(bench: Bench) -> tuple[list[Trace], list[str]]:
+def right_traces(session: DiagnosticSession) -> tuple[list[Trace], list[str]]:
     """Ask the uncut model; gives its right answers, and how many of how many it had right in each task, in words.
 
     A task that the model cannot be asked, such as one with prompts beyond its context, is left out and named. Programs
@@ -71,12 +71,12 @@ def right_traces(bench: Bench) -> tuple[list[Trace], list[str]]:
     traces: list[Trace] = []
     said: list[str] = []
     for name, readout in TASKS:
-        task = load_task(name, seed=bench.seed)
-        samples = task.samples("report", bench.limit)
-        bench.came(name, samples)
+        task = load_task(name, seed=session.seed)
+        samples = task.samples("report", session.limit)
+        session.came(name, samples)
         requests = [cast("GenerationRequest", task.request(sample, readout)) for sample in samples]
         try:
-            answers = bench.completions(f"propagation.{name}", requests, [bench.uncut])[bench.uncut.name]
+            answers = session.completions(f"propagation.{name}", requests, [session.uncut])[session.uncut.name]
         except InputError as error:
             said.append(f"{name} left out ({str(error).rstrip('.')})")
             continue
@@ -97,10 +97,12 @@ def right_traces(bench: Bench) -> tuple[list[Trace], list[str]]:
         right = _right(found, answers)
         traces += right
         said.append(f"{name} {len(right)} of {len(found)}")
-    wanted = functions(bench.limit, bench.seed)
-    bench.came("functions", wanted)
+    wanted = functions(session.limit, session.seed)
+    session.came("functions", wanted)
     # The question of the bracket diagnostic, so that its answers are used again.
-    answers = bench.completions("brackets.programs", [one.request for one in wanted], [bench.uncut])[bench.uncut.name]
+    answers = session.completions("brackets.programs", [one.request for one in wanted], [session.uncut])[
+        session.uncut.name
+    ]
     found = [
         Trace(
             task=PROGRAMS,

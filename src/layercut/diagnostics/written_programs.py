@@ -20,8 +20,8 @@ from layercut.sandbox.runner import Program, describe, run_programs
 from layercut.text.counting import counted
 
 if TYPE_CHECKING:
-    from layercut.diagnostics.session import Bench
-    from layercut.runs.diagnosis import Example, MeasureRow
+    from layercut.diagnostics.session import DiagnosticSession
+    from layercut.runs.diagnosis import DiagnosisExample, MeasureRow
 
 LIMITS = Limits(wall_seconds=60.0, cpu_seconds=5, memory_mb=1024)
 """Right programs take milliseconds. The processor's time decides, so that a busy machine fails none."""
@@ -34,11 +34,11 @@ class WrittenPrograms(TypedDict):
 
     rows: list[MeasureRow]
     data: dict[str, Any]
-    examples: list[Example]
+    examples: list[DiagnosisExample]
     notes: list[str]
 
 
-def written_programs(bench: Bench, diagnostic: str) -> WrittenPrograms:
+def written_programs(session: DiagnosticSession, diagnostic: str) -> WrittenPrograms:
     """Have every model write small functions, and say how they end.
 
     Measures, as shares of all programs: ``programs that parse`` and ``programs with a bracket error`` (their first
@@ -46,11 +46,11 @@ def written_programs(bench: Bench, diagnostic: str) -> WrittenPrograms:
     works. Programs that the limit on length ended without an error neither parse nor fail. Where no sandbox works,
     programs are classed by text alone, and a note says why.
     """
-    wanted = functions(bench.limit, bench.seed)
-    bench.came("functions", wanted)
-    answers = bench.completions(f"{diagnostic}.programs", [one.request for one in wanted])
-    texts = {arm.name: [one.head + answers[arm.name][one.id]["text"] for one in wanted] for arm in bench.arms}
-    ends = {arm.name: [answers[arm.name][one.id]["finish_reason"] for one in wanted] for arm in bench.arms}
+    wanted = functions(session.limit, session.seed)
+    session.came("functions", wanted)
+    answers = session.completions(f"{diagnostic}.programs", [one.request for one in wanted])
+    texts = {arm.name: [one.head + answers[arm.name][one.id]["text"] for one in wanted] for arm in session.arms}
+    ends = {arm.name: [answers[arm.name][one.id]["finish_reason"] for one in wanted] for arm in session.arms}
     parsed: Classes = {
         name: [
             classify(text, head=one.head, finish_reason=end)
@@ -59,40 +59,40 @@ def written_programs(bench: Bench, diagnostic: str) -> WrittenPrograms:
         for name in texts
     }
     try:
-        walls = describe()
+        isolation = describe()
     except InputError as error:
-        walls, classes = "", parsed
+        isolation, classes = "", parsed
         ran = f"by text alone, so a program that parses may still be wrong: {str(error).rstrip('.')}"
     else:
-        classes = _run(bench, diagnostic, wanted, texts, ends, parsed)
-        ran = f"those that parse were run against tests, behind: {walls}"
+        classes = _run(session, diagnostic, wanted, texts, ends, parsed)
+        ran = f"those that parse were run against tests, behind: {isolation}"
 
     def share(classes: Classes, of: Sequence[ProgramClass]) -> dict[str, list[float]]:
         return {name: [float(found in of) for found in of_arm] for name, of_arm in classes.items()}
 
     rows = [
-        *rows_of(bench, diagnostic, "programs that parse", share(parsed, ("parses",)), headline=True),
+        *rows_of(session, diagnostic, "programs that parse", share(parsed, ("parses",)), headline=True),
         *rows_of(
-            bench, diagnostic, "programs with a bracket error", share(parsed, BRACKET), better="lower", headline=True
+            session, diagnostic, "programs with a bracket error", share(parsed, BRACKET), better="lower", headline=True
         ),
-        *rows_of(bench, diagnostic, "programs with any syntax error", share(parsed, SYNTAX), better="lower"),
-        *rows_of(bench, diagnostic, "programs without code", share(parsed, ("no_code",)), better="lower"),
-        *(rows_of(bench, diagnostic, "programs that pass", share(classes, ("passed",))) if walls else []),
+        *rows_of(session, diagnostic, "programs with any syntax error", share(parsed, SYNTAX), better="lower"),
+        *rows_of(session, diagnostic, "programs without code", share(parsed, ("no_code",)), better="lower"),
+        *(rows_of(session, diagnostic, "programs that pass", share(classes, ("passed",))) if isolation else []),
     ]
-    examples: list[Example] = [
+    examples: list[DiagnosisExample] = [
         {
             "diagnostic": diagnostic,
             "arm": arm.name,
             "id": one.id,
             "question": one.head,
             "gold": "",
-            "uncut": answers[bench.uncut.name][one.id]["text"],
+            "uncut": answers[session.uncut.name][one.id]["text"],
             "cut": answers[arm.name][one.id]["text"],
             "tokens": [],
         }
-        for arm in bench.cuts
+        for arm in session.cuts
         for index, one in enumerate(wanted)
-        if classes[bench.uncut.name][index] in FINE and classes[arm.name][index] not in (*FINE, "cut")
+        if classes[session.uncut.name][index] in FINE and classes[arm.name][index] not in (*FINE, "cut")
     ]
     counts = {name: {one: Counter(found)[one] for one in CLASSES if one in found} for name, found in classes.items()}
     return {
@@ -116,7 +116,7 @@ def is_right_program(one: Function, text: str, finish_reason: str) -> bool:
 
 
 def _run(
-    bench: Bench,
+    session: DiagnosticSession,
     diagnostic: str,
     wanted: Sequence[Function],
     texts: Mapping[str, Sequence[str]],
@@ -133,7 +133,7 @@ def _run(
         )
         return {"failures": {wanted[place].id: one.failure for place, one in zip(runs, results, strict=True)}}
 
-    found = bench.computed(f"{diagnostic}.runs", list(texts), run)
+    found = session.computed(f"{diagnostic}.runs", list(texts), run)
     return {
         name: [
             classify(text, head=one.head, finish_reason=end, outcome=found[name]["failures"].get(one.id))

@@ -59,7 +59,7 @@ class Attending(Protocol):
         ...
 
 
-class Part(NamedTuple):
+class KeySpan(NamedTuple):
     """Keys that queries look at, and with what bias on their scores."""
 
     keys: Tensor
@@ -69,7 +69,7 @@ class Part(NamedTuple):
     """0 where a query sees a key and -inf where not; broadcasts to (R, S, C)."""
 
 
-def softmax_over(query_KRGSd: Tensor, parts: Sequence[Part], scaling: float, softcap: float | None) -> Tensor:
+def softmax_over(query_KRGSd: Tensor, parts: Sequence[KeySpan], scaling: float, softcap: float | None) -> Tensor:
     """Attention output (K, R, G, S, d) over the keys of all parts together.
 
     softmax(q k^T * scaling + bias) v, in float32; every query must see at least one key. Long texts go through in
@@ -85,7 +85,7 @@ def softmax_over(query_KRGSd: Tensor, parts: Sequence[Part], scaling: float, sof
     return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=3)
 
 
-def _softmax_over(query_KRGSd: Tensor, parts: Sequence[Part], scaling: float, softcap: float | None) -> Tensor:
+def _softmax_over(query_KRGSd: Tensor, parts: Sequence[KeySpan], scaling: float, softcap: float | None) -> Tensor:
     query = query_KRGSd.float() * scaling
     num_kv, num_texts, num_groups, num_tokens, size = query.shape
     query_KRQd = query.reshape(num_kv, num_texts, num_groups * num_tokens, size)

@@ -16,7 +16,7 @@ Row = TypeVar("Row")
 Result = TypeVar("Result")
 
 
-class Work(Protocol):
+class BatchedRequest(Protocol):
     """One request, ready to run."""
 
     @property
@@ -30,7 +30,7 @@ class Work(Protocol):
         ...
 
 
-AnyWork = TypeVar("AnyWork", bound=Work)
+AnyWork = TypeVar("AnyWork", bound=BatchedRequest)
 
 
 def lay_out(work: Iterable[AnyWork], batch_size: int, done: Collection[str]) -> Iterator[list[AnyWork]]:

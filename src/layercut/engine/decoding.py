@@ -32,7 +32,7 @@ _FIRST_SLOTS, _FIRST_CAPACITY = 8, 32
 
 
 @dataclass(frozen=True, eq=False)
-class Row:
+class DecodingRow:
     """An answer that goes on: its last token is to be fed next."""
 
     answer: Answer
@@ -69,8 +69,8 @@ class DecodingPool:
         self._num_prefix = num_prefix
         self._choose = choose
         self._num_bytes = num_bytes
-        self._waiting: deque[Row] = deque()
-        self._active: list[Row] = []
+        self._waiting: deque[DecodingRow] = deque()
+        self._active: list[DecodingRow] = []
         self._lengths: list[int] = []
         """Own tokens that a row has keys for, in the order of the active rows; its place is its slot."""
         self._held: dict[int, KeyValue] = {}
@@ -88,12 +88,12 @@ class DecodingPool:
         """Whether nothing is left to do."""
         return not self._waiting and not self._active
 
-    def add(self, row: Row) -> None:
+    def add(self, row: DecodingRow) -> None:
         """Have a row decoded, now or when there is room."""
         self._waiting.append(row)
         self._admit()
 
-    def drop(self, unwanted: Callable[[Row], bool]) -> list[Row]:
+    def drop(self, unwanted: Callable[[DecodingRow], bool]) -> list[DecodingRow]:
         """Let go of rows that are not wanted any more; which those were."""
         gone = [row for row in self._waiting if unwanted(row)]
         self._waiting = deque(row for row in self._waiting if row not in gone)
@@ -104,7 +104,7 @@ class DecodingPool:
         return gone
 
     @torch.no_grad()
-    def step(self) -> list[Row]:
+    def step(self) -> list[DecodingRow]:
         """One more token for every active row; the rows that ended by it."""
         self._admit()
         self._reserve(len(self._active), max(self._lengths) + 1)
@@ -186,7 +186,7 @@ class DecodingPool:
         """Send the last row back to wait, with its keys and values."""
         row, length, slot = self._active.pop(), self._lengths.pop(), len(self._active)
         own = {layer: KeyValue(*(held[:, slot, :length].clone() for held in self._held[layer])) for layer in row.own}
-        self._waiting.appendleft(Row(row.answer, row.plan, own, row.prefix, length))
+        self._waiting.appendleft(DecodingRow(row.answer, row.plan, own, row.prefix, length))
 
 
 class _Attends:
@@ -195,7 +195,7 @@ class _Attends:
     def __init__(
         self,
         held: Mapping[int, KeyValue],
-        rows: Sequence[Row],
+        rows: Sequence[DecodingRow],
         lengths: Sequence[int],
         num_prefix: int,
         device: torch.device,

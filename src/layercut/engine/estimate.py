@@ -72,13 +72,13 @@ class Step:
 
     def line(self, speed: Speed | None) -> str:
         """For people."""
-        facts = [counted(self.items, self.unit), f"about {self.prompt_tokens:,} tokens read"]
+        metadata = [counted(self.items, self.unit), f"about {self.prompt_tokens:,} tokens read"]
         if self.new_tokens[1]:
             low, high = self.new_tokens
-            facts.append(f"{high:,} written" if low == high else f"{low:,} to {high:,} written")
+            metadata.append(f"{high:,} written" if low == high else f"{low:,} to {high:,} written")
         if speed is not None:
-            facts.append(between(*self.seconds(speed)))
-        return f"{self.name}: {', '.join(facts)}"
+            metadata.append(between(*self.seconds(speed)))
+        return f"{self.name}: {', '.join(metadata)}"
 
     def _at(self, speed: Speed, new_tokens: int) -> float:
         """Arithmetic, or reading the weights once for every token of a batch, whichever takes longer."""
@@ -89,7 +89,7 @@ class Step:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Estimate:
+class CostEstimate:
     """What a command would take."""
 
     steps: tuple[Step, ...]

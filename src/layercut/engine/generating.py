@@ -16,17 +16,17 @@ from torch import Tensor
 from layercut.engine.answers import Answer
 from layercut.engine.attention import KeyValue
 from layercut.engine.base import Completion, Decoding, Likelihoods, Reply, Wanted
-from layercut.engine.decoding import DecodingPool, Row
+from layercut.engine.decoding import DecodingPool, DecodingRow
 from layercut.engine.head import chunks, logits
 from layercut.engine.packing import Pack
 from layercut.engine.prompts import decode, encode_draft
 from layercut.engine.reading import Reading
-from layercut.engine.rows import GenerationRow, Question, Scoring, Tokens
+from layercut.engine.rows import GenerationRow, ItemRequest, Scoring, Tokens
 from layercut.engine.sampling import Next, next_tokens
 from layercut.engine.scores import Look
 from layercut.engine.shared_depth import Leaf
 from layercut.engine.stopping import stop_tokens
-from layercut.engine.text_groups import Text
+from layercut.engine.text_groups import PackedText
 from layercut.surgery.plan import CutPlan
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from layercut.models.loading import LoadedModel
 
 logger = logging.getLogger(__name__)
-Runner = Callable[[Sequence[Text], Callable[[CutPlan], bool]], Iterator[tuple[Leaf, Pack]]]
+Runner = Callable[[Sequence[PackedText], Callable[[CutPlan], bool]], Iterator[tuple[Leaf, Pack]]]
 """Runs texts under the plans that are wanted."""
 Said = dict[tuple[str, int], Next]
 """By request and step: the model's next token behind the prompt and so many tokens of the draft."""
@@ -101,14 +101,16 @@ class Generating:
         self._cells: dict[tuple[str, str], _Cell] = {}
         """Open ones, by plan and request."""
 
-    def answers(self, blocks: Iterable[Sequence[Question]], run: Runner) -> Iterator[tuple[CutPlan, Sequence[Reply]]]:
+    def answers(
+        self, blocks: Iterable[Sequence[ItemRequest]], run: Runner
+    ) -> Iterator[tuple[CutPlan, Sequence[Reply]]]:
         """A plan and its scores or answers to a block at a time."""
         for block in blocks:
             yield from self._begin(block, run, set())
         yield from self._decode(lambda: self._pool.is_empty)
 
     def _begin(
-        self, block: Sequence[Question], run: Runner, begun: set[str]
+        self, block: Sequence[ItemRequest], run: Runner, begun: set[str]
     ) -> Iterator[tuple[CutPlan, Sequence[Reply]]]:
         """Run a block's prompts under all plans but those that have ``begun``; in halves if memory runs out."""
         laid = self._lay(block)
@@ -143,7 +145,7 @@ class Generating:
         for part in (block[:half], block[half:]):
             yield from self._begin(part, run, set(begun))
 
-    def _lay(self, block: Sequence[Question]) -> _Laid:
+    def _lay(self, block: Sequence[ItemRequest]) -> _Laid:
         rows = [question.row for question in block if question.row is not None]
         drafts = [self._draft(row) for row in rows]
         of_rows = iter([row.prompt[self._num_prefix :] + draft for row, draft in zip(rows, drafts, strict=True)])
@@ -175,7 +177,7 @@ class Generating:
         starts = [pack.starts[place] for place in laid.places]
         return scores, answers, self._hold_against_drafts(answers, starts, leaf, said)
 
-    def _any_wanted(self, block: Sequence[Question], plan: CutPlan) -> bool:
+    def _any_wanted(self, block: Sequence[ItemRequest], plan: CutPlan) -> bool:
         return any(self._wanted(plan, question.id) for question in block)
 
     def _draft(self, row: GenerationRow) -> Tokens:
@@ -228,12 +230,12 @@ class Generating:
             answer for answer in on if answer.take([said[answer.id, step] for step in range(len(answer.draft) + 1)])
         ]
 
-    def _row(self, answer: Answer, start: int, leaf: Leaf) -> Row:
+    def _row(self, answer: Answer, start: int, leaf: Leaf) -> DecodingRow:
         """An answer that goes on: its last token has no keys yet, those before it stand in the pack."""
         num_own = len(answer.row.prompt) - self._num_prefix + len(answer.tokens) - 1
         here = slice(start, start + num_own)
         own = {layer: KeyValue(kv.keys[:, here], kv.values[:, here]) for layer, kv in leaf.own.items()}
-        return Row(answer, leaf.plan, own, leaf.prefix, num_own)
+        return DecodingRow(answer, leaf.plan, own, leaf.prefix, num_own)
 
     def _decode(self, is_enough: Callable[[], bool]) -> Iterator[tuple[CutPlan, Sequence[Reply]]]:
         for number in count():
@@ -245,7 +247,7 @@ class Generating:
             for row in self._pool.step():
                 yield from self._close(row, row.answer.completion())
 
-    def _close(self, row: Row, completion: Completion | None) -> Iterator[tuple[CutPlan, list[Completion]]]:
+    def _close(self, row: DecodingRow, completion: Completion | None) -> Iterator[tuple[CutPlan, list[Completion]]]:
         cell = self._cells.pop((row.plan.key, row.answer.id))
         cell.num_open -= 1
         cell.ended += [] if completion is None else [completion]

@@ -44,12 +44,12 @@ class ModelHandle:
         self.source: ModelSource = source or resolve(
             settings.model, revision=settings.revision, trust_remote_code=settings.trust_remote_code
         )
-        self.facts = describe_source(self.source)
+        self.metadata = describe_source(self.source)
 
     @property
     def num_layers(self) -> int:
         """Decoder layers of the uncut model."""
-        return self.facts.num_layers
+        return self.metadata.num_layers
 
     @cached_property
     def dtype(self) -> str:
@@ -88,7 +88,7 @@ class ModelHandle:
 
             alone = replace(wanted, engine_pool=None, dtype=self.dtype)  # what the run's settings say, on any machine
             here = replace(self.source, path=self.source.path.absolute())
-            return RayPool(wanted.engine_pool, partial(engine_of, alone, here, self.facts.model_hash))
+            return RayPool(wanted.engine_pool, partial(engine_of, alone, here, self.metadata.model_hash))
         if wanted.engine == "vllm":
             from layercut.engine.vllm import VllmEngine
 
@@ -124,7 +124,7 @@ class ModelHandle:
     def plan(self, plan: CutPlan | None = None) -> CutPlan:
         """A plan of this model with what this very checkpoint lost before; without one, the model as it is."""
         if plan is None:
-            plan = CutPlan(num_layers=self.num_layers, model=self.settings.model, model_hash=self.facts.model_hash)
+            plan = CutPlan(num_layers=self.num_layers, model=self.settings.model, model_hash=self.metadata.model_hash)
         return with_earlier(plan, self.source)
 
     @cached_property
@@ -144,7 +144,7 @@ class ModelHandle:
         """What decides the numbers, for a run's settings, with what the commit of a branch and dtype auto stand for."""
         return self.settings.identity() | {
             "revision": self.source.revision,
-            "model_hash": self.facts.model_hash,
+            "model_hash": self.metadata.model_hash,
             "dtype": self.dtype,
         }
 
@@ -156,9 +156,9 @@ def engine_of(settings: ModelSettings, source: ModelSource, model_hash: str) -> 
         InputError: the model of that name is another one here.
     """
     handle = ModelHandle(settings, source=source if source.path.is_dir() else None)
-    if handle.facts.model_hash != model_hash:
+    if handle.metadata.model_hash != model_hash:
         raise InputError(
-            f"{settings.model} is another model on this machine of the pool ({handle.facts.model_hash}, not "
+            f"{settings.model} is another model on this machine of the pool ({handle.metadata.model_hash}, not "
             f"{model_hash}). Give all machines the same files, or a path that all of them see."
         )
     return handle.engine

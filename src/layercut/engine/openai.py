@@ -31,7 +31,7 @@ from layercut.engine.base import (
 from layercut.engine.batching import AnyWork, lay_out
 from layercut.engine.rows import GenerationRow, LikelihoodRow, Scoring, Tokens, generation_rows, scorings
 from layercut.engine.sampling import noise_key
-from layercut.engine.scores import Score, likelihoods
+from layercut.engine.scores import ContinuationScore, likelihoods
 from layercut.errors import InputError, MissingExtra, first_line
 from layercut.progress.activity import wrote
 
@@ -285,7 +285,7 @@ class OpenAIEngine(OnePlanAtATime):
         scores = [self._score_one(row, continuation) for row in item.rows for continuation in row.continuations]
         return likelihoods(self._reader, item, scores)
 
-    def _score_one(self, row: LikelihoodRow, continuation: Tokens) -> Score:
+    def _score_one(self, row: LikelihoodRow, continuation: Tokens) -> ContinuationScore:
         tokens = [*row.tokens, continuation[-1]]
         found = self._send(
             self._client.completions.create,
@@ -306,7 +306,7 @@ class OpenAIEngine(OnePlanAtATime):
             )
         scored = range(len(tokens) - len(continuation), len(tokens))
         best = [max((given.top_logprobs[at] or {}).values(), default=values[at]) for at in scored]
-        return Score(
+        return ContinuationScore(
             sum(values[at] for at in scored),
             all(values[at] >= likeliest for at, likeliest in zip(scored, best, strict=True)),
         )

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from layercut.engine.attention import Heads, KeyValue
 from layercut.engine.rows import Tokens
-from layercut.engine.text_groups import Group, Text, by_length
+from layercut.engine.text_groups import Group, PackedText, by_length
 
 
 def shared_prefix(rows: Iterable[tuple[Tokens, int]]) -> Tokens:
@@ -35,7 +35,7 @@ def shared_prefix(rows: Iterable[tuple[Tokens, int]]) -> Tokens:
 class Pack:
     """Texts in one row. ``Attending``: as the layers run, it answers their attention."""
 
-    def __init__(self, texts: Sequence[Text], prefix: Tokens, *, device: torch.device) -> None:
+    def __init__(self, texts: Sequence[PackedText], prefix: Tokens, *, device: torch.device) -> None:
         """Lay the texts out.
 
         Args:

@@ -41,8 +41,8 @@ from layercut.engine.rows import (
     text_tokens,
 )
 from layercut.engine.sampling import drawing
-from layercut.engine.scores import Score, Sheet, likelihoods
-from layercut.engine.stopping import Counted, RowStops, ending, stop_tokens
+from layercut.engine.scores import ContinuationScore, Sheet, likelihoods
+from layercut.engine.stopping import RowStops, TokenCounter, ending, stop_tokens
 from layercut.errors import InputError
 from layercut.surgery.bypass import bypass
 from layercut.surgery.remove import decoder_layers
@@ -199,7 +199,7 @@ class PlainEngine(OnePlanAtATime):
         stops = [row.request.stop for row in rows]
         has_own_ends = any(stops) or len(set(limits)) > 1
         row_stops = RowStops(limits, stops, width, self._decode) if has_own_ends else None
-        criteria = StoppingCriteriaList([Counted(limits, self._stop_tokens, width, row_stops)])
+        criteria = StoppingCriteriaList([TokenCounter(limits, self._stop_tokens, width, row_stops)])
         config = GenerationConfig(  # type: ignore[no-untyped-call]
             max_new_tokens=max(limits),
             do_sample=False,  # a draw is the argmax of noisy scores: layercut.engine.sampling
@@ -238,7 +238,7 @@ class PlainEngine(OnePlanAtATime):
             answers.append(likelihoods(self._loaded, item, [score for row in of_rows for score in row]))
         return answers
 
-    def _score_rows(self, rows: Sequence[LikelihoodRow]) -> list[list[Score]]:
+    def _score_rows(self, rows: Sequence[LikelihoodRow]) -> list[list[ContinuationScore]]:
         ids_BT, _ = self._padded([row.tokens for row in rows], side="right")
         read: list[tuple[int, int]] = []  # N: row and position in it
         sheet = Sheet()

@@ -10,7 +10,7 @@ from layercut.engine.base import Engine, HiddenStates
 from layercut.surgery.plan import CutPlan
 
 
-class Facts(NamedTuple):
+class MemberMetadata(NamedTuple):
     """What a pool has to know of a member."""
 
     num_layers: int
@@ -20,7 +20,7 @@ class Facts(NamedTuple):
     pid: int
 
 
-class Call(NamedTuple):
+class EngineCall(NamedTuple):
     """One call of an ``_under`` method on some requests and plans."""
 
     number: int
@@ -49,12 +49,12 @@ class PoolWorker:
             self._engine = self._build()
         return self._engine
 
-    def facts(self) -> Facts:
+    def metadata(self) -> MemberMetadata:
         """Build the engine and describe it."""
         engine = self.engine
-        return Facts(engine.num_layers, engine.has_chat_template, dict(engine.describe()), os.getpid())
+        return MemberMetadata(engine.num_layers, engine.has_chat_template, dict(engine.describe()), os.getpid())
 
-    def answer(self, call: Call, requests: Sequence[Any]) -> list[tuple[str, list[Any]]]:
+    def answer(self, call: EngineCall, requests: Sequence[Any]) -> list[tuple[str, list[Any]]]:
         """Plan keys and answers, as far as they are asked and not dropped meanwhile."""
 
         def wanted(plan: CutPlan, request_id: str) -> bool:

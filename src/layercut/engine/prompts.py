@@ -36,7 +36,7 @@ class Rendered(NamedTuple):
     add_special_tokens: bool
 
 
-class Pair(NamedTuple):
+class TokenPair(NamedTuple):
     """Tokens of a context and of the continuation that is scored after it."""
 
     context: tuple[int, ...]
@@ -143,7 +143,7 @@ def decode(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> str:
 
 def encode_pairs(
     tokenizer: PreTrainedTokenizerBase, prompt: Prompt, continuations: Sequence[str], model: str = "this model"
-) -> list[Pair]:
+) -> list[TokenPair]:
     """Split context + continuation into tokens as the LM Evaluation Harness does, so that scores can be compared.
 
     White space at the end of the context goes to the continuation, because tokenizers glue it to the word that follows.
@@ -162,20 +162,20 @@ def encode_pairs(
     pairs = []
     for continuation in continuations:
         whole = encode(tokenizer, context + space + continuation, add_special_tokens=rendered.add_special_tokens)
-        pairs.append(Pair(head, whole[len(head) :]))
+        pairs.append(TokenPair(head, whole[len(head) :]))
     return _checked(pairs, continuations)
 
 
-def _after_prefix(tokenizer: PreTrainedTokenizerBase, continuation: str) -> Pair:
+def _after_prefix(tokenizer: PreTrainedTokenizerBase, continuation: str) -> TokenPair:
     ids = encode(tokenizer, continuation, add_special_tokens=False)
     prefix = _prefix_token(tokenizer)
     if prefix is None:
         raise InputError("an empty prompt needs a BOS or EOS token to stand for it, and this tokenizer has neither.")
-    pair = Pair(ids[:1], ids[1:]) if ids[:1] == (prefix,) else Pair((prefix,), ids)
+    pair = TokenPair(ids[:1], ids[1:]) if ids[:1] == (prefix,) else TokenPair((prefix,), ids)
     return _checked([pair], [continuation])[0]
 
 
-def _checked(pairs: list[Pair], continuations: Sequence[str]) -> list[Pair]:
+def _checked(pairs: list[TokenPair], continuations: Sequence[str]) -> list[TokenPair]:
     for pair, continuation in zip(pairs, continuations, strict=True):
         if not pair.context:
             raise InputError("the prompt has no tokens; give one that is more than white space.")

@@ -11,9 +11,9 @@ from typing import Any
 
 from layercut.engine.base import Engine, HiddenStates
 from layercut.engine.pool_blocks import Block
-from layercut.engine.pool_worker import Call, Facts, PoolWorker
+from layercut.engine.pool_worker import EngineCall, MemberMetadata, PoolWorker
 from layercut.errors import InputError, MissingExtra
-from layercut.settings import Where
+from layercut.settings import PoolAddress
 from layercut.surgery.plan import CutPlan
 from layercut.text.counting import counted
 
@@ -52,11 +52,11 @@ class Member:
 class Members:
     """All members of one pool. Nothing is started before ``ready``."""
 
-    def __init__(self, where: Where, build: Callable[[], Engine]) -> None:
+    def __init__(self, where: PoolAddress, build: Callable[[], Engine]) -> None:
         self._where = where
         self._build = build
         self._members: list[Member] = []
-        self._facts: Facts | None = None
+        self._metadata: MemberMetadata | None = None
         self._options: dict[str, Any] = {}
         self._owns_ray = False
         self._failed_starts = 0
@@ -69,7 +69,7 @@ class Members:
     def __len__(self) -> int:
         return len(self._members)
 
-    def ready(self) -> Facts:
+    def ready(self) -> MemberMetadata:
         """Start the members if there are none, and wait until one is up.
 
         Raises:
@@ -78,16 +78,16 @@ class Members:
         if not self._members:
             self._members = [self._start() for _ in range(self._connect())]
         began = time.monotonic()
-        while self._facts is None or not any(member.pid for member in self._members):
+        while self._metadata is None or not any(member.pid for member in self._members):
             if time.monotonic() - began > START_SECONDS:
                 raise InputError(
                     f"no member of the pool came up in {START_SECONDS:.0f} s; see what `ray status` says of free CPUs "
                     "and GPUs."
                 )
             self.collect()
-        return self._facts
+        return self._metadata
 
-    def give(self, member: Member, block: Block, call: Call, requests: Any) -> None:
+    def give(self, member: Member, block: Block, call: EngineCall, requests: Any) -> None:
         """Hand a block to a member; ``requests`` is what ``keep`` gave."""
         member.block, member.pending = block, member.actor.answer.remote(call, requests)
 
@@ -162,19 +162,19 @@ class Members:
         """End the members, and Ray if it was started here."""
         for member in self._members:
             ray.kill(member.actor)
-        self._members, self._facts = [], None
+        self._members, self._metadata = [], None
         if self._owns_ray:
             ray.shutdown()
             self._owns_ray = False
 
-    def _started(self, member: Member, facts: Facts) -> None:
-        member.pid = facts.pid
+    def _started(self, member: Member, metadata: MemberMetadata) -> None:
+        member.pid = metadata.pid
         self._failed_starts = 0
-        self._facts = self._facts or facts
-        if facts.description != self._facts.description:
+        self._metadata = self._metadata or metadata
+        if metadata.description != self._metadata.description:
             raise InputError(
-                f"members of the pool do not run the same model: {facts.description} is not "
-                f"{self._facts.description}. Give every machine the same files, devices and versions."
+                f"members of the pool do not run the same model: {metadata.description} is not "
+                f"{self._metadata.description}. Give every machine the same files, devices and versions."
             )
 
     def _replace(self, member: Member, error: Exception) -> None:
@@ -199,7 +199,7 @@ class Members:
     def _start(self) -> Member:
         actor_class: Any = _untyped(ray).remote(**self._options)(PoolWorker)
         actor = actor_class.remote(self._build)
-        return Member(actor, actor.facts.remote())
+        return Member(actor, actor.metadata.remote())
 
     def _connect(self) -> int:
         """Join or start Ray, and find out what a member may use; the number of members."""

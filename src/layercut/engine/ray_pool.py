@@ -34,10 +34,10 @@ from layercut.engine.base import (
     always,
 )
 from layercut.engine.pool_blocks import Block, blocks_of, item_groups, portable
-from layercut.engine.pool_worker import Call
+from layercut.engine.pool_worker import EngineCall
 from layercut.engine.ray_members import Members
 from layercut.progress.activity import wrote
-from layercut.settings import Where
+from layercut.settings import PoolAddress
 from layercut.surgery.plan import CutPlan
 
 GROUP_BATCHES = 2
@@ -53,7 +53,7 @@ class RayPool(ManyPlansAtOnce):
         Raises:
             InputError: ``where`` is no pool.
         """
-        self._members = Members(Where.parse(where), build)
+        self._members = Members(PoolAddress.parse(where), build)
         self._numbers = count(1)
 
     @property
@@ -151,7 +151,7 @@ class RayPool(ManyPlansAtOnce):
                             kept[block.group] = members.keep(block.requests)
                         asked = block.asked(wanted)
                         block.plans = [plan for plan in block.plans if plan.key in asked]
-                        call = Call(block.number, method, tuple(block.plans), rest, asked)
+                        call = EngineCall(block.number, method, tuple(block.plans), rest, asked)
                         members.give(member, block, call, kept[block.group])
                         under_way.append(block)
                 members.collect()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from layercut.engine.packing import Pack
 from layercut.engine.scores import Look, Sheet, likelihoods, unseen
-from layercut.engine.text_groups import Text
+from layercut.engine.text_groups import PackedText
 
 if TYPE_CHECKING:
     from layercut.engine.base import Likelihoods
@@ -41,7 +41,7 @@ class Reading:
                 the text.
         """
         self.block = [item for item in block if item is not None]
-        self.texts: list[Text] = []
+        self.texts: list[PackedText] = []
         self.sheet = Sheet()
         """Where and what to score, the continuations of all rows of all requests in order."""
         self._read: dict[tuple[int, int], int] = {}
@@ -51,7 +51,7 @@ class Reading:
         for members in parts:
             first = [] if lines is None else list(lines[members[0]])
             rows = [(index, row) for index in members for row in _rows(block[index])]
-            text, lanes = Text.tree([*first, *(row.tokens[num_prefix:] for _, row in rows)])
+            text, lanes = PackedText.tree([*first, *(row.tokens[num_prefix:] for _, row in rows)])
             self._text_of += [len(self.texts)] * len(members)
             self.texts.append(text)
             for (index, row), lane in zip(rows, lanes[len(first) :], strict=True):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from layercut.engine.base import GenerationRequest, LikelihoodRequest
-from layercut.engine.prompts import Pair, encode_pairs, encode_prompt
+from layercut.engine.prompts import TokenPair, encode_pairs, encode_prompt
 from layercut.errors import InputError
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class Scoring:
     """A request whose continuations are to be scored."""
 
     request: LikelihoodRequest
-    pairs: tuple[Pair, ...]
+    pairs: tuple[TokenPair, ...]
     rows: tuple[LikelihoodRow, ...]
     """Continuations that differ in their last token alone share a row."""
     places: tuple[tuple[int, int], ...]
@@ -101,7 +101,7 @@ class Scoring:
 
 
 @dataclass(frozen=True)
-class Question:
+class ItemRequest:
     """What is asked under one id: an answer, scores of continuations, or both."""
 
     row: GenerationRow | None
@@ -131,12 +131,12 @@ class Question:
         return self.scoring
 
 
-def questions(rows: Sequence[GenerationRow], work: Sequence[Scoring]) -> list[Question]:
+def questions(rows: Sequence[GenerationRow], work: Sequence[Scoring]) -> list[ItemRequest]:
     """Prompts and scorings, those with one id as one question: first the prompts in their order, then what is left."""
     scoring_of = {item.id: item for item in work}
-    both = [Question(row, scoring_of.get(row.id)) for row in rows]
+    both = [ItemRequest(row, scoring_of.get(row.id)) for row in rows]
     answered = {row.id for row in rows}
-    return both + [Question(None, item) for item in work if item.id not in answered]
+    return both + [ItemRequest(None, item) for item in work if item.id not in answered]
 
 
 def generation_row(loaded: Reader, request: GenerationRequest) -> GenerationRow:
@@ -232,7 +232,7 @@ def scoring(loaded: Reader, request: LikelihoodRequest) -> Scoring:
     return Scoring(request, pairs, rows, tuple(places))
 
 
-def _pairs(loaded: Reader, request: LikelihoodRequest) -> list[Pair]:
+def _pairs(loaded: Reader, request: LikelihoodRequest) -> list[TokenPair]:
     if not request.prompts:
         return encode_pairs(loaded.tokenizer, request.prompt, request.continuations, loaded.name)
     each = zip(request.prompts, request.continuations, strict=True)

@@ -29,7 +29,7 @@ def unseen(chunk: slice, logits_CV: Tensor) -> None:
     """Nobody looks."""
 
 
-class Score(NamedTuple):
+class ContinuationScore(NamedTuple):
     """One continuation's."""
 
     log_likelihood: float
@@ -52,7 +52,7 @@ class Sheet:
         self.num_positions = max(self.num_positions, *(place + 1 for place in positions))
 
     @torch.no_grad()
-    def scores(self, loaded: LoadedModel, before: HeadInput, look: Look = unseen) -> Iterator[Score]:
+    def scores(self, loaded: LoadedModel, before: HeadInput, look: Look = unseen) -> Iterator[ContinuationScore]:
         """ln p(continuation | context) = sum over its tokens of ln softmax(logits)[token], the softmax in float32.
 
         ``look`` is shown the logits of each chunk of positions.
@@ -67,10 +67,10 @@ class Sheet:
             at, token = (at_M[here_M] - chunk.start).to(log_p_CV.device), token_M[here_M].to(log_p_CV.device)
             log_p_M[here_M] = log_p_CV[at, token].cpu()
             hit_M[here_M] = (log_p_CV.argmax(dim=-1)[at] == token).cpu()
-        return (Score(float(log_p_M[span].sum()), bool(hit_M[span].all())) for span in self._spans)
+        return (ContinuationScore(float(log_p_M[span].sum()), bool(hit_M[span].all())) for span in self._spans)
 
 
-def likelihoods(loaded: Reader, item: Scoring, scores: Sequence[Score]) -> Likelihoods:
+def likelihoods(loaded: Reader, item: Scoring, scores: Sequence[ContinuationScore]) -> Likelihoods:
     """An answer from the scores of all the item's continuations, in the order of its rows.
 
     Raises:

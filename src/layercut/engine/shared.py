@@ -46,7 +46,7 @@ from layercut.engine.reading import Reading, neighbours
 from layercut.engine.rows import Scoring, Tokens, compared_scorings, generation_rows, questions, scorings, text_tokens
 from layercut.engine.shared_depth import Leaf, Node, PrefixCache, tree_of, walk
 from layercut.engine.stack import Stack
-from layercut.engine.text_groups import Text
+from layercut.engine.text_groups import PackedText
 from layercut.errors import InputError
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import ACTIVE
@@ -120,7 +120,7 @@ class SharedEngine(ManyPlansAtOnce):
     def _walked(
         self, batch: Sequence[int], texts: Sequence[Tokens], tree: Node
     ) -> Iterator[tuple[CutPlan, HiddenStates]]:
-        pack = Pack([Text.line(text) for text in texts], (), device=self._model.device)
+        pack = Pack([PackedText.line(text) for text in texts], (), device=self._model.device)
         lengths = [len(text) for text in texts]
         mask_BT = pad_sequence([torch.ones(length, dtype=torch.long) for length in lengths], batch_first=True)
         every: Callable[[CutPlan], bool] = lambda plan: True  # noqa: E731
@@ -243,7 +243,7 @@ class SharedEngine(ManyPlansAtOnce):
     def _runner(self, prefix: Tokens, plans: Sequence[CutPlan], *, keep: bool) -> Runner:
         """Runs texts behind the prefix under all those of the plans that are wanted."""
 
-        def run(texts: Sequence[Text], wanted: Callable[[CutPlan], bool]) -> Iterator[tuple[Leaf, Pack]]:
+        def run(texts: Sequence[PackedText], wanted: Callable[[CutPlan], bool]) -> Iterator[tuple[Leaf, Pack]]:
             due = [plan for plan in plans if wanted(plan)]
             if not due:
                 return
@@ -251,7 +251,7 @@ class SharedEngine(ManyPlansAtOnce):
             # Looked up from the leaves down, so that what is given up first is what the fewest plans need.
             held = [self._prefixes.get(prefix, node.path) for node in tree.nodes() if node.path] if prefix else []
             pack = Pack(texts, prefix, device=self._model.device)
-            ahead = Pack([Text.line(prefix)], (), device=self._model.device) if None in held else None
+            ahead = Pack([PackedText.line(prefix)], (), device=self._model.device) if None in held else None
             for leaf in walk(self._stack, pack, tree, prefix, self._prefixes, ahead=ahead, keep=keep, wanted=wanted):
                 yield leaf, pack
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from layercut.models.loading import LoadedModel
 
 
-class Call(NamedTuple):
+class LayerArguments(NamedTuple):
     """What the model hands to one layer beside the hidden states."""
 
     args: tuple[Any, ...]
@@ -36,7 +36,7 @@ class Entered(NamedTuple):
     """A packed row at the bottom of the stack."""
 
     states_1TD: Tensor
-    calls: list[Call]
+    calls: list[LayerArguments]
     """One per layer of the uncut model."""
 
 
@@ -50,7 +50,7 @@ class Stack:
     @torch.no_grad()
     def enter(self, ids: Sequence[int], positions: Sequence[int]) -> Entered:
         """Embed T tokens that stand at the given positions of their own texts."""
-        found: list[tuple[Tensor, Call]] = []
+        found: list[tuple[Tensor, LayerArguments]] = []
         stand_ins = [_StandIn(layer, found) for layer in self._layers]
         device = self._model.device
         self._body(torch.tensor([ids], device=device), torch.tensor([positions], device=device), stand_ins)
@@ -84,14 +84,16 @@ class Stack:
 class _StandIn(nn.Module):
     """Takes a layer's call and hands on the states that came, or those it was given."""
 
-    def __init__(self, layer: nn.Module, found: list[tuple[Tensor, Call]], states: Tensor | None = None) -> None:
+    def __init__(
+        self, layer: nn.Module, found: list[tuple[Tensor, LayerArguments]], states: Tensor | None = None
+    ) -> None:
         super().__init__()
         object.__setattr__(self, "_layer", layer)  # beside torch's own bookkeeping: it is not a part of this module
         self._found = found
         self._states = states
 
     def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        self._found.append((hidden_states, Call(args, kwargs)))
+        self._found.append((hidden_states, LayerArguments(args, kwargs)))
         return hidden_states if self._states is None else self._states
 
     def __getattr__(self, name: str) -> Any:

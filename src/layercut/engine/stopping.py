@@ -119,7 +119,7 @@ class RowStops(StoppingCriteria):  # type: ignore[misc]
         return torch.tensor(ended, device=input_ids.device)
 
 
-class Counted(StoppingCriteria):  # type: ignore[misc]
+class TokenCounter(StoppingCriteria):  # type: ignore[misc]
     """Counts tokens as they are written (``layercut.progress.activity``); ends rows where ``row_stops`` does."""
 
     def __init__(

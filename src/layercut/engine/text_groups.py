@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from layercut.engine.attention import Heads, KeyValue, Part, bias_of, fused, softmax_over
+from layercut.engine.attention import Heads, KeySpan, KeyValue, bias_of, fused, softmax_over
 from layercut.engine.rows import Tokens
 
 FUSED = 64
@@ -24,7 +24,7 @@ GROUP_SCORES = 2**18
 
 
 @dataclass(frozen=True)
-class Text:
+class PackedText:
     """One request's own tokens, those behind the shared prefix: a line, or several lines that begin alike, as a tree.
 
     Each token sees those on its way from the root and itself, so that every line is computed as if it stood alone, and
@@ -36,12 +36,12 @@ class Text:
     """Per token, the place of the one before it; -1 for the first of a line. Parents come before their children."""
 
     @classmethod
-    def line(cls, tokens: Tokens) -> Text:
+    def line(cls, tokens: Tokens) -> PackedText:
         """A single line."""
         return cls(tokens, tuple(range(-1, len(tokens) - 1)))
 
     @classmethod
-    def tree(cls, lines: Sequence[Tokens]) -> tuple[Text, list[list[int]]]:
+    def tree(cls, lines: Sequence[Tokens]) -> tuple[PackedText, list[list[int]]]:
         """Several lines as one text, and for each line the places of its tokens.
 
         >>> Text.tree([(5, 6, 7), (5, 8)])
@@ -112,7 +112,9 @@ class _Masks:
 class Group:
     """Texts of about one length, padded to the longest for the attention alone."""
 
-    def __init__(self, texts: Sequence[Text], starts: Sequence[int], num_prefix: int, device: torch.device) -> None:
+    def __init__(
+        self, texts: Sequence[PackedText], starts: Sequence[int], num_prefix: int, device: torch.device
+    ) -> None:
         """Lay the texts out side by side.
 
         Args:
@@ -151,9 +153,9 @@ class Group:
         if heads.softcap is None and self.index_RS.shape[1] >= FUSED:
             return self._fused(query_KRGSd, own, prefix, heads)
         own_bias, prefix_bias = self._seen(heads.window).biases
-        parts = [Part(own.keys, own.values, own_bias)]
+        parts = [KeySpan(own.keys, own.values, own_bias)]
         if prefix is not None and prefix_bias is not None:
-            parts.insert(0, Part(prefix.keys, prefix.values, prefix_bias))
+            parts.insert(0, KeySpan(prefix.keys, prefix.values, prefix_bias))
         return softmax_over(query_KRGSd, parts, heads.scaling, heads.softcap)
 
     def _fused(self, query_KRGSd: Tensor, own: KeyValue, prefix: KeyValue | None, heads: Heads) -> Tensor:
@@ -198,7 +200,7 @@ def causal(num_tokens: int, window: int | None, *, before: int = 0, device: torc
     return ago >= 0 if window is None else (ago >= 0) & (ago < window)
 
 
-def by_length(texts: Sequence[Text], num_prefix: int) -> list[list[int]]:
+def by_length(texts: Sequence[PackedText], num_prefix: int) -> list[list[int]]:
     """Groups of texts, the longest first, with little padding and a bounded number of scores."""
     order = sorted(range(len(texts)), key=lambda index: -len(texts[index]))
     groups: list[list[int]] = []

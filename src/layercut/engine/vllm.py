@@ -33,7 +33,7 @@ from layercut.engine.batching import lay_out
 from layercut.engine.prompts import decode
 from layercut.engine.rows import GenerationRow, Scoring, Tokens, generation_rows, scorings
 from layercut.engine.sampling import Next
-from layercut.engine.scores import Score, likelihoods
+from layercut.engine.scores import ContinuationScore, likelihoods
 from layercut.engine.stopping import stop_tokens
 from layercut.engine.vllm_families import leave_out, vllm_family
 from layercut.engine.vllm_requests import MOST_TOKEN_IDS, drawing, read_off, scoring
@@ -211,7 +211,7 @@ class VllmEngine(OnePlanAtATime):
             for row in item.rows
             for start in range(0, len(row.continuations), MOST_TOKEN_IDS)
         ]
-        scores: list[list[Score]] = [[] for _ in parts]
+        scores: list[list[ContinuationScore]] = [[] for _ in parts]
 
         def take(index: int, output: Any) -> bool:
             scores[index] = read_off(*parts[index], output)

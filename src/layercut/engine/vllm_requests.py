@@ -8,7 +8,7 @@ from typing import Any
 from layercut.engine.base import Decoding
 from layercut.engine.rows import GenerationRow, LikelihoodRow, Tokens
 from layercut.engine.sampling import noise_key
-from layercut.engine.scores import Score
+from layercut.engine.scores import ContinuationScore
 
 MOST_TOKEN_IDS = 128
 """Next tokens that vLLM scores by their ids in one request."""
@@ -48,7 +48,7 @@ def scoring(vllm: Any, row: LikelihoodRow, continuations: Sequence[Tokens]) -> A
     )
 
 
-def read_off(row: LikelihoodRow, continuations: Sequence[Tokens], output: Any) -> list[Score]:
+def read_off(row: LikelihoodRow, continuations: Sequence[Tokens], output: Any) -> list[ContinuationScore]:
     """Scores from a ``RequestOutput``, as ``scoring`` asked for them."""
     inner = row.tokens[len(row.tokens) - row.num_scored + 1 :]
     along = output.prompt_logprobs[-len(inner) :] if inner else ()
@@ -57,5 +57,6 @@ def read_off(row: LikelihoodRow, continuations: Sequence[Tokens], output: Any) -
     answer = output.outputs[0]
     (likeliest,), (after,) = answer.token_ids, answer.logprobs
     return [
-        Score(shared + after[tokens[-1]].logprob, is_greedy and tokens[-1] == likeliest) for tokens in continuations
+        ContinuationScore(shared + after[tokens[-1]].logprob, is_greedy and tokens[-1] == likeliest)
+        for tokens in continuations
     ]

@@ -34,7 +34,7 @@ OUTCOMES = ("right", "wrong", "no_answer", "cut")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arm:
+class ComparedRun:
     """One side of a comparison: a run folder and what it says about its model."""
 
     name: str
@@ -76,8 +76,8 @@ class PairedItems(NamedTuple):
 class ComparisonRow:
     """One metric of one task and readout, uncut against cut."""
 
-    uncut: Arm
-    cut: Arm
+    uncut: ComparedRun
+    cut: ComparedRun
     task: str
     version: int
     readout: str
@@ -233,21 +233,21 @@ def left_out(uncut: RunFolder, cuts: Sequence[RunFolder]) -> list[str]:
     return lines
 
 
-def arm_of(folder: RunFolder) -> Arm:
+def arm_of(folder: RunFolder) -> ComparedRun:
     """What a finished run says about its model."""
     return _Run.read(folder).arm
 
 
 class _Run(NamedTuple):
     folder: RunFolder
-    arm: Arm
+    arm: ComparedRun
     rows: list[dict[str, Any]]
 
     @classmethod
     def read(cls, folder: RunFolder) -> _Run:
         metrics = folder.metrics()
         plan, about = metrics.get("plan") or {}, metrics.get("arm") or {}
-        arm = Arm(
+        arm = ComparedRun(
             name=folder.name,
             num_layers=plan.get("num_layers"),
             removed=tuple(plan.get("removed", ())),

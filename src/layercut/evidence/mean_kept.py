@@ -15,7 +15,7 @@ from layercut.evidence.resampling import resampled_means
 from layercut.seed import check_seed
 
 
-class Part(NamedTuple):
+class TaskValues(NamedTuple):
     """One task: values of both models on the same items, in the same order."""
 
     name: str
@@ -35,7 +35,7 @@ class MeanKept(NamedTuple):
     refused: str
 
 
-def mean_kept(parts: Sequence[Part], *, seed: int = 0, num_resamples: int = NUM_RESAMPLES) -> MeanKept:
+def mean_kept(parts: Sequence[TaskValues], *, seed: int = 0, num_resamples: int = NUM_RESAMPLES) -> MeanKept:
     """Mean over tasks of (cut - floor) / (uncut - floor), with the middle 95 % of a Bayesian bootstrap.
 
     Each task's items are reweighted by themselves, both models' values of an item together, as in ``compare_paired``;
@@ -74,14 +74,14 @@ def mean_kept(parts: Sequence[Part], *, seed: int = 0, num_resamples: int = NUM_
     return MeanKept(_mean(values, parts, np.mean(draws, axis=0)), "")
 
 
-def _kept(uncut: Array, cut: Array, part: Part) -> Array:
+def _kept(uncut: Array, cut: Array, part: TaskValues) -> Array:
     if part.is_log:
         return np.exp(cut - uncut)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(uncut > part.floor, (cut - part.floor) / (uncut - part.floor), np.nan)
 
 
-def _mean(values: Sequence[float], parts: Sequence[Part], draws: Array | None) -> Estimate:
+def _mean(values: Sequence[float], parts: Sequence[TaskValues], draws: Array | None) -> Estimate:
     value, n = math.fsum(values) / len(values), sum(len(part.uncut) for part in parts)
     tail = (1 - CONFIDENCE) / 2
     if draws is None or np.isnan(draws).mean() >= tail or np.nanmax(draws) - np.nanmin(draws) < 1e-12:

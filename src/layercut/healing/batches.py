@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from layercut.healing.examples import IGNORED, Example
+from layercut.healing.examples import IGNORED, TrainingExample
 
 
 class StepsByLength(Sampler[int]):
@@ -52,7 +52,7 @@ class StepsByLength(Sampler[int]):
         self._epoch += 1
 
 
-class Row(NamedTuple):
+class BatchRow(NamedTuple):
     """One example of a batch, without padding."""
 
     input_ids: Tensor
@@ -71,18 +71,18 @@ class Row(NamedTuple):
         return int((self.labels[1:] != IGNORED).sum())
 
 
-def rows(batch: Mapping[str, Any]) -> list[Row]:
+def rows(batch: Mapping[str, Any]) -> list[BatchRow]:
     """The examples of a batch, padded or packed, in the order of their places in the loss."""
     ids_BT, labels_BT = batch["input_ids"], batch["labels"]
     if "attention_mask" in batch:
         masks = batch["attention_mask"].bool()
-        return [Row(ids[mask], labels[mask]) for ids, labels, mask in zip(ids_BT, labels_BT, masks, strict=True)]
+        return [BatchRow(ids[mask], labels[mask]) for ids, labels, mask in zip(ids_BT, labels_BT, masks, strict=True)]
     starts = (batch["position_ids"][0] == 0).nonzero().flatten().tolist()
     ends = [*starts[1:], ids_BT.shape[1]]
-    return [Row(ids_BT[0, start:end], labels_BT[0, start:end]) for start, end in zip(starts, ends, strict=True)]
+    return [BatchRow(ids_BT[0, start:end], labels_BT[0, start:end]) for start, end in zip(starts, ends, strict=True)]
 
 
-def padded(examples: Sequence[Example]) -> dict[str, Tensor]:
+def padded(examples: Sequence[TrainingExample]) -> dict[str, Tensor]:
     """``input_ids`` and ``labels`` (B, T) of examples. Padding stands behind all that is read, so no mask is needed."""
     width = max(map(len, examples))
     ids = [[*one.input_ids, *([one.input_ids[-1]] * (width - len(one)))] for one in examples]

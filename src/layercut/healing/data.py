@@ -7,9 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 from layercut.errors import InputError, MissingExtra
 from layercut.healing.decontaminate import ReportItems, decontaminate
-from layercut.healing.examples import Data, Example, encode_example, fitting, hold_out, match_tokens, num_loss_tokens
+from layercut.healing.examples import (
+    Data,
+    TrainingExample,
+    encode_example,
+    fitting,
+    hold_out,
+    match_tokens,
+    num_loss_tokens,
+)
 from layercut.healing.filters import FilterSettings, filter_responses
-from layercut.healing.prompt_sources import Part
+from layercut.healing.prompt_sources import PromptGroup
 from layercut.healing.responses import plain_prompt
 from layercut.healing.settings import TrainSettings
 from layercut.tasks import TASKS, base_name, load_task
@@ -22,7 +30,7 @@ BUILT_IN = ("arithmetic", "brackets", "copy", "chain_sum", "gsm_symbolic")
 """Tasks whose report items are always at hand."""
 
 
-def original_records(parts: Sequence[Part]) -> list[dict[str, Any]]:
+def original_records(parts: Sequence[PromptGroup]) -> list[dict[str, Any]]:
     """The data sets' own answers, as records.
 
     Raises:
@@ -78,7 +86,7 @@ def examples_of(
     max_length: int,
     arm: str,
     say: Callable[[str], None],
-) -> tuple[list[Example], dict[str, Any]]:
+) -> tuple[list[TrainingExample], dict[str, Any]]:
     """What is learnt from records, and the counts of what was dropped on the way."""
     filtered = filter_responses([_counted(record, loaded) for record in records], filters)
     clean = decontaminate(filtered.records, items)
@@ -106,7 +114,9 @@ def _counted(record: Mapping[str, Any], loaded: LoadedModel) -> Mapping[str, Any
     return {**record, "num_prompt_tokens": len(example.prompt), "num_new_tokens": len(example.completion)}
 
 
-def matched(arms: Mapping[str, Sequence[Example]], arm: str, seed: int, say: Callable[[str], None]) -> list[Example]:
+def matched(
+    arms: Mapping[str, Sequence[TrainingExample]], arm: str, seed: int, say: Callable[[str], None]
+) -> list[TrainingExample]:
     """One arm's examples on the prompts that all arms answer, with no more completion tokens than the smallest has.
 
     Raises:
@@ -127,7 +137,7 @@ def matched(arms: Mapping[str, Sequence[Example]], arm: str, seed: int, say: Cal
     return chosen
 
 
-def split(examples: Sequence[Example], settings: TrainSettings, say: Callable[[str], None]) -> Data:
+def split(examples: Sequence[TrainingExample], settings: TrainSettings, say: Callable[[str], None]) -> Data:
     """Examples to learn from and to judge by."""
     data = hold_out(examples, settings.held_out, settings.seed)
     say(

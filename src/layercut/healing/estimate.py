@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from layercut.engine.base import Prompt
-from layercut.engine.estimate import TRAINING, Estimate, Step, measured_speed
+from layercut.engine.estimate import TRAINING, CostEstimate, Step, measured_speed
 from layercut.engine.handle import ModelHandle
 from layercut.engine.prompts import encode_prompt
 from layercut.healing.heal_settings import HealSettings
@@ -54,13 +54,13 @@ class _Weights(NamedTuple):
 
 def estimate_answers(
     handle: ModelHandle, plan: CutPlan, source: PromptSource, how: Answering, out: Path | None
-) -> Estimate:
+) -> CostEstimate:
     """Of ``layercut generate``. What the folder holds already is not counted."""
     weights, limit = _weights(handle), how.max_new_tokens or source.max_new_tokens
     step = _answers(handle, handle.num_parameters(plan), source, how, _answered(out))
     characters = sum(len(str(one.prompt)) for one in source.prompts) * how.samples
     num_bytes = 0 if out is None else characters + step.items * _RECORD + step.new_tokens[1] * CHARACTERS_PER_TOKEN
-    return Estimate(
+    return CostEstimate(
         steps=(step,),
         speed=measured_speed(handle.settings.device),
         disk_bytes=num_bytes,
@@ -79,7 +79,7 @@ def estimate_healing(
     *,
     out: Path,
     rounds: int = 1,
-) -> Estimate:
+) -> CostEstimate:
     """Of ``layercut heal``; with ``rounds`` of a loop, of whose choices of layers no time is known."""
     train, weights, uncut = settings.train, _weights(cut), _weights(teacher)
     limit = how.max_new_tokens or source.max_new_tokens
@@ -135,7 +135,7 @@ def estimate_healing(
     written = 0 if settings.keep_adapter else max(weights.stored_bytes, 4 * weights.parameters)
     checkpoint = 12 * trainable  # weights and both moments of AdamW
     disk += 2 * checkpoint + 4 * trainable
-    return Estimate(
+    return CostEstimate(
         steps=tuple(steps),
         speed=measured_speed(cut.settings.device),
         disk_bytes=disk + checkpoint + written + (rounds > 1) * weights.stored_bytes,
@@ -182,10 +182,10 @@ def _examples(handle: ModelHandle, source: PromptSource, settings: HealSettings,
     answered = [one for part in source.parts for one in part.answered]
     count = max(len(answered), 1)
     read = _tokens(handle, [one.prompt.prompt for one in answered])
-    told = limit // 2 * count
+    shared = limit // 2 * count
     if settings.responses == "original":
-        told = _tokens(handle, [one.answer for one in answered])
-    return len(answered), 1 + (read + told) // count
+        shared = _tokens(handle, [one.answer for one in answered])
+    return len(answered), 1 + (read + shared) // count
 
 
 def _trainable(weights: _Weights, settings: HealSettings) -> int:

@@ -25,7 +25,7 @@ IGNORED = -100
 """Label of a token that takes no part in the loss."""
 
 
-class Example(NamedTuple):
+class TrainingExample(NamedTuple):
     """One prompt and the completion that is learnt."""
 
     id: str
@@ -50,8 +50,8 @@ class Example(NamedTuple):
 class Data(NamedTuple):
     """Examples to learn from and examples to judge by, which share none."""
 
-    train: list[Example]
-    held_out: list[Example]
+    train: list[TrainingExample]
+    held_out: list[TrainingExample]
 
     @property
     def num_tokens(self) -> int:
@@ -64,7 +64,9 @@ class Data(NamedTuple):
         return data_hash([*self.train, *self.held_out])
 
 
-def encode_example(tokenizer: PreTrainedTokenizerBase, record: Mapping[str, Any], model: str = "this model") -> Example:
+def encode_example(
+    tokenizer: PreTrainedTokenizerBase, record: Mapping[str, Any], model: str = "this model"
+) -> TrainingExample:
     """Token ids of one record.
 
     What closes the completion: nothing where it ran into the length limit; a plain prompt's first stop string
@@ -86,7 +88,7 @@ def encode_example(tokenizer: PreTrainedTokenizerBase, record: Mapping[str, Any]
         completion = (*completion, end)
     if not completion:
         raise InputError(f"the answer to {record['id']} has no tokens; drop empty answers.")
-    return Example(record["id"], ids, completion)
+    return TrainingExample(record["id"], ids, completion)
 
 
 def end_token(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> int | None:
@@ -96,12 +98,12 @@ def end_token(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> int | None:
     return eos if turn is None else turn
 
 
-def fitting(examples: Sequence[Example], max_length: int) -> list[Example]:
+def fitting(examples: Sequence[TrainingExample], max_length: int) -> list[TrainingExample]:
     """Those of at most ``max_length`` tokens. Longer ones are left out whole: cut short they would have no end."""
     return [example for example in examples if len(example) <= max_length]
 
 
-def hold_out(examples: Sequence[Example], share: float, seed: int) -> Data:
+def hold_out(examples: Sequence[TrainingExample], share: float, seed: int) -> Data:
     """Set a share of the examples aside by a seeded draw over their ids, whatever their order.
 
     At least one is held out if the share is above 0 and there are two.
@@ -119,7 +121,7 @@ def hold_out(examples: Sequence[Example], share: float, seed: int) -> Data:
     return data
 
 
-def match_tokens(examples: Sequence[Example], num_tokens: int, seed: int) -> list[Example]:
+def match_tokens(examples: Sequence[TrainingExample], num_tokens: int, seed: int) -> list[TrainingExample]:
     """As many of the examples, drawn without replacement, as have at most ``num_tokens`` completion tokens together.
 
     So two arms on the same prompts learn from equally many tokens, but for less than one example: what is left of a
@@ -135,12 +137,12 @@ def match_tokens(examples: Sequence[Example], num_tokens: int, seed: int) -> lis
     return [example for index, example in enumerate(examples) if index in chosen]
 
 
-def num_loss_tokens(examples: Sequence[Example]) -> int:
+def num_loss_tokens(examples: Sequence[TrainingExample]) -> int:
     """Completion tokens together."""
     return sum(len(example.completion) for example in examples)
 
 
-def data_hash(examples: Sequence[Example]) -> str:
+def data_hash(examples: Sequence[TrainingExample]) -> str:
     """First 16 hex digits of SHA-256 over the token ids, in their order."""
     content = json.dumps([[example.prompt, example.completion] for example in examples])
     return hashlib.sha256(content.encode()).hexdigest()[:16]

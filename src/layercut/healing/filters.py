@@ -138,14 +138,14 @@ def question_text(record: Record) -> str:
 
 
 def _reasons(record: Record, settings: FilterSettings) -> Iterator[str]:
-    asked, told = record.get("num_prompt_tokens", 0), record.get("num_new_tokens", 0)
+    asked, shared = record.get("num_prompt_tokens", 0), record.get("num_new_tokens", 0)
     if not record["completion"].strip():
         yield "empty"
     if settings.finished_only and record.get("finish_reason") == "length":
         yield "unfinished"
-    if settings.max_tokens is not None and asked + told > settings.max_tokens:
+    if settings.max_tokens is not None and asked + shared > settings.max_tokens:
         yield "too long"
-    if told < settings.min_tokens:
+    if shared < settings.min_tokens:
         yield "too short"
     if settings.right_only and not record["right"]:
         yield "wrong"

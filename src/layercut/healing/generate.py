@@ -15,7 +15,7 @@ from layercut.engine.base import Decoding
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
 from layercut.healing.best_of import choose, chosen
-from layercut.healing.prompt_sources import CHOICES, RESPONSES, Answering, Part, PromptSource
+from layercut.healing.prompt_sources import CHOICES, RESPONSES, Answering, PromptGroup, PromptSource
 from layercut.healing.responses import generate_responses, sample_id
 from layercut.progress.watch import watched
 from layercut.runs.directory import RunFolder
@@ -27,7 +27,7 @@ from layercut.surgery.plan import CutPlan
 from layercut.text.counting import counted
 
 
-class Answers(NamedTuple):
+class Responses(NamedTuple):
     """What a model said to prompts, in their order."""
 
     records: list[dict[str, Any]]
@@ -48,7 +48,7 @@ def answer_prompts(
     seed: int,
     console: Console,
     say: Callable[[str], None],
-) -> Answers:
+) -> Responses:
     """Answer every prompt; ``layercut generate``. With ``out``, into a run folder that resumes."""
     handle = ModelHandle(model)
     plan = plan_of(handle, remove, seed)
@@ -74,7 +74,7 @@ def answers_of(
     folder: Path,
     console: Console,
     say: Callable[[str], None],
-) -> Answers:
+) -> Responses:
     """The model's answers to all prompts in their order: those that the folder holds, and the others made now.
 
     The model is loaded only if there is something to be made.
@@ -104,19 +104,19 @@ def answers_of(
         found = {record["id"]: record for record in journal.records}
     records = [found[name] for name in ids]
     if how.samples == 1:
-        return Answers(records, records, folder)
+        return Responses(records, records, folder)
     with Journal(folder / CHOICES) as journal:
         prompts = {record["prompt_id"] for record in records}
         if not prompts <= {choice["id"] for choice in journal.records}:
             name = f"Choosing among {how.samples} answers"
             with watched(name, len(prompts), console, "prompts") as on_progress:
                 choose(handle.engine, plan, records, journal, on_progress=on_progress)
-        return Answers(records, chosen(records, journal.records), folder)
+        return Responses(records, chosen(records, journal.records), folder)
 
 
 def _fitting(
     handle: ModelHandle, source: PromptSource, max_tokens: int | None, say: Callable[[str], None]
-) -> list[Part]:
+) -> list[PromptGroup]:
     """The prompts that are short enough; those of tasks are as they are."""
     if max_tokens is None or not any(part.task is None for part in source.parts):
         return list(source.parts)
@@ -152,5 +152,5 @@ def _settings(handle: ModelHandle, plan: CutPlan, source: PromptSource, how: Ans
         "prompts": source.describe(),
         "decoding": {**asdict(how.decoding), "seed": seed},
         "max_new_tokens": how.max_new_tokens or source.max_new_tokens,
-        **how.further(),
+        **how.extra(),
     }

@@ -10,18 +10,18 @@ from typing import Any, NamedTuple
 
 from rich.console import Console
 
-from layercut.engine.estimate import Estimate
+from layercut.engine.estimate import CostEstimate
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
 from layercut.healing.data import examples_of, matched, original_records, report_items, split
 from layercut.healing.estimate import estimate_healing
 from layercut.healing.filters import FilterSettings
 from layercut.healing.generate import answers_of
+from layercut.healing.group import ProcessGroup
 from layercut.healing.heal_settings import RESPONSES, HealSettings
 from layercut.healing.job import CHECKPOINT, HealingJob, Teacher, ToTrain, load_cut, train_along
 from layercut.healing.prompt_sources import Answering, PromptSource
 from layercut.healing.settings import TrainSettings
-from layercut.healing.team import Team
 from layercut.runs.directory import RunFolder
 from layercut.runs.disk import resumable
 from layercut.settings import ModelSettings
@@ -41,20 +41,21 @@ class Healed(NamedTuple):
 
     def lines(self) -> list[str]:
         """The result for people."""
-        facts = self.healing
+        metadata = self.healing
         lines = [
-            f"learnt from {counted(facts['num_examples'], 'answer')}, {counted(facts['loss_tokens'], 'answer token')}"
+            f"learnt from {counted(metadata['num_examples'], 'answer')}, "
+            f"{counted(metadata['loss_tokens'], 'answer token')}"
         ]
-        losses = facts.get("held_out_loss", {})
+        losses = metadata.get("held_out_loss", {})
         if "best" in losses:
             before = f"{losses['before']:.4f} before training, " if "before" in losses else ""
             lines.append(f"held-out loss: {before}{losses['best']:.4f} at its best")
         lines += [
             f"step {look['step']}: " + ", ".join(f"{name} {100 * look[name]:.0f} %" for name in look if name != "step")
-            for look in facts.get("looks", [])
+            for look in metadata.get("looks", [])
         ]
-        lines += facts.get("seams", [])
-        lines += [f"checked: {text}" for text in facts["checked"]]
+        lines += metadata.get("seams", [])
+        lines += [f"checked: {text}" for text in metadata["checked"]]
         return [*lines, f"checkpoint: {self.checkpoint}"]
 
 
@@ -79,16 +80,16 @@ def heal_model(
         InputError: settings that do not fit each other or the models, or prompts that leave nothing to learn from.
         MissingExtra: TRL or PEFT is not installed.
     """
-    train, team = settings.train, Team.of_this_process()
-    if not team.is_first:
-        check_method(train, team)
-        told: ToTrain | None = team.share()
-        if told is not None:
-            train_along(ModelHandle(cut_model), Teacher(teacher_model), train, told)
-            team.leave()
+    train, group = settings.train, ProcessGroup.of_this_process()
+    if not group.is_first:
+        check_method(train, group)
+        shared: ToTrain | None = group.share()
+        if shared is not None:
+            train_along(ModelHandle(cut_model), Teacher(teacher_model), train, shared)
+            group.leave()
         return None
     cut, teacher = ModelHandle(cut_model), Teacher(teacher_model)
-    check_method(train, team)
+    check_method(train, group)
     plan, is_another = _checked(cut, teacher, source, settings, is_control=is_control)
     run_settings = {
         "heal": settings.describe(),
@@ -97,13 +98,13 @@ def heal_model(
         "prompts": source.describe() if source.records is None else {"n": len(source.records), "given": True},
         "decoding": {**asdict(how.decoding), "seed": train.seed},
         "max_new_tokens": how.max_new_tokens or source.max_new_tokens,
-        **how.further(),
+        **how.extra(),
     }
     with resumable(out), RunFolder.begin(out, run_settings, flags=FLAGS) as run:
         folder = run.path / CHECKPOINT
         if (folder / PLAN_FILE).is_file():  # a checkpoint is there whole or not at all
             run.write_metrics([], plan=plan.to_dict())
-            team.share(None)
+            group.share(None)
             return Healed(folder, json.loads((folder / PLAN_FILE).read_text("utf-8"))["healing"][-1])
         say(f"{cut_model.model}: {train.method}, {train.objective}, on {settings.responses} answers")
         for note in source.notes:
@@ -139,8 +140,8 @@ def heal_model(
             "responses": settings.responses,
             "tokens_matched": settings.match_tokens,
             "teacher": teacher_model.model,
-            "teacher_hash": teacher.handle.facts.model_hash,
-            "cut_hash": cut.facts.model_hash,
+            "teacher_hash": teacher.handle.metadata.model_hash,
+            "cut_hash": cut.metadata.model_hash,
             **({"cut_from": {"model": plan.model, "model_hash": plan.model_hash}} if is_another else {}),
             "data_hash": data.hash,
             "num_examples": len(data.train),
@@ -162,7 +163,7 @@ def heal_model(
             console=console,
             say=say,
             card=card.read_text("utf-8") if card.is_file() and cut.earlier_plans else "",
-            team=team,
+            group=group,
             tasks=source.tasks,
         )
         healing = job.seam() if train.method == "seam" else job.train()
@@ -178,7 +179,7 @@ def estimate_heal(
     how: Answering,
     *,
     out: Path,
-) -> Estimate:
+) -> CostEstimate:
     """What ``heal_model`` would take; nothing is loaded or written.
 
     Raises:
@@ -186,7 +187,7 @@ def estimate_heal(
         MissingExtra: TRL or PEFT is not installed.
     """
     cut, teacher = ModelHandle(cut_model), Teacher(teacher_model)
-    check_method(settings.train, Team(0, 1))
+    check_method(settings.train, ProcessGroup(0, 1))
     _checked(cut, teacher, source, settings)
     return estimate_healing(cut, teacher.handle, source, settings, how, out=out)
 
@@ -200,7 +201,7 @@ def _checked(
         InputError: models, prompts and settings that do not fit each other.
     """
     cut.source.refuse_adapter("healing")
-    if not is_control and cut.facts.model_hash == teacher.handle.facts.model_hash:
+    if not is_control and cut.metadata.model_hash == teacher.handle.metadata.model_hash:
         raise InputError(
             f"{cut.settings.model} is its own teacher: {teacher.settings.model} is the same model, so there is nothing "
             f"to heal. Name a model that was cut from it: layercut cut {teacher.settings.model} --remove 3 --out DIR."
@@ -210,35 +211,35 @@ def _checked(
         raise InputError("not all of these prompts are graded, so --right-only has no meaning; take task:NAME.")
     plan = cut.earlier_plans[-1] if cut.earlier_plans else CutPlan(num_layers=cut.num_layers)
     known = [made.model_hash for made in cut.earlier_plans if made.removed and made.model_hash]
-    is_another = bool(known) and teacher.handle.facts.model_hash not in known
+    is_another = bool(known) and teacher.handle.metadata.model_hash not in known
     if is_another and not cut.settings.plan_from_another_model:
         raise InputError(
             f"{cut.settings.model} was cut from {plan.model or 'another model'} ({plan.model_hash}), and "
-            f"{teacher.settings.model} is another model ({teacher.handle.facts.model_hash}). Name that model as the "
+            f"{teacher.settings.model} is another model ({teacher.handle.metadata.model_hash}). Name that model as the "
             "teacher, or heal all the same with --plan-from-another-model."
         )
     _check_scale(cut, settings.train)
     return plan, is_another
 
 
-def check_method(train: TrainSettings, team: Team) -> None:
+def check_method(train: TrainSettings, group: ProcessGroup) -> None:
     """Whatever would fail after an hour of answering fails now.
 
     Raises:
         InputError: settings that cannot be used here.
         MissingExtra: TRL or PEFT is not installed.
     """
-    if team.size > 1 and train.graded:
-        raise InputError(f"graded questions are for one process, and {team.size} were launched; leave --graded out.")
-    if team.size > 1 and (train.method in ("seam", "qlora") or train.objective == "on-policy"):
+    if group.size > 1 and train.graded:
+        raise InputError(f"graded questions are for one process, and {group.size} were launched; leave --graded out.")
+    if group.size > 1 and (train.method in ("seam", "qlora") or train.objective == "on-policy"):
         what = train.objective if train.objective == "on-policy" else train.method
-        raise InputError(f"{what} is for one process, and {team.size} were launched; start it without a launcher.")
+        raise InputError(f"{what} is for one process, and {group.size} were launched; start it without a launcher.")
     if train.method == "qlora":
         from layercut.healing.adapters import quantization
 
         quantization()
     if train.method != "seam":
-        train.batches(team.size)
+        train.batches(group.size)
         import layercut.healing.sft  # noqa: F401  says which extra is missing
 
 
@@ -267,7 +268,7 @@ def _self_records(
     handle = teacher.handle
     if source.records is not None:
         made_by = {record.get("model_hash") for record in source.records}
-        if made_by != {handle.facts.model_hash} or any(record.get("removed") for record in source.records):
+        if made_by != {handle.metadata.model_hash} or any(record.get("removed") for record in source.records):
             raise InputError(
                 f"these answers were not all given by {teacher.settings.model}, whole; answer the prompts with it: "
                 f"layercut generate {teacher.settings.model} --prompts ... --out DIR."

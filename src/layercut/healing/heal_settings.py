@@ -46,5 +46,5 @@ class HealSettings:
     def describe(self) -> dict[str, Any]:
         """What decides the result, for a run's settings. What came later is left out where it is the default, so that a
         run that an older layercut began goes on."""
-        told = {**asdict(self), "data": dict(self.data)}
-        return {name: value for name, value in told.items() if (name, value) != ("save_dtype", "auto")}
+        shared = {**asdict(self), "data": dict(self.data)}
+        return {name: value for name, value in shared.items() if (name, value) != ("save_dtype", "auto")}

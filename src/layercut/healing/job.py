@@ -15,10 +15,10 @@ from rich.console import Console
 from layercut.engine.handle import ModelHandle
 from layercut.healing.card import healed_card
 from layercut.healing.examples import Data
+from layercut.healing.group import ProcessGroup
 from layercut.healing.heal_settings import HealSettings
 from layercut.healing.learner import ACCURACY, accuracy_of_held_out
 from layercut.healing.settings import TrainSettings
-from layercut.healing.team import Team
 from layercut.progress.watch import watched
 from layercut.runs.directory import RunFolder
 from layercut.settings import ModelSettings
@@ -69,7 +69,7 @@ class HealingJob(NamedTuple):
     console: Console
     say: Callable[[str], None]
     card: str
-    team: Team
+    group: ProcessGroup
     tasks: list[TaskPrompts]
     """That the prompts come from, as far as they come from tasks."""
 
@@ -113,11 +113,11 @@ class HealingJob(NamedTuple):
         settings, folder = self.settings.train, self.run.path / TRAINING
         trained = finished(folder)
         if trained is None:
-            told = ToTrain(self.data, self.run.path, self.plan)
+            shared = ToTrain(self.data, self.run.path, self.plan)
             if settings.store_top_k is not None:
-                self._store_logits(told, settings.store_top_k)
-            self.team.share(told)
-            options = objective_of(self.loaded, self.teacher, settings, told, self.records)
+                self._store_logits(shared, settings.store_top_k)
+            self.group.share(shared)
+            options = objective_of(self.loaded, self.teacher, settings, shared, self.records)
             if settings.graded:
                 options["look"] = accuracy_of_held_out(self.tasks, self.data, self.loaded, settings.graded)
             model = make_trainable(self.loaded.model, settings)
@@ -126,11 +126,11 @@ class HealingJob(NamedTuple):
                 trained = train(
                     model, self.loaded.tokenizer, self.data, settings, folder, on_progress=on_progress, **options
                 )
-            self.team.leave()
-        elif self.team.size > 1:
-            self.team.share(None)
+            self.group.leave()
+        elif self.group.size > 1:
+            self.group.share(None)
         healing = self.healing | {
-            "settings": _told(settings),
+            "settings": _settings_in_effect(settings),
             "steps": trained.steps,
             "tokens": trained.tokens,
             "seconds": round(trained.seconds, 1),
@@ -148,12 +148,12 @@ class HealingJob(NamedTuple):
         write = partial(write_healed, whole.model, self.cut.source, dtype=dtype, judge=whole.judge)
         return self._write(healing, write, whole.checked, CURVE)
 
-    def _store_logits(self, told: ToTrain, k: int) -> None:
+    def _store_logits(self, shared: ToTrain, k: int) -> None:
         """Ask the teacher once for what it says at every place that is learnt."""
         from layercut.healing.distill import check_teacher
         from layercut.healing.stored import StoredLogits
 
-        stored = StoredLogits(told.folder / STORED, told.data, k)
+        stored = StoredLogits(shared.folder / STORED, shared.data, k)
         if not stored.is_whole_everywhere:
             uncut = load_cut(self.teacher.handle, replace(self.settings.train, method="lora"))
             check_teacher(self.loaded.model, uncut.model)
@@ -183,7 +183,7 @@ def looks_of(curve: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
 
 
 def objective_of(
-    loaded: LoadedModel, teacher: Teacher, settings: TrainSettings, told: ToTrain, records: list[dict[str, Any]]
+    loaded: LoadedModel, teacher: Teacher, settings: TrainSettings, shared: ToTrain, records: list[dict[str, Any]]
 ) -> dict[str, Any]:
     """What the trainer is to be given beside the examples; the teacher's weights where they are learnt from."""
     if settings.objective == "sft":
@@ -198,14 +198,14 @@ def objective_of(
 
     if settings.store_top_k is not None:
         teacher.forget()
-        stored = StoredLogits(told.folder / STORED, told.data, settings.store_top_k)
+        stored = StoredLogits(shared.folder / STORED, shared.data, settings.store_top_k)
         return {"trainer": StoredTrainer, "stored": stored}
     uncut = load_cut(teacher.handle, replace(settings, method="lora"))
     check_teacher(loaded.model, uncut.model)
     options: dict[str, Any] = {"teacher": uncut.model, "kind": settings.objective, "alpha": settings.jsd_alpha}
     if settings.objective == "hidden":
-        check_layers(told.plan, uncut.num_layers, loaded.num_layers)
-        more = {"kind": "forward-kl", "plan": told.plan, "weight": settings.hidden_weight}
+        check_layers(shared.plan, uncut.num_layers, loaded.num_layers)
+        more = {"kind": "forward-kl", "plan": shared.plan, "weight": settings.hidden_weight}
         return options | more | {"trainer": HiddenTrainer}
     if settings.objective != "on-policy":
         return options | {"trainer": DistillTrainer}
@@ -215,15 +215,15 @@ def objective_of(
     return options | more | {"trainer": OnPolicyTrainer}
 
 
-def train_along(cut: ModelHandle, teacher: Teacher, settings: TrainSettings, told: ToTrain) -> None:
+def train_along(cut: ModelHandle, teacher: Teacher, settings: TrainSettings, shared: ToTrain) -> None:
     """The part of the other processes of a team: to train with the first one on what it told them."""
     from layercut.healing.sft import train
     from layercut.healing.trainable import make_trainable
 
     loaded = load_cut(cut, settings)
-    options = objective_of(loaded, teacher, settings, told, [])
+    options = objective_of(loaded, teacher, settings, shared, [])
     model = make_trainable(loaded.model, settings)
-    train(model, loaded.tokenizer, told.data, settings, told.folder / TRAINING, **options)
+    train(model, loaded.tokenizer, shared.data, settings, shared.folder / TRAINING, **options)
 
 
 def load_cut(handle: ModelHandle, train: TrainSettings) -> LoadedModel:
@@ -233,9 +233,9 @@ def load_cut(handle: ModelHandle, train: TrainSettings) -> LoadedModel:
     return load_for_training(handle.source, train, dtype=handle.settings.dtype, device=handle.settings.device)
 
 
-def _told(settings: TrainSettings) -> dict[str, Any]:
+def _settings_in_effect(settings: TrainSettings) -> dict[str, Any]:
     """The settings that had an effect."""
-    told = asdict(settings)
+    shared = asdict(settings)
     unused = {
         "rank": settings.method in ("lora", "qlora"),
         "alpha": settings.method in ("lora", "qlora"),
@@ -250,4 +250,4 @@ def _told(settings: TrainSettings) -> dict[str, Any]:
         "seam": False,
         "report_to": False,
     }
-    return {name: value for name, value in told.items() if unused.get(name, True)}
+    return {name: value for name, value in shared.items() if unused.get(name, True)}

@@ -28,13 +28,13 @@ def load_for_training(
         from transformers import AutoModelForCausalLM
 
         packed_as = quantization()
-        facts = describe_source(source)
+        metadata = describe_source(source)
         with quiet_transformers():
             packed: Any = AutoModelForCausalLM.from_pretrained(
                 source.path, quantization_config=packed_as, device_map={"": 0}
             )
         tokenizer = load_tokenizer(source, False)
-        return LoadedModel(packed.eval(), tokenizer, facts.family, source, facts.model_hash, facts.num_layers)
+        return LoadedModel(packed.eval(), tokenizer, metadata.family, source, metadata.model_hash, metadata.num_layers)
     if settings.method == "seam" and pick_device(device).type == "mps":
         device = "cpu"  # seams are solved in float64, which MPS does not have
     if dtype == "auto" and settings.method != "lora":

@@ -18,12 +18,12 @@ from rich.console import Console
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
 from layercut.healing.generate import answer_prompts
+from layercut.healing.group import ProcessGroup
 from layercut.healing.heal import FLAGS, Healed, check_method, heal_model
 from layercut.healing.heal_settings import HealSettings
 from layercut.healing.job import CHECKPOINT
 from layercut.healing.prompt_sources import Answering, PromptSource
 from layercut.healing.settings import TrainSettings
-from layercut.healing.team import Team
 from layercut.progress.bars import SelectionProgress
 from layercut.runs.atomic import write_json
 from layercut.runs.directory import RunFolder
@@ -79,9 +79,9 @@ def heal_in_a_loop(
     Raises:
         InputError: settings that do not fit, a model of too few layers, or several processes.
     """
-    team = Team.of_this_process()
-    if team.size > 1:
-        raise InputError(f"a loop runs in one process, and {team.size} were launched; start it without a launcher.")
+    group = ProcessGroup.of_this_process()
+    if group.size > 1:
+        raise InputError(f"a loop runs in one process, and {group.size} were launched; start it without a launcher.")
     if settings.keep_adapter:
         raise InputError("a loop cuts healed weights again, so adapters must be folded in; leave out --keep-adapter.")
     if settings.train.method == "seam" and settings.train.seam == "magnitude" and loop.num_remove > 1:
@@ -89,7 +89,7 @@ def heal_in_a_loop(
             "magnitudes are set against the uncut model's, so a second round would set them twice; use --seam "
             "linear, or cut all layers first."
         )
-    check_method(settings.train, team)
+    check_method(settings.train, group)
     whole = ModelHandle(uncut)
     if loop.num_remove >= whole.num_layers:
         raise InputError(f"{loop.num_remove} rounds leave no layer of {whole.num_layers}; take fewer.")
@@ -100,7 +100,7 @@ def heal_in_a_loop(
         "prompts": source.describe() if source.records is None else {"n": len(source.records), "given": True},
         "decoding": asdict(how.decoding),
         "max_new_tokens": how.max_new_tokens or source.max_new_tokens,
-        **how.further(),
+        **how.extra(),
     }
     with resumable(out), RunFolder.begin(out, run_settings, flags=FLAGS | {"num_remove": "--loop"}) as run:
         final = run.path / CHECKPOINT
@@ -187,11 +187,11 @@ def _cut_one(
         ).plan
     layer = plan.kept[chosen.removed[0]]
     importance = {str(plan.kept[int(index)]): value for index, value in chosen.scores.get("importance", {}).items()}
-    told = replace(
+    recorded_plan = replace(
         plan,
         removed=(*plan.removed, layer),
         criterion=loop.criterion,
         settings={**asdict(loop), "loop": True, "seed": train.seed},
         scores={"loop": [*plan.scores.get("loop", ()), {"removed": layer, "importance": importance}]},
     )
-    cut_model(handle.source, chosen, folder / "cut", uncut=lambda: handle.loaded, told=told, say=say)
+    cut_model(handle.source, chosen, folder / "cut", uncut=lambda: handle.loaded, recorded_plan=recorded_plan, say=say)

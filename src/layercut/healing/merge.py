@@ -112,8 +112,8 @@ def write_healed(
     with new_directory(out) as folder:
         written = write_weights(model, folder, stored=stored_dtype(cut.path), dtype=dtype, judge=judge)
         _copy_files(cut.path, folder)
-        told = {**healing, "written": written.to_dict(judge)}
-        return _describe(cut.path, folder, told, written.describe(judge), card, curve)
+        shared = {**healing, "written": written.to_dict(judge)}
+        return _describe(cut.path, folder, shared, written.describe(judge), card, curve)
 
 
 def write_adapter(
@@ -170,8 +170,8 @@ def _plan_data(source: Path) -> dict[str, Any]:
         CutPlan.load(file)  # refuses what is no plan
         data: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         return data
-    facts = describe_source(ModelSource(name=source.name, path=source))
-    return CutPlan(num_layers=facts.num_layers, model=source.name, model_hash=facts.model_hash).to_dict()
+    metadata = describe_source(ModelSource(name=source.name, path=source))
+    return CutPlan(num_layers=metadata.num_layers, model=source.name, model_hash=metadata.model_hash).to_dict()
 
 
 def _in_float32(cut: ModelSource, device: str) -> PreTrainedModel:

@@ -22,7 +22,7 @@ from layercut.engine.base import Decoding, GenerationRequest
 from layercut.healing.batches import rows
 from layercut.healing.distill import DistillTrainer, divergence
 from layercut.healing.drift import drift_weights, overlap
-from layercut.healing.examples import Example, encode_example
+from layercut.healing.examples import TrainingExample, encode_example
 from layercut.healing.learner import answering
 from layercut.healing.prompts import record_prompt
 from layercut.runs.atomic import write_json
@@ -122,7 +122,7 @@ class OnPolicyTrainer(DistillTrainer):
         steps = 1 if num_items_in_batch is None else self.current_gradient_accumulation_steps
         return (weights_N * losses_N).mean() / steps
 
-    def _tell(self, answers: Sequence[Example], shared: float, drifted: float) -> None:
+    def _tell(self, answers: Sequence[TrainingExample], shared: float, drifted: float) -> None:
         """A batch of answers, to the curve and to what decides their length."""
         repeated = [repetition(answer.completion) for answer in answers]
         repeated_share = sum(repeated) / max(len(repeated), 1)
@@ -141,7 +141,7 @@ class OnPolicyTrainer(DistillTrainer):
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         self._length.load(Path(resume_from_checkpoint))
 
-    def _roll_out(self, prompts: Sequence[tuple[int, ...]]) -> list[Example]:
+    def _roll_out(self, prompts: Sequence[tuple[int, ...]]) -> list[TrainingExample]:
         records = [self._records[prompt] for prompt in prompts]
         requests = [
             GenerationRequest(
@@ -165,7 +165,7 @@ class OnPolicyTrainer(DistillTrainer):
                 examples.append(encode_example(self._cut.tokenizer, record, self._cut.name))
         return examples
 
-    def _collated(self, examples: Sequence[Example]) -> dict[str, Any]:
+    def _collated(self, examples: Sequence[TrainingExample]) -> dict[str, Any]:
         items = [{"input_ids": example.input_ids, "labels": example.labels} for example in examples]
         batch: dict[str, Any] = self.data_collator(items)
         return {name: tensor.to(self.args.device) for name, tensor in batch.items() if isinstance(tensor, torch.Tensor)}

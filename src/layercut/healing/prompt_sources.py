@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 from layercut.errors import InputError, unknown
 from layercut.healing.best_of import chosen
-from layercut.healing.prompts import Answered, NamedPrompt, answered_in, read_answered
+from layercut.healing.prompts import NamedPrompt, PromptWithAnswer, answered_in, read_answered
 from layercut.healing.settings import SYSTEM
 from layercut.healing.task_prompts import PREFIX, TaskPrompts, task_prompts
 from layercut.runs.records import read_records
@@ -79,10 +79,10 @@ class PromptSpec:
         return found[self.skip :][: self.limit]
 
 
-class Part(NamedTuple):
+class PromptGroup(NamedTuple):
     """Prompts of one kind, which are asked and graded alike."""
 
-    answered: list[Answered]
+    answered: list[PromptWithAnswer]
     task: TaskPrompts | None = None
     note: str = ""
     """What people should know of how they were read."""
@@ -104,7 +104,7 @@ class Part(NamedTuple):
 class PromptSource:
     """Prompts with the answers that their source gives, if it gives any; from one source or from several."""
 
-    parts: tuple[Part, ...] = ()
+    parts: tuple[PromptGroup, ...] = ()
     records: list[dict[str, Any]] | None = None
     """Answers that a model has given already, where the source is a run folder."""
 
@@ -158,10 +158,10 @@ class Answering(NamedTuple):
     max_prompt_tokens: int | None = None
     """Longer prompts are left out."""
 
-    def further(self) -> dict[str, int]:
+    def extra(self) -> dict[str, int]:
         """What is set beside decoding and the longest answer, for a run's settings."""
-        told = {"samples": self.samples} if self.samples > 1 else {}
-        return told | ({} if self.max_prompt_tokens is None else {"max_prompt_tokens": self.max_prompt_tokens})
+        shared = {"samples": self.samples} if self.samples > 1 else {}
+        return shared | ({} if self.max_prompt_tokens is None else {"max_prompt_tokens": self.max_prompt_tokens})
 
 
 def answering(
@@ -240,23 +240,23 @@ def prompt_source(specs: Sequence[PromptSpec], *, system: str | None = None, pla
     return PromptSource(parts=tuple(_part(spec, system, plain) for spec in specs))
 
 
-def _part(spec: PromptSpec, system: str | None, plain: bool) -> Part:
+def _part(spec: PromptSpec, system: str | None, plain: bool) -> PromptGroup:
     if spec.source.startswith(PREFIX):
         if plain:
             raise InputError(f"{spec.source}: a task asks as it asks; leave out --plain.")
         task = load_task(spec.source.removeprefix(PREFIX), data=spec.data)
         found = task_prompts(task, readout=cast("Any", spec.readout), limit=spec.read)
-        return Part(spec.chosen(found.answered), found)
+        return PromptGroup(spec.chosen(found.answered), found)
     if spec.source.startswith(HUB):
         rows = hub_rows(spec.source, extra="heal", buffer=spec.shuffle_buffer, seed=spec.shuffle_seed)
         left_out: list[str] = []
         answered = answered_in(rows, spec.source, system=system, plain=plain, limit=spec.read, left_out=left_out)
         note = f"rows that cannot be asked and are left out: {len(left_out)}, the first is " if left_out else ""
-        return Part(spec.chosen(answered), note=note + "".join(left_out[:1]))
+        return PromptGroup(spec.chosen(answered), note=note + "".join(left_out[:1]))
     path = Path(spec.source)
     if path.is_dir():
         raise InputError(f"{path} is a folder of answers, which cannot be mixed with other prompts; give it alone.")
-    return Part(spec.chosen(read_answered(path, system=system, plain=plain, limit=spec.read)))
+    return PromptGroup(spec.chosen(read_answered(path, system=system, plain=plain, limit=spec.read)))
 
 
 def _chosen_in(folder: Path) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from layercut.engine.base import Message, Prompt
 from layercut.errors import InputError
 from layercut.runs.json_text import parse
-from layercut.tasks.data_files import Row, read_rows, read_whole
+from layercut.tasks.data_files import DataRow, read_rows, read_whole
 
 _ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 _TURNS = ("messages", "conversations", "prompt")
@@ -28,7 +28,7 @@ class NamedPrompt(NamedTuple):
     prompt: Prompt
 
 
-class Answered(NamedTuple):
+class PromptWithAnswer(NamedTuple):
     """A prompt and the answer that its data set gives to it."""
 
     prompt: NamedPrompt
@@ -43,7 +43,7 @@ def read_prompts(path: Path, *, system: str | None = None, plain: bool = False) 
 
 def read_answered(
     path: Path, *, system: str | None = None, plain: bool = False, limit: int | None = None
-) -> list[Answered]:
+) -> list[PromptWithAnswer]:
     """Prompts of a ``.txt`` file (one a line), ``.jsonl``, ``.json``, ``.csv`` (all also gzipped) or ``.parquet`` file.
 
     Args:
@@ -59,14 +59,14 @@ def read_answered(
 
 
 def answered_in(
-    rows: Iterable[Row],
+    rows: Iterable[DataRow],
     source: str,
     *,
     system: str | None = None,
     plain: bool = False,
     limit: int | None = None,
     left_out: list[str] | None = None,
-) -> list[Answered]:
+) -> list[PromptWithAnswer]:
     """The prompts of rows, with the answers that stand beside them: the control arm of learning one's own answers.
 
     A row's columns may be ``messages`` or ``conversations`` (turns with role and content, or from and value),
@@ -88,14 +88,14 @@ def answered_in(
     Raises:
         InputError: a row has none of the columns, two different prompts share an id, or nothing can be asked.
     """
-    found: dict[str, Answered] = {}
+    found: dict[str, PromptWithAnswer] = {}
     for row in rows:
         if limit is not None and len(found) >= limit:
             break
         try:
             turns, answer = _turns(row)
             named = _named(row.fields, turns, system, plain, row.where)
-            if found.setdefault(named.id, Answered(named, answer)).prompt != named:
+            if found.setdefault(named.id, PromptWithAnswer(named, answer)).prompt != named:
                 raise InputError(
                     f"{row.where}: the id {named.id!r} belongs to another prompt already; ids must differ."
                 )
@@ -129,7 +129,7 @@ def _named(row: Mapping[str, Any], turns: list[Message], system: str | None, pla
     return NamedPrompt(content if own in (None, "") else str(own), prompt)
 
 
-def _turns(row: Row) -> tuple[list[Message], str]:
+def _turns(row: DataRow) -> tuple[list[Message], str]:
     """The turns to be answered, and the answer that the row gives."""
     fields, where = row.fields, row.where
     if isinstance(instances := fields.get("instances"), list) and instances and isinstance(instances[0], dict):
@@ -183,11 +183,11 @@ def _turn(turn: Any, where: str) -> Message:
     return Message(_ROLES[role], content)
 
 
-def _rows(path: Path) -> Iterator[Row]:
+def _rows(path: Path) -> Iterator[DataRow]:
     if not path.name.endswith((".txt", ".txt.gz")):
         return read_rows(path)
     lines = enumerate(_read(path).splitlines(), 1)
-    return (Row(f"{path}, line {number}", {"prompt": line}) for number, line in lines if line.strip())
+    return (DataRow(f"{path}, line {number}", {"prompt": line}) for number, line in lines if line.strip())
 
 
 def _read(path: Path) -> str:

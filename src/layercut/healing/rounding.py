@@ -23,7 +23,7 @@ from torch.nn.functional import cross_entropy
 from layercut.errors import VerificationError
 from layercut.healing.adapters import probe
 from layercut.healing.batches import learnt, learnt_logits, padded
-from layercut.healing.examples import Data, Example
+from layercut.healing.examples import Data, TrainingExample
 from layercut.models.quiet import quiet_transformers
 from layercut.surgery.verify import ROUNDING_STEPS
 
@@ -41,7 +41,7 @@ _WEIGHTS = "*.safetensors*"
 class Judge(NamedTuple):
     """Examples that tell what rounding costs."""
 
-    examples: list[Example]
+    examples: list[TrainingExample]
     are_held_out: bool
     before: float
     """Loss of the cut model on them before it was healed, in nats a token."""
@@ -75,12 +75,12 @@ class Written(NamedTuple):
 
     def to_dict(self, judge: Judge | None) -> dict[str, Any]:
         """For plan.json."""
-        facts = {"dtype": self.dtype, "rounding": self.rounding, "logit_difference": self.logit_difference}
+        metadata = {"dtype": self.dtype, "rounding": self.rounding, "logit_difference": self.logit_difference}
         if judge is None:
-            return facts
+            return metadata
         losses = {"before": judge.before, "trained": self.trained, "written": self.written}
         on = {"n": len(judge.examples), "held_out": judge.are_held_out}
-        return facts | {"loss": {name: value for name, value in losses.items() if value == value} | on}
+        return metadata | {"loss": {name: value for name, value in losses.items() if value == value} | on}
 
     def describe(self, judge: Judge | None) -> str:
         """One line for people."""
@@ -102,7 +102,7 @@ def judged_by(model: Any, data: Data) -> Judge:
 
 
 @torch.no_grad()
-def mean_loss(model: Any, examples: Sequence[Example]) -> float:
+def mean_loss(model: Any, examples: Sequence[TrainingExample]) -> float:
     """Mean negative log-likelihood of the completions' tokens, in nats. Every token counts alike."""
     total, count = 0.0, 0
     ordered = sorted(examples, key=len)

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from layercut.errors import InputError, unknown
-from layercut.healing.examples import Data, Example
+from layercut.healing.examples import Data, TrainingExample
 from layercut.healing.fold import branch, fold, takes_maps
 from layercut.healing.magnitude import MagnitudeSums, scale_stream
 from layercut.healing.places import Seam, check_layers, seams_of
@@ -245,7 +245,7 @@ def _read(cut: Any, uncut: Any, seam: Seam, ids_BT: Tensor, mask_BT: Tensor) -> 
     return Streams(*(seen[name].to(cut.device).double() for name in ("added", "ours", "theirs")))
 
 
-def _batches(examples: Sequence[Example], size: int) -> Iterator[tuple[Tensor, Tensor]]:
+def _batches(examples: Sequence[TrainingExample], size: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Ids and mask (B, T), padded on the right by repeating a token of the text."""
     ordered = sorted(examples, key=len)
     for start in range(0, len(ordered), size):

@@ -22,10 +22,10 @@ from torch.nn.functional import cross_entropy
 
 from layercut.errors import MissingExtra
 from layercut.healing.batches import StepsByLength, learnt, learnt_logits
-from layercut.healing.examples import Data, Example
+from layercut.healing.examples import Data, TrainingExample
+from layercut.healing.group import ProcessGroup
 from layercut.healing.learner import ACCURACY, Look
 from layercut.healing.settings import TrainSettings
-from layercut.healing.team import Team
 from layercut.models.quiet import quiet_transformers
 from layercut.runs.atomic import write_json, write_text
 
@@ -332,13 +332,13 @@ def _is_readable(file: Path) -> bool:
     return True
 
 
-def _dataset(examples: Sequence[Example]) -> Dataset:
+def _dataset(examples: Sequence[TrainingExample]) -> Dataset:
     return Dataset.from_dict({"input_ids": [e.input_ids for e in examples], "labels": [e.labels for e in examples]})
 
 
 def _config(model: Any, settings: TrainSettings, folder: Path, *, has_held_out: bool) -> SFTConfig:
     on_gpu = model.device.type == "cuda"
-    batches = settings.batches(Team.of_this_process().size)
+    batches = settings.batches(ProcessGroup.of_this_process().size)
     watched = "steps" if has_held_out else "no"
     return SFTConfig(
         output_dir=str(folder),

@@ -22,7 +22,7 @@ from torch.nn.functional import log_softmax
 from layercut.errors import InputError
 from layercut.healing.batches import learnt, learnt_logits, padded, rows
 from layercut.healing.distill import DistillTrainer
-from layercut.healing.examples import Data, Example, data_hash
+from layercut.healing.examples import Data, TrainingExample, data_hash
 from layercut.runs.atomic import write_bytes
 
 BLOCK = 32
@@ -151,7 +151,7 @@ def top_k_divergence(student_NV: Tensor, teacher: TopK) -> Tensor:
 
 
 @torch.no_grad()
-def _top_k(teacher: Any, examples: Sequence[Example], k: int) -> list[TopK]:
+def _top_k(teacher: Any, examples: Sequence[TrainingExample], k: int) -> list[TopK]:
     """Of each example, at its places in the loss."""
     batch = padded(examples)
     places_BT = learnt(batch)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from layercut.engine.base import Completion, GenerationRequest
 from layercut.errors import InputError, unknown
-from layercut.healing.prompts import Answered, NamedPrompt
+from layercut.healing.prompts import NamedPrompt, PromptWithAnswer
 from layercut.tasks.base import GENERATED, Readout, Sample, Task, known_readouts
 
 PREFIX = "task:"
@@ -20,7 +20,7 @@ class TaskPrompts(NamedTuple):
     readout: Readout
     samples: Mapping[str, Sample]
     """By prompt id: the item's, with the readout behind it where that is not the task's first."""
-    answered: list[Answered]
+    answered: list[PromptWithAnswer]
     """The answer is the task's own worked one (the solution, of a chain; else a draft of the right answer); empty where
     it has none."""
     stop: tuple[str, ...]
@@ -74,7 +74,7 @@ def task_prompts(task: Task, *, readout: Readout | None = None, limit: int | Non
         for string in request.stop:
             draft = draft.partition(string)[0]
         name = sample.id if chosen == generated[0] else f"{sample.id} {chosen}"
-        answered.append(Answered(NamedPrompt(name, request.prompt), draft))
+        answered.append(PromptWithAnswer(NamedPrompt(name, request.prompt), draft))
         by_id[name] = sample
     assert first is not None
     return TaskPrompts(task, chosen, by_id, answered, first.stop, first.max_new_tokens)

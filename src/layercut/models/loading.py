@@ -92,12 +92,12 @@ def load_model(
     if not isinstance(source, ModelSource):
         source = resolve(source, revision=revision, trust_remote_code=trust_remote_code)
     dtype = pick_dtype(source.path, dtype, device=device, device_map=device_map)
-    facts = describe_source(source)
+    metadata = describe_source(source)
     model = _load_weights(source, dtype, placement, trust_remote_code)
     tokenizer = load_tokenizer(source, trust_remote_code)
     embeddings: Any = model.get_input_embeddings()
     refuse_foreign_tokens(tokenizer, embeddings.weight.shape[0], source.name)
-    return LoadedModel(model, tokenizer, facts.family, source, facts.model_hash, facts.num_layers)
+    return LoadedModel(model, tokenizer, metadata.family, source, metadata.model_hash, metadata.num_layers)
 
 
 def _load_weights(

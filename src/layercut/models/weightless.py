@@ -68,7 +68,7 @@ def load_without_weights(
     from transformers import AutoConfig, GenerationConfig
 
     dtype = pick_dtype(source.path, dtype, device=device)
-    facts = describe_source(source)
+    metadata = describe_source(source)
     try:
         config = AutoConfig.from_pretrained(source.path, trust_remote_code=trust_remote_code)
     except Exception as error:  # transformers raises all kinds, for reasons that lie in the file
@@ -82,10 +82,10 @@ def load_without_weights(
     return WeightlessModel(
         tokenizer=tokenizer,
         generation_config=generation_config,
-        family=facts.family,
+        family=metadata.family,
         source=source,
-        model_hash=facts.model_hash,
-        num_layers=facts.num_layers,
+        model_hash=metadata.model_hash,
+        num_layers=metadata.num_layers,
         context_length=context_length_of(config),
         dtype=_own_dtype(config, source) if dtype == "auto" else dtype,
         trust_remote_code=trust_remote_code,

@@ -11,8 +11,8 @@ from rich.progress import BarColumn, Progress, ProgressColumn, TaskID, TextColum
 from rich.table import Column
 from rich.text import Text
 
-from layercut.progress.estimate import Cell as Work
 from layercut.progress.estimate import Eta
+from layercut.progress.estimate import Workload as Work
 from layercut.progress.heartbeat import Tokens, clock, line, under_way
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell:
+class Workload:
     """A piece of work: ``num_items`` items of the same kind."""
 
     kind: Hashable
@@ -32,7 +32,7 @@ _MANY, _WHOLE, _GUESSED = (1.5, 1.5), (2.0, 2.0), (16.0, 4.0)
 class Eta:
     """Remaining seconds of a list of cells."""
 
-    def __init__(self, cells: Sequence[Cell]) -> None:
+    def __init__(self, cells: Sequence[Workload]) -> None:
         self._cells = list(cells)
         self._done = [0] * len(cells)
         self._items: dict[Hashable, int] = {}
@@ -83,18 +83,18 @@ class Eta:
         """How many items were timed of each kind that is left; 0 for one judged by its weight."""
         return {cell.kind: self._items.get(cell.kind, 0) for cell, _ in self._left(cells)}
 
-    def _left(self, cells: Iterable[int]) -> list[tuple[Cell, int]]:
+    def _left(self, cells: Iterable[int]) -> list[tuple[Workload, int]]:
         left = ((self._cells[i], self._cells[i].num_items - self._done[i]) for i in cells)
         return [(cell, count) for cell, count in left if count > 0]
 
-    def _spread(self, cell: Cell, each: float) -> tuple[float, float]:
+    def _spread(self, cell: Workload, each: float) -> tuple[float, float]:
         """The least and the most seconds an item."""
         num, rates = self._items.get(cell.kind, 0), self._rates.get(cell.kind, [])
         few = next(((best, worst) for most, best, worst in _SPREAD if num < most), _MANY)
         best, worst = _GUESSED if not num else few if cell.weight else _WHOLE
         return min(each / best, *rates, each), max(each * worst, *rates, each)
 
-    def _each(self, left: Sequence[tuple[Cell, int]]) -> dict[Hashable, float] | None:
+    def _each(self, left: Sequence[tuple[Workload, int]]) -> dict[Hashable, float] | None:
         """Seconds an item of every kind that is left; None where one of them cannot be judged."""
         known = {cell.kind: cell.weight for cell in self._cells if cell.kind in self._items and cell.weight}
         weighed = sum(self._items[kind] * weight for kind, weight in known.items())

@@ -16,8 +16,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from layercut.progress.estimate import Cell as Work
 from layercut.progress.estimate import Eta
+from layercut.progress.estimate import Workload as Work
 from layercut.progress.heartbeat import Tokens, clock, line, under_way
 from layercut.text.counting import counted
 
@@ -32,7 +32,7 @@ _AROUND = 10
 """Lines that the terminal needs for other things."""
 
 
-class Piece(NamedTuple):
+class StudyStep(NamedTuple):
     """One piece of a study's work: a cell of an arm, a search, or a healing."""
 
     arm: str
@@ -54,7 +54,7 @@ class _Line:
 class StudyProgress:
     """Progress over the pieces of a study."""
 
-    def __init__(self, pieces: Sequence[Piece], console: Console) -> None:
+    def __init__(self, pieces: Sequence[StudyStep], console: Console) -> None:
         """Nothing is shown yet."""
         self._pieces = list(pieces)
         self._eta = Eta([piece.work for piece in pieces])

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @contextmanager
 def watched(name: str, total: int, console: Console, unit: str) -> Iterator[Callable[[int, int], None]]:
     """What the block gets is called with (pieces done, pieces in all), first with what was there."""
-    work = [(name, eta.Cell(kind=name, num_items=total, weight=1))]
+    work = [(name, eta.Workload(kind=name, num_items=total, weight=1))]
     progress = Progressing(work, console, unit=unit)
     with progress.running(), progress.piece(0) as on_progress:
         yield on_progress

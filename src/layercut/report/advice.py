@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from layercut.evidence.comparison import Arm, ComparisonRow
+    from layercut.evidence.comparison import ComparedRun, ComparisonRow
 
 Verdict = Literal["qualifies", "refuted", "undecided"]
 Answer = Literal["cut", "none", "undecided", "no evidence"]
@@ -55,7 +55,7 @@ class Judged:
 class JudgedPlan:
     """One plan, by all readouts of the use that give evidence."""
 
-    arm: Arm
+    arm: ComparedRun
     verdict: Verdict
     low: float | None
     """Kept at least by the readout that keeps the least; None without any bound."""
@@ -82,7 +82,7 @@ class Advice:
     keep: float
     confidence: float
     seed: int
-    uncut: Arm
+    uncut: ComparedRun
     plans: tuple[JudgedPlan, ...]
     """Deepest first."""
     ignored: tuple[Ignored, ...]
@@ -294,7 +294,7 @@ def _verdict(bounds: Bounds, keep: float) -> Verdict:
     return "refuted" if bounds.high is not None and bounds.high < keep else "undecided"
 
 
-def _judge_plan(arm: Arm, judged: tuple[Judged, ...], missing: tuple[str, ...]) -> JudgedPlan:
+def _judge_plan(arm: ComparedRun, judged: tuple[Judged, ...], missing: tuple[str, ...]) -> JudgedPlan:
     lows = [one.low for one in judged]
     low = min((low for low in lows if low is not None), default=None) if None not in lows else None
     verdict: Verdict = "undecided"

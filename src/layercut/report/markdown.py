@@ -29,7 +29,7 @@ from layercut.text.numbers import number, p_value, with_interval
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from layercut.evidence.comparison import Arm, ComparisonRow
+    from layercut.evidence.comparison import ComparedRun, ComparisonRow
     from layercut.runs.directory import RunFolder
 
 PLOT = "report.png"
@@ -107,9 +107,9 @@ def render(
 
 def headline_lines(name: str, rows: Sequence[ComparisonRow]) -> list[str]:
     """What one plan cuts, and what it loses in a sentence per finding."""
-    facts = [words.removal(rows[0].cut), words.size(rows[0].uncut, rows[0].cut)]
+    scope = [words.removal(rows[0].cut), words.size(rows[0].uncut, rows[0].cut)]
     lines = [
-        f"**{escape(name)}**: {', '.join(fact for fact in facts if fact)}. {words.summary(rows).capitalize()}.",
+        f"**{escape(name)}**: {', '.join(fact for fact in scope if fact)}. {words.summary(rows).capitalize()}.",
         "",
     ]
     return [*lines, *(f"- {line}" for line in words.headline(rows)), ""]
@@ -118,9 +118,9 @@ def headline_lines(name: str, rows: Sequence[ComparisonRow]) -> list[str]:
 def score_lines(rows: Sequence[ComparisonRow]) -> list[str]:
     """The table of one plan, with every interval and test."""
     first = rows[0]
-    facts = [words.removal(first.cut), words.size(first.uncut, first.cut)]
-    facts.append(words.items([row.n for row in rows], [row.limit for row in rows]))
-    lines = [", ".join(fact for fact in facts if fact) + ". Scores in %.", ""]
+    scope = [words.removal(first.cut), words.size(first.uncut, first.cut)]
+    scope.append(words.items([row.n for row in rows], [row.limit for row in rows]))
+    lines = [", ".join(fact for fact in scope if fact) + ". Scores in %.", ""]
     lines += [
         "| task | readout | n | chance | uncut | cut | difference | retention | above chance "
         "| -/+ | p | Holm | finding |",
@@ -187,7 +187,7 @@ def _examples(runs: Sequence[RunFolder], rows: Sequence[ComparisonRow]) -> list[
     return lines
 
 
-def _chosen_by(arm: Arm) -> str:
+def _chosen_by(arm: ComparedRun) -> str:
     chosen = arm.criterion if arm.removed else ""
     return "; ".join(filter(None, (chosen, arm.origin))) or "-"
 
@@ -212,7 +212,7 @@ def provenance_lines(runs: Sequence[RunFolder]) -> list[str]:
         "",
         f"- Begun {first['time']} on {first['platform']} ({', '.join(str(fact) for fact in machine if fact)}).",
         f"- Python {first['python']}, {packages}.",
-        *words.walls(first),
+        *words.isolation(first),
     ]
     for run in runs:
         for later in run.environment.get("resumed", ()):

@@ -65,7 +65,7 @@ def prediction_report(folder: Path) -> Path:
 
 def render(data: Mapping[str, Any], run: RunFolder) -> str:
     """The text of predict.md."""
-    lines = [f"# What generation can lose of {escape(hide_home(data['model']))}: a prediction", "", facts(data), ""]
+    lines = [f"# What generation can lose of {escape(hide_home(data['model']))}: a prediction", "", scope(data), ""]
     lines += [f"**{answer(data)}**", "", f"![Over the layers]({PLOT})", "", "## How many", ""]
     lines += _markdown(("layers", "removed", "KL", "answers kept word for word"), depth_rows(data))
     lines += ["", "## Which", "", "The predicted order, the first to go on top.", ""]
@@ -75,7 +75,7 @@ def render(data: Mapping[str, Any], run: RunFolder) -> str:
     return "\n".join([*lines, *provenance_lines(run)]) + "\n"
 
 
-def facts(data: Mapping[str, Any]) -> str:
+def scope(data: Mapping[str, Any]) -> str:
     """What was read, in a sentence."""
     right = ", ".join(f"{label} {count}" for label, count in data["traces"].items())
     return (
@@ -117,7 +117,7 @@ def legend(data: Mapping[str, Any]) -> list[str]:
 
 def prediction_tables(data: Mapping[str, Any]) -> list[RenderableType]:
     """What the terminal shows, to be printed one after the other."""
-    blocks: list[RenderableType] = [Text(facts(data))]
+    blocks: list[RenderableType] = [Text(scope(data))]
     for columns, rows in (
         (_LISTED, layer_rows(data)),
         (("layers", "removed", "KL", "answers kept"), depth_rows(data)),

@@ -31,7 +31,7 @@ def about(row: ComparisonRow) -> dict[str, str]:
     unit = " %" if share else ""
     before, after = (number(one.value, share=share, digits=1) for one in (row.values.uncut, row.values.cut))
     chance = "none" if row.chance is None else f"{number(row.chance, share=share, digits=1)}{unit}"
-    told = {
+    tooltip = {
         "plan": row.cut.name,
         "layers removed": f"{len(row.cut.removed)}: {format_layers(row.cut.removed)}",
         "task": f"{row.task}, {words.readout_words(row.readout)}",
@@ -42,8 +42,8 @@ def about(row: ComparisonRow) -> dict[str, str]:
         "finding": row.finding,
     }
     if row.values.num_clusters is not None:
-        told["items"] += f"; {counted(row.values.num_clusters, 'context')}"
-    return told
+        tooltip["items"] += f"; {counted(row.values.num_clusters, 'context')}"
+    return tooltip
 
 
 def about_uncut(row: ComparisonRow) -> dict[str, str]:
@@ -60,9 +60,9 @@ def about_uncut(row: ComparisonRow) -> dict[str, str]:
 def raw(rows: Sequence[ComparisonRow]) -> list[list[Any]]:
     """All numbers of the rows for CSV, unrounded, the head first; what is not known is empty."""
     ends = [f"{name}{end}" for name in _ESTIMATES for end in ("", "_low", "_high")]
-    facts = ["run", "removed", "num_layers", "task", "version", "readout", "metric", "n", "limit", "chance"]
+    scope = ["run", "removed", "num_layers", "task", "version", "readout", "metric", "n", "limit", "chance"]
     tests = ["lost", "gained", "p_value", "p_holm", "test", "contexts", "finding", "seed", "note"]
-    lines: list[list[Any]] = [[*facts, *ends, *tests]]
+    lines: list[list[Any]] = [[*scope, *ends, *tests]]
     for row in rows:
         data = row.to_dict() | {"p_holm": row.p_value, "contexts": row.values.num_clusters}
         data["removed"] = " ".join(map(str, row.cut.removed))
@@ -70,6 +70,6 @@ def raw(rows: Sequence[ComparisonRow]) -> list[list[Any]]:
         for name in _ESTIMATES:
             one: Estimate | None = getattr(row.values, name)
             values += ["", "", ""] if one is None else [one.value, one.low, one.high]
-        cells = [*(data[name] for name in facts), *values, *(data[name] for name in tests)]
+        cells = [*(data[name] for name in scope), *values, *(data[name] for name in tests)]
         lines.append(["" if cell is None else cell for cell in cells])
     return lines

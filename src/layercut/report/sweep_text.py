@@ -48,7 +48,7 @@ def sweep_report(folder: Path) -> Path:
 def render(sweep: Sweep, run: RunFolder, *, with_plot: bool = True) -> str:
     """The text of sweep.md."""
     lines = [f"# What {escape(hide_home(sweep.model))} loses without each of its layers", ""]
-    lines += [f"{escape(facts(sweep))}.", "", *(f"- {escape(line)}" for line in findings(sweep)), ""]
+    lines += [f"{escape(scope(sweep))}.", "", *(f"- {escape(line)}" for line in findings(sweep)), ""]
     if with_plot:
         lines += [f"![Retention of every task and readout without each layer]({PLOT})", ""]
     lines += ["## Retention", "", *overview_lines(sweep), "", *(f"- {line}" for line in how_made(sweep)), ""]
@@ -63,7 +63,7 @@ def render(sweep: Sweep, run: RunFolder, *, with_plot: bool = True) -> str:
     return "\n".join([*lines, "## How this was made", "", *provenance_lines(run)]) + "\n"
 
 
-def facts(sweep: Sweep) -> str:
+def scope(sweep: Sweep) -> str:
     """What was skipped and asked, in one line."""
     curves = sweep.curves
     return ", ".join(
@@ -123,7 +123,7 @@ def how_made(sweep: Sweep) -> list[str]:
 
 def sweep_tables(sweep: Sweep) -> list[RenderableType]:
     """What the terminal shows, to be printed one after the other."""
-    blocks: list[RenderableType] = [Text(), Text(facts(sweep)), _Retention(sweep)]
+    blocks: list[RenderableType] = [Text(), Text(scope(sweep)), _Retention(sweep)]
     blocks += [Text(f"- {line}") for line in findings(sweep)]
     agreements = sweep.agreements()
     if agreements:
@@ -226,7 +226,7 @@ def provenance_lines(run: RunFolder) -> list[str]:
     return [
         f"- Command: {code(environment['command'])}",
         f"- Begun {environment['time']} with layercut {version}, Python {environment['python']}, {packages}.",
-        *words.walls(environment),
+        *words.isolation(environment),
         *(
             f"- Resumed {later['time']} under other versions or on another machine (layercut {later['layercut']})."
             for later in environment.get("resumed", ())

@@ -13,7 +13,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from layercut.evidence.comparison import OUTCOMES, SELECTED_ON, Arm, ComparisonRow
+from layercut.evidence.comparison import OUTCOMES, SELECTED_ON, ComparedRun, ComparisonRow
 from layercut.evidence.intervals import Estimate
 from layercut.report import words
 from layercut.report.advice_text import argument, bounds, how_made, joined, page
@@ -77,10 +77,10 @@ class ComparisonTable:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         first = self.rows[0]
-        facts = [words.removal(first.cut), words.size(first.uncut, first.cut)]
-        facts.append(words.items([row.n for row in self.rows], [row.limit for row in self.rows]))
+        scope = [words.removal(first.cut), words.size(first.uncut, first.cut)]
+        scope.append(words.items([row.n for row in self.rows], [row.limit for row in self.rows]))
         yield Text()
-        yield Text.assemble((first.cut.name, "bold"), " · ", " · ".join(fact for fact in facts if fact))
+        yield Text.assemble((first.cut.name, "bold"), " · ", " · ".join(fact for fact in scope if fact))
         yield _widest_that_fits([self.table(layout) for layout in _LAYOUTS], console, options)
         for note in dict.fromkeys(f"{row.task} ({row.readout}): {row.note}" for row in self.rows if row.note):
             yield Text(f"note: {note}", style="yellow")
@@ -156,15 +156,17 @@ class MetricsTable:
         self.plan: Mapping[str, Any] = metrics.get("plan") or {}
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        facts = []
+        scope = []
         if self.plan:
             removed, origin = tuple(self.plan.get("removed", ())), origin_of(self.plan)
-            facts.append(
-                words.removal(Arm(num_layers=self.plan.get("num_layers"), removed=removed, origin=origin, name=""))
+            scope.append(
+                words.removal(
+                    ComparedRun(num_layers=self.plan.get("num_layers"), removed=removed, origin=origin, name="")
+                )
             )
         if self.rows:
-            facts.append(words.items([row["n"] for row in self.rows], [row["limit"] for row in self.rows]))
-        yield Text(" · ".join(facts))
+            scope.append(words.items([row["n"] for row in self.rows], [row["limit"] for row in self.rows]))
+        yield Text(" · ".join(scope))
         yield _widest_that_fits([self.table(with_n=True), self.table(with_n=False)], console, options)
         yield Text("Scores in % with 95 % intervals. right ... cut: answers; cut by the length limit.", style="dim")
         if any(row.get("selection_items") for row in self.rows):

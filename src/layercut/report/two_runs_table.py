@@ -27,8 +27,8 @@ _STYLES = {"better": "green", "worse": "red", "not shown": "dim"}
 def two_runs_table(rows: Sequence[ComparisonRow], notes: Sequence[str] = ()) -> list[RenderableType]:
     """A line for each task, readout and metric, and what the numbers mean; to be printed one after the other."""
     first, second = rows[0].uncut, rows[0].cut
-    facts = [f"A: {first.name}, {words.removal(first)}", f"B: {second.name}, {words.removal(second)}"]
-    facts.append(words.items([row.n for row in rows], [row.limit for row in rows]))
+    scope = [f"A: {first.name}, {words.removal(first)}", f"B: {second.name}, {words.removal(second)}"]
+    scope.append(words.items([row.n for row in rows], [row.limit for row in rows]))
     legend = [
         f"Scores in %. B - A on the same items, 95 % intervals by a Bayesian bootstrap ({NUM_RESAMPLES:,} resamples, "
         f"seed {rows[0].seed}). -/+: items that only A or only B gets right.",
@@ -38,7 +38,7 @@ def two_runs_table(rows: Sequence[ComparisonRow], notes: Sequence[str] = ()) -> 
         *(f"note: {note}" for note in [*notes, *dict.fromkeys(row.note for row in rows if row.note)]),
     ]
     return [
-        Text("\n".join(["", *facts])),
+        Text("\n".join(["", *scope])),
         _table(rows),
         Padding(Text("\n".join(legend), style="dim"), (1, 0, 0, 0)),
     ]

@@ -14,7 +14,7 @@ from layercut.text.numbers import number, parameters, with_interval
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from layercut.evidence.comparison import Arm, ComparisonRow
+    from layercut.evidence.comparison import ComparedRun, ComparisonRow
 
 READOUTS = {
     "rank": "ranked by likelihood",
@@ -67,7 +67,7 @@ FINDINGS = {
 }
 
 
-def removal(arm: Arm) -> str:
+def removal(arm: ComparedRun) -> str:
     """``3 of 30 decoder layers removed (10.0 %): 27-29``; ``uncut`` where none is, and how it was healed."""
     if arm.num_layers is None:
         return "no plan recorded"
@@ -79,7 +79,7 @@ def removal(arm: Arm) -> str:
     return f"{gone}; {arm.origin}" if arm.origin else gone
 
 
-def size(uncut: Arm, cut: Arm) -> str:
+def size(uncut: ComparedRun, cut: ComparedRun) -> str:
     """``134.5M to 123.9M parameters (-7.9 %)``; empty where a run does not know."""
     if not uncut.num_parameters or not cut.num_parameters:
         return ""
@@ -107,7 +107,7 @@ def swapped(row: ComparisonRow) -> str:
     return "-" if row.values.lost is None else f"{row.values.lost}/{row.values.gained}"
 
 
-def walls(environment: Mapping[str, Any]) -> list[str]:
+def isolation(environment: Mapping[str, Any]) -> list[str]:
     """A line of Markdown that says what generated programs ran behind, first and after each resumption under other
     walls; none where no program was run."""
     entries = [environment, *environment.get("resumed", ())]

@@ -35,7 +35,7 @@ class MeasureRow(TypedDict):
     """Whether a loss here counts as damage that this diagnostic found."""
 
 
-class Example(TypedDict):
+class DiagnosisExample(TypedDict):
     """One item that the uncut model gets right and a cut model does not."""
 
     diagnostic: str
@@ -55,7 +55,7 @@ class Diagnosis(TypedDict):
     rows: list[MeasureRow]
     data: dict[str, Any]
     """What its section and its plot need beside the rows."""
-    examples: list[Example]
+    examples: list[DiagnosisExample]
     notes: list[str]
 
 

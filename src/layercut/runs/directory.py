@@ -104,8 +104,8 @@ class RunFolder:
                 check_same(path, read_config(path), wanted, flags=flags, settings_file=settings_file)
             else:
                 write_config(path, wanted)
-            walls = {} if sandbox is None else {"sandbox": sandbox}
-            _note_environment(path / ENVIRONMENT, collect(argv, models) | walls)
+            isolation = {} if sandbox is None else {"sandbox": sandbox}
+            _note_environment(path / ENVIRONMENT, collect(argv, models) | isolation)
         except BaseException:
             lock.close()
             raise

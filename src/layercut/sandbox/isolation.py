@@ -56,40 +56,40 @@ def command(mode: Mode, limits: Limits, verdict: int, alive: int) -> list[str]:
     uid = random.randint(_FIRST_UID, _LAST_UID) if mode != "namespaces" and os.geteuid() == 0 else None
     config: dict[str, Any] = {"mode": mode, "limits": asdict(limits), "uid": uid}
     config |= {"binds": binds, "links": links, "packages": _PACKAGES if mode != "none" else _numpy_folder() or ""}
-    walls = []
+    isolation = []
     if mode == "bubblewrap":
         config |= {"binds": {}, "links": {}}
         inside = {name: f"/layercut/{Path(path).name}" for name, path in scripts.items()}
         files = {inside[name]: path for name, path in scripts.items()}
-        walls = _bubblewrap(limits, binds | files, links, is_root=uid is not None)
+        isolation = _bubblewrap(limits, binds | files, links, is_root=uid is not None)
         scripts = inside
     config |= {"judge": scripts["judge"], "filter": scripts["filter"]}
     python = [str(Path(sys.executable).resolve()), "-s", "-P", "-S", "-B", "-W", "ignore"]
-    return [*walls, *python, scripts["child"], json.dumps(config), str(verdict), str(alive)]
+    return [*isolation, *python, scripts["child"], json.dumps(config), str(verdict), str(alive)]
 
 
 def _bubblewrap(limits: Limits, binds: dict[str, str], links: dict[str, str], *, is_root: bool) -> list[str]:
-    walls = [shutil.which("bwrap") or "bwrap", "--die-with-parent", "--new-session", "--as-pid-1", "--unshare-pid"]
-    walls += ["--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try", "--hostname", "sandbox"]
+    isolation = [shutil.which("bwrap") or "bwrap", "--die-with-parent", "--new-session", "--as-pid-1", "--unshare-pid"]
+    isolation += ["--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try", "--hostname", "sandbox"]
     # The child gives up all of them before it reads the program.
-    walls += ["--cap-drop", "ALL", "--cap-add", "CAP_SYS_ADMIN", "--cap-add", "CAP_SETPCAP"]
+    isolation += ["--cap-drop", "ALL", "--cap-add", "CAP_SYS_ADMIN", "--cap-add", "CAP_SETPCAP"]
     if is_root:
-        walls += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
+        isolation += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
     else:
-        walls += ["--unshare-user", *_no_nested_users(walls[0])]
-    walls += ["--size", str(limits.disk_mb * 2**20), "--tmpfs", "/tmp", "--chdir", "/tmp"]
+        isolation += ["--unshare-user", *_no_nested_users(isolation[0])]
+    isolation += ["--size", str(limits.disk_mb * 2**20), "--tmpfs", "/tmp", "--chdir", "/tmp"]
     devices = {f"/dev/{name}": f"/dev/{name}" for name in ("null", "zero", "full", "random", "urandom")}
     made: set[Path] = {Path("/")}
     for inside, outside in sorted((binds | devices).items()):
         # Folders on the way that bubblewrap makes by itself are closed to all but root.
         for folder in reversed(Path(inside).parents):
             if folder not in made and not any(folder.is_relative_to(bound) for bound in binds):
-                walls += ["--dir", str(folder)]
+                isolation += ["--dir", str(folder)]
                 made.add(folder)
-        walls += ["--dev-bind" if inside in devices else "--ro-bind", outside, inside]
+        isolation += ["--dev-bind" if inside in devices else "--ro-bind", outside, inside]
     for inside, target in links.items():
-        walls += ["--symlink", target, inside]
-    return [*walls, "--remount-ro", "/", "--"]
+        isolation += ["--symlink", target, inside]
+    return [*isolation, "--remount-ro", "/", "--"]
 
 
 @functools.cache

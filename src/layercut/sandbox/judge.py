@@ -40,7 +40,7 @@ MAX_MESSAGE = 2**30
 """Bytes in one message of the program; a longer one fails it."""
 _MAX_DETAIL = 500
 _PR_SET_DUMPABLE = 4
-_BETWEEN_LOOKS = 0.05
+_POLL_SECONDS = 0.05
 _BIG = 4096
 """Bits from which integers travel in hex: decimal digits take time that grows with the square."""
 _MAX_ITEMS = 10**6
@@ -102,7 +102,7 @@ def judge(verdict: int, alive: int, folder: str | None, max_files: int) -> NoRet
 
 
 def _leave_with(alive: int, folder: str | None, max_files: int) -> NoReturn:
-    while not select.select([alive], [], [], _BETWEEN_LOOKS if folder else None)[0]:
+    while not select.select([alive], [], [], _POLL_SECONDS if folder else None)[0]:
         files = os.statvfs(folder or "/")
         if files.f_files - files.f_ffree > max_files:
             break

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 _MAX_VERDICT = 2**16
-_BETWEEN_LOOKS = 0.05
+_POLL_SECONDS = 0.05
 _PATIENCE = 5.0
 _TICK = 1 / os.sysconf("SC_CLK_TCK")
 _WAITS = 2.0
@@ -74,7 +74,7 @@ def watch(
             selector.register(process.stdout, selectors.EVENT_READ, output)
             selector.register(verdict, selectors.EVENT_READ, said)
             while selector.get_map() and not stopped:
-                for key, _ in selector.select(max(0.0, last + _BETWEEN_LOOKS - time.monotonic())):
+                for key, _ in selector.select(max(0.0, last + _POLL_SECONDS - time.monotonic())):
                     data = os.read(key.fd, 2**16)
                     key.data.extend(data)
                     if not data:
@@ -84,7 +84,7 @@ def watch(
                     stopped = "output"
                 elif now - start - clock.judge >= wall_seconds:
                     stopped = "timeout"
-                elif now >= last + _BETWEEN_LOOKS:
+                elif now >= last + _POLL_SECONDS:
                     seen = look_at(process.pid)
                     clock.add(seen, now - last)
                     last = now
@@ -118,7 +118,7 @@ class _Clock:
         self.judge = max(self.judge, look.judge)
         if look.program and not look.is_running:
             # A machine that stood still says nothing about the program.
-            self.waited += max(0.0, min(seconds, 4 * _BETWEEN_LOOKS) - (self.program + self.judge - before))
+            self.waited += max(0.0, min(seconds, 4 * _POLL_SECONDS) - (self.program + self.judge - before))
 
 
 class _Process(NamedTuple):

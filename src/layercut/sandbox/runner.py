@@ -106,7 +106,7 @@ def describe() -> str:
     }[in_force()]
 
 
-def walls_of(tasks: Iterable[object]) -> str | None:
+def isolation_of(tasks: Iterable[object]) -> str | None:
     """The walls that the programs of these tasks run behind; None where no task runs programs.
 
     Raises:
@@ -230,7 +230,7 @@ _STOPPED = {
 }
 _BY_CPU_LIMIT = (-9, -24)  # SIGKILL or SIGXCPU; Linux sends the former where both limits are equal
 
-_LOOK_FOR_HOLES = """
+_PROBE = """
 import os, socket, threading
 def holes(home, shown):
     found = []
@@ -297,7 +297,7 @@ def _why_not(mode: Mode) -> str:
     shown = [Path(path).relative_to(home).parts[0] for path in visible()[0] if Path(path).is_relative_to(home)]
     tests = f"found = holes({str(home)!r}, {shown!r})\nassert not found, ', '.join(found)"
     try:
-        result = run_program(_LOOK_FOR_HOLES, tests=tests, limits=limits, mode=mode)
+        result = run_program(_PROBE, tests=tests, limits=limits, mode=mode)
     except SandboxError as error:
         return " ".join(str(error).removeprefix(f"{mode}: ").split())
     return "" if result.passed else result.detail or result.failure

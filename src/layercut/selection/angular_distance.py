@@ -9,7 +9,7 @@ import math
 from torch import Tensor
 
 from layercut.selection.base import Context, Selection
-from layercut.selection.turns import select_by_turn
+from layercut.selection.rotation import select_by_rotation
 
 
 def angular_distance(context: Context) -> Selection:
@@ -34,7 +34,7 @@ def angular_distance(context: Context) -> Selection:
         InputError: an unknown setting or value, no engine or no text, hidden states that are not numbers, or no run of
             ``num_remove`` layers without a protected one.
     """
-    return select_by_turn(
+    return select_by_rotation(
         context, "angular_distance", _distance, tokens=("last", "all"), forms=("contiguous", "scattered")
     )
 

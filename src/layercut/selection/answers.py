@@ -11,14 +11,14 @@ from layercut.engine.base import Decoding, Engine, distinct
 from layercut.errors import InputError, unknown
 from layercut.progress import Progress, silent
 from layercut.selection.racing import Standings, race
-from layercut.selection.search_journal import JournalPart, Question, SearchJournal
+from layercut.selection.search_journal import JournalPart, JournalQuestion, SearchJournal
 from layercut.tasks.base import GENERATED, Readout, Sample, Task, known_readouts
 from layercut.tasks.evaluate import Records, ask_under, share_prompt
 
 if TYPE_CHECKING:
     from layercut.surgery.plan import CutPlan
 
-HEAT = 16
+CHUNK_SIZE = 16
 """Items of a heat. Small, so that a race stops early; not too small, because a heat is one call of the engine."""
 
 
@@ -51,7 +51,7 @@ class ObjectiveTask:
         return {"task": self.task.name, "readout": self.readout, "limit": self.limit, **self.task.settings()}
 
 
-class Counted(NamedTuple):
+class AnswerCounts(NamedTuple):
     """Numbers of answers."""
 
     num_answers: int
@@ -59,7 +59,7 @@ class Counted(NamedTuple):
     """Of them, those with a token whose runner-up was as likely to within one rounding of the model's dtype."""
 
 
-class Answers:
+class SearchAnswers:
     """The items of some tasks, and every plan's answers to them. Tasks are named by their places in the list."""
 
     def __init__(
@@ -86,9 +86,9 @@ class Answers:
         self._engine = engine
         self._decoding = decoding
         self._journal = journal
-        self._questions = [Question.of(part.task, part.readout, model_hash, decoding) for part in tasks]
+        self._questions = [JournalQuestion.of(part.task, part.readout, model_hash, decoding) for part in tasks]
         self.ids = [tuple(sample.id for sample in of_task) for of_task in samples]
-        self.heats = [heats(of_task, decoding.seed) for of_task in samples]
+        self.chunks = [chunks(of_task, decoding.seed) for of_task in samples]
         self.groups = _groups(tasks, samples)
         """Places of tasks that are asked together: readouts of the same items that share their prompts."""
         self._looked_at: dict[tuple[int, str], CutPlan] = {}
@@ -98,16 +98,16 @@ class Answers:
         self._looked_at[task, plan.key] = plan
         return self._journal.part(self._questions[task], plan, self.ids[task], whole=whole)
 
-    def count(self) -> Counted:
+    def count(self) -> AnswerCounts:
         """Answers of all plans that were looked at, and how many of them hang on a token that is a close call."""
         parts = [self.part(task, plan) for (task, _), plan in list(self._looked_at.items())]
         records = [record for part in parts for record in part.records]
-        return Counted(len(records), sum(bool(record.get("num_close")) for record in records))
+        return AnswerCounts(len(records), sum(bool(record.get("num_close")) for record in records))
 
     def ask(
         self,
         group: Sequence[int],
-        heat: int,
+        chunk: int,
         plans: Sequence[CutPlan],
         *,
         whole: bool,
@@ -119,7 +119,7 @@ class Answers:
         parts: dict[Readout, Sequence[Records]] = {
             readout: [self.part(task, plan, whole=whole) for plan in plans] for readout, task in task_of.items()
         }
-        samples = self.heats[group[0]][heat]
+        samples = self.chunks[group[0]][chunk]
         known = [{record["id"] for record in part.records} for of_plans in parts.values() for part in of_plans]
         if all(sample.id in ids for ids in known for sample in samples):
             return
@@ -155,8 +155,8 @@ class Answers:
 
         progress(ANSWERS, done, total)
         for group in groups:
-            for heat in range(len(self.heats[group[0]])):
-                self.ask(group, heat, plans, whole=whole, learn=learn)
+            for chunk in range(len(self.chunks[group[0]])):
+                self.ask(group, chunk, plans, whole=whole, learn=learn)
 
 
 class TaskRace:
@@ -166,7 +166,9 @@ class TaskRace:
     round comes out the same whatever else was measured in the folder.
     """
 
-    def __init__(self, answers: Answers, plans: Sequence[CutPlan], metrics: Sequence[str], progress: Progress) -> None:
+    def __init__(
+        self, answers: SearchAnswers, plans: Sequence[CutPlan], metrics: Sequence[str], progress: Progress
+    ) -> None:
         """Nothing is asked yet; ``metrics`` names the headline of each task."""
         self._answers = answers
         self._plans = plans
@@ -177,7 +179,7 @@ class TaskRace:
 
     def run(self, combine: Callable[[Sequence[float]], float], *, error: float, is_binary: Sequence[bool]) -> Standings:
         """Race; see ``racing.race``."""
-        sizes = [[len(heat) for heat in of_task] for of_task in self._answers.heats]
+        sizes = [[len(chunk) for chunk in of_task] for of_task in self._answers.chunks]
         return race(
             self._ask,
             len(self._plans),
@@ -192,13 +194,13 @@ class TaskRace:
     def _ask(
         self,
         group: Sequence[int],
-        heat: int,
+        chunk: int,
         places: Sequence[int],
         wanted: Callable[[int], bool],
         learn: Callable[[int, int, Sequence[float]], None],
     ) -> None:
         plans = [self._plans[place] for place in places]
-        items = {sample.id for sample in self._answers.heats[group[0]][heat]}
+        items = {sample.id for sample in self._answers.chunks[group[0]][chunk]}
 
         def learned(task: int, plan: CutPlan, records: Sequence[Mapping[str, Any]]) -> None:
             learn(task, self._place_of[plan.key], [self._metric(task, record) for record in records])
@@ -208,7 +210,7 @@ class TaskRace:
                 known = self._answers.part(task, plan).records
                 learned(task, plan, [record for record in known if record["id"] in items])
         self._answers.ask(
-            group, heat, plans, whole=False, wanted=lambda plan: wanted(self._place_of[plan.key]), learn=learned
+            group, chunk, plans, whole=False, wanted=lambda plan: wanted(self._place_of[plan.key]), learn=learned
         )
 
     def _metric(self, task: int, record: Mapping[str, Any]) -> float:
@@ -221,7 +223,7 @@ class TaskRace:
         return value
 
 
-def heats(samples: Sequence[Sample], seed: int) -> list[list[Sample]]:
+def chunks(samples: Sequence[Sample], seed: int) -> list[list[Sample]]:
     """The samples in heats of HEAT, the last one shorter.
 
     The order is that of a hash of (seed, id), so that the first heats are a random draw from all items wherever they
@@ -229,7 +231,7 @@ def heats(samples: Sequence[Sample], seed: int) -> list[list[Sample]]:
     whoever is still in the race: so an item always meets the same others, and gets the same answer to the last bit.
     """
     order = sorted(samples, key=lambda sample: (hashlib.sha256(f"{seed}:{sample.id}".encode()).digest(), sample.id))
-    return [order[start : start + HEAT] for start in range(0, len(order), HEAT)]
+    return [order[start : start + CHUNK_SIZE] for start in range(0, len(order), CHUNK_SIZE)]
 
 
 def _groups(tasks: Sequence[ObjectiveTask], samples: Sequence[Sequence[Sample]]) -> list[tuple[int, ...]]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from layercut.selection.base import Context, Selection
-from layercut.selection.turns import select_by_turn
+from layercut.selection.rotation import select_by_rotation
 
 
 def block_influence(context: Context) -> Selection:
@@ -33,7 +33,7 @@ def block_influence(context: Context) -> Selection:
         InputError: an unknown setting or value, no engine or no text, hidden states that are not numbers, or no run of
             ``num_remove`` layers without a protected one.
     """
-    return select_by_turn(
+    return select_by_rotation(
         context, "block_influence", _influence, tokens=("all", "last"), forms=("scattered", "contiguous")
     )
 

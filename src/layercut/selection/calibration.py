@@ -22,7 +22,7 @@ from layercut.errors import InputError
 from layercut.progress import Progress, silent
 from layercut.runs.environment import hide_home
 from layercut.runs.settings import settings_hash
-from layercut.selection.search_journal import Question, SearchJournal
+from layercut.selection.search_journal import JournalQuestion, SearchJournal
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.data_files import read_local, read_whole
 from layercut.tasks.hub_rows import HUB, hub_rows
@@ -43,7 +43,7 @@ _CHARACTERS = 24
 """Of a token at most, more or less: a longer text is not tokenised as a whole, only to be cut."""
 
 
-OPENINGS = (
+CALIBRATION_PROMPTS = (
     "The river rises in the hills and",
     "In the first half of the last century,",
     "To repair a bicycle tyre, begin by",
@@ -193,14 +193,14 @@ def _generated(
     take no drafts write the beginnings again.
     """
     decoding = Decoding(temperature=1.0, seed=seed)
-    openings = [OPENINGS[index % len(OPENINGS)] for index in range(num_texts)]
+    openings = [CALIBRATION_PROMPTS[index % len(CALIBRATION_PROMPTS)] for index in range(num_texts)]
     names = [f"text {index}" for index in range(num_texts)]
     rooms = [max(1, max_tokens - len(encode_prompt(loaded.tokenizer, one, loaded.name))) for one in openings]
     uncut = CutPlan(num_layers=engine.num_layers)
 
-    def question(most: int | None) -> Question:
+    def question(most: int | None) -> JournalQuestion:
         stage = {} if most is None else {"most": most}
-        return Question(
+        return JournalQuestion(
             task="calibration",
             readout=BUILT_IN,
             model_hash=engine.describe()["model_hash"],

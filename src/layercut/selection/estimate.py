@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from layercut.engine.base import GenerationRequest
-from layercut.engine.estimate import TRAINING, Estimate, Step, measured_speed, prompt_tokens
+from layercut.engine.estimate import TRAINING, CostEstimate, Step, measured_speed, prompt_tokens
 from layercut.engine.handle import ModelHandle
 from layercut.progress.bars import CHARACTERS_PER_TOKEN
 from layercut.selection import criterion_row
@@ -45,7 +45,7 @@ class Asking(NamedTuple):
 
 def sweep_estimate(
     handle: ModelHandle, asked_of: Sequence[tuple[ObjectiveTask, Sequence[Sample]]], num_layers: int, folder: Path
-) -> Estimate:
+) -> CostEstimate:
     """Of ``num_layers`` layers skipped, each alone, and the uncut model."""
     what = f"under {num_layers + 1} plans"
     return _estimate(
@@ -67,7 +67,7 @@ def selection_estimate(
     race: str,
     num_held_out: int | None,
     out: Path,
-) -> Estimate:
+) -> CostEstimate:
     """Of choosing ``num_remove`` layers by a criterion.
 
     Raises:
@@ -208,13 +208,13 @@ def _step(handle: ModelHandle, asking: Asking) -> Step:
     )
 
 
-def _estimate(handle: ModelHandle, steps: Sequence[Step], folder: Path, *, loads: bool = True) -> Estimate:
+def _estimate(handle: ModelHandle, steps: Sequence[Step], folder: Path, *, loads: bool = True) -> CostEstimate:
     parameters = handle.num_parameters(handle.plan())
     wanted = handle.settings
     weights = parameters * (4 if handle.dtype == "float32" else 2) if loads else 0
     cache = round(wanted.cache_gib * 2**30) if steps and wanted.engine in ("shared", "vllm") else 0
     disk = sum(_RECORD_BYTES * step.items + round(CHARACTERS_PER_TOKEN * step.new_tokens[1]) for step in steps)
-    return Estimate(
+    return CostEstimate(
         steps=tuple(steps),
         speed=measured_speed(wanted.device) if steps else None,
         disk_bytes=disk,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from layercut.errors import InputError
 from layercut.evidence.clusters import clusters_of
-from layercut.evidence.mean_kept import Part, mean_kept
+from layercut.evidence.mean_kept import TaskValues, mean_kept
 from layercut.evidence.paired import Comparison, compare_paired
 from layercut.progress import Progress, silent
 from layercut.surgery.plan import CutPlan
@@ -129,7 +129,7 @@ def _objective(
         return {"selected": selected, "held_out": None, "refused": f"no items of {', '.join(empty)} were held out"}
     found = mean_kept(
         [
-            Part(
+            TaskValues(
                 part.label, _values(before, one.metric), _values(after, one.metric), one.floor, clusters_of(before),
                 one.is_log,
             )

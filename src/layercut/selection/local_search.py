@@ -26,7 +26,7 @@ class End(NamedTuple):
     """Why it ended."""
 
 
-class Walk:
+class LocalSearch:
     """The plans that were judged, and how many still may be."""
 
     def __init__(self, context: Context, objective: Objective, budget: int, start: Layers) -> None:
@@ -69,7 +69,7 @@ class Walk:
         return CutPlan(num_layers=self._context.num_layers, removed=removed)
 
 
-def swap(walk: Walk, removed: Layers) -> End:
+def swap(search: LocalSearch, removed: Layers) -> End:
     """Take the removed layers in turn, each time judge every candidate in a layer's place, move to the best if better.
 
     A full turn judges at most num_remove * (candidates - num_remove) plans.
@@ -77,12 +77,12 @@ def swap(walk: Walk, removed: Layers) -> End:
     moves: list[dict[str, Any]] = []
     place = num_settled = 0  # as many places in a row have no better layer
     while num_settled < len(removed):
-        others = [layer for layer in walk.candidates if layer not in removed]
+        others = [layer for layer in search.candidates if layer not in removed]
         wanted = [(*removed[:place], layer, *removed[place + 1 :]) for layer in others]
-        judged = walk.judge(wanted)
-        better = _better(walk, judged, removed)
+        judged = search.judge(wanted)
+        better = _better(search, judged, removed)
         if better is not None:
-            moves.append(_move(walk, removed, better))
+            moves.append(_move(search, removed, better))
             removed = better
             num_settled = 0
         num_settled += 1  # whoever stands there now is the best there, as long as the other places stay
@@ -92,26 +92,26 @@ def swap(walk: Walk, removed: Layers) -> End:
     return End(removed, moves, "no swap improves it")
 
 
-def evolve(walk: Walk, removed: Layers, rng: Random, num_offspring: int, max_swaps: int) -> End:
+def evolve(search: LocalSearch, removed: Layers, rng: Random, num_offspring: int, max_swaps: int) -> End:
     """Draw offspring of the best plan so far, generation by generation, and move to the best of them if better."""
     moves: list[dict[str, Any]] = []
     generation = 0
-    if len(removed) == len(walk.candidates):
+    if len(removed) == len(search.candidates):
         return End(removed, moves, "there is no other plan")
-    while walk.num_left:
+    while search.num_left:
         generation += 1
         offspring: dict[frozenset[int], Layers] = {}
         for _ in range(_TRIES * num_offspring):
-            if len(offspring) == min(num_offspring, walk.num_left):
+            if len(offspring) == min(num_offspring, search.num_left):
                 break
-            child = _mutant(removed, walk.candidates, rng, max_swaps)
-            if not walk.is_known(child):
+            child = _mutant(removed, search.candidates, rng, max_swaps)
+            if not search.is_known(child):
                 offspring.setdefault(frozenset(child), child)
         if not offspring:
             return End(removed, moves, "all plans near it were judged")
-        better = _better(walk, walk.judge(list(offspring.values())), removed)
+        better = _better(search, search.judge(list(offspring.values())), removed)
         if better is not None:
-            moves.append({"generation": generation, **_move(walk, removed, better)})
+            moves.append({"generation": generation, **_move(search, removed, better)})
             removed = better
     return End(removed, moves, "the budget is spent")
 
@@ -132,17 +132,17 @@ def _draw(rng: Random, num: int) -> int:
     return int(rng.random() * num)
 
 
-def _better(walk: Walk, judged: Sequence[Layers], removed: Layers) -> Layers | None:
+def _better(search: LocalSearch, judged: Sequence[Layers], removed: Layers) -> Layers | None:
     """The best of the plans if it is strictly better than the present one."""
     if not judged:
         return None
-    best = judged[best_of([walk.value_of(one) for one in judged])]
-    return best if rank(walk.value_of(best)) > rank(walk.value_of(removed)) else None
+    best = judged[best_of([search.value_of(one) for one in judged])]
+    return best if rank(search.value_of(best)) > rank(search.value_of(removed)) else None
 
 
-def _move(walk: Walk, before: Layers, after: Layers) -> dict[str, Any]:
+def _move(search: LocalSearch, before: Layers, after: Layers) -> dict[str, Any]:
     return {
         "put_back": [layer for layer in before if layer not in after],
         "taken": [layer for layer in after if layer not in before],
-        "value": as_json(walk.value_of(after)),
+        "value": as_json(search.value_of(after)),
     }

@@ -13,7 +13,7 @@ from layercut.errors import InputError
 from layercut.evidence.intervals import Estimate, mean_interval
 from layercut.evidence.splits import items_hash
 from layercut.progress import Progress, silent
-from layercut.selection.answers import Answers, ObjectiveTask, TaskRace
+from layercut.selection.answers import ObjectiveTask, SearchAnswers, TaskRace
 from layercut.selection.base import RACE_ERROR, Normalise, Objective, Racing, check_race
 from layercut.selection.racing import Standings
 from layercut.selection.search_journal import SearchJournal
@@ -52,7 +52,7 @@ class Uncut(NamedTuple):
     """Whether the metric is a log-likelihood per token."""
 
 
-class Answered(NamedTuple):
+class TaskRecords(NamedTuple):
     """One task's selection items and what a plan answered."""
 
     task: ObjectiveTask
@@ -126,13 +126,13 @@ class TaskObjective:
         self._answers = self.answers_on(self.samples)
         self._ids = self._answers.ids
 
-    def answers_on(self, samples: Sequence[Sequence[Sample]]) -> Answers:
+    def answers_on(self, samples: Sequence[Sequence[Sample]]) -> SearchAnswers:
         """The objective's questions about any items of its tasks, in the same journal.
 
         Args:
             samples: of each task, in order; a task may have none.
         """
-        return Answers(
+        return SearchAnswers(
             self.parts,
             samples,
             engine=lambda: self._engine,
@@ -209,12 +209,12 @@ class TaskObjective:
         """Decoder layers of the uncut model."""
         return self._engine.num_layers
 
-    def answers(self, plan: CutPlan, readouts: Collection[Readout]) -> list[Answered]:
+    def answers(self, plan: CutPlan, readouts: Collection[Readout]) -> list[TaskRecords]:
         """A record per selection item of every task with one of these readouts: whole answers, known or asked now."""
         wanted = [index for index, part in enumerate(self.parts) if part.readout in readouts]
         self._answers.complete(wanted, [plan], whole=True, progress=self._progress)
         return [
-            Answered(self.parts[index], self.samples[index], self._answers.part(index, plan, whole=True).records)
+            TaskRecords(self.parts[index], self.samples[index], self._answers.part(index, plan, whole=True).records)
             for index in wanted
         ]
 

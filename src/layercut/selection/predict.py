@@ -31,7 +31,7 @@ from layercut.selection.search_journal import SearchJournal
 from layercut.selection.sweep import ask, sweep_settings
 from layercut.selection.trace_damage import correct_traces
 from layercut.settings import DecodingSettings, ModelSettings, TaskSettings
-from layercut.tasks.cells import tell_walls
+from layercut.tasks.cells import announce_isolation
 from layercut.tasks.run import slug
 from layercut.tasks.shortfall import tell_shortfalls
 
@@ -74,7 +74,7 @@ def predict_layers(
     parts = [one.part for one in ask(objective, seed, "selection")]
     folder = out or Path("runs", slug(f"{model.model}-sweep"))
     say(f"{model.model}: {handle.num_layers} layers, each skipped alone under the uncut model's own right answers")
-    walls = tell_walls((part.task for part in parts), say)
+    isolation = announce_isolation((part.task for part in parts), say)
     tell_shortfalls(parts, "selection", say)
     if dry_run:
         say(f"would ask {', '.join(part.label for part in parts)} of the uncut model and write to {folder}")
@@ -82,7 +82,7 @@ def predict_layers(
     draw = Decoding(**asdict(decoding), seed=seed)
     settings = sweep_settings(handle.describe(), parts, draw, "selection")
     flags = {"limit": "--limit", "objective": "--objective"}
-    with RunFolder.begin(folder, settings, flags=flags, sandbox=walls) as run:
+    with RunFolder.begin(folder, settings, flags=flags, sandbox=isolation) as run:
         found = measure(handle, parts, draw, run, progress)
         sweep = Sweep.load(run.path) if is_sweep(run.path) else None
         data = {

@@ -50,7 +50,7 @@ class Ask(Protocol):
     def __call__(
         self,
         group: Sequence[int],
-        heat: int,
+        chunk: int,
         places: Sequence[int],
         wanted: Callable[[int], bool],
         learn: Callable[[int, int, Sequence[float]], None],
@@ -100,15 +100,15 @@ def race(
         field.learn(task, place, metrics)
         on_progress(*field.progress())
 
-    def run(group: Sequence[int], heat: int, places: Sequence[int]) -> None:
+    def run(group: Sequence[int], chunk: int, places: Sequence[int]) -> None:
         running = [place for place in places if not field.is_out(place)]
         if not running:
             return
-        num_items = sum(sizes[task][heat] for task in group)
+        num_items = sum(sizes[task][chunk] for task in group)
         last = [place for place in running if field.num_left(place) == num_items]
-        ask(group, heat, running, lambda place: place in last or not field.is_out(place), learn)
+        ask(group, chunk, running, lambda place: place in last or not field.is_out(place), learn)
         for task in group:
-            if limits and is_binary[task] and heat < len(sizes[task]) - 1:
+            if limits and is_binary[task] and chunk < len(sizes[task]) - 1:
                 field.limit(task, running, error / looks)
         field.close(running, num_items)
 
@@ -117,12 +117,12 @@ def race(
     for group in groups:
         run(group, 0, everyone)
     leader = field.leader()
-    later = [(group, heat) for heat in range(1, max(map(len, sizes))) for group in groups]
-    later = [(group, heat) for group, heat in later if heat < len(sizes[group[0]])]
-    for group, heat in later:
-        run(group, heat, [leader])
-    for group, heat in later:
-        run(group, heat, [place for place in everyone if place != leader])
+    later = [(group, chunk) for chunk in range(1, max(map(len, sizes))) for group in groups]
+    later = [(group, chunk) for group, chunk in later if chunk < len(sizes[group[0]])]
+    for group, chunk in later:
+        run(group, chunk, [leader])
+    for group, chunk in later:
+        run(group, chunk, [place for place in everyone if place != leader])
     on_progress(*field.progress())
     return Standings([field.standing(place) for place in everyone], field.num_items)
 

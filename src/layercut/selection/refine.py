@@ -11,7 +11,7 @@ from layercut.errors import InputError, unknown
 from layercut.selection import CRITERIA, criterion
 from layercut.selection.base import Context, Selection, wanted_objective
 from layercut.selection.greedy import as_json
-from layercut.selection.local_search import Layers, Walk, evolve, swap
+from layercut.selection.local_search import Layers, LocalSearch, evolve, swap
 from layercut.selection.objective import selected_on
 from layercut.selection.protect import with_default_protection
 from layercut.selection.specs import plan_from_spec
@@ -66,12 +66,12 @@ def refine(context: Context) -> Selection:
     if kept:
         raise InputError(f"the start removes layer {kept[0]}, which is protected; protect others, or start elsewhere.")
     (uncut,) = objective.values([CutPlan(num_layers=context.num_layers)])
-    walk = Walk(context, objective, settings["budget"], start)
-    start_value = walk.value_of(start)
+    search = LocalSearch(context, objective, settings["budget"], start)
+    start_value = search.value_of(start)
     if settings["method"] == "swap":
-        end = swap(walk, start)
+        end = swap(search, start)
     else:
-        end = evolve(walk, start, Random(context.seed), settings["offspring"], settings["max_swaps"])
+        end = evolve(search, start, Random(context.seed), settings["offspring"], settings["max_swaps"])
     details = {
         "method": settings["method"],
         "budget": settings["budget"],
@@ -79,8 +79,8 @@ def refine(context: Context) -> Selection:
         "start": list(start),
         "start_value": as_json(start_value),
         "uncut": as_json(uncut),
-        "value": as_json(walk.value_of(end.removed)),
-        "judged": walk.num_judged,
+        "value": as_json(search.value_of(end.removed)),
+        "judged": search.num_judged,
         "moves": end.moves,
         "ended": end.why,
         **selected_on(objective, CutPlan(num_layers=context.num_layers, removed=end.removed)),

@@ -33,7 +33,7 @@ KEY = "key"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question:
+class JournalQuestion:
     """What is asked, whatever the plan: a task under one readout and decoding, of one model.
 
     Text that a search measures plans on is asked the same way, with a name in place of a task's.
@@ -50,7 +50,7 @@ class Question:
     """What of the decoding decides the answers: the temperature alone if greedy, None where nothing is generated."""
 
     @classmethod
-    def of(cls, task: Task, readout: Readout, model_hash: str, decoding: Decoding) -> Question:
+    def of(cls, task: Task, readout: Readout, model_hash: str, decoding: Decoding) -> JournalQuestion:
         """The question that ``evaluate`` asks with these arguments."""
         return cls(
             task=task.name,
@@ -79,7 +79,7 @@ class SearchJournal:
         self._folder = folder
         self._files: dict[tuple[str, str], _File] = {}
 
-    def part(self, question: Question, plan: CutPlan, ids: Sequence[str], *, whole: bool = False) -> JournalPart:
+    def part(self, question: JournalQuestion, plan: CutPlan, ids: Sequence[str], *, whole: bool = False) -> JournalPart:
         """What is known of these items under a plan, and where more goes.
 
         Args:

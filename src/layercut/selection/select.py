@@ -28,7 +28,7 @@ from layercut.settings import CalibrationSettings, DecodingSettings, ModelSettin
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import load_task
 from layercut.tasks.base import known_readouts
-from layercut.tasks.cells import tell_walls
+from layercut.tasks.cells import announce_isolation
 from layercut.tasks.selected_items import HELD_OUT, selection_items
 from layercut.tasks.shortfall import tell_shortfalls
 from layercut.text.counting import counted
@@ -90,9 +90,9 @@ def select_layers(
     if row.needs_objective and not parts:
         raise no_objective(criterion)
     with ExitStack() as held:
-        walls = tell_walls((part.task for part in parts), say)
+        isolation = announce_isolation((part.task for part in parts), say)
         tell_shortfalls(parts, "selection", say)
-        folder = held.enter_context(RunFolder.begin(out, identity, flags=FLAGS, sandbox=walls))
+        folder = held.enter_context(RunFolder.begin(out, identity, flags=FLAGS, sandbox=isolation))
         engine = handle.engine if row.needs_model else None
         journal = held.enter_context(SearchJournal(folder))
         objective = None

@@ -74,7 +74,7 @@ def plan_of(model: ModelHandle | ServedModel, spec: str | CutPlan | None, seed: 
         return model.plan(spec)
     if spec is None:
         return model.plan()
-    name, model_hash = model.settings.model, model.facts.model_hash
+    name, model_hash = model.settings.model, model.metadata.model_hash
     allowed = model.settings.plan_from_another_model
     if isinstance(spec, CutPlan):
         return model.plan(plan_for_model(spec, name, model_hash, from_another_model=allowed))

@@ -27,7 +27,7 @@ from layercut.progress import Progress
 from layercut.progress.bars import Progressing
 from layercut.report.reports import write_reports
 from layercut.runs.directory import RunFolder
-from layercut.selection.answers import Answers, ObjectiveTask
+from layercut.selection.answers import ObjectiveTask, SearchAnswers
 from layercut.selection.estimate import sweep_estimate
 from layercut.selection.rankings import read_rankings
 from layercut.selection.search_journal import SearchJournal
@@ -35,7 +35,7 @@ from layercut.selection.select import folder_settings
 from layercut.settings import DecodingSettings, ModelSettings, TaskSettings
 from layercut.surgery.plan import CutPlan, format_layers, parse_layers
 from layercut.tasks.base import Sample, Split
-from layercut.tasks.cells import make_cells, tell_walls
+from layercut.tasks.cells import announce_isolation, make_cells
 from layercut.tasks.chance import chance_of
 from layercut.tasks.run import slug
 from layercut.tasks.shortfall import tell_shortfalls
@@ -55,13 +55,13 @@ class Swept(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class SweptTask:
     """One task and readout with the items that are asked."""
 
     part: ObjectiveTask
     samples: tuple[Sample, ...]
     split: Split
-    work: eta.Cell
+    work: eta.Workload
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -109,7 +109,7 @@ def sweep_model(
     rankings = read_rankings(
         compare,
         model=model.model,
-        model_hash=handle.facts.model_hash,
+        model_hash=handle.metadata.model_hash,
         num_layers=handle.num_layers,
         asked={task: ids for task, ids in _items(asked).items() if split == "selection"},
         from_another_model=model.plan_from_another_model,
@@ -118,7 +118,7 @@ def sweep_model(
     if (whole := handle.plan()).earlier:
         say(handle.introduce(whole))
     say(f"{model.model}: layers {format_layers(wanted)} of {handle.num_layers}, each skipped alone, and uncut")
-    walls = tell_walls((one.part.task for one in asked), say)
+    isolation = announce_isolation((one.part.task for one in asked), say)
     tell_shortfalls((one.part for one in asked), split, say)
     if dry_run:
         for one in asked:
@@ -129,13 +129,13 @@ def sweep_model(
     draw = Decoding(**asdict(decoding), seed=seed)
     settings = sweep_settings(handle.describe(), [one.part for one in asked], draw, split)
     flags = {"limit": "--limit", "objective": "--objective"}
-    with RunFolder.begin(folder, settings, flags=flags, sandbox=walls) as run:
+    with RunFolder.begin(folder, settings, flags=flags, sandbox=isolation) as run:
         rows = measure(
             run,
             asked,
             wanted,
             num_layers=handle.num_layers,
-            model_hash=handle.facts.model_hash,
+            model_hash=handle.metadata.model_hash,
             engine=lambda: handle.engine,
             split=split,
             decoding=draw,
@@ -144,7 +144,7 @@ def sweep_model(
         )
         sweep = Sweep(
             model=model.model,
-            model_hash=handle.facts.model_hash,
+            model_hash=handle.metadata.model_hash,
             num_layers=handle.num_layers,
             split=split,
             items={task: items_hash(ids) for task, ids in _items(asked).items()},
@@ -189,7 +189,7 @@ def swept_layers(text: str | None, num_layers: int, model: str) -> tuple[int, ..
     return layers
 
 
-def ask(objective: Sequence[TaskSettings], seed: int, split: Split) -> list[Asked]:
+def ask(objective: Sequence[TaskSettings], seed: int, split: Split) -> list[SweptTask]:
     """The items of every task and readout; of a task without ``readouts``, its first one, as a search takes it.
 
     Raises:
@@ -208,13 +208,15 @@ def ask(objective: Sequence[TaskSettings], seed: int, split: Split) -> list[Aske
         samples = tuple(cell.task.samples(split, cell.limit))
         if not samples:
             raise InputError(f"{cell.task.name} has no {split} items; leave it out of the objective.")
-        asked.append(Asked(part=part, samples=samples, split=split, work=replace(cell.work(), num_items=len(samples))))
+        asked.append(
+            SweptTask(part=part, samples=samples, split=split, work=replace(cell.work(), num_items=len(samples)))
+        )
     return asked
 
 
 def measure(
     run: RunFolder,
-    asked: Sequence[Asked],
+    asked: Sequence[SweptTask],
     layers: Sequence[int],
     *,
     num_layers: int,
@@ -248,7 +250,7 @@ def measure(
         return lambda what, done, total: on_progress(done, total)
 
     with SearchJournal(run) as journal, progress.running():
-        answers = Answers(
+        answers = SearchAnswers(
             [one.part for one in asked],
             [one.samples for one in asked],
             engine=engine,
@@ -280,7 +282,7 @@ def measure(
 
 
 def _row(
-    one: Asked, layer: int, uncut: Sequence[Mapping[str, Any]], cut: Sequence[Mapping[str, Any]], seed: int
+    one: SweptTask, layer: int, uncut: Sequence[Mapping[str, Any]], cut: Sequence[Mapping[str, Any]], seed: int
 ) -> SweepRow:
     task, readout = one.part.task, one.part.readout
     metric = next(iter(uncut[0]["metrics"]))
@@ -302,7 +304,7 @@ def _row(
 
 
 def _say_refusals(
-    asked: Sequence[Asked], uncut: Sequence[Sequence[Mapping[str, Any]]], seed: int, say: Callable[[str], None]
+    asked: Sequence[SweptTask], uncut: Sequence[Sequence[Mapping[str, Any]]], seed: int, say: Callable[[str], None]
 ) -> None:
     """Said as soon as it is known: the sweep is long, and such a task will give no retention."""
     for one, records in zip(asked, uncut, strict=True):
@@ -311,7 +313,7 @@ def _say_refusals(
             say(f"{one.part.label}: {row.values.refused}; it will have no retention. Raise --limit, or leave it out.")
 
 
-def _items(asked: Sequence[Asked]) -> dict[str, frozenset[str]]:
+def _items(asked: Sequence[SweptTask]) -> dict[str, frozenset[str]]:
     found: dict[str, frozenset[str]] = {}
     for one in asked:
         found[one.part.task.name] = found.get(one.part.task.name, frozenset()).union(one.ids)

@@ -13,7 +13,7 @@ from layercut.progress import Progress, silent
 from layercut.runs.settings import settings_hash
 from layercut.selection.base import Context, Selection, by_importance
 from layercut.selection.greedy import as_json, greedy
-from layercut.selection.search_journal import Question, SearchJournal
+from layercut.selection.search_journal import JournalQuestion, SearchJournal
 from layercut.surgery.plan import CutPlan
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class TextObjective:
         self._ids = [request.id for request in requests]
         self._uncut = CutPlan(num_layers=engine.num_layers)
         self._texts_hash = _hash(requests)
-        self._question = Question(
+        self._question = JournalQuestion(
             task=name,
             readout="nll" if measure == "nll" else "divergence",
             model_hash=engine.describe()["model_hash"],

@@ -72,7 +72,7 @@ def run_cell(
     with run.journal(cell.task.name, cell.readout) as journal:
         known = {record["id"] for record in journal.records}
         reused = []
-        for source, records in store.records(identity, set(ids) - known, besides=run.path):
+        for source, records in store.records(identity, set(ids) - known, exclude=run.path):
             journal.append(records)
             reused.append(source)
         missing = len(set(ids) - {record["id"] for record in journal.records})

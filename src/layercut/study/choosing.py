@@ -127,7 +127,7 @@ def _by_position(model: ModelHandle, criterion: CriterionSettings, depth: int, s
         removed=criterion_of(criterion.criterion)(context).removed,
         criterion=criterion.criterion,
         model=model.settings.model,
-        model_hash=model.facts.model_hash,
+        model_hash=model.metadata.model_hash,
         settings=settings,
     )
 

@@ -17,11 +17,11 @@ from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
 from layercut.healing.data import BUILT_IN
 from layercut.healing.generate import answer_prompts
+from layercut.healing.group import ProcessGroup
 from layercut.healing.heal import Healed, check_method, heal_model
 from layercut.healing.heal_settings import HealSettings
 from layercut.healing.job import CHECKPOINT
 from layercut.healing.prompt_sources import Answering, PromptSource, PromptSpec, answering, prompt_source
-from layercut.healing.team import Team
 from layercut.runs.settings import settings_hash
 from layercut.settings import ModelSettings, TaskSettings
 from layercut.study.study_settings import HealingArm
@@ -87,7 +87,7 @@ class Healer:
             "decoding": asdict(how.decoding),
             "max_new_tokens": how.max_new_tokens,
             "system": how.system,
-            **how.further(),
+            **how.extra(),
         }
 
     def check(self) -> None:
@@ -97,12 +97,12 @@ class Healer:
             InputError: settings or prompts that cannot be used.
             MissingExtra: TRL or PEFT is not installed.
         """
-        team = Team.of_this_process()
-        if team.size > 1:
+        group = ProcessGroup.of_this_process()
+        if group.size > 1:
             raise InputError(
-                f"a study runs in one process, and {team.size} were launched; start it without a launcher."
+                f"a study runs in one process, and {group.size} were launched; start it without a launcher."
             )
-        check_method(self.arm.train, team)
+        check_method(self.arm.train, group)
         self.arm.filters.check()
         _ = self.identity
 
@@ -132,7 +132,7 @@ class Healer:
     ) -> list[dict[str, Any]]:
         """The uncut model's answers, given once for all cuts of the study and all arms that ask the same."""
         asked = {"prompts": source.describe(), "decoding": asdict(how.decoding), "seed": self._seed}
-        name = settings_hash({**asked, "max_new_tokens": how.max_new_tokens, **how.further()})
+        name = settings_hash({**asked, "max_new_tokens": how.max_new_tokens, **how.extra()})
         return answer_prompts(
             self._uncut,
             source,
@@ -156,7 +156,7 @@ class Healer:
             self._handle = ModelHandle(replace(self._uncut, model=str(self.checkpoint), revision=None))
         return self._handle.engine
 
-    def facts(self) -> Mapping[str, Any] | None:
+    def metadata(self) -> Mapping[str, Any] | None:
         """How the checkpoint was made, from its plan.json; None where there is none."""
         file = self.checkpoint / "plan.json"
         if not file.is_file():

@@ -43,7 +43,7 @@ class StudyJob:
         console: Console,
         say: Callable[[str], None],
         settings_file: str | None = None,
-        walls: str | None = None,
+        isolation: str | None = None,
     ) -> None:
         """Nothing is run or written yet.
 
@@ -57,7 +57,7 @@ class StudyJob:
             walls: what generated programs run behind, to be noted in each run folder.
         """
         self._work, self._manifest, self._progress = work, manifest, progress
-        self._console, self._say, self._file, self._walls = console, say, settings_file, walls
+        self._console, self._say, self._file, self._isolation = console, say, settings_file, isolation
         self._held = ExitStack()
         self._runs: dict[str, RunFolder] = {}
         self._broken: set[str] = set()
@@ -138,7 +138,7 @@ class StudyJob:
     def _begin(self, arm: StudyArm) -> RunFolder:
         path = self._work.folder / arm.name
         run = self._held.enter_context(
-            RunFolder.begin(path, self._work.run_settings(arm), settings_file=self._file, sandbox=self._walls)
+            RunFolder.begin(path, self._work.run_settings(arm), settings_file=self._file, sandbox=self._isolation)
         )
         self._work.plan(arm).save(run.path / "plan.json")
         if arm.healing:
@@ -217,7 +217,7 @@ class StudyJob:
         if rows and not (run.is_finished and run.metrics()["rows"] == rows):
             about = {**arm.describe(), "reused": reused(measured)}
             if arm.healing:
-                about["healed"] = work.healers[arm.name].facts()
+                about["healed"] = work.healers[arm.name].metadata()
             run.write_metrics(rows, plan=plan.to_dict(), num_parameters=work.model.num_parameters(plan), arm=about)
         if work.settings.checkpoints and not plan.is_uncut and not arm.healing:
             written = self._attempt(f"{arm.name}: checkpoint", [arm.name], lambda: self._checkpoint(arm.name))

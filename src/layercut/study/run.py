@@ -37,7 +37,7 @@ from layercut.study.manifest import Manifest
 from layercut.study.store import CellStore
 from layercut.study.study_settings import StudySettings
 from layercut.study.work import StudyWork
-from layercut.tasks.cells import tell_walls
+from layercut.tasks.cells import announce_isolation
 from layercut.tasks.run import slug
 
 
@@ -132,15 +132,17 @@ def _run_model(
     for arm in work.arms:
         if arm.healing and any(work.finished(arm, cell) is None for cell in work.cells):
             work.healers[arm.name].check()
-    walls = tell_walls((cell.task for cell in work.cells), say)
+    isolation = announce_isolation((cell.task for cell in work.cells), say)
     for line in work.shortfalls():
         say(line)
-    with RunFolder.begin(work.folder, work.whole(), settings_file=settings_file, sandbox=walls):
+    with RunFolder.begin(work.folder, work.whole(), settings_file=settings_file, sandbox=isolation):
         manifest = Manifest(work.folder, [arm.describe() for arm in work.arms])
         progress = StudyProgress(work.pieces(), console)
         for kind, num_items, seconds in work.speeds():
             progress.learn(kind, num_items, seconds)
-        job = StudyJob(work, manifest, progress, console=console, say=say, settings_file=settings_file, walls=walls)
+        job = StudyJob(
+            work, manifest, progress, console=console, say=say, settings_file=settings_file, isolation=isolation
+        )
         job.run()
         failed = [failure.describe() for failure in manifest.failures]
         paths = {f"checkpoint of {arm}": path for arm, path in job.checkpoints.items()}

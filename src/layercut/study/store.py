@@ -22,7 +22,7 @@ from layercut.runs.atomic import write_json
 from layercut.runs.directory import RunFolder, runs_in
 from layercut.runs.json_text import load
 from layercut.runs.settings import settings_hash, shown
-from layercut.selection.search_journal import Question
+from layercut.selection.search_journal import JournalQuestion
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.cells import Cell
 
@@ -46,7 +46,7 @@ def model_identity(model: ModelHandle) -> dict[str, str]:
     if dtype == "auto":
         config = read_config(model.source.path)
         dtype = str(config.get("dtype") or config.get("torch_dtype") or "float32")
-    return {"model_hash": model.facts.model_hash, "dtype": dtype}
+    return {"model_hash": model.metadata.model_hash, "dtype": dtype}
 
 
 def cell_identity(
@@ -61,7 +61,7 @@ def cell_identity(
         decoding: how answers are drawn.
         healing: what decided the healed weights; None for a cut that was not healed.
     """
-    asked = Question.of(cell.task, cell.readout, model.facts.model_hash, decoding).key(plan)
+    asked = JournalQuestion.of(cell.task, cell.readout, model.metadata.model_hash, decoding).key(plan)
     return {
         **model_identity(model),
         **asked,
@@ -105,7 +105,7 @@ class CellStore:
         self._by_key.setdefault(settings_hash(identity), []).append(run)
 
     def records(
-        self, identity: Mapping[str, Any], ids: Collection[str], *, besides: Path
+        self, identity: Mapping[str, Any], ids: Collection[str], *, exclude: Path
     ) -> Iterator[tuple[Reused, list[dict[str, Any]]]]:
         """Records of these items in other runs, each item once.
 
@@ -118,7 +118,7 @@ class CellStore:
         for run in self._by_key.get(settings_hash(identity), ()):
             if not left:
                 return
-            if run.resolve() == besides.resolve():
+            if run.resolve() == exclude.resolve():
                 continue
             try:
                 records = RunFolder.open(run).records(identity["task"], identity["readout"])
@@ -129,9 +129,9 @@ class CellStore:
                 left -= {one["id"] for one in taken}
                 yield Reused(shown(run), len(taken)), taken
 
-    def covers(self, identity: Mapping[str, Any], ids: Collection[str], *, besides: Path) -> bool:
+    def covers(self, identity: Mapping[str, Any], ids: Collection[str], *, exclude: Path) -> bool:
         """Whether other runs hold records of all these items."""
-        found = {one["id"] for _, records in self.records(identity, ids, besides=besides) for one in records}
+        found = {one["id"] for _, records in self.records(identity, ids, exclude=exclude) for one in records}
         return set(ids) <= found
 
     def plan(self, key: str) -> tuple[CutPlan, str] | None:

@@ -11,8 +11,8 @@ from typing import Any
 from layercut.engine.base import Decoding
 from layercut.engine.handle import ModelHandle
 from layercut.progress import Progress, silent
-from layercut.progress.estimate import Cell as Cost
-from layercut.progress.live import Piece
+from layercut.progress.estimate import Workload as Cost
+from layercut.progress.live import StudyStep
 from layercut.runs.environment import machine
 from layercut.runs.settings import settings_hash
 from layercut.runs.study import seconds_in
@@ -144,7 +144,7 @@ class StudyWork:
         for arm in self.arms:
             if arm.healing:
                 healing.setdefault(arm.healing.name, self.healers[arm.name].identity)
-        further = {
+        extra = {
             "criteria": [asdict(one) for one in settings.criteria],
             "depths": [depth.text for depth in settings.depths],
             "healing": healing,
@@ -154,7 +154,7 @@ class StudyWork:
             "plans": given,
             "checkpoints": settings.checkpoints,
             **run_settings(self.model, self.plans[UNCUT], self.cells, self.decoding(self.arms[0]), settings.seed),
-            **{name: value for name, value in further.items() if value},
+            **{name: value for name, value in extra.items() if value},
         }
 
     def finished(self, arm: StudyArm, cell: Cell) -> Measured | None:
@@ -166,17 +166,18 @@ class StudyWork:
     def is_elsewhere(self, arm: StudyArm, cell: Cell) -> bool:
         """Whether other studies hold all answers of a cell."""
         ids = [sample.id for sample in cell.task.samples("report", cell.limit)]
-        return self.store.covers(self.identity(arm, cell), ids, besides=self.folder / arm.name)
+        return self.store.covers(self.identity(arm, cell), ids, exclude=self.folder / arm.name)
 
-    def pieces(self) -> list[Piece]:
+    def pieces(self) -> list[StudyStep]:
         """The cells in order, then the searches, then the healings; for progress and forecasts."""
-        cells = [Piece(arm.name, cell.label, self._costs[cell.label]) for arm, cell in self.order]
+        cells = [StudyStep(arm.name, cell.label, self._costs[cell.label]) for arm, cell in self.order]
         searches = [
-            Piece("", f"choosing layers by {name}", Cost(kind=self.search_kind(name), num_items=1, weight=0))
+            StudyStep("", f"choosing layers by {name}", Cost(kind=self.search_kind(name), num_items=1, weight=0))
             for name in self.searches
         ]
         healings = [
-            Piece(name, "healing", Cost(kind=self.healing_kind(name), num_items=1, weight=0)) for name in self.healers
+            StudyStep(name, "healing", Cost(kind=self.healing_kind(name), num_items=1, weight=0))
+            for name in self.healers
         ]
         return [*cells, *searches, *healings]
 

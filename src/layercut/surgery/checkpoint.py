@@ -18,7 +18,7 @@ from layercut.runs.atomic import new_directory, refuse_used
 from layercut.runs.disk import check_room, writing
 from layercut.surgery.config_fields import INDEX_LISTS, LISTS, check_depth, cut_config
 from layercut.surgery.plan import CutPlan
-from layercut.surgery.shards import Piece, Shard, lay_out, write_shards
+from layercut.surgery.shards import Shard, TensorSpan, lay_out, write_shards
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -89,7 +89,7 @@ def cut_checkpoint(
     plan: CutPlan,
     out: Path,
     *,
-    told: CutPlan | None = None,
+    recorded_plan: CutPlan | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
     extra_files: Mapping[str, str] | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -136,7 +136,7 @@ def cut_checkpoint(
             target = folder / (OLD_CARD_FILE if name == "README.md" else name)
             target.parent.mkdir(exist_ok=True)
             shutil.copyfile(source / name, target)
-        _write_plans(source, plan, folder, told)
+        _write_plans(source, plan, folder, recorded_plan)
         for name, text in (extra_files or {}).items():
             (folder / name).write_text(text, encoding="utf-8")
         check(folder, work.report)
@@ -198,23 +198,25 @@ def _resolve(config: Mapping[str, Any], source: Path) -> dict[str, Any]:
     return resolved
 
 
-def _tensors(source: Path) -> tuple[list[Piece], dict[str, str]]:
+def _tensors(source: Path) -> tuple[list[TensorSpan], dict[str, str]]:
     """All tensors in the order of their bytes, and the metadata of their files."""
     files = safetensors_files(source)
-    pieces: list[Piece] = []
+    pieces: list[TensorSpan] = []
     metadata = {"format": "pt"}
     for file in sorted(set(files.values())):
         header = read_header(file)
         metadata = {**header.metadata, **metadata}
         pieces += [
-            Piece(name, entry, file, header.data_offset + entry.begin)
+            TensorSpan(name, entry, file, header.data_offset + entry.begin)
             for name, entry in header.tensors.items()
             if files.get(name) == file
         ]
     return pieces, metadata
 
 
-def _renamed(pieces: list[Piece], plan: CutPlan, family: Family, has_extra: bool, source: Path) -> list[Piece]:
+def _renamed(
+    pieces: list[TensorSpan], plan: CutPlan, family: Family, has_extra: bool, source: Path
+) -> list[TensorSpan]:
     """The tensors that stay, those of decoder layers under their new numbers.
 
     Some families store layers for multi-token prediction behind the decoder layers (``has_extra``): they move up.
@@ -244,7 +246,7 @@ def _renamed(pieces: list[Piece], plan: CutPlan, family: Family, has_extra: bool
     return stay
 
 
-def _num_parameters(pieces: list[Piece]) -> int:
+def _num_parameters(pieces: list[TensorSpan]) -> int:
     return sum(piece.entry.num_parameters for piece in pieces if not _BUFFER.search(piece.name))
 
 
@@ -269,12 +271,12 @@ def _warnings(config: Mapping[str, Any], source: Path, family: Family) -> tuple[
     )
 
 
-def _write_plans(source: Path, plan: CutPlan, folder: Path, told: CutPlan | None) -> None:
+def _write_plans(source: Path, plan: CutPlan, folder: Path, recorded_plan: CutPlan | None) -> None:
     """The plan, and those of earlier cuts, oldest first; or the one that tells of all."""
-    if told is not None:
+    if recorded_plan is not None:
         before = source / PLAN_FILE
         healing = json.loads(before.read_text("utf-8")).get("healing") if before.is_file() else None
-        _write_json(folder / PLAN_FILE, told.to_dict() | ({"healing": healing} if healing else {}))
+        _write_json(folder / PLAN_FILE, recorded_plan.to_dict() | ({"healing": healing} if healing else {}))
         return
     plan.save(folder / PLAN_FILE)
     if (source / PLAN_FILE).is_file():

@@ -64,7 +64,7 @@ def cut_model(
     out: Path | None,
     *,
     uncut: Callable[[], LoadedModel] | None,
-    told: CutPlan | None = None,
+    recorded_plan: CutPlan | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
     say: Callable[[str], None] = lambda text: None,
 ) -> CutDone:
@@ -100,8 +100,8 @@ def cut_model(
             say("reloading the checkpoint and comparing it with the bypassed model ...")
             verified = verify_cut(uncut(), plan, folder).describe()
         card = model_card(
-            told or plan,
-            source_name=(told and told.model) or source.name,
+            recorded_plan or plan,
+            source_name=(recorded_plan and recorded_plan.model) or source.name,
             revision=source.revision,
             base_model=source.origin.get("base_model"),
             license_name=source.origin.get("license"),
@@ -114,7 +114,9 @@ def cut_model(
         )
         (folder / "README.md").write_text(card, encoding="utf-8")
 
-    report = cut_checkpoint(source.path, plan, out, told=told, max_shard_bytes=max_shard_bytes, check=check)
+    report = cut_checkpoint(
+        source.path, plan, out, recorded_plan=recorded_plan, max_shard_bytes=max_shard_bytes, check=check
+    )
     return CutDone(report, verified)
 
 

@@ -29,7 +29,7 @@ _CANNOT = {errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPER
 """What copy_file_range answers on file systems or kernels that cannot do it."""
 
 
-class Piece(NamedTuple):
+class TensorSpan(NamedTuple):
     """One tensor of a new file and where its bytes lie now."""
 
     name: str
@@ -46,7 +46,7 @@ class Shard:
     """One safetensors file to be written."""
 
     name: str
-    pieces: tuple[Piece, ...]
+    pieces: tuple[TensorSpan, ...]
     metadata: Mapping[str, str]
 
     @property
@@ -76,7 +76,7 @@ class Shard:
         return len(raw).to_bytes(8, "little") + raw
 
 
-def lay_out(pieces: Iterable[Piece], max_shard_bytes: int, metadata: Mapping[str, str]) -> tuple[Shard, ...]:
+def lay_out(pieces: Iterable[TensorSpan], max_shard_bytes: int, metadata: Mapping[str, str]) -> tuple[Shard, ...]:
     """Distribute tensors over files of at most ``max_shard_bytes``, in their order; a larger tensor gets its own file.
 
     Where the tensors of another source file begin, so does a new file, if the last one is a quarter full: tensors of
@@ -85,7 +85,7 @@ def lay_out(pieces: Iterable[Piece], max_shard_bytes: int, metadata: Mapping[str
     Within a file wide dtypes come first, as the safetensors library has it: then every tensor lies at a multiple of its
     element size, which readers need to view the bytes as numbers.
     """
-    groups: list[list[Piece]] = [[]]
+    groups: list[list[TensorSpan]] = [[]]
     size = 0
     for piece in pieces:
         is_next = bool(groups[-1]) and piece.file != groups[-1][-1].file and 4 * size >= max_shard_bytes
@@ -125,7 +125,7 @@ def write_shards(
         (folder / INDEX_FILE).write_text(json.dumps(index, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _ranges(pieces: Iterable[Piece]) -> Iterator[tuple[Path, int, int]]:
+def _ranges(pieces: Iterable[TensorSpan]) -> Iterator[tuple[Path, int, int]]:
     """Byte ranges to be copied one after the other; neighbours in the same file become one."""
     file, begin, end = None, 0, 0
     for piece in pieces:

@@ -46,7 +46,7 @@ class BoxedReadouts:
     """
 
     readouts: tuple[Readout, ...] = ("chain",)
-    further_readouts: tuple[Readout, ...] = ("short", "gold")
+    extra_readouts: tuple[Readout, ...] = ("short", "gold")
     answer_begins: ClassVar[str] = f"\n\nThe final answer is {_BOX}"
 
     def request(self: _Boxed, sample: Sample, readout: Readout) -> GenerationRequest | LikelihoodRequest:

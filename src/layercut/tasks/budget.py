@@ -54,7 +54,7 @@ class _Chain:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answered:
+class BudgetedAnswer:
     """An item's answer within a budget."""
 
     sample: Sample
@@ -106,7 +106,7 @@ def answers(
     readout: Readout,
     records: Sequence[Mapping[str, Any]],
     decoding: Decoding,
-) -> Iterator[list[Answered]]:
+) -> Iterator[list[BudgetedAnswer]]:
     """Answers to the samples that ``records`` does not hold, a batch at a time.
 
     Args:
@@ -135,14 +135,14 @@ def answers(
             chains = {**known, **_chains(task, engine, plan, group, budget, decoding, done)}
         fresh = [sample for sample in group if sample.id not in done]
         if ended := [sample for sample in fresh if chains[sample.id].ended]:
-            yield [Answered(sample=sample, chain=chains[sample.id]) for sample in ended]
+            yield [BudgetedAnswer(sample=sample, chain=chains[sample.id]) for sample in ended]
         open_ones = {sample.id + _SUFFIX: sample for sample in group if not chains[sample.id].ended}
         requests = [_made_to_answer(task, sample, chains[sample.id].text, name) for name, sample in open_ones.items()]
         for found in engine.completions(requests, plan, decoding, {name + _SUFFIX for name in done}):
             new = [(open_ones[one.id], one) for one in found if open_ones[one.id].id not in done]
             if new:
                 yield [
-                    Answered(sample=sample, chain=chains[sample.id], begun=_begins(task), answer=one)
+                    BudgetedAnswer(sample=sample, chain=chains[sample.id], begun=_begins(task), answer=one)
                     for sample, one in new
                 ]
 

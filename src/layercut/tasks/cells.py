@@ -13,7 +13,7 @@ from layercut.errors import InputError
 from layercut.progress import estimate as eta
 from layercut.progress.bars import CHARACTERS_PER_TOKEN, DECODE_COST, ITEM_COST, Progressing
 from layercut.runs.directory import RunFolder
-from layercut.sandbox.runner import walls_of
+from layercut.sandbox.runner import isolation_of
 from layercut.settings import TaskSettings
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import load_task
@@ -52,7 +52,7 @@ class Cell:
             **self.task.settings(),
         }
 
-    def work(self) -> eta.Cell:
+    def work(self) -> eta.Workload:
         """Size and rough cost, in prompt tokens an item, for the remaining time."""
         samples = self.task.samples("report", self.limit)
         request = asked(self.task, samples[0], self.readout)
@@ -65,7 +65,7 @@ class Cell:
         else:
             weight = ITEM_COST + tokens * len(request.continuations)
         kind = (self.task.name, self.readout)
-        return eta.Cell(kind=kind, num_items=len(samples), weight=weight * self.num_samples)
+        return eta.Workload(kind=kind, num_items=len(samples), weight=weight * self.num_samples)
 
 
 def make_cells(tasks: Sequence[TaskSettings], seed: int, limit: int | None = None) -> list[Cell]:
@@ -90,16 +90,16 @@ def make_cells(tasks: Sequence[TaskSettings], seed: int, limit: int | None = Non
     return cells
 
 
-def tell_walls(tasks: Iterable[Task], say: Callable[[str], None]) -> str | None:
+def announce_isolation(tasks: Iterable[Task], say: Callable[[str], None]) -> str | None:
     """The walls that the tasks' programs run behind, said for people; None, and nothing said, where none are run.
 
     Raises:
         InputError: programs are to be run, and no sandbox works here.
     """
-    walls = walls_of(tasks)
-    if walls is not None:
-        say(f"generated programs run behind: {walls}")
-    return walls
+    isolation = isolation_of(tasks)
+    if isolation is not None:
+        say(f"generated programs run behind: {isolation}")
+    return isolation
 
 
 def run_settings(

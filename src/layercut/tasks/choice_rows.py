@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from layercut.errors import InputError
-from layercut.tasks.data_files import DataSet, Row
+from layercut.tasks.data_files import DataRow, DataSet
 
 SUBJECT = "subject"
 """The field that says which part of a data set a row belongs to, as in MMLU; the hub has a configuration for each."""
@@ -15,7 +15,7 @@ SUBJECT = "subject"
 _LAST_SENTENCE = re.compile(r"(?:.*[.!?]\s)?(?P<last>[^.!?]*)", re.DOTALL)
 
 
-def of_subject(local: DataSet, subject: str | None, task: str, *, in_group: bool) -> dict[str, list[Row]]:
+def of_subject(local: DataSet, subject: str | None, task: str, *, in_group: bool) -> dict[str, list[DataRow]]:
     """The rows of a local data set that belong to one task, by split.
 
     A file that holds several subjects is divided by its field ``subject``; one without that field belongs to the task
@@ -38,7 +38,7 @@ def of_subject(local: DataSet, subject: str | None, task: str, *, in_group: bool
     return {split: of_split for split, of_split in own.items() if of_split}
 
 
-def is_prepared_hellaswag(rows: Sequence[Row]) -> bool:
+def is_prepared_hellaswag(rows: Sequence[DataRow]) -> bool:
     """Whether these are rows of HellaSwag whose context was put together already (``ctx`` and no ``ctx_a``)."""
     first = rows[0].fields
     return "ctx" in first and "endings" in first and "ctx_a" not in first

@@ -76,7 +76,7 @@ class ChoiceTask:
         self._requests: dict[tuple[str, Readout], GenerationRequest | LikelihoodRequest] = {}
 
     @property
-    def further_readouts(self) -> tuple[Readout, ...]:
+    def extra_readouts(self) -> tuple[Readout, ...]:
         """What is read out only where it is asked for by name."""
         return ("gold", "token", *GENERATED) if self._has_options else ("gold",)
 

@@ -13,7 +13,7 @@ from layercut.sandbox.isolation import Limits
 from layercut.sandbox.runner import Program, ProgramResult, in_force, run_programs
 from layercut.tasks.base import Readout, Sample, Score, Split
 from layercut.tasks.code_answers import OPENED, STOP, find_program
-from layercut.tasks.data_files import DataSet, Row, read_hub, read_local
+from layercut.tasks.data_files import DataRow, DataSet, read_hub, read_local
 from layercut.tasks.grading import outcome
 from layercut.tasks.splits import SplitNames, choose_splits, first_of
 
@@ -39,10 +39,10 @@ class CodeTask:
     """Name of the file in which the benchmark is published, without its ending."""
     config: str | None = None
     """Of the data set."""
-    sample: Callable[[Row], Sample]
+    sample: Callable[[DataRow], Sample]
     """From a row to a sample, with ``instruction`` (the user's turn), ``head`` (what the code block begins with),
     ``tests`` and ``names`` (what the tests take from the program) in its data."""
-    split_of: Callable[[Row], Split | None] | None = None
+    split_of: Callable[[DataRow], Split | None] | None = None
     """Where the benchmark says which items are for what; None for neither. If left out, the splits of the data set."""
     limits: Limits
     data: str | None = None

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from layercut.errors import InputError
 from layercut.sandbox.isolation import Limits
-from layercut.tasks.data_files import Row
+from layercut.tasks.data_files import DataRow
 from layercut.tasks.program_parts import NOT_PYTHON, defined, needed, undefined
 
 PLUS_LIMITS = Limits(cpu_seconds=60, memory_mb=4096)
@@ -32,7 +32,7 @@ _MENDS = (
 )
 
 
-def mended(tests: str, row: Row, reference: str, names: Sequence[str]) -> str:
+def mended(tests: str, row: DataRow, reference: str, names: Sequence[str]) -> str:
     """Tests that take from the program under test only what it is asked for.
 
     Args:
@@ -62,7 +62,7 @@ def mended(tests: str, row: Row, reference: str, names: Sequence[str]) -> str:
         ) from error
 
 
-def refuse_inputs_only(row: Row, fine: str) -> None:
+def refuse_inputs_only(row: DataRow, fine: str) -> None:
     """Refuse EvalPlus' own layout, whose ``test`` field (where there is one) holds the base tests alone.
 
     Raises:

@@ -36,7 +36,7 @@ _SPLIT_FILE = re.compile(r"(train|validation|valid|val|dev|test)(?:-\d+-of-\d+)?
 _SPLIT = {"valid": "validation", "val": "validation"}
 
 
-class Row(NamedTuple):
+class DataRow(NamedTuple):
     """One row and where it stands, for error messages."""
 
     where: str
@@ -50,7 +50,7 @@ class DataSet:
     A ``dev`` file is the validation split, unless there is a validation file too.
     """
 
-    splits: Mapping[str, Sequence[Row]]
+    splits: Mapping[str, Sequence[DataRow]]
 
     @cached_property
     def sha256(self) -> str:
@@ -88,7 +88,7 @@ def read_local(path: str, published_as: str | None = None) -> DataSet:
     return DataSet(splits)
 
 
-def read_rows(path: Path) -> Iterator[Row]:
+def read_rows(path: Path) -> Iterator[DataRow]:
     """Rows of one file, whatever its kind.
 
     Raises:
@@ -133,11 +133,14 @@ def read_hub(task: str, dataset: str, config: str | None = None, splits: Sequenc
             f"--data {task}=PATH."
         ) from error
     return DataSet(
-        {name: [Row(f"{dataset} {name} row {i}", row) for i, row in enumerate(found[name])] for name in splits or found}
+        {
+            name: [DataRow(f"{dataset} {name} row {i}", row) for i, row in enumerate(found[name])]
+            for name in splits or found
+        }
     )
 
 
-def text_field(row: Row, name: str) -> str:
+def text_field(row: DataRow, name: str) -> str:
     """A field that must hold text.
 
     Raises:
@@ -174,13 +177,13 @@ def _split_files(folder: Path, published_as: str | None) -> dict[str, list[Path]
     return files
 
 
-def _json_lines(path: Path) -> Iterator[Row]:
+def _json_lines(path: Path) -> Iterator[DataRow]:
     for number, line in enumerate(_lines(path), start=1):
         if line.strip():
             yield _row(f"{path}, line {number}", _parsed(line, path, number))
 
 
-def _table(path: Path) -> Iterator[Row]:
+def _table(path: Path) -> Iterator[DataRow]:
     """Cells are text. A cell may hold line breaks; one that a row lacks at its end is left out of it."""
     csv.field_size_limit(_LONGEST_CELL)
     text = (line.decode("utf-8-sig" if number == 0 else "utf-8") for number, line in enumerate(_lines(path)))
@@ -191,7 +194,7 @@ def _table(path: Path) -> Iterator[Row]:
                 raise InputError(
                     f"{path}, line {rows.line_num}: more cells than columns. Put cells that hold commas in quotes."
                 )
-            yield Row(f"{path}, line {rows.line_num}", {k: v for k, v in fields.items() if v is not None})
+            yield DataRow(f"{path}, line {rows.line_num}", {k: v for k, v in fields.items() if v is not None})
     except (csv.Error, UnicodeDecodeError) as error:
         raise InputError(f"{path}, line {rows.line_num + 1}: not CSV in UTF-8 ({error}). Mend the line.") from error
 
@@ -257,7 +260,7 @@ def _parsed(line: bytes, path: Path, number: int) -> object:
         raise InputError(f"{path}, line {number}: not a JSON object ({error}). Mend or remove the line.") from error
 
 
-def _json_list(path: Path) -> Iterator[Row]:
+def _json_list(path: Path) -> Iterator[DataRow]:
     try:
         rows = parse(read_whole(path))
     except OSError as error:
@@ -272,7 +275,7 @@ def _json_list(path: Path) -> Iterator[Row]:
         yield _row(f"{path}, row {number}", fields)
 
 
-def _parquet(path: Path) -> Iterator[Row]:
+def _parquet(path: Path) -> Iterator[DataRow]:
     try:
         from pyarrow import ArrowException
         from pyarrow.parquet import ParquetFile
@@ -291,10 +294,10 @@ def _parquet(path: Path) -> Iterator[Row]:
         yield _row(f"{path}, row {number}", fields)
 
 
-def _row(where: str, fields: object) -> Row:
+def _row(where: str, fields: object) -> DataRow:
     if not isinstance(fields, dict):
         raise InputError(f"{where}: a JSON object was expected, but this is {fields!r:.40}. Mend or remove the row.")
-    return Row(where, fields)
+    return DataRow(where, fields)
 
 
 def _fine() -> str:

@@ -73,7 +73,7 @@ class FewShotTask:
     """Examples for ``short`` where the others work in steps; empty where ``examples`` serve all."""
     short_tokens: int | None = None
     """Longest ``short`` answer, where it is not ``max_new_tokens``."""
-    further_readouts: tuple[Readout, ...] = ("gold", "token")
+    extra_readouts: tuple[Readout, ...] = ("gold", "token")
     place: Callable[[str], int | None] | None = None
     """From a generated text, the number of characters before the answer that ``find`` finds; where left out, the answer
     stands at the beginning."""

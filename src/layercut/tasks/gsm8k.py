@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from layercut.errors import InputError
 from layercut.tasks.base import Sample
 from layercut.tasks.boxed import BoxedReadouts, last_boxed, same_value
-from layercut.tasks.data_files import Row, text_field
+from layercut.tasks.data_files import DataRow, text_field
 from layercut.tasks.few_shot import content_id
 from layercut.tasks.grading import all_numbers, parse_number
 from layercut.tasks.rows_task import RowsTask
@@ -54,7 +54,7 @@ class Gsm8k(BoxedReadouts, RowsTask):
     version: int = VERSION
 
     @staticmethod
-    def sample(row: Row) -> Sample:
+    def sample(row: DataRow) -> Sample:
         """The sample that a row holds."""
         return _sample(row)
 
@@ -71,7 +71,7 @@ def gsm8k(*, data: str | None = None, max_new_tokens: int = 512) -> Gsm8k:
     return Gsm8k(data=data, max_new_tokens=max_new_tokens)
 
 
-def _sample(row: Row) -> Sample:
+def _sample(row: DataRow) -> Sample:
     question, solution = text_field(row, "question"), text_field(row, "answer")
     steps, mark, gold = solution.rpartition("####")
     value = parse_number(gold.strip())

@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from layercut.errors import InputError, MissingExtra
-from layercut.tasks.data_files import Row
+from layercut.tasks.data_files import DataRow
 from layercut.tasks.hub_reach import hub_or_cache, why_not
 
 HUB = "hub:"
 """What stands before the name of a data set."""
 
 
-def hub_rows(source: str, *, extra: str, buffer: int = 0, seed: int = 0) -> Iterator[Row]:
+def hub_rows(source: str, *, extra: str, buffer: int = 0, seed: int = 0) -> Iterator[DataRow]:
     """The rows as they come, so that only as much is fetched as is taken.
 
     Args:
@@ -38,14 +38,14 @@ def hub_rows(source: str, *, extra: str, buffer: int = 0, seed: int = 0) -> Iter
     return _rows(source, lambda: load_dataset(name, config, split=split, streaming=True), buffer, seed)
 
 
-def _rows(source: str, load: Callable[[], Any], buffer: int, seed: int) -> Iterator[Row]:
+def _rows(source: str, load: Callable[[], Any], buffer: int, seed: int) -> Iterator[DataRow]:
     try:
         with hub_or_cache():
             rows = load()
         if buffer:
             rows = rows.shuffle(seed=seed, buffer_size=buffer)
         for number, fields in enumerate(rows, start=1):
-            yield Row(f"{source}, row {number}", fields)
+            yield DataRow(f"{source}, row {number}", fields)
     except Exception as error:  # its own kinds, and those of the network libraries beneath
         raise InputError(
             f"{source}: no data set can be read here ({why_not(error)}). Check name, config and split, or give "

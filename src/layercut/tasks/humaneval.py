@@ -18,7 +18,7 @@ from layercut.tasks.base import Sample
 from layercut.tasks.code_answers import FENCE, OPENED
 from layercut.tasks.code_task import CodeTask
 from layercut.tasks.code_tests import PLUS_LIMITS, mended, refuse_inputs_only
-from layercut.tasks.data_files import Row, text_field
+from layercut.tasks.data_files import DataRow, text_field
 
 VERSION = 2
 """Raised by any change of the prompt, the extraction or the tests.
@@ -58,7 +58,7 @@ def humaneval_plus(*, data: str | None = None, max_new_tokens: int = 512) -> Cod
     )
 
 
-def _sample(row: Row) -> Sample:
+def _sample(row: DataRow) -> Sample:
     prompt, entry_point = text_field(row, "prompt"), text_field(row, "entry_point")
     number = text_field(row, "task_id").rpartition("/")[2]
     solution = text_field(row, "canonical_solution")
@@ -76,6 +76,6 @@ def _sample(row: Row) -> Sample:
     )
 
 
-def _plus_sample(row: Row) -> Sample:
+def _plus_sample(row: DataRow) -> Sample:
     refuse_inputs_only(row, "HumanEvalPlus-OriginFmt.jsonl.gz")
     return _sample(row)

@@ -78,7 +78,7 @@ def in_steps(
         answer_begins=f" {_MARK}",
         short_examples="".join(_prompt(one.question) + _answer(find_final_number(one.steps)) for one in shown),
         short_tokens=16,
-        further_readouts=("short", "gold", "token"),
+        extra_readouts=("short", "gold", "token"),
         made_with={"reasoning_gym": version_of("reasoning-gym"), **{key: str(value) for key, value in changed.items()}},
     )
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from layercut.tasks.base import Sample
 from layercut.tasks.boxed import BoxedReadouts, found_in, last_boxed
-from layercut.tasks.data_files import Row, text_field
+from layercut.tasks.data_files import DataRow, text_field
 from layercut.tasks.few_shot import content_id
 from layercut.tasks.rows_task import RowsTask
 
@@ -51,7 +51,7 @@ class Math500(BoxedReadouts, RowsTask):
     version: int = VERSION
 
     @staticmethod
-    def sample(row: Row) -> Sample:
+    def sample(row: DataRow) -> Sample:
         """The sample that a row holds."""
         return _sample(row)
 
@@ -66,7 +66,7 @@ def math500(*, data: str | None = None, max_new_tokens: int = 1024) -> Math500:
     return Math500(data=data, max_new_tokens=max_new_tokens)
 
 
-def _sample(row: Row) -> Sample:
+def _sample(row: DataRow) -> Sample:
     problem, answer = text_field(row, "problem"), text_field(row, "answer")
     data = {name: row.fields[name] for name in ("subject", "level") if name in row.fields}
     return Sample(id=content_id("math500", problem, answer), question=problem, gold=answer, data=data)

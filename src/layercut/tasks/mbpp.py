@@ -24,7 +24,7 @@ from layercut.sandbox.isolation import Limits
 from layercut.tasks.base import Sample, Split
 from layercut.tasks.code_task import CodeTask
 from layercut.tasks.code_tests import PLUS_LIMITS, mended, refuse_inputs_only
-from layercut.tasks.data_files import Row, text_field
+from layercut.tasks.data_files import DataRow, text_field
 
 VERSION = 2
 """Raised by any change of the prompt, the extraction or the tests.
@@ -70,28 +70,28 @@ def mbpp_plus(*, data: str | None = None, max_new_tokens: int = 512) -> CodeTask
     )
 
 
-def _split_of(row: Row) -> Split | None:
+def _split_of(row: DataRow) -> Split | None:
     number = _number(row)
     if number in _NOT_ASKED:
         return None
     return "report" if number in _TEST_SPLIT else "selection"
 
 
-def _number(row: Row) -> int:
+def _number(row: DataRow) -> int:
     found = re.search(r"[0-9]+$", str(row.fields.get("task_id", "")))
     if not found:
         raise InputError(f"{row.where}: the field 'task_id' holds no number. Mend or remove the row.")
     return int(found[0])
 
 
-def _sample(row: Row) -> Sample:
+def _sample(row: DataRow) -> Sample:
     asserts = _lines(row, "test_list")
     # The setup comes after the program in the whole data set: two of its problems set up objects of a class in it.
     before = [*_lines(row, "test_imports"), str(row.fields.get("test_setup_code") or "")]
     return _with_tests(row, "\n".join([*before, *asserts]) + "\n")
 
 
-def _plus_sample(row: Row) -> Sample:
+def _plus_sample(row: DataRow) -> Sample:
     refuse_inputs_only(row, "MbppPlus-OriginFmt.jsonl.gz")
     tests = text_field(row, "test")
     if _number(row) == 255:
@@ -99,7 +99,7 @@ def _plus_sample(row: Row) -> Sample:
     return _with_tests(row, tests)
 
 
-def _with_tests(row: Row, tests: str) -> Sample:
+def _with_tests(row: DataRow, tests: str) -> Sample:
     question, code = text_field(row, "prompt" if "prompt" in row.fields else "text").strip(), text_field(row, "code")
     asserts = _lines(row, "test_list")
     if not asserts:
@@ -129,7 +129,7 @@ def _called(code: str, tests: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in dict.fromkeys(defined) if name in used)
 
 
-def _lines(row: Row, name: str) -> list[str]:
+def _lines(row: DataRow, name: str) -> list[str]:
     """A list of lines of code, also where the file holds it as text that looks like a Python list."""
     value = row.fields.get(name) or []
     if isinstance(value, str):

@@ -21,7 +21,7 @@ from layercut.errors import InputError, MissingExtra
 from layercut.tasks.choice_rows import hellaswag as prepared_hellaswag
 from layercut.tasks.choice_rows import is_prepared_hellaswag, of_subject
 from layercut.tasks.choice_task import ChoiceTask
-from layercut.tasks.data_files import DataSet, Row, read_local
+from layercut.tasks.data_files import DataRow, DataSet, read_local
 from layercut.tasks.hub_reach import hub_or_cache, why_not
 from layercut.tasks.labels import check_label
 from layercut.tasks.lm_eval_names import unknown_lm_eval_task
@@ -204,7 +204,7 @@ def _reading(local: DataSet, *, in_group: bool) -> type[ConfigurableTask]:
 
 
 def _prepared(
-    prepare: Callable[[Dataset], Dataset], read: Sequence[tuple[Dataset, Sequence[Row]]], name: str, data: Dataset
+    prepare: Callable[[Dataset], Dataset], read: Sequence[tuple[Dataset, Sequence[DataRow]]], name: str, data: Dataset
 ) -> Dataset:
     """Rows as a task file prepares them, with an error that names the row on which it fails."""
     try:

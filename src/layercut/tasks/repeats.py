@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _MARK = " draw "
 
 
-class Drawn(NamedTuple):
+class ItemAnswers(NamedTuple):
     """All answers to one item, the first one first."""
 
     sample: Sample
@@ -52,7 +52,7 @@ def answers(
     records: Sequence[Mapping[str, Any]],
     decoding: Decoding,
     num_samples: int,
-) -> Iterator[list[Drawn]]:
+) -> Iterator[list[ItemAnswers]]:
     """Answers to the samples that ``records`` does not hold, as they are complete.
 
     Args:
@@ -86,13 +86,13 @@ def answers(
             drawn = open_ones[item]
             drawn[int(draw or 0)] = one
             if len(drawn) == num_samples:
-                complete.append(Drawn(by_id[item], tuple(drawn[place] for place in range(num_samples))))
+                complete.append(ItemAnswers(by_id[item], tuple(drawn[place] for place in range(num_samples))))
                 del open_ones[item]
         if complete:
             yield complete
 
 
-def merged(record: Mapping[str, Any], scores: Sequence[Score], drawn: Drawn) -> dict[str, Any]:
+def merged(record: Mapping[str, Any], scores: Sequence[Score], drawn: ItemAnswers) -> dict[str, Any]:
     """The record of the first answer with the metrics of all of them, and the others beside it."""
     others = [
         {

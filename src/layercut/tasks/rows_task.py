@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from layercut.errors import InputError
 from layercut.tasks.base import Sample, Split
-from layercut.tasks.data_files import DataSet, Row, read_hub, read_local
+from layercut.tasks.data_files import DataRow, DataSet, read_hub, read_local
 from layercut.tasks.splits import SplitNames, choose_splits, first_of
 
 
@@ -30,7 +30,7 @@ class RowsTask:
     max_new_tokens: int
 
     @staticmethod
-    def sample(row: Row) -> Sample:
+    def sample(row: DataRow) -> Sample:
         """The sample that a row holds."""
         raise NotImplementedError
 

@@ -18,7 +18,7 @@ from layercut.progress.bars import Progressing
 from layercut.runs.directory import RunFolder
 from layercut.settings import DecodingSettings, TaskSettings
 from layercut.surgery.plan import CutPlan
-from layercut.tasks.cells import make_cells, run_cells, run_settings, tell_walls
+from layercut.tasks.cells import announce_isolation, make_cells, run_cells, run_settings
 from layercut.tasks.shortfall import tell_shortfalls
 from layercut.text.counting import counted
 
@@ -55,7 +55,7 @@ def evaluate_model(
     """Score a model under a plan on tasks; ``layercut eval``. A dry run says what would be done and gives None back."""
     cells = make_cells(tasks, seed)
     say(model.introduce(plan))
-    walls = tell_walls((cell.task for cell in cells), say)
+    isolation = announce_isolation((cell.task for cell in cells), say)
     tell_shortfalls(cells, "report", say)
     work = [(cell.label, cell.work()) for cell in cells]
     if dry_run:
@@ -66,7 +66,7 @@ def evaluate_model(
     draw = Decoding(**asdict(decoding), seed=seed)
     progress = Progressing(work, console, verb="Scoring")
     settings = run_settings(model, plan, cells, draw, seed)
-    with RunFolder.begin(out, settings, flags=FLAGS, sandbox=walls) as run, progress.running():
+    with RunFolder.begin(out, settings, flags=FLAGS, sandbox=isolation) as run, progress.running():
         run_cells(run, model, plan, cells, draw, progress, allow_selection_items=allow_selection_items)
         return Evaluated(run.path, run.metrics())
 

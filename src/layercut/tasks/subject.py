@@ -18,7 +18,7 @@ _SHARED = ("subject", "passage", "article")
 """Fields of data sets that several items have in common: subjects of MMLU, texts of BoolQ and RACE."""
 
 
-class Asked(NamedTuple):
+class ScoredRequest(NamedTuple):
     """What is scored: one continuation after each prompt."""
 
     prompts: tuple[str, ...]
@@ -31,7 +31,7 @@ class Item(NamedTuple):
     doc: Mapping[str, Any]
     question: str
     """The context without worked examples; of Winogrande, the sentence with its gap."""
-    asked: Asked
+    asked: ScoredRequest
     """Without worked examples; what an item's id is made from."""
     options: tuple[str, ...]
     gold: str
@@ -90,7 +90,7 @@ class Subject:
             made.append(item)
             yield item
 
-    def asked(self, item: Item) -> Asked:
+    def asked(self, item: Item) -> ScoredRequest:
         """The prompts with the worked examples, and the continuations."""
         return self._asked(item.doc, item.examples) if item.examples else item.asked
 
@@ -130,10 +130,10 @@ class Subject:
         question = self.parts(doc)[0] if self.task.multiple_input else asked.prompts[0]
         return Item(doc, question, asked, options, gold, examples)
 
-    def _asked(self, doc: Mapping[str, Any], examples: Sequence[Mapping[str, Any]]) -> Asked:
+    def _asked(self, doc: Mapping[str, Any], examples: Sequence[Mapping[str, Any]]) -> ScoredRequest:
         requests = self.task.construct_requests(doc, self._context(doc, examples))
         pairs = [request.args for request in (requests if isinstance(requests, list) else [requests])]
-        return Asked(tuple(str(prompt) for prompt, _ in pairs), tuple(str(text) for _, text in pairs))
+        return ScoredRequest(tuple(str(prompt) for prompt, _ in pairs), tuple(str(text) for _, text in pairs))
 
     def _context(self, doc: Mapping[str, Any], examples: Sequence[Mapping[str, Any]]) -> Any:
         self.task.sampler = _Drawn(examples)

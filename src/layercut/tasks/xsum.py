@@ -19,7 +19,7 @@ from typing import Any
 
 from layercut.engine.base import Completion, GenerationRequest, LikelihoodRequest, Likelihoods, Message
 from layercut.tasks.base import Readout, Sample, Score
-from layercut.tasks.data_files import Row, text_field
+from layercut.tasks.data_files import DataRow, text_field
 from layercut.tasks.few_shot import content_id
 from layercut.tasks.grading import grade_gold, outcome
 from layercut.tasks.rows_task import RowsTask
@@ -62,10 +62,10 @@ class XSum(RowsTask):
     name: str = "xsum"
     version: int = VERSION
     readouts: tuple[Readout, ...] = ("short",)
-    further_readouts: tuple[Readout, ...] = ("gold",)
+    extra_readouts: tuple[Readout, ...] = ("gold",)
 
     @staticmethod
-    def sample(row: Row) -> Sample:
+    def sample(row: DataRow) -> Sample:
         """The sample that a row holds."""
         return _sample(row)
 
@@ -149,6 +149,6 @@ def _scorer() -> Any:
     return RougeScorer(list(METRICS), use_stemmer=True)
 
 
-def _sample(row: Row) -> Sample:
+def _sample(row: DataRow) -> Sample:
     document, summary = text_field(row, "document"), text_field(row, "summary")
     return Sample(id=content_id("xsum", document, summary), question=document, gold=summary)

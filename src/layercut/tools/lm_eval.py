@@ -66,12 +66,12 @@ class LayercutLM(HFLM):  # type: ignore[misc]
         **options: Any,
     ) -> None:
         found = resolve(pretrained, revision=revision, trust_remote_code=bool(options.get("trust_remote_code")))
-        facts = describe_source(found)
+        metadata = describe_source(found)
         self.plan = _plan(
             remove,
-            num_layers=facts.num_layers,
+            num_layers=metadata.num_layers,
             model=pretrained,
-            model_hash=facts.model_hash,
+            model_hash=metadata.model_hash,
             seed=seed,
             from_another_model=plan_from_another_model,
         )
@@ -82,7 +82,7 @@ class LayercutLM(HFLM):  # type: ignore[misc]
                     f"(layercut cut {pretrained} ...) and give the checkpoint as pretrained, with {name}."
                 )
         self._named = found
-        self._model_hash = facts.model_hash
+        self._model_hash = metadata.model_hash
         super().__init__(pretrained=str(found.path), device=device or str(pick_device()), **options)
 
     def _create_model(self, *args: Any, **options: Any) -> None:

@@ -13,7 +13,7 @@ from layercut.engine.base import GenerationRequest, LikelihoodRequest
 from layercut.errors import InputError
 from layercut.surgery.plan import CutPlan
 from tests.support.fake_engine import FakeEngine
-from tests.support.patient import bench
+from tests.support.patient import session
 
 
 def write(folder: Path, name: str, sign: str, number: int = 40) -> Path:
@@ -59,7 +59,7 @@ def test_the_diagnostic_asks_them_and_takes_first_digits_of_plain_results_alone(
             -float(option.strip() not in (golds[request.id], golds[request.id][0])) for option in request.continuations
         ]
 
-    patient = bench(FakeEngine(texts=text, scores=scores, num_layers=6), tmp_path / "run", arithmetic_data=path)
+    patient = session(FakeEngine(texts=text, scores=scores, num_layers=6), tmp_path / "run", arithmetic_data=path)
     found = arithmetic(patient)
     rows = {row["measure"]: row for row in found["rows"] if not row["group"]}
     assert (rows["written"]["uncut"][0], rows["written"]["n"]) == (1, min(24, len(golds)))

@@ -15,7 +15,7 @@ from layercut.report.diagnosis.verdict import accused, damages
 from layercut.runs.diagnosis import Diagnosis, MeasureRow
 from layercut.sandbox import runner as sandbox
 from layercut.sandbox.runner import Program, ProgramResult, run_programs
-from tests.support.patient import Defect, PatientEngine, bench
+from tests.support.patient import Defect, PatientEngine, session
 
 ASKED = ("arithmetic", "brackets", "degeneration", "propagation", "demoted")
 
@@ -34,7 +34,7 @@ def run_each_once(programs: Sequence[Program], **limits: Any) -> list[ProgramRes
 def diagnose(defect: Defect) -> dict[str, Diagnosis]:
     with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patched:
         patched.setattr(written_programs, "run_programs", run_each_once)
-        patient = bench(PatientEngine(defect), Path(folder))
+        patient = session(PatientEngine(defect), Path(folder))
         return {name: diagnostic(name)(patient) for name in ASKED}
 
 
@@ -122,7 +122,7 @@ def test_what_is_demoted_and_what_is_erased() -> None:
 
 def test_the_form_for_layers_says_of_given_tokens_what_the_whole_diagnostic_says(tmp_path: Path) -> None:
     whole = diagnose("no_times")["propagation"]
-    short = diagnostic("propagation", LAYER_FORMS)(bench(PatientEngine("no_times"), tmp_path))
+    short = diagnostic("propagation", LAYER_FORMS)(session(PatientEngine("no_times"), tmp_path))
     assert short["rows"]
     assert all(one in whole["rows"] for one in short["rows"])
     assert accused({"propagation": short}, "cut") == ["propagation"]

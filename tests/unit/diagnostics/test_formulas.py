@@ -22,8 +22,8 @@ from layercut.diagnostics.degeneration import (
 )
 from layercut.diagnostics.expressions import KINDS, expressions, value
 from layercut.diagnostics.functions import functions
-from layercut.diagnostics.openings import NUM_OPENINGS, openings
 from layercut.diagnostics.programs import classify
+from layercut.diagnostics.prompts import NUM_OPENINGS, openings
 from layercut.diagnostics.propagation import given
 from layercut.diagnostics.similarity import cosines
 from layercut.diagnostics.tokens import kinds_of

@@ -12,7 +12,7 @@ import torch
 from layercut.diagnostics import cost as cost_module
 from layercut.diagnostics import diagnostic
 from layercut.diagnostics.cost import timing
-from layercut.diagnostics.session import Arm, Bench
+from layercut.diagnostics.session import DiagnosticSession, SessionModel
 from layercut.engine.shared import SharedEngine
 from layercut.models.loading import LoadedModel
 from layercut.runs.records import Journal
@@ -29,17 +29,17 @@ def loaded() -> LoadedModel:
     return tiny_loaded("llama")
 
 
-def bench(folder: Path, limit: int = 2) -> Bench:
+def session(folder: Path, limit: int = 2) -> DiagnosticSession:
     engine = SharedEngine(loaded())
     arms = [
-        Arm(name=name, source="uncut", plan=plan, layers=plan.kept, engine=lambda: engine, model=loaded)
+        SessionModel(name=name, source="uncut", plan=plan, layers=plan.kept, engine=lambda: engine, model=loaded)
         for name, plan in (("uncut", UNCUT), ("cut", CUT))
     ]
-    return Bench(arms, lambda name, arm: Journal(folder / f"{name}.{arm}.jsonl"), limit=limit)
+    return DiagnosticSession(arms, lambda name, arm: Journal(folder / f"{name}.{arm}.jsonl"), limit=limit)
 
 
 def test_similarity_of_a_model_with_itself_and_with_its_cut(tmp_path: Path) -> None:
-    found = diagnostic("similarity")(bench(tmp_path))
+    found = diagnostic("similarity")(session(tmp_path))
     models = found["data"]["arms"]
     uncut, cut = models["uncut"], models["cut"]
     assert torch.tensor(uncut["cosine"]).diagonal().tolist() == pytest.approx([1.0] * (NUM_LAYERS + 1), abs=1e-4)
@@ -58,12 +58,12 @@ def test_similarity_of_a_model_with_itself_and_with_its_cut(tmp_path: Path) -> N
 
 
 def test_the_logit_lens_is_norm_and_head_behind_a_layer(tmp_path: Path) -> None:
-    patient = bench(tmp_path, limit=1)
+    patient = session(tmp_path, limit=1)
     found = diagnostic("similarity")(patient)["data"]["arms"]["cut"]["lens"]
     assert len(found) == NUM_LAYERS - 2
     assert found[-1] == 1.0
     (record,) = Journal(tmp_path / "degeneration.written.uncut.jsonl").records
-    from layercut.diagnostics.openings import openings
+    from layercut.diagnostics.prompts import openings
 
     ((id, prompt),) = openings(1, 0).items()
     text, tokenizer, model = prompt + record["text"], loaded().tokenizer, loaded().model
@@ -80,7 +80,7 @@ def test_what_a_cut_costs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(cost_module, "BATCH_SIZES", (1, 2))
     monkeypatch.setattr(cost_module, "NUM_ROUNDS", 2)
     monkeypatch.setattr(cost_module, "NUM_NEW_TOKENS", 3)
-    found = diagnostic("cost")(bench(tmp_path))
+    found = diagnostic("cost")(session(tmp_path))
     counted = found["data"]["counted"]
     # Keys and values of 2 heads of 8 float32 numbers in each layer.
     assert counted["uncut"]["cache_bytes_per_token"] == NUM_LAYERS * 2 * 2 * 8 * 4
@@ -102,6 +102,6 @@ def test_timing_leaves_the_model_whole() -> None:
 
 
 def test_chance_does_not_depend_on_the_number_of_items(tmp_path: Path) -> None:
-    few, more = (diagnostic("arithmetic")(bench(tmp_path / str(limit), limit=limit))["rows"] for limit in (2, 6))
+    few, more = (diagnostic("arithmetic")(session(tmp_path / str(limit), limit=limit))["rows"] for limit in (2, 6))
     chances = [{row["measure"]: row["chance"] for row in rows if not row["group"]} for rows in (few, more)]
     assert chances[0] == chances[1] and chances[0]["written"] is not None and chances[0]["written"] < 0.1

@@ -6,23 +6,23 @@ from typing import Any
 import pytest
 
 from layercut.diagnostics import diagnostic, known
-from layercut.diagnostics.session import Arm, Bench
+from layercut.diagnostics.session import DiagnosticSession, SessionModel
 from layercut.engine.base import Divergence, LikelihoodRequest, TokenDamage
 from layercut.errors import InputError, RunMismatch
 from layercut.runs.records import Journal
 from tests.support.fake_engine import Killed
-from tests.support.patient import CUT, UNCUT, PatientEngine, arms, bench
+from tests.support.patient import CUT, UNCUT, PatientEngine, arms, session
 
 REQUEST = LikelihoodRequest(id="a", prompt="x", continuations=("12",))
 
 
 @pytest.mark.parametrize("kill_after", [1, 9])
 def test_a_killed_diagnostic_goes_on_and_asks_nothing_twice(tmp_path: Path, kill_after: int) -> None:
-    whole = diagnostic("propagation")(bench(PatientEngine("no_times"), tmp_path / "whole", limit=6))
+    whole = diagnostic("propagation")(session(PatientEngine("no_times"), tmp_path / "whole", limit=6))
     killed, second = PatientEngine("no_times", kill_after=kill_after), PatientEngine("no_times")
     with pytest.raises(Killed):
-        diagnostic("propagation")(bench(killed, tmp_path / "run", limit=6))
-    assert diagnostic("propagation")(bench(second, tmp_path / "run", limit=6)) == whole
+        diagnostic("propagation")(session(killed, tmp_path / "run", limit=6))
+    assert diagnostic("propagation")(session(second, tmp_path / "run", limit=6)) == whole
     files = sorted(path.name for path in (tmp_path / "whole").iterdir())
     for name in files:
         one, other = (
@@ -31,7 +31,7 @@ def test_a_killed_diagnostic_goes_on_and_asks_nothing_twice(tmp_path: Path, kill
         assert one == other
         assert len(_records(tmp_path / "run" / name)) == len(other)
     third = PatientEngine("no_times", kill_after=0)
-    assert diagnostic("propagation")(bench(third, tmp_path / "run", limit=6)) == whole
+    assert diagnostic("propagation")(session(third, tmp_path / "run", limit=6)) == whole
     assert not third.calls
 
 
@@ -41,19 +41,19 @@ def _records(path: Path) -> list[dict[str, Any]]:
 
 
 def test_progress_never_stands_still_or_passes_the_end(tmp_path: Path) -> None:
-    told: list[tuple[int, int, int]] = []
-    patient = bench(PatientEngine("healthy"), tmp_path, limit=4, on_progress=lambda *now: told.append(now))
+    recorded_plan: list[tuple[int, int, int]] = []
+    patient = session(PatientEngine("healthy"), tmp_path, limit=4, on_progress=lambda *now: recorded_plan.append(now))
     for name, stages in (("propagation", 11), ("arithmetic", 3), ("brackets", 4), ("demoted", 4)):
-        told.clear()
+        recorded_plan.clear()
         patient.begin()
         diagnostic(name)(patient)
-        assert {stage for stage, _, _ in told} == set(range(max(stage for stage, _, _ in told) + 1))
-        assert max(stage for stage, _, _ in told) == stages - 1
-        assert all(done <= total for _, done, total in told)
+        assert {stage for stage, _, _ in recorded_plan} == set(range(max(stage for stage, _, _ in recorded_plan) + 1))
+        assert max(stage for stage, _, _ in recorded_plan) == stages - 1
+        assert all(done <= total for _, done, total in recorded_plan)
 
 
 def test_another_question_under_the_same_id_is_refused(tmp_path: Path) -> None:
-    patient = bench(PatientEngine("healthy"), tmp_path)
+    patient = session(PatientEngine("healthy"), tmp_path)
     request = LikelihoodRequest(id=next(iter(_ids())), prompt="x", continuations=("a",))
     patient.likelihoods("q", [request])
     with pytest.raises(RunMismatch, match="another question under the id"):
@@ -69,7 +69,7 @@ def _ids() -> list[str]:
 def test_models_need_names_of_their_own(tmp_path: Path) -> None:
     engine = PatientEngine("healthy")
     with pytest.raises(InputError, match="two models are called 'uncut'"):
-        Bench([*arms(engine), arms(engine)[0]], lambda name, arm: Journal(tmp_path / name))
+        DiagnosticSession([*arms(engine), arms(engine)[0]], lambda name, arm: Journal(tmp_path / name))
 
 
 class Checkpoint(PatientEngine):
@@ -93,13 +93,13 @@ class Checkpoint(PatientEngine):
         )
 
 
-def beside(checkpoint: Checkpoint, folder: Path) -> Bench:
+def beside(checkpoint: Checkpoint, folder: Path) -> DiagnosticSession:
     uncut = Checkpoint(TokenDamage("1", 0.5, 0.5, 0, 1, 1, "1", "1"), TokenDamage("2", 0.25, 0.25, 0, 2, 2, "3", "3"))
     both = [
-        Arm(name="uncut", source="uncut", plan=UNCUT, layers=UNCUT.kept, engine=lambda: uncut),
-        Arm(name="healed", source="other", plan=UNCUT, layers=CUT.kept, engine=lambda: checkpoint),
+        SessionModel(name="uncut", source="uncut", plan=UNCUT, layers=UNCUT.kept, engine=lambda: uncut),
+        SessionModel(name="healed", source="other", plan=UNCUT, layers=CUT.kept, engine=lambda: checkpoint),
     ]
-    return Bench(both, lambda name, arm: Journal(folder / f"{name}.{arm}.jsonl"))
+    return DiagnosticSession(both, lambda name, arm: Journal(folder / f"{name}.{arm}.jsonl"))
 
 
 def test_a_checkpoint_is_set_against_the_uncut_models_tokens(tmp_path: Path) -> None:

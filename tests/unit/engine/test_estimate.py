@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from layercut.engine.estimate import TRAINING, Estimate, Speed, Step, between, measured_speed, prompt_tokens
+from layercut.engine.estimate import TRAINING, CostEstimate, Speed, Step, between, measured_speed, prompt_tokens
 
 SPEED = Speed("CPU", 1e11, 1e10)
 
@@ -31,7 +31,7 @@ def test_a_token_alone_takes_the_time_of_reading_the_weights() -> None:
 
 
 def test_an_estimate_says_all_there_is_to_know(tmp_path: Path) -> None:
-    wanted = Estimate(
+    wanted = CostEstimate(
         steps=(step(), step(name="training", items=1, unit="example", new_tokens=(0, 0), cost=TRAINING)),
         speed=SPEED,
         disk_bytes=4_000_000,
@@ -51,7 +51,7 @@ def test_an_estimate_says_all_there_is_to_know(tmp_path: Path) -> None:
 
 
 def test_what_does_not_fit_is_said(tmp_path: Path) -> None:
-    wanted = Estimate(steps=(step(),), speed=None, disk_bytes=10**18, memory_bytes=0, folder=tmp_path)
+    wanted = CostEstimate(steps=(step(),), speed=None, disk_bytes=10**18, memory_bytes=0, folder=tmp_path)
     assert any("too little" in line for line in wanted.lines()) and wanted.seconds is None
 
 

@@ -9,7 +9,7 @@ import pytest
 from layercut.engine.base import GenerationRequest, LikelihoodRequest
 from layercut.engine.pool_blocks import blocks_of, item_groups, portable
 from layercut.errors import InputError
-from layercut.settings import Where
+from layercut.settings import PoolAddress
 from layercut.surgery.plan import CutPlan
 
 PLANS = [CutPlan(num_layers=9, removed=(layer,)) for layer in range(9)]
@@ -74,11 +74,11 @@ def test_a_verdict_that_cannot_travel_stays_behind() -> None:
 
 
 def test_names_of_pools() -> None:
-    assert Where.parse("local:4") == Where(None, 4, None)
-    assert Where.parse("local:2?gpus=2") == Where(None, 2, 2.0)
-    assert Where.parse("ray://head:10001") == Where("ray://head:10001", None, None)
-    assert Where.parse("ray://10.0.0.1:10001?members=3&gpus=0.5") == Where("ray://10.0.0.1:10001", 3, 0.5)
-    assert Where.parse("auto").address == "auto"
+    assert PoolAddress.parse("local:4") == PoolAddress(None, 4, None)
+    assert PoolAddress.parse("local:2?gpus=2") == PoolAddress(None, 2, 2.0)
+    assert PoolAddress.parse("ray://head:10001") == PoolAddress("ray://head:10001", None, None)
+    assert PoolAddress.parse("ray://10.0.0.1:10001?members=3&gpus=0.5") == PoolAddress("ray://10.0.0.1:10001", 3, 0.5)
+    assert PoolAddress.parse("auto").address == "auto"
 
 
 @pytest.mark.parametrize(
@@ -87,4 +87,4 @@ def test_names_of_pools() -> None:
 )
 def test_what_is_no_pool(text: str) -> None:
     with pytest.raises(InputError, match="write local:2"):
-        Where.parse(text)
+        PoolAddress.parse(text)

@@ -14,7 +14,7 @@ from layercut.engine.plain import PlainEngine
 from layercut.engine.reading import Reading, neighbours
 from layercut.engine.rows import Scoring, scorings
 from layercut.engine.shared import SharedEngine
-from layercut.engine.text_groups import Group, Text, by_length
+from layercut.engine.text_groups import Group, PackedText, by_length
 from layercut.surgery.plan import CutPlan
 from tests.support.loaded import tiny_loaded
 from tests.support.tiny import NUM_LAYERS
@@ -37,7 +37,10 @@ def test_each_token_sees_the_prefix_and_its_way_from_the_root(
 ) -> None:
     torch.manual_seed(0)
     trunk = tuple(range(70))
-    texts = [Text.line(tuple(range(80))), Text.tree([(*trunk, 1, 2), (*trunk, 1, 3, 4), (*trunk[:9], 5)])[0]]
+    texts = [
+        PackedText.line(tuple(range(80))),
+        PackedText.tree([(*trunk, 1, 2), (*trunk, 1, 3, 4), (*trunk[:9], 5)])[0],
+    ]
     starts = [4, 90]
     group = Group(texts, starts, num_prefix, CPU)
     rows, longest = group.index_RS.shape
@@ -62,7 +65,7 @@ def test_each_token_sees_the_prefix_and_its_way_from_the_root(
 
 
 def test_short_texts_share_a_group_and_long_ones_stand_alone() -> None:
-    texts = [Text.line(tuple(range(size))) for size in (700, 10, 600, 12, 5)]
+    texts = [PackedText.line(tuple(range(size))) for size in (700, 10, 600, 12, 5)]
     assert by_length(texts, 100) == [[0], [2], [3, 1], [4]]
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from layercut.errors import InputError
-from layercut.evidence.comparison import Arm, ComparisonRow, compare_runs, left_out
+from layercut.evidence.comparison import ComparedRun, ComparisonRow, compare_runs, left_out
 from layercut.evidence.intervals import Estimate
 from layercut.evidence.multiplicity import holm
 from layercut.evidence.paired import compare_paired
@@ -41,7 +41,7 @@ def test_rows_follow_the_runs_and_their_metrics(quickstart):
         ("gsm_symbolic", "chain", "flexible"),
     ]
     assert [row.is_headline for row in rows[:9]] == [True] * 8 + [False]
-    assert rows[0].cut == Arm(
+    assert rows[0].cut == ComparedRun(
         name="reverse-3", num_layers=30, removed=(29, 28, 27), criterion="position", num_parameters=123_895_000
     )
     assert left_out(uncut, cuts) == []
@@ -122,8 +122,8 @@ def test_what_only_one_run_holds_is_told(tmp_path, pair):
 
 def row(uncut: list[float], cut: list[float], chance: float | None = 0.25) -> ComparisonRow:
     return ComparisonRow(
-        uncut=Arm(name="uncut"),
-        cut=Arm(name="cut"),
+        uncut=ComparedRun(name="uncut"),
+        cut=ComparedRun(name="cut"),
         task="t",
         version=1,
         readout="rank",

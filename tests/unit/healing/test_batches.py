@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from layercut.healing.batches import StepsByLength, given, learnt, rows
-from layercut.healing.examples import Example, encode_example
+from layercut.healing.examples import TrainingExample, encode_example
 from layercut.healing.settings import TrainSettings
 from tests.support.healing import TEMPLATES, chat_tokenizer, record, tiny_data
 from tests.support.loaded import tiny_loaded
@@ -24,7 +24,7 @@ from layercut.healing.sft import Trained, train
 from layercut.healing.trainable import make_trainable
 
 
-def batch_of(examples: list[Example], *, packed: bool) -> dict[str, Any]:
+def batch_of(examples: list[TrainingExample], *, packed: bool) -> dict[str, Any]:
     """As training makes it."""
     collator = DataCollatorForLanguageModeling(pad_token_id=256, padding_free=packed)
     return dict(collator([{"input_ids": one.input_ids, "labels": one.labels} for one in examples]))
@@ -40,7 +40,7 @@ def loss_and_gradient(model: Any, batch: dict[str, Any]) -> tuple[float, Tensor]
     return loss.item(), torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
 
-def check_packing(model: Any, examples: list[Example]) -> None:
+def check_packing(model: Any, examples: list[TrainingExample]) -> None:
     """One packed row against every example on its own."""
     alone = [loss_and_gradient(model, batch_of([one], packed=False)) for one in examples]
     loss, gradient = loss_and_gradient(model, batch_of(examples, packed=True))

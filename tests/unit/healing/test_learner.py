@@ -12,7 +12,7 @@ from layercut.engine.base import Completion
 from layercut.healing.data import original_records
 from layercut.healing.examples import Data, encode_example, hold_out
 from layercut.healing.job import looks_of
-from layercut.healing.prompt_sources import Part
+from layercut.healing.prompt_sources import PromptGroup
 from layercut.healing.settings import TrainSettings
 from layercut.healing.task_prompts import TaskPrompts, task_prompts
 from layercut.tasks import load_task
@@ -28,7 +28,7 @@ from layercut.healing.trainable import make_trainable
 
 
 def data_of(found: TaskPrompts) -> Data:
-    records = original_records([Part(found.answered, found)])
+    records = original_records([PromptGroup(found.answered, found)])
     return hold_out([encode_example(byte_tokenizer(), one) for one in records], 0.25, seed=1)
 
 
@@ -52,7 +52,7 @@ def test_what_the_learner_gets_right_stands_in_the_loss_curve(tmp_path: Path, mo
 def test_an_answer_is_the_one_that_the_model_gives_without_dropout() -> None:
     found = task_prompts(load_task("copy"), limit=8)
     data, cut = data_of(found), tiny_loaded("llama")
-    told: list[Completion] = []
+    recorded_plan: list[Completion] = []
     model: Any = cut.model
     model.train()
     with answering(model, cut, 4) as engine:
@@ -60,7 +60,7 @@ def test_an_answer_is_the_one_that_the_model_gives_without_dropout() -> None:
     assert model.training, "it learns on"
     look = accuracy_of_held_out([found], data, cut, 2)
     first, second = look(model), look(model)
-    assert first == second == {"accuracy of copy (short, n=2)": 0.0} and not told
+    assert first == second == {"accuracy of copy (short, n=2)": 0.0} and not recorded_plan
 
 
 @pytest.mark.parametrize("family", CONFIGS)

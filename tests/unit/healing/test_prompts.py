@@ -10,7 +10,7 @@ import pytest
 from layercut.engine.base import Message
 from layercut.errors import InputError
 from layercut.healing.prompts import answered_in, one_prompt, read_answered, read_prompts
-from layercut.tasks.data_files import Row
+from layercut.tasks.data_files import DataRow
 
 
 def write(path: Path, rows: list[Any]) -> Path:
@@ -114,17 +114,17 @@ def test_a_parquet_file_is_read_with_its_nested_turns(tmp_path: Path) -> None:
 
 def test_a_limit_reads_no_further_than_it_must() -> None:
     def rows() -> Any:
-        yield Row("1", {"prompt": "A"})
-        yield Row("2", {"prompt": "A"})
-        yield Row("3", {"prompt": "B"})
-        yield Row("4", {"prompt": "C"})
+        yield DataRow("1", {"prompt": "A"})
+        yield DataRow("2", {"prompt": "A"})
+        yield DataRow("3", {"prompt": "B"})
+        yield DataRow("4", {"prompt": "C"})
         raise AssertionError("read too far")
 
     assert [one.prompt.prompt[0].content for one in answered_in(rows(), "here", limit=2)] == ["A", "B"]
 
 
 def test_rows_that_cannot_be_asked_are_left_out_and_told_where_that_is_wanted() -> None:
-    rows = [Row("row 1", {"text": "x"}), Row("row 2", {"prompt": "A"}), Row("row 3", {"messages": ["x"]})]
+    rows = [DataRow("row 1", {"text": "x"}), DataRow("row 2", {"prompt": "A"}), DataRow("row 3", {"messages": ["x"]})]
     left_out: list[str] = []
     assert len(answered_in(rows, "here", left_out=left_out)) == 1
     assert [reason[:5] for reason in left_out] == ["row 1", "row 3"]

@@ -64,10 +64,10 @@ def test_rounding_takes_little_of_what_was_learnt(size: float, steps: int, cut: 
     written = in_float32(tmp_path / "healed")
     loss = mean_loss(written, DATA.held_out)
     assert after < before and loss - after <= SHARE * (before - after)
-    facts = json.loads((tmp_path / "healed" / "plan.json").read_text())["healing"][0]["written"]
-    assert facts == entry["written"] and facts["dtype"] == stored_dtype(tmp_path / "healed")
-    assert facts["dtype"] == str(AutoModelForCausalLM.from_pretrained(tmp_path / "healed").dtype).split(".")[1]
-    assert facts["loss"] == {
+    metadata = json.loads((tmp_path / "healed" / "plan.json").read_text())["healing"][0]["written"]
+    assert metadata == entry["written"] and metadata["dtype"] == stored_dtype(tmp_path / "healed")
+    assert metadata["dtype"] == str(AutoModelForCausalLM.from_pretrained(tmp_path / "healed").dtype).split(".")[1]
+    assert metadata["loss"] == {
         "before": pytest.approx(before),
         "trained": pytest.approx(after),
         "written": pytest.approx(loss),
@@ -75,8 +75,8 @@ def test_rounding_takes_little_of_what_was_learnt(size: float, steps: int, cut: 
         "held_out": True,
     }
     difference = (written(input_ids=probe(written)).logits - logits).abs().max().item()
-    assert facts["logit_difference"] == pytest.approx(difference, abs=1e-6)
-    assert f"written {loss:.4f}" in entry["checked"][-1] and facts["dtype"] in entry["checked"][-1]
+    assert metadata["logit_difference"] == pytest.approx(difference, abs=1e-6)
+    assert f"written {loss:.4f}" in entry["checked"][-1] and metadata["dtype"] in entry["checked"][-1]
 
 
 def test_small_updates_would_be_lost_by_rounding_to_the_nearest(cut: Path, tmp_path: Path) -> None:

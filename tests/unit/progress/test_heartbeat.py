@@ -13,8 +13,8 @@ from rich.console import Console
 from layercut.progress import heartbeat
 from layercut.progress.activity import wrote
 from layercut.progress.bars import Progressing, SelectionProgress
-from layercut.progress.estimate import Cell
-from layercut.progress.live import Piece, StudyProgress
+from layercut.progress.estimate import Workload
+from layercut.progress.live import StudyProgress, StudyStep
 from layercut.progress.watch import watched
 
 
@@ -34,7 +34,7 @@ def lines(of: Console) -> list[str]:
 
 @contextmanager
 def evaluating(where: Console) -> Iterator[None]:
-    progress = Progressing([("gsm8k (chain)", Cell(kind="g", num_items=8, weight=1))], where, verb="Scoring")
+    progress = Progressing([("gsm8k (chain)", Workload(kind="g", num_items=8, weight=1))], where, verb="Scoring")
     with progress.running(), progress.piece(0) as on_progress:
         on_progress(0, 8)
         yield
@@ -42,7 +42,7 @@ def evaluating(where: Console) -> Iterator[None]:
 
 @contextmanager
 def studying(where: Console) -> Iterator[None]:
-    progress = StudyProgress([Piece("cut-3", "gsm8k (chain)", Cell(kind="g", num_items=8, weight=1))], where)
+    progress = StudyProgress([StudyStep("cut-3", "gsm8k (chain)", Workload(kind="g", num_items=8, weight=1))], where)
     with progress.running(), progress.cell(0) as on_progress:
         on_progress(0, 8)
         yield
@@ -96,7 +96,9 @@ def test_the_innermost_step_is_the_one_described_and_nothing_runs_on() -> None:
 def test_a_terminal_shows_tokens_in_its_bar_and_no_line_is_wrapped() -> None:
     where = console(terminal=True, width=80)
     name = "without one of 30 layers: gsm_symbolic (chain)"
-    progress = Progressing([(name, Cell(kind="g", num_items=3000, weight=1))], where, verb="Scoring", unit="answers")
+    progress = Progressing(
+        [(name, Workload(kind="g", num_items=3000, weight=1))], where, verb="Scoring", unit="answers"
+    )
     with progress.running(), progress.piece(0) as on_progress:
         on_progress(0, 3000)
         on_progress(1200, 3000)

@@ -6,14 +6,14 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from layercut.progress.estimate import Cell
-from layercut.progress.live import Piece, StudyProgress
+from layercut.progress.estimate import Workload
+from layercut.progress.live import StudyProgress, StudyStep
 from layercut.progress.watch import watched
 
 
-def pieces(arms: int = 2) -> list[Piece]:
-    cells = [Piece(f"arm-{i}", "copy (rank)", Cell(kind="copy", num_items=10, weight=1)) for i in range(arms)]
-    return [*cells, Piece("", "choosing layers by x", Cell(kind="search x", num_items=1, weight=0))]
+def pieces(arms: int = 2) -> list[StudyStep]:
+    cells = [StudyStep(f"arm-{i}", "copy (rank)", Workload(kind="copy", num_items=10, weight=1)) for i in range(arms)]
+    return [*cells, StudyStep("", "choosing layers by x", Workload(kind="search x", num_items=1, weight=0))]
 
 
 def terminal(height: int = 40) -> Console:
@@ -68,9 +68,9 @@ def test_a_low_terminal_shows_what_is_worked_on() -> None:
 @pytest.mark.parametrize("width", [80, 120])
 def test_long_names_of_a_cut_and_its_healing_stay_apart(width: int) -> None:
     name = "task_accuracy-refined-12-from-block_influence-12"
-    cell = Cell(kind="copy", num_items=100_000, weight=1)
+    cell = Workload(kind="copy", num_items=100_000, weight=1)
     console = Console(file=StringIO(), force_terminal=True, width=width, color_system=None)
-    progress = StudyProgress([Piece(one, "gsm8k (chain)", cell) for one in (name, f"{name}+seam")], console)
+    progress = StudyProgress([StudyStep(one, "gsm8k (chain)", cell) for one in (name, f"{name}+seam")], console)
     progress.state(name, "asking", "gsm8k (chain)")
     lines = shown(progress, console).splitlines()
     assert max(map(len, lines)) <= width and lines[0].endswith("time left")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from layercut.errors import InputError
-from layercut.evidence.comparison import Arm, ComparisonRow, PairedItems
+from layercut.evidence.comparison import ComparedRun, ComparisonRow, PairedItems
 from layercut.evidence.paired import compare_paired
 from layercut.report.advice import Advice, advise, judge
 from layercut.report.advice_text import in_short, page, write_advice
@@ -40,8 +40,8 @@ def row(
     before = [1.0] * (both + lost) + [0.0] * (more + neither)
     after = [1.0] * both + [0.0] * lost + [1.0] * more + [0.0] * neither
     return ComparisonRow(
-        uncut=Arm(name="uncut", num_layers=30),
-        cut=Arm(name=name, num_layers=30, removed=tuple(range(depth))),
+        uncut=ComparedRun(name="uncut", num_layers=30),
+        cut=ComparedRun(name=name, num_layers=30, removed=tuple(range(depth))),
         task=task,
         version=1,
         readout=readout,

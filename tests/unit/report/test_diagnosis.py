@@ -10,7 +10,7 @@ from layercut.errors import InputError
 from layercut.report.diagnosis.page import REPORT, SECTIONS, diagnosis_report, marked, summary
 from layercut.report.diagnosis.verdict import FILE, accused, damages, load
 from layercut.report.figures.diagnosis import share_rows
-from layercut.runs.diagnosis import Diagnosis, Example, MeasureRow
+from layercut.runs.diagnosis import Diagnosis, DiagnosisExample, MeasureRow
 from layercut.runs.directory import RunFolder
 
 
@@ -39,8 +39,8 @@ def row(
     return {**made, **fields}  # type: ignore[typeddict-item]
 
 
-def example(**fields: Any) -> Example:
-    made: Example = {
+def example(**fields: Any) -> DiagnosisExample:
+    made: DiagnosisExample = {
         "diagnostic": "arithmetic",
         "arm": "reverse-3",
         "id": "a",
@@ -54,8 +54,8 @@ def example(**fields: Any) -> Example:
 
 
 def diagnoses() -> dict[str, Diagnosis]:
-    heat = [[1.0, 0.5], [0.5, 1.0]]
-    model = {"cosine": heat, "angle": heat, "steps": [0.9], "norms": [1.0, 2.0], "lens": [1.0], "layers": [0]}
+    chunk = [[1.0, 0.5], [0.5, 1.0]]
+    model = {"cosine": chunk, "angle": chunk, "steps": [0.9], "norms": [1.0, 2.0], "lens": [1.0], "layers": [0]}
     places = {"teacher_forced": [1.0, 0.9, 0.8, None, 0.7], "free_running": [1.0, 0.5, 0.2, None, 0.1]}
     where = {
         "kinds": {"digit": 7, "other": 2}, "of_kinds": {"digit": 30, "other": 90}, "traces": 12, "parted": 9,

@@ -10,7 +10,7 @@ from layercut.errors import InputError
 from layercut.evidence.comparison import compare_runs
 from layercut.report.markdown import write_report
 from layercut.report.study import study_report, study_runs
-from layercut.report.words import walls
+from layercut.report.words import isolation
 from layercut.runs.directory import RunFolder
 from layercut.text.markup import code, escape, fenced
 from layercut.text.numbers import p_value
@@ -148,9 +148,9 @@ def test_a_resumed_run_says_so(tmp_path):
 
 
 def test_the_walls_of_generated_programs_are_said():
-    assert walls({"packages": {}}) == []
+    assert isolation({"packages": {}}) == []
     later = [{"sandbox": "bubblewrap and limits"}, {"sandbox": "limits only, no walls (--unsafe-exec)"}]
-    assert walls({"sandbox": "bubblewrap and limits", "resumed": later}) == [
+    assert isolation({"sandbox": "bubblewrap and limits", "resumed": later}) == [
         "- Generated programs ran behind: bubblewrap and limits; later limits only, no walls (--unsafe-exec)."
     ]
 

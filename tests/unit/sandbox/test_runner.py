@@ -28,16 +28,16 @@ from layercut.tasks import sandbox_filter
 SMALL = Limits(wall_seconds=10, cpu_seconds=2, memory_mb=256, processes=12, disk_mb=4, output_kb=64)
 TESTS = "assert double(4) == 8\nassert double('a') == 'aa'\nassert double([1, (2, {3: 4.5})]) == [1, (2, {3: 4.5})] * 2"
 RIGHT = "def double(x):\n    return 2 * x\n"
-WALLS: list[Mode] = ["bubblewrap", "namespaces"]
+ISOLATION: list[Mode] = ["bubblewrap", "namespaces"]
 
 
-@pytest.fixture(params=WALLS)
+@pytest.fixture(params=ISOLATION)
 def mode(request: pytest.FixtureRequest) -> Mode:
     reason = sandbox._why_not(request.param)
     if reason:
         pytest.skip(f"{request.param} does not work here: {reason}")
-    walls: Mode = request.param
-    return walls
+    isolation: Mode = request.param
+    return isolation
 
 
 def judged(source: str, mode: Mode, tests: str = TESTS, limits: Limits = SMALL) -> ProgramResult:
@@ -496,9 +496,9 @@ def test_where_nothing_can_be_mounted_the_judge_counts_files(mode: Mode, monkeyp
     full = sandbox_walls._bubblewrap
 
     def without_mounting(*arguments: object, **named: object) -> list[str]:
-        walls = full(*arguments, **named)  # type: ignore[arg-type]
-        at = walls.index("CAP_SYS_ADMIN")
-        return walls[: at - 1] + walls[at + 1 :]
+        isolation = full(*arguments, **named)  # type: ignore[arg-type]
+        at = isolation.index("CAP_SYS_ADMIN")
+        return isolation[: at - 1] + isolation[at + 1 :]
 
     monkeypatch.setattr(sandbox_walls, "_bubblewrap", without_mounting)
     assert run_program("print(1)", limits=SMALL, mode=mode).passed
@@ -542,10 +542,10 @@ def test_bubblewrap_forbids_nested_user_namespaces_where_it_can() -> None:
     bwrap = sandbox.shutil.which("bwrap")
     if not bwrap:
         pytest.skip("bubblewrap is not installed")
-    told = subprocess.run([bwrap, "--help"], capture_output=True, text=True, check=False).stdout
-    walls = sandbox_walls._bubblewrap(SMALL, {}, {}, is_root=False)
-    can = "--disable-userns" in told and not Path(bwrap).stat().st_mode & stat.S_ISUID
-    assert ("--disable-userns" in walls) == can
+    recorded_plan = subprocess.run([bwrap, "--help"], capture_output=True, text=True, check=False).stdout
+    isolation = sandbox_walls._bubblewrap(SMALL, {}, {}, is_root=False)
+    can = "--disable-userns" in recorded_plan and not Path(bwrap).stat().st_mode & stat.S_ISUID
+    assert ("--disable-userns" in isolation) == can
 
 
 READS_THE_TESTS = """

@@ -16,7 +16,7 @@ from layercut.engine.shared import SharedEngine
 from layercut.errors import InputError, MissingExtra
 from layercut.models.loading import LoadedModel
 from layercut.runs.directory import RunFolder
-from layercut.selection.calibration import OPENINGS, load_calibration
+from layercut.selection.calibration import CALIBRATION_PROMPTS, load_calibration
 from tests.support.loaded import tiny_loaded
 from tests.unit.selection.test_perplexity import Counting
 
@@ -41,21 +41,21 @@ def generated(engine: Any = None, **options: Any) -> Any:
 def test_the_model_goes_on_from_the_openings() -> None:
     found = generated()
     assert len(found.texts) == 10
-    assert all(text.startswith(opening) for text, opening in zip(found.texts, OPENINGS, strict=False))
+    assert all(text.startswith(opening) for text, opening in zip(found.texts, CALIBRATION_PROMPTS, strict=False))
     assert found.source == "generated"
     lengths = [len(loaded().tokenizer(text)["input_ids"]) for text in found.texts]
     assert found.num_tokens == sum(lengths)
     assert max(lengths) <= 64
-    assert sum(length > len(opening) for length, opening in zip(lengths, OPENINGS, strict=False)) > 5
+    assert sum(length > len(opening) for length, opening in zip(lengths, CALIBRATION_PROMPTS, strict=False)) > 5
 
 
 def test_generating_is_deterministic_and_follows_the_seed() -> None:
     first = generated()
     assert generated() == first
     assert generated(seed=1).content_hash != first.content_hash
-    again = generated(num_texts=len(OPENINGS) + 2)
-    assert again.texts[len(OPENINGS)].startswith(OPENINGS[0])
-    assert again.texts[len(OPENINGS)] != again.texts[0], "the second text of an opening is another one"
+    again = generated(num_texts=len(CALIBRATION_PROMPTS) + 2)
+    assert again.texts[len(CALIBRATION_PROMPTS)].startswith(CALIBRATION_PROMPTS[0])
+    assert again.texts[len(CALIBRATION_PROMPTS)] != again.texts[0], "the second text of an opening is another one"
 
 
 def test_what_was_generated_is_kept_in_the_run_folder(tmp_path: Path) -> None:

@@ -20,31 +20,31 @@ Table = list[list[list[float]]]
 class Asking:
     """Answers from a table, a few items of one candidate at a time, in an order of its own."""
 
-    def __init__(self, table: Table, heat: int, order: Random, piece: int = 3) -> None:
+    def __init__(self, table: Table, chunk: int, order: Random, piece: int = 3) -> None:
         self.table = table
-        self.sizes = [[len(of[start : start + heat]) for start in range(0, len(of), heat)] for of in table[0]]
-        self.heat = heat
+        self.sizes = [[len(of[start : start + chunk]) for start in range(0, len(of), chunk)] for of in table[0]]
+        self.chunk = chunk
         self.order = order
         self.piece = piece
         self.num_answered = [0] * len(table)
         self.num_refused = 0
         """Pieces that were not wanted any more when their turn came."""
-        self.heats: list[tuple[Any, ...]] = []
+        self.chunks: list[tuple[Any, ...]] = []
         """Tasks, number of the heat, places."""
 
     def __call__(
         self,
         group: Sequence[int],
-        heat: int,
+        chunk: int,
         places: Sequence[int],
         wanted: Callable[[int], bool],
         learn: Callable[[int, int, Sequence[float]], None],
     ) -> None:
-        self.heats.append((*group, heat, tuple(places)))
+        self.chunks.append((*group, chunk, tuple(places)))
         pieces = []
         for task in group:
             for place in places:
-                metrics = self.table[place][task][heat * self.heat : (heat + 1) * self.heat]
+                metrics = self.table[place][task][chunk * self.chunk : (chunk + 1) * self.chunk]
                 cuts = range(0, len(metrics), self.piece)
                 pieces += [(task, place, metrics[start : start + self.piece]) for start in cuts]
         self.order.shuffle(pieces)
@@ -86,10 +86,10 @@ def values_of(table: Table, combine: Callable[[Sequence[float]], float]) -> list
 @pytest.mark.parametrize("seed", range(400))
 def test_exact_racing_finds_what_a_round_without_racing_finds(seed: int) -> None:
     rng = Random(seed)
-    table, heat = random_table(rng), rng.choice([2, 4, 7])
+    table, chunk = random_table(rng), rng.choice([2, 4, 7])
     combine = combiner(rng, len(table[0]))
     values = values_of(table, combine)
-    asking = Asking(table, heat, Random(seed))
+    asking = Asking(table, chunk, Random(seed))
     found = race(asking, len(table), asking.sizes, combine)
     best = best_of(values)
     num_items = sum(map(len, table[0]))
@@ -99,19 +99,19 @@ def test_exact_racing_finds_what_a_round_without_racing_finds(seed: int) -> None
         assert one.value in (None, values[place])
         assert values[place] <= one.upper_bound <= values[best]
         assert asking.num_answered[place] <= one.num_answered <= num_items
-    again = Asking(table, heat, Random(seed + 1), piece=1)
+    again = Asking(table, chunk, Random(seed + 1), piece=1)
     assert race(again, len(table), again.sizes, combine) == found, "what is told depends on the order of the engine"
 
 
 @pytest.mark.parametrize("seed", range(200))
 def test_tasks_that_are_asked_together_are_raced_to_the_same_end(seed: int) -> None:
     rng = Random(seed)
-    table, heat = random_table(rng), rng.choice([2, 4, 7])
+    table, chunk = random_table(rng), rng.choice([2, 4, 7])
     table = [[*of_place, rng.sample(of_place[0], len(of_place[0]))] for of_place in table]  # as long as the first
     num_tasks = len(table[0])
     combine = combiner(rng, num_tasks)
     values = values_of(table, combine)
-    asking = Asking(table, heat, Random(seed))
+    asking = Asking(table, chunk, Random(seed))
     groups = [(0, num_tasks - 1), *((task,) for task in range(1, num_tasks - 1))]
     found = race(asking, len(table), asking.sizes, combine, groups=groups)
     best = best_of(values)
@@ -119,7 +119,7 @@ def test_tasks_that_are_asked_together_are_raced_to_the_same_end(seed: int) -> N
     for place, one in enumerate(found.candidates):
         assert one.value in (None, values[place])
         assert values[place] <= one.upper_bound <= values[best]
-    assert {heat[:-2] for heat in asking.heats} == set(groups)
+    assert {chunk[:-2] for chunk in asking.chunks} == set(groups)
 
 
 def test_candidates_that_cannot_win_are_not_asked_to_the_end() -> None:
@@ -128,7 +128,7 @@ def test_candidates_that_cannot_win_are_not_asked_to_the_end() -> None:
     found = race(asking, 3, asking.sizes, lambda scores: scores[0])
     assert [one.num_answered for one in found.candidates] == [10, 60, 10]
     assert [one.value for one in found.candidates] == [None, 1.0, None]
-    assert asking.heats == [(0, 0, (0, 1, 2)), *((0, heat, (1,)) for heat in range(1, 6))]
+    assert asking.chunks == [(0, 0, (0, 1, 2)), *((0, chunk, (1,)) for chunk in range(1, 6))]
 
 
 def test_of_equals_the_later_one_wins_and_an_earlier_one_stops_when_it_can_only_tie() -> None:
@@ -143,8 +143,8 @@ def test_inside_a_heat_it_is_asked_again_who_is_wanted() -> None:
     """The rival's answers to the second task settle the first candidate's fate before that one's turn comes."""
 
     class InTurn(Asking):
-        def __call__(self, group, heat, places, wanted, learn):  # type: ignore[no-untyped-def]
-            super().__call__(group, heat, sorted(places, reverse=True), wanted, learn)
+        def __call__(self, group, chunk, places, wanted, learn):  # type: ignore[no-untyped-def]
+            super().__call__(group, chunk, sorted(places, reverse=True), wanted, learn)
 
     table = [[[0.0] * 4, [1.0] * 4, [1.0] * 4], [[1.0] * 4, [1.0] * 4, [1.0] * 4]]
 

@@ -8,12 +8,12 @@ import pytest
 from layercut.engine.base import Decoding
 from layercut.errors import InputError
 from layercut.runs.directory import RunFolder
-from layercut.selection.search_journal import Question, SearchJournal
+from layercut.selection.search_journal import JournalQuestion, SearchJournal
 from layercut.surgery.plan import CutPlan
 from tests.support.search import NeedyTask
 
 PLAN = CutPlan(num_layers=6, removed=(4, 2))
-QUESTION = Question.of(NeedyTask(), "short", "hash", Decoding())
+QUESTION = JournalQuestion.of(NeedyTask(), "short", "hash", Decoding())
 IDS = ("a", "b", "c")
 
 
@@ -26,7 +26,7 @@ def folder(tmp_path: Path) -> RunFolder:
     return RunFolder.begin(tmp_path / "run", {"seed": 0})
 
 
-def ids(journal: SearchJournal, question: Question = QUESTION, plan: CutPlan = PLAN) -> list[str]:
+def ids(journal: SearchJournal, question: JournalQuestion = QUESTION, plan: CutPlan = PLAN) -> list[str]:
     return [known["id"] for known in journal.part(question, plan, IDS).records]
 
 
@@ -59,13 +59,13 @@ def test_a_file_is_read_once(folder: RunFolder, monkeypatch: pytest.MonkeyPatch)
     [
         replace(QUESTION, model_hash="another"),
         replace(QUESTION, version=2),
-        Question.of(NeedyTask(seed=1), "short", "hash", Decoding()),
-        Question.of(NeedyTask(), "short", "hash", Decoding(temperature=0.9)),
-        Question.of(NeedyTask(), "rank", "hash", Decoding()),
-        Question.of(NeedyTask(name="other"), "short", "hash", Decoding()),
+        JournalQuestion.of(NeedyTask(seed=1), "short", "hash", Decoding()),
+        JournalQuestion.of(NeedyTask(), "short", "hash", Decoding(temperature=0.9)),
+        JournalQuestion.of(NeedyTask(), "rank", "hash", Decoding()),
+        JournalQuestion.of(NeedyTask(name="other"), "short", "hash", Decoding()),
     ],
 )
-def test_other_questions_have_other_answers(folder: RunFolder, question: Question) -> None:
+def test_other_questions_have_other_answers(folder: RunFolder, question: JournalQuestion) -> None:
     with SearchJournal(folder) as journal:
         journal.part(QUESTION, PLAN, IDS).append([record("a")])
         assert ids(journal, question) == []
@@ -84,8 +84,8 @@ def test_the_set_of_layers_counts_not_their_order(folder: RunFolder) -> None:
 
 
 def test_what_does_not_move_an_answer_does_not_count() -> None:
-    def of(readout: str, decoding: Decoding) -> Question:
-        return Question.of(NeedyTask(), readout, "hash", decoding)  # type: ignore[arg-type]
+    def of(readout: str, decoding: Decoding) -> JournalQuestion:
+        return JournalQuestion.of(NeedyTask(), readout, "hash", decoding)  # type: ignore[arg-type]
 
     assert of("short", Decoding(seed=1, top_k=5)) == of("short", Decoding())
     assert of("rank", Decoding(temperature=0.9)) == of("rank", Decoding())

@@ -20,7 +20,7 @@ from layercut.selection.base import Context
 from layercut.selection.objective import TaskObjective
 from layercut.selection.rankings import read_rankings
 from layercut.selection.search_journal import SearchJournal
-from layercut.selection.sweep import Asked, ask, measure, sweep_settings, swept_layers
+from layercut.selection.sweep import SweptTask, ask, measure, sweep_settings, swept_layers
 from layercut.selection.task_accuracy import task_accuracy
 from layercut.settings import TaskSettings
 from layercut.surgery.plan import CutPlan
@@ -33,20 +33,20 @@ GREEDY = Decoding()
 HASH = "a" * 64
 
 
-def needy(name: str, readout: Readout = "short", split: Split = "selection", **fields: object) -> Asked:
+def needy(name: str, readout: Readout = "short", split: Split = "selection", **fields: object) -> SweptTask:
     task = NeedyTask(name=name, num_items=20, **fields)  # type: ignore[arg-type]
     samples = tuple(task.samples(split, None))
-    return Asked(
+    return SweptTask(
         part=ObjectiveTask(task=task, readout=readout, limit=None),
         samples=samples,
         split=split,
-        work=eta.Cell(kind=(name, readout), num_items=len(samples), weight=1.0),
+        work=eta.Workload(kind=(name, readout), num_items=len(samples), weight=1.0),
     )
 
 
 def sweep(
     path: Path,
-    asked: list[Asked],
+    asked: list[SweptTask],
     engine: NeedyEngine,
     layers: tuple[int, ...] = tuple(range(6)),
     split: Split = "selection",
@@ -192,8 +192,8 @@ def test_rankings_from_plans(tmp_path: Path) -> None:
         plan_file(tmp_path / "b" / "plan.json", scores={"importance": {"1": 1}}),
         plan_file(tmp_path / "plan.json", "task_accuracy", scores=searched),
     ]
-    facts = {"model": "m", "model_hash": HASH, "num_layers": 6}
-    first, second, third = read_rankings(paths, asked={"one": frozenset({"a"})}, **facts)  # type: ignore[arg-type]
+    metadata = {"model": "m", "model_hash": HASH, "num_layers": 6}
+    first, second, third = read_rankings(paths, asked={"one": frozenset({"a"})}, **metadata)  # type: ignore[arg-type]
     assert (first.name, first.importance) == ("block_influence (a/plan.json)", {0: 0.5, 10: 0.25})
     assert (second.name, second.importance) == ("block_influence (b/plan.json)", {1: 1.0})
     assert (third.name, third.importance) == (
@@ -202,10 +202,10 @@ def test_rankings_from_plans(tmp_path: Path) -> None:
     )  # the worse the cut, the more it counts
     assert first.note == ""
     assert third.note.startswith("chosen on items of one that this sweep asks too")
-    (alone,) = read_rankings(paths[2:], asked={"two": frozenset({"a"})}, **facts)  # type: ignore[arg-type]
+    (alone,) = read_rankings(paths[2:], asked={"two": frozenset({"a"})}, **metadata)  # type: ignore[arg-type]
     assert alone.note == ""
     with pytest.raises(InputError, match="more than once"):
-        read_rankings([paths[0], paths[0]], asked={}, **facts)  # type: ignore[arg-type]
+        read_rankings([paths[0], paths[0]], asked={}, **metadata)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from layercut.errors import CheckpointError
 from layercut.models.weights import read_header, safetensors_files
 from layercut.surgery import shards
-from layercut.surgery.shards import Piece, lay_out, write_shards
+from layercut.surgery.shards import TensorSpan, lay_out, write_shards
 
 META = {"format": "pt"}
 
@@ -22,7 +22,7 @@ def pieces_of(*files):
     found = []
     for file in files:
         header = read_header(file)
-        found += [Piece(name, e, file, header.data_offset + e.begin) for name, e in header.tensors.items()]
+        found += [TensorSpan(name, e, file, header.data_offset + e.begin) for name, e in header.tensors.items()]
     return found
 
 
@@ -112,13 +112,13 @@ def test_other_errors_of_the_kernel_are_not_swallowed(mixed, tmp_path, monkeypat
 
 def test_small_chunks_and_short_copies_add_up(mixed, tmp_path, monkeypatch):
     pieces, _ = mixed
-    in_kernel, told = os.copy_file_range, []
+    in_kernel, recorded_plan = os.copy_file_range, []
     monkeypatch.setattr(shards, "CHUNK", 5)
     monkeypatch.setattr(os, "copy_file_range", lambda a, b, count, offset: in_kernel(a, b, min(count, 3), offset))
     (tmp_path / "out").mkdir()
-    write_shards(lay_out(pieces, 10**9, META), tmp_path / "out", 0, told.append)
-    assert max(told) == 3
-    assert sum(told) == sum(piece.entry.num_bytes for piece in pieces)
+    write_shards(lay_out(pieces, 10**9, META), tmp_path / "out", 0, recorded_plan.append)
+    assert max(recorded_plan) == 3
+    assert sum(recorded_plan) == sum(piece.entry.num_bytes for piece in pieces)
     assert same(load_file(tmp_path / "out" / "model.safetensors")["ünï"], torch.arange(6.0).reshape(2, 3))
 
 

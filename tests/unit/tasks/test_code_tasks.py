@@ -251,13 +251,13 @@ def test_without_a_sandbox_no_sample_is_asked(small: CodeTask, monkeypatch: pyte
 
 
 def test_walls_are_named_for_tasks_that_run_programs_alone(small: CodeTask, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert sandbox.walls_of([load_task("copy"), small]) == sandbox.describe()
+    assert sandbox.isolation_of([load_task("copy"), small]) == sandbox.describe()
     monkeypatch.setattr(sandbox, "_working", lambda: (None, ("bubblewrap: not installed",)))
     monkeypatch.setattr(sandbox, "_UNSAFE", set())
-    assert sandbox.walls_of([load_task("copy")]) is None
+    assert sandbox.isolation_of([load_task("copy")]) is None
     with pytest.raises(InputError, match="cannot be run safely here"):
-        sandbox.walls_of([small])
+        sandbox.isolation_of([small])
     sandbox.allow_unsafe()
     if sandbox._why_not("none"):
         pytest.skip(f"programs cannot run as another user here: {sandbox._why_not('none')}")
-    assert sandbox.walls_of([small]) == "limits only, no walls (--unsafe-exec)"
+    assert sandbox.isolation_of([small]) == "limits only, no walls (--unsafe-exec)"

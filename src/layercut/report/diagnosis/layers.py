@@ -68,7 +68,7 @@ def render(data: Mapping[str, Any], run: RunFolder, picture: str | None) -> str:
     """The text of layers.md."""
     diagnoses: dict[str, Diagnosis] = data["diagnostics"]
     columns = columns_of(diagnoses)
-    lines = [f"# What each layer of {escape(hide_home(data['model']))} is needed for", "", facts(data), ""]
+    lines = [f"# What each layer of {escape(hide_home(data['model']))} is needed for", "", scope(data), ""]
     lines += ["| layer | " + " | ".join(columns.values()) + " | broke first |"]
     lines += ["|---:|" + "---:|" * len(columns) + "---|"]
     for cells in table_rows(data):
@@ -82,7 +82,7 @@ def render(data: Mapping[str, Any], run: RunFolder, picture: str | None) -> str:
     return "\n".join([*lines, *provenance_lines(run)]) + "\n"
 
 
-def facts(data: Mapping[str, Any]) -> str:
+def scope(data: Mapping[str, Any]) -> str:
     """What was skipped and asked, in a sentence."""
     return (
         f"{len(data['arms']) - 1} of {data['num_layers']} decoder layers, each skipped alone; at most {data['limit']} "
@@ -118,7 +118,7 @@ def layers_table(data: Mapping[str, Any]) -> list[RenderableType]:
         for layer, *values, first in lines:
             table.add_row(layer, *values[part], *([first] if is_last else []))
         tables.append(table)
-    return [Text(facts(data)), *tables, Text("\n".join(legend()), style="dim")]
+    return [Text(scope(data)), *tables, Text("\n".join(legend()), style="dim")]
 
 
 def columns_of(diagnoses: Mapping[str, Diagnosis]) -> dict[tuple[str, str], str]:

@@ -15,9 +15,9 @@ from layercut.report import words
 from layercut.report.diagnosis.sections import SECTIONS
 from layercut.report.diagnosis.verdict import ALPHA, Damage, damages, headline_rows, is_worse, likely_kind, load
 from layercut.report.figures.picture import save
-from layercut.report.parting import parting
+from layercut.report.first_difference import first_difference
 from layercut.runs.atomic import write_text
-from layercut.runs.diagnosis import Diagnosis, Example, Interval, MeasureRow, label
+from layercut.runs.diagnosis import Diagnosis, DiagnosisExample, Interval, MeasureRow, label
 from layercut.runs.directory import RunFolder
 from layercut.runs.environment import hide_home
 from layercut.text.counting import counted
@@ -132,9 +132,9 @@ def _examples(diagnoses: Mapping[str, Diagnosis], arm: str) -> list[str]:
     return lines
 
 
-def _side_by_side(one: Example) -> str:
+def _side_by_side(one: DiagnosisExample) -> str:
     """Question and answers, long ones around the place where they part."""
-    start, _ = parting(one["uncut"], one["cut"], one["tokens"])
+    start, _ = first_difference(one["uncut"], one["cut"], one["tokens"])
     question = one["question"] if len(one["question"]) <= 160 else "[...] " + one["question"][-150:]
     uncut, cut = _around(one["uncut"], start), _around(marked(one), start)
     return f"{question}\n--- uncut:\n{uncut}\n--- {one['arm']}:\n{cut}"
@@ -145,13 +145,13 @@ def _around(text: str, place: int) -> str:
     return "[...] " * (first > 0) + text[first:last] + " [...]" * (last < len(text))
 
 
-def marked(example: Example) -> str:
+def marked(example: DiagnosisExample) -> str:
     """The cut answer, its first token that parts from the uncut answer between ⟦ and ⟧.
 
     Tokens are those of the uncut answer where they are known, else digits, words and signs. An answer that only ends
     too early has no mark, or an empty one.
     """
-    start, end = parting(example["uncut"], example["cut"], example["tokens"])
+    start, end = first_difference(example["uncut"], example["cut"], example["tokens"])
     cut = example["cut"]
     return cut if start == end else f"{cut[:start]}⟦{cut[start:end]}⟧{cut[end:]}"
 
@@ -222,7 +222,7 @@ def provenance_lines(run: RunFolder) -> list[str]:
         "",
         f"- Begun {environment['time']} with layercut {environment['layercut']}, Python {environment['python']}, "
         f"{packages}.",
-        *words.walls(environment),
+        *words.isolation(environment),
         "",
         "```yaml",
         *(hide_home(line) for line in settings.rstrip("\n").split("\n")),

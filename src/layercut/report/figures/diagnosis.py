@@ -72,8 +72,8 @@ def propagation(found: Diagnosis, arms: Sequence[str]) -> Figure | None:
             values = found["data"]["places"][arm]["teacher_forced" if way == "given" else "free_running"]
             for x, value in zip(_PLACES, values, strict=True):
                 if value is not None:
-                    told = {"model": arm, "place": f"{x - 10} to {x + 10} % of the answer", "right start": way}
-                    points.append(_at(x, (value, None, None), series, told | {"right": f"{number(value)} %"}))
+                    tooltip = {"model": arm, "place": f"{x - 10} to {x + 10} % of the answer", "right start": way}
+                    points.append(_at(x, (value, None, None), series, tooltip | {"right": f"{number(value)} %"}))
     if points:
         spec = charts.curves(
             points, x_title="place in the answer, %", y_title="right tokens, %", x=(0, 100), y=(-4, 104),
@@ -171,10 +171,10 @@ def _by_depth(rows: Sequence[MeasureRow], arms: Sequence[str], what: str) -> Pan
     depths = [int(row["group"].removeprefix("depth ")) for row in rows]
     points = []
     for row, depth in zip(rows, depths, strict=True):
-        told = {"depth": str(depth), "n": f"{row['n']} items"}
+        tooltip = {"depth": str(depth), "n": f"{row['n']} items"}
         if row["arm"] == arms[0]:
-            points.append(_at(depth, row["uncut"], "uncut", told | {"uncut": f"{_text(row['uncut'], row['n'])} %"}))
-        points.append(_at(depth, row["cut"], row["arm"], told | {"cut": f"{_text(row['cut'], row['n'])} %"}))
+            points.append(_at(depth, row["uncut"], "uncut", tooltip | {"uncut": f"{_text(row['uncut'], row['n'])} %"}))
+        points.append(_at(depth, row["cut"], row["arm"], tooltip | {"cut": f"{_text(row['cut'], row['n'])} %"}))
     spec = charts.curves(
         points, x_title="brackets open", y_title=f"{what}, %", x=(min(depths) - 0.5, max(depths) + 0.5), y=(-4, 104),
         colours=look(arms),
@@ -187,17 +187,17 @@ def _forest(rows: Sequence[MeasureRow], arms: Sequence[str], x_title: str, title
     ticks = []
     for row in rows:
         name = row["group"] if groups else label(row)
-        told = {"measure": label(row), "n": f"{row['n']} items"}
+        tooltip = {"measure": label(row), "n": f"{row['n']} items"}
         if not any(point["name"] == name and point["series"] == "uncut" for point in points):
-            points.append(_line(name, row["uncut"], "uncut", told | {"uncut": f"{_text(row['uncut'], row['n'])} %"}))
+            points.append(_line(name, row["uncut"], "uncut", tooltip | {"uncut": f"{_text(row['uncut'], row['n'])} %"}))
             if row["chance"] is not None:
                 ticks.append({"name": name, "x": round(100 * row["chance"], 2)})
         change = {
             "cut": f"{_text(row['cut'], row['n'])} %",
             "difference": _text(row["difference"], row["n"], sign=True),
         }
-        told = {"model": row["arm"], **told, **change, "p": p_value(row["p_value"])}
-        points.append(_line(name, row["cut"], row["arm"], told))
+        tooltip = {"model": row["arm"], **tooltip, **change, "p": p_value(row["p_value"])}
+        points.append(_line(name, row["cut"], row["arm"], tooltip))
     spec = charts.forest(points, x_title=x_title, x=(-2, 102), colours=look(arms), ticks=ticks)
     return Panel(spec=spec, title=title, label=f"Plot of points with intervals. {title}: {_said(rows)}.")
 
@@ -225,10 +225,10 @@ def _along(
         layers = [-1, *data["layers"]] if name == "norms" else data["layers"]
         for layer, value in zip(layers, data[name], strict=True):
             shown = 100 * value if name == "lens" else value
-            told = {"model": model, "layer": "embedding" if layer < 0 else str(layer), what: f"{shown:.3g}"}
+            tooltip = {"model": model, "layer": "embedding" if layer < 0 else str(layer), what: f"{shown:.3g}"}
             points.append(
                 {"x": layer, "y": shown, "low": None, "high": None, "series": model, "part": model,
-                 "hollow": model == "uncut", "about": told}
+                 "hollow": model == "uncut", "about": tooltip}
             )  # fmt: skip
     values = [point["y"] for point in points]
     margin = 0.05 * (max(values) - min(values) or 1.0)
@@ -277,18 +277,18 @@ def _similarity_table(models: Mapping[str, Any]) -> Table:
     )
 
 
-def _line(name: str, value: Interval, series: str, told: Mapping[str, str]) -> dict[str, Any]:
-    return {**_plain(value, 100), "name": name, "series": series, "hollow": series == "uncut", "about": dict(told)}
+def _line(name: str, value: Interval, series: str, tooltip: Mapping[str, str]) -> dict[str, Any]:
+    return {**_plain(value, 100), "name": name, "series": series, "hollow": series == "uncut", "about": dict(tooltip)}
 
 
-def _at(x: float, value: Sequence[float | None], series: str, told: Mapping[str, str]) -> dict[str, Any]:
+def _at(x: float, value: Sequence[float | None], series: str, tooltip: Mapping[str, str]) -> dict[str, Any]:
     return {
         **_plain(list(value), 100),
         "x": x,
         "series": series,
         "part": series,
         "hollow": series == "uncut",
-        "about": dict(told),
+        "about": dict(tooltip),
     }
 
 
@@ -302,11 +302,11 @@ def _text(value: Interval, n: int, share: bool = True, *, sign: bool = False) ->
 
 
 def _said(rows: Sequence[MeasureRow]) -> str:
-    told = [
+    tooltip = [
         f"{label(row)}: uncut {number(row['uncut'][0] or 0)} %, {row['arm']} {number(row['cut'][0] or 0)} %"
         for row in rows
     ]
-    return "; ".join(told)
+    return "; ".join(tooltip)
 
 
 def _counts(rows: Sequence[MeasureRow]) -> str:

@@ -78,11 +78,11 @@ def _panel(curves: Sequence[Curve], sweep: Sweep) -> Panel:
         marks=((100, "uncut"), (0, "guessing")),
         bars=False,
     )
-    label = "; ".join(_told(curve) for curve in curves)
+    label = "; ".join(_description(curve) for curve in curves)
     return Panel(spec=spec, title=curves[0].task, label=f"Line plot over layers. {label}.")
 
 
-def _told(curve: Curve) -> str:
+def _description(curve: Curve) -> str:
     least = min((row for row in curve.rows if row.kept_share), key=lambda row: row.values.cut.value)
     return (
         f"{curve.label}: a loss stands at {len(curve.significant)} of "

@@ -13,8 +13,8 @@ from layercut.report.html.prose import blocks, inline, prose
 from layercut.report.html.source import Source
 from layercut.report.html.templates import templates
 from layercut.report.study import StudyResults
-from layercut.report.sweep_text import facts as sweep_facts
 from layercut.report.sweep_text import findings
+from layercut.report.sweep_text import scope as sweep_scope
 from layercut.report.uses import USES
 from layercut.text.counting import counted
 
@@ -25,24 +25,24 @@ KEEP, CONFIDENCE = 0.9, 0.95
 def answer(source: Source) -> Section | None:
     """Advice for a study; else what a sweep found, or what broke first."""
     lines: list[tuple[str, Markup]] = []
-    facts: list[tuple[str, str]] = [("model", source.model)]
+    scope: list[tuple[str, str]] = [("model", source.model)]
     rest: list[Block] = []
     title = "How many layers can go?"
     if source.study is not None:
         lines, rest = _advice(source.study)
-        facts += _study_facts(source.study)
+        scope += _study_scope(source.study)
     elif source.sweep is not None:
         title = "Which layers matter?"
         lines = [("", inline(line)) for line in findings(source.sweep)]
-        facts.append(("measured", sweep_facts(source.sweep)))
+        scope.append(("measured", sweep_scope(source.sweep)))
     if source.diagnosis is not None:
         if source.study is None and source.sweep is None:
             title = "What broke first?"
         for arm in source.diagnosis["arms"][1:]:
             first = summary(source.diagnosis["diagnostics"], arm["name"])[0]
             lines.append((f"What broke first in {arm['name']}", inline(first)))
-        facts.append(("diagnosed", f"at most {counted(source.diagnosis['limit'], 'item')} of each kind"))
-    html = templates().get_template("answer.html").render(lines=lines, facts=facts, large=source.study is not None)
+        scope.append(("diagnosed", f"at most {counted(source.diagnosis['limit'], 'item')} of each kind"))
+    html = templates().get_template("answer.html").render(lines=lines, scope=scope, large=source.study is not None)
     return Section(name="answer", title=title, blocks=(Prose(html=Markup(html)), *rest))
 
 
@@ -98,7 +98,7 @@ def _short(advice: Advice) -> Markup:
     return Markup("<strong>{}</strong>{}{}").format(first, space, rest)
 
 
-def _study_facts(study: StudyResults) -> list[tuple[str, str]]:
+def _study_scope(study: StudyResults) -> list[tuple[str, str]]:
     rows = study.rows
     depths = sorted({len(row.cut.removed) for row in rows})
     layers = rows[0].cut.num_layers

@@ -11,11 +11,11 @@ from markupsafe import Markup
 from layercut.report.diagnosis.page import NUM_EXAMPLES
 from layercut.report.elements import Block, Details, Prose, Section, visible
 from layercut.report.examples import OUTCOMES, LostItem, lost_items
+from layercut.report.first_difference import first_difference
 from layercut.report.html.source import Source
 from layercut.report.html.templates import templates
-from layercut.report.parting import parting
 from layercut.report.words import readout_words
-from layercut.runs.diagnosis import Example
+from layercut.runs.diagnosis import DiagnosisExample
 from layercut.text.counting import counted
 from layercut.text.markup import MOST_CHARACTERS
 
@@ -77,14 +77,14 @@ def _lost(item: LostItem) -> Prose:
     )
 
 
-def _picked(examples: Sequence[Example]) -> Iterator[Example]:
+def _picked(examples: Sequence[DiagnosisExample]) -> Iterator[DiagnosisExample]:
     """As in diagnose.md."""
     for arm in dict.fromkeys(one["arm"] for one in examples):
         mine = [one for one in examples if one["arm"] == arm]
         yield from sorted(mine, key=lambda one: hashlib.sha256(one["id"].encode()).digest())[:NUM_EXAMPLES]
 
 
-def _diagnosed(one: Example) -> Prose:
+def _diagnosed(one: DiagnosisExample) -> Prose:
     sides = [_side("uncut", one["uncut"], "right"), _side(one["arm"], one["cut"], "", one["uncut"], one["tokens"])]
     return _card(one["id"], one["question"], one["gold"], [], [], [("", sides)])
 
@@ -114,7 +114,7 @@ def _brief(record: Any) -> tuple[str, str]:
 
 def _side(name: str, text: str, ended: str, uncut: str | None = None, tokens: Sequence[str] = ()) -> dict[str, str]:
     """One answer in three pieces, the middle one to be marked; long ones around the place where they part."""
-    start, end = (0, 0) if uncut is None else parting(uncut, text, tokens)
+    start, end = (0, 0) if uncut is None else first_difference(uncut, text, tokens)
     first = max(0, start - _LEAD) if len(text) > MOST_CHARACTERS else 0
     last = first + MOST_CHARACTERS
     wrong = text[start:end].replace("\n", "↵\n")

@@ -21,8 +21,8 @@ _MODEL_KEYS = ("model", "model_hash", "revision", "dtype", "engine", "batch_size
 def provenance(source: Source) -> Section | None:
     """The facts as a table, everything else folded."""
     first = source.runs[0]
-    facts = _facts(first, source)
-    table = Table(name="provenance", caption="What decides the numbers", head=["what", "value"], rows=facts)
+    scope = _scope(first, source)
+    table = Table(name="provenance", caption="What decides the numbers", head=["what", "value"], rows=scope)
     more: list[Block] = []
     if source.study is not None:
         runs = [source.study.uncut, *source.study.cuts]
@@ -46,16 +46,16 @@ def _folded(summary: str, lines: list[str], name: str) -> Details:
     return Details(summary=summary, blocks=tuple(blocks(lines, name=f"provenance-{name}", caption=summary)))
 
 
-def _facts(run: RunFolder, source: Source) -> list[list[str]]:
+def _scope(run: RunFolder, source: Source) -> list[list[str]]:
     settings, environment = run.settings, run.environment
     model = settings.get("model")
     known: Mapping[str, Any] = model if isinstance(model, dict) else settings
-    facts = [[_name(key), _shown(known[key])] for key in _MODEL_KEYS if known.get(key) is not None]
+    scope = [[_name(key), _shown(known[key])] for key in _MODEL_KEYS if known.get(key) is not None]
     split = source.sweep.split if source.study is None and source.sweep is not None else "report"
     apart = "; no layer was chosen on them" if split == "report" else "; used to choose layers, not to report"
     if source.study is not None and any(SELECTED_ON in row.note for row in source.study.rows):
         apart = "; a plan was selected on some of them, see the notes at the scores"
-    facts.append(["items", f"{split} items{apart}"])
+    scope.append(["items", f"{split} items{apart}"])
     if isinstance(settings.get("tasks"), list):
         named = [
             f"{task['task']} ({task['readout']}, version {task.get('version', '?')})"
@@ -63,25 +63,25 @@ def _facts(run: RunFolder, source: Source) -> list[list[str]]:
             if isinstance(task, dict) and {"task", "readout"} <= task.keys()
         ]
         if named:
-            facts.append(["tasks", ", ".join(named)])
+            scope.append(["tasks", ", ".join(named)])
     decoding = settings.get("decoding")
     if isinstance(decoding, dict):
         temperature = decoding.get("temperature", 0)
         drawn = ", ".join(f"{key} {value:g}" for key, value in decoding.items() if isinstance(value, int | float))
-        facts.append(["decoding", f"greedy ({drawn})" if not temperature else f"sampled ({drawn})"])
-    facts.append(["seed", str(settings.get("seed", "-"))])
-    facts.append(["command", environment["command"]])
+        scope.append(["decoding", f"greedy ({drawn})" if not temperature else f"sampled ({drawn})"])
+    scope.append(["seed", str(settings.get("seed", "-"))])
+    scope.append(["command", environment["command"]])
     git = environment.get("git")
     version = environment["layercut"] + (f", commit {git['commit'][:12]}" if git else "")
     version += " with changes" if git and git["dirty"] else ""
-    facts.append(["layercut", version])
+    scope.append(["layercut", version])
     packages = ", ".join(f"{name} {number}" for name, number in environment["packages"].items())
-    facts.append(["versions", f"Python {environment['python']}, {packages}"])
+    scope.append(["versions", f"Python {environment['python']}, {packages}"])
     machine = [environment["cpu"], f"{environment['cores']} cores", f"{environment['memory_gib']} GiB"]
     machine.append(environment["accelerator"] or "no accelerator")
-    facts.append(["machine", ", ".join(str(part) for part in machine)])
-    facts.append(["begun", environment["time"]])
-    return facts
+    scope.append(["machine", ", ".join(str(part) for part in machine)])
+    scope.append(["begun", environment["time"]])
+    return scope
 
 
 def _name(key: str) -> str:

@@ -11,7 +11,7 @@ from layercut.report.figures.layers import layers
 from layercut.report.html.prose import blocks, prose
 from layercut.report.html.source import Source
 from layercut.report.sweep_agreement import agreement_lines
-from layercut.report.sweep_text import facts, findings, how_made, layer_lines, overview_lines
+from layercut.report.sweep_text import findings, how_made, layer_lines, overview_lines, scope
 
 
 def sensitivity(source: Source) -> Section | None:
@@ -21,7 +21,7 @@ def sensitivity(source: Source) -> Section | None:
         return None
     found: list[Block] = []
     if source.study is not None:  # without a study these are the answer of the page
-        found.append(prose([f"{facts(sweep)}.", "", *(f"- {line}" for line in findings(sweep))]))
+        found.append(prose([f"{scope(sweep)}.", "", *(f"- {line}" for line in findings(sweep))]))
     if figure := layers(sweep):
         found.append(replace(figure, table=_table(sweep)))
     found.append(prose([f"- {line}" for line in how_made(sweep)]))

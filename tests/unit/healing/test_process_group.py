@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import pytest
+from layercut.healing.group import ProcessGroup
 
 from layercut.errors import InputError
 from layercut.healing.settings import TrainSettings
-from layercut.healing.team import Team
 
 
 def test_without_a_launcher_one_is_alone() -> None:
-    alone = Team.of_this_process({})
-    assert alone == Team(0, 1)
+    alone = ProcessGroup.of_this_process({})
+    assert alone == ProcessGroup(0, 1)
     assert alone.is_first
     assert alone.share({"told": 1}) == {"told": 1}
     alone.leave()
-    assert not Team.of_this_process({"RANK": "3", "WORLD_SIZE": "4"}).is_first
+    assert not ProcessGroup.of_this_process({"RANK": "3", "WORLD_SIZE": "4"}).is_first
 
 
 @pytest.mark.parametrize(

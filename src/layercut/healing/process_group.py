@@ -11,19 +11,19 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, NamedTuple, TypeVar
 
-Told = TypeVar("Told")
+Shared = TypeVar("Shared")
 WAIT = timedelta(days=7)
 """How long the others wait for the teacher's answers."""
 
 
-class Team(NamedTuple):
+class ProcessGroup(NamedTuple):
     """This process and how many there are."""
 
     rank: int
     size: int
 
     @classmethod
-    def of_this_process(cls, environment: Mapping[str, str] = os.environ) -> Team:
+    def of_this_process(cls, environment: Mapping[str, str] = os.environ) -> ProcessGroup:
         """What the launcher said; a team of one where there is none."""
         return cls(int(environment.get("RANK", 0)), int(environment.get("WORLD_SIZE", 1)))
 
@@ -32,9 +32,9 @@ class Team(NamedTuple):
         """Whether this process does what is done once."""
         return self.rank == 0
 
-    def share(self, told: Told | None = None) -> Told:
+    def share(self, shared: Shared | None = None) -> Shared:
         """What the first one tells, in all of them. It must travel: numbers, texts, tuples, paths."""
-        box: list[Any] = [told]
+        box: list[Any] = [shared]
         if self.size > 1:
             import torch
             import torch.distributed as dist
@@ -46,7 +46,7 @@ class Team(NamedTuple):
                 dist.init_process_group(backend="cuda:nccl,cpu:gloo" if on_gpu else "gloo")
             patient = dist.new_group(backend="gloo", timeout=WAIT)
             dist.broadcast_object_list(box, src=0, group=patient)
-        found: Told = box[0]
+        found: Shared = box[0]
         return found
 
     def leave(self) -> None:

@@ -25,7 +25,7 @@ Measure = Callable[[Tensor], Tensor]
 """From cosines (N,) of a block's input and output to what is averaged (N,); 0 where they point the same way."""
 
 
-class Turns(NamedTuple):
+class Rotations(NamedTuple):
     """Means over calibration text, a block each."""
 
     values: tuple[float, ...]
@@ -35,7 +35,7 @@ class Turns(NamedTuple):
     """Tokens that were averaged over."""
 
 
-def select_by_turn(
+def select_by_rotation(
     context: Context, criterion: str, measure: Measure, *, tokens: tuple[str, str], forms: tuple[str, str]
 ) -> Selection:
     """Remove the layers (form ``scattered``) or the run of layers (form ``contiguous``) that turn their input least.
@@ -54,16 +54,16 @@ def select_by_turn(
     contiguous = settings["form"] == "contiguous"
     if contiguous:
         _allowed_blocks(context)  # before the model is run for nothing
-    turns = mean_turns(
+    rotations = mean_rotations(
         context, criterion, measure, span=context.num_remove if contiguous else 1, token=settings["token"]
     )
-    details = {**settings, "num_texts": turns.num_texts, "num_tokens": turns.num_tokens}
+    details = {**settings, "num_texts": rotations.num_texts, "num_tokens": rotations.num_tokens}
     if contiguous:
-        return _least_block(context, turns, details)
-    return by_importance(context, {layer: turns.values[layer] for layer in context.candidates}, details)
+        return _least_block(context, rotations, details)
+    return by_importance(context, {layer: rotations.values[layer] for layer in context.candidates}, details)
 
 
-def mean_turns(context: Context, criterion: str, measure: Measure, *, span: int, token: str) -> Turns:
+def mean_rotations(context: Context, criterion: str, measure: Measure, *, span: int, token: str) -> Rotations:
     """Mean of ``measure`` over the real tokens of the calibration text, for every block of ``span`` layers.
 
     The block that starts at layer l takes h_l to h_{l+span}, where h_0 is the embedding output and h_L the last layer's
@@ -101,7 +101,7 @@ def mean_turns(context: Context, criterion: str, measure: Measure, *, span: int,
             f"{criterion}: the hidden states around layer {layer} are not finite numbers. Load the model with another "
             "dtype, bfloat16 or float32; if they stay, its weights are damaged."
         )
-    return Turns(tuple((sums / num_tokens).tolist()), num_texts, num_tokens)
+    return Rotations(tuple((sums / num_tokens).tolist()), num_texts, num_tokens)
 
 
 def _picked(mask_BT: Tensor, token: str) -> Tensor:
@@ -124,13 +124,13 @@ def _allowed_blocks(context: Context) -> list[int]:
     return allowed
 
 
-def _least_block(context: Context, turns: Turns, details: dict[str, Any]) -> Selection:
+def _least_block(context: Context, rotations: Rotations, details: dict[str, Any]) -> Selection:
     """The block with the least value, removed from its last layer to its first; of equals the later block."""
     allowed = _allowed_blocks(context)
-    first = min(allowed, key=lambda start: (turns.values[start], -start))
+    first = min(allowed, key=lambda start: (rotations.values[start], -start))
     blocks = [
         {"first": start, "last": start + context.num_remove - 1, "value": value, "allowed": start in allowed}
-        for start, value in enumerate(turns.values)
+        for start, value in enumerate(rotations.values)
     ]
     # The score belongs to the block, so no layer has an importance of its own.
     return Selection(tuple(range(first, first + context.num_remove))[::-1], {}, {**details, "blocks": blocks})
