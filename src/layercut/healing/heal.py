@@ -19,9 +19,9 @@ from layercut.healing.data import examples_of, matched, original_records, report
 from layercut.healing.estimate import estimate_healing
 from layercut.healing.filters import FilterSettings
 from layercut.healing.generate import answers_of
-from layercut.healing.group import ProcessGroup
 from layercut.healing.heal_settings import RESPONSES, HealSettings
 from layercut.healing.job import CHECKPOINT, HealingJob, Teacher, ToTrain, load_cut, train_along
+from layercut.healing.process_group import ProcessGroup
 from layercut.healing.prompt_sources import Answering, PromptSource
 from layercut.healing.settings import TrainSettings
 from layercut.runs.directory import RunFolder

@@ -15,9 +15,9 @@ from rich.console import Console
 from layercut.engine.handle import ModelHandle
 from layercut.healing.card import healed_card
 from layercut.healing.examples import Data
-from layercut.healing.group import ProcessGroup
 from layercut.healing.heal_settings import HealSettings
 from layercut.healing.learner import ACCURACY, accuracy_of_held_out
+from layercut.healing.process_group import ProcessGroup
 from layercut.healing.settings import TrainSettings
 from layercut.progress.watch import watched
 from layercut.runs.directory import RunFolder

@@ -18,10 +18,10 @@ from rich.console import Console
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
 from layercut.healing.generate import answer_prompts
-from layercut.healing.group import ProcessGroup
 from layercut.healing.heal import FLAGS, Healed, check_method, heal_model
 from layercut.healing.heal_settings import HealSettings
 from layercut.healing.job import CHECKPOINT
+from layercut.healing.process_group import ProcessGroup
 from layercut.healing.prompt_sources import Answering, PromptSource
 from layercut.healing.settings import TrainSettings
 from layercut.progress.bars import SelectionProgress

@@ -23,8 +23,8 @@ from torch.nn.functional import cross_entropy
 from layercut.errors import MissingExtra
 from layercut.healing.batches import StepsByLength, learnt, learnt_logits
 from layercut.healing.examples import Data, TrainingExample
-from layercut.healing.group import ProcessGroup
 from layercut.healing.learner import ACCURACY, Look
+from layercut.healing.process_group import ProcessGroup
 from layercut.healing.settings import TrainSettings
 from layercut.models.quiet import quiet_transformers
 from layercut.runs.atomic import write_json, write_text

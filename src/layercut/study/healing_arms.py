@@ -17,10 +17,10 @@ from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
 from layercut.healing.data import BUILT_IN
 from layercut.healing.generate import answer_prompts
-from layercut.healing.group import ProcessGroup
 from layercut.healing.heal import Healed, check_method, heal_model
 from layercut.healing.heal_settings import HealSettings
 from layercut.healing.job import CHECKPOINT
+from layercut.healing.process_group import ProcessGroup
 from layercut.healing.prompt_sources import Answering, PromptSource, PromptSpec, answering, prompt_source
 from layercut.runs.settings import settings_hash
 from layercut.settings import ModelSettings, TaskSettings

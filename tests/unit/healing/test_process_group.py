@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from layercut.healing.group import ProcessGroup
 
 from layercut.errors import InputError
+from layercut.healing.process_group import ProcessGroup
 from layercut.healing.settings import TrainSettings
 
 

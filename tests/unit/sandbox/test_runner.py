@@ -542,9 +542,9 @@ def test_bubblewrap_forbids_nested_user_namespaces_where_it_can() -> None:
     bwrap = sandbox.shutil.which("bwrap")
     if not bwrap:
         pytest.skip("bubblewrap is not installed")
-    recorded_plan = subprocess.run([bwrap, "--help"], capture_output=True, text=True, check=False).stdout
+    recorded = subprocess.run([bwrap, "--help"], capture_output=True, text=True, check=False).stdout
     isolation = sandbox_walls._bubblewrap(SMALL, {}, {}, is_root=False)
-    can = "--disable-userns" in recorded_plan and not Path(bwrap).stat().st_mode & stat.S_ISUID
+    can = "--disable-userns" in recorded and not Path(bwrap).stat().st_mode & stat.S_ISUID
     assert ("--disable-userns" in isolation) == can
 
 
