@@ -2,7 +2,7 @@
 
 Experiment E12 of arXiv:2602.01997, which recorded the time per decoded token. Speeds of one machine drift, so that in
 every round all models run one after the other, in an order that changes from round to round, and only the ratios to the
-uncut model in the same round are reported.
+original model in the same round are reported.
 """
 
 # Shapes: B batch, T tokens.

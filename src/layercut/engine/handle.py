@@ -48,7 +48,7 @@ class ModelHandle:
 
     @property
     def num_layers(self) -> int:
-        """Decoder layers of the uncut model."""
+        """Decoder layers of the original model."""
         return self.metadata.num_layers
 
     @cached_property

@@ -41,7 +41,7 @@ class ServedModel:
         return OpenAIEngine(wanted.model, wanted.base_url, tokenizer=tokenizer, concurrency=wanted.batch_size)
 
     def plan(self, spec: str | CutPlan | None = None) -> CutPlan:
-        """The uncut model, which is taken as one whole.
+        """The original model, which is taken as one whole.
 
         Raises:
             InputError: layers are to be removed.

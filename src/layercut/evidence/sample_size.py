@@ -28,9 +28,9 @@ class Outcomes(NamedTuple):
 
     both: float
     lost: float
-    """Right in the uncut model only."""
+    """Right in the original model only."""
     gained: float
-    """Right in the cut model only."""
+    """Right in the pruned model only."""
     neither: float
 
 
@@ -39,9 +39,9 @@ class Expected:
     """What is expected of two models on a task."""
 
     baseline: float
-    """Score of the uncut model, a share."""
+    """Score of the original model, a share."""
     cut: float
-    """Score of the cut model."""
+    """Score of the pruned model."""
     chance: float
     correlation: float
     """Of right answers over items."""
@@ -81,7 +81,7 @@ def expect(
     """Shares of the four outcomes, from the scores of the two models and how far their right answers go together.
 
     Args:
-        baseline: score of the uncut model, between chance and 1.
+        baseline: score of the original model, between chance and 1.
         retention: above chance, (cut - chance) / (baseline - chance).
         chance: score of guessing.
         correlation: of right answers over items (phi); 0.5 if left out, or as much as the two scores allow.

@@ -1,4 +1,6 @@
-"""Healing a cut model in one resumable run: the teacher answers, the answers are filtered, the cut model learns."""
+"""Healing a pruned model in one resumable run: the teacher answers, the answers are filtered, the pruned model
+learns.
+"""
 
 from __future__ import annotations
 
@@ -71,10 +73,10 @@ def heal_model(
     say: Callable[[str], None],
     is_control: bool = False,
 ) -> Healed | None:
-    """Heal a cut model; ``layercut heal``. The same call again goes on where it was stopped.
+    """Heal a pruned model; ``layercut heal``. The same call again goes on where it was stopped.
 
     In a team of processes (``healing.team``) all make the same call; the first one gives what came out, others None.
-    ``is_control`` lets a model be its own teacher: the arm of a study that trains the uncut model.
+    ``is_control`` lets a model be its own teacher: the arm of a study that trains the original model.
 
     Raises:
         InputError: settings that do not fit each other or the models, or prompts that leave nothing to learn from.
@@ -244,14 +246,14 @@ def check_method(train: TrainSettings, group: ProcessGroup) -> None:
 
 
 def _check_scale(cut: ModelHandle, train: TrainSettings) -> None:
-    """After magnitude compensation the stream is not to be compared with the uncut model's any more."""
+    """After magnitude compensation the stream is not to be compared with the original model's any more."""
     file = cut.source.path / PLAN_FILE
     earlier = json.loads(file.read_text("utf-8")).get("healing", []) if file.is_file() else []
     compares = train.method == "seam" or train.objective == "hidden"
     if compares and any(entry.get("seam_map") == "magnitude" for entry in earlier):
         raise InputError(
             f"{cut.settings.model} was healed by --seam magnitude, so its stream has another scale than the uncut "
-            "model's and the two cannot be compared; heal the cut model itself, or use another objective."
+            "model's and the two cannot be compared; heal the pruned model itself, or use another objective."
         )
 
 

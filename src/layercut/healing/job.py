@@ -33,7 +33,7 @@ STORED = Path("samples", "teacher-logits")
 
 
 class Teacher:
-    """The uncut model; its engine, and so its weights, can be let go."""
+    """The original model; its engine, and so its weights, can be let go."""
 
     def __init__(self, settings: ModelSettings) -> None:
         """Find the model; nothing is loaded yet."""

@@ -254,7 +254,7 @@ def _reason(row: ComparisonRow, use: Use) -> str:
     if row.chance is None or not row.is_share:
         return "its score has no chance level, so no share of it can be kept"
     if row.uncut_is_at_chance:
-        return "the uncut model is itself not shown to be above chance"
+        return "the original model is itself not shown to be above chance"
     return ""
 
 

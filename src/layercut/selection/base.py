@@ -49,7 +49,7 @@ class Context:
     """The model, the wish and the material of one selection."""
 
     num_layers: int
-    """Decoder layers of the uncut model."""
+    """Decoder layers of the original model."""
     num_remove: int
     """How many of them go."""
     seed: int = 0
@@ -108,7 +108,7 @@ Criterion = Callable[[Context], Selection]
 
 
 class Objective(Protocol):
-    """How good plans are. Higher is better; the uncut model's value is the yardstick."""
+    """How good plans are. Higher is better; the original model's value is the yardstick."""
 
     def describe(self) -> Mapping[str, Any]:
         """What decides the values: tasks, versions, items' hash, decoding, calibration hash. JSON-able."""

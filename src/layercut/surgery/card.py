@@ -1,4 +1,4 @@
-"""The model card that travels with a cut checkpoint: what it is, how it was made, how to load it."""
+"""The model card that travels with a pruned checkpoint: what it is, how it was made, how to load it."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ def model_card(
     license_name: str | None = None,
     verified: str | None = None,
 ) -> str:
-    """README.md of a cut checkpoint, with the front matter that the Hugging Face hub reads.
+    """README.md of a pruned checkpoint, with the front matter that the Hugging Face hub reads.
 
     Args:
         plan: what was cut.
-        source_name: the uncut model as it was given; a hub id or a local path, whose home folder is hidden.
-        num_parameters_before: of the uncut model.
+        source_name: the original model as it was given; a hub id or a local path, whose home folder is hidden.
+        num_parameters_before: of the original model.
         num_parameters_after: of this one.
         num_bytes: size of the weights on disk.
         warnings: what the writer of the checkpoint noticed, one sentence each.
         layercut_version: that wrote it.
-        revision: commit of the uncut model on the hub.
-        base_model: hub id of the uncut model, where ``source_name`` is none.
+        revision: commit of the original model on the hub.
+        base_model: hub id of the original model, where ``source_name`` is none.
         license_name: as the hub spells it, such as ``apache-2.0``; left out where unknown.
         verified: what was checked after writing and how it came out, one sentence; without it the card says that
             nothing was checked.
@@ -60,7 +60,7 @@ def model_card(
     name = hub_id or hide_home(source_name)
     share = len(plan.removed) / plan.num_layers
     change = num_parameters_after / num_parameters_before - 1
-    whole = "model that was cut" if plan.earlier else "uncut model"
+    whole = "model that was cut" if plan.earlier else "original model"
     facts = [
         (whole, name + (f", commit {revision}" if revision else "")),
         (f"weights of the {whole}", plan.model_hash or "not recorded"),

@@ -4,10 +4,10 @@ Pure functions on config dictionaries (``config.json`` or ``config.to_dict()``);
 Fields are known by their names, for all families alike: a name means the same in every family that uses it.
 
 It goes in two steps. First what a layer is *by its position* (periods, lists that transformers derives) is written out
-layer by layer, still counted in the uncut model. Then every field is cut to the layers that stay.
+layer by layer, still counted in the original model. Then every field is cut to the layers that stay.
 """
 
-# Words: L decoder layers of the uncut model; "old" indices count in it, "new" ones in the cut model.
+# Words: L decoder layers of the original model; "old" indices count in it, "new" ones in the pruned model.
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ _MODULE = re.compile(r"((?:^|\.)(?:layers|h)\.)(\d+)(?=\.|$)")
 def cut_config(
     config: Mapping[str, Any], plan: CutPlan, family: Family, *, resolved: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """The config of the cut model.
+    """The config of the pruned model.
 
     Fields that have nothing to do with layers come back as they are, unknown ones too.
 
@@ -141,11 +141,11 @@ def cut_config(
         family: the model's family: which field counts its layers, and whether their arithmetic depends on the position.
         resolved: ``to_dict()`` of the config that transformers makes of ``config``. Per-layer lists that transformers
             derives from the position (``layer_types`` of gemma2, for one) are taken from here and made explicit:
-            derived anew for the cut model they would give layers that stay another kind.
+            derived anew for the pruned model they would give layers that stay another kind.
 
     Raises:
         InputError: the plan is for another number of layers; a per-layer list of another length; a list with one entry
-            per layer whose meaning is not known; a rule on positions that no config of the cut model can express.
+            per layer whose meaning is not known; a rule on positions that no config of the pruned model can express.
     """
     num_layers_field, scale_field = family.num_layers_field, family.per_layer_scale_field
     full = {**config, **{k: v for k, v in (resolved or {}).items() if config.get(k) is None}}
@@ -202,7 +202,9 @@ def _write_out(config: dict[str, Any], full: Mapping[str, Any], plan: CutPlan) -
 
 
 def _is_positional_default(name: str, value: Any, plan: CutPlan) -> bool:
-    """Whether a field that config.json leaves to the family's default would come out differently for the cut model."""
+    """Whether a field that config.json leaves to the family's default would come out differently for the pruned
+    model.
+    """
     if name in LISTS | MAYBE_LISTS | INDEX_LISTS | REPEATED:
         return isinstance(value, list) and bool(value)
     if name in FIRST_COUNTS:

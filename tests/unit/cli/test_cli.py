@@ -63,7 +63,7 @@ def test_cut_echoes_the_expanded_list_and_writes_a_verified_checkpoint(
     ran = layercut("cut", tiny, "--remove", "4,1-2", "--out", tmp_path / "cut")
     assert ran.code == 0, ran.err
     assert "removes 3 of 6 decoder layers (50.0 %): 1, 2, 4" in ran.err
-    assert "differ from those of the uncut model under a bypass by at most 0 " in ran.out
+    assert "differ from those of the original model under a bypass by at most 0 " in ran.out
     config = json.loads((tmp_path / "cut" / "config.json").read_text())
     assert config["num_hidden_layers"] == 3
     assert json.loads((tmp_path / "cut" / "plan.json").read_text())["removed"] == [4, 1, 2]

@@ -217,7 +217,7 @@ def test_cut_one_heal_cut_the_next(
     assert [entry["removed"] for entry in plan["healing"]] == [plan["removed"][:1], plan["removed"]]
     assert [one["removed"] for one in plan["scores"]["loop"]] == plan["removed"]
     second = plan["scores"]["loop"][1]["importance"]
-    assert set(map(int, second)) == set(range(6)) - set(plan["removed"][:1]), "in the uncut model's numbers"
+    assert set(map(int, second)) == set(range(6)) - set(plan["removed"][:1]), "in the original model's numbers"
     assert not (folder / "earlier_plans.json").exists()
     left = {path.name for path in (tmp_path / "whole").glob("round-*/*")}
     assert left == {"select", "heal"}, "cuts are gone"
@@ -356,7 +356,7 @@ def test_an_adapter_may_stay_one(layercut: Run, tiny: Path, cut: Path, prompts: 
     config = json.loads((tmp_path / "run" / "checkpoint" / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == str(cut) and config["r"] == 2
     assert sft.finished(tmp_path / "run" / "training") is not None
-    # Plain PEFT lays it over the plain cut checkpoint, and it does something there.
+    # Plain PEFT lays it over the plain pruned checkpoint, and it does something there.
     base = AutoModelForCausalLM.from_pretrained(cut)
     ids = torch.arange(30).reshape(2, 15)
     with torch.no_grad():

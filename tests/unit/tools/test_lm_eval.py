@@ -105,7 +105,7 @@ def test_all_answers_are_those_of_hf_on_the_cut_checkpoint(uncut: Path, tasks: P
     assert found["results"] == expected["results"]
     assert found["config"]["layercut_removed"] == [1, 3, 4]
     assert found["config"]["model_num_parameters"] == expected["config"]["model_num_parameters"]
-    # Not trivially so: the uncut model says other things, and items differ.
+    # Not trivially so: the original model says other things, and items differ.
     whole = answers(run("layercut", {"pretrained": str(uncut)}, tasks))
     assert all(whole[name] != answers(found)[name] for name in TASKS)
     assert len({str(said) for said in answers(found)["tiny_answer"]}) > 1
