@@ -11,7 +11,7 @@ from layercut.evidence.clusters import clusters_of
 from layercut.evidence.depth import DepthSlope, depth_slope
 from layercut.evidence.intervals import Estimate
 from layercut.evidence.multiplicity import holm
-from layercut.evidence.paired import Comparison, compare_paired
+from layercut.evidence.paired import PairedRow, compare_paired
 from layercut.surgery.plan import origin_of
 from layercut.text.counting import counted
 
@@ -73,24 +73,15 @@ class PairedItems(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ComparisonRow:
+class ComparisonRow(PairedRow):
     """One metric of one task and readout, uncut against cut."""
 
     uncut: ComparedRun
     cut: ComparedRun
-    task: str
-    version: int
-    readout: str
-    metric: str
     is_headline: bool
     """Whether this is the first, hence the main, metric of its task and readout."""
     is_share: bool
     """Whether all values lie between 0 and 1, to be shown in percent."""
-    chance: float | None
-    limit: int | None
-    seed: int
-    """Of the resampling."""
-    values: Comparison
     uncut_outcomes: Mapping[str, int]
     """Number of answers by outcome: right, wrong, no_answer, cut (by the length limit)."""
     cut_outcomes: Mapping[str, int]
@@ -104,19 +95,9 @@ class ComparisonRow:
     items: PairedItems | None = field(default=None, repr=False, compare=False)
 
     @property
-    def n(self) -> int:
-        """Number of items that both runs hold."""
-        return self.values.uncut.n
-
-    @property
     def p_value(self) -> float:
         """Adjusted for the other comparisons, where there are any."""
         return self.values.p_value if self.p_adjusted is None else self.p_adjusted
-
-    @property
-    def kept_share(self) -> Estimate | None:
-        """Retention above chance; raw retention for a metric without a chance level."""
-        return self.values.retention if self.chance is None else self.values.retention_above_chance
 
     @property
     def uncut_is_at_chance(self) -> bool:
@@ -159,10 +140,6 @@ class ComparisonRow:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able, for ``--json``."""
-        values = {
-            name: value._asdict() if isinstance(value, Estimate) else value
-            for name, value in self.values._asdict().items()
-        }
         return {
             "run": self.cut.name,
             "removed": list(self.cut.removed),
@@ -180,7 +157,7 @@ class ComparisonRow:
             "n": self.n,
             "limit": self.limit,
             "chance": self.chance,
-            **values,
+            **self.values.to_dict(),
             "p_adjusted": self.p_adjusted,
             "depth": None if self.depth is None else _plain(self.depth),
             "finding": self.finding,
