@@ -40,7 +40,7 @@ def _brackets(found: Diagnosis) -> list[str]:
     names = list(dict.fromkeys(name for counts in classes.values() for name in counts))
     if not names:
         return []
-    text = ["How the generated programs end: number (% of all; % of those that fail).", ""]
+    text = ["Outcomes of the generated programs: number (% of all; % of those that fail).", ""]
     text += ["| | " + " | ".join(escape(arm) for arm in classes) + " |", "|---|" + "---|" * len(classes)]
     for name in names:
         cells = [_cell(name, counts) for counts in classes.values()]
