@@ -51,7 +51,7 @@ def select_layers(
     """Choose the layers that go; ``layercut select``.
 
     Args:
-        model: the uncut model.
+        model: the original model.
         criterion: how layers are ranked: ``block_influence``, ``task_accuracy``, ...; or your own ``module:function``.
         num_remove: how many go.
         out: run folder. The plan is also written there, as plan.json.
@@ -100,7 +100,7 @@ def cut(
     """Write a checkpoint without some of its layers, which plain transformers loads; ``layercut cut``.
 
     Args:
-        model: the uncut model.
+        model: the original model.
         remove: a plan, or one as the command line takes it: ``3,8,21-24``, ``reverse:3``, the path of a plan.json.
         out: the new folder.
         verify: reload it and compare its logits with those of the bypassed model before the folder takes its name.
@@ -140,10 +140,10 @@ def diagnose(
     seed: int = 0,
     say: Say = _silent,
 ) -> Diagnosed:
-    """What exactly broke in cut models, item by item beside the uncut one; ``layercut diagnose``.
+    """What exactly broke in pruned models, item by item beside the original one; ``layercut diagnose``.
 
     Args:
-        model: the uncut model.
+        model: the original model.
         cuts: plans as the command line takes them, or folders of cut or healed checkpoints.
         out: run folder; diagnose.md and report.html are written there.
         only: names of diagnostics, such as ``brackets``; all if empty.
@@ -189,11 +189,11 @@ def heal(
     say: Say = _silent,
     **train: Any,
 ) -> Path:
-    """Let the uncut model answer prompts and the cut one learn from the answers; ``layercut heal``.
+    """Let the original model answer prompts and the pruned one learn from the answers; ``layercut heal``.
 
     Args:
         cut: the checkpoint that was cut.
-        teacher: the uncut model.
+        teacher: the original model.
         prompts: a file, ``hub:NAME``, ``task:NAME`` (its selection items), several with commas between, or a run folder
             of ``layercut generate``.
         out: run folder.

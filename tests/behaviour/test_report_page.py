@@ -98,7 +98,7 @@ def test_hover_says_how_many_items_and_how_sure(browser: Any, pages: dict[str, P
     opened = Opened(browser, pages["whole"], DESKTOP, "light")
     first = opened.page.locator("#figure-retention .plot").first
     first.scroll_into_view_if_needed()
-    # The large invisible points; the last of them belongs to a cut model.
+    # The large invisible points; the last of them belongs to a pruned model.
     points = first.locator("svg .mark-symbol path[opacity='0'], svg .mark-symbol path[style*='opacity: 0']")
     points.last.hover(force=True)
     tooltip = opened.page.locator("#vg-tooltip-element.visible")

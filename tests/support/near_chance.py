@@ -1,9 +1,9 @@
-"""How often printed intervals of the retention above chance hold the truth, where the uncut model is near chance.
+"""How often printed intervals of the retention above chance hold the truth, where the original model is near chance.
 
     python -m tests.support.near_chance
 
 The numbers of docs/statistics.md ("Where 95 % is not 95 %"). A retention is printed only where the lower end of the
-uncut model's interval lies above chance, so where that takes luck, its coverage among the printed ones falls short.
+original model's interval lies above chance, so where that takes luck, its coverage among the printed ones falls short.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def near_chance(
 
     Args:
         n: items.
-        uncut: true share of right answers of the uncut model.
+        uncut: true share of right answers of the original model.
         kept: true retention above chance.
         chance: score of guessing.
         correlation: of the two models' right answers.

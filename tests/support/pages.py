@@ -38,7 +38,7 @@ def write_sweep(folder: Path, model_hash: str = HASH) -> Path:
 
 
 def write_diagnosis(folder: Path, diagnostics: dict[str, Any]) -> Path:
-    """The findings that are given, for one cut model."""
+    """The findings that are given, for one pruned model."""
     data = {
         "format_version": 1,
         "model": MODEL["model"],

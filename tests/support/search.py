@@ -55,7 +55,7 @@ class NeedyTask:
     partial: bool = False
     chance_level: float = 0.0
     share_known: float = 1.0
-    """Part of the items that the uncut model answers."""
+    """Part of the items that the original model answers."""
     readouts: tuple[Readout, ...] = ("short", "rank")
 
     def settings(self) -> Mapping[str, Any]:

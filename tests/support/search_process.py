@@ -28,10 +28,10 @@ BATCH_SIZE = 5
 
 @dataclass
 class Agreement:
-    """Whether the first byte of an answer is still what the uncut model says."""
+    """Whether the first byte of an answer is still what the original model says."""
 
     golds: Mapping[str, str]
-    """Prompt to the uncut model's answer."""
+    """Prompt to the original model's answer."""
     name: str = "agreement"
     version: int = 1
     readouts: tuple[Readout, ...] = ("short",)
@@ -61,7 +61,7 @@ class Agreement:
 
 
 def uncut_answers(model: Path, prompts: Sequence[str]) -> dict[str, str]:
-    """What the uncut model says under the decoding of the search."""
+    """What the original model says under the decoding of the search."""
     engine = PlainEngine(load_model(str(model), device="cpu"), batch_size=BATCH_SIZE)
     requests = [GenerationRequest(id=prompt, prompt=prompt, max_new_tokens=4) for prompt in prompts]
     plan = CutPlan(num_layers=engine.num_layers)

@@ -38,7 +38,7 @@ DIAGNOSTICS = {
         f"{_HERE}.degeneration:degeneration", "repetition, loops, empty and endless answers", 1, 6.0
     ),
     "propagation": KnownDiagnostic(
-        f"{_HERE}.propagation:propagation", "damage token by token along the uncut model's right answers", 11, 10.0
+        f"{_HERE}.propagation:propagation", "damage token by token along the original model's right answers", 11, 10.0
     ),
     "similarity": KnownDiagnostic(
         f"{_HERE}.similarity:similarity", "hidden states along depth, the seam, the logit lens", 2, 6.0
@@ -46,7 +46,9 @@ DIAGNOSTICS = {
     "demoted": KnownDiagnostic(
         f"{_HERE}.demoted:demoted", "demoted or erased: pass@k, rank of the right answer, one more example", 4, 8.0
     ),
-    "cost": KnownDiagnostic(f"{_HERE}.cost:cost", "parameters, memory and speed, as ratios to the uncut model", 1, 4.0),
+    "cost": KnownDiagnostic(
+        f"{_HERE}.cost:cost", "parameters, memory and speed, relative to the original model", 1, 4.0
+    ),
 }
 
 LAYER_FORMS = {
@@ -54,7 +56,10 @@ LAYER_FORMS = {
     "brackets": DIAGNOSTICS["brackets"],
     "degeneration": DIAGNOSTICS["degeneration"],
     "propagation": KnownDiagnostic(
-        f"{_HERE}.propagation:teacher_forced", "damage along the uncut model's right answers, each token given", 6, 6.0
+        f"{_HERE}.propagation:teacher_forced",
+        "damage along right answers of the original model, each token given",
+        6,
+        6.0,
     ),
     "similarity": KnownDiagnostic(
         f"{_HERE}.similarity:final_states", "the final hidden state, and the seam behind the layer", 2, 2.0

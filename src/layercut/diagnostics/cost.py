@@ -2,7 +2,7 @@
 
 Experiment E12 of arXiv:2602.01997, which recorded the time per decoded token. Speeds of one machine drift, so that in
 every round all models run one after the other, in an order that changes from round to round, and only the ratios to the
-uncut model in the same round are reported.
+original model in the same round are reported.
 """
 
 # Shapes: B batch, T tokens.
@@ -78,7 +78,7 @@ def cost(session: DiagnosticSession) -> Diagnosis:
     notes = [
         f"{NUM_ROUNDS} rounds for each batch size, prompts of {NUM_PROMPT_TOKENS} random tokens, {NUM_NEW_TOKENS} new "
         f"tokens, transformers' own forward pass with its KV cache on {first['device']} in {first['dtype']} with "
-        f"{first['threads']} threads. An engine with fused kernels gives other ratios."
+        f"{first['threads']} threads. An engine with fused kernels gives different ratios."
     ]
     return {"rows": rows, "data": {"counted": counted}, "examples": [], "notes": notes}
 

@@ -199,7 +199,7 @@ def paper_self_bleu(text: str) -> float | None:
 
 
 def _paper_rows(session: DiagnosticSession, arm: str, scores: dict[str, list[float | None]]) -> list[MeasureRow]:
-    """One cut model against the uncut one, on the responses that have a score in both."""
+    """One pruned model against the original one, on the responses that have a score in both."""
     pairs = [
         (before, after)
         for before, after in zip(scores[session.uncut.name], scores[arm], strict=True)

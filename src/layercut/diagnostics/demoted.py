@@ -31,8 +31,8 @@ def demoted(session: DiagnosticSession) -> Diagnosis:
 
     Measures: ``greedy`` accuracy; ``pass@k`` from ``num_samples`` drawn answers at temperature 0.8, unbiased; ``gold
     rank``, the worst rank of any token of the right answer, given those before; ``one more example``, greedy with four
-    examples in place of three. An item that the uncut model has right greedily and a cut one wrong is *demoted* if any
-    drawn answer is right or all tokens of the right one are among the first ten, else *erased*.
+    examples in place of three. An item that the original model has right greedily and a pruned one wrong is *demoted*
+    if any drawn answer is right or all tokens of the right one are among the first ten, else *erased*.
     """
     task, longer = expressions(seed=session.seed), expressions(seed=session.seed, num_examples=4)
     samples = task.samples("report", session.limit)
@@ -81,7 +81,7 @@ def demoted(session: DiagnosticSession) -> Diagnosis:
             "helped": sum(more[arm.name][i] > 0 for i in lost),
         }
     notes = [
-        f"{counted(session.num_samples, 'answer')} drawn for each item at temperature {TEMPERATURE}, "
+        f"{counted(session.num_samples, 'answer')} sampled for each item at temperature {TEMPERATURE}, "
         f"seed {session.seed}."
     ]
     return {"rows": rows, "data": {"verdicts": verdicts}, "examples": [], "notes": notes}

@@ -1,4 +1,4 @@
-"""What exactly broke: diagnostics of one or more cut models beside the uncut one.
+"""What exactly broke: diagnostics of one or more pruned models beside the original one.
 
     layercut diagnose bundled:smollm2-135m reverse:3 20-22 --out runs/diagnose
 
@@ -62,10 +62,10 @@ def diagnose_model(
     console: Console,
     say: Callable[[str], None],
 ) -> Diagnosed | None:
-    """Diagnose cut models; ``layercut diagnose``. A dry run says what would be done and gives None back.
+    """Diagnose pruned models; ``layercut diagnose``. A dry run says what would be done and gives None back.
 
     Args:
-        model: the uncut model.
+        model: the original model.
         cuts: plans of its layers, or folders of checkpoints that were cut from it (and perhaps healed).
         only: names of diagnostics; all of them if empty.
         limit: items of each kind of question.
@@ -83,7 +83,9 @@ def diagnose_model(
     names = known(only)
     check_seed(seed)
     if not cuts:
-        raise InputError("there is nothing to compare with the uncut model; give at least one cut, such as reverse:3.")
+        raise InputError(
+            "there is nothing to compare with the original model; give at least one cut, such as reverse:3."
+        )
     uncut = ModelHandle(model)
     arms = [uncut_arm(uncut), *(_arm(uncut, cut, seed) for cut in cuts)]
     _check_distinct(arms)
@@ -154,7 +156,7 @@ def run_diagnostics(
 
     Args:
         run: the folder, begun.
-        arms: the uncut model first.
+        arms: the original model first.
         names: which diagnostics.
         data: what the file holds; findings are put under ``diagnostics``.
         limit: items of each kind of question.
@@ -209,7 +211,7 @@ def announce_isolation(names: Sequence[str], say: Callable[[str], None]) -> str 
     if "brackets" not in names:
         return None
     isolation = describe_or_why_not()
-    say(f"generated programs run behind: {isolation}")
+    say(f"isolation of generated programs: {isolation}")
     return isolation
 
 
@@ -240,7 +242,7 @@ def uncut_arm(handle: ModelHandle) -> SessionModel:
 
 
 def _arm(uncut: ModelHandle, cut: str, seed: int) -> SessionModel:
-    """A plan on the uncut model, or a folder with a checkpoint."""
+    """A plan on the original model, or a folder with a checkpoint."""
     path = Path(cut)
     if path.is_dir() and not _PLAN.match(cut):
         handle = ModelHandle(replace(uncut.settings, model=cut, revision=None))
@@ -263,10 +265,10 @@ def _arm(uncut: ModelHandle, cut: str, seed: int) -> SessionModel:
 
 
 def kept_layers(handle: ModelHandle, num_layers: int) -> tuple[int, ...]:
-    """Which layers of the uncut model a checkpoint still has, by the plans that travel in it.
+    """Which layers of the original model a checkpoint still has, by the plans that travel in it.
 
     Raises:
-        InputError: the plans are missing or do not lead from the uncut model's number of layers to the checkpoint's.
+        InputError: the plans are missing or do not lead from the original model's number of layers to the checkpoint's.
     """
     layers = tuple(range(num_layers))
     for plan in handle.earlier_plans:

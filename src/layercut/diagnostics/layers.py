@@ -1,4 +1,4 @@
-"""What exactly each layer is needed for: every layer skipped alone, and diagnosed beside the uncut model.
+"""What exactly each layer is needed for: every layer skipped alone, and diagnosed beside the original model.
 
     layercut sweep bundled:smollm2-135m --diagnose --limit 16 --out runs/layers
 

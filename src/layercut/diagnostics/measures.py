@@ -1,4 +1,6 @@
-"""From one value per item and model to rows: every measure paired with the uncut model, with interval and p-value."""
+"""From one value per item and model to rows: every measure paired with the original model, with interval and
+p-value.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,7 @@ def rows_of(
     clusters: Sequence[str] | None = None,
     headline: bool = False,
 ) -> list[MeasureRow]:
-    """A row for every cut model that has values; none where there are no items.
+    """A row for every pruned model that has values; none where there are no items.
 
     Statistics are those of ``compare_paired``: McNemar's exact test for 0/1 values, else sign flips.
     """

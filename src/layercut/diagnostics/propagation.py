@@ -1,10 +1,10 @@
 """Propagation: is damage done at single tokens, or does it grow along the answer?
 
-The uncut model's own right answers are given to the cut model word for word (teacher forcing), so that each token is
-judged with everything before it right; the same positions are read in the answer that the cut model writes by itself
-(free running); and the first 0, 25, 50, 75 and 100 % of the right answer are given before it goes on alone (prefix
-clamping). What teacher forcing breaks is local damage; what only free running breaks is accumulated error. After the
-confounds listed against arXiv:2602.01997, RAC (arXiv:2509.12464) and RTP-Gate-RTD.
+The original model's own right answers are given to the pruned model word for word (teacher forcing), so that each token
+is judged with everything before it right; the same positions are read in the answer that the pruned model writes by
+itself (free running); and the first 0, 25, 50, 75 and 100 % of the right answer are given before it goes on alone
+(prefix clamping). What teacher forcing breaks is local damage; what only free running breaks is accumulated error.
+After the confounds listed against arXiv:2602.01997, RAC (arXiv:2509.12464) and RTP-Gate-RTD.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ NUM_PLACES = 5
 
 
 def propagation(session: DiagnosticSession) -> Diagnosis:
-    """Go along the uncut model's right answers with every cut model.
+    """Go along the original model's right answers with every pruned model.
 
     Measures, each a mean per trace: ``first choice``, the trace's token is the likeliest (the headline is that of the
     traces which no other diagnostic asks for); ``in the top 10`` and ``1 / rank`` of the trace's token; ``extra loss``,
@@ -47,9 +47,9 @@ def propagation(session: DiagnosticSession) -> Diagnosis:
     """
     traces, asked = right_traces(session)
     notes = [
-        "Right answers of the uncut model that were gone along: "
+        "Right answers of the original model that were scored: "
         + ", ".join(asked)
-        + ". Kinds of tokens that come in none of them have no row."
+        + ". Kinds of tokens that occur in none of them have no row."
     ]
     if not traces or not session.cuts:
         return {"rows": [], "data": {}, "examples": [], "notes": notes}
@@ -95,7 +95,7 @@ def teacher_forced(session: DiagnosticSession) -> Diagnosis:
     ``1 / rank``, ``extra loss`` and ``KL``.
     """
     traces, asked = right_traces(session)
-    notes = ["Right answers of the uncut model that were gone along: " + ", ".join(asked) + "."]
+    notes = ["Right answers of the original model that were scored: " + ", ".join(asked) + "."]
     if not traces or not session.cuts:
         return {"rows": [], "data": {}, "examples": [], "notes": notes}
     forced = session.damages("propagation.forced", [trace.forced for trace in traces])
@@ -135,7 +135,7 @@ def given(pieces: Sequence[str], share: float) -> str:
 def _written_after(
     session: DiagnosticSession, traces: Sequence[Trace], uncut: dict[str, Any], share: float
 ) -> dict[str, dict[str, str]]:
-    """Whole answers of the cut models, by arm and item, of which the first part was given."""
+    """Whole answers of the pruned models, by arm and item, of which the first part was given."""
     starts = {trace.id: given([token["text"] for token in uncut[trace.id]["tokens"]], share) for trace in traces}
     requests = [_begun(trace.request, starts[trace.id]) for trace in traces]
     written: Answers = session.completions(f"propagation.clamped_{round(100 * share)}", requests, session.cuts)

@@ -1,4 +1,4 @@
-"""Bench: the uncut and the cut models side by side, asked the same questions, each answer kept as it comes."""
+"""Bench: the original and the pruned models side by side, asked the same questions, each answer kept as it comes."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class SessionModel:
     """Which weights are in memory: arms of one source differ in their plan alone, and are asked together."""
     plan: CutPlan
     layers: tuple[int, ...]
-    """The layers of the uncut model that it has, ascending."""
+    """The layers of the original model that it has, ascending."""
     engine: Callable[[], Engine]
     """Called only if something has to be computed."""
     model: Callable[[], LoadedModel] | None = None
@@ -62,7 +62,7 @@ class Passage(NamedTuple):
 
 
 class Read(NamedTuple):
-    """A text as one model and the uncut one have it."""
+    """A text as one model and the original one have it."""
 
     id: str
     arm: SessionModel
@@ -74,7 +74,7 @@ Request = TypeVar("Request", GenerationRequest, LikelihoodRequest, Passage)
 
 
 class DiagnosticSession:
-    """What a diagnostic works with. The first arm is the uncut model, with which all others are compared."""
+    """What a diagnostic works with. The first arm is the original model, with which all others are compared."""
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class DiagnosticSession:
         """Put models side by side.
 
         Args:
-            arms: the uncut model first.
+            arms: the original model first.
             journal: from the name of a question and of an arm, where its answers are kept.
             limit: items of each kind of question.
             seed: root of all chance.
@@ -127,7 +127,7 @@ class DiagnosticSession:
         """Note where fewer items come than the limit asks for: there are no more, or no more than ``most`` are read."""
         if len(items) < self.limit:
             why = "there are no more" if most is None or len(items) < most else "no more are read"
-            line = f"{what}: only {len(items)} of the {self.limit} items that were asked for; {why}"
+            line = f"{what}: only {len(items)} of the {self.limit} requested items; {why}"
             self.shortfalls += [] if line in self.shortfalls else [line]
 
     def completions(
@@ -168,10 +168,10 @@ class DiagnosticSession:
         """What every arm makes of each token of a given text: records with ``tokens``, as TokenDamage has them.
 
         The reference is the uncut arm. Of a checkpoint of its own, whose distributions are in another engine, ``kl`` is
-        None; its tokens must be the uncut model's.
+        None; its tokens must be the original model's.
 
         Raises:
-            InputError: a checkpoint that cuts text into other tokens than the uncut model.
+            InputError: a checkpoint that cuts text into other tokens than the original model.
         """
         requests = [_by_token(request) for request in requests]
 
@@ -197,7 +197,7 @@ class DiagnosticSession:
         to_record: Callable[[Read], Record],
         arms: Sequence[SessionModel] | None = None,
     ) -> Answers:
-        """What ``to_record`` makes of every text as every arm reads it, beside the uncut model; text by text."""
+        """What ``to_record`` makes of every text as every arm reads it, beside the original model; text by text."""
 
         def call(group: Sequence[SessionModel], missing: Missing) -> Found:
             arm_of = {arm.plan.key: arm for arm in group}
@@ -303,12 +303,12 @@ def _by_token(request: LikelihoodRequest) -> LikelihoodRequest:
 
 
 def _against(uncut: Record, record: Record, arm: str) -> Record:
-    """A checkpoint's own tokens beside those of the uncut model."""
+    """A checkpoint's own tokens beside those of the original model."""
     before, after = uncut["tokens"], record["tokens"]
     if [token["text"] for token in before] != [token["text"] for token in after]:
         raise InputError(
-            f"{arm} cuts text into other tokens than the uncut model, so the two cannot be compared token by token. "
-            "Give a checkpoint with the uncut model's tokenizer."
+            f"{arm} tokenises text differently from the original model, so the two cannot be compared token by token. "
+            "Give a checkpoint with the original model's tokenizer."
         )
     pairs = zip(before, after, strict=True)
     tokens = [

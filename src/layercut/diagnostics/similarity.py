@@ -39,15 +39,15 @@ FEW_TEXTS = 8
 
 
 def similarity(session: DiagnosticSession) -> Diagnosis:
-    """Read texts with every model and compare its states with each other and with those of the uncut model.
+    """Read texts with every model and compare its states with each other and with those of the original model.
 
-    The texts are those that the uncut model writes behind the openings of the degeneration probe. Per model: cosine and
-    angular distance of all its states with all uncut ones (means over real tokens, averaged over texts), cosine of each
-    layer's input and output, norms, and the logit lens: how often the likeliest token is already the final one when the
-    model is left after each layer.
+    The texts are those that the original model writes behind the openings of the degeneration probe. Per model: cosine
+    and angular distance of all its states with all uncut ones (means over real tokens, averaged over texts), cosine of
+    each layer's input and output, norms, and the logit lens: how often the likeliest token is already the final one
+    when the model is left after each layer.
 
     Measures: ``final state``, cosine of the last states of both models, and ``seam``, cosine of input and output of
-    the first kept layer behind each cut, in the cut model and in the uncut one.
+    the first kept layer behind each cut, in the pruned model and in the original one.
     """
     prompts = openings(min(session.limit, MOST_TEXTS), session.seed)
     session.came("texts", prompts, MOST_TEXTS)
@@ -77,7 +77,7 @@ def similarity(session: DiagnosticSession) -> Diagnosis:
         }
     }
     notes = [
-        f"{counted(len(texts), 'text')}. States before the final norm; a cut model's are set beside the "
+        f"{counted(len(texts), 'text')}. States before the final norm; a pruned model's are set beside the "
         "uncut ones by layer."
     ]
     return {"rows": rows, "data": data, "examples": [], "notes": notes}
@@ -212,7 +212,7 @@ class Lens:
         already. The last number is that of all tokens."""
         if one.id != self._id:
             self._id, self._found = one.id, {}
-        assert one.arm.model is not None, f"{one.arm.name} has no head to look through"
+        assert one.arm.model is not None, f"{one.arm.name} has no output head"
         loaded, kept = one.arm.model(), one.arm.plan.kept
         start = len(text_tokens(loaded, prompt, 0)) - 1
         tokens = []

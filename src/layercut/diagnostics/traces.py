@@ -1,4 +1,4 @@
-"""Traces: the uncut model's own right answers to several tasks, word for word, as text to be gone through again."""
+"""Traces: the original model's own right answers to several tasks, word for word, as text to be gone through again."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Trace:
 
 
 def right_traces(session: DiagnosticSession) -> tuple[list[Trace], list[str]]:
-    """Ask the uncut model; gives its right answers, and how many of how many it had right in each task, in words.
+    """Ask the original model; gives its right answers, and how many of how many it had right in each task, in words.
 
     A task that the model cannot be asked, such as one with prompts beyond its context, is left out and named. Programs
     are those of the bracket diagnostic, as far as they pass their tests.

@@ -191,7 +191,7 @@ class Engine(Protocol):
 
     @property
     def num_layers(self) -> int:
-        """Decoder layers of the uncut model."""
+        """Decoder layers of the original model."""
         ...
 
     @property

@@ -59,7 +59,7 @@ class DecodingPool:
 
         Args:
             stack: the model's layers.
-            num_layers: of the uncut model.
+            num_layers: of the original model.
             num_prefix: P, the same for all rows.
             choose: each row's next token, from its states (A, D) behind the last layer.
             num_bytes: of keys and values at most, beside one row's.

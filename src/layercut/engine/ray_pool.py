@@ -58,7 +58,7 @@ class RayPool(ManyPlansAtOnce):
 
     @property
     def num_layers(self) -> int:
-        """Decoder layers of the uncut model."""
+        """Decoder layers of the original model."""
         return self._members.ready().num_layers
 
     @property

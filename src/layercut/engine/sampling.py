@@ -3,7 +3,7 @@
 Gumbel-max: token = argmax over v of (s_v + g_v), with s the scores after temperature, top-k and top-p and g independent
 Gumbel(0, 1) noise, is a draw from softmax(s). g comes from a counter-based generator (Philox 4x64) that is keyed by the
 seed and the request's id and set to the step, so any token's noise can be made alone. It does not depend on the plan:
-an uncut and a cut model answer a request with common random numbers and differ only by what the cut did.
+an original and a pruned model answer a request with common random numbers and differ only by what the cut did.
 """
 
 # Shapes: B batch, T tokens, V vocabulary.

@@ -41,15 +41,15 @@ class ServedModel:
         return OpenAIEngine(wanted.model, wanted.base_url, tokenizer=tokenizer, concurrency=wanted.batch_size)
 
     def plan(self, spec: str | CutPlan | None = None) -> CutPlan:
-        """The uncut model, which is taken as one whole.
+        """The original model, which is taken as one whole.
 
         Raises:
             InputError: layers are to be removed.
         """
         if spec is not None:
             raise InputError(
-                f"--remove {spec}: a served model cannot lose layers from here. Cut the checkpoint with layercut cut "
-                "and serve that, or take --engine vllm and the model itself."
+                f"--remove {spec}: layers of a served model cannot be removed. Cut the checkpoint with layercut cut "
+                "and serve that, or use --engine vllm and the model itself."
             )
         return CutPlan(num_layers=1, model=self.settings.model)
 

@@ -87,7 +87,7 @@ class SharedEngine(ManyPlansAtOnce):
 
     @property
     def num_layers(self) -> int:
-        """Decoder layers of the uncut model."""
+        """Decoder layers of the original model."""
         return self._loaded.num_layers
 
     @property

@@ -37,11 +37,11 @@ class Entered(NamedTuple):
 
     states_1TD: Tensor
     calls: list[LayerArguments]
-    """One per layer of the uncut model."""
+    """One per layer of the original model."""
 
 
 class Stack:
-    """The layers of one loaded model; indices are those of the uncut model."""
+    """The layers of one loaded model; indices are those of the original model."""
 
     def __init__(self, loaded: LoadedModel) -> None:
         self._model = loaded.model

@@ -6,7 +6,7 @@ What is asked and how an answer ends is the same as with PlainEngine: prompts ar
 tokens, stop strings and verdicts are looked for here, token by token. vLLM does the batching and the arithmetic. Plans
 are run one after the other; switching takes about a millisecond.
 
-Prefixes are cached in a namespace per plan (vLLM's cache salt). Keys and values of the uncut model are wrong for any
+Prefixes are cached in a namespace per plan (vLLM's cache salt). Keys and values of the original model are wrong for any
 plan, and answers from them look fine as long as prompts are shorter than a cache block.
 """
 
@@ -76,7 +76,7 @@ class VllmEngine(OnePlanAtATime):
             cache_gib: memory for keys and values. The context is as long as fits in it, and not longer than the
                 model's.
             cuda_graphs: let vLLM compile the model and capture CUDA graphs: slower to start and faster to run. They
-                hold all layers, so that only the uncut model can be asked.
+                hold all layers, so that only the original model can be asked.
 
         Raises:
             MissingExtra: vLLM is not installed.
@@ -115,7 +115,7 @@ class VllmEngine(OnePlanAtATime):
 
     @property
     def num_layers(self) -> int:
-        """Decoder layers of the uncut model."""
+        """Decoder layers of the original model."""
         return self._model.num_layers
 
     @property
@@ -270,7 +270,7 @@ class VllmEngine(OnePlanAtATime):
             )
         if self._cuda_graphs and not plan.is_uncut:
             raise InputError(
-                "CUDA graphs hold all layers, so that none can be left out. Leave --cuda-graphs away, or write the cut "
+                "CUDA graphs contain all layers, so none can be skipped. Omit --cuda-graphs, or write the pruned "
                 "checkpoint with layercut cut and evaluate that."
             )
 

@@ -33,7 +33,7 @@ class Bounds(NamedTuple):
     value: float
     """The retention of just these items."""
     low: float | None
-    """At least; None where the items cannot tell the uncut model from chance at this level."""
+    """At least; None where the items cannot tell the original model from chance at this level."""
     high: float | None
     """At most; None as above."""
     n: int
@@ -55,17 +55,17 @@ def retention_bounds(
 
     The retention is at least k where the mean of x_i = (cut_i - chance) - k (uncut_i - chance) is at least 0, and x_i
     lies in a known range. Gaffke's bound for such a mean: a Bayesian bootstrap of the items and one more, the worst
-    there can be (right in the uncut model only), and of its draws the low_error quantile. Gaffke, "Three test
+    there can be (right in the original model only), and of its draws the low_error quantile. Gaffke, "Three test
     statistics for a nonparametric one-sided hypothesis on the mean of a nonnegative variable", Math. Methods Statist.
     14 (2005); Learned-Miller and Thomas, "A new confidence interval for the mean of a bounded random variable",
-    arXiv:1905.06208. Where the uncut model is always right and chance is 0, the lower bound is Clopper and Pearson's.
-    The upper bound adds the best item in place of the worst. Where items share contexts, whole contexts are
+    arXiv:1905.06208. Where the original model is always right and chance is 0, the lower bound is Clopper and
+    Pearson's. The upper bound adds the best item in place of the worst. Where items share contexts, whole contexts are
     reweighted and the added one is as large as they are on average.
 
     Args:
-        uncut: N values of the uncut model from 0 to 1, one per item.
-        cut: N values of the cut model for the same items in the same order.
-        chance: score of guessing; the retention has no meaning where the uncut model is not above it.
+        uncut: N values of the original model from 0 to 1, one per item.
+        cut: N values of the pruned model for the same items in the same order.
+        chance: score of guessing; the retention has no meaning where the original model is not above it.
         low_error: probability of a lower bound above the truth.
         high_error: probability of an upper bound below the truth.
         seed: of the resampling.
@@ -114,7 +114,7 @@ def _units(before: Array, after: Array, codes: np.ndarray | None) -> tuple[Array
 
 
 def _ratio(totals: Array, chance: float, *, void: float) -> Array:
-    """Retention of each draw; ``void`` where the uncut model would not be above chance."""
+    """Retention of each draw; ``void`` where the original model would not be above chance."""
     below = totals[:, 0] / totals[:, 2] - chance
     ratio: Array = np.full(len(totals), void)
     np.divide(totals[:, 1] / totals[:, 2] - chance, below, out=ratio, where=below > 0)

@@ -40,7 +40,7 @@ class ComparedRun:
     name: str
     """Name of the run folder."""
     num_layers: int | None = None
-    """Decoder layers of the uncut model; None where the run has no plan."""
+    """Decoder layers of the original model; None where the run has no plan."""
     removed: tuple[int, ...] = ()
     """Layers that are gone, in order of removal."""
     criterion: str = ""
@@ -99,8 +99,8 @@ class ComparisonRow:
     p_adjusted: float | None = None
     """The p-value after Holm's correction over all rows that were compared together; None for a row on its own."""
     depth: DepthSlope | None = None
-    """Retention over the length of the uncut model's answers; None for ranked readouts, further metrics and scores that
-    are not 0/1."""
+    """Retention over the length of the original model's answers; None for ranked readouts, further metrics and scores
+    that are not 0/1."""
     items: PairedItems | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -120,7 +120,7 @@ class ComparisonRow:
 
     @property
     def uncut_is_at_chance(self) -> bool:
-        """Whether the uncut model is not shown to be above guessing, so that no share of its score can be kept."""
+        """Whether the original model is not shown to be above guessing, so that no share of its score can be kept."""
         return not self._is_above_chance(self.values.uncut)
 
     def _is_above_chance(self, score: Estimate) -> bool:
@@ -134,8 +134,8 @@ class ComparisonRow:
         items or many comparisons these two may disagree (4 items lost and none gained: an interval below 0, p = 0.12),
         and then nothing is claimed.
 
-        ``at chance``: the uncut model is itself not above chance, so there is nothing to lose here.
-        ``gained``: the uncut model is not above chance, and the cut one is: better than uncut, and above chance.
+        ``at chance``: the original model is itself not above chance, so there is nothing to lose here.
+        ``gained``: the original model is not above chance, and the pruned one is: better than uncut, and above chance.
         ``kept``: at least 90 % of the score above chance is kept, also at the lower end of the interval.
         ``lost``: worse than uncut, and not shown to be above chance any more.
         ``damaged``: worse than uncut, and still above chance.
@@ -192,7 +192,7 @@ class ComparisonRow:
 
 
 def compare_runs(uncut: RunFolder, cuts: Sequence[RunFolder], *, seed: int = 0) -> list[ComparisonRow]:
-    """Compare runs with the run of the uncut model: every task, readout and metric that both hold, item by item.
+    """Compare runs with the run of the original model: every task, readout and metric that both hold, item by item.
 
     Items are paired by id. Where two runs hold different items, those in common are compared and the row says so.
     P-values are adjusted over all rows (Holm).
@@ -210,7 +210,7 @@ def compare_runs(uncut: RunFolder, cuts: Sequence[RunFolder], *, seed: int = 0) 
         shared = [row for row in base.rows if run.find(row) is not None]
         if not shared:
             raise InputError(
-                f"{base.arm.name} and {run.arm.name} have no task in common; run both on at least one same task."
+                f"{base.arm.name} and {run.arm.name} have no task in common; run both on at least one common task."
             )
         for row in shared:
             other = run.find(row)
@@ -271,9 +271,7 @@ class _Run(NamedTuple):
         items = {record["id"]: record for record in records}
         if len(items) < len(records):
             doubled = Counter(record["id"] for record in records).most_common(1)[0][0]
-            raise InputError(
-                f"{self.arm.name}: item {doubled} of {task} ({readout}) is there twice; the run is damaged."
-            )
+            raise InputError(f"{self.arm.name}: item {doubled} of {task} ({readout}) occurs twice; the run is damaged.")
         return items
 
 
@@ -333,8 +331,8 @@ def _compare(base: _Run, run: _Run, row: Mapping[str, Any], other: Mapping[str, 
 
 
 def _depth(records: Sequence[Mapping[str, Any]], uncut: Sequence[float], cut: Sequence[float]) -> DepthSlope | None:
-    """By the tokens that the uncut model generated before its answer, or in all where no answer was found or the grader
-    cannot tell; None where it generated none, or scores are not 0/1."""
+    """By the tokens that the original model generated before its answer, or in all where no answer was found or the
+    grader cannot tell; None where it generated none, or scores are not 0/1."""
     found = [record.get("answer_depth") for record in records]
     depths = [
         record.get("num_new_tokens") if depth is None else depth for depth, record in zip(found, records, strict=True)

@@ -1,7 +1,7 @@
-"""Does a cut model keep less of the long answers? Retention over answer depth.
+"""Does a pruned model keep less of the long answers? Retention over answer depth.
 
 The depth of an item is how many tokens the *uncut* model wrote before its answer was there. Cutting cannot change that,
-so a cut model which rambles is not taken for one that was asked something deeper.
+so a pruned model which rambles is not taken for one that was asked something deeper.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 CONFIDENCE = 0.95
 FEWEST_SOLVED = 30
-"""Items that the uncut model solves, below which no slope is given."""
+"""Items that the original model solves, below which no slope is given."""
 FEWEST_OF_EACH = 5
 """Of these, at least so many kept and so many lost: a slope needs both."""
 
@@ -32,9 +32,9 @@ class DepthSlope(NamedTuple):
     kept_at_median: float | None
     """Kept share at the median depth, on the fitted line."""
     num_solved: int
-    """Items that the uncut model solves: all that the fit rests on."""
+    """Items that the original model solves: all that the fit rests on."""
     num_kept: int
-    """Of these, solved by the cut model too."""
+    """Of these, solved by the pruned model too."""
     median_depth: float | None
     """Of the solved items, in tokens."""
     refused: str
@@ -44,7 +44,7 @@ class DepthSlope(NamedTuple):
 def depth_slope(
     depths: Sequence[float] | Array, uncut: Sequence[float] | Array, cut: Sequence[float] | Array
 ) -> DepthSlope:
-    """Least-squares slope of "still right" on log2(1 + depth), over the items that the uncut model gets right.
+    """Least-squares slope of "still right" on log2(1 + depth), over the items that the original model gets right.
 
     A linear probability model: its slope is in points per doubling of the length, and it exists where a logistic fit
     does not (all deep items lost and all shallow ones kept). Its errors are not of equal size, so the interval is that
@@ -53,7 +53,7 @@ def depth_slope(
     level where a bootstrap over items (BCa) covered 82 to 90 % (few items lost; docs/log.md).
 
     Args:
-        depths: tokens before the answer in the uncut model's own run, one per item.
+        depths: tokens before the answer in the original model's own run, one per item.
         uncut: 0 or 1 per item.
         cut: 0 or 1 per item, in the same order.
 
@@ -90,7 +90,7 @@ def depth_slope(
 
 def _refusal(n: int, num_kept: int, depth: Array) -> str:
     if n < FEWEST_SOLVED:
-        return f"the uncut model solves {n} items, a slope needs {FEWEST_SOLVED}"
+        return f"the original model solves {n} items, a slope needs {FEWEST_SOLVED}"
     if num_kept < FEWEST_OF_EACH or n - num_kept < FEWEST_OF_EACH:
         return (
             f"of {n} solved items {num_kept} are kept and {n - num_kept} lost, a slope needs {FEWEST_OF_EACH} of each"

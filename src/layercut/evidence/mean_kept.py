@@ -1,4 +1,4 @@
-"""Mean over tasks of what a cut model keeps, the value that searches by task scores maximise, with an interval."""
+"""Mean over tasks of what a pruned model keeps, the value that searches by task scores maximise, with an interval."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def mean_kept(parts: Sequence[TaskValues], *, seed: int = 0, num_resamples: int 
         num_resamples: draws.
 
     Returns:
-        The estimate with n, the items of all tasks together; refused where the uncut model is not above a floor.
+        The estimate with n, the items of all tasks together; refused where the original model is not above a floor.
 
     Raises:
         InputError: no items in a part, or a value that is not finite.
@@ -60,7 +60,7 @@ def mean_kept(parts: Sequence[TaskValues], *, seed: int = 0, num_resamples: int 
     for number, part in enumerate(parts):
         before, after = finite_array(part.uncut), finite_array(part.cut)
         if not part.is_log and before.mean() <= part.floor:
-            return MeanKept(None, f"the uncut model is not above {part.floor:.3g} on these items of {part.name}")
+            return MeanKept(None, f"the original model is not above {part.floor:.3g} on these items of {part.name}")
         values.append(float(_kept(before.mean(), after.mean(), part)))
         codes = cluster_codes(part.clusters, len(before))
         means = resampled_means(before, after, codes, np.random.default_rng([check_seed(seed), number]), num_resamples)

@@ -1,4 +1,4 @@
-"""The uncut and the cut model on the same items: what was lost, and how sure that is.
+"""The original and the pruned model on the same items: what was lost, and how sure that is.
 
 Every item is answered by both models, so the comparison is made within items. That is much sharper than two separate
 intervals: items that are hard for both models cancel.
@@ -35,20 +35,20 @@ CONFIDENCE = 0.95
 
 
 class Comparison(NamedTuple):
-    """One metric of the uncut and the cut model on the same items."""
+    """One metric of the original and the pruned model on the same items."""
 
     uncut: Estimate
     cut: Estimate
     difference: Estimate
-    """cut - uncut; negative where the cut model is worse."""
+    """cut - uncut; negative where the pruned model is worse."""
     retention: Estimate | None
     """cut / uncut; None where that has no meaning, see ``refused``."""
     retention_above_chance: Estimate | None
     """(cut - chance) / (uncut - chance): 1 has lost nothing, 0 is down to guessing. None where it has no meaning."""
     lost: int | None
-    """Items right in the uncut and wrong in the cut model; None for metrics that are not 0/1."""
+    """Items right in the uncut and wrong in the pruned model; None for metrics that are not 0/1."""
     gained: int | None
-    """Items wrong in the uncut and right in the cut model."""
+    """Items wrong in the uncut and right in the pruned model."""
     p_value: float
     """Of the hypothesis that cutting changed nothing; two-sided."""
     refused: str
@@ -80,12 +80,12 @@ def compare_paired(
     Where items share contexts, whole contexts are reweighted instead of items, and the sign-flip test flips whole
     contexts, for 0/1 metrics too; see layercut.evidence.clusters.
 
-    Retention is refused where the uncut value is not above zero, and retention above chance where the uncut model is
+    Retention is refused where the uncut value is not above zero, and retention above chance where the original model is
     itself not above chance (lower end of its interval): a share of nothing is no number.
 
     Args:
-        uncut: N values of the uncut model, one per item.
-        cut: N values of the cut model for the same items in the same order. The order of the pairs has no effect.
+        uncut: N values of the original model, one per item.
+        cut: N values of the pruned model for the same items in the same order. The order of the pairs has no effect.
         chance: score of guessing in the metric's unit; None where the metric has none.
         seed: of the resampling.
         num_resamples: R.
@@ -121,7 +121,7 @@ def compare_paired(
         refused.append(
             "the uncut value is not above 0, so there is nothing to retain"
             if chance is not None or value == 0
-            else "a value below 0, such as a log-likelihood, has no share that could be kept; see the difference"
+            else "a value below 0, such as a log-likelihood, has no retention; see the difference"
         )
     elif means is None:
         retention = Estimate(cut_value / value, None, None, n, "none")
@@ -133,14 +133,14 @@ def compare_paired(
     if chance is None:
         refused.append("this metric has no chance level")
     elif value <= chance or uncut_estimate.low is None or uncut_estimate.low <= chance:
-        refused.append(f"the uncut model is not above chance ({chance:.3g}) on {_items(n)}")
+        refused.append(f"the original model is not above chance ({chance:.3g}) on {_items(n)}")
     elif means is None:
         above_chance = Estimate((cut_value - chance) / (value - chance), None, None, n, "none")
     else:
         ratio = (cut_value - chance) / (value - chance)
         above_chance = _ratio(ratio, means.cut - chance, means.uncut - chance, n, method)
         if above_chance is None:
-            refused.append(f"the uncut model is too near chance ({chance:.3g}) for a ratio of {_items(n)}")
+            refused.append(f"the original model is too near chance ({chance:.3g}) for a ratio of {_items(n)}")
 
     discordant = mcnemar(before, after) if binary else None
     if codes is not None:

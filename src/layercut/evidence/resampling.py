@@ -33,8 +33,8 @@ def resampled_means(
     """Draws of a Bayesian bootstrap; for 0/1 metrics with half an item added to each of the four outcomes.
 
     Args:
-        before: N values of the uncut model.
-        after: N values of the cut model, in the same order.
+        before: N values of the original model.
+        after: N values of the pruned model, in the same order.
         codes: cluster of each item, 0 to K - 1; None where items stand alone.
         rng: what draws.
         num_resamples: R.

@@ -115,7 +115,7 @@ class Curve(NamedTuple):
 
     @property
     def refused(self) -> str:
-        """Why there is no retention, in words; empty where there is. The uncut model decides it for all layers."""
+        """Why there is no retention, in words; empty where there is. The original model decides it for all layers."""
         return "" if any(row.kept_share is not None for row in self.rows) else self.rows[0].values.refused
 
 
@@ -153,7 +153,7 @@ class Sweep:
     model: str
     model_hash: str
     num_layers: int
-    """Decoder layers of the uncut model; not all of them need to have been skipped."""
+    """Decoder layers of the original model; not all of them need to have been skipped."""
     split: str
     """``selection`` or ``report`` items."""
     items: Mapping[str, str]
@@ -184,7 +184,7 @@ class Sweep:
     def agreements(self) -> list[Agreement]:
         """Spearman's rho over layers of every two rankings, and of every task with itself on halves of its items.
 
-        A task ranks a layer the higher, the lower the score without it. Tasks whose uncut model is at chance take no
+        A task ranks a layer the higher, the lower the score without it. Tasks whose original model is at chance take no
         part: what they rank is noise. The halves say how much of a task's order its items settle at all; two tasks
         cannot be expected to agree more with each other than with themselves.
         """

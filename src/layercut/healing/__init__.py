@@ -1,1 +1,1 @@
-"""Healing a cut model: prompts, and the answers that the unpruned model gives to them."""
+"""Healing a pruned model: prompts, and the answers that the unpruned model gives to them."""

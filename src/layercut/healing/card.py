@@ -10,14 +10,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 UNTRAINED = "Nothing was trained after the cut."
-"""What the card of a cut model says."""
+"""What the card of a pruned model says."""
 
 
 def healed_card(cut_card: str, healing: Mapping[str, Any]) -> str:
     """README.md of a healed checkpoint.
 
     Args:
-        cut_card: README.md of the cut checkpoint; its front matter and facts stay. Empty where there is none.
+        cut_card: README.md of the pruned checkpoint; its front matter and facts stay. Empty where there is none.
         healing: the entry of plan.json.
     """
     text = cut_card.replace(UNTRAINED, "Healed after the cut: see below.").rstrip()

@@ -1,6 +1,6 @@
 """Learning the teacher's distributions, not only its words: forward KL, reverse KL or Jensen-Shannon, token by token.
 
-The teacher is the uncut model, in memory beside the cut one; its logits are computed as they are needed (or
+The teacher is the original model, in memory beside the pruned one; its logits are computed as they are needed (or
 once, see ``stored``). Everything else is what fine-tuning does: the same examples, the same places in the loss, the
 same checkpoints.
 """
@@ -69,8 +69,8 @@ def check_teacher(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
     ours, theirs = (head.weight.shape[0] for head in heads)
     if ours != theirs:
         raise InputError(
-            f"the teacher predicts {theirs} tokens and the cut model {ours}, which cannot be "
-            "compared; take the model that was cut as teacher, or --objective sft."
+            f"the teacher predicts {theirs} tokens and the pruned model {ours}, which cannot be compared; use the "
+            "original model as teacher, or --objective sft."
         )
 
 

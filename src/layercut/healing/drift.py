@@ -1,4 +1,4 @@
-"""Where a cut model's own answer has left what its teacher would write, the rest of it counts less, or not at all.
+"""Where a pruned model's own answer has left what its teacher would write, the rest of it counts less, or not at all.
 
 Prune-OPD (arXiv:2605.07804) watches how many of the two models' likeliest tokens are the same, lets weights only fall
 along an answer, and cuts it off where they have little in common. The rule here is our own, of that kind.

@@ -1,4 +1,6 @@
-"""Healing a cut model in one resumable run: the teacher answers, the answers are filtered, the cut model learns."""
+"""Healing a pruned model in one resumable run: the teacher answers, the answers are filtered, the pruned model
+learns.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,7 @@ class Healed(NamedTuple):
         """The result for people."""
         metadata = self.healing
         lines = [
-            f"learnt from {counted(metadata['num_examples'], 'answer')}, "
+            f"trained on {counted(metadata['num_examples'], 'answer')}, "
             f"{counted(metadata['loss_tokens'], 'answer token')}"
         ]
         losses = metadata.get("held_out_loss", {})
@@ -71,10 +73,10 @@ def heal_model(
     say: Callable[[str], None],
     is_control: bool = False,
 ) -> Healed | None:
-    """Heal a cut model; ``layercut heal``. The same call again goes on where it was stopped.
+    """Heal a pruned model; ``layercut heal``. The same call again goes on where it was stopped.
 
     In a team of processes (``healing.team``) all make the same call; the first one gives what came out, others None.
-    ``is_control`` lets a model be its own teacher: the arm of a study that trains the uncut model.
+    ``is_control`` lets a model be its own teacher: the arm of a study that trains the original model.
 
     Raises:
         InputError: settings that do not fit each other or the models, or prompts that leave nothing to learn from.
@@ -215,8 +217,8 @@ def _checked(
     if is_another and not cut.settings.plan_from_another_model:
         raise InputError(
             f"{cut.settings.model} was cut from {plan.model or 'another model'} ({plan.model_hash}), and "
-            f"{teacher.settings.model} is another model ({teacher.handle.metadata.model_hash}). Name that model as the "
-            "teacher, or heal all the same with --plan-from-another-model."
+            f"{teacher.settings.model} is another model ({teacher.handle.metadata.model_hash}). Use that model as the "
+            "teacher, or heal anyway with --plan-from-another-model."
         )
     _check_scale(cut, settings.train)
     return plan, is_another
@@ -244,14 +246,14 @@ def check_method(train: TrainSettings, group: ProcessGroup) -> None:
 
 
 def _check_scale(cut: ModelHandle, train: TrainSettings) -> None:
-    """After magnitude compensation the stream is not to be compared with the uncut model's any more."""
+    """After magnitude compensation the stream is not to be compared with the original model's any more."""
     file = cut.source.path / PLAN_FILE
     earlier = json.loads(file.read_text("utf-8")).get("healing", []) if file.is_file() else []
     compares = train.method == "seam" or train.objective == "hidden"
     if compares and any(entry.get("seam_map") == "magnitude" for entry in earlier):
         raise InputError(
             f"{cut.settings.model} was healed by --seam magnitude, so its stream has another scale than the uncut "
-            "model's and the two cannot be compared; heal the cut model itself, or use another objective."
+            "model's and the two cannot be compared; heal the pruned model itself, or use another objective."
         )
 
 
@@ -270,8 +272,8 @@ def _self_records(
         made_by = {record.get("model_hash") for record in source.records}
         if made_by != {handle.metadata.model_hash} or any(record.get("removed") for record in source.records):
             raise InputError(
-                f"these answers were not all given by {teacher.settings.model}, whole; answer the prompts with it: "
-                f"layercut generate {teacher.settings.model} --prompts ... --out DIR."
+                f"some of these answers are not from the original model {teacher.settings.model}; generate them with "
+                f"it: layercut generate {teacher.settings.model} --prompts ... --out DIR."
             )
         return source.records
     return answers_of(handle, handle.plan(), source, how, seed, run.path, console, say).chosen

@@ -1,4 +1,4 @@
-"""The cut model as training wants it: float32 where weights themselves learn, 4 bits for qlora."""
+"""The pruned model as training wants it: float32 where weights themselves learn, 4 bits for qlora."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from layercut.models.sources import ModelSource, describe_source
 def load_for_training(
     source: ModelSource, settings: TrainSettings, *, dtype: str = "auto", device: str = "auto"
 ) -> LoadedModel:
-    """Load a cut model.
+    """Load a pruned model.
 
     With ``dtype`` auto it is float32 wherever whole weights learn or are solved for; beside adapters it is what
     ``load_model`` makes of it. qlora reads the weights once, straight

@@ -1,7 +1,7 @@
-"""Magnitude compensation at a cut: the stream is as loud behind it as in the uncut model. No training.
+"""Magnitude compensation at a cut: the stream is as loud behind it as in the original model. No training.
 
-Prune&Comp (arXiv:2507.18212): a removed layer leaves the stream too quiet (or loud), so what stays is scaled by
-alpha = the mean over tokens of |h| / |x|, with x our stream before the cut and h the uncut model's behind it. The paper
+Prune&Comp (arXiv:2507.18212): a removed layer leaves the stream too quiet (or loud), so what stays is scaled by alpha =
+the mean over tokens of |h| / |x|, with x our stream before the cut and h the original model's behind it. The paper
 scales all that writes into the stream below the cut. Here all that writes into it above the cut is divided by alpha,
 which is the same model: the stream is alpha times smaller from there on, and layers that normalise what they read do
 not see that. So embeddings stay as they are, also where the head shares them. A layer that reads the stream as it is
@@ -38,7 +38,7 @@ class MagnitudeSums:
         self.num_tokens = 0
 
     def add(self, x_ND: Tensor, h_ND: Tensor) -> None:
-        """More tokens: our stream, and the uncut model's."""
+        """More tokens: our stream, and the original model's."""
         ours_N, theirs_N = (part.double().norm(dim=-1).clamp(min=1e-12) for part in (x_ND, h_ND.to(x_ND.device)))
         self._louder += (theirs_N / ours_N).sum().item()
         self._quieter += (ours_N / theirs_N).sum().item()

@@ -1,4 +1,4 @@
-"""The healed model on disk: a plain checkpoint with the adapters folded in, or a PEFT adapter for the cut model."""
+"""The healed model on disk: a plain checkpoint with the adapters folded in, or a PEFT adapter for the pruned model."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def write_healed(
     dtype: str = "auto",
     judge: Judge | None = None,
 ) -> dict[str, Any]:
-    """Write the healed model as the cut one's folder with other weights, there whole or not at all.
+    """Write the healed model as the pruned one's folder with other weights, there whole or not at all.
 
     Tokenizer, generation config and chat template come along; ``plan.json`` keeps the cut's plan and gains an entry in
     its ``healing`` list. The folder is reloaded with plain transformers and compared before it takes its name.
@@ -100,7 +100,7 @@ def write_healed(
         healing: the entry for plan.json; what was checked here is added to its ``checked``.
         card: from the whole entry, README.md.
         curve: the loss curve, to be copied.
-        dtype: of the weights; auto is that of the cut checkpoint, or float32 where rounding costs, see ``rounding``.
+        dtype: of the weights; auto is that of the pruned checkpoint, or float32 where rounding costs, see ``rounding``.
         judge: tells what rounding costs.
 
     Returns:
@@ -125,7 +125,7 @@ def write_adapter(
     card: Callable[[Mapping[str, Any]], str],
     curve: Path | None = None,
 ) -> dict[str, Any]:
-    """Write the adapters alone, as a PEFT folder that names the cut model as its base; see ``write_healed``."""
+    """Write the adapters alone, as a PEFT folder that names the pruned model as its base; see ``write_healed``."""
     with new_directory(out) as folder:
         for name in _ADAPTER_FILES:
             shutil.copyfile(final / name, folder / name)
@@ -164,7 +164,7 @@ def _describe(
 
 
 def _plan_data(source: Path) -> dict[str, Any]:
-    """What the cut's plan.json holds, earlier healing included; the plan of an uncut model where it has none."""
+    """What the cut's plan.json holds, earlier healing included; the plan of an original model where it has none."""
     file = source / PLAN_FILE
     if file.is_file():
         CutPlan.load(file)  # refuses what is no plan

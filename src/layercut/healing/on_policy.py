@@ -1,7 +1,7 @@
-"""On-policy distillation: the cut model answers, the teacher grades every token of the answer.
+"""On-policy distillation: the pruned model answers, the teacher grades every token of the answer.
 
 Generalised knowledge distillation (GKD, arXiv:2306.13649) with the growing answers of ShortOPD (arXiv:2607.13124):
-training on its own mistakes is what a cut model needs, but at first its answers run into repetition, and long
+training on its own mistakes is what a pruned model needs, but at first its answers run into repetition, and long
 repetitive answers cost most and teach least. So answers begin short and grow as repetition falls.
 
 A teacher says little about a text that it would never have written. Where the two models' likeliest tokens have less
@@ -49,7 +49,7 @@ def repetition(tokens: Sequence[int], n: int = 4) -> float:
 
 
 class RolloutLength:
-    """How long the cut model's answers may be: doubled when a window of batches wasted little."""
+    """How long the pruned model's answers may be: doubled when a window of batches wasted little."""
 
     def __init__(self, start: int, longest: int) -> None:
         self.tokens = start

@@ -1,4 +1,6 @@
-"""What belongs together in a cut model and the uncut one: seams, states that should be equal, numbers of layers."""
+"""What belongs together in a pruned model and the original one: seams, states that should be equal, numbers of
+layers.
+"""
 
 # Shapes: B batch, T tokens, D hidden size.
 
@@ -20,10 +22,10 @@ class Seam(NamedTuple):
     """One cut: a run of removed layers with a layer below."""
 
     below: int
-    """The layer before the run, counted in the cut model."""
+    """The layer before the run, counted in the pruned model."""
     first: int
     last: int
-    """The run, counted in the uncut model."""
+    """The run, counted in the original model."""
 
 
 def seams_of(plan: CutPlan) -> list[Seam]:
@@ -46,7 +48,7 @@ def seams_of(plan: CutPlan) -> list[Seam]:
 
 
 def matched_layers(plan: CutPlan) -> dict[int, int]:
-    """Layers whose outputs should be the same: of the cut model, and of the uncut one.
+    """Layers whose outputs should be the same: of the pruned model, and of the original one.
 
     An output is what enters the next layer that stays, or the final norm. Below the first cut the two models are one.
 
@@ -57,7 +59,7 @@ def matched_layers(plan: CutPlan) -> dict[int, int]:
     {1: 2, 2: 3, 3: 5}
     """
     if plan.is_uncut:
-        raise InputError("this model was not cut by layercut, so all its layers are given what they should be.")
+        raise InputError("this model was not cut by layercut, so its layers already get the original inputs.")
     ends = [*plan.kept[1:], plan.num_layers]
     return {index: end - 1 for index, end in enumerate(ends) if index != end - 1}
 
@@ -68,7 +70,7 @@ def check_layers(plan: CutPlan, uncut: int, cut: int) -> None:
     Args:
         plan: of the cut.
         uncut: decoder layers of the teacher.
-        cut: decoder layers of the cut model.
+        cut: decoder layers of the pruned model.
 
     Raises:
         InputError: they have other numbers of layers.
@@ -76,7 +78,7 @@ def check_layers(plan: CutPlan, uncut: int, cut: int) -> None:
     if (uncut, cut) != (plan.num_layers, len(plan.kept)):
         raise InputError(
             f"the plan cuts {plan.num_layers} layers to {len(plan.kept)}, but the teacher has {uncut} and the "
-            f"cut model {cut}; give the very model that was cut as --teacher."
+            f"pruned model {cut}; give the very model that was cut as --teacher."
         )
 
 

@@ -1,6 +1,6 @@
 """Trained weights on disk, in a dtype that keeps what was learnt.
 
-Training and folding work in float32; the cut checkpoint is mostly bfloat16, with 8 bits of mantissa. A weight that
+Training and folding work in float32; the pruned checkpoint is mostly bfloat16, with 8 bits of mantissa. A weight that
 moved by less than half of such a step rounds back to where it was, so rounding to the nearest undoes small updates
 one and all. What is written is therefore read back and compared with the trained model: a logit, and the loss on
 examples that nobody learnt. Where rounding to the nearest takes more than ``SHARE`` of what healing gained, weights are
@@ -44,7 +44,7 @@ class Judge(NamedTuple):
     examples: list[TrainingExample]
     are_held_out: bool
     before: float
-    """Loss of the cut model on them before it was healed, in nats a token."""
+    """Loss of the pruned model on them before it was healed, in nats a token."""
 
     def costs(self, trained: float, written: float) -> bool:
         """Whether rounding took a part of the gain that matters; NaN does."""
@@ -71,7 +71,7 @@ class Written(NamedTuple):
     written: float | None
     """Losses, where there are examples."""
     note: str = ""
-    """Why the dtype is not the cut checkpoint's, or what it costs all the same."""
+    """Why the dtype is not the pruned checkpoint's, or what it costs all the same."""
 
     def to_dict(self, judge: Judge | None) -> dict[str, Any]:
         """For plan.json."""
@@ -96,7 +96,9 @@ _WORDS = {"nearest": "to the nearest", "stochastic": "stochastically"}
 
 
 def judged_by(model: Any, data: Data) -> Judge:
-    """The judge for a healing of ``model``, the cut one as it is before. Held-out examples, or else training ones."""
+    """The judge for a healing of ``model``, the pruned one as it is before. Held-out examples, or else training
+    ones.
+    """
     examples = (data.held_out or data.train)[:JUDGED]
     return Judge(examples, bool(data.held_out), mean_loss(model, examples))
 
@@ -123,8 +125,8 @@ def write_weights(
     Args:
         model: the trained model in float32. Afterwards it holds the weights that are written.
         folder: where config and weights go.
-        stored: dtype of the cut checkpoint.
-        dtype: to be written; auto is that of the cut checkpoint, or float32 where rounding to it costs too much.
+        stored: dtype of the pruned checkpoint.
+        dtype: to be written; auto is that of the pruned checkpoint, or float32 where rounding to it costs too much.
         judge: tells what rounding costs; without one, weights are rounded to the nearest.
 
     Raises:

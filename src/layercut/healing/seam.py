@@ -3,12 +3,12 @@
 (Or, with the kind ``magnitude``, a factor for the whole stream, see there.)
 
 ReplaceMe (arXiv:2505.02819): where a run of layers is cut out, the MLP of the last layer before it should add to the
-residual stream what brings the stream closest to where the uncut model has it after the run. With x what that MLP adds,
-y the rest of the stream and h the uncut model's stream, M minimises the mean over tokens of
-|x M + y - h|^2 / |x + y - h|^2. ReplaceMe leaves the divisor out. With it every token counts alike: the first token of
-a text has a stream dozens of times longer than the others, and would be all that a plain sum of squares looks at.
-Sums are kept in float64, D x D whatever the amount of text. Seams are solved from the bottom up, each in the model
-that the earlier ones have repaired already.
+residual stream what brings the stream closest to where the original model has it after the run. With x what that MLP
+adds, y the rest of the stream and h the original model's stream, M minimises the mean over tokens of |x M + y - h|^2 /
+|x + y - h|^2. ReplaceMe leaves the divisor out. With it every token counts alike: the first token of a text has a
+stream dozens of times longer than the others, and would be all that a plain sum of squares looks at. Sums are kept in
+float64, D x D whatever the amount of text. Seams are solved from the bottom up, each in the model that the earlier ones
+have repaired already.
 """
 
 # Shapes: B batch, T tokens, N real tokens, D hidden size.
@@ -49,8 +49,8 @@ class SeamFit(NamedTuple):
     kind: str
     ridge: float | None
     gap_left: float
-    """Mean over tokens of held-out text: squared distance from the uncut model's stream (for ``magnitude``, of the two
-    magnitudes), as a share of that without a map."""
+    """Mean over tokens of held-out text: squared distance from the original model's stream (for ``magnitude``, of the
+    two magnitudes), as a share of that without a map."""
     num_tokens: int
     """Tokens that the map was solved on."""
     factor: float | None = None
@@ -63,7 +63,7 @@ class SeamFit(NamedTuple):
 
     def describe(self) -> str:
         """One line for people."""
-        done = "folded in" if self.is_folded else "left out, as it does not help"
+        done = "folded in" if self.is_folded else "skipped, because it does not help"
         what = f"the {self.kind} map" + ("" if self.ridge is None else f" (ridge {self.ridge:g})")
         gap = "the gap"
         if self.factor is not None:
@@ -136,7 +136,7 @@ def repair_seams(
     """Fold a map into the layer below every seam of ``cut``, in place.
 
     Args:
-        cut: the cut model; float32, so that folding loses nothing.
+        cut: the pruned model; float32, so that folding loses nothing.
         uncut: the model it was cut from.
         plan: what was cut.
         data: text that both read, and text on which the map is judged.
@@ -208,10 +208,10 @@ class Streams(NamedTuple):
     ours_ND: Tensor
     """Our stream with that."""
     theirs_ND: Tensor
-    """The uncut model's stream behind the layers that were removed."""
+    """The original model's stream behind the layers that were removed."""
 
     def sides(self) -> tuple[Tensor, Tensor]:
-        """What the MLP adds, and what it should add: the uncut model's stream less the rest of ours.
+        """What the MLP adds, and what it should add: the original model's stream less the rest of ours.
 
         Both divided by the distance between the two, so that a sum of squares counts every token alike.
         """

@@ -1,4 +1,6 @@
-"""Which weights of a cut model learn: adapters beside them, all of them, or those of the head and the last layers."""
+"""Which weights of a pruned model learn: adapters beside them, all of them, or those of the head and the last
+layers.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,7 @@ def make_trainable(model: PreTrainedModel, settings: TrainSettings) -> Any:
         raise unknown("method", method, METHODS)
     layers = decoder_layers(model)
     if settings.last_k > len(layers):
-        raise InputError(f"last-k of {settings.last_k} layers, but the cut model has {len(layers)}; take fewer.")
+        raise InputError(f"last-k of {settings.last_k} layers, but the pruned model has {len(layers)}; take fewer.")
     model.requires_grad_(False)
     for layer in list(layers)[-settings.last_k :]:
         layer.requires_grad_(True)

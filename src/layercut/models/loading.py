@@ -40,7 +40,7 @@ class LoadedModel:
     model_hash: str
     """First 16 hex digits of the checkpoint's fingerprint."""
     num_layers: int
-    """Decoder layers of the uncut model; stays so while a bypass shortens the model's config."""
+    """Decoder layers of the original model; stays so while a bypass shortens the model's config."""
 
     @property
     def name(self) -> str:

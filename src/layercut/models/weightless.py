@@ -31,7 +31,7 @@ class WeightlessModel:
     model_hash: str
     """First 16 hex digits of the checkpoint's fingerprint."""
     num_layers: int
-    """Decoder layers of the uncut model."""
+    """Decoder layers of the original model."""
     context_length: int | None
     """Tokens that the model takes, by its config; None where the config names no limit."""
     dtype: str

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 FILE = "advice.md"
 
 _EVIDENCE = {
-    "generation": "The model wrote all of the answers that decided.",
-    "likelihood": "**Likelihood only:** options were ranked and nothing was written. A cut model can rank right "
+    "generation": "The model wrote all of the answers that decide the verdict.",
+    "likelihood": "**Likelihood only:** the model ranked options and wrote nothing. A pruned model can rank right "
     "answers that it can no longer write, so this says nothing about generation.",
-    "both": "Some answers were written and some were options ranked by likelihood; a plan has to keep both.",
+    "both": "The model wrote some answers and ranked options for others. A plan must keep both.",
     "none": "",
 }
 
@@ -77,33 +77,35 @@ def answer(advice: Advice) -> str:
             f"**By {counted(len(chosen.arm.removed), 'layer')}, plan {escape(chosen.arm.name)}:** "
             f"{words.removal(chosen.arm)}. "
             f"With {sure} confidence it keeps {kept} on {'each of ' if len(chosen.readouts) > 1 else ''}{where}; "
-            f"{keep} was asked for."
+            f"the target is {keep}."
         )
     tried = counted(len(advice.plans), "plan")
-    by = f" It is judged by {' and '.join(map(escape, advice.proxies))} alone, a proxy." if advice.proxies else ""
+    by = f" Only a proxy was measured: {' and '.join(map(escape, advice.proxies))}." if advice.proxies else ""
     return {
-        "none": f"**None.** With {sure} confidence each of the {tried} tried keeps less than {keep} of the score above "
-        f"chance on some of what this use needs.{by} Cut less, choose other layers, or heal.",
-        "undecided": f"**None is shown.** Of the {tried} tried, none is shown with {sure} confidence to keep {keep} of "
-        f"the score above chance, and not all are shown to keep less.{by} Until that is settled, do not cut.",
-        "no evidence": "**None: there is no evidence.** Nothing in this study can show what a cut keeps for this use.",
+        "none": f"**None.** With {sure} confidence, each of the {tried} tried keeps less than {keep} of the score "
+        f"above chance on at least one readout of this use.{by} Remove fewer layers, choose other layers, or heal.",
+        "undecided": f"**No plan passed {keep}.** With {sure} confidence, none of the {tried} tried keeps at least "
+        f"{keep} of the score above chance. For some of them the items are too few to tell.{by} Do not cut until that "
+        "is settled.",
+        "no evidence": "**None: there is no evidence.** No readout in this study can show what a plan keeps for this "
+        "use.",
     }[advice.answer]
 
 
 def in_short(advice: Advice) -> str:
     """The answer in a few words of plain text: by how many layers, or none."""
     chosen = advice.recommended
-    by = f" (judged by {' and '.join(advice.proxies)} alone, a proxy for {advice.use.what})" if advice.proxies else ""
+    by = f" (measured only by {' and '.join(advice.proxies)}, a proxy for {advice.use.what})" if advice.proxies else ""
     if chosen is not None:
         kept = _percent(chosen.low or 0.0, round_down=True)
         return (
-            f"{counted(len(chosen.arm.removed), 'layer')} can go (plan {chosen.arm.name}); at least {kept} of the "
-            "score above chance is kept"
+            f"{counted(len(chosen.arm.removed), 'layer')} can be removed (plan {chosen.arm.name}); it keeps at least "
+            f"{kept} of the score above chance"
         )
     return {
-        "none": f"none, as each plan is shown to keep less than {_percent(advice.keep)}{by}",
-        "undecided": f"none is shown to keep {_percent(advice.keep)}, and not all are shown to keep less{by}",
-        "no evidence": "none, as there is no evidence in this study",
+        "none": f"none, because each plan keeps less than {_percent(advice.keep)}{by}",
+        "undecided": f"no plan passed {_percent(advice.keep)}; for some plans the items are too few to tell{by}",
+        "no evidence": "none, because this study holds no evidence",
     }[advice.answer]
 
 
@@ -113,9 +115,9 @@ def proxy(advice: Advice) -> str:
         return ""
     named = " and ".join(map(escape, advice.proxies))
     return (
-        f"**Judged by a proxy.** For {advice.use.what} only {named} gave evidence, which is a part of this use and not "
-        "the use itself. What it loses, the use loses. What it keeps does not show that the use is kept, so no plan is "
-        f"recommended. To judge the use, run the study with {escape(advice.use.whole)}."
+        f"**Proxy only.** For {advice.use.what}, only {named} gave evidence. It is a part of this use, not the use "
+        "itself: a loss there is a loss of the use, but a high score there does not show that the use is kept. So no "
+        f"plan is recommended. To judge the use, run the study with {escape(advice.use.whole)}."
     )
 
 
@@ -126,7 +128,7 @@ def _lost(plan: JudgedPlan) -> str:
         if one.high is not None and one.high <= 0.99
     ]
     if not lost:
-        return "**Lost for sure:** nothing is shown; a loss smaller than these items can see may be there."
+        return "**Lost for sure:** no significant loss. These items cannot exclude a small one."
     return f"**Lost for sure,** of the score above chance: {', '.join(lost)}."
 
 
@@ -136,14 +138,14 @@ def _unknown(plan: JudgedPlan) -> str:
         for one in plan.readouts
         if one.low is not None and one.low < 1
     ]
-    text = f"**Not known at this number of items:** it may have lost on {', '.join(open_ends)}. " if open_ends else ""
-    return f"{text}What was not measured may be lost altogether."
+    text = f"**Not excluded at this number of items:** a loss on {', '.join(open_ends)}. " if open_ends else ""
+    return f"{text}Abilities that were not measured may be lost entirely."
 
 
 def _gained(advice: Advice, plan: JudgedPlan) -> str:
     size = words.size(advice.uncut, plan.arm)
-    gained = f"{size}; memory for weights falls in proportion" if size else "the run does not know its parameters"
-    return f"**Gained:** {gained}. Speed was not measured here; `layercut diagnose --only cost` does."
+    gained = f"{size}; weight memory falls in proportion" if size else "the run does not record parameter counts"
+    return f"**Gained:** {gained}. This study does not measure speed; `layercut diagnose --only cost` does."
 
 
 def _deeper(advice: Advice, chosen: JudgedPlan) -> str:
@@ -162,8 +164,8 @@ def _fates(plans: Sequence[JudgedPlan]) -> str:
     if all(plan.verdict == "refuted" for plan in plans):
         return lines
     return (
-        f"{lines}\n\nNumbers of items are estimates: they take the retention seen on these items for the truth, and a "
-        "probability of 80 % to settle it."
+        f"{lines}\n\nNumbers of items are estimates. They assume that the retention measured on these items is the "
+        "true one, and give an 80 % probability of a decision."
     )
 
 
@@ -186,23 +188,23 @@ def _fate(plan: JudgedPlan) -> str:
 
 def _needed(one: Judged) -> str:
     if one.items_needed is None or one.items_needed > 1000 * one.n:
-        return "too near the limit for any number of items to be named"
+        return "too near the target to estimate the number of items"
     # What counts is contexts: more items from the same ones settle little.
     needed = math.ceil(one.items_needed / one.n * (one.num_clusters or 0))
     unit = f", from about {_rounded(needed)} contexts in all" if one.num_clusters else ""
-    return f"settled by about {_rounded(one.items_needed - one.n)} more items than these {one.n:,}{unit}"
+    return f"about {_rounded(one.items_needed - one.n)} items beyond these {one.n:,} would decide it{unit}"
 
 
 def evidence(advice: Advice) -> str:
     """What kind of answers decided, in Markdown; empty where none did."""
     text = _EVIDENCE[advice.evidence]
     if advice.use.name == "classify" and advice.evidence == "likelihood":
-        text += " For choosing among given options it is the right kind."
+        text += " For choosing among given options, this is the right kind of evidence."
     return f"**Evidence.** {text}" if text else ""
 
 
 def _ignored(advice: Advice) -> str:
-    """Readouts without evidence, by reason; a written use that was only ranked is told so."""
+    """Readouts without evidence, by reason; says so where a written use was only ranked."""
     by_reason: dict[str, list[str]] = {}
     for one in advice.ignored:
         by_reason.setdefault(one.reason, []).append(f"{escape(one.task)} ({one.readout})")
@@ -218,8 +220,8 @@ def _ignored(advice: Advice) -> str:
         ]
         if only:
             text += (
-                f"\n\nOf {', '.join(map(escape, only))} there is likelihood evidence only: it was ranked and never "
-                "written, and a model that ranks right answers may be unable to write them."
+                f"\n\nFor {', '.join(map(escape, only))} there is likelihood evidence only. A model that ranks right "
+                "answers may be unable to write them."
             )
     return text
 
@@ -254,12 +256,11 @@ def how_made(advice: Advice) -> str:
     plans = counted(len(advice.plans), "plan")
     return (
         "Shares are of the score above chance, (cut - chance) / (uncut - chance), on the same items. The lower bound "
-        f"of a readout holds for all {plans} together with {_percent(advice.confidence)} confidence (Bonferroni), and "
-        "so does the lowest one of a plan; a plan qualifies if all of its readouts do, which needs no correction. "
-        f"Upper bounds hold for all {plans} and readouts together. Bounds: Gaffke's, a "
-        f"Bayesian bootstrap with one more item, the worst or best there could be (seed {advice.seed}). They speak of "
-        "items like these, and of the plans in this folder: plans that were tried elsewhere and left out are not "
-        "counted."
+        f"of a readout holds for all {plans} together with {_percent(advice.confidence)} confidence (Bonferroni). So "
+        "does the lowest bound of a plan: a plan qualifies if all of its readouts do, which needs no correction. "
+        f"Upper bounds hold for all {plans} and readouts together. The bounds are Gaffke's: a "
+        f"Bayesian bootstrap with one more item, the worst or the best possible (seed {advice.seed}). They hold for "
+        "items like these and for the plans in this folder. Plans that were tried elsewhere are not counted."
     )
 
 

@@ -1,4 +1,4 @@
-"""Retention over the length of the uncut model's answers: the section of report.md."""
+"""Retention over the length of the original model's answers: the section of report.md."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def depth_section(rows: Sequence[ComparisonRow]) -> list[str]:
     if not measured:
         return []
     lines = [
-        "## Does it keep less of the long answers?",
+        "## Are long answers lost more often?",
         "",
-        "Items that the uncut model solves, by depth: the tokens that it wrote itself before its answer. kept: how "
-        "many of these the cut model solves too, in %. slope: points more or less kept for each doubling of 1 + depth "
-        "(least squares, 95 % interval by HC3); below 0, longer answers suffer more.",
+        "Items that the original model solves, by depth: the number of tokens that it wrote before its answer. "
+        "kept: share of these that the pruned model solves too, in %. slope: change of kept, in points, for each "
+        "doubling of 1 + depth (least squares, 95 % interval by HC3). Below 0, longer answers are lost more often.",
         "",
         "| task | readout | run | n solved | kept | median depth | slope |",
         "|---|---|---|---:|---:|---:|---|",
@@ -46,6 +46,7 @@ def depth_section(rows: Sequence[ComparisonRow]) -> list[str]:
     return [
         *lines,
         "",
-        f"No slope is given for fewer than {FEWEST_SOLVED} solved items, or fewer than {FEWEST_OF_EACH} kept or lost.",
+        f"No slope is computed for fewer than {FEWEST_SOLVED} solved items, or fewer than {FEWEST_OF_EACH} kept or "
+        "lost.",
         "",
     ]

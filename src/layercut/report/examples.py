@@ -1,4 +1,4 @@
-"""Items that the uncut model gets right and a cut model does not, for people to read."""
+"""Items that the original model gets right and a pruned model does not, for people to read."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _Records = dict[str, dict[str, Any]]
 
 
 class LostItem(NamedTuple):
-    """An item that the uncut model gets right, and that a cut model loses under at least one readout."""
+    """An item that the original model gets right, and that a pruned model loses under at least one readout."""
 
     id: str
     names: list[str]
-    """Of the runs, the uncut one first."""
+    """Of the runs, the original one first."""
     readouts: list[str]
-    """Under which the uncut model was asked this item."""
+    """Under which the original model was asked this item."""
     answers: Mapping[tuple[str, str], Mapping[str, Any]]
     """The record of each run and readout that has the item."""
 
@@ -108,7 +108,7 @@ def _cell(record: Mapping[str, Any]) -> str:
 
 
 def _in_full(item: LostItem, readout: str) -> list[str]:
-    """What the uncut and the first failing cut model wrote, where that is more than the answer in the table."""
+    """What the uncut and the first failing pruned model wrote, where that is more than the answer in the table."""
     first = item.names[0]
     if "completion" not in item.answers[first, readout] or item.outcome(first, readout) != "right":
         return []

@@ -49,8 +49,8 @@ def write_report(
 
     Args:
         out: folder of the report, usually the study's.
-        uncut: the run of the uncut model.
-        cuts: the runs of the cut models, in the order to be shown.
+        uncut: the run of the original model.
+        cuts: the runs of the pruned models, in the order to be shown.
         title: of the report; what was cut by default.
         seed: of the resampling.
         rows: of compare_runs with this seed, where they are known already.
@@ -91,7 +91,7 @@ def render(
     lines += [*(f"- {escape(note)}" for note in [*failed, *left_out(uncut, cuts), *note_lines(rows)]), ""]
     lines += [
         "-/+: items lost and gained. p: McNemar's exact test; sign-flip permutation for scores that are not 0/1, and "
-        f"by context where items share one. Holm: p corrected for all {counted(len(rows), 'row')}; findings go by it.",
+        f"by context where items share one. Holm: p corrected for all {counted(len(rows), 'row')}; findings use it.",
         "",
     ]
     lines += ["Findings: " + " ".join(f"*{name}*: {meaning}." for name, meaning in words.FINDINGS.items()), ""]
@@ -247,7 +247,7 @@ def _changed(base: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any
 
 
 def model_name(run: RunFolder) -> str:
-    """The uncut model as it was named; of a path only the last part."""
+    """The original model as it was named; of a path only the last part."""
     plan = run.metrics().get("plan") or {}
     name = str(plan.get("model") or "the model")
     is_path = name.startswith(("/", ".", "~", "\\")) or name[1:3] == ":\\"

@@ -68,7 +68,7 @@ def render(data: Mapping[str, Any], run: RunFolder) -> str:
     lines = [f"# What generation can lose of {escape(hide_home(data['model']))}: a prediction", "", scope(data), ""]
     lines += [f"**{answer(data)}**", "", f"![Over the layers]({PLOT})", "", "## How many", ""]
     lines += _markdown(("layers", "removed", "KL", "answers kept word for word"), depth_rows(data))
-    lines += ["", "## Which", "", "The predicted order, the first to go on top.", ""]
+    lines += ["", "## Which", "", "The predicted order; the layer to remove first is on top.", ""]
     lines += [*_markdown(_LISTED, layer_rows(data)), "", "## Agreement", ""]
     lines += [*_markdown(("ranking", "and", "layers", "Spearman's rho", "Kendall's tau"), _agreement_rows(data)), ""]
     lines += [*(f"- {escape(line)}" for line in legend(data)), ""]
@@ -79,21 +79,21 @@ def scope(data: Mapping[str, Any]) -> str:
     """What was read, in a sentence."""
     right = ", ".join(f"{label} {count}" for label, count in data["traces"].items())
     return (
-        f"{data['num_layers']} decoder layers, each skipped alone, under {data['num_traces']} right answers of the "
-        f"uncut model ({right}; {data['num_tokens']:,} tokens, selection items)."
+        f"{data['num_layers']} decoder layers, each skipped alone, on {data['num_traces']} right answers of the "
+        f"original model ({right}; {data['num_tokens']:,} tokens, selection items)."
     )
 
 
 def answer(data: Mapping[str, Any]) -> str:
-    """How many layers can go, and which."""
+    """How many layers can be removed, and which."""
     safe, keep = data["safe"], f"{data['keep']:.0%}"
     if not safe:
         return (
-            f"No layer is shown to leave at least {keep} of these answers word for word; the first to try is "
-            f"{data['order'][0]}."
+            f"No layer can be removed with at least {keep} of these answers kept word for word. Try layer "
+            f"{data['order'][0]} first."
         )
     return (
-        f"{counted(safe, 'layer')} can go with at least {keep} of these answers left word for word: "
+        f"{counted(safe, 'layer')} can be removed with at least {keep} of these answers kept word for word: "
         f"{format_layers(sorted(data['order'][:safe]))}."
     )
 
@@ -101,15 +101,15 @@ def answer(data: Mapping[str, Any]) -> str:
 def legend(data: Mapping[str, Any]) -> list[str]:
     """What the numbers mean, one sentence each."""
     lines = [
-        "KL: of the next-token distributions, uncut against without the layer, mean in nats per token of the answers; "
-        "top-1 changed: tokens of which another is the likeliest then.",
-        "answers kept: every token stays the likeliest, so greedy decoding writes the answer again (the stop token is "
-        "not looked at). A model may be right in other words too: generation keeps at least this. Intervals: Wilson.",
-        "Order: by KL. Layers that do little harm alone may do more together: that is what the table of depths reads.",
+        "KL: of the next-token distributions, uncut against without the layer, mean in nats per token of the answers. "
+        "top-1 changed: tokens that are no longer the likeliest.",
+        "answers kept: every token stays the likeliest, so greedy decoding writes the same answer (the stop token is "
+        "not checked). A model may also be right in other words, so generation keeps at least this. Intervals: Wilson.",
+        "Order: by KL. Layers that do little harm alone may do more together; the table of depths measures this.",
         "Correlations over layers; intervals by Fisher's z (Bonett and Wright 2000).",
     ]
     if data["sweep"]:
-        lines.append("The sweep asks the items that the answers come from, with generation where a task is written.")
+        lines.append("The sweep uses the items that the answers come from, and generates where the readout is written.")
     else:
         lines.append("No sweep in this folder: `layercut sweep` with the same objective and --out adds the comparison.")
     return lines

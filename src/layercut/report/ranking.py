@@ -68,7 +68,7 @@ def _blocks(blocks: list[Mapping[str, Any]], removed: list[int]) -> Table:
 
 def _rounds(rounds: list[Mapping[str, Any]], uncut: float | None) -> Table:
     table = plain_table()
-    table.title = None if uncut is None else f"objective of the uncut model: {uncut:.4f}"
+    table.title = None if uncut is None else f"objective of the original model: {uncut:.4f}"
     table.title_justify = "left"
     for name in ("round", "removed", "objective", "next best", "its objective", "ties", "candidates"):
         table.add_column(name, justify="right")
@@ -87,22 +87,22 @@ def _rounds(rounds: list[Mapping[str, Any]], uncut: float | None) -> Table:
 
 
 def race_line(race: Mapping[str, Any], rounds: Sequence[Mapping[str, Any]]) -> str:
-    """How a search was raced, what that saved, and how to read its bounds."""
+    """How many candidates racing stopped, how many answers that saved, and how to read the bounds."""
     num_stopped = sum(value is None for outcome in rounds for value in outcome["values"])
     everyone = race["answers"] + race["saved"]
     share = 100 * race["saved"] / everyone if everyone else 0.0
-    line = f"{num_stopped} candidates were stopped when they could not win any more"
+    line = f"{num_stopped} candidates were stopped when they could no longer win"
     if race["mode"] == "confident":
         line += f" (a round's best may be among them, with a probability of at most {race['error_per_round']:g})"
     return f"{line}; that saved {race['saved']} of {counted(everyone, 'answer')} ({share:.0f} %)."
 
 
 def close_line(num_close: int, num_answers: int) -> str:
-    """What answers that hang on rounding mean."""
+    """How many answers depend on rounding, and what to do about it."""
     return (
         f"{num_close} of {counted(num_answers, 'answer')} have a token whose runner-up is as likely to "
         "within one rounding of the "
-        "model's dtype; what shares a batch may turn them. --dtype float32 settles them."
+        "model's dtype; batch composition may change them. --dtype float32 removes this effect."
     )
 
 

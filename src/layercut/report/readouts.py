@@ -67,7 +67,7 @@ def discordance_section(found: Sequence[Discordance]) -> list[str]:
     if not found:
         return []
     return [
-        "## The same items, read out in two ways",
+        "## The same items, scored by likelihood and by generation",
         "",
         "Number of items whose right answer a model ranks first, writes, both or neither. Guessing gets more rankings "
         "right than writings, so compare the models, not the columns.",

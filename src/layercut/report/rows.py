@@ -26,7 +26,7 @@ def kept_of(row: ComparisonRow) -> str:
 
 
 def about(row: ComparisonRow) -> dict[str, str]:
-    """What hovering over a point of a cut model shows."""
+    """What hovering over a point of a pruned model shows."""
     share = row.is_share
     unit = " %" if share else ""
     before, after = (number(one.value, share=share, digits=1) for one in (row.values.uncut, row.values.cut))
@@ -47,7 +47,7 @@ def about(row: ComparisonRow) -> dict[str, str]:
 
 
 def about_uncut(row: ComparisonRow) -> dict[str, str]:
-    """What hovering over the uncut model shows."""
+    """What hovering over the original model shows."""
     unit = " %" if row.is_share else ""
     return {
         "plan": "uncut",

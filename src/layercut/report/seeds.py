@@ -33,11 +33,11 @@ class OverSeeds(NamedTuple):
 def over_seeds(cuts: Sequence[RunFolder], rows: Sequence[ComparisonRow], *, seed: int = 0) -> list[OverSeeds]:
     """Rows of runs that differ in their seed alone, put together; none where every plan has one seed.
 
-    An item's values under all seeds keep together in the resampling, with the uncut model's, so the interval is over
+    An item's values under all seeds keep together in the resampling, with the original model's, so the interval is over
     items, given these seeds.
 
     Args:
-        cuts: the runs of the cut models.
+        cuts: the runs of the pruned models.
         rows: of compare_runs.
         seed: of the resampling.
     """
@@ -71,8 +71,9 @@ def seeds_section(found: Sequence[OverSeeds]) -> list[str]:
     lines = [
         "## All seeds together",
         "",
-        "Plans that were measured under several seeds. Scores in %. Intervals are over items, given these seeds: an "
-        "item's answers under all seeds are resampled together. lowest, highest: the cut model's score under one seed.",
+        "Plans that were measured under several seeds. Scores in %. Intervals are over items, given these seeds: "
+        "an item's answers under all seeds are resampled together. lowest, highest: the pruned model's score under one "
+        "seed.",
         "",
         "| plan | task | readout | seeds | items | uncut | cut | lowest | highest | difference | retention "
         "| above chance |",

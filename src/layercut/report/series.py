@@ -22,7 +22,7 @@ class Place(NamedTuple):
     criterion: str
     """Who chose the layers; of lists given by hand, the plan's name without its depth."""
     arm: str
-    """How the cut model was healed; ``none`` where it was not."""
+    """How the pruned model was healed; ``none`` where it was not."""
     depth: int
     """Layers removed."""
     part: str

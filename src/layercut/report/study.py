@@ -16,7 +16,7 @@ from layercut.runs.settings import shown
 from layercut.runs.study import arms_in, failures_in
 
 UNCUT = "uncut"
-"""Name of the uncut model's run in a study."""
+"""Name of the original model's run in a study."""
 
 
 class StudyRuns(NamedTuple):
@@ -56,7 +56,7 @@ def study_runs(folder: Path) -> StudyRuns:
     found = [RunFolder.open(path) for path in runs_in(folder) if path.name != UNCUT]
     found = [run for run in found if run.is_finished or run.name not in given_up]
     if not found:
-        raise InputError(f"{shown(folder)} holds no run of a cut model, so there is nothing to compare yet.")
+        raise InputError(f"{shown(folder)} holds no run of a pruned model, so there is nothing to compare yet.")
     plans = _plans(folder)
 
     def place(run: RunFolder) -> tuple[int, int, str]:

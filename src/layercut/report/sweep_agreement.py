@@ -45,14 +45,14 @@ def agreement_lines(sweep: Sweep) -> list[str]:
 def about_agreements(sweep: Sweep) -> list[str]:
     """What the numbers mean, one sentence each."""
     lines = [
-        "rho: 1 is the same order of the layers, 0 unrelated, -1 opposite; a task ranks by what is lost without the "
-        "layer, a criterion by its score. 95 % intervals by Fisher's z over layers; noise of the items is not in them "
-        "and pulls rho towards 0.",
+        "rho: 1 is the same order of the layers, 0 unrelated, -1 opposite; a task ranks by the loss without the "
+        "layer, a criterion by its score. 95 % intervals by Fisher's z over layers. They exclude the noise of the "
+        "items, which pulls rho towards 0.",
     ]
     if any(one.kind == "halves" for one in sweep.agreements()):
         lines.append(
-            "A task is compared with itself on every second and every other item: two tasks, each with all its items, "
-            "cannot be expected to agree much more than that."
+            "A task is also compared with itself, one half of its items with the other half. Two tasks, each with all "
+            "its items, cannot be expected to agree much more than that."
         )
     return [*lines, *(f"{ranking.name}: {ranking.note}." for ranking in sweep.rankings if ranking.note)]
 

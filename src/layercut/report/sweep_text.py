@@ -77,7 +77,7 @@ def scope(sweep: Sweep) -> str:
 
 
 def findings(sweep: Sweep) -> list[str]:
-    """A sentence on each task and readout: where a loss is shown, and how small a loss could have been seen."""
+    """A sentence on each task and readout: where a loss is significant, and how small a loss the items can detect."""
     lines = []
     for curve in sweep.curves:
         uncut = curve.rows[0].values.uncut
@@ -87,16 +87,16 @@ def findings(sweep: Sweep) -> list[str]:
             continue
         shown = [row.layer for row in curve.rows if row.shows_loss]
         if shown:
-            text = f"a loss is shown at {len(shown)} of {counted(len(curve.rows), 'layer')} ({format_layers(shown)})"
+            text = f"significant loss at {len(shown)} of {counted(len(curve.rows), 'layer')} ({format_layers(shown)})"
             text += _lowest(curve)
             sure = sorted(curve.significant)
             if sure == shown:
-                text += "; all of it stands when the layers are judged together (*)"
+                text += "; all of it stays significant over all layers (*)"
             else:
                 where = f"at {len(sure)} ({format_layers(sure)})" if sure else "at none"
-                text += f"; {where} it stands when the layers are judged together (*)"
+                text += f"; {where} it stays significant over all layers (*)"
         else:
-            text = f"no loss is shown at any of {counted(len(curve.rows), 'layer')}"
+            text = f"no significant loss at any of {counted(len(curve.rows), 'layer')}"
         lines.append(f"{start}: {text}.{_resolution(curve)}")
     return lines
 
@@ -106,17 +106,17 @@ def how_made(sweep: Sweep) -> list[str]:
     first = sweep.rows[0]
     lines = [
         "Retention above chance in %: (without the layer - chance) / (uncut - chance) on the same items; 100 is uncut, "
-        "0 is down to guessing. 95 % intervals by a Bayesian bootstrap over paired items "
+        "0 is guessing. 95 % intervals by a Bayesian bootstrap over paired items "
         f"({NUM_RESAMPLES:,} resamples, seed {first.seed}).",
         f"{len(sweep.rows)} comparisons: about 1 in 20 intervals misses by chance, so one layer just outside the band "
         "is a hint, not a finding.",
-        "*: a loss that stands when all layers of a column are judged together, p < 0.05 after Holm's correction.",
+        "*: a significant loss over all layers of a column, p < 0.05 after Holm's correction.",
     ]
     if any(row.chance is None for row in sweep.rows):
         lines.append("Where a task has no chance level, retention is without the layer / uncut.")
     if sweep.split == "report":
         lines.append(
-            "These are report items: layers that are chosen by this table must not be reported on the same items."
+            "These are report items. Do not choose layers by this table and then report scores on the same items."
         )
     return lines
 
@@ -183,7 +183,7 @@ def overview_lines(sweep: Sweep) -> list[str]:
             cell = f"**{_kept(row)}**" if row.shows_loss and row.kept_share else _kept(row)
             cells.append(cell + r"\*" * (layer in significant))
         lines.append(f"| {layer} | " + " | ".join(cells) + " |")
-    return [*lines, "", "Bold: a loss is shown, the whole interval of the difference lies below 0."]
+    return [*lines, "", "Bold: a significant loss; the whole interval of the difference is below 0."]
 
 
 def layer_lines(curve: Curve) -> list[str]:
@@ -246,7 +246,7 @@ def _lowest(curve: Curve) -> str:
         return ""
     where = "without layer " + " or ".join(str(row.layer) for row in rows)
     above = "" if rows[0].chance is None else " above chance"
-    return f"; the least is left {where}: {with_interval(kept)} % of the score{above}"
+    return f"; lowest {where}: {with_interval(kept)} % of the score{above} kept"
 
 
 def _resolution(curve: Curve) -> str:

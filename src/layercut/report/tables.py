@@ -70,7 +70,7 @@ def comparison_tables(rows: Sequence[ComparisonRow]) -> list[RenderableType]:
 
 
 class ComparisonTable:
-    """Uncut against one cut model, one line per task, readout and metric."""
+    """Uncut against one pruned model, one line per task, readout and metric."""
 
     def __init__(self, rows: Sequence[ComparisonRow]) -> None:
         self.rows = rows

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Verdict = Literal["better", "worse", "not shown"]
 _PLANS = ("earlier_plans.json", "plan.json")
-"""Plans that travel in a cut checkpoint, the oldest first."""
+"""Plans that travel in a pruned checkpoint, the oldest first."""
 
 
 def open_run(path: Path) -> RunFolder:
@@ -40,8 +40,8 @@ def compare_two(first: RunFolder, second: RunFolder, *, seed: int = 0) -> list[C
     P-values are adjusted over all rows (Holm). What only one run holds is passed over, see ``notes``.
 
     Raises:
-        InputError: a run that is not finished, or two that cannot be compared: other uncut models, other decoding, no
-            task in common, other items, other versions of a task.
+        InputError: a run that is not finished, or two that cannot be compared: other original models, other decoding,
+            no task in common, other items, other versions of a task.
     """
     _check_same_model(first, second)
     decoding = [run.settings.get("decoding") for run in (first, second)]
@@ -55,7 +55,7 @@ def compare_two(first: RunFolder, second: RunFolder, *, seed: int = 0) -> list[C
         ids = [{record["id"] for record in run.records(task, readout)} for run in (first, second)]
         if ids[0] != ids[1]:
             raise InputError(
-                f"{first.name} and {second.name} hold other items of {task} ({readout}): {len(ids[0])} and "
+                f"{first.name} and {second.name} hold different items of {task} ({readout}): {len(ids[0])} and "
                 f"{len(ids[1])}, {len(ids[0] & ids[1])} in common. Run both with the same seed, data and --limit."
             )
     return rows
@@ -113,8 +113,8 @@ def _check_same_model(first: RunFolder, second: RunFolder) -> None:
     names = [_uncut_model(run) for run in (first, second)]
     if names[0] != names[1]:
         raise InputError(
-            f"{first.name} is of the uncut model {names[0]}, {second.name} of {names[1]}; only runs of one and the "
-            "same uncut model, whole, cut or healed, are compared."
+            f"{first.name} is of the original model {names[0]}, {second.name} of {names[1]}; only runs of the same "
+            "original model, whole, pruned or healed, can be compared."
         )
 
 

@@ -1,5 +1,5 @@
-"""What a cut model is wanted for, by name: the tasks that speak of it, and whether it ranks or writes. A new use is a
-line here."""
+"""What a pruned model is wanted for, by name: the tasks that speak of it, and whether it ranks or writes. A new use is
+a line here."""
 
 from __future__ import annotations
 

@@ -59,11 +59,11 @@ def readout_order(readout: str) -> tuple[int, float, str]:
 FINDINGS = {
     "kept": f"at least {KEPT:.0%} of the score above chance, over the whole interval",
     "damaged": f"worse than uncut (interval below 0, p < {ALPHA} by Holm), still above chance",
-    "lost": f"worse than uncut (interval below 0, p < {ALPHA} by Holm), no longer shown to be above chance",
+    "lost": f"worse than uncut (interval below 0, p < {ALPHA} by Holm), and not significantly above chance",
     "better": f"better than uncut (interval above 0, p < {ALPHA} by Holm)",
-    "gained": "better than uncut, which is not shown to be above chance, and above chance now",
-    "unclear": f"neither a loss nor {KEPT:.0%} kept is shown; more items would tell",
-    "at chance": "the uncut model is itself not shown to be above chance; nothing to lose",
+    "gained": "better than uncut and above chance, where uncut is not significantly above chance",
+    "unclear": f"too few items to tell a loss from {KEPT:.0%} kept",
+    "at chance": "the original model is not significantly above chance; there is nothing to lose",
 }
 
 
@@ -80,7 +80,7 @@ def removal(arm: ComparedRun) -> str:
 
 
 def size(uncut: ComparedRun, cut: ComparedRun) -> str:
-    """``134.5M to 123.9M parameters (-7.9 %)``; empty where a run does not know."""
+    """``134.5M to 123.9M parameters (-7.9 %)``; empty where a run does not record them."""
     if not uncut.num_parameters or not cut.num_parameters:
         return ""
     change = cut.num_parameters / uncut.num_parameters - 1
@@ -108,11 +108,11 @@ def swapped(row: ComparisonRow) -> str:
 
 
 def isolation(environment: Mapping[str, Any]) -> list[str]:
-    """A line of Markdown that says what generated programs ran behind, first and after each resumption under other
-    walls; none where no program was run."""
+    """A line of Markdown that names the isolation of generated programs, first and after each resumption under
+    another one; none where no program was run."""
     entries = [environment, *environment.get("resumed", ())]
     named = list(dict.fromkeys(entry["sandbox"] for entry in entries if "sandbox" in entry))
-    return [f"- Generated programs ran behind: {'; later '.join(named)}."] if named else []
+    return [f"- Isolation of generated programs: {'; later '.join(named)}."] if named else []
 
 
 def how_made(rows: Sequence[ComparisonRow]) -> list[str]:
@@ -122,33 +122,33 @@ def how_made(rows: Sequence[ComparisonRow]) -> list[str]:
         f"Scores in %, with 95 % intervals: Wilson for right and wrong, BCa bootstrap otherwise; difference and "
         f"retention by a Bayesian bootstrap over paired items ({NUM_RESAMPLES:,} resamples, seed "
         f"{', '.join(map(str, seeds))}).",
-        "retention: cut / uncut. above chance: (cut - chance) / (uncut - chance); 100 has lost nothing, 0 is down to "
-        "guessing, n/a where the uncut model is not above chance.",
+        "retention: cut / uncut. above chance: (cut - chance) / (uncut - chance); 100 is no loss, 0 is guessing, n/a "
+        "where the original model is not above chance.",
     ]
     if len(rows) > 1:
         lines.append(
-            f"{len(rows)} comparisons: about 1 in 20 intervals misses by chance. Findings go by p-values that hold "
+            f"{len(rows)} comparisons: about 1 in 20 intervals misses by chance. Findings use p-values that hold "
             "for all of them together (McNemar's exact test or sign flips, corrected by Holm)."
         )
     contexts = {row.task: row.values.num_clusters for row in rows if row.values.num_clusters is not None}
     if contexts:
         named = ", ".join(f"{task} ({counted(count, 'context')})" for task, count in contexts.items())
-        lines.append(f"Items that share a template, subject or text are counted by it, not one by one: {named}.")
+        lines.append(f"Items that share a template, subject or text are clustered: {named}.")
     return lines
 
 
 def headline(rows: Sequence[ComparisonRow]) -> list[str]:
-    """Per finding one sentence on one cut model, from its main metrics only; the rows must belong to one cut run."""
+    """Per finding one sentence on one pruned model, from its main metrics only; the rows must belong to one cut run."""
     main = [row for row in rows if row.is_headline]
     lines = []
     for finding, start in (
         ("lost", "**Lost:**"),
         ("damaged", "**Damaged:**"),
         ("better", "**Better than uncut:**"),
-        ("gained", "**Gained,** where the uncut model is not shown to be above guessing:"),
+        ("gained", "**Gained,** where the original model is not significantly above guessing:"),
         ("kept", "**Kept:**"),
-        ("unclear", "**Not settled by these items:**"),
-        ("at chance", "**Nothing to lose** where the uncut model is not shown to be above guessing itself:"),
+        ("unclear", "**Too few items to tell:**"),
+        ("at chance", "**Nothing to lose,** because the original model is not significantly above guessing:"),
     ):
         found = [row for row in main if row.finding == finding]
         if found:
@@ -160,7 +160,7 @@ def headline(rows: Sequence[ComparisonRow]) -> list[str]:
 
 
 def _ranked_but_not_written(main: Sequence[ComparisonRow]) -> list[str]:
-    """Tasks of which ranking keeps more than writing, shown where the two intervals do not even touch."""
+    """Tasks of which ranking keeps more than writing; listed where the two intervals do not overlap."""
     claims = []
     for ranked in main:
         for written in main:
@@ -179,7 +179,7 @@ def _ranked_but_not_written(main: Sequence[ComparisonRow]) -> list[str]:
 
 
 def summary(rows: Sequence[ComparisonRow]) -> str:
-    """One line on one cut model: ``lost 1, damaged 2, kept 1, unclear 3 of 8 readouts``."""
+    """One line on one pruned model: ``lost 1, damaged 2, kept 1, unclear 3 of 8 readouts``."""
     main = [row for row in rows if row.is_headline]
     findings = ("lost", "damaged", "better", "gained", "kept", "unclear", "at chance")
     counts = [(finding, sum(row.finding == finding for row in main)) for finding in findings]
@@ -198,7 +198,7 @@ def _claim(row: ComparisonRow) -> str:
         return f"{name}, {uncut}{unit} (guessing {chance}{unit})"
     if row.finding == "lost":
         chance = number(row.chance or 0.0, share=row.is_share)
-        return f"{name}, {scores}, no longer shown to be above guessing ({chance}{unit})"
+        return f"{name}, {scores}, not significantly above guessing ({chance}{unit})"
     if row.finding in ("damaged", "kept") and kept is not None:
         above = "" if row.chance is None else " above chance"
         return f"{name}, {scores}, keeping {with_interval(kept)} % of its score{above}"

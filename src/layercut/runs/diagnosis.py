@@ -1,4 +1,6 @@
-"""The shape of diagnose.json, which diagnostics fill and reports read: a row per measure, uncut against a cut model."""
+"""The shape of diagnose.json, which diagnostics fill and reports read: a row per measure, uncut against a pruned
+model.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +11,14 @@ Interval = list[float | None]
 
 
 class MeasureRow(TypedDict):
-    """One measure of the uncut and of one cut model on the same items."""
+    """One measure of the uncut and of one pruned model on the same items."""
 
     diagnostic: str
     measure: str
     group: str
     """Which items or tokens, such as ``depth 3`` or ``digit``; empty for all of them."""
     arm: str
-    """Name of the cut model."""
+    """Name of the pruned model."""
     better: Literal["higher", "lower"]
     unit: Literal["share", "nats", "score", "words", "ratio"]
     chance: float | None
@@ -36,7 +38,7 @@ class MeasureRow(TypedDict):
 
 
 class DiagnosisExample(TypedDict):
-    """One item that the uncut model gets right and a cut model does not."""
+    """One item that the original model gets right and a pruned model does not."""
 
     diagnostic: str
     arm: str

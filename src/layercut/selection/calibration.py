@@ -1,4 +1,4 @@
-"""Text that criteria are measured on: written by the uncut model itself, from a local file, or from the hub.
+"""Text that criteria are measured on: written by the original model itself, from a local file, or from the hub.
 
 calibration = load_calibration("generated", loaded, engine=engine)
 calibration = load_calibration("notes.txt", loaded, max_tokens=256)
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from layercut.runs.directory import RunFolder
 
 BUILT_IN = "generated"
-"""Name of the text that the uncut model writes."""
+"""Name of the text that the original model writes."""
 COLUMNS = ("text", "content")
 MIN_TOKENS = 8
 _VERSION = 1
@@ -103,8 +103,8 @@ def load_calibration(
 ) -> Calibration:
     """The first texts of a source, each cut to what the model reads at once. The same call gives the same texts.
 
-    ``generated``: the uncut model goes on from short neutral openings, one text an opening and then the openings again,
-    sampled at temperature 1 from its whole vocabulary. Needs no data and no network, and suits the model by
+    ``generated``: the original model goes on from short neutral openings, one text an opening and then the openings
+    again, sampled at temperature 1 from its whole vocabulary. Needs no data and no network, and suits the model by
     construction. A text ends where the model ends it.
 
     A local file: ``.jsonl``, ``.json`` or ``.parquet`` rows with a column ``text`` or ``content``, one text a row,
@@ -116,7 +116,7 @@ def load_calibration(
 
     Args:
         source: one of the three.
-        loaded: the uncut model, whose tokenizer counts.
+        loaded: the original model, whose tokenizer counts.
         engine: writes the text; only for ``generated``.
         num_texts: as many, or fewer if there are no more.
         max_tokens: of a text; less where the model's context is shorter.

@@ -46,7 +46,7 @@ class Asking(NamedTuple):
 def sweep_estimate(
     handle: ModelHandle, asked_of: Sequence[tuple[ObjectiveTask, Sequence[Sample]]], num_layers: int, folder: Path
 ) -> CostEstimate:
-    """Of ``num_layers`` layers skipped, each alone, and the uncut model."""
+    """Of ``num_layers`` layers skipped, each alone, and the original model."""
     what = f"under {num_layers + 1} plans"
     return _estimate(
         handle,
@@ -93,7 +93,7 @@ def selection_estimate(
 
 
 def num_greedy(candidates: int, num_remove: int) -> int:
-    """Plans that a greedy search judges, beside the uncut model.
+    """Plans that a greedy search judges, beside the original model.
 
     >>> num_greedy(29, 2)
     57

@@ -16,8 +16,8 @@ def greedy(context: Context, objective: Objective, details: Mapping[str, Any] | 
     """Remove, ``num_remove`` times, the layer whose removal leaves the best model by ``objective``.
 
     Every round judges all remaining candidates, each together with what is removed already. Of equals the later layer
-    goes. Values are compared as they are, without a tolerance: an objective computes all of them in one way, so
-    equal measurements give equal floats. A value that is not finite (a cut model that computes NaN) is worse than any
+    goes. Values are compared as they are, without a tolerance: an objective computes all of them in one way, so equal
+    measurements give equal floats. A value that is not finite (a pruned model that computes NaN) is worse than any
     other.
 
     N rounds on C candidates judge N * C - N * (N - 1) / 2 plans.
@@ -28,20 +28,20 @@ def greedy(context: Context, objective: Objective, details: Mapping[str, Any] | 
         details: what else goes into the selection's details.
 
     Returns:
-        The layers in order of removal. Details: ``uncut`` and ``value``, the objective's values of the uncut model and
-        of the outcome, and ``rounds``; each has its ``candidates``, their ``values`` (None: not finite), the ``chosen``
-        one with its ``value``, ``ties`` (others that were as good), ``runner_up`` and ``runner_up_value``. The value of
-        the best of many noisy candidates is too high by construction: report on other items. Where the objective races
-        the candidates, a stopped one has no value; a round then also has each one's ``upper_bounds`` and
-        ``num_answered`` of ``num_items``, and ``runner_up_is_bound`` if the best of the others is one that was stopped.
-        ``race`` says how it was raced, and how many ``answers`` of how many were ``saved``.
+        The layers in order of removal. Details: ``uncut`` and ``value``, the objective's values of the original model
+        and of the outcome, and ``rounds``; each has its ``candidates``, their ``values`` (None: not finite), the
+        ``chosen`` one with its ``value``, ``ties`` (others that were as good), ``runner_up`` and ``runner_up_value``.
+        The value of the best of many noisy candidates is too high by construction: report on other items. Where the
+        objective races the candidates, a stopped one has no value; a round then also has each one's ``upper_bounds``
+        and ``num_answered`` of ``num_items``, and ``runner_up_is_bound`` if the best of the others is one that was
+        stopped. ``race`` says how it was raced, and how many ``answers`` of how many were ``saved``.
 
     Raises:
-        InputError: the uncut model, or every candidate of a round, has no finite value.
+        InputError: the original model, or every candidate of a round, has no finite value.
     """
     (uncut,) = objective.values([CutPlan(num_layers=context.num_layers)])
     if not math.isfinite(uncut):
-        raise InputError(f"the objective gives {uncut} for the uncut model, so there is nothing to compare with.")
+        raise InputError(f"the objective gives {uncut} for the original model, so there is nothing to compare with.")
     removed: tuple[int, ...] = ()
     rounds: list[dict[str, Any]] = []
     for number in range(context.num_remove):
@@ -51,8 +51,8 @@ def greedy(context: Context, objective: Objective, details: Mapping[str, Any] | 
         outcome = _round(candidates, stand(objective, plans))
         if outcome["value"] is None:
             raise InputError(
-                f"round {number + 1}: no cut model has a finite value, so none can be chosen; remove {number} layers, "
-                "or load the model with another dtype."
+                f"round {number + 1}: no pruned model has a finite value, so none can be chosen; remove {number} "
+                "layers, or load the model with another dtype."
             )
         removed = (*removed, outcome["chosen"])
         rounds.append(outcome)

@@ -35,7 +35,7 @@ def held_out(
     seed: int = 0,
     progress: Progress = silent,
 ) -> dict[str, Any]:
-    """Score a chosen plan beside the uncut model, on selection items and on held-out ones; JSON-able.
+    """Score a chosen plan beside the original model, on selection items and on held-out ones; JSON-able.
 
     Args:
         objective: what the plan was chosen by.
@@ -91,7 +91,7 @@ def _unseen(part: ObjectiveTask, num_items: int | None, seen: Collection[str]) -
 def _records(
     objective: TaskObjective, plan: CutPlan, samples: Sequence[Sequence[Sample]], progress: Progress
 ) -> list[tuple[Records, Records]]:
-    """Answers of the uncut model and under the plan, per task; empty for a task without samples."""
+    """Answers of the original model and under the plan, per task; empty for a task without samples."""
     uncut = CutPlan(num_layers=plan.num_layers)
     answers = objective.answers_on(samples)
     asked = [number for number, of_task in enumerate(samples) if of_task]

@@ -1,4 +1,4 @@
-"""Task scores as an objective: how much of the uncut model's ability a plan leaves, on selection items only."""
+"""Task scores as an objective: how much of the original model's ability a plan leaves, on selection items only."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class TaskRecords(NamedTuple):
 
 
 class TaskObjective:
-    """Mean over tasks of (s - f) / (u - f), where s is a plan's score and u the uncut model's on the same items.
+    """Mean over tasks of (s - f) / (u - f), where s is a plan's score and u the original model's on the same items.
 
     ``raw``: f = 0, the paper's ratio (arXiv:2602.01997). ``chance``: f is the score of guessing. A metric that is not 0
     or 1 for each item, such as ROUGE, has its floor f subtracted under ``raw`` too: even nonsense scores well above 0
@@ -71,7 +71,7 @@ class TaskObjective:
     A log-likelihood per token (readout ``gold``) has no floor: its part is exp(s - u), the ratio of the two models'
     probabilities per token (geometric means), which is 1 uncut and 0 at worst. It has no bounds to race by.
 
-    Only selection items are asked. Each is scored once per plan and kept in the journal; the uncut model is one more
+    Only selection items are asked. Each is scored once per plan and kept in the journal; the original model is one more
     plan. Under sampling every plan meets the same noise, because a Decoding's noise belongs to (seed, item, token).
     """
 
@@ -157,12 +157,12 @@ class TaskObjective:
         return found
 
     def values(self, plans: Sequence[CutPlan]) -> list[float]:
-        """The uncut model's value is 1; 0 is the floor, and a plan may fall below it.
+        """The original model's value is 1; 0 is the floor, and a plan may fall below it.
 
         The sum over tasks is exactly rounded, so its value does not depend on their order.
 
         Raises:
-            InputError: the uncut model is no better than guessing on one of the tasks.
+            InputError: the original model is no better than guessing on one of the tasks.
         """
         self._measure_uncut()
         self._complete(plans)
@@ -206,7 +206,7 @@ class TaskObjective:
 
     @property
     def num_layers(self) -> int:
-        """Decoder layers of the uncut model."""
+        """Decoder layers of the original model."""
         return self._engine.num_layers
 
     def answers(self, plan: CutPlan, readouts: Collection[Readout]) -> list[TaskRecords]:
@@ -220,14 +220,14 @@ class TaskObjective:
 
     @cached_property
     def uncut(self) -> tuple[Uncut, ...]:
-        """The uncut model's score per task, measured on first use.
+        """The original model's score per task, measured on first use.
 
         Raises:
             InputError: the 95 % interval of a score reaches down to the score of guessing. Nothing can be lost there
                 that could be seen, and a ratio to such a score would be noise.
         """
         plan = CutPlan(num_layers=self._engine.num_layers)
-        # Whole answers: what the uncut model writes is read again, by trace_damage and by people.
+        # Whole answers: what the original model writes is read again, by trace_damage and by people.
         self._answers.complete(range(len(self.parts)), [plan], whole=True, progress=self._progress)
         return tuple(
             self._yardstick(index, self._answers.part(index, plan, whole=True).records)
@@ -272,9 +272,9 @@ class TaskObjective:
         if lowest <= guessing + _ROUNDING:
             interval = "" if estimate.low is None else f" ({estimate.low:.3g} to {estimate.high:.3g})"
             raise InputError(
-                f"the uncut model scores {estimate.value:.3g}{interval} on {estimate.n} selection items of "
-                f"{part.label}, not above guessing ({guessing:.3g}), so no loss can be seen there. Leave it out of the "
-                "objective, or raise its limit."
+                f"the original model scores {estimate.value:.3g}{interval} on {estimate.n} selection items of "
+                f"{part.label}, not above guessing ({guessing:.3g}), so no loss can be measured there. Leave it out of "
+                "the objective, or raise its limit."
             )
         is_share = all(record["metrics"][metric] in (0, 1) for record in records)
         return Uncut(metric, estimate, chance, 0.0 if is_share and self._normalise == "raw" else guessing, is_share)

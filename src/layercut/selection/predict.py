@@ -1,8 +1,8 @@
-"""Which layers, and how many, generation can lose, predicted without any generation of a cut model.
+"""Which layers, and how many, generation can lose, predicted without any generation of a pruned model.
 
     layercut sweep bundled:smollm2-135m --predict --objective arithmetic,copy --out runs/sweep
 
-The folder is that of a sweep, or of a search, on the same objective: what it holds of the uncut model is not asked
+The folder is that of a sweep, or of a search, on the same objective: what it holds of the original model is not asked
 again, and where it holds a sweep, the prediction is compared with it.
 """
 
@@ -58,10 +58,10 @@ def predict_layers(
 
     Args:
         model: which model.
-        objective: tasks whose selection items the uncut model answers; those with a readout that writes give traces.
+        objective: tasks whose selection items the original model answers; those with a readout that writes give traces.
         out: the run folder; ``runs/<model>-sweep``, as for a sweep, if left out.
         seed: root of all chance.
-        decoding: how the uncut model's answers are drawn.
+        decoding: how the original model's answers are drawn.
         dry_run: only say what would be done, and give None back.
         progress: where progress is shown.
         say: called with each line for people.
@@ -73,11 +73,11 @@ def predict_layers(
     handle = ModelHandle(model)
     parts = [one.part for one in ask(objective, seed, "selection")]
     folder = out or Path("runs", slug(f"{model.model}-sweep"))
-    say(f"{model.model}: {handle.num_layers} layers, each skipped alone under the uncut model's own right answers")
+    say(f"{model.model}: {handle.num_layers} layers, each skipped alone on the original model's own right answers")
     isolation = announce_isolation((part.task for part in parts), say)
     tell_shortfalls(parts, "selection", say)
     if dry_run:
-        say(f"would ask {', '.join(part.label for part in parts)} of the uncut model and write to {folder}")
+        say(f"would ask {', '.join(part.label for part in parts)} of the original model and write to {folder}")
         return None
     draw = Decoding(**asdict(decoding), seed=seed)
     settings = sweep_settings(handle.describe(), parts, draw, "selection")

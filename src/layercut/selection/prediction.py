@@ -1,9 +1,9 @@
 """Which layers, and how many, generation can lose: a prediction from forward passes alone.
 
-Nothing is generated but the uncut model's own answers. Those that are right are read by the model without each layer,
-all layers together in one pass over the depth (``SharedEngine`` runs what they share once). An answer whose every token
-is still the likeliest one would be written again word for word by greedy decoding, so the share of such answers is what
-generation keeps at the least; a cut model may also be right in other words.
+Nothing is generated but the original model's own answers. Those that are right are read by the model without each
+layer, all layers together in one pass over the depth (``SharedEngine`` runs what they share once). An answer whose
+every token is still the likeliest one would be written again word for word by greedy decoding, so the share of such
+answers is what generation keeps at the least; a pruned model may also be right in other words.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def predict(
     keep: float = KEEP,
     progress: Progress = silent,
 ) -> dict[str, Any]:
-    """Rank layers by the damage that their absence does to the uncut model's right answers; JSON-able.
+    """Rank layers by the damage that their absence does to the original model's right answers; JSON-able.
 
     Layers are ordered by KL(uncut || without the layer), the mean per token, the least first; of equals the later one.
     Then the first, the first two, ... of them are skipped together, until fewer than ``keep`` of the answers are left
@@ -58,7 +58,7 @@ def predict(
         InputError: a share that is none, or a measure that is not a number.
     """
     if not 0 < keep < 1:
-        raise InputError(f"keep {keep} is no share of the answers; take one between 0 and 1, such as {KEEP}.")
+        raise InputError(f"keep {keep} is not a share of the answers; use one between 0 and 1, such as {KEEP}.")
     num_layers = objective.num_layers
     text = TextObjective(
         objective.engine, traces.requests, name="traces", measure="kl", journal=journal, progress=progress

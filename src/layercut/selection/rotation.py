@@ -83,7 +83,9 @@ def mean_rotations(context: Context, criterion: str, measure: Measure, *, span: 
     sums = torch.zeros(context.num_layers - span + 1, dtype=torch.float64)
     num_texts = num_tokens = 0
     for batch in engine.hidden_states(texts, CutPlan(num_layers=context.num_layers)):
-        assert len(batch.states_BTD) == context.num_layers + 1, "an uncut model gives one state more than it has layers"
+        assert len(batch.states_BTD) == context.num_layers + 1, (
+            "an original model gives one state more than it has layers"
+        )
         picked_BT = _picked(batch.mask_BT, token)
         for first in range(len(sums)):
             before_ND = batch.states_BTD[first][picked_BT].double()

@@ -1,4 +1,4 @@
-"""A sensitivity sweep: each layer skipped alone, all tasks, against the uncut model on the same items.
+"""A sensitivity sweep: each layer skipped alone, all tasks, against the original model on the same items.
 
     layercut sweep bundled:smollm2-135m --objective arithmetic,brackets
 
@@ -227,7 +227,7 @@ def measure(
     console: Console,
     say: Callable[[str], None],
 ) -> list[SweepRow]:
-    """Ask what is not known yet, and compare every layer with the uncut model.
+    """Ask what is not known yet, and compare every layer with the original model.
 
     Args:
         engine: gives the engine; called only if something has to be asked.

@@ -13,7 +13,7 @@ from layercut.surgery.plan import CutPlan
 def task_accuracy(context: Context) -> Selection:
     """Remove, one by one, the layer without which the tasks go best.
 
-    Each round scores every remaining candidate on the selection items of all objective tasks, divides by the uncut
+    Each round scores every remaining candidate on the selection items of all objective tasks, divides by the original
     model's score, takes the mean over tasks and removes the best; of equals the later layer goes. The "iterative"
     criterion of arXiv:2602.01997, which samples at temperature 0.9; here decoding is greedy unless asked otherwise.
 
@@ -21,7 +21,7 @@ def task_accuracy(context: Context) -> Selection:
     go). There are no settings.
 
     Raises:
-        InputError: no objective, a setting, or an uncut model that is no better than guessing.
+        InputError: no objective, a setting, or an original model that is no better than guessing.
     """
     objective = wanted_objective(context, "task_accuracy")
     choose("task_accuracy", context.settings)

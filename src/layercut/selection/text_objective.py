@@ -1,4 +1,4 @@
-"""Plans judged by how well, or how like the uncut model, they predict given text, token by token."""
+"""Plans judged by how well, or how like the original model, they predict given text, token by token."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class TextObjective:
     """Minus a plan's mean measure per token of the given continuations, every token with the same weight.
 
     ``nll``: -ln p(token); e to the mean is the perplexity. ``kl``: KL(uncut || plan) of the next-token distributions.
-    ``js``: their Jensen-Shannon divergence over the uncut model's 100 likeliest tokens and all others as one more
+    ``js``: their Jensen-Shannon divergence over the original model's 100 likeliest tokens and all others as one more
     outcome. ``top1``: 1 where the likeliest token differs, so the mean is a share. The first three are in nats.
 
     The model is given the text's own tokens, whatever it would have said (teacher forcing). Each text is run once per
     plan and kept in the journal. ``nll`` runs the plan alone; the other three come together from one run of plan and
-    uncut model.
+    original model.
     """
 
     def __init__(
@@ -160,7 +160,7 @@ def select_by_text(context: Context, objective: TextObjective, search: str) -> S
     those of ``greedy`` (its values are minus the mean measure).
 
     Raises:
-        InputError: a measure is infinite for the uncut model, or without one of the layers (one-shot).
+        InputError: a measure is infinite for the original model, or without one of the layers (one-shot).
     """
     found = _one_shot(context, objective) if search == "one_shot" else greedy(context, objective)
     base = {"objective": dict(objective.describe()), "num_tokens": objective.num_tokens()}
@@ -175,8 +175,8 @@ def _one_shot(context: Context, objective: TextObjective) -> Selection:
     for layer, rise in importance.items():
         if not math.isfinite(rise):
             raise InputError(
-                f"without layer {layer} the model rules out a token that comes, so its loss is infinite; protect the "
-                "layer, or load the model with another dtype."
+                f"without layer {layer} the model gives a token of the text probability 0, so its loss is infinite; "
+                "protect the layer, or load the model with another dtype."
             )
     details = {
         "uncut": _finite(objective.means(uncut)),

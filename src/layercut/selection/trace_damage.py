@@ -1,4 +1,4 @@
-"""Trace damage: layers without which the uncut model's own right answers stay likely go first."""
+"""Trace damage: layers without which the original model's own right answers stay likely go first."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from layercut.tasks.selected_items import SELECTION_ITEMS, record_items
 
 
 class Traces(NamedTuple):
-    """Answers of the uncut model that were graded right."""
+    """Answers of the original model that were graded right."""
 
     requests: list[LikelihoodRequest]
     """The prompt, and the completion as its one continuation."""
@@ -28,21 +28,21 @@ class Traces(NamedTuple):
 
 
 def trace_damage(context: Context) -> Selection:
-    """Choose decoder layers by what their absence does to the uncut model's correct solutions.
+    """Choose decoder layers by what their absence does to the original model's correct solutions.
 
-    The uncut model answers the objective's selection items (readouts that generate; ``rank`` is left aside). The
-    completions that are graded right are given to the cut model word for word, and each of their tokens is a chance to
-    part from the uncut model. That sees damage long before answers turn wrong, and costs one forward pass in place of a
-    generation. After RTD of github.com/3314787995/RTP-Gate-RTD, a reproduction of arXiv:2602.01997, whose
+    The original model answers the objective's selection items (readouts that generate; ``rank`` is left aside). The
+    completions that are graded right are given to the pruned model word for word, and each of their tokens is a chance
+    to part from the original model. That sees damage long before answers turn wrong, and costs one forward pass in
+    place of a generation. After RTD of github.com/3314787995/RTP-Gate-RTD, a reproduction of arXiv:2602.01997, whose
     score mixes several such measures. The stop token is not among the tokens.
 
     Settings:
         measure: mean per token of ``kl`` (default), KL(uncut || cut); ``nll``, the rise of -ln p; ``top1``, the share
-            of tokens where the likeliest one differs; or ``js``, the Jensen-Shannon divergence on the uncut model's
+            of tokens where the likeliest one differs; or ``js``, the Jensen-Shannon divergence on the original model's
             100 likeliest tokens. Definitions in ``TextObjective``.
         search: ``one_shot`` (default) skips each layer alone; ``greedy`` removes one and looks again.
 
-    The uncut model's answers are those of the objective's journal, so a task search in the same folder shares them;
+    The original model's answers are those of the objective's journal, so a task search in the same folder shares them;
     each trace is measured once per plan and kept in the run folder's journal.
 
     Details: those of ``select_by_text`` (one-shot: all measures that were taken); ``measure``, ``search``,
@@ -50,7 +50,7 @@ def trace_damage(context: Context) -> Selection:
 
     Raises:
         InputError: an unknown setting or value, no objective of tasks or none with a readout that generates, no right
-            answer by the uncut model, or measures that are not numbers.
+            answer by the original model, or measures that are not numbers.
     """
     chosen = choose(
         "trace_damage", context.settings, measure=("kl", "nll", "top1", "js"), search=("one_shot", "greedy")
@@ -82,7 +82,7 @@ def trace_damage(context: Context) -> Selection:
 
 
 def correct_traces(tasks: TaskObjective) -> Traces:
-    """The uncut model's right answers to the selection items, as text to be predicted.
+    """The original model's right answers to the selection items, as text to be predicted.
 
     Raises:
         InputError: no readout generates, or no answer is right.
@@ -112,7 +112,7 @@ def correct_traces(tasks: TaskObjective) -> Traces:
     if not requests:
         labels = ", ".join(num_right)
         raise InputError(
-            f"the uncut model answers none of the selection items of {labels} right, so there is no trace to damage. "
+            f"the original model answers none of the selection items of {labels} right, so there is no trace to score. "
             "Take easier tasks, or raise their limit."
         )
     return Traces(requests, num_right, items)

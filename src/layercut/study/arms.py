@@ -1,4 +1,4 @@
-"""The arms of a study: the uncut model, each cut, and each cut healed, under each seed. One run folder each."""
+"""The arms of a study: the original model, each cut, and each cut healed, under each seed. One run folder each."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class StudyArm:
     name: str
     """Of its run folder."""
     spec: str | None = None
-    """A plan as people write it; None for the uncut model and for what a criterion chooses."""
+    """A plan as people write it; None for the original model and for what a criterion chooses."""
     criterion: CriterionSettings | None = None
     depth: int = 0
     """How many layers a criterion removes; 0 where a plan is given."""
@@ -66,7 +66,7 @@ class StudyArm:
 def arms_of(settings: StudySettings, num_layers: int) -> list[StudyArm]:
     """All arms, as the report shows them: uncut, then each plan with its healed arms, by seed.
 
-    The uncut model is trained as well where a healing arm names it: a control, or a parent that is made.
+    The original model is trained as well where a healing arm names it: a control, or a parent that is made.
 
     Under a further seed stands only what draws: plans of chance, of generated text or of sampled answers, and healing
     whose arm does not name a seed of its own. Where answers are sampled, every plan is asked again.
@@ -95,8 +95,8 @@ def arms_of(settings: StudySettings, num_layers: int) -> list[StudyArm]:
 def in_order(arms: Sequence[StudyArm], cells: Sequence[Cell]) -> Iterator[tuple[StudyArm, Cell]]:
     """Every arm and cell, cheap and informative first.
 
-    The uncut model comes first. Of one seed, cuts come before healed ones; among cuts, those that need no search, then
-    those chosen by text, then those chosen by task scores; within these, ranked readouts before written ones and
+    The original model comes first. Of one seed, cuts come before healed ones; among cuts, those that need no search,
+    then those chosen by text, then those chosen by task scores; within these, ranked readouts before written ones and
     shallow cuts before deep ones. A healed model is measured whole before the next one is made.
     """
     pieces = [(arm, cell) for arm in arms for cell in cells]

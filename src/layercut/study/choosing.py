@@ -42,7 +42,7 @@ def choose_plans(
     that what was measured is used again. A search that this or another study has made is not made again.
 
     Args:
-        model: the uncut one; loaded only if something has to be measured.
+        model: the original one; loaded only if something has to be measured.
         criterion: how layers are chosen.
         depths: how many layers go.
         folder: of the search.

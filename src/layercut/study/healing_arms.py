@@ -47,7 +47,7 @@ class Healer:
             tasks: of the study; what is learnt holds none of their report items.
             seed: of the study, for an arm that names none.
             folder: run folder of the healing.
-            answers: where the uncut model's answers lie, in a run folder for each way of asking.
+            answers: where the original model's answers lie, in a run folder for each way of asking.
         """
         self.arm, self.folder = arm, folder
         self._answers_folder = answers
@@ -70,7 +70,7 @@ class Healer:
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """What decides the healed weights, beside the uncut model and the removed layers.
+        """What decides the healed weights, beside the original model and the removed layers.
 
         Raises:
             InputError: settings that do not fit each other, or prompts that cannot be read.
@@ -107,7 +107,9 @@ class Healer:
         _ = self.identity
 
     def heal(self, cut: Path | None, *, console: Console, say: Callable[[str], None]) -> Healed:
-        """Heal a cut checkpoint, or train the uncut model where there is none, or go on with it; see ``heal_model``."""
+        """Heal a pruned checkpoint, or train the original model where there is none, or go on with it; see
+        ``heal_model``.
+        """
         source, how = _prompts(self.arm)
         model = self._uncut if cut is None else replace(self._uncut, model=str(cut), revision=None)
         settings = self.settings
@@ -130,7 +132,7 @@ class Healer:
     def _answers(
         self, source: PromptSource, how: Answering, console: Console, say: Callable[[str], None]
     ) -> list[dict[str, Any]]:
-        """The uncut model's answers, given once for all cuts of the study and all arms that ask the same."""
+        """The original model's answers, given once for all cuts of the study and all arms that ask the same."""
         asked = {"prompts": source.describe(), "decoding": asdict(how.decoding), "seed": self._seed}
         name = settings_hash({**asked, "max_new_tokens": how.max_new_tokens, **how.extra()})
         return answer_prompts(
@@ -194,6 +196,6 @@ def _prompts(arm: HealingArm) -> tuple[PromptSource, Answering]:
     if arm.responses == "original" and source.records is not None:
         raise InputError(
             f"healing arm {arm.name}: {arm.prompts[0].source} holds a model's answers, not original ones; give the "
-            "prompts' file."
+            "file of prompts."
         )
     return source, how._replace(max_new_tokens=how.max_new_tokens or source.max_new_tokens)

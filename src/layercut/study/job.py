@@ -194,7 +194,7 @@ class StudyJob:
             self._say(f"{arm.name}: {line}")
 
     def _checkpoint(self, name: str) -> Path:
-        """The cut checkpoint of an arm, written if it is not there."""
+        """The pruned checkpoint of an arm, written if it is not there."""
         target = self._work.folder / name / CHECKPOINT
         if not target.exists():
             plan = self._work.plans[name]

@@ -55,7 +55,7 @@ def cell_identity(
     """What decides the answers of a cell. The decoding's seed counts only where answers are sampled.
 
     Args:
-        model: the uncut one.
+        model: the original one.
         plan: which of its layers are gone.
         cell: task and readout.
         decoding: how answers are drawn.

@@ -40,7 +40,7 @@ class StudyWork:
 
         Args:
             settings: of the study.
-            model: the uncut one.
+            model: the original one.
             folder: the study's, or this model's within it.
             store: where other studies lie.
             limit: lowers every task's number of items.
@@ -119,7 +119,7 @@ class StudyWork:
         self.plans |= {arm.name: plans[arm.depth] for arm in arms if arm.depth in plans}
 
     def plan(self, arm: StudyArm) -> CutPlan:
-        """Layers of the uncut model that are gone in an arm."""
+        """Layers of the original model that are gone in an arm."""
         return self.plans[arm.cut or arm.name]
 
     def decoding(self, arm: StudyArm) -> Decoding:

@@ -1,4 +1,4 @@
-"""The model card that travels with a cut checkpoint: what it is, how it was made, how to load it."""
+"""The model card that travels with a pruned checkpoint: what it is, how it was made, how to load it."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ def model_card(
     license_name: str | None = None,
     verified: str | None = None,
 ) -> str:
-    """README.md of a cut checkpoint, with the front matter that the Hugging Face hub reads.
+    """README.md of a pruned checkpoint, with the front matter that the Hugging Face hub reads.
 
     Args:
         plan: what was cut.
-        source_name: the uncut model as it was given; a hub id or a local path, whose home folder is hidden.
-        num_parameters_before: of the uncut model.
+        source_name: the original model as it was given; a hub id or a local path, whose home folder is hidden.
+        num_parameters_before: of the original model.
         num_parameters_after: of this one.
         num_bytes: size of the weights on disk.
         warnings: what the writer of the checkpoint noticed, one sentence each.
         layercut_version: that wrote it.
-        revision: commit of the uncut model on the hub.
-        base_model: hub id of the uncut model, where ``source_name`` is none.
+        revision: commit of the original model on the hub.
+        base_model: hub id of the original model, where ``source_name`` is none.
         license_name: as the hub spells it, such as ``apache-2.0``; left out where unknown.
         verified: what was checked after writing and how it came out, one sentence; without it the card says that
             nothing was checked.
@@ -60,11 +60,11 @@ def model_card(
     name = hub_id or hide_home(source_name)
     share = len(plan.removed) / plan.num_layers
     change = num_parameters_after / num_parameters_before - 1
-    whole = "model that was cut" if plan.earlier else "uncut model"
+    whole = "model that was cut" if plan.earlier else "original model"
     facts = [
         (whole, name + (f", commit {revision}" if revision else "")),
         (f"weights of the {whole}", plan.model_hash or "not recorded"),
-        *([("to be known", origin_of(plan.to_dict()))] if plan.earlier or plan.chosen_on else []),
+        *([("origin", origin_of(plan.to_dict()))] if plan.earlier or plan.chosen_on else []),
         ("decoder layers", f"{len(plan.kept)} of {plan.num_layers} ({share:.1%} removed)"),
         ("removed, in this order", ", ".join(map(str, plan.removed)) or "none"),
         ("kept", format_layers(plan.kept)),
@@ -81,10 +81,10 @@ def model_card(
     lines += [f"{_sentence(plan, name)} Nothing was trained after the cut.", ""]
     lines += ["| | |", "|---|---|", *(f"| {key} | {escape(value)} |" for key, value in facts), ""]
     lines += [
-        f"Layer numbers are zero-based and those of the {whole}. `plan.json` holds all of this for machines.",
+        f"Layer numbers are zero-based and refer to the {whole}. `plan.json` holds the same data for programs.",
         "",
     ]
-    lines += ["## Loading", "", "An ordinary transformers checkpoint; layercut is not needed.", ""]
+    lines += ["## Loading", "", "This is an ordinary transformers checkpoint; layercut is not needed.", ""]
     lines += [
         "```python",
         "from transformers import AutoModelForCausalLM, AutoTokenizer",
@@ -96,13 +96,13 @@ def model_card(
     ]
     lines += ["## What was verified", "", verified or "Nothing was verified after writing.", ""]
     if warnings:
-        lines += ["## To be known", "", *(f"- {warning}" for warning in warnings), ""]
+        lines += ["## Warnings", "", *(f"- {warning}" for warning in warnings), ""]
     lines += [
         "## Limits",
         "",
-        "Removing layers costs abilities unevenly: answers that are picked from given options often survive where the "
-        "same answers can no longer be written, arithmetic and long chains of steps first. Measure the tasks you need, "
-        "for instance with `layercut eval`.",
+        "Removing layers damages abilities unevenly. A pruned model often still picks the right option where it can no "
+        "longer write the same answer. Arithmetic and long chains of steps fail first. Measure the tasks you need, for "
+        "example with `layercut eval`.",
     ]
     return "\n".join(lines) + "\n"
 

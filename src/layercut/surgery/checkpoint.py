@@ -1,4 +1,4 @@
-"""A cut checkpoint on disk: a plain Hugging Face folder, written from the uncut one without loading it."""
+"""A pruned checkpoint on disk: a plain Hugging Face folder, written from the original one without loading it."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ MAX_SHARD_BYTES = 5 * 10**9
 _ELSEWHERE = "use another --out"
 PLAN_FILE = "plan.json"
 EARLIER_PLANS_FILE = "earlier_plans.json"
-"""Plans of the cuts before this one, oldest first, when the uncut model was itself cut by layercut."""
+"""Plans of the cuts before this one, oldest first, when the original model was itself cut by layercut."""
 OLD_CARD_FILE = "README.uncut.md"
-"""The uncut model's card, kept for its licence and credits."""
+"""The original model's card, kept for its licence and credits."""
 
 _NOT_COPIED = re.compile(
     r"\..*|config\.json|adapter_.*"  # hidden files; what is written anew; adapters, which would be loaded on top
@@ -43,7 +43,9 @@ _NOT_COPIED = re.compile(
     r"|(optimizer|scheduler|scaler|rng_state|trainer_state|training_args).*|latest|all_results\.json|events\.out.*",
     re.IGNORECASE,
 )
-"""Files of the uncut folder that do not belong to a cut model: weights in any format and the leftovers of training."""
+"""Files of the uncut folder that do not belong to a pruned model: weights in any format and the leftovers of
+training.
+"""
 _COPIED_FOLDERS = ("additional_chat_templates",)
 
 _BUFFER = re.compile(r"(^|\.)(attn|attention)\.(masked_)?bias$|\.rotary_emb\.inv_freq$")
@@ -71,7 +73,7 @@ class CutReport:
     copied: tuple[str, ...]
     """Files that come along as they are: tokenizer, chat template, generation config, licence, remote code."""
     warnings: tuple[str, ...]
-    """What a user of the cut model should know."""
+    """What a user of the pruned model should know."""
 
 
 def plan_cut(source: Path, plan: CutPlan, *, max_shard_bytes: int = MAX_SHARD_BYTES) -> CutReport:
@@ -95,20 +97,20 @@ def cut_checkpoint(
     progress: Callable[[int, int], None] = lambda done, total: None,
     check: Callable[[Path, CutReport], object] = lambda folder, report: None,
 ) -> CutReport:
-    """Write the cut model to ``out``, a folder that is there whole or not at all.
+    """Write the pruned model to ``out``, a folder that is there whole or not at all.
 
     Weights are copied byte by byte and only their names change, so dtypes, quantization and tied weights stay as they
-    are, and memory does not grow with the model. ``plan.json`` lies in the folder; when the uncut model was itself cut,
-    its plan goes to ``earlier_plans.json``. An empty plan gives a copy.
+    are, and memory does not grow with the model. ``plan.json`` lies in the folder; when the original model was itself
+    cut, its plan goes to ``earlier_plans.json``. An empty plan gives a copy.
 
     Args:
-        source: folder of the uncut model, with safetensors weights.
+        source: folder of the original model, with safetensors weights.
         plan: what goes.
         out: the new folder; it must not exist, or be empty.
         told: this cut and all before it as one plan of the model that was whole; it is written in place of ``plan`` and
             of the earlier ones, with what ``plan.json`` there says of healing.
         max_shard_bytes: largest weight file.
-        extra_files: more files by name, such as ``{"README.md": model_card}``. The uncut model's own card is kept as
+        extra_files: more files by name, such as ``{"README.md": model_card}``. The original model's own card is kept as
             ``README.uncut.md`` in any case.
         progress: told how many bytes of how many are written, after every chunk.
         check: called with the finished folder and the report before it takes its name; if it raises, nothing is left.
@@ -162,7 +164,7 @@ def _prepare(source: Path, plan: CutPlan, max_shard_bytes: int) -> _Work:
     for name in LISTS | INDEX_LISTS:
         if isinstance(config.get(name), list) and read_back.get(name, config[name]) != config[name]:
             raise InputError(
-                f"transformers would read {name} of the cut model as {read_back[name]}, but its layers are "
+                f"transformers would read {name} of the pruned model as {read_back[name]}, but its layers are "
                 f"{config[name]}; the family {family.model_type} cannot express this plan."
             )
     before, metadata = _tensors(source)
@@ -254,7 +256,7 @@ def files_to_copy(source: Path) -> tuple[str, ...]:
     """Files of a model folder that go along with changed weights: tokenizer, generation config, licence, code ..."""
     here = [path.name for path in source.iterdir() if path.is_file() and not _NOT_COPIED.fullmatch(path.name)]
     below = [f"{name}/{path.name}" for name in _COPIED_FOLDERS for path in source.glob(f"{name}/*") if path.is_file()]
-    # Plans are written anew, and what a converted file was speaks of other weights than those of the cut model.
+    # Plans are written anew, and what a converted file was speaks of other weights than those of the pruned model.
     return tuple(sorted({*here, *below} - {PLAN_FILE, EARLIER_PLANS_FILE, SOURCE_FILE}))
 
 
@@ -263,9 +265,9 @@ def _warnings(config: Mapping[str, Any], source: Path, family: Family) -> tuple[
     lists = {name for name in LISTS if isinstance(config.get(name), list)}
     default = _resolve({name: value for name, value in config.items() if name not in lists}, source)
     return tuple(
-        f"{name} of the layers that stay is not what {family.model_type} gives a model of this depth by itself. "
-        "transformers reads it from config.json; an engine that works it out from the layer's position (llama.cpp does "
-        "for gemma2 and gemma3) would run another model. Compare its output with transformers before relying on it."
+        f"{name} of the kept layers differs from the default of {family.model_type} for this depth. transformers reads "
+        "it from config.json; an engine that derives it from the layer's position (llama.cpp does for gemma2 and "
+        "gemma3) would run another model. Compare its output with transformers before relying on it."
         for name in sorted(lists)
         if default.get(name) not in (None, config[name])
     )

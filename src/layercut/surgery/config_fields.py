@@ -4,10 +4,10 @@ Pure functions on config dictionaries (``config.json`` or ``config.to_dict()``);
 Fields are known by their names, for all families alike: a name means the same in every family that uses it.
 
 It goes in two steps. First what a layer is *by its position* (periods, lists that transformers derives) is written out
-layer by layer, still counted in the uncut model. Then every field is cut to the layers that stay.
+layer by layer, still counted in the original model. Then every field is cut to the layers that stay.
 """
 
-# Words: L decoder layers of the uncut model; "old" indices count in it, "new" ones in the cut model.
+# Words: L decoder layers of the original model; "old" indices count in it, "new" ones in the pruned model.
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ _MODULE = re.compile(r"((?:^|\.)(?:layers|h)\.)(\d+)(?=\.|$)")
 def cut_config(
     config: Mapping[str, Any], plan: CutPlan, family: Family, *, resolved: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """The config of the cut model.
+    """The config of the pruned model.
 
     Fields that have nothing to do with layers come back as they are, unknown ones too.
 
@@ -141,11 +141,11 @@ def cut_config(
         family: the model's family: which field counts its layers, and whether their arithmetic depends on the position.
         resolved: ``to_dict()`` of the config that transformers makes of ``config``. Per-layer lists that transformers
             derives from the position (``layer_types`` of gemma2, for one) are taken from here and made explicit:
-            derived anew for the cut model they would give layers that stay another kind.
+            derived anew for the pruned model they would give layers that stay another kind.
 
     Raises:
         InputError: the plan is for another number of layers; a per-layer list of another length; a list with one entry
-            per layer whose meaning is not known; a rule on positions that no config of the cut model can express.
+            per layer whose meaning is not known; a rule on positions that no config of the pruned model can express.
     """
     num_layers_field, scale_field = family.num_layers_field, family.per_layer_scale_field
     full = {**config, **{k: v for k, v in (resolved or {}).items() if config.get(k) is None}}
@@ -154,8 +154,9 @@ def cut_config(
         return dict(config)
     if scale_field and full.get(scale_field) and min(plan.removed) < max(plan.kept):
         raise InputError(
-            f"config field {scale_field} is on, so what a layer computes depends on its position; such a model can "
-            f"lose layers from the end only; the plan removes layer {min(plan.removed)} below layer {max(plan.kept)}."
+            f"config field {scale_field} is on, so what a layer computes depends on its position; only layers at the "
+            f"end of such a model can be removed; the plan removes layer {min(plan.removed)} below layer "
+            f"{max(plan.kept)}."
         )
     _check_all_known(full, plan)
     cut = _write_out(dict(config), full, plan)
@@ -202,7 +203,9 @@ def _write_out(config: dict[str, Any], full: Mapping[str, Any], plan: CutPlan) -
 
 
 def _is_positional_default(name: str, value: Any, plan: CutPlan) -> bool:
-    """Whether a field that config.json leaves to the family's default would come out differently for the cut model."""
+    """Whether a field that config.json leaves to the family's default would come out differently for the pruned
+    model.
+    """
     if name in LISTS | MAYBE_LISTS | INDEX_LISTS | REPEATED:
         return isinstance(value, list) and bool(value)
     if name in FIRST_COUNTS:
@@ -218,8 +221,8 @@ def _keeps_phase(period: int, plan: CutPlan) -> bool:
 def _require_phase(name: str, period: int, plan: CutPlan) -> None:
     if not _keeps_phase(period, plan):
         raise InputError(
-            f"config field {name} = {period} decides what a layer is by its position, and this family has no list that "
-            f"could say it otherwise; remove layers from the end only, or whole periods of {period} layers."
+            f"config field {name} = {period} sets the kind of a layer by its position, and this family has no "
+            f"per-layer list to override it; remove layers from the end only, or whole periods of {period} layers."
         )
 
 
@@ -259,7 +262,7 @@ def _cut_field(name: str, value: Any, plan: CutPlan) -> Any:
 def _entries(name: str, value: list[Any], plan: CutPlan) -> list[Any]:
     if value and len(value) != plan.num_layers:
         raise InputError(
-            f"config field {name} has {len(value)} entries for {plan.num_layers} decoder layers; mend the model's "
+            f"config field {name} has {len(value)} entries for {plan.num_layers} decoder layers; fix the model's "
             "config.json before cutting."
         )
     return [value[i] for i in plan.kept] if value else value

@@ -26,7 +26,7 @@ class CutDone(NamedTuple):
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What a user of the cut model should know."""
+        """What a user of the pruned model should know."""
         return self.report.warnings
 
     def lines(self) -> list[str]:
@@ -68,15 +68,15 @@ def cut_model(
     max_shard_bytes: int = MAX_SHARD_BYTES,
     say: Callable[[str], None] = lambda text: None,
 ) -> CutDone:
-    """Write the cut checkpoint to ``out``; with ``out`` None, only say what would be written.
+    """Write the pruned checkpoint to ``out``; with ``out`` None, only say what would be written.
 
     The folder takes its name after the comparison, so a checkpoint that is there has passed it.
 
     Args:
-        source: the uncut model.
+        source: the original model.
         plan: what goes.
         out: the new folder.
-        uncut: loads the uncut model to compare with; with None nothing is compared, and no model is loaded.
+        uncut: loads the original model to compare with; with None nothing is compared, and no model is loaded.
         told: this cut and earlier ones as one plan, to be written in its place; see ``cut_checkpoint``.
         max_shard_bytes: largest weight file.
         say: is told what takes long.

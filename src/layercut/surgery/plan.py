@@ -1,4 +1,4 @@
-"""CutPlan: which decoder layers of the uncut model go, in what order, and who chose them on what data.
+"""CutPlan: which decoder layers of the original model go, in what order, and who chose them on what data.
 
 Layer indices are zero-based and always those of the *uncut* model, also after several rounds of removal.
 """
@@ -29,18 +29,18 @@ _RANGE = re.compile(r"(\d{1,6})(?:-(\d{1,6}))?")
 
 @dataclass(frozen=True, kw_only=True)
 class CutPlan:
-    """Which layers go. An empty ``removed`` stands for the uncut model, so that both run through the same code."""
+    """Which layers go. An empty ``removed`` stands for the original model, so that both run through the same code."""
 
     num_layers: int
-    """Decoder layers of the uncut model."""
+    """Decoder layers of the original model."""
     removed: tuple[int, ...] = ()
     """Layers that go, in order of removal."""
     criterion: str = "explicit"
     """Who chose them: the name of a selection criterion, or ``explicit`` for a list given by hand."""
     model: str | None = None
-    """The uncut model, as it was named when the plan was made."""
+    """The original model, as it was named when the plan was made."""
     model_hash: str | None = None
-    """Fingerprint of the uncut model's weights."""
+    """Fingerprint of the original model's weights."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """The criterion's settings: seed, objective, calibration, ..."""
     scores: Mapping[str, Any] = field(default_factory=dict)
@@ -48,7 +48,7 @@ class CutPlan:
     chosen_on: Mapping[str, Any] = field(default_factory=dict)
     """The other model that the layers were chosen on (``model``, ``model_hash``); empty where it is this one."""
     earlier: Sequence[Mapping[str, Any]] = ()
-    """What this model lost before, where it is a cut checkpoint itself, oldest first: ``model``, ``model_hash``,
+    """What this model lost before, where it is a pruned checkpoint itself, oldest first: ``model``, ``model_hash``,
     ``num_layers``, ``removed``, and ``healed``, the methods."""
 
     def __post_init__(self) -> None:
@@ -58,7 +58,7 @@ class CutPlan:
             if not 0 <= index <= last:
                 raise InputError(
                     f"layer {index} is not in {self.model or 'the model'}, which has {self.num_layers} decoder layers "
-                    f"(0-{last}, counted in the uncut model)."
+                    f"(0-{last}, counted in the original model)."
                 )
         doubled = sorted({i for i in self.removed if self.removed.count(i) > 1})
         if doubled:
@@ -66,7 +66,7 @@ class CutPlan:
                 f"layer {doubled[0]} is named more than once in the layers to remove; name each layer once."
             )
         if len(self.removed) >= self.num_layers:
-            raise InputError(f"all {self.num_layers} decoder layers would go; leave at least one.")
+            raise InputError(f"all {self.num_layers} decoder layers would be removed; keep at least one.")
 
     @property
     def kept(self) -> tuple[int, ...]:
@@ -198,7 +198,7 @@ def origin_of(plan: Mapping[str, Any]) -> str:
     >>> origin_of({"chosen_on": {"model": "A", "model_hash": "12ab"}})
     'layers chosen on another model, A (12ab)'
     >>> origin_of({"earlier": [{"model": "A", "num_layers": 6, "removed": [4, 2], "healed": ["lora"]}]})
-    'a cut checkpoint (A without 2 of 6 decoder layers: 2,4, healed by lora)'
+    'a pruned checkpoint (A without 2 of 6 decoder layers: 2,4, healed by lora)'
     """
     parts = []
     if steps := plan.get("earlier"):

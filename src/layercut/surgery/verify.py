@@ -44,13 +44,14 @@ class Verification:
     def describe(self) -> str:
         """One line for people."""
         return (
-            f"reloaded with transformers, its logits at {self.num_tokens} tokens differ from those of the uncut model "
-            f"under a bypass by at most {self.max_abs_diff:g} ({self.dtype}; up to {self.tolerance:.2g} is rounding)"
+            f"reloaded with transformers, its logits at {self.num_tokens} tokens differ from those of the original "
+            f"model under a bypass by at most {self.max_abs_diff:g} ({self.dtype}; up to {self.tolerance:.2g} is "
+            "rounding)"
         )
 
 
 def verify_cut(uncut: LoadedModel, plan: CutPlan, path: Path) -> Verification:
-    """Reload the cut checkpoint at ``path`` and compare its logits with those of the uncut model under a bypass.
+    """Reload the pruned checkpoint at ``path`` and compare its logits with those of the original model under a bypass.
 
     Both run in the dtype and on the device of ``uncut``, on the same seeded tokens (TEXT_LENGTHS, left-padded). Layer
     kinds are compared by name too, since short texts do not show a sliding window of thousands of tokens.

@@ -105,7 +105,7 @@ def read_rows(path: Path) -> Iterator[DataRow]:
         return _table(path)
     if path.suffix == ".parquet":
         return _parquet(path)
-    raise InputError(f"{path}: this kind of file is not read. {_fine()}")
+    raise InputError(f"{path}: this file type is not supported. {_fine()}")
 
 
 def read_hub(task: str, dataset: str, config: str | None = None, splits: Sequence[str] = ()) -> DataSet:

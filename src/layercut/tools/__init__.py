@@ -1,1 +1,1 @@
-"""Cut models in other people's programs"""
+"""Pruned models in other people's programs"""

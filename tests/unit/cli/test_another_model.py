@@ -69,7 +69,7 @@ def test_what_is_written_names_both_models(layercut: Run, tiny: Path, plan: Path
     assert (written["model"], written["model_hash"]) == (str(tiny), hash_of(tiny))
     assert written["chosen_on"] == {"model": "other", "model_hash": other}
     card = (tmp_path / "cut" / "README.md").read_text()
-    assert f"| weights of the uncut model | {hash_of(tiny)} |" in card
+    assert f"| weights of the original model | {hash_of(tiny)} |" in card
     assert f"layers chosen on another model, other ({other})" in card
     again = CutPlan.load(tmp_path / "cut" / "plan.json")
     assert again.chosen_on == written["chosen_on"]
@@ -108,7 +108,7 @@ def test_a_healing_with_another_teacher_is_refused(layercut: Run, tiny: Path, tm
 def test_a_cut_checkpoint_is_never_called_uncut(layercut: Run, tiny: Path, tmp_path: Path) -> None:
     cut = tmp_path / "tiny4"
     assert layercut("cut", tiny, "--remove", "4,2", "--out", cut).code == 0
-    said = f"a cut checkpoint ({tiny} without 2 of 6 decoder layers: 2,4), 4 decoder layers"
+    said = f"a pruned checkpoint ({tiny} without 2 of 6 decoder layers: 2,4), 4 decoder layers"
     evaluated = layercut("eval", cut, "--tasks", "copy", "--limit", 2, "--out", tmp_path / "runs" / "run")
     assert f"{cut}: {said}" in said_by(evaluated)
     assert "runs/" in said_by(layercut("eval", cut, "--tasks", "copy", "--limit", 2, "--dry-run"))
@@ -123,12 +123,12 @@ def test_a_cut_checkpoint_is_never_called_uncut(layercut: Run, tiny: Path, tmp_p
     ran = layercut("eval", tiny, "--tasks", "copy", "--limit", 2, "--out", tmp_path / "whole")
     assert "uncut, 6 decoder layers" in said_by(ran)
     compared = said_by(layercut("compare", tmp_path / "whole", tmp_path / "runs" / "run"))
-    assert "run, a cut checkpoint" in compared
+    assert "run, a pruned checkpoint" in compared
     twice = layercut("cut", cut, "--remove", "0", "--out", tmp_path / "tiny3")
-    assert "removes 1 of 4 decoder layers (25.0 %): 0; a cut checkpoint" in said_by(twice)
+    assert "removes 1 of 4 decoder layers (25.0 %): 0; a pruned checkpoint" in said_by(twice)
     card = (tmp_path / "tiny3" / "README.md").read_text()
     assert "| model that was cut |" in card
-    assert "| uncut model |" not in card
+    assert "| original model |" not in card
     assert "without 2 of 6 decoder layers: 2,4" in card
     thrice = layercut("eval", tmp_path / "tiny3", "--tasks", "copy", "--limit", 2, "--out", tmp_path / "r3")
     assert "2,4, then without 1 of 4 decoder layers: 0), 3 decoder layers" in said_by(thrice)

@@ -63,7 +63,7 @@ def test_cut_echoes_the_expanded_list_and_writes_a_verified_checkpoint(
     ran = layercut("cut", tiny, "--remove", "4,1-2", "--out", tmp_path / "cut")
     assert ran.code == 0, ran.err
     assert "removes 3 of 6 decoder layers (50.0 %): 1, 2, 4" in ran.err
-    assert "differ from those of the uncut model under a bypass by at most 0 " in ran.out
+    assert "differ from those of the original model under a bypass by at most 0 " in ran.out
     config = json.loads((tmp_path / "cut" / "config.json").read_text())
     assert config["num_hidden_layers"] == 3
     assert json.loads((tmp_path / "cut" / "plan.json").read_text())["removed"] == [4, 1, 2]
@@ -307,7 +307,7 @@ def test_plan_size_says_how_many_items_and_what_it_assumed(layercut: Run) -> Non
     assert recorded["items"]["power"] >= 0.8
     wrong = layercut("plan-size", "--retention", "1", "--baseline", "0.6")
     assert wrong.code == 1
-    assert "no number of items shows one" in wrong.err
+    assert "no number of items can detect one" in wrong.err
 
 
 def test_one_item_is_read_out_in_several_ways(layercut: Run, tiny: Path, tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def test_a_healed_model_loads_and_says_how_it_was_made(
     command = ("heal", cut, "--teacher", tiny, "--prompts", given, "--out", tmp_path / "run", "--objective", objective)
     ran = layercut(*command, *SMALL)
     assert ran.code == 0, ran.err
-    assert "answers removed because they hold report items" in ran.err
+    assert "answers removed because they contain report items" in ran.err
     folder = tmp_path / "run" / "checkpoint"
     model = AutoModelForCausalLM.from_pretrained(folder)
     assert model.config.num_hidden_layers == 4
@@ -162,7 +162,7 @@ def test_items_of_every_task_whose_data_is_given_are_not_learnt(
         *("--data-dir", tmp_path / "data", "--out", tmp_path / "run", "--json", *SMALL),
     )
     assert ran.code == 0, ran.err
-    assert "2 answers removed because they hold report items (2 gsm8k)" in ran.err
+    assert "2 answers removed because they contain report items (2 gsm8k)" in ran.err
     assert json.loads(ran.out)["contaminated"] == 2
 
 
@@ -217,7 +217,7 @@ def test_cut_one_heal_cut_the_next(
     assert [entry["removed"] for entry in plan["healing"]] == [plan["removed"][:1], plan["removed"]]
     assert [one["removed"] for one in plan["scores"]["loop"]] == plan["removed"]
     second = plan["scores"]["loop"][1]["importance"]
-    assert set(map(int, second)) == set(range(6)) - set(plan["removed"][:1]), "in the uncut model's numbers"
+    assert set(map(int, second)) == set(range(6)) - set(plan["removed"][:1]), "in the original model's numbers"
     assert not (folder / "earlier_plans.json").exists()
     left = {path.name for path in (tmp_path / "whole").glob("round-*/*")}
     assert left == {"select", "heal"}, "cuts are gone"
@@ -356,7 +356,7 @@ def test_an_adapter_may_stay_one(layercut: Run, tiny: Path, cut: Path, prompts: 
     config = json.loads((tmp_path / "run" / "checkpoint" / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == str(cut) and config["r"] == 2
     assert sft.finished(tmp_path / "run" / "training") is not None
-    # Plain PEFT lays it over the plain cut checkpoint, and it does something there.
+    # Plain PEFT lays it over the plain pruned checkpoint, and it does something there.
     base = AutoModelForCausalLM.from_pretrained(cut)
     ids = torch.arange(30).reshape(2, 15)
     with torch.no_grad():

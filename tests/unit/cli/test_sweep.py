@@ -41,7 +41,7 @@ def test_sweep_end_to_end_and_again_without_the_model(
 
 
 def test_shares_the_folder_of_a_search(layercut: Run, tiny: Path, tmp_path: Path) -> None:
-    # The tiny model guesses, so the search itself is refused, but only after it has scored the uncut model.
+    # The tiny model guesses, so the search itself is refused, but only after it has scored the original model.
     chosen = layercut(
         "select", tiny, *TASKS, "--criterion", "task_accuracy", "--remove", "1", "--out", tmp_path / "run"
     )

@@ -230,7 +230,7 @@ def test_a_batch_that_cannot_be_accumulated_and_half_precision_are_refused() -> 
         settings(batch_size=6, micro_batch=4).batches()
     with pytest.raises(InputError, match="float32"):
         make_trainable(tiny_model("llama").bfloat16(), settings(method="full"))
-    with pytest.raises(InputError, match="but the cut model has 6"):
+    with pytest.raises(InputError, match="but the pruned model has 6"):
         make_trainable(tiny_model("llama"), settings(method="last-k", last_k=7))
 
 

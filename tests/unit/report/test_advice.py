@@ -122,7 +122,7 @@ def test_none_is_an_answer() -> None:
     advice, _ = simulated(2, {"a": (0.5, 1.0), "b": (1.0, 0.2)})
     assert advice.answer == "none"
     assert advice.recommended is None
-    assert "**None.** With 95 % confidence each of the 2 plans tried keeps less than 90 %" in page(advice)
+    assert "**None.** With 95 % confidence, each of the 2 plans tried keeps less than 90 %" in page(advice)
 
 
 def test_undecided_plans_come_with_the_items_that_would_settle_them() -> None:
@@ -134,7 +134,7 @@ def test_undecided_plans_come_with_the_items_that_would_settle_them() -> None:
     assert one.items_needed is not None
     assert one.items_needed > 60
     text = page(advice)
-    assert "more items than these 60" in text
+    assert "items beyond these 60 would decide it" in text
     assert "Numbers of items are estimates" in text
     # As many items as were named do settle it, mostly.
     settled = [
@@ -160,10 +160,10 @@ def test_ranked_answers_do_not_speak_for_written_ones() -> None:
     assert (math.answer, math.evidence) == ("no evidence", "none")
     text = page(math)
     assert "**None: there is no evidence.**" in text
-    assert "Of gsm8k there is likelihood evidence only: it was ranked and never written" in text
+    assert "For gsm8k there is likelihood evidence only" in text
     everything = judge(ranked, named_use("all"), keep=0.8, confidence=0.95)
     assert (everything.answer, everything.evidence) == ("cut", "likelihood")
-    assert "**Likelihood only:** options were ranked and nothing was written" in page(everything)
+    assert "**Likelihood only:** the model ranked options and wrote nothing" in page(everything)
     both = judge([*ranked, row("a", 2, "gsm8k", 1.0)], named_use("all"), keep=0.8, confidence=0.95)
     assert both.evidence == "both"
     written = judge([row("a", 2, "gsm8k", 1.0)], named_use("classify"), keep=0.8, confidence=0.95)
@@ -216,10 +216,10 @@ def test_a_study_folder_gives_a_page_and_json(study: Path) -> None:
         {
             "task": "guessing",
             "readout": "rank",
-            "reason": "the uncut model is itself not shown to be above chance",
+            "reason": "the original model is not significantly above chance",
         }
     ]
-    assert "guessing (rank): the uncut model is itself not shown to be above chance." in text
+    assert "guessing (rank): the original model is not significantly above chance." in text
     assert "1.0M to 900.0k parameters (-10.0%)" in text
     assert write_advice(study)[1] == text
 
@@ -245,7 +245,7 @@ def test_a_part_of_a_use_can_refute_a_plan_and_cannot_show_that_the_use_is_kept(
     assert advice.answer == "undecided" and advice.recommended is None
     assert {plan.arm.name: plan.verdict for plan in advice.plans} == {"kept": "undecided", "broken": "refuted"}
     assert "kept (1 layer): undecided; one of humaneval\\*, mbpp\\* was not run" in page(advice)
-    assert "judged by brackets alone, a proxy" in page(advice)
+    assert "Only a proxy was measured: brackets." in page(advice)
     advice = asked(*brackets, row("kept", 1, "mbpp", 1.0), row("broken", 2, "mbpp", 1.0))
     assert advice.answer == "cut" and advice.recommended is not None and advice.recommended.arm.name == "kept"
     assert advice.proxies == () and "proxy" not in page(advice)
@@ -263,8 +263,8 @@ def test_a_use_that_is_judged_by_a_proxy_says_so(
     by_proxy = asked(part)
     assert by_proxy.answer == answer and by_proxy.proxies == (part,) and by_proxy.to_dict()["proxies"] == [part]
     text = page(by_proxy)
-    assert f"judged by {part} alone, a proxy." in text.split("\n\n")[1], "in the answer itself"
-    assert "**Judged by a proxy.**" in text and "not the use itself" in text
-    assert in_short(by_proxy).endswith(f"(judged by {part} alone, a proxy for {named_use(use).what})")
+    assert f"Only a proxy was measured: {part}." in text.split("\n\n")[1], "in the answer itself"
+    assert "**Proxy only.**" in text and "not the use itself" in text
+    assert in_short(by_proxy).endswith(f"(measured only by {part}, a proxy for {named_use(use).what})")
     by_itself = asked(part, whole)
     assert by_itself.proxies == () and "proxy" not in page(by_itself) + in_short(by_itself)

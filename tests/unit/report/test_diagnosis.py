@@ -140,9 +140,12 @@ def test_the_largest_loss_comes_first_in_words() -> None:
     lines = summary(diagnoses(), "reverse-3")
     assert lines[0].startswith("**Broke first: arithmetic, written: 80 % uncut, 10 % cut")
     assert any(line.startswith("- degeneration, loops") for line in lines)
-    assert "Of 12 right answers of the uncut model, its own part from 9, most often first at a token" in "".join(lines)
+    assert (
+        "Its own answers differ from 9 of 12 right answers of the original model. The first difference is most often a "
+        "token" in "".join(lines)
+    )
     assert "*digit* (7)" in "".join(lines)
-    assert lines[-1] == "No damage is shown by brackets."
+    assert lines[-1] == "No significant damage in brackets."
     assert "*" not in "".join(summary(diagnoses(), "reverse-3", plain=True))
 
 
@@ -197,7 +200,7 @@ def test_depths_have_panels_and_small_groups_no_line_of_their_own() -> None:
 def test_a_diagnosis_without_rows_has_a_page_too(tmp_path: Path) -> None:
     nothing: Diagnosis = {"rows": [], "data": {}, "examples": [], "notes": ["no traces"]}
     text = written(tmp_path / "run", dict.fromkeys(SECTIONS, nothing)).read_text()
-    assert "None of the diagnostics that were asked for judges damage." in text
+    assert "None of the chosen diagnostics tests for damage." in text
     assert ".png" not in text
 
 

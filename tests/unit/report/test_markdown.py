@@ -45,7 +45,12 @@ def test_headline_claims_are_the_findings(report, quickstart):
     head = report.split("## Scores")[0]
     for name in ("reverse-3", "random-3"):
         block = head.split(f"**{name}**")[1].split("\n**")[0]
-        for finding, start in (("lost", "Lost"), ("damaged", "Damaged"), ("kept", "Kept"), ("unclear", "Not settled")):
+        for finding, start in (
+            ("lost", "Lost"),
+            ("damaged", "Damaged"),
+            ("kept", "Kept"),
+            ("unclear", "Too few items"),
+        ):
             own = [row for row in rows if row.cut.name == name and row.finding == finding]
             claimed = re.search(rf"- \*\*{start}[^*]*\*\*(.*)", block)
             assert bool(own) == bool(claimed)
@@ -73,11 +78,11 @@ def test_every_row_is_in_the_tables(report, quickstart):
         assert cells[10:12] == [p_value(row.values.p_value), p_value(row.p_value)]
         assert cells[12] == row.finding
     assert scores.count("(--limit 64)") == 2
-    assert "no retention, because the uncut model is not above chance (0.25) on 64 items" in scores
+    assert "no retention, because the original model is not above chance (0.25) on 64 items" in scores
 
 
 def test_items_on_which_two_readouts_disagree_add_up(report, quickstart):
-    section = report.split("## The same items, read out in two ways")[1].split("\n## ")[0]
+    section = report.split("## The same items, scored by likelihood and by generation")[1].split("\n## ")[0]
     lines = [line.strip("|").split("|") for line in section.splitlines() if re.match(r"\| \w", line)][1:]
     runs = [quickstart[0], *quickstart[1]]
     assert {cells[2].strip() for cells in lines} == {run.name for run in runs}
@@ -147,11 +152,11 @@ def test_a_resumed_run_says_so(tmp_path):
     assert "layercut 0.2.0" in text
 
 
-def test_the_walls_of_generated_programs_are_said():
+def test_the_isolation_of_generated_programs_is_reported():
     assert isolation({"packages": {}}) == []
-    later = [{"sandbox": "bubblewrap and limits"}, {"sandbox": "limits only, no walls (--unsafe-exec)"}]
+    later = [{"sandbox": "bubblewrap and limits"}, {"sandbox": "limits only, no isolation (--unsafe-exec)"}]
     assert isolation({"sandbox": "bubblewrap and limits", "resumed": later}) == [
-        "- Generated programs ran behind: bubblewrap and limits; later limits only, no walls (--unsafe-exec)."
+        "- Isolation of generated programs: bubblewrap and limits; later limits only, no isolation (--unsafe-exec)."
     ]
 
 
@@ -179,7 +184,7 @@ def test_model_output_cannot_break_the_page(tmp_path, bad):
         "# What bundled:smollm2-135m loses with layers removed",
         "## Scores",
         "### cut",
-        "## Does it keep less of the long answers?",
+        "## Are long answers lost more often?",
         "## How the answers ended",
         "## Items that were right before",
         "### copy",
@@ -242,5 +247,5 @@ def test_folders_that_are_no_study(tmp_path):
     with pytest.raises(InputError, match="is not the folder of a study: it holds no run called uncut"):
         study_report(tmp_path)
     build_run(tmp_path / "uncut", [Result(task="copy", readout="short", score=1.0, n=2)])
-    with pytest.raises(InputError, match="holds no run of a cut model"):
+    with pytest.raises(InputError, match="holds no run of a pruned model"):
         study_report(tmp_path)

@@ -50,12 +50,12 @@ def test_the_page_is_made_from_the_folder_alone(tmp_path: Path) -> None:
         scores = {"1": 0.9, "2": 0.8, "3": 0.7}  # a sweep of some layers
         (run.path / "predict.json").write_text(json.dumps(data(sweep=[{"name": "copy (short)", "scores": scores}])))
         page = prediction_report(run.path).read_text()
-    assert "**1 layer can go with at least 85% of these answers left word for word: 1.**" in page
+    assert "**1 layer can be removed with at least 85% of these answers kept word for word: 1.**" in page
     order = [line.split("|")[1].strip() for line in page.split("## Which")[1].splitlines() if line.startswith("| ")]
     assert order[1:7] == ["1", "2", "4", "3", "5", "0"]
     assert "| trace damage (KL) | copy (short) | 3 | 1.00 [n/a] |" in page.replace("\\", "")
     assert (tmp_path / "run" / "predict.png").read_bytes().startswith(b"\x89PNG")
     assert (
         answer(data(safe=0))
-        == "No layer is shown to leave at least 85% of these answers word for word; the first to try is 1."
+        == "No layer can be removed with at least 85% of these answers kept word for word. Try layer 1 first."
     )

@@ -34,7 +34,7 @@ def test_candidates_that_were_stopped_are_shown_as_bounds() -> None:
     text = shown(uncut=1.0, rounds=[RACED], race=RACE)
     assert "<= 0.7500, stopped after 48 of 60 items" in text
     assert "3, 2 stopped" in text
-    assert "2 candidates were stopped when they could not win any more; that saved 56 of 180 answers (31 %)." in text
+    assert "2 candidates were stopped when they could no longer win; that saved 56 of 180 answers (31 %)." in text
 
 
 def test_a_runner_up_with_a_value_is_shown_as_before() -> None:

@@ -90,14 +90,14 @@ def test_report_and_picture_come_from_the_folder_alone(holes: Sweep, tmp_path: P
 
 def test_findings_name_the_layers_with_a_loss(holes: Sweep) -> None:
     flat, deep, refused, raw = findings(holes)
-    assert "no loss is shown at any of 30 layers" in flat
+    assert "no significant loss at any of 30 layers" in flat
     kept = [22, 23, 25, 27]  # 98, 90, 93 and 93 % of 38 items, which this many items do not tell from 100
-    assert "a loss is shown at 26 of 30 layers (0-21,24,26,28,29)" in deep
+    assert "significant loss at 26 of 30 layers (0-21,24,26,28,29)" in deep
     assert not any(row.shows_loss for row in holes.curves[1].rows if row.layer in kept)
-    assert "the least is left without layer 0: 2 [" in deep
+    assert "lowest without layer 0: 2 [" in deep
     assert deep.count(" of the score above chance") == 1
-    assert "no retention, because the uncut model is not above chance (0.25) on 64 items" in refused
-    assert "the least is left without layer 29" in raw
+    assert "no retention, because the original model is not above chance (0.25) on 64 items" in refused
+    assert "lowest without layer 29" in raw
     assert "above chance" not in raw
 
 
@@ -136,7 +136,7 @@ def test_every_table_fits_its_width(holes: Sweep) -> None:
 def test_report_items_are_marked(holes: Sweep) -> None:
     assert not any("report items" in line for line in how_made(holes))
     other = sweep_of(curve("copy", "short", [50, 60]), split="report")
-    assert any("must not be reported on the same items" in line for line in how_made(other))
+    assert any("then report scores on the same items" in line for line in how_made(other))
 
 
 def test_agreements_by_hand() -> None:
@@ -171,7 +171,7 @@ def test_agreements_by_hand() -> None:
 
 def test_the_figure_shows_every_number_and_no_refusal(holes: Sweep) -> None:
     panels = drawn(holes)
-    assert list(panels) == ["gsm_symbolic", "copy"]  # brackets: the uncut model is not above chance
+    assert list(panels) == ["gsm_symbolic", "copy"]  # brackets: the original model is not above chance
     for point, row in zip(panels["copy"], (row for row in holes.rows if row.task == "copy"), strict=True):
         share = row.kept_share
         assert share is not None

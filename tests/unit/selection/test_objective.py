@@ -157,7 +157,7 @@ def test_items_are_shown_as_they_are_answered() -> None:
     shown: list[tuple[str, int, int]] = []
     objective = TaskObjective(NeedyEngine(), [part(limit=8)], progress=lambda *recorded: shown.append(recorded))
     objective.values([PLANS[0], PLANS[2]])
-    assert shown[0] == ("answers", 0, 8)  # the uncut model's
+    assert shown[0] == ("answers", 0, 8)  # the original model's
     assert ("answers", 4, 16) in shown
     assert shown[-1] == ("answers", 16, 16)
     assert [done for _, done, total in shown if total == 16] == sorted(done for _, done, total in shown if total == 16)

@@ -55,7 +55,7 @@ def test_order_by_damage_and_answers_that_stay_word_for_word() -> None:
     assert found["safe"] == 1
     assert (found["num_traces"], found["num_tokens"]) == (40, 80)
     assert json.loads(json.dumps(found)) == found
-    # Forward passes only: no plan but the uncut one has written anything.
+    # Forward passes only: no plan but the original one has written anything.
     assert {plan for plan, _ in engine.asked} == {CutPlan(num_layers=6).key}
 
 

@@ -140,7 +140,7 @@ def test_report_items_are_others_and_keep_their_own_folder(tmp_path: Path) -> No
 )
 def test_a_task_without_retention_is_said_at_once(tmp_path: Path, fields: dict[str, float], why: str) -> None:
     said: list[str] = []
-    engine = NeedyEngine(num_layers=6, kill_after=5)  # the uncut model alone
+    engine = NeedyEngine(num_layers=6, kill_after=5)  # the original model alone
     asked = [needy("dull", **fields)]
     with pytest.raises(Killed):
         sweep(tmp_path / "run", asked, engine, say=said.append)

@@ -58,7 +58,7 @@ def test_the_same_layers_from_fewer_answers(seed: int, partial: bool, normalise:
     race = found.details["race"]
     assert race["mode"] == "exact"
     assert race["saved"] > 0
-    assert len(raced.asked) <= race["answers"] + 87  # the uncut model's
+    assert len(raced.asked) <= race["answers"] + 87  # the original model's
     assert race["answers"] + race["saved"] == (8 + 7 + 6 + 5) * 87
     assert "race" not in expected.details
 

@@ -80,7 +80,7 @@ def test_a_study_of_criteria_depths_and_healing_and_another_that_shares_its_cell
 ) -> None:
     outcome, _ = run(study("a", **KEYS))
     folder = tmp_path / "runs" / "a"
-    assert outcome.failed == [] and len(loads) == 2, "the uncut model once, and the healed one"
+    assert outcome.failed == [] and len(loads) == 2, "the original model once, and the healed one"
     cuts = study_runs(folder).cuts
     assert [one.name for one in cuts] == CUTS == list(dict.fromkeys(row.cut.name for row in outcome.rows))
     shallow, deep = (one.metrics()["plan"] for one in cuts[2:4])
@@ -145,7 +145,7 @@ def test_more_items_ask_only_those_that_are_new(study: Any, tmp_path: Path, monk
     text = Console(file=StringIO(), width=200)
     text.print(after.tables())
     words = " ".join(text.file.getvalue().split())  # type: ignore[attr-defined]
-    assert "by 8 items timed on this model and machine" in words and "--limit 100 and another --out" in words
+    assert "from 8 items timed with this model on this machine" in words and "--limit 100 and another --out" in words
     asked: list[int] = []
     answers = SharedEngine.answers_under
 

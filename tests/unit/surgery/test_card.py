@@ -1,4 +1,4 @@
-"""The model card of a cut checkpoint."""
+"""The model card of a pruned checkpoint."""
 
 import yaml
 
@@ -28,7 +28,7 @@ def test_a_model_from_the_hub():
         revision="7e27bd9",
         license_name="apache-2.0",
         warnings=["max_window_layers was set to 20."],
-        verified="Logits equal those of the uncut model with these layers skipped.",
+        verified="Logits equal those of the original model with these layers skipped.",
         **FACTS,
     )
     assert front_matter(card) == {
@@ -40,8 +40,8 @@ def test_a_model_from_the_hub():
     for expected in (
         "# SmolLM2-135M-Instruct, 4 decoder layers removed",
         "without decoder layers 3,27-29.",
-        "| uncut model | HuggingFaceTB/SmolLM2-135M-Instruct, commit 7e27bd9 |",
-        "| weights of the uncut model | ab12 |",
+        "| original model | HuggingFaceTB/SmolLM2-135M-Instruct, commit 7e27bd9 |",
+        "| weights of the original model | ab12 |",
         "| decoder layers | 26 of 30 (13.3% removed) |",
         "| removed, in this order | 27, 3, 28, 29 |",
         "| kept | 0-2,4-26 |",
@@ -66,7 +66,7 @@ def test_a_local_model_names_no_base_model_and_no_home(monkeypatch):
     assert "~/models/tiny without decoder layer 1." in card
     assert "chosen by | hand (a list of layers) |" in card
     assert "Nothing was verified after writing." in card
-    assert "## To be known" not in card
+    assert "## Warnings" not in card
 
 
 def test_a_bundled_model_may_name_its_base():

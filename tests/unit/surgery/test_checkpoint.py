@@ -300,12 +300,12 @@ def test_a_useless_shard_size_is_refused(source):
 
 @pytest.mark.parametrize(("removed", "warned"), [((0,), True), ((0, 1), False), ((5,), False), ((2, 3), False)])
 def test_kinds_out_of_the_familys_order_are_pointed_out(removed, warned, tmp_path):
-    """gemma2 alternates sliding and full attention; engines that go by position must know when a cut model does not."""
+    """gemma2 alternates sliding and full attention; engines that use the position must know when a pruned model does not."""
     source = save_tiny("gemma2", tmp_path / "uncut")
     edit_config(source, layer_types=None)
     report = plan_cut(source, plan_of(removed))
-    assert [text.split(" is not what gemma2 gives")[0] for text in report.warnings] == (
-        ["layer_types of the layers that stay"] if warned else []
+    assert [text.split(" of the kept layers differs")[0] for text in report.warnings] == (
+        ["layer_types"] if warned else []
     )
 
 
@@ -325,6 +325,6 @@ def test_a_plan_that_the_familys_config_cannot_express_is_refused(source, monkey
     monkeypatch.setattr(LlamaConfig, "from_dict", classmethod(overrule))
     assert plan_cut(source, plan_of((0, 1))).parameters_after
     with pytest.raises(
-        InputError, match="transformers would read layer_types of the cut model as .* cannot express this"
+        InputError, match="transformers would read layer_types of the pruned model as .* cannot express this"
     ):
         plan_cut(source, plan_of((5,)))

@@ -32,7 +32,7 @@ def test_what_is_right_differs_by_nothing(cut, uncut):
     found = verify_cut(uncut, PLAN, cut)
     assert found.max_abs_diff == 0
     assert found.num_tokens == 1 + 7 + 24 + 64
-    assert "differ from those of the uncut model under a bypass by at most 0 (float32;" in found.describe()
+    assert "differ from those of the original model under a bypass by at most 0 (float32;" in found.describe()
     assert verify_cut(uncut, PLAN, cut) == found
 
 

@@ -96,7 +96,7 @@ def test_what_cannot_be_data_is_refused_in_one_line(tmp_path: Path) -> None:
         (tmp_path / "two" / name).write_bytes(LINES)
     for name, message in {
         "nothing": "no such file or folder",
-        "a.txt": "this kind of file is not read",
+        "a.txt": "this file type is not supported",
         "a.json": "a list of rows was expected, but this is one dict",
         "empty": "no train, validation or test file in this folder",
         "two": r"test\.jsonl and test\.jsonl\.gz both hold the split test",

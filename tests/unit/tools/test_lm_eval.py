@@ -105,7 +105,7 @@ def test_all_answers_are_those_of_hf_on_the_cut_checkpoint(uncut: Path, tasks: P
     assert found["results"] == expected["results"]
     assert found["config"]["layercut_removed"] == [1, 3, 4]
     assert found["config"]["model_num_parameters"] == expected["config"]["model_num_parameters"]
-    # Not trivially so: the uncut model says other things, and items differ.
+    # Not trivially so: the original model says other things, and items differ.
     whole = answers(run("layercut", {"pretrained": str(uncut)}, tasks))
     assert all(whole[name] != answers(found)[name] for name in TASKS)
     assert len({str(said) for said in answers(found)["tiny_answer"]}) > 1
@@ -129,7 +129,7 @@ def test_layers_are_named_in_every_way_that_lm_eval_passes_on(uncut: Path, tmp_p
 def test_what_cannot_be_cut_is_said_before_anything_is_loaded(uncut: Path) -> None:
     with pytest.raises(InputError, match="layer 6 is not in"):
         LayercutLM(str(uncut), 6)
-    with pytest.raises(InputError, match="peft and remove do not go together"):
+    with pytest.raises(InputError, match="peft and remove cannot be combined"):
         LayercutLM(str(uncut), 5, peft="some/adapter")
     with pytest.raises(InputError, match="does not exist"):
         LayercutLM("./nowhere")

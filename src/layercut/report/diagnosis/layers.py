@@ -93,12 +93,12 @@ def scope(data: Mapping[str, Any]) -> str:
 def legend() -> list[str]:
     """How the overview is read."""
     return [
-        "Shares in %; first choice: tokens of the uncut model's right answers that stay the likeliest ones when all "
-        "before them is given; ln p of the right answer and KL in nats; final cosine: of the last hidden states.",
+        "Shares in %. first choice: tokens of the original model's right answers that stay the likeliest under teacher "
+        "forcing. ln p of the right answer and KL in nats. final cosine: of the last hidden states.",
         f"*: worse than uncut, p < {ALPHA} after Holm's correction over the layers of the column (McNemar's exact "
         "test, else sign flips).",
-        "broke first: the largest share lost among the headline measures of a layer that stand after Holm's correction "
-        "over all of that layer's.",
+        "broke first: the largest share lost among the headline measures of a layer that stay significant after Holm's "
+        "correction over all measures of that layer.",
     ]
 
 
@@ -128,7 +128,7 @@ def columns_of(diagnoses: Mapping[str, Diagnosis]) -> dict[tuple[str, str], str]
 
 
 def table_rows(data: Mapping[str, Any]) -> list[list[str]]:
-    """A row of the overview for the uncut model and one for each layer."""
+    """A row of the overview for the original model and one for each layer."""
     diagnoses: dict[str, Diagnosis] = data["diagnostics"]
     columns = {key: _column(diagnoses, key) for key in columns_of(diagnoses)}
     first = [next(iter(rows.values()))[0] for rows in columns.values()]
@@ -145,7 +145,7 @@ def table_rows(data: Mapping[str, Any]) -> list[list[str]]:
 
 
 def _column(diagnoses: Mapping[str, Diagnosis], key: tuple[str, str]) -> dict[str, tuple[MeasureRow, bool]]:
-    """By arm, the row of a measure and whether its loss stands among all layers."""
+    """By arm, the row of a measure and whether its loss is significant over all layers."""
     rows = [row for row in diagnoses[key[0]]["rows"] if row["measure"] == key[1] and not row["group"]]
     adjusted = holm([row["p_value"] for row in rows])
     return {row["arm"]: (row, is_worse(row) and p < ALPHA) for row, p in zip(rows, adjusted, strict=True)}
@@ -157,7 +157,7 @@ def _value(row: MeasureRow, side: str) -> str:
 
 
 def figure(data: Mapping[str, Any]) -> Figure | None:
-    """A panel for each measure: its value without each layer, with 95 % intervals; dashed, the uncut model."""
+    """A panel for each measure: its value without each layer, with 95 % intervals; dashed, the original model."""
     diagnoses: dict[str, Diagnosis] = data["diagnostics"]
     panels = [
         _panel([row for row, _ in _column(diagnoses, key).values()], words, data["num_layers"])
@@ -194,7 +194,7 @@ def _panel(rows: Sequence[MeasureRow], name: str, num_layers: int) -> Panel:
     if log:
         reach = (0.9 * min(value for value in values if value > 0), 1.1 * max(values))
     spec = charts.curves(
-        points, x_title="layer that is skipped", y_title=unit, x=(-0.5, num_layers - 0.5), y=reach,
+        points, x_title="skipped layer", y_title=unit, x=(-0.5, num_layers - 0.5), y=reach,
         colours={name: charts.SERIES[0]}, marks=() if log else ((uncut, "uncut"),), height=150,
         scale="log" if log else "linear",
     )  # fmt: skip

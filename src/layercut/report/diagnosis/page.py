@@ -1,4 +1,4 @@
-"""diagnose.md: for each cut model what broke first, with examples, and all diagnostics behind it."""
+"""diagnose.md: for each pruned model what broke first, with examples, and all diagnostics behind it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from layercut.text.numbers import number, p_value, with_interval
 
 REPORT = "diagnose.md"
 NUM_EXAMPLES = 2
-"""Of each diagnostic and cut model."""
+"""Of each diagnostic and pruned model."""
 
 
 def diagnosis_report(folder: Path) -> Path:
@@ -54,9 +54,9 @@ def render(data: Mapping[str, Any], pictures: Mapping[str, str], run: RunFolder)
     lines = [f"# What broke in {escape(hide_home(data['model']))}", ""]
     lines += [
         f"At most {counted(data['limit'], 'item')} of each kind (--limit {data['limit']}), seed "
-        f"{data['seed']}. All cut "
+        f"{data['seed']}. All pruned "
     ]
-    lines[-1] += "models answer the items of the uncut model. Intervals are 95 %."
+    lines[-1] += "models answer the items of the original model. Intervals are 95 %."
     lines += ["", f"- uncut: {escape(arms[0]['describe'])}"]
     lines += [f"- {escape(arm['name'])}: {escape(arm['describe'])}" for arm in arms[1:]]
     lines.append("")
@@ -74,32 +74,33 @@ def render(data: Mapping[str, Any], pictures: Mapping[str, str], run: RunFolder)
 
 
 def summary(diagnoses: Mapping[str, Diagnosis], arm: str, *, plain: bool = False) -> list[str]:
-    """What is shown to be damaged in one cut model, the largest loss first, and what is not; ``plain`` without
-    Markdown."""
+    """Which diagnostics find significant damage in one pruned model, the largest loss first, and which do not.
+
+    ``plain`` leaves out the Markdown."""
     if plain:
         return [re.sub(r"[*\\]", "", line) for line in summary(diagnoses, arm)]
     found = damages(diagnoses, arm)
     judged = [name for name, one in diagnoses.items() if headline_rows(one, arm)]
     if not judged:
-        return ["None of the diagnostics that were asked for judges damage."]
+        return ["None of the chosen diagnostics tests for damage."]
     if not found:
-        return [f"No damage is shown by {', '.join(judged)}. That is no proof of health: see the intervals."]
+        return [f"No significant damage in {', '.join(judged)}. Damage may still exist: see the intervals."]
     first, rest = found[0], found[1:]
     lines = [f"**Broke first: {_words(first)}.**"]
     if rest:
-        lines += ["", "Also shown, the largest loss first:", "", *(f"- {_words(one)}" for one in rest)]
+        lines += ["", "Also significant, the largest loss first:", "", *(f"- {_words(one)}" for one in rest)]
     walked = diagnoses.get("propagation")
     where = walked["data"].get("first_wrong", {}).get(arm) if walked else None
     if where and (kind := likely_kind(where)):
         lines.append("")
         lines.append(
-            f"Of {where['traces']} right answers of the uncut model, its own part from {where['parted']}, most often "
-            f"first at a token of the kind *{kind}* ({where['kinds'][kind]})."
+            f"Its own answers differ from {where['parted']} of {where['traces']} right answers of the original model. "
+            f"The first difference is most often a token of the kind *{kind}* ({where['kinds'][kind]})."
         )
     accused = {one.row["diagnostic"] for one in found}
     silent = [name for name in judged if name not in accused]
     if silent:
-        lines += ["", f"No damage is shown by {', '.join(silent)}."]
+        lines += ["", f"No significant damage in {', '.join(silent)}."]
     return lines
 
 
@@ -128,12 +129,12 @@ def _examples(diagnoses: Mapping[str, Diagnosis], arm: str) -> list[str]:
             lines += [f"{one['diagnostic'].capitalize()}, item {code(one['id'])}{gold}:", ""]
             lines += [*fenced(_side_by_side(one)), ""]
     if lines:
-        lines[:0] = ["### Examples", "", "What first differs from the uncut model's answer stands in ⟦ ⟧.", ""]
+        lines[:0] = ["### Examples", "", "⟦ ⟧ mark the first token that differs from the original model's answer.", ""]
     return lines
 
 
 def _side_by_side(one: DiagnosisExample) -> str:
-    """Question and answers, long ones around the place where they part."""
+    """Question and answers, long ones around the first difference."""
     start, _ = first_difference(one["uncut"], one["cut"], one["tokens"])
     question = one["question"] if len(one["question"]) <= 160 else "[...] " + one["question"][-150:]
     uncut, cut = _around(one["uncut"], start), _around(marked(one), start)
@@ -146,7 +147,7 @@ def _around(text: str, place: int) -> str:
 
 
 def marked(example: DiagnosisExample) -> str:
-    """The cut answer, its first token that parts from the uncut answer between ⟦ and ⟧.
+    """The cut answer, its first token that differs from the uncut answer between ⟦ and ⟧.
 
     Tokens are those of the uncut answer where they are known, else digits, words and signs. An answer that only ends
     too early has no mark, or an empty one.
@@ -200,11 +201,11 @@ def how_made(data: Mapping[str, Any]) -> list[str]:
         "- Shares in %. kept: cut / uncut, or (cut - chance) / (uncut - chance) where guessing has a score. Intervals: "
         "Wilson for right and wrong, BCa otherwise, a Bayesian bootstrap over paired items for differences.",
         "- p: McNemar's exact test for right and wrong, else sign flips. Bold: a headline measure that is worse with "
-        f"p < {ALPHA} before correction; *what broke first* takes only what stands after Holm's correction over all "
-        "headline measures of a model.",
-        "- *First* is the largest share lost of what the uncut model had; not the first in time. Where in an answer "
-        "things first go wrong is said beside it.",
-        "- Kinds of tokens, depths, sizes, similarity, demotion and cost explain a damage; they do not show one.",
+        f"p < {ALPHA} before correction. *What broke first* lists only measures that stay significant after Holm's "
+        "correction over all headline measures of a model.",
+        "- *First* means the largest share lost of the original model's value, not the first in time. Where an answer "
+        "first goes wrong is reported beside it.",
+        "- Kinds of tokens, depths, sizes, similarity, demotion and cost explain damage; they do not test for it.",
         f"- Items and resampling come from seed {data['seed']}. Items are report items: no plan was chosen on them.",
         "",
     ]

@@ -19,7 +19,7 @@ class DiagnosticSection(NamedTuple):
     title: str
     question: str
     figure: Callable[[Diagnosis, Sequence[str]], Figure | None]
-    """Of the diagnosis and the names of the cut models; None where there is nothing to draw."""
+    """Of the diagnosis and the names of the pruned models; None where there is nothing to draw."""
     lines: Callable[[Diagnosis], list[str]]
     """Markdown beside the table."""
 
@@ -40,7 +40,7 @@ def _brackets(found: Diagnosis) -> list[str]:
     names = list(dict.fromkeys(name for counts in classes.values() for name in counts))
     if not names:
         return []
-    text = ["How the generated programs end: number (% of all; % of those that fail).", ""]
+    text = ["Outcomes of the generated programs: number (% of all; % of those that fail).", ""]
     text += ["| | " + " | ".join(escape(arm) for arm in classes) + " |", "|---|" + "---|" * len(classes)]
     for name in names:
         cells = [_cell(name, counts) for counts in classes.values()]
@@ -72,12 +72,15 @@ def _propagation(found: Diagnosis) -> list[str]:
     text = []
     for arm, where in found["data"].get("first_wrong", {}).items():
         kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(where["kinds"].items(), key=lambda one: -one[1]))
-        line = f"- {escape(arm)}: {where['parted']} of {counted(where['traces'], 'answer')} part from the uncut model's"
+        line = (
+            f"- {escape(arm)}: {where['parted']} of {counted(where['traces'], 'answer')} differ from the original "
+            "model's"
+        )
         if where["parted"]:
             line += (
-                f", first at: {kinds}; {where['at_first_token']} at the very first token. Up to there the answer is "
-                f"the same, and with it given as text the token is not the first choice either in "
-                f"{where['wrong_when_forced']} of them"
+                f". First difference: {kinds}; {where['at_first_token']} at the very first token. In "
+                f"{where['wrong_when_forced']} of them the original token is not the first choice under teacher "
+                f"forcing either"
             )
         text.append(f"{line}.")
     return [*text, ""] if text else []
@@ -88,7 +91,7 @@ def _similarity(found: Diagnosis) -> list[str]:
     text = []
     for name, model in found["data"].get("arms", {}).items():
         half = next((layer for layer, share in zip(model["layers"], model["lens"], strict=True) if share >= 0.5), None)
-        text.append(f"- {escape(name)}: half of the final tokens are the likeliest ones already behind layer {half}.")
+        text.append(f"- {escape(name)}: half of the final tokens are already the likeliest ones after layer {half}.")
     return [*text, ""] if text else []
 
 
@@ -97,11 +100,11 @@ def _demoted(found: Diagnosis) -> list[str]:
     text = []
     for arm, counts in found["data"].get("verdicts", {}).items():
         text.append(
-            f"- {escape(arm)}: of {counted(counts['lost'], 'item')} that it lost greedily, "
+            f"- {escape(arm)}: of {counted(counts['lost'], 'item')} lost under greedy decoding, "
             f"{counts['demoted']} are demoted "
-            f"({counts['drawn']} came right in at least one drawn answer, {counts['top_10']} have every token of the "
-            f"right answer among the first ten) and {counts['erased']} erased. One more example brought "
-            f"{counts['helped']} back."
+            f"({counts['drawn']} are right in at least one sampled answer, {counts['top_10']} have every token of the "
+            f"right answer in the top ten) and {counts['erased']} erased. One more worked "
+            f"example recovers {counts['helped']}."
         )
     return [*text, ""] if text else []
 
@@ -128,7 +131,7 @@ SECTIONS: Mapping[str, DiagnosticSection] = {
     ),
     "brackets": DiagnosticSection(
         "Brackets and syntax",
-        "Is what is open still closed, in sequences of growing depth and in programs?",
+        "Does the model still close brackets, in sequences of growing depth and in programs?",
         figures.brackets,
         _brackets,
     ),
@@ -140,7 +143,7 @@ SECTIONS: Mapping[str, DiagnosticSection] = {
     ),
     "propagation": DiagnosticSection(
         "Propagation",
-        "Is damage done at single tokens, or does it grow along the answer?",
+        "Does damage occur at single tokens, or does it grow along the answer?",
         figures.propagation,
         _propagation,
     ),
@@ -152,7 +155,7 @@ SECTIONS: Mapping[str, DiagnosticSection] = {
     ),
     "demoted": DiagnosticSection(
         "Demoted or erased",
-        "Is the right answer still there, only no longer the first that comes?",
+        "Is the right answer still likely, but no longer the first choice?",
         figures.shares,
         _demoted,
     ),

@@ -20,11 +20,11 @@ class Damage(NamedTuple):
 
     row: MeasureRow
     p_adjusted: float
-    """Of Holm, over all headline measures of the cut model."""
+    """Of Holm, over all headline measures of the pruned model."""
 
     @property
     def severity(self) -> float:
-        """What share of what the uncut model had is lost; for measures that should be low, how much they rose."""
+        """What share of what the original model had is lost; for measures that should be low, how much they rose."""
         kept = self.row["kept"]
         if kept is not None and kept[0] is not None:
             return 1 - kept[0]
@@ -41,7 +41,7 @@ def load(folder: Path, name: str = FILE) -> dict[str, Any]:
 
 
 def damages(diagnoses: Mapping[str, Diagnosis], arm: str) -> list[Damage]:
-    """Every headline measure of a cut model that is shown to be worse than uncut, the largest loss first.
+    """Every headline measure of a pruned model that is shown to be worse than uncut, the largest loss first.
 
     Shown: the difference goes the wrong way and the p-value is below 0.05 after Holm's correction over all headline
     measures of this model. Measures without a headline explain; they accuse nobody.
@@ -53,7 +53,7 @@ def damages(diagnoses: Mapping[str, Diagnosis], arm: str) -> list[Damage]:
 
 
 def is_worse(row: MeasureRow) -> bool:
-    """Whether the cut model's value is on the wrong side of the uncut one's."""
+    """Whether the pruned model's value is on the wrong side of the original one's."""
     change = row["difference"][0] or 0.0
     return change < 0 if row["better"] == "higher" else change > 0
 
@@ -64,11 +64,11 @@ def accused(diagnoses: Mapping[str, Diagnosis], arm: str) -> list[str]:
 
 
 def likely_kind(first_wrong: Mapping[str, Any]) -> str | None:
-    """The kind of token at which answers first part from the uncut model's most often; None where none parts."""
+    """The kind of token at which answers first part from the original model's most often; None where none parts."""
     kinds: Mapping[str, int] = first_wrong["kinds"]
     return max(sorted(kinds), key=kinds.__getitem__) if kinds else None
 
 
 def headline_rows(diagnosis: Diagnosis, arm: str) -> Sequence[MeasureRow]:
-    """Of one diagnostic and cut model."""
+    """Of one diagnostic and pruned model."""
     return [row for row in diagnosis["rows"] if row["arm"] == arm and row["headline"]]

@@ -21,7 +21,7 @@ FEWEST = 5
 
 
 def look(arms: Sequence[str]) -> dict[str, str]:
-    """A colour for the uncut and each cut model."""
+    """A colour for the uncut and each pruned model."""
     return {"uncut": charts.UNCUT} | charts.colours(arms)
 
 
@@ -108,7 +108,7 @@ def similarity(found: Diagnosis, arms: Sequence[str]) -> Figure | None:
     for name, what, y, scale in (
         ("steps", "Cosine of a layer's input and output", None, "linear"),
         ("norms", "Norm of the hidden state", None, "log"),
-        ("lens", "Final token is the likeliest behind this layer already, %", (-4.0, 104.0), "linear"),
+        ("lens", "Final token is already the likeliest after this layer, %", (-4.0, 104.0), "linear"),
     ):
         panels.append(_along(models, name, what, y, scale, colours))
     return Figure(
@@ -116,9 +116,10 @@ def similarity(found: Diagnosis, arms: Sequence[str]) -> Figure | None:
         title="Similarity",
         panels=panels,
         caption=(
-            "Maps: cosine of the hidden states of a model (upwards) and of the uncut one (to the right), "
-            "from the first layer on; a bright diagonal means that states are alike. Curves stand at the layer's place "
-            "in the uncut model. Means over the answers of the uncut model; these explain, they show no damage."
+            "Maps: cosine of the hidden states of a model (upwards) and of the original one (to the right), "
+            "from the first layer on; a bright diagonal means similar states. Curves use layer indices "
+            "of the original model. Means over the answers of the original model; they explain damage, they do not "
+            "test for it."
         ),
         legend=keys([name for name in models if name != "uncut"]),
         table=_similarity_table(models),
@@ -126,7 +127,7 @@ def similarity(found: Diagnosis, arms: Sequence[str]) -> Figure | None:
 
 
 def cost(found: Diagnosis, arms: Sequence[str]) -> Figure | None:
-    """A panel for each measure: speed as a ratio to the uncut model."""
+    """A panel for each measure: speed as a ratio to the original model."""
     rows = [row for row in found["rows"] if row["unit"] == "ratio"]
     panels = []
     for measure in dict.fromkeys(row["measure"] for row in rows):
@@ -149,7 +150,7 @@ def cost(found: Diagnosis, arms: Sequence[str]) -> Figure | None:
         name="cost",
         title="Cost",
         panels=panels,
-        caption=f"Above 1 the cut model is faster. Bars: 95 % intervals over repeats (n {_counts(rows)}).",
+        caption=f"Above 1 the pruned model is faster. Bars: 95 % intervals over repeats (n {_counts(rows)}).",
         legend=keys(arms)[1:],
     )
 
@@ -237,7 +238,7 @@ def _along(
     )
     x = (min(point["x"] for point in points) - 0.5, max(point["x"] for point in points) + 0.5)
     spec = charts.curves(
-        points, x_title="decoder layer of the uncut model", y_title="", x=x, y=ends, colours=colours, scale=scale
+        points, x_title="decoder layer of the original model", y_title="", x=x, y=ends, colours=colours, scale=scale
     )
     return Panel(spec=spec, title=what, label=f"Line plot over layers: {what}. Numbers are in the table below.")
 
@@ -251,7 +252,7 @@ def _map(name: str, matrix: Sequence[Sequence[float]]) -> Panel:
         for x, value in enumerate(row)
         if x % step == 0
     ]
-    spec = charts.heat_map(cells, x_title="state of the uncut model", y_title="state of this model", high=1.0)
+    spec = charts.heat_map(cells, x_title="state of the original model", y_title="state of this model", high=1.0)
     return Panel(
         spec=spec, title=f"Cosine of states, {name}", label=f"Map of the cosine of hidden states of {name} and uncut."
     )
@@ -264,7 +265,7 @@ def _similarity_table(models: Mapping[str, Any]) -> Table:
         for model, data in models.items()
         for i, layer in enumerate(data["layers"])
     ]
-    maps: list[list[Any]] = [["model", "state of this model", "state of the uncut model", "cosine"]]
+    maps: list[list[Any]] = [["model", "state of this model", "state of the original model", "cosine"]]
     for model, data in models.items():
         maps += [[model, y, x, value] for y, row in enumerate(data["cosine"]) for x, value in enumerate(row)]
     return Table(

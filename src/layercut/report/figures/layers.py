@@ -27,10 +27,10 @@ def layers(sweep: Sweep) -> Figure | None:
         title="Score kept above chance without one layer",
         panels=[_panel([curve for curve in drawn if curve.task == task], sweep) for task in tasks],
         caption=(
-            "Every point is the model without this one layer; 100 % is the uncut model, 0 % is guessing. Bands: 95 % "
-            f"intervals over the same {sweep.split} items (n {', '.join(map(str, n))}, seed {sweep.rows[0].seed}). "
-            "Filled points: a loss that stands when all layers are judged together (p < 0.05 after Holm). Open points: "
-            "none is shown."
+            "Every point is the model without this one layer. 100 % is the original model, 0 % is guessing. Bands: "
+            f"95 % intervals over the same {sweep.split} items (n {', '.join(map(str, n))}, seed "
+            f"{sweep.rows[0].seed}). Filled points: a significant loss over all layers (p < 0.05 after Holm's "
+            "correction). Open points: no significant loss."
         ),
         legend=[
             *(
@@ -41,8 +41,8 @@ def layers(sweep: Sweep) -> Figure | None:
                 )
                 for name in used
             ),
-            Key(label="loss stands among all layers", colour="var(--soft)", line=False),
-            Key(label="not shown", colour="var(--soft)", line=False, hollow=True),
+            Key(label="significant loss", colour="var(--soft)", line=False),
+            Key(label="not significant", colour="var(--soft)", line=False, hollow=True),
         ],
         columns=1,
     )

@@ -30,7 +30,7 @@ class Source:
 
     @property
     def model(self) -> str:
-        """The uncut model, as it was named."""
+        """The original model, as it was named."""
         if self.study is not None:
             return model_name(self.study.uncut)
         named = self.sweep.model if self.sweep is not None else str((self.diagnosis or {}).get("model", "the model"))
@@ -38,7 +38,7 @@ class Source:
 
     @property
     def runs(self) -> list[RunFolder]:
-        """Every run folder that is shown, the uncut one of a study first."""
+        """Every run folder that is shown, the original one of a study first."""
         found = [] if self.study is None else [self.study.uncut, *self.study.cuts]
         return [*found, *(run for run in (self.sweep_run, self.diagnosis_run) if run is not None)]
 

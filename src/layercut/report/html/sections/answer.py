@@ -19,7 +19,7 @@ from layercut.report.uses import USES
 from layercut.text.counting import counted
 
 KEEP, CONFIDENCE = 0.9, 0.95
-"""What a plan has to keep on this page, and how sure that has to be; `layercut advise` takes others."""
+"""Target share and confidence on this page; `layercut advise` takes others."""
 
 
 def answer(source: Source) -> Section | None:
@@ -27,7 +27,7 @@ def answer(source: Source) -> Section | None:
     lines: list[tuple[str, Markup]] = []
     scope: list[tuple[str, str]] = [("model", source.model)]
     rest: list[Block] = []
-    title = "How many layers can go?"
+    title = "How many layers can be removed?"
     if source.study is not None:
         lines, rest = _advice(source.study)
         scope += _study_scope(source.study)
@@ -49,14 +49,18 @@ def answer(source: Source) -> Section | None:
 def _advice(study: StudyResults) -> tuple[list[tuple[str, Markup]], list[Block]]:
     found = _judged(study)
     if "all" not in found:
-        return [("", inline("**None: there is no evidence.** Nothing in this study can show what a cut keeps."))], []
+        return [
+            ("", inline("**None: there is no evidence.** No readout in this study can show what a plan keeps."))
+        ], []
     lines = [("", inline(advice_text.answer(found["all"])))]
     if "classify" in found:
         lines.append(("Only choosing among given options", _short(found["classify"])))
     written = [name for name, advice in found.items() if advice.use.answers == "written" and advice.evidence != "none"]
     if written:
-        told = Markup("; ").join(Markup("{}: {}").format(found[name].use.what, _short(found[name])) for name in written)
-        lines.append(("Writing answers", told))
+        short = Markup("; ").join(
+            Markup("{}: {}").format(found[name].use.what, _short(found[name])) for name in written
+        )
+        lines.append(("Writing answers", short))
     every = found["all"]
     text = [
         advice_text.evidence(every),
@@ -67,10 +71,10 @@ def _advice(study: StudyResults) -> tuple[list[tuple[str, Markup]], list[Block]]
     ]
     inner = blocks(text, name="advice", caption="Bounds of what each plan keeps, for everything that was measured")
     asked = (
-        f"Asked here: at least {KEEP:.0%} of the score above chance, with {CONFIDENCE:.0%} confidence, on every task "
-        "that counts. `layercut advise RUN --use math --keep 0.8` answers for other uses and shares."
+        f"The target on this page: at least {KEEP:.0%} of the score above chance, with {CONFIDENCE:.0%} confidence, on "
+        "every task that counts. `layercut advise RUN --use math --keep 0.8` takes other uses and targets."
     )
-    return lines, [Details(summary="What this rests on", blocks=(*inner, prose(asked)))]
+    return lines, [Details(summary="Evidence behind this answer", blocks=(*inner, prose(asked)))]
 
 
 def _judged(study: StudyResults) -> dict[str, Advice]:

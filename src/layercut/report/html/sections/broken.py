@@ -29,7 +29,7 @@ def broken(source: Source) -> Section | None:
     return Section(
         name="broken",
         title="What exactly broke",
-        lead="Each diagnostic asks the uncut and the cut models the same questions.",
+        lead="Each diagnostic asks the original and the pruned models the same questions.",
         blocks=tuple(found),
     )
 

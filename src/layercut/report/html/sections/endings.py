@@ -19,7 +19,7 @@ def endings(source: Source) -> Section | None:
     )
     long = depth_section(rows)
     if long:
-        found += blocks(long, name="long-answers", caption="Does it keep less of the long answers?")
+        found += blocks(long, name="long-answers", caption="Are long answers lost more often?")
     return Section(
         name="endings",
         title="How the answers ended",

@@ -1,4 +1,4 @@
-"""Errors to read: items that a cut model lost, beside the uncut model's answers, the first wrong word marked."""
+"""Errors to read: items that a pruned model lost, beside the original model's answers, the first wrong word marked."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from layercut.text.counting import counted
 from layercut.text.markup import MOST_CHARACTERS
 
 MOST_MODELS = 4
-"""Cut models whose answer to an item is shown in full."""
+"""Pruned models whose answer to an item is shown in full."""
 _LEAD = 60
 """Characters that are shown before the place where two long answers part."""
 
@@ -48,8 +48,9 @@ def errors(source: Source) -> Section | None:
         name="errors",
         title="Errors to read",
         lead=(
-            "Items are picked by the hash of their id among those that the uncut model gets right and a cut one does "
-            "not. Marked: the first word or sign that differs from the uncut model's answer."
+            "Items are picked by the hash of their id among those that the original model gets right and a pruned one "
+            "does "
+            "not. Marked: the first word or sign that differs from the original model's answer."
         ),
         blocks=tuple(found),
     )

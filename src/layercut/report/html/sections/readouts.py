@@ -37,7 +37,7 @@ def readouts(source: Source) -> Section | None:
         found.append(_table(apart))
     return Section(
         name="readouts",
-        title="The same items, read out in two ways",
+        title="The same items, scored by likelihood and by generation",
         lead="A likelihood benchmark ranks given answers. A user reads what the model writes.",
         blocks=tuple(found),
     )
@@ -55,9 +55,9 @@ def _figure(study: StudyResults, rows: Sequence[ComparisonRow]) -> Figure:
         for name in (tasks if by_task else names)
     ]
     caption = (
-        "What each readout says is kept of the score above chance, with 95 % intervals over the same items. Blue: "
+        "Share of the score above chance that each readout keeps, with 95 % intervals over the same items. Blue: "
         "answers compared by likelihood. Orange: answers that the model writes. The farther orange lies left of blue, "
-        "the more a likelihood benchmark flatters the cut model."
+        "the more a likelihood benchmark overstates the pruned model."
     )
     return Figure(
         name="readouts",

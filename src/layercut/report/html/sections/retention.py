@@ -26,7 +26,7 @@ def retention(source: Source) -> Section | None:
         return None
     return Section(
         name="retention",
-        title="What is kept, by depth",
+        title="Retention by number of removed layers",
         lead="Does a model that still ranks right answers also still write them?",
         blocks=(_figure(source.study, rows, drawn),),
     )
@@ -34,7 +34,7 @@ def retention(source: Source) -> Section | None:
 
 def _figure(study: StudyResults, rows: Sequence[ComparisonRow], drawn: Sequence[ComparisonRow]) -> Figure:
     where = places(study.cuts)
-    keys = _looks([where[run.name] for run in study.cuts])
+    keys = _line_styles([where[run.name] for run in study.cuts])
     pairs = list(dict.fromkeys((row.task, row.readout) for row in drawn))
     tasks = list(dict.fromkeys(task for task, _ in pairs))
     pairs.sort(key=lambda pair: (tasks.index(pair[0]), words.readout_order(pair[1])))
@@ -47,14 +47,14 @@ def _figure(study: StudyResults, rows: Sequence[ComparisonRow], drawn: Sequence[
     counts = sorted({row.n for row in drawn})
     n = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
     caption = (
-        "Share of the score above chance that is left after cutting: 100 % is the uncut model, 0 % is guessing. "
-        "Left: given answers are ranked by likelihood. Right: the model writes its answer. Where a line stays up on "
-        "the left and falls on the right, the model still knows the answer and can no longer produce it. "
+        "Share of the score above chance that remains after pruning: 100 % is the original model, 0 % is guessing. "
+        "Left: given answers are ranked by likelihood. Right: the model writes its answer. Where a line stays high on "
+        "the left and falls on the right, the model still ranks the right answer first but no longer writes it. "
         f"Bands and bars: 95 % intervals over the same items (n {n} in each panel, seed {', '.join(map(str, seeds))}); "
-        "lines only join what was measured."
+        "lines only connect measured points."
     )
     if left_out:
-        caption += f" Not drawn, because the uncut model has no score above guessing there: {', '.join(left_out)}."
+        caption += f" Not drawn, because the original model has no score above guessing there: {', '.join(left_out)}."
     return Figure(
         name="retention",
         title="Score kept above chance, against the number of removed layers",
@@ -65,7 +65,7 @@ def _figure(study: StudyResults, rows: Sequence[ComparisonRow], drawn: Sequence[
     )
 
 
-def _looks(found: Sequence[Place]) -> dict[str, tuple[str, Sequence[int]]]:
+def _line_styles(found: Sequence[Place]) -> dict[str, tuple[str, Sequence[int]]]:
     """A colour for each criterion, a dash for each healing arm."""
     criteria = list(dict.fromkeys(place.criterion for place in found))
     arms = [NOT_HEALED, *dict.fromkeys(place.arm for place in found if place.arm != NOT_HEALED)]

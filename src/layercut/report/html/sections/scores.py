@@ -29,7 +29,7 @@ def scores(source: Source) -> Section | None:
         rows = [row for row in study.rows if row.cut.name == run.name]
         own: list[Block] = [prose(headline_lines(run.name, rows))]
         for block in blocks(
-            score_lines(rows), name=f"scores-{run.name}", caption=f"{run.name} beside the uncut model, in %"
+            score_lines(rows), name=f"scores-{run.name}", caption=f"{run.name} beside the original model, in %"
         ):
             if isinstance(block, Table):
                 own.append(
@@ -49,7 +49,7 @@ def scores(source: Source) -> Section | None:
     notes = [*study.failed, *left_out(study.uncut, study.cuts), *note_lines(study.rows)]
     meaning = [
         "-/+: items lost and gained. p: McNemar's exact test; sign flips for scores that are not 0/1 or items that "
-        f"share a context. Holm: p corrected for all {counted(len(study.rows), 'row')}; findings go by it.",
+        f"share a context. Holm: p corrected for all {counted(len(study.rows), 'row')}; findings use it.",
         *(f"{name}: {meaning}." for name, meaning in words.FINDINGS.items()),
         *words.how_made(study.rows),
         *notes,
@@ -57,7 +57,7 @@ def scores(source: Source) -> Section | None:
     return Section(
         name="scores",
         title="Scores of every plan",
-        lead="What was lost, what was kept, and what these items cannot tell.",
+        lead="Losses, retained scores, and comparisons with too few items to tell.",
         blocks=(*found, _list(meaning)),
     )
 

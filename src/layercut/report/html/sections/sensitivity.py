@@ -34,7 +34,7 @@ def sensitivity(source: Source) -> Section | None:
     return Section(
         name="sensitivity",
         title="Each layer alone",
-        lead="What is kept when one layer is skipped and all others stay.",
+        lead="Retained score when one layer is skipped and all others are kept.",
         blocks=tuple(found),
     )
 
@@ -42,7 +42,7 @@ def sensitivity(source: Source) -> Section | None:
 def _table(sweep: Sweep) -> Table:
     overview = blocks(overview_lines(sweep), name="layers", caption="Kept above chance without each layer, in %")
     table = next(block for block in overview if isinstance(block, Table))
-    return replace(table, caption=table.caption + "; *: a loss that stands among all layers", raw=_raw(sweep))
+    return replace(table, caption=table.caption + "; *: a significant loss over all layers", raw=_raw(sweep))
 
 
 def _raw(sweep: Sweep) -> list[list[Any]]:
