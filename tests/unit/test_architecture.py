@@ -23,7 +23,7 @@ MAY_USE = {
     # May use all of BASE, and what is listed.
     "models": {"settings"},
     "evidence": {"surgery"},
-    "surgery": {"models", "evidence", "settings"},
+    "surgery": {"models", "settings"},
     "engine": {"surgery", "models", "settings"},
     "tasks": {"engine", "sandbox", "evidence", "surgery", "settings"},
     "report": {"evidence", "surgery"},

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from layercut.report import words
 from layercut.report.advice import advise
+from layercut.report.elements import Table
+from layercut.report.render import markdown
 from layercut.runs.atomic import write_text
 from layercut.text.counting import counted
 from layercut.text.markup import escape
@@ -47,7 +49,7 @@ def page(advice: Advice) -> str:
     """The page, in Markdown. Bounds only; no single value that hides how sure it is."""
     parts = argument(advice)
     if any(plan.readouts for plan in advice.plans):
-        parts += [table_lines(advice), how_made(advice)]
+        parts += ["\n".join(markdown(bounds_table(advice))), how_made(advice)]
     return joined(parts)
 
 
@@ -226,18 +228,20 @@ def _ignored(advice: Advice) -> str:
     return text
 
 
-def table_lines(advice: Advice) -> str:
-    """Every plan and readout that decided, with its bounds, as a Markdown table."""
-    lines = [
-        "| plan | layers removed | task | readout | n | keeps at least | at most | verdict | items in all to settle |",
-        "|---|---:|---|---|---:|---:|---:|---|---:|",
-    ]
-    for plan in advice.plans:
-        for one in plan.readouts:
-            name, task = escape(plan.arm.name), escape(one.task)
-            cells = [name, str(len(plan.arm.removed)), task, one.readout, *bounds(one)]
-            lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+def bounds_table(advice: Advice) -> Table:
+    """Every plan and readout that decided, with its bounds."""
+    head = ["plan", "layers removed", "task", "readout", "n", "keeps at least", "at most"]
+    return Table(
+        name="advice",
+        caption="Bounds of what each plan keeps, for everything that was measured",
+        head=[*head, "verdict", "items in all to settle"],
+        rows=[
+            [plan.arm.name, str(len(plan.arm.removed)), one.task, one.readout, *bounds(one)]
+            for plan in advice.plans
+            for one in plan.readouts
+        ],
+        numeric=frozenset({1, 4, 5, 6, 8}),
+    )
 
 
 def bounds(one: Judged) -> tuple[str, str, str, str, str]:

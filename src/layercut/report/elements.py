@@ -8,11 +8,31 @@ import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from markupsafe import Markup
 
-from layercut.text.markup import printable
+from layercut.text.markup import on_one_line, printable
+
+
+@dataclass(frozen=True)
+class Styled:
+    """A table cell with a look; layercut.report.render and the page's template lay it out."""
+
+    text: str
+    style: Literal["strong", "code", "right", "wrong", "faint"]
+    mark: str = ""
+    """What follows the text without the look, such as a star."""
+
+    def __html__(self) -> str:
+        if self.style == "strong":
+            return str(Markup("<strong>{}</strong>{}").format(self.text, self.mark))
+        if self.style == "code":
+            return str(Markup("<code>{}</code>{}").format(on_one_line(self.text), self.mark))
+        return str(Markup('<span class="{}">{}</span>{}').format(self.style, self.text, self.mark))
+
+
+Cell = str | Styled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +51,8 @@ class Table:
     """Of the CSV file, without its ending."""
     caption: str
     head: Sequence[str]
-    rows: Sequence[Sequence[str | Markup]]
-    """As they are shown; plain strings are escaped, Markup is not."""
+    rows: Sequence[Sequence[Cell]]
+    """As they are shown: plain text, or text with a look."""
     numeric: frozenset[int] = frozenset()
     """Columns that are set to the right."""
     raw: Sequence[Sequence[Any]] | None = None
@@ -111,6 +131,8 @@ class Details:
 
 
 Block = Prose | Table | Figure | Details
+Part = str | Table
+"""What functions give that serve both Markdown and the page: a line of Markdown, or a table."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,9 +147,11 @@ class Section:
     """What the section answers, in a sentence."""
 
 
-def plain(cell: str | Markup) -> str:
-    """The text of a cell without its markup."""
-    return cell.striptags() if isinstance(cell, Markup) else cell
+def plain(cell: Cell) -> str:
+    """The text of a cell without its look."""
+    if isinstance(cell, str):
+        return cell
+    return (on_one_line(cell.text) if cell.style == "code" else cell.text) + cell.mark
 
 
 def visible(text: str) -> str:

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from layercut.evidence.intervals import Estimate
-from layercut.report.ranking import plain_table
+from layercut.report.render import bare_table
 from layercut.text.numbers import number, with_interval
 
 WHERE = {"selected": "chosen on", "held_out": "held out"}
@@ -25,7 +25,7 @@ def held_out_table(scores: Mapping[str, Any]) -> RenderableType | None:
     found = scores.get("held_out")
     if not found:
         return None
-    table = plain_table()
+    table = bare_table()
     for name in ("task", "items", "n", "chance", "uncut", "cut", "difference"):
         table.add_column(name, justify="right" if name in ("n", "chance") else "left")
     for row in found["rows"]:

@@ -7,32 +7,36 @@ give the same bytes.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
-import yaml
-
-from layercut.evidence.comparison import OUTCOMES, arm_of, compare_runs, left_out
+from layercut.evidence.comparison import OUTCOMES, compare_runs, left_out
 from layercut.report import words
 from layercut.report.depth import depth_section
+from layercut.report.elements import Cell, Part, Styled, Table
 from layercut.report.examples import examples
 from layercut.report.figures.picture import save
 from layercut.report.figures.scores import scores
+from layercut.report.provenance import provenance
 from layercut.report.readouts import discordance_section, discordances
+from layercut.report.render import markdown
+from layercut.report.rows import raw
 from layercut.report.seeds import over_seeds, seeds_section
 from layercut.runs.atomic import write_text
 from layercut.runs.directory import REPORT
-from layercut.runs.environment import hide_home
 from layercut.text.counting import counted
-from layercut.text.markup import code, escape
+from layercut.text.markup import escape
 from layercut.text.numbers import number, p_value, with_interval
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from layercut.evidence.comparison import ComparedRun, ComparisonRow
+    from layercut.evidence.comparison import ComparisonRow
     from layercut.runs.directory import RunFolder
 
 PLOT = "report.png"
+_LOOKS: Mapping[str, Literal["right", "wrong"]] = {
+    "lost": "wrong", "damaged": "wrong", "kept": "right", "better": "right", "gained": "right",
+}  # fmt: skip
 
 
 def write_report(
@@ -79,7 +83,7 @@ def render(
 ) -> str:
     """The text of report.md."""
     model = model_name(uncut)
-    lines = [f"# {escape(title or f'What {model} loses with layers removed')}", ""]
+    lines: list[Part] = [f"# {escape(title or f'What {model} loses with layers removed')}", ""]
     by_run = {run.name: [row for row in rows if row.cut.name == run.name] for run in cuts}
     for name, own in by_run.items():
         lines += headline_lines(name, own)
@@ -87,7 +91,7 @@ def render(
         lines += [f"![Score and retention of every task and readout]({PLOT})", ""]
     lines += ["## Scores", ""]
     for name, own in by_run.items():
-        lines += [f"### {escape(name)}", "", *score_lines(own), ""]
+        lines += [f"### {escape(name)}", "", score_scope(own), "", score_table(own), ""]
     lines += [*(f"- {escape(note)}" for note in [*failed, *left_out(uncut, cuts), *note_lines(rows)]), ""]
     lines += [
         "-/+: items lost and gained. p: McNemar's exact test; sign-flip permutation for scores that are not 0/1, and "
@@ -98,11 +102,10 @@ def render(
     lines += seeds_section(over_seeds(cuts, rows, seed=rows[0].seed if rows else 0))
     lines += discordance_section(discordances([uncut, *cuts], rows))
     lines += depth_section(rows)
-    lines += ["## How the answers ended", "", *outcome_lines(rows), ""]
+    lines += ["## How the answers ended", "", "Number of answers.", "", outcome_table(rows), ""]
     lines += ["## Items that were right before", "", *_examples([uncut, *cuts], rows)]
     lines += ["## How this was made", "", *(f"- {line}" for line in words.how_made(rows)), ""]
-    lines += provenance_lines([uncut, *cuts])
-    return "\n".join(_single_blanks(lines)) + "\n"
+    return "\n".join(_single_blanks(markdown([*lines, *provenance([uncut, *cuts])]))) + "\n"
 
 
 def headline_lines(name: str, rows: Sequence[ComparisonRow]) -> list[str]:
@@ -115,36 +118,46 @@ def headline_lines(name: str, rows: Sequence[ComparisonRow]) -> list[str]:
     return [*lines, *(f"- {line}" for line in words.headline(rows)), ""]
 
 
-def score_lines(rows: Sequence[ComparisonRow]) -> list[str]:
-    """The table of one plan, with every interval and test."""
+def score_scope(rows: Sequence[ComparisonRow]) -> str:
+    """What one plan removes and on how many items it was measured, in a sentence."""
     first = rows[0]
     scope = [words.removal(first.cut), words.size(first.uncut, first.cut)]
     scope.append(words.items([row.n for row in rows], [row.limit for row in rows]))
-    lines = [", ".join(fact for fact in scope if fact) + ". Scores in %.", ""]
-    lines += [
-        "| task | readout | n | chance | uncut | cut | difference | retention | above chance "
-        "| -/+ | p | Holm | finding |",
-        "|---|---|---:|---:|---|---|---|---|---|---:|---:|---:|---|",
-    ]
+    return ", ".join(fact for fact in scope if fact) + ". Scores in %."
+
+
+def score_table(rows: Sequence[ComparisonRow]) -> Table:
+    """The scores of one plan, with every interval and test; the CSV has every number unrounded."""
+    cells: list[list[Cell]] = []
     for row in rows:
         values, share = row.values, row.is_share
-        cells = [
-            escape(row.task),
-            escape(words.readout_name(row, rows)),
-            f"{row.n:,}",
-            "-" if row.chance is None else number(row.chance, share=share, digits=1),
-            with_interval(values.uncut, share=share, digits=1),
-            with_interval(values.cut, share=share, digits=1),
-            with_interval(values.difference, share=share, digits=1, sign=True),
-            "n/a" if values.retention is None else with_interval(values.retention),
-            "n/a" if values.retention_above_chance is None else with_interval(values.retention_above_chance),
-            words.swapped(row),
-            p_value(values.p_value),
-            p_value(row.p_value),
-            row.finding,
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return lines
+        look = _LOOKS.get(row.finding)
+        cells.append(
+            [
+                row.task,
+                words.readout_name(row, rows),
+                f"{row.n:,}",
+                "-" if row.chance is None else number(row.chance, share=share, digits=1),
+                with_interval(values.uncut, share=share, digits=1),
+                with_interval(values.cut, share=share, digits=1),
+                with_interval(values.difference, share=share, digits=1, sign=True),
+                "n/a" if values.retention is None else with_interval(values.retention),
+                "n/a" if values.retention_above_chance is None else with_interval(values.retention_above_chance),
+                words.swapped(row),
+                p_value(values.p_value),
+                p_value(row.p_value),
+                row.finding if look is None else Styled(row.finding, look),
+            ]
+        )
+    head = ["task", "readout", "n", "chance", "uncut", "cut", "difference", "retention", "above chance"]
+    return Table(
+        name=f"scores-{rows[0].cut.name}",
+        caption=f"{rows[0].cut.name} beside the original model, in %",
+        head=[*head, "-/+", "p", "Holm", "finding"],
+        rows=cells,
+        numeric=frozenset({2, 3, 9, 10, 11}),
+        raw=raw(rows),
+    )
 
 
 def note_lines(rows: Sequence[ComparisonRow]) -> list[str]:
@@ -158,24 +171,24 @@ def note_lines(rows: Sequence[ComparisonRow]) -> list[str]:
     return list(dict.fromkeys(notes))
 
 
-def outcome_lines(rows: Sequence[ComparisonRow]) -> list[str]:
-    """How many answers were right, wrong, missing and cut short, as a table."""
+def outcome_table(rows: Sequence[ComparisonRow]) -> Table:
+    """How many answers were right, wrong, missing and cut short."""
     names = list(dict.fromkeys(name for row in rows for name in [*row.uncut_outcomes, *row.cut_outcomes]))
     names = [name for name in names if name in OUTCOMES or any(row.cut_outcomes.get(name) for row in rows)]
     titles = {"no_answer": "no answer found", "cut": "cut by the length limit"}
-    lines = [
-        "Number of answers.",
-        "",
-        "| task | readout | run | " + " | ".join(titles.get(name, escape(name)) for name in names) + " |",
-        "|---|---|---|" + "---:|" * len(names),
-    ]
+    cells = []
     main = [row for row in rows if row.is_headline]
     for task, readout in dict.fromkeys((row.task, row.readout) for row in main):
         own = [row for row in main if (row.task, row.readout) == (task, readout)]
         for run, outcomes in [(own[0].uncut.name, own[0].uncut_outcomes), *((r.cut.name, r.cut_outcomes) for r in own)]:
-            counts = " | ".join(str(outcomes.get(name, 0)) for name in names)
-            lines.append(f"| {escape(task)} | {escape(readout)} | {escape(run)} | {counts} |")
-    return lines
+            cells.append([task, readout, run, *(str(outcomes.get(name, 0)) for name in names)])
+    return Table(
+        name="outcomes",
+        caption="Number of answers by how they ended",
+        head=["task", "readout", "run", *(titles.get(name, name) for name in names)],
+        rows=cells,
+        numeric=frozenset(range(3, 3 + len(names))),
+    )
 
 
 def _examples(runs: Sequence[RunFolder], rows: Sequence[ComparisonRow]) -> list[str]:
@@ -185,65 +198,6 @@ def _examples(runs: Sequence[RunFolder], rows: Sequence[ComparisonRow]) -> list[
         found = examples(runs, task, readouts)
         lines += [f"### {escape(task)}", "", *(found or ["No item was right before and is not right now.", ""])]
     return lines
-
-
-def _chosen_by(arm: ComparedRun) -> str:
-    chosen = arm.criterion if arm.removed else ""
-    return "; ".join(filter(None, (chosen, arm.origin))) or "-"
-
-
-def provenance_lines(runs: Sequence[RunFolder]) -> list[str]:
-    """Plans, commands, versions, machine and settings of the runs."""
-    lines = ["| run | layers removed, in order | chosen by | command | layercut |", "|---|---|---|---|---|"]
-    for run in runs:
-        arm, environment = arm_of(run), run.environment
-        removed = ", ".join(map(str, arm.removed)) or "none"
-        git = environment.get("git")
-        version = environment["layercut"] + (f", commit {git['commit'][:12]}" if git else "")
-        version += " with changes" if git and git["dirty"] else ""
-        lines.append(
-            f"| {escape(run.name)} | {removed} | {escape(_chosen_by(arm))} | "
-            f"{code(environment['command'])} | {version} |"
-        )
-    first = runs[0].environment
-    packages = ", ".join(f"{name} {version}" for name, version in first["packages"].items())
-    machine = [first["cpu"], f"{first['cores']} cores", f"{first['memory_gib']} GiB", first["accelerator"]]
-    lines += [
-        "",
-        f"- Begun {first['time']} on {first['platform']} ({', '.join(str(fact) for fact in machine if fact)}).",
-        f"- Python {first['python']}, {packages}.",
-        *words.isolation(first),
-    ]
-    for run in runs:
-        for later in run.environment.get("resumed", ()):
-            lines.append(
-                f"- {escape(run.name)} was resumed {later['time']} under other versions or on another machine "
-                f"(layercut {later['layercut']}); its environment.json has the details."
-            )
-    lines += ["", "Settings of the uncut run; the others differ in what is listed after it.", ""]
-    lines += ["```yaml", *_yaml(runs[0].settings), "```", ""]
-    for run in runs[1:]:
-        changed = _changed(runs[0].settings, run.settings)
-        lines += [f"{escape(run.name)}:", "", "```yaml", *_yaml(changed), "```", ""]
-    return lines
-
-
-def _yaml(data: Mapping[str, Any]) -> list[str]:
-    text = yaml.safe_dump(dict(data), sort_keys=False, allow_unicode=True, width=110)
-    return [hide_home(line) for line in text.rstrip("\n").split("\n")]
-
-
-def _changed(base: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    changed: dict[str, Any] = {}
-    for name in dict.fromkeys([*base, *other]):
-        before, after = base.get(name), other.get(name)
-        if isinstance(before, dict) and isinstance(after, dict):
-            inner = _changed(before, after)
-            if inner:
-                changed[name] = inner
-        elif before != after:
-            changed[name] = after
-    return changed
 
 
 def model_name(run: RunFolder) -> str:

@@ -11,11 +11,11 @@ from rich.text import Text
 
 from layercut.evidence.correlation import RankCorrelation, kendall_correlation, rank_correlation
 from layercut.evidence.intervals import Estimate
-from layercut.report.diagnosis.page import provenance_lines
-from layercut.report.elements import Figure, Key, Panel
+from layercut.report.elements import Figure, Key, Panel, Part, Table
 from layercut.report.figures import charts
 from layercut.report.figures.picture import save
-from layercut.report.ranking import plain_table
+from layercut.report.provenance import provenance
+from layercut.report.render import markdown, terminal
 from layercut.runs.atomic import write_text
 from layercut.runs.directory import RunFolder
 from layercut.runs.environment import hide_home
@@ -65,14 +65,18 @@ def prediction_report(folder: Path) -> Path:
 
 def render(data: Mapping[str, Any], run: RunFolder) -> str:
     """The text of predict.md."""
-    lines = [f"# What generation can lose of {escape(hide_home(data['model']))}: a prediction", "", scope(data), ""]
+    lines: list[Part] = [
+        f"# What generation can lose of {escape(hide_home(data['model']))}: a prediction",
+        "",
+        scope(data),
+        "",
+    ]
     lines += [f"**{answer(data)}**", "", f"![Over the layers]({PLOT})", "", "## How many", ""]
-    lines += _markdown(("layers", "removed", "KL", "answers kept word for word"), depth_rows(data))
-    lines += ["", "## Which", "", "The predicted order; the layer to remove first is on top.", ""]
-    lines += [*_markdown(_LISTED, layer_rows(data)), "", "## Agreement", ""]
-    lines += [*_markdown(("ranking", "and", "layers", "Spearman's rho", "Kendall's tau"), _agreement_rows(data)), ""]
-    lines += [*(f"- {escape(line)}" for line in legend(data)), ""]
-    return "\n".join([*lines, *provenance_lines(run)]) + "\n"
+    depths, order, agreement = _tables(data)
+    lines += [depths, "", "## Which", "", "The predicted order; the layer to remove first is on top.", ""]
+    lines += [order, "", "## Agreement", "", agreement, ""]
+    lines += [*(f"- {escape(line)}" for line in legend(data)), "", "## How this was made", "", *provenance([run])]
+    return "\n".join(markdown(lines)).rstrip("\n") + "\n"
 
 
 def scope(data: Mapping[str, Any]) -> str:
@@ -117,19 +121,9 @@ def legend(data: Mapping[str, Any]) -> list[str]:
 
 def prediction_tables(data: Mapping[str, Any]) -> list[RenderableType]:
     """What the terminal shows, to be printed one after the other."""
-    blocks: list[RenderableType] = [Text(scope(data))]
-    for columns, rows in (
-        (_LISTED, layer_rows(data)),
-        (("layers", "removed", "KL", "answers kept"), depth_rows(data)),
-        (("ranking", "and", "layers", "Spearman's rho", "Kendall's tau"), _agreement_rows(data)),
-    ):
-        table = plain_table()
-        for name in columns:
-            table.add_column(name)
-        for cells in rows:
-            table.add_row(*cells)
-        blocks.append(table)
-    return [*blocks, Text("\n".join(legend(data)), style="dim"), Text(answer(data), style="bold")]
+    depths, order, agreement = map(terminal, _tables(data))
+    last = Text("\n".join(legend(data)), style="dim"), Text(answer(data), style="bold")
+    return [Text(scope(data)), order, depths, agreement, *last]
 
 
 def layer_rows(data: Mapping[str, Any]) -> list[list[str]]:
@@ -205,9 +199,15 @@ def _coefficient(found: RankCorrelation) -> str:
     return f"{estimate.value:.2f} [{estimate.low:.2f}, {estimate.high:.2f}]"
 
 
-def _markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-    return [*lines, *("| " + " | ".join(map(escape, cells)) + " |" for cells in rows)]
+def _tables(data: Mapping[str, Any]) -> tuple[Table, Table, Table]:
+    """How many layers, which, and how far rankings agree."""
+    depths = ["layers", "removed", "KL", "answers kept word for word"]
+    agreement = ["ranking", "and", "layers", "Spearman's rho", "Kendall's tau"]
+    return (
+        Table(name="depths", caption="How many layers", head=depths, rows=depth_rows(data)),
+        Table(name="order", caption="Which layers", head=_LISTED, rows=layer_rows(data)),
+        Table(name="agreement", caption="Agreement of rankings", head=agreement, rows=_agreement_rows(data)),
+    )
 
 
 def figure(data: Mapping[str, Any]) -> Figure:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from layercut.report.render import bare_table
 from layercut.text.counting import counted
 
 
@@ -39,7 +39,7 @@ def ranking_table(plan: Mapping[str, Any]) -> RenderableType:
 
 
 def _importance(importance: Mapping[str, float], removed: list[int]) -> Table:
-    table = plain_table()
+    table = bare_table()
     table.add_column("rank", justify="right")
     table.add_column("layer", justify="right")
     table.add_column("importance", justify="right")
@@ -55,7 +55,7 @@ def _importance(importance: Mapping[str, float], removed: list[int]) -> Table:
 
 
 def _blocks(blocks: list[Mapping[str, Any]], removed: list[int]) -> Table:
-    table = plain_table()
+    table = bare_table()
     table.add_column("block")
     table.add_column("score", justify="right")
     table.add_column("")
@@ -67,7 +67,7 @@ def _blocks(blocks: list[Mapping[str, Any]], removed: list[int]) -> Table:
 
 
 def _rounds(rounds: list[Mapping[str, Any]], uncut: float | None) -> Table:
-    table = plain_table()
+    table = bare_table()
     table.title = None if uncut is None else f"objective of the original model: {uncut:.4f}"
     table.title_justify = "left"
     for name in ("round", "removed", "objective", "next best", "its objective", "ties", "candidates"):
@@ -123,8 +123,3 @@ def _candidates(outcome: Mapping[str, Any]) -> str:
 
 def _value(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
-
-
-def plain_table() -> Table:
-    """A table with a line under its head and no other."""
-    return Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, header_style="bold")

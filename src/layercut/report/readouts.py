@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from layercut.report.elements import Part, Table
 from layercut.report.words import is_written
-from layercut.text.markup import escape
 
 if TYPE_CHECKING:
     from layercut.evidence.comparison import ComparisonRow
@@ -52,17 +52,22 @@ def discordances(runs: Sequence[RunFolder], rows: Sequence[ComparisonRow]) -> li
     return found
 
 
-HEAD = ("task", "readouts", "model", "n", "both right", "ranked only", "written only", "neither")
-"""Of a table of discordances; the last five are numbers. Short, so that no name is broken at 80 columns."""
+def discordance_table(found: Sequence[Discordance]) -> Table:
+    """A line for each of them. Heads are short, so that no name is broken at 80 columns."""
+    return Table(
+        name="discordant-items",
+        caption="Number of items on which the two readouts agree and disagree, for each model",
+        head=["task", "readouts", "model", "n", "both right", "ranked only", "written only", "neither"],
+        rows=[
+            [one.task, f"{one.ranked} / {one.written}", one.run, f"{one.n:,}"]
+            + [str(count) for count in (one.both, one.only_ranked, one.only_written, one.neither)]
+            for one in found
+        ],
+        numeric=frozenset(range(3, 8)),
+    )
 
 
-def cells(one: Discordance) -> list[str]:
-    """A line of such a table."""
-    numbers = (one.both, one.only_ranked, one.only_written, one.neither)
-    return [one.task, f"{one.ranked} / {one.written}", one.run, f"{one.n:,}", *map(str, numbers)]
-
-
-def discordance_section(found: Sequence[Discordance]) -> list[str]:
+def discordance_section(found: Sequence[Discordance]) -> list[Part]:
     """Markdown of the whole section; nothing where no task has a ranked and a written readout."""
     if not found:
         return []
@@ -72,9 +77,7 @@ def discordance_section(found: Sequence[Discordance]) -> list[str]:
         "Number of items whose right answer a model ranks first, writes, both or neither. Guessing gets more rankings "
         "right than writings, so compare the models, not the columns.",
         "",
-        f"| {' | '.join(HEAD)} |",
-        "|---|---|---|---:|---:|---:|---:|---:|",
-        *(f"| {' | '.join(escape(cell) for cell in cells(one))} |" for one in found),
+        discordance_table(found),
         "",
     ]
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from layercut.evidence.paired import Comparison, compare_paired
+from layercut.report.elements import Part, Table
 from layercut.report.series import places
 from layercut.report.words import readout_name
-from layercut.text.markup import escape
 from layercut.text.numbers import number, with_interval
 
 if TYPE_CHECKING:
@@ -64,28 +64,26 @@ def _together(rows: Sequence[ComparisonRow], seed: int) -> Comparison:
     return compare_paired(uncut, cut, chance=rows[0].chance, seed=seed, clusters=clusters)
 
 
-def seeds_section(found: Sequence[OverSeeds]) -> list[str]:
+def seeds_section(found: Sequence[OverSeeds]) -> list[Part]:
     """Markdown of the whole section; nothing where every plan has one seed."""
     if not found:
         return []
-    lines = [
+    text: list[Part] = [
         "## All seeds together",
         "",
         "Plans that were measured under several seeds. Scores in %. Intervals are over items, given these seeds: "
         "an item's answers under all seeds are resampled together. lowest, highest: the pruned model's score under one "
         "seed.",
         "",
-        "| plan | task | readout | seeds | items | uncut | cut | lowest | highest | difference | retention "
-        "| above chance |",
-        "|---|---|---|---:|---:|---|---|---:|---:|---|---|---|",
     ]
+    lines = []
     for one in found:
         row, values, share = one.first, one.values, one.first.is_share
         scores = sorted(row.values.cut.value for row in one.rows)
         cells = [
-            escape(row.cut.plan or row.cut.name),
-            escape(row.task),
-            escape(readout_name(row, [other.first for other in found])),
+            row.cut.plan or row.cut.name,
+            row.task,
+            readout_name(row, [other.first for other in found]),
             str(len(one.rows)),
             f"{row.n:,}",
             with_interval(values.uncut, share=share, digits=1),
@@ -96,5 +94,13 @@ def seeds_section(found: Sequence[OverSeeds]) -> list[str]:
             "n/a" if values.retention is None else with_interval(values.retention),
             "n/a" if values.retention_above_chance is None else with_interval(values.retention_above_chance),
         ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return [*lines, ""]
+        lines.append(cells)
+    head = ["plan", "task", "readout", "seeds", "items", "uncut", "cut", "lowest", "highest", "difference", "retention"]
+    table = Table(
+        name="seeds",
+        caption="All seeds together",
+        head=[*head, "above chance"],
+        rows=lines,
+        numeric=frozenset({3, 4, 7, 8}),
+    )
+    return [*text, table, ""]

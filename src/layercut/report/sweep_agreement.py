@@ -4,23 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich import box
-from rich.table import Table
-
 from layercut.evidence.sweep import Agreement, Sweep
+from layercut.report.elements import Part, Table
 from layercut.text.markup import escape
 
 
 def agreement_table(agreements: Sequence[Agreement]) -> Table:
-    """For the terminal."""
-    table = plain_table()
-    for name in ("ranking", "and"):
-        table.add_column(name)
-    table.add_column("layers", justify="right")
-    table.add_column("Spearman's rho")
-    for one in agreements:
-        table.add_row(*_agreement_cells(one))
-    return table
+    """A line for each two rankings."""
+    return Table(
+        name="agreement",
+        caption="Do tasks and criteria agree on the layers?",
+        head=["ranking", "and", "layers", "Spearman's rho"],
+        rows=[_agreement_cells(one) for one in agreements],
+        numeric=frozenset({2}),
+    )
 
 
 def _agreement_cells(one: Agreement) -> tuple[str, str, str, str]:
@@ -32,14 +29,12 @@ def _agreement_cells(one: Agreement) -> tuple[str, str, str, str]:
     return one.first, second, str(estimate.n), f"{estimate.value:.2f} [{ends}]"
 
 
-def agreement_lines(sweep: Sweep) -> list[str]:
-    """As Markdown, with what the numbers mean."""
+def agreement_parts(sweep: Sweep) -> list[Part]:
+    """The table, with what the numbers mean."""
     agreements = sweep.agreements()
     if not agreements:
         return ["There is nothing to compare: no task whose uncut score is above chance, and fewer than two criteria."]
-    lines = ["| ranking | and | layers | Spearman's rho |", "|---|---|---:|---|"]
-    lines += ["| " + " | ".join(escape(cell) for cell in _agreement_cells(one)) + " |" for one in agreements]
-    return [*lines, "", *(f"- {escape(line)}" for line in about_agreements(sweep))]
+    return [agreement_table(agreements), "", *(f"- {escape(line)}" for line in about_agreements(sweep))]
 
 
 def about_agreements(sweep: Sweep) -> list[str]:
@@ -55,8 +50,3 @@ def about_agreements(sweep: Sweep) -> list[str]:
             "its items, cannot be expected to agree much more than that."
         )
     return [*lines, *(f"{ranking.name}: {ranking.note}." for ranking in sweep.rankings if ranking.note)]
-
-
-def plain_table() -> Table:
-    """The look of all tables of a sweep."""
-    return Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, header_style="bold")

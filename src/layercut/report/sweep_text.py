@@ -6,30 +6,33 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
 from rich.measure import Measurement
 from rich.padding import Padding
-from rich.table import Table
+from rich.table import Table as RichTable
 from rich.text import Text
 
 from layercut.evidence.intervals import NUM_RESAMPLES
 from layercut.evidence.sweep import Curve, Sweep, SweepRow
 from layercut.report import words
+from layercut.report.elements import Cell, Part, Styled, Table
 from layercut.report.figures.layers import layers
 from layercut.report.figures.picture import save
-from layercut.report.sweep_agreement import about_agreements, agreement_lines, agreement_table, plain_table
+from layercut.report.provenance import provenance
+from layercut.report.render import bare_table, markdown, terminal
+from layercut.report.sweep_agreement import about_agreements, agreement_parts, agreement_table
 from layercut.runs.atomic import write_text
 from layercut.runs.directory import RunFolder
 from layercut.runs.environment import hide_home
 from layercut.surgery.plan import format_layers
 from layercut.text.counting import counted
-from layercut.text.markup import code, escape
+from layercut.text.markup import escape
 from layercut.text.numbers import number, p_value, with_interval
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 
 REPORT, PLOT = "sweep.md", "sweep.png"
+BOLD = "Bold: a significant loss; the whole interval of the difference is below 0."
 
 
 def sweep_report(folder: Path) -> Path:
@@ -47,20 +50,21 @@ def sweep_report(folder: Path) -> Path:
 
 def render(sweep: Sweep, run: RunFolder, *, with_plot: bool = True) -> str:
     """The text of sweep.md."""
-    lines = [f"# What {escape(hide_home(sweep.model))} loses without each of its layers", ""]
+    lines: list[Part] = [f"# What {escape(hide_home(sweep.model))} loses without each of its layers", ""]
     lines += [f"{escape(scope(sweep))}.", "", *(f"- {escape(line)}" for line in findings(sweep)), ""]
     if with_plot:
         lines += [f"![Retention of every task and readout without each layer]({PLOT})", ""]
-    lines += ["## Retention", "", *overview_lines(sweep), "", *(f"- {line}" for line in how_made(sweep)), ""]
-    lines += ["## Do tasks and criteria agree on the layers?", "", *agreement_lines(sweep), ""]
+    lines += ["## Retention", "", overview_table(sweep), "", BOLD, "", *(f"- {line}" for line in how_made(sweep)), ""]
+    lines += ["## Do tasks and criteria agree on the layers?", "", *agreement_parts(sweep), ""]
     lines += ["## Every layer in full", "", "Scores in %. -/+: items lost and gained. p: of no change, McNemar's exact"]
     lines += [
         "test or, for scores that are not 0/1, sign-flip permutation; Holm: corrected for the number of layers.",
         "",
     ]
     for curve in sweep.curves:
-        lines += [f"### {escape(curve.label)}", "", *layer_lines(curve), ""]
-    return "\n".join([*lines, "## How this was made", "", *provenance_lines(run)]) + "\n"
+        lines += [f"### {escape(curve.label)}", "", *layer_parts(curve), ""]
+    lines += ["## How this was made", "", *provenance([run])]
+    return "\n".join(markdown(lines)).rstrip("\n") + "\n"
 
 
 def scope(sweep: Sweep) -> str:
@@ -127,7 +131,7 @@ def sweep_tables(sweep: Sweep) -> list[RenderableType]:
     blocks += [Text(f"- {line}") for line in findings(sweep)]
     agreements = sweep.agreements()
     if agreements:
-        blocks.append(Padding(agreement_table(agreements), (1, 0, 0, 0)))
+        blocks.append(Padding(terminal(agreement_table(agreements)), (1, 0, 0, 0)))
     legend = "\n".join(how_made(sweep) + (about_agreements(sweep) if agreements else []))
     return [*blocks, Padding(Text(legend, style="dim"), (1, 0, 0, 0))]
 
@@ -152,9 +156,9 @@ class _Retention:
         wide = options.update(max_width=10_000)
         return Measurement.get(console, wide, self.table(curves)).maximum <= options.max_width
 
-    def table(self, curves: Sequence[Curve]) -> Table:
+    def table(self, curves: Sequence[Curve]) -> RichTable:
         """The bare table."""
-        table = plain_table()
+        table = bare_table()
         table.add_column("layer", justify="right")
         for curve in curves:
             table.add_column(f"{curve.task}\n{curve.readout}")
@@ -170,72 +174,61 @@ class _Retention:
         return table
 
 
-def overview_lines(sweep: Sweep) -> list[str]:
-    """What is kept without each layer, a line for each layer, as a Markdown table."""
-    curves = sweep.curves
-    found = [(curve, curve.significant) for curve in curves]
-    lines = ["| layer | " + " | ".join(escape(curve.label) for curve in curves) + " |"]
-    lines.append("|---:|" + "---|" * len(curves))
+def overview_table(sweep: Sweep) -> Table:
+    """What is kept without each layer, a line for each layer."""
+    found = [(curve, curve.significant, {row.layer: row for row in curve.rows}) for curve in sweep.curves]
+    rows: list[list[Cell]] = []
     for layer in sweep.layers:
-        cells = []
-        for curve, significant in found:
-            row = next(row for row in curve.rows if row.layer == layer)
-            cell = f"**{_kept(row)}**" if row.shows_loss and row.kept_share else _kept(row)
-            cells.append(cell + r"\*" * (layer in significant))
-        lines.append(f"| {layer} | " + " | ".join(cells) + " |")
-    return [*lines, "", "Bold: a significant loss; the whole interval of the difference is below 0."]
+        cells: list[Cell] = [str(layer)]
+        for _, significant, by_layer in found:
+            row, star = by_layer[layer], "*" * (layer in significant)
+            shows = row.shows_loss and row.kept_share
+            cells.append(Styled(_kept(row), "strong", star) if shows else _kept(row) + star)
+        rows.append(cells)
+    return Table(
+        name="layers",
+        caption="Kept above chance without each layer, in %",
+        head=["layer", *(curve.label for curve in sweep.curves)],
+        rows=rows,
+        numeric=frozenset({0}),
+    )
 
 
-def layer_lines(curve: Curve) -> list[str]:
-    """One task and readout in full, as a Markdown table."""
+def layer_parts(curve: Curve) -> list[Part]:
+    """One task and readout in full."""
     first = curve.rows[0]
     uncut = with_interval(first.values.uncut, share=_is_share(curve), digits=1)
     chance = "none" if first.chance is None else number(first.chance, share=_is_share(curve), digits=1)
-    lines = [f"Metric {escape(first.metric)}, n {first.values.uncut.n:,}, chance {chance}, uncut {uncut}."]
+    parts: list[Part] = [f"Metric {escape(first.metric)}, n {first.values.uncut.n:,}, chance {chance}, uncut {uncut}."]
     if curve.refused:
-        lines += ["", f"No retention above chance, because {escape(curve.refused)}."]
-    lines += ["", "| layer | score | difference | retention | above chance | -/+ | p | Holm | no answer | cut short |"]
-    lines.append("|---:|---|---|---|---|---:|---:|---:|---:|---:|")
+        parts += ["", f"No retention above chance, because {escape(curve.refused)}."]
     adjusted = curve.p_adjusted
+    rows = []
     for row in curve.rows:
         values, share = row.values, _is_share(curve)
-        cells = [
-            str(row.layer),
-            with_interval(values.cut, share=share, digits=1),
-            with_interval(values.difference, share=share, digits=1, sign=True),
-            "n/a" if values.retention is None else with_interval(values.retention),
-            "n/a" if values.retention_above_chance is None else with_interval(values.retention_above_chance),
-            "-" if values.lost is None else f"{values.lost}/{values.gained}",
-            p_value(values.p_value),
-            p_value(adjusted[row.layer]) + r"\*" * (row.layer in curve.significant),
-            str(row.outcomes.get("no_answer", 0)),
-            str(row.outcomes.get("cut", 0)),
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return lines
-
-
-def provenance_lines(run: RunFolder) -> list[str]:
-    """Command, versions and settings of a sweep."""
-    environment = run.environment
-    git = environment.get("git")
-    version = environment["layercut"] + (f", commit {git['commit'][:12]}" if git else "")
-    version += " with changes" if git and git["dirty"] else ""
-    packages = ", ".join(f"{name} {number}" for name, number in environment["packages"].items())
-    settings = yaml.safe_dump(dict(run.settings), sort_keys=False, allow_unicode=True, width=110)
-    return [
-        f"- Command: {code(environment['command'])}",
-        f"- Begun {environment['time']} with layercut {version}, Python {environment['python']}, {packages}.",
-        *words.isolation(environment),
-        *(
-            f"- Resumed {later['time']} under other versions or on another machine (layercut {later['layercut']})."
-            for later in environment.get("resumed", ())
-        ),
-        "",
-        "```yaml",
-        *(hide_home(line) for line in settings.rstrip("\n").split("\n")),
-        "```",
-    ]
+        rows.append(
+            [
+                str(row.layer),
+                with_interval(values.cut, share=share, digits=1),
+                with_interval(values.difference, share=share, digits=1, sign=True),
+                "n/a" if values.retention is None else with_interval(values.retention),
+                "n/a" if values.retention_above_chance is None else with_interval(values.retention_above_chance),
+                "-" if values.lost is None else f"{values.lost}/{values.gained}",
+                p_value(values.p_value),
+                p_value(adjusted[row.layer]) + "*" * (row.layer in curve.significant),
+                str(row.outcomes.get("no_answer", 0)),
+                str(row.outcomes.get("cut", 0)),
+            ]
+        )
+    head = ["layer", "score", "difference", "retention", "above chance", "-/+", "p", "Holm", "no answer", "cut short"]
+    table = Table(
+        name=f"layers-{curve.task}-{curve.readout}",
+        caption=f"{curve.label}: every layer in full, scores in %",
+        head=head,
+        rows=rows,
+        numeric=frozenset({0, 5, 6, 7, 8, 9}),
+    )
+    return [*parts, "", table]
 
 
 def _lowest(curve: Curve) -> str:

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rich import box
 from rich.console import Group
 from rich.measure import Measurement
 from rich.padding import Padding
@@ -17,6 +16,7 @@ from layercut.evidence.comparison import OUTCOMES, SELECTED_ON, ComparedRun, Com
 from layercut.evidence.intervals import Estimate
 from layercut.report import words
 from layercut.report.advice_text import argument, bounds, how_made, joined, page
+from layercut.report.render import bare_table
 from layercut.surgery.plan import origin_of
 from layercut.text.counting import counted
 from layercut.text.numbers import number, p_value, with_interval
@@ -87,7 +87,7 @@ class ComparisonTable:
 
     def table(self, layout: Layout) -> Table:
         """The bare table."""
-        table = _table()
+        table = bare_table()
         if not layout.task_on_its_own_line:
             table.add_column("task")
         table.add_column("readout")
@@ -174,7 +174,7 @@ class MetricsTable:
 
     def table(self, *, with_n: bool) -> Table:
         """The bare table."""
-        table = _table()
+        table = bare_table()
         table.add_column("task")
         table.add_column("readout")
         if with_n:
@@ -213,7 +213,7 @@ class AdviceTable:
 
     def table(self, *, by_plan: bool) -> Table:
         """The bare table."""
-        table = _table()
+        table = bare_table()
         if not by_plan:
             table.add_column("plan")
             table.add_column("layers", justify="right")
@@ -237,7 +237,7 @@ class AdviceTable:
 def runs_table(runs: Sequence[RunSummary], *, now: datetime | None = None) -> RenderableType:
     """Run folders with their state, age and headline."""
     now = now or datetime.now(UTC)
-    table = _table()
+    table = bare_table()
     table.expand = True
     table.add_column("run", overflow="fold", min_width=min(40, max((len(str(run.path)) for run in runs), default=0)))
     table.add_column("state", no_wrap=True)
@@ -256,10 +256,6 @@ def _widest_that_fits(tables: Sequence[Table], console: Console, options: Consol
         if Measurement.get(console, options.update(max_width=1000), table).maximum <= options.max_width:
             return table
     return tables[-1]
-
-
-def _table() -> Table:
-    return Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, header_style="bold")
 
 
 def _kept(estimate: Estimate | None) -> str:

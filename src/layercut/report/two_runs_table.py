@@ -11,15 +11,16 @@ from rich.text import Text
 
 from layercut.evidence.comparison import ComparisonRow
 from layercut.evidence.intervals import NUM_RESAMPLES
-from layercut.report import words
-from layercut.report.readouts import HEAD, Discordance, cells
-from layercut.report.sweep_agreement import plain_table
+from layercut.report import readouts, words
+from layercut.report.render import bare_table, terminal
 from layercut.report.two_runs import verdict
 from layercut.text.counting import counted
 from layercut.text.numbers import number, p_value, with_interval
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+    from layercut.report.readouts import Discordance
 
 _STYLES = {"better": "green", "worse": "red", "not shown": "dim"}
 
@@ -46,16 +47,11 @@ def two_runs_table(rows: Sequence[ComparisonRow], notes: Sequence[str] = ()) -> 
 
 def discordance_table(found: Sequence[Discordance]) -> Table:
     """Two readouts of the same items, for each run."""
-    table = plain_table()
-    for place, name in enumerate(HEAD):
-        table.add_column(name, justify="right" if place > 2 else "left")
-    for one in found:
-        table.add_row(*cells(one))
-    return table
+    return terminal(readouts.discordance_table(found))
 
 
 def _table(rows: Sequence[ComparisonRow]) -> Table:
-    table = plain_table()
+    table = bare_table()
     for name in ("task", "readout"):
         table.add_column(name)
     for name in ("n", "A", "B"):

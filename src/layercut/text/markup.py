@@ -16,13 +16,18 @@ def fenced(text: str) -> list[str]:
 
 def code(text: str) -> str:
     """Text on one line as code inside a table cell, cut after 80 characters."""
-    line = " ".join(printable(text).split())
-    line = line if len(line) <= 80 else line[:77] + "..."
+    line = on_one_line(text)
     if not line:
         return "(empty)"
     ticks = "`" * (1 + _longest_run(line))
     space = " " if line.startswith("`") or line.endswith("`") else ""
     return f"{ticks}{space}{line}{space}{ticks}".replace("|", "\\|")
+
+
+def on_one_line(text: str) -> str:
+    """Text on one line, cut after 80 characters."""
+    line = " ".join(printable(text).split())
+    return line if len(line) <= 80 else line[:77] + "..."
 
 
 def escape(text: str) -> str:

@@ -235,13 +235,11 @@ def test_spreadsheets_do_not_run_text() -> None:
     assert table.csv.splitlines() == ["a", "'=1+1", '"\'-5 [-7, -3]"', "'+cmd", "'@x", "-", "ok"]
 
 
-def test_markdown_becomes_tables_and_text() -> None:
-    lines = ["Some **bold** <i>x</i>.", "", "| a | b |", "|---|---:|", r"| `x\|y` | 1\*2 |", "", "- end"]
-    text, table, end = blocks(lines, name="t", caption="c")
-    assert isinstance(table, Table)
+def test_parts_become_tables_and_text_without_headings() -> None:
+    table = Table(name="t", caption="c", head=["a", "b"], rows=[["x|y", "1*2"]], numeric=frozenset({1}))
+    text, same, end = blocks(["## Left out", "", "Some **bold** <i>x</i>.", "", table, "", "- end"])
+    assert same is table
     assert text.html == "<p>Some <strong>bold</strong> &lt;i&gt;x&lt;/i&gt;.</p>\n"  # type: ignore[union-attr]
-    assert table.csv == "a,b\nx|y,1*2\n"
-    assert table.numeric == {1}
     assert "<li>end</li>" in end.html  # type: ignore[union-attr]
     assert inline("[a](http://x.y)") == "[a](http://x.y)"
 

@@ -84,7 +84,7 @@ def test_report_and_picture_come_from_the_folder_alone(holes: Sweep, tmp_path: P
     rows = [line for line in text.splitlines() if line.startswith("| 14 | ")]
     assert len(rows) == 1 + 4  # the overview, and each task and readout in full
     assert "| n/a |" in rows[0]
-    assert "`layercut sweep m`" in text
+    assert "```text\nlayercut sweep m\n```" in text
     assert "not above chance (0.25) on 64 items" in text
 
 

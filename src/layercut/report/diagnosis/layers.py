@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from layercut.evidence.multiplicity import holm
-from layercut.report.diagnosis.page import provenance_lines, table_lines
+from layercut.report.diagnosis.page import measure_table
 from layercut.report.diagnosis.verdict import ALPHA, damages, is_worse, load
-from layercut.report.elements import Figure, Panel
+from layercut.report.elements import Figure, Panel, Part, Table, plain
 from layercut.report.figures import charts
 from layercut.report.figures.picture import save
-from layercut.report.ranking import plain_table
+from layercut.report.provenance import provenance
+from layercut.report.render import markdown, terminal
 from layercut.runs.atomic import write_text
 from layercut.runs.diagnosis import Diagnosis, MeasureRow, label
 from layercut.runs.directory import RunFolder
@@ -68,18 +69,26 @@ def render(data: Mapping[str, Any], run: RunFolder, picture: str | None) -> str:
     """The text of layers.md."""
     diagnoses: dict[str, Diagnosis] = data["diagnostics"]
     columns = columns_of(diagnoses)
-    lines = [f"# What each layer of {escape(hide_home(data['model']))} is needed for", "", scope(data), ""]
-    lines += ["| layer | " + " | ".join(columns.values()) + " | broke first |"]
-    lines += ["|---:|" + "---:|" * len(columns) + "---|"]
-    for cells in table_rows(data):
-        lines.append("| " + " | ".join(escape(cell) for cell in cells) + " |")
+    lines: list[Part] = [f"# What each layer of {escape(hide_home(data['model']))} is needed for", "", scope(data), ""]
+    lines.append(overview(data))
     lines += ["", *([f"![Over the layers]({picture})", ""] if picture else []), *(f"- {line}" for line in legend()), ""]
     for name, found in diagnoses.items():
         rows = [row for row in found["rows"] if row["headline"] or (name, row["measure"]) in columns]
         shown = [row for row in rows if not row["group"] or row["headline"]]
-        lines += [f"## {name.capitalize()}", "", *table_lines(shown), *(f"- {escape(note)}" for note in found["notes"])]
-        lines.append("")
-    return "\n".join([*lines, *provenance_lines(run)]) + "\n"
+        lines += [f"## {name.capitalize()}", ""]
+        if shown:
+            lines += [measure_table(shown), ""]
+        lines += [*(f"- {escape(note)}" for note in found["notes"]), ""]
+    lines += ["## How this was made", "", *provenance([run])]
+    return "\n".join(markdown(lines)).rstrip("\n") + "\n"
+
+
+def overview(data: Mapping[str, Any]) -> Table:
+    """A line for the original model and one for each layer."""
+    columns = columns_of(data["diagnostics"]).values()
+    numeric = frozenset(range(1 + len(columns)))
+    head = ["layer", *columns, "broke first"]
+    return Table(name="layers", caption="Each layer skipped alone", head=head, rows=table_rows(data), numeric=numeric)
 
 
 def scope(data: Mapping[str, Any]) -> str:
@@ -105,19 +114,15 @@ def legend() -> list[str]:
 def layers_table(data: Mapping[str, Any]) -> list[RenderableType]:
     """What the terminal shows, to be printed one after the other: tables of so few measures that 80 columns hold them,
     the last one with what broke first."""
-    names, lines = list(columns_of(data["diagnostics"]).values()), table_rows(data)
-    tables = []
-    for start in range(0, len(names), MOST_COLUMNS):
-        part = slice(start, start + MOST_COLUMNS)
-        is_last = part.stop >= len(names)
-        table: Table = plain_table()
-        for name in ("layer", *names[part]):
-            table.add_column(name, justify="right")
-        if is_last:
-            table.add_column("broke first")
-        for layer, *values, first in lines:
-            table.add_row(layer, *values[part], *([first] if is_last else []))
-        tables.append(table)
+    whole, tables = overview(data), []
+    last = len(whole.head) - 1
+    for start in range(1, last, MOST_COLUMNS):
+        places = [0, *range(start, min(start + MOST_COLUMNS, last))]
+        if start + MOST_COLUMNS >= last:
+            places.append(last)
+        head, *rows = ([line[place] for place in places] for line in (whole.head, *whole.rows))
+        numeric = frozenset(new for new, old in enumerate(places) if old in whole.numeric)
+        tables.append(terminal(replace(whole, head=[plain(cell) for cell in head], rows=rows, numeric=numeric)))
     return [Text(scope(data)), *tables, Text("\n".join(legend()), style="dim")]
 
 

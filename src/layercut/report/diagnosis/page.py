@@ -8,14 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from layercut.evidence.intervals import Estimate
-from layercut.report import words
 from layercut.report.diagnosis.sections import SECTIONS
 from layercut.report.diagnosis.verdict import ALPHA, Damage, damages, headline_rows, is_worse, likely_kind, load
+from layercut.report.elements import Cell, Part, Styled, Table
 from layercut.report.figures.picture import save
 from layercut.report.first_difference import first_difference
+from layercut.report.provenance import provenance
+from layercut.report.render import markdown
 from layercut.runs.atomic import write_text
 from layercut.runs.diagnosis import Diagnosis, DiagnosisExample, Interval, MeasureRow, label
 from layercut.runs.directory import RunFolder
@@ -51,13 +51,14 @@ def render(data: Mapping[str, Any], pictures: Mapping[str, str], run: RunFolder)
     """The text of diagnose.md."""
     diagnoses: dict[str, Diagnosis] = data["diagnostics"]
     arms = data["arms"]
-    lines = [f"# What broke in {escape(hide_home(data['model']))}", ""]
-    lines += [
-        f"At most {counted(data['limit'], 'item')} of each kind (--limit {data['limit']}), seed "
-        f"{data['seed']}. All pruned "
+    lines: list[Part] = [
+        f"# What broke in {escape(hide_home(data['model']))}",
+        "",
+        f"At most {counted(data['limit'], 'item')} of each kind (--limit {data['limit']}), seed {data['seed']}. All "
+        "pruned models answer the items of the original model. Intervals are 95 %.",
+        "",
     ]
-    lines[-1] += "models answer the items of the original model. Intervals are 95 %."
-    lines += ["", f"- uncut: {escape(arms[0]['describe'])}"]
+    lines += [f"- uncut: {escape(arms[0]['describe'])}"]
     lines += [f"- {escape(arm['name'])}: {escape(arm['describe'])}" for arm in arms[1:]]
     lines.append("")
     for arm in arms[1:]:
@@ -68,9 +69,12 @@ def render(data: Mapping[str, Any], pictures: Mapping[str, str], run: RunFolder)
         lines += [f"## {section.title}", "", section.question, ""]
         if name in pictures:
             lines += [f"![{section.title}]({pictures[name]})", ""]
-        lines += [*table_lines(found["rows"]), *section.lines(found)]
+        if found["rows"]:
+            lines += [measure_table(found["rows"]), ""]
+        lines += section.lines(found)
         lines += [*(f"- {escape(note)}" for note in found["notes"]), ""]
-    return "\n".join([*lines, *how_made(data), *provenance_lines(run)]) + "\n"
+    lines += [*how_made(data), "## How this was made", "", *provenance([run])]
+    return "\n".join(markdown(lines)).rstrip("\n") + "\n"
 
 
 def summary(diagnoses: Mapping[str, Diagnosis], arm: str, *, plain: bool = False) -> list[str]:
@@ -157,31 +161,34 @@ def marked(example: DiagnosisExample) -> str:
     return cut if start == end else f"{cut[:start]}⟦{cut[start:end]}⟧{cut[end:]}"
 
 
-def table_lines(rows: Sequence[MeasureRow]) -> list[str]:
-    """The measures of one diagnostic, as a Markdown table."""
-    if not rows:
-        return []
-    lines = [
-        "| measure | model | n | chance | uncut | cut | difference | kept | p |",
-        "|---|---|---:|---:|---|---|---|---|---:|",
-    ]
+def measure_table(rows: Sequence[MeasureRow], diagnostic: str = "", caption: str = "") -> Table:
+    """The measures of one diagnostic."""
+    lines: list[list[Cell]] = []
     for row in rows:
         share, ratio = row["unit"] == "share", row["unit"] == "ratio"
         change = _with_interval(row["difference"], row["n"], share, sign=not ratio)
         levels = (row["uncut"], row["cut"])
-        name = escape(label(row)) + ("" if share or row["unit"] in ("ratio", "score") else f" ({row['unit']})")
-        cells = [
-            f"**{name}**" if row["headline"] and is_worse(row) and row["p_value"] < ALPHA else name,
-            escape(row["arm"]),
-            str(row["n"]),
-            "-" if row["chance"] is None else number(row["chance"], share=share),
-            *(_value(level, False) if ratio else _with_interval(level, row["n"], share) for level in levels),
-            f"x {change}" if ratio else change,
-            "-" if row["kept"] is None else _with_interval(row["kept"], row["n"], True),
-            "-" if ratio else p_value(row["p_value"]),
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return [*lines, ""]
+        name = label(row) + ("" if share or row["unit"] in ("ratio", "score") else f" ({row['unit']})")
+        flagged = row["headline"] and is_worse(row) and row["p_value"] < ALPHA
+        lines.append(
+            [
+                Styled(name, "strong") if flagged else name,
+                row["arm"],
+                str(row["n"]),
+                "-" if row["chance"] is None else number(row["chance"], share=share),
+                *(_value(level, False) if ratio else _with_interval(level, row["n"], share) for level in levels),
+                f"x {change}" if ratio else change,
+                "-" if row["kept"] is None else _with_interval(row["kept"], row["n"], True),
+                "-" if ratio else p_value(row["p_value"]),
+            ]
+        )
+    return Table(
+        name=f"diagnosis-{diagnostic}",
+        caption=caption,
+        head=["measure", "model", "n", "chance", "uncut", "cut", "difference", "kept", "p"] if rows else ["measure"],
+        rows=lines,
+        numeric=frozenset({2, 3, 8}),
+    )
 
 
 def _with_interval(value: Interval, n: int, share: bool, *, sign: bool = False) -> str:
@@ -208,24 +215,4 @@ def how_made(data: Mapping[str, Any]) -> list[str]:
         "- Kinds of tokens, depths, sizes, similarity, demotion and cost explain damage; they do not test for it.",
         f"- Items and resampling come from seed {data['seed']}. Items are report items: no plan was chosen on them.",
         "",
-    ]
-
-
-def provenance_lines(run: RunFolder) -> list[str]:
-    """Command, versions and settings of a diagnosis."""
-    environment = run.environment
-    settings = yaml.safe_dump(dict(run.settings), sort_keys=False, allow_unicode=True, width=110)
-    packages = ", ".join(f"{name} {version}" for name, version in environment["packages"].items())
-    return [
-        "## How this was made",
-        "",
-        *fenced(environment["command"]),
-        "",
-        f"- Begun {environment['time']} with layercut {environment['layercut']}, Python {environment['python']}, "
-        f"{packages}.",
-        *words.isolation(environment),
-        "",
-        "```yaml",
-        *(hide_home(line) for line in settings.rstrip("\n").split("\n")),
-        "```",
     ]

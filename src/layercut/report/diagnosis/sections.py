@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from layercut.report.elements import Figure
+from layercut.report.elements import Figure, Part, Table
 from layercut.report.figures import diagnosis as figures
 from layercut.runs.diagnosis import Diagnosis
 from layercut.text.counting import counted
@@ -20,8 +20,8 @@ class DiagnosticSection(NamedTuple):
     question: str
     figure: Callable[[Diagnosis, Sequence[str]], Figure | None]
     """Of the diagnosis and the names of the pruned models; None where there is nothing to draw."""
-    lines: Callable[[Diagnosis], list[str]]
-    """Markdown beside the table."""
+    lines: Callable[[Diagnosis], list[Part]]
+    """Markdown and tables beside the table of measures."""
 
 
 _FINE = ("passed", "parses")
@@ -34,18 +34,22 @@ _WORDS = {
 }
 
 
-def _brackets(found: Diagnosis) -> list[str]:
+def _brackets(found: Diagnosis) -> list[Part]:
     """How programs end: number, share of all, share of those that fail."""
     classes = found["data"].get("classes", {})
     names = list(dict.fromkeys(name for counts in classes.values() for name in counts))
     if not names:
         return []
     text = ["Outcomes of the generated programs: number (% of all; % of those that fail).", ""]
-    text += ["| | " + " | ".join(escape(arm) for arm in classes) + " |", "|---|" + "---|" * len(classes)]
-    for name in names:
-        cells = [_cell(name, counts) for counts in classes.values()]
-        text.append(f"| {_WORDS.get(name, name.replace('_', ' '))} | " + " | ".join(cells) + " |")
-    return [*text, ""]
+    rows = [
+        [_WORDS.get(name, name.replace("_", " ")), *(_cell(name, counts) for counts in classes.values())]
+        for name in names
+    ]
+    return [
+        *text,
+        Table(name="diagnosis-brackets-more", caption="Brackets and syntax", head=["", *classes], rows=rows),
+        "",
+    ]
 
 
 def _cell(name: str, counts: dict[str, int]) -> str:
@@ -57,7 +61,7 @@ def _cell(name: str, counts: dict[str, int]) -> str:
     )
 
 
-def _degeneration(found: Diagnosis) -> list[str]:
+def _degeneration(found: Diagnosis) -> list[Part]:
     """How answers ended."""
     finish = found["data"].get("finish", {})
     said = [
@@ -67,9 +71,9 @@ def _degeneration(found: Diagnosis) -> list[str]:
     return [f"How answers ended. {'; '.join(said)}.", ""] if said else []
 
 
-def _propagation(found: Diagnosis) -> list[str]:
+def _propagation(found: Diagnosis) -> list[Part]:
     """Where answers first go wrong."""
-    text = []
+    text: list[Part] = []
     for arm, where in found["data"].get("first_wrong", {}).items():
         kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(where["kinds"].items(), key=lambda one: -one[1]))
         line = (
@@ -86,18 +90,18 @@ def _propagation(found: Diagnosis) -> list[str]:
     return [*text, ""] if text else []
 
 
-def _similarity(found: Diagnosis) -> list[str]:
+def _similarity(found: Diagnosis) -> list[Part]:
     """When the final token is decided, in each model."""
-    text = []
+    text: list[Part] = []
     for name, model in found["data"].get("arms", {}).items():
         half = next((layer for layer, share in zip(model["layers"], model["lens"], strict=True) if share >= 0.5), None)
         text.append(f"- {escape(name)}: half of the final tokens are already the likeliest ones after layer {half}.")
     return [*text, ""] if text else []
 
 
-def _demoted(found: Diagnosis) -> list[str]:
+def _demoted(found: Diagnosis) -> list[Part]:
     """What became of the items that were lost."""
-    text = []
+    text: list[Part] = []
     for arm, counts in found["data"].get("verdicts", {}).items():
         text.append(
             f"- {escape(arm)}: of {counted(counts['lost'], 'item')} lost under greedy decoding, "
@@ -109,17 +113,17 @@ def _demoted(found: Diagnosis) -> list[str]:
     return [*text, ""] if text else []
 
 
-def _cost(found: Diagnosis) -> list[str]:
+def _cost(found: Diagnosis) -> list[Part]:
     """Sizes, counted."""
     counted = found["data"].get("counted", {})
     if not counted:
         return []
-    text = ["| model | parameters | bytes of weights | KV cache per token |", "|---|---:|---:|---:|"]
+    rows = []
     for name, size in counted.items():
         count = "-" if size["parameters"] is None else parameters(size["parameters"])
-        cells = [escape(name), count, f"{size['bytes'] / 1e6:,.1f} MB", f"{size['cache_bytes_per_token']:,.0f} bytes"]
-        text.append("| " + " | ".join(cells) + " |")
-    return [*text, ""]
+        rows.append([name, count, f"{size['bytes'] / 1e6:,.1f} MB", f"{size['cache_bytes_per_token']:,.0f} bytes"])
+    head = ["model", "parameters", "bytes of weights", "KV cache per token"]
+    return [Table(name="diagnosis-cost-more", caption="Cost", head=head, rows=rows, numeric=frozenset({1, 2, 3})), ""]
 
 
 SECTIONS: Mapping[str, DiagnosticSection] = {

@@ -62,14 +62,8 @@ def _advice(study: StudyResults) -> tuple[list[tuple[str, Markup]], list[Block]]
         )
         lines.append(("Writing answers", short))
     every = found["all"]
-    text = [
-        advice_text.evidence(every),
-        "",
-        *advice_text.table_lines(every).split("\n"),
-        "",
-        advice_text.how_made(every),
-    ]
-    inner = blocks(text, name="advice", caption="Bounds of what each plan keeps, for everything that was measured")
+    evidence, table = advice_text.evidence(every), advice_text.bounds_table(every)
+    inner = blocks([evidence, "", table, advice_text.how_made(every)])
     asked = (
         f"The target on this page: at least {KEEP:.0%} of the score above chance, with {CONFIDENCE:.0%} confidence, on "
         "every task that counts. `layercut advise RUN --use math --keep 0.8` takes other uses and targets."

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from layercut.report.diagnosis.page import how_made, summary, table_lines
+from layercut.report.diagnosis.page import how_made, measure_table, summary
 from layercut.report.diagnosis.sections import SECTIONS
 from layercut.report.elements import Block, Details, Section, Table
 from layercut.report.html.prose import blocks, prose
@@ -25,7 +25,7 @@ def broken(source: Source) -> Section | None:
         found.append(prose([f"**{arm['name']}**: {arm['describe']}.", "", *summary(diagnoses, arm["name"])]))
     for name, one in diagnoses.items():
         found += _diagnostic(name, one, arms, data["seed"])
-    found.append(Details(summary="How to read this", blocks=tuple(blocks(how_made(data), name="how"))))
+    found.append(Details(summary="How to read this", blocks=tuple(blocks(how_made(data)))))
     return Section(
         name="broken",
         title="What exactly broke",
@@ -36,9 +36,9 @@ def broken(source: Source) -> Section | None:
 
 def _diagnostic(name: str, found: Diagnosis, arms: Sequence[str], seed: int) -> list[Block]:
     section = SECTIONS[name]
-    table = _table(f"diagnosis-{name}", section.title, found)
+    table = _table(name, section.title, found)
     text = [*section.lines(found), "", *(f"- {note}" for note in found["notes"])]
-    more = blocks(text, name=f"diagnosis-{name}-more", caption=section.title)
+    more = blocks(text)
     figure = section.figure(found, arms)
     shown: list[Block] = [prose(f"**{section.title}.** {section.question}"), table]
     if figure is not None:
@@ -49,12 +49,9 @@ def _diagnostic(name: str, found: Diagnosis, arms: Sequence[str], seed: int) -> 
 
 
 def _table(name: str, title: str, found: Diagnosis) -> Table:
-    tables = [
-        block for block in blocks(table_lines(found["rows"]), name=name, caption=title) if isinstance(block, Table)
-    ]
-    if not tables:
-        return Table(name=name, caption=title, head=["measure"], rows=[])
-    return replace(tables[0], caption=f"{title}: all measures, shares in %", raw=_raw(found))
+    if not found["rows"]:
+        return measure_table([], name, title)
+    return replace(measure_table(found["rows"], name, f"{title}: all measures, shares in %"), raw=_raw(found))
 
 
 def _raw(found: Diagnosis) -> list[list[object]]:

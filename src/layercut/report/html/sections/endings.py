@@ -6,7 +6,7 @@ from layercut.report.depth import depth_section
 from layercut.report.elements import Block, Section
 from layercut.report.html.prose import blocks
 from layercut.report.html.source import Source
-from layercut.report.markdown import outcome_lines
+from layercut.report.markdown import outcome_table
 
 
 def endings(source: Source) -> Section | None:
@@ -14,12 +14,7 @@ def endings(source: Source) -> Section | None:
     if source.study is None:
         return None
     rows = source.study.rows
-    found: list[Block] = list(
-        blocks(outcome_lines(rows)[2:], name="outcomes", caption="Number of answers by how they ended")
-    )
-    long = depth_section(rows)
-    if long:
-        found += blocks(long, name="long-answers", caption="Are long answers lost more often?")
+    found: list[Block] = [outcome_table(rows), *blocks(depth_section(rows))]
     return Section(
         name="endings",
         title="How the answers ended",

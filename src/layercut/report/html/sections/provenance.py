@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from layercut.evidence.comparison import SELECTED_ON
-from layercut.report import sweep_text
-from layercut.report.diagnosis import page as diagnosis_page
 from layercut.report.elements import Block, Details, Section, Table
 from layercut.report.html.prose import blocks
 from layercut.report.html.source import Source
-from layercut.report.markdown import provenance_lines
+from layercut.report.provenance import provenance as lines_of
+from layercut.report.provenance import python_of, version_of
 from layercut.runs.directory import RunFolder
 from layercut.runs.environment import hide_home
 
@@ -26,14 +25,10 @@ def provenance(source: Source) -> Section | None:
     more: list[Block] = []
     if source.study is not None:
         runs = [source.study.uncut, *source.study.cuts]
-        lines = provenance_lines(runs)
-        more.append(_folded("Plans, commands, versions and settings of the study", lines, "runs"))
-    if source.sweep_run is not None:
-        lines = sweep_text.provenance_lines(source.sweep_run)
-        more.append(_folded("Command, versions and settings of the sweep", lines, "sweep"))
-    if source.diagnosis_run is not None:
-        lines = diagnosis_page.provenance_lines(source.diagnosis_run)
-        more.append(_folded("Command, versions and settings of the diagnosis", lines, "diagnosis"))
+        more.append(_folded("Plans, commands, versions and settings of the study", runs))
+    for name, run in (("sweep", source.sweep_run), ("diagnosis", source.diagnosis_run)):
+        if run is not None:
+            more.append(_folded(f"Command, versions and settings of the {name}", [run]))
     return Section(
         name="provenance",
         title="How this was made",
@@ -42,8 +37,8 @@ def provenance(source: Source) -> Section | None:
     )
 
 
-def _folded(summary: str, lines: list[str], name: str) -> Details:
-    return Details(summary=summary, blocks=tuple(blocks(lines, name=f"provenance-{name}", caption=summary)))
+def _folded(summary: str, runs: Sequence[RunFolder]) -> Details:
+    return Details(summary=summary, blocks=tuple(blocks(lines_of(runs))))
 
 
 def _scope(run: RunFolder, source: Source) -> list[list[str]]:
@@ -71,12 +66,8 @@ def _scope(run: RunFolder, source: Source) -> list[list[str]]:
         scope.append(["decoding", f"greedy ({drawn})" if not temperature else f"sampled ({drawn})"])
     scope.append(["seed", str(settings.get("seed", "-"))])
     scope.append(["command", environment["command"]])
-    git = environment.get("git")
-    version = environment["layercut"] + (f", commit {git['commit'][:12]}" if git else "")
-    version += " with changes" if git and git["dirty"] else ""
-    scope.append(["layercut", version])
-    packages = ", ".join(f"{name} {number}" for name, number in environment["packages"].items())
-    scope.append(["versions", f"Python {environment['python']}, {packages}"])
+    scope.append(["layercut", version_of(environment)])
+    scope.append(["versions", python_of(environment)])
     machine = [environment["cpu"], f"{environment['cores']} cores", f"{environment['memory_gib']} GiB"]
     machine.append(environment["accelerator"] or "no accelerator")
     scope.append(["machine", ", ".join(str(part) for part in machine)])

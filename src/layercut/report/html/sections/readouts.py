@@ -10,7 +10,7 @@ from layercut.report import words
 from layercut.report.elements import Block, Figure, Key, Panel, Section, Table
 from layercut.report.figures import charts
 from layercut.report.html.source import Source
-from layercut.report.readouts import HEAD, Discordance, cells, discordances
+from layercut.report.readouts import discordance_table, discordances
 from layercut.report.rows import about, kept, raw
 from layercut.report.study import StudyResults
 
@@ -34,7 +34,7 @@ def readouts(source: Source) -> Section | None:
         found.append(_figure(study, drawn))
     apart = discordances([study.uncut, *study.cuts], rows)
     if apart:
-        found.append(_table(apart))
+        found.append(discordance_table(apart))
     return Section(
         name="readouts",
         title="The same items, scored by likelihood and by generation",
@@ -106,13 +106,3 @@ def _panel(rows: Sequence[ComparisonRow], colours: dict[str, str], hollow: dict[
     )
     title = rows[0].task if by_task else rows[0].cut.name
     return Panel(spec=spec, title=title, label=f"Plot of points with intervals. {said}.")
-
-
-def _table(found: Sequence[Discordance]) -> Table:
-    return Table(
-        name="discordant-items",
-        caption="Number of items on which the two readouts agree and disagree, for each model",
-        head=list(HEAD),
-        rows=[cells(one) for one in found],
-        numeric=frozenset(range(3, 8)),
-    )

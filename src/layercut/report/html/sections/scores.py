@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import replace
 
 from markupsafe import Markup
 
 from layercut.evidence.comparison import left_out
 from layercut.report import words
 from layercut.report.elements import Block, Details, Prose, Section, Table, plain
-from layercut.report.html.prose import blocks, prose
+from layercut.report.html.prose import prose
 from layercut.report.html.source import Source
-from layercut.report.markdown import headline_lines, note_lines, score_lines
-from layercut.report.rows import raw
+from layercut.report.markdown import headline_lines, note_lines, score_table
 from layercut.text.counting import counted
 
 MOST_OPEN = 4
@@ -28,20 +27,7 @@ def scores(source: Source) -> Section | None:
     for run in study.cuts:
         rows = [row for row in study.rows if row.cut.name == run.name]
         own: list[Block] = [prose(headline_lines(run.name, rows))]
-        for block in blocks(
-            score_lines(rows), name=f"scores-{run.name}", caption=f"{run.name} beside the original model, in %"
-        ):
-            if isinstance(block, Table):
-                own.append(
-                    Table(
-                        name=block.name,
-                        caption=block.caption,
-                        head=_finding_first(block.head),
-                        rows=[_finding_first([*row[:-1], _coloured(row[-1])]) for row in block.rows],
-                        numeric=frozenset(place + 1 if place > 1 else place for place in block.numeric),
-                        raw=raw(rows),
-                    )
-                )
+        own.append(_finding_first(score_table(rows)))
         if len(study.cuts) > MOST_OPEN:
             found.append(Details(summary=f"{run.name}: {words.summary(rows)}", blocks=tuple(own)))
         else:
@@ -62,16 +48,12 @@ def scores(source: Source) -> Section | None:
     )
 
 
-def _finding_first(cells: Sequence[str]) -> list[str]:
+def _finding_first(table: Table) -> Table:
     """The last column behind task and readout: on a narrow screen the numbers are scrolled to, the finding is not."""
-    return [*cells[:2], cells[-1], *cells[2:-1]]
-
-
-def _coloured(finding: str) -> Markup:
-    kind = {"lost": "wrong", "damaged": "wrong", "kept": "right", "better": "right", "gained": "right"}.get(
-        plain(finding), ""
+    head, *rows = ([*row[:2], row[-1], *row[2:-1]] for row in (table.head, *table.rows))
+    return replace(
+        table, head=[plain(cell) for cell in head], rows=rows, numeric=frozenset(place + 1 for place in table.numeric)
     )
-    return Markup('<span class="{}">{}</span>').format(kind, plain(finding))
 
 
 def _list(lines: list[str]) -> Prose:

@@ -10,8 +10,8 @@ from layercut.report.elements import Block, Details, Section, Table
 from layercut.report.figures.layers import layers
 from layercut.report.html.prose import blocks, prose
 from layercut.report.html.source import Source
-from layercut.report.sweep_agreement import agreement_lines
-from layercut.report.sweep_text import findings, how_made, layer_lines, overview_lines, scope
+from layercut.report.sweep_agreement import agreement_parts
+from layercut.report.sweep_text import findings, how_made, layer_parts, overview_table, scope
 
 
 def sensitivity(source: Source) -> Section | None:
@@ -25,11 +25,10 @@ def sensitivity(source: Source) -> Section | None:
     if figure := layers(sweep):
         found.append(replace(figure, table=_table(sweep)))
     found.append(prose([f"- {line}" for line in how_made(sweep)]))
-    agreement = blocks(agreement_lines(sweep), name="agreement", caption="Do tasks and criteria agree on the layers?")
+    agreement = blocks(agreement_parts(sweep))
     found.append(Details(summary="Do tasks and criteria agree on the layers?", blocks=tuple(agreement)))
     for curve in sweep.curves:
-        name = f"layers-{curve.task}-{curve.readout}"
-        full = blocks(layer_lines(curve), name=name, caption=f"{curve.label}: every layer in full, scores in %")
+        full = blocks(layer_parts(curve))
         found.append(Details(summary=f"Every layer in full: {curve.label}", blocks=tuple(full)))
     return Section(
         name="sensitivity",
@@ -40,8 +39,7 @@ def sensitivity(source: Source) -> Section | None:
 
 
 def _table(sweep: Sweep) -> Table:
-    overview = blocks(overview_lines(sweep), name="layers", caption="Kept above chance without each layer, in %")
-    table = next(block for block in overview if isinstance(block, Table))
+    table = overview_table(sweep)
     return replace(table, caption=table.caption + "; *: a significant loss over all layers", raw=_raw(sweep))
 
 

@@ -1,0 +1,58 @@
+"""One table, laid out in three ways: the same text in all of them, and nothing in a cell becomes markup."""
+
+from __future__ import annotations
+
+import re
+from io import StringIO
+
+from markdown_it import MarkdownIt
+from rich.console import Console
+
+from layercut.report.elements import Styled, Table, plain
+from layercut.report.html.templates import templates
+from layercut.report.render import markdown, terminal
+from tests.support.html_page import read_page
+
+CELLS = ["95 [88, 99]", "1.00 [n/a]", "<0.001", "a|b `c`", "[1](http://x.y)", "<b>x</b>", "*x*", "block_influence"]
+TABLE = Table(
+    name="t",
+    caption="c",
+    head=["", "number", "look"],
+    rows=[
+        *([cell, str(place), cell] for place, cell in enumerate(CELLS)),
+        ["strong", "8", Styled("12 [3, 20]", "strong", "*")],
+        ["code", "9", Styled("layercut run a|b", "code")],
+        ["lost", "10", Styled("lost", "wrong")],
+    ],
+    numeric=frozenset({1}),
+)
+SHOWN = [[plain(cell) for cell in row] for row in TABLE.rows]
+
+
+def cells(html: str) -> list[list[str]]:
+    """As a browser reads them, the head first."""
+    link = '<a download="x" href="data:;base64,"></a>'
+    return read_page(html + link).tables["x"]
+
+
+def test_markdown_shows_every_cell_as_it_is() -> None:
+    lines = markdown(["Before.", "", TABLE, "", "After."])
+    assert lines[2:5] == ["| | number | look |", "|---|---:|---|", "| 95 [88, 99] | 0 | 95 [88, 99] |"]
+    assert r"| strong | 8 | **12 [3, 20]**\* |" in lines
+    html = MarkdownIt().enable("table").render("\n".join(markdown(TABLE)))
+    assert "href" not in html and "<b>" not in html and html.count("<strong>") == 1 and html.count("<code>") == 1
+    assert cells(html)[1:] == SHOWN
+
+
+def test_the_page_and_its_csv_show_the_same() -> None:
+    templates().filters.setdefault("plot_json", str)
+    macro = templates().get_template("blocks.html").module
+    assert cells(html := str(macro.block(TABLE)))[1:] == SHOWN  # type: ignore[attr-defined]
+    assert read_page(html).csv["t.csv"][9:] == SHOWN[8:]
+
+
+def test_the_terminal_shows_the_same() -> None:
+    console = Console(file=StringIO(), width=200)
+    console.print(terminal(TABLE))
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert [re.split(r"\s{2,}", line.strip()) for line in lines[2:]] == SHOWN
