@@ -87,7 +87,7 @@ def arithmetic(session: DiagnosticSession) -> Diagnosis:
     rows += rows_of(session, NAME, "first digit log-probability (paper)", likely, unit="nats")
     notes = [
         f"first digit is the measure of arXiv:2602.01997; always saying the most common digit earns {floor:.0%} of it, "
-        "so small values say nothing."
+        "so small values carry no information."
     ]
     if together:
         notes[0] += (

@@ -78,7 +78,7 @@ def cost(session: DiagnosticSession) -> Diagnosis:
     notes = [
         f"{NUM_ROUNDS} rounds for each batch size, prompts of {NUM_PROMPT_TOKENS} random tokens, {NUM_NEW_TOKENS} new "
         f"tokens, transformers' own forward pass with its KV cache on {first['device']} in {first['dtype']} with "
-        f"{first['threads']} threads. An engine with fused kernels gives other ratios."
+        f"{first['threads']} threads. An engine with fused kernels gives different ratios."
     ]
     return {"rows": rows, "data": {"counted": counted}, "examples": [], "notes": notes}
 

@@ -81,7 +81,7 @@ def demoted(session: DiagnosticSession) -> Diagnosis:
             "helped": sum(more[arm.name][i] > 0 for i in lost),
         }
     notes = [
-        f"{counted(session.num_samples, 'answer')} drawn for each item at temperature {TEMPERATURE}, "
+        f"{counted(session.num_samples, 'answer')} sampled for each item at temperature {TEMPERATURE}, "
         f"seed {session.seed}."
     ]
     return {"rows": rows, "data": {"verdicts": verdicts}, "examples": [], "notes": notes}

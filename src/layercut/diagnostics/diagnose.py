@@ -211,7 +211,7 @@ def announce_isolation(names: Sequence[str], say: Callable[[str], None]) -> str 
     if "brackets" not in names:
         return None
     isolation = describe_or_why_not()
-    say(f"generated programs run behind: {isolation}")
+    say(f"isolation of generated programs: {isolation}")
     return isolation
 
 

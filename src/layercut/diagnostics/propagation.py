@@ -47,9 +47,9 @@ def propagation(session: DiagnosticSession) -> Diagnosis:
     """
     traces, asked = right_traces(session)
     notes = [
-        "Right answers of the original model that were gone along: "
+        "Right answers of the original model that were scored: "
         + ", ".join(asked)
-        + ". Kinds of tokens that come in none of them have no row."
+        + ". Kinds of tokens that occur in none of them have no row."
     ]
     if not traces or not session.cuts:
         return {"rows": [], "data": {}, "examples": [], "notes": notes}
@@ -95,7 +95,7 @@ def teacher_forced(session: DiagnosticSession) -> Diagnosis:
     ``1 / rank``, ``extra loss`` and ``KL``.
     """
     traces, asked = right_traces(session)
-    notes = ["Right answers of the original model that were gone along: " + ", ".join(asked) + "."]
+    notes = ["Right answers of the original model that were scored: " + ", ".join(asked) + "."]
     if not traces or not session.cuts:
         return {"rows": [], "data": {}, "examples": [], "notes": notes}
     forced = session.damages("propagation.forced", [trace.forced for trace in traces])

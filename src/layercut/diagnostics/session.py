@@ -127,7 +127,7 @@ class DiagnosticSession:
         """Note where fewer items come than the limit asks for: there are no more, or no more than ``most`` are read."""
         if len(items) < self.limit:
             why = "there are no more" if most is None or len(items) < most else "no more are read"
-            line = f"{what}: only {len(items)} of the {self.limit} items that were asked for; {why}"
+            line = f"{what}: only {len(items)} of the {self.limit} requested items; {why}"
             self.shortfalls += [] if line in self.shortfalls else [line]
 
     def completions(
@@ -307,7 +307,7 @@ def _against(uncut: Record, record: Record, arm: str) -> Record:
     before, after = uncut["tokens"], record["tokens"]
     if [token["text"] for token in before] != [token["text"] for token in after]:
         raise InputError(
-            f"{arm} cuts text into other tokens than the original model, so the two cannot be compared token by token. "
+            f"{arm} tokenises text differently from the original model, so the two cannot be compared token by token. "
             "Give a checkpoint with the original model's tokenizer."
         )
     pairs = zip(before, after, strict=True)

@@ -212,7 +212,7 @@ class Lens:
         already. The last number is that of all tokens."""
         if one.id != self._id:
             self._id, self._found = one.id, {}
-        assert one.arm.model is not None, f"{one.arm.name} has no head to look through"
+        assert one.arm.model is not None, f"{one.arm.name} has no output head"
         loaded, kept = one.arm.model(), one.arm.plan.kept
         start = len(text_tokens(loaded, prompt, 0)) - 1
         tokens = []

@@ -65,7 +65,7 @@ def written_programs(session: DiagnosticSession, diagnostic: str) -> WrittenProg
         ran = f"by text alone, so a program that parses may still be wrong: {str(error).rstrip('.')}"
     else:
         classes = _run(session, diagnostic, wanted, texts, ends, parsed)
-        ran = f"those that parse were run against tests, behind: {isolation}"
+        ran = f"those that parse were run against tests, isolation: {isolation}"
 
     def share(classes: Classes, of: Sequence[ProgramClass]) -> dict[str, list[float]]:
         return {name: [float(found in of) for found in of_arm] for name, of_arm in classes.items()}

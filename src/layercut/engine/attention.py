@@ -181,7 +181,7 @@ def _attention(
     for name in sorted(name for name, value in asked.items() if value is not None and name not in _WITHOUT_EFFECT):
         raise InputError(
             f"{type(module).__name__} calls its attention with the argument {name}, which the engine shared does not "
-            "compute, so its numbers would be of another model; use the engine plain."
+            "support, so its results would be wrong; use the engine plain."
         )
     heads = Heads(
         query_HTd=query[0],

@@ -141,14 +141,14 @@ class CostEstimate:
         if self.speed is not None and self.seconds is not None:
             rate = f"{self.speed.products_per_second / 1e9:,.0f} GFLOP/s, {size(round(self.speed.bytes_per_second))}/s"
             lines.append(
-                f"time: {between(*self.seconds)}, by a matrix product timed for a moment on this {self.speed.device} "
-                f"({rate}), not by this model"
+                f"time: {between(*self.seconds)}, estimated from a short matrix product on this {self.speed.device} "
+                f"({rate}), not from this model"
             )
         if self.folder is not None and self.free_bytes is not None:
             stays = f", of which {size(self.stays_bytes)} stays" if self.stays_bytes < self.disk_bytes else ""
             short = ": too little" if self.disk_bytes > self.free_bytes else ""
             lines.append(f"disk: up to {size(self.disk_bytes)}{stays}; {size(self.free_bytes)} is free{short}")
-        lines.append(f"memory: about {size(self.memory_bytes)} beside Python and its libraries")
+        lines.append(f"memory: about {size(self.memory_bytes)} plus Python and its libraries")
         if self.folder is not None:
             lines.append(f"would write to {self.folder}")
         return [*lines, "dry run: nothing was written"]

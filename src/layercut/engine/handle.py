@@ -37,8 +37,8 @@ class ModelHandle:
         """
         if settings.engine == "openai":
             raise InputError(
-                "a server's model is evaluated as it is, by layercut eval; for this command take --engine vllm, shared "
-                "or plain, and the model itself."
+                "a served model can only be evaluated (layercut eval); for this command use --engine vllm, shared or "
+                "plain, and the model itself."
             )
         self.settings = settings
         self.source: ModelSource = source or resolve(

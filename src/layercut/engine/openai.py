@@ -336,7 +336,7 @@ def _counted(found: Iterator[list[Completion]]) -> Iterator[list[Completion]]:
 def _check(plan: CutPlan) -> None:
     if not plan.is_uncut:
         raise InputError(
-            "a served model cannot lose layers from here; cut the checkpoint with layercut cut and serve that, or use "
+            "layers of a served model cannot be removed; cut the checkpoint with layercut cut and serve that, or use "
             "--engine vllm."
         )
 

@@ -182,7 +182,7 @@ def _checked(pairs: list[TokenPair], continuations: Sequence[str]) -> list[Token
         if not pair.continuation:
             raise InputError(
                 f"the continuation {continuation!r} has no tokens of its own after this prompt; "
-                "give one that is not empty and does not melt into the prompt's last word."
+                "give one that is not empty and does not merge with the prompt's last word."
             )
     return pairs
 

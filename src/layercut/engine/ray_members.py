@@ -81,8 +81,8 @@ class Members:
         while self._metadata is None or not any(member.pid for member in self._members):
             if time.monotonic() - began > START_SECONDS:
                 raise InputError(
-                    f"no member of the pool came up in {START_SECONDS:.0f} s; see what `ray status` says of free CPUs "
-                    "and GPUs."
+                    f"no member of the pool started within {START_SECONDS:.0f} s; check free CPUs and GPUs with `ray "
+                    "status`."
                 )
             self.collect()
         return self._metadata
@@ -134,7 +134,7 @@ class Members:
         """
         if (self._where.address or "").startswith("ray://"):
             raise InputError(
-                "hidden states do not travel through ray://; run layercut on a machine of the cluster, with "
+                "hidden states cannot be sent through ray://; run layercut on a machine of the cluster, with "
                 "--engine-pool auto, or without a pool."
             )
         num_given = num_deaths = 0
@@ -153,7 +153,7 @@ class Members:
                 num_deaths += 1
                 if num_deaths >= MOST_DEATHS:
                     raise InputError(
-                        f"{num_deaths} members of the pool died over hidden states ({_line(error)})."
+                        f"{num_deaths} members of the pool died while computing hidden states ({_line(error)})."
                     ) from error
                 if member in self._members:
                     self._replace(member, error)
@@ -192,7 +192,7 @@ class Members:
             block.is_lost = True
             if block.deaths >= MOST_DEATHS:
                 block.error = InputError(
-                    f"{block.deaths} members of the pool died over the same {counted(len(block.requests), 'request')} "
+                    f"{block.deaths} members of the pool died on the same {counted(len(block.requests), 'request')} "
                     f"({_line(error)}); if memory ran out, use a smaller --batch-size or fewer members on a machine."
                 )
 
@@ -211,7 +211,7 @@ class Members:
             except Exception as error:  # Ray raises nearly anything here, bare Exceptions too
                 place = where.address or "this machine"
                 asked = "; if it asks for a token (~/.ray/auth_token), set RAY_AUTH_MODE=token" if where.address else ""
-                raise InputError(f"no Ray cluster can be had at {place}: {_line(error)}{asked}.") from error
+                raise InputError(f"no Ray cluster answers at {place}: {_line(error)}{asked}.") from error
             self._owns_ray = True
         resources: Mapping[str, float] = api.cluster_resources()
         num_gpus, num_cpus = resources.get("GPU", 0.0), resources.get("CPU", 1.0)

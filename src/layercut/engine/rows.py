@@ -189,7 +189,7 @@ def compared_scorings(loaded: Reader, requests: Sequence[LikelihoodRequest]) -> 
     for request in requests:
         if (count := len(request.continuations)) != 1:
             raise InputError(
-                f"request {request.id!r}: plans are compared on one continuation, and here are {count}; give each its "
+                f"request {request.id!r}: plans are compared on one continuation, not {count}; give each its "
                 "own request."
             )
     return scorings(loaded, requests)

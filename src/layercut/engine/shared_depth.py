@@ -159,7 +159,7 @@ def _through(stack: Stack, layer: int, states_1TD: Tensor, entered: Entered, pac
     states_1TD = stack.run(layer, states_1TD, entered, pack)
     if pack.last is None:
         raise InputError(
-            "this model's code does not go through the attention interface of transformers, so texts cannot be packed; "
+            "this model's code does not use the attention interface of transformers, so texts cannot be packed; "
             "use --engine plain."
         )
     kv, pack.last = pack.last, None

@@ -98,7 +98,7 @@ class _Worker:
         self._owner = os.getpid()
         if self._line(_START_SECONDS) != b"ready":
             self.end()
-            raise InputError("no process can be started here to run chat templates in; is the memory or disk full?")
+            raise InputError("no process can be started to run chat templates; check free memory and disk space.")
 
     @property
     def is_mine(self) -> bool:

@@ -270,7 +270,7 @@ class VllmEngine(OnePlanAtATime):
             )
         if self._cuda_graphs and not plan.is_uncut:
             raise InputError(
-                "CUDA graphs hold all layers, so that none can be left out. Leave --cuda-graphs away, or write the cut "
+                "CUDA graphs contain all layers, so none can be skipped. Omit --cuda-graphs, or write the pruned "
                 "checkpoint with layercut cut and evaluate that."
             )
 

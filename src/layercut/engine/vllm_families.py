@@ -59,7 +59,7 @@ def vllm_family(model_type: str, model: str) -> VllmFamily:
     if model_type in VLLM_FAMILIES:
         return VLLM_FAMILIES[model_type]
     raise InputError(
-        f"{model} is of the family {model_type}, whose layers were not yet compared under vLLM. Compared: "
+        f"{model} is of the family {model_type}, which is not yet verified under vLLM. Verified: "
         f"{', '.join(sorted(VLLM_FAMILIES))}. Use --engine shared."
     )
 

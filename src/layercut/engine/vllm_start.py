@@ -117,8 +117,8 @@ def _lora(model: WeightlessModel) -> dict[str, Any]:
     outside = [place for place in places if not model.family.tensor_pattern.match(f"{place}.weight")]
     if outside:
         raise InputError(
-            f"{model.name} changes {outside[0]}, and vLLM takes adapters of decoder layers alone; use --engine shared, "
-            "or fold it in."
+            f"{model.name} changes {outside[0]}, but vLLM supports adapters of decoder layers only; use --engine "
+            "shared, or merge the adapter."
         )
     return {
         "enable_lora": True,

@@ -187,7 +187,7 @@ def compare_runs(uncut: RunFolder, cuts: Sequence[RunFolder], *, seed: int = 0) 
         shared = [row for row in base.rows if run.find(row) is not None]
         if not shared:
             raise InputError(
-                f"{base.arm.name} and {run.arm.name} have no task in common; run both on at least one same task."
+                f"{base.arm.name} and {run.arm.name} have no task in common; run both on at least one common task."
             )
         for row in shared:
             other = run.find(row)
@@ -248,9 +248,7 @@ class _Run(NamedTuple):
         items = {record["id"]: record for record in records}
         if len(items) < len(records):
             doubled = Counter(record["id"] for record in records).most_common(1)[0][0]
-            raise InputError(
-                f"{self.arm.name}: item {doubled} of {task} ({readout}) is there twice; the run is damaged."
-            )
+            raise InputError(f"{self.arm.name}: item {doubled} of {task} ({readout}) occurs twice; the run is damaged.")
         return items
 
 

@@ -82,7 +82,7 @@ def _by_fisher(
     a, b = (np.round(finite_array(values), _DIGITS) for values in (first, second))
     n = len(a)
     if n < _FEWEST:
-        return RankCorrelation(None, f"an order of {n} says nothing; {_FEWEST} are the least")
+        return RankCorrelation(None, f"a correlation needs at least {_FEWEST} values, not {n}")
     if np.ptp(a) == 0 or np.ptp(b) == 0:
         return RankCorrelation(None, "all values on one side are equal, so they have no order")
     value = float(np.clip(coefficient(a, b), -1.0, 1.0))

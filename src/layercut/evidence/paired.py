@@ -158,7 +158,7 @@ def compare_paired(
         refused.append(
             "the uncut value is not above 0, so there is nothing to retain"
             if chance is not None or value == 0
-            else "a value below 0, such as a log-likelihood, has no share that could be kept; see the difference"
+            else "a value below 0, such as a log-likelihood, has no retention; see the difference"
         )
     elif means is None:
         retention = Estimate(cut_value / value, None, None, n, "none")

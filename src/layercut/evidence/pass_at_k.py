@@ -26,7 +26,9 @@ def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
     if not 0 <= num_correct <= num_samples:
         raise InputError(f"{num_correct} right programs of {num_samples} cannot be; use 0 to {num_samples}.")
     if not 1 <= k <= num_samples:
-        raise InputError(f"pass@{k} cannot be told from {num_samples} programs; use 1 to {num_samples}, or draw more.")
+        raise InputError(
+            f"pass@{k} cannot be computed from {num_samples} programs; use 1 to {num_samples}, or draw more."
+        )
     if num_samples - num_correct < k:
         return 1.0  # too few wrong ones to fill a set
     none_right = 1.0

@@ -100,7 +100,7 @@ def expect(
             f"retention {retention:g} of {baseline:g} above {chance:g} gives {cut:g}; it must lie between 0 and 1."
         )
     if correlation is not None and agreement is not None:
-        raise InputError("correlation and agreement say the same thing; give one of them.")
+        raise InputError("correlation and agreement are alternatives; give one of them.")
     spread = math.sqrt(baseline * (1 - baseline) * cut * (1 - cut))
     fewest, most = max(0.0, baseline + cut - 1), min(baseline, cut)
     lowest, highest = ((both - baseline * cut) / spread for both in (fewest, most))
@@ -145,13 +145,15 @@ def items_needed(
     for name, value in (("power", power), ("alpha", alpha), ("half-width", half_width)):
         if not 0 < value < 1:
             raise InputError(
-                f"{name} {value:g} is no share between 0 and 1, such as {0.05 if name == 'alpha' else 0.8}."
+                f"{name} {value:g} is not a share between 0 and 1, such as {0.05 if name == 'alpha' else 0.8}."
             )
     if comparisons < 1:
         raise InputError(f"{comparisons} comparisons cannot be; there is at least one.")
     delta = expected.cut - expected.baseline
     if abs(delta) < 1e-12:
-        raise InputError("a retention of 1 is no difference, so no number of items shows one; give another retention.")
+        raise InputError(
+            "a retention of 1 is no difference, so no number of items can detect one; give another retention."
+        )
     level = alpha / comparisons
     psi = expected.outcomes.lost + expected.outcomes.gained
     z_alpha, z_power = float(norm.ppf(1 - level / 2)), float(norm.ppf(power))

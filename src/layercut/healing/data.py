@@ -48,7 +48,7 @@ def original_records(parts: Sequence[PromptGroup]) -> list[dict[str, Any]]:
         if not found:
             raise InputError(
                 "these prompts come without answers of their own, so there is no original arm; give rows with an "
-                "assistant turn or an output, answer, response or completion, or say --responses self."
+                "assistant turn or an output, answer, response or completion, or use --responses self."
             )
         records += found
     return records
@@ -130,7 +130,7 @@ def matched(
     chosen = match_tokens(common[arm], min(counts.values()), seed)
     listed = ", ".join(f"{name} {count:,}" for name, count in counts.items())
     say(
-        f"{counted(len(shared), 'prompt')} answered in both arms, tokens: {listed}; learning from "
+        f"{counted(len(shared), 'prompt')} answered in both arms, tokens: {listed}; training on "
         f"{len(chosen)} {arm} answers of "
         f"{num_loss_tokens(chosen):,} tokens"
     )
@@ -138,10 +138,10 @@ def matched(
 
 
 def split(examples: Sequence[TrainingExample], settings: TrainSettings, say: Callable[[str], None]) -> Data:
-    """Examples to learn from and to judge by."""
+    """Examples for training and held-out examples."""
     data = hold_out(examples, settings.held_out, settings.seed)
     say(
-        f"learning from {counted(len(data.train), 'example')} with {counted(data.num_tokens, 'answer token')}, "
+        f"training on {counted(len(data.train), 'example')} with {counted(data.num_tokens, 'answer token')}, "
         f"{len(data.held_out)} held out (data {data.hash})"
     )
     return data

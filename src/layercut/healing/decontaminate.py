@@ -35,7 +35,7 @@ class Decontaminated(NamedTuple):
         """One line for people."""
         tasks = ", ".join(f"{count} {task}" for task, count in self.removed.items() if count)
         return (
-            f"{self.num_removed} answers removed because they hold report items{f' ({tasks})' if tasks else ''}; "
+            f"{self.num_removed} answers removed because they contain report items{f' ({tasks})' if tasks else ''}; "
             f"{self.num_items} items of {', '.join(self.removed) or 'no task'} were looked for"
         )
 

@@ -69,8 +69,8 @@ def check_teacher(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
     ours, theirs = (head.weight.shape[0] for head in heads)
     if ours != theirs:
         raise InputError(
-            f"the teacher predicts {theirs} tokens and the pruned model {ours}, which cannot be "
-            "compared; take the model that was cut as teacher, or --objective sft."
+            f"the teacher predicts {theirs} tokens and the pruned model {ours}, which cannot be compared; use the "
+            "original model as teacher, or --objective sft."
         )
 
 

@@ -117,7 +117,7 @@ def hold_out(examples: Sequence[TrainingExample], share: float, seed: int) -> Da
     aside = set(ids[:count])
     data = Data([e for e in examples if e.id not in aside], [e for e in examples if e.id in aside])
     if not data.train:
-        raise InputError("no examples are left to learn from; give more prompts, or filter less.")
+        raise InputError("no examples are left to train on; give more prompts, or filter less.")
     return data
 
 

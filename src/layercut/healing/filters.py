@@ -37,9 +37,11 @@ class FilterSettings:
         for name in ("dedup_prompts", "dedup_answers"):
             value = getattr(self, name)
             if value is not None and not 0 < value <= 1:
-                raise InputError(f"{name} {value} is no similarity; write a number above 0 and up to 1, such as 0.8.")
+                raise InputError(
+                    f"{name} {value} is not a similarity; write a number above 0 and up to 1, such as 0.8."
+                )
         if self.max_tokens is not None and self.max_tokens < max(1, self.min_tokens):
-            raise InputError(f"max_tokens {self.max_tokens} lets no answer through; write more.")
+            raise InputError(f"max_tokens {self.max_tokens} removes every answer; write a larger number.")
 
     def check(self) -> None:
         """Whatever would fail after an hour of answering fails now.
@@ -66,7 +68,7 @@ class Filtered(NamedTuple):
         total = len(self.records) + sum(self.dropped.values())
         text = f"{len(self.records)} of {counted(total, 'answer')} kept ({gone})"
         if self.dropped["unfinished"]:
-            return f"{text}; unfinished ones ran into --max-new-tokens: raise it, or keep them with --keep-unfinished"
+            return f"{text}; unfinished ones reached --max-new-tokens: raise it, or keep them with --keep-unfinished"
         return text
 
 
@@ -97,8 +99,8 @@ def filter_responses(records: Sequence[Record], settings: FilterSettings) -> Fil
     settings.check()
     if settings.right_only and any("right" not in record for record in records):
         raise InputError(
-            "these answers were not graded, so the right ones cannot be told; take prompts of a task (task:NAME), or "
-            "leave out --right-only."
+            "these answers were not graded, so the right ones cannot be selected; use prompts of a task (task:NAME), "
+            "or leave out --right-only."
         )
     dropped = dict.fromkeys(RULES, 0)
     kept: list[Record] = []

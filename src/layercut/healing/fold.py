@@ -30,7 +30,7 @@ def branch(layer: nn.Module) -> nn.Module:
         module = getattr(layer, name, None)
         if isinstance(module, nn.Module):
             return module
-    raise InputError(f"{type(layer).__name__} has no MLP that is known here, so no seam can be repaired in it.")
+    raise InputError(f"{type(layer).__name__} has no MLP that layercut knows, so its seam cannot be repaired.")
 
 
 def attention_branch(layer: nn.Module) -> nn.Module:
@@ -45,7 +45,7 @@ def attention_branch(layer: nn.Module) -> nn.Module:
         module = getattr(layer, name, None)
         if isinstance(module, nn.Module):
             return module
-    raise InputError(f"{type(layer).__name__} has no attention that is known here, so the stream cannot be scaled.")
+    raise InputError(f"{type(layer).__name__} has no attention that layercut knows, so the stream cannot be scaled.")
 
 
 def takes_maps(layer: nn.Module) -> bool:
@@ -82,7 +82,7 @@ def fold(layer: nn.Module, map_DD: Tensor) -> None:
             value.copy_(before[name])
         raise VerificationError(
             f"folding a map into {type(module).__name__} gives outputs that differ by {difference:.2g} "
-            f"(up to {tolerance:.2g} is rounding), so it was taken back."
+            f"(up to {tolerance:.2g} is rounding), so it was undone."
         )
 
 
@@ -134,7 +134,9 @@ def _projection(module: nn.Module) -> Any:
         projection = getattr(module, name, None)
         if projection is not None:
             return projection
-    raise InputError(f"{type(module).__name__} has no last linear layer that is known here, so nothing folds into it.")
+    raise InputError(
+        f"{type(module).__name__} has no last linear layer that layercut knows, so no map can be folded into it."
+    )
 
 
 def _into_norm(norm: nn.Module, map_DD: Tensor, given_1ND: Tensor, wanted: Tensor) -> None:

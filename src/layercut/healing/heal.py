@@ -45,7 +45,7 @@ class Healed(NamedTuple):
         """The result for people."""
         metadata = self.healing
         lines = [
-            f"learnt from {counted(metadata['num_examples'], 'answer')}, "
+            f"trained on {counted(metadata['num_examples'], 'answer')}, "
             f"{counted(metadata['loss_tokens'], 'answer token')}"
         ]
         losses = metadata.get("held_out_loss", {})
@@ -217,8 +217,8 @@ def _checked(
     if is_another and not cut.settings.plan_from_another_model:
         raise InputError(
             f"{cut.settings.model} was cut from {plan.model or 'another model'} ({plan.model_hash}), and "
-            f"{teacher.settings.model} is another model ({teacher.handle.metadata.model_hash}). Name that model as the "
-            "teacher, or heal all the same with --plan-from-another-model."
+            f"{teacher.settings.model} is another model ({teacher.handle.metadata.model_hash}). Use that model as the "
+            "teacher, or heal anyway with --plan-from-another-model."
         )
     _check_scale(cut, settings.train)
     return plan, is_another
@@ -272,8 +272,8 @@ def _self_records(
         made_by = {record.get("model_hash") for record in source.records}
         if made_by != {handle.metadata.model_hash} or any(record.get("removed") for record in source.records):
             raise InputError(
-                f"these answers were not all given by {teacher.settings.model}, whole; answer the prompts with it: "
-                f"layercut generate {teacher.settings.model} --prompts ... --out DIR."
+                f"some of these answers are not from the original model {teacher.settings.model}; generate them with "
+                f"it: layercut generate {teacher.settings.model} --prompts ... --out DIR."
             )
         return source.records
     return answers_of(handle, handle.plan(), source, how, seed, run.path, console, say).chosen

@@ -121,7 +121,7 @@ class HealingJob(NamedTuple):
             if settings.graded:
                 options["look"] = accuracy_of_held_out(self.tasks, self.data, self.loaded, settings.graded)
             model = make_trainable(self.loaded.model, settings)
-            self.say(f"{num_trainable(model):,} parameters learn")
+            self.say(f"{num_trainable(model):,} trainable parameters")
             with watched("Training", self._num_steps(), self.console, "steps") as on_progress:
                 trained = train(
                     model, self.loaded.tokenizer, self.data, settings, folder, on_progress=on_progress, **options

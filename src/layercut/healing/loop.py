@@ -55,7 +55,7 @@ class LoopSettings:
             raise InputError(f"a loop of {self.num_remove} rounds cuts nothing; write 1 or more.")
         if criterion_row(self.criterion).needs_objective:
             raise InputError(
-                f"{self.criterion} judges by tasks, which a loop does not ask; take block_influence, perplexity or "
+                f"{self.criterion} uses task scores, which a loop does not measure; use block_influence, perplexity or "
                 "another that looks at text, weights or places."
             )
 
@@ -86,7 +86,7 @@ def heal_in_a_loop(
         raise InputError("a loop cuts healed weights again, so adapters must be folded in; leave out --keep-adapter.")
     if settings.train.method == "seam" and settings.train.seam == "magnitude" and loop.num_remove > 1:
         raise InputError(
-            "magnitudes are set against the original model's, so a second round would set them twice; use --seam "
+            "magnitudes are matched to the original model's, so a second round would match them twice; use --seam "
             "linear, or cut all layers first."
         )
     check_method(settings.train, group)

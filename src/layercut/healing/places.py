@@ -59,7 +59,7 @@ def matched_layers(plan: CutPlan) -> dict[int, int]:
     {1: 2, 2: 3, 3: 5}
     """
     if plan.is_uncut:
-        raise InputError("this model was not cut by layercut, so all its layers are given what they should be.")
+        raise InputError("this model was not cut by layercut, so its layers already get the original inputs.")
     ends = [*plan.kept[1:], plan.num_layers]
     return {index: end - 1 for index, end in enumerate(ends) if index != end - 1}
 

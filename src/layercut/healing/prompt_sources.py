@@ -243,7 +243,7 @@ def prompt_source(specs: Sequence[PromptSpec], *, system: str | None = None, pla
 def _part(spec: PromptSpec, system: str | None, plain: bool) -> PromptGroup:
     if spec.source.startswith(PREFIX):
         if plain:
-            raise InputError(f"{spec.source}: a task asks as it asks; leave out --plain.")
+            raise InputError(f"{spec.source}: a task defines its own prompt format; leave out --plain.")
         task = load_task(spec.source.removeprefix(PREFIX), data=spec.data)
         found = task_prompts(task, readout=cast("Any", spec.readout), limit=spec.read)
         return PromptGroup(spec.chosen(found.answered), found)
@@ -251,7 +251,7 @@ def _part(spec: PromptSpec, system: str | None, plain: bool) -> PromptGroup:
         rows = hub_rows(spec.source, extra="heal", buffer=spec.shuffle_buffer, seed=spec.shuffle_seed)
         left_out: list[str] = []
         answered = answered_in(rows, spec.source, system=system, plain=plain, limit=spec.read, left_out=left_out)
-        note = f"rows that cannot be asked and are left out: {len(left_out)}, the first is " if left_out else ""
+        note = f"skipped rows without a usable prompt: {len(left_out)}, the first is " if left_out else ""
         return PromptGroup(spec.chosen(answered), note=note + "".join(left_out[:1]))
     path = Path(spec.source)
     if path.is_dir():

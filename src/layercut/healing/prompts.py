@@ -156,7 +156,7 @@ def _turns(row: DataRow) -> tuple[list[Message], str]:
     while turns and turns[-1].role == "assistant":
         answer = turns.pop().content
     if not turns or turns[-1].role != "user" or not turns[-1].content.strip():
-        raise InputError(f"{where}: there is nothing to answer; the last turn must be the user's and hold text.")
+        raise InputError(f"{where}: the last turn must be the user's and hold text.")
     return turns, answer
 
 

@@ -63,7 +63,7 @@ class SeamFit(NamedTuple):
 
     def describe(self) -> str:
         """One line for people."""
-        done = "folded in" if self.is_folded else "left out, as it does not help"
+        done = "folded in" if self.is_folded else "skipped, because it does not help"
         what = f"the {self.kind} map" + ("" if self.ridge is None else f" (ridge {self.ridge:g})")
         gap = "the gap"
         if self.factor is not None:

@@ -265,7 +265,7 @@ def last_checkpoint(folder: Path) -> Path | None:
             return steps[step]
         before = max((other for other in steps if other < step), default=None)
         logger.warning(
-            "%s is damaged, so training goes on from %s",
+            "%s is damaged, so training continues from %s",
             steps[step] / damaged,
             "its beginning" if before is None else f"step {before}",
         )

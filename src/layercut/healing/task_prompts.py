@@ -58,7 +58,7 @@ def task_prompts(task: Task, *, readout: Readout | None = None, limit: int | Non
     """
     generated = [name for name in known_readouts(task) if name in GENERATED]
     if not generated:
-        raise InputError(f"{task.name} is read out by likelihood alone, so there is nothing to answer; take another.")
+        raise InputError(f"{task.name} is scored by likelihood only, so it has no prompts to answer; use another task.")
     if readout is not None and readout not in generated:
         raise unknown(f"generated readout of {task.name}", readout, generated)
     chosen: Readout = readout or generated[0]

@@ -59,7 +59,7 @@ def adapter_in(folder: Path) -> Adapter | None:
     config = read_object(folder / CONFIG_FILE)
     kind, base = config.get("peft_type"), config.get("base_model_name_or_path")
     if kind != "LORA":
-        raise CheckpointError(f"{folder} holds an adapter of the kind {kind}; LoRA (LORA) is what is read here.")
+        raise CheckpointError(f"{folder} holds an adapter of the kind {kind}; only LoRA (LORA) is supported.")
     if not isinstance(base, str) or not base:
         raise CheckpointError(f"{folder / CONFIG_FILE} names no base_model_name_or_path; write its base model there.")
     if not (folder / WEIGHTS_FILE).is_file():

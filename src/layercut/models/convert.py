@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 FORMAT_VERSION = 1
 """Raised when the same GGUF file is to become another folder; older folders in caches are then left alone."""
 SOURCE_FILE = "layercut_source.json"
-_ELSEWHERE = "set LAYERCUT_CACHE to a folder with some room"
+_ELSEWHERE = "set LAYERCUT_CACHE to a folder with free space"
 
 # Byte-level vocabularies that were learned with every digit a word of its own, by llama.cpp's name of their splitting
 # rule. transformers 5.24 reads them with GPT-2's rule, which differs where white space stands before a digit.
@@ -199,7 +199,7 @@ def _set_splitting(tokenizer: PreTrainedTokenizerBase, head: GgufHead, name: str
             [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
         )
     elif rule not in _GPT2_RULE:
-        logger.warning("%s splits text by the rule %r, which is not known; GPT-2's rule is taken instead", name, rule)
+        logger.warning("%s uses the unknown pre-tokenizer rule %r; using GPT-2's rule instead", name, rule)
 
 
 def _set_begin(tokenizer: PreTrainedTokenizerBase, head: GgufHead) -> None:

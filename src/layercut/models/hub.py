@@ -89,17 +89,17 @@ def refusals(repo: str, revision: str | None) -> Iterator[None]:
         raise InputError(f"{repo} has no revision {revision!r}; give a branch, a tag or a commit of it.") from error
     except (RepositoryNotFoundError, HFValidationError) as error:
         raise InputError(
-            f"{repo} is neither a folder or file here nor a model on the Hugging Face hub. Check the spelling; "
+            f"{repo} is neither a local folder or file nor a model on the Hugging Face hub. Check the spelling; "
             "if it is a private model, log in with `hf auth login`."
         ) from error
     except LocalEntryNotFoundError as error:
         raise InputError(
-            f"{repo}{at} is no folder or file here, and the Hugging Face hub cannot be asked for it (no network, or "
+            f"{repo}{at} is not a local folder or file, and the Hugging Face hub is out of reach (no network, or "
             "offline mode). Give the path of a local model folder or .gguf file, or bundled:smollm2-135m."
         ) from error
     except HfHubHTTPError as error:
         raise InputError(
-            f"the Hugging Face hub does not give {repo}{at}: {first_line(error).rstrip('. ')}. Try again later."
+            f"the Hugging Face hub does not serve {repo}{at}: {first_line(error).rstrip('. ')}. Try again later."
         ) from error
 
 

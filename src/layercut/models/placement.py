@@ -77,7 +77,7 @@ def pick_device(device: str = "auto") -> torch.device:
         chosen = torch.device(device)
         torch.empty(1, device=chosen)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise InputError(f"device {device!r} is not in this machine; use auto or cpu.") from error
+        raise InputError(f"this machine has no device {device!r}; use auto or cpu.") from error
     return chosen
 
 

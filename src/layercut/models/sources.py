@@ -52,8 +52,8 @@ class ModelSource:
         """
         if self.adapter is not None:
             raise InputError(
-                f"{self.name} is an adapter over {self.adapter.base}, and {doing} takes whole models. Heal without "
-                "--keep-adapter, or fold it in with PEFT's merge_and_unload and save that."
+                f"{self.name} is an adapter for {self.adapter.base}, but {doing} needs a whole model. Heal without "
+                "--keep-adapter, or merge it with PEFT's merge_and_unload and save the result."
             )
 
 

@@ -237,7 +237,7 @@ def _no_weights(folder: Path) -> CheckpointError:
         )
     if "adapter_model.safetensors" in names or "adapter_config.json" in names:
         return CheckpointError(
-            f"{folder} holds an adapter, not a model; take away its config.json to have it laid over its base model."
+            f"{folder} holds an adapter, not a model; remove its config.json to load it on top of its base model."
         )
     gguf = [name for name in names if name.endswith(".gguf")]
     if gguf:

@@ -195,7 +195,7 @@ def judge(
     if not spoken:
         tasks = ", ".join(dict.fromkeys(row.task for row in main))
         raise InputError(
-            f"nothing was measured that speaks of {use.name}, only {tasks}. Run the study with {use.wanted}, or ask "
+            f"no measured task covers {use.name}, only {tasks}. Run the study with {use.wanted}, or ask "
             "for another --use."
         )
     reasons = _reasons(spoken, use)
@@ -229,7 +229,7 @@ def judge(
 
 def _check(keep: float, confidence: float) -> None:
     if not 0 < keep <= 1:
-        raise InputError(f"--keep {keep:g} is no share between 0 and 1, such as 0.9.")
+        raise InputError(f"--keep {keep:g} is not a share between 0 and 1, such as 0.9.")
     if not 0.5 <= confidence < 1:
         raise InputError(f"--confidence {confidence:g} must lie between 0.5 and 1, such as 0.95.")
 
@@ -247,14 +247,16 @@ def _reasons(rows: Sequence[ComparisonRow], use: Use) -> dict[tuple[str, str], s
 
 def _reason(row: ComparisonRow, use: Use) -> str:
     if not use.counts(row.readout):
-        other = "written, and this use only chooses" if is_written(row.readout) else "ranked, and this use has to write"
+        other = (
+            "written, but this use only chooses" if is_written(row.readout) else "only ranked, but this use must write"
+        )
         return f"answers were {other}"
     if SELECTED_ON in row.note:
         return SELECTED_ON
     if row.chance is None or not row.is_share:
-        return "its score has no chance level, so no share of it can be kept"
+        return "its score has no chance level, so retention above chance is undefined"
     if row.uncut_is_at_chance:
-        return "the original model is itself not shown to be above chance"
+        return "the original model is not significantly above chance"
     return ""
 
 

@@ -55,7 +55,7 @@ def compare_two(first: RunFolder, second: RunFolder, *, seed: int = 0) -> list[C
         ids = [{record["id"] for record in run.records(task, readout)} for run in (first, second)]
         if ids[0] != ids[1]:
             raise InputError(
-                f"{first.name} and {second.name} hold other items of {task} ({readout}): {len(ids[0])} and "
+                f"{first.name} and {second.name} hold different items of {task} ({readout}): {len(ids[0])} and "
                 f"{len(ids[1])}, {len(ids[0] & ids[1])} in common. Run both with the same seed, data and --limit."
             )
     return rows
@@ -113,8 +113,8 @@ def _check_same_model(first: RunFolder, second: RunFolder) -> None:
     names = [_uncut_model(run) for run in (first, second)]
     if names[0] != names[1]:
         raise InputError(
-            f"{first.name} is of the original model {names[0]}, {second.name} of {names[1]}; only runs of one and the "
-            "same original model, whole, cut or healed, are compared."
+            f"{first.name} is of the original model {names[0]}, {second.name} of {names[1]}; only runs of the same "
+            "original model, whole, pruned or healed, can be compared."
         )
 
 

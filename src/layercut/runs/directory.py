@@ -297,9 +297,9 @@ def _headline(metrics: Mapping[str, Any]) -> str:
     if plan:
         removed = len(plan["removed"])
         before = [len(step["removed"]) for step in plan.get("earlier", ())]
-        told = f"checkpoint that lost {' and '.join(map(str, before))} layers before" if before else ""
-        gone = f"{removed} of {counted(plan['num_layers'], 'layer')} removed" if removed else "" if told else "uncut"
-        words += [text for text in (gone, told) if text]
+        earlier = f"checkpoint that was already pruned by {' and '.join(map(str, before))} layers" if before else ""
+        gone = f"{removed} of {counted(plan['num_layers'], 'layer')} removed" if removed else "" if earlier else "uncut"
+        words += [text for text in (gone, earlier) if text]
     seen = set()
     for row in metrics.get("rows", ()):
         if (row["task"], row["readout"]) not in seen:  # of a task and readout, the first metric is the headline

@@ -86,7 +86,7 @@ def in_force() -> Mode:
     if mode is None and not _UNSAFE:
         raise InputError(
             f"generated programs cannot be run safely here ({'; '.join(reasons)}). Install bubblewrap, allow "
-            "unprivileged user namespaces, or say --unsafe-exec to run them with limits but without walls."
+            "unprivileged user namespaces, or use --unsafe-exec to run them with limits but without isolation."
         )
     broken = "" if mode else _why_not("none")
     if broken:
@@ -102,7 +102,7 @@ def describe() -> str:
     return {
         "bubblewrap": "bubblewrap and limits",
         "namespaces": "Linux namespaces and limits",
-        "none": "limits only, no walls (--unsafe-exec)",
+        "none": "limits only, no isolation (--unsafe-exec)",
     }[in_force()]
 
 

@@ -41,7 +41,7 @@ def check_race(normalise: str, race: str, race_error: float) -> None:
     if race not in get_args(Racing):
         raise unknown("race", race, get_args(Racing))
     if not 0 < race_error < 1:
-        raise InputError(f"race_error {race_error} is no probability; take one between 0 and 1, such as 0.05.")
+        raise InputError(f"race_error {race_error} is not a probability; use one between 0 and 1, such as 0.05.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +78,7 @@ class Context:
             )
         if not 0 < self.num_remove <= min(len(self.candidates), self.num_layers - 1):
             raise InputError(
-                f"cannot remove {self.num_remove} layers: {len(self.candidates)} of {self.num_layers} may go "
+                f"cannot remove {self.num_remove} layers: {len(self.candidates)} of {self.num_layers} can be removed "
                 f"({len(self.protected)} are protected); choose 1 to {min(len(self.candidates), self.num_layers - 1)}."
             )
 
@@ -161,7 +161,7 @@ def wanted_objective(context: Context, criterion: str) -> Objective:
 
 def no_objective(criterion: str) -> InputError:
     """The error for a criterion that judges by task scores and was given no tasks."""
-    return InputError(f"{criterion} chooses layers by task scores; say which tasks: --objective arithmetic,copy.")
+    return InputError(f"{criterion} chooses layers by task scores; name the tasks: --objective arithmetic,copy.")
 
 
 def by_importance(

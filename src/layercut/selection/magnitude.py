@@ -41,7 +41,7 @@ def magnitude(context: Context) -> Selection:
         importance[layer] = _size(layers[layer], norm)
         if not math.isfinite(importance[layer]):
             raise InputError(
-                f"magnitude: layer {layer} holds weights that are not finite numbers; get the model again."
+                f"magnitude: layer {layer} holds weights that are not finite numbers; fetch the model again."
             )
         context.progress("magnitude", done, len(context.candidates))
     counts = {str(layer): sum(weight.numel() for weight in layers[layer].values()) for layer in context.candidates}

@@ -273,8 +273,8 @@ class TaskObjective:
             interval = "" if estimate.low is None else f" ({estimate.low:.3g} to {estimate.high:.3g})"
             raise InputError(
                 f"the original model scores {estimate.value:.3g}{interval} on {estimate.n} selection items of "
-                f"{part.label}, not above guessing ({guessing:.3g}), so no loss can be seen there. Leave it out of the "
-                "objective, or raise its limit."
+                f"{part.label}, not above guessing ({guessing:.3g}), so no loss can be measured there. Leave it out of "
+                "the objective, or raise its limit."
             )
         is_share = all(record["metrics"][metric] in (0, 1) for record in records)
         return Uncut(metric, estimate, chance, 0.0 if is_share and self._normalise == "raw" else guessing, is_share)

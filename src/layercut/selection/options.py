@@ -19,7 +19,7 @@ def choose(criterion: str, settings: Mapping[str, Any], **choices: tuple[str, ..
     """
     for name in settings:
         if not choices:
-            raise InputError(f"{criterion} has no settings, and {name!r} was given; leave it out.")
+            raise InputError(f"{criterion} has no settings, but {name!r} was given; leave it out.")
         if name not in choices:
             raise unknown(f"setting of {criterion}", name, choices)
     chosen = {name: str(settings.get(name, values[0])) for name, values in choices.items()}

@@ -73,7 +73,7 @@ def predict_layers(
     handle = ModelHandle(model)
     parts = [one.part for one in ask(objective, seed, "selection")]
     folder = out or Path("runs", slug(f"{model.model}-sweep"))
-    say(f"{model.model}: {handle.num_layers} layers, each skipped alone under the original model's own right answers")
+    say(f"{model.model}: {handle.num_layers} layers, each skipped alone on the original model's own right answers")
     isolation = announce_isolation((part.task for part in parts), say)
     tell_shortfalls(parts, "selection", say)
     if dry_run:

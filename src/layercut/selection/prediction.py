@@ -58,7 +58,7 @@ def predict(
         InputError: a share that is none, or a measure that is not a number.
     """
     if not 0 < keep < 1:
-        raise InputError(f"keep {keep} is no share of the answers; take one between 0 and 1, such as {KEEP}.")
+        raise InputError(f"keep {keep} is not a share of the answers; use one between 0 and 1, such as {KEEP}.")
     num_layers = objective.num_layers
     text = TextObjective(
         objective.engine, traces.requests, name="traces", measure="kl", journal=journal, progress=progress

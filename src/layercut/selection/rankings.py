@@ -90,5 +90,5 @@ def _note(plan: CutPlan, asked: Mapping[str, frozenset[str]], where: str) -> str
     both = [task for task, ids in asked.items() if ids & chosen.get(task, frozenset())]
     if not both:
         return origin
-    note = f"chosen on items of {', '.join(both)} that this sweep asks too, so it must agree with them to some degree"
+    note = f"chosen on items of {', '.join(both)} that this sweep also uses, so some agreement is expected"
     return f"{note}; {origin}" if origin else note

@@ -100,7 +100,9 @@ def _start(context: Context, start: object) -> tuple[Layers, Mapping[str, Any]]:
     name, _, count = str(start).partition(":")
     if isinstance(start, str) and name in CRITERIA:
         if count not in ("", str(context.num_remove)):
-            raise InputError(f"the start is {start}, but {context.num_remove} layers are to go; write {name} alone.")
+            raise InputError(
+                f"the start is {start}, but {context.num_remove} layers must be removed; write {name} alone."
+            )
         selection = criterion(name)(replace(context, settings={}))
         removed, scores = selection.removed, selection.details
     else:
@@ -112,8 +114,8 @@ def _start(context: Context, start: object) -> tuple[Layers, Mapping[str, Any]]:
         removed, scores = plan.removed, plan.scores
     if len(removed) != context.num_remove:
         raise InputError(
-            f"the start removes {len(removed)} layers, but {context.num_remove} are to go. Refining keeps the number: "
-            f"start from a plan that removes {context.num_remove}."
+            f"the start removes {len(removed)} layers, but {context.num_remove} must be removed. Refining keeps the "
+            f"number: start from a plan that removes {context.num_remove}."
         )
     return removed, scores
 

@@ -155,8 +155,8 @@ def _missing_held_out(
         there = 0 if row["held_out"] is None else row["held_out"]["n"]
         if wanted is not None and there < wanted:
             lines.append(
-                f"{part.label}: the plan is scored again on {there} of {wanted} held-out items; its selection items "
-                "hold no more that the search did not see"
+                f"{part.label}: the plan is scored again on {there} of {wanted} held-out items; the task has no more "
+                "selection items that the search did not see"
             )
     return lines
 

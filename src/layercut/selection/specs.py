@@ -95,14 +95,14 @@ def check_spec(spec: str) -> None:
         name, count = (match[1], match[2]) if match else (spec, "")
         if criterion_row(name).needs_model and name in CRITERIA:
             raise InputError(
-                f"{name} has to run the model. Choose the layers first: layercut select MODEL --criterion {name} "
+                f"{name} needs to run the model. Choose the layers first: layercut select MODEL --criterion {name} "
                 f"--remove {count or 3} --out DIR, then give DIR/plan.json."
             )
         if match:
             return
-        raise InputError(f"{spec!r} does not say how many layers go; write {spec}:3 to remove three.")
+        raise InputError(f"{spec!r} does not say how many layers to remove; write {spec}:3 to remove three.")
     elif not re.match(r"^[\d,\- ]+$", spec):
-        raise InputError(f"{spec!r} is no plan; write {_EXPECTED}.")
+        raise InputError(f"{spec!r} is not a plan; write {_EXPECTED}.")
     else:
         parse_layers(spec)
 
@@ -125,8 +125,8 @@ def plan_for_model(
     if not from_another_model:
         raise InputError(
             f"{where} was made for another model, {plan.model or 'which it does not name'} ({plan.model_hash}); "
-            f"{model or 'this one'} is {model_hash}. Choose the layers on this model, or take the plan all the same "
-            "with --plan-from-another-model (plan_from_another_model: true)."
+            f"{model or 'this one'} is {model_hash}. Choose the layers on this model, or use the plan anyway with "
+            "--plan-from-another-model (plan_from_another_model: true)."
         )
     other = {"model": plan.model, "model_hash": plan.model_hash}
     return replace(plan, model=model, model_hash=model_hash, chosen_on=plan.chosen_on or other)

@@ -175,8 +175,8 @@ def _one_shot(context: Context, objective: TextObjective) -> Selection:
     for layer, rise in importance.items():
         if not math.isfinite(rise):
             raise InputError(
-                f"without layer {layer} the model rules out a token that comes, so its loss is infinite; protect the "
-                "layer, or load the model with another dtype."
+                f"without layer {layer} the model gives a token of the text probability 0, so its loss is infinite; "
+                "protect the layer, or load the model with another dtype."
             )
     details = {
         "uncut": _finite(objective.means(uncut)),

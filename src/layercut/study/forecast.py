@@ -87,33 +87,33 @@ class Forecast:
         if self.seconds_range is not None:
             time = f"{span(*self.seconds_range)}, {self._basis()}"
         if self.unknown_steps:
-            time += f"; not in it, as never measured: {self._unknown()}"
+            time += f"; excluding steps that were never timed: {self._unknown()}"
         lines = [
             *self.shortfalls,
-            "Tokens are estimated from the length of the first items; items answered already are not among them.",
+            "Tokens are estimated from the length of the first items; items that are already answered are excluded.",
             f"time: {time}",
             f"disk: up to {_size(total.checkpoint_bytes)} of checkpoints"
-            + ("" if self.keeps_checkpoints else ", of which none stays (checkpoints: false)"),
+            + ("" if self.keeps_checkpoints else ", all deleted at the end (checkpoints: false)"),
             f"would write to {self.folder}",
         ]
         return Group(Text(self.model, style="bold"), table, *(Text(line) for line in lines))
 
     def _basis(self) -> str:
-        """What the time rests on."""
+        """What the time is estimated from."""
         timed = {name: num for name, num in self.timed.items() if num}
         guessed = [name for name in self.timed if name not in timed]
         if not self.timed:
-            return "by what was timed on this model and machine"
+            return "from timings of this model on this machine"
         if not timed:
-            return f"by other tasks' speed on this model and machine; never timed: {', '.join(guessed)}"
+            return f"from the speed of other tasks with this model on this machine; never timed: {', '.join(guessed)}"
         fewest = min(timed, key=lambda name: timed[name])
-        text = f"by {counted(sum(timed.values()), 'item')} timed on this model and machine"
+        text = f"from {counted(sum(timed.values()), 'item')} timed with this model on this machine"
         if len(timed) > 1:
             text += f" (fewest: {timed[fewest]:,} of {fewest})"
         if guessed:
-            text += f"; never timed, so judged by tokens: {', '.join(guessed)}"
+            text += f"; estimated from tokens, because never timed: {', '.join(guessed)}"
         if timed[fewest] < MANY or guessed:
-            text += f". A run with --limit {MANY} and another --out gives a closer range"
+            text += f". A run with --limit {MANY} and another --out gives a narrower range"
         return text
 
     def _unknown(self) -> str:

@@ -196,6 +196,6 @@ def _prompts(arm: HealingArm) -> tuple[PromptSource, Answering]:
     if arm.responses == "original" and source.records is not None:
         raise InputError(
             f"healing arm {arm.name}: {arm.prompts[0].source} holds a model's answers, not original ones; give the "
-            "prompts' file."
+            "file of prompts."
         )
     return source, how._replace(max_new_tokens=how.max_new_tokens or source.max_new_tokens)

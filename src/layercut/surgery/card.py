@@ -64,7 +64,7 @@ def model_card(
     facts = [
         (whole, name + (f", commit {revision}" if revision else "")),
         (f"weights of the {whole}", plan.model_hash or "not recorded"),
-        *([("to be known", origin_of(plan.to_dict()))] if plan.earlier or plan.chosen_on else []),
+        *([("origin", origin_of(plan.to_dict()))] if plan.earlier or plan.chosen_on else []),
         ("decoder layers", f"{len(plan.kept)} of {plan.num_layers} ({share:.1%} removed)"),
         ("removed, in this order", ", ".join(map(str, plan.removed)) or "none"),
         ("kept", format_layers(plan.kept)),
@@ -81,10 +81,10 @@ def model_card(
     lines += [f"{_sentence(plan, name)} Nothing was trained after the cut.", ""]
     lines += ["| | |", "|---|---|", *(f"| {key} | {escape(value)} |" for key, value in facts), ""]
     lines += [
-        f"Layer numbers are zero-based and those of the {whole}. `plan.json` holds all of this for machines.",
+        f"Layer numbers are zero-based and refer to the {whole}. `plan.json` holds the same data for programs.",
         "",
     ]
-    lines += ["## Loading", "", "An ordinary transformers checkpoint; layercut is not needed.", ""]
+    lines += ["## Loading", "", "This is an ordinary transformers checkpoint; layercut is not needed.", ""]
     lines += [
         "```python",
         "from transformers import AutoModelForCausalLM, AutoTokenizer",
@@ -96,13 +96,13 @@ def model_card(
     ]
     lines += ["## What was verified", "", verified or "Nothing was verified after writing.", ""]
     if warnings:
-        lines += ["## To be known", "", *(f"- {warning}" for warning in warnings), ""]
+        lines += ["## Warnings", "", *(f"- {warning}" for warning in warnings), ""]
     lines += [
         "## Limits",
         "",
-        "Removing layers costs abilities unevenly: answers that are picked from given options often survive where the "
-        "same answers can no longer be written, arithmetic and long chains of steps first. Measure the tasks you need, "
-        "for instance with `layercut eval`.",
+        "Removing layers damages abilities unevenly. A pruned model often still picks the right option where it can no "
+        "longer write the same answer. Arithmetic and long chains of steps fail first. Measure the tasks you need, for "
+        "example with `layercut eval`.",
     ]
     return "\n".join(lines) + "\n"
 

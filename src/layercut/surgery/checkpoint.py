@@ -265,9 +265,9 @@ def _warnings(config: Mapping[str, Any], source: Path, family: Family) -> tuple[
     lists = {name for name in LISTS if isinstance(config.get(name), list)}
     default = _resolve({name: value for name, value in config.items() if name not in lists}, source)
     return tuple(
-        f"{name} of the layers that stay is not what {family.model_type} gives a model of this depth by itself. "
-        "transformers reads it from config.json; an engine that works it out from the layer's position (llama.cpp does "
-        "for gemma2 and gemma3) would run another model. Compare its output with transformers before relying on it."
+        f"{name} of the kept layers differs from the default of {family.model_type} for this depth. transformers reads "
+        "it from config.json; an engine that derives it from the layer's position (llama.cpp does for gemma2 and "
+        "gemma3) would run another model. Compare its output with transformers before relying on it."
         for name in sorted(lists)
         if default.get(name) not in (None, config[name])
     )

@@ -154,8 +154,9 @@ def cut_config(
         return dict(config)
     if scale_field and full.get(scale_field) and min(plan.removed) < max(plan.kept):
         raise InputError(
-            f"config field {scale_field} is on, so what a layer computes depends on its position; such a model can "
-            f"lose layers from the end only; the plan removes layer {min(plan.removed)} below layer {max(plan.kept)}."
+            f"config field {scale_field} is on, so what a layer computes depends on its position; only layers at the "
+            f"end of such a model can be removed; the plan removes layer {min(plan.removed)} below layer "
+            f"{max(plan.kept)}."
         )
     _check_all_known(full, plan)
     cut = _write_out(dict(config), full, plan)
@@ -220,8 +221,8 @@ def _keeps_phase(period: int, plan: CutPlan) -> bool:
 def _require_phase(name: str, period: int, plan: CutPlan) -> None:
     if not _keeps_phase(period, plan):
         raise InputError(
-            f"config field {name} = {period} decides what a layer is by its position, and this family has no list that "
-            f"could say it otherwise; remove layers from the end only, or whole periods of {period} layers."
+            f"config field {name} = {period} sets the kind of a layer by its position, and this family has no "
+            f"per-layer list to override it; remove layers from the end only, or whole periods of {period} layers."
         )
 
 
@@ -261,7 +262,7 @@ def _cut_field(name: str, value: Any, plan: CutPlan) -> Any:
 def _entries(name: str, value: list[Any], plan: CutPlan) -> list[Any]:
     if value and len(value) != plan.num_layers:
         raise InputError(
-            f"config field {name} has {len(value)} entries for {plan.num_layers} decoder layers; mend the model's "
+            f"config field {name} has {len(value)} entries for {plan.num_layers} decoder layers; fix the model's "
             "config.json before cutting."
         )
     return [value[i] for i in plan.kept] if value else value

@@ -77,8 +77,8 @@ def cut_source(
     if not dry_run:
         files = set(hub.tensors)
         say(
-            f"{len(needed)} of {len(files)} weight files hold something that stays: "
-            f"{hub.num_bytes(needed) / 1e9:.2f} of {hub.num_bytes(files) / 1e9:.2f} GB are fetched"
+            f"{len(needed)} of {len(files)} weight files hold kept weights: {hub.num_bytes(needed) / 1e9:.2f} of "
+            f"{hub.num_bytes(files) / 1e9:.2f} GB are fetched"
         )
     with hub.folder(needed) as folder:
         origin = {"kind": "hub", "repo": hub.repo, "revision": hub.commit}
@@ -97,7 +97,7 @@ def _without_hash(plan: CutPlan, repo: str, from_another_model: bool) -> CutPlan
         raise InputError(
             f"the plan was made for {plan.model or 'a model without a name'} ({plan.model_hash}), and whether {repo} "
             "is the same is not known without all of its weights. Leave out --no-verify and --dry-run to have the "
-            "hashes compared, or take the plan all the same with --plan-from-another-model."
+            "hashes compared, or use the plan anyway with --plan-from-another-model."
         )
     return replace(plan, model=repo, model_hash=None, chosen_on={"model": plan.model, "model_hash": plan.model_hash})
 

@@ -66,7 +66,7 @@ class CutPlan:
                 f"layer {doubled[0]} is named more than once in the layers to remove; name each layer once."
             )
         if len(self.removed) >= self.num_layers:
-            raise InputError(f"all {self.num_layers} decoder layers would go; leave at least one.")
+            raise InputError(f"all {self.num_layers} decoder layers would be removed; keep at least one.")
 
     @property
     def kept(self) -> tuple[int, ...]:

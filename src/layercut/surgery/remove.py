@@ -62,8 +62,8 @@ def apply_plan(model: PreTrainedModel, plan: CutPlan) -> ExitStack:
     """
     if getattr(model, ACTIVE, None) is not None:
         raise InputError(
-            f"a bypass is active on this model ({getattr(model, ACTIVE).describe()}); leave it first, and name all the "
-            "layers that go in one plan."
+            f"a bypass is active on this model ({getattr(model, ACTIVE).describe()}); leave it first, and name all "
+            "layers to remove in one plan."
         )
     family = family_of(model.config.model_type, type(model).__name__)
     layers = decoder_layers(model, family)

@@ -43,7 +43,7 @@ TASKS = {
     "arithmetic": KnownTask(
         "layercut.tasks.arithmetic:arithmetic", "sums, differences and products of one and two digits (built in)"
     ),
-    "brackets": KnownTask("layercut.tasks.brackets:brackets", "close what is open: ( [ { (built in)"),
+    "brackets": KnownTask("layercut.tasks.brackets:brackets", "close open brackets: ( [ { (built in)"),
     "copy": KnownTask("layercut.tasks.copying:copying", "repeat a list of four to eight words (built in)"),
     "chain_sum": KnownTask(
         "layercut.tasks.chain_sum:chain_sum", "sums of five to seven numbers, worked out in steps (built in)"
@@ -72,7 +72,7 @@ TASKS = {
     ),
     "arc_easy": KnownTask("layercut.tasks.multiple_choice:arc_easy", "science questions with three to five choices"),
     "arc_challenge": KnownTask("layercut.tasks.multiple_choice:arc_challenge", "the harder of these science questions"),
-    "hellaswag": KnownTask("layercut.tasks.multiple_choice:hellaswag", "which of four sentences goes on"),
+    "hellaswag": KnownTask("layercut.tasks.multiple_choice:hellaswag", "which of four sentences continues a text"),
     "mmlu": KnownTask("layercut.tasks.multiple_choice:mmlu", "exam questions of 57 subjects with four choices"),
     "openbookqa": KnownTask("layercut.tasks.multiple_choice:openbookqa", "elementary science with four choices"),
     "piqa": KnownTask("layercut.tasks.multiple_choice:piqa", "which of two ways reaches an everyday goal"),

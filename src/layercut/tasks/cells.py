@@ -98,7 +98,7 @@ def announce_isolation(tasks: Iterable[Task], say: Callable[[str], None]) -> str
     """
     isolation = isolation_of(tasks)
     if isolation is not None:
-        say(f"generated programs run behind: {isolation}")
+        say(f"isolation of generated programs: {isolation}")
     return isolation
 
 

@@ -32,7 +32,7 @@ def of_subject(local: DataSet, subject: str | None, task: str, *, in_group: bool
         return rows
     if subject not in known:
         raise InputError(
-            f"there are no rows of the {SUBJECT} {subject!r}, which {task} asks; the data holds {len(known)} subjects"
+            f"there are no rows of the {SUBJECT} {subject!r}, which {task} needs; the data holds {len(known)} subjects"
         )
     own = {split: [one for one in of_split if str(one.fields[SUBJECT]) == subject] for split, of_split in rows.items()}
     return {split: of_split for split, of_split in own.items() if of_split}

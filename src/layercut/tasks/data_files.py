@@ -9,6 +9,7 @@ A damaged row stops the reading, with its line: a benchmark with silently missin
 from __future__ import annotations
 
 import csv
+import errno
 import gzip
 import hashlib
 import json
@@ -104,7 +105,7 @@ def read_rows(path: Path) -> Iterator[DataRow]:
         return _table(path)
     if path.suffix == ".parquet":
         return _parquet(path)
-    raise InputError(f"{path}: this kind of file is not read. {_fine()}")
+    raise InputError(f"{path}: this file type is not supported. {_fine()}")
 
 
 def read_hub(task: str, dataset: str, config: str | None = None, splits: Sequence[str] = ()) -> DataSet:
@@ -246,6 +247,8 @@ def _lines(path: Path) -> Iterator[bytes]:
 
 
 def _opened(path: Path) -> BinaryIO:
+    if path.exists() and not path.is_file():  # opening a pipe that nobody writes to never ends
+        raise OSError(errno.EINVAL, "it is a folder, pipe or device", str(path))
     return cast("BinaryIO", gzip.open(path) if path.suffix == ".gz" else path.open("rb"))
 
 
@@ -282,7 +285,7 @@ def _parquet(path: Path) -> Iterator[DataRow]:
     except ImportError as error:
         raise MissingExtra("reading a Parquet file", "lm-eval") from error
     try:
-        with ParquetFile(path) as file:
+        with _opened(path) as opened, ParquetFile(opened) as file:
             about = file.metadata
             size = sum(about.row_group(number).total_byte_size for number in range(about.num_row_groups))
             if size > LARGEST_LINES:

@@ -76,7 +76,7 @@ def _unlabelled(task: Any, doc: Mapping[str, Any], source: object, where: str, f
     else:
         held = " and ".join(f"the field {name!r} holds {doc[name]!r:.60}" for name in names) or "no right answer in it"
     return InputError(
-        f"{where}: {held}, so {task.config.task} knows no right answer. {fine}Mend or remove the row, or give rows "
+        f"{where}: {held}, so {task.config.task} has no right answer. {fine}Mend or remove the row, or give rows "
         "with their labels, under the names of the data set on the hub."
     )
 

@@ -62,7 +62,7 @@ def lm_eval_task(
         own = [metric for metric, over_items in task.aggregation().items() if over_items is mean]
         if task.OUTPUT_TYPE not in ("multiple_choice", "loglikelihood") or not own:
             raise InputError(
-                f"lm-eval's {one} is a {task.OUTPUT_TYPE} task with {', '.join(task.aggregation())}; layercut takes "
+                f"lm-eval's {one} is a {task.OUTPUT_TYPE} task with {', '.join(task.aggregation())}; layercut supports "
                 "multiple_choice and loglikelihood tasks with a metric per item, such as acc."
             )
         kinds.append(task.OUTPUT_TYPE)

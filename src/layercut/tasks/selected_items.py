@@ -52,9 +52,13 @@ def _ids(items: Mapping[str, Any], where: str) -> dict[str, frozenset[str]]:
         try:
             ids, fingerprint = frozenset(recorded["ids"]), recorded["hash"]
         except (KeyError, TypeError) as error:
-            raise InputError(f"{where} does not say on which items of {task} it was selected; select again.") from error
+            raise InputError(
+                f"{where} does not record on which items of {task} it was selected; select again."
+            ) from error
         if items_hash(ids) != fingerprint:
-            raise InputError(f"{where} was changed: its selection items of {task} do not fit their hash; select again.")
+            raise InputError(
+                f"{where} was changed: its selection items of {task} do not match their hash; select again."
+            )
         found[task] = ids
     return found
 

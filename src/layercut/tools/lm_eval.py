@@ -78,8 +78,8 @@ class LayercutLM(HFLM):  # type: ignore[misc]
         for name in _OVER_ALL_LAYERS:
             if options.get(name) and not self.plan.is_uncut:
                 raise InputError(
-                    f"{name} and remove do not go together, as {name} would be laid over the original model; cut first "
-                    f"(layercut cut {pretrained} ...) and give the checkpoint as pretrained, with {name}."
+                    f"{name} and remove cannot be combined, because {name} would be applied to the original model; cut "
+                    f"first (layercut cut {pretrained} ...) and give the checkpoint as pretrained, with {name}."
                 )
         self._named = found
         self._model_hash = metadata.model_hash

@@ -307,7 +307,7 @@ def test_plan_size_says_how_many_items_and_what_it_assumed(layercut: Run) -> Non
     assert recorded["items"]["power"] >= 0.8
     wrong = layercut("plan-size", "--retention", "1", "--baseline", "0.6")
     assert wrong.code == 1
-    assert "no number of items shows one" in wrong.err
+    assert "no number of items can detect one" in wrong.err
 
 
 def test_one_item_is_read_out_in_several_ways(layercut: Run, tiny: Path, tmp_path: Path) -> None:

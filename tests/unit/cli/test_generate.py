@@ -89,7 +89,7 @@ def test_long_prompts_are_left_out_and_counted(layercut: Run, tiny: Path, prompt
     ("more", "says"),
     [
         (("--prompts", "hub:a:b:c:d"), "names no data set"),
-        (("--prompts", "x.xlsx"), "this kind of file is not read"),
+        (("--prompts", "x.xlsx"), "this file type is not supported"),
         (("--samples", 2), "2 greedy answers to a prompt are all the same"),
         (("--preset", "papers"), "Did you mean paper"),
     ],

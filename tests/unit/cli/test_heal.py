@@ -63,7 +63,7 @@ def test_a_healed_model_loads_and_says_how_it_was_made(
     command = ("heal", cut, "--teacher", tiny, "--prompts", given, "--out", tmp_path / "run", "--objective", objective)
     ran = layercut(*command, *SMALL)
     assert ran.code == 0, ran.err
-    assert "answers removed because they hold report items" in ran.err
+    assert "answers removed because they contain report items" in ran.err
     folder = tmp_path / "run" / "checkpoint"
     model = AutoModelForCausalLM.from_pretrained(folder)
     assert model.config.num_hidden_layers == 4
@@ -162,7 +162,7 @@ def test_items_of_every_task_whose_data_is_given_are_not_learnt(
         *("--data-dir", tmp_path / "data", "--out", tmp_path / "run", "--json", *SMALL),
     )
     assert ran.code == 0, ran.err
-    assert "2 answers removed because they hold report items (2 gsm8k)" in ran.err
+    assert "2 answers removed because they contain report items (2 gsm8k)" in ran.err
     assert json.loads(ran.out)["contaminated"] == 2
 
 

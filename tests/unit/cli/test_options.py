@@ -64,7 +64,7 @@ def test_help_names_the_criteria_that_a_plan_may_name(verb: str) -> None:
 
 def test_a_criterion_that_runs_the_model_is_no_plan_with_or_without_a_count() -> None:
     for spec in ("block_influence", "block_influence:3"):
-        with pytest.raises(InputError, match="block_influence has to run the model. Choose the layers first"):
+        with pytest.raises(InputError, match="block_influence needs to run the model. Choose the layers first"):
             check_spec(spec)
     with pytest.raises(InputError, match="write reverse:3 to remove three"):
         check_spec("reverse")

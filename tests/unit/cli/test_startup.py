@@ -36,7 +36,7 @@ FLAGS = {
     "race": ("select MODEL --criterion refine --remove 1 --objective copy --race exakt", "Did you mean exact?"),
     "protected layer": ("select MODEL --criterion magnitude --remove 1 --protect 66", "protected layer 66 is not in"),
     "number of layers": ("select MODEL --criterion magnitude --remove 6", "cannot remove 6 layers"),
-    "no objective": ("select MODEL --criterion refine --remove 1", "say which tasks: --objective"),
+    "no objective": ("select MODEL --criterion refine --remove 1", "name the tasks: --objective"),
     "cut layer": ("cut MODEL --out OUT --remove 99", "layer 99 is not in"),
     "cut plan": ("cut MODEL --out OUT --remove three", "'three' is no plan"),
     "swept task": ("sweep MODEL --objective coppy", "Did you mean copy?"),

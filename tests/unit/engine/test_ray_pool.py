@@ -182,7 +182,7 @@ def test_errors_of_the_engine_are_told_as_they_are(slow: RayPool) -> None:
 
 def test_a_block_that_kills_all_who_take_it_is_given_up(slow: RayPool, notes: Path) -> None:
     poison = [GenerationRequest(id="poison", prompt="x", max_new_tokens=1)]
-    with pytest.raises(InputError, match="3 members of the pool died over the same 1 request "):
+    with pytest.raises(InputError, match="3 members of the pool died on the same 1 request "):
         flat(slow.completions_under(poison, PLANS[:1], GREEDY))
     assert len(asked(notes)) == 3
 

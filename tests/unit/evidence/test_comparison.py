@@ -85,7 +85,7 @@ def test_only_items_in_common_are_compared_and_the_row_says_so(pair):
     ("change", "message"),
     [
         (lambda records: [{**r, "id": f"x{r['id']}"} for r in records], "share no item of copy"),
-        (lambda records: [*records, records[3]], r"item \w+ of copy \(short\) is there twice"),
+        (lambda records: [*records, records[3]], r"item \w+ of copy \(short\) occurs twice"),
         (lambda records: [{**r, "gold": "other"} for r in records], "right answer '10' in uncut and 'other' in cut"),
     ],
 )

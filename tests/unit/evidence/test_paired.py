@@ -158,4 +158,4 @@ def test_log_likelihoods_have_a_difference_and_no_share():
     result = compare_paired(uncut, [value - 1 for value in uncut], chance=None)
     assert result.retention is None and result.retention_above_chance is None
     assert result.difference.value == pytest.approx(-1.0) and result.p_value < 0.001
-    assert "a value below 0, such as a log-likelihood, has no share that could be kept" in result.refused
+    assert "a value below 0, such as a log-likelihood, has no retention" in result.refused

@@ -97,8 +97,8 @@ def test_agreement_and_correlation_say_the_same() -> None:
         (lambda: expect(baseline=0.6, retention=2.0), "gives 1.2; it must lie between 0 and 1"),
         (lambda: expect(baseline=0.6, retention=0.9, correlation=0.95), r"allow a correlation from -0.754 to 0.885"),
         (lambda: expect(baseline=0.6, retention=0.9, correlation=0.5, agreement=0.7), "give one of them"),
-        (lambda: items_needed(expect(baseline=0.6, retention=1.0)), "no number of items shows one"),
-        (lambda: items_needed(expect(baseline=0.6, retention=0.9), power=80), "power 80 is no share"),
+        (lambda: items_needed(expect(baseline=0.6, retention=1.0)), "no number of items can detect one"),
+        (lambda: items_needed(expect(baseline=0.6, retention=0.9), power=80), "power 80 is not a share"),
         (lambda: items_needed(expect(baseline=0.6, retention=0.9999)), r"that takes [\d,]+ items"),
     ],
 )

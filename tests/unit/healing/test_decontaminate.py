@@ -38,7 +38,7 @@ def test_the_number_removed_is_told_by_task() -> None:
     assert [one["id"] for one in found.records] == ["c"]
     assert found.removed == {"arithmetic": 1, "gsm8k": 1}
     assert found.describe().startswith(
-        "2 answers removed because they hold report items (1 arithmetic, 1 gsm8k); 2 items"
+        "2 answers removed because they contain report items (1 arithmetic, 1 gsm8k); 2 items"
     )
 
 

@@ -85,7 +85,7 @@ def test_rows_of_the_hub_that_cannot_be_asked_are_counted(hub: str) -> None:
     source = prompt_source(prompt_specs(hub, shuffle_buffer=0))
     assert len(source.prompts) == 29
     (note,) = source.notes
-    assert note.startswith(f"rows that cannot be asked and are left out: 1, the first is {hub}, row 4: ")
+    assert note.startswith(f"skipped rows without a usable prompt: 1, the first is {hub}, row 4: ")
     assert "tool" in note and "\n" not in note
     with pytest.raises(InputError, match="shuffle_buffer -1 is too small"):
         PromptSpec(source=hub, shuffle_buffer=-1)

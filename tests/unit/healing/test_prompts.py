@@ -172,7 +172,7 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
         ("b.csv", "line 2: not CSV in UTF-8 .unexpected end of data"),
         ("c.csv", "line 2: not CSV in UTF-8"),
         ("empty.csv", "holds no prompts"),
-        ("a.xlsx", "this kind of file is not read"),
+        ("a.xlsx", "this file type is not supported"),
         ("a.txt", "not UTF-8"),
         ("a.jsonl.gz", "damaged"),
         ("no.txt", "No such file"),

@@ -88,7 +88,7 @@ def test_an_interrupted_download_is_no_model(hub, model, online):
 
 def test_unknown_id(hub):
     message = refused("lab/none")
-    assert message.startswith("lab/none is neither a folder or file here nor a model on the Hugging Face hub")
+    assert message.startswith("lab/none is neither a local folder or file nor a model on the Hugging Face hub")
     assert "hf auth login" in message
 
 

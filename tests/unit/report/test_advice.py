@@ -216,10 +216,10 @@ def test_a_study_folder_gives_a_page_and_json(study: Path) -> None:
         {
             "task": "guessing",
             "readout": "rank",
-            "reason": "the original model is itself not shown to be above chance",
+            "reason": "the original model is not significantly above chance",
         }
     ]
-    assert "guessing (rank): the original model is itself not shown to be above chance." in text
+    assert "guessing (rank): the original model is not significantly above chance." in text
     assert "1.0M to 900.0k parameters (-10.0%)" in text
     assert write_advice(study)[1] == text
 

@@ -141,8 +141,8 @@ def test_the_largest_loss_comes_first_in_words() -> None:
     assert lines[0].startswith("**Broke first: arithmetic, written: 80 % uncut, 10 % cut")
     assert any(line.startswith("- degeneration, loops") for line in lines)
     assert (
-        "Its own answers differ from 9 of 12 right answers of the original model. The first difference is most often a token"
-        in "".join(lines)
+        "Its own answers differ from 9 of 12 right answers of the original model. The first difference is most often a "
+        "token" in "".join(lines)
     )
     assert "*digit* (7)" in "".join(lines)
     assert lines[-1] == "No significant damage in brackets."

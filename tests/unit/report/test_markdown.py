@@ -154,9 +154,9 @@ def test_a_resumed_run_says_so(tmp_path):
 
 def test_the_isolation_of_generated_programs_is_reported():
     assert isolation({"packages": {}}) == []
-    later = [{"sandbox": "bubblewrap and limits"}, {"sandbox": "limits only, no walls (--unsafe-exec)"}]
+    later = [{"sandbox": "bubblewrap and limits"}, {"sandbox": "limits only, no isolation (--unsafe-exec)"}]
     assert isolation({"sandbox": "bubblewrap and limits", "resumed": later}) == [
-        "- Isolation of generated programs: bubblewrap and limits; later limits only, no walls (--unsafe-exec)."
+        "- Isolation of generated programs: bubblewrap and limits; later limits only, no isolation (--unsafe-exec)."
     ]
 
 

@@ -381,9 +381,9 @@ def test_relative_paths_have_a_name(tmp_path, monkeypatch):
 def test_the_walls_of_generated_programs_are_noted_and_a_change_of_them_too(tmp_path):
     RunFolder.begin(tmp_path, SETTINGS, sandbox="bubblewrap and limits").close()
     RunFolder.begin(tmp_path, SETTINGS, sandbox="bubblewrap and limits").close()
-    RunFolder.begin(tmp_path, SETTINGS, sandbox="limits only, no walls (--unsafe-exec)").close()
+    RunFolder.begin(tmp_path, SETTINGS, sandbox="limits only, no isolation (--unsafe-exec)").close()
     environment = RunFolder.open(tmp_path).environment
     assert environment["sandbox"] == "bubblewrap and limits"
-    assert [entry["sandbox"] for entry in environment["resumed"]] == ["limits only, no walls (--unsafe-exec)"]
+    assert [entry["sandbox"] for entry in environment["resumed"]] == ["limits only, no isolation (--unsafe-exec)"]
     with RunFolder.begin(tmp_path / "none", SETTINGS) as run:
         assert "sandbox" not in run.environment

@@ -27,11 +27,11 @@ def test_protected_layers_as_people_write_them(text: str, protected: set[int]) -
         ("first:31", "first:31 protects more layers than the model has"),
         ("7,30", "protected layer 30 is not in the model, whose decoder layers are 0-29"),
         ("28-30", "protected layer 30 is not in the model"),
-        ("middle:2", "'middle:2' does not say which layers to protect"),
+        ("middle:2", "'middle:2' does not name the layers to protect"),
         ("first:two", "'first:two' does not say"),
         ("9-7", "runs backwards"),
-        ("", "does not say which layers to protect"),
-        ("first:2,", "does not say which layers to protect"),
+        ("", "does not name the layers to protect"),
+        ("first:2,", "does not name the layers to protect"),
     ],
 )
 def test_what_is_no_protection_is_refused_in_one_line(text: str, message: str) -> None:

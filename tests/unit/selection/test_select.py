@@ -54,7 +54,7 @@ def test_where_a_layer_stands_needs_no_model(tiny: str, tmp_path: Path, monkeypa
     assert select(tiny, tmp_path / "run", "reverse").plan.removed == (5,)
     with pytest.raises(AssertionError, match="the model was loaded"):
         select(tiny, tmp_path / "other", "magnitude")
-    with pytest.raises(InputError, match="trace_damage chooses layers by task scores; say which tasks: --objective"):
+    with pytest.raises(InputError, match="trace_damage chooses layers by task scores; name the tasks: --objective"):
         select(tiny, tmp_path / "third", "trace_damage")
     assert not (tmp_path / "third").exists()
 

@@ -54,7 +54,7 @@ def test_what_is_known_of_a_criterion_without_importing_it() -> None:
 
 @pytest.mark.parametrize("name", ["block_influence", "magnitude", "task_accuracy"])
 def test_a_criterion_that_needs_the_model_is_no_spec(name: str) -> None:
-    with pytest.raises(InputError, match=f"{name} has to run the model. Choose the layers first"):
+    with pytest.raises(InputError, match=f"{name} needs to run the model. Choose the layers first"):
         plan_from_spec(f"{name}:2", num_layers=6)
 
 
@@ -105,7 +105,7 @@ def test_a_plan_file_is_taken_if_the_depth_agrees(tmp_path: Path) -> None:
     [
         ("revers:3", r"Did you mean reverse\?"),
         ("reverse", "write reverse:3"),
-        ("the last three", "is no plan; write"),
+        ("the last three", "is not a plan; write"),
         ("40", "layer 40 is not in m, which has 30 decoder layers"),
         ("5-3", "write 3-5"),
         ("3,3", "named more than once"),

@@ -145,7 +145,7 @@ def test_more_items_ask_only_those_that_are_new(study: Any, tmp_path: Path, monk
     text = Console(file=StringIO(), width=200)
     text.print(after.tables())
     words = " ".join(text.file.getvalue().split())  # type: ignore[attr-defined]
-    assert "by 8 items timed on this model and machine" in words and "--limit 100 and another --out" in words
+    assert "from 8 items timed with this model on this machine" in words and "--limit 100 and another --out" in words
     asked: list[int] = []
     answers = SharedEngine.answers_under
 

@@ -66,7 +66,7 @@ def test_a_local_model_names_no_base_model_and_no_home(monkeypatch):
     assert "~/models/tiny without decoder layer 1." in card
     assert "chosen by | hand (a list of layers) |" in card
     assert "Nothing was verified after writing." in card
-    assert "## To be known" not in card
+    assert "## Warnings" not in card
 
 
 def test_a_bundled_model_may_name_its_base():

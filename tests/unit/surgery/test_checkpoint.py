@@ -304,8 +304,8 @@ def test_kinds_out_of_the_familys_order_are_pointed_out(removed, warned, tmp_pat
     source = save_tiny("gemma2", tmp_path / "uncut")
     edit_config(source, layer_types=None)
     report = plan_cut(source, plan_of(removed))
-    assert [text.split(" is not what gemma2 gives")[0] for text in report.warnings] == (
-        ["layer_types of the layers that stay"] if warned else []
+    assert [text.split(" of the kept layers differs")[0] for text in report.warnings] == (
+        ["layer_types"] if warned else []
     )
 
 

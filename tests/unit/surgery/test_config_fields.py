@@ -158,13 +158,13 @@ def test_sparse_steps_become_a_list_of_dense_layers(model_type, mlp_only, step):
 
 
 def test_a_sparse_step_is_refused_where_no_list_can_say_it():
-    with pytest.raises(InputError, match="decoder_sparse_step = 2 decides what a layer is by its position"):
+    with pytest.raises(InputError, match="decoder_sparse_step = 2 sets the kind of a layer by its position"):
         cut(decoder_sparse_step=2)
 
 
 @pytest.mark.parametrize("name", [name for name, explicit in config_fields.PERIODS.items() if explicit is None])
 def test_periods_without_a_list_allow_only_plans_that_keep_the_phase(name):
-    with pytest.raises(InputError, match=f"{name} = 3 decides what a layer is by its position"):
+    with pytest.raises(InputError, match=f"{name} = 3 sets the kind of a layer by its position"):
         cut(**{name: 3})
     tail, whole_periods = CutPlan(num_layers=L, removed=(11, 10)), CutPlan(num_layers=L, removed=(3, 4, 5))
     for plan in (tail, whole_periods):
@@ -179,7 +179,7 @@ def test_periods_give_way_to_the_list_that_says_the_same(name, explicit):
     assert explicit in fields
     tail = CutPlan(num_layers=L, removed=(11, 10))
     assert cut(tail, **{name: 3, explicit: value})[name] == 3
-    with pytest.raises(InputError, match=f"{name} = 3 decides"):
+    with pytest.raises(InputError, match=f"{name} = 3 sets"):
         cut(**{name: 3})
 
 

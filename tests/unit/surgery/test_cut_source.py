@@ -62,7 +62,7 @@ def test_only_files_with_something_that_stays_are_fetched(hub: FakeHub, model: P
     said, _ = cut("lab/tiny", tmp_path / "remote", "2-3")
     fetched = {name for name in hub.fetched() if name.endswith(".safetensors")}
     assert fetched == {file.name for file in files.values()} - gone
-    assert f"{len(fetched)} of {len(fetched | gone)} weight files hold something that stays" in said[0]
+    assert f"{len(fetched)} of {len(fetched | gone)} weight files hold kept weights" in said[0]
     cut(str(model), tmp_path / "local", "2-3")
     assert same_files(tmp_path / "remote", tmp_path / "local")
     plan = json.loads((tmp_path / "remote" / "plan.json").read_text())
@@ -123,7 +123,7 @@ def test_without_a_network_what_is_in_the_cache_is_cut(
 
 
 def test_refusals_are_those_of_any_hub_model(hub: FakeHub, model: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="lab/none is neither a folder or file here nor a model"):
+    with pytest.raises(InputError, match="lab/none is neither a local folder or file nor a model"):
         cut("lab/none", None, "2")
     with pytest.raises(InputError, match="layer 9 is not in lab/tiny, which has 6 decoder layers"):
         cut("lab/tiny", None, "9")

@@ -260,4 +260,4 @@ def test_walls_are_named_for_tasks_that_run_programs_alone(small: CodeTask, monk
     sandbox.allow_unsafe()
     if sandbox._why_not("none"):
         pytest.skip(f"programs cannot run as another user here: {sandbox._why_not('none')}")
-    assert sandbox.isolation_of([small]) == "limits only, no walls (--unsafe-exec)"
+    assert sandbox.isolation_of([small]) == "limits only, no isolation (--unsafe-exec)"

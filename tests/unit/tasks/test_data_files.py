@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import tracemalloc
 from pathlib import Path
 
@@ -95,7 +96,7 @@ def test_what_cannot_be_data_is_refused_in_one_line(tmp_path: Path) -> None:
         (tmp_path / "two" / name).write_bytes(LINES)
     for name, message in {
         "nothing": "no such file or folder",
-        "a.txt": "this kind of file is not read",
+        "a.txt": "this file type is not supported",
         "a.json": "a list of rows was expected, but this is one dict",
         "empty": "no train, validation or test file in this folder",
         "two": r"test\.jsonl and test\.jsonl\.gz both hold the split test",
@@ -184,3 +185,11 @@ def test_many_short_lines_are_left_at_the_limit(tmp_path: Path, monkeypatch: pyt
     path.write_bytes(gzip.compress(b'{"a": 1}\n' * 200_000))
     with pytest.raises(InputError, match=r"larger than .* after unpacking at line \d+\. Give a part of the file"):
         list(read_rows(path))
+
+
+@pytest.mark.parametrize("kind", [".jsonl", ".jsonl.gz", ".json", ".csv", ".parquet"])
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path, kind: str) -> None:
+    file = tmp_path / f"rows{kind}"
+    os.mkfifo(file)
+    with pytest.raises(InputError, match="pipe"):
+        list(read_rows(file))

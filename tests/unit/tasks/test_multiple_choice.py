@@ -129,7 +129,7 @@ def test_a_task_that_generates_is_refused(tmp_path: Path) -> None:
     data = str(write(tmp_path / "a.jsonl", [{"question": "q", "answer": "#### 1"}]))
     with pytest.raises(
         InputError,
-        match="gsm8k is a generate_until task with exact_match; layercut takes multiple_choice and loglikelihood",
+        match="gsm8k is a generate_until task with exact_match; layercut supports multiple_choice and loglikelihood",
     ):
         load_task("lm-eval:gsm8k", data=data)
 

@@ -38,7 +38,7 @@ def test_allowed_on_request_and_counted() -> None:
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
-        (lambda recorded: recorded["ids"].remove("a"), "do not fit their hash"),
+        (lambda recorded: recorded["ids"].remove("a"), "do not match their hash"),
         (lambda recorded: recorded.pop("ids"), "does not say on which items of copy"),
     ],
 )

@@ -40,7 +40,7 @@ def _brackets(found: Diagnosis) -> list[Part]:
     names = list(dict.fromkeys(name for counts in classes.values() for name in counts))
     if not names:
         return []
-    text = ["How the generated programs end: number (% of all; % of those that fail).", ""]
+    text = ["Outcomes of the generated programs: number (% of all; % of those that fail).", ""]
     rows = [
         [_WORDS.get(name, name.replace("_", " ")), *(_cell(name, counts) for counts in classes.values())]
         for name in names
