@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from rich.console import Console
 
 from layercut.engine.handle import ModelHandle
-from layercut.healing.card import healed_card
 from layercut.healing.examples import Data
 from layercut.healing.heal_settings import HealSettings
 from layercut.healing.learner import ACCURACY, accuracy_of_held_out
@@ -168,6 +167,8 @@ class HealingJob(NamedTuple):
     def _write(
         self, healing: dict[str, Any], write: Callable[..., dict[str, Any]], checked: str, curve: str | None = None
     ) -> dict[str, Any]:
+        from layercut.healing.merge import healed_card
+
         return write(
             out=self.run.path / CHECKPOINT,
             healing=healing | {"checked": [checked] if checked else []},
@@ -228,7 +229,7 @@ def train_along(cut: ModelHandle, teacher: Teacher, settings: TrainSettings, sha
 
 def load_cut(handle: ModelHandle, train: TrainSettings) -> LoadedModel:
     """A model as training wants it."""
-    from layercut.healing.loading import load_for_training
+    from layercut.healing.trainable import load_for_training
 
     return load_for_training(handle.source, train, dtype=handle.settings.dtype, device=handle.settings.device)
 

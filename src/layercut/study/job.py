@@ -15,10 +15,10 @@ from layercut.engine.base import Engine
 from layercut.progress.live import StudyProgress
 from layercut.runs.directory import RunFolder
 from layercut.runs.disk import BROKEN
+from layercut.runs.study import Manifest
 from layercut.settings import UNCUT
 from layercut.study.arms import StudyArm
 from layercut.study.cell_run import Measured, run_cell
-from layercut.study.manifest import Manifest
 from layercut.study.store import SEARCHES
 from layercut.study.work import StudyWork, reused
 from layercut.surgery.cut import cut_model

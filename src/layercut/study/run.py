@@ -31,9 +31,9 @@ from layercut.progress.live import StudyProgress
 from layercut.report.reports import write_reports
 from layercut.report.study import study_results
 from layercut.runs.directory import RunFolder
+from layercut.runs.study import Manifest
 from layercut.study.forecast import Forecast, forecast
 from layercut.study.job import StudyJob
-from layercut.study.manifest import Manifest
 from layercut.study.store import CellStore
 from layercut.study.study_settings import StudySettings
 from layercut.study.work import StudyWork
