@@ -129,10 +129,10 @@ def test_two_processes_have_the_loss_curve_of_one(more: tuple[str, ...], kind: s
     said, errors = healed(tmp_path, tmp_path / "two", kind, more)
     assert said.count("checkpoint: ") == 1, "one process speaks for all"
     if kind != "ddp":
-        recorded_plan = re.findall(r"sharded (\d+) of (\d+), (\d+) elements here", errors)
-        assert len(recorded_plan) == 2 and all(0 < int(sharded) == int(parts) for sharded, parts, _ in recorded_plan)
+        recorded = re.findall(r"sharded (\d+) of (\d+), (\d+) elements here", errors)
+        assert len(recorded) == 2 and all(0 < int(sharded) == int(parts) for sharded, parts, _ in recorded)
         wanted = re.search(r"([\d,]+) parameters learn", errors)
-        assert wanted and sum(int(here) for *_, here in recorded_plan) == int(wanted[1].replace(",", ""))
+        assert wanted and sum(int(here) for *_, here in recorded) == int(wanted[1].replace(",", ""))
     assert_alike(tmp_path, "one", "two")
     again, _ = healed(tmp_path, tmp_path / "two", kind, more)
     assert "learnt from" in again

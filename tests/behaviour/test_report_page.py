@@ -63,7 +63,7 @@ class Opened:
         self.requests: list[str] = []
         self.page.on(
             "console",
-            lambda recorded_plan: self.errors.append(recorded_plan.text) if recorded_plan.type != "log" else None,
+            lambda recorded: self.errors.append(recorded.text) if recorded.type != "log" else None,
         )
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.on("request", lambda asked: self.requests.append(asked.url))

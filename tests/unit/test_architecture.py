@@ -62,7 +62,7 @@ def modules() -> list[Path]:
 def imported(path: Path) -> set[str]:
     """Full dotted names imported anywhere in a file, inside functions too."""
     names: set[str] = set()
-    for node in ast.search(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:

@@ -12,7 +12,7 @@ namespace; a root folder in memory that holds nothing but the interpreter's file
 one small writable folder, /tmp; no /proc; no capability and no way to get one. The program runs as an unprivileged user
 also where layercut runs as root, because the kernel exempts root from the limit on processes.
 
-In every mode the program has a keyring of its own, and may make the system calls of ``sandbox_filter.py`` alone; in
+In every mode the program has a keyring of its own, and may make the system calls of ``filter.py`` alone; in
 mode ``none`` only where the kernel can do that.
 """
 

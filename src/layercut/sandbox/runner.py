@@ -1,7 +1,7 @@
 """Runs generated programs where they can do no harm, and judges them where they cannot cheat.
 
 Each program gets a process of its own without network, with an empty home, an empty working folder, an own keyring
-and an environment of four harmless variables; a short list of system calls (``sandbox_filter.py``); limits on memory,
+and an environment of four harmless variables; a short list of system calls (``filter.py``); limits on memory,
 processor time, waiting, processes, files, output and wall clock; and an end that takes all of its children along. The
 walls are bubblewrap's where it is installed, else Linux namespaces (``child.py``); whichever is taken has first
 been tried on a program that looks for holes. Without either, programs are not run, unless ``allow_unsafe`` was called

@@ -301,10 +301,10 @@ def test_plan_size_says_how_many_items_and_what_it_assumed(layercut: Run) -> Non
     assert "correlation 0.50 (assumed)" in ran.out
     lines = ran.out.splitlines()
     assert any(line.split()[:3] == ["566", "the", "difference,"] for line in lines)
-    recorded_plan = json.loads(layercut("plan-size", "--retention", "0.9", "--baseline", "0.6", "--json").out)
-    assert recorded_plan["items"]["to_see_the_difference"] == 566
-    assert recorded_plan["cut"] == pytest.approx(0.54)
-    assert recorded_plan["items"]["power"] >= 0.8
+    recorded = json.loads(layercut("plan-size", "--retention", "0.9", "--baseline", "0.6", "--json").out)
+    assert recorded["items"]["to_see_the_difference"] == 566
+    assert recorded["cut"] == pytest.approx(0.54)
+    assert recorded["items"]["power"] >= 0.8
     wrong = layercut("plan-size", "--retention", "1", "--baseline", "0.6")
     assert wrong.code == 1
     assert "no number of items shows one" in wrong.err

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from io import StringIO
 
 import pytest
-from rich.console import Console
 
 from layercut.cli import console
 
@@ -17,7 +16,7 @@ FORMS = {console.say: TEXT, console.warn: f"note: {TEXT}", console.error: f"erro
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("terminal", [True, False])
 def test_no_word_is_broken(form: Callable[[str], None], terminal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    where = Console(file=StringIO(), width=80, force_terminal=terminal, color_system=None, highlight=False)
+    where = console.SafeConsole(file=StringIO(), width=80, force_terminal=terminal, color_system=None)
     monkeypatch.setattr(console, "log", where)
     monkeypatch.setattr(console, "out", where)
     form(TEXT)

@@ -193,10 +193,8 @@ def test_the_likeliest_tokens_are_stored_once(
     monkeypatch.setattr(stored.StoredLogits, "fill", stop)
     ran = layercut(*command)
     assert ran.code == 0, ran.err
-    recorded_plan = json.loads((tmp_path / "run" / "checkpoint" / "plan.json").read_text())["healing"][0]["settings"]
-    assert (
-        recorded_plan["store_top_k"] == 16 and recorded_plan["packing"] is True and "drift_overlap" not in recorded_plan
-    )
+    recorded = json.loads((tmp_path / "run" / "checkpoint" / "plan.json").read_text())["healing"][0]["settings"]
+    assert recorded["store_top_k"] == 16 and recorded["packing"] is True and "drift_overlap" not in recorded
 
 
 def stop(*args: object, **options: object) -> None:

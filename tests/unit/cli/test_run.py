@@ -57,8 +57,8 @@ def test_a_failing_cell_stops_nothing_and_shows_in_the_exit_code(
     broken.unlink()
     ran = layercut("run", study, "--trust-study-code", "--json")
     assert ran.code == 0, ran.err
-    recorded_plan = json.loads(ran.out)
-    assert recorded_plan["failed"] == [] and {row["task"] for row in recorded_plan["rows"]} == {"letters", "steady"}
+    recorded = json.loads(ran.out)
+    assert recorded["failed"] == [] and {row["task"] for row in recorded["rows"]} == {"letters", "steady"}
     assert (tmp_path / "runs" / "x" / "reverse-1" / "checkpoint" / "config.json").is_file()
     assert layercut("report", tmp_path / "runs" / "x").code == 0
 

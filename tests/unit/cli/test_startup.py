@@ -120,7 +120,7 @@ def test_warnings_of_libraries_about_their_next_versions_are_not_shown(tiny: Pat
     command = [code, "eval", str(tiny), "--tasks", "own_task:task", "--dry-run"]
     ran = subprocess.run([sys.executable, "-c", *command], capture_output=True, text=True, check=False)
     assert ran.returncode == 3 and "FutureWarning" not in ran.stderr, ran.stderr
-    recorded_plan = subprocess.run(
+    recorded = subprocess.run(
         [sys.executable, "-W", "default", "-c", *command], capture_output=True, text=True, check=False
     )
-    assert "FutureWarning: old" in recorded_plan.stderr
+    assert "FutureWarning: old" in recorded.stderr

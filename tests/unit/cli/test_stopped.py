@@ -18,7 +18,7 @@ def interrupted(*arguments: object, once: Path | None = None) -> tuple[int, str]
     """Start ``layercut``, press Ctrl-C once the file holds two lines (or 40 tokens are written); exit code, stderr."""
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)]), "OMP_NUM_THREADS": "1"}
     code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "  # a test run may have it ignored
-    code += "from layercut.study import heartbeat; heartbeat.EVERY = 0.2; from layercut.cli.main import main; main()"
+    code += "from layercut.progress import heartbeat; heartbeat.EVERY = 0.2; from layercut.cli.main import main; main()"
     command = [sys.executable, "-c", code, *map(str, arguments)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env) as process:
         assert process.stderr is not None

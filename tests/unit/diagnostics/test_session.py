@@ -41,15 +41,15 @@ def _records(path: Path) -> list[dict[str, Any]]:
 
 
 def test_progress_never_stands_still_or_passes_the_end(tmp_path: Path) -> None:
-    recorded_plan: list[tuple[int, int, int]] = []
-    patient = session(PatientEngine("healthy"), tmp_path, limit=4, on_progress=lambda *now: recorded_plan.append(now))
+    recorded: list[tuple[int, int, int]] = []
+    patient = session(PatientEngine("healthy"), tmp_path, limit=4, on_progress=lambda *now: recorded.append(now))
     for name, stages in (("propagation", 11), ("arithmetic", 3), ("brackets", 4), ("demoted", 4)):
-        recorded_plan.clear()
+        recorded.clear()
         patient.begin()
         diagnostic(name)(patient)
-        assert {stage for stage, _, _ in recorded_plan} == set(range(max(stage for stage, _, _ in recorded_plan) + 1))
-        assert max(stage for stage, _, _ in recorded_plan) == stages - 1
-        assert all(done <= total for _, done, total in recorded_plan)
+        assert {stage for stage, _, _ in recorded} == set(range(max(stage for stage, _, _ in recorded) + 1))
+        assert max(stage for stage, _, _ in recorded) == stages - 1
+        assert all(done <= total for _, done, total in recorded)
 
 
 def test_another_question_under_the_same_id_is_refused(tmp_path: Path) -> None:

@@ -40,8 +40,8 @@ def test_states_belong_together_where_a_layer_that_stays_reads_them() -> None:
 def test_the_layers_outputs_are_the_states_that_transformers_tells(family: str) -> None:
     model, ids = tiny_model(family), torch.arange(20)[None]
     with torch.no_grad(), outputs_of(decoder_layers(model), range(NUM_LAYERS - 1)) as seen:
-        recorded_plan = model(input_ids=ids, output_hidden_states=True).hidden_states
-    assert all(torch.equal(seen[index], recorded_plan[index + 1]) for index in range(NUM_LAYERS - 1))
+        recorded = model(input_ids=ids, output_hidden_states=True).hidden_states
+    assert all(torch.equal(seen[index], recorded[index + 1]) for index in range(NUM_LAYERS - 1))
 
 
 @pytest.mark.parametrize("packing", [False, True])

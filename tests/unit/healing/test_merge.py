@@ -98,8 +98,8 @@ def test_a_healed_checkpoint_is_the_cut_ones_folder_with_other_weights(cut: Path
     # Healed again, the first healing is still told.
     again = resolve(str(tmp_path / "healed"))
     write_healed(healed, again, out=tmp_path / "twice", healing={"method": "seam"}, card=card)
-    recorded_plan = json.loads((tmp_path / "twice" / "plan.json").read_text())["healing"]
-    assert [one["method"] for one in recorded_plan] == ["lora", "seam"]
+    recorded = json.loads((tmp_path / "twice" / "plan.json").read_text())["healing"]
+    assert [one["method"] for one in recorded] == ["lora", "seam"]
 
 
 @torch.no_grad()

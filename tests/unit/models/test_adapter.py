@@ -43,8 +43,8 @@ def adapter(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         if "lora_B" in name:
             parameter.data.normal_(std=0.2)
     model.save_pretrained(folder)
-    recorded_plan = json.loads((folder / "adapter_config.json").read_text())
-    (folder / "adapter_config.json").write_text(json.dumps(recorded_plan | {"base_model_name_or_path": str(base)}))
+    recorded = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps(recorded | {"base_model_name_or_path": str(base)}))
     return folder
 
 
@@ -97,17 +97,17 @@ def test_its_hash_is_of_both(base: Path, adapter: Path, tmp_path: Path) -> None:
     assert hash_of(other) != hash_of(adapter)
     scaled = tmp_path / "scaled"
     shutil.copytree(adapter, scaled)
-    recorded_plan = json.loads((scaled / "adapter_config.json").read_text())
-    (scaled / "adapter_config.json").write_text(json.dumps(recorded_plan | {"lora_alpha": 16}))
+    recorded = json.loads((scaled / "adapter_config.json").read_text())
+    (scaled / "adapter_config.json").write_text(json.dumps(recorded | {"lora_alpha": 16}))
     assert hash_of(scaled) != hash_of(adapter)
 
 
 def test_a_base_beside_it_is_found(base: Path, adapter: Path, tmp_path: Path) -> None:
     shutil.copytree(adapter, tmp_path / "lora")
     shutil.copytree(base, tmp_path / "whole")
-    recorded_plan = json.loads((adapter / "adapter_config.json").read_text())
+    recorded = json.loads((adapter / "adapter_config.json").read_text())
     (tmp_path / "lora" / "adapter_config.json").write_text(
-        json.dumps(recorded_plan | {"base_model_name_or_path": "../whole"})
+        json.dumps(recorded | {"base_model_name_or_path": "../whole"})
     )
     found = resolve(str(tmp_path / "lora"))
     assert found.path.samefile(tmp_path / "whole") and found.origin["kind"] == "adapter"
@@ -134,9 +134,9 @@ def test_what_is_none_is_refused_in_one_line(
     shutil.copytree(adapter, tmp_path / "lora")
     file = tmp_path / "lora" / "adapter_config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | changed))
-    with pytest.raises(CheckpointError, match=message) as recorded_plan:
+    with pytest.raises(CheckpointError, match=message) as recorded:
         load_model(str(tmp_path / "lora"), dtype="float32")
-    assert "\n" not in str(recorded_plan.value)
+    assert "\n" not in str(recorded.value)
 
 
 def test_without_weights_it_is_refused(adapter: Path, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from layercut.sandbox import isolation as sandbox_walls
 from layercut.sandbox import runner as sandbox
 from layercut.sandbox.isolation import Limits, Mode
 from layercut.sandbox.runner import Program, ProgramResult, run_program, run_programs
-from layercut.tasks import sandbox_filter
+from layercut.sandbox import filter as sandbox_filter
 
 SMALL = Limits(wall_seconds=10, cpu_seconds=2, memory_mb=256, processes=12, disk_mb=4, output_kb=64)
 TESTS = "assert double(4) == 8\nassert double('a') == 'aa'\nassert double([1, (2, {3: 4.5})]) == [1, (2, {3: 4.5})] * 2"
@@ -542,9 +542,9 @@ def test_bubblewrap_forbids_nested_user_namespaces_where_it_can() -> None:
     bwrap = sandbox.shutil.which("bwrap")
     if not bwrap:
         pytest.skip("bubblewrap is not installed")
-    recorded_plan = subprocess.run([bwrap, "--help"], capture_output=True, text=True, check=False).stdout
+    recorded = subprocess.run([bwrap, "--help"], capture_output=True, text=True, check=False).stdout
     isolation = sandbox_walls._bubblewrap(SMALL, {}, {}, is_root=False)
-    can = "--disable-userns" in recorded_plan and not Path(bwrap).stat().st_mode & stat.S_ISUID
+    can = "--disable-userns" in recorded and not Path(bwrap).stat().st_mode & stat.S_ISUID
     assert ("--disable-userns" in isolation) == can
 
 

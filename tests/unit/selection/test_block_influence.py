@@ -124,15 +124,15 @@ def test_no_batch_is_kept_while_the_next_one_is_made() -> None:
             seen.clear()
             yield batch(index)
 
-    recorded_plan: list[tuple[str, int, int]] = []
-    context = made_up(3, lazily, 70, num_remove=1, progress=lambda *progress: recorded_plan.append(progress))
+    recorded: list[tuple[str, int, int]] = []
+    context = made_up(3, lazily, 70, num_remove=1, progress=lambda *progress: recorded.append(progress))
     selection = block_influence(context)
     assert selection.importance[0] == pytest.approx(
         1 - np.mean([math.cos(math.radians(turn)) for turn in range(7)]), abs=1e-6
     )
     assert [plan.is_uncut for plan in plans] == [True]
-    assert recorded_plan[0] == ("block_influence", 1, 70)
-    assert recorded_plan[-1] == ("block_influence", 70, 70)
+    assert recorded[0] == ("block_influence", 1, 70)
+    assert recorded[-1] == ("block_influence", 70, 70)
 
 
 @pytest.mark.parametrize("layer", [0, 2, NUM_LAYERS - 1])

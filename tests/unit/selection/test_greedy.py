@@ -104,7 +104,7 @@ def test_refuses_to_choose_among_nothing_but_nan() -> None:
 
 def test_rounds_are_shown() -> None:
     shown: list[tuple[str, int, int]] = []
-    context = Context(num_layers=4, num_remove=2, progress=lambda *recorded_plan: shown.append(recorded_plan))
+    context = Context(num_layers=4, num_remove=2, progress=lambda *recorded: shown.append(recorded))
     greedy(context, TableObjective(random_table(0)))
     assert shown == [("rounds", 0, 2), ("rounds", 1, 2), ("rounds", 2, 2)]
 

@@ -155,9 +155,7 @@ def test_another_kind_of_objective_says_what_it_is() -> None:
 
 def test_items_are_shown_as_they_are_answered() -> None:
     shown: list[tuple[str, int, int]] = []
-    objective = TaskObjective(
-        NeedyEngine(), [part(limit=8)], progress=lambda *recorded_plan: shown.append(recorded_plan)
-    )
+    objective = TaskObjective(NeedyEngine(), [part(limit=8)], progress=lambda *recorded: shown.append(recorded))
     objective.values([PLANS[0], PLANS[2]])
     assert shown[0] == ("answers", 0, 8)  # the uncut model's
     assert ("answers", 4, 16) in shown

@@ -211,8 +211,8 @@ def test_other_text_in_the_same_folder_is_measured_anew(tmp_path: Path) -> None:
 
 def test_progress_counts_texts_of_a_round() -> None:
     shown: list[tuple[str, int, int]] = []
-    perplexity(context(num_remove=1, progress=lambda *recorded_plan: shown.append(recorded_plan)))
-    texts = [recorded_plan for recorded_plan in shown if recorded_plan[0].startswith("calibration")]
+    perplexity(context(num_remove=1, progress=lambda *recorded: shown.append(recorded)))
+    texts = [recorded for recorded in shown if recorded[0].startswith("calibration")]
     assert texts[:2] == [("calibration", 0, 5), ("calibration", 2, 5)]
     assert ("calibration", 30, 30) in texts
     assert all(done <= total for _, done, total in shown)

@@ -183,14 +183,12 @@ def test_half_precision_models_are_scored() -> None:
 
 def test_protected_layers_stay_and_progress_is_told() -> None:
     loaded = tiny_loaded("llama")
-    recorded_plan: list[tuple[str, int, int]] = []
+    recorded: list[tuple[str, int, int]] = []
     least = taylor(context(loaded)).removed[0]
-    selection = taylor(context(loaded, protect=frozenset({least}), progress=lambda *step: recorded_plan.append(step)))
+    selection = taylor(context(loaded, protect=frozenset({least}), progress=lambda *step: recorded.append(step)))
     assert least not in selection.removed
     assert least not in selection.importance
-    assert recorded_plan == [
-        ("taylor", done, 10) for done in range(1, 11)
-    ]  # four texts of two tokens or more, six layers
+    assert recorded == [("taylor", done, 10) for done in range(1, 11)]  # four texts of two tokens or more, six layers
 
 
 def test_what_is_missing_or_unusable_is_named() -> None:

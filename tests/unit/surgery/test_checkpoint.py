@@ -129,12 +129,10 @@ def test_config_and_plan_as_written(source, tmp_path):
 
 
 def test_progress_ends_at_the_total(source, tmp_path):
-    recorded_plan = []
-    report = cut_checkpoint(
-        source, PLAN, tmp_path / "cut", progress=lambda done, total: recorded_plan.append((done, total))
-    )
-    assert recorded_plan[-1] == (report.bytes_after, report.bytes_after)
-    assert recorded_plan == sorted(recorded_plan)
+    recorded = []
+    report = cut_checkpoint(source, PLAN, tmp_path / "cut", progress=lambda done, total: recorded.append((done, total)))
+    assert recorded[-1] == (report.bytes_after, report.bytes_after)
+    assert recorded == sorted(recorded)
 
 
 def test_an_empty_folder_is_used_and_a_full_one_refused(source, tmp_path):

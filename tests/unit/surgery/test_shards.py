@@ -112,13 +112,13 @@ def test_other_errors_of_the_kernel_are_not_swallowed(mixed, tmp_path, monkeypat
 
 def test_small_chunks_and_short_copies_add_up(mixed, tmp_path, monkeypatch):
     pieces, _ = mixed
-    in_kernel, recorded_plan = os.copy_file_range, []
+    in_kernel, recorded = os.copy_file_range, []
     monkeypatch.setattr(shards, "CHUNK", 5)
     monkeypatch.setattr(os, "copy_file_range", lambda a, b, count, offset: in_kernel(a, b, min(count, 3), offset))
     (tmp_path / "out").mkdir()
-    write_shards(lay_out(pieces, 10**9, META), tmp_path / "out", 0, recorded_plan.append)
-    assert max(recorded_plan) == 3
-    assert sum(recorded_plan) == sum(piece.entry.num_bytes for piece in pieces)
+    write_shards(lay_out(pieces, 10**9, META), tmp_path / "out", 0, recorded.append)
+    assert max(recorded) == 3
+    assert sum(recorded) == sum(piece.entry.num_bytes for piece in pieces)
     assert same(load_file(tmp_path / "out" / "model.safetensors")["ünï"], torch.arange(6.0).reshape(2, 3))
 
 

@@ -123,11 +123,11 @@ def test_the_size_of_a_number_does_not_give_the_answer_away(name: str) -> None:
 
 @pytest.mark.parametrize("name", BUILTIN)
 def test_the_sample_problem_in_the_docs_is_a_real_one(name: str) -> None:
-    recorded_plan = " ".join(str(sys.modules[built_in(name).problems.__module__].__doc__).split())
-    shown = [sample for sample in built_in(name).samples("report", 400) if sample.question in recorded_plan]
+    recorded = " ".join(str(sys.modules[built_in(name).problems.__module__].__doc__).split())
+    shown = [sample for sample in built_in(name).samples("report", 400) if sample.question in recorded]
     longest = max(shown, key=lambda sample: len(sample.question))  # "8 + 6" stands in "28 + 6"
     assert len(longest.question) > 5
-    assert all(option in recorded_plan for option in longest.options)
+    assert all(option in recorded for option in longest.options)
 
 
 @pytest.mark.parametrize("name", BUILTIN)

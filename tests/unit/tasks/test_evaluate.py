@@ -239,13 +239,13 @@ def test_many_plans_are_asked_at_once_each_only_what_its_journal_lacks(task: Few
     fake = FakeEngine(texts=lambda request, plan: plan.key, batch_size=5)
     journals = [Kept(), Kept()]
     ids = [sample.id for sample in task.samples("report", 10)]
-    recorded_plan: list[tuple[str, int]] = []
+    recorded: list[tuple[str, int]] = []
     journals[0].records = [{"id": item} for item in ids[:7]]
-    ask(task, fake, journals, on_answers=lambda plan, readout, fresh: recorded_plan.append((plan.key, len(fresh))))
+    ask(task, fake, journals, on_answers=lambda plan, readout, fresh: recorded.append((plan.key, len(fresh))))
     for plan, journal in zip(PLANS, journals, strict=True):
         assert [record["id"] for record in journal.records] == ids
         assert {record.get("completion", plan.key) for record in journal.records} == {plan.key}
-    assert recorded_plan == [(PLANS[0].key, 3), (PLANS[1].key, 5), (PLANS[1].key, 5)]
+    assert recorded == [(PLANS[0].key, 3), (PLANS[1].key, 5), (PLANS[1].key, 5)]
     again = FakeEngine(kill_after=0)
     ask(task, again, journals)
     assert not again.calls
@@ -263,7 +263,7 @@ def test_two_readouts_are_asked_in_one_call_each_only_what_its_journal_lacks(tas
     }
     journals = {"short": [Kept(), Kept()], "rank": [Kept(), Kept()]}
     journals["rank"][0].records = alone["rank"][:6]
-    recorded_plan: list[tuple[str, str, int]] = []
+    recorded: list[tuple[str, str, int]] = []
     ask_under(
         task,
         answering(),
@@ -272,14 +272,11 @@ def test_two_readouts_are_asked_in_one_call_each_only_what_its_journal_lacks(tas
         journals,  # type: ignore[arg-type]
         decoding=Decoding(),
         early=False,
-        on_answers=lambda plan, readout, fresh: recorded_plan.append((plan.key, readout, len(fresh))),
+        on_answers=lambda plan, readout, fresh: recorded.append((plan.key, readout, len(fresh))),
     )
     assert {readout: journals[readout][0].records for readout in alone} == alone
     assert [len(part.records) for parts in journals.values() for part in parts] == [10] * 4
-    counted = {
-        (key, readout): sum(n for *one, n in recorded_plan if one == [key, readout])
-        for key, readout, _ in recorded_plan
-    }
+    counted = {(key, readout): sum(n for *one, n in recorded if one == [key, readout]) for key, readout, _ in recorded}
     first, second = (plan.key for plan in PLANS)
     assert counted == {(first, "short"): 10, (first, "rank"): 4, (second, "short"): 10, (second, "rank"): 10}
 
