@@ -147,7 +147,7 @@ def prepare(work: Path) -> None:
     save_tiny("llama", work / "tiny")
     (work / "good.yaml").write_text(yaml.safe_dump(study_of(work)))
     wrong = layercut("run", work / "good.yaml", must_fail=False)
-    assert (work / "runs" / "x" / "report.md").is_file(), (wrong, said[-1])
+    assert not wrong and (work / "runs" / "x" / "report.md").is_file(), (wrong, said[-1])
     shutil.copytree(work / "runs" / "x", work / "finished" / "x")
 
 
