@@ -147,7 +147,7 @@ def prepare(work: Path) -> None:
     save_tiny("llama", work / "tiny")
     (work / "good.yaml").write_text(yaml.safe_dump(study_of(work)))
     wrong = layercut("run", work / "good.yaml", must_fail=False)
-    assert (work / "runs" / "x" / "report.md").is_file(), (wrong, said[-1])
+    assert not wrong and (work / "runs" / "x" / "report.md").is_file(), (wrong, said[-1])
     shutil.copytree(work / "runs" / "x", work / "finished" / "x")
 
 
@@ -366,6 +366,8 @@ def study_faults(work: Path) -> Iterator[Fault]:
         changes[f"code as task {name}"] = {"tasks": [name]}
         changes[f"code as criterion {name}"] = {"criteria": [name], "depths": [1]}
         changes[f"code as plan {name}"] = {"plans": {"a": f"{name}:1"}}
+    changes["depth of 5000 digits"] = {"depths": ["9" * 5000], "criteria": ["reverse"]}
+    changes["share of 5000 digits"] = {"depths": ["9" * 5000 + "%"], "criteria": ["reverse"]}
     changes["trust_remote_code"] = {"trust_remote_code": True}
     for key in ("model", "tasks", "plans", "seed", "seeds", "depths", "criteria", "healing", "decoding", "batch_size"):
         for value in ([], {}, "", 0, -1, True, [None], [[]], {"a": {}}, 1e400, "\x1b[2J"):
@@ -448,6 +450,10 @@ def argument_faults(work: Path) -> Iterator[Fault]:
             f"--criterion {name[:20]!r}",
             lambda name=name, flags=flags: layercut("select", tiny, f"--criterion={name}", *flags),
         )
+    digits = "9" * 5000
+    chosen = ["select", tiny, "--criterion", "reverse", "--remove", 1, "--out", work / "runs" / "digits"]
+    for flag in (f"--protect=first:{digits}", f"--protect={digits}", f"--set=token={digits}", f"--remove={digits}"):
+        yield f"{flag[:20]} of 5000 digits", lambda flag=flag: layercut(*chosen, flag)
     for number, hostile in enumerate(HOSTILE):
         for arguments in (["run", hostile], ["eval", hostile, "--tasks", "copy"], ["cut", tiny, "--remove", hostile]):
             yield f"{arguments[0]} with hostile text {number}", lambda arguments=arguments: layercut(*arguments)

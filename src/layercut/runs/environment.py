@@ -26,7 +26,6 @@ PACKAGES = (
     "gguf",
     "numpy",
     "scipy",
-    "matplotlib",
     "reasoning-gym",
     "math-verify",
     "lm-eval",

@@ -11,7 +11,7 @@ from layercut.selection import CRITERIA
 from layercut.selection.base import Context
 from layercut.surgery.plan import parse_layers
 
-_EDGE = re.compile(r"^(first|last):(\d+)$")
+_EDGE = re.compile(r"^(first|last):(\d{1,9})$")
 
 
 def parse_protected(text: str, num_layers: int) -> frozenset[int]:
@@ -43,7 +43,7 @@ def _part(part: str, num_layers: int) -> range | tuple[int, ...]:
         layers = parse_layers(part)
     except InputError as error:
         raise InputError(
-            f"{part!r} does not name the layers to protect ({error}); write first:4, last:2, indices and inclusive "
+            f"{part!r:.60} does not name the layers to protect ({error}); write first:4, last:2, indices and inclusive "
             "ranges such as 0,7-9, or none."
         ) from error
     if layers[-1] >= num_layers:

@@ -240,5 +240,5 @@ def setting(entry: str) -> tuple[str, Any]:
     """
     name, equals, value = entry.partition("=")
     if not equals or not name or not value:
-        raise InputError(f"--set {entry!r} is not NAME=VALUE, such as token=last.")
-    return name, int(value) if re.fullmatch(r"-?\d+", value) else value
+        raise InputError(f"--set {entry!r:.60} is not NAME=VALUE, such as token=last.")
+    return name, int(value) if re.fullmatch(r"-?\d{1,18}", value) else value

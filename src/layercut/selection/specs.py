@@ -100,9 +100,9 @@ def check_spec(spec: str) -> None:
             )
         if match:
             return
-        raise InputError(f"{spec!r} does not say how many layers to remove; write {spec}:3 to remove three.")
+        raise InputError(f"{spec!r:.60} does not say how many layers to remove; write {spec}:3 to remove three.")
     elif not re.match(r"^[\d,\- ]+$", spec):
-        raise InputError(f"{spec!r} is not a plan; write {_EXPECTED}.")
+        raise InputError(f"{spec!r:.60} is not a plan; write {_EXPECTED}.")
     else:
         parse_layers(spec)
 

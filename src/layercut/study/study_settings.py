@@ -42,9 +42,11 @@ class Depth:
     """``3`` or ``25%``, as it was written."""
 
     def __post_init__(self) -> None:
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(%?)", self.text)
+        match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,30})?)\s*(%?)", self.text)
         if not match or (not match[2] and (not match[1].isdigit() or int(match[1]) < 1)):
-            raise InputError(f"depth {self.text!r} is no depth; write a number of layers, such as 3, or a share: 25%.")
+            raise InputError(
+                f"depth {self.text!r:.60} is no depth; write a number of layers, such as 3, or a share: 25%."
+            )
         if match[2] and not 0 < float(match[1]) < 100:
             raise InputError(f"depth {self.text} is no share between 0% and 100%, such as 25%.")
 
