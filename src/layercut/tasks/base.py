@@ -81,7 +81,7 @@ class Task(Protocol):
     version: int
     """Raised with every change that can move scores."""
     readouts: tuple[Readout, ...]
-    """What is read out where nothing is said; the first is the default. A task may have ``further_readouts`` as well,
+    """What is read out where nothing is said; the first is the default. A task may have ``extra_readouts`` as well,
     which are asked by name; see ``known_readouts``."""
 
     def settings(self) -> Mapping[str, Any]:
@@ -131,10 +131,10 @@ class Task(Protocol):
 def known_readouts(task: Task) -> tuple[Readout, ...]:
     """All readouts that a task has, those that are asked only by name last.
 
-    Further ones stand in an attribute that a task need not have: ``further_readouts``.
+    A task may list extra ones in the optional attribute ``extra_readouts``.
     """
-    further: tuple[Readout, ...] = getattr(task, "further_readouts", ())
-    return (*task.readouts, *further)
+    extra: tuple[Readout, ...] = getattr(task, "extra_readouts", ())
+    return (*task.readouts, *extra)
 
 
 def check_readout(task: Task, readout: Readout) -> None:
