@@ -1,4 +1,6 @@
-"""Diagnostics by name: what exactly broke. A new one is a file here, a line in DIAGNOSTICS, a plot in the report."""
+"""Diagnostics by name: what exactly is damaged. A new one is a file here, a line in DIAGNOSTICS, a plot in the
+report.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Arithmetic: is a whole result still written, still ranked first, still likely, and does its first digit come right?
+"""Arithmetic: does the model still write, rank and predict whole results, and is the first digit right?
 
 Probe E3, E8 and E11 of "On the Limits of Layer Pruning for Generative Reasoning in LLMs", arXiv:2602.01997, which reads
 the first digit alone. That measure is kept for comparison and marked: guessing the most common first digit earns about

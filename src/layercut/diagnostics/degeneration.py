@@ -1,9 +1,8 @@
-"""Degeneration: does a model repeat itself, run on without an end, or say nothing at all?
+"""Degeneration: does a model repeat itself, never stop, or write nothing at all?
 
 Measure E2 of arXiv:2602.01997, with every response counted: there, texts shorter than n words have no Rep-n and texts
-of one sentence no Self-BLEU, so the responses that are broken worst drop out. Here they count as what they are, without
-repetition, and the share of empty ones stands beside it. Self-BLEU is given both ways: see ``self_bleu`` and
-``paper_self_bleu``.
+of one sentence no Self-BLEU, so the worst responses are excluded. Here they count as responses without repetition, and
+the share of empty ones is reported too. Self-BLEU is given both ways: see ``self_bleu`` and ``paper_self_bleu``.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""What exactly broke: diagnostics of one or more pruned models beside the original one.
+"""Diagnose what exactly is damaged in one or more pruned models, compared with the original one.
 
     layercut diagnose bundled:smollm2-135m reverse:3 20-22 --out runs/diagnose
 
-Every answer goes to a journal of the run folder as it comes, so that what was killed goes on where it was; and later
-commands in the same folder may add diagnostics.
+Every answer goes to a journal of the run folder at once, so a killed run resumes where it stopped. Later commands in
+the same folder may add diagnostics.
 """
 
 from __future__ import annotations

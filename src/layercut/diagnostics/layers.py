@@ -1,8 +1,8 @@
-"""What exactly each layer is needed for: every layer skipped alone, and diagnosed beside the original model.
+"""Diagnose what each layer is needed for: every layer is skipped alone and compared with the original model.
 
     layercut sweep bundled:smollm2-135m --diagnose --limit 16 --out runs/layers
 
-Answers go to journals of the run folder as they come, one for each layer: what was killed goes on where it was, and a
+Answers go to journals of the run folder at once, one for each layer: a killed run resumes where it stopped, and a
 later command may add layers or diagnostics.
 """
 

@@ -1,4 +1,4 @@
-"""Openings of texts to be continued, made from a seed: what the degeneration probe asks."""
+"""Prompts of the degeneration diagnostic: beginnings of texts to continue, made from a seed."""
 
 from __future__ import annotations
 

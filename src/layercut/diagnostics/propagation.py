@@ -1,4 +1,4 @@
-"""Propagation: is damage done at single tokens, or does it grow along the answer?
+"""Propagation: does damage occur at single tokens, or does it grow along the answer?
 
 The original model's own right answers are given to the pruned model word for word (teacher forcing), so that each token
 is judged with everything before it right; the same positions are read in the answer that the pruned model writes by

@@ -1,4 +1,4 @@
-"""Bench: the original and the pruned models side by side, asked the same questions, each answer kept as it comes."""
+"""DiagnosticSession: asks the original and the pruned models the same questions, and saves each answer at once."""
 
 from __future__ import annotations
 

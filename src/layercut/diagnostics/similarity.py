@@ -1,4 +1,4 @@
-"""Similarity: how hidden states change along depth, what the seam after a cut looks like, and when the end is decided.
+"""Similarity: how hidden states change with depth, the seam after a cut, and the layer that decides the final token.
 
 Cosines between layers as in Men et al., "ShortGPT", arXiv:2403.03853, and the seams of arXiv:2602.01997; angular
 distances as in Gromov et al., arXiv:2403.17887; the logit lens of nostalgebraist (2020).

@@ -1,4 +1,4 @@
-"""Traces: the original model's own right answers to several tasks, word for word, as text to be gone through again."""
+"""Traces: the original model's own right answers to several tasks, as text to score token by token."""
 
 from __future__ import annotations
 

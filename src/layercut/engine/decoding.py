@@ -1,8 +1,8 @@
-"""DecodingPool: answers of many plans grow together, one token a step, each row under its own plan.
+"""DecodingPool: generates answers under many plans together, one token a step, each row under its own plan.
 
-Every step runs a layer once for all rows; a row whose plan skips the layer keeps the states it had. Rows leave as they
-end and others take their places (continuous batching), so that no step is spent on padding, and the step of a search
-has rows of many candidates, where one candidate alone would leave the machine idle.
+Every step runs a layer once for all rows; a row whose plan skips the layer keeps its states. Finished rows leave and
+new rows take their places (continuous batching), so no step is spent on padding. In a search, one step holds rows of
+many candidates, which keeps the machine busy.
 """
 
 # Shapes: A active rows, K key-value heads, G query heads a key-value head, C own tokens held, P tokens of the prefix,

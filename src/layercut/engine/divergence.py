@@ -1,4 +1,4 @@
-"""How far a plan moves next-token distributions from those of a reference plan, on given continuations."""
+"""Divergence of a plan's next-token distributions from those of a reference plan, on given continuations."""
 
 # Shapes: B batch, T tokens, V vocabulary, N scored positions, C of them in a chunk, K outcomes.
 

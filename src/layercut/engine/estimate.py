@@ -1,11 +1,11 @@
-"""What a command would take, before it is run: items, tokens, time as a range, disk and memory. ``--dry-run``.
+"""Estimate the cost of a command before it runs (``--dry-run``): items, tokens, a range of time, disk and memory.
 
     steps = [Step(name="answers", items=40, prompt_tokens=3_000, new_tokens=(200, 2_560), parameters=134_515_008)]
     estimate = Estimate(steps=tuple(steps), speed=measured_speed(), disk_bytes=0, memory_bytes=0, folder=Path("runs/a"))
     for line in estimate.lines(): ...
 
-No model is loaded. The time rests on a matrix product that is timed for a moment: its speed is the lower end of the
-range, and the upper end allows for what a model does besides.
+No model is loaded. The time is estimated from a short matrix product: its speed gives the lower end of the range, and
+the upper end allows for the other work of a model.
 """
 
 from __future__ import annotations

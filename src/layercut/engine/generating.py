@@ -1,4 +1,4 @@
-"""Generating: answers under many plans, from their prompts to their last tokens."""
+"""Generate answers under many plans, from the prompt to the last token."""
 
 # Shapes: D hidden size, N positions that are read, V vocabulary.
 

@@ -1,4 +1,4 @@
-"""A model that is described at once, from its files, and loaded only when something has to be computed."""
+"""A model that is described from its files, and loaded only when something must be computed."""
 
 from __future__ import annotations
 

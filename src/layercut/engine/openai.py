@@ -2,10 +2,10 @@
 
     engine = OpenAIEngine("my-model", "http://localhost:8000/v1", tokenizer=tokenizer, concurrency=32)
 
-Given the model's tokenizer, prompts are laid out here, as for the other engines, and sent as tokens to
-``/completions``. Without one the server does it: text goes to ``/completions`` and conversations to
-``/chat/completions``. Log-likelihoods take the tokenizer, and a server that gives back the log-probabilities of the
-prompt (``echo`` with ``logprobs``; vLLM's does).
+With the model's tokenizer, prompts are tokenised here, as for the other engines, and sent as tokens to
+``/completions``. Without it the server does this: text goes to ``/completions`` and conversations to
+``/chat/completions``. Log-likelihoods need the tokenizer and a server that returns the log-probabilities of the prompt
+(``echo`` with ``logprobs``; vLLM's does).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """PlainEngine: transformers' own ``generate`` and forward pass. The reference that faster engines must equal.
 
-Batches depend on the requests alone (longest first, ids break ties), so their order in the list does not matter. What
-shares a batch moves answers by rounding only, except in models whose rotary embedding stretches with the longest
-position in the batch (``longrope``, ``dynamic``) once a text is longer than they were trained for.
+Batches depend on the requests alone (longest first, ids break ties), so their order in the list does not matter. The
+composition of a batch changes answers by rounding only, except in models whose rotary embedding stretches with the
+longest position in the batch (``longrope``, ``dynamic``) once a text is longer than they were trained for.
 """
 
 # Shapes: B batch, T tokens, D hidden size, N positions that are read.

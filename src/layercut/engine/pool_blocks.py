@@ -1,4 +1,4 @@
-"""Blocks: a call of an engine cut into pieces of items and plans that a pool's members take one after the other."""
+"""Blocks: a call of an engine, split into blocks of items and plans that the members of a pool process."""
 
 from __future__ import annotations
 

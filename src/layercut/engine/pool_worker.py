@@ -1,4 +1,4 @@
-"""PoolWorker: one member of a pool, with an engine of its own, that answers blocks and leaves plans when told to."""
+"""PoolWorker: one member of a pool. It has its own engine, answers blocks, and drops cancelled plans."""
 
 from __future__ import annotations
 

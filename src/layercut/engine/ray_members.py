@@ -1,4 +1,4 @@
-"""The members of a pool as Ray actors: started, given work, listened to, and replaced when they die."""
+"""The members of a pool as Ray actors: start them, send them work, collect results, replace dead ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Requests as rows of tokens that fit in the model's context: what an engine makes of a request before it runs it."""
+"""Turn requests into rows of tokens that fit in the model's context, before an engine runs them."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""SharedEngine: what requests and plans have in common is computed once; the answers are those of PlainEngine.
+"""SharedEngine: computes once what requests and plans share; its answers equal those of PlainEngine.
 
 Prompts share their first tokens (prefix), the continuations of one question share its context (branches of a text),
-plans share the layers below their first difference (shared_depth), and answers that are under way share every step
-(decoding). A draft that comes with a request is checked along with its prompt. In float32 all answers equal those of
-PlainEngine; in bfloat16 rounding may decide between two tokens that are about equally likely. docs/search.md explains
-the design and says what each part is worth.
+plans share the layers below their first difference (shared_depth), and answers in progress share every step (decoding).
+A draft that comes with a request is checked along with its prompt. In float32 all answers equal those of PlainEngine;
+in bfloat16 rounding may decide between two tokens that are about equally likely. docs/search.md explains the design and
+the gain of each part.
 """
 
 # Shapes: D hidden size, N positions that are read.

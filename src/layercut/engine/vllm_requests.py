@@ -1,4 +1,4 @@
-"""What vLLM is asked for a row of tokens, and how scores are read off its answer."""
+"""Build vLLM requests from rows of tokens, and read scores from its outputs."""
 
 from __future__ import annotations
 

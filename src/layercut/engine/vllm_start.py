@@ -1,4 +1,4 @@
-"""Starting vLLM so that its model is in this process, where layers can be left out, and is run as a plain one."""
+"""Start vLLM with its model in this process, where layers can be skipped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which walls a program runs behind, what it may use, and the command that puts it there."""
+"""Isolation of a program: the mode, its limits, and the command that starts it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Watch one sandboxed process from outside: read what it says, and end it when it takes too much."""
+"""Monitor one sandboxed process from outside: read its output, and kill it when it exceeds a limit."""
 
 from __future__ import annotations
 

@@ -1,17 +1,16 @@
-"""Runs generated programs where they can do no harm, and judges them where they cannot cheat.
+"""Run generated programs in isolation, and judge them where they cannot forge a pass.
 
-Each program gets a process of its own without network, with an empty home, an empty working folder, an own keyring
-and an environment of four harmless variables; a short list of system calls (``filter.py``); limits on memory,
-processor time, waiting, processes, files, output and wall clock; and an end that takes all of its children along. The
-walls are bubblewrap's where it is installed, else Linux namespaces (``child.py``); whichever is taken has first
-been tried on a program that looks for holes. Without either, programs are not run, unless ``allow_unsafe`` was called
-(``--unsafe-exec``): then the limits hold and the walls are missing. How a program is judged, and why it cannot forge a
-pass, stands in ``judge.py``.
+Each program gets a process of its own without network, with an empty home, an empty working folder, an own keyring and
+an environment of four harmless variables; a short list of system calls (``filter.py``); limits on memory, processor
+time, waiting, processes, files, output and wall clock; and a shutdown that also ends all of its children. The isolation
+is bubblewrap where it is installed, else Linux namespaces (``child.py``). Each is first tested with a program that
+looks for holes. Without either, programs are not run, unless ``allow_unsafe`` was called (``--unsafe-exec``): then the
+limits hold without isolation. ``judge.py`` explains how a program is judged and why it cannot forge a pass.
 
     run_program("def double(x):\\n    return 2 * x", tests="assert double(4) == 8").passed
 
-What each mode promises and what not: docs/threat_model.md. The kernel is shared, so a hole in it is a hole here too. On
-machines with secrets or for programs written to attack, take a virtual machine.
+docs/threat_model.md says what each mode guarantees. The kernel is shared, so a hole in it is a hole here too. On
+machines with secrets, or for hostile programs, use a virtual machine.
 """
 
 from __future__ import annotations

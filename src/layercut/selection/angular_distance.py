@@ -1,4 +1,4 @@
-"""Angular distance: the run of layers whose output points most nearly where its input pointed goes."""
+"""Angular distance: remove the block of layers whose output direction is closest to its input direction."""
 
 # Shapes: N tokens.
 

@@ -1,4 +1,4 @@
-"""What plans answer to the items of a search: from the journal, or asked chunk by chunk, to the end or in a race."""
+"""Answers of plans to the items of a search: from the journal, or computed chunk by chunk, with or without racing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a criterion is given and what it gives back.
+"""The input and the result of a criterion: Context and Selection.
 
 A criterion is one function ``(Context) -> Selection``. Most rank layers once by an importance score
 (``by_importance``); the others judge whole plans by an Objective and search (``greedy.py``, ``refine.py``). Scores

@@ -1,7 +1,7 @@
-"""The winner's curse, measured: the chosen plan's scores on the items it was chosen on, and on items it never saw.
+"""Selection bias, measured: the chosen plan's scores on its selection items and on held-out items.
 
-The best of many noisy candidates looks too good on the very items that it won on. Held-out items come from the
-selection side of a task, behind those that the search was given: report items stay untouched for reports.
+The best of many noisy candidates scores too high on its selection items (the winner's curse). Held-out items come
+from the selection split of a task, after those of the search; report items stay reserved for reports.
 """
 
 from __future__ import annotations

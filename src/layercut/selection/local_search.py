@@ -1,4 +1,4 @@
-"""Two ways from a plan to better ones of the same size, each plan judged once."""
+"""Two local searches from a plan to better plans of the same size; each plan is scored once."""
 
 from __future__ import annotations
 

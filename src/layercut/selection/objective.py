@@ -1,4 +1,4 @@
-"""Task scores as an objective: how much of the original model's ability a plan leaves, on selection items only."""
+"""Task scores as an objective: the retained score of a plan, on selection items only."""
 
 from __future__ import annotations
 

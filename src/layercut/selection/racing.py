@@ -1,10 +1,10 @@
-"""Racing: candidates are judged item by item, and stop as soon as they cannot win any more.
+"""Racing: score candidates item by item, and stop each one as soon as it cannot win any more.
 
-A candidate's value is a monotone function of its items' metrics, which lie in [0, 1]. With the items left counted as 1
-it cannot be exceeded, with the items left counted as 0 it is sure. Both go through the very float operations of the
-final value (exactly rounded sums, one division, one subtraction, one division), each of them monotone, so the bounds
-hold to the last bit. A candidate is out when another one's sure value is above what it can still reach, or equal and
-that one wins ties. The winner and its value are those of a round without racing.
+A candidate's value is a monotone function of its items' metrics, which lie in [0, 1]. Counting the remaining items as 1
+gives an upper bound, counting them as 0 a lower bound. Both use the same float operations as the final value (exactly
+rounded sums, one division, one subtraction, one division), each of them monotone, so the bounds hold to the last bit. A
+candidate is eliminated when another one's lower bound exceeds its upper bound, or equals it and that one wins ties. The
+winner and its value equal those of a round without racing.
 
 The idea of racing candidates over shared items is that of Maron and Moore, "Hoeffding races", NIPS 1993.
 """

@@ -1,4 +1,4 @@
-"""Better plans from a given one: put layers back and take others, while the objective improves."""
+"""Refine a given plan: swap removed layers for kept ones while the objective improves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plans as people write them: a layer list, ``reverse:N`` or ``random:N``, or the path of a plan.json."""
+"""Parse plans as users write them: a layer list, ``reverse:N`` or ``random:N``, or the path of a plan.json."""
 
 from __future__ import annotations
 

@@ -2,8 +2,8 @@
 
     layercut sweep bundled:smollm2-135m --objective arithmetic,brackets
 
-Answers go to the search journal of the run folder, item by item: a sweep that was stopped goes on where it was, and
-what a search by task scores has asked in the same folder is not asked again.
+Answers go to the search journal of the run folder, item by item: a stopped sweep resumes where it stopped, and
+answers of a search by task scores in the same folder are reused.
 """
 
 from __future__ import annotations

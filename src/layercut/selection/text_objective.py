@@ -1,4 +1,4 @@
-"""Plans judged by how well, or how like the original model, they predict given text, token by token."""
+"""Score plans by their loss on given text, or by their divergence from the original model on it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trace damage: layers without which the original model's own right answers stay likely go first."""
+"""Trace damage: remove first the layers without which the original model's right answers stay likely."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cells: one task and readout, run under a plan into a run folder, each resumable by item."""
+"""Cells: one task and readout under one plan, written to a run folder; each cell resumes by item."""
 
 from __future__ import annotations
 

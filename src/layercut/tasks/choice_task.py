@@ -1,4 +1,4 @@
-"""ChoiceTask: multiple-choice items of one or more subjects, read out in five ways.
+"""ChoiceTask: multiple-choice items of one or more subjects, with five readouts.
 
 ``rank`` is lm-eval's own score. The others ask the same items: ``gold`` scores the right option alone, ``token`` lists
 the options with letters and compares the letters, ``short`` and ``chain`` let a chat model write the letter.

@@ -1,4 +1,4 @@
-"""From the text that a model wrote to the program that is run: the rule that the code tasks share.
+"""Extract the program from a model's text: the rule that the code tasks share.
 
 The prompt ends in an answer that is begun for the model: an opened code block, with the head of the function in it
 where there is one. The model continues it, and its text ends where the block is closed.

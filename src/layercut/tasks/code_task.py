@@ -1,4 +1,4 @@
-"""CodeTask: problems that are answered by a program, and graded by running it in a sandbox against tests."""
+"""CodeTask: problems answered by a program, graded by running it against tests in a sandbox."""
 
 from __future__ import annotations
 

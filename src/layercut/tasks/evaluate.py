@@ -1,6 +1,6 @@
 """Task x engine x plan -> one record per item, and metrics with intervals.
 
-Records are appended batch by batch, so that work that was stopped goes on where it was, and ends with the same result.
+Records are appended batch by batch, so a stopped run resumes where it stopped and ends with the same result.
 """
 
 from __future__ import annotations

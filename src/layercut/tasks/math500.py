@@ -1,4 +1,4 @@
-"""MATH-500: competition problems with a closed-form answer, asked without examples in the model's own chat format.
+"""MATH-500: competition problems with a closed-form answer, zero-shot in the model's own chat format.
 
 The 500 test problems of Lightman et al., "Let's Verify Step by Step", arXiv:2305.20050, out of Hendrycks et al.,
 "Measuring Mathematical Problem Solving With the MATH Dataset", arXiv:2103.03874; data set ``HuggingFaceH4/MATH-500``.

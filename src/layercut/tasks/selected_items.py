@@ -1,4 +1,4 @@
-"""The items a plan was selected on, so that no number is reported on them by accident."""
+"""The items that a plan was selected on, so that no score is reported on them by accident."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is said where a task has fewer items than were asked for."""
+"""The message for a task that has fewer items than requested."""
 
 from __future__ import annotations
 
