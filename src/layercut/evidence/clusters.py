@@ -1,6 +1,6 @@
-"""Items that share a context, such as a template or a subject, are not independent draws: the contexts are.
+"""Clustered items: items that share a template or a subject are not independent draws, but the contexts are.
 
-Twenty questions from one template may tell hardly more than one. Miller, "Adding Error Bars to Evals",
+Twenty questions from one template may carry hardly more information than one. Miller, "Adding Error Bars to Evals",
 arXiv:2411.00640, section 2.2: clustered standard errors. Answers to one item under several seeds are clusters too: one
 value per item and seed, with the item's id as its cluster.
 """

@@ -1,4 +1,4 @@
-"""Uncut against cut, read from two run folders and paired by item."""
+"""Compare an original and a pruned run, read from two run folders and paired by item."""
 
 from __future__ import annotations
 

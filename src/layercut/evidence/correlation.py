@@ -1,4 +1,4 @@
-"""Whether two measurements put the same things in the same order."""
+"""Rank correlations: whether two measurements order the same things alike."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""How far a mean over n items can be trusted.
+"""Confidence intervals of a mean over n items.
 
-Every aggregate that layercut prints is an Estimate: the value, an interval, how many items it rests on and how the
-interval was made. Items are taken as a random draw from all the items a task could ask.
+Every aggregate that layercut prints is an Estimate: the value, an interval, the number of items and the method of the
+interval. Items are treated as a random draw from all the items a task could ask.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How examples lie in a batch: which ones make a step, in which order, and where each begins.
+"""Batches of training examples: the examples of a step, their order, and their positions in a row.
 
 A step's examples are drawn at random, and only within a step they are ordered by length: its micro batches then hold
 examples of about one length, so that little is padded, while the gradient of the step is that of any other order. With

@@ -1,4 +1,4 @@
-"""The model card of a healed checkpoint: the cut's own card, and what was learnt afterwards."""
+"""The model card of a healed checkpoint: the card of the cut, and how the model was trained afterwards."""
 
 from __future__ import annotations
 

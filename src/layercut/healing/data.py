@@ -1,4 +1,4 @@
-"""From prompts to training examples: answers, filters, decontamination, equal tokens for two arms."""
+"""Turn prompts into training examples: answers, filters, decontamination, equal tokens for two arms."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decontamination: nothing that is learnt from may hold an item that results are reported on."""
+"""Decontamination: remove training data that contains report items."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Learning the teacher's distributions, not only its words: forward KL, reverse KL or Jensen-Shannon, token by token.
+"""Distillation on the teacher's distributions: forward KL, reverse KL or Jensen-Shannon, token by token.
 
-The teacher is the original model, in memory beside the pruned one; its logits are computed as they are needed (or
-once, see ``stored``). Everything else is what fine-tuning does: the same examples, the same places in the loss, the
-same checkpoints.
+The teacher is the original model, in memory beside the pruned one; its logits are computed as they are needed (or once,
+see ``stored``). Everything else equals fine-tuning: the same examples, the same tokens in the loss, the same
+checkpoints.
 """
 
 # Shapes: B batch, T tokens, N tokens of completions, V vocabulary.

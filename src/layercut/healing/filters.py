@@ -1,4 +1,4 @@
-"""Which answers are learnt from: rules that drop records, each with the number it dropped. Files are never changed."""
+"""Filters of training data: rules that drop answers, each with its count. Files are never changed."""
 
 from __future__ import annotations
 

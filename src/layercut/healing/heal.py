@@ -1,6 +1,4 @@
-"""Healing a pruned model in one resumable run: the teacher answers, the answers are filtered, the pruned model
-learns.
-"""
+"""Heal a pruned model in one resumable run: the teacher answers, filters apply, and the pruned model is trained."""
 
 from __future__ import annotations
 

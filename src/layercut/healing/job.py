@@ -1,4 +1,4 @@
-"""What a healing does once its data is at hand: train or solve, merge, and write the checkpoint."""
+"""Run a healing job on prepared data: train or solve, merge, and write the checkpoint."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a text is in another language than it should be. The only file that knows py3langid."""
+"""Detect texts in an unexpected language. The only file that imports py3langid."""
 
 from __future__ import annotations
 

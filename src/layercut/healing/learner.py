@@ -1,4 +1,4 @@
-"""The model in training answers: for its own lessons, and to see how many held-out questions it gets right by now."""
+"""Generate with the model in training: on-policy answers, and the accuracy on held-out questions."""
 
 from __future__ import annotations
 

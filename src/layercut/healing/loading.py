@@ -1,4 +1,4 @@
-"""The pruned model as training wants it: float32 where weights themselves learn, 4 bits for qlora."""
+"""Load the pruned model for training: float32 where its own weights are trained, 4 bits for qlora."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Cut one layer, heal briefly, cut the next: ``layercut heal UNCUT --loop N``.
+"""Remove one layer, heal briefly, remove the next: ``layercut heal UNCUT --loop N``.
 
-IteRABRe (arXiv:2503.06291): what healing mended decides which layer can go next, so each layer is chosen on the healed
-model of the round before. The original model teaches in every round, on the same prompts and answers.
+IteRABRe (arXiv:2503.06291): each layer is chosen on the healed model of the round before. The original model is the
+teacher in every round, on the same prompts and answers.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The healed model on disk: a plain checkpoint with the adapters folded in, or a PEFT adapter for the pruned model."""
+"""Write the healed model: a plain checkpoint with merged adapters, or a PEFT adapter for the pruned model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where prompts come from, as people write it: files, ``hub:NAME`` and ``task:NAME``, or a run of ``generate``."""
+"""Sources of prompts, as users write them: files, ``hub:NAME`` and ``task:NAME``, or a run of ``generate``."""
 
 from __future__ import annotations
 

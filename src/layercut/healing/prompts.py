@@ -1,4 +1,4 @@
-"""Prompts from rows of data sets: one conversation a row, whatever the columns are called."""
+"""Read prompts from rows of data sets: one conversation a row, under any common column names."""
 
 from __future__ import annotations
 

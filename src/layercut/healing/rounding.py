@@ -1,11 +1,11 @@
-"""Trained weights on disk, in a dtype that keeps what was learnt.
+"""Write trained weights in a dtype that keeps the training gain.
 
 Training and folding work in float32; the pruned checkpoint is mostly bfloat16, with 8 bits of mantissa. A weight that
-moved by less than half of such a step rounds back to where it was, so rounding to the nearest undoes small updates
-one and all. What is written is therefore read back and compared with the trained model: a logit, and the loss on
-examples that nobody learnt. Where rounding to the nearest takes more than ``SHARE`` of what healing gained, weights are
-rounded stochastically (up with the probability of the rest, so that updates stay in the mean); where that costs as
-much, they are written in float32. All losses are worked out in float32 arithmetic, as rounded weights run on a CPU.
+moved by less than half of such a step rounds back to where it was, so rounding to the nearest undoes all small updates.
+The written weights are therefore reloaded and compared with the trained model: by the logits, and by the loss on
+held-out examples. Where rounding to the nearest loses more than ``SHARE`` of the healing gain, weights are rounded
+stochastically (up with the probability of the remainder, so updates survive in the mean). Where that loses as much,
+they are written in float32. All losses are computed in float32 arithmetic, as rounded weights run on a CPU.
 """
 
 # Shapes: N tokens that are learnt, V vocabulary.

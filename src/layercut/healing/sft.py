@@ -1,7 +1,7 @@
-"""Training with TRL: checkpoints, resuming, held-out loss, early stop. The only file that knows TRL.
+"""Training with TRL: checkpoints, resuming, held-out loss, early stop. The only file that imports TRL.
 
-A run that was killed goes on from its last whole checkpoint with the same examples in the same order and the same
-dropout, and ends with the same weights.
+A killed run resumes from its last complete checkpoint with the same examples in the same order and the same dropout,
+and ends with the same weights.
 """
 
 from __future__ import annotations

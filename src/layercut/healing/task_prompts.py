@@ -1,4 +1,4 @@
-"""Prompts made of a task's selection items, and the grades of what is answered. Report items are never taken."""
+"""Prompts from a task's selection items, and the grades of the answers. Report items are never used."""
 
 from __future__ import annotations
 

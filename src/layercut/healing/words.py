@@ -1,4 +1,4 @@
-"""Texts as they are compared: lower case, words and signs one by one, and so many of them in a row."""
+"""Normalise texts for comparison: lower case, words and signs, and n-grams of them."""
 
 from __future__ import annotations
 

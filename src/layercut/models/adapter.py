@@ -1,4 +1,4 @@
-"""A LoRA adapter as a model: what ``heal --keep-adapter`` or PEFT wrote, laid over its base and not folded in.
+"""A LoRA adapter as a model: an adapter of ``heal --keep-adapter`` or PEFT on its base, not merged.
 
 The folder is named as the model; its base is what ``adapter_config.json`` names. LoRA: arXiv:2106.09685.
 """

@@ -1,4 +1,4 @@
-"""GGUF to an ordinary bfloat16 Hugging Face folder, once, in the user's cache.
+"""Convert GGUF to an ordinary bfloat16 Hugging Face folder, once, in the user's cache.
 
 Everything after this reads the folder, so a GGUF model is cut, saved and loaded as any other. The weights are those of
 the quantised file, not the original ones: do not compare their scores with published ones.

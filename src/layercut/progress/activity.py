@@ -1,9 +1,9 @@
-"""Tokens as engines write them, so that one long answer shows progress before it ends.
+"""Count tokens while engines write them, so that one long answer shows progress before it ends.
 
     with listening(lambda written, left: print(written, left)):
         for answers in engine.completions(...): ...
 
-Engines call ``wrote`` after each step. What is heard changes no answer.
+Engines call ``wrote`` after each step. Listening changes no answer.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Lines for people where stderr is no terminal: at least one every half minute, whatever the run is busy with.
+"""Progress lines where stderr is not a terminal: at least one every half minute, during any work.
 
     with under_way(console, lambda: "Answering gsm8k: 3 of 8 items"):
         ...

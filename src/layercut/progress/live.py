@@ -1,6 +1,6 @@
-"""What a study shows while it runs: a line for each arm with its state and the time left, by what was measured.
+"""Progress table of a study: a line for each arm with its state and the time left, estimated from finished work.
 
-Where stderr is no terminal, there is a plain line for each piece when it ends, and one every half minute.
+Where stderr is not a terminal, a plain line is printed for each finished piece, and one every half minute.
 """
 
 from __future__ import annotations

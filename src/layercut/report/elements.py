@@ -1,4 +1,4 @@
-"""What a report is built of: sections that hold prose, tables and figures."""
+"""Elements of a report: sections with prose, tables and figures."""
 
 from __future__ import annotations
 

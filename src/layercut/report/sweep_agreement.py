@@ -1,4 +1,4 @@
-"""Do tasks and criteria agree on the layers? The part of a sweep's tables and report that answers this."""
+"""Do tasks and criteria agree on the layers? This part of a sweep's tables and report answers it."""
 
 from __future__ import annotations
 

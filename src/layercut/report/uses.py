@@ -1,5 +1,6 @@
-"""What a pruned model is wanted for, by name: the tasks that speak of it, and whether it ranks or writes. A new use is
-a line here."""
+"""Uses of a pruned model, by name: the tasks that measure a use, and whether it ranks or writes. A new use is a line
+here.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The run folder: what was asked for, what came out, and whether it is finished.
+"""The run folder: settings, results, and whether it is finished.
 
     runs/l8-bi/  config.yaml        settings, format version and settings hash; written first
                  environment.json   command line, versions, code, machine

@@ -1,4 +1,4 @@
-"""config.yaml: the settings a run was begun with, and the words for a command that says others."""
+"""config.yaml: the settings of a run, and the message for a command with different ones."""
 
 from __future__ import annotations
 

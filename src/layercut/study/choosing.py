@@ -1,4 +1,4 @@
-"""The plans of a study's criteria: one search at the largest depth, where the smaller depths are nested in it."""
+"""Choose the plans of a study's criteria: one search at the largest depth where smaller depths are nested in it."""
 
 from __future__ import annotations
 

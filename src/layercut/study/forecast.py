@@ -1,4 +1,4 @@
-"""What a study would take, before it is run: cells, items, tokens, time as far as it was measured, and disk."""
+"""Estimate the cost of a study before it runs: cells, items, tokens, disk, and time where speeds were measured."""
 
 from __future__ import annotations
 

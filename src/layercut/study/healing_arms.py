@@ -1,4 +1,4 @@
-"""The healing arms of a study: each is one ``layercut heal``, with its own folder beside the cut that it heals."""
+"""The healing arms of a study: each is one ``layercut heal`` with its own folder beside the healed cut."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One model's part of a study: every arm and cell in order. A step that fails is noted, and the others go on."""
+"""One model's part of a study: every arm and cell in order. A failed step is recorded, and the others continue."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""study.json: which arms a study has, in which order, and what failed; written as it happens, and read by reports."""
+"""study.json: the arms of a study in order, and what failed; updated during the run, and read by reports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cutting a checkpoint with proof: written, reloaded, compared, and only then given its name."""
+"""Cut a checkpoint with verification: write it, reload it, compare it, and only then give it its name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a cut reads: the whole model, or of a hub model only the weight files that hold something that stays."""
+"""The input of a cut: the whole model, or of a hub model only the weight files with kept weights."""
 
 from __future__ import annotations
 

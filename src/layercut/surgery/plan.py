@@ -1,4 +1,4 @@
-"""CutPlan: which decoder layers of the original model go, in what order, and who chose them on what data.
+"""CutPlan: the removed decoder layers of the original model, their order, and how and on which data they were chosen.
 
 Layer indices are zero-based and always those of the *uncut* model, also after several rounds of removal.
 """

@@ -1,4 +1,4 @@
-"""Drop decoder layers from a model in memory, for good.
+"""Remove decoder layers from a model in memory, permanently.
 
 The stack is sliced, never patched: what stays is renumbered (``layer_idx``) and the config says what is there, so that
 the KV cache, masks and rotary embeddings see an ordinary shorter model. An identity module in the place of a layer

@@ -3,7 +3,8 @@
 No tensor is ever decoded: a new header is computed first, then the bytes are copied behind it, by the kernel where it
 can. So every dtype works, fp8 and packed integers too, and a checkpoint far larger than the memory is written at about
 the speed of a file copy. Bytes keep their place within a block of the disk as far as files and tensors allow: whole
-pages are copied then, at half of the cost, and file systems with shared blocks (btrfs, xfs) may not copy them at all.
+pages are copied then, at half of the cost, and file systems with shared blocks (btrfs, xfs) may share them without a
+copy.
 """
 
 from __future__ import annotations

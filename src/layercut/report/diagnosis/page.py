@@ -1,4 +1,4 @@
-"""diagnose.md: for each pruned model what broke first, with examples, and all diagnostics behind it."""
+"""diagnose.md: for each pruned model what broke first, with examples, and all diagnostics."""
 
 from __future__ import annotations
 

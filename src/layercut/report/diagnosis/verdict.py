@@ -1,4 +1,4 @@
-"""What a diagnosis comes to: which damages are shown, which is the largest, and where answers first go wrong."""
+"""The verdict of a diagnosis: significant damages, the largest one, and where answers first go wrong."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Vega-Lite specifications of plots.
 
 Colours are CSS variables, so that one picture serves light, dark and print. Values are in percent where a scale says
-so; what lies beyond a scale is cut off in the picture and stands in the table.
+so; values beyond a scale are clipped in the plot and given in the table.
 """
 
 from __future__ import annotations
