@@ -36,7 +36,7 @@ def arithmetic(session: DiagnosticSession) -> Diagnosis:
     Measures: ``written`` and ``ranked`` accuracy; ``log-probability`` of the right answer with its line break, in nats;
     ``place`` of the right answer among the four options, 1 to 4; ``first digit`` accuracy and log-probability, the
     digits 0 to 9 compared with each other only (``first_digits``), of results that are not negative. The items are
-    generated ``expressions``, or those of the bench's ``arithmetic_data``.
+    generated ``expressions``, or those of the session's ``arithmetic_data``.
     """
     data = session.arithmetic_data
     task = expressions(seed=session.seed) if data is None else arithmetic_files(data, seed=session.seed)
@@ -155,7 +155,7 @@ def first_digits(options: Sequence[str], scores: Sequence[float], num_tokens: Se
 
 
 def as_completion(id: str, record: dict[str, Any], before: str = "") -> Completion:
-    """A record of the bench as the answer that tasks grade, behind what was given of it."""
+    """A record of the session as the answer that tasks grade, behind what was given of it."""
     return Completion(
         id=id,
         text=before + record["text"],

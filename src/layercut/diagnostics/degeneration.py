@@ -40,7 +40,7 @@ _SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
 
 
 def degeneration(session: DiagnosticSession) -> Diagnosis:
-    """Let every model go on from openings of stories, letters and explanations, and look at what it writes.
+    """Let every model continue beginnings of stories, letters and explanations, and measure what it writes.
 
     Drawn at temperature 0.9 among the 50 likeliest tokens, as in the paper, with the same noise for all models: greedy
     decoding makes small models loop that are whole.
@@ -102,7 +102,7 @@ def degeneration(session: DiagnosticSession) -> Diagnosis:
 
 
 def continuations(session: DiagnosticSession, prompts: dict[str, str], arms: Sequence[SessionModel]) -> Answers:
-    """What models write behind the openings."""
+    """What models write after the prompts."""
     requests = [GenerationRequest(id=id, prompt=text, max_new_tokens=MAX_NEW_TOKENS) for id, text in prompts.items()]
     decoding = Decoding(temperature=TEMPERATURE, top_k=TOP_K, seed=session.seed)
     return session.completions("degeneration.written", requests, arms, decoding)

@@ -52,7 +52,7 @@ def diagnose_layers(
         limit: items of each kind of question.
         arithmetic_data: the arithmetic files of GPT-3, or one of them, in place of generated expressions.
         out: the run folder; ``runs/<model>-layers`` if left out.
-        seed: root of all chance.
+        seed: random seed.
         dry_run: only say what would be done, and give None back.
         console: where the progress bar goes.
         say: called with each line for people.

@@ -32,7 +32,7 @@ _FORMS = (
 
 
 def openings(limit: int, seed: int) -> dict[str, str]:
-    """The first ``limit`` openings by id, no two alike; a smaller limit gives a prefix of a larger one."""
+    """The first ``limit`` prompts by id, no two alike; a smaller limit gives a prefix of a larger one."""
     found: dict[str, str] = {}
     for index in count():
         if len(found) >= min(limit, NUM_OPENINGS):

@@ -41,7 +41,7 @@ FEW_TEXTS = 8
 def similarity(session: DiagnosticSession) -> Diagnosis:
     """Read texts with every model and compare its states with each other and with those of the original model.
 
-    The texts are those that the original model writes behind the openings of the degeneration probe. Per model: cosine
+    The texts are those that the original model writes after the prompts of the degeneration probe. Per model: cosine
     and angular distance of all its states with all uncut ones (means over real tokens, averaged over texts), cosine of
     each layer's input and output, norms, and the logit lens: how often the likeliest token is already the final one
     when the model is left after each layer.
@@ -84,7 +84,7 @@ def similarity(session: DiagnosticSession) -> Diagnosis:
 
 
 def final_states(session: DiagnosticSession) -> Diagnosis:
-    """Of ``similarity`` the two numbers that tell layers apart: for many models, such as one without each layer.
+    """Of ``similarity`` the two numbers that separate layers: for many models, such as one without each layer.
 
     Measures, as there: ``final state``, and ``seam`` behind each cut.
     """

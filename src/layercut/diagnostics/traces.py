@@ -50,7 +50,7 @@ class Trace:
 
     @property
     def answer(self) -> tuple[int, int] | None:
-        """The characters of the final answer in a chain of steps. A short answer is nothing else, so its tokens go by
+        """The characters of the final answer in a chain of steps. A short answer is nothing else, so its tokens use
         their own kinds."""
         if not self.is_chain:
             return None

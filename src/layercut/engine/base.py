@@ -209,7 +209,7 @@ class Engine(Protocol):
         """Answer every request that is not done, a batch at a time, in the engine's order.
 
         Raises:
-            InputError: a conversation and no chat template; a prompt that leaves no room in the model's context.
+            InputError: a conversation and no chat template; a prompt that leaves no space in the model's context.
         """
         ...
 

@@ -89,7 +89,7 @@ class DecodingPool:
         return not self._waiting and not self._active
 
     def add(self, row: DecodingRow) -> None:
-        """Have a row decoded, now or when there is room."""
+        """Decode a row, now or when there is space."""
         self._waiting.append(row)
         self._admit()
 
@@ -108,7 +108,7 @@ class DecodingPool:
         """One more token for every active row; the rows that ended by it."""
         self._admit()
         self._reserve(len(self._active), max(self._lengths) + 1)
-        rows = self._active  # making room may have sent rows back to wait
+        rows = self._active  # freeing space may have sent rows back to wait
         positions = [self._num_prefix + length for length in self._lengths]
         entered = self._stack.enter([row.answer.tokens[-1] for row in rows], positions)
         states = entered.states_1TD
@@ -156,7 +156,8 @@ class DecodingPool:
         del self._active[last], self._lengths[last]
 
     def _reserve(self, slots: int, capacity: int) -> None:
-        """Make room for so many rows of so many own tokens. What does not fit waits until others end, the last first.
+        """Free space for this many rows of this many own tokens. What does not fit waits until others end, the last
+        first.
 
         Both grow by doubling, so that no memory is filled before it is used.
         """

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from layercut.surgery.plan import CutPlan
 
 TOP = 100
-"""Tokens that the Jensen-Shannon divergence tells apart."""
+"""Tokens that the Jensen-Shannon divergence separates."""
 
 
 class TokenDivergence(NamedTuple):

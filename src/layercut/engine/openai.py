@@ -1,4 +1,4 @@
-"""OpenAIEngine: a model behind an OpenAI-compatible server (vLLM, llama.cpp, TGI, ...), evaluated as it is served.
+"""OpenAIEngine: a model behind an OpenAI-compatible server (vLLM, llama.cpp, TGI, ...), evaluated as served.
 
     engine = OpenAIEngine("my-model", "http://localhost:8000/v1", tokenizer=tokenizer, concurrency=32)
 
@@ -218,7 +218,7 @@ class OpenAIEngine(OnePlanAtATime):
         Raises:
             InputError: nothing answers at the address.
         """
-        began, is_told = time.monotonic(), False
+        began, is_warned = time.monotonic(), False
         while not self._is_reached:
             reason = self._why_unreached()
             if reason is None:
@@ -229,9 +229,9 @@ class OpenAIEngine(OnePlanAtATime):
                     "in /v1."
                 )
             else:
-                if not is_told:
+                if not is_warned:
                     logger.info("%s does not answer (%s); trying for %d s", self._url, reason, self._patience)
-                is_told = True
+                is_warned = True
                 time.sleep(1)
 
     def _why_unreached(self) -> str | None:

@@ -11,7 +11,7 @@ from layercut.engine.base import GenerationRequest, Prompt, Wanted, distinct
 from layercut.surgery.plan import CutPlan
 
 BLOCKS_PER_MEMBER = 2
-"""Blocks of the same items for each member: the fast ones take over from the slow ones, and whoever is told to stop
+"""Blocks of the same items for each member: fast members take over from slow ones, and a member that is asked to stop
 stops soon; more of them would share less between plans."""
 
 

@@ -28,7 +28,7 @@ MOST_DEATHS = 3
 """Members that may die over one block, or for each place while they start, before the pool gives up."""
 START_SECONDS = 900.0
 """How long a pool without any living member waits for one, for example for a machine that is to come back."""
-_LOOK_EVERY = 0.5  # seconds between looks at what is still wanted
+_LOOK_EVERY = 0.5  # seconds between checks of what is still wanted
 _CONTROL = "control"
 
 
@@ -114,7 +114,7 @@ class Members:
             except RayError as error:
                 self._replace(member, error)
                 continue
-            except Exception as error:  # what the engine raised: whoever asked is to hear it
+            except Exception as error:  # what the engine raised: it is raised to the caller
                 member.pending = member.block = None
                 if block is None:
                     raise

@@ -170,7 +170,7 @@ class RayPool(ManyPlansAtOnce):
             self._drop_unwanted(under_way, lambda plan, request_id: False)
 
     def _drop_unwanted(self, blocks: Sequence[Block], wanted: Wanted) -> None:
-        """Tell members of plans that are out since their block was given to them."""
+        """Notify members of plans that were cancelled since their block was sent."""
         for member in self._members:
             block = member.block
             if block is not None and block in blocks:

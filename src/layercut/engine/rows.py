@@ -50,7 +50,7 @@ class GenerationRow:
     request: GenerationRequest
     prompt: Tokens
     limit: int
-    """New tokens at most: the request's own number, or the room that the prompt leaves in the context."""
+    """New tokens at most: the request's own number, or the space that the prompt leaves in the context."""
     num_rows: int = 1
 
     @property
@@ -143,7 +143,7 @@ def generation_row(loaded: Reader, request: GenerationRequest) -> GenerationRow:
     """Encode a prompt, with as many new tokens as were asked for and fit.
 
     Raises:
-        InputError: naming the request: no new tokens asked for, a prompt that is empty or leaves no room in the
+        InputError: naming the request: no new tokens asked for, a prompt that is empty or leaves no space in the
             context, or a conversation and no chat template.
     """
     with _naming(request.id):
@@ -156,7 +156,7 @@ def generation_row(loaded: Reader, request: GenerationRequest) -> GenerationRow:
         room = request.max_new_tokens if context is None else context - len(prompt)
         if room < 1:
             raise InputError(
-                f"the prompt has {len(prompt)} tokens and leaves no room in the context of {loaded.name}, which takes "
+                f"the prompt has {len(prompt)} tokens and leaves no space in the context of {loaded.name}, which takes "
                 f"{context}. Shorten it, for example by giving fewer examples."
             )
     return GenerationRow(request, prompt, min(request.max_new_tokens, room))

@@ -75,7 +75,7 @@ class SharedEngine(ManyPlansAtOnce):
             InputError: a size that is not possible.
         """
         if cache_gib <= 0:
-            raise InputError(f"cache_gib {cache_gib} leaves no room for keys and values; use 0.5 or more.")
+            raise InputError(f"cache_gib {cache_gib} leaves no space for keys and values; use 0.5 or more.")
         self._plain = PlainEngine(loaded, batch_size=batch_size)
         self._loaded = loaded
         self._model = loaded.model
@@ -139,8 +139,8 @@ class SharedEngine(ManyPlansAtOnce):
     ) -> Iterator[tuple[CutPlan, list[Completion]]]:
         """Answer every request under every plan: block by block of requests, in each under all plans.
 
-        ``max_new_tokens`` is shortened where the model's context leaves less room. Answers of a block under a plan come
-        together, when the last of them has ended.
+        ``max_new_tokens`` is shortened where the model's context leaves less space. Answers of a block under a plan
+        come together, when the last of them has ended.
 
         Raises:
             InputError: at once, as in PlainEngine.

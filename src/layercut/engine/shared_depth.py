@@ -121,7 +121,7 @@ def walk(
         prefix: what the texts share.
         cache: where keys and values of the prefix are kept.
         ahead: the prefix as a pack, which is run beside the texts' to fill the cache; without, the cache holds all.
-        keep: hold the keys and values of the texts on the way, for whoever goes on from there.
+        keep: hold the keys and values of the texts on the way, for callers that continue from there.
         wanted: asked before a branch is taken, for every plan on it.
         keep_states: hold the states on the way as well.
     """

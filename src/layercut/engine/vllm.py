@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 BLOCK = 4
-"""Answers of so many batches come together, so that a sequence that ends makes room for the next one."""
+"""Answers of this many batches come together, so that a finished sequence frees its place for the next one."""
 
 
 class VllmEngine(OnePlanAtATime):

@@ -33,7 +33,7 @@ class Bounds(NamedTuple):
     value: float
     """The retention of just these items."""
     low: float | None
-    """At least; None where the items cannot tell the original model from chance at this level."""
+    """At least; None where the items cannot separate the original model from chance at this level."""
     high: float | None
     """At most; None as above."""
     n: int

@@ -35,7 +35,7 @@ OUTCOMES = ("right", "wrong", "no_answer", "cut")
 
 @dataclass(frozen=True, kw_only=True)
 class ComparedRun:
-    """One side of a comparison: a run folder and what it says about its model."""
+    """One side of a comparison: a run folder and what it records about its model."""
 
     name: str
     """Name of the run folder."""
@@ -83,7 +83,7 @@ class ComparisonRow:
     readout: str
     metric: str
     is_headline: bool
-    """Whether this is the first, hence the main, metric of its task and readout."""
+    """Whether this is the first metric, which is the main one, of its task and readout."""
     is_share: bool
     """Whether all values lie between 0 and 1, to be shown in percent."""
     chance: float | None
@@ -332,7 +332,7 @@ def _compare(base: _Run, run: _Run, row: Mapping[str, Any], other: Mapping[str, 
 
 def _depth(records: Sequence[Mapping[str, Any]], uncut: Sequence[float], cut: Sequence[float]) -> DepthSlope | None:
     """By the tokens that the original model generated before its answer, or in all where no answer was found or the
-    grader cannot tell; None where it generated none, or scores are not 0/1."""
+    grader does not report it; None where it generated none, or scores are not 0/1."""
     found = [record.get("answer_depth") for record in records]
     depths = [
         record.get("num_new_tokens") if depth is None else depth for depth, record in zip(found, records, strict=True)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _FEWEST = 3
 _DIGITS = 12
-"""Values are compared to so many decimals: sums of the same numbers in another order must stay ties."""
+"""Values are rounded to this many decimals: sums of the same numbers in another order must stay ties."""
 
 
 class RankCorrelation(NamedTuple):

@@ -21,7 +21,7 @@ CONFIDENCE = 0.95
 FEWEST_SOLVED = 30
 """Items that the original model solves, below which no slope is given."""
 FEWEST_OF_EACH = 5
-"""Of these, at least so many kept and so many lost: a slope needs both."""
+"""Of these, at least this many kept and this many lost: a slope needs both."""
 
 
 class DepthSlope(NamedTuple):

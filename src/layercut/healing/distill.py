@@ -91,11 +91,11 @@ class DistillTrainer(HealingTrainer):
         self._alpha = alpha
 
     def _losses(self, model: Any, inputs: dict[str, Any]) -> Tensor:
-        """(N,) divergence at every token that is learnt."""
+        """(N,) divergence at every token in the loss."""
         return divergence(*self._logits(model, inputs), self._kind, self._alpha)
 
     def _logits(self, model: Any, inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        """The student's and the teacher's logits (N, V) at every token that is learnt."""
+        """The student's and the teacher's logits (N, V) at every token in the loss."""
         assert self._teacher is not None
         with torch.no_grad():
             teacher_NV = learnt_logits(self._teacher, inputs)

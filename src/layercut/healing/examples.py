@@ -26,7 +26,7 @@ IGNORED = -100
 
 
 class TrainingExample(NamedTuple):
-    """One prompt and the completion that is learnt."""
+    """One prompt and the completion in the loss."""
 
     id: str
     prompt: tuple[int, ...]

@@ -9,7 +9,7 @@ which map layers of different models onto each other; here the plan says which s
 the same.
 """
 
-# Shapes: N tokens that are learnt, D hidden size.
+# Shapes: N tokens in the loss, D hidden size.
 
 from __future__ import annotations
 

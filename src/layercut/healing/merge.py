@@ -101,7 +101,7 @@ def write_healed(
         card: from the whole entry, README.md.
         curve: the loss curve, to be copied.
         dtype: of the weights; auto is that of the pruned checkpoint, or float32 where rounding costs, see ``rounding``.
-        judge: tells what rounding costs.
+        judge: measures what rounding costs.
 
     Returns:
         The entry as it was written.

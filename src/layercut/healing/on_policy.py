@@ -108,7 +108,7 @@ class OnPolicyTrainer(DistillTrainer):
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Mean divergence over the tokens of the batch's own answers, or of the given ones where nothing is learnt."""
+        """Mean divergence over the tokens of the batch's own answers, or of the given ones outside training."""
         if not model.training:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         answers = self._roll_out([row.prompt for row in rows(inputs)])

@@ -33,7 +33,7 @@ class ProcessGroup(NamedTuple):
         return self.rank == 0
 
     def share(self, shared: Shared | None = None) -> Shared:
-        """What the first one tells, in all of them. It must travel: numbers, texts, tuples, paths."""
+        """The first process's value, in all of them. It must be serialisable: numbers, texts, tuples, paths."""
         box: list[Any] = [shared]
         if self.size > 1:
             import torch

@@ -8,7 +8,7 @@ stochastically (up with the probability of the remainder, so updates survive in 
 they are written in float32. All losses are computed in float32 arithmetic, as rounded weights run on a CPU.
 """
 
-# Shapes: N tokens that are learnt, V vocabulary.
+# Shapes: N tokens in the loss, V vocabulary.
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _WEIGHTS = "*.safetensors*"
 
 
 class Judge(NamedTuple):
-    """Examples that tell what rounding costs."""
+    """Examples that measure what rounding costs."""
 
     examples: list[TrainingExample]
     are_held_out: bool
@@ -96,7 +96,7 @@ _WORDS = {"nearest": "to the nearest", "stochastic": "stochastically"}
 
 
 def judged_by(model: Any, data: Data) -> Judge:
-    """The judge for a healing of ``model``, the pruned one as it is before. Held-out examples, or else training
+    """The judge for a healing of ``model``, the pruned one before training. Held-out examples, or else training
     ones.
     """
     examples = (data.held_out or data.train)[:JUDGED]
@@ -127,7 +127,7 @@ def write_weights(
         folder: where config and weights go.
         stored: dtype of the pruned checkpoint.
         dtype: to be written; auto is that of the pruned checkpoint, or float32 where rounding to it costs too much.
-        judge: tells what rounding costs; without one, weights are rounded to the nearest.
+        judge: measures what rounding costs; without one, weights are rounded to the nearest.
 
     Raises:
         VerificationError: what is on disk is another model than the one that was to be written.
@@ -214,7 +214,8 @@ def _write(model: Any, folder: Path, dtype: str, rounding: str) -> Any:
 
 
 def stochastic_bfloat16(weights: Tensor, generator: torch.Generator) -> Tensor:
-    """Float32 as bfloat16, each number rounded to one of its two neighbours, up as often as it is near to the upper.
+    """Float32 as bfloat16, each number rounded to one of its two neighbours, up with the probability of its nearness to
+    the upper.
 
     The mean over draws is the number itself, and numbers that bfloat16 holds stay as they are.
     """

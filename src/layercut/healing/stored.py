@@ -5,7 +5,7 @@ distribution is one more outcome: the loss is the forward KL between the K token
 KL over all tokens. Files are blocks of examples in the order of the data, each whole or not there.
 """
 
-# Shapes: N tokens that are learnt, K stored tokens, V vocabulary.
+# Shapes: N tokens in the loss, K stored tokens, V vocabulary.
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class StoredLogits:
 
         Args:
             folder: of these alone.
-            data: all examples that are learnt or judged by.
+            data: all examples, training and held-out.
             k: tokens a place.
         """
         self._folder, self._k = folder, k

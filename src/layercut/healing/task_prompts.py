@@ -51,7 +51,7 @@ def task_prompts(task: Task, *, readout: Readout | None = None, limit: int | Non
     Args:
         task: where the items come from. Its selection split is the training split of data sets that have one.
         readout: how they are asked, ``chain`` or ``short``; the task's first generated readout if left out.
-        limit: the first so many.
+        limit: at most this many.
 
     Raises:
         InputError: the task generates nothing, has no such readout, or has no selection items.

@@ -27,7 +27,7 @@ class Use(NamedTuple):
     not show that the use is kept."""
 
     def speaks_of(self, task: str) -> bool:
-        """Whether a task tells something about this use.
+        """Whether a task measures this use.
 
         >>> named_use("math").speaks_of("gsm8k:5"), named_use("math").speaks_of("copy")
         (True, False)

@@ -193,7 +193,7 @@ def _build_root(binds: dict[str, str], links: dict[str, str], disk_mb: int) -> N
     """Replace the file system by one in memory with ``binds`` (place inside: place outside), read-only, and /tmp."""
     _mount("none", "/", None, _MS_REC | _MS_PRIVATE)
     binds = binds | {f"/dev/{name}": f"/dev/{name}" for name in _DEVICES}
-    # Opened before the change of user, who may not be allowed to walk to them (a virtual environment below /root).
+    # Opened before the change of user, who may not be allowed to reach them (a virtual environment below /root).
     opened = {inside: os.open(outside, os.O_PATH) for inside, outside in binds.items()}
     _become(_NOBODY)
     _libc("prctl", _PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)  # a change of user clears it

@@ -138,7 +138,7 @@ def _free_names(tree: ast.AST) -> list[str]:
 
 
 class _Program:
-    """The judge's end: ask the worker, and decode what it says."""
+    """The judge's end: ask the worker, and decode its answer."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection

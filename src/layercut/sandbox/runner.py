@@ -4,7 +4,7 @@ Each program gets a process of its own without network, with an empty home, an e
 an environment of four harmless variables; a short list of system calls (``filter.py``); limits on memory, processor
 time, waiting, processes, files, output and wall clock; and a shutdown that also ends all of its children. The isolation
 is bubblewrap where it is installed, else Linux namespaces (``child.py``). Each is first tested with a program that
-looks for holes. Without either, programs are not run, unless ``allow_unsafe`` was called (``--unsafe-exec``): then the
+probes for holes. Without either, programs are not run, unless ``allow_unsafe`` was called (``--unsafe-exec``): then the
 limits hold without isolation. ``judge.py`` explains how a program is judged and why it cannot forge a pass.
 
     run_program("def double(x):\\n    return 2 * x", tests="assert double(4) == 8").passed
@@ -71,12 +71,12 @@ class SandboxError(RuntimeError):
 
 
 def allow_unsafe() -> None:
-    """Let programs run without walls in this process from now on, where no sandbox works."""
+    """Let programs run without isolation in this process from now on, where no sandbox works."""
     _UNSAFE.add(True)
 
 
 def in_force() -> Mode:
-    """Which walls programs run behind here.
+    """The isolation of programs on this machine.
 
     Raises:
         InputError: no sandbox works, and ``allow_unsafe`` was not called; or not even that works.
@@ -97,7 +97,7 @@ def in_force() -> Mode:
 
 
 def describe() -> str:
-    """The walls in force, for people."""
+    """The isolation in force, for users."""
     return {
         "bubblewrap": "bubblewrap and limits",
         "namespaces": "Linux namespaces and limits",
@@ -106,7 +106,7 @@ def describe() -> str:
 
 
 def isolation_of(tasks: Iterable[object]) -> str | None:
-    """The walls that the programs of these tasks run behind; None where no task runs programs.
+    """The isolation of the programs of these tasks; None where no task runs programs.
 
     Raises:
         InputError: a task runs programs, and no sandbox works here.
@@ -115,7 +115,7 @@ def isolation_of(tasks: Iterable[object]) -> str | None:
 
 
 def describe_or_why_not() -> str:
-    """The walls in force, or a line about why there are none."""
+    """The isolation in force, or a line about why there is none."""
     try:
         return describe()
     except InputError as error:
@@ -141,7 +141,7 @@ def run_program(
         names: what the tests take from the source even where it is the name of a builtin.
         stdin: standard input.
         limits: what it may use.
-        mode: the walls; by default those that ``in_force`` finds.
+        mode: the isolation; by default those that ``in_force`` finds.
 
     Raises:
         InputError: no sandbox works, see ``in_force``.

@@ -97,7 +97,7 @@ class Selection(NamedTuple):
     """The outcome of a criterion."""
 
     removed: tuple[int, ...]
-    """Layers that go, in order of removal."""
+    """Removed layers, in order of removal."""
     importance: Mapping[int, float] = {}
     """Score per candidate layer, higher means keep; empty for criteria that have none."""
     details: Mapping[str, Any] = {}

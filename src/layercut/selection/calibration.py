@@ -36,7 +36,7 @@ BUILT_IN = "generated"
 COLUMNS = ("text", "content")
 MIN_TOKENS = 8
 _VERSION = 1
-"""Raised by any change of how text is generated; the openings count by their hash."""
+"""Raised by any change of how text is generated; the prompts are part of it by their hash."""
 _STAGE, _STAGES = 64, 3
 """Tokens that a text grows by before it is kept, or a third of the longest where that is more."""
 _CHARACTERS = 24
@@ -69,7 +69,7 @@ CALIBRATION_PROMPTS = (
     "Water boils at",
     "The team won the match because",
 )
-"""Short neutral openings from which a model writes its own calibration text: prose, facts, instructions, talk, code."""
+"""Short neutral prompts from which a model writes its own calibration text: prose, facts, instructions, talk, code."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +103,7 @@ def load_calibration(
 ) -> Calibration:
     """The first texts of a source, each cut to what the model reads at once. The same call gives the same texts.
 
-    ``generated``: the original model goes on from short neutral openings, one text an opening and then the openings
+    ``generated``: the original model continues short neutral prompts, one text a prompt and then the prompts
     again, sampled at temperature 1 from its whole vocabulary. Needs no data and no network, and suits the model by
     construction. A text ends where the model ends it.
 
@@ -122,7 +122,7 @@ def load_calibration(
         max_tokens: of a text; less where the model's context is shorter.
         seed: of what is generated; no effect on the others.
         folder: keeps what was generated, so that it is not generated again.
-        progress: told how many texts are there.
+        progress: called with how many texts are there.
 
     Raises:
         InputError: a number that is too small, a source that is not there, is damaged or holds no text, or no engine.
@@ -156,7 +156,7 @@ def load_calibration(
 
 
 def _cut(loaded: Reader, text: str, max_tokens: int) -> _Piece:
-    """The longest beginning of a text with at most so many tokens."""
+    """The longest beginning of a text with at most this many tokens."""
 
     def count(length: int) -> int:
         return len(encode_prompt(loaded.tokenizer, text[:length], loaded.name))

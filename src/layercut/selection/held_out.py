@@ -43,7 +43,7 @@ def held_out(
         num_items: held-out items of each task; as many as it had selection items if None.
         seen: ids per task of all items that the choice rests on; none of them is held out.
         seed: of the resampling.
-        progress: told how many answers there are.
+        progress: called with how many answers there are.
 
     Returns:
         ``items``, the held-out ids per task as ``record_items`` has them; ``rows``, per task and readout ``selected``

@@ -60,7 +60,7 @@ def predict_layers(
         model: which model.
         objective: tasks whose selection items the original model answers; those with a readout that writes give traces.
         out: the run folder; ``runs/<model>-sweep``, as for a sweep, if left out.
-        seed: root of all chance.
+        seed: random seed.
         decoding: how the original model's answers are drawn.
         dry_run: only say what would be done, and give None back.
         progress: where progress is shown.

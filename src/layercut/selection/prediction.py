@@ -45,7 +45,7 @@ def predict(
         influence: block influence of each layer on the same answers, for comparison.
         journal: what is known and where more goes.
         keep: see above, between 0 and 1.
-        progress: told how many texts are done.
+        progress: called with how many texts are done.
 
     Returns:
         ``layers``, ascending: ``layer``, means per token ``kl``, ``js``, ``nll``, ``top1`` (share of tokens where

@@ -54,7 +54,7 @@ class StudyJob:
             console: where a healing shows its progress.
             say: called with each line for people.
             settings_file: where the settings were read from.
-            walls: what generated programs run behind, to be noted in each run folder.
+            isolation: of generated programs, to be recorded in each run folder.
         """
         self._work, self._manifest, self._progress = work, manifest, progress
         self._console, self._say, self._file, self._isolation = console, say, settings_file, isolation

@@ -16,7 +16,7 @@ FORMAT_VERSION = 1
 
 
 class Manifest:
-    """The study.json of one folder. Failures of earlier attempts stay until the same step was done or fails anew."""
+    """The study.json of one folder. Failures of earlier attempts stay until the same step is done or fails again."""
 
     def __init__(self, folder: Path, arms: Sequence[Mapping[str, Any]]) -> None:
         """Write it, with the failures that are known from before."""

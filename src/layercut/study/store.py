@@ -74,7 +74,7 @@ def cell_identity(
 
 
 def cell_file(run: Path, cell: Cell) -> Path:
-    """Where a run keeps what it knows of a cell; it is there once the cell is finished."""
+    """Where a run records a cell; it is there once the cell is finished."""
     return run / CELLS / f"{re.sub(r'[^A-Za-z0-9_.-]', '_', cell.task.name)}.{cell.readout}.json"
 
 
@@ -113,7 +113,7 @@ class CellStore:
         Args:
             identity: of the cell.
             ids: the items that are wanted.
-            besides: the run that asks.
+            exclude: the run that asks.
         """
         left = set(ids)
         for run in self._by_key.get(settings_hash(identity), ()):

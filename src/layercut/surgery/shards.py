@@ -107,7 +107,7 @@ def lay_out(pieces: Iterable[TensorSpan], max_shard_bytes: int, metadata: Mappin
 def write_shards(
     shards: Iterable[Shard], folder: Path, num_parameters: int, progress: Callable[[int], None] = lambda count: None
 ) -> None:
-    """Write the files, and their index if there are several. ``progress`` is told the bytes of each copied chunk.
+    """Write the files, and their index if there are several. ``progress`` gets the bytes of each copied chunk.
 
     The files are not synced to disk one by one: that would cost more than the copying.
     """

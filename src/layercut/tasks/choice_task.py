@@ -40,7 +40,7 @@ class ChoiceTask:
     ``token``: the options are listed with letters, in the worked examples too, and the likeliest letter is the answer.
     ``short`` and ``chain``: the same list in the model's chat format, without worked examples; see
     ``lettered.find_short`` and ``lettered.find_chain`` for what counts. Where the question lists lettered options
-    already (MMLU), it is shown as it is.
+    already (MMLU), it is shown unchanged.
     """
 
     version = VERSION

@@ -30,7 +30,7 @@ class CodeTask:
     """
 
     runs_programs: ClassVar[bool] = True
-    """Said wherever walls are: see ``layercut.sandbox.runner.walls_of``."""
+    """Printed where programs are isolated: see ``layercut.sandbox.runner.isolation_of``."""
 
     name: str
     dataset: str

@@ -32,7 +32,7 @@ class Math500(BoxedReadouts, RowsTask):
 
     There is one split, ``test``, so the items are halved by the hash of their content.
 
-    The gold answer is the field ``answer``. The worked solution (field ``solution``) holds many expressions besides,
+    The gold answer is the field ``answer``. The worked solution (field ``solution``) holds many other expressions,
     any of which a comparison with the whole solution may take for the answer.
 
     Grading: see ``BoxedReadouts``; where nothing right is boxed, ``anywhere`` takes what math-verify itself finds in

@@ -149,7 +149,7 @@ def test_an_empty_folder_is_used_and_a_full_one_refused(source, tmp_path):
 def test_a_full_disk_is_noticed_before_writing(source, tmp_path):
     with small_disk(tmp_path / "disk", 100_000):
         with pytest.raises(
-            InputError, match=r"cut needs 164 kB and its disk has .* kB free, .* too little\. Make room"
+            InputError, match=r"cut needs 164 kB and its disk has .* kB free, .* too little\. Free space"
         ):
             cut_checkpoint(source, PLAN, tmp_path / "disk" / "deep" / "cut")
         assert list((tmp_path / "disk").iterdir()) == []
@@ -172,7 +172,7 @@ def test_a_disk_that_fills_while_writing_leaves_nothing_and_with_room_it_goes_on
                 with pytest.raises(OSError, match="No space"):
                     ballast.write_bytes(bytes(300_000))
 
-        with pytest.raises(InputError, match="is full, and nothing of it was left there. Make room and run the same"):
+        with pytest.raises(InputError, match="is full, and nothing of it was left there. Free space and run the same"):
             cut_checkpoint(source, PLAN, out, progress=fill)
         assert list((tmp_path / "disk").iterdir()) == [ballast]
         ballast.unlink()

@@ -61,8 +61,7 @@ def test_the_line_says_how_many_and_where_they_come_from(tmp_path: Path) -> None
     halved = load_task("gsm8k", data=str(tmp_path / "a.jsonl"))
     there = len(halved.samples("selection", None))
     assert shortfall(halved, "selection", 100) == (
-        f"gsm8k: only {there} of the 100 requested selection items; its data (all, halves by content hash) "
-        "has no more"
+        f"gsm8k: only {there} of the 100 requested selection items; its data (all, halves by content hash) has no more"
     )
 
 

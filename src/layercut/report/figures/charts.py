@@ -54,7 +54,7 @@ def readout_colour(readout: str) -> str:
 
 
 def readout_dash(readout: str) -> Sequence[int]:
-    """Tells apart readouts of one colour."""
+    """Distinguishes readouts of one colour."""
     return {"chain": DASHES[1], "gold": DASHES[2], "token": DASHES[1]}.get(readout, DASHES[0])
 
 
