@@ -277,8 +277,8 @@ def kept_layers(handle: ModelHandle, num_layers: int) -> tuple[int, ...]:
         layers = tuple(layers[index] for index in plan.kept)
     if len(layers) != handle.num_layers:
         raise InputError(
-            f"{handle.settings.model} has {handle.num_layers} decoder layers and does not say which of the uncut "
-            f"model's {num_layers} they are; give a checkpoint of layercut cut, with its plan.json, or a plan."
+            f"{handle.settings.model} has {handle.num_layers} decoder layers and does not record which of the "
+            f"original model's {num_layers} they are; give a checkpoint of layercut cut, with its plan.json, or a plan."
         )
     return layers
 

@@ -157,8 +157,8 @@ def _aligned(one: Read) -> StatePair:
     own_ATD, uncut_BTD = (torch.cat(found.states_BTD) for found in (one.own, one.uncut))
     if own_ATD.shape[1:] != uncut_BTD.shape[1:]:
         raise InputError(
-            f"{one.arm.name} reads the text as {own_ATD.shape[1]} tokens of {own_ATD.shape[2]} numbers, the uncut "
-            f"model as {uncut_BTD.shape[1]} of {uncut_BTD.shape[2]}; give a model that was cut from it."
+            f"{one.arm.name} reads the text as {own_ATD.shape[1]} tokens of {own_ATD.shape[2]} numbers, the "
+            f"original model as {uncut_BTD.shape[1]} of {uncut_BTD.shape[2]}; give a model that was cut from it."
         )
     return StatePair(own_ATD, uncut_BTD)
 

@@ -291,7 +291,7 @@ class OpenAIEngine(OnePlanAtATime):
             self._client.completions.create,
             model=self._model,
             prompt=tokens,
-            max_tokens=1,  # some servers take 0 for as many as there is room for
+            max_tokens=1,  # some servers take 0 for as many as fit
             temperature=0,
             echo=True,
             logprobs=1,

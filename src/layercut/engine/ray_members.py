@@ -73,7 +73,7 @@ class Members:
         """Start the members if there are none, and wait until one is up.
 
         Raises:
-            InputError: no cluster, one without room for them, or members that cannot build their engine.
+            InputError: no cluster, one without space for them, or members that cannot build their engine.
         """
         if not self._members:
             self._members = [self._start() for _ in range(self._connect())]

@@ -199,7 +199,7 @@ def scoring(loaded: Reader, request: LikelihoodRequest) -> Scoring:
     """Encode a context with its continuations, and drop the beginning of what is longer than the context.
 
     The rule is that of the LM Evaluation Harness: the last tokens that fit are kept, and the last token of all needs no
-    room because nothing is read after it.
+    space because nothing is read after it.
 
     Raises:
         InputError: naming the request: no continuations, one without tokens or longer than the context, prompts that do

@@ -120,7 +120,7 @@ class ComparisonRow:
 
     @property
     def uncut_is_at_chance(self) -> bool:
-        """Whether the original model is not shown to be above guessing, so that no share of its score can be kept."""
+        """Whether the original model is not significantly above guessing, so that no share of its score can be kept."""
         return not self._is_above_chance(self.values.uncut)
 
     def _is_above_chance(self, score: Estimate) -> bool:
@@ -137,7 +137,7 @@ class ComparisonRow:
         ``at chance``: the original model is itself not above chance, so there is nothing to lose here.
         ``gained``: the original model is not above chance, and the pruned one is: better than uncut, and above chance.
         ``kept``: at least 90 % of the score above chance is kept, also at the lower end of the interval.
-        ``lost``: worse than uncut, and not shown to be above chance any more.
+        ``lost``: worse than uncut, and not significantly above chance any more.
         ``damaged``: worse than uncut, and still above chance.
         ``better``: better than uncut.
         ``unclear``: these items show neither a loss nor that at least 90 % is kept.

@@ -42,7 +42,7 @@ def line(console: Console, text: str) -> None:
 
 @contextmanager
 def under_way(console: Console, describe: Callable[[], str]) -> Iterator[None]:
-    """Inside the block, print what ``describe`` gives whenever ``EVERY`` seconds went by without a line."""
+    """Inside the block, print what ``describe`` gives whenever ``EVERY`` seconds pass without a line."""
     global _last_line
     if console.is_terminal:
         yield

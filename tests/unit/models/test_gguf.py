@@ -271,7 +271,7 @@ def test_a_failed_conversion_leaves_nothing(tmp_path, cache):
 @pytest.mark.parametrize(
     ("key", "old", "new", "says"),
     [
-        ("llama.block_count", 6, 10**9, "says that it has 1,000,000,000 decoder layers, and it holds"),
+        ("llama.block_count", 6, 10**9, "its header says 1,000,000,000 decoder layers, but it holds"),
         ("llama.feed_forward_length", 48, 10**8, "describes a model of 57,6"),
     ],
 )

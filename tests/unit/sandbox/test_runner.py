@@ -19,11 +19,11 @@ from pathlib import Path
 import pytest
 
 from layercut.errors import InputError
+from layercut.sandbox import filter as sandbox_filter
 from layercut.sandbox import isolation as sandbox_walls
 from layercut.sandbox import runner as sandbox
 from layercut.sandbox.isolation import Limits, Mode
 from layercut.sandbox.runner import Program, ProgramResult, run_program, run_programs
-from layercut.sandbox import filter as sandbox_filter
 
 SMALL = Limits(wall_seconds=10, cpu_seconds=2, memory_mb=256, processes=12, disk_mb=4, output_kb=64)
 TESTS = "assert double(4) == 8\nassert double('a') == 'aa'\nassert double([1, (2, {3: 4.5})]) == [1, (2, {3: 4.5})] * 2"

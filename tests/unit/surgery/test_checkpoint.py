@@ -300,7 +300,7 @@ def test_a_useless_shard_size_is_refused(source):
 
 @pytest.mark.parametrize(("removed", "warned"), [((0,), True), ((0, 1), False), ((5,), False), ((2, 3), False)])
 def test_kinds_out_of_the_familys_order_are_pointed_out(removed, warned, tmp_path):
-    """gemma2 alternates sliding and full attention; engines that use the position must know when a pruned model does not."""
+    """gemma2 alternates sliding and full attention; engines that use the position must know of exceptions."""
     source = save_tiny("gemma2", tmp_path / "uncut")
     edit_config(source, layer_types=None)
     report = plan_cut(source, plan_of(removed))
