@@ -1,4 +1,4 @@
-"""Uncut against cut, read from two run folders and paired by item."""
+"""Compare an original and a pruned run, read from two run folders and paired by item."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ OUTCOMES = ("right", "wrong", "no_answer", "cut")
 
 @dataclass(frozen=True, kw_only=True)
 class ComparedRun:
-    """One side of a comparison: a run folder and what it says about its model."""
+    """One side of a comparison: a run folder and what it records about its model."""
 
     name: str
     """Name of the run folder."""
@@ -79,7 +79,7 @@ class ComparisonRow(PairedRow):
     uncut: ComparedRun
     cut: ComparedRun
     is_headline: bool
-    """Whether this is the first, hence the main, metric of its task and readout."""
+    """Whether this is the first metric, which is the main one, of its task and readout."""
     is_share: bool
     """Whether all values lie between 0 and 1, to be shown in percent."""
     uncut_outcomes: Mapping[str, int]
@@ -101,7 +101,7 @@ class ComparisonRow(PairedRow):
 
     @property
     def uncut_is_at_chance(self) -> bool:
-        """Whether the original model is not shown to be above guessing, so that no share of its score can be kept."""
+        """Whether the original model is not significantly above guessing, so that no share of its score can be kept."""
         return not self._is_above_chance(self.values.uncut)
 
     def _is_above_chance(self, score: Estimate) -> bool:
@@ -118,7 +118,7 @@ class ComparisonRow(PairedRow):
         ``at chance``: the original model is itself not above chance, so there is nothing to lose here.
         ``gained``: the original model is not above chance, and the pruned one is: better than uncut, and above chance.
         ``kept``: at least 90 % of the score above chance is kept, also at the lower end of the interval.
-        ``lost``: worse than uncut, and not shown to be above chance any more.
+        ``lost``: worse than uncut, and not significantly above chance any more.
         ``damaged``: worse than uncut, and still above chance.
         ``better``: better than uncut.
         ``unclear``: these items show neither a loss nor that at least 90 % is kept.
@@ -309,7 +309,7 @@ def _compare(base: _Run, run: _Run, row: Mapping[str, Any], other: Mapping[str, 
 
 def _depth(records: Sequence[Mapping[str, Any]], uncut: Sequence[float], cut: Sequence[float]) -> DepthSlope | None:
     """By the tokens that the original model generated before its answer, or in all where no answer was found or the
-    grader cannot tell; None where it generated none, or scores are not 0/1."""
+    grader does not report it; None where it generated none, or scores are not 0/1."""
     found = [record.get("answer_depth") for record in records]
     depths = [
         record.get("num_new_tokens") if depth is None else depth for depth, record in zip(found, records, strict=True)

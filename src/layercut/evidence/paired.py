@@ -1,4 +1,4 @@
-"""The original and the pruned model on the same items: what was lost, and how sure that is.
+"""Paired comparison of the original and the pruned model on the same items: difference, retention, intervals, p-values.
 
 Every item is answered by both models, so the comparison is made within items. That is much sharper than two separate
 intervals: items that are hard for both models cancel.

@@ -1,4 +1,4 @@
-"""A sensitivity sweep: what every task loses when one layer is skipped, and whether tasks and criteria agree on it.
+"""A sensitivity sweep: the loss of every task when one layer is skipped, and the agreement of tasks and criteria.
 
 ``sweep.json`` in the run folder holds all numbers; table, report and plot are made from it and nothing else.
 """

@@ -1,4 +1,4 @@
-"""The healed model on disk: a plain checkpoint with the adapters folded in, or a PEFT adapter for the pruned model."""
+"""Write the healed model: a plain checkpoint with merged adapters, or a PEFT adapter for the pruned model."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def write_healed(
         card: from the whole entry, README.md.
         curve: the loss curve, to be copied.
         dtype: of the weights; auto is that of the pruned checkpoint, or float32 where rounding costs, see ``rounding``.
-        judge: tells what rounding costs.
+        judge: measures what rounding costs.
 
     Returns:
         The entry as it was written.

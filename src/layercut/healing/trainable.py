@@ -1,6 +1,4 @@
-"""Which weights of a pruned model learn: adapters beside them, all of them, or those of the head and the last
-layers.
-"""
+"""Choose the trainable weights of a pruned model: adapters, all weights, or the head and the last layers."""
 
 from __future__ import annotations
 

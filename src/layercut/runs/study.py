@@ -1,4 +1,4 @@
-"""What a study's folder says of itself in study.json: its arms in order, and what failed."""
+"""study.json of a study folder: its arms in order, and what failed."""
 
 from __future__ import annotations
 

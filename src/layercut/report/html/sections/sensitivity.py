@@ -1,4 +1,4 @@
-"""Sensitivity: what every task loses when one layer alone is skipped."""
+"""Sensitivity: the loss of every task when a single layer is skipped."""
 
 from __future__ import annotations
 
