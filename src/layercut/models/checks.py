@@ -125,6 +125,21 @@ def check_sizes(config: Mapping[str, Any], embedding: tuple[int, ...] | None, wh
         )
 
 
+def refuse_no_window(config: PretrainedConfig, where: str) -> None:
+    """Refuse layers with a sliding window whose size config.json does not give.
+
+    Raises:
+        CheckpointError: ``sliding_window`` is null, and ``layer_types`` or the family has such layers.
+    """
+    text = config.get_text_config()
+    kinds = getattr(text, "layer_types", None) or ()
+    if "sliding_attention" in kinds and getattr(text, "sliding_window", 1) is None:
+        raise CheckpointError(
+            f"config.json of {where} says sliding_window = null, and {kinds.count('sliding_attention')} of its layers "
+            "have a sliding window; it must be 1 or more. Mend config.json or fetch the checkpoint again."
+        )
+
+
 def embedding_shape(entries: Mapping[str, TensorEntry]) -> tuple[int, ...] | None:
     """Shape of the token embedding among the tensors of a checkpoint; None where it is packed or not there."""
     for name, entry in entries.items():

@@ -16,7 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from layercut.errors import CheckpointError, InputError, one_line
 from layercut.models.adapter import attach
-from layercut.models.checks import refuse_foreign_tokens, refuse_incomplete, refuse_larger, refuse_nonfinite
+from layercut.models.checks import (
+    refuse_foreign_tokens,
+    refuse_incomplete,
+    refuse_larger,
+    refuse_no_window,
+    refuse_nonfinite,
+)
 from layercut.models.families import Family
 from layercut.models.placement import pick_dtype, placement_of
 from layercut.models.sources import ModelSource, describe_source, resolve
@@ -113,6 +119,7 @@ def _load_weights(
     try:
         with quiet_transformers():
             config = AutoConfig.from_pretrained(found.path, trust_remote_code=trust_remote_code)
+            refuse_no_window(config, found.name)
             if getattr(config, "quantization_config", None) is None:  # packed weights have fewer elements
                 refuse_larger(config, _num_stored(found.path), found.name, trust_remote_code=trust_remote_code)
             model, info = loader.from_pretrained(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from layercut.errors import CheckpointError, one_line
-from layercut.models.checks import refuse_foreign_tokens
+from layercut.models.checks import refuse_foreign_tokens, refuse_no_window
 from layercut.models.families import Family
 from layercut.models.loading import context_length_of, load_tokenizer
 from layercut.models.placement import pick_dtype
@@ -73,6 +73,7 @@ def load_without_weights(
         config = AutoConfig.from_pretrained(source.path, trust_remote_code=trust_remote_code)
     except Exception as error:  # transformers raises all kinds, for reasons that lie in the file
         raise CheckpointError(f"{source.name} cannot be loaded by transformers: {one_line(error)}") from error
+    refuse_no_window(config, source.name)
     try:
         generation_config = GenerationConfig.from_pretrained(source.path)
     except OSError:  # not every checkpoint has one; transformers then does the same

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from layercut.selection.base import Context, Selection
+from layercut.selection.options import choose
 
 
 def reverse(context: Context) -> Selection:
@@ -12,7 +13,11 @@ def reverse(context: Context) -> Selection:
 
     >>> reverse(Context(num_layers=30, num_remove=3)).removed
     (29, 28, 27)
+
+    Raises:
+        InputError: a setting; there are none.
     """
+    choose("reverse", context.settings)
     return Selection(context.candidates[::-1][: context.num_remove])
 
 
@@ -20,6 +25,10 @@ def random(context: Context) -> Selection:
     """Layers by chance, the same for the same seed on every machine and Python.
 
     Layers are ordered by a hash of (seed, layer), so a deeper cut with the same seed contains the shallower one.
+
+    Raises:
+        InputError: a setting; there are none.
     """
+    choose("random", context.settings)
     order = sorted(context.candidates, key=lambda layer: hashlib.sha256(f"{context.seed}:{layer}".encode()).digest())
     return Selection(tuple(order[: context.num_remove]))

@@ -118,3 +118,9 @@ def test_bad_specs_are_refused_in_one_clear_line(spec: str, message: str) -> Non
     with pytest.raises(InputError, match=message) as caught:
         plan_from_spec(spec, num_layers=30, model="m")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["reverse", "random"])
+def test_a_setting_of_a_criterion_that_has_none_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match=f"{name} has no settings, and 'token' was given"):
+        criterion(name)(Context(num_layers=6, num_remove=1, settings={"token": 1}))
