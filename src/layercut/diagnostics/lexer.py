@@ -29,9 +29,9 @@ def first_problem(source: str) -> SyntaxProblem | None:
     compile.
 
     >>> first_problem("f(1, [2)")
-    Problem(kind='mismatched', line=1)
+    SyntaxProblem(kind='mismatched', line=1)
     >>> first_problem("x = (1,\\ny = '(' # )")
-    Problem(kind='never_closed', line=1)
+    SyntaxProblem(kind='never_closed', line=1)
     """
     stack: list[tuple[str, int]] = []
     place = 0
