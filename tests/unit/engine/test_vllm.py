@@ -265,7 +265,7 @@ def test_without_vllm_the_extra_is_named(model: WeightlessModel, monkeypatch: py
 
 
 def test_a_family_that_was_not_compared_is_refused(model: WeightlessModel, vllm: FakeVllm) -> None:
-    with pytest.raises(InputError, match=r"of the family martian, .*Compared: .*llama.*Use --engine shared"):
+    with pytest.raises(InputError, match=r"of the family martian, .*Verified: .*llama.*Use --engine shared"):
         VllmEngine(replace(model, family=Family(model_type="martian")))
     assert not vllm.started
     assert set(VLLM_FAMILIES) <= set(FAMILIES)

@@ -147,7 +147,7 @@ def test_text_and_gzip_are_read(tmp_path: Path) -> None:
         ([{"messages": [{"role": "robot", "content": "x"}]}], "a turn needs 'role'"),
         ([{"messages": [{"role": "assistant", "content": "x"}]}], "the last turn must be"),
         ([{"prompt": "  "}], "the last turn must be"),
-        ([{"messages": [{"role": "user", "content": "x"}, {"role": "system", "content": "x"}]}], "the last turn must be"),
+        ([{"messages": [{"role": "user", "content": "x"}, {"role": "system", "content": "x"}]}], "last turn must be"),
         (["text"], "a JSON object was expected"),
         ([], "holds no prompts"),
     ],
