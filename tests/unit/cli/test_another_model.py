@@ -118,7 +118,7 @@ def test_a_cut_checkpoint_is_never_called_uncut(layercut: Run, tiny: Path, tmp_p
     assert said in said_by(layercut("generate", cut, *asked))
     assert said in said_by(layercut("diagnose", cut, "reverse:1", "--only", "cost", "--limit", 2, "--dry-run"))
     listed = layercut("ls", tmp_path / "runs", "--json")
-    assert "checkpoint that lost 2 layers before" in said_by(listed)
+    assert "checkpoint that was already pruned by 2 layers" in said_by(listed)
     assert "uncut" not in said_by(listed)
     ran = layercut("eval", tiny, "--tasks", "copy", "--limit", 2, "--out", tmp_path / "whole")
     assert "uncut, 6 decoder layers" in said_by(ran)

@@ -92,4 +92,4 @@ def test_a_folder_that_does_not_say_what_it_was_cut_from(layercut: Run, tiny: Pa
     (tmp_path / "short" / "plan.json").unlink()
     done = layercut("diagnose", tiny, tmp_path / "short", *QUICK, "--out", tmp_path / "run")
     assert done.code == 1
-    assert "does not say which of the original model's 6" in " ".join(done.err.split())
+    assert "does not record which of the original model's 6" in " ".join(done.err.split())

@@ -260,7 +260,7 @@ def test_cut_one_heal_cut_the_next(
         (("--loop", 2, "--teacher", "another"), "leave out --teacher"),
         (("--loop", 2, "--criterion", "task_accuracy"), "judges by tasks"),
         (("--loop", 2, "--keep-adapter"), "leave out --keep-adapter"),
-        (("--loop", 2, "--method", "seam", "--seam", "magnitude"), "set them twice"),
+        (("--loop", 2, "--method", "seam", "--seam", "magnitude"), "match them twice"),
     ],
 )
 def test_a_loop_that_cannot_be_is_refused(
@@ -309,7 +309,7 @@ def test_unfinished_answers_name_the_flags_that_help(
     ran = layercut("heal", cut, *given)
     assert ran.code == 1 and "0 of 12 answers kept (12 unfinished)" in ran.err
     assert "--max-new-tokens" in ran.err and "--keep-unfinished" in ran.err
-    assert "no examples are left to learn from" in ran.err
+    assert "no examples are left to train on" in ran.err
 
 
 def test_a_dry_run_says_what_healing_takes_and_writes_nothing(
@@ -342,7 +342,7 @@ def test_answers_of_another_model_are_not_the_teachers(
     given = answers(layercut, cut, prompts, tmp_path / "answers")
     ran = layercut("heal", cut, "--teacher", tiny, "--prompts", given, "--out", tmp_path / "run", *SMALL)
     assert ran.code == 1
-    assert "were not all given by" in ran.err
+    assert "are not from the original model" in ran.err
 
 
 def test_an_adapter_may_stay_one(layercut: Run, tiny: Path, cut: Path, prompts: Path, tmp_path: Path) -> None:

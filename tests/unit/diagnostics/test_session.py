@@ -114,7 +114,7 @@ def test_a_checkpoint_is_set_against_the_uncut_models_tokens(tmp_path: Path) -> 
 
 def test_a_checkpoint_with_other_tokens_is_refused(tmp_path: Path) -> None:
     own = Checkpoint(TokenDamage("12", 2, 2, 0, 7, 7, "9", "9"))
-    with pytest.raises(InputError, match="healed cuts text into other tokens"):
+    with pytest.raises(InputError, match="healed tokenises text differently"):
         beside(own, tmp_path).damages("q", [REQUEST])
 
 

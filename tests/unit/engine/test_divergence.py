@@ -157,7 +157,7 @@ def test_refusals_name_the_request() -> None:
     engine = PlainEngine(tiny_loaded("llama"))
     for wrong in ((), ("a", "b")):
         request = LikelihoodRequest(id="r7", prompt="x", continuations=wrong)
-        with pytest.raises(InputError, match="request 'r7': plans are compared on one continuation, and here are"):
+        with pytest.raises(InputError, match="request 'r7': plans are compared on one continuation, not"):
             engine.divergences([request], CUT, UNCUT)
     with pytest.raises(InputError, match="'q0' is there more than once"):
         engine.divergences([ASKED[0], ASKED[0]], CUT, UNCUT)

@@ -171,7 +171,7 @@ def test_what_a_server_cannot_do_is_refused_in_one_line(server: Served) -> None:
     with pytest.raises(InputError, match=r"gave 0 log-probabilities for a prompt of 2 tokens"):
         by_id(with_tokenizer(server).log_likelihoods(asked, UNCUT))
     plan = CutPlan(num_layers=6, removed=(2,))
-    with pytest.raises(InputError, match="a served model cannot lose layers from here"):
+    with pytest.raises(InputError, match="layers of a served model cannot be removed"):
         engine(server).completions(requests(), plan, GREEDY)
     with pytest.raises(InputError, match="does not give hidden states"):
         engine(server).hidden_states([], UNCUT)
@@ -197,7 +197,7 @@ def test_eval_asks_a_server_and_goes_on_where_it_was_stopped(server: Served, tmp
     assert len(server.asked) == 12, "what is known is not asked again"
     cut = CliRunner().invoke(app, [*command, "--remove", "3"])
     assert isinstance(cut.exception, InputError)
-    assert "a served model cannot lose layers from here" in str(cut.exception)
+    assert "layers of a served model cannot be removed" in str(cut.exception)
 
 
 def test_eval_that_was_stopped_asks_only_the_rest(server: Served, tmp_path: Path) -> None:

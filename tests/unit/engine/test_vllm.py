@@ -209,7 +209,7 @@ def test_vllm_is_started_in_this_process_and_eager_unless_graphs_are_wanted(
     assert eager["enable_prefix_caching"] is True
     assert engine.describe()["model_hash"] == model.model_hash
     list(graphs.completions(requests(), PLANS[0], GREEDY))
-    with pytest.raises(InputError, match="CUDA graphs hold all layers"):
+    with pytest.raises(InputError, match="CUDA graphs contain all layers"):
         graphs.completions(requests(), PLANS[1], GREEDY)
 
 
@@ -230,7 +230,7 @@ def test_vllm_is_told_where_an_adapter_is_and_that_the_head_has_none(model: Weig
         "max_lora_rank": 32,
         "lora_target_modules": ["up_proj"],
     }
-    with pytest.raises(InputError, match="changes lm_head, and vLLM takes adapters of decoder layers alone"):
+    with pytest.raises(InputError, match="changes lm_head, but vLLM supports adapters of decoder layers only"):
         _lora(with_adapter("lm_head", "model.layers.1.mlp.up_proj"))
 
 
@@ -265,7 +265,7 @@ def test_without_vllm_the_extra_is_named(model: WeightlessModel, monkeypatch: py
 
 
 def test_a_family_that_was_not_compared_is_refused(model: WeightlessModel, vllm: FakeVllm) -> None:
-    with pytest.raises(InputError, match=r"of the family martian, .*Compared: .*llama.*Use --engine shared"):
+    with pytest.raises(InputError, match=r"of the family martian, .*Verified: .*llama.*Use --engine shared"):
         VllmEngine(replace(model, family=Family(model_type="martian")))
     assert not vllm.started
     assert set(VLLM_FAMILIES) <= set(FAMILIES)

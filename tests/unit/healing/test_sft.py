@@ -188,7 +188,7 @@ def test_a_damaged_checkpoint_is_named_and_training_goes_on_from_the_one_before(
     with caplog.at_level("WARNING", logger="layercut"):
         resumed = heal(tmp_path / "killed", wanted)
     said = [record.getMessage() for record in caplog.records]
-    assert len(said) == 1 and f"checkpoint-4/{name} is damaged, so training goes on from step 2" in said[0]
+    assert len(said) == 1 and f"checkpoint-4/{name} is damaged, so training continues from step 2" in said[0]
     assert losses(resumed) == losses(whole)
 
 

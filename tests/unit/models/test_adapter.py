@@ -114,14 +114,14 @@ def test_a_base_beside_it_is_found(base: Path, adapter: Path, tmp_path: Path) ->
 
 
 def test_it_is_not_cut_without_its_adapter(adapter: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"lora is an adapter over .*whole, and cutting takes whole models"):
+    with pytest.raises(InputError, match=r"lora is an adapter for .*whole, but cutting needs a whole model"):
         cut_model(resolve(str(adapter)), CutPlan(num_layers=6, removed=(1,)), tmp_path / "cut", uncut=None)
 
 
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"peft_type": "IA3"}, "of the kind IA3; LoRA"),
+        ({"peft_type": "IA3"}, "of the kind IA3; only LoRA"),
         ({"base_model_name_or_path": None}, "names no base_model_name_or_path"),
         ({"r": "two"}, "names no rank"),
         ({"target_modules": ["q_proj"], "rank_pattern": {}}, "is no adapter for"),

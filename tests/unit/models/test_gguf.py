@@ -106,7 +106,7 @@ def test_digits_stand_alone_where_the_vocabulary_was_learned_so(converted, file,
 
 def test_an_unknown_splitting_rule_is_said(tmp_path, caplog):
     convert_gguf(write_gguf(tmp_path / "x.gguf", pre="martian"))
-    assert "x.gguf splits text by the rule 'martian', which is not known" in caplog.text
+    assert "x.gguf uses the unknown pre-tokenizer rule 'martian'" in caplog.text
 
 
 def test_end_of_turn_stops_too_and_a_bos_is_added_when_the_file_says_so(tmp_path):

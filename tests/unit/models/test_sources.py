@@ -41,7 +41,7 @@ def test_what_looks_like_a_path_is_not_looked_for_on_the_hub(name):
 def test_what_looks_like_a_hub_id_is_asked_for_there(name):
     """The tests run in the hub library's offline mode."""
     message = refused(name)
-    assert message.startswith(f"{name} is no folder or file here, and the Hugging Face hub cannot be asked for it")
+    assert message.startswith(f"{name} is not a local folder or file, and the Hugging Face hub is out of reach")
     assert "Give the path of a local model folder" in message
 
 

@@ -176,7 +176,7 @@ def test_ranked_answers_do_not_speak_for_written_ones() -> None:
         ({"use": "maths"}, "unknown use 'maths'. Did you mean math"),
         ({"keep": 1.5}, "--keep 1.5 is not a share"),
         ({"confidence": 0.2}, "--confidence 0.2 must lie between"),
-        ({"use": "summarise"}, "nothing was measured that speaks of summarise, only guessing, arithmetic"),
+        ({"use": "summarise"}, "no measured task covers summarise, only guessing, arithmetic"),
     ],
 )
 def test_what_cannot_be_answered_is_one_line(study: Path, settings: dict[str, object], message: str) -> None:

@@ -82,7 +82,7 @@ def test_other_items_decoding_tasks_or_models_are_refused_in_one_line(tmp_path: 
     metrics["plan"]["model_hash"] = "another"
     (model.path / "metrics.json").write_text(json.dumps(metrics))
     for run, message in (
-        (fewer, r"base and fewer hold other items of copy \(short\): 60 and 50, 50 in common"),
+        (fewer, r"base and fewer hold different items of copy \(short\): 60 and 50, 50 in common"),
         (warm, "base was decoded with temperature 0.0, .* warm with temperature 0.7"),
         (other, "base and other have no task in common"),
         (model, "base is of the original model 5a3c0de1f00d, model of another"),
