@@ -102,9 +102,9 @@ def test_answers_in_other_languages_are_dropped_where_it_can_be_told() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"dedup_prompts": 0.0}, "dedup_prompts 0.0 is no similarity"),
-        ({"dedup_answers": 1.5}, "dedup_answers 1.5 is no similarity"),
-        ({"max_tokens": 5, "min_tokens": 6}, "max_tokens 5 lets no answer through"),
+        ({"dedup_prompts": 0.0}, "dedup_prompts 0.0 is too small"),
+        ({"dedup_answers": 1.5}, "dedup_answers 1.5 is too large"),
+        ({"max_tokens": 5, "min_tokens": 6}, "max_tokens 5 removes every answer"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(settings: dict[str, float], message: str) -> None:
