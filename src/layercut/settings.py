@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, Self
 from urllib.parse import parse_qsl
 
-from layercut.errors import InputError, unknown
+from pydantic import AfterValidator, Field, ValidationInfo, model_validator
+
+from layercut.base_settings import Choices, Names, Number, Settings, one_of
+from layercut.errors import InputError
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 DEVICE_TYPES = ("auto", "cpu", "cuda", "mps", "xpu")
@@ -15,10 +17,10 @@ ENGINES = ("shared", "plain", "vllm", "openai")
 """What runs the model; the first is the default."""
 
 GENERATED = "generated"
-"""Calibration text that the uncut model writes itself."""
+"""Calibration text that the original model writes itself."""
 
 UNCUT = "uncut"
-"""Name of the uncut model's folder in a study; no plan may take it."""
+"""Name of the original model's folder in a study; no plan may take it."""
 
 
 _ADDRESS = re.compile(r"^(?:local:(?P<local>\d+)|(?P<cluster>ray://[\w.\-\[\]:]+|auto))(?:\?(?P<options>.*))?$")
@@ -64,87 +66,86 @@ class PoolAddress(NamedTuple):
         return cls(None, int(match["local"]), gpus)
 
 
-@dataclass(frozen=True, kw_only=True)
-class TaskSettings:
+_DEVICE_TYPES = Choices(DEVICE_TYPES)
+
+
+def _device(text: str, info: ValidationInfo) -> str:
+    return _DEVICE_TYPES(text.partition(":")[0], info) and text
+
+
+def _engine_pool(text: str) -> str:
+    PoolAddress.parse(text)
+    return text
+
+
+class TaskSettings(Settings):
     """One task and how it is read out."""
 
-    task: str
-    """Name of the task."""
-    readouts: tuple[str, ...] | None = None
-    """What to read out (rank, gold, token, short, chain, chain@64, filler@64); the task's own choice if left out."""
-    limit: int | None = None
-    """Only the first so many report items."""
-    data: str | None = None
-    """A local file or folder in place of the hub data set."""
-    max_new_tokens: int | None = None
-    """Longest answer, for tasks where it can be chosen; the task's own number if left out."""
-    samples: int = 1
-    """Answers drawn for each item, where the model writes them and the temperature is above 0; gives pass@k."""
-
-    def __post_init__(self) -> None:
-        if self.max_new_tokens is not None and self.max_new_tokens < 1:
-            raise InputError(f"task {self.task}: max_new_tokens {self.max_new_tokens} is too small; write 1 or more.")
-        if self.samples < 1:
-            raise InputError(f"task {self.task}: samples {self.samples} is too small; write 1 or more.")
-        if self.limit is not None and (not isinstance(self.limit, int) or self.limit < 1):
-            raise InputError(
-                f"task {self.task}: limit {self.limit!r} is not a number of items; write 1 or more, or leave it out."
-            )
-        if self.readouts is not None:
-            object.__setattr__(self, "readouts", tuple(self.readouts))
+    task: str = Field(description="Name of the task.")
+    readouts: Names | None = Field(
+        None,
+        description="What to read out (rank, gold, token, short, chain, chain@64, filler@64); the task's own choice if "
+        "left out.",
+    )
+    limit: int | None = Field(None, ge=1, description="At most this many report items.")
+    data: str | None = Field(None, description="A local file or folder in place of the hub data set.")
+    max_new_tokens: int | None = Field(None, ge=1, description="Longest answer, for tasks where it can be chosen.")
+    samples: int = Field(1, ge=1, description="Answers drawn for each item; with a temperature above 0, gives pass@k.")
 
 
-@dataclass(frozen=True, kw_only=True)
-class ModelSettings:
+class ModelSettings(Settings):
     """Which model, and how it is loaded."""
 
-    model: str
-    """Hugging Face id, local folder, .gguf file, or bundled:smollm2-135m."""
-    revision: str | None = None
-    """Branch, tag or commit on the hub."""
-    dtype: str = "auto"
-    """auto (the checkpoint's own, on a CPU float32), float32, bfloat16 or float16."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1, mps."""
-    device_map: str | None = None
-    """Spread a large model over devices, as in transformers: auto, balanced, ..."""
-    trust_remote_code: bool = False
-    """Run model code that travels with the checkpoint."""
-    batch_size: int = 32
-    """Sequences run at once; halved when memory runs out."""
-    engine: str = ENGINES[0]
-    """shared: what plans have in common is computed once; plain; vllm; or openai: a server, evaluated as it is."""
-    cache_gib: float = 2.0
-    """Memory for keys and values, in GiB: those that plans share (shared), or all (vllm)."""
-    engine_pool: str | None = None
-    """local:N or ray://HOST:PORT: engines in many processes, each with a model of its own."""
-    cuda_graphs: bool = False
-    """Let vLLM compile the model and capture CUDA graphs, for evaluating a checkpoint as it is."""
-    base_url: str | None = None
-    """Address of the server that is asked, such as http://localhost:8000/v1."""
-    tokenizer: str | None = None
-    """Hub id or folder of the served model's tokenizer; without, the server lays out prompts, and nothing is ranked."""
-    plan_from_another_model: bool = False
-    """Take a plan that was made for another model of the same depth; everything written records both models."""
+    model: str = Field(
+        description="Hugging Face id, local Hugging Face folder, .gguf file, or bundled:smollm2-135m (the embedded "
+        "default)."
+    )
+    revision: str | None = Field(None, description="Branch, tag or commit on the hub.")
+    dtype: Annotated[str, one_of(DTYPES)] = Field(
+        "auto", description="auto (the checkpoint's own, on a CPU float32), float32, bfloat16 or float16."
+    )
+    device: Annotated[str, AfterValidator(_device)] = Field("auto", description="auto, cpu, cuda, cuda:1, mps, xpu.")
+    device_map: str | None = Field(
+        None, description="Spread a large model over devices, as in transformers: auto, balanced."
+    )
+    trust_remote_code: bool = Field(False, description="Run model code that travels with the checkpoint.")
+    batch_size: int = Field(32, ge=1, description="Sequences run at once; halved when memory runs out.")
+    engine: Annotated[str, one_of(ENGINES)] = Field(
+        ENGINES[0],
+        description="shared: what plans have in common is computed once; plain; vllm; or openai: a server, evaluated "
+        "unchanged.",
+    )
+    cache_gib: Number = Field(
+        2.0, gt=0, description="GiB of memory for keys and values: those that plans share (shared), or all (vllm)."
+    )
+    engine_pool: Annotated[str, AfterValidator(_engine_pool)] | None = Field(
+        None,
+        description="Engines in many processes: local:N here, or ray://HOST:PORT, one for each GPU there (?gpus=K for "
+        "each).",
+    )
+    cuda_graphs: bool = Field(
+        False,
+        description="vllm: compile the model and capture CUDA graphs, for evaluating an unchanged checkpoint.",
+    )
+    base_url: str | None = Field(None, description="openai: the server, such as http://localhost:8000/v1.")
+    tokenizer: str | None = Field(
+        None,
+        description="openai: the served model's tokenizer, a hub id or folder; without, the server lays out prompts, "
+        "and nothing is ranked.",
+    )
+    plan_from_another_model: bool = Field(
+        False,
+        description="Take a plan.json that was made for another model of the same depth; what is written names both.",
+    )
 
-    def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise InputError(f"batch_size {self.batch_size} is too small; write 1 or more.")
-        if self.dtype not in DTYPES:
-            raise unknown("dtype", self.dtype, DTYPES)
-        if self.device.partition(":")[0] not in DEVICE_TYPES:
-            raise unknown("device", self.device, DEVICE_TYPES)
-        if self.engine not in ENGINES:
-            raise unknown("engine", self.engine, ENGINES)
-        if self.engine_pool is not None:
-            PoolAddress.parse(self.engine_pool)
-        if not self.cache_gib > 0:
-            raise InputError(f"cache_gib {self.cache_gib} is too small; write a number above 0, such as 2.")
+    @model_validator(mode="after")
+    def _check(self) -> Self:
         if self.engine == "openai" and not self.base_url:
             raise InputError("the engine openai asks a server; give its address, such as http://localhost:8000/v1.")
         for name, engine in {"cuda_graphs": "vllm", "base_url": "openai", "tokenizer": "openai"}.items():
             if getattr(self, name) and self.engine != engine:
                 raise InputError(f"{name} is for the engine {engine}, and the engine is {self.engine}; leave it out.")
+        return self
 
     def identity(self) -> dict[str, Any]:
         """What decides the numbers, for a run's settings.
@@ -152,7 +153,7 @@ class ModelSettings:
         How much memory may be used decides none, nor by how many processes, nor where a server is. The plain engine and
         what is left out go without saying, so that a run that was begun before there was another goes on.
         """
-        settings = asdict(self)
+        settings = self.as_dict()
         del settings["cache_gib"], settings["base_url"], settings["engine_pool"], settings["plan_from_another_model"]
         for name in ("cuda_graphs", "tokenizer"):
             if not settings[name]:
@@ -162,35 +163,19 @@ class ModelSettings:
         return settings
 
 
-@dataclass(frozen=True, kw_only=True)
-class DecodingSettings:
+class DecodingSettings(Settings):
     """How tokens are drawn. Temperature 0 is greedy and leaves the other settings without effect."""
 
-    temperature: float = 0.0
-    """Softmax temperature; 0 takes the most likely token."""
-    top_p: float = 1.0
-    """Nucleus: the smallest set of tokens with at least this probability mass."""
-    top_k: int = 0
-    """Only this many most likely tokens; 0 for all."""
-
-    def __post_init__(self) -> None:
-        if self.temperature < 0:
-            raise InputError(
-                f"temperature {self.temperature} is negative; use 0 for greedy decoding or a positive number."
-            )
-        if not 0 < self.top_p <= 1:
-            raise InputError(f"top_p {self.top_p} is not in (0, 1]; use 1 to keep all tokens.")
-        if self.top_k < 0:
-            raise InputError(f"top_k {self.top_k} is negative; use 0 to keep all tokens.")
+    temperature: Number = Field(0.0, ge=0, description="0 is greedy; above, answers are sampled.")
+    top_p: Number = Field(1.0, gt=0, le=1, description="Nucleus sampling: the likeliest tokens with this probability.")
+    top_k: int = Field(0, ge=0, description="Sample from this many most likely tokens; 0 for all.")
 
 
-@dataclass(frozen=True, kw_only=True)
-class CalibrationSettings:
+class CalibrationSettings(Settings):
     """Text that criteria are measured on."""
 
-    source: str = GENERATED
-    """``generated`` (by the uncut model itself), a local file, or ``hub:NAME[:config[:split]]``."""
-    num_texts: int = 16
-    """How many texts."""
-    max_tokens: int = 256
-    """Longest text, in the model's tokens."""
+    source: str = Field(
+        GENERATED, description="A file, hub:NAME[:config[:split]], or generated (by the original model itself)."
+    )
+    num_texts: int = Field(16, ge=1, description="How many texts of the calibration.")
+    max_tokens: int = Field(256, ge=2, description="Longest text, in tokens.")

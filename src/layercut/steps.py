@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from layercut.seed import check_seed
-from layercut.settings import DecodingSettings, ModelSettings, TaskSettings
+from layercut.settings import ModelSettings, TaskSettings
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -213,11 +213,11 @@ def heal(
     """
     from layercut.healing.heal import heal_model
     from layercut.healing.heal_settings import HealSettings
-    from layercut.healing.prompt_sources import answering, prompt_source, prompt_specs
+    from layercut.healing.prompt_sources import Answering, prompt_source, prompt_specs
     from layercut.healing.settings import TrainSettings
 
     settings = HealSettings(train=TrainSettings(**train), responses=responses, keep_adapter=keep_adapter)
-    how = answering(None, DecodingSettings(), max_new_tokens, None)
+    how = Answering(max_new_tokens=max_new_tokens)
     specs = prompt_specs(fspath(prompts), readout=readout, limit=limit, shuffle_seed=settings.train.seed)
     healed = heal_model(
         _settings(cut),

@@ -18,7 +18,8 @@ MAY_USE = {
     "text": {"errors"},
     "runs": {"errors", "seed", "text"},
     "progress": {"errors", "text", "runs"},
-    "settings": {"errors", "seed"},
+    "base_settings": {"errors", "seed"},
+    "settings": {"errors", "seed", "base_settings"},
     "sandbox": {"errors", "text"},
     # May use all of BASE, and what is listed.
     "models": {"settings"},
@@ -40,7 +41,7 @@ MAY_USE = {
         "settings", "models",
     },
 }  # fmt: skip
-BASE = {"errors", "seed", "text", "runs", "progress"}
+BASE = {"errors", "seed", "text", "runs", "progress", "base_settings"}
 ONLY_IN = {
     "lm_eval": {"tasks/multiple_choice.py", "tools/lm_eval.py"},  # lm-eval's tasks here, and layercut's model there
     "vllm": {"engine/vllm_start.py"},

@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-import typer
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from layercut.cli.main import app
+from layercut.cli.main import verbs
 from layercut.selection import criterion_row
 from layercut.tasks import check_task
 from layercut.tasks.suites import asked_tasks
@@ -18,7 +17,7 @@ from tests.support.commands import MODEL, Said, all_commands, lay_out, smaller, 
 from tests.support.tiny import CONFIGS, byte_tokenizer
 from tests.unit.cli.conftest import Run, layercut  # noqa: F401 - the fixture
 
-COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+COMMANDS: dict[str, Any] = verbs()
 ALL = all_commands()
 
 

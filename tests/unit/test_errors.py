@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from layercut.cli import console
 from layercut.errors import MissingExtra, install_command
 
+SOURCE = Path(__file__).parents[2] / "src" / "layercut"
+COMMANDS = r"layercut [a-z]+ .*--|llama-gguf-split|--no-deps"
+"""Whole commands that a message may say."""
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -57,3 +64,37 @@ def test_without_metadata_the_package_index_is_named(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(metadata, "distribution", none)
     assert install_command("heal") == "pip install 'layercut[heal]'"
+
+
+def test_errors_of_the_library_name_fields_and_no_flags() -> None:
+    """Python and study files have no flags; the command line puts them in, see layercut.cli.console.speak_of."""
+    found = []
+    for path in sorted((SOURCE).rglob("*.py")):
+        if path.relative_to(SOURCE).parts[0] in ("cli", "sandbox"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            name = getattr(node.func, "id", "") if isinstance(node, ast.Call) else ""
+            if name == "unknown" or name.endswith(("Error", "Mismatch")):
+                words = [one.value for one in ast.walk(node) if isinstance(one, ast.Constant)]
+                text = " ".join(word for word in words if isinstance(word, str))
+                if re.search(r"--[a-z]", text) and not re.search(COMMANDS, text):
+                    found.append(f"{path.relative_to(SOURCE)}:{node.lineno}: {text}")
+    assert found == []
+
+
+def test_the_command_line_says_flags_for_the_fields_of_its_verb() -> None:
+    try:
+        console.speak_of({"rank": "--rank", "top_p": "--top-p", "batch_size": "--train-batch", "out": "--out"})
+        with console.log.capture() as said:
+            console.error("rank 0 is too small; write 1 or more.")
+            console.error("batch_size 6 is no multiple of micro_batch 4; use another `out`, not `elsewhere`.")
+            console.error("unknown setting 'top'. Did you mean top_p? Known: batch_size, top_p.")
+            console.error("/tmp/rank/top_p/batch_size.txt is no file, and rank is a word.")
+    finally:
+        console.speak_of({})
+    assert said.get().splitlines() == [
+        "error: --rank 0 is too small; write 1 or more.",
+        "error: --train-batch 6 is no multiple of micro_batch 4; use another --out, not `elsewhere`.",
+        "error: unknown setting 'top'. Did you mean --top-p? Known: batch_size, top_p.",
+        "error: /tmp/rank/top_p/batch_size.txt is no file, and rank is a word.",
+    ]

@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 
 from layercut.errors import InputError
+from layercut.healing.settings import TrainSettings
 from layercut.settings import ModelSettings, TaskSettings
 from layercut.study.file import load_study, study_from_dict
+from layercut.study.healing_arms import Healer
 
 GOOD: dict[str, Any] = {"model": "m", "out": "runs/x", "plans": {"last": "reverse:3"}, "tasks": ["arithmetic"]}
 
@@ -55,15 +57,17 @@ def test_what_decides_the_numbers_of_a_run() -> None:
         ({"tasks": []}, "the key tasks is missing"),
         ({"tasks": "arithmetic"}, "is not a list"),
         ({"tasks": ["a", "a"]}, "listed twice"),
-        ({"seed": "one"}, "seed: 'one' is not of the kind int"),
+        ({"seed": "one"}, "seed 'one' is not a random seed"),
+        ({"batch_size": "4"}, "batch_size: '4' is not of the kind int"),
+        ({"tasks": [{"task": "copy", 5: 1}]}, "unknown setting '5'"),
         ({"checkpoints": 1}, "not of the kind bool"),
         ({"batch_size": 0}, "batch_size 0 is too small"),
         ({"engine": "plane"}, r"unknown engine 'plane'. Did you mean plain\? Known: openai, plain, shared, vllm"),
         ({"cache_gib": 0}, "cache_gib 0 is too small"),
-        ({"cache_gib": float("nan")}, "cache_gib nan is too small"),
+        ({"cache_gib": float("nan")}, "cache_gib nan is no number; write a number above 0"),
         ({"plans": {"uncut": "3"}}, "call it otherwise"),
         ({"plans": {"a/b": "3"}}, "cannot be a folder name"),
-        ({"tasks": [{"task": "a", "limit": 0}]}, "not a number of items"),
+        ({"tasks": [{"task": "a", "limit": 0}]}, "task a: limit 0 is too small"),
         ({"tasks": [5]}, "is no task"),
     ],
 )
@@ -112,3 +116,19 @@ def test_a_file_that_is_no_study_is_refused_by_name(tmp_path: Path, text: str, m
 def test_a_missing_file_is_named() -> None:
     with pytest.raises(InputError, match="nowhere.yaml: no study can be read here"):
         load_study(Path("nowhere.yaml"))
+
+
+def test_a_short_longest_rollout_can_be_said_in_python_and_in_a_study() -> None:
+    assert TrainSettings(rollout_max=16) == TrainSettings(rollout_start=16, rollout_max=16)
+    arm = {"name": "a", "prompts": "task:copy", "objective": "on-policy", "rollout_max": 16, "save_dtype": "bfloat16"}
+    made = study_from_dict(GOOD | {"healing": [arm]}).healing[0]
+    assert (made.train.rollout_start, made.train.rollout_max, made.save_dtype) == (16, 16, "bfloat16")
+    with pytest.raises(InputError, match="rollout_max 16 is below rollout_start 20"):
+        TrainSettings(rollout_max=16, rollout_start=20)
+
+
+def test_what_a_study_saves_healed_weights_as_reaches_healing() -> None:
+    study = study_from_dict(GOOD | {"healing": [{"name": "a", "prompts": "task:copy", "save_dtype": "bfloat16"}]})
+    healer = Healer(study.healing[0], study.models[0], study.tasks, 3, folder=Path("f"), answers=Path("a"))
+    assert healer.settings.save_dtype == "bfloat16"
+    assert healer.identity["settings"]["save_dtype"] == "bfloat16"

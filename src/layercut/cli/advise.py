@@ -26,7 +26,7 @@ def advise(
 ) -> None:
     """Say how deep the model of a study can be cut for a use, by which plan, and at what cost.
 
-    Goes by lower confidence bounds over all plans of the study, and says none where none is shown to be safe. The page
+    Uses lower confidence bounds over all plans, and names none where no plan is significantly safe. The page
     is kept as advice.md in the study's folder. Needs no model and no torch.
 
     Example: layercut advise runs/quickstart --use math --keep 0.9

@@ -19,7 +19,7 @@ def compare(
 ) -> None:
     """Compare two runs item by item: which of two cut, healed or whole models is better, and is that shown?
 
-    Both must be of one uncut model, with the same items and decoding. Needs no model and no torch.
+    Both must be of one original model, with the same items and decoding. Needs no model and no torch.
 
     Example: layercut compare runs/quickstart/reverse-3 runs/quickstart/random-3
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -31,21 +31,39 @@ class SafeConsole(Console):
 
 out = SafeConsole()
 log = SafeConsole(stderr=True)
+_FLAGS: dict[str, str] = {}
+"""By field: the flags of the verb that runs."""
+_FIELD = r"`(\w+(?:=false)?)`"
+"""As the library writes a field."""
+
+
+def speak_of(flags: Mapping[str, str]) -> None:
+    """Say flags where the library says fields: `store_top_k` becomes --store-top-k, where the verb has that flag."""
+    _FLAGS.clear()
+    _FLAGS.update(flags)
+
+
+def _with_flags(message: str, field: str = _FIELD) -> str:
+    return re.sub(field, lambda found: _FLAGS.get(found[1], found[0]), message)
 
 
 def say(message: str) -> None:
     """One line for people, on stderr."""
-    _print(log, message)
+    _print(log, _with_flags(message))
 
 
 def warn(message: str) -> None:
     """A line that should not be overlooked, on stderr."""
-    _print(log, Text.assemble(("note:", "yellow"), f" {message}"))
+    _print(log, Text.assemble(("note:", "yellow"), f" {_with_flags(message)}"))
 
 
 def error(message: str) -> None:
     """Why a command stops, on stderr."""
-    _print(log, Text.assemble(("error:", "red"), f" {message}"))
+    # Also a field that is said first with its value, and names that are no words otherwise: rank 0 is ..., top_p.
+    said, known, names = str(message).partition(" Known: ")
+    for field in (_FIELD, r"^(\w+)(?=:? \S+ is )", r"(?<![\w./:=-])([a-z]+_\w+)(?![\w./:=(-])"):
+        said = _with_flags(said, field)
+    _print(log, Text.assemble(("error:", "red"), f" {said}{known}{names}"))
 
 
 def result(text: str) -> None:

@@ -13,9 +13,9 @@ from layercut.errors import InputError
 from layercut.settings import ModelSettings
 
 
-@options.model_command(runs=False)
+@options.command()
 def cut(
-    model: ModelSettings,
+    model: Annotated[ModelSettings, options.LOADED_MODEL],
     remove: options.Remove = None,
     out: options.Out = None,
     seed: options.Seed = 0,
@@ -28,7 +28,7 @@ def cut(
 ) -> None:
     """Write MODEL without some of its decoder layers, as a plain Hugging Face checkpoint.
 
-    Layers are zero-based and those of the uncut model; ranges are inclusive, so 21-24 is four layers. Weights are
+    Layers are zero-based and those of the original model; ranges are inclusive, so 21-24 is four layers. Weights are
     streamed, never held in memory. The result is reloaded and its logits are compared with the bypassed model;
     dtype and device are those of this comparison, the weights keep their own.
 

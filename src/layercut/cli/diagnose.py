@@ -1,4 +1,4 @@
-"""``layercut diagnose``: what exactly broke in a cut model."""
+"""``layercut diagnose``: what exactly broke in a pruned model."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from layercut.diagnostics import DIAGNOSTICS, known
 from layercut.settings import ModelSettings
 
 
-@options.model_command()
+@options.command()
 def diagnose(
-    model: ModelSettings,
+    model: Annotated[ModelSettings, options.SHOWN_OF_MODEL],
     cuts: Annotated[
         list[str],
         typer.Argument(
-            help="Cut models: layers (3,8,21-24), reverse:N or random:N, a plan.json, or the folder of a cut or "
+            help="Pruned models: layers (3,8,21-24), reverse:N or random:N, a plan.json, or the folder of a cut or "
             "healed checkpoint.",
             metavar="CUT...",
         ),
@@ -41,7 +41,7 @@ def diagnose(
     unsafe_exec: options.UnsafeExec = False,
     json: options.Json = False,
 ) -> None:
-    """Find out what exactly broke in each CUT of MODEL, item by item beside the uncut model.
+    """Find out what exactly broke in each CUT of MODEL, item by item beside the original model.
 
     One page, diagnose.md, says for each cut what broke first, with examples, and holds a section and a picture for each
     diagnostic. Answers are kept as they come: the same command goes on where it was stopped, and --only may add

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -11,13 +10,13 @@ import typer
 from layercut.cli import options
 from layercut.cli.console import as_json, log, out, result, say
 from layercut.errors import InputError
-from layercut.settings import DecodingSettings, ModelSettings
+from layercut.settings import DecodingSettings, ModelSettings, TaskSettings
 
 
-@options.model_command()
+@options.command(hidden="data allow_selection_items")
 def evaluate(
-    model: ModelSettings,
-    decoding: DecodingSettings,
+    model: Annotated[ModelSettings, options.SHOWN_OF_MODEL],
+    decoding: Annotated[DecodingSettings, options.SHOWN_OF_DECODING],
     tasks: Annotated[
         str | None,
         typer.Option(
@@ -43,12 +42,8 @@ def evaluate(
     limit: options.Limit = None,
     data: options.Data = None,
     data_dir: options.DataDir = None,
-    max_new_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Longest answer, for tasks where it can be chosen.")
-    ] = None,
-    samples: Annotated[
-        int, typer.Option(min=1, help="Answers drawn for each item; with --temperature above 0, gives pass@k.")
-    ] = 1,
+    max_new_tokens: Annotated[int | None, options.flag(TaskSettings, "max_new_tokens")] = None,
+    samples: Annotated[int, options.flag(TaskSettings, "samples")] = 1,
     seed: options.Seed = 0,
     allow_selection_items: Annotated[
         bool,
@@ -56,7 +51,7 @@ def evaluate(
     ] = False,
     against: Annotated[
         Path | None,
-        typer.Option(help="Finished run of the uncut model on the same items: print what is kept.", metavar="RUN"),
+        typer.Option(help="Finished run of the original model on the same items: print what is kept.", metavar="RUN"),
     ] = None,
     dry_run: options.DryRun = False,
     unsafe_exec: options.UnsafeExec = False,
@@ -69,7 +64,7 @@ def evaluate(
 
     A suite is a list of tasks and readouts; with --data-dir it needs no hub.
 
-    With --against, what is kept of the uncut model's scores is printed for every readout, with paired intervals,
+    With --against, what is kept of the original model's scores is printed for every readout, with paired intervals,
     McNemar's test and the items on which two readouts disagree.
 
     Example: layercut eval bundled:smollm2-135m --tasks arithmetic,brackets --remove reverse:3 --limit 64
@@ -82,8 +77,7 @@ def evaluate(
     asked = options.asked_tasks(f"suite:{suite}" if suite else tasks, readouts, limit, data, data_dir)
     # A suite holds tasks whose answers have a length of their own; a task that was named refuses.
     asked = tuple(
-        replace(
-            task,
+        task.replace(
             max_new_tokens=max_new_tokens if tasks or takes(task.task, "max_new_tokens") else None,
             samples=samples,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import inspect
 import logging
 import os
@@ -14,43 +15,76 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from layercut import __version__
-from layercut.cli import (
-    advise,
-    clean,
-    compare,
-    cut,
-    diagnose,
-    env,
-    evaluate,
-    generate,
-    heal,
-    ls,
-    plan_size,
-    report,
-    run,
-    select,
-    sweep,
-)
 from layercut.cli.console import error, log, say, warn
 from layercut.errors import InputError, VerificationError
 from layercut.progress.heartbeat import clock, under_way
 from layercut.runs.disk import disk_problem
 from layercut.text.markup import printable
 
+_HELP = {"help_option_names": ["-h", "--help"]}
+VERBS = {
+    "select": "Choose the layers of MODEL that go, and write plan.json, which cut, eval and run take.",
+    "cut": "Write MODEL without some of its decoder layers, as a plain Hugging Face checkpoint.",
+    "eval": "Score MODEL on tasks, whole or without the layers that --remove names.",
+    "generate": "Let MODEL answer prompts, whole or without the layers that --remove names.",
+    "heal": "Heal MODEL, a pruned checkpoint: the original model answers prompts, and MODEL is trained on the answers.",
+    "run": "Run a whole study: models, criteria, depths, healing arms, tasks, readouts and seeds, and report what was "
+    "lost.",
+    "sweep": "Skip each layer of MODEL alone and measure what every task keeps.",
+    "diagnose": "Find out what exactly broke in each CUT of MODEL, item by item beside the original model.",
+    "plan-size": "Say how many items are needed to see a loss, and to know the retention to a given width.",
+    "advise": "Say how deep the model of a study can be cut for a use, by which plan, and at what cost.",
+    "compare": "Compare two runs item by item: which of two cut, healed or whole models is better, and is that shown?",
+    "report": "Write the reports of a run again from what its folder holds: report.html for a browser, and Markdown.",
+    "ls": "List runs with their state, age and headline, and what killed writes left.",
+    "clean": "Remove half-written hidden folders and files of processes that are gone, below DIR and in layercut's "
+    "cache.",
+    "env": "Print versions, machine and devices, to paste into a bug report.",
+}
+"""In the order of ``--help``, with the summary of each; the module of a verb is imported once it is called."""
+_FILES = {"eval": "evaluate"}
+
+
+def verb(name: str) -> Any:
+    """A verb as typer runs it; paragraphs of its help are one line each, as the terminal breaks lines itself."""
+    from layercut.cli.options import Verb
+
+    file = _FILES.get(name, name.replace("-", "_"))
+    alone = typer.Typer(add_completion=False, context_settings=_HELP)
+    alone.command(name, cls=Verb)(getattr(importlib.import_module(f"layercut.cli.{file}"), file))
+    found: Any = typer.main.get_command(alone)
+    paragraphs = inspect.cleandoc(found.help).split("\n\n")
+    found.help = "\n\n".join(" ".join(one.split()) for one in paragraphs)
+    return found
+
+
+def verbs() -> dict[str, Any]:
+    """All of them by name."""
+    return {name: verb(name) for name in VERBS}
+
 
 class _Verbs(TyperGroup):
     """Runs a verb: without a terminal it is heard of every half minute, and Ctrl-C says how to go on."""
 
+    _is_listing = False
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """See click."""
+        return list(VERBS)
+
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """The verb; paragraphs of its help are one line each, as the terminal breaks lines itself."""
-        found = super().get_command(ctx, cmd_name)
-        if found is not None and found.help:
-            paragraphs = inspect.cleandoc(found.help).split("\n\n")
-            found.help = "\n\n".join(" ".join(one.split()) for one in paragraphs)
-        return found
+        """The verb; only its name and what it does where all are listed."""
+        if self._is_listing and cmd_name in VERBS:
+            return TyperCommand(cmd_name, help=VERBS[cmd_name])
+        return verb(cmd_name) if cmd_name in VERBS else None
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """See click."""
+        self._is_listing = True
+        super().format_help(ctx, formatter)
 
     def invoke(self, ctx: Any) -> Any:
         began = time.monotonic()
@@ -85,23 +119,8 @@ app = typer.Typer(
     help="Remove decoder layers from a language model and learn what it can still do.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=_HELP,
 )
-app.command("select")(select.select)
-app.command("cut")(cut.cut)
-app.command("eval")(evaluate.evaluate)
-app.command("generate")(generate.generate)
-app.command("heal")(heal.heal)
-app.command("run")(run.run)
-app.command("sweep")(sweep.sweep)
-app.command("diagnose")(diagnose.diagnose)
-app.command("plan-size")(plan_size.plan_size)
-app.command("advise")(advise.advise)
-app.command("compare")(compare.compare)
-app.command("report")(report.report)
-app.command("ls")(ls.ls)
-app.command("clean")(clean.clean)
-app.command("env")(env.env)
 
 
 def _version(wanted: bool) -> None:

@@ -2,139 +2,41 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
+from copy import copy
 from pathlib import Path
-from typing import Annotated, Any
+from types import UnionType
+from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
 
 import typer
+from typer.core import TyperCommand
 
-from layercut.errors import InputError
+from layercut.base_settings import Settings, choices_of, limits
+from layercut.cli.console import speak_of
+from layercut.errors import InputError, unknown
 from layercut.seed import LARGEST
-from layercut.settings import DecodingSettings, ModelSettings, TaskSettings
+from layercut.settings import TaskSettings
 
-Model = Annotated[
-    str,
-    typer.Argument(
-        help="Hugging Face id, local Hugging Face folder, .gguf file, or bundled:smollm2-135m (the embedded default).",
-        metavar="MODEL",
-    ),
-]
-Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.", rich_help_panel="Model")]
-Dtype = Annotated[
-    str,
-    typer.Option(
-        help="auto (the checkpoint's own, on a CPU float32), float32, bfloat16 or float16.", rich_help_panel="Model"
-    ),
-]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.", rich_help_panel="Model")]
-DeviceMap = Annotated[
-    str | None,
-    typer.Option(
-        help="Spread a large model over devices, as in transformers: auto, balanced.", rich_help_panel="Model"
-    ),
-]
-TrustRemoteCode = Annotated[
-    bool,
-    typer.Option(
-        "--trust-remote-code", help="Run model code that travels with the checkpoint.", rich_help_panel="Model"
-    ),
-]
-BatchSize = Annotated[
-    int, typer.Option(min=1, help="Sequences run at once; halved when memory runs out.", rich_help_panel="Model")
-]
-EngineName = Annotated[
-    str,
-    typer.Option(
-        "--engine",
-        help="shared: what plans have in common is computed once; plain; vllm; or openai: a server (eval only).",
-        rich_help_panel="Model",
-    ),
-]
-CacheGib = Annotated[
-    float,
-    typer.Option(
-        help="GiB of memory for keys and values: those that plans share (shared), or all (vllm).",
-        rich_help_panel="Model",
-    ),
-]
-CudaGraphs = Annotated[
-    bool,
-    typer.Option(
-        "--cuda-graphs",
-        help="vllm: compile the model and capture CUDA graphs, for evaluating a checkpoint as it is.",
-        rich_help_panel="Model",
-    ),
-]
-BaseUrl = Annotated[
-    str | None,
-    typer.Option(help="openai: the server, such as http://localhost:8000/v1.", rich_help_panel="Model", metavar="URL"),
-]
-TokenizerName = Annotated[
-    str | None,
-    typer.Option(
-        "--tokenizer",
-        help="openai: the served model's tokenizer, a hub id or folder; needed for ranking.",
-        rich_help_panel="Model",
-    ),
-]
-EnginePool = Annotated[
-    str | None,
-    typer.Option(
-        help="Engines in many processes: local:N here, or ray://HOST:PORT, one for each GPU there (?gpus=K for each).",
-        metavar="WHERE",
-        rich_help_panel="Model",
-    ),
-]
 Remove = Annotated[
     str | None,
     typer.Option(
-        help="Layers that go, zero-based, ranges inclusive: 3,8,21-24. Or reverse:N or random:N, or a plan.json.",
+        help="Layers to remove, zero-based, ranges inclusive: 3,8,21-24. Or reverse:N or random:N, or a plan.json.",
         metavar="LAYERS",
     ),
 ]
-PlanFromAnotherModel = Annotated[
-    bool,
-    typer.Option(
-        "--plan-from-another-model",
-        help="Take a plan.json that was made for another model of the same depth; what is written names both.",
-        rich_help_panel="Model",
-    ),
-]
-Seed = Annotated[int, typer.Option(min=0, max=LARGEST, help="Root of all chance.", metavar="INTEGER")]
+Seed = Annotated[int, typer.Option(min=0, max=LARGEST, help="Random seed.", metavar="INTEGER")]
 StudySeed = Annotated[
     int | None,
-    typer.Option(min=0, max=LARGEST, help="Root of all chance, in place of the file's.", metavar="INTEGER"),
+    typer.Option(min=0, max=LARGEST, help="Random seed, in place of the file's.", metavar="INTEGER"),
 ]
-Limit = Annotated[
-    int | None, typer.Option(min=1, help="Only the first so many items of each task; shown in every table.")
-]
+Limit = Annotated[int | None, typer.Option(min=1, help="At most this many items of each task; shown in every table.")]
 Data = Annotated[
     list[str] | None, typer.Option(help="Local data of a task: gsm8k=PATH. May be repeated.", metavar="TASK=PATH")
 ]
 DataDir = Annotated[
     Path | None, typer.Option(help="Folder with local data, in a folder for each task, such as gsm8k.", metavar="DIR")
-]
-Samples = Annotated[
-    int,
-    typer.Option(
-        min=1,
-        help="Answers to each prompt. The best goes on: right, ended, likeliest by token. All are kept.",
-        rich_help_panel="Prompts",
-    ),
-]
-MaxPromptTokens = Annotated[
-    int | None, typer.Option(min=1, help="Leave out longer prompts.", rich_help_panel="Prompts")
-]
-ShuffleBuffer = Annotated[
-    int | None,
-    typer.Option(
-        min=0,
-        help="Rows of a hub data set to draw from as it streams in, by --seed; 0: in its order. If left out, 10,000.",
-        rich_help_panel="Prompts",
-    ),
 ]
 PROMPTS = (
     ".txt (one a line), .jsonl, .json, .csv (also .gz) or .parquet; hub:NAME[:config[:split]]; task:NAME, for its "
@@ -159,80 +61,239 @@ UnsafeExec = Annotated[
     ),
 ]
 Out = Annotated[Path | None, typer.Option(help="Folder to write to.", metavar="DIR")]
-Temperature = Annotated[
-    float, typer.Option(min=0, help="0 is greedy; above, answers are sampled.", rich_help_panel="Decoding")
-]
-TopP = Annotated[float, typer.Option(min=0, max=1, help="Nucleus sampling.", rich_help_panel="Decoding")]
-TopK = Annotated[
-    int, typer.Option(min=0, help="Sample from so many most likely tokens; 0 for all.", rich_help_panel="Decoding")
-]
-
 OBJECTIVE = (
     "Tasks, separated by commas: names, NAME:5 with five worked examples, lm-eval:NAME for any of lm-eval, suite:quick "
     "(builtin, paper) for those of a suite."
 )
 """What an objective may name."""
 
-_DECODING = {"temperature": Temperature, "top_p": TopP, "top_k": TopK}
-_RUNNING = {
-    "batch_size": BatchSize,
-    "engine": EngineName,
-    "cache_gib": CacheGib,
-    "engine_pool": EnginePool,
-    "cuda_graphs": CudaGraphs,
-    "base_url": BaseUrl,
-    "tokenizer": TokenizerName,
-}
-_LOADING = {
-    "revision": Revision,
-    "dtype": Dtype,
-    "device": Device,
-    "device_map": DeviceMap,
-    "trust_remote_code": TrustRemoteCode,
-    "plan_from_another_model": PlanFromAnotherModel,
-}
+
+class Flags(NamedTuple):
+    """How the fields of a settings class become flags of a verb: ``train: Annotated[TrainSettings, Flags(...)]``."""
+
+    panel: str | None = None
+    """Under which heading of ``--help``."""
+    shown: str = ""
+    """Fields that ``--help`` shows; the others are reached as well, by ``--set`` too, and shown by ``--help-all``."""
+    without: str = ""
+    """Fields that are no flags of this verb."""
+    names: Mapping[str, str] = {}
+    """What a flag is called whose name is not the field's."""
 
 
-def model_command(*, runs: bool = True) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """A command on one model: its ``model: ModelSettings`` and ``decoding: DecodingSettings`` become flags.
+def flag(kind: type[Settings], name: str, *spelling: str, **more: Any) -> Any:
+    """The option that stands for a field: its help, choices and bounds."""
+    field = kind.model_fields[name]
+    found = limits(field)
+    missing = [one for one in choices_of(field) if one not in (field.description or "")]
+    choices = f" One of {', '.join(choices_of(field))}." if missing else ""
+    spelled = spelling or ((f"--{name.replace('_', '-')}",) if field.annotation is bool else ())
+    return typer.Option(
+        *spelled,
+        help=(field.description or "") + choices,
+        min=found.get("ge", found.get("gt")),
+        max=found.get("le", found.get("lt")),
+        **more,
+    )
 
-    MODEL comes first, how answers are drawn and how the model is run after ``--seed``, how it is loaded last. Defaults
-    are those of the settings.
+
+def command(*, hidden: str = "") -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A verb whose settings become flags: one for each field, with its type, default, bounds and help.
+
+    Settings hold as given what was written on the command line, so that presets know. Where flags are not shown,
+    ``--help-all`` shows them, and ``--set NAME=VALUE`` reaches them as well; see ``Verb``.
 
     Args:
-        runs: whether the command runs the model on more than one batch, so that batch size and engine matter.
+        hidden: parameters of the verb's own that ``--help`` does not show.
     """
 
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        own = dict(inspect.signature(command, eval_str=True).parameters)
-        running = _RUNNING if runs else {}
-        model_names = ["model", *running, *_LOADING]
-        draws = own.pop("decoding", None) is not None
-        del own["model"]
-        after_seed = list(own).index("seed") + 1
-        parameters = [
-            inspect.Parameter("model", inspect.Parameter.KEYWORD_ONLY, annotation=Model),
-            *list(own.values())[:after_seed],
-            *(_flags(DecodingSettings, _DECODING) if draws else ()),
-            *_flags(ModelSettings, running),
-            *list(own.values())[after_seed:],
-            *_flags(ModelSettings, _LOADING),
-        ]
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        own: list[inspect.Parameter] = []
+        derived: list[inspect.Parameter] = []
+        kinds: dict[str, tuple[type[Settings], dict[str, str]]] = {}
+        for one in inspect.signature(function, eval_str=True).parameters.values():
+            kind, *marks = get_args(one.annotation) if get_origin(one.annotation) is Annotated else (one.annotation,)
+            if not (isinstance(kind, type) and issubclass(kind, Settings)):
+                own.append(_hidden(one) if one.name in hidden.split() else one)
+                continue
+            how = next((mark for mark in marks if isinstance(mark, Flags)), Flags())
+            fields = {
+                field: how.names.get(field, field) for field in kind.model_fields if field not in how.without.split()
+            }
+            kinds[one.name] = kind, {field: _name_of(name) for field, name in fields.items()}
+            made = [_parameter(kind, field, name, how) for field, name in fields.items()]
+            own += [flag for flag in made if flag.name == "model"]
+            derived += [flag for flag in made if flag.name != "model"]
+        extra = [_SET, _HELP_ALL, _CONTEXT] if all(one.name != "setting" for one in own) else [_HELP_ALL, _CONTEXT]
+        parameters = [*own, *derived, *extra]
 
-        @functools.wraps(command)
-        def with_settings(**given: Any) -> None:
-            settings: dict[str, Any] = {"model": ModelSettings(**_taken(given, model_names))}
-            if draws:
-                settings["decoding"] = DecodingSettings(**_taken(given, _DECODING))
-            command(**settings, **given)
+        @functools.wraps(function)
+        def with_settings(**values: Any) -> None:
+            *_, context = [values.pop(one.name) for one in extra]
+            written = {name for name in values if context.get_parameter_source(name).name != "DEFAULT"}
+            settings = {}
+            for name, (kind, fields) in kinds.items():
+                taken = {field: values.pop(flag) for field, flag in fields.items()}
+                given = {field: taken[field] for field, flag in fields.items() if flag in written}
+                settings[name] = kind(**{field: _as_field(kind, field, value) for field, value in given.items()})
+            function(**settings, **values)
 
-        # What typer reads in place of the command's own.
+        # What typer reads in place of the function's own.
         keyword_only = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in parameters]
         with_settings.__signature__ = inspect.Signature(keyword_only)  # type: ignore[attr-defined]
+        with_settings.renamed = {  # type: ignore[attr-defined]
+            field: name for _, fields in kinds.values() for field, name in fields.items() if field != name
+        }
         with_settings.__annotations__ = {one.name: one.annotation for one in keyword_only}
         return with_settings
 
     return decorate
+
+
+def _parameter(kind: type[Settings], field: str, name: str, how: Flags) -> inspect.Parameter:
+    """What typer reads for a field."""
+    info, plain = kind.model_fields[field], _plain_type(kind.model_fields[field].annotation)
+    if field == "model":
+        mark: Any = typer.Argument(help=info.description, metavar="MODEL")
+        return inspect.Parameter(field, inspect.Parameter.KEYWORD_ONLY, annotation=Annotated[str, mark])
+    is_list = plain == (str | None) and "tuple" in str(info.annotation)
+    more: dict[str, Any] = {"metavar": "NAME,NAME"} if is_list else {}
+    spelling = (name,) if name.startswith("--") else (f"--{name.replace('_', '-')}",) if name != field else ()
+    mark = flag(kind, field, *spelling, rich_help_panel=how.panel, hidden=field not in how.shown.split(), **more)
+    default = None if is_list else info.default
+    return inspect.Parameter(
+        _name_of(name), inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[plain, mark]
+    )
+
+
+def _name_of(flag: str) -> str:
+    """The parameter that a flag becomes: keep_it of ``--keep-it/--drop-it``."""
+    return flag.partition("/")[0].strip("-").replace("-", "_")
+
+
+def _plain_type(annotation: Any) -> Any:
+    """What typer can read: text with commas for a list of names, the type itself without checks for all else."""
+    if get_origin(annotation) is Annotated:
+        return _plain_type(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return _plain_type(get_args(annotation)[0]) | None
+    return str | None if get_origin(annotation) is tuple else annotation
+
+
+def _as_field(kind: type[Settings], field: str, value: Any) -> Any:
+    """A value from the command line; names with commas between are a list."""
+    is_list = isinstance(value, str) and "tuple" in str(kind.model_fields[field].annotation)
+    return tuple(part for part in value.split(",") if part) if is_list else value
+
+
+def _hidden(parameter: inspect.Parameter) -> inspect.Parameter:
+    kind, option = get_args(parameter.annotation)
+    option = copy(option)
+    option.hidden = True
+    return parameter.replace(annotation=Annotated[kind, option])
+
+
+def _show_all(context: typer.Context, wanted: bool) -> None:
+    if wanted:
+        for one in context.command.params:
+            one.hidden = False  # type: ignore[attr-defined]
+        typer.echo(context.get_help())
+        raise typer.Exit
+
+
+class Verb(TyperCommand):
+    """A command whose ``--set NAME=VALUE`` is another spelling of ``--name VALUE``, whether ``--help`` shows it or not.
+
+    What is no flag of the verb is left to its parameter ``setting``.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """See click."""
+        flags = _settable(self)
+        left, spelled = list(args), []
+        while left:
+            word = left.pop(0)
+            if word == "--set" and left:
+                word = f"--set={left.pop(0)}"
+            name, equals, value = word.removeprefix("--set=").partition("=")
+            found = flags.get(name.replace("-", "_"))
+            if not word.startswith("--set="):
+                spelled.append(word)
+            else:
+                spelled += [word] if found is None or not equals else _spelled(found, value)
+        speak_of(self._flags())
+        return super().parse_args(ctx, spelled)
+
+    def _flags(self) -> dict[str, str]:
+        """By field, what it is called on the command line."""
+        options = [one for one in self.params if one.param_type_name == "option"]
+        negative = {f"{one.name}=false": word for one in options for word in one.secondary_opts}
+        spellings = [word for one in options for word in one.opts]
+        renamed = getattr(self.callback, "renamed", {})
+        return (
+            negative
+            | {_name_of(word): word for word in spellings}
+            | {field: f"--{name.replace('_', '-')}" for field, name in renamed.items()}
+        )
+
+
+def _spelled(option: Any, value: str) -> list[str]:
+    """An option as people would write it."""
+    if not option.is_flag:
+        return [f"{option.opts[0]}={value}"]
+    if value not in ("true", "false"):
+        raise InputError(f"{option.name}={value} is neither true nor false; write one of them.")
+    if value == "true":
+        return [option.opts[0]]
+    return list(option.secondary_opts[:1])
+
+
+def _settable(verb: Any) -> dict[str, Any]:
+    """A verb's options by name, but those that are about options."""
+    given = {str(one.name): one for one in verb.params if one.param_type_name == "option"}
+    return {name: one for name, one in given.items() if name not in ("setting", "help_all", "help")}
+
+
+def _refuse(context: typer.Context, given: list[str] | None) -> None:
+    for entry in given or ():
+        name, equals, _ = entry.partition("=")
+        if not equals:
+            raise InputError(f"--set {entry!r} is not NAME=VALUE, such as limit=10.")
+        raise unknown("setting", name, _settable(context.command))
+
+
+_SET = inspect.Parameter(
+    "setting",
+    inspect.Parameter.KEYWORD_ONLY,
+    default=None,
+    annotation=Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            callback=_refuse,
+            help="Any option that --help-all lists, such as limit=10. May be repeated.",
+            metavar="NAME=VALUE",
+        ),
+    ],
+)
+_HELP_ALL = inspect.Parameter(
+    "help_all",
+    inspect.Parameter.KEYWORD_ONLY,
+    default=False,
+    annotation=Annotated[
+        bool, typer.Option("--help-all", is_eager=True, callback=_show_all, help="Show every option.")
+    ],
+)
+_CONTEXT = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+SHOWN_OF_MODEL = Flags("Model", shown="dtype device batch_size engine")
+"""What each verb on a model shows of it."""
+LOADED_MODEL = Flags(
+    "Model",
+    shown="revision dtype device",
+    without="batch_size engine cache_gib engine_pool cuda_graphs base_url tokenizer",
+)
+"""A model that is loaded, and run on one batch at most."""
+SHOWN_OF_DECODING = Flags("Decoding", shown="temperature")
 
 
 def asked_tasks(
@@ -295,15 +356,3 @@ def _pair(entry: str) -> tuple[str, str]:
     if not equals or not name or not path:
         raise InputError(f"--data {entry!r} is not TASK=PATH, such as gsm8k=data/gsm8k.")
     return name, path
-
-
-def _flags(settings: Any, annotations: dict[str, Any]) -> list[inspect.Parameter]:
-    defaults = {field.name: field.default for field in dataclasses.fields(settings)}
-    return [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=defaults[name], annotation=annotation)
-        for name, annotation in annotations.items()
-    ]
-
-
-def _taken(given: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    return {name: given.pop(name) for name in names}

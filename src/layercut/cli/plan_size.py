@@ -11,9 +11,9 @@ from layercut.cli.console import as_json, result
 
 
 def plan_size(
-    baseline: Annotated[float, typer.Option(help="Expected score of the uncut model, a share: 0.6.")],
+    baseline: Annotated[float, typer.Option(help="Expected score of the original model, a share: 0.6.")],
     retention: Annotated[
-        float, typer.Option(help="Share of the score above chance that the cut model is expected to keep.")
+        float, typer.Option(help="Share of the score above chance that the pruned model is expected to keep.")
     ],
     chance: Annotated[float, typer.Option(help="Score of guessing.")] = 0.0,
     power: Annotated[float, typer.Option(help="Probability of seeing a difference that is there.")] = 0.8,

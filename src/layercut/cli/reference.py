@@ -8,14 +8,11 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-import typer
-
-from layercut.cli.main import app
+from layercut.cli.main import verbs
 
 
 def reference() -> str:
     """The command reference in Markdown: every verb, its words and its options."""
-    root: Any = typer.main.get_command(app)
     parts = [
         "# Command reference",
         "",
@@ -24,9 +21,12 @@ def reference() -> str:
         "`LAYERCUT_CACHE` says where converted models are kept.",
         "",
     ]
-    for name, command in root.commands.items():
+    for name, command in verbs().items():
         parts += [f"## layercut {name}", "", inspect.cleandoc(command.help or ""), ""]
-        parts += ["| | | default |", "|---|---|---|", *(_row(parameter) for parameter in command.params), ""]
+        for title, hidden in (("", False), ("Shown by `--help-all`, and reached by `--set NAME=VALUE` as well:", True)):
+            rows = [_row(one) for one in command.params if bool(getattr(one, "hidden", False)) is hidden]
+            if rows:
+                parts += [*([title, ""] if title else []), "| | | default |", "|---|---|---|", *rows, ""]
     return "\n".join(parts)
 
 

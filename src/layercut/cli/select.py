@@ -11,6 +11,7 @@ from layercut.cli import options
 from layercut.cli.console import as_json, log, out, result, say
 from layercut.errors import InputError
 from layercut.selection import CRITERIA, criterion_row
+from layercut.selection.base import SearchSettings
 from layercut.settings import CalibrationSettings, DecodingSettings, ModelSettings
 
 
@@ -20,10 +21,15 @@ def _those(fact: str) -> str:
     return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-@options.model_command()
+_TEXT = {"source": "calibration", "num_texts": "calibration_texts", "max_tokens": "calibration_tokens"}
+
+
+@options.command()
 def select(
-    model: ModelSettings,
-    decoding: DecodingSettings,
+    model: Annotated[ModelSettings, options.SHOWN_OF_MODEL],
+    decoding: Annotated[DecodingSettings, options.Flags("Decoding")],
+    search: Annotated[SearchSettings, options.Flags(shown="race")],
+    text: Annotated[CalibrationSettings, options.Flags(shown="source", names=_TEXT)],
     criterion: Annotated[
         str, typer.Option(help=f"How layers are ranked: {', '.join(CRITERIA)}; or your own my.module:function.")
     ],
@@ -53,27 +59,6 @@ def select(
             metavar="N",
         ),
     ] = None,
-    normalise: Annotated[str, typer.Option(help="raw (cut / uncut, as the paper) or chance (above chance).")] = "raw",
-    race: Annotated[
-        str,
-        typer.Option(
-            help="When a candidate stops: exact (it cannot win any more; the same choice from fewer answers), "
-            "confident (it hardly can), off (never)."
-        ),
-    ] = "exact",
-    race_error: Annotated[
-        float,
-        typer.Option(help="confident: most probability that a round loses its best candidate.", metavar="P"),
-    ] = 0.05,
-    calibration: Annotated[
-        str,
-        typer.Option(
-            help=f"Text that {_those('needs_text')} are measured on: a file, hub:NAME, or generated (by the uncut "
-            "model itself)."
-        ),
-    ] = "generated",
-    calibration_texts: Annotated[int, typer.Option(min=1, help="How many texts of the calibration.")] = 16,
-    calibration_tokens: Annotated[int, typer.Option(min=2, help="Longest text, in tokens.")] = 256,
     protect: Annotated[
         str | None,
         typer.Option(
@@ -84,7 +69,11 @@ def select(
     ] = None,
     setting: Annotated[
         list[str] | None,
-        typer.Option("--set", help="A setting of the criterion. May be repeated.", metavar="NAME=VALUE"),
+        typer.Option(
+            "--set",
+            help="A setting of the criterion, or any option that --help-all lists. May be repeated.",
+            metavar="NAME=VALUE",
+        ),
     ] = None,
     seed: options.Seed = 0,
     dry_run: options.DryRun = False,
@@ -99,11 +88,9 @@ def select(
 
     Example: layercut select bundled:smollm2-135m --criterion task_accuracy --objective arithmetic,copy --remove 2
     """
-    from layercut.selection.base import check_race
     from layercut.study.checks import check_selection
 
     criterion_row(criterion)
-    check_race(normalise, race, race_error)
     tasks = options.asked_tasks(objective, readouts, limit, data, data_dir, first_readouts=True)
     if (limit or readouts or held_out) and not tasks:
         raise InputError(
@@ -123,7 +110,6 @@ def select(
     if unsafe_exec:
         allow_unsafe()
     folder = out_folder or Path("runs", slug(f"select-{model.model}"))
-    text = CalibrationSettings(source=calibration, num_texts=calibration_texts, max_tokens=calibration_tokens)
     own = dict(parse_setting(entry) for entry in setting or [])
     if dry_run:
         estimate = selection_estimate(
@@ -134,7 +120,7 @@ def select(
             calibration=text,
             protect=protect,
             settings=own,
-            race=race,
+            race=search.race,
             num_held_out=held_out,
             out=folder,
         )
@@ -153,9 +139,7 @@ def select(
             calibration=text,
             protect=protect,
             settings=own,
-            normalise=normalise,
-            race=race,
-            race_error=race_error,
+            **search.as_dict(),
             decoding=decoding,
             num_held_out=held_out,
             seed=seed,

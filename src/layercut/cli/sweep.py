@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from layercut.selection.predict import Predicted
 
 
-@options.model_command()
+@options.command(hidden="arithmetic_data data_dir")
 def sweep(
-    model: ModelSettings,
-    decoding: DecodingSettings,
+    model: Annotated[ModelSettings, options.SHOWN_OF_MODEL],
+    decoding: Annotated[DecodingSettings, options.Flags("Decoding")],
     objective: Annotated[str | None, typer.Option(help=options.OBJECTIVE, metavar="TASK,TASK")] = None,
     diagnose: Annotated[
         bool,
@@ -36,7 +36,7 @@ def sweep(
         typer.Option(
             "--predict",
             help="In place of asking every layer: which layers, and how many, generation can lose, from forward passes "
-            "under the uncut model's own right answers.",
+            "under the original model's own right answers.",
         ),
     ] = False,
     only: Annotated[
@@ -51,7 +51,7 @@ def sweep(
         int | None,
         typer.Option(
             min=1,
-            help="Only the first so many items of each task or kind; shown in every table. 100 if left out, 16 for "
+            help="At most this many items of each task or kind; shown in every table. 100 if left out, 16 for "
             "--diagnose.",
         ),
     ] = None,
@@ -82,12 +82,12 @@ def sweep(
     --compare. Answers are kept item by item: the same command again goes on where it was stopped, and a search by task
     scores in the same folder is not asked again.
 
-    With --diagnose it says what each layer is needed for: arithmetic, brackets and programs, texts without loops, the
-    tokens of the uncut model's own right answers, the final hidden state. One page, layers.md, with a picture over the
-    depth.
+    With --diagnose it reports what each layer is needed for: arithmetic, brackets and programs, texts without loops,
+    the tokens of the original model's own right answers, the final hidden state. One page, layers.md, with a picture
+    over the depth.
 
-    With --predict no cut model writes anything: the order of the layers, and how many can go, follow from what their
-    absence does to the uncut model's right answers, beside the sweep of the same folder where there is one. See
+    With --predict no pruned model writes anything: the order of the layers, and how many can go, follow from what their
+    absence does to the original model's right answers, beside the sweep of the same folder where there is one. See
     predict.md.
 
     Example: layercut sweep bundled:smollm2-135m --objective arithmetic,brackets --limit 64 --out runs/sweep

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,7 +37,7 @@ from layercut.text.counting import counted
 _STEPS = 1000
 """Steps of a diagnostic on the progress bar."""
 _PLAN = re.compile(r"^[\d,\- ]+$|^[A-Za-z_][\w.]*:\d+$")
-_FLAGS = {"limit": "--limit", "num_samples": "--samples"}
+_FLAGS = {"limit": "limit", "num_samples": "samples"}
 
 
 class Diagnosed(NamedTuple):
@@ -245,7 +244,7 @@ def _arm(uncut: ModelHandle, cut: str, seed: int) -> SessionModel:
     """A plan on the original model, or a folder with a checkpoint."""
     path = Path(cut)
     if path.is_dir() and not _PLAN.match(cut):
-        handle = ModelHandle(replace(uncut.settings, model=cut, revision=None))
+        handle = ModelHandle(uncut.settings.replace(model=cut, revision=None))
         plan = handle.plan()
         name = slug(path.resolve().name if path.name != "checkpoint" else path.resolve().parent.name)
         source, layers = f"checkpoint {handle.metadata.model_hash}", kept_layers(handle, uncut.num_layers)

@@ -75,7 +75,7 @@ def diagnose_layers(
     # The layers and diagnostics are no part of the settings: a second command may add some.
     settings = {**handle.describe(), "limit": limit, "seed": seed, "per_layer": True}
     settings |= arithmetic_settings(arithmetic_data)
-    with RunFolder.begin(folder, settings, flags={"limit": "--limit"}, sandbox=isolation) as run:
+    with RunFolder.begin(folder, settings, flags={"limit": "limit"}, sandbox=isolation) as run:
         data = {
             "format_version": FORMAT_VERSION,
             "model": model.model,

@@ -286,7 +286,7 @@ def _held(journal: Journal, asked: dict[str, str]) -> dict[str, Record]:
         if record["asked"] != asked[id]:
             raise RunMismatch(
                 f"{journal.path} holds an answer to another question under the id {id}; it was written by another "
-                "version of layercut. Use another --out."
+                "version of layercut. Use another `out`."
             )
     return held
 

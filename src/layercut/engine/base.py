@@ -21,7 +21,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
-from layercut.seed import check_seed
+from pydantic import Field
+
+from layercut.base_settings import Seed
 from layercut.settings import DecodingSettings
 from layercut.surgery.plan import CutPlan
 
@@ -41,16 +43,11 @@ Prompt = str | tuple[Message, ...]
 """Plain text, tokenised as it stands, or a conversation, rendered with the tokenizer's own chat template."""
 
 
-@dataclass(frozen=True, kw_only=True)
 class Decoding(DecodingSettings):
     """How tokens are drawn, and by which noise."""
 
-    seed: int = 0
-    """Root of every request's own noise: token t of request r depends on (seed, r's id, t) alone."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_seed(self.seed)
+    seed: Seed = Field(0, description="Root of every request's own noise.")
+    """Token t of request r depends on (seed, r's id, t) alone."""
 
     @property
     def is_greedy(self) -> bool:

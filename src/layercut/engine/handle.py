@@ -37,7 +37,7 @@ class ModelHandle:
         """
         if settings.engine == "openai":
             raise InputError(
-                "a served model can only be evaluated (layercut eval); for this command use --engine vllm, shared or "
+                "a served model can only be evaluated (layercut eval); for this command use `engine` vllm, shared or "
                 "plain, and the model itself."
             )
         self.settings = settings
@@ -86,7 +86,7 @@ class ModelHandle:
         if wanted.engine_pool is not None:
             from layercut.engine.ray_pool import RayPool
 
-            alone = replace(wanted, engine_pool=None, dtype=self.dtype)  # what the run's settings say, on any machine
+            alone = wanted.replace(engine_pool=None, dtype=self.dtype)  # what the run's settings say, on any machine
             here = replace(self.source, path=self.source.path.absolute())
             return RayPool(wanted.engine_pool, partial(engine_of, alone, here, self.metadata.model_hash))
         if wanted.engine == "vllm":

@@ -161,8 +161,8 @@ class OpenAIEngine(OnePlanAtATime):
         _check(plan)
         if self._reader is None:
             raise InputError(
-                "ranking by likelihood takes the model's own tokenizer; name it with --tokenizer (a hub id or a "
-                "folder), or ask for --readouts short,chain."
+                "ranking by likelihood takes the model's own tokenizer; name it with `tokenizer` (a hub id or a "
+                "folder), or ask for `readouts` short,chain."
             )
         return self._each(scorings(self._reader, requests), done, self._score)
 
@@ -225,7 +225,7 @@ class OpenAIEngine(OnePlanAtATime):
                 self._is_reached = True
             elif time.monotonic() - began > self._patience - _CONNECT:
                 raise InputError(
-                    f"no answer from {self._url} ({reason}). Start the server, or give another --base-url; most end "
+                    f"no answer from {self._url} ({reason}). Start the server, or give another `base_url`; most end "
                     "in /v1."
                 )
             else:
@@ -302,7 +302,7 @@ class OpenAIEngine(OnePlanAtATime):
             raise InputError(
                 f"{self._url} gave {len(values)} log-probabilities for a prompt of {len(tokens)} tokens, and ranking "
                 "takes all of them. Use a server that echoes them for tokens (vLLM's does), and the tokenizer of its "
-                "model, or ask for --readouts short,chain."
+                "model, or ask for `readouts` short,chain."
             )
         scored = range(len(tokens) - len(continuation), len(tokens))
         best = [max((given.top_logprobs[at] or {}).values(), default=values[at]) for at in scored]
@@ -337,9 +337,9 @@ def _check(plan: CutPlan) -> None:
     if not plan.is_uncut:
         raise InputError(
             "layers of a served model cannot be removed; cut the checkpoint with layercut cut and serve that, or use "
-            "--engine vllm."
+            "`engine` vllm."
         )
 
 
 def _refuse(what: str) -> NoReturn:
-    raise InputError(f"a server does not give {what}; use --engine shared.")
+    raise InputError(f"a server does not give {what}; use `engine` shared.")

@@ -135,7 +135,7 @@ class Members:
         if (self._where.address or "").startswith("ray://"):
             raise InputError(
                 "hidden states cannot be sent through ray://; run layercut on a machine of the cluster, with "
-                "--engine-pool auto, or without a pool."
+                "`engine_pool` auto, or without a pool."
             )
         num_given = num_deaths = 0
         while True:
@@ -193,7 +193,7 @@ class Members:
             if block.deaths >= MOST_DEATHS:
                 block.error = InputError(
                     f"{block.deaths} members of the pool died on the same {counted(len(block.requests), 'request')} "
-                    f"({_line(error)}); if memory ran out, use a smaller --batch-size or fewer members on a machine."
+                    f"({_line(error)}); if memory ran out, use a smaller `batch_size` or fewer members on a machine."
                 )
 
     def _start(self) -> Member:

@@ -48,8 +48,8 @@ class ServedModel:
         """
         if spec is not None:
             raise InputError(
-                f"--remove {spec}: layers of a served model cannot be removed. Cut the checkpoint with layercut cut "
-                "and serve that, or use --engine vllm and the model itself."
+                f"`remove` {spec}: layers of a served model cannot be removed. Cut the checkpoint with layercut cut "
+                "and serve that, or use `engine` vllm and the model itself."
             )
         return CutPlan(num_layers=1, model=self.settings.model)
 

@@ -160,7 +160,7 @@ def _through(stack: Stack, layer: int, states_1TD: Tensor, entered: Entered, pac
     if pack.last is None:
         raise InputError(
             "this model's code does not use the attention interface of transformers, so texts cannot be packed; "
-            "use --engine plain."
+            "use `engine` plain."
         )
     kv, pack.last = pack.last, None
     return states_1TD, kv

@@ -105,7 +105,7 @@ class VllmEngine(OnePlanAtATime):
         room = self._engine.model_config.max_model_len
         if model.context_length is not None and room < model.context_length:
             logger.warning(
-                "the context is %d tokens, of the %d that %s takes: more do not fit in --cache-gib %g",
+                "the context is %d tokens, of the %d that %s takes: more do not fit in `cache_gib` %g",
                 *(room, model.context_length, model.name, cache_gib),
             )
         self._model = replace(model, context_length=min(room, model.context_length or room))
@@ -270,7 +270,7 @@ class VllmEngine(OnePlanAtATime):
             )
         if self._cuda_graphs and not plan.is_uncut:
             raise InputError(
-                "CUDA graphs contain all layers, so none can be skipped. Omit --cuda-graphs, or write the pruned "
+                "CUDA graphs contain all layers, so none can be skipped. Omit `cuda_graphs`, or write the pruned "
                 "checkpoint with layercut cut and evaluate that."
             )
 
@@ -279,4 +279,4 @@ class VllmEngine(OnePlanAtATime):
 
 
 def _refuse(what: str) -> NoReturn:
-    raise InputError(f"vLLM does not give {what}; use --engine shared.")
+    raise InputError(f"vLLM does not give {what}; use `engine` shared.")

@@ -60,7 +60,7 @@ def vllm_family(model_type: str, model: str) -> VllmFamily:
         return VLLM_FAMILIES[model_type]
     raise InputError(
         f"{model} is of the family {model_type}, which is not yet verified under vLLM. Verified: "
-        f"{', '.join(sorted(VLLM_FAMILIES))}. Use --engine shared."
+        f"{', '.join(sorted(VLLM_FAMILIES))}. Use `engine` shared."
     )
 
 

@@ -51,7 +51,7 @@ def device_of(vllm: Any, wanted: str) -> str:
     """
     here: str = vllm.platforms.current_platform.device_type
     if wanted not in ("auto", here):
-        raise InputError(f"this vLLM runs on {here}, not on {wanted}; use --device auto, or --engine shared.")
+        raise InputError(f"this vLLM runs on {here}, not on {wanted}; use `device` auto, or `engine` shared.")
     return here
 
 
@@ -90,8 +90,8 @@ def start(
         AssertionError,
     ) as error:  # vLLM raises all of these
         raise InputError(
-            f"vLLM cannot run {model.name} ({_reason(error)}). Try a larger --cache-gib or another --dtype, or use "
-            "--engine shared."
+            f"vLLM cannot run {model.name} ({_reason(error)}). Try a larger `cache_gib` or another `dtype`, or use "
+            "`engine` shared."
         ) from error
 
 
@@ -117,7 +117,7 @@ def _lora(model: WeightlessModel) -> dict[str, Any]:
     outside = [place for place in places if not model.family.tensor_pattern.match(f"{place}.weight")]
     if outside:
         raise InputError(
-            f"{model.name} changes {outside[0]}, but vLLM supports adapters of decoder layers only; use --engine "
+            f"{model.name} changes {outside[0]}, but vLLM supports adapters of decoder layers only; use `engine` "
             "shared, or merge the adapter."
         )
     return {

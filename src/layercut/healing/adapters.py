@@ -129,11 +129,11 @@ def quantization() -> Any:
         import bitsandbytes  # noqa: F401
     except ImportError as error:
         raise InputError(
-            "qlora needs bitsandbytes, which is not installed: pip install bitsandbytes. --method lora trains the same "
+            "qlora needs bitsandbytes, which is not installed: pip install bitsandbytes. `method` lora trains the same "
             "adapters on an unquantised base."
         ) from error
     if not torch.cuda.is_available():
-        raise InputError("qlora trains on a CUDA device, and there is none here; --method lora runs everywhere.")
+        raise InputError("qlora trains on a CUDA device, and there is none here; `method` lora runs everywhere.")
     from transformers import BitsAndBytesConfig
 
     return BitsAndBytesConfig(  # type: ignore[no-untyped-call]

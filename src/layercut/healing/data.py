@@ -48,7 +48,7 @@ def original_records(parts: Sequence[PromptGroup]) -> list[dict[str, Any]]:
         if not found:
             raise InputError(
                 "these prompts come without answers of their own, so there is no original arm; give rows with an "
-                "assistant turn or an output, answer, response or completion, or use --responses self."
+                "assistant turn or an output, answer, response or completion, or use `responses` self."
             )
         records += found
     return records
@@ -71,8 +71,8 @@ def report_items(tasks: Sequence[str], data: Mapping[str, str], say: Callable[[s
     missing = [name for name in TASKS if name not in names]
     if missing:
         say(
-            f"training data was not checked for report items of {', '.join(missing)}; to check it, use --decontaminate "
-            f"{missing[0]} or --data {missing[0]}=PATH"
+            f"training data was not checked for report items of {', '.join(missing)}; to check it, use `decontaminate` "
+            f"{missing[0]} or `data` {missing[0]}=PATH"
         )
     return ReportItems(questions)
 

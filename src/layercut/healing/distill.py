@@ -70,7 +70,7 @@ def check_teacher(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
     if ours != theirs:
         raise InputError(
             f"the teacher predicts {theirs} tokens and the pruned model {ours}, which cannot be compared; use the "
-            "original model as teacher, or --objective sft."
+            "original model as teacher, or `objective` sft."
         )
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
+from pydantic import Field, model_validator
+
+from layercut.base_settings import Names, Number, Settings
 from layercut.errors import InputError
 from layercut.healing.languages import check_languages, is_in_another
 from layercut.healing.near_duplicates import SeenTexts
@@ -14,36 +16,36 @@ from layercut.text.counting import counted
 Record = Mapping[str, Any]
 
 
-@dataclass(frozen=True, kw_only=True)
-class FilterSettings:
+class FilterSettings(Settings):
     """What has to hold of an answer. The paper (arXiv:2602.01997) drops by length alone."""
 
-    max_tokens: int | None = 8000
-    """Most tokens of prompt and answer together."""
-    min_tokens: int = 0
-    """Fewest tokens of an answer."""
-    finished_only: bool = True
-    """Drop answers that ran into the length limit: they would teach the model not to stop."""
-    right_only: bool = False
-    """Drop answers that the task's grader did not find right."""
-    languages: tuple[str, ...] = ()
-    """ISO 639 codes (en, de) of the languages that prompt and answer may be in, as far as they can be detected; all if
-    none.
-    """
-    dedup_prompts: float = 1.0
-    """Similarity to an earlier prompt from which on a record is dropped; 1: the same but for case and spacing."""
-    dedup_answers: float | None = None
-    """The same of answers, which are not compared if left out."""
+    max_tokens: int | None = Field(8000, ge=1, description="Most tokens of prompt and answer together.")
+    min_tokens: int = Field(0, ge=0, description="Fewest tokens of an answer.")
+    finished_only: bool = Field(
+        True, description="Drop answers that ran into the length limit: they would teach the model not to stop."
+    )
+    right_only: bool = Field(False, description="Train only on answers that the task's grader finds right.")
+    languages: Names = Field(
+        (),
+        description="Languages (ISO 639: en, de) that prompts and answers may be in, as far as one can tell; all if "
+        "left out.",
+    )
+    dedup_prompts: Number = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="Leave out prompts this similar to an earlier one (Jaccard of word 5-grams, such as 0.8); 1: the "
+        "same but for case and spacing.",
+    )
+    dedup_answers: Number | None = Field(
+        None, gt=0, le=1, description="The same of answers, which are not compared if left out."
+    )
 
-    def __post_init__(self) -> None:
-        for name in ("dedup_prompts", "dedup_answers"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value <= 1:
-                raise InputError(
-                    f"{name} {value} is not a similarity; write a number above 0 and up to 1, such as 0.8."
-                )
-        if self.max_tokens is not None and self.max_tokens < max(1, self.min_tokens):
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.max_tokens is not None and self.max_tokens < self.min_tokens:
             raise InputError(f"max_tokens {self.max_tokens} removes every answer; write a larger number.")
+        return self
 
     def check(self) -> None:
         """Whatever would fail after an hour of answering fails now.
@@ -70,7 +72,9 @@ class Filtered(NamedTuple):
         total = len(self.records) + sum(self.dropped.values())
         text = f"{len(self.records)} of {counted(total, 'answer')} kept ({gone})"
         if self.dropped["unfinished"]:
-            return f"{text}; unfinished ones reached --max-new-tokens: raise it, or keep them with --keep-unfinished"
+            return (
+                f"{text}; unfinished ones reached `max_new_tokens`: raise it, or keep them with `finished_only=false`"
+            )
         return text
 
 
@@ -102,7 +106,7 @@ def filter_responses(records: Sequence[Record], settings: FilterSettings) -> Fil
     if settings.right_only and any("right" not in record for record in records):
         raise InputError(
             "these answers were not graded, so the right ones cannot be selected; use prompts of a task (task:NAME), "
-            "or leave out --right-only."
+            "or leave out `right_only`."
         )
     dropped = dict.fromkeys(RULES, 0)
     kept: list[Record] = []

@@ -144,7 +144,7 @@ def _into_norm(norm: nn.Module, map_DD: Tensor, given_1ND: Tensor, wanted: Tenso
     if not torch.equal(map_DD, torch.diag(factors_D)):
         raise InputError(
             "this family normalises what its MLP adds to the stream, so a linear map cannot be folded in exactly; "
-            "use --seam scale, which folds into the norm's weight."
+            "use `seam` scale, which folds into the norm's weight."
         )
     weight: Any = norm.weight
     old_D = weight.detach().double().clone()

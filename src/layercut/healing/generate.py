@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -79,7 +78,7 @@ def answers_of(
 
     The model is loaded only if there is something to be made.
     """
-    decoding, model = Decoding(**asdict(how.decoding), seed=seed), handle.settings.model
+    decoding, model = Decoding(**how.decoding.as_dict(), seed=seed), handle.settings.model
     parts = _fitting(handle, source, how.max_prompt_tokens, say)
     ids = [sample_id(prompt.id, n) for part in parts for prompt in part.prompts for n in range(how.samples)]
     with Journal(folder / RESPONSES) as journal:
@@ -137,7 +136,7 @@ def _fitting(
             )
         parts.append(part._replace(answered=short))
     if not any(part.answered for part in parts):
-        raise InputError(f"all prompts have more than {max_tokens} tokens; allow more with --max-prompt-tokens.")
+        raise InputError(f"all prompts have more than {max_tokens} tokens; allow more with `max_prompt_tokens`.")
     return parts
 
 
@@ -150,7 +149,7 @@ def _settings(handle: ModelHandle, plan: CutPlan, source: PromptSource, how: Ans
         **handle.describe(),
         "removed": list(plan.removed),
         "prompts": source.describe(),
-        "decoding": {**asdict(how.decoding), "seed": seed},
+        "decoding": {**how.decoding.as_dict(), "seed": seed},
         "max_new_tokens": how.max_new_tokens or source.max_new_tokens,
         **how.extra(),
     }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,7 +28,7 @@ from layercut.surgery.checkpoint import PLAN_FILE
 from layercut.surgery.plan import CutPlan
 from layercut.text.counting import counted
 
-FLAGS = {"micro_batch": "--micro-batch", "batch_size": "--train-batch", "temperature": "--temperature"}
+FLAGS = {"micro_batch": "micro_batch", "batch_size": "batch_size", "temperature": "temperature"}
 
 
 class Healed(NamedTuple):
@@ -96,7 +95,7 @@ def heal_model(
         "cut": cut.describe(),
         "teacher": teacher.handle.describe(),
         "prompts": source.describe() if source.records is None else {"n": len(source.records), "given": True},
-        "decoding": {**asdict(how.decoding), "seed": train.seed},
+        "decoding": {**how.decoding.as_dict(), "seed": train.seed},
         "max_new_tokens": how.max_new_tokens or source.max_new_tokens,
         **how.extra(),
     }
@@ -208,7 +207,7 @@ def _checked(
         )
     settings.filters.check()
     if settings.filters.right_only and len(source.tasks) < len(source.parts):
-        raise InputError("not all of these prompts are graded, so --right-only has no meaning; take task:NAME.")
+        raise InputError("not all of these prompts are graded, so `right_only` has no meaning; take task:NAME.")
     plan = cut.earlier_plans[-1] if cut.earlier_plans else CutPlan(num_layers=cut.num_layers)
     known = [made.model_hash for made in cut.earlier_plans if made.removed and made.model_hash]
     is_another = bool(known) and teacher.handle.metadata.model_hash not in known
@@ -216,7 +215,7 @@ def _checked(
         raise InputError(
             f"{cut.settings.model} was cut from {plan.model or 'another model'} ({plan.model_hash}), and "
             f"{teacher.settings.model} is another model ({teacher.handle.metadata.model_hash}). Use that model as the "
-            "teacher, or heal anyway with --plan-from-another-model."
+            "teacher, or heal anyway with `plan_from_another_model`."
         )
     _check_scale(cut, settings.train)
     return plan, is_another
@@ -230,7 +229,7 @@ def check_method(train: TrainSettings, group: ProcessGroup) -> None:
         MissingExtra: TRL or PEFT is not installed.
     """
     if group.size > 1 and train.graded:
-        raise InputError(f"graded questions are for one process, and {group.size} were launched; leave --graded out.")
+        raise InputError(f"graded questions are for one process, and {group.size} were launched; leave `graded` out.")
     if group.size > 1 and (train.method in ("seam", "qlora") or train.objective == "on-policy"):
         what = train.objective if train.objective == "on-policy" else train.method
         raise InputError(f"{what} is for one process, and {group.size} were launched; start it without a launcher.")
@@ -250,7 +249,7 @@ def _check_scale(cut: ModelHandle, train: TrainSettings) -> None:
     compares = train.method == "seam" or train.objective == "hidden"
     if compares and any(entry.get("seam_map") == "magnitude" for entry in earlier):
         raise InputError(
-            f"{cut.settings.model} was healed by --seam magnitude, so its stream has another scale than the "
+            f"{cut.settings.model} was healed by `seam` magnitude, so its stream has another scale than the "
             "original model's and the two cannot be compared; heal the pruned model itself, or use another objective."
         )
 
@@ -279,4 +278,4 @@ def _self_records(
 
 def _fitting(settings: HealSettings, arm: str) -> FilterSettings:
     """A data set's own answers were graded by nobody and need not be."""
-    return replace(settings.filters, right_only=False) if arm == "original" else settings.filters
+    return settings.filters.replace(right_only=False) if arm == "original" else settings.filters

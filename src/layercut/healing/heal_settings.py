@@ -1,50 +1,58 @@
-"""Settings of one healing: what is learnt, from which answers."""
+"""Settings of one healing: the objective, the answers and the filters."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Annotated, Any, Self
 
-from layercut.errors import InputError, unknown
+from pydantic import Field, model_validator
+
+from layercut.base_settings import Names, Settings, one_of
+from layercut.errors import InputError
 from layercut.healing.filters import FilterSettings
 from layercut.healing.settings import SAVED_AS, TrainSettings
 
 RESPONSES = ("self", "original")
-"""Whose answers are learnt: the teacher's own, or those that stand beside the prompts in their data set."""
+"""Whose answers are trained on: the teacher's own, or those that stand beside the prompts in their data set."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class HealSettings:
+class ArmSettings(Settings):
+    """What a single healing and an arm of a study both say, beside models, prompts, training and filters."""
+
+    responses: Annotated[str, one_of(RESPONSES)] = Field(
+        RESPONSES[0], description="self: the teacher's own answers; original: those that came with the prompts."
+    )
+    match_tokens: bool = Field(
+        False, description="As many answer tokens as the smaller of the two arms has on the same prompts."
+    )
+    decontaminate: Names = Field(
+        (),
+        description="Tasks beside the built-in ones, and those with data, whose report items must not be trained on.",
+    )
+    save_dtype: Annotated[str, one_of(SAVED_AS)] = Field(
+        "auto",
+        description="Of the healed weights: float32, bfloat16, float16; auto: as the cut checkpoint, or float32 where "
+        "rounding costs over 2 % of what healing gained.",
+    )
+
+
+class HealSettings(ArmSettings):
     """Everything a healing is made of, beside the models and prompts."""
 
-    train: TrainSettings = field(default_factory=TrainSettings)
-    filters: FilterSettings = field(default_factory=FilterSettings)
-    responses: str = RESPONSES[0]
-    match_tokens: bool = False
-    """Learn from as many answer tokens as the smaller of the two arms has on the same prompts."""
-    decontaminate: tuple[str, ...] = ()
-    """Tasks beside the built-in ones whose report items are looked for."""
-    data: Mapping[str, str] = field(default_factory=dict)
-    """Local data of those tasks."""
-    keep_adapter: bool = False
-    """Leave the adapter a PEFT adapter."""
-    save_dtype: str = "auto"
-    """Of the healed weights: float32, bfloat16, float16, or auto: that of the cut checkpoint, and float32 where
-    rounding to it would take more than 2 % of what healing gained."""
+    keep_adapter: bool = Field(False, description="Do not fold the adapter in.")
+    train: TrainSettings = TrainSettings()
+    filters: FilterSettings = FilterSettings()
+    data: Mapping[str, str] = Field({}, description="Local data of the tasks to decontaminate from.")
 
-    def __post_init__(self) -> None:
-        if self.responses not in RESPONSES:
-            raise unknown("responses", self.responses, RESPONSES)
+    @model_validator(mode="after")
+    def _check(self) -> Self:
         if self.keep_adapter and self.train.method not in ("lora", "qlora"):
             raise InputError(f"{self.train.method} makes no adapter, so there is none to keep; leave it out.")
-        if self.save_dtype not in SAVED_AS:
-            raise unknown("dtype", self.save_dtype, SAVED_AS)
         if self.keep_adapter and self.save_dtype != "auto":
             raise InputError("an adapter that is kept is written as it was trained; leave out save_dtype.")
+        return self
 
     def describe(self) -> dict[str, Any]:
         """What decides the result, for a run's settings. What came later is left out where it is the default, so that a
         run that an older layercut began goes on."""
-        shared = {**asdict(self), "data": dict(self.data)}
-        return {name: value for name, value in shared.items() if (name, value) != ("save_dtype", "auto")}
+        return {name: value for name, value in self.as_dict().items() if (name, value) != ("save_dtype", "auto")}

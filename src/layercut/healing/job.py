@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -154,7 +153,7 @@ class HealingJob(NamedTuple):
 
         stored = StoredLogits(shared.folder / STORED, shared.data, k)
         if not stored.is_whole_everywhere:
-            uncut = load_cut(self.teacher.handle, replace(self.settings.train, method="lora"))
+            uncut = load_cut(self.teacher.handle, self.settings.train.replace(method="lora"))
             check_teacher(self.loaded.model, uncut.model)
             name = "Storing the teacher's likeliest tokens"
             with watched(name, stored.num_examples, self.console, "examples") as on_progress:
@@ -201,7 +200,7 @@ def objective_of(
         teacher.forget()
         stored = StoredLogits(shared.folder / STORED, shared.data, settings.store_top_k)
         return {"trainer": StoredTrainer, "stored": stored}
-    uncut = load_cut(teacher.handle, replace(settings, method="lora"))
+    uncut = load_cut(teacher.handle, settings.replace(method="lora"))
     check_teacher(loaded.model, uncut.model)
     options: dict[str, Any] = {"teacher": uncut.model, "kind": settings.objective, "alpha": settings.jsd_alpha}
     if settings.objective == "hidden":
@@ -236,7 +235,7 @@ def load_cut(handle: ModelHandle, train: TrainSettings) -> LoadedModel:
 
 def _settings_in_effect(settings: TrainSettings) -> dict[str, Any]:
     """The settings that had an effect."""
-    shared = asdict(settings)
+    shared = settings.as_dict()
     unused = {
         "rank": settings.method in ("lora", "qlora"),
         "alpha": settings.method in ("lora", "qlora"),

@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+from pydantic import Field, model_validator
 from rich.console import Console
 
+from layercut.base_settings import Settings
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
 from layercut.healing.generate import answer_prompts
@@ -39,25 +41,24 @@ ROUNDS = "rounds.json"
 """What the finished rounds came to; a round is in it once its healed checkpoint is whole."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class LoopSettings:
+class LoopSettings(Settings):
     """How layers go, one a round."""
 
-    num_remove: int
-    """Rounds."""
-    criterion: str = "block_influence"
-    """Who chooses the layer, of the healed model of the round before. It may not ask tasks."""
-    calibration: CalibrationSettings = field(default_factory=CalibrationSettings)
-    """Text that it is measured on."""
+    num_remove: int = Field(ge=1, description="Rounds.")
+    criterion: str = Field(
+        "block_influence",
+        description="How each layer is chosen, on the model that was healed before. It may not ask tasks.",
+    )
+    calibration: CalibrationSettings = CalibrationSettings()
 
-    def __post_init__(self) -> None:
-        if self.num_remove < 1:
-            raise InputError(f"a loop of {self.num_remove} rounds cuts nothing; write 1 or more.")
+    @model_validator(mode="after")
+    def _check(self) -> Self:
         if criterion_row(self.criterion).needs_objective:
             raise InputError(
                 f"{self.criterion} uses task scores, which a loop does not measure; use block_influence, perplexity or "
                 "another that uses text, weights or positions."
             )
+        return self
 
 
 def heal_in_a_loop(
@@ -83,10 +84,10 @@ def heal_in_a_loop(
     if group.size > 1:
         raise InputError(f"a loop runs in one process, and {group.size} were launched; start it without a launcher.")
     if settings.keep_adapter:
-        raise InputError("a loop cuts healed weights again, so adapters must be folded in; leave out --keep-adapter.")
+        raise InputError("a loop cuts healed weights again, so adapters must be folded in; leave out `keep_adapter`.")
     if settings.train.method == "seam" and settings.train.seam == "magnitude" and loop.num_remove > 1:
         raise InputError(
-            "magnitudes are matched to the original model's, so a second round would match them twice; use --seam "
+            "magnitudes are matched to the original model's, so a second round would match them twice; use `seam` "
             "linear, or cut all layers first."
         )
     check_method(settings.train, group)
@@ -94,22 +95,22 @@ def heal_in_a_loop(
     if loop.num_remove >= whole.num_layers:
         raise InputError(f"{loop.num_remove} rounds leave no layer of {whole.num_layers}; take fewer.")
     run_settings = {
-        "loop": asdict(loop),
+        "loop": loop.as_dict(),
         "heal": settings.describe(),
         "uncut": whole.describe(),
         "prompts": source.describe() if source.records is None else {"n": len(source.records), "given": True},
-        "decoding": asdict(how.decoding),
+        "decoding": how.decoding.as_dict(),
         "max_new_tokens": how.max_new_tokens or source.max_new_tokens,
         **how.extra(),
     }
-    with resumable(out), RunFolder.begin(out, run_settings, flags=FLAGS | {"num_remove": "--loop"}) as run:
+    with resumable(out), RunFolder.begin(out, run_settings, flags=FLAGS | {"num_remove": "loop"}) as run:
         final = run.path / CHECKPOINT
         if not (final / PLAN_FILE).is_file():
             source = _with_answers(uncut, source, settings, how, run.path, console, say)
             rounds, current = _finished(run.path), uncut
             for number in range(1, loop.num_remove + 1):
                 folder = run.path / f"round-{number}"
-                before, current = current, replace(uncut, model=str(folder / "heal" / CHECKPOINT), revision=None)
+                before, current = current, uncut.replace(model=str(folder / "heal" / CHECKPOINT), revision=None)
                 if number <= len(rounds):
                     continue
                 if not (folder / "cut" / PLAN_FILE).is_file():
@@ -119,7 +120,7 @@ def heal_in_a_loop(
                 if before is not uncut:
                     shutil.rmtree(before.model, ignore_errors=True)
                 plan = CutPlan.load(folder / "cut" / PLAN_FILE)
-                cut = replace(uncut, model=str(folder / "cut"), revision=None)
+                cut = uncut.replace(model=str(folder / "cut"), revision=None)
                 healed = heal_model(cut, uncut, source, settings, how, out=folder / "heal", console=console, say=say)
                 assert healed is not None, "a loop runs in one process"
                 rounds.append({"removed": plan.removed[-1], "held_out_loss": healed.healing.get("held_out_loss", {})})
@@ -191,7 +192,7 @@ def _cut_one(
         plan,
         removed=(*plan.removed, layer),
         criterion=loop.criterion,
-        settings={**asdict(loop), "loop": True, "seed": train.seed},
+        settings={**loop.as_dict(), "loop": True, "seed": train.seed},
         scores={"loop": [*plan.scores.get("loop", ()), {"removed": layer, "importance": importance}]},
     )
     cut_model(handle.source, chosen, folder / "cut", uncut=lambda: handle.loaded, recorded_plan=recorded_plan, say=say)

@@ -102,7 +102,7 @@ def scale_stream(model: PreTrainedModel, below: int, alpha: float) -> Scaled:
         if not found.max_abs_diff <= found.tolerance:
             raise InputError(
                 f"{model.config.model_type} does not normalise all that its layers read, so the stream's magnitude "
-                f"cannot be folded in exactly (a logit differs by {found.max_abs_diff:.2g}); use --seam scale."
+                f"cannot be folded in exactly (a logit differs by {found.max_abs_diff:.2g}); use `seam` scale."
             )
     except InputError:
         parameters = (parameter for module in writers for parameter in module.parameters())

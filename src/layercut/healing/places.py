@@ -38,7 +38,7 @@ def seams_of(plan: CutPlan) -> list[Seam]:
     if 0 in gone:
         raise InputError(
             "layer 0 was removed, so there is no layer below that seam to fold a map into; train instead "
-            "(--method lora), or cut with layer 0 protected."
+            "(`method` lora), or cut with layer 0 protected."
         )
     firsts = [index for index in sorted(gone) if index - 1 not in gone]
     lasts = [index for index in sorted(gone) if index + 1 not in gone]
@@ -76,7 +76,7 @@ def check_layers(plan: CutPlan, uncut: int, cut: int) -> None:
     if (uncut, cut) != (plan.num_layers, len(plan.kept)):
         raise InputError(
             f"the plan cuts {plan.num_layers} layers to {len(plan.kept)}, but the teacher has {uncut} and the "
-            f"pruned model {cut}; give the very model that was cut as --teacher."
+            f"pruned model {cut}; give the very model that was cut as `teacher`."
         )
 
 

@@ -7,59 +7,68 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, Self, TypeVar, cast
 
+from pydantic import Field, model_validator
+
+from layercut.base_settings import Seed, Settings
 from layercut.errors import InputError, unknown
 from layercut.healing.best_of import chosen
 from layercut.healing.prompts import NamedPrompt, PromptWithAnswer, answered_in, read_answered
 from layercut.healing.settings import SYSTEM
 from layercut.healing.task_prompts import PREFIX, TaskPrompts, task_prompts
 from layercut.runs.records import read_records
-from layercut.seed import check_seed
 from layercut.settings import DecodingSettings
 from layercut.tasks import load_task
 from layercut.tasks.hub_rows import HUB, hub_rows
 from layercut.text.counting import counted
 
-PRESETS = ("paper",)
 Found = TypeVar("Found")
+Kind = TypeVar("Kind", bound=Settings)
 RESPONSES = Path("samples", "responses.jsonl")
 CHOICES = Path("samples", "choices.jsonl")
 """Of several answers to a prompt, the best."""
 MAX_NEW_TOKENS = 256
-SHUFFLE_BUFFER = {None: 10_000, "paper": 500_000}
-"""By preset."""
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "paper": {
+        "decoding": DecodingSettings(temperature=0.9, top_p=0.95),
+        "max_new_tokens": 8192,
+        "max_prompt_tokens": 8000,
+        "system": SYSTEM,
+        "shuffle_buffer": 500_000,
+        "patience": 0,
+    }
+}
+"""What each says, by field."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class PromptSpec:
+class PromptReading(Settings):
+    """How sources of prompts are read."""
+
+    readout: str | None = Field(None, description="How a task's items are asked: chain or short.")
+    limit: int | None = Field(None, ge=1, description="At most this many prompts of each source.")
+    skip: int = Field(0, ge=0, description="Skip this many, which another source takes; limit counts from there.")
+    shuffle_buffer: int = Field(
+        10_000,
+        ge=0,
+        description="Rows of a hub data set to draw from as it streams in, by the seed; 0: in its order.",
+    )
+    shuffle_seed: Seed = Field(42, description="Of that draw.")
+
+
+class PromptSpec(PromptReading):
     """One source of prompts, as people name it."""
 
-    source: str
-    """A file, ``hub:NAME[:config[:split]]``, ``task:NAME``, or a run folder of ``layercut generate``."""
-    readout: str | None = None
-    """How a task's items are asked."""
-    data: str | None = None
-    """Local data of a task."""
-    limit: int | None = None
-    """Read at most this many prompts."""
-    skip: int = 0
-    """Skip this many prompts, which another source takes; ``limit`` counts from there."""
-    shuffle_buffer: int = SHUFFLE_BUFFER[None]
-    """Rows of a hub data set that are held to be drawn from, as it streams in; 0 leaves it in its order."""
-    shuffle_seed: int = 42
-    """Of that draw."""
+    source: str = Field(
+        description="A file, hub:NAME[:config[:split]], task:NAME, or a run folder of layercut generate."
+    )
+    data: str | None = Field(None, description="Local data of a task.")
 
-    def __post_init__(self) -> None:
-        if self.skip < 0:
-            raise InputError(f"{self.source}: skip {self.skip} is negative; write 0 or more.")
-        check_seed(self.shuffle_seed, f"{self.source}: shuffle_seed")
-        if self.shuffle_buffer < 0:
-            raise InputError(f"{self.source}: shuffle_buffer {self.shuffle_buffer} is too small; write 0 or more.")
-        if self.limit is not None and self.limit < 1:
-            raise InputError(f"{self.source}: limit {self.limit} leaves no prompts; write 1 or more.")
+    @model_validator(mode="after")
+    def _check(self) -> Self:
         if self.data is not None and not self.source.startswith(PREFIX):
             raise InputError(f"{self.source}: data belongs to task:NAME prompts; leave it out.")
+        return self
 
     @property
     def read(self) -> int | None:
@@ -146,17 +155,16 @@ class PromptSource:
         return {"n": len(self.prompts), "parts": [part.describe() for part in self.parts]}
 
 
-class Answering(NamedTuple):
+class Answering(Settings):
     """How prompts are answered."""
 
-    decoding: DecodingSettings
-    max_new_tokens: int | None
-    """Longest answer; the source's own where None."""
-    system: str | None
-    samples: int = 1
-    """Answers to each prompt, of which the best is trained on."""
-    max_prompt_tokens: int | None = None
-    """Longer prompts are left out."""
+    decoding: DecodingSettings = DecodingSettings()
+    max_new_tokens: int | None = Field(None, ge=1, description="Longest answer; if left out, the task's own, or 256.")
+    system: str | None = Field(None, description="System message for conversations that have none.")
+    samples: int = Field(
+        1, ge=1, description="Answers to each prompt. The best goes on: right, ended, likeliest by token. All are kept."
+    )
+    max_prompt_tokens: int | None = Field(None, ge=1, description="Leave out longer prompts.")
 
     def extra(self) -> dict[str, int]:
         """What is set beside decoding and the longest answer, for a run's settings."""
@@ -164,44 +172,48 @@ class Answering(NamedTuple):
         return shared | ({} if self.max_prompt_tokens is None else {"max_prompt_tokens": self.max_prompt_tokens})
 
 
-def answering(
-    preset: str | None,
-    decoding: DecodingSettings,
-    max_new_tokens: int | None,
-    system: str | None,
-    *,
-    samples: int = 1,
-    max_prompt_tokens: int | None = None,
-) -> Answering:
-    """Decoding settings under a preset; what was given otherwise than the default stays.
+def with_preset(preset: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What was given, by field, and what a preset says where nothing was.
 
     ``paper`` (arXiv:2602.01997): temperature 0.9, top-p 0.95, up to 8192 tokens, prompts of up to 8000, and a system
-    prompt. One sample, as without it; and a hub data set is shuffled through 500,000 rows.
+    prompt; a hub data set is shuffled through 500,000 rows; training never stops early. One sample, as without it.
 
     Raises:
-        InputError: an unknown preset, or no answer to a prompt.
+        InputError: an unknown preset.
     """
-    if samples < 1:
-        raise InputError(f"samples {samples} leaves no answer to a prompt; write 1 or more.")
-    if preset is None:
-        return Answering(decoding, max_new_tokens, system, samples, max_prompt_tokens)
-    if preset not in PRESETS:
+    if preset is not None and preset not in PRESETS:
         raise unknown("preset", preset, PRESETS)
-    drawn = DecodingSettings(temperature=0.9, top_p=0.95) if decoding == DecodingSettings() else decoding
-    said = SYSTEM if system is None else system
-    return Answering(drawn, max_new_tokens or 8192, said, samples, max_prompt_tokens or 8000)
+    return {**(PRESETS[preset] if preset else {}), **given}
+
+
+def answering(preset: str | None, decoding: DecodingSettings, **given: Any) -> Answering:
+    """How prompts are answered under a preset, and ``given`` fields of Answering; decoding settings stay together.
+
+    Raises:
+        InputError: an unknown preset, or a value that cannot be used.
+    """
+    drawn = None if decoding == DecodingSettings() else decoding
+    said = {name: value for name, value in {"decoding": drawn, **given}.items() if value is not None}
+    return _made_of(Answering, with_preset(preset, said))
+
+
+def under_preset(preset: str | None, settings: Kind) -> Kind:
+    """Settings with what a preset says of the fields that were not given.
+
+    Raises:
+        InputError: an unknown preset.
+    """
+    return _made_of(type(settings), with_preset(preset, settings.given()))
+
+
+def _made_of(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
+    return kind(**{name: value for name, value in values.items() if name in kind.model_fields})
 
 
 def prompt_specs(
-    text: str,
-    *,
-    readout: str | None = None,
-    data: Mapping[str, str] | None = None,
-    limit: int | None = None,
-    shuffle_buffer: int = SHUFFLE_BUFFER[None],
-    shuffle_seed: int = 42,
+    text: str, *, data: Mapping[str, str] | None = None, readout: str | None = None, **shared: Any
 ) -> tuple[PromptSpec, ...]:
-    """Sources as the command line names them, with commas between; what is said beside them holds for each.
+    """Sources as the command line names them, with commas between; ``shared`` fields of PromptSpec hold for each.
 
     ``data`` gives the local files of tasks by their names.
     """
@@ -211,9 +223,7 @@ def prompt_specs(
             source=name,
             readout=readout if name.startswith(PREFIX) else None,
             data=(data or {}).get(name.removeprefix(PREFIX)) if name.startswith(PREFIX) else None,
-            limit=limit,
-            shuffle_buffer=shuffle_buffer,
-            shuffle_seed=shuffle_seed,
+            **shared,
         )
         for name in names
     )
@@ -243,7 +253,7 @@ def prompt_source(specs: Sequence[PromptSpec], *, system: str | None = None, pla
 def _part(spec: PromptSpec, system: str | None, plain: bool) -> PromptGroup:
     if spec.source.startswith(PREFIX):
         if plain:
-            raise InputError(f"{spec.source}: a task defines its own prompt format; leave out --plain.")
+            raise InputError(f"{spec.source}: a task defines its own prompt format; leave out `plain`.")
         task = load_task(spec.source.removeprefix(PREFIX), data=spec.data)
         found = task_prompts(task, readout=cast("Any", spec.readout), limit=spec.read)
         return PromptGroup(spec.chosen(found.answered), found)

@@ -118,7 +118,7 @@ def _named(row: Mapping[str, Any], turns: list[Message], system: str | None, pla
     prompt: Prompt
     if plain:
         if len(turns) != 1 or system:
-            raise InputError(f"{where}: a conversation cannot be given as plain text; leave out --plain.")
+            raise InputError(f"{where}: a conversation cannot be given as plain text; leave out `plain`.")
         prompt = turns[0].content
     else:
         if system and turns[0].role != "system":

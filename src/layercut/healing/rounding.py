@@ -176,11 +176,11 @@ def _note(result: Written, first: Written, judge: Judge, trained: float) -> str:
         return f"{(one.written - trained) / gain:.0%} of what healing gained" if gain > 0 else "more loss"
 
     if result.dtype != first.dtype:
-        return f"{first.dtype} would cost {share(first)}; --save-dtype {first.dtype} takes it all the same"
+        return f"{first.dtype} would cost {share(first)}; `save_dtype` {first.dtype} takes it all the same"
     if result.rounding != first.rounding:
         return f"rounding to the nearest would cost {share(first)}"
     if result.written is not None and judge.costs(trained, result.written):
-        return f"rounding costs {share(result)}; --save-dtype float32 costs nothing"
+        return f"rounding costs {share(result)}; `save_dtype` float32 costs nothing"
     return ""
 
 

@@ -154,7 +154,7 @@ def repair_seams(
     if kind in ("linear", "orthogonal") and not all(takes_maps(ours[seam.below]) for seam in seams):
         raise InputError(
             f"{cut.config.model_type} normalises what its MLP adds to the stream, so a {kind} map cannot be folded in "
-            "exactly; use --seam scale."
+            "exactly; use `seam` scale."
         )
     report = on_progress or (lambda done, total: None)
     done, total = 0, len(seams) * (len(data.train) + len(data.held_out))

@@ -36,7 +36,7 @@ def make_trainable(model: PreTrainedModel, settings: TrainSettings) -> Any:
     if method in ("lora", "qlora"):
         return add_adapters(model, settings)
     if model.dtype != torch.float32:
-        raise InputError(f"{method} trains weights in float32, not {model.dtype}; say --dtype float32.")
+        raise InputError(f"{method} trains weights in float32, not {model.dtype}; say `dtype` float32.")
     if method == "full":
         model.requires_grad_(True)
         return model

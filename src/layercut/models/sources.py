@@ -52,7 +52,7 @@ class ModelSource:
         if self.adapter is not None:
             raise InputError(
                 f"{self.name} is an adapter for {self.adapter.base}, but {doing} needs a whole model. Heal without "
-                "--keep-adapter, or merge it with PEFT's merge_and_unload and save the result."
+                "`keep_adapter`, or merge it with PEFT's merge_and_unload and save the result."
             )
 
 
@@ -153,4 +153,4 @@ def _looks_like_path(source: str) -> bool:
 
 def _refuse_revision(source: str, revision: str | None) -> None:
     if revision is not None:
-        raise InputError(f"{source} has no revisions (--revision {revision} is for models of the hub); leave it out.")
+        raise InputError(f"{source} has no revisions (`revision` {revision} is for models of the hub); leave it out.")

@@ -196,7 +196,7 @@ def judge(
         tasks = ", ".join(dict.fromkeys(row.task for row in main))
         raise InputError(
             f"no measured task covers {use.name}, only {tasks}. Run the study with {use.wanted}, or ask "
-            "for another --use."
+            "for another `use`."
         )
     reasons = _reasons(spoken, use)
     usable = [row for row in spoken if (row.task, row.readout) not in reasons]
@@ -229,9 +229,9 @@ def judge(
 
 def _check(keep: float, confidence: float) -> None:
     if not 0 < keep <= 1:
-        raise InputError(f"--keep {keep:g} is not a share between 0 and 1, such as 0.9.")
+        raise InputError(f"`keep` {keep:g} is not a share between 0 and 1, such as 0.9.")
     if not 0.5 <= confidence < 1:
-        raise InputError(f"--confidence {confidence:g} must lie between 0.5 and 1, such as 0.95.")
+        raise InputError(f"`confidence` {confidence:g} must lie between 0.5 and 1, such as 0.95.")
 
 
 def _reasons(rows: Sequence[ComparisonRow], use: Use) -> dict[tuple[str, str], str]:

@@ -56,7 +56,7 @@ def compare_two(first: RunFolder, second: RunFolder, *, seed: int = 0) -> list[C
         if ids[0] != ids[1]:
             raise InputError(
                 f"{first.name} and {second.name} hold different items of {task} ({readout}): {len(ids[0])} and "
-                f"{len(ids[1])}, {len(ids[0] & ids[1])} in common. Run both with the same seed, data and --limit."
+                f"{len(ids[1])}, {len(ids[0] & ids[1])} in common. Run both with the same seed, data and `limit`."
             )
     return rows
 

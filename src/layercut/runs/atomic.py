@@ -99,7 +99,7 @@ def refuse_used(path: Path) -> None:
         InputError: something is there that is not an empty folder.
     """
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise InputError(f"{hide_home(str(path))} exists already and is not an empty folder; choose another --out.")
+        raise InputError(f"{hide_home(str(path))} exists already and is not an empty folder; choose another `out`.")
 
 
 def _umask() -> int:

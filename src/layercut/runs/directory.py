@@ -89,15 +89,15 @@ class RunFolder:
         path = Path(path)
         wanted = plain(settings)
         if path.exists() and not path.is_dir():
-            raise InputError(f"{shown(path)} is a file, and a run needs a folder. Use another --out.")
+            raise InputError(f"{shown(path)} is a file, and a run needs a folder. Use another `out`.")
         if not (path / CONFIG).exists() and _holds_something(path):
-            raise InputError(f"{shown(path)} is not empty and holds no layercut run. Use an empty or a new --out.")
+            raise InputError(f"{shown(path)} is not empty and holds no layercut run. Use an empty or a new `out`.")
         try:
             path.mkdir(parents=True, exist_ok=True)
             lock = take_lock(path)
         except OSError as error:
             raise InputError(
-                f"no run can be written to {shown(path)} ({error.strerror}). Use another --out."
+                f"no run can be written to {shown(path)} ({error.strerror}). Use another `out`."
             ) from error
         try:
             if (path / CONFIG).exists():

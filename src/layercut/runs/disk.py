@@ -96,7 +96,7 @@ def disk_problem(error: OSError) -> str | None:
             folder = next(one for one in path.absolute().parents if one.exists()) if path else Path()
             what += f" ({size(shutil.disk_usage(folder).free)} free)"
         return f"{what} is full. {kept.format(way='free space')}"
-    return f"{what} cannot be written ({error.strerror}). {kept.format(way='mend that, or use another --out,')}"
+    return f"{what} cannot be written ({error.strerror}). {kept.format(way='mend that, or use another `out`,')}"
 
 
 @contextmanager
@@ -127,7 +127,7 @@ def resumable(path: Path) -> Iterator[None]:
         )
         held = saved(path) or "nothing is saved"
         do = "Free space" if code in _FULL else "Make it writable"
-        raise InputError(f"{what}; {held}. {do} and run the same command to continue, or use another --out.") from error
+        raise InputError(f"{what}; {held}. {do} and run the same command to continue, or use another `out`.") from error
 
 
 def _errno_of(error: Exception) -> int | None:

@@ -112,7 +112,7 @@ def _is_held(path: Path, file: TextIO) -> InputError:
     pid = file.read().strip() or "unknown"
     return InputError(
         f"{hide_home(str(path))} is being written by another layercut process (pid {pid}). "
-        "Wait for it, end it, or use another --out."
+        "Wait for it, end it, or use another `out`."
     )
 
 

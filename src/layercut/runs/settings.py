@@ -54,17 +54,17 @@ def read_config(path: Path) -> dict[str, Any]:
         data = yaml.safe_load(read_small(file))
         check_depth(data)
     except RecursionError as error:
-        raise InputError(f"{shown(file)} cannot be read (nested too deep). Use another --out.") from error
+        raise InputError(f"{shown(file)} cannot be read (nested too deep). Use another `out`.") from error
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise InputError(f"{shown(file)} cannot be read ({str(error).splitlines()[0]}). Use another --out.") from error
+        raise InputError(f"{shown(file)} cannot be read ({str(error).splitlines()[0]}). Use another `out`.") from error
     if not isinstance(data, dict) or not isinstance(data.get("settings"), dict) or "settings_hash" not in data:
-        raise InputError(f"{shown(path)} is not a run folder: its {CONFIG} is not from layercut. Use another --out.")
+        raise InputError(f"{shown(path)} is not a run folder: its {CONFIG} is not from layercut. Use another `out`.")
     check_version(data.get("format_version"), file)
     settings: dict[str, Any] = data["settings"]
     if data["settings_hash"] != settings_hash(settings):
         raise RunMismatch(
             f"{shown(file)} was changed after the run was begun, so its results no longer belong to its settings. "
-            "Undo the change, or use another --out."
+            "Undo the change, or use another `out`."
         )
     return settings
 
@@ -100,25 +100,25 @@ def check_same(
     flags: Mapping[str, str] | None = None,
     settings_file: str | None = None,
 ) -> None:
-    """Refuse to go on with a run under other settings, naming the first that differs and the flag that mends it.
+    """Refuse to go on with a run under other settings, naming the first that differs and the argument that mends it.
 
     Args:
         path: the run folder.
         had: settings the run was begun with.
         wanted: settings of the command.
-        flags: flags of nested settings by the last part of their name, such as ``{"limit": "--limit"}`` for
-            ``tasks.copy.limit``. A setting that is not nested has the flag of its own name.
+        flags: arguments for nested settings by the last part of their name, such as ``{"limit": "limit"}`` for
+            ``tasks.copy.limit``. A setting that is not nested has the argument of its own name.
         settings_file: the YAML file that ``wanted`` comes from, where it does not come from flags.
 
     Raises:
-        RunMismatch: "runs/l8-bi was begun with seed 0, this command says seed 1. Use --seed 0, or another --out."
+        RunMismatch: "runs/l8-bi was begun with seed 0, this command says seed 1. Use `seed` 0, or another `out`."
     """
     for name, before, now in _differences(had, wanted):
         was = f"without {name}" if before is _MISSING else f"with {name} {_word(before)}"
         says = f"has no {name}" if now is _MISSING else f"says {name} {_word(now)}"
         source = "this command" if settings_file is None else hide_home(settings_file)
         way_back = _in_file(name, before) if settings_file is not None else _by_flag(name, before, flags or {})
-        raise RunMismatch(f"{shown(path)} was begun {was}, {source} {says}. {way_back}, or use another --out.")
+        raise RunMismatch(f"{shown(path)} was begun {was}, {source} {says}. {way_back}, or use another `out`.")
 
 
 def shown(path: Path) -> str:
@@ -127,14 +127,14 @@ def shown(path: Path) -> str:
 
 
 def _by_flag(name: str, before: Any, flags: Mapping[str, str]) -> str:
-    flag = flags.get(name.rsplit(".", 1)[-1], "" if "." in name else f"--{name.replace('_', '-')}")
+    flag = flags.get(name.rsplit(".", 1)[-1], "" if "." in name else name)
     if not flag or isinstance(before, dict):  # no flag holds it, such as the hash of the model
         return "Go back to what it was"
     if before is _MISSING or before is None or before == []:
-        return f"Leave out {flag}"
+        return f"Leave out `{flag}`"
     if isinstance(before, bool):
-        return f"Use {flag if before else '--no-' + flag[2:]}"
-    return f"Use {flag} {_word(before)}"
+        return f"Use `{flag}`" if before else f"Leave out `{flag}`"
+    return f"Use `{flag}` {_word(before)}"
 
 
 def _in_file(name: str, before: Any) -> str:

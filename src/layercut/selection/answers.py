@@ -218,7 +218,7 @@ class TaskRace:
         if not 0 <= value <= 1:
             raise InputError(
                 f"{self._metrics[task]} of item {record['id']} is {value}, and racing needs metrics from 0 to 1; use "
-                "--race off."
+                "`race` off."
             )
         return value
 

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, get_args, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Protocol, get_args, runtime_checkable
 
-from layercut.errors import InputError, unknown
+from pydantic import Field
+
+from layercut.base_settings import Number, Settings, one_of
+from layercut.errors import InputError
 from layercut.progress import Progress, silent
 from layercut.seed import check_seed
 
@@ -30,18 +33,20 @@ Normalise = Literal["raw", "chance"]
 RACE_ERROR = 0.05
 
 
-def check_race(normalise: str, race: str, race_error: float) -> None:
-    """Refuse settings of a search by task scores that do not exist.
+class SearchSettings(Settings):
+    """How plans are compared by task scores."""
 
-    Raises:
-        InputError: an unknown ``normalise`` or ``race``, or an error rate that is none.
-    """
-    if normalise not in get_args(Normalise):
-        raise unknown("normalise", normalise, get_args(Normalise))
-    if race not in get_args(Racing):
-        raise unknown("race", race, get_args(Racing))
-    if not 0 < race_error < 1:
-        raise InputError(f"race_error {race_error} is not a probability; use one between 0 and 1, such as 0.05.")
+    normalise: Annotated[str, one_of(get_args(Normalise))] = Field(
+        "raw", description="raw (cut / uncut, as the paper) or chance (above chance)."
+    )
+    race: Annotated[str, one_of(get_args(Racing))] = Field(
+        "exact",
+        description="When a candidate stops: exact (it cannot win any more; the same choice from fewer answers), "
+        "confident (it hardly can), off (never).",
+    )
+    race_error: Number = Field(
+        RACE_ERROR, gt=0, lt=1, description="confident: most probability that a round loses its best candidate."
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +166,7 @@ def wanted_objective(context: Context, criterion: str) -> Objective:
 
 def no_objective(criterion: str) -> InputError:
     """The error for a criterion that judges by task scores and was given no tasks."""
-    return InputError(f"{criterion} chooses layers by task scores; name the tasks: --objective arithmetic,copy.")
+    return InputError(f"{criterion} chooses layers by task scores; name the tasks: `objective` arithmetic,copy.")
 
 
 def by_importance(

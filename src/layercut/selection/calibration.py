@@ -11,7 +11,7 @@ import hashlib
 import json
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -206,7 +206,7 @@ def _generated(
             model_hash=engine.describe()["model_hash"],
             version=_VERSION,
             settings_hash=settings_hash({"openings": _hash(openings), "max_tokens": max_tokens, **stage}),
-            decoding=asdict(decoding),
+            decoding=decoding.as_dict(),
         )
 
     with SearchJournal(folder) as journal:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -14,7 +13,7 @@ from layercut.evidence.intervals import Estimate, mean_interval
 from layercut.evidence.splits import items_hash
 from layercut.progress import Progress, silent
 from layercut.selection.answers import ObjectiveTask, SearchAnswers, TaskRace
-from layercut.selection.base import RACE_ERROR, Normalise, Objective, Racing, check_race
+from layercut.selection.base import RACE_ERROR, Normalise, Objective, Racing, SearchSettings
 from layercut.selection.racing import Standings
 from layercut.selection.search_journal import SearchJournal
 from layercut.surgery.plan import CutPlan
@@ -30,7 +29,7 @@ def search_settings(tasks: Sequence[ObjectiveTask], decoding: Decoding) -> dict[
     scores may differ from one command to the next and belongs to its plan: the criterion and its settings, how many
     layers go, which are protected, how scores are normalised.
     """
-    return {"objective": [task.describe() for task in tasks], "decoding": asdict(decoding)}
+    return {"objective": [task.describe() for task in tasks], "decoding": decoding.as_dict()}
 
 
 _ROUNDING = 1e-9
@@ -105,8 +104,8 @@ class TaskObjective:
                 ``race``, or an error rate that is none.
         """
         if not tasks:
-            raise InputError("an objective needs at least one task, such as --objective arithmetic,copy.")
-        check_race(normalise, race, race_error)
+            raise InputError("an objective needs at least one task, such as `objective` arithmetic,copy.")
+        SearchSettings(normalise=normalise, race=race, race_error=race_error)
         labels = [task.label for task in tasks]
         for label in labels:
             if labels.count(label) > 1:
@@ -179,7 +178,7 @@ class TaskObjective:
         if unbounded := [part.label for part in self.parts if part.readout == "gold"]:
             raise InputError(
                 f"{', '.join(unbounded)} is a log-likelihood without bounds, and racing needs metrics from 0 to 1; "
-                "use --race off."
+                "use `race` off."
             )
         return TaskRace(self._answers, plans, [one.metric for one in self.uncut], self._progress).run(
             self._value,

@@ -9,7 +9,6 @@ sweep in it is compared with the prediction.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -79,9 +78,9 @@ def predict_layers(
     if dry_run:
         say(f"would ask {', '.join(part.label for part in parts)} of the original model and write to {folder}")
         return None
-    draw = Decoding(**asdict(decoding), seed=seed)
+    draw = Decoding(**decoding.as_dict(), seed=seed)
     settings = sweep_settings(handle.describe(), parts, draw, "selection")
-    flags = {"limit": "--limit", "objective": "--objective"}
+    flags = {"limit": "limit", "objective": "objective"}
     with RunFolder.begin(folder, settings, flags=flags, sandbox=isolation) as run:
         found = measure(handle, parts, draw, run, progress)
         sweep = Sweep.load(run.path) if is_sweep(run.path) else None

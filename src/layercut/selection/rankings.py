@@ -54,7 +54,7 @@ def read_rankings(
         alone = [other.criterion for other in plans].count(plan.criterion) == 1
         name = plan.criterion if alone else f"{plan.criterion} ({path.parent.name}/{path.name})"
         if any(ranking.name == name for ranking in rankings):
-            raise InputError(f"--compare names {shown(path)} more than once, or two files of its name; name each once.")
+            raise InputError(f"`compare` names {shown(path)} more than once, or two files of its name; name each once.")
         rankings.append(Ranking(name=name, importance=importance, note=_note(plan, asked, str(path))))
     return rankings
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -157,7 +157,7 @@ class _File:
         for record in journal.records:
             if KEY not in record:
                 journal.close()
-                raise InputError(f"{journal.path} holds answers that were not written by a search; use another --out.")
+                raise InputError(f"{journal.path} holds answers that were not written by a search; use another `out`.")
             _keep(self.by_key.setdefault(_canonical(record[KEY]), {}), record)
 
     def append(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -186,4 +186,4 @@ def _canonical(key: Mapping[str, Any]) -> str:
 def _decisive(readout: Readout, decoding: Decoding) -> dict[str, Any] | None:
     if not generates(readout):
         return None
-    return {"temperature": 0.0} if decoding.is_greedy else asdict(decoding)
+    return {"temperature": 0.0} if decoding.is_greedy else decoding.as_dict()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -35,8 +35,8 @@ from layercut.text.counting import counted
 
 PLAN_FILE = "plan.json"
 
-FLAGS = {"limit": "--limit", "readout": "--readouts", "task": "--objective", "source": "--calibration"}
-"""Which flag of ``layercut select`` stands for a setting whose name is not the flag's."""
+FLAGS = {"limit": "limit", "readout": "readouts", "task": "objective", "source": "calibration"}
+"""Which argument of ``layercut select`` stands for a setting of another name."""
 
 
 class Selected(NamedTuple):
@@ -80,7 +80,7 @@ def select_layers(
     """
     row, choose = criterion_row(criterion), criterion_of(criterion)
     handle = model if isinstance(model, ModelHandle) else ModelHandle(model)
-    draw = Decoding(**asdict(decoding or DecodingSettings()), seed=seed)
+    draw = Decoding(**(decoding or DecodingSettings()).as_dict(), seed=seed)
     parts = [part for wanted in tasks for part in objective_parts(wanted, seed)]
     calibration = calibration or CalibrationSettings()
     identity = folder_settings(handle.describe(), parts, draw, calibration)
@@ -130,7 +130,7 @@ def select_layers(
             for line in _missing_held_out(parts, found["rows"], num_held_out):
                 say(line)
         elif num_held_out:
-            say(f"--held-out {num_held_out} has no effect: {criterion} did not choose by the items of a task.")
+            say(f"`held_out` {num_held_out} has no effect: {criterion} did not choose by the items of a task.")
         plan = replace(
             handle.plan(),
             removed=selection.removed,
@@ -175,7 +175,7 @@ def folder_settings(
         decoding: how answers are drawn; its seed is that of the command.
         calibration: text to measure on; the default one goes without saying.
     """
-    text = None if calibration in (None, CalibrationSettings()) else asdict(calibration)
+    text = None if calibration in (None, CalibrationSettings()) else calibration.as_dict()
     return {**model, **search_settings(parts, decoding), "calibration": text, "seed": decoding.seed}
 
 
@@ -240,5 +240,5 @@ def setting(entry: str) -> tuple[str, Any]:
     """
     name, equals, value = entry.partition("=")
     if not equals or not name or not value:
-        raise InputError(f"--set {entry!r:.60} is not NAME=VALUE, such as token=last.")
+        raise InputError(f"{entry!r:.60} is not NAME=VALUE, such as token=last.")
     return name, int(value) if re.fullmatch(r"-?\d{1,18}", value) else value

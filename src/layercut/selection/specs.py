@@ -126,7 +126,7 @@ def plan_for_model(
         raise InputError(
             f"{where} was made for another model, {plan.model or 'which it does not name'} ({plan.model_hash}); "
             f"{model or 'this one'} is {model_hash}. Choose the layers on this model, or use the plan anyway with "
-            "--plan-from-another-model (plan_from_another_model: true)."
+            "`plan_from_another_model`."
         )
     other = {"model": plan.model, "model_hash": plan.model_hash}
     return replace(plan, model=model, model_hash=model_hash, chosen_on=plan.chosen_on or other)

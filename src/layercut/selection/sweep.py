@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -126,9 +126,9 @@ def sweep_model(
         for line in sweep_estimate(handle, [(one.part, one.samples) for one in asked], len(wanted), folder).lines():
             say(line)
         return None
-    draw = Decoding(**asdict(decoding), seed=seed)
+    draw = Decoding(**decoding.as_dict(), seed=seed)
     settings = sweep_settings(handle.describe(), [one.part for one in asked], draw, split)
-    flags = {"limit": "--limit", "objective": "--objective"}
+    flags = {"limit": "limit", "objective": "objective"}
     with RunFolder.begin(folder, settings, flags=flags, sandbox=isolation) as run:
         rows = measure(
             run,
@@ -197,7 +197,7 @@ def ask(objective: Sequence[TaskSettings], seed: int, split: Split) -> list[Swep
     """
     names = [one.task for one in objective]
     if not names:
-        raise InputError("a sweep needs at least one task, such as --objective arithmetic,copy.")
+        raise InputError("a sweep needs at least one task, such as `objective` arithmetic,copy.")
     for name in names:
         if names.count(name) > 1:
             raise InputError(f"the objective names {name} more than once; name it once.")
@@ -310,7 +310,7 @@ def _say_refusals(
     for one, records in zip(asked, uncut, strict=True):
         row = _row(one, -1, records, records, seed)
         if row.kept_share is None:
-            say(f"{one.part.label}: {row.values.refused}; it will have no retention. Raise --limit, or leave it out.")
+            say(f"{one.part.label}: {row.values.refused}; it will have no retention. Raise `limit`, or leave it out.")
 
 
 def _items(asked: Sequence[SweptTask]) -> dict[str, frozenset[str]]:

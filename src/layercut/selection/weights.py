@@ -23,7 +23,7 @@ def loaded_model(context: Context, criterion: str) -> LoadedModel:
     if context.loaded is None:
         raise InputError(
             f"{criterion} reads the model's weights, and there is no model here; use layercut select with "
-            "--engine shared, or give the Context a loaded model."
+            "`engine` shared, or give the Context a loaded model."
         )
     return context.loaded
 

@@ -98,7 +98,7 @@ def check_selection(
     """Refuse a choice of layers that cannot be made: by its criterion, its number or what must stay.
 
     Args:
-        model: the uncut model.
+        model: the original model.
         criterion: as ``select`` takes it.
         num_remove: how many layers are to go.
         protect: as ``select`` takes it.
@@ -150,5 +150,5 @@ def check_study_layers(study: StudySettings) -> None:
 
 
 def _depth(model: ModelSettings) -> int | None:
-    """Decoder layers of a model; None for a server's, which is taken as it is."""
+    """Decoder layers of a model; None for a server's, which is taken unchanged."""
     return None if model.engine == "openai" else depth_of(model.model, model.revision)

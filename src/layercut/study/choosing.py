@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -137,10 +137,10 @@ def search_identity(
 ) -> Mapping[str, Any]:
     """What decides the choice. Files count by their content, a criterion of one's own by its name."""
     tasks = [
-        {**asdict(one), "data": None, **load_task(one.task, data=one.data, seed=seed).settings()}
+        {**one.as_dict(), "data": None, **load_task(one.task, data=one.data, seed=seed).settings()}
         for one in criterion.objective
     ]
-    text = asdict(criterion.calibration)
+    text = criterion.calibration.as_dict()
     if criterion.calibration.source != GENERATED:
         text["content"] = _content(criterion.calibration.source)
     return {
@@ -153,7 +153,7 @@ def search_identity(
         "settings": dict(criterion.settings),
         "normalise": criterion.normalise,
         "race": [criterion.race, criterion.race_error],
-        "decoding": asdict(decoding),
+        "decoding": decoding.as_dict(),
         "seed": seed,
     }
 

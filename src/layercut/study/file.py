@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import yaml
 
+from layercut.base_settings import Settings
 from layercut.errors import InputError, first_line, unknown
 from layercut.healing.filters import FilterSettings
-from layercut.healing.prompt_sources import SHUFFLE_BUFFER, PromptSpec
+from layercut.healing.prompt_sources import PromptSpec, with_preset
 from layercut.healing.settings import TrainSettings
 from layercut.runs.foreign_code import check_trust
 from layercut.runs.json_text import check_depth, check_text, read_small
@@ -23,14 +23,14 @@ from layercut.study.study_settings import LONGEST_NAME, CriterionSettings, Depth
 from layercut.tasks import check_name
 from layercut.tasks.suites import suite, with_data
 
-Built = TypeVar("Built")
+Built = TypeVar("Built", bound=Settings)
 
 KEYS = ("models", "plans", "criteria", "depths", "healing", "seed", "seeds", "tasks", "suite", "data_dir", "out")
 """Keys of a study beside the model's own, decoding and checkpoints."""
 
 
 _MOST_ENTRIES = 100_000
-_OF_PROMPTS = ("readout", "data", "limit", "skip", "shuffle_buffer", "shuffle_seed")
+_OF_PROMPTS = tuple(name for name in PromptSpec.model_fields if name != "source")
 """Keys of a healing arm that each of its sources may have as well."""
 
 
@@ -72,7 +72,7 @@ def load_study(path: Path) -> StudySettings:
 
 def study_from_dict(data: Mapping[str, Any]) -> StudySettings:
     """Settings from plain data, as in the YAML file; the model's own settings stand beside the study's."""
-    _check_keys(data, {*_names(ModelSettings), *KEYS, "decoding", "checkpoints"})
+    _check_keys(data, {*ModelSettings.model_fields, *KEYS, "decoding", "checkpoints"})
     for key, others in (("model", ("models",)), ("tasks", ("suite",)), ("out", ()), ("plans", ("criteria", "healing"))):
         if all(data.get(one) in (None, "", [], {}) for one in (key, *others)):
             raise InputError(
@@ -98,7 +98,7 @@ def study_from_dict(data: Mapping[str, Any]) -> StudySettings:
         rest["decoding"] = _build(DecodingSettings, data["decoding"])
     if "checkpoints" in given:
         rest["checkpoints"] = given["checkpoints"]
-    return _build(StudySettings, rest)
+    return StudySettings(**rest)
 
 
 def _check_size(data: Any) -> None:
@@ -116,7 +116,7 @@ def _check_size(data: Any) -> None:
 
 def _models(given: Mapping[str, Any]) -> tuple[ModelSettings, ...]:
     """One model, or a list of names and settings; what stands beside the list holds for all of them."""
-    shared = {key: given[key] for key in _names(ModelSettings) if key in given}
+    shared = {key: given[key] for key in ModelSettings.model_fields if key in given}
     if shared.get("trust_remote_code"):
         check_trust("trust_remote_code: true")
     if "models" not in given:
@@ -191,30 +191,25 @@ def _arm(entry: Any) -> HealingArm:
         raise InputError(f"healing: {entry!r} is no arm; write keys such as name, prompts, method, max_steps.")
     for name in _list(entry.get("decontaminate", []), "decontaminate"):
         check_name(str(name))
-    own = [name for name in _names(HealingArm) if name not in ("train", "filters")]
-    train = [name for name in _names(TrainSettings) if name != "seed"]
-    _check_keys(entry, {*own, *train, *_OF_PROMPTS, *_names(FilterSettings)})
-    data = {key: entry[key] for key in own if key in entry}
-    try:
-        data["prompts"] = _prompts(entry)
+    own = [name for name in HealingArm.model_fields if name not in ("train", "filters")]
+    train = [name for name in TrainSettings.model_fields if name != "seed"]
+    _check_keys(entry, {*own, *train, *_OF_PROMPTS, *FilterSettings.model_fields})
+    with _of(f"healing arm {entry['name']}"):
+        expanded = with_preset(entry.get("preset"), entry)
+        data = {key: entry[key] for key in own if key in entry}
+        data["prompts"] = _prompts(expanded)
         if "decoding" in data:
             _expect(data, "decoding", dict, "keys and values (temperature, top_p, top_k)")
             data["decoding"] = _build(DecodingSettings, data["decoding"])
-        data["train"] = _build(TrainSettings, {key: entry[key] for key in train if key in entry})
-        data["filters"] = _build(FilterSettings, {key: entry[key] for key in _names(FilterSettings) if key in entry})
-    except InputError as error:
-        raise InputError(f"healing arm {entry['name']}: {error}") from error
-    if entry.get("preset") == "paper" and "patience" not in entry:  # its training never stopped early
-        data["train"] = replace(data["train"], patience=0)
-    return _build(HealingArm, data)
+        data["train"] = TrainSettings(**{key: expanded[key] for key in train if key in expanded})
+        data["filters"] = FilterSettings(**{key: entry[key] for key in FilterSettings.model_fields if key in entry})
+    return HealingArm(**data)
 
 
 def _prompts(arm: Mapping[str, Any]) -> tuple[PromptSpec, ...]:
     """One source by its name, or several, each by its name or with keys; what stands beside them holds for all."""
     given = arm.get("prompts") or ()
     shared = {key: arm[key] for key in _OF_PROMPTS if key in arm}
-    if arm.get("preset") in SHUFFLE_BUFFER:
-        shared.setdefault("shuffle_buffer", SHUFFLE_BUFFER[arm.get("preset")])
     sources = [given] if isinstance(given, str) else _list(given, "prompts")
     return tuple(
         _build(PromptSpec, shared | (one if isinstance(one, dict) else {"source": str(one)})) for one in sources
@@ -225,8 +220,8 @@ def _seeds(given: Mapping[str, Any]) -> tuple[int, ...]:
     if "seed" in given and "seeds" in given:
         raise InputError("the study gives seed and seeds; write one of the two.")
     if "seed" in given:
-        return (_coerce("seed", given["seed"], "int"),)
-    return tuple(_coerce("seeds", one, "int") for one in _list(given["seeds"], "seeds"))
+        return (given["seed"],)
+    return tuple(_list(given["seeds"], "seeds"))
 
 
 def _task(entry: Any) -> TaskSettings:
@@ -236,29 +231,22 @@ def _task(entry: Any) -> TaskSettings:
     if not isinstance(entry, dict) or "task" not in entry:
         raise InputError(f"{entry!r} is no task; write its name, or keys such as task, readouts, limit, data.")
     check_name(str(entry["task"]))
-    return _build(TaskSettings, entry)
+    with _of(f"task {entry['task']}"):
+        return _build(TaskSettings, entry)
 
 
-def _build(kind: Callable[..., Built], data: Mapping[str, Any]) -> Built:
-    """A settings object from a mapping whose keys are checked, values coerced only where nothing is lost."""
-    _check_keys(data, _names(kind))
-    values: dict[str, Any] = {}
-    for item in dataclasses.fields(cast("Any", kind)):
-        if item.name in data:
-            values[item.name] = _coerce(item.name, data[item.name], str(item.type))
-    return kind(**values)
+def _build(kind: type[Built], data: Mapping[Any, Any]) -> Built:
+    """Settings from a mapping of the file, whose keys may be anything."""
+    return kind(**{str(key): value for key, value in data.items()})
 
 
-def _coerce(name: str, value: Any, kind: str) -> Any:
-    wanted: dict[str, Any] = {"int": int, "float": (int, float), "bool": bool, "str": str}
-    base = kind.removesuffix(" | None")
-    if value is None and kind.endswith("| None"):
-        return None
-    if base in wanted and (not isinstance(value, wanted[base]) or (isinstance(value, bool) and base != "bool")):
-        raise InputError(f"{name}: {value!r} is not of the kind {base}.")
-    if base == "tuple[str, ...]":
-        return tuple(str(part) for part in _list(value, name))
-    return value
+@contextmanager
+def _of(whom: str) -> Iterator[None]:
+    """Say of whom a value cannot be used."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{whom}: {error}") from error
 
 
 def _list(value: Any, name: str) -> list[Any]:
@@ -270,10 +258,6 @@ def _list(value: Any, name: str) -> list[Any]:
 def _expect(data: Mapping[str, Any], key: str, kind: type, what: str) -> None:
     if not isinstance(data.get(key), kind):
         raise InputError(f"{key}: {data.get(key)!r} is not {what}.")
-
-
-def _names(kind: Any) -> list[str]:
-    return [item.name for item in dataclasses.fields(kind)]
 
 
 def _check_keys(data: Mapping[str, Any], known: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from layercut.healing.heal import Healed, check_method, heal_model
 from layercut.healing.heal_settings import HealSettings
 from layercut.healing.job import CHECKPOINT
 from layercut.healing.process_group import ProcessGroup
-from layercut.healing.prompt_sources import Answering, PromptSource, PromptSpec, answering, prompt_source
+from layercut.healing.prompt_sources import Answering, PromptSource, PromptSpec, prompt_source
 from layercut.runs.settings import settings_hash
 from layercut.settings import ModelSettings, TaskSettings
 from layercut.study.study_settings import HealingArm
@@ -60,10 +60,11 @@ class Healer:
         """As ``layercut heal`` takes them."""
         named = [task.task for task in self._tasks if task.task not in BUILT_IN]
         return HealSettings(
-            train=replace(self.arm.train, seed=self._seed),
+            train=self.arm.train.replace(seed=self._seed),
             filters=self.arm.filters,
             responses=self.arm.responses,
             match_tokens=self.arm.match_tokens,
+            save_dtype=self.arm.save_dtype,
             decontaminate=tuple(sorted({*named, *self.arm.decontaminate})),
             data={task.task: task.data for task in self._tasks if task.data is not None},
         )
@@ -84,7 +85,7 @@ class Healer:
         return {
             "settings": settings,
             "prompts": prompts,
-            "decoding": asdict(how.decoding),
+            "decoding": how.decoding.as_dict(),
             "max_new_tokens": how.max_new_tokens,
             "system": how.system,
             **how.extra(),
@@ -111,7 +112,7 @@ class Healer:
         ``heal_model``.
         """
         source, how = _prompts(self.arm)
-        model = self._uncut if cut is None else replace(self._uncut, model=str(cut), revision=None)
+        model = self._uncut if cut is None else self._uncut.replace(model=str(cut), revision=None)
         settings = self.settings
         if source.records is None and (settings.responses == "self" or settings.match_tokens):
             source = replace(source, records=self._answers(source, how, console, say))
@@ -133,7 +134,7 @@ class Healer:
         self, source: PromptSource, how: Answering, console: Console, say: Callable[[str], None]
     ) -> list[dict[str, Any]]:
         """The original model's answers, given once for all cuts of the study and all arms that ask the same."""
-        asked = {"prompts": source.describe(), "decoding": asdict(how.decoding), "seed": self._seed}
+        asked = {"prompts": source.describe(), "decoding": how.decoding.as_dict(), "seed": self._seed}
         name = settings_hash({**asked, "max_new_tokens": how.max_new_tokens, **how.extra()})
         return answer_prompts(
             self._uncut,
@@ -155,7 +156,7 @@ class Healer:
     def engine(self) -> Engine:
         """Over the healed model, which is loaded for it."""
         if self._handle is None:
-            self._handle = ModelHandle(replace(self._uncut, model=str(self.checkpoint), revision=None))
+            self._handle = ModelHandle(self._uncut.replace(model=str(self.checkpoint), revision=None))
         return self._handle.engine
 
     def metadata(self) -> Mapping[str, Any] | None:
@@ -181,14 +182,7 @@ def _read(prompts: tuple[PromptSpec, ...], system: str | None) -> PromptSource:
 
 
 def _prompts(arm: HealingArm) -> tuple[PromptSource, Answering]:
-    how = answering(
-        arm.preset,
-        arm.decoding,
-        arm.max_new_tokens,
-        arm.system,
-        samples=arm.samples,
-        max_prompt_tokens=arm.max_prompt_tokens,
-    )
+    how = arm.with_its_preset
     try:
         source = _read(arm.prompts, how.system)
     except InputError as error:
@@ -198,4 +192,4 @@ def _prompts(arm: HealingArm) -> tuple[PromptSource, Answering]:
             f"healing arm {arm.name}: {arm.prompts[0].source} holds a model's answers, not original ones; give the "
             "file of prompts."
         )
-    return source, how._replace(max_new_tokens=how.max_new_tokens or source.max_new_tokens)
+    return source, how.replace(max_new_tokens=how.max_new_tokens or source.max_new_tokens)

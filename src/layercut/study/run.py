@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -95,7 +94,7 @@ def run_study(
     folders = _folders(settings)
     with ExitStack() as held:
         if len(settings.models) > 1:
-            whole = {"models": {str(folder.name): asdict(model) for model, folder in folders}, "limit": limit}
+            whole = {"models": {str(folder.name): model.as_dict() for model, folder in folders}, "limit": limit}
             held.enter_context(RunFolder.begin(settings.out, whole, settings_file=settings_file))
         outcomes = []
         for model, folder in folders:
@@ -157,7 +156,7 @@ def _run_model(
 
 
 def _with(settings: StudySettings, out: Path | None, seed: int | None) -> StudySettings:
-    return replace(settings, out=out or settings.out, seeds=settings.seeds if seed is None else (seed,))
+    return settings.replace(out=out or settings.out, seeds=settings.seeds if seed is None else (seed,))
 
 
 def _folders(settings: StudySettings) -> list[tuple[Any, Path]]:

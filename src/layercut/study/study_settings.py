@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+from pydantic import Field, model_validator
+
+from layercut.base_settings import Names, Seed, Settings
 from layercut.errors import InputError
 from layercut.healing.filters import FilterSettings
-from layercut.healing.prompt_sources import PromptSpec
+from layercut.healing.heal_settings import ArmSettings
+from layercut.healing.prompt_sources import Answering, PromptSpec, answering
 from layercut.healing.settings import TrainSettings
-from layercut.seed import check_seed
 from layercut.selection import CriterionRow, criterion_row
-from layercut.selection.base import RACE_ERROR, check_race
+from layercut.selection.base import SearchSettings
 from layercut.settings import (
     GENERATED,
     UNCUT,
@@ -34,21 +36,21 @@ _ONE_BY_ONE = ("reverse", "random", "magnitude", "taylor", "perplexity", "task_a
 """Criteria whose deeper cut holds the shallower one, whatever their settings."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Depth:
+class Depth(Settings):
     """How many decoder layers go: a number, or a share of the model's."""
 
-    text: str
-    """``3`` or ``25%``, as it was written."""
+    text: str = Field(description="3 or 25%, as it was written.")
 
-    def __post_init__(self) -> None:
-        match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,30})?)\s*(%?)", self.text)
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(%?)", self.text)
         if not match or (not match[2] and (not match[1].isdigit() or int(match[1]) < 1)):
             raise InputError(
                 f"depth {self.text!r:.60} is no depth; write a number of layers, such as 3, or a share: 25%."
             )
         if match[2] and not 0 < float(match[1]) < 100:
             raise InputError(f"depth {self.text} is no share between 0% and 100%, such as 25%.")
+        return self
 
     def layers(self, num_layers: int) -> int:
         """Of a model of ``num_layers``; a share is rounded to the nearest number, at least 1, and a half upwards."""
@@ -57,40 +59,38 @@ class Depth:
         return int(self.text)
 
 
-@dataclass(frozen=True, kw_only=True)
-class CriterionSettings:
+class CriterionSettings(SearchSettings):
     """One way of choosing layers, at every depth of the study."""
 
-    criterion: str
-    """Name of a criterion, or my.module:function."""
-    name: str = ""
-    """What its plans are called, followed by the number of layers; the criterion's name if left out."""
-    objective: tuple[TaskSettings, ...] = ()
-    """Tasks whose selection items judge a plan, for criteria that go by task scores; 100 items each if left out."""
-    calibration: CalibrationSettings = field(default_factory=CalibrationSettings)
-    """Text, for criteria that are measured on text."""
-    protect: str | None = None
-    """Layers that must stay: first:4,last:2,0,7-9, or none."""
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    """The criterion's own, such as form: contiguous."""
-    normalise: str = "raw"
-    """raw (cut / uncut) or chance (above chance)."""
-    race: str = "exact"
-    """exact, confident or off; see layercut select."""
-    race_error: float = RACE_ERROR
+    criterion: str = Field(description="Name of a criterion, or my.module:function.")
+    name: str = Field(
+        "",
+        description="What its plans are called, followed by the number of layers; the criterion's name if left out.",
+    )
+    objective: tuple[TaskSettings, ...] = Field(
+        (),
+        description="Tasks whose selection items judge a plan, for criteria that use task scores; 100 items each if "
+        "left out.",
+    )
+    calibration: CalibrationSettings = Field(
+        CalibrationSettings(), description="Text, for criteria that are measured on text."
+    )
+    protect: str | None = Field(None, description="Layers that must stay: first:4,last:2,0,7-9, or none.")
+    settings: Mapping[str, Any] = Field({}, description="The criterion's own, such as form: contiguous.")
 
-    def __post_init__(self) -> None:
+    @model_validator(mode="after")
+    def _check(self) -> Self:
         row = self.row
         if not self.name:
-            object.__setattr__(self, "name", re.sub(r"[^\w.-]+", "-", self.criterion))
+            self.__dict__["name"] = re.sub(r"[^\w.-]+", "-", self.criterion)
         check_name(self.name, "criterion")
-        check_race(self.normalise, self.race, self.race_error)
         if row.needs_objective and not self.objective:
             raise InputError(
                 f"criterion {self.name} chooses layers by task scores; give it some, such as objective: [arithmetic]."
             )
         if self.objective and not row.needs_model:
             raise InputError(f"criterion {self.name} looks at no task, so objective has no effect; leave it out.")
+        return self
 
     @property
     def row(self) -> CriterionRow:
@@ -117,69 +117,64 @@ class CriterionSettings:
         return self.criterion in ("random", "refine") or ":" in self.criterion or made_text or sampled
 
 
-@dataclass(frozen=True, kw_only=True)
-class HealingArm:
+class HealingArm(ArmSettings, Answering):
     """One way of healing the cuts, as ``layercut heal`` does it."""
 
-    name: str
-    prompts: tuple[PromptSpec, ...]
-    """Files, hub:NAME and task:NAME for its selection items, or a run folder of ``layercut generate``."""
-    train: TrainSettings = field(default_factory=TrainSettings)
-    filters: FilterSettings = field(default_factory=FilterSettings)
-    decoding: DecodingSettings = field(default_factory=DecodingSettings)
-    """How the uncut model answers."""
-    preset: str | None = None
-    """paper: answers and training as in arXiv:2602.01997."""
-    responses: str = "self"
-    """self (the uncut model's answers) or original (those that stand beside the prompts)."""
-    match_tokens: bool = False
-    """As many answer tokens as the smaller of the two has on the same prompts."""
-    system: str | None = None
-    max_new_tokens: int | None = None
-    samples: int = 1
-    """Answers to each prompt, of which the best is learnt from."""
-    max_prompt_tokens: int | None = None
-    """Longer prompts are left out."""
-    decontaminate: tuple[str, ...] = ()
-    """Tasks beside the study's own and the built-in ones whose report items must not be learnt."""
-    plans: tuple[str, ...] = ()
-    """Names of plans or criteria that are healed, all of them if left out; ``uncut`` trains the uncut model."""
-    seed: int | None = None
-    """Of drawing answers and of training; the study's seed if left out, and then the arm is repeated for each."""
+    name: str = Field(description="Of the arm; its folders are called after it.")
+    prompts: tuple[PromptSpec, ...] = Field(description="Where prompts come from, one source or several.")
+    train: TrainSettings = TrainSettings()
+    filters: FilterSettings = FilterSettings()
+    preset: str | None = Field(None, description="paper: answers and training as in arXiv:2602.01997.")
+    plans: Names = Field(
+        (),
+        description="Plans or criteria that are healed, all of them if left out; uncut trains the original model.",
+    )
+    seed: Seed | None = Field(
+        None,
+        description="Of drawing answers and of training; the study's seed if left out, and then the arm is repeated "
+        "for each.",
+    )
 
-    def __post_init__(self) -> None:
+    @model_validator(mode="after")
+    def _check(self) -> Self:
         check_name(self.name, "healing arm")
         if self.name == NO_HEALING:
             raise InputError(f"a healing arm is called {NO_HEALING!r}, which every plan has anyway; call it otherwise.")
-        if self.seed is not None:
-            check_seed(self.seed, f"healing arm {self.name}: seed")
         if not self.prompts:
             raise InputError(f"healing arm {self.name} has no prompts; give a file, or task:NAME for selection items.")
+        return self
+
+    @property
+    def with_its_preset(self) -> Answering:
+        """How prompts are answered."""
+        return answering(self.preset, **{name: getattr(self, name) for name in Answering.model_fields})
 
 
-@dataclass(frozen=True, kw_only=True)
-class StudySettings:
+class StudySettings(Settings):
     """Everything a study is made of. Models and tasks have no defaults; plans, criteria or both must be given."""
 
     models: tuple[ModelSettings, ...]
     tasks: tuple[TaskSettings, ...]
-    out: Path
-    """The run folder."""
-    plans: Mapping[str, str] = field(default_factory=dict)
-    """Name to plan: a layer list (3,8,21-24), reverse:N or random:N, or the path of a plan.json."""
-    criteria: tuple[CriterionSettings, ...] = ()
-    """Each at every depth."""
+    out: Path = Field(description="The run folder.")
+    plans: Mapping[str, str] = Field(
+        {},
+        description="Name to plan: a layer list (3,8,21-24), reverse:N or random:N, or the path of a plan.json.",
+    )
+    criteria: tuple[CriterionSettings, ...] = Field((), description="Each at every depth.")
     depths: tuple[Depth, ...] = ()
-    healing: tuple[HealingArm, ...] = ()
-    """Arms beside the cut without healing."""
-    seeds: tuple[int, ...] = (0,)
-    """The first is the root of all chance: items that are made, random plans, generated text, sampled answers, healing,
-    bootstrap. Under each further one, what draws is drawn anew: such plans, and every healing arm. Items stay."""
-    decoding: DecodingSettings = field(default_factory=DecodingSettings)
-    checkpoints: bool = True
-    """Leave each cut and healed model on disk. Without, those that healing needs go once they were measured."""
+    healing: tuple[HealingArm, ...] = Field((), description="Arms beside the cut without healing.")
+    seeds: tuple[Seed, ...] = Field((0,), description="The first is the random seed.")
+    """Items that are made, random plans, generated text, sampled answers, healing, bootstrap. Under each further one,
+    what draws is drawn anew: such plans, and every healing arm. Items stay."""
+    decoding: DecodingSettings = DecodingSettings()
+    checkpoints: bool = Field(
+        True,
+        description="Leave each cut and healed model on disk. Without, those that healing needs go once they were "
+        "measured.",
+    )
 
-    def __post_init__(self) -> None:
+    @model_validator(mode="after")
+    def _check(self) -> Self:
         if not self.tasks:
             raise InputError("the study names no tasks; list at least one under tasks.")
         if not self.plans and not self.criteria and not any(UNCUT in arm.plans for arm in self.healing):
@@ -195,8 +190,6 @@ class StudySettings:
             check_name(name, "plan")
         if not self.seeds:
             raise InputError("seeds is an empty list; write at least one, such as [0].")
-        for seed in self.seeds:
-            check_seed(seed)
         _no_doubles("task", [task.task for task in self.tasks], "give its readouts in one entry")
         _no_doubles("criterion", [one.name for one in self.criteria], "give one of them another name")
         _no_doubles("healing arm", [arm.name for arm in self.healing], "give one of them another name")
@@ -210,10 +203,11 @@ class StudySettings:
                         f"healing arm {arm.name} is for {name}, which is no plan or criterion of this study. "
                         f"Known: {', '.join(sorted(known))}."
                     )
+        return self
 
     @property
     def seed(self) -> int:
-        """Root of all chance."""
+        """Random seed."""
         return self.seeds[0]
 
 

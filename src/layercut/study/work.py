@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -124,7 +123,7 @@ class StudyWork:
 
     def decoding(self, arm: StudyArm) -> Decoding:
         """How answers are drawn."""
-        return Decoding(**asdict(self.settings.decoding), seed=arm.seed)
+        return Decoding(**self.settings.decoding.as_dict(), seed=arm.seed)
 
     def identity(self, arm: StudyArm, cell: Cell) -> dict[str, Any]:
         """What decides a cell's answers."""
@@ -145,7 +144,7 @@ class StudyWork:
             if arm.healing:
                 healing.setdefault(arm.healing.name, self.healers[arm.name].identity)
         extra = {
-            "criteria": [asdict(one) for one in settings.criteria],
+            "criteria": [one.as_dict() for one in settings.criteria],
             "depths": [depth.text for depth in settings.depths],
             "healing": healing,
             "seeds": list(settings.seeds[1:]),

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 MAX_SHARD_BYTES = 5 * 10**9
 """Largest weight file, in bytes of tensors; 5 GB is what the hub asks for."""
 
-_ELSEWHERE = "use another --out"
+_ELSEWHERE = "use another `out`"
 PLAN_FILE = "plan.json"
 EARLIER_PLANS_FILE = "earlier_plans.json"
 """Plans of the cuts before this one, oldest first, when the original model was itself cut by layercut."""

@@ -96,8 +96,8 @@ def _without_hash(plan: CutPlan, repo: str, from_another_model: bool) -> CutPlan
     if not from_another_model:
         raise InputError(
             f"the plan was made for {plan.model or 'a model without a name'} ({plan.model_hash}), and whether {repo} "
-            "is the same is not known without all of its weights. Leave out --no-verify and --dry-run to have the "
-            "hashes compared, or use the plan anyway with --plan-from-another-model."
+            "is the same is not known without all of its weights. Leave out `verify=false` and `dry_run` to have the "
+            "hashes compared, or use the plan anyway with `plan_from_another_model`."
         )
     return replace(plan, model=repo, model_hash=None, chosen_on={"model": plan.model, "model_hash": plan.model_hash})
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from layercut.engine.base import Decoding, GenerationRequest
@@ -110,7 +110,7 @@ def run_settings(
         **model.describe(),
         "removed": list(plan.removed),
         "tasks": [cell.describe() for cell in cells],
-        "decoding": asdict(decoding),
+        "decoding": decoding.as_dict(),
         "seed": seed,
     }
 

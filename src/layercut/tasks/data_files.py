@@ -131,7 +131,7 @@ def read_hub(task: str, dataset: str, config: str | None = None, splits: Sequenc
     except Exception as error:  # what a failed download raises differs from version to version of three libraries
         raise InputError(
             f"{task}: the data set {dataset} cannot be loaded ({why_not(error)}). With no network give a local copy: "
-            f"--data {task}=PATH."
+            f"`data` {task}=PATH."
         ) from error
     return DataSet(
         {

@@ -235,13 +235,13 @@ def _checked(journal: Records, task: Task, ids: Collection[str]) -> int:
         if record.get("version") != task.version:
             raise RunMismatch(
                 f"{journal.path} holds answers to version {record.get('version')} of {task.name}, this is version "
-                f"{task.version}. Scores of different versions cannot be mixed; use another --out."
+                f"{task.version}. Scores of different versions cannot be mixed; use another `out`."
             )
         if record.get("id") not in ids:
             raise RunMismatch(
                 f"{journal.path} holds the item {record.get('id')}, which is not among the "
                 f"{counted(len(ids), 'item')} of "
-                f"{task.name} here. Use the seed, limit and data that it was begun with, or another --out."
+                f"{task.name} here. Use the seed, limit and data that it was begun with, or another `out`."
             )
     return len(journal.records)
 

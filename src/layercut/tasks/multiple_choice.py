@@ -120,7 +120,7 @@ def _load(manager: TaskManager, name: str, data: str | None, local: DataSet | No
             raise unreadable(name, str(data), error) from error
         raise InputError(
             f"{name}: its data set cannot be loaded ({why_not(error)}). With no network give a local copy: "
-            f"--data {name}=PATH."
+            f"`data` {name}=PATH."
         ) from error
     tasks: dict[str, ConfigurableTask] = loaded["tasks"]
     return tasks

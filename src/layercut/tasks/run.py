@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,11 +22,11 @@ from layercut.tasks.shortfall import tell_shortfalls
 from layercut.text.counting import counted
 
 FLAGS = {
-    "removed": "--remove",
-    "limit": "--limit",
-    "readout": "--readouts",
-    "task": "--tasks",
-    "num_samples": "--samples",
+    "removed": "remove",
+    "limit": "limit",
+    "readout": "readouts",
+    "task": "tasks",
+    "num_samples": "samples",
 }
 """Which flag of ``layercut eval`` stands for a setting whose name is not the flag's."""
 
@@ -63,7 +62,7 @@ def evaluate_model(
             say(f"{name}: {counted(piece.num_items, 'item')}")
         say(f"would write to {out}")
         return None
-    draw = Decoding(**asdict(decoding), seed=seed)
+    draw = Decoding(**decoding.as_dict(), seed=seed)
     progress = Progressing(work, console, verb="Scoring")
     settings = run_settings(model, plan, cells, draw, seed)
     with RunFolder.begin(out, settings, flags=FLAGS, sandbox=isolation) as run, progress.running():

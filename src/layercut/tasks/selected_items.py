@@ -98,12 +98,12 @@ def check_report_items(plan: CutPlan, task: str, ids: Iterable[str], *, allow: b
         raise InputError(
             f"the plan was selected on {len(shared)} of these {counted(len(wanted), 'item')} of {task}, "
             "so its scores there are "
-            "too good by construction. Use the report split, or --allow-selection-items, which marks every number."
+            "too good by construction. Use the report split, or `allow_selection_items`, which marks every number."
         )
     if judged and not allow:
         raise InputError(
             f"{len(judged)} of these {counted(len(wanted), 'item')} of {task} are held-out items that "
             "the plan was judged on when "
-            "it was selected. Use the report split, or --allow-selection-items, which marks every number."
+            "it was selected. Use the report split, or `allow_selection_items`, which marks every number."
         )
     return len(shared | judged)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from layercut.errors import InputError, unknown
@@ -54,7 +53,7 @@ def suite(name: str, *, limit: int | None = None, readouts: tuple[str, ...] | No
     tasks = []
     for task in SUITES[name]:
         limits = [number for number in (task.limit, limit) if number is not None]
-        tasks.append(replace(task, limit=min(limits, default=None), readouts=readouts or task.readouts))
+        tasks.append(task.replace(limit=min(limits, default=None), readouts=readouts or task.readouts))
     return tuple(tasks)
 
 
@@ -88,7 +87,7 @@ def asked_tasks(
             continue
         for task in suite(name.removeprefix(SUITE), limit=limit, readouts=readouts):
             by_first = first_readouts and readouts is None and task.readouts
-            tasks.append(replace(task, readouts=by_first[:1]) if by_first else task)
+            tasks.append(task.replace(readouts=by_first[:1]) if by_first else task)
     return with_data(tuple(tasks), dict(files or {}), folder)
 
 
@@ -107,10 +106,10 @@ def with_data(
     for name in files:
         if name not in known:
             asked = ", ".join(task.task for task in tasks) or "(none)"
-            raise InputError(f"--data names {name}, which is not among the tasks {asked}.")
+            raise InputError(f"`data` names {name}, which is not among the tasks {asked}.")
     if folder is not None and not folder.is_dir():
         raise InputError(
-            f"--data-dir {folder}: no such folder. Give one that holds a folder for each task, such as gsm8k."
+            f"`data_dir` {folder}: no such folder. Give one that holds a folder for each task, such as gsm8k."
         )
     found = []
     for task in tasks:
@@ -118,5 +117,5 @@ def with_data(
         own = files.get(task.task, files.get(base))
         if own is None and folder is not None and (folder / base).is_dir():
             own = str(folder / base)
-        found.append(task if own is None else replace(task, data=own))
+        found.append(task if own is None else task.replace(data=own))
     return tuple(found)

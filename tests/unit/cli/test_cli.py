@@ -174,7 +174,7 @@ def test_eval_refuses_what_it_does_not_know(layercut: Run, tiny: Path, tmp_path:
     assert "--suite builtin; one of the two" in layercut("eval", tiny, *out).err
     assert "one of the two" in layercut("eval", tiny, "--tasks", "copy", "--suite", "quick", *out).err
     assert "Did you mean builtin?" in layercut("eval", tiny, "--suite", "buildin", *out).err
-    assert "takes no max_new_tokens" in layercut("eval", tiny, "--tasks", "copy", "--max-new-tokens", "9", *out).err
+    assert "takes no --max-new-tokens" in layercut("eval", tiny, "--tasks", "copy", "--max-new-tokens", "9", *out).err
     assert "no such folder" in layercut("eval", tiny, "--tasks", "copy", "--data-dir", tmp_path / "no", *out).err
     assert not (tmp_path / "run").exists()
 

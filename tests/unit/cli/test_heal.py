@@ -274,7 +274,7 @@ def test_a_loop_that_cannot_be_is_refused(
     ("more", "says"),
     [
         (("--languages", "english"), "unknown language"),
-        (("--dedup-answers", "2"), "dedup_answers 2.0 is no similarity"),
+        (("--dedup-answers", "0"), "--dedup-answers 0.0 is too small"),
         (("--method", "lorra"), "Did you mean lora"),
         (("--method", "full", "--keep-adapter"), "makes no adapter"),
         (("--train-batch", 6, "--micro-batch", 4), "no multiple"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import pytest
@@ -10,15 +9,19 @@ import typer
 from typer.testing import CliRunner
 
 from layercut.cli import options
-from layercut.cli.main import app
+from layercut.cli.main import VERBS, verbs
 from layercut.errors import InputError
+from layercut.healing.filters import FilterSettings
+from layercut.healing.prompt_sources import PromptReading, under_preset
+from layercut.healing.settings import TrainSettings
 from layercut.selection import CRITERIA
 from layercut.selection.specs import check_spec
 from layercut.settings import DecodingSettings, ModelSettings
+from tests.unit.cli.conftest import Run
 
-COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-MODEL_FLAGS = {field.name: field.default for field in dataclasses.fields(ModelSettings) if field.name != "model"}
-DECODING_FLAGS = {field.name: field.default for field in dataclasses.fields(DecodingSettings)}
+COMMANDS: dict[str, Any] = verbs()
+MODEL_FLAGS = {name: field.default for name, field in ModelSettings.model_fields.items() if name != "model"}
+DECODING_FLAGS = {name: field.default for name, field in DecodingSettings.model_fields.items()}
 
 
 @pytest.mark.parametrize("verb", ["select", "eval", "generate", "sweep"])
@@ -41,8 +44,8 @@ def test_flags_arrive_as_settings() -> None:
     got: list[object] = []
     small = typer.Typer()
 
-    @small.command()
-    @options.model_command()
+    @small.command(cls=options.Verb)
+    @options.command()
     def ask(model: ModelSettings, decoding: DecodingSettings, seed: options.Seed = 0, word: str = "none") -> None:
         """Words of the command itself."""
         got.extend((model, decoding, seed, word))
@@ -68,3 +71,58 @@ def test_a_criterion_that_runs_the_model_is_no_plan_with_or_without_a_count() ->
             check_spec(spec)
     with pytest.raises(InputError, match="write reverse:3 to remove three"):
         check_spec("reverse")
+
+
+@pytest.mark.parametrize("verb", COMMANDS)
+def test_help_shows_about_twenty_options_and_help_all_the_others(verb: str, layercut: Run) -> None:
+    shown = [one for one in COMMANDS[verb].params if not getattr(one, "hidden", False)]
+    assert len(shown) <= 24, [one.name for one in shown]
+    hidden = [one.opts[0] for one in COMMANDS[verb].params if getattr(one, "hidden", False)]
+    short, long = layercut(verb, "--help").out, layercut(verb, "--help-all").out if hidden else ""
+    assert [one for one in hidden if one in short.split()] == []
+    assert [one for one in hidden if one not in long] == []
+
+
+def test_what_the_list_of_verbs_says_is_what_each_says_first() -> None:
+    assert {name: command.help.partition("\n\n")[0] for name, command in COMMANDS.items()} == VERBS
+
+
+def test_every_setting_of_training_filters_and_search_has_a_flag_with_its_default_and_help() -> None:
+    heal = {option.name: option for option in COMMANDS["heal"].params}
+    names = {"batch_size": "train_batch"}
+    for kind in (TrainSettings, FilterSettings):
+        for name, field in kind.model_fields.items():
+            if (kind, name) != (TrainSettings, "seed") and not isinstance(field.default, tuple):
+                assert heal[names.get(name, name)].default == field.default, name
+                assert heal[names.get(name, name)].help.startswith(field.description), name
+    assert {"race", "race_error", "normalise", "calibration_texts"} <= {one.name for one in COMMANDS["select"].params}
+
+
+def test_set_is_another_spelling_of_every_flag() -> None:
+    def given(*words: str) -> dict[str, Any]:
+        needed = ("m", "--prompts", "task:copy", "--out", "o", "--teacher", "t")
+        return COMMANDS["heal"].make_context("heal", [*needed, *words]).params
+
+    same = given("--train-batch", "4", "--beta1", "0.8", "--packing", "--keep-unfinished", "--report-to", "wandb")
+    words = ["train_batch=4", "beta1=0.8", "packing=true", "finished_only=false", "report-to=wandb"]
+    assert given(*(part for word in words for part in ("--set", word))) == same
+    assert given("--set=rank=4")["rank"] == 4
+    with pytest.raises(InputError, match=r"unknown setting 'rnk'. Did you mean rank\?"):
+        given("--set", "rnk=4")
+    with pytest.raises(InputError, match="'rank' is not NAME=VALUE"):
+        given("--set", "rank")
+    with pytest.raises(InputError, match="packing=yes is neither true nor false"):
+        given("--set", "packing=yes")
+
+
+def test_the_settings_of_a_criterion_and_of_select_are_set_alike() -> None:
+    words = ["m", "--criterion", "magnitude", "--remove", "1", "--set", "norm=l2", "--set", "race_error=0.1"]
+    given = COMMANDS["select"].make_context("select", words).params
+    assert (given["setting"], given["race_error"]) == (["norm=l2"], 0.1)
+
+
+def test_a_preset_gives_way_to_what_is_written_even_to_a_default() -> None:
+    assert under_preset("paper", TrainSettings()).patience == 0
+    assert under_preset("paper", TrainSettings(patience=3)).patience == 3
+    assert under_preset("paper", PromptReading()).shuffle_buffer == 500_000
+    assert under_preset(None, PromptReading()) == PromptReading()

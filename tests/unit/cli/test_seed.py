@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import typer
 
 import layercut
-from layercut.cli.main import app
+from layercut.cli.main import verbs
 from layercut.engine.base import Decoding
 from layercut.errors import InputError
 from layercut.evidence.bounds import retention_bounds
@@ -25,7 +23,7 @@ from layercut.study.file import study_from_dict
 from layercut.tasks import load_task
 from tests.unit.cli.conftest import Run
 
-COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+COMMANDS: dict[str, Any] = verbs()
 SEEDED = sorted(verb for verb, command in COMMANDS.items() if any(one.name == "seed" for one in command.params))
 
 
@@ -74,7 +72,7 @@ def test_a_study_refuses_it(given: dict[str, Any]) -> None:
 
 def test_a_study_refuses_it_in_place_of_its_own() -> None:
     with pytest.raises(InputError, match="seed -1 is not a random seed"):
-        dataclasses.replace(study_from_dict(STUDY), seeds=(-1,))
+        study_from_dict(STUDY).replace(seeds=(-1,))
 
 
 @pytest.mark.parametrize(

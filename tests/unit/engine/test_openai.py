@@ -165,7 +165,7 @@ def test_options_are_scored_along_the_echoed_prompt(server: Served) -> None:
 
 def test_what_a_server_cannot_do_is_refused_in_one_line(server: Served) -> None:
     asked = [LikelihoodRequest(id="a", prompt="x", continuations=("y",))]
-    with pytest.raises(InputError, match="takes the model's own tokenizer; name it with --tokenizer"):
+    with pytest.raises(InputError, match="takes the model's own tokenizer; name it with `tokenizer`"):
         engine(server).log_likelihoods(asked, UNCUT)
     server.echoes = False
     with pytest.raises(InputError, match=r"gave 0 log-probabilities for a prompt of 2 tokens"):
@@ -281,5 +281,5 @@ def test_a_server_that_takes_no_connection_is_given_up(monkeypatch: pytest.Monke
     monkeypatch.setattr("layercut.engine.openai._CONNECT", 0.3)
     monkeypatch.setattr("layercut.engine.openai.PATIENCE", 1.0)
     asking = OpenAIEngine("m", "http://no-such-host.invalid/v1")
-    with pytest.raises(InputError, match=r"no answer from http://no-such-host\.invalid/v1 \(.*another --base-url"):
+    with pytest.raises(InputError, match=r"no answer from http://no-such-host\.invalid/v1 \(.*another `base_url`"):
         by_id(asking.completions(requests(1), UNCUT, GREEDY))

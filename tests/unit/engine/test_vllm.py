@@ -166,7 +166,7 @@ def test_the_greedy_option_is_known_as_such(model: WeightlessModel, vllm: FakeVl
 def test_draws_are_seeded_by_the_request_and_greedy_ones_are_not(model: WeightlessModel, vllm: FakeVllm) -> None:
     engine = VllmEngine(model)
     drawn = Decoding(temperature=0.7, top_p=0.9, top_k=20, seed=1)
-    for decoding in (drawn, replace(drawn, seed=2), GREEDY):
+    for decoding in (drawn, drawn.replace(seed=2), GREEDY):
         list(engine.completions(requests()[:2], PLANS[0], decoding))
     made = [live.parameters for live in engine._engine.asked]
     assert [(one.temperature, one.top_p, one.top_k) for one in made] == [(0.7, 0.9, 20)] * 4 + [(0.0, 1.0, 0)] * 2
@@ -250,9 +250,9 @@ def test_a_context_that_does_not_fit_is_said_and_kept_to(
 
 def test_what_vllm_does_not_give_is_refused_in_one_line(model: WeightlessModel, vllm: FakeVllm) -> None:
     engine = VllmEngine(model)
-    with pytest.raises(InputError, match=r"whole vocabulary.*--engine shared"):
+    with pytest.raises(InputError, match=r"whole vocabulary.*`engine` shared"):
         engine.divergences([], PLANS[1], PLANS[0])
-    with pytest.raises(InputError, match=r"hidden states; use --engine shared"):
+    with pytest.raises(InputError, match=r"hidden states; use `engine` shared"):
         engine.hidden_states([], PLANS[0])
     with pytest.raises(InputError, match="for a model of 4 decoder layers, this one has 6"):
         engine.completions(requests(), CutPlan(num_layers=4), GREEDY)
@@ -265,7 +265,7 @@ def test_without_vllm_the_extra_is_named(model: WeightlessModel, monkeypatch: py
 
 
 def test_a_family_that_was_not_compared_is_refused(model: WeightlessModel, vllm: FakeVllm) -> None:
-    with pytest.raises(InputError, match=r"of the family martian, .*Verified: .*llama.*Use --engine shared"):
+    with pytest.raises(InputError, match=r"of the family martian, .*Verified: .*llama.*Use `engine` shared"):
         VllmEngine(replace(model, family=Family(model_type="martian")))
     assert not vllm.started
     assert set(VLLM_FAMILIES) <= set(FAMILIES)
@@ -278,7 +278,7 @@ def test_another_device_than_the_one_vllm_is_built_for_is_refused(model: Weightl
 
 def test_what_vllm_refuses_is_one_line(model: WeightlessModel, monkeypatch: pytest.MonkeyPatch) -> None:
     install(FakeVllm(NUM_LAYERS, refuses=ValueError("no room.\nmore about it")), monkeypatch)
-    with pytest.raises(InputError, match=r"^vLLM cannot run .* \(no room\)\. Try a larger --cache-gib"):
+    with pytest.raises(InputError, match=r"^vLLM cannot run .* \(no room\)\. Try a larger `cache_gib`"):
         VllmEngine(model)
 
 

@@ -102,8 +102,8 @@ def test_answers_in_other_languages_are_dropped_where_it_can_be_told() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"dedup_prompts": 0.0}, "dedup_prompts 0.0 is not a similarity"),
-        ({"dedup_answers": 1.5}, "dedup_answers 1.5 is not a similarity"),
+        ({"dedup_prompts": 0.0}, "dedup_prompts 0.0 is too small"),
+        ({"dedup_answers": 1.5}, "dedup_answers 1.5 is too large"),
         ({"max_tokens": 5, "min_tokens": 6}, "max_tokens 5 removes every answer"),
     ],
 )

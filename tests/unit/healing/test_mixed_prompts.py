@@ -55,7 +55,7 @@ def test_what_cannot_be_mixed_is_refused(file: Path, tmp_path: Path) -> None:
         prompt_source([PromptSpec(source=str(file), skip=5)])
     with pytest.raises(InputError, match="data belongs to task:NAME"):
         PromptSpec(source=str(file), data="x")
-    with pytest.raises(InputError, match="limit 0 leaves no prompts"):
+    with pytest.raises(InputError, match="limit 0 is too small; write 1 or more"):
         PromptSpec(source=str(file), limit=0)
 
 

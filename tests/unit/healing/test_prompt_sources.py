@@ -8,7 +8,15 @@ import pytest
 
 from layercut.errors import InputError
 from layercut.healing.filters import FilterSettings
-from layercut.healing.prompt_sources import CHOICES, RESPONSES, PromptSpec, answering, prompt_source, prompt_specs
+from layercut.healing.prompt_sources import (
+    CHOICES,
+    RESPONSES,
+    Answering,
+    PromptSpec,
+    answering,
+    prompt_source,
+    prompt_specs,
+)
 from layercut.healing.settings import SYSTEM
 from layercut.settings import DecodingSettings
 from layercut.study.file import study_from_dict
@@ -19,7 +27,7 @@ GREEDY = DecodingSettings()
 
 
 def test_the_papers_settings_are_a_preset() -> None:
-    how = answering("paper", GREEDY, None, None)
+    how = answering("paper", GREEDY)
     assert how.system == SYSTEM == "You are a helpful assistant."
     assert (how.decoding.temperature, how.decoding.top_p, how.decoding.top_k) == (0.9, 0.95, 0)
     assert (how.max_new_tokens, how.samples, how.max_prompt_tokens) == (8192, 1, 8000)
@@ -28,13 +36,13 @@ def test_the_papers_settings_are_a_preset() -> None:
 
 def test_what_is_said_goes_before_the_preset() -> None:
     drawn = DecodingSettings(temperature=0.5)
-    how = answering("paper", drawn, 100, "Be brief.", samples=4, max_prompt_tokens=50)
-    assert how == (drawn, 100, "Be brief.", 4, 50)
-    assert answering(None, GREEDY, None, None) == (GREEDY, None, None, 1, None)
+    given = {"max_new_tokens": 100, "system": "Be brief.", "samples": 4, "max_prompt_tokens": 50}
+    assert answering("paper", drawn, **given) == Answering(decoding=drawn, **given)
+    assert answering(None, GREEDY, system=None) == Answering()
     with pytest.raises(InputError, match="unknown preset 'papers'. Did you mean paper"):
-        answering("papers", GREEDY, None, None)
-    with pytest.raises(InputError, match="samples 0 leaves no answer"):
-        answering(None, GREEDY, None, None, samples=0)
+        answering("papers", GREEDY)
+    with pytest.raises(InputError, match="samples 0 is too small"):
+        answering(None, GREEDY, samples=0)
 
 
 def arm(**keys: Any) -> HealingArm:
@@ -51,7 +59,7 @@ def test_a_study_takes_the_same_settings() -> None:
     assert arm().prompts[0].shuffle_buffer == 10_000
     assert arm(preset="paper").prompts[0].shuffle_buffer == 500_000
     assert arm(preset="paper", shuffle_buffer=0).prompts[0].shuffle_buffer == 0
-    with pytest.raises(InputError, match="healing arm a: dedup_prompts 8.0 is not a similarity"):
+    with pytest.raises(InputError, match="healing arm a: dedup_prompts 8.0 is too large; write a number above 0"):
         arm(dedup_prompts=8.0)
 
 

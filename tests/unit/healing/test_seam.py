@@ -26,7 +26,7 @@ def test_cut_and_folded_is_cut_with_a_hook(family: str) -> None:
     map_DD = torch.eye(32, dtype=torch.float64) + 0.1 * torch.randn(32, 32, dtype=torch.float64)
     if family in NORMALISED:
         assert not takes_maps(decoder_layers(folded)[1])
-        with pytest.raises(InputError, match="use --seam scale"):
+        with pytest.raises(InputError, match="use `seam` scale"):
             fold(decoder_layers(folded)[1], map_DD)
         map_DD = torch.diag(map_DD.diagonal())
     plain = hooked(input_ids=IDS).logits
@@ -142,7 +142,7 @@ def test_another_teacher_and_a_normalising_family_are_refused() -> None:
     with pytest.raises(InputError, match="give the very model that was cut"):
         repair_seams(tiny_model("llama"), tiny_model("llama"), PLAN, data)
     cut = remove_layers(tiny_model("gemma2"), PLAN)
-    with pytest.raises(InputError, match="use --seam scale"):
+    with pytest.raises(InputError, match="use `seam` scale"):
         repair_seams(cut, tiny_model("gemma2"), PLAN, data)
-    with pytest.raises(InputError, match="unknown seam repair"):
+    with pytest.raises(InputError, match="unknown seam"):
         repair_seams(cut, tiny_model("gemma2"), PLAN, data, kind="loud")

@@ -213,11 +213,11 @@ def test_training_stops_when_held_out_examples_no_longer_gain(tmp_path: Path) ->
         ({"method": "lorra"}, "Did you mean lora"),
         ({"objective": "kl"}, "unknown objective"),
         ({"method": "seam", "objective": "jsd"}, "seam trains nothing"),
-        ({"held_out": 1.0}, "leaves nothing to learn from"),
+        ({"held_out": 1.0}, "held_out 1.0 is too large; write 0 or more and less than 1"),
         ({"rank": 0}, "rank 0 is too small"),
         ({"objective": "jsd", "store_top_k": 8}, "do not give jsd"),
-        ({"drift_overlap": 1.5}, "is no share"),
-        ({"hidden_weight": -1.0}, "below 0"),
+        ({"drift_overlap": 1.5}, "1.5 is too large; write 0 to 1"),
+        ({"hidden_weight": -1.0}, "hidden_weight -1.0 is too small"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(wrong: dict[str, Any], says: str) -> None:
@@ -244,7 +244,7 @@ def test_qlora_is_refused_where_it_cannot_run(monkeypatch: pytest.MonkeyPatch) -
         quantization()
     monkeypatch.setitem(sys.modules, "bitsandbytes", ModuleType("bitsandbytes"))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(InputError, match="--method lora runs everywhere"):
+    with pytest.raises(InputError, match="`method` lora runs everywhere"):
         quantization()
 
 

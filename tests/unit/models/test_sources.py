@@ -71,7 +71,7 @@ def test_a_folder_made_from_a_gguf_keeps_its_origin(tmp_path):
 
 def test_only_the_hub_has_revisions(tmp_path):
     for source in (str(tmp_path), "bundled:smollm2-135m"):
-        assert f"{source} has no revisions (--revision main is for models of the hub); leave it out." in refused(
+        assert f"{source} has no revisions (`revision` main is for models of the hub); leave it out." in refused(
             source, revision="main"
         )
 

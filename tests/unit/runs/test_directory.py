@@ -161,14 +161,14 @@ def test_going_on_under_another_version_is_noted_once(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("had", "now", "message"),
     [
-        ({"seed": 0}, {"seed": 1}, "was begun with seed 0, this command says seed 1. Use --seed 0, or"),
-        ({"batch_size": 8}, {"batch_size": 4}, "batch_size 8, this command says batch_size 4. Use --batch-size 8, or"),
-        ({"limit": None}, {"limit": 5}, "with limit none, this command says limit 5. Leave out --limit, or"),
-        ({"limit": 5}, {}, "with limit 5, this command has no limit. Use --limit 5, or"),
-        ({}, {"limit": 5}, "begun without limit, this command says limit 5. Leave out --limit, or"),
-        ({"chat": False}, {"chat": True}, "with chat off, this command says chat on. Use --no-chat, or"),
-        ({"chat": True}, {"chat": 1}, "with chat on, this command says chat 1. Use --chat, or"),
-        ({"tasks": ["a", "b"]}, {"tasks": ["a"]}, "with tasks a,b, this command says tasks a. Use --tasks a,b, or"),
+        ({"seed": 0}, {"seed": 1}, "was begun with seed 0, this command says seed 1. Use `seed` 0, or"),
+        ({"batch_size": 8}, {"batch_size": 4}, "batch_size 8, this command says batch_size 4. Use `batch_size` 8, or"),
+        ({"limit": None}, {"limit": 5}, "with limit none, this command says limit 5. Leave out `limit`, or"),
+        ({"limit": 5}, {}, "with limit 5, this command has no limit. Use `limit` 5, or"),
+        ({}, {"limit": 5}, "begun without limit, this command says limit 5. Leave out `limit`, or"),
+        ({"chat": False}, {"chat": True}, "with chat off, this command says chat on. Leave out `chat`, or"),
+        ({"chat": True}, {"chat": 1}, "with chat on, this command says chat 1. Use `chat`, or"),
+        ({"tasks": ["a", "b"]}, {"tasks": ["a"]}, "with tasks a,b, this command says tasks a. Use `tasks` a,b, or"),
         ({"engine": {"hash": "ab", "dtype": "x"}}, {"engine": {"hash": "cd", "dtype": "x"}}, "with engine.hash ab, "),
     ],
 )
@@ -179,7 +179,7 @@ def test_other_settings_are_refused_with_the_way_back(tmp_path, had, now, messag
         RunFolder.begin(folder, now)
     assert message in str(error.value)
     assert str(error.value).startswith(f"{folder} was begun with")
-    assert str(error.value).endswith("or use another --out.")
+    assert str(error.value).endswith("or use another `out`.")
     assert "\n" not in str(error.value)
     RunFolder.begin(folder, had).close()  # the refused one has let the lock go
 
@@ -193,11 +193,11 @@ def test_a_nested_setting_is_named_and_has_the_flag_that_was_given(tmp_path):
         }
 
     RunFolder.begin(tmp_path, tasks(5, 5)).close()
-    flags = {"limit": "--limit", "removed": "--remove"}
+    flags = {"limit": "limit", "removed": "remove"}
     for now, message in [
-        (tasks(5, 8), "with tasks.copy/rank.limit 5, this command says tasks.copy/rank.limit 8. Use --limit 5, or use"),
-        (tasks(5), "with tasks copy/short,copy/rank, this command says tasks copy/short. Use --tasks copy/short,copy"),
-        ({**tasks(5, 5), "removed": [3]}, "removed (empty), this command says removed 3. Leave out --remove, or use"),
+        (tasks(5, 8), "with tasks.copy/rank.limit 5, this command says tasks.copy/rank.limit 8. Use `limit` 5, or use"),
+        (tasks(5), "with tasks copy/short,copy/rank, this command says tasks copy/short. Use `tasks` copy/short,copy"),
+        ({**tasks(5, 5), "removed": [3]}, "removed (empty), this command says removed 3. Leave out `remove`, or use"),
     ]:
         with pytest.raises(RunMismatch) as error:
             RunFolder.begin(tmp_path, now, flags=flags)

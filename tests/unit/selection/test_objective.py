@@ -183,7 +183,7 @@ def test_all_plans_are_asked_in_one_call_a_heat() -> None:
         (lambda: TaskObjective(NeedyEngine(), [part()], normalise="chnce"), "Did you mean chance"),  # type: ignore[arg-type]
         (lambda: TaskObjective(NeedyEngine(), [part(num_items=0)]), "needy has no selection items"),
         (lambda: TaskObjective(NeedyEngine(), [part()], race="exct"), "Did you mean exact"),  # type: ignore[arg-type]
-        (lambda: TaskObjective(NeedyEngine(), [part()], race_error=5), "race_error 5 is not a probability"),
+        (lambda: TaskObjective(NeedyEngine(), [part()], race_error=5), "race_error 5 is too large"),
         (lambda: part("chain"), "unknown readout of needy 'chain'"),
     ],
 )
@@ -215,5 +215,5 @@ def test_a_log_likelihood_is_worth_its_ratio_of_probabilities_and_is_not_raced()
         [math.exp(-len(plan.removed)) for plan in (UNCUT, *PLANS)]
     )
     assert len(objective.round(PLANS).candidates) == len(PLANS)
-    with pytest.raises(InputError, match=r"arithmetic \(gold\) is a log-likelihood without bounds.* --race off"):
+    with pytest.raises(InputError, match=r"arithmetic \(gold\) is a log-likelihood without bounds.* `race` off"):
         TaskObjective(NeedyEngine(), [gold]).round(PLANS)

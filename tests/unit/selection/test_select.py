@@ -54,7 +54,7 @@ def test_where_a_layer_stands_needs_no_model(tiny: str, tmp_path: Path, monkeypa
     assert select(tiny, tmp_path / "run", "reverse").plan.removed == (5,)
     with pytest.raises(AssertionError, match="the model was loaded"):
         select(tiny, tmp_path / "other", "magnitude")
-    with pytest.raises(InputError, match="trace_damage chooses layers by task scores; name the tasks: --objective"):
+    with pytest.raises(InputError, match="trace_damage chooses layers by task scores; name the tasks: `objective`"):
         select(tiny, tmp_path / "third", "trace_damage")
     assert not (tmp_path / "third").exists()
 
@@ -118,4 +118,4 @@ def test_a_number_of_held_out_items_without_effect_is_said(tiny: str, tmp_path: 
     settings = ModelSettings(model=tiny, device="cpu")
     wish = {"num_remove": 1, "out": tmp_path / "run", "progress": silent, "say": said.append}
     select_layers(settings, criterion="reverse", num_held_out=5, **wish)  # type: ignore[arg-type]
-    assert said == ["--held-out 5 has no effect: reverse did not choose by the items of a task."]
+    assert said == ["`held_out` 5 has no effect: reverse did not choose by the items of a task."]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -45,9 +44,9 @@ def test_the_papers_study_is_the_papers() -> None:
 @pytest.mark.parametrize("name", ["quickstart", "smollm2-study"])
 def test_an_example_of_the_bundled_model_can_be_planned(name: str, tmp_path: Path) -> None:
     study = load_study(next(file for file in EXAMPLES if file.stem == name))
-    model = replace(study.models[0], model=str(save_tiny("llama", tmp_path / "tiny")))
+    model = study.models[0].replace(model=str(save_tiny("llama", tmp_path / "tiny")))
     depths = tuple(Depth(text=text) for text in ("1", "2")) if study.depths else ()
-    study = replace(study, models=(model,), out=tmp_path / "runs" / name, depths=depths)
+    study = study.replace(models=(model,), out=tmp_path / "runs" / name, depths=depths)
     (seen,) = forecast_study(study, limit=4)
     cut = 2 if name == "quickstart" else 8
     healed = 1 if name == "quickstart" else 16

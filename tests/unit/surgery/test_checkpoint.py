@@ -139,7 +139,7 @@ def test_an_empty_folder_is_used_and_a_full_one_refused(source, tmp_path):
     (tmp_path / "cut").mkdir()
     cut_checkpoint(source, PLAN, tmp_path / "cut")
     before = (tmp_path / "cut" / "model.safetensors").stat().st_mtime_ns
-    with pytest.raises(InputError, match="cut exists already and is not an empty folder; choose another --out"):
+    with pytest.raises(InputError, match="cut exists already and is not an empty folder; choose another `out`"):
         cut_checkpoint(source, PLAN, tmp_path / "cut")
     with pytest.raises(InputError, match="exists already"):
         cut_checkpoint(source, PLAN, source / "config.json")
@@ -184,7 +184,7 @@ def test_a_disk_that_cannot_be_written_is_one_line(source, tmp_path):
         disk.read_only()
         for out in (tmp_path / "disk" / "cut", tmp_path / "disk" / "deep" / "cut"):
             with pytest.raises(
-                InputError, match=r"cut cannot be written \(Read-only file system at .*\); use another --out"
+                InputError, match=r"cut cannot be written \(Read-only file system at .*\); use another `out`"
             ):
                 cut_checkpoint(source, PLAN, out)
     with pytest.raises(InputError, match="cannot be written .File exists at"):

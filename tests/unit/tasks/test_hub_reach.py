@@ -34,7 +34,7 @@ def test_an_absent_hub_is_one_line_within_seconds(tmp_path: Path) -> None:
     assert "Retrying" not in ran.stderr, ran.stderr
     assert ran.stderr.splitlines()[-1].endswith(
         "gsm8k: the data set openai/gsm8k cannot be loaded (the Hugging Face hub is out of reach or switched off, and "
-        "its cache holds no copy). With no network give a local copy: --data gsm8k=PATH."
+        "its cache holds no copy). With no network give a local copy: `data` gsm8k=PATH."
     )
 
 

@@ -212,7 +212,7 @@ def test_no_network_is_one_line_that_says_what_to_do(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
-    with pytest.raises(InputError, match=r"its data set cannot be loaded .* --data arc_easy=PATH") as caught:
+    with pytest.raises(InputError, match=r"its data set cannot be loaded .* `data` arc_easy=PATH") as caught:
         load_task("arc_easy")
     assert "\n" not in str(caught.value)
 

@@ -44,7 +44,7 @@ def test_local_data_by_task_and_by_folder(tmp_path: Path) -> None:
     found = with_data(tasks, {"gsm8k": "own.jsonl", "sciq": "sciq.jsonl"}, tmp_path)
     assert [task.data for task in found] == [str(tmp_path / "arc_easy"), "own.jsonl", None, "sciq.jsonl"]
     assert [task.data for task in with_data(tasks, {"arc_easy:5": "five"})] == ["five", None, None, None]
-    with pytest.raises(InputError, match="--data names piqa, which is not among the tasks arc_easy:5, gsm8k"):
+    with pytest.raises(InputError, match="`data` names piqa, which is not among the tasks arc_easy:5, gsm8k"):
         with_data(tasks, {"piqa": "x"})
     with pytest.raises(InputError, match="no such folder"):
         with_data(tasks, {}, tmp_path / "none")

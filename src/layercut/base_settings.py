@@ -1,0 +1,130 @@
+"""What all settings are: pydantic models whose fields say type, default, bounds, choices and help, once.
+
+The command line, study files and Python read them from there. A value that cannot be used is an InputError of one line
+that names the field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, NamedTuple, Self, cast, get_args
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, PlainSerializer, ValidationError, WrapValidator
+from pydantic.fields import FieldInfo
+from pydantic_core.core_schema import ValidationInfo
+
+from layercut.errors import InputError, unknown
+from layercut.seed import check_seed
+
+
+class Settings(BaseModel, frozen=True, extra="forbid", strict=True):
+    """Base of all settings: keywords only, never changed, no field that is not declared."""
+
+    def __init__(self, /, **given: Any) -> None:
+        try:
+            super().__init__(**given)
+        except ValidationError as error:
+            raise _refusal(type(self), error) from None
+
+    def as_dict(self) -> dict[str, Any]:
+        """All fields as plain data, nested settings as well."""
+        return self.model_dump()
+
+    def given(self) -> dict[str, Any]:
+        """The fields that were given, whether they are the defaults or not."""
+        return {name: getattr(self, name) for name in type(self).model_fields if name in self.model_fields_set}
+
+    def replace(self, **changes: Any) -> Self:
+        """The same with other values, which are checked."""
+        return type(self)(**{**{name: getattr(self, name) for name in type(self).model_fields}, **changes})
+
+
+class Choices(NamedTuple):
+    """A check that a value is one of a few names."""
+
+    names: tuple[str, ...]
+
+    def __call__(self, value: str, info: ValidationInfo) -> str:
+        """The value, if it is one of them."""
+        if value not in self.names:
+            raise unknown(str(info.field_name), value, self.names)
+        return value
+
+
+def one_of(names: Iterable[str]) -> AfterValidator:
+    """What makes a text field take a few names alone."""
+    return AfterValidator(cast("Any", Choices(tuple(names))))
+
+
+def choices_of(field: FieldInfo) -> tuple[str, ...]:
+    """The names that a field takes; none where it takes any."""
+    found = [one.func for one in field.metadata if isinstance(one, AfterValidator)]
+    return next((one.names for one in found if isinstance(one, Choices)), ())
+
+
+def _seed(value: Any, info: ValidationInfo) -> int:
+    return check_seed(value, str(info.field_name).removesuffix("s"))
+
+
+def _names(value: Any) -> Any:
+    return tuple(str(part) for part in value) if isinstance(value, list | tuple) else value
+
+
+def _number(value: Any, check: Any) -> Any:
+    checked = check(value)
+    return value if type(value) is int else checked
+
+
+Number = Annotated[float, WrapValidator(_number), PlainSerializer(lambda value: value)]
+"""A float; a whole number stays one, as in the settings' hashes of earlier runs."""
+Seed = Annotated[int, BeforeValidator(_seed)]
+"""A random seed."""
+Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
+"""Names in a list."""
+
+
+def _refusal(kind: type[Settings], error: ValidationError) -> InputError:
+    """The first thing that is wrong, in one line; a name that is not declared before all others."""
+    first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
+    name, given = ".".join(str(part) for part in first["loc"]), first["input"]
+    field = kind.model_fields.get(str(first["loc"][0]) if first["loc"] else "")
+    if first["type"] == "value_error":
+        said = first["ctx"]["error"]
+        return said if isinstance(said, InputError) else InputError(f"{name}: {said}")
+    if first["type"] == "extra_forbidden":
+        return unknown("setting", name, kind.model_fields)
+    if first["type"] == "missing":
+        return InputError(f"{name} is missing, and has no default: {(field and field.description) or 'give it'}")
+    if field and first["type"].startswith(("greater", "less")):
+        size = "too small" if first["type"].startswith("greater") else "too large"
+        size = "no number" if given != given else size
+        return InputError(f"{name} {given} is {size}; write {bounds(field)}.")
+    if first["type"] == "tuple_type":
+        return InputError(
+            f"{name}: {given!r} is not a list; write [one, two], or in a file one entry a line, each after a dash."
+        )
+    return InputError(f"{name}: {given!r} is not of the kind {_kind(field, first['type'])}.")
+
+
+def limits(field: FieldInfo) -> Mapping[str, Any]:
+    """Bounds of a field by ge, gt, le and lt."""
+    names = ("ge", "gt", "le", "lt")
+    return {name: getattr(one, name) for one in field.metadata for name in names if hasattr(one, name)}
+
+
+def bounds(field: FieldInfo) -> str:
+    """The numbers that a field takes, in words."""
+    found = limits(field)
+    if {"ge", "le"} <= {*found}:
+        return f"{found['ge']} to {found['le']}"
+    low = f"{found['ge']} or more" if "ge" in found else f"a number above {found['gt']}" if "gt" in found else ""
+    high = f"{found['le']} or less" if "le" in found else f"less than {found['lt']}" if "lt" in found else ""
+    return f"{low} and {high}" if low and high else low or high
+
+
+def _kind(field: FieldInfo | None, error: str) -> str:
+    """What a field holds, as people write types."""
+    if field is None:
+        return error.removesuffix("_type")
+    kinds = [one for one in get_args(field.annotation) if one is not type(None)] or [field.annotation]
+    return str(getattr(kinds[0], "__name__", kinds[0]))
