@@ -48,7 +48,7 @@ def select_layers(
     say: Say = _silent,
     **more: Any,
 ) -> CutPlan:
-    """Choose the layers that go; ``layercut select``.
+    """Choose the layers to remove; ``layercut select``.
 
     Args:
         model: the original model.
@@ -58,7 +58,7 @@ def select_layers(
         tasks: whose selection items judge plans, for criteria that take an objective.
         limit: selection items of each task that is given by its name; 100 if left out.
         protect: layers that must stay, such as ``first:4,last:2``.
-        seed: root of all chance.
+        seed: random seed.
         say: called with each line for people.
         more: what ``layercut.selection.select.select_layers`` takes: calibration, settings, race, num_held_out, ...
 
@@ -149,7 +149,7 @@ def diagnose(
         only: names of diagnostics, such as ``brackets``; all if empty.
         limit: items of each kind of question.
         num_samples: answers drawn for each item where answers are drawn.
-        seed: root of all chance.
+        seed: random seed.
         say: called with each line for people.
 
     Returns:
@@ -197,7 +197,7 @@ def heal(
         prompts: a file, ``hub:NAME``, ``task:NAME`` (its selection items), several with commas between, or a run folder
             of ``layercut generate``.
         out: run folder.
-        limit: the first so many prompts of each source.
+        limit: at most this many prompts of each source.
         readout: how a task's items are asked, ``chain`` or ``short``.
         max_new_tokens: longest answer.
         responses: learn from the teacher's answers or from those that came with the prompts.

@@ -20,7 +20,6 @@ from tests.support.pages import write_deep_study, write_diagnosis, write_study, 
 from tests.unit.report.test_diagnosis import diagnoses
 
 playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install 'layercut[dev]'")
-pytest.importorskip("vl_convert", reason="report.html needs vl-convert: pip install 'layercut[report]'")
 
 SHOTS = ROOT / "test-output" / "report"
 PHONE, DESKTOP = 390, 1280

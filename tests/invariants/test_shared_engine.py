@@ -203,7 +203,7 @@ def test_the_pool_takes_in_what_fits_and_parks_what_does_not() -> None:
     loaded = tiny_loaded("qwen2")
     long = [replace(request, max_new_tokens=40 + n) for n, request in enumerate(asked(5))]
     expected = by_plan(PlainEngine(loaded).completions_under(long, COMB[:4], GREEDY))
-    for gib in (1e-6, 2e-4):  # room for one row; for a few, of which some must make room as all grow
+    for gib in (1e-6, 2e-4):  # room for one row; for a few, of which some must free space as all grow
         engine = SharedEngine(loaded, batch_size=4, cache_gib=gib)
         assert by_plan(engine.completions_under(long, COMB[:4], GREEDY)) == expected
 

@@ -75,6 +75,17 @@ def steady() -> Steady:
     return Steady("steady")
 
 
+class Bright(Steady):
+    """The same, where guessing is worth nothing, so that an untrained model has something to lose."""
+
+    def chance(self, samples: Sequence[Sample], readout: Readout) -> Mapping[str, float]:
+        return {"accuracy": 0.0}
+
+
+def bright() -> Bright:
+    return Bright("bright")
+
+
 def middle(context: Context) -> Selection:
     """A criterion: layers from the middle on."""
     if _is_broken():

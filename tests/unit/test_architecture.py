@@ -1,4 +1,4 @@
-"""The house's arrows, read from the imports: which room may use which, and who stays free of torch."""
+"""Package arrows, read from the imports: which package may use which, and which stay free of torch."""
 
 from __future__ import annotations
 

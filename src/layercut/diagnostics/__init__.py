@@ -1,4 +1,6 @@
-"""Diagnostics by name: what exactly broke. A new one is a file here, a line in DIAGNOSTICS, a plot in the report."""
+"""Diagnostics by name: what exactly is damaged. A new one is a file here, a line in DIAGNOSTICS, a plot in the
+report.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +20,10 @@ class KnownDiagnostic(NamedTuple):
     """One line of the list."""
 
     function: str
-    """``module:function``; the function takes a Bench and returns a Diagnosis."""
+    """``module:function``; the function takes a DiagnosticSession and returns a Diagnosis."""
     summary: str
     stages: int
-    """How many times it asks the bench; only for the progress bar."""
+    """How many requests it makes to the session; only for the progress bar."""
     weight: float
     """Rough cost of an item against the others'; only for the first guess of the remaining time."""
 
@@ -65,7 +67,9 @@ LAYER_FORMS = {
         f"{_HERE}.similarity:final_states", "the final hidden state, and the seam behind the layer", 2, 2.0
     ),
 }
-"""What a sweep asks when each layer is skipped alone: what tells layers apart, at a price that can be paid for each."""
+"""What a sweep measures when each layer is skipped alone: the measures that separate layers, cheap enough for every
+layer.
+"""
 
 
 def diagnostic(

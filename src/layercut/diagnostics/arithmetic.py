@@ -1,4 +1,4 @@
-"""Arithmetic: is a whole result still written, still ranked first, still likely, and does its first digit come right?
+"""Arithmetic: does the model still write, rank and predict whole results, and is the first digit right?
 
 Probe E3, E8 and E11 of "On the Limits of Layer Pruning for Generative Reasoning in LLMs", arXiv:2602.01997, which reads
 the first digit alone. That measure is kept for comparison and marked: guessing the most common first digit earns about
@@ -36,7 +36,7 @@ def arithmetic(session: DiagnosticSession) -> Diagnosis:
     Measures: ``written`` and ``ranked`` accuracy; ``log-probability`` of the right answer with its line break, in nats;
     ``place`` of the right answer among the four options, 1 to 4; ``first digit`` accuracy and log-probability, the
     digits 0 to 9 compared with each other only (``first_digits``), of results that are not negative. The items are
-    generated ``expressions``, or those of the bench's ``arithmetic_data``.
+    generated ``expressions``, or those of the session's ``arithmetic_data``.
     """
     data = session.arithmetic_data
     task = expressions(seed=session.seed) if data is None else arithmetic_files(data, seed=session.seed)
@@ -155,7 +155,7 @@ def first_digits(options: Sequence[str], scores: Sequence[float], num_tokens: Se
 
 
 def as_completion(id: str, record: dict[str, Any], before: str = "") -> Completion:
-    """A record of the bench as the answer that tasks grade, behind what was given of it."""
+    """A record of the session as the answer that tasks grade, behind what was given of it."""
     return Completion(
         id=id,
         text=before + record["text"],

@@ -27,7 +27,7 @@ _NUMBER = re.compile(r"-?\d+")
 
 
 def arithmetic_files(path: Path, *, seed: int = 0) -> FewShotTask:
-    """The problems of a file, or of all files of a folder in turn, so that any limit has every kind.
+    """The problems of a file, or of all files of a folder, alternating, so that any limit has every kind.
 
     Each row has ``context`` and ``completion``. The first three rows, of different kinds where there are several, are
     the worked examples, in the format of the files; they are never asked. Options to rank are slips in the first two

@@ -1,4 +1,4 @@
-"""Brackets and syntax: is what is open still closed, in sequences of growing depth and in programs?
+"""Brackets and syntax: does the model still close brackets, in sequences of growing depth and in programs?
 
 Experiments E4 and E9 of arXiv:2602.01997 for programs. The nested sequences are words of the Dyck language of three
 kinds of brackets, as in Suzgun et al., "LSTM Networks Can Perform Dynamic Counting", arXiv:1906.03648, and BIG-bench's

@@ -1,4 +1,4 @@
-"""Cost: what the cut saves in parameters, bytes and KV cache, and how much faster it reads and writes.
+"""Cost: savings in parameters, bytes and KV cache, and the speedup of prefill and decoding.
 
 Experiment E12 of arXiv:2602.01997, which recorded the time per decoded token. Speeds of one machine drift, so that in
 every round all models run one after the other, in an order that changes from round to round, and only the ratios to the

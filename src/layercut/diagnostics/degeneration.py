@@ -1,9 +1,8 @@
-"""Degeneration: does a model repeat itself, run on without an end, or say nothing at all?
+"""Degeneration: does a model repeat itself, never stop, or write nothing at all?
 
 Measure E2 of arXiv:2602.01997, with every response counted: there, texts shorter than n words have no Rep-n and texts
-of one sentence no Self-BLEU, so the responses that are broken worst drop out. Here they count as what they are, without
-repetition, and the share of empty ones stands beside it. Self-BLEU is given both ways: see ``self_bleu`` and
-``paper_self_bleu``.
+of one sentence no Self-BLEU, so the worst responses are excluded. Here they count as responses without repetition, and
+the share of empty ones is reported too. Self-BLEU is given both ways: see ``self_bleu`` and ``paper_self_bleu``.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ _SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
 
 
 def degeneration(session: DiagnosticSession) -> Diagnosis:
-    """Let every model go on from openings of stories, letters and explanations, and look at what it writes.
+    """Let every model continue beginnings of stories, letters and explanations, and measure what it writes.
 
     Drawn at temperature 0.9 among the 50 likeliest tokens, as in the paper, with the same noise for all models: greedy
     decoding makes small models loop that are whole.
@@ -103,7 +102,7 @@ def degeneration(session: DiagnosticSession) -> Diagnosis:
 
 
 def continuations(session: DiagnosticSession, prompts: dict[str, str], arms: Sequence[SessionModel]) -> Answers:
-    """What models write behind the openings."""
+    """What models write after the prompts."""
     requests = [GenerationRequest(id=id, prompt=text, max_new_tokens=MAX_NEW_TOKENS) for id, text in prompts.items()]
     decoding = Decoding(temperature=TEMPERATURE, top_k=TOP_K, seed=session.seed)
     return session.completions("degeneration.written", requests, arms, decoding)

@@ -1,8 +1,8 @@
-"""Demoted or erased: is the right answer still there, only no longer the first that comes?
+"""Demoted or erased: is the right answer still likely, but no longer the first choice?
 
 A greedy answer shows the mode alone. ShortOPD (arXiv:2607.13124) finds that pass@1 of a pruned model collapses while
 pass@k rebounds, and arXiv:2606.17609 that answers return with one more example. Here the same items are answered
-greedily, drawn many times, ranked, gone along token by token, and asked with one more worked example.
+greedily, sampled many times, ranked, scored token by token, and asked with one more worked example.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""What exactly broke: diagnostics of one or more pruned models beside the original one.
+"""Diagnose what exactly is damaged in one or more pruned models, compared with the original one.
 
     layercut diagnose bundled:smollm2-135m reverse:3 20-22 --out runs/diagnose
 
-Every answer goes to a journal of the run folder as it comes, so that what was killed goes on where it was; and later
-commands in the same folder may add diagnostics.
+Every answer goes to a journal of the run folder at once, so a killed run resumes where it stopped. Later commands in
+the same folder may add diagnostics.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def diagnose_model(
         num_samples: answers drawn for each item where answers are drawn.
         arithmetic_data: the arithmetic files of GPT-3, or one of them, in place of generated expressions.
         out: the run folder; ``runs/<model>-diagnose`` if left out.
-        seed: root of all chance.
+        seed: random seed.
         dry_run: only say what would be done.
         console: where the progress bar goes.
         say: called with each line for people.
@@ -161,7 +161,7 @@ def run_diagnostics(
         data: what the file holds; findings are put under ``diagnostics``.
         limit: items of each kind of question.
         num_samples: answers drawn for each item where answers are drawn.
-        seed: root of all chance.
+        seed: random seed.
         console: where the progress bar goes.
         arithmetic_data: files of arithmetic problems in place of generated ones.
         say: called with each task that has fewer items than ``limit``.
@@ -171,7 +171,7 @@ def run_diagnostics(
     work = [(name, eta.Workload(kind=name, num_items=_STEPS, weight=forms[name].weight)) for name in names]
     progress = Progressing(work, console, verb="Diagnosing", unit=None)
     said: list[str] = []
-    told: Callable[[int, int, int], None] = lambda stage, done, total: None  # noqa: E731
+    on_stage: Callable[[int, int, int], None] = lambda stage, done, total: None  # noqa: E731
     session = DiagnosticSession(
         arms,
         run.journal,
@@ -179,13 +179,13 @@ def run_diagnostics(
         seed=seed,
         num_samples=num_samples,
         arithmetic_data=arithmetic_data,
-        on_progress=lambda stage, done, total: told(stage, done, total),
+        on_progress=lambda stage, done, total: on_stage(stage, done, total),
     )
     with progress.running():
         for index, name in enumerate(names):
             with progress.piece(index) as on_progress:
                 on_progress(0, _STEPS)
-                told = _steps(forms[name].stages, on_progress)
+                on_stage = _steps(forms[name].stages, on_progress)
                 session.begin()
                 found = diagnostic(name, forms)(session)
                 data["diagnostics"][name] = {**found, "notes": [*found["notes"], *session.shortfalls]}
@@ -207,7 +207,7 @@ def arithmetic_settings(path: Path | None) -> dict[str, Any]:
 
 
 def announce_isolation(names: Sequence[str], say: Callable[[str], None]) -> str | None:
-    """The walls that programs run behind, said for people, or why none are run; None where no diagnostic has any."""
+    """The isolation of generated programs, printed for users, or why none are run; None where no diagnostic has any."""
     if "brackets" not in names:
         return None
     isolation = describe_or_why_not()
@@ -219,13 +219,13 @@ def _steps(num_stages: int, on_progress: Callable[[int, int], None]) -> Callable
     """Progress within one diagnostic, all its questions taken for equally long; it never goes back."""
     furthest = 0
 
-    def told(stage: int, done: int, total: int) -> None:
+    def on_stage(stage: int, done: int, total: int) -> None:
         nonlocal furthest
         now = int(_STEPS * min(1.0, (stage + done / max(1, total)) / num_stages))
         furthest = max(furthest, min(now, _STEPS))
         on_progress(furthest, _STEPS)
 
-    return told
+    return on_stage
 
 
 def uncut_arm(handle: ModelHandle) -> SessionModel:
@@ -277,8 +277,8 @@ def kept_layers(handle: ModelHandle, num_layers: int) -> tuple[int, ...]:
         layers = tuple(layers[index] for index in plan.kept)
     if len(layers) != handle.num_layers:
         raise InputError(
-            f"{handle.settings.model} has {handle.num_layers} decoder layers and does not say which of the uncut "
-            f"model's {num_layers} they are; give a checkpoint of layercut cut, with its plan.json, or a plan."
+            f"{handle.settings.model} has {handle.num_layers} decoder layers and does not record which of the "
+            f"original model's {num_layers} they are; give a checkpoint of layercut cut, with its plan.json, or a plan."
         )
     return layers
 

@@ -1,4 +1,4 @@
-"""Expressions of one to five digits and one to three operators, after three examples: what the arithmetic probe asks.
+"""Items of the arithmetic diagnostic: expressions of one to five digits and one to three operators.
 
 A sample problem: ``6 + 4 * 8 =`` is answered by `` 38`` and a line break.
 """

@@ -1,5 +1,4 @@
-"""Small Python functions to be written after two examples, made from a seed, with tests: what program classes are
-counted on."""
+"""Items of the program diagnostic: small Python functions to write after two examples, made from a seed, with tests."""
 
 from __future__ import annotations
 

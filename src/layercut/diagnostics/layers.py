@@ -1,8 +1,8 @@
-"""What exactly each layer is needed for: every layer skipped alone, and diagnosed beside the original model.
+"""Diagnose what each layer is needed for: every layer is skipped alone and compared with the original model.
 
     layercut sweep bundled:smollm2-135m --diagnose --limit 16 --out runs/layers
 
-Answers go to journals of the run folder as they come, one for each layer: what was killed goes on where it was, and a
+Answers go to journals of the run folder at once, one for each layer: a killed run resumes where it stopped, and a
 later command may add layers or diagnostics.
 """
 
@@ -52,7 +52,7 @@ def diagnose_layers(
         limit: items of each kind of question.
         arithmetic_data: the arithmetic files of GPT-3, or one of them, in place of generated expressions.
         out: the run folder; ``runs/<model>-layers`` if left out.
-        seed: root of all chance.
+        seed: random seed.
         dry_run: only say what would be done, and give None back.
         console: where the progress bar goes.
         say: called with each line for people.

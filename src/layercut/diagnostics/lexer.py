@@ -1,4 +1,4 @@
-"""The first thing that is wrong with the brackets or strings of a Python program, read from its start."""
+"""Find the first error in the brackets or strings of a Python program."""
 
 from __future__ import annotations
 

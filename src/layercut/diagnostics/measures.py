@@ -1,4 +1,4 @@
-"""From one value per item and model to rows: every measure paired with the original model, with interval and
+"""Turn one value per item and model into rows: each measure paired with the original model, with interval and
 p-value.
 """
 

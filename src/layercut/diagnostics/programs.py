@@ -1,8 +1,8 @@
-"""How a generated program fails: a class for each, found by compile(), a bracket stack and what running it gave.
+"""Classify how a generated program fails, with compile(), a bracket stack and the result of running it.
 
 Experiments E4 and E9 of arXiv:2602.01997 class programs by parts of error messages, which change with Python's version
-and leave indentation and unterminated strings among "others". Here the parser says that a program is broken and where,
-and the lexer says whether brackets or strings are to blame.
+and leave indentation and unterminated strings among "others". Here the parser reports whether and where a program is
+broken, and the lexer whether brackets or strings are the cause.
 """
 
 from __future__ import annotations

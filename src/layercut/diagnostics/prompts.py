@@ -1,4 +1,4 @@
-"""Openings of texts to be continued, made from a seed: what the degeneration probe asks."""
+"""Prompts of the degeneration diagnostic: beginnings of texts to continue, made from a seed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _FORMS = (
 
 
 def openings(limit: int, seed: int) -> dict[str, str]:
-    """The first ``limit`` openings by id, no two alike; a smaller limit gives a prefix of a larger one."""
+    """The first ``limit`` prompts by id, no two alike; a smaller limit gives a prefix of a larger one."""
     found: dict[str, str] = {}
     for index in count():
         if len(found) >= min(limit, NUM_OPENINGS):

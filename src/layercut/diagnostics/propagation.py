@@ -1,4 +1,4 @@
-"""Propagation: is damage done at single tokens, or does it grow along the answer?
+"""Propagation: does damage occur at single tokens, or does it grow along the answer?
 
 The original model's own right answers are given to the pruned model word for word (teacher forcing), so that each token
 is judged with everything before it right; the same positions are read in the answer that the pruned model writes by
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 NAME = "propagation"
 OWN = ("copy", "gsm_symbolic")
-"""Tasks whose traces can accuse. Those of arithmetic and brackets explain only: damage to them has its own diagnostic,
-and should not be counted twice."""
+"""Tasks whose traces test for damage. Those of arithmetic and brackets explain only: damage to them has its own
+diagnostic, and should not be counted twice."""
 CLAMPED = (0.0, 0.25, 0.5, 0.75, 1.0)
 FIRST, RANK = "first choice", "1 / rank"
 TOP = 10
@@ -124,7 +124,7 @@ def damage(tokens: Sequence[dict[str, Any]]) -> dict[str, float | None]:
 
 
 def given(pieces: Sequence[str], share: float) -> str:
-    """The first tokens of a trace, so many that at least this share of them is there.
+    """The first tokens of a trace, at least this share of them.
 
     >>> given([" 1", "2", "\\n"], 0.25), given([" 1", "2", "\\n"], 1.0)
     (' 1', ' 12\\n')
@@ -220,7 +220,7 @@ def _first_wrong(
     written: dict[str, str],
     forced: dict[str, Any],
 ) -> dict[str, Any]:
-    """Where answers first part from the trace: the kind of that token, and how far in; of how many traces."""
+    """Where answers first differ from the trace: the kind of that token, and how far in; of how many traces."""
     wrong = {trace.id: first_wrong(pieces[trace.id], written[trace.id]) for trace in traces}
     parted = {id: index for id, index in wrong.items() if index is not None}
     return {

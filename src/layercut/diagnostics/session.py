@@ -1,4 +1,4 @@
-"""Bench: the original and the pruned models side by side, asked the same questions, each answer kept as it comes."""
+"""DiagnosticSession: asks the original and the pruned models the same questions, and saves each answer at once."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Missing = Callable[[CutPlan, str], bool]
 
 @dataclass(frozen=True, kw_only=True)
 class SessionModel:
-    """One model on the bench: uncut, under a plan, or a checkpoint of its own."""
+    """One model of the session: uncut, under a plan, or a checkpoint of its own."""
 
     name: str
     """Short, and fit for a file name."""
@@ -93,7 +93,7 @@ class DiagnosticSession:
             arms: the original model first.
             journal: from the name of a question and of an arm, where its answers are kept.
             limit: items of each kind of question.
-            seed: root of all chance.
+            seed: random seed.
             num_samples: answers that are drawn for each item where answers are drawn.
             arithmetic_data: files of arithmetic problems in place of generated ones.
             on_progress: called with (questions so far, items done, items in all) of the question that is being asked.

@@ -1,4 +1,4 @@
-"""Similarity: how hidden states change along depth, what the seam after a cut looks like, and when the end is decided.
+"""Similarity: how hidden states change with depth, the seam after a cut, and the layer that decides the final token.
 
 Cosines between layers as in Men et al., "ShortGPT", arXiv:2403.03853, and the seams of arXiv:2602.01997; angular
 distances as in Gromov et al., arXiv:2403.17887; the logit lens of nostalgebraist (2020).
@@ -41,7 +41,7 @@ FEW_TEXTS = 8
 def similarity(session: DiagnosticSession) -> Diagnosis:
     """Read texts with every model and compare its states with each other and with those of the original model.
 
-    The texts are those that the original model writes behind the openings of the degeneration probe. Per model: cosine
+    The texts are those that the original model writes after the prompts of the degeneration probe. Per model: cosine
     and angular distance of all its states with all uncut ones (means over real tokens, averaged over texts), cosine of
     each layer's input and output, norms, and the logit lens: how often the likeliest token is already the final one
     when the model is left after each layer.
@@ -84,7 +84,7 @@ def similarity(session: DiagnosticSession) -> Diagnosis:
 
 
 def final_states(session: DiagnosticSession) -> Diagnosis:
-    """Of ``similarity`` the two numbers that tell layers apart: for many models, such as one without each layer.
+    """Of ``similarity`` the two numbers that separate layers: for many models, such as one without each layer.
 
     Measures, as there: ``final state``, and ``seam`` behind each cut.
     """
@@ -157,8 +157,8 @@ def _aligned(one: Read) -> StatePair:
     own_ATD, uncut_BTD = (torch.cat(found.states_BTD) for found in (one.own, one.uncut))
     if own_ATD.shape[1:] != uncut_BTD.shape[1:]:
         raise InputError(
-            f"{one.arm.name} reads the text as {own_ATD.shape[1]} tokens of {own_ATD.shape[2]} numbers, the uncut "
-            f"model as {uncut_BTD.shape[1]} of {uncut_BTD.shape[2]}; give a model that was cut from it."
+            f"{one.arm.name} reads the text as {own_ATD.shape[1]} tokens of {own_ATD.shape[2]} numbers, the "
+            f"original model as {uncut_BTD.shape[1]} of {uncut_BTD.shape[2]}; give a model that was cut from it."
         )
     return StatePair(own_ATD, uncut_BTD)
 

@@ -1,4 +1,4 @@
-"""What kind of token each one of an answer is, and where two answers part."""
+"""Kinds of the tokens of an answer, and the first difference of two answers."""
 
 from __future__ import annotations
 

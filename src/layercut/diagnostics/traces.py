@@ -1,4 +1,4 @@
-"""Traces: the original model's own right answers to several tasks, word for word, as text to be gone through again."""
+"""Traces: the original model's own right answers to several tasks, as text to score token by token."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Trace:
 
     @property
     def answer(self) -> tuple[int, int] | None:
-        """The characters of the final answer in a chain of steps. A short answer is nothing else, so its tokens go by
+        """The characters of the final answer in a chain of steps. A short answer is nothing else, so its tokens use
         their own kinds."""
         if not self.is_chain:
             return None

@@ -1,4 +1,4 @@
-"""How the programs that models write end: classed by their text, and by what comes of running them in the sandbox.
+"""Outcomes of the programs that models write: by their text, and by running them in the sandbox.
 
 Experiments E4 and E9 of arXiv:2602.01997. A program that does not parse has the class of its first error; one that does
 is run against tests, and passes, gives a wrong answer, or fails with a name, type, attribute, value, index or other

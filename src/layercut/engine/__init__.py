@@ -1,1 +1,1 @@
-"""Running a model, uncut or under a plan: completions, log-likelihoods, hidden states."""
+"""Run a model, whole or under a plan: completions, log-likelihoods, hidden states."""

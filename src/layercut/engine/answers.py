@@ -1,4 +1,4 @@
-"""Answer: a completion as it grows, token by token."""
+"""Answer: a completion while it is generated, token by token."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Attention over packed rows: many texts in one row of tokens without padding, with one prompt prefix for all of them.
 
 transformers lets a model's attention be replaced by name (its AttentionInterface), and everything else in a layer works
-token by token. So texts of any length lie side by side in one packed row, and the function here says who sees whom.
-Everything is computed in float32.
+token by token. So texts of any length lie side by side in one packed row, and the function here decides which tokens
+attend to which. Everything is computed in float32.
 """
 
 # Shapes: T packed tokens, H query heads, K key-value heads, G = H / K query heads a key-value head, R texts, S tokens

@@ -1,16 +1,16 @@
 """Engine: completions, log-likelihoods and hidden states of one loaded model under a CutPlan.
 
-Tasks, criteria and studies speak to an Engine and never to a model. A request carries an ``id``; answers carry it back.
+Tasks, criteria and studies use an Engine, never a model. A request has an ``id``; its answer has the same ``id``.
 
-Every method takes *all* the requests of a piece of work plus the ids that are already ``done``. The engine lays its
-batches out over all of them and leaves out only batches that are done throughout, so that a job that was killed and
-resumed forms the same batches, hence gives the same answers, as one that ran through (bfloat16 rounding depends on
-what shares a batch). Answers come batch by batch; a batch that was partly done gives again answers that the caller has.
+Every method takes *all* the requests of a piece of work plus the ids that are already ``done``. The engine forms its
+batches over all of them and skips only batches that are completely done. A job that was killed and resumed therefore
+forms the same batches and gives the same answers as an uninterrupted one (bfloat16 rounding depends on the batch).
+Answers arrive batch by batch; a partly done batch repeats answers that the caller already has.
 
-The methods that end in ``_under`` ask the same requests under many plans, so that an engine may compute once what the
-plans share; ``answers_under`` takes requests of both kinds, so that it may compute once what they share, too. In place
-of ``done`` they take ``wanted``, which the engine asks again before every piece of work: whoever learns from an answer
-that a plan is out of the race, says so by it.
+Methods that end in ``_under`` run the same requests under many plans, so an engine can compute once what the plans
+share. ``answers_under`` takes requests of both kinds and can share work between them too. Instead of ``done`` they
+take ``wanted``, which the engine calls again before every piece of work. Callers use it to cancel requests of
+eliminated candidates.
 """
 
 # Shapes: B batch, T tokens, D hidden size, L decoder layers that the plan keeps, V vocabulary.
@@ -209,7 +209,7 @@ class Engine(Protocol):
         """Answer every request that is not done, a batch at a time, in the engine's order.
 
         Raises:
-            InputError: a conversation and no chat template; a prompt that leaves no room in the model's context.
+            InputError: a conversation and no chat template; a prompt that leaves no space in the model's context.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""Laying requests out in batches, leaving out what is done, and smaller parts when memory runs out."""
+"""Split requests into batches, skip finished batches, and split further when memory runs out."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""DecodingPool: answers of many plans grow together, one token a step, each row under its own plan.
+"""DecodingPool: generates answers under many plans together, one token a step, each row under its own plan.
 
-Every step runs a layer once for all rows; a row whose plan skips the layer keeps the states it had. Rows leave as they
-end and others take their places (continuous batching), so that no step is spent on padding, and the step of a search
-has rows of many candidates, where one candidate alone would leave the machine idle.
+Every step runs a layer once for all rows; a row whose plan skips the layer keeps its states. Finished rows leave and
+new rows take their places (continuous batching), so no step is spent on padding. In a search, one step holds rows of
+many candidates, which keeps the machine busy.
 """
 
 # Shapes: A active rows, K key-value heads, G query heads a key-value head, C own tokens held, P tokens of the prefix,
@@ -89,7 +89,7 @@ class DecodingPool:
         return not self._waiting and not self._active
 
     def add(self, row: DecodingRow) -> None:
-        """Have a row decoded, now or when there is room."""
+        """Decode a row, now or when there is space."""
         self._waiting.append(row)
         self._admit()
 
@@ -108,7 +108,7 @@ class DecodingPool:
         """One more token for every active row; the rows that ended by it."""
         self._admit()
         self._reserve(len(self._active), max(self._lengths) + 1)
-        rows = self._active  # making room may have sent rows back to wait
+        rows = self._active  # freeing space may have sent rows back to wait
         positions = [self._num_prefix + length for length in self._lengths]
         entered = self._stack.enter([row.answer.tokens[-1] for row in rows], positions)
         states = entered.states_1TD
@@ -156,7 +156,8 @@ class DecodingPool:
         del self._active[last], self._lengths[last]
 
     def _reserve(self, slots: int, capacity: int) -> None:
-        """Make room for so many rows of so many own tokens. What does not fit waits until others end, the last first.
+        """Free space for this many rows of this many own tokens. What does not fit waits until others end, the last
+        first.
 
         Both grow by doubling, so that no memory is filled before it is used.
         """

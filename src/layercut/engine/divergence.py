@@ -1,4 +1,4 @@
-"""How far a plan moves next-token distributions from those of a reference plan, on given continuations."""
+"""Divergence of a plan's next-token distributions from those of a reference plan, on given continuations."""
 
 # Shapes: B batch, T tokens, V vocabulary, N scored positions, C of them in a chunk, K outcomes.
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from layercut.surgery.plan import CutPlan
 
 TOP = 100
-"""Tokens that the Jensen-Shannon divergence tells apart."""
+"""Tokens that the Jensen-Shannon divergence separates."""
 
 
 class TokenDivergence(NamedTuple):

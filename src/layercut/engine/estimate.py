@@ -1,11 +1,11 @@
-"""What a command would take, before it is run: items, tokens, time as a range, disk and memory. ``--dry-run``.
+"""Estimate the cost of a command before it runs (``--dry-run``): items, tokens, a range of time, disk and memory.
 
     steps = [Step(name="answers", items=40, prompt_tokens=3_000, new_tokens=(200, 2_560), parameters=134_515_008)]
     estimate = Estimate(steps=tuple(steps), speed=measured_speed(), disk_bytes=0, memory_bytes=0, folder=Path("runs/a"))
     for line in estimate.lines(): ...
 
-No model is loaded. The time rests on a matrix product that is timed for a moment: its speed is the lower end of the
-range, and the upper end allows for what a model does besides.
+No model is loaded. The time is estimated from a short matrix product: its speed gives the lower end of the range, and
+the upper end allows for the other work of a model.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from layercut.runs.disk import size
 from layercut.text.counting import counted
 
 TRAINING = 3.0
-"""Cost of a token that is learnt from, in forward passes: one forward, two backward."""
+"""Cost of a training token, in forward passes: one forward, two backward."""
 SLOWER = 10.0
 """The upper end of a range: a tenth of the speed of large matrix products, as on a machine with other work. Six steps
 of LoRA on SmolLM2-135M took 162 s on two cores under a load of 20; the range was 24 s to 4 min."""
@@ -60,7 +60,7 @@ class Step:
     batch_size: int = 32
     """Items at once."""
     cost: float = 1.0
-    """Forward passes that a read token takes; TRAINING where it is learnt from."""
+    """Forward passes that a read token takes; TRAINING where it is trained on."""
     least: float = 1.0
     """Share of the work that is done at the least, where an engine or a race may leave some out."""
 

@@ -1,4 +1,4 @@
-"""Generating: answers under many plans, from their prompts to their last tokens."""
+"""Generate answers under many plans, from the prompt to the last token."""
 
 # Shapes: D hidden size, N positions that are read, V vocabulary.
 
@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 Runner = Callable[[Sequence[PackedText], Callable[[CutPlan], bool]], Iterator[tuple[Leaf, Pack]]]
 """Runs texts under the plans that are wanted."""
 Said = dict[tuple[str, int], Next]
-"""By request and step: the model's next token behind the prompt and so many tokens of the draft."""
+"""By request and step: the model's next token behind the prompt and this many tokens of the draft."""
 _LOOK_EVERY = 8
 """Steps of decoding after which rows that are not wanted any more are let go."""
 

@@ -1,4 +1,4 @@
-"""A model that is described at once, from its files, and loaded only when something has to be computed."""
+"""A model that is described from its files, and loaded only when something must be computed."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ class ModelHandle:
         return plan_cut(self.source.path, plan).parameters_after
 
     def plan(self, plan: CutPlan | None = None) -> CutPlan:
-        """A plan of this model with what this very checkpoint lost before; without one, the model as it is."""
+        """A plan of this model with what this very checkpoint lost before; without one, the model unchanged."""
         if plan is None:
             plan = CutPlan(num_layers=self.num_layers, model=self.settings.model, model_hash=self.metadata.model_hash)
         return with_earlier(plan, self.source)

@@ -1,11 +1,11 @@
-"""OpenAIEngine: a model behind an OpenAI-compatible server (vLLM, llama.cpp, TGI, ...), evaluated as it is served.
+"""OpenAIEngine: a model behind an OpenAI-compatible server (vLLM, llama.cpp, TGI, ...), evaluated as served.
 
     engine = OpenAIEngine("my-model", "http://localhost:8000/v1", tokenizer=tokenizer, concurrency=32)
 
-Given the model's tokenizer, prompts are laid out here, as for the other engines, and sent as tokens to
-``/completions``. Without one the server does it: text goes to ``/completions`` and conversations to
-``/chat/completions``. Log-likelihoods take the tokenizer, and a server that gives back the log-probabilities of the
-prompt (``echo`` with ``logprobs``; vLLM's does).
+With the model's tokenizer, prompts are tokenised here, as for the other engines, and sent as tokens to
+``/completions``. Without it the server does this: text goes to ``/completions`` and conversations to
+``/chat/completions``. Log-likelihoods need the tokenizer and a server that returns the log-probabilities of the prompt
+(``echo`` with ``logprobs``; vLLM's does).
 """
 
 from __future__ import annotations
@@ -218,7 +218,7 @@ class OpenAIEngine(OnePlanAtATime):
         Raises:
             InputError: nothing answers at the address.
         """
-        began, is_told = time.monotonic(), False
+        began, is_warned = time.monotonic(), False
         while not self._is_reached:
             reason = self._why_unreached()
             if reason is None:
@@ -229,9 +229,9 @@ class OpenAIEngine(OnePlanAtATime):
                     "in /v1."
                 )
             else:
-                if not is_told:
+                if not is_warned:
                     logger.info("%s does not answer (%s); trying for %d s", self._url, reason, self._patience)
-                is_told = True
+                is_warned = True
                 time.sleep(1)
 
     def _why_unreached(self) -> str | None:
@@ -291,7 +291,7 @@ class OpenAIEngine(OnePlanAtATime):
             self._client.completions.create,
             model=self._model,
             prompt=tokens,
-            max_tokens=1,  # some servers take 0 for as many as there is room for
+            max_tokens=1,  # some servers take 0 for as many as fit
             temperature=0,
             echo=True,
             logprobs=1,

@@ -1,4 +1,6 @@
-"""Packs: texts side by side in one row of tokens, behind a prefix that they share, and who sees whom in it."""
+"""Packs: texts side by side in one row of tokens after a shared prefix, with the mask of which token attends to
+which.
+"""
 
 # Shapes: T packed tokens, H query heads, K key-value heads, G = H / K, R texts of a group, S tokens of the longest of
 # them, P tokens of the prefix, d size of a head.

@@ -1,8 +1,8 @@
 """PlainEngine: transformers' own ``generate`` and forward pass. The reference that faster engines must equal.
 
-Batches depend on the requests alone (longest first, ids break ties), so their order in the list does not matter. What
-shares a batch moves answers by rounding only, except in models whose rotary embedding stretches with the longest
-position in the batch (``longrope``, ``dynamic``) once a text is longer than they were trained for.
+Batches depend on the requests alone (longest first, ids break ties), so their order in the list does not matter. The
+composition of a batch changes answers by rounding only, except in models whose rotary embedding stretches with the
+longest position in the batch (``longrope``, ``dynamic``) once a text is longer than they were trained for.
 """
 
 # Shapes: B batch, T tokens, D hidden size, N positions that are read.
@@ -101,11 +101,11 @@ class PlainEngine(OnePlanAtATime):
     ) -> Iterator[list[Completion]]:
         """Answer every request that is not done, a batch at a time, those with the most tokens first.
 
-        ``max_new_tokens`` is shortened where the model's context (``max_position_embeddings``) leaves less room.
+        ``max_new_tokens`` is shortened where the model's context (``max_position_embeddings``) leaves less space.
 
         Raises:
             InputError: at once and for any of the requests: two with one id, a conversation and no chat template, a
-                prompt that is empty or leaves no room in the context.
+                prompt that is empty or leaves no space in the context.
         """
         rows = generation_rows(self._loaded, requests)
         batches = lay_out(rows, self._batch_size, done)
@@ -177,7 +177,7 @@ class PlainEngine(OnePlanAtATime):
         answer: Callable[[Sequence[Item]], list[Answer]],
     ) -> Iterator[list[Answer]]:
         for batch in batches:
-            # One batch at a time, so that whoever stops asking in the middle finds the model whole.
+            # One batch at a time, so that a caller who stops in the middle finds the model whole.
             with bypass(self._model, plan):
                 answers = answer(batch)
             yield answers

@@ -1,4 +1,4 @@
-"""Blocks: a call of an engine cut into pieces of items and plans that a pool's members take one after the other."""
+"""Blocks: a call of an engine, split into blocks of items and plans that the members of a pool process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from layercut.engine.base import GenerationRequest, Prompt, Wanted, distinct
 from layercut.surgery.plan import CutPlan
 
 BLOCKS_PER_MEMBER = 2
-"""Blocks of the same items for each member: the fast ones take over from the slow ones, and whoever is told to stop
+"""Blocks of the same items for each member: fast members take over from slow ones, and a member that is asked to stop
 stops soon; more of them would share less between plans."""
 
 

@@ -1,4 +1,4 @@
-"""PoolWorker: one member of a pool, with an engine of its own, that answers blocks and leaves plans when told to."""
+"""PoolWorker: one member of a pool. It has its own engine, answers blocks, and drops cancelled plans."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class EngineCall(NamedTuple):
 
 
 class PoolWorker:
-    """Runs in a process of its own. The engine is built by the first call, so that its errors are told as such."""
+    """Runs in a process of its own. The engine is built by the first call, so that its errors are raised as such."""
 
     def __init__(self, build: Callable[[], Engine]) -> None:
         self._build = build

@@ -1,4 +1,4 @@
-"""From prompts to tokens: plain text as it stands, conversations through the tokenizer's own chat template.
+"""Turn prompts into tokens: plain text unchanged, conversations with the tokenizer's own chat template.
 
 A template writes the tokens that begin a text itself, so a rendered conversation is tokenised without adding special
 tokens again (no double BOS). Plain text gets what the tokenizer adds by default, unless it already begins with that

@@ -1,4 +1,4 @@
-"""The members of a pool as Ray actors: started, given work, listened to, and replaced when they die."""
+"""The members of a pool as Ray actors: start them, send them work, collect results, replace dead ones."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MOST_DEATHS = 3
 """Members that may die over one block, or for each place while they start, before the pool gives up."""
 START_SECONDS = 900.0
 """How long a pool without any living member waits for one, for example for a machine that is to come back."""
-_LOOK_EVERY = 0.5  # seconds between looks at what is still wanted
+_LOOK_EVERY = 0.5  # seconds between checks of what is still wanted
 _CONTROL = "control"
 
 
@@ -73,7 +73,7 @@ class Members:
         """Start the members if there are none, and wait until one is up.
 
         Raises:
-            InputError: no cluster, one without room for them, or members that cannot build their engine.
+            InputError: no cluster, one without space for them, or members that cannot build their engine.
         """
         if not self._members:
             self._members = [self._start() for _ in range(self._connect())]
@@ -114,7 +114,7 @@ class Members:
             except RayError as error:
                 self._replace(member, error)
                 continue
-            except Exception as error:  # what the engine raised: whoever asked is to hear it
+            except Exception as error:  # what the engine raised: it is raised to the caller
                 member.pending = member.block = None
                 if block is None:
                     raise

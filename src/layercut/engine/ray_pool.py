@@ -1,14 +1,13 @@
-"""RayPool: an engine whose work is done by many processes, each with the model of its own.
+"""RayPool: an engine that runs in many processes, each with its own copy of the model.
 
     pool = RayPool("local:2", build)                  # two processes of this machine
     pool = RayPool("ray://head:10001", build)         # one for each GPU of a cluster
     pool = RayPool("ray://head:10001?gpus=4", build)  # one for every four, over which its model is spread
 
-A call is cut into blocks of items and plans (``pool_blocks``), and whoever is free takes the next one. What is wanted
-is asked anew before a block is given away and whenever one comes back, and plans that are out are dropped where they
-run. A member that dies, with its process or its machine, loses the block that it had in hand, which is done again;
-nothing else is lost, as answers are with the caller already. In float32 the answers are those of one process; in half
-precision they differ as those of other batches do.
+A call is split into blocks of items and plans (``pool_blocks``); each free member takes the next block. ``wanted`` is
+called before a block is sent and after a block returns, and cancelled plans stop where they run. If a member dies,
+only its current block is lost, and another member repeats it. In float32 the answers equal those of one process; in
+half precision they differ as with other batches.
 """
 
 from __future__ import annotations
@@ -171,7 +170,7 @@ class RayPool(ManyPlansAtOnce):
             self._drop_unwanted(under_way, lambda plan, request_id: False)
 
     def _drop_unwanted(self, blocks: Sequence[Block], wanted: Wanted) -> None:
-        """Tell members of plans that are out since their block was given to them."""
+        """Notify members of plans that were cancelled since their block was sent."""
         for member in self._members:
             block = member.block
             if block is not None and block in blocks:

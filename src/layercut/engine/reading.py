@@ -1,4 +1,4 @@
-"""Reading: a block of requests to be scored, as texts of a pack, and the positions where they are read."""
+"""Reading: a block of requests to score, as texts of a pack, and the positions of their logits."""
 
 from __future__ import annotations
 

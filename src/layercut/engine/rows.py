@@ -1,4 +1,4 @@
-"""Requests as rows of tokens that fit in the model's context: what an engine makes of a request before it runs it."""
+"""Turn requests into rows of tokens that fit in the model's context, before an engine runs them."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class GenerationRow:
     request: GenerationRequest
     prompt: Tokens
     limit: int
-    """New tokens at most: the request's own number, or the room that the prompt leaves in the context."""
+    """New tokens at most: the request's own number, or the space that the prompt leaves in the context."""
     num_rows: int = 1
 
     @property
@@ -143,7 +143,7 @@ def generation_row(loaded: Reader, request: GenerationRequest) -> GenerationRow:
     """Encode a prompt, with as many new tokens as were asked for and fit.
 
     Raises:
-        InputError: naming the request: no new tokens asked for, a prompt that is empty or leaves no room in the
+        InputError: naming the request: no new tokens asked for, a prompt that is empty or leaves no space in the
             context, or a conversation and no chat template.
     """
     with _naming(request.id):
@@ -156,7 +156,7 @@ def generation_row(loaded: Reader, request: GenerationRequest) -> GenerationRow:
         room = request.max_new_tokens if context is None else context - len(prompt)
         if room < 1:
             raise InputError(
-                f"the prompt has {len(prompt)} tokens and leaves no room in the context of {loaded.name}, which takes "
+                f"the prompt has {len(prompt)} tokens and leaves no space in the context of {loaded.name}, which takes "
                 f"{context}. Shorten it, for example by giving fewer examples."
             )
     return GenerationRow(request, prompt, min(request.max_new_tokens, room))
@@ -199,7 +199,7 @@ def scoring(loaded: Reader, request: LikelihoodRequest) -> Scoring:
     """Encode a context with its continuations, and drop the beginning of what is longer than the context.
 
     The rule is that of the LM Evaluation Harness: the last tokens that fit are kept, and the last token of all needs no
-    room because nothing is read after it.
+    space because nothing is read after it.
 
     Raises:
         InputError: naming the request: no continuations, one without tokens or longer than the context, prompts that do

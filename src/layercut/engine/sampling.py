@@ -1,9 +1,9 @@
-"""Sampling whose noise belongs to the request: the same tokens whatever else is in the batch, and in which order.
+"""Sampling with noise that depends only on the request: the same tokens in any batch and any order.
 
 Gumbel-max: token = argmax over v of (s_v + g_v), with s the scores after temperature, top-k and top-p and g independent
 Gumbel(0, 1) noise, is a draw from softmax(s). g comes from a counter-based generator (Philox 4x64) that is keyed by the
 seed and the request's id and set to the step, so any token's noise can be made alone. It does not depend on the plan:
-an original and a pruned model answer a request with common random numbers and differ only by what the cut did.
+an original and a pruned model answer a request with common random numbers and differ only by the effect of the cut.
 """
 
 # Shapes: B batch, T tokens, V vocabulary.

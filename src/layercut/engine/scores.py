@@ -26,7 +26,7 @@ Look = Callable[[slice, Tensor], None]
 
 
 def unseen(chunk: slice, logits_CV: Tensor) -> None:
-    """Nobody looks."""
+    """No observer."""
 
 
 class ContinuationScore(NamedTuple):

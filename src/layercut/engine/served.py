@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class ServedModel:
-    """One model as it is served; in ``layercut eval`` it stands where a ModelHandle does."""
+    """One served model; ``layercut eval`` uses it in place of a ModelHandle."""
 
     earlier_plans: tuple[CutPlan, ...] = ()
     """None are known."""

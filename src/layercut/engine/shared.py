@@ -1,10 +1,10 @@
-"""SharedEngine: what requests and plans have in common is computed once; the answers are those of PlainEngine.
+"""SharedEngine: computes once what requests and plans share; its answers equal those of PlainEngine.
 
 Prompts share their first tokens (prefix), the continuations of one question share its context (branches of a text),
-plans share the layers below their first difference (shared_depth), and answers that are under way share every step
-(decoding). A draft that comes with a request is checked along with its prompt. In float32 all answers equal those of
-PlainEngine; in bfloat16 rounding may decide between two tokens that are about equally likely. docs/search.md explains
-the design and says what each part is worth.
+plans share the layers below their first difference (shared_depth), and answers in progress share every step (decoding).
+A draft that comes with a request is checked along with its prompt. In float32 all answers equal those of PlainEngine;
+in bfloat16 rounding may decide between two tokens that are about equally likely. docs/search.md explains the design and
+the gain of each part.
 """
 
 # Shapes: D hidden size, N positions that are read.
@@ -75,7 +75,7 @@ class SharedEngine(ManyPlansAtOnce):
             InputError: a size that is not possible.
         """
         if cache_gib <= 0:
-            raise InputError(f"cache_gib {cache_gib} leaves no room for keys and values; use 0.5 or more.")
+            raise InputError(f"cache_gib {cache_gib} leaves no space for keys and values; use 0.5 or more.")
         self._plain = PlainEngine(loaded, batch_size=batch_size)
         self._loaded = loaded
         self._model = loaded.model
@@ -139,8 +139,8 @@ class SharedEngine(ManyPlansAtOnce):
     ) -> Iterator[tuple[CutPlan, list[Completion]]]:
         """Answer every request under every plan: block by block of requests, in each under all plans.
 
-        ``max_new_tokens`` is shortened where the model's context leaves less room. Answers of a block under a plan come
-        together, when the last of them has ended.
+        ``max_new_tokens`` is shortened where the model's context leaves less space. Answers of a block under a plan
+        come together, when the last of them has ended.
 
         Raises:
             InputError: at once, as in PlainEngine.

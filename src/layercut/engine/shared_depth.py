@@ -1,9 +1,9 @@
-"""Walking many plans at once: what two plans have in common below their first difference is computed once.
+"""Run many plans at once: layers below the first difference of two plans are computed once.
 
 A plan is the sequence of layers that it keeps. Plans are laid out as a tree of such sequences, and hidden states are
 carried from the root to every leaf, smallest branches first. Plans that each skip one more layer than a common parent
-make a comb: the parent's states climb once, and each plan runs only the layers above the one it skips, half of the work
-on average. Memory does not grow with the number of plans, only with the branchings that are open.
+form a comb: the parent's states are computed once, and each plan runs only the layers above the skipped one, on average
+half of the work. Memory does not grow with the number of plans, only with the open branches.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def walk(
         prefix: what the texts share.
         cache: where keys and values of the prefix are kept.
         ahead: the prefix as a pack, which is run beside the texts' to fill the cache; without, the cache holds all.
-        keep: hold the keys and values of the texts on the way, for whoever goes on from there.
+        keep: hold the keys and values of the texts on the way, for callers that continue from there.
         wanted: asked before a branch is taken, for every plan on it.
         keep_states: hold the states on the way as well.
     """

@@ -1,9 +1,9 @@
-"""Stack: a model's decoder layers, entered and left anywhere.
+"""Stack: runs any range of a model's decoder layers.
 
 The model's own forward pass does everything around the layers, with stand-ins in the layers' place: it embeds the
-tokens (some families scale them, some add positions) and says what each layer is called with (rotary embeddings that
-differ by layer type, and whatever else a family hands down). So no family is named here, and every layer runs as it
-would in the model itself, whichever layers ran before it.
+tokens (some families scale them, some add positions) and provides each layer's arguments (rotary embeddings that differ
+by layer type, and family-specific ones). So no family is named here, and every layer runs as in the model itself, after
+any other layers.
 """
 
 # Shapes: T tokens of one packed row, D hidden size, N positions that are read.

@@ -1,6 +1,6 @@
-"""Where an answer ends: at a stop token of the model, at a stop string of the request, or at the length limit.
+"""Decide where an answer ends: at a stop token of the model, a stop string of the request, or the length limit.
 
-Stop tokens come from what the checkpoint says of itself, never from the model's name. ``ending`` decides on the
+Stop tokens come from the checkpoint's own configuration, never from the model's name. ``ending`` decides on the
 finished row; ``RowStops`` only ends generation early when it would decide so.
 """
 

@@ -1,6 +1,6 @@
-"""A bound on the time, memory and output of chat templates, which are programs that come with a model.
+"""Limit the time, memory and output of chat templates, which are programs that come with a model.
 
-A template is first run on the same conversation in another process, which is killed where it takes too long. Only then
+A template first runs on the same conversation in another process, which is killed if it takes too long. Only then
 does transformers run it here. So the text is transformers' own, and a template that does not end costs ten seconds.
 """
 

@@ -34,7 +34,7 @@ def main() -> None:
 
 
 def _limit_memory() -> None:
-    with contextlib.suppress(ImportError, OSError, ValueError):  # not every system has such limits, or tells
+    with contextlib.suppress(ImportError, OSError, ValueError):  # not every system has such limits, or reports them
         import resource
         from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Texts of a pack, as lines or trees, and groups of them whose attention is computed together."""
+"""Texts of a pack, as lines or trees, in groups whose attention is computed together."""
 
 # Shapes: K key-value heads, G query heads a key-value head, R texts of a group, S tokens of the longest of them,
 # P tokens of the prefix, C keys, d size of a head.

@@ -1,10 +1,10 @@
-"""VllmEngine: vLLM in this process, with layers left out in place.
+"""VllmEngine: vLLM in this process, with layers skipped in place.
 
     engine = VllmEngine(load_without_weights(resolve("Qwen/Qwen3-8B")), batch_size=256, cache_gib=40)
 
-What is asked and how an answer ends is the same as with PlainEngine: prompts are laid out in tokens here, and stop
-tokens, stop strings and verdicts are looked for here, token by token. vLLM does the batching and the arithmetic. Plans
-are run one after the other; switching takes about a millisecond.
+Prompts and the end of answers are the same as with PlainEngine: prompts are tokenised here, and stop tokens, stop
+strings and early verdicts are checked here, token by token. vLLM does the batching and the arithmetic. Plans run one
+after the other; switching takes about a millisecond.
 
 Prefixes are cached in a namespace per plan (vLLM's cache salt). Keys and values of the original model are wrong for any
 plan, and answers from them look fine as long as prompts are shorter than a cache block.
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 BLOCK = 4
-"""Answers of so many batches come together, so that a sequence that ends makes room for the next one."""
+"""Answers of this many batches come together, so that a finished sequence frees its place for the next one."""
 
 
 class VllmEngine(OnePlanAtATime):

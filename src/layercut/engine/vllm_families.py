@@ -1,8 +1,8 @@
-"""How vLLM runs each family's decoder layers, and how one of them is left out in place.
+"""How vLLM runs each family's decoder layers, and how to skip one of them in place.
 
-A row is here once the family was compared with transformers, uncut and with its first, a middle and its last layer out
-(tests/behaviour/test_vllm.py). vLLM writes most families anew, so that a row of ``models/families.py`` says nothing of
-them; others run through its transformers backend.
+A family has a row here once it was compared with transformers, whole and without its first, a middle and its last layer
+(tests/behaviour/test_vllm.py). vLLM reimplements most families, so ``models/families.py`` does not describe them;
+others run through its transformers backend.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What vLLM is asked for a row of tokens, and how scores are read off its answer."""
+"""Build vLLM requests from rows of tokens, and read scores from its outputs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MOST_TOKEN_IDS = 128
 
 
 def drawing(vllm: Any, row: GenerationRow, decoding: Decoding, stop_tokens: Collection[int]) -> Any:
-    """``SamplingParams`` for an answer. Its end is looked for by whoever asks, but for the stop tokens."""
+    """``SamplingParams`` for an answer. The caller checks where it ends, except at stop tokens."""
     drawn: dict[str, Any] = {}
     if not decoding.is_greedy:
         seed = noise_key(decoding.seed, row.id) % 2**63

@@ -1,4 +1,4 @@
-"""Starting vLLM so that its model is in this process, where layers can be left out, and is run as a plain one."""
+"""Start vLLM with its model in this process, where layers can be skipped."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CPU_BLOCK = 32
 """Tokens of a cache block on a CPU. vLLM's own number, 128, is longer than most prefixes that are shared here."""
 
 MAX_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""Ranks that vLLM makes room for; it takes no others."""
+"""Ranks that vLLM supports."""
 
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the model has to be in this process
@@ -23,7 +23,7 @@ ENVIRONMENT = {
     "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_LOGGING_STREAM": "ext://sys.stderr",  # stdout is for results
 }
-"""What vLLM is told this way, unless it is told otherwise already."""
+"""Environment of vLLM, unless it is already set."""
 
 
 def import_vllm() -> Any:
@@ -106,7 +106,7 @@ def lora_request(model: WeightlessModel) -> Any:
 
 
 def _lora(model: WeightlessModel) -> dict[str, Any]:
-    """What vLLM is told of an adapter.
+    """The adapter as vLLM takes it.
 
     Its places are named, because vLLM otherwise wraps the head too, which then cannot score the tokens of a prompt.
     """

@@ -1,1 +1,1 @@
-"""What n items can say: intervals, paired comparisons, and which items may be used for what."""
+"""Statistics over items: intervals, paired comparisons, and the split into selection and report items."""

@@ -1,8 +1,8 @@
-"""One-sided bounds of the retention at any level: what is kept at least, and at most.
+"""One-sided bounds of the retention at any level: the least and the most that is kept.
 
-For decisions. The two-sided intervals of layercut.evidence.paired hold the truth often enough, but one end alone may
-err more than its share: 25 items that are right before and after give a lower end of 0.92, which should be too high in
-2.5 % of all cases, and a model that keeps 0.9 brings that about in 7 % (0.9^25).
+They are for decisions. The two-sided intervals of layercut.evidence.paired contain the truth at their level, but one
+end alone may err more often than half of it: 25 items that are right before and after give a lower end of 0.92, which
+should be too high in 2.5 % of all cases, and a model that keeps 0.9 brings that about in 7 % (0.9^25).
 """
 
 # Shapes: N items, K different pairs of values, or contexts that items share, R resamples.
@@ -33,7 +33,7 @@ class Bounds(NamedTuple):
     value: float
     """The retention of just these items."""
     low: float | None
-    """At least; None where the items cannot tell the original model from chance at this level."""
+    """At least; None where the items cannot separate the original model from chance at this level."""
     high: float | None
     """At most; None as above."""
     n: int

@@ -1,6 +1,6 @@
-"""Items that share a context, such as a template or a subject, are not independent draws: the contexts are.
+"""Clustered items: items that share a template or a subject are not independent draws, but the contexts are.
 
-Twenty questions from one template may tell hardly more than one. Miller, "Adding Error Bars to Evals",
+Twenty questions from one template may carry hardly more information than one. Miller, "Adding Error Bars to Evals",
 arXiv:2411.00640, section 2.2: clustered standard errors. Answers to one item under several seeds are clusters too: one
 value per item and seed, with the item's id as its cluster.
 """
@@ -63,7 +63,7 @@ def clustered_standard_error(values: Array, codes: NDArray[np.intp]) -> float:
 
 
 def effective_items(values: Array, codes: NDArray[np.intp], confidence: float) -> float:
-    """How many independent right-or-wrong items tell as much about the share as these N.
+    """How many independent right-or-wrong items carry as much information about the share as these N.
 
     N / design effect, where the design effect is the clustered over the plain variance of the mean, at least 1; times
     (z / t_{K-1})^2, as the spread between K clusters is itself an estimate. Korn and Graubard, "Confidence intervals

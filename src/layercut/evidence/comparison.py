@@ -1,4 +1,4 @@
-"""Uncut against cut, read from two run folders and paired by item."""
+"""Compare an original and a pruned run, read from two run folders and paired by item."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from layercut.evidence.clusters import clusters_of
 from layercut.evidence.depth import DepthSlope, depth_slope
 from layercut.evidence.intervals import Estimate
 from layercut.evidence.multiplicity import holm
-from layercut.evidence.paired import Comparison, compare_paired
+from layercut.evidence.paired import PairedRow, compare_paired
 from layercut.surgery.plan import origin_of
 from layercut.text.counting import counted
 
@@ -35,7 +35,7 @@ OUTCOMES = ("right", "wrong", "no_answer", "cut")
 
 @dataclass(frozen=True, kw_only=True)
 class ComparedRun:
-    """One side of a comparison: a run folder and what it says about its model."""
+    """One side of a comparison: a run folder and what it records about its model."""
 
     name: str
     """Name of the run folder."""
@@ -73,24 +73,15 @@ class PairedItems(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ComparisonRow:
+class ComparisonRow(PairedRow):
     """One metric of one task and readout, uncut against cut."""
 
     uncut: ComparedRun
     cut: ComparedRun
-    task: str
-    version: int
-    readout: str
-    metric: str
     is_headline: bool
-    """Whether this is the first, hence the main, metric of its task and readout."""
+    """Whether this is the first metric, which is the main one, of its task and readout."""
     is_share: bool
     """Whether all values lie between 0 and 1, to be shown in percent."""
-    chance: float | None
-    limit: int | None
-    seed: int
-    """Of the resampling."""
-    values: Comparison
     uncut_outcomes: Mapping[str, int]
     """Number of answers by outcome: right, wrong, no_answer, cut (by the length limit)."""
     cut_outcomes: Mapping[str, int]
@@ -104,23 +95,13 @@ class ComparisonRow:
     items: PairedItems | None = field(default=None, repr=False, compare=False)
 
     @property
-    def n(self) -> int:
-        """Number of items that both runs hold."""
-        return self.values.uncut.n
-
-    @property
     def p_value(self) -> float:
         """Adjusted for the other comparisons, where there are any."""
         return self.values.p_value if self.p_adjusted is None else self.p_adjusted
 
     @property
-    def kept_share(self) -> Estimate | None:
-        """Retention above chance; raw retention for a metric without a chance level."""
-        return self.values.retention if self.chance is None else self.values.retention_above_chance
-
-    @property
     def uncut_is_at_chance(self) -> bool:
-        """Whether the original model is not shown to be above guessing, so that no share of its score can be kept."""
+        """Whether the original model is not significantly above guessing, so that no share of its score can be kept."""
         return not self._is_above_chance(self.values.uncut)
 
     def _is_above_chance(self, score: Estimate) -> bool:
@@ -137,7 +118,7 @@ class ComparisonRow:
         ``at chance``: the original model is itself not above chance, so there is nothing to lose here.
         ``gained``: the original model is not above chance, and the pruned one is: better than uncut, and above chance.
         ``kept``: at least 90 % of the score above chance is kept, also at the lower end of the interval.
-        ``lost``: worse than uncut, and not shown to be above chance any more.
+        ``lost``: worse than uncut, and not significantly above chance any more.
         ``damaged``: worse than uncut, and still above chance.
         ``better``: better than uncut.
         ``unclear``: these items show neither a loss nor that at least 90 % is kept.
@@ -159,10 +140,6 @@ class ComparisonRow:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able, for ``--json``."""
-        values = {
-            name: value._asdict() if isinstance(value, Estimate) else value
-            for name, value in self.values._asdict().items()
-        }
         return {
             "run": self.cut.name,
             "removed": list(self.cut.removed),
@@ -180,7 +157,7 @@ class ComparisonRow:
             "n": self.n,
             "limit": self.limit,
             "chance": self.chance,
-            **values,
+            **self.values.to_dict(),
             "p_adjusted": self.p_adjusted,
             "depth": None if self.depth is None else _plain(self.depth),
             "finding": self.finding,
@@ -332,7 +309,7 @@ def _compare(base: _Run, run: _Run, row: Mapping[str, Any], other: Mapping[str, 
 
 def _depth(records: Sequence[Mapping[str, Any]], uncut: Sequence[float], cut: Sequence[float]) -> DepthSlope | None:
     """By the tokens that the original model generated before its answer, or in all where no answer was found or the
-    grader cannot tell; None where it generated none, or scores are not 0/1."""
+    grader does not report it; None where it generated none, or scores are not 0/1."""
     found = [record.get("answer_depth") for record in records]
     depths = [
         record.get("num_new_tokens") if depth is None else depth for depth, record in zip(found, records, strict=True)

@@ -1,4 +1,4 @@
-"""Whether two measurements put the same things in the same order."""
+"""Rank correlations: whether two measurements order the same things alike."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _FEWEST = 3
 _DIGITS = 12
-"""Values are compared to so many decimals: sums of the same numbers in another order must stay ties."""
+"""Values are rounded to this many decimals: sums of the same numbers in another order must stay ties."""
 
 
 class RankCorrelation(NamedTuple):

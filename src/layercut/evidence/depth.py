@@ -1,7 +1,7 @@
-"""Does a pruned model keep less of the long answers? Retention over answer depth.
+"""Retention over answer depth: does a pruned model lose long answers more often?
 
-The depth of an item is how many tokens the *uncut* model wrote before its answer was there. Cutting cannot change that,
-so a pruned model which rambles is not taken for one that was asked something deeper.
+The depth of an item is the number of tokens that the *original* model wrote before its answer. Cutting cannot change
+that, so the long answers of a rambling pruned model do not count as deeper items.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ CONFIDENCE = 0.95
 FEWEST_SOLVED = 30
 """Items that the original model solves, below which no slope is given."""
 FEWEST_OF_EACH = 5
-"""Of these, at least so many kept and so many lost: a slope needs both."""
+"""Of these, at least this many kept and this many lost: a slope needs both."""
 
 
 class DepthSlope(NamedTuple):

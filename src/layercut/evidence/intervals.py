@@ -1,7 +1,7 @@
-"""How far a mean over n items can be trusted.
+"""Confidence intervals of a mean over n items.
 
-Every aggregate that layercut prints is an Estimate: the value, an interval, how many items it rests on and how the
-interval was made. Items are taken as a random draw from all the items a task could ask.
+Every aggregate that layercut prints is an Estimate: the value, an interval, the number of items and the method of the
+interval. Items are treated as a random draw from all the items a task could ask.
 """
 
 from __future__ import annotations
@@ -73,8 +73,8 @@ def mean_interval(
 
     The bootstrap is bias-corrected and accelerated (BCa; Efron, "Better bootstrap confidence intervals", JASA 82, 1987)
     with 10,000 resamples, and falls back to percentiles where BCa is not defined. One value, or values that are all
-    equal, tell nothing about the spread of a metric that is not 0/1: resampling them would give an interval of width
-    zero. There the ends are None and the method is ``none``.
+    equal, carry no information about the spread of a metric that is not 0/1: resampling them would give an interval of
+    width zero. There the ends are None and the method is ``none``.
 
     Where items share contexts, a Wilson interval of the effective number of items, or the mean with its clustered
     standard error and Student's t; see layercut.evidence.clusters.

@@ -1,4 +1,4 @@
-"""McNemar's exact test: do two models differ on the same right-or-wrong items by more than a coin would?"""
+"""McNemar's exact test: do two models differ on the same right-or-wrong items by more than chance?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mean over tasks of what a pruned model keeps, the value that searches by task scores maximise, with an interval."""
+"""Mean retained score over tasks, the value that searches by task scores maximise, with an interval."""
 
 from __future__ import annotations
 

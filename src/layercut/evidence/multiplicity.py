@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's adjusted p-values, in the order given.
 
-    The i-th smallest of m becomes the largest of (m - j + 1) p_(j) over j <= i, at most 1. Whoever calls all adjusted
+    The i-th smallest of m becomes the largest of (m - j + 1) p_(j) over j <= i, at most 1. Calling all adjusted
     values below 0.05 a finding is wrong about any of them with a probability of at most 0.05, however the comparisons
     depend on each other. Holm, "A simple sequentially rejective multiple test procedure", Scand. J. Statist. 6 (1979).
 

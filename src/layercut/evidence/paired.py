@@ -1,4 +1,4 @@
-"""The original and the pruned model on the same items: what was lost, and how sure that is.
+"""Paired comparison of the original and the pruned model on the same items: difference, retention, intervals, p-values.
 
 Every item is answered by both models, so the comparison is made within items. That is much sharper than two separate
 intervals: items that are hard for both models cancel.
@@ -8,7 +8,8 @@ intervals: items that are hard for both models cancel.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from scipy.stats import permutation_test
@@ -29,7 +30,7 @@ from layercut.evidence.resampling import resampled_means
 from layercut.seed import check_seed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 CONFIDENCE = 0.95
 
@@ -57,6 +58,42 @@ class Comparison(NamedTuple):
     """Contexts that the items share; None where each item stands alone."""
     test: str = ""
     """What the p-value is of: ``mcnemar``, ``sign-flip`` or ``clustered sign-flip``."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return {name: x._asdict() if isinstance(x, Estimate) else x for name, x in self._asdict().items()}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Comparison:
+        """The inverse of ``to_dict``; other keys are passed over. Fields with a default may be missing."""
+        known = {name: data[name] for name in cls._fields if name in data or name not in cls._field_defaults}
+        estimates = {name: None if data[name] is None else Estimate(**data[name]) for name in cls._fields[:5]}
+        return cls(**known | estimates)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairedRow:
+    """One metric of one task and readout, of two models on the same items."""
+
+    task: str
+    version: int
+    readout: str
+    metric: str
+    chance: float | None
+    limit: int | None
+    seed: int
+    """Of the resampling."""
+    values: Comparison
+
+    @property
+    def n(self) -> int:
+        """Number of items that both models answered."""
+        return self.values.uncut.n
+
+    @property
+    def kept_share(self) -> Estimate | None:
+        """Retention above chance; raw retention for a metric without a chance level."""
+        return self.values.retention if self.chance is None else self.values.retention_above_chance
 
 
 def compare_paired(

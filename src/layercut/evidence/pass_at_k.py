@@ -1,4 +1,4 @@
-"""pass@k: the chance that at least one of k programs for a problem is right, judged from n of them."""
+"""pass@k: the chance that at least one of k programs for a problem is right, estimated from n of them."""
 
 from __future__ import annotations
 

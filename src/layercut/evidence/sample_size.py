@@ -1,7 +1,7 @@
-"""How many items it takes to see a loss, before any of them is run.
+"""The number of items needed to detect a loss, before any of them is run.
 
-Every item is answered by both models, so what counts is how often they disagree: models whose right answers go together
-need fewer items than two independent samples would.
+Every item is answered by both models, so the number depends on how often they disagree: models with correlated right
+answers need fewer items than two independent samples.
 """
 
 # Shapes: N items, M discordant items.

@@ -1,7 +1,7 @@
 """Selection items and report items, never both.
 
-Layers that were chosen because a model does well on some items do well on these items by construction. What is reported
-must come from others.
+Layers that were chosen by the score on some items score well on these items by construction. Reported scores must
+come from other items.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A sensitivity sweep: what every task loses when one layer is skipped, and whether tasks and criteria agree on it.
+"""A sensitivity sweep: the loss of every task when one layer is skipped, and the agreement of tasks and criteria.
 
 ``sweep.json`` in the run folder holds all numbers; table, report and plot are made from it and nothing else.
 """
@@ -13,9 +13,8 @@ from typing import Any, NamedTuple
 
 from layercut.errors import InputError
 from layercut.evidence.correlation import RankCorrelation, rank_correlation
-from layercut.evidence.intervals import Estimate
 from layercut.evidence.multiplicity import holm
-from layercut.evidence.paired import Comparison
+from layercut.evidence.paired import Comparison, PairedRow
 from layercut.runs.atomic import write_json
 from layercut.runs.json_text import load
 from layercut.runs.settings import check_version, shown
@@ -24,32 +23,17 @@ FORMAT_VERSION = 1
 SWEEP = "sweep.json"
 ALPHA = 0.05
 """A loss stands among all layers where its adjusted p-value is below this."""
-_ESTIMATES = ("uncut", "cut", "difference", "retention", "retention_above_chance")
 
 
 @dataclass(frozen=True, kw_only=True)
-class SweepRow:
+class SweepRow(PairedRow):
     """The main metric of one task and readout, uncut against without one layer, on the same items."""
 
     layer: int
-    task: str
-    version: int
-    readout: str
-    metric: str
-    chance: float | None
-    limit: int | None
-    seed: int
-    """Of the resampling."""
-    values: Comparison
     halves: tuple[float, float] | None
     """The value without the layer on every second item, and on the others; None for a single item."""
     outcomes: Mapping[str, int]
     """Number of answers without the layer by outcome: right, wrong, no_answer, cut (by the length limit)."""
-
-    @property
-    def kept_share(self) -> Estimate | None:
-        """Retention above chance; raw retention for a metric without a chance level."""
-        return self.values.retention if self.chance is None else self.values.retention_above_chance
 
     @property
     def shows_loss(self) -> bool:
@@ -58,7 +42,6 @@ class SweepRow:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""
-        values = self.values._asdict()
         return {
             "layer": self.layer,
             "task": self.task,
@@ -66,12 +49,11 @@ class SweepRow:
             "readout": self.readout,
             "metric": self.metric,
             "value": self.values.cut.value,
-            "n": self.values.cut.n,
+            "n": self.n,
             "chance": self.chance,
             "limit": self.limit,
             "seed": self.seed,
-            **{name: None if values[name] is None else values[name]._asdict() for name in _ESTIMATES},
-            **{name: value for name, value in values.items() if name not in _ESTIMATES},
+            **self.values.to_dict(),
             "halves": None if self.halves is None else list(self.halves),
             "outcomes": dict(self.outcomes),
         }
@@ -79,13 +61,9 @@ class SweepRow:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> SweepRow:
         """The inverse of ``to_dict``."""
-        # Fields with a default came later; a sweep.json from before lacks them.
-        missing = [name for name in Comparison._field_defaults if name not in data]
-        values = {name: data[name] for name in Comparison._fields if name not in missing}
-        values |= {name: None if data[name] is None else Estimate(**data[name]) for name in _ESTIMATES}
         own = ("layer", "task", "version", "readout", "metric", "chance", "limit", "seed", "outcomes")
         halves = None if data["halves"] is None else (data["halves"][0], data["halves"][1])
-        return cls(**{name: data[name] for name in own}, values=Comparison(**values), halves=halves)
+        return cls(**{name: data[name] for name in own}, values=Comparison.from_dict(data), halves=halves)
 
 
 class Curve(NamedTuple):

@@ -1,1 +1,1 @@
-"""Healing a pruned model: prompts, and the answers that the unpruned model gives to them."""
+"""Heal a pruned model: prompts, the original model's answers to them, and training on these."""

@@ -1,4 +1,4 @@
-"""LoRA adapters: put into a model, and folded into its weights. The only file that knows PEFT."""
+"""LoRA adapters: add them to a model, and merge them into its weights. The only file that imports PEFT."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""How examples lie in a batch: which ones make a step, in which order, and where each begins.
+"""Batches of training examples: the examples of a step, their order, and their positions in a row.
 
 A step's examples are drawn at random, and only within a step they are ordered by length: its micro batches then hold
 examples of about one length, so that little is padded, while the gradient of the step is that of any other order. With
 ``packing`` nothing is padded at all: the examples of a micro batch lie one behind the other in one row, positions begin
-anew with each, and attention stays within an example (transformers makes the mask from the positions, but not with
+again with each, and attention stays within an example (transformers makes the mask from the positions, but not with
 ``use_cache=True``; flash attention takes the lengths).
 """
 
@@ -62,7 +62,7 @@ class BatchRow(NamedTuple):
 
     @property
     def prompt(self) -> tuple[int, ...]:
-        """The tokens that are not learnt."""
+        """The label of tokens outside the loss."""
         return tuple(self.input_ids[self.labels == IGNORED].tolist())
 
     @property
@@ -97,7 +97,7 @@ def learnt(batch: Mapping[str, Any]) -> Tensor:
 
 
 def learnt_logits(model: Any, batch: Mapping[str, Any], **options: Any) -> Tensor:
-    """(N, V) logits for every token that is learnt, in the order of ``learnt``.
+    """(N, V) logits for every token in the loss, in the order of ``learnt``.
 
     The head, which of a small model is most of the work, is asked only at places that some row learns.
     """
@@ -108,5 +108,5 @@ def learnt_logits(model: Any, batch: Mapping[str, Any], **options: Any) -> Tenso
 
 
 def given(batch: Mapping[str, Any]) -> dict[str, Any]:
-    """All that a model is told of a batch, but for what it should say."""
+    """The inputs of a batch, without the labels."""
     return {name: value for name, value in batch.items() if name != "labels"}

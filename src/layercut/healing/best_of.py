@@ -1,8 +1,8 @@
-"""Best of n: which of several answers to a prompt is learnt from. All of them are kept, and the choice is written down.
+"""Best of n: choose one of several answers to a prompt as training data. All answers and the choice are recorded.
 
-A right answer goes before a wrong one, where a task's grader said so; then one that ended before one that ran into the
-length limit; among those that are left, the one whose tokens the model that gave it finds likeliest on average. (By
-likelihood alone the choice would fall on texts that run in circles, which are very likely and do not end.)
+Right answers come before wrong ones, where a task's grader judged them. Finished answers come before those at the
+length limit. Among the rest, the answer with the highest mean token likelihood under its own model wins. (Likelihood
+alone would prefer endless repetition.)
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""From prompts to training examples: answers, filters, decontamination, equal tokens for two arms."""
+"""Turn prompts into training examples: answers, filters, decontamination, equal tokens for two arms."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ def report_items(tasks: Sequence[str], data: Mapping[str, str], say: Callable[[s
     missing = [name for name in TASKS if name not in names]
     if missing:
         say(
-            f"report items of {', '.join(missing)} were not looked for in what is learnt; to have them looked for, "
-            f"say --decontaminate {missing[0]} or --data {missing[0]}=PATH"
+            f"training data was not checked for report items of {', '.join(missing)}; to check it, use --decontaminate "
+            f"{missing[0]} or --data {missing[0]}=PATH"
         )
     return ReportItems(questions)
 
@@ -87,7 +87,7 @@ def examples_of(
     arm: str,
     say: Callable[[str], None],
 ) -> tuple[list[TrainingExample], dict[str, Any]]:
-    """What is learnt from records, and the counts of what was dropped on the way."""
+    """Training data from records, and the counts of what was dropped."""
     filtered = filter_responses([_counted(record, loaded) for record in records], filters)
     clean = decontaminate(filtered.records, items)
     encoded = [encode_example(loaded.tokenizer, record, loaded.name) for record in clean.records]

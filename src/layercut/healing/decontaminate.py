@@ -1,4 +1,4 @@
-"""Decontamination: nothing that is learnt from may hold an item that results are reported on."""
+"""Decontamination: remove training data that contains report items."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _OPERATORS = frozenset("+-*/×÷−")
 
 
 class Decontaminated(NamedTuple):
-    """What is left, and how much was taken out."""
+    """The kept records, and how many were removed."""
 
     records: list[Mapping[str, Any]]
     removed: dict[str, int]
@@ -79,7 +79,7 @@ class ReportItems:
 
 
 def decontaminate(records: Sequence[Mapping[str, Any]], items: ReportItems) -> Decontaminated:
-    """Take out every record whose prompt or answer holds a report item.
+    """Remove every record whose prompt or answer holds a report item.
 
     A record made of a task's own selection item (``task``) is not compared with that task's report items: the two are
     disjoint by construction, and share what the task shares on purpose, such as templates and worked examples.

@@ -1,8 +1,8 @@
-"""Learning the teacher's distributions, not only its words: forward KL, reverse KL or Jensen-Shannon, token by token.
+"""Distillation on the teacher's distributions: forward KL, reverse KL or Jensen-Shannon, token by token.
 
-The teacher is the original model, in memory beside the pruned one; its logits are computed as they are needed (or
-once, see ``stored``). Everything else is what fine-tuning does: the same examples, the same places in the loss, the
-same checkpoints.
+The teacher is the original model, in memory beside the pruned one; its logits are computed as they are needed (or once,
+see ``stored``). Everything else equals fine-tuning: the same examples, the same tokens in the loss, the same
+checkpoints.
 """
 
 # Shapes: B batch, T tokens, N tokens of completions, V vocabulary.
@@ -91,11 +91,11 @@ class DistillTrainer(HealingTrainer):
         self._alpha = alpha
 
     def _losses(self, model: Any, inputs: dict[str, Any]) -> Tensor:
-        """(N,) divergence at every token that is learnt."""
+        """(N,) divergence at every token in the loss."""
         return divergence(*self._logits(model, inputs), self._kind, self._alpha)
 
     def _logits(self, model: Any, inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        """The student's and the teacher's logits (N, V) at every token that is learnt."""
+        """The student's and the teacher's logits (N, V) at every token in the loss."""
         assert self._teacher is not None
         with torch.no_grad():
             teacher_NV = learnt_logits(self._teacher, inputs)

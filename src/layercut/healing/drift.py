@@ -1,7 +1,7 @@
-"""Where a pruned model's own answer has left what its teacher would write, the rest of it counts less, or not at all.
+"""Reduce or drop the loss on the rest of an answer once it drifts away from what the teacher would write.
 
-Prune-OPD (arXiv:2605.07804) watches how many of the two models' likeliest tokens are the same, lets weights only fall
-along an answer, and cuts it off where they have little in common. The rule here is our own, of that kind.
+Prune-OPD (arXiv:2605.07804) measures how many of the two models' likeliest tokens are the same, lets weights only
+fall along an answer, and cuts it off where the overlap is small. The rule here is our own variant.
 """
 
 # Shapes: N tokens of answers, one answer behind the other, V vocabulary.

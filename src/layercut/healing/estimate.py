@@ -1,4 +1,5 @@
-"""What ``generate`` and ``heal`` would take: for ``--dry-run``, from prompts, settings and the heads of weight files.
+"""Estimate the cost of ``generate`` and ``heal`` (``--dry-run``) from prompts, settings and the headers of weight
+files.
 
 Answers may be of any length up to the limit, so their tokens are a range. Activations in training are counted by the
 usual rule: 34 x tokens x hidden size values of two bytes a layer (Korthikanti et al., arXiv:2205.05198).

@@ -1,7 +1,7 @@
 """Training examples: token ids of prompt and completion, with the loss on the completion alone.
 
 The mask is not searched for in a rendered conversation. The prompt's ids are exactly those that generation begins from,
-the completion's ids follow them, and the token that ends a turn closes them and is learnt too.
+the completion's ids follow them, and the token that ends a turn follows and is in the loss too.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ IGNORED = -100
 
 
 class TrainingExample(NamedTuple):
-    """One prompt and the completion that is learnt."""
+    """One prompt and the completion in the loss."""
 
     id: str
     prompt: tuple[int, ...]

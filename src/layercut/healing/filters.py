@@ -1,4 +1,4 @@
-"""Which answers are learnt from: rules that drop records, each with the number it dropped. Files are never changed."""
+"""Filters of training data: rules that drop answers, each with its count. Files are never changed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ class FilterSettings:
     right_only: bool = False
     """Drop answers that the task's grader did not find right."""
     languages: tuple[str, ...] = ()
-    """ISO 639 codes (en, de) of the languages that prompt and answer may be in, as far as one can tell; all if none."""
+    """ISO 639 codes (en, de) of the languages that prompt and answer may be in, as far as they can be detected; all if
+    none.
+    """
     dedup_prompts: float = 1.0
     """Similarity to an earlier prompt from which on a record is dropped; 1: the same but for case and spacing."""
     dedup_answers: float | None = None

@@ -1,4 +1,4 @@
-"""Folding a linear map of what an MLP adds to the residual stream into the MLP's own weights, exactly.
+"""Fold a linear map of an MLP's output into the MLP's own weights, exactly.
 
 In pre-norm families the last linear layer writes straight into the stream, so any map folds into it: T (W a + b) is
 (T W) a + T b; with experts, into each one's. Families that normalise the MLP's output first (gemma2, gemma3, olmo2,

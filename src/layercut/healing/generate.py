@@ -1,4 +1,4 @@
-"""Letting one model, whole or under one plan, answer prompts."""
+"""Generate answers to prompts with one model, whole or under one plan."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Healing a pruned model in one resumable run: the teacher answers, the answers are filtered, the pruned model
-learns.
-"""
+"""Heal a pruned model in one resumable run: the teacher answers, filters apply, and the pruned model is trained."""
 
 from __future__ import annotations
 
@@ -252,8 +250,8 @@ def _check_scale(cut: ModelHandle, train: TrainSettings) -> None:
     compares = train.method == "seam" or train.objective == "hidden"
     if compares and any(entry.get("seam_map") == "magnitude" for entry in earlier):
         raise InputError(
-            f"{cut.settings.model} was healed by --seam magnitude, so its stream has another scale than the uncut "
-            "model's and the two cannot be compared; heal the pruned model itself, or use another objective."
+            f"{cut.settings.model} was healed by --seam magnitude, so its stream has another scale than the "
+            "original model's and the two cannot be compared; heal the pruned model itself, or use another objective."
         )
 
 

@@ -1,15 +1,15 @@
-"""Learning the teacher's hidden states where a pruned model still has the layers that read them, beside its
+"""Distillation on hidden states: match the inputs of the kept layers to the original model's, in addition to
 distributions.
 
-A layer that stays should be given what it was given in the original model. So the stream that enters each layer behind
-the first cut, and the one that enters the final norm, is compared with the original model's at the same place: with h
-ours and t the teacher's, |h - t|^2 / |t|^2, the mean over places, at the tokens that are learnt. Loss = KL(p || q) +
+A kept layer should get the same input as in the original model. The loss compares the residual stream that enters each
+layer after the first cut, and the final norm, with the original model's. With h the pruned model's state and t the
+teacher's, the distance is |h - t|^2 / |t|^2, averaged over these inputs, at the tokens in the loss. Loss = KL(p || q) +
 weight x distance. Matching intermediate states is as old as FitNets (arXiv:1412.6550) and TinyBERT (arXiv:1909.10351),
 which map layers of different models onto each other; here the plan says which states belong together, and the width is
 the same.
 """
 
-# Shapes: N tokens that are learnt, D hidden size.
+# Shapes: N tokens in the loss, D hidden size.
 
 from __future__ import annotations
 

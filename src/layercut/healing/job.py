@@ -1,4 +1,4 @@
-"""What a healing does once its data is at hand: train or solve, merge, and write the checkpoint."""
+"""Run a healing job on prepared data: train or solve, merge, and write the checkpoint."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from rich.console import Console
 
 from layercut.engine.handle import ModelHandle
-from layercut.healing.card import healed_card
 from layercut.healing.examples import Data
 from layercut.healing.heal_settings import HealSettings
 from layercut.healing.learner import ACCURACY, accuracy_of_held_out
@@ -46,7 +45,7 @@ class Teacher:
 
 
 class ToTrain(NamedTuple):
-    """What the first process of a team tells the others."""
+    """What the first process of a group sends to the others."""
 
     data: Data
     folder: Path
@@ -149,7 +148,7 @@ class HealingJob(NamedTuple):
         return self._write(healing, write, whole.checked, CURVE)
 
     def _store_logits(self, shared: ToTrain, k: int) -> None:
-        """Ask the teacher once for what it says at every place that is learnt."""
+        """Compute the teacher's distributions once at every position in the loss."""
         from layercut.healing.distill import check_teacher
         from layercut.healing.stored import StoredLogits
 
@@ -168,6 +167,8 @@ class HealingJob(NamedTuple):
     def _write(
         self, healing: dict[str, Any], write: Callable[..., dict[str, Any]], checked: str, curve: str | None = None
     ) -> dict[str, Any]:
+        from layercut.healing.merge import healed_card
+
         return write(
             out=self.run.path / CHECKPOINT,
             healing=healing | {"checked": [checked] if checked else []},
@@ -185,7 +186,7 @@ def looks_of(curve: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
 def objective_of(
     loaded: LoadedModel, teacher: Teacher, settings: TrainSettings, shared: ToTrain, records: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    """What the trainer is to be given beside the examples; the teacher's weights where they are learnt from."""
+    """What the trainer gets beside the examples, such as the teacher."""
     if settings.objective == "sft":
         teacher.forget()
         return {}
@@ -216,7 +217,7 @@ def objective_of(
 
 
 def train_along(cut: ModelHandle, teacher: Teacher, settings: TrainSettings, shared: ToTrain) -> None:
-    """The part of the other processes of a team: to train with the first one on what it told them."""
+    """The other processes of a group: train with the first one on the data it sent."""
     from layercut.healing.sft import train
     from layercut.healing.trainable import make_trainable
 
@@ -228,7 +229,7 @@ def train_along(cut: ModelHandle, teacher: Teacher, settings: TrainSettings, sha
 
 def load_cut(handle: ModelHandle, train: TrainSettings) -> LoadedModel:
     """A model as training wants it."""
-    from layercut.healing.loading import load_for_training
+    from layercut.healing.trainable import load_for_training
 
     return load_for_training(handle.source, train, dtype=handle.settings.dtype, device=handle.settings.device)
 

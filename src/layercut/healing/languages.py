@@ -1,4 +1,4 @@
-"""Whether a text is in another language than it should be. The only file that knows py3langid."""
+"""Detect texts in an unexpected language. The only file that imports py3langid."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from layercut.errors import MissingExtra, unknown
 
 MIN_LETTERS = 20
-"""Of a text whose language can be told; with fewer, a name or a word of mathematics passes for any."""
+"""Of a text whose language can be detected; with fewer, a name or a word of mathematics passes for any."""
 MAX_PROBABILITY = 0.02
 """Of all languages that a text may be in, for it to be in another one. The likeliest language would not do: programs in
 English words pass for Latin or Pidgin, but without certainty."""

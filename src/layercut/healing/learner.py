@@ -1,4 +1,4 @@
-"""The model in training answers: for its own lessons, and to see how many held-out questions it gets right by now."""
+"""Generate with the model in training: on-policy answers, and the accuracy on held-out questions."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Look = Callable[[Any], dict[str, float]]
 
 @contextmanager
 def answering(model: Any, cut: LoadedModel, batch_size: int) -> Iterator[PlainEngine]:
-    """An engine over the model as it is now, with its adapters, without dropout; the model learns on afterwards.
+    """An engine over the current model, with its adapters, without dropout; the model learns on afterwards.
 
     ``cut`` is what was loaded for the training: it lends the tokenizer.
     """
@@ -38,11 +38,11 @@ def answering(model: Any, cut: LoadedModel, batch_size: int) -> Iterator[PlainEn
 
 
 def accuracy_of_held_out(tasks: Sequence[TaskPrompts], data: Data, cut: LoadedModel, count: int) -> Look:
-    """Looks at a model's greedy answers to held-out questions of each task, as the task grades them.
+    """Grades a model's greedy answers to held-out questions of each task.
 
     Args:
         tasks: that the examples come from.
-        data: its held-out examples are asked, never those that are learnt.
+        data: its held-out examples are asked, never those in training.
         cut: what was loaded for the training.
         count: questions of each task at most, by the order of the examples.
 

@@ -1,7 +1,7 @@
-"""Cut one layer, heal briefly, cut the next: ``layercut heal UNCUT --loop N``.
+"""Remove one layer, heal briefly, remove the next: ``layercut heal UNCUT --loop N``.
 
-IteRABRe (arXiv:2503.06291): what healing mended decides which layer can go next, so each layer is chosen on the healed
-model of the round before. The original model teaches in every round, on the same prompts and answers.
+IteRABRe (arXiv:2503.06291): each layer is chosen on the healed model of the round before. The original model is the
+teacher in every round, on the same prompts and answers.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class LoopSettings:
         if criterion_row(self.criterion).needs_objective:
             raise InputError(
                 f"{self.criterion} uses task scores, which a loop does not measure; use block_influence, perplexity or "
-                "another that looks at text, weights or places."
+                "another that uses text, weights or positions."
             )
 
 
@@ -71,7 +71,7 @@ def heal_in_a_loop(
     console: Console,
     say: Callable[[str], None],
 ) -> Healed:
-    """Cut and heal in turns; the last healed model is the checkpoint of ``out``, and its plan.json tells of all rounds.
+    """Cut and heal in turns; the last healed model is the checkpoint of ``out``, and its plan.json records all rounds.
 
     Each round has a folder: ``select``, ``cut`` and ``heal``. A cut is deleted once it is healed, and a healed model
     once the next cut stands. The same call again goes on where it was stopped.
@@ -146,7 +146,7 @@ def _with_answers(
     console: Console,
     say: Callable[[str], None],
 ) -> PromptSource:
-    """With the original model's answers, given once for all rounds, where they are learnt from."""
+    """With the original model's answers, generated once for all rounds, where they are trained on."""
     if source.records is not None or not (settings.responses == "self" or settings.match_tokens):
         return source
     answered = answer_prompts(

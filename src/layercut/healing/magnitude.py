@@ -1,11 +1,12 @@
-"""Magnitude compensation at a cut: the stream is as loud behind it as in the original model. No training.
+"""Magnitude compensation: rescale the residual stream after a cut to its original norm. No training.
 
-Prune&Comp (arXiv:2507.18212): a removed layer leaves the stream too quiet (or loud), so what stays is scaled by alpha =
-the mean over tokens of |h| / |x|, with x our stream before the cut and h the original model's behind it. The paper
+Prune&Comp (arXiv:2507.18212): a removed layer changes the norm of the stream, so the stream is scaled by alpha = the
+mean over tokens of |h| / |x|, with x the stream before the cut and h the original model's stream after it. The paper
 scales all that writes into the stream below the cut. Here all that writes into it above the cut is divided by alpha,
 which is the same model: the stream is alpha times smaller from there on, and layers that normalise what they read do
-not see that. So embeddings stay as they are, also where the head shares them. A layer that reads the stream as it is
-(olmo2, olmo3) would see it: the fold is compared with the scaled stream itself, and refused. Sums are a few numbers.
+not see that. So embeddings stay as they are, also where the head shares them. A layer that reads the unnormalised
+stream (olmo2, olmo3) would see it: the fold is compared with the scaled stream itself, and refused. Sums are a few
+numbers.
 """
 
 # Shapes: N tokens, D hidden size.

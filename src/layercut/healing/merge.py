@@ -1,4 +1,4 @@
-"""The healed model on disk: a plain checkpoint with the adapters folded in, or a PEFT adapter for the pruned model."""
+"""Write the healed model: a plain checkpoint with merged adapters, or a PEFT adapter for the pruned model."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from layercut.models.weights import read_header, safetensors_files
 from layercut.runs.atomic import new_directory, write_json
 from layercut.surgery.checkpoint import EARLIER_PLANS_FILE, PLAN_FILE, files_to_copy
 from layercut.surgery.plan import CutPlan
+from layercut.text.markup import escape
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -101,7 +102,7 @@ def write_healed(
         card: from the whole entry, README.md.
         curve: the loss curve, to be copied.
         dtype: of the weights; auto is that of the pruned checkpoint, or float32 where rounding costs, see ``rounding``.
-        judge: tells what rounding costs.
+        judge: measures what rounding costs.
 
     Returns:
         The entry as it was written.
@@ -186,3 +187,32 @@ def _dequantised(cut: ModelSource) -> PreTrainedModel:
         packed: Any = AutoModelForCausalLM.from_pretrained(cut.path, quantization_config=quantization())
         model: PreTrainedModel = packed.dequantize().float()
     return model
+
+
+UNTRAINED = "Nothing was trained after the cut."
+"""What the card of a pruned model says."""
+
+
+def healed_card(cut_card: str, healing: Mapping[str, Any]) -> str:
+    """README.md of a healed checkpoint.
+
+    Args:
+        cut_card: README.md of the pruned checkpoint; its front matter and facts stay. Empty where there is none.
+        healing: the entry of plan.json.
+    """
+    text = cut_card.replace(UNTRAINED, "Healed after the cut: see below.").rstrip()
+    if not text:
+        text = "---\nlibrary_name: transformers\ntags: [layercut, depth-pruning]\n---\n\n# Healed model"
+    rows = [(name.replace("_", " "), _shown(value)) for name, value in healing.items() if value not in (None, [], {})]
+    table = ["| | |", "|---|---|", *(f"| {escape(name)} | {escape(value)} |" for name, value in rows)]
+    return "\n".join([text, "", "## Healing", "", *table, ""])
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_shown(part)}" for name, part in value.items() if part not in (None, [], ()))
+    if isinstance(value, list | tuple):
+        return "; ".join(map(_shown, value))
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

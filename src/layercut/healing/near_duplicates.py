@@ -1,5 +1,5 @@
-"""Texts that say almost what an earlier one said: MinHash finds them, counted word n-grams decide. The only file that
-knows datasketch.
+"""Near duplicates among texts: MinHash finds candidates, exact word n-grams decide. The only file that imports
+datasketch.
 
 Similarity is Jaccard's, |A & B| / |A | B|, of the sets of 5 words in a row (Broder 1997; as for web text in Lee et al.,
 "Deduplicating Training Data Makes Language Models Better", arXiv:2107.06499). One other word in the middle of a text of

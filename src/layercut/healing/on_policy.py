@@ -1,11 +1,11 @@
-"""On-policy distillation: the pruned model answers, the teacher grades every token of the answer.
+"""On-policy distillation: the pruned model answers, and the teacher's distribution at every token is the target.
 
-Generalised knowledge distillation (GKD, arXiv:2306.13649) with the growing answers of ShortOPD (arXiv:2607.13124):
-training on its own mistakes is what a pruned model needs, but at first its answers run into repetition, and long
-repetitive answers cost most and teach least. So answers begin short and grow as repetition falls.
+Generalised knowledge distillation (GKD, arXiv:2306.13649) with the growing answers of ShortOPD (arXiv:2607.13124): a
+pruned model should train on its own mistakes, but at first its answers repeat themselves, and long repetitive answers
+cost most and help least. So answers start short and grow as repetition falls.
 
-A teacher says little about a text that it would never have written. Where the two models' likeliest tokens have less
-and less in common, the rest of an answer counts less, or not at all (``drift``), and answers do not grow.
+A teacher gives little signal on a text that it would never write. Where the overlap of the two models' likeliest
+tokens falls, the rest of an answer counts less, or not at all (``drift``), and answers do not grow.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class OnPolicyTrainer(DistillTrainer):
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Mean divergence over the tokens of the batch's own answers, or of the given ones where nothing is learnt."""
+        """Mean divergence over the tokens of the batch's own answers, or of the given ones outside training."""
         if not model.training:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         answers = self._roll_out([row.prompt for row in rows(inputs)])

@@ -1,6 +1,4 @@
-"""What belongs together in a pruned model and the original one: seams, states that should be equal, numbers of
-layers.
-"""
+"""Match a pruned model with the original one: seams, states that should be equal, numbers of layers."""
 
 # Shapes: B batch, T tokens, D hidden size.
 

@@ -1,7 +1,7 @@
-"""The processes of one training, as ``accelerate launch`` or ``torchrun`` starts them: which one this is among them.
+"""The process group of one training, as ``accelerate launch`` or ``torchrun`` starts it, and this process's rank.
 
-The first one does all there is to do once: it holds the run folder, has the teacher answer, and writes the checkpoint.
-The others wait for its examples, train along, and leave.
+The first process does everything that happens once: it owns the run folder, runs the teacher, and writes the
+checkpoint. The others wait for its examples, train with it, and exit.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class ProcessGroup(NamedTuple):
         return self.rank == 0
 
     def share(self, shared: Shared | None = None) -> Shared:
-        """What the first one tells, in all of them. It must travel: numbers, texts, tuples, paths."""
+        """The first process's value, in all of them. It must be serialisable: numbers, texts, tuples, paths."""
         box: list[Any] = [shared]
         if self.size > 1:
             import torch

@@ -1,4 +1,4 @@
-"""Where prompts come from, as people write it: files, ``hub:NAME`` and ``task:NAME``, or a run of ``generate``."""
+"""Sources of prompts, as users write them: files, ``hub:NAME`` and ``task:NAME``, or a run of ``generate``."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ class PromptSpec:
     data: str | None = None
     """Local data of a task."""
     limit: int | None = None
-    """The first so many."""
+    """Read at most this many prompts."""
     skip: int = 0
-    """Leave out the first so many, which another source takes; ``limit`` counts from there."""
+    """Skip this many prompts, which another source takes; ``limit`` counts from there."""
     shuffle_buffer: int = SHUFFLE_BUFFER[None]
     """Rows of a hub data set that are held to be drawn from, as it streams in; 0 leaves it in its order."""
     shuffle_seed: int = 42
@@ -154,7 +154,7 @@ class Answering(NamedTuple):
     """Longest answer; the source's own where None."""
     system: str | None
     samples: int = 1
-    """Answers to each prompt, of which the best is learnt from."""
+    """Answers to each prompt, of which the best is trained on."""
     max_prompt_tokens: int | None = None
     """Longer prompts are left out."""
 

@@ -1,4 +1,4 @@
-"""Prompts from rows of data sets: one conversation a row, whatever the columns are called."""
+"""Read prompts from rows of data sets: one conversation a row, under any common column names."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def read_answered(
         path: the file.
         system: a system message put before conversations that have none.
         plain: give the text as it stands instead of a conversation; only for rows of a single turn.
-        limit: the first so many.
+        limit: at most this many.
 
     Raises:
         InputError: the file cannot be read, or a row cannot be asked; see ``answered_in``.
@@ -81,7 +81,7 @@ def answered_in(
         source: what they are of, for messages.
         system: a system message put before conversations that have none.
         plain: give the text as it stands instead of a conversation; only for rows of a single turn.
-        limit: the first so many prompts.
+        limit: at most this many prompts.
         left_out: collects why rows cannot be asked, for data that its reader cannot mend; without, the first such row
             is an error.
 

@@ -1,4 +1,4 @@
-"""The model answers prompts: one record an answer, appended as they come, resumable by id."""
+"""Generate answers to prompts: one record per answer, appended at once, resumable by id."""
 
 from __future__ import annotations
 

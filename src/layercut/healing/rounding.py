@@ -1,14 +1,14 @@
-"""Trained weights on disk, in a dtype that keeps what was learnt.
+"""Write trained weights in a dtype that keeps the training gain.
 
 Training and folding work in float32; the pruned checkpoint is mostly bfloat16, with 8 bits of mantissa. A weight that
-moved by less than half of such a step rounds back to where it was, so rounding to the nearest undoes small updates
-one and all. What is written is therefore read back and compared with the trained model: a logit, and the loss on
-examples that nobody learnt. Where rounding to the nearest takes more than ``SHARE`` of what healing gained, weights are
-rounded stochastically (up with the probability of the rest, so that updates stay in the mean); where that costs as
-much, they are written in float32. All losses are worked out in float32 arithmetic, as rounded weights run on a CPU.
+moved by less than half of such a step rounds back to where it was, so rounding to the nearest undoes all small updates.
+The written weights are therefore reloaded and compared with the trained model: by the logits, and by the loss on
+held-out examples. Where rounding to the nearest loses more than ``SHARE`` of the healing gain, weights are rounded
+stochastically (up with the probability of the remainder, so updates survive in the mean). Where that loses as much,
+they are written in float32. All losses are computed in float32 arithmetic, as rounded weights run on a CPU.
 """
 
-# Shapes: N tokens that are learnt, V vocabulary.
+# Shapes: N tokens in the loss, V vocabulary.
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _WEIGHTS = "*.safetensors*"
 
 
 class Judge(NamedTuple):
-    """Examples that tell what rounding costs."""
+    """Examples that measure what rounding costs."""
 
     examples: list[TrainingExample]
     are_held_out: bool
@@ -96,7 +96,7 @@ _WORDS = {"nearest": "to the nearest", "stochastic": "stochastically"}
 
 
 def judged_by(model: Any, data: Data) -> Judge:
-    """The judge for a healing of ``model``, the pruned one as it is before. Held-out examples, or else training
+    """The judge for a healing of ``model``, the pruned one before training. Held-out examples, or else training
     ones.
     """
     examples = (data.held_out or data.train)[:JUDGED]
@@ -127,7 +127,7 @@ def write_weights(
         folder: where config and weights go.
         stored: dtype of the pruned checkpoint.
         dtype: to be written; auto is that of the pruned checkpoint, or float32 where rounding to it costs too much.
-        judge: tells what rounding costs; without one, weights are rounded to the nearest.
+        judge: measures what rounding costs; without one, weights are rounded to the nearest.
 
     Raises:
         VerificationError: what is on disk is another model than the one that was to be written.
@@ -214,7 +214,8 @@ def _write(model: Any, folder: Path, dtype: str, rounding: str) -> Any:
 
 
 def stochastic_bfloat16(weights: Tensor, generator: torch.Generator) -> Tensor:
-    """Float32 as bfloat16, each number rounded to one of its two neighbours, up as often as it is near to the upper.
+    """Float32 as bfloat16, each number rounded to one of its two neighbours, up with the probability of its nearness to
+    the upper.
 
     The mean over draws is the number itself, and numbers that bfloat16 holds stay as they are.
     """

@@ -5,10 +5,9 @@
 ReplaceMe (arXiv:2505.02819): where a run of layers is cut out, the MLP of the last layer before it should add to the
 residual stream what brings the stream closest to where the original model has it after the run. With x what that MLP
 adds, y the rest of the stream and h the original model's stream, M minimises the mean over tokens of |x M + y - h|^2 /
-|x + y - h|^2. ReplaceMe leaves the divisor out. With it every token counts alike: the first token of a text has a
-stream dozens of times longer than the others, and would be all that a plain sum of squares looks at. Sums are kept in
-float64, D x D whatever the amount of text. Seams are solved from the bottom up, each in the model that the earlier ones
-have repaired already.
+|x + y - h|^2. ReplaceMe has no divisor. With it every token has the same weight: the first token of a text has a norm
+dozens of times larger than the others and would dominate a plain sum of squares. Sums are kept in float64, D x D
+whatever the amount of text. Seams are solved from the bottom up, each in the model with the earlier seams repaired.
 """
 
 # Shapes: B batch, T tokens, N real tokens, D hidden size.

@@ -1,7 +1,7 @@
-"""Training with TRL: checkpoints, resuming, held-out loss, early stop. The only file that knows TRL.
+"""Training with TRL: checkpoints, resuming, held-out loss, early stop. The only file that imports TRL.
 
-A run that was killed goes on from its last whole checkpoint with the same examples in the same order and the same
-dropout, and ends with the same weights.
+A killed run resumes from its last complete checkpoint with the same examples in the same order and the same dropout,
+and ends with the same weights.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Trained(NamedTuple):
     tokens: int
     """Tokens that were run through the model, prompts too and padding not; of repeated epochs, every time."""
     seconds: float
-    """Wall time of training, over all the processes that it took."""
+    """Wall time of training, summed over all processes."""
     curve: list[dict[str, float]]
     """A line a step, and one for each look at the held-out loss."""
     stopped_early: bool
@@ -146,7 +146,7 @@ class HealingTrainer(SFTTrainer):  # type: ignore[misc]
         return losses_N.sum() * shares / torch.as_tensor(num_items_in_batch).clamp(min=1)
 
     def _losses(self, model: Any, inputs: dict[str, Any]) -> Tensor:
-        """(N,) loss of every token that is learnt: its negative log-likelihood."""
+        """(N,) loss of every token in the loss: its negative log-likelihood."""
         targets_N = inputs["labels"][:, 1:][learnt(inputs)]
         return cross_entropy(learnt_logits(model, inputs).float(), targets_N, reduction="none")
 
@@ -161,7 +161,7 @@ class HealingTrainer(SFTTrainer):  # type: ignore[misc]
 
 
 class _Watch(TrainerCallback):  # type: ignore[misc]
-    """Tells how far training is, and keeps the loss curve on disk."""
+    """Reports the progress of training, and keeps the loss curve on disk."""
 
     def __init__(self, folder: Path, on_progress: Callable[[int, int], None]) -> None:
         self._folder = folder
@@ -224,7 +224,7 @@ def train(
         try:
             run.train(resume_from_checkpoint=None if last is None else str(last))
             run.save_model(str(folder / FINAL))
-        except Exception:  # such as a full disk, in the words of any library: what is torn only takes room
+        except Exception:  # such as a full disk, in the words of any library: a torn file only takes space
             _remove_torn(folder)
             raise
         # Else transformers takes every model that is loaded from now on for a sharded one.
@@ -301,8 +301,8 @@ def _has_state(path: Path) -> bool:
 def _damaged_file(checkpoint: Path) -> str | None:
     """Name of a file that cannot be loaded: of optimizer, schedule, random numbers or weights. None if all can.
 
-    The Trainer would start a missing optimizer anew without a word. Where the state is sharded over processes, it lies
-    in folders, and only the files beside them are read.
+    The Trainer would start a missing optimizer from scratch without a warning. Where the state is sharded over
+    processes, it lies in folders, and only the files beside them are read.
     """
     is_sharded = any(path.is_dir() for path in checkpoint.iterdir())
     needed = [] if is_sharded else ["optimizer.pt", "scheduler.pt"]

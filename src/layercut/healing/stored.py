@@ -1,11 +1,11 @@
-"""The teacher's likeliest tokens at every place that is learnt, worked out once and kept on disk.
+"""The teacher's top-k tokens at every position in the loss, computed once and stored on disk.
 
-With K of V tokens a place takes 8 K bytes, and the teacher need not be in memory while the pruned model learns. What is
-left of its distribution is one more outcome: the loss is the forward KL between the K tokens and "any other", which is
-at most the KL over all tokens. Files are blocks of examples in the order of the data, each whole or not there.
+With K of V tokens a position takes 8 K bytes, and the teacher need not be in memory during training. The rest of its
+distribution is one more outcome: the loss is the forward KL between the K tokens and "any other", which is at most the
+KL over all tokens. Files are blocks of examples in the order of the data, each whole or not there.
 """
 
-# Shapes: N tokens that are learnt, K stored tokens, V vocabulary.
+# Shapes: N tokens in the loss, K stored tokens, V vocabulary.
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class StoredLogits:
 
         Args:
             folder: of these alone.
-            data: all examples that are learnt or judged by.
+            data: all examples, training and held-out.
             k: tokens a place.
         """
         self._folder, self._k = folder, k

@@ -1,4 +1,4 @@
-"""Prompts made of a task's selection items, and the grades of what is answered. Report items are never taken."""
+"""Prompts from a task's selection items, and the grades of the answers. Report items are never used."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def task_prompts(task: Task, *, readout: Readout | None = None, limit: int | Non
     Args:
         task: where the items come from. Its selection split is the training split of data sets that have one.
         readout: how they are asked, ``chain`` or ``short``; the task's first generated readout if left out.
-        limit: the first so many.
+        limit: at most this many.
 
     Raises:
         InputError: the task generates nothing, has no such readout, or has no selection items.

@@ -1,6 +1,4 @@
-"""Which weights of a pruned model learn: adapters beside them, all of them, or those of the head and the last
-layers.
-"""
+"""Choose the trainable weights of a pruned model: adapters, all weights, or the head and the last layers."""
 
 from __future__ import annotations
 
@@ -10,8 +8,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from layercut.errors import InputError, unknown
-from layercut.healing.adapters import add_adapters
+from layercut.healing.adapters import add_adapters, quantization
 from layercut.healing.settings import METHODS
+from layercut.models.loading import LoadedModel, load_model, load_tokenizer
+from layercut.models.placement import pick_device
+from layercut.models.quiet import quiet_transformers
+from layercut.models.sources import ModelSource, describe_source
 from layercut.surgery.remove import decoder_layers
 
 if TYPE_CHECKING:
@@ -61,3 +63,33 @@ def bare(model: Any) -> Any:
 def num_trainable(model: Any) -> int:
     """Parameters with gradients."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+def load_for_training(
+    source: ModelSource, settings: TrainSettings, *, dtype: str = "auto", device: str = "auto"
+) -> LoadedModel:
+    """Load a pruned model.
+
+    With ``dtype`` auto it is float32 wherever whole weights learn or are solved for; beside adapters it is what
+    ``load_model`` makes of it. qlora reads the weights once, straight
+    into 4 bits.
+
+    Raises:
+        InputError: qlora where it cannot run, or a model that cannot be loaded.
+    """
+    if settings.method == "qlora":
+        from transformers import AutoModelForCausalLM
+
+        packed_as = quantization()
+        metadata = describe_source(source)
+        with quiet_transformers():
+            packed: Any = AutoModelForCausalLM.from_pretrained(
+                source.path, quantization_config=packed_as, device_map={"": 0}
+            )
+        tokenizer = load_tokenizer(source, False)
+        return LoadedModel(packed.eval(), tokenizer, metadata.family, source, metadata.model_hash, metadata.num_layers)
+    if settings.method == "seam" and pick_device(device).type == "mps":
+        device = "cpu"  # seams are solved in float64, which MPS does not have
+    if dtype == "auto" and settings.method != "lora":
+        dtype = "float32"
+    return load_model(source, dtype=dtype, device=device)

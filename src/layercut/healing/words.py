@@ -1,4 +1,4 @@
-"""Texts as they are compared: lower case, words and signs one by one, and so many of them in a row."""
+"""Normalise texts for comparison: lower case, words and signs, and n-grams of them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ Words = tuple[str, ...]
 
 
 def words(text: str) -> Words:
-    """A text as it is compared: lower case, words and signs one by one, so that ``12+3`` and ``12 + 3`` are the same.
+    """A text normalised for comparison: lower case, words and signs one by one, so that ``12+3`` and ``12 + 3`` are the
+    same.
 
     >>> words("What is 12+3?")
     ('what', 'is', '12', '+', '3', '?')
@@ -19,6 +20,6 @@ def words(text: str) -> Words:
 
 
 def grams(text: Words, length: int) -> Iterator[Words]:
-    """So many words in a row, from every word on; none of length 0."""
+    """N-grams of words, from every word on; none of length 0."""
     if length:
         yield from (text[start : start + length] for start in range(len(text) - length + 1))

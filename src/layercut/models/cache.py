@@ -1,4 +1,4 @@
-"""Where layercut keeps what it can make again: models converted from other formats."""
+"""The cache folder of layercut: models converted from other formats."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Is what was loaded what the checkpoint holds? transformers fills gaps with random numbers and goes on; we refuse.
+"""Check that the loaded model matches its checkpoint. transformers fills gaps with random numbers; layercut refuses.
 
-Not-a-number and infinite weights are looked for in the loaded parameters: they are in memory already, so it costs one
-pass over them and no second reading, and it sees what a narrower dtype made infinite. The files are read again only to
-name the culprit, or where parameters were put off to disk.
+Loaded parameters are checked for NaN and infinity: this needs one pass over memory and no second read, and it finds
+values that a narrower dtype made infinite. The files are read again only to name the tensor, or where parameters were
+offloaded to disk.
 """
 
 from __future__ import annotations

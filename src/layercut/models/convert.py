@@ -1,4 +1,4 @@
-"""GGUF to an ordinary bfloat16 Hugging Face folder, once, in the user's cache.
+"""Convert GGUF to an ordinary bfloat16 Hugging Face folder, once, in the user's cache.
 
 Everything after this reads the folder, so a GGUF model is cut, saved and loaded as any other. The weights are those of
 the quantised file, not the original ones: do not compare their scores with published ones.
@@ -140,7 +140,7 @@ def _write_checkpoint(path: Path, head: GgufHead, folder: Path) -> None:
     blocks = head.metadata.get(f"{head.architecture}.block_count", 0)
     if blocks > head.num_tensors:
         raise CheckpointError(
-            f"{path} is damaged: it says that it has {blocks:,} decoder layers, and it holds {head.num_tensors} "
+            f"{path} is damaged: its header says {blocks:,} decoder layers, but it holds {head.num_tensors} "
             "tensors; fetch it again."
         )
     loader: Any = AutoModelForCausalLM

@@ -1,4 +1,4 @@
-"""How deep a model is, from its config alone: no weights are fetched or converted, and torch is not needed."""
+"""The depth of a model, from its config alone: no weights are fetched or converted, and torch is not needed."""
 
 from __future__ import annotations
 

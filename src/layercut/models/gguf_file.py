@@ -1,4 +1,4 @@
-"""The head of a GGUF file: its metadata and whether all of its tensors are there. No tensor is read."""
+"""The header of a GGUF file: its metadata, and a check that all tensors exist. No tensor is read."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""Model and tokenizer in, ready to be asked.
+"""Load a model and its tokenizer.
 
     loaded = load_model("bundled:smollm2-135m")
     loaded = load_model("meta-llama/Llama-3.1-8B-Instruct", dtype="bfloat16", device_map="auto")
 
-Nothing is loaded half: a checkpoint with missing, truncated, misshapen or non-finite tensors is refused, where
-transformers would fill in random numbers or go on.
+A checkpoint with missing, truncated, misshapen or non-finite tensors is refused, where transformers would fill in
+random numbers or continue.
 """
 
 from __future__ import annotations

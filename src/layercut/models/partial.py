@@ -1,8 +1,7 @@
 """A hub model of which only some weight files are fetched; the others are known by their headers.
 
-What a cut removes need not be downloaded, as far as whole files hold nothing else. A file that is left out is stood in
-for by a sparse one with the true header, so that names, shapes and sizes can be read as ever; its tensors would read as
-zeros, and whoever uses such a folder must know which files are real.
+Files that hold only removed layers need not be downloaded. A sparse file with the true header replaces each of them,
+so names, shapes and sizes can still be read. Its tensors read as zeros, so the caller must know which files are real.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where a model goes, and in which number format it computes."""
+"""Device and dtype of a model."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""From what a user names to a Hugging Face folder on disk.
+"""Resolve the model that a user names to a Hugging Face folder on disk.
 
 Five kinds of source: a hub id (``Qwen/Qwen3-0.6B``), a local Hugging Face folder, the folder of a LoRA adapter, a
-``.gguf`` file, and ``bundled:smollm2-135m``. What exists on disk wins over a hub id of the same name, as in
-transformers.
+``.gguf`` file, and ``bundled:smollm2-135m``. A path on disk wins over a hub id of the same name, as in transformers.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""All of a model but its weights, for engines that read these themselves, such as vLLM."""
+"""A model without its weights, for engines that read the weights themselves, such as vLLM."""
 
 from __future__ import annotations
 

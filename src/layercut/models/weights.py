@@ -166,7 +166,7 @@ def safetensors_files(folder: Path) -> dict[str, Path]:
 def fingerprint(folder: Path) -> str:
     """SHA-256 (hex) of a checkpoint: same for the same tensors under any sharding, other when a tensor is another.
 
-    Cheap, hence not a full checksum: of each tensor, sorted by name, it takes name, dtype, shape and four samples of
+    Cheap, so not a full checksum: of each tensor, sorted by name, it takes name, dtype, shape and four samples of
     1 KiB spread evenly from the first byte to the last (small tensors whole), then what config.json says of the
     architecture. A change of single weights between the samples goes unseen; training, quantising, merging or cutting
     does not.

@@ -1,9 +1,9 @@
-"""Tokens as engines write them, so that one long answer shows progress before it ends.
+"""Count tokens while engines write them, so that one long answer shows progress before it ends.
 
     with listening(lambda written, left: print(written, left)):
         for answers in engine.completions(...): ...
 
-Engines call ``wrote`` after each step. What is heard changes no answer.
+Engines call ``wrote`` after each step. Listening changes no answer.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 Listener = Callable[[int, int | None], None]
-"""(tokens written since the last call, at most so many more in the answers under way or None where unknown)."""
+"""(tokens written since the last call, at most this many more in the answers in progress or None where unknown)."""
 _listeners: list[Listener] = []
 
 
 def wrote(num_tokens: int, num_left: int | None = None) -> None:
-    """Tell all listeners of new tokens.
+    """Notify all listeners of new tokens.
 
     Args:
         num_tokens: written since the last call.

@@ -1,4 +1,4 @@
-"""What a run shows on its way: one bar over all cells, with the time that is left judged by what was measured."""
+"""Progress of a run: one bar over all cells, with the time left estimated from finished work."""
 
 from __future__ import annotations
 

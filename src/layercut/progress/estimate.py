@@ -1,7 +1,7 @@
-"""How long a list of cells still takes, judged by what the finished ones took.
+"""Estimate the time left for a list of cells from the finished ones.
 
-Items of different tasks cost very different amounts, so a share of items is no share of time. Seconds per item are
-measured for each kind of cell; a kind that has not run yet is estimated from its weight and the speed seen so far.
+Items of different tasks differ in cost, so a share of items is not a share of time. Seconds per item are measured for
+each kind of cell; a kind that has not run yet is estimated from its weight and the speed seen so far.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Lines for people where stderr is no terminal: at least one every half minute, whatever the run is busy with.
+"""Progress lines where stderr is not a terminal: at least one every half minute, during any work.
 
     with under_way(console, lambda: "Answering gsm8k: 3 of 8 items"):
         ...
@@ -42,7 +42,7 @@ def line(console: Console, text: str) -> None:
 
 @contextmanager
 def under_way(console: Console, describe: Callable[[], str]) -> Iterator[None]:
-    """Inside the block, print what ``describe`` gives whenever ``EVERY`` seconds went by without a line."""
+    """Inside the block, print what ``describe`` gives whenever ``EVERY`` seconds pass without a line."""
     global _last_line
     if console.is_terminal:
         yield

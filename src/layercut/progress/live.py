@@ -1,6 +1,6 @@
-"""What a study shows while it runs: a line for each arm with its state and the time left, by what was measured.
+"""Progress table of a study: a line for each arm with its state and the time left, estimated from finished work.
 
-Where stderr is no terminal, there is a plain line for each piece when it ends, and one every half minute.
+Where stderr is not a terminal, a plain line is printed for each finished piece, and one every half minute.
 """
 
 from __future__ import annotations
@@ -142,8 +142,8 @@ class StudyProgress:
         if seconds is None:
             return ""
         unknown = self._eta.unknown
-        steps = "1 search or healing run that was" if unknown == 1 else f"{unknown} searches or healing runs that were"
-        more = f", excluding {steps} never timed" if unknown else ""
+        steps = "1 untimed search or healing run" if unknown == 1 else f"{unknown} untimed searches or healing runs"
+        more = f", excluding {steps}" if unknown else ""
         return f"{clock(seconds)} left{more}"
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:

@@ -1,4 +1,4 @@
-"""One piece of work, watched: a bar where stderr is a terminal, else a line every half minute, with the time left."""
+"""Progress of one piece of work: a bar on a terminal, else a line every half minute, with the time left."""
 
 from __future__ import annotations
 

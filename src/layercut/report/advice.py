@@ -3,9 +3,9 @@
     advise(Path("runs/quickstart"), use="math", keep=0.9)
 
 A plan qualifies where every readout that the use asks for keeps at least ``keep`` of its score above chance, by its
-lower bound. All of them have to pass, which needs no correction; the plans are several chances to be lucky, so each
-bound has the error rate (1 - confidence) / number of plans (Bonferroni). Holm would change little, and the bounds would
-then no longer say by themselves which plans qualify.
+lower bound. All of them must pass, which needs no correction. Several plans are several chances of a lucky result, so
+each bound has the error rate (1 - confidence) / number of plans (Bonferroni). Holm would change little, and the bounds
+alone would then no longer decide which plans qualify.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Advice as a page: the answer first, then what is lost for sure, what is not known, what is gained, and the table."""
+"""Advice as a page: the answer first, then sure losses, what is not excluded, the gain, and the table."""
 
 from __future__ import annotations
 

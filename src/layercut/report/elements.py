@@ -1,4 +1,4 @@
-"""What a report is built of: sections that hold prose, tables and figures."""
+"""Elements of a report: sections with prose, tables and figures."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ class Figure:
     """The page shows it folded below the plots; Markdown has tables of its own."""
     legend: Sequence[Key] = ()
     columns: int = 2
-    """How many panels stand side by side where there is room."""
+    """How many panels are side by side where the width allows."""
     kind: str = "figure"
 
 

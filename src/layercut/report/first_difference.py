@@ -1,4 +1,4 @@
-"""Where two answers part: the first token of one that is not the other's."""
+"""The first token in which two answers differ."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""report.md of a study: what is lost in plain words, the tables and the plot behind it, examples, provenance.
+"""report.md of a study: the findings in words, tables and a plot, examples, provenance.
 
 Everything comes from the run folders, nothing from the clock or the machine that writes the report: the same folders
 give the same bytes.

@@ -1,4 +1,6 @@
-"""predict.md: which layers, and how many, generation can lose, as predicted, beside a real sweep where there is one."""
+"""predict.md: which layers can be removed without loss in generation, as predicted, compared with a sweep if there is
+one.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of compare_runs as the page needs them: texts for hover, and unrounded numbers for CSV."""
+"""Rows of compare_runs for the page: tooltips, and unrounded numbers for CSV."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The seeds of one plan taken together: what is kept over all of them, and how far they lie apart."""
+"""All seeds of one plan together: the retention over all of them, and their spread."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables for the terminal. Each draws itself as wide as it may: with intervals on every number, or on the main ones."""
+"""Tables for the terminal. Each adapts to the width: with intervals on every number, or on the main ones."""
 
 from __future__ import annotations
 

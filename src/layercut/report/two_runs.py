@@ -75,7 +75,7 @@ def verdict(row: ComparisonRow) -> Verdict:
     return "better" if low > 0 else "worse"
 
 
-def to_dict(rows: Sequence[ComparisonRow], told: Sequence[str] = ()) -> dict[str, Any]:
+def to_dict(rows: Sequence[ComparisonRow], notes: Sequence[str] = ()) -> dict[str, Any]:
     """JSON-able."""
     first, second = rows[0].uncut, rows[0].cut
     return {
@@ -105,7 +105,7 @@ def to_dict(rows: Sequence[ComparisonRow], told: Sequence[str] = ()) -> dict[str
             }
             for row in rows
         ],
-        "notes": list(told),
+        "notes": list(notes),
     }
 
 

@@ -1,5 +1,6 @@
-"""What a pruned model is wanted for, by name: the tasks that speak of it, and whether it ranks or writes. A new use is
-a line here."""
+"""Uses of a pruned model, by name: the tasks that measure a use, and whether it ranks or writes. A new use is a line
+here.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +27,7 @@ class Use(NamedTuple):
     not show that the use is kept."""
 
     def speaks_of(self, task: str) -> bool:
-        """Whether a task tells something about this use.
+        """Whether a task measures this use.
 
         >>> named_use("math").speaks_of("gsm8k:5"), named_use("math").speaks_of("copy")
         (True, False)

@@ -1,4 +1,4 @@
-"""Sentences that tables and reports share: what was cut, what was found, how the numbers were made."""
+"""Sentences that tables and reports share: the plan, the findings, how the numbers were made."""
 
 from __future__ import annotations
 

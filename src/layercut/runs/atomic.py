@@ -1,4 +1,4 @@
-"""Files and folders that are there whole or not at all, also after kill -9."""
+"""Write files and folders atomically: complete or absent, also after kill -9."""
 
 from __future__ import annotations
 

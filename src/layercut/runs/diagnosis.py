@@ -1,4 +1,4 @@
-"""The shape of diagnose.json, which diagnostics fill and reports read: a row per measure, uncut against a pruned
+"""The format of diagnose.json, which diagnostics write and reports read: a row per measure, original against pruned
 model.
 """
 

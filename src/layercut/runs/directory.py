@@ -1,4 +1,4 @@
-"""The run folder: what was asked for, what came out, and whether it is finished.
+"""The run folder: settings, results, and whether it is finished.
 
     runs/l8-bi/  config.yaml        settings, format version and settings hash; written first
                  environment.json   command line, versions, code, machine
@@ -80,7 +80,7 @@ class RunFolder:
             models: what to note about the models in environment.json.
             flags: flags of nested settings, for the message when the settings do not fit (see settings.check_same).
             settings_file: the YAML file that the settings come from, if they do not come from flags; for that message.
-            sandbox: the walls that generated programs run behind, for environment.json; None where none are run.
+            sandbox: the isolation of generated programs, for environment.json; None where none are run.
 
         Raises:
             RunMismatch: the folder holds a run with other settings; names the first that differs.
@@ -199,7 +199,7 @@ class RunFolder:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if isinstance(value, KeyboardInterrupt):  # for whoever tells people what is saved
+        if isinstance(value, KeyboardInterrupt):  # for messages about what is saved
             value.add_note(str(self.path))
         self.close()
 

@@ -44,14 +44,14 @@ def check_room(path: Path, num_bytes: int, advice: str) -> None:
     """Raise before the first byte is written if what is to be written to ``path`` does not fit.
 
     Raises:
-        InputError: the disk has less room; says how much is missing.
+        InputError: the disk has less space; the message says how much is missing.
     """
     folder = next(one for one in (path.absolute(), *path.absolute().parents) if one.exists())
     free = shutil.disk_usage(folder).free
     if num_bytes > free:
         raise InputError(
             f"{_shown(path)} needs {size(num_bytes)} and its disk has {size(free)} free, {size(num_bytes - free)} too "
-            f"little. Make room and run the same command again, or {advice}."
+            f"little. Free space and run the same command again, or {advice}."
         )
 
 
@@ -64,7 +64,7 @@ def writing(path: Path, advice: str) -> Iterator[None]:
         advice: what else the user can do, such as ``use another --out``.
 
     Raises:
-        InputError: no room, no right to write, a disk that is read-only or fails.
+        InputError: no space, no right to write, a disk that is read-only or fails.
     """
     try:
         yield
@@ -74,7 +74,7 @@ def writing(path: Path, advice: str) -> Iterator[None]:
         code = _errno_of(error)
         if code in _FULL:
             raise InputError(
-                f"the disk of {_shown(path)} is full, and nothing of it was left there. Make room and run the same "
+                f"the disk of {_shown(path)} is full, and nothing of it was left there. Free space and run the same "
                 f"command again, or {advice}."
             ) from error
         if code in _FORBIDDEN:
@@ -95,7 +95,7 @@ def disk_problem(error: OSError) -> str | None:
         with suppress(OSError, StopIteration):
             folder = next(one for one in path.absolute().parents if one.exists()) if path else Path()
             what += f" ({size(shutil.disk_usage(folder).free)} free)"
-        return f"{what} is full. {kept.format(way='make room')}"
+        return f"{what} is full. {kept.format(way='free space')}"
     return f"{what} cannot be written ({error.strerror}). {kept.format(way='mend that, or use another --out,')}"
 
 
@@ -107,7 +107,7 @@ def resumable(path: Path) -> Iterator[None]:
         path: the run folder, which keeps what is whole in it.
 
     Raises:
-        InputError: no room, no right to write, a disk that is read-only or fails.
+        InputError: no space, no right to write, a disk that is read-only or fails.
     """
     try:
         yield
@@ -126,7 +126,7 @@ def resumable(path: Path) -> Iterator[None]:
             else f"{_shown(path)} cannot be written ({os.strerror(code or 0)})"
         )
         held = saved(path) or "nothing is saved"
-        do = "Make room" if code in _FULL else "Make it writable"
+        do = "Free space" if code in _FULL else "Make it writable"
         raise InputError(f"{what}; {held}. {do} and run the same command to continue, or use another --out.") from error
 
 

@@ -1,4 +1,6 @@
-"""Command line, versions, code and machine behind a run. Environment variables are never looked at: no secrets here."""
+"""Command line, versions, code and machine behind a run. Environment variables are never read, so no secrets get
+here.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,6 @@ PACKAGES = (
     "gguf",
     "numpy",
     "scipy",
-    "matplotlib",
     "reasoning-gym",
     "math-verify",
     "lm-eval",

@@ -1,6 +1,6 @@
 """Code of other people: ``my.module:function`` by its name, and when it may run.
 
-A name on the command line or in a call was typed by whoever runs layercut. A study file may come from anybody, so what
+A name on the command line or in a call was typed by the user. A study file may come from anybody, so what
 it names runs only where the user trusts it.
 """
 

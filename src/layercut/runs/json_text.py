@@ -1,4 +1,4 @@
-"""JSON that may come from anywhere: what cannot be used is a ValueError in one line, whatever is wrong with it."""
+"""Parse untrusted JSON: any problem is a ValueError with a message of one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What killed processes left half written: hidden folders and files beside the names that they never took."""
+"""Find unfinished files of killed processes: hidden folders and files beside their final names."""
 
 from __future__ import annotations
 

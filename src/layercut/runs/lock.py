@@ -21,7 +21,7 @@ NAME_LOCK = "layercut-lock"
 """The lock of the folder ``x`` that is not there yet is the file ``.x.layercut-lock`` beside it."""
 _WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 """What network disks that have no locks answer; there the user sees to it that one process writes."""
-_POLL = 0.2  # seconds between two looks at a lock that is waited for
+_POLL = 0.2  # seconds between two checks of an awaited lock
 
 
 def take_lock(path: Path) -> TextIO:

@@ -1,4 +1,4 @@
-"""JSON lines that survive kill -9: what was appended is there, and a torn last line is cut off.
+"""JSON lines that survive kill -9: appended lines are kept, and a torn last line is removed.
 
 The shape of the records of an evaluation is written down here as well, because tasks write them and reports read them.
 """

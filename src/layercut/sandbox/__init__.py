@@ -1,1 +1,1 @@
-"""Runs generated programs where they can do no harm."""
+"""Run generated programs in isolation."""

@@ -1,11 +1,11 @@
-"""The first thing that runs in a new process: shut the process in, then judge the program.
+"""Entry script of a sandboxed process: isolate the process, then judge the program.
 
     python child.py CONFIG VERDICT_FD ALIVE_FD < JOB
 
-Standard library only, and never imported by layercut: it is started as a script. It shuts itself in by Linux
-namespaces (mode ``namespaces``), or is already inside bubblewrap (``bubblewrap``), or does without walls (``none``).
-Limits on memory, processor time, processes and file size are set in every mode. What cannot be set up ends the process
-with a line on standard error, before any of the program has run.
+Standard library only, and never imported by layercut: it is started as a script. It isolates itself with Linux
+namespaces (mode ``namespaces``), runs inside bubblewrap (``bubblewrap``), or runs without isolation (``none``). Limits
+on memory, processor time, processes and file size are set in every mode. If the setup fails, the process ends with a
+line on standard error before any of the program runs.
 
 Namespaces (user_namespaces(7), pivot_root(2)): a new user, mount, process, network, IPC, host name and cgroup
 namespace; a root folder in memory that holds nothing but the interpreter's files, read-only, five harmless devices and
@@ -193,7 +193,7 @@ def _build_root(binds: dict[str, str], links: dict[str, str], disk_mb: int) -> N
     """Replace the file system by one in memory with ``binds`` (place inside: place outside), read-only, and /tmp."""
     _mount("none", "/", None, _MS_REC | _MS_PRIVATE)
     binds = binds | {f"/dev/{name}": f"/dev/{name}" for name in _DEVICES}
-    # Opened before the change of user, who may not be allowed to walk to them (a virtual environment below /root).
+    # Opened before the change of user, who may not be allowed to reach them (a virtual environment below /root).
     opened = {inside: os.open(outside, os.O_PATH) for inside, outside in binds.items()}
     _become(_NOBODY)
     _libc("prctl", _PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)  # a change of user clears it

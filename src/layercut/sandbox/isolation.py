@@ -1,4 +1,4 @@
-"""Which walls a program runs behind, what it may use, and the command that puts it there."""
+"""Isolation of a program: the mode, its limits, and the command that starts it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Limits:
 
 
 def command(mode: Mode, limits: Limits, verdict: int, alive: int) -> list[str]:
-    """The command that starts a program's process behind walls; it reads the job from standard input."""
+    """The command that starts a program's process in isolation; it reads the job from standard input."""
     binds, links = visible()
     scripts = {name: str(_HERE / f"{name}.py") for name in ("child", "judge", "filter")}
     # As root bubblewrap makes no user namespace, so every program needs a user of its own to be counted apart.

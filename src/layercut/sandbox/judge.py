@@ -1,7 +1,7 @@
 """Runs inside the sandbox: one process tests, another holds the program; only plain values pass between them.
 
 A program that shares an interpreter with its tests can always pass them: it can return objects that equal everything,
-replace ``builtins``, walk the frames to the tests or write whatever marks success. So the two are apart:
+replace ``builtins``, reach the tests through the stack frames, or write the mark of success. So the two are separate:
 
 - The *judge* reads the tests, runs them, and alone holds the pipe on which the verdict leaves. It never runs, imports
   or unpickles anything of the program. It is not dumpable, so nobody may trace it or read its memory, and where it is
@@ -9,8 +9,8 @@ replace ``builtins``, walk the frames to the tests or write whatever marks succe
 - The *worker*, forked before the tests are read, holds the program. The judge asks it to call a function with given
   arguments; it answers with plain values in JSON, or with the number of an object that stays where it is.
 
-What follows: a program passes only by answering every call with values that the tests accept. What remains possible is
-what no test can exclude: a program that recognises the inputs and returns values that it learned by heart.
+So a program passes only if it answers every call with values that the tests accept. One attack remains that no test can
+exclude: a program that recognises the inputs and returns memorised values.
 
 This file imports only the standard library: it runs under another interpreter start, without layercut.
 """
@@ -138,7 +138,7 @@ def _free_names(tree: ast.AST) -> list[str]:
 
 
 class _Program:
-    """The judge's end: ask the worker, and decode what it says."""
+    """The judge's end: ask the worker, and decode its answer."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection

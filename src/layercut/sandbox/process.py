@@ -1,4 +1,4 @@
-"""Watch one sandboxed process from outside: read what it says, and end it when it takes too much."""
+"""Monitor one sandboxed process from outside: read its output, and kill it when it exceeds a limit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _POLL_SECONDS = 0.05
 _PATIENCE = 5.0
 _TICK = 1 / os.sysconf("SC_CLK_TCK")
 _WAITS = 2.0
-"""Seconds that a program may wait, besides twice its processor time: it ends after 3 x processor time + 2 s."""
+"""Seconds that a program may wait, in addition to twice its processor time: it ends after 3 x processor time + 2 s."""
 
 
 class Seen(NamedTuple):
@@ -134,7 +134,7 @@ class _Process(NamedTuple):
 
 
 def look_at(root: int) -> Look:
-    """Look once at a process and all its descendants; nothing is seen where the system does not tell.
+    """Read the state of a process and all its descendants once; empty where the system does not report it.
 
     The judge is process 1 of a namespace, or ``root`` itself where there is none. A process whose parent ended becomes
     the judge's child, so its children are read again until there are no new ones.

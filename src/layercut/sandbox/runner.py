@@ -1,17 +1,16 @@
-"""Runs generated programs where they can do no harm, and judges them where they cannot cheat.
+"""Run generated programs in isolation, and judge them where they cannot forge a pass.
 
-Each program gets a process of its own without network, with an empty home, an empty working folder, an own keyring
-and an environment of four harmless variables; a short list of system calls (``filter.py``); limits on memory,
-processor time, waiting, processes, files, output and wall clock; and an end that takes all of its children along. The
-walls are bubblewrap's where it is installed, else Linux namespaces (``child.py``); whichever is taken has first
-been tried on a program that looks for holes. Without either, programs are not run, unless ``allow_unsafe`` was called
-(``--unsafe-exec``): then the limits hold and the walls are missing. How a program is judged, and why it cannot forge a
-pass, stands in ``judge.py``.
+Each program gets a process of its own without network, with an empty home, an empty working folder, an own keyring and
+an environment of four harmless variables; a short list of system calls (``filter.py``); limits on memory, processor
+time, waiting, processes, files, output and wall clock; and a shutdown that also ends all of its children. The isolation
+is bubblewrap where it is installed, else Linux namespaces (``child.py``). Each is first tested with a program that
+probes for holes. Without either, programs are not run, unless ``allow_unsafe`` was called (``--unsafe-exec``): then the
+limits hold without isolation. ``judge.py`` explains how a program is judged and why it cannot forge a pass.
 
     run_program("def double(x):\\n    return 2 * x", tests="assert double(4) == 8").passed
 
-What each mode promises and what not: docs/threat_model.md. The kernel is shared, so a hole in it is a hole here too. On
-machines with secrets or for programs written to attack, take a virtual machine.
+docs/threat_model.md says what each mode guarantees. The kernel is shared, so a hole in it is a hole here too. On
+machines with secrets, or for hostile programs, use a virtual machine.
 """
 
 from __future__ import annotations
@@ -72,12 +71,12 @@ class SandboxError(RuntimeError):
 
 
 def allow_unsafe() -> None:
-    """Let programs run without walls in this process from now on, where no sandbox works."""
+    """Let programs run without isolation in this process from now on, where no sandbox works."""
     _UNSAFE.add(True)
 
 
 def in_force() -> Mode:
-    """Which walls programs run behind here.
+    """The isolation of programs on this machine.
 
     Raises:
         InputError: no sandbox works, and ``allow_unsafe`` was not called; or not even that works.
@@ -98,7 +97,7 @@ def in_force() -> Mode:
 
 
 def describe() -> str:
-    """The walls in force, for people."""
+    """The isolation in force, for users."""
     return {
         "bubblewrap": "bubblewrap and limits",
         "namespaces": "Linux namespaces and limits",
@@ -107,7 +106,7 @@ def describe() -> str:
 
 
 def isolation_of(tasks: Iterable[object]) -> str | None:
-    """The walls that the programs of these tasks run behind; None where no task runs programs.
+    """The isolation of the programs of these tasks; None where no task runs programs.
 
     Raises:
         InputError: a task runs programs, and no sandbox works here.
@@ -116,7 +115,7 @@ def isolation_of(tasks: Iterable[object]) -> str | None:
 
 
 def describe_or_why_not() -> str:
-    """The walls in force, or a line about why there are none."""
+    """The isolation in force, or a line about why there is none."""
     try:
         return describe()
     except InputError as error:
@@ -142,7 +141,7 @@ def run_program(
         names: what the tests take from the source even where it is the name of a builtin.
         stdin: standard input.
         limits: what it may use.
-        mode: the walls; by default those that ``in_force`` finds.
+        mode: the isolation; by default those that ``in_force`` finds.
 
     Raises:
         InputError: no sandbox works, see ``in_force``.

@@ -20,7 +20,7 @@ class CriterionRow:
     function: str
     """``module:function``."""
     needs_model: bool = True
-    """Without, it looks only at where a layer stands and can be named where no model runs."""
+    """Without, it uses only the position of a layer and can be named where no model runs."""
     needs_text: bool = False
     """It is measured on calibration text."""
     needs_objective: bool = False

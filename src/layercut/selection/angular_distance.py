@@ -1,4 +1,4 @@
-"""Angular distance: the run of layers whose output points most nearly where its input pointed goes."""
+"""Angular distance: remove the block of layers whose output direction is closest to its input direction."""
 
 # Shapes: N tokens.
 
@@ -21,7 +21,7 @@ def angular_distance(context: Context) -> Selection:
     last layer (h_L is taken before the final norm) too. The angles are averaged, not the cosines.
 
     Settings:
-        token: ``last`` (default, the paper's) looks at the last real token of each text, ``all`` at every real token.
+        token: ``last`` (default, the paper's) uses the last real token of each text, ``all`` every real token.
         form: ``contiguous`` (default, the paper's) removes the run of n = ``num_remove`` layers with the least
             distance, from its last layer to its first; runs that hold a protected layer are left out. ``scattered``
             takes n = 1 and removes the ``num_remove`` layers of least distance.

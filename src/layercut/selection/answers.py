@@ -1,4 +1,4 @@
-"""What plans answer to the items of a search: from the journal, or asked chunk by chunk, to the end or in a race."""
+"""Answers of plans to the items of a search: from the journal, or computed chunk by chunk, with or without racing."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from layercut.surgery.plan import CutPlan
 
 CHUNK_SIZE = 16
-"""Items of a heat. Small, so that a race stops early; not too small, because a heat is one call of the engine."""
+"""Items of a chunk. Small, so that racing stops early; not too small, because a chunk is one call of the engine."""
 
 
 Learn = Callable[[int, "CutPlan", Sequence[Mapping[str, Any]]], None]
-"""Told of new records: the task's place, the plan, the records."""
+"""Called with new records: the task's place, the plan, the records."""
 ANSWERS = "answers"
 """What is shown while items are answered."""
 
@@ -35,7 +35,7 @@ class ObjectiveTask:
     task: Task
     readout: Readout
     limit: int | None = 100
-    """The first so many selection items. arXiv:2602.01997 takes 100."""
+    """At most this many selection items. arXiv:2602.01997 takes 100."""
 
     def __post_init__(self) -> None:
         if self.readout not in known_readouts(self.task):
@@ -114,7 +114,7 @@ class SearchAnswers:
         wanted: Callable[[CutPlan], bool] = lambda plan: True,
         learn: Learn = lambda task, plan, records: None,
     ) -> None:
-        """Have plans answer one heat of a group of tasks, in one call of the engine, as far as they are ``wanted``."""
+        """Have plans answer one chunk of a group of tasks, in one call of the engine, as far as they are ``wanted``."""
         task_of = {self._tasks[task].readout: task for task in group}
         parts: dict[Readout, Sequence[Records]] = {
             readout: [self.part(task, plan, whole=whole) for plan in plans] for readout, task in task_of.items()
@@ -140,7 +140,7 @@ class SearchAnswers:
     ) -> None:
         """Have plans answer all items of some tasks, and of those that are asked together with them.
 
-        ``progress`` is told how many answers there are, and will be.
+        ``progress`` gets the number of answers, and the number expected.
         """
         plans = distinct(plans)
         groups = [group for group in self.groups if any(task in tasks for task in group)]
@@ -224,11 +224,11 @@ class TaskRace:
 
 
 def chunks(samples: Sequence[Sample], seed: int) -> list[list[Sample]]:
-    """The samples in heats of HEAT, the last one shorter.
+    """The samples in chunks of CHUNK_SIZE, the last one shorter.
 
-    The order is that of a hash of (seed, id), so that the first heats are a random draw from all items wherever they
-    come from, also from a file that is sorted by difficulty. All searches and sweeps in one folder ask in these heats,
-    whoever is still in the race: so an item always meets the same others, and gets the same answer to the last bit.
+    The order is that of a hash of (seed, id), so that the first chunks are a random draw from all items wherever they
+    come from, also from a file that is sorted by difficulty. All searches and sweeps in one folder use these chunks,
+    for all remaining candidates: so an item always meets the same others, and gets the same answer to the last bit.
     """
     order = sorted(samples, key=lambda sample: (hashlib.sha256(f"{seed}:{sample.id}".encode()).digest(), sample.id))
     return [order[start : start + CHUNK_SIZE] for start in range(0, len(order), CHUNK_SIZE)]

@@ -1,4 +1,4 @@
-"""What a criterion is given and what it gives back.
+"""The input and the result of a criterion: Context and Selection.
 
 A criterion is one function ``(Context) -> Selection``. Most rank layers once by an importance score
 (``by_importance``); the others judge whole plans by an Objective and search (``greedy.py``, ``refine.py``). Scores
@@ -97,7 +97,7 @@ class Selection(NamedTuple):
     """The outcome of a criterion."""
 
     removed: tuple[int, ...]
-    """Layers that go, in order of removal."""
+    """Removed layers, in order of removal."""
     importance: Mapping[int, float] = {}
     """Score per candidate layer, higher means keep; empty for criteria that have none."""
     details: Mapping[str, Any] = {}

@@ -1,4 +1,4 @@
-"""Block influence: layers that hardly turn their input go first."""
+"""Block influence: remove first the layers that change the direction of their input least."""
 
 # Shapes: N tokens.
 

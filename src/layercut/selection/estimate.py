@@ -1,8 +1,8 @@
-"""What a search or sweep would take, before it is run; ``select --dry-run`` and ``sweep --dry-run``.
+"""Estimate the cost of a search or sweep before it runs: ``select --dry-run`` and ``sweep --dry-run``.
 
 Plans are counted by the rule of each criterion, items by the tasks, tokens by the length of the first prompts and right
-answers. The engine ``shared`` runs what plans have in common once and a race stops candidates, so the least time counts
-less than all of it; the most time counts everything.
+answers. The engine ``shared`` runs once what plans share, and racing stops candidates: the lower end of the time allows
+for both, the upper end counts everything.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Greedy search: cut one more layer and look again."""
+"""Greedy search: remove one more layer, then score all candidates again."""
 
 from __future__ import annotations
 

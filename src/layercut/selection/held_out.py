@@ -1,7 +1,7 @@
-"""The winner's curse, measured: the chosen plan's scores on the items it was chosen on, and on items it never saw.
+"""Selection bias, measured: the chosen plan's scores on its selection items and on held-out items.
 
-The best of many noisy candidates looks too good on the very items that it won on. Held-out items come from the
-selection side of a task, behind those that the search was given: report items stay untouched for reports.
+The best of many noisy candidates scores too high on its selection items (the winner's curse). Held-out items come
+from the selection split of a task, after those of the search; report items stay reserved for reports.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def held_out(
         num_items: held-out items of each task; as many as it had selection items if None.
         seen: ids per task of all items that the choice rests on; none of them is held out.
         seed: of the resampling.
-        progress: told how many answers there are.
+        progress: called with how many answers there are.
 
     Returns:
         ``items``, the held-out ids per task as ``record_items`` has them; ``rows``, per task and readout ``selected``

@@ -1,4 +1,4 @@
-"""Two ways from a plan to better ones of the same size, each plan judged once."""
+"""Two local searches from a plan to better plans of the same size; each plan is scored once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _TRIES = 100
 
 
 class End(NamedTuple):
-    """Where a walk ended."""
+    """Where a local search ended."""
 
     removed: Layers
     """The best plan found; who took a layer's place stands in its place."""
@@ -70,7 +70,7 @@ class LocalSearch:
 
 
 def swap(search: LocalSearch, removed: Layers) -> End:
-    """Take the removed layers in turn, each time judge every candidate in a layer's place, move to the best if better.
+    """For each removed layer, score every candidate in its place, and move to the best if it is better.
 
     A full turn judges at most num_remove * (candidates - num_remove) plans.
     """
@@ -85,7 +85,7 @@ def swap(search: LocalSearch, removed: Layers) -> End:
             moves.append(_move(search, removed, better))
             removed = better
             num_settled = 0
-        num_settled += 1  # whoever stands there now is the best there, as long as the other places stay
+        num_settled += 1  # the layer there now is the best there, as long as the other places stay
         if len(judged) < len(wanted):
             return End(removed, moves, "the budget is spent")
         place = (place + 1) % len(removed)

@@ -1,4 +1,4 @@
-"""Magnitude: layers of small weights go first."""
+"""Magnitude: remove first the layers with small weights."""
 
 from __future__ import annotations
 

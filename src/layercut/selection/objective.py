@@ -1,4 +1,4 @@
-"""Task scores as an objective: how much of the original model's ability a plan leaves, on selection items only."""
+"""Task scores as an objective: the retained score of a plan, on selection items only."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class TaskObjective:
             decoding: how answers are drawn, greedy if left out.
             normalise: ``raw`` or ``chance``.
             journal: what is known and where more goes; kept in memory if left out.
-            progress: told how many answers there are of those that one call needs.
+            progress: called with how many answers there are of those that one call needs.
             race: how a ``round`` is run: ``off``, ``exact`` (the same choice from fewer answers) or ``confident`` (from
                 still fewer, and the choice is another one with a probability of at most ``race_error`` a round).
             race_error: for ``confident``.

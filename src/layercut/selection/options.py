@@ -1,4 +1,4 @@
-"""A criterion's own settings: named choices, the first of each the default."""
+"""A criterion's own settings: named choices; the first of each is the default."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Perplexity: layers without which ordinary text is predicted nearly as well go first."""
+"""Perplexity: remove first the layers whose removal raises the loss on text least."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def perplexity(context: Context) -> Selection:
     layer (``--protect first:1,last:1``); here all may go.
 
     Settings:
-        search: ``greedy`` (default, SLEB's) removes the layer whose absence hurts least and looks again, N * C - N *
+        search: ``greedy`` (default, SLEB's) removes the layer whose absence hurts least and repeats, N * C - N *
             (N - 1) / 2 runs over the text for N of C candidates. ``one_shot`` skips each layer alone and removes those
             of the least rise, C runs.
         form: ``nll`` (default, the papers'), or ``kl``: KL(uncut || cut) of the next-token distributions, per token,

@@ -1,4 +1,4 @@
-"""Criteria that look only at where a layer stands: the baselines every other criterion has to beat."""
+"""Criteria that use only the position of a layer: the baselines for every other criterion."""
 
 from __future__ import annotations
 

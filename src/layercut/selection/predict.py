@@ -1,9 +1,9 @@
-"""Which layers, and how many, generation can lose, predicted without any generation of a pruned model.
+"""Predict which layers can be removed without loss in generation, without generating with a pruned model.
 
     layercut sweep bundled:smollm2-135m --predict --objective arithmetic,copy --out runs/sweep
 
-The folder is that of a sweep, or of a search, on the same objective: what it holds of the original model is not asked
-again, and where it holds a sweep, the prediction is compared with it.
+The folder may hold a sweep or a search on the same objective: its answers of the original model are reused, and a
+sweep in it is compared with the prediction.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def predict_layers(
         model: which model.
         objective: tasks whose selection items the original model answers; those with a readout that writes give traces.
         out: the run folder; ``runs/<model>-sweep``, as for a sweep, if left out.
-        seed: root of all chance.
+        seed: random seed.
         decoding: how the original model's answers are drawn.
         dry_run: only say what would be done, and give None back.
         progress: where progress is shown.

@@ -1,9 +1,9 @@
-"""Which layers, and how many, generation can lose: a prediction from forward passes alone.
+"""Predict which layers can be removed without loss in generation, from forward passes alone.
 
-Nothing is generated but the original model's own answers. Those that are right are read by the model without each
-layer, all layers together in one pass over the depth (``SharedEngine`` runs what they share once). An answer whose
-every token is still the likeliest one would be written again word for word by greedy decoding, so the share of such
-answers is what generation keeps at the least; a pruned model may also be right in other words.
+Only the original model generates. Its right answers are scored under each plan that skips one layer, all layers in
+one pass over the depth (``SharedEngine`` runs shared parts once). If every token of an answer is still the likeliest
+one, greedy decoding writes the same answer. So the share of such answers is a lower bound of what generation keeps; a
+pruned model may also be right in other words.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def predict(
         influence: block influence of each layer on the same answers, for comparison.
         journal: what is known and where more goes.
         keep: see above, between 0 and 1.
-        progress: told how many texts are done.
+        progress: called with how many texts are done.
 
     Returns:
         ``layers``, ascending: ``layer``, means per token ``kl``, ``js``, ``nll``, ``top1`` (share of tokens where

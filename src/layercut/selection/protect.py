@@ -1,4 +1,4 @@
-"""Which layers must stay: as people write it on the command line, and the default of each criterion."""
+"""Protected layers: how they are written on the command line, and the default of each criterion."""
 
 from __future__ import annotations
 

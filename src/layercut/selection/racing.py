@@ -1,10 +1,10 @@
-"""Racing: candidates are judged item by item, and stop as soon as they cannot win any more.
+"""Racing: score candidates item by item, and stop each one as soon as it cannot win any more.
 
-A candidate's value is a monotone function of its items' metrics, which lie in [0, 1]. With the items left counted as 1
-it cannot be exceeded, with the items left counted as 0 it is sure. Both go through the very float operations of the
-final value (exactly rounded sums, one division, one subtraction, one division), each of them monotone, so the bounds
-hold to the last bit. A candidate is out when another one's sure value is above what it can still reach, or equal and
-that one wins ties. The winner and its value are those of a round without racing.
+A candidate's value is a monotone function of its items' metrics, which lie in [0, 1]. Counting the remaining items as 1
+gives an upper bound, counting them as 0 a lower bound. Both use the same float operations as the final value (exactly
+rounded sums, one division, one subtraction, one division), each of them monotone, so the bounds hold to the last bit. A
+candidate is eliminated when another one's lower bound exceeds its upper bound, or equals it and that one wins ties. The
+winner and its value equal those of a round without racing.
 
 The idea of racing candidates over shared items is that of Maron and Moore, "Hoeffding races", NIPS 1993.
 """
@@ -28,7 +28,7 @@ class Standing(NamedTuple):
     upper_bound: float
     """What the value cannot exceed; the value itself if it is known."""
     num_answered: int
-    """Items of the heats that it took part in. The last one counts in full, though it may have been left sooner."""
+    """Items of the chunks that it took part in. The last chunk counts in full even if the candidate stopped midway."""
 
 
 class Standings(NamedTuple):
@@ -45,7 +45,7 @@ class Standings(NamedTuple):
 
 
 class Ask(Protocol):
-    """Has some candidates answer one heat of a group of tasks."""
+    """Has some candidates answer one chunk of a group of tasks."""
 
     def __call__(
         self,
@@ -55,7 +55,7 @@ class Ask(Protocol):
         wanted: Callable[[int], bool],
         learn: Callable[[int, int, Sequence[float]], None],
     ) -> None:
-        """Tell ``learn`` (task, place, metrics) of what is known and then of what comes, as far as ``wanted``."""
+        """Call ``learn`` (task, place, metrics) with known records and then with new ones, as far as ``wanted``."""
         ...
 
 
@@ -72,25 +72,25 @@ def race(
 ) -> Standings:
     """Run one round; of equals the later place wins.
 
-    First all answer the first heat of every task. The best so far is then taken to its end, so that there is a value to
-    beat, and the others go on heat by heat. Whoever is let into its last heat finishes it: its value is then known. So
+    First all answer the first chunk of every task. The best so far is then completed, which gives a value to beat, and
+    the others continue chunk by chunk. A candidate that starts its last chunk finishes it: its value is then known. So
     what is found out depends on the answers alone, neither on the order in which they come nor on a kill in between.
 
-    With an ``error`` the items left are not all counted as right: after each heat the number of right answers among a
+    With an ``error`` the items left are not all counted as right: after each chunk the number of right answers among a
     task's n items is bounded by the exact one-sided hypergeometric limit, given k right of m that were drawn at random
     without replacement. ``error`` is the most that the probability of stopping the round's winner can be: it is split
-    evenly over all tasks' heats but their last (union bound). It need not be split over the candidates, because the
+    evenly over all tasks' chunks but their last (union bound). It need not be split over the candidates, because the
     round goes wrong only if the bound of the one winner fails.
 
     Args:
-        ask: has heats answered.
+        ask: has chunks answered.
         num_candidates: how many places there are.
-        sizes: items of each heat of each task.
+        sizes: items of each chunk of each task.
         combine: from a mean metric per task to a candidate's value; must be monotone.
-        groups: tasks that are asked together, which have heats of the same sizes; each alone if left out.
+        groups: tasks that are asked together, which have chunks of the same sizes; each alone if left out.
         error: 0 for a race that never goes wrong.
         is_binary: for each task whether its metric is 0 or 1; where it is not, items left count as right.
-        on_progress: told the number of answers, and how many it will be if nobody else is stopped.
+        on_progress: gets the number of answers, and the final number if no other candidate stops.
     """
     field = _Field(num_candidates, [sum(of_task) for of_task in sizes], combine)
     looks = sum(len(of_task) - 1 for of_task in sizes)
@@ -137,10 +137,10 @@ class _Runner:
         self.reach = reach
         self.sure = sure
         self.closed_reach = reach
-        """After the last heat through which it stayed in the race."""
+        """After the last chunk before it was eliminated."""
         self.num_asked = 0
         self.out_at: float | None = None
-        """The bound that is told of a candidate that was stopped."""
+        """The reported bound of a stopped candidate."""
 
 
 class _Field:
@@ -185,7 +185,7 @@ class _Field:
                 self._bound(place)
 
     def close(self, places: Sequence[int], num_items: int) -> None:
-        """A heat is over for these places."""
+        """A chunk is complete for these places."""
         for place in places:
             runner = self._runners[place]
             runner.num_asked += num_items
@@ -193,7 +193,7 @@ class _Field:
                 runner.closed_reach = runner.reach
         for place, runner in enumerate(self._runners):
             if runner.out_at is None and self.is_out(place):
-                # Not its present reach: that depends on when in the heat the engine asked whether to go on.
+                # Not its present reach: that depends on when in the chunk the engine asked whether to go on.
                 runner.out_at = min(runner.closed_reach, self._best[0])
 
     def leader(self) -> int:
@@ -202,7 +202,7 @@ class _Field:
         return max(alive, key=lambda place: (self._mean(self._runners[place]), place))
 
     def standing(self, place: int) -> Standing:
-        """What is told of a candidate in the end."""
+        """The final report of a candidate."""
         runner = self._runners[place]
         if not self.num_left(place):
             return Standing(runner.sure, runner.sure, runner.num_asked)

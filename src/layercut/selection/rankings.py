@@ -1,4 +1,4 @@
-"""What criteria think of every layer, read from the plans that they made."""
+"""Layer scores of criteria, read from the plans that they made."""
 
 from __future__ import annotations
 

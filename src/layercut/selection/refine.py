@@ -1,4 +1,4 @@
-"""Better plans from a given one: put layers back and take others, while the objective improves."""
+"""Refine a given plan: swap removed layers for kept ones while the objective improves."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ SETTINGS = ("start", "method", "budget", "offspring", "max_swaps")
 def refine(context: Context) -> Selection:
     """Start from a plan and move to better ones by the objective; the outcome is never worse than the start.
 
-    ``swap`` takes the removed layers in turn, the first removed first (a greedy search chose it when it knew least of
-    what else would go). It puts the layer back, judges every candidate in its place and moves to the best if that is
+    ``swap`` takes the removed layers one by one, the first removed first (a greedy search chose it when it knew least
+    of what else would go). It puts the layer back, judges every candidate in its place and moves to the best if that is
     strictly better; of equals the later layer. It ends when no single swap improves the plan.
 
     ``evolve`` is a (1 + L) evolutionary search. Each generation draws L offspring of the best plan so far, each by as

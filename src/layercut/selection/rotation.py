@@ -1,4 +1,4 @@
-"""How far decoder layers turn the hidden states of calibration text: what block influence and angular distance share.
+"""Rotation of hidden states by blocks of layers on calibration text: shared by block influence and angular distance.
 
 One pass over the text gives a mean for every block of consecutive layers. Only running sums are kept, one number a
 block, so memory does not grow with the text. Sums and cosines are float64: in half precision a mean over thousands of

@@ -1,11 +1,11 @@
-"""All that searches in one run folder have measured, item by item. What was scored once is never scored again.
+"""Journal of all searches in one run folder, item by item. No item is scored twice.
 
 One file per task and readout (``samples/<task>.<readout>.jsonl``) holds the answers under all plans. A record is found
 by the model, the *set* of removed layers, the task's version and settings, the decoding and the item's id. So the order
-of removal does not matter, nor which criterion, round or depth asked first.
+of removal does not matter, nor the criterion, round or depth that asked first.
 
-A search lets an answer end as soon as its score is settled (finish reason ``settled``). Such a record serves whoever
-needs scores; whoever needs whole answers asks again, and the whole answer then takes its place.
+A search lets an answer end as soon as its score is settled (finish reason ``settled``). Such a record is enough for
+scores. Where a whole answer is needed, it is generated again and replaces the record.
 """
 
 from __future__ import annotations

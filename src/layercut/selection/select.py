@@ -1,4 +1,4 @@
-"""Choosing layers by a criterion, in a run folder that keeps everything that was measured."""
+"""Choose layers by a criterion, in a run folder that keeps all measurements."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plans as people write them: a layer list, ``reverse:N`` or ``random:N``, or the path of a plan.json."""
+"""Parse plans as users write them: a layer list, ``reverse:N`` or ``random:N``, or the path of a plan.json."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def plan_from_spec(
     """The plan that ``spec`` stands for, on a model of ``num_layers`` decoder layers.
 
     Args:
-        spec: layers, ``reverse:N`` or ``random:N`` (any criterion that looks at no model), or a plan.json.
+        spec: layers, ``reverse:N`` or ``random:N`` (any criterion that needs no model), or a plan.json.
         num_layers: of the model.
         model: its name.
         model_hash: its fingerprint; None where it is not known, and a plan's own is then not compared.
@@ -65,7 +65,7 @@ def plan_from_spec(
 
 
 def plan_of(model: ModelHandle | ServedModel, spec: str | CutPlan | None, seed: int) -> CutPlan:
-    """The plan that ``spec`` stands for on a model; None is the model as it is.
+    """The plan that ``spec`` stands for on a model; None is the model unchanged.
 
     Raises:
         InputError: no plan, one that does not fit, or one of another model where the settings do not allow it.

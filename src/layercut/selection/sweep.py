@@ -2,8 +2,8 @@
 
     layercut sweep bundled:smollm2-135m --objective arithmetic,brackets
 
-Answers go to the search journal of the run folder, item by item: a sweep that was stopped goes on where it was, and
-what a search by task scores has asked in the same folder is not asked again.
+Answers go to the search journal of the run folder, item by item: a stopped sweep resumes where it stopped, and
+answers of a search by task scores in the same folder are reused.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def sweep_model(
         split: ``selection`` items, or ``report`` items, on which no layers may then be chosen.
         compare: plan.json files whose scores per layer are compared with what the tasks lose.
         out: the run folder; ``runs/<model>-sweep`` if left out.
-        seed: root of all chance: items, sampled answers, resampling.
+        seed: random seed: items, sampled answers, resampling.
         decoding: how answers are drawn.
         dry_run: only say what would be done, and give None back.
         console: where the progress bar goes.
@@ -246,7 +246,7 @@ def measure(
     ]
     progress = Progressing(work, console, verb="Scoring", unit="answers")
 
-    def told(on_progress: Callable[[int, int], None]) -> Progress:
+    def labelled(on_progress: Callable[[int, int], None]) -> Progress:
         return lambda what, done, total: on_progress(done, total)
 
     with SearchJournal(run) as journal, progress.running():
@@ -270,7 +270,7 @@ def measure(
                     continue
                 with progress.piece(piece) as on_progress:
                     # Whole answers: a sweep counts how they ended.
-                    answers.complete([task], plans, whole=True, progress=told(on_progress))
+                    answers.complete([task], plans, whole=True, progress=labelled(on_progress))
             if plans == [uncut]:
                 _say_refusals(asked, records(uncut), decoding.seed, say)
         before, after = records(uncut), {layer: records(plan) for layer, plan in cut.items()}
@@ -306,7 +306,7 @@ def _row(
 def _say_refusals(
     asked: Sequence[SweptTask], uncut: Sequence[Sequence[Mapping[str, Any]]], seed: int, say: Callable[[str], None]
 ) -> None:
-    """Said as soon as it is known: the sweep is long, and such a task will give no retention."""
+    """Reported as soon as it is known: the sweep is long, and such a task will give no retention."""
     for one, records in zip(asked, uncut, strict=True):
         row = _row(one, -1, records, records, seed)
         if row.kept_share is None:

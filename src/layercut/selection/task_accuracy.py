@@ -1,4 +1,4 @@
-"""Iterative search by task scores: the layer goes whose loss the tasks notice least."""
+"""Iterative search by task scores: each round removes the layer with the smallest loss of task score."""
 
 from __future__ import annotations
 

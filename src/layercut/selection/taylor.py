@@ -1,4 +1,4 @@
-"""First-order Taylor score: layers whose weights the loss depends on least go first."""
+"""First-order Taylor score: remove first the layers whose weights affect the loss least."""
 
 # Shapes: T tokens of one text, D hidden size, V vocabulary.
 

@@ -1,4 +1,4 @@
-"""Plans judged by how well, or how like the original model, they predict given text, token by token."""
+"""Score plans by their loss on given text, or by their divergence from the original model on it."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class TextObjective:
             name: of the texts, in the journal and in what is shown.
             measure: what is averaged.
             journal: what is known and where more goes; kept in memory if left out.
-            progress: told how many texts are done of those that one call of ``values`` needs.
+            progress: called with how many texts are done of those that one call of ``values`` needs.
         """
         self._engine = engine
         self._requests = list(requests)

@@ -1,4 +1,4 @@
-"""Trace damage: layers without which the original model's own right answers stay likely go first."""
+"""Trace damage: remove first the layers without which the original model's right answers stay likely."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def trace_damage(context: Context) -> Selection:
 
     The original model answers the objective's selection items (readouts that generate; ``rank`` is left aside). The
     completions that are graded right are given to the pruned model word for word, and each of their tokens is a chance
-    to part from the original model. That sees damage long before answers turn wrong, and costs one forward pass in
+    to differ from the original model. That sees damage long before answers turn wrong, and costs one forward pass in
     place of a generation. After RTD of github.com/3314787995/RTP-Gate-RTD, a reproduction of arXiv:2602.01997, whose
     score mixes several such measures. The stop token is not among the tokens.
 
@@ -40,7 +40,7 @@ def trace_damage(context: Context) -> Selection:
         measure: mean per token of ``kl`` (default), KL(uncut || cut); ``nll``, the rise of -ln p; ``top1``, the share
             of tokens where the likeliest one differs; or ``js``, the Jensen-Shannon divergence on the original model's
             100 likeliest tokens. Definitions in ``TextObjective``.
-        search: ``one_shot`` (default) skips each layer alone; ``greedy`` removes one and looks again.
+        search: ``one_shot`` (default) skips each layer alone; ``greedy`` removes one and repeats.
 
     The original model's answers are those of the objective's journal, so a task search in the same folder shares them;
     each trace is measured once per plan and kept in the run folder's journal.

@@ -1,4 +1,4 @@
-"""The weight matrices of each decoder layer: what magnitude and Taylor scores sum over."""
+"""The weight matrices of each decoder layer, over which magnitude and Taylor scores sum."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Running the steps: one model under plans, tasks and criteria, each piece resumable."""
+"""Studies: many models, plans, healing arms and tasks in one resumable job."""

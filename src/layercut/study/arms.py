@@ -82,7 +82,7 @@ def arms_of(settings: StudySettings, num_layers: int) -> list[StudyArm]:
                 suffix = f"-seed{seed}" if place else ""
                 own = replace(cut, name=cut.name + suffix, seed=seed, round=place)
                 arms += [own, *_healed(own, cut, settings.healing, "")]
-            else:  # the cut is that of the first seed, and is healed anew
+            else:  # the cut is that of the first seed, and is healed again
                 healed = [arm for arm in settings.healing if arm.seed is None]
                 arms += _healed(replace(cut, seed=seed, round=place), cut, healed, f"-seed{seed}")
     names = [arm.name for arm in arms]

@@ -1,4 +1,4 @@
-"""One cell of a study: taken from this folder, from another study, or asked; and then kept by content."""
+"""One cell of a study: reused from this folder or another study, or computed; then stored by content."""
 
 from __future__ import annotations
 

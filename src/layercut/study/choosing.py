@@ -1,4 +1,4 @@
-"""The plans of a study's criteria: one search at the largest depth, where the smaller depths are nested in it."""
+"""Choose the plans of a study's criteria: one search at the largest depth where smaller depths are nested in it."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ def choose_plans(
         depths: how many layers go.
         folder: of the search.
         store: where other studies lie.
-        decoding: how answers are drawn, for criteria that go by task scores.
+        decoding: how answers are drawn, for criteria that use task scores.
         seed: of what draws.
-        progress: told of rounds and items.
+        progress: called with rounds and items.
         say: called with each line for people.
         known_only: measure and write nothing; no plan at all where a search is yet to be made.
 

@@ -1,4 +1,4 @@
-"""What a study would take, before it is run: cells, items, tokens, time as far as it was measured, and disk."""
+"""Estimate the cost of a study before it runs: cells, items, tokens, disk, and time where speeds were measured."""
 
 from __future__ import annotations
 
@@ -239,7 +239,7 @@ def _numbers(arm: ArmForecast) -> list[str]:
 
 
 def span(low: float, high: float) -> str:
-    """A range of seconds, as coarse as it is sure.
+    """A range of seconds, rounded to its precision.
 
     >>> span(100, 400), span(5, 150), span(7200, 90000), span(0, 0)
     ('1.7 to 6.7 min', '5 s to 2.5 min', '2 to 25 h', '0 s')

@@ -1,4 +1,4 @@
-"""The healing arms of a study: each is one ``layercut heal``, with its own folder beside the cut that it heals."""
+"""The healing arms of a study: each is one ``layercut heal`` with its own folder beside the healed cut."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Healer:
         Args:
             arm: how is healed.
             uncut: the model that teaches.
-            tasks: of the study; what is learnt holds none of their report items.
+            tasks: of the study; training data holds none of their report items.
             seed: of the study, for an arm that names none.
             folder: run folder of the healing.
             answers: where the original model's answers lie, in a run folder for each way of asking.
@@ -77,7 +77,7 @@ class Healer:
         """
         source, how = _prompts(self.arm)
         settings = self.settings.describe()
-        del settings["data"]  # where items lie that must not be learnt; which they are, their tasks say
+        del settings["data"]  # files with items that must not be trained on; their tasks name them
         prompts = source.describe()
         if source.records is not None:
             prompts = {"n": len(source.records), "records": settings_hash({"records": source.records})}

@@ -1,4 +1,4 @@
-"""One model's part of a study: every arm and cell in order. A step that fails is noted, and the others go on."""
+"""One model's part of a study: every arm and cell in order. A failed step is recorded, and the others continue."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from layercut.engine.base import Engine
 from layercut.progress.live import StudyProgress
 from layercut.runs.directory import RunFolder
 from layercut.runs.disk import BROKEN
+from layercut.runs.study import Manifest
 from layercut.settings import UNCUT
 from layercut.study.arms import StudyArm
 from layercut.study.cell_run import Measured, run_cell
-from layercut.study.manifest import Manifest
 from layercut.study.store import SEARCHES
 from layercut.study.work import StudyWork, reused
 from layercut.surgery.cut import cut_model
@@ -54,7 +54,7 @@ class StudyJob:
             console: where a healing shows its progress.
             say: called with each line for people.
             settings_file: where the settings were read from.
-            walls: what generated programs run behind, to be noted in each run folder.
+            isolation: of generated programs, to be recorded in each run folder.
         """
         self._work, self._manifest, self._progress = work, manifest, progress
         self._console, self._say, self._file, self._isolation = console, say, settings_file, isolation

@@ -1,4 +1,4 @@
-"""Running a study: models x criteria x depths x healing arms x tasks x readouts x seeds, as one job that resumes.
+"""Run a study: models x criteria x depths x healing arms x tasks x readouts x seeds, as one job that resumes.
 
     layercut run examples/quickstart.yaml
 
@@ -10,8 +10,8 @@
                       study.json              the arms in order, and what failed (traceback in failures/)
                       report.md               made from all the above
 
-A study of several models holds such a folder for each. What is finished is never done again, in this folder or in
-another study of the same model beside it, and a study that is finished does not load a model at all.
+A study of several models holds such a folder for each. Finished work is never repeated, in this folder or in another
+study of the same model beside it. A finished study does not load a model at all.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from layercut.progress.live import StudyProgress
 from layercut.report.reports import write_reports
 from layercut.report.study import study_results
 from layercut.runs.directory import RunFolder
+from layercut.runs.study import Manifest
 from layercut.study.forecast import Forecast, forecast
 from layercut.study.job import StudyJob
-from layercut.study.manifest import Manifest
 from layercut.study.store import CellStore
 from layercut.study.study_settings import StudySettings
 from layercut.study.work import StudyWork

@@ -1,9 +1,10 @@
-"""Cells by content: what decides the answers of one task and readout, and where such answers lie already.
+"""Cells by content: the key of the answers of one task and readout, and the folders that already hold them.
 
-A cell's key is the hash of what decides its answers: the model's weights and dtype, the *set* of removed layers, how it
-was healed, the task's version, data and settings, the readout and the decoding. Neither the engine nor the batch size,
-nor the number of items: within a cell, answers are found by item. So a study takes over what another study of the same
-model beside it has answered, by copying the records into its own folder, which alone still rebuilds its report.
+A cell's key is the hash of everything that determines its answers: the model's weights and dtype, the *set* of removed
+layers, how it was healed, the task's version, data and settings, the readout and the decoding. The engine, the batch
+size and the number of items are not part of it: within a cell, answers are found by item. So a study reuses the answers
+of another study of the same model beside it. It copies the records into its own folder, which alone still rebuilds its
+report.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ def cell_identity(
 
 
 def cell_file(run: Path, cell: Cell) -> Path:
-    """Where a run keeps what it knows of a cell; it is there once the cell is finished."""
+    """Where a run records a cell; it is there once the cell is finished."""
     return run / CELLS / f"{re.sub(r'[^A-Za-z0-9_.-]', '_', cell.task.name)}.{cell.readout}.json"
 
 
@@ -112,7 +113,7 @@ class CellStore:
         Args:
             identity: of the cell.
             ids: the items that are wanted.
-            besides: the run that asks.
+            exclude: the run that asks.
         """
         left = set(ids)
         for run in self._by_key.get(settings_hash(identity), ()):

@@ -1,4 +1,4 @@
-"""What is to be done for one model of a study: arms, cells and their order, plans, healings, and what is known."""
+"""The work of a study for one model: arms, cells and their order, plans, healing runs, and finished results."""
 
 from __future__ import annotations
 

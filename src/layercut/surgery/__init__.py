@@ -1,1 +1,1 @@
-"""Cut plans, and the model and checkpoint that are left when a plan is carried out."""
+"""Cut plans, and the model and checkpoint that result from a plan."""

@@ -1,4 +1,4 @@
-"""The model card that travels with a pruned checkpoint: what it is, how it was made, how to load it."""
+"""The model card of a pruned checkpoint: what it is, how it was made, how to load it."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ OLD_CARD_FILE = "README.uncut.md"
 """The original model's card, kept for its licence and credits."""
 
 _NOT_COPIED = re.compile(
-    r"\..*|config\.json|adapter_.*"  # hidden files; what is written anew; adapters, which would be loaded on top
+    r"\..*|config\.json|adapter_.*"  # hidden files, files that are written again, adapters that would be loaded on top
     r"|.*\.(safetensors|bin|pt|pth|ckpt|h5|msgpack|onnx|onnx_data|gguf|ggml|npz|ot|tflite|mlmodel|pb|distcp)"
     r"|.*\.index\.json"
     r"|(optimizer|scheduler|scaler|rng_state|trainer_state|training_args).*|latest|all_results\.json|events\.out.*",
@@ -106,13 +106,13 @@ def cut_checkpoint(
     Args:
         source: folder of the original model, with safetensors weights.
         plan: what goes.
-        out: the new folder; it must not exist, or be empty.
-        told: this cut and all before it as one plan of the model that was whole; it is written in place of ``plan`` and
+        out: the new folder; it must not exist, or be empty. recorded_plan: this cut and all before it as one plan of
+        the model that was whole; it is written in place of ``plan`` and
             of the earlier ones, with what ``plan.json`` there says of healing.
         max_shard_bytes: largest weight file.
         extra_files: more files by name, such as ``{"README.md": model_card}``. The original model's own card is kept as
             ``README.uncut.md`` in any case.
-        progress: told how many bytes of how many are written, after every chunk.
+        progress: called with how many bytes of how many are written, after every chunk.
         check: called with the finished folder and the report before it takes its name; if it raises, nothing is left.
 
     Raises:
@@ -256,7 +256,7 @@ def files_to_copy(source: Path) -> tuple[str, ...]:
     """Files of a model folder that go along with changed weights: tokenizer, generation config, licence, code ..."""
     here = [path.name for path in source.iterdir() if path.is_file() and not _NOT_COPIED.fullmatch(path.name)]
     below = [f"{name}/{path.name}" for name in _COPIED_FOLDERS for path in source.glob(f"{name}/*") if path.is_file()]
-    # Plans are written anew, and what a converted file was speaks of other weights than those of the pruned model.
+    # Plans are written again, and what a converted file was speaks of other weights than those of the pruned model.
     return tuple(sorted({*here, *below} - {PLAN_FILE, EARLIER_PLANS_FILE, SOURCE_FILE}))
 
 
@@ -274,7 +274,7 @@ def _warnings(config: Mapping[str, Any], source: Path, family: Family) -> tuple[
 
 
 def _write_plans(source: Path, plan: CutPlan, folder: Path, recorded_plan: CutPlan | None) -> None:
-    """The plan, and those of earlier cuts, oldest first; or the one that tells of all."""
+    """The plan, and those of earlier cuts, oldest first; or the one that records all."""
     if recorded_plan is not None:
         before = source / PLAN_FILE
         healing = json.loads(before.read_text("utf-8")).get("healing") if before.is_file() else None

@@ -141,7 +141,7 @@ def cut_config(
         family: the model's family: which field counts its layers, and whether their arithmetic depends on the position.
         resolved: ``to_dict()`` of the config that transformers makes of ``config``. Per-layer lists that transformers
             derives from the position (``layer_types`` of gemma2, for one) are taken from here and made explicit:
-            derived anew for the pruned model they would give layers that stay another kind.
+            derived again for the pruned model they would give layers that stay another kind.
 
     Raises:
         InputError: the plan is for another number of layers; a per-layer list of another length; a list with one entry
@@ -303,7 +303,7 @@ def _last_index(name: str, value: int, plan: CutPlan) -> int:
 
 
 def _attention_types(name: str, value: list[Any], plan: CutPlan) -> list[Any]:
-    """gpt_neo: ``[[kinds, times], ...]``, each group of kinds repeated so many times."""
+    """gpt_neo: ``[[kinds, times], ...]``, each group of kinds repeated that often."""
     kinds = [kind for group, times in value for _ in range(times) for kind in group]
     return [[_entries(name, kinds, plan), 1]]
 

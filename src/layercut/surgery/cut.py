@@ -1,4 +1,4 @@
-"""Cutting a checkpoint with proof: written, reloaded, compared, and only then given its name."""
+"""Cut a checkpoint with verification: write it, reload it, compare it, and only then give it its name."""
 
 from __future__ import annotations
 
@@ -77,9 +77,9 @@ def cut_model(
         plan: what goes.
         out: the new folder.
         uncut: loads the original model to compare with; with None nothing is compared, and no model is loaded.
-        told: this cut and earlier ones as one plan, to be written in its place; see ``cut_checkpoint``.
+        recorded_plan: this cut and earlier ones as one plan, to be written in its place; see ``cut_checkpoint``.
         max_shard_bytes: largest weight file.
-        say: is told what takes long.
+        say: called with a line before slow work.
 
     Raises:
         InputError: the plan does not fit, ``out`` is not empty, or the model is an adapter.

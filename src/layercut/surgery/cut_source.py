@@ -1,4 +1,4 @@
-"""What a cut reads: the whole model, or of a hub model only the weight files that hold something that stays."""
+"""The input of a cut: the whole model, or of a hub model only the weight files with kept weights."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def cut_source(
         whole: fetch all of it, as a comparison with the bypassed model needs it. Otherwise a hub model's weight files
             that hold nothing but removed layers are not downloaded; such a plan has no ``model_hash``.
         dry_run: no weights are read at all, so none are downloaded.
-        say: is told what is left out.
+        say: called with a line about what is left out.
 
     Raises:
         InputError: no such model, or a plan that does not fit it.

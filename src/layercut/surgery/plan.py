@@ -1,4 +1,4 @@
-"""CutPlan: which decoder layers of the original model go, in what order, and who chose them on what data.
+"""CutPlan: the removed decoder layers of the original model, their order, and how and on which data they were chosen.
 
 Layer indices are zero-based and always those of the *uncut* model, also after several rounds of removal.
 """
@@ -34,7 +34,7 @@ class CutPlan:
     num_layers: int
     """Decoder layers of the original model."""
     removed: tuple[int, ...] = ()
-    """Layers that go, in order of removal."""
+    """Removed layers, in order of removal."""
     criterion: str = "explicit"
     """Who chose them: the name of a selection criterion, or ``explicit`` for a list given by hand."""
     model: str | None = None
@@ -203,7 +203,7 @@ def origin_of(plan: Mapping[str, Any]) -> str:
     parts = []
     if steps := plan.get("earlier"):
         kind = "cut" if any(step["removed"] for step in steps) else "healed"
-        parts.append(f"a {kind} checkpoint ({_named(steps[0])}{', then'.join(_told(step) for step in steps)})")
+        parts.append(f"a {kind} checkpoint ({_named(steps[0])}{', then'.join(_step_words(step) for step in steps)})")
     if other := plan.get("chosen_on"):
         known = f" ({other['model_hash']})" if other.get("model_hash") else ""
         parts.append(f"layers chosen on another model, {_named(other)}{known}")
@@ -214,7 +214,7 @@ def _named(model: Mapping[str, Any]) -> str:
     return hide_home(str(model.get("model") or "a model without a name"))
 
 
-def _told(step: Mapping[str, Any]) -> str:
+def _step_words(step: Mapping[str, Any]) -> str:
     """What one cut took, and what healed the model after it."""
     removed, healed = step["removed"], step.get("healed")
     text = (

@@ -1,9 +1,9 @@
-"""Drop decoder layers from a model in memory, for good.
+"""Remove decoder layers from a model in memory, permanently.
 
 The stack is sliced, never patched: what stays is renumbered (``layer_idx``) and the config says what is there, so that
 the KV cache, masks and rotary embeddings see an ordinary shorter model. An identity module in the place of a layer
 looks simpler and is wrong: with layer 0 skipped that way, cached generation of left-padded batches gives other text,
-because the cache tells its length by layer 0, which then never gets keys (shown in tests/invariants).
+because the cache reads its length from layer 0, which then never gets keys (shown in tests/invariants).
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 No tensor is ever decoded: a new header is computed first, then the bytes are copied behind it, by the kernel where it
 can. So every dtype works, fp8 and packed integers too, and a checkpoint far larger than the memory is written at about
 the speed of a file copy. Bytes keep their place within a block of the disk as far as files and tensors allow: whole
-pages are copied then, at half of the cost, and file systems with shared blocks (btrfs, xfs) may not copy them at all.
+pages are copied then, at half of the cost, and file systems with shared blocks (btrfs, xfs) may share them without a
+copy.
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ def lay_out(pieces: Iterable[TensorSpan], max_shard_bytes: int, metadata: Mappin
 def write_shards(
     shards: Iterable[Shard], folder: Path, num_parameters: int, progress: Callable[[int], None] = lambda count: None
 ) -> None:
-    """Write the files, and their index if there are several. ``progress`` is told the bytes of each copied chunk.
+    """Write the files, and their index if there are several. ``progress`` gets the bytes of each copied chunk.
 
     The files are not synced to disk one by one: that would cost more than the copying.
     """

@@ -1,4 +1,4 @@
-"""Proof that a written checkpoint is the model that was asked for: reload it with plain transformers and compare."""
+"""Verify a written checkpoint: reload it with plain transformers and compare it with the requested model."""
 
 # Shapes: B texts, T tokens, V vocabulary.
 

@@ -1,4 +1,4 @@
-"""Tasks by name. A new one is a file here and a line in TASKS; it is imported when it is first asked for."""
+"""Tasks by name. A new one is a file here and a line in TASKS; it is imported on first use."""
 
 from __future__ import annotations
 

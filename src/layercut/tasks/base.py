@@ -47,7 +47,7 @@ class Sample:
     """Answers to choose from, the right one among them, in their fixed order; empty where there is nothing to rank."""
     data: Mapping[str, Any] = field(default_factory=dict)
     """What else the task needs to build prompts and to grade. ``cluster`` names items that share a context;
-    ``solution`` is a worked answer as ``chain`` writes it, with the mark that ends it, to be learnt from."""
+    ``solution`` is a worked answer as ``chain`` writes it, with the mark that ends it, for training."""
 
     @property
     def gold_index(self) -> int:
@@ -73,8 +73,8 @@ class Score(NamedTuple):
 class Task(Protocol):
     """Where questions come from, how they are asked and how answers are graded.
 
-    A task with a chain may have ``answer_begins``, too: the beginning of the sentence that its grader looks for, with
-    which a chain is made to answer when its budget is spent.
+    A task with a chain may have ``answer_begins``, too: the beginning of the sentence that its grader searches for,
+    with which a chain is made to answer when its budget is spent.
     """
 
     name: str
@@ -108,7 +108,7 @@ class Task(Protocol):
 
         ``text`` is what was decoded so far, before any stop string; an incomplete character at its end (U+FFFD) proves
         nothing. Only the metrics are certain: where the whole answer would be of the outcome ``cut`` or ``no_answer``,
-        the beginning is ``wrong``. True only where the grader's own rules prove it, hence safe to use by default; a
+        the beginning is ``wrong``. True only where the grader's own rules prove it, so it is safe to use by default; a
         task without such a proof says False.
         """
         ...
@@ -131,10 +131,10 @@ class Task(Protocol):
 def known_readouts(task: Task) -> tuple[Readout, ...]:
     """All readouts that a task has, those that are asked only by name last.
 
-    Further ones stand in an attribute that a task need not have: ``extra_readouts``.
+    A task may list extra ones in the optional attribute ``extra_readouts``.
     """
-    further: tuple[Readout, ...] = getattr(task, "extra_readouts", ())
-    return (*task.readouts, *further)
+    extra: tuple[Readout, ...] = getattr(task, "extra_readouts", ())
+    return (*task.readouts, *extra)
 
 
 def check_readout(task: Task, readout: Readout) -> None:
@@ -183,7 +183,7 @@ def generates(readout: Readout) -> bool:
 
 
 def answer_start(task: Task, sample: Sample, readout: Readout, text: str) -> int | None:
-    """Characters of a completion before its answer; None where there is none or the grader cannot tell.
+    """Characters of a completion before its answer; None where there is none or the grader does not report it.
 
     From the task's method ``answer_start(sample, readout, text)``, which it need not have.
     """

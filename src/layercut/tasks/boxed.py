@@ -41,7 +41,7 @@ class BoxedReadouts:
 
     ``boxed`` takes the content of the last ``\\boxed{...}`` and nothing else; the other metric (``other_metric``) takes
     the same or, where nothing right is boxed, what the task finds otherwise (``unboxed``). Both compare with
-    math-verify, which looks at the value. The class of an answer (right, wrong, no answer, cut by length) follows
+    math-verify, which compares values. The class of an answer (right, wrong, no answer, cut by length) follows
     ``boxed``.
     """
 

@@ -1,4 +1,4 @@
-"""Closing what is open, with three kinds of brackets, after six examples.
+"""Close open brackets of three kinds, after six examples.
 
 A sample problem: ``( [ [ ( ) ->`` is answered by `` ] ] )`` and a line break; its options are ``] ] )``, ``] )``,
 ``] ) ]`` and ``) ] ] )``.

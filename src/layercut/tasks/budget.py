@@ -1,13 +1,13 @@
 """Chains of a fixed length: ``chain@N`` stops a chain after N tokens and makes the model answer.
 
-The same item ids and the same prompt as ``chain``. A chain that ends by itself within N tokens and holds an answer
-stands as it is. Any other one is cut where the budget ends, goes on with the task's own ``answer_begins`` (such as "The
-answer is"), and what the model writes behind that is the answer. So the length of the reasoning is set, every answer is
-in the same place, and what is kept at 0, 32, 64 or 128 tokens can be compared item by item. Budgets of this kind:
-Muennighoff et al., "s1: Simple test-time scaling", arXiv:2501.19393; for pruned models Wang et al., arXiv:2510.22228.
+The same item ids and the same prompt as ``chain``. A chain that ends by itself within N tokens and contains an answer
+is kept unchanged. Any other chain is truncated at the budget and continued with the task's own ``answer_begins`` (such
+as "The answer is"); the text after that is the answer. So the length of the reasoning is fixed, every answer is in the
+same place, and retention at 0, 32, 64 or 128 tokens can be compared item by item. Budgets of this kind: Muennighoff et
+al., "s1: Simple test-time scaling", arXiv:2501.19393; for pruned models Wang et al., arXiv:2510.22228.
 
-``filler@N`` puts N dots in the chain's place: the answer is as far from the question, and nothing was worked out.
-Pfau et al., "Let's Think Dot by Dot", arXiv:2404.15758.
+``filler@N`` replaces the chain by N dots: the distance to the question is the same, without reasoning. Pfau et al.,
+"Let's Think Dot by Dot", arXiv:2404.15758.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Cells: one task and readout, run under a plan into a run folder, each resumable by item."""
+"""Cells: one task and readout under one plan, written to a run folder; each cell resumes by item."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def make_cells(tasks: Sequence[TaskSettings], seed: int, limit: int | None = Non
 
 
 def announce_isolation(tasks: Iterable[Task], say: Callable[[str], None]) -> str | None:
-    """The walls that the tasks' programs run behind, said for people; None, and nothing said, where none are run.
+    """The isolation of the tasks' programs, printed for users; None, and nothing said, where none are run.
 
     Raises:
         InputError: programs are to be run, and no sandbox works here.

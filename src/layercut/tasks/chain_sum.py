@@ -1,7 +1,7 @@
 """Sums and differences of five to seven numbers, worked out one step after the other, after two examples.
 
 The expressions are those of ``chain_sum`` in the library reasoning-gym; ours are the steps. Every step is easy and each
-builds on the one before, so what is measured is whether steps can be strung together.
+builds on the one before, so the task measures whether the model can chain steps.
 
 A sample problem: "85 + 16 - 38 - 53 + 27 = ?" is answered by "85 + 16 = 101. 101 - 38 = 63. 63 - 53 = 10. 10 + 27 = 37.
 The answer is 37."; its options are 39, 37, 143 and 38, each as "The answer is 37." right after the problem.

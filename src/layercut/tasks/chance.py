@@ -1,4 +1,4 @@
-"""The score of guessing of a task, from all items of a split: it does not depend on how many of them are asked."""
+"""The score of guessing on a task, from all items of a split, independent of a limit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ChoiceTask: multiple-choice items of one or more subjects, read out in five ways.
+"""ChoiceTask: multiple-choice items of one or more subjects, with five readouts.
 
 ``rank`` is lm-eval's own score. The others ask the same items: ``gold`` scores the right option alone, ``token`` lists
 the options with letters and compares the letters, ``short`` and ``chain`` let a chat model write the letter.
@@ -40,7 +40,7 @@ class ChoiceTask:
     ``token``: the options are listed with letters, in the worked examples too, and the likeliest letter is the answer.
     ``short`` and ``chain``: the same list in the model's chat format, without worked examples; see
     ``lettered.find_short`` and ``lettered.find_chain`` for what counts. Where the question lists lettered options
-    already (MMLU), it is shown as it is.
+    already (MMLU), it is shown unchanged.
     """
 
     version = VERSION

@@ -1,4 +1,4 @@
-"""From the text that a model wrote to the program that is run: the rule that the code tasks share.
+"""Extract the program from a model's text: the rule that the code tasks share.
 
 The prompt ends in an answer that is begun for the model: an opened code block, with the head of the function in it
 where there is one. The model continues it, and its text ends where the block is closed.
@@ -40,7 +40,7 @@ def find_program(text: str, names: Sequence[str], head: str = "") -> str:
         names: the functions and classes that the tests use.
         head: what the code block was begun with.
 
-    A body is put below the head; a function written anew, signature and all, takes the place of the head's:
+    A body is put below the head; a complete function, signature included, takes the place of the head's:
 
     >>> head = 'def double(x):\\n    \\"\\"\\"Twice x.\\"\\"\\"'
     >>> print(find_program("\\n    return 2 * x\\n\\nassert double(3) == 5", ["double"], head))
@@ -58,7 +58,7 @@ def find_program(text: str, names: Sequence[str], head: str = "") -> str:
     >>> find_program("I cannot do that.", ["f"])
     ''
 
-    Code without the function is returned as it is, so that running it tells what is wrong with it.
+    Code without the function is returned unchanged, so that running it shows the error.
     """
     text = _INDENT.sub(lambda found: found[0].replace("\t", "    "), text.replace("\r\n", "\n"))
     for lines in _runs(_below(head, text).split("\n")):

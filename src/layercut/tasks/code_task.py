@@ -1,4 +1,4 @@
-"""CodeTask: problems that are answered by a program, and graded by running it in a sandbox against tests."""
+"""CodeTask: problems answered by a program, graded by running it against tests in a sandbox."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class CodeTask:
     """
 
     runs_programs: ClassVar[bool] = True
-    """Said wherever walls are: see ``layercut.sandbox.runner.walls_of``."""
+    """Printed where programs are isolated: see ``layercut.sandbox.runner.isolation_of``."""
 
     name: str
     dataset: str

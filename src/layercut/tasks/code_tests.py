@@ -1,4 +1,4 @@
-"""The tests of the code benchmarks as they are run: upstream's, with their faults mended.
+"""The tests of the code benchmarks: upstream's, with their errors fixed.
 
 Upstream is OpenAI's and Google's published files, and EvalPlus' (Liu et al., arXiv:2305.01210) with its tolerances and
 special judges.

@@ -1,6 +1,6 @@
 """Task x engine x plan -> one record per item, and metrics with intervals.
 
-Records are appended batch by batch, so that work that was stopped goes on where it was, and ends with the same result.
+Records are appended batch by batch, so a stopped run resumes where it stopped and ends with the same result.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class _Kept:
 
 
 OnAnswers = Callable[["CutPlan", Readout, Sequence[Mapping[str, Any]]], None]
-"""Told of a plan's new records."""
+"""Called with a plan's new records."""
 _OUTCOMES = ("right", "wrong", "no_answer", "cut")
 _FINISHES = ("stop", "length")
 
@@ -114,7 +114,7 @@ def evaluate(
         plan: which layers are gone.
         readout: how answers are read; the task's first one if left out.
         split: ``report`` items for results, ``selection`` items for choosing layers.
-        limit: only the first so many samples.
+        limit: at most this many samples.
         decoding: how tokens are drawn, greedy if left out; ``rank`` draws none.
         num_samples: answers to each item, for what is generated; see ``layercut.tasks.repeats``.
         journal: records that are there already, and where new ones go. Items that it holds are not asked again.
@@ -195,7 +195,7 @@ def ask_under(
     by_id = {sample.id: sample for sample in samples}
     assert len(by_id) == len(samples), f"{task.name}: two samples with one id"
     readout_of = {readout in GENERATED: readout for readout in journals}
-    assert len(readout_of) == len(journals), "two readouts of one kind, whose answers cannot be told apart"
+    assert len(readout_of) == len(journals), "two readouts of one kind, whose answers cannot be distinguished"
     held = {
         (readout, plan.key): journal
         for readout, of_plans in journals.items()

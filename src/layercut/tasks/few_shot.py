@@ -4,9 +4,9 @@ The prompt is plain text, so that base models can be asked as well: the same exa
 task, and an engine may compute them once. By likelihood (``rank``) the continuations are whole answers up to and with
 the mark that ends them, so that an option's score is the probability that free generation gives exactly this answer.
 
-Two readouts more go by name. ``gold`` scores the right answer alone, per token, after the same prompt. ``token`` lists
-the options with letters, after four problems that are listed so and answered by their letter: the likeliest letter is
-the answer, one token in the usual vocabularies.
+Two more readouts are available by name. ``gold`` scores the right answer alone, per token, after the same prompt.
+``token`` lists the options with letters, after four problems that are listed so and answered by their letter: the
+likeliest letter is the answer, one token in the usual vocabularies.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""GSM8K: grade-school word problems, asked without examples in the model's own chat format.
+"""GSM8K: grade-school word problems, zero-shot in the model's own chat format.
 
 Cobbe et al., "Training Verifiers to Solve Math Word Problems", arXiv:2110.14168; data set ``openai/gsm8k``.
 

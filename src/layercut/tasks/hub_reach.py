@@ -1,4 +1,4 @@
-"""The Hugging Face hub, asked once whether it is there: its absence costs seconds, not a minute of retries."""
+"""Check once whether the Hugging Face hub is reachable, so that an offline machine loses seconds, not a minute."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ def hub_rows(source: str, *, extra: str, buffer: int = 0, seed: int = 0) -> Iter
     Args:
         source: what is read; the split is ``train`` if left out.
         extra: the optional part that brings the library ``datasets``, for its absence.
-        buffer: shuffle through a buffer of so many rows (and in the order of shards); 0 takes rows in their order.
+        buffer: shuffle through a buffer of this many rows (and in the order of shards); 0 takes rows in their order.
         seed: of the shuffle.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Problems with a whole number as answer, solved in steps: what the built-in tasks of that kind share.
+"""Problems solved in steps with a whole number as answer: code shared by the built-in tasks of that kind.
 
 A problem is asked as ``Q: ...`` and ``A:`` after examples that are worked in steps. A chain ends in "The answer is
 32.", which is also what an option says at once, without steps.

@@ -1,4 +1,4 @@
-"""The right option of a row of a multiple-choice task of lm-eval; a row without one is refused.
+"""The right option of a row of an lm-eval multiple-choice task; a row without one is refused.
 
 lm-eval itself scores such a row 0: hidden test labels (-1), a field of another name, a letter in a number's place.
 """

@@ -1,4 +1,4 @@
-"""Options with letters: how they are shown, and which one an answer in the model's own words names."""
+"""Options with letters: how they are listed, and which one an answer in the model's own words names."""
 
 from __future__ import annotations
 

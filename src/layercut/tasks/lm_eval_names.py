@@ -18,7 +18,7 @@ def has_lm_eval() -> bool:
     """Whether lm-eval is installed."""
     try:
         return find_spec("lm_eval") is not None
-    except ValueError:  # a module that was taken out by hand
+    except ValueError:  # a module that was removed by hand
         return False
 
 

@@ -1,4 +1,4 @@
-"""MATH-500: competition problems with a closed-form answer, asked without examples in the model's own chat format.
+"""MATH-500: competition problems with a closed-form answer, zero-shot in the model's own chat format.
 
 The 500 test problems of Lightman et al., "Let's Verify Step by Step", arXiv:2305.20050, out of Hendrycks et al.,
 "Measuring Mathematical Problem Solving With the MATH Dataset", arXiv:2103.03874; data set ``HuggingFaceH4/MATH-500``.
@@ -32,7 +32,7 @@ class Math500(BoxedReadouts, RowsTask):
 
     There is one split, ``test``, so the items are halved by the hash of their content.
 
-    The gold answer is the field ``answer``. The worked solution (field ``solution``) holds many expressions besides,
+    The gold answer is the field ``answer``. The worked solution (field ``solution``) holds many other expressions,
     any of which a comparison with the whole solution may take for the answer.
 
     Grading: see ``BoxedReadouts``; where nothing right is boxed, ``anywhere`` takes what math-verify itself finds in

@@ -1,4 +1,4 @@
-"""MBPP and MBPP+: short Python problems, asked by a sentence and the first of the assertions.
+"""MBPP and MBPP+: short Python problems, given by a sentence and the first assertion.
 
 Austin et al., "Program Synthesis with Large Language Models", arXiv:2108.07732: the hand-checked ``sanitized`` part of
 ``google-research-datasets/mbpp`` (a local copy may also be the whole data set). The *plus* tests, some 35 times as

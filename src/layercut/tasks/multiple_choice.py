@@ -39,8 +39,8 @@ def lm_eval_task(
     """Any multiple-choice or log-likelihood task of lm-eval by its name, or a group of them as one task.
 
     Args:
-        name: of a task, a group or a tag of lm-eval, such as ``sciq`` or ``mmlu``.
-        data: a local file or folder in place of the hub's data. Of a group, rows are told apart by their ``subject``.
+        name: of a task, a group or a tag of lm-eval, such as ``sciq`` or ``mmlu``. data: a local file or folder in
+        place of the hub's data. Of a group, rows are distinguished by their ``subject``.
         num_shots: worked examples in the prompt. arXiv:2602.01997 takes 5.
         max_new_tokens: longest answer of ``short`` and ``chain``.
 
@@ -147,7 +147,7 @@ def _members(manager: TaskManager, name: str) -> list[dict[str, Any]]:
 
 @cache
 def _compile_templates_once() -> None:
-    """Keep lm-eval's templates: it compiles each anew for every row and field, and reading costs little else."""
+    """Keep lm-eval's templates: it compiles each again for every row and field, and reading costs little else."""
     from lm_eval.utils import env
 
     env.from_string = lru_cache(maxsize=1024)(env.from_string)

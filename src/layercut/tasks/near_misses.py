@@ -12,8 +12,8 @@ _STEPS = (1, 2, 3, 4, 5, 10)
 def near_numbers(gold: int, rng: Random, also: Iterable[int] = (), never: Iterable[int] = ()) -> tuple[str, ...]:
     """Three wrong numbers near a right one: slips in its first two digits, and results of likely mistakes.
 
-    How many of the three lie below the right one is drawn evenly from 0 to 3 (fewer where there is no room above zero),
-    so that taking the middle or the largest option earns nothing.
+    How many of the three lie below the right one is drawn evenly from 0 to 3 (fewer where there is no space above
+    zero), so that taking the middle or the largest option earns nothing.
 
     Args:
         gold: the right number; for a number that is not negative, no option is.

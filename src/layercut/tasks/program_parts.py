@@ -1,4 +1,4 @@
-"""The parts of a program: which of its statements some of its names need, and which names it leaves open."""
+"""The parts of a program: the statements that given names need, and the names that are undefined."""
 
 from __future__ import annotations
 

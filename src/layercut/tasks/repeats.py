@@ -1,8 +1,8 @@
 """Several answers to each item, and pass@k: the chance that at least one of k is right.
 
-Every answer of an item is drawn with noise of its own, the first one with that of a single answer. A record holds all
-of them; its metrics are the mean over the answers (pass@1) under the metric's own name, and ``pass@k`` for k = 2, 4, 8
-and so on, by which answers are right. Outcome, answer and text of the record are those of the first answer.
+Every answer of an item is sampled with its own noise, the first one with that of a single answer. A record holds all of
+them; its metrics are the mean over the answers (pass@1) under the metric's own name, and ``pass@k`` for k = 2, 4, 8 and
+so on, by which answers are right. Outcome, answer and text of the record are those of the first answer.
 """
 
 from __future__ import annotations

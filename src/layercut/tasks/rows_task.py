@@ -1,4 +1,4 @@
-"""RowsTask: samples made of the rows of a data set, from the hub or a local copy; for a task to inherit."""
+"""RowsTask: base class of tasks whose samples come from rows of a data set, on the hub or a local copy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scoring one model, whole or under one plan, into one run folder."""
+"""Score one model, whole or under one plan, and write one run folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The items a plan was selected on, so that no number is reported on them by accident."""
+"""The items that a plan was selected on, so that no score is reported on them by accident."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def merge_items(*parts: Mapping[str, Collection[str]]) -> dict[str, frozenset[st
 def check_report_items(plan: CutPlan, task: str, ids: Iterable[str], *, allow: bool = False) -> int:
     """Refuse to report on items that the plan was selected on, or judged on when it was selected.
 
-    Held-out items decided nothing by themselves; but whoever looks at the held-out scores of several plans and takes
+    Held-out items decided nothing by themselves; but choosing among several plans by their held-out scores and taking
     the best has chosen by them.
 
     Args:

@@ -1,4 +1,4 @@
-"""What is said where a task has fewer items than were asked for."""
+"""The message for a task that has fewer items than requested."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def shortfall(task: Task, split: Split, limit: int | None) -> str:
         return ""
     splits = task.settings().get("splits")
     source = f"its data ({splits})" if splits else "the task"
-    return f"{task.name}: only {there} of the {limit} {split} requested items; {source} has no more"
+    return f"{task.name}: only {there} of the {limit} requested {split} items; {source} has no more"
 
 
 def tell_shortfalls(parts: Iterable[Limited], split: Split, say: Callable[[str], None]) -> None:

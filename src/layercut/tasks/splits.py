@@ -1,4 +1,4 @@
-"""Which rows of a data set are selection items and which are report items."""
+"""Assign rows of a data set to selection items or report items."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Subject: one task of lm-eval as items. Contexts, continuations and grades are made by lm-eval's own code."""
+"""Subject: one lm-eval task as items. lm-eval's own code makes contexts, continuations and grades."""
 
 from __future__ import annotations
 

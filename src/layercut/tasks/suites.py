@@ -1,4 +1,4 @@
-"""Suites: lists of tasks and readouts that go by one name."""
+"""Suites: named lists of tasks and readouts."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ class XSum(RowsTask):
     hub_splits = ("validation", "test")
     selection = ("validation", "train")
     chance_items = 1000
-    """Chance is that of the first so many items of a split: a ROUGE takes a millisecond."""
+    """Chance is computed on at most this many items of a split: a ROUGE takes a millisecond."""
 
     data: str | None = None
     """A local file, or a folder with validation and test files, in place of the hub's data set."""

@@ -1,1 +1,1 @@
-"""Numbers, units and foreign text as people read them."""
+"""Format numbers, units and foreign text for readers."""

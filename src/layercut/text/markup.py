@@ -1,4 +1,4 @@
-"""Text of models and people inside Markdown: nothing in it may become markup, and control characters are shown."""
+"""Escape text of models and people inside Markdown: nothing becomes markup, and control characters are made visible."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Numbers as people read them: shares in percent, an interval behind every value, n/a where there is none."""
+"""Format numbers: shares in percent, an interval after every value, n/a where there is none."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
-"""layercut as a model of lm-eval: any model without the layers that go, in lm-eval's own runs
+"""layercut as a model of lm-eval: any model under a plan, in lm-eval's own runs
 
     python -m layercut.tools.lm_eval --model layercut --model_args pretrained=bundled:smollm2-135m,remove=27-29 \\
         --tasks arc_easy
 
-It is lm-eval's command line, with one more model in it. lm-eval's own ``hf`` model loads, batches, scores and
-generates, so that the numbers are those of ``--model hf`` on the checkpoint that ``layercut cut`` writes, without
-writing it; all of its arguments hold. lm-eval 0.4.13 knows no models by name but its own, hence this detour. Versions
-that find models by entry points know ``lm_eval --model layercut`` once both are installed. From Python, in both:
+This is lm-eval's command line with one more model. lm-eval's own ``hf`` model loads, batches, scores and generates, so
+that the numbers are those of ``--model hf`` on the checkpoint that ``layercut cut`` writes, without writing it; all of
+its arguments hold. lm-eval 0.4.13 knows only its own models by name, so this module registers ours. Versions that find
+models by entry points know ``lm_eval --model layercut`` once both are installed. From Python, in both:
 
     import lm_eval, layercut.tools.lm_eval
     lm_eval.simple_evaluate("layercut", {"pretrained": "my-model", "remove": "3,8,21-24"}, tasks=["arc_easy"])

@@ -133,7 +133,7 @@ def test_errors_name_the_request_and_come_at_once() -> None:
         "request 'x': tiny-llama has no chat template": ask("x", (Message("user", "2+2?"),)),
         "request 'x': the prompt has no tokens": ask("x", ""),
         "request 'x': max_new_tokens is 0": ask("x", max_new_tokens=0),
-        "request 'x': the prompt has 512 tokens and leaves no room in the context of tiny-llama, which takes 512": ask(
+        "request 'x': the prompt has 512 tokens and leaves no space in the context of tiny-llama, which takes 512": ask(
             "x", "a" * 512
         ),
         "the request 'ok' is there more than once": ask("ok"),

@@ -11,6 +11,7 @@ from layercut.evidence.intervals import Estimate
 from layercut.evidence.multiplicity import holm
 from layercut.evidence.paired import compare_paired
 from layercut.report.depth import depth_section
+from layercut.report.render import markdown
 from layercut.report.words import how_made
 from layercut.runs.directory import RunFolder
 from tests.support.run_builder import Result, build_run, item_id
@@ -215,7 +216,7 @@ def test_depth_comes_from_the_uncut_models_answers(tmp_path):
     (compared,) = compare_runs(uncut, [cut])
     assert compared.depth.num_solved == 80
     assert compared.depth.slope.high < -0.3  # nearly all at 2 doublings are kept, none at 4
-    (line,) = [line for line in depth_section([compared]) if line.startswith("| gsm")]
+    (line,) = [line for line in markdown(depth_section([compared])) if line.startswith("| gsm")]
     assert line.startswith("| gsm | chain | cut | 80 |")
     assert f"{100 * compared.depth.slope.value:.1f} [" in line
 

@@ -249,9 +249,9 @@ def test_a_full_cache_is_one_line_and_the_same_command_goes_on_with_room(file, t
     needed = 2 * read_gguf_head(file).num_parameters
     with small_disk(tmp_path / "disk", needed // 2) as disk:
         monkeypatch.setenv("LAYERCUT_CACHE", str(tmp_path / "disk"))
-        assert re.search(r"needs \d+ kB and its disk has .* free, .* too little. Make room", refused(file))
+        assert re.search(r"needs \d+ kB and its disk has .* free, .* too little. Free space", refused(file))
         disk.resize(needed + 3 * 4096)  # the weights fit, not all that comes with them
-        assert "is full, and nothing of it was left there. Make room and run the same command again" in refused(file)
+        assert "is full, and nothing of it was left there. Free space and run the same command again" in refused(file)
         assert list((tmp_path / "disk" / "gguf").iterdir()) == []
         disk.read_only()
         assert "cannot be written (Read-only file system" in refused(file)
@@ -271,7 +271,7 @@ def test_a_failed_conversion_leaves_nothing(tmp_path, cache):
 @pytest.mark.parametrize(
     ("key", "old", "new", "says"),
     [
-        ("llama.block_count", 6, 10**9, "says that it has 1,000,000,000 decoder layers, and it holds"),
+        ("llama.block_count", 6, 10**9, "its header says 1,000,000,000 decoder layers, but it holds"),
         ("llama.feed_forward_length", 48, 10**8, "describes a model of 57,6"),
     ],
 )

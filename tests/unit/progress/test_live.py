@@ -42,7 +42,7 @@ def test_the_table_says_what_every_arm_is_at(monkeypatch: pytest.MonkeyPatch) ->
         on_progress(4, 10)
         text = shown(progress, console)
         assert "asking: copy (rank)" in text and "4/10" in text and "00:12" in text, "6 items of 2 s"
-        assert "00:32 left, excluding 1 search or healing run that was never timed" in text
+        assert "00:32 left, excluding 1 untimed search or healing run" in text
         on_progress(10, 10)
     progress.state("arm-0", "finished")
     progress.state("arm-1", "searching", "x")

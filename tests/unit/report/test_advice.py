@@ -174,7 +174,7 @@ def test_ranked_answers_do_not_speak_for_written_ones() -> None:
     ("settings", "message"),
     [
         ({"use": "maths"}, "unknown use 'maths'. Did you mean math"),
-        ({"keep": 1.5}, "--keep 1.5 is no share"),
+        ({"keep": 1.5}, "--keep 1.5 is not a share"),
         ({"confidence": 0.2}, "--confidence 0.2 must lie between"),
         ({"use": "summarise"}, "nothing was measured that speaks of summarise, only guessing, arithmetic"),
     ],

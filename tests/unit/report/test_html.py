@@ -11,6 +11,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import vl_convert
 
 from layercut.errors import InputError
 from layercut.evidence.comparison import compare_runs
@@ -29,8 +30,6 @@ from tests.support.html_page import Page, read_page
 from tests.support.pages import ARMS, DEPTHS, write_deep_study, write_diagnosis, write_study, write_sweep
 from tests.support.run_builder import QUICKSTART, Result, build_run
 from tests.unit.report.test_diagnosis import diagnoses
-
-vl_convert = pytest.importorskip("vl_convert", reason="report.html needs vl-convert: pip install 'layercut[report]'")
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,7 @@ def test_protected_layers_as_people_write_them(text: str, protected: set[int]) -
         ("7,30", "protected layer 30 is not in the model, whose decoder layers are 0-29"),
         ("28-30", "protected layer 30 is not in the model"),
         ("middle:2", "'middle:2' does not name the layers to protect"),
-        ("first:two", "'first:two' does not say"),
+        ("first:two", "'first:two' does not name"),
         ("9-7", "runs backwards"),
         ("", "does not name the layers to protect"),
         ("first:2,", "does not name the layers to protect"),

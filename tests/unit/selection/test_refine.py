@@ -198,8 +198,8 @@ def test_items_of_the_start_are_selection_items_of_the_outcome() -> None:
     [
         ({"start": None}, "refine needs a plan to start from"),
         ({"start": "refine"}, "refine needs a plan to start from"),
-        ({"start": "3,5"}, "the start removes 2 layers, but 3 are to go"),
-        ({"start": "reverse:2"}, "the start is reverse:2, but 3 layers are to go; write reverse alone"),
+        ({"start": "3,5"}, "the start removes 2 layers, but 3 must be removed"),
+        ({"start": "reverse:2"}, "the start is reverse:2, but 3 layers must be removed; write reverse alone"),
         ({"start": "revrse:3"}, "unknown criterion 'revrse'"),
         ({"start": CutPlan(num_layers=12, removed=(1, 2, 3))}, "a plan for 12 decoder layers, and this model has 9"),
         ({"method": "swop"}, "unknown method of refine 'swop'. Did you mean swap"),

@@ -32,7 +32,7 @@ def test_of_equally_important_layers_the_later_one_goes() -> None:
 def test_a_protected_layer_must_exist_and_enough_must_be_left() -> None:
     with pytest.raises(InputError, match="protected layer 6 is not in the model"):
         Context(num_layers=6, num_remove=1, protect=frozenset({6}))
-    with pytest.raises(InputError, match="2 of 6 may go"):
+    with pytest.raises(InputError, match="2 of 6 can be removed"):
         Context(num_layers=6, num_remove=3, protect=frozenset({0, 1, 2, 3}))
 
 
@@ -109,7 +109,7 @@ def test_a_plan_file_is_taken_if_the_depth_agrees(tmp_path: Path) -> None:
         ("40", "layer 40 is not in m, which has 30 decoder layers"),
         ("5-3", "write 3-5"),
         ("3,3", "named more than once"),
-        ("0-29", "all 30 decoder layers would go"),
+        ("0-29", "all 30 decoder layers would be removed"),
         ("3,,4", "is not a layer list"),
         ("missing.json", "no plan can be read here"),
     ],

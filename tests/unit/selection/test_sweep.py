@@ -201,7 +201,7 @@ def test_rankings_from_plans(tmp_path: Path) -> None:
         {1: -0.5, 3: -0.9},
     )  # the worse the cut, the more it counts
     assert first.note == ""
-    assert third.note.startswith("chosen on items of one that this sweep asks too")
+    assert third.note.startswith("chosen on items of one that this sweep also uses")
     (alone,) = read_rankings(paths[2:], asked={"two": frozenset({"a"})}, **metadata)  # type: ignore[arg-type]
     assert alone.note == ""
     with pytest.raises(InputError, match="more than once"):

@@ -81,7 +81,7 @@ def test_details_say_what_was_measured_and_on_what() -> None:
 
 
 def test_refuses_what_it_cannot_do() -> None:
-    with pytest.raises(InputError, match="task_accuracy chooses layers by task scores; say which tasks"):
+    with pytest.raises(InputError, match="task_accuracy chooses layers by task scores; name the tasks"):
         task_accuracy(context(objective=None))
     with pytest.raises(InputError, match="task_accuracy has no settings, and 'first_layer' was given"):
         task_accuracy(context(settings={"first_layer": "free"}))

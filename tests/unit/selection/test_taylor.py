@@ -201,7 +201,7 @@ def test_what_is_missing_or_unusable_is_named() -> None:
         taylor(context(loaded, "x", "y"))
     with pytest.raises(InputError, match="text 1 has 600 tokens"):
         taylor(context(loaded, "fine", "x" * 600))
-    with pytest.raises(InputError, match="taylor has no settings, and 'norm' was given"):
+    with pytest.raises(InputError, match="taylor has no settings, but 'norm' was given"):
         taylor(context(loaded, settings={"norm": "l1"}))
 
 

@@ -213,7 +213,7 @@ def test_refusals() -> None:
         trace_damage(context(parts=none))
     with pytest.raises(InputError, match="no readout of the objective generates text"):
         trace_damage(context(parts=PARTS[2:]))
-    with pytest.raises(InputError, match="say which tasks"):
+    with pytest.raises(InputError, match="name the tasks"):
         trace_damage(context(objective=None))
     with pytest.raises(InputError, match="an engine and a TaskObjective"):
         trace_damage(context(objective=TableObjective(lambda removed: 1.0)))

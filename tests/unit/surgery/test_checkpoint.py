@@ -149,7 +149,7 @@ def test_an_empty_folder_is_used_and_a_full_one_refused(source, tmp_path):
 def test_a_full_disk_is_noticed_before_writing(source, tmp_path):
     with small_disk(tmp_path / "disk", 100_000):
         with pytest.raises(
-            InputError, match=r"cut needs 164 kB and its disk has .* kB free, .* too little\. Make room"
+            InputError, match=r"cut needs 164 kB and its disk has .* kB free, .* too little\. Free space"
         ):
             cut_checkpoint(source, PLAN, tmp_path / "disk" / "deep" / "cut")
         assert list((tmp_path / "disk").iterdir()) == []
@@ -172,7 +172,7 @@ def test_a_disk_that_fills_while_writing_leaves_nothing_and_with_room_it_goes_on
                 with pytest.raises(OSError, match="No space"):
                     ballast.write_bytes(bytes(300_000))
 
-        with pytest.raises(InputError, match="is full, and nothing of it was left there. Make room and run the same"):
+        with pytest.raises(InputError, match="is full, and nothing of it was left there. Free space and run the same"):
             cut_checkpoint(source, PLAN, out, progress=fill)
         assert list((tmp_path / "disk").iterdir()) == [ballast]
         ballast.unlink()
@@ -300,7 +300,7 @@ def test_a_useless_shard_size_is_refused(source):
 
 @pytest.mark.parametrize(("removed", "warned"), [((0,), True), ((0, 1), False), ((5,), False), ((2, 3), False)])
 def test_kinds_out_of_the_familys_order_are_pointed_out(removed, warned, tmp_path):
-    """gemma2 alternates sliding and full attention; engines that use the position must know when a pruned model does not."""
+    """gemma2 alternates sliding and full attention; engines that use the position must know of exceptions."""
     source = save_tiny("gemma2", tmp_path / "uncut")
     edit_config(source, layer_types=None)
     report = plan_cut(source, plan_of(removed))

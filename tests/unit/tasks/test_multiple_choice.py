@@ -137,13 +137,13 @@ def test_a_task_that_generates_is_refused(tmp_path: Path) -> None:
 def test_data_of_another_kind_is_refused(tmp_path: Path) -> None:
     data = str(write(tmp_path / "a.jsonl", [{"question": "q", "answer": "#### 1"}]))
     with pytest.raises(
-        InputError, match=r"line 1: no field 'answerKey' or 'choices', only question, answer, so arc_easy knows no"
+        InputError, match=r"line 1: no field 'answerKey' or 'choices', only question, answer, so arc_easy has no"
     ) as caught:
         load_task("arc_easy", data=data)
     assert "\n" not in str(caught.value)
     bad = str(write(tmp_path / "b.jsonl", [*ROWS, ROWS[0] | {"answerKey": "Z"}]))
     with pytest.raises(
-        InputError, match=r"b\.jsonl, line 31: the field 'answerKey' holds 'Z' and .*, so arc_easy knows no"
+        InputError, match=r"b\.jsonl, line 31: the field 'answerKey' holds 'Z' and .*, so arc_easy has no"
     ):
         load_task("arc_easy", data=bad).samples("report", None)
 
@@ -415,7 +415,7 @@ def test_a_subject_that_the_data_lacks_is_named(tmp_path: Path) -> None:
     for name in ("dev", "validation", "test"):
         kept = [line for line in (folder / f"{name}.jsonl").read_text().splitlines() if "of virology" not in line]
         (folder / f"{name}.jsonl").write_text("\n".join(kept))
-    with pytest.raises(InputError, match="no rows of the subject 'virology', which mmlu_virology asks") as caught:
+    with pytest.raises(InputError, match="no rows of the subject 'virology', which mmlu_virology needs") as caught:
         load_task("mmlu", data=str(folder))
     assert "\n" not in str(caught.value)
 

@@ -39,7 +39,7 @@ def test_allowed_on_request_and_counted() -> None:
     ("damage", "says"),
     [
         (lambda recorded: recorded["ids"].remove("a"), "do not match their hash"),
-        (lambda recorded: recorded.pop("ids"), "does not say on which items of copy"),
+        (lambda recorded: recorded.pop("ids"), "does not record on which items of copy"),
     ],
 )
 def test_a_plan_that_was_changed_is_refused(damage: object, says: str) -> None:

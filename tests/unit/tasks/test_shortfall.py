@@ -54,15 +54,14 @@ def test_the_line_says_how_many_and_where_they_come_from(tmp_path: Path) -> None
     task = load_task("arithmetic")
     assert shortfall(task, "report", 250) == shortfall(task, "report", None) == ""
     assert shortfall(task, "report", 300) == (
-        "arithmetic: only 250 of the 300 report items that were asked for; the task has no more"
+        "arithmetic: only 250 of the 300 requested report items; the task has no more"
     )
     rows = [{"question": f"Question {i}?", "answer": f"So.\n#### {i}"} for i in range(20)]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     halved = load_task("gsm8k", data=str(tmp_path / "a.jsonl"))
     there = len(halved.samples("selection", None))
     assert shortfall(halved, "selection", 100) == (
-        f"gsm8k: only {there} of the 100 selection items that were asked for; its data (all, halves by content hash) "
-        "has no more"
+        f"gsm8k: only {there} of the 100 requested selection items; its data (all, halves by content hash) has no more"
     )
 
 
@@ -102,7 +101,7 @@ def test_every_verb_says_it(verb: str, limit: int, tiny: ModelSettings, tmp_path
         shown.print(found.tables())
         assert all(line in shown.file.getvalue() for line in said)  # type: ignore[attr-defined]
     split = "report" if verb == "eval" else "selection"
-    line = f"letters: only {NUM_ITEMS} of the {limit} {split} items that were asked for; the task has no more"
+    line = f"letters: only {NUM_ITEMS} of the {limit} requested {split} items; the task has no more"
     assert (line in said) == (limit == ASKED), said
     if verb == "run":
         assert (line.replace("selection", "report") in said) == (limit == ASKED)
@@ -125,6 +124,6 @@ def test_a_diagnosis_says_it_and_its_page_shows_it(tiny: ModelSettings, tmp_path
         say=said.append,
     )
     assert done is not None
-    line = "texts: only 24 of the 25 items that were asked for; no more are read"
+    line = "texts: only 24 of the 25 requested items; no more are read"
     assert said[-1] == line and line in done.data["diagnostics"]["similarity"]["notes"]
     assert line in done.report.read_text()

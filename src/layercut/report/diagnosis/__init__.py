@@ -1,1 +1,1 @@
-"""The page of ``layercut diagnose``: what broke first, and a section and a plot for each diagnostic."""
+"""The report of ``layercut diagnose``: what broke first, and a section and a plot for each diagnostic."""

@@ -1,4 +1,4 @@
-"""layers.md: what each layer is needed for. A line per layer, a picture over the depth, and all numbers behind them."""
+"""layers.md: what each layer is needed for. A row per layer, a plot over the depth, and all numbers."""
 
 from __future__ import annotations
 

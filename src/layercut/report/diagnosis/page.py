@@ -1,4 +1,4 @@
-"""diagnose.md: for each pruned model what broke first, with examples, and all diagnostics behind it."""
+"""diagnose.md: for each pruned model what broke first, with examples, and all diagnostics."""
 
 from __future__ import annotations
 
@@ -93,18 +93,18 @@ def summary(diagnoses: Mapping[str, Diagnosis], arm: str, *, plain: bool = False
     lines = [f"**Broke first: {_words(first)}.**"]
     if rest:
         lines += ["", "Also significant, the largest loss first:", "", *(f"- {_words(one)}" for one in rest)]
-    walked = diagnoses.get("propagation")
-    where = walked["data"].get("first_wrong", {}).get(arm) if walked else None
+    propagation = diagnoses.get("propagation")
+    where = propagation["data"].get("first_wrong", {}).get(arm) if propagation else None
     if where and (kind := likely_kind(where)):
         lines.append("")
         lines.append(
             f"Its own answers differ from {where['parted']} of {where['traces']} right answers of the original model. "
             f"The first difference is most often a token of the kind *{kind}* ({where['kinds'][kind]})."
         )
-    accused = {one.row["diagnostic"] for one in found}
-    silent = [name for name in judged if name not in accused]
-    if silent:
-        lines += ["", f"No significant damage in {', '.join(silent)}."]
+    damaged = {one.row["diagnostic"] for one in found}
+    undamaged = [name for name in judged if name not in damaged]
+    if undamaged:
+        lines += ["", f"No significant damage in {', '.join(undamaged)}."]
     return lines
 
 

@@ -1,4 +1,4 @@
-"""What a report says of each diagnostic: its title, its question, its figure and the lines beside its table."""
+"""Sections of a diagnosis report: title, question, figure and lines for each diagnostic."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a diagnosis comes to: which damages are shown, which is the largest, and where answers first go wrong."""
+"""The verdict of a diagnosis: significant damages, the largest one, and where answers first go wrong."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def damages(diagnoses: Mapping[str, Diagnosis], arm: str) -> list[Damage]:
     """Every headline measure of a pruned model that is shown to be worse than uncut, the largest loss first.
 
     Shown: the difference goes the wrong way and the p-value is below 0.05 after Holm's correction over all headline
-    measures of this model. Measures without a headline explain; they accuse nobody.
+    measures of this model. Measures without a headline explain; they do not test for damage.
     """
     rows = [row for found in diagnoses.values() for row in found["rows"] if row["arm"] == arm and row["headline"]]
     adjusted = holm([row["p_value"] for row in rows])
@@ -64,7 +64,7 @@ def accused(diagnoses: Mapping[str, Diagnosis], arm: str) -> list[str]:
 
 
 def likely_kind(first_wrong: Mapping[str, Any]) -> str | None:
-    """The kind of token at which answers first part from the original model's most often; None where none parts."""
+    """The kind of token at which answers first differ from the original model's most often; None where none differs."""
     kinds: Mapping[str, int] = first_wrong["kinds"]
     return max(sorted(kinds), key=kinds.__getitem__) if kinds else None
 

@@ -1,7 +1,7 @@
 """Vega-Lite specifications of plots.
 
 Colours are CSS variables, so that one picture serves light, dark and print. Values are in percent where a scale says
-so; what lies beyond a scale is cut off in the picture and stands in the table.
+so; values beyond a scale are clipped in the plot and given in the table.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def readout_colour(readout: str) -> str:
 
 
 def readout_dash(readout: str) -> Sequence[int]:
-    """Tells apart readouts of one colour."""
+    """Distinguishes readouts of one colour."""
     return {"chain": DASHES[1], "gold": DASHES[2], "token": DASHES[1]}.get(readout, DASHES[0])
 
 

@@ -1,4 +1,4 @@
-"""What is kept without each layer: a panel for each task, a line for each readout."""
+"""Retention without each layer: a panel for each task, a line for each readout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every task and readout scores in every model, and which share of it is kept: the figure of report.md."""
+"""Score and retention of every task and readout in every model: the figure of report.md."""
 
 from __future__ import annotations
 

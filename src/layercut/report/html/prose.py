@@ -1,6 +1,7 @@
 """Markdown of report.md as blocks of the page: text as HTML, tables as tables that can be downloaded.
 
-One source for both reports, so that their numbers and words cannot differ. Raw HTML, links and pictures stay text.
+One source for both reports, so that their numbers and words cannot differ. Raw HTML, links and pictures stay plain
+text.
 """
 
 from __future__ import annotations

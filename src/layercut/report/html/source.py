@@ -1,4 +1,4 @@
-"""What a page is made from: one run folder, read once, and other folders of the same model that go with it."""
+"""Input of a page: one run folder, read once, and related folders of the same model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The answer first: how deep the model can be cut, by lower bounds, in three lines; `none` is an answer."""
+"""The answer: how deep the model can be cut, by lower bounds, in three lines; `none` is an answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What exactly broke: the diagnostics of `layercut diagnose`, each with its plot and table."""
+"""What exactly is damaged: the diagnostics of `layercut diagnose`, each with its plot and table."""
 
 from __future__ import annotations
 

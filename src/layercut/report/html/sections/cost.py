@@ -1,4 +1,4 @@
-"""What a cut saves: layers and parameters of every plan."""
+"""Cost: layers and parameters of every plan."""
 
 from __future__ import annotations
 

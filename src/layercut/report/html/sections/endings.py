@@ -1,4 +1,4 @@
-"""How answers ended, and whether long ones suffer more."""
+"""How answers ended, and whether long ones are lost more often."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Errors to read: items that a pruned model lost, beside the original model's answers, the first wrong word marked."""
+"""Errors: items that a pruned model lost, beside the original model's answers, with the first difference marked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Readouts of the same items side by side: what each one says is kept, and on which items they disagree."""
+"""Readouts of the same items side by side: the retention by each one, and the items on which they disagree."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Retention against depth: ranking beside writing, a line for each criterion and healing arm."""
+"""Retention by number of removed layers: ranking beside writing, a line for each criterion and healing arm."""
 
 from __future__ import annotations
 

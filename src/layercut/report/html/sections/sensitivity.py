@@ -1,4 +1,4 @@
-"""Sensitivity: what every task loses when one layer alone is skipped."""
+"""Sensitivity: the loss of every task when a single layer is skipped."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from layercut.report.elements import Block, Details, Section, Table
 from layercut.report.figures.layers import layers
 from layercut.report.html.prose import blocks, prose
 from layercut.report.html.source import Source
-from layercut.report.sweep_agreement import agreement_parts
-from layercut.report.sweep_text import findings, how_made, layer_parts, overview_table, scope
+from layercut.report.sweep_text import agreement_parts, findings, how_made, layer_parts, overview_table, scope
 
 
 def sensitivity(source: Source) -> Section | None:
