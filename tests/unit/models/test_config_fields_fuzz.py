@@ -18,7 +18,7 @@ from layercut.selection.specs import plan_of
 from layercut.settings import ModelSettings
 from tests.support.tiny import save_tiny
 
-VALUES = ("6", 6.5, None, [6], {}, True, -1, 0, 10, 10**9, 10**18, "x")
+VALUES: tuple[object, ...] = ("6", 6.5, None, [6], {}, True, -1, 0, 10, 10**9, 10**18, "x")
 MISSING = object()
 MEMORY = 6 * 2**30
 SECONDS = 20

@@ -122,5 +122,5 @@ def test_bad_specs_are_refused_in_one_clear_line(spec: str, message: str) -> Non
 
 @pytest.mark.parametrize("name", ["reverse", "random"])
 def test_a_setting_of_a_criterion_that_has_none_is_refused(name: str) -> None:
-    with pytest.raises(InputError, match=f"{name} has no settings, and 'token' was given"):
+    with pytest.raises(InputError, match=f"{name} has no settings, .*'token'"):
         criterion(name)(Context(num_layers=6, num_remove=1, settings={"token": 1}))
