@@ -15,7 +15,7 @@ SOURCE = ROOT / "src" / "layercut"
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
 ORDER = (
     "cli", "steps", "tools", "study", "healing", "diagnostics", "selection", "report", "tasks", "engine", "sandbox",
-    "evidence", "surgery", "models", "settings", "progress", "runs", "text", "seed", "errors",
+    "evidence", "surgery", "models", "settings", "base_settings", "progress", "runs", "text", "seed", "errors",
 )  # fmt: skip
 """Packages in the tree and in the picture, from the top down."""
 
