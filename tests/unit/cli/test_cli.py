@@ -89,7 +89,7 @@ def test_cut_gives_json_for_machines(layercut: Run, tiny: Path, tmp_path: Path) 
     [
         (("--remove", "6", "--out", "x"), "layer 6 is not in"),
         (("--remove", "1,1", "--out", "x"), "named more than once"),
-        (("--remove", "0-5", "--out", "x"), "all 6 decoder layers would go"),
+        (("--remove", "0-5", "--out", "x"), "all 6 decoder layers would be removed"),
         (("--remove", "2"), "no folder to write to"),
         (("--out", "x"), "no layers are named"),
         (("--remove", "revers:2", "--out", "x"), "Did you mean reverse?"),

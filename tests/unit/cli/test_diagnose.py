@@ -76,7 +76,7 @@ def test_dry_run_writes_nothing(layercut: Run, tiny: Path, tmp_path: Path) -> No
         (("0", "0"), "0 and 0 are the same model"),
         (("0,1", "1,0"), "0,1 and 1,0 are the same model"),
         (("9",), "layer 9 is not in"),
-        (("nowhere",), "is no plan"),
+        (("nowhere",), "is not a plan"),
     ],
 )
 def test_what_cannot_be_diagnosed(

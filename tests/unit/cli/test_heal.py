@@ -77,7 +77,7 @@ def test_a_healed_model_loads_and_says_how_it_was_made(
     card = (folder / "README.md").read_text()
     assert "## Healing" in card and "Nothing was trained" not in card and card.startswith("---")
     again = layercut(*command, *SMALL)
-    assert again.code == 0 and "learnt from" in again.out
+    assert again.code == 0 and "trained on" in again.out
     other = layercut(*command, *SMALL, "--seed", 7)
     assert other.code == 1 and "was begun with" in other.err
 
@@ -258,7 +258,7 @@ def test_cut_one_heal_cut_the_next(
         ((), "no teacher is named"),
         (("--loop", 6), "leave no layer of 6"),
         (("--loop", 2, "--teacher", "another"), "leave out --teacher"),
-        (("--loop", 2, "--criterion", "task_accuracy"), "judges by tasks"),
+        (("--loop", 2, "--criterion", "task_accuracy"), "uses task scores"),
         (("--loop", 2, "--keep-adapter"), "leave out --keep-adapter"),
         (("--loop", 2, "--method", "seam", "--seam", "magnitude"), "match them twice"),
     ],

@@ -38,7 +38,7 @@ FLAGS = {
     "number of layers": ("select MODEL --criterion magnitude --remove 6", "cannot remove 6 layers"),
     "no objective": ("select MODEL --criterion refine --remove 1", "name the tasks: --objective"),
     "cut layer": ("cut MODEL --out OUT --remove 99", "layer 99 is not in"),
-    "cut plan": ("cut MODEL --out OUT --remove three", "'three' is no plan"),
+    "cut plan": ("cut MODEL --out OUT --remove three", "'three' is not a plan"),
     "swept task": ("sweep MODEL --objective coppy", "Did you mean copy?"),
     "swept layer": ("sweep MODEL --objective copy --layers 2-99", "layer 99 is not in"),
     "split": ("sweep MODEL --objective copy --split reprt", "Did you mean report?"),
