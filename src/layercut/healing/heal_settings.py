@@ -31,7 +31,7 @@ class ArmSettings(Settings):
     )
     save_dtype: Annotated[str, one_of(SAVED_AS)] = Field(
         "auto",
-        description="Of the healed weights: float32, bfloat16, float16; auto: as the cut checkpoint, or float32 where "
+        description="Of the healed weights: float32, bfloat16, float16; auto: as the pruned checkpoint, or float32 where "
         "rounding costs over 2 % of what healing gained.",
     )
 

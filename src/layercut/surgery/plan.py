@@ -202,7 +202,7 @@ def origin_of(plan: Mapping[str, Any]) -> str:
     """
     parts = []
     if steps := plan.get("earlier"):
-        kind = "cut" if any(step["removed"] for step in steps) else "healed"
+        kind = "pruned" if any(step["removed"] for step in steps) else "healed"
         parts.append(f"a {kind} checkpoint ({_named(steps[0])}{', then'.join(_step_words(step) for step in steps)})")
     if other := plan.get("chosen_on"):
         known = f" ({other['model_hash']})" if other.get("model_hash") else ""
