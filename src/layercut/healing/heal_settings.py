@@ -31,8 +31,8 @@ class ArmSettings(Settings):
     )
     save_dtype: Annotated[str, one_of(SAVED_AS)] = Field(
         "auto",
-        description="Of the healed weights: float32, bfloat16, float16; auto: as the pruned checkpoint, or float32 where "
-        "rounding costs over 2 % of what healing gained.",
+        description="Of the healed weights: float32, bfloat16, float16; auto: as the pruned checkpoint, or float32 "
+        "where rounding costs over 2 % of what healing gained.",
     )
 
 
