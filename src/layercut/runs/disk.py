@@ -14,7 +14,7 @@ from layercut.errors import InputError
 from layercut.runs.environment import hide_home
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 BROKEN = {*_FULL, errno.EROFS, errno.EIO}
@@ -66,22 +66,19 @@ def writing(path: Path, advice: str) -> Iterator[None]:
     Raises:
         InputError: no space, no right to write, a disk that is read-only or fails.
     """
-    try:
-        yield
-    except InputError:
-        raise
-    except Exception as error:
-        code = _errno_of(error)
+
+    def refused(error: Exception, code: int) -> str:
         if code in _FULL:
-            raise InputError(
+            return (
                 f"the disk of {_shown(path)} is full, and nothing of it was left there. Free space and run the same "
                 f"command again, or {advice}."
-            ) from error
-        if code in _FORBIDDEN:
-            at = getattr(error, "filename", None)
-            where = f" at {_shown(Path(str(at)))}" if at else ""
-            raise InputError(f"{_shown(path)} cannot be written ({os.strerror(code)}{where}); {advice}.") from error
-        raise
+            )
+        at = getattr(error, "filename", None)
+        where = f" at {_shown(Path(str(at)))}" if at else ""
+        return f"{_shown(path)} cannot be written ({os.strerror(code)}{where}); {advice}."
+
+    with _one_line(refused):
+        yield
 
 
 def disk_problem(error: OSError) -> str | None:
@@ -109,25 +106,36 @@ def resumable(path: Path) -> Iterator[None]:
     Raises:
         InputError: no space, no right to write, a disk that is read-only or fails.
     """
-    try:
-        yield
-    except InputError:
-        raise
-    except Exception as error:
-        code = _errno_of(error)
-        if code not in _FULL | _FORBIDDEN:
-            raise
+
+    def refused(error: Exception, code: int) -> str:
         from layercut.runs.directory import saved
 
         here = next(one for one in (path.absolute(), *path.absolute().parents) if one.exists())
         what = (
             f"the disk of {_shown(path)} is full ({size(shutil.disk_usage(here).free)} free)"
             if code in _FULL
-            else f"{_shown(path)} cannot be written ({os.strerror(code or 0)})"
+            else f"{_shown(path)} cannot be written ({os.strerror(code)})"
         )
         held = saved(path) or "nothing is saved"
         do = "Free space" if code in _FULL else "Make it writable"
-        raise InputError(f"{what}; {held}. {do} and run the same command to continue, or use another `out`.") from error
+        return f"{what}; {held}. {do} and run the same command to continue, or use another `out`."
+
+    with _one_line(refused):
+        yield
+
+
+@contextmanager
+def _one_line(refused: Callable[[Exception, int], str]) -> Iterator[None]:
+    """Raise what the disk refuses inside the block as an InputError; ``refused`` gives its text."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        code = _errno_of(error)
+        if code is None or code not in _FULL | _FORBIDDEN:
+            raise
+        raise InputError(refused(error, code)) from error
 
 
 def _errno_of(error: Exception) -> int | None:
