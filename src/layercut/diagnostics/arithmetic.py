@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from layercut.diagnostics.arithmetic_files import arithmetic_files
 from layercut.diagnostics.expressions import expressions
-from layercut.diagnostics.measures import by_group, rows_of
+from layercut.diagnostics.measures import by_group, examples_of, rows_of
 from layercut.engine.base import Completion, LikelihoodRequest
 
 if TYPE_CHECKING:
     from layercut.diagnostics.session import DiagnosticSession
-    from layercut.runs.diagnosis import Diagnosis, DiagnosisExample
-    from layercut.tasks.base import Sample
-    from layercut.tasks.few_shot import FewShotTask
+    from layercut.runs.diagnosis import Diagnosis
+    from layercut.tasks.base import Readout, Sample
 
 NAME = "arithmetic"
 DIGITS = tuple(f" {digit}" for digit in range(10))
@@ -34,8 +33,8 @@ def arithmetic(session: DiagnosticSession) -> Diagnosis:
     """Ask expressions of every model: written, ranked among near misses, and by their first digit.
 
     Measures: ``written`` and ``ranked`` accuracy; ``log-probability`` of the right answer with its line break, in nats;
-    ``place`` of the right answer among the four options, 1 to 4; ``first digit`` accuracy and log-probability, the
-    digits 0 to 9 compared with each other only (``first_digits``), of results that are not negative. The items are
+    ``place`` of the right answer among the four options, 1 to 4; ``first digit`` accuracy and log-probability of
+    results that are not negative, the digits 0 to 9 compared with each other only (``first_digits``). The items are
     generated ``expressions``, or those of the session's ``arithmetic_data``.
     """
     data = session.arithmetic_data
@@ -48,25 +47,22 @@ def arithmetic(session: DiagnosticSession) -> Diagnosis:
     num_tokens = [ranked[session.uncut.name][s.id]["num_tokens"][s.gold_index] for s in samples]
     together = takes_digits_together([s.gold for s in samples], num_tokens)
     options_of_first = NUMBERS if together else DIGITS
-    asked_first = [LikelihoodRequest(id=s.id, prompt=_before(task, s), continuations=options_of_first) for s in plain]
+    asked_first = [
+        LikelihoodRequest(id=s.id, prompt=task.examples + task.prompt(s.question), continuations=options_of_first)
+        for s in plain
+    ]
     first = session.likelihoods("arithmetic.first_digit", asked_first)
     names = [arm.name for arm in session.arms]
     kinds = [str(sample.data["kind"]) for sample in samples]
 
-    right = {name: [float(_is_right(task, s, written[name][s.id])) for s in samples] for name in names}
+    right = {name: [float(is_right(task, s, written[name][s.id])) for s in samples] for name in names}
     options = {name: [ranked[name][s.id]["log_likelihoods"] for s in samples] for name in names}
     place = {name: [place_of(s.gold_index, options[name][i]) for i, s in enumerate(samples)] for name in names}
     best = {name: [float(found == 1) for found in place[name]] for name in names}
     gold = {name: [options[name][i][s.gold_index] for i, s in enumerate(samples)] for name in names}
+    golds = [s.gold for s in task.samples("report", None)]  # of all items: among a few, one answer is always common
     rows = [
-        *rows_of(
-            session,
-            NAME,
-            "written",
-            right,
-            chance=constant_share([s.gold for s in task.samples("report", None)]),
-            headline=True,
-        ),
+        *rows_of(session, NAME, "written", right, chance=constant_share(golds), headline=True),
         *rows_of(session, NAME, "ranked", best, chance=0.25, headline=True),
         *rows_of(session, NAME, "log-probability", gold, unit="nats"),
         *rows_of(
@@ -80,8 +76,7 @@ def arithmetic(session: DiagnosticSession) -> Diagnosis:
     }  # fmt: skip
     hits = {n: [float(place_of(int(s.gold[0]), digit[n][i]) == 1) for i, s in enumerate(plain)] for n in names}
     likely = {name: [digit[name][i][int(s.gold[0])] for i, s in enumerate(plain)] for name in names}
-    # Of all items, as every chance: among a few, one digit is always common.
-    every = [s.gold[0] for s in task.samples("report", None) if not s.gold.startswith("-")]
+    every = [gold[0] for gold in golds if not gold.startswith("-")]
     floor = constant_share(every) if every else 0.0
     rows += rows_of(session, NAME, "first digit (paper)", hits, chance=floor)
     rows += rows_of(session, NAME, "first digit log-probability (paper)", likely, unit="nats")
@@ -95,21 +90,14 @@ def arithmetic(session: DiagnosticSession) -> Diagnosis:
             "that are one token and begin with it."
         )
     rows += by_group(session, NAME, "written", right, kinds)
-    examples: list[DiagnosisExample] = [
-        {
-            "diagnostic": NAME,
-            "arm": arm.name,
-            "id": sample.id,
-            "question": sample.question,
-            "gold": sample.gold,
-            "uncut": written[session.uncut.name][sample.id]["text"],
-            "cut": written[arm.name][sample.id]["text"],
-            "tokens": [],
-        }
-        for arm in session.cuts
-        for index, sample in enumerate(samples)
-        if right[session.uncut.name][index] > right[arm.name][index]
-    ]
+    uncut = session.uncut.name
+    examples = examples_of(
+        session,
+        NAME,
+        [(s.id, s.question, s.gold) for s in samples],
+        written,
+        lambda arm, place: right[uncut][place] > right[arm][place],
+    )
     return {"rows": rows, "data": {}, "examples": examples, "notes": notes}
 
 
@@ -124,7 +112,7 @@ def place_of(index: int, scores: Sequence[float]) -> int:
 
 
 def constant_share(golds: Sequence[str]) -> float:
-    """What always giving the most common right answer earns."""
+    """Accuracy of always giving the most common right answer."""
     return Counter(golds).most_common(1)[0][1] / len(golds)
 
 
@@ -138,8 +126,9 @@ def takes_digits_together(golds: Sequence[str], num_tokens: Sequence[int]) -> bo
 
 
 def first_digits(options: Sequence[str], scores: Sequence[float], num_tokens: Sequence[int]) -> list[float]:
-    """Log-probability of each digit from 0 to 9 as the first one of an answer: of all options that begin with it and
-    have no more tokens than a single digit has.
+    """Log-probability of each digit from 0 to 9 as the first one of an answer.
+
+    It sums over all options that begin with the digit and have no more tokens than a single digit has.
 
     >>> [round(math.exp(one), 2) for one in first_digits([" 1", " 2", " 21"], [math.log(0.5), math.log(0.2),
     ...     math.log(0.3)], [1, 1, 1])[:4]]
@@ -155,7 +144,7 @@ def first_digits(options: Sequence[str], scores: Sequence[float], num_tokens: Se
 
 
 def as_completion(id: str, record: dict[str, Any], before: str = "") -> Completion:
-    """A record of the session as the answer that tasks grade, behind what was given of it."""
+    """A record of the session as an answer that tasks grade; ``before`` is the part that was given."""
     return Completion(
         id=id,
         text=before + record["text"],
@@ -165,9 +154,6 @@ def as_completion(id: str, record: dict[str, Any], before: str = "") -> Completi
     )
 
 
-def _is_right(task: Any, sample: Sample, record: dict[str, Any]) -> bool:
-    return bool(task.grade(sample, "short", as_completion(sample.id, record)).outcome == "right")
-
-
-def _before(task: FewShotTask, sample: Sample) -> str:
-    return task.examples + task.prompt(sample.question)
+def is_right(task: Any, sample: Sample, record: dict[str, Any], readout: Readout = "short") -> bool:
+    """Whether the task's grader finds a record of the session right."""
+    return bool(task.grade(sample, readout, as_completion(sample.id, record)).outcome == "right")

@@ -22,8 +22,9 @@ NUM_SAMPLES = 500
 """Of each split."""
 EASY = ((1, 1), (2, 1), (1, 2))
 KINDS = (*EASY, *EASY, (1, 3), (2, 2), (3, 1), (2, 3), (3, 2), (4, 2), (5, 2), (3, 3))
-"""Digits of the numbers and operators between them, dealt in this order, so that any limit has most sizes. A single
-operator is easier than what the paper asks; without it a small model would have nothing to lose."""
+"""Digits of the numbers and operators between them, in this order, so that any limit has most sizes. A single operator
+is easier than what the paper asks; without it a small model would have nothing to lose.
+"""
 
 _APPLY = {"+": operator.add, "-": operator.sub, "*": operator.mul}
 _EXAMPLES = ("7 + 5 - 4", "3 * 6 + 2", "52 + 31")
@@ -38,8 +39,7 @@ def expressions(*, seed: int = 0, num_examples: int = len(_EXAMPLES)) -> FewShot
 
     Args:
         seed: of the generator.
-        num_examples: worked examples before each problem; with one more than the three, one of the next kind comes
-            first.
+        num_examples: worked examples before each problem. The fourth is of another kind and comes first.
     """
     shown = ("9 - 2", *_EXAMPLES)[-num_examples:]
     return FewShotTask(
