@@ -10,18 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import count
 from random import Random
-from typing import TYPE_CHECKING
 
 from layercut.diagnostics.arithmetic import constant_share, is_right, place_of
 from layercut.diagnostics.measures import by_group, examples_of, rows_of
+from layercut.diagnostics.session import DiagnosticSession
 from layercut.diagnostics.written_programs import written_programs
 from layercut.engine.base import LikelihoodRequest
+from layercut.runs.diagnosis import Diagnosis
 from layercut.tasks.brackets import closing, find_brackets
 from layercut.tasks.few_shot import FewShotTask, Problem
-
-if TYPE_CHECKING:
-    from layercut.diagnostics.session import DiagnosticSession
-    from layercut.runs.diagnosis import Diagnosis
 
 NAME = "brackets"
 VERSION = 1

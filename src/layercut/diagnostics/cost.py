@@ -13,21 +13,19 @@ import inspect
 import math
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from scipy.stats import t as student
 
 from layercut.diagnostics.measures import interval
+from layercut.diagnostics.session import DiagnosticSession, Record, SessionModel
 from layercut.evidence.intervals import Estimate
+from layercut.models.loading import LoadedModel
+from layercut.runs.diagnosis import Diagnosis, Interval, MeasureRow
 from layercut.surgery.bypass import bypass
-
-if TYPE_CHECKING:
-    from layercut.diagnostics.session import DiagnosticSession, Record, SessionModel
-    from layercut.models.loading import LoadedModel
-    from layercut.runs.diagnosis import Diagnosis, Interval, MeasureRow
-    from layercut.surgery.plan import CutPlan
+from layercut.surgery.plan import CutPlan
 
 NAME = "cost"
 BATCH_SIZES = (1, 4, 16)

@@ -12,19 +12,17 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from sacrebleu.metrics.bleu import BLEU
 
 from layercut.diagnostics.measures import examples_of, rows_of
+from layercut.diagnostics.session import Answers, DiagnosticSession, SessionModel
 from layercut.engine.base import Decoding, GenerationRequest
+from layercut.runs.diagnosis import Diagnosis, MeasureRow
 from layercut.tasks.few_shot import content_id
 from layercut.text.counting import counted
-
-if TYPE_CHECKING:
-    from layercut.diagnostics.session import Answers, DiagnosticSession, SessionModel
-    from layercut.runs.diagnosis import Diagnosis, MeasureRow
 
 NAME = "degeneration"
 MAX_NEW_TOKENS = 128

@@ -8,18 +8,15 @@ greedily, sampled many times, ranked, scored token by token, and asked with one 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
-from layercut.diagnostics.arithmetic import constant_share, is_right
-from layercut.diagnostics.expressions import expressions
+from layercut.diagnostics.arithmetic import constant_share, expressions, is_right
 from layercut.diagnostics.measures import rows_of
+from layercut.diagnostics.session import DiagnosticSession
 from layercut.engine.base import Decoding, GenerationRequest, LikelihoodRequest
 from layercut.evidence.pass_at_k import pass_at_k
+from layercut.runs.diagnosis import Diagnosis
 from layercut.text.counting import counted
-
-if TYPE_CHECKING:
-    from layercut.diagnostics.session import DiagnosticSession
-    from layercut.runs.diagnosis import Diagnosis
 
 NAME = "demoted"
 K = (1, 4, 16, 64)

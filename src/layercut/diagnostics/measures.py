@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
+from layercut.diagnostics.session import Answers, DiagnosticSession
+from layercut.evidence.intervals import Estimate
 from layercut.evidence.paired import compare_paired
-
-if TYPE_CHECKING:
-    from layercut.diagnostics.session import Answers, DiagnosticSession
-    from layercut.evidence.intervals import Estimate
-    from layercut.runs.diagnosis import DiagnosisExample, Interval, MeasureRow
+from layercut.runs.diagnosis import DiagnosisExample, Interval, MeasureRow
 
 Values = Mapping[str, Sequence[float]]
 """By name of the arm, one value per item, all in the same order."""

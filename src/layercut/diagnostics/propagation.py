@@ -13,15 +13,13 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from layercut.diagnostics.measures import rows_of
+from layercut.diagnostics.session import Answers, DiagnosticSession
 from layercut.diagnostics.traces import KINDS, Kind, Trace, first_wrong, kept_pieces, kinds_of, right_traces
 from layercut.engine.base import GenerationRequest, Message, Prompt
-
-if TYPE_CHECKING:
-    from layercut.diagnostics.session import Answers, DiagnosticSession
-    from layercut.runs.diagnosis import Diagnosis, DiagnosisExample, MeasureRow
+from layercut.runs.diagnosis import Diagnosis, DiagnosisExample, MeasureRow
 
 NAME = "propagation"
 OWN = ("copy", "gsm_symbolic")

@@ -5,27 +5,21 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
 from layercut.engine.base import (
-    Completion,
     Decoding,
-    Divergence,
+    Engine,
     GenerationRequest,
     HiddenStates,
     LikelihoodRequest,
-    Likelihoods,
 )
 from layercut.errors import InputError, RunMismatch
+from layercut.models.loading import LoadedModel
+from layercut.runs.records import Journal
 from layercut.seed import check_seed
 from layercut.surgery.plan import CutPlan
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from layercut.engine.base import Engine
-    from layercut.models.loading import LoadedModel
-    from layercut.runs.records import Journal
 
 GREEDY = Decoding()
 Record = dict[str, Any]
@@ -134,29 +128,28 @@ class DiagnosticSession:
         arms: Sequence[SessionModel] | None = None,
         decoding: Decoding = GREEDY,
     ) -> Answers:
-        """What every arm writes: records with ``text``, ``finish_reason`` and ``num_new_tokens``."""
-
-        def call(group: Sequence[SessionModel], missing: Missing) -> Found:
-            return group[0].engine().completions_under(requests, [arm.plan for arm in group], decoding, missing)
-
-        def record(answer: Completion) -> Record:
-            names = ("text", "finish_reason", "num_new_tokens")
-            return {name: getattr(answer, name) for name in names}
-
-        return self._ask(name, requests, arms, call, record)
+        """The answers of every arm: records with ``text``, ``finish_reason`` and ``num_new_tokens``."""
+        fields = ("text", "finish_reason", "num_new_tokens")
+        return self._ask(
+            name,
+            requests,
+            arms,
+            lambda group, missing: group[0].engine().completions_under(requests, _plans(group), decoding, missing),
+            lambda answer: {field: getattr(answer, field) for field in fields},
+        )
 
     def likelihoods(
         self, name: str, requests: Sequence[LikelihoodRequest], arms: Sequence[SessionModel] | None = None
     ) -> Answers:
-        """How likely every arm finds the continuations: records with ``log_likelihoods`` and ``num_tokens``."""
-
-        def call(group: Sequence[SessionModel], missing: Missing) -> Found:
-            return group[0].engine().log_likelihoods_under(requests, [arm.plan for arm in group], missing)
-
-        def record(answer: Likelihoods) -> Record:
-            return {"log_likelihoods": list(answer.log_likelihoods), "num_tokens": list(answer.num_tokens)}
-
-        return self._ask(name, requests, arms, call, record)
+        """The likelihoods of the continuations under every arm: records with ``log_likelihoods`` and ``num_tokens``."""
+        fields = ("log_likelihoods", "num_tokens")
+        return self._ask(
+            name,
+            requests,
+            arms,
+            lambda group, missing: group[0].engine().log_likelihoods_under(requests, _plans(group), missing),
+            lambda answer: {field: list(getattr(answer, field)) for field in fields},
+        )
 
     def damages(self, name: str, requests: Sequence[LikelihoodRequest]) -> Answers:
         """What every arm makes of each token of a given text: records with ``tokens``, as TokenDamage has them.
@@ -169,14 +162,17 @@ class DiagnosticSession:
         """
         requests = [replace(request, by_token=True) for request in requests]
 
-        def call(group: Sequence[SessionModel], missing: Missing) -> Found:
-            reference = CutPlan(num_layers=group[0].plan.num_layers)
-            return group[0].engine().divergences_under(requests, [arm.plan for arm in group], reference, missing)
-
-        def record(answer: Divergence) -> Record:
-            return {"tokens": [token._asdict() for token in answer.tokens]}
-
-        found = self._ask(name, requests, None, call, record)
+        found = self._ask(
+            name,
+            requests,
+            None,
+            lambda group, missing: (
+                group[0]
+                .engine()
+                .divergences_under(requests, _plans(group), CutPlan(num_layers=group[0].plan.num_layers), missing)
+            ),
+            lambda answer: {"tokens": [token._asdict() for token in answer.tokens]},
+        )
         for arm in self.cuts:
             if arm.source != self.uncut.source:
                 found[arm.name] = {
@@ -264,6 +260,10 @@ class DiagnosticSession:
         for arm in chosen:
             assert len(answers[arm.name]) == len(asked), f"{name}: questions to {arm.name} were left unanswered"
         return answers
+
+
+def _plans(arms: Sequence[SessionModel]) -> list[CutPlan]:
+    return [arm.plan for arm in arms]
 
 
 def _by_source(arms: Iterable[SessionModel]) -> list[list[SessionModel]]:

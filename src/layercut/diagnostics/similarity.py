@@ -9,7 +9,8 @@ distances as in Gromov et al., arXiv:2403.17887; the logit lens of nostalgebrais
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,18 +18,14 @@ from torch.nn.functional import normalize
 
 from layercut.diagnostics.degeneration import continuations, openings
 from layercut.diagnostics.measures import rows_of
+from layercut.diagnostics.session import DiagnosticSession, Read, Record, SessionModel
 from layercut.engine.head import chunks, logits
 from layercut.engine.rows import text_tokens
 from layercut.engine.stack import Stack
 from layercut.errors import InputError
+from layercut.models.loading import LoadedModel
+from layercut.runs.diagnosis import Diagnosis, MeasureRow
 from layercut.text.counting import counted
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from layercut.diagnostics.session import DiagnosticSession, Read, Record, SessionModel
-    from layercut.models.loading import LoadedModel
-    from layercut.runs.diagnosis import Diagnosis, MeasureRow
 
 NAME = "similarity"
 MOST_TEXTS = 24

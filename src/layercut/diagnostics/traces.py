@@ -6,18 +6,16 @@ import keyword
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import Any, Literal, cast
 
 from layercut.diagnostics.arithmetic import is_right
 from layercut.diagnostics.functions import functions
+from layercut.diagnostics.session import DiagnosticSession
 from layercut.diagnostics.written_programs import is_right_program
 from layercut.engine.base import GenerationRequest, LikelihoodRequest
 from layercut.errors import InputError
 from layercut.tasks import load_task
-
-if TYPE_CHECKING:
-    from layercut.diagnostics.session import DiagnosticSession
-    from layercut.tasks.base import Readout, Sample, Task
+from layercut.tasks.base import Readout, Sample, Task
 
 TASKS: tuple[tuple[str, Readout], ...] = (
     ("arithmetic", "short"), ("brackets", "short"), ("copy", "short"), ("gsm_symbolic", "chain"),

@@ -9,19 +9,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from layercut.diagnostics.functions import Function, functions
 from layercut.diagnostics.measures import examples_of, rows_of
 from layercut.diagnostics.programs import BRACKET, CLASSES, FINE, SYNTAX, ProgramClass, classify
+from layercut.diagnostics.session import Answers, DiagnosticSession
 from layercut.errors import InputError
+from layercut.runs.diagnosis import Diagnosis
 from layercut.sandbox.isolation import Limits
 from layercut.sandbox.runner import Program, describe, run_programs
 from layercut.text.counting import counted
-
-if TYPE_CHECKING:
-    from layercut.diagnostics.session import Answers, DiagnosticSession
-    from layercut.runs.diagnosis import Diagnosis
 
 LIMITS = Limits(wall_seconds=60.0, cpu_seconds=5, memory_mb=1024)
 """Right programs take milliseconds. The processor's time decides, so that a busy machine fails none."""

@@ -30,8 +30,8 @@ def choose(
 
     Args:
         engine: the model that answered.
-        plan: the layers it did without.
-        records: of ``generate_responses``, all of them there.
+        plan: its plan.
+        records: all records of ``generate_responses``.
         journal: gets a line for each prompt: ``id``, ``chosen`` (a record's id) and, where likelihood decided,
             ``mean_log_likelihoods`` (in nats per token, by record).
     """
@@ -58,7 +58,7 @@ def choose(
 
 
 def contenders(answers: Sequence[Record]) -> list[Record]:
-    """The answers to one prompt that are best by grade and ending, each text once."""
+    """The answers to one prompt with the best grade and ending, each text once."""
 
     def worth(record: Record) -> tuple[bool, bool, bool]:
         return bool(record["completion"].strip()), record.get("right", False), record["finish_reason"] != "length"
@@ -80,7 +80,7 @@ def chosen(records: Sequence[Record], choices: Sequence[Record]) -> list[dict[st
 
 
 def _choice(name: str, some: Sequence[Record], scores: Likelihoods | None = None) -> dict[str, Any]:
-    """What is written down; of equals, the first is chosen."""
+    """The line of a choice; of equals, the first is chosen."""
     if scores is None:
         return {"id": name, "chosen": some[0]["id"]}
     means = [total / count for total, count in zip(scores.log_likelihoods, scores.num_tokens, strict=True)]

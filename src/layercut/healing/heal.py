@@ -14,13 +14,11 @@ from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
 from layercut.healing.data import examples_of, matched, original_records, report_items, split
 from layercut.healing.estimate import estimate_healing
-from layercut.healing.filters import FilterSettings
 from layercut.healing.generate import answers_of
-from layercut.healing.heal_settings import RESPONSES, HealSettings
-from layercut.healing.job import CHECKPOINT, HealingJob, Teacher, ToTrain, load_cut, train_along
+from layercut.healing.job import CHECKPOINT, HealingJob, ToTrain, load_cut, train_along
 from layercut.healing.process_group import ProcessGroup
-from layercut.healing.prompt_sources import Answering, PromptSource
-from layercut.healing.settings import TrainSettings
+from layercut.healing.prompt_sources import Answering, PromptSource, asked
+from layercut.healing.settings import RESPONSES, HealSettings, TrainSettings
 from layercut.runs.directory import RunFolder
 from layercut.runs.disk import resumable
 from layercut.settings import ModelSettings
@@ -32,7 +30,7 @@ FLAGS = {"micro_batch": "micro_batch", "batch_size": "batch_size", "temperature"
 
 
 class Healed(NamedTuple):
-    """What came out."""
+    """The outcome of a healing."""
 
     checkpoint: Path
     healing: dict[str, Any]
@@ -41,10 +39,8 @@ class Healed(NamedTuple):
     def lines(self) -> list[str]:
         """The result for people."""
         metadata = self.healing
-        lines = [
-            f"trained on {counted(metadata['num_examples'], 'answer')}, "
-            f"{counted(metadata['loss_tokens'], 'answer token')}"
-        ]
+        trained, tokens = counted(metadata["num_examples"], "answer"), counted(metadata["loss_tokens"], "answer token")
+        lines = [f"trained on {trained}, {tokens}"]
         losses = metadata.get("held_out_loss", {})
         if "best" in losses:
             before = f"{losses['before']:.4f} before training, " if "before" in losses else ""
@@ -70,13 +66,13 @@ def heal_model(
     say: Callable[[str], None],
     is_control: bool = False,
 ) -> Healed | None:
-    """Heal a pruned model; ``layercut heal``. The same call again goes on where it was stopped.
+    """Heal a pruned model; ``layercut heal``. The same call again continues where it was stopped.
 
-    In a team of processes (``healing.team``) all make the same call; the first one gives what came out, others None.
+    In a process group all processes make the same call; the first one returns the outcome, the others None.
     ``is_control`` lets a model be its own teacher: the arm of a study that trains the original model.
 
     Raises:
-        InputError: settings that do not fit each other or the models, or prompts that leave nothing to learn from.
+        InputError: settings that do not fit each other or the models, or prompts that leave nothing to train on.
         MissingExtra: TRL or PEFT is not installed.
     """
     train, group = settings.train, ProcessGroup.of_this_process()
@@ -84,24 +80,21 @@ def heal_model(
         check_method(train, group)
         shared: ToTrain | None = group.share()
         if shared is not None:
-            train_along(ModelHandle(cut_model), Teacher(teacher_model), train, shared)
+            train_along(ModelHandle(cut_model), ModelHandle(teacher_model), train, shared)
             group.leave()
         return None
-    cut, teacher = ModelHandle(cut_model), Teacher(teacher_model)
+    cut, teacher = ModelHandle(cut_model), ModelHandle(teacher_model)
     check_method(train, group)
     plan, is_another = _checked(cut, teacher, source, settings, is_control=is_control)
     run_settings = {
         "heal": settings.describe(),
         "cut": cut.describe(),
-        "teacher": teacher.handle.describe(),
-        "prompts": source.describe() if source.records is None else {"n": len(source.records), "given": True},
-        "decoding": {**how.decoding.as_dict(), "seed": train.seed},
-        "max_new_tokens": how.max_new_tokens or source.max_new_tokens,
-        **how.extra(),
+        "teacher": teacher.describe(),
+        **asked(source, how, train.seed),
     }
     with resumable(out), RunFolder.begin(out, run_settings, flags=FLAGS) as run:
         folder = run.path / CHECKPOINT
-        if (folder / PLAN_FILE).is_file():  # a checkpoint is there whole or not at all
+        if (folder / PLAN_FILE).is_file():  # a checkpoint is complete or absent
             run.write_metrics([], plan=plan.to_dict())
             group.share(None)
             return Healed(folder, json.loads((folder / PLAN_FILE).read_text("utf-8"))["healing"][-1])
@@ -116,18 +109,11 @@ def heal_model(
             records["original"] = original_records(source.parts)
         loaded = load_cut(cut, train)
         items = report_items(settings.decontaminate, settings.data, say)
-        found = {
-            arm: examples_of(
-                some,
-                loaded,
-                filters=_fitting(settings, arm),
-                items=items,
-                max_length=train.max_length,
-                arm=arm,
-                say=say,
-            )
-            for arm, some in records.items()
-        }
+        found = {}
+        for arm, some in records.items():
+            # A data set's own answers were not graded and need not be.
+            filters = settings.filters.replace(right_only=False) if arm == "original" else settings.filters
+            found[arm] = examples_of(some, loaded, filters, items, train.max_length, arm, say)
         examples, counts = found[settings.responses]
         if settings.match_tokens:
             examples = matched({arm: made for arm, (made, _) in found.items()}, settings.responses, train.seed, say)
@@ -139,7 +125,7 @@ def heal_model(
             "responses": settings.responses,
             "tokens_matched": settings.match_tokens,
             "teacher": teacher_model.model,
-            "teacher_hash": teacher.handle.metadata.model_hash,
+            "teacher_hash": teacher.metadata.model_hash,
             "cut_hash": cut.metadata.model_hash,
             **({"cut_from": {"model": plan.model, "model_hash": plan.model_hash}} if is_another else {}),
             "data_hash": data.hash,
@@ -179,28 +165,21 @@ def estimate_heal(
     *,
     out: Path,
 ) -> CostEstimate:
-    """What ``heal_model`` would take; nothing is loaded or written.
-
-    Raises:
-        InputError: what ``heal_model`` would refuse before it begins.
-        MissingExtra: TRL or PEFT is not installed.
-    """
-    cut, teacher = ModelHandle(cut_model), Teacher(teacher_model)
+    """The cost of ``heal_model``; nothing is loaded or written. Raises what ``heal_model`` raises at its beginning."""
+    cut, teacher = ModelHandle(cut_model), ModelHandle(teacher_model)
     check_method(settings.train, ProcessGroup(0, 1))
     _checked(cut, teacher, source, settings)
-    return estimate_healing(cut, teacher.handle, source, settings, how, out=out)
+    return estimate_healing(cut, teacher, source, settings, how, out=out)
 
 
 def _checked(
-    cut: ModelHandle, teacher: Teacher, source: PromptSource, settings: HealSettings, *, is_control: bool = False
+    cut: ModelHandle, teacher: ModelHandle, source: PromptSource, settings: HealSettings, *, is_control: bool = False
 ) -> tuple[CutPlan, bool]:
-    """The plan that the model was cut by, and whether it was cut from another model than the teacher.
-
-    Raises:
-        InputError: models, prompts and settings that do not fit each other.
+    """The plan of the pruned model, and whether it was cut from another model than the teacher; InputError if they do
+    not fit.
     """
     cut.source.refuse_adapter("healing")
-    if not is_control and cut.metadata.model_hash == teacher.handle.metadata.model_hash:
+    if not is_control and cut.metadata.model_hash == teacher.metadata.model_hash:
         raise InputError(
             f"{cut.settings.model} is its own teacher: {teacher.settings.model} is the same model, so there is nothing "
             f"to heal. Name a model that was cut from it: layercut cut {teacher.settings.model} --remove 3 --out DIR."
@@ -210,11 +189,11 @@ def _checked(
         raise InputError("not all of these prompts are graded, so `right_only` has no meaning; take task:NAME.")
     plan = cut.earlier_plans[-1] if cut.earlier_plans else CutPlan(num_layers=cut.num_layers)
     known = [made.model_hash for made in cut.earlier_plans if made.removed and made.model_hash]
-    is_another = bool(known) and teacher.handle.metadata.model_hash not in known
+    is_another = bool(known) and teacher.metadata.model_hash not in known
     if is_another and not cut.settings.plan_from_another_model:
         raise InputError(
             f"{cut.settings.model} was cut from {plan.model or 'another model'} ({plan.model_hash}), and "
-            f"{teacher.settings.model} is another model ({teacher.handle.metadata.model_hash}). Use that model as the "
+            f"{teacher.settings.model} is another model ({teacher.metadata.model_hash}). Use that model as the "
             "teacher, or heal anyway with `plan_from_another_model`."
         )
     _check_scale(cut, settings.train)
@@ -222,12 +201,7 @@ def _checked(
 
 
 def check_method(train: TrainSettings, group: ProcessGroup) -> None:
-    """Whatever would fail after an hour of answering fails now.
-
-    Raises:
-        InputError: settings that cannot be used here.
-        MissingExtra: TRL or PEFT is not installed.
-    """
+    """Raise InputError or MissingExtra now for what would fail after hours of answering."""
     if group.size > 1 and train.graded:
         raise InputError(f"graded questions are for one process, and {group.size} were launched; leave `graded` out.")
     if group.size > 1 and (train.method in ("seam", "qlora") or train.objective == "on-policy"):
@@ -243,7 +217,7 @@ def check_method(train: TrainSettings, group: ProcessGroup) -> None:
 
 
 def _check_scale(cut: ModelHandle, train: TrainSettings) -> None:
-    """After magnitude compensation the stream is not to be compared with the original model's any more."""
+    """Refuse to compare streams after magnitude compensation, which changes the scale of the pruned model's."""
     file = cut.source.path / PLAN_FILE
     earlier = json.loads(file.read_text("utf-8")).get("healing", []) if file.is_file() else []
     compares = train.method == "seam" or train.objective == "hidden"
@@ -256,15 +230,15 @@ def _check_scale(cut: ModelHandle, train: TrainSettings) -> None:
 
 def _self_records(
     run: RunFolder,
-    teacher: Teacher,
+    teacher: ModelHandle,
     source: PromptSource,
     how: Answering,
     seed: int,
     console: Console,
     say: Callable[[str], None],
 ) -> list[dict[str, Any]]:
-    """The teacher's own answers: those of an earlier run, or made now."""
-    handle = teacher.handle
+    """The teacher's own answers: those of an earlier run, or generated now."""
+    handle = teacher
     if source.records is not None:
         made_by = {record.get("model_hash") for record in source.records}
         if made_by != {handle.metadata.model_hash} or any(record.get("removed") for record in source.records):
@@ -274,8 +248,3 @@ def _self_records(
             )
         return source.records
     return answers_of(handle, handle.plan(), source, how, seed, run.path, console, say).chosen
-
-
-def _fitting(settings: HealSettings, arm: str) -> FilterSettings:
-    """A data set's own answers were graded by nobody and need not be."""
-    return settings.filters.replace(right_only=False) if arm == "original" else settings.filters

@@ -2,45 +2,27 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from rich.console import Console
 
 from layercut.engine.handle import ModelHandle
 from layercut.healing.examples import Data
-from layercut.healing.heal_settings import HealSettings
 from layercut.healing.learner import ACCURACY, accuracy_of_held_out
 from layercut.healing.process_group import ProcessGroup
-from layercut.healing.settings import TrainSettings
-from layercut.progress.watch import watched
+from layercut.healing.prompt_sources import TaskPrompts
+from layercut.healing.settings import HealSettings, TrainSettings
+from layercut.models.loading import LoadedModel
+from layercut.progress.bars import watched
 from layercut.runs.directory import RunFolder
-from layercut.settings import ModelSettings
 from layercut.surgery.plan import CutPlan
-
-if TYPE_CHECKING:
-    from layercut.healing.task_prompts import TaskPrompts
-    from layercut.models.loading import LoadedModel
 
 CHECKPOINT, TRAINING = "checkpoint", "training"
 STORED = Path("samples", "teacher-logits")
-
-
-class Teacher:
-    """The original model; its engine, and so its weights, can be let go."""
-
-    def __init__(self, settings: ModelSettings) -> None:
-        """Find the model; nothing is loaded yet."""
-        self.settings = settings
-        self.handle = ModelHandle(settings)
-
-    def forget(self) -> None:
-        """Let the weights go."""
-        self.handle = ModelHandle(self.settings)
 
 
 class ToTrain(NamedTuple):
@@ -53,11 +35,11 @@ class ToTrain(NamedTuple):
 
 
 class HealingJob(NamedTuple):
-    """One healing with its data at hand."""
+    """One healing and its prepared data."""
 
     run: RunFolder
     cut: ModelHandle
-    teacher: Teacher
+    teacher: ModelHandle
     loaded: LoadedModel
     plan: CutPlan
     data: Data
@@ -69,27 +51,21 @@ class HealingJob(NamedTuple):
     card: str
     group: ProcessGroup
     tasks: list[TaskPrompts]
-    """That the prompts come from, as far as they come from tasks."""
+    """The tasks among the sources of the prompts."""
 
     def seam(self) -> dict[str, Any]:
-        """Solve and fold."""
+        """Solve for the maps, fold them in and write the checkpoint."""
         from layercut.healing.merge import write_healed
         from layercut.healing.rounding import judged_by
         from layercut.healing.seam import repair_seams
 
         began = time.monotonic()
-        uncut = load_cut(self.teacher.handle, self.settings.train)
+        uncut = load_cut(self.teacher, self.settings.train)
         judge = judged_by(self.loaded.model, self.data)
         total = len(self.data.train) + len(self.data.held_out)
         with watched("Reading both models", total, self.console, "texts") as on_progress:
-            fits = repair_seams(
-                self.loaded.model,
-                uncut.model,
-                self.plan,
-                self.data,
-                kind=self.settings.train.seam,
-                on_progress=on_progress,
-            )
+            kind = self.settings.train.seam
+            fits = repair_seams(self.loaded.model, uncut.model, self.plan, self.data, kind, on_progress=on_progress)
         for fit in fits:
             self.say(fit.describe())
         healing = self.healing | {
@@ -103,7 +79,7 @@ class HealingJob(NamedTuple):
         return self._write(healing, write, "")
 
     def train(self) -> dict[str, Any]:
-        """Train, merge and write."""
+        """Train, merge and write the checkpoint."""
         from layercut.healing.merge import trained_model, write_adapter, write_healed
         from layercut.healing.sft import CURVE, finished, train
         from layercut.healing.trainable import make_trainable, num_trainable
@@ -120,7 +96,7 @@ class HealingJob(NamedTuple):
                 options["look"] = accuracy_of_held_out(self.tasks, self.data, self.loaded, settings.graded)
             model = make_trainable(self.loaded.model, settings)
             self.say(f"{num_trainable(model):,} trainable parameters")
-            with watched("Training", self._num_steps(), self.console, "steps") as on_progress:
+            with watched("Training", settings.num_steps(len(self.data.train)), self.console, "steps") as on_progress:
                 trained = train(
                     model, self.loaded.tokenizer, self.data, settings, folder, on_progress=on_progress, **options
                 )
@@ -139,7 +115,7 @@ class HealingJob(NamedTuple):
         if self.settings.keep_adapter:
             return self._write(healing, partial(write_adapter, self.cut.source, trained.final), "", CURVE)
         device = "cpu" if settings.method != "qlora" else "cuda"
-        self.teacher.forget()
+        self.teacher.release()
         self.say("folding in, writing and comparing with the trained model ...")
         whole = trained_model(self.cut.source, trained.final, settings.method, device, self.data)
         dtype = self.settings.save_dtype
@@ -152,16 +128,12 @@ class HealingJob(NamedTuple):
         from layercut.healing.stored import StoredLogits
 
         stored = StoredLogits(shared.folder / STORED, shared.data, k)
-        if not stored.is_whole_everywhere:
-            uncut = load_cut(self.teacher.handle, self.settings.train.replace(method="lora"))
+        if not stored.is_whole():
+            uncut = load_cut(self.teacher, self.settings.train.replace(method="lora"))
             check_teacher(self.loaded.model, uncut.model)
             name = "Storing the teacher's likeliest tokens"
             with watched(name, stored.num_examples, self.console, "examples") as on_progress:
                 stored.fill(uncut.model, on_progress=on_progress)
-
-    def _num_steps(self) -> int:
-        settings = self.settings.train
-        return settings.max_steps or max(1, math.ceil(settings.epochs * len(self.data.train) / settings.batch_size))
 
     def _write(
         self, healing: dict[str, Any], write: Callable[..., dict[str, Any]], checked: str, curve: str | None = None
@@ -177,17 +149,17 @@ class HealingJob(NamedTuple):
 
 
 def looks_of(curve: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
-    """The step and the shares of held-out questions that came right, of every look that asked some."""
+    """The step and the accuracies on held-out questions, of every evaluation that asked some."""
     shares = [{name: value for name, value in line.items() if name.startswith(ACCURACY)} for line in curve]
     return [{"step": line["step"], **found} for line, found in zip(curve, shares, strict=True) if found]
 
 
 def objective_of(
-    loaded: LoadedModel, teacher: Teacher, settings: TrainSettings, shared: ToTrain, records: list[dict[str, Any]]
+    loaded: LoadedModel, teacher: ModelHandle, settings: TrainSettings, shared: ToTrain, records: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    """What the trainer gets beside the examples, such as the teacher."""
+    """Options of ``train`` that an objective needs, such as its trainer and the teacher."""
     if settings.objective == "sft":
-        teacher.forget()
+        teacher.release()
         return {}
     from layercut.healing.distill import DistillTrainer, check_teacher
     from layercut.healing.examples import encode_example
@@ -197,10 +169,10 @@ def objective_of(
     from layercut.healing.stored import StoredLogits, StoredTrainer
 
     if settings.store_top_k is not None:
-        teacher.forget()
+        teacher.release()
         stored = StoredLogits(shared.folder / STORED, shared.data, settings.store_top_k)
         return {"trainer": StoredTrainer, "stored": stored}
-    uncut = load_cut(teacher.handle, settings.replace(method="lora"))
+    uncut = load_cut(teacher, settings.replace(method="lora"))
     check_teacher(loaded.model, uncut.model)
     options: dict[str, Any] = {"teacher": uncut.model, "kind": settings.objective, "alpha": settings.jsd_alpha}
     if settings.objective == "hidden":
@@ -215,8 +187,8 @@ def objective_of(
     return options | more | {"trainer": OnPolicyTrainer}
 
 
-def train_along(cut: ModelHandle, teacher: Teacher, settings: TrainSettings, shared: ToTrain) -> None:
-    """The other processes of a group: train with the first one on the data it sent."""
+def train_along(cut: ModelHandle, teacher: ModelHandle, settings: TrainSettings, shared: ToTrain) -> None:
+    """Training in the other processes of a group, on the data that the first one sent."""
     from layercut.healing.sft import train
     from layercut.healing.trainable import make_trainable
 
@@ -227,7 +199,7 @@ def train_along(cut: ModelHandle, teacher: Teacher, settings: TrainSettings, sha
 
 
 def load_cut(handle: ModelHandle, train: TrainSettings) -> LoadedModel:
-    """A model as training wants it."""
+    """A model for training, or a teacher."""
     from layercut.healing.trainable import load_for_training
 
     return load_for_training(handle.source, train, dtype=handle.settings.dtype, device=handle.settings.device)
@@ -235,19 +207,17 @@ def load_cut(handle: ModelHandle, train: TrainSettings) -> LoadedModel:
 
 def _settings_in_effect(settings: TrainSettings) -> dict[str, Any]:
     """The settings that had an effect."""
-    shared = settings.as_dict()
-    unused = {
-        "rank": settings.method in ("lora", "qlora"),
-        "alpha": settings.method in ("lora", "qlora"),
-        "dropout": settings.method in ("lora", "qlora"),
-        "last_k": settings.method == "last-k",
-        "jsd_alpha": settings.objective in ("jsd", "on-policy"),
-        "rollout_start": settings.objective == "on-policy",
-        "rollout_max": settings.objective == "on-policy",
-        "drift_overlap": settings.objective == "on-policy",
-        "hidden_weight": settings.objective == "hidden",
-        "store_top_k": settings.store_top_k is not None,
-        "seam": False,
-        "report_to": False,
-    }
-    return {name: value for name, value in shared.items() if unused.get(name, True)}
+    unused = {"seam", "report_to"}
+    if settings.method not in ("lora", "qlora"):
+        unused |= {"rank", "alpha", "dropout"}
+    if settings.method != "last-k":
+        unused.add("last_k")
+    if settings.objective not in ("jsd", "on-policy"):
+        unused.add("jsd_alpha")
+    if settings.objective != "on-policy":
+        unused |= {"rollout_start", "rollout_max", "drift_overlap"}
+    if settings.objective != "hidden":
+        unused.add("hidden_weight")
+    if settings.store_top_k is None:
+        unused.add("store_top_k")
+    return {name: value for name, value in settings.as_dict().items() if name not in unused}

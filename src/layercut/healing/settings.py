@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Annotated, Any, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
 from layercut.base_settings import Names, Number, Seed, Settings, one_of
 from layercut.errors import InputError
+from layercut.healing.filters import FilterSettings
 
 METHODS = ("lora", "qlora", "full", "last-k", "seam")
 """Which weights change. ``seam`` trains nothing: it solves for a linear map at each cut."""
@@ -15,8 +18,11 @@ SCHEDULES = ("constant", "linear", "cosine")
 PRECISIONS = ("auto", "float32", "bfloat16")
 SAVED_AS = ("auto", "float32", "bfloat16", "float16")
 OBJECTIVES = ("sft", "forward-kl", "reverse-kl", "jsd", "hidden", "on-policy")
-"""The loss: on the answers' tokens, or the teacher's distributions on them (``hidden``: and its hidden states), or
-its distributions on the pruned model's own answers."""
+"""The loss: on the answers' tokens, or the teacher's distributions on them (``hidden``: and its hidden states), or its
+distributions on the pruned model's own answers.
+"""
+RESPONSES = ("self", "original")
+"""Whose answers are trained on: the teacher's own, or those that the data set gives with the prompts."""
 SEAMS = ("linear", "orthogonal", "scale", "magnitude")
 """What ``seam`` does at each cut: a map of what the MLP below adds, or a factor for the whole stream."""
 SYSTEM = "You are a helpful assistant."
@@ -24,7 +30,7 @@ SYSTEM = "You are a helpful assistant."
 
 
 class Batches(NamedTuple):
-    """A step, as one process sees it."""
+    """The batches of one step in one process."""
 
     micro: int
     """Examples at once."""
@@ -115,7 +121,7 @@ class TrainSettings(Settings):
     @model_validator(mode="before")
     @classmethod
     def _start_below_the_most(cls, given: dict[str, Any]) -> dict[str, Any]:
-        """A longest answer below where answers start, which nobody chose, starts them there."""
+        """A ``rollout_max`` below the default ``rollout_start`` lowers it too, unless it was given."""
         most, start = given.get("rollout_max"), cls.model_fields["rollout_start"].default
         if "rollout_start" not in given and type(most) is int and 1 <= most < start:
             return {**given, "rollout_start": most}
@@ -136,12 +142,12 @@ class TrainSettings(Settings):
             raise InputError(f"rollout_max {self.rollout_max} is below rollout_start {self.rollout_start}; raise it.")
         return self
 
-    def batches(self, num_processes: int = 1) -> Batches:
-        """How a step's examples are spread over processes and time.
+    def num_steps(self, num_examples: int) -> int:
+        """Optimiser steps on this many training examples, unless training stops early."""
+        return self.max_steps or max(1, math.ceil(self.epochs * num_examples / self.batch_size))
 
-        Raises:
-            InputError: the batch is no multiple of the micro batches of all processes.
-        """
+    def batches(self, num_processes: int = 1) -> Batches:
+        """How a step's examples are split; InputError if the micro batches of all processes do not divide them."""
         micro = min(self.micro_batch, max(1, self.batch_size // num_processes))
         if self.batch_size % (micro * num_processes):
             processes = f" in each of {num_processes} processes" if num_processes > 1 else ""
@@ -149,3 +155,47 @@ class TrainSettings(Settings):
                 f"batch_size {self.batch_size} is no multiple of micro_batch {micro}{processes}; choose one that is."
             )
         return Batches(micro, self.batch_size // (micro * num_processes))
+
+
+class ArmSettings(Settings):
+    """What a single healing and an arm of a study share, beside models, prompts, training and filters."""
+
+    responses: Annotated[str, one_of(RESPONSES)] = Field(
+        RESPONSES[0], description="self: the teacher's own answers; original: those that came with the prompts."
+    )
+    match_tokens: bool = Field(
+        False, description="As many answer tokens as the smaller of the two arms has on the same prompts."
+    )
+    decontaminate: Names = Field(
+        (),
+        description="Tasks beside the built-in ones, and those with data, whose report items must not be trained on.",
+    )
+    save_dtype: Annotated[str, one_of(SAVED_AS)] = Field(
+        "auto",
+        description="Of the healed weights: float32, bfloat16, float16; auto: as the pruned checkpoint, or float32 "
+        "where rounding costs over 2 % of what healing gained.",
+    )
+
+
+class HealSettings(ArmSettings):
+    """All settings of a healing, beside the models and prompts."""
+
+    keep_adapter: bool = Field(False, description="Do not fold the adapter in.")
+    train: TrainSettings = TrainSettings()
+    filters: FilterSettings = FilterSettings()
+    data: Mapping[str, str] = Field({}, description="Local data of the tasks to decontaminate from.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.keep_adapter and self.train.method not in ("lora", "qlora"):
+            raise InputError(f"{self.train.method} makes no adapter, so there is none to keep; leave it out.")
+        if self.keep_adapter and self.save_dtype != "auto":
+            raise InputError("an adapter that is kept is written as it was trained; leave out save_dtype.")
+        return self
+
+    def describe(self) -> dict[str, Any]:
+        """What decides the result, for a run's settings.
+
+        A default ``save_dtype`` is omitted, so runs created before the setting existed still resume.
+        """
+        return {name: value for name, value in self.as_dict().items() if (name, value) != ("save_dtype", "auto")}

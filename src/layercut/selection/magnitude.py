@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from layercut.errors import InputError
-from layercut.selection.base import Context, Selection, by_importance
-from layercut.selection.options import choose
+from layercut.selection.base import Context, Selection, by_importance, choose
 from layercut.selection.weights import layer_matrices, loaded_model
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ def magnitude(context: Context) -> Selection:
     I_l = sum of |w| (``norm`` l1) or sqrt(sum of w^2) (l2) over every weight w of layer l's matrices: the linear
     projections of attention and MLP, no norms and no biases. Kim et al., "Shortened LLaMA", arXiv:2402.02834, whose
     Mag+ protects the first four and the last two layers (``--protect first:4,last:2``) and whose code counts norm
-    weights too. The sum favours layers with more weights where layers differ in size, as some mixtures of experts do.
+    weights too. The sum favours layers with more weights where layers differ in size, as in some mixtures of experts.
     Needs no text.
 
     Settings:

@@ -1,4 +1,4 @@
-"""Layer scores of criteria, read from the plans that they made."""
+"""Layer scores of criteria, read from their plans."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from layercut.errors import InputError
 from layercut.evidence.sweep import Ranking
-from layercut.runs.settings import shown
+from layercut.runs.environment import shown
 from layercut.selection.specs import plan_for_model
 from layercut.surgery.plan import CutPlan, origin_of
 from layercut.tasks.selected_items import selection_items
@@ -29,10 +29,10 @@ def read_rankings(
     Args:
         paths: of the files.
         model: name of the model, for messages.
-        model_hash: of the model; a plan that was made on other weights is refused unless it is allowed.
+        model_hash: of the model; a plan for other weights is refused unless it is allowed.
         num_layers: its decoder layers.
-        from_another_model: take a plan that was made on other weights, with a note.
-        asked: ids of the items that the sweep asks, per task; a plan that was chosen on some of them gets a note.
+        from_another_model: allow a plan for other weights, with a note.
+        asked: ids of the sweep's items, per task; a plan that was chosen on some of them gets a note.
 
     Raises:
         InputError: a file that is no plan, a plan for another model, or one without a score for each layer.
@@ -60,9 +60,9 @@ def read_rankings(
 
 
 def _importance(scores: Mapping[str, Any]) -> dict[int, float]:
-    """Score per layer, higher means keep: an importance, or else how bad the first round of a search found each cut.
+    """Score per layer, higher means keep: the importance, or minus the values of a search's first round.
 
-    Layers without a finite score are left out.
+    Layers without a finite score are skipped.
     """
     given = scores.get("importance")
     if isinstance(given, Mapping) and given:

@@ -12,11 +12,11 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from rich.console import Console
 
-from layercut.engine.base import Decoding, Engine
+from layercut.engine.base import Decoding
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError, unknown
 from layercut.evidence.clusters import clusters_of
@@ -24,6 +24,7 @@ from layercut.evidence.paired import compare_paired
 from layercut.evidence.splits import items_hash
 from layercut.evidence.sweep import Sweep, SweepRow
 from layercut.progress import Progress
+from layercut.progress import estimate as eta
 from layercut.progress.bars import Progressing
 from layercut.report.reports import write_reports
 from layercut.runs.directory import RunFolder
@@ -41,14 +42,11 @@ from layercut.tasks.run import slug
 from layercut.tasks.shortfall import tell_shortfalls
 from layercut.text.counting import counted
 
-if TYPE_CHECKING:
-    from layercut.progress import estimate as eta
-
 SPLITS: tuple[Split, ...] = ("selection", "report")
 
 
 class Swept(NamedTuple):
-    """What a sweep found, and where it lies."""
+    """The folder and the results of a sweep."""
 
     folder: Path
     sweep: Sweep
@@ -56,7 +54,7 @@ class Swept(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class SweptTask:
-    """One task and readout with the items that are asked."""
+    """One task and readout with its items."""
 
     part: ObjectiveTask
     samples: tuple[Sample, ...]
@@ -83,20 +81,15 @@ def sweep_model(
     console: Console,
     say: Callable[[str], None],
 ) -> Swept | None:
-    """Skip each layer alone and measure all tasks; ``layercut sweep``. A dry run says what would be done.
+    """Skip each layer alone and measure all tasks; ``layercut sweep``. A dry run prints the plan and returns None.
 
     Args:
-        model: which model.
-        objective: which tasks, readouts and how many items.
-        layers: which layers are skipped, as people write them; all of them if left out.
+        objective: tasks, readouts and numbers of items.
+        layers: the skipped layers, as people write them; all of them if left out.
         split: ``selection`` items, or ``report`` items, on which no layers may then be chosen.
-        compare: plan.json files whose scores per layer are compared with what the tasks lose.
+        compare: plan.json files whose scores per layer are compared with the losses of the tasks.
         out: the run folder; ``runs/<model>-sweep`` if left out.
-        seed: random seed: items, sampled answers, resampling.
-        decoding: how answers are drawn.
-        dry_run: only say what would be done, and give None back.
-        console: where the progress bar goes.
-        say: called with each line for people.
+        seed: random seed for items, sampled answers and resampling.
 
     Raises:
         InputError: a layer, task, readout, split or plan that cannot be used, or a run folder that holds another run.
@@ -130,18 +123,7 @@ def sweep_model(
     settings = sweep_settings(handle.describe(), [one.part for one in asked], draw, split)
     flags = {"limit": "limit", "objective": "objective"}
     with RunFolder.begin(folder, settings, flags=flags, sandbox=isolation) as run:
-        rows = measure(
-            run,
-            asked,
-            wanted,
-            num_layers=handle.num_layers,
-            model_hash=handle.metadata.model_hash,
-            engine=lambda: handle.engine,
-            split=split,
-            decoding=draw,
-            console=console,
-            say=say,
-        )
+        rows = measure(run, asked, wanted, handle, draw, console, say)
         sweep = Sweep(
             model=model.model,
             model_hash=handle.metadata.model_hash,
@@ -163,9 +145,8 @@ def sweep_settings(
 ) -> dict[str, Any]:
     """What decides the numbers of a sweep's folder.
 
-    On selection items these are those of ``layercut select`` with the same objective, so that both can share a folder.
-    The layers that are skipped are no part of them: a second command
-    may add some.
+    On selection items these are those of ``layercut select`` with the same objective, so both can share a folder. The
+    skipped layers are not part of them: a second command may add some.
     """
     settings = folder_settings(model, parts, decoding)
     return settings if split == "selection" else {**settings, "split": split}
@@ -174,8 +155,7 @@ def sweep_settings(
 def swept_layers(text: str | None, num_layers: int, model: str) -> tuple[int, ...]:
     """The layers that ``text`` names, ascending; all of them for None.
 
-    Raises:
-        InputError: no layer list, a layer that the model does not have, or a model with a single layer.
+    Raises InputError for any other text, a layer that the model does not have, or a model with a single layer.
     """
     if num_layers < 2:
         raise InputError(f"{model} has a single decoder layer, so nothing is left when it is skipped.")
@@ -190,10 +170,9 @@ def swept_layers(text: str | None, num_layers: int, model: str) -> tuple[int, ..
 
 
 def ask(objective: Sequence[TaskSettings], seed: int, split: Split) -> list[SweptTask]:
-    """The items of every task and readout; of a task without ``readouts``, its first one, as a search takes it.
+    """The items of every task and readout; of a task without ``readouts``, its first one, as in a search.
 
-    Raises:
-        InputError: no tasks, one that is named twice, is not known, or has no items of this split.
+    Raises InputError without tasks, or for one that is named twice, unknown, or without items of this split.
     """
     names = [one.task for one in objective]
     if not names:
@@ -218,25 +197,17 @@ def measure(
     run: RunFolder,
     asked: Sequence[SweptTask],
     layers: Sequence[int],
-    *,
-    num_layers: int,
-    model_hash: str,
-    engine: Callable[[], Engine],
-    split: Split,
+    model: ModelHandle,
     decoding: Decoding,
     console: Console,
     say: Callable[[str], None],
 ) -> list[SweepRow]:
-    """Ask what is not known yet, and compare every layer with the original model.
+    """A row for each layer, task and readout: the tasks in order, the layers of each ascending.
 
-    Args:
-        engine: gives the engine; called only if something has to be asked.
-
-    Returns:
-        A row for each layer, task and readout: the tasks in order, the layers of each ascending.
+    Only answers that the folder does not hold are asked; the model is loaded only for these.
     """
-    uncut = CutPlan(num_layers=num_layers)
-    cut = {layer: CutPlan(num_layers=num_layers, removed=(layer,)) for layer in layers}
+    uncut = CutPlan(num_layers=model.num_layers)
+    cut = {layer: CutPlan(num_layers=model.num_layers, removed=(layer,)) for layer in layers}
     groups = {"uncut": [uncut], f"without one of {counted(len(cut), 'layer')}": list(cut.values())}
     # A piece is one task under all plans of a group, which the engine is asked together: what they share is run once.
     work = [
@@ -253,8 +224,8 @@ def measure(
         answers = SearchAnswers(
             [one.part for one in asked],
             [one.samples for one in asked],
-            engine=engine,
-            model_hash=model_hash,
+            engine=lambda: model.engine,
+            model_hash=model.metadata.model_hash,
             decoding=decoding,
             journal=journal,
         )
@@ -306,7 +277,7 @@ def _row(
 def _say_refusals(
     asked: Sequence[SweptTask], uncut: Sequence[Sequence[Mapping[str, Any]]], seed: int, say: Callable[[str], None]
 ) -> None:
-    """Reported as soon as it is known: the sweep is long, and such a task will give no retention."""
+    """Report tasks that will have no retention as soon as they are known: the sweep is long."""
     for one, records in zip(asked, uncut, strict=True):
         row = _row(one, -1, records, records, seed)
         if row.kept_share is None:

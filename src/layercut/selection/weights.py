@@ -15,11 +15,7 @@ if TYPE_CHECKING:
 
 
 def loaded_model(context: Context, criterion: str) -> LoadedModel:
-    """The model whose weights a criterion reads.
-
-    Raises:
-        InputError: the context has none.
-    """
+    """The model whose weights a criterion reads; InputError if the context has none."""
     if context.loaded is None:
         raise InputError(
             f"{criterion} reads the model's weights, and there is no model here; use layercut select with "
@@ -32,11 +28,8 @@ def layer_matrices(loaded: LoadedModel, criterion: str) -> list[dict[str, nn.Par
     """Per decoder layer, its weight matrices by their name within the layer.
 
     These are the parameters of two and more dimensions: the projections of attention and MLP, and in mixtures of
-    experts the router and all experts. Norm weights and biases are vectors and left out; embeddings and the head,
-    tied or not, are in no decoder layer.
-
-    Raises:
-        InputError: weights that were not loaded (offloaded) or are packed (quantised), so that they cannot be read.
+    experts the router and all experts. Norm weights, biases, embeddings and the head are not among them. Raises
+    InputError for weights that were not loaded (offloaded) or are packed (quantised), so that they cannot be read.
     """
     layers = [
         {name: weight for name, weight in layer.named_parameters() if weight.ndim >= 2}

@@ -18,13 +18,13 @@ from layercut.errors import InputError
 from layercut.healing.data import BUILT_IN
 from layercut.healing.generate import answer_prompts
 from layercut.healing.heal import Healed, check_method, heal_model
-from layercut.healing.heal_settings import HealSettings
 from layercut.healing.job import CHECKPOINT
 from layercut.healing.process_group import ProcessGroup
 from layercut.healing.prompt_sources import Answering, PromptSource, PromptSpec, prompt_source
+from layercut.healing.settings import HealSettings
 from layercut.runs.settings import settings_hash
 from layercut.settings import ModelSettings, TaskSettings
-from layercut.study.study_settings import HealingArm
+from layercut.study.settings import HealingArm
 
 
 class Healer:
@@ -39,15 +39,13 @@ class Healer:
         folder: Path,
         answers: Path,
     ) -> None:
-        """Nothing is read yet.
-
-        Args:
-            arm: how is healed.
-            uncut: the model that teaches.
-            tasks: of the study; training data holds none of their report items.
-            seed: of the study, for an arm that names none.
-            folder: run folder of the healing.
-            answers: where the original model's answers lie, in a run folder for each way of asking.
+        """Args:
+        arm: how to heal.
+        uncut: the teacher.
+        tasks: of the study; training data holds none of their report items.
+        seed: of the study, for an arm without a seed of its own.
+        folder: run folder of the healing.
+        answers: holds a run folder with the original model's answers for each way of asking.
         """
         self.arm, self.folder = arm, folder
         self._answers_folder = answers
@@ -57,7 +55,7 @@ class Healer:
 
     @property
     def settings(self) -> HealSettings:
-        """As ``layercut heal`` takes them."""
+        """The settings of ``layercut heal``."""
         named = [task.task for task in self._tasks if task.task not in BUILT_IN]
         return HealSettings(
             train=self.arm.train.replace(seed=self._seed),
@@ -71,10 +69,8 @@ class Healer:
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """What decides the healed weights, beside the original model and the removed layers.
-
-        Raises:
-            InputError: settings that do not fit each other, or prompts that cannot be read.
+        """What decides the healed weights, beside the original model and the removed layers; InputError if it cannot be
+        used.
         """
         source, how = _prompts(self.arm)
         settings = self.settings.describe()
@@ -92,12 +88,7 @@ class Healer:
         }
 
     def check(self) -> None:
-        """Whatever would fail after hours of other work fails now.
-
-        Raises:
-            InputError: settings or prompts that cannot be used.
-            MissingExtra: TRL or PEFT is not installed.
-        """
+        """Raise InputError or MissingExtra now for what would fail after hours of other work."""
         group = ProcessGroup.of_this_process()
         if group.size > 1:
             raise InputError(
@@ -108,9 +99,7 @@ class Healer:
         _ = self.identity
 
     def heal(self, cut: Path | None, *, console: Console, say: Callable[[str], None]) -> Healed:
-        """Heal a pruned checkpoint, or train the original model where there is none, or go on with it; see
-        ``heal_model``.
-        """
+        """Heal a pruned checkpoint, or train the original model for None; see ``heal_model``."""
         source, how = _prompts(self.arm)
         model = self._uncut if cut is None else self._uncut.replace(model=str(cut), revision=None)
         settings = self.settings
@@ -133,7 +122,7 @@ class Healer:
     def _answers(
         self, source: PromptSource, how: Answering, console: Console, say: Callable[[str], None]
     ) -> list[dict[str, Any]]:
-        """The original model's answers, given once for all cuts of the study and all arms that ask the same."""
+        """The original model's answers, generated once for all cuts of the study and all arms that ask the same."""
         asked = {"prompts": source.describe(), "decoding": how.decoding.as_dict(), "seed": self._seed}
         name = settings_hash({**asked, "max_new_tokens": how.max_new_tokens, **how.extra()})
         return answer_prompts(
@@ -149,18 +138,18 @@ class Healer:
 
     @property
     def checkpoint(self) -> Path:
-        """The healed model; there once it is whole."""
+        """The healed model; its folder exists once it is complete."""
         return self.folder / CHECKPOINT
 
     @property
     def engine(self) -> Engine:
-        """Over the healed model, which is loaded for it."""
+        """The engine of the healed model, which is loaded for it."""
         if self._handle is None:
             self._handle = ModelHandle(self._uncut.replace(model=str(self.checkpoint), revision=None))
         return self._handle.engine
 
     def metadata(self) -> Mapping[str, Any] | None:
-        """How the checkpoint was made, from its plan.json; None where there is none."""
+        """How the checkpoint was made, from its plan.json; None without one."""
         file = self.checkpoint / "plan.json"
         if not file.is_file():
             return None
@@ -168,11 +157,11 @@ class Healer:
         return made[-1] if made else None
 
     def release(self) -> None:
-        """Let the weights go."""
+        """Free the memory of the weights."""
         self._handle = None
 
     def remove(self) -> None:
-        """Free the disk."""
+        """Delete the run folder."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

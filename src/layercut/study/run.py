@@ -33,22 +33,22 @@ from layercut.runs.directory import RunFolder
 from layercut.runs.study import Manifest
 from layercut.study.forecast import Forecast, forecast
 from layercut.study.job import StudyJob
+from layercut.study.settings import StudySettings
 from layercut.study.store import CellStore
-from layercut.study.study_settings import StudySettings
 from layercut.study.work import StudyWork
 from layercut.tasks.cells import announce_isolation
 from layercut.tasks.run import slug
 
 
 class StudyOutcome(NamedTuple):
-    """What a study of one model found, and where it lies."""
+    """The results of a study of one model, and their files."""
 
     model: str
     rows: list[ComparisonRow]
     paths: dict[str, Path]
     """The report and the checkpoints, by name."""
     failed: list[str]
-    """What failed, a line each; the same command tries it again."""
+    """The failures, a line each; the same command tries them again."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""
@@ -70,25 +70,25 @@ def run_study(
     console: Console,
     say: Callable[[str], None],
 ) -> list[StudyOutcome]:
-    """Run a study, or go on with it; ``layercut run``.
+    """Run a study, or continue it; ``layercut run``.
 
-    A search, healing, cell or checkpoint that fails is noted in the folder and does not stop the others; it is tried
-    again by the same call.
+    A search, healing, cell or checkpoint that fails is recorded in the folder and does not stop the others; the same
+    call tries it again.
 
     Args:
         settings: the study.
-        out: run folder in place of the study's own.
-        seed: in place of the study's own, of which there may be several.
+        out: run folder instead of the study's own.
+        seed: instead of the study's seeds.
         limit: lowers every task's number of items.
-        settings_file: where the settings were read from, to be named when they do not fit the folder.
-        console: where progress goes.
+        settings_file: the file of the settings, for messages.
+        console: shows progress.
         say: called with each line for people.
 
     Returns:
         An outcome for each model, in the order of the study.
 
     Raises:
-        InputError: anything in the study that cannot be used, or a run folder that holds another study.
+        InputError: a setting that cannot be used, or a run folder that holds another study.
     """
     settings = _with(settings, out, seed)
     folders = _folders(settings)
@@ -113,11 +113,7 @@ def run_study(
 def forecast_study(
     settings: StudySettings, *, out: Path | None = None, seed: int | None = None, limit: int | None = None
 ) -> list[Forecast]:
-    """What ``run_study`` would do, for each model; ``layercut run --dry-run``. Nothing is run or written.
-
-    Raises:
-        InputError: anything in the study that cannot be used.
-    """
+    """The forecast of ``run_study`` for each model; ``layercut run --dry-run``. Nothing is run or written."""
     settings = _with(settings, out, seed)
     return [forecast(_work(settings, model, folder, limit)) for model, folder in _folders(settings)]
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from sacrebleu.metrics.bleu import BLEU
 
-from layercut.diagnostics.arithmetic import first_digits
+from layercut.diagnostics.arithmetic import KINDS, expressions, first_digits, value
 from layercut.diagnostics.brackets import DEEPEST, nested
 from layercut.diagnostics.cost import ratio
 from layercut.diagnostics.degeneration import (
@@ -22,7 +22,6 @@ from layercut.diagnostics.degeneration import (
     self_bleu,
     words_of,
 )
-from layercut.diagnostics.expressions import KINDS, expressions, value
 from layercut.diagnostics.functions import functions
 from layercut.diagnostics.programs import classify
 from layercut.diagnostics.propagation import given
@@ -33,7 +32,6 @@ from tests.support.patient import prose
 MODULES = (
     "arithmetic",
     "degeneration",
-    "expressions",
     "programs",
     "propagation",
     "similarity",

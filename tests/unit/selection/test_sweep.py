@@ -5,6 +5,8 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -54,18 +56,8 @@ def sweep(
 ) -> list[SweepRow]:
     settings = sweep_settings({"model": "fake"}, [one.part for one in asked], GREEDY, split)
     with RunFolder.begin(path, settings) as run:
-        return measure(
-            run,
-            asked,
-            layers,
-            num_layers=6,
-            model_hash=HASH,
-            engine=lambda: engine,
-            split=split,
-            decoding=GREEDY,
-            console=Console(file=io.StringIO()),
-            say=say,
-        )
+        model: Any = SimpleNamespace(num_layers=6, engine=engine, metadata=SimpleNamespace(model_hash=HASH))
+        return measure(run, asked, layers, model, GREEDY, Console(file=io.StringIO()), say)
 
 
 def test_equals_what_the_items_say(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a study is made of: models x criteria x depths x healing arms x tasks x readouts x seeds."""
+"""Settings of a study: models x criteria x depths x healing arms x tasks x readouts x seeds."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from pydantic import Field, model_validator
 from layercut.base_settings import Names, Seed, Settings
 from layercut.errors import InputError
 from layercut.healing.filters import FilterSettings
-from layercut.healing.heal_settings import ArmSettings
 from layercut.healing.prompt_sources import Answering, PromptSpec, answering
-from layercut.healing.settings import TrainSettings
+from layercut.healing.settings import ArmSettings, TrainSettings
 from layercut.selection import CriterionRow, criterion_row
 from layercut.selection.base import SearchSettings
 from layercut.settings import (
@@ -27,17 +26,17 @@ from layercut.settings import (
 )
 
 NO_HEALING = "none"
-"""The arm that every cut has without being asked for."""
+"""The arm that every cut has by default."""
 LONGEST_NAME = 100
-"""Bytes. The folder of a healed plan has the names of the plan, the arm and the seed, and a system takes 255."""
+"""Bytes. The folder of a healed plan has the names of the plan, the arm and the seed, and a system allows 255."""
 RESERVED = (UNCUT, "searches", "answers", "failures")
-"""Folders of a study that are no plan's."""
+"""Folders of a study that no plan may have."""
 _ONE_BY_ONE = ("reverse", "random", "magnitude", "taylor", "perplexity", "task_accuracy", "trace_damage")
-"""Criteria whose deeper cut holds the shallower one, whatever their settings."""
+"""Criteria whose deeper cut contains the shallower one, whatever their settings."""
 
 
 class Depth(Settings):
-    """How many decoder layers go: a number, or a share of the model's."""
+    """The number of removed decoder layers, or their share of the model's."""
 
     text: str = Field(description="3 or 25%, as it was written.")
 
@@ -53,7 +52,7 @@ class Depth(Settings):
         return self
 
     def layers(self, num_layers: int) -> int:
-        """Of a model of ``num_layers``; a share is rounded to the nearest number, at least 1, and a half upwards."""
+        """For a model of ``num_layers``; a share is rounded to the nearest number, at least 1, a half upwards."""
         if self.text.endswith("%"):
             return max(1, int(float(self.text[:-1]) / 100 * num_layers + 0.5))
         return int(self.text)
@@ -111,7 +110,7 @@ class CriterionSettings(SearchSettings):
         return 2 if self.row.needs_objective or self.objective else int(self.row.needs_model)
 
     def draws(self, decoding: DecodingSettings) -> bool:
-        """Whether a seed decides anything: chance layers, text that the model makes up, sampled answers."""
+        """Whether a seed matters: random layers, generated text, sampled answers."""
         made_text = self.row.needs_text and self.calibration.source == GENERATED
         sampled = self.cost == 2 and decoding.temperature > 0
         return self.criterion in ("random", "refine") or ":" in self.criterion or made_text or sampled
@@ -151,7 +150,7 @@ class HealingArm(ArmSettings, Answering):
 
 
 class StudySettings(Settings):
-    """Everything a study is made of. Models and tasks have no defaults; plans, criteria or both must be given."""
+    """All settings of a study. Models and tasks have no defaults; plans, criteria or both must be given."""
 
     models: tuple[ModelSettings, ...]
     tasks: tuple[TaskSettings, ...]
@@ -212,11 +211,7 @@ class StudySettings(Settings):
 
 
 def check_name(name: str, kind: str) -> None:
-    """Refuse what cannot be a folder's name, or part of one.
-
-    Raises:
-        InputError: such a name.
-    """
+    """Refuse text that cannot be a folder's name, or part of one, with an InputError."""
     if not name or any(c in name for c in "/\\+<>") or name.startswith(".") or not name.isprintable():
         raise InputError(f"{kind} name {name[:80]!r} cannot be a folder name; use letters, digits, '-' and '_'.")
     if len(name.encode()) > LONGEST_NAME:
