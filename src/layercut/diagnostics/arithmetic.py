@@ -32,7 +32,6 @@ NAME = "arithmetic"
 VERSION = 1
 """Raised by any change of the generator, the near misses, the examples or the prompt."""
 NUM_SAMPLES = 500
-"""Of each split."""
 EASY = ((1, 1), (2, 1), (1, 2))
 KINDS = (*EASY, *EASY, (1, 3), (2, 2), (3, 1), (2, 3), (3, 2), (4, 2), (5, 2), (3, 3))
 """Digits of the numbers and operators between them, in this order, so that any limit has most sizes. A single operator

@@ -28,9 +28,7 @@ NAME = "degeneration"
 MAX_NEW_TOKENS = 128
 TEMPERATURE, TOP_K = 0.9, 50
 FEWEST_REPEATS = 3
-"""Repeats in a row from which a unit counts as a loop."""
 LONGEST_UNIT = 200
-"""Characters of the longest unit that is searched for."""
 LOOPS = 0.25
 """A response loops if its longest loop is at least this share of it, and at least ``LEAST_LOOP`` characters."""
 LEAST_LOOP = 40
@@ -40,15 +38,9 @@ NUM_OPENINGS = 60
 _PEOPLE = ("a baker", "an old sailor", "two sisters", "a young doctor", "the night guard", "a retired teacher")
 _PLACES = ("a small harbour town", "the mountains", "a crowded train", "an empty library", "the edge of a desert")
 _TOPICS = (
-    "why the sky is blue",
-    "how bread is made",
-    "what a bank does with money",
-    "how bees find their way home",
-    "why ships float",
-    "how a vaccine works",
-    "what causes the tides",
-    "how a bicycle stays upright",
-)
+    "why the sky is blue", "how bread is made", "what a bank does with money", "how bees find their way home",
+    "why ships float", "how a vaccine works", "what causes the tides", "how a bicycle stays upright",
+)  # fmt: skip
 _WISHES = ("a day off", "a new desk", "an invoice", "a second meeting", "help with a move", "an apology")
 _FORMS = (
     lambda rng: f"Once upon a time, {rng.choice(_PEOPLE)} lived in {rng.choice(_PLACES)}. One morning,",

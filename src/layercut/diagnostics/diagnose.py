@@ -22,6 +22,7 @@ from layercut.diagnostics.arithmetic_files import arithmetic_files
 from layercut.diagnostics.session import DiagnosticSession, SessionModel
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
+from layercut.progress import Done, Say
 from layercut.progress import estimate as eta
 from layercut.progress.bars import Progressing
 from layercut.report.diagnosis.verdict import FILE, FORMAT_VERSION, load
@@ -36,7 +37,6 @@ from layercut.tasks.run import slug
 from layercut.text.counting import counted
 
 _STEPS = 1000
-"""Steps of a diagnostic on the progress bar."""
 _PLAN = re.compile(r"^[\d,\- ]+$|^[A-Za-z_][\w.]*:\d+$")
 _FLAGS = {"limit": "limit", "num_samples": "samples"}
 
@@ -71,7 +71,7 @@ def diagnose_model(
     seed: int,
     dry_run: bool,
     console: Console,
-    say: Callable[[str], None],
+    say: Say,
 ) -> Diagnosed | None:
     """Diagnose pruned models; ``layercut diagnose``. A dry run prints the plan and returns None.
 
@@ -128,17 +128,15 @@ def run_diagnostics(
     report: Callable[[Path], Path],
     dry_run: bool,
     console: Console,
-    say: Callable[[str], None],
+    say: Say,
     forms: Mapping[str, KnownDiagnostic] = DIAGNOSTICS,
     file: str = FILE,
 ) -> Diagnosed | None:
     """Run diagnostics one after the other in a run folder, write ``file`` after each, and the report at the end.
 
     Args:
-        folder: the run folder.
         arms: the original model first.
         names: which diagnostics of ``forms``.
-        how: what the session asks.
         settings: what decides the numbers in the folder, beside given arithmetic problems.
         head: what ``file`` records first. Results of an earlier command on the same models stay in it.
         report: writes the report of the folder and gives its path.
@@ -191,7 +189,7 @@ def _ask_all(
     how: DiagnoseSettings,
     data: dict[str, Any],
     console: Console,
-    say: Callable[[str], None],
+    say: Say,
     forms: Mapping[str, KnownDiagnostic],
     file: str,
 ) -> None:
@@ -221,7 +219,7 @@ def _ask_all(
         say(line)
 
 
-def _steps(num_stages: int, on_progress: Callable[[int, int], None]) -> Callable[[int, int, int], None]:
+def _steps(num_stages: int, on_progress: Done) -> Callable[[int, int, int], None]:
     """Progress within one diagnostic; all its questions count the same, and progress never goes back."""
     furthest = 0
 

@@ -119,13 +119,11 @@ class Function(NamedTuple):
     """Signature and docstring, with which the program begins, without the line break: the model writes that."""
     name: str
     tests: str
-    """A right function passes them."""
     body: str
     """The body of a right function, with line break and margin."""
 
     @property
     def request(self) -> GenerationRequest:
-        """The examples and the head."""
         return GenerationRequest(id=self.id, prompt=_EXAMPLES + self.head, max_new_tokens=MAX_NEW_TOKENS, stop=STOP)
 
 

@@ -8,7 +8,7 @@ later command may add layers or diagnostics.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -17,6 +17,7 @@ from layercut.diagnostics import LAYER_FORMS, known
 from layercut.diagnostics.diagnose import Diagnosed, DiagnoseSettings, run_diagnostics, uncut_arm
 from layercut.diagnostics.session import SessionModel
 from layercut.engine.handle import ModelHandle
+from layercut.progress import Say
 from layercut.report.diagnosis.layers import LAYERS_FILE, arm_name, layers_report
 from layercut.selection.sweep import swept_layers
 from layercut.settings import ModelSettings
@@ -38,7 +39,7 @@ def diagnose_layers(
     seed: int,
     dry_run: bool,
     console: Console,
-    say: Callable[[str], None],
+    say: Say,
 ) -> Diagnosed | None:
     """Diagnose the model without each layer; ``layercut sweep --diagnose``. A dry run prints the plan, returns None.
 

@@ -30,7 +30,6 @@ CLAMPED = (0.0, 0.25, 0.5, 0.75, 1.0)
 FIRST, RANK = "first choice", "1 / rank"
 TOP = 10
 NUM_PLACES = 5
-"""Parts of a trace, for the figure."""
 
 
 def propagation(session: DiagnosticSession) -> Diagnosis:
@@ -96,7 +95,6 @@ def teacher_forced(session: DiagnosticSession) -> Diagnosis:
 
 class _Forced(NamedTuple):
     answers: Answers
-    """What every arm makes of each token of the traces."""
     pieces: dict[str, list[str]]
     """The texts of the tokens, by trace."""
     kinds: dict[str, list[Kind]]

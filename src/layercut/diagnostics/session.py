@@ -84,9 +84,7 @@ class DiagnosticSession:
         """Args:
         arms: the original model first.
         journal: from the name of a question and of an arm, where its answers are kept.
-        limit: items of each kind of question.
-        num_samples: answers that are drawn for each item where answers are drawn.
-        arithmetic_data: files of arithmetic problems instead of generated ones.
+        limit, num_samples, arithmetic_data: see ``DiagnoseSettings``.
         on_progress: called with (questions so far, items done, items in all) of the question that is being asked.
         """
         names = [arm.name for arm in arms]
@@ -102,12 +100,10 @@ class DiagnosticSession:
 
     @property
     def uncut(self) -> SessionModel:
-        """The original model."""
         return self.arms[0]
 
     @property
     def cuts(self) -> tuple[SessionModel, ...]:
-        """The pruned models."""
         return self.arms[1:]
 
     def begin(self) -> None:

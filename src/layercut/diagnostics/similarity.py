@@ -31,7 +31,6 @@ NAME = "similarity"
 MOST_TEXTS = 24
 """Means over texts settle early, and every text is a matrix of layers x layers in the journal."""
 FEW_TEXTS = 8
-"""Where every layer is skipped alone."""
 
 
 def similarity(session: DiagnosticSession) -> Diagnosis:

@@ -33,7 +33,6 @@ class Trace:
 
     task: str
     id: str
-    """Of the item."""
     question: str
     gold: str
     """Empty where more than one answer is right."""
@@ -60,7 +59,6 @@ class Trace:
         return None if start < 0 else (start, start + len(self.gold))
 
     def is_right(self, text: str, finish_reason: str = "stop") -> bool:
-        """Whether a text answers the item."""
         return text == self.text or self.judge(text, finish_reason)
 
 

@@ -31,7 +31,6 @@ class Merged(NamedTuple):
     tolerance: float
 
     def describe(self) -> str:
-        """One line for people."""
         return (
             f"merged weights and adapter model differ by at most {self.max_abs_diff:.2g} in a logit, both in float32 "
             f"(up to {self.tolerance:.2g} is rounding)"

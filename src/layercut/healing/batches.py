@@ -25,11 +25,7 @@ class StepsByLength(Sampler[int]):
     """All examples in the random order of a seed and an epoch, each step's sorted by length."""
 
     def __init__(self, lengths: Sequence[int], step: int, seed: int) -> None:
-        """Args:
-        lengths: of the examples, in tokens.
-        step: examples a step, over all processes.
-        seed: of the order.
-        """
+        """``lengths``: of the examples, in tokens. ``step``: examples a step, over all processes."""
         self._lengths = lengths
         self._step = step
         self._seed = seed

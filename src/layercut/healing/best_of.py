@@ -7,11 +7,12 @@ alone would prefer endless repetition.)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from layercut.engine.base import Engine, LikelihoodRequest, Likelihoods
 from layercut.healing.prompts import record_prompt
+from layercut.progress import Done
 from layercut.runs.records import Journal
 from layercut.surgery.plan import CutPlan
 
@@ -24,16 +25,13 @@ def choose(
     records: Sequence[Record],
     journal: Journal,
     *,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Done | None = None,
 ) -> None:
     """Choose one answer for every prompt that the journal holds no choice for yet.
 
-    Args:
-        engine: the model that answered.
-        plan: its plan.
-        records: all records of ``generate_responses``.
-        journal: gets a line for each prompt: ``id``, ``chosen`` (a record's id) and, where likelihood decided,
-            ``mean_log_likelihoods`` (in nats per token, by record).
+    ``engine`` and ``plan`` are the model that answered; ``records`` are all records of ``generate_responses``. The
+    journal gets a line for each prompt: ``id``, ``chosen`` (a record's id) and, where likelihood decided,
+    ``mean_log_likelihoods`` (in nats per token, by record).
     """
     of_prompt: dict[str, list[Record]] = {}
     for record in records:

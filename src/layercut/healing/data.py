@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from layercut.errors import InputError, MissingExtra
@@ -21,6 +21,7 @@ from layercut.healing.prompt_sources import PromptGroup
 from layercut.healing.prompts import plain_prompt
 from layercut.healing.settings import TrainSettings
 from layercut.models.loading import LoadedModel
+from layercut.progress import Say
 from layercut.tasks import TASKS, base_name, load_task
 from layercut.text.counting import counted
 
@@ -48,7 +49,7 @@ def original_records(parts: Sequence[PromptGroup]) -> list[dict[str, Any]]:
     return records
 
 
-def report_items(tasks: Sequence[str], data: Mapping[str, str], say: Callable[[str], None]) -> ReportItems:
+def report_items(tasks: Sequence[str], data: Mapping[str, str], say: Say) -> ReportItems:
     """Questions of all report items of the built-in tasks and of those named; reports which tasks were not checked."""
     # The number of examples before an item does not change it, so arc_easy:5 is checked as arc_easy.
     names = {base_name(name): name for name in (*BUILT_IN, *tasks, *data)}
@@ -75,7 +76,7 @@ def examples_of(
     items: ReportItems,
     max_length: int,
     arm: str,
-    say: Callable[[str], None],
+    say: Say,
 ) -> tuple[list[TrainingExample], dict[str, Any]]:
     """Training examples from records, and the counts of what was dropped."""
     filtered = filter_responses([_counted(record, loaded) for record in records], filters)
@@ -104,9 +105,7 @@ def _counted(record: Mapping[str, Any], loaded: LoadedModel) -> Mapping[str, Any
     return {**record, "num_prompt_tokens": len(example.prompt), "num_new_tokens": len(example.completion)}
 
 
-def matched(
-    arms: Mapping[str, Sequence[TrainingExample]], arm: str, seed: int, say: Callable[[str], None]
-) -> list[TrainingExample]:
+def matched(arms: Mapping[str, Sequence[TrainingExample]], arm: str, seed: int, say: Say) -> list[TrainingExample]:
     """One arm's examples on the prompts that all arms answer, with no more completion tokens than the smallest arm has.
 
     Raises InputError if no prompt has an answer in every arm.
@@ -125,7 +124,7 @@ def matched(
     return chosen
 
 
-def split(examples: Sequence[TrainingExample], settings: TrainSettings, say: Callable[[str], None]) -> Data:
+def split(examples: Sequence[TrainingExample], settings: TrainSettings, say: Say) -> Data:
     """Examples for training and held-out examples."""
     data = hold_out(examples, settings.held_out, settings.seed)
     say(

@@ -31,10 +31,8 @@ class Decontaminated(NamedTuple):
     """Records per task whose items they hold; a record that holds items of two tasks counts for both."""
     num_removed: int
     num_items: int
-    """Report items that were searched for."""
 
     def describe(self) -> str:
-        """One line for people."""
         tasks = ", ".join(f"{count} {task}" for task, count in self.removed.items() if count)
         return (
             f"{self.num_removed} answers removed because they contain report items{f' ({tasks})' if tasks else ''}; "

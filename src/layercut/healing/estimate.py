@@ -45,7 +45,6 @@ class _Weights(NamedTuple):
     adapter_parameters: int
     """Of adapters of rank 1: the sum of rows and columns of all matrices in decoder layers."""
     layer_parameters: int
-    """Of all decoder layers."""
     num_layers: int
     hidden_size: int
     cache_bytes: int

@@ -35,7 +35,6 @@ class TrainingExample(NamedTuple):
 
     @property
     def input_ids(self) -> list[int]:
-        """All tokens."""
         return [*self.prompt, *self.completion]
 
     @property

@@ -62,7 +62,6 @@ class Filtered(NamedTuple):
     """Number of records by the first rule that dropped them, 0 for the other rules."""
 
     def describe(self) -> str:
-        """One line for people."""
         gone = ", ".join(f"{count} {rule}" for rule, count in self.dropped.items() if count) or "none dropped"
         total = len(self.records) + sum(self.dropped.values())
         text = f"{len(self.records)} of {counted(total, 'answer')} kept ({gone})"
@@ -74,15 +73,9 @@ class Filtered(NamedTuple):
 
 
 RULES = (
-    "empty",
-    "unfinished",
-    "too long",
-    "too short",
-    "wrong",
-    "in another language",
-    "with a repeated prompt",
+    "empty", "unfinished", "too long", "too short", "wrong", "in another language", "with a repeated prompt",
     "with a repeated answer",
-)
+)  # fmt: skip
 """Why a record is dropped, in the order in which the rules are applied."""
 
 

@@ -16,6 +16,7 @@ from layercut.errors import InputError
 from layercut.healing.best_of import choose, chosen
 from layercut.healing.prompt_sources import CHOICES, RESPONSES, Answering, PromptGroup, PromptSource, asked
 from layercut.healing.prompts import NamedPrompt, plain_prompt
+from layercut.progress import Done, Say
 from layercut.progress.bars import watched
 from layercut.runs.directory import RunFolder
 from layercut.runs.disk import resumable
@@ -34,7 +35,6 @@ class Responses(NamedTuple):
     chosen: list[dict[str, Any]]
     """One record a prompt, under its id."""
     folder: Path | None
-    """The run folder; None without one."""
 
 
 def answer_prompts(
@@ -46,7 +46,7 @@ def answer_prompts(
     out: Path | None,
     seed: int,
     console: Console,
-    say: Callable[[str], None],
+    say: Say,
 ) -> Responses:
     """Answer every prompt; ``layercut generate``. With ``out``, into a run folder that resumes."""
     handle = ModelHandle(model)
@@ -72,7 +72,7 @@ def answers_of(
     seed: int,
     folder: Path,
     console: Console,
-    say: Callable[[str], None],
+    say: Say,
 ) -> Responses:
     """The model's answers to all prompts in their order: those that the folder holds, and the others generated now.
 
@@ -125,7 +125,7 @@ def generate_responses(
     stop: tuple[str, ...] = (),
     task: str | None = None,
     is_right: Callable[[Mapping[str, Any]], bool] | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Done | None = None,
 ) -> None:
     """Answer every prompt that the journal does not hold yet. No record is changed or redone.
 
@@ -195,9 +195,7 @@ def sample_id(prompt_id: str, number: int) -> str:
     return f"{prompt_id}#{number + 1}" if number else prompt_id
 
 
-def _fitting(
-    handle: ModelHandle, source: PromptSource, max_tokens: int | None, say: Callable[[str], None]
-) -> list[PromptGroup]:
+def _fitting(handle: ModelHandle, source: PromptSource, max_tokens: int | None, say: Say) -> list[PromptGroup]:
     """The prompts that are short enough; those of tasks all stay."""
     if max_tokens is None or not any(part.task is None for part in source.parts):
         return list(source.parts)
@@ -222,7 +220,7 @@ def _fitting(
     return parts
 
 
-def _of_all(on_progress: Callable[[int, int], None], before: int, total: int, done: int, _: int) -> None:
+def _of_all(on_progress: Done, before: int, total: int, done: int, _: int) -> None:
     on_progress(before + done, total)
 
 

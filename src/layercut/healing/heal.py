@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +18,7 @@ from layercut.healing.job import CHECKPOINT, HealingJob, ToTrain, load_cut, trai
 from layercut.healing.process_group import ProcessGroup
 from layercut.healing.prompt_sources import Answering, PromptSource, asked
 from layercut.healing.settings import RESPONSES, HealSettings, TrainSettings
+from layercut.progress import Say
 from layercut.runs.directory import RunFolder
 from layercut.runs.disk import resumable
 from layercut.settings import ModelSettings
@@ -34,10 +34,8 @@ class Healed(NamedTuple):
 
     checkpoint: Path
     healing: dict[str, Any]
-    """The entry of plan.json."""
 
     def lines(self) -> list[str]:
-        """The result for people."""
         metadata = self.healing
         trained, tokens = counted(metadata["num_examples"], "answer"), counted(metadata["loss_tokens"], "answer token")
         lines = [f"trained on {trained}, {tokens}"]
@@ -63,7 +61,7 @@ def heal_model(
     *,
     out: Path,
     console: Console,
-    say: Callable[[str], None],
+    say: Say,
     is_control: bool = False,
 ) -> Healed | None:
     """Heal a pruned model; ``layercut heal``. The same call again continues where it was stopped.
@@ -134,7 +132,6 @@ def heal_model(
             "loss_tokens": data.num_tokens,
             **counts,
         }
-        card = cut.source.path / "README.md"
         job = HealingJob(
             run=run,
             cut=cut,
@@ -147,7 +144,6 @@ def heal_model(
             healing=healing,
             console=console,
             say=say,
-            card=card.read_text("utf-8") if card.is_file() and cut.earlier_plans else "",
             group=group,
             tasks=source.tasks,
         )
@@ -235,7 +231,7 @@ def _self_records(
     how: Answering,
     seed: int,
     console: Console,
-    say: Callable[[str], None],
+    say: Say,
 ) -> list[dict[str, Any]]:
     """The teacher's own answers: those of an earlier run, or generated now."""
     handle = teacher

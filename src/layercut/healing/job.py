@@ -17,6 +17,7 @@ from layercut.healing.process_group import ProcessGroup
 from layercut.healing.prompt_sources import TaskPrompts
 from layercut.healing.settings import HealSettings, TrainSettings
 from layercut.models.loading import LoadedModel
+from layercut.progress import Say
 from layercut.progress.bars import watched
 from layercut.runs.directory import RunFolder
 from layercut.surgery.plan import CutPlan
@@ -30,7 +31,6 @@ class ToTrain(NamedTuple):
 
     data: Data
     folder: Path
-    """Of the run."""
     plan: CutPlan
 
 
@@ -47,11 +47,9 @@ class HealingJob(NamedTuple):
     settings: HealSettings
     healing: dict[str, Any]
     console: Console
-    say: Callable[[str], None]
-    card: str
+    say: Say
     group: ProcessGroup
     tasks: list[TaskPrompts]
-    """The tasks among the sources of the prompts."""
 
     def seam(self) -> dict[str, Any]:
         """Solve for the maps, fold them in and write the checkpoint."""
@@ -138,12 +136,9 @@ class HealingJob(NamedTuple):
     def _write(
         self, healing: dict[str, Any], write: Callable[..., dict[str, Any]], checked: str, curve: str | None = None
     ) -> dict[str, Any]:
-        from layercut.healing.merge import healed_card
-
         return write(
             out=self.run.path / CHECKPOINT,
             healing=healing | {"checked": [checked] if checked else []},
-            card=partial(healed_card, self.card),
             curve=self.run.path / TRAINING / curve if curve else None,
         )
 

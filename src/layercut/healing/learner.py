@@ -16,7 +16,6 @@ from layercut.models.loading import LoadedModel
 from layercut.surgery.plan import CutPlan
 
 BATCH = 64
-"""Questions at once."""
 ACCURACY = "accuracy of "
 Look = Callable[[Any], dict[str, float]]
 """From the model in training, values for the loss curve."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -25,6 +24,7 @@ from layercut.healing.job import CHECKPOINT
 from layercut.healing.process_group import ProcessGroup
 from layercut.healing.prompt_sources import Answering, PromptSource, asked
 from layercut.healing.settings import HealSettings, TrainSettings
+from layercut.progress import Say
 from layercut.progress.bars import SelectionProgress
 from layercut.runs.atomic import write_json
 from layercut.runs.directory import RunFolder
@@ -69,7 +69,7 @@ def heal_in_a_loop(
     *,
     out: Path,
     console: Console,
-    say: Callable[[str], None],
+    say: Say,
 ) -> Healed:
     """Cut and heal alternately; the last healed model is the checkpoint of ``out``, and its plan.json records all
     rounds.
@@ -147,7 +147,7 @@ def _cut_one(
     loop: LoopSettings,
     folder: Path,
     console: Console,
-    say: Callable[[str], None],
+    say: Say,
 ) -> None:
     """Choose one more layer of a model, which ``plan`` has made, and write the model without that layer."""
     handle = ModelHandle(model)

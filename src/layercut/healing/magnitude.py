@@ -39,7 +39,6 @@ class MagnitudeSums:
         self.num_tokens = 0
 
     def add(self, x_ND: Tensor, h_ND: Tensor) -> None:
-        """Add tokens: the pruned model's stream, and the original one's."""
         ours_N, theirs_N = (part.double().norm(dim=-1).clamp(min=1e-12) for part in (x_ND, h_ND.to(x_ND.device)))
         self._louder += (theirs_N / ours_N).sum().item()
         self._quieter += (ours_N / theirs_N).sum().item()

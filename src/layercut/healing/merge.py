@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,7 +18,7 @@ from layercut.models.quiet import quiet_transformers
 from layercut.models.sources import ModelSource, describe_source
 from layercut.models.weights import read_header, safetensors_files
 from layercut.runs.atomic import new_directory, write_json
-from layercut.surgery.checkpoint import EARLIER_PLANS_FILE, PLAN_FILE, files_to_copy
+from layercut.surgery.checkpoint import EARLIER_PLANS_FILE, PLAN_FILE, earlier_plans, files_to_copy
 from layercut.surgery.plan import CutPlan
 from layercut.text.markup import escape
 
@@ -49,18 +49,13 @@ class TrainedModel(NamedTuple):
     checked: str
     """How it was verified, in words; empty where nothing had to be."""
     judge: Judge | None
-    """Measures what rounding costs."""
 
 
 def trained_model(cut: ModelSource, final: Path, method: str, device: str, data: Data | None = None) -> TrainedModel:
     """The trained weights as a whole model; VerificationError if the merged model is not the adapter model.
 
-    Args:
-        cut: the model before training.
-        final: see ``layercut.healing.sft.Trained``.
-        method: of training.
-        device: to load on.
-        data: examples that measure what rounding costs.
+    ``cut`` is the model before training, ``final`` that of ``layercut.healing.sft.Trained``; ``data`` has the examples
+    that measure what rounding costs.
     """
     base = _dequantised(cut) if method == "qlora" else load_model(cut, dtype="float32", device=device).model
     judge = None if data is None else judged_by(base, data)
@@ -81,7 +76,6 @@ def write_healed(
     *,
     out: Path,
     healing: Mapping[str, Any],
-    card: Callable[[Mapping[str, Any]], str],
     curve: Path | None = None,
     dtype: str = "auto",
     judge: Judge | None = None,
@@ -89,20 +83,18 @@ def write_healed(
     """Write the healed model as the pruned one's folder with other weights, complete or not at all.
 
     Tokenizer, generation config and chat template are copied; ``plan.json`` keeps the cut's plan, and its ``healing``
-    list gets an entry. The folder is reloaded with plain transformers and compared before it takes its name.
+    list gets an entry, which is returned. The folder is reloaded with plain transformers and compared before it takes
+    its name.
 
     Args:
         model: in float32; afterwards it holds the written weights.
         cut: the model before healing.
         out: the new folder.
         healing: the entry for plan.json; its ``checked`` gets what is verified here.
-        card: from the whole entry, README.md.
         curve: the loss curve, to be copied.
         dtype: of the weights; auto is that of the pruned checkpoint, or float32 where rounding costs, see ``rounding``.
         judge: measures what rounding costs.
 
-    Returns:
-        The written entry.
     Raises:
         InputError: ``out`` is not empty.
         VerificationError: the reloaded model is another one.
@@ -111,7 +103,7 @@ def write_healed(
         written = write_weights(model, folder, stored=stored_dtype(cut.path), dtype=dtype, judge=judge)
         _copy_files(cut.path, folder)
         shared = {**healing, "written": written.to_dict(judge)}
-        return _describe(cut.path, folder, shared, written.describe(judge), card, curve)
+        return _describe(cut.path, folder, shared, written.describe(judge), curve)
 
 
 def write_adapter(
@@ -120,7 +112,6 @@ def write_adapter(
     *,
     out: Path,
     healing: Mapping[str, Any],
-    card: Callable[[Mapping[str, Any]], str],
     curve: Path | None = None,
 ) -> dict[str, Any]:
     """Write the adapters alone, as a PEFT folder that names the pruned model as its base; see ``write_healed``."""
@@ -130,7 +121,7 @@ def write_adapter(
         config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
         write_json(folder / "adapter_config.json", config | {"base_model_name_or_path": cut.name})
         _copy_files(cut.path, folder)
-        return _describe(cut.path, folder, healing, f"an adapter for {cut.name}, not merged", card, curve)
+        return _describe(cut.path, folder, healing, f"an adapter for {cut.name}, not merged", curve)
 
 
 def _copy_files(source: Path, folder: Path) -> None:
@@ -147,7 +138,6 @@ def _describe(
     folder: Path,
     healing: Mapping[str, Any],
     checked: str,
-    card: Callable[[Mapping[str, Any]], str],
     curve: Path | None,
 ) -> dict[str, Any]:
     """Write plan.json, the loss curve and the card; returns the entry of plan.json."""
@@ -157,7 +147,9 @@ def _describe(
         entry["loss_curve"] = CURVE_FILE
     plan = _plan_data(source)
     write_json(folder / PLAN_FILE, plan | {"healing": [*plan.get("healing", []), entry]})
-    (folder / "README.md").write_text(card(entry), encoding="utf-8")
+    card = source / "README.md"
+    cut_card = card.read_text("utf-8") if card.is_file() and earlier_plans(source) else ""  # the original's is another
+    (folder / "README.md").write_text(healed_card(cut_card, entry), encoding="utf-8")
     return entry
 
 

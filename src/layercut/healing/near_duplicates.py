@@ -17,7 +17,6 @@ from layercut.errors import MissingExtra
 Words = tuple[str, ...]
 _WORD = re.compile(r"\w+|[^\w\s]")
 N = 5
-"""Words in a row."""
 _NUM_HASHES = 128
 _RECALL = 0.99
 
@@ -72,7 +71,6 @@ class SeenTexts:
         return any(jaccard(shingles, _shingles(self._kept[index])) >= self._similarity for index in alike)
 
     def add(self, text: str) -> None:
-        """Add a text."""
         said = words(text)
         self._same.add(said)
         if self._similarity < 1:

@@ -102,11 +102,9 @@ class RolloutLength:
             self._recent.clear()
 
     def save(self, folder: Path) -> None:
-        """Write the state into a checkpoint."""
         write_json(folder / _STATE, {"tokens": self.tokens, "recent": list(self._recent)})
 
     def load(self, folder: Path) -> None:
-        """Read the state of a checkpoint."""
         state = json.loads((folder / _STATE).read_text(encoding="utf-8"))
         self.tokens = state["tokens"]
         self._recent = deque(state["recent"], maxlen=WINDOW)

@@ -43,7 +43,6 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "patience": 0,
     }
 }
-"""By preset and field."""
 
 
 class PromptReading(Settings):
@@ -98,7 +97,6 @@ class TaskPrompts(NamedTuple):
     answered: list[PromptWithAnswer]
     """The answer is the task's worked solution for a chain, else a draft of the right answer; empty without either."""
     stop: tuple[str, ...]
-    """Strings that end an answer."""
     max_new_tokens: int
 
     def is_right(self, record: Mapping[str, Any]) -> bool:
@@ -157,7 +155,6 @@ class PromptGroup(NamedTuple):
 
     @property
     def prompts(self) -> list[NamedPrompt]:
-        """The prompts without answers."""
         return [answered.prompt for answered in self.answered]
 
     def describe(self) -> dict[str, Any]:
@@ -188,7 +185,6 @@ class PromptSource:
 
     @property
     def prompts(self) -> list[NamedPrompt]:
-        """The prompts without answers."""
         return [prompt for part in self.parts for prompt in part.prompts]
 
     @property

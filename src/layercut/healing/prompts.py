@@ -33,7 +33,6 @@ class PromptWithAnswer(NamedTuple):
 
     prompt: NamedPrompt
     answer: str
-    """Empty where the row has none."""
 
 
 def read_answered(

@@ -64,7 +64,6 @@ class Written(NamedTuple):
 
     dtype: str
     rounding: str
-    """none, nearest or stochastic."""
     logit_difference: float
     """The largest on random tokens."""
     trained: float | None
@@ -83,7 +82,6 @@ class Written(NamedTuple):
         return metadata | {"loss": {name: value for name, value in losses.items() if value == value} | on}
 
     def describe(self, judge: Judge | None) -> str:
-        """One line for people."""
         how = "" if self.rounding == "none" else f", rounded {_WORDS[self.rounding]}"
         text = f"written in {self.dtype}{how}: a logit differs from the trained model's by at most "
         text += f"{self.logit_difference:.2g}"
@@ -214,7 +212,7 @@ def _write(model: Any, folder: Path, dtype: str, rounding: str) -> Any:
 
 
 def stochastic_bfloat16(weights: Tensor, generator: torch.Generator) -> Tensor:
-    """Float32 as bfloat16, each number rounded to one of its neighbours, up with the probability of its nearness to the
+    """Float32 as bfloat16, each number rounded up or down at random, up with the probability of its nearness to the
     upper.
 
     The mean over draws is the number itself, and numbers that bfloat16 represents stay unchanged.

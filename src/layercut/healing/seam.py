@@ -13,7 +13,7 @@ of text. Seams are solved from the bottom up, each in the model with the earlier
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -26,6 +26,7 @@ from layercut.healing.fold import branch, fold, takes_maps
 from layercut.healing.magnitude import MagnitudeSums, scale_stream
 from layercut.healing.places import Seam, check_layers, outputs_of, seams_of
 from layercut.healing.settings import SEAMS
+from layercut.progress import Done
 from layercut.surgery.remove import decoder_layers
 
 if TYPE_CHECKING:
@@ -53,9 +54,7 @@ class SeamFit(NamedTuple):
     magnitudes), as a share of that without a map.
     """
     num_tokens: int
-    """Tokens that the map was solved on."""
     factor: float | None = None
-    """The factor of magnitude compensation."""
 
     @property
     def is_folded(self) -> bool:
@@ -63,7 +62,6 @@ class SeamFit(NamedTuple):
         return self.gap_left < 1
 
     def describe(self) -> str:
-        """One line for people."""
         done = "folded in" if self.is_folded else "skipped, because it does not help"
         what = f"the {self.kind} map" + ("" if self.ridge is None else f" (ridge {self.ridge:g})")
         gap = "the gap"
@@ -86,7 +84,6 @@ class Sums:
         self.num_tokens = 0
 
     def add(self, x_ND: Tensor, z_ND: Tensor) -> None:
-        """Add tokens."""
         x_ND, z_ND = x_ND.to(self._device).double(), z_ND.to(self._device).double()
         self.xx_DD += x_ND.T @ x_ND
         self.xz_DD += x_ND.T @ z_ND
@@ -130,17 +127,15 @@ def repair_seams(
     kind: str = "linear",
     *,
     batch_size: int = 8,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    on_progress: Done = lambda done, total: None,
 ) -> list[SeamFit]:
     """Fold a map into the layer below every seam of ``cut``, in place.
 
     Args:
         cut: the pruned model, in float32.
         uncut: the model it was cut from.
-        plan: what was cut.
         data: text to fit on, and held-out text to judge by.
         kind: one of SEAMS; see ``magnitude`` for that one.
-        batch_size: texts at once.
         on_progress: called with (texts done, texts in all).
 
     Raises:

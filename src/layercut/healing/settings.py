@@ -33,9 +33,7 @@ class Batches(NamedTuple):
     """The batches of one step in one process."""
 
     micro: int
-    """Examples at once."""
     accumulation: int
-    """Micro batches a step."""
 
 
 class TrainSettings(Settings):

@@ -10,7 +10,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from zipfile import ZipFile
@@ -27,6 +27,7 @@ from layercut.healing.learner import ACCURACY, Look
 from layercut.healing.process_group import ProcessGroup
 from layercut.healing.settings import TrainSettings
 from layercut.models.quiet import quiet_transformers
+from layercut.progress import Done
 from layercut.runs.atomic import write_json, write_text
 
 try:
@@ -68,8 +69,8 @@ class Trained(NamedTuple):
 
     @property
     def held_out(self) -> dict[str, float]:
-        """Held-out loss ``before`` the first step, at the ``last`` evaluation and at the ``best``; empty without held-
-        out examples.
+        """Held-out loss ``before`` the first step, at the ``last`` evaluation and at the ``best``; empty without
+        held-out data.
 
         A training that an older layercut began has no ``before``.
         """
@@ -84,7 +85,7 @@ class HealingTrainer(SFTTrainer):  # type: ignore[misc]
     def __init__(
         self,
         *args: Any,
-        on_progress: Callable[[int, int], None] | None = None,
+        on_progress: Done | None = None,
         look: Look | None = None,
         **kwargs: Any,
     ) -> None:
@@ -155,7 +156,7 @@ class HealingTrainer(SFTTrainer):  # type: ignore[misc]
 class _Watch(TrainerCallback):  # type: ignore[misc]
     """Reports the progress of training, and writes the loss curve."""
 
-    def __init__(self, folder: Path, on_progress: Callable[[int, int], None]) -> None:
+    def __init__(self, folder: Path, on_progress: Done) -> None:
         self._folder = folder
         self._on_progress = on_progress
 
@@ -178,7 +179,7 @@ def train(
     folder: Path,
     *,
     trainer: type[HealingTrainer] = HealingTrainer,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Done | None = None,
     **options: Any,
 ) -> Trained:
     """Train into ``folder``: checkpoints, the loss curve and ``final``. An earlier training in it continues.
@@ -188,13 +189,9 @@ def train(
 
     Args:
         model: from ``make_trainable``; training changes it.
-        tokenizer: pads.
-        data: training and held-out examples.
-        settings: all that decides the result.
         folder: of this training alone.
-        trainer: computes the loss.
+        trainer: computes the loss; ``options`` are for its constructor.
         on_progress: called with (steps done, steps in all), first with those of the last checkpoint.
-        options: for the trainer's constructor.
     """
     if (found := finished(folder)) is not None:
         return found

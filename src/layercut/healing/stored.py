@@ -9,7 +9,7 @@ are blocks of examples in the order of the data, each complete or absent.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,10 +23,10 @@ from layercut.errors import InputError
 from layercut.healing.batches import learnt, learnt_logits, padded, rows
 from layercut.healing.distill import DistillTrainer
 from layercut.healing.examples import Data, TrainingExample, data_hash
+from layercut.progress import Done
 from layercut.runs.atomic import write_bytes
 
 BLOCK = 32
-"""Examples per file."""
 
 
 class TopK(NamedTuple):
@@ -39,14 +39,9 @@ class TopK(NamedTuple):
 
 
 class StoredLogits:
-    """A folder of stored tokens, by example."""
+    """Stored tokens of all examples, training and held-out, in a folder of their own: ``k`` tokens per position."""
 
     def __init__(self, folder: Path, data: Data, k: int) -> None:
-        """Args:
-        folder: of these alone.
-        data: all examples, training and held-out.
-        k: tokens per position.
-        """
         self._folder, self._k = folder, k
         examples = sorted([*data.train, *data.held_out], key=lambda one: (len(one), one.id))
         self._blocks = [examples[start : start + BLOCK] for start in range(0, len(examples), BLOCK)]
@@ -59,7 +54,6 @@ class StoredLogits:
 
     @property
     def num_examples(self) -> int:
-        """Training and held-out examples."""
         return sum(map(len, self._blocks))
 
     def is_whole(self, number: int | None = None) -> bool:
@@ -72,9 +66,7 @@ class StoredLogits:
         except (OSError, SafetensorError):
             return False
 
-    def fill(
-        self, teacher: Any, *, batch_size: int = 8, on_progress: Callable[[int, int], None] = lambda done, total: None
-    ) -> None:
+    def fill(self, teacher: Any, *, batch_size: int = 8, on_progress: Done = lambda done, total: None) -> None:
         """Compute the missing blocks; InputError if ``k`` is more than the teacher's vocabulary."""
         vocabulary = teacher.get_output_embeddings().weight.shape[0]
         if self._k > vocabulary:

@@ -12,6 +12,7 @@ from rich.progress import Task as Bar
 from rich.table import Column
 from rich.text import Text
 
+from layercut.progress import Done
 from layercut.progress.estimate import Eta
 from layercut.progress.estimate import Workload as Work
 from layercut.progress.heartbeat import Tokens, clock, line, under_way
@@ -82,7 +83,6 @@ class Progressing:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Show the bar inside the block."""
         with self._bars, self._tokens.counted(), under_way(self._console, self._now):
             yield
 
@@ -93,7 +93,7 @@ class Progressing:
         self._bars.advance(self._bar, count)
 
     @contextmanager
-    def piece(self, index: int) -> Iterator[Callable[[int, int], None]]:
+    def piece(self, index: int) -> Iterator[Done]:
         """Do one piece: the block reports (items done, items in all), first with those done before."""
         self._bars.update(self._bar, description=self._names[index])
         self._active = (index, 0)
@@ -119,7 +119,6 @@ class Progressing:
         line(self._console, f"{self._names[index]}: {count}{clock(time.monotonic() - start)}{self._rest()}")
 
     def _now(self) -> str:
-        """The current work, in one line."""
         if self._active is None:
             return f"Loading or writing{self._rest()}"
         index, done = self._active
@@ -138,7 +137,7 @@ class Progressing:
 
 
 @contextmanager
-def watched(name: str, total: int, console: Console, unit: str) -> Iterator[Callable[[int, int], None]]:
+def watched(name: str, total: int, console: Console, unit: str) -> Iterator[Done]:
     """Progress over one piece of work: the block calls what it gets with (pieces done, pieces in all)."""
     progress = Progressing([(name, Work(kind=name, num_items=total, weight=1))], console, unit=unit)
     with progress.running(), progress.piece(0) as on_progress:
@@ -178,6 +177,5 @@ class SelectionProgress:
         self._counts[what] = f"{what} {done:,} of {total:,}"
 
     def _now(self) -> str:
-        """The current work, in one line."""
         facts = [*self._counts.values(), self._tokens.describe()]
         return f"Choosing layers: {', '.join(fact for fact in facts if fact) or 'loading the model'}"

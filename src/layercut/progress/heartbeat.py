@@ -73,14 +73,12 @@ class Tokens:
         self.begin()
 
     def begin(self) -> None:
-        """Count from zero."""
         self.written = 0
         self.left: int | None = None
         self._since = time.monotonic()
 
     @contextmanager
     def counted(self) -> Iterator[None]:
-        """Count tokens inside the block."""
         with listening(self._heard):
             yield
 

@@ -6,7 +6,7 @@ Where stderr is not a terminal, a plain line is printed for each finished piece,
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -17,6 +17,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from layercut.progress import Done
 from layercut.progress.estimate import Eta
 from layercut.progress.estimate import Workload as Work
 from layercut.progress.heartbeat import Tokens, clock, line, under_way
@@ -27,7 +28,6 @@ _STYLES = {"finished": "green", "failed": "red", "waiting": "dim"}
 _STATE, _BETWEEN = 26, 6
 """Characters for an arm's state on a narrow terminal, and for the spaces between columns."""
 _AROUND = 10
-"""Lines of the terminal for other output."""
 
 
 class StudyStep(NamedTuple):
@@ -85,7 +85,6 @@ class StudyProgress:
         self._eta.learn(kind, num_items, seconds)
 
     def state(self, arm: str, state: State, note: str = "") -> None:
-        """Set an arm's state."""
         line = self._lines[arm]
         line.state, line.note = state, note
         if state not in ("finished", "failed", "waiting"):
@@ -105,7 +104,7 @@ class StudyProgress:
         self._tell(index, clock(time.monotonic() - start))
 
     @contextmanager
-    def cell(self, index: int) -> Iterator[Callable[[int, int], None]]:
+    def cell(self, index: int) -> Iterator[Done]:
         """Do one cell: the block reports (items done, items in all), first with those done before."""
         piece = self._pieces[index]
         self.state(piece.arm, "asking", piece.name)
@@ -201,7 +200,6 @@ class StudyProgress:
         self._tokens.begin()
 
     def _now(self) -> str:
-        """The current work, in one line."""
         facts = [self._doing or "Preparing the study", self._tokens.describe(), self.remaining()]
         return ", ".join(fact for fact in facts if fact)
 

@@ -16,7 +16,6 @@ class MeasureRow(TypedDict):
     group: str
     """Which items or tokens, such as ``depth 3`` or ``digit``; empty for all of them."""
     arm: str
-    """Name of the pruned model."""
     better: Literal["higher", "lower"]
     unit: Literal["share", "nats", "score", "words", "ratio"]
     chance: float | None
@@ -24,12 +23,10 @@ class MeasureRow(TypedDict):
     uncut: Interval
     cut: Interval
     difference: Interval
-    """cut - uncut."""
     kept: Interval | None
     """(cut - chance) / (uncut - chance), for measures where higher is better; null where that has no meaning."""
     p_value: float
     test: str
-    """The test of the p-value."""
     seed: int
     headline: bool
     """Whether a loss here counts as damage."""

@@ -115,7 +115,6 @@ class RunFolder:
 
     @property
     def name(self) -> str:
-        """Name of the folder."""
         return self.path.resolve().name
 
     @property
@@ -174,7 +173,6 @@ class RunFolder:
         return data
 
     def close(self) -> None:
-        """Release the lock."""
         if self._lock is not None:
             self._lock.close()
             self._lock = None
@@ -215,7 +213,6 @@ class RunSummary(NamedTuple):
     """The cut and the headline scores; for an unfinished run, the number of answers."""
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able, for ``--json``."""
         begun = None if self.begun is None else self.begun.isoformat()
         return {"path": str(self.path), "status": self.status, "begun": begun, "headline": self.headline}
 

@@ -17,15 +17,8 @@ _FULL = {errno.ENOSPC, errno.EDQUOT}
 BROKEN = {*_FULL, errno.EROFS, errno.EIO}
 """Errors that stop a run, because its results cannot be written."""
 _FORBIDDEN = {
-    errno.EROFS,
-    errno.EEXIST,
-    errno.EACCES,
-    errno.EPERM,
-    errno.ENOTDIR,
-    errno.ENAMETOOLONG,
-    errno.EFBIG,
-    errno.EIO,
-}
+    errno.EROFS, errno.EEXIST, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EFBIG, errno.EIO,
+}  # fmt: skip
 
 
 def size(num_bytes: int) -> str:

@@ -16,25 +16,9 @@ from typing import Any
 import layercut
 
 PACKAGES = (
-    "torch",
-    "transformers",
-    "tokenizers",
-    "safetensors",
-    "accelerate",
-    "gguf",
-    "numpy",
-    "scipy",
-    "reasoning-gym",
-    "math-verify",
-    "lm-eval",
-    "datasets",
-    "datasketch",
-    "py3langid",
-    "peft",
-    "trl",
-    "vllm",
-    "ray",
-)
+    "torch", "transformers", "tokenizers", "safetensors", "accelerate", "gguf", "numpy", "scipy", "reasoning-gym",
+    "math-verify", "lm-eval", "datasets", "datasketch", "py3langid", "peft", "trl", "vllm", "ray",
+)  # fmt: skip
 """Packages that can change numbers; those that are not installed are left out."""
 
 _TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{16,}")

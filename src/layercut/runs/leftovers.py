@@ -24,7 +24,6 @@ class Leftover(NamedTuple):
 
     path: Path
     target: Path
-    """Its final name."""
     num_bytes: int
 
 

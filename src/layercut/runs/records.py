@@ -31,7 +31,6 @@ class MetricRow(TypedDict):
     chance: float | None
     """Score of guessing; null where there is none."""
     method: str
-    """The method of the interval."""
     seed: int
     outcomes: dict[str, int]
     """Number of answers that were ``right``, ``wrong``, ``no_answer`` and ``cut`` (by the length limit)."""
@@ -40,7 +39,6 @@ class MetricRow(TypedDict):
     selection_items: NotRequired[int]
     """Number of items that the plan was selected on: above 0 only where the user allowed it."""
     limit: int | None
-    """The --limit of the run, if there was one."""
 
 
 class Journal:
@@ -98,7 +96,6 @@ class Journal:
         self._records.extend(json.loads(line) for line in lines)
 
     def close(self) -> None:
-        """Close the file; the records stay readable."""
         self._file.close()
 
     def __enter__(self) -> Journal:

@@ -101,8 +101,7 @@ def check_same(
     """Refuse to continue a run with other settings: name the first that differs and the argument that corrects it.
 
     Args:
-        path: the run folder.
-        had: settings of the run.
+        had: settings of the run in the folder ``path``.
         wanted: settings of the command.
         flags: arguments for nested settings by the last part of their name, such as ``{"limit": "limit"}`` for
             ``tasks.copy.limit``. A setting that is not nested has the argument of its own name.

@@ -24,12 +24,10 @@ class Failure(NamedTuple):
     arms: tuple[str, ...]
     """Arms that lack results because of it."""
     error: str
-    """One line."""
     traceback: str
     """Path of a file, within the study's folder."""
 
     def describe(self) -> str:
-        """One line for people."""
         return f"{self.step} failed: {self.error} (traceback: {self.traceback})"
 
 
@@ -55,7 +53,6 @@ class Manifest:
     """The study.json of one folder. A failure stays until the same step succeeds or fails again."""
 
     def __init__(self, folder: Path, arms: Sequence[Mapping[str, Any]]) -> None:
-        """Write it, with the known failures."""
         self._folder = folder
         self._arms = [dict(arm) for arm in arms]
         self._failed: dict[str, Failure] = {one.step: one for one in failures_in(folder)}
@@ -79,7 +76,6 @@ class Manifest:
         return failure
 
     def done(self, step: str) -> None:
-        """Record that a step succeeded."""
         if (failure := self._failed.pop(step, None)) is not None:
             (self._folder / failure.traceback).unlink(missing_ok=True)
             self._write()

@@ -125,7 +125,6 @@ class _Process(NamedTuple):
     states: str
     """Of its threads, a letter each: R runs, D waits for a disk, S waits, T is stopped, Z has ended."""
     children: list[int]
-    """Of all its threads."""
 
 
 def look_at(root: int) -> Look:

@@ -133,8 +133,6 @@ def run_program(
             and
             can be called, inspected and passed back. None runs the source as a script.
         names: names that the tests take from the source even if they are builtins.
-        stdin: standard input.
-        limits: the default ones if left out.
         mode: the isolation; that of ``in_force`` if left out.
 
     Raises:
@@ -267,22 +265,20 @@ def _working() -> tuple[Mode | None, tuple[str, ...]]:
 @functools.cache
 def _why_not(mode: Mode) -> str:
     """Why programs cannot be run in this way here; empty if they can."""
-    if mode == "none":
-        try:
-            result = run_program("", mode=mode)
-        except SandboxError as error:
-            return " ".join(str(error).removeprefix(f"{mode}: ").removeprefix("sandbox: ").split())
-        return "" if result.passed else result.detail or result.failure
-    if sys.platform != "linux":
+    if mode != "none" and sys.platform != "linux":
         return "needs Linux"
     if mode == "bubblewrap" and not shutil.which("bwrap"):
         return "not installed"
-    limits = Limits(wall_seconds=20, processes=8, memory_mb=512)
     home = Path.home()
     shown = [Path(path).relative_to(home).parts[0] for path in visible()[0] if Path(path).is_relative_to(home)]
     tests = f"found = holes({str(home)!r}, {shown!r})\nassert not found, ', '.join(found)"
+    limits = Limits(wall_seconds=20, processes=8, memory_mb=512)
     try:
-        result = run_program(_PROBE, tests=tests, limits=limits, mode=mode)
+        if mode == "none":
+            result = run_program("", mode=mode)
+        else:
+            result = run_program(_PROBE, tests=tests, limits=limits, mode=mode)
     except SandboxError as error:
-        return " ".join(str(error).removeprefix(f"{mode}: ").split())
+        text = str(error).removeprefix(f"{mode}: ")
+        return " ".join((text.removeprefix("sandbox: ") if mode == "none" else text).split())
     return "" if result.passed else result.detail or result.failure

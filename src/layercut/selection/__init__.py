@@ -18,13 +18,10 @@ class CriterionRow:
     """Properties of a criterion that are known before its code is imported."""
 
     function: str
-    """``module:function``."""
     needs_model: bool = True
     """False: it uses only a layer's position and can be named where no model runs."""
     needs_text: bool = False
-    """It is measured on calibration text."""
     needs_objective: bool = False
-    """It uses task scores."""
     protects_first_layer: bool = False
     """Layer 0 is protected unless protected layers are given."""
 

@@ -23,7 +23,6 @@ CHUNK_SIZE = 16
 Learn = Callable[[int, "CutPlan", Sequence[Mapping[str, Any]]], None]
 """Called with new records: the task's index, the plan, the records."""
 ANSWERS = "answers"
-"""Name of the progress of answers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,11 +40,9 @@ class ObjectiveTask:
 
     @property
     def label(self) -> str:
-        """Name for people."""
         return f"{self.task.name} ({self.readout})"
 
     def describe(self) -> dict[str, Any]:
-        """What decides the scores, for a run's settings."""
         return {"task": self.task.name, "readout": self.readout, "limit": self.limit, **self.task.settings()}
 
 
@@ -70,13 +67,8 @@ class SearchAnswers:
         decoding: Decoding,
         journal: SearchJournal,
     ) -> None:
-        """Args:
-        tasks: the tasks.
-        samples: of each task.
-        engine: gives the engine; called only if an answer is missing.
-        model_hash: of the engine's model.
-        decoding: how answers are drawn; its seed also decides the order of the items.
-        journal: keeps the answers.
+        """``engine`` is called only if an answer is missing. The seed of ``decoding`` also decides the order of the
+        items.
         """
         self._tasks = tasks
         self._engine = engine
@@ -155,68 +147,62 @@ class SearchAnswers:
                 self.ask(group, chunk, plans, whole=whole, learn=learn)
 
 
-class TaskRace:
-    """The race of the plans of one round.
+def race_plans(
+    answers: SearchAnswers,
+    plans: Sequence[CutPlan],
+    metrics: Sequence[str],
+    combine: Callable[[Sequence[float]], float],
+    *,
+    error: float,
+    is_binary: Sequence[bool],
+    progress: Progress,
+) -> Standings:
+    """Race the plans of one round; see ``racing.race``. ``metrics`` names the headline of each task.
 
     Answers in the journal are not asked again. They count when the race reaches their chunk and not before, so a round
     gives the same result whatever else was measured in the folder.
     """
+    place_of = {plan.key: place for place, plan in enumerate(plans)}
+    assert len(place_of) == len(plans), "two candidates remove the same layers"
 
-    def __init__(
-        self, answers: SearchAnswers, plans: Sequence[CutPlan], metrics: Sequence[str], progress: Progress
-    ) -> None:
-        """``metrics`` names the headline of each task."""
-        self._answers = answers
-        self._plans = plans
-        self._metrics = metrics
-        self._progress = progress
-        self._place_of = {plan.key: place for place, plan in enumerate(plans)}
-        assert len(self._place_of) == len(plans), "two candidates remove the same layers"
+    def metric(task: int, record: Mapping[str, Any]) -> float:
+        value = float(record["metrics"][metrics[task]])
+        if not 0 <= value <= 1:
+            raise InputError(
+                f"{metrics[task]} of item {record['id']} is {value}, and racing needs metrics from 0 to 1; use `race` "
+                "off."
+            )
+        return value
 
-    def run(self, combine: Callable[[Sequence[float]], float], *, error: float, is_binary: Sequence[bool]) -> Standings:
-        """See ``racing.race``."""
-        sizes = [[len(chunk) for chunk in of_task] for of_task in self._answers.chunks]
-        return race(
-            self._ask,
-            len(self._plans),
-            sizes,
-            combine,
-            groups=self._answers.groups,
-            error=error,
-            is_binary=is_binary,
-            on_progress=lambda done, total: self._progress(ANSWERS, done, total),
-        )
-
-    def _ask(
-        self,
+    def ask(
         group: Sequence[int],
         chunk: int,
         places: Sequence[int],
         wanted: Callable[[int], bool],
         learn: Callable[[int, int, Sequence[float]], None],
     ) -> None:
-        plans = [self._plans[place] for place in places]
-        items = {sample.id for sample in self._answers.chunks[group[0]][chunk]}
+        running = [plans[place] for place in places]
+        items = {sample.id for sample in answers.chunks[group[0]][chunk]}
 
         def learned(task: int, plan: CutPlan, records: Sequence[Mapping[str, Any]]) -> None:
-            learn(task, self._place_of[plan.key], [self._metric(task, record) for record in records])
+            learn(task, place_of[plan.key], [metric(task, record) for record in records])
 
         for task in group:
-            for plan in plans:
-                known = self._answers.part(task, plan).records
+            for plan in running:
+                known = answers.part(task, plan).records
                 learned(task, plan, [record for record in known if record["id"] in items])
-        self._answers.ask(
-            group, chunk, plans, whole=False, wanted=lambda plan: wanted(self._place_of[plan.key]), learn=learned
-        )
+        answers.ask(group, chunk, running, whole=False, wanted=lambda plan: wanted(place_of[plan.key]), learn=learned)
 
-    def _metric(self, task: int, record: Mapping[str, Any]) -> float:
-        value = float(record["metrics"][self._metrics[task]])
-        if not 0 <= value <= 1:
-            raise InputError(
-                f"{self._metrics[task]} of item {record['id']} is {value}, and racing needs metrics from 0 to 1; use "
-                "`race` off."
-            )
-        return value
+    return race(
+        ask,
+        len(plans),
+        [[len(chunk) for chunk in of_task] for of_task in answers.chunks],
+        combine,
+        groups=answers.groups,
+        error=error,
+        is_binary=is_binary,
+        on_progress=lambda done, total: progress(ANSWERS, done, total),
+    )
 
 
 def chunks(samples: Sequence[Sample], seed: int) -> list[list[Sample]]:

@@ -56,18 +56,13 @@ class Context:
     num_layers: int
     """Decoder layers of the original model."""
     num_remove: int
-    """How many of them are removed."""
     seed: int = 0
     protect: frozenset[int] | None = None
     """Layers that must stay; empty: none; None: the criterion's own default."""
     loaded: LoadedModel | None = None
-    """The model itself, for criteria that read weights or gradients."""
     engine: Engine | None = None
-    """For criteria that run the model."""
     calibration: Calibration | None = None
-    """Text for criteria that are measured on text."""
     objective: Objective | None = None
-    """For criteria that search by task scores."""
     folder: RunFolder | None = None
     """Where a search keeps its journal; without it, in memory."""
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -102,7 +97,6 @@ class Selection(NamedTuple):
     """The result of a criterion."""
 
     removed: tuple[int, ...]
-    """Removed layers, in order of removal."""
     importance: Mapping[int, float] = {}
     """Score per candidate layer, higher means keep; empty for criteria that have none."""
     details: Mapping[str, Any] = {}

@@ -30,7 +30,6 @@ from layercut.tasks.data_files import read_local, read_whole
 from layercut.tasks.hub_rows import HUB, hub_rows
 
 BUILT_IN = "generated"
-"""Name of the text that the original model writes."""
 COLUMNS = ("text", "content")
 MIN_TOKENS = 8
 _VERSION = 1
@@ -114,12 +113,9 @@ def load_calibration(
     Args:
         source: one of the three.
         loaded: the original model, whose tokenizer counts.
-        engine: writes the text; only for ``generated``.
+        engine: writes the text, with ``seed``; only for ``generated``, which ``folder`` keeps.
         num_texts: fewer if the source has fewer.
         max_tokens: of a text; less where the model's context is shorter.
-        seed: of generated text.
-        folder: keeps generated text.
-        progress: called with the number of texts.
 
     Raises:
         InputError: a number that is too small, a source that is missing, damaged or without text, or no engine.

@@ -37,7 +37,6 @@ def held_out(
 
     Args:
         objective: the plan was chosen by it.
-        plan: the choice.
         num_items: held-out items of each task; as many as it had selection items if None.
         seen: ids per task of all items that the choice rests on; none of them is held out.
         seed: of the resampling.

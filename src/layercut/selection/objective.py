@@ -12,7 +12,7 @@ from layercut.errors import InputError
 from layercut.evidence.intervals import Estimate, mean_interval
 from layercut.evidence.splits import items_hash
 from layercut.progress import Progress, silent
-from layercut.selection.answers import ObjectiveTask, SearchAnswers, TaskRace
+from layercut.selection.answers import ObjectiveTask, SearchAnswers, race_plans
 from layercut.selection.base import RACE_ERROR, Normalise, Objective, Racing, SearchSettings
 from layercut.selection.racing import Standings
 from layercut.selection.search_journal import SearchJournal
@@ -39,7 +39,6 @@ class Uncut(NamedTuple):
     """The original model's score on one task."""
 
     metric: str
-    """The headline metric."""
     estimate: Estimate
     chance: float | None
     floor: float
@@ -86,12 +85,10 @@ class TaskObjective:
         race_error: float = RACE_ERROR,
     ) -> None:
         """Args:
-            engine: runs the plans.
             tasks: all have the same weight.
             decoding: how answers are drawn, greedy if left out.
             normalise: ``raw`` or ``chance``.
             journal: keeps the answers; in memory if left out.
-            progress: called with the numbers of known and of needed answers.
             race: how a ``round`` is run: ``off``, ``exact`` (the same choice from fewer answers) or ``confident`` (from
                 still
                 fewer; the choice differs with a probability of at most ``race_error`` a round).
@@ -141,7 +138,6 @@ class TaskObjective:
 
     @property
     def items(self) -> dict[str, frozenset[str]]:
-        """Ids of the selection items per task."""
         found: dict[str, frozenset[str]] = {}
         for part, ids in zip(self.parts, self._ids, strict=True):
             found[part.task.name] = found.get(part.task.name, frozenset()).union(ids)
@@ -169,15 +165,18 @@ class TaskObjective:
                 f"{', '.join(unbounded)} is a log-likelihood without bounds, and racing needs metrics from 0 to 1; "
                 "use `race` off."
             )
-        return TaskRace(self._answers, plans, [one.metric for one in self.uncut], self._progress).run(
+        return race_plans(
+            self._answers,
+            plans,
+            [one.metric for one in self.uncut],
             self._value,
             error=self._race_error if self._race == "confident" else 0.0,
             is_binary=[one.is_binary for one in self.uncut],
+            progress=self._progress,
         )
 
     @property
     def racing(self) -> dict[str, Any]:
-        """The settings of a race, for a plan's details."""
         error = {"error_per_round": self._race_error} if self._race == "confident" else {}
         return {"mode": self._race, **error}
 

@@ -13,7 +13,7 @@ in it is compared with the prediction.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +22,7 @@ from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
 from layercut.evidence.intervals import proportion_interval
 from layercut.evidence.sweep import Sweep, is_sweep
-from layercut.progress import Progress, silent
+from layercut.progress import Progress, Say, silent
 from layercut.progress.bars import SelectionProgress
 from layercut.report.prediction import FORMAT_VERSION, PREDICTION, prediction_report
 from layercut.runs.atomic import write_json
@@ -63,7 +63,7 @@ def predict_layers(
     decoding: DecodingSettings,
     dry_run: bool,
     progress: SelectionProgress,
-    say: Callable[[str], None],
+    say: Say,
 ) -> Predicted | None:
     """Predict the order of the layers; ``layercut sweep --predict``. A dry run prints the plan and returns None.
 

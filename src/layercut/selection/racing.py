@@ -17,12 +17,13 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from scipy.stats import hypergeom
 
+from layercut.progress import Done
+
 
 class Standing(NamedTuple):
     """The result of one candidate."""
 
     value: float | None
-    """None if it was stopped."""
     upper_bound: float
     """An upper bound of the value; the value itself if it is known."""
     num_answered: int
@@ -38,7 +39,6 @@ class Standings(NamedTuple):
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Standings:
-        """The standings where all values are known."""
         return cls([Standing(value, value, 0) for value in values], 0)
 
 
@@ -67,7 +67,7 @@ def race(
     groups: Sequence[Sequence[int]] | None = None,
     error: float = 0.0,
     is_binary: Sequence[bool] = (),
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    on_progress: Done = lambda done, total: None,
 ) -> Standings:
     """Run one round; of equals the later place wins.
 
@@ -159,7 +159,6 @@ class _Field:
         return (self._runners[place].reach, place) < self._best
 
     def num_left(self, place: int) -> int:
-        """Items that it has not been asked."""
         return self.num_items - self._runners[place].num_asked
 
     def progress(self) -> tuple[int, int]:
@@ -169,7 +168,6 @@ class _Field:
         return sum(answered), sum(answered) + sum(left)
 
     def learn(self, task: int, place: int, metrics: Sequence[float]) -> None:
-        """Add a candidate's answers to some items of a task."""
         self._runners[place].metrics[task].extend(metrics)
         self._bound(place)
 
@@ -184,7 +182,6 @@ class _Field:
                 self._bound(place)
 
     def close(self, places: Sequence[int], num_items: int) -> None:
-        """End a chunk for these places."""
         for place in places:
             runner = self._runners[place]
             runner.num_asked += num_items
@@ -196,12 +193,10 @@ class _Field:
                 runner.out_at = min(runner.closed_reach, self._best[0])
 
     def leader(self) -> int:
-        """The running candidate with the best mean so far."""
         alive = [place for place in range(len(self._runners)) if not self.is_out(place)]
         return max(alive, key=lambda place: (self._mean(self._runners[place]), place))
 
     def standing(self, place: int) -> Standing:
-        """The result of a candidate."""
         runner = self._runners[place]
         if not self.num_left(place):
             return Standing(runner.sure, runner.sure, runner.num_asked)

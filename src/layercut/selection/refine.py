@@ -144,7 +144,6 @@ class End(NamedTuple):
     moves: list[dict[str, Any]]
     """The steps: layers ``put_back`` and ``taken``, and the ``value`` after it."""
     why: str
-    """Why the search ended."""
 
 
 class LocalSearch:
@@ -160,20 +159,16 @@ class LocalSearch:
 
     @property
     def num_judged(self) -> int:
-        """Scored plans without the start."""
         return len(self._values) - 1
 
     @property
     def num_left(self) -> int:
-        """Plans that may still be scored."""
         return self._budget - self.num_judged
 
     def is_known(self, removed: Layers) -> bool:
-        """Whether this set was scored."""
         return frozenset(removed) in self._values
 
     def value_of(self, removed: Layers) -> float:
-        """The value of a scored set."""
         return self._values[frozenset(removed)]
 
     def judge(self, wanted: Sequence[Layers]) -> list[Layers]:

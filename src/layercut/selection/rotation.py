@@ -31,7 +31,6 @@ class Rotations(NamedTuple):
     """By the block's first layer: L - n + 1 values. Higher means that the block turns its input further."""
     num_texts: int
     num_tokens: int
-    """Tokens that were averaged over."""
 
 
 def select_by_rotation(
@@ -45,7 +44,6 @@ def select_by_rotation(
 
     Args:
         context: with an engine and calibration text; settings ``token`` and ``form``.
-        criterion: its name, for errors and progress.
         measure: what is averaged.
         tokens: ``all`` and ``last``, the default first.
         forms: ``scattered`` and ``contiguous``, the default first.

@@ -87,7 +87,6 @@ class SearchJournal:
         return JournalPart(self._files[name], question.key(plan), ids, whole)
 
     def close(self) -> None:
-        """Close the files; a later question reads them again."""
         for file in self._files.values():
             if file.journal is not None:
                 file.journal.close()
@@ -119,7 +118,6 @@ class JournalPart:
 
     @property
     def is_complete(self) -> bool:
-        """Whether all items are known."""
         return all(self._has(item) for item in self._ids)
 
     def append(self, records: Sequence[Mapping[str, Any]]) -> None:

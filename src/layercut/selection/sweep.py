@@ -8,8 +8,9 @@ answers of a search by task scores in the same folder are reused.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,23 +23,25 @@ from layercut.errors import InputError, unknown
 from layercut.evidence.clusters import clusters_of
 from layercut.evidence.paired import compare_paired
 from layercut.evidence.splits import items_hash
-from layercut.evidence.sweep import Sweep, SweepRow
-from layercut.progress import Progress
+from layercut.evidence.sweep import Ranking, Sweep, SweepRow
+from layercut.progress import Done, Progress, Say
 from layercut.progress import estimate as eta
 from layercut.progress.bars import Progressing
 from layercut.report.reports import write_reports
 from layercut.runs.directory import RunFolder
+from layercut.runs.environment import shown
 from layercut.selection.answers import ObjectiveTask, SearchAnswers
 from layercut.selection.estimate import sweep_estimate
-from layercut.selection.rankings import read_rankings
 from layercut.selection.search_journal import SearchJournal
 from layercut.selection.select import folder_settings
+from layercut.selection.specs import plan_for_model
 from layercut.settings import DecodingSettings, ModelSettings, TaskSettings
-from layercut.surgery.plan import CutPlan, format_layers, parse_layers
+from layercut.surgery.plan import CutPlan, format_layers, origin_of, parse_layers
 from layercut.tasks.base import Sample, Split
 from layercut.tasks.cells import announce_isolation, make_cells
 from layercut.tasks.chance import chance_of
 from layercut.tasks.run import slug
+from layercut.tasks.selected_items import selection_items
 from layercut.tasks.shortfall import tell_shortfalls
 from layercut.text.counting import counted
 
@@ -63,7 +66,6 @@ class SweptTask:
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """Ids of the items, in order."""
         return tuple(sample.id for sample in self.samples)
 
 
@@ -79,7 +81,7 @@ def sweep_model(
     decoding: DecodingSettings,
     dry_run: bool,
     console: Console,
-    say: Callable[[str], None],
+    say: Say,
 ) -> Swept | None:
     """Skip each layer alone and measure all tasks; ``layercut sweep``. A dry run prints the plan and returns None.
 
@@ -200,7 +202,7 @@ def measure(
     model: ModelHandle,
     decoding: Decoding,
     console: Console,
-    say: Callable[[str], None],
+    say: Say,
 ) -> list[SweepRow]:
     """A row for each layer, task and readout: the tasks in order, the layers of each ascending.
 
@@ -217,7 +219,7 @@ def measure(
     ]
     progress = Progressing(work, console, verb="Scoring", unit="answers")
 
-    def labelled(on_progress: Callable[[int, int], None]) -> Progress:
+    def labelled(on_progress: Done) -> Progress:
         return lambda what, done, total: on_progress(done, total)
 
     with SearchJournal(run) as journal, progress.running():
@@ -275,7 +277,7 @@ def _row(
 
 
 def _say_refusals(
-    asked: Sequence[SweptTask], uncut: Sequence[Sequence[Mapping[str, Any]]], seed: int, say: Callable[[str], None]
+    asked: Sequence[SweptTask], uncut: Sequence[Sequence[Mapping[str, Any]]], seed: int, say: Say
 ) -> None:
     """Report tasks that will have no retention as soon as they are known: the sweep is long."""
     for one, records in zip(asked, uncut, strict=True):
@@ -293,3 +295,75 @@ def _items(asked: Sequence[SweptTask]) -> dict[str, frozenset[str]]:
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
+
+
+def read_rankings(
+    paths: Sequence[Path],
+    *,
+    model: str,
+    model_hash: str,
+    num_layers: int,
+    asked: Mapping[str, frozenset[str]],
+    from_another_model: bool = False,
+) -> list[Ranking]:
+    """The rankings of some plan.json files, named after their criteria.
+
+    A plan for other weights is refused, or allowed with a note (``from_another_model``). A plan that was chosen on some
+    of the sweep's items (``asked``, ids per task) gets a note. Raises InputError for a file that is no plan, a plan for
+    another model, or one without a score for each layer.
+    """
+    plans = [CutPlan.load(path) for path in paths]
+    rankings: list[Ranking] = []
+    for path, plan in zip(paths, plans, strict=True):
+        if plan.num_layers != num_layers:
+            raise InputError(
+                f"{shown(path)} was made for a model of {plan.num_layers} decoder layers, but {model} has {num_layers}."
+            )
+        plan = plan_for_model(plan, model, model_hash, where=shown(path), from_another_model=from_another_model)
+        importance = _importance(plan.scores)
+        if not importance:
+            raise InputError(
+                f"{shown(path)} holds no score for each layer (criterion {plan.criterion}), so there is nothing to "
+                "compare. Give a plan of a criterion that scores layers, such as block_influence or task_accuracy."
+            )
+        alone = [other.criterion for other in plans].count(plan.criterion) == 1
+        name = plan.criterion if alone else f"{plan.criterion} ({path.parent.name}/{path.name})"
+        if any(ranking.name == name for ranking in rankings):
+            raise InputError(f"`compare` names {shown(path)} more than once, or two files of its name; name each once.")
+        rankings.append(Ranking(name=name, importance=importance, note=_note(plan, asked, str(path))))
+    return rankings
+
+
+def _importance(scores: Mapping[str, Any]) -> dict[int, float]:
+    """Score per layer, higher means keep: the importance, or minus the values of a search's first round.
+
+    Layers without a finite score are skipped.
+    """
+    given = scores.get("importance")
+    if isinstance(given, Mapping) and given:
+        return _finite(given)
+    rounds = scores.get("rounds")
+    first = rounds[0] if isinstance(rounds, list) and rounds and isinstance(rounds[0], Mapping) else {}
+    candidates, values = first.get("candidates"), first.get("values")
+    if isinstance(candidates, list) and isinstance(values, list) and len(candidates) == len(values):
+        found = _finite(dict(zip(candidates, values, strict=True)))
+        return {layer: -value for layer, value in found.items()}
+    return {}
+
+
+def _finite(values: Mapping[Any, Any]) -> dict[int, float]:
+    return {
+        int(layer): float(value)
+        for layer, value in values.items()
+        if isinstance(value, (int, float)) and math.isfinite(value)
+    }
+
+
+def _note(plan: CutPlan, asked: Mapping[str, frozenset[str]], where: str) -> str:
+    chosen = selection_items(plan.scores, where)
+    origin = origin_of({"chosen_on": plan.chosen_on})
+    both = [task for task, ids in asked.items() if ids & chosen.get(task, frozenset())]
+    if not both:
+        return origin
+    note = f"chosen on items of {', '.join(both)} that this sweep also uses, so some agreement is expected"
+    return f"{note}; {origin}" if origin else note

@@ -29,7 +29,6 @@ class _Call(NamedTuple):
     """The input of a decoder layer."""
 
     state_1TD: Tensor
-    """On the CPU."""
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     """Masks, positions and rotary tables; the layers of a text share them."""

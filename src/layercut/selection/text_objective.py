@@ -44,12 +44,10 @@ class TextObjective:
         progress: Progress = silent,
     ) -> None:
         """Args:
-        engine: runs the plans.
         requests: texts, each with one continuation; only continuations are measured.
         name: of the texts, in the journal and in progress.
         measure: what is averaged.
         journal: in memory if left out.
-        progress: called with the numbers of measured and of needed texts.
         """
         self._engine = engine
         self._requests = list(requests)
@@ -88,7 +86,6 @@ class TextObjective:
         return self._means(records)
 
     def num_tokens(self) -> int:
-        """Tokens that are averaged over."""
         (records,) = self.records([self._uncut])
         return sum(record["num_tokens"] for record in records)
 

@@ -21,7 +21,6 @@ class Traces(NamedTuple):
     requests: list[LikelihoodRequest]
     """The prompt, with the completion as its one continuation."""
     num_right: dict[str, int]
-    """Per task and readout."""
     items: dict[str, list[str]]
     """Per task, the ids of all items."""
 

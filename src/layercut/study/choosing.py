@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from layercut.engine.handle import ModelHandle
-from layercut.progress import Progress
+from layercut.progress import Progress, Say
 from layercut.runs.settings import settings_hash
 from layercut.selection import criterion as criterion_of
 from layercut.selection.base import Context
@@ -32,29 +32,17 @@ def choose_plans(
     decoding: DecodingSettings,
     seed: int,
     progress: Progress,
-    say: Callable[[str], None],
+    say: Say,
     known_only: bool = False,
 ) -> dict[int, CutPlan]:
     """A plan for each depth.
 
     Where a deeper cut of the criterion contains the shallower one, there is one search, and the shallower plans are its
-    first layers. Others (contiguous runs, refinement, your own function) are searched for each depth, in one folder
-    that keeps the measurements. A search that this or another study has made is not repeated.
+    first layers. Others (contiguous runs, refinement, your own function) are searched for each depth, in one ``folder``
+    that keeps the measurements. A search that this or another study (in ``store``) has made is not repeated.
 
-    Args:
-        model: the original one; loaded only if something has to be measured.
-        criterion: how layers are chosen.
-        depths: numbers of layers.
-        folder: of the search.
-        store: the searches of other studies.
-        decoding: how answers are drawn, for criteria that use task scores.
-        seed: random seed.
-        progress: called with rounds and items.
-        say: called with each line for people.
-        known_only: measure and write nothing; no plan at all where a search is missing.
-
-    Raises:
-        InputError: see ``select_layers``.
+    With ``known_only`` nothing is measured or written, and there is no plan at all where a search is missing. The model
+    is loaded only for measurements. Raises InputError as ``select_layers``.
     """
     if not criterion.row.needs_model:
         return {depth: _by_position(model, criterion, depth, seed) for depth in depths}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -81,23 +81,13 @@ def study_from_dict(data: Mapping[str, Any]) -> StudySettings:
             )
     given = {key: value for key, value in data.items() if value is not None}
     rest: dict[str, Any] = {"models": _models(given), "tasks": _tasks(given), "out": Path(str(data["out"]))}
-    if "plans" in given:
-        rest["plans"] = _plans(data["plans"])
-    if "criteria" in given:
-        rest["criteria"] = tuple(_criterion(entry) for entry in _list(data["criteria"], "criteria"))
-    if "depths" in given:
-        rest["depths"] = tuple(Depth(text=str(entry)) for entry in _list(data["depths"], "depths"))
-    if "healing" in given:
-        rest["healing"] = tuple(
-            _arm(entry) for entry in _list(data["healing"], "healing") if entry not in ("none", {"name": "none"})
-        )
-    if "seeds" in given or "seed" in given:
-        rest["seeds"] = _seeds(given)
-    if "decoding" in given:
-        _expect(data, "decoding", dict, "keys and values (temperature, top_p, top_k)")
-        rest["decoding"] = _build(DecodingSettings, data["decoding"])
-    if "checkpoints" in given:
-        rest["checkpoints"] = given["checkpoints"]
+    for key, read in _READ.items():
+        if key in given:
+            rest[key] = read(given[key])
+    if "seed" in given:
+        if "seeds" in given:
+            raise InputError("the study gives seed and seeds; write one of the two.")
+        rest["seeds"] = (given["seed"],)
     return StudySettings(**rest)
 
 
@@ -199,8 +189,7 @@ def _arm(entry: Any) -> HealingArm:
         data = {key: entry[key] for key in own if key in entry}
         data["prompts"] = _prompts(expanded)
         if "decoding" in data:
-            _expect(data, "decoding", dict, "keys and values (temperature, top_p, top_k)")
-            data["decoding"] = _build(DecodingSettings, data["decoding"])
+            data["decoding"] = _decoding(data["decoding"])
         data["train"] = TrainSettings(**{key: expanded[key] for key in train if key in expanded})
         data["filters"] = FilterSettings(**{key: entry[key] for key in FilterSettings.model_fields if key in entry})
     return HealingArm(**data)
@@ -216,12 +205,9 @@ def _prompts(arm: Mapping[str, Any]) -> tuple[PromptSpec, ...]:
     )
 
 
-def _seeds(given: Mapping[str, Any]) -> tuple[int, ...]:
-    if "seed" in given and "seeds" in given:
-        raise InputError("the study gives seed and seeds; write one of the two.")
-    if "seed" in given:
-        return (given["seed"],)
-    return tuple(_list(given["seeds"], "seeds"))
+def _decoding(value: Any) -> DecodingSettings:
+    _expect({"decoding": value}, "decoding", dict, "keys and values (temperature, top_p, top_k)")
+    return _build(DecodingSettings, value)
 
 
 def _task(entry: Any) -> TaskSettings:
@@ -264,3 +250,17 @@ def _check_keys(data: Mapping[str, Any], known: Any) -> None:
     for key in data:
         if key not in known:
             raise unknown("key", str(key), known)
+
+
+_READ: dict[str, Callable[[Any], Any]] = {
+    "plans": _plans,
+    "criteria": lambda value: tuple(_criterion(entry) for entry in _list(value, "criteria")),
+    "depths": lambda value: tuple(Depth(text=str(entry)) for entry in _list(value, "depths")),
+    "healing": lambda value: tuple(
+        _arm(entry) for entry in _list(value, "healing") if entry not in ("none", {"name": "none"})
+    ),
+    "seeds": lambda value: tuple(_list(value, "seeds")),
+    "decoding": _decoding,
+    "checkpoints": lambda value: value,
+}
+"""How the values of a study's own keys are read."""

@@ -36,7 +36,6 @@ class ArmForecast:
     done: int
     """Cells that are finished here, or answered in another study."""
     items: int
-    """Items still to be asked."""
     prompt_tokens: int
     """Of these items, estimated from their length."""
     new_tokens: int
@@ -46,7 +45,6 @@ class ArmForecast:
     seconds_range: tuple[float, float] | None
     """The least and the most, by how much was timed."""
     checkpoint_bytes: int
-    """Largest size on disk."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,11 +67,9 @@ class Forecast:
     """Tasks that have fewer items than the study asks for, in words."""
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able."""
         return asdict(self)
 
     def tables(self) -> RenderableType:
-        """For people."""
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, header_style="bold")
         table.add_column("arm", overflow="fold")
         for name in ("cells done", "items", "tokens read", "written", "time", "disk"):
@@ -99,7 +95,6 @@ class Forecast:
         return Group(Text(self.model, style="bold"), table, *(Text(line) for line in lines))
 
     def _basis(self) -> str:
-        """What the time is estimated from."""
         timed = {name: num for name, num in self.timed.items() if num}
         guessed = [name for name in self.timed if name not in timed]
         if not self.timed:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -22,6 +22,7 @@ from layercut.healing.job import CHECKPOINT
 from layercut.healing.process_group import ProcessGroup
 from layercut.healing.prompt_sources import Answering, PromptSource, PromptSpec, prompt_source
 from layercut.healing.settings import HealSettings
+from layercut.progress import Say
 from layercut.runs.settings import settings_hash
 from layercut.settings import ModelSettings, TaskSettings
 from layercut.study.settings import HealingArm
@@ -55,7 +56,6 @@ class Healer:
 
     @property
     def settings(self) -> HealSettings:
-        """The settings of ``layercut heal``."""
         named = [task.task for task in self._tasks if task.task not in BUILT_IN]
         return HealSettings(
             train=self.arm.train.replace(seed=self._seed),
@@ -98,7 +98,7 @@ class Healer:
         self.arm.filters.check()
         _ = self.identity
 
-    def heal(self, cut: Path | None, *, console: Console, say: Callable[[str], None]) -> Healed:
+    def heal(self, cut: Path | None, *, console: Console, say: Say) -> Healed:
         """Heal a pruned checkpoint, or train the original model for None; see ``heal_model``."""
         source, how = _prompts(self.arm)
         model = self._uncut if cut is None else self._uncut.replace(model=str(cut), revision=None)
@@ -119,9 +119,7 @@ class Healer:
         assert healed is not None, "a study runs in one process"
         return healed
 
-    def _answers(
-        self, source: PromptSource, how: Answering, console: Console, say: Callable[[str], None]
-    ) -> list[dict[str, Any]]:
+    def _answers(self, source: PromptSource, how: Answering, console: Console, say: Say) -> list[dict[str, Any]]:
         """The original model's answers, generated once for all cuts of the study and all arms that ask the same."""
         asked = {"prompts": source.describe(), "decoding": how.decoding.as_dict(), "seed": self._seed}
         name = settings_hash({**asked, "max_new_tokens": how.max_new_tokens, **how.extra()})
@@ -157,11 +155,9 @@ class Healer:
         return made[-1] if made else None
 
     def release(self) -> None:
-        """Free the memory of the weights."""
         self._handle = None
 
     def remove(self) -> None:
-        """Delete the run folder."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

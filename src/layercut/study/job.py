@@ -12,6 +12,7 @@ from typing import TypeVar
 from rich.console import Console
 
 from layercut.engine.base import Engine
+from layercut.progress import Say
 from layercut.progress.live import StudyProgress
 from layercut.runs.directory import RunFolder
 from layercut.runs.disk import BROKEN
@@ -39,17 +40,14 @@ class StudyJob:
         progress: StudyProgress,
         *,
         console: Console,
-        say: Callable[[str], None],
+        say: Say,
         settings_file: str | None = None,
         isolation: str | None = None,
     ) -> None:
         """Args:
-        work: what is to be done.
         manifest: records failures.
-        progress: over ``work.pieces()``.
-        console: shows the progress of a healing.
-        say: called with each line for people.
-        settings_file: the file of the settings.
+        progress: over ``work.pieces()``; ``console`` shows that of a healing.
+        settings_file: the file of the settings, for messages.
         isolation: of generated programs, recorded in each run folder.
         """
         self._work, self._manifest, self._progress = work, manifest, progress

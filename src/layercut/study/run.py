@@ -16,7 +16,6 @@ study of the same model beside it. A finished study does not load a model at all
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +25,7 @@ from rich.console import Console
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
 from layercut.evidence.comparison import ComparisonRow
+from layercut.progress import Say
 from layercut.progress.live import StudyProgress
 from layercut.report.reports import write_reports
 from layercut.report.study import study_results
@@ -51,7 +51,6 @@ class StudyOutcome(NamedTuple):
     """The failures, a line each; the same command tries them again."""
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able."""
         return {
             "model": self.model,
             "rows": [row.to_dict() for row in self.rows],
@@ -68,24 +67,16 @@ def run_study(
     limit: int | None = None,
     settings_file: str | None = None,
     console: Console,
-    say: Callable[[str], None],
+    say: Say,
 ) -> list[StudyOutcome]:
-    """Run a study, or continue it; ``layercut run``.
+    """Run a study, or continue it; ``layercut run``. Returns an outcome for each model, in the order of the study.
 
     A search, healing, cell or checkpoint that fails is recorded in the folder and does not stop the others; the same
     call tries it again.
 
     Args:
-        settings: the study.
-        out: run folder instead of the study's own.
-        seed: instead of the study's seeds.
-        limit: lowers every task's number of items.
+        settings: the study. ``out`` and ``seed`` replace its own, and ``limit`` lowers every task's number of items.
         settings_file: the file of the settings, for messages.
-        console: shows progress.
-        say: called with each line for people.
-
-    Returns:
-        An outcome for each model, in the order of the study.
 
     Raises:
         InputError: a setting that cannot be used, or a run folder that holds another study.
@@ -118,9 +109,7 @@ def forecast_study(
     return [forecast(_work(settings, model, folder, limit)) for model, folder in _folders(settings)]
 
 
-def _run_model(
-    work: StudyWork, settings_file: str | None, console: Console, say: Callable[[str], None]
-) -> StudyOutcome:
+def _run_model(work: StudyWork, settings_file: str | None, console: Console, say: Say) -> StudyOutcome:
     name = work.model.settings.model
     for cut, plan in work.plans.items():
         say(f"{cut}: {plan.describe()}")

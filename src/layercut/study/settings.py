@@ -93,7 +93,6 @@ class CriterionSettings(SearchSettings):
 
     @property
     def row(self) -> CriterionRow:
-        """What is known of the criterion."""
         return criterion_row(self.criterion)
 
     @property
@@ -206,7 +205,6 @@ class StudySettings(Settings):
 
     @property
     def seed(self) -> int:
-        """Random seed."""
         return self.seeds[0]
 
 

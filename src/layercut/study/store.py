@@ -20,6 +20,7 @@ from layercut.engine.base import Decoding, Engine
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
 from layercut.models.weights import read_config
+from layercut.progress import Done
 from layercut.runs.atomic import write_json
 from layercut.runs.directory import RunFolder, runs_in
 from layercut.runs.environment import shown
@@ -41,7 +42,6 @@ class Reused(NamedTuple):
     """Reused records."""
 
     source: str
-    """Their run folder."""
     num_items: int
 
 
@@ -94,7 +94,6 @@ class CellStore:
         return found
 
     def add(self, run: Path, identity: Mapping[str, Any]) -> None:
-        """Add a cell that was finished just now."""
         self._by_key.setdefault(settings_hash(identity), []).append(run)
 
     def records(
@@ -199,19 +198,15 @@ def run_cell(
     selection_items: int,
     store: CellStore,
     where: str,
-    on_progress: Callable[[int, int], None],
+    on_progress: Done,
 ) -> Measured:
     """Finish a cell: missing items are taken from other studies, and the rest is asked.
 
     Args:
         run: the folder of the arm, begun.
-        cell: task and readout.
         identity: what decides the answers; see ``cell_identity``.
         engine: gives the engine of the arm's model; called only if something has to be asked.
-        plan: the plan of the engine.
-        decoding: how answers are drawn.
         selection_items: number of items that the plan was selected on.
-        store: the cells of other studies.
         where: the machine; the speed is recorded with it.
         on_progress: called with (items done, items in all), first with the items that were known.
     """

@@ -5,7 +5,7 @@ An arm is the original model, a cut, or a cut healed, under one seed; each has a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 from layercut.engine.base import Decoding
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
-from layercut.progress import Progress, silent
+from layercut.progress import Progress, Say, silent
 from layercut.progress.estimate import Workload as Cost
 from layercut.progress.live import StudyStep
 from layercut.runs.environment import machine
@@ -40,7 +40,6 @@ class StudyArm:
     """One model to be measured: its plan, who chose it, its healing and its seed."""
 
     name: str
-    """Name of its run folder."""
     spec: str | None = None
     """A plan as people write it; None for the original model and for a criterion's choice."""
     criterion: CriterionSettings | None = None
@@ -56,7 +55,6 @@ class StudyArm:
 
     @property
     def is_uncut(self) -> bool:
-        """Whether this is the original model."""
         return self.name == UNCUT
 
     @property
@@ -157,21 +155,14 @@ def _draws(settings: StudySettings, cut: StudyArm) -> bool:
 
 
 class StudyWork:
-    """One model's part of a study. Creating it runs and writes nothing."""
+    """One model's part of a study. Creating it runs and writes nothing; InputError for settings that do not fit the
+    model.
+    """
 
     def __init__(
         self, settings: StudySettings, model: ModelHandle, *, folder: Path, store: CellStore, limit: int | None = None
     ) -> None:
-        """Args:
-            settings: of the study.
-            model: the original one.
-            folder: the study's, or this model's within it.
-            store: the cells and searches of other studies.
-            limit: lowers every task's number of items.
-
-        Raises:
-            InputError: plans, depths, tasks or data that cannot be used with this model.
-        """
+        """``folder`` is the study's, or this model's in it; ``limit`` lowers every task's number of items."""
         self.settings, self.model, self.folder, self.store = settings, model, folder, store
         self.arms = arms_of(settings, model.num_layers)
         self.cells = make_cells(settings.tasks, settings.seed, limit)
@@ -209,7 +200,6 @@ class StudyWork:
 
     @cached_property
     def searches(self) -> list[str]:
-        """Names of the searches that measure something."""
         return list(dict.fromkeys(arm.search for arm in self.arms if not arm.healing and arm.cost))
 
     def arms_chosen_by(self, search: str) -> list[StudyArm]:
@@ -220,7 +210,7 @@ class StudyWork:
         self,
         search: str,
         progress: Progress = silent,
-        say: Callable[[str], None] = lambda text: None,
+        say: Say = lambda text: None,
         *,
         known_only: bool = False,
     ) -> None:
@@ -247,11 +237,9 @@ class StudyWork:
         return self.plans[arm.cut or arm.name]
 
     def decoding(self, arm: StudyArm) -> Decoding:
-        """How answers are drawn."""
         return Decoding(**self.settings.decoding.as_dict(), seed=arm.seed)
 
     def identity(self, arm: StudyArm, cell: Cell) -> dict[str, Any]:
-        """What decides a cell's answers."""
         healing = self.healers[arm.name].identity if arm.healing else None
         return cell_identity(self.model, self.plan(arm), cell, self.decoding(arm), healing)
 

@@ -20,9 +20,8 @@ from layercut.runs.directory import RunFolder
 from layercut.selection.answers import ObjectiveTask
 from layercut.selection.base import Context
 from layercut.selection.objective import TaskObjective
-from layercut.selection.rankings import read_rankings
 from layercut.selection.search_journal import SearchJournal
-from layercut.selection.sweep import SweptTask, ask, measure, sweep_settings, swept_layers
+from layercut.selection.sweep import SweptTask, ask, measure, read_rankings, sweep_settings, swept_layers
 from layercut.selection.task_accuracy import task_accuracy
 from layercut.settings import TaskSettings
 from layercut.surgery.plan import CutPlan
