@@ -8,13 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from layercut.engine.base import (
-    Decoding,
-    Engine,
-    GenerationRequest,
-    HiddenStates,
-    LikelihoodRequest,
-)
+from layercut.engine.base import Decoding, Engine, GenerationRequest, HiddenStates, LikelihoodRequest
 from layercut.errors import InputError, RunMismatch
 from layercut.models.loading import LoadedModel
 from layercut.runs.records import Journal

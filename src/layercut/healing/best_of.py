@@ -20,12 +20,7 @@ Record = Mapping[str, Any]
 
 
 def choose(
-    engine: Engine,
-    plan: CutPlan,
-    records: Sequence[Record],
-    journal: Journal,
-    *,
-    on_progress: Done | None = None,
+    engine: Engine, plan: CutPlan, records: Sequence[Record], journal: Journal, *, on_progress: Done | None = None
 ) -> None:
     """Choose one answer for every prompt that the journal holds no choice for yet.
 

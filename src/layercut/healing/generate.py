@@ -225,8 +225,4 @@ def _of_all(on_progress: Done, before: int, total: int, done: int, _: int) -> No
 
 
 def _settings(handle: ModelHandle, plan: CutPlan, source: PromptSource, how: Answering, seed: int) -> dict[str, Any]:
-    return {
-        **handle.describe(),
-        "removed": list(plan.removed),
-        **asked(source, how, seed),
-    }
+    return {**handle.describe(), "removed": list(plan.removed), **asked(source, how, seed)}

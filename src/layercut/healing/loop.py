@@ -19,8 +19,7 @@ from layercut.base_settings import Settings
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
 from layercut.healing.generate import answer_prompts
-from layercut.healing.heal import FLAGS, Healed, check_method, heal_model
-from layercut.healing.job import CHECKPOINT
+from layercut.healing.heal import CHECKPOINT, FLAGS, Healed, check_method, heal_model
 from layercut.healing.process_group import ProcessGroup
 from layercut.healing.prompt_sources import Answering, PromptSource, asked
 from layercut.healing.settings import HealSettings, TrainSettings

@@ -107,12 +107,7 @@ def write_healed(
 
 
 def write_adapter(
-    cut: ModelSource,
-    final: Path,
-    *,
-    out: Path,
-    healing: Mapping[str, Any],
-    curve: Path | None = None,
+    cut: ModelSource, final: Path, *, out: Path, healing: Mapping[str, Any], curve: Path | None = None
 ) -> dict[str, Any]:
     """Write the adapters alone, as a PEFT folder that names the pruned model as its base; see ``write_healed``."""
     with new_directory(out) as folder:
@@ -134,11 +129,7 @@ def _copy_files(source: Path, folder: Path) -> None:
 
 
 def _describe(
-    source: Path,
-    folder: Path,
-    healing: Mapping[str, Any],
-    checked: str,
-    curve: Path | None,
+    source: Path, folder: Path, healing: Mapping[str, Any], checked: str, curve: Path | None
 ) -> dict[str, Any]:
     """Write plan.json, the loss curve and the card; returns the entry of plan.json."""
     entry = {**healing, "checked": [*healing.get("checked", ()), checked]}

@@ -52,9 +52,7 @@ class PromptReading(Settings):
     limit: int | None = Field(None, ge=1, description="At most this many prompts of each source.")
     skip: int = Field(0, ge=0, description="Skip this many, which another source takes; limit counts from there.")
     shuffle_buffer: int = Field(
-        10_000,
-        ge=0,
-        description="Rows of a hub data set to draw from as it streams in, by the seed; 0: in its order.",
+        10_000, ge=0, description="Rows of a hub data set to draw from as it streams in, by the seed; 0: in its order."
     )
     shuffle_seed: Seed = Field(42, description="Of that draw.")
 

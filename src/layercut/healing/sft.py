@@ -82,13 +82,7 @@ class Trained(NamedTuple):
 class HealingTrainer(SFTTrainer):  # type: ignore[misc]
     """SFTTrainer on examples whose tokens and labels are given, without its templates."""
 
-    def __init__(
-        self,
-        *args: Any,
-        on_progress: Done | None = None,
-        look: Look | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, *args: Any, on_progress: Done | None = None, look: Look | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._look = look
         self.remove_callback(PrinterCallback)

@@ -106,11 +106,7 @@ def predict_layers(
 
 
 def measure(
-    handle: ModelHandle,
-    parts: Sequence[ObjectiveTask],
-    decoding: Decoding,
-    run: RunFolder,
-    progress: SelectionProgress,
+    handle: ModelHandle, parts: Sequence[ObjectiveTask], decoding: Decoding, run: RunFolder, progress: SelectionProgress
 ) -> dict[str, Any]:
     """Make the forward passes that the folder does not hold."""
     with SearchJournal(run) as journal:

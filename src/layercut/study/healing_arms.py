@@ -17,8 +17,7 @@ from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
 from layercut.healing.data import BUILT_IN
 from layercut.healing.generate import answer_prompts
-from layercut.healing.heal import Healed, check_method, heal_model
-from layercut.healing.job import CHECKPOINT
+from layercut.healing.heal import CHECKPOINT, Healed, check_method, heal_model
 from layercut.healing.process_group import ProcessGroup
 from layercut.healing.prompt_sources import Answering, PromptSource, PromptSpec, prompt_source
 from layercut.healing.settings import HealSettings
@@ -106,15 +105,7 @@ class Healer:
         if source.records is None and (settings.responses == "self" or settings.match_tokens):
             source = replace(source, records=self._answers(source, how, console, say))
         healed = heal_model(
-            model,
-            self._uncut,
-            source,
-            settings,
-            how,
-            out=self.folder,
-            console=console,
-            say=say,
-            is_control=cut is None,
+            model, self._uncut, source, settings, how, out=self.folder, console=console, say=say, is_control=cut is None
         )
         assert healed is not None, "a study runs in one process"
         return healed

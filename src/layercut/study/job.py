@@ -190,11 +190,7 @@ class StudyJob:
             plan = self._work.plans[name]
             model = self._work.model
             done = cut_model(
-                model.source,
-                plan,
-                target,
-                uncut=lambda: model.loaded,
-                say=lambda text: self._say(f"{name}: {text}"),
+                model.source, plan, target, uncut=lambda: model.loaded, say=lambda text: self._say(f"{name}: {text}")
             )
             self._say(f"{name}: {done.verified}")
         return target

@@ -16,14 +16,7 @@ from layercut.healing.prompt_sources import Answering, PromptSpec, answering
 from layercut.healing.settings import ArmSettings, TrainSettings
 from layercut.selection import CriterionRow, criterion_row
 from layercut.selection.base import SearchSettings
-from layercut.settings import (
-    GENERATED,
-    UNCUT,
-    CalibrationSettings,
-    DecodingSettings,
-    ModelSettings,
-    TaskSettings,
-)
+from layercut.settings import GENERATED, UNCUT, CalibrationSettings, DecodingSettings, ModelSettings, TaskSettings
 
 NO_HEALING = "none"
 """The arm that every cut has by default."""
@@ -63,8 +56,7 @@ class CriterionSettings(SearchSettings):
 
     criterion: str = Field(description="Name of a criterion, or my.module:function.")
     name: str = Field(
-        "",
-        description="What its plans are called, followed by the number of layers; the criterion's name if left out.",
+        "", description="What its plans are called, followed by the number of layers; the criterion's name if left out."
     )
     objective: tuple[TaskSettings, ...] = Field(
         (),
@@ -124,8 +116,7 @@ class HealingArm(ArmSettings, Answering):
     filters: FilterSettings = FilterSettings()
     preset: str | None = Field(None, description="paper: answers and training as in arXiv:2602.01997.")
     plans: Names = Field(
-        (),
-        description="Plans or criteria that are healed, all of them if left out; uncut trains the original model.",
+        (), description="Plans or criteria that are healed, all of them if left out; uncut trains the original model."
     )
     seed: Seed | None = Field(
         None,
@@ -155,8 +146,7 @@ class StudySettings(Settings):
     tasks: tuple[TaskSettings, ...]
     out: Path = Field(description="The run folder.")
     plans: Mapping[str, str] = Field(
-        {},
-        description="Name to plan: a layer list (3,8,21-24), reverse:N or random:N, or the path of a plan.json.",
+        {}, description="Name to plan: a layer list (3,8,21-24), reverse:N or random:N, or the path of a plan.json."
     )
     criteria: tuple[CriterionSettings, ...] = Field((), description="Each at every depth.")
     depths: tuple[Depth, ...] = ()

@@ -207,12 +207,7 @@ class StudyWork:
         return [arm for arm in self.arms if not arm.healing and arm.search == search]
 
     def choose(
-        self,
-        search: str,
-        progress: Progress = silent,
-        say: Say = lambda text: None,
-        *,
-        known_only: bool = False,
+        self, search: str, progress: Progress = silent, say: Say = lambda text: None, *, known_only: bool = False
     ) -> None:
         """Make a search, and record the plans of its cuts; see ``choose_plans``."""
         arms = self.arms_chosen_by(search)
