@@ -78,11 +78,7 @@ def diagnostic(
 
 
 def known(names: Sequence[str], forms: Mapping[str, KnownDiagnostic] = DIAGNOSTICS) -> list[str]:
-    """The names in the order of the list, each once; all of them for none.
-
-    Raises:
-        InputError: one that is not known.
-    """
+    """The names in the order of the list, each once; all of them for none. InputError for an unknown one."""
     for name in names:
         if name not in forms:
             raise unknown("diagnostic", name, forms)

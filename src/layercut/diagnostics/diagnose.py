@@ -1,9 +1,11 @@
 """Diagnose what exactly is damaged in one or more pruned models, compared with the original one.
 
     layercut diagnose bundled:smollm2-135m reverse:3 20-22 --out runs/diagnose
+    layercut sweep bundled:smollm2-135m --diagnose --limit 16 --out runs/layers
 
-Every answer goes to a journal of the run folder at once, so a killed run resumes where it stopped. Later commands in
-the same folder may add diagnostics.
+The second command skips every layer alone, to find out what each is needed for. Every answer goes to a journal of the
+run folder at once, so a killed run resumes where it stopped. Later commands in the same folder may add diagnostics, and
+layers.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from pydantic import Field
 from rich.console import Console
 
 from layercut.base_settings import Seed, Settings
-from layercut.diagnostics import DIAGNOSTICS, KnownDiagnostic, diagnostic, known
+from layercut.diagnostics import DIAGNOSTICS, LAYER_FORMS, KnownDiagnostic, diagnostic, known
 from layercut.diagnostics.arithmetic_files import arithmetic_files
 from layercut.diagnostics.session import DiagnosticSession, SessionModel
 from layercut.engine.handle import ModelHandle
@@ -25,17 +27,21 @@ from layercut.errors import InputError
 from layercut.progress import Done, Say
 from layercut.progress import estimate as eta
 from layercut.progress.bars import Progressing
+from layercut.report.diagnosis.layers import LAYERS_FILE, arm_name, layers_report
 from layercut.report.diagnosis.verdict import FILE, FORMAT_VERSION, load
 from layercut.report.reports import write_reports
 from layercut.runs.atomic import write_json
 from layercut.runs.directory import RunFolder
 from layercut.sandbox.runner import describe_or_why_not
 from layercut.selection.specs import plan_of
+from layercut.selection.sweep import swept_layers
 from layercut.settings import UNCUT, ModelSettings
 from layercut.surgery.plan import CutPlan, format_layers
 from layercut.tasks.run import slug
 from layercut.text.counting import counted
 
+LIMIT = 16
+"""Default items of each kind of question for ``diagnose_layers``: every layer is asked all of them."""
 _STEPS = 1000
 _PLAN = re.compile(r"^[\d,\- ]+$|^[A-Za-z_][\w.]*:\d+$")
 _FLAGS = {"limit": "limit", "num_samples": "samples"}
@@ -92,7 +98,7 @@ def diagnose_model(
             "there is nothing to compare with the original model; give at least one cut, such as reverse:3."
         )
     uncut = ModelHandle(model)
-    arms = [uncut_arm(uncut), *(_arm(uncut, cut, seed) for cut in cuts)]
+    arms = [_model(uncut, UNCUT, uncut.plan()), *(_arm(uncut, cut, seed) for cut in cuts)]
     _check_distinct(arms)
     for arm in arms:
         say(f"{arm.name}: {_describe(arm, uncut.num_layers)}")
@@ -114,6 +120,57 @@ def diagnose_model(
         dry_run=dry_run,
         console=console,
         say=say,
+    )
+
+
+def diagnose_layers(
+    model: ModelSettings,
+    *,
+    layers: str | None = None,
+    only: Sequence[str] = (),
+    limit: int = LIMIT,
+    arithmetic_data: Path | None = None,
+    out: Path | None,
+    seed: int,
+    dry_run: bool,
+    console: Console,
+    say: Say,
+) -> Diagnosed | None:
+    """Diagnose the model without each layer; ``layercut sweep --diagnose``. A dry run prints the plan, returns None.
+
+    Args:
+        layers: which layers are skipped, as people write them; all of them if left out.
+        only: names among ``LAYER_FORMS``; all of them if empty.
+        limit, arithmetic_data, seed: see ``DiagnoseSettings``.
+        out: the run folder; ``runs/<model>-layers`` if left out.
+
+    Raises:
+        InputError: a layer or diagnostic that is not known, or a run folder that holds another run.
+    """
+    names = known(only, LAYER_FORMS)
+    handle = ModelHandle(model)
+    wanted = swept_layers(layers, handle.num_layers, model.model)
+    say(f"{model.model}: layers {format_layers(wanted)} of {handle.num_layers}, each skipped alone, and uncut")
+    return run_diagnostics(
+        out or Path("runs", slug(f"{model.model}-layers")),
+        [
+            _model(handle, UNCUT, handle.plan()),
+            *(
+                _model(handle, arm_name(layer), CutPlan(num_layers=handle.num_layers, removed=(layer,)))
+                for layer in wanted
+            ),
+        ],
+        names,
+        DiagnoseSettings(limit=limit, num_samples=1, arithmetic_data=arithmetic_data, seed=seed),
+        # The layers and diagnostics are no part of the settings: a second command may add some.
+        settings={**handle.describe(), "limit": limit, "seed": seed, "per_layer": True},
+        head={"model": model.model, "num_layers": handle.num_layers},
+        report=layers_report,
+        dry_run=dry_run,
+        console=console,
+        say=say,
+        forms=LAYER_FORMS,
+        file=LAYERS_FILE,
     )
 
 
@@ -232,16 +289,17 @@ def _steps(num_stages: int, on_progress: Done) -> Callable[[int, int, int], None
     return on_stage
 
 
-def uncut_arm(handle: ModelHandle) -> SessionModel:
-    """The model itself."""
+def _model(
+    handle: ModelHandle, name: str, plan: CutPlan, source: str = "uncut", layers: tuple[int, ...] | None = None
+) -> SessionModel:
     return SessionModel(
-        name=UNCUT,
-        source="uncut",
-        plan=handle.plan(),
-        layers=tuple(range(handle.num_layers)),
+        name=name,
+        source=source,
+        plan=plan,
+        layers=plan.kept if layers is None else layers,
         engine=lambda: handle.engine,
         model=lambda: handle.loaded,
-        num_parameters=handle.num_parameters(handle.plan()),
+        num_parameters=handle.num_parameters(plan),
     )
 
 
@@ -250,23 +308,12 @@ def _arm(uncut: ModelHandle, cut: str, seed: int) -> SessionModel:
     path = Path(cut)
     if path.is_dir() and not _PLAN.match(cut):
         handle = ModelHandle(uncut.settings.replace(model=cut, revision=None))
-        plan = handle.plan()
         name = slug(path.resolve().name if path.name != "checkpoint" else path.resolve().parent.name)
-        source, layers = f"checkpoint {handle.metadata.model_hash}", kept_layers(handle, uncut.num_layers)
-    else:
-        handle, plan = uncut, plan_of(uncut, cut, seed)
-        file = path.resolve().parent.name if path.name == "plan.json" else path.stem
-        name = slug(file if cut.endswith(".json") else cut.replace(":", "-").replace(" ", ""))
-        source, layers = "uncut", plan.kept
-    return SessionModel(
-        name=name,
-        source=source,
-        plan=plan,
-        layers=layers,
-        engine=lambda: handle.engine,
-        model=lambda: handle.loaded,
-        num_parameters=handle.num_parameters(plan),
-    )
+        layers = kept_layers(handle, uncut.num_layers)
+        return _model(handle, name, handle.plan(), f"checkpoint {handle.metadata.model_hash}", layers)
+    file = path.resolve().parent.name if path.name == "plan.json" else path.stem
+    name = slug(file if cut.endswith(".json") else cut.replace(":", "-").replace(" ", ""))
+    return _model(uncut, name, plan_of(uncut, cut, seed))
 
 
 def kept_layers(handle: ModelHandle, num_layers: int) -> tuple[int, ...]:

@@ -54,7 +54,6 @@ class Data(NamedTuple):
 
     @property
     def num_tokens(self) -> int:
-        """Completion tokens in ``train``, which are in the loss."""
         return num_loss_tokens(self.train)
 
     @property

@@ -187,9 +187,7 @@ def estimate_heal(
 def _checked(
     cut: ModelHandle, teacher: ModelHandle, source: PromptSource, settings: HealSettings, *, is_control: bool = False
 ) -> tuple[CutPlan, bool]:
-    """The plan of the pruned model, and whether it was cut from another model than the teacher; InputError if they do
-    not fit.
-    """
+    """The plan of the pruned model, and whether it was cut from another model than the teacher."""
     cut.source.refuse_adapter("healing")
     if not is_control and cut.metadata.model_hash == teacher.metadata.model_hash:
         raise InputError(

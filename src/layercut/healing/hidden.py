@@ -29,11 +29,7 @@ class HiddenTrainer(DistillTrainer):
     """DistillTrainer whose loss adds the distance of the hidden states to the divergence."""
 
     def __init__(self, *args: Any, plan: CutPlan, weight: float, **kwargs: Any) -> None:
-        """Args beside those of DistillTrainer.
-
-        plan: what was cut out of the teacher.
-        weight: of the distance.
-        """
+        """``plan``: what was cut out of the teacher. ``weight``: of the distance."""
         super().__init__(*args, **kwargs)
         self._matched = matched_layers(plan)
         self._weight = weight

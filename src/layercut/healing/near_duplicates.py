@@ -40,9 +40,8 @@ class SeenTexts:
     """Texts that were added, and the question whether a further one is too similar to any of them."""
 
     def __init__(self, similarity: float) -> None:
-        """``similarity``: from which on a text counts as seen; 1 for the same words.
-
-        Raises MissingExtra for a similarity below 1 without datasketch.
+        """``similarity``: from which on a text counts as seen. Below 1 (equal words) it needs datasketch
+        (MissingExtra).
         """
         self._similarity = similarity
         self._same: set[Words] = set()

@@ -29,7 +29,6 @@ class ProcessGroup(NamedTuple):
 
     @property
     def is_first(self) -> bool:
-        """Whether this process does everything that happens once."""
         return self.rank == 0
 
     def share(self, shared: Shared | None = None) -> Shared:
@@ -50,7 +49,6 @@ class ProcessGroup(NamedTuple):
         return found
 
     def leave(self) -> None:
-        """End the group."""
         if self.size > 1:
             import torch.distributed as dist
 

@@ -1,6 +1,4 @@
-"""Sources of prompts, as users write them: files, ``hub:NAME``, ``task:NAME`` (selection items alone), or a run of
-``generate``.
-"""
+"""Sources of prompts, as users write them: files, ``hub:NAME``, ``task:NAME``, or a run of ``generate``."""
 
 from __future__ import annotations
 
@@ -156,7 +154,6 @@ class PromptGroup(NamedTuple):
         return [answered.prompt for answered in self.answered]
 
     def describe(self) -> dict[str, Any]:
-        """What decides the prompts."""
         settings: dict[str, Any] = {"n": len(self.answered), "hash": prompts_hash(self.prompts)}
         if self.task:
             settings |= {"task": self.task.task.name, "readout": self.task.readout, **self.task.task.settings()}
@@ -187,7 +184,6 @@ class PromptSource:
 
     @property
     def tasks(self) -> list[TaskPrompts]:
-        """The tasks among the sources."""
         return [part.task for part in self.parts if part.task]
 
     @property
@@ -202,7 +198,6 @@ class PromptSource:
         return max([*(task.max_new_tokens for task in self.tasks), *of_files], default=MAX_NEW_TOKENS)
 
     def describe(self) -> dict[str, Any]:
-        """What decides the prompts, for a run's settings."""
         if len(self.parts) == 1:
             return self.parts[0].describe()
         return {"n": len(self.prompts), "parts": [part.describe() for part in self.parts]}

@@ -12,6 +12,7 @@ float32. All losses are computed in float32 arithmetic, as rounded weights run o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -66,9 +67,9 @@ class Written(NamedTuple):
     rounding: str
     logit_difference: float
     """The largest on random tokens."""
-    trained: float | None
-    written: float | None
-    """Losses, where there are examples."""
+    trained: float
+    written: float
+    """Losses; NaN without examples."""
     note: str = ""
     """Why the dtype is not the pruned checkpoint's, or what it costs."""
 
@@ -85,7 +86,7 @@ class Written(NamedTuple):
         how = "" if self.rounding == "none" else f", rounded {_WORDS[self.rounding]}"
         text = f"written in {self.dtype}{how}: a logit differs from the trained model's by at most "
         text += f"{self.logit_difference:.2g}"
-        if judge is not None and self.trained is not None and self.written is not None:
+        if judge is not None:
             text += f"; {judge.describe(self.trained, self.written)}"
         return text + (f"; {self.note}" if self.note else "")
 
@@ -94,9 +95,7 @@ _WORDS = {"nearest": "to the nearest", "stochastic": "stochastically"}
 
 
 def judged_by(model: Any, data: Data) -> Judge:
-    """The judge for a healing of ``model``, the pruned one before training, on held-out examples, or else training
-    ones.
-    """
+    """The judge for a healing of ``model``, the untrained pruned one, on held-out examples, or else training ones."""
     examples = (data.held_out or data.train)[:JUDGED]
     return Judge(examples, bool(data.held_out), mean_loss(model, examples))
 
@@ -132,7 +131,7 @@ def write_weights(
     """
     model.eval()  # type: ignore[no-untyped-call]
     expected = probe_logits(model)
-    trained = None if judge is None else mean_loss(model, judge.examples)
+    trained = math.nan if judge is None else mean_loss(model, judge.examples)
     wanted = stored if dtype == "auto" else dtype
     tries = _tries(wanted, dtype == "auto" and judge is not None, is_judged=judge is not None)
     found: list[Written] = []
@@ -140,18 +139,18 @@ def write_weights(
     for name, rounding in tries:
         again = None  # frees the one before
         again = _write(model, folder, name, rounding)
-        loss = None if judge is None else mean_loss(again, judge.examples)
+        loss = math.nan if judge is None else mean_loss(again, judge.examples)
         found.append(Written(name, rounding, (probe_logits(again) - expected).abs().max().item(), trained, loss))
-        if judge is None or trained is None or loss is None or not judge.costs(trained, loss):
+        if judge is None or not judge.costs(trained, loss):
             break
     else:
         if len(found) > 1 and found[-1].dtype != "float32":  # all cost too much, and the user wants this dtype
-            best = min(found, key=lambda one: one.written if one.written is not None else float("inf"))
+            best = min(found, key=lambda one: one.written)
             if best is not found[-1]:
                 again = _write(model, folder, best.dtype, best.rounding)
             found.append(best)
     result = found[-1]
-    if judge is not None and trained is not None:
+    if judge is not None:
         result = result._replace(note=_note(result, found[0], judge, trained))
     _check(model, again, folder, result.dtype)
     return result
@@ -169,7 +168,6 @@ def _tries(wanted: str, falls_back: bool, *, is_judged: bool) -> list[tuple[str,
 
 def _note(result: Written, first: Written, judge: Judge, trained: float) -> str:
     def share(one: Written) -> str:
-        assert one.written is not None
         gain = judge.before - trained
         return f"{(one.written - trained) / gain:.0%} of what healing gained" if gain > 0 else "more loss"
 
@@ -177,7 +175,7 @@ def _note(result: Written, first: Written, judge: Judge, trained: float) -> str:
         return f"{first.dtype} would cost {share(first)}; `save_dtype` {first.dtype} takes it all the same"
     if result.rounding != first.rounding:
         return f"rounding to the nearest would cost {share(first)}"
-    if result.written is not None and judge.costs(trained, result.written):
+    if judge.costs(trained, result.written):
         return f"rounding costs {share(result)}; `save_dtype` float32 costs nothing"
     return ""
 

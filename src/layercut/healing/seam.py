@@ -36,9 +36,7 @@ if TYPE_CHECKING:
 
 MAPS = tuple(kind for kind in SEAMS if kind != "magnitude")
 RIDGES = (1e-4, 1e-2, 0.1, 1.0, 10.0)
-"""Ridges that the linear map is tried with, as a share of the mean square of a channel; the best on held-out text
-stays.
-"""
+"""Ridges of the linear map, as a share of the mean square of a channel; the best on held-out text is taken."""
 RIDGE = 0.1
 """The ridge where no text is held out."""
 

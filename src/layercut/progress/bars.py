@@ -167,7 +167,6 @@ class SelectionProgress:
         self._held.close()
 
     def __call__(self, what: str, done: int, total: int) -> None:
-        """Report the pieces done of one kind of work."""
         if what not in self._ids:
             self._ids[what] = self._bars.add_task(what)
         if done == 0:

@@ -81,7 +81,6 @@ class StudyProgress:
                 yield
 
     def learn(self, kind: Hashable, num_items: int, seconds: float) -> None:
-        """Add an earlier measurement of speed."""
         self._eta.learn(kind, num_items, seconds)
 
     def state(self, arm: str, state: State, note: str = "") -> None:
@@ -127,7 +126,6 @@ class StudyProgress:
         self._tell(index, f"{counted(seen or 0, 'item')}, {clock(time.monotonic() - start)}")
 
     def searching(self, what: str, done: int, total: int) -> None:
-        """Progress of a search, for a criterion."""
         if self._active:
             self._lines[self._active].note = f"{what} {done}/{total}"
             self._doing = f"{self._active}: choosing layers: {what} {done:,} of {total:,}"

@@ -61,7 +61,6 @@ class Manifest:
 
     @property
     def failures(self) -> list[Failure]:
-        """Steps that failed and have not succeeded since."""
         return list(self._failed.values())
 
     def fail(self, step: str, arms: Sequence[str], error: Exception) -> Failure:

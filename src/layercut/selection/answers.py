@@ -67,9 +67,7 @@ class SearchAnswers:
         decoding: Decoding,
         journal: SearchJournal,
     ) -> None:
-        """``engine`` is called only if an answer is missing. The seed of ``decoding`` also decides the order of the
-        items.
-        """
+        """``engine`` is called only if an answer is missing; the seed of ``decoding`` decides the items' order."""
         self._tasks = tasks
         self._engine = engine
         self._decoding = decoding

@@ -111,11 +111,9 @@ class Objective(Protocol):
 
     def describe(self) -> Mapping[str, Any]:
         """What decides the values: tasks, versions, items' hash, decoding, calibration hash. JSON-able."""
-        ...
 
     def values(self, plans: Sequence[CutPlan]) -> list[float]:
         """One value per plan. What the journal holds is not measured again."""
-        ...
 
 
 @runtime_checkable
@@ -124,12 +122,10 @@ class RacingObjective(Objective, Protocol):
 
     def round(self, plans: Sequence[CutPlan]) -> Standings:
         """The best plan's value, and a value or a bound of the others; of equals the later plan wins."""
-        ...
 
     @property
     def racing(self) -> Mapping[str, Any]:
         """The settings of a race, JSON-able."""
-        ...
 
 
 def engine_and_text(context: Context, criterion: str) -> tuple[Engine, Calibration]:

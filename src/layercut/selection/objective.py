@@ -130,7 +130,6 @@ class TaskObjective:
         )
 
     def describe(self) -> Mapping[str, Any]:
-        """What decides the values: tasks with the hash of their items, decoding, normalisation."""
         settings = search_settings(self.parts, self._decoding)
         for part, ids in zip(settings["objective"], self._ids, strict=True):
             part |= {"num_items": len(ids), "items_hash": items_hash(ids)}

@@ -155,7 +155,6 @@ class _Field:
         """The best sure value, and whose it is."""
 
     def is_out(self, place: int) -> bool:
-        """Whether it cannot win any more."""
         return (self._runners[place].reach, place) < self._best
 
     def num_left(self, place: int) -> int:

@@ -142,7 +142,6 @@ class End(NamedTuple):
     removed: Layers
     """The best plan; a swapped layer has the place of the one that it replaced."""
     moves: list[dict[str, Any]]
-    """The steps: layers ``put_back`` and ``taken``, and the ``value`` after it."""
     why: str
 
 

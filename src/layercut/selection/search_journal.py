@@ -113,7 +113,6 @@ class JournalPart:
 
     @property
     def records(self) -> list[dict[str, Any]]:
-        """The known records, in the order of the ids."""
         return [self._known[item] for item in self._ids if self._has(item)]
 
     @property

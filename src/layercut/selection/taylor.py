@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy
 from layercut.engine.rows import text_tokens
 from layercut.errors import InputError
 from layercut.selection.base import Context, Selection, by_importance, choose
-from layercut.selection.weights import layer_matrices, loaded_model
+from layercut.selection.magnitude import layer_matrices, loaded_model
 from layercut.surgery.remove import decoder_layers
 
 if TYPE_CHECKING:

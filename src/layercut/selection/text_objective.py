@@ -68,7 +68,6 @@ class TextObjective:
         )
 
     def describe(self) -> Mapping[str, Any]:
-        """What decides the values: the measure, and the texts by their hash."""
         return {
             "texts": self._name,
             "measure": self._measure,
@@ -95,9 +94,7 @@ class TextObjective:
         return {measure: _sum(record[measure] for record in records) / num_tokens for measure in taken}
 
     def records(self, plans: Sequence[CutPlan]) -> list[list[dict[str, Any]]]:
-        """For each plan a record per text, from the journal or else from the engine: sums over tokens, with
-        ``num_tokens``.
-        """
+        """For each plan a record per text, from the journal or the engine: sums over tokens, with ``num_tokens``."""
         parts = {plan.key: self._journal.part(self._question, plan, self._ids) for plan in plans}
         known = {key: {record["id"] for record in part.records} for key, part in parts.items()}
         total = len(parts) * len(self._ids)

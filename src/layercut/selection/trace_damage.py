@@ -81,9 +81,7 @@ def trace_damage(context: Context) -> Selection:
 
 
 def correct_traces(tasks: TaskObjective) -> Traces:
-    """The original model's right answers as text to be predicted; InputError if no readout generates or no answer is
-    right.
-    """
+    """The original model's right answers as text to be predicted; InputError if there are none."""
     uncut = CutPlan(num_layers=tasks.engine.num_layers)
     answered = tasks.answers(uncut, GENERATED)
     if not answered:

@@ -64,7 +64,6 @@ class Forecast:
     """Timed items behind the time, by task and readout; 0 for an estimate from tokens."""
     keeps_checkpoints: bool
     shortfalls: tuple[str, ...] = ()
-    """Tasks that have fewer items than the study asks for, in words."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -68,9 +68,7 @@ class Healer:
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """What decides the healed weights, beside the original model and the removed layers; InputError if it cannot be
-        used.
-        """
+        """What decides the healed weights, beside the original model and the removed layers."""
         source, how = _prompts(self.arm)
         settings = self.settings.describe()
         del settings["data"]  # files with items that must not be trained on; their tasks name them
@@ -127,12 +125,10 @@ class Healer:
 
     @property
     def checkpoint(self) -> Path:
-        """The healed model; its folder exists once it is complete."""
         return self.folder / CHECKPOINT
 
     @property
     def engine(self) -> Engine:
-        """The engine of the healed model, which is loaded for it."""
         if self._handle is None:
             self._handle = ModelHandle(self._uncut.replace(model=str(self.checkpoint), revision=None))
         return self._handle.engine

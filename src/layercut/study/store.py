@@ -173,7 +173,6 @@ class Measured(NamedTuple):
     rows: list[MetricRow]
     reused: tuple[Reused, ...]
     num_asked: int
-    """Items that were answered now."""
 
 
 def finished_cell(run: Path, cell: Cell, identity: Mapping[str, Any]) -> Measured | None:

@@ -155,9 +155,7 @@ def _draws(settings: StudySettings, cut: StudyArm) -> bool:
 
 
 class StudyWork:
-    """One model's part of a study. Creating it runs and writes nothing; InputError for settings that do not fit the
-    model.
-    """
+    """One model's part of a study. Creating it runs and writes nothing, and checks the settings against the model."""
 
     def __init__(
         self, settings: StudySettings, model: ModelHandle, *, folder: Path, store: CellStore, limit: int | None = None
