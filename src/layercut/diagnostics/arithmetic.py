@@ -2,7 +2,7 @@
 
 Probe E3, E8 and E11 of "On the Limits of Layer Pruning for Generative Reasoning in LLMs", arXiv:2602.01997, which reads
 the first digit alone. That measure is kept for comparison and marked: guessing the most common first digit earns about
-25 % of it. Where a tokenizer takes several digits as one token, the first token of an answer is not its first digit,
+25 % of it. A tokenizer may take several digits as one token. Then the first token of an answer is not its first digit,
 and the probability of a digit is that of all numbers that begin with it.
 """
 

@@ -1,8 +1,8 @@
 """Cost: savings in parameters, bytes and KV cache, and the speedup of prefill and decoding.
 
-Experiment E12 of arXiv:2602.01997, which recorded the time per decoded token. Speeds of one machine drift. So in every
-round all models run one after the other, in an order that changes from round to round, and only the ratios to the
-original model in the same round are reported.
+Experiment E12 of arXiv:2602.01997, which recorded the time per decoded token. Speeds of one machine drift. So every
+round runs all models one after the other, in an order that changes from round to round. Only the ratios to the original
+model in the same round are reported.
 """
 
 # Shapes: B batch, T tokens.

@@ -1,6 +1,6 @@
 """Degeneration: does a model repeat itself, never stop, or write nothing at all?
 
-Measure E2 of arXiv:2602.01997, with every response counted: there, texts shorter than n words have no Rep-n and texts
+Measure E2 of arXiv:2602.01997, with every response counted. There, texts shorter than n words have no Rep-n and texts
 of one sentence no Self-BLEU, so the worst responses are excluded. Here they count as responses without repetition, and
 the share of empty ones is reported too. Self-BLEU is given both ways: see ``self_bleu`` and ``paper_self_bleu``.
 """

@@ -28,8 +28,9 @@ def demoted(session: DiagnosticSession) -> Diagnosis:
 
     Measures: ``greedy`` accuracy; ``pass@k`` from ``num_samples`` drawn answers at temperature 0.8, unbiased; ``gold
     rank``, the worst rank of any token of the right answer, given those before; ``one more example``, greedy with four
-    examples instead of three. A greedy answer that the original model has right and a pruned one wrong is *demoted* if
-    any drawn answer is right or all tokens of the right one are among the first ten, else *erased*.
+    examples instead of three. An item is lost if the original model's greedy answer is right and the pruned model's
+    wrong. A lost item is *demoted* if any drawn answer is right or all tokens of the right one are among the first ten,
+    else *erased*.
     """
     task, longer = expressions(seed=session.seed), expressions(seed=session.seed, num_examples=4)
     samples = task.samples("report", session.limit)

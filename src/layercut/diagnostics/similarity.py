@@ -38,8 +38,8 @@ def similarity(session: DiagnosticSession) -> Diagnosis:
 
     The texts are those that the original model writes after the prompts of the degeneration probe. Per model: cosine
     and angular distance of all its states with all uncut ones (means over real tokens, averaged over texts), cosine of
-    each layer's input and output, norms, and the logit lens: the share of tokens whose likeliest successor behind each
-    layer is the final one.
+    each layer's input and output, and norms. The logit lens gives the share of tokens whose likeliest successor behind
+    each layer is the final one.
 
     Measures: ``final state``, cosine of the last states of both models; ``seam``, cosine of input and output of the
     first kept layer behind each cut, in the pruned model and in the original one.

@@ -1,10 +1,9 @@
 """Batches of training examples: the examples of a step, their order, and their positions in a row.
 
 A step's examples are drawn at random and then sorted by length. Its micro batches hold examples of similar length, so
-there is little padding, and the gradient of the step does not depend on the order. With ``packing`` there is no
-padding: the examples of a micro batch share one row, positions begin again with each, and attention stays within an
-example (transformers makes the mask from the positions, but not with ``use_cache=True``; flash attention takes the
-lengths).
+there is little padding. The gradient of the step does not depend on the order. With ``packing`` there is no padding:
+the examples of a micro batch share one row. Positions begin again with each example, and attention stays within it.
+transformers makes the mask from the positions, but not with ``use_cache=True``; flash attention takes the lengths.
 """
 
 # Shapes: B rows, T tokens.

@@ -58,9 +58,10 @@ class ReportItems:
     def found_in(self, prompt: str, completion: str) -> set[str]:
         """Tasks whose report items are in a prompt or answer.
 
-        An item of N words or more is there if N words in a row are shared. A shorter one is there if all its words are,
-        in a row: anywhere, or in the prompt if it has fewer than SHORT words, and not as part of a longer expression
-        (``7 + 5`` in ``7 + 5 - 2``, which is another problem). One of fewer than FEWEST words must be a whole line.
+        An item of N words or more is there if N words in a row are shared. A shorter item is there if all its words
+        are, in a row. If it has fewer than SHORT words, they must be in the prompt, and not part of a longer
+        expression: ``7 + 5`` in ``7 + 5 - 2`` is another problem. An item of fewer than FEWEST words must be a whole
+        line.
         """
         found: set[str] = set()
         asked, everything = words(prompt), words(f"{prompt}\n{completion}")
@@ -81,7 +82,7 @@ class ReportItems:
 def decontaminate(records: Sequence[Mapping[str, Any]], items: ReportItems) -> Decontaminated:
     """Remove every record whose prompt or answer contains a report item.
 
-    A record made of a task's own selection item (``task``) is not compared with that task's report items: they are
+    A record made of a task's own selection item (``task``) is not compared with that task's report items. They are
     disjoint by construction, and share templates and worked examples on purpose.
     """
     kept = []

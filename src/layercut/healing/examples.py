@@ -1,7 +1,7 @@
 """Training examples: token ids of prompt and completion, with the loss on the completion alone.
 
-The mask is not searched for in a rendered conversation: the prompt's ids are exactly those that generation begins from,
-then come the completion's ids and the token that ends a turn, which is in the loss too.
+The mask is not searched for in a rendered conversation. The prompt's ids are exactly those that generation begins from.
+The completion's ids follow, and then the token that ends a turn, which is in the loss too.
 """
 
 from __future__ import annotations

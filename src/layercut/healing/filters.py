@@ -27,18 +27,17 @@ class FilterSettings(Settings):
     right_only: bool = Field(False, description="Train only on answers that the task's grader finds right.")
     languages: Names = Field(
         (),
-        description="Languages (ISO 639: en, de) that prompts and answers may be in, as far as one can tell; all if "
-        "left out.",
+        description="Languages (ISO 639: en, de) of prompts and answers; texts in others are dropped. All if left out.",
     )
     dedup_prompts: Number = Field(
         1.0,
         gt=0,
         le=1,
-        description="Leave out prompts this similar to an earlier one (Jaccard of word 5-grams, such as 0.8); 1: the "
-        "same but for case and spacing.",
+        description="Drop prompts this similar to an earlier one (Jaccard of word 5-grams, such as 0.8); 1: equal but "
+        "for case and spacing.",
     )
     dedup_answers: Number | None = Field(
-        None, gt=0, le=1, description="The same of answers, which are not compared if left out."
+        None, gt=0, le=1, description="Drop answers this similar to an earlier one; none if left out."
     )
 
     @model_validator(mode="after")

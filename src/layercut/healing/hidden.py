@@ -3,8 +3,8 @@ distributions.
 
 A kept layer should get the same input as in the original model. The loss compares the residual stream that enters each
 layer after the first cut, and the final norm, with the original model's. With h the pruned model's state and t the
-teacher's, the distance is |h - t|^2 / |t|^2, averaged over these inputs, at the tokens in the loss. Loss = KL(p || q) +
-weight x distance. FitNets (arXiv:1412.6550) and TinyBERT (arXiv:1909.10351) match states of models of different shape
+teacher's, the distance is |h - t|^2 / |t|^2, the mean over these inputs. Loss = KL(p || q) + weight x distance, at the
+tokens in the loss. FitNets (arXiv:1412.6550) and TinyBERT (arXiv:1909.10351) match states of models of different shape
 by a learned map; here the plan says which states belong together, and the width is the same.
 """
 

@@ -45,7 +45,7 @@ class LoopSettings(Settings):
     num_remove: int = Field(ge=1, description="Rounds.")
     criterion: str = Field(
         "block_influence",
-        description="How each layer is chosen, on the model that was healed before. It may not ask tasks.",
+        description="Criterion for each layer, on the model of the round before. It must not use task scores.",
     )
     calibration: CalibrationSettings = CalibrationSettings()
 

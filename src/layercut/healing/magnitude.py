@@ -1,11 +1,11 @@
 """Magnitude compensation: rescale the residual stream after a cut to its original norm. No training.
 
-Prune&Comp (arXiv:2507.18212): a removed layer changes the norm of the stream, so the stream is scaled by alpha = the
+Prune&Comp (arXiv:2507.18212): a removed layer changes the norm of the stream. So the stream is scaled by alpha = the
 mean over tokens of |h| / |x|, with x the stream before the cut and h the original model's stream after it. The paper
-scales all that writes into the stream below the cut. Here all that writes into it above the cut is divided by alpha,
-which is the same model: from there on the stream is alpha times smaller, and layers that normalise their input do not
-notice. So embeddings stay unchanged, also where the head shares them. A layer that reads the unnormalised stream
-(olmo2, olmo3) would notice: the fold is compared with the scaled stream itself, and refused.
+scales all that writes into the stream below the cut. Here all that writes into it above the cut is divided by alpha.
+That is the same model: from there on the stream is alpha times smaller, which layers that normalise their input cannot
+see. So embeddings stay unchanged, also where the head shares them. A layer that reads the unnormalised stream (olmo2,
+olmo3) would see it: the fold is compared with the scaled stream itself, and refused.
 """
 
 # Shapes: N tokens, D hidden size.

@@ -1,12 +1,12 @@
 """On-policy distillation: the pruned model answers, and the teacher's distribution at every token is the target.
 
-Generalised knowledge distillation (GKD, arXiv:2306.13649) with the growing answers of ShortOPD (arXiv:2607.13124): a
-pruned model should train on its own mistakes, but at first its answers repeat themselves, and long repetitive answers
+Generalised knowledge distillation (GKD, arXiv:2306.13649) with the growing answers of ShortOPD (arXiv:2607.13124). A
+pruned model should train on its own mistakes. But at first its answers repeat themselves, and long repetitive answers
 cost most and help least. So answers start short and grow as repetition falls.
 
 A teacher gives little signal on a text that it would never write. Prune-OPD (arXiv:2605.07804) measures how many of the
-two models' likeliest tokens are the same, lets weights only fall along an answer, and cuts it off where the overlap is
-small. ``drift_weights`` is our own variant; answers do not grow while they drift.
+two models' likeliest tokens are the same. It lets weights only fall along an answer, and cuts it off where the overlap
+is small. ``drift_weights`` is our own variant; answers do not grow while they drift.
 """
 
 # Shapes: N tokens of answers, one answer behind the other, V vocabulary.

@@ -46,13 +46,13 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 class PromptReading(Settings):
     """Settings of reading sources of prompts."""
 
-    readout: str | None = Field(None, description="How a task's items are asked: chain or short.")
+    readout: str | None = Field(None, description="Readout of a task's items: chain or short.")
     limit: int | None = Field(None, ge=1, description="At most this many prompts of each source.")
-    skip: int = Field(0, ge=0, description="Skip this many, which another source takes; limit counts from there.")
+    skip: int = Field(0, ge=0, description="Skip this many prompts of each source; limit counts from there.")
     shuffle_buffer: int = Field(
-        10_000, ge=0, description="Rows of a hub data set to draw from as it streams in, by the seed; 0: in its order."
+        10_000, ge=0, description="Rows of a hub data set to shuffle while it streams, by the seed; 0: its own order."
     )
-    shuffle_seed: Seed = Field(42, description="Of that draw.")
+    shuffle_seed: Seed = Field(42, description="Random seed of that shuffling.")
 
 
 class PromptSpec(PromptReading):
@@ -210,9 +210,11 @@ class Answering(Settings):
     max_new_tokens: int | None = Field(None, ge=1, description="Longest answer; if left out, the task's own, or 256.")
     system: str | None = Field(None, description="System message for conversations that have none.")
     samples: int = Field(
-        1, ge=1, description="Answers to each prompt. The best goes on: right, ended, likeliest by token. All are kept."
+        1,
+        ge=1,
+        description="Answers to each prompt. The best is used: right, ended, likeliest by token. All are saved.",
     )
-    max_prompt_tokens: int | None = Field(None, ge=1, description="Leave out longer prompts.")
+    max_prompt_tokens: int | None = Field(None, ge=1, description="Drop prompts of more tokens.")
 
     def extra(self) -> dict[str, int]:
         """Settings beside decoding and the longest answer, for a run's settings. Defaults are omitted."""

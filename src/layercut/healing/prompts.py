@@ -70,8 +70,7 @@ def answered_in(
         plain: give the text unchanged instead of a conversation; only for rows of a single turn.
         limit: at most this many prompts.
         left_out: collects why rows cannot be asked, for data that the user cannot repair; without it, the first such
-            row
-            is an error.
+            row is an error.
 
     Raises:
         InputError: a row has none of the columns, two different prompts share an id, or nothing can be asked.

@@ -1,12 +1,12 @@
 """Training-free repair: a linear map at each cut, solved for in closed form and folded into the layer below it.
 
-ReplaceMe (arXiv:2505.02819): where a run of layers is cut out, the MLP of the last layer before it should add to the
-residual stream what brings it closest to the original model's stream after the run. With x what that MLP adds, y the
-rest of the stream and h the original model's stream, M minimises the mean over tokens of |x M + y - h|^2 / |x + y -
-h|^2. ReplaceMe has no divisor. With it every token has the same weight: the first token of a text has a norm dozens of
-times larger than the others and would dominate a plain sum of squares. Sums are kept in float64, D x D for any amount
-of text. Seams are solved from the bottom up, each in the model with the earlier seams repaired. For the kind
-``magnitude``, a factor for the whole stream, see there.
+ReplaceMe (arXiv:2505.02819): the MLP of the last layer before a cut should add what brings the residual stream closest
+to the original model's stream after the cut. With x what that MLP adds, y the rest of the stream and h the original
+model's stream, M minimises the mean over tokens of |x M + y - h|^2 / |x + y - h|^2. ReplaceMe has no divisor, which
+gives every token the same weight. The first token of a text has a norm dozens of times larger than the others and would
+dominate a plain sum of squares. Sums are kept in float64, D x D for any amount of text. Seams are solved from the
+bottom up, each in the model with the earlier seams repaired. The kind ``magnitude`` is a factor for the whole stream,
+see there.
 """
 
 # Shapes: B batch, T tokens, N real tokens, D hidden size.

@@ -34,9 +34,8 @@ def collect(argv: Sequence[str] | None = None, models: Sequence[Mapping[str, Any
 
     Returns:
         ``time`` (UTC), ``command``, ``layercut``, ``python``, ``packages`` (name: version), ``git`` (commit and dirty
-            flag,
-        null outside a checkout of layercut), ``platform``, ``cpu``, ``cores`` (usable by this process), ``memory_gib``,
-        ``accelerator`` (null where torch has none or was not imported yet) and ``models``.
+        flag, null outside a checkout of layercut), ``platform``, ``cpu``, ``cores`` (usable by this process),
+        ``memory_gib``, ``accelerator`` (null where torch has none or was not imported yet) and ``models``.
     """
     return {
         "time": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),

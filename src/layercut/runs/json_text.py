@@ -15,8 +15,9 @@ LARGEST = 2**26
 def parse(text: str | bytes, *, halves: bool = False) -> Any:
     """``json.loads`` that refuses what would fail later; ValueError for it.
 
-    Refused are other text than JSON in UTF-8, nesting deeper than 100 levels (Python's own limit depends on the
-    caller), and, unless ``halves``, an escape of half a surrogate pair, which no file, tokenizer or terminal can take.
+    It refuses text that is no JSON in UTF-8, and nesting deeper than 100 levels (Python's own limit depends on the
+    caller). Unless ``halves``, it refuses an escape of half a surrogate pair, which no file, tokenizer or terminal can
+    take.
     """
     try:
         value = json.loads(text)

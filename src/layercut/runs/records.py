@@ -73,8 +73,7 @@ class Journal:
         Raises:
             ValueError: a record holds NaN or infinity; nothing was written.
             OSError: the disk is full or gone. After any error the file is cut back to its complete lines, and
-                ``append`` can be
-                called again.
+                ``append`` can be called again.
         """
         if not records:
             return

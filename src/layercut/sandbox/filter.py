@@ -58,7 +58,7 @@ _MAP_PRIVATE, _MAP_TYPE, _MAP_HUGETLB = 0x02, 0x0F, 0x40000
 _AF_UNIX = 1
 _DUMPABLE_AND_NAME = (3, 4, 15, 16)
 _TERMINAL_QUESTIONS_AND_FLAGS = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451, 0x802C542A)
-# What one argument may be: its number, the bits that are looked at, and their values that are fine.
+# Allowed values of one argument: its number, the bits that are compared, and their allowed values.
 _CHECKED = {
     "mmap:9:222": (3, _MAP_TYPE | _MAP_HUGETLB, (_MAP_PRIVATE,)),
     "clone:56:220": (0, _NAMESPACES, (0,)),

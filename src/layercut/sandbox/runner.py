@@ -1,11 +1,11 @@
 """Run generated programs in isolation, and judge them where they cannot forge a pass.
 
-Each program gets a process of its own without network, with an empty home, an empty working folder, a keyring of its
-own and an environment of four harmless variables; a short list of system calls (``filter.py``); limits on memory,
-processor time, waiting, processes, files, output and wall clock; and a shutdown that also ends all of its children. The
-isolation is bubblewrap where it is installed, else Linux namespaces (``child.py``). Each is first tested with a program
-that probes for holes. Without either, programs are run only after ``allow_unsafe`` (``--unsafe-exec``): then the limits
-hold without isolation. ``judge.py`` explains how a program is judged and why it cannot forge a pass.
+Each program gets a process of its own without network, with an empty home, an empty working folder and a keyring of its
+own. Its environment has four harmless variables, and it may make a short list of system calls (``filter.py``). Limits
+hold on memory, processor time, waiting, processes, files, output and wall clock; the shutdown also ends all of its
+children. The isolation is bubblewrap where it is installed, else Linux namespaces (``child.py``). Each is first tested
+with a program that probes for holes. Without either, programs are run only after ``allow_unsafe`` (``--unsafe-exec``):
+then the limits hold without isolation. ``judge.py`` explains how a program is judged and why it cannot forge a pass.
 
     run_program("def double(x):\\n    return 2 * x", tests="assert double(4) == 8").passed
 
@@ -130,8 +130,7 @@ def run_program(
         source: Python.
         tests: Python that calls what the source defines and raises where it is not satisfied. Functions take and return
             plain values (numbers, text, lists, tuples, sets, dictionaries, ...); other objects stay with the program
-            and
-            can be called, inspected and passed back. None runs the source as a script.
+            and can be called, inspected and passed back. None runs the source as a script.
         names: names that the tests take from the source even if they are builtins.
         mode: the isolation; that of ``in_force`` if left out.
 

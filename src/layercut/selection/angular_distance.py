@@ -23,10 +23,8 @@ def angular_distance(context: Context) -> Selection:
     Settings:
         token: ``last`` (default, the paper's) uses the last real token of each text, ``all`` every real token.
         form: ``contiguous`` (default, the paper's) removes the run of n = ``num_remove`` layers with the least
-            distance,
-            from its last layer to its first, among runs without a protected layer. ``scattered`` takes n = 1 and
-            removes
-            the ``num_remove`` layers of least distance.
+            distance, from its last layer to its first, among runs without a protected layer. ``scattered`` takes n = 1
+            and removes the ``num_remove`` layers of least distance.
 
     For details and errors see ``select_by_rotation``.
     """

@@ -20,12 +20,10 @@ def block_influence(context: Context) -> Selection:
 
     Settings:
         token: ``all`` (default, the paper's) averages over every real token of the calibration text, ``last`` over the
-            last
-            real token of each text.
+            last real token of each text.
         form: ``scattered`` (default, the paper's) removes the ``num_remove`` layers of least influence. ``contiguous``
             removes the run of ``num_remove`` layers with the least 1 - mean cos(h_l, h_{l+n}), from its last layer to
-            its
-            first, as in Chen et al., "LLM-Streamline", arXiv:2403.19135.
+            its first, as in Chen et al., "LLM-Streamline", arXiv:2403.19135.
 
     For details and errors see ``select_by_rotation``.
     """

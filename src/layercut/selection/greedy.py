@@ -27,17 +27,12 @@ def greedy(context: Context, objective: Objective, details: Mapping[str, Any] | 
 
     Returns:
         The layers in order of removal. Details: ``uncut`` and ``value``, the objective's values of the original model
-            and
-        of the result, and ``rounds``; each has its ``candidates``, their ``values`` (None: not finite), the ``chosen``
-            one
-        with its ``value``, ``ties`` (others with the same value), ``runner_up`` and ``runner_up_value``. The value of
-            the
-        best of many noisy candidates is too high by construction: report on other items. Where the objective races the
-        candidates, a stopped one has no value; a round then also has each one's ``upper_bounds`` and ``num_answered``
-            of
-        ``num_items``, and ``runner_up_is_bound`` if the best of the others was stopped. ``race`` records the settings
-            of
-        the race, and how many ``answers`` of how many were ``saved``.
+        and of the result, and ``rounds``; each has its ``candidates``, their ``values`` (None: not finite), the
+        ``chosen`` one with its ``value``, ``ties`` (others with the same value), ``runner_up`` and ``runner_up_value``.
+        The value of the best of many noisy candidates is too high by construction: report on other items. Where the
+        objective races the candidates, a stopped one has no value; a round then also has each one's ``upper_bounds``
+        and ``num_answered`` of ``num_items``, and ``runner_up_is_bound`` if the best of the others was stopped.
+        ``race`` records the settings of the race, and how many ``answers`` of how many were ``saved``.
 
     Raises:
         InputError: the original model, or every candidate of a round, has no finite value.

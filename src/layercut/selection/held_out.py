@@ -43,10 +43,8 @@ def held_out(
 
     Returns:
         ``items``, the held-out ids per task as ``record_items`` has them; ``rows``, per task and readout ``selected``
-            and
-        ``held_out`` as ``compare_paired`` gives them, the latter None where no item is left; ``objective``, the
-            maximised
-        value as ``selected``, and as ``held_out`` with its interval, or why there is none; ``seed``.
+        and ``held_out`` as ``compare_paired`` gives them, the latter None where no item is left; ``objective``, the
+        maximised value as ``selected``, and as ``held_out`` with its interval, or why there is none; ``seed``.
     """
     fresh = [_unseen(part, num_items, seen.get(part.task.name, ())) for part in objective.parts]
     chosen = _records(objective, plan, objective.samples, progress)

@@ -62,11 +62,11 @@ class TaskObjective:
     """Mean over tasks of (s - f) / (u - f), where s is a plan's score and u the original model's on the same items.
 
     ``raw``: f = 0, the paper's ratio (arXiv:2602.01997). ``chance``: f is the score of guessing. A metric that is not 0
-    or 1 for each item, such as ROUGE, has its floor f subtracted under ``raw`` too: even nonsense scores well above 0
+    or 1 for each item, such as ROUGE, has its floor f subtracted under ``raw`` too. Even nonsense scores well above 0
     there, so its raw ratio hardly moves and would not influence the choice.
 
-    A log-likelihood per token (readout ``gold``) has no floor: its part is exp(s - u), the ratio of the two models'
-    probabilities per token (geometric means), which is 1 uncut and 0 at worst. It has no bounds to race by.
+    A log-likelihood per token (readout ``gold``) has no floor: its part is exp(s - u), which is 1 uncut and 0 at worst.
+    It is the ratio of the two models' probabilities per token (geometric means), and has no bounds to race by.
 
     Only selection items are asked. Each is scored once per plan and kept in the journal; the original model is one more
     plan. Under sampling every plan gets the same noise, which depends on seed, item and token.
@@ -90,8 +90,7 @@ class TaskObjective:
             normalise: ``raw`` or ``chance``.
             journal: keeps the answers; in memory if left out.
             race: how a ``round`` is run: ``off``, ``exact`` (the same choice from fewer answers) or ``confident`` (from
-                still
-                fewer; the choice differs with a probability of at most ``race_error`` a round).
+                still fewer; the choice differs with a probability of at most ``race_error`` a round).
 
         Raises:
             InputError: no tasks, one that is named twice or has no selection items, or an unknown setting.

@@ -23,12 +23,10 @@ def perplexity(context: Context) -> Selection:
 
     Settings:
         search: ``greedy`` (default, SLEB's) removes the layer whose absence hurts least and repeats, N * C - N * (N -
-            1) / 2
-            runs over the text for N of C candidates. ``one_shot`` skips each layer alone and removes those of the least
-            rise, C runs.
+            1) / 2 runs over the text for N of C candidates. ``one_shot`` skips each layer alone and removes those of
+            the least rise, C runs.
         form: ``nll`` (default, the papers'), or ``kl``: KL(uncut || cut) of the next-token distributions, per token,
-            which
-            also counts what the text does not show. It takes two runs instead of one.
+            which also counts what the text does not show. It takes two runs instead of one.
 
     Every text is measured once per plan and kept in the run folder's journal.
 

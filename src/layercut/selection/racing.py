@@ -1,8 +1,8 @@
 """Racing: score candidates item by item, and stop each one as soon as it cannot win any more.
 
 A candidate's value is a monotone function of its items' metrics, which lie in [0, 1]. Counting the remaining items as 1
-gives an upper bound, counting them as 0 a lower bound. Both use the same float operations as the final value (exactly
-rounded sums, one division, one subtraction, one division), each of them monotone, so the bounds hold to the last bit. A
+gives an upper bound, counting them as 0 a lower bound. Both use the same float operations as the final value: exactly
+rounded sums, one division, one subtraction, one division. Each is monotone, so the bounds hold to the last bit. A
 candidate is eliminated when another one's lower bound exceeds its upper bound, or equals it and that one wins ties. The
 winner and its value equal those of a round without racing. After Maron and Moore, "Hoeffding races", NIPS 1993.
 """
@@ -75,9 +75,9 @@ def race(
     beat, and the others continue chunk by chunk. A candidate that starts its last chunk finishes it: its value is then
     known. So the result depends on the answers alone, neither on their order nor on a kill in between.
 
-    With an ``error`` the remaining items do not all count as right: after each chunk the number of right answers among
+    With an ``error`` the remaining items do not all count as right. After each chunk the number of right answers among
     a task's n items is bounded by the exact one-sided hypergeometric limit, given k right of m that were drawn at
-    random without replacement. ``error`` is the most that the probability of stopping the round's winner can be: it is
+    random without replacement. ``error`` is the most that the probability of stopping the round's winner can be. It is
     split evenly over all tasks' chunks but their last (union bound). It need not be split over the candidates, because
     the round goes wrong only if the bound of the one winner fails.
 

@@ -32,10 +32,10 @@ def refine(context: Context) -> Selection:
     the others). It puts the layer back, scores every candidate in its place and moves to the best if that is strictly
     better; of equals the later layer. It ends when no single swap improves the plan.
 
-    ``evolve`` is a (1 + L) evolutionary search. Each generation draws L offspring of the best plan so far, each by as
-    many swaps of random layers as the smaller of two draws from 1 to ``max_swaps``, and moves to the best of them if it
-    is strictly better. After Sieberling et al., "EvoPress", arXiv:2410.14649, which starts from random plans and scores
-    offspring in steps on growing, freshly drawn texts; here all are scored on the same items, so a value is measured
+    ``evolve`` is a (1 + L) evolutionary search. Each generation draws L offspring of the best plan so far and moves to
+    the best of them if it is strictly better. Each has random swaps, as many as the smaller of two draws from 1 to
+    ``max_swaps``. After Sieberling et al., "EvoPress", arXiv:2410.14649, which starts from random plans and scores
+    offspring in steps on growing, freshly drawn texts. Here all are scored on the same items, so a value is measured
     once.
 
     Both are deterministic: with a journal, the same command after a kill takes the same steps and measures only what is
@@ -43,8 +43,7 @@ def refine(context: Context) -> Selection:
 
     Settings:
         start: the plan to start from: a CutPlan, a layer list, a plan.json, or a criterion such as ``task_accuracy``,
-            which
-            then uses the same objective. No default.
+            which then uses the same objective. No default.
         method: ``swap`` (default) or ``evolve``.
         budget: most plans to score, without the start (default 200). Plans in the journal count too, so that the result
             does not depend on it.

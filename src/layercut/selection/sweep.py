@@ -2,8 +2,8 @@
 
     layercut sweep bundled:smollm2-135m --objective arithmetic,brackets
 
-Answers go to the search journal of the run folder, item by item: a stopped sweep resumes where it stopped, and
-answers of a search by task scores in the same folder are reused.
+Answers go to the search journal of the run folder, item by item. So a stopped sweep resumes where it stopped, and
+reuses answers of a search by task scores in the same folder.
 """
 
 from __future__ import annotations

@@ -62,8 +62,7 @@ def taylor(context: Context) -> Selection:
 
     Raises:
         InputError: a setting, no model or no text, a text without tokens or longer than the model's context, no text of
-            two
-            tokens, weights that cannot be read, or gradients that are not numbers.
+            two tokens, weights that cannot be read, or gradients that are not numbers.
     """
     choose("taylor", context.settings)
     loaded = loaded_model(context, "taylor")

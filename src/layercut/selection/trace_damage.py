@@ -36,9 +36,8 @@ def trace_damage(context: Context) -> Selection:
 
     Settings:
         measure: mean per token of ``kl`` (default), KL(uncut || cut); ``nll``, the rise of -ln p; ``top1``, the share
-            of
-            tokens where the likeliest one differs; or ``js``, the Jensen-Shannon divergence on the original model's 100
-            likeliest tokens. Definitions in ``TextObjective``.
+            of tokens where the likeliest one differs; or ``js``, the Jensen-Shannon divergence on the original model's
+            100 likeliest tokens. Definitions in ``TextObjective``.
         search: ``one_shot`` (default) skips each layer alone; ``greedy`` removes one and repeats.
 
     The original model's answers are those of the objective's journal, so a task search in the same folder shares them;

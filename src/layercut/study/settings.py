@@ -56,18 +56,18 @@ class CriterionSettings(SearchSettings):
 
     criterion: str = Field(description="Name of a criterion, or my.module:function.")
     name: str = Field(
-        "", description="What its plans are called, followed by the number of layers; the criterion's name if left out."
+        "", description="Prefix of its plans' names, before the number of layers; the criterion's name if left out."
     )
     objective: tuple[TaskSettings, ...] = Field(
         (),
-        description="Tasks whose selection items judge a plan, for criteria that use task scores; 100 items each if "
-        "left out.",
+        description="Tasks whose selection items score a plan, for criteria that use task scores; 100 items each by "
+        "default.",
     )
     calibration: CalibrationSettings = Field(
-        CalibrationSettings(), description="Text, for criteria that are measured on text."
+        CalibrationSettings(), description="Calibration text, for criteria that read text."
     )
     protect: str | None = Field(None, description="Layers that must stay: first:4,last:2,0,7-9, or none.")
-    settings: Mapping[str, Any] = Field({}, description="The criterion's own, such as form: contiguous.")
+    settings: Mapping[str, Any] = Field({}, description="Settings of the criterion itself, such as form: contiguous.")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -89,7 +89,7 @@ class CriterionSettings(SearchSettings):
 
     @property
     def is_nested(self) -> bool:
-        """Whether the first layers that a deeper cut removes are those of the shallower one."""
+        """Whether the plan of a shallower cut is the beginning of that of a deeper one."""
         if self.criterion in ("block_influence", "angular_distance"):
             default = "scattered" if self.criterion == "block_influence" else "contiguous"
             return bool(self.settings.get("form", default) == "scattered")
@@ -110,8 +110,8 @@ class CriterionSettings(SearchSettings):
 class HealingArm(ArmSettings, Answering):
     """One way of healing the cuts, as ``layercut heal`` does it."""
 
-    name: str = Field(description="Of the arm; its folders are called after it.")
-    prompts: tuple[PromptSpec, ...] = Field(description="Where prompts come from, one source or several.")
+    name: str = Field(description="Name of the arm and part of its folders' names.")
+    prompts: tuple[PromptSpec, ...] = Field(description="One source of prompts or several.")
     train: TrainSettings = TrainSettings()
     filters: FilterSettings = FilterSettings()
     preset: str | None = Field(None, description="paper: answers and training as in arXiv:2602.01997.")
@@ -120,8 +120,7 @@ class HealingArm(ArmSettings, Answering):
     )
     seed: Seed | None = Field(
         None,
-        description="Of drawing answers and of training; the study's seed if left out, and then the arm is repeated "
-        "for each.",
+        description="Random seed of answers and training. If left out, the arm is repeated for each seed of the study.",
     )
 
     @model_validator(mode="after")
@@ -148,17 +147,18 @@ class StudySettings(Settings):
     plans: Mapping[str, str] = Field(
         {}, description="Name to plan: a layer list (3,8,21-24), reverse:N or random:N, or the path of a plan.json."
     )
-    criteria: tuple[CriterionSettings, ...] = Field((), description="Each at every depth.")
+    criteria: tuple[CriterionSettings, ...] = Field((), description="Criteria, each used at every depth.")
     depths: tuple[Depth, ...] = ()
-    healing: tuple[HealingArm, ...] = Field((), description="Arms beside the cut without healing.")
-    seeds: tuple[Seed, ...] = Field((0,), description="The first is the random seed.")
-    """Items that are made, random plans, generated text, sampled answers, healing, bootstrap. Under each further one,
-    what draws is drawn anew: such plans, and every healing arm. Items stay."""
+    healing: tuple[HealingArm, ...] = Field((), description="Healing arms, in addition to the cut without healing.")
+    seeds: tuple[Seed, ...] = Field((0,), description="Random seeds; the first one is the main seed.")
+    """They decide generated items, random plans, generated text, sampled answers, healing and the bootstrap. Under each
+    further seed only random plans, sampled answers and healing arms are drawn anew; the items stay.
+    """
     decoding: DecodingSettings = DecodingSettings()
     checkpoints: bool = Field(
         True,
-        description="Leave each cut and healed model on disk. Without, those that healing needs go once they were "
-        "measured.",
+        description="Keep each cut and healed model on disk. Otherwise those that healing needs are deleted after "
+        "their evaluation.",
     )
 
     @model_validator(mode="after")

@@ -1,9 +1,9 @@
 """Cells by content: the key of the answers of one task and readout, where they are found, and how they are computed.
 
 A cell's key is the hash of everything that determines its answers: the model's weights and dtype, the *set* of removed
-layers, how it was healed, the task's version, data and settings, the readout and the decoding. The engine, the batch
-size and the number of items are not part of it: within a cell, answers are found by item. So a study reuses the answers
-of another study of the same model beside it. It copies the records into its own folder, which alone still rebuilds its
+layers, the healing, the task's version, data and settings, the readout and the decoding. The engine, the batch size and
+the number of items are not part of it: within a cell, answers are found by item. So a study reuses the answers of
+another study of the same model beside it. It copies the records into its own folder, which alone still rebuilds its
 report.
 """
 

@@ -42,10 +42,8 @@ class LayercutLM(HFLM):  # type: ignore[misc]
     Args:
         pretrained: hub id, local folder, ``.gguf`` file or ``bundled:smollm2-135m``.
         remove: removed layers, as ``layercut eval --remove`` takes them: ``27-29``, ``reverse:3``, the path of a
-            plan.json,
-            one number, or a list of numbers; none if left out. lm-eval's command line splits arguments at commas, so
-            write
-            ``remove='3,8,21-24'`` there, with the quotes.
+            plan.json, one number, or a list of numbers; none if left out. lm-eval's command line splits arguments at
+            commas, so write ``remove='3,8,21-24'`` there, with the quotes.
         revision: branch, tag or commit of a hub model.
         seed: of ``remove=random:N``.
         plan_from_another_model: allow a plan.json for another model of the same depth.
