@@ -212,9 +212,8 @@ def heal(
         MissingExtra: TRL or PEFT is not installed, for methods other than ``seam``.
     """
     from layercut.healing.heal import heal_model
-    from layercut.healing.heal_settings import HealSettings
     from layercut.healing.prompt_sources import Answering, prompt_source, prompt_specs
-    from layercut.healing.settings import TrainSettings
+    from layercut.healing.settings import HealSettings, TrainSettings
 
     settings = HealSettings(train=TrainSettings(**train), responses=responses, keep_adapter=keep_adapter)
     how = Answering(max_new_tokens=max_new_tokens)

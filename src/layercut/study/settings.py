@@ -1,4 +1,4 @@
-"""What a study is made of: models x criteria x depths x healing arms x tasks x readouts x seeds."""
+"""Settings of a study: models x criteria x depths x healing arms x tasks x readouts x seeds."""
 
 from __future__ import annotations
 
@@ -12,32 +12,24 @@ from pydantic import Field, model_validator
 from layercut.base_settings import Names, Seed, Settings
 from layercut.errors import InputError
 from layercut.healing.filters import FilterSettings
-from layercut.healing.heal_settings import ArmSettings
 from layercut.healing.prompt_sources import Answering, PromptSpec, answering
-from layercut.healing.settings import TrainSettings
+from layercut.healing.settings import ArmSettings, TrainSettings
 from layercut.selection import CriterionRow, criterion_row
 from layercut.selection.base import SearchSettings
-from layercut.settings import (
-    GENERATED,
-    UNCUT,
-    CalibrationSettings,
-    DecodingSettings,
-    ModelSettings,
-    TaskSettings,
-)
+from layercut.settings import GENERATED, UNCUT, CalibrationSettings, DecodingSettings, ModelSettings, TaskSettings
 
 NO_HEALING = "none"
-"""The arm that every cut has without being asked for."""
+"""The arm that every cut has by default."""
 LONGEST_NAME = 100
-"""Bytes. The folder of a healed plan has the names of the plan, the arm and the seed, and a system takes 255."""
+"""Bytes. The folder of a healed plan has the names of the plan, the arm and the seed, and a system allows 255."""
 RESERVED = (UNCUT, "searches", "answers", "failures")
-"""Folders of a study that are no plan's."""
+"""Folders of a study that no plan may have."""
 _ONE_BY_ONE = ("reverse", "random", "magnitude", "taylor", "perplexity", "task_accuracy", "trace_damage")
-"""Criteria whose deeper cut holds the shallower one, whatever their settings."""
+"""Criteria whose deeper cut contains the shallower one, whatever their settings."""
 
 
 class Depth(Settings):
-    """How many decoder layers go: a number, or a share of the model's."""
+    """The number of removed decoder layers, or their share of the model's."""
 
     text: str = Field(description="3 or 25%, as it was written.")
 
@@ -53,7 +45,7 @@ class Depth(Settings):
         return self
 
     def layers(self, num_layers: int) -> int:
-        """Of a model of ``num_layers``; a share is rounded to the nearest number, at least 1, and a half upwards."""
+        """For a model of ``num_layers``; a share is rounded to the nearest number, at least 1, a half upwards."""
         if self.text.endswith("%"):
             return max(1, int(float(self.text[:-1]) / 100 * num_layers + 0.5))
         return int(self.text)
@@ -64,19 +56,18 @@ class CriterionSettings(SearchSettings):
 
     criterion: str = Field(description="Name of a criterion, or my.module:function.")
     name: str = Field(
-        "",
-        description="What its plans are called, followed by the number of layers; the criterion's name if left out.",
+        "", description="Prefix of its plans' names, before the number of layers; the criterion's name if left out."
     )
     objective: tuple[TaskSettings, ...] = Field(
         (),
-        description="Tasks whose selection items judge a plan, for criteria that use task scores; 100 items each if "
-        "left out.",
+        description="Tasks whose selection items score a plan, for criteria that use task scores; 100 items each by "
+        "default.",
     )
     calibration: CalibrationSettings = Field(
-        CalibrationSettings(), description="Text, for criteria that are measured on text."
+        CalibrationSettings(), description="Calibration text, for criteria that read text."
     )
     protect: str | None = Field(None, description="Layers that must stay: first:4,last:2,0,7-9, or none.")
-    settings: Mapping[str, Any] = Field({}, description="The criterion's own, such as form: contiguous.")
+    settings: Mapping[str, Any] = Field({}, description="Settings of the criterion itself, such as form: contiguous.")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -94,12 +85,11 @@ class CriterionSettings(SearchSettings):
 
     @property
     def row(self) -> CriterionRow:
-        """What is known of the criterion."""
         return criterion_row(self.criterion)
 
     @property
     def is_nested(self) -> bool:
-        """Whether the first layers that a deeper cut removes are those of the shallower one."""
+        """Whether the plan of a shallower cut is the beginning of that of a deeper one."""
         if self.criterion in ("block_influence", "angular_distance"):
             default = "scattered" if self.criterion == "block_influence" else "contiguous"
             return bool(self.settings.get("form", default) == "scattered")
@@ -111,7 +101,7 @@ class CriterionSettings(SearchSettings):
         return 2 if self.row.needs_objective or self.objective else int(self.row.needs_model)
 
     def draws(self, decoding: DecodingSettings) -> bool:
-        """Whether a seed decides anything: chance layers, text that the model makes up, sampled answers."""
+        """Whether a seed matters: random layers, generated text, sampled answers."""
         made_text = self.row.needs_text and self.calibration.source == GENERATED
         sampled = self.cost == 2 and decoding.temperature > 0
         return self.criterion in ("random", "refine") or ":" in self.criterion or made_text or sampled
@@ -120,19 +110,17 @@ class CriterionSettings(SearchSettings):
 class HealingArm(ArmSettings, Answering):
     """One way of healing the cuts, as ``layercut heal`` does it."""
 
-    name: str = Field(description="Of the arm; its folders are called after it.")
-    prompts: tuple[PromptSpec, ...] = Field(description="Where prompts come from, one source or several.")
+    name: str = Field(description="Name of the arm and part of its folders' names.")
+    prompts: tuple[PromptSpec, ...] = Field(description="One source of prompts or several.")
     train: TrainSettings = TrainSettings()
     filters: FilterSettings = FilterSettings()
     preset: str | None = Field(None, description="paper: answers and training as in arXiv:2602.01997.")
     plans: Names = Field(
-        (),
-        description="Plans or criteria that are healed, all of them if left out; uncut trains the original model.",
+        (), description="Plans or criteria that are healed, all of them if left out; uncut trains the original model."
     )
     seed: Seed | None = Field(
         None,
-        description="Of drawing answers and of training; the study's seed if left out, and then the arm is repeated "
-        "for each.",
+        description="Random seed of answers and training. If left out, the arm is repeated for each seed of the study.",
     )
 
     @model_validator(mode="after")
@@ -151,26 +139,26 @@ class HealingArm(ArmSettings, Answering):
 
 
 class StudySettings(Settings):
-    """Everything a study is made of. Models and tasks have no defaults; plans, criteria or both must be given."""
+    """All settings of a study. Models and tasks have no defaults; plans, criteria or both must be given."""
 
     models: tuple[ModelSettings, ...]
     tasks: tuple[TaskSettings, ...]
     out: Path = Field(description="The run folder.")
     plans: Mapping[str, str] = Field(
-        {},
-        description="Name to plan: a layer list (3,8,21-24), reverse:N or random:N, or the path of a plan.json.",
+        {}, description="Name to plan: a layer list (3,8,21-24), reverse:N or random:N, or the path of a plan.json."
     )
-    criteria: tuple[CriterionSettings, ...] = Field((), description="Each at every depth.")
+    criteria: tuple[CriterionSettings, ...] = Field((), description="Criteria, each used at every depth.")
     depths: tuple[Depth, ...] = ()
-    healing: tuple[HealingArm, ...] = Field((), description="Arms beside the cut without healing.")
-    seeds: tuple[Seed, ...] = Field((0,), description="The first is the random seed.")
-    """Items that are made, random plans, generated text, sampled answers, healing, bootstrap. Under each further one,
-    what draws is drawn anew: such plans, and every healing arm. Items stay."""
+    healing: tuple[HealingArm, ...] = Field((), description="Healing arms, in addition to the cut without healing.")
+    seeds: tuple[Seed, ...] = Field((0,), description="Random seeds; the first one is the main seed.")
+    """They decide generated items, random plans, generated text, sampled answers, healing and the bootstrap. Under each
+    further seed only random plans, sampled answers and healing arms are drawn anew; the items stay.
+    """
     decoding: DecodingSettings = DecodingSettings()
     checkpoints: bool = Field(
         True,
-        description="Leave each cut and healed model on disk. Without, those that healing needs go once they were "
-        "measured.",
+        description="Keep each cut and healed model on disk. Otherwise those that healing needs are deleted after "
+        "their evaluation.",
     )
 
     @model_validator(mode="after")
@@ -207,16 +195,11 @@ class StudySettings(Settings):
 
     @property
     def seed(self) -> int:
-        """Random seed."""
         return self.seeds[0]
 
 
 def check_name(name: str, kind: str) -> None:
-    """Refuse what cannot be a folder's name, or part of one.
-
-    Raises:
-        InputError: such a name.
-    """
+    """Refuse text that cannot be a folder's name, or part of one, with an InputError."""
     if not name or any(c in name for c in "/\\+<>") or name.startswith(".") or not name.isprintable():
         raise InputError(f"{kind} name {name[:80]!r} cannot be a folder name; use letters, digits, '-' and '_'.")
     if len(name.encode()) > LONGEST_NAME:
