@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from layercut.errors import InputError
-from layercut.evidence.comparison import ComparedRun, ComparisonRow, PairedItems
-from layercut.evidence.paired import compare_paired
+from layercut.evidence.comparison import ComparedRun, ComparisonRow
+from layercut.evidence.paired import PairedItems, compare_paired
 from layercut.report.advice import Advice, advise, judge
 from layercut.report.advice_text import in_short, page, write_advice
 from layercut.report.uses import named_use
