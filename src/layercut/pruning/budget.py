@@ -53,7 +53,9 @@ def resolution(tasks: list[Yardstick], num_items: dict[str, int], keep: float) -
     """What so many report items can show, in a sentence."""
     hardest = max(tasks, key=lambda one: must_keep(one, num_items[one.label], keep))
     n, share = num_items[hardest.label], must_keep(hardest, num_items[hardest.label], keep)
-    text = f"with {n} report items a plan passes {keep:.0%} four times in five if it keeps {share:.0%} of {hardest.label}"
+    text = (
+        f"with {n} report items a plan passes {keep:.0%} four times in five if it keeps {share:.0%} of {hardest.label}"
+    )
     if share > 1:
         text += "; that is more than all, so a plan passes only by luck: give more `items` or `time`, or a lower `keep`"
     return text

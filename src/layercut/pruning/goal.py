@@ -29,6 +29,9 @@ def goal_tasks(settings: PruneSettings) -> GoalTasks:
 
 
 _SHIM = {
-    "math": (TaskSettings(task="arithmetic", readouts=("short",)), TaskSettings(task="gsm_symbolic", readouts=("chain",))),
+    "math": (
+        TaskSettings(task="arithmetic", readouts=("short",)),
+        TaskSettings(task="gsm_symbolic", readouts=("chain",)),
+    ),
     "copy": (TaskSettings(task="copy", readouts=("short",)),),
 }

@@ -133,6 +133,8 @@ class TestedDepth(_Plain):
     healing: str | None = None
     kept: tuple[TaskKept, ...]
     passed: bool
+    verdict: Literal["passed", "shown to fail", "undecided"]
+    """``shown to fail``: a task keeps less than asked for, by its upper bound. ``undecided``: more items would tell."""
     items_needed: int | None = None
     """About how many report items in all would decide a depth that failed; None where it passed or nothing can be
     said."""
