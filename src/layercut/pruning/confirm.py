@@ -88,9 +88,7 @@ class FixedSequence(NamedTuple):
     """Task, readout and why these report items decide nothing about it."""
 
 
-def judge(
-    folder: Path, arms: Sequence[Arm], keep: float, level: float, seed: int
-) -> FixedSequence:
+def judge(folder: Path, arms: Sequence[Arm], keep: float, level: float, seed: int) -> FixedSequence:
     """Test the arms in order of depth, from their run folders.
 
     Args:

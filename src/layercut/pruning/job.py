@@ -559,9 +559,7 @@ class PruneJob:
             verdict=verdict,
             chosen=chosen,
             why=why,
-            next=next_step(
-                found.tested, self._parts, state["report_items"], settings, self._model.settings.model, folder
-            ),
+            next=next_step(found.tested, self._parts, settings, self._model.settings.model, folder),
             checkpoint=checkpoint,
             verified=self._verified(),
             speed=speeds(timed["rounds"]),
