@@ -23,6 +23,8 @@ def prune(
     anyway: Annotated[
         bool, typer.Option("--anyway", help="Write the best plan's checkpoint even where none passed.")
     ] = False,
+    data: options.Data = None,
+    data_dir: options.DataDir = None,
     seed: options.Seed = 0,
     dry_run: options.DryRun = False,
     unsafe_exec: options.UnsafeExec = False,
@@ -36,8 +38,10 @@ def prune(
     Example: layercut prune bundled:smollm2-135m --use math --keep 0.8 --max-depth 10% --out runs/math
     """
     from layercut.pruning.check import check_prune
+    from layercut.pruning.goal import goal_tasks
 
-    check_prune(model, goal)
+    tasks = goal_tasks(goal, options.local_files(data), data_dir)
+    check_prune(model, goal, tasks)
     from layercut.pruning.job import prune_model
     from layercut.pruning.tables import result_tables
     from layercut.sandbox.runner import allow_unsafe
@@ -49,9 +53,9 @@ def prune(
     if dry_run:
         from layercut.pruning.estimate import prune_estimate
 
-        show_estimate(prune_estimate(model, goal, out=folder, seed=seed), json=json)
+        show_estimate(prune_estimate(model, goal, tasks, out=folder, seed=seed), json=json)
         return
-    done = prune_model(model, goal, out=folder, seed=seed, anyway=anyway, console=log, say=say)
+    done = prune_model(model, goal, goal=tasks, out=folder, seed=seed, anyway=anyway, console=log, say=say)
     if json:
         as_json(done.result.to_dict())
         return

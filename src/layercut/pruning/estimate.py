@@ -7,7 +7,7 @@ from pathlib import Path
 from layercut.engine.estimate import CostEstimate, Step, measured_speed
 from layercut.engine.handle import ModelHandle
 from layercut.pruning.budget import CANDIDATES, FEWEST, MOST, SELECTION_ITEMS, report_items_in, selection_items_in
-from layercut.pruning.goal import goal_tasks
+from layercut.pruning.goal import GoalTasks
 from layercut.pruning.settings import NONE, PruneSettings
 from layercut.selection.estimate import Asking, asking_step
 from layercut.selection.select import objective_parts
@@ -18,7 +18,9 @@ _RECORD_BYTES = 1000
 """Of an answer on disk, with its text."""
 
 
-def prune_estimate(model: ModelSettings, settings: PruneSettings, *, out: Path, seed: int = 0) -> CostEstimate:
+def prune_estimate(
+    model: ModelSettings, settings: PruneSettings, goal: GoalTasks, *, out: Path, seed: int = 0
+) -> CostEstimate:
     """What ``prune_model`` would take; nothing is loaded or written.
 
     The path may end early and testing stops at the first depth that fails: the lower end of the time is that of one
@@ -29,7 +31,7 @@ def prune_estimate(model: ModelSettings, settings: PruneSettings, *, out: Path, 
     """
     handle = ModelHandle(model)
     depth = settings.depth(handle.num_layers)
-    parts = [part for task in goal_tasks(settings).tasks for part in objective_parts(task, seed)]
+    parts = [part for task in goal.tasks for part in objective_parts(task, seed)]
     speed = measured_speed(model.device)
     parameters = handle.num_parameters(handle.plan())
     selection, report = settings.items or SELECTION_ITEMS, settings.items or MOST

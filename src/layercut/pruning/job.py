@@ -19,10 +19,10 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -64,6 +64,7 @@ from layercut.runs.prune import (
     Goal,
     GoalTask,
     Ignored,
+    Measured,
     PathStep,
     PruneResult,
     Size,
@@ -83,6 +84,11 @@ from layercut.surgery.plan import CutPlan, format_layers
 from layercut.tasks.cells import Cell, announce_isolation
 from layercut.tasks.shortfall import tell_shortfalls
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from layercut.models.loading import LoadedModel
+
 LEVEL = 0.95
 _SMALL = 1_000_000_000
 """Parameters up to which the original model stays in memory while another is healed."""
@@ -91,22 +97,62 @@ _REASONABLE = 0.5
 FLAGS = {"limit": "items", "objective": "tasks"}
 
 
-class Pruned(NamedTuple):
+@dataclass(frozen=True)
+class Pruned:
     """What came out, and where it lies."""
 
     folder: Path
     result: PruneResult
+    settings: ModelSettings
+    """How the original model was loaded."""
 
     @property
     def checkpoint(self) -> Path | None:
-        """The pruned model; None where no plan passed."""
+        """The pruned model's folder; None where no plan passed."""
         return None if self.result.checkpoint is None else self.folder / self.result.checkpoint
+
+    @property
+    def plan(self) -> CutPlan:
+        """The plan that passed, or the best one where none did: see ``result.verdict``."""
+        return CutPlan.load(self.folder / self.result.chosen.name / "plan.json")
+
+    @property
+    def kept(self) -> dict[str, Measured | None]:
+        """Share of the score above chance that the plan keeps of each task, on report items."""
+        found = next((one for one in self.result.tested if one.name == self.result.chosen.name), None)
+        return {one.task: one.kept for one in found.kept} if found else {}
+
+    @property
+    def report(self) -> Path:
+        """report.html, where it was written; else result.json."""
+        page = self.folder / "report.html"
+        return page if page.is_file() else self.folder / RESULT
+
+    @cached_property
+    def loaded(self) -> LoadedModel:
+        """The pruned model with its tokenizer, loaded from the checkpoint.
+
+        Raises:
+            InputError: no plan passed, so there is none.
+        """
+        from layercut.models.loading import load_model
+
+        if self.checkpoint is None:
+            raise InputError(f"{self.result.why} Use `anyway` for the checkpoint of the best plan.")
+        wanted = self.settings
+        return load_model(str(self.checkpoint), dtype=wanted.dtype, device=wanted.device, device_map=wanted.device_map)
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """The pruned model; see ``loaded``."""
+        return self.loaded.model
 
 
 def prune_model(
     model: ModelSettings | ModelHandle,
     settings: PruneSettings,
     *,
+    goal: GoalTasks | None = None,
     out: Path,
     seed: int = 0,
     anyway: bool = False,
@@ -120,6 +166,7 @@ def prune_model(
     Args:
         model: the original model.
         settings: the goal, and what may be spent on it.
+        goal: the tasks, where they have local data; those that the settings name if left out.
         out: the folder.
         seed: random seed.
         anyway: write the best plan's checkpoint even where none passed.
@@ -130,7 +177,7 @@ def prune_model(
         InputError: a model, task or setting that cannot be used, an original model that is not above chance on any
             task, or a folder that holds another run.
     """
-    goal = goal_tasks(settings)
+    goal = goal or goal_tasks(settings)
     handle = model if isinstance(model, ModelHandle) else ModelHandle(model)
     depth = settings.depth(handle.num_layers)
     parts = [part for task in goal.tasks for part in objective_parts(task, seed)]
@@ -145,9 +192,9 @@ def prune_model(
         if (run.path / RESULT).is_file():
             known = PruneResult.load(run.path)
             if known.checkpoint is not None or not anyway:
-                return Pruned(run.path, known)
+                return Pruned(run.path, known, handle.settings)
         job = PruneJob(run, handle, settings, goal, parts, depth, seed, anyway, isolation, console, say)
-        return Pruned(run.path, job.run())
+        return Pruned(run.path, job.run(), handle.settings)
 
 
 class PruneJob:
@@ -559,7 +606,7 @@ class PruneJob:
             verdict=verdict,
             chosen=chosen,
             why=why,
-            next=next_step(found.tested, self._parts, settings, self._model.settings.model, folder),
+            next=next_step(found.tested, self._parts, settings, self._goal.tasks, self._model.settings.model, folder),
             checkpoint=checkpoint,
             verified=self._verified(),
             speed=speeds(timed["rounds"]),

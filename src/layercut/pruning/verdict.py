@@ -10,6 +10,7 @@ from layercut.pruning.settings import PruneSettings
 from layercut.runs.prune import Chosen, NextStep, PathStep, TaskKept, TestedDepth, Verdict
 from layercut.runs.settings import shown
 from layercut.selection.answers import ObjectiveTask
+from layercut.settings import TaskSettings
 from layercut.surgery.plan import format_layers
 from layercut.text.counting import counted
 
@@ -42,6 +43,7 @@ def next_step(
     tested: Sequence[TestedDepth],
     parts: Sequence[ObjectiveTask],
     settings: PruneSettings,
+    tasks: Sequence[TaskSettings],
     model: str,
     folder: Path,
 ) -> NextStep | None:
@@ -57,6 +59,7 @@ def next_step(
         if name not in ("items", "time") and value is not None:
             text = ",".join(value) if isinstance(value, tuple) else str(value)
             words += [f"--{name.replace('_', '-')}", text]
+    words += [word for one in tasks if one.data for word in ("--data", f"{one.task}={one.data}")]
     words += ["--items", str(items), "--out", f"{shown(folder)}-{items}"]
     return NextStep(items=items, command=shlex.join(words))
 
