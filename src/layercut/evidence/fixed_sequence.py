@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from layercut.evidence.paired import PairedRow
 
-TestVerdict = Literal["passed", "shown to fail", "undecided"]
+TestVerdict = Literal["passed", "shown to fail", "undecided", "not tested"]
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,10 @@ class JudgedTask:
     """About how many items in all would decide an undecided one, with a power of 80 %; None where no number can be
     said."""
 
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return {**vars(self), "interval": None if self.interval is None else self.interval._asdict()}
+
 
 @dataclass(frozen=True, kw_only=True)
 class JudgedDepth:
@@ -76,10 +80,10 @@ class JudgedDepth:
     plan: str
     verdict: TestVerdict
     """``passed``: every task did. ``shown to fail``: a task keeps less than asked for, by its upper bound.
-    ``undecided``: neither; more items would decide it."""
+    ``undecided``: neither; more items would decide it. ``not tested``: a depth that was judged only to be shown."""
     tasks: tuple[JudgedTask, ...]
     missing: tuple[str, ...]
-    """Tasks that were measured at the first depth and not at this one; then it cannot pass."""
+    """Tasks that were measured at another depth and not at this one; then it cannot pass."""
     level: float
     """Probability with which each lower bound holds."""
     items_needed: int | None
@@ -137,7 +141,10 @@ class SequenceResult:
             "keep": self.keep,
             "level": self.level,
             "deepest": None if self.deepest is None else self.deepest.plan,
-            "tested": [_plain(one) for one in self.tested],
+            "tested": [
+                {**vars(one), "tasks": [task.to_dict() for task in one.tasks], "missing": list(one.missing)}
+                for one in self.tested
+            ],
             "not_tested": list(self.not_tested),
             "not_judged": [asdict(one) for one in self.not_judged],
         }
@@ -148,8 +155,9 @@ def fixed_sequence(
 ) -> SequenceResult:
     """Test depths in order, each at ``level``; stop at the first that fails.
 
-    The verdict on a depth does not depend on those behind it. So the items of a depth need to be measured only once the
-    one before has passed: the same call with one more step gives the same verdicts on the earlier ones.
+    The verdict on a depth does not depend on those behind it, if all were asked the same tasks. So the items of a depth
+    need to be measured only once the one before has passed: the same call with one more step gives the same verdicts on
+    the earlier ones.
 
     A task decides nothing where its metric has no chance level or does not lie between 0 and 1, and where the original
     model is at chance: the lower end of its 95 % interval at the first depth that measured it does not exceed chance.
@@ -188,13 +196,27 @@ def fixed_sequences(
         raise InputError(f"`level` {level:g} must lie between 0.5 and 1, such as 0.95.")
     for name, steps in paths.items():
         _check(name, steps)
+    first: dict[tuple[str, str], PairedRow] = {}
+    for steps in paths.values():
+        for row in (row for step in steps for row in step.rows):
+            first.setdefault((row.task, row.readout), row)
+    reasons = {key: why for key, row in first.items() if (why := _cannot_be_judged(row))}
+    wanted = [key for key in first if key not in reasons]
+    left_out = tuple(NotJudged(task=task, readout=readout, why=why) for (task, readout), why in reasons.items())
     found: dict[str, SequenceResult] = {}
     done: set[str] = set()
     while True:
         active = [name for name in paths if name not in done]
         for name in active:
-            error = (1 - level) / len(active)
-            found[name] = _walk(paths[name], keep, level, error, num_resamples)
+            tested: list[JudgedDepth] = []
+            for step in paths[name] if wanted else ():
+                tested.append(judge_depth(step, wanted, keep, (1 - level) / len(active), num_resamples))
+                if not tested[-1].passed:
+                    break
+            behind = tuple(step.plan for step in paths[name][len(tested) :])
+            found[name] = SequenceResult(
+                keep=keep, level=level, tested=tuple(tested), not_tested=behind, not_judged=left_out
+            )
         finished = {name for name in active if found[name].first_failed is None and not found[name].not_tested}
         done |= finished
         if not finished or len(done) == len(paths):
@@ -216,26 +238,6 @@ def _check(name: str, steps: Sequence[DepthEvidence]) -> None:
             raise InputError(f"{path}plan {step.plan} has two rows of a task and readout; give its main metric alone.")
 
 
-def _walk(
-    steps: Sequence[DepthEvidence], keep: float, level: float, error: float, num_resamples: int
-) -> SequenceResult:
-    first = {(row.task, row.readout): row for step in reversed(steps) for row in step.rows}
-    reasons = {key: why for key, row in first.items() if (why := _cannot_be_judged(row))}
-    wanted = [key for key in first if key not in reasons]
-    tested: list[JudgedDepth] = []
-    for step in steps if wanted else ():
-        tested.append(_judge(step, wanted, keep, error, num_resamples))
-        if not tested[-1].passed:
-            break
-    return SequenceResult(
-        keep=keep,
-        level=level,
-        tested=tuple(tested),
-        not_tested=tuple(step.plan for step in steps[len(tested) :]),
-        not_judged=tuple(NotJudged(task=task, readout=readout, why=why) for (task, readout), why in reasons.items()),
-    )
-
-
 def _cannot_be_judged(row: PairedRow) -> str:
     """Why a task decides nothing; empty where it does."""
     assert row.items is not None, "bounds need the items of a row"
@@ -250,9 +252,22 @@ def _cannot_be_judged(row: PairedRow) -> str:
     return ""
 
 
-def _judge(
-    step: DepthEvidence, wanted: Sequence[tuple[str, str]], keep: float, error: float, num_resamples: int
+def judge_depth(
+    step: DepthEvidence,
+    wanted: Sequence[tuple[str, str]],
+    keep: float,
+    error: float,
+    num_resamples: int = NUM_RESAMPLES,
 ) -> JudgedDepth:
+    """One depth by itself, whether or not its turn came.
+
+    Args:
+        step: the plan and its rows.
+        wanted: task and readout of all that has to pass.
+        keep: share that is asked for.
+        error: rate of each lower bound; the upper bounds share it.
+        num_resamples: of each bound.
+    """
     rows = {(row.task, row.readout): row for row in step.rows}
     tasks = tuple(
         # Any one task can show that a depth fails, so upper bounds share the error rate. All have to pass, so lower
@@ -321,8 +336,3 @@ def _judge_task(row: PairedRow, keep: float, low_error: float, high_error: float
         verdict=verdict,
         items_needed=items_to_settle(bounds, keep, error=error) if verdict == "undecided" else None,
     )
-
-
-def _plain(depth: JudgedDepth) -> dict[str, Any]:
-    tasks = [{**vars(one), "interval": None if one.interval is None else one.interval._asdict()} for one in depth.tasks]
-    return {**vars(depth), "tasks": tasks, "missing": list(depth.missing)}

@@ -144,7 +144,7 @@ def check_task(
     if own or (base in TASKS and not TASKS[base].factory.startswith(_BY_LM_EVAL)):
         task = load_task(name, data=data, max_new_tokens=max_new_tokens)
         if own:
-            task.samples("report", None)  # a bad row is told before a model is loaded
+            task.samples("report", None)  # refuses a bad row before a model is loaded
         for readout in readouts or ():
             check_readout(task, readout)
         return

@@ -60,7 +60,8 @@ class OwnFile:
     - ``code``: the program in the text passes ``tests``, in the sandbox.
     - ``choice``: the right one of ``choices`` is the likeliest (``rank``); by name ``short``, where the model is shown
       the choices with letters and writes one.
-    - ``likelihood``: probability per token of the answer (readout ``likelihood``), a geometric mean from 0 to 1: exp(ln p / tokens).
+    - ``likelihood``: probability per token of the answer (readout ``likelihood``), a geometric mean from 0 to 1:
+      exp(ln p / tokens).
 
     Where ``answer`` is a list, each of them is right.
     """

@@ -74,8 +74,8 @@ def test_the_answer_comes_first_and_none_is_an_answer(study: Path) -> None:
     text = read(study / PAGE).text
     start = text.index("How many layers can be removed?", text.index("How this was made"))
     answer = text[start : text.index("Evidence behind this answer")]
-    assert advice_text.answer(advise(study)).replace("**", "") in answer
-    assert "No plan passed 90 %. With 95 % confidence, none of the 2 plans tried" in answer
+    assert advice_text.answer(advise(study)).replace("**", "").replace("`", "") in answer
+    assert "no plan passed 90 %. Best: plan random-3 keeps 84 % [65, " in answer
     assert f"Only choosing among given options: {advice_text.in_short(advise(study, use='classify'))}" in answer
     for use, what in (("math", "writing calculations"), ("copy", "repeating what was given")):
         assert f"{what}: {advice_text.in_short(advise(study, use=use))}" in answer

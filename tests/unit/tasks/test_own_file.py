@@ -210,7 +210,7 @@ def test_names(tmp_path: Path) -> None:
     check_task(path, ["short"])
     check_task(f"{path}:number")
     check_name(path)
-    check_name(f"{path}:exact")  # data, not code: a study file may name it
+    check_name(f"{path}:exact")  # data, which a study file may name
     assert base_name(path) == path
     with pytest.raises(InputError, match="unknown readout of my.jsonl 'rank'. Known: short"):
         check_task(path, ["rank"])
