@@ -569,7 +569,7 @@ class PruneJob:
         ignored = [Ignored.model_validate(one) for one in state["ignored"]]
         ignored += [Ignored(task=task, readout=readout, reason=why) for task, readout, why in found.not_judged]
         chosen = Chosen(name=arm.name, depth=len(arm.plan.removed), removed=arm.plan.removed, healing=arm.healing)
-        verdict, why = answer_of(found.tested, steps, chosen, settings.keep, state["path_ended"])
+        verdict, why = answer_of(found.tested, steps, chosen, settings.keep, state["path_ended"], self._parts)
         source = self._model.source.path
         timed = state["speed"]
         after = folder / MODEL if checkpoint else None
