@@ -18,7 +18,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -260,7 +260,8 @@ class PruneJob:
             number = min(items, SELECTION_ITEMS) if items else SELECTION_ITEMS
             if (seconds := self._settings.seconds) is not None:
                 for part in self._asked:
-                    self._uncut(replace(part, limit=FEWEST))
+                    with suppress(InputError):
+                        self._uncut(replace(part, limit=FEWEST), is_first=True)
                 number = selection_items_in(seconds, self._per_item(self._asked), self._depth)
             state.put("selection_items", number)
         if "ignored" not in state:
@@ -268,6 +269,7 @@ class PruneJob:
             tell_shortfalls([replace(part, limit=limit) for part in self._asked], "selection", self._say)
             for part in self._asked:
                 try:
+                    self._uncut(replace(part, limit=min(limit, FEWEST)), is_first=True)
                     self._uncut(replace(part, limit=limit))
                 except InputError as error:
                     ignored.append({"task": part.task.name, "readout": part.readout, "reason": str(error)})
@@ -288,11 +290,11 @@ class PruneJob:
             )
             state.put("announced", number)
 
-    def _uncut(self, part: ObjectiveTask) -> None:
+    def _uncut(self, part: ObjectiveTask, *, is_first: bool = False) -> None:
         """The original model's answers to one task, and how long each took.
 
         Raises:
-            InputError: it is not above chance there.
+            InputError: it is not above chance there; of the first few items, all of its answers score 0.
         """
         objective = TaskObjective(
             self._model.engine, [part], decoding=self._draw, normalise="chance", journal=self._journal,
@@ -307,7 +309,13 @@ class PruneJob:
         if asked:
             speeds = self._state.get("seconds_per_item", {})
             self._state.put("seconds_per_item", speeds | {part.label: (time.monotonic() - began) / asked})
-        _ = objective.uncut
+        if not is_first:
+            _ = objective.uncut
+        elif not any(next(iter(one["metrics"].values())) > 0 for one in answers.part(0, uncut, whole=True).records):
+            raise InputError(
+                f"the original model answers none of the first {len(objective.samples[0])} selection items of "
+                f"{part.label} right, so nothing can be lost there"
+            )
 
     @property
     def _parts(self) -> list[ObjectiveTask]:

@@ -2,7 +2,7 @@
 
 All of it is measured on selection items. Three sieves choose the next layer, each on what the one before lets through:
 
-1. Block influence on the original model's own answers: half of all layers, once for all depths.
+1. Block influence on the original model's own answers: a third of all layers, once for all depths.
 2. Trace damage: the divergence, under each plan, on the original model's right answers; the best ``CANDIDATES``.
 3. Task scores, raced. Of equals the one with the least trace damage wins.
 """
@@ -37,7 +37,7 @@ from layercut.tasks.selected_items import SELECTION_ITEMS, record_items
 
 CRITERION = "prune"
 """What the plans of a path are called after."""
-TRACES = 24
+TRACES = 16
 """Right answers of each task that trace damage reads."""
 _TEXTS = 8
 """Answers of each task that block influence reads."""
@@ -139,7 +139,7 @@ class PlanPath:
     def _proposed(self, removed: Sequence[int]) -> list[int]:
         """Candidates, the best one last."""
         left = [layer for layer in self._by_influence if layer not in removed]
-        left = left[: max(_FEWEST, len(self._by_influence) // 2)]
+        left = left[: max(_FEWEST, len(self._by_influence) // 3)]
         if not left:
             raise InputError(f"no layer can be removed beside {sorted(removed)}; lower `max_depth`.")
         if self._traces is not None and len(left) > CANDIDATES:
