@@ -77,7 +77,7 @@ def prune(
     tokenizer: Tokenizer = None,
     *,
     use: str | None = None,
-    tasks: str | Sequence[str] = (),
+    tasks: str | Sequence[str | PathLike[str]] = (),
     keep: float = 0.9,
     max_depth: str | int = "25%",
     num_remove: str | int | None = None,
@@ -123,7 +123,8 @@ def prune(
     from layercut.pruning.settings import PruneSettings
     from layercut.tasks.run import slug
 
-    given: dict[str, Any] = {"use": use, "tasks": tuple(tasks.split(",") if isinstance(tasks, str) else tasks)}
+    named = tasks.split(",") if isinstance(tasks, str) else [fspath(one) for one in tasks]
+    given: dict[str, Any] = {"use": use, "tasks": tuple(named)}
     given |= {"keep": keep, "heal": heal, "time": time, "items": items}
     given |= {"max_depth": str(max_depth)} if num_remove is None else {"remove": str(num_remove)}
     settings = PruneSettings(**given)
