@@ -20,16 +20,20 @@ class Styled:
     """A table cell with a look; layercut.report.render and the page's template lay it out."""
 
     text: str
-    style: Literal["strong", "code", "right", "wrong", "faint"]
+    style: Literal["strong", "code", "right", "wrong", "weak", "faint", "plain"]
     mark: str = ""
     """What follows the text without the look, such as a star."""
+    below: Sequence[str] = ()
+    """Further lines in the cell, in small letters."""
 
     def __html__(self) -> str:
         if self.style == "strong":
-            return str(Markup("<strong>{}</strong>{}").format(self.text, self.mark))
-        if self.style == "code":
-            return str(Markup("<code>{}</code>{}").format(on_one_line(self.text), self.mark))
-        return str(Markup('<span class="{}">{}</span>{}').format(self.style, self.text, self.mark))
+            html = Markup("<strong>{}</strong>{}").format(self.text, self.mark)
+        elif self.style == "code":
+            html = Markup("<code>{}</code>{}").format(on_one_line(self.text), self.mark)
+        else:
+            html = Markup('<span class="{}">{}</span>{}').format(self.style, self.text, self.mark)
+        return str(html + Markup("").join(Markup(" <small>{}</small>").format(line) for line in self.below))
 
 
 Cell = str | Styled
@@ -55,6 +59,8 @@ class Table:
     """As they are shown: plain text, or text with a look."""
     numeric: frozenset[int] = frozenset()
     """Columns that are set to the right."""
+    matrix: bool = False
+    """Whether cells are coloured by their look; only on the page."""
     raw: Sequence[Sequence[Any]] | None = None
     """What the CSV holds in place of the cells as shown, its head first: numbers that are not rounded."""
     kind: str = "table"
@@ -125,8 +131,6 @@ class Details:
 
     summary: str
     blocks: Sequence[Block]
-    unfolded: bool = False
-    """Whether it stands open at first."""
     kind: str = "details"
 
 
@@ -145,13 +149,15 @@ class Section:
     blocks: Sequence[Block] = field(default_factory=tuple)
     lead: str = ""
     """What the section answers, in a sentence."""
+    short: str = ""
+    """Its title in the contents, in one or two words."""
 
 
 def plain(cell: Cell) -> str:
     """The text of a cell without its look."""
     if isinstance(cell, str):
         return cell
-    return (on_one_line(cell.text) if cell.style == "code" else cell.text) + cell.mark
+    return " ".join([(on_one_line(cell.text) if cell.style == "code" else cell.text) + cell.mark, *cell.below])
 
 
 def visible(text: str) -> str:

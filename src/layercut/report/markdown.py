@@ -34,9 +34,10 @@ if TYPE_CHECKING:
     from layercut.runs.directory import RunFolder
 
 PLOT = "report.png"
-_LOOKS: Mapping[str, Literal["right", "wrong"]] = {
-    "lost": "wrong", "damaged": "wrong", "kept": "right", "better": "right", "gained": "right",
+LOOKS: Mapping[str, Literal["right", "wrong", "weak"]] = {
+    "lost": "wrong", "damaged": "weak", "kept": "right", "better": "right", "gained": "right",
 }  # fmt: skip
+"""How a finding is coloured; the others have no colour."""
 
 
 def write_report(
@@ -131,7 +132,7 @@ def score_table(rows: Sequence[ComparisonRow]) -> Table:
     cells: list[list[Cell]] = []
     for row in rows:
         values, share = row.values, row.is_share
-        look = _LOOKS.get(row.finding)
+        look = LOOKS.get(row.finding)
         cells.append(
             [
                 row.task,

@@ -14,7 +14,9 @@ from layercut.text.markup import code, escape
 
 _INTERVAL = re.compile(r"\\\[([-+\d., ]+|n/a)\\\](?![\[(])|\\(?=<[\d.])")
 """Escapes that no Markdown needs: brackets around numbers, and a sign before a number."""
-_STYLES = {"strong": "bold", "right": "green", "wrong": "red", "faint": "dim", "code": ""}
+_STYLES = {
+    "strong": "bold", "right": "green", "wrong": "red", "weak": "yellow", "faint": "dim", "code": "", "plain": "",
+}  # fmt: skip
 
 
 def markdown(parts: Sequence[Part] | Table) -> list[str]:

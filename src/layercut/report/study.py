@@ -66,6 +66,14 @@ def study_runs(folder: Path) -> StudyRuns:
     return StudyRuns(RunFolder.open(folder / UNCUT), sorted(found, key=place))
 
 
+def checkpoint_of(run: RunFolder) -> Path | None:
+    """The checkpoint of a pruned or healed model in its study's folder; None where the study kept none."""
+    arm = arm_of(run)
+    healed = run.path.parent / arm.plan / f"heal-{run.name.removeprefix(arm.plan + '+')}"
+    folder = (healed if arm.healing else run.path) / "checkpoint"
+    return folder if (folder / "config.json").is_file() else None
+
+
 def study_report(folder: Path, *, title: str | None = None, seed: int | None = None) -> Path:
     """Write report.md and its plot into a study's folder; gives the path of report.md.
 

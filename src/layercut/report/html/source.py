@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+from markupsafe import Markup
 
 from layercut.errors import InputError
 from layercut.evidence.sweep import Sweep, is_sweep
 from layercut.report.diagnosis.verdict import FILE, load
+from layercut.report.html.browser import browser
 from layercut.report.markdown import model_name
 from layercut.report.study import StudyResults, study_results
 from layercut.runs.directory import RunFolder
@@ -35,6 +39,11 @@ class Source:
             return model_name(self.study.uncut)
         named = self.sweep.model if self.sweep is not None else str((self.diagnosis or {}).get("model", "the model"))
         return hide_home(named)
+
+    @cached_property
+    def browser(self) -> Markup | None:
+        """All answers of a study, packed."""
+        return None if self.study is None else browser(self.study)
 
     @property
     def runs(self) -> list[RunFolder]:
