@@ -59,6 +59,9 @@ class Table:
     """As they are shown: plain text, or text with a look."""
     numeric: frozenset[int] = frozenset()
     """Columns that are set to the right."""
+    narrow: Sequence[frozenset[int]] = ()
+    """Columns that a terminal leaves out where the table does not fit, the mildest choice first. Where none fits, the
+    first column gets lines of its own."""
     matrix: bool = False
     """Whether cells are coloured by their look; only on the page."""
     raw: Sequence[Sequence[Any]] | None = None

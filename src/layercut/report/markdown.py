@@ -7,7 +7,7 @@ give the same bytes.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from layercut.evidence.comparison import OUTCOMES, compare_runs, left_out
 from layercut.report import words
@@ -28,16 +28,12 @@ from layercut.text.markup import escape
 from layercut.text.numbers import number, p_value, with_interval
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from layercut.evidence.comparison import ComparisonRow
     from layercut.runs.directory import RunFolder
 
 PLOT = "report.png"
-LOOKS: Mapping[str, Literal["right", "wrong", "weak"]] = {
-    "lost": "wrong", "damaged": "weak", "kept": "right", "better": "right", "gained": "right",
-}  # fmt: skip
-"""How a finding is coloured; the others have no colour."""
 
 
 def write_report(
@@ -132,7 +128,7 @@ def score_table(rows: Sequence[ComparisonRow]) -> Table:
     cells: list[list[Cell]] = []
     for row in rows:
         values, share = row.values, row.is_share
-        look = LOOKS.get(row.finding)
+        look = words.LOOKS.get(row.finding)
         cells.append(
             [
                 row.task,

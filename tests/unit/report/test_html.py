@@ -88,7 +88,7 @@ def test_the_answer_comes_first(study: Path) -> None:
     assert "not kept; layercut cut bundled:smollm2-135m --remove 4,11,20 --out random-3 writes it" in answer
     assert "layercut run examples/quickstart.yaml" in answer
     rows = [row for row in study_results(study).rows if row.cut.name == "random-3" and row.is_headline]
-    head, *shown = page.tables["kept.csv"]
+    _, *shown = page.tables["kept.csv"]
     assert [(line[0], line[5], line[6]) for line in shown] == [(row.task, str(row.n), row.finding) for row in rows]
     assert all(kept(row.kept_share) == line[4] for line, row in zip(shown, rows, strict=True) if row.task == "copy")
     for line in page.tables["uses.csv"][1:]:
@@ -377,7 +377,7 @@ def test_colours_have_contrast() -> None:
                 assert contrast(colours[name], colours[behind]) >= 4.5, (name, behind)
         for behind in ("mark", "kept", "weak", "lost"):
             assert contrast(colours["ink"], colours[behind]) >= 4.5
-        for name in ("ranked", "written", "line", *(f"series-{number}" for number in range(1, 7))):
+        for name in ("ranked", "written", "line", *(f"series-{place}" for place in range(1, 7))):
             assert contrast(colours[name], colours["page"]) >= 3, name
 
 

@@ -33,11 +33,10 @@ def browser(study: StudyResults) -> Markup:
         runs = [run for run in study.cuts if run.name in asked]
         items = [[visible(one["id"]), visible(one["question"]), visible(one["gold"])] for one in before.values()]
         blocks.append(_packed([items, [_answer(one) for one in before.values()]]))
-        known = {"task": visible(task), "readout": readout_words(readout), "block": len(blocks) - 1, "plans": []}
-        for run in runs:
-            blocks.append(_packed(_beside(before, run, task, readout)))
-            known["plans"].append({"name": visible(run.name), "block": len(blocks) - 1})
-        index.append(known)
+        first = len(blocks)
+        blocks += [_packed(_beside(before, run, task, readout)) for run in runs]
+        plans = [{"name": visible(run.name), "block": first + place} for place, run in enumerate(runs)]
+        index.append({"task": visible(task), "readout": readout_words(readout), "block": first - 1, "plans": plans})
     about = json.dumps({"tasks": index, "outcomes": OUTCOMES}, ensure_ascii=True).replace("<", "\\u003c")
     return Markup(templates().get_template("browser.html").render(blocks=blocks, index=Markup(about)))
 

@@ -15,7 +15,6 @@ from layercut.report.elements import Block, Cell, Details, Prose, Section, Style
 from layercut.report.html.prose import blocks, inline, prose
 from layercut.report.html.source import Source
 from layercut.report.html.templates import templates
-from layercut.report.markdown import LOOKS
 from layercut.report.rows import kept, raw
 from layercut.report.study import StudyResults, checkpoint_of
 from layercut.report.sweep_text import findings
@@ -131,7 +130,7 @@ def _kept_table(name: str, rows: Sequence[ComparisonRow]) -> Table:
         scores = (f"{number(one.value, share=share)}{unit}" for one in (row.values.uncut, row.values.cut))
         change = with_interval(row.values.difference, share=share, sign=True)
         shown = f"difference {change}" if row.uncut_is_at_chance or row.kept_share is None else kept(row.kept_share)
-        look = LOOKS.get(row.finding)
+        look = words.LOOKS.get(row.finding)
         finding = row.finding if look is None else Styled(row.finding, look)
         lines.append([row.task, words.readout_words(row.readout), *scores, shown, f"{row.n:,}", finding])
     return Table(

@@ -15,7 +15,6 @@ from layercut.report.series import NOT_HEALED, Place, places
 from layercut.report.study import StudyResults
 from layercut.text.counting import counted
 
-
 _APART = 0.09
 """Layers between the points of neighbouring lines at the same depth, so that their bars do not overlap."""
 
@@ -103,8 +102,8 @@ def _panel(
         for row in mine:
             assert row.kept_share is not None
             points.append(
-                {"x": round(len(row.cut.removed) + aside, 3), **charts.ends(row.kept_share), "series": series, "part": part,
-                 "hollow": False, "about": about(row)}
+                {"x": round(len(row.cut.removed) + aside, 3), **charts.ends(row.kept_share), "series": series,
+                 "part": part, "hollow": False, "about": about(row)}
             )  # fmt: skip
     first = rows[0]
     written = words.is_written(first.readout)

@@ -11,7 +11,7 @@ from layercut.report import words
 from layercut.report.elements import Cell, Details, Prose, Section, Styled, Table, plain
 from layercut.report.html.source import Source
 from layercut.report.html.templates import units
-from layercut.report.markdown import LOOKS, note_lines, score_table
+from layercut.report.markdown import note_lines, score_table
 from layercut.report.rows import raw
 from layercut.text.counting import counted
 from layercut.text.numbers import number, p_value, with_interval
@@ -70,9 +70,13 @@ def _cell(row: ComparisonRow) -> Styled:
     kept, tests = row.kept_share, f"p {p_value(row.values.p_value)}, Holm {p_value(row.p_value)}"
     if row.uncut_is_at_chance or kept is None:
         change = with_interval(row.values.difference, share=row.is_share, sign=True)
-        return Styled(row.finding, LOOKS.get(row.finding, "faint"), below=(units(f"difference {change}"), units(tests)))
+        return Styled(
+            row.finding, words.LOOKS.get(row.finding, "faint"), below=(units(f"difference {change}"), units(tests))
+        )
     interval = with_interval(kept).partition(" ")[2]
-    return Styled(f"{number(kept.value)} % {row.finding}", LOOKS.get(row.finding, "plain"), below=(interval, tests))
+    return Styled(
+        f"{number(kept.value)} % {row.finding}", words.LOOKS.get(row.finding, "plain"), below=(interval, tests)
+    )
 
 
 def _every_number(rows: Sequence[ComparisonRow]) -> Table:
