@@ -14,6 +14,12 @@ from markupsafe import Markup
 
 from layercut.text.markup import on_one_line, printable
 
+_TOGETHER = re.compile(
+    r"(?<=\d) (?=%|\[|points?\b|of \d|decoder layers?\b|layers?\b|items?\b|tokens?\b|plans?\b|[kMG]i?B\b|ms\b|s\b|h\b)"
+    r"|(?<=[\d%],) (?=[-+]?\d+(?:\.\d+)?\])|(?<=%) (?=\[)|(?<=\bp) (?=[<\d])|(?<=\bHolm) (?=[<\d])|(?<=\bn) (?=\d)"
+)
+"""Spaces inside numbers with units, intervals and the like, where no line may end."""
+
 
 @dataclass(frozen=True)
 class Styled:
@@ -33,7 +39,7 @@ class Styled:
             html = Markup("<code>{}</code>{}").format(on_one_line(self.text), self.mark)
         else:
             html = Markup('<span class="{}">{}</span>{}').format(self.style, self.text, self.mark)
-        return str(html + Markup("").join(Markup(" <small>{}</small>").format(line) for line in self.below))
+        return str(html + Markup("").join(Markup(" <small>{}</small>").format(units(line)) for line in self.below))
 
 
 Cell = str | Styled
@@ -154,6 +160,16 @@ class Section:
     """What the section answers, in a sentence."""
     short: str = ""
     """Its title in the contents, in one or two words."""
+
+
+def units(text: str) -> str:
+    """The same text with numbers and their units, and both ends of an interval, kept on one line.
+
+    >>> units("88 % [74, 106] of 3 layers").count(chr(0xA0))
+    4
+    """
+    found = _TOGETHER.sub("\u00a0", text)
+    return Markup(found) if isinstance(text, Markup) else found
 
 
 def plain(cell: Cell) -> str:

@@ -89,7 +89,10 @@ def render(
     lines += ["## Scores", ""]
     for name, own in by_run.items():
         lines += [f"### {escape(name)}", "", score_scope(own), "", score_table(own), ""]
-    lines += [*(f"- {escape(note)}" for note in [*failed, *left_out(uncut, cuts), *note_lines(rows)]), ""]
+    lines += [
+        *(f"- {escape(note)}" for note in [*failed, *left_out(uncut, cuts), *note_lines(rows), *refusal_lines(rows)]),
+        "",
+    ]
     lines += [
         "-/+: items lost and gained. p: McNemar's exact test; sign-flip permutation for scores that are not 0/1, and "
         f"by context where items share one. Holm: p corrected for all {counted(len(rows), 'row')}; findings use it.",
@@ -159,13 +162,14 @@ def score_table(rows: Sequence[ComparisonRow]) -> Table:
 
 def note_lines(rows: Sequence[ComparisonRow]) -> list[str]:
     """What a reader must know of single rows, as plain text."""
-    notes = [f"{row.cut.name}, {row.task} ({row.readout}): {row.note}" for row in rows if row.note]
-    notes += [
-        f"{row.task} ({row.readout}, {row.metric}): no retention, because {row.values.refused}"
-        for row in rows
-        if row.values.refused
-    ]
-    return list(dict.fromkeys(notes))
+    return list(dict.fromkeys(f"{row.cut.name}, {row.task} ({row.readout}): {row.note}" for row in rows if row.note))
+
+
+def refusal_lines(rows: Sequence[ComparisonRow]) -> list[str]:
+    """Why a metric has no retention, as plain text."""
+    refused = (row for row in rows if row.values.refused)
+    lines = (f"{row.task} ({row.readout}, {row.metric}): no retention, because {row.values.refused}" for row in refused)
+    return list(dict.fromkeys(lines))
 
 
 def outcome_table(rows: Sequence[ComparisonRow]) -> Table:

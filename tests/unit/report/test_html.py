@@ -34,6 +34,7 @@ from layercut.report.reports import write_reports
 from layercut.report.rows import kept
 from layercut.report.study import study_results
 from layercut.report.uses import USES
+from layercut.report.words import readout_words
 from layercut.text.numbers import number, p_value
 from tests.support.html_page import Page, read_page
 from tests.support.pages import ARMS, DEPTHS, write_deep_study, write_diagnosis, write_study, write_sweep
@@ -89,8 +90,10 @@ def test_the_answer_comes_first(study: Path) -> None:
     assert "layercut run examples/quickstart.yaml" in answer
     rows = [row for row in study_results(study).rows if row.cut.name == "random-3" and row.is_headline]
     _, *shown = page.tables["kept.csv"]
-    assert [(line[0], line[5], line[6]) for line in shown] == [(row.task, str(row.n), row.finding) for row in rows]
-    assert all(kept(row.kept_share) == line[4] for line, row in zip(shown, rows, strict=True) if row.task == "copy")
+    assert [(line[0], line[2], line[5]) for line in shown] == [
+        (f"{row.task} {readout_words(row.readout)}", row.finding, str(row.n)) for row in rows
+    ]
+    assert all(kept(row.kept_share) == line[1] for line, row in zip(shown, rows, strict=True) if row.task == "copy")
     for line in page.tables["uses.csv"][1:]:
         assert line[1] == advice_text.in_short(
             advise(study, use=next(u.name for u in USES.values() if u.what == line[0]))
@@ -147,6 +150,9 @@ def test_scores_are_those_of_report_md(study: Path) -> None:
 def test_the_matrix_has_a_cell_for_every_plan_and_readout(study: Path) -> None:
     head, *lines = read(study / PAGE).tables["matrix.csv"]
     rows = [row for row in study_results(study).rows if row.is_headline]
+    above = {(row.task, row.readout) for row in rows if row.finding != "at chance"}
+    assert len(rows) > 2 * len(above)
+    rows = [row for row in rows if (row.task, row.readout) in above]
     cells = {(line[0], column): cell for line in lines for column, cell in zip(head, line, strict=True)}
     assert len(cells) == len(rows) + 2 * 2
     for row in rows:

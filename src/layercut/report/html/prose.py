@@ -15,8 +15,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from markupsafe import Markup, escape
 
-from layercut.report.elements import Block, Part, Prose, Table
-from layercut.report.html.templates import units
+from layercut.report.elements import Block, Part, Prose, Table, units
 
 
 def blocks(parts: Sequence[Part]) -> list[Block]:

@@ -82,7 +82,7 @@
         body.append(...rows.map(([, row]) => row));
       });
     });
-    if (body.rows.length < 10) continue;
+    if (body.rows.length < 9) continue;
     const field = make("input", { type: "search", autocomplete: "off", placeholder: "words of a row" });
     const count = make("output");
     field.addEventListener("input", () => {

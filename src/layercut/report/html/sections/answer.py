@@ -132,13 +132,14 @@ def _kept_table(name: str, rows: Sequence[ComparisonRow]) -> Table:
         shown = f"difference {change}" if row.uncut_is_at_chance or row.kept_share is None else kept(row.kept_share)
         look = words.LOOKS.get(row.finding)
         finding = row.finding if look is None else Styled(row.finding, look)
-        lines.append([row.task, words.readout_words(row.readout), *scores, shown, f"{row.n:,}", finding])
+        task = Styled(row.task, "plain", below=(words.readout_words(row.readout),))
+        lines.append([task, shown, finding, *scores, f"{row.n:,}"])
     return Table(
         name="kept",
         caption=f"What {name} keeps of the original model's score above chance, with 95 % intervals",
-        head=["task", "answers", "original", "pruned", "keeps", "n", "finding"],
+        head=["task", "keeps", "finding", "original", "pruned", "n"],
         rows=lines,
-        numeric=frozenset({2, 3, 5}),
+        numeric=frozenset({3, 4, 5}),
         raw=raw(rows),
     )
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from markupsafe import Markup
 
 from layercut.evidence.comparison import ComparisonRow, left_out
 from layercut.report import words
-from layercut.report.elements import Cell, Details, Prose, Section, Styled, Table, plain
+from layercut.report.elements import Cell, Details, Prose, Section, Styled, Table, plain, units
 from layercut.report.html.source import Source
-from layercut.report.html.templates import units
-from layercut.report.markdown import note_lines, score_table
+from layercut.report.markdown import note_lines, refusal_lines, score_table
 from layercut.report.rows import raw
 from layercut.text.counting import counted
 from layercut.text.numbers import number, p_value, with_interval
@@ -22,12 +22,17 @@ def scores(source: Source) -> Section | None:
     study = source.study
     if study is None:
         return None
-    notes = [*study.failed, *left_out(study.uncut, study.cuts), *note_lines(study.rows)]
+    pairs = list(dict.fromkeys((row.task, row.readout) for row in study.rows if row.is_headline))
+    above = {(row.task, row.readout) for row in study.rows if row.is_headline and row.finding != "at chance"}
+    silent = [f"{task} ({readout})" for task, readout in pairs if (task, readout) not in above]
+    notes = [f"The original model is at chance, so there is nothing to lose: {', '.join(silent)}."] if silent else []
+    notes += [*study.failed, *left_out(study.uncut, study.cuts), *note_lines(study.rows)]
     meaning = [
         *(f"{name}: {meaning}." for name, meaning in words.FINDINGS.items()),
         f"p: McNemar's exact test; sign flips for scores that are not 0/1 or items that share a context. Holm: p "
         f"corrected for all {counted(len(study.rows), 'row')}; findings use it. -/+: items lost and gained.",
         *words.how_made(study.rows),
+        *refusal_lines(study.rows),
     ]
     plans = counted(len(study.cuts), "plan")
     return Section(
@@ -37,7 +42,7 @@ def scores(source: Source) -> Section | None:
         lead="What each plan keeps of the score above chance, in %, with its 95 % interval, p, and p after Holm's "
         "correction.",
         blocks=(
-            _matrix(study.rows),
+            _matrix(study.rows, [pair for pair in pairs if pair in above]),
             *([_list(notes)] if notes else []),
             Details(summary=f"Every number of {plans}: a line for each metric", blocks=(_every_number(study.rows),)),
             Details(summary="What the findings and numbers mean", blocks=(_list(meaning),)),
@@ -45,23 +50,24 @@ def scores(source: Source) -> Section | None:
     )
 
 
-def _matrix(rows: Sequence[ComparisonRow]) -> Table:
-    main = [row for row in rows if row.is_headline]
-    columns = list(dict.fromkeys((row.task, row.readout) for row in main))
-    cells = {(row.cut.name, row.task, row.readout): row for row in main}
-    plans = {row.cut.name: row.cut for row in main}
+def _matrix(rows: Sequence[ComparisonRow], columns: Sequence[tuple[str, str]]) -> Table:
+    cells = {(row.cut.name, row.task, row.readout): row for row in rows if row.is_headline}
     nothing = Styled("not measured", "faint")
     lines: list[list[Cell]] = []
-    for name, arm in plans.items():
-        found = (cells.get((name, *column)) for column in columns)
+    values: list[list[Any]] = [["plan", "layers", *(f"{task}: {readout}" for task, readout in columns)]]
+    for name, arm in {row.cut.name: row.cut for row in rows}.items():
+        found = [cells.get((name, *column)) for column in columns]
         lines.append([name, str(len(arm.removed)), *(nothing if row is None else _cell(row) for row in found)])
+        shares = (None if row is None else row.kept_share for row in found)
+        values.append([name, len(arm.removed), *("" if share is None else share.value for share in shares)])
     return Table(
         name="matrix",
-        caption="Plans and tasks, coloured by finding",
-        head=["plan", "layers removed", *(f"{task}: {readout}" for task, readout in columns)],
+        caption="Plans and tasks, coloured by finding; layers: how many are removed",
+        head=values[0],
         rows=lines,
         numeric=frozenset({1}),
         matrix=True,
+        raw=values,
     )
 
 
