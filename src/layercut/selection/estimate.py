@@ -50,7 +50,10 @@ def sweep_estimate(
     what = f"under {num_layers + 1} plans"
     return _estimate(
         handle,
-        [_step(handle, Asking(part, samples, num_layers + 1, _shared(handle), what)) for part, samples in asked_of],
+        [
+            asking_step(handle, Asking(part, samples, num_layers + 1, _shared(handle), what))
+            for part, samples in asked_of
+        ],
         folder,
     )
 
@@ -88,7 +91,7 @@ def selection_estimate(
         if num_held_out != 0 and criterion != "trace_damage":
             held_out = part.task.samples("selection", len(samples) + (num_held_out or len(samples)))[len(samples) :]
             if held_out:
-                steps.append(_step(handle, Asking(part, held_out, 2, 1.0, "held out, uncut and cut")))
+                steps.append(asking_step(handle, Asking(part, held_out, 2, 1.0, "held out, uncut and cut")))
     return _estimate(handle, steps, out, loads=row.needs_model)
 
 
@@ -160,7 +163,7 @@ def _of_task(
         if not generates(part.readout):
             return []
         passes = num_greedy(candidates, num_remove) if settings.get("search") == "greedy" else candidates
-        uncut = _step(handle, Asking(part, samples, 1, 1.0, "uncut"))
+        uncut = asking_step(handle, Asking(part, samples, 1, 1.0, "uncut"))
         traces = Step(
             name=f"{part.label}: right answers without each layer, at most",
             items=passes * len(samples),
@@ -177,14 +180,15 @@ def _of_task(
     else:
         plans = num_greedy(candidates, num_remove)
     least = shared * (RACED if race != "off" else 1.0)
-    return [_step(handle, Asking(part, samples, plans + 1, least, f"under at most {plans + 1} plans"))]
+    return [asking_step(handle, Asking(part, samples, plans + 1, least, f"under at most {plans + 1} plans"))]
 
 
 def _shared(handle: ModelHandle) -> float:
     return SHARED if handle.settings.engine == "shared" else 1.0
 
 
-def _step(handle: ModelHandle, asking: Asking) -> Step:
+def asking_step(handle: ModelHandle, asking: Asking) -> Step:
+    """What asking takes, from the length of the first prompts and right answers."""
     part, samples = asking.part, asking.samples
     seen = samples[:_LOOKED_AT]
     requests = [asked(part.task, sample, part.readout) for sample in seen]

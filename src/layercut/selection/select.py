@@ -113,7 +113,7 @@ def select_layers(
             num_remove=num_remove,
             seed=seed,
             protect=parse_protected(protect, handle.num_layers) if protect else None,
-            loaded=handle.loaded if row.needs_model and model.engine != "vllm" else None,
+            loaded=handle.loaded if row.needs_model and handle.settings.engine != "vllm" else None,
             engine=engine,
             calibration=_calibration(calibration, handle, folder, seed, progress, say) if on_text else None,
             objective=objective,
