@@ -38,12 +38,15 @@ def _markdown_table(table: Table) -> list[str]:
 def _markdown_cell(cell: Cell) -> str:
     if isinstance(cell, Styled) and cell.style == "code":
         return code(cell.text) + cell.mark
-    text = _INTERVAL.sub(
-        lambda found: f"[{found[1]}]" if found[1] else "", escape(cell if isinstance(cell, str) else cell.text)
-    )
+    text = escaped(cell if isinstance(cell, str) else cell.text)
     if isinstance(cell, str):
         return text
     return (f"**{text}**" if cell.style == "strong" else text) + escape(cell.mark)
+
+
+def escaped(text: str) -> str:
+    """Plain text in Markdown, without escapes that no Markdown needs."""
+    return _INTERVAL.sub(lambda found: f"[{found[1]}]" if found[1] else "", escape(text))
 
 
 def terminal(table: Table) -> RenderableType:

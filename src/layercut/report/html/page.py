@@ -15,6 +15,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from layercut.report.elements import Section
+from layercut.report.first import FirstScreen
 from layercut.report.html.sections import SECTIONS
 from layercut.report.html.sections.items import ITEMS_PAGE, MOST_BYTES, answers
 from layercut.report.html.source import Source, read_source
@@ -28,7 +29,12 @@ _SHORT = 30
 
 
 def write_page(
-    folder: Path, *, more: Sequence[Path] = (), seed: int | None = None, study: StudyResults | None = None
+    folder: Path,
+    *,
+    more: Sequence[Path] = (),
+    seed: int | None = None,
+    study: StudyResults | None = None,
+    first: FirstScreen | None = None,
 ) -> Path:
     """Write ``report.html`` into a run folder; gives its path.
 
@@ -37,11 +43,12 @@ def write_page(
         more: folders of a sweep and a diagnosis of the same model, to be shown on the same page.
         seed: of the resampling; the study's own by default.
         study: what study_results gave for this folder, where that is known already.
+        first: what first_screen gave for it, where that is known already.
 
     Raises:
         InputError: see read_source.
     """
-    source = read_source(folder, more=more, seed=seed, study=study)
+    source = read_source(folder, more=more, seed=seed, study=study, first=first)
     write_text(Path(folder) / PAGE, render(source))
     beside = Path(folder) / ITEMS_PAGE
     if source.browser is not None and len(source.browser) > MOST_BYTES:
