@@ -14,8 +14,9 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "layercut"
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
 ORDER = (
-    "cli", "steps", "tools", "study", "healing", "diagnostics", "selection", "report", "tasks", "engine", "sandbox",
-    "evidence", "surgery", "models", "settings", "base_settings", "progress", "runs", "text", "seed", "errors",
+    "cli", "steps", "tools", "pruning", "study", "healing", "diagnostics", "selection", "report", "tasks", "engine",
+    "sandbox", "evidence", "surgery", "models", "settings", "base_settings", "progress", "runs", "text", "seed",
+    "errors",
 )  # fmt: skip
 """Packages in the tree and in the picture, from the top down."""
 

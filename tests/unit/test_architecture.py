@@ -34,11 +34,15 @@ MAY_USE = {
     },
     "healing": {"selection", "tasks", "engine", "evidence", "surgery", "models", "settings"},
     "study": {"healing", "selection", "tasks", "engine", "evidence", "surgery", "models", "report", "settings"},
+    "pruning": {
+        "study", "healing", "diagnostics", "selection", "report", "tasks", "engine", "evidence", "surgery", "models",
+        "settings",
+    },
     "tools": {"selection", "surgery", "models"},
     "steps": {"healing", "diagnostics", "selection", "engine", "surgery", "settings"},
     "cli": {
-        "study", "healing", "diagnostics", "selection", "report", "tasks", "engine", "sandbox", "evidence", "surgery",
-        "settings", "models",
+        "pruning", "study", "healing", "diagnostics", "selection", "report", "tasks", "engine", "sandbox", "evidence",
+        "surgery", "settings", "models",
     },
 }  # fmt: skip
 BASE = {"errors", "seed", "text", "runs", "progress", "base_settings"}

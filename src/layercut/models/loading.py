@@ -185,6 +185,12 @@ def load_tokenizer(found: ModelSource, trust_remote_code: bool) -> PreTrainedTok
             f"{found.name} has no tokenizer that can be read ({one_line(error)}). Put the tokenizer files "
             "(tokenizer.json, tokenizer_config.json) of its base model into its folder."
         ) from error
+    return padding_left(tokenizer)
+
+
+def padding_left(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """The tokenizer, changed so that it pads on the left, with a token that it has."""
+    tokenizer.padding_side = "left"
     if tokenizer.pad_token_id is None:  # in memory only; padding is masked, so which token it is does not matter
         substitutes = (tokenizer.eos_token, tokenizer.bos_token, tokenizer.unk_token)
         tokenizer.pad_token = next(filter(None, substitutes), None) or tokenizer.convert_ids_to_tokens(0)

@@ -16,8 +16,11 @@ from torch import nn
 from layercut.errors import InputError
 from layercut.models.families import Family, family_of
 from layercut.surgery.config_fields import cut_config
+from layercut.surgery.plan import as_plan
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from transformers import PreTrainedModel
 
     from layercut.surgery.plan import CutPlan
@@ -44,8 +47,10 @@ def decoder_layers(model: PreTrainedModel, family: Family | None = None) -> nn.M
     return layers
 
 
-def remove_layers(model: PreTrainedModel, plan: CutPlan) -> PreTrainedModel:
+def remove_layers(model: PreTrainedModel, plan: CutPlan | str | Sequence[int]) -> PreTrainedModel:
     """Remove the plan's layers from ``model`` in place, mend its config, and return it. An empty plan changes nothing.
+
+    The plan may be given as layers: ``remove_layers(model, "24-26")``.
 
     Raises:
         InputError: the plan does not fit the model, or a bypass is active on it.
@@ -54,7 +59,7 @@ def remove_layers(model: PreTrainedModel, plan: CutPlan) -> PreTrainedModel:
     return model
 
 
-def apply_plan(model: PreTrainedModel, plan: CutPlan) -> ExitStack:
+def apply_plan(model: PreTrainedModel, plan: CutPlan | str | Sequence[int]) -> ExitStack:
     """Make ``model`` consist of the layers that stay. Closing what comes back undoes every change, in reverse order.
 
     Raises:
@@ -68,6 +73,7 @@ def apply_plan(model: PreTrainedModel, plan: CutPlan) -> ExitStack:
     family = family_of(model.config.model_type, type(model).__name__)
     layers = decoder_layers(model, family)
     parent, name = _stack(model, family)
+    plan = as_plan(plan, len(layers))
     if len(layers) != plan.num_layers:
         raise InputError(
             f"the plan is for a model of {plan.num_layers} decoder layers, this one has {len(layers)}; use a plan made "

@@ -6,6 +6,7 @@ import difflib
 import inspect
 import re
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from layercut.errors import InputError, unknown
@@ -24,6 +25,7 @@ LM_EVAL = "lm-eval:"
 _PREFIXES = (LM_EVAL, LM_EVAL.replace("-", "_"))
 _LONGEST_NAME = 200
 _SHOTS = re.compile(r"(?P<name>.+):(?P<shots>\d+)")
+_OWN_FILE = re.compile(r"(?P<path>.+\.(?:jsonl|json|csv|parquet)(?:\.gz)?)(?::(?P<grade>[a-z_]+))?")
 
 
 OF_LM_EVAL = ("rank", "gold", "token", "short", "chain")
@@ -89,7 +91,8 @@ def load_task(name: str, *, data: str | None = None, seed: int = 0, max_new_toke
     """A task by name.
 
     Args:
-        name: one of ``known_tasks()``; the name of any multiple-choice or log-likelihood task or group of the LM
+        name: one of ``known_tasks()``; a file of your own (``my.jsonl``, ``my.csv:number``; see
+            ``layercut.tasks.own_file``); the name of any multiple-choice or log-likelihood task or group of the LM
             Evaluation Harness (``lm-eval:NAME`` where one of ours has the same name); or ``my.module:function`` for
             your own. ``NAME:5`` asks with five worked examples, for tasks that have them.
         data: a local file or folder in place of the data set on the hub, for tasks that have one.
@@ -135,10 +138,13 @@ def check_task(
 
     shots = _SHOTS.fullmatch(name)
     base = shots["name"] if shots else name
-    if base not in TASKS and ":" in base and not base.startswith(_PREFIXES):
+    own = _own_file(base) is not None
+    if not own and base not in TASKS and ":" in base and not base.startswith(_PREFIXES):
         return
-    if base in TASKS and not TASKS[base].factory.startswith(_BY_LM_EVAL):
+    if own or (base in TASKS and not TASKS[base].factory.startswith(_BY_LM_EVAL)):
         task = load_task(name, data=data, max_new_tokens=max_new_tokens)
+        if own:
+            task.samples("report", None)  # refuses a bad row before a model is loaded
         for readout in readouts or ():
             check_readout(task, readout)
         return
@@ -165,7 +171,7 @@ def check_name(name: str) -> None:
         InputError: such a name.
     """
     base = base_name(name)
-    if ":" in base and not name.startswith(_PREFIXES):
+    if ":" in base and not name.startswith(_PREFIXES) and _own_file(base) is None:
         check_function_name(base, "task")
 
 
@@ -173,6 +179,10 @@ def _factory(name: str) -> tuple[Any, dict[str, Any]]:
     """What makes a task, and what its name alone says to it."""
     shots = _SHOTS.fullmatch(name)
     base = shots["name"] if shots else name
+    if (own := _own_file(base)) is not None:
+        from layercut.tasks.own_file import own_file
+
+        return own_file, own.groupdict()
     if len(name) > _LONGEST_NAME:
         raise InputError(f"no task has a name of {len(name)} letters ({name[:40]!r}...); separate names by commas.")
     if base.startswith(_PREFIXES) or _only_lm_eval_may_know(base):
@@ -180,6 +190,18 @@ def _factory(name: str) -> tuple[Any, dict[str, Any]]:
 
         return lm_eval_task, {"name": base_name(name)}
     return _resolve(base), {}
+
+
+def _own_file(name: str) -> re.Match[str] | None:
+    """The path and grade of a file of one's own, ``my.jsonl:number``; None for other names.
+
+    ``my.json:load`` may be a function of a module too, and is one where no such file is there.
+    """
+    match = _OWN_FILE.fullmatch(name)
+    if match is None or match["grade"] is None:
+        return match
+    path = match["path"]
+    return match if "/" in path or ".jsonl" in path or Path(path).is_file() else None
 
 
 def base_name(name: str) -> str:
