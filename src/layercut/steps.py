@@ -102,23 +102,29 @@ def cut(
     Args:
         model: the original model.
         remove: a plan, or one as the command line takes it: ``3,8,21-24``, ``reverse:3``, the path of a plan.json.
-        out: the new folder.
+        out: the new folder; or the new GGUF file, if it ends in ``.gguf`` and the model is one.
         verify: reload it and compare its logits with those of the bypassed model before the folder takes its name.
         seed: of ``random:N``.
         say: called with each line for people.
 
     Returns:
-        The folder.
+        The folder or file.
     Raises:
-        InputError: a model or plan that cannot be used, or a folder that is not empty.
+        InputError: a model or plan that cannot be used, a folder that is not empty, or a file that exists.
         VerificationError: the reloaded model is another one.
     """
     from layercut.engine.handle import ModelHandle
-    from layercut.selection.specs import plan_of
+    from layercut.selection.specs import plan_maker, plan_of
     from layercut.surgery.cut import cut_model
+    from layercut.surgery.gguf import cut_gguf, gguf_to_gguf
 
     check_seed(seed)
-    handle = ModelHandle(_settings(model))
+    settings = _settings(model)
+    if (file := gguf_to_gguf(settings.model, Path(out))) is not None:
+        make_plan = plan_maker(remove, seed, settings.plan_from_another_model)
+        cut_gguf(settings, make_plan, file, Path(out), verify=verify, say=say)
+        return Path(out)
+    handle = ModelHandle(settings)
     cut_model(
         handle.source,
         plan_of(handle, remove, seed),

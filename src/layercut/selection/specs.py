@@ -15,6 +15,8 @@ from layercut.selection.base import Context
 from layercut.surgery.plan import CutPlan, parse_layers
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from layercut.engine.handle import ModelHandle
 
 _BY_CRITERION = re.compile(r"^([A-Za-z_][\w.:-]*):(\d{1,6})$")
@@ -80,6 +82,18 @@ def plan_of(model: ModelHandle | ServedModel, spec: str | CutPlan | None, seed: 
         return model.plan(plan_for_model(spec, name, model_hash, from_another_model=allowed))
     fits: dict[str, Any] = {"num_layers": model.num_layers, "model": name, "model_hash": model_hash}
     return model.plan(plan_from_spec(spec, **fits, seed=seed, from_another_model=allowed))
+
+
+def plan_maker(spec: str | CutPlan, seed: int, from_another_model: bool) -> Callable[..., CutPlan]:
+    """What makes the plan that ``spec`` stands for, from ``num_layers``, ``model`` and ``model_hash``."""
+
+    def make(*, num_layers: int, model: str | None = None, model_hash: str | None = None) -> CutPlan:
+        if isinstance(spec, CutPlan):
+            return plan_for_model(spec, model, model_hash, from_another_model=from_another_model)
+        fits: dict[str, Any] = {"num_layers": num_layers, "model": model, "model_hash": model_hash}
+        return plan_from_spec(spec, **fits, seed=seed, from_another_model=from_another_model)
+
+    return make
 
 
 def check_spec(spec: str) -> None:
