@@ -29,7 +29,7 @@ PERIODS = (WINDOWS, INTERVAL, "interleave_moe_layer_step", "rescale_every_n_laye
 NOT_PER_LAYER = frozenset({"rope.dimension_sections", "classifier.output_labels"})
 """Arrays that have nothing to do with layers, should their length happen to be the number of layers."""
 _BLOCK = re.compile(r"blk\.(\d+)\.(.+)")
-_ELSEWHERE = "cut its Hugging Face folder instead, and convert the result with llama.cpp's convert_hf_to_gguf.py"
+_ELSEWHERE = "cut the model's Hugging Face folder, and run the result in transformers"
 
 
 class Architecture(NamedTuple):
@@ -193,7 +193,8 @@ def _check_depth(name: str, arch: Architecture, of: Mapping[str, Any], plan: Cut
     if of.get(PER_LAYER_INPUT):
         raise InputError(
             f"{name}.{PER_LAYER_INPUT} = {of[PER_LAYER_INPUT]}: a tensor of this file holds an embedding for every "
-            f"layer side by side, which is not cut by bytes; {_ELSEWHERE}."
+            "layer side by side, which is not cut by bytes; cut the model's Hugging Face folder, and convert the result "
+            "with llama.cpp's convert_hf_to_gguf.py."
         )
     if (deep := of.get("n_deepstack_layers", 0)) and plan.kept[:deep] != tuple(range(deep)):
         _refuse(f"{name}.n_deepstack_layers", f"= {deep}: images enter at the first {deep} layers", "keep these")
