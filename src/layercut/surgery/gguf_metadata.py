@@ -44,7 +44,7 @@ class Architecture(NamedTuple):
     depths: frozenset[int] = frozenset()
     """Numbers of layers at which llama.cpp computes something else."""
     at_least: int | None = None
-    """Models of at least so many layers have weights that it does not read in smaller ones."""
+    """Models of at least N layers have weights that it does not read in smaller ones."""
     mixed: bool = False
     """It tells the kinds of layers apart by the tensors that they have."""
     keeps_first: bool = False
@@ -193,7 +193,7 @@ def _check_depth(name: str, arch: Architecture, of: Mapping[str, Any], plan: Cut
     if of.get(PER_LAYER_INPUT):
         raise InputError(
             f"{name}.{PER_LAYER_INPUT} = {of[PER_LAYER_INPUT]}: a tensor of this file holds an embedding for every "
-            "layer side by side, which is not cut by bytes; cut the model's Hugging Face folder, and convert the result "
+            "layer side by side, which is not cut by bytes; cut the model's Hugging Face folder, and convert it "
             "with llama.cpp's convert_hf_to_gguf.py."
         )
     if (deep := of.get("n_deepstack_layers", 0)) and plan.kept[:deep] != tuple(range(deep)):
