@@ -76,6 +76,8 @@ class CutReport:
     """Files that come along as they are: tokenizer, chat template, generation config, licence, remote code."""
     warnings: tuple[str, ...]
     """What a user of the pruned model should know."""
+    checked: str = ""
+    """What was found when the written files were read again, in words; empty for a dry run."""
 
 
 def plan_cut(source: Path, plan: CutPlan, *, max_shard_bytes: int = MAX_SHARD_BYTES) -> CutReport:
@@ -143,9 +145,9 @@ def cut_checkpoint(
         _write_plans(source, plan, folder, recorded_plan)
         for name, text in {**work.texts, **(extra_files or {})}.items():
             (folder / name).write_text(text, encoding="utf-8")
-        check_written(folder, work.shards)
-        check(folder, work.report)
-    return replace(work.report, out=out)
+        report = replace(work.report, checked=check_written(folder, work.shards))
+        check(folder, report)
+    return replace(report, out=out)
 
 
 class _Work(NamedTuple):

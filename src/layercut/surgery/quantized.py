@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from layercut.errors import CheckpointError, InputError
+from layercut.models.weights import read_config
 
 if TYPE_CHECKING:
     from layercut.surgery.plan import CutPlan
@@ -104,6 +105,12 @@ def modules_of(before: Iterable[TensorSpan], after: Iterable[TensorSpan], plan: 
     old = list(before)
     keys = {piece.name: (piece.file, piece.offset, piece.entry) for piece in old}
     return Modules((piece.name for piece in old), {n: new[key] for n, key in keys.items() if key in new}, plan)
+
+
+def is_quantized(folder: Path) -> bool:
+    """Whether the config of a checkpoint speaks of quantised weights."""
+    config = read_config(folder)
+    return any(isinstance(one, dict) and any(one.get(field) for field in FIELDS) for one in (config, *config.values()))
 
 
 def follow_config(config: Mapping[str, Any], modules: Modules) -> dict[str, Any]:

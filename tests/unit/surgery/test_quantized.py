@@ -13,10 +13,13 @@ import pytest
 from safetensors import safe_open
 from transformers.quantizers.quantizers_utils import should_convert_module
 
-from layercut.errors import InputError, VerificationError
+from layercut.errors import CheckpointError, InputError, VerificationError
+from layercut.models.loading import load_model
+from layercut.models.sources import resolve
 from layercut.models.weights import read_header, safetensors_files
 from layercut.surgery import checkpoint as writing
 from layercut.surgery.checkpoint import cut_checkpoint
+from layercut.surgery.cut import cut_model
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.quantized import Modules, follow
 from tests.support import quantized
@@ -325,6 +328,32 @@ def test_refused_in_one_line() -> None:
         follow(["re:.*("], modules(1), "ignore")
     with pytest.raises(InputError, match=r"quantization_config.bits has 12 numbers, as many as the model has"):
         follow({"bits": [4] * 12}, modules(1), "quantization_config")
+
+
+def test_a_format_that_cannot_run_here_says_how_to_cut_it_all_the_same(tmp_path: Path) -> None:
+    case = CASES["awq"]
+    source = save_quantized(tmp_path / "whole", case.layout, case.is_whole, case.config, case.files)
+
+    def fails() -> Any:
+        raise CheckpointError("cannot be loaded by transformers: Loading it requires another library.")
+
+    with pytest.raises(
+        CheckpointError, match=r"another library\. Its layers can be cut without running it: `verify=false`"
+    ):
+        cut_model(resolve(str(source)), PLAN, tmp_path / "cut", uncut=fails)
+    assert not (tmp_path / "cut").exists()
+    done = cut_model(resolve(str(source)), PLAN, tmp_path / "cut", uncut=None)
+    said = "tensors have the names, shapes and dtypes that they should have; no logits were compared"
+    assert done.verified == f"{len(raw(tmp_path / 'cut'))} {said}"
+    assert done.verified in (tmp_path / "cut" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("name", ["fp8"])
+def test_a_format_that_transformers_runs_is_compared(tmp_path: Path, name: str) -> None:
+    case = CASES[name]
+    source = resolve(str(save_quantized(tmp_path / "whole", case.layout, case.is_whole, case.config, case.files)))
+    done = cut_model(source, PLAN, tmp_path / "cut", uncut=lambda: load_model(source, device="cpu"))
+    assert "by at most 0 " in done.verified
 
 
 def test_a_damaged_file_beside_the_config(tmp_path: Path) -> None:
