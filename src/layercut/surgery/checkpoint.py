@@ -177,7 +177,7 @@ def _prepare(source: Path, plan: CutPlan, max_shard_bytes: int) -> _Work:
     before, metadata = _tensors(source)
     after = _renamed(before, plan, family, bool(raw.get("num_nextn_predict_layers")), source)
     modules = modules_of(before, after, plan)
-    config |= follow_config(raw, modules)
+    config = follow_config(config, raw, modules)
     shards = lay_out(after, max_shard_bytes, metadata)
     report = CutReport(
         plan=plan,

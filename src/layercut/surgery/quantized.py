@@ -113,19 +113,25 @@ def is_quantized(folder: Path) -> bool:
     return any(isinstance(one, dict) and any(one.get(field) for field in FIELDS) for one in (config, *config.values()))
 
 
-def follow_config(config: Mapping[str, Any], modules: Modules) -> dict[str, Any]:
-    """The fields of a config.json that name modules, for the pruned model; nested configs too.
+def follow_config(config: Mapping[str, Any], raw: Mapping[str, Any], modules: Modules) -> dict[str, Any]:
+    """The config of a pruned model with the fields that name modules, in nested sections too.
+
+    Args:
+        config: of the pruned model, in all other fields.
+        raw: the original's config.json.
+        modules: of the original.
 
     Raises:
         InputError: an entry that cannot be written for the pruned model; names the field.
     """
-    found: dict[str, Any] = {}
-    for name, value in config.items():
-        if name in FIELDS and isinstance(value, dict):
-            found[name] = follow(value, modules, name)
-        elif isinstance(value, dict) and any(field in value for field in FIELDS):
-            found[name] = {**value, **follow_config(value, modules)}
-    return found
+    return {
+        name: value
+        if not isinstance(value, dict) or not isinstance(raw.get(name), dict)
+        else follow(raw[name], modules, name)
+        if name in FIELDS
+        else follow_config(value, raw[name], modules)
+        for name, value in config.items()
+    }
 
 
 def follow_files(source: Path, modules: Modules) -> dict[str, str]:

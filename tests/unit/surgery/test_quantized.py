@@ -21,7 +21,7 @@ from layercut.surgery import checkpoint as writing
 from layercut.surgery.checkpoint import cut_checkpoint
 from layercut.surgery.cut import cut_model
 from layercut.surgery.plan import CutPlan
-from layercut.surgery.quantized import Modules, follow
+from layercut.surgery.quantized import Modules, follow, follow_config
 from tests.support import quantized
 from tests.support.quantized import save_quantized
 
@@ -317,6 +317,18 @@ def test_other_towers_keep_their_numbers() -> None:
         "language_model.layers.2",
     ]
     assert follow([r"re:.*vision.*layers\.3\..*"], own, "ignore") == [r"re:.*vision.*layers\.3\..*"]
+
+
+def test_nested_configs() -> None:
+    raw = {
+        "text_config": {"num_hidden_layers": 12, "quantization_config": {"ignore": ["model.layers.3"]}},
+        "a": {"b": 1},
+    }
+    config = {**raw, "text_config": {**raw["text_config"], "num_hidden_layers": 11}}
+    assert follow_config(config, raw, modules(1)) == {
+        "text_config": {"num_hidden_layers": 11, "quantization_config": {"ignore": ["model.layers.2"]}},
+        "a": {"b": 1},
+    }
 
 
 def test_layers_removed_from_the_end_alone() -> None:
