@@ -43,7 +43,8 @@ def serve() -> Callable[[Path], Any]:
 
     def load(file: Path) -> Any:
         parameters = xllamacpp.CommonParams()
-        parameters.model.path, parameters.n_ctx = str(file), 512
+        parameters.model.path, parameters.n_ctx, parameters.warmup = str(file), 512, False
+        parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = 1
         return xllamacpp.Server(parameters)
 
     return load

@@ -12,7 +12,7 @@ import math
 import os
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from io import FileIO
 from pathlib import Path
@@ -42,7 +42,10 @@ SUFFIX = ".gguf"
 PLAN, EARLIER = "layercut.plan", "layercut.earlier_plans"
 """Keys that hold plan.json, and the plans of earlier cuts, oldest first, as JSON."""
 _ELSEWHERE = "use another `out`"
-_UINT32, _INT32, _UINT64 = 4, 5, 10
+_UINT32, _INT32 = 4, 5
+_WIDTH = "embedding_length_per_layer_input"
+_PER_LAYER = {"per_layer_token_embd.weight": 0, "per_layer_model_proj.weight": 1, "per_layer_model_proj.bias": 0}
+"""Tensors that hold ``_WIDTH`` values for each layer, and along which dimension."""
 _PARTS = re.compile(r"-\d{5}-of-\d{5}\.gguf$")
 
 
@@ -104,6 +107,8 @@ def cut_gguf(
     compares = unread is None
     loads: Callable[[], LoadedModel] | None = None
     named: dict[str, Any] = {"num_layers": head.num_layers, "model": settings.model}
+    if not (plan := make_plan(**named)).is_uncut:
+        cut_metadata(head, plan)  # refuses what no file can express, before anything slow
     sha256 = None if dry_run else file_sha256(file)
     if compares:
         from layercut.models.loading import load_as_set
@@ -144,13 +149,26 @@ def cut_gguf(
     return CutDone(replace(work.report, out=out), verified)
 
 
+class _Slices(NamedTuple):
+    """What stays of a tensor that holds something for every layer."""
+
+    num_rows: int
+    row_bytes: int
+    ranges: tuple[tuple[int, int], ...]
+    """Bytes of each row."""
+
+
 class _Moved(NamedTuple):
     """One tensor of the new file."""
 
     name: str
     offset: int
     """Its first byte, counted from the first tensor of the new file."""
+    shape: tuple[int, ...]
+    num_bytes: int
     old: GgufTensor
+    slices: _Slices | None = None
+    """None where all of its bytes stay."""
 
 
 class _Work(NamedTuple):
@@ -175,8 +193,11 @@ def _prepare(file: Path, head: GgufHead, plan: CutPlan, model: str, sha256: str 
         if block is not None and block[0] not in stay:
             continue
         name = tensor.name if block is None else f"blk.{stay[block[0]]}.{block[1]}"
-        kept.append(_Moved(name, offset, tensor))
-        offset += _padded(tensor.num_bytes, head.alignment)
+        moved = _Moved(name, offset, tensor.shape, tensor.num_bytes, tensor)
+        if tensor.name in _PER_LAYER:
+            moved = _sliced(moved, int(head.metadata.get(f"{head.architecture}.{_WIDTH}", 0)), plan)
+        kept.append(moved)
+        offset += _padded(moved.num_bytes, head.alignment)
     report = _report(file, head, plan, kept)
     if head.metadata.get("general.parameter_count") == report.parameters_before:
         changes["general.parameter_count"] = report.parameters_after
@@ -204,15 +225,41 @@ def _prepare(file: Path, head: GgufHead, plan: CutPlan, model: str, sha256: str 
     return _Work(header, tuple(kept), changed, len(header) + offset, head.alignment, report)
 
 
+def _sliced(one: _Moved, width: int, plan: CutPlan) -> _Moved:
+    """A tensor with ``width`` values for each layer side by side (gemma3n, gemma4), without those of removed layers.
+
+    Raises:
+        CheckpointError: it is of another size than the metadata say, or its blocks span layers.
+    """
+    axis = _PER_LAYER[one.name]
+    inner, outer = math.prod(one.shape[:axis]), math.prod(one.shape[axis + 1 :])
+    per_layer, rest = divmod(one.num_bytes, outer * plan.num_layers)
+    if one.shape[axis] != width * plan.num_layers or rest or (inner * width) % _block_size(one.old.kind):
+        raise CheckpointError(
+            f"{one.name} has the shape {list(one.shape)}, which does not hold {_WIDTH} = {width} values in whole blocks "
+            f"for each of {plan.num_layers} layers; it cannot be cut by bytes."
+        )
+    shape = (*one.shape[:axis], width * len(plan.kept), *one.shape[axis + 1 :])
+    ranges = tuple((old * per_layer, (old + 1) * per_layer) for old in plan.kept)
+    slices = _Slices(outer, per_layer * plan.num_layers, ranges)
+    return one._replace(shape=shape, num_bytes=outer * per_layer * len(plan.kept), slices=slices)
+
+
+def _block_size(kind: int) -> int:
+    import gguf
+
+    return int(gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType(kind)][0])
+
+
 def _report(file: Path, head: GgufHead, plan: CutPlan, kept: list[_Moved]) -> CutReport:
     return CutReport(
         plan=plan,
         source=file,
         out=None,
         bytes_before=sum(tensor.num_bytes for tensor in head.tensors),
-        bytes_after=sum(one.old.num_bytes for one in kept),
+        bytes_after=sum(one.num_bytes for one in kept),
         parameters_before=head.num_parameters,
-        parameters_after=sum(math.prod(one.old.shape) for one in kept),
+        parameters_after=sum(math.prod(one.shape) for one in kept),
         tensors_before=len(head.tensors),
         tensors_after=len(kept),
         shards=(file.name,),
@@ -227,7 +274,7 @@ def _size_label(head: GgufHead, kept: list[_Moved]) -> str | None:
 
     if f"{head.architecture}.expert_count" in head.metadata:
         return None
-    total = sum(math.prod(one.old.shape) for one in kept)
+    total = sum(math.prod(one.shape) for one in kept)
     return str(gguf.size_label(total, total, 0, 0))
 
 
@@ -292,7 +339,7 @@ def _entry(key: str, kind: int, value: Any) -> bytes:
 
 
 def _tensor_info(one: _Moved) -> bytes:
-    shape = one.old.shape
+    shape = one.shape
     return _string(one.name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, one.old.kind, one.offset)
 
 
@@ -300,9 +347,12 @@ def _write(work: _Work, file: Path, part: Path) -> None:
     with file.open("rb", buffering=0) as source, part.open("wb", buffering=0) as target:
         target.write(work.header)
         for one in work.tensors:
-            size = one.old.num_bytes
-            copy_range(source.fileno(), one.old.offset, size, target.fileno(), file, lambda num_bytes: None)
-            target.write(bytes(_padded(size, work.alignment) - size))
+            if one.slices is None:
+                copy_range(source.fileno(), one.old.offset, one.num_bytes, target.fileno(), file, lambda _: None)
+            else:
+                for chunk in _chunks(source, one):
+                    target.write(chunk)
+            target.write(bytes(_padded(one.num_bytes, work.alignment) - one.num_bytes))
         os.fsync(target.fileno())
 
 
@@ -313,7 +363,7 @@ def _check_written(work: _Work, file: Path, part: Path) -> None:
         VerificationError: a name, shape, type, key or byte is not what it should be.
     """
     old, new = read_gguf_head(file), read_gguf_head(part)
-    wanted = [(one.name, one.old.shape, one.old.kind) for one in work.tensors]
+    wanted = [(one.name, one.shape, one.old.kind) for one in work.tensors]
     found = [(tensor.name, tensor.shape, tensor.kind) for tensor in new.tensors]
     if found != wanted:
         differs = next(pair for pair in itertools.zip_longest(found, wanted) if pair[0] != pair[1])
@@ -326,10 +376,24 @@ def _check_written(work: _Work, file: Path, part: Path) -> None:
             if key not in work.changed and _raw(now, field) != _raw(was, old.fields[key]):
                 raise VerificationError(f"{part} has another value of {key} than {file}.")
         for one, tensor in zip(work.tensors, new.tensors, strict=True):
-            for begin in range(0, tensor.num_bytes, CHUNK):
-                size = min(CHUNK, tensor.num_bytes - begin)
-                if _bytes(now, tensor.offset + begin, size) != _bytes(was, one.old.offset + begin, size):
+            at = tensor.offset
+            for chunk in _chunks(was, one):
+                if _bytes(now, at, len(chunk)) != chunk:
                     raise VerificationError(f"{part} has other bytes in {one.name} than {file} in {one.old.name}.")
+                at += len(chunk)
+
+
+def _chunks(file: FileIO, one: _Moved) -> Iterator[bytes]:
+    """The bytes of a tensor that stay, from the original file."""
+    if one.slices is None:
+        for begin in range(0, one.num_bytes, CHUNK):
+            yield _bytes(file, one.old.offset + begin, min(CHUNK, one.num_bytes - begin))
+        return
+    num_rows, row_bytes, ranges = one.slices
+    at_once = max(1, CHUNK // row_bytes)
+    for row in range(0, num_rows, at_once):
+        data = _bytes(file, one.old.offset + row * row_bytes, min(at_once, num_rows - row) * row_bytes)
+        yield b"".join(data[at + begin : at + end] for at in range(0, len(data), row_bytes) for begin, end in ranges)
 
 
 def _raw(file: FileIO, field: GgufField) -> bytes:

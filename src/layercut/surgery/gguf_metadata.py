@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 WINDOW, WINDOWS = "attention.sliding_window", "attention.sliding_window_pattern"
 INTERVAL, RECURRENT = "full_attention_interval", "attention.recurrent_layers"
-SHARED, PER_LAYER_INPUT = "attention.shared_kv_layers", "embedding_length_per_layer_input"
+SHARED = "attention.shared_kv_layers"
 PERIODS = (WINDOWS, INTERVAL, "interleave_moe_layer_step", "rescale_every_n_layers", "moe_every_n_layers")
 """Keys whose number is a period: every N-th layer is of another kind."""
 NOT_PER_LAYER = frozenset({"rope.dimension_sections", "classifier.output_labels"})
@@ -47,8 +47,8 @@ class Architecture(NamedTuple):
     """Models of at least N layers have weights that it does not read in smaller ones."""
     mixed: bool = False
     """It tells the kinds of layers apart by the tensors that they have."""
-    keeps_first: bool = False
-    """The other layers use what layer 0 computes."""
+    keeps: int = 0
+    """Layers at the beginning that others use by their number, so that they must stay."""
     needs: str | None = None
     """A key without which it derives a scale from the number of layers."""
 
@@ -72,7 +72,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         ("deci", "granitehybrid", "jamba", "nemotron_h", "nemotron_h_moe", "plamo2"), Architecture(mixed=True)
     ),
     **dict.fromkeys(("qwen3next", "qwen35", "qwen35moe"), Architecture(periods={INTERVAL: 4})),
-    **dict.fromkeys(("rwkv7", "arwkv7"), Architecture(keeps_first=True, mixed=True)),
+    **dict.fromkeys(("rwkv7", "arwkv7"), Architecture(keeps=1, mixed=True)),
     "baichuan": Architecture(depths=frozenset({32, 40})),
     "cohere2": Architecture(periods={WINDOWS: 4}),
     "command-r": Architecture(at_least=64),
@@ -80,6 +80,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "exaone4": Architecture(periods={WINDOWS: 4}, needs_window=True, depths=frozenset({64})),
     "gemma2": Architecture(periods={WINDOWS: 2}, depths=frozenset({46})),
     "gemma3": Architecture(periods={WINDOWS: 6}, depths=frozenset({62})),
+    "gemma3n": Architecture(periods={WINDOWS: 5}, keeps=20),
     "gpt-oss": Architecture(periods={WINDOWS: 2}),
     "llama4": Architecture(periods={WINDOWS: 4}),
     "minicpm": Architecture(needs="residual_scale"),
@@ -188,14 +189,9 @@ def _check_depth(name: str, arch: Architecture, of: Mapping[str, Any], plan: Cut
             f"this file has no {name}.{arch.needs}, and llama.cpp derives it from the number of layers; make the GGUF "
             "file again with a newer llama.cpp, which writes the key."
         )
-    if arch.keeps_first and 0 in plan.removed:
-        raise InputError(f"the layers of {name} use what layer 0 (blk.0) computes; keep layer 0.")
-    if of.get(PER_LAYER_INPUT):
-        raise InputError(
-            f"{name}.{PER_LAYER_INPUT} = {of[PER_LAYER_INPUT]}: a tensor of this file holds an embedding for every "
-            "layer side by side, which is not cut by bytes; cut the model's Hugging Face folder, and convert it "
-            "with llama.cpp's convert_hf_to_gguf.py."
-        )
+    if plan.kept[: arch.keeps] != tuple(range(arch.keeps)):
+        what = "layer 0" if arch.keeps == 1 else f"layers 0 to {arch.keeps - 1}"
+        raise InputError(f"llama.cpp has layers of {name} use what {what} compute, found by number; keep {what}.")
     if (deep := of.get("n_deepstack_layers", 0)) and plan.kept[:deep] != tuple(range(deep)):
         _refuse(f"{name}.n_deepstack_layers", f"= {deep}: images enter at the first {deep} layers", "keep these")
 

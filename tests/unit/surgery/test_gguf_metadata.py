@@ -187,9 +187,11 @@ def test_other_reasons() -> None:
     assert "the architecture 't5'" in refused(head_of("t5", 4), 1)
     assert "keep layer 0" in refused(head_of("rwkv7", 4), 0)
     assert cut(head_of("rwkv7", 4), 1) == {"rwkv7.block_count": 3}
-    assert "gemma4.embedding_length_per_layer_input = 256" in refused(
-        head_of("gemma4", 4, embedding_length_per_layer_input=256), 1
-    )
+    assert "keep layers 0 to 19" in refused(head_of("gemma3n", 35, attention__shared_kv_layers=15), 5)
+    assert cut(head_of("gemma3n", 35, attention__shared_kv_layers=15), 33, 34) == {
+        "gemma3n.block_count": 33,
+        "gemma3n.attention.shared_kv_layers": 13,
+    }
     deep = head_of("qwen3vl", 6, n_deepstack_layers=3)
     assert "qwen3vl.n_deepstack_layers = 3" in refused(deep, 2)
     assert cut(deep, 3) == {"qwen3vl.block_count": 5}
