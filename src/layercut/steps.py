@@ -218,22 +218,28 @@ def cut(
         model: the original model.
         remove: a plan, a list of layers, or a plan as the command line takes it: ``3,8,21-24``, ``reverse:3``,
             ``reverse:25%``, the path of a plan.json.
-        out: the new folder.
+        out: the new folder; or the new GGUF file, if it ends in ``.gguf`` and the model is one.
         tokenizer: of a model in memory.
         verify: reload it and compare its logits with those of the bypassed model before the folder takes its name.
         seed: of ``random:N``.
         say: called with each line for people.
 
     Returns:
-        The folder.
+        The folder or file.
     Raises:
-        InputError: a model or plan that cannot be used, or a folder that is not empty.
+        InputError: a model or plan that cannot be used, a folder that is not empty, or a file that exists.
         VerificationError: the reloaded model is another one.
     """
-    from layercut.selection.specs import plan_of
+    from layercut.selection.specs import plan_maker, plan_of
     from layercut.surgery.cut import cut_model
+    from layercut.surgery.gguf import cut_gguf, gguf_to_gguf
 
     check_seed(seed)
+    if isinstance(model, str | PathLike) and (file := gguf_to_gguf(fspath(model), Path(out))) is not None:
+        settings = _settings(model, None, say)
+        make_plan = plan_maker(remove, seed, settings.plan_from_another_model)
+        cut_gguf(settings, make_plan, file, Path(out), verify=verify, say=say)
+        return Path(out)
     handle = _handle(model, tokenizer, say)
     cut_model(
         handle.source,

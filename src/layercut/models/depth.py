@@ -36,9 +36,7 @@ def depth_of(source: str, revision: str | None = None) -> int | None:
         adapter = adapter_in(path)
         return _in_config(path, source) if adapter is None else depth_of(adapter.base)
     if path.is_file():
-        head = read_gguf_head(path)
-        counted = head.metadata.get(f"{head.architecture}.block_count")
-        return None if counted is None else int(counted)
+        return read_gguf_head(path).num_layers
     return _in_config(_snapshot(source, revision), source) if is_hub_id(source) else None
 
 

@@ -18,7 +18,9 @@ from layercut.runs.atomic import new_directory, refuse_used
 from layercut.runs.disk import check_room, writing
 from layercut.surgery.config_fields import INDEX_LISTS, LISTS, check_depth, cut_config
 from layercut.surgery.plan import CutPlan
+from layercut.surgery.quantized import follow_config, follow_files, modules_of
 from layercut.surgery.shards import Shard, TensorSpan, lay_out, write_shards
+from layercut.surgery.written import check_written
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -74,6 +76,8 @@ class CutReport:
     """Files that come along as they are: tokenizer, chat template, generation config, licence, remote code."""
     warnings: tuple[str, ...]
     """What a user of the pruned model should know."""
+    checked: str = ""
+    """What was found when the written files were read again, in words; empty for a dry run."""
 
 
 def plan_cut(source: Path, plan: CutPlan, *, max_shard_bytes: int = MAX_SHARD_BYTES) -> CutReport:
@@ -139,16 +143,19 @@ def cut_checkpoint(
             target.parent.mkdir(exist_ok=True)
             shutil.copyfile(source / name, target)
         _write_plans(source, plan, folder, recorded_plan)
-        for name, text in (extra_files or {}).items():
+        for name, text in {**work.texts, **(extra_files or {})}.items():
             (folder / name).write_text(text, encoding="utf-8")
-        check(folder, work.report)
-    return replace(work.report, out=out)
+        report = replace(work.report, checked=check_written(folder, work.shards))
+        check(folder, report)
+    return replace(report, out=out)
 
 
 class _Work(NamedTuple):
     config: dict[str, Any]
     shards: tuple[Shard, ...]
     report: CutReport
+    texts: Mapping[str, str]
+    """Files of the original that name layers, for the pruned model."""
 
 
 def _prepare(source: Path, plan: CutPlan, max_shard_bytes: int) -> _Work:
@@ -169,6 +176,8 @@ def _prepare(source: Path, plan: CutPlan, max_shard_bytes: int) -> _Work:
             )
     before, metadata = _tensors(source)
     after = _renamed(before, plan, family, bool(raw.get("num_nextn_predict_layers")), source)
+    modules = modules_of(before, after, plan)
+    config = follow_config(config, raw, modules)
     shards = lay_out(after, max_shard_bytes, metadata)
     report = CutReport(
         plan=plan,
@@ -184,7 +193,7 @@ def _prepare(source: Path, plan: CutPlan, max_shard_bytes: int) -> _Work:
         copied=files_to_copy(source),
         warnings=_warnings(config, source, family),
     )
-    return _Work(config, shards, report)
+    return _Work(config, shards, report, follow_files(source, modules))
 
 
 def _resolve(config: Mapping[str, Any], source: Path) -> dict[str, Any]:

@@ -71,7 +71,7 @@ def cut_source(
     check_sizes(config, embedding_shape(entries), hub.repo)
     plan = make_plan(num_layers=num_layers, model=hub.repo)
     if plan.model_hash is not None:
-        plan = _without_hash(plan, hub.repo, settings.plan_from_another_model)
+        plan = without_hash(plan, hub.repo, settings.plan_from_another_model)
         say(f"the hash of {hub.repo} is not compared with the plan's, as not all weights are read")
     needed = set() if dry_run else files_with_kept(hub, plan, family)
     if not dry_run:
@@ -85,7 +85,7 @@ def cut_source(
         yield CutSource(ModelSource(name=hub.repo, path=folder, revision=hub.commit, origin=origin), plan, None)
 
 
-def _without_hash(plan: CutPlan, repo: str, from_another_model: bool) -> CutPlan:
+def without_hash(plan: CutPlan, repo: str, from_another_model: bool) -> CutPlan:
     """A plan.json on a model whose hash is not known: its name must do, and the plan records no hash of this model.
 
     Raises:
