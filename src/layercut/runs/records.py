@@ -42,6 +42,9 @@ class MetricRow(TypedDict):
     """Number of completions that ended by ``stop`` and by ``length``; null where nothing was generated."""
     selection_items: NotRequired[int]
     """How many of the items the plan was selected on: more than 0 only where the user allowed it."""
+    over_items: NotRequired[dict[str, float]]
+    """Of a task of lm-eval, on its headline: lm-eval's own numbers that are no means over items, such as word
+    perplexity, on lm-eval's scale."""
     limit: int | None
     """The --limit of the run, if there was one."""
 
