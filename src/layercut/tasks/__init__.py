@@ -37,6 +37,8 @@ class KnownTask(NamedTuple):
     factory: str
     """``module:function``; the function takes the options that the task has and returns it."""
     summary: str
+    worked: str = ""
+    """The task of lm-eval that is asked for with worked examples, ``NAME:8``, where it is another one."""
 
 
 TASKS = {
@@ -51,7 +53,9 @@ TASKS = {
     "gsm_symbolic": KnownTask(
         "layercut.tasks.gsm_symbolic:gsm_symbolic", "grade-school word problems made from templates (built in)"
     ),
-    "gsm8k": KnownTask("layercut.tasks.gsm8k:gsm8k", "grade-school word problems (openai/gsm8k, or a local copy)"),
+    "gsm8k": KnownTask(
+        "layercut.tasks.gsm8k:gsm8k", "grade-school word problems (openai/gsm8k, or a local copy)", "gsm8k_cot"
+    ),
     "humaneval": KnownTask(
         "layercut.tasks.humaneval:humaneval", "complete a Python function (openai/openai_humaneval, or a local copy)"
     ),
@@ -137,7 +141,7 @@ def check_task(
     base = shots["name"] if shots else name
     if base not in TASKS and ":" in base and not base.startswith(_PREFIXES):
         return
-    if base in TASKS and not TASKS[base].factory.startswith(_BY_LM_EVAL):
+    if base in TASKS and not TASKS[base].factory.startswith(_BY_LM_EVAL) and not (shots and TASKS[base].worked):
         task = load_task(name, data=data, max_new_tokens=max_new_tokens)
         for readout in readouts or ():
             check_readout(task, readout)
@@ -175,9 +179,12 @@ def _factory(name: str) -> tuple[Any, dict[str, Any]]:
     base = shots["name"] if shots else name
     if len(name) > _LONGEST_NAME:
         raise InputError(f"no task has a name of {len(name)} letters ({name[:40]!r}...); separate names by commas.")
-    if base.startswith(_PREFIXES) or _only_lm_eval_may_know(base):
+    worked = TASKS[base].worked if shots and base in TASKS else ""
+    if worked or base.startswith(_PREFIXES) or _only_lm_eval_may_know(base):
         from layercut.tasks.lm_eval.by_name import lm_eval_task
 
+        if worked:
+            return lm_eval_task, {"name": worked, "shown_name": base}
         bare = base_name(name)
         has_own = bare in TASKS and not TASKS[bare].factory.startswith(_BY_LM_EVAL)
         return lm_eval_task, {"name": bare, "shown_name": f"{LM_EVAL}{bare}" if has_own else bare}

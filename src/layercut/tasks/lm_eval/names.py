@@ -48,7 +48,8 @@ def check_mentioned(name: str) -> None:
 
 def files_of_task(name: str) -> list[Path]:
     """The task files with a line ``task: NAME``; mostly one, which need not have the task's name."""
-    line = re.compile(rb"^task:[ \t]*[\"']?" + re.escape(name.encode()) + rb"[\"']?[ \t]*$", re.MULTILINE)
+    quote = rb"[\"']?"
+    line = re.compile(rb"^%btask%b:[ \t]*%b%b%b[ \t]*$" % (quote, quote, quote, re.escape(name.encode()), quote), re.M)
     return sorted(file for file in _files() if line.search(file.read_bytes()))
 
 
