@@ -1,4 +1,4 @@
-"""Subject: one lm-eval task as items. lm-eval's own code makes contexts, continuations and grades."""
+"""Subject: one lm-eval task as items. lm-eval's own code makes prompts, continuations and grades."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from layercut.errors import InputError
 from layercut.tasks.few_shot import content_id
-from layercut.tasks.labels import options_and_gold
+from layercut.tasks.lm_eval.labels import options_and_gold
 
 FEWSHOT_SEED = 1234
 """Of lm-eval's own runs, from which worked examples are drawn."""
@@ -18,11 +18,11 @@ _SHARED = ("subject", "passage", "article")
 """Fields of data sets that several items have in common: subjects of MMLU, texts of BoolQ and RACE."""
 
 
-class ScoredRequest(NamedTuple):
-    """What is scored: one continuation after each prompt."""
+class Asked(NamedTuple):
+    """What the model reads: a prompt, or one for each continuation that is scored."""
 
     prompts: tuple[str, ...]
-    continuations: tuple[str, ...]
+    continuations: tuple[str, ...] = ()
 
 
 class Item(NamedTuple):
@@ -31,20 +31,29 @@ class Item(NamedTuple):
     doc: Mapping[str, Any]
     question: str
     """The context without worked examples; of Winogrande, the sentence with its gap."""
-    asked: ScoredRequest
+    asked: Asked
     """Without worked examples; what an item's id is made from."""
-    options: tuple[str, ...]
-    gold: str
-    examples: tuple[Mapping[str, Any], ...]
+    golds: tuple[str, ...]
+    """The right answers; one of them for most tasks, none where a program judges."""
+    options: tuple[str, ...] = ()
+    examples: tuple[Mapping[str, Any], ...] = ()
     """Rows that stand before it as worked examples."""
+
+    @property
+    def gold(self) -> str:
+        """The right answer that stands for all."""
+        return self.golds[0] if self.golds else ""
 
 
 class Subject:
-    """One multiple-choice or log-likelihood task of lm-eval, with a number of worked examples.
+    """One task of lm-eval, with a number of worked examples.
 
     Examples are drawn as lm-eval draws them: from its few-shot split, by one generator with its seed, row by row in the
     order of the data, so that an item's prompt is that of lm-eval's own run. An item is never its own example.
     """
+
+    for_selection: tuple[str, ...] = ("validation",)
+    """Splits of the data that hold selection items where the task file leaves them aside, as MMLU's does."""
 
     def __init__(self, name: str, task: Any, num_shots: int) -> None:
         self.name = name
@@ -55,10 +64,10 @@ class Subject:
             "validation": task.validation_docs() if task.has_validation_docs() else None,
             "test": task.test_docs() if task.has_test_docs() else None,
         }
-        if docs["validation"] is None and "validation" in task.dataset and task.config.test_split != "validation":
-            # MMLU's task file leaves it aside; here it holds the selection items.
-            prepare = task.config.process_docs or (lambda rows: rows)
-            docs["validation"] = prepare(task.dataset["validation"])
+        for split in self.for_selection:
+            if docs[split] is None and split in task.dataset and task.config.test_split != split:
+                prepare = task.config.process_docs or (lambda rows: rows)
+                docs[split] = prepare(task.dataset[split])
         self.docs: dict[str, Any] = {split: rows for split, rows in docs.items() if rows is not None}
         self._made: dict[str, list[Item]] = {}
         self._draws = {split: Random(FEWSHOT_SEED) for split in self.docs}
@@ -90,8 +99,8 @@ class Subject:
             made.append(item)
             yield item
 
-    def asked(self, item: Item) -> ScoredRequest:
-        """The prompts with the worked examples, and the continuations."""
+    def asked(self, item: Item) -> Asked:
+        """What is asked, with the worked examples."""
         return self._asked(item.doc, item.examples) if item.examples else item.asked
 
     def cluster(self, doc: Mapping[str, Any]) -> str | None:
@@ -101,39 +110,22 @@ class Subject:
                 return content_id(field, text)
         return None
 
-    def parts(self, doc: Mapping[str, Any]) -> tuple[str, tuple[str, ...], str]:
-        """Question, options and right option of a row as people would write them.
-
-        Without the description of the subject and the mark where the answer stands; of Winogrande, the sentence with
-        its gap and what may fill it.
-        """
-        options, gold = options_and_gold(self.task, doc, lambda: self.name)
-        if not self.task.multiple_input:
-            question = self.task.doc_to_text(doc)
-            return str(question).rstrip().removesuffix("Answer:").rstrip(), options, gold
-        length = next((i for i, letters in enumerate(zip(*options, strict=False)) if len(set(letters)) > 1), 0)
-        same = options[0][: options[0].rfind(" ", 0, length) + 1]
-        fillings = tuple(option[len(same) :] for option in options)
-        return f"{same}_ {self.task.doc_to_target(doc)}", fillings, fillings[options.index(gold)]
-
     def _item(self, doc: Mapping[str, Any], split: str, number: int) -> Item:
-        options, gold = options_and_gold(self.task, doc, lambda: self._where(split, number))
-        asked = self._asked(doc, ())
-        examples: tuple[Mapping[str, Any], ...] = ()
-        if self._num_shots and self._sampler is not None:
-            self._sampler.rnd = self._draws[split]
-            # The first is lm-eval's rule; the second sees to the items of other splits.
-            own = self.task.fewshot_cfg.split == self.task.config.test_split or self._examples_from == split
-            examples = tuple(self._sampler.sample(n=self._num_shots, eval_doc=doc if own else None))
-            for example in examples:
-                options_and_gold(self.task, example, lambda: f"a worked example of {self.name}")
-        question = self.parts(doc)[0] if self.task.multiple_input else asked.prompts[0]
-        return Item(doc, question, asked, options, gold, examples)
+        """The item of a row, examples drawn."""
+        raise NotImplementedError
 
-    def _asked(self, doc: Mapping[str, Any], examples: Sequence[Mapping[str, Any]]) -> ScoredRequest:
-        requests = self.task.construct_requests(doc, self._context(doc, examples))
-        pairs = [request.args for request in (requests if isinstance(requests, list) else [requests])]
-        return ScoredRequest(tuple(str(prompt) for prompt, _ in pairs), tuple(str(text) for _, text in pairs))
+    def _asked(self, doc: Mapping[str, Any], examples: Sequence[Mapping[str, Any]]) -> Asked:
+        """What is asked of a row behind these examples."""
+        raise NotImplementedError
+
+    def _draw(self, doc: Mapping[str, Any], split: str) -> tuple[Mapping[str, Any], ...]:
+        """Its worked examples, as lm-eval draws them; to be called once for each row, in their order."""
+        if not self._num_shots or self._sampler is None:
+            return ()
+        self._sampler.rnd = self._draws[split]
+        # The first is lm-eval's rule; the second sees to the items of other splits.
+        own = self.task.fewshot_cfg.split == self.task.config.test_split or self._examples_from == split
+        return tuple(self._sampler.sample(n=self._num_shots, eval_doc=doc if own else None))
 
     def _context(self, doc: Mapping[str, Any], examples: Sequence[Mapping[str, Any]]) -> Any:
         self.task.sampler = _Drawn(examples)
@@ -159,7 +151,7 @@ class Subject:
         if wanted:
             raise InputError(
                 f"{self.name}: its worked examples come from the split {wanted!r}, which the local data does not have. "
-                f"Give a folder with a {wanted} file, or ask without examples."
+                f"Give a folder with a {wanted} file, or ask without examples ({self.name}:0)."
             )
         there = 0 if self._sampler is None else len(self._sampler.fewshot_docs())
         if there < self._num_shots + (self._examples_from in self.docs):  # one more, as no item is its own example
@@ -167,6 +159,39 @@ class Subject:
                 f"{self.name}: {self._num_shots} worked examples were asked for, and its data has {there} rows for "
                 "them. Ask for fewer, or give more data."
             )
+
+
+class ChoiceSubject(Subject):
+    """A multiple-choice or log-likelihood task: continuations to be scored."""
+
+    def parts(self, doc: Mapping[str, Any]) -> tuple[str, tuple[str, ...], str]:
+        """Question, options and right option of a row as people would write them.
+
+        Without the description of the subject and the mark where the answer stands; of Winogrande, the sentence with
+        its gap and what may fill it.
+        """
+        options, gold = options_and_gold(self.task, doc, lambda: self.name)
+        if not self.task.multiple_input:
+            question = self.task.doc_to_text(doc)
+            return str(question).rstrip().removesuffix("Answer:").rstrip(), options, gold
+        length = next((i for i, letters in enumerate(zip(*options, strict=False)) if len(set(letters)) > 1), 0)
+        same = options[0][: options[0].rfind(" ", 0, length) + 1]
+        fillings = tuple(option[len(same) :] for option in options)
+        return f"{same}_ {self.task.doc_to_target(doc)}", fillings, fillings[options.index(gold)]
+
+    def _item(self, doc: Mapping[str, Any], split: str, number: int) -> Item:
+        options, gold = options_and_gold(self.task, doc, lambda: self._where(split, number))
+        asked = self._asked(doc, ())
+        examples = self._draw(doc, split)
+        for example in examples:
+            options_and_gold(self.task, example, lambda: f"a worked example of {self.name}")
+        question = self.parts(doc)[0] if self.task.multiple_input else asked.prompts[0]
+        return Item(doc, question, asked, (gold,), options, examples)
+
+    def _asked(self, doc: Mapping[str, Any], examples: Sequence[Mapping[str, Any]]) -> Asked:
+        requests = self.task.construct_requests(doc, self._context(doc, examples))
+        pairs = [request.args for request in (requests if isinstance(requests, list) else [requests])]
+        return Asked(tuple(str(prompt) for prompt, _ in pairs), tuple(str(text) for _, text in pairs))
 
 
 class _Drawn:

@@ -46,6 +46,13 @@ def check_mentioned(name: str) -> None:
         raise unknown_lm_eval_task(name, sorted({found.decode() for found in _NAMED.findall(text)}))
 
 
+def files_of_task(name: str) -> list[Path]:
+    """The task files with a line ``task: NAME``; mostly one, which need not have the task's name."""
+    quote = rb"[\"']?"
+    line = re.compile(rb"^%btask%b:[ \t]*%b%b%b[ \t]*$" % (quote, quote, quote, re.escape(name.encode()), quote), re.M)
+    return sorted(file for file in _files() if line.search(file.read_bytes()))
+
+
 @cache
 def _files() -> tuple[Path, ...]:
     spec = find_spec("lm_eval") if has_lm_eval() else None
