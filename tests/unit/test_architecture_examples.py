@@ -1,4 +1,4 @@
-"""The examples and the jobs of docs/architecture.md, run on a tiny model."""
+"""The examples and the jobs of docs/explanation/architecture.md, run on a tiny model."""
 
 from __future__ import annotations
 

@@ -40,5 +40,5 @@ def test_every_criterion_has_a_row_among_the_papers() -> None:
 
 
 def test_every_criterion_and_task_is_in_the_docs() -> None:
-    text = "".join((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/paper_index.md"))
+    text = "".join((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/explanation/paper_index.md"))
     assert [name for name in (*CRITERIA, *known_tasks()) if name not in text] == []

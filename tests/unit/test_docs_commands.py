@@ -23,7 +23,7 @@ ALL = all_commands()
 
 def test_commands_are_found_on_the_pages() -> None:
     pages = {said.where.partition(":")[0] for said in ALL}
-    assert {"README.md", "docs/scale.md", "docs/healing.md", "docs/study.md", "docs/prompts.md"} <= pages
+    assert {"README.md", "docs/how_to/many_gpus.md", "docs/reference/healing.md", "docs/reference/study.md", "docs/reference/training_data.md"} <= pages
     assert len(ALL) > 40 and len(use_block()) > 12
 
 

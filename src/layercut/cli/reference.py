@@ -1,6 +1,6 @@
-"""docs/cli.md, made from the command line's own help.
+"""docs/reference/cli.md, made from the command line's own help.
 
-python -m layercut.cli.reference > docs/cli.md
+python -m layercut.cli.reference > docs/reference/cli.md
 """
 
 from __future__ import annotations
