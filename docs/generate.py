@@ -21,6 +21,7 @@ SOURCE = ROOT / "src" / "layercut"
 DOCS = ROOT / "docs"
 ARCHITECTURE = DOCS / "explanation" / "architecture.md"
 PICTURE = DOCS / "images" / "packages.svg"
+STUDY = DOCS / "experiments" / "smollm2.md"
 ORDER = (
     "cli", "steps", "tools", "study", "healing", "diagnostics", "selection", "report", "tasks", "engine", "sandbox",
     "evidence", "surgery", "models", "settings", "base_settings", "progress", "runs", "text", "seed", "errors",
@@ -39,6 +40,7 @@ def pages() -> dict[Path, str]:
         DOCS / "reference" / "settings.md": settings_page(),
         DOCS / "start" / "tutorial_python.md": notebook_page(),
         PICTURE: picture(arrows, base),
+        DOCS / "images" / "ranked_and_written.svg": ranked_and_written("task_accuracy"),
         ARCHITECTURE: with_parts(
             ARCHITECTURE, {"picture": picture_line(), "arrows": arrow_table(arrows, base), "tree": tree()}
         ),
@@ -76,8 +78,8 @@ def settings_page() -> str:
         "# Settings",
         "",
         "Every setting of layercut, with its type, default and limits. A setting has the same name everywhere:",
-        "`--batch-size 8` on the command line, `--set batch_size=8` where the flag is not shown, `batch_size: 8` in a study",
-        "file, and `batch_size=8` in Python. `python docs/generate.py` writes this page from the code.",
+        "`--batch-size 8` on the command line, `--set batch_size=8` where the flag is not shown, `batch_size: 8` in a",
+        "study file, and `batch_size=8` in Python. `python docs/generate.py` writes this page from the code.",
         "",
     ]
     for title, kind in settings_classes():
@@ -157,7 +159,7 @@ def meaning(field: Any) -> str:
     """The help of a field, and the numbers that it takes where the help does not name them."""
     from layercut.base_settings import bounds, choices_of, limits
 
-    text = " ".join((field.description or "").split()).replace("|", "\\|")
+    text = " ".join((field.description or "").split()).replace("|", r"\|")
     names = [name for name in choices_of(field) if name not in text]
     takes = f" One of {', '.join(f'`{name}`' for name in choices_of(field))}." if names else ""
     return text + takes + (f" {bounds(field).capitalize()}." if limits(field) else "")
@@ -287,14 +289,17 @@ def picture(arrows: dict[str, set[str]], base: set[str]) -> str:
     for user, used in drawn:
         (x, y), (to_x, to_y) = place[user], place[used]
         y, to_y = y + high / 2, to_y - high / 2
-        half = (y + to_y) / 2
+        down = to_y - step * 0.75 if level[used] > level[user] + 1 else y  # a long arrow goes down before it turns
+        half = (down + to_y) / 2
         lines.append(
-            f'<path d="M{x:g} {y:g}C{x:g} {half:g} {to_x:g} {half:g} {to_x:g} {to_y:g}" fill="none" stroke="#5c6bc0" '
-            f'stroke-width="1.6" marker-end="url(#tip)"><title>{user} --&gt; {used}</title></path>'
+            f'<path d="M{x:g} {y:g}V{down:g}C{x:g} {half:g} {to_x:g} {half:g} {to_x:g} {to_y:g}" fill="none" '
+            f'stroke="#5c6bc0" stroke-width="1.6" marker-end="url(#tip)"><title>{user} --&gt; {used}</title></path>'
         )
     for name, (x, y) in place.items():
         lines += _box(name, x, y, wide, high, "#e8eaf6")
-    lines += _box(f"used by all: {', '.join(name for name in ORDER if name in base)}", middle, bottom, 560, high, "#eee")
+    lines += _box(
+        f"used by all: {', '.join(name for name in ORDER if name in base)}", middle, bottom, 560, high, "#eee"
+    )
     return "\n".join([*lines, "</svg>", ""])
 
 
@@ -304,6 +309,57 @@ def _box(text: str, x: float, y: float, wide: float, high: float, colour: str) -
         'stroke="#3f51b5"/>'
     )
     yield f'<text x="{x:g}" y="{y + 5:g}" fill="#1a237e">{text}</text>'
+
+
+def ranked_and_written(criterion: str) -> str:
+    """Retention by depth of three tasks, ranked and written, as an SVG; the numbers are those of STUDY's table."""
+    text = STUDY.read_text(encoding="utf-8")
+    depths = {0: [(100.0, 100.0, 100.0)] * 6}
+    for row in re.findall(rf"^\| {criterion}-(\d+) \|(.*)\|$", text, re.MULTILINE):
+        cells = re.findall(r"(-?\d+) \[(-?\d+), (-?\d+)\]", row[1])[:6]
+        depths[int(row[0])] = [(float(value), float(low), float(high)) for value, low, high in cells]
+    assert len(depths) > 1 and all(len(values) == 6 for values in depths.values()), STUDY
+    wide, high, deepest = 230, 190, max(depths)
+    lines = [
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 780 306" font-family="sans-serif" font-size="14">',
+        "<title>Retention above chance by number of removed layers, ranked and written</title>",
+        '<rect width="780" height="306" rx="8" fill="#ffffff"/>',
+        '<g fill="#0b62c4"><rect x="56" y="14" width="14" height="14" rx="3"/><text x="76" y="26">ranked</text></g>',
+        '<g fill="#c2570c"><rect x="146" y="14" width="14" height="14" rx="3"/><text x="166" y="26">written</text></g>',
+        '<text x="250" y="26" fill="#444">retention above chance, % with 95 % intervals</text>',
+        '<text x="400" y="298" fill="#444" text-anchor="middle">layers removed, of 30</text>',
+    ]
+    for panel, name in enumerate(("sums", "brackets", "word lists")):
+        left, top = 56 + panel * (wide + 14), 66
+
+        def across(depth: int, left: int = left) -> float:
+            return left + 16 + (wide - 46) * depth / deepest
+
+        def down(value: float, top: int = top) -> float:
+            return top + high * (120 - min(max(value, -10.0), 120)) / 130
+
+        lines.append(
+            f'<text x="{left + wide / 2:g}" y="{top - 12}" text-anchor="middle" font-weight="bold">{name}</text>'
+        )
+        for value in (0, 50, 100):
+            y = down(value)
+            lines.append(f'<path d="M{left} {y:.1f}h{wide - 14}" stroke="#ccc"/>')
+            if panel == 0:
+                lines.append(f'<text x="{left - 8}" y="{y + 5:.1f}" text-anchor="end" fill="#444">{value}</text>')
+        for depth in depths:
+            lines.append(f'<text x="{across(depth):.1f}" y="{down(-10) + 16:.1f}" text-anchor="middle">{depth}</text>')
+        for readout, colour in enumerate(("#0b62c4", "#c2570c")):
+            points = {depth: values[2 * panel + readout] for depth, values in sorted(depths.items())}
+            shift = 4 * readout - 2
+            path = "L".join(f"{across(depth) + shift:.1f} {down(value):.1f}" for depth, (value, _, _) in points.items())
+            lines.append(f'<path d="M{path}" fill="none" stroke="{colour}" stroke-width="2.5"/>')
+            for depth, (value, low, upper) in points.items():
+                x = across(depth) + shift
+                lines.append(
+                    f'<path d="M{x:.1f} {down(low):.1f}V{down(upper):.1f}" stroke="{colour}" stroke-width="1.5"/>'
+                )
+                lines.append(f'<circle cx="{x:.1f}" cy="{down(value):.1f}" r="4" fill="{colour}"/>')
+    return "\n".join([*lines, "</svg>", ""])
 
 
 def arrow_table(arrows: dict[str, set[str]], base: set[str]) -> str:

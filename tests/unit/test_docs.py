@@ -1,9 +1,10 @@
-"""Docs that are made from the code, or speak of it, say what is true; every page is in the menu and every link arrives."""
+"""Docs that are made from the code, or speak of it, say what is true; pages are in the menu and links arrive."""
 
 from __future__ import annotations
 
 import importlib.util
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -145,3 +146,11 @@ def test_every_setting_has_its_own_page() -> None:
     ours = {kind for kind in below(Settings) if kind.__module__.startswith("layercut.")} - {Settings}
     left_out = {HealSettings, PromptReading, Decoding, Depth}  # made of the others, or one value
     assert ours - left_out == {kind for _, kind in generate.settings_classes()}
+
+
+def test_the_version_is_one() -> None:
+    given = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert {layercut.__version__, cited["version"]} == {given}
+    headings = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert [name for name in headings if name != "Unreleased"][:1] in ([], [given])
