@@ -159,7 +159,7 @@ def meaning(field: Any) -> str:
     """The help of a field, and the numbers that it takes where the help does not name them."""
     from layercut.base_settings import bounds, choices_of, limits
 
-    text = " ".join((field.description or "").split()).replace("|", r"\|")
+    text = " ".join((field.description or "").split()).replace("|", r"\|").replace("<", "&lt;")
     names = [name for name in choices_of(field) if name not in text]
     takes = f" One of {', '.join(f'`{name}`' for name in choices_of(field))}." if names else ""
     return text + takes + (f" {bounds(field).capitalize()}." if limits(field) else "")
