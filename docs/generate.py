@@ -21,6 +21,7 @@ SOURCE = ROOT / "src" / "layercut"
 DOCS = ROOT / "docs"
 ARCHITECTURE = DOCS / "explanation" / "architecture.md"
 PICTURE = DOCS / "images" / "packages.svg"
+CRITERIA_PAGE = DOCS / "reference" / "criteria.md"
 STUDY = DOCS / "experiments" / "smollm2.md"
 ORDER = (
     "cli", "steps", "tools", "study", "healing", "diagnostics", "selection", "report", "tasks", "engine", "sandbox",
@@ -44,11 +45,11 @@ def pages() -> dict[Path, str]:
         ARCHITECTURE: with_parts(
             ARCHITECTURE, {"picture": picture_line(), "arrows": arrow_table(arrows, base), "tree": tree()}
         ),
+        CRITERIA_PAGE: with_parts(CRITERIA_PAGE, {"criteria": criteria_table(), "sections": criteria_sections()}),
         **{
             page: with_parts(page, {name: table()})
             for page, name, table in (
                 (DOCS / "reference" / "study.md", "keys", study_keys),
-                (DOCS / "reference" / "criteria.md", "criteria", criteria_table),
                 (DOCS / "reference" / "tasks.md", "tasks", task_table),
             )
         },
@@ -208,6 +209,38 @@ def criteria_table() -> str:
         keeps = "yes" if row.protects_first_layer else "no"
         lines.append(f"| [`{name}`](#{name}) | {reads} | {keeps} | {summary}. |")
     return "\n".join(lines)
+
+
+def criteria_sections() -> str:
+    """A section for each criterion: its docstring, without the errors."""
+    from layercut.selection import CRITERIA
+
+    parts = []
+    for name, row in CRITERIA.items():
+        module, _, function = row.function.partition(":")
+        docstring = _docstring(SOURCE.parent / f"{module.replace('.', '/')}.py", function)
+        parts += [f"## {name}", as_markdown(docstring)]
+    return "\n\n".join(parts)
+
+
+def as_markdown(docstring: str) -> str:
+    """A docstring as Markdown: code, examples, and lists of names with what they mean. Errors are left out."""
+    parts = []
+    for paragraph in docstring.split("\n\n"):
+        head, _, rest = paragraph.partition("\n")
+        if head == "Raises:":
+            continue
+        if paragraph.startswith(">>>"):
+            parts.append(f"```python\n{paragraph}\n```")
+        elif head == "Settings:":
+            entries = re.split(r"\n(?=    \S)", f"\n{rest}")[1:]
+            items = [" ".join(entry.split()) for entry in entries]
+            named = [re.sub(r"^(\w+): ", r"`\1`: ", item) for item in items]
+            parts += ["**Settings** (`--set NAME=VALUE`)", "\n".join(f"- {item}" for item in named)]
+        else:
+            parts.append(re.sub(r"\bDetails:", "**In `plan.json`, under `scores`**:", " ".join(paragraph.split())))
+    text = re.sub(r"``(.+?)``", r"`\1`", "\n\n".join(parts))
+    return re.sub(r"arXiv:(\d{4}\.\d{5})", r"[arXiv:\1](https://arxiv.org/abs/\1)", text)
 
 
 def task_table() -> str:
