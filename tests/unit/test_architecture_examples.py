@@ -1,4 +1,4 @@
-"""The examples and the jobs of docs/architecture.md, run on a tiny model."""
+"""The examples and the jobs of docs/explanation/architecture.md, run on a tiny model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from layercut.report.html import page
 from tests.support.tiny import save_tiny
 
 BRIGHT = "tests.support.studies:bright"
-PAGE = (Path(__file__).parents[2] / "docs" / "architecture.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "explanation" / "architecture.md").read_text(encoding="utf-8")
 _SECTION = re.compile(r"^### ([^\n]*)\n(.*?)(?=^##)", re.MULTILINE | re.DOTALL)
 _BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _STEP = re.compile(r"^\d+\. `([\w/]+\.py)`: ", re.MULTILINE)

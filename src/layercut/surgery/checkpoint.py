@@ -110,9 +110,9 @@ def cut_checkpoint(
     Args:
         source: folder of the original model, with safetensors weights.
         plan: what goes.
-        out: the new folder; it must not exist, or be empty. recorded_plan: this cut and all before it as one plan of
-        the model that was whole; it is written in place of ``plan`` and
-            of the earlier ones, with what ``plan.json`` there says of healing.
+        out: the new folder; it must not exist, or be empty.
+        recorded_plan: this cut and all before it as one plan of the model that was whole; it is written in place of
+            ``plan`` and of the earlier ones, with what ``plan.json`` there says of healing.
         max_shard_bytes: largest weight file.
         extra_files: more files by name, such as ``{"README.md": model_card}``. The original model's own card is kept as
             ``README.uncut.md`` in any case.
