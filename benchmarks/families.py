@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import shutil
 import signal
 import sys
 import tempfile
@@ -60,7 +59,9 @@ TEXT: dict[str, Any] = {
     **dict.fromkeys(("hidden_size", "d_model", "n_embd", "dim", "lru_width", "attn_hidden_size", "embedding_size"), 32),
     **dict.fromkeys(("projector_hidden_size", "dim_model", "embedding_dim", "word_embed_proj_dim"), 32),
     **dict.fromkeys(("intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size", "intermediate_size_mlp"), 48),
-    **dict.fromkeys(("dense_intermediate_size", "dim_ff", "shared_intermediate_size", "moe_shared_intermediate_size"), 48),
+    **dict.fromkeys(
+        ("dense_intermediate_size", "dim_ff", "shared_intermediate_size", "moe_shared_intermediate_size"), 48
+    ),
     **dict.fromkeys(("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers"), NUM_LAYERS),
     **dict.fromkeys(("num_attention_heads", "n_head", "n_heads", "num_heads", "decoder_attention_heads"), 4),
     **dict.fromkeys(("num_key_value_heads", "num_global_key_value_heads", "index_n_heads"), 2),
@@ -109,8 +110,20 @@ MROPE = rope(mrope_section=[2, 1, 1])
 RECIPES: dict[str, dict[str, Any]] = {
     **dict.fromkeys(
         (
-            "axk1", "axk2", "deepseek_v2", "deepseek_v3", "deepseek_v32", "glm4_moe_lite", "glm_moe_dsa", "minicpm3",
-            "sarvam_mla", "youtu", "kimi_k2", "mistral4", "mistral_large4", "dots3_note_text",
+            "axk1",
+            "axk2",
+            "deepseek_v2",
+            "deepseek_v3",
+            "deepseek_v32",
+            "glm4_moe_lite",
+            "glm_moe_dsa",
+            "minicpm3",
+            "sarvam_mla",
+            "youtu",
+            "kimi_k2",
+            "mistral4",
+            "mistral_large4",
+            "dots3_note_text",
         ),
         MLA,
     ),
@@ -298,7 +311,11 @@ def _agree(model: PreTrainedModel, whole: Tensor, removed: tuple[int, ...]) -> d
     ways["removed"], texts["removed"] = logits_of(in_memory), text_of(in_memory)
     scale = max(1.0, expected.abs().max().item())
     worst = {name: (logits - expected).abs().max().item() / scale for name, logits in ways.items()}
-    wrong = [f"{name} differs from the layers skipped in place by {diff:.2g}" for name, diff in worst.items() if not diff < 1e-5]
+    wrong = [
+        f"{name} differs from the layers skipped in place by {diff:.2g}"
+        for name, diff in worst.items()
+        if not diff < 1e-5
+    ]
     wrong += [f"the text of the {name} model is another" for name, other in texts.items() if other != text]
     wrong += [] if cached_alike else ["cached text differs from text without the cache, as it does not in the original"]
     if torch.equal(expected, whole):
@@ -355,7 +372,10 @@ def walk(names: list[str], kept: Path, say: Callable[[str], None]) -> list[dict[
         with kept.open("a", encoding="utf-8") as file:
             file.write(json.dumps(done[name]) + "\n")
         left = (len(names) - number - 1) * 0.8
-        say(f"{name}: {done[name]['state']} {done[name]['reason'][:150]} ({number + 1} of {len(names)}, {left:.0f} s left)")
+        say(
+            f"{name}: {done[name]['state']} {done[name]['reason'][:150]} "
+            f"({number + 1} of {len(names)}, {left:.0f} s left)"
+        )
     return [done[name] for name in names]
 
 

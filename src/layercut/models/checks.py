@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
 from layercut.errors import CheckpointError
-from layercut.models.structure import counted_field
+from layercut.models.structure import counted_field, text_part
 from layercut.models.weights import TensorEntry, safetensors_files
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ _COUNTS = frozenset(
     {_PER_TOKEN, "head_dim", "n_head", "num_attention_heads", "num_heads", "num_key_value_heads", "sliding_window"}
 )
 """Fields of config.json that count something there must be one of."""
+_OTHER_EMBEDDING = frozenset({"word_embed_proj_dim", "embedding_size", "cross_attention_layers"})
+"""Fields of models whose embedding has another width than their layers, or rows for more than the vocabulary."""
 _PLAIN = frozenset({"F32", "F16", "BF16", "F64"})
 
 
@@ -86,7 +88,7 @@ def refuse_absurd_count(tensors: Iterable[str], config: Mapping[str, Any], where
     """Refuse a number of layers that the weights cannot hold, before anything of that size is laid out.
 
     Raises:
-        CheckpointError: the config counts more layers than there are tensors, or what it says is no number.
+        CheckpointError: the config counts more layers than there are tensors, or no number.
     """
     names = list(tensors)
     field, counted = counted_field(config)
@@ -125,6 +127,7 @@ def check_sizes(config: Mapping[str, Any], embedding: tuple[int, ...] | None, wh
         CheckpointError: another vocabulary or hidden size, a padding token outside of the vocabulary, a count that is
             below 1, or more experts for a token than there are.
     """
+    config = text_part(config)
     most = config.get("num_local_experts", config.get("num_experts"))
     for name in sorted(_COUNTS & config.keys()):
         value = config[name]
@@ -137,6 +140,8 @@ def check_sizes(config: Mapping[str, Any], embedding: tuple[int, ...] | None, wh
     if embedding is None or len(embedding) != 2:
         return
     rows, columns = embedding
+    if config.keys() & _OTHER_EMBEDDING:
+        return
     for names, stored in ((("vocab_size",), rows), (("hidden_size", "n_embd"), columns)):
         for name in names:
             if name in config and (not _is_whole_number(config[name]) or config[name] != stored):

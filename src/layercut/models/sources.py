@@ -114,10 +114,10 @@ def describe_source(source: ModelSource) -> SourceFacts:
     config = read_config(source.path)
     files = safetensors_files(source.path)
     refuse_absurd_count(files, config, source.name)
-    structure = structure_of(config, source.name, files)
-    num_layers = count_layers(files, config, structure, source.name)
     entries = {name: entry for path in set(files.values()) for name, entry in read_header(path).tensors.items()}
     check_sizes(config, embedding_shape(entries), source.name)
+    structure = structure_of(config, source.name, files)
+    num_layers = count_layers(files, config, structure, source.name)
     digest = fingerprint(source.path)
     if source.adapter is not None:
         digest = source.adapter.hash_with(digest)

@@ -33,7 +33,7 @@ SAMPLES = 4
 
 EXCEPTIONS: Mapping[str, str] = {
     "minimax": "the decay of its linear attention is computed from a layer's index and the model's depth (slope_rate)",
-    "hrm_text": "its layers lie in two stacks that run in turn, several times each",
+    "hrm_text": "its layers lie in two stacks that run several times each",
     "idefics": "its cross-attention layers are a second list, placed by the index of the decoder layer",
 }
 """Types of model that no layer can be removed from, and why, where structure alone would not tell."""
@@ -76,11 +76,15 @@ class Structure:
         return {**config, self.section: dict(text)}
 
 
+def text_part(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The section of config.json for the language model, by config.json alone."""
+    return next((config[name] for name in SECTIONS if isinstance(config.get(name), Mapping)), config)
+
+
 def counted_field(config: Mapping[str, Any]) -> tuple[str | None, Any]:
     """The key that counts the decoder layers and what it holds, by config.json alone; (None, None) without one."""
-    nested = (config[name] for name in SECTIONS if isinstance(config.get(name), Mapping))
-    found = ((name, part[name]) for part in (*nested, config) for name in COUNTS if name in part)
-    return next(found, (None, None))
+    parts = (text_part(config), config)
+    return next(((name, part[name]) for part in parts for name in COUNTS if name in part), (None, None))
 
 
 def counted_layers(config: Mapping[str, Any]) -> int | None:
@@ -125,7 +129,9 @@ def config_of(config: Mapping[str, Any], name: str) -> PretrainedConfig:
         # From a copy, because config classes change the lists they are given.
         made: PretrainedConfig = CONFIG_MAPPING[model_type].from_dict(copy.deepcopy(dict(config)))
     except Exception as error:  # whatever the config class finds wrong, it is the file that is wrong
-        raise CheckpointError(f"config.json of {name} is not one that transformers accepts: {one_line(error)}") from error
+        raise CheckpointError(
+            f"config.json of {name} is not a config that transformers accepts: {one_line(error)}"
+        ) from error
     return made
 
 
@@ -148,8 +154,8 @@ def auto_class(config: PretrainedConfig, name: str = "this model") -> Any:
         )
     if getattr(config, "is_decoder", True) is False and type(config) in MODEL_FOR_MASKED_LM_MAPPING:
         raise InputError(
-            f"{name} ({config.model_type}) is an encoder (is_decoder = false); layercut removes layers from decoder-only "
-            "models."
+            f"{name} ({config.model_type}) is an encoder (is_decoder = false); layercut removes layers from "
+            "decoder-only models."
         )
     if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING:
         return AutoModelForCausalLM
@@ -164,7 +170,7 @@ def auto_class(config: PretrainedConfig, name: str = "this model") -> Any:
 def blueprint(
     config: PretrainedConfig, model_class: type[PreTrainedModel] | None = None, name: str = "this model"
 ) -> PreTrainedModel:
-    """The model laid out without memory, on torch's meta device; the class that transformers takes, unless one is given.
+    """The model laid out without memory, on torch's meta device; of the class that transformers takes, without another.
 
     Raises:
         InputError: no decoder.
@@ -248,8 +254,8 @@ def _find(model: PreTrainedModel, name: str) -> Structure:
     if len(stacks) != 1:
         held = ", ".join(f"{path} ({len(part)})" for path, part in (stacks or lists).items()) or "none"
         raise InputError(
-            f"{name} ({types[0]}) has {'no list' if not stacks else f'{len(stacks)} lists'} of {counted} decoder layers "
-            f"({field}); lists of its language model: {held}. layercut needs one stack of layers."
+            f"{name} ({types[0]}) has {'no list' if not stacks else f'{len(stacks)} lists'} of {counted} decoder "
+            f"layers ({field}); lists of its language model: {held}. layercut needs one stack of layers."
         )
     ((path, stack),) = stacks.items()
     _refuse_shared(stack, name, types[0])
@@ -298,7 +304,7 @@ def _heads(found: Structure, rename: Callable[[str], str], tensors: Iterable[str
 
 
 def _renaming(model: PreTrainedModel) -> Callable[[str], str]:
-    """A function from a name in a checkpoint to the name of the parameter that it becomes, as from_pretrained has it."""
+    """A function from a name in a checkpoint to that of the parameter that it becomes, as from_pretrained has it."""
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from layercut.errors import CheckpointError, InputError
 from layercut.models.convert import SOURCE_FILE
-from layercut.models.structure import Structure, config_of, structure_of
+from layercut.models.structure import Structure, config_of, counted_field, structure_of, text_part
 from layercut.models.weights import read_config, read_header, safetensors_files
 from layercut.runs.atomic import new_directory, refuse_used
 from layercut.runs.disk import check_room, writing
@@ -158,11 +158,12 @@ def _prepare(source: Path, plan: CutPlan, max_shard_bytes: int) -> _Work:
     if max_shard_bytes < 1:
         raise InputError(f"a shard of {max_shard_bytes} bytes holds nothing; 5 GB (5000000000) is usual.")
     raw = read_config(source)
+    field = counted_field(raw)[0]
+    if field is not None:  # before transformers makes layers and lists of that number
+        check_depth(text_part(raw), plan, Structure(model_type="", num_layers_field=field))
     before, metadata = _tensors(source)
     structure = structure_of(raw, str(source), [piece.name for piece in before])
     text = structure.text_config(raw)
-    if structure.num_layers_field in text:
-        check_depth(text, plan, structure)  # before transformers makes lists of that length
     whole = config_of(raw, str(source))
     cut = cut_config(text, plan, structure, resolved=_text_of(whole))
     config = structure.with_text_config(_renumbered(raw, plan), cut)
@@ -267,9 +268,7 @@ def files_to_copy(source: Path) -> tuple[str, ...]:
     return tuple(sorted({*here, *below} - {PLAN_FILE, EARLIER_PLANS_FILE, SOURCE_FILE}))
 
 
-def _warnings(
-    cut: Mapping[str, Any], config: Mapping[str, Any], source: Path, structure: Structure
-) -> tuple[str, ...]:
+def _warnings(cut: Mapping[str, Any], config: Mapping[str, Any], source: Path, structure: Structure) -> tuple[str, ...]:
     """Lists whose entries are not what a model of this type and depth would have by itself."""
     lists = {name for name in LISTS if isinstance(cut.get(name), list)}
     bare = structure.with_text_config(config, {name: value for name, value in cut.items() if name not in lists})

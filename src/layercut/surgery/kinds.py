@@ -79,7 +79,7 @@ def settings_under(model_class: type[PreTrainedModel], config: PretrainedConfig,
 
 
 class _Key:
-    """A config by what it says, for caches."""
+    """A config as a key of caches."""
 
     def __init__(self, model_class: type[PreTrainedModel], config: PretrainedConfig) -> None:
         self.model_class, self.config = model_class, config
@@ -96,13 +96,13 @@ class _Key:
 def _settings(key: _Key, num_layers: int, removed: frozenset[int]) -> tuple[Setting, ...]:
     plan = CutPlan(num_layers=num_layers, removed=tuple(sorted(removed)))
     before = _original(key)
-    slopes = _slopes(before.layers)
-    if slopes is not None and _rest_is_constant(key, num_layers):
+    positions = _positions(before.layers)
+    if positions is not None and _rest_is_constant(key, num_layers):
         return tuple(
-            Setting(old, module, name, before.layers[old][module, name] + slope * (new - old))
+            Setting(old, module, name, before.layers[old][module, name] + new - old)
             for new, old in enumerate(plan.kept)
             if new != old
-            for (module, name), slope in slopes.items()
+            for module, name in positions
         )
     return _compared(before, _under(key, plan), plan)
 
@@ -176,30 +176,25 @@ def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, (bool, int, float, str))
 
 
-def _slopes(layers: Sequence[Attributes]) -> dict[tuple[str, str], int] | None:
-    """If all layers are the same but for positions: which attributes these are, and their step from layer to layer."""
+def _positions(layers: Sequence[Attributes]) -> list[tuple[str, str]] | None:
+    """If all layers are the same but for their positions: the attributes that hold these."""
     first = layers[0]
     if any(layer.keys() != first.keys() for layer in layers):
         return None
-    slopes: dict[tuple[str, str], int] = {}
+    positions = []
     for place in first:
         values = [layer[place] for layer in layers]
         if all(value == values[0] for value in values):
             continue
-        slope = _slope(list(enumerate(values)))
-        if slope is None:
+        if not _are_positions(list(enumerate(values))):
             return None
-        slopes[place] = slope
-    return slopes
+        positions.append(place)
+    return positions
 
 
-def _slope(values: Sequence[tuple[int, Any]]) -> int | None:
-    """The whole-number step per layer of values that grow with the layer's index; None where they do not."""
-    if len(values) < 2 or not all(type(value) is int for _, value in values):
-        return None
-    (a, first), (b, second), *_ = values
-    slope, left = divmod(second - first, b - a)
-    return slope if slope and not left and all(value == first + slope * (at - a) for at, value in values) else None
+def _are_positions(values: Sequence[tuple[int, Any]]) -> bool:
+    """Whether an attribute is the layer's index, or counts from another number."""
+    return all(type(value) is int for _, value in values) and len({value - at for at, value in values}) == 1
 
 
 def _followed(layers: Sequence[Attributes], old: int, after: Attributes, plan: CutPlan) -> list[Setting]:
@@ -216,14 +211,17 @@ def _followed(layers: Sequence[Attributes], old: int, after: Attributes, plan: C
         if was == is_now:
             continue
         held = [(index, layer[module, name]) for index, layer in enumerate(layers) if (module, name) in layer]
-        is_position = _slope(held) is not None or (
-            type(was) is int and type(is_now) is int and ("idx" in name or "index" in name) and new_of.get(was) == is_now
+        is_position = _are_positions(held) or (
+            type(was) is int
+            and type(is_now) is int
+            and ("idx" in name or "index" in name)
+            and new_of.get(was) == is_now
         )
         if not is_position and name not in NEUTRAL:
             what = f"{module}.{name}" if module else name
             raise InputError(
-                f"layer {old} would change: its {what} is {was!r} and would be {is_now!r} as layer {new_of[old]} of the "
-                "pruned model."
+                f"layer {old} would change: its {what} is {was!r} and would be {is_now!r} as layer {new_of[old]} of "
+                "the pruned model."
             )
         settings.append(Setting(old, module, name, is_now))
     return settings
