@@ -91,5 +91,5 @@ def _function(named: str) -> Any:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     own = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == name]
     found: dict[str, Any] = {}
-    exec(compile(ast.Module(own, type_ignores=[]), str(path), "exec"), found)
+    exec(compile(ast.Module([*own], type_ignores=[]), str(path), "exec"), found)
     return found[name]
