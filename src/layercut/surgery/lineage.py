@@ -235,8 +235,8 @@ def _why_not(ours: _Layers, theirs: _Layers) -> str:
     for name in shared:
         if first[name].entry.shape != second[name].entry.shape:
             return (
-                f"another width: {name.lstrip('.')} is {_shape(first[name])} in the parent and {_shape(second[name])} in the "
-                "other model, so layers cannot be matched by their weights"
+                f"another width: {name.lstrip('.')} is {_shape(first[name])} in the parent and "
+                f"{_shape(second[name])} in the other model, so layers cannot be matched by their weights"
             )
     for layers in (first, second):
         if odd := next((name for name in shared if layers[name].entry.dtype not in _NUMPY), None):
