@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from layercut.errors import CheckpointError, InputError, first_line
-from layercut.models.cache import cache_dir
+from layercut.models.cache import ELSEWHERE, cache_dir
 from layercut.models.gguf_file import GgufHead, read_gguf_head
 from layercut.models.structure import auto_class
 from layercut.models.weights import safetensors_files
@@ -33,7 +33,6 @@ logger = logging.getLogger(__name__)
 FORMAT_VERSION = 1
 """Raised when the same GGUF file is to become another folder; older folders in caches are then left alone."""
 SOURCE_FILE = "layercut_source.json"
-_ELSEWHERE = "set LAYERCUT_CACHE to a folder with free space"
 
 # Byte-level vocabularies that were learned with every digit a word of its own, by llama.cpp's name of their splitting
 # rule. transformers 5.24 reads them with GPT-2's rule, which differs where white space stands before a digit.
@@ -66,7 +65,7 @@ def convert_gguf(path: Path, *, label: str | None = None, sha256: str | None = N
     if is_whole(target):
         return target
     head = read_gguf_head(path)
-    with writing(target, _ELSEWHERE):
+    with writing(target, ELSEWHERE):
         target.parent.mkdir(parents=True, exist_ok=True)
         waiting = partial(logger.info, "waiting for another process that converts %s", path.name)
         with sole_writer(target, waiting=waiting) as is_sole:
@@ -76,7 +75,7 @@ def convert_gguf(path: Path, *, label: str | None = None, sha256: str | None = N
             if target.exists():
                 shutil.rmtree(target)
             with fill_directory(target, is_sole=is_sole) as folder:
-                check_room(target, 2 * head.num_parameters, _ELSEWHERE)
+                check_room(target, 2 * head.num_parameters, ELSEWHERE)
                 _write_checkpoint(path, head, folder)
                 write_json(folder / SOURCE_FILE, _provenance(path, head, digest, recorded))
     return target

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from layercut.errors import InputError
 from layercut.models.adapter import Adapter, adapter_in
-from layercut.models.bundled import PREFIX, bundled_file, bundled_model, installed_version
+from layercut.models.bundled import PREFIX, bundled_file, bundled_model
 from layercut.models.checks import check_sizes, count_layers, embedding_shape, refuse_absurd_count
 from layercut.models.convert import SOURCE_FILE, convert_gguf, read_source
 from layercut.models.hub import download
@@ -126,12 +126,11 @@ def describe_source(source: ModelSource) -> SourceFacts:
 
 def _bundled(source: str) -> ModelSource:
     row = bundled_model(source)
-    version = installed_version(row)
     folder = convert_gguf(
         bundled_file(row),
         label=source.removeprefix(PREFIX),
         sha256=row.sha256,
-        package=f"{row.package}=={version}" if version else row.package,
+        package=row.installed,
     )
     origin = {**read_source(folder), "kind": "bundled", "base_model": row.base_model}
     return ModelSource(name=source, path=folder, origin=origin)
