@@ -24,7 +24,7 @@ from layercut.diagnostics.arithmetic_files import arithmetic_files
 from layercut.diagnostics.session import DiagnosticSession, SessionModel
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
-from layercut.progress import Done, Say
+from layercut.progress import OnProgress, Say
 from layercut.progress import estimate as eta
 from layercut.progress.bars import Progressing
 from layercut.report.diagnosis.layers import LAYERS_FILE, arm_name, layers_report
@@ -276,7 +276,7 @@ def _ask_all(
         say(line)
 
 
-def _steps(num_stages: int, on_progress: Done) -> Callable[[int, int, int], None]:
+def _steps(num_stages: int, on_progress: OnProgress) -> Callable[[int, int, int], None]:
     """Progress within one diagnostic; all its questions count the same, and progress never goes back."""
     furthest = 0
 

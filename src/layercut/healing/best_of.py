@@ -12,7 +12,7 @@ from typing import Any
 
 from layercut.engine.base import Engine, LikelihoodRequest, Likelihoods
 from layercut.healing.prompts import record_prompt
-from layercut.progress import Done
+from layercut.progress import OnProgress
 from layercut.runs.records import Journal
 from layercut.surgery.plan import CutPlan
 
@@ -20,7 +20,7 @@ Record = Mapping[str, Any]
 
 
 def choose(
-    engine: Engine, plan: CutPlan, records: Sequence[Record], journal: Journal, *, on_progress: Done | None = None
+    engine: Engine, plan: CutPlan, records: Sequence[Record], journal: Journal, *, on_progress: OnProgress | None = None
 ) -> None:
     """Choose one answer for every prompt that the journal holds no choice for yet.
 

@@ -27,7 +27,7 @@ from layercut.healing.learner import ACCURACY, Look
 from layercut.healing.process_group import ProcessGroup
 from layercut.healing.settings import TrainSettings
 from layercut.models.quiet import quiet_transformers
-from layercut.progress import Done
+from layercut.progress import OnProgress
 from layercut.runs.atomic import write_json, write_text
 
 try:
@@ -82,7 +82,9 @@ class Trained(NamedTuple):
 class HealingTrainer(SFTTrainer):  # type: ignore[misc]
     """SFTTrainer on examples whose tokens and labels are given, without its templates."""
 
-    def __init__(self, *args: Any, on_progress: Done | None = None, look: Look | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, on_progress: OnProgress | None = None, look: Look | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
         self._look = look
         self.remove_callback(PrinterCallback)
@@ -150,7 +152,7 @@ class HealingTrainer(SFTTrainer):  # type: ignore[misc]
 class _Watch(TrainerCallback):  # type: ignore[misc]
     """Reports the progress of training, and writes the loss curve."""
 
-    def __init__(self, folder: Path, on_progress: Done) -> None:
+    def __init__(self, folder: Path, on_progress: OnProgress) -> None:
         self._folder = folder
         self._on_progress = on_progress
 
@@ -173,7 +175,7 @@ def train(
     folder: Path,
     *,
     trainer: type[HealingTrainer] = HealingTrainer,
-    on_progress: Done | None = None,
+    on_progress: OnProgress | None = None,
     **options: Any,
 ) -> Trained:
     """Train into ``folder``: checkpoints, the loss curve and ``final``. An earlier training in it continues.

@@ -23,7 +23,7 @@ from layercut.errors import InputError
 from layercut.healing.batches import learnt, learnt_logits, padded, rows
 from layercut.healing.distill import DistillTrainer
 from layercut.healing.examples import Data, TrainingExample, data_hash
-from layercut.progress import Done
+from layercut.progress import OnProgress
 from layercut.runs.atomic import write_bytes
 
 BLOCK = 32
@@ -66,7 +66,7 @@ class StoredLogits:
         except (OSError, SafetensorError):
             return False
 
-    def fill(self, teacher: Any, *, batch_size: int = 8, on_progress: Done = lambda done, total: None) -> None:
+    def fill(self, teacher: Any, *, batch_size: int = 8, on_progress: OnProgress = lambda done, total: None) -> None:
         """Compute the missing blocks; InputError if ``k`` is more than the teacher's vocabulary."""
         vocabulary = teacher.get_output_embeddings().weight.shape[0]
         if self._k > vocabulary:
