@@ -53,13 +53,13 @@ def choose(
 def contenders(answers: Sequence[Record]) -> list[Record]:
     """The answers to one prompt with the best grade and ending, each text once."""
 
-    def worth(record: Record) -> tuple[bool, bool, bool]:
+    def quality(record: Record) -> tuple[bool, bool, bool]:
         return bool(record["completion"].strip()), record.get("right", False), record["finish_reason"] != "length"
 
-    best = max(map(worth, answers))
+    best = max(map(quality, answers))
     by_text: dict[str, Record] = {}
     for record in answers:
-        if worth(record) == best:
+        if quality(record) == best:
             by_text.setdefault(record["completion"], record)
     return list(by_text.values()) if best[0] else [answers[0]]
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from layercut.errors import MissingExtra
-from layercut.healing.batches import StepsByLength, learnt, learnt_logits
+from layercut.healing.batches import StepsByLength, in_loss, logits_in_loss
 from layercut.healing.examples import Data, TrainingExample
 from layercut.healing.learner import ACCURACY, Look
 from layercut.healing.process_group import ProcessGroup
@@ -136,8 +136,8 @@ class HealingTrainer(SFTTrainer):  # type: ignore[misc]
 
     def _losses(self, model: Any, inputs: dict[str, Any]) -> Tensor:
         """(N,) negative log-likelihood of every token in the loss."""
-        targets_N = inputs["labels"][:, 1:][learnt(inputs)]
-        return cross_entropy(learnt_logits(model, inputs).float(), targets_N, reduction="none")
+        targets_N = inputs["labels"][:, 1:][in_loss(inputs)]
+        return cross_entropy(logits_in_loss(model, inputs).float(), targets_N, reduction="none")
 
     def _get_train_sampler(self, train_dataset: Any = None) -> StepsByLength:
         examples: Any = train_dataset or self.train_dataset
