@@ -49,7 +49,7 @@ _COLUMNS = (
     "step", "loss", "eval_loss", "learning_rate", "num_input_tokens_seen", "seconds", "rollout_tokens", "repetition",
     "overlap", "drifted", "divergence", "hidden",
 )  # fmt: skip
-"""What the loss curve keeps of the Trainer's log."""
+"""Fields of the Trainer's log that go to the loss curve."""
 _RENAMED = {"eval_loss": "held_out_loss", "num_input_tokens_seen": "tokens"}
 
 

@@ -67,7 +67,7 @@ class StudyProgress:
         self._active = ""
         self._began = time.monotonic()
         self._doing = ""
-        """What is worked on, for the line of every half minute."""
+        """The current step, for the line of every half minute."""
         self._tokens = Tokens()
 
     @contextmanager

@@ -46,7 +46,7 @@ class Reused(NamedTuple):
 
 
 def model_identity(model: ModelHandle) -> dict[str, str]:
-    """What of a model decides its answers: weights and dtype."""
+    """The properties of a model that decide its answers: weights and dtype."""
     dtype = model.dtype
     if dtype == "auto":
         config = read_config(model.source.path)
