@@ -15,7 +15,9 @@ def advise(
     folder: Annotated[Path, typer.Argument(help="The folder of a finished study.", metavar="RUN")],
     use: Annotated[
         str,
-        typer.Option(help="What the model is for: all, classify (ranked), or math, code, copy, summarise (written)."),
+        typer.Option(
+            help="What the model is for: all, classify (ranked), or math, code, summarize, chat, copy (written)."
+        ),
     ] = "all",
     keep: Annotated[
         float, typer.Option(help="Share of the score above chance that has to be kept on every task of the use.")
@@ -26,8 +28,9 @@ def advise(
 ) -> None:
     """Say how deep the model of a study can be cut for a use, by which plan, and at what cost.
 
-    Uses lower confidence bounds over all plans, and names none where no plan is significantly safe. The page
-    is kept as advice.md in the study's folder. Needs no model and no torch.
+    Plans are tested by lower confidence bounds in order of depth, until one does not pass; where none passes, none
+    is named. The answer comes with the checkpoint's folder or the next command. The page is kept as advice.md in the
+    study's folder. Needs no model and no torch.
 
     Example: layercut advise runs/quickstart --use math --keep 0.9
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from layercut.errors import InputError
@@ -11,7 +11,7 @@ from layercut.evidence.clusters import clusters_of
 from layercut.evidence.depth import DepthSlope, depth_slope
 from layercut.evidence.intervals import Estimate
 from layercut.evidence.multiplicity import holm
-from layercut.evidence.paired import PairedRow, compare_paired
+from layercut.evidence.paired import PairedItems, PairedRow, compare_paired
 from layercut.surgery.plan import origin_of
 from layercut.text.counting import counted
 
@@ -62,16 +62,6 @@ class ComparedRun:
         return len(self.removed)
 
 
-class PairedItems(NamedTuple):
-    """The values behind a row, one of each model per item."""
-
-    uncut: Sequence[float]
-    cut: Sequence[float]
-    clusters: Sequence[str] | None
-    """Contexts that the items share, if any."""
-    ids: Sequence[str] = ()
-
-
 @dataclass(frozen=True, kw_only=True)
 class ComparisonRow(PairedRow):
     """One metric of one task and readout, uncut against cut."""
@@ -92,7 +82,6 @@ class ComparisonRow(PairedRow):
     depth: DepthSlope | None = None
     """Retention over the length of the original model's answers; None for ranked readouts, further metrics and scores
     that are not 0/1."""
-    items: PairedItems | None = field(default=None, repr=False, compare=False)
 
     @property
     def p_value(self) -> float:

@@ -8,7 +8,7 @@ intervals: items that are hard for both models cancel.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -71,6 +71,16 @@ class Comparison(NamedTuple):
         return cls(**known | estimates)
 
 
+class PairedItems(NamedTuple):
+    """The values behind a row, one of each model per item."""
+
+    uncut: Sequence[float]
+    cut: Sequence[float]
+    clusters: Sequence[str] | None = None
+    """Contexts that the items share, if any."""
+    ids: Sequence[str] = ()
+
+
 @dataclass(frozen=True, kw_only=True)
 class PairedRow:
     """One metric of one task and readout, of two models on the same items."""
@@ -84,6 +94,8 @@ class PairedRow:
     seed: int
     """Of the resampling."""
     values: Comparison
+    items: PairedItems | None = field(default=None, repr=False, compare=False)
+    """Needed for bounds (layercut.evidence.bounds); None where only the summary is known."""
 
     @property
     def n(self) -> int:

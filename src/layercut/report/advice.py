@@ -1,21 +1,28 @@
-"""How deep a model can be cut for a use: a decision by lower bounds, from the folder of a study.
+"""How deep a model can be cut for a use: depths tested in order, from the folder of a study.
 
     advise(Path("runs/quickstart"), use="math", keep=0.9)
 
-A plan qualifies where every readout that the use asks for keeps at least ``keep`` of its score above chance, by its
-lower bound. All of them must pass, which needs no correction. Several plans are several chances of a lucky result, so
-each bound has the error rate (1 - confidence) / number of plans (Bonferroni). Holm would change little, and the bounds
-alone would then no longer decide which plans qualify.
+A plan passes where every readout that the use asks for keeps at least ``keep`` of its score above chance, by its lower
+bound. The plans of one criterion, healed in one way, are a path: they are tested from the shallowest on, until one does
+not pass. Paths share the error rate. See layercut.evidence.fixed_sequence.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import re
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from layercut.errors import InputError
-from layercut.evidence.bounds import Bounds, items_to_settle, retention_bounds
 from layercut.evidence.comparison import SELECTED_ON, compare_runs
+from layercut.evidence.fixed_sequence import (
+    DepthEvidence,
+    JudgedTask,
+    TestVerdict,
+    fixed_sequences,
+    judge_depth,
+)
 from layercut.evidence.intervals import NUM_RESAMPLES
 from layercut.report.study import study_runs
 from layercut.report.uses import Use, named_use
@@ -24,31 +31,10 @@ from layercut.runs.settings import shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from layercut.evidence.comparison import ComparedRun, ComparisonRow
 
-Verdict = Literal["qualifies", "refuted", "undecided"]
 Answer = Literal["cut", "none", "undecided", "no evidence"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Judged:
-    """One readout of one task under one plan."""
-
-    task: str
-    readout: str
-    n: int
-    num_clusters: int | None
-    """Contexts that the items share, if any."""
-    chance: float
-    low: float | None
-    """Share of the score above chance that is kept at least."""
-    high: float | None
-    """And at most."""
-    verdict: Verdict
-    items_needed: int | None
-    """About how many items in all would settle an undecided one; None where it is settled or no number can be said."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,13 +42,26 @@ class JudgedPlan:
     """One plan, by all readouts of the use that give evidence."""
 
     arm: ComparedRun
-    verdict: Verdict
-    low: float | None
-    """Kept at least by the readout that keeps the least; None without any bound."""
-    readouts: tuple[Judged, ...]
+    path: str
+    """Which plans it was tested with, in order of depth."""
+    verdict: TestVerdict
+    readouts: tuple[JudgedTask, ...]
+    """What it keeps; bounds of a plan that was not tested are for information."""
     missing: tuple[str, ...]
-    """Readouts that give evidence elsewhere in the study and were not run under this plan; and what could show that the
-    use is kept, where no plan was asked it."""
+    """Readouts that give evidence elsewhere in the study and were not run under this plan."""
+    items_needed: int | None
+    """About how many items of each task would decide an undecided one."""
+
+    @property
+    def low(self) -> float | None:
+        """Kept at least by the readout that keeps the least; None without any bound."""
+        lows = [one.low for one in self.readouts]
+        return min((low for low in lows if low is not None), default=None) if None not in lows else None
+
+    @property
+    def kept(self) -> float | None:
+        """Kept on these items by the readout that keeps the least; None without any."""
+        return min((one.kept for one in self.readouts), default=None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,21 +85,34 @@ class Advice:
     plans: tuple[JudgedPlan, ...]
     """Deepest first."""
     ignored: tuple[Ignored, ...]
+    folder: Path | None = None
+    """Of the study, for checkpoints and commands; None where it is not known."""
 
     @property
     def recommended(self) -> JudgedPlan | None:
-        """The deepest plan that qualifies; of several, the one with the higher lower bound."""
-        return next((plan for plan in self.plans if plan.verdict == "qualifies"), None)
+        """The deepest plan that passed; of several, the one with the higher lower bound."""
+        return next((plan for plan in self.plans if plan.verdict == "passed"), None)
+
+    @property
+    def best(self) -> JudgedPlan | None:
+        """Where none passed: of those whose turn came, one that more items may decide, keeping the most."""
+        open_ones = [plan for plan in self.plans if plan.readouts and plan.verdict in ("undecided", "shown to fail")]
+        return max(open_ones, key=lambda plan: (plan.verdict == "undecided", plan.kept or 0.0), default=None)
+
+    @property
+    def num_paths(self) -> int:
+        """How many sequences share the error rate."""
+        return len({plan.path for plan in self.plans})
 
     @property
     def answer(self) -> Answer:
-        """``cut``: a plan qualifies. ``none``: every plan is shown to keep less. ``undecided``: none qualifies and some
-        are not refuted. ``no evidence``: nothing was measured that could decide."""
+        """``cut``: a plan passed. ``none``: every path begins with a plan that is shown to keep less. ``undecided``:
+        none passed and more items may change that. ``no evidence``: nothing was measured that could decide."""
         if self.recommended:
             return "cut"
         if not any(plan.readouts for plan in self.plans):
             return "no evidence"
-        return "none" if all(plan.verdict == "refuted" for plan in self.plans) else "undecided"
+        return "undecided" if any(plan.verdict == "undecided" for plan in self.plans) else "none"
 
     @property
     def evidence(self) -> Literal["generation", "likelihood", "both", "none"]:
@@ -109,10 +121,9 @@ class Advice:
         return "both" if len(written) == 2 else "generation" if True in written else "likelihood" if written else "none"
 
     @property
-    def proxies(self) -> tuple[str, ...]:
-        """The tasks that decided, where each of them is only a part of the use; empty where one is the use itself."""
-        tasks = dict.fromkeys(one.task for plan in self.plans for one in plan.readouts)
-        return tuple(tasks) if all(self.use.is_part(task) for task in tasks) else ()
+    def proxy(self) -> str:
+        """One sentence where only parts of the use were measured; empty where a task is the use itself."""
+        return self.use.note(list(dict.fromkeys(one.task for plan in self.plans for one in plan.readouts)))
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able, for ``--json``."""
@@ -124,8 +135,9 @@ class Advice:
             "answer": self.answer,
             "recommended": None if chosen is None else chosen.arm.name,
             "removed": [] if chosen is None else list(chosen.arm.removed),
+            "best": None if chosen or self.best is None else self.best.arm.name,
             "evidence": self.evidence,
-            "proxies": list(self.proxies),
+            "proxy": self.proxy,
             "num_parameters": {
                 "uncut": self.uncut.num_parameters,
                 "cut": None if chosen is None else chosen.arm.num_parameters,
@@ -134,14 +146,16 @@ class Advice:
             "plans": [
                 {
                     "run": plan.arm.name,
+                    "path": plan.path,
                     "num_layers": plan.arm.num_layers,
                     "removed": list(plan.arm.removed),
                     "criterion": plan.arm.criterion,
                     "num_parameters": plan.arm.num_parameters,
                     "verdict": plan.verdict,
                     "low": plan.low,
+                    "items_needed": plan.items_needed,
                     "missing": list(plan.missing),
-                    "readouts": [{**asdict(one), "written": is_written(one.readout)} for one in plan.readouts],
+                    "readouts": [{**one.to_dict(), "written": is_written(one.readout)} for one in plan.readouts],
                 }
                 for plan in self.plans
             ],
@@ -168,7 +182,7 @@ def advise(folder: Path, *, use: str = "all", keep: float = 0.9, confidence: flo
     runs = study_runs(folder)
     rows = compare_runs(runs.uncut, runs.cuts, seed=seed)
     try:
-        return judge(rows, chosen, keep=keep, confidence=confidence, seed=seed)
+        return judge(rows, chosen, keep=keep, confidence=confidence, seed=seed, folder=Path(folder))
     except InputError as error:
         raise InputError(f"{shown(folder)}: {error}") from error
 
@@ -181,6 +195,7 @@ def judge(
     confidence: float,
     seed: int = 0,
     num_resamples: int = NUM_RESAMPLES,
+    folder: Path | None = None,
 ) -> Advice:
     """The same, from rows of compare_runs. Only the main metric of a readout counts.
 
@@ -202,20 +217,36 @@ def judge(
     usable = [row for row in spoken if (row.task, row.readout) not in reasons]
     wanted = list(dict.fromkeys((row.task, row.readout) for row in usable))
     arms = {row.cut.name: row.cut for row in main}
-    low_error = (1 - confidence) / len(arms)
-    # A plan is refuted by any one of its readouts, so these are chances to err as well.
-    high_error = low_error / max(1, len(wanted))
-    only_parts = [] if any(not use.is_part(task) for task, _ in wanted) else [use.whole]
+    steps = {
+        name: DepthEvidence(arm.depth, name, tuple(row for row in usable if row.cut.name == name))
+        for name, arm in arms.items()
+    }
+    paths = _paths(list(arms.values()))
+    found = fixed_sequences(
+        {name: measured for name, own in paths.items() if (measured := [steps[arm] for arm in own if steps[arm].rows])},
+        keep,
+        level=confidence,
+        num_resamples=num_resamples,
+    )
+    tested = {one.plan: one for result in found.values() for one in result.tested}
     plans = []
-    for name, arm in arms.items():
-        own = {(row.task, row.readout): row for row in usable if row.cut.name == name}
-        judged = tuple(
-            _judge_row(row, keep, low_error, high_error, seed, num_resamples)
-            for row in (own[key] for key in wanted if key in own)
-        )
-        missing = [f"{task} ({readout})" for task, readout in wanted if (task, readout) not in own]
-        plans.append(_judge_plan(arm, judged, (*missing, *only_parts)))
-    plans.sort(key=lambda plan: (-len(plan.arm.removed), -(plan.low if plan.low is not None else -1e9), plan.arm.name))
+    for path, own in paths.items():
+        for name in own:
+            one = tested.get(name)
+            shown_only = one is None and bool(steps[name].rows)
+            if shown_only:  # behind the first that failed
+                one = judge_depth(steps[name], wanted, keep, (1 - confidence) / len(paths), num_resamples)
+            plans.append(
+                JudgedPlan(
+                    arm=arms[name],
+                    path=path,
+                    verdict="not tested" if shown_only else "undecided" if one is None else one.verdict,
+                    readouts=() if one is None else _not_tested(one.tasks) if shown_only else one.tasks,
+                    missing=tuple(f"{task} ({readout})" for task, readout in wanted) if one is None else one.missing,
+                    items_needed=None if one is None or shown_only else one.items_needed,
+                )
+            )
+    plans.sort(key=lambda plan: (-plan.arm.depth, -(plan.low if plan.low is not None else -1e9), plan.arm.name))
     return Advice(
         use=use,
         keep=keep,
@@ -224,7 +255,29 @@ def judge(
         uncut=main[0].uncut,
         plans=tuple(plans),
         ignored=tuple(Ignored(task=task, readout=readout, reason=why) for (task, readout), why in reasons.items()),
+        folder=folder,
     )
+
+
+def _not_tested(tasks: Sequence[JudgedTask]) -> tuple[JudgedTask, ...]:
+    return tuple(replace(one, verdict="not tested", items_needed=None) for one in tasks)
+
+
+def _paths(arms: Sequence[ComparedRun]) -> dict[str, list[str]]:
+    """Names of plans that are tested one after the other, by name of the path: those whose names differ in the depth
+    alone (``search-2``, ``search-4``), or else those of one criterion; healed in one way under one seed; the shallowest
+    first, and two of one depth on two paths. No score decides, so the order is fixed before."""
+    paths: dict[str, list[ComparedRun]] = {}
+    for arm in sorted(arms, key=lambda one: (one.depth, one.name)):
+        plan = arm.plan or arm.name
+        family = re.sub(rf"(?<!\d){arm.depth}(?!\d)", "N", plan)
+        ending = f"+{arm.healing}" if arm.healing else ""
+        ending += f", seed {arm.seed}" if arm.seed else ""
+        named = (arm.criterion or "explicit") if family == plan else family
+        options = (f"{named}{ending}", arm.name)
+        name = next(one for one in options if arm.depth not in {other.depth for other in paths.get(one, [])})
+        paths.setdefault(name, []).append(arm)
+    return {name: [arm.name for arm in own] for name, own in paths.items()}
 
 
 def _check(keep: float, confidence: float) -> None:
@@ -258,50 +311,3 @@ def _reason(row: ComparisonRow, use: Use) -> str:
     if row.uncut_is_at_chance:
         return "the original model is not significantly above chance"
     return ""
-
-
-def _judge_row(
-    row: ComparisonRow, keep: float, low_error: float, high_error: float, seed: int, num_resamples: int
-) -> Judged:
-    assert row.items is not None, "rows of compare_runs carry their items"
-    assert row.chance is not None, "readouts without chance were sorted out"
-    bounds = retention_bounds(
-        row.items.uncut,
-        row.items.cut,
-        chance=row.chance,
-        low_error=low_error,
-        high_error=high_error,
-        seed=seed,
-        clusters=row.items.clusters,
-        num_resamples=num_resamples,
-    )
-    verdict = _verdict(bounds, keep)
-    error = low_error if bounds.value > keep else high_error
-    return Judged(
-        task=row.task,
-        readout=row.readout,
-        n=bounds.n,
-        num_clusters=row.values.num_clusters,
-        chance=row.chance,
-        low=bounds.low,
-        high=bounds.high,
-        verdict=verdict,
-        items_needed=items_to_settle(bounds, keep, error=error) if verdict == "undecided" else None,
-    )
-
-
-def _verdict(bounds: Bounds, keep: float) -> Verdict:
-    if bounds.low is not None and bounds.low >= keep:
-        return "qualifies"
-    return "refuted" if bounds.high is not None and bounds.high < keep else "undecided"
-
-
-def _judge_plan(arm: ComparedRun, judged: tuple[Judged, ...], missing: tuple[str, ...]) -> JudgedPlan:
-    lows = [one.low for one in judged]
-    low = min((low for low in lows if low is not None), default=None) if None not in lows else None
-    verdict: Verdict = "undecided"
-    if any(one.verdict == "refuted" for one in judged):
-        verdict = "refuted"
-    elif judged and not missing and all(one.verdict == "qualifies" for one in judged):
-        verdict = "qualifies"
-    return JudgedPlan(arm=arm, verdict=verdict, low=low, readouts=judged, missing=missing)

@@ -1,13 +1,31 @@
 """Uses of a pruned model, by name: the tasks that measure a use, and whether it ranks or writes. A new use is a line
 here.
+
+    tasks_for("math", data=["gsm8k"])
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from fnmatch import fnmatchcase
 from typing import Literal, NamedTuple
 
 from layercut.errors import unknown
+
+
+class AskedTask(NamedTuple):
+    """A task and how it is read out."""
+
+    task: str
+    readout: str
+
+
+class UseTasks(NamedTuple):
+    """What stands for a use."""
+
+    tasks: tuple[AskedTask, ...]
+    note: str
+    """Says that the use is judged by a proxy, and what would measure it; empty where a task is the use itself."""
 
 
 class Use(NamedTuple):
@@ -15,16 +33,19 @@ class Use(NamedTuple):
 
     name: str
     what: str
-    """It, in a sentence: "this model can be cut for ..."."""
+    """It, in a few words: "this model can be cut for ..."."""
     tasks: tuple[str, ...]
-    """Patterns of task names, without their number of examples."""
+    """Patterns of task names that speak of it, without their number of examples."""
     answers: Literal["ranked", "written", "either"]
     """Which readouts decide. A model that still ranks right answers first may no longer write them, and the other way
     round."""
-
+    built_in: tuple[str, ...]
+    """``task/readout`` to run where no data is at hand; they need none."""
+    benchmarks: tuple[str, ...] = ()
+    """``task/readout`` to run in their place where their data is given."""
     parts: tuple[str, ...] = ()
-    """Those of ``tasks`` that are a part of the use and not the use: what they lose is lost, and what they keep does
-    not show that the use is kept."""
+    """Those of ``tasks`` that are a part of the use and not the use: a proxy. What they lose is lost; what they keep
+    does not show that the whole use is kept."""
 
     def speaks_of(self, task: str) -> bool:
         """Whether a task measures this use.
@@ -49,16 +70,24 @@ class Use(NamedTuple):
         return self.answers == "either" or is_written(readout) == (self.answers == "written")
 
     @property
-    def whole(self) -> str:
-        """The tasks that can show that the use is kept, in words."""
-        return f"one of {', '.join(task for task in self.tasks if task not in self.parts)}"
-
-    @property
     def wanted(self) -> str:
         """The tasks to be run for it, in words."""
         tasks = "any task" if self.tasks == ("*",) else f"one of {', '.join(self.tasks)}"
         readouts = {"ranked": "rank", "written": "short or chain", "either": ""}[self.answers]
         return f"{tasks} (readout {readouts})" if readouts else tasks
+
+    def note(self, tasks: Collection[str]) -> str:
+        """One sentence where these tasks are only parts of the use; else empty.
+
+        >>> named_use("code").note(["brackets"])
+        'Judged by a proxy: brackets is a part of writing programs. humaneval*, mbpp* would measure it.'
+        """
+        if not tasks or not all(map(self.is_part, tasks)):
+            return ""
+        whole = ", ".join(task for task in self.tasks if task not in self.parts)
+        better = f"{whole} would measure it." if whole else "No task here measures all of it."
+        parts = "is a part" if len(tasks) == 1 else "are parts"
+        return f"Judged by a proxy: {' and '.join(tasks)} {parts} of {self.what}. {better}"
 
 
 def _is_any(task: str, patterns: tuple[str, ...]) -> bool:
@@ -66,14 +95,37 @@ def _is_any(task: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatchcase(base, pattern) for pattern in patterns)
 
 
+_CHOICES = ("arc_easy", "arc_challenge", "hellaswag", "mmlu", "openbookqa", "piqa", "winogrande")
+_PROGRAMS = ("humaneval_plus", "mbpp_plus", "humaneval", "mbpp")
 _USES = (
-    Use("all", "everything that was measured", ("*",), "either"),
-    Use("classify", "choosing among given options", ("*",), "ranked"),
-    Use("math", "writing calculations", ("arithmetic", "gsm_symbolic", "gsm8k", "math500"), "written"),
-    Use("code", "writing programs", ("humaneval*", "mbpp*", "brackets"), "written", parts=("brackets",)),
-    Use("copy", "repeating what was given", ("copy",), "written"),
-    Use("summarise", "writing summaries", ("xsum", "copy"), "written", parts=("copy",)),
-)
+    Use(
+        "all", "everything that was measured", ("*",), "either",
+        ("arithmetic/short", "brackets/short", "copy/short", "gsm_symbolic/chain"),
+        ("gsm8k/chain", "math500/chain", "xsum/short", *(f"{name}/chain" for name in _PROGRAMS),
+         *(f"{name}/rank" for name in _CHOICES)),
+    ),
+    Use(
+        "classify", "choosing among given options", ("*",), "ranked", ("arithmetic/rank", "brackets/rank", "copy/rank"),
+        tuple(f"{name}/rank" for name in _CHOICES),
+    ),
+    Use(
+        "math", "writing calculations", ("arithmetic", "chain_sum", "gsm_symbolic", "gsm8k", "math500"), "written",
+        ("arithmetic/short", "gsm_symbolic/chain"), ("gsm8k/chain", "math500/chain"),
+    ),
+    Use(
+        "code", "writing programs", ("humaneval*", "mbpp*", "brackets"), "written", ("brackets/short",),
+        tuple(f"{name}/chain" for name in _PROGRAMS), parts=("brackets",),
+    ),
+    Use("copy", "repeating what was given", ("copy",), "written", ("copy/short",)),
+    Use(
+        "summarize", "writing summaries", ("xsum", "copy"), "written", ("copy/short",), ("xsum/short",), parts=("copy",)
+    ),
+    Use(
+        "chat", "conversation", ("copy", "gsm_symbolic", "gsm8k", "xsum"), "written",
+        ("copy/short", "gsm_symbolic/chain"), ("gsm8k/chain", "xsum/short"),
+        parts=("copy", "gsm_symbolic", "gsm8k", "xsum"),
+    ),
+)  # fmt: skip
 USES = {use.name: use for use in _USES}
 
 
@@ -86,3 +138,29 @@ def named_use(name: str) -> Use:
     if name not in USES:
         raise unknown("use", name, USES)
     return USES[name]
+
+
+def tasks_for(name: str, *, data: Collection[str] = ()) -> UseTasks:
+    """The tasks that stand for a use: its benchmarks where their data is given, else built-in tasks that need none.
+
+    >>> tasks_for("math").tasks
+    (AskedTask(task='arithmetic', readout='short'), AskedTask(task='gsm_symbolic', readout='chain'))
+    >>> tasks_for("math", data=["gsm8k"]).tasks
+    (AskedTask(task='gsm8k', readout='chain'),)
+
+    Args:
+        name: of the use.
+        data: names of the tasks whose data is at hand.
+
+    Raises:
+        InputError: no such use.
+    """
+    use = named_use(name)
+    given = tuple(one for one in map(_asked, use.benchmarks) if one.task in data)
+    chosen = given or tuple(map(_asked, use.built_in))
+    return UseTasks(chosen, use.note([one.task for one in chosen]))
+
+
+def _asked(entry: str) -> AskedTask:
+    task, _, readout = entry.partition("/")
+    return AskedTask(task, readout)

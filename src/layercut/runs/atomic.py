@@ -54,16 +54,8 @@ def new_directory(path: Path) -> Iterator[Path]:
     """
     path = Path(path)
     refuse_used(path)
-    new = [parent for parent in path.absolute().parents if not parent.exists()]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with sole_writer(path) as is_sole, fill_directory(path, is_sole=is_sole) as folder:
-            yield folder
-    except BaseException:
-        with suppress(OSError):  # another process writes there by now
-            for parent in new:
-                parent.rmdir()
-        raise
+    with _parents_of(path), sole_writer(path) as is_sole, fill_directory(path, is_sole=is_sole) as folder:
+        yield folder
 
 
 @contextmanager
@@ -82,6 +74,53 @@ def fill_directory(path: Path, *, is_sole: bool) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """The temporary name of a large file that takes its final name only when the block ends well.
+
+    It has the same suffix, and the guarantees of ``new_directory``: one process writes a file of that name, and removes
+    what killed ones left of theirs.
+
+    Raises:
+        InputError: ``path`` exists, or another process is writing it.
+    """
+    path = Path(path)
+    refuse_existing(path)
+    with _parents_of(path), sole_writer(path) as is_sole:
+        for left in parts_of(path) if is_sole else ():
+            shutil.rmtree(left, ignore_errors=True)
+        folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=prefix(path)))
+        try:
+            yield folder / path.name
+            (folder / path.name).replace(path)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _parents_of(path: Path) -> Iterator[None]:
+    """Make the missing parents, and remove them where the block fails."""
+    new = [parent for parent in path.absolute().parents if not parent.exists()]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):  # another process writes there by now
+            for parent in new:
+                parent.rmdir()
+        raise
+
+
+def refuse_existing(path: Path) -> None:
+    """Raise if a new file cannot take this name.
+
+    Raises:
+        InputError: something is there.
+    """
+    if path.exists():
+        raise InputError(f"{shown(path)} exists already; choose another `out`.")
 
 
 def refuse_used(path: Path) -> None:

@@ -9,8 +9,8 @@ then the limits hold without isolation. ``judge.py`` explains how a program is j
 
     run_program("def double(x):\\n    return 2 * x", tests="assert double(4) == 8").passed
 
-docs/threat_model.md says what each mode guarantees. The kernel is shared, so a hole in it is a hole here too. On
-machines with secrets, or for hostile programs, use a virtual machine.
+docs/explanation/threat_model.md says what each mode guarantees. The kernel is shared, so a hole in it is a hole here
+too. On machines with secrets, or for hostile programs, use a virtual machine.
 """
 
 from __future__ import annotations

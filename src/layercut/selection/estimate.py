@@ -38,7 +38,7 @@ def sweep_estimate(
 ) -> CostEstimate:
     """The cost of ``num_layers`` layers skipped, each alone, and the original model."""
     plans, least = num_layers + 1, _shared(handle)
-    steps = [_step(handle, part, samples, plans, least, f"under {plans} plans") for part, samples in asked_of]
+    steps = [asking_step(handle, part, samples, plans, least, f"under {plans} plans") for part, samples in asked_of]
     return _estimate(handle, steps, folder)
 
 
@@ -68,7 +68,7 @@ def selection_estimate(
         if num_held_out != 0 and criterion != "trace_damage":
             held_out = part.task.samples("selection", len(samples) + (num_held_out or len(samples)))[len(samples) :]
             if held_out:
-                steps.append(_step(handle, part, held_out, 2, 1.0, "held out, uncut and cut"))
+                steps.append(asking_step(handle, part, held_out, 2, 1.0, "held out, uncut and cut"))
     return _estimate(handle, steps, out, loads=row.needs_model)
 
 
@@ -134,7 +134,7 @@ def _of_task(
         if not generates(part.readout):
             return []
         passes = num_greedy(candidates, num_remove) if settings.get("search") == "greedy" else candidates
-        uncut = _step(handle, part, samples, 1, 1.0, "uncut")
+        uncut = asking_step(handle, part, samples, 1, 1.0, "uncut")
         traces = Step(
             name=f"{part.label}: right answers without each layer, at most",
             items=passes * len(samples),
@@ -151,17 +151,17 @@ def _of_task(
     else:
         plans = num_greedy(candidates, num_remove)
     least = shared * (RACED if race != "off" else 1.0)
-    return [_step(handle, part, samples, plans + 1, least, f"under at most {plans + 1} plans")]
+    return [asking_step(handle, part, samples, plans + 1, least, f"under at most {plans + 1} plans")]
 
 
 def _shared(handle: ModelHandle) -> float:
     return SHARED if handle.settings.engine == "shared" else 1.0
 
 
-def _step(
+def asking_step(
     handle: ModelHandle, part: ObjectiveTask, samples: Sequence[Sample], plans: int, least: float, what: str
 ) -> Step:
-    """Answers to some items under some plans."""
+    """The cost of answers to some items under some plans, from the length of the first prompts and right answers."""
     seen = samples[:_LOOKED_AT]
     requests = [asked(part.task, sample, part.readout) for sample in seen]
     read = prompt_tokens([request.prompt for request in requests])

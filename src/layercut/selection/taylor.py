@@ -94,7 +94,7 @@ def _scores(context: Context, loaded: LoadedModel, rows: Sequence[tuple[int, ...
     model. Layer by layer, one layer's sums are enough. The forward pass records each layer's input; the backward pass
     runs each layer again on it, which costs a second forward pass, as in gradient checkpointing.
     """
-    layers = decoder_layers(loaded.model, loaded.family)
+    layers = decoder_layers(loaded.model)
     matrices = layer_matrices(loaded, "taylor")
     num_tokens = sum(len(row) - 1 for row in rows)
     steps = len(rows) + len(layers)

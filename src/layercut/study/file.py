@@ -17,9 +17,9 @@ from layercut.healing.prompt_sources import PromptSpec, with_preset
 from layercut.healing.settings import TrainSettings
 from layercut.runs.foreign_code import check_trust
 from layercut.runs.json_text import check_depth, check_text, read_small
-from layercut.settings import CalibrationSettings, DecodingSettings, ModelSettings, TaskSettings
+from layercut.settings import CalibrationSettings, DecodingSettings, Depth, ModelSettings, TaskSettings
 from layercut.study.checks import check_study_names
-from layercut.study.settings import LONGEST_NAME, CriterionSettings, Depth, HealingArm, StudySettings
+from layercut.study.settings import LONGEST_NAME, CriterionSettings, HealingArm, StudySettings
 from layercut.tasks import check_name
 from layercut.tasks.suites import suite, with_data
 

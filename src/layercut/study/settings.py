@@ -16,7 +16,15 @@ from layercut.healing.prompt_sources import Answering, PromptSpec, answering
 from layercut.healing.settings import ArmSettings, TrainSettings
 from layercut.selection import CriterionRow, criterion_row
 from layercut.selection.base import SearchSettings
-from layercut.settings import GENERATED, UNCUT, CalibrationSettings, DecodingSettings, ModelSettings, TaskSettings
+from layercut.settings import (
+    GENERATED,
+    UNCUT,
+    CalibrationSettings,
+    DecodingSettings,
+    Depth,
+    ModelSettings,
+    TaskSettings,
+)
 
 NO_HEALING = "none"
 """The arm that every cut has by default."""
@@ -26,29 +34,6 @@ RESERVED = (UNCUT, "searches", "answers", "failures")
 """Folders of a study that no plan may have."""
 _ONE_BY_ONE = ("reverse", "random", "magnitude", "taylor", "perplexity", "task_accuracy", "trace_damage")
 """Criteria whose deeper cut contains the shallower one, whatever their settings."""
-
-
-class Depth(Settings):
-    """The number of removed decoder layers, or their share of the model's."""
-
-    text: str = Field(description="3 or 25%, as it was written.")
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(%?)", self.text)
-        if not match or (not match[2] and (not match[1].isdigit() or int(match[1]) < 1)):
-            raise InputError(
-                f"depth {self.text!r:.60} is no depth; write a number of layers, such as 3, or a share: 25%."
-            )
-        if match[2] and not 0 < float(match[1]) < 100:
-            raise InputError(f"depth {self.text} is no share between 0% and 100%, such as 25%.")
-        return self
-
-    def layers(self, num_layers: int) -> int:
-        """For a model of ``num_layers``; a share is rounded to the nearest number, at least 1, a half upwards."""
-        if self.text.endswith("%"):
-            return max(1, int(float(self.text[:-1]) / 100 * num_layers + 0.5))
-        return int(self.text)
 
 
 class CriterionSettings(SearchSettings):

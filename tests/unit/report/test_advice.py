@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from layercut.errors import InputError
-from layercut.evidence.comparison import ComparedRun, ComparisonRow, PairedItems
-from layercut.evidence.paired import compare_paired
+from layercut.evidence.comparison import ComparedRun, ComparisonRow
+from layercut.evidence.paired import PairedItems, compare_paired
 from layercut.report.advice import Advice, advise, judge
-from layercut.report.advice_text import in_short, page, write_advice
+from layercut.report.advice_text import in_short, next_step, page, write_advice
 from layercut.report.uses import named_use
 from layercut.runs.directory import find_runs
 from tests.support.run_builder import Result, build_run
@@ -84,35 +85,36 @@ def test_a_recommended_plan_keeps_what_was_asked_for_at_the_stated_confidence() 
             for name in list(truths)[1:]
         }
         tempted += any(min(shares) >= 0.9 for shares in kept.values())
-    assert wrong / NUM_SIMULATIONS <= 0.05
+    assert wrong / NUM_SIMULATIONS <= 0.05 + 2 * (0.05 * 0.95 / NUM_SIMULATIONS) ** 0.5  # benchmarks/advice.py has more
     assert right / NUM_SIMULATIONS > 0.5  # or saying "none" always would do
     assert tempted / NUM_SIMULATIONS > 0.5  # what going by the scores themselves would have cost
 
 
 def test_refutations_hold_at_the_stated_confidence_too() -> None:
     wrong = sum(
-        any(plan.verdict == "refuted" for plan in simulated(seed, {"a": (0.9, 0.9), "b": (0.9, 1.0)})[0].plans)
+        any(plan.verdict == "shown to fail" for plan in simulated(seed, {"a": (0.9, 0.9), "b": (0.9, 1.0)})[0].plans)
         for seed in range(100)
     )
     assert wrong / 100 <= 0.05
 
 
-def test_the_deepest_plan_that_qualifies_is_recommended() -> None:
+def test_the_deepest_plan_that_passed_is_recommended() -> None:
     advice, _ = simulated(1, {"shallow": (1.0, 1.0), "deep": (0.99, 0.99), "deepest": (0.3, 1.0)})
     assert [plan.arm.name for plan in advice.plans] == ["deepest", "deep", "shallow"]
-    assert [plan.verdict for plan in advice.plans] == ["refuted", "qualifies", "qualifies"]
+    assert [plan.verdict for plan in advice.plans] == ["shown to fail", "passed", "passed"]
     assert advice.recommended is advice.plans[1]
     assert advice.plans[1].low == min(one.low for one in advice.plans[1].readouts if one.low is not None)
     text = page(advice)
-    assert "**By 2 layers, plan deep:** 2 of 30 decoder layers removed" in text
-    assert "deepest (3 layers): refuted; gsm8k (short answer) keeps at most " in text
+    assert text.startswith("**For writing calculations, remove 2 layers:** plan `deep` keeps 98 % [94, 103] of gsm8k")
+    assert "deepest (3 layers): fails; gsm8k (short answer) keeps at most " in text
     assert "wrote all of the answers" in text
 
 
 def test_of_equally_deep_plans_the_higher_lower_bound_is_recommended() -> None:
     rows = [row("a", 3, "copy", 0.97), row("b", 3, "copy", 1.01)]
     advice = judge(rows, named_use("copy"), keep=0.8, confidence=0.95)
-    assert [plan.verdict for plan in advice.plans] == ["qualifies", "qualifies"]
+    assert [plan.verdict for plan in advice.plans] == ["passed", "passed"]
+    assert advice.num_paths == 2
     chosen = advice.recommended
     assert chosen is not None
     assert chosen.arm.name == "b"
@@ -122,7 +124,12 @@ def test_none_is_an_answer() -> None:
     advice, _ = simulated(2, {"a": (0.5, 1.0), "b": (1.0, 0.2)})
     assert advice.answer == "none"
     assert advice.recommended is None
-    assert "**None.** With 95 % confidence, each of the 2 plans tried keeps less than 90 %" in page(advice)
+    text = page(advice)
+    assert text.startswith(
+        "**For writing calculations, no plan passed 90 %.** Best: plan `a` keeps 53 % [46, 61] of gsm8k"
+    )
+    assert "that is shown to be less than 90 %" in text
+    assert "- b: not tested, because a shallower plan did not pass." in text
 
 
 def test_undecided_plans_come_with_the_items_that_would_settle_them() -> None:
@@ -134,7 +141,7 @@ def test_undecided_plans_come_with_the_items_that_would_settle_them() -> None:
     assert one.items_needed is not None
     assert one.items_needed > 60
     text = page(advice)
-    assert "items beyond these 60 would decide it" in text
+    assert "Best: plan `a` keeps 97 % [85, 110] of gsm8k (short answer, n = 60); about 310 more items would" in text
     assert "Numbers of items are estimates" in text
     # As many items as were named do settle it, mostly.
     settled = [
@@ -159,7 +166,7 @@ def test_ranked_answers_do_not_speak_for_written_ones() -> None:
     math = judge(ranked, named_use("math"), keep=0.8, confidence=0.95)
     assert (math.answer, math.evidence) == ("no evidence", "none")
     text = page(math)
-    assert "**None: there is no evidence.**" in text
+    assert "**For writing calculations, there is no evidence:**" in text
     assert "For gsm8k there is likelihood evidence only" in text
     everything = judge(ranked, named_use("all"), keep=0.8, confidence=0.95)
     assert (everything.answer, everything.evidence) == ("cut", "likelihood")
@@ -176,7 +183,7 @@ def test_ranked_answers_do_not_speak_for_written_ones() -> None:
         ({"use": "maths"}, "unknown use 'maths'. Did you mean math"),
         ({"keep": 1.5}, "`keep` 1.5 is not a share"),
         ({"confidence": 0.2}, "`confidence` 0.2 must lie between"),
-        ({"use": "summarise"}, "no measured task covers summarise, only guessing, arithmetic"),
+        ({"use": "summarize"}, "no measured task covers summarize, only guessing, arithmetic"),
     ],
 )
 def test_what_cannot_be_answered_is_one_line(study: Path, settings: dict[str, object], message: str) -> None:
@@ -208,7 +215,7 @@ def test_a_study_folder_gives_a_page_and_json(study: Path) -> None:
     assert data["answer"] == "cut"
     assert (data["recommended"], data["removed"]) == ("light", [9, 8])
     assert data["num_parameters"] == {"uncut": 1_000_000, "cut": 900_000}
-    assert [(plan["run"], plan["verdict"]) for plan in data["plans"]] == [("heavy", "refuted"), ("light", "qualifies")]
+    assert [(p["run"], p["verdict"]) for p in data["plans"]] == [("heavy", "shown to fail"), ("light", "passed")]
     (one,) = data["plans"][1]["readouts"]
     assert one["low"] >= 0.9
     assert one["written"] is True
@@ -236,23 +243,8 @@ def test_items_that_chose_the_plan_decide_nothing(tmp_path: Path) -> None:
     assert "selected on some of these items" in advice.ignored[0].reason
 
 
-def test_a_part_of_a_use_can_refute_a_plan_and_cannot_show_that_the_use_is_kept() -> None:
-    def asked(*rows: ComparisonRow) -> Advice:
-        return judge(rows, named_use("code"), keep=0.9, confidence=0.95, num_resamples=2000)
-
-    brackets = [row("kept", 1, "brackets", 1.0), row("broken", 2, "brackets", 0.3)]
-    advice = asked(*brackets)
-    assert advice.answer == "undecided" and advice.recommended is None
-    assert {plan.arm.name: plan.verdict for plan in advice.plans} == {"kept": "undecided", "broken": "refuted"}
-    assert "kept (1 layer): undecided; one of humaneval\\*, mbpp\\* was not run" in page(advice)
-    assert "Only a proxy was measured: brackets." in page(advice)
-    advice = asked(*brackets, row("kept", 1, "mbpp", 1.0), row("broken", 2, "mbpp", 1.0))
-    assert advice.answer == "cut" and advice.recommended is not None and advice.recommended.arm.name == "kept"
-    assert advice.proxies == () and "proxy" not in page(advice)
-
-
-@pytest.mark.parametrize(("use", "part", "whole"), [("summarise", "copy", "xsum"), ("code", "brackets", "mbpp_plus")])
-@pytest.mark.parametrize(("retention", "answer"), [(1.0, "undecided"), (0.3, "none")])
+@pytest.mark.parametrize(("use", "part", "whole"), [("summarize", "copy", "xsum"), ("code", "brackets", "mbpp_plus")])
+@pytest.mark.parametrize(("retention", "answer"), [(1.0, "cut"), (0.3, "none")])
 def test_a_use_that_is_judged_by_a_proxy_says_so(
     use: str, part: str, whole: str, retention: float, answer: str
 ) -> None:
@@ -260,11 +252,80 @@ def test_a_use_that_is_judged_by_a_proxy_says_so(
         rows = [row("cut", 2, task, retention) for task in tasks]
         return judge(rows, named_use(use), keep=0.9, confidence=0.95, num_resamples=2000)
 
+    note = f"Judged by a proxy: {part} is a part of {named_use(use).what}. "
     by_proxy = asked(part)
-    assert by_proxy.answer == answer and by_proxy.proxies == (part,) and by_proxy.to_dict()["proxies"] == [part]
-    text = page(by_proxy)
-    assert f"Only a proxy was measured: {part}." in text.split("\n\n")[1], "in the answer itself"
-    assert "**Proxy only.**" in text and "not the use itself" in text
-    assert in_short(by_proxy).endswith(f"(measured only by {part}, a proxy for {named_use(use).what})")
+    assert by_proxy.answer == answer and by_proxy.to_dict()["proxy"].startswith(note)
+    assert note in page(by_proxy).split("\n\n")[0], "in the answer itself"
+    assert note in in_short(by_proxy)
     by_itself = asked(part, whole)
-    assert by_itself.proxies == () and "proxy" not in page(by_itself) + in_short(by_itself)
+    assert by_itself.proxy == "" and "proxy" not in page(by_itself) + in_short(by_itself)
+
+
+def test_the_plans_of_a_criterion_are_one_path_and_healed_ones_another() -> None:
+    names = {
+        "search-1": 1,
+        "search-2": 2,
+        "search-4": 4,
+        "search-1+seam": 1,
+        "search-2+seam": 2,
+        "light": 1,
+        "heavy": 3,
+    }
+    rows = []
+    for name, depth in names.items():
+        one = row(name, depth, "gsm8k", 0.3 if name == "search-2" else 1.0)
+        plan, _, healing = name.partition("+")
+        rows.append(replace(one, cut=replace(one.cut, plan=plan, healing=healing)))
+    advice = judge(rows, named_use("math"), keep=0.9, confidence=0.95, num_resamples=2000)
+    paths: dict[str, list[str]] = {}
+    for plan in reversed(advice.plans):
+        paths.setdefault(plan.path, []).append(plan.arm.name)
+    assert paths == {
+        "search-N": ["search-1", "search-2", "search-4"],
+        "search-N+seam": ["search-1+seam", "search-2+seam"],
+        "explicit": ["light", "heavy"],
+    }
+    assert {plan.arm.name: plan.verdict for plan in advice.plans} == {
+        "search-1": "passed", "search-2": "shown to fail", "search-4": "not tested",
+        "search-1+seam": "passed", "search-2+seam": "passed", "light": "passed", "heavy": "passed",
+    }  # fmt: skip
+    assert advice.recommended is not None and advice.recommended.arm.name == "heavy"
+    assert "3 paths share the error rate of 5 %" in page(advice)
+
+
+def test_the_next_step_is_a_folder_or_a_command(study: Path) -> None:
+    advice = advise(study)
+    plan = study / "light" / "plan.json"
+    made = f"layercut cut bundled:smollm2-135m --remove {plan} --out {study / 'light' / 'checkpoint'}"
+    assert next_step(advice) == f"To write the checkpoint: `{made}`."
+    (study / "light" / "checkpoint").mkdir()
+    assert next_step(advice) == f"Checkpoint: `{study / 'light' / 'checkpoint'}`."
+    (study / "light" / "checkpoint").rmdir()
+
+
+def test_an_undecided_plan_comes_with_the_command_that_decides_it(tmp_path: Path) -> None:
+    folder = tmp_path / "study"
+    build_run(folder / "uncut", [Result(task="copy", readout="short", score=0.9, n=40, chance=0.0)])
+    build_run(folder / "cut", [Result(task="copy", readout="short", score=0.8, n=40, chance=0.0)], removed=(3,))
+    undecided = advise(folder, use="copy")
+    assert undecided.answer == "undecided" and undecided.best is not None
+    needed = undecided.best.items_needed
+    assert needed is not None
+    told = next_step(undecided)
+    items = int(told.split("raise `limit` to ")[1].split()[0])
+    assert needed <= items <= 1.1 * needed
+    run = f"layercut run examples/quickstart.yaml --out {folder}-{items}"
+    assert told.endswith(f"then `{run} && layercut advise {folder}-{items} --use copy --keep 0.9`.")
+
+
+def test_a_healed_plan_names_its_checkpoint(tmp_path: Path) -> None:
+    result = [Result(task="copy", readout="short", score=1.0, n=150, chance=0.0)]
+    build_run(tmp_path / "uncut", result)
+    cut = build_run(tmp_path / "search-3+seam", result, removed=(3, 4, 5))
+    metrics = cut.metrics() | {"arm": {"plan": "search-3", "healing": "seam", "seed": 0}}
+    (cut.path / "metrics.json").write_text(json.dumps(metrics))
+    advice = advise(tmp_path, use="copy")
+    assert "remove 3 layers:** healed plan `search-3+seam` keeps 100 % [9" in page(advice)
+    assert "set `checkpoints: true` in examples/quickstart.yaml, then `layercut run " in next_step(advice)
+    (tmp_path / "search-3" / "heal-seam" / "checkpoint").mkdir(parents=True)
+    assert next_step(advice) == f"Checkpoint: `{tmp_path / 'search-3' / 'heal-seam' / 'checkpoint'}`."

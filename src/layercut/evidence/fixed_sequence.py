@@ -1,0 +1,338 @@
+"""The deepest cut that is shown to keep what was asked for: depths tested in order, until the first one fails.
+
+    fixed_sequence([DepthEvidence(1, "search-1", rows), DepthEvidence(2, "search-2", rows)], keep=0.9).deepest
+
+A depth passes where every task's lower bound of the retention above chance reaches ``keep``. All tasks have to pass, so
+each bound has the full level: an intersection-union test (Berger, "Multiparameter hypothesis testing and acceptance
+sampling", Technometrics 24, 1982). Depths are tested in an order that was fixed before, and a failure ends the test, so
+each depth has the full level too: to recommend a depth that keeps less, the first such depth has to pass, and it is
+tested once. This is the fixed-sequence procedure: Maurer, Hothorn and Lehmacher, "Multiple comparisons in drug clinical
+trials and preclinical assays: a-priori ordered hypotheses", Biometrie in der chemisch-pharmazeutischen Industrie 6
+(1995); Westfall and Krishen, "Optimally weighted, fixed sequence and gatekeeper multiple testing procedures", J. Stat.
+Plan. Inference 99 (2001).
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Literal
+
+from layercut.errors import InputError
+from layercut.evidence.bounds import items_to_settle, retention_bounds
+from layercut.evidence.intervals import NUM_RESAMPLES, Estimate
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from layercut.evidence.paired import PairedRow
+
+TestVerdict = Literal["passed", "shown to fail", "undecided", "not tested"]
+
+
+@dataclass(frozen=True)
+class DepthEvidence:
+    """What was measured of one plan on report items."""
+
+    depth: int
+    """Number of layers removed; or another number that says when the plan's turn is."""
+    plan: str
+    """Its name."""
+    rows: tuple[PairedRow, ...]
+    """One a task (and readout), against the original model on the same items, with ``items``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgedTask:
+    """What one depth keeps on one task."""
+
+    task: str
+    readout: str
+    n: int
+    """Number of items."""
+    num_clusters: int | None
+    """Contexts that the items share, if any."""
+    chance: float
+    kept: float
+    """Retention above chance on these items."""
+    interval: Estimate | None
+    """The same with its two-sided 95 % interval, as tables show it; None where that is refused (see compare_paired)."""
+    low: float | None
+    """At least this is kept, at the level of the test; the task passes where it reaches ``keep``. None where these
+    items cannot separate the original model from chance at that level."""
+    high: float | None
+    """At most this is kept, at the level of the test over all tasks together."""
+    verdict: TestVerdict
+    items_needed: int | None
+    """About how many items in all would decide an undecided one, with a power of 80 %; None where no number can be
+    said."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return {**vars(self), "interval": None if self.interval is None else self.interval._asdict()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgedDepth:
+    """One depth that was tested."""
+
+    depth: int
+    plan: str
+    verdict: TestVerdict
+    """``passed``: every task did. ``shown to fail``: a task keeps less than asked for, by its upper bound.
+    ``undecided``: neither; more items would decide it. ``not tested``: a depth that was judged only to be shown."""
+    tasks: tuple[JudgedTask, ...]
+    missing: tuple[str, ...]
+    """Tasks that were measured at another depth and not at this one; then it cannot pass."""
+    level: float
+    """Probability with which each lower bound holds."""
+    items_needed: int | None
+    """About how many items of each task would decide an undecided one; None where no number can be said."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether every task keeps what was asked for."""
+        return self.verdict == "passed"
+
+    @property
+    def worst(self) -> JudgedTask | None:
+        """The task with the lowest lower bound; the one with the lowest retention where a bound is missing."""
+        if any(one.low is None for one in self.tasks):
+            return min(self.tasks, key=lambda one: one.kept)
+        return min(self.tasks, key=lambda one: one.low or 0.0, default=None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NotJudged:
+    """A task that decides nothing, and why."""
+
+    task: str
+    readout: str
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequenceResult:
+    """Every depth that was tested, and what follows."""
+
+    keep: float
+    level: float
+    """Probability that ``deepest`` keeps what was asked for, on every task that could be judged."""
+    tested: tuple[JudgedDepth, ...]
+    """In order; all but the last one passed, and the last one where all did."""
+    not_tested: tuple[str, ...]
+    """Plans behind the first that failed, and all plans where no task could be judged."""
+    not_judged: tuple[NotJudged, ...]
+    """Tasks on which nothing can be kept or lost, such as one on which the original model guesses."""
+
+    @property
+    def deepest(self) -> JudgedDepth | None:
+        """The deepest that passed; None where none did."""
+        return next((one for one in reversed(self.tested) if one.passed), None)
+
+    @property
+    def first_failed(self) -> JudgedDepth | None:
+        """The depth that ended the test; None where all passed or none could be judged."""
+        return self.tested[-1] if self.tested and not self.tested[-1].passed else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return {
+            "keep": self.keep,
+            "level": self.level,
+            "deepest": None if self.deepest is None else self.deepest.plan,
+            "tested": [
+                {**vars(one), "tasks": [task.to_dict() for task in one.tasks], "missing": list(one.missing)}
+                for one in self.tested
+            ],
+            "not_tested": list(self.not_tested),
+            "not_judged": [asdict(one) for one in self.not_judged],
+        }
+
+
+def fixed_sequence(
+    steps: Sequence[DepthEvidence], keep: float, *, level: float = 0.95, num_resamples: int = NUM_RESAMPLES
+) -> SequenceResult:
+    """Test depths in order, each at ``level``; stop at the first that fails.
+
+    The verdict on a depth does not depend on those behind it, if all were asked the same tasks. So the items of a depth
+    need to be measured only once the one before has passed: the same call with one more step gives the same verdicts on
+    the earlier ones.
+
+    A task decides nothing where its metric has no chance level or does not lie between 0 and 1, and where the original
+    model is at chance: the lower end of its 95 % interval at the first depth that measured it does not exceed chance.
+    Near chance a lower bound is safe all the same: weightings of the items under which the original model is not above
+    chance count against the plan (see retention_bounds).
+
+    Args:
+        steps: by depth; what comes first must not depend on these items.
+        keep: share of the score above chance that every task has to keep.
+        level: probability that no depth that keeps less is passed.
+        num_resamples: of each bound.
+
+    Raises:
+        InputError: depths that are not in order, a depth without rows, or a share or level that cannot be.
+    """
+    return fixed_sequences({"": steps}, keep, level=level, num_resamples=num_resamples)[""]
+
+
+def fixed_sequences(
+    paths: Mapping[str, Sequence[DepthEvidence]],
+    keep: float,
+    *,
+    level: float = 0.95,
+    num_resamples: int = NUM_RESAMPLES,
+) -> dict[str, SequenceResult]:
+    """Several paths at once, such as those of several criteria; ``level`` holds for all of them together.
+
+    The error rate 1 - level is shared by the paths in equal parts. A path on which every depth passed hands its part on
+    to the others, which are then tested again: Bretz, Maurer, Brannath and Posch, "A graphical approach to sequentially
+    rejective multiple test procedures", Stat. Med. 28 (2009). With one plan a path this is Holm's procedure; one single
+    path is tested with all of it.
+    """
+    if not 0 < keep <= 1:
+        raise InputError(f"`keep` {keep:g} is not a share between 0 and 1, such as 0.9.")
+    if not 0.5 <= level < 1:
+        raise InputError(f"`level` {level:g} must lie between 0.5 and 1, such as 0.95.")
+    for name, steps in paths.items():
+        _check(name, steps)
+    first: dict[tuple[str, str], PairedRow] = {}
+    for steps in paths.values():
+        for row in (row for step in steps for row in step.rows):
+            first.setdefault((row.task, row.readout), row)
+    reasons = {key: why for key, row in first.items() if (why := _cannot_be_judged(row))}
+    wanted = [key for key in first if key not in reasons]
+    left_out = tuple(NotJudged(task=task, readout=readout, why=why) for (task, readout), why in reasons.items())
+    found: dict[str, SequenceResult] = {}
+    done: set[str] = set()
+    while True:
+        active = [name for name in paths if name not in done]
+        for name in active:
+            tested: list[JudgedDepth] = []
+            for step in paths[name] if wanted else ():
+                tested.append(judge_depth(step, wanted, keep, (1 - level) / len(active), num_resamples))
+                if not tested[-1].passed:
+                    break
+            behind = tuple(step.plan for step in paths[name][len(tested) :])
+            found[name] = SequenceResult(
+                keep=keep, level=level, tested=tuple(tested), not_tested=behind, not_judged=left_out
+            )
+        finished = {name for name in active if found[name].first_failed is None and not found[name].not_tested}
+        done |= finished
+        if not finished or len(done) == len(paths):
+            return found
+
+
+def _check(name: str, steps: Sequence[DepthEvidence]) -> None:
+    path = f"path {name}: " if name else ""
+    if not steps:
+        raise InputError(f"{path}no depth came; give at least one.")
+    depths = [step.depth for step in steps]
+    if any(late <= early for early, late in pairwise(depths)):
+        raise InputError(f"{path}depths {', '.join(map(str, depths))} came; give each once, the shallowest first.")
+    for step in steps:
+        if not step.rows:
+            raise InputError(f"{path}plan {step.plan} came without rows; give one per task.")
+        keys = [(row.task, row.readout) for row in step.rows]
+        if len(set(keys)) < len(keys):
+            raise InputError(f"{path}plan {step.plan} has two rows of a task and readout; give its main metric alone.")
+
+
+def _cannot_be_judged(row: PairedRow) -> str:
+    """Why a task decides nothing; empty where it does."""
+    assert row.items is not None, "bounds need the items of a row"
+    if row.chance is None:
+        return "its score has no chance level, so retention above chance is undefined"
+    values = (*row.items.uncut, *row.items.cut)
+    if min(values) < 0 or max(values) > 1:
+        return "its score does not lie between 0 and 1"
+    uncut = row.values.uncut
+    if uncut.low is None or uncut.low <= row.chance:
+        return f"the original model is not significantly above chance ({row.chance:.3g}) on {uncut.n} items"
+    return ""
+
+
+def judge_depth(
+    step: DepthEvidence,
+    wanted: Sequence[tuple[str, str]],
+    keep: float,
+    error: float,
+    num_resamples: int = NUM_RESAMPLES,
+) -> JudgedDepth:
+    """One depth by itself, whether or not its turn came.
+
+    Args:
+        step: the plan and its rows.
+        wanted: task and readout of all that has to pass.
+        keep: share that is asked for.
+        error: rate of each lower bound; the upper bounds share it.
+        num_resamples: of each bound.
+    """
+    rows = {(row.task, row.readout): row for row in step.rows}
+    tasks = tuple(
+        # Any one task can show that a depth fails, so upper bounds share the error rate. All have to pass, so lower
+        # bounds have all of it.
+        _judge_task(rows[key], keep, error, error / len(wanted), num_resamples)
+        for key in wanted
+        if key in rows
+    )
+    missing = tuple(f"{task} ({readout})" for task, readout in wanted if (task, readout) not in rows)
+    verdicts = {one.verdict for one in tasks}
+    verdict: TestVerdict = (
+        "shown to fail" if "shown to fail" in verdicts
+        else "passed" if verdicts == {"passed"} and not missing
+        else "undecided"
+    )  # fmt: skip
+    return JudgedDepth(
+        depth=step.depth,
+        plan=step.plan,
+        verdict=verdict,
+        tasks=tasks,
+        missing=missing,
+        level=1 - error,
+        items_needed=_items_needed(tasks, keep) if verdict == "undecided" and not missing else None,
+    )
+
+
+def _items_needed(tasks: Sequence[JudgedTask], keep: float) -> int | None:
+    """Where every task keeps enough on these items, all that are open have to be settled. Otherwise one that keeps less
+    decides it."""
+    open_ones = [one for one in tasks if one.verdict == "undecided"]
+    below = [one.items_needed for one in open_ones if one.kept < keep]
+    needed = [count for count in below or [one.items_needed for one in open_ones] if count is not None]
+    if below:
+        return min(needed, default=None)
+    return max(needed) if len(needed) == len(open_ones) else None
+
+
+def _judge_task(row: PairedRow, keep: float, low_error: float, high_error: float, num_resamples: int) -> JudgedTask:
+    assert row.items is not None and row.chance is not None
+    bounds = retention_bounds(
+        row.items.uncut,
+        row.items.cut,
+        chance=row.chance,
+        low_error=low_error,
+        high_error=high_error,
+        seed=row.seed,
+        clusters=row.items.clusters,
+        num_resamples=num_resamples,
+    )
+    verdict: TestVerdict = "undecided"
+    if bounds.low is not None and bounds.low >= keep:
+        verdict = "passed"
+    elif bounds.high is not None and bounds.high < keep:
+        verdict = "shown to fail"
+    error = low_error if bounds.value > keep else high_error
+    return JudgedTask(
+        task=row.task,
+        readout=row.readout,
+        n=bounds.n,
+        num_clusters=row.values.num_clusters,
+        chance=row.chance,
+        kept=bounds.value,
+        interval=row.kept_share,
+        low=bounds.low,
+        high=bounds.high,
+        verdict=verdict,
+        items_needed=items_to_settle(bounds, keep, error=error) if verdict == "undecided" else None,
+    )

@@ -1,0 +1,268 @@
+"""A file of the user's own prompts with answers as a task: ``my.jsonl``, or ``my.jsonl:number``.
+
+A sample row: ``{"prompt": "What is 2 + 3?", "answer": 5, "grade": "number"}``. docs/own_tasks.md is the how-to.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from layercut.engine.base import Completion, GenerationRequest, LikelihoodRequest, Likelihoods, Message
+from layercut.errors import InputError
+from layercut.sandbox.isolation import Limits
+from layercut.sandbox.runner import Program, in_force, run_programs
+from layercut.tasks import lettered
+from layercut.tasks.base import Readout, Sample, Score, Split
+from layercut.tasks.boxed import last_boxed, same_value
+from layercut.tasks.code_answers import OPENED, STOP, find_program
+from layercut.tasks.data_files import DataSet, read_local
+from layercut.tasks.grading import all_numbers, grade_rank, grade_text, guessing
+from layercut.tasks.own_rows import Grade, check_grade, check_one_kind, sample_of
+from layercut.tasks.splits import SplitNames, first_of
+
+VERSION = 1
+"""Raised by any change of the prompts or the grading."""
+MAX_NEW_TOKENS = 256
+PROBABILITY = "token_probability"
+"""The metric of the grade ``likelihood``."""
+_HALVES = SplitNames("all", "all")
+_MOST_GUESSES = 100
+"""Different answers that are tried as the constant one."""
+
+
+def own_file(*, path: str, grade: str | None = None, max_new_tokens: int = MAX_NEW_TOKENS) -> OwnFile:
+    """The task that a file is; its rows are read on first use.
+
+    Raises:
+        InputError: a grade that is none, or no such file.
+    """
+    default = None if grade is None else check_grade(grade)
+    if not Path(path).expanduser().is_file():
+        raise InputError(f"{path}: no such file. Give the path of a file with prompts and answers, or a task's name.")
+    return OwnFile(path=path, default=default, max_new_tokens=max_new_tokens)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnFile:
+    """Prompts with answers from a file; the report items are a half of them, by the hash of the prompt.
+
+    Grades, the first five of what the model writes (readout ``short``):
+
+    - ``exact``: the text is the answer. White space around it and a full stop at its end do not count; case does.
+    - ``number``: the last number, or the last ``\\boxed{}``, has the value of the answer. "$1,250.00" answers 1250.
+    - ``contains``: the answer stands in the text, in any case.
+    - ``regex``: the answer is a Python regular expression that is found in the text.
+    - ``code``: the program in the text passes ``tests``, in the sandbox.
+    - ``choice``: the right one of ``choices`` is the likeliest (``rank``); by name ``short``, where the model is shown
+      the choices with letters and writes one.
+    - ``likelihood``: probability per token of the answer (readout ``likelihood``), a geometric mean from 0 to 1:
+      exp(ln p / tokens).
+
+    Where ``answer`` is a list, each of them is right.
+    """
+
+    path: str
+    default: Grade | None
+    """Of rows that name no grade."""
+    max_new_tokens: int
+    """Longest answer."""
+    version: int = VERSION
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise InputError(f"{self.name}: max_new_tokens {self.max_new_tokens} is too small; use 1 or more.")
+
+    @property
+    def name(self) -> str:
+        """The file's name without its folder."""
+        return Path(self.path).name
+
+    @property
+    def runs_programs(self) -> bool:
+        """Whether a row is graded by tests."""
+        return any(sample.data["grade"] == "code" for sample in self._samples)
+
+    @property
+    def readouts(self) -> tuple[Readout, ...]:
+        """By the grade of the rows."""
+        return ({"choice": "rank", "likelihood": "likelihood"}.get(self._samples[0].data["grade"], "short"),)
+
+    @property
+    def extra_readouts(self) -> tuple[Readout, ...]:
+        """A written letter, for choices."""
+        return ("short",) if self.readouts == ("rank",) else ()
+
+    def settings(self) -> Mapping[str, object]:
+        """What decides the samples; the file counts by its content, not by its place."""
+        return {
+            "version": self.version,
+            "max_new_tokens": self.max_new_tokens,
+            "data": self._rows.sha256,
+            **({} if self.default is None else {"grade": self.default}),
+            "splits": _HALVES.describe(),
+        }
+
+    def samples(self, split: Split, limit: int | None) -> list[Sample]:
+        """The first samples in the order of the file.
+
+        Raises:
+            InputError: any row that cannot be used, or rows that are graded by tests and no sandbox works here.
+        """
+        if self.runs_programs:
+            in_force()
+        return first_of(split, _HALVES, lambda _: self._samples, limit)
+
+    @cached_property
+    def _rows(self) -> DataSet:
+        return read_local(self.path)
+
+    @cached_property
+    def _samples(self) -> list[Sample]:
+        rows = self._rows.splits["all"]
+        samples = [sample_of(row, self.default) for row in rows]
+        check_one_kind(rows, samples)
+        return samples
+
+    def request(self, sample: Sample, readout: Readout) -> GenerationRequest | LikelihoodRequest:
+        """The prompt as it stands in the file; for ``short`` of choices with the choices, for code with an answer that
+        is begun with a code block."""
+        prompt, grade = sample.data["prompt"], sample.data["grade"]
+        plain = isinstance(prompt, str)
+        if readout != "short":
+            # A word of its own, where the text does not end in white space.
+            space = " " if plain and not prompt[-1].isspace() else ""
+            texts = sample.options or (sample.gold,)
+            return LikelihoodRequest(id=sample.id, prompt=prompt, continuations=tuple(space + text for text in texts))
+        stop = sample.data["stop"] or (("\n\n",) if plain else ())
+        if grade == "choice":
+            listed = lettered.lettered(sample.options)
+            if plain:
+                prompt, stop = f"{prompt}\n{listed}\nAnswer:", ("\n",)
+            else:
+                prompt = _joined(prompt, Message("user", f"{listed}\n\n{lettered.SHORT}"))
+        elif grade == "code" and not plain and prompt[-1].role != "assistant":
+            prompt, stop = (*prompt, Message("assistant", OPENED)), sample.data["stop"] or STOP
+        return GenerationRequest(id=sample.id, prompt=prompt, max_new_tokens=self.max_new_tokens, stop=stop)
+
+    def grade(self, sample: Sample, readout: Readout, answer: Completion | Likelihoods) -> Score:
+        """Grade one answer."""
+        return self.grade_all([sample], readout, [answer])[0]
+
+    def grade_all(
+        self, samples: Sequence[Sample], readout: Readout, answers: Sequence[Completion | Likelihoods]
+    ) -> list[Score]:
+        """Grade many answers; programs run over the cores.
+
+        Raises:
+            InputError: no sandbox works here.
+        """
+        programs = {
+            sample.id: Program(source, sample.data["tests"], sample.data["names"])
+            for sample, answer in zip(samples, answers, strict=True)
+            if sample.data["grade"] == "code" and (source := _program(sample, answer))
+        }
+        ran = (
+            dict(zip(programs, run_programs(list(programs.values()), limits=Limits()), strict=True)) if programs else {}
+        )
+        scores = []
+        for sample, answer in zip(samples, answers, strict=True):
+            if isinstance(answer, Likelihoods):
+                scores.append(grade_rank(sample, answer) if sample.options else _likelihood(sample, answer))
+            elif sample.data["grade"] == "code":
+                result = ran.get(sample.id)
+                said = "" if result is None else "passed" if result.passed else f"{result.failure}: {result.detail}"
+                scores.append(grade_text(said, result is not None and result.passed, answer))
+            elif sample.options:
+                found = lettered.find_short(answer.text, sample.options)
+                named = sample.options[lettered.LETTERS.index(found.letter)] if found else ""
+                scores.append(grade_text(named, named == sample.gold, answer))
+            else:
+                scores.append(grade_text(*_graded(sample, answer.text), answer))
+        return scores
+
+    def settled(self, sample: Sample, readout: Readout, text: str) -> bool:
+        """Whether the grade is certain: what is contained stays so, and a wrong beginning makes no exact answer.
+
+        Other grades look at the whole text. Proven in ``test_no_way_to_go_on_changes_a_settled_grade`` of the own file.
+        """
+        grade, text = sample.data["grade"], text.rstrip("\ufffd")
+        if readout != "short" or grade not in ("contains", "exact"):
+            return False
+        if grade == "contains":
+            return _graded(sample, text)[1]
+        said = " ".join(text.split())
+        right = [_words(one) for one in sample.data["accepted"]]
+        return not any(whole.startswith(said) for one in right for whole in (f"{one}.", f"{one} ."))
+
+    def draft(self, sample: Sample, readout: Readout) -> str:
+        """The answer, where it is all that is to be written."""
+        if readout == "short" and sample.options:
+            return lettered.LETTERS[sample.gold_index]
+        return sample.gold if sample.data["grade"] == "exact" else ""
+
+    def chance(self, samples: Sequence[Sample], readout: Readout) -> Mapping[str, float]:
+        """1 / number of choices; written letters, at least the share of the most common right letter.
+
+        Written answers: what the best constant answer gets by these very grades, of the 100 most common answers in the
+        file. Code and likelihood: 0, as no constant program passes, and guessing gives each of thousands of tokens
+        about the same probability.
+        """
+        if readout == "likelihood":
+            return {PROBABILITY: 0.0}
+        if samples[0].options:
+            ranked = guessing(samples, "rank", ("accuracy",))
+            if readout == "rank":
+                return ranked
+            letter = Counter(sample.gold_index for sample in samples).most_common(1)[0][1] / len(samples)
+            return {"accuracy": max(letter, ranked["accuracy"])}
+        asked = [sample for sample in samples if sample.data["grade"] != "code"]
+        answers = Counter(text for sample in asked for text in sample.data["accepted"])
+        guesses = [text for text, _ in answers.most_common(_MOST_GUESSES)]
+        best = max((sum(_graded(sample, text)[1] for sample in asked) for text in guesses), default=0)
+        return {"accuracy": best / len(samples)}
+
+
+def _joined(turns: tuple[Message, ...], added: Message) -> tuple[Message, ...]:
+    """One more turn; two of one role in a row become one, as most chat templates want them to alternate."""
+    last = turns[-1]
+    if last.role != added.role:
+        return (*turns, added)
+    return (*turns[:-1], Message(last.role, f"{last.content}\n{added.content}"))
+
+
+def _program(sample: Sample, answer: Completion | Likelihoods) -> str:
+    assert isinstance(answer, Completion)
+    return find_program(answer.text, sample.data["names"])
+
+
+def _likelihood(sample: Sample, answer: Likelihoods) -> Score:
+    probability = math.exp(answer.log_likelihoods[0] / answer.num_tokens[0])
+    greedy = answer.is_greedy[0]
+    return Score({PROBABILITY: probability}, sample.gold if greedy else "", "right" if greedy else "wrong")
+
+
+def _graded(sample: Sample, text: str) -> tuple[str, bool]:
+    """The answer that is found in a written text, and whether it is right."""
+    grade, accepted = sample.data["grade"], sample.data["accepted"]
+    said = text.strip()
+    if grade == "exact":
+        return said, any(_words(said) == _words(one) for one in accepted)
+    if grade == "number":
+        numbers = all_numbers(text)
+        found = last_boxed(text) or (str(numbers[-1]) if numbers else "")
+        return found, bool(found) and any(same_value(found, one) for one in accepted)
+    if grade == "regex":
+        match = sample.data["pattern"].search(text)
+        return match[0] if match else said, match is not None
+    folded = " ".join(said.casefold().split())
+    named = next((one for one in accepted if " ".join(one.casefold().split()) in folded), None)
+    return named or said, named is not None
+
+
+def _words(text: str) -> str:
+    return " ".join(text.split()).removesuffix(".").rstrip()

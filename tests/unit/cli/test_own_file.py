@@ -1,0 +1,103 @@
+"""A user's own file as the only task, end to end on a tiny model: eval, resumed, select, and prompts to heal with."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from layercut.tasks import load_task
+from tests.unit.cli.conftest import Run
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Path:
+    rows = [
+        {"text": f"{i} red", "answer": "o" if i % 2 else "e", "choices": ["o", "e"], "grade": "choice"}
+        for i in range(24)
+    ]
+    path = tmp_path / "mine.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_eval_measures_the_report_items_and_resumes(layercut: Run, tiny: Path, mine: Path, tmp_path: Path) -> None:
+    command = ("eval", tiny, "--tasks", mine, "--remove", "5", "--out", tmp_path / "run")
+    ran = layercut(*command)
+    assert ran.code == 0, ran.err
+    items = [
+        json.loads(line) for line in (tmp_path / "run" / "samples" / "mine.jsonl.rank.jsonl").read_text().splitlines()
+    ]
+    report = load_task(str(mine)).samples("report", None)
+    assert {item["id"] for item in items} == {sample.id for sample in report}
+    (row,) = json.loads((tmp_path / "run" / "metrics.json").read_text())["rows"]
+    assert (row["task"], row["metric"], row["chance"], row["n"]) == ("mine.jsonl", "accuracy", 0.5, len(report))
+    before = (tmp_path / "run" / "metrics.json").read_text()
+    moved = mine.rename(tmp_path / "moved.jsonl").rename(tmp_path / "sub.jsonl").rename(mine)
+    assert layercut(*command).code == 0 and (tmp_path / "run" / "metrics.json").read_text() == before
+    moved.write_text(mine.read_text() + json.dumps({"text": "x", "answer": "o", "choices": "o|e", "grade": "choice"}))
+    changed = layercut(*command)
+    assert changed.code == 1 and "data" in changed.err and "Traceback" not in changed.err
+
+
+def test_select_chooses_by_its_selection_items(layercut: Run, tiny: Path, mine: Path, tmp_path: Path) -> None:
+    # By the likelihood of a given answer, of which even a random model has some.
+    rows = [{**json.loads(line), "grade": "likelihood"} for line in mine.read_text().splitlines()]
+    mine.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    ran = layercut(
+        "select", tiny, "--criterion", "task_accuracy", "--objective", mine, "--remove", "1", "--out", tmp_path / "s"
+    )
+    assert ran.code == 0, ran.err
+    plan = json.loads((tmp_path / "s" / "plan.json").read_text())
+    chosen = set(plan["scores"]["selection_items"]["mine.jsonl"]["ids"])
+    assert chosen == {sample.id for sample in load_task(str(mine)).samples("selection", None)}
+    told = layercut("eval", tiny, "--tasks", mine, "--remove", tmp_path / "s" / "plan.json", "--out", tmp_path / "e")
+    assert told.code == 0, told.err
+
+
+def test_a_bad_row_is_told_before_a_model_is_loaded(layercut: Run, mine: Path, tmp_path: Path) -> None:
+    mine.write_text(mine.read_text() + '{"text": "a", "grade": "choice"}\n')
+    ran = layercut("eval", "no/such-model", "--tasks", mine, "--out", tmp_path / "run")
+    assert ran.code == 1 and "mine.jsonl, line 25: no field 'answer', only text, grade." in " ".join(ran.err.split())
+
+
+def test_its_selection_items_are_prompts(layercut: Run, tiny: Path, tmp_path: Path) -> None:
+    rows = [{"prompt": f"Say {i}", "answer": i} for i in range(12)]
+    (tmp_path / "say.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    ran = layercut(
+        "generate",
+        tiny,
+        "--prompts",
+        f"task:{tmp_path}/say.jsonl:exact",
+        "--max-new-tokens",
+        "4",
+        "--out",
+        tmp_path / "g",
+    )
+    assert ran.code == 0, ran.err
+
+
+def test_a_study_of_it_is_healed_on_its_selection_items_and_advised(
+    layercut: Run, tiny: Path, mine: Path, tmp_path: Path
+) -> None:
+    rows = [{**json.loads(line), "grade": "likelihood"} for line in mine.read_text().splitlines()]
+    mine.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    say = [{"prompt": f"Say {i}", "answer": f"{i}"} for i in range(60)]
+    (tmp_path / "say.jsonl").write_text("".join(json.dumps(row) + "\n" for row in say))
+    seam = {"name": "seam", "method": "seam", "prompts": f"task:{tmp_path}/say.jsonl:exact", "max_new_tokens": 4}
+    study = {
+        "model": str(tiny), "device": "cpu", "out": str(tmp_path / "runs" / "x"), "plans": ["reverse:1", "reverse:2"],
+        "tasks": [{"task": str(mine)}], "healing": [{**seam, "responses": "original"}],
+    }  # fmt: skip
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
+    ran = layercut("run", tmp_path / "study.yaml")
+    assert ran.code == 0, ran.err
+    told = layercut("advise", tmp_path / "runs" / "x", "--keep", "0.05")
+    assert told.code == 0, told.err
+    data = json.loads(layercut("advise", tmp_path / "runs" / "x", "--keep", "0.05", "--json").out)
+    assert {plan["path"] for plan in data["plans"]} == {"reverse-N", "reverse-N+seam"}
+    assert [plan["readouts"][0]["task"] for plan in data["plans"]] == ["mine.jsonl"] * 4
+    assert data["answer"] == "undecided" and data["best"] is not None  # of a random model too few items say anything
+    assert "For everything that was measured, no plan passed 5 %. Best:" in told.words

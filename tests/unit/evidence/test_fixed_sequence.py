@@ -1,0 +1,159 @@
+"""Depths in a fixed order: what passes, where the test stops, and that it is wrong at most as often as it says."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from layercut.errors import InputError
+from layercut.evidence.bounds import retention_bounds
+from layercut.evidence.fixed_sequence import DepthEvidence, SequenceResult, fixed_sequence, fixed_sequences
+from layercut.evidence.paired import PairedItems, PairedRow, compare_paired
+
+UNCUT, CHANCE = 0.7, 0.1
+
+
+def row(
+    task: str,
+    retention: float,
+    n: int = 400,
+    rng: np.random.Generator | None = None,
+    *,
+    uncut: float = UNCUT,
+    chance: float | None = CHANCE,
+) -> PairedRow:
+    """Items of a model whose true retention is known, drawn anew; without ``rng`` just as expected."""
+    floor = chance or 0.0
+    cut, gained = floor + retention * (uncut - floor), 0.02
+    shares = [cut - gained, uncut - cut + gained, gained, 1 - uncut - gained]
+    counts = np.diff(np.rint(np.cumsum([0.0, *shares]) * n).astype(int)) if rng is None else rng.multinomial(n, shares)
+    both, lost, more, neither = counts
+    before = [1.0] * (both + lost) + [0.0] * (more + neither)
+    after = [1.0] * both + [0.0] * lost + [1.0] * more + [0.0] * neither
+    return PairedRow(
+        task=task, version=1, readout="short", metric="accuracy", chance=chance, limit=None, seed=0,
+        values=compare_paired(before, after, chance=chance, num_resamples=200), items=PairedItems(before, after),
+    )  # fmt: skip
+
+
+def steps(*depths: dict[str, float], **options: Any) -> list[DepthEvidence]:
+    return [
+        DepthEvidence(depth, f"p{depth}", tuple(row(task, kept, **options) for task, kept in kept_by_task.items()))
+        for depth, kept_by_task in enumerate(depths, start=1)
+    ]
+
+
+def test_the_deepest_of_an_unbroken_row_of_passes_is_named() -> None:
+    found = fixed_sequence(steps({"a": 1.0, "b": 1.0}, {"a": 0.97, "b": 1.0}, {"a": 0.6, "b": 1.0}, {"a": 1.0}), 0.9)
+    assert [one.verdict for one in found.tested] == ["passed", "passed", "shown to fail"]
+    assert found.deepest is found.tested[1] and found.deepest.plan == "p2"
+    assert found.first_failed is found.tested[2] and found.not_tested == ("p4",)
+    one = found.tested[1].tasks[0]
+    bounds = retention_bounds(
+        *steps({"a": 0.97})[0].rows[0].items[:2],
+        chance=CHANCE,
+        low_error=0.05,
+        high_error=0.025,  # type: ignore[index]
+    )
+    assert (one.task, one.n, one.kept, one.low, one.high) == ("a", 400, bounds.value, bounds.low, bounds.high)
+    assert one.interval is not None and one.interval.value == pytest.approx(one.kept)
+    assert found.deepest.worst is one
+    assert json.loads(json.dumps(found.to_dict(), allow_nan=False))["deepest"] == "p2"
+
+
+def test_a_depth_after_a_failure_is_not_tested_however_good_it_is() -> None:
+    found = fixed_sequence(steps({"a": 0.5}, {"a": 1.0}), 0.9)
+    assert found.deepest is None and found.not_tested == ("p2",)
+
+
+def test_a_verdict_does_not_depend_on_later_depths() -> None:
+    all_steps = steps({"a": 1.0}, {"a": 0.96}, {"a": 0.9}, {"a": 0.5})
+    whole = fixed_sequence(all_steps, 0.9)
+    for count in range(1, len(whole.tested) + 1):
+        assert fixed_sequence(all_steps[:count], 0.9).tested == whole.tested[:count]
+
+
+def test_an_undecided_depth_says_how_many_items_decide_it() -> None:
+    found = fixed_sequence(steps({"a": 0.97, "b": 1.0}, n=60), 0.9)
+    failed = found.first_failed
+    assert failed is not None and failed.verdict == "undecided" and failed.worst is not None
+    assert failed.worst.task == "a"
+    assert failed.items_needed == max(one.items_needed or 0 for one in failed.tasks) > 60
+    rng = np.random.default_rng(3)
+    decided = [
+        fixed_sequence(steps({"a": 0.97, "b": 1.0}, n=failed.items_needed, rng=rng), 0.9, num_resamples=2000)
+        for _ in range(40)
+    ]
+    assert sum(one.deepest is not None for one in decided) >= 24
+    low = fixed_sequence(steps({"a": 0.85, "b": 1.0}, n=100), 0.9).first_failed  # the task that keeps less decides
+    assert low is not None and low.verdict == "undecided" and low.items_needed == low.tasks[0].items_needed
+
+
+def test_a_task_on_which_the_original_model_guesses_cannot_be_judged() -> None:
+    guessing = row("guessing", 1.0, uncut=0.25, chance=0.25)
+    no_chance = row("free", 1.0, chance=None)
+    found = fixed_sequence([DepthEvidence(1, "p1", (guessing, no_chance, row("a", 1.0)))], 0.9)
+    assert found.deepest is not None and [one.task for one in found.deepest.tasks] == ["a"]
+    assert [(one.task, one.why) for one in found.not_judged] == [
+        ("guessing", "the original model is not significantly above chance (0.25) on 400 items"),
+        ("free", "its score has no chance level, so retention above chance is undefined"),
+    ]
+    nothing = fixed_sequence([DepthEvidence(1, "p1", (guessing,))], 0.9)
+    assert (nothing.tested, nothing.deepest, nothing.first_failed) == ((), None, None)
+    assert nothing.not_tested == ("p1",)
+
+
+def test_a_task_that_a_depth_was_not_asked_keeps_it_from_passing() -> None:
+    found = fixed_sequence(steps({"a": 1.0, "b": 1.0}, {"a": 1.0}), 0.9)
+    assert found.deepest is not None and found.deepest.plan == "p1"
+    assert found.first_failed is not None and found.first_failed.missing == ("b (short)",)
+    assert (found.first_failed.verdict, found.first_failed.items_needed) == ("undecided", None)
+
+
+def test_paths_share_the_error_rate_and_hand_it_on() -> None:
+    good, doubtful = steps({"a": 1.0}), steps({"a": 0.944})
+    alone = fixed_sequence(doubtful, 0.9)
+    assert alone.deepest is not None, "passes with all of the error rate"
+    broken = fixed_sequences({"one": steps({"a": 0.3}), "two": doubtful, "three": steps({"a": 0.3})}, 0.9)
+    assert broken["two"].deepest is None and broken["two"].tested[0].level == pytest.approx(1 - 0.05 / 3)
+    handed_on = fixed_sequences({"one": good, "two": doubtful}, 0.9)
+    assert handed_on["two"].tested == alone.tested
+
+
+@pytest.mark.parametrize(
+    ("given", "keep", "level", "message"),
+    [
+        ([], 0.9, 0.95, "no depth came"),
+        (steps({"a": 1.0})[::-1] * 2, 0.9, 0.95, "depths 1, 1 came; give each once"),
+        ([DepthEvidence(1, "p", ())], 0.9, 0.95, "plan p came without rows"),
+        ([DepthEvidence(1, "p", (row("a", 1.0), row("a", 1.0)))], 0.9, 0.95, "two rows of a task"),
+        (steps({"a": 1.0}), 90, 0.95, "`keep` 90 is not a share"),
+        (steps({"a": 1.0}), 0.9, 95, "`level` 95 must lie between"),
+    ],
+)
+def test_what_cannot_be_tested_is_one_line(given: list[DepthEvidence], keep: float, level: float, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        fixed_sequence(given, keep, level=level)
+
+
+def drawn(seed: int, retentions: list[float], n: int, num_tasks: int) -> SequenceResult:
+    rng = np.random.default_rng(seed)
+    depths = [{f"t{task}": kept if task == 0 else 1.0 for task in range(num_tasks)} for kept in retentions]
+    return fixed_sequence(steps(*depths, n=n, rng=rng), 0.9, num_resamples=500)
+
+
+@pytest.mark.parametrize(("n", "num_tasks", "often"), [(60, 1, 0.3), (300, 2, 0.8)])
+def test_a_wrong_depth_is_recommended_in_at_most_one_of_twenty(n: int, num_tasks: int, often: float) -> None:
+    """The hardest curve: the first depths keep everything, all others just less than was asked for, on one task."""
+    curve, times = [1.0, 1.0, 0.899, 0.899, 0.899], 300
+    found = [drawn(seed, curve, n, num_tasks).deepest for seed in range(times)]
+    wrong = sum(one is not None and one.depth > 2 for one in found)
+    assert wrong / times <= 0.05 + 2 * (0.05 * 0.95 / times) ** 0.5
+    assert sum(one is not None for one in found) / times > often, "or saying none always would do"
+    lucky = sum(
+        max(one.tasks[0].kept for one in drawn(seed, [0.899], n, num_tasks).tested) >= 0.9 for seed in range(100)
+    )
+    assert lucky > 30, "what the score alone would have passed"

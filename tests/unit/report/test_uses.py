@@ -1,0 +1,59 @@
+"""Uses: every one names tasks that exist, needs no torch, and says where it is judged by a proxy."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from layercut.errors import InputError
+from layercut.report.uses import USES, AskedTask, named_use, tasks_for
+from layercut.tasks import OF_LM_EVAL, TASKS, load_task
+from layercut.tasks.base import check_readout
+
+
+def test_all_uses_of_the_issue_are_there() -> None:
+    assert set(USES) == {"math", "code", "summarize", "classify", "chat", "copy", "all"}
+
+
+@pytest.mark.parametrize("name", USES)
+def test_the_tasks_of_a_use_exist_and_decide_it(name: str) -> None:
+    use = named_use(name)
+    asked = tasks_for(name).tasks
+    with_data = tasks_for(name, data=list(TASKS)).tasks
+    assert asked and with_data
+    for task, readout in (*asked, *with_data):
+        assert use.speaks_of(task) and use.counts(readout), (task, readout)
+        if TASKS[task].factory.startswith("layercut.tasks.multiple_choice:"):
+            assert readout in OF_LM_EVAL
+        else:
+            check_readout(load_task(task), readout)
+    for task, _ in asked:
+        load_task(task).samples("report", 1)  # built in: needs no data
+
+
+def test_benchmarks_take_the_place_of_built_in_tasks_where_their_data_is_given() -> None:
+    assert tasks_for("code", data=["mbpp_plus", "gsm8k"]).tasks == (AskedTask("mbpp_plus", "chain"),)
+    assert tasks_for("code", data=["mbpp_plus"]).note == ""
+
+
+def test_a_proxy_is_named_in_one_note() -> None:
+    note = "Judged by a proxy: copy is a part of writing summaries. xsum would measure it."
+    assert tasks_for("summarize").note == note
+    assert tasks_for("chat").note == (
+        "Judged by a proxy: copy and gsm_symbolic are parts of conversation. No task here measures all of it."
+    )
+    assert tasks_for("math").note == tasks_for("copy").note == tasks_for("all").note == tasks_for("classify").note == ""
+
+
+def test_an_unknown_use_is_refused_with_the_nearest() -> None:
+    with pytest.raises(InputError, match="unknown use 'summarise'. Did you mean summarize"):
+        tasks_for("summarise")
+
+
+def test_uses_need_no_torch() -> None:
+    code = "import sys; from layercut.report.uses import tasks_for; tasks_for('chat')\n"
+    code += "print([name for name in ('torch', 'scipy', 'numpy', 'transformers') if name in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"

@@ -1,0 +1,244 @@
+"""A user's own file as a task: every grade, its splits and chance, and what is said of a bad row."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from layercut.engine.base import Completion, GenerationRequest, LikelihoodRequest, Likelihoods, Message
+from layercut.errors import InputError
+from layercut.sandbox import runner as sandbox
+from layercut.tasks import base_name, check_name, check_task, load_task
+from layercut.tasks.base import Sample, Score, Task
+from layercut.tasks.chance import chance_of
+
+SUMS = [{"prompt": f"What is {i} + 1?", "answer": i + 1, "grade": "number"} for i in range(40)]
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def only(path: Path, row: dict[str, Any], grade: str = "") -> tuple[Task, Sample]:
+    """The task of one row, and its sample, whichever half it is in."""
+    task = load_task(write(path / "my.jsonl", [row]) + (f":{grade}" if grade else ""))
+    (sample,) = [*task.samples("report", None), *task.samples("selection", None)]
+    return task, sample
+
+
+def graded(path: Path, row: dict[str, Any], text: str, readout: str = "short") -> Score:
+    task, sample = only(path, row)
+    answer = Completion(id=sample.id, text=text, finish_reason="stop", num_prompt_tokens=1, num_new_tokens=1)
+    return task.grade(sample, readout, answer)
+
+
+@pytest.mark.parametrize(
+    ("grade", "answer", "right", "wrong"),
+    [
+        ("exact", "New York", [" New  York.\n", "New York"], ["new york", "It is New York", ""]),
+        ("exact", ["big", "large"], ["big", "large."], ["big large"]),
+        (
+            "number",
+            1250,
+            ["$1,250.00 in all", "first 3, then \\boxed{1250} of 7", "1250"],
+            ["125", "none", "1250 or 3"],
+        ),
+        ("number", "0.5", ["0.50"], ["5"]),
+        ("contains", "blue  whale", ["A Blue\nwhale!"], ["blue and whale"]),
+        ("contains", ["red", "crimson"], ["dark crimson"], ["blue"]),
+        ("regex", r"(?i)\byes\b", ["Yes, sure"], ["yesterday", "no"]),
+    ],
+)
+def test_written_answers(tmp_path: Path, grade: str, answer: Any, right: list[str], wrong: list[str]) -> None:
+    row = {"prompt": "p", "answer": answer, "grade": grade}
+    assert [graded(tmp_path, row, text).outcome for text in right] == ["right"] * len(right)
+    for text in wrong:
+        score = graded(tmp_path, row, text)
+        assert score.metrics == {"accuracy": 0.0} and score.outcome in ("wrong", "no_answer"), text
+    assert graded(tmp_path, {"prompt": "p", "answer": 3, "grade": "number"}, "none").outcome == "no_answer"
+
+
+def test_code_is_run_against_its_tests(tmp_path: Path) -> None:
+    if sandbox.describe_or_why_not().startswith("none"):
+        pytest.skip("no sandbox works here")
+    row = {"prompt": "Write double(x).", "grade": "code", "tests": "assert double(4) == 8"}
+    assert graded(tmp_path, row, "def double(x):\n    return 2 * x").metrics == {"accuracy": 1.0}
+    failed = graded(tmp_path, row, "def double(x):\n    return x")
+    assert (failed.metrics, failed.outcome, failed.answer.split(":")[0]) == (
+        {"accuracy": 0.0},
+        "wrong",
+        "AssertionError",
+    )
+    assert graded(tmp_path, row, "I cannot.").outcome == "no_answer"
+    task, sample = only(tmp_path, row)
+    request = task.request(sample, "short")
+    assert isinstance(request.prompt, tuple) and request.prompt[-1] == Message("assistant", "```python\n")
+    assert getattr(task, "runs_programs") is True  # noqa: B009
+    assert task.chance([sample], "short") == {"accuracy": 0.0}
+
+
+def test_choices_are_ranked_or_lettered(tmp_path: Path) -> None:
+    row = {"prompt": "Which colour?", "answer": "blue", "choices": ["red", "blue", "green"], "grade": "choice"}
+    task, sample = only(tmp_path, row)
+    assert task.readouts == ("rank",)
+    request = task.request(sample, "rank")
+    assert isinstance(request, LikelihoodRequest)
+    assert (request.prompt, request.continuations) == ((Message("user", "Which colour?"),), ("red", "blue", "green"))
+    answer = Likelihoods(
+        id=sample.id,
+        log_likelihoods=(-3.0, -1.0, -2.0),
+        num_tokens=(1, 1, 1),
+        is_greedy=(False,) * 3,
+        num_prompt_tokens=4,
+    )
+    assert task.grade(sample, "rank", answer) == Score({"accuracy": 1.0}, "blue", "right")
+    assert task.chance([sample], "rank") == {"accuracy": pytest.approx(1 / 3)}
+    asked = task.request(sample, "short").prompt
+    assert isinstance(asked, tuple) and "Which colour?\nA. red\nB. blue\nC. green\n\nAnswer with" in asked[0].content
+    assert graded(tmp_path, row, "B").outcome == "right" and graded(tmp_path, row, "A").outcome == "wrong"
+    assert task.chance([sample], "short") == {"accuracy": 1.0}, "always B"
+
+
+def test_the_likelihood_of_a_given_answer_is_a_share(tmp_path: Path) -> None:
+    task, sample = only(tmp_path, {"text": "The capital of France is", "answer": "Paris", "grade": "likelihood"})
+    request = task.request(sample, "likelihood")
+    assert task.readouts == ("likelihood",) and isinstance(request, LikelihoodRequest)
+    assert (request.prompt, request.continuations) == ("The capital of France is", (" Paris",))
+    answer = Likelihoods(
+        id=sample.id, log_likelihoods=(-1.0,), num_tokens=(2,), is_greedy=(False,), num_prompt_tokens=4
+    )
+    assert task.grade(sample, "likelihood", answer).metrics == {"token_probability": pytest.approx(math.exp(-0.5))}
+    assert task.chance([sample], "likelihood") == {"token_probability": 0.0}
+
+
+def test_prompts_are_conversations_or_plain_text(tmp_path: Path) -> None:
+    task, sample = only(tmp_path, {"prompt": "Hi", "answer": "Hello", "grade": "exact"})
+    request = task.request(sample, "short")
+    assert isinstance(request, GenerationRequest)
+    assert (request.prompt, request.stop, request.max_new_tokens) == ((Message("user", "Hi"),), (), 256)
+    assert task.draft(sample, "short") == "Hello"
+    turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
+    task, sample = only(tmp_path, {"prompt": turns, "answer": "Hello", "grade": "exact"})
+    assert task.request(sample, "short").prompt == (Message("system", "Be brief."), Message("user", "Hi"))
+    assert sample.question == "system: Be brief.\n\nuser: Hi"
+    task, sample = only(tmp_path, {"text": "Q: 2 + 2\nA:", "answer": 4, "grade": "number", "stop": "\n"})
+    request = task.request(sample, "short")
+    assert isinstance(request, GenerationRequest) and (request.prompt, request.stop) == ("Q: 2 + 2\nA:", ("\n",))
+
+
+@pytest.mark.parametrize(("grade", "answer"), [("exact", ["ab ba", "b."]), ("contains", ["ab b", "bb"])])
+def test_no_way_to_go_on_changes_a_settled_grade(tmp_path: Path, grade: str, answer: list[str]) -> None:
+    task, sample = only(tmp_path, {"prompt": "p", "answer": answer, "grade": grade})
+
+    def is_right(text: str) -> bool:
+        answer = Completion(id=sample.id, text=text, finish_reason="stop", num_prompt_tokens=1, num_new_tokens=1)
+        return task.grade(sample, "short", answer).outcome == "right"
+
+    ends = ["".join(letters) for length in range(6) for letters in product("ab. \n", repeat=length)]
+    settled = [text for text in ends if len(text) < 4 and task.settled(sample, "short", text)]
+    assert settled and any(not task.settled(sample, "short", text) for text in ("", "a"))
+    for text in settled:
+        assert len({is_right(text + end) for end in ends}) == 1, text
+    assert any(is_right(text) for text in ends)
+
+
+def test_items_are_halved_by_their_prompts_and_keep_their_ids(tmp_path: Path) -> None:
+    task = load_task(write(tmp_path / "my.jsonl", SUMS))
+    report, selection = task.samples("report", None), task.samples("selection", None)
+    ids = {sample.id for sample in report}
+    assert len(report) + len(selection) == 40 and not ids & {sample.id for sample in selection}
+    assert task.samples("report", 3) == report[:3] and task.name == "my.jsonl"
+    moved = load_task(write(tmp_path / "other.jsonl", [{**row, "grade": "exact"} for row in SUMS[::-1]]))
+    assert {sample.id for sample in moved.samples("report", None)} == ids, "neither name, order nor grade moves an item"
+    copied = load_task(write(tmp_path / "copy.jsonl", SUMS))
+    assert copied.settings() == task.settings() != moved.settings()
+    bare = [{key: value for key, value in row.items() if key != "grade"} for row in SUMS]
+    graded_by_name = load_task(write(tmp_path / "bare.jsonl", bare) + ":number")
+    assert {sample.id for sample in graded_by_name.samples("report", None)} == ids
+    assert graded_by_name.settings()["grade"] == "number"
+
+
+def test_a_csv_says_the_same(tmp_path: Path) -> None:
+    rows = [{"prompt": f"Colour {i}, please?", "answer": "red", "choices": "red|blue"} for i in range(8)]
+    with (tmp_path / "my.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    task = load_task(f"{tmp_path}/my.csv:choice")
+    lines = [{**row, "choices": ["red", "blue"], "grade": "choice"} for row in rows]
+    same = load_task(write(tmp_path / "my.jsonl", lines))
+    assert [(s.id, s.options, s.gold) for s in task.samples("report", None)] == [
+        (s.id, s.options, s.gold) for s in same.samples("report", None)
+    ]
+
+
+def test_chance_is_the_best_constant_answer_of_the_whole_split(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [
+        {"prompt": f"{i}", "answer": "yes" if i % 4 else "no", "grade": "exact"} for i in range(80)
+    ]
+    rows += [{"prompt": f"more {i}", "answer": "^y", "grade": "regex"} for i in range(20)]
+    task = load_task(write(tmp_path / "my.jsonl", rows))
+    samples = task.samples("report", None)
+    share = sum(sample.gold in ("yes", "^y") for sample in samples) / len(samples)
+    assert chance_of(task, "report", "short") == {"accuracy": share} and 0.6 < share < 1
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"answer": 1}, "no field 'prompt', only grade, answer. Give 'prompt' for a chat model"),
+        ({"prompt": "a", "text": "b", "answer": 1}, "both 'prompt' and 'text'"),
+        ({"prompt": 3, "answer": 1}, "the field 'prompt' holds 3. Give text, or turns"),
+        ({"prompt": [{"role": "me", "content": "a"}], "answer": 1}, "the field 'prompt' holds .*turns such as"),
+        ({"prompt": "a"}, "no field 'answer', only grade, prompt. A row graded by number needs the answer."),
+        ({"prompt": "a", "answer": True}, "the field 'answer' holds True. Give text, a number"),
+        ({"prompt": "a", "answer": "ten"}, "the answer 'ten' is no number. Give digits"),
+        ({"prompt": "a", "answer": 1, "grade": "nubmer"}, "unknown grade 'nubmer'. Did you mean number?"),
+        ({"prompt": "a", "answer": 1, "grade": None}, "no field 'grade'. Say how answers are graded .*my.jsonl:number"),
+        ({"prompt": "a", "answer": "(", "grade": "regex"}, "is no regular expression .missing"),
+        ({"prompt": "a", "answer": "b", "grade": "choice"}, "no field 'choices'. Give two to 26"),
+        ({"prompt": "a", "answer": "b", "grade": "choice", "choices": ["c", "d"]}, "'b' is none of the choices c, d"),
+        ({"prompt": "a", "answer": "b", "grade": "choice", "choices": ["b", "b"]}, "the field 'choices' holds"),
+        ({"prompt": "a", "answer": ["b", "c"], "grade": "likelihood"}, "2 answers for the grade likelihood. Give one"),
+        ({"prompt": "a", "grade": "code"}, "no field 'tests'. Give Python that fails"),
+        ({"prompt": "a", "grade": "code", "tests": "assert ("}, "the tests are not Python"),
+        (
+            {"prompt": "a", "answer": "b", "grade": "likelihood"},
+            "the grade likelihood, and number in .*line 1. Answers that",
+        ),
+    ],
+)
+def test_a_bad_row_is_one_line_with_its_number(tmp_path: Path, row: dict[str, Any], message: str) -> None:
+    task = load_task(write(tmp_path / "my.jsonl", [SUMS[0], {"grade": "number", **row}]))
+    with pytest.raises(InputError, match=message) as caught:
+        task.samples("report", 1)
+    assert f"{tmp_path}/my.jsonl, line 2: " in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_names(tmp_path: Path) -> None:
+    path = write(tmp_path / "my.jsonl", SUMS)
+    check_task(path, ["short"])
+    check_task(f"{path}:number")
+    check_name(path)
+    check_name(f"{path}:exact")  # data, which a study file may name
+    assert base_name(path) == path
+    with pytest.raises(InputError, match="unknown readout of my.jsonl 'rank'. Known: short"):
+        check_task(path, ["rank"])
+    with pytest.raises(InputError, match="unknown grade 'nubmer'. Did you mean number"):
+        check_task(f"{path}:nubmer")
+    with pytest.raises(InputError, match="nowhere.csv: no such file"):
+        check_task("nowhere.csv")
+    with pytest.raises(InputError, match="takes no data"):
+        load_task(path, data="x")
+    with pytest.raises(InputError, match="takes no num_shots"):
+        load_task(f"{path}:5")
+    write(tmp_path / "bad.jsonl", [{"prompt": "a"}])
+    with pytest.raises(InputError, match=r"bad.jsonl, line 1: no field 'grade'"):
+        check_task(str(tmp_path / "bad.jsonl"))
