@@ -26,7 +26,7 @@ from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
 from layercut.models.loading import load_tokenizer
 from layercut.models.weights import read_config
-from layercut.progress import Done, Say
+from layercut.progress import OnProgress, Say
 from layercut.progress import estimate as eta
 from layercut.progress.bars import Progressing
 from layercut.report.diagnosis.layers import LAYERS_FILE, arm_name, layers_report
@@ -282,7 +282,7 @@ def _ask_all(
         say(line)
 
 
-def _steps(num_stages: int, on_progress: Done) -> Callable[[int, int, int], None]:
+def _steps(num_stages: int, on_progress: OnProgress) -> Callable[[int, int, int], None]:
     """Progress within one diagnostic; all its questions count the same, and progress never goes back."""
     furthest = 0
 

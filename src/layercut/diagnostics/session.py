@@ -65,7 +65,7 @@ Request = TypeVar("Request", GenerationRequest, LikelihoodRequest, Passage)
 
 
 class DiagnosticSession:
-    """What a diagnostic works with. The first arm is the original model, with which all others are compared."""
+    """Models, items and files of a diagnosis. The first arm is the original model, the reference of all others."""
 
     def __init__(
         self,

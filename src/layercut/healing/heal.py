@@ -242,16 +242,15 @@ def _self_records(
     run: RunFolder, teacher: ModelHandle, source: PromptSource, how: Answering, seed: int, console: Console, say: Say
 ) -> list[dict[str, Any]]:
     """The teacher's own answers: those of an earlier run, or generated now."""
-    handle = teacher
     if source.records is not None:
         made_by = {record.get("model_hash") for record in source.records}
-        if made_by != {handle.metadata.model_hash} or any(record.get("removed") for record in source.records):
+        if made_by != {teacher.metadata.model_hash} or any(record.get("removed") for record in source.records):
             raise InputError(
                 f"some of these answers are not from the original model {teacher.settings.model}; generate them with "
                 f"it: layercut generate {teacher.settings.model} --prompts ... --out DIR."
             )
         return source.records
-    return answers_of(handle, handle.plan(), source, how, seed, run.path, console, say).chosen
+    return answers_of(teacher, teacher.plan(), source, how, seed, run.path, console, say).chosen
 
 
 class HealingJob(NamedTuple):
