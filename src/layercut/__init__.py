@@ -1,5 +1,8 @@
 """layercut: remove decoder layers from a language model and learn what it can still do.
 
+    result = layercut.prune(model, tokenizer, use="math", keep=0.9)     # a loaded model, or its name
+    smaller = layercut.remove_layers(model, "24-26")                    # in place
+
 The public names are resolved on first use, so that ``import layercut`` and ``layercut --help`` do not import torch.
 """
 
@@ -19,15 +22,20 @@ _PUBLIC = {
     "PlainEngine": "layercut.engine.plain",
     "SharedEngine": "layercut.engine.shared",
     "load_task": "layercut.tasks",
-    "evaluate": "layercut.tasks.evaluate",
+    "evaluate": "layercut.steps",
     "compare_paired": "layercut.evidence.paired",
     # steps that are kept in run folders
+    "prune": "layercut.steps",
     "ModelSettings": "layercut.settings",
     "select_layers": "layercut.steps",
     "cut": "layercut.steps",
     "cut_checkpoint": "layercut.surgery.checkpoint",
     "diagnose": "layercut.steps",
     "heal": "layercut.steps",
+    "sweep": "layercut.steps",
+    "run_study": "layercut.steps",
+    "advise": "layercut.steps",
+    "compare": "layercut.steps",
     "write_reports": "layercut.report.reports",
 }
 

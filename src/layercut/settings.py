@@ -78,6 +78,34 @@ def _engine_pool(text: str) -> str:
     return text
 
 
+class Depth(Settings):
+    """How many decoder layers go: a number, or a share of the model's."""
+
+    text: str = Field(description="3 or 25%, as it was written.")
+
+    @property
+    def is_share(self) -> bool:
+        """Whether it is a share of the model's layers."""
+        return self.text.endswith("%")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(%?)", self.text)
+        if not match or (not match[2] and (not match[1].isdigit() or int(match[1]) < 1)):
+            raise InputError(
+                f"depth {self.text!r:.60} is no depth; write a number of layers, such as 3, or a share: 25%."
+            )
+        if match[2] and not 0 < float(match[1]) < 100:
+            raise InputError(f"depth {self.text} is no share between 0% and 100%, such as 25%.")
+        return self
+
+    def layers(self, num_layers: int) -> int:
+        """Of a model of ``num_layers``; a share is rounded to the nearest number, at least 1, and a half upwards."""
+        if self.is_share:
+            return max(1, int(float(self.text[:-1]) / 100 * num_layers + 0.5))
+        return int(self.text)
+
+
 class TaskSettings(Settings):
     """One task and how it is read out."""
 

@@ -1,46 +1,156 @@
-"""The steps of the work as Python functions: choose layers, cut, diagnose, heal, with the defaults of the command line
+"""The steps of the work as Python functions, with the defaults of the command line
 
+    result = layercut.prune("bundled:smollm2-135m", use="math", keep=0.8, max_depth=2)
     plan = layercut.select_layers("bundled:smollm2-135m", "block_influence", 3, out="runs/bi")
     cut = layercut.cut("bundled:smollm2-135m", plan, "smollm2-27-layers")
     layercut.diagnose("bundled:smollm2-135m", [cut], only=["brackets"], limit=16, out="runs/broken")
     healed = layercut.heal(cut, "bundled:smollm2-135m", "task:arithmetic", out="runs/healed", max_steps=50)
 
 Each keeps what it does in its run folder; the same call again goes on where it was stopped. A model is a hub id, a
-local folder, a ``.gguf`` file, ``bundled:smollm2-135m``, or a ModelSettings that says how it is loaded. Nothing is
-printed; ``say`` is called with the lines that the command line prints on its way. To score a model:
-``layercut.evaluate``.
+local folder, a ``.gguf`` file, ``bundled:smollm2-135m``, a ModelSettings that says how it is loaded, or a transformers
+model in memory with its ``tokenizer``. A plan is a CutPlan, layers (``"24-26"``, ``[24, 25, 26]``) or the path of a
+plan.json. An argument that does not exist is refused with the nearest right one. Nothing is printed; ``say`` is called
+with the lines that the command line prints on its way.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike, fspath
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, Union, cast
 
+from layercut.errors import InputError, unknown
 from layercut.seed import check_seed
-from layercut.settings import ModelSettings, TaskSettings
+from layercut.settings import Depth, ModelSettings, TaskSettings
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from layercut.diagnostics.diagnose import Diagnosed
+    from layercut.engine.base import Decoding, Engine
+    from layercut.engine.handle import ModelHandle
+    from layercut.evidence.comparison import ComparisonRow
+    from layercut.models.loading import LoadedModel
+    from layercut.pruning.job import Pruned
+    from layercut.report.advice import Advice
+    from layercut.selection.sweep import Swept
+    from layercut.study.run import StudyOutcome
+    from layercut.study.settings import StudySettings
     from layercut.surgery.plan import CutPlan
+    from layercut.tasks.base import Split, Task
+    from layercut.tasks.evaluate import TaskResult
 
-Model = str | PathLike[str] | ModelSettings
+Model = Union[str, "PathLike[str]", ModelSettings, "PreTrainedModel"]
+Plan = Union["CutPlan", str, Sequence[int]]
+Tokenizer = Union["PreTrainedTokenizerBase", None]
 Say = Callable[[str], None]
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 
 def _silent(text: str) -> None:
     """Say nothing."""
 
 
+def _checked(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Refuse an argument that does not exist with the nearest right one."""
+    parameters = inspect.signature(function).parameters
+    takes_more = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values())
+
+    @functools.wraps(function)
+    def checked(*args: Arguments.args, **given: Arguments.kwargs) -> Result:
+        for name in given if not takes_more else ():
+            if name not in parameters:
+                raise unknown(f"argument of {function.__name__}", name, parameters)
+        return function(*args, **given)
+
+    return checked
+
+
+@_checked
+def prune(
+    model: Model,
+    tokenizer: Tokenizer = None,
+    *,
+    use: str | None = None,
+    tasks: str | Sequence[str | PathLike[str]] = (),
+    keep: float = 0.9,
+    max_depth: str | int = "25%",
+    num_remove: str | int | None = None,
+    heal: str = "auto",
+    time: str | None = None,
+    items: int | None = None,
+    out: str | PathLike[str] | None = None,
+    seed: int = 0,
+    anyway: bool = False,
+    data: Mapping[str, str] | None = None,
+    show_progress: bool = False,
+    say: Say = _silent,
+) -> Pruned:
+    """Make a model shallower for a use, and write the checkpoint of the deepest plan that is shown to keep it;
+    ``layercut prune``.
+
+    Args:
+        model: the original model.
+        tokenizer: of a model in memory.
+        use: what the model is for: ``math``, ``code``, ``summarize``, ``classify``, ``chat``, ``copy`` or ``all``.
+        tasks: in place of a use: names of tasks, or files of your own prompts and answers (``my.jsonl``).
+        keep: share of the score above chance that every task must keep.
+        max_depth: most layers that are removed, or their share: ``"25%"``.
+        num_remove: exactly this many, or this share.
+        heal: ``auto``, ``none``, or a method of ``heal``.
+        time: about how long it may take: ``"2h"``. Items and depths follow from it.
+        items: report items of each task, in place of a time.
+        out: folder; ``runs/prune-<model>`` if left out.
+        seed: random seed.
+        anyway: write the best plan's checkpoint even where none passed.
+        data: local files of tasks, by task.
+        show_progress: show the live table on stderr.
+        say: called with each line for people.
+
+    Returns:
+        ``model`` (loaded on first use), ``plan``, ``kept`` by task, ``report``, ``checkpoint`` and ``result``, all that
+        result.json holds.
+    Raises:
+        InputError: a model, task or setting that cannot be used, or a folder that holds another run.
+    """
+    from layercut.pruning.goal import goal_tasks
+    from layercut.pruning.job import prune_model
+    from layercut.pruning.settings import PruneSettings
+    from layercut.tasks.run import slug
+
+    named = tasks.split(",") if isinstance(tasks, str) else [fspath(one) for one in tasks]
+    given: dict[str, Any] = {"use": use, "tasks": tuple(named)}
+    given |= {"keep": keep, "heal": heal, "time": time, "items": items}
+    given |= {"max_depth": str(max_depth)} if num_remove is None else {"remove": str(num_remove)}
+    settings = PruneSettings(**given)
+    goal = goal_tasks(settings, data)
+    handle = _handle(model, tokenizer, say)
+    name = getattr(model, "name_or_path", None) or handle.settings.model
+    return prune_model(
+        handle,
+        settings,
+        goal=goal,
+        out=Path(out) if out is not None else Path("runs", slug(f"prune-{name}")),
+        seed=check_seed(seed),
+        anyway=anyway,
+        console=_console() if show_progress else _quiet(),
+        say=say,
+    )
+
+
+@_checked
 def select_layers(
     model: Model,
     criterion: str,
-    num_remove: int,
+    num_remove: int | str = "25%",
     *,
     out: str | PathLike[str],
+    tokenizer: Tokenizer = None,
     tasks: Sequence[str | TaskSettings] = (),
     limit: int | None = None,
     protect: str | None = None,
@@ -53,14 +163,15 @@ def select_layers(
     Args:
         model: the original model.
         criterion: how layers are ranked: ``block_influence``, ``task_accuracy``, ...; or your own ``module:function``.
-        num_remove: how many go.
+        num_remove: how many are removed, or which share.
         out: run folder. The plan is also written there, as plan.json.
+        tokenizer: of a model in memory.
         tasks: whose selection items judge plans, for criteria that take an objective.
         limit: selection items of each task that is given by its name; 100 if left out.
         protect: layers that must stay, such as ``first:4,last:2``.
         seed: random seed.
         say: called with each line for people.
-        more: what ``layercut.selection.select.select_layers`` takes: calibration, settings, race, num_held_out, ...
+        more: what ``layercut.selection.select.select_layers`` takes: keep, calibration, settings, race, ...
 
     Returns:
         The plan, its layers in order of removal, with scores per layer (higher means keep) under
@@ -72,11 +183,13 @@ def select_layers(
     from layercut.selection.select import select_layers as select
 
     check_seed(seed)
+    _check_more("select_layers", more, select, select_layers)
     wanted = [TaskSettings(task=task, limit=limit) if isinstance(task, str) else task for task in tasks]
+    handle = _handle(model, tokenizer, say)
     chosen = select(
-        _settings(model),
+        handle,
         criterion=criterion,
-        num_remove=num_remove,
+        num_remove=Depth(text=str(num_remove)).layers(handle.num_layers),
         out=Path(out),
         tasks=wanted,
         protect=protect,
@@ -88,11 +201,13 @@ def select_layers(
     return chosen.plan
 
 
+@_checked
 def cut(
     model: Model,
-    remove: str | CutPlan,
+    remove: Plan,
     out: str | PathLike[str],
     *,
+    tokenizer: Tokenizer = None,
     verify: bool = True,
     seed: int = 0,
     say: Say = _silent,
@@ -101,24 +216,31 @@ def cut(
 
     Args:
         model: the original model.
-        remove: a plan, or one as the command line takes it: ``3,8,21-24``, ``reverse:3``, the path of a plan.json.
-        out: the new folder.
+        remove: a plan, a list of layers, or a plan as the command line takes it: ``3,8,21-24``, ``reverse:3``,
+            ``reverse:25%``, the path of a plan.json.
+        out: the new folder; or the new GGUF file, if it ends in ``.gguf`` and the model is one.
+        tokenizer: of a model in memory.
         verify: reload it and compare its logits with those of the bypassed model before the folder takes its name.
         seed: of ``random:N``.
         say: called with each line for people.
 
     Returns:
-        The folder.
+        The folder or file.
     Raises:
-        InputError: a model or plan that cannot be used, or a folder that is not empty.
+        InputError: a model or plan that cannot be used, a folder that is not empty, or a file that exists.
         VerificationError: the reloaded model is another one.
     """
-    from layercut.engine.handle import ModelHandle
-    from layercut.selection.specs import plan_of
+    from layercut.selection.specs import plan_maker, plan_of
     from layercut.surgery.cut import cut_model
+    from layercut.surgery.gguf import cut_gguf, gguf_to_gguf
 
     check_seed(seed)
-    handle = ModelHandle(_settings(model))
+    if isinstance(model, str | PathLike) and (file := gguf_to_gguf(fspath(model), Path(out))) is not None:
+        settings = _settings(model, None, say)
+        make_plan = plan_maker(remove, seed, settings.plan_from_another_model)
+        cut_gguf(settings, make_plan, file, Path(out), verify=verify, say=say)
+        return Path(out)
+    handle = _handle(model, tokenizer, say)
     cut_model(
         handle.source,
         plan_of(handle, remove, seed),
@@ -129,11 +251,131 @@ def cut(
     return Path(out)
 
 
+@_checked
+def evaluate(
+    task: str | TaskSettings | Task,
+    model: Model | LoadedModel | Engine,
+    plan: Plan | None = None,
+    *,
+    tokenizer: Tokenizer = None,
+    readout: str | None = None,
+    split: Split = "report",
+    limit: int | None = None,
+    decoding: Decoding | None = None,
+    num_samples: int = 1,
+    on_progress: Callable[[int, int], None] | None = None,
+    **more: Any,
+) -> TaskResult:
+    """Ask a task's items of a model, whole or under a plan, and grade the answers. Nothing is written.
+
+    Args:
+        task: its name, a task with settings, or one of ``load_task``.
+        model: the model, or an engine over it. An engine is kept between calls; a name is loaded each time.
+        plan: layers to leave out; none if left out.
+        tokenizer: of a model in memory.
+        readout: how answers are read; the task's first one if left out.
+        split: ``report`` items for results, ``selection`` items for choosing layers.
+        limit: at most this many items.
+        decoding: how tokens are drawn, greedy if left out.
+        num_samples: answers to each item.
+        on_progress: called with (items done, items in all).
+        more: ``journal``, see ``layercut.tasks.evaluate.evaluate``.
+
+    Returns:
+        ``metrics``, a row each, and ``records``, one per item.
+    Raises:
+        InputError: a model, task, readout or plan that cannot be used.
+    """
+    from layercut.models.loading import LoadedModel
+    from layercut.surgery.plan import as_plan
+    from layercut.tasks import load_task
+    from layercut.tasks.evaluate import evaluate as ask
+
+    _check_more("evaluate", more, ask, evaluate)
+    if isinstance(task, str):
+        task = TaskSettings(task=task)
+    if isinstance(task, TaskSettings):
+        readout, limit = readout or (task.readouts or (None,))[0], limit or task.limit
+        task = load_task(task.task, data=task.data, max_new_tokens=task.max_new_tokens)
+    if isinstance(model, LoadedModel):
+        from layercut.engine.shared import SharedEngine
+
+        engine: Engine = SharedEngine(model)
+    elif hasattr(model, "completions"):
+        engine = cast("Engine", model)
+    else:
+        engine = _handle(cast("Model", model), tokenizer, _silent).engine
+    return ask(
+        task,
+        engine,
+        as_plan(plan, engine.num_layers),
+        readout=readout,
+        split=split,
+        limit=limit,
+        decoding=decoding,
+        num_samples=num_samples,
+        on_progress=on_progress,
+        **more,
+    )
+
+
+@_checked
+def sweep(
+    model: Model,
+    tasks: Sequence[str | TaskSettings],
+    *,
+    out: str | PathLike[str],
+    tokenizer: Tokenizer = None,
+    limit: int = 100,
+    layers: str | None = None,
+    split: Split = "selection",
+    seed: int = 0,
+    say: Say = _silent,
+) -> Swept:
+    """Skip each layer alone and measure what every task keeps; ``layercut sweep``.
+
+    Args:
+        model: the original model.
+        tasks: what is asked.
+        out: run folder; sweep.md and report.html are written there.
+        tokenizer: of a model in memory.
+        limit: items of each task that is given by its name.
+        layers: which are skipped, such as ``0-9,20``; all if left out.
+        split: ``selection`` or ``report`` items.
+        seed: random seed.
+        say: called with each line for people.
+
+    Returns:
+        ``sweep``, with a row for each layer and task, and ``folder``.
+    Raises:
+        InputError: a model, task or layer that cannot be used, or a run folder that holds another run.
+    """
+    from layercut.selection.sweep import sweep_model
+    from layercut.settings import DecodingSettings
+
+    done = sweep_model(
+        _settings(model, tokenizer, say),
+        objective=[TaskSettings(task=task, limit=limit) if isinstance(task, str) else task for task in tasks],
+        layers=layers,
+        split=split,
+        out=Path(out),
+        seed=check_seed(seed),
+        decoding=DecodingSettings(),
+        dry_run=False,
+        console=_quiet(),
+        say=say,
+    )
+    assert done is not None, "it was no dry run"
+    return done
+
+
+@_checked
 def diagnose(
     model: Model,
     cuts: Sequence[str | PathLike[str]],
     *,
     out: str | PathLike[str],
+    tokenizer: Tokenizer = None,
     only: Sequence[str] = (),
     limit: int = 32,
     num_samples: int = 64,
@@ -146,6 +388,7 @@ def diagnose(
         model: the original model.
         cuts: plans as the command line takes them, or folders of cut or healed checkpoints.
         out: run folder; diagnose.md and report.html are written there.
+        tokenizer: of a model in memory.
         only: names of diagnostics, such as ``brackets``; all if empty.
         limit: items of each kind of question.
         num_samples: answers drawn for each item where answers are drawn.
@@ -160,7 +403,7 @@ def diagnose(
     from layercut.diagnostics.diagnose import diagnose_model
 
     done = diagnose_model(
-        _settings(model),
+        _settings(model, tokenizer, say),
         [fspath(one) for one in cuts],
         only=only,
         limit=limit,
@@ -175,12 +418,14 @@ def diagnose(
     return done
 
 
+@_checked
 def heal(
     cut: Model,
     teacher: Model,
     prompts: str | PathLike[str],
     *,
     out: str | PathLike[str],
+    tokenizer: Tokenizer = None,
     limit: int | None = None,
     readout: str | None = None,
     max_new_tokens: int | None = None,
@@ -197,6 +442,7 @@ def heal(
         prompts: a file, ``hub:NAME``, ``task:NAME`` (its selection items), several with commas between, or a run folder
             of ``layercut generate``.
         out: run folder.
+        tokenizer: of models in memory.
         limit: at most this many prompts of each source.
         readout: how a task's items are asked, ``chain`` or ``short``.
         max_new_tokens: longest answer.
@@ -212,16 +458,18 @@ def heal(
         MissingExtra: TRL or PEFT is not installed, for methods other than ``seam``.
     """
     from layercut.healing.heal import heal_model
-    from layercut.healing.heal_settings import HealSettings
     from layercut.healing.prompt_sources import Answering, prompt_source, prompt_specs
-    from layercut.healing.settings import TrainSettings
+    from layercut.healing.settings import HealSettings, TrainSettings
 
+    own = {name for name in inspect.signature(heal).parameters if name != "train"}
+    if wrong := next((name for name in train if name not in TrainSettings.model_fields), None):
+        raise unknown("argument of heal", wrong, {*own, *TrainSettings.model_fields})
     settings = HealSettings(train=TrainSettings(**train), responses=responses, keep_adapter=keep_adapter)
     how = Answering(max_new_tokens=max_new_tokens)
     specs = prompt_specs(fspath(prompts), readout=readout, limit=limit, shuffle_seed=settings.train.seed)
     healed = heal_model(
-        _settings(cut),
-        _settings(teacher),
+        _settings(cut, tokenizer, say),
+        _settings(teacher, tokenizer, say),
         prompt_source(specs, system=how.system),
         settings,
         how,
@@ -233,11 +481,133 @@ def heal(
     return Path(out, "checkpoint") if healed is None else healed.checkpoint
 
 
-def _settings(model: Model) -> ModelSettings:
-    return model if isinstance(model, ModelSettings) else ModelSettings(model=fspath(model))
+@_checked
+def run_study(
+    study: StudySettings | Mapping[str, Any] | str | PathLike[str],
+    *,
+    out: str | PathLike[str] | None = None,
+    seed: int | None = None,
+    limit: int | None = None,
+    say: Say = _silent,
+) -> list[StudyOutcome]:
+    """Run a study of models, plans, healing arms and tasks, or go on with it; ``layercut run``.
+
+    Args:
+        study: a YAML file, what such a file holds, or StudySettings.
+        out: run folder in place of the study's own.
+        seed: in place of the study's own.
+        limit: lowers every task's number of items.
+        say: called with each line for people.
+
+    Returns:
+        An outcome for each model: ``rows`` of comparisons, ``paths`` of reports and checkpoints, and what ``failed``.
+    Raises:
+        InputError: anything in the study that cannot be used, or a run folder that holds another study.
+    """
+    from layercut.study.file import load_study, study_from_dict
+    from layercut.study.run import run_study as run
+    from layercut.study.settings import StudySettings
+
+    if isinstance(study, StudySettings):
+        settings = study
+    elif isinstance(study, Mapping):
+        settings = study_from_dict(dict(study))
+    else:
+        settings = load_study(Path(study))
+    return run(settings, out=None if out is None else Path(out), seed=seed, limit=limit, console=_quiet(), say=say)
+
+
+@_checked
+def advise(
+    folder: str | PathLike[str], *, use: str = "all", keep: float = 0.9, confidence: float = 0.95, seed: int = 0
+) -> Advice:
+    """Say how deep the model of a finished study can be cut for a use, by which plan; ``layercut advise``.
+
+    Args:
+        folder: of the study. advice.md is written there.
+        use: what the model is for.
+        keep: share of the score above chance that every task of the use must keep.
+        confidence: probability that a recommended plan does keep it.
+        seed: of the resampling.
+
+    Returns:
+        ``recommended``, the plan or None, and all that it rests on.
+    Raises:
+        InputError: an unknown use, or no finished study.
+    """
+    from layercut.report.advice_text import write_advice
+    from layercut.report.uses import named_use
+
+    named_use(use)
+    return write_advice(Path(folder), use=use, keep=keep, confidence=confidence, seed=seed)[0]
+
+
+@_checked
+def compare(first: str | PathLike[str], second: str | PathLike[str], *, seed: int = 0) -> list[ComparisonRow]:
+    """Compare two runs item by item; ``layercut compare``.
+
+    Args:
+        first: run folder of a study's plan or of an evaluation.
+        second: another one, of the same items.
+        seed: of the resampling.
+
+    Returns:
+        A row for each task, readout and metric; ``uncut`` of a row is the first run, ``cut`` the second.
+    Raises:
+        InputError: runs that are not finished or cannot be compared.
+    """
+    from layercut.report.two_runs import compare_two, open_run
+
+    return compare_two(open_run(Path(first)), open_run(Path(second)), seed=check_seed(seed))
+
+
+def _handle(model: Model, tokenizer: Tokenizer, say: Say) -> ModelHandle:
+    """A model as the steps take it; one in memory stays there."""
+    from layercut.engine.handle import ModelHandle
+
+    if not _is_in_memory(model, tokenizer):
+        return ModelHandle(_settings(model, None, say))
+    from layercut.models.loaded import settings_of, wrap_loaded
+
+    loaded = wrap_loaded(cast("PreTrainedModel", model), tokenizer, say=say)
+    return ModelHandle(settings_of(loaded), source=loaded.source, loaded=loaded)
+
+
+def _settings(model: Model, tokenizer: Tokenizer, say: Say) -> ModelSettings:
+    """How a model is loaded, for steps that load it themselves."""
+    if isinstance(model, ModelSettings):
+        return model
+    if not _is_in_memory(model, tokenizer):
+        return ModelSettings(model=fspath(cast("str | PathLike[str]", model)))
+    return _handle(model, tokenizer, say).settings
+
+
+def _is_in_memory(model: object, tokenizer: Tokenizer) -> bool:
+    from layercut.models.loaded import is_loaded
+
+    if is_loaded(model):
+        return True
+    if not isinstance(model, str | PathLike | ModelSettings):
+        raise InputError(
+            f"{type(model).__name__} is no model; give a name, a folder, a ModelSettings or a transformers model."
+        )
+    return False
+
+
+def _check_more(name: str, more: Mapping[str, Any], inner: Any, outer: Any) -> None:
+    """Refuse what neither the step nor what it calls takes."""
+    known = {*inspect.signature(inner).parameters, *inspect.signature(outer).parameters} - {"more"}
+    if wrong := next((one for one in more if one not in known), None):
+        raise unknown(f"argument of {name}", wrong, known)
 
 
 def _quiet() -> Console:
     from rich.console import Console
 
     return Console(quiet=True)
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(stderr=True)

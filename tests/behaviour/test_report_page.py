@@ -1,11 +1,13 @@
-"""report.html in a real browser: plots are drawn, hover speaks, a phone needs no sideways scrolling, CSV is saved.
+"""report.html in a real browser: plots, hover, legend, sorting, filters, all answers, phone, print, accessibility, CSV.
 
-Needs playwright and a Chromium: the one that the environment variable CHROMIUM names, or one on PATH. Screenshots at
-390 and 1280 pixels, light and dark, are kept in test-output/report/.
+Needs playwright and a Chromium: the one that the environment variable CHROMIUM names, or one on PATH. The check of
+accessibility needs axe-core, from `pip install axe-core-python` or a file that AXE names. Screenshots at 390 and 1280
+pixels, light and dark, are kept in test-output/report/.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 from collections.abc import Iterator
@@ -15,6 +17,7 @@ from typing import Any
 import pytest
 
 from layercut.report.html.page import write_page
+from layercut.runs.directory import RunFolder
 from tests.conftest import ROOT
 from tests.support.pages import write_deep_study, write_diagnosis, write_study, write_sweep
 from tests.unit.report.test_diagnosis import diagnoses
@@ -67,7 +70,7 @@ class Opened:
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.on("request", lambda asked: self.requests.append(asked.url))
         self.page.goto(path.as_uri(), wait_until="commit")
-        self.page.wait_for_selector("html[data-drawn]", state="attached")
+        self.page.wait_for_selector("html[data-ready]", state="attached")
 
 
 @pytest.mark.parametrize("name", ["whole", "deep"])
@@ -81,45 +84,159 @@ def test_every_plot_is_drawn_and_nothing_scrolls_sideways(
     page = opened.page
     SHOTS.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=SHOTS / f"{name}-{width}-{scheme}.png", full_page=True, timeout=PATIENCE_MS)
-    plots = page.locator(".plot")
-    assert plots.count() == page.locator(".plot > svg, .plot svg.marks").count() > 1
+    assert page.locator(".plot").count() > 1
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert opened.errors == []
     assert [url for url in opened.requests if not url.startswith(("file:", "data:"))] == []
-    sizes = page.evaluate("[...document.querySelectorAll('.plot svg.marks')].map(s => s.getBoundingClientRect().width)")
-    assert all(100 < size <= width for size in sizes)
     page.evaluate("document.querySelectorAll('details').forEach(part => { part.open = true })")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    sizes = page.evaluate(
+        "[...document.querySelectorAll('.plot')].map(plot => [...plot.children]"
+        ".map(svg => svg.getBoundingClientRect().width).filter(Boolean))"
+    )
+    assert all(len(shown) == 1 and 100 < shown[0] <= width for shown in sizes), "one picture for each plot"
     opened.context.close()
 
 
 def test_hover_says_how_many_items_and_how_sure(browser: Any, pages: dict[str, Path]) -> None:
     opened = Opened(browser, pages["whole"], DESKTOP, "light")
-    first = opened.page.locator("#figure-retention .plot").first
-    first.scroll_into_view_if_needed()
-    # The large invisible points; the last of them belongs to a pruned model.
-    points = first.locator("svg .mark-symbol path[opacity='0'], svg .mark-symbol path[style*='opacity: 0']")
-    points.last.hover(force=True)
-    tooltip = opened.page.locator("#vg-tooltip-element.visible")
-    tooltip.wait_for()
-    text = tooltip.inner_text()
+    points = opened.page.locator("#figure-retention .wide").first.locator("[data-tip]")
+    points.last.scroll_into_view_if_needed()
+    points.last.hover(force=True)  # the large invisible points; the last of them belongs to a pruned model
+    tip = opened.page.locator(".tip")
+    tip.wait_for()
+    text = tip.inner_text()
     assert "n 64" in text
     assert "lost/gained" in text
     assert "kept above chance" in text
     assert "3: " in text
     opened.page.screenshot(path=SHOTS / "hover-1280-light.png", timeout=PATIENCE_MS)
+    opened.page.mouse.move(5, 5)
+    tip.wait_for(state="hidden")
     opened.context.close()
+
+
+def test_a_click_in_the_legend_shows_one_line_alone(browser: Any, pages: dict[str, Path]) -> None:
+    opened = Opened(browser, pages["deep"], DESKTOP, "light")
+    figure = opened.page.locator("#figure-retention")
+    away = figure.locator(".wide .away")
+    assert away.count() == 0
+    key = figure.get_by_role("button", name="reverse", exact=True)
+    key.click()
+    assert key.get_attribute("aria-pressed") == "true"
+    names = away.evaluate_all("marks => [...new Set(marks.map(mark => mark.dataset.s))].sort()")
+    assert names == ["block_influence", "block_influence, healed: lora", "reverse, healed: lora"]
+    key.click()
+    assert away.count() == 0
+    opened.context.close()
+
+
+def test_the_matrix_is_sorted_and_filtered(browser: Any, pages: dict[str, Path]) -> None:
+    opened = Opened(browser, pages["deep"], DESKTOP, "light")
+    table = opened.page.locator("#scores .table").first
+    columns = "rows => rows.filter(row => !row.hidden).map(row => row.cells[%d].textContent)"
+    rows = table.locator("tbody tr")
+    table.get_by_role("button", name="arithmetic: short").click()
+    kept = [int(text.split(" %")[0]) for text in rows.evaluate_all(columns % 3)]
+    assert kept == sorted(kept)
+    table.get_by_role("button", name="arithmetic: short").click()
+    assert [int(text.split(" %")[0]) for text in rows.evaluate_all(columns % 3)] == sorted(kept, reverse=True)
+    table.get_by_role("searchbox").fill("lora damaged")
+    shown = rows.evaluate_all(columns % 0)
+    assert 0 < len(shown) < len(kept)
+    assert all("lora" in name for name in shown)
+    assert table.locator("output").inner_text() == f"{len(shown)} of {len(kept)} rows"
+    opened.context.close()
+
+
+def test_p_and_holm_are_visible_and_a_phone_keeps_the_plan(browser: Any, pages: dict[str, Path]) -> None:
+    wide = Opened(browser, pages["whole"], DESKTOP, "light")
+    wide.page.locator("#scores details summary").first.click()
+    for table in wide.page.locator("#scores .scroll").all():
+        assert table.evaluate("box => box.scrollWidth <= box.clientWidth"), "nothing of it is scrolled away"
+    assert "Holm" in wide.page.locator("#scores .matrix").inner_text()
+    phone = Opened(browser, pages["whole"], PHONE, "light")
+    box = phone.page.locator("#scores .scroll").first
+    assert box.evaluate("box => { box.scrollLeft = 300; return box.scrollLeft }") == 300
+    places = box.locator("tbody th").evaluate_all("cells => cells.map(cell => cell.getBoundingClientRect().left)")
+    assert all(0 <= place < 60 for place in places)
+    phone.page.evaluate("scrollTo(0, 4000)")
+    assert phone.page.locator("nav").bounding_box()["y"] == 0, "the contents stay in sight"
+    for opened in (wide, phone):
+        opened.context.close()
+
+
+def test_every_answer_can_be_found(browser: Any, pages: dict[str, Path]) -> None:
+    opened = Opened(browser, pages["whole"], DESKTOP, "light")
+    place = opened.page.locator("#items")
+    task, plan, show = (place.locator(f"select[name={name}]") for name in ("task", "plan", "show"))
+    task.select_option(label="copy, short answer")
+    plan.select_option(label="reverse-3")
+    before, after = (
+        {one["id"]: one for one in RunFolder.open(pages["whole"].parent / name).records("copy", "short")}
+        for name in ("uncut", "reverse-3")
+    )
+    lost = [item for item in before if before[item]["outcome"] == "right" and after[item]["outcome"] != "right"]
+    place.get_by_text(f"{len(lost)} of 64 items").wait_for()
+    place.get_by_role("button", name="Show more").click()
+    ids = place.locator(".example p:first-child code:first-child")
+    assert ids.all_inner_texts() == lost[:40]
+    first = place.locator(".example").first
+    assert first.locator(".side").count() == 2
+    assert first.locator("mark").count() == 1
+    show.select_option(label="right before, now: cut by the length limit")
+    cut = [item for item in lost if after[item]["outcome"] == "cut"]
+    place.get_by_text(f"{len(cut)} of 64 items").wait_for()
+    show.select_option(label="all items")
+    place.get_by_text("64 of 64 items").wait_for()
+    place.get_by_role("searchbox").fill("is 17 +")
+    place.get_by_text("1 of 64 items").wait_for()
+    assert "What is 17 + 10?" in place.locator(".example").inner_text()
+    assert opened.errors == []
+    opened.context.close()
+
+
+def test_without_scripts_everything_but_the_list_of_answers_is_there(browser: Any, pages: dict[str, Path]) -> None:
+    context = browser.new_context(java_script_enabled=False, viewport={"width": DESKTOP, "height": 900})
+    page = context.new_page()
+    page.goto(pages["whole"].as_uri())
+    assert page.locator(".plot .wide").first.is_visible()
+    assert page.locator("#scores .matrix").is_visible()
+    assert page.get_by_text("This list needs JavaScript").is_visible()
+    assert not page.locator("#theme").is_visible()
+    context.close()
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(DESKTOP, "light"), (DESKTOP, "dark"), (PHONE, "light")])
+def test_axe_finds_nothing(browser: Any, pages: dict[str, Path], width: int, scheme: str) -> None:
+    module = importlib.util.find_spec("axe_core_python")
+    found = os.environ.get("AXE") or (module and Path(module.origin or "").with_name("axe.min.js"))
+    if not found or not Path(found).is_file():
+        pytest.skip("no axe-core (pip install axe-core-python, or set AXE to axe.min.js)")
+    for path in pages.values():
+        context = browser.new_context(
+            viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True, bypass_csp=True
+        )
+        page = context.new_page()
+        page.goto(path.as_uri())
+        page.wait_for_selector("html[data-ready]", state="attached")
+        page.evaluate("document.querySelectorAll('details').forEach(part => { part.open = true })")
+        page.wait_for_selector("#items .example")
+        page.evaluate(Path(found).read_text(encoding="utf-8"))
+        broken = page.evaluate("axe.run(document)")["violations"]
+        assert [(one["id"], one["nodes"][0]["html"][:200]) for one in broken] == []
+        context.close()
 
 
 def test_csv_is_saved_from_a_file(browser: Any, pages: dict[str, Path], tmp_path: Path) -> None:
     opened = Opened(browser, pages["whole"], DESKTOP, "light")
     with opened.page.expect_download() as waiting:
-        opened.page.locator("a[download='scores-reverse-3.csv']").click()
+        opened.page.locator("a[download='matrix.csv']").click()
     file = tmp_path / "scores.csv"
     waiting.value.save_as(file)
-    assert waiting.value.suggested_filename == "scores-reverse-3.csv"
-    assert file.read_text().startswith("run,removed,num_layers,task,")
-    assert len(file.read_text().splitlines()) == 10
+    assert waiting.value.suggested_filename == "matrix.csv"
+    assert file.read_text().startswith("plan,layers,arithmetic: rank,")
+    assert len(file.read_text().splitlines()) == 3
     opened.context.close()
 
 

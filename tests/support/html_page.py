@@ -35,7 +35,7 @@ def read_page(html: str) -> Page:
     return reader.page
 
 
-_VOID = {"meta", "link", "img", "br", "hr", "line", "circle", "input"}
+_VOID = {"meta", "link", "img", "br", "hr", "input"}
 
 
 class _Reader(HTMLParser):
@@ -76,6 +76,7 @@ class _Reader(HTMLParser):
         self.open.pop()
 
     def handle_data(self, data: str) -> None:
+        data = data.replace("\u00a0", " ")
         inside = self.open[-1] if self.open else ""
         if "script" in self.open:
             self.page.scripts[-1] += data

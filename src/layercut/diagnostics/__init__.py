@@ -1,6 +1,4 @@
-"""Diagnostics by name: what exactly is damaged. A new one is a file here, a line in DIAGNOSTICS, a plot in the
-report.
-"""
+"""Diagnostics by name: what exactly is damaged. A new one is a file here, a row in DIAGNOSTICS and a figure."""
 
 from __future__ import annotations
 
@@ -17,13 +15,13 @@ if TYPE_CHECKING:
 
 
 class KnownDiagnostic(NamedTuple):
-    """One line of the list."""
+    """One row of the list."""
 
     function: str
     """``module:function``; the function takes a DiagnosticSession and returns a Diagnosis."""
     summary: str
     stages: int
-    """How many requests it makes to the session; only for the progress bar."""
+    """Number of requests to the session; only for the progress bar."""
     weight: float
     """Rough cost of an item against the others'; only for the first guess of the remaining time."""
 
@@ -67,32 +65,20 @@ LAYER_FORMS = {
         f"{_HERE}.similarity:final_states", "the final hidden state, and the seam behind the layer", 2, 2.0
     ),
 }
-"""What a sweep measures when each layer is skipped alone: the measures that separate layers, cheap enough for every
-layer.
-"""
+"""What a sweep measures when each layer is skipped alone: measures that separate layers and are cheap enough."""
 
 
 def diagnostic(
     name: str, forms: Mapping[str, KnownDiagnostic] = DIAGNOSTICS
 ) -> Callable[[DiagnosticSession], Diagnosis]:
-    """A diagnostic by name; of ``LAYER_FORMS``, its form for layers that are skipped alone.
-
-    Raises:
-        InputError: no such diagnostic.
-    """
-    if name not in forms:
-        raise unknown("diagnostic", name, forms)
+    """The function of a diagnostic that ``known`` has checked; of ``LAYER_FORMS``, its form for single layers."""
     module, _, function = forms[name].function.partition(":")
     found: Callable[[DiagnosticSession], Diagnosis] = getattr(import_module(module), function)
     return found
 
 
 def known(names: Sequence[str], forms: Mapping[str, KnownDiagnostic] = DIAGNOSTICS) -> list[str]:
-    """The names in the order of the list, each once; all of them for none.
-
-    Raises:
-        InputError: one that is not known.
-    """
+    """The names in the order of the list, each once; all of them for none. InputError for an unknown one."""
     for name in names:
         if name not in forms:
             raise unknown("diagnostic", name, forms)

@@ -25,12 +25,15 @@ logger = logging.getLogger(__name__)
 class ModelHandle:
     """One model of a study."""
 
-    def __init__(self, settings: ModelSettings, *, source: ModelSource | None = None) -> None:
+    def __init__(
+        self, settings: ModelSettings, *, source: ModelSource | None = None, loaded: LoadedModel | None = None
+    ) -> None:
         """Find the model's files; a hub model is downloaded, a GGUF file converted. Nothing is loaded yet.
 
         Args:
             settings: the model.
             source: what it was resolved to, where that is known.
+            loaded: the model in memory, where the caller has it; ``release`` then leaves it there.
 
         Raises:
             InputError: no such model, a family that is not known, a checkpoint that cannot be used, or a server.
@@ -45,6 +48,7 @@ class ModelHandle:
             settings.model, revision=settings.revision, trust_remote_code=settings.trust_remote_code
         )
         self.metadata = describe_source(self.source)
+        self._given = loaded
 
     @property
     def num_layers(self) -> int:
@@ -60,6 +64,8 @@ class ModelHandle:
     @cached_property
     def loaded(self) -> LoadedModel:
         """The model in memory."""
+        if self._given is not None:
+            return self._given
         from layercut.models.loading import load_as_set
 
         return load_as_set(self.settings, self.source)

@@ -14,22 +14,32 @@ from markupsafe import Markup
 
 from layercut.text.markup import on_one_line, printable
 
+_TOGETHER = re.compile(
+    r"(?<=\d) (?=%|\[|points?\b|of \d|decoder layers?\b|layers?\b|items?\b|tokens?\b|plans?\b|[kMG]i?B\b|ms\b|s\b|h\b)"
+    r"|(?<=[\d%],) (?=[-+]?\d+(?:\.\d+)?\])|(?<=%) (?=\[)|(?<=\bp) (?=[<\d])|(?<=\bHolm) (?=[<\d])|(?<=\bn) (?=\d)"
+)
+"""Spaces inside numbers with units, intervals and the like, where no line may end."""
+
 
 @dataclass(frozen=True)
 class Styled:
     """A table cell with a look; layercut.report.render and the page's template lay it out."""
 
     text: str
-    style: Literal["strong", "code", "right", "wrong", "faint"]
+    style: Literal["strong", "code", "right", "wrong", "weak", "faint", "plain"]
     mark: str = ""
     """What follows the text without the look, such as a star."""
+    below: Sequence[str] = ()
+    """Further lines in the cell, in small letters."""
 
     def __html__(self) -> str:
         if self.style == "strong":
-            return str(Markup("<strong>{}</strong>{}").format(self.text, self.mark))
-        if self.style == "code":
-            return str(Markup("<code>{}</code>{}").format(on_one_line(self.text), self.mark))
-        return str(Markup('<span class="{}">{}</span>{}').format(self.style, self.text, self.mark))
+            html = Markup("<strong>{}</strong>{}").format(self.text, self.mark)
+        elif self.style == "code":
+            html = Markup("<code>{}</code>{}").format(on_one_line(self.text), self.mark)
+        else:
+            html = Markup('<span class="{}">{}</span>{}').format(self.style, self.text, self.mark)
+        return str(html + Markup("").join(Markup(" <small>{}</small>").format(units(line)) for line in self.below))
 
 
 Cell = str | Styled
@@ -55,6 +65,11 @@ class Table:
     """As they are shown: plain text, or text with a look."""
     numeric: frozenset[int] = frozenset()
     """Columns that are set to the right."""
+    narrow: Sequence[frozenset[int]] = ()
+    """Columns that a terminal leaves out where the table does not fit, the mildest choice first. Where none fits, the
+    first column gets lines of its own."""
+    matrix: bool = False
+    """Whether cells are coloured by their look; only on the page."""
     raw: Sequence[Sequence[Any]] | None = None
     """What the CSV holds in place of the cells as shown, its head first: numbers that are not rounded."""
     kind: str = "table"
@@ -125,8 +140,6 @@ class Details:
 
     summary: str
     blocks: Sequence[Block]
-    unfolded: bool = False
-    """Whether it stands open at first."""
     kind: str = "details"
 
 
@@ -145,13 +158,25 @@ class Section:
     blocks: Sequence[Block] = field(default_factory=tuple)
     lead: str = ""
     """What the section answers, in a sentence."""
+    short: str = ""
+    """Its title in the contents, in one or two words."""
+
+
+def units(text: str) -> str:
+    """The same text with numbers and their units, and both ends of an interval, kept on one line.
+
+    >>> units("88 % [74, 106] of 3 layers").count(chr(0xA0))
+    4
+    """
+    found = _TOGETHER.sub("\u00a0", text)
+    return Markup(found) if isinstance(text, Markup) else found
 
 
 def plain(cell: Cell) -> str:
     """The text of a cell without its look."""
     if isinstance(cell, str):
         return cell
-    return (on_one_line(cell.text) if cell.style == "code" else cell.text) + cell.mark
+    return " ".join([(on_one_line(cell.text) if cell.style == "code" else cell.text) + cell.mark, *cell.below])
 
 
 def visible(text: str) -> str:

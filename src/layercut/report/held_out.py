@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from layercut.evidence.intervals import Estimate
-from layercut.report.render import bare_table
+from layercut.report.elements import Table
+from layercut.report.render import terminal
 from layercut.text.numbers import number, with_interval
 
 WHERE = {"selected": "chosen on", "held_out": "held out"}
@@ -25,13 +25,16 @@ def held_out_table(scores: Mapping[str, Any]) -> RenderableType | None:
     found = scores.get("held_out")
     if not found:
         return None
-    table = bare_table()
-    for name in ("task", "items", "n", "chance", "uncut", "cut", "difference"):
-        table.add_column(name, justify="right" if name in ("n", "chance") else "left")
-    for row in found["rows"]:
-        label = f"{row['task']} ({row['readout']})"
-        _add(table, label, WHERE["selected"], row["selected"])
-        _add(table, "", WHERE["held_out"], row["held_out"])
+    rows = [
+        line
+        for row in found["rows"]
+        for line in (
+            [f"{row['task']} ({row['readout']})", *_side("selected", row["selected"])],
+            ["", *_side("held_out", row["held_out"])],
+        )
+    ]
+    head = ["task", "items", "n", "chance", "uncut", "cut", "difference"]
+    table = terminal(Table(name="held-out", caption="", head=head, rows=rows, numeric=frozenset({2, 3})))
     return Group(table, Text(objective_line(found["objective"])), Text(f"Intervals: 95 %, seed {found['seed']}."))
 
 
@@ -47,12 +50,10 @@ def objective_line(objective: Mapping[str, Any]) -> str:
     return f"{line}{value} on {held['n']} held-out ones."
 
 
-def _add(table: Table, task: str, words: str, side: Mapping[str, Any] | None) -> None:
+def _side(kind: str, side: Mapping[str, Any] | None) -> list[str]:
     if side is None:
-        table.add_row(task, words, "0", "", "no items are left: lower --limit", "", "")
-        return
+        return [WHERE[kind], "0", "", "no items are left: lower --limit", "", ""]
     estimates = {name: Estimate(**side[name]) for name in ("uncut", "cut", "difference")}
     share = all(0 <= estimates[name].value <= 1 for name in ("uncut", "cut"))
     shown = [with_interval(one, share=share, sign=name == "difference") for name, one in estimates.items()]
-    chance = "-" if side["chance"] is None else number(side["chance"], share=share)
-    table.add_row(task, words, str(side["n"]), chance, *shown)
+    return [WHERE[kind], str(side["n"]), "-" if side["chance"] is None else number(side["chance"], share=share), *shown]

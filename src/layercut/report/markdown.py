@@ -7,20 +7,22 @@ give the same bytes.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from layercut.evidence.comparison import OUTCOMES, compare_runs, left_out
+from layercut.evidence.comparison import OUTCOMES, left_out
 from layercut.report import words
 from layercut.report.depth import depth_section
 from layercut.report.elements import Cell, Part, Styled, Table
 from layercut.report.examples import examples
 from layercut.report.figures.picture import save
 from layercut.report.figures.scores import scores
+from layercut.report.first import FirstScreen, first_screen
 from layercut.report.provenance import provenance
 from layercut.report.readouts import discordance_section, discordances
 from layercut.report.render import markdown
 from layercut.report.rows import raw
 from layercut.report.seeds import over_seeds, seeds_section
+from layercut.report.study import StudyResults, study_results
 from layercut.runs.atomic import write_text
 from layercut.runs.directory import REPORT
 from layercut.text.counting import counted
@@ -28,63 +30,54 @@ from layercut.text.markup import escape
 from layercut.text.numbers import number, p_value, with_interval
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from layercut.evidence.comparison import ComparisonRow
     from layercut.runs.directory import RunFolder
 
 PLOT = "report.png"
-_LOOKS: Mapping[str, Literal["right", "wrong"]] = {
-    "lost": "wrong", "damaged": "wrong", "kept": "right", "better": "right", "gained": "right",
-}  # fmt: skip
 
 
-def write_report(
-    out: Path,
+def study_report(
+    folder: Path,
     *,
-    uncut: RunFolder,
-    cuts: Sequence[RunFolder],
+    study: StudyResults | None = None,
+    first: FirstScreen | None = None,
     title: str | None = None,
-    seed: int = 0,
-    rows: Sequence[ComparisonRow] | None = None,
-    failed: Sequence[str] = (),
+    seed: int | None = None,
 ) -> Path:
-    """Write ``report.md`` and ``report.png`` into a folder, from finished runs alone.
+    """Write ``report.md`` and ``report.png`` into the folder of a study, from its finished runs alone.
 
     Args:
-        out: folder of the report, usually the study's.
-        uncut: the run of the original model.
-        cuts: the runs of the pruned models, in the order to be shown.
+        folder: of the study.
+        study: what study_results gave for this folder, where that is known already.
+        first: what first_screen gave for it, where that is known already.
         title: of the report; what was cut by default.
-        seed: of the resampling.
-        rows: of compare_runs with this seed, where they are known already.
-        failed: what could not be measured, a line each.
+        seed: of the resampling; the ``seed`` in the settings of the original model's run by default, so that the
+            report that is made again is the one the study made.
 
     Returns:
         The path of report.md.
     Raises:
-        InputError: a run is not finished, or runs that cannot be compared (see compare_runs).
+        InputError: see study_results.
     """
-    rows = compare_runs(uncut, cuts, seed=seed) if rows is None else rows
-    with_plot = save(scores(rows), out / PLOT)
-    text = render(uncut, cuts, rows, title=title, with_plot=with_plot, failed=failed)
-    write_text(out / REPORT, text)
-    return out / REPORT
+    folder = Path(folder)
+    study = study_results(folder, seed=seed) if study is None else study
+    first = first_screen(folder, study) if first is None else first
+    with_plot = save(scores(study.rows), folder / PLOT)
+    write_text(folder / REPORT, _render(study, first, title=title, with_plot=with_plot))
+    return folder / REPORT
 
 
-def render(
-    uncut: RunFolder,
-    cuts: Sequence[RunFolder],
-    rows: Sequence[ComparisonRow],
-    *,
-    title: str | None = None,
-    with_plot: bool = True,
-    failed: Sequence[str] = (),
-) -> str:
-    """The text of report.md."""
+def _render(study: StudyResults, first: FirstScreen, *, title: str | None, with_plot: bool) -> str:
+    uncut, cuts, rows = study.uncut, study.cuts, study.rows
     model = model_name(uncut)
-    lines: list[Part] = [f"# {escape(title or f'What {model} loses with layers removed')}", ""]
+    lines: list[Part] = [f"# {escape(title or f'What {model} loses with layers removed')}", "", first.answer, ""]
+    lines += [*(f"- {name}: {text}" for name, text in first.facts), ""]
+    if first.table is not None:
+        lines += [f"{first.table.caption}:", "", first.table, ""]
     by_run = {run.name: [row for row in rows if row.cut.name == run.name] for run in cuts}
+    lines += ["## Every plan", ""]
     for name, own in by_run.items():
         lines += headline_lines(name, own)
     if with_plot:
@@ -92,7 +85,8 @@ def render(
     lines += ["## Scores", ""]
     for name, own in by_run.items():
         lines += [f"### {escape(name)}", "", score_scope(own), "", score_table(own), ""]
-    lines += [*(f"- {escape(note)}" for note in [*failed, *left_out(uncut, cuts), *note_lines(rows)]), ""]
+    notes = [*study.failed, *left_out(uncut, cuts), *note_lines(rows), *refusal_lines(rows)]
+    lines += [*(f"- {escape(note)}" for note in notes), ""]
     lines += [
         "-/+: items lost and gained. p: McNemar's exact test; sign-flip permutation for scores that are not 0/1, and "
         f"by context where items share one. Holm: p corrected for all {counted(len(rows), 'row')}; findings use it.",
@@ -104,6 +98,8 @@ def render(
     lines += depth_section(rows)
     lines += ["## How the answers ended", "", "Number of answers.", "", outcome_table(rows), ""]
     lines += ["## Items that were right before", "", *_examples([uncut, *cuts], rows)]
+    if first.behind:
+        lines += ["## Evidence behind the answer", "", *first.behind, ""]
     lines += ["## How this was made", "", *(f"- {line}" for line in words.how_made(rows)), ""]
     return "\n".join(_single_blanks(markdown([*lines, *provenance([uncut, *cuts])]))) + "\n"
 
@@ -131,7 +127,7 @@ def score_table(rows: Sequence[ComparisonRow]) -> Table:
     cells: list[list[Cell]] = []
     for row in rows:
         values, share = row.values, row.is_share
-        look = _LOOKS.get(row.finding)
+        look = words.LOOKS.get(row.finding)
         cells.append(
             [
                 row.task,
@@ -162,13 +158,14 @@ def score_table(rows: Sequence[ComparisonRow]) -> Table:
 
 def note_lines(rows: Sequence[ComparisonRow]) -> list[str]:
     """What a reader must know of single rows, as plain text."""
-    notes = [f"{row.cut.name}, {row.task} ({row.readout}): {row.note}" for row in rows if row.note]
-    notes += [
-        f"{row.task} ({row.readout}, {row.metric}): no retention, because {row.values.refused}"
-        for row in rows
-        if row.values.refused
-    ]
-    return list(dict.fromkeys(notes))
+    return list(dict.fromkeys(f"{row.cut.name}, {row.task} ({row.readout}): {row.note}" for row in rows if row.note))
+
+
+def refusal_lines(rows: Sequence[ComparisonRow]) -> list[str]:
+    """Why a metric has no retention, as plain text."""
+    refused = (row for row in rows if row.values.refused)
+    lines = (f"{row.task} ({row.readout}, {row.metric}): no retention, because {row.values.refused}" for row in refused)
+    return list(dict.fromkeys(lines))
 
 
 def outcome_table(rows: Sequence[ComparisonRow]) -> Table:

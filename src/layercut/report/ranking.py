@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
-from layercut.report.render import bare_table
+from layercut.report.elements import Cell, Styled, Table
+from layercut.report.render import terminal
 from layercut.text.counting import counted
+
+_GOES = Styled("goes", "wrong")
 
 
 def ranking_table(plan: Mapping[str, Any]) -> RenderableType:
@@ -22,15 +24,17 @@ def ranking_table(plan: Mapping[str, Any]) -> RenderableType:
     scores = plan.get("scores") or {}
     parts: list[RenderableType] = []
     if scores.get("importance"):
-        parts.append(_importance(scores["importance"], plan["removed"]))
+        parts.append(terminal(_importance(scores["importance"], plan["removed"])))
     if scores.get("rounds"):
-        parts.append(_rounds(scores["rounds"], scores.get("uncut")))
+        if scores.get("uncut") is not None:
+            parts.append(Text(f"objective of the original model: {scores['uncut']:.4f}"))
+        parts.append(terminal(_rounds(scores["rounds"])))
     if scores.get("race"):
         parts.append(Text(race_line(scores["race"], scores.get("rounds") or [])))
     if scores.get("close_answers"):
         parts.append(Text(close_line(scores["close_answers"], scores["answers"])))
     if scores.get("blocks"):
-        parts.append(_blocks(scores["blocks"], plan["removed"]))
+        parts.append(terminal(_blocks(scores["blocks"], plan["removed"])))
     if scores.get("moves"):
         parts.append(
             Text(f"{len(scores['moves'])} moves: {scores.get('start_value'):.4f} -> {scores.get('value'):.4f}")
@@ -39,51 +43,45 @@ def ranking_table(plan: Mapping[str, Any]) -> RenderableType:
 
 
 def _importance(importance: Mapping[str, float], removed: list[int]) -> Table:
-    table = bare_table()
-    table.add_column("rank", justify="right")
-    table.add_column("layer", justify="right")
-    table.add_column("importance", justify="right")
-    table.add_column("")
     # Ties as a criterion breaks them: of equals the later layer goes first.
     order = sorted(importance, key=lambda layer: (importance[layer], -int(layer)))
-    for rank, layer in enumerate(order, start=1):
-        goes = int(layer) in removed
-        table.add_row(
-            str(rank), layer, f"{importance[layer]:.6g}", Text("goes" if goes else "", style="bold red" if goes else "")
-        )
-    return table
+    rows: list[list[Cell]] = [
+        [str(rank), layer, f"{importance[layer]:.6g}", _GOES if int(layer) in removed else ""]
+        for rank, layer in enumerate(order, start=1)
+    ]
+    return _table(["rank", "layer", "importance", ""], rows, {0, 1, 2})
 
 
 def _blocks(blocks: list[Mapping[str, Any]], removed: list[int]) -> Table:
-    table = bare_table()
-    table.add_column("block")
-    table.add_column("score", justify="right")
-    table.add_column("")
+    rows: list[list[Cell]] = []
     for block in sorted(blocks, key=lambda block: (block["value"], -block["first"])):
         goes = {block["first"], block["last"]} == {min(removed), max(removed)}
-        mark = Text("goes", style="bold red") if goes else Text("" if block["allowed"] else "protected", style="dim")
-        table.add_row(f"{block['first']}-{block['last']}", _value(block["value"]), mark)
-    return table
+        mark = _GOES if goes else "" if block["allowed"] else Styled("protected", "faint")
+        rows.append([f"{block['first']}-{block['last']}", _value(block["value"]), mark])
+    return _table(["block", "score", ""], rows, {1})
 
 
-def _rounds(rounds: list[Mapping[str, Any]], uncut: float | None) -> Table:
-    table = bare_table()
-    table.title = None if uncut is None else f"objective of the original model: {uncut:.4f}"
-    table.title_justify = "left"
-    for name in ("round", "removed", "objective", "next best", "its objective", "ties", "candidates"):
-        table.add_column(name, justify="right")
+def _rounds(rounds: list[Mapping[str, Any]]) -> Table:
+    rows: list[list[Cell]] = []
     for number, outcome in enumerate(rounds, start=1):
         second = outcome.get("runner_up")
-        table.add_row(
-            str(number),
-            str(outcome["chosen"]),
-            _value(outcome["value"]),
-            "-" if second is None else str(second),
-            _runner_up(outcome),
-            ", ".join(map(str, outcome["ties"])) or "-",
-            _candidates(outcome),
+        rows.append(
+            [
+                str(number),
+                str(outcome["chosen"]),
+                _value(outcome["value"]),
+                "-" if second is None else str(second),
+                _runner_up(outcome),
+                ", ".join(map(str, outcome["ties"])) or "-",
+                _candidates(outcome),
+            ]
         )
-    return table
+    head = ["round", "removed", "objective", "next best", "its objective", "ties", "candidates"]
+    return _table(head, rows, set(range(7)))
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[Cell]], numeric: set[int]) -> Table:
+    return Table(name="ranking", caption="", head=head, rows=rows, numeric=frozenset(numeric))
 
 
 def race_line(race: Mapping[str, Any], rounds: Sequence[Mapping[str, Any]]) -> str:

@@ -6,6 +6,8 @@ import re
 from collections.abc import Sequence
 
 from rich import box
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.measure import Measurement
 from rich.table import Table as RichTable
 from rich.text import Text
 
@@ -14,7 +16,9 @@ from layercut.text.markup import code, escape
 
 _INTERVAL = re.compile(r"\\\[([-+\d., ]+|n/a)\\\](?![\[(])|\\(?=<[\d.])")
 """Escapes that no Markdown needs: brackets around numbers, and a sign before a number."""
-_STYLES = {"strong": "bold", "right": "green", "wrong": "red", "faint": "dim", "code": ""}
+_STYLES = {
+    "strong": "bold", "right": "green", "wrong": "red", "weak": "yellow", "faint": "dim", "code": "", "plain": "",
+}  # fmt: skip
 
 
 def markdown(parts: Sequence[Part] | Table) -> list[str]:
@@ -34,24 +38,61 @@ def _markdown_table(table: Table) -> list[str]:
 def _markdown_cell(cell: Cell) -> str:
     if isinstance(cell, Styled) and cell.style == "code":
         return code(cell.text) + cell.mark
-    text = _INTERVAL.sub(
-        lambda found: f"[{found[1]}]" if found[1] else "", escape(cell if isinstance(cell, str) else cell.text)
-    )
+    text = escaped(cell if isinstance(cell, str) else cell.text)
     if isinstance(cell, str):
         return text
     return (f"**{text}**" if cell.style == "strong" else text) + escape(cell.mark)
 
 
-def terminal(table: Table) -> RichTable:
-    """The same for a terminal."""
+def escaped(text: str) -> str:
+    """Plain text in Markdown, without escapes that no Markdown needs."""
+    return _INTERVAL.sub(lambda found: f"[{found[1]}]" if found[1] else "", escape(text))
+
+
+def terminal(table: Table) -> RenderableType:
+    """The same for a terminal: the widest layout that fits, without a shortened name."""
+    return _Fitting([*(_rich_table(table, hidden) for hidden in (frozenset(), *table.narrow)), _by_first(table)])
+
+
+def widest_that_fits(tables: Sequence[RichTable], console: Console, options: ConsoleOptions) -> RichTable:
+    """The first table that needs no wrapped cell; the last one where none fits."""
+    for table in tables[:-1]:
+        if Measurement.get(console, options.update(max_width=1000), table).maximum <= options.max_width:
+            return table
+    return tables[-1]
+
+
+class _Fitting:
+    def __init__(self, tables: Sequence[RichTable]) -> None:
+        self._tables = tables
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield widest_that_fits(self._tables, console, options)
+
+
+def _rich_table(table: Table, hidden: frozenset[int], *, by_first: bool = False) -> RichTable:
+    """Without some columns; and, where asked, with the first column's text above the rows that share it."""
+    places = [place for place in range(int(by_first), len(table.head)) if place not in hidden]
     shown = bare_table()
-    for place, name in enumerate(table.head):
-        shown.add_column(name, justify="right" if place in table.numeric else "left")
+    for place in places:
+        numeric = place in table.numeric
+        shown.add_column(table.head[place], justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
+    above = ""
     for row in table.rows:
-        shown.add_row(
-            *(Text(plain(cell), style=_STYLES[cell.style] if isinstance(cell, Styled) else "") for cell in row)
-        )
+        if by_first and (name := plain(row[0])) not in ("", above):
+            shown.add_row(Text(name, style="bold"))
+            above = name
+        cells = [_text(row[place]) for place in places]
+        shown.add_row(*([Text("  ") + cells[0], *cells[1:]] if by_first else cells))
     return shown
+
+
+def _by_first(table: Table) -> RichTable:
+    return _rich_table(table, table.narrow[-1] if table.narrow else frozenset(), by_first=len(table.head) > 1)
+
+
+def _text(cell: Cell) -> Text:
+    return Text(plain(cell), style=_STYLES[cell.style] if isinstance(cell, Styled) else "")
 
 
 def bare_table() -> RichTable:

@@ -12,16 +12,18 @@ from layercut.evidence.sweep import is_sweep
 from layercut.report.diagnosis.layers import LAYERS_FILE, layers_report
 from layercut.report.diagnosis.page import diagnosis_report
 from layercut.report.diagnosis.verdict import FILE
+from layercut.report.first import FirstScreen, first_screen
 from layercut.report.html.page import write_page
+from layercut.report.markdown import study_report
 from layercut.report.prediction import PREDICTION, prediction_report
-from layercut.report.study import StudyResults, study_results, write_study
+from layercut.report.study import StudyResults, study_results
 from layercut.report.sweep_text import sweep_report
 
 
 def write_reports(
     folder: Path, *, more: Sequence[Path] = (), seed: int | None = None, study: StudyResults | None = None
 ) -> dict[str, Path]:
-    """Write the reports of a study, a sweep or a diagnosis, all numbers compared once.
+    """Write the reports of a study, a run of prune, a sweep or a diagnosis, all numbers compared once.
 
     Args:
         folder: of the run.
@@ -38,6 +40,7 @@ def write_reports(
     folder = Path(folder)
     if (folder / LAYERS_FILE).is_file():
         return {"report": layers_report(folder)}
+    first: FirstScreen | None = None
     predicted = {"prediction": prediction_report(folder)} if (folder / PREDICTION).is_file() else {}
     if predicted and not is_sweep(folder):
         return predicted
@@ -47,6 +50,7 @@ def write_reports(
         written = {"report": sweep_report(folder)}
     else:
         study = study or study_results(folder, seed=seed)
-        written = {"report": write_study(folder, study)}
-    written["page"] = write_page(folder, more=more, seed=seed, study=study)
+        first = first_screen(folder, study)
+        written = {"report": study_report(folder, study=study, first=first)}
+    written["page"] = write_page(folder, more=more, seed=seed, study=study, first=first)
     return predicted | written

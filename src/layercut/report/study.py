@@ -1,7 +1,4 @@
-"""The report of a whole study, from its folder alone.
-
-layercut report runs/quickstart
-"""
+"""The runs of a study, read and compared, from its folder alone."""
 
 from __future__ import annotations
 
@@ -10,7 +7,6 @@ from typing import NamedTuple
 
 from layercut.errors import InputError
 from layercut.evidence.comparison import ComparisonRow, arm_of, compare_runs
-from layercut.report.markdown import write_report
 from layercut.runs.directory import RunFolder, is_run, runs_in
 from layercut.runs.settings import shown
 from layercut.runs.study import arms_in, failures_in
@@ -64,35 +60,6 @@ def study_runs(folder: Path) -> StudyRuns:
         return listed, len(arm_of(run).removed), run.name
 
     return StudyRuns(RunFolder.open(folder / UNCUT), sorted(found, key=place))
-
-
-def study_report(folder: Path, *, title: str | None = None, seed: int | None = None) -> Path:
-    """Write report.md and its plot into a study's folder; gives the path of report.md.
-
-    Args:
-        folder: of the study.
-        title: of the report; what was cut by default.
-        seed: of the resampling; the ``seed`` in the settings of the uncut run by default, so that the report that is
-            made again is the one the study made.
-
-    Raises:
-        InputError: see study_runs and write_report.
-    """
-    found = study_results(folder, seed=seed)
-    return write_study(Path(folder), found, title=title)
-
-
-def write_study(folder: Path, found: StudyResults, *, title: str | None = None) -> Path:
-    """``study_report`` of results that are known already."""
-    return write_report(
-        folder,
-        uncut=found.uncut,
-        cuts=found.cuts,
-        title=title,
-        seed=found.seed,
-        rows=found.rows,
-        failed=found.failed,
-    )
 
 
 def study_results(folder: Path, *, seed: int | None = None) -> StudyResults:

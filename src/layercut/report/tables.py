@@ -1,63 +1,31 @@
-"""Tables for the terminal. Each adapts to the width: with intervals on every number, or on the main ones."""
+"""Tables of scores, advice and runs for the terminal; each adapts to its width."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Group
-from rich.measure import Measurement
 from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
 from layercut.evidence.comparison import OUTCOMES, SELECTED_ON, ComparedRun, ComparisonRow
 from layercut.evidence.intervals import Estimate
 from layercut.report import words
 from layercut.report.advice_text import argument, bounds, how_made, joined, page
-from layercut.report.render import bare_table
+from layercut.report.elements import Cell, Styled, Table, plain
+from layercut.report.render import bare_table, terminal, widest_that_fits
 from layercut.surgery.plan import origin_of
 from layercut.text.counting import counted
 from layercut.text.numbers import number, p_value, with_interval
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+    from rich.table import Table as RichTable
 
-    from layercut.evidence.comparison import Finding
     from layercut.report.advice import Advice
     from layercut.runs.directory import RunSummary
-
-
-class Layout(NamedTuple):
-    """What a comparison table shows; the narrower it must be, the less."""
-
-    n: bool = False
-    score_intervals: bool = False
-    retention: bool = False
-    test: bool = False
-    """Items lost and gained, and the adjusted p-value."""
-    task_on_its_own_line: bool = False
-
-
-_LAYOUTS = (
-    Layout(n=True, score_intervals=True, retention=True, test=True),
-    Layout(n=True, score_intervals=True, retention=True),
-    Layout(score_intervals=True, retention=True),
-    Layout(score_intervals=True),
-    Layout(retention=True),
-    Layout(),
-    Layout(task_on_its_own_line=True),
-)
-_STYLES: dict[Finding, str] = {
-    "kept": "green",
-    "better": "green",
-    "gained": "green",
-    "damaged": "yellow",
-    "lost": "red",
-    "unclear": "dim",
-    "at chance": "dim",
-}
 
 
 def comparison_tables(rows: Sequence[ComparisonRow]) -> list[RenderableType]:
@@ -65,71 +33,55 @@ def comparison_tables(rows: Sequence[ComparisonRow]) -> list[RenderableType]:
     if not rows:
         return []
     names = dict.fromkeys(row.cut.name for row in rows)
-    blocks: list[RenderableType] = [ComparisonTable([row for row in rows if row.cut.name == name]) for name in names]
+    blocks: list[RenderableType] = [_comparison([row for row in rows if row.cut.name == name]) for name in names]
     return [*blocks, legend(rows)]
 
 
-class ComparisonTable:
+def _comparison(rows: Sequence[ComparisonRow]) -> RenderableType:
     """Uncut against one pruned model, one line per task, readout and metric."""
+    first = rows[0]
+    scope = [words.removal(first.cut), words.size(first.uncut, first.cut)]
+    scope.append(words.items([row.n for row in rows], [row.limit for row in rows]))
+    title = Text.assemble("\n", (first.cut.name, "bold"), " · ", " · ".join(fact for fact in scope if fact))
+    notes = dict.fromkeys(f"{row.task} ({row.readout}): {row.note}" for row in rows if row.note)
+    return Group(title, terminal(_comparison_table(rows)), *(Text(f"note: {note}", style="yellow") for note in notes))
 
-    def __init__(self, rows: Sequence[ComparisonRow]) -> None:
-        self.rows = rows
 
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        first = self.rows[0]
-        scope = [words.removal(first.cut), words.size(first.uncut, first.cut)]
-        scope.append(words.items([row.n for row in self.rows], [row.limit for row in self.rows]))
-        yield Text()
-        yield Text.assemble((first.cut.name, "bold"), " · ", " · ".join(fact for fact in scope if fact))
-        yield _widest_that_fits([self.table(layout) for layout in _LAYOUTS], console, options)
-        for note in dict.fromkeys(f"{row.task} ({row.readout}): {row.note}" for row in self.rows if row.note):
-            yield Text(f"note: {note}", style="yellow")
-
-    def table(self, layout: Layout) -> Table:
-        """The bare table."""
-        table = bare_table()
-        if not layout.task_on_its_own_line:
-            table.add_column("task")
-        table.add_column("readout")
-        if layout.n:
-            table.add_column("n", justify="right")
-        table.add_column("chance", justify="right")
-        for name in ("uncut", "cut"):
-            table.add_column(name, justify="left" if layout.score_intervals else "right")
-        table.add_column("difference")
-        if layout.retention:
-            table.add_column("retention")
-        table.add_column("above chance")
-        if layout.test:
-            table.add_column("-/+", justify="right")
-            table.add_column("p", justify="right")
-        table.add_column("finding")
-        task = ""
-        for row in self.rows:
-            if layout.task_on_its_own_line and row.task != task:
-                table.add_row(row.task)
-            table.add_row(*self._cells(row, layout, task), style=None if row.is_headline else "dim")
-            task = row.task
-        return table
-
-    def _cells(self, row: ComparisonRow, layout: Layout, previous_task: str) -> list[RenderableType]:
+def _comparison_table(rows: Sequence[ComparisonRow]) -> Table:
+    lines: list[list[Cell]] = []
+    task = ""
+    for row in rows:
         values, share = row.values, row.is_share
-        readout = words.readout_name(row, self.rows)
-        name = [f"  {readout}"] if layout.task_on_its_own_line else [row.task * (row.task != previous_task), readout]
-        return [
-            *name,
-            *([f"{row.n:,}"] if layout.n else []),
+        scores: list[str] = []
+        for score in (values.uncut, values.cut):
+            scores += with_interval(score, share=share).partition(" ")[::2]
+        cells: list[Cell] = [
+            row.task * (row.task != task),
+            words.readout_name(row, rows),
+            f"{row.n:,}",
             "-" if row.chance is None else number(row.chance, share=share),
-            *(
-                with_interval(score, share=share) if layout.score_intervals else number(score.value, share=share)
-                for score in (values.uncut, values.cut)
-            ),
+            *scores,
             with_interval(values.difference, share=share, sign=True),
-            *([_kept(values.retention)] if layout.retention else []),
-            _kept(values.retention_above_chance),
-            *([words.swapped(row), p_value(row.p_value)] if layout.test else []),
-            Text(row.finding, style=_STYLES[row.finding]),
+            "n/a" if values.retention is None else with_interval(values.retention),
+            "n/a" if values.retention_above_chance is None else with_interval(values.retention_above_chance),
+            words.swapped(row),
+            p_value(row.p_value),
         ]
+        if not row.is_headline:
+            cells = [Styled(plain(cell), "faint") for cell in cells]
+        lines.append([*cells, Styled(row.finding, words.LOOKS.get(row.finding, "faint"))])
+        task = row.task
+    head = ["task", "readout", "n", "chance", "uncut", "", "cut", "", "difference", "retention", "above chance"]
+    n, intervals, retention, tests = {2}, {5, 7}, {9}, {11, 12}
+    narrow = (tests, n | tests, n | retention | tests, n | intervals | tests, n | intervals | retention | tests)
+    return Table(
+        name="comparison",
+        caption="",
+        head=[*head, "-/+", "p", "finding"],
+        rows=lines,
+        numeric=frozenset({2, 3, 4, 6, 11, 12}),
+        narrow=[frozenset(hidden) for hidden in narrow],
+    )
 
 
 def legend(rows: Sequence[ComparisonRow]) -> RenderableType:
@@ -140,66 +92,56 @@ def legend(rows: Sequence[ComparisonRow]) -> RenderableType:
 
 
 def metrics_table(metrics: Mapping[str, Any]) -> RenderableType:
-    """The scores of one run and how its answers ended.
+    """The scores of one run and how its answers ended, one line per task, readout and metric.
 
     Args:
         metrics: what a run's metrics.json holds; ``plan`` may be missing.
     """
-    return MetricsTable(metrics)
+    rows: Sequence[Mapping[str, Any]] = metrics["rows"]
+    plan: Mapping[str, Any] = metrics.get("plan") or {}
+    scope = []
+    if plan:
+        removed, origin = tuple(plan.get("removed", ())), origin_of(plan)
+        scope.append(
+            words.removal(ComparedRun(num_layers=plan.get("num_layers"), removed=removed, origin=origin, name=""))
+        )
+    if rows:
+        scope.append(words.items([row["n"] for row in rows], [row["limit"] for row in rows]))
+    parts: list[RenderableType] = [Text(" · ".join(scope)), terminal(_scores_table(rows))]
+    parts.append(Text("Scores in % with 95 % intervals. right ... cut: answers; cut by the length limit.", style="dim"))
+    if any(row.get("selection_items") for row in rows):
+        parts.append(Text(f"* {SELECTED_ON}", style="yellow"))
+    return Group(*parts)
 
 
-class MetricsTable:
-    """The scores of one run, one line per task, readout and metric."""
-
-    def __init__(self, metrics: Mapping[str, Any]) -> None:
-        self.rows: Sequence[Mapping[str, Any]] = metrics["rows"]
-        self.plan: Mapping[str, Any] = metrics.get("plan") or {}
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        scope = []
-        if self.plan:
-            removed, origin = tuple(self.plan.get("removed", ())), origin_of(self.plan)
-            scope.append(
-                words.removal(
-                    ComparedRun(num_layers=self.plan.get("num_layers"), removed=removed, origin=origin, name="")
-                )
-            )
-        if self.rows:
-            scope.append(words.items([row["n"] for row in self.rows], [row["limit"] for row in self.rows]))
-        yield Text(" · ".join(scope))
-        yield _widest_that_fits([self.table(with_n=True), self.table(with_n=False)], console, options)
-        yield Text("Scores in % with 95 % intervals. right ... cut: answers; cut by the length limit.", style="dim")
-        if any(row.get("selection_items") for row in self.rows):
-            yield Text(f"* {SELECTED_ON}", style="yellow")
-
-    def table(self, *, with_n: bool) -> Table:
-        """The bare table."""
-        table = bare_table()
-        table.add_column("task")
-        table.add_column("readout")
-        if with_n:
-            table.add_column("n", justify="right")
-        table.add_column("chance", justify="right")
-        table.add_column("score")
-        for name in ("right", "wrong", "no answer", "cut"):
-            table.add_column(name, justify="right")
-        task, seen = "", set()
-        for row in self.rows:
-            key = (row["task"], row["readout"])
-            several = sum((other["task"], other["readout"]) == key for other in self.rows) > 1
-            share = all(0 <= x <= 1 for x in (row["value"], row["low"], row["high"]) if x is not None)
-            estimate = Estimate(row["value"], row["low"], row["high"], row["n"], row["method"])
-            table.add_row(
+def _scores_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    lines: list[list[Cell]] = []
+    task, seen = "", set()
+    for row in rows:
+        key = (row["task"], row["readout"])
+        several = sum((other["task"], other["readout"]) == key for other in rows) > 1
+        share = all(0 <= x <= 1 for x in (row["value"], row["low"], row["high"]) if x is not None)
+        estimate = Estimate(row["value"], row["low"], row["high"], row["n"], row["method"])
+        lines.append(
+            [
                 (row["task"] if row["task"] != task else "") + ("*" if row.get("selection_items") else ""),
                 f"{row['readout']}: {row['metric']}" if several else row["readout"],
-                *([f"{row['n']:,}"] if with_n else []),
+                f"{row['n']:,}",
                 "-" if row["chance"] is None else number(row["chance"], share=share),
                 with_interval(estimate, share=share),
                 *(str(row["outcomes"].get(name, 0)) if key not in seen else "" for name in OUTCOMES),
-            )
-            task = row["task"]
-            seen.add(key)
-        return table
+            ]
+        )
+        task = row["task"]
+        seen.add(key)
+    return Table(
+        name="metrics",
+        caption="",
+        head=["task", "readout", "n", "chance", "score", "right", "wrong", "no answer", "cut"],
+        rows=lines,
+        numeric=frozenset({2, 3, 5, 6, 7, 8}),
+        narrow=[frozenset({2})],
+    )
 
 
 class AdviceTable:
@@ -209,9 +151,9 @@ class AdviceTable:
         self.advice = advice
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        yield _widest_that_fits([self.table(by_plan=False), self.table(by_plan=True)], console, options)
+        yield widest_that_fits([self.table(by_plan=False), self.table(by_plan=True)], console, options)
 
-    def table(self, *, by_plan: bool) -> Table:
+    def table(self, *, by_plan: bool) -> RichTable:
         """The bare table."""
         table = bare_table()
         if not by_plan:
@@ -248,18 +190,6 @@ def runs_table(runs: Sequence[RunSummary], *, now: datetime | None = None) -> Re
         style = {"finished": "green", "running": "cyan"}.get(run.status, "yellow")
         table.add_row(str(run.path), Text(run.status, style=style), age, run.headline)
     return table
-
-
-def _widest_that_fits(tables: Sequence[Table], console: Console, options: ConsoleOptions) -> Table:
-    """The first table that needs no wrapped cell; the last one where none fits."""
-    for table in tables[:-1]:
-        if Measurement.get(console, options.update(max_width=1000), table).maximum <= options.max_width:
-            return table
-    return tables[-1]
-
-
-def _kept(estimate: Estimate | None) -> str:
-    return "n/a" if estimate is None else with_interval(estimate)
 
 
 def _age(since: timedelta) -> str:

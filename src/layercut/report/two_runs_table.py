@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
 from layercut.evidence.comparison import ComparisonRow
 from layercut.evidence.intervals import NUM_RESAMPLES
 from layercut.report import readouts, words
-from layercut.report.render import bare_table, terminal
+from layercut.report.elements import Cell, Styled, Table
+from layercut.report.render import terminal
 from layercut.report.two_runs import verdict
 from layercut.text.counting import counted
 from layercut.text.numbers import number, p_value, with_interval
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from layercut.report.readouts import Discordance
 
-_STYLES = {"better": "green", "worse": "red", "not shown": "dim"}
+_STYLES: dict[str, Literal["right", "wrong", "faint"]] = {"better": "right", "worse": "wrong", "not shown": "faint"}
 
 
 def two_runs_table(rows: Sequence[ComparisonRow], notes: Sequence[str] = ()) -> list[RenderableType]:
@@ -45,34 +45,29 @@ def two_runs_table(rows: Sequence[ComparisonRow], notes: Sequence[str] = ()) -> 
     ]
 
 
-def discordance_table(found: Sequence[Discordance]) -> Table:
+def discordance_table(found: Sequence[Discordance]) -> RenderableType:
     """Two readouts of the same items, for each run."""
     return terminal(readouts.discordance_table(found))
 
 
-def _table(rows: Sequence[ComparisonRow]) -> Table:
-    table = bare_table()
-    for name in ("task", "readout"):
-        table.add_column(name)
-    for name in ("n", "A", "B"):
-        table.add_column(name, justify="right")
-    table.add_column("B - A")
-    for name in ("-/+", "p"):
-        table.add_column(name, justify="right")
-    table.add_column("finding")
+def _table(rows: Sequence[ComparisonRow]) -> RenderableType:
+    lines: list[list[Cell]] = []
     task = ""
     for row in rows:
         values, share, found = row.values, row.is_share, verdict(row)
-        table.add_row(
-            row.task * (row.task != task),
-            words.readout_name(row, rows),
-            f"{row.n:,}",
-            number(values.uncut.value, share=share),
-            number(values.cut.value, share=share),
-            with_interval(values.difference, share=share, sign=True),
-            words.swapped(row),
-            p_value(row.p_value),
-            Text(found, style=_STYLES[found]),
+        lines.append(
+            [
+                row.task * (row.task != task),
+                words.readout_name(row, rows),
+                f"{row.n:,}",
+                number(values.uncut.value, share=share),
+                number(values.cut.value, share=share),
+                with_interval(values.difference, share=share, sign=True),
+                words.swapped(row),
+                p_value(row.p_value),
+                Styled(found, _STYLES[found]),
+            ]
         )
         task = row.task
-    return table
+    head = ["task", "readout", "n", "A", "B", "B - A", "-/+", "p", "finding"]
+    return terminal(Table(name="two-runs", caption="", head=head, rows=lines, numeric=frozenset({2, 3, 4, 6, 7})))

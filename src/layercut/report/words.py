@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from layercut.evidence.comparison import ALPHA, KEPT
 from layercut.evidence.intervals import NUM_RESAMPLES
@@ -65,6 +65,12 @@ FINDINGS = {
     "unclear": f"too few items to tell a loss from {KEPT:.0%} kept",
     "at chance": "the original model is not significantly above chance; there is nothing to lose",
 }
+
+
+LOOKS: Mapping[str, Literal["right", "wrong", "weak"]] = {
+    "lost": "wrong", "damaged": "weak", "kept": "right", "better": "right", "gained": "right",
+}  # fmt: skip
+"""How a finding is coloured; the others have no colour."""
 
 
 def removal(arm: ComparedRun) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from layercut.surgery.remove import ACTIVE, apply_plan
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from transformers import PreTrainedModel
 
@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def bypass(model: PreTrainedModel, plan: CutPlan) -> Iterator[PreTrainedModel]:
+def bypass(model: PreTrainedModel, plan: CutPlan | str | Sequence[int]) -> Iterator[PreTrainedModel]:
     """Run ``model`` without the plan's layers inside a ``with`` block; an empty plan runs it uncut.
+    The plan may be given as layers, ``"24-26"`` or ``[24, 25, 26]``.
 
     Inside the block the model *is* the shorter model: forward passes, the KV cache, ``generate`` and
     ``save_pretrained`` work as they would after ``remove_layers``. Not a single weight is copied or changed; entering

@@ -223,6 +223,23 @@ def _step_words(step: Mapping[str, Any]) -> str:
     return f"{text}, healed by {', '.join(healed)}" if healed else text
 
 
+def as_plan(plan: CutPlan | str | Sequence[int] | None, num_layers: int) -> CutPlan:
+    """A plan as callers give it, for a model of ``num_layers`` decoder layers.
+
+    >>> as_plan("24-26", 30).removed, as_plan([3, 1], 30).removed, as_plan(None, 30).is_uncut
+    ((24, 25, 26), (3, 1), True)
+
+    Raises:
+        InputError: no such layers, or a plan for another number of them.
+    """
+    if isinstance(plan, CutPlan):
+        return plan
+    layers = parse_layers(plan) if isinstance(plan, str) else tuple(plan or ())
+    if not all(map(_is_number, layers)):
+        raise InputError(f"{plan!r:.60} is no plan; give layers such as '24-26' or [24, 25, 26], or a CutPlan.")
+    return CutPlan(num_layers=num_layers, removed=layers)
+
+
 def parse_layers(text: str) -> tuple[int, ...]:
     """Layer list as people write it: ``3,8,21-24`` is 3, 8, 21, 22, 23, 24 (inclusive at both ends), in that order.
 

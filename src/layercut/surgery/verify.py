@@ -14,6 +14,7 @@ from layercut.surgery.bypass import bypass
 from layercut.surgery.config_fields import INDEX_LISTS, LISTS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from torch import Tensor
@@ -50,8 +51,16 @@ class Verification:
         )
 
 
-def verify_cut(uncut: LoadedModel, plan: CutPlan, path: Path) -> Verification:
+def verify_cut(
+    uncut: LoadedModel,
+    plan: CutPlan,
+    path: Path,
+    *,
+    reload: Callable[[PreTrainedModel, Path], PreTrainedModel] | None = None,
+) -> Verification:
     """Reload the pruned checkpoint at ``path`` and compare its logits with those of the original model under a bypass.
+
+    ``reload`` loads what is no Hugging Face folder, with the dtype, device and attention of the model it is given.
 
     Both run in the dtype and on the device of ``uncut``, on the same seeded tokens (TEXT_LENGTHS, left-padded). Layer
     kinds are compared by name too, since short texts do not show a sliding window of thousands of tokens.
@@ -61,7 +70,7 @@ def verify_cut(uncut: LoadedModel, plan: CutPlan, path: Path) -> Verification:
             ROUNDING_STEPS x the dtype's epsilon x the largest logit (at least 1).
     """
     model = uncut.model
-    cut = _reload(model, path)
+    cut = (reload or _reload)(model, path)
     batch = _batch(model)
     with bypass(model, plan):
         for name in sorted(LISTS | INDEX_LISTS):

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from layercut.engine.base import Decoding, GenerationRequest
 from layercut.engine.handle import ModelHandle
 from layercut.engine.served import ServedModel
 from layercut.errors import InputError
 from layercut.progress import estimate as eta
-from layercut.progress.bars import CHARACTERS_PER_TOKEN, DECODE_COST, ITEM_COST, Progressing
+from layercut.progress.bars import CHARACTERS_PER_TOKEN, DECODE_COST, ITEM_COST
 from layercut.runs.directory import RunFolder
 from layercut.sandbox.runner import isolation_of
 from layercut.settings import TaskSettings
@@ -24,6 +25,18 @@ from layercut.tasks.selected_items import check_report_items
 
 if TYPE_CHECKING:
     from layercut.runs.records import MetricRow
+
+
+class Pieces(Protocol):
+    """Progress over numbered pieces of work."""
+
+    def skip(self, index: int) -> None:
+        """A piece was there already."""
+        ...
+
+    def piece(self, index: int) -> AbstractContextManager[Callable[[int, int], None]]:
+        """Work one piece: the block calls what it gets with (items done, items in all)."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,15 +139,19 @@ def run_cells(
     plan: CutPlan,
     cells: Sequence[Cell],
     decoding: Decoding,
-    progress: Progressing,
+    progress: Pieces,
     first: int = 0,
     allow_selection_items: bool = False,
+    recorded: CutPlan | None = None,
+    arm: Mapping[str, Any] | None = None,
 ) -> None:
     """Evaluate every cell under one plan into its run folder, and mark the folder finished.
 
     Args:
         first: number of this plan's first piece of work in ``progress``.
         allow_selection_items: report also on items that the plan was selected on; every such number is marked.
+        recorded: the plan as it is written down, where that is another one: of a healed model, the plan it was cut by.
+        arm: what this run is among others, for its metrics.
 
     Raises:
         InputError: a report item was a selection item of the plan, or of a plan that the checkpoint was cut by.
@@ -143,9 +160,9 @@ def run_cells(
         for index in range(len(cells)):
             progress.skip(first + index)
         return
-    recorded = model.recorded(plan)
-    if recorded is not None:
-        plan.save(folder.path / "plan.json")
+    written = model.recorded(recorded or plan)
+    if written is not None:
+        (recorded or plan).save(folder.path / "plan.json")
     shared = [_selection_items(model, plan, cell, allow_selection_items) for cell in cells]
     rows: list[MetricRow] = []
     for index, cell in enumerate(cells, start=first):
@@ -162,7 +179,7 @@ def run_cells(
                 on_progress=on_progress,
             )
         rows.extend({**row, "selection_items": shared[index - first]} for row in outcome.metrics)
-    folder.write_metrics(rows, plan=recorded, num_parameters=model.num_parameters(plan))
+    folder.write_metrics(rows, plan=written, num_parameters=model.num_parameters(plan), arm=arm)
 
 
 def _selection_items(model: ModelHandle | ServedModel, plan: CutPlan, cell: Cell, allow: bool) -> int:

@@ -11,10 +11,9 @@ import torch
 from layercut.engine.base import Completion
 from layercut.healing.data import original_records
 from layercut.healing.examples import Data, encode_example, hold_out
-from layercut.healing.job import looks_of
-from layercut.healing.prompt_sources import PromptGroup
+from layercut.healing.heal import looks_of
+from layercut.healing.prompt_sources import PromptGroup, TaskPrompts, task_prompts
 from layercut.healing.settings import TrainSettings
-from layercut.healing.task_prompts import TaskPrompts, task_prompts
 from layercut.tasks import load_task
 from tests.support.loaded import tiny_loaded
 from tests.support.tiny import CONFIGS, byte_tokenizer, tiny_model

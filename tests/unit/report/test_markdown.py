@@ -8,13 +8,17 @@ import pytest
 
 from layercut.errors import InputError
 from layercut.evidence.comparison import compare_runs
-from layercut.report.markdown import write_report
-from layercut.report.study import study_report, study_runs
+from layercut.report.markdown import study_report
+from layercut.report.study import StudyResults, study_runs
 from layercut.report.words import isolation
 from layercut.runs.directory import RunFolder
 from layercut.text.markup import code, escape, fenced
 from layercut.text.numbers import p_value
 from tests.support.run_builder import Result, build_run
+
+
+def write_report(out, *, uncut, cuts):
+    return study_report(out, study=StudyResults(uncut, list(cuts), compare_runs(uncut, cuts), 0, []))
 
 
 @pytest.fixture(scope="module")
@@ -182,12 +186,14 @@ def test_model_output_cannot_break_the_page(tmp_path, bad):
     headings = [line for line in _outside_fences(text) if line.startswith("#")]
     assert headings == [
         "# What bundled:smollm2-135m loses with layers removed",
+        "## Every plan",
         "## Scores",
         "### cut",
         "## Are long answers lost more often?",
         "## How the answers ended",
         "## Items that were right before",
         "### copy",
+        "## Evidence behind the answer",
         "## How this was made",
     ]
     for line in _outside_fences(text):

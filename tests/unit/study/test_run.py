@@ -17,7 +17,8 @@ from rich.console import Console
 from layercut.engine.handle import ModelHandle
 from layercut.engine.shared import SharedEngine
 from layercut.evidence.paired import compare_paired
-from layercut.report.study import study_report, study_runs
+from layercut.report.markdown import study_report
+from layercut.report.study import study_runs
 from layercut.study.file import study_from_dict
 from layercut.study.run import StudyOutcome, forecast_study, run_study
 from tests.support.studies import BREAK, NUM_ITEMS

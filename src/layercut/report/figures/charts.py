@@ -1,7 +1,7 @@
 """Vega-Lite specifications of plots.
 
 Colours are CSS variables, so that one picture serves light, dark and print. Values are in percent where a scale says
-so; values beyond a scale are clipped in the plot and given in the table.
+so. A value beyond a scale is drawn at its end, as a triangle with the number.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ SERIES = tuple(f"var(--series-{number})" for number in range(1, 7))
 DASHES = ((1, 0), (6, 3), (2, 2), (8, 3, 2, 3))
 KEPT_LOW, KEPT_HIGH = -30.0, 140.0
 """Retention is drawn between these, in percent."""
+CONTAINER = "container"
+"""Width of a plot until layercut.report.figures.picture sets one."""
 
 _LETTERS = 22
 """Of a line of a name at an axis."""
@@ -30,7 +32,7 @@ Spec = dict[str, Any]
 SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
 _CONFIG: Spec = {
     "background": "transparent",
-    "font": "system-ui, sans-serif",
+    "font": "Liberation Sans",
     "view": {"stroke": None},
     "axis": {
         "labelColor": "var(--soft)",
@@ -68,18 +70,30 @@ def percent(value: float | None) -> float | None:
     return None if value is None or not math.isfinite(value) else round(100 * value, 2)
 
 
-def ends(estimate: Estimate, *, low: float = KEPT_LOW, high: float = KEPT_HIGH) -> dict[str, float | None]:
-    """Value and interval in percent as a point of a plot, inside the scale's ends."""
+def ends(estimate: Estimate, *, low: float = KEPT_LOW, high: float = KEPT_HIGH) -> dict[str, float | str | None]:
+    """Value and interval in percent as a point of a plot, inside the scale's ends.
+
+    ``top`` and ``bottom`` are the scale's end where the interval or the value goes beyond it, ``beyond`` is the value
+    in words where that does.
+    """
 
     def inside(value: float | None) -> float | None:
         return None if value is None else min(max(value, low), high)
 
-    below, above = percent(estimate.low), percent(estimate.high)
+    below, value, above = percent(estimate.low), percent(estimate.value), percent(estimate.high)
     if estimate.high is not None and math.isinf(estimate.high):
-        above = high
+        above = high + 1
     if estimate.low is not None and math.isinf(estimate.low):
-        below = low
-    return {"y": inside(percent(estimate.value)), "low": inside(below), "high": inside(above)}
+        below = low - 1
+    known = [end for end in (below, value, above) if end is not None]
+    return {
+        "y": inside(value),
+        "low": inside(below),
+        "high": inside(above),
+        "top": high if any(end > high for end in known) else None,
+        "bottom": low if any(end < low for end in known) else None,
+        "beyond": None if value is None or low <= value <= high else f"{value:.0f} %",
+    }
 
 
 def curves(
@@ -94,13 +108,14 @@ def curves(
     marks: Sequence[tuple[float, str]] = (),
     height: int = 230,
     scale: str = "linear",
-    bars: bool = True,
+    bands: bool = False,
 ) -> dict[str, Any]:
-    """Lines inside the bands of their intervals.
+    """Lines with the intervals of their points.
 
     Args:
-        points: with ``x``, ``y``, ``low``, ``high`` (the last two may be None), ``series``, ``part`` (an unbroken
-            stretch of a series), ``hollow`` (whether its point is not filled) and ``about`` (name to text, for hover).
+        points: with ``x``, ``y``, ``low``, ``high`` (the last two may be None; see ``ends`` for more), ``series``,
+            ``part`` (an unbroken stretch of a series), ``hollow`` (whether its point is not filled) and ``about`` (name
+            to text, for hover).
         x_title: of the axis.
         y_title: of the axis.
         x: ends of the scale.
@@ -110,7 +125,7 @@ def curves(
         marks: levels with their names, as dashed lines with the names on the axis.
         height: of the plot, in pixels.
         scale: of y, ``linear`` or ``log``.
-        bars: whether intervals are drawn as bars too, which shows where something was measured.
+        bands: whether intervals are bands and not bars: for many points of few series.
     """
     names = list(colours)
     colour: Spec = {"field": "series", "type": "nominal", "legend": None}
@@ -142,28 +157,19 @@ def curves(
     lines = (
         [{"data": levels, "mark": {"type": "rule", "strokeDash": [4, 4]}, "encoding": {"y": level}}] if marks else []
     )
-    known = "isValid(datum.low) && isValid(datum.high)"
-    low = {**y_axis, "field": "low"}
-    layers: list[Spec] = [
-        *lines,
-        {
-            "mark": {"type": "area", "opacity": 0.16, "clip": True},
-            "transform": [{"filter": known}],
-            "encoding": {"x": x_axis, "y": low, "y2": {"field": "high"}, "color": colour, "detail": detail},
-        },
-        {
-            "mark": {"type": "rule", "strokeWidth": 1.2, "clip": True},
-            "transform": [{"filter": f"{known} && datum.low != datum.high" if bars else "false"}],
-            "encoding": {"x": x_axis, "y": low, "y2": {"field": "high"}, "color": colour},
-        },
-        {
-            "mark": {"type": "line", "strokeWidth": 2, "clip": True},
-            "encoding": {"x": x_axis, "y": y_axis, "color": colour, "strokeDash": dash, "detail": detail},
-        },
-        *_point_layers({"x": x_axis, "y": y_axis, "color": colour}),
-    ]
-    values, lookup = _with_texts(points)
-    return {**_frame(values, height), "layer": _hover_layers(layers, lookup)}
+    place = {"x": x_axis, "y": {**y_axis, "field": "low"}, "y2": {"field": "high"}, "color": colour}
+    interval: Spec = {"transform": [{"filter": "isValid(datum.low) && isValid(datum.high)"}]}
+    if bands:
+        interval |= {"mark": {"type": "area", "opacity": 0.16, "clip": True}, "encoding": {**place, "detail": detail}}
+    else:
+        interval |= {"mark": {"type": "rule", "strokeWidth": 1.4, "clip": True}, "encoding": place}
+    line: Spec = {
+        "mark": {"type": "line", "strokeWidth": 2, "clip": True},
+        "encoding": {"x": x_axis, "y": y_axis, "color": colour, "strokeDash": dash, "detail": detail},
+    }
+    encoding = {"x": x_axis, "y": y_axis, "color": colour}
+    layers = [interval, line, *_beyond_layers(encoding, y_axis, "y", ("up", "down")), *_point_layers(encoding)]
+    return _frame(points, height, names, [*lines, *_labelled(layers)])
 
 
 def forest(
@@ -224,24 +230,22 @@ def forest(
             }
         )
     place = {"y": row, "yOffset": offset, "color": colour}
-    layers += [
-        {
-            "mark": {"type": "rule", "strokeWidth": 1.5, "clip": True},
-            "transform": [{"filter": "isValid(datum.low) && isValid(datum.high)"}],
-            "encoding": {"x": {**value, "field": "low"}, "x2": {"field": "high"}, **place},
-        },
-        *_point_layers({"x": value, **place}),
-    ]
-    values, lookup = _with_texts(points)
+    interval: Spec = {
+        "mark": {"type": "rule", "strokeWidth": 1.5, "clip": True},
+        "transform": [{"filter": "isValid(datum.low) && isValid(datum.high)"}],
+        "encoding": {"x": {**value, "field": "low"}, "x2": {"field": "high"}, **place},
+    }
+    encoding = {"x": value, **place}
+    drawn = [interval, *_beyond_layers(encoding, value, "x", ("right", "left")), *_point_layers(encoding)]
     height = max(60, len(names) * (14 * len(series) + 12))
-    return {**_frame(values, height), "layer": _hover_layers(layers, lookup)}
+    return _frame(points, height, series, [*layers, *_labelled(drawn)])
 
 
 def heat_map(cells: Sequence[Mapping[str, float]], *, x_title: str, y_title: str, high: float) -> dict[str, Any]:
     """Squares coloured from 0 to ``high``; cells have ``x``, ``y`` and ``value``."""
     axis = {"labelOverlap": True, "tickCount": 6, "labelAngle": 0, "ticks": False, "domain": False}
     return {
-        **_frame([dict(cell) for cell in cells], 230),
+        **_frame([{**cell, "about": {}} for cell in cells], 230, ()),
         "mark": {"type": "rect"},
         "encoding": {
             "x": {"field": "x", "type": "ordinal", "title": x_title, "axis": axis},
@@ -255,63 +259,51 @@ def heat_map(cells: Sequence[Mapping[str, float]], *, x_title: str, y_title: str
                     "labelColor": "var(--soft)",
                 },
             },
-            "tooltip": [
-                {"field": "y", "title": y_title},
-                {"field": "x", "title": x_title},
-                {"field": "value", "title": "value"},
-            ],
         },
     }  # fmt: skip
 
 
-def _point_layers(encoding: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _point_layers(encoding: Mapping[str, Any]) -> list[Spec]:
     """Filled and hollow points, and a large invisible one over each that is easier to hit."""
-    point = {"type": "point", "size": 46, "clip": False, "strokeWidth": 1.8, "opacity": 1}
+    point = {"type": "point", "size": 46, "clip": False, "strokeWidth": 1.8, "opacity": 1, "filled": True}
+    inside = "!isValid(datum.beyond)"
+    hollow = {**{key: value for key, value in encoding.items() if key != "color"}, "stroke": encoding["color"]}
     return [
+        {"mark": point, "transform": [{"filter": f"{inside} && !datum.hollow"}], "encoding": dict(encoding)},
         {
-            "mark": {**point, "filled": True},
-            "transform": [{"filter": "!datum.hollow"}],
-            "encoding": dict(encoding),
+            "mark": {**point, "fill": "var(--page)"},
+            "transform": [{"filter": f"{inside} && datum.hollow"}],
+            "encoding": hollow,
         },
-        {
-            "mark": {**point, "filled": True, "fill": "var(--page)"},
-            "transform": [{"filter": "datum.hollow"}],
-            "encoding": {
-                **{key: value for key, value in encoding.items() if key != "color"},
-                "stroke": encoding["color"],
-            },
-        },
-        {
-            "mark": {"type": "point", "size": 420, "opacity": 0, "filled": True},
-            "encoding": dict(encoding),
-            "name": "hit",
-        },
+        {"mark": {"type": "point", "size": 420, "opacity": 0, "filled": True}, "encoding": dict(encoding)},
     ]
 
 
-def _with_texts(points: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], list[list[str]]]:
-    """Points with their texts for hover as fields of their own, and the names of these for each kind of point."""
-    kinds = list(dict.fromkeys(tuple(point["about"]) for point in points))
-    values = []
-    for point in points:
-        flat = {key: value for key, value in point.items() if key != "about"}
-        texts = {f"t{place}": text for place, text in enumerate(point["about"].values())}
-        values.append({**flat, **texts, "kind": kinds.index(tuple(point["about"]))})
-    return values, [list(kind) for kind in kinds]
+def _beyond_layers(encoding: Spec, axis: Spec, way: str, shapes: tuple[str, str]) -> list[Spec]:
+    """A triangle where an interval goes on beyond the scale, and the number where the value itself does."""
+    layers: list[Spec] = [
+        {
+            "mark": {"type": "point", "shape": f"triangle-{shape}", "size": 44, "filled": True, "opacity": 1},
+            "transform": [{"filter": f"isValid(datum.{end})"}],
+            "encoding": {**encoding, way: {**axis, "field": end}},
+        }
+        for end, shape in zip(("top", "bottom"), shapes, strict=True)
+    ]
+    middle = sum(encoding["x"]["scale"]["domain"]) / 2
+    for side, align, dx in ((">", "right", -7), ("<=", "left", 7)):
+        mark = {"type": "text", "align": align, "dx": dx, "fontSize": 11}
+        mark["dy"] = {"expr": "datum.y > 0 ? 9 : -8"} if way == "y" else 1
+        inner = f"isValid(datum.beyond) && datum.{'x' if way == 'y' else 'y'} {side} {middle:g}"
+        text = {"field": "beyond"}
+        layers.append({"mark": mark, "transform": [{"filter": inner}], "encoding": {**encoding, "text": text}})
+    return layers
 
 
-def _hover_layers(layers: Sequence[dict[str, Any]], kinds: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
-    """The layers, the invisible one once for each kind of point with the texts of that kind."""
-    found = []
+def _labelled(layers: Sequence[Spec]) -> list[Spec]:
+    """Layers whose marks carry the number of their series and point, which layercut.report.figures.picture reads."""
     for layer in layers:
-        if layer.pop("name", "") != "hit":
-            found.append(layer)
-            continue
-        for kind, names in enumerate(kinds):
-            shown = [{"field": f"t{place}", "type": "nominal", "title": name} for place, name in enumerate(names)]
-            encoding = {**layer["encoding"], "tooltip": shown}
-            found.append({**layer, "transform": [{"filter": f"datum.kind == {kind}"}], "encoding": encoding})
-    return found
+        layer["encoding"]["description"] = {"field": "mark", "type": "nominal"}
+    return list(layers)
 
 
 def _wrapped(name: str) -> str:
@@ -319,12 +311,22 @@ def _wrapped(name: str) -> str:
     return "\n".join(textwrap.wrap(name, _LETTERS, break_long_words=False)) or name
 
 
-def _frame(values: Sequence[Mapping[str, Any]], height: int) -> dict[str, Any]:
+def _frame(
+    points: Sequence[Mapping[str, Any]], height: int, series: Sequence[str], layers: Sequence[Spec] = ()
+) -> Spec:
+    """A specification around layers; what hovering over a point shows stands in ``usermeta``, by the point's number."""
+    values = [{key: value for key, value in point.items() if key != "about"} for point in points]
+    for number, value in enumerate(values):
+        if "series" in value:
+            value["mark"] = f"{series.index(value['series'])} {number}"
+    hover = ["\n".join(f"{name}: {text}" for name, text in point["about"].items()) for point in points]
     return {
         "$schema": SCHEMA,
-        "width": "container",
+        "width": CONTAINER,
         "height": height,
         "autosize": {"type": "fit-x", "contains": "padding"},
         "config": _CONFIG,
+        "usermeta": {"series": list(series), "hover": hover},
         "data": {"values": values},
+        **({"layer": list(layers)} if layers else {}),
     }

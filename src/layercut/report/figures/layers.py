@@ -76,7 +76,7 @@ def _panel(curves: Sequence[Curve], sweep: Sweep) -> Panel:
         colours={name: charts.readout_colour(readout) for readout, name in names.items()},
         dashes={name: charts.readout_dash(readout) for readout, name in names.items()},
         marks=((100, "uncut"), (0, "guessing")),
-        bars=False,
+        bands=True,
     )
     label = "; ".join(_description(curve) for curve in curves)
     return Panel(spec=spec, title=curves[0].task, label=f"Line plot over layers. {label}.")

@@ -1,4 +1,4 @@
-"""A figure as PNG, for Markdown: the plots of the page in its light colours, side by side under one legend."""
+"""Plots as pictures, drawn by vl-convert: each panel as SVG for the page, a whole figure as PNG for Markdown."""
 
 from __future__ import annotations
 
@@ -9,16 +9,26 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 from layercut.report.elements import Figure, Key, Panel
 from layercut.report.figures.charts import SCHEMA
 from layercut.runs.atomic import write_bytes
+from layercut.text.markup import printable
 
 STYLE = Path(__file__).parents[1] / "html" / "assets" / "report.css"
 _WIDTH, _SCALE = 680, 2
 """Pixels of all panels together, and how many dots each of them has."""
 _GAP, _LETTER, _LINE = 110, 6.4, 20
 """Pixels between panels with their axes, of a letter, and of a line of the legend."""
+NARROW, WIDE = 350, (1150, 560)
+"""Pixels of a panel on a phone, and on a wide screen by the number of columns."""
+_SVG = "{http://www.w3.org/2000/svg}"
+_DROPPED = {
+    "role", "aria-label", "aria-roledescription", "aria-hidden", "font-family", "pointer-events", "version", "class",
+    "stroke-miterlimit",
+}  # fmt: skip
+_DEFAULTS = {"opacity": "1", "font-weight": "normal", "stroke-dasharray": "1,0", "stroke-width": "1"}
 
 
 def save(figure: Figure | None, path: Path) -> bool:
@@ -31,6 +41,54 @@ def save(figure: Figure | None, path: Path) -> bool:
     return True
 
 
+def drawn(panel: Panel, name: str, *, columns: int = 2) -> list[str]:
+    """A panel as SVG for a phone and for a wide screen; a map, which has thousands of squares, for a phone alone.
+
+    Marks carry ``data-s``, the name of their series, and points ``data-tip``, what hovering over them shows. Colours
+    are CSS variables. ``name`` must be unique on the page: anchors inside the SVG begin with it.
+    """
+    sizes = {"narrow": NARROW} if "layer" not in panel.spec else {"narrow": NARROW, "wide": WIDE[columns > 1]}
+    return [_svg(panel.spec, f"{name}-{size}", size, width) for size, width in sizes.items()]
+
+
+def _svg(spec: dict[str, Any], name: str, size: str, width: int) -> str:
+    import vl_convert
+
+    about = spec["usermeta"]
+    ElementTree.register_namespace("", _SVG.strip("{}"))
+    root = ElementTree.fromstring(vl_convert.vegalite_to_svg(_visible({**spec, "width": width})))
+    for parent in list(root.iter()):
+        for child in list(parent):
+            if child.get("class") in ("background", "foreground"):
+                parent.remove(child)
+    anchors = {one.get("id"): f"{name}-{place}" for place, one in enumerate(root.iterfind(".//*[@id]"))}
+    for one in root.iter():  # vl-convert numbers its anchors over its whole life
+        if found := re.fullmatch(r"(\d+) (\d+)", one.get("aria-label", "")):
+            one.set("data-s", printable(about["series"][int(found[1])]))
+            if one.get("opacity") == "0":
+                one.set("data-tip", printable(about["hover"][int(found[2])]))
+        for key, value in list(one.attrib.items()):
+            if key in _DROPPED or _DEFAULTS.get(key) == value:
+                del one.attrib[key]
+            elif key == "id":
+                one.set(key, anchors[value])
+            elif value.startswith("url(#"):
+                one.set(key, f"url(#{anchors[value[5:-1]]})")
+            elif key in ("d", "transform", "x", "y", "x2", "y2"):
+                one.set(key, re.sub(r"-?\d+\.\d{2,}", lambda number: f"{float(number[0]):.4g}", value))
+    root.set("class", size)
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def _visible(data: Any) -> Any:
+    """The same with control characters in texts as escapes: XML has none."""
+    if isinstance(data, dict):
+        return {key: _visible(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_visible(value) for value in data]
+    return printable(data) if isinstance(data, str) else data
+
+
 def specification(figure: Figure) -> dict[str, Any]:
     """The whole figure as one Vega-Lite specification, with widths in pixels and without CSS variables."""
     columns = min(figure.columns, len(figure.panels))
@@ -38,11 +96,11 @@ def specification(figure: Figure) -> dict[str, Any]:
     parts = [_legend(figure.legend)] if figure.legend else []
     for row in _rows(figure.panels, columns):
         parts.append({"hconcat": [_view(panel, width) for panel in row], "spacing": 16})
-    config = {**figure.panels[0].spec["config"], "background": "var(--page)", "font": "sans-serif"}
+    config = {**figure.panels[0].spec["config"], "background": "var(--page)"}
     config["title"] = {"anchor": "start", "fontSize": 13, "color": "var(--ink)"}
     whole = {"$schema": SCHEMA, "config": config, "spacing": 16, "padding": 12, "vconcat": parts}
     whole["resolve"] = {"legend": {"color": "independent"}, "scale": {"color": "independent"}}
-    text = json.dumps(whole, allow_nan=False)
+    text = json.dumps(_visible(whole), allow_nan=False)
     return dict(json.loads(re.sub(r"var\((--[\w-]+)\)", lambda found: _colours()[found[1]], text)))
 
 
@@ -68,7 +126,8 @@ def _rows(panels: Sequence[Panel], columns: int) -> list[list[Panel | None]]:
 def _view(panel: Panel | None, width: int) -> dict[str, Any]:
     if panel is None:
         return {"data": {"values": []}, "mark": "point", "width": width, "height": 1}
-    kept = {key: value for key, value in panel.spec.items() if key not in ("$schema", "config", "autosize")}
+    alone = ("$schema", "config", "autosize", "usermeta")
+    kept = {key: value for key, value in panel.spec.items() if key not in alone}
     return {**kept, "width": width, **({"title": textwrap.wrap(panel.title, width // 6)} if panel.title else {})}
 
 

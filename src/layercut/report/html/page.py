@@ -2,39 +2,39 @@
 
     write_page(Path("runs/quickstart"))
 
-The page's content policy allows its own two scripts, by their hashes, and no network; text of models is escaped.
+The page's content policy allows its own script, by its hash, and no network; text of models is escaped.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import json
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from markupsafe import Markup
 
 from layercut.report.elements import Section
+from layercut.report.first import FirstScreen
 from layercut.report.html.sections import SECTIONS
+from layercut.report.html.sections.items import ITEMS_PAGE, MOST_BYTES, answers
 from layercut.report.html.source import Source, read_source
 from layercut.report.html.templates import ASSETS, templates
 from layercut.report.study import StudyResults
 from layercut.runs.atomic import write_text
 
 PAGE = "report.html"
-_NOTICE = (
-    "/*! Vega, Vega-Lite, vega-embed and what they use, unchanged. Vega and Vega-Lite: Copyright University of "
-    "Washington Interactive Data Lab and contributors, BSD-3-Clause. */\n"
-)
 _SHORT = 30
 """Letters of a name that fits in a line of the heading."""
 
 
 def write_page(
-    folder: Path, *, more: Sequence[Path] = (), seed: int | None = None, study: StudyResults | None = None
+    folder: Path,
+    *,
+    more: Sequence[Path] = (),
+    seed: int | None = None,
+    study: StudyResults | None = None,
+    first: FirstScreen | None = None,
 ) -> Path:
     """Write ``report.html`` into a run folder; gives its path.
 
@@ -43,44 +43,40 @@ def write_page(
         more: folders of a sweep and a diagnosis of the same model, to be shown on the same page.
         seed: of the resampling; the study's own by default.
         study: what study_results gave for this folder, where that is known already.
+        first: what first_screen gave for it, where that is known already.
 
     Raises:
         InputError: see read_source.
     """
-    text = render(read_source(folder, more=more, seed=seed, study=study))
-    write_text(Path(folder) / PAGE, text)
+    source = read_source(folder, more=more, seed=seed, study=study, first=first)
+    write_text(Path(folder) / PAGE, render(source))
+    beside = Path(folder) / ITEMS_PAGE
+    if source.browser is not None and len(source.browser) > MOST_BYTES:
+        write_text(beside, _laid_out(source, [answers(source.browser)]))
+    else:
+        beside.unlink(missing_ok=True)
     return Path(folder) / PAGE
 
 
 def render(source: Source) -> str:
     """The page itself."""
-    sections = [section for section in (make(source) for make in SECTIONS) if section is not None]
-    library, script = _safe_script(bundle()), _safe_script(_asset("report.js"))
-    environment = templates()
-    environment.filters["plot_json"] = plot_json
-    template = environment.get_template("page.html")
-    return template.render(
-        title=_title(source),
-        heading=_heading(source),
-        sections=_distinct(sections),
-        style=Markup(_asset("report.css")),
-        library=Markup(library),
-        script=Markup(script),
-        policy=_policy(library, script),
+    return _laid_out(source, [section for section in (make(source) for make in SECTIONS) if section is not None])
+
+
+def _laid_out(source: Source, sections: Sequence[Section]) -> str:
+    script = _safe_script(_asset("report.js"))
+    return (
+        templates()
+        .get_template("page.html")
+        .render(
+            title=_title(source),
+            heading=_heading(source),
+            sections=_distinct(sections),
+            style=Markup(_asset("report.css")),
+            script=Markup(script),
+            policy=_policy(script),
+        )
     )
-
-
-@lru_cache(maxsize=1)
-def bundle() -> str:
-    """The library that draws the plots, as one script of 0.9 MB without network; the page then has ``vegaEmbed``."""
-    import vl_convert
-
-    return _NOTICE + str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
-
-
-def plot_json(spec: dict[str, Any]) -> str:
-    """A specification as JSON; escaped like all text when it is put into the page."""
-    return json.dumps(spec, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
 
 
 def _title(source: Source) -> str:
@@ -115,11 +111,9 @@ def _safe_script(text: str) -> str:
     return text
 
 
-def _policy(*scripts: str) -> str:
-    hashes = " ".join(
-        f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode('ascii')}'" for script in scripts
-    )
+def _policy(script: str) -> str:
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
     return (
-        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
-        "form-action 'none'"
+        f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
     )

@@ -12,9 +12,10 @@ from itertools import groupby
 from typing import cast
 
 from markdown_it import MarkdownIt
-from markupsafe import Markup
+from markdown_it.token import Token
+from markupsafe import Markup, escape
 
-from layercut.report.elements import Block, Part, Prose, Table
+from layercut.report.elements import Block, Part, Prose, Table, units
 
 
 def blocks(parts: Sequence[Part]) -> list[Block]:
@@ -51,4 +52,10 @@ def inline(text: str) -> Markup:
 @lru_cache(maxsize=1)
 def _markdown() -> MarkdownIt:
     rules = ["image", "link", "autolink", "html_inline", "html_block", "reference"]
-    return MarkdownIt("commonmark", {"html": False}).disable(rules)
+    markdown = MarkdownIt("commonmark", {"html": False}).disable(rules)
+    markdown.add_render_rule("text", _text)
+    return markdown
+
+
+def _text(_: object, tokens: Sequence[Token], place: int, *__: object) -> str:
+    return escape(units(tokens[place].content))

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+from markupsafe import Markup
 
 from layercut.errors import InputError
 from layercut.evidence.sweep import Sweep, is_sweep
 from layercut.report.diagnosis.verdict import FILE, load
+from layercut.report.first import FirstScreen, first_screen
+from layercut.report.html.browser import browser
 from layercut.report.markdown import model_name
 from layercut.report.study import StudyResults, study_results
 from layercut.runs.directory import RunFolder
@@ -22,6 +27,8 @@ class Source:
     """All that sections may show. Numbers are compared once, here; sections only lay them out."""
 
     study: StudyResults | None = None
+    first: FirstScreen | None = None
+    """The answer of a study."""
     sweep: Sweep | None = None
     sweep_run: RunFolder | None = None
     diagnosis: dict[str, Any] | None = None
@@ -36,6 +43,11 @@ class Source:
         named = self.sweep.model if self.sweep is not None else str((self.diagnosis or {}).get("model", "the model"))
         return hide_home(named)
 
+    @cached_property
+    def browser(self) -> Markup | None:
+        """All answers of a study, packed."""
+        return None if self.study is None else browser(self.study)
+
     @property
     def runs(self) -> list[RunFolder]:
         """Every run folder that is shown, the original one of a study first."""
@@ -44,7 +56,12 @@ class Source:
 
 
 def read_source(
-    folder: Path, *, more: Sequence[Path] = (), seed: int | None = None, study: StudyResults | None = None
+    folder: Path,
+    *,
+    more: Sequence[Path] = (),
+    seed: int | None = None,
+    study: StudyResults | None = None,
+    first: FirstScreen | None = None,
 ) -> Source:
     """Read a study, a sweep or a diagnosis, and what goes with it.
 
@@ -53,6 +70,7 @@ def read_source(
         more: folders of sweeps and diagnoses of the same model, to be shown on the same page.
         seed: of the resampling; the study's own by default.
         study: what study_results gave for this folder, where that is known already.
+        first: what first_screen gave for it, where that is known already.
 
     Raises:
         InputError: a folder that holds no finished run of these kinds, a second one of a kind, or another model.
@@ -64,7 +82,9 @@ def read_source(
         elif is_sweep(path):
             parts = {"sweep": Sweep.load(path), "sweep_run": RunFolder.open(path)}
         else:
-            parts = {"study": study if study is not None and path == Path(folder) else study_results(path, seed=seed)}
+            known = study is not None and path == Path(folder)
+            runs = study if study is not None and known else study_results(path, seed=seed)
+            parts = {"study": runs, "first": first if known and first is not None else first_screen(path, runs)}
         if found.keys() & parts.keys():
             kind = next(iter(parts))
             raise InputError(f"{shown(path)} is a second {kind}; one page shows one study, one sweep, one diagnosis.")

@@ -13,6 +13,7 @@ from layercut.report.html.sections.broken import broken
 from layercut.report.html.sections.cost import cost
 from layercut.report.html.sections.endings import endings
 from layercut.report.html.sections.errors import errors
+from layercut.report.html.sections.items import items
 from layercut.report.html.sections.provenance import provenance
 from layercut.report.html.sections.readouts import readouts
 from layercut.report.html.sections.retention import retention
@@ -22,13 +23,14 @@ from layercut.report.html.source import Source
 
 SECTIONS: tuple[Callable[[Source], Section | None], ...] = (
     answer,
-    retention,
     scores,
+    retention,
     readouts,
     sensitivity,
     broken,
-    endings,
+    items,
     errors,
+    endings,
     cost,
     provenance,
 )

@@ -29,6 +29,7 @@ def broken(source: Source) -> Section | None:
     return Section(
         name="broken",
         title="What exactly broke",
+        short="Damage",
         lead="Each diagnostic asks the original and the pruned models the same questions.",
         blocks=tuple(found),
     )

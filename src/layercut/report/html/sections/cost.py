@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from layercut.evidence.comparison import arm_of
-from layercut.report.elements import Section, Table
+from layercut.report.elements import Details, Section, Table
 from layercut.report.html.prose import prose
 from layercut.report.html.source import Source
 from layercut.surgery.plan import format_layers
@@ -63,4 +63,9 @@ def cost(source: Source) -> Section | None:
     )
     numeric = frozenset({1, 2, 5, 6, 7})
     table = Table(name="cost", caption="Size of every model", head=head, rows=rows, numeric=numeric, raw=raw)
-    return Section(name="cost", title="What it saves", blocks=(table, prose(note)))
+    return Section(
+        name="cost",
+        title="What it saves",
+        short="Size",
+        blocks=(Details(summary=table.caption, blocks=(table, prose(note))),),
+    )

@@ -35,7 +35,7 @@ def errors(source: Source) -> Section | None:
             cards = [_lost(item) for item in lost_items(runs, task, readouts)]
             if cards:
                 title = f"{task}: {counted(len(cards), 'item')} that were right before"
-                found.append(Details(summary=title, blocks=tuple(cards), unfolded=not found))
+                found.append(Details(summary=title, blocks=tuple(cards)))
     if source.diagnosis is not None:
         for name, one in source.diagnosis["diagnostics"].items():
             cards = [_diagnosed(example) for example in _picked(one["examples"])]
@@ -47,10 +47,10 @@ def errors(source: Source) -> Section | None:
     return Section(
         name="errors",
         title="Errors to read",
+        short="Errors",
         lead=(
-            "Items are picked by the hash of their id among those that the original model gets right and a pruned one "
-            "does "
-            "not. Marked: the first word or sign that differs from the original model's answer."
+            "All models side by side on a few items, picked by the hash of their id among those that the original "
+            "model gets right and a pruned one does not. Marked: the first word or sign that differs."
         ),
         blocks=tuple(found),
     )

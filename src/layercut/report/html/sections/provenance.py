@@ -32,6 +32,7 @@ def provenance(source: Source) -> Section | None:
     return Section(
         name="provenance",
         title="How this was made",
+        short="Provenance",
         lead="Everything on this page comes from the run folder; the same folder gives the same page.",
         blocks=(table, *more),
     )

@@ -7,7 +7,7 @@ from typing import Any
 
 from layercut.evidence.comparison import ComparisonRow
 from layercut.report import words
-from layercut.report.elements import Block, Figure, Key, Panel, Section, Table
+from layercut.report.elements import Block, Details, Figure, Key, Panel, Section, Table
 from layercut.report.figures import charts
 from layercut.report.html.source import Source
 from layercut.report.readouts import discordance_table, discordances
@@ -34,10 +34,12 @@ def readouts(source: Source) -> Section | None:
         found.append(_figure(study, drawn))
     apart = discordances([study.uncut, *study.cuts], rows)
     if apart:
-        found.append(discordance_table(apart))
+        table = discordance_table(apart)
+        found.append(Details(summary=table.caption, blocks=(table,)))
     return Section(
         name="readouts",
         title="The same items, scored by likelihood and by generation",
+        short="Readouts",
         lead="A likelihood benchmark ranks given answers. A user reads what the model writes.",
         blocks=tuple(found),
     )

@@ -15,18 +15,22 @@ from layercut.report.series import NOT_HEALED, Place, places
 from layercut.report.study import StudyResults
 from layercut.text.counting import counted
 
+_APART = 0.09
+"""Layers between the points of neighbouring lines at the same depth, so that their bars do not overlap."""
+
 
 def retention(source: Source) -> Section | None:
     """One figure, two panels a task; None without a score that has a retention."""
     if source.study is None:
         return None
     rows = [row for row in source.study.rows if row.is_headline]
-    drawn = [row for row in rows if row.kept_share is not None]
+    drawn = [row for row in rows if row.kept_share is not None and not row.uncut_is_at_chance]
     if not drawn:
         return None
     return Section(
         name="retention",
         title="Retention by number of removed layers",
+        short="Retention",
         lead="Does a model that still ranks right answers also still write them?",
         blocks=(_figure(source.study, rows, drawn),),
     )
@@ -41,7 +45,7 @@ def _figure(study: StudyResults, rows: Sequence[ComparisonRow], drawn: Sequence[
     deepest = max(place.depth for place in where.values())
     panels = [_panel([row for row in drawn if (row.task, row.readout) == pair], where, keys, deepest) for pair in pairs]
     left_out = dict.fromkeys(
-        f"{row.task} ({words.readout_words(row.readout)})" for row in rows if row.kept_share is None
+        f"{row.task} ({words.readout_words(row.readout)})" for row in rows if (row.task, row.readout) not in pairs
     )
     seeds = sorted({run.settings.get("seed", 0) for run in study.cuts})
     counts = sorted({row.n for row in drawn})
@@ -50,11 +54,12 @@ def _figure(study: StudyResults, rows: Sequence[ComparisonRow], drawn: Sequence[
         "Share of the score above chance that remains after pruning: 100 % is the original model, 0 % is guessing. "
         "Left: given answers are ranked by likelihood. Right: the model writes its answer. Where a line stays high on "
         "the left and falls on the right, the model still ranks the right answer first but no longer writes it. "
-        f"Bands and bars: 95 % intervals over the same items (n {n} in each panel, seed {', '.join(map(str, seeds))}); "
-        "lines only connect measured points."
+        f"Bars: 95 % intervals over the same items (n {n} in each panel, seed {', '.join(map(str, seeds))}); points of "
+        "one depth are set side by side. Triangles: beyond the axis, with the value where the point itself is. Lines "
+        "only connect measured points. Click a name in the legend to see its line alone; click more to compare them."
     )
     if left_out:
-        caption += f" Not drawn, because the original model has no score above guessing there: {', '.join(left_out)}."
+        caption += f" Not drawn, because the original model is not significantly above guessing: {', '.join(left_out)}."
     return Figure(
         name="retention",
         title="Score kept above chance, against the number of removed layers",
@@ -87,16 +92,18 @@ def _panel(
     deepest: int,
 ) -> Panel:
     points: list[dict[str, Any]] = []
+    apart = min(_APART, 0.6 / len(looks))
     for part in dict.fromkeys(where[row.cut.name].part for row in rows):
         mine = sorted((row for row in rows if where[row.cut.name].part == part), key=lambda row: len(row.cut.removed))
         series = where[mine[0].cut.name].series
+        aside = apart * (list(looks).index(series) - (len(looks) - 1) / 2)
         start = {"x": 0, "y": 100, "low": 100, "high": 100, "hollow": True, "about": about_uncut(mine[0])}
         points.append({**start, "series": series, "part": part})
         for row in mine:
             assert row.kept_share is not None
             points.append(
-                {"x": len(row.cut.removed), **charts.ends(row.kept_share), "series": series, "part": part,
-                 "hollow": False, "about": about(row)}
+                {"x": round(len(row.cut.removed) + aside, 3), **charts.ends(row.kept_share), "series": series,
+                 "part": part, "hollow": False, "about": about(row)}
             )  # fmt: skip
     first = rows[0]
     written = words.is_written(first.readout)
@@ -109,7 +116,7 @@ def _panel(
         points,
         x_title="decoder layers removed",
         y_title="kept, %",
-        x=(0, max(1, deepest)),
+        x=(-0.4, max(1, deepest) + 0.4),
         y=(charts.KEPT_LOW, charts.KEPT_HIGH),
         colours={name: look[0] for name, look in looks.items()},
         dashes={name: look[1] for name, look in looks.items()},

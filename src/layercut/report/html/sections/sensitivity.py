@@ -32,6 +32,7 @@ def sensitivity(source: Source) -> Section | None:
     return Section(
         name="sensitivity",
         title="Each layer alone",
+        short="Layers",
         lead="Retained score when one layer is skipped and all others are kept.",
         blocks=tuple(found),
     )

@@ -1,0 +1,68 @@
+"""``layercut prune``: from a model and a goal to a checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from layercut.cli import options
+from layercut.cli.console import as_json, log, out, result, say, show_estimate
+from layercut.pruning.settings import PruneSettings
+from layercut.settings import ModelSettings
+
+
+@options.command()
+def prune(
+    model: Annotated[ModelSettings, options.SHOWN_OF_MODEL],
+    goal: Annotated[PruneSettings, options.Flags(shown="use tasks keep max_depth remove heal time items")],
+    out_folder: Annotated[
+        Path | None, typer.Option("--out", help="Folder to write to; runs/prune-<model> if left out.", metavar="DIR")
+    ] = None,
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="Write the best plan's checkpoint even where none passed.")
+    ] = False,
+    data: options.Data = None,
+    data_dir: options.DataDir = None,
+    seed: options.Seed = 0,
+    dry_run: options.DryRun = False,
+    unsafe_exec: options.UnsafeExec = False,
+    json: options.Json = False,
+) -> None:
+    """Make MODEL shallower for a use, and write the checkpoint of the deepest plan that is shown to keep it.
+
+    Measures the original model, removes one layer after the other by task scores, heals where that helps, and confirms
+    the plans on items that were never used before, from the shallowest to the deepest, each at 95 %.
+
+    Example: layercut prune bundled:smollm2-135m --use math --keep 0.8 --max-depth 10% --out runs/math
+    """
+    from layercut.pruning.check import check_prune
+    from layercut.pruning.goal import goal_tasks
+
+    tasks = goal_tasks(goal, options.local_files(data), data_dir)
+    check_prune(model, goal, tasks)
+    from layercut.pruning.job import prune_model
+    from layercut.pruning.tables import result_tables
+    from layercut.sandbox.runner import allow_unsafe
+    from layercut.tasks.run import slug
+
+    if unsafe_exec:
+        allow_unsafe()
+    folder = out_folder or Path("runs", slug(f"prune-{model.model}"))
+    if dry_run:
+        from layercut.pruning.estimate import prune_estimate
+
+        show_estimate(prune_estimate(model, goal, tasks, out=folder, seed=seed), json=json)
+        return
+    done = prune_model(model, goal, goal=tasks, out=folder, seed=seed, anyway=anyway, console=log, say=say)
+    if json:
+        as_json(done.result.to_dict())
+        return
+    for block in result_tables(done.result):
+        out.print(block)
+    result(done.result.why)
+    if done.result.next is not None:
+        result(f"next: {done.result.next.command}")
+    result(f"checkpoint: {done.checkpoint or 'none was written'}")
+    result(f"result: {done.folder / 'result.json'}")

@@ -1,0 +1,177 @@
+"""A model that the caller has loaded: its identity, and its files, found where it came from or written once.
+
+The steps of layercut read weight files: a cut streams them, a healing loads them again. So a loaded model has a folder:
+the one that it was loaded from, if every tensor there is the same as in memory, else a copy in layercut's cache, under
+a name made from its config and all its weights.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from layercut.errors import InputError
+from layercut.models.cache import cache_dir
+from layercut.models.loading import LoadedModel, load_tokenizer, padding_left
+from layercut.models.sources import ModelSource, describe_source
+from layercut.models.weights import safetensors_files
+from layercut.runs.atomic import new_directory
+from layercut.runs.disk import check_room
+from layercut.settings import ModelSettings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_BOOKKEEPING = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures", "use_cache")
+"""Keys of a config that decide no number."""
+_LENGTH = 16
+
+
+def is_loaded(model: object) -> bool:
+    """Whether it is a transformers model in memory. Does not import transformers: who has one has imported it."""
+    return any(f"{kind.__module__}.{kind.__name__}" == _KIND for kind in type(model).__mro__)
+
+
+_KIND = "transformers.modeling_utils.PreTrainedModel"
+
+
+def wrap_loaded(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    *,
+    say: Callable[[str], None] = lambda text: None,
+) -> LoadedModel:
+    """A loaded model as layercut's own steps take it. The model itself is used and left as it is.
+
+    Args:
+        model: a causal language model in evaluation mode.
+        tokenizer: its tokenizer; that of the folder that it was loaded from if left out.
+        say: called with a line where a copy is written.
+
+    Raises:
+        InputError: a model in training mode, one without a tokenizer, an adapter, or one of an unknown family.
+    """
+    if model.training:
+        raise InputError("the model is in training mode, where dropout changes its answers; call model.eval() first.")
+    if hasattr(model, "peft_config"):
+        raise InputError("the model carries adapters; merge them first: model = model.merge_and_unload().")
+    origin = _origin(model)
+    if origin is not None and _is_same(model, tokenizer, origin):
+        folder = origin
+    else:
+        folder = cache_dir() / "loaded" / loaded_hash(model, tokenizer)
+        if not folder.exists():
+            _write(model, tokenizer or _tokenizer_of(origin), folder, say)
+    source = ModelSource(name=str(folder), path=folder, origin={"kind": "folder"})
+    metadata = describe_source(source)
+    own = copy.deepcopy(tokenizer) if tokenizer is not None else load_tokenizer(source, trust_remote_code=False)
+    return LoadedModel(model, padding_left(own), metadata.structure, source, metadata.model_hash, metadata.num_layers)
+
+
+def settings_of(loaded: LoadedModel) -> ModelSettings:
+    """How the same model is loaded again."""
+    device = str(loaded.model.device)
+    return ModelSettings(model=str(loaded.source.path), dtype=loaded.dtype, device=device)
+
+
+def loaded_hash(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = None) -> str:
+    """First 16 hex digits of SHA-256 over config, every weight and tokenizer; about a second for each gigabyte."""
+    digest = hashlib.sha256(b"layercut loaded 1\n")
+    digest.update(json.dumps(_config(model.config.to_dict()), sort_keys=True, default=str).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(_bytes(tensor))
+    if tokenizer is not None:
+        digest.update(_describe(tokenizer).encode())
+    return digest.hexdigest()[:_LENGTH]
+
+
+def _bytes(tensor: Any) -> Any:
+    import torch
+
+    return tensor.detach().contiguous().cpu().reshape(-1).view(torch.uint8).numpy()
+
+
+def _origin(model: PreTrainedModel) -> Path | None:
+    """The folder that it says it was loaded from; None where that is none on this disk."""
+    name = str(model.name_or_path or "")
+    if not name:
+        return None
+    if (path := Path(name).expanduser()).is_dir():
+        return path
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(name, "config.json", revision=getattr(model.config, "_commit_hash", None))
+    except HFValidationError:
+        return None
+    return Path(found).parent if isinstance(found, str) else None
+
+
+def _is_same(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, folder: Path) -> bool:
+    """Whether a folder holds this very model: its config, tokenizer and every weight."""
+    from safetensors import safe_open
+    from transformers import AutoConfig
+
+    try:
+        files = safetensors_files(folder)
+        config = AutoConfig.from_pretrained(folder).to_dict()
+        theirs = load_tokenizer(ModelSource(name=str(folder), path=folder), trust_remote_code=False)
+    except (InputError, OSError, ValueError):
+        return False
+    if _config(config) != _config(model.config.to_dict()):
+        return False
+    if tokenizer is not None and _describe(tokenizer) != _describe(theirs):
+        return False
+    tensors = model.state_dict()
+    shared = {tensors[name].data_ptr() for name in files if name in tensors}
+    if any(name not in tensors for name in files) or any(one.data_ptr() not in shared for one in tensors.values()):
+        return False
+    for file in sorted(set(files.values())):
+        with safe_open(file, framework="pt") as opened:
+            for name in opened.keys():  # noqa: SIM118  not a dictionary
+                mine, stored = tensors[name].detach().cpu(), opened.get_tensor(name)
+                if mine.shape != stored.shape or not bool((stored.to(mine.dtype) == mine).all()):
+                    return False
+    return True
+
+
+def _config(config: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in config.items() if name not in _BOOKKEEPING}
+
+
+def _describe(tokenizer: PreTrainedTokenizerBase) -> str:
+    """What decides how texts become tokens."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    core = backend.to_str() if backend is not None else json.dumps(tokenizer.get_vocab(), sort_keys=True)
+    core = json.dumps(
+        {name: value for name, value in json.loads(core).items() if name not in ("padding", "truncation")}
+    )
+    return json.dumps([core, str(tokenizer.chat_template), str(tokenizer.bos_token), str(tokenizer.eos_token)])
+
+
+def _tokenizer_of(origin: Path | None) -> PreTrainedTokenizerBase:
+    if origin is None:
+        raise InputError(
+            "the model came without its tokenizer; give it as well: layercut.prune(model, tokenizer, ...)."
+        )
+    return load_tokenizer(ModelSource(name=str(origin), path=origin), trust_remote_code=False)
+
+
+def _write(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, say: Callable[[str], None]
+) -> None:
+    from layercut.models.quiet import quiet_transformers
+
+    size = sum(one.nbytes for one in model.state_dict().values())
+    say(f"the loaded model is no checkpoint on this disk; writing a copy of it to {folder} ...")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    check_room(folder, size, "set LAYERCUT_CACHE to another disk")
+    with new_directory(folder) as part, quiet_transformers():
+        model.save_pretrained(part)
+        tokenizer.save_pretrained(part)

@@ -1,0 +1,134 @@
+"""Progress table of prune: a line for each stage and depth with what is kept so far, and the time left as a range.
+
+Where stderr is not a terminal, a plain line is printed for each finished step, and one every half minute.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from layercut.progress.heartbeat import Tokens, clock, line, under_way
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderResult
+
+_AROUND = 8
+"""Lines that the terminal needs for other things."""
+
+
+@dataclass
+class _Row:
+    """What is known of one stage or depth."""
+
+    doing: str = ""
+    chosen: str = ""
+    """What is kept on selection items."""
+    shown: str = ""
+    """What is kept on report items."""
+    style: str = ""
+
+
+class StageProgress:
+    """The stages of one run of prune, in the order in which they begin."""
+
+    def __init__(self, console: Console, left: Callable[[], tuple[float, float] | None] = lambda: None) -> None:
+        """Nothing is shown yet.
+
+        Args:
+            console: where it is shown.
+            left: gives the least and the most seconds that are left; None while nothing was measured.
+        """
+        self._console, self.left = console, left
+        self._rows: dict[str, _Row] = {}
+        self._active = ""
+        self._step = ""
+        """How far the active stage is."""
+        self._cells: list[str] = []
+        self._tokens = Tokens()
+        self._began = time.monotonic()
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Show the table inside the block."""
+        with self._tokens.counted(), under_way(self._console, self._now):
+            if not self._console.is_terminal:
+                yield
+                return
+            with Live(self, console=self._console, refresh_per_second=4, vertical_overflow="crop"):
+                yield
+
+    def begin(self, stage: str, doing: str) -> None:
+        """A stage or depth is worked on."""
+        self._rows.setdefault(stage, _Row()).doing = doing
+        self._active, self._step = stage, ""
+        self._tokens.begin()
+
+    def end(self, stage: str, *, chosen: str = "", shown: str = "", note: str = "", style: str = "") -> None:
+        """It is done; what is left out stays as it was."""
+        row = self._rows.setdefault(stage, _Row())
+        row.doing, row.style = note, style or row.style
+        row.chosen, row.shown = chosen or row.chosen, shown or row.shown
+        facts = [note, chosen and f"keeps {chosen} on selection items", shown and f"keeps {shown} on report items"]
+        rest = self._remaining()
+        line(self._console, f"{stage}: {', '.join(fact for fact in [*facts, rest] if fact)}")
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Pieces of the active stage; as criteria and searches report them."""
+        if done == 0:
+            self._tokens.begin()
+        self._step = f"{what} {done:,} of {total:,}"
+
+    def cells(self, labels: list[str]) -> None:
+        """Names of the pieces that ``piece`` and ``skip`` speak of."""
+        self._cells = labels
+
+    def skip(self, index: int) -> None:
+        """A piece was there already."""
+        self._step = f"{self._cells[index]}: known"
+
+    @contextmanager
+    def piece(self, index: int) -> Iterator[Callable[[int, int], None]]:
+        """Work one piece: the block calls what it gets with (items done, items in all)."""
+        self._tokens.begin()
+        yield lambda done, total: self(self._cells[index], done, total)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """The table; the last lines where the terminal is too low for all."""
+        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, header_style="bold")
+        table.add_column("stage", no_wrap=True, overflow="ellipsis", min_width=10)
+        table.add_column("state", no_wrap=True, overflow="ellipsis", max_width=max(12, options.max_width - 44))
+        table.add_column("kept, selection", justify="right", no_wrap=True)
+        table.add_column("kept, report", justify="right", no_wrap=True)
+        for name in list(self._rows)[-max(4, console.height - _AROUND) :]:
+            row = self._rows[name]
+            doing = (self._step or row.doing) if name == self._active else row.doing
+            table.add_row(name, Text(doing, style=row.style or "cyan"), row.chosen, row.shown)
+        yield table
+        facts = [
+            self._tokens.describe(short=True),
+            f"{clock(time.monotonic() - self._began)} so far",
+            self._remaining() or "time left: measuring",
+        ]
+        yield Text(" · ".join(fact for fact in facts if fact), style="cyan")
+
+    def _now(self) -> str:
+        """What is under way, in one line."""
+        doing = self._rows[self._active].doing if self._active else "loading the model"
+        facts = [f"{self._active}: {doing}" if self._active else doing, self._step, self._tokens.describe()]
+        return ", ".join(fact for fact in [*facts, self._remaining()] if fact)
+
+    def _remaining(self) -> str:
+        found = self.left()
+        if found is None:
+            return ""
+        low, high = found
+        return f"{clock(low)} to {clock(high)} left" if clock(low) != clock(high) else f"{clock(high)} left"

@@ -1,0 +1,155 @@
+"""Confirm plans on report items: the original model and one depth after the other, each in a run folder of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from layercut.engine.base import Decoding
+from layercut.engine.handle import ModelHandle
+from layercut.errors import InputError
+from layercut.evidence.comparison import ComparisonRow, compare_runs
+from layercut.evidence.fixed_sequence import DepthEvidence, JudgedDepth, fixed_sequence
+from layercut.pruning.path import measured
+from layercut.runs.directory import RunFolder
+from layercut.runs.prune import TaskKept, TaskScore, TestedDepth
+from layercut.settings import UNCUT
+from layercut.surgery.plan import CutPlan
+from layercut.tasks.cells import Cell, Pieces, run_cells, run_settings
+
+
+class Arm(NamedTuple):
+    """One model whose answers to report items are asked."""
+
+    name: str
+    plan: CutPlan
+    """Of the original model."""
+    healing: str | None
+
+    def describe(self) -> dict[str, Any]:
+        """For metrics.json and study.json, as an arm of a study."""
+        plan = self.name.removesuffix(f"+{self.healing}") if self.healing else self.name
+        about = {"name": self.name, "plan": plan, "criterion": self.plan.criterion if self.plan.removed else None}
+        return {**about, "depth": len(self.plan.removed) or None, "healing": self.healing}
+
+
+def arm_name(depth: int, healing: str | None) -> str:
+    """Of a run folder.
+
+    >>> arm_name(0, None), arm_name(2, "seam")
+    ('uncut', 'depth-2+seam')
+    """
+    name = f"depth-{depth}" if depth else UNCUT
+    return f"{name}+{healing}" if healing else name
+
+
+def ask(
+    folder: Path,
+    arm: Arm,
+    model: ModelHandle,
+    cells: Sequence[Cell],
+    decoding: Decoding,
+    progress: Pieces,
+    *,
+    healing: Mapping[str, Any] | None = None,
+    sandbox: str | None = None,
+) -> None:
+    """Have one model answer the report items, into ``folder``/<name>.
+
+    Args:
+        folder: of prune.
+        arm: which model.
+        model: what runs it: the original one, or the healed checkpoint.
+        cells: tasks and readouts.
+        decoding: how answers are drawn.
+        progress: over the cells.
+        healing: what decided healed weights.
+        sandbox: isolation of generated programs.
+
+    Raises:
+        InputError: a report item was used to choose the plan.
+    """
+    plan = CutPlan(num_layers=model.num_layers) if arm.healing else arm.plan
+    settings = dict(run_settings(model, arm.plan, cells, decoding, decoding.seed))
+    if healing is not None:
+        settings["healing"] = dict(healing)
+    with RunFolder.begin(folder / arm.name, settings, sandbox=sandbox) as run:
+        about = {**arm.describe(), "seed": decoding.seed}
+        run_cells(run, model, plan, cells, decoding, progress, recorded=arm.plan, arm=about)
+
+
+class FixedSequence(NamedTuple):
+    """What a fixed sequence found so far."""
+
+    tested: tuple[TestedDepth, ...]
+    judged: tuple[JudgedDepth, ...]
+    not_judged: tuple[tuple[str, str, str], ...]
+    """Task, readout and why these report items decide nothing about it."""
+
+
+def judge(folder: Path, arms: Sequence[Arm], keep: float, level: float, seed: int) -> FixedSequence:
+    """Test the arms in order of depth, from their run folders.
+
+    Args:
+        folder: of prune.
+        arms: all that were asked, the shallowest first, without the original model.
+        keep: share that every task must keep.
+        level: of each lower bound.
+        seed: of the resampling.
+
+    Raises:
+        InputError: a run that is not finished.
+    """
+    uncut = RunFolder.open(folder / UNCUT)
+    rows: dict[str, list[ComparisonRow]] = {}
+    for row in compare_runs(uncut, [RunFolder.open(folder / arm.name) for arm in arms], seed=seed):
+        if row.is_headline:
+            rows.setdefault(row.cut.name, []).append(row)
+    steps = [DepthEvidence(len(arm.plan.removed), arm.name, tuple(rows[arm.name])) for arm in arms]
+    found = fixed_sequence(steps, keep, level=level)
+    by_name = {arm.name: arm for arm in arms}
+    tested = tuple(_tested(one, by_name[one.plan], rows[one.plan]) for one in found.tested)
+    return FixedSequence(tested, found.tested, tuple((one.task, one.readout, one.why) for one in found.not_judged))
+
+
+def _tested(judged: JudgedDepth, arm: Arm, rows: Sequence[ComparisonRow]) -> TestedDepth:
+    by_task = {(one.task, one.readout): one for one in judged.tasks}
+    kept = []
+    for row in rows:
+        one = by_task.get((row.task, row.readout))
+        kept.append(
+            TaskKept(
+                task=row.task,
+                readout=row.readout,
+                uncut=measured(row.values.uncut),
+                cut=measured(row.values.cut),
+                kept=None if row.kept_share is None else measured(row.kept_share),
+                bound=None if one is None or one.low is None else one.low,
+                passed=None if one is None else one.verdict == "passed",
+            )
+        )
+    return TestedDepth(
+        name=arm.name,
+        depth=len(arm.plan.removed),
+        removed=arm.plan.removed,
+        healing=arm.healing,
+        kept=tuple(kept),
+        passed=judged.passed,
+        verdict=judged.verdict,
+        items_needed=judged.items_needed,
+    )
+
+
+def original_scores(folder: Path) -> tuple[TaskScore, ...]:
+    """The original model's scores on report items."""
+    found: dict[tuple[str, str], TaskScore] = {}
+    for row in RunFolder.open(folder / UNCUT).metrics()["rows"]:
+        score = {name: row[name] for name in ("value", "low", "high", "n")}
+        found.setdefault(
+            (row["task"], row["readout"]),
+            TaskScore.model_validate({"task": row["task"], "readout": row["readout"], "score": score}),
+        )
+    if not found:
+        raise InputError(f"{folder / UNCUT} holds no scores; run the same command again.")
+    return tuple(found.values())

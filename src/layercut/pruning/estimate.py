@@ -1,0 +1,61 @@
+"""Estimate what ``layercut prune`` would take: items, tokens, a range of time, disk and memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from layercut.engine.estimate import CostEstimate, Step, measured_speed
+from layercut.engine.handle import ModelHandle
+from layercut.pruning.budget import CANDIDATES, FEWEST, MOST, SELECTION_ITEMS, report_items_in, selection_items_in
+from layercut.pruning.goal import GoalTasks
+from layercut.pruning.settings import NONE, PruneSettings
+from layercut.selection.estimate import asking_step
+from layercut.selection.select import objective_parts
+from layercut.settings import ModelSettings
+
+_DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+_RECORD_BYTES = 1000
+"""Of an answer on disk, with its text."""
+
+
+def prune_estimate(
+    model: ModelSettings, settings: PruneSettings, goal: GoalTasks, *, out: Path, seed: int = 0
+) -> CostEstimate:
+    """What ``prune_model`` would take; nothing is loaded or written.
+
+    The path may end early and testing stops at the first depth that fails: the lower end of the time is that of one
+    depth, the upper end of all.
+
+    Raises:
+        InputError: a model, task or depth that cannot be used.
+    """
+    handle = ModelHandle(model)
+    depth = settings.depth(handle.num_layers)
+    parts = [part for task in goal.tasks for part in objective_parts(task, seed)]
+    speed = measured_speed(model.device)
+    parameters = handle.num_parameters(handle.plan())
+    selection, report = settings.items or SELECTION_ITEMS, settings.items or MOST
+    selection = min(selection, SELECTION_ITEMS)
+    if (seconds := settings.seconds) is not None:
+        probe = [asking_step(handle, part, part.task.samples("selection", FEWEST), 1, 1.0, "") for part in parts]
+        each = sum(sum(step.seconds(speed)) / 2 / max(step.items, 1) for step in probe)
+        selection = selection_items_in(seconds, each, depth)
+        report = report_items_in(0.35 * seconds, each, depth + 1)
+    steps: list[Step] = []
+    for part in parts:
+        chosen, shown = part.task.samples("selection", selection), part.task.samples("report", report)
+        plans = 1 + depth * CANDIDATES
+        steps.append(asking_step(handle, part, chosen, plans, 2 / plans, f"selection, up to {plans} plans"))
+        what = f"report, up to {depth + 1} models"
+        steps.append(asking_step(handle, part, shown, depth + 1, 2 / (depth + 1), what))
+    stored = parameters * _DTYPE_BYTES.get(handle.dtype, 4)
+    healed = 0 if settings.heal == NONE else 2 * depth * stored
+    answers = _RECORD_BYTES * sum(step.items for step in steps)
+    return CostEstimate(
+        steps=tuple(steps),
+        speed=speed,
+        disk_bytes=answers + stored + healed,
+        stays_bytes=answers + stored,
+        memory_bytes=stored * (3 if healed else 1) + round(model.cache_gib * 2**30),
+        folder=out,
+    )

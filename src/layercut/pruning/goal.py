@@ -1,0 +1,41 @@
+"""What must be kept: the tasks of a use or those that were named, each read out in one way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from layercut.pruning.settings import PruneSettings
+from layercut.report.uses import tasks_for
+from layercut.settings import TaskSettings
+from layercut.tasks import TASKS
+from layercut.tasks.suites import asked_tasks, with_data
+
+
+class GoalTasks(NamedTuple):
+    """The tasks, and what people should know of them."""
+
+    tasks: tuple[TaskSettings, ...]
+    note: str
+    """Says that the use is judged by a proxy; empty where it is not."""
+
+
+def goal_tasks(settings: PruneSettings, data: Mapping[str, str] | None = None, folder: Path | None = None) -> GoalTasks:
+    """The tasks that decide. Nothing is loaded.
+
+    Args:
+        settings: the goal.
+        data: local files of tasks; a use is judged by its benchmarks where their data is given.
+        folder: holds a folder with local data for each task.
+
+    Raises:
+        InputError: an unknown use, data for a task that is not asked for, or no such folder.
+    """
+    files = dict(data or {})
+    if settings.use is None:
+        return GoalTasks(asked_tasks(",".join(settings.tasks), files=files, folder=folder, first_readouts=True), "")
+    there = [name for name in TASKS if folder is not None and (folder / name).is_dir()]
+    found = tasks_for(settings.use, data=(*files, *there))
+    tasks = tuple(TaskSettings(task=one.task, readouts=(one.readout,)) for one in found.tasks)
+    return GoalTasks(with_data(tasks, files, folder), found.note)

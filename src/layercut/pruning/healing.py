@@ -1,0 +1,131 @@
+"""Heal the plan of one depth, from the original model's own answers to selection items."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from layercut.engine.base import LikelihoodRequest
+from layercut.engine.handle import ModelHandle
+from layercut.healing.data import BUILT_IN
+from layercut.healing.heal import heal_model
+from layercut.healing.prompt_sources import Answering, PromptGroup, PromptSource
+from layercut.healing.prompts import NamedPrompt, PromptWithAnswer
+from layercut.healing.responses import plain_prompt
+from layercut.healing.settings import HealSettings, TrainSettings
+from layercut.pruning.path import PlanPath
+from layercut.settings import TaskSettings
+from layercut.surgery.cut import cut_model
+from layercut.surgery.plan import CutPlan
+from layercut.tasks.base import generates
+
+CUT = "checkpoint"
+
+
+class DepthHealer:
+    """Heals plans of one model. Prompts are selection items of the goal's tasks; report items are filtered out."""
+
+    def __init__(
+        self,
+        model: ModelHandle,
+        tasks: Sequence[TaskSettings],
+        folder: Path,
+        *,
+        seed: int,
+        console: Console,
+        say: Callable[[str], None],
+    ) -> None:
+        """Nothing is written yet.
+
+        Args:
+            model: the original one, which teaches.
+            tasks: of the goal.
+            folder: holds a folder for each depth.
+            seed: of the training.
+            console: where bars go.
+            say: called with each line for people.
+        """
+        self._model, self._folder, self._seed, self._console, self._say = model, folder, seed, console, say
+        named = [task.task for task in tasks if task.task not in BUILT_IN]
+        self._decontaminate = tuple(sorted(named))
+        self._data = {task.task: task.data for task in tasks if task.data is not None}
+
+    def heal(self, plan: CutPlan, method: str, source: PromptSource) -> Path:
+        """The folder of the healed checkpoint; the same call goes on where it was stopped.
+
+        Raises:
+            InputError: a model or prompts that cannot be healed with.
+            MissingExtra: TRL or PEFT is not installed, for methods that train.
+        """
+        depth = self._depth(plan)
+        if not (depth / CUT).exists():
+            cut_model(self._model.source, plan, depth / CUT, uncut=None)
+        wanted = self._model.settings
+        settings = HealSettings(
+            train=TrainSettings(method=method, seed=self._seed),
+            responses="self" if source.records is not None else "original",
+            decontaminate=self._decontaminate,
+            data=self._data,
+        )
+        healed = heal_model(
+            wanted.replace(model=str(depth / CUT), revision=None),
+            wanted,
+            source,
+            settings,
+            Answering(),
+            out=depth / method,
+            console=self._console,
+            say=lambda text: None,
+        )
+        assert healed is not None, "prune runs in one process"
+        for line in healed.healing.get("seams", []):
+            self._say(f"depth {len(plan.removed)}: {line}")
+        return healed.checkpoint
+
+    def checkpoint(self, plan: CutPlan, method: str) -> Path:
+        """Where the healed model of a plan lies."""
+        return self._depth(plan) / method / "checkpoint"
+
+    def forget(self, plan: CutPlan, *, all_of_it: bool = False) -> None:
+        """Free the disk of the pruned checkpoint that was healed, or of all that was made of a plan."""
+        shutil.rmtree(self._depth(plan) if all_of_it else self._depth(plan) / CUT, ignore_errors=True)
+
+    def _depth(self, plan: CutPlan) -> Path:
+        return self._folder / f"depth-{len(plan.removed)}"
+
+
+def healing_prompts(path: PlanPath, model_hash: str) -> PromptSource:
+    """What healing learns from: the original model's answers where a task is written, else the right options."""
+    records: list[dict[str, Any]] = []
+    ranked: list[PromptWithAnswer] = []
+    for part, samples, answered in path.uncut_answers():
+        by_id: Mapping[str, Any] = {record["id"]: record for record in answered}
+        for sample in samples:
+            request, record = part.task.request(sample, part.readout), by_id[sample.id]
+            name = f"{part.task.name} {sample.id}"
+            if isinstance(request, LikelihoodRequest):
+                if not request.prompts:
+                    answer = request.continuations[sample.gold_index if sample.options else 0]
+                    ranked.append(PromptWithAnswer(NamedPrompt(name, request.prompt), answer))
+            elif generates(part.readout):
+                records.append(
+                    {
+                        "id": name,
+                        "prompt": plain_prompt(NamedPrompt(name, request.prompt)),
+                        **{key: record[key] for key in _ANSWER},
+                        "model_hash": model_hash,
+                        "removed": [],
+                        "stop": list(request.stop),
+                        "task": part.task.name,
+                    }
+                )
+    if records:
+        return PromptSource(records=records)
+    return PromptSource(parts=(PromptGroup(ranked),))
+
+
+_ANSWER = ("completion", "finish_reason", "num_prompt_tokens", "num_new_tokens")

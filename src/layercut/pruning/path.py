@@ -1,0 +1,210 @@
+"""The path of plans: one layer more at each depth, proposed by forward passes alone and decided by task scores.
+
+All of it is measured on selection items. Three sieves choose the next layer, each on what the one before lets through:
+
+1. Block influence on the original model's own answers: a third of all layers, once for all depths.
+2. Trace damage: the divergence, under each plan, on the original model's right answers; the best ``CANDIDATES``.
+3. Task scores, raced. Of equals the one with the least trace damage wins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from layercut.engine.base import Decoding, Engine
+from layercut.errors import InputError
+from layercut.evidence.clusters import clusters_of
+from layercut.evidence.paired import compare_paired
+from layercut.progress import Progress
+from layercut.pruning.budget import CANDIDATES
+from layercut.runs.prune import Measured, TaskKept
+from layercut.selection.answers import ObjectiveTask, SearchAnswers
+from layercut.selection.base import Context
+from layercut.selection.block_influence import block_influence
+from layercut.selection.calibration import Calibration
+from layercut.selection.greedy import best_of, stand
+from layercut.selection.objective import TaskObjective, TaskRecords
+from layercut.selection.protect import with_default_protection
+from layercut.selection.search_journal import SearchJournal
+from layercut.selection.text_objective import TextObjective
+from layercut.selection.trace_damage import correct_traces
+from layercut.surgery.plan import CutPlan
+from layercut.tasks.base import generates
+from layercut.tasks.selected_items import SELECTION_ITEMS, record_items
+
+CRITERION = "prune"
+"""What the plans of a path are called after."""
+TRACES = 16
+"""Right answers of each task that trace damage reads."""
+_TEXTS = 8
+"""Answers of each task that block influence reads."""
+_FEWEST = 8
+"""Layers that block influence lets through at least."""
+
+
+class NextLayer(NamedTuple):
+    """The layer that goes at one depth."""
+
+    layer: int
+    num_candidates: int
+
+
+class PlanPath:
+    """The search over one model and goal. What it measures is kept in the journal, so that nothing is asked twice."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        parts: Sequence[ObjectiveTask],
+        *,
+        decoding: Decoding,
+        journal: SearchJournal,
+        progress: Progress,
+    ) -> None:
+        """Nothing is measured yet.
+
+        Args:
+            engine: runs the original model under plans.
+            parts: the tasks of the goal, on each of which the original model is above chance.
+            decoding: how answers are drawn.
+            journal: what is known and where more goes.
+            progress: called with how much of a step is done.
+        """
+        self._engine, self._journal, self._progress = engine, journal, progress
+        self._decoding = decoding
+        self.parts = tuple(parts)
+        self.objective = TaskObjective(
+            engine, parts, decoding=decoding, normalise="chance", journal=journal, progress=progress, race="exact"
+        )
+
+    def plan(self, removed: Sequence[int], base: CutPlan) -> CutPlan:
+        """The plan that removes these layers, with the items that it was chosen on."""
+        scores = {SELECTION_ITEMS: record_items(self.objective.items)} if removed else {}
+        tasks = [part.describe() for part in self.parts]
+        settings = {"objective": tasks, "seed": self._decoding.seed, "num_remove": len(removed)}
+        return replace(base, removed=tuple(removed), criterion=CRITERION, settings=settings, scores=scores)
+
+    def next_layer(self, removed: Sequence[int]) -> NextLayer:
+        """The layer to remove beside those that are gone.
+
+        Raises:
+            InputError: no layer is left, or no pruned model gives finite scores.
+        """
+        layers = self._proposed(removed)
+        plans = [self._cut(removed, layer) for layer in layers]
+        found = stand(self.objective, plans)
+        values = [float("-inf") if one.value is None else one.value for one in found.candidates]
+        best = best_of(values)
+        if values[best] == float("-inf"):
+            raise InputError("no pruned model has a finite score; load the model with another `dtype`.")
+        return NextLayer(layers[best], len(layers))
+
+    def kept(self, removed: Sequence[int], seed: int) -> tuple[TaskKept, ...]:
+        """What the plan keeps of each task on selection items."""
+        plan = CutPlan(num_layers=self._engine.num_layers, removed=tuple(removed))
+        return self._kept(self._answers, plan, seed)
+
+    def kept_healed(self, engine: Engine, seed: int) -> tuple[TaskKept, ...]:
+        """The same of a healed model."""
+        plan = CutPlan(num_layers=engine.num_layers)
+        healed = TaskObjective(engine, self.parts, decoding=self._decoding, normalise="chance", journal=self._journal)
+        return self._kept(healed.answers_on(self.objective.samples), plan, seed)
+
+    def uncut_answers(self) -> list[TaskRecords]:
+        """The original model's whole answers to the selection items."""
+        uncut = CutPlan(num_layers=self._engine.num_layers)
+        return self.objective.answers(uncut, [part.readout for part in self.parts])
+
+    @cached_property
+    def _answers(self) -> SearchAnswers:
+        return self.objective.answers_on(self.objective.samples)
+
+    def _kept(self, answers: SearchAnswers, plan: CutPlan, seed: int) -> tuple[TaskKept, ...]:
+        answers.complete(range(len(self.parts)), [plan], whole=False, progress=self._progress)
+        uncut = CutPlan(num_layers=self._engine.num_layers)
+        return tuple(
+            kept_of(
+                part, one.metric, one.chance,
+                self._answers.part(index, uncut, whole=True).records, answers.part(index, plan).records, seed,
+            )
+            for index, (part, one) in enumerate(zip(self.parts, self.objective.uncut, strict=True))
+        )  # fmt: skip
+
+    def _cut(self, removed: Sequence[int], layer: int) -> CutPlan:
+        return CutPlan(num_layers=self._engine.num_layers, removed=(*removed, layer))
+
+    def _proposed(self, removed: Sequence[int]) -> list[int]:
+        """Candidates, the best one last."""
+        left = [layer for layer in self._by_influence if layer not in removed]
+        left = left[: max(_FEWEST, len(self._by_influence) // 3)]
+        if not left:
+            raise InputError(f"no layer can be removed beside {sorted(removed)}; lower `max_depth`.")
+        if self._traces is not None and len(left) > CANDIDATES:
+            damage = self._traces.values([self._cut(removed, layer) for layer in left])
+            left = sorted(left, key=lambda layer: (-damage[left.index(layer)], -layer))
+        return left[:CANDIDATES][::-1]
+
+    @cached_property
+    def _by_influence(self) -> list[int]:
+        """Layers that may go, the least influence first."""
+        texts = []
+        uncut = CutPlan(num_layers=self._engine.num_layers)
+        for index, samples in enumerate(self.objective.samples):
+            records = {one["id"]: one for one in self._answers.part(index, uncut, whole=True).records}
+            texts += [f"{one.question} {records[one.id].get('completion', one.gold)}" for one in samples[:_TEXTS]]
+        context = Context(
+            num_layers=self._engine.num_layers,
+            num_remove=1,
+            engine=self._engine,
+            calibration=Calibration(texts=tuple(texts), num_tokens=0, source="selection items", content_hash=""),
+            progress=self._progress,
+        )
+        context = with_default_protection(context, "task_accuracy")
+        influence = block_influence(context).importance
+        return sorted(influence, key=lambda layer: (influence[layer], -layer))
+
+    @cached_property
+    def _traces(self) -> TextObjective | None:
+        """The original model's right answers; None where no task is written."""
+        if not any(generates(part.readout) for part in self.parts):
+            return None
+        requests, seen = [], dict.fromkeys((part.task.name for part in self.parts), 0)
+        for request in correct_traces(self.objective).requests:
+            name = next(name for name in seen if request.id.startswith(f"{name}."))
+            if seen[name] < TRACES:
+                seen[name] += 1
+                requests.append(request)
+        return TextObjective(
+            self._engine, requests, name="traces", measure="kl", journal=self._journal, progress=self._progress
+        )
+
+
+def kept_of(
+    part: ObjectiveTask,
+    metric: str,
+    chance: float | None,
+    uncut: Sequence[Mapping[str, Any]],
+    cut: Sequence[Mapping[str, Any]],
+    seed: int,
+) -> TaskKept:
+    """What is kept of a task, from the records of the same items in one order."""
+    before, after = ([float(one["metrics"][metric]) for one in records] for records in (uncut, cut))
+    found = compare_paired(before, after, chance=chance, seed=seed, clusters=clusters_of(uncut))
+    kept = found.retention if chance is None else found.retention_above_chance
+    return TaskKept(
+        task=part.task.name,
+        readout=part.readout,
+        uncut=measured(found.uncut),
+        cut=measured(found.cut),
+        kept=None if kept is None else measured(kept),
+    )
+
+
+def measured(estimate: Any) -> Measured:
+    """An estimate as results hold it; an end that is not finite is left out."""
+    ends = (end if end is not None and abs(end) < float("inf") else None for end in (estimate.low, estimate.high))
+    low, high = ends
+    return Measured(value=estimate.value, low=low, high=high, n=estimate.n)

@@ -1,0 +1,103 @@
+"""Settings of ``layercut prune``: the goal, how deep, how healed, and how much time or how many items."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from layercut.base_settings import Names, Number, Settings, one_of
+from layercut.errors import InputError
+from layercut.healing.settings import METHODS
+from layercut.settings import Depth
+
+AUTO, NONE = "auto", "none"
+HEALINGS = (AUTO, NONE, *METHODS)
+_TIME = re.compile(r"(\d+(?:\.\d+)?)\s*(s|sec|m|min|h|d)")
+_SECONDS = {"s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400}
+
+
+def seconds_of(text: str) -> float:
+    """Seconds of a time as people write it.
+
+    >>> seconds_of("2h"), seconds_of("90min"), seconds_of("1.5 d")
+    (7200.0, 5400.0, 129600.0)
+
+    Raises:
+        InputError: no such time, or none at all.
+    """
+    match = _TIME.fullmatch(text.strip().lower())
+    if match is None or float(match[1]) == 0:
+        raise InputError(f"time {text!r:.40} is no time; write 45min, 2h or 1d.")
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+def _depth(text: str) -> str:
+    return Depth(text=text).text
+
+
+def _time(text: str) -> str:
+    return seconds_of(text) and text
+
+
+class PruneSettings(Settings):
+    """What a pruned model is for, and what may be spent on it."""
+
+    use: str | None = Field(
+        None, description="What the model is for: math, code, summarize, classify, chat, copy or all; names tasks."
+    )
+    tasks: Names = Field(
+        (), description="Tasks in place of a use: names, or a .jsonl or .csv file of your own prompts and answers."
+    )
+    keep: Number = Field(
+        0.9, gt=0, le=1, description="Share of the score above chance that every task must keep, such as 0.9."
+    )
+    max_depth: Annotated[str, AfterValidator(_depth)] = Field(
+        "25%", description="Remove at most this many layers, or this share of them."
+    )
+    remove: Annotated[str, AfterValidator(_depth)] | None = Field(
+        None, description="Remove exactly this many layers, or this share of them, and say whether that keeps the goal."
+    )
+    heal: Annotated[str, one_of(HEALINGS)] = Field(
+        AUTO,
+        description="auto (seams in closed form where they help, training where the time allows), none, or a method of "
+        f"layercut heal: {', '.join(METHODS)}.",
+    )
+    time: Annotated[str, AfterValidator(_time)] | None = Field(
+        None, description="About how long it may take: 45min, 2h, 1d. Items and depths follow from it."
+    )
+    items: int | None = Field(
+        None, ge=8, description="Report items of each task, which decide; at most 100 others choose the layers."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.use is None) == (not self.tasks):
+            raise InputError(
+                "say what must be kept: `use` math, or `tasks` gsm8k,my.jsonl; "
+                + ("one of the two." if self.use else "neither was given.")
+            )
+        if self.time is not None and self.items is not None:
+            raise InputError("`time` and `items` are alternatives: the items follow from the time; give one of them.")
+        if self.remove is not None and "max_depth" in self.model_fields_set:
+            raise InputError("`remove` says how many layers are removed, so `max_depth` has no effect; leave it out.")
+        return self
+
+    @property
+    def seconds(self) -> float | None:
+        """The time that it may take."""
+        return None if self.time is None else seconds_of(self.time)
+
+    def depth(self, num_layers: int) -> int:
+        """Layers that may be removed at most, of a model of ``num_layers``.
+
+        Raises:
+            InputError: all of them.
+        """
+        text = self.remove or self.max_depth
+        found = Depth(text=text).layers(num_layers)
+        if found >= num_layers - 1:
+            name = "`max_depth`" if self.remove is None else "`remove`"
+            raise InputError(f"{name} {text} is {found} of {num_layers} layers; choose 1 to {num_layers - 2}.")
+        return found

@@ -1,0 +1,103 @@
+"""The answer of a run of prune in words, and the command that would decide more."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from layercut.pruning.settings import PruneSettings
+from layercut.runs.prune import Chosen, NextStep, PathStep, TaskKept, TestedDepth, Verdict
+from layercut.runs.settings import shown
+from layercut.selection.answers import ObjectiveTask
+from layercut.settings import TaskSettings
+from layercut.surgery.plan import format_layers
+from layercut.text.counting import counted
+
+
+def answer_of(
+    tested: Sequence[TestedDepth],
+    steps: Sequence[PathStep],
+    chosen: Chosen,
+    keep: float,
+    path_ended: str,
+    parts: Sequence[ObjectiveTask],
+) -> tuple[Verdict, str]:
+    """The verdict, and the answer in a few sentences."""
+    passed = [one for one in tested if one.passed]
+    failed = next((one for one in tested if not one.passed), None)
+    if not tested:
+        return "undecided", (
+            "No task could be judged on the report items: the original model is not above chance there. Give more "
+            "items, or easier tasks."
+        )
+    healed = f", healed by {chosen.healing}" if chosen.healing else ""
+    plan = f"{counted(chosen.depth, 'layer')} ({format_layers(chosen.removed)}){healed}"
+    if passed:
+        text = f"Without {plan} the model keeps at least {keep:.0%} of every task: {_kept(passed[-1].kept)}."
+        if failed is not None:
+            return "passed", f"{text} {_failed(failed, parts)}"
+        deeper = "" if len(steps) > passed[-1].depth else f" The path went no deeper: {path_ended}."
+        return "passed", text + deeper
+    assert failed is not None
+    verdict: Verdict = "refuted" if failed.verdict == "shown to fail" else "undecided"
+    return verdict, f"No plan passed {keep:.0%}. {_failed(failed, parts, best=True)}"
+
+
+def next_step(
+    tested: Sequence[TestedDepth],
+    parts: Sequence[ObjectiveTask],
+    settings: PruneSettings,
+    tasks: Sequence[TaskSettings],
+    model: str,
+    folder: Path,
+) -> NextStep | None:
+    """What would decide the first depth that failed; None where nothing would, or the tasks have no more items."""
+    failed = next((one for one in tested if not one.passed), None)
+    if failed is None or failed.items_needed is None:
+        return None
+    items = failed.items_needed
+    if report_items(parts, items) < items:
+        return None
+    words = ["layercut", "prune", model]
+    for name, value in settings.given().items():
+        if name not in ("items", "time") and value is not None:
+            text = ",".join(value) if isinstance(value, tuple) else str(value)
+            words += [f"--{name.replace('_', '-')}", text]
+    words += [word for one in tasks if one.data for word in ("--data", f"{one.task}={one.data}")]
+    words += ["--items", str(items), "--out", f"{shown(folder)}-{items}"]
+    return NextStep(items=items, command=shlex.join(words))
+
+
+def report_items(parts: Sequence[ObjectiveTask], most: int | None) -> int:
+    """Report items of the task that has the fewest, up to ``most``."""
+    return min(len(part.task.samples("report", most)) for part in parts)
+
+
+def _failed(one: TestedDepth, parts: Sequence[ObjectiveTask], *, best: bool = False) -> str:
+    """What is known of the depth that ended the test."""
+    healed = f", healed by {one.healing}," if one.healing else ""
+    begin = "Best: " if best else "Without "
+    text = f"{begin}{counted(one.depth, 'layer')} ({format_layers(one.removed)}){healed} "
+    text += f"keeps {_kept(one.kept)}" if best else f"it keeps {_kept(one.kept)}"
+    if one.verdict == "shown to fail":
+        return f"{text}; that is shown to be less than asked for."
+    if one.items_needed is None:
+        return f"{text}; no number of items can be said that would decide it."
+    n = max((task.uncut.n for task in one.kept), default=0)
+    text += f"; about {max(one.items_needed - n, 1):,} more items of each task would decide it"
+    there = report_items(parts, one.items_needed)
+    return f"{text}." if there >= one.items_needed else f"{text}, and there are only {there - n:,}."
+
+
+def _kept(kept: Sequence[TaskKept]) -> str:
+    """``arithmetic 97 % [92, 102]``, of each task."""
+    return ", ".join(f"{one.task} {_share(one)}" for one in kept)
+
+
+def _share(one: TaskKept) -> str:
+    if one.kept is None:
+        return "n/a"
+    ends = [one.kept.low, one.kept.high]
+    interval = "" if None in ends else f" [{100 * ends[0]:.0f}, {100 * ends[1]:.0f}]"  # type: ignore[operator]
+    return f"{100 * one.kept.value:.0f} %{interval}"

@@ -1,0 +1,277 @@
+"""The answer that a report begins with: the plan, what it keeps, its size, speed and checkpoint, and its command."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from layercut.errors import InputError
+from layercut.report import advice_text, words
+from layercut.report.advice import Advice, JudgedPlan, judge
+from layercut.report.elements import Cell, Part, Styled, Table
+from layercut.report.next_step import checkpoint_of, study_file
+from layercut.report.render import escaped
+from layercut.report.rows import kept, raw
+from layercut.report.uses import USES
+from layercut.runs.disk import size
+from layercut.runs.prune import RESULT, PruneResult
+from layercut.surgery.plan import format_layers
+from layercut.text.counting import counted
+from layercut.text.markup import code, escape
+from layercut.text.numbers import number, parameters, with_interval
+
+if TYPE_CHECKING:
+    from layercut.evidence.comparison import ComparisonRow
+    from layercut.report.study import StudyResults
+    from layercut.runs.prune import Speed, TaskKept, TestedDepth
+
+KEEP, CONFIDENCE = 0.9, 0.95
+"""Target share and confidence in a study's report; `layercut advise` takes others."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FirstScreen:
+    """What a reader gets without scrolling; texts are one line of Markdown each."""
+
+    answer: str
+    facts: Sequence[tuple[str, str]] = ()
+    """Of the plan: names and what they are."""
+    table: Table | None = None
+    """What the plan keeps of each task."""
+    behind: Sequence[Part] = ()
+    """The evidence, to be unfolded."""
+
+
+def first_screen(folder: Path, study: StudyResults) -> FirstScreen:
+    """The answer of ``layercut prune`` where the folder holds one, else that of advice for all tasks of a study."""
+    return first_of_prune(PruneResult.load(folder)) if (folder / RESULT).is_file() else first_of_study(study)
+
+
+def first_of_study(study: StudyResults) -> FirstScreen:
+    """The plan that advice for all tasks recommends, or the best one."""
+    found = _judged(study)
+    every = found.get("all")
+    plan = None if every is None else every.recommended or every.best
+    if every is None or plan is None:
+        text = "**There is no evidence.** No readout in this study can show what a plan keeps."
+        return FirstScreen(answer=text if every is None else advice_text.answer(every))
+    rows = [row for row in study.rows if row.is_headline and row.cut.name == plan.arm.name]
+    uses = Table(
+        name="uses",
+        caption=f"For each use, the deepest plan that keeps {KEEP:.0%}",
+        head=["use", "answer"],
+        rows=[[advice.use.what, advice_text.in_short(advice)] for advice in found.values()],
+    )
+    asked = (
+        f"The target here: at least {KEEP:.0%} of the score above chance, with {CONFIDENCE:.0%} confidence, on every "
+        "task that counts. `layercut advise RUN --use math --keep 0.8` takes other uses and targets."
+    )
+    return FirstScreen(
+        answer=advice_text.answer(every),
+        facts=_study_facts(study, every, plan),
+        table=_kept_rows(plan.arm.name, rows),
+        behind=[
+            uses,
+            "",
+            advice_text.evidence(every),
+            "",
+            advice_text.bounds_table(every),
+            "",
+            advice_text.how_made(every),
+            "",
+            asked,
+        ],
+    )
+
+
+def _study_facts(study: StudyResults, advice: Advice, plan: JudgedPlan) -> list[tuple[str, str]]:
+    arm = plan.arm
+    run = next(run for run in study.cuts if run.name == arm.name)
+    folder = run.path.parent
+    healed = f", healed ({escape(arm.healing)})" if arm.healing else ""
+    layers = f"{format_layers(arm.removed)} ({arm.depth} of {arm.num_layers})"
+    facts = [("recommended plan" if plan is advice.recommended else "best plan", code(arm.name))]
+    facts += [("layers removed", layers + healed)]
+    facts += [("size", words.size(advice.uncut, arm) or "not recorded")]
+    facts += [("speed", "not measured; `layercut diagnose --only cost` does")]
+    if (found := checkpoint_of(folder, arm).checkpoint) is not None:
+        facts += [("checkpoint", f"{code(found.relative_to(folder).as_posix())} in this folder")]
+    elif arm.healing:
+        facts += [("checkpoint", "not kept; the study writes it with `checkpoints: true`")]
+    else:
+        model = str((run.metrics().get("plan") or {}).get("model") or "MODEL")
+        command = f"layercut cut {model} --remove {format_layers(arm.removed)} --out {arm.name}"
+        facts += [("checkpoint", f"not kept; {_command(command)} writes it")]
+    if plan is not advice.recommended and plan.verdict == "undecided" and plan.items_needed is not None:
+        facts += [("to decide it", f"raise `limit` to {plan.items_needed} in {escape(study_file(folder))}")]
+    return [*facts, ("made by", _command(run.environment["command"]))]
+
+
+def _kept_rows(name: str, rows: Sequence[ComparisonRow]) -> Table:
+    lines: list[list[Cell]] = []
+    for row in rows:
+        share, unit = row.is_share, " %" if row.is_share else ""
+        scores = (f"{number(one.value, share=share)}{unit}" for one in (row.values.uncut, row.values.cut))
+        change = with_interval(row.values.difference, share=share, sign=True)
+        shown = f"difference {change}" if row.uncut_is_at_chance or row.kept_share is None else kept(row.kept_share)
+        look = words.LOOKS.get(row.finding)
+        finding = row.finding if look is None else Styled(row.finding, look)
+        lines.append([_task(row.task, row.readout), shown, finding, *scores, f"{row.n:,}"])
+    return Table(
+        name="kept",
+        caption=f"What {name} keeps of the original model's score above chance, with 95 % intervals",
+        head=["task", "keeps", "finding", "original", "pruned", "n"],
+        rows=lines,
+        numeric=frozenset({3, 4, 5}),
+        raw=raw(rows),
+    )
+
+
+def _task(task: str, readout: str) -> Styled:
+    return Styled(task, "plain", below=(words.readout_words(readout),))
+
+
+def _judged(study: StudyResults) -> dict[str, Advice]:
+    """Advice for every use that was measured; uses that rest on the same rows once."""
+    found: dict[str, Advice] = {}
+    seen: set[tuple[tuple[str, str], ...]] = set()
+    for use in USES.values():
+        try:
+            advice = judge(study.rows, use, keep=KEEP, confidence=CONFIDENCE, seed=study.seed)
+        except InputError:
+            continue
+        judged = tuple(dict.fromkeys((one.task, one.readout) for plan in advice.plans for one in plan.readouts))
+        if use.answers == "written" and judged in seen:
+            continue
+        seen.add(judged)
+        found[use.name] = advice
+    return found
+
+
+def first_of_prune(result: PruneResult) -> FirstScreen:
+    """The answer of ``layercut prune``."""
+    chosen, goal = result.chosen, result.goal
+    start = f"Remove {counted(chosen.depth, 'layer')}." if result.verdict == "passed" else ""
+    why = escaped(result.why)
+    note = f" {escape(goal.note)}" if goal.note else ""
+    tested = next((one for one in result.tested if one.name == chosen.name), None)
+    tasks = ", ".join(f"{one.task} ({words.readout_words(one.readout)})" for one in goal.tasks)
+    use = f" for {goal.use}" if goal.use else ""
+    asked = f"at least {goal.keep:.0%} of the score above chance{use}, on {tasks}"
+    healed = f", healed ({escape(chosen.healing)})" if chosen.healing else ""
+    place = f"{code(result.checkpoint)} in this folder" if result.checkpoint else "none, because no plan passed"
+    facts = [
+        ("asked for", f"{escape(asked)}; at most {counted(goal.max_depth, 'layer')}"),
+        ("recommended plan" if result.verdict == "passed" else "best plan", code(chosen.name)),
+        ("layers removed", f"{format_layers(chosen.removed)} ({chosen.depth} of {result.num_layers}){healed}"),
+        ("size", _size(result)),
+        ("speed", "; ".join(map(_speed, result.speed)) or "not measured"),
+        ("checkpoint", place),
+        *([("to decide it", _command(result.next.command))] if result.next else []),
+        ("made by", _command(result.command)),
+    ]
+    ignored = [f"- {escape(one.task)} ({one.readout}) decides nothing: {escape(one.reason)}." for one in result.ignored]
+    stages = ", ".join(f"{escape(name)} {seconds / 60:.1f} min" for name, seconds in result.seconds.items())
+    return FirstScreen(
+        answer=f"**{start}** {why}{note}" if start else why.replace(".", ".**", 1).join(("**", note)),
+        facts=facts,
+        table=None if tested is None else _kept_tasks(tested),
+        behind=[
+            depths_table(result),
+            "",
+            *ignored,
+            f"- {escape(result.path_ended or 'The path is whole')}; {escape(result.resolution)}.",
+            f"- Depths are tested on report items in order, each at {goal.level:.0%}, up to the first that fails. That "
+            "needs no correction for their number.",
+            *([f"- Checkpoint: {escape(result.verified)}."] if result.verified else []),
+            f"- Timed on {escape(result.where)}. Time used: {stages}.",
+        ],
+    )
+
+
+def depths_table(result: PruneResult) -> Table:
+    """Every depth of the path: what it keeps on selection items, and on report items where it was tested."""
+    tested = {(one.depth, one.healing): one for one in result.tested}
+    rows: list[list[Cell]] = []
+    for step in result.path:
+        found = tested.get((step.depth, step.healing))
+        on_report = {(one.task, one.readout): one for one in found.kept} if found else {}
+        for one in next(one.kept for one in step.tried if one.healing == step.healing):
+            shown = on_report.get((one.task, one.readout))
+            rows.append(
+                [
+                    format_layers(step.removed),
+                    step.healing or "-",
+                    _task(one.task, one.readout),
+                    _share(one),
+                    "-" if shown is None else _share(shown),
+                    "-" if shown is None or shown.bound is None else f"{number(shown.bound)} %",
+                    "not tested" if found is None else _verdict(found.passed, found.verdict),
+                ]
+            )
+    return Table(
+        name="depths",
+        caption="What each depth of the path keeps, with 95 % intervals",
+        head=["layers removed", "healed", "task", "selection items", "report items", "at least", "verdict"],
+        rows=rows,
+        numeric=frozenset({5}),
+        narrow=[frozenset({3})],
+    )
+
+
+def _kept_tasks(tested: TestedDepth) -> Table:
+    rows: list[list[Cell]] = []
+    for one in tested.kept:
+        scores = (f"{number(score.value)} %" for score in (one.uncut, one.cut))
+        bound = "n/a" if one.bound is None else f"{number(one.bound)} %"
+        passed = "-" if one.passed is None else _verdict(one.passed, "not passed")
+        rows.append([_task(one.task, one.readout), _share(one), bound, passed, *scores, f"{one.cut.n:,}"])
+    return Table(
+        name="kept",
+        caption=f"What {tested.name} keeps of the original model's score above chance, with 95 % intervals; at least: "
+        "the one-sided bound that decides",
+        head=["task", "keeps", "at least", "verdict", "original", "pruned", "n"],
+        rows=rows,
+        numeric=frozenset({2, 4, 5, 6}),
+    )
+
+
+def _verdict(passed: bool, otherwise: str) -> Styled:
+    return (
+        Styled("passed", "right") if passed else Styled(otherwise, "wrong" if otherwise == "shown to fail" else "weak")
+    )
+
+
+def _share(one: TaskKept) -> str:
+    return "n/a" if one.kept is None else f"{with_interval(one.kept)} %"
+
+
+def _size(result: PruneResult) -> str:
+    before, after = result.size.get("uncut"), result.size.get("cut")
+    if before is None or after is None:
+        return "not recorded"
+    change = f"{after.parameters / before.parameters - 1:+.1%}"
+    text = f"{parameters(before.parameters)} to {parameters(after.parameters)} parameters ({change})"
+    text += f", {size(before.disk_bytes)} to {size(after.disk_bytes)} on disk"
+    if before.memory_bytes and after.memory_bytes:
+        text += f", {size(before.memory_bytes)} to {size(after.memory_bytes)} in memory"
+    return text
+
+
+def _speed(one: Speed) -> str:
+    low, high = one.ratio.low, one.ratio.high
+    ends = "" if low is None or high is None else f" [{low:.2f}, {high:.2f}]"
+    seconds = one.unit == "s"
+    before, after = (
+        f"{1000 * value:.3g}" if seconds else f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+        for value in (one.uncut.value, one.cut.value)
+    )
+    unit = "ms" if seconds else one.unit
+    return f"{one.name} {before} to {after} {unit} (x {one.ratio.value:.2f}{ends}, batch {one.batch_size}, n {one.ratio.n})"
+
+
+def _command(text: str) -> str:
+    """A whole command as code; ``code`` would shorten it."""
+    return f"`{text}`" if "`" not in text and text else escape(text)

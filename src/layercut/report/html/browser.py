@@ -1,0 +1,71 @@
+"""Every answer of a study, to be browsed and filtered: packed into the page, and unpacked by its script.
+
+A block is the base64 of deflated JSON. There is one for each task and readout, with the questions and the original
+model's answers, and one for each pruned model, in the same order of items; a browser unpacks those that are looked at.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+from markupsafe import Markup
+
+from layercut.report.elements import visible
+from layercut.report.examples import OUTCOMES
+from layercut.report.first_difference import first_difference
+from layercut.report.html.templates import templates
+from layercut.report.study import StudyResults
+from layercut.report.words import readout_words
+from layercut.runs.directory import RunFolder
+
+
+def browser(study: StudyResults) -> Markup:
+    """Controls and packed answers; a line in place of them where scripts do not run."""
+    blocks: list[str] = []
+    index = []
+    for task, readout in dict.fromkeys((row.task, row.readout) for row in study.rows):
+        before = {record["id"]: record for record in study.uncut.records(task, readout)}
+        asked = [row.cut.name for row in study.rows if (row.task, row.readout) == (task, readout)]
+        runs = [run for run in study.cuts if run.name in asked]
+        items = [[visible(one["id"]), visible(one["question"]), visible(one["gold"])] for one in before.values()]
+        blocks.append(_packed([items, [_answer(one) for one in before.values()]]))
+        first = len(blocks)
+        blocks += [_packed(_beside(before, run, task, readout)) for run in runs]
+        plans = [{"name": visible(run.name), "block": first + place} for place, run in enumerate(runs)]
+        index.append({"task": visible(task), "readout": readout_words(readout), "block": first - 1, "plans": plans})
+    about = json.dumps({"tasks": index, "outcomes": OUTCOMES}, ensure_ascii=True).replace("<", "\\u003c")
+    return Markup(templates().get_template("browser.html").render(blocks=blocks, index=Markup(about)))
+
+
+def _beside(before: Mapping[str, Any], run: RunFolder, task: str, readout: str) -> list[Any]:
+    """The pruned model's answer to each item, with the ends of the first difference; None for what it was not asked."""
+    after = {record["id"]: record for record in run.records(task, readout)}
+    found: list[Any] = []
+    for item, old in before.items():
+        new = after.get(item)
+        if new is None:
+            found.append(None)
+            continue
+        uncut, cut = _text(old), _text(new)
+        start, end = first_difference(uncut, cut)
+        ends = [len(visible(cut[:place]).encode("utf-16-le")) // 2 for place in (start, end)]
+        found.append([*_answer(new), *(ends if uncut != cut else ())])
+    return found
+
+
+def _answer(record: Mapping[str, Any]) -> list[str]:
+    """How it ended, the answer that was graded, and the whole text."""
+    return [record["outcome"], visible(record["answer"]), visible(_text(record))]
+
+
+def _text(record: Mapping[str, Any]) -> str:
+    return str(record.get("completion", record["answer"]))
+
+
+def _packed(data: Any) -> str:
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    return base64.b64encode(zlib.compress(text.encode(), 9)).decode("ascii")

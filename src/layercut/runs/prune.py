@@ -1,0 +1,256 @@
+"""The format of result.json, which ``layercut prune`` writes and reports read: the goal, the evidence and the answer.
+
+All shares and scores are between 0 and 1. Layers are zero-based and those of the original model.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from pydantic import BaseModel, ValidationError
+
+from layercut.errors import InputError
+from layercut.runs.atomic import write_json
+from layercut.runs.json_text import load
+
+FORMAT_VERSION = 1
+RESULT = "result.json"
+MODEL = "model"
+"""The folder of the checkpoint in a folder of prune."""
+
+Verdict = Literal["passed", "undecided", "refuted"]
+"""``passed``: a depth keeps the goal. ``undecided``: none passed, and the items do not show that the best plan keeps
+less. ``refuted``: even the shallowest plan is shown to keep less."""
+
+
+class _Plain(BaseModel, frozen=True, extra="forbid"):
+    """Base of the parts of a result."""
+
+
+class Measured(_Plain):
+    """A number with its 95 % interval."""
+
+    value: float
+    low: float | None = None
+    """None where the items cannot say."""
+    high: float | None = None
+    n: int
+    """Items, or timed rounds."""
+
+
+class GoalTask(_Plain):
+    """A task that has to be kept."""
+
+    task: str
+    readout: str
+    metric: str
+    data: str | None = None
+    chance: float | None = None
+    """Score of guessing."""
+    selection_items: int
+    """That plans were chosen on."""
+    report_items: int
+    """That plans were confirmed on; none of them was used before."""
+
+
+class Goal(_Plain):
+    """What was asked for."""
+
+    use: str | None = None
+    note: str = ""
+    """Where the tasks stand in for the use and are not the use: which ones, in words."""
+    tasks: tuple[GoalTask, ...]
+    keep: float
+    """Share of the score above chance that each task must keep."""
+    level: float = 0.95
+    """Of the one-sided lower bound of each task."""
+    max_depth: int
+    """Layers that may be removed at most."""
+
+
+class Ignored(_Plain):
+    """A task that was asked for and decides nothing."""
+
+    task: str
+    readout: str
+    reason: str
+
+
+class TaskScore(_Plain):
+    """The original model on one task's report items."""
+
+    task: str
+    readout: str
+    score: Measured
+
+
+class TaskKept(_Plain):
+    """What a plan keeps of one task."""
+
+    task: str
+    readout: str
+    uncut: Measured
+    cut: Measured
+    kept: Measured | None = None
+    """Retention above chance; None where these items give none."""
+    bound: float | None = None
+    """One-sided lower bound of the retention at the goal's level; None on selection items, and where there is none."""
+    passed: bool | None = None
+    """Whether the bound is at least ``keep``; None on selection items."""
+
+
+class Tried(_Plain):
+    """One way of making the model of one depth, judged on selection items."""
+
+    healing: str | None = None
+    """Method; None for the pruned model itself."""
+    kept: tuple[TaskKept, ...]
+    seconds: float = 0.0
+    """That healing took."""
+
+
+class PathStep(_Plain):
+    """One depth of the path of plans; each plan holds the one before. All scores are on selection items."""
+
+    depth: int
+    removed: tuple[int, ...]
+    """In order of removal; the last one is new at this depth."""
+    candidates: int
+    """Layers that were compared by task scores at this depth."""
+    tried: tuple[Tried, ...]
+    healing: str | None = None
+    """Of the one that was chosen."""
+
+
+class TestedDepth(_Plain):
+    """One depth, confirmed or not on report items."""
+
+    name: str
+    """Of its run folder inside the folder of prune; the original model's is ``uncut``."""
+    depth: int
+    removed: tuple[int, ...]
+    healing: str | None = None
+    kept: tuple[TaskKept, ...]
+    passed: bool
+    verdict: Literal["passed", "shown to fail", "undecided"]
+    """``shown to fail``: a task keeps less than asked for, by its upper bound. ``undecided``: more items would tell."""
+    items_needed: int | None = None
+    """About how many report items in all would decide a depth that failed; None where it passed or nothing can be
+    said."""
+
+
+class Chosen(_Plain):
+    """The plan that is recommended, or the best one where none passed."""
+
+    name: str
+    """Of its run folder."""
+    depth: int
+    removed: tuple[int, ...]
+    healing: str | None = None
+
+
+class NextStep(_Plain):
+    """What would decide more."""
+
+    items: int
+    """Report items of each task, in all."""
+    command: str
+
+
+class Speed(_Plain):
+    """One speed of the original and the chosen model, timed by turns on this machine."""
+
+    name: Literal["decode", "prefill", "first token"]
+    unit: Literal["tokens/s", "s"]
+    better: Literal["higher", "lower"]
+    batch_size: int
+    uncut: Measured
+    cut: Measured
+    ratio: Measured
+    """cut / uncut, over rounds in which both were timed."""
+
+
+class Size(_Plain):
+    """One of the two models."""
+
+    parameters: int
+    disk_bytes: int
+    """Of the weights."""
+    memory_bytes: int | None = None
+    """Of the weights as they were timed."""
+    cache_bytes_per_token: float | None = None
+
+
+class PruneResult(_Plain):
+    """All that a finished ``layercut prune`` found."""
+
+    format_version: int = FORMAT_VERSION
+    model: str
+    model_hash: str
+    num_layers: int
+    dtype: str
+    goal: Goal
+    ignored: tuple[Ignored, ...] = ()
+    original: tuple[TaskScore, ...]
+    resolution: str
+    """What so many items can show, in a sentence."""
+    path: tuple[PathStep, ...]
+    path_ended: str = ""
+    """Why the path goes no deeper, in words."""
+    tested: tuple[TestedDepth, ...]
+    """In order of depth; testing stops at the first that fails."""
+    verdict: Verdict
+    chosen: Chosen
+    why: str
+    """The answer in one or two sentences."""
+    next: NextStep | None = None
+    checkpoint: str | None = None
+    """Relative to the folder of result.json; None where none was written."""
+    verified: str = ""
+    """What reloading the checkpoint found."""
+    speed: tuple[Speed, ...] = ()
+    size: dict[Literal["uncut", "cut"], Size] = {}
+    where: str
+    """The machine."""
+    seed: int
+    command: str
+    seconds: dict[str, float]
+    """Time used, by stage."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return self.model_dump(mode="json")
+
+    def save(self, folder: Path) -> Path:
+        """Write result.json whole, or not at all."""
+        write_json(folder / RESULT, self.to_dict())
+        return folder / RESULT
+
+    @classmethod
+    def load(cls, folder: Path) -> PruneResult:
+        """Read the result.json of a folder.
+
+        Raises:
+            InputError: there is none, or it is damaged or of another format.
+        """
+        file = Path(folder) / RESULT
+        try:
+            return cls.model_validate(load(file))
+        except OSError as error:
+            raise InputError(f"{file}: no result of layercut prune can be read here ({error.strerror}).") from error
+        except (ValidationError, ValueError) as error:
+            raise InputError(f"{file} is not a result of layercut prune, or of another version.") from error
+
+
+class Kept(NamedTuple):
+    """The worst task of a plan."""
+
+    task: str
+    value: float
+
+
+def least_kept(kept: tuple[TaskKept, ...]) -> Kept | None:
+    """The task that keeps the least; None where none has a retention."""
+    known = [Kept(one.task, one.kept.value) for one in kept if one.kept is not None]
+    return min(known, key=lambda one: one.value, default=None)
