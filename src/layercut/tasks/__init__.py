@@ -236,6 +236,6 @@ def _resolve(name: str) -> Any:
         module, _, function = TASKS[name].factory.partition(":")
         return getattr(import_module(module), function)
     if ":" not in name:
-        hint = f"Or {LM_EVAL}NAME for a task of lm-eval, or module:function for your own."
+        hint = f"Or {LM_EVAL}NAME for a task of lm-eval, my.jsonl or module:function for your own."
         raise unknown("task", name, TASKS, hint)
     return function_named(name, "task")
