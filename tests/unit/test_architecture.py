@@ -56,7 +56,7 @@ ONLY_IN = {
     "datasketch": {"healing/near_duplicates.py"},
     "py3langid": {"healing/languages.py"},
     "typer": {"cli"},
-    "vl_convert": {"report/html/page.py", "report/figures/picture.py"},
+    "vl_convert": {"report/figures/picture.py"},
 }
 
 
