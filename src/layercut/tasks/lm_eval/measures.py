@@ -1,4 +1,4 @@
-"""Measures: the numbers that lm-eval's filters and metrics give an item, each so that higher is better."""
+"""Measure: the numbers that lm-eval's filters and metrics give an item, each so that higher is better."""
 
 from __future__ import annotations
 
