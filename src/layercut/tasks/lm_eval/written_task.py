@@ -178,7 +178,7 @@ class WrittenTask(SubjectsTask[WrittenSubject]):
 
     def _numbers(self, sample: Sample, one: Graded) -> dict[str, float]:
         known = sample.data["subject"].measures
-        return {name: number(name, known[name], one.values[name]) for name in self._metrics}
+        return {name: number(known[name], one.values[name]) for name in self._metrics}
 
     def _graded(self, samples: Sequence[Sample], texts: Sequence[str]) -> list[Graded]:
         found: dict[int, Graded] = {}
