@@ -52,6 +52,8 @@ from layercut.pruning.settings import AUTO, NONE, PruneSettings
 from layercut.pruning.speed import speeds, timed_rounds
 from layercut.pruning.state import PruneState
 from layercut.pruning.verdict import answer_of, next_step
+from layercut.report.html.page import PAGE
+from layercut.report.reports import write_reports
 from layercut.runs.atomic import new_directory
 from layercut.runs.directory import RunFolder
 from layercut.runs.disk import resumable
@@ -125,7 +127,7 @@ class Pruned:
     @property
     def report(self) -> Path:
         """report.html, where it was written; else result.json."""
-        page = self.folder / "report.html"
+        page = self.folder / PAGE
         return page if page.is_file() else self.folder / RESULT
 
     @cached_property
@@ -192,9 +194,19 @@ def prune_model(
         if (run.path / RESULT).is_file():
             known = PruneResult.load(run.path)
             if known.checkpoint is not None or not anyway:
+                _report(run.path, seed)
                 return Pruned(run.path, known, handle.settings)
         job = PruneJob(run, handle, settings, goal, parts, depth, seed, anyway, isolation, console, say)
-        return Pruned(run.path, job.run(), handle.settings)
+        found = job.run()
+        (run.path / PAGE).unlink(missing_ok=True)
+        _report(run.path, seed)
+        return Pruned(run.path, found, handle.settings)
+
+
+def _report(folder: Path, seed: int) -> None:
+    """The page and report.md, unless they are there."""
+    if not (folder / PAGE).is_file():
+        write_reports(folder, seed=seed)
 
 
 class PruneJob:
