@@ -20,7 +20,7 @@ from layercut.evidence.clusters import clusters_of
 from layercut.evidence.paired import compare_paired
 from layercut.progress import Progress
 from layercut.pruning.budget import CANDIDATES
-from layercut.runs.prune import Measured, TaskKept
+from layercut.runs.prune import Estimated, TaskKept
 from layercut.selection.answers import ObjectiveTask, SearchAnswers
 from layercut.selection.base import Context
 from layercut.selection.block_influence import block_influence
@@ -46,7 +46,7 @@ _FEWEST = 8
 
 
 class NextLayer(NamedTuple):
-    """The layer that goes at one depth."""
+    """The layer to remove at one depth."""
 
     layer: int
     num_candidates: int
@@ -203,8 +203,8 @@ def kept_of(
     )
 
 
-def measured(estimate: Any) -> Measured:
+def measured(estimate: Any) -> Estimated:
     """An estimate as results hold it; an end that is not finite is left out."""
     ends = (end if end is not None and abs(end) < float("inf") else None for end in (estimate.low, estimate.high))
     low, high = ends
-    return Measured(value=estimate.value, low=low, high=high, n=estimate.n)
+    return Estimated(value=estimate.value, low=low, high=high, n=estimate.n)
