@@ -39,6 +39,8 @@ CRITERION = "prune"
 """What the plans of a path are called after."""
 TRACES = 16
 """Right answers of each task that trace damage reads."""
+HEALING_ITEMS, FEWEST_FRESH = 64, 24
+"""Items of each task that healing learns from at most, and how many there must be beside those that judge."""
 _TEXTS = 8
 """Answers of each task that block influence reads."""
 _FEWEST = 8
@@ -113,10 +115,23 @@ class PlanPath:
         healed = TaskObjective(engine, self.parts, decoding=self._decoding, normalise="chance", journal=self._journal)
         return self._kept(healed.answers_on(self.objective.samples), plan, seed)
 
-    def uncut_answers(self) -> list[TaskRecords]:
-        """The original model's whole answers to the selection items."""
+    def healing_answers(self) -> list[TaskRecords]:
+        """The original model's whole answers to further selection items, which no plan is judged on.
+
+        Of a task with fewer than ``FEWEST_FRESH`` further ones, its answers to the items that plans are judged on: a
+        healed model then looks better on them than it is, which report items are not affected by.
+        """
+        fresh = []
+        for part, judged in zip(self.parts, self.objective.samples, strict=True):
+            more = part.task.samples("selection", 2 * len(judged))[len(judged) :]
+            fresh.append((more if len(more) >= FEWEST_FRESH else judged)[:HEALING_ITEMS])
         uncut = CutPlan(num_layers=self._engine.num_layers)
-        return self.objective.answers(uncut, [part.readout for part in self.parts])
+        answers = self.objective.answers_on(fresh)
+        answers.complete(range(len(fresh)), [uncut], whole=True, progress=self._progress)
+        return [
+            TaskRecords(part, samples, answers.part(index, uncut, whole=True).records)
+            for index, (part, samples) in enumerate(zip(self.parts, fresh, strict=True))
+        ]
 
     @cached_property
     def _answers(self) -> SearchAnswers:
