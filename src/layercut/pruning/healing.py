@@ -1,4 +1,4 @@
-"""Heal the plan of one depth, from the original model's own answers to selection items."""
+"""Heal the plan of one depth, from the original model's own answers to selection items that judge no plan."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def healing_prompts(path: PlanPath, model_hash: str) -> PromptSource:
     """What healing learns from: the original model's answers where a task is written, else the right options."""
     records: list[dict[str, Any]] = []
     ranked: list[PromptWithAnswer] = []
-    for part, samples, answered in path.uncut_answers():
+    for part, samples, answered in path.healing_answers():
         by_id: Mapping[str, Any] = {record["id"]: record for record in answered}
         for sample in samples:
             request, record = part.task.request(sample, part.readout), by_id[sample.id]
