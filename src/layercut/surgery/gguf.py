@@ -236,8 +236,8 @@ def _sliced(one: _Moved, width: int, plan: CutPlan) -> _Moved:
     per_layer, rest = divmod(one.num_bytes, outer * plan.num_layers)
     if one.shape[axis] != width * plan.num_layers or rest or (inner * width) % _block_size(one.old.kind):
         raise CheckpointError(
-            f"{one.name} has the shape {list(one.shape)}, which does not hold {_WIDTH} = {width} values in whole blocks "
-            f"for each of {plan.num_layers} layers; it cannot be cut by bytes."
+            f"{one.name} has the shape {list(one.shape)}, which does not hold {_WIDTH} = {width} values in "
+            f"whole blocks for each of {plan.num_layers} layers; it cannot be cut by bytes."
         )
     shape = (*one.shape[:axis], width * len(plan.kept), *one.shape[axis + 1 :])
     ranges = tuple((old * per_layer, (old + 1) * per_layer) for old in plan.kept)
