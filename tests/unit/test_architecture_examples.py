@@ -14,7 +14,6 @@ import pytest
 import layercut
 from layercut.cli.main import main
 from layercut.diagnostics import DIAGNOSTICS
-from layercut.models.families import FAMILIES
 from layercut.report.diagnosis.sections import SECTIONS
 from layercut.report.html import page
 from tests.support.tiny import save_tiny
@@ -48,7 +47,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(page, "SECTIONS", page.SECTIONS)
-    lists: list[dict[str, object]] = [FAMILIES, DIAGNOSTICS, SECTIONS]  # type: ignore[list-item]
+    lists: list[dict[str, object]] = [DIAGNOSTICS, SECTIONS]  # type: ignore[list-item]
     kept, modules = [dict(one) for one in lists], set(sys.modules)
     yield tmp_path
     for one, before in zip(lists, kept, strict=True):

@@ -260,7 +260,7 @@ class PlainEngine(OnePlanAtATime):
             states_BTD.append(state_BTD.to(device="cpu", dtype=torch.float32, copy=True))
 
         # The layers are listened to, because the last of the states that transformers gives has been through the norm.
-        layers = decoder_layers(self._model, self._loaded.family)
+        layers = decoder_layers(self._model)
         hooks = [layer.register_forward_hook(lambda _, __, output: keep(output)) for layer in layers]
         hooks.append(layers[0].register_forward_pre_hook(lambda _, args: keep(args[0])))
         try:

@@ -45,7 +45,7 @@ class Stack:
 
     def __init__(self, loaded: LoadedModel) -> None:
         self._model = loaded.model
-        self._layers = decoder_layers(loaded.model, loaded.family)
+        self._layers = decoder_layers(loaded.model)
 
     @torch.no_grad()
     def enter(self, ids: Sequence[int], positions: Sequence[int]) -> Entered:

@@ -84,7 +84,7 @@ class VllmEngine(OnePlanAtATime):
         """
         if batch_size < 1:
             raise InputError(f"batch_size {batch_size} is not possible; use 1 or more.")
-        self._family = vllm_family(model.family.model_type, model.name)
+        self._family = vllm_family(model.structure.model_type, model.name)
         self._batch_size = batch_size
         self._cuda_graphs = cuda_graphs
         self._vllm = import_vllm()

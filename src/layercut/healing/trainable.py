@@ -87,7 +87,9 @@ def load_for_training(
                 source.path, quantization_config=packed_as, device_map={"": 0}
             )
         tokenizer = load_tokenizer(source, False)
-        return LoadedModel(packed.eval(), tokenizer, metadata.family, source, metadata.model_hash, metadata.num_layers)
+        return LoadedModel(
+            packed.eval(), tokenizer, metadata.structure, source, metadata.model_hash, metadata.num_layers
+        )
     if settings.method == "seam" and pick_device(device).type == "mps":
         device = "cpu"  # seams are solved in float64, which MPS does not have
     if dtype == "auto" and settings.method != "lora":

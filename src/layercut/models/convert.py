@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from layercut.errors import CheckpointError, InputError, first_line
 from layercut.models.cache import cache_dir
-from layercut.models.families import family_of
 from layercut.models.gguf_file import GgufHead, read_gguf_head
+from layercut.models.structure import auto_class
 from layercut.models.weights import safetensors_files
 from layercut.runs.atomic import fill_directory, write_json
 from layercut.runs.disk import check_room, writing
@@ -54,7 +54,7 @@ def convert_gguf(path: Path, *, label: str | None = None, sha256: str | None = N
 
     Raises:
         CheckpointError: no GGUF file, a damaged one, another one than ``sha256`` says, or one transformers cannot read.
-        InputError: the cache cannot be written, or the family is unknown.
+        InputError: the cache cannot be written, or no decoder.
     """
     digest = file_sha256(path)
     if sha256 is not None and digest != sha256:
@@ -132,7 +132,7 @@ def _provenance(path: Path, head: GgufHead, digest: str, recorded: Mapping[str, 
 
 def _write_checkpoint(path: Path, head: GgufHead, folder: Path) -> None:
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    from transformers import AutoConfig, AutoTokenizer, GgufConfig
 
     from layercut.models.checks import refuse_incomplete, refuse_larger
     from layercut.models.quiet import quiet_transformers
@@ -143,12 +143,11 @@ def _write_checkpoint(path: Path, head: GgufHead, folder: Path) -> None:
             f"{path} is damaged: its header says {blocks:,} decoder layers, but it holds {head.num_tensors} "
             "tensors; fetch it again."
         )
-    loader: Any = AutoModelForCausalLM
     where: dict[str, Any] = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
     with quiet_transformers():
         try:
             config = AutoConfig.from_pretrained(**where)
-            family_of(config.model_type, path.name)
+            loader = auto_class(config, path.name)
             refuse_larger(config, head.num_parameters, str(path))
             model, info = loader.from_pretrained(
                 **where,

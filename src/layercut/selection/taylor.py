@@ -96,7 +96,7 @@ def _scores(context: Context, loaded: LoadedModel, rows: Sequence[tuple[int, ...
     model. Layer by layer, a single layer's sums are enough. The forward pass notes what each layer was given; the
     backward pass runs each layer once more on that, which costs a second forward pass, as in gradient checkpointing.
     """
-    layers = decoder_layers(loaded.model, loaded.family)
+    layers = decoder_layers(loaded.model)
     matrices = layer_matrices(loaded, "taylor")
     num_tokens = sum(len(row) - 1 for row in rows)
     steps = len(rows) + len(layers)

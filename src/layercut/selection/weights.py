@@ -40,7 +40,7 @@ def layer_matrices(loaded: LoadedModel, criterion: str) -> list[dict[str, nn.Par
     """
     layers = [
         {name: weight for name, weight in layer.named_parameters() if weight.ndim >= 2}
-        for layer in decoder_layers(loaded.model, loaded.family)
+        for layer in decoder_layers(loaded.model)
     ]
     for index, matrices in enumerate(layers):
         for name, weight in matrices.items():

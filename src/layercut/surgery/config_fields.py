@@ -20,7 +20,7 @@ from layercut.surgery.plan import CutPlan, format_layers
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from layercut.models.families import Family
+    from layercut.models.structure import Structure
 
 LISTS = frozenset(
     {
@@ -119,6 +119,9 @@ PERIODS: Mapping[str, str | None] = {
 """Fields that decide a layer's kind by its position modulo a period, and the list that can say the same layer by layer.
 With None there is no such list, and a plan that moves a layer to another phase of the period is refused."""
 
+SCALES = ("scale_attn_by_inverse_layer_idx",)
+"""Flags under which a layer's arithmetic depends on its index. Such a model can only lose layers from its end."""
+
 NOT_PER_LAYER = re.compile(r"architectures|.*_token_ids?|bad_words_ids|keys_to_ignore.*|.*languages?|tags")
 """Lists that have nothing to do with layers, should their length happen to be L."""
 
@@ -129,7 +132,7 @@ _MODULE = re.compile(r"((?:^|\.)(?:layers|h)\.)(\d+)(?=\.|$)")
 
 
 def cut_config(
-    config: Mapping[str, Any], plan: CutPlan, family: Family, *, resolved: Mapping[str, Any] | None = None
+    config: Mapping[str, Any], plan: CutPlan, structure: Structure, *, resolved: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """The config of the pruned model.
 
@@ -138,7 +141,7 @@ def cut_config(
     Args:
         config: ``config.json`` as it stands, or ``config.to_dict()``.
         plan: what goes.
-        family: the model's family: which field counts its layers, and whether their arithmetic depends on the position.
+        structure: of the model: which field counts its layers.
         resolved: ``to_dict()`` of the config that transformers makes of ``config``. Per-layer lists that transformers
             derives from the position (``layer_types`` of gemma2, for one) are taken from here and made explicit:
             derived again for the pruned model they would give layers that stay another kind.
@@ -147,12 +150,12 @@ def cut_config(
         InputError: the plan is for another number of layers; a per-layer list of another length; a list with one entry
             per layer whose meaning is not known; a rule on positions that no config of the pruned model can express.
     """
-    num_layers_field, scale_field = family.num_layers_field, family.per_layer_scale_field
     full = {**config, **{k: v for k, v in (resolved or {}).items() if config.get(k) is None}}
-    check_depth(full, plan, family)
+    check_depth(full, plan, structure)
     if plan.is_uncut:
         return dict(config)
-    if scale_field and full.get(scale_field) and min(plan.removed) < max(plan.kept):
+    scale_field = next((name for name in SCALES if full.get(name)), None)
+    if scale_field and min(plan.removed) < max(plan.kept):
         raise InputError(
             f"config field {scale_field} is on, so what a layer computes depends on its position; only layers at the "
             f"end of such a model can be removed; the plan removes layer {min(plan.removed)} below layer "
@@ -160,23 +163,23 @@ def cut_config(
         )
     _check_all_known(full, plan)
     cut = _write_out(dict(config), full, plan)
-    cut = {name: _cut_field(name, value, plan) for name, value in cut.items()}
+    cut = {name: cut_field(name, value, plan) for name, value in cut.items()}
     _check_kv_sharing(full, plan)
-    cut[num_layers_field] = len(plan.kept)
+    cut[structure.num_layers_field] = len(plan.kept)
     return cut
 
 
-def check_depth(config: Mapping[str, Any], plan: CutPlan, family: Family) -> None:
+def check_depth(config: Mapping[str, Any], plan: CutPlan, structure: Structure) -> None:
     """Raise if the plan is for another number of decoder layers than the config counts.
 
     Raises:
         InputError: it is.
     """
-    counted = config.get(family.num_layers_field)
+    counted = config.get(structure.num_layers_field)
     if isinstance(counted, bool) or counted != plan.num_layers:
         raise InputError(
             f"the plan is for a model of {plan.num_layers} decoder layers, but this config says "
-            f"{family.num_layers_field} = {counted!r}; use a plan made for this very model."
+            f"{structure.num_layers_field} = {counted!r}; use a plan made for this very model."
         )
 
 
@@ -251,7 +254,7 @@ def _check_kv_sharing(full: Mapping[str, Any], plan: CutPlan) -> None:
             )
 
 
-def _cut_field(name: str, value: Any, plan: CutPlan) -> Any:
+def cut_field(name: str, value: Any, plan: CutPlan) -> Any:
     """Step two: one field, cut to the layers that stay and counted in new indices."""
     for names, kind, rule in _RULES:
         if name in names and isinstance(value, kind) and not isinstance(value, bool):

@@ -424,12 +424,12 @@ def _unread(head: GgufHead) -> str | None:
 def _reload(model: PreTrainedModel, path: Path) -> PreTrainedModel:
     """The GGUF file as transformers reads it: in bfloat16 as the converted original, then in the dtype of ``model``."""
     import torch
-    from transformers import AutoModelForCausalLM, GgufConfig
+    from transformers import GgufConfig
 
     from layercut.models.checks import refuse_incomplete
     from layercut.models.quiet import quiet_transformers
 
-    loader: Any = AutoModelForCausalLM
+    loader: Any = type(model)
     with quiet_transformers():
         loaded, info = loader.from_pretrained(
             path.parent,

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from layercut.errors import InputError
-from layercut.models.families import Family, family_of
+from layercut.models.structure import structure_in, text_config_of
 from layercut.surgery.config_fields import cut_config
+from layercut.surgery.kinds import settings_under
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
     from layercut.surgery.plan import CutPlan
 
@@ -27,21 +28,14 @@ ACTIVE = "_layercut_bypass"
 _MISSING = object()
 
 
-def decoder_layers(model: PreTrainedModel, family: Family | None = None) -> nn.ModuleList:
+def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
     """The model's decoder layers.
 
     Raises:
-        InputError: the family is not known, or the model has no ModuleList where its family keeps it.
+        InputError: the model has no one list of decoder layers.
     """
-    family = family or family_of(model.config.model_type, type(model).__name__)
-    parent, name = _stack(model, family)
-    layers = getattr(parent, name, None)
-    if not isinstance(layers, nn.ModuleList):
-        raise InputError(
-            f"{type(model).__name__} has no list of decoder layers at {family.layers}; layercut needs the causal "
-            f"language model of the family {family.model_type} (AutoModelForCausalLM)."
-        )
-    return layers
+    layers: Any = model.get_submodule(structure_in(model).layers)
+    return layers  # type: ignore[no-any-return]
 
 
 def remove_layers(model: PreTrainedModel, plan: CutPlan) -> PreTrainedModel:
@@ -65,26 +59,29 @@ def apply_plan(model: PreTrainedModel, plan: CutPlan) -> ExitStack:
             f"a bypass is active on this model ({getattr(model, ACTIVE).describe()}); leave it first, and name all "
             "layers to remove in one plan."
         )
-    family = family_of(model.config.model_type, type(model).__name__)
-    layers = decoder_layers(model, family)
-    parent, name = _stack(model, family)
+    structure = structure_in(model)
+    layers = decoder_layers(model)
+    path, _, name = structure.layers.rpartition(".")
+    parent = model.get_submodule(path)
     if len(layers) != plan.num_layers:
         raise InputError(
             f"the plan is for a model of {plan.num_layers} decoder layers, this one has {len(layers)}; use a plan made "
             "for this very model."
         )
     _install_output_hooks(parent)
-    old = model.config.to_dict()
-    new = cut_config(old, plan, family)
+    text = text_config_of(model)
+    old = text.to_dict()
+    new = cut_config(old, plan, structure)
+    settings = settings_under(type(model), model.config, plan)
     with ExitStack() as undo:
-        for position, layer in enumerate(layers[i] for i in plan.kept):
-            for module in layer.modules():
-                if hasattr(module, "layer_idx"):
-                    _set(undo, module, "layer_idx", position)
-        for field in [name for name in new if new[name] != old.get(name)]:
-            _set(undo, model.config, field, new[field])
-        for field in old.keys() - new.keys():
-            _set(undo, model.config, field, _MISSING)
+        for setting in settings:
+            owner: nn.Module = model if setting.layer is None else layers[setting.layer]
+            _set(undo, owner.get_submodule(setting.module), setting.name, setting.value)
+        for config in _configs(model, text):
+            for field in [name for name in new if new[name] != old.get(name)]:
+                _set(undo, config, field, new[field])
+            for field in old.keys() - new.keys():
+                _set(undo, config, field, _MISSING)
         if not plan.is_uncut:
             kept = nn.ModuleList(layers[i] for i in plan.kept)
             kept.training = layers.training  # the list's own flag; the layers have theirs
@@ -93,12 +90,10 @@ def apply_plan(model: PreTrainedModel, plan: CutPlan) -> ExitStack:
     raise AssertionError("unreachable")
 
 
-def _stack(model: nn.Module, family: Family) -> tuple[nn.Module, str]:
-    """The module that holds the decoder layers, and under which name."""
-    *path, name = family.layers.split(".")
-    for part in path:
-        model = getattr(model, part, model)
-    return model, name
+def _configs(model: PreTrainedModel, text: PretrainedConfig) -> list[PretrainedConfig]:
+    """The text config, and its copies that parts of the model hold."""
+    held = (getattr(part, "config", None) for part in model.modules())
+    return list({id(one): one for one in (text, *held) if type(one) is type(text)}.values())
 
 
 def _install_output_hooks(parent: nn.Module) -> None:

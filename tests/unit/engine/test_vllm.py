@@ -14,12 +14,11 @@ from safetensors.torch import save_file
 
 from layercut.engine.base import Decoding, GenerationRequest, LikelihoodRequest
 from layercut.engine.vllm import VllmEngine
-from layercut.engine.vllm_families import VLLM_FAMILIES
 from layercut.engine.vllm_start import _lora
 from layercut.errors import InputError, MissingExtra
 from layercut.models.adapter import Adapter
-from layercut.models.families import FAMILIES, Family
 from layercut.models.sources import resolve
+from layercut.models.structure import Structure
 from layercut.models.weightless import WeightlessModel, load_without_weights
 from layercut.surgery.plan import CutPlan
 from tests.support.fake_vllm import FakeVllm, ToyModel
@@ -266,9 +265,8 @@ def test_without_vllm_the_extra_is_named(model: WeightlessModel, monkeypatch: py
 
 def test_a_family_that_was_not_compared_is_refused(model: WeightlessModel, vllm: FakeVllm) -> None:
     with pytest.raises(InputError, match=r"of the family martian, .*Verified: .*llama.*Use `engine` shared"):
-        VllmEngine(replace(model, family=Family(model_type="martian")))
+        VllmEngine(replace(model, structure=Structure(model_type="martian")))
     assert not vllm.started
-    assert set(VLLM_FAMILIES) <= set(FAMILIES)
 
 
 def test_another_device_than_the_one_vllm_is_built_for_is_refused(model: WeightlessModel, vllm: FakeVllm) -> None:
