@@ -285,6 +285,8 @@ def modules(*removed: int, num_layers: int = 12, stack: str = "model.layers", mo
         ([r"model\.layers\.\d+\.mlp\.up"], [r"model\.layers\.\d+\.mlp\.up"]),
         ([r"model\.layers\.[23]\.mlp\.up"], ["model.layers.1.mlp.up", "model.layers.2.mlp.up"]),
         (["Linear", "gate("], ["Linear", "gate("]),
+        ([r"re:.*layers\.3\.attn\.qkv", r"re:.*layers\.1\.attn\.qkv"], [r"re:.*layers\.2\.attn\.qkv"]),
+        (["model.layers.2.mlp.up.weight", "layers.1.mlp.up.weight"], ["model.layers.1.mlp.up.weight"]),
     ],
 )
 def test_entries(entries: list[str], wanted: list[str]) -> None:
@@ -317,6 +319,36 @@ def test_other_towers_keep_their_numbers() -> None:
         "language_model.layers.2",
     ]
     assert follow([r"re:.*vision.*layers\.3\..*"], own, "ignore") == [r"re:.*vision.*layers\.3\..*"]
+
+
+@pytest.mark.parametrize(
+    ("config", "wanted"),
+    [
+        (  # AutoRound
+            {"block_name_to_quantize": "model.layers", "extra_config": {"model.layers.3.mlp.up": {"bits": 16}}},
+            {"block_name_to_quantize": "model.layers", "extra_config": {"model.layers.2.mlp.up": {"bits": 16}}},
+        ),
+        (  # VPTQ
+            {"config_for_layers": {"model.layers.1.mlp.up": {"a": 1}, "model.layers.2.mlp.up": {"a": 2}}},
+            {"config_for_layers": {"model.layers.1.mlp.up": {"a": 2}}},
+        ),
+        (  # MLX
+            {"group_size": 64, "bits": 4, "model.layers.0.mlp.up": {"bits": 8}, "model.layers.11.mlp.up": False},
+            {"group_size": 64, "bits": 4, "model.layers.0.mlp.up": {"bits": 8}, "model.layers.10.mlp.up": False},
+        ),
+        (  # torchao
+            {"modules": {r"re:model\.layers\.[01]\.mlp\..*": None, "_default": {"a": 1}}},
+            {"modules": {"model.layers.0.mlp.down": None, "model.layers.0.mlp.up": None, "_default": {"a": 1}}},
+        ),
+        (  # compressed-tensors: a group for removed layers alone goes
+            {"config_groups": {"a": {"targets": ["model.layers.1.mlp"]}, "b": {"targets": ["Linear"]}}},
+            {"config_groups": {"b": {"targets": ["Linear"]}}},
+        ),
+    ],
+    ids=["AutoRound", "VPTQ", "MLX", "torchao", "compressed-tensors"],
+)
+def test_other_formats(config: dict[str, Any], wanted: dict[str, Any]) -> None:
+    assert follow(config, modules(1), "quantization_config") == wanted
 
 
 def test_nested_configs() -> None:
