@@ -98,6 +98,8 @@ def cut_gguf(
         CheckpointError: a damaged file, or one part of several.
         VerificationError: the new file is another model; nothing is left under ``out``.
     """
+    if settings.revision is not None:
+        raise InputError(f"{settings.model} has no revisions (`revision` is for models of the hub); leave it out.")
     if not dry_run:
         refuse_existing(out)
     head = read_gguf_head(file)
