@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from layercut.errors import InputError
 from layercut.models.structure import SECTIONS, Structure, blueprint, structure_in
-from layercut.surgery.config_fields import cut_config
+from layercut.surgery.config_fields import PlanRefused, cut_config
 from layercut.surgery.plan import CutPlan
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ class Setting(NamedTuple):
 
 
 class _Model(NamedTuple):
+    structure: Structure
     layers: tuple[Attributes, ...]
     rest: Attributes
 
@@ -131,8 +132,7 @@ def _rest_is_constant(key: _Key, num_layers: int) -> bool:
 def _under(key: _Key, plan: CutPlan) -> _Model:
     config = copy.deepcopy(key.config)
     text = config.get_text_config(decoder=True)
-    field = text.attribute_map.get("num_hidden_layers", "num_hidden_layers")
-    cut = type(text).from_dict(cut_config(text.to_dict(), plan, Structure(model_type="", num_layers_field=field)))
+    cut = type(text).from_dict(cut_config(text.to_dict(), plan, _original(key).structure))
     if text is config:
         return _model(blueprint(cut, key.model_class))
     section = next(name for name in SECTIONS if getattr(config, name, None) is text)
@@ -141,7 +141,8 @@ def _under(key: _Key, plan: CutPlan) -> _Model:
 
 
 def _model(model: PreTrainedModel) -> _Model:
-    stack: Any = model.get_submodule(structure_in(model).layers)
+    structure = structure_in(model)
+    stack: Any = model.get_submodule(structure.layers)
     inside = {id(part) for layer in stack for part in layer.modules()}
     rest = {
         (path, name): value
@@ -149,7 +150,7 @@ def _model(model: PreTrainedModel) -> _Model:
         if id(module) not in inside
         for name, value in _own(module).items()
     }
-    return _Model(tuple(_attributes(layer) for layer in stack), rest)
+    return _Model(structure, tuple(_attributes(layer) for layer in stack), rest)
 
 
 def _attributes(layer: nn.Module) -> Attributes:
@@ -212,7 +213,7 @@ def _followed(layers: Sequence[Attributes], old: int, after: Attributes, plan: C
             continue
         held = [(index, layer[module, name]) for index, layer in enumerate(layers) if (module, name) in layer]
         is_position = (
-            is_now == _of_kept(was, plan)
+            _is_of_kept(was, is_now, plan)
             or _are_positions(held)
             or (
                 type(was) is int
@@ -223,7 +224,7 @@ def _followed(layers: Sequence[Attributes], old: int, after: Attributes, plan: C
         )
         if not is_position and name not in NEUTRAL:
             what = f"{module}.{name}" if module else name
-            raise InputError(
+            raise PlanRefused(
                 f"layer {old} would change: its {what} is {was!r} and would be {is_now!r} as layer {new_of[old]} of "
                 "the pruned model."
             )
@@ -231,11 +232,11 @@ def _followed(layers: Sequence[Attributes], old: int, after: Attributes, plan: C
     return settings
 
 
-def _of_kept(value: Any, plan: CutPlan) -> Any:
-    """A list with an entry for every layer, cut to those that stay; None for anything else."""
-    if isinstance(value, (list, tuple)) and len(value) == plan.num_layers:
-        return type(value)(value[index] for index in plan.kept)
-    return None
+def _is_of_kept(was: Any, is_now: Any, plan: CutPlan) -> bool:
+    """Whether a list with an entry for every layer was cut to those that stay."""
+    if not isinstance(was, (list, tuple)) or not isinstance(is_now, (list, tuple)) or len(was) != plan.num_layers:
+        return False
+    return [was[index] for index in plan.kept] == list(is_now)
 
 
 def _outside(before: Attributes, after: Attributes) -> list[Setting]:
