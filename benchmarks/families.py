@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import re
 import signal
 import sys
 import tempfile
@@ -177,7 +178,6 @@ RECIPES: dict[str, dict[str, Any]] = {
     "longcat_flash": {**MLA, "num_layers": NUM_LAYERS, "head_dim": 8, "zero_expert_num": 2},
     **dict.fromkeys(("glm4v_moe_text", "glmga_text"), rope(mrope_section=[1, 1, 0])),
     "hy_v4": {"indexer_types": ["full", "full", "shared", "full", "shared", "full"]},
-    **dict.fromkeys(("emu3", "chameleon"), {"vocabulary_map": {"<image>": 250}}),
     "glm_ocr_text": MROPE,
     "ernie4_5_vl_moe_text": {"moe_intermediate_size": [16, 16]},
     "glm5_next_text": MLA,
@@ -187,7 +187,6 @@ RECIPES: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("hunyuan_vl_text", "hy_v4_vl_text", "cosmos3_edge_text"), MROPE),
     "granite4_vision": {"deepstack_layer_map": {}},
     "phi4_multimodal": {"audio_config": {"hidden_size": 32, "nemo_conv_channels": 16}},
-    **dict.fromkeys(("inkling2_text", "inkling2_loop_text"), {"padded_vocab_size": 260, "unpadded_vocab_size": 260}),
     "deepseek_ocr2_text": {"mlp_layer_types": ["dense", *["sparse"] * (NUM_LAYERS - 1)]},
 }
 """What a type needs besides."""
@@ -298,7 +297,8 @@ class _HandOn(nn.Module):
         if self._shape is None:
             return states
         # What comes behind the states goes from layer to layer, or is for callers who are not there.
-        handed = [args[place] if place < len(args) else None for place in range(1, len(self._rest) + 1)]
+        before = [value for name, value in kwargs.items() if name.startswith("prev")]
+        handed = [*args[1:], *before, *(None for _ in self._rest)][: len(self._rest)]
         return self._shape([states, *handed])
 
     def __getattr__(self, name: str) -> Any:
@@ -450,6 +450,68 @@ def walk(names: list[str], kept: Path, say: Callable[[str], None]) -> list[dict[
     return [done[name] for name in names]
 
 
+BEGIN, END = "<!-- types: generated -->", "<!-- end of types -->"
+
+
+def page_of(found: list[dict[str, Any]]) -> str:
+    """The generated part of docs/supported_models.md."""
+    states = {state: [one for one in found if one["state"] == state] for state in ("equal", "refused", "not built")}
+    encoders = [one for one in states["refused"] if "is an encoder" in one["reason"]]
+    refused = [one for one in states["refused"] if one not in encoders]
+    pictures = [one for one in states["not built"] if "pixel_values" in one["reason"]]
+    unbuilt = [one for one in states["not built"] if one not in pictures]
+    others = [one for one in states["equal"] if one["removed"] != list(PLANS[0])]
+    lines = [
+        f"transformers {__version__} knows {len(found)} types of model that write text. "
+        f"{len(states['equal'])} of them were cut and are equal. {len(refused)} decoders are refused. "
+        f"{len(encoders)} have an encoder and are refused. "
+        f"Of {len(unbuilt) + len(pictures)} no tiny model was built.",
+        "",
+        "**Equal.** " + ", ".join(f"`{one['type']}`" for one in states["equal"]) + ".",
+        "",
+        "Of some, layers 1 and 3 of the tiny model cannot be removed, and another plan was compared:",
+        "",
+        "| type | compared without layers | why not 1 and 3 |",
+        "|---|---|---|",
+        *(f"| `{one['type']}` | {_listed(one['removed'])} | {_cell(one['refused_plan'])} |" for one in others),
+        "",
+        "**Refused.**",
+        "",
+        "| type | reason |",
+        "|---|---|",
+        *(f"| `{one['type']}` | {_cell(one['reason'])} |" for one in refused),
+        "",
+        "**Encoders and encoder-decoders, refused.** " + ", ".join(f"`{one['type']}`" for one in encoders) + ".",
+        "",
+        "**Not built.** The recipe of the benchmark gives no tiny model of these, so nothing is known of them; a cut "
+        "of a real one is compared all the same. "
+        + ", ".join(f"`{one['type']}`" for one in pictures)
+        + " write nothing without a picture.",
+        "",
+        "| type | reason |",
+        "|---|---|",
+        *(f"| `{one['type']}` | {_cell(one['reason'])} |" for one in unbuilt),
+    ]
+    return "\n".join(lines)
+
+
+def _listed(layers: list[int]) -> str:
+    return ", ".join(map(str, layers))
+
+
+def _cell(text: str) -> str:
+    """A reason as a cell of a table: short, and with nothing of the machine in it."""
+    text = re.sub(r"/tmp/\S+/uncut", "the model", text).replace("|", "/").replace("<", "&lt;")
+    return text if len(text) < 240 else f"{text[:237]}..."
+
+
+def write_page(found: list[dict[str, Any]]) -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    before, _, rest = text.partition(BEGIN)
+    after = rest.partition(END)[2]
+    PAGE.write_text(f"{before}{BEGIN}\n\n{page_of(found)}\n\n{END}{after}", encoding="utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("types", nargs="*", help="types of model; all without")
@@ -463,7 +525,14 @@ def main() -> None:
         lines = options.results.read_text(encoding="utf-8").splitlines()
         options.results.write_text("".join(f"{line}\n" for line in lines if json.loads(line)["type"] not in names))
     found = walk(names, options.results, lambda line: print(line, file=sys.stderr, flush=True))
-    print(Counter(one["state"] for one in found))
+    for one in found:
+        print(f"{one['type']:28} {one['state']:10} {one['reason']}")
+    for state, count in Counter(one["state"] for one in found).most_common():
+        print(f"{count} {state}")
+    if options.write:
+        write_page(found)
+    if any(one["state"] == "differs" for one in found):
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,8 @@ Attributes = Mapping[tuple[str, str], Any]
 """By module, named from the layer or the model, and attribute."""
 NEUTRAL = frozenset({"training", "store_full_length_kv"})
 """Attributes that may change with the plan: they say what is kept for other layers, not what this one computes."""
+INDEX = "layer_idx"
+"""What transformers calls a layer's place in the cache."""
 CLASS, WEIGHT, BUFFER = "class", "shape of ", "shape of buffer "
 
 
@@ -100,7 +102,7 @@ def _settings(key: _Key, num_layers: int, removed: frozenset[int]) -> tuple[Sett
     positions = _positions(before.layers)
     if positions is not None and _rest_is_constant(key, num_layers):
         return tuple(
-            Setting(old, module, name, before.layers[old][module, name] + new - old)
+            Setting(old, module, name, before.layers[new][module, name])
             for new, old in enumerate(plan.kept)
             if new != old
             for module, name in positions
@@ -187,15 +189,20 @@ def _positions(layers: Sequence[Attributes]) -> list[tuple[str, str]] | None:
         values = [layer[place] for layer in layers]
         if all(value == values[0] for value in values):
             continue
-        if not _are_positions(list(enumerate(values))):
+        if not _are_positions(place[1], list(enumerate(values))):
             return None
         positions.append(place)
     return positions
 
 
-def _are_positions(values: Sequence[tuple[int, Any]]) -> bool:
-    """Whether an attribute is the layer's index, or counts from another number."""
-    return all(type(value) is int for _, value in values) and len({value - at for at, value in values}) == 1
+def _are_positions(name: str, values: Sequence[tuple[int, Any]]) -> bool:
+    """Whether an attribute is the layer's index, or counts from another number; the places of a layer in the cache
+    may be several, and then count in larger steps."""
+    if len(values) < 2 or not all(type(value) is int for _, value in values):
+        return False
+    (start, first), (end, last) = values[0], values[-1]
+    step = (last - first) // (end - start)
+    return (step == 1 or name == INDEX) and all(value == first + step * (at - start) for at, value in values)
 
 
 def _followed(layers: Sequence[Attributes], old: int, after: Attributes, plan: CutPlan) -> list[Setting]:
@@ -212,16 +219,8 @@ def _followed(layers: Sequence[Attributes], old: int, after: Attributes, plan: C
         if was == is_now:
             continue
         held = [(index, layer[module, name]) for index, layer in enumerate(layers) if (module, name) in layer]
-        is_position = (
-            _is_of_kept(was, is_now, plan)
-            or _are_positions(held)
-            or (
-                type(was) is int
-                and type(is_now) is int
-                and ("idx" in name or "index" in name)
-                and new_of.get(was) == is_now
-            )
-        )
+        is_target = type(was) is int and name.endswith(("layer_index", "layer_idx")) and new_of.get(was) == is_now
+        is_position = _are_positions(name, held) or (is_target and name != INDEX) or _is_of_kept(was, is_now, plan)
         if not is_position and name not in NEUTRAL:
             what = f"{module}.{name}" if module else name
             raise PlanRefused(
