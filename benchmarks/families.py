@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import re
 import signal
 import sys
 import tempfile
@@ -29,7 +30,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import CONFIG_MAPPING, PretrainedConfig, PreTrainedModel, __version__
+from transformers import CONFIG_MAPPING, AutoModelForImageTextToText, PretrainedConfig, PreTrainedModel, __version__
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
@@ -91,6 +92,8 @@ TEXT: dict[str, Any] = {
 OTHER = {name: value for name, value in TEXT.items() if not name.endswith("token_id")} | {
     **dict.fromkeys(("num_hidden_layers", "depth", "num_layers", "encoder_layers", "n_layers"), 2),
     **dict.fromkeys(("embed_dim", "out_hidden_size", "projection_dim"), 32),
+    **dict.fromkeys(("encoder_attention_heads",), 4),
+    **dict.fromkeys(("encoder_ffn_dim",), 48),
     "image_size": 28,
     "patch_size": 14,
 }
@@ -100,6 +103,9 @@ MLA = {"num_key_value_heads": 4}
 """Latent attention has as many key as query heads."""
 ATTENTION = "full_attention"
 MIXED = ["sliding_attention", ATTENTION, ATTENTION, "sliding_attention", "sliding_attention", ATTENTION]
+
+
+LINEAR = {"layer_types": ["linear_attention", "linear_attention", ATTENTION] * 2}
 
 
 def rope(**fields: Any) -> dict[str, Any]:
@@ -138,7 +144,50 @@ RECIPES: dict[str, dict[str, Any]] = {
     "gpt_neo": {"attention_types": [[["global", "local"], 3]], "window_size": 8},
     "reformer": {"axial_pos_embds_dim": [16, 16], "axial_pos_shape": [16, 32]},
     "zaya": {"num_experts_per_tok": 1},
+    "youtu": {**MLA, "tie_word_embeddings": False},
+    "big_bird": {"attention_type": "original_full"},
+    "gpt_neo_japanese": {},
+    "mllama_text_model": {"cross_attention_layers": [3]},
+    "nemotron_h": {"layers_block_type": ["mamba", "moe", ATTENTION, "mamba", "moe", ATTENTION]},
+    "bailing_hybrid": {**MLA, "num_local_experts": 8, "n_group": 2, "topk_group": 1, "layer_group_size": 3},
+    "xlstm": {"num_blocks": NUM_LAYERS, "num_hidden_layers": NUM_LAYERS},
+    "minicpm3": {**MLA},
     "blt": {},
+    **dict.fromkeys(("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text", "olmo_hybrid"), LINEAR),
+    "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1, "expert_layer_period": 2, "expert_layer_offset": 1},
+    "cohere_compass_text": {
+        "layer_types": MIXED,
+        "rope_parameters": {
+            kind: {"rope_type": "default", "rope_theta": 10000.0} for kind in (ATTENTION, "sliding_attention")
+        },
+    },
+    "cpmant": {"prompt_types": 4, "prompt_length": 4, "segment_types": 4, "position_bias_num_buckets": 16},
+    "kimi_linear": {**MLA, "linear_head_dim": 8, "linear_num_heads": 4},
+    "lfm3": {},
+    "roc_bert": {
+        "pad_token_id": 0,
+        "shape_vocab_size": 64,
+        "shape_embed_dim": 16,
+        "pronunciation_vocab_size": 64,
+        "pronunciation_embed_dim": 16,
+    },
+    "xmod": {"default_language": "en_XX", "languages": ["en_XX"]},
+    "zamba2": {"layers_block_type": ["mamba", "mamba", "hybrid", "mamba", "mamba", "hybrid"], "n_mamba_heads": 8},
+    "xlm": {"emb_dim": 32, "n_vocab": 260, "n_words": 260, "causal": True},
+    "dbrx": {"attn_config": {"model_type": "", "kv_n_heads": 2, "clip_qkv": 8.0, "rope_theta": 10000.0}},
+    "longcat_flash": {**MLA, "num_layers": NUM_LAYERS, "head_dim": 8, "zero_expert_num": 2},
+    **dict.fromkeys(("glm4v_moe_text", "glmga_text"), rope(mrope_section=[1, 1, 0])),
+    "hy_v4": {"indexer_types": ["full", "full", "shared", "full", "shared", "full"]},
+    "glm_ocr_text": MROPE,
+    "ernie4_5_vl_moe_text": {"moe_intermediate_size": [16, 16]},
+    "glm5_next_text": MLA,
+    "mistral4": {**MLA, "head_dim": 16},
+    "mistral_large4": {**MLA},
+    "kimi_k25_text": MLA,
+    **dict.fromkeys(("hunyuan_vl_text", "hy_v4_vl_text", "cosmos3_edge_text"), MROPE),
+    "granite4_vision": {"deepstack_layer_map": {}},
+    "phi4_multimodal": {"audio_config": {"hidden_size": 32, "nemo_conv_channels": 16}},
+    "deepseek_ocr2_text": {"mlp_layer_types": ["dense", *["sparse"] * (NUM_LAYERS - 1)]},
 }
 """What a type needs besides."""
 
@@ -226,14 +275,14 @@ def skipped(model: PreTrainedModel, removed: tuple[int, ...]) -> Iterator[None]:
     logits_of(model)
     for hook in hooks:
         hook.remove()
-    own = {index: layers[index] for index in removed}
-    for index in removed:
+    own = {index: layers[index] for index in outputs}  # some layers run for pictures only
+    for index in own:
         layers[index] = _HandOn(own[index], outputs[index])
     try:
         yield
     finally:
-        for index in removed:
-            layers[index] = own[index]
+        for index, layer in own.items():
+            layers[index] = layer
 
 
 class _HandOn(nn.Module):
@@ -245,7 +294,12 @@ class _HandOn(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         states = args[0] if args else kwargs["hidden_states"]
-        return states if self._shape is None else self._shape([states, *(None for _ in self._rest)])
+        if self._shape is None:
+            return states
+        # What comes behind the states goes from layer to layer, or is for callers who are not there.
+        before = [value for name, value in kwargs.items() if name.startswith("prev")]
+        handed = [*args[1:], *before, *(None for _ in self._rest)][: len(self._rest)]
+        return self._shape([states, *handed])
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -260,21 +314,23 @@ def compare(model_type: str) -> dict[str, Any]:
     try:
         config = tiny_config(model_type)
         model = tiny_model(config)
+        structure = structure_in(model)
         whole = logits_of(model)
+        text_of(model)
     except InputError as error:
         if "cannot build" in str(error):
             return found | {"state": "not built", "reason": one_line(error)}
         return found | {"state": "refused", "reason": one_line(error)}
     except Exception as error:  # the recipe does not fit: whatever transformers and torch raise then
         return found | {"state": "not built", "reason": f"{type(error).__name__}: {one_line(error)}"}
-    found |= {"class": type(model).__name__, "layers": structure_in(model).layers}
+    found |= {"class": type(model).__name__, "layers": structure.layers}
     found["kinds"] = len({json.dumps(kind) for kind in _kinds(model)})
     if not bool(torch.isfinite(whole).all()):
         return found | {"state": "not built", "reason": "the tiny model's logits are not finite"}
     refusal = None
     for removed in PLANS:
         try:
-            return found | {"removed": list(removed), "refused_plan": refusal} | _agree(model, whole, removed)
+            return found | {"removed": list(removed), "refused_plan": refusal} | _agree(model, config, whole, removed)
         except InputError as error:
             refusal = refusal or one_line(error)
     return found | {"state": "refused", "reason": refusal}
@@ -284,7 +340,22 @@ def _kinds(model: PreTrainedModel) -> list[list[str]]:
     return [sorted({type(part).__name__ for part in layer.modules()}) for layer in decoder_layers(model)]
 
 
-def _agree(model: PreTrainedModel, whole: Tensor, removed: tuple[int, ...]) -> dict[str, Any]:
+def whole_of(model: PreTrainedModel, config: PretrainedConfig) -> PreTrainedModel:
+    """The model as its checkpoint has it: around a language model loaded alone, what it leaves out."""
+    if type(model.config) is type(config):
+        return model
+    torch.manual_seed(1)
+    found: PreTrainedModel = AutoModelForImageTextToText.from_config(copy.deepcopy(config)).eval()
+    with torch.no_grad():
+        own = dict(model.named_parameters())
+        for name, parameter in found.named_parameters():
+            tail = name.replace("language_model.", "").replace("text_model.", "")
+            if tail in own:
+                parameter.copy_(own[tail])
+    return found
+
+
+def _agree(model: PreTrainedModel, config: PretrainedConfig, whole: Tensor, removed: tuple[int, ...]) -> dict[str, Any]:
     plan = CutPlan(num_layers=NUM_LAYERS, removed=removed)
     ways: dict[str, Tensor] = {}
     with bypass(model, plan):
@@ -300,10 +371,10 @@ def _agree(model: PreTrainedModel, whole: Tensor, removed: tuple[int, ...]) -> d
     cached_alike = text == slow or text_of(model) != text_of(model, use_cache=False)
     with tempfile.TemporaryDirectory() as folder:
         uncut, cut = Path(folder) / "uncut", Path(folder) / "cut"
-        model.save_pretrained(uncut)
+        whole_of(model, config).save_pretrained(uncut)
         cut_checkpoint(uncut, plan, cut)
         with hf_quiet():
-            reloaded, info = auto_class(model.config).from_pretrained(cut, output_loading_info=True)
+            reloaded, info = auto_class(config).from_pretrained(cut, output_loading_info=True)
         if missing := sorted(info["missing_keys"]) + sorted(map(str, info["mismatched_keys"])):
             return {"state": "differs", "reason": f"the reloaded model lacks {missing[0]}"}
         ways["reloaded"], texts["reloaded"] = logits_of(reloaded.eval()), text_of(reloaded)
@@ -379,6 +450,68 @@ def walk(names: list[str], kept: Path, say: Callable[[str], None]) -> list[dict[
     return [done[name] for name in names]
 
 
+BEGIN, END = "<!-- types: generated -->", "<!-- end of types -->"
+
+
+def page_of(found: list[dict[str, Any]]) -> str:
+    """The generated part of docs/supported_models.md."""
+    states = {state: [one for one in found if one["state"] == state] for state in ("equal", "refused", "not built")}
+    encoders = [one for one in states["refused"] if "is an encoder" in one["reason"]]
+    refused = [one for one in states["refused"] if one not in encoders]
+    pictures = [one for one in states["not built"] if "pixel_values" in one["reason"]]
+    unbuilt = [one for one in states["not built"] if one not in pictures]
+    others = [one for one in states["equal"] if one["removed"] != list(PLANS[0])]
+    lines = [
+        f"transformers {__version__} knows {len(found)} types of model that write text. "
+        f"{len(states['equal'])} of them were cut and are equal. {len(refused)} decoders are refused. "
+        f"{len(encoders)} have an encoder and are refused. "
+        f"Of {len(unbuilt) + len(pictures)} no tiny model was built.",
+        "",
+        "**Equal.** " + ", ".join(f"`{one['type']}`" for one in states["equal"]) + ".",
+        "",
+        "Of some, layers 1 and 3 of the tiny model cannot be removed, and another plan was compared:",
+        "",
+        "| type | compared without layers | why not 1 and 3 |",
+        "|---|---|---|",
+        *(f"| `{one['type']}` | {_listed(one['removed'])} | {_cell(one['refused_plan'])} |" for one in others),
+        "",
+        "**Refused.**",
+        "",
+        "| type | reason |",
+        "|---|---|",
+        *(f"| `{one['type']}` | {_cell(one['reason'])} |" for one in refused),
+        "",
+        "**Encoders and encoder-decoders, refused.** " + ", ".join(f"`{one['type']}`" for one in encoders) + ".",
+        "",
+        "**Not built.** The recipe of the benchmark gives no tiny model of these, so nothing is known of them; a cut "
+        "of a real one is compared all the same. "
+        + ", ".join(f"`{one['type']}`" for one in pictures)
+        + " write nothing without a picture.",
+        "",
+        "| type | reason |",
+        "|---|---|",
+        *(f"| `{one['type']}` | {_cell(one['reason'])} |" for one in unbuilt),
+    ]
+    return "\n".join(lines)
+
+
+def _listed(layers: list[int]) -> str:
+    return ", ".join(map(str, layers))
+
+
+def _cell(text: str) -> str:
+    """A reason as a cell of a table: short, and with nothing of the machine in it."""
+    text = re.sub(r"/tmp/\S+/uncut", "the model", text).replace("|", "/").replace("<", "&lt;")
+    return text if len(text) < 240 else f"{text[:237]}..."
+
+
+def write_page(found: list[dict[str, Any]]) -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    before, _, rest = text.partition(BEGIN)
+    after = rest.partition(END)[2]
+    PAGE.write_text(f"{before}{BEGIN}\n\n{page_of(found)}\n\n{END}{after}", encoding="utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("types", nargs="*", help="types of model; all without")
@@ -392,7 +525,14 @@ def main() -> None:
         lines = options.results.read_text(encoding="utf-8").splitlines()
         options.results.write_text("".join(f"{line}\n" for line in lines if json.loads(line)["type"] not in names))
     found = walk(names, options.results, lambda line: print(line, file=sys.stderr, flush=True))
-    print(Counter(one["state"] for one in found))
+    for one in found:
+        print(f"{one['type']:28} {one['state']:10} {one['reason']}")
+    for state, count in Counter(one["state"] for one in found).most_common():
+        print(f"{count} {state}")
+    if options.write:
+        write_page(found)
+    if any(one["state"] == "differs" for one in found):
+        sys.exit(1)
 
 
 if __name__ == "__main__":

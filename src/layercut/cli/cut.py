@@ -15,6 +15,8 @@ from layercut.errors import InputError
 from layercut.settings import Depth, ModelSettings
 from layercut.surgery.plan import CutPlan
 
+MAX_SHARD_GB = 5.0
+
 
 @options.command()
 def cut(
@@ -27,7 +29,7 @@ def cut(
     verify: Annotated[
         bool, typer.Option("--verify/--no-verify", help="Reload the result and compare logits with the bypassed model.")
     ] = True,
-    max_shard_gb: Annotated[float, typer.Option(min=0.001, help="Largest weight file, in GB.")] = 5.0,
+    max_shard_gb: Annotated[float, typer.Option(min=0.001, help="Largest weight file, in GB.")] = MAX_SHARD_GB,
     json: options.Json = False,
 ) -> None:
     """Write MODEL without some of its decoder layers, as a plain Hugging Face checkpoint or a GGUF file.
@@ -70,6 +72,8 @@ def cut(
         return plan if keep is None else prefix_that_keeps(plan, keep)
 
     if out is not None and (file := gguf_to_gguf(model.model, out)) is not None:
+        if max_shard_gb != MAX_SHARD_GB:
+            warn("--max-shard-gb has no effect: a GGUF file is one file.")
         done = cut_gguf(model, make_plan, file, out, verify=verify, dry_run=dry_run, say=say)
     else:
         with cut_source(model, make_plan, whole=whole, dry_run=dry_run, say=say) as found:

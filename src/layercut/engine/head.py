@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
+from layercut.models.structure import structure_in
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -32,12 +34,12 @@ class HeadInput(NamedTuple):
 def body_of(model: PreTrainedModel) -> PreTrainedModel:
     """The part of a model below its language model head, final norm included; of a model that also sees, with its eyes.
 
-    Some such models hold a whole language model, head included, as their body.
+    Where that part is a language model with a head of its own, it is the part that holds the decoder layers.
     """
     body: Any = model.base_model
-    while body.base_model is not body and body.get_output_embeddings() is not None:
-        body = body.base_model
-    found: PreTrainedModel = body
+    if body.get_output_embeddings() is None:
+        return body  # type: ignore[no-any-return]
+    found: PreTrainedModel = model.get_submodule(structure_in(model).layers.rpartition(".")[0])  # type: ignore[assignment]
     return found
 
 

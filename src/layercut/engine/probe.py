@@ -30,13 +30,13 @@ logger = logging.getLogger(__name__)
 PREFIX, LENGTHS = 8, (5, 12)
 """Tokens that the two texts share, and tokens of each behind them."""
 TOLERANCE, STEPS = 1e-3, 8
-"""Of the largest logit, and in rounding steps of the dtype there, whichever is more: both ways add up in other orders."""
+"""Share of the largest logit, and rounding steps of the dtype there, whichever is more: sums run in other orders."""
 
 _known: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
 
 
 def fastest_engine(loaded: LoadedModel, *, batch_size: int = 32, cache_gib: float = 2.0) -> Engine:
-    """The shared engine where it gives what the model itself gives, else the plain one, with one line that names why."""
+    """The shared engine where it gives what the model itself gives, else the plain one, with one line that says why."""
     reason = why_not_shared(loaded)
     if not reason:
         shared: Engine = SharedEngine(loaded, batch_size=batch_size, cache_gib=cache_gib)

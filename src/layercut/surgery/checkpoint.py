@@ -15,8 +15,9 @@ from layercut.models.structure import Structure, config_of, counted_field, struc
 from layercut.models.weights import read_config, read_header, safetensors_files
 from layercut.runs.atomic import new_directory, refuse_used
 from layercut.runs.disk import check_room, writing
-from layercut.surgery.config_fields import INDEX_LISTS, LISTS, check_depth, cut_config
+from layercut.surgery.config_fields import INDEX_LISTS, LISTS, PlanRefused, check_depth, cut_config
 from layercut.surgery.kinds import check_kinds
+from layercut.surgery.nearest import with_nearest
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.quantized import follow_config, follow_files, modules_of
 from layercut.surgery.shards import Shard, TensorSpan, lay_out, write_shards
@@ -171,18 +172,10 @@ def _prepare(source: Path, plan: CutPlan, max_shard_bytes: int) -> _Work:
     before, metadata = _tensors(source)
     structure = structure_of(raw, str(source), [piece.name for piece in before])
     text = structure.text_config(raw)
-    whole = config_of(raw, str(source))
-    cut = cut_config(text, plan, structure, resolved=_text_of(whole))
-    config = structure.with_text_config(raw, cut)
-    pruned = config_of(config, str(source))
-    read_back = _text_of(pruned)
-    for name in LISTS | INDEX_LISTS:
-        if isinstance(cut.get(name), list) and read_back.get(name, cut[name]) != cut[name]:
-            raise InputError(
-                f"transformers would read {name} of the pruned model as {read_back[name]}, but its layers are "
-                f"{cut[name]}; the type {structure.model_type} cannot express this plan."
-            )
-    check_kinds(whole, pruned, plan)
+    try:
+        cut, config = _pruned_configs(raw, plan, structure, source)
+    except PlanRefused as refused:
+        raise with_nearest(refused, plan, lambda other: _pruned_configs(raw, other, structure, source)) from refused
     after = _renamed(before, plan, structure, text, source)
     modules = modules_of(before, after, plan)
     config = follow_config(config, raw, modules)
@@ -202,6 +195,29 @@ def _prepare(source: Path, plan: CutPlan, max_shard_bytes: int) -> _Work:
         warnings=_warnings(cut, config, source, structure),
     )
     return _Work(config, shards, report, follow_files(source, modules))
+
+
+def _pruned_configs(
+    raw: Mapping[str, Any], plan: CutPlan, structure: Structure, source: Path
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The section for the language model, and the whole, of the pruned model's config.json.
+
+    Raises:
+        PlanRefused: a layer that stays would become another one.
+    """
+    whole = config_of(raw, str(source))
+    cut = cut_config(structure.text_config(raw), plan, structure, resolved=_text_of(whole))
+    config = structure.with_text_config(raw, cut)
+    pruned = config_of(config, str(source))
+    read_back = _text_of(pruned)
+    for name in LISTS | INDEX_LISTS:
+        if isinstance(cut.get(name), list) and read_back.get(name, cut[name]) != cut[name]:
+            raise PlanRefused(
+                f"transformers would read {name} of the pruned model as {read_back[name]}, but its layers are "
+                f"{cut[name]}; the type {structure.model_type} cannot express this plan."
+            )
+    check_kinds(whole, pruned, plan)
+    return cut, config
 
 
 def _text_of(config: PretrainedConfig) -> dict[str, Any]:

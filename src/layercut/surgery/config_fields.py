@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 
     from layercut.models.structure import Structure
 
+
+class PlanRefused(InputError):
+    """The model is as it should be, and a layer that the plan keeps would not be."""
+
+
 LISTS = frozenset(
     {
         "activation_sparsity_pattern",
@@ -163,7 +168,7 @@ def cut_config(
         return dict(config)
     scale_field = next((name for name in SCALES if full.get(name)), None)
     if scale_field and min(plan.removed) < max(plan.kept):
-        raise InputError(
+        raise PlanRefused(
             f"config field {scale_field} is on, so what a layer computes depends on its position; only layers at the "
             f"end of such a model can be removed; the plan removes layer {min(plan.removed)} below layer "
             f"{max(plan.kept)}."
@@ -177,7 +182,8 @@ def cut_config(
     for name in SAME_COUNT:
         if cut.get(name) == plan.num_layers:
             cut[name] = len(plan.kept)
-    cut[structure.num_layers_field] = len(plan.kept)
+    if structure.num_layers_field in full:  # some types count an entry of another list instead
+        cut[structure.num_layers_field] = len(plan.kept)
     if cut.get("num_hidden_layers") == 2 * plan.num_layers and structure.num_layers_field != "num_hidden_layers":
         cut["num_hidden_layers"] = 2 * len(plan.kept)  # two attention blocks a layer
     return cut
@@ -189,7 +195,7 @@ def check_depth(config: Mapping[str, Any], plan: CutPlan, structure: Structure) 
     Raises:
         InputError: it is.
     """
-    counted = config.get(structure.num_layers_field)
+    counted = config.get(structure.num_layers_field, plan.num_layers)
     if isinstance(counted, bool) or counted != plan.num_layers:
         raise InputError(
             f"the plan is for a model of {plan.num_layers} decoder layers, but this config says "
@@ -237,7 +243,7 @@ def _keeps_phase(period: int, plan: CutPlan) -> bool:
 
 def _require_phase(name: str, period: int, plan: CutPlan) -> None:
     if not _keeps_phase(period, plan):
-        raise InputError(
+        raise PlanRefused(
             f"config field {name} = {period} sets the kind of a layer by its position, and this family has no "
             f"per-layer list to override it; remove layers from the end only, or whole periods of {period} layers."
         )
@@ -262,7 +268,7 @@ def _check_kv_sharing(full: Mapping[str, Any], plan: CutPlan) -> None:
     source = {kinds[i]: i for i in range(first)}
     for index in plan.kept:
         if index >= first and source.get(kinds[index]) in plan.removed:
-            raise InputError(
+            raise PlanRefused(
                 f"layer {index} reuses the keys and values of layer {source[kinds[index]]}, which the plan removes; "
                 f"keep that one, or remove all of {format_layers([i for i in plan.kept if i >= first])} too."
             )
@@ -277,9 +283,9 @@ def _check_full_indexers(full: Mapping[str, Any], plan: CutPlan) -> None:
         if kinds[index] == "shared":
             source = max((i for i in range(index) if kinds[i] == "full"), default=-1)
             if source in plan.removed:
-                raise InputError(
-                    f"layer {index} attends to what the indexer of layer {source} chooses (indexer_types), and the plan "
-                    f"removes that one; keep layer {source}, or remove layer {index} too."
+                raise PlanRefused(
+                    f"layer {index} attends to what the indexer of layer {source} chooses (indexer_types), and the "
+                    f"plan removes that one; keep layer {source}, or remove layer {index} too."
                 )
 
 
@@ -291,7 +297,7 @@ def _check_attention_stays(full: Mapping[str, Any], plan: CutPlan) -> None:
             continue
         attends = [index for index, kind in enumerate(kinds) if str(kind) in _ATTENTION]
         if attends and len(attends) < plan.num_layers and set(attends) <= set(plan.removed):
-            raise InputError(
+            raise PlanRefused(
                 f"no layer with attention would stay ({name}), and transformers runs no such model with a cache; keep "
                 f"one of {format_layers(attends)}."
             )

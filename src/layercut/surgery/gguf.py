@@ -98,6 +98,8 @@ def cut_gguf(
         CheckpointError: a damaged file, or one part of several.
         VerificationError: the new file is another model; nothing is left under ``out``.
     """
+    if settings.revision is not None:
+        raise InputError(f"{settings.model} has no revisions (`revision` is for models of the hub); leave it out.")
     if not dry_run:
         refuse_existing(out)
     head = read_gguf_head(file)
@@ -236,8 +238,8 @@ def _sliced(one: _Moved, width: int, plan: CutPlan) -> _Moved:
     per_layer, rest = divmod(one.num_bytes, outer * plan.num_layers)
     if one.shape[axis] != width * plan.num_layers or rest or (inner * width) % _block_size(one.old.kind):
         raise CheckpointError(
-            f"{one.name} has the shape {list(one.shape)}, which does not hold {_WIDTH} = {width} values in whole blocks "
-            f"for each of {plan.num_layers} layers; it cannot be cut by bytes."
+            f"{one.name} has the shape {list(one.shape)}, which does not hold {_WIDTH} = {width} values in "
+            f"whole blocks for each of {plan.num_layers} layers; it cannot be cut by bytes."
         )
     shape = (*one.shape[:axis], width * len(plan.kept), *one.shape[axis + 1 :])
     ranges = tuple((old * per_layer, (old + 1) * per_layer) for old in plan.kept)
@@ -424,12 +426,12 @@ def _unread(head: GgufHead) -> str | None:
 def _reload(model: PreTrainedModel, path: Path) -> PreTrainedModel:
     """The GGUF file as transformers reads it: in bfloat16 as the converted original, then in the dtype of ``model``."""
     import torch
-    from transformers import AutoModelForCausalLM, GgufConfig
+    from transformers import GgufConfig
 
     from layercut.models.checks import refuse_incomplete
     from layercut.models.quiet import quiet_transformers
 
-    loader: Any = AutoModelForCausalLM
+    loader: Any = type(model)
     with quiet_transformers():
         loaded, info = loader.from_pretrained(
             path.parent,

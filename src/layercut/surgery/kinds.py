@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from layercut.errors import InputError
 from layercut.models.structure import SECTIONS, Structure, blueprint, structure_in
-from layercut.surgery.config_fields import cut_config
+from layercut.surgery.config_fields import PlanRefused, cut_config
 from layercut.surgery.plan import CutPlan
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ Attributes = Mapping[tuple[str, str], Any]
 """By module, named from the layer or the model, and attribute."""
 NEUTRAL = frozenset({"training", "store_full_length_kv"})
 """Attributes that may change with the plan: they say what is kept for other layers, not what this one computes."""
+INDEX = "layer_idx"
+"""What transformers calls a layer's place in the cache."""
 CLASS, WEIGHT, BUFFER = "class", "shape of ", "shape of buffer "
 
 
@@ -43,6 +45,7 @@ class Setting(NamedTuple):
 
 
 class _Model(NamedTuple):
+    structure: Structure
     layers: tuple[Attributes, ...]
     rest: Attributes
 
@@ -99,7 +102,7 @@ def _settings(key: _Key, num_layers: int, removed: frozenset[int]) -> tuple[Sett
     positions = _positions(before.layers)
     if positions is not None and _rest_is_constant(key, num_layers):
         return tuple(
-            Setting(old, module, name, before.layers[old][module, name] + new - old)
+            Setting(old, module, name, before.layers[new][module, name])
             for new, old in enumerate(plan.kept)
             if new != old
             for module, name in positions
@@ -131,8 +134,7 @@ def _rest_is_constant(key: _Key, num_layers: int) -> bool:
 def _under(key: _Key, plan: CutPlan) -> _Model:
     config = copy.deepcopy(key.config)
     text = config.get_text_config(decoder=True)
-    field = text.attribute_map.get("num_hidden_layers", "num_hidden_layers")
-    cut = type(text).from_dict(cut_config(text.to_dict(), plan, Structure(model_type="", num_layers_field=field)))
+    cut = type(text).from_dict(cut_config(text.to_dict(), plan, _original(key).structure))
     if text is config:
         return _model(blueprint(cut, key.model_class))
     section = next(name for name in SECTIONS if getattr(config, name, None) is text)
@@ -141,7 +143,8 @@ def _under(key: _Key, plan: CutPlan) -> _Model:
 
 
 def _model(model: PreTrainedModel) -> _Model:
-    stack: Any = model.get_submodule(structure_in(model).layers)
+    structure = structure_in(model)
+    stack: Any = model.get_submodule(structure.layers)
     inside = {id(part) for layer in stack for part in layer.modules()}
     rest = {
         (path, name): value
@@ -149,7 +152,7 @@ def _model(model: PreTrainedModel) -> _Model:
         if id(module) not in inside
         for name, value in _own(module).items()
     }
-    return _Model(tuple(_attributes(layer) for layer in stack), rest)
+    return _Model(structure, tuple(_attributes(layer) for layer in stack), rest)
 
 
 def _attributes(layer: nn.Module) -> Attributes:
@@ -186,15 +189,20 @@ def _positions(layers: Sequence[Attributes]) -> list[tuple[str, str]] | None:
         values = [layer[place] for layer in layers]
         if all(value == values[0] for value in values):
             continue
-        if not _are_positions(list(enumerate(values))):
+        if not _are_positions(place[1], list(enumerate(values))):
             return None
         positions.append(place)
     return positions
 
 
-def _are_positions(values: Sequence[tuple[int, Any]]) -> bool:
-    """Whether an attribute is the layer's index, or counts from another number."""
-    return all(type(value) is int for _, value in values) and len({value - at for at, value in values}) == 1
+def _are_positions(name: str, values: Sequence[tuple[int, Any]]) -> bool:
+    """Whether an attribute is the layer's index, or counts from another number; the places of a layer in the cache
+    may be several, and then count in larger steps."""
+    if len(values) < 2 or not all(type(value) is int for _, value in values):
+        return False
+    (start, first), (end, last) = values[0], values[-1]
+    step = (last - first) // (end - start)
+    return (step == 1 or name == INDEX) and all(value == first + step * (at - start) for at, value in values)
 
 
 def _followed(layers: Sequence[Attributes], old: int, after: Attributes, plan: CutPlan) -> list[Setting]:
@@ -211,19 +219,11 @@ def _followed(layers: Sequence[Attributes], old: int, after: Attributes, plan: C
         if was == is_now:
             continue
         held = [(index, layer[module, name]) for index, layer in enumerate(layers) if (module, name) in layer]
-        is_position = (
-            is_now == _of_kept(was, plan)
-            or _are_positions(held)
-            or (
-                type(was) is int
-                and type(is_now) is int
-                and ("idx" in name or "index" in name)
-                and new_of.get(was) == is_now
-            )
-        )
+        is_target = type(was) is int and name.endswith(("layer_index", "layer_idx")) and new_of.get(was) == is_now
+        is_position = _are_positions(name, held) or (is_target and name != INDEX) or _is_of_kept(was, is_now, plan)
         if not is_position and name not in NEUTRAL:
             what = f"{module}.{name}" if module else name
-            raise InputError(
+            raise PlanRefused(
                 f"layer {old} would change: its {what} is {was!r} and would be {is_now!r} as layer {new_of[old]} of "
                 "the pruned model."
             )
@@ -231,11 +231,11 @@ def _followed(layers: Sequence[Attributes], old: int, after: Attributes, plan: C
     return settings
 
 
-def _of_kept(value: Any, plan: CutPlan) -> Any:
-    """A list with an entry for every layer, cut to those that stay; None for anything else."""
-    if isinstance(value, (list, tuple)) and len(value) == plan.num_layers:
-        return type(value)(value[index] for index in plan.kept)
-    return None
+def _is_of_kept(was: Any, is_now: Any, plan: CutPlan) -> bool:
+    """Whether a list with an entry for every layer was cut to those that stay."""
+    if not isinstance(was, (list, tuple)) or not isinstance(is_now, (list, tuple)) or len(was) != plan.num_layers:
+        return False
+    return [was[index] for index in plan.kept] == list(is_now)
 
 
 def _outside(before: Attributes, after: Attributes) -> list[Setting]:

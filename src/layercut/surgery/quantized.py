@@ -187,7 +187,7 @@ def _names(entry: str, modules: Modules, where: str, *, is_key: bool = False) ->
         return [] if kept is None else [kept]
     try:
         matches = _matcher(body, sign)
-        wanted = {modules.renamed[name] for name in modules.old if name in modules.renamed and matches(name)}
+        named = set(filter(matches, modules.old))
     except re.error as error:
         if not sign:
             return [entry]  # its reader cannot take it for an expression either
@@ -195,9 +195,12 @@ def _names(entry: str, modules: Modules, where: str, *, is_key: bool = False) ->
             f"{where} has the entry {entry!r}, which is no regular expression ({error}), so the layers that it names "
             "are not known; mend it."
         ) from error
-    if not wanted and any(map(matches, modules.old)):
+    wanted = {modules.renamed[name] for name in named & modules.renamed.keys()}
+    numbered = modules.with_numbers(body)
+    if not wanted and (named or numbered is None):
         return []  # all that it named is removed
-    for candidate in (body, modules.with_numbers(body)):
+    # What names no module of the weight files may name one that an engine fuses; the numbers are those of layers still.
+    for candidate in (body, numbered) if named else (numbered,):
         if candidate is not None and set(filter(_matcher(candidate, sign), modules.new)) == wanted:
             return [sign + candidate]
     names = sorted(wanted)

@@ -15,8 +15,9 @@ from torch import nn
 
 from layercut.errors import InputError
 from layercut.models.structure import language_configs, structure_in, text_config_of
-from layercut.surgery.config_fields import cut_config
-from layercut.surgery.kinds import settings_under
+from layercut.surgery.config_fields import PlanRefused, cut_config
+from layercut.surgery.kinds import Setting, settings_under
+from layercut.surgery.nearest import with_nearest
 from layercut.surgery.plan import as_plan
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 ACTIVE = "_layercut_bypass"
 """Attribute of a model that is under a bypass: the plan."""
 _MISSING = object()
+_OVERRIDES = "_heterogeneity_spec"
+"""Attribute of a config in which layers have values of their own."""
 
 
 def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
@@ -77,17 +80,25 @@ def apply_plan(model: PreTrainedModel, plan: CutPlan | str | Sequence[int]) -> E
     _install_output_hooks(parent)
     text = text_config_of(model)
     old = text.to_dict()
-    new = cut_config(old, plan, structure)
-    settings = settings_under(type(model), model.config, plan)
+
+    def follow(plan: CutPlan) -> tuple[dict[str, Any], tuple[Setting, ...]]:
+        return cut_config(old, plan, structure), settings_under(type(model), model.config, plan)
+
+    try:
+        new, settings = follow(plan)
+    except PlanRefused as refused:
+        raise with_nearest(refused, plan, follow) from refused
     with ExitStack() as undo:
         for setting in settings:
             owner: nn.Module = model if setting.layer is None else layers[setting.layer]
             _set(undo, owner.get_submodule(setting.module), setting.name, setting.value)
         for config in language_configs(model):
-            for field in [name for name in new if new[name] != old.get(name)]:
+            for field in [name for name in new if new[name] != old.get(name) and name != "per_layer_config"]:
                 _set(undo, config, field, new[field])
             for field in old.keys() - new.keys():
                 _set(undo, config, field, _MISSING)
+            if "per_layer_config" in new:  # a view; what it shows is held elsewhere
+                _set(undo, config, _OVERRIDES, getattr(type(config).from_dict(new), _OVERRIDES))
         if not plan.is_uncut:
             kept = nn.ModuleList(layers[i] for i in plan.kept)
             kept.training = layers.training  # the list's own flag; the layers have theirs

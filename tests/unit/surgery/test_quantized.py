@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import torch
 from safetensors import safe_open
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from transformers.quantizers.quantizers_utils import should_convert_module
 
 from layercut.errors import CheckpointError, InputError, VerificationError
@@ -22,7 +24,7 @@ from layercut.surgery.checkpoint import cut_checkpoint
 from layercut.surgery.cut import cut_model
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.quantized import Modules, follow, follow_config
-from tests.support import quantized
+from tests.support import quantized, tiny
 from tests.support.quantized import save_quantized
 
 PLAN = CutPlan(num_layers=6, removed=(1, 4))
@@ -285,6 +287,8 @@ def modules(*removed: int, num_layers: int = 12, stack: str = "model.layers", mo
         ([r"model\.layers\.\d+\.mlp\.up"], [r"model\.layers\.\d+\.mlp\.up"]),
         ([r"model\.layers\.[23]\.mlp\.up"], ["model.layers.1.mlp.up", "model.layers.2.mlp.up"]),
         (["Linear", "gate("], ["Linear", "gate("]),
+        ([r"re:.*layers\.3\.attn\.qkv", r"re:.*layers\.1\.attn\.qkv"], [r"re:.*layers\.2\.attn\.qkv"]),
+        (["model.layers.2.mlp.up.weight", "layers.1.mlp.up.weight"], ["model.layers.1.mlp.up.weight"]),
     ],
 )
 def test_entries(entries: list[str], wanted: list[str]) -> None:
@@ -317,6 +321,36 @@ def test_other_towers_keep_their_numbers() -> None:
         "language_model.layers.2",
     ]
     assert follow([r"re:.*vision.*layers\.3\..*"], own, "ignore") == [r"re:.*vision.*layers\.3\..*"]
+
+
+@pytest.mark.parametrize(
+    ("config", "wanted"),
+    [
+        (  # AutoRound
+            {"block_name_to_quantize": "model.layers", "extra_config": {"model.layers.3.mlp.up": {"bits": 16}}},
+            {"block_name_to_quantize": "model.layers", "extra_config": {"model.layers.2.mlp.up": {"bits": 16}}},
+        ),
+        (  # VPTQ
+            {"config_for_layers": {"model.layers.1.mlp.up": {"a": 1}, "model.layers.2.mlp.up": {"a": 2}}},
+            {"config_for_layers": {"model.layers.1.mlp.up": {"a": 2}}},
+        ),
+        (  # MLX
+            {"group_size": 64, "bits": 4, "model.layers.0.mlp.up": {"bits": 8}, "model.layers.11.mlp.up": False},
+            {"group_size": 64, "bits": 4, "model.layers.0.mlp.up": {"bits": 8}, "model.layers.10.mlp.up": False},
+        ),
+        (  # torchao
+            {"modules": {r"re:model\.layers\.[01]\.mlp\..*": None, "_default": {"a": 1}}},
+            {"modules": {"model.layers.0.mlp.down": None, "model.layers.0.mlp.up": None, "_default": {"a": 1}}},
+        ),
+        (  # compressed-tensors: a group for removed layers alone goes
+            {"config_groups": {"a": {"targets": ["model.layers.1.mlp"]}, "b": {"targets": ["Linear"]}}},
+            {"config_groups": {"b": {"targets": ["Linear"]}}},
+        ),
+    ],
+    ids=["AutoRound", "VPTQ", "MLX", "torchao", "compressed-tensors"],
+)
+def test_other_formats(config: dict[str, Any], wanted: dict[str, Any]) -> None:
+    assert follow(config, modules(1), "quantization_config") == wanted
 
 
 def test_nested_configs() -> None:
@@ -366,6 +400,26 @@ def test_a_format_that_transformers_runs_is_compared(tmp_path: Path, name: str) 
     source = resolve(str(save_quantized(tmp_path / "whole", case.layout, case.is_whole, case.config, case.files)))
     done = cut_model(source, PLAN, tmp_path / "cut", uncut=lambda: load_model(source, device="cpu"))
     assert "by at most 0 " in done.verified
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_bitsandbytes_itself_runs_what_was_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bits: int) -> None:
+    pytest.importorskip("bitsandbytes", reason="needs bitsandbytes, which runs on CPUs too")
+    wide = {"hidden_size": 128, "intermediate_size": 256, "head_dim": 32}  # blocks of 64 values
+    monkeypatch.setitem(tiny.CONFIGS, "llama", tiny.CONFIGS["llama"] | wide)
+    whole = tiny.save_tiny("llama", tmp_path / "whole")
+    skipped = ["lm_head", "model.layers.3.mlp.down_proj"]
+    settings = BitsAndBytesConfig(
+        load_in_4bit=bits == 4, load_in_8bit=bits == 8, bnb_4bit_use_double_quant=True, llm_int8_skip_modules=skipped
+    )
+    packed = tmp_path / "packed"
+    model = AutoModelForCausalLM.from_pretrained(whole, quantization_config=settings, dtype=torch.bfloat16)
+    model.save_pretrained(packed)
+    tiny.byte_tokenizer().save_pretrained(packed)
+    source = resolve(str(packed))
+    done = cut_model(source, PLAN, tmp_path / "cut", uncut=lambda: load_model(source, device="cpu"))
+    assert "by at most 0 " in done.verified
+    assert config_of(tmp_path / "cut")["llm_int8_skip_modules"] == ["lm_head", "model.layers.2.mlp.down_proj"]
 
 
 def test_a_damaged_file_beside_the_config(tmp_path: Path) -> None:
