@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,9 @@ from rich.console import Console
 from layercut.engine.base import Decoding
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
+from layercut.healing.prompt_sources import PromptSource
 from layercut.models.weights import safetensors_files
+from layercut.progress.heartbeat import clock
 from layercut.progress.stages import StageProgress
 from layercut.pruning.budget import (
     CANDIDATES,
@@ -46,7 +49,7 @@ from layercut.pruning.budget import (
 )
 from layercut.pruning.confirm import Arm, FixedSequence, arm_name, ask, judge, original_scores
 from layercut.pruning.goal import GoalTasks, goal_tasks
-from layercut.pruning.healing import DepthHealer, healing_prompts
+from layercut.pruning.healing import DepthHealer, healing_prompts, training_prompts
 from layercut.pruning.path import PlanPath
 from layercut.pruning.settings import AUTO, NONE, PruneSettings
 from layercut.pruning.speed import speeds, timed_rounds
@@ -92,6 +95,8 @@ if TYPE_CHECKING:
     from layercut.models.loading import LoadedModel
 
 LEVEL = 0.95
+SEAM, TRAINED = "seam", "lora"
+"""What ``auto`` heals by: in closed form, and by training."""
 _SMALL = 1_000_000_000
 """Parameters up to which the original model stays in memory while another is healed."""
 _REASONABLE = 0.5
@@ -406,20 +411,19 @@ class PruneJob:
             removed = (*removed, found.layer)
             tried = [Tried(kept=self._path.kept(removed, self._seed))]
             tried += self._healed(removed, tried[0].kept)
-            best = max(tried, key=lambda one: (_least(one.kept), _mean(one.kept), one.healing is None))
             step = PathStep(
                 depth=len(removed),
                 removed=removed,
                 candidates=found.num_candidates,
                 tried=tuple(tried),
-                healing=best.healing,
+                healing=_best(tried).healing,
             )
             state.put("path", [*(one.model_dump(mode="json") for one in steps), step.model_dump(mode="json")])
             self._show(step)
+        self._train()
 
     def _show(self, step: PathStep) -> None:
-        kept = next(one.kept for one in step.tried if one.healing == step.healing)
-        least = least_kept(kept)
+        least = least_kept(_kept_by(step))
         healed = f", healed by {step.healing}" if step.healing else ""
         self._progress.end(
             f"depth {step.depth}",
@@ -433,7 +437,7 @@ class PruneJob:
             return f"{self._depth} layers are the most that were asked for"
         if self._settings.remove is not None:
             return ""
-        chosen = [next(one.kept for one in step.tried if one.healing == step.healing) for step in steps]
+        chosen = [_kept_by(step) for step in steps]
         for kept in chosen[-1:]:
             for one in kept:
                 if one.kept is not None and one.kept.high is not None and one.kept.high < keep:
@@ -448,16 +452,16 @@ class PruneJob:
     def _healed(self, removed: tuple[int, ...], plain: tuple[TaskKept, ...]) -> list[Tried]:
         """The plan healed, where that may pay."""
         method, keep = self._settings.heal, self._settings.keep
-        if method == NONE:
-            return []
         if method == AUTO:
-            if not _REASONABLE * keep <= _least(plain) < (1 + keep) / 2:
-                return []
-            method = "seam"
+            return [self._heal(removed, SEAM)] if _REASONABLE * keep <= _least(plain) < (1 + keep) / 2 else []
+        return [] if method == NONE else [self._heal(removed, method)]
+
+    def _heal(self, removed: tuple[int, ...], method: str) -> Tried:
+        """Heal the plan in one way, and judge it on selection items."""
         plan = self._plan(removed)
         self._progress.begin(f"depth {len(removed)}", f"healing by {method}")
         began = time.monotonic()
-        source = healing_prompts(self._path, self._model.metadata.model_hash)
+        source = self._prompts(method)
         if self._model.num_parameters(self._model.plan()) > _SMALL:
             self._path_made = None
             self._model.release()
@@ -468,7 +472,43 @@ class PruneJob:
         healed = self._handle_of(checkpoint)
         kept = self._path.kept_healed(healed.engine, self._seed)
         healed.release()
-        return [Tried(healing=method, kept=kept, seconds=round(seconds, 1))]
+        return Tried(healing=method, kept=kept, seconds=round(seconds, 1))
+
+    def _prompts(self, method: str) -> PromptSource:
+        if method == SEAM:
+            return healing_prompts(self._path, self._model.metadata.model_hash)
+        return training_prompts(self._path)
+
+    def _train(self) -> None:
+        """Train the first depth that is at risk, where the time that is left for it surely suffices."""
+        state, keep, seconds = self._state, self._settings.keep, self._settings.seconds
+        if self._settings.heal != AUTO or seconds is None:
+            return
+        steps = self._steps
+        if "trained" not in state:
+            weak = next((one for one in steps if _least(_kept_by(one)) < (1 + keep) / 2), None)
+            state.put("trained", None if weak is None or not self._fits(weak, seconds) else weak.depth)
+        place = next((place for place, one in enumerate(steps) if one.depth == state["trained"]), None)
+        if place is None or any(one.healing == TRAINED for one in steps[place].tried):
+            return
+        tried = (*steps[place].tried, self._heal(steps[place].removed, TRAINED))
+        steps[place] = steps[place].model_copy(update={"tried": tried, "healing": _best(tried).healing})
+        state.put("path", [one.model_dump(mode="json") for one in steps])
+        self._show(steps[place])
+
+    def _fits(self, step: PathStep, seconds: float) -> bool:
+        """Whether training surely fits into the time that report items do not need."""
+        if find_spec("trl") is None or find_spec("peft") is None:
+            return False
+        try:
+            source = self._prompts(TRAINED)
+        except InputError:
+            return False
+        most = self._healer.most_seconds(self._plan(step.removed), TRAINED, source)
+        left = (1 - CONFIRM) * seconds - self._state.used
+        if most > left:
+            self._say(f"healing by training may take {clock(most)}, and {clock(max(left, 0))} is left for it: left out")
+        return most <= left
 
     @cached_property
     def _healer(self) -> DepthHealer:
@@ -687,6 +727,16 @@ def read_healing(checkpoint: Path) -> str:
 def _bytes_of(folder: Path) -> int:
     """Bytes of the weight files."""
     return sum(file.stat().st_size for file in set(safetensors_files(folder).values()))
+
+
+def _kept_by(step: PathStep) -> tuple[TaskKept, ...]:
+    """What the chosen model of a depth keeps on selection items."""
+    return next(one.kept for one in step.tried if one.healing == step.healing)
+
+
+def _best(tried: Sequence[Tried]) -> Tried:
+    """The one whose worst task keeps most; of equals the one that is not healed."""
+    return max(tried, key=lambda one: (_least(one.kept), _mean(one.kept), one.healing is None))
 
 
 def _least(kept: Sequence[TaskKept]) -> float:

@@ -108,7 +108,7 @@ def prefix_that_keeps(plan: CutPlan, keep: float) -> CutPlan:
             f"`keep` {keep:g} needs what each layer's removal cost, which a plan of {plan.criterion} does not record; "
             "choose the layers by task_accuracy."
         )
-    fine = [depth for depth, value in enumerate(values, start=1) if value is not None and value >= keep * uncut]
+    fine = [depth for depth, value in enumerate(values, start=1) if value is not None and value >= keep * uncut - 1e-9]
     if not fine:
         best = values[0]
         what = "no finite value" if best is None else f"{best / uncut:.0%}"

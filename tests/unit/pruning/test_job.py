@@ -275,3 +275,18 @@ def test_a_model_that_guesses_has_nothing_to_keep(model: Path, tmp_path: Path) -
             ModelSettings(model=str(model), device="cpu"), wanted, out=tmp_path / "run", console=Console(quiet=True),
             say=lambda text: None,
         )  # fmt: skip
+
+
+def test_where_time_allows_the_first_depth_at_risk_is_trained(model: Path, tmp_path: Path) -> None:
+    pytest.importorskip("trl", reason="healing by training needs layercut[heal]")
+    file = written_file(tmp_path / "mine.jsonl", model)
+    wanted = PruneSettings(tasks=(str(file),), keep=0.5, max_depth="3", time="5d")
+    done = prune_model(
+        ModelSettings(model=str(model), device="cpu"), wanted, out=tmp_path / "run", console=Console(quiet=True),
+        say=lambda text: None,
+    )  # fmt: skip
+    state = json.loads((tmp_path / "run" / "prune.json").read_text())
+    assert state["trained"] == 3, "the first depth that lost something"
+    trained = [one for one in done.result.path[2].tried if one.healing == "lora"]
+    assert len(trained) == 1 and trained[0].seconds > 0 and trained[0].kept[0].kept is not None
+    assert [one.depth for one in done.result.tested][:2] == [1, 2] and done.result.tested[1].passed
