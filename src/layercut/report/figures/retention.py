@@ -88,7 +88,7 @@ def _panel(
 ) -> Panel:
     points: list[dict[str, Any]] = []
     gap = min((deep - shallow for shallow, deep in pairwise(depths)), default=1)
-    apart = gap * min(_APART, 0.6 / len(looks))
+    apart = gap * min(_APART, 0.5 / len(looks))
     for part in dict.fromkeys(where[row.cut.name].part for row in rows):
         mine = sorted((row for row in rows if where[row.cut.name].part == part), key=lambda row: len(row.cut.removed))
         series = where[mine[0].cut.name].series
@@ -118,6 +118,7 @@ def _panel(
         dashes={name: look[1] for name, look in looks.items()},
         marks=((100, "uncut"), (0, "guessing")),
         height=210,
+        ticks=depths,
     )
     return Panel(
         spec=spec,
