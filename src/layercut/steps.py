@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, Union, cast
 
 from layercut.errors import InputError, unknown
 from layercut.seed import check_seed
-from layercut.settings import ModelSettings, TaskSettings
+from layercut.settings import Depth, ModelSettings, TaskSettings
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -77,7 +77,7 @@ def prune(
     tokenizer: Tokenizer = None,
     *,
     use: str | None = None,
-    tasks: str | Sequence[str] = (),
+    tasks: str | Sequence[str | PathLike[str]] = (),
     keep: float = 0.9,
     max_depth: str | int = "25%",
     num_remove: str | int | None = None,
@@ -123,7 +123,8 @@ def prune(
     from layercut.pruning.settings import PruneSettings
     from layercut.tasks.run import slug
 
-    given: dict[str, Any] = {"use": use, "tasks": tuple(tasks.split(",") if isinstance(tasks, str) else tasks)}
+    named = tasks.split(",") if isinstance(tasks, str) else [fspath(one) for one in tasks]
+    given: dict[str, Any] = {"use": use, "tasks": tuple(named)}
     given |= {"keep": keep, "heal": heal, "time": time, "items": items}
     given |= {"max_depth": str(max_depth)} if num_remove is None else {"remove": str(num_remove)}
     settings = PruneSettings(**given)
@@ -146,7 +147,7 @@ def prune(
 def select_layers(
     model: Model,
     criterion: str,
-    num_remove: int,
+    num_remove: int | str = "25%",
     *,
     out: str | PathLike[str],
     tokenizer: Tokenizer = None,
@@ -162,7 +163,7 @@ def select_layers(
     Args:
         model: the original model.
         criterion: how layers are ranked: ``block_influence``, ``task_accuracy``, ...; or your own ``module:function``.
-        num_remove: how many go.
+        num_remove: how many are removed, or which share.
         out: run folder. The plan is also written there, as plan.json.
         tokenizer: of a model in memory.
         tasks: whose selection items judge plans, for criteria that take an objective.
@@ -170,7 +171,7 @@ def select_layers(
         protect: layers that must stay, such as ``first:4,last:2``.
         seed: random seed.
         say: called with each line for people.
-        more: what ``layercut.selection.select.select_layers`` takes: calibration, settings, race, num_held_out, ...
+        more: what ``layercut.selection.select.select_layers`` takes: keep, calibration, settings, race, ...
 
     Returns:
         The plan, its layers in order of removal, with scores per layer (higher means keep) under
@@ -184,10 +185,11 @@ def select_layers(
     check_seed(seed)
     _check_more("select_layers", more, select, select_layers)
     wanted = [TaskSettings(task=task, limit=limit) if isinstance(task, str) else task for task in tasks]
+    handle = _handle(model, tokenizer, say)
     chosen = select(
-        _handle(model, tokenizer, say),
+        handle,
         criterion=criterion,
-        num_remove=num_remove,
+        num_remove=Depth(text=str(num_remove)).layers(handle.num_layers),
         out=Path(out),
         tasks=wanted,
         protect=protect,

@@ -39,7 +39,10 @@ MAY_USE = {
         "settings",
     },
     "tools": {"selection", "surgery", "models"},
-    "steps": {"healing", "diagnostics", "selection", "engine", "surgery", "settings"},
+    "steps": {
+        "pruning", "study", "healing", "diagnostics", "selection", "report", "tasks", "engine", "evidence", "surgery",
+        "models", "settings",
+    },
     "cli": {
         "pruning", "study", "healing", "diagnostics", "selection", "report", "tasks", "engine", "sandbox", "evidence",
         "surgery", "settings", "models",

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from transformers import AutoModelForCausalLM
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import layercut
 from layercut.errors import InputError
 from layercut.settings import CalibrationSettings, TaskSettings
+from tests.support.pruning import choice_file, spare_model
 from tests.support.tiny import save_tiny
 
 
@@ -21,11 +25,12 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_public_name_is_there_and_documented() -> None:
     promised = {"load_model", "CutPlan", "remove_layers", "select_layers", "evaluate", "heal"}
+    promised |= {"prune", "advise", "run_study", "sweep", "compare"}
     assert promised < set(layercut.__all__) == set(dir(layercut))
     for name in layercut.__all__:
         assert name == "__version__" or getattr(layercut, name).__doc__
-    with pytest.raises(AttributeError, match="no attribute 'prune'"):
-        _ = layercut.prune
+    with pytest.raises(AttributeError, match="no attribute 'prunes'"):
+        _ = layercut.prunes
 
 
 def test_choose_and_cut(tiny: Path, tmp_path: Path) -> None:
@@ -76,3 +81,140 @@ def test_heal_gives_the_folder_of_the_checkpoint(method: str, tiny: Path, tmp_pa
     assert AutoModelForCausalLM.from_pretrained(healed).config.num_hidden_layers == 4
     with pytest.raises(InputError, match="unknown method"):
         layercut.heal(cut, tiny, "task:arithmetic", out=tmp_path / "run", method="prayer")
+
+
+@pytest.fixture
+def loaded(tiny: Path) -> tuple[Any, Any]:
+    """A model in memory and its tokenizer, as a user loads them."""
+    return AutoModelForCausalLM.from_pretrained(tiny), AutoTokenizer.from_pretrained(tiny)
+
+
+def test_two_lines_make_a_loaded_model_smaller(loaded: tuple[Any, Any]) -> None:
+    model, _ = loaded
+    smaller = layercut.remove_layers(model, "1-2")
+    assert smaller is model and model.config.num_hidden_layers == 4
+    with layercut.bypass(model, [0]):
+        assert model.config.num_hidden_layers == 3
+    assert model.config.num_hidden_layers == 4
+    with pytest.raises(InputError, match="layer 9 is not in"):
+        layercut.remove_layers(model, [9])
+
+
+def test_every_step_takes_a_loaded_model(loaded: tuple[Any, Any], tiny: Path, tmp_path: Path) -> None:
+    model, tokenizer = loaded
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    text = CalibrationSettings(num_texts=2, max_tokens=16)
+    plan = layercut.select_layers(
+        model, "block_influence", "34%", out=tmp_path / "bi", tokenizer=tokenizer, calibration=text
+    )
+    named = layercut.select_layers(tiny, "block_influence", 2, out=tmp_path / "named", calibration=text)
+    assert plan.removed == named.removed and plan.model_hash == named.model_hash
+    cut = layercut.cut(model, [2, 4], tmp_path / "cut", tokenizer=tokenizer)
+    assert layercut.CutPlan.load(cut / "plan.json").removed == (2, 4)
+    found = layercut.evaluate("arithmetic", model, "2,4", tokenizer=tokenizer, readout="rank", limit=4)
+    assert found.records == layercut.evaluate("arithmetic", cut, readout="rank", limit=4).records
+    swept = layercut.sweep(model, ["arithmetic"], limit=4, layers="2", out=tmp_path / "sweep", tokenizer=tokenizer)
+    assert {row.layer for row in swept.sweep.rows} == {2}
+    done = layercut.diagnose(
+        model, ["4"], only=["brackets"], limit=2, num_samples=1, out=tmp_path / "broken", tokenizer=tokenizer
+    )
+    assert done.report.is_file()
+    healed = layercut.heal(
+        cut, model, "task:arithmetic", tokenizer=tokenizer, out=tmp_path / "healed", limit=20, responses="original",
+        method="seam",
+    )  # fmt: skip
+    assert (healed / "config.json").is_file()
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_a_loaded_model_is_known_by_its_weights(
+    loaded: tuple[Any, Any], tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from layercut.models.loaded import loaded_hash, wrap_loaded
+
+    monkeypatch.setenv("LAYERCUT_CACHE", str(tmp_path / "cache"))
+    model, tokenizer = loaded
+    assert wrap_loaded(model, tokenizer).source.path == tiny, "the folder that it came from holds the same weights"
+    assert wrap_loaded(model).source.path == tiny and not (tmp_path / "cache").exists()
+    before = loaded_hash(model, tokenizer)
+    with torch.no_grad():
+        model.model.layers[3].mlp.down_proj.weight[5, 7] += 1
+    assert loaded_hash(model, tokenizer) != before, "a single weight is another model"
+    said: list[str] = []
+    changed = wrap_loaded(model, tokenizer, say=said.append)
+    assert changed.source.path.parent == tmp_path / "cache" / "loaded" and "writing a copy" in said[0]
+    again = AutoModelForCausalLM.from_pretrained(changed.source.path)
+    assert all(torch.equal(again.state_dict()[name], one) for name, one in model.state_dict().items())
+    assert wrap_loaded(model, tokenizer, say=said.append).source == changed.source and len(said) == 1
+    layercut.remove_layers(model, [0])
+    assert wrap_loaded(model, tokenizer).num_layers == 5
+    with pytest.raises(InputError, match=r"model.eval\(\)"):
+        wrap_loaded(model.train(), tokenizer)
+    model.eval().name_or_path = ""
+    with pytest.raises(InputError, match="without its tokenizer"):
+        wrap_loaded(model)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda m, d: layercut.prune(m, use="math", keeps=0.9),
+            "unknown argument of prune 'keeps'. Did you mean keep?",
+        ),
+        (lambda m, d: layercut.prune(m, use="mth"), "Did you mean math?"),
+        (lambda m, d: layercut.prune(m), "neither was given"),
+        (lambda m, d: layercut.prune(3, use="math"), "int is no model"),
+        (lambda m, d: layercut.select_layers(m, "random", 1, out=d, protekt="0"), "Did you mean protect?"),
+        (lambda m, d: layercut.select_layers(m, "random", 1, out=d, calibraton=None), "Did you mean calibration?"),
+        (lambda m, d: layercut.cut(m, "1", d, verfy=False), "Did you mean verify?"),
+        (lambda m, d: layercut.heal(m, m, "task:copy", out=d, max_step=2), "Did you mean max_steps?"),
+        (lambda m, d: layercut.evaluate("copy", m, limits=3), "Did you mean limit?"),
+        (lambda m, d: layercut.sweep(m, ["copy"], out=d, layer="1"), "Did you mean layers?"),
+        (lambda m, d: layercut.diagnose(m, ["1"], out=d, limt=1), "Did you mean limit?"),
+        (lambda m, d: layercut.run_study({}, outt=d), "Did you mean out?"),
+        (lambda m, d: layercut.advise(d, keeep=0.9), "Did you mean keep?"),
+        (lambda m, d: layercut.compare(d, d, seeds=1), "Did you mean seed?"),
+    ],
+)
+def test_an_argument_that_does_not_exist_is_refused_with_the_nearest(
+    call: Callable[[Path, Path], object], message: str, tiny: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError) as caught:
+        call(tiny, tmp_path / "out")
+    assert message in str(caught.value)
+
+
+def test_prune_of_a_loaded_model_is_that_of_its_name(tmp_path: Path) -> None:
+    folder = spare_model(tmp_path / "spare")
+    file = choice_file(tmp_path / "mine.jsonl", folder)
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    wanted: dict[str, Any] = {"tasks": [file], "keep": 0.6, "max_depth": 1, "items": 40, "heal": "none"}
+    done = layercut.prune(model, tokenizer, out=tmp_path / "loaded", **wanted)
+    named = layercut.prune(folder, out=tmp_path / "named", **wanted)
+    assert done.plan.removed == named.plan.removed and len(done.plan.removed) == 1
+    assert done.result.tested == named.result.tested and done.result.verdict == "passed"
+    assert done.checkpoint is not None and named.checkpoint is not None
+    weights = [one.checkpoint.joinpath("model.safetensors").read_bytes() for one in (done, named) if one.checkpoint]
+    assert weights[0] == weights[1]
+    assert done.model.config.num_hidden_layers == 5 == len(done.plan.kept)
+    assert set(done.kept) == {"mine.jsonl"} and done.report.is_file()
+    again = layercut.prune(model, tokenizer, out=tmp_path / "loaded", **wanted)
+    assert again.result == done.result
+
+
+def test_studies_advice_and_comparisons_from_python(tiny: Path, tmp_path: Path) -> None:
+    study = {
+        "model": str(tiny),
+        "device": "cpu",
+        "out": str(tmp_path / "study"),
+        "plans": {"last": "reverse:1"},
+        "tasks": [{"task": "arithmetic", "readouts": ["rank"], "limit": 8}],
+        "checkpoints": False,
+    }
+    (outcome,) = layercut.run_study(study)
+    assert not outcome.failed and {row.task for row in outcome.rows} == {"arithmetic"}
+    advice = layercut.advise(tmp_path / "study", use="classify", keep=0.5)
+    assert advice.recommended is None
+    rows = layercut.compare(tmp_path / "study" / "uncut", tmp_path / "study" / "last")
+    assert {row.readout for row in rows} == {"rank"}

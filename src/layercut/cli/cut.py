@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Annotated
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any
 
 import typer
 
 from layercut.cli import options
-from layercut.cli.console import as_json, result, say, warn
+from layercut.cli.console import as_json, log, result, say, warn
 from layercut.errors import InputError
-from layercut.settings import ModelSettings
+from layercut.settings import Depth, ModelSettings
+from layercut.surgery.plan import CutPlan
 
 
 @options.command()
 def cut(
     model: Annotated[ModelSettings, options.LOADED_MODEL],
     remove: options.Remove = None,
+    keep: options.Keep = None,
     out: options.Out = None,
     seed: options.Seed = 0,
     dry_run: options.DryRun = False,
@@ -35,20 +39,32 @@ def cut(
     With --no-verify nothing is loaded, and of a hub model only those weight files are downloaded that hold something
     that stays; a --dry-run of a hub model downloads no weights at all.
 
+    --remove 25% removes a quarter of the layers, chosen by block influence; --remove plan.json --keep 0.9 removes as
+    many layers of a search by task scores as keep 90 % there.
+
     Example: layercut cut bundled:smollm2-135m --remove 3,8,21-24 --out smollm2-24-layers
     """
     from layercut.study.checks import check_plans
 
     if not remove:
-        raise InputError("no layers are named; say --remove 3,8,21-24 (zero-based, inclusive), or --remove reverse:3.")
-    check_plans(model, [remove], seed)
+        raise InputError("no layers are named; say --remove 3,8,21-24 (zero-based, inclusive), or --remove 25%.")
+    share = Depth(text=remove) if remove.strip().endswith("%") and ":" not in remove else None
+    if keep is not None and not remove.strip().endswith(".json"):
+        raise InputError("--keep shortens the plan of a search; give that plan: --remove DIR/plan.json --keep 0.9.")
+    check_plans(model, [] if share else [remove], seed)
 
-    from layercut.selection.specs import plan_from_spec
+    from layercut.selection.specs import plan_from_spec, prefix_that_keeps
     from layercut.surgery.cut import cut_model
     from layercut.surgery.cut_source import cut_source
 
     whole = verify and not dry_run
-    make_plan = partial(plan_from_spec, remove, seed=seed, from_another_model=model.plan_from_another_model)
+
+    def make_plan(**made_for: Any) -> CutPlan:
+        if share is not None:
+            return _by_influence(model, share, seed, made_for)
+        plan = plan_from_spec(remove, **made_for, seed=seed, from_another_model=model.plan_from_another_model)
+        return plan if keep is None else prefix_that_keeps(plan, keep)
+
     with cut_source(model, make_plan, whole=whole, dry_run=dry_run, say=say) as found:
         say(f"{model.model}: {found.plan.describe()}")
         if not dry_run and out is None:
@@ -68,3 +84,18 @@ def cut(
         return
     for line in done.lines():
         result(line)
+
+
+def _by_influence(model: ModelSettings, share: Depth, seed: int, made_for: Mapping[str, Any]) -> CutPlan:
+    """A plan of that many layers, chosen by block influence on text that the model itself writes."""
+    from layercut.progress.bars import SelectionProgress
+    from layercut.selection.select import select_layers
+
+    number = share.layers(made_for["num_layers"])
+    say(f"{share.text} is {number} of {made_for['num_layers']} layers; choosing them by block influence ...")
+    with TemporaryDirectory() as scratch, SelectionProgress(log) as progress:
+        found = select_layers(
+            model, criterion="block_influence", num_remove=number, out=Path(scratch) / "run", seed=seed,
+            progress=progress, say=say,
+        )  # fmt: skip
+    return found.plan

@@ -22,8 +22,18 @@ from layercut.settings import TaskSettings
 Remove = Annotated[
     str | None,
     typer.Option(
-        help="Layers to remove, zero-based, ranges inclusive: 3,8,21-24. Or reverse:N or random:N, or a plan.json.",
+        help="Layers to remove, zero-based, ranges inclusive: 3,8,21-24. Or reverse:N or random:25%, or a plan.json.",
         metavar="LAYERS",
+    ),
+]
+Keep = Annotated[
+    float | None,
+    typer.Option(
+        min=0.01,
+        max=1,
+        help="Only as many layers of a search by task scores as keep this share on its selection items; layercut prune "
+        "confirms it on others.",
+        metavar="SHARE",
     ),
 ]
 Seed = Annotated[int, typer.Option(min=0, max=LARGEST, help="Random seed.", metavar="INTEGER")]

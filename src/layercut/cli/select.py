@@ -10,9 +10,10 @@ import typer
 from layercut.cli import options
 from layercut.cli.console import as_json, log, out, result, say
 from layercut.errors import InputError
+from layercut.models.depth import depth_of
 from layercut.selection import CRITERIA, criterion_row
 from layercut.selection.base import SearchSettings
-from layercut.settings import CalibrationSettings, DecodingSettings, ModelSettings
+from layercut.settings import CalibrationSettings, DecodingSettings, Depth, ModelSettings
 
 
 def _those(fact: str) -> str:
@@ -33,7 +34,10 @@ def select(
     criterion: Annotated[
         str, typer.Option(help=f"How layers are ranked: {', '.join(CRITERIA)}; or your own my.module:function.")
     ],
-    remove: Annotated[int, typer.Option(min=1, help="How many layers go.", metavar="N")],
+    remove: Annotated[
+        str, typer.Option(help="How many layers are removed, or which share: 3 or 25%.", metavar="N")
+    ] = "25%",
+    keep: options.Keep = None,
     out_folder: Annotated[
         Path | None, typer.Option("--out", help="Run folder; runs/select-<model> if left out.", metavar="DIR")
     ] = None,
@@ -91,12 +95,17 @@ def select(
     from layercut.study.checks import check_selection
 
     criterion_row(criterion)
+    depth = Depth(text=remove)
     tasks = options.asked_tasks(objective, readouts, limit, data, data_dir, first_readouts=True)
     if (limit or readouts or held_out) and not tasks:
         raise InputError(
             "--limit, --readouts and --held-out have no effect without --objective; name its tasks, or leave them out."
         )
-    check_selection(model, criterion, remove, protect=protect, has_tasks=bool(tasks))
+    num_layers = depth_of(model.model, model.revision)
+    if num_layers is None:
+        raise InputError(f"the config of {model.model} does not say how many decoder layers it has.")
+    number = depth.layers(num_layers)
+    check_selection(model, criterion, number, protect=protect, has_tasks=bool(tasks))
 
     from layercut.progress.bars import SelectionProgress
     from layercut.report.held_out import held_out_table
@@ -115,7 +124,7 @@ def select(
         estimate = selection_estimate(
             model,
             criterion=criterion,
-            num_remove=remove,
+            num_remove=number,
             parts=[part for task in tasks for part in objective_parts(task, seed)],
             calibration=text,
             protect=protect,
@@ -133,7 +142,7 @@ def select(
         done = select_layers(
             model,
             criterion=criterion,
-            num_remove=remove,
+            num_remove=number,
             out=folder,
             tasks=tasks,
             calibration=text,
@@ -142,6 +151,7 @@ def select(
             **search.as_dict(),
             decoding=decoding,
             num_held_out=held_out,
+            keep=keep,
             seed=seed,
             progress=progress,
             say=say,

@@ -15,6 +15,7 @@ from layercut.engine.handle import ModelHandle
 from layercut.healing.examples import Data
 from layercut.healing.heal_settings import HealSettings
 from layercut.healing.learner import ACCURACY, accuracy_of_held_out
+from layercut.healing.places import seams_of
 from layercut.healing.process_group import ProcessGroup
 from layercut.healing.settings import TrainSettings
 from layercut.progress.watch import watched
@@ -80,7 +81,7 @@ class HealingJob(NamedTuple):
         began = time.monotonic()
         uncut = load_cut(self.teacher.handle, self.settings.train)
         judge = judged_by(self.loaded.model, self.data)
-        total = len(self.data.train) + len(self.data.held_out)
+        total = len(seams_of(self.plan)) * (len(self.data.train) + len(self.data.held_out))
         with watched("Reading both models", total, self.console, "texts") as on_progress:
             fits = repair_seams(
                 self.loaded.model,

@@ -1,4 +1,4 @@
-"""Heal the plan of one depth, from the original model's own answers to selection items."""
+"""Heal the plan of one depth, from the original model's own answers to selection items that judge no plan."""
 
 from __future__ import annotations
 
@@ -11,20 +11,24 @@ from rich.console import Console
 
 from layercut.engine.base import LikelihoodRequest
 from layercut.engine.handle import ModelHandle
+from layercut.errors import InputError
 from layercut.healing.data import BUILT_IN
-from layercut.healing.heal import heal_model
+from layercut.healing.heal import estimate_heal, heal_model
 from layercut.healing.heal_settings import HealSettings
 from layercut.healing.prompt_sources import Answering, PromptGroup, PromptSource
 from layercut.healing.prompts import NamedPrompt, PromptWithAnswer
 from layercut.healing.responses import plain_prompt
 from layercut.healing.settings import TrainSettings
-from layercut.pruning.path import PlanPath
-from layercut.settings import TaskSettings
+from layercut.healing.task_prompts import task_prompts
+from layercut.pruning.path import FEWEST_FRESH, PlanPath
+from layercut.settings import ModelSettings, TaskSettings
 from layercut.surgery.cut import cut_model
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.base import generates
 
 CUT = "checkpoint"
+TRAINING_ITEMS = 512
+"""Of each task, that training learns from at most."""
 
 
 class DepthHealer:
@@ -62,23 +66,12 @@ class DepthHealer:
             InputError: a model or prompts that cannot be healed with.
             MissingExtra: TRL or PEFT is not installed, for methods that train.
         """
-        depth = self._depth(plan)
-        if not (depth / CUT).exists():
-            cut_model(self._model.source, plan, depth / CUT, uncut=None)
-        wanted = self._model.settings
-        settings = HealSettings(
-            train=TrainSettings(method=method, seed=self._seed),
-            responses="self" if source.records is not None else "original",
-            decontaminate=self._decontaminate,
-            data=self._data,
-        )
         healed = heal_model(
-            wanted.replace(model=str(depth / CUT), revision=None),
-            wanted,
+            *self._models(plan),
             source,
-            settings,
+            self._settings(method, source),
             Answering(),
-            out=depth / method,
+            out=self._depth(plan) / method,
             console=self._console,
             say=lambda text: None,
         )
@@ -86,6 +79,30 @@ class DepthHealer:
         for line in healed.healing.get("seams", []):
             self._say(f"depth {len(plan.removed)}: {line}")
         return healed.checkpoint
+
+    def most_seconds(self, plan: CutPlan, method: str, source: PromptSource) -> float:
+        """The most time that healing may take, estimated without doing it."""
+        models, out = self._models(plan), self._depth(plan) / method
+        found = estimate_heal(*models, source, self._settings(method, source), Answering(), out=out)
+        assert found.seconds is not None, "the speed of this machine was timed"
+        return found.seconds[1]
+
+    def _models(self, plan: CutPlan) -> tuple[ModelSettings, ModelSettings]:
+        """The pruned model, which is written for it, and its teacher."""
+        cut = self._depth(plan) / CUT
+        if not cut.exists():
+            cut_model(self._model.source, plan, cut, uncut=None)
+        wanted = self._model.settings
+        return wanted.replace(model=str(cut), revision=None), wanted
+
+    def _settings(self, method: str, source: PromptSource) -> HealSettings:
+        learns_right_ones = source.records is None and not source.tasks
+        return HealSettings(
+            train=TrainSettings(method=method, seed=self._seed),
+            responses="original" if learns_right_ones else "self",
+            decontaminate=self._decontaminate,
+            data=self._data,
+        )
 
     def checkpoint(self, plan: CutPlan, method: str) -> Path:
         """Where the healed model of a plan lies."""
@@ -99,11 +116,29 @@ class DepthHealer:
         return self._folder / f"depth-{len(plan.removed)}"
 
 
+def training_prompts(path: PlanPath) -> PromptSource:
+    """What training learns from: answers that the original model still has to give, to selection items that judge no
+    plan, where a task has enough of them.
+
+    Raises:
+        InputError: no task of the goal is written.
+    """
+    groups = []
+    for part, judged in zip(path.parts, path.objective.samples, strict=True):
+        if generates(part.readout):
+            found = task_prompts(part.task, readout=part.readout, limit=len(judged) + TRAINING_ITEMS)
+            fresh = found.answered[len(judged) :]
+            groups.append(PromptGroup(fresh if len(fresh) >= FEWEST_FRESH else found.answered, found))
+    if not groups:
+        raise InputError("training learns from written answers, and every task of this goal is ranked; `heal` by seam.")
+    return PromptSource(parts=tuple(groups))
+
+
 def healing_prompts(path: PlanPath, model_hash: str) -> PromptSource:
     """What healing learns from: the original model's answers where a task is written, else the right options."""
     records: list[dict[str, Any]] = []
     ranked: list[PromptWithAnswer] = []
-    for part, samples, answered in path.uncut_answers():
+    for part, samples, answered in path.healing_answers():
         by_id: Mapping[str, Any] = {record["id"]: record for record in answered}
         for sample in samples:
             request, record = part.task.request(sample, part.readout), by_id[sample.id]

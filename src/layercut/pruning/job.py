@@ -18,9 +18,10 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,9 @@ from rich.console import Console
 from layercut.engine.base import Decoding
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
+from layercut.healing.prompt_sources import PromptSource
 from layercut.models.weights import safetensors_files
+from layercut.progress.heartbeat import clock
 from layercut.progress.stages import StageProgress
 from layercut.pruning.budget import (
     CANDIDATES,
@@ -46,12 +49,14 @@ from layercut.pruning.budget import (
 )
 from layercut.pruning.confirm import Arm, FixedSequence, arm_name, ask, judge, original_scores
 from layercut.pruning.goal import GoalTasks, goal_tasks
-from layercut.pruning.healing import DepthHealer, healing_prompts
+from layercut.pruning.healing import DepthHealer, healing_prompts, training_prompts
 from layercut.pruning.path import PlanPath
 from layercut.pruning.settings import AUTO, NONE, PruneSettings
 from layercut.pruning.speed import speeds, timed_rounds
 from layercut.pruning.state import PruneState
 from layercut.pruning.verdict import answer_of, next_step
+from layercut.report.html.page import PAGE
+from layercut.report.reports import write_reports
 from layercut.runs.atomic import new_directory
 from layercut.runs.directory import RunFolder
 from layercut.runs.disk import resumable
@@ -61,12 +66,12 @@ from layercut.runs.prune import (
     MODEL,
     RESULT,
     Chosen,
+    Estimated,
     Goal,
     GoalTask,
-    Ignored,
-    Measured,
     PathStep,
     PruneResult,
+    SetAside,
     Size,
     TaskKept,
     Tried,
@@ -90,6 +95,8 @@ if TYPE_CHECKING:
     from layercut.models.loading import LoadedModel
 
 LEVEL = 0.95
+SEAM, TRAINED = "seam", "lora"
+"""What ``auto`` heals by: in closed form, and by training."""
 _SMALL = 1_000_000_000
 """Parameters up to which the original model stays in memory while another is healed."""
 _REASONABLE = 0.5
@@ -117,7 +124,7 @@ class Pruned:
         return CutPlan.load(self.folder / self.result.chosen.name / "plan.json")
 
     @property
-    def kept(self) -> dict[str, Measured | None]:
+    def kept(self) -> dict[str, Estimated | None]:
         """Share of the score above chance that the plan keeps of each task, on report items."""
         found = next((one for one in self.result.tested if one.name == self.result.chosen.name), None)
         return {one.task: one.kept for one in found.kept} if found else {}
@@ -125,7 +132,7 @@ class Pruned:
     @property
     def report(self) -> Path:
         """report.html, where it was written; else result.json."""
-        page = self.folder / "report.html"
+        page = self.folder / PAGE
         return page if page.is_file() else self.folder / RESULT
 
     @cached_property
@@ -192,9 +199,19 @@ def prune_model(
         if (run.path / RESULT).is_file():
             known = PruneResult.load(run.path)
             if known.checkpoint is not None or not anyway:
+                _report(run.path, seed)
                 return Pruned(run.path, known, handle.settings)
         job = PruneJob(run, handle, settings, goal, parts, depth, seed, anyway, isolation, console, say)
-        return Pruned(run.path, job.run(), handle.settings)
+        found = job.run()
+        (run.path / PAGE).unlink(missing_ok=True)
+        _report(run.path, seed)
+        return Pruned(run.path, found, handle.settings)
+
+
+def _report(folder: Path, seed: int) -> None:
+    """The page and report.md, unless they are there."""
+    if not (folder / PAGE).is_file():
+        write_reports(folder, seed=seed)
 
 
 class PruneJob:
@@ -260,7 +277,8 @@ class PruneJob:
             number = min(items, SELECTION_ITEMS) if items else SELECTION_ITEMS
             if (seconds := self._settings.seconds) is not None:
                 for part in self._asked:
-                    self._uncut(replace(part, limit=FEWEST))
+                    with suppress(InputError):
+                        self._uncut(replace(part, limit=FEWEST), is_first=True)
                 number = selection_items_in(seconds, self._per_item(self._asked), self._depth)
             state.put("selection_items", number)
         if "ignored" not in state:
@@ -268,6 +286,7 @@ class PruneJob:
             tell_shortfalls([replace(part, limit=limit) for part in self._asked], "selection", self._say)
             for part in self._asked:
                 try:
+                    self._uncut(replace(part, limit=min(limit, FEWEST)), is_first=True)
                     self._uncut(replace(part, limit=limit))
                 except InputError as error:
                     ignored.append({"task": part.task.name, "readout": part.readout, "reason": str(error)})
@@ -281,18 +300,18 @@ class PruneJob:
         scores = ", ".join(f"{one.label} {one.score:.0%}" for one in self._yardsticks)
         progress.end("original", note=scores)
         if "announced" not in state:
-            number = self._num_report(self._depth + 1, self._settings.seconds or 0)
+            items = self._num_report(self._depth + 1, self._settings.seconds or 0)
             self._say(
                 f"{state['selection_items']} selection items of each task choose the layers; "
-                + resolution(self._yardsticks, number, self._settings.keep)
+                + resolution(self._yardsticks, items, self._settings.keep)
             )
-            state.put("announced", number)
+            state.put("announced", items)
 
-    def _uncut(self, part: ObjectiveTask) -> None:
+    def _uncut(self, part: ObjectiveTask, *, is_first: bool = False) -> None:
         """The original model's answers to one task, and how long each took.
 
         Raises:
-            InputError: it is not above chance there.
+            InputError: it is not above chance there; of the first few items, all of its answers score 0.
         """
         objective = TaskObjective(
             self._model.engine, [part], decoding=self._draw, normalise="chance", journal=self._journal,
@@ -307,7 +326,13 @@ class PruneJob:
         if asked:
             speeds = self._state.get("seconds_per_item", {})
             self._state.put("seconds_per_item", speeds | {part.label: (time.monotonic() - began) / asked})
-        _ = objective.uncut
+        if not is_first:
+            _ = objective.uncut
+        elif not any(next(iter(one["metrics"].values())) > 0 for one in answers.part(0, uncut, whole=True).records):
+            raise InputError(
+                f"the original model answers none of the first {len(objective.samples[0])} selection items of "
+                f"{part.label} right, so nothing can be lost there"
+            )
 
     @property
     def _parts(self) -> list[ObjectiveTask]:
@@ -318,7 +343,7 @@ class PruneJob:
 
     def _per_item(self, parts: Sequence[ObjectiveTask]) -> float:
         """Seconds that the original model takes for one item of each task."""
-        known = self._state.get("seconds_per_item", {})
+        known: dict[str, float] = self._state.get("seconds_per_item", {})
         return sum(known.get(part.label, 0.0) for part in parts)
 
     @cached_property
@@ -386,20 +411,19 @@ class PruneJob:
             removed = (*removed, found.layer)
             tried = [Tried(kept=self._path.kept(removed, self._seed))]
             tried += self._healed(removed, tried[0].kept)
-            best = max(tried, key=lambda one: (_least(one.kept), _mean(one.kept), one.healing is None))
             step = PathStep(
                 depth=len(removed),
                 removed=removed,
                 candidates=found.num_candidates,
                 tried=tuple(tried),
-                healing=best.healing,
+                healing=_best(tried).healing,
             )
             state.put("path", [*(one.model_dump(mode="json") for one in steps), step.model_dump(mode="json")])
             self._show(step)
+        self._train()
 
     def _show(self, step: PathStep) -> None:
-        kept = next(one.kept for one in step.tried if one.healing == step.healing)
-        least = least_kept(kept)
+        least = least_kept(_kept_by(step))
         healed = f", healed by {step.healing}" if step.healing else ""
         self._progress.end(
             f"depth {step.depth}",
@@ -413,7 +437,7 @@ class PruneJob:
             return f"{self._depth} layers are the most that were asked for"
         if self._settings.remove is not None:
             return ""
-        chosen = [next(one.kept for one in step.tried if one.healing == step.healing) for step in steps]
+        chosen = [_kept_by(step) for step in steps]
         for kept in chosen[-1:]:
             for one in kept:
                 if one.kept is not None and one.kept.high is not None and one.kept.high < keep:
@@ -428,16 +452,16 @@ class PruneJob:
     def _healed(self, removed: tuple[int, ...], plain: tuple[TaskKept, ...]) -> list[Tried]:
         """The plan healed, where that may pay."""
         method, keep = self._settings.heal, self._settings.keep
-        if method == NONE:
-            return []
         if method == AUTO:
-            if not _REASONABLE * keep <= _least(plain) < (1 + keep) / 2:
-                return []
-            method = "seam"
+            return [self._heal(removed, SEAM)] if _REASONABLE * keep <= _least(plain) < (1 + keep) / 2 else []
+        return [] if method == NONE else [self._heal(removed, method)]
+
+    def _heal(self, removed: tuple[int, ...], method: str) -> Tried:
+        """Heal the plan in one way, and judge it on selection items."""
         plan = self._plan(removed)
         self._progress.begin(f"depth {len(removed)}", f"healing by {method}")
         began = time.monotonic()
-        source = healing_prompts(self._path, self._model.metadata.model_hash)
+        source = self._prompts(method)
         if self._model.num_parameters(self._model.plan()) > _SMALL:
             self._path_made = None
             self._model.release()
@@ -448,7 +472,43 @@ class PruneJob:
         healed = self._handle_of(checkpoint)
         kept = self._path.kept_healed(healed.engine, self._seed)
         healed.release()
-        return [Tried(healing=method, kept=kept, seconds=round(seconds, 1))]
+        return Tried(healing=method, kept=kept, seconds=round(seconds, 1))
+
+    def _prompts(self, method: str) -> PromptSource:
+        if method == SEAM:
+            return healing_prompts(self._path, self._model.metadata.model_hash)
+        return training_prompts(self._path)
+
+    def _train(self) -> None:
+        """Train the first depth that is at risk, where the time that is left for it surely suffices."""
+        state, keep, seconds = self._state, self._settings.keep, self._settings.seconds
+        if self._settings.heal != AUTO or seconds is None:
+            return
+        steps = self._steps
+        if "trained" not in state:
+            weak = next((one for one in steps if _least(_kept_by(one)) < (1 + keep) / 2), None)
+            state.put("trained", None if weak is None or not self._fits(weak, seconds) else weak.depth)
+        place = next((place for place, one in enumerate(steps) if one.depth == state["trained"]), None)
+        if place is None or any(one.healing == TRAINED for one in steps[place].tried):
+            return
+        tried = (*steps[place].tried, self._heal(steps[place].removed, TRAINED))
+        steps[place] = steps[place].model_copy(update={"tried": tried, "healing": _best(tried).healing})
+        state.put("path", [one.model_dump(mode="json") for one in steps])
+        self._show(steps[place])
+
+    def _fits(self, step: PathStep, seconds: float) -> bool:
+        """Whether training surely fits into the time that report items do not need."""
+        if find_spec("trl") is None or find_spec("peft") is None:
+            return False
+        try:
+            source = self._prompts(TRAINED)
+        except InputError:
+            return False
+        most = self._healer.most_seconds(self._plan(step.removed), TRAINED, source)
+        left = (1 - CONFIRM) * seconds - self._state.used
+        if most > left:
+            self._say(f"healing by training may take {clock(most)}, and {clock(max(left, 0))} is left for it: left out")
+        return most <= left
 
     @cached_property
     def _healer(self) -> DepthHealer:
@@ -566,11 +626,10 @@ class PruneJob:
         state, settings = self._state, self._settings
         steps, folder = self._steps, self._folder
         checkpoint = MODEL if (folder / MODEL).exists() else None
-        ignored = [Ignored.model_validate(one) for one in state["ignored"]]
-        ignored += [Ignored(task=task, readout=readout, reason=why) for task, readout, why in found.not_judged]
+        ignored = [SetAside.model_validate(one) for one in state["ignored"]]
+        ignored += [SetAside(task=task, readout=readout, reason=why) for task, readout, why in found.not_judged]
         chosen = Chosen(name=arm.name, depth=len(arm.plan.removed), removed=arm.plan.removed, healing=arm.healing)
-        verdict, why = answer_of(found.tested, steps, chosen, settings.keep, state["path_ended"])
-        source = self._model.source.path
+        verdict, why = answer_of(found.tested, steps, chosen, settings.keep, state["path_ended"], self._parts)
         timed = state["speed"]
         after = folder / MODEL if checkpoint else None
         return PruneResult(
@@ -611,13 +670,8 @@ class PruneJob:
             verified=self._verified(),
             speed=speeds(timed["rounds"]),
             size={
-                name: Size(
-                    parameters=self._model.num_parameters(plan),
-                    disk_bytes=_bytes_of(path) if path else self._cut_bytes(arm.plan),
-                    memory_bytes=timed["memory_bytes"][name],
-                    cache_bytes_per_token=timed["cache_bytes_per_token"][name],
-                )
-                for name, plan, path in (("uncut", self._model.plan(), source), ("cut", arm.plan, after))
+                "uncut": self._size("uncut", self._model.plan(), _bytes_of(self._model.source.path)),
+                "cut": self._size("cut", arm.plan, _bytes_of(after) if after else self._cut_bytes(arm.plan)),
             },
             where=machine(),
             seed=self._seed,
@@ -627,7 +681,16 @@ class PruneJob:
 
     def _verified(self) -> str:
         """What the card of the checkpoint says of its reload; empty where there is none."""
-        return self._state.get("verified", "")
+        return str(self._state.get("verified", ""))
+
+    def _size(self, name: str, plan: CutPlan, disk_bytes: int) -> Size:
+        timed = self._state["speed"]
+        return Size(
+            parameters=self._model.num_parameters(plan),
+            disk_bytes=disk_bytes,
+            memory_bytes=timed["memory_bytes"][name],
+            cache_bytes_per_token=timed["cache_bytes_per_token"][name],
+        )
 
     def _cut_bytes(self, plan: CutPlan) -> int:
         return plan_cut(self._model.source.path, plan).bytes_after
@@ -664,6 +727,16 @@ def read_healing(checkpoint: Path) -> str:
 def _bytes_of(folder: Path) -> int:
     """Bytes of the weight files."""
     return sum(file.stat().st_size for file in set(safetensors_files(folder).values()))
+
+
+def _kept_by(step: PathStep) -> tuple[TaskKept, ...]:
+    """What the chosen model of a depth keeps on selection items."""
+    return next(one.kept for one in step.tried if one.healing == step.healing)
+
+
+def _best(tried: Sequence[Tried]) -> Tried:
+    """The one whose worst task keeps most; of equals the one that is not healed."""
+    return max(tried, key=lambda one: (_least(one.kept), _mean(one.kept), one.healing is None))
 
 
 def _least(kept: Sequence[TaskKept]) -> float:

@@ -16,7 +16,12 @@ from layercut.text.counting import counted
 
 
 def answer_of(
-    tested: Sequence[TestedDepth], steps: Sequence[PathStep], chosen: Chosen, keep: float, path_ended: str
+    tested: Sequence[TestedDepth],
+    steps: Sequence[PathStep],
+    chosen: Chosen,
+    keep: float,
+    path_ended: str,
+    parts: Sequence[ObjectiveTask],
 ) -> tuple[Verdict, str]:
     """The verdict, and the answer in a few sentences."""
     passed = [one for one in tested if one.passed]
@@ -31,12 +36,12 @@ def answer_of(
     if passed:
         text = f"Without {plan} the model keeps at least {keep:.0%} of every task: {_kept(passed[-1].kept)}."
         if failed is not None:
-            return "passed", f"{text} {_failed(failed)}"
+            return "passed", f"{text} {_failed(failed, parts)}"
         deeper = "" if len(steps) > passed[-1].depth else f" The path went no deeper: {path_ended}."
         return "passed", text + deeper
     assert failed is not None
     verdict: Verdict = "refuted" if failed.verdict == "shown to fail" else "undecided"
-    return verdict, f"No plan passed {keep:.0%}. {_failed(failed, best=True)}"
+    return verdict, f"No plan passed {keep:.0%}. {_failed(failed, parts, best=True)}"
 
 
 def next_step(
@@ -52,7 +57,7 @@ def next_step(
     if failed is None or failed.items_needed is None:
         return None
     items = failed.items_needed
-    if any(len(part.task.samples("report", items)) < items for part in parts):
+    if report_items(parts, items) < items:
         return None
     words = ["layercut", "prune", model]
     for name, value in settings.given().items():
@@ -64,7 +69,12 @@ def next_step(
     return NextStep(items=items, command=shlex.join(words))
 
 
-def _failed(one: TestedDepth, *, best: bool = False) -> str:
+def report_items(parts: Sequence[ObjectiveTask], most: int | None) -> int:
+    """Report items of the task that has the fewest, up to ``most``."""
+    return min(len(part.task.samples("report", most)) for part in parts)
+
+
+def _failed(one: TestedDepth, parts: Sequence[ObjectiveTask], *, best: bool = False) -> str:
     """What is known of the depth that ended the test."""
     healed = f", healed by {one.healing}," if one.healing else ""
     begin = "Best: " if best else "Without "
@@ -75,7 +85,9 @@ def _failed(one: TestedDepth, *, best: bool = False) -> str:
     if one.items_needed is None:
         return f"{text}; no number of items can be said that would decide it."
     n = max((task.uncut.n for task in one.kept), default=0)
-    return f"{text}; about {max(one.items_needed - n, 1):,} more items of each task would decide it."
+    text += f"; about {max(one.items_needed - n, 1):,} more items of each task would decide it"
+    there = report_items(parts, one.items_needed)
+    return f"{text}." if there >= one.items_needed else f"{text}, and there are only {there - n:,}."
 
 
 def _kept(kept: Sequence[TaskKept]) -> str:

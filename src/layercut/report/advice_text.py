@@ -327,5 +327,5 @@ def _rounded(count: int) -> str:
 
 
 def _round_up(count: int) -> int:
-    size = 10 ** max(0, len(str(count)) - 2)
+    size: int = 10 ** max(0, len(str(count)) - 2)
     return math.ceil(count / size) * size

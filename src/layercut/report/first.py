@@ -25,7 +25,7 @@ from layercut.text.numbers import number, parameters, with_interval
 if TYPE_CHECKING:
     from layercut.evidence.comparison import ComparisonRow
     from layercut.report.study import StudyResults
-    from layercut.runs.prune import Speed, TaskKept, TestedDepth
+    from layercut.runs.prune import TaskKept, TestedDepth, TimedSpeed
 
 KEEP, CONFIDENCE = 0.9, 0.95
 """Target share and confidence in a study's report; `layercut advise` takes others."""
@@ -260,7 +260,7 @@ def _size(result: PruneResult) -> str:
     return text
 
 
-def _speed(one: Speed) -> str:
+def _speed(one: TimedSpeed) -> str:
     low, high = one.ratio.low, one.ratio.high
     ends = "" if low is None or high is None else f" [{low:.2f}, {high:.2f}]"
     seconds = one.unit == "s"

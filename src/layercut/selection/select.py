@@ -23,7 +23,7 @@ from layercut.selection.held_out import held_out
 from layercut.selection.objective import TaskObjective, search_settings
 from layercut.selection.protect import parse_protected
 from layercut.selection.search_journal import SearchJournal
-from layercut.selection.specs import plan_of
+from layercut.selection.specs import plan_of, prefix_that_keeps
 from layercut.settings import CalibrationSettings, DecodingSettings, ModelSettings, TaskSettings
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import load_task
@@ -62,6 +62,7 @@ def select_layers(
     race_error: float = RACE_ERROR,
     decoding: DecodingSettings | None = None,
     num_held_out: int | None = None,
+    keep: float | None = None,
     seed: int = 0,
     progress: Progress,
     say: Callable[[str], None],
@@ -74,6 +75,9 @@ def select_layers(
 
     A plan that was chosen on task items is then scored on ``num_held_out`` other selection items of each task (as many
     as it was chosen on if None, none for 0), under ``held_out`` in its scores; see ``layercut.selection.held_out``.
+
+    With ``keep``, a greedy search goes to ``num_remove`` layers, and the plan is its deepest part that keeps this share
+    of the original model's value; see ``layercut.selection.specs.prefix_that_keeps``.
 
     Raises:
         InputError: an unknown criterion, task or setting, or material that the criterion needs and did not get.
@@ -122,6 +126,16 @@ def select_layers(
             progress=progress,
         )
         selection = choose(context)
+        if keep is not None:
+            searched = CutPlan(
+                num_layers=handle.num_layers,
+                removed=selection.removed,
+                criterion=criterion,
+                scores=selection.details,
+            )
+            short = prefix_that_keeps(searched, keep)
+            selection = selection._replace(removed=short.removed, details=short.scores)
+            context = replace(context, num_remove=len(short.removed))
         seen = selection_items(selection.details)
         if objective is not None and seen and num_held_out != 0:
             chosen = CutPlan(num_layers=handle.num_layers, removed=selection.removed)
@@ -139,7 +153,7 @@ def select_layers(
             scores={"importance": {str(k): v for k, v in selection.importance.items()}, **selection.details},
         )
         name = re.sub(r"[^\w.-]+", "-", criterion)
-        plan.save(folder.path / "plans" / f"{name}-{num_remove}.json")
+        plan.save(folder.path / "plans" / f"{name}-{len(plan.removed)}.json")
         plan.save(folder.path / PLAN_FILE)
         folder.write_metrics([], plan=plan.to_dict(), num_parameters=handle.num_parameters(plan))
         return Selected(plan, folder.path / PLAN_FILE, selection)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _BY_CRITERION = re.compile(r"^([A-Za-z_][\w.:-]*):(\d{1,6}|\d{1,2}(?:\.\d+)?%)$")
 _EXPECTED = "a layer list such as 3,8,21-24 (inclusive), reverse:3 or random:25%, or a plan.json"
 
+_HINT = " A share alone does not say which layers: layercut select, cut and prune choose them."
+
 
 def plan_from_spec(
     spec: str,
@@ -87,6 +89,41 @@ def plan_of(model: ModelHandle | ServedModel, spec: str | CutPlan | Sequence[int
     return model.plan(plan_from_spec(spec, **fits, seed=seed, from_another_model=allowed))
 
 
+def prefix_that_keeps(plan: CutPlan, keep: float) -> CutPlan:
+    """The deepest part of a greedy search's plan whose value is still ``keep`` of the original model's.
+
+    The values are those of the selection items, which the search maximised, so they are too high by construction:
+    ``layercut prune`` confirms them on other items.
+
+    Args:
+        plan: of ``task_accuracy``, with its ``rounds``.
+        keep: share of the original model's value.
+
+    Raises:
+        InputError: a plan without rounds, or one whose first round keeps less.
+    """
+    rounds, uncut = plan.scores.get("rounds"), plan.scores.get("uncut")
+    if not isinstance(rounds, list):
+        rounds = []
+    values = [one.get("value") for one in rounds]
+    if not values or len(values) != len(plan.removed) or not isinstance(uncut, int | float) or not uncut > 0:
+        raise InputError(
+            f"`keep` {keep:g} needs what each layer's removal cost, which a plan of {plan.criterion} does not record; "
+            "choose the layers by task_accuracy."
+        )
+    fine = [depth for depth, value in enumerate(values, start=1) if value is not None and value >= keep * uncut - 1e-9]
+    if not fine:
+        best = values[0]
+        what = "no finite value" if best is None else f"{best / uncut:.0%}"
+        raise InputError(f"without its first layer the model keeps {what} on selection items, less than {keep:.0%}.")
+    return replace(
+        plan,
+        removed=plan.removed[: max(fine)],
+        settings={**plan.settings, "keep": keep, "num_remove": max(fine)},
+        scores={**plan.scores, "rounds": rounds[: max(fine)]},
+    )
+
+
 def check_spec(spec: str) -> None:
     """Refuse what is no plan on any model.
 
@@ -107,7 +144,7 @@ def check_spec(spec: str) -> None:
             return
         raise InputError(f"{spec!r:.60} does not say how many layers to remove; write {spec}:3 to remove three.")
     elif not re.match(r"^[\d,\- ]+$", spec):
-        raise InputError(f"{spec!r:.60} is not a plan; write {_EXPECTED}.")
+        raise InputError(f"{spec!r:.60} is not a plan; write {_EXPECTED}.{_HINT if spec.endswith('%') else ''}")
     else:
         parse_layers(spec)
 

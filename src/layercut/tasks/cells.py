@@ -145,7 +145,7 @@ def run_cells(
     Args:
         first: number of this plan's first piece of work in ``progress``.
         allow_selection_items: report also on items that the plan was selected on; every such number is marked.
-        recorded: the plan as it is written down, where that is another one: of a healed model, the plan it was cut by.
+        recorded: the plan to be written down, where that is another one: of a healed model, the plan of its cut.
         arm: what this run is among others, for its metrics.
 
     Raises:

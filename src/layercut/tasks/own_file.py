@@ -186,8 +186,18 @@ class OwnFile:
         return scores
 
     def settled(self, sample: Sample, readout: Readout, text: str) -> bool:
-        """Never: most grades look at the whole text."""
-        return False
+        """Whether the grade is certain: what is contained stays so, and a wrong beginning makes no exact answer.
+
+        Other grades look at the whole text. Proven in ``test_no_way_to_go_on_changes_a_settled_grade`` of the own file.
+        """
+        grade, text = sample.data["grade"], text.rstrip("\ufffd")
+        if readout != "short" or grade not in ("contains", "exact"):
+            return False
+        if grade == "contains":
+            return _graded(sample, text)[1]
+        said = " ".join(text.split())
+        right = [_words(one) for one in sample.data["accepted"]]
+        return not any(whole.startswith(said) for one in right for whole in (f"{one}.", f"{one} ."))
 
     def draft(self, sample: Sample, readout: Readout) -> str:
         """The answer, where it is all that is to be written."""

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from layercut.tasks import load_task
 from tests.unit.cli.conftest import Run
@@ -76,3 +77,27 @@ def test_its_selection_items_are_prompts(layercut: Run, tiny: Path, tmp_path: Pa
         tmp_path / "g",
     )
     assert ran.code == 0, ran.err
+
+
+def test_a_study_of_it_is_healed_on_its_selection_items_and_advised(
+    layercut: Run, tiny: Path, mine: Path, tmp_path: Path
+) -> None:
+    rows = [{**json.loads(line), "grade": "likelihood"} for line in mine.read_text().splitlines()]
+    mine.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    say = [{"prompt": f"Say {i}", "answer": f"{i}"} for i in range(60)]
+    (tmp_path / "say.jsonl").write_text("".join(json.dumps(row) + "\n" for row in say))
+    seam = {"name": "seam", "method": "seam", "prompts": f"task:{tmp_path}/say.jsonl:exact", "max_new_tokens": 4}
+    study = {
+        "model": str(tiny), "device": "cpu", "out": str(tmp_path / "runs" / "x"), "plans": ["reverse:1", "reverse:2"],
+        "tasks": [{"task": str(mine)}], "healing": [{**seam, "responses": "original"}],
+    }  # fmt: skip
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
+    ran = layercut("run", tmp_path / "study.yaml")
+    assert ran.code == 0, ran.err
+    told = layercut("advise", tmp_path / "runs" / "x", "--keep", "0.05")
+    assert told.code == 0, told.err
+    data = json.loads(layercut("advise", tmp_path / "runs" / "x", "--keep", "0.05", "--json").out)
+    assert {plan["path"] for plan in data["plans"]} == {"reverse-N", "reverse-N+seam"}
+    assert [plan["readouts"][0]["task"] for plan in data["plans"]] == ["mine.jsonl"] * 4
+    assert data["answer"] == "undecided" and data["best"] is not None  # of a random model too few items say anything
+    assert "For everything that was measured, no plan passed 5 %. Best:" in told.words

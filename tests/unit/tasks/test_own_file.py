@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,22 @@ def test_prompts_are_conversations_or_plain_text(tmp_path: Path) -> None:
     task, sample = only(tmp_path, {"text": "Q: 2 + 2\nA:", "answer": 4, "grade": "number", "stop": "\n"})
     request = task.request(sample, "short")
     assert isinstance(request, GenerationRequest) and (request.prompt, request.stop) == ("Q: 2 + 2\nA:", ("\n",))
+
+
+@pytest.mark.parametrize(("grade", "answer"), [("exact", ["ab ba", "b."]), ("contains", ["ab b", "bb"])])
+def test_no_way_to_go_on_changes_a_settled_grade(tmp_path: Path, grade: str, answer: list[str]) -> None:
+    task, sample = only(tmp_path, {"prompt": "p", "answer": answer, "grade": grade})
+
+    def is_right(text: str) -> bool:
+        answer = Completion(id=sample.id, text=text, finish_reason="stop", num_prompt_tokens=1, num_new_tokens=1)
+        return task.grade(sample, "short", answer).outcome == "right"
+
+    ends = ["".join(letters) for length in range(6) for letters in product("ab. \n", repeat=length)]
+    settled = [text for text in ends if len(text) < 4 and task.settled(sample, "short", text)]
+    assert settled and any(not task.settled(sample, "short", text) for text in ("", "a"))
+    for text in settled:
+        assert len({is_right(text + end) for end in ends}) == 1, text
+    assert any(is_right(text) for text in ends)
 
 
 def test_items_are_halved_by_their_prompts_and_keep_their_ids(tmp_path: Path) -> None:

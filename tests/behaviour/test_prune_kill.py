@@ -1,0 +1,64 @@
+"""kill -9 again and again in a run of prune, as a process of its own; the same command ends with the same result."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.pruning import choice_file, spare_model
+
+ROOT = Path(__file__).parents[2]
+MOMENTS = (
+    "searches/path/samples/mine.jsonl.rank.jsonl",  # the original model's first answers
+    "healing/depth-*/seam/config.yaml",  # while a plan is healed
+    "healing/depth-*/seam/checkpoint/plan.json",  # healed, and not judged yet
+    "uncut/samples/mine.jsonl.rank.jsonl",  # the first report items
+    "depth-2*/metrics.json",  # between two depths
+    ".model.*",  # while the checkpoint is written
+    "model/plan.json",  # written, and not timed yet
+)
+
+
+def layercut(*arguments: object) -> subprocess.Popen[bytes]:
+    paths = [str(ROOT / "src"), str(ROOT), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "layercut.cli.main", *map(str, arguments)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def results(folder: Path) -> dict[str, Any]:
+    """All that was found, without times."""
+    data = json.loads((folder / "result.json").read_text())
+    found = {name: data[name] for name in ("goal", "original", "tested", "verdict", "chosen", "why", "checkpoint")}
+    found["path"] = [(step["removed"], [one["kept"] for one in step["tried"]]) for step in data["path"]]
+    for file in sorted(folder.glob("**/samples/*.jsonl")):
+        found[str(file.relative_to(folder))] = sorted(file.read_text().splitlines())
+    found["weights"] = (folder / "model" / "model.safetensors").read_bytes()
+    return found
+
+
+@pytest.mark.slow
+def test_killed_again_and_again_it_ends_like_a_run_that_was_not(tmp_path: Path) -> None:
+    model = spare_model(tmp_path / "spare")
+    file = choice_file(tmp_path / "mine.jsonl", model)
+    command = ("prune", model, "--tasks", file, "--items", 40, "--keep", 0.6, "--max-depth", 3, "--heal", "seam")
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert layercut(*command, "--device", "cpu", "--out", whole).wait() == 0
+    num_killed = 0
+    for moment in MOMENTS:
+        process = layercut(*command, "--device", "cpu", "--out", killed)
+        while process.poll() is None and not list(killed.glob(moment)):
+            time.sleep(0.002)
+        process.kill()
+        num_killed += process.wait() == -9
+        assert not (killed / "result.json").exists() or moment == MOMENTS[-1]
+    assert num_killed >= len(MOMENTS) - 2, "a step as quick as writing a tiny checkpoint may be over before it is seen"
+    assert layercut(*command, "--device", "cpu", "--out", killed).wait() == 0
+    assert results(killed) == results(whole)

@@ -1,0 +1,292 @@
+"""layercut prune on a tiny model of which two layers do nothing: what it finds, and that a stop changes nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+from transformers import AutoModelForCausalLM
+
+import layercut
+from layercut.engine.base import Decoding
+from layercut.engine.shared import SharedEngine
+from layercut.errors import InputError, RunMismatch
+from layercut.progress import silent
+from layercut.pruning.healing import healing_prompts
+from layercut.pruning.job import Pruned, prune_model
+from layercut.pruning.path import PlanPath
+from layercut.pruning.settings import PruneSettings
+from layercut.runs.prune import Estimated, PruneResult
+from layercut.runs.records import Journal
+from layercut.selection.answers import ObjectiveTask
+from layercut.selection.search_journal import SearchJournal
+from layercut.settings import ModelSettings
+from layercut.surgery.bypass import bypass
+from layercut.tasks import load_task
+from tests.support.pruning import SPARE, choice_file, spare_model, written_file
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return spare_model(tmp_path_factory.mktemp("models") / "spare")
+
+
+@pytest.fixture(scope="module")
+def choices(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return choice_file(tmp_path_factory.mktemp("data") / "mine.jsonl", model)
+
+
+def run(model: Path, file: Path, out: Path, *, anyway: bool = False, **settings: Any) -> Pruned:
+    wanted = PruneSettings(**{"tasks": (str(file),), "keep": 0.8, "max_depth": "3", "items": 40, **settings})
+    return prune_model(
+        ModelSettings(model=str(model), device="cpu"),
+        wanted,
+        out=out,
+        anyway=anyway,
+        console=Console(quiet=True),
+        say=lambda text: None,
+    )
+
+
+def found(done: Pruned) -> dict[str, Any]:
+    """All that must not depend on a stop: the result without times and places, every answer, and the weights."""
+    data = done.result.to_dict()
+    for name in ("seconds", "speed", "command", "next"):
+        del data[name]
+    for side in data["size"].values():
+        del side["memory_bytes"]
+    for step in data["path"]:
+        for one in step["tried"]:
+            del one["seconds"]
+    for file in sorted(done.folder.glob("**/samples/*.jsonl")):
+        data[str(file.relative_to(done.folder))] = sorted(file.read_text().splitlines())
+    if done.checkpoint is not None:
+        data["weights"] = (done.checkpoint / "model.safetensors").read_bytes()
+    return data
+
+
+@pytest.fixture(scope="module")
+def whole(model: Path, choices: Path, tmp_path_factory: pytest.TempPathFactory) -> Pruned:
+    return run(model, choices, tmp_path_factory.mktemp("whole") / "run")
+
+
+def test_the_two_layers_that_do_nothing_are_found_and_confirmed(whole: Pruned, model: Path) -> None:
+    result = whole.result
+    assert set(result.chosen.removed) == set(SPARE) and result.verdict == "passed"
+    assert [one.passed for one in result.tested] == [True, True, False]
+    assert result.tested[1].kept[0].kept is not None and result.tested[1].kept[0].kept.value == 1
+    assert result.tested[1].kept[0].bound is not None and result.tested[1].kept[0].bound >= 0.8
+    assert [step.removed for step in result.path[:2]] == [result.path[1].removed[:1], result.path[1].removed]
+    assert result.checkpoint == "model" and PruneResult.load(whole.folder) == result
+    assert "reloaded with transformers" in result.verified
+    assert {one.name for one in result.speed} == {"decode", "prefill", "first token"}
+    assert all(one.ratio.n == 7 and one.uncut.value > 0 for one in result.speed)
+    assert result.size["cut"].disk_bytes < result.size["uncut"].disk_bytes
+    assert set(result.seconds) == {"original", "path", "confirm", "checkpoint", "speed"}
+
+
+def test_the_checkpoint_is_the_bypassed_model(whole: Pruned, model: Path) -> None:
+    assert whole.checkpoint is not None and (whole.checkpoint / "README.md").is_file()
+    cut = AutoModelForCausalLM.from_pretrained(whole.checkpoint)
+    assert cut.config.num_hidden_layers == 4
+    original = AutoModelForCausalLM.from_pretrained(model)
+    tokens = torch.arange(32)[None]
+    with torch.no_grad(), bypass(original, whole.result.chosen.removed):
+        assert torch.equal(original(tokens).logits, cut(tokens).logits)
+    assert layercut.CutPlan.load(whole.checkpoint / "plan.json").criterion == "prune"
+
+
+def test_selection_and_report_items_are_disjoint_and_counted(whole: Pruned, choices: Path) -> None:
+    (task,) = whole.result.goal.tasks
+    report = {one.id for one in load_task(str(choices)).samples("report", None)}
+    chosen = set(whole.plan.scores["selection_items"]["mine.jsonl"]["ids"])
+    assert len(chosen) == task.selection_items == 40 == task.report_items and not chosen & report
+    asked = [json.loads(line) for line in (whole.folder / "uncut/samples/mine.jsonl.rank.jsonl").open()]
+    assert {one["id"] for one in asked} <= report and len(asked) == 40
+
+
+def test_no_report_item_is_asked_before_the_path_is_fixed(
+    model: Path, choices: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = {one.id for one in load_task(str(choices)).samples("report", None)}
+    seen: list[tuple[bool, bool]] = []
+    ask = SharedEngine.answers_under
+
+    def spy(self: SharedEngine, requests: Any, *args: Any) -> Any:
+        state = (
+            json.loads((tmp_path / "run" / "prune.json").read_text()) if (tmp_path / "run/prune.json").exists() else {}
+        )
+        ids = {one.id for one in requests}
+        assert not ids & report or ids <= report
+        seen.append((bool(ids & report), "path_ended" in state and "report_items" in state))
+        return ask(self, requests, *args)
+
+    monkeypatch.setattr(SharedEngine, "answers_under", spy)
+    run(model, choices, tmp_path / "run", max_depth="2")
+    assert {is_report for is_report, _ in seen} == {True, False}
+    assert all(is_report == is_fixed for is_report, is_fixed in seen)
+
+
+class Stopped(BaseException):
+    """As a kill would: nothing catches it."""
+
+
+@contextmanager
+def stopped_after(monkeypatch: pytest.MonkeyPatch, writes: int) -> Iterator[list[int]]:
+    """Stop at the write of answers or decisions with this number; gives how many there were."""
+    count = [0]
+    append = Journal.append
+    from layercut.pruning.state import PruneState
+
+    save = PruneState.put
+
+    def counted(before: Any) -> Any:
+        def write(self: Any, *args: Any) -> Any:
+            if count[0] == writes:
+                raise Stopped
+            count[0] += 1
+            return before(self, *args)
+
+        return write
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Journal, "append", counted(append))
+        patched.setattr(PruneState, "put", counted(save))
+        yield count
+
+
+def test_stopped_anywhere_and_resumed_is_uninterrupted(
+    model: Path, choices: Path, whole: Pruned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with stopped_after(monkeypatch, 10**9) as count:
+        run(model, choices, tmp_path / "count")
+    for number, writes in enumerate(range(1, count[0], max(1, count[0] // 7))):
+        out = tmp_path / f"stopped-{number}"
+        with pytest.raises(Stopped), stopped_after(monkeypatch, writes):
+            run(model, choices, out)
+        assert not (out / "result.json").exists()
+        assert found(run(model, choices, out)) == found(whole), f"stopped after {writes} of {count[0]} writes"
+
+
+def test_a_finished_run_answers_without_a_model(
+    model: Path, choices: Path, whole: Pruned, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("layercut.models.loading.load_model", lambda *_, **__: pytest.fail("loaded"))
+    assert run(model, choices, whole.folder).result == whole.result
+    with pytest.raises(RunMismatch, match="keep"):
+        run(model, choices, whole.folder, keep=0.7)
+
+
+def test_healing_learns_from_items_that_judge_nothing(model: Path, choices: Path, whole: Pruned) -> None:
+    (task,) = [load_task(str(choices))]
+    judged = set(whole.plan.scores["selection_items"]["mine.jsonl"]["ids"])
+    engine = SharedEngine(layercut.load_model(str(model), device="cpu"))
+    part = ObjectiveTask(task=task, readout="rank", limit=40)
+    path = PlanPath(engine, [part], decoding=Decoding(), journal=SearchJournal(), progress=silent)
+    ((_, samples, records),) = path.healing_answers()
+    ids = {one.id for one in samples}
+    assert len(ids) >= 24 and not ids & judged and ids == {one["id"] for one in records}
+    assert not ids & {one.id for one in task.samples("report", None)}
+    source = healing_prompts(path, "hash")
+    assert {one.id for one in source.prompts} == {f"mine.jsonl {id}" for id in ids}
+
+
+def test_a_written_file_end_to_end(model: Path, tmp_path: Path) -> None:
+    file = written_file(tmp_path / "mine.jsonl", model)
+    done = run(model, file, tmp_path / "run", items=16, max_depth="2", keep=0.5)
+    assert set(done.result.chosen.removed) == set(SPARE) and done.result.verdict == "passed"
+    assert done.kept["mine.jsonl"] is not None and done.kept["mine.jsonl"].value == 1
+    assert (tmp_path / "run/searches/path/samples/traces.divergence.jsonl").is_file()
+
+
+def test_where_nothing_passes_there_is_no_model_unless_anyway(model: Path, choices: Path, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"max_depth": "1", "items": 12, "keep": 0.99, "heal": "none"}
+    done = run(model, choices, tmp_path / "run", **settings)
+    assert done.result.verdict == "undecided" and done.checkpoint is None
+    assert not (tmp_path / "run" / "model").exists()
+    assert "No plan passed 99%. Best:" in done.result.why and "there are only" in done.result.why
+    with pytest.raises(InputError, match="No plan passed"):
+        _ = done.model
+    again = run(model, choices, tmp_path / "run", anyway=True, **settings)
+    assert again.checkpoint == tmp_path / "run" / "model" and again.result.verdict == "undecided"
+    assert again.model.config.num_hidden_layers == 5
+
+
+def test_more_items_are_named_with_their_command(model: Path, choices: Path, tmp_path: Path) -> None:
+    done = run(model, choices, tmp_path / "run", max_depth="1", items=12, keep=0.6, heal="none")
+    assert done.result.next is not None and done.result.next.items > 12
+    words = done.result.next.command.split()
+    assert words[:3] == ["layercut", "prune", str(model)]
+    assert words[words.index("--items") + 1] == str(done.result.next.items) and "--heal" in words
+    assert f"{done.result.next.items - 12:,} more items" in done.result.why
+
+
+def test_exactly_n_layers_are_tested_once(model: Path, choices: Path, tmp_path: Path) -> None:
+    wanted = PruneSettings(tasks=(str(choices),), keep=0.8, remove="2", items=40)
+    done = prune_model(
+        ModelSettings(model=str(model), device="cpu"), wanted, out=tmp_path / "run", console=Console(quiet=True),
+        say=lambda text: None,
+    )  # fmt: skip
+    assert [one.depth for one in done.result.tested] == [2] and done.result.chosen.depth == 2
+
+
+def test_a_healed_model_is_confirmed_and_written_where_it_was_chosen(
+    model: Path, choices: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = PlanPath.kept
+
+    def less(self: PlanPath, removed: Any, seed: int) -> Any:
+        """As if nothing were kept without healing."""
+        return tuple(one.model_copy(update={"kept": Estimated(value=0.0, n=40)}) for one in kept(self, removed, seed))
+
+    monkeypatch.setattr(PlanPath, "kept", less)
+    done = run(model, choices, tmp_path / "run", max_depth="2", keep=0.5, heal="seam")
+    assert all([one.healing for one in step.tried] == [None, "seam"] for step in done.result.path)
+    assert done.result.chosen.healing == "seam" and done.result.chosen.name == "depth-2+seam"
+    assert done.result.verdict == "passed" and done.checkpoint is not None
+    (healing,) = json.loads((done.checkpoint / "plan.json").read_text())["healing"]
+    assert healing["method"] == "seam" and "a logit differs" in done.result.verified
+    assert (done.folder / "depth-2+seam" / "metrics.json").is_file() and not (done.folder / "healing").exists()
+    assert "Healing" in (done.checkpoint / "README.md").read_text()
+
+
+def test_a_time_gives_items_and_is_kept(model: Path, choices: Path, tmp_path: Path) -> None:
+    wanted = PruneSettings(tasks=(str(choices),), keep=0.5, max_depth="1", time="2min", heal="none")
+    said: list[str] = []
+    done = prune_model(
+        ModelSettings(model=str(model), device="cpu"), wanted, out=tmp_path / "run", console=Console(quiet=True),
+        say=said.append,
+    )  # fmt: skip
+    (task,) = done.result.goal.tasks
+    assert 16 <= task.selection_items <= 100 and task.report_items >= 16
+    assert any("four times in five" in line for line in said)
+
+
+def test_a_model_that_guesses_has_nothing_to_keep(model: Path, tmp_path: Path) -> None:
+    wanted = PruneSettings(tasks=("arithmetic",), items=8)
+    with pytest.raises(InputError, match="nothing to keep: the original model scores 0"):
+        prune_model(
+            ModelSettings(model=str(model), device="cpu"), wanted, out=tmp_path / "run", console=Console(quiet=True),
+            say=lambda text: None,
+        )  # fmt: skip
+
+
+def test_where_time_allows_the_first_depth_at_risk_is_trained(model: Path, tmp_path: Path) -> None:
+    pytest.importorskip("trl", reason="healing by training needs layercut[heal]")
+    file = written_file(tmp_path / "mine.jsonl", model)
+    wanted = PruneSettings(tasks=(str(file),), keep=0.5, max_depth="3", time="5d")
+    done = prune_model(
+        ModelSettings(model=str(model), device="cpu"), wanted, out=tmp_path / "run", console=Console(quiet=True),
+        say=lambda text: None,
+    )  # fmt: skip
+    state = json.loads((tmp_path / "run" / "prune.json").read_text())
+    assert state["trained"] == 3, "the first depth that lost something"
+    trained = [one for one in done.result.path[2].tried if one.healing == "lora"]
+    assert len(trained) == 1 and trained[0].seconds > 0 and trained[0].kept[0].kept is not None
+    assert [one.depth for one in done.result.tested][:2] == [1, 2] and done.result.tested[1].passed
