@@ -143,7 +143,15 @@ class Details:
     kind: str = "details"
 
 
-Block = Prose | Table | Figure | Details
+@dataclass(frozen=True, kw_only=True)
+class Beside:
+    """Blocks that stand side by side where the width allows; on a phone the last one comes first."""
+
+    blocks: Sequence[Block]
+    kind: str = "beside"
+
+
+Block = Prose | Table | Figure | Details | Beside
 Part = str | Table
 """What functions give that serve both Markdown and the page: a line of Markdown, or a table."""
 
