@@ -133,8 +133,8 @@ def test_every_criterion_and_task_is_in_the_reference() -> None:
 
 
 def test_every_setting_has_its_own_page() -> None:
-    from layercut.healing.heal_settings import HealSettings
-    from layercut.study.study_settings import Depth
+    from layercut.healing.settings import HealSettings
+    from layercut.settings import Depth
 
     from layercut.base_settings import Settings
     from layercut.engine.base import Decoding

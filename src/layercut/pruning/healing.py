@@ -15,7 +15,7 @@ from layercut.healing.data import BUILT_IN
 from layercut.healing.heal import heal_model
 from layercut.healing.prompt_sources import Answering, PromptGroup, PromptSource
 from layercut.healing.prompts import NamedPrompt, PromptWithAnswer
-from layercut.healing.responses import plain_prompt
+from layercut.healing.prompts import plain_prompt
 from layercut.healing.settings import HealSettings, TrainSettings
 from layercut.pruning.path import PlanPath
 from layercut.settings import TaskSettings
