@@ -65,10 +65,10 @@ def compared(handle: Any, name: str, folder: Path, items: int) -> str:
         different["text"] += any(one["resps"][0][0] != record["completion"] for one in own)
         found = {key: float(one[key]) for one in own for key in one["metrics"] if key in record["metrics"]}
         found |= {
-            f"{key},{one['filter']}": float(one[key])
+            one["filter"]: float(one[key])
             for one in own
             for key in one["metrics"]
-            if f"{key},{one['filter']}" in record["metrics"]
+            if one["filter"] in record["metrics"]
         }
         assert not own or set(found) == set(record["metrics"]), "a metric that only one side has"
         different["metrics"] += found != record["metrics"]

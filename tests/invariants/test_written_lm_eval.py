@@ -15,11 +15,13 @@ import pytest
 
 from layercut.engine.base import GenerationRequest, LikelihoodRequest
 from layercut.engine.plain import PlainEngine
+from layercut.engine.prompts import render
 from layercut.engine.shared import SharedEngine
 from layercut.surgery.bypass import bypass
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import load_task
 from layercut.tasks.evaluate import evaluate
+from tests.invariants.test_choice_lm_eval import invented
 from tests.invariants.test_engine_lm_eval import trained_tokenizer
 from tests.support.fake_engine import FakeEngine, Killed
 from tests.support.harness import Rows, run_of_lm_eval, scripted, with_rows, write_rows
@@ -143,7 +145,7 @@ def test_prompts_stops_filters_and_metrics_are_lm_evals(name: str, shots: int | 
         for one in logged:
             assert one["resps"][0][0] == record["completion"]
             for metric in one["metrics"]:
-                ours = record["metrics"].get(f"{metric},{one['filter']}" if several else metric)
+                ours = record["metrics"].get(one["filter"] if several else metric)
                 if ours is not None:
                     assert ours == pytest.approx(float(one[metric]), abs=1e-12)
                     checked += 1
@@ -155,7 +157,7 @@ def test_prompts_stops_filters_and_metrics_are_lm_evals(name: str, shots: int | 
         ours = {row["metric"]: row["value"] for row in result.metrics} | result.metrics[0].get("over_items", {})
         for key, value in table.items():
             if "," in key and "stderr" not in key:
-                metric = key if several else key.partition(",")[0]
+                metric = key.partition(",")[2 if several else 0]
                 assert ours[metric] == pytest.approx(value, abs=1e-9), key
         assert {"bleu", "ter", "chrf"} <= ours.keys() or name != "wmt14-en-fr"
     else:
@@ -194,6 +196,46 @@ def test_a_tiny_model_writes_what_it_writes_in_lm_evals_run(name: str, kind: Any
         assert isinstance(request, GenerationRequest)
         assert record["completion"] == written[str(request.prompt)]
     assert {record["finish_reason"] for record in result.records} & {"stop"}, "some answers ended at a stop string"
+
+
+@pytest.mark.parametrize("name", ["triviaqa", "arc_easy", "winogrande"])
+def test_a_conversation_is_that_of_lm_evals_run(name: str, tmp_path: Path) -> None:
+    from lm_eval.models.huggingface import HFLM
+
+    loaded = tiny_loaded("llama")
+    object.__setattr__(loaded, "tokenizer", trained_tokenizer(adds_bos=False))
+    splits = ("train", "validation")
+    rows = {
+        split: trivia(split, 9) if name == "triviaqa" else invented(name, 9, number)
+        for number, split in enumerate(splits)
+    }
+    data = write_rows(tmp_path / "rows", rows)
+    longest = {"until": ["\n", "e"], "max_gen_toks": 12, "do_sample": False}
+    written = {"generation_kwargs": longest} if name == "triviaqa" else {"test_split": None}
+    theirs = run_of_lm_eval(
+        HFLM(pretrained=loaded.model, tokenizer=loaded.tokenizer, batch_size=4, max_length=512),
+        [with_rows(name, data, splits, tmp_path / "cache", **written)],
+        num_fewshot=2,
+        apply_chat_template=True,
+        fewshot_as_multiturn=True,
+    )["samples"][name]
+    task = load_task(f"{name}:2+chat", data=data)
+    for subject in task._subjects:  # type: ignore[attr-defined]
+        subject.stop, subject.max_new_tokens = ("\n", "e"), 12
+    result = evaluate(task, SharedEngine(loaded, batch_size=4), CutPlan(num_layers=loaded.num_layers))
+    assert len(result.records) == len(theirs) == 9
+    for sample, record, one in zip(task.samples("report", None), result.records, theirs, strict=True):
+        request = task.request(sample, task.readouts[0])
+        texts = [
+            render(loaded.tokenizer, prompt).text for prompt in getattr(request, "prompts", ()) or [request.prompt]
+        ]
+        assert list(dict.fromkeys(texts)) == list(dict.fromkeys(asked[0] for asked in one["arguments"]))
+        if name == "triviaqa":
+            assert record["completion"] == one["resps"][0][0]
+        else:
+            found = [float(response[0][0]) for response in one["resps"]]
+            assert record["log_likelihoods"] == pytest.approx(found, abs=1e-3)
+            assert record["metrics"]["acc"] == one["acc"]
 
 
 def test_a_killed_run_goes_on_by_item_with_the_same_result(tmp_path: Path) -> None:

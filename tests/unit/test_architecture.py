@@ -39,7 +39,10 @@ MAY_USE = {
         "settings",
     },
     "tools": {"selection", "surgery", "models"},
-    "steps": {"healing", "diagnostics", "selection", "engine", "surgery", "settings"},
+    "steps": {
+        "pruning", "study", "healing", "diagnostics", "selection", "report", "tasks", "engine", "evidence", "surgery",
+        "models", "settings",
+    },
     "cli": {
         "pruning", "study", "healing", "diagnostics", "selection", "report", "tasks", "engine", "sandbox", "evidence",
         "surgery", "settings", "models",
@@ -56,7 +59,7 @@ ONLY_IN = {
     "datasketch": {"healing/near_duplicates.py"},
     "py3langid": {"healing/languages.py"},
     "typer": {"cli"},
-    "vl_convert": {"report/html/page.py", "report/figures/picture.py"},
+    "vl_convert": {"report/figures/picture.py"},
 }
 
 

@@ -133,12 +133,11 @@ def test_every_criterion_and_task_is_in_the_reference() -> None:
 
 
 def test_every_setting_has_its_own_page() -> None:
-    from layercut.healing.settings import HealSettings
-    from layercut.settings import Depth
-
     from layercut.base_settings import Settings
     from layercut.engine.base import Decoding
     from layercut.healing.prompt_sources import PromptReading
+    from layercut.healing.settings import HealSettings
+    from layercut.study.settings import Depth
 
     def below(kind: type) -> set[type]:
         return {kind}.union(*(below(one) for one in kind.__subclasses__()))

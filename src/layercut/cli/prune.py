@@ -64,5 +64,5 @@ def prune(
     result(done.result.why)
     if done.result.next is not None:
         result(f"next: {done.result.next.command}")
-    result(f"checkpoint: {done.checkpoint or 'none was written'}")
-    result(f"result: {done.folder / 'result.json'}")
+    result(f"checkpoint: {done.checkpoint or 'none, because no plan passed; --anyway writes the best one'}")
+    result(f"page: {done.report}")

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from importlib import import_module
-from typing import TYPE_CHECKING, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from layercut.errors import unknown
+from layercut.models.bundled import PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from layercut.diagnostics.session import DiagnosticSession
     from layercut.runs.diagnosis import Diagnosis
+
+
+Needs = Literal["text", "tokens", "states"]
 
 
 class KnownDiagnostic(NamedTuple):
@@ -24,8 +30,11 @@ class KnownDiagnostic(NamedTuple):
     """Number of requests to the session; only for the progress bar."""
     weight: float
     """Rough cost of an item against the others'; only for the first guess of the remaining time."""
+    needs: Needs = "text"
+    """What must be the same in both models: nothing but the questions, the tokens, or the hidden states' width too."""
 
 
+_PLAN = re.compile(r"[\d,\- ]+|[A-Za-z_][\w.:]*:\d+(\.\d+)?%?")
 _HERE = "layercut.diagnostics"
 DIAGNOSTICS = {
     "arithmetic": KnownDiagnostic(
@@ -38,10 +47,14 @@ DIAGNOSTICS = {
         f"{_HERE}.degeneration:degeneration", "repetition, loops, empty and endless answers", 1, 6.0
     ),
     "propagation": KnownDiagnostic(
-        f"{_HERE}.propagation:propagation", "damage token by token along the original model's right answers", 11, 10.0
+        f"{_HERE}.propagation:propagation",
+        "damage token by token along the original model's right answers",
+        11,
+        10.0,
+        needs="tokens",
     ),
     "similarity": KnownDiagnostic(
-        f"{_HERE}.similarity:similarity", "hidden states along depth, the seam, the logit lens", 2, 6.0
+        f"{_HERE}.similarity:similarity", "hidden states along depth, the seam, the logit lens", 2, 6.0, needs="states"
     ),
     "demoted": KnownDiagnostic(
         f"{_HERE}.demoted:demoted", "demoted or erased: pass@k, rank of the right answer, one more example", 4, 8.0
@@ -83,3 +96,10 @@ def known(names: Sequence[str], forms: Mapping[str, KnownDiagnostic] = DIAGNOSTI
         if name not in forms:
             raise unknown("diagnostic", name, forms)
     return [name for name in forms if name in names or not names]
+
+
+def is_plan(cut: str) -> bool:
+    """Whether it names layers of the original model, and not another model."""
+    if Path(cut).is_dir() or cut.startswith(PREFIX) or cut.lower().endswith(".gguf"):
+        return _PLAN.fullmatch(cut) is not None
+    return _PLAN.fullmatch(cut) is not None or cut.endswith(".json") or "/" not in cut

@@ -42,7 +42,7 @@ _APPLY = {"+": operator.add, "-": operator.sub, "*": operator.mul}
 _EXAMPLES = ("7 + 5 - 4", "3 * 6 + 2", "52 + 31")
 DIGITS = tuple(f" {digit}" for digit in range(10))
 NUMBERS = tuple(f" {number}" for number in range(1000))
-"""What may be one token of a tokenizer that takes up to three digits together."""
+"""Numbers that are one token for tokenizers with tokens of up to three digits."""
 
 
 def arithmetic(session: DiagnosticSession) -> Diagnosis:
@@ -205,7 +205,7 @@ def expressions(*, seed: int = 0, num_examples: int = len(_EXAMPLES)) -> FewShot
 
 
 def value(question: str) -> int:
-    """What an expression comes to, products first.
+    """The value of an expression, products first.
 
     >>> value("6 + 4 * 8"), value("7 - 2 - 1")
     (38, 4)

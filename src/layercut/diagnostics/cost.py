@@ -44,7 +44,7 @@ class Timing(NamedTuple):
     decode: float
     """Tokens a second after the first one, all rows together."""
     cache_bytes: int
-    """Of keys and values after the prompt."""
+    """Size of keys and values after the prompt."""
 
 
 def cost(session: DiagnosticSession) -> Diagnosis:

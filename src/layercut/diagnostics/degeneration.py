@@ -117,7 +117,7 @@ def openings(limit: int, seed: int) -> dict[str, str]:
 
 
 def continuations(session: DiagnosticSession, prompts: dict[str, str], arms: Sequence[SessionModel]) -> Answers:
-    """What models write after the prompts."""
+    """Sampled continuations of the prompts, by model."""
     requests = [GenerationRequest(id=id, prompt=text, max_new_tokens=MAX_NEW_TOKENS) for id, text in prompts.items()]
     decoding = Decoding(temperature=TEMPERATURE, top_k=TOP_K, seed=session.seed)
     return session.completions("degeneration.written", requests, arms, decoding)
@@ -245,7 +245,7 @@ def longest_loop(text: str) -> int:
 
 
 def _counts(values: Mapping[str, Sequence[Any]], counts: Callable[[Any], bool]) -> str:
-    """How many values of each arm count, in words."""
+    """The number of values of each arm that count, as text."""
     return ", ".join(f"{arm} {sum(map(counts, of_arm))}" for arm, of_arm in values.items())
 
 

@@ -10,8 +10,8 @@ layers.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,12 +19,14 @@ from pydantic import Field
 from rich.console import Console
 
 from layercut.base_settings import Seed, Settings
-from layercut.diagnostics import DIAGNOSTICS, LAYER_FORMS, KnownDiagnostic, diagnostic, known
+from layercut.diagnostics import DIAGNOSTICS, LAYER_FORMS, KnownDiagnostic, Needs, diagnostic, is_plan, known
 from layercut.diagnostics.arithmetic_files import arithmetic_files
 from layercut.diagnostics.session import DiagnosticSession, SessionModel
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
-from layercut.progress import Done, Say
+from layercut.models.loading import load_tokenizer
+from layercut.models.weights import read_config
+from layercut.progress import OnProgress, Say
 from layercut.progress import estimate as eta
 from layercut.progress.bars import Progressing
 from layercut.report.diagnosis.layers import LAYERS_FILE, arm_name, layers_report
@@ -36,6 +38,7 @@ from layercut.sandbox.runner import describe_or_why_not
 from layercut.selection.specs import plan_of
 from layercut.selection.sweep import swept_layers
 from layercut.settings import UNCUT, ModelSettings
+from layercut.surgery.lineage import given_layers, match_layers, similarity_rows
 from layercut.surgery.plan import CutPlan, format_layers
 from layercut.tasks.run import slug
 from layercut.text.counting import counted
@@ -43,7 +46,6 @@ from layercut.text.counting import counted
 LIMIT = 16
 """Default items of each kind of question for ``diagnose_layers``: every layer is asked all of them."""
 _STEPS = 1000
-_PLAN = re.compile(r"^[\d,\- ]+$|^[A-Za-z_][\w.]*:\d+$")
 _FLAGS = {"limit": "limit", "num_samples": "samples"}
 
 
@@ -73,6 +75,7 @@ def diagnose_model(
     limit: int,
     num_samples: int,
     arithmetic_data: Path | None = None,
+    layers: str | None = None,
     out: Path | None,
     seed: int,
     dry_run: bool,
@@ -83,7 +86,9 @@ def diagnose_model(
 
     Args:
         model: the original model.
-        cuts: plans of its layers, or folders of checkpoints that were cut from it (and perhaps healed).
+        cuts: plans of its layers, or other models: checkpoints that were cut from it (and perhaps healed), or models
+            that others made of it. Their layers are found in the plans that travel with them, else by their weights.
+        layers: layers of the original model that such another model has, such as ``0-15``, in place of both.
         only: names of diagnostics; all of them if empty.
         limit, num_samples, arithmetic_data, seed: see ``DiagnoseSettings``.
         out: the run folder; ``runs/<model>-diagnose`` if left out.
@@ -98,8 +103,9 @@ def diagnose_model(
             "there is nothing to compare with the original model; give at least one cut, such as reverse:3."
         )
     uncut = ModelHandle(model)
-    arms = [_model(uncut, UNCUT, uncut.plan()), *(_arm(uncut, cut, seed) for cut in cuts)]
+    arms = [_model(uncut, UNCUT, uncut.plan()), *(_arm(uncut, cut, seed, layers, say) for cut in cuts)]
     _check_distinct(arms)
+    names = [name for name in names if _can_be_asked(name, arms, asked_for=name in only, say=say)]
     for arm in arms:
         say(f"{arm.name}: {_describe(arm, uncut.num_layers)}")
     settings = {
@@ -276,7 +282,7 @@ def _ask_all(
         say(line)
 
 
-def _steps(num_stages: int, on_progress: Done) -> Callable[[int, int, int], None]:
+def _steps(num_stages: int, on_progress: OnProgress) -> Callable[[int, int, int], None]:
     """Progress within one diagnostic; all its questions count the same, and progress never goes back."""
     furthest = 0
 
@@ -303,35 +309,68 @@ def _model(
     )
 
 
-def _arm(uncut: ModelHandle, cut: str, seed: int) -> SessionModel:
-    """A plan on the original model, or a folder with a checkpoint."""
+def _arm(uncut: ModelHandle, cut: str, seed: int, layers: str | None, say: Say) -> SessionModel:
+    """A plan on the original model, or another model."""
     path = Path(cut)
-    if path.is_dir() and not _PLAN.match(cut):
+    if not is_plan(cut):
         handle = ModelHandle(uncut.settings.replace(model=cut, revision=None))
         name = slug(path.resolve().name if path.name != "checkpoint" else path.resolve().parent.name)
-        layers = kept_layers(handle, uncut.num_layers)
-        return _model(handle, name, handle.plan(), f"checkpoint {handle.metadata.model_hash}", layers)
+        arm = _model(handle, name, handle.plan(), f"checkpoint {handle.metadata.model_hash}", ())
+        found = _layers_of(uncut, handle, layers, say)
+        return replace(arm, layers=found, shares=_shared(uncut, handle, found, say))
+    if layers is not None:
+        raise InputError(f"`layers` {layers} says which layers another model has; {cut} says it already.")
     file = path.resolve().parent.name if path.name == "plan.json" else path.stem
     name = slug(file if cut.endswith(".json") else cut.replace(":", "-").replace(" ", ""))
     return _model(uncut, name, plan_of(uncut, cut, seed))
 
 
-def kept_layers(handle: ModelHandle, num_layers: int) -> tuple[int, ...]:
-    """Which layers of the original model a checkpoint has, by the plans that travel in it.
+def _layers_of(uncut: ModelHandle, other: ModelHandle, given: str | None, say: Say) -> tuple[int, ...]:
+    """Layers of the original model that another model has: as given, by the plans in its folder, or by its weights.
 
-    Raises InputError where plans are missing or do not lead from the original number of layers to the checkpoint's.
+    Empty where its layers are not an order-preserving part of the original model's.
     """
-    layers = tuple(range(num_layers))
-    for plan in handle.earlier_plans:
+    if given is not None:
+        return given_layers(given, uncut.num_layers, other.num_layers).layers or ()
+    layers = tuple(range(uncut.num_layers))
+    for plan in other.earlier_plans:
         if plan.num_layers != len(layers):
             break
         layers = tuple(layers[index] for index in plan.kept)
-    if len(layers) != handle.num_layers:
-        raise InputError(
-            f"{handle.settings.model} has {handle.num_layers} decoder layers and does not record which of the "
-            f"original model's {num_layers} they are; give a checkpoint of layercut cut, with its plan.json, or a plan."
-        )
-    return layers
+    if other.earlier_plans and len(layers) == other.num_layers:
+        return layers
+    found = match_layers(uncut.source.path, other.source.path)
+    say(f"{other.settings.model}: {found.describe()}")
+    rows = [f"{own} is {parent} ({cosine}, {what})" for own, parent, cosine, what in similarity_rows(found)]
+    if rows and any(match.change != "none" for match in found.matches):
+        say("its layers, by the cosine of their weights: " + ", ".join(rows))
+    return found.layers or ()
+
+
+def _shared(uncut: ModelHandle, other: ModelHandle, layers: tuple[int, ...], say: Say) -> frozenset[Needs]:
+    """What two models have in common beside the questions: their tokens, and hidden states that can be compared."""
+    vocabularies = [load_tokenizer(one.source, one.settings.trust_remote_code).get_vocab() for one in (uncut, other)]
+    if vocabularies[0] != vocabularies[1]:
+        say(f"{other.settings.model} has another tokenizer: only what both models write and rank as text is compared.")
+        return frozenset({"text"})
+    widths = [
+        one.metadata.structure.text_config(read_config(one.source.path)).get("hidden_size") for one in (uncut, other)
+    ]
+    shared: set[Needs] = {"text", "tokens", "states"} if layers and widths[0] == widths[1] else {"text", "tokens"}
+    return frozenset(shared)
+
+
+def _can_be_asked(name: str, arms: Sequence[SessionModel], *, asked_for: bool, say: Say) -> bool:
+    needs = DIAGNOSTICS[name].needs
+    without = [arm.name for arm in arms if needs not in arm.shares]
+    if not without:
+        return True
+    what = {"tokens": "tokens", "states": "layers and hidden states", "text": "questions"}[needs]
+    text = f"{name} needs the {what} of the original model, and those of {without[0]} are others"
+    if asked_for:
+        raise InputError(f"{text}; leave {name} or {without[0]} out.")
+    say(f"left out: {text}.")
+    return False
 
 
 def _check_distinct(arms: Sequence[SessionModel]) -> None:
@@ -346,6 +385,8 @@ def _check_distinct(arms: Sequence[SessionModel]) -> None:
 def _describe(arm: SessionModel, num_layers: int) -> str:
     if arm.source == "uncut":
         return arm.plan.describe()
+    if not arm.layers:
+        return "another model, whose layers are not layers of the original model"
     gone = sorted(set(range(num_layers)) - set(arm.layers))
     plan = CutPlan(num_layers=num_layers, removed=tuple(gone))
     return f"a checkpoint without {len(gone)} of {num_layers} decoder layers ({format_layers(plan.removed) or 'none'})"

@@ -34,9 +34,9 @@ class Form(NamedTuple):
     argument: str
     doc: str
     body: str
-    """A right one, behind the docstring."""
+    """A right body, after the docstring."""
     tests: str
-    """Of a function ``f``. What the docstring leaves open is not tested."""
+    """Tests of a function ``f``. They test only what the docstring says."""
 
 
 _FORMS = (

@@ -2,8 +2,8 @@
 
 The original model's own right answers are scored by the pruned model in three ways. Teacher forcing gives each token
 everything before it. Free running reads the same positions in the answer that the pruned model writes by itself. Prefix
-clamping gives the first 0, 25, 50, 75 and 100 % of the right answer. What teacher forcing breaks is local damage; what
-only free running breaks is accumulated error. After the confounds listed against arXiv:2602.01997, RAC
+clamping gives the first 0, 25, 50, 75 and 100 % of the right answer. Damage under teacher forcing is local; damage
+under free running alone is accumulated error. After the confounds listed against arXiv:2602.01997, RAC
 (arXiv:2509.12464) and RTP-Gate-RTD.
 """
 

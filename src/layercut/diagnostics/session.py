@@ -6,8 +6,9 @@ import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, get_args
 
+from layercut.diagnostics import Needs
 from layercut.engine.base import Decoding, Engine, GenerationRequest, HiddenStates, LikelihoodRequest
 from layercut.errors import InputError, RunMismatch
 from layercut.models.loading import LoadedModel
@@ -40,6 +41,8 @@ class SessionModel:
     model: Callable[[], LoadedModel] | None = None
     """The model itself, for timing and for the logit lens."""
     num_parameters: int | None = None
+    shares: frozenset[Needs] = frozenset(get_args(Needs))
+    """What it has in common with the original model."""
 
 
 class Passage(NamedTuple):
@@ -62,7 +65,7 @@ Request = TypeVar("Request", GenerationRequest, LikelihoodRequest, Passage)
 
 
 class DiagnosticSession:
-    """What a diagnostic works with. The first arm is the original model, with which all others are compared."""
+    """Models, items and files of a diagnosis. The first arm is the original model, the reference of all others."""
 
     def __init__(
         self,

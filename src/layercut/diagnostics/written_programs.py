@@ -110,7 +110,7 @@ def _classes(
 def _run(
     session: DiagnosticSession, diagnostic: str, wanted: Sequence[Function], answers: Answers, parsed: Classes
 ) -> Classes:
-    """The classes after the programs that parse were run. How each ended is kept like an answer."""
+    """The classes after the programs that parse were run. Results are stored like answers."""
 
     def run(arm: str) -> dict[str, Any]:
         runs = [one for one, found in zip(wanted, parsed[arm], strict=True) if found == "parses"]

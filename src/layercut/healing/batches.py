@@ -59,7 +59,7 @@ class BatchRow(NamedTuple):
         return tuple(self.input_ids[self.labels == IGNORED].tolist())
 
     @property
-    def num_learnt(self) -> int:
+    def num_in_loss(self) -> int:
         """Number of tokens in the loss, without a text's first token, which nothing predicts."""
         return int((self.labels[1:] != IGNORED).sum())
 
@@ -83,18 +83,18 @@ def padded(examples: Sequence[TrainingExample]) -> dict[str, Tensor]:
     return {"input_ids": torch.tensor(ids), "labels": torch.tensor(labels)}
 
 
-def learnt(batch: Mapping[str, Any]) -> Tensor:
+def in_loss(batch: Mapping[str, Any]) -> Tensor:
     """(B, T - 1) True where the next token is in the loss."""
     places_BT: Tensor = batch["labels"][:, 1:] != IGNORED
     return places_BT
 
 
-def learnt_logits(model: Any, batch: Mapping[str, Any], **options: Any) -> Tensor:
-    """(N, V) logits for every token in the loss, in the order of ``learnt``.
+def logits_in_loss(model: Any, batch: Mapping[str, Any], **options: Any) -> Tensor:
+    """(N, V) logits for every token in the loss, in the order of ``in_loss``.
 
     The head, most of the work of a small model, is computed only at columns where some row has a token in the loss.
     """
-    places_BT = learnt(batch)
+    places_BT = in_loss(batch)
     columns_P = places_BT.any(0).nonzero().flatten()
     logits_BPV: Tensor = model(**given(batch), use_cache=False, logits_to_keep=columns_P, **options).logits
     return logits_BPV[places_BT[:, columns_P]]

@@ -12,7 +12,7 @@ from typing import Any
 
 from layercut.engine.base import Engine, LikelihoodRequest, Likelihoods
 from layercut.healing.prompts import record_prompt
-from layercut.progress import Done
+from layercut.progress import OnProgress
 from layercut.runs.records import Journal
 from layercut.surgery.plan import CutPlan
 
@@ -20,7 +20,7 @@ Record = Mapping[str, Any]
 
 
 def choose(
-    engine: Engine, plan: CutPlan, records: Sequence[Record], journal: Journal, *, on_progress: Done | None = None
+    engine: Engine, plan: CutPlan, records: Sequence[Record], journal: Journal, *, on_progress: OnProgress | None = None
 ) -> None:
     """Choose one answer for every prompt that the journal holds no choice for yet.
 
@@ -53,13 +53,13 @@ def choose(
 def contenders(answers: Sequence[Record]) -> list[Record]:
     """The answers to one prompt with the best grade and ending, each text once."""
 
-    def worth(record: Record) -> tuple[bool, bool, bool]:
+    def quality(record: Record) -> tuple[bool, bool, bool]:
         return bool(record["completion"].strip()), record.get("right", False), record["finish_reason"] != "length"
 
-    best = max(map(worth, answers))
+    best = max(map(quality, answers))
     by_text: dict[str, Record] = {}
     for record in answers:
-        if worth(record) == best:
+        if quality(record) == best:
             by_text.setdefault(record["completion"], record)
     return list(by_text.values()) if best[0] else [answers[0]]
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import log_softmax
 
 from layercut.errors import InputError, unknown
-from layercut.healing.batches import learnt_logits
+from layercut.healing.batches import logits_in_loss
 from layercut.healing.sft import HealingTrainer
 
 if TYPE_CHECKING:
@@ -91,5 +91,5 @@ class DistillTrainer(HealingTrainer):
         """The student's and the teacher's logits (N, V) at every token in the loss."""
         assert self._teacher is not None
         with torch.no_grad():
-            teacher_NV = learnt_logits(self._teacher, inputs)
-        return learnt_logits(model, inputs), teacher_NV
+            teacher_NV = logits_in_loss(self._teacher, inputs)
+        return logits_in_loss(model, inputs), teacher_NV

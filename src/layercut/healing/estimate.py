@@ -43,7 +43,7 @@ class _Weights(NamedTuple):
     stored_bytes: int
     bytes_in_memory: int
     adapter_parameters: int
-    """Of adapters of rank 1: the sum of rows and columns of all matrices in decoder layers."""
+    """Parameters of adapters of rank 1: the sum of rows and columns of all matrices in decoder layers."""
     layer_parameters: int
     num_layers: int
     hidden_size: int

@@ -16,7 +16,7 @@ from layercut.errors import InputError
 from layercut.healing.best_of import choose, chosen
 from layercut.healing.prompt_sources import CHOICES, RESPONSES, Answering, PromptGroup, PromptSource, asked
 from layercut.healing.prompts import NamedPrompt, plain_prompt
-from layercut.progress import Done, Say
+from layercut.progress import OnProgress, Say
 from layercut.progress.bars import watched
 from layercut.runs.directory import RunFolder
 from layercut.runs.disk import resumable
@@ -125,7 +125,7 @@ def generate_responses(
     stop: tuple[str, ...] = (),
     task: str | None = None,
     is_right: Callable[[Mapping[str, Any]], bool] | None = None,
-    on_progress: Done | None = None,
+    on_progress: OnProgress | None = None,
 ) -> None:
     """Answer every prompt that the journal does not hold yet. No record is changed or redone.
 
@@ -220,7 +220,7 @@ def _fitting(handle: ModelHandle, source: PromptSource, max_tokens: int | None, 
     return parts
 
 
-def _of_all(on_progress: Done, before: int, total: int, done: int, _: int) -> None:
+def _of_all(on_progress: OnProgress, before: int, total: int, done: int, _: int) -> None:
     on_progress(before + done, total)
 
 

@@ -242,16 +242,15 @@ def _self_records(
     run: RunFolder, teacher: ModelHandle, source: PromptSource, how: Answering, seed: int, console: Console, say: Say
 ) -> list[dict[str, Any]]:
     """The teacher's own answers: those of an earlier run, or generated now."""
-    handle = teacher
     if source.records is not None:
         made_by = {record.get("model_hash") for record in source.records}
-        if made_by != {handle.metadata.model_hash} or any(record.get("removed") for record in source.records):
+        if made_by != {teacher.metadata.model_hash} or any(record.get("removed") for record in source.records):
             raise InputError(
                 f"some of these answers are not from the original model {teacher.settings.model}; generate them with "
                 f"it: layercut generate {teacher.settings.model} --prompts ... --out DIR."
             )
         return source.records
-    return answers_of(handle, handle.plan(), source, how, seed, run.path, console, say).chosen
+    return answers_of(teacher, teacher.plan(), source, how, seed, run.path, console, say).chosen
 
 
 class HealingJob(NamedTuple):
@@ -274,13 +273,14 @@ class HealingJob(NamedTuple):
     def seam(self) -> dict[str, Any]:
         """Solve for the maps, fold them in and write the checkpoint."""
         from layercut.healing.merge import write_healed
+        from layercut.healing.places import seams_of
         from layercut.healing.rounding import judged_by
         from layercut.healing.seam import repair_seams
 
         began = time.monotonic()
         uncut = load_cut(self.teacher, self.settings.train)
         judge = judged_by(self.loaded.model, self.data)
-        total = len(self.data.train) + len(self.data.held_out)
+        total = len(seams_of(self.plan)) * (len(self.data.train) + len(self.data.held_out))
         with watched("Reading both models", total, self.console, "texts") as on_progress:
             kind = self.settings.train.seam
             fits = repair_seams(self.loaded.model, uncut.model, self.plan, self.data, kind, on_progress=on_progress)

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from layercut.healing.batches import learnt
+from layercut.healing.batches import in_loss
 from layercut.healing.distill import DistillTrainer
 from layercut.healing.places import matched_layers, outputs_of
 from layercut.healing.trainable import bare
@@ -42,7 +42,7 @@ class HiddenTrainer(DistillTrainer):
             outputs_of(decoder_layers(self._teacher), list(self._matched.values())) as theirs,
         ):
             divergences_N = super()._losses(model, inputs)
-        places_BT = learnt(inputs)
+        places_BT = in_loss(inputs)
         distances = [
             relative_distance(ours[one][:, :-1][places_BT], theirs[other][:, :-1][places_BT])
             for one, other in self._matched.items()

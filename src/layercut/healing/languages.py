@@ -11,8 +11,8 @@ from layercut.errors import MissingExtra, unknown
 MIN_LETTERS = 20
 """Letters from which a text's language can be detected; a name or a word of mathematics could be in any."""
 MAX_PROBABILITY = 0.02
-"""Of all allowed languages together, for a text to count as another one. The likeliest language alone would not do:
-programs in English words look like Latin or Pidgin, but without certainty.
+"""A text is in another language if all allowed ones together have at most this probability. The likeliest language
+alone is not enough: programs in English words look like Latin or Pidgin, but without certainty.
 """
 _NONE = ("zxx", "und")
 

@@ -47,7 +47,7 @@ class TrainedModel(NamedTuple):
     model: PreTrainedModel
     """In float32."""
     checked: str
-    """How it was verified, in words; empty where nothing had to be."""
+    """How the merge was verified, as text; empty if there was nothing to verify."""
     judge: Judge | None
 
 

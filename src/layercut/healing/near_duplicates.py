@@ -2,9 +2,9 @@
 that imports datasketch.
 
 Similarity is Jaccard's, |A & B| / |A | B|, of the sets of 5 words in a row (Broder 1997; for web text Lee et al.,
-"Deduplicating Training Data Makes Language Models Better", arXiv:2107.06499). One other word in the middle of a text of
-50 words leaves 0.80, of 20 words 0.52, so short problems that differ in a number stay apart. A text of fewer than 5
-words is similar only to itself.
+"Deduplicating Training Data Makes Language Models Better", arXiv:2107.06499). With one other word in the middle, two
+texts of 50 words have 0.80 and two of 20 words 0.52, so short problems that differ in a number are not duplicates. A
+text of fewer than 5 words is similar only to itself.
 """
 
 from __future__ import annotations

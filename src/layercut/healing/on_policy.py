@@ -150,7 +150,7 @@ class OnPolicyTrainer(DistillTrainer):
         student_NV, teacher_NV = self._logits(model, batch)
         losses_N = divergence(student_NV, teacher_NV, self._kind, self._alpha)
         overlap_N = overlap(student_NV, teacher_NV)
-        weights_N = drift_weights(overlap_N, [row.num_learnt for row in rows(batch)], self._drift)
+        weights_N = drift_weights(overlap_N, [row.num_in_loss for row in rows(batch)], self._drift)
         self._tell(answers, overlap_N.mean().item(), 1 - weights_N.mean().item())
         # The Trainer counted the tokens of the given answers, so accumulated batches are averaged here.
         steps = 1 if num_items_in_batch is None else self.current_gradient_accumulation_steps

@@ -23,7 +23,7 @@ from torch.nn.functional import cross_entropy
 
 from layercut.errors import VerificationError
 from layercut.healing.adapters import probe_logits
-from layercut.healing.batches import learnt, learnt_logits, padded
+from layercut.healing.batches import in_loss, logits_in_loss, padded
 from layercut.healing.examples import Data, TrainingExample
 from layercut.models.quiet import quiet_transformers
 from layercut.surgery.verify import ROUNDING_STEPS
@@ -107,8 +107,8 @@ def mean_loss(model: Any, examples: Sequence[TrainingExample]) -> float:
     ordered = sorted(examples, key=len)
     for start in range(0, len(ordered), _BATCH):
         batch = {name: ids.to(model.device) for name, ids in padded(ordered[start : start + _BATCH]).items()}
-        targets_N = batch["labels"][:, 1:][learnt(batch)]
-        logits_NV = learnt_logits(model, batch).float()
+        targets_N = batch["labels"][:, 1:][in_loss(batch)]
+        logits_NV = logits_in_loss(model, batch).float()
         total += cross_entropy(logits_NV, targets_N, reduction="sum").double().item()
         count += len(targets_N)
     return total / max(count, 1)

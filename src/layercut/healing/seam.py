@@ -26,7 +26,7 @@ from layercut.healing.fold import branch, fold, takes_maps
 from layercut.healing.magnitude import MagnitudeSums, scale_stream
 from layercut.healing.places import Seam, check_layers, outputs_of, seams_of
 from layercut.healing.settings import SEAMS
-from layercut.progress import Done
+from layercut.progress import OnProgress
 from layercut.surgery.remove import decoder_layers
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def repair_seams(
     kind: str = "linear",
     *,
     batch_size: int = 8,
-    on_progress: Done = lambda done, total: None,
+    on_progress: OnProgress = lambda done, total: None,
 ) -> list[SeamFit]:
     """Fold a map into the layer below every seam of ``cut``, in place.
 

@@ -21,13 +21,13 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from layercut.errors import MissingExtra
-from layercut.healing.batches import StepsByLength, learnt, learnt_logits
+from layercut.healing.batches import StepsByLength, in_loss, logits_in_loss
 from layercut.healing.examples import Data, TrainingExample
 from layercut.healing.learner import ACCURACY, Look
 from layercut.healing.process_group import ProcessGroup
 from layercut.healing.settings import TrainSettings
 from layercut.models.quiet import quiet_transformers
-from layercut.progress import Done
+from layercut.progress import OnProgress
 from layercut.runs.atomic import write_json, write_text
 
 try:
@@ -49,7 +49,7 @@ _COLUMNS = (
     "step", "loss", "eval_loss", "learning_rate", "num_input_tokens_seen", "seconds", "rollout_tokens", "repetition",
     "overlap", "drifted", "divergence", "hidden",
 )  # fmt: skip
-"""What the loss curve keeps of the Trainer's log."""
+"""Fields of the Trainer's log that go to the loss curve."""
 _RENAMED = {"eval_loss": "held_out_loss", "num_input_tokens_seen": "tokens"}
 
 
@@ -82,7 +82,9 @@ class Trained(NamedTuple):
 class HealingTrainer(SFTTrainer):  # type: ignore[misc]
     """SFTTrainer on examples whose tokens and labels are given, without its templates."""
 
-    def __init__(self, *args: Any, on_progress: Done | None = None, look: Look | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, on_progress: OnProgress | None = None, look: Look | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
         self._look = look
         self.remove_callback(PrinterCallback)
@@ -134,8 +136,8 @@ class HealingTrainer(SFTTrainer):  # type: ignore[misc]
 
     def _losses(self, model: Any, inputs: dict[str, Any]) -> Tensor:
         """(N,) negative log-likelihood of every token in the loss."""
-        targets_N = inputs["labels"][:, 1:][learnt(inputs)]
-        return cross_entropy(learnt_logits(model, inputs).float(), targets_N, reduction="none")
+        targets_N = inputs["labels"][:, 1:][in_loss(inputs)]
+        return cross_entropy(logits_in_loss(model, inputs).float(), targets_N, reduction="none")
 
     def _get_train_sampler(self, train_dataset: Any = None) -> StepsByLength:
         examples: Any = train_dataset or self.train_dataset
@@ -150,7 +152,7 @@ class HealingTrainer(SFTTrainer):  # type: ignore[misc]
 class _Watch(TrainerCallback):  # type: ignore[misc]
     """Reports the progress of training, and writes the loss curve."""
 
-    def __init__(self, folder: Path, on_progress: Done) -> None:
+    def __init__(self, folder: Path, on_progress: OnProgress) -> None:
         self._folder = folder
         self._on_progress = on_progress
 
@@ -173,7 +175,7 @@ def train(
     folder: Path,
     *,
     trainer: type[HealingTrainer] = HealingTrainer,
-    on_progress: Done | None = None,
+    on_progress: OnProgress | None = None,
     **options: Any,
 ) -> Trained:
     """Train into ``folder``: checkpoints, the loss curve and ``final``. An earlier training in it continues.

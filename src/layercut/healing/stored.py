@@ -20,10 +20,10 @@ from torch import Tensor
 from torch.nn.functional import log_softmax
 
 from layercut.errors import InputError
-from layercut.healing.batches import learnt, learnt_logits, padded, rows
+from layercut.healing.batches import in_loss, logits_in_loss, padded, rows
 from layercut.healing.distill import DistillTrainer
 from layercut.healing.examples import Data, TrainingExample, data_hash
-from layercut.progress import Done
+from layercut.progress import OnProgress
 from layercut.runs.atomic import write_bytes
 
 BLOCK = 32
@@ -66,7 +66,7 @@ class StoredLogits:
         except (OSError, SafetensorError):
             return False
 
-    def fill(self, teacher: Any, *, batch_size: int = 8, on_progress: Done = lambda done, total: None) -> None:
+    def fill(self, teacher: Any, *, batch_size: int = 8, on_progress: OnProgress = lambda done, total: None) -> None:
         """Compute the missing blocks; InputError if ``k`` is more than the teacher's vocabulary."""
         vocabulary = teacher.get_output_embeddings().weight.shape[0]
         if self._k > vocabulary:
@@ -108,7 +108,7 @@ class StoredTrainer(DistillTrainer):
         self._stored = stored
 
     def _losses(self, model: Any, inputs: dict[str, Any]) -> Tensor:
-        student_NV = learnt_logits(model, inputs)
+        student_NV = logits_in_loss(model, inputs)
         parts = [self._stored.of(row.input_ids.tolist()) for row in rows(inputs)]
         device = student_NV.device
         tokens_NK, log_p_NK = (torch.cat(part).to(device) for part in zip(*parts, strict=True))
@@ -132,7 +132,7 @@ def top_k_divergence(student_NV: Tensor, teacher: TopK) -> Tensor:
 def _top_k(teacher: Any, examples: Sequence[TrainingExample], k: int) -> list[TopK]:
     """The likeliest tokens of each example, at its positions in the loss."""
     batch = padded(examples)
-    places_BT = learnt(batch)
+    places_BT = in_loss(batch)
     logits_BTV = teacher(input_ids=batch["input_ids"].to(teacher.device), use_cache=False).logits[:, :-1]
     log_p_NK, tokens_NK = log_softmax(logits_BTV[places_BT.to(logits_BTV.device)].float(), -1).topk(k)
     counts = places_BT.sum(1).tolist()

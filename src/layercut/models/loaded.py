@@ -45,7 +45,7 @@ def wrap_loaded(
     *,
     say: Callable[[str], None] = lambda text: None,
 ) -> LoadedModel:
-    """A loaded model as layercut's own steps take it. The model itself is used and left as it is.
+    """A loaded model as layercut's own steps take it. The model itself is used, and nothing of it is changed.
 
     Args:
         model: a causal language model in evaluation mode.

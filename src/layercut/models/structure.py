@@ -33,6 +33,7 @@ SAMPLES = 4
 
 EXCEPTIONS: Mapping[str, str] = {
     "minimax": "the decay of its linear attention is computed from a layer's index and the model's depth (slope_rate)",
+    "dory": "its middle layers run several times, and config.json counts them in another way than it is read",
     "hrm_text": "its layers lie in two stacks that run several times each",
     "idefics": "its cross-attention layers are a second list, placed by the index of the decoder layer",
 }
@@ -127,7 +128,8 @@ def config_of(config: Mapping[str, Any], name: str) -> PretrainedConfig:
         )
     try:
         # From a copy, because config classes change the lists they are given.
-        made: PretrainedConfig = CONFIG_MAPPING[model_type].from_dict(copy.deepcopy(dict(config)))
+        kind = CONFIG_MAPPING[model_type]
+        made: PretrainedConfig = kind.from_dict(copy.deepcopy(kind._decode_special_floats(dict(config))))
     except Exception as error:  # whatever the config class finds wrong, it is the file that is wrong
         raise CheckpointError(
             f"config.json of {name} is not a config that transformers accepts: {one_line(error)}"
@@ -190,6 +192,7 @@ def blueprint(
 
 
 _known: WeakKeyDictionary[nn.Module, Structure] = WeakKeyDictionary()
+_configs: WeakKeyDictionary[nn.Module, list[PretrainedConfig]] = WeakKeyDictionary()
 
 
 def structure_in(model: PreTrainedModel) -> Structure:
@@ -207,6 +210,15 @@ def text_config_of(model: PreTrainedModel) -> PretrainedConfig:
     """The config of the language model in a model."""
     found: PretrainedConfig = model.config.get_text_config(decoder=True)
     return found
+
+
+def language_configs(model: PreTrainedModel) -> list[PretrainedConfig]:
+    """The text config, and its copies that parts of the model hold."""
+    if model not in _configs:
+        text = text_config_of(model)
+        held = (getattr(part, "config", None) for part in model.modules())
+        _configs[model] = list({id(one): one for one in (text, *held) if type(one) is type(text)}.values())
+    return _configs[model]
 
 
 def language_parts(model: PreTrainedModel) -> Iterator[tuple[str, nn.Module]]:
@@ -246,10 +258,12 @@ def _find(model: PreTrainedModel, name: str) -> Structure:
     for model_type in types:
         if model_type in EXCEPTIONS:
             raise InputError(f"no layer of {name} ({model_type}) can be removed: {EXCEPTIONS[model_type]}.")
-    field = text.attribute_map.get("num_hidden_layers", "num_hidden_layers")
-    field = next((key for key in (field, *COUNTS) if isinstance(getattr(text, key, None), int)), field)
-    counted = getattr(text, field, None)
+    named = text.attribute_map.get("num_hidden_layers", "num_hidden_layers")
+    counts = {key: getattr(text, key) for key in (named, *COUNTS) if isinstance(getattr(text, key, None), int)}
     lists = {path: part for path, part in language_parts(model) if isinstance(part, nn.ModuleList)}
+    lengths = {len(part) for part in lists.values()}
+    field = next((key for key, value in counts.items() if value in lengths), named)
+    counted = counts.get(field)
     stacks = {path: part for path, part in lists.items() if len(part) == counted}
     if len(stacks) != 1:
         held = ", ".join(f"{path} ({len(part)})" for path, part in (stacks or lists).items()) or "none"

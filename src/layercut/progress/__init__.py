@@ -8,7 +8,7 @@ Progress = Callable[[str, int, int], None]
 """(what, pieces done, pieces in all)."""
 
 
-Done = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
 """(pieces done, pieces in all)."""
 Say = Callable[[str], None]
 """Prints a line for people."""

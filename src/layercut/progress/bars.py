@@ -12,7 +12,7 @@ from rich.progress import Task as Bar
 from rich.table import Column
 from rich.text import Text
 
-from layercut.progress import Done
+from layercut.progress import OnProgress
 from layercut.progress.estimate import Eta
 from layercut.progress.estimate import Workload as Work
 from layercut.progress.heartbeat import Tokens, clock, line, under_way
@@ -93,7 +93,7 @@ class Progressing:
         self._bars.advance(self._bar, count)
 
     @contextmanager
-    def piece(self, index: int) -> Iterator[Done]:
+    def piece(self, index: int) -> Iterator[OnProgress]:
         """Do one piece: the block reports (items done, items in all), first with those done before."""
         self._bars.update(self._bar, description=self._names[index])
         self._active = (index, 0)
@@ -137,7 +137,7 @@ class Progressing:
 
 
 @contextmanager
-def watched(name: str, total: int, console: Console, unit: str) -> Iterator[Done]:
+def watched(name: str, total: int, console: Console, unit: str) -> Iterator[OnProgress]:
     """Progress over one piece of work: the block calls what it gets with (pieces done, pieces in all)."""
     progress = Progressing([(name, Work(kind=name, num_items=total, weight=1))], console, unit=unit)
     with progress.running(), progress.piece(0) as on_progress:

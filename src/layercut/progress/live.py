@@ -17,7 +17,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from layercut.progress import Done
+from layercut.progress import OnProgress
 from layercut.progress.estimate import Eta
 from layercut.progress.estimate import Workload as Work
 from layercut.progress.heartbeat import Tokens, clock, line, under_way
@@ -67,7 +67,7 @@ class StudyProgress:
         self._active = ""
         self._began = time.monotonic()
         self._doing = ""
-        """What is worked on, for the line of every half minute."""
+        """The current step, for the line of every half minute."""
         self._tokens = Tokens()
 
     @contextmanager
@@ -103,7 +103,7 @@ class StudyProgress:
         self._tell(index, clock(time.monotonic() - start))
 
     @contextmanager
-    def cell(self, index: int) -> Iterator[Done]:
+    def cell(self, index: int) -> Iterator[OnProgress]:
         """Do one cell: the block reports (items done, items in all), first with those done before."""
         piece = self._pieces[index]
         self.state(piece.arm, "asking", piece.name)

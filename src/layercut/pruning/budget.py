@@ -50,7 +50,7 @@ def items_for(task: Yardstick, keep: float) -> int:
 
 
 def resolution(tasks: list[Yardstick], num_items: dict[str, int], keep: float) -> str:
-    """What so many report items can show, in a sentence."""
+    """What this many report items can show, in a sentence."""
     hardest = max(tasks, key=lambda one: must_keep(one, num_items[one.label], keep))
     n, share = num_items[hardest.label], must_keep(hardest, num_items[hardest.label], keep)
     text = (

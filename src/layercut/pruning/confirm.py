@@ -115,6 +115,7 @@ def judge(folder: Path, arms: Sequence[Arm], keep: float, level: float, seed: in
 
 def _tested(judged: JudgedDepth, arm: Arm, rows: Sequence[ComparisonRow]) -> TestedDepth:
     by_task = {(one.task, one.readout): one for one in judged.tasks}
+    assert judged.verdict != "not tested", "only tested depths are judged here"
     kept = []
     for row in rows:
         one = by_task.get((row.task, row.readout))

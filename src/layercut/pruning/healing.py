@@ -1,4 +1,4 @@
-"""Heal the plan of one depth, from the original model's own answers to selection items."""
+"""Heal the plan of one depth, from the original model's own answers to selection items that judge no plan."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from layercut.engine.handle import ModelHandle
 from layercut.healing.data import BUILT_IN
 from layercut.healing.heal import heal_model
 from layercut.healing.prompt_sources import Answering, PromptGroup, PromptSource
-from layercut.healing.prompts import NamedPrompt, PromptWithAnswer
-from layercut.healing.prompts import plain_prompt
+from layercut.healing.prompts import NamedPrompt, PromptWithAnswer, plain_prompt
 from layercut.healing.settings import HealSettings, TrainSettings
 from layercut.pruning.path import PlanPath
 from layercut.settings import TaskSettings
@@ -102,7 +101,7 @@ def healing_prompts(path: PlanPath, model_hash: str) -> PromptSource:
     """What healing learns from: the original model's answers where a task is written, else the right options."""
     records: list[dict[str, Any]] = []
     ranked: list[PromptWithAnswer] = []
-    for part, samples, answered in path.uncut_answers():
+    for part, samples, answered in path.healing_answers():
         by_id: Mapping[str, Any] = {record["id"]: record for record in answered}
         for sample in samples:
             request, record = part.task.request(sample, part.readout), by_id[sample.id]

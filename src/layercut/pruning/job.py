@@ -52,6 +52,8 @@ from layercut.pruning.settings import AUTO, NONE, PruneSettings
 from layercut.pruning.speed import speeds, timed_rounds
 from layercut.pruning.state import PruneState
 from layercut.pruning.verdict import answer_of, next_step
+from layercut.report.html.page import PAGE
+from layercut.report.reports import write_reports
 from layercut.runs.atomic import new_directory
 from layercut.runs.directory import RunFolder
 from layercut.runs.disk import resumable
@@ -61,12 +63,12 @@ from layercut.runs.prune import (
     MODEL,
     RESULT,
     Chosen,
+    Estimated,
     Goal,
     GoalTask,
-    Ignored,
-    Measured,
     PathStep,
     PruneResult,
+    SetAside,
     Size,
     TaskKept,
     Tried,
@@ -117,7 +119,7 @@ class Pruned:
         return CutPlan.load(self.folder / self.result.chosen.name / "plan.json")
 
     @property
-    def kept(self) -> dict[str, Measured | None]:
+    def kept(self) -> dict[str, Estimated | None]:
         """Share of the score above chance that the plan keeps of each task, on report items."""
         found = next((one for one in self.result.tested if one.name == self.result.chosen.name), None)
         return {one.task: one.kept for one in found.kept} if found else {}
@@ -125,7 +127,7 @@ class Pruned:
     @property
     def report(self) -> Path:
         """report.html, where it was written; else result.json."""
-        page = self.folder / "report.html"
+        page = self.folder / PAGE
         return page if page.is_file() else self.folder / RESULT
 
     @cached_property
@@ -192,9 +194,19 @@ def prune_model(
         if (run.path / RESULT).is_file():
             known = PruneResult.load(run.path)
             if known.checkpoint is not None or not anyway:
+                _report(run.path, seed)
                 return Pruned(run.path, known, handle.settings)
         job = PruneJob(run, handle, settings, goal, parts, depth, seed, anyway, isolation, console, say)
-        return Pruned(run.path, job.run(), handle.settings)
+        found = job.run()
+        (run.path / PAGE).unlink(missing_ok=True)
+        _report(run.path, seed)
+        return Pruned(run.path, found, handle.settings)
+
+
+def _report(folder: Path, seed: int) -> None:
+    """The page and report.md, unless they are there."""
+    if not (folder / PAGE).is_file():
+        write_reports(folder, seed=seed)
 
 
 class PruneJob:
@@ -283,12 +295,12 @@ class PruneJob:
         scores = ", ".join(f"{one.label} {one.score:.0%}" for one in self._yardsticks)
         progress.end("original", note=scores)
         if "announced" not in state:
-            number = self._num_report(self._depth + 1, self._settings.seconds or 0)
+            items = self._num_report(self._depth + 1, self._settings.seconds or 0)
             self._say(
                 f"{state['selection_items']} selection items of each task choose the layers; "
-                + resolution(self._yardsticks, number, self._settings.keep)
+                + resolution(self._yardsticks, items, self._settings.keep)
             )
-            state.put("announced", number)
+            state.put("announced", items)
 
     def _uncut(self, part: ObjectiveTask, *, is_first: bool = False) -> None:
         """The original model's answers to one task, and how long each took.
@@ -326,7 +338,7 @@ class PruneJob:
 
     def _per_item(self, parts: Sequence[ObjectiveTask]) -> float:
         """Seconds that the original model takes for one item of each task."""
-        known = self._state.get("seconds_per_item", {})
+        known: dict[str, float] = self._state.get("seconds_per_item", {})
         return sum(known.get(part.label, 0.0) for part in parts)
 
     @cached_property
@@ -574,11 +586,10 @@ class PruneJob:
         state, settings = self._state, self._settings
         steps, folder = self._steps, self._folder
         checkpoint = MODEL if (folder / MODEL).exists() else None
-        ignored = [Ignored.model_validate(one) for one in state["ignored"]]
-        ignored += [Ignored(task=task, readout=readout, reason=why) for task, readout, why in found.not_judged]
+        ignored = [SetAside.model_validate(one) for one in state["ignored"]]
+        ignored += [SetAside(task=task, readout=readout, reason=why) for task, readout, why in found.not_judged]
         chosen = Chosen(name=arm.name, depth=len(arm.plan.removed), removed=arm.plan.removed, healing=arm.healing)
         verdict, why = answer_of(found.tested, steps, chosen, settings.keep, state["path_ended"], self._parts)
-        source = self._model.source.path
         timed = state["speed"]
         after = folder / MODEL if checkpoint else None
         return PruneResult(
@@ -619,13 +630,8 @@ class PruneJob:
             verified=self._verified(),
             speed=speeds(timed["rounds"]),
             size={
-                name: Size(
-                    parameters=self._model.num_parameters(plan),
-                    disk_bytes=_bytes_of(path) if path else self._cut_bytes(arm.plan),
-                    memory_bytes=timed["memory_bytes"][name],
-                    cache_bytes_per_token=timed["cache_bytes_per_token"][name],
-                )
-                for name, plan, path in (("uncut", self._model.plan(), source), ("cut", arm.plan, after))
+                "uncut": self._size("uncut", self._model.plan(), _bytes_of(self._model.source.path)),
+                "cut": self._size("cut", arm.plan, _bytes_of(after) if after else self._cut_bytes(arm.plan)),
             },
             where=machine(),
             seed=self._seed,
@@ -635,7 +641,16 @@ class PruneJob:
 
     def _verified(self) -> str:
         """What the card of the checkpoint says of its reload; empty where there is none."""
-        return self._state.get("verified", "")
+        return str(self._state.get("verified", ""))
+
+    def _size(self, name: str, plan: CutPlan, disk_bytes: int) -> Size:
+        timed = self._state["speed"]
+        return Size(
+            parameters=self._model.num_parameters(plan),
+            disk_bytes=disk_bytes,
+            memory_bytes=timed["memory_bytes"][name],
+            cache_bytes_per_token=timed["cache_bytes_per_token"][name],
+        )
 
     def _cut_bytes(self, plan: CutPlan) -> int:
         return plan_cut(self._model.source.path, plan).bytes_after

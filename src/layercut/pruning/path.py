@@ -20,7 +20,7 @@ from layercut.evidence.clusters import clusters_of
 from layercut.evidence.paired import compare_paired
 from layercut.progress import Progress
 from layercut.pruning.budget import CANDIDATES
-from layercut.runs.prune import Measured, TaskKept
+from layercut.runs.prune import Estimated, TaskKept
 from layercut.selection.answers import ObjectiveTask, SearchAnswers
 from layercut.selection.base import Context
 from layercut.selection.block_influence import block_influence
@@ -39,6 +39,8 @@ CRITERION = "prune"
 """What the plans of a path are called after."""
 TRACES = 16
 """Right answers of each task that trace damage reads."""
+HEALING_ITEMS, FEWEST_FRESH = 64, 24
+"""Items of each task that healing learns from at most, and how many there must be beside those that judge."""
 _TEXTS = 8
 """Answers of each task that block influence reads."""
 _FEWEST = 8
@@ -46,7 +48,7 @@ _FEWEST = 8
 
 
 class NextLayer(NamedTuple):
-    """The layer that goes at one depth."""
+    """The layer to remove at one depth."""
 
     layer: int
     num_candidates: int
@@ -113,10 +115,23 @@ class PlanPath:
         healed = TaskObjective(engine, self.parts, decoding=self._decoding, normalise="chance", journal=self._journal)
         return self._kept(healed.answers_on(self.objective.samples), plan, seed)
 
-    def uncut_answers(self) -> list[TaskRecords]:
-        """The original model's whole answers to the selection items."""
+    def healing_answers(self) -> list[TaskRecords]:
+        """The original model's whole answers to further selection items, which no plan is judged on.
+
+        Of a task with fewer than ``FEWEST_FRESH`` further ones, its answers to the items that plans are judged on: a
+        healed model then looks better on them than it is, which report items are not affected by.
+        """
+        fresh = []
+        for part, judged in zip(self.parts, self.objective.samples, strict=True):
+            more = part.task.samples("selection", 2 * len(judged))[len(judged) :]
+            fresh.append((more if len(more) >= FEWEST_FRESH else judged)[:HEALING_ITEMS])
         uncut = CutPlan(num_layers=self._engine.num_layers)
-        return self.objective.answers(uncut, [part.readout for part in self.parts])
+        answers = self.objective.answers_on(fresh)
+        answers.complete(range(len(fresh)), [uncut], whole=True, progress=self._progress)
+        return [
+            TaskRecords(part, samples, answers.part(index, uncut, whole=True).records)
+            for index, (part, samples) in enumerate(zip(self.parts, fresh, strict=True))
+        ]
 
     @cached_property
     def _answers(self) -> SearchAnswers:
@@ -203,8 +218,8 @@ def kept_of(
     )
 
 
-def measured(estimate: Any) -> Measured:
+def measured(estimate: Any) -> Estimated:
     """An estimate as results hold it; an end that is not finite is left out."""
     ends = (end if end is not None and abs(end) < float("inf") else None for end in (estimate.low, estimate.high))
     low, high = ends
-    return Measured(value=estimate.value, low=low, high=high, n=estimate.n)
+    return Estimated(value=estimate.value, low=low, high=high, n=estimate.n)

@@ -38,7 +38,8 @@ def _depth(text: str) -> str:
 
 
 def _time(text: str) -> str:
-    return seconds_of(text) and text
+    seconds_of(text)
+    return text
 
 
 class PruneSettings(Settings):

@@ -11,7 +11,7 @@ import numpy as np
 from layercut.diagnostics.cost import NUM_PROMPT_TOKENS, NUM_ROUNDS, Timing, ratio, timing
 from layercut.evidence.intervals import Estimate
 from layercut.pruning.path import measured
-from layercut.runs.prune import Measured, Speed
+from layercut.runs.prune import Estimated, TimedSpeed
 from layercut.surgery.bypass import bypass
 
 if TYPE_CHECKING:
@@ -52,14 +52,14 @@ def timed_rounds(
     }
 
 
-def speeds(rounds: Sequence[dict[str, Any]]) -> tuple[Speed, ...]:
+def speeds(rounds: Sequence[dict[str, Any]]) -> tuple[TimedSpeed, ...]:
     """What the rounds come to."""
     found = []
     for name, field, unit, better in _MEASURES:
         assert field in Timing._fields
         before, after = ([float(one[model][field]) for one in rounds] for model in ("uncut", "cut"))
         found.append(
-            Speed(
+            TimedSpeed(
                 name=name,
                 unit=unit,
                 better=better,
@@ -72,7 +72,7 @@ def speeds(rounds: Sequence[dict[str, Any]]) -> tuple[Speed, ...]:
     return tuple(found)
 
 
-def _mean(values: Sequence[float]) -> Measured:
+def _mean(values: Sequence[float]) -> Estimated:
     """Geometric mean with a 95 % interval of Student's t of its logarithm."""
     found: Estimate = ratio([1.0] * len(values), values)
     assert math.isclose(found.value, float(np.exp(np.mean(np.log(values)))))

@@ -25,7 +25,7 @@ from layercut.text.numbers import number, parameters, with_interval
 if TYPE_CHECKING:
     from layercut.evidence.comparison import ComparisonRow
     from layercut.report.study import StudyResults
-    from layercut.runs.prune import Speed, TaskKept, TestedDepth
+    from layercut.runs.prune import TaskKept, TestedDepth, TimedSpeed
 
 KEEP, CONFIDENCE = 0.9, 0.95
 """Target share and confidence in a study's report; `layercut advise` takes others."""
@@ -260,7 +260,7 @@ def _size(result: PruneResult) -> str:
     return text
 
 
-def _speed(one: Speed) -> str:
+def _speed(one: TimedSpeed) -> str:
     low, high = one.ratio.low, one.ratio.high
     ends = "" if low is None or high is None else f" [{low:.2f}, {high:.2f}]"
     seconds = one.unit == "s"
@@ -269,7 +269,8 @@ def _speed(one: Speed) -> str:
         for value in (one.uncut.value, one.cut.value)
     )
     unit = "ms" if seconds else one.unit
-    return f"{one.name} {before} to {after} {unit} (x {one.ratio.value:.2f}{ends}, batch {one.batch_size}, n {one.ratio.n})"
+    ratio = f"x {one.ratio.value:.2f}{ends}, batch {one.batch_size}, n {one.ratio.n}"
+    return f"{one.name} {before} to {after} {unit} ({ratio})"
 
 
 def _command(text: str) -> str:

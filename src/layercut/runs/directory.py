@@ -36,12 +36,12 @@ from layercut.runs.study import failures_in
 from layercut.text.counting import counted
 
 SWEEP, DIAGNOSIS, LAYERS, PREDICTION = "sweep.json", "diagnose.json", "layers.json", "predict.json"
-"""What runs without scores of their own hold; see layercut.report."""
+"""Result files of runs that are not evaluations; see layercut.report."""
 ENVIRONMENT, METRICS, SAMPLES, REPORT = "environment.json", "metrics.json", "samples", "report.md"
 _NOT_SEARCHED = {SAMPLES, "checkpoint", "searches", "answers"}
 _TRAINED = re.compile(r"checkpoint-(\d+)")
 _REPEATED = ("layercut", "python", "packages", "git", "platform", "cpu", "sandbox")
-"""What must be the same for a resumed run to count as made in one environment."""
+"""Parts of environment.json that must stay equal for a resumed run to count as made in one environment."""
 
 
 class RunFolder:

@@ -28,7 +28,7 @@ class _Plain(BaseModel, frozen=True, extra="forbid"):
     """Base of the parts of a result."""
 
 
-class Measured(_Plain):
+class Estimated(_Plain):
     """A number with its 95 % interval."""
 
     value: float
@@ -69,7 +69,7 @@ class Goal(_Plain):
     """Layers that may be removed at most."""
 
 
-class Ignored(_Plain):
+class SetAside(_Plain):
     """A task that was asked for and decides nothing."""
 
     task: str
@@ -82,7 +82,7 @@ class TaskScore(_Plain):
 
     task: str
     readout: str
-    score: Measured
+    score: Estimated
 
 
 class TaskKept(_Plain):
@@ -90,9 +90,9 @@ class TaskKept(_Plain):
 
     task: str
     readout: str
-    uncut: Measured
-    cut: Measured
-    kept: Measured | None = None
+    uncut: Estimated
+    cut: Estimated
+    kept: Estimated | None = None
     """Retention above chance; None where these items give none."""
     bound: float | None = None
     """One-sided lower bound of the retention at the goal's level; None on selection items, and where there is none."""
@@ -158,16 +158,16 @@ class NextStep(_Plain):
     command: str
 
 
-class Speed(_Plain):
+class TimedSpeed(_Plain):
     """One speed of the original and the chosen model, timed by turns on this machine."""
 
     name: Literal["decode", "prefill", "first token"]
     unit: Literal["tokens/s", "s"]
     better: Literal["higher", "lower"]
     batch_size: int
-    uncut: Measured
-    cut: Measured
-    ratio: Measured
+    uncut: Estimated
+    cut: Estimated
+    ratio: Estimated
     """cut / uncut, over rounds in which both were timed."""
 
 
@@ -191,10 +191,10 @@ class PruneResult(_Plain):
     num_layers: int
     dtype: str
     goal: Goal
-    ignored: tuple[Ignored, ...] = ()
+    ignored: tuple[SetAside, ...] = ()
     original: tuple[TaskScore, ...]
     resolution: str
-    """What so many items can show, in a sentence."""
+    """What this many report items can show, in a sentence."""
     path: tuple[PathStep, ...]
     path_ended: str = ""
     """Why the path goes no deeper, in words."""
@@ -209,7 +209,7 @@ class PruneResult(_Plain):
     """Relative to the folder of result.json; None where none was written."""
     verified: str = ""
     """What reloading the checkpoint found."""
-    speed: tuple[Speed, ...] = ()
+    speed: tuple[TimedSpeed, ...] = ()
     size: dict[Literal["uncut", "cut"], Size] = {}
     where: str
     """The machine."""

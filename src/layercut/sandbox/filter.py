@@ -1,10 +1,10 @@
 """Which system calls a program may make: a short allow list, as a seccomp filter that the kernel runs.
 
 A call that is not listed answers "not implemented" (ENOSYS), so that a library falls back on an older one; a listed
-call with an argument that is refused answers "not permitted" (EPERM). What Python, numpy and the programs of HumanEval
-and MBPP need is listed. Left out, among others: sockets other than unnamed pairs, keyrings, namespaces, mounts, ptrace,
-bpf, io_uring, perf, userfaultfd, and all memory that no process is charged for (memfd, System V shared memory, shared
-mappings, huge pages): so what the processes hold is what the program holds.
+call with an argument that is refused answers "not permitted" (EPERM). The list holds what Python, numpy and the
+programs of HumanEval and MBPP need. It lacks, among others, sockets other than unnamed pairs, keyrings, namespaces,
+mounts, ptrace, bpf, io_uring, perf and userfaultfd. It also lacks all memory that no process is charged for (memfd,
+System V shared memory, shared mappings, huge pages), so the memory of the processes is that of the program.
 
 Standard library only: this file runs inside the sandbox, without layercut. seccomp(2), Documentation/userspace-api/
 seccomp_filter.rst in the Linux source.

@@ -103,7 +103,7 @@ def _no_nested_users(bwrap: str) -> list[str]:
 
 @functools.cache
 def visible() -> tuple[dict[str, str], dict[str, str]]:
-    """What a program sees of this machine, the interpreter and numpy: folders to bind, and links to make."""
+    """The parts of this machine, the interpreter and numpy that a program sees: folders to bind, and links to make."""
     folders = [Path("/usr"), *map(Path, ("/lib", "/lib32", "/lib64", "/libx32", "/bin", "/etc/ld.so.cache"))]
     links = {str(folder): str(folder.readlink()) for folder in folders if folder.is_symlink()}
     places = [folder for folder in folders if folder.exists() and str(folder) not in links]

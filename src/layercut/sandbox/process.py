@@ -118,7 +118,7 @@ class _Process(NamedTuple):
     namespaces: list[str]
     """Its number in each process namespace, from ours inwards."""
     states: str
-    """Of its threads, a letter each: R runs, D waits for a disk, S waits, T is stopped, Z has ended."""
+    """States of its threads, a letter each: R runs, D waits for a disk, S waits, T is stopped, Z has ended."""
     children: list[int]
 
 

@@ -60,7 +60,7 @@ class ProgramResult(NamedTuple):
     detail: str
     """A line about the failure, such as the message of the exception."""
     exit_code: int | None
-    """Of a program that ended by itself; negative for the signal that ended it."""
+    """None unless the program ended by itself; negative for the signal that ended it."""
     output: str
     """Standard output and error, up to the limit."""
     seconds: float

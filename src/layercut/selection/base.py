@@ -110,10 +110,10 @@ class Objective(Protocol):
     """The value of plans. Higher is better; the original model's value is the reference."""
 
     def describe(self) -> Mapping[str, Any]:
-        """What decides the values: tasks, versions, items' hash, decoding, calibration hash. JSON-able."""
+        """All settings that decide the values: tasks, versions, items' hash, decoding, calibration hash. JSON-able."""
 
     def values(self, plans: Sequence[CutPlan]) -> list[float]:
-        """One value per plan. What the journal holds is not measured again."""
+        """One value per plan. Measurements in the journal are reused."""
 
 
 @runtime_checkable

@@ -17,7 +17,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from scipy.stats import hypergeom
 
-from layercut.progress import Done
+from layercut.progress import OnProgress
 
 
 class Standing(NamedTuple):
@@ -67,7 +67,7 @@ def race(
     groups: Sequence[Sequence[int]] | None = None,
     error: float = 0.0,
     is_binary: Sequence[bool] = (),
-    on_progress: Done = lambda done, total: None,
+    on_progress: OnProgress = lambda done, total: None,
 ) -> Standings:
     """Run one round; of equals the later place wins.
 

@@ -41,9 +41,9 @@ class JournalQuestion:
     model_hash: str
     version: int
     settings_hash: str
-    """Of the task's settings: seed, shots, data, ..."""
+    """Hash of the task's settings: seed, shots, data, ..."""
     decoding: Mapping[str, Any] | None
-    """What of the decoding decides the answers: the temperature alone if greedy, None without generation."""
+    """Settings that change the answers: the temperature alone if greedy, None without generation."""
 
     @classmethod
     def of(cls, task: Task, readout: Readout, model_hash: str, decoding: Decoding) -> JournalQuestion:

@@ -100,7 +100,9 @@ def prefix_that_keeps(plan: CutPlan, keep: float) -> CutPlan:
         InputError: a plan without rounds, or one whose first round keeps less.
     """
     rounds, uncut = plan.scores.get("rounds"), plan.scores.get("uncut")
-    values = [one.get("value") for one in rounds] if isinstance(rounds, list) else []
+    if not isinstance(rounds, list):
+        rounds = []
+    values = [one.get("value") for one in rounds]
     if not values or len(values) != len(plan.removed) or not isinstance(uncut, int | float) or not uncut > 0:
         raise InputError(
             f"`keep` {keep:g} needs what each layer's removal cost, which a plan of {plan.criterion} does not record; "

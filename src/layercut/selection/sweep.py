@@ -24,7 +24,7 @@ from layercut.evidence.clusters import clusters_of
 from layercut.evidence.paired import compare_paired
 from layercut.evidence.splits import items_hash
 from layercut.evidence.sweep import Ranking, Sweep, SweepRow
-from layercut.progress import Done, Progress, Say
+from layercut.progress import OnProgress, Progress, Say
 from layercut.progress import estimate as eta
 from layercut.progress.bars import Progressing
 from layercut.report.reports import write_reports
@@ -219,7 +219,7 @@ def measure(
     ]
     progress = Progressing(work, console, verb="Scoring", unit="answers")
 
-    def labelled(on_progress: Done) -> Progress:
+    def labelled(on_progress: OnProgress) -> Progress:
         return lambda what, done, total: on_progress(done, total)
 
     with SearchJournal(run) as journal, progress.running():

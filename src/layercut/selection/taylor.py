@@ -40,7 +40,7 @@ class _Text(NamedTuple):
     calls: list[_Call]
     """One per layer; the backward pass removes them from the end."""
     gradient_1TD: Tensor
-    """Of the text's mean loss, with respect to the output of the next layer of the backward pass; on the CPU."""
+    """Gradient of the text's mean loss by the output of the backward pass's next layer; on the CPU."""
     share: float
     """The text's part of all predicted tokens."""
 

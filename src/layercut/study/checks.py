@@ -1,4 +1,4 @@
-"""What can be refused at once: names and layers, checked before torch, lm-eval or any weights are read.
+"""Early checks: names and layers are checked before torch, lm-eval or any weights are read.
 
     check_tasks(tasks)
     check_plans(model, ["reverse:3", "20-24"])

@@ -123,7 +123,7 @@ def _by_position(model: ModelHandle, criterion: CriterionSettings, depth: int, s
 def search_identity(
     model: ModelHandle, criterion: CriterionSettings, depth: int, decoding: DecodingSettings, seed: int
 ) -> Mapping[str, Any]:
-    """What decides the choice. Files count by their content, a criterion of your own by its name."""
+    """All settings that decide the choice. Files count by their content, a criterion of your own by its name."""
     tasks = [
         {**one.as_dict(), "data": None, **load_task(one.task, data=one.data, seed=seed).settings()}
         for one in criterion.objective

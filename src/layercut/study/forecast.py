@@ -37,7 +37,7 @@ class ArmForecast:
     """Cells that are finished here, or answered in another study."""
     items: int
     prompt_tokens: int
-    """Of these items, estimated from their length."""
+    """Tokens of these items' prompts, estimated from their length."""
     new_tokens: int
     """Estimated length of their answers: that of the right answer, or half of the limit for a chain."""
     seconds: float | None

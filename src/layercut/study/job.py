@@ -57,7 +57,7 @@ class StudyJob:
         self._broken: set[str] = set()
         """Arms and searches that were given up."""
         self.checkpoints: dict[str, Path] = {}
-        """What lies on disk in the end, by arm."""
+        """Checkpoints that stay on disk, by arm."""
 
     def run(self) -> None:
         """Do all remaining work, and record failures; OSError if the disk is full or gone."""

@@ -6,7 +6,7 @@
                       reverse-3/              of a cut; its checkpoint/ inside, and heal-<arm>/ for each healing of it
                       reverse-3+<arm>/        of the cut healed: its answers and metrics
                       searches/<criterion>/   what choosing the layers measured
-                      answers/<hash>/         the original model's answers that healing learns from
+                      answers/<hash>/         the original model's answers, the training data of healing
                       study.json              the arms in order, and what failed (traceback in failures/)
                       report.md               made from all the above
 

@@ -74,7 +74,7 @@ class CriterionSettings(SearchSettings):
 
     @property
     def is_nested(self) -> bool:
-        """Whether the plan of a shallower cut is the beginning of that of a deeper one."""
+        """Whether each plan is a prefix of the plans with more layers."""
         if self.criterion in ("block_influence", "angular_distance"):
             default = "scattered" if self.criterion == "block_influence" else "contiguous"
             return bool(self.settings.get("form", default) == "scattered")

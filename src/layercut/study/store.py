@@ -20,7 +20,7 @@ from layercut.engine.base import Decoding, Engine
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
 from layercut.models.weights import read_config
-from layercut.progress import Done
+from layercut.progress import OnProgress
 from layercut.runs.atomic import write_json
 from layercut.runs.directory import RunFolder, runs_in
 from layercut.runs.environment import shown
@@ -46,7 +46,7 @@ class Reused(NamedTuple):
 
 
 def model_identity(model: ModelHandle) -> dict[str, str]:
-    """What of a model decides its answers: weights and dtype."""
+    """The properties of a model that decide its answers: weights and dtype."""
     dtype = model.dtype
     if dtype == "auto":
         config = read_config(model.source.path)
@@ -197,7 +197,7 @@ def run_cell(
     selection_items: int,
     store: CellStore,
     where: str,
-    on_progress: Done,
+    on_progress: OnProgress,
 ) -> Measured:
     """Finish a cell: missing items are taken from other studies, and the rest is asked.
 

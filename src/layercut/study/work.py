@@ -237,12 +237,12 @@ class StudyWork:
         return cell_identity(self.model, self.plan(arm), cell, self.decoding(arm), healing)
 
     def run_settings(self, arm: StudyArm) -> Mapping[str, Any]:
-        """What decides the numbers of an arm's run folder."""
+        """The settings that decide the numbers of an arm's run folder."""
         settings = run_settings(self.model, self.plan(arm), self.cells, self.decoding(arm), self.settings.seed)
         return {**settings, "healing": self.healers[arm.name].identity} if arm.healing else settings
 
     def whole(self) -> Mapping[str, Any]:
-        """What must be the same for the study to continue in its folder."""
+        """The settings that must be the same for the study to continue in its folder."""
         settings = self.settings
         given = {name: list(self.plans[name].removed) for name in settings.plans}
         healing: dict[str, Any] = {}
@@ -291,7 +291,7 @@ class StudyWork:
         return len(self.order) + [*self.searches, *self.healers].index(step)
 
     def search_kind(self, search: str) -> str:
-        """What decides the time of a search."""
+        """Searches of the same kind take the same time."""
         arms = self.arms_chosen_by(search)
         criterion, deepest = arms[0].criterion, max(arm.depth for arm in arms)
         assert criterion is not None
@@ -299,7 +299,7 @@ class StudyWork:
         return f"search {settings_hash({**identity, 'seed': None, 'where': self.where})}"
 
     def healing_kind(self, arm: str) -> str:
-        """What decides the time of a healing, without the removed layers."""
+        """Healings of the same kind take the same time. The removed layers do not count."""
         identity = {"model": model_identity(self.model), "healing": self.healers[arm].identity}
         return f"healing {settings_hash({**identity, 'where': self.where})}"
 

@@ -26,6 +26,7 @@ LISTS = frozenset(
     {
         "activation_sparsity_pattern",
         "attention_layers",
+        "attn_layers",
         "attn_type_list",
         "hybrid_layer_pattern",
         "indexer_types",
@@ -122,6 +123,12 @@ With None there is no such list, and a plan that moves a layer to another phase 
 SCALES = ("scale_attn_by_inverse_layer_idx",)
 """Flags under which a layer's arithmetic depends on its index. Such a model can only lose layers from its end."""
 
+SAME_COUNT = ("num_blocks",)
+"""Other names of the number of layers."""
+
+_ATTENTION = frozenset({"attention", "full_attention", "sliding_attention", "chunked_attention", "hybrid"})
+"""Kinds of layers with attention over cached keys."""
+
 NOT_PER_LAYER = re.compile(r"architectures|.*_token_ids?|bad_words_ids|keys_to_ignore.*|.*languages?|tags")
 """Lists that have nothing to do with layers, should their length happen to be L."""
 
@@ -165,7 +172,14 @@ def cut_config(
     cut = _write_out(dict(config), full, plan)
     cut = {name: cut_field(name, value, plan) for name, value in cut.items()}
     _check_kv_sharing(full, plan)
+    _check_full_indexers(full, plan)
+    _check_attention_stays(full, plan)
+    for name in SAME_COUNT:
+        if cut.get(name) == plan.num_layers:
+            cut[name] = len(plan.kept)
     cut[structure.num_layers_field] = len(plan.kept)
+    if cut.get("num_hidden_layers") == 2 * plan.num_layers and structure.num_layers_field != "num_hidden_layers":
+        cut["num_hidden_layers"] = 2 * len(plan.kept)  # two attention blocks a layer
     return cut
 
 
@@ -251,6 +265,35 @@ def _check_kv_sharing(full: Mapping[str, Any], plan: CutPlan) -> None:
             raise InputError(
                 f"layer {index} reuses the keys and values of layer {source[kinds[index]]}, which the plan removes; "
                 f"keep that one, or remove all of {format_layers([i for i in plan.kept if i >= first])} too."
+            )
+
+
+def _check_full_indexers(full: Mapping[str, Any], plan: CutPlan) -> None:
+    """A layer with a shared indexer attends to what the last layer with one of its own chose."""
+    kinds = full.get("indexer_types")
+    if not isinstance(kinds, list) or len(kinds) != plan.num_layers:
+        return
+    for index in plan.kept:
+        if kinds[index] == "shared":
+            source = max((i for i in range(index) if kinds[i] == "full"), default=-1)
+            if source in plan.removed:
+                raise InputError(
+                    f"layer {index} attends to what the indexer of layer {source} chooses (indexer_types), and the plan "
+                    f"removes that one; keep layer {source}, or remove layer {index} too."
+                )
+
+
+def _check_attention_stays(full: Mapping[str, Any], plan: CutPlan) -> None:
+    """transformers counts the tokens in a cache at an attention layer, so a model that had one needs one."""
+    for name in ("layer_types", "layers_block_type"):
+        kinds = full.get(name)
+        if not isinstance(kinds, list) or len(kinds) != plan.num_layers:
+            continue
+        attends = [index for index, kind in enumerate(kinds) if str(kind) in _ATTENTION]
+        if attends and len(attends) < plan.num_layers and set(attends) <= set(plan.removed):
+            raise InputError(
+                f"no layer with attention would stay ({name}), and transformers runs no such model with a cache; keep "
+                f"one of {format_layers(attends)}."
             )
 
 

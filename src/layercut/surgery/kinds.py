@@ -211,11 +211,15 @@ def _followed(layers: Sequence[Attributes], old: int, after: Attributes, plan: C
         if was == is_now:
             continue
         held = [(index, layer[module, name]) for index, layer in enumerate(layers) if (module, name) in layer]
-        is_position = _are_positions(held) or (
-            type(was) is int
-            and type(is_now) is int
-            and ("idx" in name or "index" in name)
-            and new_of.get(was) == is_now
+        is_position = (
+            is_now == _of_kept(was, plan)
+            or _are_positions(held)
+            or (
+                type(was) is int
+                and type(is_now) is int
+                and ("idx" in name or "index" in name)
+                and new_of.get(was) == is_now
+            )
         )
         if not is_position and name not in NEUTRAL:
             what = f"{module}.{name}" if module else name
@@ -225,6 +229,13 @@ def _followed(layers: Sequence[Attributes], old: int, after: Attributes, plan: C
             )
         settings.append(Setting(old, module, name, is_now))
     return settings
+
+
+def _of_kept(value: Any, plan: CutPlan) -> Any:
+    """A list with an entry for every layer, cut to those that stay; None for anything else."""
+    if isinstance(value, (list, tuple)) and len(value) == plan.num_layers:
+        return type(value)(value[index] for index in plan.kept)
+    return None
 
 
 def _outside(before: Attributes, after: Attributes) -> list[Setting]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from layercut.errors import InputError
-from layercut.models.structure import structure_in, text_config_of
+from layercut.models.structure import language_configs, structure_in, text_config_of
 from layercut.surgery.config_fields import cut_config
 from layercut.surgery.kinds import settings_under
 from layercut.surgery.plan import as_plan
@@ -22,7 +22,7 @@ from layercut.surgery.plan import as_plan
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from transformers import PretrainedConfig, PreTrainedModel
+    from transformers import PreTrainedModel
 
     from layercut.surgery.plan import CutPlan
 
@@ -83,7 +83,7 @@ def apply_plan(model: PreTrainedModel, plan: CutPlan | str | Sequence[int]) -> E
         for setting in settings:
             owner: nn.Module = model if setting.layer is None else layers[setting.layer]
             _set(undo, owner.get_submodule(setting.module), setting.name, setting.value)
-        for config in _configs(model, text):
+        for config in language_configs(model):
             for field in [name for name in new if new[name] != old.get(name)]:
                 _set(undo, config, field, new[field])
             for field in old.keys() - new.keys():
@@ -94,12 +94,6 @@ def apply_plan(model: PreTrainedModel, plan: CutPlan | str | Sequence[int]) -> E
             _set(undo, parent, name, kept)
         return undo.pop_all()
     raise AssertionError("unreachable")
-
-
-def _configs(model: PreTrainedModel, text: PretrainedConfig) -> list[PretrainedConfig]:
-    """The text config, and its copies that parts of the model hold."""
-    held = (getattr(part, "config", None) for part in model.modules())
-    return list({id(one): one for one in (text, *held) if type(one) is type(text)}.values())
 
 
 def _install_output_hooks(parent: nn.Module) -> None:

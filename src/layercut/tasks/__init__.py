@@ -24,7 +24,7 @@ LM_EVAL = "lm-eval:"
 
 _PREFIXES = (LM_EVAL, LM_EVAL.replace("-", "_"))
 _LONGEST_NAME = 200
-_SHOTS = re.compile(r"(?P<name>.+):(?P<shots>\d+)")
+_ASKED = re.compile(r"(?P<name>.+?)(:(?P<shots>\d+))?(?P<chat>\+chat)?")
 _OWN_FILE = re.compile(r"(?P<path>.+\.(?:jsonl|json|csv|parquet)(?:\.gz)?)(?::(?P<grade>[a-z_]+))?")
 
 
@@ -97,8 +97,9 @@ def load_task(name: str, *, data: str | None = None, seed: int = 0, max_new_toke
     Args:
         name: one of ``known_tasks()``; a file of your own (``my.jsonl``, ``my.csv:number``; see
             ``layercut.tasks.own_file``); the name of a task or group of the LM Evaluation Harness (``lm-eval:NAME``
-            where one of ours has the same name); or ``my.module:function`` for
-            your own. ``NAME:5`` asks with five worked examples, for tasks that have them.
+            where one of ours has the same name); or ``my.module:function`` for your own. ``NAME:5`` asks with five
+            worked examples, for tasks that have them, and ``NAME:5+chat`` in the model's chat format, for tasks of
+            lm-eval.
         data: a local file or folder in place of the data set on the hub, for tasks that have one.
         seed: of the generator, for tasks whose problems are made; others have no use for it.
         max_new_tokens: longest answer, for tasks where it can be chosen.
@@ -109,9 +110,9 @@ def load_task(name: str, *, data: str | None = None, seed: int = 0, max_new_toke
     """
     check_seed(seed)
     factory, options = _factory(name)
-    shots = _SHOTS.fullmatch(name)
+    asked = _asked(name)
     parameters = inspect.signature(factory).parameters
-    given = {"data": data, "max_new_tokens": max_new_tokens, "num_shots": int(shots["shots"]) if shots else None}
+    given = {"data": data, "max_new_tokens": max_new_tokens, "num_shots": asked.num_shots, "chat": asked.chat or None}
     for option, value in given.items():
         if value is not None and option not in parameters:
             raise InputError(f"the task {name} takes no {option}, but {option} {value!r} was given; leave it out.")
@@ -140,13 +141,12 @@ def check_task(
     """
     from layercut.tasks.base import check_known, check_readout
 
-    shots = _SHOTS.fullmatch(name)
-    base = shots["name"] if shots else name
+    base, num_shots, _ = _asked(name)
     own = _own_file(base) is not None
     if not own and base not in TASKS and ":" in base and not base.startswith(_PREFIXES):
         return
     ours = base in TASKS and not TASKS[base].factory.startswith(_BY_LM_EVAL)
-    if own or (ours and not (shots and TASKS[base].worked)):
+    if own or (ours and not (num_shots is not None and TASKS[base].worked)):
         task = load_task(name, data=data, max_new_tokens=max_new_tokens)
         if own:
             task.samples("report", None)  # refuses a bad row before a model is loaded
@@ -182,15 +182,14 @@ def check_name(name: str) -> None:
 
 def _factory(name: str) -> tuple[Any, dict[str, Any]]:
     """What makes a task, and what its name alone says to it."""
-    shots = _SHOTS.fullmatch(name)
-    base = shots["name"] if shots else name
+    base, num_shots, _ = _asked(name)
     if (own := _own_file(base)) is not None:
         from layercut.tasks.own_file import own_file
 
         return own_file, own.groupdict()
     if len(name) > _LONGEST_NAME:
         raise InputError(f"no task has a name of {len(name)} letters ({name[:40]!r}...); separate names by commas.")
-    worked = TASKS[base].worked if shots and base in TASKS else ""
+    worked = TASKS[base].worked if num_shots is not None and base in TASKS else ""
     if worked or base.startswith(_PREFIXES) or _only_lm_eval_may_know(base):
         from layercut.tasks.lm_eval.by_name import lm_eval_task
 
@@ -215,14 +214,27 @@ def _own_file(name: str) -> re.Match[str] | None:
 
 
 def base_name(name: str) -> str:
-    """A task's name without the number of examples and without ``lm-eval:``.
+    """A task's name without ``lm-eval:``, the number of examples and ``+chat``.
 
-    >>> base_name("lm-eval:sciq:5"), base_name("gsm8k")
-    ('sciq', 'gsm8k')
+    >>> base_name("lm-eval:sciq:5"), base_name("mmlu:5+chat"), base_name("gsm8k")
+    ('sciq', 'mmlu', 'gsm8k')
     """
-    shots = _SHOTS.fullmatch(name)
-    base = shots["name"] if shots else name
+    base = _asked(name).name
     return base.partition(":")[2] if base.startswith(_PREFIXES) else base
+
+
+class _Asked(NamedTuple):
+    name: str
+    num_shots: int | None
+    chat: bool
+
+
+def _asked(name: str) -> _Asked:
+    """A name without what stands behind it, the number of examples, and whether the chat format is asked for."""
+    found = _ASKED.fullmatch(name)
+    if found is None:  # empty, or of several lines
+        return _Asked(name, None, False)
+    return _Asked(found["name"], None if found["shots"] is None else int(found["shots"]), found["chat"] is not None)
 
 
 def _only_lm_eval_may_know(name: str) -> bool:
@@ -236,6 +248,6 @@ def _resolve(name: str) -> Any:
         module, _, function = TASKS[name].factory.partition(":")
         return getattr(import_module(module), function)
     if ":" not in name:
-        hint = f"Or {LM_EVAL}NAME for a task of lm-eval, or module:function for your own."
+        hint = f"Or {LM_EVAL}NAME for a task of lm-eval, my.jsonl or module:function for your own."
         raise unknown("task", name, TASKS, hint)
     return function_named(name, "task")

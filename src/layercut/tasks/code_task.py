@@ -15,7 +15,7 @@ from layercut.tasks.base import Readout, Sample, Score, Split
 from layercut.tasks.code_answers import OPENED, STOP, find_program
 from layercut.tasks.data_files import DataRow, DataSet, read_hub, read_local
 from layercut.tasks.grading import outcome
-from layercut.tasks.lm_eval.forms import Form
+from layercut.tasks.lm_eval.forms import CompletionForm
 from layercut.tasks.splits import SplitNames, choose_splits, first_of
 
 
@@ -52,7 +52,7 @@ class CodeTask:
     max_new_tokens: int = 512
     """Longest answer."""
     version: int
-    completion: Callable[[], Form] | None = None
+    completion: Callable[[], CompletionForm] | None = None
     """Prompt and stop strings of the completion form, in place of the chat format."""
     readouts: tuple[Readout, ...] = ("chain",)
 
@@ -131,7 +131,7 @@ class CodeTask:
         return Program(source, tests=sample.data["tests"], names=sample.data["names"])
 
     @cached_property
-    def _form(self) -> Form | None:
+    def _form(self) -> CompletionForm | None:
         return None if self.completion is None else self.completion()
 
     @cached_property

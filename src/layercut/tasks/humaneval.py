@@ -22,7 +22,7 @@ from layercut.tasks.code_answers import FENCE, OPENED
 from layercut.tasks.code_task import CodeTask
 from layercut.tasks.code_tests import PLUS_LIMITS, mended, refuse_inputs_only
 from layercut.tasks.data_files import DataRow, text_field
-from layercut.tasks.lm_eval.forms import Form
+from layercut.tasks.lm_eval.forms import CompletionForm
 
 VERSION = 2
 """Raised by any change of the prompt, the extraction or the tests.
@@ -65,12 +65,12 @@ def humaneval_plus(*, data: str | None = None, max_new_tokens: int = 512, num_sh
 
 
 def _called(name: str, num_shots: int | None) -> dict[str, Any]:
-    """Name and form: the chat format, or with 0 examples the published prompt, which is to be continued as it is."""
+    """Name and form: the chat format, or with 0 examples the published prompt, which the model continues unchanged."""
     if num_shots is None:
         return {"name": name}
     if num_shots:
         raise InputError(f"{name} has no worked examples; {name}:0 has the model continue the function as published.")
-    form = Form(lambda sample: sample.question, _PUBLISHED_STOP, {"form": "completion"})
+    form = CompletionForm(lambda sample: sample.question, _PUBLISHED_STOP, {"form": "completion"})
     return {"name": f"{name}:0", "completion": lambda: form}
 
 

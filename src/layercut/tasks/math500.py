@@ -25,7 +25,7 @@ from layercut.tasks.few_shot import content_id
 from layercut.tasks.rows_task import RowsTask
 
 if TYPE_CHECKING:
-    from layercut.tasks.lm_eval.forms import Form
+    from layercut.tasks.lm_eval.forms import CompletionForm
 
 VERSION = 2
 """Raised by any change of the prompt or the grading.
@@ -79,7 +79,7 @@ class Math500Completed(Math500):
     extra_readouts: tuple[Readout, ...] = ()
 
     @cached_property
-    def _form(self) -> Form:
+    def _form(self) -> CompletionForm:
         from layercut.tasks.lm_eval.forms import published_form
 
         file = "minerva_math/minerva_math_algebra.yaml"

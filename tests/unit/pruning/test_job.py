@@ -14,12 +14,18 @@ from rich.console import Console
 from transformers import AutoModelForCausalLM
 
 import layercut
+from layercut.engine.base import Decoding
 from layercut.engine.shared import SharedEngine
 from layercut.errors import InputError, RunMismatch
+from layercut.progress import silent
+from layercut.pruning.healing import healing_prompts
 from layercut.pruning.job import Pruned, prune_model
+from layercut.pruning.path import PlanPath
 from layercut.pruning.settings import PruneSettings
-from layercut.runs.prune import PruneResult
+from layercut.runs.prune import Estimated, PruneResult
 from layercut.runs.records import Journal
+from layercut.selection.answers import ObjectiveTask
+from layercut.selection.search_journal import SearchJournal
 from layercut.settings import ModelSettings
 from layercut.surgery.bypass import bypass
 from layercut.tasks import load_task
@@ -177,6 +183,20 @@ def test_a_finished_run_answers_without_a_model(
         run(model, choices, whole.folder, keep=0.7)
 
 
+def test_healing_learns_from_items_that_judge_nothing(model: Path, choices: Path, whole: Pruned) -> None:
+    (task,) = [load_task(str(choices))]
+    judged = set(whole.plan.scores["selection_items"]["mine.jsonl"]["ids"])
+    engine = SharedEngine(layercut.load_model(str(model), device="cpu"))
+    part = ObjectiveTask(task=task, readout="rank", limit=40)
+    path = PlanPath(engine, [part], decoding=Decoding(), journal=SearchJournal(), progress=silent)
+    ((_, samples, records),) = path.healing_answers()
+    ids = {one.id for one in samples}
+    assert len(ids) >= 24 and not ids & judged and ids == {one["id"] for one in records}
+    assert not ids & {one.id for one in task.samples("report", None)}
+    source = healing_prompts(path, "hash")
+    assert {one.id for one in source.prompts} == {f"mine.jsonl {id}" for id in ids}
+
+
 def test_a_written_file_end_to_end(model: Path, tmp_path: Path) -> None:
     file = written_file(tmp_path / "mine.jsonl", model)
     done = run(model, file, tmp_path / "run", items=16, max_depth="2", keep=0.5)
@@ -216,16 +236,24 @@ def test_exactly_n_layers_are_tested_once(model: Path, choices: Path, tmp_path: 
     assert [one.depth for one in done.result.tested] == [2] and done.result.chosen.depth == 2
 
 
-def test_a_healed_model_is_written_where_it_was_chosen(model: Path, choices: Path, tmp_path: Path) -> None:
-    done = run(model, choices, tmp_path / "run", max_depth="3", keep=0.1, heal="seam", items=40)
-    assert all({one.healing for one in step.tried} == {None, "seam"} for step in done.result.path)
-    healed = [step.depth for step in done.result.path if step.healing == "seam"]
-    assert healed, "the seam helps at some depth of this model"
-    last = done.result.path[-1]
-    if done.result.chosen.healing == "seam":
-        assert done.checkpoint is not None
-        assert json.loads((done.checkpoint / "plan.json").read_text())["healing"][0]["method"] == "seam"
-        assert (done.folder / f"depth-{last.depth}+seam" / "metrics.json").is_file()
+def test_a_healed_model_is_confirmed_and_written_where_it_was_chosen(
+    model: Path, choices: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = PlanPath.kept
+
+    def less(self: PlanPath, removed: Any, seed: int) -> Any:
+        """As if nothing were kept without healing."""
+        return tuple(one.model_copy(update={"kept": Estimated(value=0.0, n=40)}) for one in kept(self, removed, seed))
+
+    monkeypatch.setattr(PlanPath, "kept", less)
+    done = run(model, choices, tmp_path / "run", max_depth="2", keep=0.5, heal="seam")
+    assert all([one.healing for one in step.tried] == [None, "seam"] for step in done.result.path)
+    assert done.result.chosen.healing == "seam" and done.result.chosen.name == "depth-2+seam"
+    assert done.result.verdict == "passed" and done.checkpoint is not None
+    (healing,) = json.loads((done.checkpoint / "plan.json").read_text())["healing"]
+    assert healing["method"] == "seam" and "a logit differs" in done.result.verified
+    assert (done.folder / "depth-2+seam" / "metrics.json").is_file() and not (done.folder / "healing").exists()
+    assert "Healing" in (done.checkpoint / "README.md").read_text()
 
 
 def test_a_time_gives_items_and_is_kept(model: Path, choices: Path, tmp_path: Path) -> None:

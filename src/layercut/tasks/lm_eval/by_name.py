@@ -32,6 +32,7 @@ def lm_eval_task(
     data: str | None = None,
     num_shots: int | None = None,
     max_new_tokens: int | None = None,
+    chat: bool = False,
     shown_name: str | None = None,
 ) -> Task:
     """Any task of lm-eval by its name, or a group of tasks of one kind as one task.
@@ -43,6 +44,8 @@ def lm_eval_task(
         num_shots: worked examples in the prompt; if left out, none for multiple choice, and as many as the task's file
             asks for where answers are written. arXiv:2602.01997 takes 5.
         max_new_tokens: longest answer of what is written.
+        chat: ask in the model's chat format, worked examples as earlier turns: what lm-eval does under
+            ``--apply_chat_template --fewshot_as_multiturn``.
         shown_name: what it is called in results, without the number of examples, where that is not ``name``.
 
     Raises:
@@ -66,20 +69,24 @@ def lm_eval_task(
         "task_version": first.VERSION,
         "data": source if local is None else local.sha256,
     }
-    called = shown_name or name
+    called, form = shown_name or name, "+chat" if chat else ""
     if kinds[0] in _SCORED:
         metrics = _shared(name, [_means(one, task) for one, task in tasks.items()])
         called = f"{called}:{num_shots}" if num_shots else called
-        scored = [ChoiceSubject(one, task, num_shots or 0) for one, task in tasks.items()]
-        return ChoiceTask(called, scored, metrics, described, max_new_tokens)
+        scored = [ChoiceSubject(one, task, num_shots or 0, chat=chat) for one, task in tasks.items()]
+        return ChoiceTask(called + form, scored, metrics, described, max_new_tokens)
     if kinds[0] == "loglikelihood_rolling":
-        if num_shots or max_new_tokens is not None:
-            raise InputError(f"{name} scores whole documents; it takes no worked examples and no max_new_tokens.")
+        if num_shots or chat or max_new_tokens is not None:
+            raise InputError(
+                f"{name} scores whole documents; it takes no worked examples, no chat format and no max_new_tokens."
+            )
         documents = [RollingSubject(one, task, 0) for one, task in tasks.items()]
         return RollingTask(called, documents, _shared(name, map(rolling_metrics, tasks.values())), described)
-    written = [WrittenSubject(one, task, num_shots) for one, task in tasks.items()]
+    written = [WrittenSubject(one, task, num_shots, chat=chat) for one, task in tasks.items()]
     called = called if num_shots is None else f"{called}:{num_shots}"
-    return WrittenTask(called, written, _shared(name, [one.measures for one in written]), described, max_new_tokens)
+    return WrittenTask(
+        called + form, written, _shared(name, [one.measures for one in written]), described, max_new_tokens
+    )
 
 
 arc_easy = partial(lm_eval_task, name="arc_easy")

@@ -1,4 +1,4 @@
-"""Form: the published few-shot prompts of benchmarks that layercut grades itself, from lm-eval's installed files.
+"""CompletionForm: published few-shot prompts of benchmarks that layercut grades itself, from lm-eval's own files.
 
 A base model has no chat template, so it is asked to continue a text: worked examples, then the problem. The examples
 and templates are read from lm-eval's own package when they are needed; its graders are not even imported.
@@ -20,7 +20,7 @@ from layercut.tasks.data_files import DataRow, DataSet
 _KEPT = ("doc_to_text", "doc_to_target", "target_delimiter", "fewshot_delimiter", "description", "generation_kwargs")
 
 
-class Form(NamedTuple):
+class CompletionForm(NamedTuple):
     """How a problem is asked as plain text."""
 
     prompt: Callable[[Sample], str]
@@ -29,7 +29,7 @@ class Form(NamedTuple):
     """For the run's settings."""
 
 
-def published_form(file: str, num_shots: int, row: Callable[[Sample], Mapping[str, Any]]) -> Form:
+def published_form(file: str, num_shots: int, row: Callable[[Sample], Mapping[str, Any]]) -> CompletionForm:
     """The prompt of an lm-eval task with the first of the worked examples in its file.
 
     Args:
@@ -68,7 +68,7 @@ def published_form(file: str, num_shots: int, row: Callable[[Sample], Mapping[st
         }
     )
     until = task.config.generation_kwargs["until"]
-    return Form(
+    return CompletionForm(
         lambda sample: str(task.fewshot_context(dict(row(sample)), num_shots)),
         (until,) if isinstance(until, str) else tuple(until),
         {"examples": f"{num_shots} of {place.stem}", "lm_eval": version_of("lm_eval")},
@@ -89,7 +89,7 @@ def _function(named: str) -> Any:
     module, _, name = named.rpartition(".")
     path = Path(f"{module}.py")
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    own = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == name]
+    own: list[ast.stmt] = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == name]
     found: dict[str, Any] = {}
     exec(compile(ast.Module([*own], type_ignores=[]), str(path), "exec"), found)
     return found[name]

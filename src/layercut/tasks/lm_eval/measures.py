@@ -1,4 +1,4 @@
-"""Measures: the numbers that lm-eval's filters and metrics give an item, each so that higher is better."""
+"""Measure: the numbers that lm-eval's filters and metrics give an item, each so that higher is better."""
 
 from __future__ import annotations
 
@@ -37,22 +37,22 @@ class Graded(NamedTuple):
 def measures(task: Any) -> dict[str, Measure]:
     """The measures of a task by name, in the order of its file; without metrics that measure nothing.
 
-    A metric whose number is the mean over items keeps its name, with the filter's behind it where there are several, as
-    lm-eval writes it: ``exact_match,strict-match``. Any other (BLEU of a corpus, accuracy over all instructions of all
-    prompts, perplexity) is given item by item, by lm-eval's own aggregation of this item alone, and says so:
-    ``bleu_by_item``. One of which lower is better is negated: ``neg_ter_by_item``.
+    A metric whose number is the mean over items keeps its name. Behind several filters it has theirs: ``strict-match``,
+    or ``exact_match,strict-match`` where there are several metrics as well. Any other (BLEU of a corpus, accuracy over
+    all instructions of all prompts, perplexity) is given item by item, by lm-eval's own aggregation of this item alone,
+    and says so: ``bleu_by_item``. One of which lower is better is negated: ``neg_ter_by_item``.
     """
     from lm_eval.api.metrics import bypass_agg, mean, nanmean
 
-    several = len(task._filters) > 1
-    higher = task.higher_is_better()
+    several, higher = len(task._filters) > 1, task.higher_is_better()
+    only = len(task.aggregation()) == 1
     found = {}
     for one in task._filters:
         for metric, over_items in task.aggregation().items():
             if over_items is bypass_agg:
                 continue
             is_mean, is_up = over_items in (mean, nanmean), higher.get(metric) is not False
-            name = f"{metric},{one.name}" if several else metric
+            name = one.name if several and only else f"{metric},{one.name}" if several else metric
             name = f"{'' if is_up else 'neg_'}{name}{'' if is_mean else '_by_item'}"
             found[name] = Measure(one.name, metric, over_items, is_mean, is_up)
     return found
@@ -91,7 +91,7 @@ def graded(task: Any, known: Mapping[str, Measure], docs: Sequence[Any], texts: 
     return results
 
 
-def number(name: str, measure: Measure, value: Any) -> float:
+def number(measure: Measure, value: Any) -> float:
     """The number of one item, higher is better.
 
     Raises:
@@ -102,7 +102,7 @@ def number(name: str, measure: Measure, value: Any) -> float:
     except (TypeError, ValueError, ArithmeticError) as error:
         raise InputError(f"lm-eval's metric {measure.metric} gives no number for an item ({reason(error)}).") from error
     if not math.isfinite(found):
-        raise InputError(f"lm-eval's metric {measure.metric} gives {found} for an item, which has no mean; see {name}.")
+        raise InputError(f"lm-eval's metric {measure.metric} gives {found} for an item, which is no number.")
     return found if measure.higher_is_better else -found
 
 

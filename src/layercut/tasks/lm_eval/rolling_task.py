@@ -22,11 +22,11 @@ class RollingSubject(Subject):
     """One task of lm-eval whose rows are documents."""
 
     def _item(self, doc: Mapping[str, Any], split: str, number: int) -> Item:
-        asked = self._asked(doc, ())
-        shown = asked.prompts[0].strip()[:_SHOWN]
+        asked = self._asked(doc, (), chat=False)
+        shown = str(asked.prompts[0]).strip()[:_SHOWN]
         return Item(doc, shown, asked, (shown,))
 
-    def _asked(self, doc: Mapping[str, Any], examples: Sequence[Mapping[str, Any]]) -> Asked:
+    def _asked(self, doc: Mapping[str, Any], examples: Sequence[Mapping[str, Any]], *, chat: bool) -> Asked:
         (text,) = self.task.construct_requests(doc, "").args
         return Asked((str(text),))
 
@@ -34,11 +34,11 @@ class RollingSubject(Subject):
 class RollingTask(SubjectsTask[RollingSubject]):
     """Documents; where they come from, see SubjectsTask. A document's question and answer are its first 200 characters.
 
-    ``gold``: the log-likelihood of the whole document after the BOS token, or the EOS token where there is no BOS. A
-    document that is longer than the model's context is scored in windows of its length, each after one token of the
-    window before, as lm-eval does. Per document ``log_likelihood`` (nats per token, which depends on the tokenizer)
-    and ``neg_bits_per_byte`` (minus bits per byte, by lm-eval's own count of bytes, which does not). Their means weigh
-    each document alike; lm-eval's numbers, which weigh words or bytes alike, are ``over_items``. No chance level.
+    ``gold``: the log-likelihood of the whole document after the BOS token, or the EOS token where there is no BOS. An
+    engine refuses a document that is longer than the model's context, which lm-eval scores in parts. Per document
+    ``log_likelihood`` (nats per token, which depends on the tokenizer) and ``neg_bits_per_byte`` (minus bits per byte,
+    by lm-eval's own count of bytes, which does not). Their means weigh each document alike; lm-eval's numbers, which
+    weigh words or bytes alike, are ``over_items``. No chance level.
     """
 
     version = VERSION
@@ -46,7 +46,8 @@ class RollingTask(SubjectsTask[RollingSubject]):
 
     def request(self, sample: Sample, readout: Readout) -> GenerationRequest | LikelihoodRequest:
         """The document, behind nothing."""
-        return LikelihoodRequest(id=sample.id, prompt="", continuations=sample.data["item"].asked.prompts)
+        (text,) = sample.data["item"].asked.prompts
+        return LikelihoodRequest(id=sample.id, prompt="", continuations=(text,))
 
     def grade(self, sample: Sample, readout: Readout, answer: Completion | Likelihoods) -> Score:
         """Log-likelihood per token and bits per byte."""

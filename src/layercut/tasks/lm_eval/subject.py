@@ -7,6 +7,7 @@ from itertools import islice
 from random import Random
 from typing import Any, NamedTuple
 
+from layercut.engine.base import Message, Prompt
 from layercut.errors import InputError
 from layercut.tasks.few_shot import content_id
 from layercut.tasks.lm_eval.labels import options_and_gold
@@ -21,7 +22,7 @@ _SHARED = ("subject", "passage", "article")
 class Asked(NamedTuple):
     """What the model reads: a prompt, or one for each continuation that is scored."""
 
-    prompts: tuple[str, ...]
+    prompts: tuple[Prompt, ...]
     continuations: tuple[str, ...] = ()
 
 
@@ -32,7 +33,7 @@ class Item(NamedTuple):
     question: str
     """The context without worked examples; of Winogrande, the sentence with its gap."""
     asked: Asked
-    """Without worked examples; what an item's id is made from."""
+    """As plain text without worked examples; what an item's id is made from."""
     golds: tuple[str, ...]
     """The right answers; one of them for most tasks, none where a program judges."""
     options: tuple[str, ...] = ()
@@ -55,8 +56,9 @@ class Subject:
     for_selection: tuple[str, ...] = ("validation",)
     """Splits of the data that hold selection items where the task file leaves them aside, as MMLU's does."""
 
-    def __init__(self, name: str, task: Any, num_shots: int) -> None:
+    def __init__(self, name: str, task: Any, num_shots: int, *, chat: bool = False) -> None:
         self.name = name
+        self.is_chat = chat
         self.task = task
         self._num_shots = num_shots
         docs = {
@@ -100,8 +102,9 @@ class Subject:
             yield item
 
     def asked(self, item: Item) -> Asked:
-        """What is asked, with the worked examples."""
-        return self._asked(item.doc, item.examples) if item.examples else item.asked
+        """What is asked, with the worked examples, in the form that is asked for."""
+        plain = not item.examples and not self.is_chat
+        return item.asked if plain else self._asked(item.doc, item.examples, chat=self.is_chat)
 
     def cluster(self, doc: Mapping[str, Any]) -> str | None:
         """Name of what an item shares with others, for clustered intervals; None where it stands alone."""
@@ -114,8 +117,8 @@ class Subject:
         """The item of a row, examples drawn."""
         raise NotImplementedError
 
-    def _asked(self, doc: Mapping[str, Any], examples: Sequence[Mapping[str, Any]]) -> Asked:
-        """What is asked of a row behind these examples."""
+    def _asked(self, doc: Mapping[str, Any], examples: Sequence[Mapping[str, Any]], *, chat: bool) -> Asked:
+        """What is asked of a row behind these examples, as plain text or as a conversation."""
         raise NotImplementedError
 
     def _draw(self, doc: Mapping[str, Any], split: str) -> tuple[Mapping[str, Any], ...]:
@@ -127,9 +130,10 @@ class Subject:
         own = self.task.fewshot_cfg.split == self.task.config.test_split or self._examples_from == split
         return tuple(self._sampler.sample(n=self._num_shots, eval_doc=doc if own else None))
 
-    def _context(self, doc: Mapping[str, Any], examples: Sequence[Mapping[str, Any]]) -> Any:
+    def _context(self, doc: Mapping[str, Any], examples: Sequence[Mapping[str, Any]], *, chat: bool) -> Any:
         self.task.sampler = _Drawn(examples)
-        return self.task.fewshot_context(doc, len(examples), gen_prefix=self.task.doc_to_prefix(doc))
+        form = {"apply_chat_template": True, "fewshot_as_multiturn": True, "chat_template": _turns} if chat else {}
+        return self.task.fewshot_context(doc, len(examples), gen_prefix=self.task.doc_to_prefix(doc), **form)
 
     def _where(self, split: str, number: int) -> str:
         """Which row it is: file and line of local data whose rows were all kept, else its number in the split."""
@@ -181,17 +185,24 @@ class ChoiceSubject(Subject):
 
     def _item(self, doc: Mapping[str, Any], split: str, number: int) -> Item:
         options, gold = options_and_gold(self.task, doc, lambda: self._where(split, number))
-        asked = self._asked(doc, ())
+        asked = self._asked(doc, (), chat=False)
         examples = self._draw(doc, split)
         for example in examples:
             options_and_gold(self.task, example, lambda: f"a worked example of {self.name}")
-        question = self.parts(doc)[0] if self.task.multiple_input else asked.prompts[0]
+        question = self.parts(doc)[0] if self.task.multiple_input else str(asked.prompts[0])
         return Item(doc, question, asked, (gold,), options, examples)
 
-    def _asked(self, doc: Mapping[str, Any], examples: Sequence[Mapping[str, Any]]) -> Asked:
-        requests = self.task.construct_requests(doc, self._context(doc, examples))
+    def _asked(self, doc: Mapping[str, Any], examples: Sequence[Mapping[str, Any]], *, chat: bool) -> Asked:
+        context = self._context(doc, examples, chat=chat)
+        requests = self.task.construct_requests(doc, context, apply_chat_template=chat)
         pairs = [request.args for request in (requests if isinstance(requests, list) else [requests])]
-        return Asked(tuple(str(prompt) for prompt, _ in pairs), tuple(str(text) for _, text in pairs))
+        return Asked(tuple(prompt for prompt, _ in pairs), tuple(str(text) for _, text in pairs))
+
+
+def _turns(messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool) -> tuple[Message, ...]:
+    """In place of a chat template, which the engine applies. An answer that is begun is the last turn."""
+    assert add_generation_prompt == (messages[-1]["role"] != "assistant")
+    return tuple(Message(one["role"], one["content"]) for one in messages)
 
 
 class _Drawn:

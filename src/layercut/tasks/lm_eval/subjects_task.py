@@ -43,7 +43,7 @@ class SubjectsTask(Generic[AnySubject]):
             max_new_tokens: longest answer, if not the usual one.
         """
         self.name = name
-        self._base_name = name.removeprefix("lm-eval:").partition(":")[0]
+        self._base_name = name.removeprefix("lm-eval:").partition(":")[0].removesuffix("+chat")
         self._subjects = subjects
         self._metrics = list(metrics)
         self._described = dict(described)
@@ -86,7 +86,7 @@ class SubjectsTask(Generic[AnySubject]):
         cluster = subject.cluster(item.doc)
         if cluster is None and len(self._subjects) > 1:
             cluster = subject.name
-        contexts = dict.fromkeys(item.asked.prompts)
+        contexts = dict.fromkeys(map(str, item.asked.prompts))
         return Sample(
             id=content_id(self._base_name, *contexts, *item.options),
             question=item.question,

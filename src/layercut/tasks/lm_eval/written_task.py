@@ -25,7 +25,7 @@ class WrittenSubject(Subject):
 
     for_selection = ("validation", "train")
 
-    def __init__(self, name: str, task: Any, num_shots: int | None) -> None:
+    def __init__(self, name: str, task: Any, num_shots: int | None, *, chat: bool = False) -> None:
         """Of a task, with a number of worked examples; None for as many as its file asks for.
 
         Raises:
@@ -35,7 +35,8 @@ class WrittenSubject(Subject):
         self.measures = measures(task)
         if not self.measures:
             raise InputError(f"lm-eval's {name} has no metric; layercut supports tasks that grade their answers.")
-        super().__init__(name, task, (task.config.num_fewshot or 0) if num_shots is None else num_shots)
+        shown = (task.config.num_fewshot or 0) if num_shots is None else num_shots
+        super().__init__(name, task, shown, chat=chat)
 
     def graded(self, items: Sequence[Item], texts: Sequence[str]) -> list[Graded]:
         """What lm-eval makes of an answer to each item."""
@@ -52,11 +53,11 @@ class WrittenSubject(Subject):
         return tuple(dict.fromkeys(answer for target in targets for answer in _texts(target)))
 
     def _item(self, doc: Mapping[str, Any], split: str, number: int) -> Item:
-        asked = self._asked(doc, ())
-        return Item(doc, asked.prompts[0], asked, self._golds(doc), examples=self._draw(doc, split))
+        asked = self._asked(doc, (), chat=False)
+        return Item(doc, str(asked.prompts[0]), asked, self._golds(doc), examples=self._draw(doc, split))
 
-    def _asked(self, doc: Mapping[str, Any], examples: Sequence[Mapping[str, Any]]) -> Asked:
-        return Asked((str(self._context(doc, examples)),))
+    def _asked(self, doc: Mapping[str, Any], examples: Sequence[Mapping[str, Any]], *, chat: bool) -> Asked:
+        return Asked((self._context(doc, examples, chat=chat),))
 
     def _golds(self, doc: Mapping[str, Any]) -> tuple[str, ...]:
         target = self.task.doc_to_target(doc)
@@ -71,7 +72,8 @@ class WrittenSubject(Subject):
 class WrittenTask(SubjectsTask[WrittenSubject]):
     """Items whose answers the model writes; where they come from, see SubjectsTask.
 
-    ``chain``: lm-eval's prompt as plain text, with as many worked examples as its task file asks for, or as were named;
+    ``chain``: lm-eval's prompt, as plain text or as a conversation, with as many worked examples as its task file asks
+    for, or as were named;
     its stop strings and longest answer; its filters and metrics, see ``layercut.tasks.lm_eval.measures``. The
     model's own stop tokens end an answer, too. An answer is ``right`` where the headline metric is at least 1, and the
     record's answer is what the first filter finds.
@@ -102,7 +104,7 @@ class WrittenTask(SubjectsTask[WrittenSubject]):
         subject, item = sample.data["subject"], sample.data["item"]
         prompt = subject.asked(item).prompts[0]
         if readout == "gold":
-            right = subject.task.config.target_delimiter + item.gold
+            right = ("" if subject.is_chat else subject.task.config.target_delimiter) + item.gold
             return LikelihoodRequest(id=sample.id, prompt=prompt, continuations=(right,))
         longest = self._max_new_tokens or subject.max_new_tokens
         return GenerationRequest(id=sample.id, prompt=prompt, max_new_tokens=longest, stop=subject.stop)
@@ -176,7 +178,7 @@ class WrittenTask(SubjectsTask[WrittenSubject]):
 
     def _numbers(self, sample: Sample, one: Graded) -> dict[str, float]:
         known = sample.data["subject"].measures
-        return {name: number(name, known[name], one.values[name]) for name in self._metrics}
+        return {name: number(known[name], one.values[name]) for name in self._metrics}
 
     def _graded(self, samples: Sequence[Sample], texts: Sequence[str]) -> list[Graded]:
         found: dict[int, Graded] = {}

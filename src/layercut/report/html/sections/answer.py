@@ -46,14 +46,14 @@ def answer(source: Source) -> Section | None:
     return Section(name="answer", title=title, short="Answer", blocks=(top, *shown, _laid_out([], facts)))
 
 
-def _laid_out(lines: Sequence[tuple[str, Markup]], facts: Facts, *, large: bool = False) -> Prose:
-    html = templates().get_template("answer.html").render(lines=lines, facts=facts, large=large)
+def _laid_out(lines: Sequence[tuple[str, Markup]], facts: Facts, *, large: bool = False, rows: bool = False) -> Prose:
+    html = templates().get_template("answer.html").render(lines=lines, facts=facts, large=large, rows=rows)
     return Prose(html=Markup(html))
 
 
 def _plan(first: FirstScreen, source: Source) -> list[Block]:
     facts = [(name, inline(text)) for name, text in (dict(first.facts) | _timed(source)).items()]
-    shown: list[Block] = [_laid_out([], facts)] if facts else []
+    shown: list[Block] = [_laid_out([], facts, rows=True)] if facts else []
     if first.table is not None:
         shown.append(first.table)
     if first.behind:

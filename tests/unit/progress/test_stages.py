@@ -1,0 +1,60 @@
+"""The table of prune: a line every half minute without a terminal, also inside one answer, and 80 columns on one."""
+
+from __future__ import annotations
+
+import io
+import time
+
+import pytest
+from rich.console import Console
+
+from layercut.progress import heartbeat
+from layercut.progress.activity import wrote
+from layercut.progress.stages import StageProgress
+
+
+def shown(width: int, height: int = 24, num_depths: int = 3) -> str:
+    console = Console(file=io.StringIO(), width=width, height=height, force_terminal=True, color_system=None)
+    progress = StageProgress(console, lambda: (65.0, 600.0))
+    progress.end("original", note="gsm8k (chain) 61%, arithmetic (short) 85%")
+    for depth in range(1, num_depths + 1):
+        progress.end(f"depth {depth}", note="without 20-24,26", chosen="97%", shown="95% passed", style="green")
+    progress.begin(f"depth {num_depths + 1}", "choosing the next layer")
+    progress("answers", 40, 120)
+    console.print(progress)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_the_table_says_stage_depth_what_is_kept_and_the_time_left_as_a_range() -> None:
+    text = shown(80)
+    assert all(len(line) <= 80 for line in text.splitlines())
+    assert "depth 3" in text and "without 20-24,26" in text and "97%" in text and "95% passed" in text
+    assert "answers 40 of 120" in text and "01:05 to 10:00 left" in text
+
+
+def test_a_low_terminal_shows_the_last_depths() -> None:
+    text = shown(80, height=14, num_depths=12)
+    assert len(text.splitlines()) <= 14 and "depth 13" in text and "depth 2 " not in text
+
+
+def test_one_long_answer_is_heard_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heartbeat, "EVERY", 0.05)
+    console = Console(file=io.StringIO(), width=200)
+    progress = StageProgress(console)
+    with progress.running():
+        progress.begin("depth 1", "scoring report items")
+        progress("gsm8k (chain)", 0, 8)
+        for _ in range(40):
+            wrote(8, 512)
+            time.sleep(0.01)
+    assert isinstance(console.file, io.StringIO)
+    lines = console.file.getvalue().splitlines()
+    assert len(lines) > 2 and all("depth 1: scoring report items, gsm8k (chain) 0 of 8" in line for line in lines)
+    assert "tokens written" in lines[-1] and "at most 512 left in this batch" in lines[-1]
+
+
+def test_before_anything_is_known() -> None:
+    console = Console(file=io.StringIO(), width=80, force_terminal=True, color_system=None)
+    console.print(StageProgress(console))
+    assert isinstance(console.file, io.StringIO) and "time left: measuring" in console.file.getvalue()

@@ -1,0 +1,87 @@
+"""The goal and the budget of prune: what is refused, and what follows from a time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from layercut.errors import InputError
+from layercut.pruning.budget import (
+    FEWEST,
+    SELECTION_ITEMS,
+    Yardstick,
+    items_for,
+    must_keep,
+    report_items_in,
+    resolution,
+    selection_items_in,
+)
+from layercut.pruning.settings import PruneSettings, seconds_of
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({}, "neither was given"),
+        ({"use": "math", "tasks": ("copy",)}, "one of the two"),
+        ({"use": "math", "keep": 0}, "keep 0 is too small"),
+        ({"use": "math", "keep": 1.1}, "keep 1.1 is too large"),
+        ({"use": "math", "max_depth": "half"}, "is no depth"),
+        ({"use": "math", "remove": "0"}, "is no depth"),
+        ({"use": "math", "heal": "seams"}, "Did you mean seam?"),
+        ({"use": "math", "time": "0h"}, "is no time"),
+        ({"use": "math", "items": 4}, "items 4 is too small"),
+        ({"use": "math", "time": "1h", "items": 8}, "are alternatives"),
+        ({"use": "math", "remove": "2", "max_depth": "25%"}, "leave it out"),
+    ],
+)
+def test_goals_that_cannot_be(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        PruneSettings(**given)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_depths_and_times() -> None:
+    assert PruneSettings(use="math").depth(30) == 8 and PruneSettings(use="math", remove="10%").depth(30) == 3
+    with pytest.raises(InputError, match="choose 1 to 4"):
+        PruneSettings(use="math", remove="5").depth(6)
+    assert [seconds_of(text) for text in ("30s", "5 m", "45min", "2H", "1d")] == [30, 300, 2700, 7200, 86400]
+
+
+def test_more_items_let_a_plan_pass_that_keeps_less() -> None:
+    task = Yardstick("copy (short)", 0.6, 0.05)
+    shares = [must_keep(task, number, 0.9) for number in (50, 200, 800)]
+    assert shares == sorted(shares, reverse=True) and shares[-1] > 0.9
+    assert shares[0] - 0.9 == pytest.approx(4 * (shares[2] - 0.9))
+    assert must_keep(task, items_for(task, 0.9), 0.9) == pytest.approx(0.95, abs=0.001)
+    assert "by luck" in resolution([task], {task.label: 50}, 0.9)
+    assert "four times in five" in resolution([task], {task.label: 5000}, 0.9)
+
+
+def test_the_simulated_power_is_what_the_sentence_says() -> None:
+    """Plans that keep in truth what ``must_keep`` says pass about four times in five."""
+    import numpy as np
+
+    from layercut.evidence.bounds import retention_bounds
+    from layercut.evidence.sample_size import expect
+
+    task, n, keep = Yardstick("copy (short)", 0.7, 0.1), 400, 0.8
+    share = must_keep(task, n, keep)
+    outcomes = expect(baseline=task.score, retention=share, chance=task.chance).outcomes
+    rng, passed, runs = np.random.default_rng(3), 0, 120
+    pairs = np.array([(1.0, 1.0), (1.0, 0.0), (0.0, 1.0), (0.0, 0.0)])
+    for seed in range(runs):
+        drawn = pairs[rng.choice(4, size=n, p=list(outcomes))]
+        low = retention_bounds(
+            drawn[:, 0], drawn[:, 1], chance=task.chance, low_error=0.05, high_error=0.05, seed=seed,
+            num_resamples=2000,
+        ).low  # fmt: skip
+        passed += low is not None and low >= keep
+    assert 0.65 < passed / runs < 0.92
+
+
+def test_items_that_fit_into_a_time() -> None:
+    assert selection_items_in(1e9, 1.0, 8) == SELECTION_ITEMS and selection_items_in(1.0, 1.0, 8) == FEWEST
+    assert selection_items_in(3600, 0.5, 8) < selection_items_in(7200, 0.5, 8)
+    assert report_items_in(3600, 1.0, 9) == 400 and report_items_in(10, 10.0, 9) == FEWEST
