@@ -419,7 +419,7 @@ def tree() -> str:
             if path != SOURCE / name / "__init__.py":
                 shown = path.relative_to(SOURCE / name)
                 shown = shown.parent if path.name == "__init__.py" else shown
-                lines.append(f"  - `{shown}{'/' * (path.name == '__init__.py')}`: {_first_sentence(path)}")
+                lines.append(f"    - `{shown}{'/' * (path.name == '__init__.py')}`: {_first_sentence(path)}")
     return "\n".join(lines)
 
 
