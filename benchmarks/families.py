@@ -2,7 +2,7 @@
 
     python benchmarks/families.py                      # all types of the installed transformers, some minutes
     python benchmarks/families.py gemma3 qwen3_next    # these alone
-    python benchmarks/families.py --write              # also writes docs/supported_models.md
+    python benchmarks/families.py --write              # also writes docs/reference/supported_models.md
 
 For each causal language model, and for the language model inside each one that also sees, it removes layers 1 and 3 of
 6, or other ones where the type does not allow these. Four ways must agree: the layers skipped in place in the original
@@ -45,7 +45,7 @@ from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import decoder_layers, remove_layers
 
 ROOT = Path(__file__).parent.parent
-PAGE = ROOT / "docs" / "supported_models.md"
+PAGE = ROOT / "docs" / "reference" / "supported_models.md"
 NUM_LAYERS = 6
 PLANS = ((1, 3), (3,), (1,), (4, 5), (5,), (2, 3), (2, 3, 4), (1, 2, 3, 4))
 """Removed layers; the first plan that the type allows is compared."""
@@ -517,7 +517,7 @@ def main() -> None:
     parser.add_argument("types", nargs="*", help="types of model; all without")
     parser.add_argument("--results", type=Path, default=ROOT / "runs" / "families.jsonl", help="file of results")
     parser.add_argument("--again", action="store_true", help="forget what the file holds of these types")
-    parser.add_argument("--write", action="store_true", help="write docs/supported_models.md")
+    parser.add_argument("--write", action="store_true", help="write docs/reference/supported_models.md")
     options = parser.parse_args()
     names = options.types or types()
     torch.set_num_threads(1)

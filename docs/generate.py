@@ -96,6 +96,7 @@ def settings_classes() -> tuple[tuple[str, type[Settings]], ...]:
     from layercut.healing.loop import LoopSettings
     from layercut.healing.prompt_sources import Answering, PromptSpec
     from layercut.healing.settings import ArmSettings, TrainSettings
+    from layercut.pruning.settings import PruneSettings
     from layercut.selection.base import SearchSettings
     from layercut.settings import CalibrationSettings, DecodingSettings, ModelSettings, TaskSettings
     from layercut.study.settings import CriterionSettings, HealingArm, StudySettings
@@ -112,6 +113,7 @@ def settings_classes() -> tuple[tuple[str, type[Settings]], ...]:
         ("Healing: answers", Answering),
         ("Healing: prompt sources", PromptSpec),
         ("Healing: in rounds", LoopSettings),
+        ("Prune", PruneSettings),
         ("Study", StudySettings),
         ("Study: criterion", CriterionSettings),
         ("Study: healing arm", HealingArm),
@@ -417,7 +419,7 @@ def tree() -> str:
             if path != SOURCE / name / "__init__.py":
                 shown = path.relative_to(SOURCE / name)
                 shown = shown.parent if path.name == "__init__.py" else shown
-                lines.append(f"  - `{shown}{'/' * (path.name == '__init__.py')}`: {_first_sentence(path)}")
+                lines.append(f"    - `{shown}{'/' * (path.name == '__init__.py')}`: {_first_sentence(path)}")
     return "\n".join(lines)
 
 

@@ -50,14 +50,15 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_shows_its_help(bare: Path, tmp_path: Path) -> None:
     ran = say(bare / "layercut", "--help", cwd=tmp_path)
     assert ran.returncode == 0, ran.stderr
-    assert "select" in ran.stdout and "heal" in ran.stdout
+    assert "prune" in ran.stdout and "heal" in ran.stdout
 
 
-def test_the_wheel_plans_a_cut(bare: Path, tmp_path: Path) -> None:
+def test_the_wheel_plans_a_prune(bare: Path, tmp_path: Path) -> None:
     try:
         weights = bundled_file(bundled_model(MODEL))
     except InputError as error:
         pytest.skip(str(error))
-    ran = say(bare / "layercut", "cut", weights, "--remove", "27-29", "--out", "shorter", "--dry-run", cwd=tmp_path)
+    goal = ("--use", "copy", "--keep", "0.8", "--max-depth", "10%")
+    ran = say(bare / "layercut", "prune", weights, *goal, "--out", "shorter", "--dry-run", cwd=tmp_path)
     assert ran.returncode == 0, ran.stderr
-    assert "27" in ran.stdout and not (tmp_path / "shorter").exists()
+    assert "copy (short), report" in ran.stdout and not (tmp_path / "shorter").exists()
