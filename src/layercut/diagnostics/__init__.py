@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from layercut.errors import unknown
 from layercut.models.bundled import PREFIX
@@ -13,11 +13,8 @@ from layercut.models.bundled import PREFIX
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from layercut.diagnostics.session import DiagnosticSession
+    from layercut.diagnostics.session import DiagnosticSession, Needs
     from layercut.runs.diagnosis import Diagnosis
-
-
-Needs = Literal["text", "tokens", "states"]
 
 
 class KnownDiagnostic(NamedTuple):

@@ -19,9 +19,9 @@ from pydantic import Field
 from rich.console import Console
 
 from layercut.base_settings import Seed, Settings
-from layercut.diagnostics import DIAGNOSTICS, LAYER_FORMS, KnownDiagnostic, Needs, diagnostic, is_plan, known
+from layercut.diagnostics import DIAGNOSTICS, LAYER_FORMS, KnownDiagnostic, diagnostic, is_plan, known
 from layercut.diagnostics.arithmetic_files import arithmetic_files
-from layercut.diagnostics.session import DiagnosticSession, SessionModel
+from layercut.diagnostics.session import DiagnosticSession, Needs, SessionModel
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
 from layercut.models.loading import load_tokenizer

@@ -6,9 +6,8 @@ import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, get_args
+from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
-from layercut.diagnostics import Needs
 from layercut.engine.base import Decoding, Engine, GenerationRequest, HiddenStates, LikelihoodRequest
 from layercut.errors import InputError, RunMismatch
 from layercut.models.loading import LoadedModel
@@ -17,6 +16,8 @@ from layercut.seed import check_seed
 from layercut.surgery.plan import CutPlan
 
 GREEDY = Decoding()
+Needs = Literal["text", "tokens", "states"]
+"""What two models must have in common for a diagnostic: nothing but the questions, the tokens, or layers as well."""
 Record = dict[str, Any]
 Answers = dict[str, dict[str, Record]]
 """By name of the arm, then by id of the request."""

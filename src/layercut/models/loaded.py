@@ -97,7 +97,7 @@ def _bytes(tensor: Any) -> Any:
 
 
 def _origin(model: PreTrainedModel) -> Path | None:
-    """The folder that it says it was loaded from; None where that is none on this disk."""
+    """The folder that its config names as its source; None where there is none on this disk."""
     name = str(model.name_or_path or "")
     if not name:
         return None
