@@ -454,7 +454,7 @@ BEGIN, END = "<!-- types: generated -->", "<!-- end of types -->"
 
 
 def page_of(found: list[dict[str, Any]]) -> str:
-    """The generated part of docs/supported_models.md."""
+    """The generated part of docs/reference/supported_models.md."""
     states = {state: [one for one in found if one["state"] == state] for state in ("equal", "refused", "not built")}
     encoders = [one for one in states["refused"] if "is an encoder" in one["reason"]]
     refused = [one for one in states["refused"] if one not in encoders]

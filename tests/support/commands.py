@@ -71,7 +71,7 @@ def lay_out(folder: Path) -> None:
 def smaller(words: list[str], limit: int, model: str | None = None) -> list[str]:
     """The same command on fewer items, layers and texts; and on a random model, whose answers never end."""
     words = [model if model and word == MODEL else word for word in words]
-    for flag, value in {"--limit": limit, "--samples": 1}.items():
+    for flag, value in {"--limit": limit, "--samples": 1, "--items": max(limit, 8)}.items():
         if flag in words:
             words[words.index(flag) + 1] = str(value)
     less = {

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
+import inspect
 import re
 import tomllib
 from pathlib import Path
@@ -153,3 +155,23 @@ def test_the_version_is_one() -> None:
     assert {layercut.__version__, cited["version"]} == {given}
     headings = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert [name for name in headings if name != "Unreleased"][:1] in ([], [given])
+
+
+def test_python_on_the_pages_calls_what_exists() -> None:
+    called = []
+    for page in (ROOT / "README.md", *PAGES):
+        for block in re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL):
+            if block.startswith(">>>"):
+                continue
+            for node in ast.walk(ast.parse(block)):
+                if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+                    continue
+                if not isinstance(node.func.value, ast.Name) or node.func.value.id != "layercut":
+                    continue
+                function = getattr(layercut, node.func.attr)  # AttributeError: the page names what is not there
+                parameters = inspect.signature(function).parameters
+                takes_more = any(one.kind is one.VAR_KEYWORD for one in parameters.values())
+                given = {keyword.arg for keyword in node.keywords if keyword.arg is not None}
+                assert takes_more or given <= {*parameters}, (page.name, node.func.attr, given - {*parameters})
+                called.append(node.func.attr)
+    assert {"prune", "select_layers", "cut", "heal", "evaluate"} <= {*called}

@@ -67,9 +67,11 @@ def test_the_readme_works_in_order(
     lay_out(tmp_path)
     for file in (tmp_path / "examples").glob("*.yaml"):
         file.write_text(file.read_text("utf-8").replace(MODEL, str(thirty_layers)), encoding="utf-8")
+    outs = []
     for said in use_block():
         ran = layercut(*smaller(said.words, 2, str(thirty_layers)))
-        has_no_answer = "--predict" in said.words and "so there is no trace to score" in ran.err
-        assert ran.code == 0 or has_no_answer, (said.words, ran.err)
-    outs = [said.words[said.words.index("--out") + 1] for said in use_block() if "--out" in said.words]
+        # A random model is at chance, which ends what only has a meaning above it.
+        at_chance = "so there is no trace to score" in ran.err or "so nothing can be lost there" in ran.err
+        assert ran.code == 0 or (at_chance and {"--predict", "prune"} & {*said.words}), (said.words, ran.err)
+        outs += said.words[said.words.index("--out") + 1 :][:1] if ran.code == 0 and "--out" in said.words else []
     assert outs and [out for out in outs if not (tmp_path / out).is_dir()] == []
