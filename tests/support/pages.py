@@ -10,6 +10,7 @@ from layercut.evidence.sweep import Ranking
 from layercut.report.diagnosis.verdict import FILE
 from layercut.runs.atomic import write_json
 from layercut.runs.directory import METRICS, RunFolder
+from layercut.runs.prune import PruneResult
 from tests.support.run_builder import Result, build_quickstart, build_run
 from tests.support.sweeps import HOLES, curve, sweep_of
 
@@ -89,4 +90,47 @@ def write_deep_study(folder: Path) -> Path:
                     num_parameters=134_515_008 - depth * 3_540_000,
                 )
                 about_arm(run, criterion=criterion, healing=None if arm == "none" else arm, seed=0)
+    return folder
+
+
+def write_prune(folder: Path, *, passed: bool = True) -> Path:
+    """A finished run of prune: two depths tested on sums, of which the first passed or none did."""
+    task = {"task": "arithmetic", "readout": "short"}
+    results = {depth: Result(**task, score=score, chance=0.05, n=64) for depth, score in enumerate((0.8, 0.79, 0.5))}
+    build_run(folder / "uncut", [results[0]], num_parameters=134_515_008)
+    tested, path = [], []
+    for depth in (1, 2):
+        removed, name = tuple(range(20, 20 + depth)), f"depth-{depth}"
+        build_run(folder / name, [results[depth]], removed=removed, num_parameters=134_515_008 - depth * 3_540_000)
+        share = {"value": 1 - 0.1 * depth, "low": 0.96 - 0.1 * depth, "high": 1.04 - 0.1 * depth, "n": 64}
+        kept = {**task, "uncut": {"value": 0.8, "n": 64}, "cut": {"value": 0.8 - 0.1 * depth, "n": 64}, "kept": share}
+        path.append({"depth": depth, "removed": removed, "candidates": 28, "tried": [{"kept": [kept]}]})
+        fine = passed and depth == 1
+        bound = {"bound": 0.97 - 0.1 * depth, "passed": fine}
+        verdict = "passed" if fine else "undecided"
+        test = {"name": name, "depth": depth, "removed": removed, "kept": [{**kept, **bound}], "passed": fine}
+        if passed or depth == 1:
+            tested.append({**test, "verdict": verdict, "items_needed": None if fine else 240})
+    speed = {"value": 40.0, "n": 7}, {"value": 43.2, "n": 7}, {"value": 1.08, "low": 1.05, "high": 1.11, "n": 7}
+    timed = dict(zip(("uncut", "cut", "ratio"), speed, strict=True))
+    size = {"uncut": {"parameters": 134_515_008, "disk_bytes": 538_000_000}}
+    size["cut"] = {"parameters": 130_975_008, "disk_bytes": 524_000_000}
+    data: dict[str, Any] = {
+        "model": MODEL["model"], "model_hash": HASH, "num_layers": 30, "dtype": "float32", "seed": 0,
+        "goal": {
+            "use": "math", "keep": 0.85, "max_depth": 3,
+            "tasks": [{**task, "metric": "accuracy", "chance": 0.05, "selection_items": 64, "report_items": 64}],
+        },
+        "original": [{**task, "score": {"value": 0.8, "low": 0.69, "high": 0.88, "n": 64}}],
+        "resolution": "with 64 items a plan passes four times in five if it keeps 95 %", "path": path,
+        "tested": tested, "verdict": "passed" if passed else "undecided",
+        "chosen": {"name": "depth-1", "depth": 1, "removed": (20,)},
+        "why": "Without 1 layer (20) the model keeps enough." if passed else "No plan passed 85%. Best: 1 layer.",
+        "next": None if passed else {"items": 240, "command": "layercut prune --items 240"},
+        "checkpoint": "model" if passed else None, "verified": "equal" if passed else "", "size": size,
+        "speed": [{"name": "decode", "unit": "tokens/s", "better": "higher", "batch_size": 1, **timed}],
+        "where": "some CPU", "command": "layercut prune bundled:smollm2-135m --use math --keep 0.85",
+        "seconds": {"search": 120.0, "confirm": 60.0},
+    }  # fmt: skip
+    PruneResult.model_validate(data).save(folder)
     return folder

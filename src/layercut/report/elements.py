@@ -16,7 +16,7 @@ from layercut.text.markup import on_one_line, printable
 
 _TOGETHER = re.compile(
     r"(?<=\d) (?=%|\[|points?\b|of \d|decoder layers?\b|layers?\b|items?\b|tokens?\b|plans?\b|[kMG]i?B\b|ms\b|s\b|h\b)"
-    r"|(?<=[\d%],) (?=[-+]?\d+(?:\.\d+)?\])|(?<=%) (?=\[)|(?<=\bp) (?=[<\d])|(?<=\bHolm) (?=[<\d])|(?<=\bn) (?=\d)"
+    r"|(?<=[\d%],) (?=[-+]?\d+(?:\.\d+)?\])|(?<=%) (?=\[)|(?<=\b[px]) (?=[<\d])|(?<=\bHolm) (?=[<\d])|(?<=\bn) (?=\d)"
 )
 """Spaces inside numbers with units, intervals and the like, where no line may end."""
 
@@ -143,7 +143,15 @@ class Details:
     kind: str = "details"
 
 
-Block = Prose | Table | Figure | Details
+@dataclass(frozen=True, kw_only=True)
+class Beside:
+    """Blocks that stand side by side where the width allows; on a phone the last one comes first."""
+
+    blocks: Sequence[Block]
+    kind: str = "beside"
+
+
+Block = Prose | Table | Figure | Details | Beside
 Part = str | Table
 """What functions give that serve both Markdown and the page: a line of Markdown, or a table."""
 

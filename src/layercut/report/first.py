@@ -269,7 +269,8 @@ def _speed(one: TimedSpeed) -> str:
         for value in (one.uncut.value, one.cut.value)
     )
     unit = "ms" if seconds else one.unit
-    return f"{one.name} {before} to {after} {unit} (x {one.ratio.value:.2f}{ends}, batch {one.batch_size}, n {one.ratio.n})"
+    ratio = f"x {one.ratio.value:.2f}{ends}, batch {one.batch_size}, n {one.ratio.n}"
+    return f"{one.name} {before} to {after} {unit} ({ratio})"
 
 
 def _command(text: str) -> str:

@@ -15,6 +15,7 @@ from layercut.report.depth import depth_section
 from layercut.report.elements import Cell, Part, Styled, Table
 from layercut.report.examples import examples
 from layercut.report.figures.picture import save
+from layercut.report.figures.retention import retention
 from layercut.report.figures.scores import scores
 from layercut.report.first import FirstScreen, first_screen
 from layercut.report.provenance import provenance
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from layercut.runs.directory import RunFolder
 
 PLOT = "report.png"
+MOST_IN_PLOT = 6
+"""Plans that report.png shows one by one; of more it shows the lines over depth."""
 
 
 def study_report(
@@ -64,7 +67,8 @@ def study_report(
     folder = Path(folder)
     study = study_results(folder, seed=seed) if study is None else study
     first = first_screen(folder, study) if first is None else first
-    with_plot = save(scores(study.rows), folder / PLOT)
+    many = len(study.cuts) > MOST_IN_PLOT
+    with_plot = save(retention(study.cuts, study.rows) if many else scores(study.rows), folder / PLOT)
     write_text(folder / REPORT, _render(study, first, title=title, with_plot=with_plot))
     return folder / REPORT
 
@@ -81,7 +85,7 @@ def _render(study: StudyResults, first: FirstScreen, *, title: str | None, with_
     for name, own in by_run.items():
         lines += headline_lines(name, own)
     if with_plot:
-        lines += [f"![Score and retention of every task and readout]({PLOT})", ""]
+        lines += [f"![What is kept of every task and readout]({PLOT})", ""]
     lines += ["## Scores", ""]
     for name, own in by_run.items():
         lines += [f"### {escape(name)}", "", score_scope(own), "", score_table(own), ""]

@@ -54,20 +54,17 @@ def terminal(table: Table) -> RenderableType:
     return _Fitting([*(_rich_table(table, hidden) for hidden in (frozenset(), *table.narrow)), _by_first(table)])
 
 
-def widest_that_fits(tables: Sequence[RichTable], console: Console, options: ConsoleOptions) -> RichTable:
-    """The first table that needs no wrapped cell; the last one where none fits."""
-    for table in tables[:-1]:
-        if Measurement.get(console, options.update(max_width=1000), table).maximum <= options.max_width:
-            return table
-    return tables[-1]
-
-
 class _Fitting:
     def __init__(self, tables: Sequence[RichTable]) -> None:
         self._tables = tables
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        yield widest_that_fits(self._tables, console, options)
+        *wider, last = self._tables
+        for table in wider:
+            if Measurement.get(console, options.update(max_width=1000), table).maximum <= options.max_width:
+                yield table
+                return
+        yield last
 
 
 def _rich_table(table: Table, hidden: frozenset[int], *, by_first: bool = False) -> RichTable:

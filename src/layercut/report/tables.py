@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -13,16 +14,14 @@ from rich.text import Text
 from layercut.evidence.comparison import OUTCOMES, SELECTED_ON, ComparedRun, ComparisonRow
 from layercut.evidence.intervals import Estimate
 from layercut.report import words
-from layercut.report.advice_text import argument, bounds, how_made, joined, page
+from layercut.report.advice_text import argument, bounds_table, how_made, joined, page
 from layercut.report.elements import Cell, Styled, Table, plain
-from layercut.report.render import bare_table, terminal, widest_that_fits
+from layercut.report.render import bare_table, terminal
 from layercut.surgery.plan import origin_of
-from layercut.text.counting import counted
 from layercut.text.numbers import number, p_value, with_interval
 
 if TYPE_CHECKING:
-    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
-    from rich.table import Table as RichTable
+    from rich.console import RenderableType
 
     from layercut.report.advice import Advice
     from layercut.runs.directory import RunSummary
@@ -144,38 +143,6 @@ def _scores_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     )
 
 
-class AdviceTable:
-    """Every plan and readout that decided, with its bounds. A narrow terminal shows a plan's name on its own line."""
-
-    def __init__(self, advice: Advice) -> None:
-        self.advice = advice
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        yield widest_that_fits([self.table(by_plan=False), self.table(by_plan=True)], console, options)
-
-    def table(self, *, by_plan: bool) -> RichTable:
-        """The bare table."""
-        table = bare_table()
-        if not by_plan:
-            table.add_column("plan")
-            table.add_column("layers", justify="right")
-        table.add_column("task", overflow="fold")
-        table.add_column("readout", no_wrap=True)
-        for name in ("n", "at least", "at most"):
-            table.add_column(name, justify="right", no_wrap=True)
-        table.add_column("verdict", no_wrap=True)
-        table.add_column("items to settle", justify="right")
-        for plan in self.advice.plans:
-            name, depth = plan.arm.name, len(plan.arm.removed)
-            if by_plan and plan.readouts:
-                table.add_row(Text(f"{name} ({counted(depth, 'layer')})", style="bold"))
-            for one in plan.readouts:
-                first = [f"  {one.task}"] if by_plan else [name, str(depth), one.task]
-                table.add_row(*first, one.readout, *bounds(one))
-                name = name if by_plan else ""
-        return table
-
-
 def runs_table(runs: Sequence[RunSummary], *, now: datetime | None = None) -> RenderableType:
     """Run folders with their state, age and headline."""
     now = now or datetime.now(UTC)
@@ -202,10 +169,9 @@ def _age(since: timedelta) -> str:
 
 def advice_on_terminal(advice: Advice) -> RenderableType:
     """The page of advice with a table that shows every plan's whole name, however narrow the terminal is."""
-    from rich.console import Group
     from rich.markdown import Markdown
-    from rich.text import Text
 
     if not any(plan.readouts for plan in advice.plans):
         return Markdown(page(advice))
-    return Group(Markdown(joined(argument(advice))), Text(), AdviceTable(advice), Text(), Markdown(how_made(advice)))
+    table = replace(bounds_table(advice), narrow=[frozenset({1}), frozenset({1, 8})])
+    return Group(Markdown(joined(argument(advice))), Text(), terminal(table), Text(), Markdown(how_made(advice)))

@@ -108,6 +108,7 @@ def curves(
     marks: Sequence[tuple[float, str]] = (),
     height: int = 230,
     scale: str = "linear",
+    ticks: Sequence[float] = (),
     bands: bool = False,
 ) -> dict[str, Any]:
     """Lines with the intervals of their points.
@@ -125,6 +126,7 @@ def curves(
         marks: levels with their names, as dashed lines with the names on the axis.
         height: of the plot, in pixels.
         scale: of y, ``linear`` or ``log``.
+        ticks: of x; chosen to fit where there are none.
         bands: whether intervals are bands and not bars: for many points of few series.
     """
     names = list(colours)
@@ -145,7 +147,7 @@ def curves(
     y_axis["axis"] |= {"labelExpr": f"{named} : datum.label"} if marks else {}
     x_axis: Spec = {"field": "x", "type": "quantitative", "title": x_title}
     x_axis["scale"] = {"domain": list(x), "nice": False, "zero": False}
-    x_axis["axis"] = {"tickMinStep": 1, "tickCount": 8, "grid": False}
+    x_axis["axis"] = {"grid": False, **({"values": list(ticks)} if ticks else {"tickMinStep": 1, "tickCount": 8})}
     levels = {"values": [{"level": level} for level, _ in marks]}
     level = {
         "field": "level",

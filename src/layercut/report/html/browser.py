@@ -36,7 +36,8 @@ def browser(study: StudyResults) -> Markup:
         first = len(blocks)
         blocks += [_packed(_beside(before, run, task, readout)) for run in runs]
         plans = [{"name": visible(run.name), "block": first + place} for place, run in enumerate(runs)]
-        index.append({"task": visible(task), "readout": readout_words(readout), "block": first - 1, "plans": plans})
+        named = {"task": visible(task), "readout": visible(readout), "words": readout_words(readout)}
+        index.append({**named, "block": first - 1, "plans": plans})
     about = json.dumps({"tasks": index, "outcomes": OUTCOMES}, ensure_ascii=True).replace("<", "\\u003c")
     return Markup(templates().get_template("browser.html").render(blocks=blocks, index=Markup(about)))
 

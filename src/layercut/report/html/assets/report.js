@@ -134,7 +134,7 @@
         { class: "example" },
         make("p", {}, "Item ", make("code", {}, id), ", right answer ", make("code", {}, gold)),
         make("pre", { tabindex: "0", "aria-label": "Question" }, question),
-        make("div", { class: "sides" }, side("uncut", before), side(plan.selectedOptions[0].textContent, after)),
+        make("div", { class: "sides" }, side("uncut", before), side(plan.value, after)),
       );
     let found = [];
     let shown = 0;
@@ -145,8 +145,9 @@
     };
     const update = async () => {
       const chosen = tasks[task.value];
-      choose(plan, chosen.plans.map((one) => [String(one.block), one.name]));
-      const [[items, before], after] = await Promise.all([read(chosen.block), read(Number(plan.value))]);
+      choose(plan, chosen.plans.map((one) => [one.name, one.name]));
+      const own = chosen.plans.find((one) => one.name === plan.value).block;
+      const [[items, before], after] = await Promise.all([read(chosen.block), read(own)]);
       const wrong = [...new Set(after.filter(Boolean).map(([outcome]) => outcome))].filter((one) => one !== "right");
       choose(kind, [
         ["lost", "right before, wrong now"], ...wrong.map((one) => [`lost ${one}`, `right before, now: ${ended(one)}`]),
@@ -167,7 +168,27 @@
       shown = 0;
       next();
     };
-    choose(task, tasks.map((one, number) => [String(number), `${one.task}, ${one.readout}`]));
+    choose(task, tasks.map((one, number) => [String(number), `${one.task}, ${one.words}`]));
+    // A cell of the matrix leads to its answers.
+    for (const cell of all(".matrix tbody td")) {
+      const row = cell.parentElement.cells[0].textContent.trim();
+      const head = cell.closest("table").tHead.rows[0].cells[cell.cellIndex].textContent.trim();
+      const number = tasks.findIndex((one) => `${one.task}: ${one.readout}` === head);
+      const label = cell.querySelector("span");
+      if (number < 0 || !label || !tasks[number].plans.some((one) => one.name === row)) continue;
+      const go = make("button", { type: "button", title: `Answers of ${row} on ${head}` });
+      label.replaceWith(go);
+      go.append(label);
+      go.addEventListener("click", async () => {
+        task.value = String(number);
+        choose(plan, tasks[number].plans.map((one) => [one.name, one.name]));
+        plan.value = row;
+        kind.value = "lost";
+        text.value = "";
+        await update();
+        place.closest("section").scrollIntoView();
+      });
+    }
     form.hidden = false;
     place.querySelector(".note").hidden = true;
     form.addEventListener("submit", (event) => event.preventDefault());

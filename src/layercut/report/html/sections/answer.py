@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from layercut.report import words
 from layercut.report.diagnosis.page import summary
-from layercut.report.elements import Block, Details, Prose, Section
+from layercut.report.elements import Beside, Block, Details, Prose, Section
 from layercut.report.first import FirstScreen
 from layercut.report.html.prose import blocks, inline
 from layercut.report.html.source import Source
@@ -46,19 +46,18 @@ def answer(source: Source) -> Section | None:
     return Section(name="answer", title=title, short="Answer", blocks=(top, *shown, _laid_out([], facts)))
 
 
-def _laid_out(lines: Sequence[tuple[str, Markup]], facts: Facts, *, large: bool = False) -> Prose:
-    html = templates().get_template("answer.html").render(lines=lines, facts=facts, large=large)
+def _laid_out(lines: Sequence[tuple[str, Markup]], facts: Facts, *, large: bool = False, rows: bool = False) -> Prose:
+    html = templates().get_template("answer.html").render(lines=lines, facts=facts, large=large, rows=rows)
     return Prose(html=Markup(html))
 
 
 def _plan(first: FirstScreen, source: Source) -> list[Block]:
     facts = [(name, inline(text)) for name, text in (dict(first.facts) | _timed(source)).items()]
-    shown: list[Block] = [_laid_out([], facts)] if facts else []
+    plan: list[Block] = [_laid_out([], facts, rows=True)] if facts else []
     if first.table is not None:
-        shown.append(first.table)
-    if first.behind:
-        shown.append(Details(summary="Evidence behind this answer", blocks=blocks(first.behind)))
-    return shown
+        plan.append(first.table)
+    behind = [Details(summary="Evidence behind this answer", blocks=blocks(first.behind))] if first.behind else []
+    return [Beside(blocks=plan), *behind]
 
 
 def _timed(source: Source) -> dict[str, str]:

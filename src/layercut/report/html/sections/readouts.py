@@ -29,9 +29,11 @@ def readouts(source: Source) -> Section | None:
     if not rows:
         return None
     found: list[Block] = []
-    drawn = [row for row in rows if row.kept_share is not None]
+    drawn = [row for row in rows if row.kept_share is not None and not row.uncut_is_at_chance]
     if drawn:
-        found.append(_figure(study, drawn))
+        figure = _figure(study, drawn)
+        is_long = len(study.cuts) > MOST_PANELS
+        found.append(Details(summary=figure.title, blocks=(figure,)) if is_long else figure)
     apart = discordances([study.uncut, *study.cuts], rows)
     if apart:
         table = discordance_table(apart)

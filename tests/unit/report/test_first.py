@@ -1,0 +1,98 @@
+"""A report begins with its answer: the plan, what it keeps, size, speed, checkpoint and command."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from layercut.report.elements import Table, plain
+from layercut.report.first import FirstScreen, depths_table, first_screen
+from layercut.report.html.page import PAGE
+from layercut.report.render import terminal
+from layercut.report.reports import write_reports
+from layercut.report.study import study_results
+from layercut.runs.prune import PruneResult
+from tests.support.html_page import read_page
+from tests.support.pages import write_deep_study, write_prune
+
+
+def first_of(folder: Path) -> FirstScreen:
+    return first_screen(folder, study_results(folder))
+
+
+def test_a_plan_that_passed_is_recommended_with_its_checkpoint(tmp_path: Path) -> None:
+    first = first_of(write_prune(tmp_path))
+    assert first.answer == "**Remove 1 layer.** Without 1 layer (20) the model keeps enough."
+    facts = dict(first.facts)
+    assert facts["asked for"].startswith(
+        "at least 85% of the score above chance for math, on arithmetic (short answer)"
+    )
+    assert facts["recommended plan"] == "`depth-1`"
+    assert facts["layers removed"] == "20 (1 of 30)"
+    assert facts["size"] == "134.5M to 131.0M parameters (-2.6%), 538 MB to 524 MB on disk"
+    assert facts["speed"] == "decode 40 to 43.2 tokens/s (x 1.08 [1.05, 1.11], batch 1, n 7)"
+    assert facts["checkpoint"] == "`model` in this folder"
+    assert facts["made by"] == "`layercut prune bundled:smollm2-135m --use math --keep 0.85`"
+    assert first.table is not None
+    (row,) = [[plain(cell) for cell in row] for row in first.table.rows]
+    assert row == ["arithmetic short answer", "90 [86, 94] %", "87 %", "passed", "80 %", "70 %", "64"]
+
+
+def test_where_none_passed_the_best_one_is_named_with_what_would_decide_it(tmp_path: Path) -> None:
+    first = first_of(write_prune(tmp_path, passed=False))
+    assert first.answer == "**No plan passed 85%.** Best: 1 layer."
+    facts = dict(first.facts)
+    assert "recommended plan" not in facts
+    assert facts["best plan"] == "`depth-1`"
+    assert facts["checkpoint"] == "none, because no plan passed"
+    assert facts["to decide it"] == "`layercut prune --items 240`"
+
+
+def test_both_reports_begin_with_it(tmp_path: Path) -> None:
+    written = write_reports(write_prune(tmp_path))
+    first = first_of(tmp_path)
+    assert written["page"] == tmp_path / PAGE
+    top = written["report"].read_text().split("## Every plan")[0]
+    page = read_page(written["page"].read_text())
+    screen = page.text[page.text.index("How many layers") : page.text.index("Scores of every plan")]
+    assert first.answer in top
+    assert first.answer.replace("**", "") in screen
+    for name, text in first.facts:
+        assert f"- {name}: {text}" in top
+        assert name in screen
+        assert text.replace("`", "") in screen
+    assert [row[0] for row in page.tables["depths.csv"][1:]] == ["20", "20,21"]
+    assert "Depths are tested on report items in order" in screen
+
+
+def test_every_depth_of_the_path_is_listed(tmp_path: Path) -> None:
+    table = depths_table(PruneResult.load(write_prune(tmp_path, passed=False)))
+    assert [[plain(cell) for cell in row][4:] for row in table.rows] == [
+        ["90 [86, 94] %", "87 %", "undecided"],
+        ["-", "-", "not tested"],
+    ]
+
+
+def test_advice_names_what_would_write_a_checkpoint(tmp_path: Path) -> None:
+    facts = dict(first_of(write_deep_study(tmp_path)).facts)
+    assert facts["best plan"].endswith("lora`")
+    assert facts["checkpoint"] == "not kept; the study writes it with `checkpoints: true`"
+    assert facts["made by"] == "`layercut run examples/quickstart.yaml`"
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_long_names_stay_whole_and_apart_at_any_width(width: int) -> None:
+    names = [f"iterative-task-accuracy-6{ending}" for ending in ("", "+seam", "+seam-seed1")]
+    rows = [[name, "gsm_symbolic", "short", "100", "88 [74, 106]", "unclear"] for name in names for _ in range(2)]
+    head = ["plan", "task", "readout", "n", "keeps", "finding"]
+    table = Table(name="t", caption="", head=head, rows=rows, numeric=frozenset({3}), narrow=[frozenset({2, 3})])
+    console = Console(file=io.StringIO(), width=width)
+    console.print(terminal(table))
+    lines = [line.rstrip() for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]
+    assert max(map(len, lines)) <= width
+    for name in names:
+        assert sum(name in line.split() for line in lines) == (2 if width >= 80 else 1)
+    assert sum("88 [74, 106]" in line for line in lines) == len(rows)
