@@ -166,8 +166,8 @@ def first_of_prune(result: PruneResult) -> FirstScreen:
         ("asked for", f"{escape(asked)}; at most {counted(goal.max_depth, 'layer')}"),
         ("recommended plan" if result.verdict == "passed" else "best plan", code(chosen.name)),
         ("layers removed", f"{format_layers(chosen.removed)} ({chosen.depth} of {result.num_layers}){healed}"),
-        ("size", _size(result)),
-        ("speed", "; ".join(map(_speed, result.speed)) or "not measured"),
+        ("size", size_words(result)),
+        ("speed", "; ".join(map(speed_words, result.speed)) or "not measured"),
         ("checkpoint", place),
         *([("to decide it", _command(result.next.command))] if result.next else []),
         ("made by", _command(result.command)),
@@ -248,7 +248,8 @@ def _share(one: TaskKept) -> str:
     return "n/a" if one.kept is None else f"{with_interval(one.kept)} %"
 
 
-def _size(result: PruneResult) -> str:
+def size_words(result: PruneResult) -> str:
+    """Parameters and bytes of both models."""
     before, after = result.size.get("uncut"), result.size.get("cut")
     if before is None or after is None:
         return "not recorded"
@@ -260,7 +261,8 @@ def _size(result: PruneResult) -> str:
     return text
 
 
-def _speed(one: TimedSpeed) -> str:
+def speed_words(one: TimedSpeed) -> str:
+    """One speed of both models with their ratio."""
     low, high = one.ratio.low, one.ratio.high
     ends = "" if low is None or high is None else f" [{low:.2f}, {high:.2f}]"
     seconds = one.unit == "s"
