@@ -36,12 +36,19 @@ class FirstScreen:
     """What a reader gets without scrolling; texts are one line of Markdown each."""
 
     answer: str
+    title: str = ""
+    """Of the report, with MODEL where the model's name stands; empty for the usual one."""
     facts: Sequence[tuple[str, str]] = ()
     """Of the plan: names and what they are."""
     table: Table | None = None
     """What the plan keeps of each task."""
     behind: Sequence[Part] = ()
     """The evidence, to be unfolded."""
+
+
+def title_of(first: FirstScreen | None, model: str) -> str:
+    """Of a study's report."""
+    return ((first.title if first else "") or "What MODEL loses with layers removed").replace("MODEL", model, 1)
 
 
 def first_screen(folder: Path, study: StudyResults) -> FirstScreen:
@@ -172,10 +179,12 @@ def first_of_prune(result: PruneResult) -> FirstScreen:
         *([("to decide it", _command(result.next.command))] if result.next else []),
         ("made by", _command(result.command)),
     ]
+    depth = f"{chosen.depth} of its {counted(result.num_layers, 'layer')}"
     ignored = [f"- {escape(one.task)} ({one.readout}) decides nothing: {escape(one.reason)}." for one in result.ignored]
     stages = ", ".join(f"{escape(name)} {seconds / 60:.1f} min" for name, seconds in result.seconds.items())
     return FirstScreen(
         answer=f"**{start}** {why}{note}" if start else why.replace(".", ".**", 1).join(("**", note)),
+        title=f"What MODEL keeps without {depth}" if result.verdict == "passed" else "",
         facts=facts,
         table=None if tested is None else _kept_tasks(tested),
         behind=[
