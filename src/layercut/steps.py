@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from layercut.report.advice import Advice
     from layercut.selection.sweep import Swept
     from layercut.study.run import StudyOutcome
-    from layercut.study.study_settings import StudySettings
+    from layercut.study.settings import StudySettings
     from layercut.surgery.plan import CutPlan
     from layercut.tasks.base import Split, Task
     from layercut.tasks.evaluate import TaskResult
@@ -218,22 +218,28 @@ def cut(
         model: the original model.
         remove: a plan, a list of layers, or a plan as the command line takes it: ``3,8,21-24``, ``reverse:3``,
             ``reverse:25%``, the path of a plan.json.
-        out: the new folder.
+        out: the new folder; or the new GGUF file, if it ends in ``.gguf`` and the model is one.
         tokenizer: of a model in memory.
         verify: reload it and compare its logits with those of the bypassed model before the folder takes its name.
         seed: of ``random:N``.
         say: called with each line for people.
 
     Returns:
-        The folder.
+        The folder or file.
     Raises:
-        InputError: a model or plan that cannot be used, or a folder that is not empty.
+        InputError: a model or plan that cannot be used, a folder that is not empty, or a file that exists.
         VerificationError: the reloaded model is another one.
     """
-    from layercut.selection.specs import plan_of
+    from layercut.selection.specs import plan_maker, plan_of
     from layercut.surgery.cut import cut_model
+    from layercut.surgery.gguf import cut_gguf, gguf_to_gguf
 
     check_seed(seed)
+    if isinstance(model, str | PathLike) and (file := gguf_to_gguf(fspath(model), Path(out))) is not None:
+        settings = _settings(model, None, say)
+        make_plan = plan_maker(remove, seed, settings.plan_from_another_model)
+        cut_gguf(settings, make_plan, file, Path(out), verify=verify, say=say)
+        return Path(out)
     handle = _handle(model, tokenizer, say)
     cut_model(
         handle.source,
@@ -452,9 +458,8 @@ def heal(
         MissingExtra: TRL or PEFT is not installed, for methods other than ``seam``.
     """
     from layercut.healing.heal import heal_model
-    from layercut.healing.heal_settings import HealSettings
     from layercut.healing.prompt_sources import Answering, prompt_source, prompt_specs
-    from layercut.healing.settings import TrainSettings
+    from layercut.healing.settings import HealSettings, TrainSettings
 
     own = {name for name in inspect.signature(heal).parameters if name != "train"}
     if wrong := next((name for name in train if name not in TrainSettings.model_fields), None):
@@ -501,7 +506,7 @@ def run_study(
     """
     from layercut.study.file import load_study, study_from_dict
     from layercut.study.run import run_study as run
-    from layercut.study.study_settings import StudySettings
+    from layercut.study.settings import StudySettings
 
     if isinstance(study, StudySettings):
         settings = study

@@ -35,7 +35,7 @@ def converter() -> list[str]:
     """The command that turns a Hugging Face folder into a GGUF file."""
     script = os.environ.get("LAYERCUT_HF_TO_GGUF")
     if not script:
-        pytest.skip("needs llama.cpp's converter (set LAYERCUT_HF_TO_GGUF to its path; docs/tools.md)")
+        pytest.skip("needs llama.cpp's converter (set LAYERCUT_HF_TO_GGUF to its path; docs/how_to/serve.md)")
     return [sys.executable, script] if script.endswith(".py") else [script]
 
 

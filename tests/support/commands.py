@@ -50,11 +50,15 @@ def all_commands() -> list[Said]:
 
 
 def use_block() -> list[Said]:
-    """The README's first block under "Use", whose commands work in order."""
+    """The README's first blocks under these headings, whose commands work in order."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    first = _FENCED.search(readme, readme.index("\n## Use\n"))
-    assert first is not None
-    return commands(first[1], "README.md: Use")
+    said = []
+    for heading in ("Prune a model", "Use"):
+        if f"\n## {heading}\n" in readme:
+            first = _FENCED.search(readme, readme.index(f"\n## {heading}\n"))
+            assert first is not None, heading
+            said += commands(first[1], f"README.md: {heading}")
+    return said
 
 
 def lay_out(folder: Path) -> None:

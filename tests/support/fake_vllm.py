@@ -28,8 +28,8 @@ class ToyLayer(nn.Module):
         super().__init__()
         self.linear = nn.Linear(SIZE, SIZE)
 
-    def forward(self, positions: Tensor, hidden: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor]:
-        residual = hidden if residual is None else hidden + residual
+    def forward(self, positions: Tensor, hidden_states: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor]:
+        residual = hidden_states if residual is None else hidden_states + residual
         mixed = residual.cumsum(dim=0) / (positions + 1).unsqueeze(1)
         return torch.sin(4 * self.linear(mixed)), residual
 

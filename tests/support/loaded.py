@@ -9,18 +9,19 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
-from layercut.models.families import family_of
 from layercut.models.loading import LoadedModel
 from layercut.models.sources import ModelSource
+from layercut.models.structure import structure_in
 from tests.support.tiny import NUM_LAYERS, byte_tokenizer, tiny_model
 
 
 def tiny_loaded(model_type: str, seed: int = 0) -> LoadedModel:
     """A tiny model with a tokenizer of its own, so that a test may change either."""
+    model = tiny_model(model_type, seed)
     return LoadedModel(
-        model=tiny_model(model_type, seed),
+        model=model,
         tokenizer=copy.deepcopy(byte_tokenizer()),
-        family=family_of(model_type),
+        structure=structure_in(model),
         source=ModelSource(name=f"tiny-{model_type}", path=Path("nowhere")),
         model_hash="0" * 16,
         num_layers=NUM_LAYERS,

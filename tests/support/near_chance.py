@@ -2,8 +2,9 @@
 
     python -m tests.support.near_chance
 
-The numbers of docs/statistics.md ("Where 95 % is not 95 %"). A retention is printed only where the lower end of the
-original model's interval lies above chance, so where that takes luck, its coverage among the printed ones falls short.
+The numbers of docs/reference/statistics.md ("Where 95 % is not 95 %"). A retention is printed only where the lower end
+of the original model's interval lies above chance, so where that takes luck, its coverage among the printed ones falls
+short.
 """
 
 from __future__ import annotations

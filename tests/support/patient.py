@@ -9,9 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-from layercut.diagnostics.arithmetic import DIGITS
+from layercut.diagnostics.arithmetic import DIGITS, expressions
 from layercut.diagnostics.brackets import CLOSERS, nested
-from layercut.diagnostics.expressions import expressions
 from layercut.diagnostics.functions import functions
 from layercut.diagnostics.session import DiagnosticSession, SessionModel
 from layercut.engine.base import (

@@ -1,4 +1,4 @@
-"""The examples and the jobs of docs/architecture.md, run on a tiny model."""
+"""The examples and the jobs of docs/explanation/architecture.md, run on a tiny model."""
 
 from __future__ import annotations
 
@@ -14,13 +14,12 @@ import pytest
 import layercut
 from layercut.cli.main import main
 from layercut.diagnostics import DIAGNOSTICS
-from layercut.models.families import FAMILIES
 from layercut.report.diagnosis.sections import SECTIONS
 from layercut.report.html import page
 from tests.support.tiny import save_tiny
 
 BRIGHT = "tests.support.studies:bright"
-PAGE = (Path(__file__).parents[2] / "docs" / "architecture.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "explanation" / "architecture.md").read_text(encoding="utf-8")
 _SECTION = re.compile(r"^### ([^\n]*)\n(.*?)(?=^##)", re.MULTILINE | re.DOTALL)
 _BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _STEP = re.compile(r"^\d+\. `([\w/]+\.py)`: ", re.MULTILINE)
@@ -50,7 +49,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(page, "SECTIONS", page.SECTIONS)
-    lists: list[dict[str, object]] = [FAMILIES, DIAGNOSTICS, SECTIONS]  # type: ignore[list-item]
+    lists: list[dict[str, object]] = [DIAGNOSTICS, SECTIONS]  # type: ignore[list-item]
     kept, modules = [dict(one) for one in lists], set(sys.modules)
     yield tmp_path
     for one, before in zip(lists, kept, strict=True):

@@ -1,26 +1,100 @@
-"""Docs that are made from the code, or speak of it, say what is true."""
+"""Docs that are made from the code, or speak of it, say what is true; pages are in the menu and links arrive."""
 
 from __future__ import annotations
 
 import importlib.util
 import re
+import tomllib
 from pathlib import Path
+from typing import Any
 
+import pytest
+import yaml
+
+import layercut
 from layercut.selection import CRITERIA
 from layercut.tasks import known_tasks
 from tests.unit.test_architecture import MAY_USE
 
 ROOT = Path(__file__).parents[2]
-_spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.rglob("*.md"))
+_spec = importlib.util.spec_from_file_location("generate", DOCS / "generate.py")
 assert _spec is not None and _spec.loader is not None
 generate = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(generate)
+MADE = generate.pages()
+_CODE = re.compile(r"^(```.*?^```|~~~.*?^~~~)|`[^`\n]*`", re.MULTILINE | re.DOTALL)
+_LINK = re.compile(r"(?<!\\)\[(?:[^\[\]]|\[[^\[\]]*\])*\]\(([^)\s]+)[^)]*\)")
 
 
-def test_what_is_generated_is_up_to_date() -> None:
-    assert (ROOT / "docs" / "cli.md").read_text(encoding="utf-8") == generate.command_reference()
-    page = generate.ARCHITECTURE.read_text(encoding="utf-8")
-    assert page == generate.architecture(page), "run `python docs/generate.py`"
+def menu(entry: Any) -> list[str]:
+    """The pages of a part of mkdocs.yml's nav, in order."""
+    if isinstance(entry, str):
+        return [entry]
+    parts = entry.values() if isinstance(entry, dict) else entry
+    return [page for part in parts for page in menu(part)]
+
+
+def site() -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+    return loaded
+
+
+def anchors(page: str) -> set[str]:
+    """The names of a page's headings, as Python-Markdown makes them."""
+    found: list[str] = []
+    for heading in re.findall(r"^#{1,6} (.+)$", re.sub(r"^```.*?^```", "", page, flags=re.MULTILINE | re.DOTALL), re.M):
+        shown = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading)
+        name = re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", shown.replace("`", "")).strip().lower())
+        while name in found:
+            stem, _, number = name.rpartition("_")
+            name = f"{stem}_{int(number) + 1}" if stem and number.isdigit() else f"{name}_1"
+        found.append(name)
+    return set(found)
+
+
+@pytest.mark.parametrize("file", sorted(MADE), ids=lambda file: file.name)
+def test_what_is_generated_is_up_to_date(file: Path) -> None:
+    assert file.read_text(encoding="utf-8") == MADE[file], "run `python docs/generate.py`"
+
+
+def test_every_page_is_in_the_menu_once() -> None:
+    listed = menu(site()["nav"])
+    assert sorted(listed) == sorted(set(listed))
+    elsewhere = tuple(site()["not_in_nav"].split())
+    pages = {str(page.relative_to(DOCS)) for page in PAGES}
+    assert {page for page in pages if not page.startswith(elsewhere)} == set(listed)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))
+def test_every_link_arrives(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    broken = []
+    for link in _LINK.findall(_CODE.sub("", text)):
+        if re.match(r"\w+:", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        inside = target.is_file() and target.is_relative_to(DOCS)
+        if not inside or (anchor and anchor not in anchors(target.read_text(encoding="utf-8"))):
+            broken.append(link)
+    assert broken == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))
+def test_a_page_has_one_title_and_says_more(page: Path) -> None:
+    text = _CODE.sub("", page.read_text(encoding="utf-8"))
+    assert len(re.findall(r"^# \S", text, re.MULTILINE)) == 1 and text.startswith("# ")
+    assert len(text.split()) > 40
+
+
+def test_the_site_asks_no_other_machine() -> None:
+    config = site()
+    assert config["theme"]["font"] is False and config["strict"] is True
+    assert not any("//" in file for file in (*config.get("extra_css", ()), *config.get("extra_javascript", ())))
+    pictures = [link for page in PAGES for link in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", page.read_text("utf-8"))]
+    assert pictures and not any(link.startswith("http") for link in pictures)
 
 
 def test_the_tree_shows_every_file_and_the_picture_every_package() -> None:
@@ -28,17 +102,54 @@ def test_the_tree_shows_every_file_and_the_picture_every_package() -> None:
     assert set(generate.ORDER) == set(MAY_USE)
     files = [path for path in generate.SOURCE.rglob("*.py") if path.name != "__init__.py"]
     assert page.partition("<!-- tree")[2].count(".py`: ") == len(files)
-    arrows = set(re.findall(r"^    (\w+) --> (\w+)$", page, re.MULTILINE))
-    assert arrows <= {(name, used) for name, uses in MAY_USE.items() for used in uses}
+    picture = generate.PICTURE.read_text(encoding="utf-8")
+    arrows = set(re.findall(r"<title>(\w+) --&gt; (\w+)</title>", picture))
+    assert arrows and arrows <= {(name, used) for name, uses in MAY_USE.items() for used in uses}
+    assert [name for name in MAY_USE if not re.search(rf"[>: ]{name}[<, ]", picture)] == []
+
+
+def test_every_public_name_is_on_the_page_of_the_api() -> None:
+    page = (DOCS / "reference" / "python.md").read_text(encoding="utf-8")
+    named = re.findall(r"^::: (\S+)$", page, re.MULTILINE)
+    wanted = {f"{module}.{name}" for name, module in layercut._PUBLIC.items()}
+    assert wanted - set(named) == set()
+    for name in named:
+        module, _, function = name.rpartition(".")
+        assert importlib.util.find_spec(name if name == "layercut.errors" else module), function
 
 
 def test_every_criterion_has_a_row_among_the_papers() -> None:
-    index = (ROOT / "docs" / "paper_index.md").read_text(encoding="utf-8")
+    index = (DOCS / "explanation" / "paper_index.md").read_text(encoding="utf-8")
     modules = [row.function.partition(":")[0] for row in CRITERIA.values()]
     files = [module.removeprefix("layercut.").replace(".", "/") + ".py" for module in modules]
     assert [file for file in files if f"`{file}`" not in index] == []
 
 
-def test_every_criterion_and_task_is_in_the_docs() -> None:
-    text = "".join((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/paper_index.md"))
-    assert [name for name in (*CRITERIA, *known_tasks()) if name not in text] == []
+def test_every_criterion_and_task_is_in_the_reference() -> None:
+    criteria = (DOCS / "reference" / "criteria.md").read_text(encoding="utf-8")
+    assert [name for name in CRITERIA if not re.search(rf"^## {name}\n\n\S+ .*\n\n", criteria, re.MULTILINE)] == []
+    readouts = (DOCS / "reference" / "tasks.md").read_text(encoding="utf-8").partition("## Readouts")[2]
+    assert [name for name in known_tasks() if f"`{name}`" not in readouts] == []
+
+
+def test_every_setting_has_its_own_page() -> None:
+    from layercut.base_settings import Settings
+    from layercut.engine.base import Decoding
+    from layercut.healing.prompt_sources import PromptReading
+    from layercut.healing.settings import HealSettings
+    from layercut.study.settings import Depth
+
+    def below(kind: type) -> set[type]:
+        return {kind}.union(*(below(one) for one in kind.__subclasses__()))
+
+    ours = {kind for kind in below(Settings) if kind.__module__.startswith("layercut.")} - {Settings}
+    left_out = {HealSettings, PromptReading, Decoding, Depth}  # made of the others, or one value
+    assert ours - left_out == {kind for _, kind in generate.settings_classes()}
+
+
+def test_the_version_is_one() -> None:
+    given = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert {layercut.__version__, cited["version"]} == {given}
+    headings = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert [name for name in headings if name != "Unreleased"][:1] in ([], [given])

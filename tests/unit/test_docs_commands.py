@@ -13,7 +13,7 @@ from layercut.cli.main import verbs
 from layercut.selection import criterion_row
 from layercut.tasks import check_task
 from layercut.tasks.suites import asked_tasks
-from tests.support.commands import MODEL, Said, all_commands, lay_out, smaller, use_block
+from tests.support.commands import MODEL, ROOT, Said, all_commands, lay_out, smaller, use_block
 from tests.support.tiny import CONFIGS, byte_tokenizer
 from tests.unit.cli.conftest import Run, layercut  # noqa: F401 - the fixture
 
@@ -23,8 +23,11 @@ ALL = all_commands()
 
 def test_commands_are_found_on_the_pages() -> None:
     pages = {said.where.partition(":")[0] for said in ALL}
-    assert {"README.md", "docs/scale.md", "docs/healing.md", "docs/study.md", "docs/prompts.md"} <= pages
-    assert len(ALL) > 40 and len(use_block()) > 12
+    guides = {str(page.relative_to(ROOT)) for page in (ROOT / "docs" / "how_to").glob("*.md")} - {
+        "docs/how_to/index.md"
+    }
+    assert {"README.md", "docs/index.md", "docs/start/tutorial.md", *guides} <= pages
+    assert len(ALL) > 60 and len(use_block()) >= 5
 
 
 @pytest.mark.parametrize("said", ALL, ids=lambda said: " ".join(said.words)[:80])
@@ -68,4 +71,5 @@ def test_the_readme_works_in_order(
         ran = layercut(*smaller(said.words, 2, str(thirty_layers)))
         has_no_answer = "--predict" in said.words and "so there is no trace to score" in ran.err
         assert ran.code == 0 or has_no_answer, (said.words, ran.err)
-    assert (tmp_path / "runs" / "quickstart" / "report.md").is_file()
+    outs = [said.words[said.words.index("--out") + 1] for said in use_block() if "--out" in said.words]
+    assert outs and [out for out in outs if not (tmp_path / out).is_dir()] == []

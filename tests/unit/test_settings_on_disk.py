@@ -14,9 +14,8 @@ import pytest
 import yaml
 
 from layercut.healing.filters import FilterSettings
-from layercut.healing.heal_settings import HealSettings
 from layercut.healing.loop import LoopSettings
-from layercut.healing.settings import TrainSettings
+from layercut.healing.settings import HealSettings, TrainSettings
 from layercut.runs.settings import plain, settings_hash
 from layercut.settings import CalibrationSettings, DecodingSettings, ModelSettings, TaskSettings
 from layercut.study.file import study_from_dict

@@ -19,7 +19,7 @@ def compare(
 ) -> None:
     """Compare two runs item by item: which of two cut, healed or whole models is better, and is that shown?
 
-    Both must be of one original model, with the same items and decoding. Needs no model and no torch.
+    The items and the decoding must be the same; the models may be any two. Needs no model and no torch.
 
     Example: layercut compare runs/quickstart/reverse-3 runs/quickstart/random-3
     """
@@ -28,9 +28,9 @@ def compare(
 
     runs = open_run(first), open_run(second)
     rows = compare_two(*runs, seed=seed)
-    told = notes(*runs)
+    remarks = notes(*runs)
     if json:
-        as_json(to_dict(rows, told))
+        as_json(to_dict(rows, remarks))
         return
-    for block in two_runs_table(rows, told):
+    for block in two_runs_table(rows, remarks):
         out.print(block)

@@ -15,6 +15,8 @@ from layercut.errors import InputError
 from layercut.settings import Depth, ModelSettings
 from layercut.surgery.plan import CutPlan
 
+MAX_SHARD_GB = 5.0
+
 
 @options.command()
 def cut(
@@ -27,10 +29,10 @@ def cut(
     verify: Annotated[
         bool, typer.Option("--verify/--no-verify", help="Reload the result and compare logits with the bypassed model.")
     ] = True,
-    max_shard_gb: Annotated[float, typer.Option(min=0.001, help="Largest weight file, in GB.")] = 5.0,
+    max_shard_gb: Annotated[float, typer.Option(min=0.001, help="Largest weight file, in GB.")] = MAX_SHARD_GB,
     json: options.Json = False,
 ) -> None:
-    """Write MODEL without some of its decoder layers, as a plain Hugging Face checkpoint.
+    """Write MODEL without some of its decoder layers, as a plain Hugging Face checkpoint or a GGUF file.
 
     Layers are zero-based and those of the original model; ranges are inclusive, so 21-24 is four layers. Weights are
     streamed, never held in memory. The result is reloaded and its logits are compared with the bypassed model;
@@ -41,6 +43,9 @@ def cut(
 
     --remove 25% removes a quarter of the layers, chosen by block influence; --remove plan.json --keep 0.9 removes as
     many layers of a search by task scores as keep 90 % there.
+
+    A GGUF file becomes a GGUF file if --out ends in .gguf: quantised tensors keep their bytes. If --out is a folder, it
+    becomes a bfloat16 checkpoint.
 
     Example: layercut cut bundled:smollm2-135m --remove 3,8,21-24 --out smollm2-24-layers
     """
@@ -56,6 +61,7 @@ def cut(
     from layercut.selection.specs import plan_from_spec, prefix_that_keeps
     from layercut.surgery.cut import cut_model
     from layercut.surgery.cut_source import cut_source
+    from layercut.surgery.gguf import cut_gguf, gguf_to_gguf
 
     whole = verify and not dry_run
 
@@ -65,18 +71,23 @@ def cut(
         plan = plan_from_spec(remove, **made_for, seed=seed, from_another_model=model.plan_from_another_model)
         return plan if keep is None else prefix_that_keeps(plan, keep)
 
-    with cut_source(model, make_plan, whole=whole, dry_run=dry_run, say=say) as found:
-        say(f"{model.model}: {found.plan.describe()}")
-        if not dry_run and out is None:
-            raise InputError("no folder to write to; say --out DIR, or --dry-run to see what would be written.")
-        done = cut_model(
-            found.source,
-            found.plan,
-            None if dry_run else out,
-            uncut=found.uncut if whole else None,
-            max_shard_bytes=round(max_shard_gb * 1e9),
-            say=say,
-        )
+    if out is not None and (file := gguf_to_gguf(model.model, out)) is not None:
+        if max_shard_gb != MAX_SHARD_GB:
+            warn("--max-shard-gb has no effect: a GGUF file is one file.")
+        done = cut_gguf(model, make_plan, file, out, verify=verify, dry_run=dry_run, say=say)
+    else:
+        with cut_source(model, make_plan, whole=whole, dry_run=dry_run, say=say) as found:
+            say(f"{model.model}: {found.plan.describe()}")
+            if not dry_run and out is None:
+                raise InputError("no folder to write to; say --out DIR, or --dry-run to see what would be written.")
+            done = cut_model(
+                found.source,
+                found.plan,
+                None if dry_run else out,
+                uncut=found.uncut if whole else None,
+                max_shard_bytes=round(max_shard_gb * 1e9),
+                say=say,
+            )
     for text in done.warnings:
         warn(text)
     if json:

@@ -9,7 +9,7 @@ import typer
 
 from layercut.cli import options
 from layercut.cli.console import as_json, log, result, say
-from layercut.diagnostics import DIAGNOSTICS, known
+from layercut.diagnostics import DIAGNOSTICS, is_plan, known
 from layercut.settings import ModelSettings
 
 
@@ -19,8 +19,8 @@ def diagnose(
     cuts: Annotated[
         list[str],
         typer.Argument(
-            help="Pruned models: layers (3,8,21-24), reverse:N or random:N, a plan.json, or the folder of a cut or "
-            "healed checkpoint.",
+            help="Pruned models: layers (3,8,21-24), reverse:N or random:N, a plan.json, or another model: the folder "
+            "of a cut or healed checkpoint, or a model that others made of MODEL.",
             metavar="CUT...",
         ),
     ],
@@ -33,6 +33,12 @@ def diagnose(
         int, typer.Option(min=1, help="Answers drawn for each item, for pass@k with k = 1, 4, 16, 64 up to it.")
     ] = 64,
     arithmetic_data: options.ArithmeticData = None,
+    layers: Annotated[
+        str | None,
+        typer.Option(
+            help="Layers of MODEL that the other model has; found by comparing weights if left out.", metavar="0-15"
+        ),
+    ] = None,
     out_folder: Annotated[
         Path | None, typer.Option("--out", help="Run folder; runs/<model>-diagnose if left out.", metavar="DIR")
     ] = None,
@@ -52,9 +58,9 @@ def diagnose(
     from layercut.study.checks import check_plans
 
     names = known([name for name in (only or "").split(",") if name])
-    check_plans(model, [cut for cut in cuts if not Path(cut).is_dir()], seed)
-
     from layercut.diagnostics.diagnose import diagnose_model
+
+    check_plans(model, [cut for cut in cuts if is_plan(cut)], seed)
     from layercut.report.diagnosis.page import summary
     from layercut.report.html.page import PAGE
     from layercut.sandbox.runner import allow_unsafe
@@ -64,10 +70,11 @@ def diagnose(
     done = diagnose_model(
         model,
         cuts,
-        only=names,
+        only=names if only else (),
         limit=limit,
         num_samples=samples,
         arithmetic_data=arithmetic_data,
+        layers=layers,
         out=out_folder,
         seed=seed,
         dry_run=dry_run,

@@ -90,7 +90,7 @@ def evaluate(
     from layercut.engine.served import ServedModel
     from layercut.report.readouts import discordances
     from layercut.report.tables import comparison_tables, metrics_table
-    from layercut.report.two_runs import compare_two, open_run, to_dict
+    from layercut.report.two_runs import compare_two, notes, open_run, to_dict
     from layercut.report.two_runs_table import discordance_table
     from layercut.sandbox.runner import allow_unsafe
     from layercut.selection.specs import plan_of
@@ -121,11 +121,13 @@ def evaluate(
     runs = [] if base is None else [base, open_run(done.folder)]
     rows = compare_two(runs[0], runs[1], seed=seed) if runs else []
     if json:
-        as_json({**done.metrics, "against": to_dict(rows)} if runs else done.metrics)
+        as_json({**done.metrics, "against": to_dict(rows, notes(*runs))} if runs else done.metrics)
         return
     out.print(metrics_table(done.metrics))
     for block in comparison_tables(rows):
         out.print(block)
+    for line in notes(*runs) if runs else ():
+        result(line)
     if apart := discordances(runs, rows):
         out.print("", discordance_table(apart))
     result(f"run folder: {done.folder}")

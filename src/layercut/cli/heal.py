@@ -11,7 +11,6 @@ from layercut.cli.console import as_json, log, result, say, show_estimate
 from layercut.cli.options import Flags
 from layercut.errors import InputError
 from layercut.healing.filters import FilterSettings
-from layercut.healing.heal_settings import HealSettings
 from layercut.healing.prompt_sources import (
     Answering,
     PromptReading,
@@ -20,7 +19,7 @@ from layercut.healing.prompt_sources import (
     prompt_specs,
     under_preset,
 )
-from layercut.healing.settings import TrainSettings
+from layercut.healing.settings import HealSettings, TrainSettings
 from layercut.selection import criterion_row
 from layercut.settings import CalibrationSettings, DecodingSettings, ModelSettings
 

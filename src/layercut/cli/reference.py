@@ -1,11 +1,9 @@
-"""docs/cli.md, made from the command line's own help.
-
-python -m layercut.cli.reference > docs/cli.md
-"""
+"""The page of the docs that is made from the command line's own help; `python docs/generate.py` writes it."""
 
 from __future__ import annotations
 
 import inspect
+import re
 from typing import Any
 
 from layercut.cli.main import verbs
@@ -14,20 +12,35 @@ from layercut.cli.main import verbs
 def reference() -> str:
     """The command reference in Markdown: every verb, its words and its options."""
     parts = [
-        "# Command reference",
+        "# Command line",
         "",
-        "Made from `--help` by `python -m layercut.cli.reference`. Results go to stdout, all else to stderr. Exit "
-        "codes: 0 well, 1 error, 2 usage, 130 Ctrl-C. `LAYERCUT_TRACEBACK=1` shows where an error arose; "
-        "`LAYERCUT_CACHE` says where converted models are kept.",
+        "Every verb and flag, made from `--help`. Results go to stdout, everything else to stderr.",
+        "",
+        "| exit code | meaning |",
+        "|---|---|",
+        "| 0 | success |",
+        "| 1 | an error, or a study of which something failed |",
+        "| 2 | a command that cannot be understood |",
+        "| 130 | stopped by Ctrl-C; what was measured is saved |",
+        "",
+        "| environment variable | meaning |",
+        "|---|---|",
+        "| `LAYERCUT_CACHE` | where converted models are kept |",
+        "| `LAYERCUT_TRACEBACK=1` | show where an error arose |",
         "",
     ]
     for name, command in verbs().items():
-        parts += [f"## layercut {name}", "", inspect.cleandoc(command.help or ""), ""]
+        parts += [f"## layercut {name}", "", _help(command.help or ""), ""]
         for title, hidden in (("", False), ("Shown by `--help-all`, and reached by `--set NAME=VALUE` as well:", True)):
             rows = [_row(one) for one in command.params if bool(getattr(one, "hidden", False)) is hidden]
             if rows:
-                parts += [*([title, ""] if title else []), "| | | default |", "|---|---|---|", *rows, ""]
+                parts += [*([title, ""] if title else []), "| flag | meaning | default |", "|---|---|---|", *rows, ""]
     return "\n".join(parts)
+
+
+def _help(text: str) -> str:
+    """The help of a verb, its example as a block of code."""
+    return re.sub(r"^Example: (.+)$", r"```bash\n\1\n```", inspect.cleandoc(text), flags=re.MULTILINE)
 
 
 def _row(parameter: Any) -> str:
@@ -38,8 +51,5 @@ def _row(parameter: Any) -> str:
     default = parameter.default
     empty = default is None or default is False or callable(default)
     shown = "required" if parameter.required else "" if empty else f"`{default}`"
-    return f"| {names} | {' '.join((parameter.help or '').split())} | {shown} |"
-
-
-if __name__ == "__main__":
-    print(reference())
+    text = " ".join((parameter.help or "").split()).replace("<", "&lt;").replace("|", r"\|")
+    return f"| {names} | {text} | {shown} |"

@@ -108,7 +108,7 @@ def sweep(
     tasks = options.asked_tasks(objective, readouts, limit or 100, data, data_dir, first_readouts=True)
     check_layers(model, layers)
 
-    from layercut.diagnostics.layers import LIMIT
+    from layercut.diagnostics.diagnose import LIMIT
     from layercut.report.html.page import PAGE
     from layercut.report.sweep_text import PLOT, REPORT, sweep_tables
     from layercut.sandbox.runner import allow_unsafe
@@ -159,7 +159,7 @@ def sweep(
 
 
 def _diagnose(model: ModelSettings, *, json: bool, **wanted: Any) -> None:
-    from layercut.diagnostics.layers import diagnose_layers
+    from layercut.diagnostics.diagnose import diagnose_layers
     from layercut.report.diagnosis.layers import PLOT, layers_table
 
     done = diagnose_layers(model, console=log, say=say, **wanted)

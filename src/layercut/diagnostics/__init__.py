@@ -1,33 +1,37 @@
-"""Diagnostics by name: what exactly is damaged. A new one is a file here, a line in DIAGNOSTICS, a plot in the
-report.
-"""
+"""Diagnostics by name: what exactly is damaged. A new one is a file here, a row in DIAGNOSTICS and a figure."""
 
 from __future__ import annotations
 
+import re
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from layercut.errors import unknown
+from layercut.models.bundled import PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from layercut.diagnostics.session import DiagnosticSession
+    from layercut.diagnostics.session import DiagnosticSession, Needs
     from layercut.runs.diagnosis import Diagnosis
 
 
 class KnownDiagnostic(NamedTuple):
-    """One line of the list."""
+    """One row of the list."""
 
     function: str
     """``module:function``; the function takes a DiagnosticSession and returns a Diagnosis."""
     summary: str
     stages: int
-    """How many requests it makes to the session; only for the progress bar."""
+    """Number of requests to the session; only for the progress bar."""
     weight: float
     """Rough cost of an item against the others'; only for the first guess of the remaining time."""
+    needs: Needs = "text"
+    """What must be the same in both models: nothing but the questions, the tokens, or the hidden states' width too."""
 
 
+_PLAN = re.compile(r"[\d,\- ]+|[A-Za-z_][\w.:]*:\d+(\.\d+)?%?")
 _HERE = "layercut.diagnostics"
 DIAGNOSTICS = {
     "arithmetic": KnownDiagnostic(
@@ -40,10 +44,14 @@ DIAGNOSTICS = {
         f"{_HERE}.degeneration:degeneration", "repetition, loops, empty and endless answers", 1, 6.0
     ),
     "propagation": KnownDiagnostic(
-        f"{_HERE}.propagation:propagation", "damage token by token along the original model's right answers", 11, 10.0
+        f"{_HERE}.propagation:propagation",
+        "damage token by token along the original model's right answers",
+        11,
+        10.0,
+        needs="tokens",
     ),
     "similarity": KnownDiagnostic(
-        f"{_HERE}.similarity:similarity", "hidden states along depth, the seam, the logit lens", 2, 6.0
+        f"{_HERE}.similarity:similarity", "hidden states along depth, the seam, the logit lens", 2, 6.0, needs="states"
     ),
     "demoted": KnownDiagnostic(
         f"{_HERE}.demoted:demoted", "demoted or erased: pass@k, rank of the right answer, one more example", 4, 8.0
@@ -67,33 +75,28 @@ LAYER_FORMS = {
         f"{_HERE}.similarity:final_states", "the final hidden state, and the seam behind the layer", 2, 2.0
     ),
 }
-"""What a sweep measures when each layer is skipped alone: the measures that separate layers, cheap enough for every
-layer.
-"""
+"""What a sweep measures when each layer is skipped alone: measures that separate layers and are cheap enough."""
 
 
 def diagnostic(
     name: str, forms: Mapping[str, KnownDiagnostic] = DIAGNOSTICS
 ) -> Callable[[DiagnosticSession], Diagnosis]:
-    """A diagnostic by name; of ``LAYER_FORMS``, its form for layers that are skipped alone.
-
-    Raises:
-        InputError: no such diagnostic.
-    """
-    if name not in forms:
-        raise unknown("diagnostic", name, forms)
+    """The function of a diagnostic that ``known`` has checked; of ``LAYER_FORMS``, its form for single layers."""
     module, _, function = forms[name].function.partition(":")
     found: Callable[[DiagnosticSession], Diagnosis] = getattr(import_module(module), function)
     return found
 
 
 def known(names: Sequence[str], forms: Mapping[str, KnownDiagnostic] = DIAGNOSTICS) -> list[str]:
-    """The names in the order of the list, each once; all of them for none.
-
-    Raises:
-        InputError: one that is not known.
-    """
+    """The names in the order of the list, each once; all of them for none. InputError for an unknown one."""
     for name in names:
         if name not in forms:
             raise unknown("diagnostic", name, forms)
     return [name for name in forms if name in names or not names]
+
+
+def is_plan(cut: str) -> bool:
+    """Whether it names layers of the original model, and not another model."""
+    if Path(cut).is_dir() or cut.startswith(PREFIX) or cut.lower().endswith(".gguf"):
+        return _PLAN.fullmatch(cut) is not None
+    return _PLAN.fullmatch(cut) is not None or cut.endswith(".json") or "/" not in cut

@@ -35,10 +35,10 @@ def arithmetic_files(path: Path, *, seed: int = 0) -> FewShotTask:
 
     Args:
         path: a .jsonl file, or a folder of them.
-        seed: noted only; the files decide the problems.
+        seed: recorded only; the files decide the problems.
 
     Raises:
-        InputError: nothing there, or a row that is no arithmetic problem.
+        InputError: no such file, or a row that is no arithmetic problem.
     """
     rows = _in_turn(_files(path))
     problems = [_problem(kind, row) for kind, row in rows]

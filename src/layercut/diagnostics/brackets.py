@@ -10,18 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import count
 from random import Random
-from typing import TYPE_CHECKING
 
-from layercut.diagnostics.arithmetic import as_completion, constant_share, place_of
-from layercut.diagnostics.measures import by_group, rows_of
+from layercut.diagnostics.arithmetic import constant_share, is_right, place_of
+from layercut.diagnostics.measures import by_group, examples_of, rows_of
+from layercut.diagnostics.session import DiagnosticSession
 from layercut.diagnostics.written_programs import written_programs
 from layercut.engine.base import LikelihoodRequest
+from layercut.runs.diagnosis import Diagnosis
 from layercut.tasks.brackets import closing, find_brackets
 from layercut.tasks.few_shot import FewShotTask, Problem
-
-if TYPE_CHECKING:
-    from layercut.diagnostics.session import DiagnosticSession
-    from layercut.runs.diagnosis import Diagnosis, DiagnosisExample
 
 NAME = "brackets"
 VERSION = 1
@@ -33,9 +30,9 @@ _EXAMPLES = ("( [ { }", "{ ( ) [ (", "[ {", "( { [ ] { [", "( [ { ( [ ( {", "{ (
 def brackets(session: DiagnosticSession) -> Diagnosis:
     """Close nested brackets, and write small functions, with every model.
 
-    Measures: ``closed``, the whole closing sequence as written; ``next bracket``, the right one of the three closing
-    brackets is the likeliest, after each part of the right sequence, averaged per item; ``log-probability`` of the
-    whole sequence in nats; and those of ``written_programs``.
+    Measures: ``closed``, the whole closing sequence as written; ``next bracket``, whether the right one of the three
+    closing brackets is the likeliest after each part of the right sequence, averaged per item; ``log-probability`` of
+    the whole sequence in nats; and those of ``written_programs``.
     """
     task = nested(seed=session.seed)
     samples = task.samples("report", session.limit)
@@ -52,57 +49,36 @@ def brackets(session: DiagnosticSession) -> Diagnosis:
     gold: dict[str, list[float]] = {}
     for name in names:
         answers, scores = written[name], likely[name]
-        right[name] = [
-            float(task.grade(s, "short", as_completion(s.id, answers[s.id])).outcome == "right") for s in samples
-        ]
+        right[name] = [float(is_right(task, s, answers[s.id])) for s in samples]
         hits: dict[str, list[bool]] = {s.id: [] for s in samples}
         for sample, place in steps:
             found = scores[f"{sample.id}@{place}"]["log_likelihoods"][: len(CLOSERS)]
             hits[sample.id].append(place_of(CLOSERS.index(f" {sample.gold.split()[place]}"), found) == 1)
         following[name] = [sum(hits[s.id]) / len(hits[s.id]) for s in samples]
         gold[name] = [scores[f"{s.id}@0"]["log_likelihoods"][-1] for s in samples]
+    chance = constant_share([s.gold for s in task.samples("report", None)])
     rows = [
-        *rows_of(
-            session,
-            NAME,
-            "closed",
-            right,
-            chance=constant_share([s.gold for s in task.samples("report", None)]),
-            headline=True,
-        ),
+        *rows_of(session, NAME, "closed", right, chance=chance, headline=True),
         *rows_of(session, NAME, "next bracket", following, chance=1 / 3, headline=True),
         *rows_of(session, NAME, "log-probability", gold, unit="nats"),
     ]
-    examples: list[DiagnosisExample] = [
-        {
-            "diagnostic": NAME,
-            "arm": arm.name,
-            "id": sample.id,
-            "question": f"{sample.question} ->",
-            "gold": sample.gold,
-            "uncut": written[session.uncut.name][sample.id]["text"],
-            "cut": written[arm.name][sample.id]["text"],
-            "tokens": [],
-        }
-        for arm in session.cuts
-        for index, sample in enumerate(samples)
-        if right[session.uncut.name][index] > right[arm.name][index]
-    ]
+    uncut = session.uncut.name
+    examples = examples_of(
+        session,
+        NAME,
+        [(s.id, f"{s.question} ->", s.gold) for s in samples],
+        written,
+        lambda arm, place: right[uncut][place] > right[arm][place],
+    )
     programs = written_programs(session, NAME)
     rows += programs["rows"]
-    rows += by_group(session, NAME, "closed", right, depths) + by_group(
-        session, NAME, "next bracket", following, depths
-    )
-    return {
-        "rows": rows,
-        "data": programs["data"],
-        "examples": [*examples, *programs["examples"]],
-        "notes": programs["notes"],
-    }
+    rows += by_group(session, NAME, "closed", right, depths)
+    rows += by_group(session, NAME, "next bracket", following, depths)
+    return {**programs, "rows": rows, "examples": [*examples, *programs["examples"]]}
 
 
 def nested(*, seed: int = 0) -> FewShotTask:
-    """Sequences of which one to eight brackets, in equal numbers, are open at the end, with closed pairs between them.
+    """Sequences with one to eight open brackets at the end, in equal numbers, and closed pairs between them.
 
     A sample problem: ``( [ [ ( ) ->`` is answered by `` ] ] )`` and a line break. Graded as the task ``brackets``.
     """
@@ -138,7 +114,7 @@ def _problems(seed: int) -> Iterator[Problem]:
 
 
 def _step(task: FewShotTask, id: str, question: str, gold: str, place: int) -> LikelihoodRequest:
-    """The three closing brackets after the first ones of the right sequence; after none, the whole sequence as well."""
+    """The three closing brackets after ``place`` of the right sequence; at 0, the whole sequence as well."""
     before = "".join(f" {bracket}" for bracket in gold.split()[:place])
     options = (*CLOSERS, f" {gold}\n") if place == 0 else CLOSERS
     return LikelihoodRequest(id=f"{id}@{place}", prompt=f"{task.examples}{question} ->{before}", continuations=options)

@@ -1,8 +1,8 @@
 """Cost: savings in parameters, bytes and KV cache, and the speedup of prefill and decoding.
 
-Experiment E12 of arXiv:2602.01997, which recorded the time per decoded token. Speeds of one machine drift, so that in
-every round all models run one after the other, in an order that changes from round to round, and only the ratios to the
-original model in the same round are reported.
+Experiment E12 of arXiv:2602.01997, which recorded the time per decoded token. Speeds of one machine drift. So every
+round runs all models one after the other, in an order that changes from round to round. Only the ratios to the original
+model in the same round are reported.
 """
 
 # Shapes: B batch, T tokens.
@@ -13,27 +13,25 @@ import inspect
 import math
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from scipy.stats import t as student
 
 from layercut.diagnostics.measures import interval
+from layercut.diagnostics.session import DiagnosticSession, Record, SessionModel
 from layercut.evidence.intervals import Estimate
+from layercut.models.loading import LoadedModel
+from layercut.runs.diagnosis import Diagnosis, Interval, MeasureRow
 from layercut.surgery.bypass import bypass
-
-if TYPE_CHECKING:
-    from layercut.diagnostics.session import DiagnosticSession, Record, SessionModel
-    from layercut.models.loading import LoadedModel
-    from layercut.runs.diagnosis import Diagnosis, Interval, MeasureRow
-    from layercut.surgery.plan import CutPlan
+from layercut.surgery.plan import CutPlan
 
 NAME = "cost"
 BATCH_SIZES = (1, 4, 16)
 NUM_PROMPT_TOKENS, NUM_NEW_TOKENS = 64, 16
 NUM_ROUNDS = 7
-"""Timed rounds; one more before them, which warms caches up, is thrown away."""
+"""Timed rounds; one more before them warms caches up and is not counted."""
 
 
 class Timing(NamedTuple):
@@ -46,11 +44,11 @@ class Timing(NamedTuple):
     decode: float
     """Tokens a second after the first one, all rows together."""
     cache_bytes: int
-    """Of keys and values after the prompt."""
+    """Size of keys and values after the prompt."""
 
 
 def cost(session: DiagnosticSession) -> Diagnosis:
-    """Time all models in turns, at several batch sizes.
+    """Time all models one after the other, at several batch sizes.
 
     Measures, each the geometric mean over rounds of the ratio cut / uncut with a 95 % t-interval of its logarithm:
     ``prefill`` and ``decode`` tokens a second, ``time to first token``. Parameters, bytes of the weights and bytes of
@@ -85,9 +83,9 @@ def cost(session: DiagnosticSession) -> Diagnosis:
 
 @torch.no_grad()
 def timing(loaded: LoadedModel, plan: CutPlan, batch_size: int, seed: int) -> Timing:
-    """Read random prompts and write a few tokens greedily, whatever they are."""
+    """Read random prompts and write a few tokens greedily."""
     model = loaded.model
-    # transformers is giving the argument another name.
+    # transformers is renaming the argument.
     keyword = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
     generator = torch.Generator().manual_seed(seed)
     size = int(model.config.get_text_config().vocab_size)

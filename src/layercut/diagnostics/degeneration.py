@@ -1,6 +1,6 @@
 """Degeneration: does a model repeat itself, never stop, or write nothing at all?
 
-Measure E2 of arXiv:2602.01997, with every response counted: there, texts shorter than n words have no Rep-n and texts
+Measure E2 of arXiv:2602.01997, with every response counted. There, texts shorter than n words have no Rep-n and texts
 of one sentence no Self-BLEU, so the worst responses are excluded. Here they count as responses without repetition, and
 the share of empty ones is reported too. Self-BLEU is given both ways: see ``self_bleu`` and ``paper_self_bleu``.
 """
@@ -9,31 +9,45 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from itertools import count
+from random import Random
+from typing import Any
 
 import numpy as np
 from sacrebleu.metrics.bleu import BLEU
 
-from layercut.diagnostics.measures import rows_of
-from layercut.diagnostics.prompts import openings
+from layercut.diagnostics.measures import examples_of, rows_of
+from layercut.diagnostics.session import Answers, DiagnosticSession, SessionModel
 from layercut.engine.base import Decoding, GenerationRequest
+from layercut.runs.diagnosis import Diagnosis, MeasureRow
+from layercut.tasks.few_shot import content_id
 from layercut.text.counting import counted
-
-if TYPE_CHECKING:
-    from layercut.diagnostics.session import Answers, DiagnosticSession, SessionModel
-    from layercut.runs.diagnosis import Diagnosis, DiagnosisExample, MeasureRow
 
 NAME = "degeneration"
 MAX_NEW_TOKENS = 128
 TEMPERATURE, TOP_K = 0.9, 50
 FEWEST_REPEATS = 3
-"""A unit that comes fewer times in a row is no loop."""
 LONGEST_UNIT = 200
-"""Characters of a unit that is looked for."""
 LOOPS = 0.25
-"""A response loops if its longest loop is at least this share of it, and ``LEAST_LOOP`` characters."""
+"""A response loops if its longest loop is at least this share of it, and at least ``LEAST_LOOP`` characters."""
 LEAST_LOOP = 40
+NUM_OPENINGS = 60
+"""Prompts at most; more would repeat topics."""
+
+_PEOPLE = ("a baker", "an old sailor", "two sisters", "a young doctor", "the night guard", "a retired teacher")
+_PLACES = ("a small harbour town", "the mountains", "a crowded train", "an empty library", "the edge of a desert")
+_TOPICS = (
+    "why the sky is blue", "how bread is made", "what a bank does with money", "how bees find their way home",
+    "why ships float", "how a vaccine works", "what causes the tides", "how a bicycle stays upright",
+)  # fmt: skip
+_WISHES = ("a day off", "a new desk", "an invoice", "a second meeting", "help with a move", "an apology")
+_FORMS = (
+    lambda rng: f"Once upon a time, {rng.choice(_PEOPLE)} lived in {rng.choice(_PLACES)}. One morning,",
+    lambda rng: f"This is a short explanation of {rng.choice(_TOPICS)}, for people who have never heard of it.\n\n",
+    lambda rng: f"Dear neighbour,\n\nI am writing to you from {rng.choice(_PLACES)} to ask for {rng.choice(_WISHES)}.",
+    lambda rng: f"Interview with {rng.choice(_PEOPLE)}.\n\nQ: How did you come to {rng.choice(_PLACES)}?\nA:",
+)
 _PAPER_ORDER = 4
 _WORD = re.compile(r"\w+|[^\w\s]")
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
@@ -42,15 +56,13 @@ _SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
 def degeneration(session: DiagnosticSession) -> Diagnosis:
     """Let every model continue beginnings of stories, letters and explanations, and measure what it writes.
 
-    Drawn at temperature 0.9 among the 50 likeliest tokens, as in the paper, with the same noise for all models: greedy
-    decoding makes small models loop that are whole.
+    Drawn at temperature 0.9 among the 50 likeliest tokens, as in the paper, with the same noise for all models. Greedy
+    decoding makes even intact small models loop.
     """
     prompts = openings(session.limit, session.seed)
     session.came("openings", prompts)
     answers = continuations(session, prompts, session.arms)
-    looks = {
-        arm.name: [look(answers[arm.name][id]["text"], answers[arm.name][id]) for id in prompts] for arm in session.arms
-    }
+    looks = {arm.name: [look(answers[arm.name][id]) for id in prompts] for arm in session.arms}
 
     def values(name: str) -> dict[str, list[float]]:
         return {arm: [float(found[name]) for found in of_arm] for arm, of_arm in looks.items()}
@@ -70,46 +82,50 @@ def degeneration(session: DiagnosticSession) -> Diagnosis:
         *rows_of(session, NAME, "no end within the limit", values("endless"), better="lower"),
         *rows_of(session, NAME, "length", values("words"), unit="words"),
     ]
-    scored = {arm: sum(score is not None for score in of_arm) for arm, of_arm in papers.items()}
-    short = {arm: sum(found["words"] < 4 for found in of_arm) for arm, of_arm in looks.items()}
-    single = {arm: sum(found["sentences"] < 2 for found in of_arm) for arm, of_arm in looks.items()}
+    scored = _counts(papers, lambda score: score is not None)
+    short = _counts(looks, lambda found: found["words"] < 4)
+    single = _counts(looks, lambda found: found["sentences"] < 2)
     notes = [
-        f"{counted(len(prompts), 'response')} of at most {MAX_NEW_TOKENS} tokens, drawn at temperature "
-        f"{TEMPERATURE} among the "
-        f"{TOP_K} likeliest tokens, seed {session.seed}. Shorter than four words, counted as without "
-        "repetition: " + ", ".join(f"{arm} {count}" for arm, count in short.items()) + ". A single sentence, counted "
-        "as Self-BLEU 0: " + ", ".join(f"{arm} {count}" for arm, count in single.items()) + ".",
+        f"{counted(len(prompts), 'response')} of at most {MAX_NEW_TOKENS} tokens, drawn at temperature {TEMPERATURE} "
+        f"among the {TOP_K} likeliest tokens, seed {session.seed}. Shorter than four words, counted as without "
+        f"repetition: {short}. A single sentence, counted as Self-BLEU 0: {single}.",
         "Self-BLEU-4 (paper) leaves out responses without two sentences of four words; it compares those that both "
-        "models have. Responses that have one: " + ", ".join(f"{arm} {count}" for arm, count in scored.items()) + ".",
+        f"models have. Responses that have one: {scored}.",
     ]
     finish = {arm.name: dict(Counter(answers[arm.name][id]["finish_reason"] for id in prompts)) for arm in session.arms}
-    examples: list[DiagnosisExample] = [
-        {
-            "diagnostic": NAME,
-            "arm": arm.name,
-            "id": id,
-            "question": text,
-            "gold": "",
-            "uncut": answers[session.uncut.name][id]["text"],
-            "cut": answers[arm.name][id]["text"],
-            "tokens": [],
-        }
-        for arm in session.cuts
-        for index, (id, text) in enumerate(prompts.items())
-        if _broken(looks[arm.name][index]) and not _broken(looks[session.uncut.name][index])
-    ]
+    uncut = session.uncut.name
+    examples = examples_of(
+        session,
+        NAME,
+        [(id, text, "") for id, text in prompts.items()],
+        answers,
+        lambda arm, place: _broken(looks[arm][place]) and not _broken(looks[uncut][place]),
+    )
     return {"rows": rows, "data": {"finish": finish}, "examples": examples, "notes": notes}
 
 
+def openings(limit: int, seed: int) -> dict[str, str]:
+    """The first ``limit`` prompts by id, no two alike; a smaller limit gives a prefix of a larger one."""
+    found: dict[str, str] = {}
+    for index in count():
+        if len(found) >= min(limit, NUM_OPENINGS):
+            return found
+        rng = Random(f"openings 1 {seed} {index}")
+        text = _FORMS[index % len(_FORMS)](rng)
+        found.setdefault(content_id("opening", text), text)
+    raise AssertionError("count has no end")
+
+
 def continuations(session: DiagnosticSession, prompts: dict[str, str], arms: Sequence[SessionModel]) -> Answers:
-    """What models write after the prompts."""
+    """Sampled continuations of the prompts, by model."""
     requests = [GenerationRequest(id=id, prompt=text, max_new_tokens=MAX_NEW_TOKENS) for id, text in prompts.items()]
     decoding = Decoding(temperature=TEMPERATURE, top_k=TOP_K, seed=session.seed)
     return session.completions("degeneration.written", requests, arms, decoding)
 
 
-def look(text: str, record: dict[str, Any]) -> dict[str, float]:
+def look(record: dict[str, Any]) -> dict[str, float]:
     """All measures of one response."""
+    text = record["text"]
     words = words_of(text)
     loop = longest_loop(text)
     return {
@@ -226,6 +242,11 @@ def longest_loop(text: str) -> int:
             if length > longest and length >= FEWEST_REPEATS * period and text[start : start + length].strip():
                 longest = length
     return longest
+
+
+def _counts(values: Mapping[str, Sequence[Any]], counts: Callable[[Any], bool]) -> str:
+    """The number of values of each arm that count, as text."""
+    return ", ".join(f"{arm} {sum(map(counts, of_arm))}" for arm, of_arm in values.items())
 
 
 def _broken(found: dict[str, float]) -> bool:

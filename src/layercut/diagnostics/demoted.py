@@ -8,18 +8,15 @@ greedily, sampled many times, ranked, scored token by token, and asked with one 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import cast
 
-from layercut.diagnostics.arithmetic import as_completion, constant_share
-from layercut.diagnostics.expressions import expressions
+from layercut.diagnostics.arithmetic import constant_share, expressions, is_right
 from layercut.diagnostics.measures import rows_of
+from layercut.diagnostics.session import DiagnosticSession
 from layercut.engine.base import Decoding, GenerationRequest, LikelihoodRequest
 from layercut.evidence.pass_at_k import pass_at_k
+from layercut.runs.diagnosis import Diagnosis
 from layercut.text.counting import counted
-
-if TYPE_CHECKING:
-    from layercut.diagnostics.session import DiagnosticSession
-    from layercut.runs.diagnosis import Diagnosis
 
 NAME = "demoted"
 K = (1, 4, 16, 64)
@@ -31,8 +28,9 @@ def demoted(session: DiagnosticSession) -> Diagnosis:
 
     Measures: ``greedy`` accuracy; ``pass@k`` from ``num_samples`` drawn answers at temperature 0.8, unbiased; ``gold
     rank``, the worst rank of any token of the right answer, given those before; ``one more example``, greedy with four
-    examples in place of three. An item that the original model has right greedily and a pruned one wrong is *demoted*
-    if any drawn answer is right or all tokens of the right one are among the first ten, else *erased*.
+    examples instead of three. An item is lost if the original model's greedy answer is right and the pruned model's
+    wrong. A lost item is *demoted* if any drawn answer is right or all tokens of the right one are among the first ten,
+    else *erased*.
     """
     task, longer = expressions(seed=session.seed), expressions(seed=session.seed, num_examples=4)
     samples = task.samples("report", session.limit)
@@ -47,14 +45,10 @@ def demoted(session: DiagnosticSession) -> Diagnosis:
         [LikelihoodRequest(id=s.id, prompt=requests[s.id].prompt, continuations=(f" {s.gold}\n",)) for s in samples],
     )
     names = [arm.name for arm in session.arms]
-
-    def right(records: dict[str, Any], id: str, sample: Any) -> float:
-        return float(task.grade(sample, "short", as_completion(sample.id, records[id])).outcome == "right")
-
-    first = {name: [right(greedy[name], s.id, s) for s in samples] for name in names}
-    more = {name: [right(helped[name], s.id, s) for s in samples] for name in names}
+    first = {name: [float(is_right(task, s, greedy[name][s.id])) for s in samples] for name in names}
+    more = {name: [float(is_right(task, s, helped[name][s.id])) for s in samples] for name in names}
     hits = {
-        name: [sum(int(right(drawn[name], f"{s.id}#{n}", s)) for n in range(session.num_samples)) for s in samples]
+        name: [sum(is_right(task, s, drawn[name][f"{s.id}#{n}"]) for n in range(session.num_samples)) for s in samples]
         for name in names
     }
     worst = {name: [max(t["rank"] for t in forced[name][s.id]["tokens"]) for s in samples] for name in names}

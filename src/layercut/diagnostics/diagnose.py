@@ -1,43 +1,63 @@
 """Diagnose what exactly is damaged in one or more pruned models, compared with the original one.
 
     layercut diagnose bundled:smollm2-135m reverse:3 20-22 --out runs/diagnose
+    layercut sweep bundled:smollm2-135m --diagnose --limit 16 --out runs/layers
 
-Every answer goes to a journal of the run folder at once, so a killed run resumes where it stopped. Later commands in
-the same folder may add diagnostics.
+The second command skips every layer alone, to find out what each is needed for. Every answer goes to a journal of the
+run folder at once, so a killed run resumes where it stopped. Later commands in the same folder may add diagnostics, and
+layers.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pydantic import Field
 from rich.console import Console
 
-from layercut.diagnostics import DIAGNOSTICS, KnownDiagnostic, diagnostic, known
+from layercut.base_settings import Seed, Settings
+from layercut.diagnostics import DIAGNOSTICS, LAYER_FORMS, KnownDiagnostic, diagnostic, is_plan, known
 from layercut.diagnostics.arithmetic_files import arithmetic_files
-from layercut.diagnostics.session import DiagnosticSession, SessionModel
+from layercut.diagnostics.session import DiagnosticSession, Needs, SessionModel
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
+from layercut.models.loading import load_tokenizer
+from layercut.models.weights import read_config
+from layercut.progress import OnProgress, Say
 from layercut.progress import estimate as eta
 from layercut.progress.bars import Progressing
+from layercut.report.diagnosis.layers import LAYERS_FILE, arm_name, layers_report
 from layercut.report.diagnosis.verdict import FILE, FORMAT_VERSION, load
 from layercut.report.reports import write_reports
 from layercut.runs.atomic import write_json
 from layercut.runs.directory import RunFolder
 from layercut.sandbox.runner import describe_or_why_not
-from layercut.seed import check_seed
 from layercut.selection.specs import plan_of
+from layercut.selection.sweep import swept_layers
 from layercut.settings import UNCUT, ModelSettings
+from layercut.surgery.lineage import given_layers, match_layers, similarity_rows
 from layercut.surgery.plan import CutPlan, format_layers
 from layercut.tasks.run import slug
 from layercut.text.counting import counted
 
+LIMIT = 16
+"""Default items of each kind of question for ``diagnose_layers``: every layer is asked all of them."""
 _STEPS = 1000
-"""Steps of a diagnostic on the progress bar."""
-_PLAN = re.compile(r"^[\d,\- ]+$|^[A-Za-z_][\w.]*:\d+$")
 _FLAGS = {"limit": "limit", "num_samples": "samples"}
+
+
+class DiagnoseSettings(Settings):
+    """What a diagnosis asks of every model."""
+
+    limit: int = Field(32, ge=1, description="Items of each kind of question.")
+    num_samples: int = Field(64, ge=1, description="Answers drawn for each item where answers are drawn.")
+    arithmetic_data: Path | None = Field(
+        None, description="Arithmetic files of GPT-3, or one of them, in place of generated expressions."
+    )
+    seed: Seed = 0
 
 
 class Diagnosed(NamedTuple):
@@ -55,118 +75,187 @@ def diagnose_model(
     limit: int,
     num_samples: int,
     arithmetic_data: Path | None = None,
+    layers: str | None = None,
     out: Path | None,
     seed: int,
     dry_run: bool,
     console: Console,
-    say: Callable[[str], None],
+    say: Say,
 ) -> Diagnosed | None:
-    """Diagnose pruned models; ``layercut diagnose``. A dry run says what would be done and gives None back.
+    """Diagnose pruned models; ``layercut diagnose``. A dry run prints the plan and returns None.
 
     Args:
         model: the original model.
-        cuts: plans of its layers, or folders of checkpoints that were cut from it (and perhaps healed).
+        cuts: plans of its layers, or other models: checkpoints that were cut from it (and perhaps healed), or models
+            that others made of it. Their layers are found in the plans that travel with them, else by their weights.
+        layers: layers of the original model that such another model has, such as ``0-15``, in place of both.
         only: names of diagnostics; all of them if empty.
-        limit: items of each kind of question.
-        num_samples: answers drawn for each item where answers are drawn.
-        arithmetic_data: the arithmetic files of GPT-3, or one of them, in place of generated expressions.
+        limit, num_samples, arithmetic_data, seed: see ``DiagnoseSettings``.
         out: the run folder; ``runs/<model>-diagnose`` if left out.
-        seed: random seed.
-        dry_run: only say what would be done.
-        console: where the progress bar goes.
-        say: called with each line for people.
 
     Raises:
         InputError: a diagnostic, plan or checkpoint that cannot be used, or a run folder that holds another run.
     """
     names = known(only)
-    check_seed(seed)
+    how = DiagnoseSettings(limit=limit, num_samples=num_samples, arithmetic_data=arithmetic_data, seed=seed)
     if not cuts:
         raise InputError(
             "there is nothing to compare with the original model; give at least one cut, such as reverse:3."
         )
     uncut = ModelHandle(model)
-    arms = [uncut_arm(uncut), *(_arm(uncut, cut, seed) for cut in cuts)]
+    arms = [_model(uncut, UNCUT, uncut.plan()), *(_arm(uncut, cut, seed, layers, say) for cut in cuts)]
     _check_distinct(arms)
-    folder = out or Path("runs", slug(f"{model.model}-diagnose"))
-    descriptions = [_describe(arm, uncut.num_layers) for arm in arms]
-    for arm, text in zip(arms, descriptions, strict=True):
-        say(f"{arm.name}: {text}")
-    if dry_run:
-        for name in names:
-            say(f"{name}: {DIAGNOSTICS[name].summary}")
-        say(f"would ask at most {counted(limit, 'item')} of each kind and write to {folder}")
-        return None
+    names = [name for name in names if _can_be_asked(name, arms, asked_for=name in only, say=say)]
+    for arm in arms:
+        say(f"{arm.name}: {_describe(arm, uncut.num_layers)}")
     settings = {
         **uncut.describe(),
         "cuts": {arm.name: [arm.source, list(arm.plan.removed)] for arm in arms[1:]},
         "limit": limit,
         "num_samples": num_samples,
         "seed": seed,
-        **arithmetic_settings(arithmetic_data),
     }
-    isolation = announce_isolation(names, say)
-    with RunFolder.begin(folder, settings, flags=_FLAGS, sandbox=isolation) as run:
-        data = {
-            "format_version": FORMAT_VERSION,
-            "model": model.model,
-            "arms": [
-                {"name": arm.name, "describe": text, "layers": list(arm.layers)}
-                for arm, text in zip(arms, descriptions, strict=True)
-            ],
-            "limit": limit,
-            "seed": seed,
-            "diagnostics": load(run.path)["diagnostics"] if (run.path / FILE).is_file() else {},
-        }
-        run_diagnostics(
-            run,
-            arms,
-            names,
-            data,
-            limit=limit,
-            num_samples=num_samples,
-            arithmetic_data=arithmetic_data,
-            seed=seed,
-            console=console,
-            say=say,
-        )
-        report = write_reports(run.path)["report"]
-        if not run.is_finished:
-            run.write_metrics([])
-        return Diagnosed(report, data)
+    return run_diagnostics(
+        out or Path("runs", slug(f"{model.model}-diagnose")),
+        arms,
+        names,
+        how,
+        settings=settings,
+        head={"model": model.model},
+        report=lambda folder: write_reports(folder)["report"],
+        dry_run=dry_run,
+        console=console,
+        say=say,
+    )
+
+
+def diagnose_layers(
+    model: ModelSettings,
+    *,
+    layers: str | None = None,
+    only: Sequence[str] = (),
+    limit: int = LIMIT,
+    arithmetic_data: Path | None = None,
+    out: Path | None,
+    seed: int,
+    dry_run: bool,
+    console: Console,
+    say: Say,
+) -> Diagnosed | None:
+    """Diagnose the model without each layer; ``layercut sweep --diagnose``. A dry run prints the plan, returns None.
+
+    Args:
+        layers: which layers are skipped, as people write them; all of them if left out.
+        only: names among ``LAYER_FORMS``; all of them if empty.
+        limit, arithmetic_data, seed: see ``DiagnoseSettings``.
+        out: the run folder; ``runs/<model>-layers`` if left out.
+
+    Raises:
+        InputError: a layer or diagnostic that is not known, or a run folder that holds another run.
+    """
+    names = known(only, LAYER_FORMS)
+    handle = ModelHandle(model)
+    wanted = swept_layers(layers, handle.num_layers, model.model)
+    say(f"{model.model}: layers {format_layers(wanted)} of {handle.num_layers}, each skipped alone, and uncut")
+    return run_diagnostics(
+        out or Path("runs", slug(f"{model.model}-layers")),
+        [
+            _model(handle, UNCUT, handle.plan()),
+            *(
+                _model(handle, arm_name(layer), CutPlan(num_layers=handle.num_layers, removed=(layer,)))
+                for layer in wanted
+            ),
+        ],
+        names,
+        DiagnoseSettings(limit=limit, num_samples=1, arithmetic_data=arithmetic_data, seed=seed),
+        # The layers and diagnostics are no part of the settings: a second command may add some.
+        settings={**handle.describe(), "limit": limit, "seed": seed, "per_layer": True},
+        head={"model": model.model, "num_layers": handle.num_layers},
+        report=layers_report,
+        dry_run=dry_run,
+        console=console,
+        say=say,
+        forms=LAYER_FORMS,
+        file=LAYERS_FILE,
+    )
 
 
 def run_diagnostics(
+    folder: Path,
+    arms: Sequence[SessionModel],
+    names: Sequence[str],
+    how: DiagnoseSettings,
+    *,
+    settings: Mapping[str, Any],
+    head: Mapping[str, Any],
+    report: Callable[[Path], Path],
+    dry_run: bool,
+    console: Console,
+    say: Say,
+    forms: Mapping[str, KnownDiagnostic] = DIAGNOSTICS,
+    file: str = FILE,
+) -> Diagnosed | None:
+    """Run diagnostics one after the other in a run folder, write ``file`` after each, and the report at the end.
+
+    Args:
+        arms: the original model first.
+        names: which diagnostics of ``forms``.
+        settings: what decides the numbers in the folder, beside given arithmetic problems.
+        head: what ``file`` records first. Results of an earlier command on the same models stay in it.
+        report: writes the report of the folder and gives its path.
+        dry_run: print the plan and return None.
+    """
+    if dry_run:
+        for name in names:
+            say(f"{name}: {forms[name].summary}")
+        say(f"would ask at most {counted(how.limit, 'item')} of each kind and write to {folder}")
+        return None
+    if how.arithmetic_data is not None:  # the problems count, not where their files lie
+        settings = {**settings, "arithmetic_data": dict(arithmetic_files(how.arithmetic_data).made_with)}
+    isolation = None
+    if "brackets" in names:  # the diagnostic that runs programs
+        isolation = describe_or_why_not()
+        say(f"isolation of generated programs: {isolation}")
+    num_layers = arms[0].plan.num_layers
+    with RunFolder.begin(folder, settings, flags=_FLAGS, sandbox=isolation) as run:
+        data: dict[str, Any] = {
+            "format_version": FORMAT_VERSION,
+            **head,
+            "arms": [
+                {"name": arm.name, "describe": _describe(arm, num_layers), "layers": list(arm.layers)} for arm in arms
+            ],
+            "limit": how.limit,
+            "seed": how.seed,
+            "diagnostics": _earlier(run.path, file, arms),
+        }
+        _ask_all(run, arms, names, how, data, console, say, forms, file)
+        path = report(run.path)
+        if not run.is_finished:
+            run.write_metrics([])
+        return Diagnosed(path, data)
+
+
+def _earlier(folder: Path, file: str, arms: Sequence[SessionModel]) -> dict[str, Any]:
+    """Results of an earlier command on the same models. Those on others are made again, from the journals."""
+    if not (folder / file).is_file():
+        return {}
+    held = load(folder, file)
+    same = {arm["name"] for arm in held["arms"]} == {arm.name for arm in arms}
+    found: dict[str, Any] = held["diagnostics"] if same else {}
+    return found
+
+
+def _ask_all(
     run: RunFolder,
     arms: Sequence[SessionModel],
     names: Sequence[str],
+    how: DiagnoseSettings,
     data: dict[str, Any],
-    *,
-    limit: int,
-    num_samples: int,
-    seed: int,
     console: Console,
-    arithmetic_data: Path | None = None,
-    say: Callable[[str], None],
-    forms: Mapping[str, KnownDiagnostic] = DIAGNOSTICS,
-    file: str = FILE,
+    say: Say,
+    forms: Mapping[str, KnownDiagnostic],
+    file: str,
 ) -> None:
-    """Run diagnostics one after the other, and write ``file`` after each.
-
-    Args:
-        run: the folder, begun.
-        arms: the original model first.
-        names: which diagnostics.
-        data: what the file holds; findings are put under ``diagnostics``.
-        limit: items of each kind of question.
-        num_samples: answers drawn for each item where answers are drawn.
-        seed: random seed.
-        console: where the progress bar goes.
-        arithmetic_data: files of arithmetic problems in place of generated ones.
-        say: called with each task that has fewer items than ``limit``.
-        forms: which list the names are of.
-        file: in the folder.
-    """
     work = [(name, eta.Workload(kind=name, num_items=_STEPS, weight=forms[name].weight)) for name in names]
     progress = Progressing(work, console, verb="Diagnosing", unit=None)
     said: list[str] = []
@@ -174,10 +263,7 @@ def run_diagnostics(
     session = DiagnosticSession(
         arms,
         run.journal,
-        limit=limit,
-        seed=seed,
-        num_samples=num_samples,
-        arithmetic_data=arithmetic_data,
+        **{name: getattr(how, name) for name in DiagnoseSettings.model_fields},
         on_progress=lambda stage, done, total: on_stage(stage, done, total),
     )
     with progress.running():
@@ -196,26 +282,8 @@ def run_diagnostics(
         say(line)
 
 
-def arithmetic_settings(path: Path | None) -> dict[str, Any]:
-    """What given arithmetic problems add to a folder's settings: they count by their content, not by their place.
-
-    Raises:
-        InputError: files that hold no such problems.
-    """
-    return {} if path is None else {"arithmetic_data": dict(arithmetic_files(path).made_with)}
-
-
-def announce_isolation(names: Sequence[str], say: Callable[[str], None]) -> str | None:
-    """The isolation of generated programs, printed for users, or why none are run; None where no diagnostic has any."""
-    if "brackets" not in names:
-        return None
-    isolation = describe_or_why_not()
-    say(f"isolation of generated programs: {isolation}")
-    return isolation
-
-
-def _steps(num_stages: int, on_progress: Callable[[int, int], None]) -> Callable[[int, int, int], None]:
-    """Progress within one diagnostic, all its questions taken for equally long; it never goes back."""
+def _steps(num_stages: int, on_progress: OnProgress) -> Callable[[int, int, int], None]:
+    """Progress within one diagnostic; all its questions count the same, and progress never goes back."""
     furthest = 0
 
     def on_stage(stage: int, done: int, total: int) -> None:
@@ -227,63 +295,82 @@ def _steps(num_stages: int, on_progress: Callable[[int, int], None]) -> Callable
     return on_stage
 
 
-def uncut_arm(handle: ModelHandle) -> SessionModel:
-    """The model itself."""
-    return SessionModel(
-        name=UNCUT,
-        source="uncut",
-        plan=handle.plan(),
-        layers=tuple(range(handle.num_layers)),
-        engine=lambda: handle.engine,
-        model=lambda: handle.loaded,
-        num_parameters=handle.num_parameters(handle.plan()),
-    )
-
-
-def _arm(uncut: ModelHandle, cut: str, seed: int) -> SessionModel:
-    """A plan on the original model, or a folder with a checkpoint."""
-    path = Path(cut)
-    if path.is_dir() and not _PLAN.match(cut):
-        handle = ModelHandle(uncut.settings.replace(model=cut, revision=None))
-        plan = handle.plan()
-        name = slug(path.resolve().name if path.name != "checkpoint" else path.resolve().parent.name)
-        source, layers = f"checkpoint {handle.metadata.model_hash}", kept_layers(handle, uncut.num_layers)
-    else:
-        handle, plan = uncut, plan_of(uncut, cut, seed)
-        name = slug(_plan_name(path) if cut.endswith(".json") else cut.replace(":", "-").replace(" ", ""))
-        source, layers = "uncut", plan.kept
+def _model(
+    handle: ModelHandle, name: str, plan: CutPlan, source: str = "uncut", layers: tuple[int, ...] | None = None
+) -> SessionModel:
     return SessionModel(
         name=name,
         source=source,
         plan=plan,
-        layers=layers,
+        layers=plan.kept if layers is None else layers,
         engine=lambda: handle.engine,
         model=lambda: handle.loaded,
         num_parameters=handle.num_parameters(plan),
     )
 
 
-def kept_layers(handle: ModelHandle, num_layers: int) -> tuple[int, ...]:
-    """Which layers of the original model a checkpoint still has, by the plans that travel in it.
+def _arm(uncut: ModelHandle, cut: str, seed: int, layers: str | None, say: Say) -> SessionModel:
+    """A plan on the original model, or another model."""
+    path = Path(cut)
+    if not is_plan(cut):
+        handle = ModelHandle(uncut.settings.replace(model=cut, revision=None))
+        name = slug(path.resolve().name if path.name != "checkpoint" else path.resolve().parent.name)
+        arm = _model(handle, name, handle.plan(), f"checkpoint {handle.metadata.model_hash}", ())
+        found = _layers_of(uncut, handle, layers, say)
+        return replace(arm, layers=found, shares=_shared(uncut, handle, found, say))
+    if layers is not None:
+        raise InputError(f"`layers` {layers} says which layers another model has; {cut} says it already.")
+    file = path.resolve().parent.name if path.name == "plan.json" else path.stem
+    name = slug(file if cut.endswith(".json") else cut.replace(":", "-").replace(" ", ""))
+    return _model(uncut, name, plan_of(uncut, cut, seed))
 
-    Raises:
-        InputError: the plans are missing or do not lead from the original model's number of layers to the checkpoint's.
+
+def _layers_of(uncut: ModelHandle, other: ModelHandle, given: str | None, say: Say) -> tuple[int, ...]:
+    """Layers of the original model that another model has: as given, by the plans in its folder, or by its weights.
+
+    Empty where its layers are not an order-preserving part of the original model's.
     """
-    layers = tuple(range(num_layers))
-    for plan in handle.earlier_plans:
+    if given is not None:
+        return given_layers(given, uncut.num_layers, other.num_layers).layers or ()
+    layers = tuple(range(uncut.num_layers))
+    for plan in other.earlier_plans:
         if plan.num_layers != len(layers):
             break
         layers = tuple(layers[index] for index in plan.kept)
-    if len(layers) != handle.num_layers:
-        raise InputError(
-            f"{handle.settings.model} has {handle.num_layers} decoder layers and does not record which of the "
-            f"original model's {num_layers} they are; give a checkpoint of layercut cut, with its plan.json, or a plan."
-        )
-    return layers
+    if other.earlier_plans and len(layers) == other.num_layers:
+        return layers
+    found = match_layers(uncut.source.path, other.source.path)
+    say(f"{other.settings.model}: {found.describe()}")
+    rows = [f"{own} is {parent} ({cosine}, {what})" for own, parent, cosine, what in similarity_rows(found)]
+    if rows and any(match.change != "none" for match in found.matches):
+        say("its layers, by the cosine of their weights: " + ", ".join(rows))
+    return found.layers or ()
 
 
-def _plan_name(path: Path) -> str:
-    return path.resolve().parent.name if path.name == "plan.json" else path.stem
+def _shared(uncut: ModelHandle, other: ModelHandle, layers: tuple[int, ...], say: Say) -> frozenset[Needs]:
+    """What two models have in common beside the questions: their tokens, and hidden states that can be compared."""
+    vocabularies = [load_tokenizer(one.source, one.settings.trust_remote_code).get_vocab() for one in (uncut, other)]
+    if vocabularies[0] != vocabularies[1]:
+        say(f"{other.settings.model} has another tokenizer: only what both models write and rank as text is compared.")
+        return frozenset({"text"})
+    widths = [
+        one.metadata.structure.text_config(read_config(one.source.path)).get("hidden_size") for one in (uncut, other)
+    ]
+    shared: set[Needs] = {"text", "tokens", "states"} if layers and widths[0] == widths[1] else {"text", "tokens"}
+    return frozenset(shared)
+
+
+def _can_be_asked(name: str, arms: Sequence[SessionModel], *, asked_for: bool, say: Say) -> bool:
+    needs = DIAGNOSTICS[name].needs
+    without = [arm.name for arm in arms if needs not in arm.shares]
+    if not without:
+        return True
+    what = {"tokens": "tokens", "states": "layers and hidden states", "text": "questions"}[needs]
+    text = f"{name} needs the {what} of the original model, and those of {without[0]} are others"
+    if asked_for:
+        raise InputError(f"{text}; leave {name} or {without[0]} out.")
+    say(f"left out: {text}.")
+    return False
 
 
 def _check_distinct(arms: Sequence[SessionModel]) -> None:
@@ -298,6 +385,8 @@ def _check_distinct(arms: Sequence[SessionModel]) -> None:
 def _describe(arm: SessionModel, num_layers: int) -> str:
     if arm.source == "uncut":
         return arm.plan.describe()
+    if not arm.layers:
+        return "another model, whose layers are not layers of the original model"
     gone = sorted(set(range(num_layers)) - set(arm.layers))
     plan = CutPlan(num_layers=num_layers, removed=tuple(gone))
     return f"a checkpoint without {len(gone)} of {num_layers} decoder layers ({format_layers(plan.removed) or 'none'})"

@@ -34,9 +34,9 @@ class Form(NamedTuple):
     argument: str
     doc: str
     body: str
-    """A right one, behind the docstring."""
+    """A right body, after the docstring."""
     tests: str
-    """Of a function ``f``. What the docstring leaves open is not tested."""
+    """Tests of a function ``f``. They test only what the docstring says."""
 
 
 _FORMS = (
@@ -116,16 +116,14 @@ class Function(NamedTuple):
     id: str
     doc: str
     head: str
-    """Signature and docstring, with which the program begins; without the line break, so that the model makes it."""
+    """Signature and docstring, with which the program begins, without the line break: the model writes that."""
     name: str
     tests: str
-    """What a right function passes."""
     body: str
-    """A right one's, with its line break and margin."""
+    """The body of a right function, with line break and margin."""
 
     @property
     def request(self) -> GenerationRequest:
-        """The examples and the head."""
         return GenerationRequest(id=self.id, prompt=_EXAMPLES + self.head, max_new_tokens=MAX_NEW_TOKENS, stop=STOP)
 
 

@@ -1,19 +1,15 @@
-"""Turn one value per item and model into rows: each measure paired with the original model, with interval and
-p-value.
-"""
+"""Turn one value per item and model into rows: each measure paired with the original model, and examples of losses."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Literal
 
+from layercut.diagnostics.session import Answers, DiagnosticSession
+from layercut.evidence.intervals import Estimate
 from layercut.evidence.paired import compare_paired
-
-if TYPE_CHECKING:
-    from layercut.diagnostics.session import DiagnosticSession
-    from layercut.evidence.intervals import Estimate
-    from layercut.runs.diagnosis import Interval, MeasureRow
+from layercut.runs.diagnosis import DiagnosisExample, Interval, MeasureRow
 
 Values = Mapping[str, Sequence[float]]
 """By name of the arm, one value per item, all in the same order."""
@@ -71,7 +67,7 @@ def rows_of(
 def by_group(
     session: DiagnosticSession, diagnostic: str, measure: str, values: Values, groups: Sequence[str]
 ) -> list[MeasureRow]:
-    """Rows for the items of each group, by name. What is kept is left out: groups are small, and their ratios wild."""
+    """Rows for the items of each group, by name, without the retention: ratios over a few items vary too much."""
     rows: list[MeasureRow] = []
     for group in sorted(set(groups)):
         places = [place for place, name in enumerate(groups) if name == group]
@@ -82,12 +78,44 @@ def by_group(
     return rows
 
 
+def examples_of(
+    session: DiagnosticSession,
+    diagnostic: str,
+    items: Iterable[tuple[str, str, str]],
+    answers: Answers,
+    is_lost: Callable[[str, int], bool],
+) -> list[DiagnosisExample]:
+    """The items that a pruned model lost, with both models' answers.
+
+    Args:
+        items: id, question and right answer of each.
+        answers: records with ``text``.
+        is_lost: whether a pruned model, by its name, lost the item at a place.
+    """
+    items = list(items)
+    return [
+        {
+            "diagnostic": diagnostic,
+            "arm": arm.name,
+            "id": id,
+            "question": question,
+            "gold": gold,
+            "uncut": answers[session.uncut.name][id]["text"],
+            "cut": answers[arm.name][id]["text"],
+            "tokens": [],
+        }
+        for arm in session.cuts
+        for place, (id, question, gold) in enumerate(items)
+        if is_lost(arm.name, place)
+    ]
+
+
 def _level(estimate: Estimate, values: Sequence[float], unit: str) -> Interval:
-    """A value with its interval; none for what is no share and always the same, which is so by construction."""
+    """A value with its interval; without one for a constant that is no share, because it is so by construction."""
     return [estimate.value, None, None] if unit != "share" and len(set(values)) == 1 else interval(estimate)
 
 
 def interval(estimate: Estimate) -> Interval:
-    """JSON-able; an end that is not finite is none."""
+    """A value and the ends of its interval; None for an end that is not finite, which JSON does not have."""
     ends = (estimate.low, estimate.high)
     return [estimate.value, *(end if end is not None and math.isfinite(end) else None for end in ends)]

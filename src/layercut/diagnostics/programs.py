@@ -2,18 +2,20 @@
 
 Experiments E4 and E9 of arXiv:2602.01997 class programs by parts of error messages, which change with Python's version
 and leave indentation and unterminated strings among "others". Here the parser reports whether and where a program is
-broken, and the lexer whether brackets or strings are the cause.
+broken, and ``first_problem`` whether brackets or strings are the cause.
 """
 
 from __future__ import annotations
 
 import codeop
+import re
 import warnings
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, NamedTuple
 
-from layercut.diagnostics.lexer import first_problem
-
+Trouble = Literal["never_closed", "unmatched", "mismatched", "unterminated_string"]
+CLOSING = {"(": ")", "[": "]", "{": "}"}
+_NEXT = re.compile(r"#[^\n]*|(?i:\b[rbuft]{1,2})?(?:\"\"\"|'''|\"|')|[()\[\]{}]")
 ProgramClass = Literal[
     "passed", "parses", "wrong_answer", "never_closed", "unmatched", "mismatched", "indentation", "unterminated_string",
     "other_syntax", "name", "type", "attribute", "value", "index", "timeout", "memory", "recursion", "other_error",
@@ -44,7 +46,7 @@ OUTCOMES: Mapping[str, ProgramClass] = {
     "MemoryError": "memory",
     "RecursionError": "recursion",
 }
-"""From how a program ended when it was run: the class of its exception, ``timeout``, ``memory``; empty if it passed."""
+"""From the end of a program's run to its class: exception class, ``timeout``, ``memory``; empty if it passed."""
 
 
 def classify(source: str, *, head: str = "", finish_reason: str = "stop", outcome: str | None = None) -> ProgramClass:
@@ -93,8 +95,11 @@ def _syntax_error(source: str) -> SyntaxError | None:
 
 
 def _only_cut(source: str) -> bool:
-    """Whether more text could still make it right: no bracket closes what it should not, and the lines before the last
-    one, which may break off anywhere, parse or are the beginning of something that does."""
+    """Whether more text could still make it right.
+
+    No bracket closes a wrong one, and the lines before the last one, which may break off anywhere, parse or begin
+    something that does.
+    """
     problem = first_problem(source)
     if problem is not None and problem.kind in ("unmatched", "mismatched"):
         return False
@@ -106,3 +111,66 @@ def _only_cut(source: str) -> bool:
     except (SyntaxError, ValueError, OverflowError, MemoryError, RecursionError):
         return False
     return True
+
+
+class SyntaxProblem(NamedTuple):
+    """What is wrong, and where it begins."""
+
+    kind: Trouble
+    line: int
+    """From 1: of the bracket that is never closed or does not fit, or of the string's first quote."""
+
+
+def first_problem(source: str) -> SyntaxProblem | None:
+    """Read a program with a stack of open brackets, past comments and strings; None if all brackets and strings fit.
+
+    A closing bracket without an open one is ``unmatched``; one of another kind than the last open one ``mismatched``;
+    what is open at the end ``never_closed``, the first one named. A string in single quotes that does not end on
+    its line, or one in triple quotes that does not end at all, is an ``unterminated_string``. Quotes of the same kind
+    inside the braces of an f-string (Python 3.12) are taken for its end, so ask only about programs that do not
+    compile.
+
+    >>> first_problem("f(1, [2)")
+    SyntaxProblem(kind='mismatched', line=1)
+    >>> first_problem("x = (1,\\ny = '(' # )")
+    SyntaxProblem(kind='never_closed', line=1)
+    """
+    stack: list[tuple[str, int]] = []
+    place = 0
+    while found := _NEXT.search(source, place):
+        piece, place = found[0], found.end()
+        if piece.startswith("#"):
+            continue
+        if piece in CLOSING:
+            stack.append((piece, _line(source, found.start())))
+        elif piece in CLOSING.values():
+            here = _line(source, found.start())
+            if not stack:
+                return SyntaxProblem("unmatched", here)
+            if CLOSING[stack.pop()[0]] != piece:
+                return SyntaxProblem("mismatched", here)
+        else:
+            end = _string_end(source, found.end(), piece)
+            if end is None:
+                return SyntaxProblem("unterminated_string", _line(source, found.start()))
+            place = end
+    return SyntaxProblem("never_closed", stack[0][1]) if stack else None
+
+
+def _string_end(source: str, start: int, opening: str) -> int | None:
+    """The place behind a string; None if it does not end. A backslash escapes a quote, in raw strings too."""
+    quote, place = opening.lstrip("rbuftRBUFT"), start
+    while place < len(source):
+        if source[place] == "\\":
+            place += 2
+        elif source.startswith(quote, place):
+            return place + len(quote)
+        elif source[place] == "\n" and len(quote) == 1:
+            return None
+        else:
+            place += 1
+    return None
+
+
+def _line(source: str, place: int) -> int:
+    return source.count("\n", 0, place) + 1

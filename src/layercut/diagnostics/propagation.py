@@ -1,10 +1,10 @@
 """Propagation: does damage occur at single tokens, or does it grow along the answer?
 
-The original model's own right answers are given to the pruned model word for word (teacher forcing), so that each token
-is judged with everything before it right; the same positions are read in the answer that the pruned model writes by
-itself (free running); and the first 0, 25, 50, 75 and 100 % of the right answer are given before it goes on alone
-(prefix clamping). What teacher forcing breaks is local damage; what only free running breaks is accumulated error.
-After the confounds listed against arXiv:2602.01997, RAC (arXiv:2509.12464) and RTP-Gate-RTD.
+The original model's own right answers are scored by the pruned model in three ways. Teacher forcing gives each token
+everything before it. Free running reads the same positions in the answer that the pruned model writes by itself. Prefix
+clamping gives the first 0, 25, 50, 75 and 100 % of the right answer. Damage under teacher forcing is local; damage
+under free running alone is accumulated error. After the confounds listed against arXiv:2602.01997, RAC
+(arXiv:2509.12464) and RTP-Gate-RTD.
 """
 
 from __future__ import annotations
@@ -13,53 +13,42 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from layercut.diagnostics.measures import rows_of
-from layercut.diagnostics.tokens import KINDS, Kind, first_wrong, kept_pieces, kinds_of
-from layercut.diagnostics.traces import Trace, right_traces
+from layercut.diagnostics.session import Answers, DiagnosticSession
+from layercut.diagnostics.traces import KINDS, Kind, Trace, first_wrong, kept_pieces, kinds_of, right_traces
 from layercut.engine.base import GenerationRequest, Message, Prompt
-
-if TYPE_CHECKING:
-    from layercut.diagnostics.session import Answers, DiagnosticSession
-    from layercut.runs.diagnosis import Diagnosis, DiagnosisExample, MeasureRow
+from layercut.runs.diagnosis import Diagnosis, DiagnosisExample, MeasureRow
 
 NAME = "propagation"
 OWN = ("copy", "gsm_symbolic")
-"""Tasks whose traces test for damage. Those of arithmetic and brackets explain only: damage to them has its own
-diagnostic, and should not be counted twice."""
+"""Tasks whose traces count as damage. Arithmetic and brackets have diagnostics of their own, so their traces only
+explain: damage must not count twice.
+"""
 CLAMPED = (0.0, 0.25, 0.5, 0.75, 1.0)
 FIRST, RANK = "first choice", "1 / rank"
 TOP = 10
 NUM_PLACES = 5
-"""Parts of a trace, by place, for the picture."""
 
 
 def propagation(session: DiagnosticSession) -> Diagnosis:
     """Go along the original model's right answers with every pruned model.
 
-    Measures, each a mean per trace: ``first choice``, the trace's token is the likeliest (the headline is that of the
-    traces which no other diagnostic asks for); ``in the top 10`` and ``1 / rank`` of the trace's token; ``extra loss``,
-    -ln q(token) + ln p(token) in nats, and ``KL``; all by kind of token. ``teacher-forced`` and
-    ``free-running`` are the share of tokens that are right with everything before them given, and in the model's own
-    answer at the same place. ``clamped`` is the share of answers that come out right after the given part. Uncut is 1
-    by construction in the last two: they are its own answers. Traces of one template count as one context.
+    Measures, each a mean per trace, by kind of token: ``first choice``, the trace's token is the likeliest (the
+    headline counts only traces that no other diagnostic asks for); ``in the top 10`` and ``1 / rank`` of the trace's
+    token; ``extra loss``, -ln q(token) + ln p(token) in nats, and ``KL``. ``teacher-forced`` and ``free-running`` are
+    the share of tokens that are right with everything before them given, and in the model's own answer at the same
+    place. ``clamped`` is the share of answers that come out right after the given part. The original model has 1 in the
+    last two by construction: they are its own answers. Traces of one template count as one context.
     """
-    traces, asked = right_traces(session)
-    notes = [
-        "Right answers of the original model that were scored: "
-        + ", ".join(asked)
-        + ". Kinds of tokens that occur in none of them have no row."
-    ]
-    if not traces or not session.cuts:
+    traces, notes = _traces(session)
+    notes[0] += " Kinds of tokens that occur in none of them have no row."
+    if not traces:
         return {"rows": [], "data": {}, "examples": [], "notes": notes}
-    forced = session.damages("propagation.forced", [trace.forced for trace in traces])
-    free = _written_after(session, traces, forced[session.uncut.name], 0.0)
-    clamped = {0.0: free} | {
-        share: _written_after(session, traces, forced[session.uncut.name], share) for share in CLAMPED if share
-    }
-    pieces = {trace.id: [token["text"] for token in forced[session.uncut.name][trace.id]["tokens"]] for trace in traces}
-    kinds = {trace.id: kinds_of(pieces[trace.id], answer=trace.answer, code=trace.is_code) for trace in traces}
+    forced, pieces, kinds = _forced(session, traces)
+    free = _written_after(session, traces, pieces, 0.0)
+    clamped = {share: _written_after(session, traces, pieces, share) if share else free for share in CLAMPED}
     kept = {
         arm.name: {trace.id: kept_pieces(pieces[trace.id], free[arm.name][trace.id]) for trace in traces}
         for arm in session.cuts
@@ -91,21 +80,40 @@ def propagation(session: DiagnosticSession) -> Diagnosis:
 def teacher_forced(session: DiagnosticSession) -> Diagnosis:
     """The forced part of ``propagation``, which writes nothing: for many models, such as one without each layer.
 
-    Measures: ``first choice`` by kind of token, as there; and of all tokens ``teacher-forced``, ``in the top 10``,
-    ``1 / rank``, ``extra loss`` and ``KL``.
+    Measures: ``first choice`` by kind of token; and of all tokens ``teacher-forced``, ``in the top 10``, ``1 / rank``,
+    ``extra loss`` and ``KL``.
     """
-    traces, asked = right_traces(session)
-    notes = ["Right answers of the original model that were scored: " + ", ".join(asked) + "."]
-    if not traces or not session.cuts:
-        return {"rows": [], "data": {}, "examples": [], "notes": notes}
-    forced = session.damages("propagation.forced", [trace.forced for trace in traces])
-    pieces = {trace.id: [token["text"] for token in forced[session.uncut.name][trace.id]["tokens"]] for trace in traces}
-    kinds = {trace.id: kinds_of(pieces[trace.id], answer=trace.answer, code=trace.is_code) for trace in traces}
-    own = [trace for trace in traces if trace.task in OWN]
-    rows = _forced_rows(session, own, forced, kinds, headline=True) + _forced_rows(
-        session, traces, forced, kinds, ("",)
-    )
+    traces, notes = _traces(session)
+    rows: list[MeasureRow] = []
+    if traces:
+        forced, _, kinds = _forced(session, traces)
+        own = [trace for trace in traces if trace.task in OWN]
+        rows += _forced_rows(session, own, forced, kinds, headline=True)
+        rows += _forced_rows(session, traces, forced, kinds, ("",))
     return {"rows": rows, "data": {}, "examples": [], "notes": notes}
+
+
+class _Forced(NamedTuple):
+    answers: Answers
+    pieces: dict[str, list[str]]
+    """The texts of the tokens, by trace."""
+    kinds: dict[str, list[Kind]]
+
+
+def _traces(session: DiagnosticSession) -> tuple[list[Trace], list[str]]:
+    """The right answers to score, none where there is no pruned model; and the note on how many there are."""
+    traces, asked = right_traces(session)
+    return traces if session.cuts else [], [
+        f"Right answers of the original model that were scored: {', '.join(asked)}."
+    ]
+
+
+def _forced(session: DiagnosticSession, traces: Sequence[Trace]) -> _Forced:
+    answers = session.damages("propagation.forced", [trace.forced for trace in traces])
+    uncut = answers[session.uncut.name]
+    pieces = {trace.id: [token["text"] for token in uncut[trace.id]["tokens"]] for trace in traces}
+    kinds = {trace.id: kinds_of(pieces[trace.id], answer=trace.answer, code=trace.is_code) for trace in traces}
+    return _Forced(answers, pieces, kinds)
 
 
 def damage(tokens: Sequence[dict[str, Any]]) -> dict[str, float | None]:
@@ -133,10 +141,10 @@ def given(pieces: Sequence[str], share: float) -> str:
 
 
 def _written_after(
-    session: DiagnosticSession, traces: Sequence[Trace], uncut: dict[str, Any], share: float
+    session: DiagnosticSession, traces: Sequence[Trace], pieces: dict[str, list[str]], share: float
 ) -> dict[str, dict[str, str]]:
-    """Whole answers of the pruned models, by arm and item, of which the first part was given."""
-    starts = {trace.id: given([token["text"] for token in uncut[trace.id]["tokens"]], share) for trace in traces}
+    """Whole answers of the pruned models, by arm and item, whose first part was given."""
+    starts = {trace.id: given(pieces[trace.id], share) for trace in traces}
     requests = [_begun(trace.request, starts[trace.id]) for trace in traces]
     written: Answers = session.completions(f"propagation.clamped_{round(100 * share)}", requests, session.cuts)
     return {
@@ -146,12 +154,11 @@ def _written_after(
 
 
 def _begun(request: GenerationRequest, start: str) -> GenerationRequest:
-    prompt: Prompt = request.prompt
     if not start:
         return request
-    return replace(
-        request, prompt=prompt + start if isinstance(prompt, str) else (*prompt, Message("assistant", start))
-    )
+    prompt = request.prompt
+    begun: Prompt = prompt + start if isinstance(prompt, str) else (*prompt, Message("assistant", start))
+    return replace(request, prompt=begun)
 
 
 def _forced_rows(
@@ -173,7 +180,7 @@ def _forced_rows(
             for arm in session.arms
         }
         for measure in (FIRST,) if headline else (FIRST, f"in the top {TOP}", RANK, "extra loss", "KL"):
-            # Of a checkpoint of its own there is no KL.
+            # A checkpoint has no KL.
             values = {
                 name: [float(found[measure] or 0.0) for found in of_arm]
                 for name, of_arm in means.items()
@@ -220,7 +227,7 @@ def _first_wrong(
     written: dict[str, str],
     forced: dict[str, Any],
 ) -> dict[str, Any]:
-    """Where answers first differ from the trace: the kind of that token, and how far in; of how many traces."""
+    """Where answers first differ from the trace: kind and place of that token, and counts of traces."""
     wrong = {trace.id: first_wrong(pieces[trace.id], written[trace.id]) for trace in traces}
     parted = {id: index for id, index in wrong.items() if index is not None}
     return {
@@ -229,7 +236,7 @@ def _first_wrong(
         "traces": len(traces),
         "parted": len(parted),
         "at_first_token": sum(index == 0 for index in parted.values()),
-        # The token would have been wrong too with everything before it given: all of it is, up to here.
+        # Everything before this token is right, so it is wrong with the right prefix given too.
         "wrong_when_forced": sum(forced[id]["tokens"][index]["rank"] > 1 for id, index in parted.items()),
     }
 

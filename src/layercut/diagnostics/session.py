@@ -4,30 +4,20 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
-from layercut.engine.base import (
-    Completion,
-    Decoding,
-    Divergence,
-    GenerationRequest,
-    HiddenStates,
-    LikelihoodRequest,
-    Likelihoods,
-)
+from layercut.engine.base import Decoding, Engine, GenerationRequest, HiddenStates, LikelihoodRequest
 from layercut.errors import InputError, RunMismatch
+from layercut.models.loading import LoadedModel
+from layercut.runs.records import Journal
 from layercut.seed import check_seed
 from layercut.surgery.plan import CutPlan
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from layercut.engine.base import Engine
-    from layercut.models.loading import LoadedModel
-    from layercut.runs.records import Journal
-
 GREEDY = Decoding()
+Needs = Literal["text", "tokens", "states"]
+"""What two models must have in common for a diagnostic: nothing but the questions, the tokens, or layers as well."""
 Record = dict[str, Any]
 Answers = dict[str, dict[str, Record]]
 """By name of the arm, then by id of the request."""
@@ -43,15 +33,17 @@ class SessionModel:
     name: str
     """Short, and fit for a file name."""
     source: str
-    """Which weights are in memory: arms of one source differ in their plan alone, and are asked together."""
+    """Which weights are in memory: arms of one source differ only in their plan, and are asked together."""
     plan: CutPlan
     layers: tuple[int, ...]
     """The layers of the original model that it has, ascending."""
     engine: Callable[[], Engine]
     """Called only if something has to be computed."""
     model: Callable[[], LoadedModel] | None = None
-    """For what is timed without an engine."""
+    """The model itself, for timing and for the logit lens."""
     num_parameters: int | None = None
+    shares: frozenset[Needs] = frozenset(get_args(Needs))
+    """What it has in common with the original model."""
 
 
 class Passage(NamedTuple):
@@ -62,7 +54,7 @@ class Passage(NamedTuple):
 
 
 class Read(NamedTuple):
-    """A text as one model and the original one have it."""
+    """A text as read by one model and by the original one."""
 
     id: str
     arm: SessionModel
@@ -74,7 +66,7 @@ Request = TypeVar("Request", GenerationRequest, LikelihoodRequest, Passage)
 
 
 class DiagnosticSession:
-    """What a diagnostic works with. The first arm is the original model, with which all others are compared."""
+    """Models, items and files of a diagnosis. The first arm is the original model, the reference of all others."""
 
     def __init__(
         self,
@@ -87,16 +79,11 @@ class DiagnosticSession:
         arithmetic_data: Path | None = None,
         on_progress: Callable[[int, int, int], None] = lambda stage, done, total: None,
     ) -> None:
-        """Put models side by side.
-
-        Args:
-            arms: the original model first.
-            journal: from the name of a question and of an arm, where its answers are kept.
-            limit: items of each kind of question.
-            seed: random seed.
-            num_samples: answers that are drawn for each item where answers are drawn.
-            arithmetic_data: files of arithmetic problems in place of generated ones.
-            on_progress: called with (questions so far, items done, items in all) of the question that is being asked.
+        """Args:
+        arms: the original model first.
+        journal: from the name of a question and of an arm, where its answers are kept.
+        limit, num_samples, arithmetic_data: see ``DiagnoseSettings``.
+        on_progress: called with (questions so far, items done, items in all) of the question that is being asked.
         """
         names = [arm.name for arm in arms]
         for name in names:
@@ -111,20 +98,18 @@ class DiagnosticSession:
 
     @property
     def uncut(self) -> SessionModel:
-        """What all others are compared with."""
         return self.arms[0]
 
     @property
     def cuts(self) -> tuple[SessionModel, ...]:
-        """All others."""
         return self.arms[1:]
 
     def begin(self) -> None:
-        """Count questions from zero again: a diagnostic starts."""
+        """Start a diagnostic: count questions from zero, and forget shortfalls."""
         self._stage, self.shortfalls = 0, []
 
     def came(self, what: str, items: Collection[object], most: int | None = None) -> None:
-        """Note where fewer items come than the limit asks for: there are no more, or no more than ``most`` are read."""
+        """Note where there are fewer items than the limit asks for: none are left, or only ``most`` are read."""
         if len(items) < self.limit:
             why = "there are no more" if most is None or len(items) < most else "no more are read"
             line = f"{what}: only {len(items)} of the {self.limit} requested items; {why}"
@@ -137,52 +122,51 @@ class DiagnosticSession:
         arms: Sequence[SessionModel] | None = None,
         decoding: Decoding = GREEDY,
     ) -> Answers:
-        """What every arm writes: records with ``text``, ``finish_reason`` and ``num_new_tokens``."""
-
-        def call(group: Sequence[SessionModel], missing: Missing) -> Found:
-            return group[0].engine().completions_under(requests, [arm.plan for arm in group], decoding, missing)
-
-        def record(answer: Completion) -> Record:
-            return {
-                "text": answer.text,
-                "finish_reason": answer.finish_reason,
-                "num_new_tokens": answer.num_new_tokens,
-            }
-
-        return self._ask(name, requests, arms, call, record)
+        """The answers of every arm: records with ``text``, ``finish_reason`` and ``num_new_tokens``."""
+        fields = ("text", "finish_reason", "num_new_tokens")
+        return self._ask(
+            name,
+            requests,
+            arms,
+            lambda group, missing: group[0].engine().completions_under(requests, _plans(group), decoding, missing),
+            lambda answer: {field: getattr(answer, field) for field in fields},
+        )
 
     def likelihoods(
         self, name: str, requests: Sequence[LikelihoodRequest], arms: Sequence[SessionModel] | None = None
     ) -> Answers:
-        """How likely every arm finds the continuations: records with ``log_likelihoods`` and ``num_tokens``."""
-
-        def call(group: Sequence[SessionModel], missing: Missing) -> Found:
-            return group[0].engine().log_likelihoods_under(requests, [arm.plan for arm in group], missing)
-
-        def record(answer: Likelihoods) -> Record:
-            return {"log_likelihoods": list(answer.log_likelihoods), "num_tokens": list(answer.num_tokens)}
-
-        return self._ask(name, requests, arms, call, record)
+        """The likelihoods of the continuations under every arm: records with ``log_likelihoods`` and ``num_tokens``."""
+        fields = ("log_likelihoods", "num_tokens")
+        return self._ask(
+            name,
+            requests,
+            arms,
+            lambda group, missing: group[0].engine().log_likelihoods_under(requests, _plans(group), missing),
+            lambda answer: {field: list(getattr(answer, field)) for field in fields},
+        )
 
     def damages(self, name: str, requests: Sequence[LikelihoodRequest]) -> Answers:
         """What every arm makes of each token of a given text: records with ``tokens``, as TokenDamage has them.
 
-        The reference is the uncut arm. Of a checkpoint of its own, whose distributions are in another engine, ``kl`` is
-        None; its tokens must be the original model's.
+        The reference is the uncut arm. A checkpoint, whose distributions are in another engine, has ``kl`` None; its
+        tokens must be the original model's.
 
         Raises:
             InputError: a checkpoint that cuts text into other tokens than the original model.
         """
-        requests = [_by_token(request) for request in requests]
+        requests = [replace(request, by_token=True) for request in requests]
 
-        def call(group: Sequence[SessionModel], missing: Missing) -> Found:
-            reference = CutPlan(num_layers=group[0].plan.num_layers)
-            return group[0].engine().divergences_under(requests, [arm.plan for arm in group], reference, missing)
-
-        def record(answer: Divergence) -> Record:
-            return {"tokens": [token._asdict() for token in answer.tokens]}
-
-        found = self._ask(name, requests, None, call, record)
+        found = self._ask(
+            name,
+            requests,
+            None,
+            lambda group, missing: (
+                group[0]
+                .engine()
+                .divergences_under(requests, _plans(group), CutPlan(num_layers=group[0].plan.num_layers), missing)
+            ),
+            lambda answer: {"tokens": [token._asdict() for token in answer.tokens]},
+        )
         for arm in self.cuts:
             if arm.source != self.uncut.source:
                 found[arm.name] = {
@@ -197,7 +181,7 @@ class DiagnosticSession:
         to_record: Callable[[Read], Record],
         arms: Sequence[SessionModel] | None = None,
     ) -> Answers:
-        """What ``to_record`` makes of every text as every arm reads it, beside the original model; text by text."""
+        """``to_record`` of every text as every arm and the original model read it, text by text."""
 
         def call(group: Sequence[SessionModel], missing: Missing) -> Found:
             arm_of = {arm.plan.key: arm for arm in group}
@@ -212,7 +196,7 @@ class DiagnosticSession:
         return self._ask(name, [Passage(id, text) for id, text in texts.items()], arms, call, to_record)
 
     def computed(self, name: str, ids: Sequence[str], compute: Callable[[str], Record]) -> dict[str, Record]:
-        """What ``compute`` gives for each id, kept like answers; for what is measured on all arms together."""
+        """``compute`` of each id, kept like answers; for measurements of all arms together."""
         with self._journal(name, _ALL) as journal:
             known = {record["id"]: record for record in journal.records}
             for done, id in enumerate(ids):
@@ -272,6 +256,10 @@ class DiagnosticSession:
         return answers
 
 
+def _plans(arms: Sequence[SessionModel]) -> list[CutPlan]:
+    return [arm.plan for arm in arms]
+
+
 def _by_source(arms: Iterable[SessionModel]) -> list[list[SessionModel]]:
     groups: dict[str, list[SessionModel]] = {}
     for arm in arms:
@@ -280,7 +268,7 @@ def _by_source(arms: Iterable[SessionModel]) -> list[list[SessionModel]]:
 
 
 def _held(journal: Journal, asked: dict[str, str]) -> dict[str, Record]:
-    """What the journal knows already."""
+    """The answers that the journal holds already."""
     held = {record["id"]: record for record in journal.records if record["id"] in asked}
     for id, record in held.items():
         if record["asked"] != asked[id]:
@@ -298,27 +286,16 @@ def _hash(request: GenerationRequest | LikelihoodRequest | Passage) -> str:
     return hashlib.sha256(repr((request.prompt, rest)).encode("utf-8", "surrogatepass")).hexdigest()[:12]
 
 
-def _by_token(request: LikelihoodRequest) -> LikelihoodRequest:
-    return LikelihoodRequest(id=request.id, prompt=request.prompt, continuations=request.continuations, by_token=True)
-
-
 def _against(uncut: Record, record: Record, arm: str) -> Record:
-    """A checkpoint's own tokens beside those of the original model."""
+    """A checkpoint's own tokens, with the original model's as reference."""
     before, after = uncut["tokens"], record["tokens"]
     if [token["text"] for token in before] != [token["text"] for token in after]:
         raise InputError(
             f"{arm} tokenises text differently from the original model, so the two cannot be compared token by token. "
             "Give a checkpoint with the original model's tokenizer."
         )
-    pairs = zip(before, after, strict=True)
     tokens = [
-        {
-            **new,
-            "reference_nll": old["nll"],
-            "reference_rank": old["rank"],
-            "reference_likeliest": old["likeliest"],
-            "kl": None,
-        }
-        for old, new in pairs
+        {**new, **{f"reference_{name}": old[name] for name in ("nll", "rank", "likeliest")}, "kl": None}
+        for old, new in zip(before, after, strict=True)
     ]
     return {**record, "tokens": tokens}

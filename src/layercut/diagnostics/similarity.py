@@ -9,33 +9,28 @@ distances as in Gromov et al., arXiv:2403.17887; the logit lens of nostalgebrais
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from layercut.diagnostics.degeneration import continuations
+from layercut.diagnostics.degeneration import continuations, openings
 from layercut.diagnostics.measures import rows_of
-from layercut.diagnostics.prompts import openings
+from layercut.diagnostics.session import DiagnosticSession, Read, Record, SessionModel
 from layercut.engine.head import chunks, logits
 from layercut.engine.rows import text_tokens
 from layercut.engine.stack import Stack
 from layercut.errors import InputError
+from layercut.models.loading import LoadedModel
+from layercut.runs.diagnosis import Diagnosis, MeasureRow
 from layercut.text.counting import counted
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from layercut.diagnostics.session import DiagnosticSession, Read, Record
-    from layercut.models.loading import LoadedModel
-    from layercut.runs.diagnosis import Diagnosis
 
 NAME = "similarity"
 MOST_TEXTS = 24
 """Means over texts settle early, and every text is a matrix of layers x layers in the journal."""
 FEW_TEXTS = 8
-"""Where every layer is skipped alone."""
 
 
 def similarity(session: DiagnosticSession) -> Diagnosis:
@@ -43,11 +38,11 @@ def similarity(session: DiagnosticSession) -> Diagnosis:
 
     The texts are those that the original model writes after the prompts of the degeneration probe. Per model: cosine
     and angular distance of all its states with all uncut ones (means over real tokens, averaged over texts), cosine of
-    each layer's input and output, norms, and the logit lens: how often the likeliest token is already the final one
-    when the model is left after each layer.
+    each layer's input and output, and norms. The logit lens gives the share of tokens whose likeliest successor behind
+    each layer is the final one.
 
-    Measures: ``final state``, cosine of the last states of both models, and ``seam``, cosine of input and output of
-    the first kept layer behind each cut, in the pruned model and in the original one.
+    Measures: ``final state``, cosine of the last states of both models; ``seam``, cosine of input and output of the
+    first kept layer behind each cut, in the pruned model and in the original one.
     """
     prompts = openings(min(session.limit, MOST_TEXTS), session.seed)
     session.came("texts", prompts, MOST_TEXTS)
@@ -56,21 +51,13 @@ def similarity(session: DiagnosticSession) -> Diagnosis:
     read = session.states("similarity.states", texts, lambda one: _compared(one, prompts[one.id], lens))
     means = {arm.name: _averaged([read[arm.name][id] for id in texts]) for arm in session.arms}
     decided = {arm.name: _shares([read[arm.name][id]["decided"] for id in texts]) for arm in session.arms}
-    rows = []
+    uncut, rows = session.uncut, []
     for arm in session.cuts:
-        seams = seams_of(arm.layers, session.uncut.layers)
-        one_arm = {
-            session.uncut.name: [1.0] * len(texts),
-            arm.name: [read[arm.name][id]["cosine"][-1][-1] for id in texts],
+        seams = {
+            layer: [(read[uncut.name][id]["steps"][before], read[arm.name][id]["steps"][after]) for id in texts]
+            for layer, before, after in seams_between(arm, uncut)
         }
-        rows += rows_of(session, NAME, "final state", one_arm, unit="score")
-        for layer in seams:
-            before, after = session.uncut.layers.index(layer), arm.layers.index(layer)
-            values = {
-                session.uncut.name: [read[session.uncut.name][id]["steps"][before] for id in texts],
-                arm.name: [read[arm.name][id]["steps"][after] for id in texts],
-            }
-            rows += rows_of(session, NAME, "seam", values, group=f"layer {layer}", unit="score")
+        rows += _rows(session, arm, [read[arm.name][id]["cosine"][-1][-1] for id in texts], seams)
     data = {
         "arms": {
             arm.name: {**means[arm.name], "layers": list(arm.layers), "lens": decided[arm.name]} for arm in session.arms
@@ -84,9 +71,9 @@ def similarity(session: DiagnosticSession) -> Diagnosis:
 
 
 def final_states(session: DiagnosticSession) -> Diagnosis:
-    """Of ``similarity`` the two numbers that separate layers: for many models, such as one without each layer.
+    """The two numbers of ``similarity`` that separate layers: for many models, such as one without each layer.
 
-    Measures, as there: ``final state``, and ``seam`` behind each cut.
+    Measures: ``final state``, and ``seam`` behind each cut.
     """
     prompts = openings(min(session.limit, FEW_TEXTS), session.seed)
     session.came("texts", prompts, FEW_TEXTS)
@@ -95,8 +82,7 @@ def final_states(session: DiagnosticSession) -> Diagnosis:
     def compared(one: Read) -> Record:
         own_ATD, uncut_ATD = _aligned(one)
         record: Record = {"final": round(_cosine(own_ATD[-1], uncut_ATD[-1]), 5), "seams": {}}
-        for layer in seams_of(one.arm.layers, session.uncut.layers):
-            before, after = session.uncut.layers.index(layer), one.arm.layers.index(layer)
+        for layer, before, after in seams_between(one.arm, session.uncut):
             pair = [_cosine(uncut_ATD[before], uncut_ATD[before + 1]), _cosine(own_ATD[after], own_ATD[after + 1])]
             record["seams"][f"layer {layer}"] = [round(value, 5) for value in pair]
         return record
@@ -105,19 +91,28 @@ def final_states(session: DiagnosticSession) -> Diagnosis:
     rows = []
     for arm in session.cuts:
         found = [read[arm.name][id] for id in texts]
-        final = {session.uncut.name: [1.0] * len(texts), arm.name: [one["final"] for one in found]}
-        rows += rows_of(session, NAME, "final state", final, unit="score")
-        for layer in seams_of(arm.layers, session.uncut.layers):
-            group = f"layer {layer}"
-            pairs = [one["seams"][group] for one in found]
-            values = {name: [pair[side] for pair in pairs] for side, name in enumerate((session.uncut.name, arm.name))}
-            rows += rows_of(session, NAME, "seam", values, group=group, unit="score")
-    return {
-        "rows": rows,
-        "data": {},
-        "examples": [],
-        "notes": [f"{counted(len(texts), 'text')}. States before the final norm."],
-    }
+        seams = {
+            layer: [one["seams"][f"layer {layer}"] for one in found]
+            for layer, _, _ in seams_between(arm, session.uncut)
+        }
+        rows += _rows(session, arm, [one["final"] for one in found], seams)
+    notes = [f"{counted(len(texts), 'text')}. States before the final norm."]
+    return {"rows": rows, "data": {}, "examples": [], "notes": notes}
+
+
+def _rows(
+    session: DiagnosticSession,
+    arm: SessionModel,
+    final: Sequence[float],
+    seams: Mapping[int, Sequence[Sequence[float]]],
+) -> list[MeasureRow]:
+    """Rows of the final state and of each seam, which has the original and the pruned model's value for each text."""
+    uncut = session.uncut.name
+    rows = rows_of(session, NAME, "final state", {uncut: [1.0] * len(final), arm.name: final}, unit="score")
+    for layer, pairs in seams.items():
+        values = {name: [pair[side] for pair in pairs] for side, name in enumerate((uncut, arm.name))}
+        rows += rows_of(session, NAME, "seam", values, group=f"layer {layer}", unit="score")
+    return rows
 
 
 def cosines(states_ATD: Tensor, others_BTD: Tensor) -> tuple[Tensor, Tensor]:
@@ -140,27 +135,27 @@ def seams_of(layers: Sequence[int], uncut: Sequence[int]) -> list[int]:
     return [layer for layer in layers if layer - 1 in uncut and layer - 1 not in kept]
 
 
+def seams_between(arm: SessionModel, uncut: SessionModel) -> list[tuple[int, int, int]]:
+    """Each seam: the layer behind it, its place in the original model, and its place in the pruned one."""
+    seams = seams_of(arm.layers, uncut.layers)
+    return [(layer, uncut.layers.index(layer), arm.layers.index(layer)) for layer in seams]
+
+
 def _texts(session: DiagnosticSession, prompts: dict[str, str]) -> dict[str, str]:
-    # The question of the degeneration probe, so that its answers are used again.
+    # The degeneration probe asks the same, so its answers are reused.
     answers = continuations(session, prompts, [session.uncut])[session.uncut.name]
     return {id: text + answers[id]["text"] for id, text in prompts.items()}
 
 
-class StatePair(NamedTuple):
-    """States of two models on the same tokens."""
-
-    own_ATD: Tensor
-    uncut_BTD: Tensor
-
-
-def _aligned(one: Read) -> StatePair:
+def _aligned(one: Read) -> tuple[Tensor, Tensor]:
+    """States (A, T, D) of the model and (B, T, D) of the original one, on the same tokens."""
     own_ATD, uncut_BTD = (torch.cat(found.states_BTD) for found in (one.own, one.uncut))
     if own_ATD.shape[1:] != uncut_BTD.shape[1:]:
         raise InputError(
             f"{one.arm.name} reads the text as {own_ATD.shape[1]} tokens of {own_ATD.shape[2]} numbers, the "
             f"original model as {uncut_BTD.shape[1]} of {uncut_BTD.shape[2]}; give a model that was cut from it."
         )
-    return StatePair(own_ATD, uncut_BTD)
+    return own_ATD, uncut_BTD
 
 
 def _cosine(first_TD: Tensor, second_TD: Tensor) -> float:
@@ -169,7 +164,7 @@ def _cosine(first_TD: Tensor, second_TD: Tensor) -> float:
 
 
 def _compared(one: Read, prompt: str, lens: Lens) -> Record:
-    """What a text gives for a model."""
+    """The record of one text under one model."""
     own_ATD, uncut_ATD = _aligned(one)
     cosine_AB, angle_AB = cosines(own_ATD, uncut_ATD)
     steps_A = (normalize(own_ATD[:-1], dim=-1) * normalize(own_ATD[1:], dim=-1)).sum(-1).mean(-1)
@@ -200,16 +195,17 @@ def _shares(counts: Sequence[Sequence[int]]) -> list[float]:
 
 
 class Lens:
-    """The logit lens: final norm and head right behind any layer. Behind layers that several models of one source have
-    run alike it is computed once a text."""
+    """The logit lens: final norm and head behind any layer. Layers shared by models of one source run once."""
 
     def __init__(self) -> None:
         self._id = ""
         self._found: dict[tuple[str, tuple[int, ...]], Tensor] = {}
 
     def decided(self, one: Read, own_ATD: Tensor, prompt: str) -> list[int]:
-        """Of the tokens behind the prompt, and behind each layer, how many have their final likeliest successor
-        already. The last number is that of all tokens."""
+        """By layer, the number of tokens behind the prompt whose likeliest successor is already the final one.
+
+        The last number is that of all tokens.
+        """
         if one.id != self._id:
             self._id, self._found = one.id, {}
         assert one.arm.model is not None, f"{one.arm.name} has no output head"
@@ -225,7 +221,7 @@ class Lens:
 
 
 def likeliest(loaded: LoadedModel, states_ND: Tensor) -> Tensor:
-    """The likeliest next token (N,) where a model is left with these states: final norm and head right behind them."""
+    """The likeliest next token (N,) of these states, by final norm and head."""
     before = Stack(loaded).leave(states_ND.to(loaded.model.device, loaded.model.dtype))
     parts = [logits(loaded.model, before, chunk).argmax(dim=-1) for chunk in chunks(loaded.model, len(states_ND))]
     return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.long)

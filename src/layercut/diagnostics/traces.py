@@ -1,27 +1,30 @@
-"""Traces: the original model's own right answers to several tasks, as text to score token by token."""
+"""Traces: the original model's own right answers to several tasks, token by token, and the kinds of their tokens."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import keyword
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, Literal, cast
 
-from layercut.diagnostics.arithmetic import as_completion
+from layercut.diagnostics.arithmetic import is_right
 from layercut.diagnostics.functions import functions
+from layercut.diagnostics.session import DiagnosticSession
 from layercut.diagnostics.written_programs import is_right_program
 from layercut.engine.base import GenerationRequest, LikelihoodRequest
 from layercut.errors import InputError
 from layercut.tasks import load_task
-
-if TYPE_CHECKING:
-    from layercut.diagnostics.session import DiagnosticSession
-    from layercut.tasks.base import Readout, Sample, Task
+from layercut.tasks.base import Readout, Sample, Task
 
 TASKS: tuple[tuple[str, Readout], ...] = (
     ("arithmetic", "short"), ("brackets", "short"), ("copy", "short"), ("gsm_symbolic", "chain"),
 )  # fmt: skip
 PROGRAMS = "programs"
+Kind = Literal["answer", "digit", "operator", "bracket", "keyword", "other"]
+KINDS: tuple[Kind, ...] = Kind.__args__  # type: ignore[attr-defined]
+_OPERATORS = frozenset("+-*/=<>%^×÷−")
+_BRACKETS = frozenset("()[]{}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +33,6 @@ class Trace:
 
     task: str
     id: str
-    """Of the item."""
     question: str
     gold: str
     """Empty where more than one answer is right."""
@@ -39,7 +41,7 @@ class Trace:
     request: GenerationRequest
     text: str
     judge: Callable[[str, str], bool]
-    """Whether a text that ended for a reason answers the item."""
+    """From a text and its finish reason, whether it answers the item."""
     is_chain: bool = False
     is_code: bool = False
 
@@ -50,23 +52,21 @@ class Trace:
 
     @property
     def answer(self) -> tuple[int, int] | None:
-        """The characters of the final answer in a chain of steps. A short answer is nothing else, so its tokens use
-        their own kinds."""
+        """The characters of the final answer in a chain of steps. In a short answer, tokens keep their own kinds."""
         if not self.is_chain:
             return None
         start = self.text.rfind(self.gold)
         return None if start < 0 else (start, start + len(self.gold))
 
     def is_right(self, text: str, finish_reason: str = "stop") -> bool:
-        """Whether a text answers the item."""
         return text == self.text or self.judge(text, finish_reason)
 
 
 def right_traces(session: DiagnosticSession) -> tuple[list[Trace], list[str]]:
-    """Ask the original model; gives its right answers, and how many of how many it had right in each task, in words.
+    """The original model's right answers, and for each task how many it has right, in words.
 
-    A task that the model cannot be asked, such as one with prompts beyond its context, is left out and named. Programs
-    are those of the bracket diagnostic, as far as they pass their tests.
+    A task that the model cannot be asked, such as one with prompts beyond its context, is skipped and named. Programs
+    are those of the bracket diagnostic that pass their tests.
     """
     traces: list[Trace] = []
     said: list[str] = []
@@ -129,4 +129,63 @@ def _right(found: list[Trace], answers: dict[str, Any]) -> list[Trace]:
 
 def _is_right(task: Task, readout: Readout, sample: Sample, text: str, finish_reason: str) -> bool:
     record = {"text": text, "finish_reason": finish_reason, "num_new_tokens": 0}
-    return task.grade(sample, readout, as_completion(sample.id, record)).outcome == "right"
+    return is_right(task, sample, record, readout)
+
+
+def kinds_of(pieces: Sequence[str], *, answer: tuple[int, int] | None = None, code: bool = False) -> list[Kind]:
+    """The kind of every token of a text.
+
+    ``answer`` where it has a character of the final answer that is no white space; else ``digit``, ``operator`` or
+    ``bracket`` by its first character that is no white space; ``keyword`` for Python's words, in code only ("in" and
+    "is" are words of other texts as well); else ``other``.
+
+    >>> kinds_of([" 3", " *", " (", "6", ")", " is", " 18"], answer=(12, 15))
+    ['digit', 'operator', 'bracket', 'digit', 'bracket', 'other', 'answer']
+
+    Args:
+        pieces: the tokens' texts, which together are the text.
+        answer: the characters of the final answer, from (inclusive) to (exclusive).
+        code: whether the text is Python.
+    """
+    kinds: list[Kind] = []
+    start = 0
+    for piece in pieces:
+        bare = piece.strip()
+        first = start + len(piece) - len(piece.lstrip())
+        start += len(piece)
+        if answer is not None and bare and first < answer[1] and first + len(bare) > answer[0]:
+            kinds.append("answer")
+        elif bare[:1].isdigit():
+            kinds.append("digit")
+        elif bare[:1] in _OPERATORS and bare:
+            kinds.append("operator")
+        elif bare[:1] in _BRACKETS and bare:
+            kinds.append("bracket")
+        elif code and keyword.iskeyword(bare):
+            kinds.append("keyword")
+        else:
+            kinds.append("other")
+    return kinds
+
+
+def kept_pieces(pieces: Sequence[str], text: str) -> list[bool]:
+    """For every piece of one text, whether another text has the same characters at the same place.
+
+    >>> kept_pieces([" 1", "2", "\\n"], " 17\\n")
+    [True, False, True]
+    """
+    kept, start = [], 0
+    for piece in pieces:
+        kept.append(text[start : start + len(piece)] == piece)
+        start += len(piece)
+    return kept
+
+
+def first_wrong(pieces: Sequence[str], text: str) -> int | None:
+    """Index of the first piece that the other text does not have; None if it has them all.
+
+    >>> first_wrong([" 1", "2"], " 17"), first_wrong([" 1", "2"], " 12 and more")
+    (1, None)
+    """
+    kept = kept_pieces(pieces, text)
+    return kept.index(False) if False in kept else None

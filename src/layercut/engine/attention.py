@@ -20,6 +20,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
 from layercut.errors import InputError
+from layercut.models.structure import language_configs
 
 if TYPE_CHECKING:
     from torch import nn
@@ -151,14 +152,17 @@ _current: list[Attending | None] = []
 @contextmanager
 def attending(model: PreTrainedModel, who: Attending | None) -> Iterator[None]:
     """Have the model's attention ask ``who`` inside a ``with`` block, and make no masks; None if no layer runs."""
-    own = model.config._attn_implementation
-    model.config._attn_implementation = NAME
+    configs = language_configs(model)
+    own = [config._attn_implementation for config in configs]
+    for config in configs:
+        config._attn_implementation = NAME
     _current.append(who)
     try:
         yield
     finally:
         _current.pop()
-        model.config._attn_implementation = own
+        for config, before in zip(configs, own, strict=True):
+            config._attn_implementation = before
 
 
 def _attention(

@@ -108,10 +108,9 @@ class ModelHandle:
                 cuda_graphs=wanted.cuda_graphs,
             )
         if wanted.engine == "shared":
-            from layercut.engine.shared import SharedEngine
+            from layercut.engine.probe import fastest_engine
 
-            shared: Engine = SharedEngine(self.loaded, batch_size=wanted.batch_size, cache_gib=wanted.cache_gib)
-            return shared
+            return fastest_engine(self.loaded, batch_size=wanted.batch_size, cache_gib=wanted.cache_gib)
         from layercut.engine.plain import PlainEngine
 
         return PlainEngine(self.loaded, batch_size=wanted.batch_size)

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
+from layercut.models.structure import structure_in
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -29,11 +31,23 @@ class HeadInput(NamedTuple):
     """What the model's body returns its states in."""
 
 
+def body_of(model: PreTrainedModel) -> PreTrainedModel:
+    """The part of a model below its language model head, final norm included; of a model that also sees, with its eyes.
+
+    Where that part is a language model with a head of its own, it is the part that holds the decoder layers.
+    """
+    body: Any = model.base_model
+    if body.get_output_embeddings() is None:
+        return body  # type: ignore[no-any-return]
+    found: PreTrainedModel = model.get_submodule(structure_in(model).layers.rpartition(".")[0])  # type: ignore[assignment]
+    return found
+
+
 @torch.no_grad()
 def states_at(model: PreTrainedModel, ids_BT: Tensor, read: Sequence[tuple[int, int]]) -> HeadInput:
     """Run the model's body, the final norm included, over rows that are padded on the right; ``read`` holds N pairs of
     row and position. Padding needs no mask: in a causal model nothing sees what comes after it."""
-    output = model.base_model(input_ids=ids_BT, use_cache=False)
+    output = body_of(model)(input_ids=ids_BT, use_cache=False)
     row_N, token_N = torch.tensor(read, device=output.last_hidden_state.device).unbind(1)
     return HeadInput(output.last_hidden_state[row_N, token_N], type(output))
 
@@ -61,7 +75,7 @@ def logits(model: PreTrainedModel, before: HeadInput, chunk: slice) -> Tensor:
 
 @contextmanager
 def _body_gives(model: PreTrainedModel, output: object) -> Iterator[None]:
-    body: Any = model.base_model
+    body: Any = body_of(model)
     own = vars(body).get("forward")  # accelerate puts one there when a model is spread over devices
     body.forward = lambda *_, **__: output
     try:

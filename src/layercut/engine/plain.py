@@ -29,7 +29,7 @@ from layercut.engine.base import (
 )
 from layercut.engine.batching import Backoff, lay_out
 from layercut.engine.divergence import divergences_of
-from layercut.engine.head import states_at
+from layercut.engine.head import body_of, states_at
 from layercut.engine.prompts import decode
 from layercut.engine.rows import (
     GenerationRow,
@@ -260,11 +260,11 @@ class PlainEngine(OnePlanAtATime):
             states_BTD.append(state_BTD.to(device="cpu", dtype=torch.float32, copy=True))
 
         # The layers are listened to, because the last of the states that transformers gives has been through the norm.
-        layers = decoder_layers(self._model, self._loaded.family)
+        layers = decoder_layers(self._model)
         hooks = [layer.register_forward_hook(lambda _, __, output: keep(output)) for layer in layers]
         hooks.append(layers[0].register_forward_pre_hook(lambda _, args: keep(args[0])))
         try:
-            self._model.base_model(input_ids=ids_BT, use_cache=False)
+            body_of(self._model)(input_ids=ids_BT, use_cache=False)
         finally:
             for hook in hooks:
                 hook.remove()

@@ -3,8 +3,8 @@
 Prompts share their first tokens (prefix), the continuations of one question share its context (branches of a text),
 plans share the layers below their first difference (shared_depth), and answers in progress share every step (decoding).
 A draft that comes with a request is checked along with its prompt. In float32 all answers equal those of PlainEngine;
-in bfloat16 rounding may decide between two tokens that are about equally likely. docs/search.md explains the design and
-the gain of each part.
+in bfloat16 rounding may decide between two tokens that are about equally likely. docs/explanation/search.md explains
+the design, docs/experiments/speed.md the gain of each part.
 """
 
 # Shapes: D hidden size, N positions that are read.

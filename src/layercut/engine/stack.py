@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from layercut.engine.attention import Attending, attending
-from layercut.engine.head import HeadInput
+from layercut.engine.head import HeadInput, body_of
 from layercut.surgery.remove import decoder_layers
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Stack:
 
     def __init__(self, loaded: LoadedModel) -> None:
         self._model = loaded.model
-        self._layers = decoder_layers(loaded.model, loaded.family)
+        self._layers = decoder_layers(loaded.model)
 
     @torch.no_grad()
     def enter(self, ids: Sequence[int], positions: Sequence[int]) -> Entered:
@@ -73,7 +73,7 @@ class Stack:
 
     def _body(self, ids_1T: Tensor, positions_1T: Tensor, stand_ins: Sequence[nn.Module]) -> Any:
         with _in_place_of(self._layers, stand_ins), attending(self._model, None):
-            return self._model.base_model(
+            return body_of(self._model)(
                 input_ids=ids_1T,
                 position_ids=positions_1T,
                 attention_mask=torch.ones_like(ids_1T),  # unread; without one some families warn of padding

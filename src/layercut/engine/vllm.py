@@ -18,6 +18,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from layercut.engine import vllm_probe
 from layercut.engine.answers import Answer
 from layercut.engine.base import (
     Completion,
@@ -35,7 +36,7 @@ from layercut.engine.rows import GenerationRow, Scoring, Tokens, generation_rows
 from layercut.engine.sampling import Next
 from layercut.engine.scores import ContinuationScore, likelihoods
 from layercut.engine.stopping import stop_tokens
-from layercut.engine.vllm_families import leave_out, vllm_family
+from layercut.engine.vllm_layers import VERIFIED, leave_out, lists_of, pick_list
 from layercut.engine.vllm_requests import MOST_TOKEN_IDS, drawing, read_off, scoring
 from layercut.engine.vllm_start import device_of, import_vllm, lora_request, start, stop
 from layercut.errors import InputError
@@ -80,15 +81,19 @@ class VllmEngine(OnePlanAtATime):
 
         Raises:
             MissingExtra: vLLM is not installed.
-            InputError: another device, a family that was not compared under vLLM, or a model that vLLM refuses.
+            InputError: another device, a model that vLLM refuses, one whose layers are not found, or one of a type that
+                was not compared before and that gives other numbers than transformers.
         """
         if batch_size < 1:
             raise InputError(f"batch_size {batch_size} is not possible; use 1 or more.")
-        self._family = vllm_family(model.family.model_type, model.name)
         self._batch_size = batch_size
         self._cuda_graphs = cuda_graphs
         self._vllm = import_vllm()
         self._device = device_of(self._vllm, device)
+        expected = None
+        if model.structure.model_type not in VERIFIED and not cuda_graphs and model.source.adapter is None:
+            logger.info("computing with transformers what vLLM has to give, as %s was not compared before", model.name)
+            expected = vllm_probe.reference(model)
         self._llm = start(
             self._vllm,
             model,
@@ -101,6 +106,12 @@ class VllmEngine(OnePlanAtATime):
         self._lora = lora_request(model)
         self._is_closed = False
         self._removed: frozenset[int] | None = None
+        (lists,) = self._llm.apply_model(partial(lists_of, num_layers=model.num_layers))
+        try:
+            self._layers = pick_list(lists, layers=model.structure.layers, model=model.name)
+        except InputError:
+            self.close()
+            raise
         self._switch(frozenset(), model.num_layers)
         room = self._engine.model_config.max_model_len
         if model.context_length is not None and room < model.context_length:
@@ -112,6 +123,9 @@ class VllmEngine(OnePlanAtATime):
         vocabulary = self._engine.model_config.get_vocab_size()
         stops = stop_tokens(model.tokenizer, model.generation_config)
         self._stop_tokens = tuple(token for token in stops if token < vocabulary)
+        if expected is not None and (differs := vllm_probe.difference(expected, self.log_likelihoods, model.dtype)):
+            self.close()
+            raise InputError(f"vLLM does not run {model.name} as transformers does: {differs}. Use `engine` shared.")
 
     @property
     def num_layers(self) -> int:
@@ -258,8 +272,8 @@ class VllmEngine(OnePlanAtATime):
         if removed == self._removed:
             return
         self._removed = None  # should it be stopped half-way
-        (found,) = self._llm.apply_model(partial(leave_out, family=self._family, removed=removed))
-        assert found == num_layers, f"vLLM's {self._family.model_type} has {found} layers, the checkpoint {num_layers}"
+        (found,) = self._llm.apply_model(partial(leave_out, layers=self._layers, removed=removed))
+        assert found == num_layers, f"vLLM's {self._layers} has {found} layers, the checkpoint {num_layers}"
         self._removed = removed
 
     def _check(self, plan: CutPlan) -> None:

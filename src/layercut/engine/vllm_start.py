@@ -114,7 +114,7 @@ def _lora(model: WeightlessModel) -> dict[str, Any]:
     if adapter is None:
         return {}
     places = adapter.places()
-    outside = [place for place in places if not model.family.tensor_pattern.match(f"{place}.weight")]
+    outside = [place for place in places if not model.structure.tensor_pattern.match(f"{place}.weight")]
     if outside:
         raise InputError(
             f"{model.name} changes {outside[0]}, but vLLM supports adapters of decoder layers only; use `engine` "

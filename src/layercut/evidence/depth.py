@@ -50,7 +50,7 @@ def depth_slope(
     does not (all deep items lost and all shallow ones kept). Its errors are not of equal size, so the interval is that
     of the standard error HC3 with Student's t: MacKinnon and White, "Some heteroskedasticity-consistent covariance
     matrix estimators with improved finite sample properties", J. Econometrics 29 (1985). In simulation it held its
-    level where a bootstrap over items (BCa) covered 82 to 90 % (few items lost; docs/log.md).
+    level where a bootstrap over items (BCa) covered 82 to 90 % (few items lost; docs/experiments/log.md).
 
     Args:
         depths: tokens before the answer in the original model's own run, one per item.

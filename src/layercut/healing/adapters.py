@@ -23,15 +23,14 @@ TOLERANCE = 1e-4
 
 
 class Merged(NamedTuple):
-    """A model with its adapters folded in, and the proof."""
+    """A model with merged adapters, and the comparison with the adapter model."""
 
     model: PreTrainedModel
     max_abs_diff: float
-    """Largest difference of a logit from the adapter model's, both in the dtype of the base."""
+    """Largest difference of a logit, both models in the dtype of the base."""
     tolerance: float
 
     def describe(self) -> str:
-        """One line for people."""
         return (
             f"merged weights and adapter model differ by at most {self.max_abs_diff:.2g} in a logit, both in float32 "
             f"(up to {self.tolerance:.2g} is rounding)"
@@ -41,10 +40,8 @@ class Merged(NamedTuple):
 def add_adapters(model: PreTrainedModel, settings: TrainSettings) -> Any:
     """The model with LoRA adapters on all linear layers but the head (Hu et al., arXiv:2106.09685), in training mode.
 
-    Adapters are float32 whatever the base is. At first they change nothing: B is zero.
-
-    Raises:
-        MissingExtra: PEFT is not installed.
+    Adapters are float32 whatever the base is. At first they change nothing: B is zero. Raises MissingExtra without
+    PEFT.
     """
     try:
         from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
@@ -72,15 +69,16 @@ def add_adapters(model: PreTrainedModel, settings: TrainSettings) -> Any:
 
 
 def _has_stacked_experts(model: PreTrainedModel) -> bool:
-    """Whether the experts of a mixture are one tensor, which PEFT adapts as a parameter and not as modules."""
+    """Whether a mixture keeps its experts in one tensor, which PEFT adapts as a parameter, not as modules."""
     return any(isinstance(getattr(m, "down_proj", None), torch.nn.Parameter) for m in model.modules())
 
 
 def merge_adapters(base: PreTrainedModel, adapter: Path) -> Merged:
-    """Fold a saved adapter into the weights of ``base``, W + (alpha / rank) B A, and compare logits before and after.
+    """Merge a saved adapter into the weights of ``base``, W + (alpha / rank) B A, and compare logits before and after.
 
     Args:
-        base: what the adapter was trained on, in float32; for qlora the dequantised 4-bit weights. Changed in place.
+        base: the model that the adapter was trained on, in float32; for qlora the dequantised 4-bit weights. Changed in
+            place.
         adapter: folder with adapter_model.safetensors.
 
     Raises:
@@ -92,14 +90,10 @@ def merge_adapters(base: PreTrainedModel, adapter: Path) -> Merged:
     except ImportError as error:
         raise MissingExtra("merging adapters", "heal") from error
     model: Any = PeftModel.from_pretrained(base, str(adapter)).eval()
-    ids_BT = probe(base)
-    expected = _logits(model, ids_BT)
+    expected = probe_logits(model)
     merged = model.merge_and_unload(safe_merge=True)
-    result = Merged(
-        merged,
-        (_logits(merged, ids_BT) - expected).abs().max().item(),
-        TOLERANCE * max(1.0, expected.abs().max().item()),
-    )
+    difference = (probe_logits(merged) - expected).abs().max().item()
+    result = Merged(merged, difference, TOLERANCE * max(1.0, expected.abs().max().item()))
     if not result.max_abs_diff <= result.tolerance:  # so written, it also catches NaN
         raise VerificationError(f"folding the adapters in changed the model: {result.describe()}.")
     return result
@@ -114,16 +108,16 @@ def probe(model: PreTrainedModel, num_tokens: int = 64) -> Tensor:
 
 
 @torch.no_grad()
-def _logits(model: Any, ids_BT: Tensor) -> Tensor:
-    logits: Tensor = model(input_ids=ids_BT, use_cache=False).logits
+def probe_logits(model: Any) -> Tensor:
+    """Logits (2, T, V) on the random tokens of ``probe``, in float32 on the CPU."""
+    logits: Tensor = model(input_ids=probe(model), use_cache=False).logits
     return logits.float().cpu()
 
 
 def quantization() -> Any:
     """The 4-bit settings of QLoRA (Dettmers et al., arXiv:2305.14314): NF4, double quantisation, bfloat16 compute.
 
-    Raises:
-        InputError: bitsandbytes is not installed, or cannot train on this machine.
+    Raises InputError where bitsandbytes is not installed or cannot train.
     """
     try:
         import bitsandbytes  # noqa: F401

@@ -1,10 +1,9 @@
 """Batches of training examples: the examples of a step, their order, and their positions in a row.
 
-A step's examples are drawn at random, and only within a step they are ordered by length: its micro batches then hold
-examples of about one length, so that little is padded, while the gradient of the step is that of any other order. With
-``packing`` nothing is padded at all: the examples of a micro batch lie one behind the other in one row, positions begin
-again with each, and attention stays within an example (transformers makes the mask from the positions, but not with
-``use_cache=True``; flash attention takes the lengths).
+A step's examples are drawn at random and then sorted by length. Its micro batches hold examples of similar length, so
+there is little padding. The gradient of the step does not depend on the order. With ``packing`` there is no padding:
+the examples of a micro batch share one row. Positions begin again with each example, and attention stays within it.
+transformers makes the mask from the positions, but not with ``use_cache=True``; flash attention takes the lengths.
 """
 
 # Shapes: B rows, T tokens.
@@ -25,20 +24,14 @@ class StepsByLength(Sampler[int]):
     """All examples in the random order of a seed and an epoch, each step's sorted by length."""
 
     def __init__(self, lengths: Sequence[int], step: int, seed: int) -> None:
-        """Nothing is drawn yet.
-
-        Args:
-            lengths: of the examples, in tokens.
-            step: examples a step, over all processes.
-            seed: of the draw.
-        """
+        """``lengths``: of the examples, in tokens. ``step``: examples a step, over all processes."""
         self._lengths = lengths
         self._step = step
         self._seed = seed
         self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Each epoch has an order of its own, whatever came before it."""
+        """Choose the epoch, on which the order depends."""
         self._epoch = epoch
 
     def __len__(self) -> int:
@@ -62,17 +55,17 @@ class BatchRow(NamedTuple):
 
     @property
     def prompt(self) -> tuple[int, ...]:
-        """The label of tokens outside the loss."""
+        """The tokens outside the loss."""
         return tuple(self.input_ids[self.labels == IGNORED].tolist())
 
     @property
-    def num_learnt(self) -> int:
-        """Tokens in the loss: a text's first token is predicted by nothing."""
+    def num_in_loss(self) -> int:
+        """Number of tokens in the loss, without a text's first token, which nothing predicts."""
         return int((self.labels[1:] != IGNORED).sum())
 
 
 def rows(batch: Mapping[str, Any]) -> list[BatchRow]:
-    """The examples of a batch, padded or packed, in the order of their places in the loss."""
+    """The examples of a padded or packed batch, in the order of their tokens in the loss."""
     ids_BT, labels_BT = batch["input_ids"], batch["labels"]
     if "attention_mask" in batch:
         masks = batch["attention_mask"].bool()
@@ -83,25 +76,25 @@ def rows(batch: Mapping[str, Any]) -> list[BatchRow]:
 
 
 def padded(examples: Sequence[TrainingExample]) -> dict[str, Tensor]:
-    """``input_ids`` and ``labels`` (B, T) of examples. Padding stands behind all that is read, so no mask is needed."""
+    """``input_ids`` and ``labels`` (B, T) of examples. Padding comes after all real tokens, so no mask is needed."""
     width = max(map(len, examples))
     ids = [[*one.input_ids, *([one.input_ids[-1]] * (width - len(one)))] for one in examples]
     labels = [[*one.labels, *([IGNORED] * (width - len(one)))] for one in examples]
     return {"input_ids": torch.tensor(ids), "labels": torch.tensor(labels)}
 
 
-def learnt(batch: Mapping[str, Any]) -> Tensor:
-    """(B, T - 1) where a token is in the loss: the logits at a place speak of the token after it."""
+def in_loss(batch: Mapping[str, Any]) -> Tensor:
+    """(B, T - 1) True where the next token is in the loss."""
     places_BT: Tensor = batch["labels"][:, 1:] != IGNORED
     return places_BT
 
 
-def learnt_logits(model: Any, batch: Mapping[str, Any], **options: Any) -> Tensor:
-    """(N, V) logits for every token in the loss, in the order of ``learnt``.
+def logits_in_loss(model: Any, batch: Mapping[str, Any], **options: Any) -> Tensor:
+    """(N, V) logits for every token in the loss, in the order of ``in_loss``.
 
-    The head, which of a small model is most of the work, is asked only at places that some row learns.
+    The head, most of the work of a small model, is computed only at columns where some row has a token in the loss.
     """
-    places_BT = learnt(batch)
+    places_BT = in_loss(batch)
     columns_P = places_BT.any(0).nonzero().flatten()
     logits_BPV: Tensor = model(**given(batch), use_cache=False, logits_to_keep=columns_P, **options).logits
     return logits_BPV[places_BT[:, columns_P]]

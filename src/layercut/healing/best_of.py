@@ -7,11 +7,12 @@ alone would prefer endless repetition.)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from layercut.engine.base import Engine, LikelihoodRequest, Likelihoods
 from layercut.healing.prompts import record_prompt
+from layercut.progress import OnProgress
 from layercut.runs.records import Journal
 from layercut.surgery.plan import CutPlan
 
@@ -19,21 +20,13 @@ Record = Mapping[str, Any]
 
 
 def choose(
-    engine: Engine,
-    plan: CutPlan,
-    records: Sequence[Record],
-    journal: Journal,
-    *,
-    on_progress: Callable[[int, int], None] | None = None,
+    engine: Engine, plan: CutPlan, records: Sequence[Record], journal: Journal, *, on_progress: OnProgress | None = None
 ) -> None:
     """Choose one answer for every prompt that the journal holds no choice for yet.
 
-    Args:
-        engine: the model that answered.
-        plan: the layers it did without.
-        records: of ``generate_responses``, all of them there.
-        journal: gets a line for each prompt: ``id``, ``chosen`` (a record's id) and, where likelihood decided,
-            ``mean_log_likelihoods`` (in nats per token, by record).
+    ``engine`` and ``plan`` are the model that answered; ``records`` are all records of ``generate_responses``. The
+    journal gets a line for each prompt: ``id``, ``chosen`` (a record's id) and, where likelihood decided,
+    ``mean_log_likelihoods`` (in nats per token, by record).
     """
     of_prompt: dict[str, list[Record]] = {}
     for record in records:
@@ -58,15 +51,15 @@ def choose(
 
 
 def contenders(answers: Sequence[Record]) -> list[Record]:
-    """The answers to one prompt that are best by grade and ending, each text once."""
+    """The answers to one prompt with the best grade and ending, each text once."""
 
-    def worth(record: Record) -> tuple[bool, bool, bool]:
+    def quality(record: Record) -> tuple[bool, bool, bool]:
         return bool(record["completion"].strip()), record.get("right", False), record["finish_reason"] != "length"
 
-    best = max(map(worth, answers))
+    best = max(map(quality, answers))
     by_text: dict[str, Record] = {}
     for record in answers:
-        if worth(record) == best:
+        if quality(record) == best:
             by_text.setdefault(record["completion"], record)
     return list(by_text.values()) if best[0] else [answers[0]]
 
@@ -80,7 +73,7 @@ def chosen(records: Sequence[Record], choices: Sequence[Record]) -> list[dict[st
 
 
 def _choice(name: str, some: Sequence[Record], scores: Likelihoods | None = None) -> dict[str, Any]:
-    """What is written down; of equals, the first is chosen."""
+    """The line of a choice; of equals, the first is chosen."""
     if scores is None:
         return {"id": name, "chosen": some[0]["id"]}
     means = [total / count for total, count in zip(scores.log_likelihoods, scores.num_tokens, strict=True)]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from layercut.errors import InputError, MissingExtra
 from layercut.healing.decontaminate import ReportItems, decontaminate
@@ -18,24 +18,19 @@ from layercut.healing.examples import (
 )
 from layercut.healing.filters import FilterSettings, filter_responses
 from layercut.healing.prompt_sources import PromptGroup
-from layercut.healing.responses import plain_prompt
+from layercut.healing.prompts import plain_prompt
 from layercut.healing.settings import TrainSettings
+from layercut.models.loading import LoadedModel
+from layercut.progress import Say
 from layercut.tasks import TASKS, base_name, load_task
 from layercut.text.counting import counted
 
-if TYPE_CHECKING:
-    from layercut.models.loading import LoadedModel
-
 BUILT_IN = ("arithmetic", "brackets", "copy", "chain_sum", "gsm_symbolic")
-"""Tasks whose report items are always at hand."""
+"""Tasks whose report items need no files."""
 
 
 def original_records(parts: Sequence[PromptGroup]) -> list[dict[str, Any]]:
-    """The data sets' own answers, as records.
-
-    Raises:
-        InputError: one of them gives none.
-    """
+    """The data sets' own answers as records; InputError if a source gives none."""
     records = []
     for part in parts:
         made_of = {"stop": list(part.task.stop), "task": part.task.task.name} if part.task else {}
@@ -54,12 +49,9 @@ def original_records(parts: Sequence[PromptGroup]) -> list[dict[str, Any]]:
     return records
 
 
-def report_items(tasks: Sequence[str], data: Mapping[str, str], say: Callable[[str], None]) -> ReportItems:
-    """Questions of all report items of the built-in tasks and of those named.
-
-    Every other known task is named in a line, as one whose items were not looked for.
-    """
-    # An item is the same whatever number of examples stands before it, so arc_easy:5 is looked for as arc_easy.
+def report_items(tasks: Sequence[str], data: Mapping[str, str], say: Say) -> ReportItems:
+    """Questions of all report items of the built-in tasks and of those named; reports which tasks were not checked."""
+    # The number of examples before an item does not change it, so arc_easy:5 is checked as arc_easy.
     names = {base_name(name): name for name in (*BUILT_IN, *tasks, *data)}
     questions = {}
     for base, name in names.items():
@@ -80,14 +72,13 @@ def report_items(tasks: Sequence[str], data: Mapping[str, str], say: Callable[[s
 def examples_of(
     records: Sequence[Mapping[str, Any]],
     loaded: LoadedModel,
-    *,
     filters: FilterSettings,
     items: ReportItems,
     max_length: int,
     arm: str,
-    say: Callable[[str], None],
+    say: Say,
 ) -> tuple[list[TrainingExample], dict[str, Any]]:
-    """Training data from records, and the counts of what was dropped."""
+    """Training examples from records, and the counts of what was dropped."""
     filtered = filter_responses([_counted(record, loaded) for record in records], filters)
     clean = decontaminate(filtered.records, items)
     encoded = [encode_example(loaded.tokenizer, record, loaded.name) for record in clean.records]
@@ -107,20 +98,17 @@ def examples_of(
 
 
 def _counted(record: Mapping[str, Any], loaded: LoadedModel) -> Mapping[str, Any]:
-    """A record with the tokens of its prompt and answer, which one that no model wrote is without."""
+    """A record with the numbers of tokens of prompt and answer, which data sets do not give."""
     if "num_new_tokens" in record:
         return record
     example = encode_example(loaded.tokenizer, record, loaded.name)
     return {**record, "num_prompt_tokens": len(example.prompt), "num_new_tokens": len(example.completion)}
 
 
-def matched(
-    arms: Mapping[str, Sequence[TrainingExample]], arm: str, seed: int, say: Callable[[str], None]
-) -> list[TrainingExample]:
-    """One arm's examples on the prompts that all arms answer, with no more completion tokens than the smallest has.
+def matched(arms: Mapping[str, Sequence[TrainingExample]], arm: str, seed: int, say: Say) -> list[TrainingExample]:
+    """One arm's examples on the prompts that all arms answer, with no more completion tokens than the smallest arm has.
 
-    Raises:
-        InputError: no prompt has an answer in every arm.
+    Raises InputError if no prompt has an answer in every arm.
     """
     shared = set.intersection(*({example.id for example in examples} for examples in arms.values()))
     if not shared:
@@ -131,13 +119,12 @@ def matched(
     listed = ", ".join(f"{name} {count:,}" for name, count in counts.items())
     say(
         f"{counted(len(shared), 'prompt')} answered in both arms, tokens: {listed}; training on "
-        f"{len(chosen)} {arm} answers of "
-        f"{num_loss_tokens(chosen):,} tokens"
+        f"{len(chosen)} {arm} answers of {num_loss_tokens(chosen):,} tokens"
     )
     return chosen
 
 
-def split(examples: Sequence[TrainingExample], settings: TrainSettings, say: Callable[[str], None]) -> Data:
+def split(examples: Sequence[TrainingExample], settings: TrainSettings, say: Say) -> Data:
     """Examples for training and held-out examples."""
     data = hold_out(examples, settings.held_out, settings.seed)
     say(

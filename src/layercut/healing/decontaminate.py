@@ -6,17 +6,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from layercut.healing.filters import prompt_text
-from layercut.healing.words import Words, grams, words
+from layercut.healing.near_duplicates import Words, grams, words
 
 N = 13
 """Words of an overlap that counts, as in GPT-3 (Brown et al., arXiv:2005.14165, appendix C)."""
 SHORT = 8
-"""Items of fewer words than this (``7 + 5``) would turn up by chance in any chain of steps, so only a prompt that holds
-one of them is contaminated, not an answer. Eight is the shortest overlap that GPT-3 used."""
+"""Items of fewer words (``7 + 5``) turn up by chance in any chain of steps, so they contaminate only a prompt, not an
+answer. Eight is the shortest overlap that GPT-3 used.
+"""
 
 FEWEST = 3
-"""Words of an item that is looked for inside lines of a prompt. Shorter ones (a stem such as ``evaporation``) are no
-questions, and only a line that is the item is contaminated."""
+"""Words of an item that is searched for inside lines of a prompt. Shorter ones (a stem such as ``evaporation``) are no
+questions, and contaminate only as a whole line.
+"""
 
 _OPERATORS = frozenset("+-*/×÷−")
 
@@ -29,10 +31,8 @@ class Decontaminated(NamedTuple):
     """Records per task whose items they hold; a record that holds items of two tasks counts for both."""
     num_removed: int
     num_items: int
-    """Report items that were looked for."""
 
     def describe(self) -> str:
-        """One line for people."""
         tasks = ", ".join(f"{count} {task}" for task, count in self.removed.items() if count)
         return (
             f"{self.num_removed} answers removed because they contain report items{f' ({tasks})' if tasks else ''}; "
@@ -41,10 +41,10 @@ class Decontaminated(NamedTuple):
 
 
 class ReportItems:
-    """N-grams of report items, to be looked up in texts."""
+    """N-grams of report items, to be searched for in texts."""
 
     def __init__(self, items: Mapping[str, Iterable[str]]) -> None:
-        """Args: per task the questions of its report items, whatever the readout."""
+        """Args: per task the questions of its report items."""
         self._grams: dict[int, dict[Words, set[str]]] = {}
         self.tasks = list(items)
         self.num_items = 0
@@ -56,11 +56,12 @@ class ReportItems:
                     self._grams.setdefault(len(gram), {}).setdefault(gram, set()).add(task)
 
     def found_in(self, prompt: str, completion: str) -> set[str]:
-        """Tasks of the report items that prompt and answer hold.
+        """Tasks whose report items are in a prompt or answer.
 
-        An item of N words and more is there if they share N words in a row, a shorter one if all its words stand there
-        in a row: anywhere, or in the prompt if it has fewer than SHORT words, and not as a part of a longer expression
-        (``7 + 5`` in ``7 + 5 - 2``, which is another problem). One of fewer than FEWEST words is a whole line.
+        An item of N words or more is there if N words in a row are shared. A shorter item is there if all its words
+        are, in a row. If it has fewer than SHORT words, they must be in the prompt, and not part of a longer
+        expression: ``7 + 5`` in ``7 + 5 - 2`` is another problem. An item of fewer than FEWEST words must be a whole
+        line.
         """
         found: set[str] = set()
         asked, everything = words(prompt), words(f"{prompt}\n{completion}")
@@ -79,10 +80,10 @@ class ReportItems:
 
 
 def decontaminate(records: Sequence[Mapping[str, Any]], items: ReportItems) -> Decontaminated:
-    """Remove every record whose prompt or answer holds a report item.
+    """Remove every record whose prompt or answer contains a report item.
 
-    A record made of a task's own selection item (``task``) is not compared with that task's report items: the two are
-    disjoint by construction, and share what the task shares on purpose, such as templates and worked examples.
+    A record made of a task's own selection item (``task``) is not compared with that task's report items. They are
+    disjoint by construction, and share templates and worked examples on purpose.
     """
     kept = []
     removed = dict.fromkeys(items.tasks, 0)
@@ -96,7 +97,7 @@ def decontaminate(records: Sequence[Mapping[str, Any]], items: ReportItems) -> D
 
 
 def _goes_on(neighbours: Words) -> bool:
-    """Whether an expression goes on in the words beside it.
+    """Whether the words beside an expression continue it.
 
     >>> _goes_on(("is", "?")), _goes_on((":", "-"))
     (False, True)

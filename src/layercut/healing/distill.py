@@ -1,8 +1,7 @@
 """Distillation on the teacher's distributions: forward KL, reverse KL or Jensen-Shannon, token by token.
 
-The teacher is the original model, in memory beside the pruned one; its logits are computed as they are needed (or once,
-see ``stored``). Everything else equals fine-tuning: the same examples, the same tokens in the loss, the same
-checkpoints.
+The teacher is the original model, in memory beside the pruned one; its logits are computed when needed (or once, see
+``stored``). Examples, tokens in the loss and checkpoints equal those of fine-tuning.
 """
 
 # Shapes: B batch, T tokens, N tokens of completions, V vocabulary.
@@ -16,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import log_softmax
 
 from layercut.errors import InputError, unknown
-from layercut.healing.batches import learnt_logits
+from layercut.healing.batches import logits_in_loss
 from layercut.healing.sft import HealingTrainer
 
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ KINDS = ("forward-kl", "reverse-kl", "jsd")
 
 
 def divergence(student_NV: Tensor, teacher_NV: Tensor, kind: str, alpha: float = 0.5) -> Tensor:
-    """How far the student's next-token distribution q is from the teacher's p.
+    """Divergence of the student's next-token distribution q from the teacher's p, (N,) float32 in nats.
 
     forward-kl: KL(p || q), as in Hinton et al., arXiv:1503.02531. reverse-kl: KL(q || p), as in MiniLLM,
     arXiv:2306.08543. jsd: alpha KL(p || m) + (1 - alpha) KL(q || m) with m = alpha p + (1 - alpha) q, as in GKD,
@@ -38,8 +37,6 @@ def divergence(student_NV: Tensor, teacher_NV: Tensor, kind: str, alpha: float =
         kind: one of KINDS.
         alpha: weight of the teacher in the mixture of jsd.
 
-    Returns:
-        (N,) float32, in nats.
     Raises:
         InputError: an unknown kind.
     """
@@ -60,11 +57,7 @@ def _kl(log_p_NV: Tensor, log_q_NV: Tensor) -> Tensor:
 
 
 def check_teacher(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
-    """Refuse a teacher whose distributions are over other tokens.
-
-    Raises:
-        InputError: the vocabularies differ in size.
-    """
+    """Raise InputError for a teacher whose vocabulary has another size."""
     heads: list[Any] = [model.get_output_embeddings() for model in (student, teacher)]  # type: ignore[no-untyped-call]
     ours, theirs = (head.weight.shape[0] for head in heads)
     if ours != theirs:
@@ -77,9 +70,9 @@ def check_teacher(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
 class DistillTrainer(HealingTrainer):
     """Minimises the mean divergence from the teacher over the completions' tokens.
 
-    TRL has trainers for this (GKDTrainer, DistillationTrainer). They take conversations, render them and search the
-    completion's place themselves, and draw on-policy answers from a global generator, so neither the loss mask nor a
-    resumed run would be the one shown here. Their divergence is this one: a test compares the two.
+    TRL's trainers for this (GKDTrainer, DistillationTrainer) render conversations and search for the completion
+    themselves, and draw on-policy answers from a global generator. The loss mask and a resumed run would then differ
+    from those here. Their divergence is this one: a test compares the two.
     """
 
     def __init__(
@@ -98,5 +91,5 @@ class DistillTrainer(HealingTrainer):
         """The student's and the teacher's logits (N, V) at every token in the loss."""
         assert self._teacher is not None
         with torch.no_grad():
-            teacher_NV = learnt_logits(self._teacher, inputs)
-        return learnt_logits(model, inputs), teacher_NV
+            teacher_NV = logits_in_loss(self._teacher, inputs)
+        return logits_in_loss(model, inputs), teacher_NV

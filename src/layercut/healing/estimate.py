@@ -1,8 +1,7 @@
-"""Estimate the cost of ``generate`` and ``heal`` (``--dry-run``) from prompts, settings and the headers of weight
-files.
+"""Estimate the cost of ``generate`` and ``heal`` (``--dry-run``) from prompts, settings and headers of weight files.
 
-Answers may be of any length up to the limit, so their tokens are a range. Activations in training are counted by the
-usual rule: 34 x tokens x hidden size values of two bytes a layer (Korthikanti et al., arXiv:2205.05198).
+Answers may have any length up to the limit, so their tokens are a range. Activations in training use the usual rule: 34
+x tokens x hidden size values of two bytes a layer (Korthikanti et al., arXiv:2205.05198).
 """
 
 from __future__ import annotations
@@ -17,9 +16,10 @@ from layercut.engine.base import Prompt
 from layercut.engine.estimate import TRAINING, CostEstimate, Step, measured_speed
 from layercut.engine.handle import ModelHandle
 from layercut.engine.prompts import encode_prompt
-from layercut.healing.heal_settings import HealSettings
+from layercut.healing.examples import num_held_out
 from layercut.healing.prompt_sources import RESPONSES, Answering, PromptSource
 from layercut.healing.prompts import record_prompt
+from layercut.healing.settings import HealSettings
 from layercut.models.loading import load_tokenizer
 from layercut.models.weights import read_config, read_header, safetensors_files
 from layercut.progress.bars import CHARACTERS_PER_TOKEN
@@ -27,25 +27,24 @@ from layercut.runs.records import read_records
 from layercut.surgery.plan import CutPlan
 
 _LOOKED_AT = 32
-"""Prompts that are counted; the others are taken to be like them."""
+"""Prompts that are tokenised; the mean holds for the others."""
 _SHORTEST = 16
-"""Tokens of an answer, at least; or the limit where that is lower."""
+"""Fewest tokens of an answer; or the limit where that is lower."""
 _RECORD = 400
-"""Bytes of a record beside its prompt and answer."""
+"""Bytes of a record without its prompt and answer."""
 _DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _LAYER = re.compile(r"\.(?:layers|h)\.(\d+)\.")
 
 
 class _Weights(NamedTuple):
-    """A model's weights, from the heads of its files."""
+    """A model's weights, from the headers of its files."""
 
     parameters: int
     stored_bytes: int
     bytes_in_memory: int
     adapter_parameters: int
-    """Of adapters of rank 1: the sum of rows and columns of all matrices in decoder layers."""
+    """Parameters of adapters of rank 1: the sum of rows and columns of all matrices in decoder layers."""
     layer_parameters: int
-    """Of all decoder layers."""
     num_layers: int
     hidden_size: int
     cache_bytes: int
@@ -56,7 +55,7 @@ class _Weights(NamedTuple):
 def estimate_answers(
     handle: ModelHandle, plan: CutPlan, source: PromptSource, how: Answering, out: Path | None
 ) -> CostEstimate:
-    """Of ``layercut generate``. What the folder holds already is not counted."""
+    """The cost of ``layercut generate``, without answers that the folder holds."""
     weights, limit = _weights(handle), how.max_new_tokens or source.max_new_tokens
     step = _answers(handle, handle.num_parameters(plan), source, how, _answered(out))
     characters = sum(len(str(one.prompt)) for one in source.prompts) * how.samples
@@ -81,7 +80,7 @@ def estimate_healing(
     out: Path,
     rounds: int = 1,
 ) -> CostEstimate:
-    """Of ``layercut heal``; with ``rounds`` of a loop, of whose choices of layers no time is known."""
+    """The cost of ``layercut heal``; with ``rounds`` of a loop, without the time of choosing layers."""
     train, weights, uncut = settings.train, _weights(cut), _weights(teacher)
     limit = how.max_new_tokens or source.max_new_tokens
     steps, memory, disk = [], [0], 0
@@ -91,48 +90,32 @@ def estimate_healing(
         memory.append(uncut.bytes_in_memory + _cache(uncut, asked, limit))
         disk += asked.items * _RECORD + (asked.prompt_tokens + asked.new_tokens[1]) * CHARACTERS_PER_TOKEN
     count, tokens = _examples(cut, source, settings, limit)
-    aside = min(max(round(train.held_out * count), 1), count - 1) if train.held_out and count > 1 else 0
+    aside = num_held_out(count, train.held_out)
+
+    def reading(name: str, items: int, parameters: int, unit: str = "example", **more: Any) -> Step:
+        return Step(name=name, items=items, unit=unit, parameters=parameters, prompt_tokens=items * tokens, **more)
+
     if train.method == "seam":
         both = weights.parameters + uncut.parameters
-        steps.append(
-            Step(name="reading both models", items=count, unit="text", parameters=both, prompt_tokens=tokens * count)
-        )
+        steps.append(reading("reading both models", count, both, "text"))
         memory.append(4 * both + 3 * 8 * weights.hidden_size**2)
         trainable = 0
     else:
-        num_steps = train.max_steps or max(1, math.ceil(train.epochs * (count - aside) / train.batch_size))
+        num_steps, batch = train.num_steps(count - aside), train.micro_batch
         num_examples = num_steps * train.batch_size * rounds
         teaches = train.objective != "sft" and train.store_top_k is None
         trainable = _trainable(weights, settings)
-        steps.append(
-            Step(
-                name=f"training, {num_steps * rounds:,} steps",
-                items=num_examples,
-                unit="example",
-                parameters=weights.parameters,
-                prompt_tokens=num_examples * tokens,
-                batch_size=train.micro_batch,
-                cost=TRAINING + teaches,
-            )
-        )
-        micro = train.micro_batch * tokens
+        name, cost = f"training, {num_steps * rounds:,} steps", TRAINING + teaches
+        steps.append(reading(name, num_examples, weights.parameters, batch_size=batch, cost=cost))
+        micro = batch * tokens
         activations = micro * (weights.num_layers * weights.hidden_size * 68 + weights.vocabulary * 12)
         base = weights.bytes_in_memory if train.method in ("lora", "qlora") else 4 * weights.parameters
         memory.append(base + 16 * trainable + activations + teaches * uncut.bytes_in_memory)
         if aside:
-            looks = (1 + math.ceil(num_steps / train.save_every)) * rounds
-            read = looks * aside
-            steps.append(
-                Step(
-                    name=f"held-out loss, {looks:,} times",
-                    items=read,
-                    unit="example",
-                    parameters=weights.parameters,
-                    prompt_tokens=read * tokens,
-                    batch_size=train.micro_batch,
-                )
-            )
-    memory.append(8 * weights.parameters)  # folded in and read back, both in float32
+            evaluations = (1 + math.ceil(num_steps / train.save_every)) * rounds
+            name = f"held-out loss, {evaluations:,} times"
+            steps.append(reading(name, evaluations * aside, weights.parameters, batch_size=batch))
+    memory.append(8 * weights.parameters)  # merged and read back, both in float32
     written = 0 if settings.keep_adapter else max(weights.stored_bytes, 4 * weights.parameters)
     checkpoint = 12 * trainable  # weights and both moments of AdamW
     disk += 2 * checkpoint + 4 * trainable
@@ -162,12 +145,12 @@ def _answers(handle: ModelHandle, parameters: int, source: PromptSource, how: An
 
 
 def _answered(out: Path | None) -> int:
-    """Answers that a folder holds."""
+    """Number of answers that a folder holds."""
     return len(read_records(out / RESPONSES)) if out is not None and (out / RESPONSES).is_file() else 0
 
 
 def _tokens(handle: ModelHandle, prompts: Sequence[Prompt]) -> int:
-    """Tokens of prompts as the model reads them, by the first of them."""
+    """Tokens of prompts as the model reads them, estimated from the first of them."""
     tokenizer = load_tokenizer(handle.source, handle.settings.trust_remote_code)
     first = prompts[:_LOOKED_AT]
     read = sum(len(encode_prompt(tokenizer, one, handle.settings.model)) for one in first)
@@ -175,7 +158,7 @@ def _tokens(handle: ModelHandle, prompts: Sequence[Prompt]) -> int:
 
 
 def _examples(handle: ModelHandle, source: PromptSource, settings: HealSettings, limit: int) -> tuple[int, int]:
-    """How many there are before filters, and tokens of one with its prompt, by their mean length."""
+    """Number of examples before filters, and mean tokens of one with its prompt."""
     if source.records is not None:
         prompts = [record_prompt(one) for one in source.records]
         texts = [str(one["completion"]) for one in source.records]
@@ -201,7 +184,8 @@ def _trainable(weights: _Weights, settings: HealSettings) -> int:
 
 def _weights(handle: ModelHandle) -> _Weights:
     folder = handle.source.path
-    files, config = safetensors_files(folder), _text_config(read_config(folder))
+    files, config = safetensors_files(folder), read_config(folder)
+    config = inner if isinstance(inner := config.get("text_config"), dict) else config
     entries = [pair for file in sorted(set(files.values())) for pair in read_header(file).tensors.items()]
     in_layers = [entry for name, entry in entries if _LAYER.search(f".{name}")]
     parameters = sum(entry.num_parameters for _, entry in entries)
@@ -221,11 +205,6 @@ def _weights(handle: ModelHandle) -> _Weights:
         cache_bytes=2 * handle.num_layers * width * (each or 2),
         vocabulary=config.get("vocab_size", 0),
     )
-
-
-def _text_config(config: dict[str, Any]) -> dict[str, Any]:
-    inner = config.get("text_config")
-    return inner if isinstance(inner, dict) else config
 
 
 def _cache(weights: _Weights, step: Step, limit: int) -> int:

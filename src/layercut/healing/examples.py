@@ -1,7 +1,7 @@
 """Training examples: token ids of prompt and completion, with the loss on the completion alone.
 
-The mask is not searched for in a rendered conversation. The prompt's ids are exactly those that generation begins from,
-the completion's ids follow them, and the token that ends a turn follows and is in the loss too.
+The mask is not searched for in a rendered conversation. The prompt's ids are exactly those that generation begins from.
+The completion's ids follow, and then the token that ends a turn, which is in the loss too.
 """
 
 from __future__ import annotations
@@ -31,16 +31,15 @@ class TrainingExample(NamedTuple):
     id: str
     prompt: tuple[int, ...]
     completion: tuple[int, ...]
-    """With the token that ends it, where it ended."""
+    """With its end token, unless it ran into the length limit."""
 
     @property
     def input_ids(self) -> list[int]:
-        """All tokens, one after the other."""
         return [*self.prompt, *self.completion]
 
     @property
     def labels(self) -> list[int]:
-        """The completion's tokens in their places, IGNORED on the prompt's. The model shifts them by one itself."""
+        """The completion's tokens in their places, IGNORED on the prompt's. The model itself shifts them by one."""
         return [IGNORED] * len(self.prompt) + list(self.completion)
 
     def __len__(self) -> int:
@@ -48,14 +47,13 @@ class TrainingExample(NamedTuple):
 
 
 class Data(NamedTuple):
-    """Examples to learn from and examples to judge by, which share none."""
+    """Training examples and held-out examples, which share none."""
 
     train: list[TrainingExample]
     held_out: list[TrainingExample]
 
     @property
     def num_tokens(self) -> int:
-        """Completion tokens in ``train``: those that take part in the loss."""
         return num_loss_tokens(self.train)
 
     @property
@@ -69,8 +67,8 @@ def encode_example(
 ) -> TrainingExample:
     """Token ids of one record.
 
-    What closes the completion: nothing where it ran into the length limit; a plain prompt's first stop string
-    (``stop``); else the chat template's end of turn token, or the tokenizer's EOS where it has none.
+    The completion ends with nothing if it ran into the length limit; for a plain prompt with its first stop string
+    (``stop``); else with the chat template's end of turn token, or the tokenizer's EOS where there is none.
 
     Raises:
         InputError: a conversation and no chat template, or a completion that has no tokens.
@@ -92,29 +90,27 @@ def encode_example(
 
 
 def end_token(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> int | None:
-    """The token that ends an answer to this prompt, None where the tokenizer knows none."""
+    """The token that ends an answer to this prompt; None where the tokenizer has none."""
     turn = None if isinstance(prompt, str) else end_of_turn(tokenizer)
     eos: int | None = tokenizer.eos_token_id
     return eos if turn is None else turn
 
 
 def fitting(examples: Sequence[TrainingExample], max_length: int) -> list[TrainingExample]:
-    """Those of at most ``max_length`` tokens. Longer ones are left out whole: cut short they would have no end."""
+    """Examples of at most ``max_length`` tokens. Longer ones are dropped whole: cut short they would have no end."""
     return [example for example in examples if len(example) <= max_length]
 
 
+def num_held_out(count: int, share: float) -> int:
+    """How many of ``count`` examples are held out: at least one if the share is above 0 and there are two."""
+    return min(max(round(share * count), 1), count - 1) if share and count else 0
+
+
 def hold_out(examples: Sequence[TrainingExample], share: float, seed: int) -> Data:
-    """Set a share of the examples aside by a seeded draw over their ids, whatever their order.
-
-    At least one is held out if the share is above 0 and there are two.
-
-    Raises:
-        InputError: nothing is left to learn from.
-    """
+    """Hold out a share of the examples by a seeded draw over their ids; InputError if none are left to train on."""
     ids = sorted(example.id for example in examples)
     Random(f"held out {seed}").shuffle(ids)
-    count = min(max(round(share * len(ids)), 1), len(ids) - 1) if share and ids else 0
-    aside = set(ids[:count])
+    aside = set(ids[: num_held_out(len(ids), share)])
     data = Data([e for e in examples if e.id not in aside], [e for e in examples if e.id in aside])
     if not data.train:
         raise InputError("no examples are left to train on; give more prompts, or filter less.")
@@ -122,10 +118,9 @@ def hold_out(examples: Sequence[TrainingExample], share: float, seed: int) -> Da
 
 
 def match_tokens(examples: Sequence[TrainingExample], num_tokens: int, seed: int) -> list[TrainingExample]:
-    """As many of the examples, drawn without replacement, as have at most ``num_tokens`` completion tokens together.
+    """Examples drawn without replacement that have at most ``num_tokens`` completion tokens together.
 
-    So two arms on the same prompts learn from equally many tokens, but for less than one example: what is left of a
-    difference between them is not length.
+    Two arms on the same prompts then train on equally many tokens, up to one example, so length explains no difference.
     """
     order = list(range(len(examples)))
     Random(f"match {seed}").shuffle(order)
@@ -138,7 +133,7 @@ def match_tokens(examples: Sequence[TrainingExample], num_tokens: int, seed: int
 
 
 def num_loss_tokens(examples: Sequence[TrainingExample]) -> int:
-    """Completion tokens together."""
+    """Completion tokens of all examples."""
     return sum(len(example.completion) for example in examples)
 
 

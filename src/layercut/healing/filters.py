@@ -1,4 +1,4 @@
-"""Filters of training data: rules that drop answers, each with its count. Files are never changed."""
+"""Filters of training data: rules that drop answers, and how many each rule dropped. Files are never changed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Record = Mapping[str, Any]
 
 
 class FilterSettings(Settings):
-    """What has to hold of an answer. The paper (arXiv:2602.01997) drops by length alone."""
+    """Rules that an answer must meet. The paper (arXiv:2602.01997) filters by length alone."""
 
     max_tokens: int | None = Field(8000, ge=1, description="Most tokens of prompt and answer together.")
     min_tokens: int = Field(0, ge=0, description="Fewest tokens of an answer.")
@@ -27,18 +27,17 @@ class FilterSettings(Settings):
     right_only: bool = Field(False, description="Train only on answers that the task's grader finds right.")
     languages: Names = Field(
         (),
-        description="Languages (ISO 639: en, de) that prompts and answers may be in, as far as one can tell; all if "
-        "left out.",
+        description="Languages (ISO 639: en, de) of prompts and answers; texts in others are dropped. All if left out.",
     )
     dedup_prompts: Number = Field(
         1.0,
         gt=0,
         le=1,
-        description="Leave out prompts this similar to an earlier one (Jaccard of word 5-grams, such as 0.8); 1: the "
-        "same but for case and spacing.",
+        description="Drop prompts this similar to an earlier one (Jaccard of word 5-grams, such as 0.8); 1: equal but "
+        "for case and spacing.",
     )
     dedup_answers: Number | None = Field(
-        None, gt=0, le=1, description="The same of answers, which are not compared if left out."
+        None, gt=0, le=1, description="Drop answers this similar to an earlier one; none if left out."
     )
 
     @model_validator(mode="after")
@@ -48,26 +47,20 @@ class FilterSettings(Settings):
         return self
 
     def check(self) -> None:
-        """Whatever would fail after an hour of answering fails now.
-
-        Raises:
-            InputError: an unknown language.
-            MissingExtra: what a rule needs is not installed.
-        """
+        """Raise InputError or MissingExtra now for what would fail after hours of answering."""
         if self.languages:
             check_languages(self.languages)
         SeenTexts(min(self.dedup_prompts, self.dedup_answers or 1))
 
 
 class Filtered(NamedTuple):
-    """What is left, and why the others went."""
+    """The kept records, and why others were dropped."""
 
     records: list[Record]
     dropped: dict[str, int]
-    """Number of records by the first rule that dropped them; rules that dropped none are there with 0."""
+    """Number of records by the first rule that dropped them, 0 for the other rules."""
 
     def describe(self) -> str:
-        """One line for people."""
         gone = ", ".join(f"{count} {rule}" for rule, count in self.dropped.items() if count) or "none dropped"
         total = len(self.records) + sum(self.dropped.values())
         text = f"{len(self.records)} of {counted(total, 'answer')} kept ({gone})"
@@ -79,28 +72,21 @@ class Filtered(NamedTuple):
 
 
 RULES = (
-    "empty",
-    "unfinished",
-    "too long",
-    "too short",
-    "wrong",
-    "in another language",
-    "with a repeated prompt",
+    "empty", "unfinished", "too long", "too short", "wrong", "in another language", "with a repeated prompt",
     "with a repeated answer",
-)
-"""Why a record is dropped, in the order in which the rules are asked."""
+)  # fmt: skip
+"""Why a record is dropped, in the order in which the rules are applied."""
 
 
 def filter_responses(records: Sequence[Record], settings: FilterSettings) -> Filtered:
     """Apply the rules, in the order of ``RULES``.
 
-    *Repeated* is what says the same as an earlier record that was kept, or almost (``dedup_prompts``,
-    ``dedup_answers``). System messages are not compared, nor are the items of a task (``task``): they differ by
-    construction, and share what the task shares on purpose, such as worked examples.
+    A *repeated* text equals an earlier kept one, or nearly (``dedup_prompts``, ``dedup_answers``). System messages are
+    not compared, nor are a task's items (``task``): they differ by construction, and share worked examples on purpose.
 
     Raises:
-        InputError: ``right_only`` and records that nobody graded, or an unknown language.
-        MissingExtra: what a rule needs is not installed.
+        InputError: ``right_only`` and records that were not graded, or an unknown language.
+        MissingExtra: a rule needs a library that is not installed.
     """
     settings.check()
     if settings.right_only and any("right" not in record for record in records):
@@ -113,7 +99,7 @@ def filter_responses(records: Sequence[Record], settings: FilterSettings) -> Fil
     prompts = SeenTexts(settings.dedup_prompts)
     answers = None if settings.dedup_answers is None else SeenTexts(settings.dedup_answers)
     for record in records:
-        asked, answer = question_text(record), record["completion"]
+        asked, answer = prompt_text(record, system=False), record["completion"]
         reason = next(_reasons(record, settings), None)
         if reason is None and "task" not in record:
             if prompts.has(asked):
@@ -131,18 +117,12 @@ def filter_responses(records: Sequence[Record], settings: FilterSettings) -> Fil
     return Filtered(kept, dropped)
 
 
-def prompt_text(record: Record) -> str:
-    """All that a record's prompt says, turns one below the other."""
-    prompt = record["prompt"]
-    return prompt if isinstance(prompt, str) else "\n".join(turn["content"] for turn in prompt)
-
-
-def question_text(record: Record) -> str:
-    """All that a record's prompt says, but for system messages, which many prompts share."""
+def prompt_text(record: Record, *, system: bool = True) -> str:
+    """All turns of a record's prompt; without ``system``, except system messages, which many prompts share."""
     prompt = record["prompt"]
     if isinstance(prompt, str):
         return prompt
-    return "\n".join(turn["content"] for turn in prompt if turn["role"] != "system")
+    return "\n".join(turn["content"] for turn in prompt if system or turn["role"] != "system")
 
 
 def _reasons(record: Record, settings: FilterSettings) -> Iterator[str]:
@@ -157,6 +137,6 @@ def _reasons(record: Record, settings: FilterSettings) -> Iterator[str]:
         yield "too short"
     if settings.right_only and not record["right"]:
         yield "wrong"
-    texts = (question_text(record), record["completion"])
+    texts = (prompt_text(record, system=False), record["completion"])
     if settings.languages and any(is_in_another(text, settings.languages) for text in texts):
         yield "in another language"

@@ -2,7 +2,7 @@
 
 In pre-norm families the last linear layer writes straight into the stream, so any map folds into it: T (W a + b) is
 (T W) a + T b; with experts, into each one's. Families that normalise the MLP's output first (gemma2, gemma3, olmo2,
-olmo3) take only a factor per channel, into that norm's weight. Every fold is checked against the map itself.
+olmo3) take only a factor per channel, into that norm's weight. Every fold is compared with the map itself.
 """
 
 # Shapes: N tokens, D hidden size, I intermediate size, E experts.
@@ -17,15 +17,11 @@ from torch import Tensor, nn
 from layercut.errors import InputError, VerificationError
 
 TOLERANCE = 1e-4
-"""Largest difference between the folded module and the map of the module's output, as a share of the largest value."""
+"""Largest difference between the folded module and the mapped output, as a share of the largest value."""
 
 
 def branch(layer: nn.Module) -> nn.Module:
-    """The module of a decoder layer whose output is what the MLP adds to the residual stream.
-
-    Raises:
-        InputError: the layer has none that is known.
-    """
+    """The module of a decoder layer whose output is what the MLP adds to the stream; InputError if none is known."""
     for name in ("post_feedforward_layernorm", "mlp"):
         module = getattr(layer, name, None)
         if isinstance(module, nn.Module):
@@ -34,12 +30,8 @@ def branch(layer: nn.Module) -> nn.Module:
 
 
 def attention_branch(layer: nn.Module) -> nn.Module:
-    """The module of a decoder layer whose output is what attention adds to the residual stream.
-
-    Raises:
-        InputError: the layer has none that is known.
-    """
-    if hasattr(layer, "post_feedforward_layernorm"):  # elsewhere a norm of this name stands before the MLP
+    """The module whose output is what attention adds to the stream; InputError if none is known."""
+    if hasattr(layer, "post_feedforward_layernorm"):  # in other families this norm is before the MLP
         return layer.get_submodule("post_attention_layernorm")
     for name in ("self_attn", "attention", "attn"):
         module = getattr(layer, name, None)
@@ -62,8 +54,8 @@ def fold(layer: nn.Module, map_DD: Tensor) -> None:
         map_DD: out by in, on x as a column; diagonal where the layer normalises x.
 
     Raises:
-        InputError: a map that is not diagonal for a layer that takes factors alone, or an MLP of unknown shape.
-        VerificationError: the folded layer does something else; the weights are then as they were before.
+        InputError: a map that is not diagonal for a layer that takes only factors, or an MLP of unknown shape.
+        VerificationError: the folded layer computes something else; the old weights are restored.
     """
     module = branch(layer)
     before = {name: value.detach().clone() for name, value in module.named_parameters()}
@@ -88,11 +80,7 @@ def fold(layer: nn.Module, map_DD: Tensor) -> None:
 
 @torch.no_grad()
 def scale_output(module: nn.Module, factor: float) -> None:
-    """Change a branch's weights so that it adds ``factor`` times what it added before. Nothing is compared here.
-
-    Raises:
-        InputError: a module of unknown shape.
-    """
+    """Multiply what a branch adds by ``factor``, without a comparison; InputError for a module of unknown shape."""
     if not list(module.children()):  # a norm at the end of the branch
         first: Any = next(module.parameters())
         size = first.shape[0]
@@ -115,15 +103,14 @@ def _into_projection(mlp: nn.Module, map_DD: Tensor) -> None:
     projection = _projection(mlp)
     weight, bias = projection.weight, getattr(projection, "bias", None)
     matrix = map_DD.to(weight.device)
-    # gpt2's Conv1D keeps its weights as in by out, (I, D)
-    is_transposed = not isinstance(projection, nn.Linear)
+    is_transposed = not isinstance(projection, nn.Linear)  # gpt2's Conv1D keeps its weights as in by out, (I, D)
     _replace(weight, weight.double() @ matrix.T if is_transposed else matrix @ weight.double())
     if bias is not None:
         _replace(bias, matrix @ bias.double())
 
 
 def _stacked(module: nn.Module) -> nn.Parameter | None:
-    """The last weights (E, D, I) of all experts, where there are experts."""
+    """The last weights (E, D, I) of all experts; None without experts."""
     found = getattr(getattr(module, "experts", None), "down_proj", None)
     return found if isinstance(found, nn.Parameter) else None
 

@@ -1,8 +1,8 @@
-"""Generate answers to prompts with one model, whole or under one plan."""
+"""Generate answers to prompts with one model, whole or under one plan: one record per answer, resumable by id."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,13 +10,14 @@ from typing import Any, NamedTuple
 
 from rich.console import Console
 
-from layercut.engine.base import Decoding
+from layercut.engine.base import Decoding, Engine, GenerationRequest
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
 from layercut.healing.best_of import choose, chosen
-from layercut.healing.prompt_sources import CHOICES, RESPONSES, Answering, PromptGroup, PromptSource
-from layercut.healing.responses import generate_responses, sample_id
-from layercut.progress.watch import watched
+from layercut.healing.prompt_sources import CHOICES, RESPONSES, Answering, PromptGroup, PromptSource, asked
+from layercut.healing.prompts import NamedPrompt, plain_prompt
+from layercut.progress import OnProgress, Say
+from layercut.progress.bars import watched
 from layercut.runs.directory import RunFolder
 from layercut.runs.disk import resumable
 from layercut.runs.records import Journal
@@ -27,14 +28,13 @@ from layercut.text.counting import counted
 
 
 class Responses(NamedTuple):
-    """What a model said to prompts, in their order."""
+    """A model's answers to prompts, in their order."""
 
     records: list[dict[str, Any]]
-    """All of it: as many records a prompt as there are samples."""
+    """All of them: as many records a prompt as there are samples."""
     chosen: list[dict[str, Any]]
     """One record a prompt, under its id."""
     folder: Path | None
-    """The run folder, if there is one."""
 
 
 def answer_prompts(
@@ -46,7 +46,7 @@ def answer_prompts(
     out: Path | None,
     seed: int,
     console: Console,
-    say: Callable[[str], None],
+    say: Say,
 ) -> Responses:
     """Answer every prompt; ``layercut generate``. With ``out``, into a run folder that resumes."""
     handle = ModelHandle(model)
@@ -72,11 +72,11 @@ def answers_of(
     seed: int,
     folder: Path,
     console: Console,
-    say: Callable[[str], None],
+    say: Say,
 ) -> Responses:
-    """The model's answers to all prompts in their order: those that the folder holds, and the others made now.
+    """The model's answers to all prompts in their order: those that the folder holds, and the others generated now.
 
-    The model is loaded only if there is something to be made.
+    The model is loaded only if an answer is missing.
     """
     decoding, model = Decoding(**how.decoding.as_dict(), seed=seed), handle.settings.model
     parts = _fitting(handle, source, how.max_prompt_tokens, say)
@@ -113,10 +113,90 @@ def answers_of(
         return Responses(records, chosen(records, journal.records), folder)
 
 
-def _fitting(
-    handle: ModelHandle, source: PromptSource, max_tokens: int | None, say: Callable[[str], None]
-) -> list[PromptGroup]:
-    """The prompts that are short enough; those of tasks are as they are."""
+def generate_responses(
+    engine: Engine,
+    plan: CutPlan,
+    prompts: Sequence[NamedPrompt],
+    journal: Journal,
+    *,
+    max_new_tokens: int,
+    decoding: Decoding,
+    samples: int = 1,
+    stop: tuple[str, ...] = (),
+    task: str | None = None,
+    is_right: Callable[[Mapping[str, Any]], bool] | None = None,
+    on_progress: OnProgress | None = None,
+) -> None:
+    """Answer every prompt that the journal does not hold yet. No record is changed or redone.
+
+    A record holds ``id``, ``prompt`` (text, or turns as role and content), ``completion``, ``finish_reason``,
+    ``num_prompt_tokens`` and ``num_new_tokens``, the ``seed``, the ``model_hash`` and the ``removed`` layers of the
+    model; ``stop`` where strings ended answers, ``task`` where the prompts are a task's, and ``right`` where
+    ``is_right`` graded. Killed and resumed, the answers are those of an uninterrupted run.
+
+    With several ``samples`` a prompt, each has an id of its own, which with the seed decides the draw; the first has
+    the prompt's id. The record then holds ``prompt_id`` and ``sample``, too. ``is_right`` gets the prompt's id.
+
+    Raises:
+        InputError: several samples of greedy decoding or with an id that a prompt has, a conversation for a model
+            without chat template, or a prompt longer than the model's context.
+    """
+    if samples > 1 and decoding.is_greedy:
+        raise InputError(f"{samples} greedy answers to a prompt are all the same; give a temperature, such as 0.9.")
+    by_id = {sample_id(prompt.id, number): (prompt, number) for prompt in prompts for number in range(samples)}
+    if len(by_id) < len({prompt.id for prompt in prompts}) * samples:
+        raise InputError("some ids of prompts are those of another one's samples (ID#2); give other ids.")
+    done = {record["id"] for record in journal.records if record["id"] in by_id}
+    if on_progress:
+        on_progress(len(done), len(by_id))
+    requests = [
+        GenerationRequest(id=name, prompt=prompt.prompt, max_new_tokens=max_new_tokens, stop=stop)
+        for name, (prompt, _) in by_id.items()
+    ]
+    made_by = {
+        "seed": decoding.seed,
+        "model_hash": engine.describe()["model_hash"],
+        "removed": list(plan.removed),
+        **({"stop": list(stop)} if stop else {}),
+        **({"task": task} if task else {}),
+    }
+    for batch in engine.completions(requests, plan, decoding, done=frozenset(done)):
+        records = []
+        for completion in batch:
+            if completion.id in done:
+                continue
+            prompt, number = by_id[completion.id]
+            record: dict[str, Any] = {
+                "id": completion.id,
+                "prompt": plain_prompt(prompt),
+                "completion": completion.text,
+                "finish_reason": completion.finish_reason,
+                "num_prompt_tokens": completion.num_prompt_tokens,
+                "num_new_tokens": completion.num_new_tokens,
+                **made_by,
+            }
+            if samples > 1:
+                record |= {"prompt_id": prompt.id, "sample": number}
+            if is_right:
+                record["right"] = is_right(record | {"id": prompt.id})
+            records.append(record)
+        journal.append(records)
+        done |= {record["id"] for record in records}
+        if on_progress:
+            on_progress(len(done), len(by_id))
+
+
+def sample_id(prompt_id: str, number: int) -> str:
+    """Id of the record of one of a prompt's answers, counted from 0.
+
+    >>> sample_id("gsm8k 7", 0), sample_id("gsm8k 7", 1)
+    ('gsm8k 7', 'gsm8k 7#2')
+    """
+    return f"{prompt_id}#{number + 1}" if number else prompt_id
+
+
+def _fitting(handle: ModelHandle, source: PromptSource, max_tokens: int | None, say: Say) -> list[PromptGroup]:
+    """The prompts that are short enough; those of tasks all stay."""
     if max_tokens is None or not any(part.task is None for part in source.parts):
         return list(source.parts)
     from layercut.engine.prompts import encode_prompt
@@ -140,16 +220,9 @@ def _fitting(
     return parts
 
 
-def _of_all(on_progress: Callable[[int, int], None], before: int, total: int, done: int, _: int) -> None:
+def _of_all(on_progress: OnProgress, before: int, total: int, done: int, _: int) -> None:
     on_progress(before + done, total)
 
 
 def _settings(handle: ModelHandle, plan: CutPlan, source: PromptSource, how: Answering, seed: int) -> dict[str, Any]:
-    return {
-        **handle.describe(),
-        "removed": list(plan.removed),
-        "prompts": source.describe(),
-        "decoding": {**how.decoding.as_dict(), "seed": seed},
-        "max_new_tokens": how.max_new_tokens or source.max_new_tokens,
-        **how.extra(),
-    }
+    return {**handle.describe(), "removed": list(plan.removed), **asked(source, how, seed)}

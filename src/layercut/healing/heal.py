@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,13 +16,15 @@ from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
 from layercut.healing.data import examples_of, matched, original_records, report_items, split
 from layercut.healing.estimate import estimate_healing
-from layercut.healing.filters import FilterSettings
+from layercut.healing.examples import Data
 from layercut.healing.generate import answers_of
-from layercut.healing.heal_settings import RESPONSES, HealSettings
-from layercut.healing.job import CHECKPOINT, HealingJob, Teacher, ToTrain, load_cut, train_along
+from layercut.healing.learner import ACCURACY, accuracy_of_held_out
 from layercut.healing.process_group import ProcessGroup
-from layercut.healing.prompt_sources import Answering, PromptSource
-from layercut.healing.settings import TrainSettings
+from layercut.healing.prompt_sources import Answering, PromptSource, TaskPrompts, asked
+from layercut.healing.settings import RESPONSES, HealSettings, TrainSettings
+from layercut.models.loading import LoadedModel
+from layercut.progress import Say
+from layercut.progress.bars import watched
 from layercut.runs.directory import RunFolder
 from layercut.runs.disk import resumable
 from layercut.settings import ModelSettings
@@ -28,23 +32,29 @@ from layercut.surgery.checkpoint import PLAN_FILE
 from layercut.surgery.plan import CutPlan
 from layercut.text.counting import counted
 
+CHECKPOINT, TRAINING = "checkpoint", "training"
+STORED = Path("samples", "teacher-logits")
 FLAGS = {"micro_batch": "micro_batch", "batch_size": "batch_size", "temperature": "temperature"}
 
 
+class ToTrain(NamedTuple):
+    """What the first process of a group sends to the others."""
+
+    data: Data
+    folder: Path
+    plan: CutPlan
+
+
 class Healed(NamedTuple):
-    """What came out."""
+    """The outcome of a healing."""
 
     checkpoint: Path
     healing: dict[str, Any]
-    """The entry of plan.json."""
 
     def lines(self) -> list[str]:
-        """The result for people."""
         metadata = self.healing
-        lines = [
-            f"trained on {counted(metadata['num_examples'], 'answer')}, "
-            f"{counted(metadata['loss_tokens'], 'answer token')}"
-        ]
+        trained, tokens = counted(metadata["num_examples"], "answer"), counted(metadata["loss_tokens"], "answer token")
+        lines = [f"trained on {trained}, {tokens}"]
         losses = metadata.get("held_out_loss", {})
         if "best" in losses:
             before = f"{losses['before']:.4f} before training, " if "before" in losses else ""
@@ -67,16 +77,16 @@ def heal_model(
     *,
     out: Path,
     console: Console,
-    say: Callable[[str], None],
+    say: Say,
     is_control: bool = False,
 ) -> Healed | None:
-    """Heal a pruned model; ``layercut heal``. The same call again goes on where it was stopped.
+    """Heal a pruned model; ``layercut heal``. The same call again continues where it was stopped.
 
-    In a team of processes (``healing.team``) all make the same call; the first one gives what came out, others None.
+    In a process group all processes make the same call; the first one returns the outcome, the others None.
     ``is_control`` lets a model be its own teacher: the arm of a study that trains the original model.
 
     Raises:
-        InputError: settings that do not fit each other or the models, or prompts that leave nothing to learn from.
+        InputError: settings that do not fit each other or the models, or prompts that leave nothing to train on.
         MissingExtra: TRL or PEFT is not installed.
     """
     train, group = settings.train, ProcessGroup.of_this_process()
@@ -84,24 +94,21 @@ def heal_model(
         check_method(train, group)
         shared: ToTrain | None = group.share()
         if shared is not None:
-            train_along(ModelHandle(cut_model), Teacher(teacher_model), train, shared)
+            train_along(ModelHandle(cut_model), ModelHandle(teacher_model), train, shared)
             group.leave()
         return None
-    cut, teacher = ModelHandle(cut_model), Teacher(teacher_model)
+    cut, teacher = ModelHandle(cut_model), ModelHandle(teacher_model)
     check_method(train, group)
     plan, is_another = _checked(cut, teacher, source, settings, is_control=is_control)
     run_settings = {
         "heal": settings.describe(),
         "cut": cut.describe(),
-        "teacher": teacher.handle.describe(),
-        "prompts": source.describe() if source.records is None else {"n": len(source.records), "given": True},
-        "decoding": {**how.decoding.as_dict(), "seed": train.seed},
-        "max_new_tokens": how.max_new_tokens or source.max_new_tokens,
-        **how.extra(),
+        "teacher": teacher.describe(),
+        **asked(source, how, train.seed),
     }
     with resumable(out), RunFolder.begin(out, run_settings, flags=FLAGS) as run:
         folder = run.path / CHECKPOINT
-        if (folder / PLAN_FILE).is_file():  # a checkpoint is there whole or not at all
+        if (folder / PLAN_FILE).is_file():  # a checkpoint is complete or absent
             run.write_metrics([], plan=plan.to_dict())
             group.share(None)
             return Healed(folder, json.loads((folder / PLAN_FILE).read_text("utf-8"))["healing"][-1])
@@ -116,18 +123,11 @@ def heal_model(
             records["original"] = original_records(source.parts)
         loaded = load_cut(cut, train)
         items = report_items(settings.decontaminate, settings.data, say)
-        found = {
-            arm: examples_of(
-                some,
-                loaded,
-                filters=_fitting(settings, arm),
-                items=items,
-                max_length=train.max_length,
-                arm=arm,
-                say=say,
-            )
-            for arm, some in records.items()
-        }
+        found = {}
+        for arm, some in records.items():
+            # A data set's own answers were not graded and need not be.
+            filters = settings.filters.replace(right_only=False) if arm == "original" else settings.filters
+            found[arm] = examples_of(some, loaded, filters, items, train.max_length, arm, say)
         examples, counts = found[settings.responses]
         if settings.match_tokens:
             examples = matched({arm: made for arm, (made, _) in found.items()}, settings.responses, train.seed, say)
@@ -139,7 +139,7 @@ def heal_model(
             "responses": settings.responses,
             "tokens_matched": settings.match_tokens,
             "teacher": teacher_model.model,
-            "teacher_hash": teacher.handle.metadata.model_hash,
+            "teacher_hash": teacher.metadata.model_hash,
             "cut_hash": cut.metadata.model_hash,
             **({"cut_from": {"model": plan.model, "model_hash": plan.model_hash}} if is_another else {}),
             "data_hash": data.hash,
@@ -148,7 +148,6 @@ def heal_model(
             "loss_tokens": data.num_tokens,
             **counts,
         }
-        card = cut.source.path / "README.md"
         job = HealingJob(
             run=run,
             cut=cut,
@@ -161,7 +160,6 @@ def heal_model(
             healing=healing,
             console=console,
             say=say,
-            card=card.read_text("utf-8") if card.is_file() and cut.earlier_plans else "",
             group=group,
             tasks=source.tasks,
         )
@@ -179,28 +177,19 @@ def estimate_heal(
     *,
     out: Path,
 ) -> CostEstimate:
-    """What ``heal_model`` would take; nothing is loaded or written.
-
-    Raises:
-        InputError: what ``heal_model`` would refuse before it begins.
-        MissingExtra: TRL or PEFT is not installed.
-    """
-    cut, teacher = ModelHandle(cut_model), Teacher(teacher_model)
+    """The cost of ``heal_model``; nothing is loaded or written. Raises what ``heal_model`` raises at its beginning."""
+    cut, teacher = ModelHandle(cut_model), ModelHandle(teacher_model)
     check_method(settings.train, ProcessGroup(0, 1))
     _checked(cut, teacher, source, settings)
-    return estimate_healing(cut, teacher.handle, source, settings, how, out=out)
+    return estimate_healing(cut, teacher, source, settings, how, out=out)
 
 
 def _checked(
-    cut: ModelHandle, teacher: Teacher, source: PromptSource, settings: HealSettings, *, is_control: bool = False
+    cut: ModelHandle, teacher: ModelHandle, source: PromptSource, settings: HealSettings, *, is_control: bool = False
 ) -> tuple[CutPlan, bool]:
-    """The plan that the model was cut by, and whether it was cut from another model than the teacher.
-
-    Raises:
-        InputError: models, prompts and settings that do not fit each other.
-    """
+    """The plan of the pruned model, and whether it was cut from another model than the teacher."""
     cut.source.refuse_adapter("healing")
-    if not is_control and cut.metadata.model_hash == teacher.handle.metadata.model_hash:
+    if not is_control and cut.metadata.model_hash == teacher.metadata.model_hash:
         raise InputError(
             f"{cut.settings.model} is its own teacher: {teacher.settings.model} is the same model, so there is nothing "
             f"to heal. Name a model that was cut from it: layercut cut {teacher.settings.model} --remove 3 --out DIR."
@@ -210,11 +199,11 @@ def _checked(
         raise InputError("not all of these prompts are graded, so `right_only` has no meaning; take task:NAME.")
     plan = cut.earlier_plans[-1] if cut.earlier_plans else CutPlan(num_layers=cut.num_layers)
     known = [made.model_hash for made in cut.earlier_plans if made.removed and made.model_hash]
-    is_another = bool(known) and teacher.handle.metadata.model_hash not in known
+    is_another = bool(known) and teacher.metadata.model_hash not in known
     if is_another and not cut.settings.plan_from_another_model:
         raise InputError(
             f"{cut.settings.model} was cut from {plan.model or 'another model'} ({plan.model_hash}), and "
-            f"{teacher.settings.model} is another model ({teacher.handle.metadata.model_hash}). Use that model as the "
+            f"{teacher.settings.model} is another model ({teacher.metadata.model_hash}). Use that model as the "
             "teacher, or heal anyway with `plan_from_another_model`."
         )
     _check_scale(cut, settings.train)
@@ -222,12 +211,7 @@ def _checked(
 
 
 def check_method(train: TrainSettings, group: ProcessGroup) -> None:
-    """Whatever would fail after an hour of answering fails now.
-
-    Raises:
-        InputError: settings that cannot be used here.
-        MissingExtra: TRL or PEFT is not installed.
-    """
+    """Raise InputError or MissingExtra now for what would fail after hours of answering."""
     if group.size > 1 and train.graded:
         raise InputError(f"graded questions are for one process, and {group.size} were launched; leave `graded` out.")
     if group.size > 1 and (train.method in ("seam", "qlora") or train.objective == "on-policy"):
@@ -243,7 +227,7 @@ def check_method(train: TrainSettings, group: ProcessGroup) -> None:
 
 
 def _check_scale(cut: ModelHandle, train: TrainSettings) -> None:
-    """After magnitude compensation the stream is not to be compared with the original model's any more."""
+    """Refuse to compare streams after magnitude compensation, which changes the scale of the pruned model's."""
     file = cut.source.path / PLAN_FILE
     earlier = json.loads(file.read_text("utf-8")).get("healing", []) if file.is_file() else []
     compares = train.method == "seam" or train.objective == "hidden"
@@ -255,27 +239,200 @@ def _check_scale(cut: ModelHandle, train: TrainSettings) -> None:
 
 
 def _self_records(
-    run: RunFolder,
-    teacher: Teacher,
-    source: PromptSource,
-    how: Answering,
-    seed: int,
-    console: Console,
-    say: Callable[[str], None],
+    run: RunFolder, teacher: ModelHandle, source: PromptSource, how: Answering, seed: int, console: Console, say: Say
 ) -> list[dict[str, Any]]:
-    """The teacher's own answers: those of an earlier run, or made now."""
-    handle = teacher.handle
+    """The teacher's own answers: those of an earlier run, or generated now."""
     if source.records is not None:
         made_by = {record.get("model_hash") for record in source.records}
-        if made_by != {handle.metadata.model_hash} or any(record.get("removed") for record in source.records):
+        if made_by != {teacher.metadata.model_hash} or any(record.get("removed") for record in source.records):
             raise InputError(
                 f"some of these answers are not from the original model {teacher.settings.model}; generate them with "
                 f"it: layercut generate {teacher.settings.model} --prompts ... --out DIR."
             )
         return source.records
-    return answers_of(handle, handle.plan(), source, how, seed, run.path, console, say).chosen
+    return answers_of(teacher, teacher.plan(), source, how, seed, run.path, console, say).chosen
 
 
-def _fitting(settings: HealSettings, arm: str) -> FilterSettings:
-    """A data set's own answers were graded by nobody and need not be."""
-    return settings.filters.replace(right_only=False) if arm == "original" else settings.filters
+class HealingJob(NamedTuple):
+    """One healing and its prepared data."""
+
+    run: RunFolder
+    cut: ModelHandle
+    teacher: ModelHandle
+    loaded: LoadedModel
+    plan: CutPlan
+    data: Data
+    records: list[dict[str, Any]]
+    settings: HealSettings
+    healing: dict[str, Any]
+    console: Console
+    say: Say
+    group: ProcessGroup
+    tasks: list[TaskPrompts]
+
+    def seam(self) -> dict[str, Any]:
+        """Solve for the maps, fold them in and write the checkpoint."""
+        from layercut.healing.merge import write_healed
+        from layercut.healing.places import seams_of
+        from layercut.healing.rounding import judged_by
+        from layercut.healing.seam import repair_seams
+
+        began = time.monotonic()
+        uncut = load_cut(self.teacher, self.settings.train)
+        judge = judged_by(self.loaded.model, self.data)
+        total = len(seams_of(self.plan)) * (len(self.data.train) + len(self.data.held_out))
+        with watched("Reading both models", total, self.console, "texts") as on_progress:
+            kind = self.settings.train.seam
+            fits = repair_seams(self.loaded.model, uncut.model, self.plan, self.data, kind, on_progress=on_progress)
+        for fit in fits:
+            self.say(fit.describe())
+        healing = self.healing | {
+            "seams": [fit.describe() for fit in fits],
+            "seam_map": self.settings.train.seam,
+            "settings": {name: getattr(self.settings.train, name) for name in ("held_out", "max_length", "seed")},
+            "tokens": fits[0].num_tokens,
+            "seconds": round(time.monotonic() - began, 1),
+        }
+        write = partial(write_healed, self.loaded.model, self.cut.source, dtype=self.settings.save_dtype, judge=judge)
+        return self._write(healing, write, "")
+
+    def train(self) -> dict[str, Any]:
+        """Train, merge and write the checkpoint."""
+        from layercut.healing.merge import trained_model, write_adapter, write_healed
+        from layercut.healing.sft import CURVE, finished, train
+        from layercut.healing.trainable import make_trainable, num_trainable
+
+        settings, folder = self.settings.train, self.run.path / TRAINING
+        trained = finished(folder)
+        if trained is None:
+            shared = ToTrain(self.data, self.run.path, self.plan)
+            if settings.store_top_k is not None:
+                self._store_logits(shared, settings.store_top_k)
+            self.group.share(shared)
+            options = objective_of(self.loaded, self.teacher, settings, shared, self.records)
+            if settings.graded:
+                options["look"] = accuracy_of_held_out(self.tasks, self.data, self.loaded, settings.graded)
+            model = make_trainable(self.loaded.model, settings)
+            self.say(f"{num_trainable(model):,} trainable parameters")
+            with watched("Training", settings.num_steps(len(self.data.train)), self.console, "steps") as on_progress:
+                trained = train(
+                    model, self.loaded.tokenizer, self.data, settings, folder, on_progress=on_progress, **options
+                )
+            self.group.leave()
+        elif self.group.size > 1:
+            self.group.share(None)
+        healing = self.healing | {
+            "settings": _settings_in_effect(settings),
+            "steps": trained.steps,
+            "tokens": trained.tokens,
+            "seconds": round(trained.seconds, 1),
+            "stopped_early": trained.stopped_early,
+            "looks": looks_of(trained.curve),
+            "held_out_loss": trained.held_out,
+        }
+        if self.settings.keep_adapter:
+            return self._write(healing, partial(write_adapter, self.cut.source, trained.final), "", CURVE)
+        device = "cpu" if settings.method != "qlora" else "cuda"
+        self.teacher.release()
+        self.say("folding in, writing and comparing with the trained model ...")
+        whole = trained_model(self.cut.source, trained.final, settings.method, device, self.data)
+        dtype = self.settings.save_dtype
+        write = partial(write_healed, whole.model, self.cut.source, dtype=dtype, judge=whole.judge)
+        return self._write(healing, write, whole.checked, CURVE)
+
+    def _store_logits(self, shared: ToTrain, k: int) -> None:
+        """Compute the teacher's distributions once at every position in the loss."""
+        from layercut.healing.distill import check_teacher
+        from layercut.healing.stored import StoredLogits
+
+        stored = StoredLogits(shared.folder / STORED, shared.data, k)
+        if not stored.is_whole():
+            uncut = load_cut(self.teacher, self.settings.train.replace(method="lora"))
+            check_teacher(self.loaded.model, uncut.model)
+            name = "Storing the teacher's likeliest tokens"
+            with watched(name, stored.num_examples, self.console, "examples") as on_progress:
+                stored.fill(uncut.model, on_progress=on_progress)
+
+    def _write(
+        self, healing: dict[str, Any], write: Callable[..., dict[str, Any]], checked: str, curve: str | None = None
+    ) -> dict[str, Any]:
+        return write(
+            out=self.run.path / CHECKPOINT,
+            healing=healing | {"checked": [checked] if checked else []},
+            curve=self.run.path / TRAINING / curve if curve else None,
+        )
+
+
+def looks_of(curve: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
+    """The step and the accuracies on held-out questions, of every evaluation that asked some."""
+    shares = [{name: value for name, value in line.items() if name.startswith(ACCURACY)} for line in curve]
+    return [{"step": line["step"], **found} for line, found in zip(curve, shares, strict=True) if found]
+
+
+def objective_of(
+    loaded: LoadedModel, teacher: ModelHandle, settings: TrainSettings, shared: ToTrain, records: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Options of ``train`` that an objective needs, such as its trainer and the teacher."""
+    if settings.objective == "sft":
+        teacher.release()
+        return {}
+    from layercut.healing.distill import DistillTrainer, check_teacher
+    from layercut.healing.examples import encode_example
+    from layercut.healing.hidden import HiddenTrainer
+    from layercut.healing.on_policy import OnPolicyTrainer, RolloutLength
+    from layercut.healing.places import check_layers
+    from layercut.healing.stored import StoredLogits, StoredTrainer
+
+    if settings.store_top_k is not None:
+        teacher.release()
+        stored = StoredLogits(shared.folder / STORED, shared.data, settings.store_top_k)
+        return {"trainer": StoredTrainer, "stored": stored}
+    uncut = load_cut(teacher, settings.replace(method="lora"))
+    check_teacher(loaded.model, uncut.model)
+    options: dict[str, Any] = {"teacher": uncut.model, "kind": settings.objective, "alpha": settings.jsd_alpha}
+    if settings.objective == "hidden":
+        check_layers(shared.plan, uncut.num_layers, loaded.num_layers)
+        more = {"kind": "forward-kl", "plan": shared.plan, "weight": settings.hidden_weight}
+        return options | more | {"trainer": HiddenTrainer}
+    if settings.objective != "on-policy":
+        return options | {"trainer": DistillTrainer}
+    by_prompt = {encode_example(loaded.tokenizer, one).prompt: one for one in records if one["completion"]}
+    length = RolloutLength(settings.rollout_start, settings.rollout_max)
+    more = {"kind": "jsd", "cut": loaded, "records": by_prompt, "length": length, "drift": settings.drift_overlap}
+    return options | more | {"trainer": OnPolicyTrainer}
+
+
+def train_along(cut: ModelHandle, teacher: ModelHandle, settings: TrainSettings, shared: ToTrain) -> None:
+    """Training in the other processes of a group, on the data that the first one sent."""
+    from layercut.healing.sft import train
+    from layercut.healing.trainable import make_trainable
+
+    loaded = load_cut(cut, settings)
+    options = objective_of(loaded, teacher, settings, shared, [])
+    model = make_trainable(loaded.model, settings)
+    train(model, loaded.tokenizer, shared.data, settings, shared.folder / TRAINING, **options)
+
+
+def load_cut(handle: ModelHandle, train: TrainSettings) -> LoadedModel:
+    """A model for training, or a teacher."""
+    from layercut.healing.trainable import load_for_training
+
+    return load_for_training(handle.source, train, dtype=handle.settings.dtype, device=handle.settings.device)
+
+
+def _settings_in_effect(settings: TrainSettings) -> dict[str, Any]:
+    """The settings that had an effect."""
+    unused = {"seam", "report_to"}
+    if settings.method not in ("lora", "qlora"):
+        unused |= {"rank", "alpha", "dropout"}
+    if settings.method != "last-k":
+        unused.add("last_k")
+    if settings.objective not in ("jsd", "on-policy"):
+        unused.add("jsd_alpha")
+    if settings.objective != "on-policy":
+        unused |= {"rollout_start", "rollout_max", "drift_overlap"}
+    if settings.objective != "hidden":
+        unused.add("hidden_weight")
+    if settings.store_top_k is None:
+        unused.add("store_top_k")
+    return {name: value for name, value in settings.as_dict().items() if name not in unused}

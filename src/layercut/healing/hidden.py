@@ -3,10 +3,9 @@ distributions.
 
 A kept layer should get the same input as in the original model. The loss compares the residual stream that enters each
 layer after the first cut, and the final norm, with the original model's. With h the pruned model's state and t the
-teacher's, the distance is |h - t|^2 / |t|^2, averaged over these inputs, at the tokens in the loss. Loss = KL(p || q) +
-weight x distance. Matching intermediate states is as old as FitNets (arXiv:1412.6550) and TinyBERT (arXiv:1909.10351),
-which map layers of different models onto each other; here the plan says which states belong together, and the width is
-the same.
+teacher's, the distance is |h - t|^2 / |t|^2, the mean over these inputs. Loss = KL(p || q) + weight x distance, at the
+tokens in the loss. FitNets (arXiv:1412.6550) and TinyBERT (arXiv:1909.10351) match states of models of different shape
+by a learned map; here the plan says which states belong together, and the width is the same.
 """
 
 # Shapes: N tokens in the loss, D hidden size.
@@ -18,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from layercut.healing.batches import learnt
+from layercut.healing.batches import in_loss
 from layercut.healing.distill import DistillTrainer
 from layercut.healing.places import matched_layers, outputs_of
 from layercut.healing.trainable import bare
@@ -27,14 +26,10 @@ from layercut.surgery.remove import decoder_layers
 
 
 class HiddenTrainer(DistillTrainer):
-    """DistillTrainer whose loss has the distance of the hidden states beside the divergence."""
+    """DistillTrainer whose loss adds the distance of the hidden states to the divergence."""
 
     def __init__(self, *args: Any, plan: CutPlan, weight: float, **kwargs: Any) -> None:
-        """Args beside those of DistillTrainer.
-
-        plan: what was cut out of the teacher.
-        weight: of the distance.
-        """
+        """``plan``: what was cut out of the teacher. ``weight``: of the distance."""
         super().__init__(*args, **kwargs)
         self._matched = matched_layers(plan)
         self._weight = weight
@@ -47,7 +42,7 @@ class HiddenTrainer(DistillTrainer):
             outputs_of(decoder_layers(self._teacher), list(self._matched.values())) as theirs,
         ):
             divergences_N = super()._losses(model, inputs)
-        places_BT = learnt(inputs)
+        places_BT = in_loss(inputs)
         distances = [
             relative_distance(ours[one][:, :-1][places_BT], theirs[other][:, :-1][places_BT])
             for one, other in self._matched.items()

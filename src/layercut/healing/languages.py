@@ -9,20 +9,16 @@ from typing import Any
 from layercut.errors import MissingExtra, unknown
 
 MIN_LETTERS = 20
-"""Of a text whose language can be detected; with fewer, a name or a word of mathematics passes for any."""
+"""Letters from which a text's language can be detected; a name or a word of mathematics could be in any."""
 MAX_PROBABILITY = 0.02
-"""Of all languages that a text may be in, for it to be in another one. The likeliest language would not do: programs in
-English words pass for Latin or Pidgin, but without certainty."""
+"""A text is in another language if all allowed ones together have at most this probability. The likeliest language
+alone is not enough: programs in English words look like Latin or Pidgin, but without certainty.
+"""
 _NONE = ("zxx", "und")
 
 
 def check_languages(codes: Collection[str]) -> None:
-    """Refuse codes that stand for no language.
-
-    Raises:
-        InputError: such a code.
-        MissingExtra: py3langid is not installed.
-    """
+    """Raise InputError for a code of no language, or MissingExtra without py3langid."""
     known = {code for code, _ in _identifier().rank("a text") if code not in _NONE}
     for code in codes:
         if code not in known:
@@ -30,7 +26,7 @@ def check_languages(codes: Collection[str]) -> None:
 
 
 def is_in_another(text: str, codes: Collection[str]) -> bool:
-    """Whether a text is surely in none of some languages (ISO 639 codes), nor numbers and signs alone."""
+    """Whether a text is surely in none of these languages (ISO 639 codes), and more than numbers and signs."""
     if sum(map(str.isalpha, text)) < MIN_LETTERS:
         return False
     found = _identifier().rank(text.encode("utf-8", "replace"))

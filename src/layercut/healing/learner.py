@@ -5,30 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from layercut.engine.base import Decoding, GenerationRequest
 from layercut.engine.plain import PlainEngine
+from layercut.healing.examples import Data
+from layercut.healing.prompt_sources import TaskPrompts
 from layercut.healing.trainable import bare
+from layercut.models.loading import LoadedModel
 from layercut.surgery.plan import CutPlan
 
-if TYPE_CHECKING:
-    from layercut.healing.examples import Data
-    from layercut.healing.task_prompts import TaskPrompts
-    from layercut.models.loading import LoadedModel
-
 BATCH = 64
-"""Questions at once."""
 ACCURACY = "accuracy of "
 Look = Callable[[Any], dict[str, float]]
-"""From the model in training, what is to be noted of it."""
+"""From the model in training, values for the loss curve."""
 
 
 @contextmanager
 def answering(model: Any, cut: LoadedModel, batch_size: int) -> Iterator[PlainEngine]:
-    """An engine over the current model, with its adapters, without dropout; the model learns on afterwards.
+    """An engine over the current model, with its adapters and without dropout; training mode comes back afterwards.
 
-    ``cut`` is what was loaded for the training: it lends the tokenizer.
+    ``cut`` is the model loaded for training; its tokenizer is used.
     """
     model.eval()
     try:
@@ -38,16 +35,9 @@ def answering(model: Any, cut: LoadedModel, batch_size: int) -> Iterator[PlainEn
 
 
 def accuracy_of_held_out(tasks: Sequence[TaskPrompts], data: Data, cut: LoadedModel, count: int) -> Look:
-    """Grades a model's greedy answers to held-out questions of each task.
+    """A function from the model in training to its accuracies, as ``accuracy of TASK (READOUT, n=COUNT)``.
 
-    Args:
-        tasks: that the examples come from.
-        data: its held-out examples are asked, never those in training.
-        cut: what was loaded for the training.
-        count: questions of each task at most, by the order of the examples.
-
-    Returns:
-        A function from the model in training to the share that is right, as ``accuracy of TASK (READOUT, n=COUNT)``.
+    It grades greedy answers to the first ``count`` held-out questions of each task, never to those trained on.
     """
     held_out = [example.id for example in data.held_out]
     asked = [(task, [name for name in held_out if name in task.samples][:count]) for task in tasks]

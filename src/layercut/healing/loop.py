@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -20,12 +19,11 @@ from layercut.base_settings import Settings
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
 from layercut.healing.generate import answer_prompts
-from layercut.healing.heal import FLAGS, Healed, check_method, heal_model
-from layercut.healing.heal_settings import HealSettings
-from layercut.healing.job import CHECKPOINT
+from layercut.healing.heal import CHECKPOINT, FLAGS, Healed, check_method, heal_model
 from layercut.healing.process_group import ProcessGroup
-from layercut.healing.prompt_sources import Answering, PromptSource
-from layercut.healing.settings import TrainSettings
+from layercut.healing.prompt_sources import Answering, PromptSource, asked
+from layercut.healing.settings import HealSettings, TrainSettings
+from layercut.progress import Say
 from layercut.progress.bars import SelectionProgress
 from layercut.runs.atomic import write_json
 from layercut.runs.directory import RunFolder
@@ -38,16 +36,16 @@ from layercut.surgery.cut import cut_model
 from layercut.surgery.plan import CutPlan
 
 ROUNDS = "rounds.json"
-"""What the finished rounds came to; a round is in it once its healed checkpoint is whole."""
+"""The results of the finished rounds, each added once its healed checkpoint is complete."""
 
 
 class LoopSettings(Settings):
-    """How layers go, one a round."""
+    """How one layer is removed each round."""
 
     num_remove: int = Field(ge=1, description="Rounds.")
     criterion: str = Field(
         "block_influence",
-        description="How each layer is chosen, on the model that was healed before. It may not ask tasks.",
+        description="Criterion for each layer, on the model of the round before. It must not use task scores.",
     )
     calibration: CalibrationSettings = CalibrationSettings()
 
@@ -70,12 +68,13 @@ def heal_in_a_loop(
     *,
     out: Path,
     console: Console,
-    say: Callable[[str], None],
+    say: Say,
 ) -> Healed:
-    """Cut and heal in turns; the last healed model is the checkpoint of ``out``, and its plan.json records all rounds.
+    """Cut and heal alternately; the last healed model is the checkpoint of ``out``, and its plan.json records all
+    rounds.
 
     Each round has a folder: ``select``, ``cut`` and ``heal``. A cut is deleted once it is healed, and a healed model
-    once the next cut stands. The same call again goes on where it was stopped.
+    once the next cut exists. The same call again continues where it was stopped.
 
     Raises:
         InputError: settings that do not fit, a model of too few layers, or several processes.
@@ -98,15 +97,17 @@ def heal_in_a_loop(
         "loop": loop.as_dict(),
         "heal": settings.describe(),
         "uncut": whole.describe(),
-        "prompts": source.describe() if source.records is None else {"n": len(source.records), "given": True},
-        "decoding": how.decoding.as_dict(),
-        "max_new_tokens": how.max_new_tokens or source.max_new_tokens,
-        **how.extra(),
+        **asked(source, how),
     }
     with resumable(out), RunFolder.begin(out, run_settings, flags=FLAGS | {"num_remove": "loop"}) as run:
         final = run.path / CHECKPOINT
         if not (final / PLAN_FILE).is_file():
-            source = _with_answers(uncut, source, settings, how, run.path, console, say)
+            if source.records is None and (settings.responses == "self" or settings.match_tokens):
+                seed, answers = settings.train.seed, run.path / "answers"  # generated once for all rounds
+                answered = answer_prompts(
+                    uncut, source, how, remove=None, out=answers, seed=seed, console=console, say=say
+                )
+                source = replace(source, records=answered.records)
             rounds, current = _finished(run.path), uncut
             for number in range(1, loop.num_remove + 1):
                 folder = run.path / f"round-{number}"
@@ -138,31 +139,6 @@ def _finished(folder: Path) -> list[dict[str, Any]]:
     return rounds
 
 
-def _with_answers(
-    uncut: ModelSettings,
-    source: PromptSource,
-    settings: HealSettings,
-    how: Answering,
-    folder: Path,
-    console: Console,
-    say: Callable[[str], None],
-) -> PromptSource:
-    """With the original model's answers, generated once for all rounds, where they are trained on."""
-    if source.records is not None or not (settings.responses == "self" or settings.match_tokens):
-        return source
-    answered = answer_prompts(
-        uncut,
-        source,
-        how,
-        remove=None,
-        out=folder / "answers",
-        seed=settings.train.seed,
-        console=console,
-        say=say,
-    )
-    return replace(source, records=answered.records)
-
-
 def _cut_one(
     model: ModelSettings,
     plan: CutPlan,
@@ -170,9 +146,9 @@ def _cut_one(
     loop: LoopSettings,
     folder: Path,
     console: Console,
-    say: Callable[[str], None],
+    say: Say,
 ) -> None:
-    """Choose one more layer of a model that ``plan`` has left, and write it without that layer."""
+    """Choose one more layer of a model, which ``plan`` has made, and write the model without that layer."""
     handle = ModelHandle(model)
     with SelectionProgress(console) as progress:
         chosen = select_layers(

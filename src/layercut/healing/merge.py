@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,7 +18,7 @@ from layercut.models.quiet import quiet_transformers
 from layercut.models.sources import ModelSource, describe_source
 from layercut.models.weights import read_header, safetensors_files
 from layercut.runs.atomic import new_directory, write_json
-from layercut.surgery.checkpoint import EARLIER_PLANS_FILE, PLAN_FILE, files_to_copy
+from layercut.surgery.checkpoint import EARLIER_PLANS_FILE, PLAN_FILE, earlier_plans, files_to_copy
 from layercut.surgery.plan import CutPlan
 from layercut.text.markup import escape
 
@@ -33,7 +33,7 @@ _ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
 
 
 def stored_dtype(folder: Path) -> str:
-    """The dtype that most numbers of a checkpoint are stored in, as torch names it; float32 for any other kind."""
+    """The dtype of most numbers of a checkpoint, as torch names it; float32 for any other kind."""
     sizes: Counter[str] = Counter()
     for file in set(safetensors_files(folder).values()):
         for entry in read_header(file).tensors.values():
@@ -42,30 +42,22 @@ def stored_dtype(folder: Path) -> str:
 
 
 class TrainedModel(NamedTuple):
-    """What training came to, as a whole model."""
+    """The result of training as a whole model."""
 
     model: PreTrainedModel
     """In float32."""
     checked: str
-    """How that was checked, in words; empty where there was nothing to check."""
+    """How the merge was verified, as text; empty if there was nothing to verify."""
     judge: Judge | None
-    """What rounding it is judged by."""
 
 
 def trained_model(cut: ModelSource, final: Path, method: str, device: str, data: Data | None = None) -> TrainedModel:
-    """The trained weights as a whole model.
+    """The trained weights as a whole model; VerificationError if the merged model is not the adapter model.
 
-    Args:
-        cut: the model before training.
-        final: what training left, see ``layercut.healing.sft.Trained``.
-        method: of training.
-        device: to load on.
-        data: examples to judge rounding by.
-
-    Raises:
-        VerificationError: the merged model is not the adapter model.
+    ``cut`` is the model before training, ``final`` that of ``layercut.healing.sft.Trained``; ``data`` has the examples
+    that measure what rounding costs.
     """
-    base = _dequantised(cut) if method == "qlora" else _in_float32(cut, device)
+    base = _dequantised(cut) if method == "qlora" else load_model(cut, dtype="float32", device=device).model
     judge = None if data is None else judged_by(base, data)
     if method in ("lora", "qlora"):
         merged = merge_adapters(base, final)
@@ -84,28 +76,25 @@ def write_healed(
     *,
     out: Path,
     healing: Mapping[str, Any],
-    card: Callable[[Mapping[str, Any]], str],
     curve: Path | None = None,
     dtype: str = "auto",
     judge: Judge | None = None,
 ) -> dict[str, Any]:
-    """Write the healed model as the pruned one's folder with other weights, there whole or not at all.
+    """Write the healed model as the pruned one's folder with other weights, complete or not at all.
 
-    Tokenizer, generation config and chat template come along; ``plan.json`` keeps the cut's plan and gains an entry in
-    its ``healing`` list. The folder is reloaded with plain transformers and compared before it takes its name.
+    Tokenizer, generation config and chat template are copied; ``plan.json`` keeps the cut's plan, and its ``healing``
+    list gets an entry, which is returned. The folder is reloaded with plain transformers and compared before it takes
+    its name.
 
     Args:
-        model: what to write, in float32; afterwards it holds what was written.
+        model: in float32; afterwards it holds the written weights.
         cut: the model before healing.
         out: the new folder.
-        healing: the entry for plan.json; what was checked here is added to its ``checked``.
-        card: from the whole entry, README.md.
+        healing: the entry for plan.json; its ``checked`` gets what is verified here.
         curve: the loss curve, to be copied.
         dtype: of the weights; auto is that of the pruned checkpoint, or float32 where rounding costs, see ``rounding``.
         judge: measures what rounding costs.
 
-    Returns:
-        The entry as it was written.
     Raises:
         InputError: ``out`` is not empty.
         VerificationError: the reloaded model is another one.
@@ -114,17 +103,11 @@ def write_healed(
         written = write_weights(model, folder, stored=stored_dtype(cut.path), dtype=dtype, judge=judge)
         _copy_files(cut.path, folder)
         shared = {**healing, "written": written.to_dict(judge)}
-        return _describe(cut.path, folder, shared, written.describe(judge), card, curve)
+        return _describe(cut.path, folder, shared, written.describe(judge), curve)
 
 
 def write_adapter(
-    cut: ModelSource,
-    final: Path,
-    *,
-    out: Path,
-    healing: Mapping[str, Any],
-    card: Callable[[Mapping[str, Any]], str],
-    curve: Path | None = None,
+    cut: ModelSource, final: Path, *, out: Path, healing: Mapping[str, Any], curve: Path | None = None
 ) -> dict[str, Any]:
     """Write the adapters alone, as a PEFT folder that names the pruned model as its base; see ``write_healed``."""
     with new_directory(out) as folder:
@@ -133,7 +116,7 @@ def write_adapter(
         config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
         write_json(folder / "adapter_config.json", config | {"base_model_name_or_path": cut.name})
         _copy_files(cut.path, folder)
-        return _describe(cut.path, folder, healing, f"an adapter for {cut.name}, not merged", card, curve)
+        return _describe(cut.path, folder, healing, f"an adapter for {cut.name}, not merged", curve)
 
 
 def _copy_files(source: Path, folder: Path) -> None:
@@ -146,37 +129,30 @@ def _copy_files(source: Path, folder: Path) -> None:
 
 
 def _describe(
-    source: Path,
-    folder: Path,
-    healing: Mapping[str, Any],
-    checked: str,
-    card: Callable[[Mapping[str, Any]], str],
-    curve: Path | None,
+    source: Path, folder: Path, healing: Mapping[str, Any], checked: str, curve: Path | None
 ) -> dict[str, Any]:
-    """plan.json, the loss curve and the card; gives the entry of plan.json."""
+    """Write plan.json, the loss curve and the card; returns the entry of plan.json."""
     entry = {**healing, "checked": [*healing.get("checked", ()), checked]}
     if curve is not None and curve.is_file():
         shutil.copyfile(curve, folder / CURVE_FILE)
         entry["loss_curve"] = CURVE_FILE
     plan = _plan_data(source)
     write_json(folder / PLAN_FILE, plan | {"healing": [*plan.get("healing", []), entry]})
-    (folder / "README.md").write_text(card(entry), encoding="utf-8")
+    card = source / "README.md"
+    cut_card = card.read_text("utf-8") if card.is_file() and earlier_plans(source) else ""  # the original's is another
+    (folder / "README.md").write_text(healed_card(cut_card, entry), encoding="utf-8")
     return entry
 
 
 def _plan_data(source: Path) -> dict[str, Any]:
-    """What the cut's plan.json holds, earlier healing included; the plan of an original model where it has none."""
+    """The cut's plan.json with earlier healing entries; for a folder without one, the plan of an original model."""
     file = source / PLAN_FILE
     if file.is_file():
-        CutPlan.load(file)  # refuses what is no plan
+        CutPlan.load(file)  # raises for any other JSON
         data: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         return data
     metadata = describe_source(ModelSource(name=source.name, path=source))
     return CutPlan(num_layers=metadata.num_layers, model=source.name, model_hash=metadata.model_hash).to_dict()
-
-
-def _in_float32(cut: ModelSource, device: str) -> PreTrainedModel:
-    return load_model(cut, dtype="float32", device=device).model
 
 
 def _dequantised(cut: ModelSource) -> PreTrainedModel:
@@ -190,14 +166,14 @@ def _dequantised(cut: ModelSource) -> PreTrainedModel:
 
 
 UNTRAINED = "Nothing was trained after the cut."
-"""What the card of a pruned model says."""
+"""A line in the card of a pruned model."""
 
 
 def healed_card(cut_card: str, healing: Mapping[str, Any]) -> str:
     """README.md of a healed checkpoint.
 
     Args:
-        cut_card: README.md of the pruned checkpoint; its front matter and facts stay. Empty where there is none.
+        cut_card: README.md of the pruned checkpoint, whose text stays; empty where there is none.
         healing: the entry of plan.json.
     """
     text = cut_card.replace(UNTRAINED, "Healed after the cut: see below.").rstrip()

@@ -1,34 +1,47 @@
-"""Near duplicates among texts: MinHash finds candidates, exact word n-grams decide. The only file that imports
-datasketch.
+"""Texts as words, and near duplicates among them: MinHash finds candidates, exact word n-grams decide. The only file
+that imports datasketch.
 
-Similarity is Jaccard's, |A & B| / |A | B|, of the sets of 5 words in a row (Broder 1997; as for web text in Lee et al.,
-"Deduplicating Training Data Makes Language Models Better", arXiv:2107.06499). One other word in the middle of a text of
-50 words leaves 0.80, of 20 words 0.52, so that short problems that differ in a number stay apart. A text of fewer than
-5 words is like another only if it is the same.
+Similarity is Jaccard's, |A & B| / |A | B|, of the sets of 5 words in a row (Broder 1997; for web text Lee et al.,
+"Deduplicating Training Data Makes Language Models Better", arXiv:2107.06499). With one other word in the middle, two
+texts of 50 words have 0.80 and two of 20 words 0.52, so short problems that differ in a number are not duplicates. A
+text of fewer than 5 words is similar only to itself.
 """
 
 from __future__ import annotations
 
-from layercut.errors import MissingExtra
-from layercut.healing.words import Words, grams, words
+import re
+from collections.abc import Iterator
 
+from layercut.errors import MissingExtra
+
+Words = tuple[str, ...]
+_WORD = re.compile(r"\w+|[^\w\s]")
 N = 5
-"""Words in a row."""
 _NUM_HASHES = 128
 _RECALL = 0.99
 
 
+def words(text: str) -> Words:
+    """A text normalised for comparison: lower case, words and signs one by one, so ``12+3`` equals ``12 + 3``.
+
+    >>> words("What is 12+3?")
+    ('what', 'is', '12', '+', '3', '?')
+    """
+    return tuple(_WORD.findall(text.casefold()))
+
+
+def grams(text: Words, length: int) -> Iterator[Words]:
+    """All n-grams of words; none of length 0."""
+    if length:
+        yield from (text[start : start + length] for start in range(len(text) - length + 1))
+
+
 class SeenTexts:
-    """Texts that were let in, to be asked whether a further one is too much like any of them."""
+    """Texts that were added, and the question whether a further one is too similar to any of them."""
 
     def __init__(self, similarity: float) -> None:
-        """Nothing was seen yet.
-
-        Args:
-            similarity: from which on a text counts as seen; 1 for texts that are the same but for case and spacing.
-
-        Raises:
-            MissingExtra: a similarity below 1, and datasketch is not installed.
+        """``similarity``: from which on a text counts as seen. Below 1 (equal words) it needs datasketch
+        (MissingExtra).
         """
         self._similarity = similarity
         self._same: set[Words] = set()
@@ -42,10 +55,10 @@ class SeenTexts:
             self._index = MinHashLSH(num_perm=_NUM_HASHES, params=_bands(similarity))
 
     def has(self, text: str) -> bool:
-        """Whether a text that was added says the same, or almost.
+        """Whether an added text is the same or similar enough.
 
-        One of just that similarity is found with a probability of at least 99 %, a more similar one more surely; what
-        is found was compared in full, so no text is taken for a less similar one.
+        A text of exactly that similarity is found with a probability of at least 99 %, a more similar one more surely.
+        Every candidate is compared in full, so a less similar text is never found.
         """
         said = words(text)
         if said in self._same:
@@ -57,7 +70,6 @@ class SeenTexts:
         return any(jaccard(shingles, _shingles(self._kept[index])) >= self._similarity for index in alike)
 
     def add(self, text: str) -> None:
-        """Let a text in."""
         said = words(text)
         self._same.add(said)
         if self._similarity < 1:
@@ -85,7 +97,7 @@ def _shingles(said: Words) -> frozenset[Words]:
 
 
 def _bands(similarity: float) -> tuple[int, int]:
-    """Bands and hashes a band: as many a band as find texts of just this similarity often enough."""
+    """Bands and hashes a band: the most hashes that still find texts of this similarity often enough."""
     for rows in range(_NUM_HASHES // 2, 1, -1):
         bands = _NUM_HASHES // rows
         if 1 - (1 - similarity**rows) ** bands >= _RECALL:

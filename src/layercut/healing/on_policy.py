@@ -1,12 +1,15 @@
 """On-policy distillation: the pruned model answers, and the teacher's distribution at every token is the target.
 
-Generalised knowledge distillation (GKD, arXiv:2306.13649) with the growing answers of ShortOPD (arXiv:2607.13124): a
-pruned model should train on its own mistakes, but at first its answers repeat themselves, and long repetitive answers
+Generalised knowledge distillation (GKD, arXiv:2306.13649) with the growing answers of ShortOPD (arXiv:2607.13124). A
+pruned model should train on its own mistakes. But at first its answers repeat themselves, and long repetitive answers
 cost most and help least. So answers start short and grow as repetition falls.
 
-A teacher gives little signal on a text that it would never write. Where the overlap of the two models' likeliest
-tokens falls, the rest of an answer counts less, or not at all (``drift``), and answers do not grow.
+A teacher gives little signal on a text that it would never write. Prune-OPD (arXiv:2605.07804) measures how many of the
+two models' likeliest tokens are the same. It lets weights only fall along an answer, and cuts it off where the overlap
+is small. ``drift_weights`` is our own variant; answers do not grow while they drift.
 """
+
+# Shapes: N tokens of answers, one answer behind the other, V vocabulary.
 
 from __future__ import annotations
 
@@ -14,32 +17,34 @@ import json
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from layercut.engine.base import Decoding, GenerationRequest
 from layercut.healing.batches import rows
 from layercut.healing.distill import DistillTrainer, divergence
-from layercut.healing.drift import drift_weights, overlap
 from layercut.healing.examples import TrainingExample, encode_example
 from layercut.healing.learner import answering
 from layercut.healing.prompts import record_prompt
+from layercut.models.loading import LoadedModel
 from layercut.runs.atomic import write_json
 from layercut.surgery.plan import CutPlan
 
-if TYPE_CHECKING:
-    from layercut.models.loading import LoadedModel
-
 WINDOW = 8
-"""Batches of answers that decide together whether longer ones are let through."""
+"""Batches of answers that decide together whether answers may grow."""
 WASTED = 0.2
-"""Mean share of answers that teaches little, below which they double in length."""
+"""Mean share of wasted answer tokens below which answers double in length."""
+TOP_K = 16
+"""Likeliest tokens of each model that are compared."""
+DRIFT_WINDOW = 16
+"""Tokens over which the overlap is averaged."""
 _STATE = "rollouts.json"
 
 
 def repetition(tokens: Sequence[int], n: int = 4) -> float:
-    """Share of n-grams that stood earlier in the same answer: 1 - different / all; 0 for an answer of fewer tokens.
+    """Share of n-grams that occurred earlier in the same answer: 1 - different / all; 0 for an answer of fewer tokens.
 
     >>> repetition([1, 2, 3, 4, 5]), repetition([7] * 13)
     (0.0, 0.9)
@@ -48,8 +53,41 @@ def repetition(tokens: Sequence[int], n: int = 4) -> float:
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
 
+@torch.no_grad()
+def overlap(student_NV: Tensor, teacher_NV: Tensor, k: int = TOP_K) -> Tensor:
+    """(N,) float32, the share of the student's k likeliest tokens that are among the teacher's, from logits."""
+    k = min(k, student_NV.shape[-1])
+    ours_NK, theirs_NK = student_NV.topk(k).indices, teacher_NV.topk(k).indices
+    return (ours_NK[:, :, None] == theirs_NK[:, None, :]).any(-1).float().mean(-1)
+
+
+@torch.no_grad()
+def drift_weights(overlap_N: Tensor, lengths: Sequence[int], least: float, window: int = DRIFT_WINDOW) -> Tensor:
+    """(N,) weight of each token: 1 while the two models agree, falling with the overlap, and never rising again.
+
+    With c the mean overlap over the last ``window`` tokens (before an answer begins, the models count as agreeing), a
+    token's weight is the smallest so far of min(1, c / least). Where that falls below one half, the rest of the answer
+    has weight 0.
+
+    Args:
+        overlap_N: from ``overlap``.
+        lengths: tokens of each answer; together N.
+        least: the overlap below which an answer drifts; 0 gives every token the weight 1.
+        window: see above.
+    """
+    if least <= 0:
+        return torch.ones_like(overlap_N)
+    weights = []
+    for part in torch.split(overlap_N, list(lengths)):
+        padded = torch.cat([part.new_ones(window - 1), part])
+        agreement = padded.unfold(0, window, 1).mean(-1) if len(part) else part
+        falling = (agreement / least).clamp(max=1).cummin(0).values if len(part) else part
+        weights.append(torch.where(falling < 0.5, 0.0, falling))
+    return torch.cat(weights)
+
+
 class RolloutLength:
-    """How long the pruned model's answers may be: doubled when a window of batches wasted little."""
+    """Longest answer of the pruned model: doubled when a window of batches wasted little."""
 
     def __init__(self, start: int, longest: int) -> None:
         self.tokens = start
@@ -57,30 +95,26 @@ class RolloutLength:
         self._recent: deque[float] = deque(maxlen=WINDOW)
 
     def saw(self, share: float) -> None:
-        """One more batch of answers, with the share of them that is wasted: repeated 4-grams or drifted tokens."""
+        """Record a batch of answers by its wasted share: repeated 4-grams or drifted tokens."""
         self._recent.append(share)
         if len(self._recent) == WINDOW and sum(self._recent) / WINDOW < WASTED and self.tokens < self._longest:
             self.tokens = min(2 * self.tokens, self._longest)
             self._recent.clear()
 
     def save(self, folder: Path) -> None:
-        """Beside a checkpoint."""
         write_json(folder / _STATE, {"tokens": self.tokens, "recent": list(self._recent)})
 
     def load(self, folder: Path) -> None:
-        """As it was at a checkpoint."""
         state = json.loads((folder / _STATE).read_text(encoding="utf-8"))
         self.tokens = state["tokens"]
         self._recent = deque(state["recent"], maxlen=WINDOW)
 
 
 class OnPolicyTrainer(DistillTrainer):
-    """DistillTrainer on answers that the model gives itself, at temperature 1; held-out examples stay as they are.
+    """DistillTrainer on answers that the model gives itself, at temperature 1; held-out examples keep their answers.
 
-    A batch's loss is the mean of weight x divergence over its tokens:
-    what drifted adds less, which is not made up for.
-
-    What is drawn depends on the seed, the step and the prompt alone, so a resumed training draws the same answers.
+    A batch's loss is the mean of weight x divergence over its tokens; drifted tokens add less. Draws depend on the
+    seed, the step and the prompt alone, so a resumed training draws the same answers.
     """
 
     def __init__(
@@ -97,7 +131,7 @@ class OnPolicyTrainer(DistillTrainer):
         cut: the model in training; it answers with its adapters.
         records: by prompt tokens, the records that the examples come from.
         length: of answers.
-        drift: overlap of the two models' likeliest tokens below which an answer counts less, see ``drift_weights``.
+        drift: overlap below which an answer counts less, see ``drift_weights``.
         """
         super().__init__(*args, **kwargs)
         self._cut = cut
@@ -116,24 +150,24 @@ class OnPolicyTrainer(DistillTrainer):
         student_NV, teacher_NV = self._logits(model, batch)
         losses_N = divergence(student_NV, teacher_NV, self._kind, self._alpha)
         overlap_N = overlap(student_NV, teacher_NV)
-        weights_N = drift_weights(overlap_N, [row.num_learnt for row in rows(batch)], self._drift)
+        weights_N = drift_weights(overlap_N, [row.num_in_loss for row in rows(batch)], self._drift)
         self._tell(answers, overlap_N.mean().item(), 1 - weights_N.mean().item())
         # The Trainer counted the tokens of the given answers, so accumulated batches are averaged here.
         steps = 1 if num_items_in_batch is None else self.current_gradient_accumulation_steps
         return (weights_N * losses_N).mean() / steps
 
     def _tell(self, answers: Sequence[TrainingExample], shared: float, drifted: float) -> None:
-        """A batch of answers, to the curve and to what decides their length."""
+        """Report a batch of answers to the curve and to the length of answers."""
         repeated = [repetition(answer.completion) for answer in answers]
         repeated_share = sum(repeated) / max(len(repeated), 1)
-        self.note("repetition", repeated_share)
-        self.note("rollout_tokens", sum(len(answer.completion) for answer in answers) / max(len(answers), 1))
-        self.note("overlap", shared)
-        self.note("drifted", drifted)
+        length = sum(len(answer.completion) for answer in answers) / max(len(answers), 1)
+        noted = {"repetition": repeated_share, "rollout_tokens": length, "overlap": shared, "drifted": drifted}
+        for name, value in noted.items():
+            self.note(name, value)
         self._length.saw(max(repeated_share, drifted))
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """The length of answers goes with every checkpoint."""
+        """Saves the length of answers with every checkpoint."""
         super().save_model(output_dir, _internal_call)
         self._length.save(Path(output_dir or str(self.args.output_dir)))
 

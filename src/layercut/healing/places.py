@@ -6,32 +6,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from layercut.errors import InputError
-
-if TYPE_CHECKING:
-    from layercut.surgery.plan import CutPlan
+from layercut.surgery.plan import CutPlan
 
 
 class Seam(NamedTuple):
     """One cut: a run of removed layers with a layer below."""
 
     below: int
-    """The layer before the run, counted in the pruned model."""
+    """The layer before the run, as an index of the pruned model."""
     first: int
     last: int
-    """The run, counted in the original model."""
+    """``first`` to ``last`` is the run, as indices of the original model."""
 
 
 def seams_of(plan: CutPlan) -> list[Seam]:
-    """The runs of removed layers, from the bottom.
-
-    Raises:
-        InputError: no layer was removed, or the bottom ones were: there is no layer below to fold into.
-    """
+    """The runs of removed layers, from the bottom; InputError without any, or without a layer below to fold into."""
     gone = set(plan.removed)
     if not gone:
         raise InputError("this model was not cut by layercut (its plan.json removes nothing), so it has no seam.")
@@ -46,12 +40,10 @@ def seams_of(plan: CutPlan) -> list[Seam]:
 
 
 def matched_layers(plan: CutPlan) -> dict[int, int]:
-    """Layers whose outputs should be the same: of the pruned model, and of the original one.
+    """Layers whose outputs should be equal: index in the pruned model to index in the original one.
 
-    An output is what enters the next layer that stays, or the final norm. Below the first cut the two models are one.
-
-    Raises:
-        InputError: nothing was cut.
+    An output is the input of the next kept layer, or of the final norm. Below the first cut the two models are equal.
+    Raises InputError if nothing was cut.
 
     >>> matched_layers(CutPlan(num_layers=6, removed=(2, 5)))
     {1: 2, 2: 3, 3: 5}
@@ -63,16 +55,7 @@ def matched_layers(plan: CutPlan) -> dict[int, int]:
 
 
 def check_layers(plan: CutPlan, uncut: int, cut: int) -> None:
-    """Refuse models that are not the two of a plan.
-
-    Args:
-        plan: of the cut.
-        uncut: decoder layers of the teacher.
-        cut: decoder layers of the pruned model.
-
-    Raises:
-        InputError: they have other numbers of layers.
-    """
+    """Raise InputError if a teacher of ``uncut`` layers and a pruned model of ``cut`` are not the two of the plan."""
     if (uncut, cut) != (plan.num_layers, len(plan.kept)):
         raise InputError(
             f"the plan cuts {plan.num_layers} layers to {len(plan.kept)}, but the teacher has {uncut} and the "
@@ -82,11 +65,11 @@ def check_layers(plan: CutPlan, uncut: int, cut: int) -> None:
 
 @contextmanager
 def outputs_of(layers: Any, indices: Iterable[int]) -> Iterator[dict[int, Tensor]]:
-    """What these layers give in a forward pass, (B, T, D) by index."""
+    """The outputs (B, T, D) of these layers in a forward pass, by index."""
     seen: dict[int, Tensor] = {}
 
     def keep(index: int) -> Any:
-        # Nothing is computed here: with gradient checkpointing the layer runs twice, and must do the same both times.
+        # No computation here: with gradient checkpointing the layer runs twice, and must do the same both times.
         return lambda _, __, output: seen.__setitem__(index, output if isinstance(output, Tensor) else output[0])
 
     hooks = [layers[index].register_forward_hook(keep(index)) for index in indices]

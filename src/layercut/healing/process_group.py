@@ -1,7 +1,7 @@
 """The process group of one training, as ``accelerate launch`` or ``torchrun`` starts it, and this process's rank.
 
-The first process does everything that happens once: it owns the run folder, runs the teacher, and writes the
-checkpoint. The others wait for its examples, train with it, and exit.
+The first process does everything that happens once: it owns the run folder, runs the teacher and writes the checkpoint.
+The others wait for its examples, train with it, and exit.
 """
 
 from __future__ import annotations
@@ -13,23 +13,22 @@ from typing import Any, NamedTuple, TypeVar
 
 Shared = TypeVar("Shared")
 WAIT = timedelta(days=7)
-"""How long the others wait for the teacher's answers."""
+"""Longest wait of the others for the teacher's answers."""
 
 
 class ProcessGroup(NamedTuple):
-    """This process and how many there are."""
+    """Rank of this process, and number of processes."""
 
     rank: int
     size: int
 
     @classmethod
     def of_this_process(cls, environment: Mapping[str, str] = os.environ) -> ProcessGroup:
-        """What the launcher said; a team of one where there is none."""
+        """From the launcher's variables; a group of one without a launcher."""
         return cls(int(environment.get("RANK", 0)), int(environment.get("WORLD_SIZE", 1)))
 
     @property
     def is_first(self) -> bool:
-        """Whether this process does what is done once."""
         return self.rank == 0
 
     def share(self, shared: Shared | None = None) -> Shared:
@@ -50,7 +49,6 @@ class ProcessGroup(NamedTuple):
         return found
 
     def leave(self) -> None:
-        """Nothing more is done together."""
         if self.size > 1:
             import torch.distributed as dist
 

@@ -1,4 +1,4 @@
-"""Sources of prompts, as users write them: files, ``hub:NAME`` and ``task:NAME``, or a run of ``generate``."""
+"""Sources of prompts, as users write them: files, ``hub:NAME``, ``task:NAME``, or a run of ``generate``."""
 
 from __future__ import annotations
 
@@ -12,22 +12,24 @@ from typing import Any, NamedTuple, Self, TypeVar, cast
 from pydantic import Field, model_validator
 
 from layercut.base_settings import Seed, Settings
+from layercut.engine.base import Completion, GenerationRequest
 from layercut.errors import InputError, unknown
 from layercut.healing.best_of import chosen
 from layercut.healing.prompts import NamedPrompt, PromptWithAnswer, answered_in, read_answered
 from layercut.healing.settings import SYSTEM
-from layercut.healing.task_prompts import PREFIX, TaskPrompts, task_prompts
 from layercut.runs.records import read_records
 from layercut.settings import DecodingSettings
 from layercut.tasks import load_task
+from layercut.tasks.base import GENERATED, Readout, Sample, Task, known_readouts
 from layercut.tasks.hub_rows import HUB, hub_rows
 from layercut.text.counting import counted
 
 Found = TypeVar("Found")
 Kind = TypeVar("Kind", bound=Settings)
 RESPONSES = Path("samples", "responses.jsonl")
+PREFIX = "task:"
 CHOICES = Path("samples", "choices.jsonl")
-"""Of several answers to a prompt, the best."""
+"""The best of several answers to a prompt."""
 MAX_NEW_TOKENS = 256
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "paper": {
@@ -39,25 +41,22 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "patience": 0,
     }
 }
-"""What each says, by field."""
 
 
 class PromptReading(Settings):
-    """How sources of prompts are read."""
+    """Settings of reading sources of prompts."""
 
-    readout: str | None = Field(None, description="How a task's items are asked: chain or short.")
+    readout: str | None = Field(None, description="Readout of a task's items: chain or short.")
     limit: int | None = Field(None, ge=1, description="At most this many prompts of each source.")
-    skip: int = Field(0, ge=0, description="Skip this many, which another source takes; limit counts from there.")
+    skip: int = Field(0, ge=0, description="Skip this many prompts of each source; limit counts from there.")
     shuffle_buffer: int = Field(
-        10_000,
-        ge=0,
-        description="Rows of a hub data set to draw from as it streams in, by the seed; 0: in its order.",
+        10_000, ge=0, description="Rows of a hub data set to shuffle while it streams, by the seed; 0: its own order."
     )
-    shuffle_seed: Seed = Field(42, description="Of that draw.")
+    shuffle_seed: Seed = Field(42, description="Random seed of that shuffling.")
 
 
 class PromptSpec(PromptReading):
-    """One source of prompts, as people name it."""
+    """One source of prompts, as users write it."""
 
     source: str = Field(
         description="A file, hub:NAME[:config[:split]], task:NAME, or a run folder of layercut generate."
@@ -72,15 +71,11 @@ class PromptSpec(PromptReading):
 
     @property
     def read(self) -> int | None:
-        """How many are to be read so that ``limit`` are left."""
+        """Number of prompts to read so that ``limit`` are left."""
         return None if self.limit is None else self.skip + self.limit
 
     def chosen(self, found: list[Found]) -> list[Found]:
-        """Those that ``skip`` and ``limit`` leave.
-
-        Raises:
-            InputError: none.
-        """
+        """The prompts that ``skip`` and ``limit`` leave; InputError if none."""
         if found and self.skip >= len(found):
             raise InputError(
                 f"{self.source} has {counted(len(found), 'prompt')}, and skip {self.skip} leaves none; skip fewer."
@@ -88,21 +83,77 @@ class PromptSpec(PromptReading):
         return found[self.skip :][: self.limit]
 
 
+class TaskPrompts(NamedTuple):
+    """A task's selection items as prompts."""
+
+    task: Task
+    readout: Readout
+    samples: Mapping[str, Sample]
+    """By prompt id: the item's id, followed by the readout where that is not the task's first."""
+    answered: list[PromptWithAnswer]
+    """The answer is the task's worked solution for a chain, else a draft of the right answer; empty without either."""
+    stop: tuple[str, ...]
+    max_new_tokens: int
+
+    def is_right(self, record: Mapping[str, Any]) -> bool:
+        """Whether the task's grader gives a recorded answer full marks on its headline metric."""
+        names = ("id", "finish_reason", "num_prompt_tokens", "num_new_tokens")
+        return self.is_right_answer(Completion(text=record["completion"], **{name: record[name] for name in names}))
+
+    def is_right_answer(self, answer: Completion) -> bool:
+        """The same for an engine's answer."""
+        score = self.task.grade(self.samples[answer.id], self.readout, answer)
+        return next(iter(score.metrics.values())) >= 1
+
+
+def task_prompts(task: Task, *, readout: Readout | None = None, limit: int | None = None) -> TaskPrompts:
+    """The selection items of a task as prompts.
+
+    Args:
+        task: its selection split is the training split of data sets that have one.
+        readout: ``chain`` or ``short``; the task's first generated readout if left out.
+        limit: at most this many.
+
+    Raises:
+        InputError: the task generates nothing, has no such readout, or has no selection items.
+    """
+    generated = [name for name in known_readouts(task) if name in GENERATED]
+    if not generated:
+        raise InputError(f"{task.name} is scored by likelihood only, so it has no prompts to answer; use another task.")
+    if readout is not None and readout not in generated:
+        raise unknown(f"generated readout of {task.name}", readout, generated)
+    chosen: Readout = readout or generated[0]
+    samples = task.samples("selection", limit)
+    if not samples:
+        raise InputError(f"{task.name} has no selection items, so it gives no prompts; take another task or data.")
+    answered, by_id, first = [], {}, None
+    for sample in samples:
+        request = task.request(sample, chosen)
+        assert isinstance(request, GenerationRequest)
+        first = first or request
+        draft = sample.data.get("solution", "") if chosen == "chain" else task.draft(sample, chosen)
+        for string in request.stop:
+            draft = draft.partition(string)[0]
+        name = sample.id if chosen == generated[0] else f"{sample.id} {chosen}"
+        answered.append(PromptWithAnswer(NamedPrompt(name, request.prompt), draft))
+        by_id[name] = sample
+    assert first is not None
+    return TaskPrompts(task, chosen, by_id, answered, first.stop, first.max_new_tokens)
+
+
 class PromptGroup(NamedTuple):
-    """Prompts of one kind, which are asked and graded alike."""
+    """Prompts of one kind, which are asked and graded in one way."""
 
     answered: list[PromptWithAnswer]
     task: TaskPrompts | None = None
     note: str = ""
-    """What people should know of how they were read."""
+    """A remark for users on how they were read."""
 
     @property
     def prompts(self) -> list[NamedPrompt]:
-        """What is to be answered."""
         return [answered.prompt for answered in self.answered]
 
     def describe(self) -> dict[str, Any]:
-        """What decides the prompts."""
         settings: dict[str, Any] = {"n": len(self.answered), "hash": prompts_hash(self.prompts)}
         if self.task:
             settings |= {"task": self.task.task.name, "readout": self.task.readout, **self.task.task.settings()}
@@ -111,7 +162,7 @@ class PromptGroup(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class PromptSource:
-    """Prompts with the answers that their source gives, if it gives any; from one source or from several."""
+    """Prompts from one or several sources, with the answers that the sources give."""
 
     parts: tuple[PromptGroup, ...] = ()
     records: list[dict[str, Any]] | None = None
@@ -129,27 +180,24 @@ class PromptSource:
 
     @property
     def prompts(self) -> list[NamedPrompt]:
-        """What is to be answered."""
         return [prompt for part in self.parts for prompt in part.prompts]
 
     @property
     def tasks(self) -> list[TaskPrompts]:
-        """The tasks among the sources."""
         return [part.task for part in self.parts if part.task]
 
     @property
     def notes(self) -> list[str]:
-        """What people should know of how they were read, a line each."""
+        """Remarks for users on how they were read."""
         return [part.note for part in self.parts if part.note]
 
     @property
     def max_new_tokens(self) -> int:
-        """Longest answer where nothing is said: that of the tasks, and of prompts from files."""
+        """Default of the longest answer: that of the tasks, or MAX_NEW_TOKENS for prompts from files."""
         of_files = [MAX_NEW_TOKENS] if len(self.tasks) < len(self.parts) else []
         return max([*(task.max_new_tokens for task in self.tasks), *of_files], default=MAX_NEW_TOKENS)
 
     def describe(self) -> dict[str, Any]:
-        """What decides the prompts, for a run's settings."""
         if len(self.parts) == 1:
             return self.parts[0].describe()
         return {"n": len(self.prompts), "parts": [part.describe() for part in self.parts]}
@@ -162,24 +210,34 @@ class Answering(Settings):
     max_new_tokens: int | None = Field(None, ge=1, description="Longest answer; if left out, the task's own, or 256.")
     system: str | None = Field(None, description="System message for conversations that have none.")
     samples: int = Field(
-        1, ge=1, description="Answers to each prompt. The best goes on: right, ended, likeliest by token. All are kept."
+        1,
+        ge=1,
+        description="Answers to each prompt. The best is used: right, ended, likeliest by token. All are saved.",
     )
-    max_prompt_tokens: int | None = Field(None, ge=1, description="Leave out longer prompts.")
+    max_prompt_tokens: int | None = Field(None, ge=1, description="Drop prompts of more tokens.")
 
     def extra(self) -> dict[str, int]:
-        """What is set beside decoding and the longest answer, for a run's settings."""
+        """Settings beside decoding and the longest answer, for a run's settings. Defaults are omitted."""
         shared = {"samples": self.samples} if self.samples > 1 else {}
         return shared | ({} if self.max_prompt_tokens is None else {"max_prompt_tokens": self.max_prompt_tokens})
 
 
+def asked(source: PromptSource, how: Answering, seed: int | None = None) -> dict[str, Any]:
+    """Prompts and decoding, for a run's settings; the seed where there is one for the whole run."""
+    given = {"n": len(source.records), "given": True} if source.records is not None else source.describe()
+    return {
+        "prompts": given,
+        "decoding": how.decoding.as_dict() | ({} if seed is None else {"seed": seed}),
+        "max_new_tokens": how.max_new_tokens or source.max_new_tokens,
+        **how.extra(),
+    }
+
+
 def with_preset(preset: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
-    """What was given, by field, and what a preset says where nothing was.
+    """The given fields over those of a preset; InputError for an unknown preset.
 
     ``paper`` (arXiv:2602.01997): temperature 0.9, top-p 0.95, up to 8192 tokens, prompts of up to 8000, and a system
-    prompt; a hub data set is shuffled through 500,000 rows; training never stops early. One sample, as without it.
-
-    Raises:
-        InputError: an unknown preset.
+    prompt; a hub data set is shuffled through 500,000 rows; training never stops early. One sample.
     """
     if preset is not None and preset not in PRESETS:
         raise unknown("preset", preset, PRESETS)
@@ -187,22 +245,14 @@ def with_preset(preset: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def answering(preset: str | None, decoding: DecodingSettings, **given: Any) -> Answering:
-    """How prompts are answered under a preset, and ``given`` fields of Answering; decoding settings stay together.
-
-    Raises:
-        InputError: an unknown preset, or a value that cannot be used.
-    """
+    """Answering from a preset and ``given`` fields, where None is not given; decoding settings stay together."""
     drawn = None if decoding == DecodingSettings() else decoding
     said = {name: value for name, value in {"decoding": drawn, **given}.items() if value is not None}
     return _made_of(Answering, with_preset(preset, said))
 
 
 def under_preset(preset: str | None, settings: Kind) -> Kind:
-    """Settings with what a preset says of the fields that were not given.
-
-    Raises:
-        InputError: an unknown preset.
-    """
+    """The given fields of settings over those of a preset."""
     return _made_of(type(settings), with_preset(preset, settings.given()))
 
 
@@ -233,13 +283,13 @@ def prompt_source(specs: Sequence[PromptSpec], *, system: str | None = None, pla
     """Read prompts.
 
     Args:
-        specs: where from. A run folder of answers stands alone.
-        system: for conversations that have no system message; not for tasks, whose prompts are as they are.
+        specs: the sources. A run folder of answers must be the only one.
+        system: for conversations without a system message; tasks keep their own prompts.
         plain: no chat template; for files and hub data sets.
 
     Raises:
-        InputError: nothing of that kind, no prompts in it, the same prompts twice, or a run folder whose answers were
-            not chosen among yet.
+        InputError: a source that cannot be read or holds no prompts, the same prompts twice, or a run folder without
+            choices.
         MissingExtra: a hub data set and no ``datasets``.
     """
     if len(specs) == 1 and Path(specs[0].source).is_dir():

@@ -29,16 +29,10 @@ class NamedPrompt(NamedTuple):
 
 
 class PromptWithAnswer(NamedTuple):
-    """A prompt and the answer that its data set gives to it."""
+    """A prompt and its data set's answer."""
 
     prompt: NamedPrompt
     answer: str
-    """Empty where the row holds none."""
-
-
-def read_prompts(path: Path, *, system: str | None = None, plain: bool = False) -> list[NamedPrompt]:
-    """The prompts of ``read_answered`` without the answers."""
-    return [found.prompt for found in read_answered(path, system=system, plain=plain)]
 
 
 def read_answered(
@@ -46,14 +40,7 @@ def read_answered(
 ) -> list[PromptWithAnswer]:
     """Prompts of a ``.txt`` file (one a line), ``.jsonl``, ``.json``, ``.csv`` (all also gzipped) or ``.parquet`` file.
 
-    Args:
-        path: the file.
-        system: a system message put before conversations that have none.
-        plain: give the text as it stands instead of a conversation; only for rows of a single turn.
-        limit: at most this many.
-
-    Raises:
-        InputError: the file cannot be read, or a row cannot be asked; see ``answered_in``.
+    For arguments and errors see ``answered_in``.
     """
     return answered_in(_rows(Path(path)), str(path), system=system, plain=plain, limit=limit)
 
@@ -67,23 +54,23 @@ def answered_in(
     limit: int | None = None,
     left_out: list[str] | None = None,
 ) -> list[PromptWithAnswer]:
-    """The prompts of rows, with the answers that stand beside them: the control arm of learning one's own answers.
+    """The prompts of rows, with the answers in the same rows.
 
     A row's columns may be ``messages`` or ``conversations`` (turns with role and content, or from and value),
     ``prompt`` (text or turns), ``question``, or ``instruction`` with an optional ``input`` (of several ``instances``,
-    the first). The whole conversation is kept, but for a last turn by the assistant: it is what will be generated, and
-    the row's own answer; else that is the column ``output``, ``answer``, ``response`` or ``completion``. A column
-    ``system`` goes before a conversation that has no system message. A row's ``id`` is used if it has one, otherwise a
-    hash of the prompt. Of rows that ask the same the first one counts.
+    the first). The whole conversation is kept, except a last turn by the assistant: that is the row's own answer; else
+    the answer is the column ``output``, ``answer``, ``response`` or ``completion``. A column ``system`` goes before a
+    conversation that has no system message. The id is the row's ``id``, or else a hash of the prompt. Of rows with the
+    same prompt the first counts.
 
     Args:
         rows: read no further than needed.
-        source: what they are of, for messages.
+        source: name of the source, for messages.
         system: a system message put before conversations that have none.
-        plain: give the text as it stands instead of a conversation; only for rows of a single turn.
+        plain: give the text unchanged instead of a conversation; only for rows of a single turn.
         limit: at most this many prompts.
-        left_out: collects why rows cannot be asked, for data that its reader cannot mend; without, the first such row
-            is an error.
+        left_out: collects why rows cannot be asked, for data that the user cannot repair; without it, the first such
+            row is an error.
 
     Raises:
         InputError: a row has none of the columns, two different prompts share an id, or nothing can be asked.
@@ -130,7 +117,7 @@ def _named(row: Mapping[str, Any], turns: list[Message], system: str | None, pla
 
 
 def _turns(row: DataRow) -> tuple[list[Message], str]:
-    """The turns to be answered, and the answer that the row gives."""
+    """The turns to be answered, and the row's own answer."""
     fields, where = row.fields, row.where
     if isinstance(instances := fields.get("instances"), list) and instances and isinstance(instances[0], dict):
         fields = {**fields, **instances[0]}
@@ -161,7 +148,7 @@ def _turns(row: DataRow) -> tuple[list[Message], str]:
 
 
 def _listed(value: Any, *, as_json: bool) -> list[Any] | None:
-    """A list of turns, which a CSV file holds as JSON; None for anything else."""
+    """A list of turns, which a CSV file holds as JSON; None for any other value."""
     if as_json and isinstance(value, str):
         try:
             value = parse(value)
@@ -197,6 +184,11 @@ def _read(path: Path) -> str:
         raise InputError(f"{path}: no prompts can be read here ({error.strerror or error}).") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: damaged, or not UTF-8 text ({error}).") from error
+
+
+def plain_prompt(named: NamedPrompt) -> str | list[dict[str, str]]:
+    """A prompt as records hold it."""
+    return named.prompt if isinstance(named.prompt, str) else [turn._asdict() for turn in named.prompt]
 
 
 def record_prompt(record: Mapping[str, Any]) -> Prompt:

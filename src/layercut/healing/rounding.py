@@ -1,17 +1,18 @@
 """Write trained weights in a dtype that keeps the training gain.
 
 Training and folding work in float32; the pruned checkpoint is mostly bfloat16, with 8 bits of mantissa. A weight that
-moved by less than half of such a step rounds back to where it was, so rounding to the nearest undoes all small updates.
-The written weights are therefore reloaded and compared with the trained model: by the logits, and by the loss on
-held-out examples. Where rounding to the nearest loses more than ``SHARE`` of the healing gain, weights are rounded
-stochastically (up with the probability of the remainder, so updates survive in the mean). Where that loses as much,
-they are written in float32. All losses are computed in float32 arithmetic, as rounded weights run on a CPU.
+moved by less than half of such a step rounds back, so rounding to the nearest undoes all small updates. The written
+weights are therefore reloaded and compared with the trained model: by the logits, and by the loss on held-out examples.
+Where rounding to the nearest loses more than ``SHARE`` of the healing gain, weights are rounded stochastically (up with
+the probability of the remainder, so updates survive in the mean). Where that loses as much, they are written in
+float32. All losses are computed in float32 arithmetic, as rounded weights run on a CPU.
 """
 
 # Shapes: N tokens in the loss, V vocabulary.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -21,8 +22,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from layercut.errors import VerificationError
-from layercut.healing.adapters import probe
-from layercut.healing.batches import learnt, learnt_logits, padded
+from layercut.healing.adapters import probe_logits
+from layercut.healing.batches import in_loss, logits_in_loss, padded
 from layercut.healing.examples import Data, TrainingExample
 from layercut.models.quiet import quiet_transformers
 from layercut.surgery.verify import ROUNDING_STEPS
@@ -31,9 +32,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 SHARE = 0.02
-"""Of what healing gained in loss, what rounding may cost."""
+"""Share of the healing gain in loss that rounding may cost."""
 JUDGED = 64
-"""Examples that the loss is measured on, at most: the weights are read by four passes over them, at times on a CPU."""
+"""Most examples for measuring the loss: four passes read them, possibly on a CPU."""
 _BATCH = 4
 _WEIGHTS = "*.safetensors*"
 
@@ -44,10 +45,10 @@ class Judge(NamedTuple):
     examples: list[TrainingExample]
     are_held_out: bool
     before: float
-    """Loss of the pruned model on them before it was healed, in nats a token."""
+    """Loss of the pruned model on them before healing, in nats a token."""
 
     def costs(self, trained: float, written: float) -> bool:
-        """Whether rounding took a part of the gain that matters; NaN does."""
+        """Whether rounding lost too much of the gain; true for NaN."""
         return not written - trained <= SHARE * max(self.before - trained, 0.0)
 
     def describe(self, trained: float, written: float) -> str:
@@ -60,18 +61,17 @@ class Judge(NamedTuple):
 
 
 class Written(NamedTuple):
-    """The weights that are on disk, against those that were trained."""
+    """The weights on disk, compared with the trained ones."""
 
     dtype: str
     rounding: str
-    """none, nearest or stochastic."""
     logit_difference: float
     """The largest on random tokens."""
-    trained: float | None
-    written: float | None
-    """Losses, where there are examples."""
+    trained: float
+    written: float
+    """Losses; NaN without examples."""
     note: str = ""
-    """Why the dtype is not the pruned checkpoint's, or what it costs all the same."""
+    """Why the dtype is not the pruned checkpoint's, or what it costs."""
 
     def to_dict(self, judge: Judge | None) -> dict[str, Any]:
         """For plan.json."""
@@ -83,11 +83,10 @@ class Written(NamedTuple):
         return metadata | {"loss": {name: value for name, value in losses.items() if value == value} | on}
 
     def describe(self, judge: Judge | None) -> str:
-        """One line for people."""
         how = "" if self.rounding == "none" else f", rounded {_WORDS[self.rounding]}"
         text = f"written in {self.dtype}{how}: a logit differs from the trained model's by at most "
         text += f"{self.logit_difference:.2g}"
-        if judge is not None and self.trained is not None and self.written is not None:
+        if judge is not None:
             text += f"; {judge.describe(self.trained, self.written)}"
         return text + (f"; {self.note}" if self.note else "")
 
@@ -96,22 +95,20 @@ _WORDS = {"nearest": "to the nearest", "stochastic": "stochastically"}
 
 
 def judged_by(model: Any, data: Data) -> Judge:
-    """The judge for a healing of ``model``, the pruned one before training. Held-out examples, or else training
-    ones.
-    """
+    """The judge for a healing of ``model``, the untrained pruned one, on held-out examples, or else training ones."""
     examples = (data.held_out or data.train)[:JUDGED]
     return Judge(examples, bool(data.held_out), mean_loss(model, examples))
 
 
 @torch.no_grad()
 def mean_loss(model: Any, examples: Sequence[TrainingExample]) -> float:
-    """Mean negative log-likelihood of the completions' tokens, in nats. Every token counts alike."""
+    """Mean negative log-likelihood of the completions' tokens, in nats. All tokens have the same weight."""
     total, count = 0.0, 0
     ordered = sorted(examples, key=len)
     for start in range(0, len(ordered), _BATCH):
         batch = {name: ids.to(model.device) for name, ids in padded(ordered[start : start + _BATCH]).items()}
-        targets_N = batch["labels"][:, 1:][learnt(batch)]
-        logits_NV = learnt_logits(model, batch).float()
+        targets_N = batch["labels"][:, 1:][in_loss(batch)]
+        logits_NV = logits_in_loss(model, batch).float()
         total += cross_entropy(logits_NV, targets_N, reduction="sum").double().item()
         count += len(targets_N)
     return total / max(count, 1)
@@ -123,44 +120,44 @@ def write_weights(
     """Write ``model`` and read it back.
 
     Args:
-        model: the trained model in float32. Afterwards it holds the weights that are written.
-        folder: where config and weights go.
+        model: the trained model in float32. Afterwards it holds the written weights.
+        folder: for config and weights.
         stored: dtype of the pruned checkpoint.
-        dtype: to be written; auto is that of the pruned checkpoint, or float32 where rounding to it costs too much.
+        dtype: of the written weights; auto is ``stored``, or float32 where rounding to it costs too much.
         judge: measures what rounding costs; without one, weights are rounded to the nearest.
 
     Raises:
-        VerificationError: what is on disk is another model than the one that was to be written.
+        VerificationError: the model on disk is another one.
     """
     model.eval()  # type: ignore[no-untyped-call]
-    expected = _logits(model)
-    trained = None if judge is None else mean_loss(model, judge.examples)
+    expected = probe_logits(model)
+    trained = math.nan if judge is None else mean_loss(model, judge.examples)
     wanted = stored if dtype == "auto" else dtype
     tries = _tries(wanted, dtype == "auto" and judge is not None, is_judged=judge is not None)
     found: list[Written] = []
     again: Any = None
     for name, rounding in tries:
-        again = None  # two of them need not be in memory
+        again = None  # frees the one before
         again = _write(model, folder, name, rounding)
-        loss = None if judge is None else mean_loss(again, judge.examples)
-        found.append(Written(name, rounding, (_logits(again) - expected).abs().max().item(), trained, loss))
-        if judge is None or trained is None or loss is None or not judge.costs(trained, loss):
+        loss = math.nan if judge is None else mean_loss(again, judge.examples)
+        found.append(Written(name, rounding, (probe_logits(again) - expected).abs().max().item(), trained, loss))
+        if judge is None or not judge.costs(trained, loss):
             break
     else:
         if len(found) > 1 and found[-1].dtype != "float32":  # all cost too much, and the user wants this dtype
-            best = min(found, key=lambda one: one.written if one.written is not None else float("inf"))
+            best = min(found, key=lambda one: one.written)
             if best is not found[-1]:
                 again = _write(model, folder, best.dtype, best.rounding)
             found.append(best)
     result = found[-1]
-    if judge is not None and trained is not None:
+    if judge is not None:
         result = result._replace(note=_note(result, found[0], judge, trained))
     _check(model, again, folder, result.dtype)
     return result
 
 
 def _tries(wanted: str, falls_back: bool, *, is_judged: bool) -> list[tuple[str, str]]:
-    """Dtype and rounding, in the order in which they are tried."""
+    """Dtypes and roundings, in the order in which they are tried."""
     if wanted == "float32":
         return [("float32", "none")]
     tries = [(wanted, "nearest")]
@@ -171,7 +168,6 @@ def _tries(wanted: str, falls_back: bool, *, is_judged: bool) -> list[tuple[str,
 
 def _note(result: Written, first: Written, judge: Judge, trained: float) -> str:
     def share(one: Written) -> str:
-        assert one.written is not None
         gain = judge.before - trained
         return f"{(one.written - trained) / gain:.0%} of what healing gained" if gain > 0 else "more loss"
 
@@ -179,7 +175,7 @@ def _note(result: Written, first: Written, judge: Judge, trained: float) -> str:
         return f"{first.dtype} would cost {share(first)}; `save_dtype` {first.dtype} takes it all the same"
     if result.rounding != first.rounding:
         return f"rounding to the nearest would cost {share(first)}"
-    if result.written is not None and judge.costs(trained, result.written):
+    if judge.costs(trained, result.written):
         return f"rounding costs {share(result)}; `save_dtype` float32 costs nothing"
     return ""
 
@@ -214,10 +210,10 @@ def _write(model: Any, folder: Path, dtype: str, rounding: str) -> Any:
 
 
 def stochastic_bfloat16(weights: Tensor, generator: torch.Generator) -> Tensor:
-    """Float32 as bfloat16, each number rounded to one of its two neighbours, up with the probability of its nearness to
-    the upper.
+    """Float32 as bfloat16, each number rounded up or down at random, up with the probability of its nearness to the
+    upper.
 
-    The mean over draws is the number itself, and numbers that bfloat16 holds stay as they are.
+    The mean over draws is the number itself, and numbers that bfloat16 represents stay unchanged.
     """
     noise = torch.randint(1 << 16, weights.shape, dtype=torch.int32, generator=generator).to(weights.device)
     bits = weights.float().contiguous().view(torch.int32)
@@ -228,7 +224,7 @@ def stochastic_bfloat16(weights: Tensor, generator: torch.Generator) -> Tensor:
 
 @torch.no_grad()
 def _check(model: Any, again: Any, folder: Path, dtype: str) -> None:
-    """Every weight is within one step of rounding of the trained one, and the model around them is the same."""
+    """Compare every weight with the trained one, within one rounding step, and the logits of both models."""
     read, step = dict(again.named_parameters()), torch.finfo(getattr(torch, dtype))
     for name, parameter in model.named_parameters():
         value = read.get(name)
@@ -238,14 +234,8 @@ def _check(model: Any, again: Any, folder: Path, dtype: str) -> None:
         if far.any() or not value.isfinite().all():
             raise VerificationError(f"{folder} is not the healed model: {name} is another one after reloading.")
         parameter.data = value.data
-    expected = _logits(model)
-    difference = (_logits(again) - expected).abs().max().item()
+    expected = probe_logits(model)
+    difference = (probe_logits(again) - expected).abs().max().item()
     tolerance = ROUNDING_STEPS * torch.finfo(torch.float32).eps * max(1.0, expected.abs().max().item())
     if not difference <= tolerance:
         raise VerificationError(f"{folder} is not the healed model: a logit differs by {difference:g} after reloading.")
-
-
-@torch.no_grad()
-def _logits(model: Any) -> Tensor:
-    logits: Tensor = model(input_ids=probe(model), use_cache=False).logits
-    return logits.float().cpu()

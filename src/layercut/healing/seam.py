@@ -1,31 +1,32 @@
 """Training-free repair: a linear map at each cut, solved for in closed form and folded into the layer below it.
 
-(Or, with the kind ``magnitude``, a factor for the whole stream, see there.)
-
-ReplaceMe (arXiv:2505.02819): where a run of layers is cut out, the MLP of the last layer before it should add to the
-residual stream what brings the stream closest to where the original model has it after the run. With x what that MLP
-adds, y the rest of the stream and h the original model's stream, M minimises the mean over tokens of |x M + y - h|^2 /
-|x + y - h|^2. ReplaceMe has no divisor. With it every token has the same weight: the first token of a text has a norm
-dozens of times larger than the others and would dominate a plain sum of squares. Sums are kept in float64, D x D
-whatever the amount of text. Seams are solved from the bottom up, each in the model with the earlier seams repaired.
+ReplaceMe (arXiv:2505.02819): the MLP of the last layer before a cut should add what brings the residual stream closest
+to the original model's stream after the cut. With x what that MLP adds, y the rest of the stream and h the original
+model's stream, M minimises the mean over tokens of |x M + y - h|^2 / |x + y - h|^2. ReplaceMe has no divisor, which
+gives every token the same weight. The first token of a text has a norm dozens of times larger than the others and would
+dominate a plain sum of squares. Sums are kept in float64, D x D for any amount of text. Seams are solved from the
+bottom up, each in the model with the earlier seams repaired. The kind ``magnitude`` is a factor for the whole stream,
+see there.
 """
 
 # Shapes: B batch, T tokens, N real tokens, D hidden size.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from layercut.errors import InputError, unknown
+from layercut.healing.batches import padded
 from layercut.healing.examples import Data, TrainingExample
 from layercut.healing.fold import branch, fold, takes_maps
 from layercut.healing.magnitude import MagnitudeSums, scale_stream
-from layercut.healing.places import Seam, check_layers, seams_of
+from layercut.healing.places import Seam, check_layers, outputs_of, seams_of
 from layercut.healing.settings import SEAMS
+from layercut.progress import OnProgress
 from layercut.surgery.remove import decoder_layers
 
 if TYPE_CHECKING:
@@ -35,33 +36,30 @@ if TYPE_CHECKING:
 
 MAPS = tuple(kind for kind in SEAMS if kind != "magnitude")
 RIDGES = (1e-4, 1e-2, 0.1, 1.0, 10.0)
-"""Ridges that the linear map is tried with, as a share of the mean square of a channel; the best one on held-out text
-stays."""
+"""Ridges of the linear map, as a share of the mean square of a channel; the best on held-out text is taken."""
 RIDGE = 0.1
-"""Where no text is held out."""
+"""The ridge where no text is held out."""
 
 
 class SeamFit(NamedTuple):
-    """What a map does at a seam."""
+    """The effect of a map at a seam."""
 
     seam: Seam
     kind: str
     ridge: float | None
     gap_left: float
-    """Mean over tokens of held-out text: squared distance from the original model's stream (for ``magnitude``, of the
-    two magnitudes), as a share of that without a map."""
+    """Mean over held-out tokens: squared distance from the original model's stream (for ``magnitude``, of the two
+    magnitudes), as a share of that without a map.
+    """
     num_tokens: int
-    """Tokens that the map was solved on."""
     factor: float | None = None
-    """What magnitude compensation multiplies the stream by."""
 
     @property
     def is_folded(self) -> bool:
-        """Whether it helps on held-out text; a map that does not is left out."""
+        """Whether it helps on held-out text; otherwise it is not folded in."""
         return self.gap_left < 1
 
     def describe(self) -> str:
-        """One line for people."""
         done = "folded in" if self.is_folded else "skipped, because it does not help"
         what = f"the {self.kind} map" + ("" if self.ridge is None else f" (ridge {self.ridge:g})")
         gap = "the gap"
@@ -84,7 +82,6 @@ class Sums:
         self.num_tokens = 0
 
     def add(self, x_ND: Tensor, z_ND: Tensor) -> None:
-        """More tokens."""
         x_ND, z_ND = x_ND.to(self._device).double(), z_ND.to(self._device).double()
         self.xx_DD += x_ND.T @ x_ND
         self.xz_DD += x_ND.T @ z_ND
@@ -99,11 +96,9 @@ class Sums:
 def solve(sums: Sums, kind: str, ridge: float = RIDGE) -> Tensor:
     """The map M, (D, D) float64, for rows: X M is nearest to Z.
 
-    linear: I + (X'X + r I)^-1 (X'Z - X'X) with r = ridge x the mean of X'X's diagonal, so that the ridge pulls to
-    "no change". orthogonal: U V' of the singular value decomposition of X'Z (Procrustes). scale: a factor per channel.
-
-    Raises:
-        InputError: an unknown kind, or no tokens.
+    linear: I + (X'X + r I)^-1 (X'Z - X'X) with r = ridge x the mean of X'X's diagonal, so that the ridge pulls to "no
+    change". orthogonal: U V' of the singular value decomposition of X'Z (Procrustes). scale: a factor per channel.
+    Raises InputError for an unknown kind, or without tokens.
     """
     if kind not in MAPS:
         raise unknown("seam map", kind, MAPS)
@@ -127,20 +122,18 @@ def repair_seams(
     uncut: PreTrainedModel,
     plan: CutPlan,
     data: Data,
-    *,
     kind: str = "linear",
+    *,
     batch_size: int = 8,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: OnProgress = lambda done, total: None,
 ) -> list[SeamFit]:
     """Fold a map into the layer below every seam of ``cut``, in place.
 
     Args:
-        cut: the pruned model; float32, so that folding loses nothing.
+        cut: the pruned model, in float32.
         uncut: the model it was cut from.
-        plan: what was cut.
-        data: text that both read, and text on which the map is judged.
+        data: text to fit on, and held-out text to judge by.
         kind: one of SEAMS; see ``magnitude`` for that one.
-        batch_size: texts at once.
         on_progress: called with (texts done, texts in all).
 
     Raises:
@@ -156,11 +149,10 @@ def repair_seams(
             f"{cut.config.model_type} normalises what its MLP adds to the stream, so a {kind} map cannot be folded in "
             "exactly; use `seam` scale."
         )
-    report = on_progress or (lambda done, total: None)
     done, total = 0, len(seams) * (len(data.train) + len(data.held_out))
-    report(0, total)
+    on_progress(0, total)
     fits = []
-    scale = 1.0  # what our stream is to be multiplied by to be as loud as it should be, once magnitudes were folded
+    scale = 1.0  # factor between our stream and the stream of the right magnitude, after the seams below
     for seam in seams:
         size = cut.config.get_text_config().hidden_size
         fitted, judged = (MagnitudeSums() if kind == "magnitude" else Sums(size, cut.device) for _ in range(2))
@@ -172,7 +164,7 @@ def repair_seams(
                 else:
                     sums.add(scale * streams.ours_ND, streams.theirs_ND)
                 done += len(ids_BT)
-                report(done, total)
+                on_progress(done, total)
         judged = judged if judged.num_tokens else fitted
         if isinstance(fitted, Sums) and isinstance(judged, Sums):
             map_DD, fit = _best(seam, kind, fitted, judged)
@@ -182,7 +174,7 @@ def repair_seams(
             assert isinstance(fitted, MagnitudeSums) and isinstance(judged, MagnitudeSums)
             factor, is_last = fitted.factor, seam.below + 1 == len(ours)
             gap_left = judged.gap(factor) / max(judged.gap(), 1e-30)
-            # Behind the last layer there is only the final norm, which does not hear how loud the stream is.
+            # Behind the last layer there is only the final norm, for which the magnitude makes no difference.
             fit = SeamFit(seam, kind, None, 1.0 if is_last else gap_left, fitted.num_tokens, factor)
             if fit.is_folded:
                 scale_stream(cut, seam.below, factor)
@@ -200,19 +192,19 @@ def _best(seam: Seam, kind: str, fitted: Sums, judged: Sums) -> tuple[Tensor, Se
 
 
 class Streams(NamedTuple):
-    """What stands at a seam, at each token, in float64."""
+    """The streams at a seam, at each token, in float64."""
 
     added_ND: Tensor
-    """What the MLP below adds to our stream."""
+    """The output of the MLP below, which it adds to our stream."""
     ours_ND: Tensor
-    """Our stream with that."""
+    """Our stream after that."""
     theirs_ND: Tensor
     """The original model's stream behind the layers that were removed."""
 
     def sides(self) -> tuple[Tensor, Tensor]:
-        """What the MLP adds, and what it should add: the original model's stream less the rest of ours.
+        """What the MLP adds, and what it should add: the original model's stream minus the rest of ours.
 
-        Both divided by the distance between the two, so that a sum of squares counts every token alike.
+        Both are divided by the distance between the two, so that a sum of squares gives every token the same weight.
         """
         wanted_ND = self.theirs_ND - (self.ours_ND - self.added_ND)
         gap_N1 = (wanted_ND - self.added_ND).norm(dim=-1, keepdim=True).clamp(min=1e-9)
@@ -221,35 +213,17 @@ class Streams(NamedTuple):
 
 @torch.no_grad()
 def _read(cut: Any, uncut: Any, seam: Seam, ids_BT: Tensor, mask_BT: Tensor) -> Streams:
-    seen: dict[str, Tensor] = {}
-
-    def keep(name: str) -> Callable[..., None]:
-        return lambda _, __, output: seen.__setitem__(
-            name, (output if isinstance(output, Tensor) else output[0])[mask_BT]
-        )
-
     below = decoder_layers(cut)[seam.below]
-    hooks = [
-        branch(below).register_forward_hook(keep("added")),
-        below.register_forward_hook(keep("ours")),
-        decoder_layers(uncut)[seam.last].register_forward_hook(keep("theirs")),
-    ]
-    try:
-        # Padding stands behind everything that is read, so no mask is needed.
+    with outputs_of([branch(below), below, decoder_layers(uncut)[seam.last]], range(3)) as seen:
         cut.base_model(input_ids=ids_BT, use_cache=False)
         uncut.base_model(input_ids=ids_BT.to(uncut.device), use_cache=False)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return Streams(*(seen[name].to(cut.device).double() for name in ("added", "ours", "theirs")))
+    return Streams(*(seen[place].to(cut.device)[mask_BT].double() for place in range(3)))
 
 
 def _batches(examples: Sequence[TrainingExample], size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Ids and mask (B, T), padded on the right by repeating a token of the text."""
+    """Ids and mask (B, T) of texts of similar length."""
     ordered = sorted(examples, key=len)
     for start in range(0, len(ordered), size):
-        rows = [torch.tensor(example.input_ids) for example in ordered[start : start + size]]
-        width = max(map(len, rows))
-        ids_BT = torch.stack([torch.cat([row, row[-1:].expand(width - len(row))]) for row in rows])
-        mask_BT = torch.arange(width) < torch.tensor([len(row) for row in rows])[:, None]
-        yield ids_BT, mask_BT
+        rows = ordered[start : start + size]
+        ids_BT = padded(rows)["input_ids"]
+        yield ids_BT, torch.arange(ids_BT.shape[1]) < torch.tensor([len(row) for row in rows])[:, None]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Annotated, Any, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
 from layercut.base_settings import Names, Number, Seed, Settings, one_of
 from layercut.errors import InputError
+from layercut.healing.filters import FilterSettings
 
 METHODS = ("lora", "qlora", "full", "last-k", "seam")
 """Which weights change. ``seam`` trains nothing: it solves for a linear map at each cut."""
@@ -15,8 +18,11 @@ SCHEDULES = ("constant", "linear", "cosine")
 PRECISIONS = ("auto", "float32", "bfloat16")
 SAVED_AS = ("auto", "float32", "bfloat16", "float16")
 OBJECTIVES = ("sft", "forward-kl", "reverse-kl", "jsd", "hidden", "on-policy")
-"""The loss: on the answers' tokens, or the teacher's distributions on them (``hidden``: and its hidden states), or
-its distributions on the pruned model's own answers."""
+"""The loss: on the answers' tokens, or the teacher's distributions on them (``hidden``: and its hidden states), or its
+distributions on the pruned model's own answers.
+"""
+RESPONSES = ("self", "original")
+"""Whose answers are trained on: the teacher's own, or those that the data set gives with the prompts."""
 SEAMS = ("linear", "orthogonal", "scale", "magnitude")
 """What ``seam`` does at each cut: a map of what the MLP below adds, or a factor for the whole stream."""
 SYSTEM = "You are a helpful assistant."
@@ -24,12 +30,10 @@ SYSTEM = "You are a helpful assistant."
 
 
 class Batches(NamedTuple):
-    """A step, as one process sees it."""
+    """The batches of one step in one process."""
 
     micro: int
-    """Examples at once."""
     accumulation: int
-    """Micro batches a step."""
 
 
 class TrainSettings(Settings):
@@ -45,69 +49,75 @@ class TrainSettings(Settings):
         description="sft (the answers' tokens), forward-kl, reverse-kl, jsd, hidden (states and forward-kl), or "
         "on-policy.",
     )
-    rank: int = Field(64, ge=1, description="Of the adapters.")
+    rank: int = Field(64, ge=1, description="Rank of the LoRA adapters.")
     """The paper's code asks for 16, which its trainer silently turns into 64."""
-    alpha: int = Field(16, ge=1, description="Adapters count alpha / rank.")
-    dropout: Number = Field(0.05, ge=0, lt=1, description="Before the adapters, while training.")
-    last_k: int = Field(3, ge=1, description="Layers at the end that last-k trains, with the head.")
+    alpha: int = Field(16, ge=1, description="LoRA alpha; updates are scaled by alpha / rank.")
+    dropout: Number = Field(0.05, ge=0, lt=1, description="Dropout before the adapters, in training.")
+    last_k: int = Field(3, ge=1, description="last-k: number of last layers to train, with the head.")
     """ "Reassessing Layer Pruning", arXiv:2411.15558."""
-    learning_rate: Number = Field(2e-4, description="After the warm-up.")
+    learning_rate: Number = Field(2e-4, description="Learning rate after the warm-up.")
     schedule: Annotated[str, one_of(SCHEDULES)] = Field(
-        "constant", description="Learning rate after the warm-up: constant, or down to 0, linear or cosine."
+        "constant", description="Learning rate after the warm-up: constant, or linear or cosine down to 0."
     )
     warmup_steps: int = Field(50, ge=0, description="Steps of linear warm-up.")
-    weight_decay: Number = Field(1e-4, description="Of AdamW.")
-    beta1: Number = Field(0.9, description="Of AdamW.")
-    beta2: Number = Field(0.99, description="Of AdamW.")
-    max_grad_norm: Number = Field(1.0, description="Longest gradient; longer ones are scaled down.")
-    batch_size: int = Field(8, ge=1, description="Examples a step, over all devices and accumulation.")
-    micro_batch: int = Field(4, ge=1, description="Examples at once on a device; the rest of a batch is accumulated.")
+    weight_decay: Number = Field(1e-4, description="Weight decay of AdamW.")
+    beta1: Number = Field(0.9, description="First beta of AdamW.")
+    beta2: Number = Field(0.99, description="Second beta of AdamW.")
+    max_grad_norm: Number = Field(1.0, description="Gradients with a larger norm are scaled down to this.")
+    batch_size: int = Field(8, ge=1, description="Examples per step, over all devices and accumulation.")
+    micro_batch: int = Field(4, ge=1, description="Examples per pass of a device; a batch is accumulated from these.")
     packing: bool = Field(
-        False, description="Examples of a micro batch in one row, without padding; none sees another."
+        False, description="Put a micro batch in one row, without padding; attention stays in each example."
     )
     epochs: Number = Field(1.0, description="Passes over the examples.")
-    max_steps: int | None = Field(None, ge=1, description="Stop after this many steps, whatever the epochs.")
-    max_length: int = Field(8192, ge=2, description="Leave out longer examples, in tokens.")
+    max_steps: int | None = Field(None, ge=1, description="Stop after this many steps, even within the epochs.")
+    max_length: int = Field(8192, ge=2, description="Drop examples of more tokens.")
     precision: Annotated[str, one_of(PRECISIONS)] = Field(
         "auto",
         description="Products in float32, or bfloat16 (weights and sums stay in float32); auto: bfloat16 on a GPU that "
         "has it.",
     )
     """Many CPUs are slower with bfloat16, some faster."""
-    held_out: Number = Field(0.1, ge=0, lt=1, description="Share of the examples that judge and are never trained on.")
-    save_every: int = Field(100, ge=1, description="Steps between checkpoints and looks at the held-out loss.")
-    patience: int = Field(
-        3, ge=0, description="Looks without a better held-out loss before it stops, and keeps the best; 0: never."
+    held_out: Number = Field(
+        0.1, ge=0, lt=1, description="Share of the examples for evaluation, which are never trained on."
     )
-    graded: int = Field(0, ge=0, description="Held-out questions of each task to answer at each look.")
+    save_every: int = Field(
+        100, ge=1, description="Steps between checkpoints, and between evaluations of the held-out loss."
+    )
+    patience: int = Field(
+        3,
+        ge=0,
+        description="Stop after this many evaluations without a better held-out loss, and keep the best; 0: never.",
+    )
+    graded: int = Field(0, ge=0, description="Held-out questions of each task to answer at each evaluation.")
     jsd_alpha: Number = Field(
         0.5, gt=0, lt=1, description="jsd, on-policy: weight of the teacher in the mixture of the two models."
     )
     rollout_start: int = Field(
-        32, ge=1, description="on-policy: longest own answer at first, in tokens; never above rollout_max."
+        32, ge=1, description="on-policy: first limit of the model's own answers, in tokens; at most rollout_max."
     )
     rollout_max: int = Field(
-        512, ge=1, description="on-policy: longest own answer, in tokens; doubled up to it while answers do not repeat."
+        512, ge=1, description="on-policy: last limit of the model's own answers; it doubles while they do not repeat."
     )
     drift_overlap: Number = Field(
         0.3,
         ge=0,
         le=1,
-        description="on-policy: share of the 16 likeliest tokens in common, over the last 16 tokens, below which the "
-        "rest of an answer counts less, and below half of it not at all; 0: everything counts.",
+        description="on-policy: the rest of an answer counts less once the two models share less than this part of "
+        "their 16 likeliest tokens (mean of 16 tokens), and not at all below half of it; 0: all of it counts.",
     )
     hidden_weight: Number = Field(
-        1.0, ge=0, description="hidden: weight of the hidden states' distance beside the forward KL."
+        1.0, ge=0, description="hidden: weight of the hidden states' distance; that of the forward KL is 1."
     )
     store_top_k: int | None = Field(
         None,
         ge=1,
-        description="forward-kl: keep this many of the teacher's likeliest tokens on disk, and train on those; if left "
-        "out, its whole distributions are worked out as they are needed.",
+        description="forward-kl: store this many of the teacher's likeliest tokens on disk, and train on those. By "
+        "default its whole distributions are computed when needed.",
     )
     seam: Annotated[str, one_of(SEAMS)] = Field(
         "linear",
-        description="seam: a linear or orthogonal map, a scale for each channel, or the magnitude of the whole stream.",
+        description="seam: linear or orthogonal (a map), scale (per channel), or magnitude (of the whole stream).",
     )
     seed: Seed = Field(42, description="Random seed.")
     report_to: Names = Field((), description="Trackers of the Hugging Face Trainer: tensorboard, wandb, ...")
@@ -115,7 +125,7 @@ class TrainSettings(Settings):
     @model_validator(mode="before")
     @classmethod
     def _start_below_the_most(cls, given: dict[str, Any]) -> dict[str, Any]:
-        """A longest answer below where answers start, which nobody chose, starts them there."""
+        """A ``rollout_max`` below the default ``rollout_start`` lowers it too, unless it was given."""
         most, start = given.get("rollout_max"), cls.model_fields["rollout_start"].default
         if "rollout_start" not in given and type(most) is int and 1 <= most < start:
             return {**given, "rollout_start": most}
@@ -136,12 +146,12 @@ class TrainSettings(Settings):
             raise InputError(f"rollout_max {self.rollout_max} is below rollout_start {self.rollout_start}; raise it.")
         return self
 
-    def batches(self, num_processes: int = 1) -> Batches:
-        """How a step's examples are spread over processes and time.
+    def num_steps(self, num_examples: int) -> int:
+        """Optimiser steps on this many training examples, unless training stops early."""
+        return self.max_steps or max(1, math.ceil(self.epochs * num_examples / self.batch_size))
 
-        Raises:
-            InputError: the batch is no multiple of the micro batches of all processes.
-        """
+    def batches(self, num_processes: int = 1) -> Batches:
+        """How a step's examples are split; InputError if the micro batches of all processes do not divide them."""
         micro = min(self.micro_batch, max(1, self.batch_size // num_processes))
         if self.batch_size % (micro * num_processes):
             processes = f" in each of {num_processes} processes" if num_processes > 1 else ""
@@ -149,3 +159,48 @@ class TrainSettings(Settings):
                 f"batch_size {self.batch_size} is no multiple of micro_batch {micro}{processes}; choose one that is."
             )
         return Batches(micro, self.batch_size // (micro * num_processes))
+
+
+class ArmSettings(Settings):
+    """What a single healing and an arm of a study share, beside models, prompts, training and filters."""
+
+    responses: Annotated[str, one_of(RESPONSES)] = Field(
+        RESPONSES[0], description="self: the teacher's own answers; original: the data set's answers."
+    )
+    match_tokens: bool = Field(
+        False, description="Train on as many answer tokens as the smaller arm (self, original) has on the same prompts."
+    )
+    decontaminate: Names = Field(
+        (),
+        description="Tasks whose report items must not be trained on, in addition to the built-in ones and those with "
+        "data.",
+    )
+    save_dtype: Annotated[str, one_of(SAVED_AS)] = Field(
+        "auto",
+        description="Dtype of the healed weights: float32, bfloat16, float16; auto: that of the pruned checkpoint, or "
+        "float32 where rounding costs over 2 % of what healing gained.",
+    )
+
+
+class HealSettings(ArmSettings):
+    """All settings of a healing, beside the models and prompts."""
+
+    keep_adapter: bool = Field(False, description="Write the adapter alone instead of merging it.")
+    train: TrainSettings = TrainSettings()
+    filters: FilterSettings = FilterSettings()
+    data: Mapping[str, str] = Field({}, description="Local data of the tasks to decontaminate from.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.keep_adapter and self.train.method not in ("lora", "qlora"):
+            raise InputError(f"{self.train.method} makes no adapter, so there is none to keep; leave it out.")
+        if self.keep_adapter and self.save_dtype != "auto":
+            raise InputError("an adapter that is kept is written as it was trained; leave out save_dtype.")
+        return self
+
+    def describe(self) -> dict[str, Any]:
+        """What decides the result, for a run's settings.
+
+        A default ``save_dtype`` is omitted, so runs created before the setting existed still resume.
+        """
+        return {name: value for name, value in self.as_dict().items() if (name, value) != ("save_dtype", "auto")}

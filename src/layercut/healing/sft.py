@@ -10,7 +10,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from zipfile import ZipFile
@@ -21,12 +21,13 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from layercut.errors import MissingExtra
-from layercut.healing.batches import StepsByLength, learnt, learnt_logits
+from layercut.healing.batches import StepsByLength, in_loss, logits_in_loss
 from layercut.healing.examples import Data, TrainingExample
 from layercut.healing.learner import ACCURACY, Look
 from layercut.healing.process_group import ProcessGroup
 from layercut.healing.settings import TrainSettings
 from layercut.models.quiet import quiet_transformers
+from layercut.progress import OnProgress
 from layercut.runs.atomic import write_json, write_text
 
 try:
@@ -43,43 +44,35 @@ logger = logging.getLogger(__name__)
 CURVE = "loss.jsonl"
 FINAL = "final"
 _DONE = "trained.json"
-"""Written last, so its presence means that the final weights are whole."""
-_COLUMNS = {
-    "step": "step",
-    "loss": "loss",
-    "eval_loss": "held_out_loss",
-    "learning_rate": "learning_rate",
-    "num_input_tokens_seen": "tokens",
-    "seconds": "seconds",
-    "rollout_tokens": "rollout_tokens",
-    "repetition": "repetition",
-    "overlap": "overlap",
-    "drifted": "drifted",
-    "divergence": "divergence",
-    "hidden": "hidden",
-}
-"""What the loss curve keeps of the Trainer's log, and under which name."""
+"""Written last, so its presence means that the final weights are complete."""
+_COLUMNS = (
+    "step", "loss", "eval_loss", "learning_rate", "num_input_tokens_seen", "seconds", "rollout_tokens", "repetition",
+    "overlap", "drifted", "divergence", "hidden",
+)  # fmt: skip
+"""Fields of the Trainer's log that go to the loss curve."""
+_RENAMED = {"eval_loss": "held_out_loss", "num_input_tokens_seen": "tokens"}
 
 
 class Trained(NamedTuple):
-    """How training went."""
+    """The outcome of training."""
 
     final: Path
-    """The trained weights: a PEFT adapter, or a whole model in float32. The best ones, where training looked back."""
+    """The trained weights, the best ones where evaluations chose them: a PEFT adapter, or a model in float32."""
     steps: int
     tokens: int
-    """Tokens that were run through the model, prompts too and padding not; of repeated epochs, every time."""
+    """Tokens that the model read, prompts included and padding not; of repeated epochs, every time."""
     seconds: float
     """Wall time of training, summed over all processes."""
     curve: list[dict[str, float]]
-    """A line a step, and one for each look at the held-out loss."""
+    """A line for each step and each held-out evaluation."""
     stopped_early: bool
 
     @property
     def held_out(self) -> dict[str, float]:
-        """Held-out loss ``before`` the first step, at the ``last`` look and at the ``best``.
+        """Held-out loss ``before`` the first step, at the ``last`` evaluation and at the ``best``; empty without
+        held-out data.
 
-        It is empty where nothing is held out. A training that an older layercut began has no ``before``.
+        A training that an older layercut began has no ``before``.
         """
         losses = {line["step"]: line["held_out_loss"] for line in self.curve if "held_out_loss" in line}
         before = {"before": losses.pop(0)} if 0 in losses else {}
@@ -87,14 +80,10 @@ class Trained(NamedTuple):
 
 
 class HealingTrainer(SFTTrainer):  # type: ignore[misc]
-    """SFTTrainer on examples whose tokens and labels are given; nothing of its templates."""
+    """SFTTrainer on examples whose tokens and labels are given, without its templates."""
 
     def __init__(
-        self,
-        *args: Any,
-        on_progress: Callable[[int, int], None] | None = None,
-        look: Look | None = None,
-        **kwargs: Any,
+        self, *args: Any, on_progress: OnProgress | None = None, look: Look | None = None, **kwargs: Any
     ) -> None:
         super().__init__(*args, **kwargs)
         self._look = look
@@ -104,17 +93,17 @@ class HealingTrainer(SFTTrainer):  # type: ignore[misc]
         self._noted: dict[str, list[float]] = {}
 
     def note(self, name: str, value: float) -> None:
-        """Something to be shown in the next line of the curve, as a mean."""
+        """Add a value to the next line of the curve, which shows the mean."""
         self._noted.setdefault(name, []).append(value)
 
     def _evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Measures the held-out loss; before the first step without touching the random numbers of training."""
+        """Measures the held-out loss; before the first step without using training's random numbers."""
         with torch.random.fork_rng(enabled=self.state.global_step == 0):
             metrics: dict[str, float] = super()._evaluate(*args, **kwargs)
         return metrics
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds the seconds of all processes so far; to a held-out loss, what else is looked at."""
+        """Adds the seconds of all processes so far; to a held-out loss, what ``look`` measures."""
         if "eval_loss" in logs and self._look is not None:
             logs |= self._look(self.model)
         before = getattr(self, "_seconds_before", None)
@@ -128,7 +117,7 @@ class HealingTrainer(SFTTrainer):  # type: ignore[misc]
         super().log(logs, start_time)
 
     def _means(self) -> dict[str, float]:
-        """Of what was noted since the last line, in all processes."""
+        """Means of the noted values since the last line, over all processes."""
         sums = {name: torch.tensor([sum(values), len(values)]) for name, values in self._noted.items()}
         if self.accelerator.num_processes > 1:
             sums = {name: self.accelerator.reduce(one.to(self.accelerator.device)) for name, one in sums.items()}
@@ -141,14 +130,14 @@ class HealingTrainer(SFTTrainer):  # type: ignore[misc]
         losses_N = self._losses(model, inputs)
         if num_items_in_batch is None:
             return losses_N.sum() / max(len(losses_N), 1)
-        # Gradients are averaged over the processes, whose tokens are all counted.
+        # Gradients are averaged over the processes, and num_items_in_batch counts the tokens of all.
         shares = self.accelerator.num_processes if self.args.average_tokens_across_devices else 1
         return losses_N.sum() * shares / torch.as_tensor(num_items_in_batch).clamp(min=1)
 
     def _losses(self, model: Any, inputs: dict[str, Any]) -> Tensor:
-        """(N,) loss of every token in the loss: its negative log-likelihood."""
-        targets_N = inputs["labels"][:, 1:][learnt(inputs)]
-        return cross_entropy(learnt_logits(model, inputs).float(), targets_N, reduction="none")
+        """(N,) negative log-likelihood of every token in the loss."""
+        targets_N = inputs["labels"][:, 1:][in_loss(inputs)]
+        return cross_entropy(logits_in_loss(model, inputs).float(), targets_N, reduction="none")
 
     def _get_train_sampler(self, train_dataset: Any = None) -> StepsByLength:
         examples: Any = train_dataset or self.train_dataset
@@ -157,21 +146,20 @@ class HealingTrainer(SFTTrainer):  # type: ignore[misc]
         return StepsByLength(lengths, step, self.args.seed)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """None: a checkpoint of training is no model to be published."""
+        """Writes none: a checkpoint of training is no model to be published."""
 
 
 class _Watch(TrainerCallback):  # type: ignore[misc]
-    """Reports the progress of training, and keeps the loss curve on disk."""
+    """Reports the progress of training, and writes the loss curve."""
 
-    def __init__(self, folder: Path, on_progress: Callable[[int, int], None]) -> None:
+    def __init__(self, folder: Path, on_progress: OnProgress) -> None:
         self._folder = folder
         self._on_progress = on_progress
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._on_progress(state.global_step, state.max_steps)
-
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._on_progress(state.global_step, state.max_steps)
+
+    on_train_begin = on_step_end
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.is_world_process_zero:
@@ -187,23 +175,19 @@ def train(
     folder: Path,
     *,
     trainer: type[HealingTrainer] = HealingTrainer,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: OnProgress | None = None,
     **options: Any,
 ) -> Trained:
-    """Train into ``folder``: checkpoints, the loss curve and ``final``. What is there is gone on with.
+    """Train into ``folder``: checkpoints, the loss curve and ``final``. An earlier training in it continues.
 
-    Called in all processes of a team with the same arguments; the folder is one that all of them see, and what is
-    written once is written by the first.
+    All processes of a group make the same call; the folder is one that all of them see, and the first writes what is
+    written once.
 
     Args:
         model: from ``make_trainable``; training changes it.
-        tokenizer: pads.
-        data: examples, and those held out.
-        settings: all that decides the result.
         folder: of this training alone.
-        trainer: what computes the loss.
-        on_progress: called with (steps done, steps in all), first with what the last checkpoint had.
-        options: for the trainer's constructor.
+        trainer: computes the loss; ``options`` are for its constructor.
+        on_progress: called with (steps done, steps in all), first with those of the last checkpoint.
     """
     if (found := finished(folder)) is not None:
         return found
@@ -224,10 +208,10 @@ def train(
         try:
             run.train(resume_from_checkpoint=None if last is None else str(last))
             run.save_model(str(folder / FINAL))
-        except Exception:  # such as a full disk, in the words of any library: a torn file only takes space
+        except Exception:  # such as a full disk, as any library reports it: a torn file only takes space
             _remove_torn(folder)
             raise
-        # Else transformers takes every model that is loaded from now on for a sharded one.
+        # Else transformers would load every later model as a sharded one.
         unset_hf_deepspeed_config()  # type: ignore[no-untyped-call]
     state, curve = run.state, curve_of(run.state.log_history)
     trained = Trained(
@@ -245,7 +229,7 @@ def train(
 
 
 def finished(folder: Path) -> Trained | None:
-    """What a training in this folder came to, if it came to its end."""
+    """The result of a training in this folder; None where it has not ended."""
     mark = Path(folder) / FINAL / _DONE
     if not mark.is_file():
         return None
@@ -253,10 +237,10 @@ def finished(folder: Path) -> Trained | None:
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The latest checkpoint that is whole.
+    """The latest complete checkpoint.
 
-    The Trainer writes trainer_state.json last, so a kill leaves none. A checkpoint whose files are damaged is named in
-    a line and passed over as well: training goes on from the one before.
+    The Trainer writes trainer_state.json last, so an interrupted checkpoint has none. A checkpoint with damaged files
+    is named in a line and skipped: training continues from the one before.
     """
     steps = {int(path.name.rpartition("-")[2]): path for path in Path(folder).glob("checkpoint-*") if _has_state(path)}
     for step in sorted(steps, reverse=True):
@@ -276,14 +260,14 @@ def curve_of(log_history: Sequence[dict[str, float]]) -> list[dict[str, float]]:
     """The lines of the Trainer's log that hold a loss, under our names."""
     lines = [line for line in log_history if "loss" in line or "eval_loss" in line]
     return [
-        {ours: line[theirs] for theirs, ours in _COLUMNS.items() if theirs in line}
+        {_RENAMED.get(name, name): line[name] for name in _COLUMNS if name in line}
         | {name: value for name, value in line.items() if name.startswith(ACCURACY)}
         for line in lines
     ]
 
 
 def _remove_torn(folder: Path) -> None:
-    """Remove what was being written: the final weights, and checkpoints that are not whole."""
+    """Remove incomplete files: the final weights, and checkpoints that are not whole."""
     shutil.rmtree(folder / FINAL, ignore_errors=True)
     for path in folder.glob("checkpoint-*"):
         if not _has_state(path) or _damaged_file(path) is not None:
@@ -299,10 +283,10 @@ def _has_state(path: Path) -> bool:
 
 
 def _damaged_file(checkpoint: Path) -> str | None:
-    """Name of a file that cannot be loaded: of optimizer, schedule, random numbers or weights. None if all can.
+    """Name of a file of optimizer, schedule, random numbers or weights that cannot be loaded; None if all can.
 
-    The Trainer would start a missing optimizer from scratch without a warning. Where the state is sharded over
-    processes, it lies in folders, and only the files beside them are read.
+    The Trainer would start a missing optimizer from scratch without a warning. A state that is sharded over processes
+    lies in folders, and only the files beside them are read.
     """
     is_sharded = any(path.is_dir() for path in checkpoint.iterdir())
     needed = [] if is_sharded else ["optimizer.pt", "scheduler.pt"]
@@ -320,14 +304,14 @@ def _damaged_file(checkpoint: Path) -> str | None:
 
 
 def _is_readable(file: Path) -> bool:
-    """Whether a file of torch is there, has its checksums and holds what torch.load takes."""
+    """Whether a file of torch exists, has its checksums and is loadable."""
     try:
         with ZipFile(file) as archive:
             if archive.testzip() is not None:
                 return False
         with safe_globals():  # type: ignore[no-untyped-call]  # random numbers are kept as numpy's
             torch.load(file, map_location="cpu", mmap=True, weights_only=True)
-    except Exception:  # whatever torch, zip or pickle find wrong, it is the file that is wrong
+    except Exception:  # any error of torch, zip or pickle means a damaged file
         return False
     return True
 
@@ -371,7 +355,7 @@ def _config(model: Any, settings: TrainSettings, folder: Path, *, has_held_out: 
         dataset_kwargs={"skip_prepare_dataset": True},
         max_length=None,
         padding_free=settings.packing,
-        completion_only_loss=False,  # the labels say it already
+        completion_only_loss=False,  # the labels have the mask
         bf16=settings.precision == "bfloat16"
         or (settings.precision == "auto" and on_gpu and torch.cuda.is_bf16_supported()),
         gradient_checkpointing=on_gpu,

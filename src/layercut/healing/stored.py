@@ -1,15 +1,15 @@
 """The teacher's top-k tokens at every position in the loss, computed once and stored on disk.
 
-With K of V tokens a position takes 8 K bytes, and the teacher need not be in memory during training. The rest of its
-distribution is one more outcome: the loss is the forward KL between the K tokens and "any other", which is at most the
-KL over all tokens. Files are blocks of examples in the order of the data, each whole or not there.
+With K of V tokens a position takes 8 K bytes, and training needs no teacher in memory. All other tokens are one more
+outcome: the loss is the forward KL between the K tokens and "any other", which is at most the KL over all tokens. Files
+are blocks of examples in the order of the data, each complete or absent.
 """
 
 # Shapes: N tokens in the loss, K stored tokens, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,17 +20,17 @@ from torch import Tensor
 from torch.nn.functional import log_softmax
 
 from layercut.errors import InputError
-from layercut.healing.batches import learnt, learnt_logits, padded, rows
+from layercut.healing.batches import in_loss, logits_in_loss, padded, rows
 from layercut.healing.distill import DistillTrainer
 from layercut.healing.examples import Data, TrainingExample, data_hash
+from layercut.progress import OnProgress
 from layercut.runs.atomic import write_bytes
 
 BLOCK = 32
-"""Examples a file."""
 
 
 class TopK(NamedTuple):
-    """The likeliest tokens at some places."""
+    """The likeliest tokens at some positions."""
 
     tokens_NK: Tensor
     """int64 ids, likeliest first."""
@@ -39,16 +39,9 @@ class TopK(NamedTuple):
 
 
 class StoredLogits:
-    """A folder of them, by example."""
+    """Stored tokens of all examples, training and held-out, in a folder of their own: ``k`` tokens per position."""
 
     def __init__(self, folder: Path, data: Data, k: int) -> None:
-        """Nothing is read or computed yet.
-
-        Args:
-            folder: of these alone.
-            data: all examples, training and held-out.
-            k: tokens a place.
-        """
         self._folder, self._k = folder, k
         examples = sorted([*data.train, *data.held_out], key=lambda one: (len(one), one.id))
         self._blocks = [examples[start : start + BLOCK] for start in range(0, len(examples), BLOCK)]
@@ -61,30 +54,20 @@ class StoredLogits:
 
     @property
     def num_examples(self) -> int:
-        """All of them."""
         return sum(map(len, self._blocks))
 
-    @property
-    def is_whole_everywhere(self) -> bool:
-        """Whether nothing is left to be worked out."""
-        return all(map(self.is_whole, range(len(self._blocks))))
-
-    def is_whole(self, number: int) -> bool:
-        """Whether a block is on disk, for these very examples."""
+    def is_whole(self, number: int | None = None) -> bool:
+        """Whether a block is on disk, for these examples; without a number, whether all blocks are."""
+        if number is None:
+            return all(map(self.is_whole, range(len(self._blocks))))
         try:
             with safe_open(self._file(number), "pt") as file:
                 return dict(file.metadata()) == self._identity(number)
         except (OSError, SafetensorError):
             return False
 
-    def fill(
-        self, teacher: Any, *, batch_size: int = 8, on_progress: Callable[[int, int], None] = lambda done, total: None
-    ) -> None:
-        """Work out what is not there yet.
-
-        Raises:
-            InputError: more tokens than the teacher knows.
-        """
+    def fill(self, teacher: Any, *, batch_size: int = 8, on_progress: OnProgress = lambda done, total: None) -> None:
+        """Compute the missing blocks; InputError if ``k`` is more than the teacher's vocabulary."""
         vocabulary = teacher.get_output_embeddings().weight.shape[0]
         if self._k > vocabulary:
             raise InputError(f"{self._k} likeliest tokens of {vocabulary} cannot be stored; take fewer.")
@@ -102,7 +85,7 @@ class StoredLogits:
         on_progress(done, self.num_examples)
 
     def of(self, input_ids: Sequence[int]) -> TopK:
-        """What the teacher says of one example."""
+        """The teacher's tokens for one example."""
         number, index = self._place[tuple(input_ids)]
         if number not in self._open:
             self._open[number] = safe_open(self._file(number), "pt")
@@ -120,12 +103,12 @@ class StoredTrainer(DistillTrainer):
     """DistillTrainer from stored tokens: forward KL, no teacher in memory."""
 
     def __init__(self, *args: Any, stored: StoredLogits, **kwargs: Any) -> None:
-        """Args beside those of DistillTrainer: what was stored."""
+        """Args beside those of DistillTrainer: the stored tokens."""
         super().__init__(*args, teacher=None, **kwargs)
         self._stored = stored
 
     def _losses(self, model: Any, inputs: dict[str, Any]) -> Tensor:
-        student_NV = learnt_logits(model, inputs)
+        student_NV = logits_in_loss(model, inputs)
         parts = [self._stored.of(row.input_ids.tolist()) for row in rows(inputs)]
         device = student_NV.device
         tokens_NK, log_p_NK = (torch.cat(part).to(device) for part in zip(*parts, strict=True))
@@ -133,12 +116,7 @@ class StoredTrainer(DistillTrainer):
 
 
 def top_k_divergence(student_NV: Tensor, teacher: TopK) -> Tensor:
-    """(N,) KL(p || q) over the stored tokens and one outcome for all others, in nats.
-
-    Args:
-        student_NV: logits.
-        teacher: p at the same places.
-    """
+    """(N,) KL(p || q) over the stored tokens and one outcome for all others, in nats; q from the student's logits."""
     log_q_NV = log_softmax(student_NV.float(), -1)
     log_q_NK = log_q_NV.gather(-1, teacher.tokens_NK)
     p_NK = teacher.log_p_NK.exp()
@@ -152,9 +130,9 @@ def top_k_divergence(student_NV: Tensor, teacher: TopK) -> Tensor:
 
 @torch.no_grad()
 def _top_k(teacher: Any, examples: Sequence[TrainingExample], k: int) -> list[TopK]:
-    """Of each example, at its places in the loss."""
+    """The likeliest tokens of each example, at its positions in the loss."""
     batch = padded(examples)
-    places_BT = learnt(batch)
+    places_BT = in_loss(batch)
     logits_BTV = teacher(input_ids=batch["input_ids"].to(teacher.device), use_cache=False).logits[:, :-1]
     log_p_NK, tokens_NK = log_softmax(logits_BTV[places_BT.to(logits_BTV.device)].float(), -1).topk(k)
     counts = places_BT.sum(1).tolist()

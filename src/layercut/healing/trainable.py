@@ -28,8 +28,8 @@ def make_trainable(model: PreTrainedModel, settings: TrainSettings) -> Any:
     """The model with gradients where ``settings.method`` wants them; adapters wrap it, the others change it in place.
 
     Raises:
-        InputError: last-k of more layers than there are, or whole weights in half precision, which small steps at
-            these learning rates do not move (load the model in float32; training runs in bfloat16 all the same).
+        InputError: last-k of more layers than there are, or whole weights in half precision, where small steps at these
+            learning rates are lost (load the model in float32; training still computes in bfloat16).
         MissingExtra: PEFT is not installed.
     """
     method = settings.method
@@ -56,7 +56,7 @@ def make_trainable(model: PreTrainedModel, settings: TrainSettings) -> Any:
 
 
 def bare(model: Any) -> Any:
-    """The transformers model inside the adapters, or the model itself where there are none."""
+    """The transformers model without its adapters' wrapper."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
@@ -68,14 +68,10 @@ def num_trainable(model: Any) -> int:
 def load_for_training(
     source: ModelSource, settings: TrainSettings, *, dtype: str = "auto", device: str = "auto"
 ) -> LoadedModel:
-    """Load a pruned model.
+    """Load a pruned model; InputError where qlora cannot run, or the model cannot be loaded.
 
-    With ``dtype`` auto it is float32 wherever whole weights learn or are solved for; beside adapters it is what
-    ``load_model`` makes of it. qlora reads the weights once, straight
-    into 4 bits.
-
-    Raises:
-        InputError: qlora where it cannot run, or a model that cannot be loaded.
+    With ``dtype`` auto it is float32 where whole weights are trained or solved for; with adapters it is that of
+    ``load_model``. qlora reads the weights once, straight into 4 bits.
     """
     if settings.method == "qlora":
         from transformers import AutoModelForCausalLM
@@ -87,7 +83,9 @@ def load_for_training(
                 source.path, quantization_config=packed_as, device_map={"": 0}
             )
         tokenizer = load_tokenizer(source, False)
-        return LoadedModel(packed.eval(), tokenizer, metadata.family, source, metadata.model_hash, metadata.num_layers)
+        return LoadedModel(
+            packed.eval(), tokenizer, metadata.structure, source, metadata.model_hash, metadata.num_layers
+        )
     if settings.method == "seam" and pick_device(device).type == "mps":
         device = "cpu"  # seams are solved in float64, which MPS does not have
     if dtype == "auto" and settings.method != "lora":

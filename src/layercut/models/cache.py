@@ -6,6 +6,9 @@ import os
 import sys
 from pathlib import Path
 
+ELSEWHERE = "set LAYERCUT_CACHE to a folder with free space"
+"""What to do where the cache cannot be written."""
+
 
 def cache_dir() -> Path:
     """``LAYERCUT_CACHE`` if it is set, else a folder of our own in the platform's place for caches."""

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
 from layercut.errors import CheckpointError
+from layercut.models.structure import counted_field, text_part
 from layercut.models.weights import TensorEntry, safetensors_files
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-    from layercut.models.families import Family
+    from layercut.models.structure import Structure
 
 _EMBEDDING = re.compile(r"(^|\.)(embed_tokens|embed_in|wte)\.weight$")
 _PER_TOKEN = "num_experts_per_tok"
@@ -27,6 +28,8 @@ _COUNTS = frozenset(
     {_PER_TOKEN, "head_dim", "n_head", "num_attention_heads", "num_heads", "num_key_value_heads", "sliding_window"}
 )
 """Fields of config.json that count something there must be one of."""
+_OTHER_EMBEDDING = frozenset({"word_embed_proj_dim", "embedding_size", "cross_attention_layers"})
+"""Fields of models whose embedding has another width than their layers, or rows for more than the vocabulary."""
 _PLAIN = frozenset({"F32", "F16", "BF16", "F64"})
 
 
@@ -61,29 +64,55 @@ def refuse_incomplete(info: Mapping[str, Any], where: str) -> None:
         raise CheckpointError(f"{where} cannot be loaded: {str(errors[0]).splitlines()[0]}")
 
 
-def count_layers(tensors: Iterable[str], config: Mapping[str, Any], family: Family, where: str) -> int:
+def count_layers(tensors: Iterable[str], config: Mapping[str, Any], structure: Structure, where: str) -> int:
     """Decoder layers in the weights, by the tensors' names, if config.json counts as many.
 
-    A config that counts fewer layers than the weights hold would load without a word, as another model.
+    A config that counts fewer layers than the weights hold would load without a word, as another model. Layers for
+    predicting several tokens at once, which some models store behind the decoder layers, are not counted.
 
     Raises:
         CheckpointError: fewer, more or other layers in the weights than the config counts.
     """
-    matches = (family.tensor_pattern.match(name) for name in tensors)
+    matches = (structure.tensor_pattern.match(name) for name in tensors)
     found = sorted({int(match[2]) for match in matches if match})
-    counted = config.get(family.num_layers_field, len(found))
+    text = structure.text_config(config)
+    counted = text.get(structure.num_layers_field, len(found))
+    extra = text.get("num_nextn_predict_layers")
+    if _is_whole_number(extra) and _is_whole_number(counted) and found == list(range(counted + extra)):
+        found = found[:counted]
+    _refuse_other_count(counted, found, structure.num_layers_field, where)
+    return len(found)
+
+
+def refuse_absurd_count(tensors: Iterable[str], config: Mapping[str, Any], where: str) -> None:
+    """Refuse a number of layers that the weights cannot hold, before anything of that size is laid out.
+
+    Raises:
+        CheckpointError: the config counts more layers than there are tensors, or no number.
+    """
+    names = list(tensors)
+    field, counted = counted_field(config)
+    if field is None or (_is_whole_number(counted) and 0 < counted <= len(names)):
+        return
+    lists: dict[str, set[int]] = {}
+    for name in names:
+        if match := re.match(r"(.*?)\.(\d+)\.", name):
+            lists.setdefault(match[1], set()).add(int(match[2]))
+    _refuse_other_count(counted, sorted(max(lists.values(), key=len, default=())), field, where)
+
+
+def _refuse_other_count(counted: Any, found: list[int], field: str, where: str) -> None:
     if not _is_whole_number(counted):
         raise CheckpointError(
-            f"{where} is inconsistent: config.json says {family.num_layers_field} = {counted!r}, which is no number of "
-            f"layers; the weights hold {len(found)}. Mend config.json or fetch the checkpoint again."
+            f"{where} is inconsistent: config.json says {field} = {counted!r}, which is no number of layers; the "
+            f"weights hold {len(found)}. Mend config.json or fetch the checkpoint again."
         )
     if not found or counted != len(found) or found[-1] != counted - 1:
         held = f"{len(found)} ({found[0]}-{found[-1]})" if found else "none"
         raise CheckpointError(
-            f"{where} is inconsistent: config.json counts {counted} decoder layers ({family.num_layers_field}), "
-            f"the weights hold {held}. Mend config.json or fetch the checkpoint again."
+            f"{where} is inconsistent: config.json counts {counted} decoder layers ({field}), the weights hold {held}. "
+            "Mend config.json or fetch the checkpoint again."
         )
-    return len(found)
 
 
 def check_sizes(config: Mapping[str, Any], embedding: tuple[int, ...] | None, where: str) -> None:
@@ -98,6 +127,7 @@ def check_sizes(config: Mapping[str, Any], embedding: tuple[int, ...] | None, wh
         CheckpointError: another vocabulary or hidden size, a padding token outside of the vocabulary, a count that is
             below 1, or more experts for a token than there are.
     """
+    config = text_part(config)
     most = config.get("num_local_experts", config.get("num_experts"))
     for name in sorted(_COUNTS & config.keys()):
         value = config[name]
@@ -110,6 +140,8 @@ def check_sizes(config: Mapping[str, Any], embedding: tuple[int, ...] | None, wh
     if embedding is None or len(embedding) != 2:
         return
     rows, columns = embedding
+    if config.keys() & _OTHER_EMBEDDING:
+        return
     for names, stored in ((("vocab_size",), rows), (("hidden_size", "n_embd"), columns)):
         for name in names:
             if name in config and (not _is_whole_number(config[name]) or config[name] != stored):
@@ -164,9 +196,10 @@ def refuse_larger(config: PretrainedConfig, stored: int, where: str, *, trust_re
             ``refuse_incomplete``, which names the tensor.
     """
     import torch
-    from transformers import AutoModelForCausalLM
 
-    loader: Any = AutoModelForCausalLM
+    from layercut.models.structure import auto_class
+
+    loader = auto_class(config, where)
     with torch.device("meta"):
         model = loader.from_config(config, trust_remote_code=trust_remote_code)
     described = sum(parameter.numel() for parameter in model.parameters())

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from layercut.errors import CheckpointError, InputError, first_line
-from layercut.models.cache import cache_dir
-from layercut.models.families import family_of
+from layercut.models.cache import ELSEWHERE, cache_dir
 from layercut.models.gguf_file import GgufHead, read_gguf_head
+from layercut.models.structure import auto_class
 from layercut.models.weights import safetensors_files
 from layercut.runs.atomic import fill_directory, write_json
 from layercut.runs.disk import check_room, writing
@@ -33,7 +33,6 @@ logger = logging.getLogger(__name__)
 FORMAT_VERSION = 1
 """Raised when the same GGUF file is to become another folder; older folders in caches are then left alone."""
 SOURCE_FILE = "layercut_source.json"
-_ELSEWHERE = "set LAYERCUT_CACHE to a folder with free space"
 
 # Byte-level vocabularies that were learned with every digit a word of its own, by llama.cpp's name of their splitting
 # rule. transformers 5.24 reads them with GPT-2's rule, which differs where white space stands before a digit.
@@ -54,7 +53,7 @@ def convert_gguf(path: Path, *, label: str | None = None, sha256: str | None = N
 
     Raises:
         CheckpointError: no GGUF file, a damaged one, another one than ``sha256`` says, or one transformers cannot read.
-        InputError: the cache cannot be written, or the family is unknown.
+        InputError: the cache cannot be written, or no decoder.
     """
     digest = file_sha256(path)
     if sha256 is not None and digest != sha256:
@@ -66,7 +65,7 @@ def convert_gguf(path: Path, *, label: str | None = None, sha256: str | None = N
     if is_whole(target):
         return target
     head = read_gguf_head(path)
-    with writing(target, _ELSEWHERE):
+    with writing(target, ELSEWHERE):
         target.parent.mkdir(parents=True, exist_ok=True)
         waiting = partial(logger.info, "waiting for another process that converts %s", path.name)
         with sole_writer(target, waiting=waiting) as is_sole:
@@ -76,7 +75,7 @@ def convert_gguf(path: Path, *, label: str | None = None, sha256: str | None = N
             if target.exists():
                 shutil.rmtree(target)
             with fill_directory(target, is_sole=is_sole) as folder:
-                check_room(target, 2 * head.num_parameters, _ELSEWHERE)
+                check_room(target, 2 * head.num_parameters, ELSEWHERE)
                 _write_checkpoint(path, head, folder)
                 write_json(folder / SOURCE_FILE, _provenance(path, head, digest, recorded))
     return target
@@ -132,7 +131,7 @@ def _provenance(path: Path, head: GgufHead, digest: str, recorded: Mapping[str, 
 
 def _write_checkpoint(path: Path, head: GgufHead, folder: Path) -> None:
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    from transformers import AutoConfig, AutoTokenizer, GgufConfig
 
     from layercut.models.checks import refuse_incomplete, refuse_larger
     from layercut.models.quiet import quiet_transformers
@@ -143,12 +142,11 @@ def _write_checkpoint(path: Path, head: GgufHead, folder: Path) -> None:
             f"{path} is damaged: its header says {blocks:,} decoder layers, but it holds {head.num_tensors} "
             "tensors; fetch it again."
         )
-    loader: Any = AutoModelForCausalLM
     where: dict[str, Any] = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
     with quiet_transformers():
         try:
             config = AutoConfig.from_pretrained(**where)
-            family_of(config.model_type, path.name)
+            loader = auto_class(config, path.name)
             refuse_larger(config, head.num_parameters, str(path))
             model, info = loader.from_pretrained(
                 **where,

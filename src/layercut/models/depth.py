@@ -7,10 +7,10 @@ from pathlib import Path
 
 from layercut.models.adapter import adapter_in
 from layercut.models.bundled import PREFIX, bundled_file, bundled_model
-from layercut.models.families import family_of
 from layercut.models.gguf_file import read_gguf_head
 from layercut.models.hub import download, refusals
 from layercut.models.sources import is_hub_id
+from layercut.models.structure import counted_layers
 from layercut.models.weights import read_config
 
 
@@ -25,7 +25,7 @@ def depth_of(source: str, revision: str | None = None) -> int | None:
         revision: branch, tag or commit, for a hub id.
 
     Raises:
-        InputError: an unknown bundled model or family, or a hub that does not give it.
+        InputError: an unknown bundled model, or a hub that does not give it.
         CheckpointError: a damaged config or GGUF file.
     """
     source = os.fspath(source)
@@ -34,12 +34,10 @@ def depth_of(source: str, revision: str | None = None) -> int | None:
         path = bundled_file(bundled_model(source))
     if path.is_dir():
         adapter = adapter_in(path)
-        return _in_config(path, source) if adapter is None else depth_of(adapter.base)
+        return counted_layers(read_config(path)) if adapter is None else depth_of(adapter.base)
     if path.is_file():
-        head = read_gguf_head(path)
-        counted = head.metadata.get(f"{head.architecture}.block_count")
-        return None if counted is None else int(counted)
-    return _in_config(_snapshot(source, revision), source) if is_hub_id(source) else None
+        return read_gguf_head(path).num_layers
+    return counted_layers(read_config(_snapshot(source, revision))) if is_hub_id(source) else None
 
 
 def _snapshot(repo: str, revision: str | None) -> Path:
@@ -49,9 +47,3 @@ def _snapshot(repo: str, revision: str | None) -> Path:
     with refusals(repo, revision):
         found = try_to_load_from_cache(repo, "config.json", revision=revision)
     return Path(found).parent if isinstance(found, str) else download(repo, revision=revision, weights=()).path
-
-
-def _in_config(folder: Path, name: str) -> int | None:
-    config = read_config(folder)
-    counted = config.get(family_of(config.get("model_type"), name).num_layers_field)
-    return counted if isinstance(counted, int) else None

@@ -1,4 +1,4 @@
-"""The header of a GGUF file: its metadata, and a check that all tensors exist. No tensor is read."""
+"""The header of a GGUF file: its metadata, where its tensors lie, and a check that all exist. No tensor is read."""
 
 from __future__ import annotations
 
@@ -6,29 +6,90 @@ import math
 import mmap
 import struct
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from layercut.errors import CheckpointError
 
 MAGIC = b"GGUF"
-_SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
-_STRING, _ARRAY = 8, 9
+SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
+"""GGUF's numbers of value types, and how struct reads them."""
+STRING, ARRAY = 8, 9
+_LONGEST = 10_000
+"""Longer arrays (vocabulary, merges) are not decoded. No model has as many layers."""
+DEFAULT_ALIGNMENT = 32
 
 
-class GgufHead(NamedTuple):
+class GgufField(NamedTuple):
+    """One key of the metadata."""
+
+    kind: int
+    """Number of the value's type; of an array's entries for an array."""
+    length: int | None
+    """Entries of an array; None for a single value."""
+    begin: int
+    """Where the key begins in the file, in bytes."""
+    end: int
+    """Where the value ends."""
+
+
+class GgufTensor(NamedTuple):
+    """One tensor and where its bytes lie."""
+
+    name: str
+    shape: tuple[int, ...]
+    """Innermost dimension first, as ggml has it."""
+    kind: int
+    """Number of the ggml type, such as 12 for Q4_K."""
+    offset: int
+    """First byte, counted from the start of the file."""
+    num_bytes: int
+
+
+@dataclass(frozen=True)
+class GgufHead:
     """What a GGUF file says of itself."""
 
     metadata: Mapping[str, Any]
-    """Numbers and strings; arrays (the vocabulary, the merges) are left out."""
-    num_tensors: int
-    num_parameters: int
-    """Of all tensors."""
+    """Numbers and strings."""
+    arrays: Mapping[str, tuple[Any, ...]]
+    """Arrays of up to 10,000 entries: what the file says of each layer, but not a vocabulary."""
+    fields: Mapping[str, GgufField]
+    """Every key of the metadata, in the file's order."""
+    tensors: tuple[GgufTensor, ...]
+    alignment: int
+    """Each tensor begins at a multiple of it, counted from where the first begins."""
+    version: int
 
     @property
     def architecture(self) -> str:
         """llama.cpp's name of the family, such as ``llama`` or ``qwen2``."""
         return str(self.metadata["general.architecture"])
+
+    @property
+    def num_blocks(self) -> int | None:
+        """Blocks that the metadata count: decoder layers, and behind them those for multi-token prediction."""
+        counted = self.metadata.get(f"{self.architecture}.block_count")
+        return None if counted is None else int(counted)
+
+    @property
+    def num_layers(self) -> int | None:
+        """Decoder layers; None where the metadata do not count them."""
+        if self.num_blocks is None:
+            return None
+        return self.num_blocks - int(self.metadata.get(f"{self.architecture}.nextn_predict_layers", 0))
+
+    @property
+    def num_tensors(self) -> int:
+        """Tensors in the file."""
+        return len(self.tensors)
+
+    @cached_property
+    def num_parameters(self) -> int:
+        """Of all tensors."""
+        return sum(math.prod(tensor.shape) for tensor in self.tensors)
 
     def token_ids(self, *names: str) -> list[int]:
         """Ids of the named special tokens, such as ``eos``, that the file has, without doubles."""
@@ -51,7 +112,7 @@ def read_gguf_head(path: Path) -> GgufHead:
                     "Give a .gguf file, a Hugging Face model folder or a hub id."
                 )
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                head, end = _read(data, path)
+                head = _read(data, path)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read ({error.strerror}).") from error
     except (struct.error, UnicodeDecodeError, IndexError) as error:
@@ -62,6 +123,7 @@ def read_gguf_head(path: Path) -> GgufHead:
         raise CheckpointError(f"{path} is one of {parts} parts; join them with `llama-gguf-split --merge` first.")
     if not head.num_tensors:
         raise CheckpointError(f"{path} holds no tensors, only a vocabulary or metadata.")
+    end = max(tensor.offset + tensor.num_bytes for tensor in head.tensors)
     if end > (size := path.stat().st_size):
         raise CheckpointError(
             f"{path} is truncated: its header says it has {end:,} bytes, the file has {size:,}; fetch it again."
@@ -91,46 +153,64 @@ class _Cursor:
         return bytes(self.data[self.position - length : self.position]).decode("utf-8")
 
     def value(self, kind: int) -> Any:
-        if kind == _STRING:
+        if kind == STRING:
             return self.string()
-        if kind != _ARRAY:
-            return self.number(_SCALARS[kind])
+        if kind != ARRAY:
+            return self.number(SCALARS[kind])
         inner, count = self.number("<I"), self.number("<Q")
-        if inner in _SCALARS:
-            self.skip(count * struct.calcsize(_SCALARS[inner]))
-        else:
-            for _ in range(count):
-                self.skip(self.number("<Q")) if inner == _STRING else self.value(inner)
+        if inner in SCALARS and count > _LONGEST:
+            self.skip(count * struct.calcsize(SCALARS[inner]))
+            return None
+        if count <= _LONGEST:
+            return tuple(self.value(inner) for _ in range(count))
+        for _ in range(count):
+            self.skip(self.number("<Q")) if inner == STRING else self.value(inner)
         return None
 
+    def field(self) -> tuple[str, GgufField, Any]:
+        begin = self.position
+        key, kind = self.string(), self.number("<I")
+        if kind not in SCALARS and kind not in (STRING, ARRAY):
+            raise IndexError(kind)
+        count = None
+        if kind == ARRAY:
+            kind, count = struct.unpack_from("<IQ", self.data, self.position)
+            value = self.value(ARRAY)
+        else:
+            value = self.value(kind)
+        return key, GgufField(kind, count, begin, self.position), value
 
-def _read(data: mmap.mmap, path: Path) -> tuple[GgufHead, int]:
-    """The head, and where the last tensor ends."""
+
+def _read(data: mmap.mmap, path: Path) -> GgufHead:
     cursor = _Cursor(data)
     cursor.skip(len(MAGIC))
     version = cursor.number("<I")
     if version not in (2, 3):
         raise CheckpointError(f"{path} is GGUF version {version}; versions 2 and 3 in little-endian order are read.")
     num_tensors, num_keys = cursor.number("<Q"), cursor.number("<Q")
-    metadata = {}
+    metadata: dict[str, Any] = {}
+    arrays: dict[str, tuple[Any, ...]] = {}
+    fields: dict[str, GgufField] = {}
     for _ in range(num_keys):
-        key, kind = cursor.string(), cursor.number("<I")
-        if kind not in _SCALARS and kind not in (_STRING, _ARRAY):
-            raise IndexError(kind)
-        if (value := cursor.value(kind)) is not None:
-            metadata[key] = value
-    end = num_parameters = 0
+        key, field, value = cursor.field()
+        fields[key] = field
+        if value is not None:
+            (arrays if field.length is not None else metadata)[key] = value
+    tensors = []
     for _ in range(num_tensors):
-        cursor.string()
-        shape = [cursor.number("<Q") for _ in range(cursor.number("<I"))]
+        name = cursor.string()
+        shape = tuple(cursor.number("<Q") for _ in range(cursor.number("<I")))
         kind, offset = cursor.number("<I"), cursor.number("<Q")
-        end = max(end, offset + _num_bytes(shape, kind, path))
-        num_parameters += math.prod(shape)
-    alignment = int(metadata.get("general.alignment", 32))
-    return GgufHead(metadata, num_tensors, num_parameters), -(-cursor.position // alignment) * alignment + end
+        tensors.append(GgufTensor(name, shape, kind, offset, _num_bytes(shape, kind, path)))
+    unit = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
+    if not isinstance(unit, int) or unit < 1:
+        raise IndexError(unit)
+    start = -(-cursor.position // unit) * unit
+    placed = tuple(one._replace(offset=start + one.offset) for one in tensors)
+    return GgufHead(metadata, arrays, fields, placed, unit, version)
 
 
-def _num_bytes(shape: list[int], kind: int, path: Path) -> int:
+def _num_bytes(shape: tuple[int, ...], kind: int, path: Path) -> int:
     import gguf
 
     try:

@@ -69,7 +69,7 @@ def wrap_loaded(
     source = ModelSource(name=str(folder), path=folder, origin={"kind": "folder"})
     metadata = describe_source(source)
     own = copy.deepcopy(tokenizer) if tokenizer is not None else load_tokenizer(source, trust_remote_code=False)
-    return LoadedModel(model, padding_left(own), metadata.family, source, metadata.model_hash, metadata.num_layers)
+    return LoadedModel(model, padding_left(own), metadata.structure, source, metadata.model_hash, metadata.num_layers)
 
 
 def settings_of(loaded: LoadedModel) -> ModelSettings:
@@ -97,7 +97,7 @@ def _bytes(tensor: Any) -> Any:
 
 
 def _origin(model: PreTrainedModel) -> Path | None:
-    """The folder that it says it was loaded from; None where that is none on this disk."""
+    """The folder that its config names as its source; None where there is none on this disk."""
     name = str(model.name_or_path or "")
     if not name:
         return None

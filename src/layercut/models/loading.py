@@ -23,9 +23,9 @@ from layercut.models.checks import (
     refuse_no_window,
     refuse_nonfinite,
 )
-from layercut.models.families import Family
 from layercut.models.placement import pick_dtype, placement_of
 from layercut.models.sources import ModelSource, describe_source, resolve
+from layercut.models.structure import Structure, auto_class
 from layercut.models.weights import read_header, safetensors_files
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class LoadedModel:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     """Pads on the left and has a pad token."""
-    family: Family
+    structure: Structure
     source: ModelSource
     model_hash: str
     """First 16 hex digits of the checkpoint's fingerprint."""
@@ -91,7 +91,7 @@ def load_model(
         trust_remote_code: let the model's repository run its own code.
 
     Raises:
-        InputError: a source, dtype, device or family that is not known or not there.
+        InputError: a source, dtype or device that is not known or not there, or a model that is no decoder.
         CheckpointError: a damaged or incomplete checkpoint, or one in a format that is not read.
     """
     placement = placement_of(device, device_map)
@@ -103,18 +103,17 @@ def load_model(
     tokenizer = load_tokenizer(source, trust_remote_code)
     embeddings: Any = model.get_input_embeddings()
     refuse_foreign_tokens(tokenizer, embeddings.weight.shape[0], source.name)
-    return LoadedModel(model, tokenizer, metadata.family, source, metadata.model_hash, metadata.num_layers)
+    return LoadedModel(model, tokenizer, metadata.structure, source, metadata.model_hash, metadata.num_layers)
 
 
 def _load_weights(
     found: ModelSource, dtype: str, placement: str | dict[str, Any], trust_remote_code: bool
 ) -> PreTrainedModel:
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
 
     from layercut.models.quiet import quiet_transformers
 
-    loader: Any = AutoModelForCausalLM
     model: PreTrainedModel
     try:
         with quiet_transformers():
@@ -122,7 +121,7 @@ def _load_weights(
             refuse_no_window(config, found.name)
             if getattr(config, "quantization_config", None) is None:  # packed weights have fewer elements
                 refuse_larger(config, _num_stored(found.path), found.name, trust_remote_code=trust_remote_code)
-            model, info = loader.from_pretrained(
+            model, info = auto_class(config, found.name).from_pretrained(
                 found.path,
                 dtype=dtype if dtype == "auto" else getattr(torch, dtype),
                 device_map=placement,

@@ -28,8 +28,8 @@ def pick_dtype(
     """The dtype that a name stands for; only ``auto`` stands for another: ``auto`` (the checkpoint's own) or float32.
 
     On a CPU ``auto`` is float32. Many CPUs have no instructions for half precision and are about eight times slower in
-    it (docs/log.md), and float32 has the fewest answers that hang on rounding. Quantized weights, and weights
-    that would take more than MEMORY_SHARE of the memory in float32, stay as they are, and so does what a
+    it (docs/experiments/log.md), and float32 has the fewest answers that hang on rounding. Quantized weights, and
+    weights that would take more than MEMORY_SHARE of the memory in float32, stay as they are, and so does what a
     ``device_map`` spreads.
 
     Args:

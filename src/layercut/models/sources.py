@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 
 from layercut.errors import InputError
 from layercut.models.adapter import Adapter, adapter_in
-from layercut.models.bundled import PREFIX, bundled_file, bundled_model, installed_version
-from layercut.models.checks import check_sizes, count_layers, embedding_shape
+from layercut.models.bundled import PREFIX, bundled_file, bundled_model
+from layercut.models.checks import check_sizes, count_layers, embedding_shape, refuse_absurd_count
 from layercut.models.convert import SOURCE_FILE, convert_gguf, read_source
-from layercut.models.families import Family, family_of
 from layercut.models.hub import download
+from layercut.models.structure import Structure, structure_of
 from layercut.models.weights import fingerprint, read_config, read_header, safetensors_files
 
 HASH_LENGTH = 16
@@ -97,7 +97,7 @@ def resolve(source: str, *, revision: str | None = None, trust_remote_code: bool
 class SourceFacts(NamedTuple):
     """What a model's files say of it without loading it."""
 
-    family: Family
+    structure: Structure
     num_layers: int
     """Decoder layers."""
     model_hash: str
@@ -105,32 +105,32 @@ class SourceFacts(NamedTuple):
 
 
 def describe_source(source: ModelSource) -> SourceFacts:
-    """Family, depth and hash of a model, from its config and the heads of its weight files. Does not need torch.
+    """Structure, depth and hash of a model, from its config and the heads of its weight files.
 
     Raises:
-        InputError: an unknown family.
+        InputError: no decoder that transformers knows.
         CheckpointError: damaged or missing files, or a config that counts other layers than the weights hold.
     """
     config = read_config(source.path)
-    family = family_of(config.get("model_type"), source.name)
     files = safetensors_files(source.path)
-    num_layers = count_layers(files, config, family, source.name)
+    refuse_absurd_count(files, config, source.name)
     entries = {name: entry for path in set(files.values()) for name, entry in read_header(path).tensors.items()}
     check_sizes(config, embedding_shape(entries), source.name)
+    structure = structure_of(config, source.name, files)
+    num_layers = count_layers(files, config, structure, source.name)
     digest = fingerprint(source.path)
     if source.adapter is not None:
         digest = source.adapter.hash_with(digest)
-    return SourceFacts(family, num_layers, digest[:HASH_LENGTH])
+    return SourceFacts(structure, num_layers, digest[:HASH_LENGTH])
 
 
 def _bundled(source: str) -> ModelSource:
     row = bundled_model(source)
-    version = installed_version(row)
     folder = convert_gguf(
         bundled_file(row),
         label=source.removeprefix(PREFIX),
         sha256=row.sha256,
-        package=f"{row.package}=={version}" if version else row.package,
+        package=row.installed,
     )
     origin = {**read_source(folder), "kind": "bundled", "base_model": row.base_model}
     return ModelSource(name=source, path=folder, origin=origin)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from layercut.errors import CheckpointError, one_line
 from layercut.models.checks import refuse_foreign_tokens, refuse_no_window
-from layercut.models.families import Family
 from layercut.models.loading import context_length_of, load_tokenizer
 from layercut.models.placement import pick_dtype
 from layercut.models.sources import ModelSource, describe_source
+from layercut.models.structure import Structure
 from layercut.models.weights import read_header, safetensors_files
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class WeightlessModel:
 
     tokenizer: PreTrainedTokenizerBase
     generation_config: GenerationConfig
-    family: Family
+    structure: Structure
     source: ModelSource
     model_hash: str
     """First 16 hex digits of the checkpoint's fingerprint."""
@@ -62,7 +62,7 @@ def load_without_weights(
         trust_remote_code: let the model's repository run its own code.
 
     Raises:
-        InputError: a dtype, device or family that is not known.
+        InputError: a dtype or device that is not known, or no decoder.
         CheckpointError: a config or tokenizer that cannot be read.
     """
     from transformers import AutoConfig, GenerationConfig
@@ -83,7 +83,7 @@ def load_without_weights(
     return WeightlessModel(
         tokenizer=tokenizer,
         generation_config=generation_config,
-        family=metadata.family,
+        structure=metadata.structure,
         source=source,
         model_hash=metadata.model_hash,
         num_layers=metadata.num_layers,

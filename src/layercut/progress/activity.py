@@ -12,24 +12,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 Listener = Callable[[int, int | None], None]
-"""(tokens written since the last call, at most this many more in the answers in progress or None where unknown)."""
+"""(tokens written since the last call, most tokens left in the answers in progress or None where unknown)."""
 _listeners: list[Listener] = []
 
 
 def wrote(num_tokens: int, num_left: int | None = None) -> None:
-    """Notify all listeners of new tokens.
-
-    Args:
-        num_tokens: written since the last call.
-        num_left: that the answers under way may still get; None where the engine does not know.
-    """
+    """Notify all listeners of new tokens, and of the most that the answers in progress may still get."""
     for listener in tuple(_listeners):
         listener(num_tokens, num_left)
 
 
 @contextmanager
 def listening(listener: Listener) -> Iterator[None]:
-    """Call ``listener`` for all that is written inside the block, by any engine of this process."""
+    """Call ``listener`` for all tokens inside the block, from any engine of this process."""
     _listeners.append(listener)
     try:
         yield

@@ -5,29 +5,27 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
 
+from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, TaskID, TextColumn
+from rich.progress import Task as Bar
 from rich.table import Column
 from rich.text import Text
 
+from layercut.progress import OnProgress
 from layercut.progress.estimate import Eta
 from layercut.progress.estimate import Workload as Work
 from layercut.progress.heartbeat import Tokens, clock, line, under_way
 
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.progress import Task as Bar
-
 CHARACTERS_PER_TOKEN = 4
 ITEM_COST = 100
-"""What an item costs whatever its length, in prompt tokens: small batches are bound by overhead, not by arithmetic."""
+"""The cost of an item of any length, in prompt tokens: small batches are bound by overhead, not by arithmetic."""
 DECODE_COST = 16
-"""One decoded token takes about as long as this many prompt tokens in a batch; only a first guess."""
+"""Prompt tokens in a batch that take as long as one decoded token; only a first guess."""
 
 
 class _Facts(ProgressColumn):
-    """How far a bar is: ``3/8 items · 4,210 tokens · 01:12 · 00:41 left``."""
+    """The state of a bar: ``3/8 items · 4,210 tokens · 01:12 · 00:41 left``."""
 
     max_refresh = 0.25
 
@@ -57,7 +55,7 @@ def _bars(console: Console, unit: str | None, tokens: Tokens, left: Callable[[Ba
 
 
 class Progressing:
-    """Progress over a list of pieces of work, named and weighed beforehand.
+    """Progress over a list of pieces of work with names and weights.
 
     Where stderr is no terminal, one plain line is printed for each piece when it ends, and one every half minute.
     """
@@ -65,13 +63,11 @@ class Progressing:
     def __init__(
         self, work: Sequence[tuple[str, Work]], console: Console, *, verb: str = "", unit: str | None = "items"
     ) -> None:
-        """Nothing is shown yet.
-
-        Args:
-            work: names and sizes.
-            console: where it is shown.
-            verb: what is done to each, such as ``Scoring``; empty where the names say it.
-            unit: of the sizes; None for steps that mean nothing to people, so that the share is shown.
+        """Args:
+        work: names and sizes.
+        console: where it is shown.
+        verb: of each piece, such as ``Scoring``; empty where the names include it.
+        unit: of the sizes; None for steps without meaning to users, which are shown as a percentage.
         """
         self._names = [f"{verb} {name}".strip() for name, _ in work]
         self._work = [piece for _, piece in work]
@@ -87,19 +83,18 @@ class Progressing:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Show the bar inside the block."""
         with self._bars, self._tokens.counted(), under_way(self._console, self._now):
             yield
 
     def skip(self, index: int) -> None:
-        """A whole piece was there already."""
+        """Count a whole piece that was done before."""
         count = self._work[index].num_items
         self._eta.skip(index, count)
         self._bars.advance(self._bar, count)
 
     @contextmanager
-    def piece(self, index: int) -> Iterator[Callable[[int, int], None]]:
-        """Work one piece: the block calls what it gets with (items done, items in all), first with what was there."""
+    def piece(self, index: int) -> Iterator[OnProgress]:
+        """Do one piece: the block reports (items done, items in all), first with those done before."""
         self._bars.update(self._bar, description=self._names[index])
         self._active = (index, 0)
         self._tokens.begin()
@@ -124,7 +119,6 @@ class Progressing:
         line(self._console, f"{self._names[index]}: {count}{clock(time.monotonic() - start)}{self._rest()}")
 
     def _now(self) -> str:
-        """What is under way, in one line."""
         if self._active is None:
             return f"Loading or writing{self._rest()}"
         index, done = self._active
@@ -142,8 +136,16 @@ class Progressing:
         return "" if left is None else f", {clock(left)} left"
 
 
+@contextmanager
+def watched(name: str, total: int, console: Console, unit: str) -> Iterator[OnProgress]:
+    """Progress over one piece of work: the block calls what it gets with (pieces done, pieces in all)."""
+    progress = Progressing([(name, Work(kind=name, num_items=total, weight=1))], console, unit=unit)
+    with progress.running(), progress.piece(0) as on_progress:
+        yield on_progress
+
+
 class SelectionProgress:
-    """Progress of a criterion: one bar for each kind of work it reports, such as rounds and items.
+    """Progress of a criterion: one bar for each kind of work, such as rounds and items.
 
     Where stderr is no terminal, there is a plain line every half minute.
     """
@@ -165,7 +167,6 @@ class SelectionProgress:
         self._held.close()
 
     def __call__(self, what: str, done: int, total: int) -> None:
-        """Pieces done of one kind of work."""
         if what not in self._ids:
             self._ids[what] = self._bars.add_task(what)
         if done == 0:
@@ -175,6 +176,5 @@ class SelectionProgress:
         self._counts[what] = f"{what} {done:,} of {total:,}"
 
     def _now(self) -> str:
-        """What is under way, in one line."""
         facts = [*self._counts.values(), self._tokens.describe()]
         return f"Choosing layers: {', '.join(fact for fact in facts if fact) or 'loading the model'}"

@@ -3,7 +3,7 @@
     with under_way(console, lambda: "Answering gsm8k: 3 of 8 items"):
         ...
 
-Blocks nest: the innermost one is described. On a terminal nothing is printed, as bars and tables are live there.
+Blocks nest: the innermost one is described. Terminals have live bars and tables instead.
 """
 
 from __future__ import annotations
@@ -12,12 +12,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Event, Thread
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
+
+from rich.console import Console
 
 from layercut.progress.activity import listening
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 EVERY = 30.0
 """Seconds without a line, at most."""
@@ -33,7 +32,7 @@ _last_line = 0.0
 
 
 def line(console: Console, text: str) -> None:
-    """Print a line, unless bars or tables on a terminal show the same."""
+    """Print a line, unless a terminal shows the same in bars or tables."""
     global _last_line
     if not console.is_terminal:
         _last_line = time.monotonic()
@@ -42,7 +41,7 @@ def line(console: Console, text: str) -> None:
 
 @contextmanager
 def under_way(console: Console, describe: Callable[[], str]) -> Iterator[None]:
-    """Inside the block, print what ``describe`` gives whenever ``EVERY`` seconds pass without a line."""
+    """Inside the block, print what ``describe`` returns whenever ``EVERY`` seconds pass without a line."""
     global _last_line
     if console.is_terminal:
         yield
@@ -60,7 +59,7 @@ def under_way(console: Console, describe: Callable[[], str]) -> Iterator[None]:
 
 
 def _watch(stop: Event) -> None:
-    """Runs beside the work, in a thread of its own, until the outermost block ends."""
+    """Runs in a thread until the outermost block ends."""
     while not stop.wait(min(1.0, EVERY / 4)):
         if time.monotonic() - _last_line >= EVERY and _steps:
             console, describe = _steps[-1]
@@ -68,20 +67,18 @@ def _watch(stop: Event) -> None:
 
 
 class Tokens:
-    """Tokens that engines write, counted for one step."""
+    """Tokens of engines, counted for one step."""
 
     def __init__(self) -> None:
         self.begin()
 
     def begin(self) -> None:
-        """Count from zero."""
         self.written = 0
         self.left: int | None = None
         self._since = time.monotonic()
 
     @contextmanager
     def counted(self) -> Iterator[None]:
-        """Count what is written inside the block."""
         with listening(self._heard):
             yield
 

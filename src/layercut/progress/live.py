@@ -6,44 +6,42 @@ Where stderr is not a terminal, a plain line is printed for each finished piece,
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from rich import box
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from layercut.progress import OnProgress
 from layercut.progress.estimate import Eta
 from layercut.progress.estimate import Workload as Work
 from layercut.progress.heartbeat import Tokens, clock, line, under_way
 from layercut.text.counting import counted
 
-if TYPE_CHECKING:
-    from rich.console import Console, ConsoleOptions, RenderResult
-
 State = Literal["waiting", "searching", "asking", "healing", "finished", "failed"]
 _STYLES = {"finished": "green", "failed": "red", "waiting": "dim"}
 _STATE, _BETWEEN = 26, 6
-"""Characters for what an arm is at where the terminal is narrow, and for the spaces between columns."""
+"""Characters for an arm's state on a narrow terminal, and for the spaces between columns."""
 _AROUND = 10
-"""Lines that the terminal needs for other things."""
 
 
 class StudyStep(NamedTuple):
     """One piece of a study's work: a cell of an arm, a search, or a healing."""
 
     arm: str
-    """Whose line it counts on; empty for one that counts on none."""
+    """The arm whose line counts it; empty for none."""
     name: str
     work: Work
 
 
 @dataclass
 class _Line:
-    """What is known of one arm."""
+    """The state of one arm."""
 
     total: int = 0
     done: int = 0
@@ -69,38 +67,35 @@ class StudyProgress:
         self._active = ""
         self._began = time.monotonic()
         self._doing = ""
-        """What is worked on, for the line of every half minute."""
+        """The current step, for the line of every half minute."""
         self._tokens = Tokens()
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Show the table inside the block. A bar that a step opens meanwhile is shown below it, both alive."""
+        """Show the table inside the block. The bar of a step is shown below it, both live."""
         with self._tokens.counted(), under_way(self._console, self._now):
             if not self._console.is_terminal:
                 yield
                 return
-            # A healing shows its bar below the table.
             with Live(self, console=self._console, refresh_per_second=4, vertical_overflow="crop"):
                 yield
 
     def learn(self, kind: Hashable, num_items: int, seconds: float) -> None:
-        """Speed that an earlier run has measured."""
         self._eta.learn(kind, num_items, seconds)
 
     def state(self, arm: str, state: State, note: str = "") -> None:
-        """What an arm is at."""
         line = self._lines[arm]
         line.state, line.note = state, note
         if state not in ("finished", "failed", "waiting"):
             self._active = arm
 
     def skip(self, index: int) -> None:
-        """A whole piece was there already, or is given up."""
+        """Count a whole piece that was done before, or has failed."""
         self._count(index, self._pieces[index].work.num_items, None)
 
     @contextmanager
     def step(self, index: int) -> Iterator[None]:
-        """Work a piece that is one whole, such as a search."""
+        """Do a piece without items, such as a search."""
         start = time.monotonic()
         self._begin(self._name(index))
         yield
@@ -108,8 +103,8 @@ class StudyProgress:
         self._tell(index, clock(time.monotonic() - start))
 
     @contextmanager
-    def cell(self, index: int) -> Iterator[Callable[[int, int], None]]:
-        """Work one cell: the block calls what it gets with (items done, items in all), first with what was there."""
+    def cell(self, index: int) -> Iterator[OnProgress]:
+        """Do one cell: the block reports (items done, items in all), first with those done before."""
         piece = self._pieces[index]
         self.state(piece.arm, "asking", piece.name)
         self._begin(f"{piece.arm}: scoring {piece.name}")
@@ -126,18 +121,17 @@ class StudyProgress:
         try:
             yield on_progress
         except BaseException:
-            self._count(index, piece.work.num_items - (seen or 0), None)  # given up: nothing is left of it to wait for
+            self._count(index, piece.work.num_items - (seen or 0), None)  # it failed, so no time is left for it
             raise
         self._tell(index, f"{counted(seen or 0, 'item')}, {clock(time.monotonic() - start)}")
 
     def searching(self, what: str, done: int, total: int) -> None:
-        """Progress of a search, to be handed to a criterion."""
         if self._active:
             self._lines[self._active].note = f"{what} {done}/{total}"
             self._doing = f"{self._active}: choosing layers: {what} {done:,} of {total:,}"
 
     def remaining(self) -> str:
-        """Time left in words; empty before anything was measured."""
+        """Time left in words; empty without a measurement."""
         seconds = self._eta.remaining
         if seconds is None:
             return ""
@@ -147,7 +141,7 @@ class StudyProgress:
         return f"{clock(seconds)} left{more}"
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """The table: all arms, or those around the one that is worked on where the terminal is too low for all."""
+        """The table: all arms, or those around the current one where the terminal is too low for all."""
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, header_style="bold")
         names = list(self._lines)
         count = max([len("items"), *(len(f"{line.total}/{line.total}") for line in self._lines.values())])
@@ -204,7 +198,6 @@ class StudyProgress:
         self._tokens.begin()
 
     def _now(self) -> str:
-        """What is under way, in one line."""
         facts = [self._doing or "Preparing the study", self._tokens.describe(), self.remaining()]
         return ", ".join(fact for fact in facts if fact)
 

@@ -9,7 +9,7 @@ from layercut.engine.handle import ModelHandle
 from layercut.pruning.budget import CANDIDATES, FEWEST, MOST, SELECTION_ITEMS, report_items_in, selection_items_in
 from layercut.pruning.goal import GoalTasks
 from layercut.pruning.settings import NONE, PruneSettings
-from layercut.selection.estimate import Asking, asking_step
+from layercut.selection.estimate import asking_step
 from layercut.selection.select import objective_parts
 from layercut.settings import ModelSettings
 
@@ -37,9 +37,7 @@ def prune_estimate(
     selection, report = settings.items or SELECTION_ITEMS, settings.items or MOST
     selection = min(selection, SELECTION_ITEMS)
     if (seconds := settings.seconds) is not None:
-        probe = [
-            asking_step(handle, Asking(part, part.task.samples("selection", FEWEST), 1, 1.0, "")) for part in parts
-        ]
+        probe = [asking_step(handle, part, part.task.samples("selection", FEWEST), 1, 1.0, "") for part in parts]
         each = sum(sum(step.seconds(speed)) / 2 / max(step.items, 1) for step in probe)
         selection = selection_items_in(seconds, each, depth)
         report = report_items_in(0.35 * seconds, each, depth + 1)
@@ -47,9 +45,9 @@ def prune_estimate(
     for part in parts:
         chosen, shown = part.task.samples("selection", selection), part.task.samples("report", report)
         plans = 1 + depth * CANDIDATES
-        steps.append(asking_step(handle, Asking(part, chosen, plans, 2 / plans, f"selection, up to {plans} plans")))
+        steps.append(asking_step(handle, part, chosen, plans, 2 / plans, f"selection, up to {plans} plans"))
         what = f"report, up to {depth + 1} models"
-        steps.append(asking_step(handle, Asking(part, shown, depth + 1, 2 / (depth + 1), what)))
+        steps.append(asking_step(handle, part, shown, depth + 1, 2 / (depth + 1), what))
     stored = parameters * _DTYPE_BYTES.get(handle.dtype, 4)
     healed = 0 if settings.heal == NONE else 2 * depth * stored
     answers = _RECORD_BYTES * sum(step.items for step in steps)

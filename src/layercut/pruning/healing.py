@@ -14,12 +14,9 @@ from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
 from layercut.healing.data import BUILT_IN
 from layercut.healing.heal import estimate_heal, heal_model
-from layercut.healing.heal_settings import HealSettings
-from layercut.healing.prompt_sources import Answering, PromptGroup, PromptSource
-from layercut.healing.prompts import NamedPrompt, PromptWithAnswer
-from layercut.healing.responses import plain_prompt
-from layercut.healing.settings import TrainSettings
-from layercut.healing.task_prompts import task_prompts
+from layercut.healing.prompt_sources import Answering, PromptGroup, PromptSource, task_prompts
+from layercut.healing.prompts import NamedPrompt, PromptWithAnswer, plain_prompt
+from layercut.healing.settings import HealSettings, TrainSettings
 from layercut.pruning.path import FEWEST_FRESH, PlanPath
 from layercut.settings import ModelSettings, TaskSettings
 from layercut.surgery.cut import cut_model

@@ -300,12 +300,12 @@ class PruneJob:
         scores = ", ".join(f"{one.label} {one.score:.0%}" for one in self._yardsticks)
         progress.end("original", note=scores)
         if "announced" not in state:
-            items = self._num_report(self._depth + 1, self._settings.seconds or 0)
+            num_items = self._num_report(self._depth + 1, self._settings.seconds or 0)
             self._say(
                 f"{state['selection_items']} selection items of each task choose the layers; "
-                + resolution(self._yardsticks, items, self._settings.keep)
+                + resolution(self._yardsticks, num_items, self._settings.keep)
             )
-            state.put("announced", items)
+            state.put("announced", num_items)
 
     def _uncut(self, part: ObjectiveTask, *, is_first: bool = False) -> None:
         """The original model's answers to one task, and how long each took.

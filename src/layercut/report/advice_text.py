@@ -72,7 +72,12 @@ def argument(advice: Advice) -> list[str]:
             f"Run the study with {escape(advice.use.wanted)}, on more items or a model that is above chance there."
         ]
     else:
-        parts += [_others(advice, advice.plans)]
+        parts += [_others(advice, [plan for plan in advice.plans if plan is not advice.best])]
+    if any(plan.items_needed for plan in advice.plans):
+        parts.append(
+            "Numbers of items are estimates. They assume that the retention measured on these items is the true one, "
+            "and give an 80 % probability of a decision."
+        )
     return [*parts, evidence(advice), _ignored(advice)]
 
 
@@ -201,13 +206,7 @@ def _others(advice: Advice, plans: Sequence[JudgedPlan]) -> str:
         lines.append(f"- {', '.join(map(escape, waiting))}: not tested, because a shallower plan did not pass.")
     if not lines:
         return ""
-    text = "**Other plans:**\n\n" + "\n".join(lines)
-    if not any(plan.verdict == "undecided" for plan in tested):
-        return text
-    return (
-        f"{text}\n\nNumbers of items are estimates. They assume that the retention measured on these items is the "
-        "true one, and give an 80 % probability of a decision."
-    )
+    return "**Other plans:**\n\n" + "\n".join(lines)
 
 
 def _fate(plan: JudgedPlan) -> str:

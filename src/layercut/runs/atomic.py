@@ -6,26 +6,24 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from layercut.errors import InputError
-from layercut.runs.environment import hide_home
+from layercut.runs.environment import shown
 from layercut.runs.leftovers import parts_of, prefix
 from layercut.runs.lock import sole_writer
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file by temp-and-rename in the same folder, synced to disk before it takes its name."""
+    """Write a file to a temporary name in the same folder, sync it to disk, and rename it."""
     write_bytes(path, text.encode("utf-8"))
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """The same for bytes."""
+    """``write_text`` for bytes."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=prefix(path))
@@ -48,37 +46,23 @@ def write_json(path: Path, data: Any) -> None:
 
 @contextmanager
 def new_directory(path: Path) -> Iterator[Path]:
-    """A folder to fill that takes its final name only when the block ends well; otherwise it is removed.
+    """A folder to fill that takes its final name only when the block ends without an error; otherwise it is removed.
 
-    One process at a time writes a folder of that name, and it removes what killed ones left of theirs. Missing parents
-    are made, and removed as well where the block fails.
-
-    Raises:
-        InputError: ``path`` is not an empty folder, or another process is writing it.
+    One process at a time writes a folder of that name, and it removes what killed ones left. Missing parents are made,
+    and removed again where the block fails. Raises InputError if ``path`` is not an empty folder, or another process
+    writes it.
     """
     path = Path(path)
     refuse_used(path)
-    new = [parent for parent in path.absolute().parents if not parent.exists()]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with sole_writer(path) as is_sole, fill_directory(path, is_sole=is_sole) as folder:
-            yield folder
-    except BaseException:
-        with suppress(OSError):  # somebody else writes there by now
-            for parent in new:
-                parent.rmdir()
-        raise
+    with _parents_of(path), sole_writer(path) as is_sole, fill_directory(path, is_sole=is_sole) as folder:
+        yield folder
 
 
 @contextmanager
 def fill_directory(path: Path, *, is_sole: bool) -> Iterator[Path]:
-    """``new_directory`` for the one who is ``sole_writer`` of the name already; ``is_sole`` is what that gave.
-
-    Raises:
-        InputError: ``path`` is not an empty folder.
-    """
+    """``new_directory`` inside ``sole_writer``, which gives ``is_sole``; InputError if ``path`` is no empty folder."""
     refuse_used(path)
-    for left in parts_of(path) if is_sole else ():  # their owners are gone, or they would hold the name
+    for left in parts_of(path) if is_sole else ():  # of killed processes, as running ones would hold the lock
         shutil.rmtree(left, ignore_errors=True)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=prefix(path)))
     try:
@@ -92,14 +76,57 @@ def fill_directory(path: Path, *, is_sole: bool) -> Iterator[Path]:
         raise
 
 
-def refuse_used(path: Path) -> None:
-    """Raise if a new folder cannot take this name.
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """The temporary name of a large file that takes its final name only when the block ends well.
+
+    It has the same suffix, and the guarantees of ``new_directory``: one process writes a file of that name, and removes
+    what killed ones left of theirs.
 
     Raises:
-        InputError: something is there that is not an empty folder.
+        InputError: ``path`` exists, or another process is writing it.
     """
+    path = Path(path)
+    refuse_existing(path)
+    with _parents_of(path), sole_writer(path) as is_sole:
+        for left in parts_of(path) if is_sole else ():
+            shutil.rmtree(left, ignore_errors=True)
+        folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=prefix(path)))
+        try:
+            yield folder / path.name
+            (folder / path.name).replace(path)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _parents_of(path: Path) -> Iterator[None]:
+    """Make the missing parents, and remove them where the block fails."""
+    new = [parent for parent in path.absolute().parents if not parent.exists()]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):  # another process writes there by now
+            for parent in new:
+                parent.rmdir()
+        raise
+
+
+def refuse_existing(path: Path) -> None:
+    """Raise if a new file cannot take this name.
+
+    Raises:
+        InputError: something is there.
+    """
+    if path.exists():
+        raise InputError(f"{shown(path)} exists already; choose another `out`.")
+
+
+def refuse_used(path: Path) -> None:
+    """Raise InputError if the path exists and is not an empty folder."""
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise InputError(f"{hide_home(str(path))} exists already and is not an empty folder; choose another `out`.")
+        raise InputError(f"{shown(path)} exists already and is not an empty folder; choose another `out`.")
 
 
 def _umask() -> int:

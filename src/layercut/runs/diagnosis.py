@@ -1,24 +1,21 @@
-"""The format of diagnose.json, which diagnostics write and reports read: a row per measure, original against pruned
-model.
-"""
+"""The format of diagnose.json: a row per measure, original against pruned model."""
 
 from __future__ import annotations
 
 from typing import Any, Literal, TypedDict
 
 Interval = list[float | None]
-"""Value, lower and upper end of the 95 % interval; the ends are null where the items cannot say."""
+"""Value, lower and upper end of the 95 % interval; the ends are null where the items do not give one."""
 
 
 class MeasureRow(TypedDict):
-    """One measure of the uncut and of one pruned model on the same items."""
+    """One measure of the original and of one pruned model on the same items."""
 
     diagnostic: str
     measure: str
     group: str
     """Which items or tokens, such as ``depth 3`` or ``digit``; empty for all of them."""
     arm: str
-    """Name of the pruned model."""
     better: Literal["higher", "lower"]
     unit: Literal["share", "nats", "score", "words", "ratio"]
     chance: float | None
@@ -26,15 +23,13 @@ class MeasureRow(TypedDict):
     uncut: Interval
     cut: Interval
     difference: Interval
-    """cut - uncut."""
     kept: Interval | None
-    """(cut - chance) / (uncut - chance), for measures that are better higher; null where that has no meaning."""
+    """(cut - chance) / (uncut - chance), for measures where higher is better; null where that has no meaning."""
     p_value: float
     test: str
-    """What the p-value is of."""
     seed: int
     headline: bool
-    """Whether a loss here counts as damage that this diagnostic found."""
+    """Whether a loss here counts as damage."""
 
 
 class DiagnosisExample(TypedDict):
@@ -48,15 +43,15 @@ class DiagnosisExample(TypedDict):
     uncut: str
     cut: str
     tokens: list[str]
-    """The uncut answer in pieces, as its tokenizer cuts it; empty where that is not known."""
+    """The original model's answer by tokens; empty where they are not known."""
 
 
 class Diagnosis(TypedDict):
-    """What one diagnostic found."""
+    """The results of one diagnostic."""
 
     rows: list[MeasureRow]
     data: dict[str, Any]
-    """What its section and its plot need beside the rows."""
+    """Other data for its section and figure."""
     examples: list[DiagnosisExample]
     notes: list[str]
 

@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
+from typing import Any, NamedTuple, TextIO
 
 from layercut.errors import InputError
 from layercut.runs.atomic import write_json
-from layercut.runs.environment import collect
-from layercut.runs.json_text import load
+from layercut.runs.environment import collect, shown
 from layercut.runs.lock import LOCK, is_locked, take_lock
 from layercut.runs.records import Journal, MetricRow, read_records
 from layercut.runs.settings import (
@@ -29,27 +29,23 @@ from layercut.runs.settings import (
     check_version,
     plain,
     read_config,
-    shown,
+    read_json,
     write_config,
 )
 from layercut.runs.study import failures_in
 from layercut.text.counting import counted
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-    from types import TracebackType
-
 SWEEP, DIAGNOSIS, LAYERS, PREDICTION = "sweep.json", "diagnose.json", "layers.json", "predict.json"
-"""What runs without scores of their own hold; see layercut.report."""
+"""Result files of runs that are not evaluations; see layercut.report."""
 ENVIRONMENT, METRICS, SAMPLES, REPORT = "environment.json", "metrics.json", "samples", "report.md"
 _NOT_SEARCHED = {SAMPLES, "checkpoint", "searches", "answers"}
 _TRAINED = re.compile(r"checkpoint-(\d+)")
 _REPEATED = ("layercut", "python", "packages", "git", "platform", "cpu", "sandbox")
-"""What must be the same for a resumed run to count as made in one environment."""
+"""Parts of environment.json that must stay equal for a resumed run to count as made in one environment."""
 
 
 class RunFolder:
-    """One run on disk. Made by ``begin`` for writing, or by ``open`` for reading."""
+    """One run on disk: ``begin`` for writing, ``open`` for reading."""
 
     def __init__(self, path: Path, settings: Mapping[str, Any], lock: TextIO | None) -> None:
         self.path = path
@@ -64,12 +60,11 @@ class RunFolder:
         settings: Mapping[str, Any],
         *,
         argv: Sequence[str] | None = None,
-        models: Sequence[Mapping[str, Any]] = (),
         flags: Mapping[str, str] | None = None,
         settings_file: str | None = None,
         sandbox: str | None = None,
     ) -> RunFolder:
-        """Make a run folder, or go on with the run it holds if that was begun with the same settings.
+        """Make a run folder, or continue the run it holds if that was begun with the same settings.
 
         The folder stays locked until ``close`` or the end of the process, so that no two processes write one run.
 
@@ -77,14 +72,13 @@ class RunFolder:
             path: the folder; made with its parents.
             settings: everything that decides the numbers, JSON-able.
             argv: command line for environment.json, ``sys.argv`` by default.
-            models: what to note about the models in environment.json.
             flags: flags of nested settings, for the message when the settings do not fit (see settings.check_same).
-            settings_file: the YAML file that the settings come from, if they do not come from flags; for that message.
+            settings_file: the YAML file of the settings, if they do not come from flags; for that message.
             sandbox: the isolation of generated programs, for environment.json; None where none are run.
 
         Raises:
             RunMismatch: the folder holds a run with other settings; names the first that differs.
-            InputError: the folder is not empty and holds no run, is no folder, or is being written by another process.
+            InputError: the folder is not empty and holds no run, is no folder, or another process writes it.
         """
         path = Path(path)
         wanted = plain(settings)
@@ -105,7 +99,7 @@ class RunFolder:
             else:
                 write_config(path, wanted)
             isolation = {} if sandbox is None else {"sandbox": sandbox}
-            _note_environment(path / ENVIRONMENT, collect(argv, models) | isolation)
+            _note_environment(path / ENVIRONMENT, collect(argv) | isolation)
         except BaseException:
             lock.close()
             raise
@@ -113,11 +107,7 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
-        """A run folder for reading only; nothing is locked or changed.
-
-        Raises:
-            InputError: no run folder, or one of an unknown format.
-        """
+        """A run folder for reading, without a lock; InputError for any other folder, or one of an unknown format."""
         path = Path(path)
         if not (path / CONFIG).is_file():
             raise InputError(f"{shown(path)} is not a run folder: it has no {CONFIG}. `layercut ls` lists your runs.")
@@ -125,31 +115,27 @@ class RunFolder:
 
     @property
     def name(self) -> str:
-        """Name of the folder."""
         return self.path.resolve().name
 
     @property
     def is_finished(self) -> bool:
-        """Whether all results are there: metrics.json is written last."""
+        """Whether all results exist: metrics.json is written last."""
         return (self.path / METRICS).is_file()
 
     @property
     def environment(self) -> dict[str, Any]:
-        """What environment.json holds: the command that began the run, and under ``resumed`` those that went on with it
-        elsewhere or under other versions."""
+        """The content of environment.json: the command that began the run, and under ``resumed`` those that continued
+        it on another machine or with other versions.
+        """
         return _read_json(self.path / ENVIRONMENT)
 
     def journal(self, task: str, readout: str) -> Journal:
-        """The records of one task and readout, to go on with. Needs a folder that was begun, not just opened."""
+        """The records of one task and readout, to append to. Needs a folder from ``begin``."""
         assert self._lock is not None, "a run that is open for reading only is not written to"
         return Journal(self._samples_path(task, readout))
 
     def records(self, task: str, readout: str) -> list[dict[str, Any]]:
-        """The records of one task and readout, to read.
-
-        Raises:
-            InputError: there are none, or the file is damaged.
-        """
+        """The records of one task and readout; InputError if there are none, or the file is damaged."""
         return read_records(self._samples_path(task, readout))
 
     def write_metrics(
@@ -164,9 +150,9 @@ class RunFolder:
 
         Args:
             rows: one per task, readout and metric; of one task and readout, the headline metric first.
-            plan: ``CutPlan.to_dict()`` of what was evaluated.
+            plan: ``CutPlan.to_dict()`` of the evaluated plan.
             num_parameters: of the model under this plan, if known.
-            arm: what this run is in a study: its plan, criterion, depth, healing and seed.
+            arm: the run's place in a study: its plan, criterion, depth, healing and seed.
         """
         data: dict[str, Any] = {"format_version": FORMAT_VERSION, "plan": None if plan is None else dict(plan)}
         if num_parameters is not None:
@@ -176,10 +162,9 @@ class RunFolder:
         write_json(self.path / METRICS, {**data, "rows": list(rows)})
 
     def metrics(self) -> dict[str, Any]:
-        """What metrics.json holds: ``plan``, ``rows`` and, if known, ``num_parameters``.
+        """The content of metrics.json: ``plan``, ``rows`` and, if known, ``num_parameters``.
 
-        Raises:
-            InputError: the run is not finished, or the file is damaged or of an unknown format.
+        Raises InputError if the run is not finished, or the file is damaged or of an unknown format.
         """
         if not self.is_finished:
             raise InputError(f"{shown(self.path)} is not finished; run the same command again to finish it.")
@@ -188,7 +173,6 @@ class RunFolder:
         return data
 
     def close(self) -> None:
-        """Let other processes write the run."""
         if self._lock is not None:
             self._lock.close()
             self._lock = None
@@ -196,9 +180,7 @@ class RunFolder:
     def __enter__(self) -> RunFolder:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, value: BaseException | None, trace: object) -> None:
         if isinstance(value, KeyboardInterrupt):  # for messages about what is saved
             value.add_note(str(self.path))
         self.close()
@@ -208,7 +190,7 @@ class RunFolder:
 
 
 def saved(path: Path) -> str:
-    """What a run that is not finished has on disk, those inside it included: ``412 answers are saved``; or nothing."""
+    """What an unfinished run and its inner runs have on disk: ``412 answers are saved``; or nothing."""
     answers = _answers(path, "**/")
     steps = [int(found[1]) for one in path.glob("**/checkpoint-*") if (found := _TRAINED.fullmatch(one.name))]
     words = [f"{counted(answers, 'answer')} {'is' if answers == 1 else 'are'} saved"] if answers else []
@@ -226,22 +208,17 @@ class RunSummary(NamedTuple):
     status: str
     """``finished``, ``unfinished``, or ``running`` while a process holds the folder."""
     begun: datetime | None
-    """When the run was begun, UTC; None if environment.json is missing."""
+    """Start of the run, UTC; None if environment.json is missing."""
     headline: str
-    """What was cut and the headline scores; for a run that is not finished, how many answers there are."""
+    """The cut and the headline scores; for an unfinished run, the number of answers."""
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able, for ``--json``."""
         begun = None if self.begun is None else self.begun.isoformat()
         return {"path": str(self.path), "status": self.status, "begun": begun, "headline": self.headline}
 
 
 def find_runs(root: Path) -> list[RunSummary]:
-    """All run folders in and under a folder, by path; runs inside runs too.
-
-    Raises:
-        InputError: ``root`` is no folder.
-    """
+    """All run folders in and under a folder, by path, also runs inside runs; InputError if ``root`` is no folder."""
     root = Path(root)
     if not root.is_dir():
         raise InputError(f"{shown(root)} is not a folder. Give the folder that holds your runs.")
@@ -261,7 +238,7 @@ def runs_in(folder: Path) -> list[Path]:
 
 
 def is_run(path: Path) -> bool:
-    """Whether a folder is a run folder; other programs have a config.yaml too."""
+    """Whether a folder is a run folder; other programs write a config.yaml too."""
     try:
         return "\nsettings_hash:" in (path / CONFIG).read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -311,7 +288,7 @@ def _headline(metrics: Mapping[str, Any]) -> str:
 
 
 def _measured(path: Path) -> str:
-    """Headline of a run without scores of its own: a sweep or a diagnosis."""
+    """Headline of a run without scores of its own: a sweep, a diagnosis or a prediction."""
     found = []
     if (path / SWEEP).is_file():
         rows = _read_json(path / SWEEP).get("rows", [])
@@ -343,19 +320,14 @@ def _note_environment(file: Path, environment: dict[str, Any]) -> None:
 
 
 def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        data = load(file)
-    except OSError as error:
-        raise InputError(f"{shown(file)} cannot be read ({error.strerror}).") from error
-    except ValueError as error:
-        raise InputError(f"{shown(file)} is damaged: it is not JSON ({error}).") from error
+    data = read_json(file, f"{shown(file)} cannot be read")
     if not isinstance(data, dict):
         raise InputError(f"{shown(file)} is damaged: a JSON object was expected.")
     return data
 
 
 def _holds_something(path: Path) -> bool:
-    """Whether there is more than what a begin that was killed early leaves behind."""
+    """Whether there is more than the files of a begin that was killed early."""
     return path.is_dir() and any(
         item.name != LOCK and not item.name.startswith(f".{CONFIG}.") for item in path.iterdir()
     )

@@ -1,4 +1,4 @@
-"""Disks that are full or cannot be written: one line for the user, with the numbers."""
+"""Disks that are full or cannot be written: messages of one line with the numbers."""
 
 from __future__ import annotations
 
@@ -6,29 +6,19 @@ import errno
 import os
 import re
 import shutil
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from layercut.errors import InputError
-from layercut.runs.environment import hide_home
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+from layercut.runs.environment import shown
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 BROKEN = {*_FULL, errno.EROFS, errno.EIO}
-"""Results that cannot be written stop a run."""
+"""Errors that stop a run, because its results cannot be written."""
 _FORBIDDEN = {
-    errno.EROFS,
-    errno.EEXIST,
-    errno.EACCES,
-    errno.EPERM,
-    errno.ENOTDIR,
-    errno.ENAMETOOLONG,
-    errno.EFBIG,
-    errno.EIO,
-}
+    errno.EROFS, errno.EEXIST, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EFBIG, errno.EIO,
+}  # fmt: skip
 
 
 def size(num_bytes: int) -> str:
@@ -41,41 +31,31 @@ def size(num_bytes: int) -> str:
 
 
 def check_room(path: Path, num_bytes: int, advice: str) -> None:
-    """Raise before the first byte is written if what is to be written to ``path`` does not fit.
-
-    Raises:
-        InputError: the disk has less space; the message says how much is missing.
-    """
-    folder = next(one for one in (path.absolute(), *path.absolute().parents) if one.exists())
-    free = shutil.disk_usage(folder).free
+    """Raise InputError with the missing bytes, before the first is written, if ``path`` does not fit on its disk."""
+    free = _free(path)
     if num_bytes > free:
         raise InputError(
-            f"{_shown(path)} needs {size(num_bytes)} and its disk has {size(free)} free, {size(num_bytes - free)} too "
+            f"{shown(path)} needs {size(num_bytes)} and its disk has {size(free)} free, {size(num_bytes - free)} too "
             f"little. Free space and run the same command again, or {advice}."
         )
 
 
 @contextmanager
 def writing(path: Path, advice: str) -> Iterator[None]:
-    """Have what the disk refuses inside the block be one line that names ``path``.
+    """Turn disk errors inside the block into an InputError of one line that names ``path`` and ends with ``advice``.
 
-    Args:
-        path: what is being written.
-        advice: what else the user can do, such as ``use another --out``.
-
-    Raises:
-        InputError: no space, no right to write, a disk that is read-only or fails.
+    ``advice``: another way for the user, such as ``use another --out``.
     """
 
     def refused(error: Exception, code: int) -> str:
         if code in _FULL:
             return (
-                f"the disk of {_shown(path)} is full, and nothing of it was left there. Free space and run the same "
+                f"the disk of {shown(path)} is full, and nothing of it was left there. Free space and run the same "
                 f"command again, or {advice}."
             )
         at = getattr(error, "filename", None)
-        where = f" at {_shown(Path(str(at)))}" if at else ""
-        return f"{_shown(path)} cannot be written ({os.strerror(code)}{where}); {advice}."
+        where = f" at {shown(Path(str(at)))}" if at else ""
+        return f"{shown(path)} cannot be written ({os.strerror(code)}{where}); {advice}."
 
     with _one_line(refused):
         yield
@@ -86,7 +66,7 @@ def disk_problem(error: OSError) -> str | None:
     if error.errno not in BROKEN:
         return None
     path = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else None
-    what = "the disk" if path is None else f"the disk of {_shown(path)}"
+    what = "the disk" if path is None else f"the disk of {shown(path)}"
     kept = "What was finished before is kept; {way} and run the same command again to go on."
     if error.errno in _FULL:
         with suppress(OSError, StopIteration):
@@ -98,23 +78,15 @@ def disk_problem(error: OSError) -> str | None:
 
 @contextmanager
 def resumable(path: Path) -> Iterator[None]:
-    """Have what the disk refuses inside the block be one line that says what a run folder holds, and how to go on.
-
-    Args:
-        path: the run folder, which keeps what is whole in it.
-
-    Raises:
-        InputError: no space, no right to write, a disk that is read-only or fails.
-    """
+    """Turn disk errors inside the block into an InputError that says what a run folder holds, and how to continue."""
 
     def refused(error: Exception, code: int) -> str:
         from layercut.runs.directory import saved
 
-        here = next(one for one in (path.absolute(), *path.absolute().parents) if one.exists())
         what = (
-            f"the disk of {_shown(path)} is full ({size(shutil.disk_usage(here).free)} free)"
+            f"the disk of {shown(path)} is full ({size(_free(path))} free)"
             if code in _FULL
-            else f"{_shown(path)} cannot be written ({os.strerror(code)})"
+            else f"{shown(path)} cannot be written ({os.strerror(code)})"
         )
         held = saved(path) or "nothing is saved"
         do = "Free space" if code in _FULL else "Make it writable"
@@ -126,7 +98,7 @@ def resumable(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _one_line(refused: Callable[[Exception, int], str]) -> Iterator[None]:
-    """Raise what the disk refuses inside the block as an InputError; ``refused`` gives its text."""
+    """Raise disk errors inside the block as an InputError; ``refused`` gives its text."""
     try:
         yield
     except InputError:
@@ -138,9 +110,13 @@ def _one_line(refused: Callable[[Exception, int], str]) -> Iterator[None]:
         raise InputError(refused(error, code)) from error
 
 
+def _free(path: Path) -> int:
+    """Free bytes on the disk of a file or folder that may not exist yet."""
+    return shutil.disk_usage(next(one for one in (path.absolute(), *path.absolute().parents) if one.exists())).free
+
+
 def _errno_of(error: Exception) -> int | None:
-    """What the system answered; safetensors and tokenizers have it in their text alone, torch says no more than that
-    writing failed."""
+    """The system's error number. safetensors and tokenizers have it only in their text, torch does not have it."""
     if isinstance(error, OSError):
         return error.errno
     if isinstance(error, RuntimeError) and re.search(
@@ -149,7 +125,3 @@ def _errno_of(error: Exception) -> int | None:
         return errno.ENOSPC
     match = re.search(r"\(os error (\d+)\)", str(error))
     return int(match[1]) if match else None
-
-
-def _shown(path: Path) -> str:
-    return hide_home(str(path))

@@ -1,6 +1,4 @@
-"""Command line, versions, code and machine behind a run. Environment variables are never read, so no secrets get
-here.
-"""
+"""Command line, versions, code and machine of a run. Environment variables are never read, so no secrets get here."""
 
 from __future__ import annotations
 
@@ -10,36 +8,18 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import layercut
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
 PACKAGES = (
-    "torch",
-    "transformers",
-    "tokenizers",
-    "safetensors",
-    "accelerate",
-    "gguf",
-    "numpy",
-    "scipy",
-    "reasoning-gym",
-    "math-verify",
-    "lm-eval",
-    "datasets",
-    "datasketch",
-    "py3langid",
-    "peft",
-    "trl",
-    "vllm",
-    "ray",
-)
-"""What can move numbers; those that are not installed are left out."""
+    "torch", "transformers", "tokenizers", "safetensors", "accelerate", "gguf", "numpy", "scipy", "reasoning-gym",
+    "math-verify", "lm-eval", "datasets", "datasketch", "py3langid", "peft", "trl", "vllm", "ray",
+)  # fmt: skip
+"""Packages that can change numbers; those that are not installed are left out."""
 
 _TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{16,}")
 
@@ -48,9 +28,9 @@ def collect(argv: Sequence[str] | None = None, models: Sequence[Mapping[str, Any
     """What a reader needs to judge or repeat a run, JSON-able.
 
     Args:
-        argv: the command line, ``sys.argv`` by default. The program's folder is left off, the home folder becomes ``~``
-            and Hugging Face tokens are blotted out.
-        models: one mapping per model, such as name, revision and hash; taken over as they are.
+        argv: the command line, ``sys.argv`` by default. It is recorded without the program's folder, with ``~`` for the
+            home folder and without Hugging Face tokens.
+        models: one mapping per model, such as name, revision and hash.
 
     Returns:
         ``time`` (UTC), ``command``, ``layercut``, ``python``, ``packages`` (name: version), ``git`` (commit and dirty
@@ -74,12 +54,12 @@ def collect(argv: Sequence[str] | None = None, models: Sequence[Mapping[str, Any
 
 
 def machine() -> str:
-    """What models run on here, in a few words; an accelerator only once torch was imported."""
+    """The machine in a few words; an accelerator only once torch was imported."""
     return _accelerator() or f"{_cpu()}, {_cores()} cores"
 
 
 def command_line(argv: Sequence[str]) -> str:
-    """The command as one would type it, without machine paths and tokens.
+    """The command as a user types it, without machine paths and tokens.
 
     >>> command_line(["/opt/x/bin/layercut", "eval", "a model"])
     "layercut eval 'a model'"
@@ -94,11 +74,16 @@ def command_line(argv: Sequence[str]) -> str:
 
 
 def hide_home(text: str) -> str:
-    """The home folder, wherever it stands in the text, as ``~``."""
+    """The text with ``~`` for the home folder."""
     home = str(Path.home())
     if len(home) < 2:  # a process whose home is the root of the disk
         return text
     return re.sub(rf"(?<![\w/.-]){re.escape(home)}(?=/|$|[\s,:;'\")\]])", "~", text)
+
+
+def shown(path: Path) -> str:
+    """A path for messages."""
+    return hide_home(str(path))
 
 
 def _versions() -> dict[str, str]:
@@ -114,7 +99,7 @@ def _versions() -> dict[str, str]:
 
 
 def _git(package: Path) -> dict[str, Any] | None:
-    """Commit of the checkout that the package runs from; None if it is installed, also inside another repository."""
+    """Commit of the package's own checkout; None if it is installed, also inside another repository."""
 
     def git(*arguments: str) -> str:
         done = subprocess.run(

@@ -1,7 +1,7 @@
-"""Code of other people: ``my.module:function`` by its name, and when it may run.
+"""Foreign code: ``my.module:function`` by its name, and when it may run.
 
-A name on the command line or in a call was typed by the user. A study file may come from anybody, so what
-it names runs only where the user trusts it.
+A name on the command line or in a call was typed by the user. A study file may come from anybody, so code that it names
+runs only where the user trusts it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _untrusted: list[str] = []
 
 @contextmanager
 def untrusted(source: str) -> Iterator[None]:
-    """Inside the block, no code of other people is imported; ``source`` is what names it, for the message."""
+    """Inside the block, no foreign code is imported; ``source`` is the file that names it, for the message."""
     _untrusted.append(source)
     try:
         yield
@@ -30,14 +30,7 @@ def untrusted(source: str) -> Iterator[None]:
 
 
 def check_trust(what: str) -> None:
-    """Refuse code where its source is not trusted.
-
-    Args:
-        what: what names the code, such as ``trust_remote_code: true``.
-
-    Raises:
-        InputError: inside ``untrusted``.
-    """
+    """Raise InputError inside ``untrusted``; ``what`` names the code, such as ``trust_remote_code: true``."""
     if _untrusted:
         raise InputError(
             f"{_untrusted[-1]} runs code of its own ({what}). If you know what that code does, add {TRUST_FLAG}; "
@@ -46,27 +39,19 @@ def check_trust(what: str) -> None:
 
 
 def check_function_name(name: str, kind: str) -> None:
-    """Refuse what cannot be ``my.module:function``, and any such name where its source is not trusted.
-
-    Raises:
-        InputError: one of the two.
-    """
+    """Raise InputError for other text than ``my.module:function``, and inside ``untrusted``."""
     if not _NAME.fullmatch(name):
         raise InputError(f"the {kind} {name[:80]!r} is not module:function, such as my_package.my_module:my_function.")
     check_trust(f"the {kind} {name}")
 
 
 def function_named(name: str, kind: str) -> Any:
-    """The function behind ``my.module:function``, whose module is imported.
-
-    Raises:
-        InputError: another form, not trusted, or nothing that can be imported and called.
-    """
+    """The function of ``my.module:function``; InputError for another form, not trusted, or not importable."""
     check_function_name(name, kind)
     module, _, function = name.partition(":")
     try:
         found = getattr(import_module(module), function)
-    except Exception as error:  # whatever the module does
+    except Exception as error:  # of any code in the module
         raise InputError(
             f"the {kind} {name} cannot be imported ({type(error).__name__}: {first_line(error)}); write "
             "module:function."

@@ -6,19 +6,17 @@ import os
 import re
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from layercut.errors import InputError
 from layercut.runs.lock import NAME_LOCK, is_held, sole_writer
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 _PART = re.compile(r"\.(?P<name>.+)\.layercut-[a-z0-9_]{8}")
 _LOCK = re.compile(rf"\.(?P<name>.+)\.{NAME_LOCK}")
 _FILE_AGE = 600.0
-"""Seconds. Files hold no lock: one is written in far less than that."""
+"""Seconds. Files have no lock, and writing one takes far less."""
 
 
 class Leftover(NamedTuple):
@@ -26,28 +24,27 @@ class Leftover(NamedTuple):
 
     path: Path
     target: Path
-    """The name that it was to take."""
     num_bytes: int
 
 
 def prefix(path: Path) -> str:
-    """How the temporary name of a folder or file begins."""
+    """The beginning of the temporary name of a folder or file."""
     return f".{path.name}.layercut-"
 
 
 def parts_of(path: Path) -> list[Path]:
-    """Half-written folders that were to become ``path``."""
+    """Unfinished folders of the final name ``path``."""
     found = (one for one in path.parent.iterdir() if one.name.startswith(prefix(path)))
     return sorted(one for one in found if _PART.fullmatch(one.name) and one.is_dir() and not one.is_symlink())
 
 
 def find_leftovers(root: Path) -> list[Leftover]:
-    """What is left below a folder of writes whose process is gone, by path; hidden folders are not searched."""
+    """Unfinished files and folders of killed processes below a folder, by path; hidden folders are not searched."""
     return sorted(_leftovers(Path(root)))
 
 
 def remove_leftover(left: Leftover) -> bool:
-    """Remove one, unless a process has begun to write that name; gives whether it is gone."""
+    """Remove one, unless a process writes that name by now; returns whether it is gone."""
     if not left.path.is_dir():
         left.path.unlink(missing_ok=True)
         return True
@@ -70,7 +67,7 @@ def _leftovers(root: Path) -> Iterator[Leftover]:
 
 
 def _if_gone(path: Path, target: Path) -> Leftover | None:
-    """The leftover; None where its writer may be at work."""
+    """The leftover; None where its writer may be running."""
     lock = target.parent / f".{target.name}.{NAME_LOCK}"
     try:
         if path.is_symlink() or is_held(lock):
@@ -80,5 +77,5 @@ def _if_gone(path: Path, target: Path) -> Leftover | None:
             is_old = path == lock or time.time() - stat.st_mtime > _FILE_AGE
             return Leftover(path, target, stat.st_size) if is_old else None
         return Leftover(path, target, sum(file.stat().st_size for file in path.rglob("*") if file.is_file()))
-    except FileNotFoundError:  # it was finished, or removed, while it was looked at
+    except FileNotFoundError:  # it was finished or removed meanwhile
         return None

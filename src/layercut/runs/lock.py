@@ -6,30 +6,26 @@ import errno
 import os
 import sys
 import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 from layercut.errors import InputError
-from layercut.runs.environment import hide_home
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+from layercut.runs.environment import shown
 
 LOCK = ".lock"
 NAME_LOCK = "layercut-lock"
-"""The lock of the folder ``x`` that is not there yet is the file ``.x.layercut-lock`` beside it."""
+"""The lock of a new folder ``x`` is the file ``.x.layercut-lock`` beside it."""
 _WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
-"""What network disks that have no locks answer; there the user sees to it that one process writes."""
+"""Errors of network disks without locks; there the user must run one process."""
 _POLL = 0.2  # seconds between two checks of an awaited lock
 
 
 def take_lock(path: Path) -> TextIO:
-    """Take the folder for this process until the file that is given back is closed.
+    """Lock the folder for this process until the returned file is closed.
 
-    Raises:
-        InputError: another process, or another RunFolder of this one, holds it.
-        OSError: the folder cannot be written.
+    Raises InputError if another process, or another RunFolder of this one, holds it; OSError if it cannot be written.
     """
     file = (path / LOCK).open("a+", encoding="utf-8")
     try:
@@ -47,8 +43,8 @@ def sole_writer(path: Path, *, waiting: Callable[[], None] | None = None) -> Ite
     """Be the only process that writes something new under a name, inside a ``with`` block.
 
     Args:
-        path: what is written; it need not exist, its parent must.
-        waiting: called once if another process holds the name, which is then waited for.
+        path: the new file or folder; its parent must exist.
+        waiting: called once if another process holds the name, which is then awaited.
 
     Yields:
         Whether the lock is real; False where this system or disk has none.
@@ -63,7 +59,7 @@ def sole_writer(path: Path, *, waiting: Callable[[], None] | None = None) -> Ite
         yield held
     finally:
         with suppress(OSError):
-            lock.unlink()  # while it is held, so that nobody else's is taken away
+            lock.unlink()  # while it is held, so it is not another process's
         file.close()
 
 
@@ -82,7 +78,7 @@ def _open_locked(lock: Path, path: Path, waiting: Callable[[], None] | None) -> 
         file.close()
         if held is False and waiting is not None:
             waiting()
-            waiting = _silent
+            waiting = lambda: None  # noqa: E731
             time.sleep(_POLL)
 
 
@@ -111,7 +107,7 @@ def _is_held(path: Path, file: TextIO) -> InputError:
     file.seek(0)
     pid = file.read().strip() or "unknown"
     return InputError(
-        f"{hide_home(str(path))} is being written by another layercut process (pid {pid}). "
+        f"{shown(path)} is being written by another layercut process (pid {pid}). "
         "Wait for it, end it, or use another `out`."
     )
 
@@ -124,19 +120,15 @@ def _sign(file: TextIO) -> None:
 
 
 def _is_still(lock: Path, file: TextIO) -> bool:
-    """Whether the file that was locked still has its name; its last holder may have removed it."""
+    """Whether the locked file still has its name; its last holder may have removed it."""
     try:
         return os.path.samestat(lock.stat(), os.fstat(file.fileno()))
     except FileNotFoundError:
         return False
 
 
-def _silent() -> None:
-    """Nothing more to say."""
-
-
 def _try_lock(file: TextIO) -> bool | None:
-    """Whether the lock was free and is held now; None where there are no locks."""
+    """Whether the lock was free and is held now; None on systems without locks."""
     if sys.platform == "win32":
         return None
     import fcntl
@@ -146,7 +138,7 @@ def _try_lock(file: TextIO) -> bool | None:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return True
         except BlockingIOError:
-            if wait is not None:  # is_locked of some `layercut ls` holds the lock for a moment
+            if wait is not None:  # is_locked of a `layercut ls` holds the lock for a moment
                 time.sleep(wait)
         except OSError as error:
             if error.errno in _WITHOUT_LOCKS:

@@ -1,22 +1,19 @@
 """JSON lines that survive kill -9: appended lines are kept, and a torn last line is removed.
 
-The shape of the records of an evaluation is written down here as well, because tasks write them and reports read them.
+The type of an evaluation's records is here as well, because tasks write them and reports read them.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from layercut.errors import InputError
 from layercut.runs.json_text import parse
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from types import TracebackType
 
 
 class MetricRow(TypedDict):
@@ -34,34 +31,31 @@ class MetricRow(TypedDict):
     chance: float | None
     """Score of guessing; null where there is none."""
     method: str
-    """How the interval was made."""
     seed: int
     outcomes: dict[str, int]
     """Number of answers that were ``right``, ``wrong``, ``no_answer`` and ``cut`` (by the length limit)."""
     finish: dict[str, int] | None
     """Number of completions that ended by ``stop`` and by ``length``; null where nothing was generated."""
     selection_items: NotRequired[int]
-    """How many of the items the plan was selected on: more than 0 only where the user allowed it."""
+    """Number of items that the plan was selected on: above 0 only where the user allowed it."""
+    over_items: NotRequired[dict[str, float]]
+    """Of a task of lm-eval, on its headline: lm-eval's own numbers that are no means over items, such as word
+    perplexity, on lm-eval's scale."""
     limit: int | None
-    """The --limit of the run, if there was one."""
 
 
 class Journal:
     """An append-only file of JSON objects, one a line.
 
-    Opening makes the file and its folders, reads what is there and cuts off a torn last line, which is what a killed
-    process leaves behind. One writer at a time: a RunFolder holds the lock.
+    Opening makes the file and its folders, reads the records and cuts off a torn last line, which a killed process
+    leaves. One writer at a time: a RunFolder holds the lock.
     """
 
     def __init__(self, path: Path) -> None:
-        """Open for appending.
-
-        Raises:
-            InputError: a line in the middle of the file is not a JSON object.
-        """
+        """Open for appending; InputError if a line in the middle of the file is no JSON object."""
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        # Without a buffer: the rest of a write that failed would be kept in it, and land in the file later.
+        # Unbuffered: a buffer would write the rest of a failed write later.
         self._file = self.path.open("a+b", buffering=0)
         try:
             self._file.seek(0)
@@ -73,15 +67,15 @@ class Journal:
 
     @property
     def records(self) -> list[dict[str, Any]]:
-        """All records in the order in which they were written. Not to be changed."""
+        """All records in the order of writing. Not to be changed."""
         return self._records
 
     def append(self, records: Sequence[Mapping[str, Any]]) -> None:
-        """Add records: on disk when this returns. They are written at once, so that a kill tears at most one line.
+        """Add records: on disk when this returns. One write for all, so a kill tears at most one line.
 
         Raises:
             ValueError: a record holds NaN or infinity; nothing was written.
-            OSError: the disk is full or gone. Whatever fails, the file is cut back to the whole lines that it held, and
+            OSError: the disk is full or gone. After any error the file is cut back to its complete lines, and
                 ``append`` can be called again.
         """
         if not records:
@@ -89,9 +83,9 @@ class Journal:
         lines = [_line(record) for record in records]
         data = b"".join(lines)
         try:
-            self._file.truncate(self._size)  # should cutting back have failed before
+            self._file.truncate(self._size)  # if cutting back has failed before
             rest = memoryview(data)
-            while rest:  # a disk that is nearly full takes a part
+            while rest:  # a nearly full disk writes a part
                 rest = rest[self._file.write(rest) :]
             os.fsync(self._file.fileno())
         except BaseException as error:
@@ -104,23 +98,19 @@ class Journal:
         self._records.extend(json.loads(line) for line in lines)
 
     def close(self) -> None:
-        """Close the file; the records stay readable."""
         self._file.close()
 
     def __enter__(self) -> Journal:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a journal, without touching the file: it may be growing under another process.
+    """The complete lines of a journal, without changing the file: it may be growing under another process.
 
-    Raises:
-        InputError: the file cannot be read, or a line is not a JSON object.
+    Raises InputError if the file cannot be read, or a line is no JSON object.
     """
     try:
         data = Path(path).read_bytes()
@@ -130,7 +120,7 @@ def read_records(path: Path) -> list[dict[str, Any]]:
 
 
 def _read(data: bytes, path: Path) -> tuple[list[dict[str, Any]], int]:
-    """Records of the whole lines, and how many bytes those lines have."""
+    """Records of the complete lines, and the number of bytes of those lines."""
     size = data.rfind(b"\n") + 1
     records = []
     for number, line in enumerate(data[:size].split(b"\n")[:-1], start=1):
@@ -155,5 +145,5 @@ def _line(record: Mapping[str, Any]) -> bytes:
     text = json.dumps(dict(record), ensure_ascii=False, allow_nan=False)
     try:
         return text.encode() + b"\n"
-    except UnicodeEncodeError:  # half of a surrogate pair, from a data file: as an escape it can be stored
+    except UnicodeEncodeError:  # half of a surrogate pair, from a data file, which is stored as an escape
         return json.dumps(dict(record), allow_nan=False).encode() + b"\n"

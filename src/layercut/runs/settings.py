@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
 import yaml
 
 from layercut.errors import InputError, RunMismatch
 from layercut.runs.atomic import write_text
 from layercut.runs.environment import hide_home
+from layercut.runs.environment import shown as shown
 from layercut.runs.json_text import check_depth, load, read_small
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from pathlib import Path
 
 FORMAT_VERSION = 1
 CONFIG = "config.yaml"
@@ -24,13 +23,13 @@ _MISSING = object()
 
 
 def settings_hash(settings: Mapping[str, Any]) -> str:
-    """First 16 hex digits of the SHA-256 of the settings, whatever the order of their names."""
+    """First 16 hex digits of the SHA-256 of the settings, in any order of their names."""
     canonical = json.dumps(plain(settings), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
 def plain(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings as they will be read back: tuples are lists, names are strings."""
+    """The settings as they are read back: tuples are lists, names are strings."""
     read_back: dict[str, Any] = json.loads(json.dumps(dict(settings), allow_nan=False))
     return read_back
 
@@ -45,9 +44,7 @@ def write_config(path: Path, settings: Mapping[str, Any]) -> None:
 def read_config(path: Path) -> dict[str, Any]:
     """The settings of a run folder.
 
-    Raises:
-        InputError: no readable config.yaml of layercut in the folder, or one of an unknown format.
-        RunMismatch: somebody changed the file.
+    Raises InputError without a readable config.yaml of layercut of a known format, or RunMismatch if a user changed it.
     """
     file = path / CONFIG
     try:
@@ -70,23 +67,24 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def check_version(version: object, file: Path) -> None:
-    """Refuse a file of a format that this layercut does not know."""
+    """Raise InputError for a file of a format that this layercut does not know."""
     if version != FORMAT_VERSION:
         raise InputError(f"{shown(file)}: format {version!r} is not known here; this layercut reads {FORMAT_VERSION}.")
 
 
-def read_format(file: Path, what: str) -> dict[str, Any]:
-    """The JSON object in a file of layercut's own; ``what`` names it for messages.
-
-    Raises:
-        InputError: there is none, or it is damaged or of an unknown format.
-    """
+def read_json(file: Path, refused: str) -> Any:
+    """The JSON in a file; an InputError that begins with ``refused`` if it cannot be read, or for any other text."""
     try:
-        data = load(file)
+        return load(file)
     except OSError as error:
-        raise InputError(f"{shown(file)}: no {what} can be read here ({error.strerror}).") from error
+        raise InputError(f"{refused} ({error.strerror}).") from error
     except ValueError as error:
         raise InputError(f"{shown(file)} is damaged: it is not JSON ({error}).") from error
+
+
+def read_format(file: Path, what: str) -> dict[str, Any]:
+    """The JSON object in a file of layercut's own; InputError if it is missing, damaged or of an unknown format."""
+    data = read_json(file, f"{shown(file)}: no {what} can be read here")
     check_version(data.get("format_version") if isinstance(data, dict) else None, file)
     found: dict[str, Any] = data
     return found
@@ -100,15 +98,14 @@ def check_same(
     flags: Mapping[str, str] | None = None,
     settings_file: str | None = None,
 ) -> None:
-    """Refuse to go on with a run under other settings, naming the first that differs and the argument that mends it.
+    """Refuse to continue a run with other settings: name the first that differs and the argument that corrects it.
 
     Args:
-        path: the run folder.
-        had: settings the run was begun with.
+        had: settings of the run in the folder ``path``.
         wanted: settings of the command.
         flags: arguments for nested settings by the last part of their name, such as ``{"limit": "limit"}`` for
             ``tasks.copy.limit``. A setting that is not nested has the argument of its own name.
-        settings_file: the YAML file that ``wanted`` comes from, where it does not come from flags.
+        settings_file: the YAML file of ``wanted``, where it does not come from flags.
 
     Raises:
         RunMismatch: "runs/l8-bi was begun with seed 0, this command says seed 1. Use `seed` 0, or another `out`."
@@ -119,11 +116,6 @@ def check_same(
         source = "this command" if settings_file is None else hide_home(settings_file)
         way_back = _in_file(name, before) if settings_file is not None else _by_flag(name, before, flags or {})
         raise RunMismatch(f"{shown(path)} was begun {was}, {source} {says}. {way_back}, or use another `out`.")
-
-
-def shown(path: Path) -> str:
-    """A path for messages."""
-    return hide_home(str(path))
 
 
 def _by_flag(name: str, before: Any, flags: Mapping[str, str]) -> str:

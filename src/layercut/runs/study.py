@@ -17,19 +17,17 @@ MANIFEST, FAILURES = "study.json", "failures"
 
 
 class Failure(NamedTuple):
-    """A step that was given up, while the others went on."""
+    """A failed step; the others continued."""
 
     step: str
     """Such as ``reverse-3: gsm8k (chain)``."""
     arms: tuple[str, ...]
-    """Which arms lack something because of it."""
+    """Arms that lack results because of it."""
     error: str
-    """One line."""
     traceback: str
     """Path of a file, within the study's folder."""
 
     def describe(self) -> str:
-        """One line for people."""
         return f"{self.step} failed: {self.error} (traceback: {self.traceback})"
 
 
@@ -39,7 +37,7 @@ def arms_in(folder: Path) -> list[dict[str, Any]]:
 
 
 def failures_in(folder: Path) -> list[Failure]:
-    """What failed and was not done since."""
+    """Steps that failed and have not succeeded since."""
     return [
         Failure(one["step"], tuple(one["arms"]), one["error"], one["traceback"])
         for one in _read(folder).get("failed", [])
@@ -47,15 +45,14 @@ def failures_in(folder: Path) -> list[Failure]:
 
 
 def seconds_in(folder: Path) -> dict[str, float]:
-    """How long whole searches and healings took, by what decides them."""
+    """Duration of whole searches and healings, by what decides them."""
     return dict(_read(folder).get("seconds", {}))
 
 
 class Manifest:
-    """The study.json of one folder. Failures of earlier attempts stay until the same step is done or fails again."""
+    """The study.json of one folder. A failure stays until the same step succeeds or fails again."""
 
     def __init__(self, folder: Path, arms: Sequence[Mapping[str, Any]]) -> None:
-        """Write it, with the failures that are known from before."""
         self._folder = folder
         self._arms = [dict(arm) for arm in arms]
         self._failed: dict[str, Failure] = {one.step: one for one in failures_in(folder)}
@@ -64,11 +61,10 @@ class Manifest:
 
     @property
     def failures(self) -> list[Failure]:
-        """What has failed and was not done since."""
         return list(self._failed.values())
 
     def fail(self, step: str, arms: Sequence[str], error: Exception) -> Failure:
-        """Note that a step failed, with its traceback in a file of its own."""
+        """Record a failed step, with its traceback in a file."""
         file = self._folder / FAILURES / f"{re.sub(r'[^A-Za-z0-9_.+-]+', '-', step).strip('-')}.txt"
         write_text(file, "".join(traceback.format_exception(error)))
         said = " ".join(str(error).split()) or type(error).__name__
@@ -79,13 +75,12 @@ class Manifest:
         return failure
 
     def done(self, step: str) -> None:
-        """A step is done, whatever happened to it before."""
         if (failure := self._failed.pop(step, None)) is not None:
             (self._folder / failure.traceback).unlink(missing_ok=True)
             self._write()
 
     def took(self, kind: str, seconds: float) -> None:
-        """Keep how long a whole search or healing took, for later forecasts."""
+        """Record the duration of a whole search or healing, for later forecasts."""
         self._seconds[kind] = round(seconds, 1)
         self._write()
 

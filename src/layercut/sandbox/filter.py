@@ -1,10 +1,10 @@
 """Which system calls a program may make: a short allow list, as a seccomp filter that the kernel runs.
 
 A call that is not listed answers "not implemented" (ENOSYS), so that a library falls back on an older one; a listed
-call with an argument that is refused answers "not permitted" (EPERM). What Python, numpy and the programs of HumanEval
-and MBPP need is listed. Left out, among others: sockets other than unnamed pairs, keyrings, namespaces, mounts, ptrace,
-bpf, io_uring, perf, userfaultfd, and all memory that no process is charged for (memfd, System V shared memory, shared
-mappings, huge pages): so what the processes hold is what the program holds.
+call with an argument that is refused answers "not permitted" (EPERM). The list holds what Python, numpy and the
+programs of HumanEval and MBPP need. It lacks, among others, sockets other than unnamed pairs, keyrings, namespaces,
+mounts, ptrace, bpf, io_uring, perf and userfaultfd. It also lacks all memory that no process is charged for (memfd,
+System V shared memory, shared mappings, huge pages), so the memory of the processes is that of the program.
 
 Standard library only: this file runs inside the sandbox, without layercut. seccomp(2), Documentation/userspace-api/
 seccomp_filter.rst in the Linux source.
@@ -58,7 +58,7 @@ _MAP_PRIVATE, _MAP_TYPE, _MAP_HUGETLB = 0x02, 0x0F, 0x40000
 _AF_UNIX = 1
 _DUMPABLE_AND_NAME = (3, 4, 15, 16)
 _TERMINAL_QUESTIONS_AND_FLAGS = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451, 0x802C542A)
-# What one argument may be: its number, the bits that are looked at, and their values that are fine.
+# Allowed values of one argument: its number, the bits that are compared, and their allowed values.
 _CHECKED = {
     "mmap:9:222": (3, _MAP_TYPE | _MAP_HUGETLB, (_MAP_PRIVATE,)),
     "clone:56:220": (0, _NAMESPACES, (0,)),
@@ -76,11 +76,7 @@ _SET_MODE_FILTER, _SPEC_ALLOW = 1, 4
 
 
 def filter_for(machine: str) -> bytes:
-    """The filter as the kernel's ``struct sock_filter[]``.
-
-    Raises:
-        OSError: the machine is neither x86_64 nor aarch64.
-    """
+    """The filter as the kernel's ``struct sock_filter[]``; OSError if the machine is neither x86_64 nor aarch64."""
     if machine not in _MACHINES:
         raise OSError(f"no filter of system calls is known for {machine}; known: {', '.join(_MACHINES)}")
     mark, column, _ = _MACHINES[machine]
@@ -105,8 +101,7 @@ def filter_for(machine: str) -> bytes:
 def install() -> None:
     """Put this process and all that it starts under the filter, for ever. It has given up new privileges before.
 
-    Raises:
-        OSError: the kernel has no such filters, or the machine is neither x86_64 nor aarch64.
+    Raises OSError if the kernel has no such filters, or the machine is neither x86_64 nor aarch64.
     """
     program = ctypes.create_string_buffer(filter_for(platform.machine()))
     size = len(program) // 8  # the buffer has one byte more

@@ -26,17 +26,18 @@ _FIRST_UID, _LAST_UID = 1_700_000_000, 1_900_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What one program may use."""
+    """Limits of one program."""
 
     wall_seconds: float = 180.0
-    """From the start of its process to its end, without the tests' own processor time. A program that waits ends
-    earlier: after 2 s and twice its processor time in which none of its processes runs or wants a processor."""
+    """From the start of its process to its end, without the tests' own processor time. A waiting program ends earlier:
+    after 2 s and twice its processor time in which none of its processes runs or wants a processor.
+    """
     cpu_seconds: int = 30
-    """Processor time of all its processes. Decides before the wall clock, so that a busy machine fails no program."""
+    """Processor time of all its processes. Reached before the wall clock, so a busy machine fails no program."""
     memory_mb: int = 2048
     """Address space of one process, and resident memory of all together."""
     processes: int = 16
-    """Processes and threads at once, the two of the sandbox among them."""
+    """Processes and threads at once, including the two of the sandbox."""
     disk_mb: int = 16
     """All files together, and the largest of them."""
     output_kb: int = 256
@@ -49,10 +50,10 @@ class Limits:
 
 
 def command(mode: Mode, limits: Limits, verdict: int, alive: int) -> list[str]:
-    """The command that starts a program's process in isolation; it reads the job from standard input."""
+    """The command that starts a program's process in isolation; the process reads its job from standard input."""
     binds, links = visible()
     scripts = {name: str(_HERE / f"{name}.py") for name in ("child", "judge", "filter")}
-    # As root bubblewrap makes no user namespace, so every program needs a user of its own to be counted apart.
+    # As root bubblewrap makes no user namespace, so every program needs a user of its own for its limits.
     uid = random.randint(_FIRST_UID, _LAST_UID) if mode != "namespaces" and os.geteuid() == 0 else None
     config: dict[str, Any] = {"mode": mode, "limits": asdict(limits), "uid": uid}
     config |= {"binds": binds, "links": links, "packages": _PACKAGES if mode != "none" else _numpy_folder() or ""}
@@ -81,7 +82,7 @@ def _bubblewrap(limits: Limits, binds: dict[str, str], links: dict[str, str], *,
     devices = {f"/dev/{name}": f"/dev/{name}" for name in ("null", "zero", "full", "random", "urandom")}
     made: set[Path] = {Path("/")}
     for inside, outside in sorted((binds | devices).items()):
-        # Folders on the way that bubblewrap makes by itself are closed to all but root.
+        # Parents that bubblewrap makes by itself are closed to all but root.
         for folder in reversed(Path(inside).parents):
             if folder not in made and not any(folder.is_relative_to(bound) for bound in binds):
                 isolation += ["--dir", str(folder)]
@@ -94,7 +95,7 @@ def _bubblewrap(limits: Limits, binds: dict[str, str], links: dict[str, str], *,
 
 @functools.cache
 def _no_nested_users(bwrap: str) -> list[str]:
-    """Forbid user namespaces within, where this bubblewrap can: 0.8 or newer, and not set-user-id."""
+    """Forbid user namespaces inside, where this bubblewrap can: 0.8 or newer, and not set-user-id."""
     found = subprocess.run([bwrap, "--help"], capture_output=True, text=True, check=False)
     can = "--disable-userns" in found.stdout + found.stderr and not Path(bwrap).stat().st_mode & stat.S_ISUID
     return ["--disable-userns"] if can else []
@@ -102,7 +103,7 @@ def _no_nested_users(bwrap: str) -> list[str]:
 
 @functools.cache
 def visible() -> tuple[dict[str, str], dict[str, str]]:
-    """What a program sees of this machine: folders to bind, and links to make. The interpreter, and numpy."""
+    """The parts of this machine, the interpreter and numpy that a program sees: folders to bind, and links to make."""
     folders = [Path("/usr"), *map(Path, ("/lib", "/lib32", "/lib64", "/libx32", "/bin", "/etc/ld.so.cache"))]
     links = {str(folder): str(folder.readlink()) for folder in folders if folder.is_symlink()}
     places = [folder for folder in folders if folder.exists() and str(folder) not in links]
@@ -122,6 +123,6 @@ def visible() -> tuple[dict[str, str], dict[str, str]]:
 
 @functools.cache
 def _numpy_folder() -> str | None:
-    """Where numpy is installed; the tests of HumanEval+ and MBPP+ compare with it."""
+    """The folder of numpy, which the tests of HumanEval+ and MBPP+ use."""
     spec = importlib.util.find_spec("numpy")
     return str(Path(spec.origin).parent.parent) if spec and spec.origin else None

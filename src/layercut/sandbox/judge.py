@@ -3,11 +3,11 @@
 A program that shares an interpreter with its tests can always pass them: it can return objects that equal everything,
 replace ``builtins``, reach the tests through the stack frames, or write the mark of success. So the two are separate:
 
-- The *judge* reads the tests, runs them, and alone holds the pipe on which the verdict leaves. It never runs, imports
-  or unpickles anything of the program. It is not dumpable, so nobody may trace it or read its memory, and where it is
-  process 1 of a process namespace the program cannot kill it either (which would only fail the program).
+- The *judge* reads the tests, runs them, and alone holds the pipe of the verdict. It never runs, imports or unpickles
+  anything of the program. It is not dumpable, so no process may trace it or read its memory, and where it is process 1
+  of a process namespace the program cannot kill it either (which would only fail the program).
 - The *worker*, forked before the tests are read, holds the program. The judge asks it to call a function with given
-  arguments; it answers with plain values in JSON, or with the number of an object that stays where it is.
+  arguments; it answers with plain values in JSON, or with the number of an object that stays in the worker.
 
 So a program passes only if it answers every call with values that the tests accept. One attack remains that no test can
 exclude: a program that recognises the inputs and returns memorised values.
@@ -57,11 +57,11 @@ class ProgramEnded(BaseException):
 def judge(verdict: int, alive: int, folder: str | None, max_files: int) -> NoReturn:
     """Fork the worker, read the job from standard input, run it and write one line of JSON to ``verdict``.
 
-    The job: ``token`` (comes back with the verdict), ``source``, ``stdin``, ``names`` (what the tests take from
-    the program even if it is the name of a builtin) and ``tests`` (a program, or null: then the source is run as a
-    script and passes by ending with exit code 0). When the other end of the pipe ``alive`` is closed, this process
-    leaves at once, and as process 1 takes all others along; so it does when the file system of ``folder``, which is
-    the program's alone, holds more than ``max_files``.
+    The job: ``token`` (returned with the verdict), ``source``, ``stdin``, ``names`` (what the tests take from the
+    program even if it is the name of a builtin) and ``tests`` (a program, or null: then the source is run as a script
+    and passes by ending with exit code 0). When the other end of the pipe ``alive`` is closed, this process ends at
+    once, and as process 1 ends all others; so it does when the file system of ``folder``, which is the program's alone,
+    holds more than ``max_files``.
     """
     ours, theirs = socket.socketpair()
     worker = os.fork()
@@ -118,8 +118,9 @@ def _run_tests(tests: str, names: list[str], program: _Program) -> None:
 
 
 def _free_names(tree: ast.AST) -> list[str]:
-    """Names that the tests use and nobody but the program can define. Never a builtin: a program that may bring its own
-    ``set`` or ``all`` writes its own tests."""
+    """Names that the tests use and only the program can define. Never a builtin: a program that could bring its own
+    ``set`` or ``all`` would write its own tests.
+    """
     used: dict[str, None] = {}
     bound = set(dir(builtins))
     for node in ast.walk(tree):
@@ -161,7 +162,7 @@ class _Program:
 
 
 class Remote:
-    """An object of the program, in the judge's hands: it can be called, looked into and given back.
+    """An object of the program, in the judge: it can be called, inspected and passed back.
 
     It has no ``==`` of its own, so it equals only itself, whatever the program's class says.
     """
@@ -201,7 +202,7 @@ def _as_exception(name: str, text: str) -> Exception:
 
 
 def _work(connection: socket.socket) -> NoReturn:
-    """The worker's life: load the program, then do as the judge asks until it is gone."""
+    """The worker's loop: load the program, then obey the judge until it is gone."""
     sys.set_int_max_str_digits(0)
     module = types.ModuleType("program")
     objects: list[Any] = []
@@ -313,7 +314,7 @@ def _exactly(connection: socket.socket, length: int) -> bytes:
 def encode(value: Any, number: Callable[[Any], int]) -> Any:
     """A value as JSON: itself where JSON has it, else a list of a tag and its parts.
 
-    Subclasses go as what they extend (a Counter as a dict, a named tuple as a tuple), numpy's scalars as Python's,
+    Subclasses are encoded as their base (a Counter as a dict, a named tuple as a tuple), numpy's scalars as Python's,
     builtin types by their name; everything else as the number that ``number`` gives it.
     """
     kind = type(value)
@@ -352,13 +353,8 @@ def encode(value: Any, number: Callable[[Any], int]) -> Any:
 
 
 _SCALARS = {type(None), bool, int, float, str}
-_SEQUENCES: dict[str, type] = {
-    "list": list,
-    "tuple": tuple,
-    "set": set,
-    "frozenset": frozenset,
-    "deque": collections.deque,
-}
+_KINDS = (list, tuple, set, frozenset, collections.deque)
+_SEQUENCES: dict[str, type] = {kind.__name__: kind for kind in _KINDS}
 _TYPES = {name: kind for name, kind in vars(builtins).items() if isinstance(kind, type) and not name.startswith("_")}
 _PARTS: dict[str, Callable[..., Any]] = {
     "int": lambda digits: int(digits, 16),
@@ -373,7 +369,7 @@ _PARTS: dict[str, Callable[..., Any]] = {
 
 
 def decode(value: Any, thing: Callable[[int], Any]) -> Any:
-    """The value that ``encode`` was given; ``thing`` finds what a number stands for."""
+    """The value that ``encode`` was given; ``thing`` returns the object of a number."""
     if not isinstance(value, list):
         return value
     tag, *parts = value

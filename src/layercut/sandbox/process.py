@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from layercut.sandbox.isolation import Limits
+
 _MAX_VERDICT = 2**16
 _POLL_SECONDS = 0.05
 _PATIENCE = 5.0
@@ -21,7 +23,7 @@ _WAITS = 2.0
 
 
 class Seen(NamedTuple):
-    """What was read from a process until it ended."""
+    """The output of a process until its end."""
 
     output: bytes
     verdict: bytes
@@ -30,40 +32,28 @@ class Seen(NamedTuple):
 
 
 class Look(NamedTuple):
-    """What the processes of a program hold and do at one moment."""
+    """The state of a program's processes at one moment."""
 
     memory: int
-    """Bytes, resident and swapped out, of all processes, the judge's among them. Shared pages count several times."""
+    """Bytes, resident and swapped out, of all processes, including the judge's. Shared pages count several times."""
     program: dict[int, float]
     """Processor seconds of each of the program's processes."""
     reaped: float
-    """Processor seconds of those that ended and were waited for."""
+    """Processor seconds of ended processes that were waited for."""
     judge: float
-    """Processor seconds of the judge: the tests' own time."""
+    """Processor seconds of the judge, which are the tests' own."""
     is_running: bool
     """A thread of the program or of the judge computes, wants a processor, or waits for a disk."""
 
 
-def watch(
-    process: subprocess.Popen[bytes],
-    verdict: int,
-    alive: int,
-    *,
-    wall_seconds: float,
-    cpu_seconds: float,
-    memory_mb: int,
-    output_kb: int,
-) -> Seen:
+def watch(process: subprocess.Popen[bytes], verdict: int, alive: int, limits: Limits) -> Seen:
     """Read a process's output and its verdict, and leave none of its processes behind.
 
     Args:
         process: with a pipe for standard output, in a session of its own; if it dies, its children die.
-        verdict: read end of the pipe that the verdict comes through; it is closed here.
-        alive: write end of the pipe that keeps the judge going; it is closed here.
-        wall_seconds: from now, without the judge's own processor time.
-        cpu_seconds: processor time of all the program's processes.
-        memory_mb: resident memory of all its processes.
-        output_kb: of its output.
+        verdict: read end of the pipe of the verdict; it is closed here.
+        alive: write end of the pipe that keeps the judge running; it is closed here.
+        limits: on wall clock (without the judge's own processor time), processor time, memory and output.
     """
     assert process.stdout is not None
     output, said, stopped = bytearray(), bytearray(), ""
@@ -80,17 +70,17 @@ def watch(
                     if not data:
                         selector.unregister(key.fileobj)
                 now = time.monotonic()
-                if len(output) > output_kb * 1024 or len(said) > _MAX_VERDICT:
+                if len(output) > limits.output_kb * 1024 or len(said) > _MAX_VERDICT:
                     stopped = "output"
-                elif now - start - clock.judge >= wall_seconds:
+                elif now - start - clock.judge >= limits.wall_seconds:
                     stopped = "timeout"
                 elif now >= last + _POLL_SECONDS:
                     seen = look_at(process.pid)
                     clock.add(seen, now - last)
                     last = now
-                    if seen.memory > memory_mb * 2**20:
+                    if seen.memory > limits.memory_mb * 2**20:
                         stopped = "memory"
-                    elif clock.program > cpu_seconds:
+                    elif clock.program > limits.cpu_seconds:
                         stopped = "timeout"
                     elif clock.waited > _WAITS + 2 * clock.program:
                         stopped = "waiting"
@@ -100,24 +90,24 @@ def watch(
         _wait_for_end_of(verdict)
         process.stdout.close()
         os.close(verdict)
-    return Seen(bytes(output[: output_kb * 1024]), bytes(said), stopped)
+    return Seen(bytes(output[: limits.output_kb * 1024]), bytes(said), stopped)
 
 
 class _Clock:
-    """Adds up what a program has computed and how long it has waited."""
+    """Adds up computing and waiting times of a program."""
 
     def __init__(self) -> None:
         self.program = self.judge = self.waited = 0.0
         self._seen: dict[int, float] = {}
 
     def add(self, look: Look, seconds: float) -> None:
-        """Count ``seconds`` that ended with this look."""
+        """Count the ``seconds`` before this look."""
         before = self.program + self.judge
-        self._seen |= look.program  # also of those that ended without being waited for
+        self._seen |= look.program  # also processes that ended without being waited for
         self.program = max(self.program, sum(self._seen.values()), sum(look.program.values()) + look.reaped)
         self.judge = max(self.judge, look.judge)
         if look.program and not look.is_running:
-            # A machine that stood still says nothing about the program.
+            # A pause of the whole machine does not count.
             self.waited += max(0.0, min(seconds, 4 * _POLL_SECONDS) - (self.program + self.judge - before))
 
 
@@ -128,16 +118,15 @@ class _Process(NamedTuple):
     namespaces: list[str]
     """Its number in each process namespace, from ours inwards."""
     states: str
-    """Of its threads, a letter each: R runs, D waits for a disk, S waits, T is stopped, Z has ended."""
+    """States of its threads, a letter each: R runs, D waits for a disk, S waits, T is stopped, Z has ended."""
     children: list[int]
-    """Of all its threads."""
 
 
 def look_at(root: int) -> Look:
-    """Read the state of a process and all its descendants once; empty where the system does not report it.
+    """The state of a process and all its descendants; empty where the system does not report it.
 
-    The judge is process 1 of a namespace, or ``root`` itself where there is none. A process whose parent ended becomes
-    the judge's child, so its children are read again until there are no new ones.
+    The judge is process 1 of a namespace, or ``root`` itself without one. A process whose parent ended becomes the
+    judge's child, so its children are read again until there are no new ones.
     """
     found: dict[int, _Process] = {}
     judge, waiting = root, [root]
@@ -178,7 +167,7 @@ def _read(pid: int) -> _Process:
 
 
 def _children(pid: int) -> list[int]:
-    """Those of every thread: the kernel lists each thread's own."""
+    """Children of all threads; the kernel lists each thread's own."""
     return [int(child) for fields in _of_threads(pid, "children") for child in fields]
 
 
@@ -203,7 +192,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _wait_for_end_of(verdict: int) -> None:
-    """Until the judge is gone, who alone holds the other end; then so are all processes of its namespace."""
+    """Wait until the judge is gone, which alone holds the other end; then all processes of its namespace are gone."""
     deadline = time.monotonic() + _PATIENCE
     while time.monotonic() < deadline and select.select([verdict], [], [], deadline - time.monotonic())[0]:
         if not os.read(verdict, 2**16):

@@ -1,16 +1,16 @@
 """Run generated programs in isolation, and judge them where they cannot forge a pass.
 
-Each program gets a process of its own without network, with an empty home, an empty working folder, an own keyring and
-an environment of four harmless variables; a short list of system calls (``filter.py``); limits on memory, processor
-time, waiting, processes, files, output and wall clock; and a shutdown that also ends all of its children. The isolation
-is bubblewrap where it is installed, else Linux namespaces (``child.py``). Each is first tested with a program that
-probes for holes. Without either, programs are not run, unless ``allow_unsafe`` was called (``--unsafe-exec``): then the
-limits hold without isolation. ``judge.py`` explains how a program is judged and why it cannot forge a pass.
+Each program gets a process of its own without network, with an empty home, an empty working folder and a keyring of its
+own. Its environment has four harmless variables, and it may make a short list of system calls (``filter.py``). Limits
+hold on memory, processor time, waiting, processes, files, output and wall clock; the shutdown also ends all of its
+children. The isolation is bubblewrap where it is installed, else Linux namespaces (``child.py``). Each is first tested
+with a program that probes for holes. Without either, programs are run only after ``allow_unsafe`` (``--unsafe-exec``):
+then the limits hold without isolation. ``judge.py`` explains how a program is judged and why it cannot forge a pass.
 
     run_program("def double(x):\\n    return 2 * x", tests="assert double(4) == 8").passed
 
-docs/threat_model.md says what each mode guarantees. The kernel is shared, so a hole in it is a hole here too. On
-machines with secrets, or for hostile programs, use a virtual machine.
+docs/explanation/threat_model.md says what each mode guarantees. The kernel is shared, so a hole in it is a hole here
+too. On machines with secrets, or for hostile programs, use a virtual machine.
 """
 
 from __future__ import annotations
@@ -38,49 +38,46 @@ _SET_UP_FAILED = 99
 
 
 class Program(NamedTuple):
-    """Something to run."""
+    """A program to run."""
 
     source: str
     tests: str | None = None
-    """A program that may use the names of ``source``; None to run the source as a script."""
+    """A program that uses the names of ``source``; None to run the source as a script."""
     names: tuple[str, ...] = ()
-    """What the tests take from the source even where it is the name of a builtin."""
+    """Names that the tests take from the source even if they are builtins."""
     stdin: str = ""
 
 
 class ProgramResult(NamedTuple):
-    """How a program ended."""
+    """The outcome of a program."""
 
     passed: bool
     """With tests: all of them ran to their end. As a script: it ended with exit code 0."""
     failure: str
     """Empty if it passed; else the class of the exception (AssertionError, SyntaxError, NameError, ...), ``exit`` (it
-    left, or crashed, before the end of the tests), ``timeout``, ``memory`` or ``output``."""
+    left or crashed before the end of the tests), ``timeout``, ``memory`` or ``output``.
+    """
     detail: str
     """A line about the failure, such as the message of the exception."""
     exit_code: int | None
-    """Of a program that left by itself; negative for the signal that ended it."""
+    """None unless the program ended by itself; negative for the signal that ended it."""
     output: str
-    """Standard output and error, as they came, up to the limit."""
+    """Standard output and error, up to the limit."""
     seconds: float
-    """Wall clock, with the start of the process."""
+    """Wall clock, including the start of the process."""
 
 
 class SandboxError(RuntimeError):
-    """The sandbox itself could not be set up or broke; says nothing about the program."""
+    """The sandbox itself failed; this says nothing about the program."""
 
 
 def allow_unsafe() -> None:
-    """Let programs run without isolation in this process from now on, where no sandbox works."""
+    """Allow programs without isolation in this process from now on, where no sandbox works."""
     _UNSAFE.add(True)
 
 
 def in_force() -> Mode:
-    """The isolation of programs on this machine.
-
-    Raises:
-        InputError: no sandbox works, and ``allow_unsafe`` was not called; or not even that works.
-    """
+    """The isolation on this machine; InputError if no sandbox works without ``allow_unsafe``, or not even with it."""
     mode, reasons = _working()
     if mode is None and not _UNSAFE:
         raise InputError(
@@ -106,16 +103,12 @@ def describe() -> str:
 
 
 def isolation_of(tasks: Iterable[object]) -> str | None:
-    """The isolation of the programs of these tasks; None where no task runs programs.
-
-    Raises:
-        InputError: a task runs programs, and no sandbox works here.
-    """
+    """The isolation for the programs of these tasks; None without programs; InputError if no sandbox works here."""
     return describe() if any(getattr(task, "runs_programs", False) for task in tasks) else None
 
 
 def describe_or_why_not() -> str:
-    """The isolation in force, or a line about why there is none."""
+    """The isolation in force, or why there is none."""
     try:
         return describe()
     except InputError as error:
@@ -135,17 +128,15 @@ def run_program(
 
     Args:
         source: Python.
-        tests: Python that calls what the source defines and raises where it is not satisfied. Functions take and give
+        tests: Python that calls what the source defines and raises where it is not satisfied. Functions take and return
             plain values (numbers, text, lists, tuples, sets, dictionaries, ...); other objects stay with the program
-            and can be called, looked into and given back. None runs the source as a script.
-        names: what the tests take from the source even where it is the name of a builtin.
-        stdin: standard input.
-        limits: what it may use.
-        mode: the isolation; by default those that ``in_force`` finds.
+            and can be called, inspected and passed back. None runs the source as a script.
+        names: names that the tests take from the source even if they are builtins.
+        mode: the isolation; that of ``in_force`` if left out.
 
     Raises:
         InputError: no sandbox works, see ``in_force``.
-        SandboxError: the sandbox could not be set up this time.
+        SandboxError: the sandbox failed this time.
     """
     limits = limits or Limits()
     mode = mode or in_force()
@@ -175,15 +166,7 @@ def run_program(
         finally:
             os.close(verdict_write)
             os.close(alive_read)
-        seen = watch(
-            process,
-            verdict_read,
-            alive_write,
-            wall_seconds=limits.wall_seconds,
-            cpu_seconds=limits.cpu_seconds,
-            memory_mb=limits.memory_mb,
-            output_kb=limits.output_kb,
-        )
+        seen = watch(process, verdict_read, alive_write, limits)
     seconds = time.monotonic() - start
     output = seen.output.decode("utf-8", "replace")
     if seen.stopped:
@@ -280,23 +263,21 @@ def _working() -> tuple[Mode | None, tuple[str, ...]]:
 
 @functools.cache
 def _why_not(mode: Mode) -> str:
-    """Empty if programs can be run in this way here."""
-    if mode == "none":
-        try:
-            result = run_program("", mode=mode)
-        except SandboxError as error:
-            return " ".join(str(error).removeprefix(f"{mode}: ").removeprefix("sandbox: ").split())
-        return "" if result.passed else result.detail or result.failure
-    if sys.platform != "linux":
+    """Why programs cannot be run in this way here; empty if they can."""
+    if mode != "none" and sys.platform != "linux":
         return "needs Linux"
     if mode == "bubblewrap" and not shutil.which("bwrap"):
         return "not installed"
-    limits = Limits(wall_seconds=20, processes=8, memory_mb=512)
     home = Path.home()
     shown = [Path(path).relative_to(home).parts[0] for path in visible()[0] if Path(path).is_relative_to(home)]
     tests = f"found = holes({str(home)!r}, {shown!r})\nassert not found, ', '.join(found)"
+    limits = Limits(wall_seconds=20, processes=8, memory_mb=512)
     try:
-        result = run_program(_PROBE, tests=tests, limits=limits, mode=mode)
+        if mode == "none":
+            result = run_program("", mode=mode)
+        else:
+            result = run_program(_PROBE, tests=tests, limits=limits, mode=mode)
     except SandboxError as error:
-        return " ".join(str(error).removeprefix(f"{mode}: ").split())
+        text = str(error).removeprefix(f"{mode}: ")
+        return " ".join((text.removeprefix("sandbox: ") if mode == "none" else text).split())
     return "" if result.passed else result.detail or result.failure

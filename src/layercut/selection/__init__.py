@@ -15,18 +15,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class CriterionRow:
-    """What is known of a criterion before its code is imported."""
+    """Properties of a criterion that are known before its code is imported."""
 
     function: str
-    """``module:function``."""
     needs_model: bool = True
-    """Without, it uses only the position of a layer and can be named where no model runs."""
+    """False: it uses only a layer's position and can be named where no model runs."""
     needs_text: bool = False
-    """It is measured on calibration text."""
     needs_objective: bool = False
-    """It judges by task scores."""
     protects_first_layer: bool = False
-    """Layer 0 stays where nothing is said about protected layers."""
+    """Layer 0 is protected unless protected layers are given."""
 
 
 CRITERIA = {
@@ -49,11 +46,9 @@ CRITERIA = {
 
 
 def criterion_row(name: str) -> CriterionRow:
-    """What is known of a criterion; ``my.module:function`` gets the model, and text and an objective if they are given.
+    """The row of a criterion; ``my.module:function`` gets the model, and text and an objective if they are given.
 
-    Raises:
-        InputError: no such name; the nearest one and all names are given. Or ``my.module:function`` from a source that
-            is not trusted.
+    Raises InputError for an unknown name, or for ``my.module:function`` from a source that is not trusted.
     """
     if name in CRITERIA:
         return CRITERIA[name]
@@ -64,11 +59,7 @@ def criterion_row(name: str) -> CriterionRow:
 
 
 def criterion(name: str) -> Criterion:
-    """The function behind a criterion's name, or behind ``my.module:function``.
-
-    Raises:
-        InputError: no such criterion; the nearest name and all names are given.
-    """
+    """The function of a criterion, or of ``my.module:function``; InputError for an unknown name."""
     module, _, function = criterion_row(name).function.partition(":")
     if name in CRITERIA:
         return cast("Criterion", getattr(importlib.import_module(module), function))

@@ -5,27 +5,24 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from layercut.engine.base import Decoding, Engine, distinct
 from layercut.errors import InputError, unknown
 from layercut.progress import Progress, silent
 from layercut.selection.racing import Standings, race
 from layercut.selection.search_journal import JournalPart, JournalQuestion, SearchJournal
+from layercut.surgery.plan import CutPlan
 from layercut.tasks.base import GENERATED, Readout, Sample, Task, known_readouts
 from layercut.tasks.evaluate import Records, ask_under, share_prompt
-
-if TYPE_CHECKING:
-    from layercut.surgery.plan import CutPlan
 
 CHUNK_SIZE = 16
 """Items of a chunk. Small, so that racing stops early; not too small, because a chunk is one call of the engine."""
 
 
 Learn = Callable[[int, "CutPlan", Sequence[Mapping[str, Any]]], None]
-"""Called with new records: the task's place, the plan, the records."""
+"""Called with new records: the task's index, the plan, the records."""
 ANSWERS = "answers"
-"""What is shown while items are answered."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +32,7 @@ class ObjectiveTask:
     task: Task
     readout: Readout
     limit: int | None = 100
-    """At most this many selection items. arXiv:2602.01997 takes 100."""
+    """Most selection items. arXiv:2602.01997 takes 100."""
 
     def __post_init__(self) -> None:
         if self.readout not in known_readouts(self.task):
@@ -43,11 +40,9 @@ class ObjectiveTask:
 
     @property
     def label(self) -> str:
-        """Name for people."""
         return f"{self.task.name} ({self.readout})"
 
     def describe(self) -> dict[str, Any]:
-        """What decides the scores, for a run's settings."""
         return {"task": self.task.name, "readout": self.readout, "limit": self.limit, **self.task.settings()}
 
 
@@ -56,11 +51,11 @@ class AnswerCounts(NamedTuple):
 
     num_answers: int
     num_close: int
-    """Of them, those with a token whose runner-up was as likely to within one rounding of the model's dtype."""
+    """Answers with a token whose runner-up was as likely, within one rounding of the model's dtype."""
 
 
 class SearchAnswers:
-    """The items of some tasks, and every plan's answers to them. Tasks are named by their places in the list."""
+    """The items of some tasks, and every plan's answers to them. Tasks are named by their index in the list."""
 
     def __init__(
         self,
@@ -72,16 +67,7 @@ class SearchAnswers:
         decoding: Decoding,
         journal: SearchJournal,
     ) -> None:
-        """Nothing is asked yet.
-
-        Args:
-            tasks: what is asked.
-            samples: of each task.
-            engine: gives the engine; called only if something has to be asked.
-            model_hash: of the model that it runs.
-            decoding: how answers are drawn; its seed also decides the order of the items.
-            journal: what is known and where more goes.
-        """
+        """``engine`` is called only if an answer is missing; the seed of ``decoding`` decides the items' order."""
         self._tasks = tasks
         self._engine = engine
         self._decoding = decoding
@@ -91,16 +77,16 @@ class SearchAnswers:
         self.chunks = [chunks(of_task, decoding.seed) for of_task in samples]
         self.groups = _groups(tasks, samples)
         """Places of tasks that are asked together: readouts of the same items that share their prompts."""
-        self._looked_at: dict[tuple[int, str], CutPlan] = {}
+        self._asked_for: dict[tuple[int, str], CutPlan] = {}
 
     def part(self, task: int, plan: CutPlan, *, whole: bool = False) -> JournalPart:
-        """What is known of a plan's answers to a task; with ``whole`` only those that did not end early."""
-        self._looked_at[task, plan.key] = plan
+        """A plan's known answers to a task; with ``whole`` only those that did not end early."""
+        self._asked_for[task, plan.key] = plan
         return self._journal.part(self._questions[task], plan, self.ids[task], whole=whole)
 
     def count(self) -> AnswerCounts:
-        """Answers of all plans that were looked at, and how many of them hang on a token that is a close call."""
-        parts = [self.part(task, plan) for (task, _), plan in list(self._looked_at.items())]
+        """Answers of all plans that ``part`` was called with, and those that depend on a close call."""
+        parts = [self.part(task, plan) for (task, _), plan in list(self._asked_for.items())]
         records = [record for part in parts for record in part.records]
         return AnswerCounts(len(records), sum(bool(record.get("num_close")) for record in records))
 
@@ -114,7 +100,7 @@ class SearchAnswers:
         wanted: Callable[[CutPlan], bool] = lambda plan: True,
         learn: Learn = lambda task, plan, records: None,
     ) -> None:
-        """Have plans answer one chunk of a group of tasks, in one call of the engine, as far as they are ``wanted``."""
+        """Have the ``wanted`` plans answer one chunk of a group of tasks, in one call of the engine."""
         task_of = {self._tasks[task].readout: task for task in group}
         parts: dict[Readout, Sequence[Records]] = {
             readout: [self.part(task, plan, whole=whole) for plan in plans] for readout, task in task_of.items()
@@ -138,7 +124,7 @@ class SearchAnswers:
     def complete(
         self, tasks: Collection[int], plans: Sequence[CutPlan], *, whole: bool, progress: Progress = silent
     ) -> None:
-        """Have plans answer all items of some tasks, and of those that are asked together with them.
+        """Have plans answer all items of some tasks, and of the tasks in their groups.
 
         ``progress`` gets the number of answers, and the number expected.
         """
@@ -159,83 +145,77 @@ class SearchAnswers:
                 self.ask(group, chunk, plans, whole=whole, learn=learn)
 
 
-class TaskRace:
-    """The plans of one round, and what is still to be asked of them.
+def race_plans(
+    answers: SearchAnswers,
+    plans: Sequence[CutPlan],
+    metrics: Sequence[str],
+    combine: Callable[[Sequence[float]], float],
+    *,
+    error: float,
+    is_binary: Sequence[bool],
+    progress: Progress,
+) -> Standings:
+    """Race the plans of one round; see ``racing.race``. ``metrics`` names the headline of each task.
 
-    Answers that the journal holds are not asked again. They count when the race gets to them and not before, so that a
-    round comes out the same whatever else was measured in the folder.
+    Answers in the journal are not asked again. They count when the race reaches their chunk and not before, so a round
+    gives the same result whatever else was measured in the folder.
     """
+    place_of = {plan.key: place for place, plan in enumerate(plans)}
+    assert len(place_of) == len(plans), "two candidates remove the same layers"
 
-    def __init__(
-        self, answers: SearchAnswers, plans: Sequence[CutPlan], metrics: Sequence[str], progress: Progress
-    ) -> None:
-        """Nothing is asked yet; ``metrics`` names the headline of each task."""
-        self._answers = answers
-        self._plans = plans
-        self._metrics = metrics
-        self._progress = progress
-        self._place_of = {plan.key: place for place, plan in enumerate(plans)}
-        assert len(self._place_of) == len(plans), "two candidates of a round that remove the same layers"
+    def metric(task: int, record: Mapping[str, Any]) -> float:
+        value = float(record["metrics"][metrics[task]])
+        if not 0 <= value <= 1:
+            raise InputError(
+                f"{metrics[task]} of item {record['id']} is {value}, and racing needs metrics from 0 to 1; use `race` "
+                "off."
+            )
+        return value
 
-    def run(self, combine: Callable[[Sequence[float]], float], *, error: float, is_binary: Sequence[bool]) -> Standings:
-        """Race; see ``racing.race``."""
-        sizes = [[len(chunk) for chunk in of_task] for of_task in self._answers.chunks]
-        return race(
-            self._ask,
-            len(self._plans),
-            sizes,
-            combine,
-            groups=self._answers.groups,
-            error=error,
-            is_binary=is_binary,
-            on_progress=lambda done, total: self._progress(ANSWERS, done, total),
-        )
-
-    def _ask(
-        self,
+    def ask(
         group: Sequence[int],
         chunk: int,
         places: Sequence[int],
         wanted: Callable[[int], bool],
         learn: Callable[[int, int, Sequence[float]], None],
     ) -> None:
-        plans = [self._plans[place] for place in places]
-        items = {sample.id for sample in self._answers.chunks[group[0]][chunk]}
+        running = [plans[place] for place in places]
+        items = {sample.id for sample in answers.chunks[group[0]][chunk]}
 
         def learned(task: int, plan: CutPlan, records: Sequence[Mapping[str, Any]]) -> None:
-            learn(task, self._place_of[plan.key], [self._metric(task, record) for record in records])
+            learn(task, place_of[plan.key], [metric(task, record) for record in records])
 
         for task in group:
-            for plan in plans:
-                known = self._answers.part(task, plan).records
+            for plan in running:
+                known = answers.part(task, plan).records
                 learned(task, plan, [record for record in known if record["id"] in items])
-        self._answers.ask(
-            group, chunk, plans, whole=False, wanted=lambda plan: wanted(self._place_of[plan.key]), learn=learned
-        )
+        answers.ask(group, chunk, running, whole=False, wanted=lambda plan: wanted(place_of[plan.key]), learn=learned)
 
-    def _metric(self, task: int, record: Mapping[str, Any]) -> float:
-        value = float(record["metrics"][self._metrics[task]])
-        if not 0 <= value <= 1:
-            raise InputError(
-                f"{self._metrics[task]} of item {record['id']} is {value}, and racing needs metrics from 0 to 1; use "
-                "`race` off."
-            )
-        return value
+    return race(
+        ask,
+        len(plans),
+        [[len(chunk) for chunk in of_task] for of_task in answers.chunks],
+        combine,
+        groups=answers.groups,
+        error=error,
+        is_binary=is_binary,
+        on_progress=lambda done, total: progress(ANSWERS, done, total),
+    )
 
 
 def chunks(samples: Sequence[Sample], seed: int) -> list[list[Sample]]:
     """The samples in chunks of CHUNK_SIZE, the last one shorter.
 
-    The order is that of a hash of (seed, id), so that the first chunks are a random draw from all items wherever they
-    come from, also from a file that is sorted by difficulty. All searches and sweeps in one folder use these chunks,
-    for all remaining candidates: so an item always meets the same others, and gets the same answer to the last bit.
+    The order is that of a hash of (seed, id), so the first chunks are a random draw from all items, also from a file
+    that is sorted by difficulty. All searches and sweeps in one folder use these chunks, for all remaining candidates:
+    an item shares its batch with the same others and gets the same answer to the last bit.
     """
     order = sorted(samples, key=lambda sample: (hashlib.sha256(f"{seed}:{sample.id}".encode()).digest(), sample.id))
     return [order[start : start + CHUNK_SIZE] for start in range(0, len(order), CHUNK_SIZE)]
 
 
 def _groups(tasks: Sequence[ObjectiveTask], samples: Sequence[Sequence[Sample]]) -> list[tuple[int, ...]]:
-    """Each task, with the first later one that reads the same items off the same prompts in the other way."""
+    """Each task, with the first later one that scores the same items from the same prompts in the other way."""
     ids = [[sample.id for sample in items] for items in samples]
     groups: list[tuple[int, ...]] = []
     for place, (part, items) in enumerate(zip(tasks, samples, strict=True)):

@@ -1,7 +1,7 @@
 """The input and the result of a criterion: Context and Selection.
 
 A criterion is one function ``(Context) -> Selection``. Most rank layers once by an importance score
-(``by_importance``); the others judge whole plans by an Objective and search (``greedy.py``, ``refine.py``). Scores
+(``by_importance``); the others score whole plans by an Objective and search (``greedy.py``, ``refine.py``). Scores
 share one sense: higher means keep, higher means better.
 """
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Protocol,
 from pydantic import Field
 
 from layercut.base_settings import Number, Settings, one_of
-from layercut.errors import InputError
+from layercut.errors import InputError, unknown
 from layercut.progress import Progress, silent
 from layercut.seed import check_seed
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from layercut.surgery.plan import CutPlan
 
 Racing = Literal["off", "exact", "confident"]
-"""How candidates of a round are compared; see ``layercut.selection.racing``."""
+"""How the candidates of a round are compared; see ``layercut.selection.racing``."""
 Normalise = Literal["raw", "chance"]
 """``raw``: cut / uncut. ``chance``: (cut - chance) / (uncut - chance)."""
 RACE_ERROR = 0.05
@@ -42,7 +42,7 @@ class SearchSettings(Settings):
     race: Annotated[str, one_of(get_args(Racing))] = Field(
         "exact",
         description="When a candidate stops: exact (it cannot win any more; the same choice from fewer answers), "
-        "confident (it hardly can), off (never).",
+        "confident (it probably cannot), off (never).",
     )
     race_error: Number = Field(
         RACE_ERROR, gt=0, lt=1, description="confident: most probability that a round loses its best candidate."
@@ -51,25 +51,20 @@ class SearchSettings(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """The model, the wish and the material of one selection."""
+    """The model, the wanted number of layers and the data of one selection."""
 
     num_layers: int
     """Decoder layers of the original model."""
     num_remove: int
-    """How many of them go."""
     seed: int = 0
     protect: frozenset[int] | None = None
-    """Layers that must stay; empty: none. None: nothing was said, and the criterion's own default holds."""
+    """Layers that must stay; empty: none; None: the criterion's own default."""
     loaded: LoadedModel | None = None
-    """The model itself, for criteria that read weights or gradients."""
     engine: Engine | None = None
-    """For criteria that run the model."""
     calibration: Calibration | None = None
-    """Text for criteria that are measured on text."""
     objective: Objective | None = None
-    """For criteria that search by task scores."""
     folder: RunFolder | None = None
-    """Where a search keeps its journal; without it nothing is kept."""
+    """Where a search keeps its journal; without it, in memory."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """The criterion's own settings, such as ``token`` or ``norm``."""
     progress: Progress = silent
@@ -89,39 +84,36 @@ class Context:
 
     @property
     def protected(self) -> frozenset[int]:
-        """Layers that must stay, as far as it was said."""
+        """Layers that must stay; empty without ``protect``."""
         return self.protect or frozenset()
 
     @property
     def candidates(self) -> tuple[int, ...]:
-        """Layers that may go, ascending."""
+        """Layers that may be removed, ascending."""
         return tuple(layer for layer in range(self.num_layers) if layer not in self.protected)
 
 
 class Selection(NamedTuple):
-    """The outcome of a criterion."""
+    """The result of a criterion."""
 
     removed: tuple[int, ...]
-    """Removed layers, in order of removal."""
     importance: Mapping[int, float] = {}
     """Score per candidate layer, higher means keep; empty for criteria that have none."""
     details: Mapping[str, Any] = {}
-    """What else was measured (rounds, baselines, candidates), JSON-able; goes into the plan's ``scores``."""
+    """Other measurements (rounds, baselines, candidates), JSON-able; they go into the plan's ``scores``."""
 
 
 Criterion = Callable[[Context], Selection]
 
 
 class Objective(Protocol):
-    """How good plans are. Higher is better; the original model's value is the yardstick."""
+    """The value of plans. Higher is better; the original model's value is the reference."""
 
     def describe(self) -> Mapping[str, Any]:
-        """What decides the values: tasks, versions, items' hash, decoding, calibration hash. JSON-able."""
-        ...
+        """All settings that decide the values: tasks, versions, items' hash, decoding, calibration hash. JSON-able."""
 
     def values(self, plans: Sequence[CutPlan]) -> list[float]:
-        """One value per plan. Whatever was measured before is taken from the journal, never measured again."""
-        ...
+        """One value per plan. Measurements in the journal are reused."""
 
 
 @runtime_checkable
@@ -129,21 +121,15 @@ class RacingObjective(Objective, Protocol):
     """An objective that can find the best of many plans without the values of all."""
 
     def round(self, plans: Sequence[CutPlan]) -> Standings:
-        """The best plan's value, and of the others a value or a bound; of equals the later plan wins."""
-        ...
+        """The best plan's value, and a value or a bound of the others; of equals the later plan wins."""
 
     @property
     def racing(self) -> Mapping[str, Any]:
-        """How it is done, JSON-able."""
-        ...
+        """The settings of a race, JSON-able."""
 
 
 def engine_and_text(context: Context, criterion: str) -> tuple[Engine, Calibration]:
-    """What a criterion runs, and on what.
-
-    Raises:
-        InputError: the context lacks one of them.
-    """
+    """The engine and the calibration text of a context; InputError without one of them."""
     if context.engine is None or context.calibration is None or not context.calibration.texts:
         raise InputError(
             f"{criterion} runs the model on calibration text, and there is no "
@@ -154,25 +140,41 @@ def engine_and_text(context: Context, criterion: str) -> tuple[Engine, Calibrati
 
 
 def wanted_objective(context: Context, criterion: str) -> Objective:
-    """The context's objective.
-
-    Raises:
-        InputError: it has none.
-    """
+    """The context's objective; InputError without one."""
     if context.objective is None:
         raise no_objective(criterion)
     return context.objective
 
 
 def no_objective(criterion: str) -> InputError:
-    """The error for a criterion that judges by task scores and was given no tasks."""
+    """The error for a criterion that uses task scores and was given no tasks."""
     return InputError(f"{criterion} chooses layers by task scores; name the tasks: `objective` arithmetic,copy.")
+
+
+def choose(criterion: str, settings: Mapping[str, Any], **choices: tuple[str, ...]) -> dict[str, str]:
+    """Every setting of a criterion, as given or by default: the first of its ``choices``.
+
+    >>> choose("magnitude", {}, norm=("l1", "l2"))
+    {'norm': 'l1'}
+
+    Raises InputError for a setting that the criterion does not have, or a value that is not among the choices.
+    """
+    for name in settings:
+        if not choices:
+            raise InputError(f"{criterion} has no settings, but {name!r} was given; leave it out.")
+        if name not in choices:
+            raise unknown(f"setting of {criterion}", name, choices)
+    chosen = {name: str(settings.get(name, values[0])) for name, values in choices.items()}
+    for name, value in chosen.items():
+        if value not in choices[name]:
+            raise unknown(f"{name} of {criterion}", value, choices[name])
+    return chosen
 
 
 def by_importance(
     context: Context, importance: Mapping[int, float], details: Mapping[str, Any] | None = None
 ) -> Selection:
-    """Remove the least important candidates, least important first; of equals the later layer goes first.
+    """Remove the least important candidates, least important first; of equals the later layer first.
 
     >>> by_importance(Context(num_layers=3, num_remove=2), {0: 0.5, 1: 0.1, 2: 0.1}).removed
     (2, 1)

@@ -14,12 +14,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from layercut.engine.base import Decoding, Engine, GenerationRequest
 from layercut.engine.prompts import encode_prompt
+from layercut.engine.rows import Reader
 from layercut.errors import InputError
 from layercut.progress import Progress, silent
+from layercut.runs.directory import RunFolder
 from layercut.runs.environment import hide_home
 from layercut.runs.settings import settings_hash
 from layercut.selection.search_journal import JournalQuestion, SearchJournal
@@ -27,20 +29,15 @@ from layercut.surgery.plan import CutPlan
 from layercut.tasks.data_files import read_local, read_whole
 from layercut.tasks.hub_rows import HUB, hub_rows
 
-if TYPE_CHECKING:
-    from layercut.engine.rows import Reader
-    from layercut.runs.directory import RunFolder
-
 BUILT_IN = "generated"
-"""Name of the text that the original model writes."""
 COLUMNS = ("text", "content")
 MIN_TOKENS = 8
 _VERSION = 1
-"""Raised by any change of how text is generated; the prompts are part of it by their hash."""
+"""Raised by any change of how text is generated; the prompts count by their hash."""
 _STAGE, _STAGES = 64, 3
-"""Tokens that a text grows by before it is kept, or a third of the longest where that is more."""
+"""Tokens by which a text grows before it is saved, or a third of the longest where that is more."""
 _CHARACTERS = 24
-"""Of a token at most, more or less: a longer text is not tokenised as a whole, only to be cut."""
+"""Most characters of a token, roughly; longer texts are cut before they are tokenised."""
 
 
 CALIBRATION_PROMPTS = (
@@ -74,11 +71,11 @@ CALIBRATION_PROMPTS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """Texts, and where they come from."""
+    """Texts and their source."""
 
     texts: tuple[str, ...]
     num_tokens: int
-    """In all texts, in the model's tokens, a BOS token that the tokenizer adds included."""
+    """In all texts, in the model's tokens, including a BOS token that the tokenizer adds."""
     source: str
     """``generated``, the path of the file, or ``hub:...``."""
     content_hash: str
@@ -101,31 +98,27 @@ def load_calibration(
     folder: RunFolder | None = None,
     progress: Progress = silent,
 ) -> Calibration:
-    """The first texts of a source, each cut to what the model reads at once. The same call gives the same texts.
+    """The first texts of a source, each cut to the model's context. The same call gives the same texts.
 
-    ``generated``: the original model continues short neutral prompts, one text a prompt and then the prompts
-    again, sampled at temperature 1 from its whole vocabulary. Needs no data and no network, and suits the model by
-    construction. A text ends where the model ends it.
+    ``generated``: the original model continues short neutral prompts, one text a prompt and then the prompts again,
+    sampled at temperature 1 from its whole vocabulary. It needs no data and no network. A text ends where the model
+    ends it.
 
-    A local file: ``.jsonl``, ``.json`` or ``.parquet`` rows with a column ``text`` or ``content``, one text a row,
-    whose end is left out where it is too long; or ``.txt``, one running text that is cut into consecutive pieces. Lines
-    may be gzipped (``.jsonl.gz``, ``.txt.gz``). Blank texts are left out.
+    A local file: ``.jsonl``, ``.json`` or ``.parquet`` rows with a column ``text`` or ``content``, one text a row, cut
+    at its end where it is too long; or ``.txt``, one running text that is cut into consecutive pieces. Lines may be
+    gzipped (``.jsonl.gz``, ``.txt.gz``). Blank texts are skipped.
 
-    ``hub:NAME[:config[:split]]``: a data set of the hub, streamed, with the same columns; the split is ``train`` if
-    left out.
+    ``hub:NAME[:config[:split]]``: a streamed data set of the hub with the same columns; the default split is ``train``.
 
     Args:
         source: one of the three.
         loaded: the original model, whose tokenizer counts.
-        engine: writes the text; only for ``generated``.
-        num_texts: as many, or fewer if there are no more.
+        engine: writes the text, with ``seed``; only for ``generated``, which ``folder`` keeps.
+        num_texts: fewer if the source has fewer.
         max_tokens: of a text; less where the model's context is shorter.
-        seed: of what is generated; no effect on the others.
-        folder: keeps what was generated, so that it is not generated again.
-        progress: called with how many texts are there.
 
     Raises:
-        InputError: a number that is too small, a source that is not there, is damaged or holds no text, or no engine.
+        InputError: a number that is too small, a source that is missing, damaged or without text, or no engine.
         MissingExtra: a hub data set and no ``datasets``.
     """
     if num_texts < 1:
@@ -163,7 +156,7 @@ def _cut(loaded: Reader, text: str, max_tokens: int) -> _Piece:
 
     end = min(len(text), max_tokens * _CHARACTERS)
     if (num_tokens := count(end)) > max_tokens:
-        # Found by halving, because not every tokenizer says where its tokens end. A character is a few tokens at most.
+        # Bisection, because not every tokenizer gives the ends of its tokens. A character is a few tokens at most.
         end = max(1, bisect_right(range(end), max_tokens, key=count) - 1)
         num_tokens = count(end)
     return _Piece(text[:end], num_tokens)
@@ -187,15 +180,15 @@ def _generated(
     folder: RunFolder | None,
     progress: Progress,
 ) -> list[str]:
-    """Texts in stages: what was written of a text is kept, and is the draft of a longer one.
+    """Texts in stages: the saved beginning of a text is the draft of a longer one.
 
-    So a run that is stopped loses a stage at most, and a batch of long texts is heard of before it ends. Engines that
-    take no drafts write the beginnings again.
+    So a killed run loses a stage at most, and a batch of long texts shows progress. Engines that take no drafts write
+    the beginnings again.
     """
     decoding = Decoding(temperature=1.0, seed=seed)
-    openings = [CALIBRATION_PROMPTS[index % len(CALIBRATION_PROMPTS)] for index in range(num_texts)]
+    prompts = [CALIBRATION_PROMPTS[index % len(CALIBRATION_PROMPTS)] for index in range(num_texts)]
     names = [f"text {index}" for index in range(num_texts)]
-    rooms = [max(1, max_tokens - len(encode_prompt(loaded.tokenizer, one, loaded.name))) for one in openings]
+    budgets = [max(1, max_tokens - len(encode_prompt(loaded.tokenizer, one, loaded.name))) for one in prompts]
     uncut = CutPlan(num_layers=engine.num_layers)
 
     def question(most: int | None) -> JournalQuestion:
@@ -205,27 +198,27 @@ def _generated(
             readout=BUILT_IN,
             model_hash=engine.describe()["model_hash"],
             version=_VERSION,
-            settings_hash=settings_hash({"openings": _hash(openings), "max_tokens": max_tokens, **stage}),
+            settings_hash=settings_hash({"openings": _hash(prompts), "max_tokens": max_tokens, **stage}),
             decoding=decoding.as_dict(),
         )
 
     with SearchJournal(folder) as journal:
         part = journal.part(question(None), uncut, names)
         step = max(_STAGE, max_tokens // _STAGES)
-        stages: list[int | None] = [] if part.is_complete else [*range(step, max(rooms), step), None]
+        stages: list[int | None] = [] if part.is_complete else [*range(step, max(budgets), step), None]
         drafts, reached = [""] * num_texts, 0
         for most in stages:
-            limits = [room if most is None else min(room, most) for room in rooms]
+            limits = [budget if most is None else min(budget, most) for budget in budgets]
             part = journal.part(question(most), uncut, names)
             requests = [
-                GenerationRequest(id=name, prompt=opening, max_new_tokens=limit, draft=draft)
-                for name, opening, limit, draft in zip(names, openings, limits, drafts, strict=True)
+                GenerationRequest(id=name, prompt=prompt, max_new_tokens=limit, draft=draft)
+                for name, prompt, limit, draft in zip(names, prompts, limits, drafts, strict=True)
             ]
             known = {record["id"] for record in part.records}
 
             def tell(known: set[str], limits: Sequence[int], before: int) -> None:
                 done = [limit if name in known else before for name, limit in zip(names, limits, strict=True)]
-                progress("tokens of calibration text", sum(map(min, done, rooms)), sum(rooms))
+                progress("tokens of calibration text", sum(map(min, done, budgets)), sum(budgets))
 
             tell(known, limits, reached)
             if not part.is_complete:
@@ -233,7 +226,7 @@ def _generated(
                     part.append([{"id": answer.id, "completion": answer.text} for answer in batch])
                     tell(known := {record["id"] for record in part.records}, limits, reached)
             drafts, reached = [record["completion"] for record in part.records], most or reached
-        return [opening + record["completion"] for opening, record in zip(openings, part.records, strict=True)]
+        return [prompt + record["completion"] for prompt, record in zip(prompts, part.records, strict=True)]
 
 
 def _local(source: str) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """Estimate the cost of a search or sweep before it runs: ``select --dry-run`` and ``sweep --dry-run``.
 
-Plans are counted by the rule of each criterion, items by the tasks, tokens by the length of the first prompts and right
-answers. The engine ``shared`` runs once what plans share, and racing stops candidates: the lower end of the time allows
+Each criterion has a rule for its number of plans; the tasks give the items, and the first prompts and right answers the
+tokens. The engine ``shared`` runs once what plans share, and racing stops candidates: the lower end of the time allows
 for both, the upper end counts everything.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from layercut.engine.base import GenerationRequest
 from layercut.engine.estimate import TRAINING, CostEstimate, Step, measured_speed, prompt_tokens
@@ -24,38 +24,22 @@ from layercut.tasks.base import Sample, generates
 from layercut.tasks.budget import asked
 
 SHARED = 0.5
-"""Least share of the work that plans without one layer each leave to the shared engine."""
+"""Least share of the work that the shared engine does for plans without one layer each."""
 RACED = 0.25
-"""Least share of the answers that a race asks for."""
+"""Least share of the answers that a race needs."""
 _LOOKED_AT = 32
-"""Items whose prompts are counted; the others are taken to be like them."""
+"""Items whose prompts are counted; their mean holds for the others."""
 _RECORD_BYTES = 400
-"""Of an answer in the journal, beside its text."""
-
-
-class Asking(NamedTuple):
-    """Some items under some plans."""
-
-    part: ObjectiveTask
-    samples: Sequence[Sample]
-    num_plans: int
-    least: float
-    what: str
+"""Bytes of an answer in the journal, without its text."""
 
 
 def sweep_estimate(
     handle: ModelHandle, asked_of: Sequence[tuple[ObjectiveTask, Sequence[Sample]]], num_layers: int, folder: Path
 ) -> CostEstimate:
-    """Of ``num_layers`` layers skipped, each alone, and the original model."""
-    what = f"under {num_layers + 1} plans"
-    return _estimate(
-        handle,
-        [
-            asking_step(handle, Asking(part, samples, num_layers + 1, _shared(handle), what))
-            for part, samples in asked_of
-        ],
-        folder,
-    )
+    """The cost of ``num_layers`` layers skipped, each alone, and the original model."""
+    plans, least = num_layers + 1, _shared(handle)
+    steps = [asking_step(handle, part, samples, plans, least, f"under {plans} plans") for part, samples in asked_of]
+    return _estimate(handle, steps, folder)
 
 
 def selection_estimate(
@@ -71,17 +55,10 @@ def selection_estimate(
     num_held_out: int | None,
     out: Path,
 ) -> CostEstimate:
-    """Of choosing ``num_remove`` layers by a criterion.
-
-    Raises:
-        InputError: a model, criterion, task or protected layer that cannot be used.
-    """
+    """The cost of choosing ``num_remove`` layers; InputError for a model, criterion, task or layer that is unusable."""
     row, handle = criterion_row(criterion), ModelHandle(model)
-    if protect:
-        stays = len(parse_protected(protect, handle.num_layers))
-    else:
-        stays = int(row.protects_first_layer)
-    candidates = handle.num_layers - stays
+    protected = len(parse_protected(protect, handle.num_layers)) if protect else int(row.protects_first_layer)
+    candidates = handle.num_layers - protected
     steps: list[Step] = []
     if row.needs_model and row.needs_text:
         steps += _of_text(handle, criterion, candidates, num_remove, calibration, settings)
@@ -91,12 +68,12 @@ def selection_estimate(
         if num_held_out != 0 and criterion != "trace_damage":
             held_out = part.task.samples("selection", len(samples) + (num_held_out or len(samples)))[len(samples) :]
             if held_out:
-                steps.append(asking_step(handle, Asking(part, held_out, 2, 1.0, "held out, uncut and cut")))
+                steps.append(asking_step(handle, part, held_out, 2, 1.0, "held out, uncut and cut"))
     return _estimate(handle, steps, out, loads=row.needs_model)
 
 
 def num_greedy(candidates: int, num_remove: int) -> int:
-    """Plans that a greedy search judges, beside the original model.
+    """Plans of a greedy search, without the original model.
 
     >>> num_greedy(29, 2)
     57
@@ -112,21 +89,17 @@ def _of_text(
     calibration: CalibrationSettings,
     settings: Mapping[str, Any],
 ) -> list[Step]:
-    """Writing or reading the calibration text, and what the criterion reads of it."""
-    tokens, steps = calibration.num_texts * calibration.max_tokens, []
-    parameters, batch = handle.num_parameters(handle.plan()), handle.settings.batch_size
+    """The calibration text, and the criterion's passes over it."""
+    num_texts = calibration.num_texts
+    tokens, steps = num_texts * calibration.max_tokens, []
+    common: dict[str, Any] = {
+        "unit": "text",
+        "parameters": handle.num_parameters(handle.plan()),
+        "batch_size": handle.settings.batch_size,
+    }
     if calibration.source == GENERATED:
-        steps.append(
-            Step(
-                name="calibration text",
-                items=calibration.num_texts,
-                unit="text",
-                parameters=parameters,
-                prompt_tokens=calibration.num_texts,
-                new_tokens=(calibration.num_texts, tokens),
-                batch_size=batch,
-            )
-        )
+        name, new = "calibration text", (num_texts, tokens)
+        steps.append(Step(name=name, items=num_texts, prompt_tokens=num_texts, new_tokens=new, **common))
     passes = 1
     if criterion == "perplexity":
         is_greedy = settings.get("search", "greedy") == "greedy"
@@ -135,13 +108,11 @@ def _of_text(
     steps.append(
         Step(
             name=f"{criterion} on the text, at most",
-            items=passes * calibration.num_texts,
-            unit="text",
-            parameters=parameters,
+            items=passes * num_texts,
             prompt_tokens=passes * tokens,
-            batch_size=batch,
             cost=TRAINING if criterion == "taylor" else 1.0,
-            least=(_shared(handle) if passes > 1 else 1.0) / calibration.num_texts,
+            least=(_shared(handle) if passes > 1 else 1.0) / num_texts,
+            **common,
         )
     )
     return steps
@@ -163,7 +134,7 @@ def _of_task(
         if not generates(part.readout):
             return []
         passes = num_greedy(candidates, num_remove) if settings.get("search") == "greedy" else candidates
-        uncut = asking_step(handle, Asking(part, samples, 1, 1.0, "uncut"))
+        uncut = asking_step(handle, part, samples, 1, 1.0, "uncut")
         traces = Step(
             name=f"{part.label}: right answers without each layer, at most",
             items=passes * len(samples),
@@ -180,16 +151,17 @@ def _of_task(
     else:
         plans = num_greedy(candidates, num_remove)
     least = shared * (RACED if race != "off" else 1.0)
-    return [asking_step(handle, Asking(part, samples, plans + 1, least, f"under at most {plans + 1} plans"))]
+    return [asking_step(handle, part, samples, plans + 1, least, f"under at most {plans + 1} plans")]
 
 
 def _shared(handle: ModelHandle) -> float:
     return SHARED if handle.settings.engine == "shared" else 1.0
 
 
-def asking_step(handle: ModelHandle, asking: Asking) -> Step:
-    """What asking takes, from the length of the first prompts and right answers."""
-    part, samples = asking.part, asking.samples
+def asking_step(
+    handle: ModelHandle, part: ObjectiveTask, samples: Sequence[Sample], plans: int, least: float, what: str
+) -> Step:
+    """The cost of answers to some items under some plans, from the length of the first prompts and right answers."""
     seen = samples[:_LOOKED_AT]
     requests = [asked(part.task, sample, part.readout) for sample in seen]
     read = prompt_tokens([request.prompt for request in requests])
@@ -200,15 +172,15 @@ def asking_step(handle: ModelHandle, asking: Asking) -> Step:
             most += request.max_new_tokens
         else:
             read += prompt_tokens(request.continuations)
-    times = asking.num_plans * len(samples) / max(len(seen), 1)
+    times = plans * len(samples) / max(len(seen), 1)
     return Step(
-        name=f"{part.label}, {asking.what}",
-        items=asking.num_plans * len(samples),
+        name=f"{part.label}, {what}",
+        items=plans * len(samples),
         parameters=handle.num_parameters(handle.plan()),
         prompt_tokens=round(read * times),
         new_tokens=(round(fewest * times), round(most * times)),
         batch_size=handle.settings.batch_size,
-        least=asking.least,
+        least=least,
     )
 
 

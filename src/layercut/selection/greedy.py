@@ -15,26 +15,24 @@ from layercut.surgery.plan import CutPlan
 def greedy(context: Context, objective: Objective, details: Mapping[str, Any] | None = None) -> Selection:
     """Remove, ``num_remove`` times, the layer whose removal leaves the best model by ``objective``.
 
-    Every round judges all remaining candidates, each together with what is removed already. Of equals the later layer
-    goes. Values are compared as they are, without a tolerance: an objective computes all of them in one way, so equal
-    measurements give equal floats. A value that is not finite (a pruned model that computes NaN) is worse than any
-    other.
-
-    N rounds on C candidates judge N * C - N * (N - 1) / 2 plans.
+    Every round scores all remaining candidates, each together with the layers that are removed already; of equals the
+    later layer is removed. N rounds on C candidates score N * C - N * (N - 1) / 2 plans. Values are compared without a
+    tolerance: an objective computes all of them in one way, so equal measurements give equal floats. A value that is
+    not finite (a pruned model that computes NaN) is worse than any other.
 
     Args:
-        context: how many layers go, and which may.
-        objective: judges plans, higher is better.
-        details: what else goes into the selection's details.
+        context: number of layers to remove, and candidates.
+        objective: scores plans, higher is better.
+        details: more details of the selection.
 
     Returns:
         The layers in order of removal. Details: ``uncut`` and ``value``, the objective's values of the original model
-        and of the outcome, and ``rounds``; each has its ``candidates``, their ``values`` (None: not finite), the
-        ``chosen`` one with its ``value``, ``ties`` (others that were as good), ``runner_up`` and ``runner_up_value``.
+        and of the result, and ``rounds``; each has its ``candidates``, their ``values`` (None: not finite), the
+        ``chosen`` one with its ``value``, ``ties`` (others with the same value), ``runner_up`` and ``runner_up_value``.
         The value of the best of many noisy candidates is too high by construction: report on other items. Where the
         objective races the candidates, a stopped one has no value; a round then also has each one's ``upper_bounds``
-        and ``num_answered`` of ``num_items``, and ``runner_up_is_bound`` if the best of the others is one that was
-        stopped. ``race`` says how it was raced, and how many ``answers`` of how many were ``saved``.
+        and ``num_answered`` of ``num_items``, and ``runner_up_is_bound`` if the best of the others was stopped.
+        ``race`` records the settings of the race, and how many ``answers`` of how many were ``saved``.
 
     Raises:
         InputError: the original model, or every candidate of a round, has no finite value.
@@ -62,7 +60,7 @@ def greedy(context: Context, objective: Objective, details: Mapping[str, Any] | 
 
 
 def best_of(values: Sequence[float]) -> int:
-    """Place of the highest value; the last of equals; values that are not finite come last of all.
+    """Index of the highest value; the last of equals; values that are not finite come last.
 
     >>> best_of([0.5, 0.7, 0.7, float("nan")])
     2
@@ -80,12 +78,12 @@ def rank(value: float) -> float:
 
 
 def as_json(value: float) -> float | None:
-    """The value to write down: JSON has no NaN."""
+    """The value to write: JSON has no NaN."""
     return value if math.isfinite(value) else None
 
 
 def stand(objective: Objective, plans: Sequence[CutPlan]) -> Standings:
-    """How the plans of a round compare: raced if the objective can, else the values of all."""
+    """The standings of the plans of a round: raced if the objective can, else the values of all."""
     return objective.round(plans) if isinstance(objective, RacingObjective) else Standings.of(objective.values(plans))
 
 

@@ -7,21 +7,19 @@ from the selection split of a task, after those of the search; report items stay
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from layercut.errors import InputError
 from layercut.evidence.clusters import clusters_of
 from layercut.evidence.mean_kept import TaskValues, mean_kept
 from layercut.evidence.paired import Comparison, compare_paired
 from layercut.progress import Progress, silent
+from layercut.selection.answers import ObjectiveTask
+from layercut.selection.objective import TaskObjective
 from layercut.surgery.plan import CutPlan
+from layercut.tasks.base import Sample
 from layercut.tasks.chance import chance_of
 from layercut.tasks.selected_items import record_items
-
-if TYPE_CHECKING:
-    from layercut.selection.answers import ObjectiveTask
-    from layercut.selection.objective import TaskObjective
-    from layercut.tasks.base import Sample
 
 Records = Sequence[Mapping[str, Any]]
 
@@ -35,21 +33,18 @@ def held_out(
     seed: int = 0,
     progress: Progress = silent,
 ) -> dict[str, Any]:
-    """Score a chosen plan beside the original model, on selection items and on held-out ones; JSON-able.
+    """Score a chosen plan and the original model, on selection items and on held-out ones; JSON-able.
 
     Args:
-        objective: what the plan was chosen by.
-        plan: the choice.
+        objective: the plan was chosen by it.
         num_items: held-out items of each task; as many as it had selection items if None.
         seen: ids per task of all items that the choice rests on; none of them is held out.
         seed: of the resampling.
-        progress: called with how many answers there are.
 
     Returns:
         ``items``, the held-out ids per task as ``record_items`` has them; ``rows``, per task and readout ``selected``
         and ``held_out`` as ``compare_paired`` gives them, the latter None where no item is left; ``objective``, the
-        value that was maximised as ``selected``, and as ``held_out`` with its interval, or why there is none;
-        ``seed``.
+        maximised value as ``selected``, and as ``held_out`` with its interval, or why there is none; ``seed``.
     """
     fresh = [_unseen(part, num_items, seen.get(part.task.name, ())) for part in objective.parts]
     chosen = _records(objective, plan, objective.samples, progress)
@@ -78,11 +73,11 @@ def held_out(
 
 
 def _unseen(part: ObjectiveTask, num_items: int | None, seen: Collection[str]) -> list[Sample]:
-    """Selection items of a task that no choice rests on, in the order of the task; none where it was given all."""
+    """Selection items of a task that the choice does not rest on, in the task's order; none where it used all."""
     if part.limit is None:
         return []
     wanted = part.limit if num_items is None else num_items
-    # Another readout of the task, or the plan that a search went on from, may have seen more than this limit.
+    # Another readout of the task, or the start of a search, may have used more items than this limit.
     seen = {*seen, *(sample.id for sample in part.task.samples("selection", part.limit))}
     more = part.task.samples("selection", len(seen) + wanted)
     return [sample for sample in more if sample.id not in seen][:wanted]
@@ -91,7 +86,7 @@ def _unseen(part: ObjectiveTask, num_items: int | None, seen: Collection[str]) -
 def _records(
     objective: TaskObjective, plan: CutPlan, samples: Sequence[Sequence[Sample]], progress: Progress
 ) -> list[tuple[Records, Records]]:
-    """Answers of the original model and under the plan, per task; empty for a task without samples."""
+    """Answers of the original model and of the plan, per task; empty for a task without samples."""
     uncut = CutPlan(num_layers=plan.num_layers)
     answers = objective.answers_on(samples)
     asked = [number for number, of_task in enumerate(samples) if of_task]
@@ -122,7 +117,7 @@ def _objective(
     try:
         (selected,) = objective.values([plan])
         uncut = objective.uncut
-    except InputError as error:  # a criterion such as trace_damage can do without a task on which the model guesses
+    except InputError as error:  # a task at chance, which criteria such as trace_damage accept
         return {"selected": None, "held_out": None, "refused": str(error)}
     empty = [part.label for part, (before, _) in zip(objective.parts, unseen, strict=True) if not before]
     if empty:
@@ -142,7 +137,7 @@ def _objective(
 
 
 def _plain(found: Comparison) -> dict[str, Any]:
-    """The comparison as plain data."""
+    """The comparison as JSON-able data."""
     return {
         name: value._asdict() if hasattr(value, "_asdict") else value
         for name, value in found._asdict().items()

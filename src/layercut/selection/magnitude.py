@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 import torch
 
 from layercut.errors import InputError
-from layercut.selection.base import Context, Selection, by_importance
-from layercut.selection.options import choose
-from layercut.selection.weights import layer_matrices, loaded_model
+from layercut.selection.base import Context, Selection, by_importance, choose
+from layercut.surgery.remove import decoder_layers
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from layercut.models.loading import LoadedModel
 
 
 def magnitude(context: Context) -> Selection:
@@ -23,7 +24,7 @@ def magnitude(context: Context) -> Selection:
     I_l = sum of |w| (``norm`` l1) or sqrt(sum of w^2) (l2) over every weight w of layer l's matrices: the linear
     projections of attention and MLP, no norms and no biases. Kim et al., "Shortened LLaMA", arXiv:2402.02834, whose
     Mag+ protects the first four and the last two layers (``--protect first:4,last:2``) and whose code counts norm
-    weights too. The sum favours layers with more weights where layers differ in size, as some mixtures of experts do.
+    weights too. The sum favours layers with more weights where layers differ in size, as in some mixtures of experts.
     Needs no text.
 
     Settings:
@@ -57,3 +58,35 @@ def _size(matrices: Mapping[str, nn.Parameter], norm: str) -> float:
         terms = values.abs() if norm == "l1" else values.square()
         total += float(terms.sum(dtype=torch.float64))
     return total if norm == "l1" else math.sqrt(total)
+
+
+def loaded_model(context: Context, criterion: str) -> LoadedModel:
+    """The model whose weights a criterion reads; InputError if the context has none."""
+    if context.loaded is None:
+        raise InputError(
+            f"{criterion} reads the model's weights, and there is no model here; use layercut select with "
+            "`engine` shared, or give the Context a loaded model."
+        )
+    return context.loaded
+
+
+def layer_matrices(loaded: LoadedModel, criterion: str) -> list[dict[str, nn.Parameter]]:
+    """Per decoder layer, its weight matrices by their name within the layer.
+
+    These are the parameters of two and more dimensions: the projections of attention and MLP, and in mixtures of
+    experts the router and all experts. Norm weights, biases, embeddings and the head are not among them. Raises
+    InputError for weights that were not loaded (offloaded) or are packed (quantised), so that they cannot be read.
+    """
+    layers = [
+        {name: weight for name, weight in layer.named_parameters() if weight.ndim >= 2}
+        for layer in decoder_layers(loaded.model)
+    ]
+    for index, matrices in enumerate(layers):
+        for name, weight in matrices.items():
+            if weight.is_meta or not weight.is_floating_point():
+                why = "was left on disk" if weight.is_meta else f"is packed as {weight.dtype}"
+                raise InputError(
+                    f"{criterion} cannot read {name} of layer {index}, which {why}; load {loaded.name} whole and "
+                    "without quantisation."
+                )
+    return layers

@@ -12,7 +12,7 @@ from layercut.errors import InputError
 from layercut.evidence.intervals import Estimate, mean_interval
 from layercut.evidence.splits import items_hash
 from layercut.progress import Progress, silent
-from layercut.selection.answers import ObjectiveTask, SearchAnswers, TaskRace
+from layercut.selection.answers import ObjectiveTask, SearchAnswers, race_plans
 from layercut.selection.base import RACE_ERROR, Normalise, Objective, Racing, SearchSettings
 from layercut.selection.racing import Standings
 from layercut.selection.search_journal import SearchJournal
@@ -23,11 +23,10 @@ from layercut.tasks.selected_items import SELECTION_ITEMS, record_items
 
 
 def search_settings(tasks: Sequence[ObjectiveTask], decoding: Decoding) -> dict[str, Any]:
-    """What must be the same for a search to go on in a folder, beside the model and how it is run.
+    """What must be the same for a search to continue in a folder, beside the model and its engine.
 
-    These decide what an item is scored, and with the limit which items share a batch. What a search does with the
-    scores may differ from one command to the next and belongs to its plan: the criterion and its settings, how many
-    layers go, which are protected, how scores are normalised.
+    These decide the score of an item, and with the limit its batch. The use of the scores may differ between commands
+    and is part of the plan: criterion and its settings, number of layers, protected layers, normalisation.
     """
     return {"objective": [task.describe() for task in tasks], "decoding": decoding.as_dict()}
 
@@ -37,14 +36,13 @@ _ROUNDING = 1e-9
 
 
 class Uncut(NamedTuple):
-    """The yardstick of one task."""
+    """The original model's score on one task."""
 
     metric: str
-    """The headline metric."""
     estimate: Estimate
     chance: float | None
     floor: float
-    """Subtracted from cut and uncut before they are divided: chance, or 0 where scores are taken raw."""
+    """Subtracted from cut and uncut before the division: chance, or 0 for raw scores."""
     is_binary: bool
     """Whether every item scored 0 or 1."""
     is_log: bool = False
@@ -52,7 +50,7 @@ class Uncut(NamedTuple):
 
 
 class TaskRecords(NamedTuple):
-    """One task's selection items and what a plan answered."""
+    """One task's selection items and a plan's answers."""
 
     task: ObjectiveTask
     samples: list[Sample]
@@ -64,14 +62,14 @@ class TaskObjective:
     """Mean over tasks of (s - f) / (u - f), where s is a plan's score and u the original model's on the same items.
 
     ``raw``: f = 0, the paper's ratio (arXiv:2602.01997). ``chance``: f is the score of guessing. A metric that is not 0
-    or 1 for each item, such as ROUGE, has its floor f subtracted under ``raw`` too: even nonsense scores well above 0
-    there, so its raw ratio hardly moves and would not take part in the choice.
+    or 1 for each item, such as ROUGE, has its floor f subtracted under ``raw`` too. Even nonsense scores well above 0
+    there, so its raw ratio hardly moves and would not influence the choice.
 
-    A log-likelihood per token (readout ``gold``) has no floor: its part is exp(s - u), the ratio of the two models'
-    probabilities per token (geometric means), which is 1 uncut and 0 at worst. It has no bounds to race by.
+    A log-likelihood per token (readout ``gold``) has no floor: its part is exp(s - u), which is 1 uncut and 0 at worst.
+    It is the ratio of the two models' probabilities per token (geometric means), and has no bounds to race by.
 
     Only selection items are asked. Each is scored once per plan and kept in the journal; the original model is one more
-    plan. Under sampling every plan meets the same noise, because a Decoding's noise belongs to (seed, item, token).
+    plan. Under sampling every plan gets the same noise, which depends on seed, item and token.
     """
 
     def __init__(
@@ -86,22 +84,16 @@ class TaskObjective:
         race: Racing = "exact",
         race_error: float = RACE_ERROR,
     ) -> None:
-        """Nothing is measured yet.
-
-        Args:
-            engine: runs the plans.
-            tasks: what is asked; all count the same.
+        """Args:
+            tasks: all have the same weight.
             decoding: how answers are drawn, greedy if left out.
             normalise: ``raw`` or ``chance``.
-            journal: what is known and where more goes; kept in memory if left out.
-            progress: called with how many answers there are of those that one call needs.
+            journal: keeps the answers; in memory if left out.
             race: how a ``round`` is run: ``off``, ``exact`` (the same choice from fewer answers) or ``confident`` (from
-                still fewer, and the choice is another one with a probability of at most ``race_error`` a round).
-            race_error: for ``confident``.
+                still fewer; the choice differs with a probability of at most ``race_error`` a round).
 
         Raises:
-            InputError: no tasks, one that is named twice or has no selection items, an unknown ``normalise`` or
-                ``race``, or an error rate that is none.
+            InputError: no tasks, one that is named twice or has no selection items, or an unknown setting.
         """
         if not tasks:
             raise InputError("an objective needs at least one task, such as `objective` arithmetic,copy.")
@@ -110,7 +102,7 @@ class TaskObjective:
         for label in labels:
             if labels.count(label) > 1:
                 raise InputError(f"the objective names {label} more than once; name it once.")
-        self._engine = engine
+        self.engine = engine
         self.parts = tuple(tasks)
         self._decoding = decoding or Decoding()
         self._normalise = normalise
@@ -126,22 +118,17 @@ class TaskObjective:
         self._ids = self._answers.ids
 
     def answers_on(self, samples: Sequence[Sequence[Sample]]) -> SearchAnswers:
-        """The objective's questions about any items of its tasks, in the same journal.
-
-        Args:
-            samples: of each task, in order; a task may have none.
-        """
+        """The objective's questions about other items of its tasks, in the same journal; a task may have none."""
         return SearchAnswers(
             self.parts,
             samples,
-            engine=lambda: self._engine,
-            model_hash=self._engine.describe()["model_hash"],
+            engine=lambda: self.engine,
+            model_hash=self.engine.describe()["model_hash"],
             decoding=self._decoding,
             journal=self._journal,
         )
 
     def describe(self) -> Mapping[str, Any]:
-        """What decides the values: tasks with the hash of their items, decoding, normalisation."""
         settings = search_settings(self.parts, self._decoding)
         for part, ids in zip(settings["objective"], self._ids, strict=True):
             part |= {"num_items": len(ids), "items_hash": items_hash(ids)}
@@ -149,7 +136,6 @@ class TaskObjective:
 
     @property
     def items(self) -> dict[str, frozenset[str]]:
-        """Ids of the selection items per task."""
         found: dict[str, frozenset[str]] = {}
         for part, ids in zip(self.parts, self._ids, strict=True):
             found[part.task.name] = found.get(part.task.name, frozenset()).union(ids)
@@ -158,10 +144,8 @@ class TaskObjective:
     def values(self, plans: Sequence[CutPlan]) -> list[float]:
         """The original model's value is 1; 0 is the floor, and a plan may fall below it.
 
-        The sum over tasks is exactly rounded, so its value does not depend on their order.
-
-        Raises:
-            InputError: the original model is no better than guessing on one of the tasks.
+        The sum over tasks is exactly rounded, so the order of the tasks does not matter. Raises InputError if the
+        original model is no better than guessing on one of them.
         """
         self._measure_uncut()
         self._complete(plans)
@@ -170,8 +154,7 @@ class TaskObjective:
     def round(self, plans: Sequence[CutPlan]) -> Standings:
         """Race the plans; of equals the later one wins. Without racing, the values of all.
 
-        Raises:
-            InputError: as in ``values``, or a metric that is not between 0 and 1.
+        Raises InputError as ``values``, or for a metric that is not between 0 and 1.
         """
         if self._race == "off":
             return Standings.of(self.values(plans))
@@ -180,15 +163,18 @@ class TaskObjective:
                 f"{', '.join(unbounded)} is a log-likelihood without bounds, and racing needs metrics from 0 to 1; "
                 "use `race` off."
             )
-        return TaskRace(self._answers, plans, [one.metric for one in self.uncut], self._progress).run(
+        return race_plans(
+            self._answers,
+            plans,
+            [one.metric for one in self.uncut],
             self._value,
             error=self._race_error if self._race == "confident" else 0.0,
             is_binary=[one.is_binary for one in self.uncut],
+            progress=self._progress,
         )
 
     @property
     def racing(self) -> dict[str, Any]:
-        """How rounds are run, for a plan's details."""
         error = {"error_per_round": self._race_error} if self._race == "confident" else {}
         return {"mode": self._race, **error}
 
@@ -198,18 +184,8 @@ class TaskObjective:
         self._complete([plan])
         return self._scores(plan)
 
-    @property
-    def engine(self) -> Engine:
-        """What runs the plans."""
-        return self._engine
-
-    @property
-    def num_layers(self) -> int:
-        """Decoder layers of the original model."""
-        return self._engine.num_layers
-
     def answers(self, plan: CutPlan, readouts: Collection[Readout]) -> list[TaskRecords]:
-        """A record per selection item of every task with one of these readouts: whole answers, known or asked now."""
+        """Whole answers to the selection items of every task with one of these readouts, known or asked now."""
         wanted = [index for index, part in enumerate(self.parts) if part.readout in readouts]
         self._answers.complete(wanted, [plan], whole=True, progress=self._progress)
         return [
@@ -221,12 +197,11 @@ class TaskObjective:
     def uncut(self) -> tuple[Uncut, ...]:
         """The original model's score per task, measured on first use.
 
-        Raises:
-            InputError: the 95 % interval of a score reaches down to the score of guessing. Nothing can be lost there
-                that could be seen, and a ratio to such a score would be noise.
+        Raises InputError if the 95 % interval of a score reaches the score of guessing: no loss could be seen there,
+        and a ratio to such a score would be noise.
         """
-        plan = CutPlan(num_layers=self._engine.num_layers)
-        # Whole answers: what the original model writes is read again, by trace_damage and by people.
+        plan = CutPlan(num_layers=self.engine.num_layers)
+        # Whole answers, which trace_damage and users read.
         self._answers.complete(range(len(self.parts)), [plan], whole=True, progress=self._progress)
         return tuple(
             self._yardstick(index, self._answers.part(index, plan, whole=True).records)
@@ -234,10 +209,10 @@ class TaskObjective:
         )
 
     def report(self, plan: CutPlan) -> dict[str, Any]:
-        """What a selection's details say of the plan that was chosen.
+        """Details of the chosen plan for its selection.
 
-        ``selected_scores`` are those that the choice was made by: the best of many noisy ones, so too high by
-        construction. A score on report items is what can be expected.
+        ``selected_scores`` are the scores of the choice: the best of many noisy ones, so too high by construction.
+        Scores on report items are unbiased.
         """
         rows = [
             {
@@ -259,12 +234,10 @@ class TaskObjective:
     def _yardstick(self, index: int, records: Sequence[Mapping[str, Any]]) -> Uncut:
         part = self.parts[index]
         metric = _headline(records[0])
+        values = [record["metrics"][metric] for record in records]
+        estimate = mean_interval(values)._replace(value=_mean(records, metric))  # to the last bit as for other plans
         if metric == LOG_LIKELIHOOD:
-            values = [record["metrics"][metric] for record in records]
-            found = mean_interval(values)._replace(value=_mean(records, metric))
-            return Uncut(metric, found, None, 0.0, is_binary=False, is_log=True)
-        estimate = mean_interval([record["metrics"][metric] for record in records])
-        estimate = estimate._replace(value=_mean(records, metric))  # to the last bit as for any other plan
+            return Uncut(metric, estimate, None, 0.0, is_binary=False, is_log=True)
         chance = chance_of(part.task, "selection", part.readout).get(metric)
         guessing = chance or 0.0
         lowest = estimate.value if estimate.low is None else estimate.low
@@ -275,11 +248,11 @@ class TaskObjective:
                 f"{part.label}, not above guessing ({guessing:.3g}), so no loss can be measured there. Leave it out of "
                 "the objective, or raise its limit."
             )
-        is_share = all(record["metrics"][metric] in (0, 1) for record in records)
+        is_share = all(value in (0, 1) for value in values)
         return Uncut(metric, estimate, chance, 0.0 if is_share and self._normalise == "raw" else guessing, is_share)
 
     def _measure_uncut(self) -> None:
-        """First of all, so that a task that is no use is refused before the plans are asked."""
+        """Measured first, so that a task at chance is refused before plans are asked."""
         _ = self.uncut
 
     def _complete(self, plans: Sequence[CutPlan]) -> None:
@@ -290,13 +263,13 @@ class TaskObjective:
         return [_mean(self._answers.part(index, plan).records, one.metric) for index, one in enumerate(self.uncut)]
 
     def _value(self, scores: Sequence[float]) -> float:
-        """From a score per task to the plan's value. Every step is monotone, which a race relies on."""
+        """The plan's value from a score per task. Every step is monotone, which a race relies on."""
         parts = [_part(score, uncut) for score, uncut in zip(scores, self.uncut, strict=True)]
         return math.fsum(parts) / len(parts)
 
 
 def selected_on(objective: Objective, plan: CutPlan) -> dict[str, Any]:
-    """What a search adds to its details: the objective, and of task scores those of the plan and the items."""
+    """Details of a search: the objective, and for task scores those of the plan and the items."""
     report = objective.report(plan) if isinstance(objective, TaskObjective) else {}
     return {"objective": dict(objective.describe()), **report}
 

@@ -7,8 +7,7 @@ from dataclasses import asdict
 from typing import cast
 
 from layercut.engine.base import LikelihoodRequest
-from layercut.selection.base import Context, Selection, engine_and_text
-from layercut.selection.options import choose
+from layercut.selection.base import Context, Selection, choose, engine_and_text
 from layercut.selection.search_journal import SearchJournal
 from layercut.selection.text_objective import Measure, TextObjective, select_by_text
 from layercut.surgery.plan import CutPlan
@@ -20,14 +19,14 @@ def perplexity(context: Context) -> Selection:
     Perplexity is exp of the mean of -ln p(token) over all tokens of the text, each text on its own and from its first
     token on, after the BOS token (or the EOS token where there is none). Song et al., "SLEB", arXiv:2402.09025, removes
     greedily; Kim et al., "Shortened LLaMA", arXiv:2402.02834, ranks once. SLEB's code keeps the first and the last
-    layer (``--protect first:1,last:1``); here all may go.
+    layer (``--protect first:1,last:1``); here all are candidates.
 
     Settings:
-        search: ``greedy`` (default, SLEB's) removes the layer whose absence hurts least and repeats, N * C - N *
-            (N - 1) / 2 runs over the text for N of C candidates. ``one_shot`` skips each layer alone and removes those
-            of the least rise, C runs.
+        search: ``greedy`` (default, SLEB's) removes the layer whose absence hurts least and repeats, N * C - N * (N -
+            1) / 2 runs over the text for N of C candidates. ``one_shot`` skips each layer alone and removes those of
+            the least rise, C runs.
         form: ``nll`` (default, the papers'), or ``kl``: KL(uncut || cut) of the next-token distributions, per token,
-            which also counts what the text does not show. It takes two runs in place of one.
+            which also counts what the text does not show. It takes two runs instead of one.
 
     Every text is measured once per plan and kept in the run folder's journal.
 
@@ -55,15 +54,7 @@ def perplexity(context: Context) -> Selection:
         selection = select_by_text(context, objective, chosen["search"])
         details = {**chosen, "calibration": source, **selection.details}
         if chosen["form"] == "nll":
-            plans = (
-                CutPlan(num_layers=context.num_layers),
-                CutPlan(num_layers=context.num_layers, removed=selection.removed),
-            )
+            plans = [CutPlan(num_layers=context.num_layers, removed=removed) for removed in ((), selection.removed)]
             for name, value in zip(("uncut_perplexity", "perplexity"), objective.values(plans), strict=True):
-                details[name] = _perplexity(-value)
+                details[name] = math.exp(-value) if -value < 700 else None  # None: too large for a float
     return selection._replace(details=details)
-
-
-def _perplexity(nll: float) -> float | None:
-    """exp(nll), or None where it is too large for a float."""
-    return math.exp(nll) if nll < 700 else None

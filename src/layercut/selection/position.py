@@ -4,30 +4,23 @@ from __future__ import annotations
 
 import hashlib
 
-from layercut.selection.base import Context, Selection
-from layercut.selection.options import choose
+from layercut.selection.base import Context, Selection, choose
 
 
 def reverse(context: Context) -> Selection:
-    """The last layers, the very last one first. "Reverse order", arXiv:2602.01997; the seed has no effect.
+    """The last layers, the very last one first. "Reverse order", arXiv:2602.01997. No settings; the seed has no effect.
 
     >>> reverse(Context(num_layers=30, num_remove=3)).removed
     (29, 28, 27)
-
-    Raises:
-        InputError: a setting; there are none.
     """
     choose("reverse", context.settings)
     return Selection(context.candidates[::-1][: context.num_remove])
 
 
 def random(context: Context) -> Selection:
-    """Layers by chance, the same for the same seed on every machine and Python.
+    """Random layers, the same for the same seed on every machine and Python. No settings.
 
     Layers are ordered by a hash of (seed, layer), so a deeper cut with the same seed contains the shallower one.
-
-    Raises:
-        InputError: a setting; there are none.
     """
     choose("random", context.settings)
     order = sorted(context.candidates, key=lambda layer: hashlib.sha256(f"{context.seed}:{layer}".encode()).digest())

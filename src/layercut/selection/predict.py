@@ -1,20 +1,28 @@
-"""Predict which layers can be removed without loss in generation, without generating with a pruned model.
+"""Predict which layers can be removed without loss in generation, from forward passes alone.
 
     layercut sweep bundled:smollm2-135m --predict --objective arithmetic,copy --out runs/sweep
 
-The folder may hold a sweep or a search on the same objective: its answers of the original model are reused, and a
-sweep in it is compared with the prediction.
+Only the original model generates. Its right answers are scored under each plan that skips one layer, all layers in one
+pass over the depth (``SharedEngine`` runs shared parts once). If every token of an answer is still the likeliest one,
+greedy decoding writes the same answer. So the share of such answers is a lower bound of what generation keeps; a pruned
+model may also be right in other words.
+
+The folder may hold a sweep or a search on the same objective: its answers of the original model are reused, and a sweep
+in it is compared with the prediction.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from layercut.engine.base import Decoding, LikelihoodRequest
 from layercut.engine.handle import ModelHandle
+from layercut.errors import InputError
+from layercut.evidence.intervals import proportion_interval
 from layercut.evidence.sweep import Sweep, is_sweep
+from layercut.progress import Progress, Say, silent
 from layercut.progress.bars import SelectionProgress
 from layercut.report.prediction import FORMAT_VERSION, PREDICTION, prediction_report
 from layercut.runs.atomic import write_json
@@ -25,18 +33,22 @@ from layercut.selection.base import Context
 from layercut.selection.block_influence import block_influence
 from layercut.selection.calibration import Calibration
 from layercut.selection.objective import TaskObjective
-from layercut.selection.prediction import predict
 from layercut.selection.search_journal import SearchJournal
 from layercut.selection.sweep import ask, sweep_settings
-from layercut.selection.trace_damage import correct_traces
+from layercut.selection.text_objective import TextObjective
+from layercut.selection.trace_damage import Traces, correct_traces
 from layercut.settings import DecodingSettings, ModelSettings, TaskSettings
+from layercut.surgery.plan import CutPlan
 from layercut.tasks.cells import announce_isolation
 from layercut.tasks.run import slug
 from layercut.tasks.shortfall import tell_shortfalls
 
+KEEP = 0.9
+"""Share of the right answers that should stay word for word."""
+
 
 class Predicted(NamedTuple):
-    """Where the results are, and what predict.json holds."""
+    """The report and the content of predict.json."""
 
     report: Path
     data: dict[str, Any]
@@ -51,22 +63,16 @@ def predict_layers(
     decoding: DecodingSettings,
     dry_run: bool,
     progress: SelectionProgress,
-    say: Callable[[str], None],
+    say: Say,
 ) -> Predicted | None:
-    """Predict the order of the layers; ``layercut sweep --predict``. A dry run says what would be done.
+    """Predict the order of the layers; ``layercut sweep --predict``. A dry run prints the plan and returns None.
 
     Args:
-        model: which model.
-        objective: tasks whose selection items the original model answers; those with a readout that writes give traces.
+        objective: tasks whose selection items the original model answers; readouts that generate give traces.
         out: the run folder; ``runs/<model>-sweep``, as for a sweep, if left out.
-        seed: random seed.
-        decoding: how the original model's answers are drawn.
-        dry_run: only say what would be done, and give None back.
-        progress: where progress is shown.
-        say: called with each line for people.
 
     Raises:
-        InputError: a task that cannot be used, none that is written, no right answer, or a folder that holds another
+        InputError: a task that cannot be used, none that generates, no right answer, or a folder that holds another
             run.
     """
     handle = ModelHandle(model)
@@ -100,13 +106,9 @@ def predict_layers(
 
 
 def measure(
-    handle: ModelHandle,
-    parts: Sequence[ObjectiveTask],
-    decoding: Decoding,
-    run: RunFolder,
-    progress: SelectionProgress,
+    handle: ModelHandle, parts: Sequence[ObjectiveTask], decoding: Decoding, run: RunFolder, progress: SelectionProgress
 ) -> dict[str, Any]:
-    """The forward passes; what the folder knows is not run again."""
+    """Make the forward passes that the folder does not hold."""
     with SearchJournal(run) as journal:
         objective = TaskObjective(handle.engine, parts, decoding=decoding, journal=journal, progress=progress)
         traces = correct_traces(objective)
@@ -122,6 +124,71 @@ def measure(
         )
         influence = block_influence(context).importance
         return predict(objective, traces, influence, journal=journal, progress=progress)
+
+
+def predict(
+    objective: TaskObjective,
+    traces: Traces,
+    influence: Mapping[int, float],
+    *,
+    journal: SearchJournal | None = None,
+    keep: float = KEEP,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Rank layers by the damage that their absence does to the original model's right answers; JSON-able.
+
+    Layers are ordered by KL(uncut || without the layer), the mean per token, the least first; of equals the later one.
+    Then the first, the first two, ... of them are skipped together, until the interval of the answers that stay word
+    for word is below ``keep``.
+
+    Args:
+        objective: its engine is used.
+        traces: of ``correct_traces``.
+        influence: block influence of each layer on the same answers, for comparison.
+        keep: a share of the answers.
+
+    Returns:
+        ``layers``, ascending: ``layer``, means per token ``kl``, ``js``, ``nll``, ``top1`` (share of tokens where
+        another is the likeliest), ``kept`` (answers that stay word for word, with Wilson's interval) and ``influence``;
+        ``order``; ``depths``: ``removed``, ``kl`` and ``kept`` for 1, 2, ... layers; ``safe``: the most layers up to
+        which the lower end of ``kept`` is at least ``keep``; ``traces``, ``num_traces``, ``num_tokens``, ``keep``.
+    """
+    if not 0 < keep < 1:
+        raise InputError(f"keep {keep} is not a share of the answers; use one between 0 and 1, such as {KEEP}.")
+    num_layers = objective.engine.num_layers
+    text = TextObjective(
+        objective.engine, traces.requests, name="traces", measure="kl", journal=journal, progress=progress
+    )
+    alone = [CutPlan(num_layers=num_layers, removed=(layer,)) for layer in range(num_layers)]
+    layers = [
+        {"layer": layer, **_measured(text, plan, records), "influence": influence[layer]}
+        for layer, (plan, records) in enumerate(zip(alone, text.records(alone), strict=True))
+    ]
+    order = sorted(range(num_layers), key=lambda layer: (layers[layer]["kl"], -layer))
+    depths: list[dict[str, Any]] = []
+    for count in range(1, num_layers):
+        plan = CutPlan(num_layers=num_layers, removed=tuple(order[:count]))
+        depths.append({"removed": list(plan.removed), **_measured(text, plan, text.records([plan])[0])})
+        if depths[-1]["kept"]["high"] < keep:
+            break
+    safe = next((count for count, one in enumerate(depths) if one["kept"]["low"] < keep), len(depths))
+    return {
+        "layers": layers,
+        "order": order,
+        "depths": depths,
+        "safe": safe,
+        "keep": keep,
+        "traces": dict(traces.num_right),
+        "num_traces": len(traces.requests),
+        "num_tokens": text.num_tokens(),
+        "tasks": dict(objective.describe()),
+    }
+
+
+def _measured(text: TextObjective, plan: CutPlan, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Means per token, and the share of texts whose every token is still the likeliest."""
+    kept = sum(record["top1"] == 0 for record in records)
+    return {**text.means(plan), "kept": proportion_interval(kept, len(records))._asdict()}
 
 
 def _whole_text(handle: ModelHandle, request: LikelihoodRequest) -> str:

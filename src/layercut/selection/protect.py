@@ -1,4 +1,4 @@
-"""Protected layers: how they are written on the command line, and the default of each criterion."""
+"""Protected layers: their notation on the command line, and the default of each criterion."""
 
 from __future__ import annotations
 
@@ -17,13 +17,11 @@ _EDGE = re.compile(r"^(first|last):(\d{1,9})$")
 def parse_protected(text: str, num_layers: int) -> frozenset[int]:
     """The layers that ``text`` protects: ``first:K``, ``last:K``, indices and inclusive ranges; or ``none``.
 
-    ``first:4,last:2`` is what the "+" in Mag+ and Taylor+ stands for. Kim et al., "Shortened LLaMA", arXiv:2402.02834.
+    ``first:4,last:2`` is the "+" of Mag+ and Taylor+. Kim et al., "Shortened LLaMA", arXiv:2402.02834. Raises
+    InputError for any other text, or a layer that the model does not have.
 
     >>> sorted(parse_protected("first:2,last:1,4-5", 10))
     [0, 1, 4, 5, 9]
-
-    Raises:
-        InputError: a part that is none of these, or a layer that the model does not have.
     """
     if text.strip() == "none":
         return frozenset()
@@ -54,10 +52,9 @@ def _part(part: str, num_layers: int) -> range | tuple[int, ...]:
 
 
 def with_default_protection(context: Context, criterion: str, start: Collection[int] = ()) -> Context:
-    """The context with the criterion's own protection if nothing was said: layer 0, unless ``start`` removes it.
+    """The context with the criterion's default protection, unless it has one: layer 0, if ``start`` does not remove it.
 
-    Raises:
-        InputError: too few candidates are left.
+    Raises InputError if too few candidates are left.
     """
     if context.protect is not None:
         return context

@@ -1,12 +1,10 @@
 """Racing: score candidates item by item, and stop each one as soon as it cannot win any more.
 
 A candidate's value is a monotone function of its items' metrics, which lie in [0, 1]. Counting the remaining items as 1
-gives an upper bound, counting them as 0 a lower bound. Both use the same float operations as the final value (exactly
-rounded sums, one division, one subtraction, one division), each of them monotone, so the bounds hold to the last bit. A
+gives an upper bound, counting them as 0 a lower bound. Both use the same float operations as the final value: exactly
+rounded sums, one division, one subtraction, one division. Each is monotone, so the bounds hold to the last bit. A
 candidate is eliminated when another one's lower bound exceeds its upper bound, or equals it and that one wins ties. The
-winner and its value equal those of a round without racing.
-
-The idea of racing candidates over shared items is that of Maron and Moore, "Hoeffding races", NIPS 1993.
+winner and its value equal those of a round without racing. After Maron and Moore, "Hoeffding races", NIPS 1993.
 """
 
 from __future__ import annotations
@@ -19,16 +17,17 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from scipy.stats import hypergeom
 
+from layercut.progress import OnProgress
+
 
 class Standing(NamedTuple):
-    """How far one candidate came."""
+    """The result of one candidate."""
 
     value: float | None
-    """Its value; None if it was stopped."""
     upper_bound: float
-    """What the value cannot exceed; the value itself if it is known."""
+    """An upper bound of the value; the value itself if it is known."""
     num_answered: int
-    """Items of the chunks that it took part in. The last chunk counts in full even if the candidate stopped midway."""
+    """Items of its chunks. The last chunk counts in full even if the candidate stopped midway."""
 
 
 class Standings(NamedTuple):
@@ -36,16 +35,18 @@ class Standings(NamedTuple):
 
     candidates: list[Standing]
     num_items: int
-    """Items that a candidate has to answer if it is not stopped; 0 where nothing is counted."""
+    """Items of a candidate that is not stopped; 0 where nothing is counted."""
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Standings:
-        """All values are known."""
         return cls([Standing(value, value, 0) for value in values], 0)
 
 
 class Ask(Protocol):
-    """Has some candidates answer one chunk of a group of tasks."""
+    """Has the candidates at some ``places`` answer one chunk of a group of tasks.
+
+    It calls ``learn`` (task, place, metrics) with known records and then with new ones, as far as ``wanted``.
+    """
 
     def __call__(
         self,
@@ -54,9 +55,7 @@ class Ask(Protocol):
         places: Sequence[int],
         wanted: Callable[[int], bool],
         learn: Callable[[int, int, Sequence[float]], None],
-    ) -> None:
-        """Call ``learn`` (task, place, metrics) with known records and then with new ones, as far as ``wanted``."""
-        ...
+    ) -> None: ...
 
 
 def race(
@@ -68,33 +67,33 @@ def race(
     groups: Sequence[Sequence[int]] | None = None,
     error: float = 0.0,
     is_binary: Sequence[bool] = (),
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    on_progress: OnProgress = lambda done, total: None,
 ) -> Standings:
     """Run one round; of equals the later place wins.
 
-    First all answer the first chunk of every task. The best so far is then completed, which gives a value to beat, and
-    the others continue chunk by chunk. A candidate that starts its last chunk finishes it: its value is then known. So
-    what is found out depends on the answers alone, neither on the order in which they come nor on a kill in between.
+    First all candidates answer the first chunk of every task. Then the best so far is completed, which gives a value to
+    beat, and the others continue chunk by chunk. A candidate that starts its last chunk finishes it: its value is then
+    known. So the result depends on the answers alone, neither on their order nor on a kill in between.
 
-    With an ``error`` the items left are not all counted as right: after each chunk the number of right answers among a
-    task's n items is bounded by the exact one-sided hypergeometric limit, given k right of m that were drawn at random
-    without replacement. ``error`` is the most that the probability of stopping the round's winner can be: it is split
-    evenly over all tasks' chunks but their last (union bound). It need not be split over the candidates, because the
-    round goes wrong only if the bound of the one winner fails.
+    With an ``error`` the remaining items do not all count as right. After each chunk the number of right answers among
+    a task's n items is bounded by the exact one-sided hypergeometric limit, given k right of m that were drawn at
+    random without replacement. ``error`` is the most that the probability of stopping the round's winner can be. It is
+    split evenly over all tasks' chunks but their last (union bound). It need not be split over the candidates, because
+    the round goes wrong only if the bound of the one winner fails.
 
     Args:
         ask: has chunks answered.
-        num_candidates: how many places there are.
+        num_candidates: number of places.
         sizes: items of each chunk of each task.
         combine: from a mean metric per task to a candidate's value; must be monotone.
         groups: tasks that are asked together, which have chunks of the same sizes; each alone if left out.
         error: 0 for a race that never goes wrong.
-        is_binary: for each task whether its metric is 0 or 1; where it is not, items left count as right.
+        is_binary: for each task whether its metric is 0 or 1; where it is not, remaining items count as right.
         on_progress: gets the number of answers, and the final number if no other candidate stops.
     """
     field = _Field(num_candidates, [sum(of_task) for of_task in sizes], combine)
-    looks = sum(len(of_task) - 1 for of_task in sizes)
-    limits = error > 0 and looks > 0
+    evaluations = sum(len(of_task) - 1 for of_task in sizes)
+    limits = error > 0 and evaluations > 0
 
     def learn(task: int, place: int, metrics: Sequence[float]) -> None:
         field.learn(task, place, metrics)
@@ -109,7 +108,7 @@ def race(
         ask(group, chunk, running, lambda place: place in last or not field.is_out(place), learn)
         for task in group:
             if limits and is_binary[task] and chunk < len(sizes[task]) - 1:
-                field.limit(task, running, error / looks)
+                field.limit(task, running, error / evaluations)
         field.close(running, num_items)
 
     everyone = range(num_candidates)
@@ -133,11 +132,11 @@ class _Runner:
     def __init__(self, sizes: Sequence[int], reach: float, sure: float) -> None:
         self.metrics: list[list[float]] = [[] for _ in sizes]
         self.limits: list[float] = [math.inf for _ in sizes]
-        """What the sum over a task's items stays below, by the odds."""
+        """Upper limits of the sums over each task's items, with the wanted probability."""
         self.reach = reach
         self.sure = sure
         self.closed_reach = reach
-        """After the last chunk before it was eliminated."""
+        """The upper bound after the last chunk before it was eliminated."""
         self.num_asked = 0
         self.out_at: float | None = None
         """The reported bound of a stopped candidate."""
@@ -156,26 +155,23 @@ class _Field:
         """The best sure value, and whose it is."""
 
     def is_out(self, place: int) -> bool:
-        """Whether it cannot win any more."""
         return (self._runners[place].reach, place) < self._best
 
     def num_left(self, place: int) -> int:
-        """Items that it has not been asked."""
         return self.num_items - self._runners[place].num_asked
 
     def progress(self) -> tuple[int, int]:
-        """Answers, and how many it will be if nobody else is stopped."""
+        """Number of answers, and the final number if no other candidate stops."""
         answered = [sum(map(len, runner.metrics)) for runner in self._runners]
         left = (self.num_items - count for place, count in enumerate(answered) if not self.is_out(place))
         return sum(answered), sum(answered) + sum(left)
 
     def learn(self, task: int, place: int, metrics: Sequence[float]) -> None:
-        """Take in a candidate's answers to some items of a task."""
         self._runners[place].metrics[task].extend(metrics)
         self._bound(place)
 
     def limit(self, task: int, places: Sequence[int], alpha: float) -> None:
-        """Bound what those that are still in the race can reach on a task, right but for a probability of ``alpha``."""
+        """Bound a task's result of the running candidates, with an error probability of ``alpha``."""
         for place in places:
             runner = self._runners[place]
             found = runner.metrics[task]
@@ -185,7 +181,6 @@ class _Field:
                 self._bound(place)
 
     def close(self, places: Sequence[int], num_items: int) -> None:
-        """A chunk is complete for these places."""
         for place in places:
             runner = self._runners[place]
             runner.num_asked += num_items
@@ -193,20 +188,18 @@ class _Field:
                 runner.closed_reach = runner.reach
         for place, runner in enumerate(self._runners):
             if runner.out_at is None and self.is_out(place):
-                # Not its present reach: that depends on when in the chunk the engine asked whether to go on.
+                # Not the current upper bound, which depends on when the engine stopped within the chunk.
                 runner.out_at = min(runner.closed_reach, self._best[0])
 
     def leader(self) -> int:
-        """The place with the best mean so far, of those that are still in the race."""
         alive = [place for place in range(len(self._runners)) if not self.is_out(place)]
         return max(alive, key=lambda place: (self._mean(self._runners[place]), place))
 
     def standing(self, place: int) -> Standing:
-        """The final report of a candidate."""
         runner = self._runners[place]
         if not self.num_left(place):
             return Standing(runner.sure, runner.sure, runner.num_asked)
-        assert runner.out_at is not None, "a candidate that is in the race to the end has answered all"
+        assert runner.out_at is not None, "a candidate that was never stopped has answered all"
         return Standing(None, runner.out_at, runner.num_asked)
 
     def _mean(self, runner: _Runner) -> float:

@@ -1,58 +1,58 @@
-"""Refine a given plan: swap removed layers for kept ones while the objective improves."""
+"""Refine a given plan by a local search: swap removed layers for kept ones while the objective improves."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 from layercut.errors import InputError, unknown
 from layercut.selection import CRITERIA, criterion
-from layercut.selection.base import Context, Selection, wanted_objective
-from layercut.selection.greedy import as_json
-from layercut.selection.local_search import Layers, LocalSearch, evolve, swap
+from layercut.selection.base import Context, Objective, Selection, wanted_objective
+from layercut.selection.greedy import as_json, best_of, rank
 from layercut.selection.objective import selected_on
 from layercut.selection.protect import with_default_protection
 from layercut.selection.specs import plan_from_spec
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.selected_items import SELECTION_ITEMS, merge_items, record_items, selection_items
 
+Layers = tuple[int, ...]
+_TRIES = 100
+"""Draws per wanted offspring before the search assumes that nothing new is near."""
 METHODS = ("swap", "evolve")
 BUDGET, OFFSPRING, MAX_SWAPS = 200, 16, 3
 SETTINGS = ("start", "method", "budget", "offspring", "max_swaps")
 
 
 def refine(context: Context) -> Selection:
-    """Start from a plan and move to better ones by the objective; the outcome is never worse than the start.
+    """Start from a plan and move to better ones by the objective; the result is never worse than the start.
 
-    ``swap`` takes the removed layers one by one, the first removed first (a greedy search chose it when it knew least
-    of what else would go). It puts the layer back, judges every candidate in its place and moves to the best if that is
-    strictly better; of equals the later layer. It ends when no single swap improves the plan.
+    ``swap`` considers the removed layers one by one, the first removed first (a greedy search chose it before it knew
+    the others). It puts the layer back, scores every candidate in its place and moves to the best if that is strictly
+    better; of equals the later layer. It ends when no single swap improves the plan.
 
-    ``evolve`` is a (1 + L) evolutionary search. Each generation draws L offspring of the best plan so far, each by as
-    many swaps of random layers as the smaller of two draws from 1 to ``max_swaps``, and moves to the best of them if it
-    is strictly better. After Sieberling et al., "EvoPress", arXiv:2410.14649, which starts from random plans and judges
-    offspring in steps on growing, freshly drawn texts; here all are judged on the same items, so that a value is
-    measured once.
+    ``evolve`` is a (1 + L) evolutionary search. Each generation draws L offspring of the best plan so far and moves to
+    the best of them if it is strictly better. Each has random swaps, as many as the smaller of two draws from 1 to
+    ``max_swaps``. After Sieberling et al., "EvoPress", arXiv:2410.14649, which starts from random plans and scores
+    offspring in steps on growing, freshly drawn texts. Here all are scored on the same items, so a value is measured
+    once.
 
-    Both are deterministic: with a journal, the same command after a kill goes the same way and measures only what is
-    missing.
-
-    Layer 0 stays, as in ``task_accuracy``, unless the start removes it or it is said which layers are protected.
+    Both are deterministic: with a journal, the same command after a kill takes the same steps and measures only what is
+    missing. Layer 0 is protected, as in ``task_accuracy``, unless the start removes it or ``protect`` is given.
 
     Settings:
         start: the plan to start from: a CutPlan, a layer list, a plan.json, or a criterion such as ``task_accuracy``,
             which then uses the same objective. No default.
         method: ``swap`` (default) or ``evolve``.
-        budget: how many plans may be judged beside the start (default 200). Plans that the journal knows count as well,
-            so that the outcome does not depend on it.
+        budget: most plans to score, without the start (default 200). Plans in the journal count too, so that the result
+            does not depend on it.
         offspring: of a generation (default 16); evolve only.
         max_swaps: most swaps at once (default 3); evolve only.
 
     Returns:
-        The layers; who took a layer's place stands in its place. Details: ``start`` and ``start_value``, ``value``,
-        ``uncut``, ``judged`` (number of plans), ``moves`` and why it ``ended``.
+        The layers; a swapped layer has the place of the one that it replaced. Details: ``start`` and ``start_value``,
+        ``value``, ``uncut``, ``judged`` (number of plans), ``moves`` and why it ``ended``.
 
     Raises:
         InputError: no objective, no start, one that removes another number of layers or protected ones, a setting that
@@ -86,17 +86,15 @@ def refine(context: Context) -> Selection:
         **selected_on(objective, CutPlan(num_layers=context.num_layers, removed=end.removed)),
     }
     items = merge_items(selection_items(scores, "the start"), selection_items(details))
-    if items:  # what the start was selected on, this plan was selected on as well
+    if items:  # this plan was selected on the start's items as well
         details[SELECTION_ITEMS] = record_items(items)
     return Selection(end.removed, details=details)
 
 
 def _start(context: Context, start: object) -> tuple[Layers, Mapping[str, Any]]:
-    """The layers that the start removes, and what its selection measured."""
+    """The layers that the start removes, and the details of its selection."""
     if start is None:
         raise InputError("refine needs a plan to start from: start=task_accuracy, start=3,8,21 or start=plan.json.")
-    removed: Layers
-    scores: Mapping[str, Any]
     name, _, count = str(start).partition(":")
     if isinstance(start, str) and name in CRITERIA:
         if count not in ("", str(context.num_remove)):
@@ -104,7 +102,8 @@ def _start(context: Context, start: object) -> tuple[Layers, Mapping[str, Any]]:
                 f"the start is {start}, but {context.num_remove} layers must be removed; write {name} alone."
             )
         selection = criterion(name)(replace(context, settings={}))
-        removed, scores = selection.removed, selection.details
+        removed: Layers = selection.removed
+        scores: Mapping[str, Any] = selection.details
     else:
         plan = start if isinstance(start, CutPlan) else plan_from_spec(str(start), num_layers=context.num_layers)
         if plan.num_layers != context.num_layers:
@@ -127,21 +126,137 @@ def _checked(settings: Mapping[str, Any]) -> dict[str, Any]:
     method = settings.get("method", METHODS[0])
     if method not in METHODS:
         raise unknown("method of refine", str(method), METHODS)
+    counts = {"budget": BUDGET, "offspring": OFFSPRING, "max_swaps": MAX_SWAPS}
+    for name in counts:
+        value = str(settings.get(name, counts[name]))
+        if not value.isdecimal() or int(value) < 1:
+            raise InputError(f"{name} of refine is {settings[name]!r}; write a whole number from 1.")
+        counts[name] = int(value)
+    return {"start": settings.get("start"), "method": method, **counts}
+
+
+class End(NamedTuple):
+    """The end of a local search."""
+
+    removed: Layers
+    """The best plan; a swapped layer has the place of the one that it replaced."""
+    moves: list[dict[str, Any]]
+    why: str
+
+
+class LocalSearch:
+    """The scored plans, each scored once, and how many more may be."""
+
+    def __init__(self, context: Context, objective: Objective, budget: int, start: Layers) -> None:
+        """Score the start; ``budget`` counts the other plans."""
+        self.candidates = context.candidates
+        self._context = context
+        self._objective = objective
+        self._budget = budget
+        self._values = {frozenset(start): objective.values([self._plan(start)])[0]}
+
+    @property
+    def num_judged(self) -> int:
+        return len(self._values) - 1
+
+    @property
+    def num_left(self) -> int:
+        return self._budget - self.num_judged
+
+    def is_known(self, removed: Layers) -> bool:
+        return frozenset(removed) in self._values
+
+    def value_of(self, removed: Layers) -> float:
+        return self._values[frozenset(removed)]
+
+    def judge(self, wanted: Sequence[Layers]) -> list[Layers]:
+        """Score sets as the budget allows; returns the sets whose value is known."""
+        new = list({frozenset(removed): removed for removed in wanted if not self.is_known(removed)}.values())
+        new = new[: self.num_left]
+        if new:
+            for removed, value in zip(new, self._objective.values([self._plan(one) for one in new]), strict=True):
+                self._values[frozenset(removed)] = value
+            self._context.progress("plans judged", self.num_judged, self._budget)
+        return [removed for removed in wanted if self.is_known(removed)]
+
+    def _plan(self, removed: Layers) -> CutPlan:
+        return CutPlan(num_layers=self._context.num_layers, removed=removed)
+
+
+def swap(search: LocalSearch, removed: Layers) -> End:
+    """For each removed layer, score every candidate in its place, and move to the best if it is better.
+
+    A round over all places scores at most num_remove * (candidates - num_remove) plans.
+    """
+    moves: list[dict[str, Any]] = []
+    place = num_settled = 0  # the number of places in a row without a better layer
+    while num_settled < len(removed):
+        others = [layer for layer in search.candidates if layer not in removed]
+        wanted = [(*removed[:place], layer, *removed[place + 1 :]) for layer in others]
+        judged = search.judge(wanted)
+        better = _better(search, judged, removed)
+        if better is not None:
+            moves.append(_move(search, removed, better))
+            removed = better
+            num_settled = 0
+        num_settled += 1  # this layer is the best here until another place changes
+        if len(judged) < len(wanted):
+            return End(removed, moves, "the budget is spent")
+        place = (place + 1) % len(removed)
+    return End(removed, moves, "no swap improves it")
+
+
+def evolve(search: LocalSearch, removed: Layers, rng: Random, num_offspring: int, max_swaps: int) -> End:
+    """Draw offspring of the best plan so far, generation by generation, and move to the best of them if better."""
+    moves: list[dict[str, Any]] = []
+    generation = 0
+    if len(removed) == len(search.candidates):
+        return End(removed, moves, "there is no other plan")
+    while search.num_left:
+        generation += 1
+        offspring: dict[frozenset[int], Layers] = {}
+        for _ in range(_TRIES * num_offspring):
+            if len(offspring) == min(num_offspring, search.num_left):
+                break
+            child = _mutant(removed, search.candidates, rng, max_swaps)
+            if not search.is_known(child):
+                offspring.setdefault(frozenset(child), child)
+        if not offspring:
+            return End(removed, moves, "all plans near it were judged")
+        better = _better(search, search.judge(list(offspring.values())), removed)
+        if better is not None:
+            moves.append({"generation": generation, **_move(search, removed, better)})
+            removed = better
+    return End(removed, moves, "the budget is spent")
+
+
+def _mutant(removed: Layers, candidates: Sequence[int], rng: Random, max_swaps: int) -> Layers:
+    outside = [layer for layer in candidates if layer not in removed]
+    most = min(max_swaps, len(removed), len(outside))
+    num_swaps = min(1 + _draw(rng, most), 1 + _draw(rng, most))
+    child = list(removed)
+    places = list(range(len(removed)))
+    for _ in range(num_swaps):
+        child[places.pop(_draw(rng, len(places)))] = outside.pop(_draw(rng, len(outside)))
+    return tuple(child)
+
+
+def _draw(rng: Random, num: int) -> int:
+    # Python promises never to change the numbers of Random.random(), and of no other method.
+    return int(rng.random() * num)
+
+
+def _better(search: LocalSearch, judged: Sequence[Layers], removed: Layers) -> Layers | None:
+    """The best of the plans if it is strictly better than the present one."""
+    if not judged:
+        return None
+    best = judged[best_of([search.value_of(one) for one in judged])]
+    return best if rank(search.value_of(best)) > rank(search.value_of(removed)) else None
+
+
+def _move(search: LocalSearch, before: Layers, after: Layers) -> dict[str, Any]:
     return {
-        "start": settings.get("start"),
-        "method": method,
-        "budget": _count(settings, "budget", BUDGET),
-        "offspring": _count(settings, "offspring", OFFSPRING),
-        "max_swaps": _count(settings, "max_swaps", MAX_SWAPS),
+        "put_back": [layer for layer in before if layer not in after],
+        "taken": [layer for layer in after if layer not in before],
+        "value": as_json(search.value_of(after)),
     }
-
-
-def _count(settings: Mapping[str, Any], name: str, default: int) -> int:
-    value = settings.get(name, default)
-    try:
-        count = int(str(value))
-    except ValueError:
-        count = 0
-    if count < 1:
-        raise InputError(f"{name} of refine is {value!r}; write a whole number from 1.")
-    return count

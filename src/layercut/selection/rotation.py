@@ -17,8 +17,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from layercut.errors import InputError
-from layercut.selection.base import Context, Selection, by_importance, engine_and_text
-from layercut.selection.options import choose
+from layercut.selection.base import Context, Selection, by_importance, choose, engine_and_text
 from layercut.surgery.plan import CutPlan
 
 Measure = Callable[[Tensor], Tensor]
@@ -26,13 +25,12 @@ Measure = Callable[[Tensor], Tensor]
 
 
 class Rotations(NamedTuple):
-    """Means over calibration text, a block each."""
+    """Means over calibration text, one per block."""
 
     values: tuple[float, ...]
     """By the block's first layer: L - n + 1 values. Higher means that the block turns its input further."""
     num_texts: int
     num_tokens: int
-    """Tokens that were averaged over."""
 
 
 def select_by_rotation(
@@ -40,15 +38,19 @@ def select_by_rotation(
 ) -> Selection:
     """Remove the layers (form ``scattered``) or the run of layers (form ``contiguous``) that turn their input least.
 
+    Details: ``token``, ``form``, ``num_texts``, ``num_tokens`` (tokens averaged over), and for the contiguous form
+    ``blocks``, each with ``first``, ``last`` (inclusive), ``value`` and ``allowed`` (false when it holds a protected
+    layer).
+
     Args:
         context: with an engine and calibration text; settings ``token`` and ``form``.
-        criterion: its name, for errors and progress.
         measure: what is averaged.
         tokens: ``all`` and ``last``, the default first.
         forms: ``scattered`` and ``contiguous``, the default first.
+
     Raises:
-        InputError: a setting or value that is unknown, no engine or no text, hidden states that are not numbers, or no
-            run of ``num_remove`` layers without a protected one.
+        InputError: an unknown setting or value, no engine or no text, hidden states that are not numbers, or no run of
+            ``num_remove`` layers without a protected one.
     """
     settings = choose(criterion, context.settings, token=tokens, form=forms)
     contiguous = settings["form"] == "contiguous"
@@ -67,25 +69,15 @@ def mean_rotations(context: Context, criterion: str, measure: Measure, *, span: 
     """Mean of ``measure`` over the real tokens of the calibration text, for every block of ``span`` layers.
 
     The block that starts at layer l takes h_l to h_{l+span}, where h_0 is the embedding output and h_L the last layer's
-    output before the final norm. The model is run uncut, once.
-
-    Args:
-        context: with an engine and calibration text.
-        criterion: its name, for errors and progress.
-        measure: what is averaged.
-        span: layers of a block, n.
-        token: ``all`` for every real token, each with the same weight; ``last`` for the last real token of each text.
-    Raises:
-        InputError: no engine or no text, no token in the text, or hidden states that are not numbers.
+    output before the final norm. The original model is run once. ``token``: ``all`` real tokens with the same weight,
+    or the ``last`` one of each text. Raises InputError as ``select_by_rotation``, or without a token in the text.
     """
     engine, calibration = engine_and_text(context, criterion)
     texts = calibration.texts
     sums = torch.zeros(context.num_layers - span + 1, dtype=torch.float64)
     num_texts = num_tokens = 0
     for batch in engine.hidden_states(texts, CutPlan(num_layers=context.num_layers)):
-        assert len(batch.states_BTD) == context.num_layers + 1, (
-            "an original model gives one state more than it has layers"
-        )
+        assert len(batch.states_BTD) == context.num_layers + 1
         picked_BT = _picked(batch.mask_BT, token)
         for first in range(len(sums)):
             before_ND = batch.states_BTD[first][picked_BT].double()
@@ -94,7 +86,7 @@ def mean_rotations(context: Context, criterion: str, measure: Measure, *, span: 
         num_texts += len(batch.ids)
         num_tokens += int(picked_BT.sum())
         context.progress(criterion, num_texts, len(texts))
-        del batch  # L + 1 states are large; without this they would still be here while the next batch is computed
+        del batch  # frees L + 1 large states before the next batch is computed
     if not num_tokens:
         raise InputError(f"{criterion} found no token in the calibration text; give a text that is not empty.")
     if not sums.isfinite().all():
@@ -107,7 +99,7 @@ def mean_rotations(context: Context, criterion: str, measure: Measure, *, span: 
 
 
 def _picked(mask_BT: Tensor, token: str) -> Tensor:
-    """True on the tokens that are looked at, on whichever side the padding is."""
+    """True on the chosen tokens, with padding on either side."""
     real_BT = mask_BT.bool()
     if token == "all":
         return real_BT
@@ -115,7 +107,7 @@ def _picked(mask_BT: Tensor, token: str) -> Tensor:
 
 
 def _allowed_blocks(context: Context) -> list[int]:
-    """First layers of the blocks of ``num_remove`` layers that hold no protected one."""
+    """First layers of the blocks of ``num_remove`` layers without a protected one; InputError if there are none."""
     starts = range(context.num_layers - context.num_remove + 1)
     allowed = [start for start in starts if context.protected.isdisjoint(range(start, start + context.num_remove))]
     if not allowed:

@@ -1,8 +1,8 @@
 """Journal of all searches in one run folder, item by item. No item is scored twice.
 
-One file per task and readout (``samples/<task>.<readout>.jsonl``) holds the answers under all plans. A record is found
-by the model, the *set* of removed layers, the task's version and settings, the decoding and the item's id. So the order
-of removal does not matter, nor the criterion, round or depth that asked first.
+One file per task and readout (``samples/<task>.<readout>.jsonl``) holds the answers under all plans. The key of a
+record is the model, the *set* of removed layers, the task's version and settings, the decoding and the item's id. So
+the order of removal does not matter, nor which criterion, round or depth asked first.
 
 A search lets an answer end as soon as its score is settled (finish reason ``settled``). Such a record is enough for
 scores. Where a whole answer is needed, it is generated again and replaces the record.
@@ -14,40 +14,36 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from layercut.engine.base import Decoding
 from layercut.errors import InputError
+from layercut.runs.directory import RunFolder
+from layercut.runs.records import Journal
 from layercut.runs.settings import settings_hash
+from layercut.surgery.plan import CutPlan
 from layercut.tasks.base import Readout, Task, generates
 
-if TYPE_CHECKING:
-    from types import TracebackType
-
-    from layercut.engine.base import Decoding
-    from layercut.runs.directory import RunFolder
-    from layercut.runs.records import Journal
-    from layercut.surgery.plan import CutPlan
-
 KEY = "key"
-"""Field of a record that says what it was measured under."""
+"""Field of a record with the conditions that it was measured under."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class JournalQuestion:
-    """What is asked, whatever the plan: a task under one readout and decoding, of one model.
+    """A task under one readout and decoding, of one model, without the plan.
 
-    Text that a search measures plans on is asked the same way, with a name in place of a task's.
+    For text that a search measures plans on, ``task`` is a name of the text.
     """
 
     task: str
     readout: str
-    """A task's readout, or what is measured on text."""
+    """A task's readout, or the measure on text."""
     model_hash: str
     version: int
     settings_hash: str
-    """Of the task's settings: seed, shots, data, ..."""
+    """Hash of the task's settings: seed, shots, data, ..."""
     decoding: Mapping[str, Any] | None
-    """What of the decoding decides the answers: the temperature alone if greedy, None where nothing is generated."""
+    """Settings that change the answers: the temperature alone if greedy, None without generation."""
 
     @classmethod
     def of(cls, task: Task, readout: Readout, model_hash: str, decoding: Decoding) -> JournalQuestion:
@@ -62,7 +58,7 @@ class JournalQuestion:
         )
 
     def key(self, plan: CutPlan) -> dict[str, Any]:
-        """What a record of this question under a plan carries. Task and readout are the name of the file."""
+        """The key of a record under a plan. Task and readout are the name of the file."""
         return {
             "model_hash": self.model_hash,
             "removed": sorted(plan.removed),
@@ -73,23 +69,17 @@ class JournalQuestion:
 
 
 class SearchJournal:
-    """The files of one run folder, each read once, when it is first needed. Without a folder it keeps to memory."""
+    """The files of one run folder, each read when it is first needed. Without a folder, in memory."""
 
     def __init__(self, folder: RunFolder | None = None) -> None:
         self._folder = folder
         self._files: dict[tuple[str, str], _File] = {}
 
     def part(self, question: JournalQuestion, plan: CutPlan, ids: Sequence[str], *, whole: bool = False) -> JournalPart:
-        """What is known of these items under a plan, and where more goes.
+        """The known records of these items under a plan, and the place for new ones; ``whole``: without answers that
+        ended early.
 
-        Args:
-            question: what is asked.
-            plan: which layers are gone.
-            ids: of the items.
-            whole: leave out answers that ended early.
-
-        Raises:
-            InputError: the file is damaged, or holds answers that no search wrote.
+        Raises InputError if the file is damaged, or holds answers that no search wrote.
         """
         name = (question.task, question.readout)
         if name not in self._files:
@@ -97,7 +87,6 @@ class SearchJournal:
         return JournalPart(self._files[name], question.key(plan), ids, whole)
 
     def close(self) -> None:
-        """Close the files. They can be asked again, and are then read again."""
         for file in self._files.values():
             if file.journal is not None:
                 file.journal.close()
@@ -107,14 +96,12 @@ class SearchJournal:
     def __enter__(self) -> SearchJournal:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 
 class JournalPart:
-    """One plan's part of a file. To ``evaluate`` it is a Journal that holds the wanted items of this plan alone."""
+    """One plan's part of a file. To ``evaluate`` it is a Journal of the wanted items under this plan."""
 
     def __init__(self, file: _File, key: Mapping[str, Any], ids: Sequence[str], whole: bool = False) -> None:
         self.path = Path("memory") if file.journal is None else file.journal.path
@@ -126,16 +113,14 @@ class JournalPart:
 
     @property
     def records(self) -> list[dict[str, Any]]:
-        """The records that are there, in the order of the ids."""
         return [self._known[item] for item in self._ids if self._has(item)]
 
     @property
     def is_complete(self) -> bool:
-        """Whether nothing is left to ask."""
         return all(self._has(item) for item in self._ids)
 
     def append(self, records: Sequence[Mapping[str, Any]]) -> None:
-        """Add records: on disk when this returns. An item that is there keeps the answer it has."""
+        """Add records: on disk when this returns. A known item keeps its answer."""
         fresh = [{**record, KEY: self._key} for record in records if not self._has(record["id"])]
         for record in self._file.append(fresh):
             _keep(self._known, record)
@@ -146,7 +131,7 @@ class JournalPart:
 
 
 class _File:
-    """A journal with an index. ``journal`` is None for one that is kept in memory."""
+    """A journal with an index; ``journal`` is None in memory."""
 
     def __init__(self, journal: Journal | None) -> None:
         self.journal = journal
@@ -161,7 +146,7 @@ class _File:
             _keep(self.by_key.setdefault(_canonical(record[KEY]), {}), record)
 
     def append(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Write records, and give them back as they are held in memory."""
+        """Write records, and return them as they are held in memory."""
         if self.journal is None or not records:
             return records
         self.journal.append(records)
@@ -169,7 +154,7 @@ class _File:
 
 
 def _keep(known: dict[str, dict[str, Any]], record: dict[str, Any]) -> None:
-    """The first record of an item stays, except that a whole answer takes the place of one that ended early."""
+    """Keep the first record of an item, unless a whole answer replaces one that ended early."""
     held = known.get(record["id"])
     if held is None or (_is_whole(record) and not _is_whole(held)):
         known[record["id"]] = record

@@ -17,6 +17,8 @@ from layercut.settings import Depth
 from layercut.surgery.plan import CutPlan, as_plan, parse_layers
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from layercut.engine.handle import ModelHandle
 
 _BY_CRITERION = re.compile(r"^([A-Za-z_][\w.:-]*):(\d{1,6}|\d{1,2}(?:\.\d+)?%)$")
@@ -79,14 +81,9 @@ def plan_of(model: ModelHandle | ServedModel, spec: str | CutPlan | Sequence[int
         return model.plan(spec)
     if spec is None:
         return model.plan()
+    make = plan_maker(spec, seed, model.settings.plan_from_another_model)
     name, model_hash = model.settings.model, model.metadata.model_hash
-    allowed = model.settings.plan_from_another_model
-    if isinstance(spec, CutPlan):
-        return model.plan(plan_for_model(spec, name, model_hash, from_another_model=allowed))
-    if not isinstance(spec, str):
-        return model.plan(replace(as_plan(spec, model.num_layers), model=name, model_hash=model_hash))
-    fits: dict[str, Any] = {"num_layers": model.num_layers, "model": name, "model_hash": model_hash}
-    return model.plan(plan_from_spec(spec, **fits, seed=seed, from_another_model=allowed))
+    return model.plan(make(num_layers=model.num_layers, model=name, model_hash=model_hash))
 
 
 def prefix_that_keeps(plan: CutPlan, keep: float) -> CutPlan:
@@ -122,6 +119,20 @@ def prefix_that_keeps(plan: CutPlan, keep: float) -> CutPlan:
         settings={**plan.settings, "keep": keep, "num_remove": max(fine)},
         scores={**plan.scores, "rounds": rounds[: max(fine)]},
     )
+
+
+def plan_maker(spec: str | Sequence[int] | CutPlan, seed: int, from_another_model: bool) -> Callable[..., CutPlan]:
+    """What makes the plan that ``spec`` stands for, from ``num_layers``, ``model`` and ``model_hash``."""
+
+    def make(*, num_layers: int, model: str | None = None, model_hash: str | None = None) -> CutPlan:
+        if isinstance(spec, CutPlan):
+            return plan_for_model(spec, model, model_hash, from_another_model=from_another_model)
+        if not isinstance(spec, str):
+            return replace(as_plan(spec, num_layers), model=model, model_hash=model_hash)
+        fits: dict[str, Any] = {"num_layers": num_layers, "model": model, "model_hash": model_hash}
+        return plan_from_spec(spec, **fits, seed=seed, from_another_model=from_another_model)
+
+    return make
 
 
 def check_spec(spec: str) -> None:

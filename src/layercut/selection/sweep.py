@@ -2,53 +2,54 @@
 
     layercut sweep bundled:smollm2-135m --objective arithmetic,brackets
 
-Answers go to the search journal of the run folder, item by item: a stopped sweep resumes where it stopped, and
-answers of a search by task scores in the same folder are reused.
+Answers go to the search journal of the run folder, item by item. So a stopped sweep resumes where it stopped, and
+reuses answers of a search by task scores in the same folder.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from rich.console import Console
 
-from layercut.engine.base import Decoding, Engine
+from layercut.engine.base import Decoding
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError, unknown
 from layercut.evidence.clusters import clusters_of
 from layercut.evidence.paired import compare_paired
 from layercut.evidence.splits import items_hash
-from layercut.evidence.sweep import Sweep, SweepRow
-from layercut.progress import Progress
+from layercut.evidence.sweep import Ranking, Sweep, SweepRow
+from layercut.progress import OnProgress, Progress, Say
+from layercut.progress import estimate as eta
 from layercut.progress.bars import Progressing
 from layercut.report.reports import write_reports
 from layercut.runs.directory import RunFolder
+from layercut.runs.environment import shown
 from layercut.selection.answers import ObjectiveTask, SearchAnswers
 from layercut.selection.estimate import sweep_estimate
-from layercut.selection.rankings import read_rankings
 from layercut.selection.search_journal import SearchJournal
 from layercut.selection.select import folder_settings
+from layercut.selection.specs import plan_for_model
 from layercut.settings import DecodingSettings, ModelSettings, TaskSettings
-from layercut.surgery.plan import CutPlan, format_layers, parse_layers
+from layercut.surgery.plan import CutPlan, format_layers, origin_of, parse_layers
 from layercut.tasks.base import Sample, Split
 from layercut.tasks.cells import announce_isolation, make_cells
 from layercut.tasks.chance import chance_of
 from layercut.tasks.run import slug
+from layercut.tasks.selected_items import selection_items
 from layercut.tasks.shortfall import tell_shortfalls
 from layercut.text.counting import counted
-
-if TYPE_CHECKING:
-    from layercut.progress import estimate as eta
 
 SPLITS: tuple[Split, ...] = ("selection", "report")
 
 
 class Swept(NamedTuple):
-    """What a sweep found, and where it lies."""
+    """The folder and the results of a sweep."""
 
     folder: Path
     sweep: Sweep
@@ -56,7 +57,7 @@ class Swept(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class SweptTask:
-    """One task and readout with the items that are asked."""
+    """One task and readout with its items."""
 
     part: ObjectiveTask
     samples: tuple[Sample, ...]
@@ -65,7 +66,6 @@ class SweptTask:
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """Ids of the items, in order."""
         return tuple(sample.id for sample in self.samples)
 
 
@@ -81,22 +81,17 @@ def sweep_model(
     decoding: DecodingSettings,
     dry_run: bool,
     console: Console,
-    say: Callable[[str], None],
+    say: Say,
 ) -> Swept | None:
-    """Skip each layer alone and measure all tasks; ``layercut sweep``. A dry run says what would be done.
+    """Skip each layer alone and measure all tasks; ``layercut sweep``. A dry run prints the plan and returns None.
 
     Args:
-        model: which model.
-        objective: which tasks, readouts and how many items.
-        layers: which layers are skipped, as people write them; all of them if left out.
+        objective: tasks, readouts and numbers of items.
+        layers: the skipped layers, as people write them; all of them if left out.
         split: ``selection`` items, or ``report`` items, on which no layers may then be chosen.
-        compare: plan.json files whose scores per layer are compared with what the tasks lose.
+        compare: plan.json files whose scores per layer are compared with the losses of the tasks.
         out: the run folder; ``runs/<model>-sweep`` if left out.
-        seed: random seed: items, sampled answers, resampling.
-        decoding: how answers are drawn.
-        dry_run: only say what would be done, and give None back.
-        console: where the progress bar goes.
-        say: called with each line for people.
+        seed: random seed for items, sampled answers and resampling.
 
     Raises:
         InputError: a layer, task, readout, split or plan that cannot be used, or a run folder that holds another run.
@@ -130,18 +125,7 @@ def sweep_model(
     settings = sweep_settings(handle.describe(), [one.part for one in asked], draw, split)
     flags = {"limit": "limit", "objective": "objective"}
     with RunFolder.begin(folder, settings, flags=flags, sandbox=isolation) as run:
-        rows = measure(
-            run,
-            asked,
-            wanted,
-            num_layers=handle.num_layers,
-            model_hash=handle.metadata.model_hash,
-            engine=lambda: handle.engine,
-            split=split,
-            decoding=draw,
-            console=console,
-            say=say,
-        )
+        rows = measure(run, asked, wanted, handle, draw, console, say)
         sweep = Sweep(
             model=model.model,
             model_hash=handle.metadata.model_hash,
@@ -163,9 +147,8 @@ def sweep_settings(
 ) -> dict[str, Any]:
     """What decides the numbers of a sweep's folder.
 
-    On selection items these are those of ``layercut select`` with the same objective, so that both can share a folder.
-    The layers that are skipped are no part of them: a second command
-    may add some.
+    On selection items these are those of ``layercut select`` with the same objective, so both can share a folder. The
+    skipped layers are not part of them: a second command may add some.
     """
     settings = folder_settings(model, parts, decoding)
     return settings if split == "selection" else {**settings, "split": split}
@@ -174,8 +157,7 @@ def sweep_settings(
 def swept_layers(text: str | None, num_layers: int, model: str) -> tuple[int, ...]:
     """The layers that ``text`` names, ascending; all of them for None.
 
-    Raises:
-        InputError: no layer list, a layer that the model does not have, or a model with a single layer.
+    Raises InputError for any other text, a layer that the model does not have, or a model with a single layer.
     """
     if num_layers < 2:
         raise InputError(f"{model} has a single decoder layer, so nothing is left when it is skipped.")
@@ -190,10 +172,9 @@ def swept_layers(text: str | None, num_layers: int, model: str) -> tuple[int, ..
 
 
 def ask(objective: Sequence[TaskSettings], seed: int, split: Split) -> list[SweptTask]:
-    """The items of every task and readout; of a task without ``readouts``, its first one, as a search takes it.
+    """The items of every task and readout; of a task without ``readouts``, its first one, as in a search.
 
-    Raises:
-        InputError: no tasks, one that is named twice, is not known, or has no items of this split.
+    Raises InputError without tasks, or for one that is named twice, unknown, or without items of this split.
     """
     names = [one.task for one in objective]
     if not names:
@@ -218,25 +199,17 @@ def measure(
     run: RunFolder,
     asked: Sequence[SweptTask],
     layers: Sequence[int],
-    *,
-    num_layers: int,
-    model_hash: str,
-    engine: Callable[[], Engine],
-    split: Split,
+    model: ModelHandle,
     decoding: Decoding,
     console: Console,
-    say: Callable[[str], None],
+    say: Say,
 ) -> list[SweepRow]:
-    """Ask what is not known yet, and compare every layer with the original model.
+    """A row for each layer, task and readout: the tasks in order, the layers of each ascending.
 
-    Args:
-        engine: gives the engine; called only if something has to be asked.
-
-    Returns:
-        A row for each layer, task and readout: the tasks in order, the layers of each ascending.
+    Only answers that the folder does not hold are asked; the model is loaded only for these.
     """
-    uncut = CutPlan(num_layers=num_layers)
-    cut = {layer: CutPlan(num_layers=num_layers, removed=(layer,)) for layer in layers}
+    uncut = CutPlan(num_layers=model.num_layers)
+    cut = {layer: CutPlan(num_layers=model.num_layers, removed=(layer,)) for layer in layers}
     groups = {"uncut": [uncut], f"without one of {counted(len(cut), 'layer')}": list(cut.values())}
     # A piece is one task under all plans of a group, which the engine is asked together: what they share is run once.
     work = [
@@ -246,15 +219,15 @@ def measure(
     ]
     progress = Progressing(work, console, verb="Scoring", unit="answers")
 
-    def labelled(on_progress: Callable[[int, int], None]) -> Progress:
+    def labelled(on_progress: OnProgress) -> Progress:
         return lambda what, done, total: on_progress(done, total)
 
     with SearchJournal(run) as journal, progress.running():
         answers = SearchAnswers(
             [one.part for one in asked],
             [one.samples for one in asked],
-            engine=engine,
-            model_hash=model_hash,
+            engine=lambda: model.engine,
+            model_hash=model.metadata.model_hash,
             decoding=decoding,
             journal=journal,
         )
@@ -304,9 +277,9 @@ def _row(
 
 
 def _say_refusals(
-    asked: Sequence[SweptTask], uncut: Sequence[Sequence[Mapping[str, Any]]], seed: int, say: Callable[[str], None]
+    asked: Sequence[SweptTask], uncut: Sequence[Sequence[Mapping[str, Any]]], seed: int, say: Say
 ) -> None:
-    """Reported as soon as it is known: the sweep is long, and such a task will give no retention."""
+    """Report tasks that will have no retention as soon as they are known: the sweep is long."""
     for one, records in zip(asked, uncut, strict=True):
         row = _row(one, -1, records, records, seed)
         if row.kept_share is None:
@@ -322,3 +295,75 @@ def _items(asked: Sequence[SweptTask]) -> dict[str, frozenset[str]]:
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
+
+
+def read_rankings(
+    paths: Sequence[Path],
+    *,
+    model: str,
+    model_hash: str,
+    num_layers: int,
+    asked: Mapping[str, frozenset[str]],
+    from_another_model: bool = False,
+) -> list[Ranking]:
+    """The rankings of some plan.json files, named after their criteria.
+
+    A plan for other weights is refused, or allowed with a note (``from_another_model``). A plan that was chosen on some
+    of the sweep's items (``asked``, ids per task) gets a note. Raises InputError for a file that is no plan, a plan for
+    another model, or one without a score for each layer.
+    """
+    plans = [CutPlan.load(path) for path in paths]
+    rankings: list[Ranking] = []
+    for path, plan in zip(paths, plans, strict=True):
+        if plan.num_layers != num_layers:
+            raise InputError(
+                f"{shown(path)} was made for a model of {plan.num_layers} decoder layers, but {model} has {num_layers}."
+            )
+        plan = plan_for_model(plan, model, model_hash, where=shown(path), from_another_model=from_another_model)
+        importance = _importance(plan.scores)
+        if not importance:
+            raise InputError(
+                f"{shown(path)} holds no score for each layer (criterion {plan.criterion}), so there is nothing to "
+                "compare. Give a plan of a criterion that scores layers, such as block_influence or task_accuracy."
+            )
+        alone = [other.criterion for other in plans].count(plan.criterion) == 1
+        name = plan.criterion if alone else f"{plan.criterion} ({path.parent.name}/{path.name})"
+        if any(ranking.name == name for ranking in rankings):
+            raise InputError(f"`compare` names {shown(path)} more than once, or two files of its name; name each once.")
+        rankings.append(Ranking(name=name, importance=importance, note=_note(plan, asked, str(path))))
+    return rankings
+
+
+def _importance(scores: Mapping[str, Any]) -> dict[int, float]:
+    """Score per layer, higher means keep: the importance, or minus the values of a search's first round.
+
+    Layers without a finite score are skipped.
+    """
+    given = scores.get("importance")
+    if isinstance(given, Mapping) and given:
+        return _finite(given)
+    rounds = scores.get("rounds")
+    first = rounds[0] if isinstance(rounds, list) and rounds and isinstance(rounds[0], Mapping) else {}
+    candidates, values = first.get("candidates"), first.get("values")
+    if isinstance(candidates, list) and isinstance(values, list) and len(candidates) == len(values):
+        found = _finite(dict(zip(candidates, values, strict=True)))
+        return {layer: -value for layer, value in found.items()}
+    return {}
+
+
+def _finite(values: Mapping[Any, Any]) -> dict[int, float]:
+    return {
+        int(layer): float(value)
+        for layer, value in values.items()
+        if isinstance(value, (int, float)) and math.isfinite(value)
+    }
+
+
+def _note(plan: CutPlan, asked: Mapping[str, frozenset[str]], where: str) -> str:
+    chosen = selection_items(plan.scores, where)
+    origin = origin_of({"chosen_on": plan.chosen_on})
+    both = [task for task, ids in asked.items() if ids & chosen.get(task, frozenset())]
+    if not both:
+        return origin
+    note = f"chosen on items of {', '.join(both)} that this sweep also uses, so some agreement is expected"
+    return f"{note}; {origin}" if origin else note

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from layercut.selection.base import Context, Selection, wanted_objective
+from layercut.selection.base import Context, Selection, choose, wanted_objective
 from layercut.selection.greedy import greedy
 from layercut.selection.objective import selected_on
-from layercut.selection.options import choose
 from layercut.selection.protect import with_default_protection
 from layercut.surgery.plan import CutPlan
 
 
 def task_accuracy(context: Context) -> Selection:
-    """Remove, one by one, the layer without which the tasks go best.
+    """Remove, one by one, the layer without which the task scores are best.
 
     Each round scores every remaining candidate on the selection items of all objective tasks, divides by the original
-    model's score, takes the mean over tasks and removes the best; of equals the later layer goes. The "iterative"
-    criterion of arXiv:2602.01997, which samples at temperature 0.9; here decoding is greedy unless asked otherwise.
+    model's score, takes the mean over tasks and removes the best; of equals the later layer. The "iterative" criterion
+    of arXiv:2602.01997, which samples at temperature 0.9; here decoding is greedy by default.
 
-    Layer 0 stays, as in the paper, unless it is said which layers are protected (``--protect``; with ``none`` all may
-    go). There are no settings.
+    Layer 0 is protected, as in the paper, unless protected layers are given (``--protect``; ``none`` makes all
+    candidates). There are no settings.
 
     Raises:
         InputError: no objective, a setting, or an original model that is no better than guessing.

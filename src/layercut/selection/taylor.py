@@ -15,9 +15,8 @@ from torch.nn.functional import cross_entropy
 
 from layercut.engine.rows import text_tokens
 from layercut.errors import InputError
-from layercut.selection.base import Context, Selection, by_importance
-from layercut.selection.options import choose
-from layercut.selection.weights import layer_matrices, loaded_model
+from layercut.selection.base import Context, Selection, by_importance, choose
+from layercut.selection.magnitude import layer_matrices, loaded_model
 from layercut.surgery.remove import decoder_layers
 
 if TYPE_CHECKING:
@@ -27,10 +26,9 @@ if TYPE_CHECKING:
 
 
 class _Call(NamedTuple):
-    """What a decoder layer was called with."""
+    """The input of a decoder layer."""
 
     state_1TD: Tensor
-    """Its input, on the CPU."""
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     """Masks, positions and rotary tables; the layers of a text share them."""
@@ -40,25 +38,25 @@ class _Text(NamedTuple):
     """One calibration text after the forward pass."""
 
     calls: list[_Call]
-    """A layer each; the backward pass takes them off from the end."""
+    """One per layer; the backward pass removes them from the end."""
     gradient_1TD: Tensor
-    """Of the text's mean loss, by the output of the layer that is next in the backward pass; on the CPU."""
+    """Gradient of the text's mean loss by the output of the backward pass's next layer; on the CPU."""
     share: float
     """The text's part of all predicted tokens."""
 
 
 def taylor(context: Context) -> Selection:
-    """Rank decoder layers by how much the loss would change, to first order, if their weights were zero.
+    """Rank decoder layers by the first-order change of the loss if their weights were zero.
 
     I_l = sum over every weight w of layer l's matrices of |w * dL/dw|, in nats, where L is the mean next-token loss
     over all tokens of the calibration text. The absolute value is taken per weight, after the gradient has been
     averaged over the text. Kim et al., "Shortened LLaMA", arXiv:2402.02834, after Ma et al., "LLM-Pruner",
-    arXiv:2305.11627. Their Taylor+ protects the first four and the last two layers (``--protect first:4,last:2``),
-    and their code counts norm weights too, which are left out here.
+    arXiv:2305.11627. Their Taylor+ protects the first four and the last two layers (``--protect first:4,last:2``), and
+    their code counts norm weights too, which are left out here.
 
     Memory, beside the model: one layer's gradients in float32, every layer's input for every text on the CPU (layers x
-    tokens x hidden size), and one text's logits. Never the gradients of all layers: see ``_scores``. Gradients have the
-    model's dtype and are summed in float32; load the model in float32 where half precision is in doubt.
+    tokens x hidden size), and one text's logits. Gradients have the model's dtype and are summed in float32; load the
+    model in float32 where half precision is in doubt.
 
     Details: ``num_texts`` and ``num_tokens`` (predicted tokens). There are no settings.
 
@@ -90,13 +88,13 @@ def taylor(context: Context) -> Selection:
 
 
 def _scores(context: Context, loaded: LoadedModel, rows: Sequence[tuple[int, ...]]) -> list[float]:
-    """Score of every layer, by a backward pass that takes *all* texts through one layer before it goes on below.
+    """Score of every layer, by a backward pass that takes *all* texts through one layer before the layer below.
 
-    The score needs the gradient summed over all texts, so a text at a time would keep a sum for every weight of the
-    model. Layer by layer, a single layer's sums are enough. The forward pass notes what each layer was given; the
-    backward pass runs each layer once more on that, which costs a second forward pass, as in gradient checkpointing.
+    The score needs the gradient summed over all texts, so a pass text by text would keep a sum for every weight of the
+    model. Layer by layer, one layer's sums are enough. The forward pass records each layer's input; the backward pass
+    runs each layer again on it, which costs a second forward pass, as in gradient checkpointing.
     """
-    layers = decoder_layers(loaded.model, loaded.family)
+    layers = decoder_layers(loaded.model)
     matrices = layer_matrices(loaded, "taylor")
     num_tokens = sum(len(row) - 1 for row in rows)
     steps = len(rows) + len(layers)
@@ -120,7 +118,7 @@ def _scores(context: Context, loaded: LoadedModel, rows: Sequence[tuple[int, ...
 
 
 def _forward(model: PreTrainedModel, layers: nn.ModuleList, row: tuple[int, ...]) -> tuple[list[_Call], Tensor]:
-    """Run one text; what each layer was called with, and the gradient of the mean loss by the last layer's output."""
+    """Run one text: each layer's call, and the gradient of the mean loss by the last layer's output."""
     calls: list[_Call] = []
     outputs: list[Tensor] = []
 
@@ -128,7 +126,7 @@ def _forward(model: PreTrainedModel, layers: nn.ModuleList, row: tuple[int, ...]
         calls.append(_Call(args[0].detach().cpu(), args[1:], kwargs))
 
     def start_graph(_: nn.Module, __: Any, output: Tensor) -> Tensor:
-        # No parameter asks for gradients, so the graph holds what comes after this tensor and nothing else.
+        # Parameters have no gradients here, so the graph holds only what comes after this tensor.
         outputs.append(output.detach().requires_grad_())
         return outputs[0]
 
@@ -151,7 +149,7 @@ def _backward(layer: nn.Module, weights: Sequence[nn.Parameter], call: _Call, gr
     for weight in weights:
         weight.requires_grad_()
     output_1TD = layer(state_1TD, *call.args, **call.kwargs)
-    # torch.autograd.grad hands gradients over and leaves every ``.grad`` alone. An expert that no token chose has none.
+    # torch.autograd.grad changes no ``.grad``. An expert that no token chose has no gradient.
     below_1TD, *gradients = torch.autograd.grad(
         output_1TD, [state_1TD, *weights], gradient_1TD.to(output_1TD.device), materialize_grads=True
     )
@@ -167,7 +165,7 @@ def _salience(weight: nn.Parameter, gradient: Tensor) -> float:
 
 @contextmanager
 def _frozen(model: PreTrainedModel) -> Iterator[None]:
-    """No parameter asks for gradients and dropout is off; afterwards every module and parameter is as it was."""
+    """No gradients and no dropout inside the block; afterwards every module and parameter is as before."""
     asked = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     modes = [(module, module.training) for module in model.modules()]
     model.requires_grad_(False)

@@ -6,8 +6,9 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
+from layercut.engine.base import Engine, LikelihoodRequest, Wanted
 from layercut.errors import InputError
 from layercut.progress import Progress, silent
 from layercut.runs.settings import settings_hash
@@ -16,12 +17,9 @@ from layercut.selection.greedy import as_json, greedy
 from layercut.selection.search_journal import JournalQuestion, SearchJournal
 from layercut.surgery.plan import CutPlan
 
-if TYPE_CHECKING:
-    from layercut.engine.base import Engine, LikelihoodRequest, Wanted
-
 Measure = Literal["nll", "kl", "js", "top1"]
 _VERSION = 1
-"""Raised by any change that can move a record's numbers."""
+"""Raised by any change that can alter a record's numbers."""
 
 
 class TextObjective:
@@ -31,9 +29,8 @@ class TextObjective:
     ``js``: their Jensen-Shannon divergence over the original model's 100 likeliest tokens and all others as one more
     outcome. ``top1``: 1 where the likeliest token differs, so the mean is a share. The first three are in nats.
 
-    The model is given the text's own tokens, whatever it would have said (teacher forcing). Each text is run once per
-    plan and kept in the journal. ``nll`` runs the plan alone; the other three come together from one run of plan and
-    original model.
+    The model gets the text's own tokens (teacher forcing). Each text is run once per plan and kept in the journal.
+    ``nll`` runs the plan alone; the other three come together from one run of plan and original model.
     """
 
     def __init__(
@@ -46,15 +43,11 @@ class TextObjective:
         journal: SearchJournal | None = None,
         progress: Progress = silent,
     ) -> None:
-        """Nothing is measured yet.
-
-        Args:
-            engine: runs the plans.
-            requests: texts, each with one continuation; only continuations are measured.
-            name: of the texts, in the journal and in what is shown.
-            measure: what is averaged.
-            journal: what is known and where more goes; kept in memory if left out.
-            progress: called with how many texts are done of those that one call of ``values`` needs.
+        """Args:
+        requests: texts, each with one continuation; only continuations are measured.
+        name: of the texts, in the journal and in progress.
+        measure: what is averaged.
+        journal: in memory if left out.
         """
         self._engine = engine
         self._requests = list(requests)
@@ -75,7 +68,6 @@ class TextObjective:
         )
 
     def describe(self) -> Mapping[str, Any]:
-        """What decides the values: the measure, and the texts by their hash."""
         return {
             "texts": self._name,
             "measure": self._measure,
@@ -84,21 +76,16 @@ class TextObjective:
         }
 
     def values(self, plans: Sequence[CutPlan]) -> list[float]:
-        """Higher is better. Minus infinity where a token that comes is ruled out altogether."""
-        return [-self._means(records)[self._measure] for records in self._records(plans)]
+        """Higher is better. Minus infinity where a token of the text has probability 0."""
+        return [-self._means(records)[self._measure] for records in self.records(plans)]
 
     def means(self, plan: CutPlan) -> dict[str, float]:
-        """Every measure that was taken with this one, per token; with ``kl`` and the like ``nll`` is among them."""
-        (records,) = self._records([plan])
+        """All measures of the same run, per token; with ``kl``, ``js`` or ``top1`` also ``nll``."""
+        (records,) = self.records([plan])
         return self._means(records)
 
-    def per_text(self, plans: Sequence[CutPlan]) -> list[list[dict[str, Any]]]:
-        """For each plan what was measured on every text, in their order: sums over tokens, with ``num_tokens``."""
-        return self._records(plans)
-
     def num_tokens(self) -> int:
-        """Tokens that are averaged over."""
-        (records,) = self._records([self._uncut])
+        (records,) = self.records([self._uncut])
         return sum(record["num_tokens"] for record in records)
 
     def _means(self, records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -106,8 +93,8 @@ class TextObjective:
         taken = [measure for measure in get_args(Measure) if measure in records[0]]
         return {measure: _sum(record[measure] for record in records) / num_tokens for measure in taken}
 
-    def _records(self, plans: Sequence[CutPlan]) -> list[list[dict[str, Any]]]:
-        """For each plan a record per text, from the journal or else from the engine, all plans at once."""
+    def records(self, plans: Sequence[CutPlan]) -> list[list[dict[str, Any]]]:
+        """For each plan a record per text, from the journal or the engine: sums over tokens, with ``num_tokens``."""
         parts = {plan.key: self._journal.part(self._question, plan, self._ids) for plan in plans}
         known = {key: {record["id"] for record in part.records} for key, part in parts.items()}
         total = len(parts) * len(self._ids)
@@ -121,30 +108,18 @@ class TextObjective:
         return [parts[plan.key].records for plan in plans]
 
     def _ask(self, plans: Sequence[CutPlan], wanted: Wanted) -> Iterator[tuple[CutPlan, list[dict[str, Any]]]]:
-        # All texts and plans go to the engine, the known ones too: its batches must be those of a search that was never
-        # stopped.
+        # The engine gets all texts and plans, the known ones too, so that its batches equal those of an uninterrupted
+        # search.
         if self._measure == "nll":
             for plan, scored in self._engine.log_likelihoods_under(self._requests, plans, wanted):
-                yield (
-                    plan,
-                    [
-                        {"id": one.id, "num_tokens": one.num_tokens[0], "nll": as_json(-one.log_likelihoods[0])}
-                        for one in scored
-                    ],
-                )
+                yield plan, [_record(one.id, one.num_tokens[0], nll=-one.log_likelihoods[0]) for one in scored]
             return
         for plan, compared in self._engine.divergences_under(self._requests, plans, self._uncut, wanted):
             yield (
                 plan,
                 [
-                    {
-                        "id": one.id,
-                        "num_tokens": one.num_tokens,
-                        "nll": as_json(one.nll),
-                        "kl": as_json(one.kl),
-                        "js": as_json(one.js_top100),
-                        "top1": one.top1_disagreements,
-                    }
+                    _record(one.id, one.num_tokens, nll=one.nll, kl=one.kl, js=one.js_top100)
+                    | {"top1": one.top1_disagreements}
                     for one in compared
                 ],
             )
@@ -154,13 +129,11 @@ def select_by_text(context: Context, objective: TextObjective, search: str) -> S
     """Choose layers by an objective on text.
 
     ``one_shot``: the importance of a layer is the rise of the mean measure per token when it alone is skipped; the
-    least important go. ``greedy``: remove the layer whose absence hurts least, and look again.
+    least important are removed. ``greedy``: remove the layer whose absence hurts least, and repeat.
 
     Details: ``objective``, ``num_tokens``; one-shot, the mean measures ``uncut`` and per layer ``without``; greedy,
-    those of ``greedy`` (its values are minus the mean measure).
-
-    Raises:
-        InputError: a measure is infinite for the original model, or without one of the layers (one-shot).
+    those of ``greedy`` (its values are minus the mean measure). Raises InputError if a measure is infinite for the
+    original model, or without one of the layers (one-shot).
     """
     found = _one_shot(context, objective) if search == "one_shot" else greedy(context, objective)
     base = {"objective": dict(objective.describe()), "num_tokens": objective.num_tokens()}
@@ -185,8 +158,12 @@ def _one_shot(context: Context, objective: TextObjective) -> Selection:
     return by_importance(context, importance, details)
 
 
+def _record(text: str, num_tokens: int, **sums: float) -> dict[str, Any]:
+    return {"id": text, "num_tokens": num_tokens, **{name: as_json(value) for name, value in sums.items()}}
+
+
 def _sum(values: Iterable[float | None]) -> float:
-    """Exactly rounded, so that the order in which batches came does not matter; None stands for infinity."""
+    """Exactly rounded, so that the order of the batches does not matter; None stands for infinity."""
     return math.fsum(math.inf if value is None else value for value in values)
 
 

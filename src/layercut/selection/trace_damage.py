@@ -6,9 +6,8 @@ from typing import Any, NamedTuple, cast
 
 from layercut.engine.base import GenerationRequest, LikelihoodRequest
 from layercut.errors import InputError
-from layercut.selection.base import Context, Selection, wanted_objective
+from layercut.selection.base import Context, Selection, choose, wanted_objective
 from layercut.selection.objective import TaskObjective
-from layercut.selection.options import choose
 from layercut.selection.search_journal import SearchJournal
 from layercut.selection.text_objective import Measure, TextObjective, select_by_text
 from layercut.surgery.plan import CutPlan
@@ -17,24 +16,23 @@ from layercut.tasks.selected_items import SELECTION_ITEMS, record_items
 
 
 class Traces(NamedTuple):
-    """Answers of the original model that were graded right."""
+    """The original model's right answers."""
 
     requests: list[LikelihoodRequest]
-    """The prompt, and the completion as its one continuation."""
+    """The prompt, with the completion as its one continuation."""
     num_right: dict[str, int]
-    """Per task and readout."""
     items: dict[str, list[str]]
-    """Per task, the ids of all items that were asked."""
+    """Per task, the ids of all items."""
 
 
 def trace_damage(context: Context) -> Selection:
     """Choose decoder layers by what their absence does to the original model's correct solutions.
 
-    The original model answers the objective's selection items (readouts that generate; ``rank`` is left aside). The
-    completions that are graded right are given to the pruned model word for word, and each of their tokens is a chance
-    to differ from the original model. That sees damage long before answers turn wrong, and costs one forward pass in
-    place of a generation. After RTD of github.com/3314787995/RTP-Gate-RTD, a reproduction of arXiv:2602.01997, whose
-    score mixes several such measures. The stop token is not among the tokens.
+    The original model answers the objective's selection items (only readouts that generate). The pruned model gets its
+    right completions word for word, and each of their tokens can show a difference from the original model. That sees
+    damage long before answers turn wrong, and costs one forward pass instead of a generation. After RTD of
+    github.com/3314787995/RTP-Gate-RTD, a reproduction of arXiv:2602.01997, whose score mixes several such measures. The
+    stop token is not among the tokens.
 
     Settings:
         measure: mean per token of ``kl`` (default), KL(uncut || cut); ``nll``, the rise of -ln p; ``top1``, the share
@@ -45,8 +43,8 @@ def trace_damage(context: Context) -> Selection:
     The original model's answers are those of the objective's journal, so a task search in the same folder shares them;
     each trace is measured once per plan and kept in the run folder's journal.
 
-    Details: those of ``select_by_text`` (one-shot: all measures that were taken); ``measure``, ``search``,
-    ``num_traces``, ``traces`` per task, the ``tasks`` and the selection items.
+    Details: those of ``select_by_text`` (one-shot: all measures of the runs); ``measure``, ``search``, ``num_traces``,
+    ``traces`` per task, the ``tasks`` and the selection items.
 
     Raises:
         InputError: an unknown setting or value, no objective of tasks or none with a readout that generates, no right
@@ -82,12 +80,8 @@ def trace_damage(context: Context) -> Selection:
 
 
 def correct_traces(tasks: TaskObjective) -> Traces:
-    """The original model's right answers to the selection items, as text to be predicted.
-
-    Raises:
-        InputError: no readout generates, or no answer is right.
-    """
-    uncut = CutPlan(num_layers=tasks.num_layers)
+    """The original model's right answers as text to be predicted; InputError if there are none."""
+    uncut = CutPlan(num_layers=tasks.engine.num_layers)
     answered = tasks.answers(uncut, GENERATED)
     if not answered:
         raise InputError(

@@ -1,9 +1,9 @@
-"""What can be refused at once: names and layers, checked before torch, lm-eval or any weights are read.
+"""Early checks: names and layers are checked before torch, lm-eval or any weights are read.
 
     check_tasks(tasks)
     check_plans(model, ["reverse:3", "20-24"])
 
-Whatever passes is checked again where it is used; nothing here decides a number.
+Every check is repeated where the value is used; nothing here decides a number. All of them raise InputError.
 """
 
 from __future__ import annotations
@@ -23,40 +23,25 @@ from layercut.tasks import check_task
 from layercut.tasks.base import GENERATED
 
 if TYPE_CHECKING:
-    from layercut.study.study_settings import StudySettings
+    from layercut.study.settings import StudySettings
 
 _TASK = "task:"
-"""What stands before the name of a task among sources of prompts."""
+"""Prefix of a task among sources of prompts."""
 
 
 def check_tasks(tasks: Iterable[TaskSettings]) -> None:
-    """Refuse tasks, readouts and options that do not exist.
-
-    Raises:
-        InputError: such a task.
-    """
+    """Refuse tasks, readouts and options that do not exist."""
     for one in tasks:
         check_task(one.task, one.readouts, data=one.data, max_new_tokens=one.max_new_tokens)
 
 
 def check_names(tasks: Iterable[str]) -> None:
-    """Refuse names of tasks that do not exist.
-
-    Raises:
-        InputError: such a name.
-    """
+    """Refuse names of tasks that do not exist."""
     check_tasks(TaskSettings(task=name) for name in tasks)
 
 
 def check_prompts(sources: Iterable[tuple[str, str | None]]) -> None:
-    """Refuse ``task:NAME`` of an unknown task, or with a readout that writes nothing.
-
-    Args:
-        sources: prompt sources as people name them, each with its readout.
-
-    Raises:
-        InputError: such a source.
-    """
+    """Refuse ``task:NAME`` of an unknown task, or with a readout that does not generate; ``sources`` have both."""
     for source, readout in sources:
         if source.startswith(_TASK):
             check_task(source.removeprefix(_TASK))
@@ -65,11 +50,7 @@ def check_prompts(sources: Iterable[tuple[str, str | None]]) -> None:
 
 
 def check_plans(model: ModelSettings, specs: Iterable[str | None], seed: int = 0) -> None:
-    """Refuse plans that are none, or that name layers which the model does not have.
-
-    Raises:
-        InputError: such a plan.
-    """
+    """Refuse text that is no plan, and plans with layers that the model does not have."""
     given = [spec for spec in specs if spec is not None]
     for spec in given:
         check_spec(spec)
@@ -80,11 +61,7 @@ def check_plans(model: ModelSettings, specs: Iterable[str | None], seed: int = 0
 
 
 def check_layers(model: ModelSettings, layers: str | None) -> None:
-    """Refuse a layer list that is none, or that names layers which the model does not have.
-
-    Raises:
-        InputError: such a list.
-    """
+    """Refuse text that is no layer list, and lists with layers that the model does not have."""
     if layers is None:
         return
     last, depth = max(parse_layers(layers)), _depth(model)
@@ -95,19 +72,7 @@ def check_layers(model: ModelSettings, layers: str | None) -> None:
 def check_selection(
     model: ModelSettings, criterion: str, num_remove: int, *, protect: str | None = None, has_tasks: bool = True
 ) -> None:
-    """Refuse a choice of layers that cannot be made: by its criterion, its number or what must stay.
-
-    Args:
-        model: the original model.
-        criterion: as ``select`` takes it.
-        num_remove: how many layers are to go.
-        protect: as ``select`` takes it.
-        has_tasks: whether there is an objective.
-
-    Raises:
-        InputError: an unknown criterion, one without its objective, too many layers, or protected ones that are not
-            there.
-    """
+    """Refuse an unknown criterion, one without its objective, too many layers, or protected layers that are missing."""
     if criterion_row(criterion).needs_objective and not has_tasks:
         raise no_objective(criterion)
     if (depth := _depth(model)) is not None:
@@ -116,11 +81,7 @@ def check_selection(
 
 
 def check_study_names(study: StudySettings) -> None:
-    """Refuse whatever a study names that does not exist anywhere. No file is looked for.
-
-    Raises:
-        InputError: a task, readout, option or criterion that is not known.
-    """
+    """Refuse unknown tasks, readouts, options and criteria of a study. No file is read."""
     check_tasks((*study.tasks, *(task for one in study.criteria for task in one.objective)))
     for arm in study.healing:
         check_prompts((spec.source, spec.readout) for spec in arm.prompts)
@@ -130,10 +91,7 @@ def check_study_names(study: StudySettings) -> None:
 def check_study_layers(study: StudySettings) -> None:
     """Refuse plans, depths and protected layers that do not fit the model of a study.
 
-    A study of several models goes on with the others where one cannot be used, so those are not looked at here.
-
-    Raises:
-        InputError: no such model, a plan that cannot be read, or a layer that the model does not have.
+    A study of several models skips one that cannot be used, so nothing is checked there.
     """
     if len(study.models) > 1:
         return
@@ -150,5 +108,5 @@ def check_study_layers(study: StudySettings) -> None:
 
 
 def _depth(model: ModelSettings) -> int | None:
-    """Decoder layers of a model; None for a server's, which is taken unchanged."""
+    """Decoder layers of a model; None for a served one, which cannot be pruned."""
     return None if model.engine == "openai" else depth_of(model.model, model.revision)

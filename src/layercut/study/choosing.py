@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from layercut.engine.handle import ModelHandle
-from layercut.progress import Progress
+from layercut.progress import Progress, Say
 from layercut.runs.settings import settings_hash
 from layercut.selection import criterion as criterion_of
 from layercut.selection.base import Context
 from layercut.selection.protect import parse_protected
 from layercut.selection.select import select_layers
 from layercut.settings import GENERATED, DecodingSettings
+from layercut.study.settings import CriterionSettings
 from layercut.study.store import CellStore, model_identity, read_chosen, write_chosen
-from layercut.study.study_settings import CriterionSettings
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import load_task
 
@@ -32,29 +32,17 @@ def choose_plans(
     decoding: DecodingSettings,
     seed: int,
     progress: Progress,
-    say: Callable[[str], None],
+    say: Say,
     known_only: bool = False,
 ) -> dict[int, CutPlan]:
     """A plan for each depth.
 
-    Where a deeper cut of the criterion holds the shallower one, there is one search, and the shallower plans are its
-    first layers. Others (contiguous runs, refinement, your own function) are searched for each depth, in one folder, so
-    that what was measured is used again. A search that this or another study has made is not made again.
+    Where a deeper cut of the criterion contains the shallower one, there is one search, and the shallower plans are its
+    first layers. Others (contiguous runs, refinement, your own function) are searched for each depth, in one ``folder``
+    that keeps the measurements. A search that this or another study (in ``store``) has made is not repeated.
 
-    Args:
-        model: the original one; loaded only if something has to be measured.
-        criterion: how layers are chosen.
-        depths: how many layers go.
-        folder: of the search.
-        store: where other studies lie.
-        decoding: how answers are drawn, for criteria that use task scores.
-        seed: of what draws.
-        progress: called with rounds and items.
-        say: called with each line for people.
-        known_only: measure and write nothing; no plan at all where a search is yet to be made.
-
-    Raises:
-        InputError: what ``select_layers`` refuses.
+    With ``known_only`` nothing is measured or written, and there is no plan at all where a search is missing. The model
+    is loaded only for measurements. Raises InputError as ``select_layers``.
     """
     if not criterion.row.needs_model:
         return {depth: _by_position(model, criterion, depth, seed) for depth in depths}
@@ -96,7 +84,7 @@ def choose_plans(
 
 
 def first_layers(plan: CutPlan, depth: int) -> CutPlan:
-    """The plan of a search that had stopped at ``depth``. What it was selected on stays: deeper rounds saw no others.
+    """The plan of the same search at a smaller ``depth``. Its selection items stay: all rounds use the same.
 
     >>> first_layers(CutPlan(num_layers=6, removed=(4, 2, 3)), 2).removed
     (4, 2)
@@ -135,7 +123,7 @@ def _by_position(model: ModelHandle, criterion: CriterionSettings, depth: int, s
 def search_identity(
     model: ModelHandle, criterion: CriterionSettings, depth: int, decoding: DecodingSettings, seed: int
 ) -> Mapping[str, Any]:
-    """What decides the choice. Files count by their content, a criterion of one's own by its name."""
+    """All settings that decide the choice. Files count by their content, a criterion of your own by its name."""
     tasks = [
         {**one.as_dict(), "data": None, **load_task(one.task, data=one.data, seed=seed).settings()}
         for one in criterion.objective
@@ -159,6 +147,6 @@ def search_identity(
 
 
 def _content(source: str) -> str | None:
-    """Hash of a calibration file; None for one that is not on this disk."""
+    """Hash of a calibration file; None without one on this disk."""
     path = Path(source)
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,7 +19,7 @@ from layercut.runs.foreign_code import check_trust
 from layercut.runs.json_text import check_depth, check_text, read_small
 from layercut.settings import CalibrationSettings, DecodingSettings, Depth, ModelSettings, TaskSettings
 from layercut.study.checks import check_study_names
-from layercut.study.study_settings import LONGEST_NAME, CriterionSettings, HealingArm, StudySettings
+from layercut.study.settings import LONGEST_NAME, CriterionSettings, HealingArm, StudySettings
 from layercut.tasks import check_name
 from layercut.tasks.suites import suite, with_data
 
@@ -37,8 +37,8 @@ _OF_PROMPTS = tuple(name for name in PromptSpec.model_fields if name != "source"
 def load_study(path: Path) -> StudySettings:
     """Read a study from YAML.
 
-    Raises:
-        InputError: no such file, not YAML, an unknown key (with the nearest right one), or a value of a wrong kind.
+    Raises InputError for a missing file, other text than YAML, an unknown key (with the nearest right one), or a value
+    of a wrong kind.
     """
     try:
         data = yaml.safe_load(read_small(path).decode("utf-8"))
@@ -71,7 +71,7 @@ def load_study(path: Path) -> StudySettings:
 
 
 def study_from_dict(data: Mapping[str, Any]) -> StudySettings:
-    """Settings from plain data, as in the YAML file; the model's own settings stand beside the study's."""
+    """Settings from plain data, as in the YAML file; the model's own settings are keys beside the study's."""
     _check_keys(data, {*ModelSettings.model_fields, *KEYS, "decoding", "checkpoints"})
     for key, others in (("model", ("models",)), ("tasks", ("suite",)), ("out", ()), ("plans", ("criteria", "healing"))):
         if all(data.get(one) in (None, "", [], {}) for one in (key, *others)):
@@ -81,23 +81,13 @@ def study_from_dict(data: Mapping[str, Any]) -> StudySettings:
             )
     given = {key: value for key, value in data.items() if value is not None}
     rest: dict[str, Any] = {"models": _models(given), "tasks": _tasks(given), "out": Path(str(data["out"]))}
-    if "plans" in given:
-        rest["plans"] = _plans(data["plans"])
-    if "criteria" in given:
-        rest["criteria"] = tuple(_criterion(entry) for entry in _list(data["criteria"], "criteria"))
-    if "depths" in given:
-        rest["depths"] = tuple(Depth(text=str(entry)) for entry in _list(data["depths"], "depths"))
-    if "healing" in given:
-        rest["healing"] = tuple(
-            _arm(entry) for entry in _list(data["healing"], "healing") if entry not in ("none", {"name": "none"})
-        )
-    if "seeds" in given or "seed" in given:
-        rest["seeds"] = _seeds(given)
-    if "decoding" in given:
-        _expect(data, "decoding", dict, "keys and values (temperature, top_p, top_k)")
-        rest["decoding"] = _build(DecodingSettings, data["decoding"])
-    if "checkpoints" in given:
-        rest["checkpoints"] = given["checkpoints"]
+    for key, read in _READ.items():
+        if key in given:
+            rest[key] = read(given[key])
+    if "seed" in given:
+        if "seeds" in given:
+            raise InputError("the study gives seed and seeds; write one of the two.")
+        rest["seeds"] = (given["seed"],)
     return StudySettings(**rest)
 
 
@@ -115,7 +105,7 @@ def _check_size(data: Any) -> None:
 
 
 def _models(given: Mapping[str, Any]) -> tuple[ModelSettings, ...]:
-    """One model, or a list of names and settings; what stands beside the list holds for all of them."""
+    """One model, or a list of names and settings; keys beside the list hold for all of them."""
     shared = {key: given[key] for key in ModelSettings.model_fields if key in given}
     if shared.get("trust_remote_code"):
         check_trust("trust_remote_code: true")
@@ -136,7 +126,7 @@ def _models(given: Mapping[str, Any]) -> tuple[ModelSettings, ...]:
 
 
 def _tasks(given: Mapping[str, Any]) -> tuple[TaskSettings, ...]:
-    """The suite's tasks and those that are listed; a listed one takes the place of the suite's."""
+    """The suite's tasks and the listed ones; a listed one replaces the suite's."""
     listed = tuple(_task(entry) for entry in _list(given.get("tasks", []), "tasks"))
     named = {task.task for task in listed}
     of_suite: tuple[TaskSettings, ...] = ()
@@ -153,7 +143,7 @@ def _tasks(given: Mapping[str, Any]) -> tuple[TaskSettings, ...]:
 
 
 def _plans(value: Any) -> dict[str, str]:
-    """Plans by name, or a plain list, in which case each plan is named after itself."""
+    """Plans by name, or a list of plans, each with itself as its name."""
     if isinstance(value, dict):
         return {str(name): str(spec) for name, spec in value.items()}
     specs = [str(spec) for spec in _list(value, "plans")]
@@ -186,7 +176,7 @@ def _criterion(entry: Any) -> CriterionSettings:
 
 
 def _arm(entry: Any) -> HealingArm:
-    """An arm's own keys, those of training and of the filters stand side by side."""
+    """A healing arm: its own keys, those of training and those of the filters are on one level."""
     if not isinstance(entry, dict) or "name" not in entry:
         raise InputError(f"healing: {entry!r} is no arm; write keys such as name, prompts, method, max_steps.")
     for name in _list(entry.get("decontaminate", []), "decontaminate"):
@@ -199,15 +189,14 @@ def _arm(entry: Any) -> HealingArm:
         data = {key: entry[key] for key in own if key in entry}
         data["prompts"] = _prompts(expanded)
         if "decoding" in data:
-            _expect(data, "decoding", dict, "keys and values (temperature, top_p, top_k)")
-            data["decoding"] = _build(DecodingSettings, data["decoding"])
+            data["decoding"] = _decoding(data["decoding"])
         data["train"] = TrainSettings(**{key: expanded[key] for key in train if key in expanded})
         data["filters"] = FilterSettings(**{key: entry[key] for key in FilterSettings.model_fields if key in entry})
     return HealingArm(**data)
 
 
 def _prompts(arm: Mapping[str, Any]) -> tuple[PromptSpec, ...]:
-    """One source by its name, or several, each by its name or with keys; what stands beside them holds for all."""
+    """One source by its name, or several, each by its name or with keys; keys beside them hold for all."""
     given = arm.get("prompts") or ()
     shared = {key: arm[key] for key in _OF_PROMPTS if key in arm}
     sources = [given] if isinstance(given, str) else _list(given, "prompts")
@@ -216,12 +205,9 @@ def _prompts(arm: Mapping[str, Any]) -> tuple[PromptSpec, ...]:
     )
 
 
-def _seeds(given: Mapping[str, Any]) -> tuple[int, ...]:
-    if "seed" in given and "seeds" in given:
-        raise InputError("the study gives seed and seeds; write one of the two.")
-    if "seed" in given:
-        return (given["seed"],)
-    return tuple(_list(given["seeds"], "seeds"))
+def _decoding(value: Any) -> DecodingSettings:
+    _expect({"decoding": value}, "decoding", dict, "keys and values (temperature, top_p, top_k)")
+    return _build(DecodingSettings, value)
 
 
 def _task(entry: Any) -> TaskSettings:
@@ -242,7 +228,7 @@ def _build(kind: type[Built], data: Mapping[Any, Any]) -> Built:
 
 @contextmanager
 def _of(whom: str) -> Iterator[None]:
-    """Say of whom a value cannot be used."""
+    """Name the task or arm of a value that cannot be used."""
     try:
         yield
     except InputError as error:
@@ -264,3 +250,17 @@ def _check_keys(data: Mapping[str, Any], known: Any) -> None:
     for key in data:
         if key not in known:
             raise unknown("key", str(key), known)
+
+
+_READ: dict[str, Callable[[Any], Any]] = {
+    "plans": _plans,
+    "criteria": lambda value: tuple(_criterion(entry) for entry in _list(value, "criteria")),
+    "depths": lambda value: tuple(Depth(text=str(entry)) for entry in _list(value, "depths")),
+    "healing": lambda value: tuple(
+        _arm(entry) for entry in _list(value, "healing") if entry not in ("none", {"name": "none"})
+    ),
+    "seeds": lambda value: tuple(_list(value, "seeds")),
+    "decoding": _decoding,
+    "checkpoints": lambda value: value,
+}
+"""How the values of a study's own keys are read."""

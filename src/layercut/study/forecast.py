@@ -21,10 +21,10 @@ from layercut.tasks.cells import Cell
 from layercut.text.counting import counted
 
 MANY = 100
-"""Items timed of a task from which the range is about a factor of two."""
+"""Timed items of a task from which the range is about a factor of two."""
 _UNITS = ((86_400, "days"), (3_600, "h"), (60, "min"), (1, "s"))
 _LOOKED_AT = 32
-"""Items whose prompts are counted; the others are taken to be like them."""
+"""Items whose prompts are counted; their mean holds for the others."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,17 +36,15 @@ class ArmForecast:
     done: int
     """Cells that are finished here, or answered in another study."""
     items: int
-    """That are left to be asked."""
     prompt_tokens: int
-    """Of these items, estimated from their length."""
+    """Tokens of these items' prompts, estimated from their length."""
     new_tokens: int
-    """That they may write: as long as the right answer, or half of the most for a chain."""
+    """Estimated length of their answers: that of the right answer, or half of the limit for a chain."""
     seconds: float | None
-    """None where nothing was measured that it could be judged by."""
+    """None without any measurement to estimate from."""
     seconds_range: tuple[float, float] | None
     """The least and the most, by how much was timed."""
     checkpoint_bytes: int
-    """That will lie on disk at some time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,21 +57,18 @@ class Forecast:
     steps: tuple[str, ...]
     """Searches by name, and arms that are to be healed."""
     unknown_steps: tuple[str, ...]
-    """Those of them that were not measured yet and are in no time."""
+    """Those that were never timed; the time excludes them."""
     seconds: float | None
     seconds_range: tuple[float, float] | None
     timed: dict[str, int]
-    """Items that the time rests on, by task and readout; 0 for one judged by its tokens."""
+    """Timed items behind the time, by task and readout; 0 for an estimate from tokens."""
     keeps_checkpoints: bool
     shortfalls: tuple[str, ...] = ()
-    """Tasks that have fewer items than the study asks for, in words."""
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able."""
         return asdict(self)
 
     def tables(self) -> RenderableType:
-        """For people."""
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, header_style="bold")
         table.add_column("arm", overflow="fold")
         for name in ("cells done", "items", "tokens read", "written", "time", "disk"):
@@ -99,7 +94,6 @@ class Forecast:
         return Group(Text(self.model, style="bold"), table, *(Text(line) for line in lines))
 
     def _basis(self) -> str:
-        """What the time is estimated from."""
         timed = {name: num for name, num in self.timed.items() if num}
         guessed = [name for name in self.timed if name not in timed]
         if not self.timed:
@@ -124,7 +118,7 @@ class Forecast:
 
 
 def forecast(work: StudyWork) -> Forecast:
-    """Count what is left to do, and judge its time by what earlier runs in the same folder measured."""
+    """Count the remaining work, and estimate its time from earlier runs in the same folder."""
     pieces = work.pieces()
     eta = Eta([piece.work for piece in pieces])
     for kind, num_items, seconds in work.speeds():
@@ -150,7 +144,7 @@ def forecast(work: StudyWork) -> Forecast:
     unknown = [name for name in steps if pieces[work.index(name)].work.kind not in measured]
     arms = []
     for arm in work.arms:
-        counts = {cell.label: work_items(cell) for cell in left[arm.name]}
+        counts = {cell.label: len(cell.task.samples("report", cell.limit)) for cell in left[arm.name]}
         prompt, new = (sum(counts[label] * rates[label][side] for label in counts) for side in (0, 1))
         here = [*places[arm.name], *([work.index(arm.name)] if arm.healing else [])]
         arms.append(
@@ -182,11 +176,6 @@ def forecast(work: StudyWork) -> Forecast:
     )
 
 
-def work_items(cell: Cell) -> int:
-    """Number of items of a cell."""
-    return len(cell.task.samples("report", cell.limit))
-
-
 def _tokens(cell: Cell) -> tuple[float, float]:
     """Prompt and new tokens of one item, estimated from the first items."""
     samples = cell.task.samples("report", min(cell.limit or _LOOKED_AT, _LOOKED_AT))
@@ -215,19 +204,16 @@ def _checkpoint_bytes(work: StudyWork, name: str) -> int:
 
 
 def _total(arms: tuple[ArmForecast, ...]) -> ArmForecast:
-    seconds = [arm.seconds for arm in arms]
-    ranges = [arm.seconds_range for arm in arms]
-    known = [one for one in ranges if one is not None]
+    counts = ("cells", "done", "items", "prompt_tokens", "new_tokens", "checkpoint_bytes")
+    seconds = [arm.seconds for arm in arms if arm.seconds is not None]
+    ranges = [arm.seconds_range for arm in arms if arm.seconds_range is not None]
     return ArmForecast(
         name="all",
-        cells=sum(arm.cells for arm in arms),
-        done=sum(arm.done for arm in arms),
-        items=sum(arm.items for arm in arms),
-        prompt_tokens=sum(arm.prompt_tokens for arm in arms),
-        new_tokens=sum(arm.new_tokens for arm in arms),
-        seconds=None if None in seconds else sum(one for one in seconds if one is not None),
-        seconds_range=None if None in ranges else (sum(one[0] for one in known), sum(one[1] for one in known)),
-        checkpoint_bytes=sum(arm.checkpoint_bytes for arm in arms),
+        **{name: sum(getattr(arm, name) for arm in arms) for name in counts},
+        seconds=sum(seconds) if len(seconds) == len(arms) else None,
+        seconds_range=(sum(low for low, _ in ranges), sum(high for _, high in ranges))
+        if len(ranges) == len(arms)
+        else None,
     )
 
 
@@ -251,7 +237,7 @@ def span(low: float, high: float) -> str:
 
 
 def _rounded(seconds: float) -> tuple[str, str]:
-    """Two digits and the unit that suits them."""
+    """Two digits and a suitable unit."""
     size, unit = next((one for one in _UNITS if seconds >= one[0] * 1.5), _UNITS[-1])
     value = seconds / size
     return f"{value:.2g}" if value < 10 else f"{value:,.0f}", unit

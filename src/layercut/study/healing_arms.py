@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -17,14 +17,14 @@ from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
 from layercut.healing.data import BUILT_IN
 from layercut.healing.generate import answer_prompts
-from layercut.healing.heal import Healed, check_method, heal_model
-from layercut.healing.heal_settings import HealSettings
-from layercut.healing.job import CHECKPOINT
+from layercut.healing.heal import CHECKPOINT, Healed, check_method, heal_model
 from layercut.healing.process_group import ProcessGroup
 from layercut.healing.prompt_sources import Answering, PromptSource, PromptSpec, prompt_source
+from layercut.healing.settings import HealSettings
+from layercut.progress import Say
 from layercut.runs.settings import settings_hash
 from layercut.settings import ModelSettings, TaskSettings
-from layercut.study.study_settings import HealingArm
+from layercut.study.settings import HealingArm
 
 
 class Healer:
@@ -39,15 +39,13 @@ class Healer:
         folder: Path,
         answers: Path,
     ) -> None:
-        """Nothing is read yet.
-
-        Args:
-            arm: how is healed.
-            uncut: the model that teaches.
-            tasks: of the study; training data holds none of their report items.
-            seed: of the study, for an arm that names none.
-            folder: run folder of the healing.
-            answers: where the original model's answers lie, in a run folder for each way of asking.
+        """Args:
+        arm: how to heal.
+        uncut: the teacher.
+        tasks: of the study; training data holds none of their report items.
+        seed: of the study, for an arm without a seed of its own.
+        folder: run folder of the healing.
+        answers: holds a run folder with the original model's answers for each way of asking.
         """
         self.arm, self.folder = arm, folder
         self._answers_folder = answers
@@ -57,7 +55,6 @@ class Healer:
 
     @property
     def settings(self) -> HealSettings:
-        """As ``layercut heal`` takes them."""
         named = [task.task for task in self._tasks if task.task not in BUILT_IN]
         return HealSettings(
             train=self.arm.train.replace(seed=self._seed),
@@ -71,11 +68,7 @@ class Healer:
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """What decides the healed weights, beside the original model and the removed layers.
-
-        Raises:
-            InputError: settings that do not fit each other, or prompts that cannot be read.
-        """
+        """What decides the healed weights, beside the original model and the removed layers."""
         source, how = _prompts(self.arm)
         settings = self.settings.describe()
         del settings["data"]  # files with items that must not be trained on; their tasks name them
@@ -92,12 +85,7 @@ class Healer:
         }
 
     def check(self) -> None:
-        """Whatever would fail after hours of other work fails now.
-
-        Raises:
-            InputError: settings or prompts that cannot be used.
-            MissingExtra: TRL or PEFT is not installed.
-        """
+        """Raise InputError or MissingExtra now for what would fail after hours of other work."""
         group = ProcessGroup.of_this_process()
         if group.size > 1:
             raise InputError(
@@ -107,33 +95,21 @@ class Healer:
         self.arm.filters.check()
         _ = self.identity
 
-    def heal(self, cut: Path | None, *, console: Console, say: Callable[[str], None]) -> Healed:
-        """Heal a pruned checkpoint, or train the original model where there is none, or go on with it; see
-        ``heal_model``.
-        """
+    def heal(self, cut: Path | None, *, console: Console, say: Say) -> Healed:
+        """Heal a pruned checkpoint, or train the original model for None; see ``heal_model``."""
         source, how = _prompts(self.arm)
         model = self._uncut if cut is None else self._uncut.replace(model=str(cut), revision=None)
         settings = self.settings
         if source.records is None and (settings.responses == "self" or settings.match_tokens):
             source = replace(source, records=self._answers(source, how, console, say))
         healed = heal_model(
-            model,
-            self._uncut,
-            source,
-            settings,
-            how,
-            out=self.folder,
-            console=console,
-            say=say,
-            is_control=cut is None,
+            model, self._uncut, source, settings, how, out=self.folder, console=console, say=say, is_control=cut is None
         )
         assert healed is not None, "a study runs in one process"
         return healed
 
-    def _answers(
-        self, source: PromptSource, how: Answering, console: Console, say: Callable[[str], None]
-    ) -> list[dict[str, Any]]:
-        """The original model's answers, given once for all cuts of the study and all arms that ask the same."""
+    def _answers(self, source: PromptSource, how: Answering, console: Console, say: Say) -> list[dict[str, Any]]:
+        """The original model's answers, generated once for all cuts of the study and all arms that ask the same."""
         asked = {"prompts": source.describe(), "decoding": how.decoding.as_dict(), "seed": self._seed}
         name = settings_hash({**asked, "max_new_tokens": how.max_new_tokens, **how.extra()})
         return answer_prompts(
@@ -149,18 +125,16 @@ class Healer:
 
     @property
     def checkpoint(self) -> Path:
-        """The healed model; there once it is whole."""
         return self.folder / CHECKPOINT
 
     @property
     def engine(self) -> Engine:
-        """Over the healed model, which is loaded for it."""
         if self._handle is None:
             self._handle = ModelHandle(self._uncut.replace(model=str(self.checkpoint), revision=None))
         return self._handle.engine
 
     def metadata(self) -> Mapping[str, Any] | None:
-        """How the checkpoint was made, from its plan.json; None where there is none."""
+        """How the checkpoint was made, from its plan.json; None without one."""
         file = self.checkpoint / "plan.json"
         if not file.is_file():
             return None
@@ -168,11 +142,9 @@ class Healer:
         return made[-1] if made else None
 
     def release(self) -> None:
-        """Let the weights go."""
         self._handle = None
 
     def remove(self) -> None:
-        """Free the disk."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

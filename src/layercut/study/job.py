@@ -12,15 +12,14 @@ from typing import TypeVar
 from rich.console import Console
 
 from layercut.engine.base import Engine
+from layercut.progress import Say
 from layercut.progress.live import StudyProgress
 from layercut.runs.directory import RunFolder
 from layercut.runs.disk import BROKEN
 from layercut.runs.study import Manifest
 from layercut.settings import UNCUT
-from layercut.study.arms import StudyArm
-from layercut.study.cell_run import Measured, run_cell
-from layercut.study.store import SEARCHES
-from layercut.study.work import StudyWork, reused
+from layercut.study.store import SEARCHES, Measured, run_cell
+from layercut.study.work import StudyArm, StudyWork, reused
 from layercut.surgery.cut import cut_model
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.cells import Cell
@@ -41,20 +40,15 @@ class StudyJob:
         progress: StudyProgress,
         *,
         console: Console,
-        say: Callable[[str], None],
+        say: Say,
         settings_file: str | None = None,
         isolation: str | None = None,
     ) -> None:
-        """Nothing is run or written yet.
-
-        Args:
-            work: what is to be done.
-            manifest: where failures are noted.
-            progress: over ``work.pieces()``.
-            console: where a healing shows its progress.
-            say: called with each line for people.
-            settings_file: where the settings were read from.
-            isolation: of generated programs, to be recorded in each run folder.
+        """Args:
+        manifest: records failures.
+        progress: over ``work.pieces()``; ``console`` shows that of a healing.
+        settings_file: the file of the settings, for messages.
+        isolation: of generated programs, recorded in each run folder.
         """
         self._work, self._manifest, self._progress = work, manifest, progress
         self._console, self._say, self._file, self._isolation = console, say, settings_file, isolation
@@ -63,18 +57,14 @@ class StudyJob:
         self._broken: set[str] = set()
         """Arms and searches that were given up."""
         self.checkpoints: dict[str, Path] = {}
-        """What lies on disk in the end, by arm."""
+        """Checkpoints that stay on disk, by arm."""
 
     def run(self) -> None:
-        """Do all that is left, and note what fails.
-
-        Raises:
-            OSError: the disk is full or gone.
-        """
+        """Do all remaining work, and record failures; OSError if the disk is full or gone."""
         work = self._work
         for search in work.searches:
             if all(arm.name in work.plans for arm in work.arms_chosen_by(search)):
-                work.choose(search, say=self._say)  # what another study chose is kept here as well
+                work.choose(search, say=self._say)  # copies the choice of another study
                 self._progress.skip(work.index(search))
         left = {arm.name: len(work.cells) for arm in work.arms}
         measured: dict[str, dict[str, Measured]] = {arm.name: {} for arm in work.arms}
@@ -122,7 +112,7 @@ class StudyJob:
         return found
 
     def _ready(self, arm: StudyArm) -> RunFolder | None:
-        """The arm's run folder, its layers chosen and its weights healed; None where that failed."""
+        """The arm's run folder, with its layers chosen and its weights healed; None where that failed."""
         if arm.name in self._runs:
             return self._runs[arm.name]
         if {arm.name, arm.cut} & self._broken or not self._has_plan(arm):
@@ -194,17 +184,13 @@ class StudyJob:
             self._say(f"{arm.name}: {line}")
 
     def _checkpoint(self, name: str) -> Path:
-        """The pruned checkpoint of an arm, written if it is not there."""
+        """The pruned checkpoint of an arm, written if it does not exist."""
         target = self._work.folder / name / CHECKPOINT
         if not target.exists():
             plan = self._work.plans[name]
             model = self._work.model
             done = cut_model(
-                model.source,
-                plan,
-                target,
-                uncut=lambda: model.loaded,
-                say=lambda text: self._say(f"{name}: {text}"),
+                model.source, plan, target, uncut=lambda: model.loaded, say=lambda text: self._say(f"{name}: {text}")
             )
             self._say(f"{name}: {done.verified}")
         return target
@@ -250,7 +236,7 @@ class StudyJob:
         return max(check_report_items(made, cell.task.name, ids) for made in plans)
 
     def _attempt(self, step: str, arms: Sequence[str], action: Callable[[], Result]) -> Result | None:
-        """Do one step; where it fails, note that and go on."""
+        """Do one step; record its failure and continue."""
         try:
             result = action()
         except Exception as error:

@@ -6,7 +6,7 @@
                       reverse-3/              of a cut; its checkpoint/ inside, and heal-<arm>/ for each healing of it
                       reverse-3+<arm>/        of the cut healed: its answers and metrics
                       searches/<criterion>/   what choosing the layers measured
-                      answers/<hash>/         the original model's answers that healing learns from
+                      answers/<hash>/         the original model's answers, the training data of healing
                       study.json              the arms in order, and what failed (traceback in failures/)
                       report.md               made from all the above
 
@@ -16,7 +16,6 @@ study of the same model beside it. A finished study does not load a model at all
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +25,7 @@ from rich.console import Console
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
 from layercut.evidence.comparison import ComparisonRow
+from layercut.progress import Say
 from layercut.progress.live import StudyProgress
 from layercut.report.reports import write_reports
 from layercut.report.study import study_results
@@ -33,25 +33,24 @@ from layercut.runs.directory import RunFolder
 from layercut.runs.study import Manifest
 from layercut.study.forecast import Forecast, forecast
 from layercut.study.job import StudyJob
+from layercut.study.settings import StudySettings
 from layercut.study.store import CellStore
-from layercut.study.study_settings import StudySettings
 from layercut.study.work import StudyWork
 from layercut.tasks.cells import announce_isolation
 from layercut.tasks.run import slug
 
 
 class StudyOutcome(NamedTuple):
-    """What a study of one model found, and where it lies."""
+    """The results of a study of one model, and their files."""
 
     model: str
     rows: list[ComparisonRow]
     paths: dict[str, Path]
     """The report and the checkpoints, by name."""
     failed: list[str]
-    """What failed, a line each; the same command tries it again."""
+    """The failures, a line each; the same command tries them again."""
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able."""
         return {
             "model": self.model,
             "rows": [row.to_dict() for row in self.rows],
@@ -68,27 +67,19 @@ def run_study(
     limit: int | None = None,
     settings_file: str | None = None,
     console: Console,
-    say: Callable[[str], None],
+    say: Say,
 ) -> list[StudyOutcome]:
-    """Run a study, or go on with it; ``layercut run``.
+    """Run a study, or continue it; ``layercut run``. Returns an outcome for each model, in the order of the study.
 
-    A search, healing, cell or checkpoint that fails is noted in the folder and does not stop the others; it is tried
-    again by the same call.
+    A search, healing, cell or checkpoint that fails is recorded in the folder and does not stop the others; the same
+    call tries it again.
 
     Args:
-        settings: the study.
-        out: run folder in place of the study's own.
-        seed: in place of the study's own, of which there may be several.
-        limit: lowers every task's number of items.
-        settings_file: where the settings were read from, to be named when they do not fit the folder.
-        console: where progress goes.
-        say: called with each line for people.
-
-    Returns:
-        An outcome for each model, in the order of the study.
+        settings: the study. ``out`` and ``seed`` replace its own, and ``limit`` lowers every task's number of items.
+        settings_file: the file of the settings, for messages.
 
     Raises:
-        InputError: anything in the study that cannot be used, or a run folder that holds another study.
+        InputError: a setting that cannot be used, or a run folder that holds another study.
     """
     settings = _with(settings, out, seed)
     folders = _folders(settings)
@@ -113,18 +104,12 @@ def run_study(
 def forecast_study(
     settings: StudySettings, *, out: Path | None = None, seed: int | None = None, limit: int | None = None
 ) -> list[Forecast]:
-    """What ``run_study`` would do, for each model; ``layercut run --dry-run``. Nothing is run or written.
-
-    Raises:
-        InputError: anything in the study that cannot be used.
-    """
+    """The forecast of ``run_study`` for each model; ``layercut run --dry-run``. Nothing is run or written."""
     settings = _with(settings, out, seed)
     return [forecast(_work(settings, model, folder, limit)) for model, folder in _folders(settings)]
 
 
-def _run_model(
-    work: StudyWork, settings_file: str | None, console: Console, say: Callable[[str], None]
-) -> StudyOutcome:
+def _run_model(work: StudyWork, settings_file: str | None, console: Console, say: Say) -> StudyOutcome:
     name = work.model.settings.model
     for cut, plan in work.plans.items():
         say(f"{cut}: {plan.describe()}")

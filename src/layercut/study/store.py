@@ -1,48 +1,52 @@
-"""Cells by content: the key of the answers of one task and readout, and the folders that already hold them.
+"""Cells by content: the key of the answers of one task and readout, where they are found, and how they are computed.
 
 A cell's key is the hash of everything that determines its answers: the model's weights and dtype, the *set* of removed
-layers, how it was healed, the task's version, data and settings, the readout and the decoding. The engine, the batch
-size and the number of items are not part of it: within a cell, answers are found by item. So a study reuses the answers
-of another study of the same model beside it. It copies the records into its own folder, which alone still rebuilds its
+layers, the healing, the task's version, data and settings, the readout and the decoding. The engine, the batch size and
+the number of items are not part of it: within a cell, answers are found by item. So a study reuses the answers of
+another study of the same model beside it. It copies the records into its own folder, which alone still rebuilds its
 report.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
-from layercut.engine.base import Decoding
+from layercut.engine.base import Decoding, Engine
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
 from layercut.models.weights import read_config
+from layercut.progress import OnProgress
 from layercut.runs.atomic import write_json
 from layercut.runs.directory import RunFolder, runs_in
+from layercut.runs.environment import shown
 from layercut.runs.json_text import load
-from layercut.runs.settings import settings_hash, shown
+from layercut.runs.records import MetricRow
+from layercut.runs.settings import settings_hash
 from layercut.selection.search_journal import JournalQuestion
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.cells import Cell
+from layercut.tasks.evaluate import evaluate
 
 CELLS, SEARCHES = "cells", "searches"
 FORMAT_VERSION = 1
 _DEPTH = 3
-"""How far below the folder that holds the studies a run may lie: study, model, run."""
+"""Most folders between the folder of the studies and a run: study, model, run."""
 
 
 class Reused(NamedTuple):
-    """Records that were taken over."""
+    """Reused records."""
 
     source: str
-    """The run folder that they come from."""
     num_items: int
 
 
 def model_identity(model: ModelHandle) -> dict[str, str]:
-    """What of a model decides its answers: weights and dtype."""
+    """The properties of a model that decide its answers: weights and dtype."""
     dtype = model.dtype
     if dtype == "auto":
         config = read_config(model.source.path)
@@ -53,15 +57,7 @@ def model_identity(model: ModelHandle) -> dict[str, str]:
 def cell_identity(
     model: ModelHandle, plan: CutPlan, cell: Cell, decoding: Decoding, healing: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    """What decides the answers of a cell. The decoding's seed counts only where answers are sampled.
-
-    Args:
-        model: the original one.
-        plan: which of its layers are gone.
-        cell: task and readout.
-        decoding: how answers are drawn.
-        healing: what decided the healed weights; None for a cut that was not healed.
-    """
+    """What decides the answers of a cell. The decoding's seed counts only where answers are sampled."""
     asked = JournalQuestion.of(cell.task, cell.readout, model.metadata.model_hash, decoding).key(plan)
     return {
         **model_identity(model),
@@ -74,7 +70,7 @@ def cell_identity(
 
 
 def cell_file(run: Path, cell: Cell) -> Path:
-    """Where a run records a cell; it is there once the cell is finished."""
+    """The file of a finished cell in its run."""
     return run / CELLS / f"{re.sub(r'[^A-Za-z0-9_.-]', '_', cell.task.name)}.{cell.readout}.json"
 
 
@@ -82,11 +78,7 @@ class CellStore:
     """The finished cells and searches of all studies right below one folder."""
 
     def __init__(self, root: Path) -> None:
-        """Nothing is read yet.
-
-        Args:
-            root: the folder that holds the studies, such as ``runs``.
-        """
+        """``root``: the folder that holds the studies, such as ``runs``."""
         self._root = root
 
     @cached_property
@@ -102,19 +94,12 @@ class CellStore:
         return found
 
     def add(self, run: Path, identity: Mapping[str, Any]) -> None:
-        """A cell was finished just now."""
         self._by_key.setdefault(settings_hash(identity), []).append(run)
 
     def records(
         self, identity: Mapping[str, Any], ids: Collection[str], *, exclude: Path
     ) -> Iterator[tuple[Reused, list[dict[str, Any]]]]:
-        """Records of these items in other runs, each item once.
-
-        Args:
-            identity: of the cell.
-            ids: the items that are wanted.
-            exclude: the run that asks.
-        """
+        """Records of these items in other runs than ``exclude``, each item once."""
         left = set(ids)
         for run in self._by_key.get(settings_hash(identity), ()):
             if not left:
@@ -123,7 +108,7 @@ class CellStore:
                 continue
             try:
                 records = RunFolder.open(run).records(identity["task"], identity["readout"])
-            except InputError:  # somebody tidied up; then it is asked again
+            except InputError:  # a user deleted files; then the items are asked again
                 continue
             taken = [one for one in records if one.get("id") in left and one.get("version") == identity["version"]]
             if taken:
@@ -136,7 +121,7 @@ class CellStore:
         return set(ids) <= found
 
     def plan(self, key: str) -> tuple[CutPlan, str] | None:
-        """A plan that a search with this key has chosen, and the study that it stands in."""
+        """The plan that a search with this key has chosen, and its study."""
         for study in self.studies():
             for data in _read_all((study / SEARCHES).glob("*/chosen-*.json")):
                 if data.get("key") == key:
@@ -144,7 +129,7 @@ class CellStore:
         return None
 
     def studies(self) -> Iterator[Path]:
-        """Folders of studies, those of single models in a study of several too."""
+        """Folders of studies, also those of single models in a study of several."""
         for study in runs_in(self._root):
             yield study
             yield from runs_in(study)
@@ -160,12 +145,12 @@ class CellStore:
 
 
 def write_chosen(folder: Path, key: str, plan: CutPlan) -> None:
-    """Keep what a search chose, to be found by its key."""
+    """Save the plan that a search chose, under its key."""
     write_json(folder / f"chosen-{len(plan.removed)}.json", {"key": key, "plan": plan.to_dict()})
 
 
 def read_chosen(folder: Path, key: str, depth: int) -> CutPlan | None:
-    """What this very search has chosen, if it has."""
+    """The plan that this search has chosen; None without one."""
     for data in _read_all([folder / f"chosen-{depth}.json"]):
         if data.get("key") == key:
             return CutPlan.from_dict(data["plan"])
@@ -180,3 +165,94 @@ def _read_all(files: Iterable[Path]) -> Iterator[dict[str, Any]]:
             continue
         if isinstance(data, dict):
             yield data
+
+
+class Measured(NamedTuple):
+    """A finished cell."""
+
+    rows: list[MetricRow]
+    reused: tuple[Reused, ...]
+    num_asked: int
+
+
+def finished_cell(run: Path, cell: Cell, identity: Mapping[str, Any]) -> Measured | None:
+    """The cell as this run folder holds it; None where it is not finished."""
+    try:
+        data = load(cell_file(run, cell))
+    except (OSError, ValueError):
+        return None
+    if data.get("key") != settings_hash(identity) or data.get("limit") != cell.limit:
+        return None
+    return Measured(data["rows"], tuple(Reused(*one) for one in data["reused"]), 0)
+
+
+def run_cell(
+    run: RunFolder,
+    cell: Cell,
+    identity: Mapping[str, Any],
+    *,
+    engine: Callable[[], Engine],
+    plan: CutPlan,
+    decoding: Decoding,
+    selection_items: int,
+    store: CellStore,
+    where: str,
+    on_progress: OnProgress,
+) -> Measured:
+    """Finish a cell: missing items are taken from other studies, and the rest is asked.
+
+    Args:
+        run: the folder of the arm, begun.
+        identity: what decides the answers; see ``cell_identity``.
+        engine: gives the engine of the arm's model; called only if something has to be asked.
+        selection_items: number of items that the plan was selected on.
+        where: the machine; the speed is recorded with it.
+        on_progress: called with (items done, items in all), first with the items that were known.
+    """
+    ids = [sample.id for sample in cell.task.samples("report", cell.limit)]
+    with run.journal(cell.task.name, cell.readout) as journal:
+        known = {record["id"] for record in journal.records}
+        reused = []
+        for source, records in store.records(identity, set(ids) - known, exclude=run.path):
+            journal.append(records)
+            reused.append(source)
+        missing = len(set(ids) - {record["id"] for record in journal.records})
+        # Without missing items there is no engine, so a finished study loads no model.
+        answers = engine() if missing else cast("Engine", None)
+        began = time.monotonic()
+        outcome = evaluate(
+            cell.task,
+            answers,
+            plan,
+            readout=cell.readout,
+            limit=cell.limit,
+            decoding=decoding,
+            num_samples=cell.num_samples,
+            journal=journal,
+            on_progress=on_progress,
+        )
+        seconds = time.monotonic() - began
+    rows = [cast("MetricRow", {**row, "selection_items": selection_items}) for row in outcome.metrics]
+    write_json(
+        cell_file(run.path, cell),
+        {
+            "format_version": FORMAT_VERSION,
+            "key": settings_hash(identity),
+            "identity": dict(identity),
+            "limit": cell.limit,
+            "num_items": len(ids),
+            "reused": [list(one) for one in reused],
+            "speed": {"items": missing, "seconds": round(seconds, 3), "where": where, **_tokens(outcome.records)},
+            "rows": rows,
+        },
+    )
+    store.add(run.path, identity)
+    return Measured(rows, tuple(reused), missing)
+
+
+def _tokens(records: list[dict[str, Any]]) -> dict[str, float]:
+    """Mean tokens of an item: of the prompt, and of the answer."""
+    return {
+        f"{name}_tokens": round(sum(record.get(f"num_{name}_tokens", 0) for record in records) / len(records), 1)
+        for name in ("prompt", "new")
+    }

@@ -1,15 +1,20 @@
-"""The work of a study for one model: arms, cells and their order, plans, healing runs, and finished results."""
+"""The work of a study for one model: arms, cells and their order, plans, healing runs, and finished results.
+
+An arm is the original model, a cut, or a cut healed, under one seed; each has a run folder.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from layercut.engine.base import Decoding
 from layercut.engine.handle import ModelHandle
-from layercut.progress import Progress, silent
+from layercut.errors import InputError
+from layercut.progress import Progress, Say, silent
 from layercut.progress.estimate import Workload as Cost
 from layercut.progress.live import StudyStep
 from layercut.runs.environment import machine
@@ -18,35 +23,144 @@ from layercut.runs.study import seconds_in
 from layercut.selection.select import objective_parts
 from layercut.selection.specs import plan_of
 from layercut.settings import UNCUT
-from layercut.study.arms import StudyArm, arms_of, in_order
-from layercut.study.cell_run import Measured, finished_cell
 from layercut.study.choosing import choose_plans, search_identity
 from layercut.study.healing_arms import Healer
-from layercut.study.store import SEARCHES, CellStore, cell_identity, model_identity
-from layercut.study.study_settings import StudySettings
+from layercut.study.settings import CriterionSettings, HealingArm, StudySettings
+from layercut.study.store import SEARCHES, CellStore, Measured, cell_identity, finished_cell, model_identity
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.cells import Cell, make_cells, run_settings
 from layercut.tasks.shortfall import tell_shortfalls
 
+_READOUT_COST = {"short": 1, "chain": 2}
+"""Readouts that generate cost more than those that rank."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyArm:
+    """One model to be measured: its plan, who chose it, its healing and its seed."""
+
+    name: str
+    spec: str | None = None
+    """A plan as people write it; None for the original model and for a criterion's choice."""
+    criterion: CriterionSettings | None = None
+    depth: int = 0
+    """Number of layers that a criterion removes; 0 for a given plan."""
+    healing: HealingArm | None = None
+    seed: int
+    """Seed of all draws in this arm."""
+    round: int = 0
+    """Index of the seed among the study's."""
+    cut: str = ""
+    """Name of the arm that is healed here; empty without healing."""
+
+    @property
+    def is_uncut(self) -> bool:
+        return self.name == UNCUT
+
+    @property
+    def cost(self) -> int:
+        """The cost of choosing its layers, see CriterionSettings."""
+        return self.criterion.cost if self.criterion else 0
+
+    @property
+    def search(self) -> str:
+        """Name of the search that chooses the layers of a cut; empty without one."""
+        if self.criterion is None:
+            return ""
+        return self.criterion.name + (f"-seed{self.seed}" if self.round else "")
+
+    def describe(self) -> dict[str, Any]:
+        """For study.json and for the run's metrics."""
+        return {
+            "name": self.name,
+            "plan": self.cut or self.name,
+            "criterion": self.criterion.criterion if self.criterion else None,
+            "depth": self.depth or None,
+            "healing": self.healing.name if self.healing else None,
+            "seed": self.seed,
+        }
+
+
+def arms_of(settings: StudySettings, num_layers: int) -> list[StudyArm]:
+    """All arms in the order of the report: uncut, then each plan with its healed arms, by seed.
+
+    The original model is trained as well where a healing arm names it, as a control or for a parent model.
+
+    A further seed has only arms that draw: random plans, plans by generated text or sampled answers, and healing
+    without a seed of its own. Where answers are sampled, every plan is asked again. Raises InputError for two arms of
+    one name, or a depth that leaves no layer.
+    """
+    uncut = StudyArm(name=UNCUT, seed=settings.seed)
+    arms = []
+    for cut in (uncut, *_cuts(settings, num_layers)):
+        for place, seed in enumerate(settings.seeds):
+            if place == 0 or (not cut.is_uncut and _draws(settings, cut)):
+                suffix = f"-seed{seed}" if place else ""
+                own = replace(cut, name=cut.name + suffix, seed=seed, round=place)
+                arms += [own, *_healed(own, cut, settings.healing, "")]
+            else:  # the cut is that of the first seed, and is healed again
+                healed = [arm for arm in settings.healing if arm.seed is None]
+                arms += _healed(replace(cut, seed=seed, round=place), cut, healed, f"-seed{seed}")
+    names = [arm.name for arm in arms]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"two arms of the study would be called {name}; give a plan or a criterion another name.")
+    return arms
+
+
+def in_order(arms: Sequence[StudyArm], cells: Sequence[Cell]) -> Iterator[tuple[StudyArm, Cell]]:
+    """Every arm and cell, cheap and informative ones first.
+
+    The original model comes first. Of one seed, cuts come before healed ones; among cuts, those without a search, then
+    those chosen by text, then those chosen by task scores; within these, ranked readouts before written ones and
+    shallow cuts before deep ones. A healed model is measured completely before the next one is made.
+    """
+    pieces = [(arm, cell) for arm in arms for cell in cells]
+
+    def key(place: int) -> tuple[object, ...]:
+        arm, cell = pieces[place]
+        readout = _READOUT_COST.get(cell.readout.partition("@")[0], 0)
+        if arm.healing:
+            return (arm.round, 1, arm.cost, arm.depth, place // len(cells), readout)
+        return (arm.round, 0, not arm.is_uncut, arm.cost, readout, arm.depth)
+
+    yield from (pieces[place] for place in sorted(range(len(pieces)), key=lambda place: (key(place), place)))
+
+
+def _cuts(settings: StudySettings, num_layers: int) -> Iterator[StudyArm]:
+    for name, spec in settings.plans.items():
+        yield StudyArm(name=name, spec=spec, seed=settings.seed)
+    for criterion in settings.criteria:
+        for depth in dict.fromkeys(depth.layers(num_layers) for depth in settings.depths):
+            if depth >= num_layers:
+                raise InputError(f"depth {depth} leaves no layer of {num_layers}; choose 1 to {num_layers - 1}.")
+            yield StudyArm(name=f"{criterion.name}-{depth}", criterion=criterion, depth=depth, seed=settings.seed)
+
+
+def _healed(cut: StudyArm, plain: StudyArm, healing: Sequence[HealingArm], suffix: str) -> list[StudyArm]:
+    names = {plain.name, plain.criterion.name if plain.criterion else plain.name}
+    return [
+        replace(cut, name=f"{cut.name}+{arm.name}{suffix}", healing=arm, cut=cut.name)
+        for arm in healing
+        if names & set(arm.plans) or not (arm.plans or plain.is_uncut)
+    ]
+
+
+def _draws(settings: StudySettings, cut: StudyArm) -> bool:
+    if settings.decoding.temperature > 0:
+        return True
+    if cut.criterion:
+        return cut.criterion.draws(settings.decoding)
+    return (cut.spec or "").startswith("random:")
+
 
 class StudyWork:
-    """One model's part of a study. Nothing is run or written by making it."""
+    """One model's part of a study. Creating it runs and writes nothing, and checks the settings against the model."""
 
     def __init__(
         self, settings: StudySettings, model: ModelHandle, *, folder: Path, store: CellStore, limit: int | None = None
     ) -> None:
-        """Find the arms, the cells, and the plans that need no search or were chosen before.
-
-        Args:
-            settings: of the study.
-            model: the original one.
-            folder: the study's, or this model's within it.
-            store: where other studies lie.
-            limit: lowers every task's number of items.
-
-        Raises:
-            InputError: plans, depths, tasks or data that cannot be used with this model.
-        """
+        """``folder`` is the study's, or this model's in it; ``limit`` lowers every task's number of items."""
         self.settings, self.model, self.folder, self.store = settings, model, folder, store
         self.arms = arms_of(settings, model.num_layers)
         self.cells = make_cells(settings.tasks, settings.seed, limit)
@@ -73,7 +187,7 @@ class StudyWork:
         self._costs = {cell.label: cell.work() for cell in self.cells}
 
     def shortfalls(self) -> list[str]:
-        """Tasks that have fewer items than the study asks for, to be reported or to choose layers by, in words."""
+        """Tasks that have fewer items than the study asks for, for the report or for choosing layers, in words."""
         said: list[str] = []
         tell_shortfalls(self.cells, "report", said.append)
         for arm in self.arms:
@@ -84,7 +198,6 @@ class StudyWork:
 
     @cached_property
     def searches(self) -> list[str]:
-        """Names of the searches that measure something."""
         return list(dict.fromkeys(arm.search for arm in self.arms if not arm.healing and arm.cost))
 
     def arms_chosen_by(self, search: str) -> list[StudyArm]:
@@ -92,14 +205,9 @@ class StudyWork:
         return [arm for arm in self.arms if not arm.healing and arm.search == search]
 
     def choose(
-        self,
-        search: str,
-        progress: Progress = silent,
-        say: Callable[[str], None] = lambda text: None,
-        *,
-        known_only: bool = False,
+        self, search: str, progress: Progress = silent, say: Say = lambda text: None, *, known_only: bool = False
     ) -> None:
-        """Make a search, and know the plans of its cuts from then on; see ``choose_plans``."""
+        """Make a search, and record the plans of its cuts; see ``choose_plans``."""
         arms = self.arms_chosen_by(search)
         criterion = arms[0].criterion
         assert criterion is not None
@@ -118,25 +226,23 @@ class StudyWork:
         self.plans |= {arm.name: plans[arm.depth] for arm in arms if arm.depth in plans}
 
     def plan(self, arm: StudyArm) -> CutPlan:
-        """Layers of the original model that are gone in an arm."""
+        """The layers of the original model that an arm removes."""
         return self.plans[arm.cut or arm.name]
 
     def decoding(self, arm: StudyArm) -> Decoding:
-        """How answers are drawn."""
         return Decoding(**self.settings.decoding.as_dict(), seed=arm.seed)
 
     def identity(self, arm: StudyArm, cell: Cell) -> dict[str, Any]:
-        """What decides a cell's answers."""
         healing = self.healers[arm.name].identity if arm.healing else None
         return cell_identity(self.model, self.plan(arm), cell, self.decoding(arm), healing)
 
     def run_settings(self, arm: StudyArm) -> Mapping[str, Any]:
-        """What decides the numbers of an arm's run folder."""
+        """The settings that decide the numbers of an arm's run folder."""
         settings = run_settings(self.model, self.plan(arm), self.cells, self.decoding(arm), self.settings.seed)
         return {**settings, "healing": self.healers[arm.name].identity} if arm.healing else settings
 
     def whole(self) -> Mapping[str, Any]:
-        """What must be the same for the study to go on in its folder."""
+        """The settings that must be the same for the study to continue in its folder."""
         settings = self.settings
         given = {name: list(self.plans[name].removed) for name in settings.plans}
         healing: dict[str, Any] = {}
@@ -185,7 +291,7 @@ class StudyWork:
         return len(self.order) + [*self.searches, *self.healers].index(step)
 
     def search_kind(self, search: str) -> str:
-        """What decides how long a search takes."""
+        """Searches of the same kind take the same time."""
         arms = self.arms_chosen_by(search)
         criterion, deepest = arms[0].criterion, max(arm.depth for arm in arms)
         assert criterion is not None
@@ -193,19 +299,19 @@ class StudyWork:
         return f"search {settings_hash({**identity, 'seed': None, 'where': self.where})}"
 
     def healing_kind(self, arm: str) -> str:
-        """What decides how long a healing takes, whichever layers are gone."""
+        """Healings of the same kind take the same time. The removed layers do not count."""
         identity = {"model": model_identity(self.model), "healing": self.healers[arm].identity}
         return f"healing {settings_hash({**identity, 'where': self.where})}"
 
     @cached_property
     def where(self) -> str:
-        """What the model runs on: speeds belong to it."""
+        """The machine that the model runs on, for speeds."""
         import torch  # noqa: F401  before the accelerator is looked for
 
         return f"{self.model.settings.device}: {machine()}"
 
     def speeds(self) -> list[tuple[Any, int, float]]:
-        """What earlier studies measured on this model and machine: kind of work, items, seconds."""
+        """Measurements of earlier studies on this model and machine: kind of work, items, seconds."""
         mine = model_identity(self.model)
         found: list[tuple[Any, int, float]] = []
         for _, data in self.store.cells:
@@ -218,5 +324,5 @@ class StudyWork:
 
 
 def reused(measured: Mapping[str, Measured]) -> dict[str, Sequence[Sequence[Any]]]:
-    """Where answers were taken from, by cell: run folder and number of items."""
+    """Sources of reused answers, by cell: run folder and number of items."""
     return {name: [list(one) for one in found.reused] for name, found in measured.items() if found.reused}

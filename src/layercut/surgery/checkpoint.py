@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import re
 import shutil
@@ -10,18 +9,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from layercut.errors import CheckpointError, InputError, one_line
+from layercut.errors import CheckpointError, InputError
 from layercut.models.convert import SOURCE_FILE
-from layercut.models.families import Family, family_of
+from layercut.models.structure import Structure, config_of, counted_field, structure_of, text_part
 from layercut.models.weights import read_config, read_header, safetensors_files
 from layercut.runs.atomic import new_directory, refuse_used
 from layercut.runs.disk import check_room, writing
-from layercut.surgery.config_fields import INDEX_LISTS, LISTS, check_depth, cut_config
+from layercut.surgery.config_fields import INDEX_LISTS, LISTS, PlanRefused, check_depth, cut_config
+from layercut.surgery.kinds import check_kinds
+from layercut.surgery.nearest import with_nearest
 from layercut.surgery.plan import CutPlan
+from layercut.surgery.quantized import follow_config, follow_files, modules_of
 from layercut.surgery.shards import Shard, TensorSpan, lay_out, write_shards
+from layercut.surgery.written import check_written
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from transformers import PretrainedConfig
 
     from layercut.models.sources import ModelSource
 
@@ -74,13 +79,15 @@ class CutReport:
     """Files that come along as they are: tokenizer, chat template, generation config, licence, remote code."""
     warnings: tuple[str, ...]
     """What a user of the pruned model should know."""
+    checked: str = ""
+    """What was found when the written files were read again, in words; empty for a dry run."""
 
 
 def plan_cut(source: Path, plan: CutPlan, *, max_shard_bytes: int = MAX_SHARD_BYTES) -> CutReport:
     """What ``cut_checkpoint`` would do, found out from the config and the headers of the weight files alone.
 
     Raises:
-        InputError: the plan does not fit the model, or its family is not known.
+        InputError: the plan does not fit the model, or it is no decoder.
         CheckpointError: files are missing or damaged.
     """
     return _prepare(Path(source), plan, max_shard_bytes).report
@@ -106,9 +113,9 @@ def cut_checkpoint(
     Args:
         source: folder of the original model, with safetensors weights.
         plan: what goes.
-        out: the new folder; it must not exist, or be empty. recorded_plan: this cut and all before it as one plan of
-        the model that was whole; it is written in place of ``plan`` and
-            of the earlier ones, with what ``plan.json`` there says of healing.
+        out: the new folder; it must not exist, or be empty.
+        recorded_plan: this cut and all before it as one plan of the model that was whole; it is written in place of
+            ``plan`` and of the earlier ones, with what ``plan.json`` there says of healing.
         max_shard_bytes: largest weight file.
         extra_files: more files by name, such as ``{"README.md": model_card}``. The original model's own card is kept as
             ``README.uncut.md`` in any case.
@@ -116,7 +123,7 @@ def cut_checkpoint(
         check: called with the finished folder and the report before it takes its name; if it raises, nothing is left.
 
     Raises:
-        InputError: the plan does not fit the model, its family is not known, ``out`` is not empty, or the disk is full.
+        InputError: the plan does not fit the model, it is no decoder, ``out`` is not empty, or the disk is full.
         CheckpointError: files are missing or damaged.
     """
     source, out = Path(source), Path(out)
@@ -139,16 +146,19 @@ def cut_checkpoint(
             target.parent.mkdir(exist_ok=True)
             shutil.copyfile(source / name, target)
         _write_plans(source, plan, folder, recorded_plan)
-        for name, text in (extra_files or {}).items():
+        for name, text in {**work.texts, **(extra_files or {})}.items():
             (folder / name).write_text(text, encoding="utf-8")
-        check(folder, work.report)
-    return replace(work.report, out=out)
+        report = replace(work.report, checked=check_written(folder, work.shards))
+        check(folder, report)
+    return replace(report, out=out)
 
 
 class _Work(NamedTuple):
     config: dict[str, Any]
     shards: tuple[Shard, ...]
     report: CutReport
+    texts: Mapping[str, str]
+    """Files of the original that name layers, for the pruned model."""
 
 
 def _prepare(source: Path, plan: CutPlan, max_shard_bytes: int) -> _Work:
@@ -156,19 +166,19 @@ def _prepare(source: Path, plan: CutPlan, max_shard_bytes: int) -> _Work:
     if max_shard_bytes < 1:
         raise InputError(f"a shard of {max_shard_bytes} bytes holds nothing; 5 GB (5000000000) is usual.")
     raw = read_config(source)
-    family = family_of(raw.get("model_type"), str(source))
-    if family.num_layers_field in raw:
-        check_depth(raw, plan, family)  # before transformers makes lists of that length
-    config = cut_config(raw, plan, family, resolved=_resolve(raw, source))
-    read_back = _resolve(config, source)
-    for name in LISTS | INDEX_LISTS:
-        if isinstance(config.get(name), list) and read_back.get(name, config[name]) != config[name]:
-            raise InputError(
-                f"transformers would read {name} of the pruned model as {read_back[name]}, but its layers are "
-                f"{config[name]}; the family {family.model_type} cannot express this plan."
-            )
+    field = counted_field(raw)[0]
+    if field is not None:  # before transformers makes layers and lists of that number
+        check_depth(text_part(raw), plan, Structure(model_type="", num_layers_field=field))
     before, metadata = _tensors(source)
-    after = _renamed(before, plan, family, bool(raw.get("num_nextn_predict_layers")), source)
+    structure = structure_of(raw, str(source), [piece.name for piece in before])
+    text = structure.text_config(raw)
+    try:
+        cut, config = _pruned_configs(raw, plan, structure, source)
+    except PlanRefused as refused:
+        raise with_nearest(refused, plan, lambda other: _pruned_configs(raw, other, structure, source)) from refused
+    after = _renamed(before, plan, structure, text, source)
+    modules = modules_of(before, after, plan)
+    config = follow_config(config, raw, modules)
     shards = lay_out(after, max_shard_bytes, metadata)
     report = CutReport(
         plan=plan,
@@ -182,22 +192,38 @@ def _prepare(source: Path, plan: CutPlan, max_shard_bytes: int) -> _Work:
         tensors_after=len(after),
         shards=tuple(shard.name for shard in shards),
         copied=files_to_copy(source),
-        warnings=_warnings(config, source, family),
+        warnings=_warnings(cut, config, source, structure),
     )
-    return _Work(config, shards, report)
+    return _Work(config, shards, report, follow_files(source, modules))
 
 
-def _resolve(config: Mapping[str, Any], source: Path) -> dict[str, Any]:
-    """The config as transformers completes it, from a copy, because config classes change the lists they are given."""
-    from transformers import CONFIG_MAPPING
+def _pruned_configs(
+    raw: Mapping[str, Any], plan: CutPlan, structure: Structure, source: Path
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The section for the language model, and the whole, of the pruned model's config.json.
 
-    try:
-        resolved: dict[str, Any] = CONFIG_MAPPING[config["model_type"]].from_dict(copy.deepcopy(dict(config))).to_dict()
-    except Exception as error:  # whatever the config class finds wrong, it is the file that is wrong
-        raise CheckpointError(
-            f"{source / 'config.json'} is not a config that transformers accepts: {one_line(error)}"
-        ) from error
-    return resolved
+    Raises:
+        PlanRefused: a layer that stays would become another one.
+    """
+    whole = config_of(raw, str(source))
+    cut = cut_config(structure.text_config(raw), plan, structure, resolved=_text_of(whole))
+    config = structure.with_text_config(raw, cut)
+    pruned = config_of(config, str(source))
+    read_back = _text_of(pruned)
+    for name in LISTS | INDEX_LISTS:
+        if isinstance(cut.get(name), list) and read_back.get(name, cut[name]) != cut[name]:
+            raise PlanRefused(
+                f"transformers would read {name} of the pruned model as {read_back[name]}, but its layers are "
+                f"{cut[name]}; the type {structure.model_type} cannot express this plan."
+            )
+    check_kinds(whole, pruned, plan)
+    return cut, config
+
+
+def _text_of(config: PretrainedConfig) -> dict[str, Any]:
+    """The section for the language model as transformers completes it."""
+    found: dict[str, Any] = config.get_text_config(decoder=True).to_dict()
+    return found
 
 
 def _tensors(source: Path) -> tuple[list[TensorSpan], dict[str, str]]:
@@ -217,16 +243,18 @@ def _tensors(source: Path) -> tuple[list[TensorSpan], dict[str, str]]:
 
 
 def _renamed(
-    pieces: list[TensorSpan], plan: CutPlan, family: Family, has_extra: bool, source: Path
+    pieces: list[TensorSpan], plan: CutPlan, structure: Structure, text: Mapping[str, Any], source: Path
 ) -> list[TensorSpan]:
     """The tensors that stay, those of decoder layers under their new numbers.
 
-    Some families store layers for multi-token prediction behind the decoder layers (``has_extra``): they move up.
+    Some models store layers for multi-token prediction behind the decoder layers (``text`` counts them): they move up.
     """
+    has_extra = bool(text.get("num_nextn_predict_layers"))
+    pattern = structure.tensor_pattern
     new = {old: position for position, old in enumerate(plan.kept)}
     stay, seen = [], set()
     for piece in pieces:
-        match = family.tensor_pattern.match(piece.name)
+        match = pattern.match(piece.name)
         if match is None:
             stay.append(piece)
             continue
@@ -260,16 +288,17 @@ def files_to_copy(source: Path) -> tuple[str, ...]:
     return tuple(sorted({*here, *below} - {PLAN_FILE, EARLIER_PLANS_FILE, SOURCE_FILE}))
 
 
-def _warnings(config: Mapping[str, Any], source: Path, family: Family) -> tuple[str, ...]:
-    """Lists whose entries are not what the family would give a model of this depth by itself."""
-    lists = {name for name in LISTS if isinstance(config.get(name), list)}
-    default = _resolve({name: value for name, value in config.items() if name not in lists}, source)
+def _warnings(cut: Mapping[str, Any], config: Mapping[str, Any], source: Path, structure: Structure) -> tuple[str, ...]:
+    """Lists whose entries are not what a model of this type and depth would have by itself."""
+    lists = {name for name in LISTS if isinstance(cut.get(name), list)}
+    bare = structure.with_text_config(config, {name: value for name, value in cut.items() if name not in lists})
+    default = _text_of(config_of(bare, str(source))) if lists else {}
     return tuple(
-        f"{name} of the kept layers differs from the default of {family.model_type} for this depth. transformers reads "
-        "it from config.json; an engine that derives it from the layer's position (llama.cpp does for gemma2 and "
+        f"{name} of the kept layers differs from the default of {structure.model_type} for this depth. transformers "
+        "reads it from config.json; an engine that derives it from the layer's position (llama.cpp does for gemma2 and "
         "gemma3) would run another model. Compare its output with transformers before relying on it."
         for name in sorted(lists)
-        if default.get(name) not in (None, config[name])
+        if default.get(name) not in (None, cut[name])
     )
 
 

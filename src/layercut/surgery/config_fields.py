@@ -20,12 +20,18 @@ from layercut.surgery.plan import CutPlan, format_layers
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from layercut.models.families import Family
+    from layercut.models.structure import Structure
+
+
+class PlanRefused(InputError):
+    """The model is as it should be, and a layer that the plan keeps would not be."""
+
 
 LISTS = frozenset(
     {
         "activation_sparsity_pattern",
         "attention_layers",
+        "attn_layers",
         "attn_type_list",
         "hybrid_layer_pattern",
         "indexer_types",
@@ -119,6 +125,15 @@ PERIODS: Mapping[str, str | None] = {
 """Fields that decide a layer's kind by its position modulo a period, and the list that can say the same layer by layer.
 With None there is no such list, and a plan that moves a layer to another phase of the period is refused."""
 
+SCALES = ("scale_attn_by_inverse_layer_idx",)
+"""Flags under which a layer's arithmetic depends on its index. Such a model can only lose layers from its end."""
+
+SAME_COUNT = ("num_blocks",)
+"""Other names of the number of layers."""
+
+_ATTENTION = frozenset({"attention", "full_attention", "sliding_attention", "chunked_attention", "hybrid"})
+"""Kinds of layers with attention over cached keys."""
+
 NOT_PER_LAYER = re.compile(r"architectures|.*_token_ids?|bad_words_ids|keys_to_ignore.*|.*languages?|tags")
 """Lists that have nothing to do with layers, should their length happen to be L."""
 
@@ -129,7 +144,7 @@ _MODULE = re.compile(r"((?:^|\.)(?:layers|h)\.)(\d+)(?=\.|$)")
 
 
 def cut_config(
-    config: Mapping[str, Any], plan: CutPlan, family: Family, *, resolved: Mapping[str, Any] | None = None
+    config: Mapping[str, Any], plan: CutPlan, structure: Structure, *, resolved: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """The config of the pruned model.
 
@@ -138,7 +153,7 @@ def cut_config(
     Args:
         config: ``config.json`` as it stands, or ``config.to_dict()``.
         plan: what goes.
-        family: the model's family: which field counts its layers, and whether their arithmetic depends on the position.
+        structure: of the model: which field counts its layers.
         resolved: ``to_dict()`` of the config that transformers makes of ``config``. Per-layer lists that transformers
             derives from the position (``layer_types`` of gemma2, for one) are taken from here and made explicit:
             derived again for the pruned model they would give layers that stay another kind.
@@ -147,36 +162,44 @@ def cut_config(
         InputError: the plan is for another number of layers; a per-layer list of another length; a list with one entry
             per layer whose meaning is not known; a rule on positions that no config of the pruned model can express.
     """
-    num_layers_field, scale_field = family.num_layers_field, family.per_layer_scale_field
     full = {**config, **{k: v for k, v in (resolved or {}).items() if config.get(k) is None}}
-    check_depth(full, plan, family)
+    check_depth(full, plan, structure)
     if plan.is_uncut:
         return dict(config)
-    if scale_field and full.get(scale_field) and min(plan.removed) < max(plan.kept):
-        raise InputError(
+    scale_field = next((name for name in SCALES if full.get(name)), None)
+    if scale_field and min(plan.removed) < max(plan.kept):
+        raise PlanRefused(
             f"config field {scale_field} is on, so what a layer computes depends on its position; only layers at the "
             f"end of such a model can be removed; the plan removes layer {min(plan.removed)} below layer "
             f"{max(plan.kept)}."
         )
     _check_all_known(full, plan)
     cut = _write_out(dict(config), full, plan)
-    cut = {name: _cut_field(name, value, plan) for name, value in cut.items()}
+    cut = {name: cut_field(name, value, plan) for name, value in cut.items()}
     _check_kv_sharing(full, plan)
-    cut[num_layers_field] = len(plan.kept)
+    _check_full_indexers(full, plan)
+    _check_attention_stays(full, plan)
+    for name in SAME_COUNT:
+        if cut.get(name) == plan.num_layers:
+            cut[name] = len(plan.kept)
+    if structure.num_layers_field in full:  # some types count an entry of another list instead
+        cut[structure.num_layers_field] = len(plan.kept)
+    if cut.get("num_hidden_layers") == 2 * plan.num_layers and structure.num_layers_field != "num_hidden_layers":
+        cut["num_hidden_layers"] = 2 * len(plan.kept)  # two attention blocks a layer
     return cut
 
 
-def check_depth(config: Mapping[str, Any], plan: CutPlan, family: Family) -> None:
+def check_depth(config: Mapping[str, Any], plan: CutPlan, structure: Structure) -> None:
     """Raise if the plan is for another number of decoder layers than the config counts.
 
     Raises:
         InputError: it is.
     """
-    counted = config.get(family.num_layers_field)
+    counted = config.get(structure.num_layers_field, plan.num_layers)
     if isinstance(counted, bool) or counted != plan.num_layers:
         raise InputError(
             f"the plan is for a model of {plan.num_layers} decoder layers, but this config says "
-            f"{family.num_layers_field} = {counted!r}; use a plan made for this very model."
+            f"{structure.num_layers_field} = {counted!r}; use a plan made for this very model."
         )
 
 
@@ -220,7 +243,7 @@ def _keeps_phase(period: int, plan: CutPlan) -> bool:
 
 def _require_phase(name: str, period: int, plan: CutPlan) -> None:
     if not _keeps_phase(period, plan):
-        raise InputError(
+        raise PlanRefused(
             f"config field {name} = {period} sets the kind of a layer by its position, and this family has no "
             f"per-layer list to override it; remove layers from the end only, or whole periods of {period} layers."
         )
@@ -245,13 +268,42 @@ def _check_kv_sharing(full: Mapping[str, Any], plan: CutPlan) -> None:
     source = {kinds[i]: i for i in range(first)}
     for index in plan.kept:
         if index >= first and source.get(kinds[index]) in plan.removed:
-            raise InputError(
+            raise PlanRefused(
                 f"layer {index} reuses the keys and values of layer {source[kinds[index]]}, which the plan removes; "
                 f"keep that one, or remove all of {format_layers([i for i in plan.kept if i >= first])} too."
             )
 
 
-def _cut_field(name: str, value: Any, plan: CutPlan) -> Any:
+def _check_full_indexers(full: Mapping[str, Any], plan: CutPlan) -> None:
+    """A layer with a shared indexer attends to what the last layer with one of its own chose."""
+    kinds = full.get("indexer_types")
+    if not isinstance(kinds, list) or len(kinds) != plan.num_layers:
+        return
+    for index in plan.kept:
+        if kinds[index] == "shared":
+            source = max((i for i in range(index) if kinds[i] == "full"), default=-1)
+            if source in plan.removed:
+                raise PlanRefused(
+                    f"layer {index} attends to what the indexer of layer {source} chooses (indexer_types), and the "
+                    f"plan removes that one; keep layer {source}, or remove layer {index} too."
+                )
+
+
+def _check_attention_stays(full: Mapping[str, Any], plan: CutPlan) -> None:
+    """transformers counts the tokens in a cache at an attention layer, so a model that had one needs one."""
+    for name in ("layer_types", "layers_block_type"):
+        kinds = full.get(name)
+        if not isinstance(kinds, list) or len(kinds) != plan.num_layers:
+            continue
+        attends = [index for index, kind in enumerate(kinds) if str(kind) in _ATTENTION]
+        if attends and len(attends) < plan.num_layers and set(attends) <= set(plan.removed):
+            raise PlanRefused(
+                f"no layer with attention would stay ({name}), and transformers runs no such model with a cache; keep "
+                f"one of {format_layers(attends)}."
+            )
+
+
+def cut_field(name: str, value: Any, plan: CutPlan) -> Any:
     """Step two: one field, cut to the layers that stay and counted in new indices."""
     for names, kind, rule in _RULES:
         if name in names and isinstance(value, kind) and not isinstance(value, bool):

@@ -8,17 +8,16 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from layercut.errors import InputError
-from layercut.models.checks import check_sizes, count_layers, embedding_shape
-from layercut.models.families import family_of
+from layercut.models.checks import check_sizes, count_layers, embedding_shape, refuse_absurd_count
 from layercut.models.partial import Outline, outline
 from layercut.models.sources import ModelSource, describe_source, is_hub_id, resolve
+from layercut.models.structure import Structure, structure_of
 from layercut.models.weights import read_config
 from layercut.settings import ModelSettings
 from layercut.surgery.checkpoint import with_earlier
 from layercut.surgery.plan import CutPlan
 
 if TYPE_CHECKING:
-    from layercut.models.families import Family
     from layercut.models.loading import LoadedModel
 
 
@@ -65,15 +64,16 @@ def cut_source(
         yield CutSource(source, with_earlier(plan, source), lambda: load_as_set(settings, source))
         return
     config = read_config(hub.path)
-    family = family_of(config.get("model_type"), hub.repo)
-    num_layers = count_layers(hub.weight_map, config, family, hub.repo)
+    refuse_absurd_count(hub.weight_map, config, hub.repo)
+    structure = structure_of(config, hub.repo, hub.weight_map)
+    num_layers = count_layers(hub.weight_map, config, structure, hub.repo)
     entries = {name: entry for file in hub.tensors.values() for name, entry in file.items()}
     check_sizes(config, embedding_shape(entries), hub.repo)
     plan = make_plan(num_layers=num_layers, model=hub.repo)
     if plan.model_hash is not None:
-        plan = _without_hash(plan, hub.repo, settings.plan_from_another_model)
+        plan = without_hash(plan, hub.repo, settings.plan_from_another_model)
         say(f"the hash of {hub.repo} is not compared with the plan's, as not all weights are read")
-    needed = set() if dry_run else files_with_kept(hub, plan, family)
+    needed = set() if dry_run else files_with_kept(hub, plan, structure)
     if not dry_run:
         files = set(hub.tensors)
         say(
@@ -85,7 +85,7 @@ def cut_source(
         yield CutSource(ModelSource(name=hub.repo, path=folder, revision=hub.commit, origin=origin), plan, None)
 
 
-def _without_hash(plan: CutPlan, repo: str, from_another_model: bool) -> CutPlan:
+def without_hash(plan: CutPlan, repo: str, from_another_model: bool) -> CutPlan:
     """A plan.json on a model whose hash is not known: its name must do, and the plan records no hash of this model.
 
     Raises:
@@ -102,12 +102,12 @@ def _without_hash(plan: CutPlan, repo: str, from_another_model: bool) -> CutPlan
     return replace(plan, model=repo, model_hash=None, chosen_on={"model": plan.model, "model_hash": plan.model_hash})
 
 
-def files_with_kept(hub: Outline, plan: CutPlan, family: Family) -> set[str]:
+def files_with_kept(hub: Outline, plan: CutPlan, structure: Structure) -> set[str]:
     """Weight files with at least one tensor that the plan keeps."""
     gone = set(plan.removed)
     needed = set()
     for name, file in hub.weight_map.items():
-        match = family.tensor_pattern.match(name)
+        match = structure.tensor_pattern.match(name)
         if match is None or int(match[2]) not in gone:
             needed.add(file)
     return needed

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from layercut.errors import InputError
-from layercut.models.families import Family, family_of
-from layercut.surgery.config_fields import cut_config
+from layercut.models.structure import language_configs, structure_in, text_config_of
+from layercut.surgery.config_fields import PlanRefused, cut_config
+from layercut.surgery.kinds import Setting, settings_under
+from layercut.surgery.nearest import with_nearest
 from layercut.surgery.plan import as_plan
 
 if TYPE_CHECKING:
@@ -28,23 +30,18 @@ if TYPE_CHECKING:
 ACTIVE = "_layercut_bypass"
 """Attribute of a model that is under a bypass: the plan."""
 _MISSING = object()
+_OVERRIDES = "_heterogeneity_spec"
+"""Attribute of a config in which layers have values of their own."""
 
 
-def decoder_layers(model: PreTrainedModel, family: Family | None = None) -> nn.ModuleList:
+def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
     """The model's decoder layers.
 
     Raises:
-        InputError: the family is not known, or the model has no ModuleList where its family keeps it.
+        InputError: the model has no one list of decoder layers.
     """
-    family = family or family_of(model.config.model_type, type(model).__name__)
-    parent, name = _stack(model, family)
-    layers = getattr(parent, name, None)
-    if not isinstance(layers, nn.ModuleList):
-        raise InputError(
-            f"{type(model).__name__} has no list of decoder layers at {family.layers}; layercut needs the causal "
-            f"language model of the family {family.model_type} (AutoModelForCausalLM)."
-        )
-    return layers
+    layers: Any = model.get_submodule(structure_in(model).layers)
+    return layers  # type: ignore[no-any-return]
 
 
 def remove_layers(model: PreTrainedModel, plan: CutPlan | str | Sequence[int]) -> PreTrainedModel:
@@ -70,9 +67,10 @@ def apply_plan(model: PreTrainedModel, plan: CutPlan | str | Sequence[int]) -> E
             f"a bypass is active on this model ({getattr(model, ACTIVE).describe()}); leave it first, and name all "
             "layers to remove in one plan."
         )
-    family = family_of(model.config.model_type, type(model).__name__)
-    layers = decoder_layers(model, family)
-    parent, name = _stack(model, family)
+    structure = structure_in(model)
+    layers = decoder_layers(model)
+    path, _, name = structure.layers.rpartition(".")
+    parent = model.get_submodule(path)
     plan = as_plan(plan, len(layers))
     if len(layers) != plan.num_layers:
         raise InputError(
@@ -80,31 +78,33 @@ def apply_plan(model: PreTrainedModel, plan: CutPlan | str | Sequence[int]) -> E
             "for this very model."
         )
     _install_output_hooks(parent)
-    old = model.config.to_dict()
-    new = cut_config(old, plan, family)
+    text = text_config_of(model)
+    old = text.to_dict()
+
+    def follow(plan: CutPlan) -> tuple[dict[str, Any], tuple[Setting, ...]]:
+        return cut_config(old, plan, structure), settings_under(type(model), model.config, plan)
+
+    try:
+        new, settings = follow(plan)
+    except PlanRefused as refused:
+        raise with_nearest(refused, plan, follow) from refused
     with ExitStack() as undo:
-        for position, layer in enumerate(layers[i] for i in plan.kept):
-            for module in layer.modules():
-                if hasattr(module, "layer_idx"):
-                    _set(undo, module, "layer_idx", position)
-        for field in [name for name in new if new[name] != old.get(name)]:
-            _set(undo, model.config, field, new[field])
-        for field in old.keys() - new.keys():
-            _set(undo, model.config, field, _MISSING)
+        for setting in settings:
+            owner: nn.Module = model if setting.layer is None else layers[setting.layer]
+            _set(undo, owner.get_submodule(setting.module), setting.name, setting.value)
+        for config in language_configs(model):
+            for field in [name for name in new if new[name] != old.get(name) and name != "per_layer_config"]:
+                _set(undo, config, field, new[field])
+            for field in old.keys() - new.keys():
+                _set(undo, config, field, _MISSING)
+            if "per_layer_config" in new:  # a view; what it shows is held elsewhere
+                _set(undo, config, _OVERRIDES, getattr(type(config).from_dict(new), _OVERRIDES))
         if not plan.is_uncut:
             kept = nn.ModuleList(layers[i] for i in plan.kept)
             kept.training = layers.training  # the list's own flag; the layers have theirs
             _set(undo, parent, name, kept)
         return undo.pop_all()
     raise AssertionError("unreachable")
-
-
-def _stack(model: nn.Module, family: Family) -> tuple[nn.Module, str]:
-    """The module that holds the decoder layers, and under which name."""
-    *path, name = family.layers.split(".")
-    for part in path:
-        model = getattr(model, part, model)
-    return model, name
 
 
 def _install_output_hooks(parent: nn.Module) -> None:

@@ -117,7 +117,7 @@ def write_shards(
             target.write(shard.header())
             for file, offset, count in _ranges(shard.pieces):
                 with file.open("rb", buffering=0) as source:
-                    _copy(source.fileno(), offset, count, target.fileno(), file, progress)
+                    copy_range(source.fileno(), offset, count, target.fileno(), file, progress)
     if len(shards) > 1:
         index = {
             "metadata": {"total_parameters": num_parameters, "total_size": sum(shard.num_bytes for shard in shards)},
@@ -140,8 +140,8 @@ def _ranges(pieces: Iterable[TensorSpan]) -> Iterator[tuple[Path, int, int]]:
         yield file, begin, end - begin
 
 
-def _copy(source: int, offset: int, count: int, target: int, file: Path, progress: Callable[[int], None]) -> None:
-    """Append ``count`` bytes of ``source`` from ``offset`` to ``target``."""
+def copy_range(source: int, offset: int, count: int, target: int, file: Path, progress: Callable[[int], None]) -> None:
+    """Append ``count`` bytes of ``source`` from ``offset`` to ``target``, both open files; ``file`` is for messages."""
     in_kernel = getattr(os, "copy_file_range", None)  # Linux
     if hasattr(os, "posix_fadvise"):
         os.posix_fadvise(source, offset, count, os.POSIX_FADV_SEQUENTIAL)  # reads farther ahead, as cp does

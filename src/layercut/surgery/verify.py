@@ -5,18 +5,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from layercut.errors import VerificationError
+from layercut.models.structure import auto_class, text_config_of
 from layercut.surgery.bypass import bypass
 from layercut.surgery.config_fields import INDEX_LISTS, LISTS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
-    from torch import Tensor
     from transformers import PreTrainedModel
 
     from layercut.models.loading import LoadedModel
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 
 TEXT_LENGTHS = (1, 7, 24, 64)
 """Tokens of the texts that are compared, in one left-padded batch."""
+
+NEW_TOKENS = 8
+"""Tokens that both models write behind each text, greedily and with their caches."""
 
 ROUNDING_STEPS = 4
 """Tolerance, in rounding steps of the dtype at the size of the largest logit. On a CPU the difference is 0: it is the
@@ -40,40 +45,54 @@ class Verification:
     dtype: str
     num_tokens: int
     """Positions compared; each has as many logits as the vocabulary has entries."""
+    num_new_tokens: int
+    """Tokens that both models wrote behind the texts, compared up to the first that rounding decided."""
 
     def describe(self) -> str:
         """One line for people."""
         return (
             f"reloaded with transformers, its logits at {self.num_tokens} tokens differ from those of the original "
             f"model under a bypass by at most {self.max_abs_diff:g} ({self.dtype}; up to {self.tolerance:.2g} is "
-            "rounding)"
+            f"rounding), and so do those of {self.num_new_tokens} tokens written with the cache"
         )
 
 
-def verify_cut(uncut: LoadedModel, plan: CutPlan, path: Path) -> Verification:
+def verify_cut(
+    uncut: LoadedModel,
+    plan: CutPlan,
+    path: Path,
+    *,
+    reload: Callable[[PreTrainedModel, Path], PreTrainedModel] | None = None,
+) -> Verification:
     """Reload the pruned checkpoint at ``path`` and compare its logits with those of the original model under a bypass.
 
-    Both run in the dtype and on the device of ``uncut``, on the same seeded tokens (TEXT_LENGTHS, left-padded). Layer
-    kinds are compared by name too, since short texts do not show a sliding window of thousands of tokens.
+    ``reload`` loads what is no Hugging Face folder, with the dtype, device and attention of the model it is given.
+
+    Both run in the dtype and on the device of ``uncut``, on the same seeded tokens (TEXT_LENGTHS, left-padded), and
+    write NEW_TOKENS behind them, which shows a cache or a recurrent state that belongs to another layer. Layer kinds
+    are compared by name too, since short texts do not show a sliding window of thousands of tokens.
 
     Raises:
         VerificationError: weights are missing, a layer is of another kind, or a logit differs by more than rounding:
             ROUNDING_STEPS x the dtype's epsilon x the largest logit (at least 1).
     """
     model = uncut.model
-    cut = _reload(model, path)
+    cut = (reload or _reload)(model, path)
     batch = _batch(model)
     with bypass(model, plan):
         for name in sorted(LISTS | INDEX_LISTS):
-            wanted, found = getattr(model.config, name, None), getattr(cut.config, name, None)
+            wanted, found = (getattr(text_config_of(one), name, None) for one in (model, cut))
             if wanted != found:
                 raise VerificationError(f"{path}: {name} is {found} after reloading, but should be {wanted}.")
-        expected = _logits(model, batch)
+        expected, written = _logits(model, batch), _written(model, batch)
+    steps = _same_so_far(written, _written(cut, batch))
+    pairs = [(_logits(cut, batch), expected), *steps]
     result = Verification(
-        max_abs_diff=(_logits(cut, batch) - expected).abs().max().item(),
+        max_abs_diff=torch.stack([(one - other).abs().max() for one, other in pairs]).max().item(),
         tolerance=ROUNDING_STEPS * torch.finfo(model.dtype).eps * max(1.0, expected.abs().max().item()),
         dtype=str(model.dtype).removeprefix("torch."),
         num_tokens=len(expected),
+        num_new_tokens=sum(len(one) for one, _ in steps),
     )
     if not result.max_abs_diff <= result.tolerance:  # so written, it also catches NaN
         raise VerificationError(f"{path} is not the model that was asked for: {result.describe()}.")
@@ -81,13 +100,13 @@ def verify_cut(uncut: LoadedModel, plan: CutPlan, path: Path) -> Verification:
 
 
 def _reload(model: PreTrainedModel, path: Path) -> PreTrainedModel:
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig
 
     from layercut.models.quiet import quiet_transformers
 
     spread = len(set(getattr(model, "hf_device_map", {}).values())) > 1
     with quiet_transformers():
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = auto_class(AutoConfig.from_pretrained(path, local_files_only=True)).from_pretrained(
             path,
             dtype=model.dtype,
             device_map="auto" if spread else model.device,
@@ -121,3 +140,41 @@ def _logits(model: PreTrainedModel, batch: dict[str, Tensor]) -> Tensor:
     """(number of real tokens, V) in float32 on the CPU."""
     logits_BTV: Tensor = model(**batch, use_cache=False).logits
     return logits_BTV[batch["attention_mask"].bool()].float().cpu()
+
+
+class _Written(NamedTuple):
+    """What a model wrote: N steps, B texts, V vocabulary."""
+
+    tokens_BN: Tensor
+    logits_NBV: tuple[Tensor, ...]
+
+
+@torch.no_grad()
+def _written(model: PreTrainedModel, batch: dict[str, Tensor]) -> _Written:
+    """Greedy tokens behind the texts, with the cache, and the logits that chose them."""
+    from transformers import GenerationConfig
+
+    settings = {"max_new_tokens": NEW_TOKENS, "do_sample": False, "pad_token_id": 0}
+    own = model.generation_config
+    model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
+    try:
+        found: Any = model.generate(  # type: ignore[operator]
+            **batch,
+            generation_config=GenerationConfig(**settings),  # type: ignore[no-untyped-call]
+            output_logits=True,
+            return_dict_in_generate=True,
+        )
+    finally:
+        model.generation_config = own
+    width = batch["input_ids"].shape[1]
+    return _Written(found.sequences[:, width:].cpu(), tuple(step.float().cpu() for step in found.logits))
+
+
+def _same_so_far(one: _Written, other: _Written) -> list[tuple[Tensor, Tensor]]:
+    """Logits (rows, V) of both at every step, of the texts that are still the same: past a tie they are others."""
+    pairs = []
+    for step, (left_BV, right_BV) in enumerate(zip(one.logits_NBV, other.logits_NBV, strict=True)):
+        same = (one.tokens_BN[:, :step] == other.tokens_BN[:, :step]).all(dim=1)
+        if same.any():
+            pairs.append((left_BV[same], right_BV[same]))
+    return pairs

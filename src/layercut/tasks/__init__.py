@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from layercut.errors import InputError, unknown
 from layercut.runs.foreign_code import check_function_name, function_named
 from layercut.seed import check_seed
-from layercut.tasks.lm_eval_names import check_mentioned, has_lm_eval
+from layercut.tasks.lm_eval.names import check_mentioned, has_lm_eval
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,13 +24,13 @@ LM_EVAL = "lm-eval:"
 
 _PREFIXES = (LM_EVAL, LM_EVAL.replace("-", "_"))
 _LONGEST_NAME = 200
-_SHOTS = re.compile(r"(?P<name>.+):(?P<shots>\d+)")
+_ASKED = re.compile(r"(?P<name>.+?)(:(?P<shots>\d+))?(?P<chat>\+chat)?")
 _OWN_FILE = re.compile(r"(?P<path>.+\.(?:jsonl|json|csv|parquet)(?:\.gz)?)(?::(?P<grade>[a-z_]+))?")
 
 
 OF_LM_EVAL = ("rank", "gold", "token", "short", "chain")
 """Readouts that a task of lm-eval may have."""
-_BY_LM_EVAL = "layercut.tasks.multiple_choice:"
+_BY_LM_EVAL = "layercut.tasks.lm_eval.by_name:"
 
 
 class KnownTask(NamedTuple):
@@ -39,6 +39,8 @@ class KnownTask(NamedTuple):
     factory: str
     """``module:function``; the function takes the options that the task has and returns it."""
     summary: str
+    worked: str = ""
+    """The task of lm-eval that is asked for with worked examples, ``NAME:8``, where it is another one."""
 
 
 TASKS = {
@@ -53,7 +55,9 @@ TASKS = {
     "gsm_symbolic": KnownTask(
         "layercut.tasks.gsm_symbolic:gsm_symbolic", "grade-school word problems made from templates (built in)"
     ),
-    "gsm8k": KnownTask("layercut.tasks.gsm8k:gsm8k", "grade-school word problems (openai/gsm8k, or a local copy)"),
+    "gsm8k": KnownTask(
+        "layercut.tasks.gsm8k:gsm8k", "grade-school word problems (openai/gsm8k, or a local copy)", "gsm8k_cot"
+    ),
     "humaneval": KnownTask(
         "layercut.tasks.humaneval:humaneval", "complete a Python function (openai/openai_humaneval, or a local copy)"
     ),
@@ -72,13 +76,13 @@ TASKS = {
     "xsum": KnownTask(
         "layercut.tasks.xsum:xsum", "one-sentence summaries, by ROUGE (EdinburghNLP/xsum, or a local copy)"
     ),
-    "arc_easy": KnownTask("layercut.tasks.multiple_choice:arc_easy", "science questions with three to five choices"),
-    "arc_challenge": KnownTask("layercut.tasks.multiple_choice:arc_challenge", "the harder of these science questions"),
-    "hellaswag": KnownTask("layercut.tasks.multiple_choice:hellaswag", "which of four sentences continues a text"),
-    "mmlu": KnownTask("layercut.tasks.multiple_choice:mmlu", "exam questions of 57 subjects with four choices"),
-    "openbookqa": KnownTask("layercut.tasks.multiple_choice:openbookqa", "elementary science with four choices"),
-    "piqa": KnownTask("layercut.tasks.multiple_choice:piqa", "which of two ways reaches an everyday goal"),
-    "winogrande": KnownTask("layercut.tasks.multiple_choice:winogrande", "which of two names fits into a sentence"),
+    "arc_easy": KnownTask("layercut.tasks.lm_eval.by_name:arc_easy", "science questions with three to five choices"),
+    "arc_challenge": KnownTask("layercut.tasks.lm_eval.by_name:arc_challenge", "the harder of these science questions"),
+    "hellaswag": KnownTask("layercut.tasks.lm_eval.by_name:hellaswag", "which of four sentences continues a text"),
+    "mmlu": KnownTask("layercut.tasks.lm_eval.by_name:mmlu", "exam questions of 57 subjects with four choices"),
+    "openbookqa": KnownTask("layercut.tasks.lm_eval.by_name:openbookqa", "elementary science with four choices"),
+    "piqa": KnownTask("layercut.tasks.lm_eval.by_name:piqa", "which of two ways reaches an everyday goal"),
+    "winogrande": KnownTask("layercut.tasks.lm_eval.by_name:winogrande", "which of two names fits into a sentence"),
 }
 
 
@@ -92,9 +96,10 @@ def load_task(name: str, *, data: str | None = None, seed: int = 0, max_new_toke
 
     Args:
         name: one of ``known_tasks()``; a file of your own (``my.jsonl``, ``my.csv:number``; see
-            ``layercut.tasks.own_file``); the name of any multiple-choice or log-likelihood task or group of the LM
-            Evaluation Harness (``lm-eval:NAME`` where one of ours has the same name); or ``my.module:function`` for
-            your own. ``NAME:5`` asks with five worked examples, for tasks that have them.
+            ``layercut.tasks.own_file``); the name of a task or group of the LM Evaluation Harness (``lm-eval:NAME``
+            where one of ours has the same name); or ``my.module:function`` for your own. ``NAME:5`` asks with five
+            worked examples, for tasks that have them, and ``NAME:5+chat`` in the model's chat format, for tasks of
+            lm-eval.
         data: a local file or folder in place of the data set on the hub, for tasks that have one.
         seed: of the generator, for tasks whose problems are made; others have no use for it.
         max_new_tokens: longest answer, for tasks where it can be chosen.
@@ -105,9 +110,9 @@ def load_task(name: str, *, data: str | None = None, seed: int = 0, max_new_toke
     """
     check_seed(seed)
     factory, options = _factory(name)
-    shots = _SHOTS.fullmatch(name)
+    asked = _asked(name)
     parameters = inspect.signature(factory).parameters
-    given = {"data": data, "max_new_tokens": max_new_tokens, "num_shots": int(shots["shots"]) if shots else None}
+    given = {"data": data, "max_new_tokens": max_new_tokens, "num_shots": asked.num_shots, "chat": asked.chat or None}
     for option, value in given.items():
         if value is not None and option not in parameters:
             raise InputError(f"the task {name} takes no {option}, but {option} {value!r} was given; leave it out.")
@@ -136,12 +141,12 @@ def check_task(
     """
     from layercut.tasks.base import check_known, check_readout
 
-    shots = _SHOTS.fullmatch(name)
-    base = shots["name"] if shots else name
+    base, num_shots, _ = _asked(name)
     own = _own_file(base) is not None
     if not own and base not in TASKS and ":" in base and not base.startswith(_PREFIXES):
         return
-    if own or (base in TASKS and not TASKS[base].factory.startswith(_BY_LM_EVAL)):
+    ours = base in TASKS and not TASKS[base].factory.startswith(_BY_LM_EVAL)
+    if own or (ours and not (num_shots is not None and TASKS[base].worked)):
         task = load_task(name, data=data, max_new_tokens=max_new_tokens)
         if own:
             task.samples("report", None)  # refuses a bad row before a model is loaded
@@ -177,18 +182,22 @@ def check_name(name: str) -> None:
 
 def _factory(name: str) -> tuple[Any, dict[str, Any]]:
     """What makes a task, and what its name alone says to it."""
-    shots = _SHOTS.fullmatch(name)
-    base = shots["name"] if shots else name
+    base, num_shots, _ = _asked(name)
     if (own := _own_file(base)) is not None:
         from layercut.tasks.own_file import own_file
 
         return own_file, own.groupdict()
     if len(name) > _LONGEST_NAME:
         raise InputError(f"no task has a name of {len(name)} letters ({name[:40]!r}...); separate names by commas.")
-    if base.startswith(_PREFIXES) or _only_lm_eval_may_know(base):
-        from layercut.tasks.multiple_choice import lm_eval_task
+    worked = TASKS[base].worked if num_shots is not None and base in TASKS else ""
+    if worked or base.startswith(_PREFIXES) or _only_lm_eval_may_know(base):
+        from layercut.tasks.lm_eval.by_name import lm_eval_task
 
-        return lm_eval_task, {"name": base_name(name)}
+        if worked:
+            return lm_eval_task, {"name": worked, "shown_name": base}
+        bare = base_name(name)
+        has_own = bare in TASKS and not TASKS[bare].factory.startswith(_BY_LM_EVAL)
+        return lm_eval_task, {"name": bare, "shown_name": f"{LM_EVAL}{bare}" if has_own else bare}
     return _resolve(base), {}
 
 
@@ -205,14 +214,27 @@ def _own_file(name: str) -> re.Match[str] | None:
 
 
 def base_name(name: str) -> str:
-    """A task's name without the number of examples and without ``lm-eval:``.
+    """A task's name without ``lm-eval:``, the number of examples and ``+chat``.
 
-    >>> base_name("lm-eval:sciq:5"), base_name("gsm8k")
-    ('sciq', 'gsm8k')
+    >>> base_name("lm-eval:sciq:5"), base_name("mmlu:5+chat"), base_name("gsm8k")
+    ('sciq', 'mmlu', 'gsm8k')
     """
-    shots = _SHOTS.fullmatch(name)
-    base = shots["name"] if shots else name
+    base = _asked(name).name
     return base.partition(":")[2] if base.startswith(_PREFIXES) else base
+
+
+class _Asked(NamedTuple):
+    name: str
+    num_shots: int | None
+    chat: bool
+
+
+def _asked(name: str) -> _Asked:
+    """A name without what stands behind it, the number of examples, and whether the chat format is asked for."""
+    found = _ASKED.fullmatch(name)
+    if found is None:  # empty, or of several lines
+        return _Asked(name, None, False)
+    return _Asked(found["name"], None if found["shots"] is None else int(found["shots"]), found["chat"] is not None)
 
 
 def _only_lm_eval_may_know(name: str) -> bool:
@@ -226,6 +248,6 @@ def _resolve(name: str) -> Any:
         module, _, function = TASKS[name].factory.partition(":")
         return getattr(import_module(module), function)
     if ":" not in name:
-        hint = f"Or {LM_EVAL}NAME for a multiple-choice task of lm-eval, or module:function for your own."
+        hint = f"Or {LM_EVAL}NAME for a task of lm-eval, my.jsonl or module:function for your own."
         raise unknown("task", name, TASKS, hint)
     return function_named(name, "task")

@@ -87,13 +87,18 @@ def make_cells(tasks: Sequence[TaskSettings], seed: int, limit: int | None = Non
     Raises:
         InputError: a task or readout that is not known, data that cannot be read, or data without report items.
     """
-    cells = []
+    cells: list[Cell] = []
     for wanted in tasks:
         task = load_task(wanted.task, data=wanted.data, seed=seed, max_new_tokens=wanted.max_new_tokens)
         if not task.samples("report", 1):
             raise InputError(
                 f"{task.name} has no report items: about half of its items, by the hash of their ids, are kept for "
                 "choosing layers, and here that is all of them. Give more rows."
+            )
+        twin = next((cell.task for cell in cells if cell.task.name == task.name), task)
+        if getattr(twin, "path", None) != getattr(task, "path", None):
+            raise InputError(
+                f"{twin.path} and {task.path} have one name, and so would their answers; rename one."  # type: ignore[attr-defined]
             )
         for readout in wanted.readouts or task.readouts:
             check_readout(task, readout)

@@ -15,12 +15,14 @@ from layercut.tasks.base import Readout, Sample, Score, Split
 from layercut.tasks.code_answers import OPENED, STOP, find_program
 from layercut.tasks.data_files import DataRow, DataSet, read_hub, read_local
 from layercut.tasks.grading import outcome
+from layercut.tasks.lm_eval.forms import CompletionForm
 from layercut.tasks.splits import SplitNames, choose_splits, first_of
 
 
 @dataclass(frozen=True, kw_only=True)
 class CodeTask:
-    """Problems with tests. The model writes a program in a code block that is opened for it.
+    """Problems with tests. The model writes a program in a code block that is opened for it, or in the completion form
+    right behind the prompt.
 
     Grading: ``pass`` is 1 if all tests of the problem pass, else 0. The score's answer says how the program fared:
     ``passed``, or the failure (the name of a Python exception, ``timeout``, ``memory``, ``output`` or ``exit``), a
@@ -50,6 +52,8 @@ class CodeTask:
     max_new_tokens: int = 512
     """Longest answer."""
     version: int
+    completion: Callable[[], CompletionForm] | None = None
+    """Prompt and stop strings of the completion form, in place of the chat format."""
     readouts: tuple[Readout, ...] = ("chain",)
 
     def __post_init__(self) -> None:
@@ -63,6 +67,7 @@ class CodeTask:
             "max_new_tokens": self.max_new_tokens,
             "data": self._rows.sha256,
             "splits": "as published" if self.split_of else self._split_names.describe(),
+            **({} if self._form is None else self._form.described),
         }
 
     def samples(self, split: Split, limit: int | None) -> list[Sample]:
@@ -81,7 +86,10 @@ class CodeTask:
         return first_of(split, names, lambda name: map(self.sample, rows[name]), limit)
 
     def request(self, sample: Sample, readout: Readout) -> GenerationRequest | LikelihoodRequest:
-        """The problem as one user turn, and an answer begun with a code block."""
+        """The problem as one user turn, and an answer begun with a code block; or the text of the completion form."""
+        if self._form is not None:
+            text, stop = self._form.prompt(sample), self._form.stop
+            return GenerationRequest(id=sample.id, prompt=text, max_new_tokens=self.max_new_tokens, stop=stop)
         prompt = (Message("user", sample.data["instruction"]), Message("assistant", OPENED + sample.data["head"]))
         return GenerationRequest(id=sample.id, prompt=prompt, max_new_tokens=self.max_new_tokens, stop=STOP)
 
@@ -121,6 +129,10 @@ class CodeTask:
         assert isinstance(answer, Completion)
         source = find_program(answer.text, sample.data["names"], sample.data["head"])
         return Program(source, tests=sample.data["tests"], names=sample.data["names"])
+
+    @cached_property
+    def _form(self) -> CompletionForm | None:
+        return None if self.completion is None else self.completion()
 
     @cached_property
     def _rows(self) -> DataSet:

@@ -156,7 +156,11 @@ def evaluate(
     records = {record["id"]: record for record in held.records}
     ordered = [records[sample.id] for sample in samples]
     chance = chance_of(task, split, readout)
-    return TaskResult(metrics=_rows(task, readout, ordered, chance, decoding.seed, limit), records=ordered)
+    rows = _rows(task, readout, ordered, chance, decoding.seed, limit)
+    over_items = getattr(task, "over_items", None)
+    if over_items is not None and (found := over_items(samples, readout, ordered)):
+        rows[0]["over_items"] = found
+    return TaskResult(metrics=rows, records=ordered)
 
 
 def ask_under(

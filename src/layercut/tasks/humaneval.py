@@ -13,12 +13,16 @@ Half of the problems are selection items and half report items, the same for bot
 
 from __future__ import annotations
 
+from typing import Any
+
+from layercut.errors import InputError
 from layercut.sandbox.isolation import Limits
 from layercut.tasks.base import Sample
 from layercut.tasks.code_answers import FENCE, OPENED
 from layercut.tasks.code_task import CodeTask
 from layercut.tasks.code_tests import PLUS_LIMITS, mended, refuse_inputs_only
 from layercut.tasks.data_files import DataRow, text_field
+from layercut.tasks.lm_eval.forms import CompletionForm
 
 VERSION = 2
 """Raised by any change of the prompt, the extraction or the tests.
@@ -27,13 +31,15 @@ VERSION = 2
 same type and shape, and tests take helper functions from the reference.
 """
 
+_PUBLISHED_STOP = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")
+"""What ends a completion in Chen et al., section 2.1."""
 _INSTRUCTION = "Complete this Python function. Reply with nothing but the whole function in a code block."
 
 
-def humaneval(*, data: str | None = None, max_new_tokens: int = 512) -> CodeTask:
-    """HumanEval from the hub or from a local copy. Needs a model with a chat template."""
+def humaneval(*, data: str | None = None, max_new_tokens: int = 512, num_shots: int | None = None) -> CodeTask:
+    """HumanEval from the hub or from a local copy. Needs a model with a chat template, but not ``humaneval:0``."""
     return CodeTask(
-        name="humaneval",
+        **_called("humaneval", num_shots),
         dataset="openai/openai_humaneval",
         published_as="HumanEval",
         sample=_sample,
@@ -44,10 +50,10 @@ def humaneval(*, data: str | None = None, max_new_tokens: int = 512) -> CodeTask
     )
 
 
-def humaneval_plus(*, data: str | None = None, max_new_tokens: int = 512) -> CodeTask:
+def humaneval_plus(*, data: str | None = None, max_new_tokens: int = 512, num_shots: int | None = None) -> CodeTask:
     """HumanEval+ from the hub or from a local copy (``HumanEvalPlus-OriginFmt.jsonl.gz``). All of its tests run."""
     return CodeTask(
-        name="humaneval_plus",
+        **_called("humaneval_plus", num_shots),
         dataset="evalplus/humanevalplus",
         published_as="HumanEvalPlus-OriginFmt",
         sample=_plus_sample,
@@ -56,6 +62,16 @@ def humaneval_plus(*, data: str | None = None, max_new_tokens: int = 512) -> Cod
         max_new_tokens=max_new_tokens,
         version=VERSION,
     )
+
+
+def _called(name: str, num_shots: int | None) -> dict[str, Any]:
+    """Name and form: the chat format, or with 0 examples the published prompt, which the model continues unchanged."""
+    if num_shots is None:
+        return {"name": name}
+    if num_shots:
+        raise InputError(f"{name} has no worked examples; {name}:0 has the model continue the function as published.")
+    form = CompletionForm(lambda sample: sample.question, _PUBLISHED_STOP, {"form": "completion"})
+    return {"name": f"{name}:0", "completion": lambda: form}
 
 
 def _sample(row: DataRow) -> Sample:

@@ -1,5 +1,8 @@
 """MATH-500: competition problems with a closed-form answer, zero-shot in the model's own chat format.
 
+``math500:4`` asks as plain text, for base models too, with the four worked examples of Lewkowycz et al., "Solving
+Quantitative Reasoning Problems with Language Models", arXiv:2206.14858, and ``math500:0`` with none.
+
 The 500 test problems of Lightman et al., "Let's Verify Step by Step", arXiv:2305.20050, out of Hendrycks et al.,
 "Measuring Mathematical Problem Solving With the MATH Dataset", arXiv:2103.03874; data set ``HuggingFaceH4/MATH-500``.
 
@@ -9,13 +12,20 @@ A sample problem: "Convert the point $(0,3)$ in rectangular coordinates to polar
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
-from layercut.tasks.base import Sample
+from layercut.engine.base import GenerationRequest, LikelihoodRequest
+from layercut.tasks.base import Readout, Sample
 from layercut.tasks.boxed import BoxedReadouts, found_in, last_boxed
 from layercut.tasks.data_files import DataRow, text_field
 from layercut.tasks.few_shot import content_id
 from layercut.tasks.rows_task import RowsTask
+
+if TYPE_CHECKING:
+    from layercut.tasks.lm_eval.forms import CompletionForm
 
 VERSION = 2
 """Raised by any change of the prompt or the grading.
@@ -61,9 +71,35 @@ class Math500(BoxedReadouts, RowsTask):
         return gold if right else last_boxed(text), right
 
 
-def math500(*, data: str | None = None, max_new_tokens: int = 1024) -> Math500:
-    """MATH-500 from the hub or from a local copy. Needs a model with a chat template."""
-    return Math500(data=data, max_new_tokens=max_new_tokens)
+@dataclass(frozen=True, kw_only=True)
+class Math500Completed(Math500):
+    """MATH-500 as plain text after worked examples; graded in the same way."""
+
+    num_shots: int
+    extra_readouts: tuple[Readout, ...] = ()
+
+    @cached_property
+    def _form(self) -> CompletionForm:
+        from layercut.tasks.lm_eval.forms import published_form
+
+        file = "minerva_math/minerva_math_algebra.yaml"
+        return published_form(file, self.num_shots, lambda one: {"problem": one.question, "answer": one.gold})
+
+    def settings(self) -> Mapping[str, Any]:
+        """See RowsTask; and the worked examples."""
+        return {**super().settings(), **self._form.described}
+
+    def request(self, sample: Sample, readout: Readout) -> GenerationRequest | LikelihoodRequest:
+        """The examples and the problem."""
+        prompt, longest = self._form.prompt(sample), self.max_new_tokens
+        return GenerationRequest(id=sample.id, prompt=prompt, max_new_tokens=longest, stop=self._form.stop)
+
+
+def math500(*, data: str | None = None, max_new_tokens: int = 1024, num_shots: int | None = None) -> Math500:
+    """MATH-500 from the hub or from a local copy. Without worked examples it needs a model with a chat template."""
+    if num_shots is None:
+        return Math500(data=data, max_new_tokens=max_new_tokens)
+    return Math500Completed(name=f"math500:{num_shots}", data=data, max_new_tokens=max_new_tokens, num_shots=num_shots)
 
 
 def _sample(row: DataRow) -> Sample:

@@ -8,6 +8,9 @@ the tests.
 A sample problem: "Write a function to find the shared elements from the given two lists." with ``assert
 set(similar_elements((3, 4, 5, 6),(5, 7, 4, 10))) == set((4, 5))``.
 
+``mbpp:3`` asks as plain text, for base models too, with the three worked examples and the three assertions of the
+published prompt, and ``mbpp:0`` without examples.
+
 Report items are those of the published test split (numbers 11 to 510), selection items those of the validation and
 training splits (511 to 974), in both tasks; numbers 1 to 10 are kept for examples in prompts, as published. Numbers 816
 and 899 of the whole data set are not asked: their reference solutions always return the same value.
@@ -18,6 +21,8 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 from layercut.errors import InputError
 from layercut.sandbox.isolation import Limits
@@ -25,6 +30,7 @@ from layercut.tasks.base import Sample, Split
 from layercut.tasks.code_task import CodeTask
 from layercut.tasks.code_tests import PLUS_LIMITS, mended, refuse_inputs_only
 from layercut.tasks.data_files import DataRow, text_field
+from layercut.tasks.lm_eval.forms import published_form
 
 VERSION = 2
 """Raised by any change of the prompt, the extraction or the tests.
@@ -39,10 +45,10 @@ _TEST_SPLIT = range(11, 511)
 _NOT_ASKED = {*range(1, 11), 816, 899}
 
 
-def mbpp(*, data: str | None = None, max_new_tokens: int = 512) -> CodeTask:
-    """MBPP from the hub or from a local copy. Needs a model with a chat template."""
+def mbpp(*, data: str | None = None, max_new_tokens: int = 512, num_shots: int | None = None) -> CodeTask:
+    """MBPP from the hub or from a local copy. Needs a model with a chat template, but not ``mbpp:3``."""
     return CodeTask(
-        name="mbpp",
+        **_form("mbpp", num_shots),
         dataset="google-research-datasets/mbpp",
         published_as="sanitized-mbpp",
         config="sanitized",
@@ -55,10 +61,10 @@ def mbpp(*, data: str | None = None, max_new_tokens: int = 512) -> CodeTask:
     )
 
 
-def mbpp_plus(*, data: str | None = None, max_new_tokens: int = 512) -> CodeTask:
+def mbpp_plus(*, data: str | None = None, max_new_tokens: int = 512, num_shots: int | None = None) -> CodeTask:
     """MBPP+ from the hub or from a local copy (``MbppPlus-OriginFmt.jsonl.gz``). All of its tests run."""
     return CodeTask(
-        name="mbpp_plus",
+        **_form("mbpp_plus", num_shots),
         dataset="evalplus/mbppplus",
         published_as="MbppPlus-OriginFmt",
         sample=_plus_sample,
@@ -68,6 +74,16 @@ def mbpp_plus(*, data: str | None = None, max_new_tokens: int = 512) -> CodeTask
         max_new_tokens=max_new_tokens,
         version=VERSION,
     )
+
+
+def _form(name: str, num_shots: int | None) -> dict[str, Any]:
+    """Name and form: the chat format, or the published prompt with its three worked examples or fewer."""
+    if num_shots is None:
+        return {"name": name}
+    return {
+        "name": f"{name}:{num_shots}",
+        "completion": partial(published_form, "mbpp/mbpp.yaml", num_shots, lambda sample: sample.data["row"]),
+    }
 
 
 def _split_of(row: DataRow) -> Split | None:
@@ -110,6 +126,7 @@ def _with_tests(row: DataRow, tests: str) -> Sample:
         question=question,
         gold=code,
         data={
+            "row": {"text": question, "test_list": asserts, "code": code},
             "instruction": f"{question}\nYour code should pass this test:\n\n{asserts[0].strip()}\n\n"
             "Reply with nothing but the Python code in a code block.",
             "head": "",

@@ -4,9 +4,9 @@
         --tasks arc_easy
 
 This is lm-eval's command line with one more model. lm-eval's own ``hf`` model loads, batches, scores and generates, so
-that the numbers are those of ``--model hf`` on the checkpoint that ``layercut cut`` writes, without writing it; all of
-its arguments hold. lm-eval 0.4.13 knows only its own models by name, so this module registers ours. Versions that find
-models by entry points know ``lm_eval --model layercut`` once both are installed. From Python, in both:
+the numbers are those of ``--model hf`` on the checkpoint that ``layercut cut`` writes; all of its arguments hold.
+lm-eval 0.4.13 knows only its own models by name, so this module registers ours. Versions that find models by entry
+points know ``lm_eval --model layercut`` once both are installed. From Python, in both:
 
     import lm_eval, layercut.tools.lm_eval
     lm_eval.simple_evaluate("layercut", {"pretrained": "my-model", "remove": "3,8,21-24"}, tasks=["arc_easy"])
@@ -33,7 +33,7 @@ except ImportError as missing:
 
 NAME = "layercut"
 _OVER_ALL_LAYERS = ("peft", "delta")
-"""Arguments of ``hf`` that put something onto the layers before they can be removed."""
+"""Arguments of ``hf`` that change layers before they can be removed."""
 
 
 class LayercutLM(HFLM):  # type: ignore[misc]
@@ -41,13 +41,13 @@ class LayercutLM(HFLM):  # type: ignore[misc]
 
     Args:
         pretrained: hub id, local folder, ``.gguf`` file or ``bundled:smollm2-135m``.
-        remove: which layers go, as ``layercut eval --remove`` takes it: ``27-29``, ``reverse:3``, the path of a
-            plan.json, one number, or a list of numbers. The whole model if left out. lm-eval's command line parts
-            arguments at commas, so write ``remove='3,8,21-24'`` there, with the quotes.
+        remove: removed layers, as ``layercut eval --remove`` takes them: ``27-29``, ``reverse:3``, the path of a
+            plan.json, one number, or a list of numbers; none if left out. lm-eval's command line splits arguments at
+            commas, so write ``remove='3,8,21-24'`` there, with the quotes.
         revision: branch, tag or commit of a hub model.
         seed: of ``remove=random:N``.
-        plan_from_another_model: take a plan.json that was made for another model of the same depth.
-        device: an accelerator if there is one, else the CPU, if left out (``hf`` asks for ``cuda`` everywhere).
+        plan_from_another_model: allow a plan.json for another model of the same depth.
+        device: if left out, an accelerator if there is one, else the CPU (``hf`` asks for ``cuda`` everywhere).
         options: all other arguments of ``hf``, such as ``dtype``, ``max_length`` and ``parallelize``.
 
     Raises:
@@ -92,7 +92,7 @@ class LayercutLM(HFLM):  # type: ignore[misc]
             self._config = self._model.config
 
     def get_model_info(self) -> dict[str, Any]:
-        """What lm-eval writes of the model into its results: hf's own entries, the plan and the checkpoint's hash."""
+        """The model's entries in lm-eval's results: those of hf, the plan and the checkpoint's hash."""
         return {
             **super().get_model_info(),
             "model_revision": self._named.revision or "",
@@ -119,7 +119,7 @@ if NAME not in model_registry:  # a version that reads entry points may have it 
 
 
 def main() -> None:
-    """Be lm-eval's command line; what a user can mend is one line, as on layercut's own."""
+    """lm-eval's command line; errors that a user can correct are one line, as on layercut's own."""
     from lm_eval.__main__ import cli_evaluate
 
     try:

@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
+from transformers import AutoConfig, AutoModelForCausalLM
 
+from tests.support.tiny import CONFIGS, byte_tokenizer, save_tiny
 from tests.unit.cli.conftest import Run
 
 QUICK = ("--only", "arithmetic,similarity", "--limit", "2")
@@ -87,9 +89,54 @@ def test_what_cannot_be_diagnosed(
     assert message in " ".join(done.err.split())
 
 
-def test_a_folder_that_does_not_say_what_it_was_cut_from(layercut: Run, tiny: Path, tmp_path: Path) -> None:
+def test_a_model_that_does_not_say_what_it_was_cut_from_is_matched_by_its_weights(
+    layercut: Run, tiny: Path, tmp_path: Path
+) -> None:
     assert layercut("cut", tiny, "--remove", "1", "--out", tmp_path / "short").code == 0
     (tmp_path / "short" / "plan.json").unlink()
     done = layercut("diagnose", tiny, tmp_path / "short", *QUICK, "--out", tmp_path / "run")
-    assert done.code == 1
-    assert "does not record which of the original model's 6" in " ".join(done.err.split())
+    assert done.code == 0, done.err
+    assert "5 of the parent's 6 layers, without 1; weights unchanged" in " ".join(done.err.split())
+    as_plan = layercut("diagnose", tiny, "1", *QUICK, "--out", tmp_path / "plan")
+    found, wanted = (json.loads((tmp_path / name / "diagnose.json").read_text()) for name in ("run", "plan"))
+    assert found["arms"][1]["layers"] == wanted["arms"][1]["layers"] == [0, 2, 3, 4, 5]
+    rows = [
+        [{key: value for key, value in row.items() if key != "cut"} for row in one["diagnostics"][name]["rows"]]
+        for name in ("arithmetic", "similarity")
+        for one in (found, wanted)
+    ]
+    assert as_plan.code == 0 and len(rows[0]) > 3
+    assert json.loads(json.dumps(rows[:2]).replace('"short"', '"1"')) == [rows[1], rows[1]]
+
+
+def test_layers_of_another_model_may_be_given(layercut: Run, tiny: Path, tmp_path: Path) -> None:
+    assert layercut("cut", tiny, "--remove", "1", "--out", tmp_path / "short").code == 0
+    for file in tmp_path.glob("short/*plan*.json"):
+        file.unlink()
+    asked = ("diagnose", tiny, tmp_path / "short", *QUICK, "--dry-run", "--layers")
+    assert "a checkpoint without 1 of 6 decoder layers (0)" in layercut(*asked, "1-5").err
+    assert "names 3 layers, and the other model has 5" in " ".join(layercut(*asked, "1-3").err.split())
+    asked = ("diagnose", tiny, "1", "--layers", "1-5", "--dry-run")
+    assert "1-5 says which layers another model has" in " ".join(layercut(*asked).err.split())
+
+
+def test_an_unrelated_model_is_compared_by_what_it_writes(layercut: Run, tiny: Path, tmp_path: Path) -> None:
+    other = save_tiny("llama", tmp_path / "other", seed=9)
+    quick = ("--only", "arithmetic,propagation", "--limit", "2")
+    done = layercut("diagnose", tiny, other, *quick, "--out", tmp_path / "run")
+    said = " ".join(done.err.split())
+    assert done.code == 0, done.err
+    assert layercut("diagnose", tiny, other, *QUICK, "--out", tmp_path / "run").code == 1
+    assert "0 of the parent's 6 layers; 6 new" in said
+    assert "another model, whose layers are not layers of the original model" in said
+
+
+def test_a_model_of_another_width_cannot_be_compared_by_its_states(layercut: Run, tiny: Path, tmp_path: Path) -> None:
+    config = AutoConfig.for_model("llama", **CONFIGS["llama"] | {"hidden_size": 16})
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "narrow")
+    byte_tokenizer().save_pretrained(tmp_path / "narrow")
+    asked = ("diagnose", tiny, tmp_path / "narrow", "--dry-run")
+    said = " ".join(layercut(*asked).err.split())
+    assert "another width: " in said and "left out: similarity needs the layers and hidden states of" in said
+    refused = layercut(*asked, "--only", "similarity")
+    assert refused.code == 1 and "leave similarity or narrow out" in " ".join(refused.err.split())

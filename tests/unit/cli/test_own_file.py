@@ -63,6 +63,13 @@ def test_a_bad_row_is_told_before_a_model_is_loaded(layercut: Run, mine: Path, t
     assert ran.code == 1 and "mine.jsonl, line 25: no field 'answer', only text, grade." in " ".join(ran.err.split())
 
 
+def test_two_files_of_one_name_are_refused(layercut: Run, tiny: Path, mine: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "mine.jsonl").write_text(mine.read_text())
+    ran = layercut("eval", tiny, "--tasks", f"{mine},{tmp_path}/other/mine.jsonl", "--out", tmp_path / "run")
+    assert ran.code == 1 and "have one name, and so would their answers; rename one." in " ".join(ran.err.split())
+
+
 def test_its_selection_items_are_prompts(layercut: Run, tiny: Path, tmp_path: Path) -> None:
     rows = [{"prompt": f"Say {i}", "answer": i} for i in range(12)]
     (tmp_path / "say.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -8,36 +8,34 @@ import pytest
 import torch
 from sacrebleu.metrics.bleu import BLEU
 
-from layercut.diagnostics.arithmetic import first_digits
+from layercut.diagnostics.arithmetic import KINDS, expressions, first_digits, value
 from layercut.diagnostics.brackets import DEEPEST, nested
 from layercut.diagnostics.cost import ratio
 from layercut.diagnostics.degeneration import (
+    NUM_OPENINGS,
     distinct,
     longest_loop,
     look,
+    openings,
     paper_self_bleu,
     repetition,
     self_bleu,
     words_of,
 )
-from layercut.diagnostics.expressions import KINDS, expressions, value
 from layercut.diagnostics.functions import functions
 from layercut.diagnostics.programs import classify
-from layercut.diagnostics.prompts import NUM_OPENINGS, openings
 from layercut.diagnostics.propagation import given
 from layercut.diagnostics.similarity import cosines
-from layercut.diagnostics.tokens import kinds_of
+from layercut.diagnostics.traces import kinds_of
 from tests.support.patient import prose
 
 MODULES = (
     "arithmetic",
     "degeneration",
-    "expressions",
-    "lexer",
     "programs",
     "propagation",
     "similarity",
-    "tokens",
+    "traces",
     "cost",
 )
 
@@ -100,12 +98,12 @@ def test_longest_loop(text: str, length: int) -> None:
 
 
 def test_prose_is_healthy_and_a_loop_is_not() -> None:
-    record = {"finish_reason": "stop"}
-    healthy, loop = look(prose("x"), record), look("No." + " And so on" * 40, record)
+    texts = (prose("x"), "No." + " And so on" * 40)
+    healthy, loop = (look({"text": text, "finish_reason": "stop"}) for text in texts)
     assert (healthy["loops"], healthy["rep_4"], healthy["empty"]) == (False, 0, False)
     assert loop["loops"]
     assert loop["rep_4"] > 0.9
-    nothing = look("", {"finish_reason": "length"})
+    nothing = look({"text": "", "finish_reason": "length"})
     assert (nothing["empty"], nothing["endless"], nothing["loops"], nothing["loop_share"]) == (True, True, False, 0)
 
 

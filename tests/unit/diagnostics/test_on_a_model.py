@@ -63,7 +63,7 @@ def test_the_logit_lens_is_norm_and_head_behind_a_layer(tmp_path: Path) -> None:
     assert len(found) == NUM_LAYERS - 2
     assert found[-1] == 1.0
     (record,) = Journal(tmp_path / "degeneration.written.uncut.jsonl").records
-    from layercut.diagnostics.prompts import openings
+    from layercut.diagnostics.degeneration import openings
 
     ((id, prompt),) = openings(1, 0).items()
     text, tokenizer, model = prompt + record["text"], loaded().tokenizer, loaded().model

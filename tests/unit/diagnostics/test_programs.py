@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from layercut.diagnostics.lexer import first_problem
-from layercut.diagnostics.programs import CLASSES, OUTCOMES, classify
+from layercut.diagnostics.programs import CLASSES, OUTCOMES, classify, first_problem
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -11,10 +13,9 @@ from layercut.engine.base import Decoding, GenerationRequest
 from layercut.engine.plain import PlainEngine
 from layercut.engine.shared import SharedEngine
 from layercut.errors import InputError
-from layercut.models import families
-from layercut.models.families import Family
 from layercut.models.loading import LoadedModel
 from layercut.models.sources import ModelSource
+from layercut.models.structure import structure_in
 from layercut.surgery.plan import CutPlan
 from tests.support.loaded import tiny_loaded
 from tests.support.tiny import CONFIGS, byte_tokenizer
@@ -23,19 +24,17 @@ REQUEST = GenerationRequest(id="a", prompt="three sheep and", max_new_tokens=3)
 UNCUT = CutPlan(num_layers=6)
 
 
-def with_sinks(monkeypatch: pytest.MonkeyPatch) -> LoadedModel:
-    """gpt_oss, which gives its attention a learned sink for each head, as if someone had added its row."""
-    row = Family(model_type="gpt_oss")
-    monkeypatch.setitem(families.FAMILIES, "gpt_oss", row)
+def with_sinks() -> LoadedModel:
+    """gpt_oss, which gives its attention a learned sink for each head."""
     torch.manual_seed(0)
     config = AutoConfig.for_model("gpt_oss", **CONFIGS["mixtral"], layer_types=["full_attention"] * 6)
     model = AutoModelForCausalLM.from_config(config).eval()
-    source = ModelSource(name="tiny-gpt-oss", path=families.__file__)
-    return LoadedModel(model, byte_tokenizer(), row, source, "0" * 16, 6)
+    source = ModelSource(name="tiny-gpt-oss", path=Path(__file__))
+    return LoadedModel(model, byte_tokenizer(), structure_in(model), source, "0" * 16, 6)
 
 
-def test_attention_sinks_are_refused_by_name_and_run_in_the_plain_engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    loaded = with_sinks(monkeypatch)
+def test_attention_sinks_are_refused_by_name_and_run_in_the_plain_engine() -> None:
+    loaded = with_sinks()
     with pytest.raises(InputError, match="GptOssAttention .* argument s_aux, .* use the engine plain"):
         list(SharedEngine(loaded).completions([REQUEST], UNCUT, Decoding()))
     assert len(list(PlainEngine(loaded).completions([REQUEST], UNCUT, Decoding()))) == 1

@@ -11,15 +11,20 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
+from layercut.engine import vllm as engine_module
+from layercut.engine import vllm_probe
 from layercut.engine.base import Decoding, GenerationRequest, LikelihoodRequest
+from layercut.engine.plain import PlainEngine
 from layercut.engine.vllm import VllmEngine
-from layercut.engine.vllm_families import VLLM_FAMILIES
+from layercut.engine.vllm_layers import hand_on, leave_out, lists_of, pick_list
 from layercut.engine.vllm_start import _lora
 from layercut.errors import InputError, MissingExtra
 from layercut.models.adapter import Adapter
-from layercut.models.families import FAMILIES, Family
+from layercut.models.loading import load_model
 from layercut.models.sources import resolve
+from layercut.models.structure import Structure
 from layercut.models.weightless import WeightlessModel, load_without_weights
 from layercut.surgery.plan import CutPlan
 from tests.support.fake_vllm import FakeVllm, ToyModel
@@ -264,11 +269,85 @@ def test_without_vllm_the_extra_is_named(model: WeightlessModel, monkeypatch: py
         VllmEngine(model)
 
 
-def test_a_family_that_was_not_compared_is_refused(model: WeightlessModel, vllm: FakeVllm) -> None:
-    with pytest.raises(InputError, match=r"of the family martian, .*Verified: .*llama.*Use `engine` shared"):
-        VllmEngine(replace(model, family=Family(model_type="martian")))
-    assert not vllm.started
-    assert set(VLLM_FAMILIES) <= set(FAMILIES)
+def scored(engine: VllmEngine, plans: tuple[CutPlan, ...]) -> vllm_probe.Reference:
+    """What an engine itself gives, as the reference of the probe."""
+    scores = tuple(answers(engine.log_likelihoods(vllm_probe.requests(), plan)) for plan in plans)
+    return vllm_probe.Reference(plans, scores)
+
+
+@pytest.fixture
+def unknown(model: WeightlessModel, vllm: FakeVllm, monkeypatch: pytest.MonkeyPatch) -> WeightlessModel:
+    """A model of a type that was not compared, and transformers gives the toy's scores."""
+    own = scored(VllmEngine(model), (PLANS[0], CutPlan(num_layers=NUM_LAYERS, removed=(3,))))
+    monkeypatch.setattr(vllm_probe, "reference", lambda _: own)
+    return replace(model, structure=Structure(model_type="martian"))
+
+
+def test_a_type_that_was_not_compared_has_to_pass_the_probe(
+    unknown: WeightlessModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = VllmEngine(unknown)
+    assert answers(engine.log_likelihoods(vllm_probe.requests(), PLANS[1]))
+
+    def skips_another(found: Any, *, layers: str, removed: Any) -> int:
+        return leave_out(found, layers=layers, removed={number - 1 for number in removed})
+
+    monkeypatch.setattr(engine_module, "leave_out", skips_another)
+    with pytest.raises(InputError, match=r"does not run .* as transformers does: without layer 3 its log-likelihoods"):
+        VllmEngine(unknown)
+
+
+def test_a_type_that_transformers_runs_otherwise_is_refused_whole(
+    unknown: WeightlessModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = vllm_probe.reference(unknown)
+    first = {
+        name: replace(one, log_likelihoods=tuple(x - 1 for x in one.log_likelihoods))
+        for name, one in own.scores[0].items()
+    }
+    monkeypatch.setattr(vllm_probe, "reference", lambda _: own._replace(scores=(first, own.scores[1])))
+    with pytest.raises(
+        InputError, match=r"with all layers its log-likelihoods differ from those of transformers by 1 "
+    ):
+        VllmEngine(unknown)
+
+
+def test_the_reference_is_that_of_transformers(model: WeightlessModel) -> None:
+    found = vllm_probe.reference(model)
+    plain = PlainEngine(load_model(model.source, dtype="float32", device="cpu"))
+    for plan, scores in zip(found.plans, found.scores, strict=True):
+        wanted = answers(plain.log_likelihoods(vllm_probe.requests(), plan))
+        for name, one in scores.items():
+            assert one.log_likelihoods == pytest.approx(wanted[name].log_likelihoods, abs=1e-4)
+
+
+def test_layers_are_found_by_their_number_and_name() -> None:
+    toy_model = ToyModel(6)
+    assert lists_of(toy_model, num_layers=6) == ["model.layers"]
+    assert lists_of(toy_model, num_layers=5) == []
+    toy_model.visual = nn.Module()
+    toy_model.visual.blocks = nn.ModuleList(nn.Identity() for _ in range(6))
+    found = lists_of(toy_model, num_layers=6)
+    assert pick_list(found, layers="model.language_model.layers", model="x") == "model.layers"
+    with pytest.raises(InputError, match="vLLM's model of x has model.layers, visual.blocks where one list"):
+        pick_list(found, layers="transformer.h", model="x")
+    with pytest.raises(InputError, match="has no list where one list"):
+        pick_list([], layers="transformer.h", model="x")
+
+
+def test_what_a_layer_hands_on_follows_from_its_signature() -> None:
+    def both(self: Any, positions: Any, hidden_states: Any, residual: Any, **more: Any) -> Any: ...
+    def mamba(self: Any, hidden_states: Any, residual: Any = None, metadata: Any = None) -> Any: ...
+    def one(self: Any, position_ids: Any, hidden_states: Any) -> Any: ...
+    def first(self: Any, x: Any, mask: Any = None) -> Any: ...
+
+    assert hand_on(both)("p", "h", "r") == ("h", "r")
+    assert hand_on(both)(positions="p", hidden_states="h", residual=None, scaling=1) == ("h", None)
+    assert hand_on(mamba)("h", "r") == ("h", "r")
+    assert hand_on(mamba)("h") == ("h", None)
+    assert hand_on(one)("p", "h") == "h"
+    assert hand_on(one)("p", hidden_states="h") == "h"
+    assert hand_on(first)("h", mask=1) == "h"
 
 
 def test_another_device_than_the_one_vllm_is_built_for_is_refused(model: WeightlessModel, vllm: FakeVllm) -> None:

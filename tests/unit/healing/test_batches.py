@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from layercut.healing.batches import StepsByLength, given, learnt, rows
+from layercut.healing.batches import StepsByLength, given, in_loss, rows
 from layercut.healing.examples import TrainingExample, encode_example
 from layercut.healing.settings import TrainSettings
 from tests.support.healing import TEMPLATES, chat_tokenizer, record, tiny_data
@@ -31,9 +31,9 @@ def batch_of(examples: list[TrainingExample], *, packed: bool) -> dict[str, Any]
 
 
 def loss_and_gradient(model: Any, batch: dict[str, Any]) -> tuple[float, Tensor]:
-    """Summed over the tokens that are learnt."""
+    """Summed over the tokens in the loss."""
     model.zero_grad()
-    places = learnt(batch)
+    places = in_loss(batch)
     chosen = model(**given(batch), use_cache=False).logits[:, :-1][places].log_softmax(-1)
     loss = -chosen.gather(-1, batch["labels"][:, 1:][places][:, None]).sum()
     loss.backward()
@@ -83,8 +83,8 @@ def test_the_rows_of_a_batch_are_its_examples(packed: bool) -> None:
     found = rows(batch)
     assert [row.input_ids.tolist() for row in found] == [one.input_ids for one in examples]
     assert [row.prompt for row in found] == [one.prompt for one in examples]
-    assert [row.num_learnt for row in found] == [len(one.completion) for one in examples]
-    assert sum(row.num_learnt for row in found) == int(learnt(batch).sum())
+    assert [row.num_in_loss for row in found] == [len(one.completion) for one in examples]
+    assert sum(row.num_in_loss for row in found) == int(in_loss(batch).sum())
 
 
 def test_a_step_has_the_examples_of_the_draw_and_orders_them_by_length() -> None:

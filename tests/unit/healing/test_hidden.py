@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from layercut.errors import InputError
-from layercut.healing.batches import given, learnt
+from layercut.healing.batches import given, in_loss
 from layercut.healing.settings import TrainSettings
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import decoder_layers, remove_layers
@@ -57,8 +57,8 @@ def test_the_loss_is_the_divergence_and_the_weighted_distance(packing: bool, tmp
     logits = {}
     for name, model in (("cut", cut), ("uncut", uncut)):
         with outputs_of(decoder_layers(model), range(len(decoder_layers(model)))) as seen:
-            logits[name] = model(**given(batch), use_cache=False).logits[:, :-1][learnt(batch)]
-        states[name] = [seen[index][:, :-1][learnt(batch)] for index in range(len(seen))]
+            logits[name] = model(**given(batch), use_cache=False).logits[:, :-1][in_loss(batch)]
+        states[name] = [seen[index][:, :-1][in_loss(batch)] for index in range(len(seen))]
     far = torch.stack([relative_distance(states["cut"][a], states["uncut"][b]) for a, b in ((1, 2), (2, 3), (3, 5))])
     expected = divergence(logits["cut"], logits["uncut"], "forward-kl").mean() + 0.3 * far.mean()
     assert found.item() == pytest.approx(expected.item(), rel=1e-4)

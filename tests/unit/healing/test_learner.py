@@ -1,4 +1,4 @@
-"""The model in training answers held-out questions, and its logits are read only where something is learnt."""
+"""The model in training answers held-out questions, and its logits are read only where a token is in the loss."""
 
 from __future__ import annotations
 
@@ -11,17 +11,16 @@ import torch
 from layercut.engine.base import Completion
 from layercut.healing.data import original_records
 from layercut.healing.examples import Data, encode_example, hold_out
-from layercut.healing.job import looks_of
-from layercut.healing.prompt_sources import PromptGroup
+from layercut.healing.heal import looks_of
+from layercut.healing.prompt_sources import PromptGroup, TaskPrompts, task_prompts
 from layercut.healing.settings import TrainSettings
-from layercut.healing.task_prompts import TaskPrompts, task_prompts
 from layercut.tasks import load_task
 from tests.support.loaded import tiny_loaded
 from tests.support.tiny import CONFIGS, byte_tokenizer, tiny_model
 
 pytest.importorskip("trl", reason="healing by training needs layercut[heal]")
 
-from layercut.healing.batches import given, learnt, learnt_logits
+from layercut.healing.batches import given, in_loss, logits_in_loss
 from layercut.healing.learner import accuracy_of_held_out, answering
 from layercut.healing.sft import train
 from layercut.healing.trainable import make_trainable
@@ -71,6 +70,6 @@ def test_the_head_is_asked_only_where_something_is_learnt(family: str) -> None:
     labels[0, :4], labels[1, :9], labels[2, :6] = -100, -100, -100
     batch = {"input_ids": ids, "labels": labels, "attention_mask": torch.ones_like(ids)}
     with torch.no_grad():
-        whole = model(**given(batch), use_cache=False).logits[:, :-1][learnt(batch)]
-        assert torch.allclose(learnt_logits(model, batch), whole, atol=1e-5)
+        whole = model(**given(batch), use_cache=False).logits[:, :-1][in_loss(batch)]
+        assert torch.allclose(logits_in_loss(model, batch), whole, atol=1e-5)
     assert len(whole) == 8 + 3 + 6

@@ -25,10 +25,6 @@ PLAN = CutPlan(num_layers=6, removed=(2, 4))
 IDS = torch.arange(40).reshape(2, 20)
 
 
-def card(entry: Any) -> str:
-    return f"healed by {entry['method']}"
-
-
 def save_adapters(base: Any, folder: Path) -> Any:
     """Adapters that change something, saved."""
     model = add_adapters(base, SETTINGS).eval()
@@ -79,7 +75,7 @@ def test_a_healed_checkpoint_is_the_cut_ones_folder_with_other_weights(cut: Path
     curve = tmp_path / "loss.jsonl"
     curve.write_text('{"step": 1}\n')
     entry = write_healed(
-        model, source, out=tmp_path / "healed", healing={"method": "lora", "checked": [checked]}, card=card, curve=curve
+        model, source, out=tmp_path / "healed", healing={"method": "lora", "checked": [checked]}, curve=curve
     )
     healed = AutoModelForCausalLM.from_pretrained(tmp_path / "healed")
     assert healed.dtype == torch.bfloat16 and stored_dtype(tmp_path / "healed") == "bfloat16"
@@ -92,12 +88,13 @@ def test_a_healed_checkpoint_is_the_cut_ones_folder_with_other_weights(cut: Path
     assert plan["healing"] == [entry] and len(entry["checked"]) == 2
     assert entry["loss_curve"] == "healing_loss.jsonl"
     assert (tmp_path / "healed" / "healing_loss.jsonl").read_text() == '{"step": 1}\n'
-    assert (tmp_path / "healed" / "README.md").read_text() == "healed by lora"
+    card = (tmp_path / "healed" / "README.md").read_text()
+    assert card.startswith("the cut's card\n\n## Healing\n") and "| method | lora |" in card
     with pytest.raises(InputError, match="not an empty folder"):
-        write_healed(model, source, out=tmp_path / "healed", healing={"method": "lora"}, card=card)
+        write_healed(model, source, out=tmp_path / "healed", healing={"method": "lora"})
     # Healed again, the first healing is still told.
     again = resolve(str(tmp_path / "healed"))
-    write_healed(healed, again, out=tmp_path / "twice", healing={"method": "seam"}, card=card)
+    write_healed(healed, again, out=tmp_path / "twice", healing={"method": "seam"})
     recorded = json.loads((tmp_path / "twice" / "plan.json").read_text())["healing"]
     assert [one["method"] for one in recorded] == ["lora", "seam"]
 
@@ -107,7 +104,7 @@ def test_a_kept_adapter_loads_on_its_base(cut: Path, tmp_path: Path) -> None:
     from peft import AutoPeftModelForCausalLM
 
     adapted = save_adapters(AutoModelForCausalLM.from_pretrained(cut, dtype=torch.float32), tmp_path / "adapter")
-    write_adapter(resolve(str(cut)), tmp_path / "adapter", out=tmp_path / "kept", healing={"method": "lora"}, card=card)
+    write_adapter(resolve(str(cut)), tmp_path / "adapter", out=tmp_path / "kept", healing={"method": "lora"})
     loaded = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "kept", dtype=torch.float32).eval()
     assert torch.allclose(loaded(input_ids=IDS).logits, adapted(input_ids=IDS).logits, atol=1e-4)
     assert json.loads((tmp_path / "kept" / "plan.json").read_text())["healing"][0]["method"] == "lora"

@@ -6,8 +6,7 @@ import pytest
 
 pytest.importorskip("datasketch", reason="needs layercut[heal]")
 
-from layercut.healing.near_duplicates import N, SeenTexts, jaccard
-from layercut.healing.words import grams, words
+from layercut.healing.near_duplicates import N, SeenTexts, grams, jaccard, words
 
 
 def similarity(one: str, other: str) -> float:

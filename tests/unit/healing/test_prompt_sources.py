@@ -20,7 +20,7 @@ from layercut.healing.prompt_sources import (
 from layercut.healing.settings import SYSTEM
 from layercut.settings import DecodingSettings
 from layercut.study.file import study_from_dict
-from layercut.study.study_settings import HealingArm
+from layercut.study.settings import HealingArm
 from tests.support.healing import record
 
 GREEDY = DecodingSettings()

@@ -9,8 +9,12 @@ import pytest
 
 from layercut.engine.base import Message
 from layercut.errors import InputError
-from layercut.healing.prompts import answered_in, one_prompt, read_answered, read_prompts
+from layercut.healing.prompts import NamedPrompt, answered_in, one_prompt, read_answered
 from layercut.tasks.data_files import DataRow
+
+
+def read_prompts(path: Path, **how: Any) -> list[NamedPrompt]:
+    return [found.prompt for found in read_answered(path, **how)]
 
 
 def write(path: Path, rows: list[Any]) -> Path:

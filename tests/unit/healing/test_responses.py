@@ -8,8 +8,8 @@ import pytest
 
 from layercut.engine.base import Completion, Decoding, GenerationRequest
 from layercut.errors import InputError
+from layercut.healing.generate import generate_responses
 from layercut.healing.prompts import NamedPrompt, one_prompt
-from layercut.healing.responses import generate_responses
 from layercut.runs.records import Journal
 from layercut.surgery.plan import CutPlan
 from tests.support.fake_engine import FakeEngine, Killed

@@ -50,11 +50,10 @@ def test_a_folded_magnitude_is_the_stream_scaled_by_a_hook(family: str) -> None:
     decoder_layers(hooked)[1].register_forward_hook(
         lambda _, __, output: 1.7 * output if isinstance(output, torch.Tensor) else (1.7 * output[0], *output[1:])
     )
-    found = scale_stream(folded, 1, 1.7)
+    scale_stream(folded, 1, 1.7)
     expected = hooked(input_ids=IDS).logits
     assert (expected - plain).abs().max() > 1e-2
     assert (folded(input_ids=IDS).logits - expected).abs().max() < 1e-3 * expected.abs().max()
-    assert found.max_abs_diff <= found.tolerance
 
 
 def test_magnitude_compensation_makes_the_stream_as_loud_as_it_was() -> None:

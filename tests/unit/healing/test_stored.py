@@ -75,13 +75,13 @@ def test_what_is_stored_is_not_asked_again(tmp_path: Path, monkeypatch: pytest.M
     stored = StoredLogits(tmp_path, DATA, 4)
     stored.fill(tiny_model("llama"))
     files = sorted(tmp_path.iterdir())
-    assert len(files) == 3 and stored.is_whole_everywhere and stored.num_examples == 24
+    assert len(files) == 3 and stored.is_whole() and stored.num_examples == 24
     before = [load(file.read_bytes()) for file in files]
     files[1].unlink()
     files[2].write_bytes(files[2].read_bytes()[:50])  # torn
     asked: list[int] = []
     again = StoredLogits(tmp_path, DATA, 4)
-    assert not again.is_whole_everywhere
+    assert not again.is_whole()
     top_k = module._top_k
     monkeypatch.setattr(module, "_top_k", lambda model, some, k: asked.append(len(some)) or top_k(model, some, k))
     again.fill(tiny_model("llama"))

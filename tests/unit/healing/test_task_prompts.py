@@ -4,7 +4,7 @@ import pytest
 
 from layercut.engine.base import Completion
 from layercut.errors import InputError
-from layercut.healing.task_prompts import task_prompts
+from layercut.healing.prompt_sources import task_prompts
 from layercut.tasks import load_task
 
 

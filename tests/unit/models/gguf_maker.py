@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,18 +32,30 @@ TOKENS = [*sorted(pre_tokenizers.ByteLevel.alphabet()), *SPECIAL]
 PAD, BOS, START, END = range(256, 260)
 
 
-def write_gguf(path: Path, *, leave_out: str | None = None, **metadata: Any) -> Path:
-    """The tiny Llama with two merges.
+def write_gguf(
+    path: Path,
+    *,
+    leave_out: str | None = None,
+    kept: Sequence[int] = range(6),
+    alignment: int = 32,
+    size_label: str | None = None,
+    **metadata: Any,
+) -> Path:
+    """The tiny Llama with two merges, of which only some layers are kept.
 
     ``metadata`` sets keys that begin with ``tokenizer.ggml.``, or leaves them out where None.
     """
     config = CONFIGS["llama"]
     writer = gguf.GGUFWriter(path, "llama")
+    if alignment != 32:
+        writer.add_custom_alignment(alignment)
     writer.add_name("Tiny")
+    if size_label is not None:
+        writer.add_size_label(size_label)
     writer.add_license("apache-2.0")
     writer.add_context_length(512)
     writer.add_embedding_length(32)
-    writer.add_block_count(6)
+    writer.add_block_count(len(kept))
     writer.add_feed_forward_length(48)
     writer.add_head_count(4)
     writer.add_head_count_kv(2)
@@ -65,8 +79,11 @@ def write_gguf(path: Path, *, leave_out: str | None = None, **metadata: Any) -> 
         add = {str: writer.add_string, bool: writer.add_bool, int: writer.add_uint32, type(None): lambda *_: None}
         add[type(value)](f"tokenizer.ggml.{key}" if key != "split_count" else "split.count", value)
     for name, tensor in tiny_weights().items():
-        if name in ("lm_head.weight", leave_out):
+        layer = re.search(r"layers\.(\d+)\.", name)
+        if name in ("lm_head.weight", leave_out) or (layer and int(layer[1]) not in kept):
             continue
+        if layer:
+            name = name.replace(layer[0], f"layers.{list(kept).index(int(layer[1]))}.")
         if "q_proj" in name:
             tensor = _permuted(tensor, int(str(config["num_attention_heads"])))
         if "k_proj" in name:

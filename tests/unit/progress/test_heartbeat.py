@@ -12,10 +12,9 @@ from rich.console import Console
 
 from layercut.progress import heartbeat
 from layercut.progress.activity import wrote
-from layercut.progress.bars import Progressing, SelectionProgress
+from layercut.progress.bars import Progressing, SelectionProgress, watched
 from layercut.progress.estimate import Workload
 from layercut.progress.live import StudyProgress, StudyStep
-from layercut.progress.watch import watched
 
 
 @pytest.fixture(autouse=True)

@@ -6,9 +6,9 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
+from layercut.progress.bars import watched
 from layercut.progress.estimate import Workload
 from layercut.progress.live import StudyProgress, StudyStep
-from layercut.progress.watch import watched
 
 
 def pieces(arms: int = 2) -> list[StudyStep]:

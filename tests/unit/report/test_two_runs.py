@@ -72,24 +72,30 @@ def test_what_only_one_run_holds_is_said(tmp_path: Path) -> None:
     assert notes(both, one) == ["copy (rank): only in both, not in one"]
 
 
-def test_other_items_decoding_tasks_or_models_are_refused_in_one_line(tmp_path: Path) -> None:
+def test_other_items_decoding_or_tasks_are_refused_in_one_line(tmp_path: Path) -> None:
     base = build_run(tmp_path / "base", RESULTS)
     fewer = build_run(tmp_path / "fewer", [Result(**{**vars(one), "n": 50}) for one in RESULTS])
     warm = build_run(tmp_path / "warm", RESULTS, settings={"decoding": {"temperature": 0.7}})
     other = build_run(tmp_path / "other", [Result(task="brackets", readout="short", score=0.5)])
-    model = build_run(tmp_path / "model", RESULTS)
-    metrics = json.loads((model.path / "metrics.json").read_text())
-    metrics["plan"]["model_hash"] = "another"
-    (model.path / "metrics.json").write_text(json.dumps(metrics))
     for run, message in (
         (fewer, r"base and fewer hold different items of copy \(short\): 60 and 50, 50 in common"),
         (warm, "base was decoded with temperature 0.0, .* warm with temperature 0.7"),
         (other, "base and other have no task in common"),
-        (model, "base is of the original model 5a3c0de1f00d, model of another"),
     ):
         with pytest.raises(InputError, match=message) as error:
             compare_two(base, run)
         assert "\n" not in str(error.value)
+
+
+def test_any_two_models_are_compared_on_the_same_items_and_it_is_said(tmp_path: Path) -> None:
+    base = build_run(tmp_path / "base", RESULTS)
+    model = build_run(tmp_path / "model", RESULTS)
+    metrics = json.loads((model.path / "metrics.json").read_text())
+    metrics["plan"]["model_hash"] = "another"
+    (model.path / "metrics.json").write_text(json.dumps(metrics))
+    assert len(compare_two(base, model)) == len(compare_two(base, base))
+    (said,) = notes(base, model)
+    assert said.startswith("base is of the original model 5a3c0de1f00d, model of another: two models are compared")
 
 
 def test_a_cut_checkpoint_is_known_by_the_plan_that_lies_in_it(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def test_the_tasks_of_a_use_exist_and_decide_it(name: str) -> None:
     assert asked and with_data
     for task, readout in (*asked, *with_data):
         assert use.speaks_of(task) and use.counts(readout), (task, readout)
-        if TASKS[task].factory.startswith("layercut.tasks.multiple_choice:"):
+        if TASKS[task].factory.startswith("layercut.tasks.lm_eval."):
             assert readout in OF_LM_EVAL
         else:
             check_readout(load_task(task), readout)

@@ -10,7 +10,7 @@ from layercut.engine.base import Divergence, LikelihoodRequest
 from layercut.errors import InputError
 from layercut.selection.answers import ObjectiveTask
 from layercut.selection.objective import TaskObjective
-from layercut.selection.prediction import predict
+from layercut.selection.predict import predict
 from layercut.selection.trace_damage import Traces, correct_traces
 from layercut.surgery.plan import CutPlan
 from tests.support.search import NeedyTask

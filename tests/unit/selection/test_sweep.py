@@ -5,6 +5,8 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -18,9 +20,8 @@ from layercut.runs.directory import RunFolder
 from layercut.selection.answers import ObjectiveTask
 from layercut.selection.base import Context
 from layercut.selection.objective import TaskObjective
-from layercut.selection.rankings import read_rankings
 from layercut.selection.search_journal import SearchJournal
-from layercut.selection.sweep import SweptTask, ask, measure, sweep_settings, swept_layers
+from layercut.selection.sweep import SweptTask, ask, measure, read_rankings, sweep_settings, swept_layers
 from layercut.selection.task_accuracy import task_accuracy
 from layercut.settings import TaskSettings
 from layercut.surgery.plan import CutPlan
@@ -54,18 +55,8 @@ def sweep(
 ) -> list[SweepRow]:
     settings = sweep_settings({"model": "fake"}, [one.part for one in asked], GREEDY, split)
     with RunFolder.begin(path, settings) as run:
-        return measure(
-            run,
-            asked,
-            layers,
-            num_layers=6,
-            model_hash=HASH,
-            engine=lambda: engine,
-            split=split,
-            decoding=GREEDY,
-            console=Console(file=io.StringIO()),
-            say=say,
-        )
+        model: Any = SimpleNamespace(num_layers=6, engine=engine, metadata=SimpleNamespace(model_hash=HASH))
+        return measure(run, asked, layers, model, GREEDY, Console(file=io.StringIO()), say)
 
 
 def test_equals_what_the_items_say(tmp_path: Path) -> None:

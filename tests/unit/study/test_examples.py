@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from layercut.settings import Depth
-from layercut.study.arms import arms_of
 from layercut.study.file import load_study
 from layercut.study.run import forecast_study
+from layercut.study.work import arms_of
 from tests.support.tiny import save_tiny
 
 EXAMPLES = sorted(Path(__file__).parents[3].glob("examples/*.yaml"))

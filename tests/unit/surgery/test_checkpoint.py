@@ -276,13 +276,13 @@ def test_a_plan_for_another_model_is_refused(source):
 
 def test_an_unknown_family_is_refused(source):
     edit_config(source, model_type="mamba")
-    with pytest.raises(InputError, match="of the family 'mamba', which layercut does not know"):
+    with pytest.raises(InputError, match="has no weights of layer 0"):
         plan_cut(source, PLAN)
 
 
 def test_a_config_that_transformers_refuses(source):
     edit_config(source, num_attention_heads="many")
-    with pytest.raises(CheckpointError, match=r"config\.json is not a config that transformers accepts"):
+    with pytest.raises(CheckpointError, match=r"config\.json of .* is not a config that transformers accepts"):
         plan_cut(source, PLAN)
 
 

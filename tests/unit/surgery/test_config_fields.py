@@ -8,7 +8,7 @@ import pytest
 from transformers import CONFIG_MAPPING
 
 from layercut.errors import InputError
-from layercut.models.families import FAMILIES, Family
+from layercut.models.structure import Structure
 from layercut.surgery import config_fields
 from layercut.surgery.config_fields import cut_config
 from layercut.surgery.plan import CutPlan
@@ -16,7 +16,7 @@ from layercut.surgery.plan import CutPlan
 L = 12
 PLAN = CutPlan(num_layers=L, removed=(7, 0, 4))
 KEPT = (1, 2, 3, 5, 6, 8, 9, 10, 11)
-ANY = Family(model_type="any")
+ANY = Structure(model_type="any")
 
 
 def cut(plan: CutPlan = PLAN, **fields: Any) -> dict[str, Any]:
@@ -37,7 +37,7 @@ def test_the_input_is_not_changed():
 
 
 def test_gpt2_counts_its_layers_in_n_layer():
-    assert cut_config({"n_layer": L}, PLAN, FAMILIES["gpt2"]) == {"n_layer": 9}
+    assert cut_config({"n_layer": L}, PLAN, Structure(model_type="gpt2", num_layers_field="n_layer")) == {"n_layer": 9}
 
 
 @pytest.mark.parametrize("name", sorted(config_fields.LISTS | config_fields.MAYBE_LISTS))
@@ -146,7 +146,7 @@ def test_modules_that_were_left_unquantized_are_named_anew(key):
 @pytest.mark.parametrize("model_type", ["qwen3_moe", "qwen2_moe"])
 def test_sparse_steps_become_a_list_of_dense_layers(model_type, mlp_only, step):
     config = {"num_hidden_layers": L, "decoder_sparse_step": step, "mlp_only_layers": mlp_only, "num_experts": 4}
-    new = CONFIG_MAPPING[model_type](**cut_config(config, PLAN, Family(model_type=model_type)))
+    new = CONFIG_MAPPING[model_type](**cut_config(config, PLAN, Structure(model_type=model_type)))
 
     def is_sparse(index: int, dense: list[int], every: int) -> bool:  # as modeling_qwen3_moe.py decides it
         return index not in dense and (index + 1) % every == 0
@@ -247,7 +247,7 @@ def test_each_layer_keeps_the_kind_that_transformers_gave_it(model_type, removed
     written = config_class(**bare).to_dict()
     expected = {name: [value[i] for i in plan.kept] for name, value in per_layer_values(written, L).items()}
     for raw in (bare, written):
-        new = config_class(**cut_config(raw, plan, Family(model_type=model_type), resolved=written)).to_dict()
+        new = config_class(**cut_config(raw, plan, Structure(model_type=model_type), resolved=written)).to_dict()
         assert new["num_hidden_layers"] == len(plan.kept)
         assert per_layer_values(new, len(plan.kept)) == expected
 

@@ -95,7 +95,7 @@ def test_twins_in_the_data_keep_their_places(tmp_path: Path) -> None:
 @pytest.fixture
 def few_task_files(monkeypatch: pytest.MonkeyPatch) -> None:
     """A few of lm-eval's task files in place of all 14,000, which take seconds to read."""
-    monkeypatch.setattr("layercut.tasks.multiple_choice._full_manager", small_manager)
+    monkeypatch.setattr("layercut.tasks.lm_eval.loading._full_manager", small_manager)
 
 
 def small_manager() -> Any:
@@ -123,15 +123,6 @@ def test_what_lm_eval_has_not_or_layercut_cannot(name: str, message: str, tmp_pa
     with pytest.raises(InputError, match=message) as caught:
         load_task(name, data=data).samples("report", 1)
     assert "\n" not in str(caught.value)
-
-
-def test_a_task_that_generates_is_refused(tmp_path: Path) -> None:
-    data = str(write(tmp_path / "a.jsonl", [{"question": "q", "answer": "#### 1"}]))
-    with pytest.raises(
-        InputError,
-        match="gsm8k is a generate_until task with exact_match; layercut supports multiple_choice and loglikelihood",
-    ):
-        load_task("lm-eval:gsm8k", data=data)
 
 
 def test_data_of_another_kind_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,118 @@
+"""Whether the shared engine may run a model: asked of the model itself, by a few short texts run both ways."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import torch
+
+from layercut.engine.head import logits
+from layercut.engine.packing import Pack
+from layercut.engine.plain import PlainEngine
+from layercut.engine.shared import SharedEngine
+from layercut.engine.shared_depth import PrefixCache, tree_of, walk
+from layercut.engine.stack import Stack
+from layercut.engine.text_groups import PackedText
+from layercut.errors import InputError, one_line
+from layercut.surgery.bypass import bypass
+from layercut.surgery.plan import CutPlan
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from layercut.engine.base import Engine
+    from layercut.models.loading import LoadedModel
+
+logger = logging.getLogger(__name__)
+
+PREFIX, LENGTHS = 8, (5, 12)
+"""Tokens that the two texts share, and tokens of each behind them."""
+TOLERANCE, STEPS = 1e-3, 8
+"""Share of the largest logit, and rounding steps of the dtype there, whichever is more: sums run in other orders."""
+
+_known: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
+
+
+def fastest_engine(loaded: LoadedModel, *, batch_size: int = 32, cache_gib: float = 2.0) -> Engine:
+    """The shared engine where it gives what the model itself gives, else the plain one, with one line that says why."""
+    reason = why_not_shared(loaded)
+    if not reason:
+        shared: Engine = SharedEngine(loaded, batch_size=batch_size, cache_gib=cache_gib)
+        return shared
+    logger.warning("%s runs in the engine plain: %s", loaded.name, reason)
+    return PlainEngine(loaded, batch_size=batch_size)
+
+
+def why_not_shared(loaded: LoadedModel) -> str:
+    """What keeps the shared engine from running a model; empty if nothing does. Asked once of a model.
+
+    Two texts behind one prefix, of random tokens, are packed and run through all layers and through all but one in the
+    middle. Their logits must be those of the model itself, text by text, within rounding.
+    """
+    if loaded.model not in _known:
+        _known[loaded.model] = _probed(loaded)
+    return _known[loaded.model]
+
+
+def _probed(loaded: LoadedModel) -> str:
+    plans = [CutPlan(num_layers=loaded.num_layers)]
+    if loaded.num_layers > 1:
+        plans.append(CutPlan(num_layers=loaded.num_layers, removed=(loaded.num_layers // 2,)))
+    try:
+        expected = [_alone(loaded, plan) for plan in plans]
+    except InputError:  # no layer in the middle can go; the model itself must agree all the same
+        plans = plans[:1]
+        expected = [_alone(loaded, plan) for plan in plans]
+    try:
+        found = _packed(loaded, plans)
+    except Exception as error:  # a model's own code, called in a way that it may not know
+        return f"its layers do not run over packed texts ({one_line(error)})"
+    for plan, ours, theirs in zip(plans, found, expected, strict=True):
+        worst = (ours - theirs).abs().max().item()
+        share = max(TOLERANCE, STEPS * torch.finfo(loaded.model.dtype).eps)
+        bound = share * max(1.0, theirs.abs().max().item())
+        if not worst <= bound:  # so written, it also catches NaN
+            under = "" if plan.is_uncut else f" without layer {plan.removed[0]}"
+            return f"packed texts{under} give logits that differ by {worst:.2g}, and rounding explains {bound:.2g}"
+    return ""
+
+
+def _texts(loaded: LoadedModel) -> tuple[list[int], list[list[int]]]:
+    """The prefix and what follows it, the same for the same vocabulary."""
+    weight: Any = loaded.model.get_input_embeddings().weight
+    size = int(weight.shape[0])
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(size, (PREFIX + sum(LENGTHS),), generator=generator).tolist()
+    first, second = LENGTHS
+    return tokens[:PREFIX], [tokens[PREFIX : PREFIX + first], tokens[PREFIX + first : PREFIX + first + second]]
+
+
+@torch.no_grad()
+def _alone(loaded: LoadedModel, plan: CutPlan) -> Tensor:
+    """Logits behind each text's own tokens, each text in a pass of its own, (N, V)."""
+    prefix, texts = _texts(loaded)
+    rows = []
+    with bypass(loaded.model, plan):
+        for text in texts:
+            ids_1T = torch.tensor([[*prefix, *text]], device=loaded.model.device)
+            rows.append(loaded.model(input_ids=ids_1T, use_cache=False).logits[0, len(prefix) :])
+    return torch.cat(rows).float().cpu()
+
+
+@torch.no_grad()
+def _packed(loaded: LoadedModel, plans: list[CutPlan]) -> list[Tensor]:
+    """The same from packed texts, as the shared engine runs them."""
+    prefix, texts = _texts(loaded)
+    stack, tree = Stack(loaded), tree_of(plans)
+    device = loaded.model.device
+    pack = Pack([PackedText.line(tuple(text)) for text in texts], tuple(prefix), device=device)
+    ahead = Pack([PackedText.line(tuple(prefix))], (), device=device)
+    found = {}
+    for leaf in walk(
+        stack, pack, tree, tuple(prefix), PrefixCache(2**30), ahead=ahead, keep=False, wanted=lambda plan: True
+    ):
+        before = stack.leave(leaf.states_1TD[0])
+        found[leaf.plan.key] = logits(loaded.model, before, slice(0, len(before.states_ND))).float().cpu()
+    return [found[plan.key] for plan in plans]

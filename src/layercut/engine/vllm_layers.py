@@ -1,0 +1,107 @@
+"""Find the decoder layers in vLLM's own module tree, and skip some of them in place.
+
+vLLM reimplements most models, and runs others through its transformers backend. In both, the decoder layers are the
+list of modules that is as long as the checkpoint counts layers. A layer that is to change nothing hands on what the one
+before it gave: the stream, and in most of vLLM's models a second tensor, the residual stream that the first is still to
+be added to. Which one it is stands in the signature of the layer's ``forward``.
+
+Of VERIFIED types it is known that this gives what transformers gives (tests/behaviour/test_vllm.py). Others have to
+pass a probe when the engine starts (vllm_probe.py).
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING, Any
+
+from layercut.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+VERIFIED = frozenset(
+    {
+        "gemma3_text",
+        "gpt2",
+        "llama",
+        "mistral",
+        "mixtral",
+        "olmo2",
+        "olmo3",
+        "phi3",
+        "qwen2",
+        "qwen3",
+        "qwen3_moe",
+    }
+)
+"""Types of models that were compared with transformers, whole and without their first, middle and last layers."""
+
+_OWN = "_layercut_own_forward"
+"""Attribute of a layer that is left out: the forward that was its own attribute before, or None."""
+_STREAM, _RESIDUAL = "hidden_states", "residual"
+
+
+def lists_of(model: nn.Module, *, num_layers: int) -> list[str]:
+    """Dotted names of the lists of modules that are as long as the model is deep."""
+    from torch import nn
+
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.ModuleList) and len(module) == num_layers
+    ]
+
+
+def pick_list(found: Collection[str], *, layers: str, model: str) -> str:
+    """The list of decoder layers among them: the only one, or the only one of the name that transformers gives it.
+
+    Raises:
+        InputError: none, or several.
+    """
+    last = layers.rpartition(".")[2]
+    named = [name for name in found if name.rpartition(".")[2] == last]
+    for names in (list(found), named):
+        if len(names) == 1:
+            return names[0]
+    raise InputError(
+        f"vLLM's model of {model} has {', '.join(sorted(found)) or 'no list'} where one list of decoder layers was "
+        "expected. Use `engine` shared."
+    )
+
+
+def leave_out(model: nn.Module, *, layers: str, removed: Collection[int]) -> int:
+    """Leave out these layers of vLLM's model, and take back in all others. Weights and KV cache are not touched.
+
+    Returns:
+        Decoder layers of the model, the ones that are out included.
+    """
+    found = list(model.get_submodule(layers).children())
+    for index, layer in enumerate(found):
+        if _OWN in vars(layer):
+            own = vars(layer)[_OWN]
+            del layer.forward, layer.__dict__[_OWN]
+            if own is not None:
+                layer.forward = own
+        if index in removed:
+            layer.__dict__[_OWN] = vars(layer).get("forward")
+            layer.forward = hand_on(type(layer).forward)
+    return len(found)
+
+
+def hand_on(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """A layer's output if it changes nothing, for a layer with this ``forward``.
+
+    Before the first layer there is no residual stream, nor is there after it. A layer without such a stream gives back
+    ``hidden_states``, or its first argument where none has that name.
+    """
+    names = [name for name in inspect.signature(forward).parameters if name != "self"]
+    stream = _STREAM if _STREAM in names else names[0]
+
+    def same(*args: Any, **kwargs: Any) -> Any:
+        given = {**dict(zip(names, args, strict=False)), **kwargs}
+        if stream not in given:  # the first argument of a wrapper that takes any
+            return args[0]
+        return (given[stream], given.get(_RESIDUAL)) if _RESIDUAL in names else given[stream]
+
+    return same

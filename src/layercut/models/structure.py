@@ -1,0 +1,334 @@
+"""Where a model keeps its decoder layers, found by structure.
+
+The decoder stack is the one ``ModuleList`` of the language model that is as long as the config counts. The language
+model is every part of the model that is built from the text config (``get_text_config()``), so vision towers and other
+parts are never taken for it. The model is laid out without memory, on torch's meta device, so that a folder's stack is
+found before any weight is read. No type of model is named here but in ``EXCEPTIONS``.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from layercut.errors import CheckpointError, InputError, one_line
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PretrainedConfig, PreTrainedModel
+
+COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+"""What configs call the number of their decoder layers, the first that is there."""
+SECTIONS = ("text_config", "decoder", "generator")
+"""Where a config of several parts keeps that of its language model."""
+
+SAMPLES = 4
+"""Names that are looked at of each list in a checkpoint."""
+
+EXCEPTIONS: Mapping[str, str] = {
+    "minimax": "the decay of its linear attention is computed from a layer's index and the model's depth (slope_rate)",
+    "dory": "its middle layers run several times, and config.json counts them in another way than it is read",
+    "hrm_text": "its layers lie in two stacks that run several times each",
+    "idefics": "its cross-attention layers are a second list, placed by the index of the decoder layer",
+}
+"""Types of model that no layer can be removed from, and why, where structure alone would not tell."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Structure:
+    """How one model is built."""
+
+    model_type: str
+    """``model_type`` of config.json."""
+    layers: str = "model.layers"
+    """Dotted path from the model to its ModuleList of decoder layers."""
+    num_layers_field: str = "num_hidden_layers"
+    """Key that counts decoder layers, in the section of config.json that describes the language model."""
+    section: str = ""
+    """Key of config.json under which that section lies; empty if it is the whole."""
+    stored: tuple[str, ...] = ()
+    """What stands before the layer's index in the checkpoint's names; empty for ``layers`` itself, of which leading
+    parts may be missing (``h.0.ln_1.weight`` for ``transformer.h.0.ln_1.weight``)."""
+
+    @property
+    def tensor_pattern(self) -> re.Pattern[str]:
+        """Matches a tensor of a decoder layer: groups are what stands before the index, the index, and the rest."""
+        if self.stored:
+            return re.compile(rf"^({'|'.join(map(re.escape, self.stored))})(\d+)(\..+)$")
+        *base, last = self.layers.split(".")
+        prefix = "".join(rf"(?:{re.escape(part)}\.)?" for part in base)
+        return re.compile(rf"^({prefix}{re.escape(last)}\.)(\d+)(\..+)$")
+
+    def text_config(self, config: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The part of config.json that describes the language model."""
+        found = config.get(self.section) if self.section else None
+        return found if isinstance(found, Mapping) else config
+
+    def with_text_config(self, config: Mapping[str, Any], text: Mapping[str, Any]) -> dict[str, Any]:
+        """config.json with another such part."""
+        if self.text_config(config) is config:
+            return dict(text)
+        return {**config, self.section: dict(text)}
+
+
+def text_part(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The section of config.json for the language model, by config.json alone."""
+    return next((config[name] for name in SECTIONS if isinstance(config.get(name), Mapping)), config)
+
+
+def counted_field(config: Mapping[str, Any]) -> tuple[str | None, Any]:
+    """The key that counts the decoder layers and what it holds, by config.json alone; (None, None) without one."""
+    parts = (text_part(config), config)
+    return next(((name, part[name]) for part in parts for name in COUNTS if name in part), (None, None))
+
+
+def counted_layers(config: Mapping[str, Any]) -> int | None:
+    """Decoder layers by config.json alone, which needs neither torch nor transformers; None where it does not say."""
+    value = counted_field(config)[1]
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def structure_of(config: Mapping[str, Any], name: str, tensors: Iterable[str] = ()) -> Structure:
+    """The structure of the model that a config.json describes.
+
+    Args:
+        config: config.json.
+        name: the model, for messages.
+        tensors: names of the checkpoint's tensors; without them, the checkpoint is taken to use the model's own names.
+
+    Raises:
+        InputError: no decoder that transformers knows, or one that no layer can be removed from.
+        CheckpointError: a config that transformers does not accept.
+    """
+    found, rename = _laid_out(json.dumps(config, sort_keys=True), name)
+    return replace(found, stored=_heads(found, rename, tensors))
+
+
+def config_of(config: Mapping[str, Any], name: str) -> PretrainedConfig:
+    """The config object that transformers makes of config.json.
+
+    Raises:
+        InputError: a type that transformers does not know.
+        CheckpointError: a config that transformers does not accept.
+    """
+    from transformers import CONFIG_MAPPING, __version__
+
+    model_type = config.get("model_type")
+    if not isinstance(model_type, str) or model_type not in CONFIG_MAPPING:
+        own_code = " Code that comes with a model (auto_map) is not supported." if config.get("auto_map") else ""
+        raise InputError(
+            f"{name} is of the type {model_type!r}, which transformers {__version__} does not know; layercut needs a "
+            f"decoder that transformers knows.{own_code}"
+        )
+    try:
+        # From a copy, because config classes change the lists they are given.
+        kind = CONFIG_MAPPING[model_type]
+        made: PretrainedConfig = kind.from_dict(copy.deepcopy(kind._decode_special_floats(dict(config))))
+    except Exception as error:  # whatever the config class finds wrong, it is the file that is wrong
+        raise CheckpointError(
+            f"config.json of {name} is not a config that transformers accepts: {one_line(error)}"
+        ) from error
+    return made
+
+
+def auto_class(config: PretrainedConfig, name: str = "this model") -> Any:
+    """transformers' loader for models of this kind: for language models, or for those that also see.
+
+    Raises:
+        InputError: an encoder, an encoder-decoder, or a model of another kind.
+    """
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING,
+        MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+        MODEL_FOR_MASKED_LM_MAPPING,
+    )
+
+    if getattr(config, "is_encoder_decoder", False):
+        raise InputError(
+            f"{name} ({config.model_type}) is an encoder-decoder; layercut removes layers from decoder-only models."
+        )
+    if getattr(config, "is_decoder", True) is False and type(config) in MODEL_FOR_MASKED_LM_MAPPING:
+        raise InputError(
+            f"{name} ({config.model_type}) is an encoder (is_decoder = false); layercut removes layers from "
+            "decoder-only models."
+        )
+    if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return AutoModelForCausalLM
+    if type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+        return AutoModelForImageTextToText
+    raise InputError(
+        f"{name} ({config.model_type}) is no causal language model for transformers; layercut removes layers from "
+        "decoder-only models."
+    )
+
+
+def blueprint(
+    config: PretrainedConfig, model_class: type[PreTrainedModel] | None = None, name: str = "this model"
+) -> PreTrainedModel:
+    """The model laid out without memory, on torch's meta device; of the class that transformers takes, without another.
+
+    Raises:
+        InputError: no decoder.
+        CheckpointError: transformers cannot build it.
+    """
+    import torch
+
+    from layercut.models.quiet import quiet_transformers
+
+    build: Any = auto_class(config, name).from_config if model_class is None else model_class._from_config
+    try:
+        with quiet_transformers(), torch.device("meta"):
+            model: PreTrainedModel = build(copy.deepcopy(config), attn_implementation="eager")
+    except Exception as error:  # transformers and torch raise all kinds, for reasons that lie in the config
+        raise CheckpointError(f"transformers cannot build {name} from its config.json: {one_line(error)}") from error
+    return model
+
+
+_known: WeakKeyDictionary[nn.Module, Structure] = WeakKeyDictionary()
+_configs: WeakKeyDictionary[nn.Module, list[PretrainedConfig]] = WeakKeyDictionary()
+
+
+def structure_in(model: PreTrainedModel) -> Structure:
+    """The structure of a model in memory, found once.
+
+    Raises:
+        InputError: no list of decoder layers, or more than one.
+    """
+    if model not in _known:
+        _known[model] = _find(model, type(model).__name__)
+    return _known[model]
+
+
+def text_config_of(model: PreTrainedModel) -> PretrainedConfig:
+    """The config of the language model in a model."""
+    found: PretrainedConfig = model.config.get_text_config(decoder=True)
+    return found
+
+
+def language_configs(model: PreTrainedModel) -> list[PretrainedConfig]:
+    """The text config, and its copies that parts of the model hold."""
+    if model not in _configs:
+        text = text_config_of(model)
+        held = (getattr(part, "config", None) for part in model.modules())
+        _configs[model] = list({id(one): one for one in (text, *held) if type(one) is type(text)}.values())
+    return _configs[model]
+
+
+def language_parts(model: PreTrainedModel) -> Iterator[tuple[str, nn.Module]]:
+    """Modules that are built from the text config, with their paths; lists of modules come without what is in them."""
+    from torch import nn
+    from transformers import PreTrainedModel
+
+    kind = type(text_config_of(model))
+
+    def below(module: nn.Module, path: str, is_text: bool) -> Iterator[tuple[str, nn.Module]]:
+        if isinstance(module, PreTrainedModel):
+            is_text = type(module.config) is kind
+        if is_text:
+            yield path, module
+        if not isinstance(module, nn.ModuleList):
+            for name, child in module.named_children():
+                yield from below(child, f"{path}.{name}" if path else name, is_text)
+
+    yield from below(model, "", False)
+
+
+@lru_cache(maxsize=8)
+def _laid_out(config_json: str, name: str) -> tuple[Structure, Callable[[str], str]]:
+    """The structure by the model's own names, and how names of a checkpoint become these."""
+    config = config_of(json.loads(config_json), name)
+    model = blueprint(config, name=name)
+    text = config.get_text_config(decoder=True)
+    section = next((key for key in SECTIONS if getattr(config, key, None) is text), "")
+    return replace(_find(model, name), model_type=config.model_type, section=section), _renaming(model)
+
+
+def _find(model: PreTrainedModel, name: str) -> Structure:
+    from torch import nn
+
+    text = text_config_of(model)
+    types = (model.config.model_type, text.model_type)
+    for model_type in types:
+        if model_type in EXCEPTIONS:
+            raise InputError(f"no layer of {name} ({model_type}) can be removed: {EXCEPTIONS[model_type]}.")
+    named = text.attribute_map.get("num_hidden_layers", "num_hidden_layers")
+    counts = {key: getattr(text, key) for key in (named, *COUNTS) if isinstance(getattr(text, key, None), int)}
+    lists = {path: part for path, part in language_parts(model) if isinstance(part, nn.ModuleList)}
+    lengths = {len(part) for part in lists.values()}
+    field = next((key for key, value in counts.items() if value in lengths), named)
+    counted = counts.get(field)
+    stacks = {path: part for path, part in lists.items() if len(part) == counted}
+    if len(stacks) != 1:
+        held = ", ".join(f"{path} ({len(part)})" for path, part in (stacks or lists).items()) or "none"
+        raise InputError(
+            f"{name} ({types[0]}) has {'no list' if not stacks else f'{len(stacks)} lists'} of {counted} decoder "
+            f"layers ({field}); lists of its language model: {held}. layercut needs one stack of layers."
+        )
+    ((path, stack),) = stacks.items()
+    _refuse_shared(stack, name, types[0])
+    return Structure(model_type=types[0], layers=path, num_layers_field=field)
+
+
+def _refuse_shared(stack: nn.ModuleList, name: str, model_type: str) -> None:
+    """Layers that are one module or share a weight are not each a layer's worth of the checkpoint.
+
+    Raises:
+        InputError: such layers.
+    """
+    owner: dict[int, int] = {}
+    for index, layer in enumerate(stack):
+        for part in (*layer.modules(), *layer.parameters()):
+            other = owner.setdefault(id(part), index)
+            if other != index and not _is_stateless(part):
+                raise InputError(
+                    f"layers {other} and {index} of {name} ({model_type}) share weights, so no layer of it can be "
+                    "removed by itself."
+                )
+
+
+def _is_stateless(part: Any) -> bool:
+    from torch import nn
+
+    return isinstance(part, nn.Module) and next(part.parameters(), None) is None
+
+
+def _heads(found: Structure, rename: Callable[[str], str], tensors: Iterable[str]) -> tuple[str, ...]:
+    """What stands before the layer's index in those names of a checkpoint that become tensors of a decoder layer."""
+    samples: dict[str, list[str]] = {}
+    for name in tensors:
+        for match in re.finditer(r"(?<=\.)\d+(?=\.)", name):
+            kept = samples.setdefault(name[: match.start()], [])
+            if len(kept) < SAMPLES:
+                kept.append(name)
+    own = re.compile(rf"^{re.escape(found.layers)}\.(\d+)\.")
+    heads = []
+    for head, names in samples.items():
+        index = re.compile(rf"^{re.escape(head)}(\d+)\.")
+        renamed = [(index.match(name), own.match(rename(name))) for name in names]
+        if all(before and after and before[1] == after[1] for before, after in renamed):
+            heads.append(head)
+    return tuple(sorted(head for head in heads if not any(head != one and head.startswith(one) for one in heads)))
+
+
+def _renaming(model: PreTrainedModel) -> Callable[[str], str]:
+    """A function from a name in a checkpoint to that of the parameter that it becomes, as from_pretrained has it."""
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
+
+    mapping = get_model_conversion_mapping(model)
+    renamings = [entry for entry in mapping if isinstance(entry, WeightRenaming)]
+    converters = [entry for entry in mapping if isinstance(entry, WeightConverter)]
+    state = model.state_dict()
+
+    def rename(name: str) -> str:
+        renamed: str = rename_source_key(name, renamings, converters, model.base_model_prefix, state)[0]
+        return renamed
+
+    return rename

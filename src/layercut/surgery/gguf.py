@@ -1,0 +1,447 @@
+"""Cut a GGUF file to a GGUF file: quantised tensors keep their bytes, and nothing is decoded.
+
+The new file is written from byte ranges of the old one. Only the names of tensors (``blk.N.``), the keys of
+``gguf_metadata`` and a few keys of layercut differ. Memory does not grow with the model.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import os
+import re
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from io import FileIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from layercut import __version__
+from layercut.errors import CheckpointError, InputError, VerificationError
+from layercut.models.bundled import PREFIX, bundled_file, bundled_model
+from layercut.models.convert import file_sha256
+from layercut.models.gguf_file import ARRAY, MAGIC, SCALARS, STRING, GgufField, GgufHead, GgufTensor, read_gguf_head
+from layercut.runs.atomic import new_file, refuse_existing
+from layercut.runs.disk import check_room, writing
+from layercut.surgery.checkpoint import CutReport
+from layercut.surgery.cut import CutDone
+from layercut.surgery.cut_source import without_hash
+from layercut.surgery.gguf_metadata import block_tensor, cut_metadata, new_blocks
+from layercut.surgery.plan import CutPlan
+from layercut.surgery.shards import CHUNK, copy_range
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from layercut.models.loading import LoadedModel
+    from layercut.settings import ModelSettings
+
+SUFFIX = ".gguf"
+PLAN, EARLIER = "layercut.plan", "layercut.earlier_plans"
+"""Keys that hold plan.json, and the plans of earlier cuts, oldest first, as JSON."""
+_ELSEWHERE = "use another `out`"
+_UINT32, _INT32 = 4, 5
+_WIDTH = "embedding_length_per_layer_input"
+_PER_LAYER = {"per_layer_token_embd.weight": 0, "per_layer_model_proj.weight": 1, "per_layer_model_proj.bias": 0}
+"""Tensors that hold ``_WIDTH`` values for each layer, and along which dimension."""
+_PARTS = re.compile(r"-\d{5}-of-\d{5}\.gguf$")
+
+
+def gguf_to_gguf(model: str, out: Path | None) -> Path | None:
+    """The GGUF file of ``model`` if ``out`` asks for a GGUF file too; None where ``out`` is a folder.
+
+    Raises:
+        InputError: ``out`` ends in ``.gguf``, and the model is no GGUF file; or it is one part of several.
+    """
+    if out is None or out.suffix.lower() != SUFFIX:
+        return None
+    file = bundled_file(bundled_model(model)) if model.startswith(PREFIX) else Path(model).expanduser()
+    if not file.is_file():
+        raise InputError(
+            f"{model} is no GGUF file, and a GGUF file is cut from one. Write a folder (`out` without {SUFFIX}) and "
+            f"convert it with llama.cpp's convert_hf_to_gguf.py (docs/gguf.md)."
+        )
+    if _PARTS.search(out.name):
+        raise InputError(f"{out.name} is the name of one part of several, and one file is written; use another `out`.")
+    return file
+
+
+def cut_gguf(
+    settings: ModelSettings,
+    make_plan: Callable[..., CutPlan],
+    file: Path,
+    out: Path,
+    *,
+    verify: bool,
+    dry_run: bool = False,
+    say: Callable[[str], None] = lambda text: None,
+) -> CutDone:
+    """Write the pruned GGUF file to ``out``, or say what would be written.
+
+    The file takes its name after the checks. These always compare names, shapes, types, metadata and the bytes of every
+    tensor. ``verify`` also loads it with transformers, dequantised, and compares its logits with those of the
+    bypassed model, if transformers and layercut know the architecture.
+
+    Args:
+        settings: the model, and the dtype and device of the comparison.
+        make_plan: gives the plan for ``num_layers``, ``model`` and, where it is known, ``model_hash``.
+        file: the GGUF file of that model.
+        out: the new file; it must not exist.
+        verify: compare logits. The original is converted to a folder in the cache for that, unless it has been.
+        dry_run: write nothing.
+        say: called with a line before slow work.
+
+    Raises:
+        InputError: the plan does not fit, metadata cannot express it, ``out`` exists, or the disk is full.
+        CheckpointError: a damaged file, or one part of several.
+        VerificationError: the new file is another model; nothing is left under ``out``.
+    """
+    if settings.revision is not None:
+        raise InputError(f"{settings.model} has no revisions (`revision` is for models of the hub); leave it out.")
+    if not dry_run:
+        refuse_existing(out)
+    head = read_gguf_head(file)
+    if head.num_layers is None:
+        raise CheckpointError(f"{file} has no {head.architecture}.block_count; it holds no decoder layers.")
+    unread = _unread(head) if verify and not dry_run else ""
+    compares = unread is None
+    loads: Callable[[], LoadedModel] | None = None
+    named: dict[str, Any] = {"num_layers": head.num_layers, "model": settings.model}
+    if not (plan := make_plan(**named)).is_uncut:
+        cut_metadata(head, plan)  # refuses what no file can express, before anything slow
+    sha256 = None if dry_run else file_sha256(file)
+    if compares:
+        from layercut.models.loading import load_as_set
+        from layercut.models.sources import describe_source, resolve
+
+        try:
+            source = resolve(settings.model)
+        except InputError as error:
+            raise type(error)(
+                f"{error} To cut the file by its bytes, without comparing logits, say `verify=false`."
+            ) from error
+        named["model_hash"] = describe_source(source).model_hash
+        loads = lambda: load_as_set(settings, source)  # noqa: E731
+    plan = make_plan(**named)
+    if not compares and plan.model_hash is not None:
+        plan = without_hash(plan, settings.model, settings.plan_from_another_model)
+    plan = _with_earlier(plan, head)
+    say(f"{settings.model}: {plan.describe()}")
+    if plan.is_uncut:
+        raise InputError("the plan removes no layer, so there is nothing to cut.")
+    work = _prepare(file, head, plan, settings.model, sha256)
+    if dry_run:
+        return CutDone(work.report, "")
+    with writing(out, _ELSEWHERE), new_file(out) as part:
+        check_room(out, work.num_bytes, _ELSEWHERE)
+        _write(work, file, part)
+        say("comparing every tensor and key of the new file with the original's ...")
+        _check_written(work, file, part)
+        verified = f"{len(work.tensors)} tensors have the bytes of the original's"
+        if loads is not None:
+            from layercut.surgery.verify import verify_cut
+
+            say("loading the new file with transformers and comparing it with the bypassed model ...")
+            found = verify_cut(loads(), plan, part, reload=_reload)
+            verified = f"{verified}; {found.describe()}"
+        elif verify:
+            verified = f"{verified}; no logits were compared, as {unread}"
+    return CutDone(replace(work.report, out=out), verified)
+
+
+class _Slices(NamedTuple):
+    """What stays of a tensor that holds something for every layer."""
+
+    num_rows: int
+    row_bytes: int
+    ranges: tuple[tuple[int, int], ...]
+    """Bytes of each row."""
+
+
+class _Moved(NamedTuple):
+    """One tensor of the new file."""
+
+    name: str
+    offset: int
+    """Its first byte, counted from the first tensor of the new file."""
+    shape: tuple[int, ...]
+    num_bytes: int
+    old: GgufTensor
+    slices: _Slices | None = None
+    """None where all of its bytes stay."""
+
+
+class _Work(NamedTuple):
+    header: bytes
+    """Everything before the first tensor, padded."""
+    tensors: tuple[_Moved, ...]
+    changed: frozenset[str]
+    """Keys whose values differ from the original's."""
+    num_bytes: int
+    """Size of the new file."""
+    alignment: int
+    report: CutReport
+
+
+def _prepare(file: Path, head: GgufHead, plan: CutPlan, model: str, sha256: str | None) -> _Work:
+    """Everything there is to know before the first byte is written."""
+    changes = cut_metadata(head, plan)
+    stay = new_blocks(head, plan)
+    kept, offset = [], 0
+    for tensor in head.tensors:
+        block = block_tensor(tensor.name)
+        if block is not None and block[0] not in stay:
+            continue
+        name = tensor.name if block is None else f"blk.{stay[block[0]]}.{block[1]}"
+        moved = _Moved(name, offset, tensor.shape, tensor.num_bytes, tensor)
+        if tensor.name in _PER_LAYER:
+            moved = _sliced(moved, int(head.metadata.get(f"{head.architecture}.{_WIDTH}", 0)), plan)
+        kept.append(moved)
+        offset += _padded(moved.num_bytes, head.alignment)
+    report = _report(file, head, plan, kept)
+    if head.metadata.get("general.parameter_count") == report.parameters_before:
+        changes["general.parameter_count"] = report.parameters_after
+    if "general.size_label" in head.metadata:
+        changes["general.size_label"] = _size_label(head, kept)
+    added = _record(plan, head, model, sha256)
+    dropped = {key for key in head.fields if key.startswith("layercut.") or changes.get(key, "") is None}
+    with file.open("rb", buffering=0) as source:
+        entries = [
+            _entry(key, field.kind, changes[key]) if key in changes else _raw(source, field)
+            for key, field in head.fields.items()
+            if key not in dropped
+        ]
+    entries += [_entry(key, kind, value) for key, (kind, value) in added.items()]
+    header = b"".join(
+        (
+            MAGIC,
+            struct.pack("<IQQ", head.version, len(kept), len(entries)),
+            *entries,
+            *(_tensor_info(one) for one in kept),
+        )
+    )
+    header += bytes(-len(header) % head.alignment)
+    changed = frozenset({*changes, *added})
+    return _Work(header, tuple(kept), changed, len(header) + offset, head.alignment, report)
+
+
+def _sliced(one: _Moved, width: int, plan: CutPlan) -> _Moved:
+    """A tensor with ``width`` values for each layer side by side (gemma3n, gemma4), without those of removed layers.
+
+    Raises:
+        CheckpointError: it is of another size than the metadata say, or its blocks span layers.
+    """
+    axis = _PER_LAYER[one.name]
+    inner, outer = math.prod(one.shape[:axis]), math.prod(one.shape[axis + 1 :])
+    per_layer, rest = divmod(one.num_bytes, outer * plan.num_layers)
+    if one.shape[axis] != width * plan.num_layers or rest or (inner * width) % _block_size(one.old.kind):
+        raise CheckpointError(
+            f"{one.name} has the shape {list(one.shape)}, which does not hold {_WIDTH} = {width} values in "
+            f"whole blocks for each of {plan.num_layers} layers; it cannot be cut by bytes."
+        )
+    shape = (*one.shape[:axis], width * len(plan.kept), *one.shape[axis + 1 :])
+    ranges = tuple((old * per_layer, (old + 1) * per_layer) for old in plan.kept)
+    slices = _Slices(outer, per_layer * plan.num_layers, ranges)
+    return one._replace(shape=shape, num_bytes=outer * per_layer * len(plan.kept), slices=slices)
+
+
+def _block_size(kind: int) -> int:
+    import gguf
+
+    return int(gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType(kind)][0])
+
+
+def _report(file: Path, head: GgufHead, plan: CutPlan, kept: list[_Moved]) -> CutReport:
+    return CutReport(
+        plan=plan,
+        source=file,
+        out=None,
+        bytes_before=sum(tensor.num_bytes for tensor in head.tensors),
+        bytes_after=sum(one.num_bytes for one in kept),
+        parameters_before=head.num_parameters,
+        parameters_after=sum(math.prod(one.shape) for one in kept),
+        tensors_before=len(head.tensors),
+        tensors_after=len(kept),
+        shards=(file.name,),
+        copied=(),
+        warnings=(),
+    )
+
+
+def _size_label(head: GgufHead, kept: list[_Moved]) -> str | None:
+    """``1.5B`` for the layers that stay, as llama.cpp's converter writes it; None, so that it goes, for experts."""
+    import gguf
+
+    if f"{head.architecture}.expert_count" in head.metadata:
+        return None
+    total = sum(math.prod(one.shape) for one in kept)
+    return str(gguf.size_label(total, total, 0, 0))
+
+
+def _record(plan: CutPlan, head: GgufHead, model: str, sha256: str | None) -> dict[str, tuple[int, Any]]:
+    """Keys that say what was cut, with types: the parent, its layers, the plan, and those of earlier cuts."""
+    before = [json.loads(head.metadata[key]) for key in (EARLIER, PLAN) if key in head.metadata]
+    earlier = [plan for one in before for plan in (one if isinstance(one, list) else [one])]
+    record: dict[str, tuple[int, Any]] = {
+        "layercut.version": (STRING, __version__),
+        "layercut.parent": (STRING, Path(model).name if Path(model).is_file() else model),
+        "layercut.parent_layers": (_UINT32, plan.num_layers),
+        "layercut.removed": (_INT32, plan.removed),
+        PLAN: (STRING, json.dumps(plan.to_dict(), ensure_ascii=False)),
+    }
+    if sha256 is not None:
+        record["layercut.parent_sha256"] = (STRING, sha256)
+    if earlier:
+        record[EARLIER] = (STRING, json.dumps(earlier, ensure_ascii=False))
+    return record
+
+
+def _with_earlier(plan: CutPlan, head: GgufHead) -> CutPlan:
+    """A plan that also says what its model lost before, if the file was cut by layercut.
+
+    Raises:
+        InputError: the file holds something else under layercut's keys.
+    """
+    steps = []
+    for key in (EARLIER, PLAN):
+        if key not in head.metadata:
+            continue
+        try:
+            found = json.loads(head.metadata[key])
+        except (TypeError, ValueError, RecursionError) as error:
+            raise InputError(f"{key} of this GGUF file is not the JSON of a plan ({error}).") from error
+        for data in found if isinstance(found, list) else [found]:
+            before = CutPlan.from_dict(data if isinstance(data, dict) else {}, key).to_dict()
+            steps.append({name: before[name] for name in ("model", "model_hash", "num_layers", "removed")})
+    return replace(plan, earlier=tuple(steps)) if steps else plan
+
+
+def _padded(num_bytes: int, unit: int) -> int:
+    return -(-num_bytes // unit) * unit
+
+
+def _string(text: str) -> bytes:
+    raw = text.encode("utf-8")
+    return struct.pack("<Q", len(raw)) + raw
+
+
+def _value(kind: int, value: Any) -> bytes:
+    return _string(value) if kind == STRING else struct.pack(SCALARS[kind], value)
+
+
+def _entry(key: str, kind: int, value: Any) -> bytes:
+    """A key with its value, as it stands in the file; a tuple is an array of that kind."""
+    if isinstance(value, tuple):
+        body = struct.pack("<IIQ", ARRAY, kind, len(value)) + b"".join(_value(kind, one) for one in value)
+    else:
+        body = struct.pack("<I", kind) + _value(kind, value)
+    return _string(key) + body
+
+
+def _tensor_info(one: _Moved) -> bytes:
+    shape = one.shape
+    return _string(one.name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, one.old.kind, one.offset)
+
+
+def _write(work: _Work, file: Path, part: Path) -> None:
+    with file.open("rb", buffering=0) as source, part.open("wb", buffering=0) as target:
+        target.write(work.header)
+        for one in work.tensors:
+            if one.slices is None:
+                copy_range(source.fileno(), one.old.offset, one.num_bytes, target.fileno(), file, lambda _: None)
+            else:
+                for chunk in _chunks(source, one):
+                    target.write(chunk)
+            target.write(bytes(_padded(one.num_bytes, work.alignment) - one.num_bytes))
+        os.fsync(target.fileno())
+
+
+def _check_written(work: _Work, file: Path, part: Path) -> None:
+    """Read the new file again and compare it with what it was cut from, byte for byte.
+
+    Raises:
+        VerificationError: a name, shape, type, key or byte is not what it should be.
+    """
+    old, new = read_gguf_head(file), read_gguf_head(part)
+    wanted = [(one.name, one.shape, one.old.kind) for one in work.tensors]
+    found = [(tensor.name, tensor.shape, tensor.kind) for tensor in new.tensors]
+    if found != wanted:
+        differs = next(pair for pair in itertools.zip_longest(found, wanted) if pair[0] != pair[1])
+        raise VerificationError(f"{part} holds the tensor {differs[0]}, and {differs[1]} was to be written.")
+    blocks = {block[0] for tensor in new.tensors if (block := block_tensor(tensor.name))}
+    if new.num_layers != len(work.report.plan.kept) or not blocks >= set(range(new.num_layers)):
+        raise VerificationError(f"{part} counts {new.num_layers} decoder layers and holds the blocks {sorted(blocks)}.")
+    with file.open("rb", buffering=0) as was, part.open("rb", buffering=0) as now:
+        for key, field in new.fields.items():
+            if key not in work.changed and _raw(now, field) != _raw(was, old.fields[key]):
+                raise VerificationError(f"{part} has another value of {key} than {file}.")
+        for one, tensor in zip(work.tensors, new.tensors, strict=True):
+            at = tensor.offset
+            for chunk in _chunks(was, one):
+                if _bytes(now, at, len(chunk)) != chunk:
+                    raise VerificationError(f"{part} has other bytes in {one.name} than {file} in {one.old.name}.")
+                at += len(chunk)
+
+
+def _chunks(file: FileIO, one: _Moved) -> Iterator[bytes]:
+    """The bytes of a tensor that stay, from the original file."""
+    if one.slices is None:
+        for begin in range(0, one.num_bytes, CHUNK):
+            yield _bytes(file, one.old.offset + begin, min(CHUNK, one.num_bytes - begin))
+        return
+    num_rows, row_bytes, ranges = one.slices
+    at_once = max(1, CHUNK // row_bytes)
+    for row in range(0, num_rows, at_once):
+        data = _bytes(file, one.old.offset + row * row_bytes, min(at_once, num_rows - row) * row_bytes)
+        yield b"".join(data[at + begin : at + end] for at in range(0, len(data), row_bytes) for begin, end in ranges)
+
+
+def _raw(file: FileIO, field: GgufField) -> bytes:
+    """A key and its value as they stand in the file."""
+    return _bytes(file, field.begin, field.end - field.begin)
+
+
+def _bytes(file: FileIO, begin: int, size: int) -> bytes:
+    file.seek(begin)
+    data = file.read(size)
+    while len(data) < size and (more := file.read(size - len(data))):
+        data += more
+    return data
+
+
+def _unread(head: GgufHead) -> str | None:
+    """Why transformers cannot run a GGUF file; None where it can."""
+    from transformers.modeling_gguf_pytorch_utils import GGUF_SUPPORTED_ARCHITECTURES
+
+    def plain(name: str) -> str:
+        return name.replace("-", "").replace("_", "")
+
+    if plain(head.architecture) in map(plain, GGUF_SUPPORTED_ARCHITECTURES):
+        return None
+    return f"transformers does not read the GGUF architecture {head.architecture}"
+
+
+def _reload(model: PreTrainedModel, path: Path) -> PreTrainedModel:
+    """The GGUF file as transformers reads it: in bfloat16 as the converted original, then in the dtype of ``model``."""
+    import torch
+    from transformers import GgufConfig
+
+    from layercut.models.checks import refuse_incomplete
+    from layercut.models.quiet import quiet_transformers
+
+    loader: Any = type(model)
+    with quiet_transformers():
+        loaded, info = loader.from_pretrained(
+            path.parent,
+            gguf_file=path.name,
+            dtype=torch.bfloat16,
+            quantization_config=GgufConfig(dequantize=True),
+            attn_implementation=model.config._attn_implementation,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    refuse_incomplete(info, str(path))
+    cut: PreTrainedModel = loaded.eval().to(device=model.device, dtype=model.dtype)
+    return cut

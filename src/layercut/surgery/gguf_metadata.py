@@ -1,0 +1,263 @@
+"""What the metadata of a GGUF file say of its layers, for the layers that stay.
+
+Pure functions on the head of a file. llama.cpp derives more from a layer's position than transformers does: the kind of
+a layer can follow from a period that the file need not name, and a scale from the number of layers. ``ARCHITECTURES``
+records that, from llama.cpp's ``load_hparams`` and ``load_tensors`` of 2025 and 2026. A plan that no file can express
+is refused.
+"""
+
+# Words: a block is a decoder layer, or one of the layers for multi-token prediction (NextN, MTP) behind them.
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+
+from layercut.errors import CheckpointError, InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from layercut.models.gguf_file import GgufHead
+    from layercut.surgery.plan import CutPlan
+
+WINDOW, WINDOWS = "attention.sliding_window", "attention.sliding_window_pattern"
+INTERVAL, RECURRENT = "full_attention_interval", "attention.recurrent_layers"
+SHARED = "attention.shared_kv_layers"
+PERIODS = (WINDOWS, INTERVAL, "interleave_moe_layer_step", "rescale_every_n_layers", "moe_every_n_layers")
+"""Keys whose number is a period: every N-th layer is of another kind."""
+NOT_PER_LAYER = frozenset({"rope.dimension_sections", "classifier.output_labels"})
+"""Arrays that have nothing to do with layers, should their length happen to be the number of layers."""
+_BLOCK = re.compile(r"blk\.(\d+)\.(.+)")
+_ELSEWHERE = "cut the model's Hugging Face folder, and run the result in transformers"
+
+
+class Architecture(NamedTuple):
+    """How llama.cpp tells the layers of one architecture apart."""
+
+    periods: Mapping[str, int] = {}
+    """Periods that hold where the file does not name them."""
+    needs_window: bool = False
+    """The window's period counts only in files that name a window."""
+    is_first: bool = False
+    """The odd layer of a window's period is its first, not its last."""
+    depths: frozenset[int] = frozenset()
+    """Numbers of layers at which llama.cpp computes something else."""
+    at_least: int | None = None
+    """Models of at least N layers have weights that it does not read in smaller ones."""
+    mixed: bool = False
+    """It tells the kinds of layers apart by the tensors that they have."""
+    keeps: int = 0
+    """Layers at the beginning that others use by their number, so that they must stay."""
+    needs: str | None = None
+    """A key without which it derives a scale from the number of layers."""
+
+
+_ALIKE = Architecture()
+ARCHITECTURES: dict[str, Architecture] = {
+    **dict.fromkeys(
+        (
+            "apertus", "arcee", "arctic", "bailingmoe", "bailingmoe2", "bitnet", "bloom", "chameleon", "chatglm",
+            "codeshell", "dbrx", "deepseek", "dots1", "dream", "ernie4_5", "ernie4_5-moe", "exaone", "falcon",
+            "falcon-h1", "gemma", "gemma4", "glm4", "glm4moe", "gpt2", "gptneox", "granite", "granitemoe", "grok",
+            "grovemoe", "hunyuan-dense", "hunyuan-moe", "internlm2", "jais", "lfm2", "lfm2moe", "llada", "llada-moe",
+            "llama", "mamba", "mamba2", "minimax-m2", "mistral3", "mpt", "nemotron", "olmo", "olmoe", "openelm",
+            "orion", "phi2", "phi3", "phimoe", "plamo", "plm", "qwen", "qwen2", "qwen2moe", "qwen2vl", "qwen3",
+            "qwen3moe", "qwen3vl", "qwen3vlmoe", "refact", "rwkv6", "rwkv6qwen2", "seed_oss", "stablelm", "starcoder",
+            "starcoder2", "xverse",
+        ),
+        _ALIKE,
+    ),
+    **dict.fromkeys(
+        ("deci", "granitehybrid", "jamba", "nemotron_h", "nemotron_h_moe", "plamo2"), Architecture(mixed=True)
+    ),
+    **dict.fromkeys(("qwen3next", "qwen35", "qwen35moe"), Architecture(periods={INTERVAL: 4})),
+    **dict.fromkeys(("rwkv7", "arwkv7"), Architecture(keeps=1, mixed=True)),
+    "baichuan": Architecture(depths=frozenset({32, 40})),
+    "cohere2": Architecture(periods={WINDOWS: 4}),
+    "command-r": Architecture(at_least=64),
+    "deepseek2": Architecture(depths=frozenset({26, 27, 47, 48})),
+    "exaone4": Architecture(periods={WINDOWS: 4}, needs_window=True, depths=frozenset({64})),
+    "gemma2": Architecture(periods={WINDOWS: 2}, depths=frozenset({46})),
+    "gemma3": Architecture(periods={WINDOWS: 6}, depths=frozenset({62})),
+    "gemma3n": Architecture(periods={WINDOWS: 5}, keeps=20),
+    "gpt-oss": Architecture(periods={WINDOWS: 2}),
+    "llama4": Architecture(periods={WINDOWS: 4}),
+    "minicpm": Architecture(needs="residual_scale"),
+    "olmo2": Architecture(periods={WINDOWS: 4}, needs_window=True),
+    "smallthinker": Architecture(periods={WINDOWS: 4}, needs_window=True, is_first=True),
+    "smollm3": Architecture(periods={"no_rope_layer_step": 4}),
+}  # fmt: skip
+
+
+def block_tensor(name: str) -> tuple[int, str] | None:
+    """Number of the block that a tensor belongs to, and the rest of its name; None for all other tensors.
+
+    >>> block_tensor("blk.3.attn_q.weight")
+    (3, 'attn_q.weight')
+    """
+    match = _BLOCK.fullmatch(name)
+    return None if match is None else (int(match[1]), match[2])
+
+
+def new_blocks(head: GgufHead, plan: CutPlan) -> dict[int, int]:
+    """New number of each block that stays: the kept layers, then those for multi-token prediction."""
+    assert head.num_blocks is not None
+    stay = [*plan.kept, *range(plan.num_layers, head.num_blocks)]
+    return {old: new for new, old in enumerate(stay)}
+
+
+def cut_metadata(head: GgufHead, plan: CutPlan) -> dict[str, Any]:
+    """The keys whose values change, with the new values: numbers, or tuples for arrays.
+
+    Args:
+        head: of the original file.
+        plan: what goes; it removes at least one layer.
+
+    Raises:
+        InputError: the plan does not fit the file, or no file of this architecture can express it; names the key.
+        CheckpointError: the file counts other layers than it holds, or an array of one entry per layer is too short.
+    """
+    name = head.architecture
+    arch = ARCHITECTURES.get(name)
+    if arch is None:
+        raise InputError(
+            f"this GGUF file is of the architecture {name!r}, and layercut does not know by what llama.cpp tells its "
+            f"layers apart; {_ELSEWHERE}."
+        )
+    _check_blocks(head, plan)
+    of = {key.removeprefix(f"{name}."): value for key, value in head.metadata.items()}
+    lists = {key.removeprefix(f"{name}."): value for key, value in head.arrays.items() if _may_be_per_layer(key, name)}
+    _check_depth(name, arch, of, plan)
+    _check_periods(name, arch, of, lists, plan)
+    _check_shared(name, of, lists, plan)
+    _check_alike(name, arch, of, lists, head, plan)
+    new: dict[str, Any] = {f"{name}.block_count": len(new_blocks(head, plan))}
+    if "leading_dense_block_count" in of:
+        new[f"{name}.leading_dense_block_count"] = sum(old < of["leading_dense_block_count"] for old in plan.kept)
+    if of.get(SHARED):
+        new[f"{name}.{SHARED}"] = sum(old >= plan.num_layers - of[SHARED] for old in plan.kept)
+    stay = new_blocks(head, plan)
+    for key, values in lists.items():
+        if len(values) in (head.num_blocks, plan.num_layers) and key not in NOT_PER_LAYER:
+            full_key = key if key in head.arrays else f"{name}.{key}"
+            new[full_key] = tuple(values[old] for old in stay if old < len(values))
+    return {key: value for key, value in new.items() if head.metadata.get(key, head.arrays.get(key)) != value}
+
+
+def _may_be_per_layer(key: str, name: str) -> bool:
+    return key.startswith((f"{name}.", "xielu."))
+
+
+def _check_blocks(head: GgufHead, plan: CutPlan) -> None:
+    """Raise if the plan or the tensors are of another number of layers than the metadata count."""
+    if head.num_layers != plan.num_layers:
+        raise InputError(
+            f"the plan is for a model of {plan.num_layers} decoder layers, but this file says "
+            f"{head.architecture}.block_count = {head.num_blocks}; use a plan made for this very model."
+        )
+    assert head.num_blocks is not None
+    held = {block[0] for tensor in head.tensors if (block := block_tensor(tensor.name))}
+    if missing := set(range(plan.num_layers)) - held:
+        raise CheckpointError(
+            f"the file has no tensor of blk.{min(missing)}; its {head.architecture}.block_count is {head.num_blocks}."
+        )
+    if max(held) >= head.num_blocks:
+        raise CheckpointError(
+            f"the file holds blk.{max(held)}, but its {head.architecture}.block_count is {head.num_blocks}."
+        )
+
+
+def _refuse(key: str, why: str, instead: str) -> NoReturn:
+    raise InputError(f"{key} {why}; {instead}, or {_ELSEWHERE}.")
+
+
+def _check_depth(name: str, arch: Architecture, of: Mapping[str, Any], plan: CutPlan) -> None:
+    """Raise where llama.cpp computes the kept layers otherwise in a model of fewer layers."""
+    before, after = plan.num_layers, len(plan.kept)
+    least = arch.at_least or 0
+    special = {depth for depth in (before, after) if depth in arch.depths} or (
+        {least} if after < least <= before else set()
+    )
+    if special:
+        raise InputError(
+            f"{name}.block_count would go from {before} to {after}, and llama.cpp computes {name} otherwise in models "
+            f"of {'at least ' * (least in special)}{max(special)} layers, without a key for that; {_ELSEWHERE}."
+        )
+    if arch.needs and arch.needs not in of:
+        raise InputError(
+            f"this file has no {name}.{arch.needs}, and llama.cpp derives it from the number of layers; make the GGUF "
+            "file again with a newer llama.cpp, which writes the key."
+        )
+    if plan.kept[: arch.keeps] != tuple(range(arch.keeps)):
+        what = "layer 0" if arch.keeps == 1 else f"layers 0 to {arch.keeps - 1}"
+        raise InputError(f"llama.cpp has layers of {name} use what {what} compute, found by number; keep {what}.")
+    if (deep := of.get("n_deepstack_layers", 0)) and plan.kept[:deep] != tuple(range(deep)):
+        _refuse(f"{name}.n_deepstack_layers", f"= {deep}: images enter at the first {deep} layers", "keep these")
+
+
+def _check_periods(
+    name: str, arch: Architecture, of: Mapping[str, Any], lists: Mapping[str, Any], plan: CutPlan
+) -> None:
+    """Raise where a kept layer would take the place of one of another kind."""
+    for key in dict.fromkeys((*PERIODS, *arch.periods)):
+        if key == INTERVAL and RECURRENT in lists:
+            continue
+        if key == WINDOWS and (of.get(WINDOW) == 0 or (arch.needs_window and not of.get(WINDOW))):
+            continue
+        if key in lists and len(lists[key]) < plan.num_layers:
+            _refuse(f"{name}.{key}", f"has {len(lists[key])} entries for {plan.num_layers} layers", "mend the file")
+        # Where llama.cpp has a period of its own it reads a number here and no list; elsewhere the list is cut.
+        period = of.get(key, arch.periods.get(key))
+        if not isinstance(period, int) or isinstance(period, bool) or period <= 1:
+            continue
+        odd = 0 if key == WINDOWS and arch.is_first else period - 1
+        moved = next((old for new, old in enumerate(plan.kept) if (old % period == odd) != (new % period == odd)), None)
+        if moved is not None:
+            said = "" if key in of else " (llama.cpp's own where the file names none)"
+            _refuse(
+                f"{name}.{key} = {period}{said}",
+                f"sets the kind of a layer by its position, and layer {moved} would become layer "
+                f"{plan.kept.index(moved)} of another kind",
+                f"remove layers from the end, or whole periods of {period} layers",
+            )
+
+
+def _check_shared(name: str, of: Mapping[str, Any], lists: Mapping[str, Any], plan: CutPlan) -> None:
+    """Raise where a layer that uses the keys and values of another would find other ones.
+
+    The last layers share: those with a window use the keys of the last layer but one that has its own, the others those
+    of the last.
+    """
+    shared = of.get(SHARED) or 0
+    first = plan.num_layers - shared
+    if not shared or not any(old >= first for old in plan.kept):
+        return
+    own = [old for old in plan.kept if old < first]
+    if own[-2:] != [first - 2, first - 1]:
+        _refuse(
+            f"{name}.{SHARED} = {shared}",
+            f"makes layers {first} to {plan.num_layers - 1} use the keys and values of layers {first - 2} and "
+            f"{first - 1}",
+            "keep these two, or remove all layers that share",
+        )
+
+
+def _check_alike(
+    name: str, arch: Architecture, of: Mapping[str, Any], lists: Mapping[str, Any], head: GgufHead, plan: CutPlan
+) -> None:
+    """Raise where layers have different tensors, and nothing that is known tells them apart."""
+    known = (INTERVAL, "leading_dense_block_count", "interleave_moe_layer_step", SHARED)
+    if arch.mixed or any(of.get(key) for key in known) or lists.keys() - NOT_PER_LAYER or arch.periods:
+        return
+    kinds: list[set[str]] = [set() for _ in range(plan.num_layers)]
+    for tensor in head.tensors:
+        block = block_tensor(tensor.name)
+        if block is not None and block[0] < plan.num_layers:
+            kinds[block[0]].add(block[1])
+    other = next((layer for layer, kind in enumerate(kinds) if kind != kinds[0]), None)
+    if other is not None:
+        what = min(kinds[other] ^ kinds[0])
+        raise InputError(
+            f"blk.{other} and blk.0 differ in {what}, and no key of this {name} file tells them apart; {_ELSEWHERE}."
+        )

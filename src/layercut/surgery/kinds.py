@@ -1,0 +1,258 @@
+"""What every layer that stays is before and after a cut, compared on layouts of both models without memory.
+
+A layer is its modules, the shapes of their weights, and their plain attributes: numbers, words and flags, such as the
+size of a window or whether experts are used. Some attributes hold a position (``layer_idx``); they follow the layer.
+Any other difference means that the layer would compute something else, and the plan is refused.
+"""
+
+# Words: "old" indices count in the original model, "new" ones in the pruned model.
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from layercut.errors import InputError
+from layercut.models.structure import SECTIONS, Structure, blueprint, structure_in
+from layercut.surgery.config_fields import PlanRefused, cut_config
+from layercut.surgery.plan import CutPlan
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PretrainedConfig, PreTrainedModel
+
+Attributes = Mapping[tuple[str, str], Any]
+"""By module, named from the layer or the model, and attribute."""
+NEUTRAL = frozenset({"training", "store_full_length_kv"})
+"""Attributes that may change with the plan: they say what is kept for other layers, not what this one computes."""
+INDEX = "layer_idx"
+"""What transformers calls a layer's place in the cache."""
+CLASS, WEIGHT, BUFFER = "class", "shape of ", "shape of buffer "
+
+
+class Setting(NamedTuple):
+    """An attribute that follows a plan."""
+
+    layer: int | None
+    """Old index; None for what lies outside of the layers."""
+    module: str
+    """Path from the layer, or from the model."""
+    name: str
+    value: Any
+
+
+class _Model(NamedTuple):
+    structure: Structure
+    layers: tuple[Attributes, ...]
+    rest: Attributes
+
+
+def check_kinds(before: PretrainedConfig, after: PretrainedConfig, plan: CutPlan) -> None:
+    """Refuse a plan under which transformers would build a layer that stays as another one.
+
+    Args:
+        before: config of the original model.
+        after: of the pruned model, as it will be read from config.json.
+        plan: what goes.
+
+    Raises:
+        InputError: such a layer, or a tensor that has a dimension for the layers.
+    """
+    if not plan.is_uncut:
+        _compared(_model(blueprint(before)), _model(blueprint(after)), plan)
+
+
+def settings_under(model_class: type[PreTrainedModel], config: PretrainedConfig, plan: CutPlan) -> tuple[Setting, ...]:
+    """The attributes of a model's modules that are other under a plan, with their values.
+
+    Args:
+        model_class: of the model.
+        config: of the whole model; it is not changed.
+        plan: what goes.
+
+    Raises:
+        InputError: a layer that stays would be another one, or a tensor has a dimension for the layers.
+    """
+    if plan.is_uncut:
+        return ()
+    return _settings(_Key(model_class, config), plan.num_layers, frozenset(plan.removed))
+
+
+class _Key:
+    """A config as a key of caches."""
+
+    def __init__(self, model_class: type[PreTrainedModel], config: PretrainedConfig) -> None:
+        self.model_class, self.config = model_class, config
+        self._text = json.dumps(config.to_dict(), sort_keys=True, default=str)
+
+    def __hash__(self) -> int:
+        return hash((self.model_class, self._text))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Key) and (self.model_class, self._text) == (other.model_class, other._text)
+
+
+@lru_cache(maxsize=1024)
+def _settings(key: _Key, num_layers: int, removed: frozenset[int]) -> tuple[Setting, ...]:
+    plan = CutPlan(num_layers=num_layers, removed=tuple(sorted(removed)))
+    before = _original(key)
+    positions = _positions(before.layers)
+    if positions is not None and _rest_is_constant(key, num_layers):
+        return tuple(
+            Setting(old, module, name, before.layers[new][module, name])
+            for new, old in enumerate(plan.kept)
+            if new != old
+            for module, name in positions
+        )
+    return _compared(before, _under(key, plan), plan)
+
+
+def _compared(before: _Model, after: _Model, plan: CutPlan) -> tuple[Setting, ...]:
+    found = [
+        setting
+        for new, old in enumerate(plan.kept)
+        for setting in _followed(before.layers, old, after.layers[new], plan)
+    ]
+    return (*found, *_outside(before.rest, after.rest))
+
+
+@lru_cache(maxsize=16)
+def _original(key: _Key) -> _Model:
+    return _model(blueprint(key.config, key.model_class))
+
+
+@lru_cache(maxsize=16)
+def _rest_is_constant(key: _Key, num_layers: int) -> bool:
+    """Whether nothing outside of the layers changes with their number."""
+    shorter = _under(key, CutPlan(num_layers=num_layers, removed=(num_layers - 1,))) if num_layers > 1 else None
+    return shorter is not None and not _outside(_original(key).rest, shorter.rest)
+
+
+def _under(key: _Key, plan: CutPlan) -> _Model:
+    config = copy.deepcopy(key.config)
+    text = config.get_text_config(decoder=True)
+    cut = type(text).from_dict(cut_config(text.to_dict(), plan, _original(key).structure))
+    if text is config:
+        return _model(blueprint(cut, key.model_class))
+    section = next(name for name in SECTIONS if getattr(config, name, None) is text)
+    setattr(config, section, cut)
+    return _model(blueprint(config, key.model_class))
+
+
+def _model(model: PreTrainedModel) -> _Model:
+    structure = structure_in(model)
+    stack: Any = model.get_submodule(structure.layers)
+    inside = {id(part) for layer in stack for part in layer.modules()}
+    rest = {
+        (path, name): value
+        for path, module in model.named_modules()
+        if id(module) not in inside
+        for name, value in _own(module).items()
+    }
+    return _Model(structure, tuple(_attributes(layer) for layer in stack), rest)
+
+
+def _attributes(layer: nn.Module) -> Attributes:
+    return {(path, name): value for path, module in layer.named_modules() for name, value in _own(module).items()}
+
+
+def _own(module: nn.Module) -> dict[str, Any]:
+    """Class, shapes of tensors, and plain attributes of one module."""
+    found = {name: value for name, value in vars(module).items() if not name.startswith("_") and _is_plain(value)}
+    shapes = {
+        f"{kind}{name}": tuple(value.shape)
+        for kind, tensors in ((WEIGHT, module._parameters), (BUFFER, module._buffers))
+        for name, value in tensors.items()
+        if value is not None
+    }
+    return {CLASS: type(module).__name__, **found, **shapes}
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return all(_is_plain(part) for part in value)
+    if isinstance(value, dict):
+        return all(_is_plain(part) for pair in value.items() for part in pair)
+    return value is None or isinstance(value, (bool, int, float, str))
+
+
+def _positions(layers: Sequence[Attributes]) -> list[tuple[str, str]] | None:
+    """If all layers are the same but for their positions: the attributes that hold these."""
+    first = layers[0]
+    if any(layer.keys() != first.keys() for layer in layers):
+        return None
+    positions = []
+    for place in first:
+        values = [layer[place] for layer in layers]
+        if all(value == values[0] for value in values):
+            continue
+        if not _are_positions(place[1], list(enumerate(values))):
+            return None
+        positions.append(place)
+    return positions
+
+
+def _are_positions(name: str, values: Sequence[tuple[int, Any]]) -> bool:
+    """Whether an attribute is the layer's index, or counts from another number; the places of a layer in the cache
+    may be several, and then count in larger steps."""
+    if len(values) < 2 or not all(type(value) is int for _, value in values):
+        return False
+    (start, first), (end, last) = values[0], values[-1]
+    step = (last - first) // (end - start)
+    return (step == 1 or name == INDEX) and all(value == first + step * (at - start) for at, value in values)
+
+
+def _followed(layers: Sequence[Attributes], old: int, after: Attributes, plan: CutPlan) -> list[Setting]:
+    """The positions that one layer holds, as they are in the pruned model.
+
+    Raises:
+        InputError: another difference.
+    """
+    before = layers[old]
+    new_of = {kept: new for new, kept in enumerate(plan.kept)}
+    settings = []
+    for module, name in sorted(before.keys() | after.keys(), key=lambda place: (place[1] != CLASS, place)):
+        was, is_now = before.get((module, name)), after.get((module, name))
+        if was == is_now:
+            continue
+        held = [(index, layer[module, name]) for index, layer in enumerate(layers) if (module, name) in layer]
+        is_target = type(was) is int and name.endswith(("layer_index", "layer_idx")) and new_of.get(was) == is_now
+        is_position = _are_positions(name, held) or (is_target and name != INDEX) or _is_of_kept(was, is_now, plan)
+        if not is_position and name not in NEUTRAL:
+            what = f"{module}.{name}" if module else name
+            raise PlanRefused(
+                f"layer {old} would change: its {what} is {was!r} and would be {is_now!r} as layer {new_of[old]} of "
+                "the pruned model."
+            )
+        settings.append(Setting(old, module, name, is_now))
+    return settings
+
+
+def _is_of_kept(was: Any, is_now: Any, plan: CutPlan) -> bool:
+    """Whether a list with an entry for every layer was cut to those that stay."""
+    if not isinstance(was, (list, tuple)) or not isinstance(is_now, (list, tuple)) or len(was) != plan.num_layers:
+        return False
+    return [was[index] for index in plan.kept] == list(is_now)
+
+
+def _outside(before: Attributes, after: Attributes) -> list[Setting]:
+    """What changes outside of the layers. What a kind of layer needs that has none left (its rotary angles) may stay.
+
+    Raises:
+        InputError: a weight that has a dimension for the layers.
+    """
+    settings = []
+    for place in sorted(before.keys() & after.keys()):
+        (module, name), was, is_now = place, before[place], after[place]
+        if was == is_now or name == "training" or name.startswith(BUFFER):
+            continue
+        if name == CLASS or name.startswith(WEIGHT):
+            raise InputError(
+                f"{module or 'the model'} holds something for every decoder layer: its {name} is {was} and would be "
+                f"{is_now}; such a model cannot be cut yet."
+            )
+        settings.append(Setting(None, module, name, is_now))
+    return settings

@@ -1,0 +1,296 @@
+"""Lineage: which decoder layers of a parent model another checkpoint still has, found by comparing weights.
+
+    match_layers(Path("Llama-3.1-8B"), Path("Llama-3.1-Minitron-4B-Depth-Base")).layers
+
+Legend: P layers of the parent, O layers of the other model.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import numpy as np
+
+from layercut.errors import InputError
+from layercut.models.structure import structure_of
+from layercut.models.weights import TensorEntry, read_config, read_header, safetensors_files
+from layercut.surgery.plan import format_layers, parse_layers
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+FLOOR = 0.5
+"""Cosine below which a layer counts as new. Layers of separately trained models have cosines near 0, and continued
+training on 100B tokens leaves them far above."""
+SAME = 0.99999
+"""Cosine from which a layer counts as unchanged: what rounding to bfloat16 leaves."""
+MERGED = 0.25
+"""Cosine with a second layer of the parent from which a layer counts as merged: two layers of one model have cosines
+near 0."""
+_BLOCKS, _BLOCK = 64, 1024
+"""A matrix is compared on this many evenly spaced blocks of this many neighbouring values, a small one whole."""
+_NUMPY = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+
+Change = Literal["none", "retrained", "merged", "repeated", "new"]
+CHANGES: dict[Change, str] = {
+    "none": "unchanged",
+    "retrained": "retrained",
+    "merged": "merged from several layers",
+    "repeated": "repeated or out of order",
+    "new": "new",
+}
+_KEPT = ("none", "retrained")
+
+
+class LayerMatch(NamedTuple):
+    """Where a layer of the other model comes from."""
+
+    layer: int
+    """Of the other model."""
+    parent: int | None
+    """The layer of the parent; None for a new layer."""
+    similarity: float
+    """Cosine with that layer; of a new layer, the highest with any layer of the parent."""
+    change: Change
+    """``repeated``: the parent's layer is at another place of the other model already, or out of order."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lineage:
+    """Every layer of the other model, in order, and the parent's depth."""
+
+    num_parent_layers: int
+    matches: tuple[LayerMatch, ...]
+    """Empty where the weights cannot be compared; ``why_not`` says why."""
+    why_not: str = ""
+
+    @property
+    def layers(self) -> tuple[int, ...] | None:
+        """The parent's layers that the other model has, ascending; None unless each of its layers is one of them."""
+        kept = tuple(match.parent for match in self.matches if match.change in _KEPT and match.parent is not None)
+        return kept if kept and len(kept) == len(self.matches) else None
+
+    @property
+    def removed(self) -> tuple[int, ...]:
+        """The parent's layers of which nothing is left."""
+        kept = {match.parent for match in self.matches}
+        return tuple(i for i in range(self.num_parent_layers) if i not in kept)
+
+    def describe(self) -> str:
+        """One line, such as ``24 of the parent's 30 layers, without 21-26; weights unchanged``."""
+        if self.why_not:
+            return self.why_not
+        kept = [match for match in self.matches if match.change in _KEPT]
+        parts = [f"{len(kept)} of the parent's {self.num_parent_layers} layers"]
+        if kept:
+            parts[0] += f", without {format_layers(self.removed)}" if self.removed else ""
+            changed = sum(match.change == "retrained" for match in kept)
+            lowest = min(match.similarity for match in kept)
+            parts.append(
+                f"weights changed in {changed} of them (lowest cosine {lowest:.3f})" if changed else "weights unchanged"
+            )
+        for change in ("merged", "repeated", "new"):
+            cosines = [match.similarity for match in self.matches if match.change == change]
+            if cosines:
+                parts.append(f"{len(cosines)} {CHANGES[change]} (highest cosine {max(cosines):.3f})")
+        return "; ".join(parts)
+
+
+def match_layers(parent: Path, other: Path, *, floor: float = FLOOR) -> Lineage:
+    """Find which of the parent's decoder layers another checkpoint still has, in the parent's order.
+
+    The similarity of two layers is the cosine of all their matrices, laid end to end: on a fixed sample of values, at
+    most 65,536 a matrix. An order-preserving match maximises the sum of (similarity - floor) by dynamic programming
+    (Needleman and Wunsch, J. Mol. Biol. 48, 1970, with free gaps). Norms and biases take no part: they resemble each
+    other in all models.
+
+    Args:
+        parent: folder of the original model.
+        other: folder of the other model.
+        floor: similarity below which a layer counts as new.
+
+    Raises:
+        InputError: a model whose decoder layers are not found.
+        CheckpointError: damaged or missing files.
+    """
+    ours, theirs = _decoder_matrices(parent), _decoder_matrices(other)
+    why_not = _why_not(ours, theirs)
+    if why_not:
+        return Lineage(num_parent_layers=len(ours), matches=(), why_not=why_not)
+    similarity_PO = _similarities(ours, theirs)
+    pairs = {layer: index for index, layer in best_match(similarity_PO, floor)}
+    matches = [_match(layer, similarity_PO[:, layer], pairs.get(layer), floor) for layer in range(len(theirs))]
+    return Lineage(num_parent_layers=len(ours), matches=tuple(matches))
+
+
+def _match(layer: int, cosines_P: NDArray[np.float64], parent: int | None, floor: float) -> LayerMatch:
+    nearest = int(cosines_P.argmax()) if parent is None else parent
+    cosine = float(cosines_P[nearest])
+    others = np.delete(cosines_P, nearest)
+    if cosine < floor:
+        return LayerMatch(layer, None, cosine, "new")
+    if others.size and float(np.abs(others).max()) >= MERGED:
+        return LayerMatch(layer, nearest, cosine, "merged")
+    if parent is None:
+        return LayerMatch(layer, nearest, cosine, "repeated")
+    return LayerMatch(layer, nearest, cosine, "none" if cosine >= SAME else "retrained")
+
+
+def given_layers(text: str, num_parent_layers: int, num_layers: int) -> Lineage:
+    """A lineage as the user states it: ``0-15`` names the parent's layers that the other model has.
+
+    Raises:
+        InputError: no layer list, layers that the parent lacks, not in order, or another number than the model has.
+    """
+    layers = parse_layers(text)
+    if list(layers) != sorted(set(layers)) or layers[-1] >= num_parent_layers:
+        raise InputError(
+            f"`layers` {text} must name layers of the original model (0-{num_parent_layers - 1}) once each, in order."
+        )
+    if len(layers) != num_layers:
+        raise InputError(f"`layers` {text} names {len(layers)} layers, and the other model has {num_layers}.")
+    matches = tuple(LayerMatch(i, layer, math.nan, "retrained") for i, layer in enumerate(layers))
+    return Lineage(num_parent_layers=num_parent_layers, matches=matches)
+
+
+def best_match(similarity_PO: NDArray[np.float64], floor: float) -> list[tuple[int, int]]:
+    """Pairs (parent's layer, other's layer), both ascending, that maximise the sum of (similarity - floor).
+
+    Args:
+        similarity_PO: (P, O) similarities, any unit in which ``floor`` is given as well.
+        floor: a pair at or below it is never made.
+    """
+    num_parent, num_other = similarity_PO.shape
+    gain = similarity_PO - floor
+    best = np.zeros((num_parent + 1, num_other + 1))
+    for i in range(1, num_parent + 1):
+        for j in range(1, num_other + 1):
+            best[i, j] = max(best[i - 1, j], best[i, j - 1], best[i - 1, j - 1] + gain[i - 1, j - 1])
+    pairs = []
+    i, j = num_parent, num_other
+    while i and j:
+        # A pair that gains nothing is left out; of equal matches, the one with the lowest layers is taken.
+        if best[i, j] == best[i - 1, j]:
+            i -= 1
+        elif best[i, j] == best[i, j - 1]:
+            j -= 1
+        else:
+            i, j = i - 1, j - 1
+            pairs.append((i, j))
+    return pairs[::-1]
+
+
+class _Matrix(NamedTuple):
+    entry: TensorEntry
+    file: Path
+    offset: int
+    """First byte, counted from the start of the file."""
+
+    def sample(self) -> NDArray[np.float64]:
+        """The values that are compared: the same places for matrices of the same shape, whatever their dtype."""
+        count = self.entry.num_parameters
+        width = self.entry.num_bytes // count
+        starts = range(0, count, _BLOCK) if count <= _BLOCKS * _BLOCK else [
+            (count - _BLOCK) * k // (_BLOCKS - 1) for k in range(_BLOCKS)
+        ]  # fmt: skip
+        pieces = []
+        with self.file.open("rb", buffering=0) as file:
+            for start in starts:
+                file.seek(self.offset + start * width)
+                pieces.append(file.read(min(_BLOCK, count - start) * width))
+        values = np.frombuffer(b"".join(pieces), dtype=_NUMPY[self.entry.dtype])
+        if self.entry.dtype == "BF16":
+            values = (values.astype(np.uint32) << 16).view(np.float32)
+        return values.astype(np.float64)
+
+
+_Layers = list[dict[str, _Matrix]]
+
+
+def _decoder_matrices(folder: Path) -> _Layers:
+    """The matrices of every decoder layer by their name within the layer."""
+    files = safetensors_files(folder)
+    pattern = structure_of(read_config(folder), str(folder), files).tensor_pattern
+    found: dict[int, dict[str, _Matrix]] = {}
+    headers = {file: read_header(file) for file in set(files.values())}
+    for name, file in files.items():
+        entry = headers[file].tensors[name]
+        if (match := pattern.match(name)) and len(entry.shape) >= 2:
+            matrix = _Matrix(entry, file, headers[file].data_offset + entry.begin)
+            found.setdefault(int(match[2]), {})[match[3]] = matrix
+    return [found.get(index, {}) for index in range(max(found, default=-1) + 1)]
+
+
+def _why_not(ours: _Layers, theirs: _Layers) -> str:
+    """Why the weights of two models cannot be compared; empty where they can."""
+    first, second = (next(filter(None, layers), {}) for layers in (ours, theirs))
+    if not first.keys() & second.keys():
+        return "another architecture: no matrix of a layer has a name that both models know"
+    shared = sorted(first.keys() & second.keys())
+    for name in shared:
+        if first[name].entry.shape != second[name].entry.shape:
+            return (
+                f"another width: {name.lstrip('.')} is {_shape(first[name])} in the parent and "
+                f"{_shape(second[name])} in the other model, so layers cannot be matched by their weights"
+            )
+    for layers in (first, second):
+        if odd := next((name for name in shared if layers[name].entry.dtype not in _NUMPY), None):
+            return (
+                f"quantised weights ({odd.lstrip('.')} is {layers[odd].entry.dtype}): layers cannot be matched by them"
+            )
+    return ""
+
+
+def _shape(matrix: _Matrix) -> str:
+    return "x".join(map(str, matrix.entry.shape))
+
+
+def _similarities(ours: _Layers, theirs: _Layers) -> NDArray[np.float64]:
+    """(P, O) cosines over the matrices that two layers have in common by name and shape; 0 where they have none."""
+    shape = (len(ours), len(theirs))
+    dots, own, other = np.zeros(shape), np.zeros(shape), np.zeros(shape)
+    for name in sorted({name for layer in ours for name in layer} & {name for layer in theirs for name in layer}):
+        for group_P, group_O in _same_shape(_samples(ours, name), _samples(theirs, name)):
+            rows, columns = np.ix_(list(group_P), list(group_O))
+            left, right = np.stack(list(group_P.values())), np.stack(list(group_O.values()))
+            dots[rows, columns] += left @ right.T
+            own[rows, columns] += np.square(left).sum(1)[:, None]
+            other[rows, columns] += np.square(right).sum(1)[None]
+    scale = np.sqrt(own * other)
+    return np.divide(dots, scale, out=np.zeros(shape), where=scale > 0)
+
+
+_Samples = dict[tuple[int, ...], dict[int, "NDArray[np.float64]"]]
+
+
+def _samples(layers: _Layers, name: str) -> _Samples:
+    """By shape, then by layer."""
+    found: _Samples = {}
+    for index, layer in enumerate(layers):
+        if (matrix := layer.get(name)) and matrix.entry.dtype in _NUMPY:
+            found.setdefault(matrix.entry.shape, {})[index] = matrix.sample()
+    return found
+
+
+def _same_shape(
+    ours: _Samples, theirs: _Samples
+) -> list[tuple[Mapping[int, NDArray[np.float64]], Mapping[int, NDArray[np.float64]]]]:
+    return [(ours[shape], theirs[shape]) for shape in ours if shape in theirs]
+
+
+def similarity_rows(lineage: Lineage) -> list[tuple[str, str, str, str]]:
+    """Rows for people: layer, the parent's layer, cosine, what happened to it."""
+    return [
+        (
+            str(one.layer),
+            "none" if one.parent is None else str(one.parent),
+            f"{one.similarity:.4f}",
+            CHANGES[one.change],
+        )
+        for one in lineage.matches
+    ]

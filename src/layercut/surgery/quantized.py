@@ -1,0 +1,248 @@
+"""Quantised checkpoints: what names modules by their layer follows the layers that stay.
+
+Such a checkpoint says in its config, or in a file beside it, which modules are quantised, and how: by names
+(``modules_to_not_convert``, ``ignore``), wildcards (ModelOpt's ``exclude_modules``) or regular expressions
+(compressed-tensors' ``targets``, GPTQ's ``dynamic``). Tensors are copied by bytes, whatever their format.
+
+An entry is right if it names the same modules as before, under their new names. That is what is checked, against the
+modules in the weight files. An entry stays if it is right unchanged; else its layer number is replaced; else it becomes
+the names themselves.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from layercut.errors import CheckpointError, InputError
+from layercut.models.weights import read_config
+
+if TYPE_CHECKING:
+    from layercut.surgery.plan import CutPlan
+    from layercut.surgery.shards import TensorSpan
+
+FIELDS = ("compression_config", "quantization", "quantization_config")
+"""Fields of config.json that name modules."""
+FILES = ("hf_quant_config.json", "quant_config.json", "quantization_config.json", "quantize_config.json")
+"""Files beside it: ModelOpt, AWQ, AutoRound, GPTQ."""
+_SIGNS = ("re:", "+:", "-:")
+"""What stands before a regular expression: compressed-tensors, torchao; GPTQ's ``dynamic`` (take it, leave it out)."""
+_META = re.compile(r"[\\^$|?+()\[\]{}*]")
+_PLAIN_NAME = re.compile(r"[\w.]+")
+_BOUNDARY = r"(?:(?<=\.)|(?=\.|$))"
+
+
+class Modules:
+    """The modules in the weight files of a checkpoint, and what becomes of them."""
+
+    def __init__(self, before: Iterable[str], renamed: Mapping[str, str], plan: CutPlan) -> None:
+        """``renamed`` gives the new name of each tensor of ``before`` that stays."""
+        before = list(before)
+        self._new_number = {old: new for new, old in enumerate(plan.kept)}
+        self.num_layers = plan.num_layers
+        self.renamed = {_module_of(name): _module_of(renamed[name]) for name in before if name in renamed}
+        """Old to new name of each module that stays."""
+        self.old = frozenset(map(_module_of, before))
+        moved = [name for name in before if renamed.get(name) != name]
+        self.stacks = frozenset(filter(None, map(_stack_of, moved)))
+        """Names of the lists of decoder layers, such as ``model.layers``."""
+        self._others = frozenset(filter(None, map(_stack_of, before))) - self.stacks
+
+    @cached_property
+    def new(self) -> frozenset[str]:
+        """New names of all modules that stay."""
+        return frozenset(self.renamed.values())
+
+    def stays(self, name: str) -> str | None:
+        """The name that a module is written by; None if its layer is removed. Other text comes back unchanged.
+
+        The name may lack parts at its beginning (``layers.3.mlp``), and need not be that of a module with weights.
+        """
+        for stack in {one.rpartition(".")[2] for one in self.stacks}:
+            match = re.search(rf"(?:^|\.){re.escape(stack)}\.(\d+)(?=\.|$)", name)
+            if match is None or not self._is_decoder(name[: match.start(1) - 1]):
+                continue
+            number = int(match[1])
+            if number < self.num_layers and number not in self._new_number:
+                return None
+            new = self._new_number.get(number, number - self.num_layers + len(self._new_number))
+            return f"{name[: match.start(1)]}{new}{name[match.end(1) :]}"
+        return name
+
+    def _is_decoder(self, head: str) -> bool:
+        """Whether ``head`` names the decoder's list of layers, and not that of a vision tower."""
+
+        def ends(longer: str, shorter: str) -> bool:
+            return longer == shorter or longer.endswith(f".{shorter}")
+
+        if any(head == other for other in self._others):
+            return False
+        return any(ends(stack, head) or ends(head, stack) for stack in self.stacks)
+
+    def with_numbers(self, pattern: str) -> str | None:
+        """A regular expression or wildcard with its layer numbers replaced; None if one of them is removed."""
+        stacks = "|".join(sorted({re.escape(one.rpartition(".")[2]) for one in self.stacks}))
+        gone = False
+
+        def replace(match: re.Match[str]) -> str:
+            nonlocal gone
+            number = int(match[2])
+            gone = gone or (number < self.num_layers and number not in self._new_number)
+            return match[1] + str(self._new_number.get(number, number))
+
+        new = re.sub(rf"(\b(?:{stacks})\\?\.)(\d+)(?!\d)", replace, pattern) if stacks else pattern
+        return None if gone else new
+
+
+def modules_of(before: Iterable[TensorSpan], after: Iterable[TensorSpan], plan: CutPlan) -> Modules:
+    """The modules of a checkpoint, from its tensors before and after the cut."""
+    new = {(piece.file, piece.offset, piece.entry): piece.name for piece in after}
+    old = list(before)
+    keys = {piece.name: (piece.file, piece.offset, piece.entry) for piece in old}
+    return Modules((piece.name for piece in old), {n: new[key] for n, key in keys.items() if key in new}, plan)
+
+
+def is_quantized(folder: Path) -> bool:
+    """Whether the config of a checkpoint speaks of quantised weights."""
+    config = read_config(folder)
+    return any(isinstance(one, dict) and any(one.get(field) for field in FIELDS) for one in (config, *config.values()))
+
+
+def follow_config(config: Mapping[str, Any], raw: Mapping[str, Any], modules: Modules) -> dict[str, Any]:
+    """The config of a pruned model with the fields that name modules, in nested sections too.
+
+    Args:
+        config: of the pruned model, in all other fields.
+        raw: the original's config.json.
+        modules: of the original.
+
+    Raises:
+        InputError: an entry that cannot be written for the pruned model; names the field.
+    """
+    return {
+        name: value
+        if not isinstance(value, dict) or not isinstance(raw.get(name), dict)
+        else follow(raw[name], modules, name)
+        if name in FIELDS
+        else follow_config(value, raw[name], modules)
+        for name, value in config.items()
+    }
+
+
+def follow_files(source: Path, modules: Modules) -> dict[str, str]:
+    """Text of the files beside config.json that name modules, for the pruned model, by name.
+
+    Raises:
+        InputError: as ``follow_config``.
+        CheckpointError: such a file holds no JSON.
+    """
+    texts = {}
+    for name in FILES:
+        if not (source / name).is_file():
+            continue
+        try:
+            data = json.loads((source / name).read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise CheckpointError(f"{source / name} is damaged: {error}.") from error
+        texts[name] = json.dumps(follow(data, modules, name), indent=2, ensure_ascii=False) + "\n"
+    return texts
+
+
+def follow(value: Any, modules: Modules, where: str) -> Any:
+    """One such field: strings in lists and keys of dictionaries name modules, wherever they stand."""
+    if isinstance(value, str):
+        return (modules.stays(value) or value) if _PLAIN_NAME.fullmatch(value) else value
+    if isinstance(value, list):
+        if len(value) == modules.num_layers and all(isinstance(item, int | float) for item in value):
+            raise InputError(
+                f"{where} has {len(value)} numbers, as many as the model has decoder layers, and whether they "
+                "belong to the layers is not known; take the field out if they do not."
+            )
+        entries: list[Any] = []
+        for item in value:
+            entries += _names(item, modules, where) if isinstance(item, str) else [follow(item, modules, where)]
+        return list(dict.fromkeys(entries)) if all(isinstance(item, str) for item in entries) else entries
+    if not isinstance(value, dict):
+        return value
+    new: dict[str, Any] = {}
+    for key, item in value.items():
+        followed = follow(item, modules, f"{where}.{key}")
+        lost = isinstance(item, dict) and item.get("targets") and not followed.get("targets")
+        for name in [] if lost else _names(key, modules, where, is_key=True):
+            new.setdefault(name, followed)
+    return new
+
+
+def _names(entry: str, modules: Modules, where: str, *, is_key: bool = False) -> list[str]:
+    """What an entry becomes: nothing, itself with other numbers, or the names that it stood for."""
+    sign = next((sign for sign in _SIGNS if entry.startswith(sign)), "")
+    body = entry.removeprefix(sign)
+    if not sign and not _META.search(body):
+        kept = modules.stays(body)
+        return [] if kept is None else [kept]
+    try:
+        matches = _matcher(body, sign)
+        named = set(filter(matches, modules.old))
+    except re.error as error:
+        if not sign:
+            return [entry]  # its reader cannot take it for an expression either
+        raise InputError(
+            f"{where} has the entry {entry!r}, which is no regular expression ({error}), so the layers that it names "
+            "are not known; mend it."
+        ) from error
+    wanted = {modules.renamed[name] for name in named & modules.renamed.keys()}
+    numbered = modules.with_numbers(body)
+    if not wanted and (named or numbered is None):
+        return []  # all that it named is removed
+    # What names no module of the weight files may name one that an engine fuses; the numbers are those of layers still.
+    for candidate in (body, numbered) if named else (numbered,):
+        if candidate is not None and set(filter(_matcher(candidate, sign), modules.new)) == wanted:
+            return [sign + candidate]
+    names = sorted(wanted)
+    if sign in ("+:", "-:") or (is_key and not sign):
+        return [f"{sign}^{re.escape(name)}$" for name in names]
+    if all(_PLAIN_NAME.fullmatch(name) for name in names) and names:
+        return names
+    raise InputError(
+        f"{where} has the entry {entry!r}, which depends on layer numbers and cannot be written for the kept layers; "
+        "name the modules one by one in its place."
+    )
+
+
+def _matcher(body: str, sign: str) -> Callable[[str], bool]:
+    """Whether an entry names a module, as the readers of its format decide it.
+
+    Regular expressions after a sign match from the beginning (compressed-tensors, GPTQ). A bare star is a wildcard
+    (ModelOpt). Other expressions match up to the end of a part of the name (transformers).
+
+    Raises:
+        re.error: no regular expression.
+    """
+    if not sign and not _META.search(body.replace("*", "")):
+        return lambda name: fnmatch.fnmatchcase(name, body)
+    regex = re.compile(body if sign else rf"(?:{body}){_BOUNDARY}")
+    return lambda name: regex.match(name) is not None
+
+
+def _module_of(tensor: str) -> str:
+    """The module that a tensor belongs to.
+
+    >>> _module_of("model.layers.3.mlp.up_proj.qweight"), _module_of("model.layers.3.mlp.up_proj.weight.absmax")
+    ('model.layers.3.mlp.up_proj', 'model.layers.3.mlp.up_proj')
+    """
+    parts = tensor.split(".")
+    if "weight" in parts[1:]:
+        return ".".join(parts[: parts.index("weight", 1)])
+    return ".".join(parts[:-1])
+
+
+def _stack_of(tensor: str) -> str:
+    """What stands before the first number in a tensor's name; empty where there is none."""
+    parts = tensor.split(".")
+    first = next((at for at, part in enumerate(parts) if part.isdigit()), 0)
+    return ".".join(parts[:first])

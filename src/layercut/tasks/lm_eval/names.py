@@ -1,0 +1,66 @@
+"""Names of lm-eval's tasks, groups and tags, looked up in its task files without importing it."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+from layercut.errors import InputError
+
+_NAMED = re.compile(rb"^(?:task|group|tag):[ \t]*[\"']?([\w.+-]+)", re.MULTILINE)
+
+
+def has_lm_eval() -> bool:
+    """Whether lm-eval is installed."""
+    try:
+        return find_spec("lm_eval") is not None
+    except ValueError:  # a module that was removed by hand
+        return False
+
+
+def unknown_lm_eval_task(name: str, names: list[str]) -> InputError:
+    """The error for a name that lm-eval does not know, with the nearest ones."""
+    near = difflib.get_close_matches(name, names, n=3)
+    guess = f" Did you mean {' or '.join(near)}?" if near else ""
+    return InputError(f"unknown lm-eval task {name!r}.{guess} `lm-eval ls tasks` lists them all.")
+
+
+def check_mentioned(name: str) -> None:
+    """Refuse a name that no task file of lm-eval so much as mentions, in half a second where lm-eval takes several.
+
+    The files are searched for the bare word: lm-eval has the last word on a name that is mentioned.
+
+    Raises:
+        InputError: such a name, with the nearest ones.
+    """
+    files = _files()
+    if any(name in (file.stem, file.parent.name) for file in files):
+        return
+    text = b"\n".join(file.read_bytes() for file in files)
+    word = rb"(?<![\w-])" + re.escape(name.encode()) + rb"(?![\w-])"
+    if files and not re.search(word, text):
+        raise unknown_lm_eval_task(name, sorted({found.decode() for found in _NAMED.findall(text)}))
+
+
+def files_of_task(name: str) -> list[Path]:
+    """The task files with a line ``task: NAME``; mostly one, which need not have the task's name."""
+    quote = rb"[\"']?"
+    line = re.compile(rb"^%btask%b:[ \t]*%b%b%b[ \t]*$" % (quote, quote, quote, re.escape(name.encode()), quote), re.M)
+    return sorted(file for file in _files() if line.search(file.read_bytes()))
+
+
+@cache
+def _files() -> tuple[Path, ...]:
+    spec = find_spec("lm_eval") if has_lm_eval() else None
+    homes = (spec.submodule_search_locations or ()) if spec else ()
+    return tuple(
+        Path(folder, file)
+        for home in homes
+        for folder, _, files in os.walk(Path(home, "tasks"))
+        for file in files
+        if file.endswith(".yaml")
+    )

@@ -1,0 +1,295 @@
+"""Tasks of lm-eval whose answers are written ask and grade as in lm-eval's own run, item by item.
+
+One half has a scripted model that answers a prompt by a function, so that right, wrong and empty answers come through
+every filter; the other has a real (tiny) model, whose texts must be the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from layercut.engine.base import GenerationRequest, LikelihoodRequest
+from layercut.engine.plain import PlainEngine
+from layercut.engine.prompts import render
+from layercut.engine.shared import SharedEngine
+from layercut.surgery.bypass import bypass
+from layercut.surgery.plan import CutPlan
+from layercut.tasks import load_task
+from layercut.tasks.evaluate import evaluate
+from tests.invariants.test_choice_lm_eval import invented
+from tests.invariants.test_engine_lm_eval import trained_tokenizer
+from tests.support.fake_engine import FakeEngine, Killed
+from tests.support.harness import Rows, run_of_lm_eval, scripted, with_rows, write_rows
+from tests.support.loaded import tiny_loaded
+
+pytest.importorskip("lm_eval", reason="compares with lm-eval: pip install 'layercut[lm-eval]'")
+
+PLAN = CutPlan(num_layers=6)
+
+
+def gsm(split: str, number: int) -> Rows:
+    return [
+        {
+            "question": f"{split} {i}: what is {i} plus {i % 3}?",
+            "answer": f"It is <<{i}+{i % 3}={i + i % 3}>>{i + i % 3}.\n#### {i + i % 3}",
+        }
+        for i in range(number)
+    ]
+
+
+def drop(split: str, number: int) -> Rows:
+    def answer(i: int) -> dict[str, Any]:
+        none = {"day": "", "month": "", "year": ""}
+        if i % 3 == 0:
+            return {"number": str(i), "date": none, "spans": []}
+        if i % 3 == 1:
+            return {"number": "", "date": none, "spans": ["the red dog", "the cat"]}
+        return {"number": "", "date": {"day": "2", "month": "May", "year": "1999"}, "spans": []}
+
+    return [
+        {
+            "query_id": f"{split}{i}",
+            "passage": f"{split}: a red dog and {i} cats.",
+            "question": "how many cats?",
+            "answer": answer(i),
+            "validated_answers": {key: [answer(i + 1)[key]] for key in ("number", "date", "spans")},
+        }
+        for i in range(number)
+    ]
+
+
+def trivia(split: str, number: int) -> Rows:
+    return [
+        {"question": f"{split} capital {i}", "answer": {"aliases": [f"Paris {i}", "the City"], "value": f"Paris {i}"}}
+        for i in range(number)
+    ]
+
+
+def nq(split: str, number: int) -> Rows:
+    return [{"question": f"{split} who is {i}", "answer": [f"Person {i}", "the City"]} for i in range(number)]
+
+
+def truthful(split: str, number: int) -> Rows:
+    return [
+        {
+            "question": f"{split} is {i} true?",
+            "correct_answers": [f"Yes, {i} is true", "It is true"],
+            "incorrect_answers": [f"No, {i} is false.", "Nobody knows"],
+        }
+        for i in range(number)
+    ]
+
+
+def bbh(split: str, number: int) -> Rows:
+    return [{"input": f"not True and {i} is", "target": str(i % 2 == 0)} for i in range(number)]
+
+
+def wmt(split: str, number: int) -> Rows:
+    return [
+        {"translation": {"en": f"{split} the cat sees {i} dogs today", "fr": f"le chat voit {i} chiens dans la rue"}}
+        for i in range(number)
+    ]
+
+
+TASKS: dict[str, tuple[Any, tuple[str, ...], list[str]]] = {
+    "gsm8k": (gsm, ("train", "test"), [" It is 4.\n#### 4", " 4", "#### 7,000", ""]),
+    "gsm8k_cot": (gsm, ("test",), [" So the answer is 4.", " The answer is 4.", " The answer is $3.", "7"]),
+    "drop": (drop, ("train", "validation"), [" 3", " the red dog", " 2 May 1999", ""]),
+    "triviaqa": (trivia, ("train", "validation"), [" the city", " Paris 2", "Rome"]),
+    "nq_open": (nq, ("train", "validation"), [" Person 1", " The City", ""]),
+    "truthfulqa_gen": (truthful, ("validation",), [" It is true", " Nobody knows at all", ""]),
+    "bbh_cot_fewshot_boolean_expressions": (bbh, ("test",), [" so the answer is True.", " the answer is False.", "?"]),
+    "wmt14-en-fr": (wmt, ("train", "validation", "test"), [" le chat voit 2 chiens dans la rue", " le chien", ""]),
+}
+NUMBER = 16
+"""Rows of each split."""
+
+
+def our_name(name: str) -> str:
+    return "lm-eval:gsm8k" if name == "gsm8k" else name
+
+
+@pytest.mark.parametrize("shots", [None, 2])
+@pytest.mark.parametrize("name", TASKS)
+def test_prompts_stops_filters_and_metrics_are_lm_evals(name: str, shots: int | None, tmp_path: Path) -> None:
+    make, splits, texts = TASKS[name]
+    if shots and name == "truthfulqa_gen":
+        pytest.skip("its data has no split for examples")
+    rows = {split: make(split, NUMBER) for split in splits}
+    data = write_rows(tmp_path / "rows", rows)
+
+    def answer(prompt: str) -> str:
+        return texts[hashlib.sha256(prompt.encode()).digest()[0] % len(texts)]
+
+    model = scripted(answer, lambda document: 0.0)
+    changed = with_rows(name, data, splits, tmp_path / "cache")
+    theirs = run_of_lm_eval(model, [changed], **({} if shots is None else {"num_fewshot": shots}))
+    task = load_task(our_name(name) if shots is None else f"{our_name(name)}:{shots}", data=data)
+    samples = task.samples("report", None)
+    requests = {sample.id: task.request(sample, "chain") for sample in samples}
+    result = evaluate(task, FakeEngine(texts=lambda request, plan: answer(str(request.prompt))), PLAN)
+    several = len({one["filter"] for one in theirs["samples"][name]}) > 1
+    checked, outcomes = 0, set()
+    for record in result.records:
+        request = requests[record["id"]]
+        assert isinstance(request, GenerationRequest) and request.prompt in model.asked
+        until = model.asked[request.prompt]["until"]
+        assert set(request.stop) == set([until] if isinstance(until, str) else until)
+        assert request.max_new_tokens == model.asked[request.prompt].get("max_gen_toks", 256)
+        logged = [one for one in theirs["samples"][name] if one["arguments"][0][0] == request.prompt]
+        for one in logged:
+            assert one["resps"][0][0] == record["completion"]
+            for metric in one["metrics"]:
+                ours = record["metrics"].get(one["filter"] if several else metric)
+                if ours is not None:
+                    assert ours == pytest.approx(float(one[metric]), abs=1e-12)
+                    checked += 1
+        outcomes.add(record["outcome"])
+    assert checked >= len(result.records) or name == "wmt14-en-fr"
+    assert len(outcomes) > 1, "right and wrong answers, or none"
+    if len(samples) == NUMBER:  # not halved: lm-eval's table, number by number
+        table = theirs["results"][name]
+        ours = {row["metric"]: row["value"] for row in result.metrics} | result.metrics[0].get("over_items", {})
+        for key, value in table.items():
+            if "," in key and "stderr" not in key:
+                metric = key.partition(",")[2 if several else 0]
+                assert ours[metric] == pytest.approx(value, abs=1e-9), key
+        assert {"bleu", "ter", "chrf"} <= ours.keys() or name != "wmt14-en-fr"
+    else:
+        assert set(splits) in ({"test"}, {"validation"})
+
+
+@pytest.mark.parametrize("kind", [PlainEngine, SharedEngine])
+@pytest.mark.parametrize("name", ["gsm8k", "triviaqa", "bbh_cot_fewshot_boolean_expressions"])
+def test_a_tiny_model_writes_what_it_writes_in_lm_evals_run(name: str, kind: Any, tmp_path: Path) -> None:
+    from lm_eval.models.huggingface import HFLM
+
+    loaded = tiny_loaded("llama")
+    object.__setattr__(loaded, "tokenizer", trained_tokenizer(adds_bos=False))
+    make, splits, _ = TASKS[name]
+    data = write_rows(tmp_path / "rows", {split: make(split, 9) for split in splits})
+    longest, shots = 24, 1
+    plan = CutPlan(num_layers=loaded.num_layers, removed=(1,))
+    with bypass(loaded.model, plan):
+        reference = HFLM(pretrained=loaded.model, tokenizer=loaded.tokenizer, batch_size=4, max_length=512)
+        until = ["Q:", "\n\n", "e"]
+        changed = with_rows(
+            name,
+            data,
+            splits,
+            tmp_path / "cache",
+            generation_kwargs={"until": until, "max_gen_toks": longest, "do_sample": False},
+        )
+        theirs = run_of_lm_eval(reference, [changed], num_fewshot=shots)["samples"][name]
+    task = load_task(f"{our_name(name)}:{shots}", data=data, max_new_tokens=longest)
+    for subject in task._subjects:  # type: ignore[attr-defined]  # the file's own would hardly end a random text
+        subject.stop = tuple(until)
+    result = evaluate(task, kind(loaded, batch_size=4), plan)
+    written = {one["arguments"][0][0]: one["resps"][0][0] for one in theirs}
+    for sample, record in zip(task.samples("report", None), result.records, strict=True):
+        request = task.request(sample, "chain")
+        assert isinstance(request, GenerationRequest)
+        assert record["completion"] == written[str(request.prompt)]
+    assert {record["finish_reason"] for record in result.records} & {"stop"}, "some answers ended at a stop string"
+
+
+@pytest.mark.parametrize("name", ["triviaqa", "arc_easy", "winogrande"])
+def test_a_conversation_is_that_of_lm_evals_run(name: str, tmp_path: Path) -> None:
+    from lm_eval.models.huggingface import HFLM
+
+    loaded = tiny_loaded("llama")
+    object.__setattr__(loaded, "tokenizer", trained_tokenizer(adds_bos=False))
+    splits = ("train", "validation")
+    rows = {
+        split: trivia(split, 9) if name == "triviaqa" else invented(name, 9, number)
+        for number, split in enumerate(splits)
+    }
+    data = write_rows(tmp_path / "rows", rows)
+    longest = {"until": ["\n", "e"], "max_gen_toks": 12, "do_sample": False}
+    written = {"generation_kwargs": longest} if name == "triviaqa" else {"test_split": None}
+    theirs = run_of_lm_eval(
+        HFLM(pretrained=loaded.model, tokenizer=loaded.tokenizer, batch_size=4, max_length=512),
+        [with_rows(name, data, splits, tmp_path / "cache", **written)],
+        num_fewshot=2,
+        apply_chat_template=True,
+        fewshot_as_multiturn=True,
+    )["samples"][name]
+    task = load_task(f"{name}:2+chat", data=data)
+    for subject in task._subjects:  # type: ignore[attr-defined]
+        subject.stop, subject.max_new_tokens = ("\n", "e"), 12
+    result = evaluate(task, SharedEngine(loaded, batch_size=4), CutPlan(num_layers=loaded.num_layers))
+    assert len(result.records) == len(theirs) == 9
+    for sample, record, one in zip(task.samples("report", None), result.records, theirs, strict=True):
+        request = task.request(sample, task.readouts[0])
+        texts = [
+            render(loaded.tokenizer, prompt).text for prompt in getattr(request, "prompts", ()) or [request.prompt]
+        ]
+        assert list(dict.fromkeys(texts)) == list(dict.fromkeys(asked[0] for asked in one["arguments"]))
+        if name == "triviaqa":
+            assert record["completion"] == one["resps"][0][0]
+        else:
+            found = [float(response[0][0]) for response in one["resps"]]
+            assert record["log_likelihoods"] == pytest.approx(found, abs=1e-3)
+            assert record["metrics"]["acc"] == one["acc"]
+
+
+def test_a_killed_run_goes_on_by_item_with_the_same_result(tmp_path: Path) -> None:
+    data = write_rows(tmp_path / "rows", {"train": gsm("train", 9), "test": gsm("test", 9)})
+
+    def texts(request: GenerationRequest, plan: CutPlan) -> str:
+        return f" The answer is {len(str(request.prompt)) % 9}.\n#### {len(str(request.prompt)) % 4}"
+
+    class Kept:
+        path = tmp_path
+
+        def __init__(self) -> None:
+            self.records: list[dict[str, Any]] = []
+
+        def append(self, records: Any) -> None:
+            self.records.extend(records)
+
+    whole = evaluate(load_task("lm-eval:gsm8k:2", data=data), FakeEngine(texts=texts), PLAN)
+    kept = Kept()
+    with pytest.raises(Killed):
+        killed = FakeEngine(texts=texts, kill_after=1)
+        evaluate(load_task("lm-eval:gsm8k:2", data=data), killed, PLAN, journal=kept)  # type: ignore[arg-type]
+    assert 0 < len(kept.records) < 9
+    engine = FakeEngine(texts=texts)
+    resumed = evaluate(load_task("lm-eval:gsm8k:2", data=data), engine, PLAN, journal=kept)  # type: ignore[arg-type]
+    assert resumed == whole
+    assert sum(map(len, engine.batches)) < 9
+
+
+SENTENCE = " The cat @-@ like dog 's tail , seen in 1 @,@ 000 places . \n"
+PAGES = [f" = Page {i} = \n\n{SENTENCE * (i + 1)}" for i in range(6)]
+
+
+def test_documents_have_lm_evals_perplexities(tmp_path: Path) -> None:
+    rows = {split: [{"page": f"{split}{page}"} for page in PAGES] for split in ("train", "validation", "test")}
+    data = write_rows(tmp_path / "rows", rows)
+
+    def likelihood(document: str) -> float:
+        return -0.7 * len(document) - len(document) ** 0.5
+
+    changed = with_rows("wikitext", data, tuple(rows), tmp_path / "cache")
+    theirs = run_of_lm_eval(scripted(lambda prompt: "", likelihood), [changed])
+    task = load_task("wikitext", data=data)
+    engine = FakeEngine(scores=lambda request, plan: [likelihood(text) for text in request.continuations])
+    result = evaluate(task, engine, PLAN)
+    assert [row["metric"] for row in result.metrics] == ["log_likelihood", "neg_bits_per_byte"]
+    assert all(row["readout"] == "gold" and row["chance"] is None for row in result.metrics)
+    table = theirs["results"]["wikitext"]
+    for metric, value in result.metrics[0]["over_items"].items():
+        assert value == pytest.approx(table[f"{metric},none"], rel=1e-12)
+    assert set(result.metrics[0]["over_items"]) == {"word_perplexity", "byte_perplexity", "bits_per_byte"}
+    for sample, record in zip(task.samples("report", None), result.records, strict=True):
+        request = task.request(sample, "gold")
+        assert isinstance(request, LikelihoodRequest) and "cat-like" in request.continuations[0]
+        num_bytes = len(sample.data["item"].doc["page"].encode())
+        bits = likelihood(request.continuations[0]) / math.log(2) / num_bytes
+        assert record["metrics"]["neg_bits_per_byte"] == pytest.approx(bits)

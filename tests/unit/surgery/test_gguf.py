@@ -1,0 +1,299 @@
+"""A GGUF file cut to a GGUF file: the bytes of its tensors, all of its metadata, and the model that it is."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+import layercut
+from layercut.errors import CheckpointError, InputError, VerificationError
+from layercut.models.gguf_file import read_gguf_head
+from layercut.models.loading import load_model
+from layercut.selection.specs import plan_maker
+from layercut.settings import ModelSettings
+from layercut.surgery import gguf as surgery
+from layercut.surgery.bypass import bypass
+from layercut.surgery.gguf import cut_gguf, gguf_to_gguf
+from layercut.surgery.plan import CutPlan
+from tests.support.small_disk import small_disk
+from tests.support.surgery import PLANS, generate, logits_of, plan_of
+from tests.unit.models.gguf_maker import write_gguf
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_gguf(tmp_path_factory.mktemp("gguf") / "tiny.gguf")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """One conversion of the original serves every test of the module."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LAYERCUT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+def cut(file: Path, removed: str | CutPlan, out: Path, *, verify: bool = False, **more: Any) -> Any:
+    settings = ModelSettings(model=str(file), device="cpu")
+    return cut_gguf(settings, plan_maker(removed, 0, False), file, out, verify=verify, **more)
+
+
+def tensors(file: Path) -> dict[str, tuple[int, tuple[int, ...], bytes]]:
+    """Type, shape and bytes of every tensor, as the gguf library reads them."""
+    return {
+        one.name: (int(one.tensor_type), tuple(map(int, one.shape)), np.ascontiguousarray(one.data).tobytes())
+        for one in gguf.GGUFReader(file).tensors
+    }
+
+
+def metadata(file: Path) -> dict[str, Any]:
+    """All keys but those that describe the file itself."""
+    found = {key: (field.types, field.contents()) for key, field in gguf.GGUFReader(file).fields.items()}
+    return {key: value for key, value in found.items() if not key.startswith("GGUF.")}
+
+
+@pytest.mark.parametrize("removed", PLANS.values(), ids=PLANS)
+def test_it_is_the_file_that_a_model_without_these_layers_gives(file: Path, tmp_path: Path, removed: Any) -> None:
+    plan = plan_of(removed)
+    cut(file, plan, tmp_path / "cut.gguf")
+    wanted = write_gguf(tmp_path / "wanted.gguf", kept=plan.kept)
+    assert tensors(tmp_path / "cut.gguf") == tensors(wanted)
+    assert list(tensors(tmp_path / "cut.gguf")) == list(tensors(wanted))
+    found = metadata(tmp_path / "cut.gguf")
+    assert {key: value for key, value in found.items() if not key.startswith("layercut.")} == metadata(wanted)
+
+
+def test_bypassed_is_cut_is_loaded_by_transformers(file: Path, tmp_path: Path) -> None:
+    plan = plan_of((4, 1, 2))
+    done = cut(file, plan, tmp_path / "cut.gguf", verify=True)
+    assert (
+        "its logits at 96 tokens differ from those of the original model under a bypass by at most 0 " in done.verified
+    )
+    assert done.verified.startswith("29 tensors have the bytes of the original's; ")
+    loaded = load_model(str(file), device="cpu").model
+    model = AutoModelForCausalLM.from_pretrained(
+        tmp_path, gguf_file="cut.gguf", dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
+    ).float()
+    with bypass(loaded, plan):
+        assert torch.equal(logits_of(model), logits_of(loaded))
+        assert generate(model, use_cache=True) == generate(loaded, use_cache=True)
+    tokenizers = [
+        AutoTokenizer.from_pretrained(one.parent, gguf_file=one.name) for one in (file, tmp_path / "cut.gguf")
+    ]
+    assert tokenizers[0]("2 + 3 <|im_start|>\n")["input_ids"] == tokenizers[1]("2 + 3 <|im_start|>\n")["input_ids"]
+
+
+def test_layercut_reads_its_own_file_as_any_model(file: Path, tmp_path: Path) -> None:
+    out = layercut.cut(str(file), "1-2", tmp_path / "cut.gguf")
+    assert out == tmp_path / "cut.gguf"
+    loaded = load_model(str(out), device="cpu")
+    assert loaded.num_layers == 4
+
+
+def test_what_it_says_of_itself(file: Path, tmp_path: Path) -> None:
+    cut(file, "4,1", tmp_path / "cut.gguf")
+    head = read_gguf_head(tmp_path / "cut.gguf")
+    assert head.metadata["layercut.parent"] == "tiny.gguf"
+    assert head.metadata["layercut.parent_layers"] == 6
+    assert head.arrays["layercut.removed"] == (4, 1)
+    assert len(head.metadata["layercut.parent_sha256"]) == 64
+    plan = CutPlan.from_dict(json.loads(head.metadata["layercut.plan"]))
+    assert (plan.removed, plan.num_layers) == ((4, 1), 6)
+
+
+def test_sizes_that_the_file_names_are_those_of_the_kept_layers(tmp_path: Path) -> None:
+    whole = write_gguf(tmp_path / "whole.gguf", size_label="54K")
+    cut(whole, "1-3", tmp_path / "cut.gguf")
+    head = read_gguf_head(tmp_path / "cut.gguf")
+    assert head.num_parameters < 0.7 * read_gguf_head(whole).num_parameters
+    assert head.metadata["general.size_label"] == f"{head.num_parameters / 1e3:.0f}K"
+
+
+def test_a_second_cut_records_the_first(file: Path, tmp_path: Path) -> None:
+    cut(file, "4,1", tmp_path / "one.gguf")
+    cut(tmp_path / "one.gguf", "0", tmp_path / "two.gguf")
+    cut(tmp_path / "two.gguf", "2", tmp_path / "three.gguf")
+    head = read_gguf_head(tmp_path / "three.gguf")
+    assert [one["removed"] for one in json.loads(head.metadata["layercut.earlier_plans"])] == [[4, 1], [0]]
+    plan = json.loads(head.metadata["layercut.plan"])
+    assert [step["removed"] for step in plan["earlier"]] == [[4, 1], [0]]
+    assert sum(key.startswith("layercut.") for key in head.fields) == 7
+    wanted = write_gguf(tmp_path / "wanted.gguf", kept=(2, 3))
+    assert tensors(tmp_path / "three.gguf") == tensors(wanted)
+
+
+def test_another_alignment_and_odd_sizes(tmp_path: Path) -> None:
+    whole = write_gguf(tmp_path / "whole.gguf", alignment=256)
+    cut(whole, "0,3", tmp_path / "cut.gguf")
+    wanted = write_gguf(tmp_path / "wanted.gguf", kept=(1, 2, 4, 5), alignment=256)
+    assert tensors(tmp_path / "cut.gguf") == tensors(wanted)
+    head = read_gguf_head(tmp_path / "cut.gguf")
+    start = head.tensors[0].offset
+    assert start % 256 == 0 and all((one.offset - start) % 256 == 0 for one in head.tensors)
+    assert (tmp_path / "cut.gguf").stat().st_size % 256 == 0
+
+
+def test_refused_in_one_line(file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "x.gguf"
+    assert gguf_to_gguf(str(file), tmp_path / "folder") is None
+    with pytest.raises(InputError, match="is no GGUF file, and a GGUF file is cut from one.*convert_hf_to_gguf"):
+        gguf_to_gguf(str(tmp_path), out)
+    with pytest.raises(InputError, match="is the name of one part of several"):
+        gguf_to_gguf(str(file), tmp_path / "x-00001-of-00002.gguf")
+    with pytest.raises(InputError, match="removes no layer"):
+        cut(file, CutPlan(num_layers=6), out)
+    with pytest.raises(InputError, match="layer 6 is not in"):
+        cut(file, "6", out)
+    with pytest.raises(CheckpointError, match="is one of 3 parts; join them"):
+        cut(write_gguf(tmp_path / "part.gguf", split_count=3), "1", out)
+    odd = write_gguf(tmp_path / "odd.gguf", leave_out="model.layers.2.mlp.up_proj.weight")
+    with pytest.raises(InputError, match=r"blk\.2 and blk\.0 differ in ffn_up\.weight"):
+        cut(odd, "1", out)
+    short = tmp_path / "short.gguf"
+    short.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(CheckpointError, match="is truncated"):
+        cut(short, "1", out)
+    assert not out.exists()
+
+
+def test_an_embedding_for_every_layer_loses_those_of_the_removed_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in gemma3n and gemma4: 6 layers, 64 values for each of 5 tokens, in blocks of 32."""
+    monkeypatch.setattr(surgery, "CHUNK", 500)  # a few rows at a time
+    kind = gguf.GGMLQuantizationType.Q8_0
+    embeddings = np.random.default_rng(0).normal(size=(5, 6, 64)).astype(np.float32)
+    projection = np.random.default_rng(1).normal(size=(6, 64, 8)).astype(np.float32)
+
+    def write(path: Path, kept: list[int]) -> Path:
+        writer = gguf.GGUFWriter(path, "gemma4")
+        writer.add_block_count(len(kept))
+        writer.add_uint32("gemma4.embedding_length_per_layer_input", 64)
+        rows = embeddings[:, kept].reshape(5, -1)
+        writer.add_tensor("per_layer_token_embd.weight", gguf.quants.quantize(rows, kind), raw_dtype=kind)
+        writer.add_tensor("per_layer_model_proj.weight", projection[kept].reshape(-1, 8))
+        for new, old in enumerate(kept):
+            writer.add_tensor(f"blk.{new}.attn_norm.weight", np.full(4, old, dtype=np.float32))
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        return path
+
+    cut(write(tmp_path / "whole.gguf", list(range(6))), "1,4-5", tmp_path / "cut.gguf")
+    assert tensors(tmp_path / "cut.gguf") == tensors(write(tmp_path / "wanted.gguf", [0, 2, 3]))
+
+
+def test_what_transformers_cannot_run_is_said_and_the_bytes_are_compared(tmp_path: Path) -> None:
+    raw = write_gguf(tmp_path / "tiny.gguf").read_bytes()
+    other = tmp_path / "other.gguf"
+    other.write_bytes(raw.replace(b"llama.", b"arcee.").replace(b"\x05\0\0\0\0\0\0\0llama", b"\x05\0\0\0\0\0\0\0arcee"))
+    done = cut(other, "1", tmp_path / "cut.gguf", verify=True)
+    assert done.verified == (
+        "47 tensors have the bytes of the original's; no logits were compared, as transformers does not read the GGUF "
+        "architecture arcee"
+    )
+    assert read_gguf_head(tmp_path / "cut.gguf").num_layers == 5
+
+
+def test_a_model_that_cannot_be_converted_says_how_to_cut_it_all_the_same(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise CheckpointError("it cannot be read.")
+
+    monkeypatch.setattr("layercut.models.sources.convert_gguf", fails)
+    with pytest.raises(
+        CheckpointError, match="it cannot be read. To cut the file by its bytes, without comparing logits"
+    ):
+        cut(file, "1", tmp_path / "x.gguf", verify=True)
+    cut(file, "1", tmp_path / "x.gguf", verify=False)
+
+
+@pytest.mark.parametrize("what", ["a byte", "a key", "a name", "the count"])
+def test_a_file_that_came_out_wrong_is_never_kept(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    write = surgery._write
+
+    def write_wrong(work: Any, source: Path, part: Path) -> None:
+        write(work, source, part)
+        data = bytearray(part.read_bytes())
+        if what == "a byte":
+            data[-200] ^= 1  # in the last tensor, before its padding
+        old, new = {
+            "a byte": (b"", b""),
+            "a key": (b"apache-2.0", b"apache-9.0"),
+            "a name": (b"blk.3.attn_q.weight", b"blk.9.attn_q.weight"),
+            "the count": (b"llama.block_count\x04\0\0\0\x05", b"llama.block_count\x04\0\0\0\x04"),
+        }[what]
+        part.write_bytes(bytes(data).replace(old, new) if old else bytes(data))
+
+    monkeypatch.setattr(surgery, "_write", write_wrong)
+    with pytest.raises(VerificationError):
+        cut(file, "1", tmp_path / "x" / "cut.gguf")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_logits_are_refused(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reload = surgery._reload
+
+    def other(model: Any, path: Path) -> Any:
+        cut = reload(model, path)
+        with torch.no_grad():
+            cut.model.norm.weight[0] += 1
+        return cut
+
+    monkeypatch.setattr(surgery, "_reload", other)
+    with pytest.raises(VerificationError, match="is not the model that was asked for"):
+        cut(file, "1", tmp_path / "cut.gguf", verify=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def _cut_and_hang(file: Path, out: Path, reached: Any) -> None:
+    def hang(*_: Any) -> None:
+        reached.set()
+        time.sleep(600)
+
+    surgery._check_written = hang
+    cut(file, "1", out)
+
+
+def test_a_killed_cut_leaves_no_file_and_the_same_command_starts_again(file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "cut.gguf"
+    start = multiprocessing.get_context("spawn")
+    reached = start.Event()
+    process = start.Process(target=_cut_and_hang, args=(file, out, reached))
+    process.start()
+    assert reached.wait(120)
+    with pytest.raises(InputError, match="is being written by another layercut process"):
+        cut(file, "2", out)
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGKILL)
+    process.join(30)
+    assert not out.exists() and any(tmp_path.iterdir())
+    cut(file, "1", out)
+    assert [path.name for path in tmp_path.iterdir()] == ["cut.gguf"]
+
+
+def test_a_full_disk_is_one_line(file: Path, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 64 * 1024) as disk:
+        with pytest.raises(InputError, match="too little. Free space"):
+            cut(file, "1", tmp_path / "disk" / "cut.gguf")
+        disk.read_only()
+        with pytest.raises(InputError, match="Read-only file system"):
+            cut(file, "1", tmp_path / "disk" / "cut.gguf")
+        disk.resize(2**20)
+        cut(file, "1", tmp_path / "disk" / "cut.gguf")
+        assert [path.name for path in (tmp_path / "disk").iterdir()] == ["cut.gguf"]

@@ -1,0 +1,223 @@
+"""Every key of a GGUF file that says something of its layers follows the layers that stay, or the plan is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gguf
+import pytest
+
+from layercut.errors import CheckpointError, InputError
+from layercut.models.gguf_file import GgufHead, GgufTensor
+from layercut.surgery.gguf_metadata import ARCHITECTURES, block_tensor, cut_metadata, new_blocks
+from layercut.surgery.plan import CutPlan
+
+
+def head_of(name: str, num_blocks: int, *, tensors: dict[int, tuple[str, ...]] | None = None, **keys: Any) -> GgufHead:
+    """A file's head; ``__`` in a key stands for a dot, and tuples are arrays."""
+    own = {f"{name}.{key.replace('__', '.')}": value for key, value in keys.items()}
+    found = {"general.architecture": name, f"{name}.block_count": num_blocks, **own}
+    blocks = [(block, tensor) for block in range(num_blocks) for tensor in (tensors or {}).get(block, ("a.weight",))]
+    return GgufHead(
+        metadata={key: value for key, value in found.items() if not isinstance(value, tuple)},
+        arrays={key: value for key, value in found.items() if isinstance(value, tuple)},
+        fields={},
+        tensors=tuple(GgufTensor(f"blk.{block}.{tensor}", (4,), 0, 0, 16) for block, tensor in blocks),
+        alignment=32,
+        version=3,
+    )
+
+
+def cut(head: GgufHead, *removed: int) -> dict[str, Any]:
+    return cut_metadata(head, CutPlan(num_layers=head.num_layers or 0, removed=removed))
+
+
+def refused(head: GgufHead, *removed: int) -> str:
+    with pytest.raises(InputError) as caught:
+        cut(head, *removed)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_the_count_alone_where_layers_are_alike() -> None:
+    assert cut(head_of("llama", 6, context_length=512), 1, 4) == {"llama.block_count": 4}
+
+
+def test_arrays_of_one_entry_per_layer_keep_those_of_the_kept_layers() -> None:
+    head = head_of(
+        "lfm2",
+        6,
+        attention__head_count_kv=(0, 8, 0, 8, 0, 8),
+        feed_forward_length=(1, 2, 3, 4, 5, 6),
+        rope__other=(1, 2),
+    )
+    assert cut(head, 0, 3) == {
+        "lfm2.block_count": 4,
+        "lfm2.attention.head_count_kv": (8, 0, 0, 8),
+        "lfm2.feed_forward_length": (2, 3, 5, 6),
+    }
+
+
+def test_arrays_outside_the_architecture() -> None:
+    head = head_of("apertus", 4)
+    head = GgufHead(head.metadata, {"xielu.alpha_p": (1.0, 2.0, 3.0, 4.0)}, {}, head.tensors, 32, 3)
+    assert cut(head, 1) == {"apertus.block_count": 3, "xielu.alpha_p": (1.0, 3.0, 4.0)}
+
+
+def test_an_array_as_long_as_the_model_is_deep_that_is_not_about_layers() -> None:
+    assert cut(head_of("qwen2vl", 4, rope__dimension_sections=(16, 24, 24, 0)), 1) == {"qwen2vl.block_count": 3}
+
+
+def test_leading_dense_layers_are_counted_again() -> None:
+    head = head_of("deepseek", 8, leading_dense_block_count=3)
+    assert cut(head, 1, 5)["deepseek.leading_dense_block_count"] == 2
+    assert cut(head, 0, 1, 2)["deepseek.leading_dense_block_count"] == 0
+    assert "deepseek.leading_dense_block_count" not in cut(head, 4)
+
+
+def test_layers_for_multi_token_prediction_stay_last() -> None:
+    head = head_of("glm4moe", 8, nextn_predict_layers=2, attention__head_count=tuple(range(8)))
+    assert head.num_layers == 6
+    plan = CutPlan(num_layers=6, removed=(1, 2))
+    assert new_blocks(head, plan) == {0: 0, 3: 1, 4: 2, 5: 3, 6: 4, 7: 5}
+    assert cut_metadata(head, plan) == {"glm4moe.block_count": 6, "glm4moe.attention.head_count": (0, 3, 4, 5, 6, 7)}
+    with pytest.raises(InputError, match="the plan is for a model of 8 decoder layers"):
+        cut_metadata(head, CutPlan(num_layers=8, removed=(1,)))
+
+
+def test_window_pattern_as_a_list() -> None:
+    head = head_of("gemma4", 6, attention__sliding_window_pattern=(True, True, False, True, True, False))
+    assert cut(head, 1, 2)["gemma4.attention.sliding_window_pattern"] == (True, True, True, False)
+    short = head_of("gemma4", 6, attention__sliding_window_pattern=(True, False))
+    assert "gemma4.attention.sliding_window_pattern has 2 entries for 6 layers" in refused(short, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "keys", "depth", "fine", "wrong"),
+    [
+        (
+            "gemma3",
+            {"attention__sliding_window": 512},
+            14,
+            [(12, 13), (0, 1, 2, 3, 4, 5), (12,)],
+            [(0,), (11,), (5, 13)],
+        ),
+        ("gemma2", {"attention__sliding_window": 4096}, 8, [(7,), (2, 3)], [(2,), (1, 4)]),
+        ("gpt-oss", {"attention__sliding_window": 128}, 6, [(0, 1), (5,)], [(0,)]),
+        ("cohere2", {"attention__sliding_window": 64}, 9, [(8,), (0, 1, 2, 3)], [(3,)]),
+        ("cohere2", {"attention__sliding_window_pattern": 3}, 9, [(0, 1, 2)], [(0, 1, 2, 3)]),
+        ("olmo2", {}, 8, [(0,), (3,)], []),
+        ("olmo2", {"attention__sliding_window": 64}, 8, [(0, 1, 2, 3)], [(3,)]),
+        ("smallthinker", {"attention__sliding_window": 64}, 8, [(7,), (0, 1, 2, 3)], [(0,)]),
+        ("llama4", {"interleave_moe_layer_step": 2}, 8, [(4, 5, 6, 7)], [(1, 2)]),
+        ("llama4", {"interleave_moe_layer_step": 1, "attention__sliding_window": 0}, 8, [(1,)], []),
+        ("smollm3", {}, 8, [(4, 5, 6, 7)], [(1,)]),
+        ("qwen35", {}, 8, [(0, 1, 2, 3)], [(0,)]),
+        ("qwen35", {"full_attention_interval": 2}, 8, [(0, 1)], [(0,)]),
+        ("rwkv6", {"rescale_every_n_layers": 6}, 12, [(11,)], [(0,)]),
+        ("rwkv6", {"rescale_every_n_layers": 0}, 12, [(0,)], []),
+    ],
+)
+def test_periods(name: str, keys: dict[str, Any], depth: int, fine: list[Any], wrong: list[Any]) -> None:
+    head = head_of(name, depth, **keys)
+    for removed in fine:
+        assert cut(head, *removed) == {f"{name}.block_count": depth - len(removed)}
+    for removed in wrong:
+        assert "sets the kind of a layer by its position, and layer " in refused(head, *removed)
+
+
+def test_a_refused_period_names_key_layer_and_a_plan_that_works() -> None:
+    message = refused(head_of("gemma3", 12, attention__sliding_window=512), 2)
+    assert message.startswith(
+        "gemma3.attention.sliding_window_pattern = 6 (llama.cpp's own where the file names none) sets the kind of a "
+        "layer by its position, and layer 5 would become layer 4 of another kind; remove layers from the end, or whole "
+        "periods of 6 layers"
+    )
+    assert message.endswith("or cut the model's Hugging Face folder, and run the result in transformers.")
+
+
+def test_a_list_of_recurrent_layers_speaks_in_place_of_the_interval() -> None:
+    head = head_of("qwen35", 4, attention__recurrent_layers=(True, True, True, False))
+    assert cut(head, 0)["qwen35.attention.recurrent_layers"] == (True, True, False)
+
+
+def test_shared_keys_and_values() -> None:
+    head = head_of("gemma4", 8, attention__shared_kv_layers=3)
+    assert cut(head, 1, 6) == {"gemma4.block_count": 6, "gemma4.attention.shared_kv_layers": 2}
+    assert cut(head, 4, 5, 6, 7)["gemma4.attention.shared_kv_layers"] == 0
+    for removed in (3, 4):
+        message = refused(head, removed)
+        assert message.startswith(
+            "gemma4.attention.shared_kv_layers = 3 makes layers 5 to 7 use the keys and values of"
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "depth", "removed"),
+    [
+        ("gemma3", 62, (61,)),
+        ("gemma3", 63, (62,)),
+        ("gemma2", 46, (45,)),
+        ("exaone4", 64, (63,)),
+        ("deepseek2", 27, (26,)),
+        ("deepseek2", 49, (48,)),
+        ("baichuan", 32, (31,)),
+        ("command-r", 64, (63,)),
+    ],
+)
+def test_depths_at_which_llama_cpp_computes_something_else(name: str, depth: int, removed: tuple[int, ...]) -> None:
+    assert refused(head_of(name, depth), *removed).startswith(
+        f"{name}.block_count would go from {depth} to {depth - 1}"
+    )
+
+
+def test_depths_that_are_ordinary() -> None:
+    assert cut(head_of("command-r", 40), 39) == {"command-r.block_count": 39}
+    assert cut(head_of("command-r", 66), 65) == {"command-r.block_count": 65}
+    assert cut(head_of("deepseek2", 61), 60) == {"deepseek2.block_count": 60}
+
+
+def test_a_scale_that_follows_from_the_depth_must_be_in_the_file() -> None:
+    assert "this file has no minicpm.residual_scale" in refused(head_of("minicpm", 40), 3)
+    assert cut(head_of("minicpm", 40, residual_scale=0.22), 3) == {"minicpm.block_count": 39}
+
+
+def test_other_reasons() -> None:
+    assert "the architecture 'martian'" in refused(head_of("martian", 4), 1)
+    assert "the architecture 't5'" in refused(head_of("t5", 4), 1)
+    assert "keep layer 0" in refused(head_of("rwkv7", 4), 0)
+    assert cut(head_of("rwkv7", 4), 1) == {"rwkv7.block_count": 3}
+    assert "keep layers 0 to 19" in refused(head_of("gemma3n", 35, attention__shared_kv_layers=15), 5)
+    assert cut(head_of("gemma3n", 35, attention__shared_kv_layers=15), 33, 34) == {
+        "gemma3n.block_count": 33,
+        "gemma3n.attention.shared_kv_layers": 13,
+    }
+    deep = head_of("qwen3vl", 6, n_deepstack_layers=3)
+    assert "qwen3vl.n_deepstack_layers = 3" in refused(deep, 2)
+    assert cut(deep, 3) == {"qwen3vl.block_count": 5}
+
+
+def test_layers_that_differ_for_no_known_reason() -> None:
+    odd = {2: ("a.weight", "b.weight")}
+    assert "blk.2 and blk.0 differ in b.weight" in refused(head_of("llama", 4, tensors=odd), 1)
+    assert cut(head_of("jamba", 4, tensors=odd), 1) == {"jamba.block_count": 3}
+
+
+def test_a_file_that_holds_other_layers_than_it_counts() -> None:
+    head = head_of("llama", 4)
+    fewer = GgufHead(head.metadata, {}, {}, head.tensors[:2] + head.tensors[3:], 32, 3)
+    more = GgufHead({**head.metadata, "llama.block_count": 3}, {}, {}, head.tensors, 32, 3)
+    with pytest.raises(CheckpointError, match=r"no tensor of blk\.2"):
+        cut(fewer, 1)
+    with pytest.raises(CheckpointError, match=r"holds blk\.3, but its llama\.block_count is 3"):
+        cut(more, 1)
+
+
+def test_names() -> None:
+    assert block_tensor("blk.12.attn_q.weight") == (12, "attn_q.weight")
+    assert block_tensor("token_embd.weight") is None
+    assert block_tensor("enc.blk.1.attn_q.weight") is None
+
+
+def test_every_architecture_is_one_of_llama_cpp() -> None:
+    assert set(ARCHITECTURES) <= set(gguf.MODEL_ARCH_NAMES.values())

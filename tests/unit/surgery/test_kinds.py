@@ -1,0 +1,64 @@
+"""A layer that would become another one refuses its plan; what holds a position follows the layer."""
+
+from __future__ import annotations
+
+import pytest
+from torch import nn
+
+from benchmarks.families import NUM_LAYERS, tiny_config, tiny_model
+from layercut.errors import InputError
+from layercut.surgery.bypass import bypass
+from layercut.surgery.plan import CutPlan
+from layercut.surgery.remove import decoder_layers
+
+
+def refusal(model_type: str, removed: tuple[int, ...]) -> str:
+    model = tiny_model(tiny_config(model_type))
+    layers, before = decoder_layers(model), model.config.to_dict()
+    with pytest.raises(InputError) as caught, bypass(model, CutPlan(num_layers=NUM_LAYERS, removed=removed)):
+        pass
+    assert decoder_layers(model) is layers
+    assert model.config.to_dict() == before
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "says"),
+    [
+        ("diffllama", "layer 2 would change: its self_attn.lambda_init is"),
+        ("beam", "layer 2 would change: its attn_residual_add_idx is 6 and would be 4 as layer 1"),
+        ("jamba", "attn_layer_period = 2 sets the kind of a layer by its position"),
+        ("gemma3n_text", "embed_tokens_per_layer holds something for every decoder layer: its shape of weight"),
+    ],
+)
+def test_the_line_names_layer_and_field(model_type: str, says: str) -> None:
+    assert says in refusal(model_type, (1,))
+
+
+@pytest.mark.parametrize(
+    ("model_type", "removed", "nearest"),
+    [("diffllama", (3, 4), "4,5"), ("beam", (1,), "5"), ("qwen3_next", (2, 5), "2,4"), ("jamba", (2, 4), "2,3")],
+)
+def test_the_line_names_the_nearest_plan_that_works(model_type: str, removed: tuple[int, ...], nearest: str) -> None:
+    message = refusal(model_type, removed)
+    assert message.endswith(f"The nearest plan that works removes {nearest}.")
+    layers = tuple(int(layer) for layer in nearest.split(","))
+    with bypass(tiny_model(tiny_config(model_type)), CutPlan(num_layers=NUM_LAYERS, removed=layers)):
+        pass
+
+
+def test_every_place_in_the_cache_follows_its_layer() -> None:
+    """longcat_flash has two attention blocks a layer, each with a place of its own."""
+    model = tiny_model(tiny_config("longcat_flash"))
+    layers = list(decoder_layers(model))
+    before = [places_of(layer) for layer in layers]
+    with bypass(model, CutPlan(num_layers=NUM_LAYERS, removed=(0, 3))):
+        assert [places_of(layers[old]) for old in (1, 2, 4, 5)] == before[:4]
+        assert {6, 7} <= before[3]
+        assert (model.config.num_layers, model.config.num_hidden_layers) == (4, 8)
+    assert [places_of(layer) for layer in layers] == before
+
+
+def places_of(layer: nn.Module) -> set[int]:
+    return {part.layer_idx for part in layer.modules() if hasattr(part, "layer_idx")}  # type: ignore[misc]

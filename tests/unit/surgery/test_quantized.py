@@ -1,0 +1,455 @@
+"""Quantised and sharded checkpoints: bytes are copied, and what names layers follows the layers that stay."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from safetensors import safe_open
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+from transformers.quantizers.quantizers_utils import should_convert_module
+
+from layercut.errors import CheckpointError, InputError, VerificationError
+from layercut.models.loading import load_model
+from layercut.models.sources import resolve
+from layercut.models.weights import read_header, safetensors_files
+from layercut.surgery import checkpoint as writing
+from layercut.surgery.checkpoint import cut_checkpoint
+from layercut.surgery.cut import cut_model
+from layercut.surgery.plan import CutPlan
+from layercut.surgery.quantized import Modules, follow, follow_config
+from tests.support import quantized, tiny
+from tests.support.quantized import save_quantized
+
+PLAN = CutPlan(num_layers=6, removed=(1, 4))
+NEW = {0: 0, 2: 1, 3: 2, 5: 3}
+
+
+def in_layers(*layers: int) -> Callable[[str], bool]:
+    """Whether a module is in one of these layers."""
+    return lambda name: (found := re.search(r"layers\.(\d+)\.", name)) is not None and int(found[1]) in layers
+
+
+def whole_down(name: str) -> bool:
+    return name.endswith("layers.3.mlp.down_proj")
+
+
+class Case(NamedTuple):
+    layout: Callable[..., Any]
+    is_whole: Callable[[str], bool]
+    config: dict[str, Any] | None
+    files: dict[str, Any]
+    wanted: dict[str, Any]
+    """What must be in the config, or a file, afterwards: keys joined by a slash, and their values."""
+    says_whole: Callable[[Path, str], bool] | None
+    """Whether the written files leave a module unquantised, as the reader of the format decides it."""
+
+
+def config_of(folder: Path) -> dict[str, Any]:
+    config: dict[str, Any] = json.loads((folder / "config.json").read_text())["quantization_config"]
+    return config
+
+
+def by_transformers(field: str) -> Callable[[Path, str], bool]:
+    return lambda folder, module: not should_convert_module(module, config_of(folder)[field])
+
+
+def by_compressed_tensors(folder: Path, module: str) -> bool:
+    entries = config_of(folder)["ignore"]
+    return any(re.match(one[3:], module) if one.startswith("re:") else one == module for one in entries)
+
+
+def by_modelopt(folder: Path, module: str) -> bool:
+    entries = json.loads((folder / "hf_quant_config.json").read_text())["quantization"]["exclude_modules"]
+    return any(fnmatch.fnmatchcase(module, entry) for entry in entries)
+
+
+def by_gptq(folder: Path, module: str) -> bool:
+    """GPTQModel: the first expression that matches from the beginning decides; ``-:`` leaves out."""
+    for entry in config_of(folder)["dynamic"]:
+        if re.match(entry[2:] if entry[1:2] == ":" else entry, module):
+            return str(entry).startswith("-:")
+    return False
+
+
+CASES = {
+    "fp8": Case(
+        quantized.fp8,
+        lambda name: whole_down(name) or "layers.1.mlp" in name,
+        {
+            "quant_method": "fp8",
+            "weight_block_size": [16, 16],
+            "modules_to_not_convert": ["lm_head", "model.layers.3.mlp.down_proj", "model.layers.1.mlp"],
+        },
+        {},
+        {"config/modules_to_not_convert": ["lm_head", "model.layers.2.mlp.down_proj"]},
+        by_transformers("modules_to_not_convert"),
+    ),
+    "awq": Case(
+        quantized.awq,
+        in_layers(0, 5),
+        {"quant_method": "awq", "bits": 4, "group_size": 16, "modules_to_not_convert": ["model.layers.0", "layers.5"]},
+        {"quant_config.json": {"w_bit": 4, "modules_to_not_convert": ["model.layers.0", "model.layers.4"]}},
+        {
+            "config/modules_to_not_convert": ["model.layers.0", "layers.3"],
+            "quant_config.json/modules_to_not_convert": ["model.layers.0"],
+        },
+        None,  # AutoAWQ looks for the entry anywhere in the name
+    ),
+    "gptq": Case(
+        quantized.gptq,
+        in_layers(0, 2, 4),
+        {
+            "quant_method": "gptq",
+            "bits": 4,
+            "modules_in_block_to_quantize": [["self_attn.k_proj", "self_attn.q_proj"], ["mlp.down_proj"]],
+            "dynamic": {r"-:model\.layers\.[024]\..*": {}, r"+:.*\.5\.mlp.*": {"bits": 8}, r".*down_proj": {"bits": 8}},
+        },
+        {
+            "quantize_config.json": {
+                "bits": 4,
+                "dynamic": {r"-:model\.layers\.2\..*": {}, r"-:model\.layers\.1\..*": {}},
+            }
+        },
+        {
+            "config/modules_in_block_to_quantize": [["self_attn.k_proj", "self_attn.q_proj"], ["mlp.down_proj"]],
+            "quantize_config.json/dynamic": {r"-:model\.layers\.1\..*": {}},
+        },
+        by_gptq,
+    ),
+    "compressed-tensors": Case(
+        quantized.compressed,
+        in_layers(0, 1, 5),
+        {
+            "quant_method": "compressed-tensors",
+            "format": "pack-quantized",
+            "ignore": ["lm_head", r"re:.*layers\.0\..*", "re:.*layers.(1|5).*_proj$", "model.layers.1.mlp.up_proj"],
+            "config_groups": {
+                "group_0": {"targets": ["Linear"], "weights": {"num_bits": 4}},
+                "group_1": {"targets": [r"re:.*layers\.4\..*"], "weights": {"num_bits": 8}},
+                "group_2": {
+                    "targets": [r"re:.*layers\.3\..*", "model.layers.2.mlp.up_proj"],
+                    "weights": {"num_bits": 8},
+                },
+            },
+        },
+        {},
+        {
+            "config/config_groups": {
+                "group_0": {"targets": ["Linear"], "weights": {"num_bits": 4}},
+                "group_2": {
+                    "targets": [r"re:.*layers\.2\..*", "model.layers.1.mlp.up_proj"],
+                    "weights": {"num_bits": 8},
+                },
+            }
+        },
+        by_compressed_tensors,
+    ),
+    "bitsandbytes": Case(
+        quantized.bnb,
+        lambda name: whole_down(name) or name.endswith("layers.4.self_attn.q_proj"),
+        {
+            "quant_method": "bitsandbytes",
+            "load_in_4bit": True,
+            "bnb_4bit_quant_type": "nf4",
+            "llm_int8_skip_modules": ["lm_head", "model.layers.3.mlp.down_proj", "model.layers.4.self_attn.q_proj"],
+        },
+        {},
+        {"config/llm_int8_skip_modules": ["lm_head", "model.layers.2.mlp.down_proj"]},
+        by_transformers("llm_int8_skip_modules"),
+    ),
+    "modelopt": Case(
+        quantized.modelopt,
+        in_layers(0, 1, 3),
+        {"quant_method": "modelopt", "quant_algo": "FP8", "ignore": ["lm_head", "model.layers.0*", "model.layers.3*"]},
+        {
+            "hf_quant_config.json": {
+                "producer": {"name": "modelopt"},
+                "quantization": {
+                    "quant_algo": "FP8",
+                    "exclude_modules": ["lm_head", "model.layers.0*", "model.layers.3.*", "model.layers.1*"],
+                    "quantized_layers": {"model.layers.5.mlp.up_proj": {"quant_algo": "FP8"}, "model.layers.4.mlp": {}},
+                },
+            }
+        },
+        {
+            "config/ignore": ["lm_head", "model.layers.0*", "model.layers.2*"],
+            "hf_quant_config.json/quantization/exclude_modules": ["lm_head", "model.layers.0*", "model.layers.2.*"],
+            "hf_quant_config.json/quantization/quantized_layers": {"model.layers.3.mlp.up_proj": {"quant_algo": "FP8"}},
+        },
+        by_modelopt,
+    ),
+}
+
+
+def raw(folder: Path) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
+    """dtype, shape and bytes of every tensor."""
+    found = {}
+    for file in set(safetensors_files(folder).values()):
+        header, data = read_header(file), file.read_bytes()
+        for name, entry in header.tensors.items():
+            begin = header.data_offset + entry.begin
+            found[name] = (entry.dtype, entry.shape, data[begin : begin + entry.num_bytes])
+    return found
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_cut_by_bytes(tmp_path: Path, name: str) -> None:
+    case = CASES[name]
+    source = save_quantized(tmp_path / "whole", case.layout, case.is_whole, case.config, case.files)
+    out = tmp_path / "cut"
+    report = cut_checkpoint(source, PLAN, out, max_shard_bytes=20_000)
+    before, after = raw(source), raw(out)
+    wanted = {}
+    for tensor, value in before.items():
+        layer = re.search(r"layers\.(\d+)\.", tensor)
+        if layer is None or int(layer[1]) in NEW:
+            new = tensor if layer is None else tensor.replace(layer[0], f"layers.{NEW[int(layer[1])]}.")
+            wanted[new] = value
+    assert after == wanted
+    index = json.loads((out / "model.safetensors.index.json").read_text())
+    assert len(report.shards) > 1 and set(index["weight_map"]) == set(wanted)
+    for tensor, file in index["weight_map"].items():
+        with safe_open(out / file, framework="pt") as shard:
+            assert tensor in shard.keys()  # noqa: SIM118 - not a dictionary
+    assert json.loads((out / "config.json").read_text())["num_hidden_layers"] == 4
+    for place, value in case.wanted.items():
+        file, *keys = place.split("/")
+        found = config_of(out) if file == "config" else json.loads((out / file).read_text())
+        for key in keys:
+            found = found[key]
+        assert found == value, place
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.says_whole])
+def test_the_config_says_of_every_module_what_its_tensors_are(tmp_path: Path, name: str) -> None:
+    case = CASES[name]
+    source = save_quantized(tmp_path / "whole", case.layout, case.is_whole, case.config, case.files)
+    cut_checkpoint(source, PLAN, tmp_path / "cut")
+    assert case.says_whole is not None
+    for folder in (source, tmp_path / "cut"):
+        tensors = raw(folder)
+        modules = {tensor[: tensor.index("_proj") + 5] for tensor in tensors if "_proj" in tensor}
+        assert len(modules) == 7 * (6 if folder == source else 4)
+        for module in modules:
+            is_whole = tensors.get(f"{module}.weight", ("",))[0] == "BF16"
+            assert case.says_whole(folder, module) == is_whole, module
+
+
+def modules(*removed: int, num_layers: int = 12, stack: str = "model.layers", more: tuple[str, ...] = ()) -> Modules:
+    plan = CutPlan(num_layers=num_layers, removed=removed)
+    new = {old: position for position, old in enumerate(plan.kept)}
+    names = [
+        f"{stack}.{layer}.{part}.weight" for layer in range(num_layers) for part in ("attn.q", "mlp.up", "mlp.down")
+    ]
+    renamed = {
+        n: re.sub(rf"^{stack}\.(\d+)", lambda m: f"{stack}.{new[int(m[1])]}", n)
+        for n in names
+        if int(n.split(".")[stack.count(".") + 1]) in new
+    }
+    return Modules([*names, *more], renamed | {name: name for name in more}, plan)
+
+
+@pytest.mark.parametrize(
+    ("entries", "wanted"),
+    [
+        (
+            ["lm_head", "model.layers.11", "model.layers.1.mlp", "model.layers.10.mlp"],
+            ["lm_head", "model.layers.10", "model.layers.9.mlp"],
+        ),
+        (["layers.3.mlp.up", "model.layers.2"], ["layers.2.mlp.up", "model.layers.1"]),
+        (
+            [r"re:.*\.layers\.1[01]\..*"],
+            [f"model.layers.{n}.{part}" for n in (10, 9) for part in ("attn.q", "mlp.down", "mlp.up")],
+        ),
+        (["re:.*mlp.*", "re:.*vision.*", "re:.*q$"], ["re:.*mlp.*", "re:.*vision.*", "re:.*q$"]),
+        ([r"re:.*layers\.1\..*"], []),
+        ([r"re:^model\.layers\.(?:1|2)\.mlp\.up$"], ["model.layers.1.mlp.up"]),
+        ([r"re:model.layers.5.mlp.(up|down)"], [r"re:model.layers.4.mlp.(up|down)"]),
+        (
+            ["model.layers.1*"],
+            [
+                "model.layers.10.attn.q",
+                "model.layers.10.mlp.down",
+                "model.layers.10.mlp.up",
+                "model.layers.9.attn.q",
+                "model.layers.9.mlp.down",
+                "model.layers.9.mlp.up",
+            ],
+        ),
+        (["*.mlp.*", "model.layers.*"], ["*.mlp.*", "model.layers.*"]),
+        ([r"model\.layers\.\d+\.mlp\.up"], [r"model\.layers\.\d+\.mlp\.up"]),
+        ([r"model\.layers\.[23]\.mlp\.up"], ["model.layers.1.mlp.up", "model.layers.2.mlp.up"]),
+        (["Linear", "gate("], ["Linear", "gate("]),
+        ([r"re:.*layers\.3\.attn\.qkv", r"re:.*layers\.1\.attn\.qkv"], [r"re:.*layers\.2\.attn\.qkv"]),
+        (["model.layers.2.mlp.up.weight", "layers.1.mlp.up.weight"], ["model.layers.1.mlp.up.weight"]),
+    ],
+)
+def test_entries(entries: list[str], wanted: list[str]) -> None:
+    assert follow(entries, modules(1), "ignore") == wanted
+
+
+def test_keys_of_dictionaries() -> None:
+    dynamic = {r"+:model\.layers\.[23]\.mlp\.up": {"bits": 8}, r"-:model\.layers\.1\..*": {}}
+    assert follow(dynamic, modules(1), "dynamic") == {
+        r"+:^model\.layers\.1\.mlp\.up$": {"bits": 8},
+        r"+:^model\.layers\.2\.mlp\.up$": {"bits": 8},
+    }
+    assert follow({"model.layers.4.mlp": {"bits": 16}, "bits": 4}, modules(1), "x") == {
+        "model.layers.3.mlp": {"bits": 16},
+        "bits": 4,
+    }
+
+
+def test_other_towers_keep_their_numbers() -> None:
+    tower = tuple(f"model.vision_tower.encoder.layers.{layer}.mlp.up.weight" for layer in range(4))
+    own = modules(1, stack="model.language_model.layers", more=tower)
+    names = [
+        "model.vision_tower.encoder.layers.3.mlp.up",
+        "model.language_model.layers.3.mlp.up",
+        "language_model.layers.3",
+    ]
+    assert follow(names, own, "ignore") == [
+        "model.vision_tower.encoder.layers.3.mlp.up",
+        "model.language_model.layers.2.mlp.up",
+        "language_model.layers.2",
+    ]
+    assert follow([r"re:.*vision.*layers\.3\..*"], own, "ignore") == [r"re:.*vision.*layers\.3\..*"]
+
+
+@pytest.mark.parametrize(
+    ("config", "wanted"),
+    [
+        (  # AutoRound
+            {"block_name_to_quantize": "model.layers", "extra_config": {"model.layers.3.mlp.up": {"bits": 16}}},
+            {"block_name_to_quantize": "model.layers", "extra_config": {"model.layers.2.mlp.up": {"bits": 16}}},
+        ),
+        (  # VPTQ
+            {"config_for_layers": {"model.layers.1.mlp.up": {"a": 1}, "model.layers.2.mlp.up": {"a": 2}}},
+            {"config_for_layers": {"model.layers.1.mlp.up": {"a": 2}}},
+        ),
+        (  # MLX
+            {"group_size": 64, "bits": 4, "model.layers.0.mlp.up": {"bits": 8}, "model.layers.11.mlp.up": False},
+            {"group_size": 64, "bits": 4, "model.layers.0.mlp.up": {"bits": 8}, "model.layers.10.mlp.up": False},
+        ),
+        (  # torchao
+            {"modules": {r"re:model\.layers\.[01]\.mlp\..*": None, "_default": {"a": 1}}},
+            {"modules": {"model.layers.0.mlp.down": None, "model.layers.0.mlp.up": None, "_default": {"a": 1}}},
+        ),
+        (  # compressed-tensors: a group for removed layers alone goes
+            {"config_groups": {"a": {"targets": ["model.layers.1.mlp"]}, "b": {"targets": ["Linear"]}}},
+            {"config_groups": {"b": {"targets": ["Linear"]}}},
+        ),
+    ],
+    ids=["AutoRound", "VPTQ", "MLX", "torchao", "compressed-tensors"],
+)
+def test_other_formats(config: dict[str, Any], wanted: dict[str, Any]) -> None:
+    assert follow(config, modules(1), "quantization_config") == wanted
+
+
+def test_nested_configs() -> None:
+    raw = {
+        "text_config": {"num_hidden_layers": 12, "quantization_config": {"ignore": ["model.layers.3"]}},
+        "a": {"b": 1},
+    }
+    config = {**raw, "text_config": {**raw["text_config"], "num_hidden_layers": 11}}
+    assert follow_config(config, raw, modules(1)) == {
+        "text_config": {"num_hidden_layers": 11, "quantization_config": {"ignore": ["model.layers.2"]}},
+        "a": {"b": 1},
+    }
+
+
+def test_layers_removed_from_the_end_alone() -> None:
+    assert follow(["model.layers.11.mlp", "model.layers.10.mlp"], modules(11), "ignore") == ["model.layers.10.mlp"]
+
+
+def test_refused_in_one_line() -> None:
+    with pytest.raises(InputError, match=r"ignore has the entry 're:\.\*\(', which is no regular expression"):
+        follow(["re:.*("], modules(1), "ignore")
+    with pytest.raises(InputError, match=r"quantization_config.bits has 12 numbers, as many as the model has"):
+        follow({"bits": [4] * 12}, modules(1), "quantization_config")
+
+
+def test_a_format_that_cannot_run_here_says_how_to_cut_it_all_the_same(tmp_path: Path) -> None:
+    case = CASES["awq"]
+    source = save_quantized(tmp_path / "whole", case.layout, case.is_whole, case.config, case.files)
+
+    def fails() -> Any:
+        raise CheckpointError("cannot be loaded by transformers: Loading it requires another library.")
+
+    with pytest.raises(
+        CheckpointError, match=r"another library\. Its layers can be cut without running it: `verify=false`"
+    ):
+        cut_model(resolve(str(source)), PLAN, tmp_path / "cut", uncut=fails)
+    assert not (tmp_path / "cut").exists()
+    done = cut_model(resolve(str(source)), PLAN, tmp_path / "cut", uncut=None)
+    said = "tensors have the names, shapes and dtypes that they should have; no logits were compared"
+    assert done.verified == f"{len(raw(tmp_path / 'cut'))} {said}"
+    assert done.verified in (tmp_path / "cut" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("name", ["fp8"])
+def test_a_format_that_transformers_runs_is_compared(tmp_path: Path, name: str) -> None:
+    case = CASES[name]
+    source = resolve(str(save_quantized(tmp_path / "whole", case.layout, case.is_whole, case.config, case.files)))
+    done = cut_model(source, PLAN, tmp_path / "cut", uncut=lambda: load_model(source, device="cpu"))
+    assert "by at most 0 " in done.verified
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_bitsandbytes_itself_runs_what_was_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bits: int) -> None:
+    pytest.importorskip("bitsandbytes", reason="needs bitsandbytes, which runs on CPUs too")
+    wide = {"hidden_size": 128, "intermediate_size": 256, "head_dim": 32}  # blocks of 64 values
+    monkeypatch.setitem(tiny.CONFIGS, "llama", tiny.CONFIGS["llama"] | wide)
+    whole = tiny.save_tiny("llama", tmp_path / "whole")
+    skipped = ["lm_head", "model.layers.3.mlp.down_proj"]
+    settings = BitsAndBytesConfig(
+        load_in_4bit=bits == 4, load_in_8bit=bits == 8, bnb_4bit_use_double_quant=True, llm_int8_skip_modules=skipped
+    )
+    packed = tmp_path / "packed"
+    model = AutoModelForCausalLM.from_pretrained(whole, quantization_config=settings, dtype=torch.bfloat16)
+    model.save_pretrained(packed)
+    tiny.byte_tokenizer().save_pretrained(packed)
+    source = resolve(str(packed))
+    done = cut_model(source, PLAN, tmp_path / "cut", uncut=lambda: load_model(source, device="cpu"))
+    assert "by at most 0 " in done.verified
+    assert config_of(tmp_path / "cut")["llm_int8_skip_modules"] == ["lm_head", "model.layers.2.mlp.down_proj"]
+
+
+def test_a_damaged_file_beside_the_config(tmp_path: Path) -> None:
+    source = save_quantized(tmp_path / "whole", quantized.awq, whole_down, {"quant_method": "awq"})
+    (source / "quant_config.json").write_text("{")
+    with pytest.raises(InputError, match=r"quant_config\.json is damaged"):
+        cut_checkpoint(source, PLAN, tmp_path / "cut")
+    assert not (tmp_path / "cut").exists()
+
+
+@pytest.mark.parametrize("what", ["a name", "a dtype", "the index", "a file"])
+def test_a_folder_that_came_out_wrong_is_never_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    source = save_quantized(tmp_path / "whole", quantized.fp8, whole_down, None)
+    write = writing.write_shards
+
+    def write_wrong(shards: Any, folder: Path, *more: Any) -> None:
+        write(shards, folder, *more)
+        files = sorted(folder.glob("*.safetensors"))
+        if what == "the index":
+            index = json.loads((folder / "model.safetensors.index.json").read_text())
+            index["metadata"]["total_size"] += 1
+            (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+        elif what == "a file":
+            files[1].unlink()
+        else:
+            old, new = {"a name": (b"layers.0.mlp", b"layers.9.mlp"), "a dtype": (b'"F8_E4M3"', b'"F8_E5M2"')}[what]
+            file = next(one for one in files if old in one.read_bytes())
+            file.write_bytes(file.read_bytes().replace(old, new, 1))
+
+    monkeypatch.setattr(writing, "write_shards", write_wrong)
+    with pytest.raises((VerificationError, InputError)):
+        cut_checkpoint(source, PLAN, tmp_path / "cut", max_shard_bytes=20_000)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["whole"]

@@ -1,0 +1,200 @@
+"""Tasks of lm-eval whose answers are written: what they are called, what they refuse, and the score of guessing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from layercut.engine.base import Completion, GenerationRequest, LikelihoodRequest, Likelihoods
+from layercut.errors import InputError
+from layercut.tasks import check_task, load_task
+from layercut.tasks.base import check_readout
+from layercut.tasks.chance import chance_of
+
+pytest.importorskip("lm_eval", reason="the extra lm-eval is not installed")
+
+from tests.support.harness import Rows, write_rows
+
+
+def gsm(number: int, split: str = "test") -> Rows:
+    return [{"question": f"{split} {i}?", "answer": f"Steps.\n#### {i % 4 + i % 3}"} for i in range(number)]
+
+
+def written(text: str, finish: Any = "stop") -> Completion:
+    return Completion(id="a", text=text, finish_reason=finish, num_prompt_tokens=1, num_new_tokens=4)
+
+
+@pytest.fixture
+def gsm_folder(tmp_path: Path) -> str:
+    return write_rows(tmp_path / "gsm", {"train": gsm(12, "train"), "test": gsm(12)})
+
+
+def test_a_name_of_ours_is_kept_apart_from_lm_evals(gsm_folder: str) -> None:
+    ours, theirs = load_task("gsm8k", data=gsm_folder), load_task("lm-eval:gsm8k", data=gsm_folder)
+    assert (ours.name, theirs.name) == ("gsm8k", "lm-eval:gsm8k")
+    assert load_task("lm_eval:gsm8k:2", data=gsm_folder).name == "lm-eval:gsm8k:2"
+    assert load_task("gsm8k_cot:0", data=gsm_folder).name == "gsm8k_cot:0"
+
+
+@pytest.mark.parametrize(("name", "shown"), [("lm-eval:gsm8k", 5), ("lm-eval:gsm8k:0", 0), ("gsm8k_cot:3", 3)])
+def test_as_many_examples_as_the_task_file_asks_for_or_as_were_named(name: str, shown: int, gsm_folder: str) -> None:
+    task = load_task(name, data=gsm_folder)
+    samples = task.samples("report", None)
+    request = task.request(samples[0], "chain")
+    assert isinstance(request, GenerationRequest) and isinstance(request.prompt, str)
+    assert request.prompt.count("\n\n") == shown and request.prompt.count("test 0?") == 1
+    assert request.prompt.endswith(samples[0].question)
+    assert ("examples" in task.settings()) == (shown > 0)
+    bare = load_task(f"{name.removesuffix(':0').removesuffix(':3')}:0", data=gsm_folder)
+    assert [one.id for one in bare.samples("report", None)] == [one.id for one in samples], "ids without examples"
+
+
+def test_selection_items_come_from_a_split_that_the_task_file_leaves_aside(gsm_folder: str) -> None:
+    task = load_task("gsm8k_cot", data=gsm_folder)
+    assert task.settings()["splits"] == "selection: train, report: test"
+    assert len(task.samples("report", None)) == 12
+    assert all(one.question.startswith("Q: train") for one in task.samples("selection", None))
+
+
+def test_each_filter_is_a_metric_and_the_first_one_the_headline(gsm_folder: str) -> None:
+    task = load_task("lm-eval:gsm8k", data=gsm_folder)
+    sample = task.samples("report", 6)[5]
+    strict, flexible = "strict-match", "flexible-extract"
+    assert sample.gold == "Steps.\n#### 3"
+    for text, finish, expected in (
+        (" So.\n#### 3", "stop", ({strict: 1.0, flexible: 1.0}, "3", "right")),
+        (" So it is 3.", "stop", ({strict: 0.0, flexible: 1.0}, "", "no_answer")),
+        (" So.\n#### 4 or", "length", ({strict: 0.0, flexible: 0.0}, "4", "cut")),
+        (" So.\n#### 4 or", "stop", ({strict: 0.0, flexible: 0.0}, "4", "wrong")),
+    ):
+        score = task.grade(sample, "chain", written(text, finish))
+        assert (score.metrics, score.answer, score.outcome) == expected
+    assert list(score.metrics) == [strict, flexible]
+    assert not task.settled(sample, "chain", "#### 3") and task.draft(sample, "chain") == ""
+
+
+def test_chance_is_the_best_constant_answer_on_the_whole_split(gsm_folder: str) -> None:
+    golds = [i % 4 + i % 3 for i in range(12)]
+    share = max(golds.count(one) for one in golds) / 12
+    task = load_task("lm-eval:gsm8k", data=gsm_folder)
+    assert set(chance_of(task, "report", "chain").values()) == {share}
+    # The right answers of gsm8k_cot are bare numbers, which its strict filter does not read; "The answer is 5." of a
+    # worked example is.
+    found = chance_of(load_task("gsm8k_cot", data=gsm_folder), "report", "chain")
+    assert found == {
+        "strict-match": golds.count(5) / 12,
+        "flexible-extract": share,
+    }
+    without = chance_of(load_task("gsm8k_cot:0", data=gsm_folder), "report", "chain")
+    assert without["strict-match"] == 0.0 and without["flexible-extract"] == share
+
+
+def test_the_right_answer_can_be_scored_after_the_same_prompt(gsm_folder: str) -> None:
+    task = load_task("lm-eval:gsm8k:1", data=gsm_folder)
+    sample = task.samples("report", 1)[0]
+    asked, scored = task.request(sample, "chain"), task.request(sample, "gold")
+    assert isinstance(asked, GenerationRequest) and isinstance(scored, LikelihoodRequest)
+    assert scored.prompt == asked.prompt and scored.continuations == (" Steps.\n#### 0",)
+    answer = Likelihoods(id="a", log_likelihoods=(-6.0,), num_tokens=(3,), is_greedy=(False,), num_prompt_tokens=1)
+    assert task.grade(sample, "gold", answer).metrics == {"log_likelihood": -2.0}
+    assert chance_of(task, "report", "gold") == {}
+
+
+def test_readouts_are_checked(gsm_folder: str) -> None:
+    task = load_task("lm-eval:gsm8k", data=gsm_folder)
+    check_readout(task, "gold")
+    for name in ("rank", "short", "chain@4"):
+        with pytest.raises(InputError, match="Known: chain, gold"):
+            check_readout(task, name)
+    check_task("lm-eval:gsm8k", ["chain"], data=gsm_folder)
+
+
+def test_a_longest_answer_can_be_chosen(gsm_folder: str) -> None:
+    task = load_task("lm-eval:gsm8k", data=gsm_folder, max_new_tokens=9)
+    request = task.request(task.samples("report", 1)[0], "chain")
+    assert isinstance(request, GenerationRequest) and request.max_new_tokens == 9
+    assert task.settings()["max_new_tokens"] == 9
+    assert load_task("lm-eval:gsm8k", data=gsm_folder).settings()["max_new_tokens"] == 256
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("lm-eval:humaneval", "humaneval runs generated programs without isolation; use layercut's own humaneval"),
+        ("lm-eval:mbpp", "mbpp runs generated programs without isolation"),
+        ("humaneval_instruct", "humaneval_instruct runs generated programs without isolation"),
+        ("gsm8k_cot_self_consistency", "asks for 64 answers to each item"),
+        ("squadv2", "squadv2 is a Python class with its own way to read data"),
+        ("lm-eval:gsm8k:20", "20 worked examples were asked for, and its data has 12 rows"),
+    ],
+)
+def test_what_is_not_supported_is_refused_in_one_line(name: str, message: str, gsm_folder: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        load_task(name, data=gsm_folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_examples_from_a_split_that_is_not_there(tmp_path: Path) -> None:
+    data = write_rows(tmp_path, {"test": gsm(12)})
+    with pytest.raises(InputError, match=r"come from the split 'train', .* or ask without examples \(gsm8k:0\)"):
+        load_task("lm-eval:gsm8k", data=data)
+    assert load_task("lm-eval:gsm8k:0", data=data).samples("report", 2)
+
+
+def test_a_task_that_needs_a_package_names_it(gsm_folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    for name in ("immutabledict", "langdetect"):
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.delitem(sys.modules, "lm_eval.tasks.ifeval.utils", raising=False)
+    with pytest.raises(InputError, match=r"ifeval cannot be set up here \(ModuleNotFoundError: .*\)\. pip install "):
+        load_task("ifeval", data=gsm_folder)
+
+
+def test_a_row_that_the_task_cannot_read_is_named(tmp_path: Path) -> None:
+    data = write_rows(tmp_path, {"validation": [{"question": f"{i}?", "answer": {"aliases": "x"}} for i in range(4)]})
+    rows = (tmp_path / "validation.jsonl").read_text().splitlines()
+    (tmp_path / "validation.jsonl").write_text("\n".join([*rows[:2], '{"question": "4?"}', *rows[2:]]))
+    task = load_task("triviaqa", data=data)
+    with pytest.raises(InputError, match=r"validation\.jsonl, line 3: lm-eval's triviaqa cannot read this data"):
+        task.samples("report", None)
+
+
+def test_a_group_of_written_tasks_is_one_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lm_eval.tasks import TaskManager
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    from layercut.tasks.lm_eval.names import files_of_task
+
+    home = files_of_task("bbh_cot_fewshot_snarks")[0].parent
+    manager = TaskManager(include_defaults=False, include_path=home)  # of all 14,000 files it takes seconds
+    monkeypatch.setattr("layercut.tasks.lm_eval.loading._full_manager", lambda: manager)
+    configs = [load_yaml(file, resolve_func=False) for file in sorted(home.glob("[a-z]*.yaml"))]
+    subjects = {one["dataset_name"]: one["task"] for one in configs}
+    assert len(subjects) == 27
+    rows = [
+        {"input": f"{i} of {subject}", "target": "ABCD"[i], "subject": subject}
+        for subject in subjects
+        for i in range(4)
+    ]
+    task = load_task("bbh_cot_fewshot", data=write_rows(tmp_path / "all", {"test": rows}))
+    samples = task.samples("report", None)
+    assert len(samples) + len(task.samples("selection", None)) == 4 * 27
+    assert 20 < len({one.data["cluster"] for one in samples}) <= 27
+    answers = [written(f" so the answer is {one.gold if i % 2 else 'E'}.") for i, one in enumerate(samples)]
+    scores = task.grade_all(samples, "chain", answers)  # type: ignore[attr-defined]
+    assert [score.metrics for score in scores] == [{"exact_match": float(i % 2)} for i in range(len(samples))]
+    with pytest.raises(InputError, match="there are no rows of the subject"):
+        load_task("bbh_cot_fewshot", data=write_rows(tmp_path / "few", {"test": rows[:40]}))
+
+
+def test_documents_take_no_examples_and_no_longest_answer(tmp_path: Path) -> None:
+    data = write_rows(tmp_path, {"test": [{"page": f"page {i} of a book"} for i in range(4)]})
+    for name, options in (("wikitext:2", {}), ("wikitext", {"max_new_tokens": 4})):
+        with pytest.raises(InputError, match="wikitext scores whole documents"):
+            load_task(name, data=data, **options)  # type: ignore[arg-type]
+    task = load_task("wikitext", data=data)
+    request = task.request(task.samples("report", 1)[0], "gold")
+    assert isinstance(request, LikelihoodRequest) and request.prompt == ""
