@@ -93,8 +93,8 @@ def hand_on(forward: Callable[..., Any]) -> Callable[..., Any]:
     """A layer's output if it changes nothing, for a layer with this ``forward``.
 
     Before the first layer there is no residual stream, nor is there after it. A layer without such a stream gives back
-    ``hidden_states``, or its first argument where none has that name; with None behind it, where it says that it gives
-    back a tuple (stablelm).
+    ``hidden_states``, or its first argument where none has that name; with None behind it, where its signature promises
+    a tuple (stablelm).
     """
     signature = inspect.signature(forward)
     names = [name for name in signature.parameters if name != "self"]
