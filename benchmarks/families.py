@@ -418,18 +418,18 @@ def hf_quiet() -> Iterator[None]:
 
 @contextmanager
 def at_most(seconds: int) -> Iterator[None]:
-    """Ends what takes longer with TimeoutError."""
+    """Ends what takes more time of the processor with TimeoutError."""
 
     def stop(*_: object) -> None:
         raise TimeoutError(f"not done after {seconds} s")
 
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(seconds)
+    before = signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
         yield
     finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
 
 
 def walk(names: list[str], kept: Path, say: Callable[[str], None]) -> list[dict[str, Any]]:
