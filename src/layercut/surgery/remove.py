@@ -95,7 +95,7 @@ def apply_plan(model: PreTrainedModel, plan: CutPlan) -> ExitStack:
 
 
 def check_plan(model: PreTrainedModel, plan: CutPlan) -> None:
-    """Raise if a layer that stays would become another one. A plan is checked once for a model, uncut as it is.
+    """Raise if a layer that stays would become another one. Each plan is checked once for a model, which must be whole.
 
     Raises:
         InputError: such a layer; names the nearest plan that works.
