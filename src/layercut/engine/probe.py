@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -81,7 +81,8 @@ def _probed(loaded: LoadedModel) -> str:
 
 def _texts(loaded: LoadedModel) -> tuple[list[int], list[list[int]]]:
     """The prefix and what follows it, the same for the same vocabulary."""
-    size = int(loaded.model.get_input_embeddings().weight.shape[0])
+    embeddings: Any = loaded.model.get_input_embeddings()
+    size = embeddings.weight.shape[0]
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(size, (PREFIX + sum(LENGTHS),), generator=generator).tolist()
     first, second = LENGTHS

@@ -160,7 +160,7 @@ def _written(model: PreTrainedModel, batch: dict[str, Tensor]) -> _Written:
     try:
         found: Any = model.generate(  # type: ignore[operator]
             **batch,
-            generation_config=GenerationConfig(**settings),
+            generation_config=GenerationConfig(**settings),  # type: ignore[no-untyped-call]
             output_logits=True,
             return_dict_in_generate=True,
         )
