@@ -10,6 +10,7 @@ should be too high in 2.5 % of all cases, and a model that keeps 0.9 brings that
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -83,11 +84,28 @@ def retention_bounds(
     for error in (low_error, high_error):
         if not 0 < error < 1:
             raise InputError(f"an error rate of {error:g} cannot be; give one between 0 and 1, such as 0.05.")
+    draws = max(num_resamples, math.ceil(_FEWEST_BEYOND / min(low_error, high_error)))
+    names = None if clusters is None else tuple(clusters)
+    pairs = (tuple(before.tolist()), tuple(after.tolist()))
+    return _bounds(*pairs, chance, low_error, high_error, check_seed(seed), names, draws)
+
+
+@lru_cache(maxsize=4096)  # a report judges the same rows several times
+def _bounds(
+    uncut: tuple[float, ...],
+    cut: tuple[float, ...],
+    chance: float,
+    low_error: float,
+    high_error: float,
+    seed: int,
+    clusters: tuple[str, ...] | None,
+    draws: int,
+) -> Bounds:
+    before, after = np.array(uncut), np.array(cut)
     n, above = len(before), float(before.mean()) - chance
     value = (float(after.mean()) - chance) / above if above else math.nan
-    draws = max(num_resamples, math.ceil(_FEWEST_BEYOND / min(low_error, high_error)))
     items, shapes = _units(before, after, cluster_codes(clusters, n))
-    rng = np.random.default_rng(check_seed(seed))
+    rng = np.random.default_rng(seed)
     lower, upper = np.empty(draws), np.empty(draws)
     step = max(1, MAX_CELLS // len(items))
     for start in range(0, draws, step):
