@@ -269,6 +269,35 @@ SENTENCE = " The cat @-@ like dog 's tail , seen in 1 @,@ 000 places . \n"
 PAGES = [f" = Page {i} = \n\n{SENTENCE * (i + 1)}" for i in range(6)]
 
 
+@pytest.mark.parametrize("kind", [PlainEngine, SharedEngine])
+def test_documents_longer_than_the_context_are_scored_in_lm_evals_windows(kind: Any, tmp_path: Path) -> None:
+    from lm_eval.models.huggingface import HFLM
+
+    loaded = tiny_loaded("llama")
+    object.__setattr__(loaded, "tokenizer", trained_tokenizer(adds_bos=False))
+    length = 48
+    loaded.model.config.max_position_embeddings = length
+    assert loaded.context_length == length
+    rows = {"test": [{"page": page[: 60 + 90 * number]} for number, page in enumerate(PAGES)]}
+    data = write_rows(tmp_path / "rows", rows)
+    reference = HFLM(pretrained=loaded.model, tokenizer=loaded.tokenizer, batch_size=2, max_length=length)
+    changed = with_rows("wikitext", data, ("test",), tmp_path / "cache", training_split=None, validation_split=None)
+    theirs = run_of_lm_eval(reference, [changed])["samples"]["wikitext"]
+    by_text = {one["arguments"][0][0]: float(one["resps"][0][0]) for one in theirs}
+    task = load_task("wikitext", data=data)
+    plan = CutPlan(num_layers=loaded.num_layers)
+    windows = set()
+    for split in ("report", "selection"):
+        samples = task.samples(split, None)  # type: ignore[arg-type]
+        records = evaluate(task, kind(loaded, batch_size=2), plan, split=split).records  # type: ignore[arg-type]
+        for sample, record in zip(samples, records, strict=True):
+            request = task.request(sample, "gold")
+            assert isinstance(request, LikelihoodRequest)
+            assert math.fsum(record["log_likelihoods"]) == pytest.approx(by_text[request.continuations[0]], abs=1e-3)
+            windows.add(len(record["log_likelihoods"]))
+    assert {1, 2} < windows
+
+
 def test_documents_have_lm_evals_perplexities(tmp_path: Path) -> None:
     rows = {split: [{"page": f"{split}{page}"} for page in PAGES] for split in ("train", "validation", "test")}
     data = write_rows(tmp_path / "rows", rows)

@@ -102,6 +102,9 @@ class LikelihoodRequest:
     prompts: tuple[Prompt, ...] = ()
     """Where each continuation has a context of its own: as many prompts as continuations, in the same order, in place
     of ``prompt``. Winogrande puts its options there. Empty where all follow ``prompt``."""
+    rolling: bool = False
+    """The one continuation is a document that may be longer than the context. It is scored in windows of the context's
+    length, and has a likelihood per window."""
     by_token: bool = False
     """Have a comparison of plans say what it found at each token, too (``Divergence.tokens``)."""
 

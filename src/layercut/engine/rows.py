@@ -215,6 +215,8 @@ def scoring(loaded: Reader, request: LikelihoodRequest) -> Scoring:
             )
         pairs = tuple(_pairs(loaded, request))
         context = loaded.context_length
+        if request.rolling and context is not None:
+            pairs = tuple(window for pair in pairs for window in _windows(pair, context))
         longest = max(len(pair.continuation) for pair in pairs)
         if context is not None and longest > context:
             raise InputError(
@@ -237,6 +239,16 @@ def _pairs(loaded: Reader, request: LikelihoodRequest) -> list[TokenPair]:
         return encode_pairs(loaded.tokenizer, request.prompt, request.continuations, loaded.name)
     each = zip(request.prompts, request.continuations, strict=True)
     return [encode_pairs(loaded.tokenizer, prompt, [text], loaded.name)[0] for prompt, text in each]
+
+
+def _windows(pair: TokenPair, length: int) -> Iterator[TokenPair]:
+    """A continuation in windows that an input of ``length`` tokens scores, each token once, as the LM Evaluation
+    Harness makes them: every window follows one token, and the last one as many as fit."""
+    tokens = pair.continuation
+    yield TokenPair(pair.context, tokens[:length])
+    for start in range(length, len(tokens), length):
+        end = min(start + length, len(tokens))
+        yield TokenPair(tokens[start - (length - (end - start - 1)) : start], tokens[start:end])
 
 
 def text_tokens(loaded: Reader, text: str, index: int) -> Tokens:

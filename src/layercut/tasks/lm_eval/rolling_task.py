@@ -34,8 +34,8 @@ class RollingSubject(Subject):
 class RollingTask(SubjectsTask[RollingSubject]):
     """Documents; where they come from, see SubjectsTask. A document's question and answer are its first 200 characters.
 
-    ``gold``: the log-likelihood of the whole document after the BOS token, or the EOS token where there is no BOS. An
-    engine refuses a document that is longer than the model's context, which lm-eval scores in parts. Per document
+    ``gold``: the log-likelihood of the whole document after the BOS token, or the EOS token where there is no BOS. A
+    document that is longer than the model's context is scored in windows, as in lm-eval. Per document
     ``log_likelihood`` (nats per token, which depends on the tokenizer) and ``neg_bits_per_byte`` (minus bits per byte,
     by lm-eval's own count of bytes, which does not). Their means weigh each document alike; lm-eval's numbers, which
     weigh words or bytes alike, are ``over_items``. No chance level.
@@ -47,7 +47,7 @@ class RollingTask(SubjectsTask[RollingSubject]):
     def request(self, sample: Sample, readout: Readout) -> GenerationRequest | LikelihoodRequest:
         """The document, behind nothing."""
         (text,) = sample.data["item"].asked.prompts
-        return LikelihoodRequest(id=sample.id, prompt="", continuations=(text,))
+        return LikelihoodRequest(id=sample.id, prompt="", continuations=(text,), rolling=True)
 
     def grade(self, sample: Sample, readout: Readout, answer: Completion | Likelihoods) -> Score:
         """Log-likelihood per token and bits per byte."""
