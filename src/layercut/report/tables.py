@@ -119,7 +119,7 @@ def _scores_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     for row in rows:
         key = (row["task"], row["readout"])
         several = sum((other["task"], other["readout"]) == key for other in rows) > 1
-        share = all(0 <= x <= 1 for x in (row["value"], row["low"], row["high"]) if x is not None)
+        share = all(0 <= x <= 1 for x in (row["value"], row["low"], row["high"], row["chance"]) if x is not None)
         estimate = Estimate(row["value"], row["low"], row["high"], row["n"], row["method"])
         lines.append(
             [
