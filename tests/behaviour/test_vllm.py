@@ -43,7 +43,6 @@ PROBED = {
         "granite": {},
         "olmo": {},
         "smollm3": {"no_rope_layers": [1, 1, 1, 0, 1, 1]},
-        "stablelm": {},
         "starcoder2": {},
     }.items()
 }

@@ -350,7 +350,7 @@ def test_what_a_layer_hands_on_follows_from_its_signature() -> None:
     def mamba(self: Any, hidden_states: Any, residual: Any = None, metadata: Any = None) -> Any: ...
     def one(self: Any, position_ids: Any, hidden_states: Any) -> Any: ...
     def first(self: Any, x: Any, mask: Any = None) -> Any: ...
-    def stablelm(self: Any, positions: Any, hidden_states: Any) -> tuple[Tensor, Tensor]: ...  # type: ignore[empty-body]
+    def granite(self: Any, positions: Any, hidden_states: Any) -> tuple[Tensor, Tensor]: ...  # type: ignore[empty-body]
 
     assert hand_on(both)("p", "h", "r") == ("h", "r")
     assert hand_on(both)(positions="p", hidden_states="h", residual=None, scaling=1) == ("h", None)
@@ -359,7 +359,7 @@ def test_what_a_layer_hands_on_follows_from_its_signature() -> None:
     assert hand_on(one)("p", "h") == "h"
     assert hand_on(one)("p", hidden_states="h") == "h"
     assert hand_on(first)("h", mask=1) == "h"
-    assert hand_on(stablelm)("p", "h") == ("h", None)
+    assert hand_on(granite)("p", "h") == "h"
 
 
 def test_another_device_than_the_one_vllm_is_built_for_is_refused(model: WeightlessModel, vllm: FakeVllm) -> None:
