@@ -84,8 +84,7 @@ def test_nothing_named():
 def test_the_depth_needs_no_torch(tmp_path):
     path = save_tiny("llama", tmp_path / "model")
     script = (
-        "import sys; from layercut.models.depth import depth_of;"
-        f"print(depth_of({str(path)!r}), 'torch' in sys.modules)"
+        f"import sys; from layercut.models.depth import depth_of;print(depth_of({str(path)!r}), 'torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["6", "False"]
