@@ -66,7 +66,7 @@ def test_what_is_not_the_language_model_travels_byte_for_byte(model_type: str, t
     plan = CutPlan(num_layers=NUM_LAYERS, removed=(1, 3))
     source = resolve(str(tmp_path / "uncut"))
     done = cut_model(source, plan, tmp_path / "cut", uncut=lambda: load_model(source, device="cpu"))
-    assert "tokens written with the cache" in done.verified
+    assert "by at most 0 (float32" in done.verified
     before, after = (load_file(tmp_path / name / "model.safetensors") for name in ("uncut", "cut"))
     tower = {name for name in before if "visual" in name or "vision" in name or "projector" in name}
     assert tower

@@ -81,11 +81,10 @@ def test_nothing_named():
     assert refused("  ").startswith("no model was named.")
 
 
-def test_facts_need_no_torch(tmp_path):
+def test_the_depth_needs_no_torch(tmp_path):
     path = save_tiny("llama", tmp_path / "model")
     script = (
-        "import sys; from layercut.models.sources import describe_source, resolve;"
-        f"found = describe_source(resolve({str(path)!r})); print(found.num_layers, 'torch' in sys.modules)"
+        f"import sys; from layercut.models.depth import depth_of;print(depth_of({str(path)!r}), 'torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["6", "False"]

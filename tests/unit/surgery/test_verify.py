@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from layercut.errors import VerificationError
+from layercut.surgery import verify
 from layercut.surgery.checkpoint import cut_checkpoint
 from layercut.surgery.verify import verify_cut
 from tests.support.surgery import Loaded, plan_of
@@ -68,6 +69,19 @@ def test_two_layers_swapped_are_seen(cut, uncut):
 def test_one_weight_that_is_off_is_seen(cut, uncut):
     spoil(cut, lambda tensors: tensors["model.layers.0.mlp.up_proj.weight"][0, :1].add_(0.01))
     with pytest.raises(VerificationError, match="is not the model that was asked for"):
+        verify_cut(uncut, PLAN, cut)
+
+
+def test_text_that_is_written_in_another_way_is_seen(cut, uncut, monkeypatch):
+    """As by a cache that belongs to another layer, which the logits of whole texts do not show."""
+    right = verify._written
+
+    def other(model, batch):
+        found = right(model, batch)
+        return found if model is uncut.model else found._replace(logits_NBV=tuple(x + 1 for x in found.logits_NBV))
+
+    monkeypatch.setattr(verify, "_written", other)
+    with pytest.raises(VerificationError, match="by at most 0 .* that both write with the cache by at most 1"):
         verify_cut(uncut, PLAN, cut)
 
 
