@@ -105,9 +105,9 @@ class DepthHealer:
         """Where the healed model of a plan lies."""
         return self._depth(plan) / method / "checkpoint"
 
-    def forget(self, plan: CutPlan, *, all_of_it: bool = False) -> None:
-        """Free the disk of the pruned checkpoint that was healed, or of all that was made of a plan."""
-        shutil.rmtree(self._depth(plan) if all_of_it else self._depth(plan) / CUT, ignore_errors=True)
+    def forget(self, plan: CutPlan) -> None:
+        """Free the disk of the pruned checkpoint that was healed."""
+        shutil.rmtree(self._depth(plan) / CUT, ignore_errors=True)
 
     def _depth(self, plan: CutPlan) -> Path:
         return self._folder / f"depth-{len(plan.removed)}"

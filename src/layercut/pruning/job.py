@@ -452,7 +452,7 @@ class PruneJob:
         """The plan healed, where that may pay."""
         method, keep = self._settings.heal, self._settings.keep
         if method == AUTO:
-            return [self._heal(removed, SEAM)] if _REASONABLE * keep <= _least(plain) < (1 + keep) / 2 else []
+            return [self._heal(removed, SEAM)] if _REASONABLE * keep <= _least(plain) < 1 else []
         return [] if method == NONE else [self._heal(removed, method)]
 
     def _heal(self, removed: tuple[int, ...], method: str) -> Tried:

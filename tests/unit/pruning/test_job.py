@@ -270,7 +270,7 @@ def test_a_time_gives_items_and_is_kept(model: Path, choices: Path, tmp_path: Pa
 
 def test_a_model_that_guesses_has_nothing_to_keep(model: Path, tmp_path: Path) -> None:
     wanted = PruneSettings(tasks=("arithmetic",), items=8)
-    with pytest.raises(InputError, match="nothing to keep: the original model scores 0"):
+    with pytest.raises(InputError, match="nothing to keep: the original model answers none of the first 8"):
         prune_model(
             ModelSettings(model=str(model), device="cpu"), wanted, out=tmp_path / "run", console=Console(quiet=True),
             say=lambda text: None,
