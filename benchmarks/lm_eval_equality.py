@@ -33,18 +33,19 @@ def main() -> None:
     parser.add_argument("--model", default="bundled:smollm2-135m")
     parser.add_argument("--engine", default="shared")
     parser.add_argument("--items", type=int, default=200)
+    parser.add_argument("--longest", type=int, help="tokens of an answer, in place of the task file's, on both sides")
     asked = parser.parse_args()
     settings = ModelSettings(model=asked.model, dtype="float32", device="cpu", engine=asked.engine)
     handle = ModelHandle(settings)
     print(f"{asked.model}, float32, CPU, greedy, {asked.engine} engine, load average {os.getloadavg()[0]:.1f}")
     for pair in asked.tasks:
         name, _, folder = pair.partition("=")
-        print(compared(handle, name, Path(folder), asked.items), flush=True)
+        print(compared(handle, name, Path(folder), asked.items, asked.longest), flush=True)
 
 
-def compared(handle: Any, name: str, folder: Path, items: int) -> str:
+def compared(handle: Any, name: str, folder: Path, items: int, longest: int | None) -> str:
     """One line on a task."""
-    task = load_task(name, data=str(folder))
+    task = load_task(name, data=str(folder), max_new_tokens=longest)
     samples = task.samples("report", items)
     began = time.process_time()
     records = evaluate(task, handle.engine, CutPlan(num_layers=handle.engine.num_layers), limit=items).records
@@ -53,7 +54,7 @@ def compared(handle: Any, name: str, folder: Path, items: int) -> str:
     docs = subject.docs["test" if "test" in subject.docs else "validation"]
     limit = 1 + max(place for place in range(len(docs)) if docs[place] == last)
     began = time.process_time()
-    theirs = logged(handle, name, subject, folder, limit)
+    theirs = logged(handle, name, subject, folder, limit, longest)
     seconds = time.process_time() - began
     different = {"text": 0, "metrics": 0}
     missing = 0
@@ -79,7 +80,7 @@ def compared(handle: Any, name: str, folder: Path, items: int) -> str:
     )
 
 
-def logged(handle: Any, name: str, subject: Any, folder: Path, limit: int) -> list[dict[str, Any]]:
+def logged(handle: Any, name: str, subject: Any, folder: Path, limit: int, longest: int | None) -> list[dict[str, Any]]:
     """What lm-eval logs of each item and filter."""
     from lm_eval.models.huggingface import HFLM
 
@@ -93,8 +94,11 @@ def logged(handle: Any, name: str, subject: Any, folder: Path, limit: int) -> li
             for split, part in read_local(str(folder)).splits.items()
         }
         place = write_rows(Path(scratch, "rows"), rows)
-        left_out = {} if "train" in rows else {"training_split": None, "fewshot_split": None}
-        changed = with_rows(bare, place, tuple(rows), Path(scratch, "cache"), **left_out)
+        changes: dict[str, Any] = {} if "train" in rows else {"training_split": None, "fewshot_split": None}
+        if longest is not None:
+            written = subject.task.config.generation_kwargs
+            changes["generation_kwargs"] = {**written, "max_gen_toks": longest}
+        changed = with_rows(bare, place, tuple(rows), Path(scratch, "cache"), **changes)
         model = HFLM(
             pretrained=loaded.model, tokenizer=loaded.tokenizer, batch_size=8, max_length=loaded.context_length
         )

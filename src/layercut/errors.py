@@ -20,6 +20,10 @@ class MissingExtra(InputError):
         super().__init__(f"{doing} needs an optional part: {install_command(extra)}")
 
 
+class AtChance(InputError):
+    """The original model is no better than guessing on a task, so nothing can be lost there."""
+
+
 class RunMismatch(InputError):
     """A run folder holds a run that was begun with other settings."""
 

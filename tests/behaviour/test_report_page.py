@@ -185,6 +185,21 @@ def test_every_answer_can_be_found(browser: Any, pages: dict[str, Path]) -> None
     first = place.locator(".example").first
     assert first.locator(".side").count() == 2
     assert first.locator("mark").count() == 1
+    task.select_option(label="gsm_symbolic, chain of steps")
+    show.select_option(label="all changed answers")
+    written = [
+        [
+            record["completion"]
+            for record in RunFolder.open(pages["whole"].parent / name).records("gsm_symbolic", "chain")
+        ]
+        for name in ("uncut", "reverse-3")
+    ]
+    changed = [new for old, new in zip(*written, strict=True) if old != new]
+    place.get_by_text(f"{len(changed)} of 64 items").wait_for()
+    texts = place.locator(".side:last-child pre").all_text_contents()
+    assert len(texts) == min(20, len(changed)) > 5
+    assert texts == changed[:20], "the mark changes no text"
+    task.select_option(label="copy, short answer")
     show.select_option(label="right before, now: cut by the length limit")
     cut = [item for item in lost if after[item]["outcome"] == "cut"]
     place.get_by_text(f"{len(cut)} of 64 items").wait_for()

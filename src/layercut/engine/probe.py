@@ -81,8 +81,8 @@ def _probed(loaded: LoadedModel) -> str:
 
 def _texts(loaded: LoadedModel) -> tuple[list[int], list[list[int]]]:
     """The prefix and what follows it, the same for the same vocabulary."""
-    weight: Any = loaded.model.get_input_embeddings().weight
-    size = int(weight.shape[0])
+    embeddings: Any = loaded.model.get_input_embeddings()
+    size = embeddings.weight.shape[0]
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(size, (PREFIX + sum(LENGTHS),), generator=generator).tolist()
     first, second = LENGTHS

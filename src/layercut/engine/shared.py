@@ -49,7 +49,7 @@ from layercut.engine.stack import Stack
 from layercut.engine.text_groups import PackedText
 from layercut.errors import InputError
 from layercut.surgery.plan import CutPlan
-from layercut.surgery.remove import ACTIVE
+from layercut.surgery.remove import ACTIVE, check_plan
 
 if TYPE_CHECKING:
     from layercut.models.loading import LoadedModel
@@ -266,6 +266,7 @@ class SharedEngine(ManyPlansAtOnce):
                     f"the plan is for a model of {plan.num_layers} decoder layers, this one has {self.num_layers}; use "
                     "a plan made for this very model."
                 )
+            check_plan(self._model, plan)
         return distinct(plans)
 
 

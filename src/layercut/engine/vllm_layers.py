@@ -93,15 +93,18 @@ def hand_on(forward: Callable[..., Any]) -> Callable[..., Any]:
     """A layer's output if it changes nothing, for a layer with this ``forward``.
 
     Before the first layer there is no residual stream, nor is there after it. A layer without such a stream gives back
-    ``hidden_states``, or its first argument where none has that name.
+    ``hidden_states``, or its first argument where none has that name; with None behind it, where its signature promises
+    a tuple (stablelm).
     """
-    names = [name for name in inspect.signature(forward).parameters if name != "self"]
+    signature = inspect.signature(forward)
+    names = [name for name in signature.parameters if name != "self"]
+    gives_two = _RESIDUAL in names or "tuple" in str(signature.return_annotation).lower()
     stream = _STREAM if _STREAM in names else names[0]
 
     def same(*args: Any, **kwargs: Any) -> Any:
         given = {**dict(zip(names, args, strict=False)), **kwargs}
         if stream not in given:  # the first argument of a wrapper that takes any
             return args[0]
-        return (given[stream], given.get(_RESIDUAL)) if _RESIDUAL in names else given[stream]
+        return (given[stream], given.get(_RESIDUAL)) if gives_two else given[stream]
 
     return same

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from layercut.engine.base import LikelihoodRequest, Likelihoods
 from layercut.engine.plain import PlainEngine
+from layercut.errors import one_line
 from layercut.models.loading import load_model
 from layercut.surgery.plan import CutPlan
 
@@ -65,14 +66,17 @@ def difference(
 ) -> str:
     """What an engine gives that transformers does not, in words; empty if they agree."""
     for plan, wanted in zip(expected.plans, expected.scores, strict=True):
-        found = _by_id(score(requests(), plan))
+        under = "with all layers" if plan.is_uncut else f"without layer {plan.removed[0]}"
+        try:
+            found = _by_id(score(requests(), plan))
+        except Exception as error:  # vLLM's own code, called in a way that it may not know
+            return f"{under} it fails ({one_line(error)})"
         worst = max(
             abs(ours - theirs)
             for name, one in wanted.items()
             for ours, theirs in zip(found[name].log_likelihoods, one.log_likelihoods, strict=True)
         )
         if not worst <= TOLERANCE[dtype]:  # so written, it also catches NaN
-            under = "with all layers" if plan.is_uncut else f"without layer {plan.removed[0]}"
             return f"{under} its log-likelihoods differ from those of transformers by {worst:.2g} nats"
     return ""
 

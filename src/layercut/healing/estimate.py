@@ -16,10 +16,9 @@ from layercut.engine.base import Prompt
 from layercut.engine.estimate import TRAINING, CostEstimate, Step, measured_speed
 from layercut.engine.handle import ModelHandle
 from layercut.engine.prompts import encode_prompt
-from layercut.healing.examples import num_held_out
 from layercut.healing.prompt_sources import RESPONSES, Answering, PromptSource
 from layercut.healing.prompts import record_prompt
-from layercut.healing.settings import HealSettings
+from layercut.healing.settings import HealSettings, num_held_out
 from layercut.models.loading import load_tokenizer
 from layercut.models.weights import read_config, read_header, safetensors_files
 from layercut.progress.bars import CHARACTERS_PER_TOKEN

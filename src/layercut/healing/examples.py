@@ -17,6 +17,7 @@ from layercut.engine.prompts import encode_draft, encode_prompt
 from layercut.engine.stopping import end_of_turn
 from layercut.errors import InputError
 from layercut.healing.prompts import record_prompt
+from layercut.healing.settings import num_held_out
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -99,11 +100,6 @@ def end_token(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> int | None:
 def fitting(examples: Sequence[TrainingExample], max_length: int) -> list[TrainingExample]:
     """Examples of at most ``max_length`` tokens. Longer ones are dropped whole: cut short they would have no end."""
     return [example for example in examples if len(example) <= max_length]
-
-
-def num_held_out(count: int, share: float) -> int:
-    """How many of ``count`` examples are held out: at least one if the share is above 0 and there are two."""
-    return min(max(round(share * count), 1), count - 1) if share and count else 0
 
 
 def hold_out(examples: Sequence[TrainingExample], share: float, seed: int) -> Data:

@@ -36,6 +36,11 @@ class Batches(NamedTuple):
     accumulation: int
 
 
+def num_held_out(count: int, share: float) -> int:
+    """How many of ``count`` examples are held out: at least one if the share is above 0 and there are two."""
+    return min(max(round(share * count), 1), count - 1) if share and count else 0
+
+
 class TrainSettings(Settings):
     """How a pruned model is trained."""
 

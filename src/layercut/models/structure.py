@@ -35,6 +35,7 @@ EXCEPTIONS: Mapping[str, str] = {
     "minimax": "the decay of its linear attention is computed from a layer's index and the model's depth (slope_rate)",
     "dory": "its middle layers run several times, and config.json counts them in another way than it is read",
     "hrm_text": "its layers lie in two stacks that run several times each",
+    "reformer": "its layers are reversible: each passes on two streams, so that none can be left out",
     "idefics": "its cross-attention layers are a second list, placed by the index of the decoder layer",
 }
 """Types of model that no layer can be removed from, and why, where structure alone would not tell."""

@@ -29,7 +29,7 @@ from rich.console import Console
 
 from layercut.engine.base import Decoding
 from layercut.engine.handle import ModelHandle
-from layercut.errors import InputError
+from layercut.errors import AtChance, InputError
 from layercut.healing.prompt_sources import PromptSource
 from layercut.models.weights import safetensors_files
 from layercut.progress.heartbeat import clock
@@ -273,11 +273,10 @@ class PruneJob:
         state, progress = self._state, self._progress
         progress.begin("original", "scoring selection items")
         if "selection_items" not in state:
-            items = self._settings.items
-            number = min(items, SELECTION_ITEMS) if items else SELECTION_ITEMS
+            number = min(self._settings.items or SELECTION_ITEMS, SELECTION_ITEMS)
             if (seconds := self._settings.seconds) is not None:
                 for part in self._asked:
-                    with suppress(InputError):
+                    with suppress(AtChance):
                         self._uncut(replace(part, limit=FEWEST), is_first=True)
                 number = selection_items_in(seconds, self._per_item(self._asked), self._depth)
             state.put("selection_items", number)
@@ -288,7 +287,7 @@ class PruneJob:
                 try:
                     self._uncut(replace(part, limit=min(limit, FEWEST)), is_first=True)
                     self._uncut(replace(part, limit=limit))
-                except InputError as error:
+                except AtChance as error:
                     ignored.append({"task": part.task.name, "readout": part.readout, "reason": str(error)})
                     self._say(f"{part.label} decides nothing: {error}")
             if len(ignored) == len(self._asked):
@@ -311,7 +310,7 @@ class PruneJob:
         """The original model's answers to one task, and how long each took.
 
         Raises:
-            InputError: it is not above chance there; of the first few items, all of its answers score 0.
+            AtChance: it is not above chance there; of the first few items, all of its answers score 0.
         """
         objective = TaskObjective(
             self._model.engine, [part], decoding=self._draw, normalise="chance", journal=self._journal,
@@ -329,7 +328,7 @@ class PruneJob:
         if not is_first:
             _ = objective.uncut
         elif not any(next(iter(one["metrics"].values())) > 0 for one in answers.part(0, uncut, whole=True).records):
-            raise InputError(
+            raise AtChance(
                 f"the original model answers none of the first {len(objective.samples[0])} selection items of "
                 f"{part.label} right, so nothing can be lost there"
             )

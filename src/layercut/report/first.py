@@ -36,12 +36,19 @@ class FirstScreen:
     """What a reader gets without scrolling; texts are one line of Markdown each."""
 
     answer: str
+    title: str = ""
+    """Of the report, with MODEL where the model's name stands; empty for the usual one."""
     facts: Sequence[tuple[str, str]] = ()
     """Of the plan: names and what they are."""
     table: Table | None = None
     """What the plan keeps of each task."""
     behind: Sequence[Part] = ()
     """The evidence, to be unfolded."""
+
+
+def title_of(first: FirstScreen | None, model: str) -> str:
+    """Of a study's report."""
+    return ((first.title if first else "") or "What MODEL loses with layers removed").replace("MODEL", model, 1)
 
 
 def first_screen(folder: Path, study: StudyResults) -> FirstScreen:
@@ -166,16 +173,18 @@ def first_of_prune(result: PruneResult) -> FirstScreen:
         ("asked for", f"{escape(asked)}; at most {counted(goal.max_depth, 'layer')}"),
         ("recommended plan" if result.verdict == "passed" else "best plan", code(chosen.name)),
         ("layers removed", f"{format_layers(chosen.removed)} ({chosen.depth} of {result.num_layers}){healed}"),
-        ("size", _size(result)),
-        ("speed", "; ".join(map(_speed, result.speed)) or "not measured"),
+        ("size", size_words(result)),
+        ("speed", "; ".join(map(speed_words, result.speed)) or "not measured"),
         ("checkpoint", place),
         *([("to decide it", _command(result.next.command))] if result.next else []),
         ("made by", _command(result.command)),
     ]
+    depth = f"{chosen.depth} of its {counted(result.num_layers, 'layer')}"
     ignored = [f"- {escape(one.task)} ({one.readout}) decides nothing: {escape(one.reason)}." for one in result.ignored]
     stages = ", ".join(f"{escape(name)} {seconds / 60:.1f} min" for name, seconds in result.seconds.items())
     return FirstScreen(
         answer=f"**{start}** {why}{note}" if start else why.replace(".", ".**", 1).join(("**", note)),
+        title=f"What MODEL keeps without {depth}" if result.verdict == "passed" else "",
         facts=facts,
         table=None if tested is None else _kept_tasks(tested),
         behind=[
@@ -248,7 +257,8 @@ def _share(one: TaskKept) -> str:
     return "n/a" if one.kept is None else f"{with_interval(one.kept)} %"
 
 
-def _size(result: PruneResult) -> str:
+def size_words(result: PruneResult) -> str:
+    """Parameters and bytes of both models."""
     before, after = result.size.get("uncut"), result.size.get("cut")
     if before is None or after is None:
         return "not recorded"
@@ -260,7 +270,8 @@ def _size(result: PruneResult) -> str:
     return text
 
 
-def _speed(one: TimedSpeed) -> str:
+def speed_words(one: TimedSpeed) -> str:
+    """One speed of both models with their ratio."""
     low, high = one.ratio.low, one.ratio.high
     ends = "" if low is None or high is None else f" [{low:.2f}, {high:.2f}]"
     seconds = one.unit == "s"

@@ -17,7 +17,7 @@ from layercut.report.examples import examples
 from layercut.report.figures.picture import save
 from layercut.report.figures.retention import retention
 from layercut.report.figures.scores import scores
-from layercut.report.first import FirstScreen, first_screen
+from layercut.report.first import FirstScreen, first_screen, title_of
 from layercut.report.provenance import provenance
 from layercut.report.readouts import discordance_section, discordances
 from layercut.report.render import markdown
@@ -75,8 +75,7 @@ def study_report(
 
 def _render(study: StudyResults, first: FirstScreen, *, title: str | None, with_plot: bool) -> str:
     uncut, cuts, rows = study.uncut, study.cuts, study.rows
-    model = model_name(uncut)
-    lines: list[Part] = [f"# {escape(title or f'What {model} loses with layers removed')}", "", first.answer, ""]
+    lines: list[Part] = [f"# {escape(title or title_of(first, model_name(uncut)))}", "", first.answer, ""]
     lines += [*(f"- {name}: {text}" for name, text in first.facts), ""]
     if first.table is not None:
         lines += [f"{first.table.caption}:", "", first.table, ""]

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from layercut.engine.base import Decoding, Engine
-from layercut.errors import InputError
+from layercut.errors import AtChance, InputError
 from layercut.evidence.intervals import Estimate, mean_interval
 from layercut.evidence.splits import items_hash
 from layercut.progress import Progress, silent
@@ -243,7 +243,7 @@ class TaskObjective:
         lowest = estimate.value if estimate.low is None else estimate.low
         if lowest <= guessing + _ROUNDING:
             interval = "" if estimate.low is None else f" ({estimate.low:.3g} to {estimate.high:.3g})"
-            raise InputError(
+            raise AtChance(
                 f"the original model scores {estimate.value:.3g}{interval} on {estimate.n} selection items of "
                 f"{part.label}, not above guessing ({guessing:.3g}), so no loss can be measured there. Leave it out of "
                 "the objective, or raise its limit."

@@ -11,6 +11,7 @@ layer by layer, still counted in the original model. Then every field is cut to 
 
 from __future__ import annotations
 
+import math
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -128,6 +129,9 @@ With None there is no such list, and a plan that moves a layer to another phase 
 SCALES = ("scale_attn_by_inverse_layer_idx",)
 """Flags under which a layer's arithmetic depends on its index. Such a model can only lose layers from its end."""
 
+DEPTH_SCALES = ("scale_depth",)
+"""Numbers that a model divides by the square root of its depth: they shrink with it, so that the result stays."""
+
 SAME_COUNT = ("num_blocks",)
 """Other names of the number of layers."""
 
@@ -182,6 +186,9 @@ def cut_config(
     for name in SAME_COUNT:
         if cut.get(name) == plan.num_layers:
             cut[name] = len(plan.kept)
+    for name in DEPTH_SCALES:
+        if isinstance(full.get(name), float):
+            cut[name] = full[name] * math.sqrt(len(plan.kept) / plan.num_layers)
     if structure.num_layers_field in full:  # some types count an entry of another list instead
         cut[structure.num_layers_field] = len(plan.kept)
     if cut.get("num_hidden_layers") == 2 * plan.num_layers and structure.num_layers_field != "num_hidden_layers":

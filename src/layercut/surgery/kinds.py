@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -216,7 +217,7 @@ def _followed(layers: Sequence[Attributes], old: int, after: Attributes, plan: C
     settings = []
     for module, name in sorted(before.keys() | after.keys(), key=lambda place: (place[1] != CLASS, place)):
         was, is_now = before.get((module, name)), after.get((module, name))
-        if was == is_now:
+        if was == is_now or (type(was) is type(is_now) is float and math.isclose(was, is_now, rel_tol=1e-12)):
             continue
         held = [(index, layer[module, name]) for index, layer in enumerate(layers) if (module, name) in layer]
         is_target = type(was) is int and name.endswith(("layer_index", "layer_idx")) and new_of.get(was) == is_now

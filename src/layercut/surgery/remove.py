@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from torch import nn
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 ACTIVE = "_layercut_bypass"
 """Attribute of a model that is under a bypass: the plan."""
+_checked: WeakKeyDictionary[nn.Module, set[str]] = WeakKeyDictionary()
 _MISSING = object()
 _OVERRIDES = "_heterogeneity_spec"
 """Attribute of a config in which layers have values of their own."""
@@ -78,16 +80,7 @@ def apply_plan(model: PreTrainedModel, plan: CutPlan | str | Sequence[int]) -> E
             "for this very model."
         )
     _install_output_hooks(parent)
-    text = text_config_of(model)
-    old = text.to_dict()
-
-    def follow(plan: CutPlan) -> tuple[dict[str, Any], tuple[Setting, ...]]:
-        return cut_config(old, plan, structure), settings_under(type(model), model.config, plan)
-
-    try:
-        new, settings = follow(plan)
-    except PlanRefused as refused:
-        raise with_nearest(refused, plan, follow) from refused
+    old, new, settings = _followed(model, plan)
     with ExitStack() as undo:
         for setting in settings:
             owner: nn.Module = model if setting.layer is None else layers[setting.layer]
@@ -105,6 +98,33 @@ def apply_plan(model: PreTrainedModel, plan: CutPlan | str | Sequence[int]) -> E
             _set(undo, parent, name, kept)
         return undo.pop_all()
     raise AssertionError("unreachable")
+
+
+def check_plan(model: PreTrainedModel, plan: CutPlan) -> None:
+    """Raise if a layer that stays would become another one. Each plan is checked once for a model, which must be whole.
+
+    Raises:
+        InputError: such a layer; names the nearest plan that works.
+    """
+    known = _checked.setdefault(model, set())
+    if plan.key not in known:
+        _followed(model, plan)
+        known.add(plan.key)
+
+
+def _followed(model: PreTrainedModel, plan: CutPlan) -> tuple[dict[str, Any], dict[str, Any], tuple[Setting, ...]]:
+    """The text config before and under a plan, and the attributes of modules that follow it."""
+    structure = structure_in(model)
+    old = text_config_of(model).to_dict()
+
+    def follow(plan: CutPlan) -> tuple[dict[str, Any], tuple[Setting, ...]]:
+        return cut_config(old, plan, structure), settings_under(type(model), model.config, plan)
+
+    try:
+        new, settings = follow(plan)
+    except PlanRefused as refused:
+        raise with_nearest(refused, plan, follow) from refused
+    return old, new, settings
 
 
 def _install_output_hooks(parent: nn.Module) -> None:

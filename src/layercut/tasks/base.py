@@ -74,7 +74,8 @@ class Task(Protocol):
     """Where questions come from, how they are asked and how answers are graded.
 
     A task with a chain may have ``answer_begins``, too: the beginning of the sentence that its grader searches for,
-    with which a chain is made to answer when its budget is spent.
+    with which a chain is made to answer when its budget is spent. A task whose benchmark has numbers that are no means
+    over items may have ``over_items(samples, readout, records)``, which gives them by name.
     """
 
     name: str

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+from tests.support.pruning import spare_model, written_file
 from tests.unit.cli.conftest import Run
 
 ROOT = Path(__file__).parents[3]
@@ -53,3 +54,15 @@ def test_without_a_run_folder_nothing_is_saved_and_a_long_answer_is_heard_of(tin
     assert code == 130
     assert "0 of 1 answer, " in said and "tokens written" in said
     assert said.splitlines()[-1].startswith("Stopped. Nothing is saved. With --out DIR")
+
+
+def test_a_run_of_prune_says_what_is_saved(tmp_path: Path) -> None:
+    model = spare_model(tmp_path / "spare")
+    file, out = written_file(tmp_path / "mine.jsonl", model), tmp_path / "run"
+    journal = out / "searches" / "path" / "samples" / "traces.divergence.jsonl"
+    command = ("prune", model, "--tasks", file, "--items", 40, "--keep", 0.5, "--device", "cpu", "--batch-size", 2)
+    code, said = interrupted(*command, "--out", out, once=journal)
+    assert code == 130, said
+    last = said.splitlines()[-1]
+    assert last.startswith("Stopped. ") and "are saved" in last and last.endswith("run the same command to continue.")
+    assert "original: scoring selection items" in said, "heard of without a terminal"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from layercut.engine import vllm as engine_module
 from layercut.engine import vllm_probe
@@ -296,6 +296,16 @@ def test_a_type_that_was_not_compared_has_to_pass_the_probe(
     with pytest.raises(InputError, match=r"does not run .* as transformers does: without layer 3 its log-likelihoods"):
         VllmEngine(unknown)
 
+    def breaks(found: Any, *, layers: str, removed: Any) -> int:
+        count = leave_out(found, layers=layers, removed=removed)
+        for number in removed:
+            found.get_submodule(layers)[number].forward = lambda *_: None
+        return count
+
+    monkeypatch.setattr(engine_module, "leave_out", breaks)
+    with pytest.raises(InputError, match=r"as transformers does: without layer 3 it fails \(cannot unpack"):
+        VllmEngine(unknown)
+
 
 def test_a_type_that_transformers_runs_otherwise_is_refused_whole(
     unknown: WeightlessModel, monkeypatch: pytest.MonkeyPatch
@@ -340,6 +350,7 @@ def test_what_a_layer_hands_on_follows_from_its_signature() -> None:
     def mamba(self: Any, hidden_states: Any, residual: Any = None, metadata: Any = None) -> Any: ...
     def one(self: Any, position_ids: Any, hidden_states: Any) -> Any: ...
     def first(self: Any, x: Any, mask: Any = None) -> Any: ...
+    def stablelm(self: Any, positions: Any, hidden_states: Any) -> tuple[Tensor, Tensor]: ...  # type: ignore[empty-body]
 
     assert hand_on(both)("p", "h", "r") == ("h", "r")
     assert hand_on(both)(positions="p", hidden_states="h", residual=None, scaling=1) == ("h", None)
@@ -348,6 +359,7 @@ def test_what_a_layer_hands_on_follows_from_its_signature() -> None:
     assert hand_on(one)("p", "h") == "h"
     assert hand_on(one)("p", hidden_states="h") == "h"
     assert hand_on(first)("h", mask=1) == "h"
+    assert hand_on(stablelm)("p", "h") == ("h", None)
 
 
 def test_another_device_than_the_one_vllm_is_built_for_is_refused(model: WeightlessModel, vllm: FakeVllm) -> None:

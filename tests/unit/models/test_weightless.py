@@ -17,7 +17,7 @@ from tests.support.tiny import save_tiny
 def test_it_knows_of_a_model_what_the_loaded_one_knows(family: str, tmp_path: Path) -> None:
     source = resolve(str(save_tiny(family, tmp_path / "tiny")))
     loaded, found = load_model(source, device="cpu"), load_without_weights(source, device="cpu")
-    for name in ("name", "family", "model_hash", "num_layers", "context_length", "dtype", "has_chat_template"):
+    for name in ("name", "structure", "model_hash", "num_layers", "context_length", "dtype", "has_chat_template"):
         assert getattr(found, name) == getattr(loaded, name)
     stops = stop_tokens(found.tokenizer, found.generation_config)
     assert stops == stop_tokens(loaded.tokenizer, loaded.model.generation_config)

@@ -58,6 +58,8 @@ def test_both_reports_begin_with_it(tmp_path: Path) -> None:
     top = written["report"].read_text().split("## Every plan")[0]
     page = read_page(written["page"].read_text())
     screen = page.text[page.text.index("How many layers") : page.text.index("Scores of every plan")]
+    assert top.startswith("# What bundled:smollm2-135m keeps without 1 of its 30 layers\n")
+    assert page.headings[0][1].endswith(" keeps without 1 of its 30 layers")
     assert first.answer in top
     assert first.answer.replace("**", "") in screen
     for name, text in first.facts:

@@ -31,7 +31,7 @@ def plainly(loaded: Any, texts: tuple[str, ...] = TEXTS) -> list[float]:
         losses.append(cross_entropy(logits, ids[0, 1:], reduction="none"))
     torch.cat(losses).mean().backward()
     scores = []
-    for layer in decoder_layers(model, loaded.family):
+    for layer in decoder_layers(model):
         found = [w for w in layer.parameters() if w.ndim > 1 and w.grad is not None]
         scores.append(sum(float((w.detach().double() * w.grad.double()).abs().sum()) for w in found))
     model.zero_grad(set_to_none=True)

@@ -9,7 +9,7 @@ from benchmarks.families import NUM_LAYERS, tiny_config, tiny_model
 from layercut.errors import InputError
 from layercut.surgery.bypass import bypass
 from layercut.surgery.plan import CutPlan
-from layercut.surgery.remove import decoder_layers
+from layercut.surgery.remove import check_plan, decoder_layers
 
 
 def refusal(model_type: str, removed: tuple[int, ...]) -> str:
@@ -62,3 +62,10 @@ def test_every_place_in_the_cache_follows_its_layer() -> None:
 
 def places_of(layer: nn.Module) -> set[int]:
     return {part.layer_idx for part in layer.modules() if hasattr(part, "layer_idx")}  # type: ignore[misc]
+
+
+def test_a_search_refuses_such_a_plan_before_it_runs() -> None:
+    model = tiny_model(tiny_config("beam"))
+    check_plan(model, CutPlan(num_layers=NUM_LAYERS, removed=(4, 5)))
+    with pytest.raises(InputError, match="layer 1 would change: its attn_residual_add_idx"):
+        check_plan(model, CutPlan(num_layers=NUM_LAYERS, removed=(0,)))

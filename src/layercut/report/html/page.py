@@ -15,7 +15,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from layercut.report.elements import Section
-from layercut.report.first import FirstScreen
+from layercut.report.first import FirstScreen, title_of
 from layercut.report.html.sections import SECTIONS
 from layercut.report.html.sections.items import ITEMS_PAGE, MOST_BYTES, answers
 from layercut.report.html.source import Source, read_source
@@ -81,7 +81,7 @@ def _laid_out(source: Source, sections: Sequence[Section]) -> str:
 
 def _title(source: Source) -> str:
     if source.study is not None:
-        return f"What {source.model} loses with layers removed"
+        return title_of(source.first, source.model)
     if source.sweep is not None:
         return f"What {source.model} loses without each of its layers"
     return f"What broke in {source.model}"

@@ -123,7 +123,13 @@
     const side = (title, [outcome, answer, whole, start, end]) => {
       const shown = make("pre", { tabindex: "0", "aria-label": `Answer of ${title}` });
       if (start === undefined) shown.append(whole);
-      else shown.append(whole.slice(0, start), make("mark", {}, whole.slice(start, end).trim() || "(ends here)"), whole.slice(end));
+      else {
+        const part = whole.slice(start, end);
+        const word = part.trim();
+        const first = word ? start + part.indexOf(word) : start; // the mark begins at the word, not at the space before it
+        const last = word ? first + word.length : end;
+        shown.append(whole.slice(0, first), make("mark", {}, word || part.replaceAll("\n", "\u21b5\n") || "(ends here)"), whole.slice(last));
+      }
       const verdict = make("span", { class: outcome === "right" ? "right" : "wrong" }, ended(outcome));
       const graded = answer && answer !== whole ? [", graded: ", make("code", {}, answer)] : [];
       return make("div", { class: "side" }, make("p", { class: "side-name" }, `${title}: `, verdict, ...graded), shown);
