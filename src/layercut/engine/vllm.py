@@ -290,8 +290,8 @@ class VllmEngine(OnePlanAtATime):
             )
         if not self._may_skip and not plan.is_uncut:
             raise InputError(
-                f"{self._model.name} is of a type that was not compared with vLLM, and the comparison takes no adapters, "
-                "so no layer is skipped. Use `engine` shared, or merge the adapter."
+                f"{self._model.name} is of a type that was not compared with vLLM, and the comparison takes no "
+                "adapters, so no layer is skipped. Use `engine` shared, or merge the adapter."
             )
 
     def _decode(self, tokens: Sequence[int]) -> str:
