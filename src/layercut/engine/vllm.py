@@ -94,6 +94,7 @@ class VllmEngine(OnePlanAtATime):
         if model.structure.model_type not in VERIFIED and not cuda_graphs and model.source.adapter is None:
             logger.info("computing with transformers what vLLM has to give, as %s was not compared before", model.name)
             expected = vllm_probe.reference(model)
+        self._may_skip = expected is not None or model.structure.model_type in VERIFIED
         self._llm = start(
             self._vllm,
             model,
@@ -286,6 +287,11 @@ class VllmEngine(OnePlanAtATime):
             raise InputError(
                 "CUDA graphs contain all layers, so none can be skipped. Omit `cuda_graphs`, or write the pruned "
                 "checkpoint with layercut cut and evaluate that."
+            )
+        if not self._may_skip and not plan.is_uncut:
+            raise InputError(
+                f"{self._model.name} is of a type that was not compared with vLLM, and the comparison takes no "
+                "adapters, so no layer is skipped. Use `engine` shared, or merge the adapter."
             )
 
     def _decode(self, tokens: Sequence[int]) -> str:

@@ -307,6 +307,18 @@ def test_a_type_that_was_not_compared_has_to_pass_the_probe(
         VllmEngine(unknown)
 
 
+def test_an_adapter_of_a_type_that_was_not_compared_runs_with_all_layers_only(
+    unknown: WeightlessModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("layercut.engine.vllm_start._lora", lambda _: {})
+    monkeypatch.setattr(engine_module, "lora_request", lambda _: None)
+    adapter = Adapter(tmp_path, "base", rank=24)
+    engine = VllmEngine(replace(unknown, source=replace(unknown.source, adapter=adapter)))
+    assert answers(engine.log_likelihoods(vllm_probe.requests(), PLANS[0]))
+    with pytest.raises(InputError, match="takes no adapters, so no layer is skipped"):
+        answers(engine.log_likelihoods(vllm_probe.requests(), PLANS[1]))
+
+
 def test_a_type_that_transformers_runs_otherwise_is_refused_whole(
     unknown: WeightlessModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
