@@ -35,8 +35,8 @@ ROUNDING_STEPS = 4
 same arithmetic to the last bit. An accelerator may choose other kernels for the reloaded model."""
 
 WRITTEN_STEPS = 64
-"""The same in float32, of the last token of a text alone, which is all that a model computes as it begins to write. Sums
-of so few rows depend on where weights lie in memory: 3.8e-5, ten steps, was seen between two equal SmolLM2-135M."""
+"""The same in float32, of the last token of a text alone, which is all that a model computes as it begins to write.
+Sums of so few rows depend on where weights lie in memory: 3.8e-5, ten steps, was seen between two equal models."""
 
 
 @dataclass(frozen=True, kw_only=True)
