@@ -58,9 +58,9 @@ def diagnose(
     from layercut.study.checks import check_plans
 
     names = known([name for name in (only or "").split(",") if name])
-    from layercut.diagnostics.diagnose import diagnose_model
-
     check_plans(model, [cut for cut in cuts if is_plan(cut)], seed)
+
+    from layercut.diagnostics.diagnose import diagnose_model
     from layercut.report.diagnosis.page import summary
     from layercut.report.html.page import PAGE
     from layercut.sandbox.runner import allow_unsafe
