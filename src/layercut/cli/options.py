@@ -22,7 +22,8 @@ from layercut.settings import TaskSettings
 Remove = Annotated[
     str | None,
     typer.Option(
-        help="Layers to remove, zero-based, ranges inclusive: 3,8,21-24. Or reverse:N or random:N (N may be 25%), or a plan.json.",
+        help="Layers to remove, zero-based, ranges inclusive: 3,8,21-24. Or reverse:N or random:N (N may be 25%), or a "
+        "plan.json.",
         metavar="LAYERS",
     ),
 ]

@@ -182,11 +182,13 @@ def prompt_tokens(prompts: Sequence[Prompt]) -> int:
 def between(low: float, high: float) -> str:
     """A range of time, in words.
 
-    >>> between(0.2, 4), between(40, 150), between(4000, 90_000)
-    ('up to 4 s', '40 s to 2.5 min', '1.1 to 25 h')
+    >>> between(0.2, 4), between(40, 150), between(4000, 90_000), between(468_000, 7e7)
+    ('up to 4 s', '40 s to 2.5 min', '1.1 to 25 h', '5.4 to 810 days')
     """
     units = [_unit(seconds) for seconds in (low, high)]
-    numbers = [f"{seconds / length:.2g}" for seconds, (length, _) in zip((low, high), units, strict=True)]
+    numbers = [
+        f"{float(f'{seconds / length:.2g}'):,g}" for seconds, (length, _) in zip((low, high), units, strict=True)
+    ]
     if high < 1:
         return "under 1 s"
     if low < 1:
@@ -196,7 +198,9 @@ def between(low: float, high: float) -> str:
 
 
 def _unit(seconds: float) -> tuple[float, str]:
-    return next(((length, unit) for length, unit in ((3600, "h"), (60, "min")) if seconds >= length), (1, "s"))
+    """The length of a unit in seconds, and its name; days from two of them."""
+    units = ((172_800, 86_400, "days"), (3600, 3600, "h"), (60, 60, "min"))
+    return next(((length, unit) for least, length, unit in units if seconds >= least), (1, "s"))
 
 
 def _seconds_of(left: Any, right: Any) -> float:
