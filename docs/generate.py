@@ -92,6 +92,7 @@ def settings_page() -> str:
 
 def settings_classes() -> tuple[tuple[str, type[Settings]], ...]:
     """The classes that people set, with the heading each has on the page."""
+    from layercut.diagnostics.diagnose import DiagnoseSettings
     from layercut.healing.filters import FilterSettings
     from layercut.healing.loop import LoopSettings
     from layercut.healing.prompt_sources import Answering, PromptSpec
@@ -114,6 +115,7 @@ def settings_classes() -> tuple[tuple[str, type[Settings]], ...]:
         ("Healing: prompt sources", PromptSpec),
         ("Healing: in rounds", LoopSettings),
         ("Prune", PruneSettings),
+        ("Diagnosis", DiagnoseSettings),
         ("Study", StudySettings),
         ("Study: criterion", CriterionSettings),
         ("Study: healing arm", HealingArm),
