@@ -75,26 +75,34 @@ class Journal:
 
         Raises:
             ValueError: a record holds NaN or infinity; nothing was written.
-            OSError: the disk is full or gone. After any error the file is cut back to its complete lines, and
-                ``append`` can be called again.
+            OSError: the disk is full or gone. The file is cut back to its complete lines, and ``append`` can be called
+                again.
         """
         if not records:
             return
         lines = [_line(record) for record in records]
         data = b"".join(lines)
+        rest = memoryview(data)
         try:
             self._file.truncate(self._size)  # if cutting back has failed before
-            rest = memoryview(data)
             while rest:  # a nearly full disk writes a part
                 rest = rest[self._file.write(rest) :]
             os.fsync(self._file.fileno())
-        except BaseException as error:
+        except OSError as error:
             with suppress(OSError):
                 self._file.truncate(self._size)
-            if isinstance(error, OSError):
-                raise OSError(error.errno, error.strerror, str(self.path)) from error
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
+        except BaseException:  # Ctrl-C while all lines are in the file already: they stay
+            if rest:
+                with suppress(OSError):
+                    self._file.truncate(self._size)
+            else:
+                self._add(lines)
             raise
-        self._size += len(data)
+        self._add(lines)
+
+    def _add(self, lines: Sequence[bytes]) -> None:
+        self._size += sum(map(len, lines))
         self._records.extend(json.loads(line) for line in lines)
 
     def close(self) -> None:

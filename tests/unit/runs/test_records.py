@@ -131,6 +131,21 @@ def test_a_disk_that_fails_on_syncing_leaves_whole_lines(tmp_path, monkeypatch):
     assert read_records(path) == [{"id": "a"}, {"id": "c"}]
 
 
+def test_ctrl_c_while_the_disk_is_synced_keeps_what_was_written(tmp_path, monkeypatch):
+    def stopped(_):
+        raise KeyboardInterrupt
+
+    with Journal(tmp_path / "a.jsonl") as journal:
+        journal.append([{"id": "0"}])
+        monkeypatch.setattr(os, "fsync", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            journal.append([{"id": "1"}, {"id": "2"}])
+        monkeypatch.undo()
+        journal.append([{"id": "3"}])
+        assert [record["id"] for record in journal.records] == ["0", "1", "2", "3"]
+    assert [record["id"] for record in read_records(tmp_path / "a.jsonl")] == ["0", "1", "2", "3"]
+
+
 def test_a_killed_writer_leaves_a_prefix(tmp_path):
     path = tmp_path / "a.jsonl"
     code = (
