@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from threading import Event, Thread
 from typing import NamedTuple
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 
 from layercut.progress.activity import listening
 
@@ -37,6 +37,19 @@ def line(console: Console, text: str) -> None:
     if not console.is_terminal:
         _last_line = time.monotonic()
         console.print(text, markup=False, soft_wrap=True)
+
+
+@contextmanager
+def live(table: RenderableType, console: Console, tokens: Tokens, describe: Callable[[], str]) -> Iterator[None]:
+    """Show a table inside the block; the bar of a step is shown below it. Without a terminal, as ``under_way``."""
+    from rich.live import Live
+
+    with tokens.counted(), under_way(console, describe):
+        if not console.is_terminal:
+            yield
+            return
+        with Live(table, console=console, refresh_per_second=4, vertical_overflow="crop"):
+            yield
 
 
 @contextmanager

@@ -7,20 +7,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Hashable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from rich import box
 from rich.console import Console, ConsoleOptions, RenderResult
-from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from layercut.progress import OnProgress
 from layercut.progress.estimate import Eta
 from layercut.progress.estimate import Workload as Work
-from layercut.progress.heartbeat import Tokens, clock, line, under_way
+from layercut.progress.heartbeat import Tokens, clock, line, live
 from layercut.text.counting import counted
 
 State = Literal["waiting", "searching", "asking", "healing", "finished", "failed"]
@@ -70,15 +69,9 @@ class StudyProgress:
         """The current step, for the line of every half minute."""
         self._tokens = Tokens()
 
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        """Show the table inside the block. The bar of a step is shown below it, both live."""
-        with self._tokens.counted(), under_way(self._console, self._now):
-            if not self._console.is_terminal:
-                yield
-                return
-            with Live(self, console=self._console, refresh_per_second=4, vertical_overflow="crop"):
-                yield
+    def running(self) -> AbstractContextManager[None]:
+        """Show the table inside the block."""
+        return live(self, self._console, self._tokens, self._now)
 
     def learn(self, kind: Hashable, num_items: int, seconds: float) -> None:
         self._eta.learn(kind, num_items, seconds)

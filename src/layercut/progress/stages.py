@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rich import box
-from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from layercut.progress.heartbeat import Tokens, clock, line, under_way
+from layercut.progress.heartbeat import Tokens, clock, line, live
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
@@ -56,15 +55,9 @@ class StageProgress:
         self._tokens = Tokens()
         self._began = time.monotonic()
 
-    @contextmanager
-    def running(self) -> Iterator[None]:
+    def running(self) -> AbstractContextManager[None]:
         """Show the table inside the block."""
-        with self._tokens.counted(), under_way(self._console, self._now):
-            if not self._console.is_terminal:
-                yield
-                return
-            with Live(self, console=self._console, refresh_per_second=4, vertical_overflow="crop"):
-                yield
+        return live(self, self._console, self._tokens, self._now)
 
     def begin(self, stage: str, doing: str) -> None:
         """A stage or depth is worked on."""
