@@ -30,7 +30,6 @@ from layercut.runs.settings import settings_hash
 from layercut.selection.search_journal import JournalQuestion
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.cells import Cell
-from layercut.tasks.evaluate import evaluate
 
 CELLS, SEARCHES = "cells", "searches"
 FORMAT_VERSION = 1
@@ -220,17 +219,7 @@ def run_cell(
         # Without missing items there is no engine, so a finished study loads no model.
         answers = engine() if missing else cast("Engine", None)
         began = time.monotonic()
-        outcome = evaluate(
-            cell.task,
-            answers,
-            plan,
-            readout=cell.readout,
-            limit=cell.limit,
-            decoding=decoding,
-            num_samples=cell.num_samples,
-            journal=journal,
-            on_progress=on_progress,
-        )
+        outcome = cell.evaluate(answers, plan, decoding, journal, on_progress)
         seconds = time.monotonic() - began
     rows = [cast("MetricRow", {**row, "selection_items": selection_items}) for row in outcome.metrics]
     write_json(

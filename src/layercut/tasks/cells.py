@@ -7,10 +7,11 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from layercut.engine.base import Decoding, GenerationRequest
+from layercut.engine.base import Decoding, Engine, GenerationRequest
 from layercut.engine.handle import ModelHandle
 from layercut.engine.served import ServedModel
 from layercut.errors import InputError
+from layercut.progress import OnProgress
 from layercut.progress import estimate as eta
 from layercut.progress.bars import CHARACTERS_PER_TOKEN, DECODE_COST, ITEM_COST
 from layercut.runs.directory import RunFolder
@@ -20,7 +21,7 @@ from layercut.surgery.plan import CutPlan
 from layercut.tasks import load_task
 from layercut.tasks.base import Readout, Task, check_readout, generates
 from layercut.tasks.budget import asked
-from layercut.tasks.evaluate import evaluate
+from layercut.tasks.evaluate import Records, TaskResult, evaluate
 from layercut.tasks.selected_items import check_report_items
 
 if TYPE_CHECKING:
@@ -53,6 +54,22 @@ class Cell:
     def label(self) -> str:
         """Name for people."""
         return f"{self.task.name} ({self.readout})"
+
+    def evaluate(
+        self, engine: Engine, plan: CutPlan, decoding: Decoding, journal: Records, on_progress: OnProgress
+    ) -> TaskResult:
+        """Have a model answer what the journal lacks, and score all answers."""
+        return evaluate(
+            self.task,
+            engine,
+            plan,
+            readout=self.readout,
+            limit=self.limit,
+            decoding=decoding,
+            num_samples=self.num_samples,
+            journal=journal,
+            on_progress=on_progress,
+        )
 
     def describe(self) -> dict[str, Any]:
         """What decides the numbers, for a run's settings."""
@@ -167,17 +184,7 @@ def run_cells(
     rows: list[MetricRow] = []
     for index, cell in enumerate(cells, start=first):
         with folder.journal(cell.task.name, cell.readout) as journal, progress.piece(index) as on_progress:
-            outcome = evaluate(
-                cell.task,
-                model.engine,
-                plan,
-                readout=cell.readout,
-                limit=cell.limit,
-                decoding=decoding,
-                num_samples=cell.num_samples,
-                journal=journal,
-                on_progress=on_progress,
-            )
+            outcome = cell.evaluate(model.engine, plan, decoding, journal, on_progress)
         rows.extend({**row, "selection_items": shared[index - first]} for row in outcome.metrics)
     folder.write_metrics(rows, plan=written, num_parameters=model.num_parameters(plan), arm=arm)
 
