@@ -539,7 +539,7 @@ class PruneJob:
         found = None
         for number, arm in enumerate(arms, start=1):
             self._ask(arm)
-            found = self._judge(arms[:number])
+            found = judge(self._folder, arms[:number], self._settings.keep, LEVEL, self._seed)
             last = found.tested[-1] if found.tested else None
             shown = "n/a"
             if last is not None and (least := least_kept(last.kept)) is not None:
@@ -553,9 +553,6 @@ class PruneJob:
         asked = [arm for arm in arms if (self._folder / arm.name).exists()]
         Manifest(self._folder, [{**arm.describe(), "seed": self._seed} for arm in (uncut, *asked)])
         return found
-
-    def _judge(self, arms: Sequence[Arm]) -> FixedSequence:
-        return judge(self._folder, arms, self._settings.keep, LEVEL, self._seed)
 
     def _cells(self) -> list[Cell]:
         number = self._state["report_items"]
@@ -630,7 +627,8 @@ class PruneJob:
         chosen = Chosen(name=arm.name, depth=len(arm.plan.removed), removed=arm.plan.removed, healing=arm.healing)
         verdict, why = answer_of(found.tested, steps, chosen, settings.keep, state["path_ended"], self._parts)
         timed = state["speed"]
-        after = folder / MODEL if checkpoint else None
+        source = self._model.source.path
+        cut_bytes = _bytes_of(folder / MODEL) if checkpoint else plan_cut(source, arm.plan).bytes_after
         return PruneResult(
             model=self._model.settings.model,
             model_hash=self._model.metadata.model_hash,
@@ -666,21 +664,17 @@ class PruneJob:
             why=why,
             next=next_step(found.tested, self._parts, settings, self._goal.tasks, self._model.settings.model, folder),
             checkpoint=checkpoint,
-            verified=self._verified(),
+            verified=str(state.get("verified", "")),
             speed=speeds(timed["rounds"]),
             size={
-                "uncut": self._size("uncut", self._model.plan(), _bytes_of(self._model.source.path)),
-                "cut": self._size("cut", arm.plan, _bytes_of(after) if after else self._cut_bytes(arm.plan)),
+                "uncut": self._size("uncut", self._model.plan(), _bytes_of(source)),
+                "cut": self._size("cut", arm.plan, cut_bytes),
             },
             where=machine(),
             seed=self._seed,
             command=self._run.environment["command"],
             seconds=state.seconds,
         )
-
-    def _verified(self) -> str:
-        """What the card of the checkpoint says of its reload; empty where there is none."""
-        return str(self._state.get("verified", ""))
 
     def _size(self, name: str, plan: CutPlan, disk_bytes: int) -> Size:
         timed = self._state["speed"]
@@ -690,9 +684,6 @@ class PruneJob:
             memory_bytes=timed["memory_bytes"][name],
             cache_bytes_per_token=timed["cache_bytes_per_token"][name],
         )
-
-    def _cut_bytes(self, plan: CutPlan) -> int:
-        return plan_cut(self._model.source.path, plan).bytes_after
 
     def _left(self) -> tuple[float, float] | None:
         """The least and the most seconds that are left: by the time of an item, as if the path ended now, or not."""
