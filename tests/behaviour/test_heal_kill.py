@@ -3,38 +3,28 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from tests.support.process import started
 from tests.support.tiny import save_tiny
 
 pytest.importorskip("trl", reason="healing by training needs layercut[heal]")
 pytest.importorskip("peft", reason="healing by training needs layercut[heal]")
 
-ROOT = Path(__file__).parents[2]
-
-
-def layercut(*arguments: object) -> subprocess.Popen[bytes]:
-    paths = [str(ROOT / "src"), str(ROOT), os.environ.get("PYTHONPATH", "")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "layercut.cli.main", *map(str, arguments)]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
-
 
 @pytest.mark.slow
 def test_killed_while_it_trains_it_ends_with_the_same_weights(tmp_path: Path) -> None:
     model = save_tiny("llama", tmp_path / "tiny")
-    assert layercut("cut", model, "--remove", "2,4", "--out", tmp_path / "cut").wait() == 0
+    assert started("cut", model, "--remove", "2,4", "--out", tmp_path / "cut").wait() == 0
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("\n".join(f"say {number}" for number in range(40)))
 
     def heal(name: str) -> subprocess.Popen[bytes]:
-        return layercut(
+        return started(
             *("heal", tmp_path / "cut", "--teacher", model, "--prompts", prompts, "--out", tmp_path / name),
             *("--max-new-tokens", 6, "--keep-unfinished", "--rank", 2, "--max-steps", 60, "--epochs", 20),
             *("--train-batch", 4, "--save-every", 10, "--warmup-steps", 2, "--patience", 0),

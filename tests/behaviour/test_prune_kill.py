@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.process import started
 from tests.support.pruning import choice_file, spare_model
 
-ROOT = Path(__file__).parents[2]
 MOMENTS = (
     "searches/path/samples/mine.jsonl.rank.jsonl",  # the original model's first answers
     "healing/depth-*/seam/config.yaml",  # while a plan is healed
@@ -24,13 +21,6 @@ MOMENTS = (
     ".model.*",  # while the checkpoint is written
     "model/plan.json",  # written, and not timed yet
 )
-
-
-def layercut(*arguments: object) -> subprocess.Popen[bytes]:
-    paths = [str(ROOT / "src"), str(ROOT), os.environ.get("PYTHONPATH", "")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "layercut.cli.main", *map(str, arguments)]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def results(folder: Path) -> dict[str, Any]:
@@ -50,15 +40,15 @@ def test_killed_again_and_again_it_ends_like_a_run_that_was_not(tmp_path: Path) 
     file = choice_file(tmp_path / "mine.jsonl", model)
     command = ("prune", model, "--tasks", file, "--items", 40, "--keep", 0.6, "--max-depth", 3, "--heal", "seam")
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert layercut(*command, "--device", "cpu", "--out", whole).wait() == 0
+    assert started(*command, "--device", "cpu", "--out", whole).wait() == 0
     num_killed = 0
     for moment in MOMENTS:
-        process = layercut(*command, "--device", "cpu", "--out", killed)
+        process = started(*command, "--device", "cpu", "--out", killed)
         while process.poll() is None and not list(killed.glob(moment)):
             time.sleep(0.002)
         process.kill()
         num_killed += process.wait() == -9
         assert not (killed / "result.json").exists() or moment == MOMENTS[-1]
     assert num_killed >= len(MOMENTS) - 2, "a step as quick as writing a tiny checkpoint may be over before it is seen"
-    assert layercut(*command, "--device", "cpu", "--out", killed).wait() == 0
+    assert started(*command, "--device", "cpu", "--out", killed).wait() == 0
     assert results(killed) == results(whole)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -14,9 +11,9 @@ import pytest
 import yaml
 
 from layercut.runs.study import arms_in, failures_in
+from tests.support.process import started
 from tests.support.tiny import save_tiny
 
-ROOT = Path(__file__).parents[2]
 MOMENTS = (
     "uncut/samples/arithmetic.short.jsonl",  # while the first answers are written
     "searches/block_influence/samples",  # while layers are chosen
@@ -25,13 +22,6 @@ MOMENTS = (
     "last/heal-seam/config.yaml",  # while it is healed
     "last+seam/samples/arithmetic.short.jsonl",
 )
-
-
-def layercut(*arguments: object) -> subprocess.Popen[bytes]:
-    paths = [str(ROOT / "src"), str(ROOT), os.environ.get("PYTHONPATH", "")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "layercut.cli.main", *map(str, arguments)]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def results(folder: Path) -> dict[str, Any]:
@@ -68,15 +58,15 @@ def test_a_study_that_was_killed_again_and_again_ends_like_one_that_was_not(tmp_
     }
     study.write_text(yaml.safe_dump(data))
     whole, killed = tmp_path / "one" / "whole", tmp_path / "two" / "killed"
-    assert layercut("run", study, "--out", whole).wait() == 0
+    assert started("run", study, "--out", whole).wait() == 0
     num_killed = 0
     for moment in MOMENTS:
-        process = layercut("run", study, "--out", killed)
+        process = started("run", study, "--out", killed)
         while process.poll() is None and not list(killed.glob(moment)):
             time.sleep(0.002)
         process.kill()
         num_killed += process.wait() == -9
     assert num_killed >= len(MOMENTS) - 1, "a step as quick as writing a tiny checkpoint may be over before it is seen"
-    assert layercut("run", study, "--out", killed).wait() == 0
+    assert started("run", study, "--out", killed).wait() == 0
     assert results(killed) == results(whole) and len(results(whole)) > 12
     assert failures_in(killed) == []
