@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 
 from layercut.errors import InputError
-from layercut.models.structure import structure_of
+from layercut.models.structure import counted_layers, structure_of
 from layercut.models.weights import TensorEntry, read_config, read_header, safetensors_files
 from layercut.surgery.plan import format_layers, parse_layers
 
@@ -214,8 +214,8 @@ _Layers = list[dict[str, _Matrix]]
 
 def _decoder_matrices(folder: Path) -> _Layers:
     """The matrices of every decoder layer by their name within the layer."""
-    files = safetensors_files(folder)
-    pattern = structure_of(read_config(folder), str(folder), files).tensor_pattern
+    files, config = safetensors_files(folder), read_config(folder)
+    pattern = structure_of(config, str(folder), files).tensor_pattern
     found: dict[int, dict[str, _Matrix]] = {}
     headers = {file: read_header(file) for file in set(files.values())}
     for name, file in files.items():
@@ -223,7 +223,8 @@ def _decoder_matrices(folder: Path) -> _Layers:
         if (match := pattern.match(name)) and len(entry.shape) >= 2:
             matrix = _Matrix(entry, file, headers[file].data_offset + entry.begin)
             found.setdefault(int(match[2]), {})[match[3]] = matrix
-    return [found.get(index, {}) for index in range(max(found, default=-1) + 1)]
+    # Layers for multi-token prediction may be stored behind those that the config counts.
+    return [found.get(index, {}) for index in range(counted_layers(config) or len(found))]
 
 
 def _why_not(ours: _Layers, theirs: _Layers) -> str:

@@ -73,6 +73,15 @@ def test_one_healed_layer_is_told_from_the_others(parent: Path, cut: Path) -> No
     assert found.layers == KEPT
 
 
+def test_layers_behind_those_that_the_config_counts_take_no_part(parent: Path, cut: Path) -> None:
+    file = cut / "model.safetensors"
+    tensors = load_file(file)
+    extra = {name.replace(".layers.3.", ".layers.4."): tensor + 1 for name, tensor in tensors.items()}
+    save_file({**extra, **tensors}, file, metadata={"format": "pt"})
+    found = match_layers(parent, cut)
+    assert found.layers == KEPT and len(found.matches) == 4
+
+
 def test_another_seed_has_no_layer_of_the_parent(parent: Path, tmp_path: Path) -> None:
     found = match_layers(parent, save_tiny("llama", tmp_path / "other", seed=7))
     assert found.layers is None and {match.change for match in found.matches} == {"new"}
