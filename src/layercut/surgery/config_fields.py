@@ -141,11 +141,6 @@ _ATTENTION = frozenset({"attention", "full_attention", "sliding_attention", "chu
 NOT_PER_LAYER = re.compile(r"architectures|.*_token_ids?|bad_words_ids|keys_to_ignore.*|.*languages?|tags")
 """Lists that have nothing to do with layers, should their length happen to be L."""
 
-NAMES_MODULES = frozenset({"compression_config", "quantization_config"})
-"""Dictionaries that name modules of the model, such as the ones that were left unquantized."""
-
-_MODULE = re.compile(r"((?:^|\.)(?:layers|h)\.)(\d+)(?=\.|$)")
-
 
 def cut_config(
     config: Mapping[str, Any], plan: CutPlan, structure: Structure, *, resolved: Mapping[str, Any] | None = None
@@ -367,26 +362,6 @@ def _attention_types(name: str, value: list[Any], plan: CutPlan) -> list[Any]:
     return [[_entries(name, kinds, plan), 1]]
 
 
-def _modules(name: str, value: Any, plan: CutPlan) -> Any:
-    """Names of modules, wherever they stand as strings or keys: renumbered, or dropped with their layer."""
-    new = _new_indices(plan)
-
-    def stays(text: Any) -> bool:
-        match = _MODULE.search(text) if isinstance(text, str) else None
-        return match is None or int(match[2]) in new or int(match[2]) >= plan.num_layers
-
-    def rename(item: Any) -> Any:
-        if isinstance(item, str):
-            return _MODULE.sub(lambda m: m[1] + str(new.get(int(m[2]), int(m[2]))), item)
-        if isinstance(item, list):
-            return [rename(part) for part in item if stays(part)]
-        if isinstance(item, dict):
-            return {rename(key): rename(part) for key, part in item.items() if stays(key)}
-        return item
-
-    return rename(value)
-
-
 def _new_indices(plan: CutPlan) -> dict[int, int]:
     return {old: new for new, old in enumerate(plan.kept)}
 
@@ -402,5 +377,4 @@ _RULES: tuple[tuple[frozenset[str], type, Callable[[str, Any, CutPlan], Any]], .
     (LAST_COUNTS, int, _last_count),
     (LAST_INDICES, int, _last_index),
     (frozenset({"attention_types"}), list, _attention_types),
-    (NAMES_MODULES, dict, _modules),
 )
