@@ -12,6 +12,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from layercut.report.elements import Cell, Part, Styled, Table, plain
+from layercut.text import markup
 from layercut.text.markup import code, escape
 
 _INTERVAL = re.compile(r"\\\[([-+\d., ]+|n/a)\\\](?![\[(])|\\(?=<[\d.])")
@@ -29,10 +30,8 @@ def markdown(parts: Sequence[Part] | Table) -> list[str]:
 
 
 def _markdown_table(table: Table) -> list[str]:
-    rule = "".join("---:|" if place in table.numeric else "---|" for place in range(len(table.head)))
-    rows = [[_markdown_cell(cell) for cell in row] for row in (table.head, *table.rows)]
-    head, *body = ("| " + " | ".join(cells) + " |" for cells in rows)
-    return [head.replace("|  |", "| |"), f"|{rule}", *body]
+    head, *rows = ([_markdown_cell(cell) for cell in row] for row in (table.head, *table.rows))
+    return markup.table(head, rows, table.numeric)
 
 
 def _markdown_cell(cell: Cell) -> str:

@@ -9,7 +9,7 @@ import yaml
 
 from layercut.runs.environment import hide_home
 from layercut.surgery.plan import format_layers, origin_of
-from layercut.text.markup import escape
+from layercut.text.markup import escape, table
 from layercut.text.numbers import parameters
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def model_card(
     lines = ["---", *yaml.safe_dump(front, sort_keys=False, allow_unicode=True).rstrip("\n").split("\n"), "---", ""]
     lines += [f"# {escape(name.rstrip('/').rsplit('/', 1)[-1])}, {_title(plan)}", ""]
     lines += [f"{_sentence(plan, name)} Nothing was trained after the cut.", ""]
-    lines += ["| | |", "|---|---|", *(f"| {key} | {escape(value)} |" for key, value in facts), ""]
+    lines += [*table(["", ""], ((key, escape(value)) for key, value in facts)), ""]
     lines += [
         f"Layer numbers are zero-based and refer to the {whole}. `plan.json` holds the same data for programs.",
         "",
