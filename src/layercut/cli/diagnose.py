@@ -39,9 +39,7 @@ def diagnose(
             help="Layers of MODEL that the other model has; found by comparing weights if left out.", metavar="0-15"
         ),
     ] = None,
-    out_folder: Annotated[
-        Path | None, typer.Option("--out", help="Run folder; runs/<model>-diagnose if left out.", metavar="DIR")
-    ] = None,
+    out_folder: Annotated[Path | None, options.out_to("Run folder; runs/<model>-diagnose if left out.")] = None,
     seed: options.Seed = 0,
     dry_run: options.DryRun = False,
     unsafe_exec: options.UnsafeExec = False,
@@ -62,11 +60,9 @@ def diagnose(
 
     from layercut.diagnostics.diagnose import diagnose_model
     from layercut.report.diagnosis.page import summary
+    from layercut.report.diagnosis.verdict import with_rows
     from layercut.report.html.page import PAGE
-    from layercut.sandbox.runner import allow_unsafe
 
-    if unsafe_exec:
-        allow_unsafe()
     done = diagnose_model(
         model,
         cuts,
@@ -88,7 +84,7 @@ def diagnose(
         return
     for arm in done.data["arms"][1:]:
         result(arm["name"])
-        for line in summary(done.data["diagnostics"], arm["name"], plain=True):
+        for line in summary(with_rows(done.data)["diagnostics"], arm["name"], plain=True):
             if line:
                 result(f"  {line}")
     result(f"report: {done.report}")

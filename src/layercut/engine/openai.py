@@ -22,11 +22,11 @@ from layercut.engine.base import (
     Completion,
     Decoding,
     Divergence,
+    Engine,
     GenerationRequest,
     HiddenStates,
     LikelihoodRequest,
     Likelihoods,
-    OnePlanAtATime,
 )
 from layercut.engine.batching import AnyWork, lay_out
 from layercut.engine.rows import GenerationRow, LikelihoodRow, Scoring, Tokens, generation_rows, scorings
@@ -78,7 +78,7 @@ class _Text:
         return self.request.id
 
 
-class OpenAIEngine(OnePlanAtATime):
+class OpenAIEngine(Engine):
     """One served model, uncut: no plan can leave out layers of it.
 
     The server's stop tokens are used. A draw is seeded by the seed and the request's id, where the server heeds seeds.

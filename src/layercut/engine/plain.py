@@ -21,11 +21,11 @@ from layercut.engine.base import (
     Completion,
     Decoding,
     Divergence,
+    Engine,
     GenerationRequest,
     HiddenStates,
     LikelihoodRequest,
     Likelihoods,
-    OnePlanAtATime,
 )
 from layercut.engine.batching import Backoff, lay_out
 from layercut.engine.divergence import divergences_of
@@ -57,7 +57,7 @@ Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
 
-class PlainEngine(OnePlanAtATime):
+class PlainEngine(Engine):
     """One loaded model, uncut or under any plan.
 
     The checkpoint's stop tokens are used. Its sampling parameters (temperature, repetition penalty, ...) are left

@@ -24,11 +24,11 @@ from layercut.engine.base import (
     Completion,
     Decoding,
     Divergence,
+    Engine,
     GenerationRequest,
     HiddenStates,
     LikelihoodRequest,
     Likelihoods,
-    OnePlanAtATime,
 )
 from layercut.engine.batching import lay_out
 from layercut.engine.prompts import decode
@@ -52,7 +52,7 @@ BLOCK = 4
 """Answers of this many batches come together, so that a finished sequence frees its place for the next one."""
 
 
-class VllmEngine(OnePlanAtATime):
+class VllmEngine(Engine):
     """One model in vLLM, uncut or under any plan.
 
     The checkpoint's stop tokens are used; its sampling parameters are left aside. A draw depends on the seed, the

@@ -25,7 +25,7 @@ from layercut.evidence.intervals import NUM_RESAMPLES, Estimate
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from layercut.evidence.paired import PairedRow
+    from layercut.evidence.paired import TaskRow
 
 TestVerdict = Literal["passed", "shown to fail", "undecided", "not tested"]
 
@@ -38,7 +38,7 @@ class DepthEvidence:
     """Number of layers removed; or another number that says when the plan's turn is."""
     plan: str
     """Its name."""
-    rows: tuple[PairedRow, ...]
+    rows: tuple[TaskRow, ...]
     """One a task (and readout), against the original model on the same items, with ``items``."""
 
 
@@ -196,7 +196,7 @@ def fixed_sequences(
         raise InputError(f"`level` {level:g} must lie between 0.5 and 1, such as 0.95.")
     for name, steps in paths.items():
         _check(name, steps)
-    first: dict[tuple[str, str], PairedRow] = {}
+    first: dict[tuple[str, str], TaskRow] = {}
     for steps in paths.values():
         for row in (row for step in steps for row in step.rows):
             first.setdefault((row.task, row.readout), row)
@@ -238,7 +238,7 @@ def _check(name: str, steps: Sequence[DepthEvidence]) -> None:
             raise InputError(f"{path}plan {step.plan} has two rows of a task and readout; give its main metric alone.")
 
 
-def _cannot_be_judged(row: PairedRow) -> str:
+def _cannot_be_judged(row: TaskRow) -> str:
     """Why a task decides nothing; empty where it does."""
     assert row.items is not None, "bounds need the items of a row"
     if row.chance is None:
@@ -305,7 +305,7 @@ def _items_needed(tasks: Sequence[JudgedTask], keep: float) -> int | None:
     return max(needed) if len(needed) == len(open_ones) else None
 
 
-def _judge_task(row: PairedRow, keep: float, low_error: float, high_error: float, num_resamples: int) -> JudgedTask:
+def _judge_task(row: TaskRow, keep: float, low_error: float, high_error: float, num_resamples: int) -> JudgedTask:
     assert row.items is not None and row.chance is not None
     bounds = retention_bounds(
         row.items.uncut,

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from layercut.errors import InputError
 from layercut.evidence.correlation import RankCorrelation, rank_correlation
 from layercut.evidence.multiplicity import holm
-from layercut.evidence.paired import Comparison, PairedRow
+from layercut.evidence.paired import Comparison, TaskRow
 from layercut.runs.atomic import write_json
 from layercut.runs.json_text import load
 from layercut.runs.settings import check_version, shown
@@ -26,7 +26,7 @@ ALPHA = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
-class SweepRow(PairedRow):
+class SweepRow(TaskRow):
     """The main metric of one task and readout, uncut against without one layer, on the same items."""
 
     layer: int

@@ -50,7 +50,9 @@ def escaped(text: str) -> str:
 
 def terminal(table: Table) -> RenderableType:
     """The same for a terminal: the widest layout that fits, without a shortened name."""
-    return _Fitting([*(_rich_table(table, hidden) for hidden in (frozenset(), *table.narrow)), _by_first(table)])
+    wide = [_rich_table(table, hidden) for hidden in (frozenset(), *table.narrow)]
+    narrowest = table.narrow[-1] if table.narrow else frozenset()
+    return _Fitting([*wide, _rich_table(table, narrowest, by_first=len(table.head) > 1)])
 
 
 class _Fitting:
@@ -81,10 +83,6 @@ def _rich_table(table: Table, hidden: frozenset[int], *, by_first: bool = False)
         cells = [_text(row[place]) for place in places]
         shown.add_row(*([Text("  ") + cells[0], *cells[1:]] if by_first else cells))
     return shown
-
-
-def _by_first(table: Table) -> RichTable:
-    return _rich_table(table, table.narrow[-1] if table.narrow else frozenset(), by_first=len(table.head) > 1)
 
 
 def _text(cell: Cell) -> Text:

@@ -28,66 +28,25 @@ class PlanRefused(InputError):
     """The model is as it should be, and a layer that the plan keeps would not be."""
 
 
-LISTS = frozenset(
-    {
-        "activation_sparsity_pattern",
-        "attention_layers",
-        "attn_layers",
-        "attn_type_list",
-        "hybrid_layer_pattern",
-        "indexer_types",
-        "is_moe_layer",
-        "kv_sharing_modes",
-        "layer_rope_theta",
-        "layer_types",
-        "layers_block_type",
-        "layers_num_experts",
-        "mlp_layer_types",
-        "no_rope_layers",
-        "num_attention_heads_per_layer",
-        "num_key_value_heads_per_layer",
-        "swiglu_limits",
-        "swiglu_limits_shared",
-    }
-)
+LISTS = frozenset({
+    "activation_sparsity_pattern", "attention_layers", "attn_layers", "attn_type_list", "hybrid_layer_pattern",
+    "indexer_types", "is_moe_layer", "kv_sharing_modes", "layer_rope_theta", "layer_types", "layers_block_type",
+    "layers_num_experts", "mlp_layer_types", "no_rope_layers", "num_attention_heads_per_layer",
+    "num_key_value_heads_per_layer", "swiglu_limits", "swiglu_limits_shared",
+})  # fmt: skip
 """Fields with one entry per layer."""
 
-MAYBE_LISTS = frozenset(
-    {
-        "block_configs",
-        "ffn_multipliers",
-        "head_dim",
-        "intermediate_size",
-        "moe_intermediate_size",
-        "moe_layer_freq",
-        "moe_topk",
-        "num_attention_heads",
-        "num_experts",
-        "num_key_value_heads",
-        "num_kv_heads",
-        "num_query_heads",
-        "num_shared_expert",
-        "rope_theta",
-        "sliding_window",
-        "sliding_window_pattern",
-    }
-)
+MAYBE_LISTS = frozenset({
+    "block_configs", "ffn_multipliers", "head_dim", "intermediate_size", "moe_intermediate_size", "moe_layer_freq",
+    "moe_topk", "num_attention_heads", "num_experts", "num_key_value_heads", "num_kv_heads", "num_query_heads",
+    "num_shared_expert", "rope_theta", "sliding_window", "sliding_window_pattern",
+})  # fmt: skip
 """Fields that hold one value for all layers in some models and one per layer in others; lists of length L are cut."""
 
-INDEX_LISTS = frozenset(
-    {
-        "attn_layer_indices",
-        "cross_attention_layers",
-        "full_attn_idxs",
-        "global_attention_layers",
-        "hybrid_layer_ids",
-        "local_layer_ids",
-        "mlp_only_layers",
-        "moe_layers",
-        "ple_layer_ids",
-        "rope_scaling_layers",
-    }
-)
+INDEX_LISTS = frozenset({
+    "attn_layer_indices", "cross_attention_layers", "full_attn_idxs", "global_attention_layers", "hybrid_layer_ids",
+    "local_layer_ids", "mlp_only_layers", "moe_layers", "ple_layer_ids", "rope_scaling_layers",
+})  # fmt: skip
 """Fields that list layer indices."""
 
 INDEX_KEYED = frozenset({"per_layer_config", "pruned_heads"})

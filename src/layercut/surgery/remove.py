@@ -136,8 +136,7 @@ def _followed(model: PreTrainedModel, plan: CutPlan) -> tuple[dict[str, Any], di
 
 def _owners(model: nn.Module) -> dict[int, str]:
     """The name of one tensor of each module that has tensors of its own, by the module's identity."""
-    every = {"remove_duplicate": False}
-    tensors = chain(model.named_parameters(**every), model.named_buffers(**every))
+    tensors = chain(model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False))
     return {id(model.get_submodule(name.rpartition(".")[0])): name for name, _ in tensors}
 
 

@@ -57,7 +57,7 @@ def arithmetic(*, seed: int = 0) -> FewShotTask:
         is_right=same_number,
         max_new_tokens=8,
         stop=("\n",),
-        settles=_settles,
+        settles=lambda text, gold: not can_be_number(text, gold),
     )
 
 
@@ -74,10 +74,6 @@ def find_number(text: str) -> str:
 def same_number(answer: str, gold: str) -> bool:
     """Equal in value: 19.0 is 19."""
     return parse_number(answer) == parse_number(gold)
-
-
-def _settles(text: str, gold: str) -> bool:
-    return not can_be_number(text, gold)
 
 
 def _problems(seed: int) -> Iterator[Problem]:

@@ -57,7 +57,7 @@ def copying(*, seed: int = 0) -> FewShotTask:
         is_right=str.__eq__,
         max_new_tokens=20,
         stop=("\n",),
-        settles=_settles,
+        settles=lambda text, gold: not can_be_words(text, gold),
     )
 
 
@@ -70,17 +70,9 @@ def find_words(text: str) -> str:
     return " ".join(first_line(text).split())
 
 
-def _settles(text: str, gold: str) -> bool:
-    return not can_be_words(text, gold)
-
-
 def _problems(seed: int) -> Iterator[Problem]:
-    for question in drawn("copy", VERSION, seed, _draw):
+    for question in drawn("copy", VERSION, seed, lambda rng: " ".join(rng.sample(_WORDS, rng.randint(4, 8)))):
         yield Problem(question, question, _near_misses(question.split(), item_rng("copy", VERSION, question)), {})
-
-
-def _draw(rng: Random) -> str:
-    return " ".join(rng.sample(_WORDS, rng.randint(4, 8)))
 
 
 def _near_misses(words: list[str], rng: Random) -> tuple[str, ...]:

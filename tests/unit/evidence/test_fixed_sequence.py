@@ -11,7 +11,7 @@ import pytest
 from layercut.errors import InputError
 from layercut.evidence.bounds import retention_bounds
 from layercut.evidence.fixed_sequence import DepthEvidence, SequenceResult, fixed_sequence, fixed_sequences
-from layercut.evidence.paired import PairedItems, PairedRow, compare_paired
+from layercut.evidence.paired import PairedItems, TaskRow, compare_paired
 
 UNCUT, CHANCE = 0.7, 0.1
 
@@ -24,7 +24,7 @@ def row(
     *,
     uncut: float = UNCUT,
     chance: float | None = CHANCE,
-) -> PairedRow:
+) -> TaskRow:
     """Items of a model whose true retention is known, drawn anew; without ``rng`` just as expected."""
     floor = chance or 0.0
     cut, gained = floor + retention * (uncut - floor), 0.02
@@ -33,7 +33,7 @@ def row(
     both, lost, more, neither = counts
     before = [1.0] * (both + lost) + [0.0] * (more + neither)
     after = [1.0] * both + [0.0] * lost + [1.0] * more + [0.0] * neither
-    return PairedRow(
+    return TaskRow(
         task=task, version=1, readout="short", metric="accuracy", chance=chance, limit=None, seed=0,
         values=compare_paired(before, after, chance=chance, num_resamples=200), items=PairedItems(before, after),
     )  # fmt: skip

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from layercut.evidence.diagnosis import Diagnosis
 from layercut.report.diagnosis.page import how_made, measure_table, summary
 from layercut.report.diagnosis.sections import SECTIONS
 from layercut.report.elements import Block, Details, Section, Table
 from layercut.report.html.prose import blocks, prose
 from layercut.report.html.source import Source
-from layercut.runs.diagnosis import Diagnosis
 
 
 def broken(source: Source) -> Section | None:
@@ -61,10 +61,10 @@ def _raw(found: Diagnosis) -> list[list[object]]:
     head += [f"{side}{end}" for side in sides for end in ("", "_low", "_high")]
     lines: list[list[object]] = [[*head, "p_value", "test", "headline", "seed"]]
     for row in found["rows"]:
-        cells: list[object] = [row["diagnostic"], row["measure"], row["group"], row["arm"], row["unit"], row["n"]]
-        cells.append(row["chance"])
-        for value in (row["uncut"], row["cut"], row["difference"], row["kept"]):
-            cells += [None, None, None] if value is None else list(value)
-        cells += [row["p_value"], row["test"], row["headline"], row["seed"]]
+        values = row.values
+        cells: list[object] = [row.diagnostic, row.metric, row.group, row.arm, row.unit, row.n, row.chance]
+        for value in (values.uncut, values.cut, values.difference, row.kept_share):
+            cells += [None, None, None] if value is None else value[:3]
+        cells += [values.p_value, values.test, row.headline, row.seed]
         lines.append(["" if cell is None else cell for cell in cells])
     return lines

@@ -8,6 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from layercut.evidence.diagnosis import DiagnosisExample
 from layercut.report.diagnosis.page import NUM_EXAMPLES
 from layercut.report.elements import Block, Details, Prose, Section, visible
 from layercut.report.examples import OUTCOMES, LostItem, lost_items
@@ -15,7 +16,6 @@ from layercut.report.first_difference import first_difference
 from layercut.report.html.source import Source
 from layercut.report.html.templates import templates
 from layercut.report.words import readout_words
-from layercut.runs.diagnosis import DiagnosisExample
 from layercut.text.counting import counted
 from layercut.text.markup import MOST_CHARACTERS
 
