@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from itertools import count
 from random import Random
 
-from layercut.tasks.few_shot import FewShotTask, Problem, item_rng
+from layercut.tasks.few_shot import FewShotTask, Problem, item_rng, one_line
 from layercut.tasks.grading import can_be_number, first_line, parse_number
 from layercut.tasks.near_misses import near_numbers
 
@@ -42,21 +42,17 @@ def arithmetic(*, seed: int = 0) -> FewShotTask:
     Early verdict: as soon as no continuation makes it the right number. Where 6 is right, " 7" and " 61" are settled,
     and " 6." (perhaps "6.0") and " 0" (perhaps "06") are not.
     """
-    return FewShotTask(
+    return one_line(
+        "=",
+        {question: str(_value(question)) for question in _EXAMPLES},
         name="arithmetic",
         version=VERSION,
-        readouts=("short", "rank"),
         seed=seed,
         problems=_problems,
         num_samples=NUM_SAMPLES,
-        examples="".join(_prompt(question) + _answer(str(_value(question))) for question in _EXAMPLES),
-        example_questions=frozenset(_EXAMPLES),
-        prompt=_prompt,
-        answer=_answer,
         find=find_number,
         is_right=same_number,
         max_new_tokens=8,
-        stop=("\n",),
         settles=lambda text, gold: not can_be_number(text, gold),
     )
 
@@ -112,11 +108,3 @@ def _ordered(left: int, sign: str, right: int) -> str:
 def _value(question: str) -> int:
     left, sign, right = question.split()
     return int(_OPERATORS[sign](int(left), int(right)))
-
-
-def _prompt(question: str) -> str:
-    return f"{question} ="
-
-
-def _answer(option: str) -> str:
-    return f" {option}\n"

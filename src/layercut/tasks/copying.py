@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from random import Random
 
-from layercut.tasks.few_shot import FewShotTask, Problem, drawn, item_rng
+from layercut.tasks.few_shot import FewShotTask, Problem, drawn, item_rng, one_line
 from layercut.tasks.grading import can_be_words, first_line
 
 VERSION = 1
@@ -42,21 +42,17 @@ def copying(*, seed: int = 0) -> FewShotTask:
 
     Early verdict: at the first letter that differs from the list, apart from white space.
     """
-    return FewShotTask(
+    return one_line(
+        "->",
+        {words: words for words in _EXAMPLES},
         name="copy",
         version=VERSION,
-        readouts=("short", "rank"),
         seed=seed,
         problems=_problems,
         num_samples=NUM_SAMPLES,
-        examples="".join(_prompt(words) + _answer(words) for words in _EXAMPLES),
-        example_questions=frozenset(_EXAMPLES),
-        prompt=_prompt,
-        answer=_answer,
         find=find_words,
         is_right=str.__eq__,
         max_new_tokens=20,
-        stop=("\n",),
         settles=lambda text, gold: not can_be_words(text, gold),
     )
 
@@ -82,11 +78,3 @@ def _near_misses(words: list[str], rng: Random) -> tuple[str, ...]:
     del dropped[rng.randrange(len(words))]
     replaced[rng.randrange(len(words))] = rng.choice([word for word in _WORDS if word not in words])
     return tuple(" ".join(wrong) for wrong in (swapped, dropped, replaced))
-
-
-def _prompt(question: str) -> str:
-    return f"{question} ->"
-
-
-def _answer(option: str) -> str:
-    return f" {option}\n"

@@ -165,6 +165,32 @@ class FewShotTask:
         return guessing(samples, readout, ("accuracy",))
 
 
+def one_line(mark: str, examples: Mapping[str, str], **task: Any) -> FewShotTask:
+    """A task that is asked as ``question mark`` and answered on the rest of the line.
+
+    Args:
+        mark: what ends a question, such as ``=``.
+        examples: right answers of the worked examples by their questions.
+        task: the other fields of FewShotTask.
+    """
+
+    def prompt(question: str) -> str:
+        return f"{question} {mark}"
+
+    def answer(option: str) -> str:
+        return f" {option}\n"
+
+    return FewShotTask(
+        readouts=("short", "rank"),
+        examples="".join(prompt(question) + answer(right) for question, right in examples.items()),
+        example_questions=frozenset(examples),
+        prompt=prompt,
+        answer=answer,
+        stop=("\n",),
+        **task,
+    )
+
+
 def _listed(sample: Sample) -> str:
     return f"{sample.question}\n{lettered.lettered(sample.options)}\nAnswer:"
 

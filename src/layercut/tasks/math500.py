@@ -63,7 +63,9 @@ class Math500(BoxedReadouts, RowsTask):
     @staticmethod
     def sample(row: DataRow) -> Sample:
         """The sample that a row holds."""
-        return _sample(row)
+        problem, answer = text_field(row, "problem"), text_field(row, "answer")
+        data = {name: row.fields[name] for name in ("subject", "level") if name in row.fields}
+        return Sample(id=content_id("math500", problem, answer), question=problem, gold=answer, data=data)
 
     def unboxed(self, text: str, gold: str) -> tuple[str, bool]:
         """What math-verify finds in the whole text."""
@@ -100,9 +102,3 @@ def math500(*, data: str | None = None, max_new_tokens: int = 1024, num_shots: i
     if num_shots is None:
         return Math500(data=data, max_new_tokens=max_new_tokens)
     return Math500Completed(name=f"math500:{num_shots}", data=data, max_new_tokens=max_new_tokens, num_shots=num_shots)
-
-
-def _sample(row: DataRow) -> Sample:
-    problem, answer = text_field(row, "problem"), text_field(row, "answer")
-    data = {name: row.fields[name] for name in ("subject", "level") if name in row.fields}
-    return Sample(id=content_id("math500", problem, answer), question=problem, gold=answer, data=data)

@@ -133,10 +133,6 @@ class WrittenTask(SubjectsTask[WrittenSubject]):
             scores.append(Score(numbers, one.found, kind))
         return scores
 
-    def draft(self, sample: Sample, readout: Readout) -> str:
-        """None: how a model words its answer is not known."""
-        return ""
-
     def over_items(
         self, samples: Sequence[Sample], readout: Readout, records: Sequence[Mapping[str, Any]]
     ) -> dict[str, float]:
