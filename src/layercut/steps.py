@@ -118,6 +118,8 @@ def prune(
     Raises:
         InputError: a model, task or setting that cannot be used, or a folder that holds another run.
     """
+    from rich.console import Console
+
     from layercut.pruning.goal import goal_tasks
     from layercut.pruning.job import prune_model
     from layercut.pruning.settings import PruneSettings
@@ -138,7 +140,7 @@ def prune(
         out=Path(out) if out is not None else Path("runs", slug(f"prune-{name}")),
         seed=check_seed(seed),
         anyway=anyway,
-        console=_console() if show_progress else _quiet(),
+        console=Console(quiet=not show_progress, stderr=True),
         say=say,
     )
 
@@ -605,9 +607,3 @@ def _quiet() -> Console:
     from rich.console import Console
 
     return Console(quiet=True)
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    return Console(stderr=True)

@@ -114,7 +114,9 @@ class Generating:
     ) -> Iterator[tuple[CutPlan, Sequence[Reply]]]:
         """Run a block's prompts under all plans but those that have ``begun``; in halves if memory runs out."""
         laid = self._lay(block)
-        leaves = run(laid.reading.texts, lambda plan: plan.key not in begun and self._any_wanted(block, plan))
+        leaves = run(
+            laid.reading.texts, lambda plan: plan.key not in begun and any(self._wanted(plan, one.id) for one in block)
+        )
         while True:
             try:
                 if (found := next(leaves, None)) is None:
@@ -176,9 +178,6 @@ class Generating:
             scores = laid.reading.scores(self._loaded, before, look)
         starts = [pack.starts[place] for place in laid.places]
         return scores, answers, self._hold_against_drafts(answers, starts, leaf, said)
-
-    def _any_wanted(self, block: Sequence[ItemRequest], plan: CutPlan) -> bool:
-        return any(self._wanted(plan, question.id) for question in block)
 
     def _draft(self, row: GenerationRow) -> Tokens:
         return encode_draft(self._loaded.tokenizer, row.request, row.prompt)[: row.limit]

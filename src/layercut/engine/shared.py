@@ -254,10 +254,7 @@ class SharedEngine(ManyPlansAtOnce):
             raise InputError("a bypass is active on this model; leave it first, the engine skips layers by itself.")
         for plan in plans:
             if plan.num_layers != self.num_layers:
-                raise InputError(
-                    f"the plan is for a model of {plan.num_layers} decoder layers, this one has {self.num_layers}; use "
-                    "a plan made for this very model."
-                )
+                raise plan.unfit(f"this one has {self.num_layers}")
             check_plan(self._model, plan)
         return distinct(plans)
 

@@ -202,7 +202,7 @@ class VllmEngine(Engine):
         _refuse("hidden states")
 
     def _generate(self, rows: Sequence[GenerationRow], plan: CutPlan, decoding: Decoding) -> list[Completion]:
-        answers = [Answer(row, (), self._stop_tokens, self._decode) for row in rows]
+        answers = [Answer(row, (), self._stop_tokens, partial(decode, self._model.tokenizer)) for row in rows]
         left = sum(answer.num_left for answer in answers)
 
         def take(index: int, output: Any) -> bool:
@@ -279,10 +279,7 @@ class VllmEngine(Engine):
 
     def _check(self, plan: CutPlan) -> None:
         if plan.num_layers != self.num_layers:
-            raise InputError(
-                f"the plan is for a model of {plan.num_layers} decoder layers, this one has {self.num_layers}; use a "
-                "plan made for this very model."
-            )
+            raise plan.unfit(f"this one has {self.num_layers}")
         if self._cuda_graphs and not plan.is_uncut:
             raise InputError(
                 "CUDA graphs contain all layers, so none can be skipped. Omit `cuda_graphs`, or write the pruned "
@@ -293,9 +290,6 @@ class VllmEngine(Engine):
                 f"{self._model.name} is of a type that was not compared with vLLM, and the comparison takes no "
                 "adapters, so no layer is skipped. Use `engine` shared, or merge the adapter."
             )
-
-    def _decode(self, tokens: Sequence[int]) -> str:
-        return decode(self._model.tokenizer, tokens)
 
 
 def _refuse(what: str) -> NoReturn:

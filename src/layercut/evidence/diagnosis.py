@@ -41,12 +41,7 @@ class MeasureRow(PairedRow):
         return {
             "diagnostic": self.diagnostic,
             "measure": self.metric,
-            "group": self.group,
-            "arm": self.arm,
-            "better": self.better,
-            "unit": self.unit,
-            "chance": self.chance,
-            "n": self.n,
+            **{name: getattr(self, name) for name in ("group", "arm", "better", "unit", "chance", "n")},
             "uncut": _ends(values.uncut),
             "cut": _ends(values.cut),
             "difference": _ends(values.difference),

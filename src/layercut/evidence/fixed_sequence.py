@@ -190,10 +190,7 @@ def fixed_sequences(
     rejective multiple test procedures", Stat. Med. 28 (2009). With one plan a path this is Holm's procedure; one single
     path is tested with all of it.
     """
-    if not 0 < keep <= 1:
-        raise InputError(f"`keep` {keep:g} is not a share between 0 and 1, such as 0.9.")
-    if not 0.5 <= level < 1:
-        raise InputError(f"`level` {level:g} must lie between 0.5 and 1, such as 0.95.")
+    check_goal(keep, level)
     for name, steps in paths.items():
         _check(name, steps)
     first: dict[tuple[str, str], TaskRow] = {}
@@ -236,6 +233,14 @@ def _check(name: str, steps: Sequence[DepthEvidence]) -> None:
         keys = [(row.task, row.readout) for row in step.rows]
         if len(set(keys)) < len(keys):
             raise InputError(f"{path}plan {step.plan} has two rows of a task and readout; give its main metric alone.")
+
+
+def check_goal(keep: float, level: float, called: str = "level") -> None:
+    """Raise InputError for a share or a probability that cannot be."""
+    if not 0 < keep <= 1:
+        raise InputError(f"`keep` {keep:g} is not a share between 0 and 1, such as 0.9.")
+    if not 0.5 <= level < 1:
+        raise InputError(f"`{called}` {level:g} must lie between 0.5 and 1, such as 0.95.")
 
 
 def _cannot_be_judged(row: TaskRow) -> str:

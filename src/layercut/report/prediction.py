@@ -161,16 +161,15 @@ def correlations(data: Mapping[str, Any]) -> list[Correlation]:
 
     A task ranks a layer the higher, the lower the score without it.
     """
-    rankings = {name: _ranking(data, name) for name in PREDICTORS}
+    rankings = {
+        name: {one["layer"]: 1 - one["kept"]["value"] if name == "lost" else one[name] for one in data["layers"]}
+        for name in PREDICTORS
+    }
     found = [_correlation(PREDICTORS["kl"], rankings["kl"], PREDICTORS["influence"], rankings["influence"])]
     for curve in data["sweep"] or []:
         task = {int(layer): -score for layer, score in curve["scores"].items()}
         found += [_correlation(words, rankings[name], curve["name"], task) for name, words in PREDICTORS.items()]
     return found
-
-
-def _ranking(data: Mapping[str, Any], name: str) -> dict[int, float]:
-    return {one["layer"]: 1 - one["kept"]["value"] if name == "lost" else one[name] for one in data["layers"]}
 
 
 def _correlation(first: str, one: Mapping[int, float], second: str, other: Mapping[int, float]) -> Correlation:

@@ -158,10 +158,7 @@ def check_depth(config: Mapping[str, Any], plan: CutPlan, structure: Structure) 
     """
     counted = config.get(structure.num_layers_field, plan.num_layers)
     if isinstance(counted, bool) or counted != plan.num_layers:
-        raise InputError(
-            f"the plan is for a model of {plan.num_layers} decoder layers, but this config says "
-            f"{structure.num_layers_field} = {counted!r}; use a plan made for this very model."
-        )
+        raise plan.unfit(f"but this config says {structure.num_layers_field} = {counted!r}")
 
 
 def _write_out(config: dict[str, Any], full: Mapping[str, Any], plan: CutPlan) -> dict[str, Any]:

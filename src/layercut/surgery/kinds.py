@@ -153,7 +153,7 @@ def _model(model: PreTrainedModel) -> _Model:
         if id(module) not in inside
         for name, value in _own(module).items()
     }
-    return _Model(structure, tuple(_attributes(layer) for layer in stack), rest)
+    return _Model(structure, tuple(map(_attributes, stack)), rest)
 
 
 def _attributes(layer: nn.Module) -> Attributes:

@@ -77,10 +77,7 @@ def apply_plan(model: PreTrainedModel, plan: CutPlan | str | Sequence[int]) -> E
     parent = model.get_submodule(path)
     plan = as_plan(plan, len(layers))
     if len(layers) != plan.num_layers:
-        raise InputError(
-            f"the plan is for a model of {plan.num_layers} decoder layers, this one has {len(layers)}; use a plan made "
-            "for this very model."
-        )
+        raise plan.unfit(f"this one has {len(layers)}")
     _install_output_hooks(parent)
     old, new, settings = _followed(model, plan)
     with ExitStack() as undo:

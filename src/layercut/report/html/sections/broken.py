@@ -8,7 +8,7 @@ from dataclasses import replace
 from layercut.evidence.diagnosis import Diagnosis
 from layercut.report.diagnosis.page import how_made, measure_table, summary
 from layercut.report.diagnosis.sections import SECTIONS
-from layercut.report.elements import Block, Details, Section, Table
+from layercut.report.elements import Block, Details, Section
 from layercut.report.html.prose import blocks, prose
 from layercut.report.html.source import Source
 
@@ -37,7 +37,8 @@ def broken(source: Source) -> Section | None:
 
 def _diagnostic(name: str, found: Diagnosis, arms: Sequence[str], seed: int) -> list[Block]:
     section = SECTIONS[name]
-    table = _table(name, section.title, found)
+    table = measure_table(found["rows"], name, f"{section.title}: all measures, shares in %")
+    table = replace(table, raw=_raw(found)) if found["rows"] else replace(table, caption=section.title)
     text = [*section.lines(found), "", *(f"- {note}" for note in found["notes"])]
     more = blocks(text)
     figure = section.figure(found, arms)
@@ -47,12 +48,6 @@ def _diagnostic(name: str, found: Diagnosis, arms: Sequence[str], seed: int) -> 
         caption = f"{section.question} {figure.caption} Seed {seed}."
         shown = [replace(figure, name=table.name, title=section.title, caption=caption, table=own)]
     return [*shown, *more] if table.rows or figure is not None or more else []
-
-
-def _table(name: str, title: str, found: Diagnosis) -> Table:
-    if not found["rows"]:
-        return measure_table([], name, title)
-    return replace(measure_table(found["rows"], name, f"{title}: all measures, shares in %"), raw=_raw(found))
 
 
 def _raw(found: Diagnosis) -> list[list[object]]:
