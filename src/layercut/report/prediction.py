@@ -216,17 +216,14 @@ def figure(data: Mapping[str, Any]) -> Figure:
     layers, sweep = data["layers"], data["sweep"] or []
     kept = "answers kept, predicted"
     colours = charts.colours([kept, *(f"sweep: {curve['name']}" for curve in sweep)])
-    points = [_point(one["layer"], Estimate(**one["kept"]), kept, 100) for one in layers]
+    points = [charts.point(one["layer"], Estimate(**one["kept"]), kept, 100) for one in layers]
     for curve in sweep:
         for layer in sorted(map(int, curve["scores"])):
-            points.append(
-                _point(layer, Estimate(curve["scores"][str(layer)], None, None, 0, ""), f"sweep: {curve['name']}", 100)
-            )
+            value = (curve["scores"][str(layer)], None, None)
+            points.append(charts.point(layer, value, f"sweep: {curve['name']}", 100))
     panels = [_panel(points, "%", "Predicted, and measured where there is a sweep", colours, data["num_layers"])]
     for name, words in (("kl", "KL, nats a token"), ("influence", "block influence")):
-        points = [
-            _point(one["layer"], Estimate(one[name], None, None, 0, ""), words, 1) for one in layers if one[name] > 0
-        ]
+        points = [charts.point(one["layer"], (one[name], None, None), words) for one in layers if one[name] > 0]
         panels.append(_panel(points, words, "", {words: charts.UNCUT}, data["num_layers"], scale="log"))
     return Figure(
         name="prediction",
@@ -236,14 +233,6 @@ def figure(data: Mapping[str, Any]) -> Figure:
         legend=[Key(label=name, colour=colour) for name, colour in colours.items()],
         columns=1,
     )
-
-
-def _point(layer: int, value: Estimate, series: str, scale: float) -> dict[str, Any]:
-    ends = (None if end is None else scale * end for end in (value.value, value.low, value.high))
-    y, low, high = ends
-    return {
-        "x": layer, "y": y, "low": low, "high": high, "series": series, "part": series, "hollow": False, "about": {},
-    }  # fmt: skip
 
 
 def _panel(

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from itertools import count
 from random import Random
 
-from layercut.tasks.few_shot import FewShotTask, Problem, item_rng, one_line
+from layercut.tasks.few_shot import FewShotTask, Problem, item_rng, line_task
 from layercut.tasks.grading import can_be_number, first_line, parse_number
 from layercut.tasks.near_misses import near_numbers
 
@@ -42,7 +42,7 @@ def arithmetic(*, seed: int = 0) -> FewShotTask:
     Early verdict: as soon as no continuation makes it the right number. Where 6 is right, " 7" and " 61" are settled,
     and " 6." (perhaps "6.0") and " 0" (perhaps "06") are not.
     """
-    return one_line(
+    return line_task(
         "=",
         {question: str(_value(question)) for question in _EXAMPLES},
         name="arithmetic",

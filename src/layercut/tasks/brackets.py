@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from random import Random
 
-from layercut.tasks.few_shot import FewShotTask, Problem, drawn, item_rng, one_line
+from layercut.tasks.few_shot import FewShotTask, Problem, drawn, item_rng, line_task
 from layercut.tasks.grading import can_be_words, first_line
 from layercut.tasks.near_misses import NUM_NEAR_MISSES
 
@@ -33,7 +33,7 @@ def brackets(*, seed: int = 0) -> FewShotTask:
 
     Early verdict: at the first bracket that is not the right one, and at anything else that spoils the line.
     """
-    return one_line(
+    return line_task(
         "->",
         {question: closing(question) for question in _EXAMPLES},
         name="brackets",

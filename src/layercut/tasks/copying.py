@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from random import Random
 
-from layercut.tasks.few_shot import FewShotTask, Problem, drawn, item_rng, one_line
+from layercut.tasks.few_shot import FewShotTask, Problem, drawn, item_rng, line_task
 from layercut.tasks.grading import can_be_words, first_line
 
 VERSION = 1
@@ -42,7 +42,7 @@ def copying(*, seed: int = 0) -> FewShotTask:
 
     Early verdict: at the first letter that differs from the list, apart from white space.
     """
-    return one_line(
+    return line_task(
         "->",
         {words: words for words in _EXAMPLES},
         name="copy",

@@ -165,7 +165,7 @@ class FewShotTask:
         return guessing(samples, readout, ("accuracy",))
 
 
-def one_line(mark: str, examples: Mapping[str, str], **task: Any) -> FewShotTask:
+def line_task(mark: str, examples: Mapping[str, str], **task: Any) -> FewShotTask:
     """A task that is asked as ``question mark`` and answered on the rest of the line.
 
     Args:

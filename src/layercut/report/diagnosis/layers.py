@@ -174,22 +174,7 @@ def figure(data: Mapping[str, Any]) -> Figure | None:
 
 def _panel(rows: Sequence[MeasureRow], name: str, num_layers: int) -> Panel:
     scale = 100.0 if rows[0].unit == "share" else 1.0
-    points: list[dict[str, Any]] = []
-    for row in rows:
-        value, low, high = (None if end is None else scale * end for end in row.values.cut[:3])
-        layer = int(row.arm.removeprefix("layer-"))
-        points.append(
-            {
-                "x": layer,
-                "y": value,
-                "low": low,
-                "high": high,
-                "series": name,
-                "part": name,
-                "hollow": False,
-                "about": {},
-            }
-        )
+    points = [charts.point(int(row.arm.removeprefix("layer-")), row.values.cut, name, scale) for row in rows]
     uncut = scale * rows[0].values.uncut.value
     log = rows[0].metric == "KL"  # the first layers are worth a hundred times the others
     unit = _UNITS.get(rows[0].metric, "%")
