@@ -16,9 +16,9 @@ from layercut.engine.shared import SharedEngine
 from layercut.errors import InputError
 from layercut.models.bundled import bundled_file, bundled_model
 from layercut.models.loading import LoadedModel, load_model
-from layercut.report.diagnosis.verdict import accused
 from layercut.runs.records import Journal
 from layercut.surgery.plan import CutPlan
+from tests.support.accused import accused
 
 NAME = "bundled:smollm2-135m"
 LIMIT = 16

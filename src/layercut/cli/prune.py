@@ -35,13 +35,12 @@ def prune(
 
     Example: layercut prune bundled:smollm2-135m --use math --keep 0.8 --max-depth 10% --out runs/math
     """
-    from layercut.pruning.check import check_prune
-    from layercut.pruning.goal import goal_tasks
+    from layercut.pruning.goal import check_prune, goal_tasks
 
     tasks = goal_tasks(goal, options.local_files(data), data_dir)
     check_prune(model, goal, tasks)
     from layercut.pruning.job import prune_model
-    from layercut.pruning.tables import result_tables
+    from layercut.report.first import result_tables
     from layercut.tasks.run import slug
 
     folder = out_folder or Path("runs", slug(f"prune-{model.model}"))

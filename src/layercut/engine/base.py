@@ -19,11 +19,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, TypeVar
 
 from pydantic import Field
 
 from layercut.base_settings import Seed
+from layercut.errors import InputError
 from layercut.settings import DecodingSettings
 from layercut.surgery.plan import CutPlan
 
@@ -287,6 +288,26 @@ class Engine(Protocol):
     def hidden_states_under(self, texts: Sequence[str], plans: Plans) -> Iterator[tuple[CutPlan, HiddenStates]]:
         """Hidden states of every text under every plan; see ``hidden_states`` and ``completions_under``."""
         return ((plan, states) for plan in distinct(plans) for states in self.hidden_states(texts, plan))
+
+
+class TextOnly(Engine):
+    """An engine that gives texts and their likelihoods alone."""
+
+    gives_not: ClassVar[str]
+    """What an error begins with, such as ``vLLM does not give``."""
+
+    def divergences(
+        self, requests: Sequence[LikelihoodRequest], plan: CutPlan, reference: CutPlan, done: Collection[str] = ()
+    ) -> Iterator[Sequence[Divergence]]:
+        """Always an InputError."""
+        raise self._missing("distributions over the whole vocabulary, by which plans are compared")
+
+    def hidden_states(self, texts: Sequence[str], plan: CutPlan) -> Iterator[HiddenStates]:
+        """Always an InputError."""
+        raise self._missing("hidden states")
+
+    def _missing(self, what: str) -> InputError:
+        return InputError(f"{self.gives_not} {what}; use `engine` shared.")
 
 
 class ManyPlansAtOnce(Engine):

@@ -16,19 +16,17 @@ import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from layercut.engine import vllm_probe
 from layercut.engine.answers import Answer
 from layercut.engine.base import (
     Completion,
     Decoding,
-    Divergence,
-    Engine,
     GenerationRequest,
-    HiddenStates,
     LikelihoodRequest,
     Likelihoods,
+    TextOnly,
 )
 from layercut.engine.batching import lay_out
 from layercut.engine.prompts import decode
@@ -52,12 +50,14 @@ BLOCK = 4
 """Answers of this many batches come together, so that a finished sequence frees its place for the next one."""
 
 
-class VllmEngine(Engine):
+class VllmEngine(TextOnly):
     """One model in vLLM, uncut or under any plan.
 
     The checkpoint's stop tokens are used; its sampling parameters are left aside. A draw depends on the seed, the
     request's id and the token's place, as in the other engines, but takes vLLM's noise and so gives other texts.
     """
+
+    gives_not = "vLLM does not give"
 
     def __init__(
         self,
@@ -183,24 +183,6 @@ class VllmEngine(Engine):
         self._check(plan)
         return (self._score(block, plan) for block in lay_out(work, BLOCK * self._batch_size, done))
 
-    def divergences(
-        self, requests: Sequence[LikelihoodRequest], plan: CutPlan, reference: CutPlan, done: Collection[str] = ()
-    ) -> Iterator[list[Divergence]]:
-        """Not with vLLM.
-
-        Raises:
-            InputError: always.
-        """
-        _refuse("distributions over the whole vocabulary, by which plans are compared")
-
-    def hidden_states(self, texts: Sequence[str], plan: CutPlan) -> Iterator[HiddenStates]:
-        """Not with vLLM.
-
-        Raises:
-            InputError: always.
-        """
-        _refuse("hidden states")
-
     def _generate(self, rows: Sequence[GenerationRow], plan: CutPlan, decoding: Decoding) -> list[Completion]:
         answers = [Answer(row, (), self._stop_tokens, partial(decode, self._model.tokenizer)) for row in rows]
         left = sum(answer.num_left for answer in answers)
@@ -290,7 +272,3 @@ class VllmEngine(Engine):
                 f"{self._model.name} is of a type that was not compared with vLLM, and the comparison takes no "
                 "adapters, so no layer is skipped. Use `engine` shared, or merge the adapter."
             )
-
-
-def _refuse(what: str) -> NoReturn:
-    raise InputError(f"vLLM does not give {what}; use `engine` shared.")

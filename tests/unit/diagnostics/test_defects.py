@@ -12,9 +12,10 @@ import pytest
 
 from layercut.diagnostics import LAYER_FORMS, diagnostic, written_programs
 from layercut.evidence.diagnosis import Diagnosis
-from layercut.report.diagnosis.verdict import accused, damages
+from layercut.report.diagnosis.verdict import damages
 from layercut.sandbox import runner as sandbox
 from layercut.sandbox.runner import Program, ProgramResult, run_programs
+from tests.support.accused import accused
 from tests.support.patient import Defect, PatientEngine, session
 
 ASKED = ("arithmetic", "brackets", "degeneration", "propagation", "demoted")

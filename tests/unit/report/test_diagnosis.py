@@ -9,9 +9,10 @@ import pytest
 from layercut.errors import InputError
 from layercut.evidence.diagnosis import Diagnosis, DiagnosisExample, MeasureRow
 from layercut.report.diagnosis.page import REPORT, SECTIONS, diagnosis_report, marked, summary
-from layercut.report.diagnosis.verdict import FILE, accused, damages, load
+from layercut.report.diagnosis.verdict import FILE, damages, load
 from layercut.report.figures.diagnosis import share_rows
 from layercut.runs.directory import RunFolder
+from tests.support.accused import accused
 
 
 def row(

@@ -59,11 +59,6 @@ def damages(diagnoses: Mapping[str, Diagnosis], arm: str) -> list[Damage]:
     return sorted(worse, key=lambda found: (-found.severity, found.p_adjusted))
 
 
-def accused(diagnoses: Mapping[str, Diagnosis], arm: str) -> list[str]:
-    """The diagnostics that show damage, by the largest loss of each."""
-    return list(dict.fromkeys(found.row.diagnostic for found in damages(diagnoses, arm)))
-
-
 def likely_kind(first_wrong: Mapping[str, Any]) -> str | None:
     """The kind of token at which answers first differ from the original model's most often; None where none differs."""
     kinds: Mapping[str, int] = first_wrong["kinds"]
