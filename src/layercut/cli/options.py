@@ -358,11 +358,7 @@ def asked_tasks(
 
 
 def local_files(entries: list[str] | None) -> dict[str, str]:
-    """Path by task, from ``--data TASK=PATH``.
-
-    Raises:
-        InputError: an entry of another form.
-    """
+    """Path by task, from ``--data TASK=PATH``. Raises InputError: an entry of another form."""
     return dict(_pair(entry) for entry in entries or [])
 
 

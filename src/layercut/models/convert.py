@@ -93,11 +93,7 @@ def is_whole(folder: Path) -> bool:
 
 
 def read_source(folder: Path) -> dict[str, Any]:
-    """What ``layercut_source.json`` of a converted folder records.
-
-    Raises:
-        CheckpointError: it holds no JSON object.
-    """
+    """What ``layercut_source.json`` of a converted folder records. Raises CheckpointError: it holds no JSON object."""
     return read_object(folder / SOURCE_FILE)
 
 

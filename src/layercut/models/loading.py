@@ -158,11 +158,7 @@ def load_as_set(settings: ModelSettings, source: ModelSource) -> LoadedModel:
 
 
 def load_tokenizer(found: ModelSource, trust_remote_code: bool) -> PreTrainedTokenizerBase:
-    """The tokenizer alone, padding on the left.
-
-    Raises:
-        CheckpointError: the folder has none that can be read.
-    """
+    """The tokenizer alone, padding on the left. Raises CheckpointError: the folder has none that can be read."""
     from transformers import AutoTokenizer
 
     from layercut.models.quiet import quiet_transformers

@@ -60,11 +60,7 @@ def pick_dtype(
 
 
 def pick_device(device: str = "auto") -> torch.device:
-    """The device a name stands for.
-
-    Raises:
-        InputError: an unknown name, or a device that is not in this machine.
-    """
+    """The device a name stands for. Raises InputError: an unknown name, or a device that is not in this machine."""
     import torch
 
     kind = device.partition(":")[0]

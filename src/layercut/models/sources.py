@@ -44,11 +44,7 @@ class ModelSource:
     """What is laid over the weights in ``path``."""
 
     def refuse_adapter(self, doing: str) -> None:
-        """For what reads the weights in ``path`` and would leave the adapter out.
-
-        Raises:
-            InputError: there is one.
-        """
+        """Raise InputError if there is an adapter, which what reads the weights in ``path`` would leave out."""
         if self.adapter is not None:
             raise InputError(
                 f"{self.name} is an adapter for {self.adapter.base}, but {doing} needs a whole model. Heal without "

@@ -188,11 +188,7 @@ def fingerprint(folder: Path) -> str:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """config.json of a checkpoint folder.
-
-    Raises:
-        CheckpointError: there is none, or it holds no JSON object.
-    """
+    """config.json of a checkpoint folder. Raises CheckpointError: there is none, or it holds no JSON object."""
     path = Path(folder) / "config.json"
     if not path.exists():
         raise CheckpointError(f"{folder} is not a Hugging Face model folder: it has no config.json.")

@@ -198,11 +198,7 @@ def judge(
     num_resamples: int = NUM_RESAMPLES,
     folder: Path | None = None,
 ) -> Advice:
-    """The same, from rows of compare_runs. Only the main metric of a readout counts.
-
-    Raises:
-        InputError: see advise.
-    """
+    """The same, from rows of compare_runs. Only the main metric of a readout counts. Raises InputError: see advise."""
     check_goal(keep, confidence, "confidence")
     main = [row for row in rows if row.is_headline and row.cut.removed]
     if not main:

@@ -151,11 +151,7 @@ def cut_config(
 
 
 def check_depth(config: Mapping[str, Any], plan: CutPlan, structure: Structure) -> None:
-    """Raise if the plan is for another number of decoder layers than the config counts.
-
-    Raises:
-        InputError: it is.
-    """
+    """Raise InputError if the plan is for another number of decoder layers than the config counts."""
     counted = config.get(structure.num_layers_field, plan.num_layers)
     if isinstance(counted, bool) or counted != plan.num_layers:
         raise plan.unfit(f"but this config says {structure.num_layers_field} = {counted!r}")

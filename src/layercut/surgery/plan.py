@@ -143,11 +143,7 @@ class CutPlan:
 
     @classmethod
     def load(cls, path: Path) -> CutPlan:
-        """Read a ``plan.json``.
-
-        Raises:
-            InputError: no such file, or not a plan of layercut.
-        """
+        """Read a ``plan.json``. Raises InputError: no such file, or not a plan of layercut."""
         try:
             data = load(path)
         except OSError as error:

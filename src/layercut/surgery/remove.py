@@ -39,11 +39,7 @@ _OVERRIDES = "_heterogeneity_spec"
 
 
 def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
-    """The model's decoder layers.
-
-    Raises:
-        InputError: the model has no one list of decoder layers.
-    """
+    """The model's decoder layers. Raises InputError: the model has no one list of decoder layers."""
     layers: Any = model.get_submodule(structure_in(model).layers)
     return layers  # type: ignore[no-any-return]
 

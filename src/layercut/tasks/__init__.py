@@ -156,11 +156,7 @@ def check_task(
 
 
 def takes(name: str, option: str) -> bool:
-    """Whether a task has an option, such as ``max_new_tokens``.
-
-    Raises:
-        InputError: no such task.
-    """
+    """Whether a task has an option, such as ``max_new_tokens``. Raises InputError: no such task."""
     return option in inspect.signature(_factory(name)[0]).parameters
 
 

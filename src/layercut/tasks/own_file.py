@@ -156,11 +156,7 @@ class OwnFile:
     def grade_all(
         self, samples: Sequence[Sample], readout: Readout, answers: Sequence[Completion | Likelihoods]
     ) -> list[Score]:
-        """Grade many answers; programs run over the cores.
-
-        Raises:
-            InputError: no sandbox works here.
-        """
+        """Grade many answers; programs run over the cores. Raises InputError: no sandbox works here."""
         programs = {
             sample.id: Program(source, sample.data["tests"], sample.data["names"])
             for sample, answer in zip(samples, answers, strict=True)

@@ -24,11 +24,7 @@ _ROLES = ("system", "user", "assistant")
 
 
 def check_grade(name: str) -> Grade:
-    """A grade by its name.
-
-    Raises:
-        InputError: no such grade.
-    """
+    """A grade by its name. Raises InputError: no such grade."""
     if name not in GRADES:
         raise unknown("grade", name, GRADES)
     return name  # type: ignore[return-value]

@@ -186,11 +186,7 @@ class WrittenTask(SubjectsTask[WrittenSubject]):
 
 
 def _generation(name: str, task: Any) -> tuple[tuple[str, ...], int]:
-    """Stop strings and longest answer of a task.
-
-    Raises:
-        InputError: it asks for what is not supported.
-    """
+    """Stop strings and longest answer of a task. Raises InputError: it asks for what is not supported."""
     from lm_eval.api.task import ConfigurableTask
     from lm_eval.models.utils import normalize_gen_kwargs
 
