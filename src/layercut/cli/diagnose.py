@@ -25,8 +25,7 @@ def diagnose(
         ),
     ],
     only: Annotated[
-        str | None,
-        typer.Option(help=f"Some of: {', '.join(DIAGNOSTICS)}. All if left out.", metavar="NAME,NAME"),
+        str | None, typer.Option(help=f"Some of: {', '.join(DIAGNOSTICS)}. All if left out.", metavar="NAME,NAME")
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="Items of each kind of question; shown on the page.")] = 32,
     samples: Annotated[

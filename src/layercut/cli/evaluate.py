@@ -76,8 +76,7 @@ def evaluate(
     # A suite holds tasks whose answers have a length of their own; a task that was named refuses.
     asked = tuple(
         task.replace(
-            max_new_tokens=max_new_tokens if tasks or takes(task.task, "max_new_tokens") else None,
-            samples=samples,
+            max_new_tokens=max_new_tokens if tasks or takes(task.task, "max_new_tokens") else None, samples=samples
         )
         for task in asked
     )

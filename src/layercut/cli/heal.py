@@ -56,8 +56,7 @@ def heal(
         ),
     ] = None,
     loop: Annotated[
-        int | None,
-        typer.Option(min=1, help="MODEL is uncut: cut one layer, heal, cut the next, N times.", metavar="N"),
+        int | None, typer.Option(min=1, help="MODEL is uncut: cut one layer, heal, cut the next, N times.", metavar="N")
     ] = None,
     criterion: Annotated[
         str, typer.Option(help="loop: how each layer is chosen, on the model that was healed before.")

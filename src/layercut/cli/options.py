@@ -39,8 +39,7 @@ Keep = Annotated[
 ]
 Seed = Annotated[int, typer.Option(min=0, max=LARGEST, help="Random seed.", metavar="INTEGER")]
 StudySeed = Annotated[
-    int | None,
-    typer.Option(min=0, max=LARGEST, help="Random seed, in place of the file's.", metavar="INTEGER"),
+    int | None, typer.Option(min=0, max=LARGEST, help="Random seed, in place of the file's.", metavar="INTEGER")
 ]
 Limit = Annotated[int | None, typer.Option(min=1, help="At most this many items of each task; shown in every table.")]
 Data = Annotated[

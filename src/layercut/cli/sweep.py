@@ -58,8 +58,7 @@ def sweep(
     data: options.Data = None,
     data_dir: options.DataDir = None,
     layers: Annotated[
-        str | None,
-        typer.Option(help="Layers to skip, one at a time, ranges inclusive: 0-9,20. All if left out."),
+        str | None, typer.Option(help="Layers to skip, one at a time, ranges inclusive: 0-9,20. All if left out.")
     ] = None,
     split: Annotated[
         str, typer.Option(help="selection items, or report items; layers are not to be chosen by the latter.")

@@ -73,13 +73,7 @@ class Generating:
     """
 
     def __init__(
-        self,
-        loaded: LoadedModel,
-        stack: Stack,
-        prefix: Tokens,
-        decoding: Decoding,
-        wanted: Wanted,
-        num_bytes: int,
+        self, loaded: LoadedModel, stack: Stack, prefix: Tokens, decoding: Decoding, wanted: Wanted, num_bytes: int
     ) -> None:
         """Nothing is computed yet.
 

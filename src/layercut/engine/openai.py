@@ -18,14 +18,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from layercut.engine.base import (
-    Completion,
-    Decoding,
-    GenerationRequest,
-    LikelihoodRequest,
-    Likelihoods,
-    TextOnly,
-)
+from layercut.engine.base import Completion, Decoding, GenerationRequest, LikelihoodRequest, Likelihoods, TextOnly
 from layercut.engine.batching import AnyWork, lay_out
 from layercut.engine.rows import GenerationRow, LikelihoodRow, Scoring, Tokens, generation_rows, scorings
 from layercut.engine.sampling import noise_key

@@ -171,10 +171,7 @@ class PlainEngine(Engine):
         return (states for found in self._answers(batches, plan, answer) for states in found)
 
     def _answers(
-        self,
-        batches: Iterable[Sequence[Item]],
-        plan: CutPlan,
-        answer: Callable[[Sequence[Item]], list[Answer]],
+        self, batches: Iterable[Sequence[Item]], plan: CutPlan, answer: Callable[[Sequence[Item]], list[Answer]]
     ) -> Iterator[list[Answer]]:
         for batch in batches:
             # One batch at a time, so that a caller who stops in the middle finds the model whole.

@@ -20,14 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from layercut.engine import vllm_probe
 from layercut.engine.answers import Answer
-from layercut.engine.base import (
-    Completion,
-    Decoding,
-    GenerationRequest,
-    LikelihoodRequest,
-    Likelihoods,
-    TextOnly,
-)
+from layercut.engine.base import Completion, Decoding, GenerationRequest, LikelihoodRequest, Likelihoods, TextOnly
 from layercut.engine.batching import lay_out
 from layercut.engine.prompts import decode
 from layercut.engine.rows import GenerationRow, Scoring, Tokens, generation_rows, scorings
@@ -96,12 +89,7 @@ class VllmEngine(TextOnly):
             expected = vllm_probe.reference(model)
         self._may_skip = expected is not None or model.structure.model_type in VERIFIED
         self._llm = start(
-            self._vllm,
-            model,
-            device=self._device,
-            batch_size=batch_size,
-            cache_gib=cache_gib,
-            cuda_graphs=cuda_graphs,
+            self._vllm, model, device=self._device, batch_size=batch_size, cache_gib=cache_gib, cuda_graphs=cuda_graphs
         )
         self._engine = self._llm.llm_engine
         self._lora = lora_request(model)

@@ -123,10 +123,7 @@ def describe_source(source: ModelSource) -> SourceFacts:
 def _bundled(source: str) -> ModelSource:
     row = bundled_model(source)
     folder = convert_gguf(
-        bundled_file(row),
-        label=source.removeprefix(PREFIX),
-        sha256=row.sha256,
-        package=row.installed,
+        bundled_file(row), label=source.removeprefix(PREFIX), sha256=row.sha256, package=row.installed
     )
     origin = {**read_source(folder), "kind": "bundled", "base_model": row.base_model}
     return ModelSource(name=source, path=folder, origin=origin)

@@ -378,11 +378,7 @@ class PruneJob:
     def _path(self) -> PlanPath:
         if self._path_made is None:
             self._path_made = PlanPath(
-                self._model.engine,
-                self._parts,
-                decoding=self._draw,
-                journal=self._journal,
-                progress=self._progress,
+                self._model.engine, self._parts, decoding=self._draw, journal=self._journal, progress=self._progress
             )
         return self._path_made
 

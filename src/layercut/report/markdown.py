@@ -42,11 +42,7 @@ MOST_IN_PLOT = 6
 
 
 def study_report(
-    folder: Path,
-    *,
-    study: StudyResults | None = None,
-    first: FirstScreen | None = None,
-    seed: int | None = None,
+    folder: Path, *, study: StudyResults | None = None, first: FirstScreen | None = None, seed: int | None = None
 ) -> Path:
     """Write ``report.md`` and ``report.png`` into the folder of a study, from its finished runs alone.
 

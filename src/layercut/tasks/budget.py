@@ -16,15 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
-from layercut.engine.base import (
-    Completion,
-    Decoding,
-    Engine,
-    GenerationRequest,
-    LikelihoodRequest,
-    Message,
-    Prompt,
-)
+from layercut.engine.base import Completion, Decoding, Engine, GenerationRequest, LikelihoodRequest, Message, Prompt
 from layercut.tasks.base import FILLER, Readout, Sample, Task, answer_start, budget_of
 
 if TYPE_CHECKING:

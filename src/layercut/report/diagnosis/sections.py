@@ -163,10 +163,5 @@ SECTIONS: Mapping[str, DiagnosticSection] = {
         figures.shares,
         _demoted,
     ),
-    "cost": DiagnosticSection(
-        "Cost",
-        "How much smaller and faster is it?",
-        figures.cost,
-        _cost,
-    ),
+    "cost": DiagnosticSection("Cost", "How much smaller and faster is it?", figures.cost, _cost),
 }
