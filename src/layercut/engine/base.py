@@ -290,6 +290,22 @@ class Engine(Protocol):
         return ((plan, states) for plan in distinct(plans) for states in self.hidden_states(texts, plan))
 
 
+class HoldsModel:
+    """What an engine says of the one model that it holds."""
+
+    _loaded: Any
+
+    @property
+    def num_layers(self) -> int:
+        """Decoder layers of the original model."""
+        return int(self._loaded.num_layers)
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether it takes conversations."""
+        return bool(self._loaded.has_chat_template)
+
+
 class TextOnly(Engine):
     """An engine that gives texts and their likelihoods alone."""
 

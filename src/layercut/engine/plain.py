@@ -24,6 +24,7 @@ from layercut.engine.base import (
     Engine,
     GenerationRequest,
     HiddenStates,
+    HoldsModel,
     LikelihoodRequest,
     Likelihoods,
 )
@@ -57,7 +58,7 @@ Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
 
-class PlainEngine(Engine):
+class PlainEngine(HoldsModel, Engine):
     """One loaded model, uncut or under any plan.
 
     The checkpoint's stop tokens are used. Its sampling parameters (temperature, repetition penalty, ...) are left
@@ -74,16 +75,6 @@ class PlainEngine(Engine):
         self._backoff = Backoff(batch_size)
         self._stop_tokens = stop_tokens(self._tokenizer, self._model.generation_config)
         self._pad_token = self._usable_pad_token()
-
-    @property
-    def num_layers(self) -> int:
-        """Decoder layers of the original model."""
-        return self._loaded.num_layers
-
-    @property
-    def has_chat_template(self) -> bool:
-        """Whether it takes conversations."""
-        return self._loaded.has_chat_template
 
     def describe(self) -> Mapping[str, Any]:
         """What decides the numbers, for the run's settings."""

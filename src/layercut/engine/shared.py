@@ -27,6 +27,7 @@ from layercut.engine.base import (
     Found,
     GenerationRequest,
     HiddenStates,
+    HoldsModel,
     LikelihoodRequest,
     Likelihoods,
     ManyPlansAtOnce,
@@ -62,7 +63,7 @@ SHORTEST_PREFIX = 4
 """Tokens in common below which requests are run as they stand."""
 
 
-class SharedEngine(ManyPlansAtOnce):
+class SharedEngine(HoldsModel, ManyPlansAtOnce):
     """One loaded model under many plans at once."""
 
     def __init__(self, loaded: LoadedModel, *, batch_size: int = 32, cache_gib: float = 2.0) -> None:
@@ -86,16 +87,6 @@ class SharedEngine(ManyPlansAtOnce):
         self.cache_gib = cache_gib
         self._prefixes = PrefixCache(int(cache_gib * 2**29))
         self._pool_bytes = int(cache_gib * 2**29)
-
-    @property
-    def num_layers(self) -> int:
-        """Decoder layers of the original model."""
-        return self._loaded.num_layers
-
-    @property
-    def has_chat_template(self) -> bool:
-        """Whether it takes conversations."""
-        return self._loaded.has_chat_template
 
     def describe(self) -> Mapping[str, Any]:
         """What decides the numbers, for the run's settings."""

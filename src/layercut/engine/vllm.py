@@ -20,7 +20,15 @@ from typing import TYPE_CHECKING, Any
 
 from layercut.engine import vllm_probe
 from layercut.engine.answers import Answer
-from layercut.engine.base import Completion, Decoding, GenerationRequest, LikelihoodRequest, Likelihoods, TextOnly
+from layercut.engine.base import (
+    Completion,
+    Decoding,
+    GenerationRequest,
+    HoldsModel,
+    LikelihoodRequest,
+    Likelihoods,
+    TextOnly,
+)
 from layercut.engine.batching import lay_out
 from layercut.engine.prompts import decode
 from layercut.engine.rows import GenerationRow, Scoring, Tokens, generation_rows, scorings
@@ -43,7 +51,7 @@ BLOCK = 4
 """Answers of this many batches come together, so that a finished sequence frees its place for the next one."""
 
 
-class VllmEngine(TextOnly):
+class VllmEngine(HoldsModel, TextOnly):
     """One model in vLLM, uncut or under any plan.
 
     The checkpoint's stop tokens are used; its sampling parameters are left aside. A draw depends on the seed, the
@@ -108,7 +116,7 @@ class VllmEngine(TextOnly):
                 "the context is %d tokens, of the %d that %s takes: more do not fit in `cache_gib` %g",
                 *(room, model.context_length, model.name, cache_gib),
             )
-        self._model = replace(model, context_length=min(room, model.context_length or room))
+        self._loaded = replace(model, context_length=min(room, model.context_length or room))
         vocabulary = self._engine.model_config.get_vocab_size()
         stops = stop_tokens(model.tokenizer, model.generation_config)
         self._stop_tokens = tuple(token for token in stops if token < vocabulary)
@@ -116,23 +124,13 @@ class VllmEngine(TextOnly):
             self.close()
             raise InputError(f"vLLM does not run {model.name} as transformers does: {differs}. Use `engine` shared.")
 
-    @property
-    def num_layers(self) -> int:
-        """Decoder layers of the original model."""
-        return self._model.num_layers
-
-    @property
-    def has_chat_template(self) -> bool:
-        """Whether it takes conversations."""
-        return self._model.has_chat_template
-
     def describe(self) -> Mapping[str, Any]:
         """What decides the numbers, for the run's settings."""
         return {
             "engine": "vllm",
-            "model": self._model.name,
-            "model_hash": self._model.model_hash,
-            "dtype": self._model.dtype,
+            "model": self._loaded.name,
+            "model_hash": self._loaded.model_hash,
+            "dtype": self._loaded.dtype,
             "device": self._device,
             "batch_size": self._batch_size,
             "cuda_graphs": self._cuda_graphs,
@@ -152,7 +150,7 @@ class VllmEngine(TextOnly):
         Raises:
             InputError: at once, as PlainEngine; and for a plan where CUDA graphs are on.
         """
-        rows = generation_rows(self._model, requests)
+        rows = generation_rows(self._loaded, requests)
         self._check(plan)
         return (self._generate(block, plan, decoding) for block in lay_out(rows, BLOCK * self._batch_size, done))
 
@@ -166,13 +164,13 @@ class VllmEngine(TextOnly):
         Raises:
             InputError: as in ``completions``. Later: scores that are not numbers.
         """
-        room = self._model.context_length
-        work = scorings(replace(self._model, context_length=room and room - 1), requests)
+        room = self._loaded.context_length
+        work = scorings(replace(self._loaded, context_length=room and room - 1), requests)
         self._check(plan)
         return (self._score(block, plan) for block in lay_out(work, BLOCK * self._batch_size, done))
 
     def _generate(self, rows: Sequence[GenerationRow], plan: CutPlan, decoding: Decoding) -> list[Completion]:
-        answers = [Answer(row, (), self._stop_tokens, partial(decode, self._model.tokenizer)) for row in rows]
+        answers = [Answer(row, (), self._stop_tokens, partial(decode, self._loaded.tokenizer)) for row in rows]
         left = sum(answer.num_left for answer in answers)
 
         def take(index: int, output: Any) -> bool:
@@ -206,7 +204,7 @@ class VllmEngine(TextOnly):
         self._run(asked, plan, take)
         found = iter([score for part in scores for score in part])
         return [
-            likelihoods(self._model, item, [next(found) for row in item.rows for _ in row.continuations])
+            likelihoods(self._loaded, item, [next(found) for row in item.rows for _ in row.continuations])
             for item in items
         ]
 
@@ -257,6 +255,6 @@ class VllmEngine(TextOnly):
             )
         if not self._may_skip and not plan.is_uncut:
             raise InputError(
-                f"{self._model.name} is of a type that was not compared with vLLM, and the comparison takes no "
+                f"{self._loaded.name} is of a type that was not compared with vLLM, and the comparison takes no "
                 "adapters, so no layer is skipped. Use `engine` shared, or merge the adapter."
             )
