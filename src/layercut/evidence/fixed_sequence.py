@@ -14,7 +14,7 @@ Plan. Inference 99 (2001).
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -108,7 +108,7 @@ class NotJudged:
 
     task: str
     readout: str
-    why: str
+    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,20 +134,6 @@ class SequenceResult:
     def first_failed(self) -> JudgedDepth | None:
         """The depth that ended the test; None where all passed or none could be judged."""
         return self.tested[-1] if self.tested and not self.tested[-1].passed else None
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able."""
-        return {
-            "keep": self.keep,
-            "level": self.level,
-            "deepest": None if self.deepest is None else self.deepest.plan,
-            "tested": [
-                {**vars(one), "tasks": [task.to_dict() for task in one.tasks], "missing": list(one.missing)}
-                for one in self.tested
-            ],
-            "not_tested": list(self.not_tested),
-            "not_judged": [asdict(one) for one in self.not_judged],
-        }
 
 
 def fixed_sequence(
@@ -199,7 +185,7 @@ def fixed_sequences(
             first.setdefault((row.task, row.readout), row)
     reasons = {key: why for key, row in first.items() if (why := _cannot_be_judged(row))}
     wanted = [key for key in first if key not in reasons]
-    left_out = tuple(NotJudged(task=task, readout=readout, why=why) for (task, readout), why in reasons.items())
+    left_out = tuple(NotJudged(task=task, readout=readout, reason=why) for (task, readout), why in reasons.items())
     found: dict[str, SequenceResult] = {}
     done: set[str] = set()
     while True:

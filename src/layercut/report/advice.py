@@ -19,6 +19,7 @@ from layercut.evidence.comparison import SELECTED_ON, compare_runs
 from layercut.evidence.fixed_sequence import (
     DepthEvidence,
     JudgedTask,
+    NotJudged,
     TestVerdict,
     check_goal,
     fixed_sequences,
@@ -66,15 +67,6 @@ class JudgedPlan:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ignored:
-    """A readout that decides nothing, and why."""
-
-    task: str
-    readout: str
-    reason: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class Advice:
     """The answer for one use of one model, and all that it rests on."""
 
@@ -85,7 +77,7 @@ class Advice:
     uncut: ComparedRun
     plans: tuple[JudgedPlan, ...]
     """Deepest first."""
-    ignored: tuple[Ignored, ...]
+    ignored: tuple[NotJudged, ...]
     folder: Path | None = None
     """Of the study, for checkpoints and commands; None where it is not known."""
 
@@ -255,7 +247,7 @@ def judge(
         seed=seed,
         uncut=main[0].uncut,
         plans=tuple(plans),
-        ignored=tuple(Ignored(task=task, readout=readout, reason=why) for (task, readout), why in reasons.items()),
+        ignored=tuple(NotJudged(task=task, readout=readout, reason=why) for (task, readout), why in reasons.items()),
         folder=folder,
     )
 
