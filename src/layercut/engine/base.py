@@ -294,6 +294,13 @@ class HoldsModel:
     """What an engine says of the one model that it holds."""
 
     _loaded: Any
+    _batch_size: int
+
+    def _described(self, engine: str, device: str) -> dict[str, Any]:
+        """What decides the numbers, for the run's settings."""
+        loaded = self._loaded
+        model = {"engine": engine, "model": loaded.name, "model_hash": loaded.model_hash, "dtype": loaded.dtype}
+        return {**model, "device": device, "batch_size": self._batch_size}
 
     @property
     def num_layers(self) -> int:

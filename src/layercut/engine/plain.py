@@ -78,14 +78,7 @@ class PlainEngine(HoldsModel, Engine):
 
     def describe(self) -> Mapping[str, Any]:
         """What decides the numbers, for the run's settings."""
-        return {
-            "engine": "plain",
-            "model": self._loaded.name,
-            "model_hash": self._loaded.model_hash,
-            "dtype": self._loaded.dtype,
-            "device": self._model.device.type,
-            "batch_size": self._batch_size,
-        }
+        return self._described("plain", self._model.device.type)
 
     def completions(
         self, requests: Sequence[GenerationRequest], plan: CutPlan, decoding: Decoding, done: Collection[str] = ()

@@ -126,15 +126,7 @@ class VllmEngine(HoldsModel, TextOnly):
 
     def describe(self) -> Mapping[str, Any]:
         """What decides the numbers, for the run's settings."""
-        return {
-            "engine": "vllm",
-            "model": self._loaded.name,
-            "model_hash": self._loaded.model_hash,
-            "dtype": self._loaded.dtype,
-            "device": self._device,
-            "batch_size": self._batch_size,
-            "cuda_graphs": self._cuda_graphs,
-        }
+        return {**self._described("vllm", self._device), "cuda_graphs": self._cuda_graphs}
 
     def close(self) -> None:
         """Let the model and its memory go; nothing can be asked afterwards."""

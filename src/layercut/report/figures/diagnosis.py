@@ -282,14 +282,8 @@ def _line(name: str, value: Estimate, series: str, tooltip: Mapping[str, str]) -
 
 
 def _at(x: float, value: Sequence[Any], series: str, tooltip: Mapping[str, str]) -> dict[str, Any]:
-    return {
-        **_plain(value, 100),
-        "x": x,
-        "series": series,
-        "part": series,
-        "hollow": series == "uncut",
-        "about": dict(tooltip),
-    }
+    about = {"series": series, "part": series, "hollow": series == "uncut", "about": dict(tooltip)}
+    return {**_plain(value, 100), "x": x, **about}
 
 
 def _plain(value: Sequence[Any], scale: float) -> dict[str, float | None]:
@@ -298,11 +292,10 @@ def _plain(value: Sequence[Any], scale: float) -> dict[str, float | None]:
 
 
 def _said(rows: Sequence[MeasureRow]) -> str:
-    tooltip = [
+    return "; ".join(
         f"{row.label}: uncut {number(row.values.uncut.value)} %, {row.arm} {number(row.values.cut.value)} %"
         for row in rows
-    ]
-    return "; ".join(tooltip)
+    )
 
 
 def _counts(rows: Sequence[MeasureRow]) -> str:
