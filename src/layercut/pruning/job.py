@@ -307,18 +307,19 @@ class PruneJob:
     def _first_answers(self, seconds: float) -> int:
         """Selection items that fit into the time, by the speed of the first answers.
 
-        Rows of a batch share the reading of weights, so where the first few take little of the time, a whole batch
+        Rows of a batch share the reading of weights, so where the first few take little of the time, a larger batch
         tells the speed.
         """
-        whole = min(max(FEWEST, self._model.settings.batch_size), SELECTION_ITEMS)
-        for limit in (FEWEST, whole):
+        limit = FEWEST
+        while True:
             for part in self._asked:
                 with suppress(AtChance):
                     self._uncut(replace(part, limit=limit), is_first=True)
             per_item = self._per_item(self._asked)
-            if per_item * whole > FIRST * seconds:
-                break
-        return selection_items_in(seconds, per_item, self._depth)
+            more = min(int(FIRST * seconds / max(per_item, 1e-9)), self._model.settings.batch_size, SELECTION_ITEMS)
+            if limit > FEWEST or more < 2 * FEWEST:
+                return selection_items_in(seconds, per_item, self._depth)
+            limit = more
 
     def _uncut(self, part: ObjectiveTask, *, is_first: bool = False) -> None:
         """The original model's answers to one task, and how long each took.
