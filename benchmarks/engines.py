@@ -162,9 +162,8 @@ def requests(count: int, new_tokens: int, label: str) -> list[Any]:
 
 def show_answers(asked: argparse.Namespace, results: dict[str, dict[str, Any]], peak: float) -> None:
     reference = next(iter(results))
-    print(
-        f"\n| engine | requests | tokens/s | x {reference} | of the peak | tokens/s of CPU | x {reference} | equal answers |"
-    )
+    x = f"x {reference}"
+    print(f"\n| engine | requests | tokens/s | {x} | of the peak | tokens/s of CPU | {x} | equal answers |")
     print("|---|---:|---:|---:|---:|---:|---:|---:|")
     for count in asked.counts.split(","):
         base = results[reference]["calls"][count]
