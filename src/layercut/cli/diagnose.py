@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from layercut.cli import options
-from layercut.cli.console import as_json, log, result, say
+from layercut.cli.console import log, say, show
 from layercut.diagnostics import DIAGNOSTICS, is_plan, known
 from layercut.settings import ModelSettings
 
@@ -78,14 +78,10 @@ def diagnose(
     )
     if done is None:
         return
-    if json:
-        as_json(done.data)
-        return
+    lines = []
+    diagnoses = with_rows(done.data)["diagnostics"]
     for arm in done.data["arms"][1:]:
-        result(arm["name"])
-        for line in summary(with_rows(done.data)["diagnostics"], arm["name"], plain=True):
-            if line:
-                result(f"  {line}")
-    result(f"report: {done.report}")
-    if (page := done.report.with_name(PAGE)).is_file():
-        result(f"page: {page}")
+        lines += [arm["name"], *(f"  {line}" for line in summary(diagnoses, arm["name"], plain=True) if line)]
+    page = done.report.with_name(PAGE)
+    lines += [f"report: {done.report}", *([f"page: {page}"] if page.is_file() else [])]
+    show(done.data, lines=lines, json=json)

@@ -34,17 +34,17 @@ def reference() -> str:
         "",
     ]
     for name, command in verbs().items():
-        parts += [f"## layercut {name}", "", _help(command.help or ""), ""]
+        parts += [
+            f"## layercut {name}",
+            "",
+            re.sub(r"^Example: (.+)$", r"```bash\n\1\n```", inspect.cleandoc(command.help or ""), flags=re.MULTILINE),
+            "",
+        ]
         for title, hidden in (("", False), ("Shown by `--help-all`, and reached by `--set NAME=VALUE` as well:", True)):
             rows = [_row(one) for one in command.params if bool(getattr(one, "hidden", False)) is hidden]
             if rows:
                 parts += [*([title, ""] if title else []), *table(["flag", "meaning", "default"], rows), ""]
     return "\n".join(parts)
-
-
-def _help(text: str) -> str:
-    """The help of a verb, its example as a block of code."""
-    return re.sub(r"^Example: (.+)$", r"```bash\n\1\n```", inspect.cleandoc(text), flags=re.MULTILINE)
 
 
 def _row(parameter: Any) -> tuple[str, str, str]:

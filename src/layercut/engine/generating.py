@@ -143,7 +143,7 @@ class Generating:
 
     def _lay(self, block: Sequence[ItemRequest]) -> _Laid:
         rows = [question.row for question in block if question.row is not None]
-        drafts = [self._draft(row) for row in rows]
+        drafts = [encode_draft(self._loaded.tokenizer, row.request, row.prompt)[: row.limit] for row in rows]
         of_rows = iter([row.prompt[self._num_prefix :] + draft for row, draft in zip(rows, drafts, strict=True)])
         scorings: list[Scoring | None] = []
         lines: list[list[Tokens]] = []
@@ -172,9 +172,6 @@ class Generating:
             scores = laid.reading.scores(self._loaded, before, look)
         starts = [pack.starts[place] for place in laid.places]
         return scores, answers, self._hold_against_drafts(answers, starts, leaf, said)
-
-    def _draft(self, row: GenerationRow) -> Tokens:
-        return encode_draft(self._loaded.tokenizer, row.request, row.prompt)[: row.limit]
 
     def _answer(self, row: GenerationRow, draft: Tokens) -> Answer:
         return Answer(row, draft, self._stop_tokens, lambda tokens: decode(self._loaded.tokenizer, tokens))

@@ -108,18 +108,8 @@ def level_values(
     test: str = "none",
 ) -> Comparison:
     """A comparison of which only this is known."""
-    return Comparison(
-        uncut=uncut,
-        cut=cut,
-        difference=difference,
-        retention=kept if chance is None else None,
-        retention_above_chance=None if chance is None else kept,
-        lost=None,
-        gained=None,
-        p_value=p_value,
-        refused="",
-        test=test,
-    )
+    retention, above_chance = (kept, None) if chance is None else (None, kept)
+    return Comparison(uncut, cut, difference, retention, above_chance, None, None, p_value, refused="", test=test)
 
 
 def _ends(estimate: Estimate | None) -> list[float | None] | None:

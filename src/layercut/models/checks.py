@@ -49,8 +49,9 @@ def refuse_incomplete(info: Mapping[str, Any], where: str) -> None:
         CheckpointError: parameters missing or of another shape than the config says, or that could not be read.
     """
     if missing := sorted(info.get("missing_keys") or ()):
+        some = missing[0] if len(missing) == 1 else f"{len(missing)} parameters (such as {missing[0]})"
         raise CheckpointError(
-            f"{where} is incomplete: it has no weights for {_some(missing)} of the architecture in config.json. "
+            f"{where} is incomplete: it has no weights for {some} of the architecture in config.json. "
             "transformers would go on with random numbers; fetch the checkpoint again."
         )
     if wrong := sorted(info.get("mismatched_keys") or ()):
@@ -280,7 +281,3 @@ def _is_whole_number(value: Any) -> TypeGuard[int]:
 
 def _to_mend(problem: str) -> CheckpointError:
     return CheckpointError(f"{problem}. Mend config.json or fetch the checkpoint again.")
-
-
-def _some(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{len(names)} parameters (such as {names[0]})"

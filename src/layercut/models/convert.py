@@ -145,7 +145,7 @@ def _write_checkpoint(path: Path, head: GgufHead, folder: Path) -> None:
                 quantization_config=GgufConfig(dequantize=True),
                 output_loading_info=True,
             )
-            tokenizer = AutoTokenizer.from_pretrained(**where)
+            tokenizer: Any = AutoTokenizer.from_pretrained(**where)
         except InputError:
             raise
         except Exception as error:  # transformers raises all kinds here, for reasons that lie in the file
@@ -155,7 +155,10 @@ def _write_checkpoint(path: Path, head: GgufHead, folder: Path) -> None:
         refuse_incomplete(info, str(path))
         _set_generation(model.generation_config, head)
         _set_splitting(tokenizer, head, path.name)
-        _set_begin(tokenizer, head)
+        # transformers 5.24 has texts begin with the BOS token where the file says so, 5.19 does not.
+        begins = head.metadata.get("tokenizer.ggml.add_bos_token")
+        if begins and tokenizer("x")["input_ids"][:1] != [tokenizer.bos_token_id]:
+            tokenizer.add_bos_token = True
         length = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
         tokenizer.model_max_length = int(length) if length else int(1e30)  # transformers' own sign for "not known"
         model.save_pretrained(folder)
@@ -189,13 +192,6 @@ def _set_splitting(tokenizer: PreTrainedTokenizerBase, head: GgufHead, name: str
         )
     elif rule not in _GPT2_RULE:
         logger.warning("%s uses the unknown pre-tokenizer rule %r; using GPT-2's rule instead", name, rule)
-
-
-def _set_begin(tokenizer: PreTrainedTokenizerBase, head: GgufHead) -> None:
-    """Have texts begin with the BOS token where the file says so. transformers 5.24 does it by itself, not so 5.19."""
-    wanted = head.metadata.get("tokenizer.ggml.add_bos_token")
-    if wanted and tokenizer("x")["input_ids"][:1] != [tokenizer.bos_token_id]:
-        tokenizer.add_bos_token = True
 
 
 def _use_common_class(path: Path) -> None:

@@ -51,7 +51,7 @@ def lost_items(runs: Sequence[RunFolder], task: str, readouts: Sequence[str]) ->
         (run.name, readout): {record["id"]: record for record in run.records(task, readout)}
         for run in runs
         for readout in readouts
-        if _has(run, task, readout)
+        if any((row["task"], row["readout"]) == (task, readout) for row in run.metrics()["rows"])
     }
     uncut, cuts = runs[0].name, [run.name for run in runs[1:]]
 
@@ -120,7 +120,3 @@ def _in_full(item: LostItem, readout: str) -> list[str]:
 def _outcome(records: Mapping[tuple[str, str], _Records], name: str, readout: str, item: str) -> str | None:
     record = records.get((name, readout), {}).get(item)
     return None if record is None else str(record["outcome"])
-
-
-def _has(run: RunFolder, task: str, readout: str) -> bool:
-    return any(row["task"] == task and row["readout"] == readout for row in run.metrics()["rows"])

@@ -123,17 +123,19 @@ def _examples(diagnoses: Mapping[str, Diagnosis], arm: str) -> list[str]:
     """Two items of each diagnostic, picked by the hash of their id, with the first wrong token marked."""
     lines = []
     for found in diagnoses.values():
-        mine = sorted(
-            (one for one in found["examples"] if one["arm"] == arm),
-            key=lambda one: hashlib.sha256(one["id"].encode()).digest(),
-        )
-        for one in mine[:NUM_EXAMPLES]:
+        for one in picked(found["examples"], arm):
             gold = f", right answer {code(one['gold'])}" if one["gold"] else ""
             lines += [f"{one['diagnostic'].capitalize()}, item {code(one['id'])}{gold}:", ""]
             lines += [*fenced(_side_by_side(one)), ""]
     if lines:
         lines[:0] = ["### Examples", "", "⟦ ⟧ mark the first token that differs from the original model's answer.", ""]
     return lines
+
+
+def picked(examples: Sequence[DiagnosisExample], arm: str) -> list[DiagnosisExample]:
+    """Those of one pruned model that are shown, by the hash of their id."""
+    mine = [one for one in examples if one["arm"] == arm]
+    return sorted(mine, key=lambda one: hashlib.sha256(one["id"].encode()).digest())[:NUM_EXAMPLES]
 
 
 def _side_by_side(one: DiagnosisExample) -> str:
