@@ -35,7 +35,7 @@ class MeanKept(NamedTuple):
     refused: str
 
 
-def mean_kept(parts: Sequence[TaskValues], *, seed: int = 0) -> MeanKept:
+def mean_kept(parts: Sequence[TaskValues], *, seed: int = 0, num_resamples: int = NUM_RESAMPLES) -> MeanKept:
     """Mean over tasks of (cut - floor) / (uncut - floor), with the middle 95 % of a Bayesian bootstrap.
 
     Each task's items are reweighted by themselves, both models' values of an item together, as in ``compare_paired``;
@@ -46,6 +46,7 @@ def mean_kept(parts: Sequence[TaskValues], *, seed: int = 0) -> MeanKept:
     Args:
         parts: the tasks; all count the same.
         seed: of the resampling.
+        num_resamples: draws.
 
     Returns:
         The estimate with n, the items of all tasks together; refused where the original model is not above a floor.
@@ -62,7 +63,7 @@ def mean_kept(parts: Sequence[TaskValues], *, seed: int = 0) -> MeanKept:
             return MeanKept(None, f"the original model is not above {part.floor:.3g} on these items of {part.name}")
         values.append(float(_kept(before.mean(), after.mean(), part)))
         codes = cluster_codes(part.clusters, len(before))
-        means = resampled_means(before, after, codes, np.random.default_rng([check_seed(seed), number]), NUM_RESAMPLES)
+        means = resampled_means(before, after, codes, np.random.default_rng([check_seed(seed), number]), num_resamples)
         if means is None:
             few.append(part.name)
         else:
