@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("folders", nargs="+", type=Path, metavar="DATA/TASK")
     folders: list[Path] = parser.parse_args().folders
     print(f"isolation of programs: {describe()}; load average {os.getloadavg()[0]:.1f}", flush=True)
-    sys.exit(int(any([not all_pass(folder) for folder in folders])))
+    sys.exit(0 if {True} == {all_pass(folder) for folder in folders} else 1)
 
 
 def all_pass(folder: Path) -> bool:
@@ -39,7 +39,9 @@ def all_pass(folder: Path) -> bool:
     samples = [task.sample(row) for rows in parts for row in rows]
     began = time.monotonic()
     scores = task.grade_all(samples, "chain", [written(sample) for sample in samples])
-    failed = [f"{one.id} ({score.answer})" for one, score in zip(samples, scores, strict=True) if score.answer != "passed"]
+    failed = [
+        f"{one.id} ({score.answer})" for one, score in zip(samples, scores, strict=True) if score.answer != "passed"
+    ]
     passed, seconds = len(samples) - len(failed), time.monotonic() - began
     print(f"{task.name}: {passed} of {len(samples)} reference solutions pass, {seconds:.0f} s", flush=True)
     for name in failed:

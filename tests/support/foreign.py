@@ -40,7 +40,9 @@ def passthrough(parent: Path, slices: Sequence[tuple[int, int]], folder: Path, n
     config = json.loads((folder / "config.json").read_text()) | {"num_hidden_layers": len(order)}
     (folder / "config.json").write_text(json.dumps(config))
     sources = [f"- sources:\n  - layer_range: [{first}, {end}]\n    model: {parent.name}\n" for first, end in slices]
-    (folder / "mergekit_config.yml").write_text(f"dtype: float32\nmerge_method: passthrough\nslices:\n{''.join(sources)}")
+    (folder / "mergekit_config.yml").write_text(
+        f"dtype: float32\nmerge_method: passthrough\nslices:\n{''.join(sources)}"
+    )
     return folder
 
 

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 FLOOR = 0.5
 """Cosine below which a layer counts as new. Layers of separately trained models have cosines near 0, and continued
 training on 100B tokens leaves them far above."""
-SAME = 0.99999
-"""Cosine from which a layer counts as unchanged: what rounding to bfloat16 leaves."""
+SAME = 0.999997
+"""Cosine from which a layer counts as unchanged: rounding to bfloat16 leaves at least 1 - 2^-16 / 6."""
 MERGED = 0.25
 """Cosine with a second layer of the parent from which a layer counts as merged: two layers of one model have cosines
 near 0."""

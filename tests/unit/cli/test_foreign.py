@@ -16,7 +16,7 @@ HEALED = {
     "full": ("--method", "full"),
     "seam": ("--method", "seam"),
 }
-TRAINED = ("--max-steps", 3, "--learning-rate", 0.02, "--train-batch", 4, "--micro-batch", 4)
+TRAINED = ("--max-steps", 3, "--learning-rate", 0.02, "--warmup-steps", 0, "--train-batch", 4, "--micro-batch", 4)
 
 
 @pytest.mark.parametrize("method", HEALED)
@@ -63,14 +63,14 @@ def test_a_renumbered_and_retrained_model_beside_its_parent(layercut: Run, tiny:
     assert before == {name: (tmp_path / "run" / name).read_bytes() for name in before}
 
 
-def test_a_model_that_repeats_layers_shares_no_plan_with_its_parent(
-    layercut: Run, tiny: Path, tmp_path: Path
-) -> None:
+def test_a_model_that_repeats_layers_shares_no_plan_with_its_parent(layercut: Run, tiny: Path, tmp_path: Path) -> None:
     other = passthrough(tiny, [(0, 4), (2, 6)], tmp_path / "other")
     found = match_layers(tiny, other)
     assert [match.label for match in found.matches] == ["0", "1", "2", "3", "2 repeated", "3 repeated", "4", "5"]
     assert found.layers is None and found.removed == ()
-    ran = layercut("diagnose", tiny, other, "--only", "arithmetic,similarity", "--limit", "2", "--out", tmp_path / "run")
+    ran = layercut(
+        "diagnose", tiny, other, "--only", "arithmetic,similarity", "--limit", "2", "--out", tmp_path / "run"
+    )
     assert ran.code == 1 and "leave similarity or other out" in " ".join(ran.err.split())
     ran = layercut("diagnose", tiny, other, "--only", "arithmetic", "--limit", "2", "--out", tmp_path / "run")
     assert ran.code == 0, ran.err
@@ -85,7 +85,11 @@ def test_a_sweep_shows_layers_with_the_numbers_of_the_parent(
     form: str, layercut: Run, tiny: Path, tmp_path: Path
 ) -> None:
     other = passthrough(tiny, [(0, 2), (3, 6)], tmp_path / "other", noise=0.3)
-    asked = ("--objective", "brackets", "--readouts", "rank") if form == "objective" else ("--diagnose", "--only", "arithmetic")
+    asked = (
+        ("--objective", "brackets", "--readouts", "rank")
+        if form == "objective"
+        else ("--diagnose", "--only", "arithmetic")
+    )
     command = ("sweep", other, *asked, "--limit", "2", "--layers", "1-3", "--out", tmp_path / "run")
     bare = layercut(*command, "--json")
     assert bare.code == 0 and "parent" not in json.loads(bare.out)

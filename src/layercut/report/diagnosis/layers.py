@@ -71,7 +71,12 @@ def render(data: Mapping[str, Any], run: RunFolder, picture: str | None) -> str:
     """The text of layers.md."""
     diagnoses: dict[str, Diagnosis] = data["diagnostics"]
     columns = columns_of(diagnoses)
-    lines: list[Part] = [f"# What each layer of {escape(hide_home(data['model']))} is needed for", "", escape(scope(data)), ""]
+    lines: list[Part] = [
+        f"# What each layer of {escape(hide_home(data['model']))} is needed for",
+        "",
+        escape(scope(data)),
+        "",
+    ]
     lines.append(overview(data))
     lines += ["", *([f"![Over the layers]({picture})", ""] if picture else []), *(f"- {line}" for line in legend()), ""]
     for name, found in diagnoses.items():
