@@ -34,6 +34,7 @@ from layercut.report.diagnosis.verdict import FILE, FORMAT_VERSION, load
 from layercut.report.reports import write_reports
 from layercut.runs.atomic import write_json
 from layercut.runs.directory import RunFolder
+from layercut.runs.environment import hide_home
 from layercut.sandbox.runner import describe_or_why_not
 from layercut.selection.specs import plan_of
 from layercut.selection.sweep import parent_of, swept_layers
@@ -332,6 +333,8 @@ def _arm(uncut: ModelHandle, cut: str, seed: int, layers: str | None, say: Say) 
         known = _known_layers(uncut, handle, layers)
         lineage = None if known else match_layers(uncut.source.path, handle.source.path)
         if lineage is not None:
+            if plans := handle.earlier_plans:
+                say(f"{name}: its plan was made for {hide_home(str(plans[0].model))}, another model; weights decide")
             rows = [f"{own} is {parent} ({cosine}, {what})" for own, parent, cosine, what in similarity_rows(lineage)]
             say(f"{name}: layers by the cosine of their weights: {', '.join(rows) or lineage.describe()}")
         found = known or (lineage and lineage.layers) or ()
@@ -344,15 +347,20 @@ def _arm(uncut: ModelHandle, cut: str, seed: int, layers: str | None, say: Say) 
 
 
 def _known_layers(uncut: ModelHandle, other: ModelHandle, given: str | None) -> tuple[int, ...]:
-    """Layers of the original model that another model has: as given, or by the plans in its folder; empty without."""
+    """Layers of the original model that another model has: as given, or by plans in its folder that begin with the
+    original model; empty where neither says it."""
     if given is not None:
         return given_layers(given, uncut.num_layers, other.num_layers)
+    plans = other.earlier_plans
+    first = next(
+        (i for i, plan in enumerate(plans) if plan.model_hash in (None, uncut.metadata.model_hash)), len(plans)
+    )
     layers = tuple(range(uncut.num_layers))
-    for plan in other.earlier_plans:
+    for plan in plans[first:]:
         if plan.num_layers != len(layers):
-            break
+            return ()
         layers = tuple(layers[index] for index in plan.kept)
-    return layers if other.earlier_plans and len(layers) == other.num_layers else ()
+    return layers if first < len(plans) and len(layers) == other.num_layers else ()
 
 
 def _shared(uncut: ModelHandle, other: ModelHandle, layers: tuple[int, ...], say: Say) -> frozenset[Needs]:

@@ -9,6 +9,7 @@ import pytest
 
 from layercut.surgery.lineage import Lineage, Parent, match_layers
 from tests.support.foreign import passthrough, published
+from tests.support.tiny import save_tiny
 from tests.unit.cli.conftest import Run
 
 HEALED = {
@@ -109,8 +110,6 @@ def test_a_sweep_shows_layers_with_the_numbers_of_the_parent(
 
 
 def test_a_parent_of_another_architecture_gives_no_numbers(layercut: Run, tiny: Path, tmp_path: Path) -> None:
-    from tests.support.tiny import save_tiny
-
     other = save_tiny("gpt2", tmp_path / "other")
     command = ("sweep", other, "--objective", "brackets", "--readouts", "rank", "--limit", "2", "--layers", "1")
     ran = layercut(*command, "--parent", tiny, "--out", tmp_path / "run")
@@ -119,3 +118,17 @@ def test_a_parent_of_another_architecture_gives_no_numbers(layercut: Run, tiny: 
     assert "no plan of the parent gives this model" in ran.words and "in brackets" not in ran.words
     refused = layercut(*command[:2], "--predict", "--objective", "brackets", "--parent", tiny)
     assert refused.code == 1 and "--compare and --parent" in " ".join(refused.err.split())
+
+
+def test_a_plan_that_was_made_for_another_parent_decides_nothing(layercut: Run, tiny: Path, tmp_path: Path) -> None:
+    stranger = save_tiny("llama", tmp_path / "stranger", seed=5)
+    cut, twice = tmp_path / "cut", tmp_path / "twice"
+    assert layercut("cut", stranger, "--remove", "1", "--out", cut).code == 0
+    assert layercut("cut", cut, "--remove", "0", "--out", twice).code == 0
+    asked = ("--only", "cost", "--limit", "2", "--dry-run")
+    said = " ".join(layercut("diagnose", tiny, twice, *asked).err.split())
+    assert f"twice: its plan was made for {stranger}, another model; weights decide" in said
+    assert "another model, which no plan of the original model gives: 0 of the parent's 6 layers; 4 new" in said
+    # A plan in the middle of the chain is one of the model that it begins with.
+    assert "a checkpoint without 1 of 5 decoder layers (0)" in layercut("diagnose", cut, twice, *asked).err
+    assert "a checkpoint without 2 of 6 decoder layers (0,1)" in layercut("diagnose", stranger, twice, *asked).err
