@@ -18,11 +18,13 @@ from layercut.report.diagnosis.verdict import ALPHA, damages, load
 from layercut.report.elements import Figure, Panel, Part, Table, plain
 from layercut.report.figures import charts
 from layercut.report.figures.picture import save
+from layercut.report.lineage import lineage_table, lineage_words
 from layercut.report.provenance import provenance
 from layercut.report.render import markdown, terminal
 from layercut.runs.atomic import write_text
 from layercut.runs.directory import RunFolder
 from layercut.runs.environment import hide_home
+from layercut.surgery.lineage import Parent
 from layercut.text.markup import escape
 from layercut.text.numbers import number
 
@@ -70,7 +72,12 @@ def render(data: Mapping[str, Any], run: RunFolder, picture: str | None) -> str:
     """The text of layers.md."""
     diagnoses: dict[str, Diagnosis] = data["diagnostics"]
     columns = columns_of(diagnoses)
-    lines: list[Part] = [f"# What each layer of {escape(hide_home(data['model']))} is needed for", "", scope(data), ""]
+    lines: list[Part] = [
+        f"# What each layer of {escape(hide_home(data['model']))} is needed for",
+        "",
+        escape(scope(data)),
+        "",
+    ]
     lines.append(overview(data))
     lines += ["", *([f"![Over the layers]({picture})", ""] if picture else []), *(f"- {line}" for line in legend()), ""]
     for name, found in diagnoses.items():
@@ -80,6 +87,9 @@ def render(data: Mapping[str, Any], run: RunFolder, picture: str | None) -> str:
         if shown:
             lines += [measure_table(shown), ""]
         lines += [*(f"- {escape(note)}" for note in found["notes"]), ""]
+    parent = Parent.from_dict(data.get("parent"))
+    if parent is not None and parent.lineage.matches:
+        lines += ["## Layers in the parent", "", lineage_table(parent.lineage, "this model"), ""]
     lines += ["## How this was made", "", *provenance([run])]
     return "\n".join(markdown(lines)).rstrip("\n") + "\n"
 
@@ -94,9 +104,11 @@ def overview(data: Mapping[str, Any]) -> Table:
 
 def scope(data: Mapping[str, Any]) -> str:
     """What was skipped and asked, in a sentence."""
+    parent = Parent.from_dict(data.get("parent"))
+    made = "" if parent is None else f" {lineage_words(parent)} In brackets: a layer's number in the parent."
     return (
         f"{len(data['arms']) - 1} of {data['num_layers']} decoder layers, each skipped alone; at most {data['limit']} "
-        f"items of each kind (--limit {data['limit']}), seed {data['seed']}, report items."
+        f"items of each kind (--limit {data['limit']}), seed {data['seed']}, report items.{made}"
     )
 
 
@@ -138,6 +150,7 @@ def table_rows(data: Mapping[str, Any]) -> list[list[str]]:
     diagnoses: dict[str, Diagnosis] = data["diagnostics"]
     columns = {key: _column(diagnoses, key) for key in columns_of(diagnoses)}
     first = [next(iter(rows.values()))[0] for rows in columns.values()]
+    parent = Parent.from_dict(data.get("parent"))
     lines = [[_UNCUT, *(_value(row, row.values.uncut) for row in first), ""]]
     for arm in data["arms"][1:]:
         cells = []
@@ -146,7 +159,8 @@ def table_rows(data: Mapping[str, Any]) -> list[list[str]]:
             cells.append(_value(row, row.values.cut) + "*" * stands)
         broken = damages(diagnoses, arm["name"])
         what = f"{broken[0].row.diagnostic}, {broken[0].row.label}" if broken else "-"
-        lines.append([arm["name"].removeprefix("layer-"), *cells, what])
+        layer = arm["name"].removeprefix("layer-")
+        lines.append([layer if parent is None else parent.label(int(layer)), *cells, what])
     return lines
 
 
