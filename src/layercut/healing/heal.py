@@ -14,7 +14,16 @@ from rich.console import Console
 from layercut.engine.estimate import CostEstimate
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
-from layercut.healing.data import examples_of, matched, original_records, report_items, split
+from layercut.healing.data import (
+    examples_of,
+    full_test_sets,
+    items_used,
+    matched,
+    original_records,
+    report_items,
+    split,
+    tasks_to_check,
+)
 from layercut.healing.estimate import estimate_healing
 from layercut.healing.examples import Data
 from layercut.healing.generate import answers_of
@@ -27,12 +36,16 @@ from layercut.progress import Say
 from layercut.progress.bars import watched
 from layercut.runs.directory import RunFolder
 from layercut.runs.disk import resumable
+from layercut.runs.settings import settings_in
 from layercut.settings import ModelSettings
 from layercut.surgery.checkpoint import PLAN_FILE
 from layercut.surgery.plan import CutPlan
+from layercut.tasks.selected_items import SELECTION_ITEMS, record_items
 from layercut.text.counting import counted
 
 CHECKPOINT, TRAINING = "checkpoint", "training"
+IN_FULL = "full_test_sets"
+"""In a run's settings: tasks of whose whole test sets training data holds no item; left out where there is none."""
 STORED = Path("samples", "teacher-logits")
 FLAGS = {"micro_batch": "micro_batch", "batch_size": "batch_size", "temperature": "temperature"}
 
@@ -79,11 +92,14 @@ def heal_model(
     console: Console,
     say: Say,
     is_control: bool = False,
+    in_full: Sequence[str] | None = None,
 ) -> Healed | None:
     """Heal a pruned model; ``layercut heal``. The same call again continues where it was stopped.
 
     In a process group all processes make the same call; the first one returns the outcome, the others None.
-    ``is_control`` lets a model be its own teacher: the arm of a study that trains the original model.
+    ``is_control`` lets a model be its own teacher: the arm of a study that trains the original model. ``in_full`` names
+    tasks of whose whole test sets training data holds no item; by default as ``full_test_sets`` says, or as the run
+    was begun.
 
     Raises:
         InputError: settings that do not fit each other or the models, or prompts that leave nothing to train on.
@@ -100,11 +116,16 @@ def heal_model(
     cut, teacher = ModelHandle(cut_model), ModelHandle(teacher_model)
     check_method(train, group)
     plan, is_another = _checked(cut, teacher, source, settings, is_control=is_control)
+    tasks = tasks_to_check(settings.decontaminate, settings.data)
+    if in_full is None:
+        begun = settings_in(out)
+        in_full = full_test_sets(tasks, source) if begun is None else begun.get(IN_FULL, ())
     run_settings = {
         "heal": settings.describe(),
         "cut": cut.describe(),
         "teacher": teacher.describe(),
         **asked(source, how, train.seed),
+        **({IN_FULL: list(in_full)} if in_full else {}),
     }
     with resumable(out), RunFolder.begin(out, run_settings, flags=FLAGS) as run:
         folder = run.path / CHECKPOINT
@@ -122,7 +143,7 @@ def heal_model(
         if "original" in arms:
             records["original"] = original_records(source.parts)
         loaded = load_cut(cut, train)
-        items = report_items(settings.decontaminate, settings.data, say)
+        items = report_items(tasks, in_full, say)
         found = {}
         for arm, some in records.items():
             # A data set's own answers were not graded and need not be.
@@ -147,6 +168,7 @@ def heal_model(
             "num_held_out": len(data.held_out),
             "loss_tokens": data.num_tokens,
             **counts,
+            SELECTION_ITEMS: record_items(items_used(tasks, in_full, source)),
         }
         job = HealingJob(
             run=run,

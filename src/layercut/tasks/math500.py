@@ -18,6 +18,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from layercut.engine.base import GenerationRequest, LikelihoodRequest
+from layercut.errors import InputError
 from layercut.tasks.base import Readout, Sample
 from layercut.tasks.boxed import BoxedReadouts, found_in, last_boxed
 from layercut.tasks.data_files import DataRow, text_field
@@ -40,7 +41,9 @@ DATASET = "HuggingFaceH4/MATH-500"
 class Math500(BoxedReadouts, RowsTask):
     """MATH-500 read out as a chain of steps; ``short`` and ``gold`` by name.
 
-    There is one split, ``test``, so the items are halved by the hash of their content.
+    The published data set has one split, ``test``, so selection items are half of it, by the hash of their content; a
+    model that used none of them is reported on all 500. In a local folder they come from ``train.jsonl``, where it is
+    there: MATH's own training split, whose rows box the answer in ``solution``.
 
     The gold answer is the field ``answer``. The worked solution (field ``solution``) holds many other expressions,
     any of which a comparison with the whole solution may take for the answer.
@@ -103,6 +106,9 @@ def math500(*, data: str | None = None, max_new_tokens: int = 1024, num_shots: i
 
 
 def _sample(row: DataRow) -> Sample:
-    problem, answer = text_field(row, "problem"), text_field(row, "answer")
+    problem, in_solution = text_field(row, "problem"), "answer" not in row.fields and "solution" in row.fields
+    answer = last_boxed(text_field(row, "solution")) if in_solution else text_field(row, "answer")
+    if not answer:
+        raise InputError(f"{row.where}: the solution boxes no answer. Mend or remove the row.")
     data = {name: row.fields[name] for name in ("subject", "level") if name in row.fields}
     return Sample(id=content_id("math500", problem, answer), question=problem, gold=answer, data=data)
