@@ -203,7 +203,9 @@ class StudyWork:
         further selection items, so all of its tasks' count, but for tasks that make their own.
         """
         settings = self.settings
-        made = [*self.model.earlier_plans, *(self.plans[name] for name in settings.plans)]
+        begun_at = [str(one.settings.get("start", "")) for one in settings.criteria]
+        starts = [CutPlan.load(Path(start)) for start in begun_at if start.endswith(".json")]
+        made = [*self.model.earlier_plans, *self.plans.values(), *starts]
         if (used := used_items(made, self.model.healings)) is None:
             return None
         searched = [

@@ -19,6 +19,7 @@ from layercut.healing.prompt_sources import Answering, PromptSource, PromptSpec,
 from layercut.healing.settings import HealSettings, TrainSettings
 from layercut.report.markdown import score_scope
 from layercut.report.tables import metrics_table
+from layercut.report.two_runs import compare_two
 from layercut.runs.directory import RunFolder
 from layercut.runs.settings import read_config
 from layercut.settings import DecodingSettings, ModelSettings, TaskSettings
@@ -152,6 +153,8 @@ def test_an_evaluation_says_which_items_and_a_comparison_pairs_those_in_common(
     assert row.n == len(rest) and f"uncut has {NUM_ROWS}, cut has {len(rest)}" in row.note
     assert row.asked == row.to_dict()["items"] == part and row.chance == rows[1]["chance"]
     assert part in score_scope([row])
+    (two,) = compare_two(uncut, cut)
+    assert two.n == len(rest) and two.note == row.note, "`layercut compare` does the same"
     (row,) = compare_runs(uncut, [uncut])
     assert row.asked == f"full test set, {NUM_ROWS}" and not row.note
 
