@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from layercut.engine.estimate import CostEstimate
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
 from layercut.healing.data import (
+    BUILT_IN,
     examples_of,
     full_test_sets,
     items_used,
@@ -116,10 +117,11 @@ def heal_model(
     cut, teacher = ModelHandle(cut_model), ModelHandle(teacher_model)
     check_method(train, group)
     plan, is_another = _checked(cut, teacher, source, settings, is_control=is_control)
-    tasks = tasks_to_check(settings.decontaminate, settings.data)
+    named = (*BUILT_IN, *settings.decontaminate, *settings.data)
+    to_check = cache(lambda: tasks_to_check(named, settings.data))
     if in_full is None:
         begun = settings_in(out)
-        in_full = full_test_sets(tasks, source) if begun is None else begun.get(IN_FULL, ())
+        in_full = full_test_sets(to_check(), source) if begun is None else begun.get(IN_FULL, ())
     run_settings = {
         "heal": settings.describe(),
         "cut": cut.describe(),
@@ -143,7 +145,7 @@ def heal_model(
         if "original" in arms:
             records["original"] = original_records(source.parts)
         loaded = load_cut(cut, train)
-        items = report_items(tasks, in_full, say)
+        items = report_items(to_check(), in_full, say)
         found = {}
         for arm, some in records.items():
             # A data set's own answers were not graded and need not be.
@@ -168,7 +170,7 @@ def heal_model(
             "num_held_out": len(data.held_out),
             "loss_tokens": data.num_tokens,
             **counts,
-            SELECTION_ITEMS: record_items(items_used(tasks, in_full, source)),
+            SELECTION_ITEMS: record_items(items_used(to_check(), in_full, source)),
         }
         job = HealingJob(
             run=run,

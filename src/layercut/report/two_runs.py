@@ -37,8 +37,8 @@ def open_run(path: Path) -> RunFolder:
 def compare_two(first: RunFolder, second: RunFolder, *, seed: int = 0) -> list[ComparisonRow]:
     """Compare two runs on every task, readout and metric that both hold; ``uncut`` of a row is the first run.
 
-    P-values are adjusted over all rows (Holm). What only one run holds is passed over, see ``notes``. Where one run holds
-    a whole test set and the other one its rest, the items in common are compared, and the row's note says so.
+    P-values are adjusted over all rows (Holm). What only one run holds is passed over, see ``notes``. Where one run
+    holds a whole test set and the other one its rest, the items in common are compared, and the row's note says so.
 
     Raises:
         InputError: a run that is not finished, or two that cannot be compared: other decoding, no task in

@@ -25,6 +25,8 @@ from layercut.progress import Say
 from layercut.runs.settings import settings_hash
 from layercut.settings import ModelSettings, TaskSettings
 from layercut.study.settings import HealingArm
+from layercut.tasks import base_name
+from layercut.tasks.base import Task
 
 
 class Healer:
@@ -165,9 +167,21 @@ def items_of(arm: HealingArm) -> Mapping[str, frozenset[str]]:
     return _prompts(arm)[0].items
 
 
-def checked_in_full(arm: HealingArm, tasks: Sequence[TaskSettings]) -> tuple[str, ...]:
-    """Tasks of whose whole test sets the training data of an arm must hold no item; see ``full_test_sets``."""
-    return full_test_sets(tasks_to_check(_checked(arm, tasks), _data(tasks)), _prompts(arm)[0])
+def checked_in_full(
+    arms: Sequence[HealingArm], tasks: Sequence[TaskSettings], loaded: Mapping[str, Task]
+) -> dict[str, tuple[str, ...]]:
+    """By arm, the tasks of whose whole test sets its training data must hold no item; see ``full_test_sets``.
+
+    ``loaded``: tasks of the study by base name, so that none is read twice.
+    """
+    names = {base_name(name): name for arm in arms for name in _checked(arm, tasks)}
+    others = [name for base, name in names.items() if base not in loaded]
+    to_check = {**loaded, **tasks_to_check(others, _data(tasks))}
+    own = {arm.name: {base_name(name) for name in _checked(arm, tasks)} for arm in arms}
+    return {
+        arm.name: full_test_sets({base: to_check[base] for base in sorted(own[arm.name])}, _prompts(arm)[0])
+        for arm in arms
+    }
 
 
 def recorded_in_full(arm: HealingArm, begun: Mapping[str, Any]) -> tuple[str, ...]:

@@ -28,7 +28,7 @@ from layercut.study.healing_arms import Healer, checked_in_full, items_of, recor
 from layercut.study.settings import CriterionSettings, HealingArm, StudySettings
 from layercut.study.store import SEARCHES, CellStore, Measured, cell_identity, finished_cell, model_identity
 from layercut.surgery.plan import CutPlan
-from layercut.tasks import load_task
+from layercut.tasks import base_name, load_task
 from layercut.tasks.cells import Cell, make_cells, run_settings
 from layercut.tasks.reported import decided
 from layercut.tasks.selected_items import used_items
@@ -177,10 +177,11 @@ class StudyWork:
         used = self._used_items() if begun is None else None
         self.cells = make_cells(settings.tasks, settings.seed, limit, decided(used, begun))
         self.order = list(in_order(self.arms, self.cells))
-        in_full = {
-            arm.name: checked_in_full(arm, settings.tasks) if begun is None else recorded_in_full(arm, begun)
-            for arm in settings.healing
-        }
+        if begun is None:
+            loaded = {base_name(cell.task.name): cell.task for cell in self.cells}
+            in_full = checked_in_full(settings.healing, settings.tasks, loaded)
+        else:
+            in_full = {arm.name: recorded_in_full(arm, begun) for arm in settings.healing}
         self.healers = {
             arm.name: Healer(
                 arm.healing,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
@@ -170,10 +171,10 @@ def test_a_run_keeps_the_items_that_it_was_begun_with(
     assert ids_in(evaluated(tiny, None, mine, tmp_path / "old")) == before and len(before) < NUM_ROWS
 
 
-def healed(cut: Path, teacher: Path, source: PromptSource, mine: Path, out: Path) -> Path:
+def healed(cut: Path, teacher: Path, source: PromptSource, mine: Path, out: Path, **more: Any) -> Path:
     train = TrainSettings(method="seam", max_length=64)
     settings = HealSettings(train=train, responses="original", decontaminate=(str(mine),))
-    done = heal_model(settings_of(cut), settings_of(teacher), source, settings, Answering(), out=out, **QUIET)
+    done = heal_model(settings_of(cut), settings_of(teacher), source, settings, Answering(), out=out, **more, **QUIET)
     assert done is not None
     return done.checkpoint
 
@@ -230,6 +231,17 @@ def test_other_prompts_are_checked_for_the_whole_test_set(
     handle = ModelHandle(settings_of(folder))
     assert used_items(handle.earlier_plans, handle.healings) is None
     assert len(ids_in(evaluated(folder, None, mine, tmp_path / "unknown"))) < NUM_ROWS
+
+
+def test_a_healing_of_before_goes_on_and_its_model_is_reported_on_the_rest(
+    tiny: Path, cut: Path, mine: Path, prompts: Path, tmp_path: Path
+) -> None:
+    source = prompt_source([PromptSpec(source=str(prompts))])
+    folder = healed(cut, tiny, source, mine, tmp_path / "heal", in_full=())  # as it was begun then
+    assert "full_test_sets" not in read_config(tmp_path / "heal")
+    shutil.rmtree(folder)
+    assert healed(cut, tiny, source, mine, tmp_path / "heal") == folder
+    assert len(ids_in(evaluated(folder, None, mine, tmp_path / "healed"))) < NUM_ROWS
 
 
 def test_training_data_holds_nothing_that_may_be_reported(mine: Path) -> None:
