@@ -11,7 +11,7 @@ from layercut.evidence.clusters import clusters_of
 from layercut.evidence.depth import DepthSlope, depth_slope
 from layercut.evidence.intervals import Estimate
 from layercut.evidence.multiplicity import holm
-from layercut.evidence.paired import PairedItems, PairedRow, compare_paired
+from layercut.evidence.paired import PairedItems, TaskRow, compare_paired
 from layercut.surgery.plan import origin_of
 from layercut.text.counting import counted, of_test_set
 
@@ -63,7 +63,7 @@ class ComparedRun:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ComparisonRow(PairedRow):
+class ComparisonRow(TaskRow):
     """One metric of one task and readout, uncut against cut."""
 
     uncut: ComparedRun

@@ -117,14 +117,14 @@ class Task(Protocol):
         the beginning is ``wrong``. True only where the grader's own rules prove it, so it is safe to use by default; a
         task without such a proof says False.
         """
-        ...
+        return False
 
     def draft(self, sample: Sample, readout: Readout) -> str:
         """What the model most likely writes after the prompt if it answers rightly, with the mark that ends it.
 
         Empty where there is no good guess, as for a chain of steps. It changes the speed and never a score.
         """
-        ...
+        return ""
 
     def chance(self, samples: Sequence[Sample], readout: Readout) -> Mapping[str, float]:
         """Score of guessing per metric on these samples: 1 / number of options for ``rank``; for free answers the

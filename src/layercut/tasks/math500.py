@@ -66,7 +66,12 @@ class Math500(BoxedReadouts, RowsTask):
     @staticmethod
     def sample(row: DataRow) -> Sample:
         """The sample that a row holds."""
-        return _sample(row)
+        problem, in_solution = text_field(row, "problem"), "answer" not in row.fields and "solution" in row.fields
+        answer = last_boxed(text_field(row, "solution")) if in_solution else text_field(row, "answer")
+        if not answer:
+            raise InputError(f"{row.where}: the solution boxes no answer. Mend or remove the row.")
+        data = {name: row.fields[name] for name in ("subject", "level") if name in row.fields}
+        return Sample(id=content_id("math500", problem, answer), question=problem, gold=answer, data=data)
 
     def unboxed(self, text: str, gold: str) -> tuple[str, bool]:
         """What math-verify finds in the whole text."""
@@ -103,12 +108,3 @@ def math500(*, data: str | None = None, max_new_tokens: int = 1024, num_shots: i
     if num_shots is None:
         return Math500(data=data, max_new_tokens=max_new_tokens)
     return Math500Completed(name=f"math500:{num_shots}", data=data, max_new_tokens=max_new_tokens, num_shots=num_shots)
-
-
-def _sample(row: DataRow) -> Sample:
-    problem, in_solution = text_field(row, "problem"), "answer" not in row.fields and "solution" in row.fields
-    answer = last_boxed(text_field(row, "solution")) if in_solution else text_field(row, "answer")
-    if not answer:
-        raise InputError(f"{row.where}: the solution boxes no answer. Mend or remove the row.")
-    data = {name: row.fields[name] for name in ("subject", "level") if name in row.fields}
-    return Sample(id=content_id("math500", problem, answer), question=problem, gold=answer, data=data)

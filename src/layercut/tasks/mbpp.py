@@ -53,40 +53,34 @@ _NOT_ASKED = {*_IN_PROMPTS, 816, 899}
 def mbpp(*, data: str | None = None, max_new_tokens: int = 512, num_shots: int | None = None) -> CodeTask:
     """MBPP from the hub or from a local copy. Needs a model with a chat template, but not ``mbpp:3``."""
     return CodeTask(
-        **_form("mbpp", num_shots),
+        **_form("mbpp", num_shots, data, max_new_tokens),
         dataset="google-research-datasets/mbpp",
         published_as="sanitized-mbpp",
         config="sanitized",
         sample=_sample,
-        split_of=_split_of,
         limits=Limits(),
-        data=data,
-        max_new_tokens=max_new_tokens,
-        version=VERSION,
     )
 
 
 def mbpp_plus(*, data: str | None = None, max_new_tokens: int = 512, num_shots: int | None = None) -> CodeTask:
     """MBPP+ from the hub or from a local copy (``MbppPlus-OriginFmt.jsonl.gz``). All of its tests run."""
     return CodeTask(
-        **_form("mbpp_plus", num_shots),
+        **_form("mbpp_plus", num_shots, data, max_new_tokens),
         dataset="evalplus/mbppplus",
         published_as="MbppPlus-OriginFmt",
         sample=_plus_sample,
-        split_of=_split_of,
         in_test_set=lambda row: not num_shots or _number(row) not in _IN_PROMPTS,
         limits=PLUS_LIMITS,
-        data=data,
-        max_new_tokens=max_new_tokens,
-        version=VERSION,
     )
 
 
-def _form(name: str, num_shots: int | None) -> dict[str, Any]:
-    """Name and form: the chat format, or the published prompt with its three worked examples or fewer."""
+def _form(name: str, num_shots: int | None, data: str | None, max_new_tokens: int) -> dict[str, Any]:
+    """What both tasks take: the chat format, or the published prompt with its three worked examples or fewer."""
+    shared = {"data": data, "max_new_tokens": max_new_tokens, "version": VERSION, "split_of": _split_of}
     if num_shots is None:
-        return {"name": name}
+        return {"name": name, **shared}
     return {
+        **shared,
         "name": f"{name}:{num_shots}",
         "completion": partial(published_form, "mbpp/mbpp.yaml", num_shots, lambda sample: sample.data["row"]),
     }

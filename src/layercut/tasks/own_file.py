@@ -158,15 +158,13 @@ class OwnFile:
     def grade_all(
         self, samples: Sequence[Sample], readout: Readout, answers: Sequence[Completion | Likelihoods]
     ) -> list[Score]:
-        """Grade many answers; programs run over the cores.
-
-        Raises:
-            InputError: no sandbox works here.
-        """
+        """Grade many answers; programs run over the cores. Raises InputError: no sandbox works here."""
         programs = {
             sample.id: Program(source, sample.data["tests"], sample.data["names"])
             for sample, answer in zip(samples, answers, strict=True)
-            if sample.data["grade"] == "code" and (source := _program(sample, answer))
+            if sample.data["grade"] == "code"
+            and isinstance(answer, Completion)
+            and (source := find_program(answer.text, sample.data["names"]))
         }
         ran = (
             dict(zip(programs, run_programs(list(programs.values()), limits=Limits()), strict=True)) if programs else {}
@@ -235,11 +233,6 @@ def _joined(turns: tuple[Message, ...], added: Message) -> tuple[Message, ...]:
     if last.role != added.role:
         return (*turns, added)
     return (*turns[:-1], Message(last.role, f"{last.content}\n{added.content}"))
-
-
-def _program(sample: Sample, answer: Completion | Likelihoods) -> str:
-    assert isinstance(answer, Completion)
-    return find_program(answer.text, sample.data["names"])
 
 
 def _likelihood(sample: Sample, answer: Likelihoods) -> Score:

@@ -64,9 +64,9 @@ def _timed(source: Source) -> dict[str, str]:
     """Speed of generation beside the original model, where a diagnosis on the same page timed a plan."""
     found = (source.diagnosis or {}).get("diagnostics", {}).get("cost", {}).get("rows", ())
     times = [
-        f"{row['arm']}, {row['group']}: {row['difference'][0]:.2f} times the original model's"
+        f"{row.arm}, {row.group}: {row.values.difference.value:.2f} times the original model's"
         for row in found
-        if row["measure"] == "decode speed"
+        if row.metric == "decode speed"
     ]
     return {"speed": "; ".join(times)} if times else {}
 

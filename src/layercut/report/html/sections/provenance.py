@@ -47,7 +47,7 @@ def _scope(run: RunFolder, source: Source) -> list[list[str]]:
     settings, environment = run.settings, run.environment
     model = settings.get("model")
     known: Mapping[str, Any] = model if isinstance(model, dict) else settings
-    scope = [[_name(key), _shown(known[key])] for key in _MODEL_KEYS if known.get(key) is not None]
+    scope = [[_name(key), hide_home(str(known[key]))] for key in _MODEL_KEYS if known.get(key) is not None]
     split = source.sweep.split if source.study is None and source.sweep is not None else "report"
     apart = "; no layer was chosen on them" if split == "report" else "; used to choose layers, not to report"
     if source.study is not None and any(SELECTED_ON in row.note for row in source.study.rows):
@@ -81,7 +81,3 @@ def _scope(run: RunFolder, source: Source) -> list[list[str]]:
 
 def _name(key: str) -> str:
     return {"model_hash": "fingerprint of its weights", "dtype": "precision", "batch_size": "batch size"}.get(key, key)
-
-
-def _shown(value: Any) -> str:
-    return hide_home(str(value))
