@@ -118,10 +118,11 @@ def assert_alike(folder: Path, one: str, two: str) -> None:
         ("--method", "full"),
         ("--method", "last-k"),
         ("--method", "full", "--objective", "forward-kl"),
+        ("--method", "lora", "--rank", "4", "--dropout", "0", "--objective", "forward-kl"),
         ("--method", "full", "--objective", "hidden", "--packing"),
         ("--method", "full", "--objective", "forward-kl", "--store-top-k", "16"),
     ],
-    ids=["sft", "last-k", "forward-kl", "hidden", "stored"],
+    ids=["sft", "last-k", "forward-kl", "lora", "hidden", "stored"],
 )
 def test_two_processes_have_the_loss_curve_of_one(more: tuple[str, ...], kind: str, tmp_path: Path) -> None:
     make_models(tmp_path)

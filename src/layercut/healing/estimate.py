@@ -16,6 +16,7 @@ from layercut.engine.base import Prompt
 from layercut.engine.estimate import TRAINING, CostEstimate, Step, measured_speed
 from layercut.engine.handle import ModelHandle
 from layercut.engine.prompts import encode_prompt
+from layercut.healing.pair import shares_weights
 from layercut.healing.prompt_sources import RESPONSES, Answering, PromptSource
 from layercut.healing.prompts import record_prompt
 from layercut.healing.settings import HealSettings, num_held_out
@@ -109,7 +110,8 @@ def estimate_healing(
         micro = batch * tokens
         activations = micro * (weights.num_layers * weights.hidden_size * 68 + weights.vocabulary * 12)
         base = weights.bytes_in_memory if train.method in ("lora", "qlora") else 4 * weights.parameters
-        memory.append(base + 16 * trainable + activations + teaches * uncut.bytes_in_memory)
+        shared = weights.bytes_in_memory if rounds == 1 and shares_weights(cut, teacher, train) else 0
+        memory.append(base + 16 * trainable + activations + teaches * uncut.bytes_in_memory - shared)
         if aside:
             evaluations = (1 + math.ceil(num_steps / train.save_every)) * rounds
             name = f"held-out loss, {evaluations:,} times"

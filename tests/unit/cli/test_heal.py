@@ -336,6 +336,21 @@ def test_a_dry_run_says_what_healing_takes_and_writes_nothing(
     assert written < 1.5 * data["disk_bytes"] + 300_000, "tokenizers come on top"
 
 
+def test_a_dry_run_counts_weights_that_are_shared_once(
+    layercut: Run, tiny: Path, cut: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from layercut.healing import estimate
+
+    def memory() -> int:
+        given = ("--teacher", tiny, "--prompts", prompts, "--out", tmp_path / "run", "--dry-run", "--json")
+        ran = layercut("heal", cut, *given, "--objective", "jsd", "--dtype", "float32", *SMALL)
+        return int(json.loads(ran.out)["memory_bytes"])
+
+    once = memory()
+    monkeypatch.setattr(estimate, "shares_weights", lambda *args: False)
+    assert memory() - once == 4 * AutoModelForCausalLM.from_pretrained(cut).num_parameters()
+
+
 def test_answers_of_another_model_are_not_the_teachers(
     layercut: Run, tiny: Path, cut: Path, prompts: Path, tmp_path: Path
 ) -> None:
