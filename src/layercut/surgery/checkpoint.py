@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 
-
 MAX_SHARD_BYTES = 5 * 10**9
 """Largest weight file, in bytes of tensors; 5 GB is what the hub asks for."""
 

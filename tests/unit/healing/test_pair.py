@@ -204,6 +204,8 @@ def test_other_weights_are_loaded_for_themselves(tmp_path: Path) -> None:
     # Quantised.
     config = json.loads((tmp_path / "uncut" / "config.json").read_text())
     changed("packed", "uncut")
-    (tmp_path / "packed" / "config.json").write_text(json.dumps(config | {"quantization_config": {"quant_method": "x"}}))
+    (tmp_path / "packed" / "config.json").write_text(
+        json.dumps(config | {"quantization_config": {"quant_method": "x"}})
+    )
     packed = changed("packed")
     assert not shares_weights(packed, packed, settings())
