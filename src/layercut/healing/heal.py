@@ -280,16 +280,15 @@ class HealingJob(NamedTuple):
     def seam(self) -> dict[str, Any]:
         """Solve for the maps, fold them in and write the checkpoint."""
         from layercut.healing.merge import write_healed
-        from layercut.healing.places import seams_of
         from layercut.healing.rounding import judged_by
-        from layercut.healing.seam import repair_seams
+        from layercut.healing.seam import places_of, repair_seams
 
         began = time.monotonic()
         uncut = load_cut(self.teacher, self.settings.train)
         judge = judged_by(self.loaded.model, self.data)
-        total = len(seams_of(self.plan)) * (len(self.data.train) + len(self.data.held_out))
+        kind = self.settings.train.seam
+        total = len(places_of(self.plan, kind)) * (len(self.data.train) + len(self.data.held_out))
         with watched("Reading both models", total, self.console, "texts") as on_progress:
-            kind = self.settings.train.seam
             fits = repair_seams(self.loaded.model, uncut.model, self.plan, self.data, kind, on_progress=on_progress)
         for fit in fits:
             self.say(fit.describe())
