@@ -47,6 +47,7 @@ class _Weights(NamedTuple):
     layer_parameters: int
     num_layers: int
     hidden_size: int
+    intermediate_size: int
     cache_bytes: int
     """Keys and values of one token."""
     vocabulary: int
@@ -98,7 +99,8 @@ def estimate_healing(
     if train.method == "seam":
         both = weights.parameters + uncut.parameters
         steps.append(reading("reading both models", count, both, "text"))
-        memory.append(4 * both + 3 * 8 * weights.hidden_size**2)
+        width = weights.intermediate_size if train.seam == "projection" else weights.hidden_size
+        memory.append(4 * both + 4 * 8 * width**2)
         trainable = 0
     else:
         num_steps, batch = train.num_steps(count - aside), train.micro_batch
@@ -203,6 +205,7 @@ def _weights(handle: ModelHandle) -> _Weights:
         layer_parameters=sum(entry.num_parameters for entry in in_layers),
         num_layers=handle.num_layers,
         hidden_size=hidden,
+        intermediate_size=config.get("intermediate_size") or config.get("n_inner") or 4 * hidden,
         cache_bytes=2 * handle.num_layers * width * (each or 2),
         vocabulary=config.get("vocab_size", 0),
     )

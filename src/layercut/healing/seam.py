@@ -122,10 +122,9 @@ def solve(sums: Sums, kind: str, ridge: float = RIDGE) -> Tensor:
     if not sums.num_tokens:
         raise InputError("there is no text to fit a seam on; give prompts.")
     if kind in ("linear", PROJECTION):
-        identity = torch.eye(len(sums.xx_FF), dtype=torch.float64, device=sums.xx_FF.device)
-        strength = ridge * sums.xx_FF.diagonal().mean()
-        wanted_FD = sums.xz_FD if kind == PROJECTION else sums.xz_FD - sums.xx_FF
-        change_FD: Tensor = torch.linalg.solve(sums.xx_FF + strength * identity, wanted_FD)
+        ridged_FF, wanted_FD = sums.xx_FF.clone(), sums.xz_FD if kind == PROJECTION else sums.xz_FD - sums.xx_FF
+        ridged_FF.diagonal().add_(ridge * sums.xx_FF.diagonal().mean())
+        change_FD: Tensor = torch.linalg.solve(ridged_FF, wanted_FD)
         return unchanged(sums, kind) + change_FD
     if kind == "orthogonal":
         u, _, vh = torch.linalg.svd(sums.xz_FD)
