@@ -96,7 +96,7 @@ def whole_stream(cut: Any, uncut: Any, plan: Any, data: Data) -> torch.Tensor:
     """The map (D, D) of the stream at the cut, every token weighted by its gap as in ``repair_seams``."""
     (seam,) = seams_of(plan)
     layers, size = decoder_layers(uncut), cut.config.get_text_config().hidden_size
-    fitted, judged = (Sums(size, cut.device) for _ in range(2))
+    fitted, judged = (Sums(size, cut.device, size) for _ in range(2))
     for sums, examples in ((fitted, data.train), (judged, data.held_out)):
         for ids_BT in batches(examples):
             with outputs_of(layers, (seam.first - 1, seam.last)) as seen:

@@ -19,11 +19,11 @@ The kind ``magnitude`` is a factor for the whole stream, see there.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from layercut.errors import InputError, unknown
 from layercut.healing.batches import padded
@@ -83,11 +83,11 @@ class SeamFit(NamedTuple):
 class Sums:
     """Streaming sums for least squares of Z on X: X'X, X'Z and |Z|^2, in float64."""
 
-    def __init__(self, num_features: int, device: torch.device, size: int | None = None) -> None:
-        """``size``: columns of Z; as many as X has if left out."""
+    def __init__(self, num_features: int, device: torch.device, size: int) -> None:
+        """``num_features``: columns of X. ``size``: of Z."""
         self._device = device
         self.xx_FF = torch.zeros(num_features, num_features, dtype=torch.float64, device=self._device)
-        self.xz_FD = self.xx_FF.new_zeros(num_features, size or num_features)
+        self.xz_FD = self.xx_FF.new_zeros(num_features, size)
         self.zz = 0.0
         self.num_tokens = 0
 
@@ -113,9 +113,10 @@ def unchanged(sums: Sums, kind: str) -> Tensor:
 def solve(sums: Sums, kind: str, ridge: float = RIDGE) -> Tensor:
     """The map M, (F, D) float64, for rows: X M is nearest to Z.
 
-    linear and projection: I + (X'X + r 1)^-1 (X'Z - X'X I) with r = ridge x the mean of X'X's diagonal, so that the
-    ridge pulls to "no change" I, see ``unchanged``. orthogonal: U V' of the singular value decomposition of X'Z
-    (Procrustes). scale: a factor per channel. Raises InputError for an unknown kind, or without tokens.
+    linear: I + (X'X + r I)^-1 (X'Z - X'X). projection: (X'X + r I)^-1 X'Z, where Z is the change itself. In both r is
+    ridge x the mean of X'X's diagonal, and the ridge pulls to "no change". orthogonal: U V' of the singular value
+    decomposition of X'Z (Procrustes). scale: a factor per channel. Raises InputError for an unknown kind, or without
+    tokens.
     """
     if kind not in (*MAPS, PROJECTION):
         raise unknown("seam map", kind, (*MAPS, PROJECTION))
@@ -180,11 +181,7 @@ def repair_seams(
     fits = []
     scale = 1.0  # factor between our stream and the stream of the right magnitude, after the seams below
     for seam in seams:
-        size = cut.config.get_text_config().hidden_size
-        fitted, judged = (MagnitudeSums() if kind == "magnitude" else Sums(size, cut.device) for _ in range(2))
-        if kind == PROJECTION:
-            inputs = last_projection(ours[seam.below]).weight.numel() // size
-            fitted, judged = (Sums(inputs, cut.device, size) for _ in range(2))
+        fitted, judged = (_sums(cut, ours[seam.below], kind) for _ in range(2))
         for sums, examples in ((fitted, data.train), (judged, data.held_out)):
             for ids_BT, mask_BT in _batches(examples, batch_size):
                 streams = _read(cut, uncut, seam, kind, ids_BT.to(cut.device), mask_BT.to(cut.device))
@@ -210,6 +207,14 @@ def repair_seams(
                 scale *= factor
         fits.append(fit)
     return fits
+
+
+def _sums(cut: PreTrainedModel, layer: nn.Module, kind: str) -> Sums | MagnitudeSums:
+    if kind == "magnitude":
+        return MagnitudeSums()
+    size = cut.config.get_text_config().hidden_size
+    features = last_projection(layer).weight.numel() // size if kind == PROJECTION else size
+    return Sums(features, cut.device, size)
 
 
 def _best(seam: Seam, kind: str, fitted: Sums, judged: Sums) -> tuple[Tensor, SeamFit]:
@@ -250,7 +255,9 @@ class Streams(NamedTuple):
 @torch.no_grad()
 def _read(cut: Any, uncut: Any, seam: Seam, kind: str, ids_BT: Tensor, mask_BT: Tensor) -> Streams:
     below = decoder_layers(cut)[seam.below]
-    read = inputs_of(last_projection(below)) if kind == PROJECTION else nullcontext([])
+    read: AbstractContextManager[list[Tensor]] = nullcontext([])
+    if kind == PROJECTION:
+        read = inputs_of(last_projection(below))
     with outputs_of([branch(below), below, decoder_layers(uncut)[seam.last]], range(3)) as seen, read as given:
         cut.base_model(input_ids=ids_BT, use_cache=False)
         uncut.base_model(input_ids=ids_BT.to(uncut.device), use_cache=False)

@@ -176,7 +176,7 @@ def test_the_inputs_of_a_module_are_those_of_its_calls() -> None:
 def test_the_sums_are_those_of_least_squares() -> None:
     torch.manual_seed(0)
     x, z = torch.randn(200, 8, dtype=torch.float64), torch.randn(200, 8, dtype=torch.float64)
-    sums = Sums(8, torch.device("cpu"))
+    sums = Sums(8, torch.device("cpu"), 8)
     for part in range(0, 200, 50):
         sums.add(x[part : part + 50], z[part : part + 50])
     found = solve(sums, "linear", ridge=0.0)
