@@ -16,6 +16,7 @@ from layercut.engine.base import Prompt
 from layercut.engine.estimate import TRAINING, CostEstimate, Step, measured_speed
 from layercut.engine.handle import ModelHandle
 from layercut.engine.prompts import encode_prompt
+from layercut.healing.pair import shares_weights
 from layercut.healing.prompt_sources import RESPONSES, Answering, PromptSource
 from layercut.healing.prompts import record_prompt
 from layercut.healing.settings import HealSettings, num_held_out
@@ -46,6 +47,7 @@ class _Weights(NamedTuple):
     layer_parameters: int
     num_layers: int
     hidden_size: int
+    intermediate_size: int
     cache_bytes: int
     """Keys and values of one token."""
     vocabulary: int
@@ -97,7 +99,8 @@ def estimate_healing(
     if train.method == "seam":
         both = weights.parameters + uncut.parameters
         steps.append(reading("reading both models", count, both, "text"))
-        memory.append(4 * both + 3 * 8 * weights.hidden_size**2)
+        width = weights.intermediate_size if train.seam == "projection" else weights.hidden_size
+        memory.append(4 * both + 4 * 8 * width**2)
         trainable = 0
     else:
         num_steps, batch = train.num_steps(count - aside), train.micro_batch
@@ -109,7 +112,8 @@ def estimate_healing(
         micro = batch * tokens
         activations = micro * (weights.num_layers * weights.hidden_size * 68 + weights.vocabulary * 12)
         base = weights.bytes_in_memory if train.method in ("lora", "qlora") else 4 * weights.parameters
-        memory.append(base + 16 * trainable + activations + teaches * uncut.bytes_in_memory)
+        shared = weights.bytes_in_memory if rounds == 1 and shares_weights(cut, teacher, train) else 0
+        memory.append(base + 16 * trainable + activations + teaches * uncut.bytes_in_memory - shared)
         if aside:
             evaluations = (1 + math.ceil(num_steps / train.save_every)) * rounds
             name = f"held-out loss, {evaluations:,} times"
@@ -201,6 +205,7 @@ def _weights(handle: ModelHandle) -> _Weights:
         layer_parameters=sum(entry.num_parameters for entry in in_layers),
         num_layers=handle.num_layers,
         hidden_size=hidden,
+        intermediate_size=config.get("intermediate_size") or config.get("n_inner") or 4 * hidden,
         cache_bytes=2 * handle.num_layers * width * (each or 2),
         vocabulary=config.get("vocab_size", 0),
     )

@@ -29,6 +29,7 @@ from layercut.healing.estimate import estimate_healing
 from layercut.healing.examples import Data
 from layercut.healing.generate import answers_of
 from layercut.healing.learner import ACCURACY, accuracy_of_held_out
+from layercut.healing.pair import Pair, load_cut, load_pair, plan_of
 from layercut.healing.process_group import ProcessGroup
 from layercut.healing.prompt_sources import Answering, PromptSource, TaskPrompts, asked
 from layercut.healing.settings import RESPONSES, HealSettings, TrainSettings
@@ -144,7 +145,10 @@ def heal_model(
             records["self"] = _self_records(run, teacher, source, how, train.seed, console, say)
         if "original" in arms:
             records["original"] = original_records(source.parts)
-        loaded = load_cut(cut, train)
+        teacher.release()  # it has answered
+        loaded, uncut = load_pair(cut, teacher, train)
+        if uncut is not None:
+            say("the pruned model and its teacher share their weights in memory")
         items = report_items(to_check(), in_full, say)
         found = {}
         for arm, some in records.items():
@@ -177,6 +181,7 @@ def heal_model(
             cut=cut,
             teacher=teacher,
             loaded=loaded,
+            uncut=uncut,
             plan=plan,
             data=data,
             records=records[settings.responses],
@@ -221,7 +226,7 @@ def _checked(
     settings.filters.check()
     if settings.filters.right_only and len(source.tasks) < len(source.parts):
         raise InputError("not all of these prompts are graded, so `right_only` has no meaning; take task:NAME.")
-    plan = cut.earlier_plans[-1] if cut.earlier_plans else CutPlan(num_layers=cut.num_layers)
+    plan = plan_of(cut)
     known = [made.model_hash for made in cut.earlier_plans if made.removed and made.model_hash]
     is_another = bool(known) and teacher.metadata.model_hash not in known
     if is_another and not cut.settings.plan_from_another_model:
@@ -284,6 +289,8 @@ class HealingJob(NamedTuple):
     cut: ModelHandle
     teacher: ModelHandle
     loaded: LoadedModel
+    uncut: LoadedModel | None
+    """The original model, where it shares its weights with ``loaded``."""
     plan: CutPlan
     data: Data
     records: list[dict[str, Any]]
@@ -297,16 +304,15 @@ class HealingJob(NamedTuple):
     def seam(self) -> dict[str, Any]:
         """Solve for the maps, fold them in and write the checkpoint."""
         from layercut.healing.merge import write_healed
-        from layercut.healing.places import seams_of
         from layercut.healing.rounding import judged_by
-        from layercut.healing.seam import repair_seams
+        from layercut.healing.seam import places_of, repair_seams
 
         began = time.monotonic()
         uncut = load_cut(self.teacher, self.settings.train)
         judge = judged_by(self.loaded.model, self.data)
-        total = len(seams_of(self.plan)) * (len(self.data.train) + len(self.data.held_out))
+        kind = self.settings.train.seam
+        total = len(places_of(self.plan, kind)) * (len(self.data.train) + len(self.data.held_out))
         with watched("Reading both models", total, self.console, "texts") as on_progress:
-            kind = self.settings.train.seam
             fits = repair_seams(self.loaded.model, uncut.model, self.plan, self.data, kind, on_progress=on_progress)
         for fit in fits:
             self.say(fit.describe())
@@ -333,7 +339,7 @@ class HealingJob(NamedTuple):
             if settings.store_top_k is not None:
                 self._store_logits(shared, settings.store_top_k)
             self.group.share(shared)
-            options = objective_of(self.loaded, self.teacher, settings, shared, self.records)
+            options = objective_of(Pair(self.loaded, self.uncut), self.teacher, settings, shared, self.records)
             if settings.graded:
                 options["look"] = accuracy_of_held_out(self.tasks, self.data, self.loaded, settings.graded)
             model = make_trainable(self.loaded.model, settings)
@@ -357,7 +363,6 @@ class HealingJob(NamedTuple):
         if self.settings.keep_adapter:
             return self._write(healing, partial(write_adapter, self.cut.source, trained.final), "", CURVE)
         device = "cpu" if settings.method != "qlora" else "cuda"
-        self.teacher.release()
         self.say("folding in, writing and comparing with the trained model ...")
         whole = trained_model(self.cut.source, trained.final, settings.method, device, self.data)
         dtype = self.settings.save_dtype
@@ -394,11 +399,10 @@ def looks_of(curve: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
 
 
 def objective_of(
-    loaded: LoadedModel, teacher: ModelHandle, settings: TrainSettings, shared: ToTrain, records: list[dict[str, Any]]
+    pair: Pair, teacher: ModelHandle, settings: TrainSettings, shared: ToTrain, records: list[dict[str, Any]]
 ) -> dict[str, Any]:
     """Options of ``train`` that an objective needs, such as its trainer and the teacher."""
     if settings.objective == "sft":
-        teacher.release()
         return {}
     from layercut.healing.distill import DistillTrainer, check_teacher
     from layercut.healing.examples import encode_example
@@ -408,10 +412,9 @@ def objective_of(
     from layercut.healing.stored import StoredLogits, StoredTrainer
 
     if settings.store_top_k is not None:
-        teacher.release()
         stored = StoredLogits(shared.folder / STORED, shared.data, settings.store_top_k)
         return {"trainer": StoredTrainer, "stored": stored}
-    uncut = load_cut(teacher, settings.replace(method="lora"))
+    loaded, uncut = pair.cut, pair.uncut or load_cut(teacher, settings.replace(method="lora"))
     check_teacher(loaded.model, uncut.model)
     options: dict[str, Any] = {"teacher": uncut.model, "kind": settings.objective, "alpha": settings.jsd_alpha}
     if settings.objective == "hidden":
@@ -431,17 +434,10 @@ def train_along(cut: ModelHandle, teacher: ModelHandle, settings: TrainSettings,
     from layercut.healing.sft import train
     from layercut.healing.trainable import make_trainable
 
-    loaded = load_cut(cut, settings)
-    options = objective_of(loaded, teacher, settings, shared, [])
-    model = make_trainable(loaded.model, settings)
-    train(model, loaded.tokenizer, shared.data, settings, shared.folder / TRAINING, **options)
-
-
-def load_cut(handle: ModelHandle, train: TrainSettings) -> LoadedModel:
-    """A model for training, or a teacher."""
-    from layercut.healing.trainable import load_for_training
-
-    return load_for_training(handle.source, train, dtype=handle.settings.dtype, device=handle.settings.device)
+    pair = load_pair(cut, teacher, settings)
+    options = objective_of(pair, teacher, settings, shared, [])
+    model = make_trainable(pair.cut.model, settings)
+    train(model, pair.cut.tokenizer, shared.data, settings, shared.folder / TRAINING, **options)
 
 
 def _settings_in_effect(settings: TrainSettings) -> dict[str, Any]:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from layercut.errors import CheckpointError, InputError
 from layercut.models.convert import SOURCE_FILE
+from layercut.models.sources import HASH_LENGTH, ModelSource
 from layercut.models.structure import Structure, config_of, counted_field, structure_of, text_part
-from layercut.models.weights import read_config, read_header, safetensors_files
+from layercut.models.weights import fingerprint_of, read_config, read_header, safetensors_files
 from layercut.runs.atomic import new_directory, refuse_used
 from layercut.runs.disk import check_room, writing
 from layercut.surgery.config_fields import INDEX_LISTS, LISTS, PlanRefused, check_depth, cut_config
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from transformers import PretrainedConfig
-
-    from layercut.models.sources import ModelSource
 
 
 MAX_SHARD_BYTES = 5 * 10**9
@@ -91,6 +90,17 @@ def plan_cut(source: Path, plan: CutPlan, *, max_shard_bytes: int = MAX_SHARD_BY
         CheckpointError: files are missing or damaged.
     """
     return _prepare(Path(source), plan, max_shard_bytes).report
+
+
+def hash_after(source: Path, plan: CutPlan) -> str:
+    """The hash of the model that ``cut_checkpoint`` would write; it reads samples of the weights that stay.
+
+    Raises:
+        InputError: the plan does not fit the model, or it is no decoder.
+        CheckpointError: files are missing or damaged.
+    """
+    work = _prepare(Path(source), plan, MAX_SHARD_BYTES)
+    return fingerprint_of([piece for shard in work.shards for piece in shard.pieces], work.config)[:HASH_LENGTH]
 
 
 def cut_checkpoint(
