@@ -224,6 +224,9 @@ def check_method(train: TrainSettings, group: ProcessGroup) -> None:
     if train.method != "seam":
         train.batches(group.size)
         import layercut.healing.sft  # noqa: F401  says which extra is missing
+        from layercut.healing.optimizers import check_optimizer
+
+        check_optimizer(train, group.size)
 
 
 def _check_scale(cut: ModelHandle, train: TrainSettings) -> None:

@@ -185,11 +185,6 @@ class TrainSettings(Settings):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.weights != "float32" and self.method not in ("full", "last-k"):
-            raise InputError(
-                f"{self.method} trains no whole weights, so `weights` {self.weights} has no meaning; leave it out. "
-                "The dtype of its base is `dtype`."
-            )
         if self.weights == "bfloat16" and self.precision == "float32":
             raise InputError("products of bfloat16 weights are in bfloat16; leave out `precision`.")
         if self.graded and not self.held_out:
@@ -204,6 +199,10 @@ class TrainSettings(Settings):
         if self.rollout_max < self.rollout_start:
             raise InputError(f"rollout_max {self.rollout_max} is below rollout_start {self.rollout_start}; raise it.")
         return self
+
+    def checkpoints(self, *, on_gpu: bool) -> bool:
+        """Whether only the inputs of layers are kept for the backward pass."""
+        return on_gpu if self.gradient_checkpointing == "auto" else self.gradient_checkpointing == "on"
 
     def num_steps(self, num_examples: int) -> int:
         """Optimiser steps on this many training examples, unless training stops early."""
