@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,7 +25,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from layercut.engine.head import HeadInput, body_of, logits_with_gradients
-from layercut.healing.batches import given, in_loss, logits_in_loss
+from layercut.healing.batches import given, in_loss
 from layercut.healing.trainable import bare
 
 CHUNK_SIZE = 2**25
@@ -50,27 +50,42 @@ class Logits:
 
 
 def lazy_logits_in_loss(model: Any, batch: Mapping[str, Any]) -> Logits:
-    """Logits for every token in the loss, in the order of ``in_loss``; those of a large batch are not made yet.
+    """Logits for every token in the loss, in the order of ``in_loss``; those of a large batch are not made yet."""
+    places_BT = in_loss(batch)
+    return lazy_logits(model, given(batch), Places(*places_BT.nonzero(as_tuple=True), places_BT.any(0).nonzero()[:, 0]))
+
+
+class Places(NamedTuple):
+    """The positions whose logits are wanted."""
+
+    row_N: Tensor
+    token_N: Tensor
+    column_P: Tensor
+    """The tokens of any row, in order. The head, most of the work of a small model, is computed there alone."""
+
+
+def lazy_logits(model: Any, inputs: Mapping[str, Any], at: Places) -> Logits:
+    """Logits at chosen positions; those of a large batch are not made yet.
 
     A model that is wrapped for several processes makes them all, because the wrapper gathers its weights for one
     forward pass only. Under ``torch.no_grad`` the logits have no gradients later either.
     """
-    places_BT = in_loss(batch)
-    columns_P = places_BT.any(0).nonzero().flatten()
     plain = bare(model)
     head = plain.get_output_embeddings() if isinstance(plain, PreTrainedModel) else None
-    if head is not None and len(places_BT) * len(columns_P) * head.weight.shape[0] > CHUNK_SIZE:
+    size = len(inputs["input_ids"]) * len(at.column_P)
+    if head is not None and size * head.weight.shape[0] > CHUNK_SIZE:
         seen: list[Any] = []
-        hook = body_of(plain).register_forward_hook(lambda _, __, output: seen.append((output, _autocast(model))))
+        hook = body_of(plain).register_forward_hook(lambda _, __, output: seen.append((output, _autocast(plain))))
         try:
-            model(**given(batch), use_cache=False, logits_to_keep=columns_P[:1])
+            model(**inputs, use_cache=False, logits_to_keep=at.column_P[:1])
         finally:
             hook.remove()
         if len(seen) == 1:
             output, computes_in = seen[0]
-            states_ND = output.last_hidden_state[:, :-1][places_BT]
+            states_ND = output.last_hidden_state[at.row_N, at.token_N]
             return Logits(states_ND, head.weight.shape[0], _head_of(plain, type(output), computes_in))
-    logits_NV = logits_in_loss(model, batch)
+    logits_BPV: Tensor = model(**inputs, use_cache=False, logits_to_keep=at.column_P).logits
+    logits_NV = logits_BPV[at.row_N, torch.searchsorted(at.column_P, at.token_N)]
     return Logits(logits_NV, logits_NV.shape[-1])
 
 

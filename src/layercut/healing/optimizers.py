@@ -9,7 +9,7 @@
 | bfloat16 | adamw-8bit | 2 + 2 + 2                                    |
 | bfloat16 | adafactor  | 2 + 2 + (a row and a column of each matrix)  |
 
-A step changes most weights by less than half of bfloat16's spacing, so rounding to the nearest would undo it. Here every
+A step changes most weights by less than half of bfloat16's spacing, so rounding to the nearest would undo it. Here an
 update is computed in float32 and rounded stochastically, so it survives in the mean (Zamirai et al., "Revisiting
 BFloat16 Training", arXiv:2010.06192). Draws depend on the seed and the step alone: a resumed training rounds the same
 way, and so do all processes of a group.
@@ -17,8 +17,9 @@ way, and so do all processes of a group.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -50,7 +51,9 @@ def check_optimizer(settings: TrainSettings, num_processes: int = 1) -> None:
             "other library and less memory."
         ) from error
     if not torch.cuda.is_available():
-        raise InputError("adamw-8bit runs on a CUDA device, and there is none here; `optimizer` adafactor runs anywhere.")
+        raise InputError(
+            "adamw-8bit runs on a CUDA device, and there is none here; `optimizer` adafactor runs anywhere."
+        )
     if settings.weights == "bfloat16" and num_processes > 1:
         raise InputError(
             f"adamw-8bit rounds bfloat16 weights differently in each process, and {num_processes} were launched; use "
@@ -72,6 +75,36 @@ def optimizer_of(settings: TrainSettings) -> tuple[type[Optimizer], dict[str, An
     from torchao.optim import AdamW8bit
 
     return AdamW8bit, shared | betas | {"bf16_stochastic_round": is_rounded}
+
+
+class OptimizerBytes(NamedTuple):
+    """Memory of an optimizer."""
+
+    state: int
+    """What it keeps between steps."""
+    step: int
+    """What a step takes for the moment."""
+
+
+def optimizer_bytes(settings: TrainSettings, shapes: Sequence[Sequence[int]], *, on_gpu: bool) -> OptimizerBytes:
+    """The memory of the optimizer for trained weights of these shapes, whose gradients exist."""
+    sizes = [math.prod(shape) for shape in shapes]
+    total, largest = sum(sizes), max(sizes, default=0)
+    is_rounded = settings.weights == "bfloat16"
+    if settings.optimizer == "adafactor":
+        factored = [
+            size if len(shape) < 2 else size // shape[-1] + size // shape[-2]
+            for size, shape in zip(sizes, shapes, strict=True)
+        ]
+        # The update and what it is made of; for bfloat16 also the weight and its gradient in float32.
+        return OptimizerBytes(4 * sum(factored), (16 if is_rounded else 8) * largest)
+    if settings.optimizer == "adamw-8bit":
+        blocks = [2 * size + 2 * 4 * (size // 256) if size >= 4096 and not size % 256 else 8 * size for size in sizes]
+        return OptimizerBytes(sum(blocks), 0)
+    if is_rounded:  # weights, gradients, moments and the roots of a chunk, then the bits of their rounding
+        return OptimizerBytes(4 * total, 36 * min(largest, CHUNK_SIZE))
+    # The roots of second moments: on a GPU all at once, else of one weight, before and after their correction.
+    return OptimizerBytes(8 * total, 4 * total if on_gpu else 8 * largest)
 
 
 class Rounded(Optimizer):

@@ -204,6 +204,14 @@ class TrainSettings(Settings):
         """Whether only the inputs of layers are kept for the backward pass."""
         return on_gpu if self.gradient_checkpointing == "auto" else self.gradient_checkpointing == "on"
 
+    def autocasts(self, *, has_bfloat16: bool) -> bool:
+        """Whether float32 weights are multiplied in bfloat16; bfloat16 weights need no cast.
+
+        ``has_bfloat16``: there is a GPU, and it has bfloat16.
+        """
+        wants = self.precision == "bfloat16" or (self.precision == "auto" and has_bfloat16)
+        return wants and self.weights == "float32"
+
     def num_steps(self, num_examples: int) -> int:
         """Optimiser steps on this many training examples, unless training stops early."""
         return self.max_steps or max(1, math.ceil(self.epochs * num_examples / self.batch_size))

@@ -324,13 +324,6 @@ def _dataset(examples: Sequence[TrainingExample]) -> Dataset:
     return Dataset.from_dict({"input_ids": [e.input_ids for e in examples], "labels": [e.labels for e in examples]})
 
 
-def computes_in_bfloat16(settings: TrainSettings, *, on_gpu: bool) -> bool:
-    """Whether float32 weights are multiplied in bfloat16 (autocast); bfloat16 weights need no cast."""
-    if settings.weights != "float32" or settings.precision == "float32":
-        return False
-    return settings.precision == "bfloat16" or (on_gpu and torch.cuda.is_bf16_supported())
-
-
 def _config(model: Any, settings: TrainSettings, folder: Path, *, has_held_out: bool) -> SFTConfig:
     on_gpu = model.device.type == "cuda"
     batches = settings.batches(ProcessGroup.of_this_process().size)
@@ -367,7 +360,7 @@ def _config(model: Any, settings: TrainSettings, folder: Path, *, has_held_out: 
         max_length=None,
         padding_free=settings.packing,
         completion_only_loss=False,  # the labels have the mask
-        bf16=computes_in_bfloat16(settings, on_gpu=on_gpu),
+        bf16=settings.autocasts(has_bfloat16=on_gpu and torch.cuda.is_bf16_supported()),
         gradient_checkpointing=settings.checkpoints(on_gpu=on_gpu),
         gradient_checkpointing_kwargs={"use_reentrant": False},
         use_cpu=model.device.type == "cpu",

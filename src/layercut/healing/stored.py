@@ -112,7 +112,9 @@ class StoredTrainer(DistillTrainer):
         student = lazy_logits_in_loss(model, inputs)
         parts = [self._stored.of(row.input_ids.tolist()) for row in rows(inputs)]
         teacher = [torch.cat(part).to(student.states_ND.device) for part in zip(*parts, strict=True)]
-        losses_N: Tensor = over_rows(lambda logits_CV, *top: top_k_divergence(logits_CV, TopK(*top)), student, rows=teacher)
+        losses_N: Tensor = over_rows(
+            lambda logits_CV, *top: top_k_divergence(logits_CV, TopK(*top)), student, rows=teacher
+        )
         return losses_N
 
 

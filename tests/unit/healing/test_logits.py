@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from layercut.healing import logits
-from layercut.healing.batches import in_loss, logits_in_loss
+from layercut.healing.batches import given, in_loss
 from layercut.healing.logits import Logits, lazy_logits_in_loss, over_rows, token_losses
 from layercut.healing.settings import TrainSettings
 from tests.support.healing import tiny_data
@@ -38,6 +38,12 @@ def batch_of(*, packed: bool = False) -> dict[str, Any]:
 def targets_of(batch: dict[str, Any]) -> Tensor:
     targets: Tensor = batch["labels"][:, 1:][in_loss(batch)]
     return targets
+
+
+def logits_in_loss(model: Any, batch: dict[str, Any]) -> Tensor:
+    """All logits (N, V) at once."""
+    made: Tensor = model(**given(batch), use_cache=False).logits[:, :-1]
+    return made[in_loss(batch)]
 
 
 @pytest.fixture
