@@ -118,6 +118,10 @@ def estimate_healing(
         longest = _longest(cut, source, settings, limit)
         moments[f"in training, for {batch} examples of {longest.tokens:,} tokens"] = parts
         loaded = parts["weights"] + parts["teacher"]
+        if train.objective == "on-policy":
+            kept = {name: parts[name] for name in ("weights", "gradients", "optimizer", "teacher")}
+            cache = batch * longest.tokens * weights.cache_bytes
+            moments["while the pruned model answers"] = kept | {"keys and values": cache}
         if aside:
             evaluations = (1 + math.ceil(num_steps / train.save_every)) * rounds
             name = f"held-out loss, {evaluations:,} times"

@@ -69,7 +69,7 @@ def training_bytes(
 
     Args:
         cut: folder of the pruned model; of its files only config.json is read.
-        teacher: folder of a model in memory beside it, which shares no weights with it.
+        teacher: folder of the model whose distributions are needed in training; None without one.
         settings: of the training.
         shape: of a micro batch.
         where: device and dtypes.
@@ -203,7 +203,7 @@ def _loss(model: Any, teacher: Any, settings: TrainSettings, shape: Shape) -> Te
     else:
         kind = {"hidden": "forward-kl", "on-policy": "jsd"}.get(settings.objective, settings.objective)
         with torch.no_grad():
-            theirs = lazy_logits(model if teacher is None else teacher, inputs, places)
+            theirs = lazy_logits(teacher, inputs, places)
         losses_N = over_rows(partial(divergence, kind=kind, alpha=settings.jsd_alpha), ours, theirs)
     return losses_N.sum()
 

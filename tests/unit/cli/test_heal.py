@@ -338,6 +338,31 @@ def test_a_dry_run_says_what_healing_takes_and_writes_nothing(
     assert written < 1.5 * data["disk_bytes"] + 300_000, "tokenizers come on top"
 
 
+def test_whole_weights_in_bfloat16_become_a_checkpoint_in_bfloat16(
+    layercut: Run, tiny: Path, cut: Path, prompts: Path, tmp_path: Path
+) -> None:
+    given = (
+        "heal",
+        cut,
+        "--teacher",
+        tiny,
+        "--prompts",
+        prompts,
+        "--method",
+        "full",
+        *SMALL,
+        "--out",
+        tmp_path / "run",
+    )
+    ran = layercut(*given, "--weights", "bfloat16", "--optimizer", "adafactor", "--save-dtype", "bfloat16", "--json")
+    assert ran.code == 0, ran.err
+    entry = json.loads(ran.out)
+    assert (entry["settings"]["weights"], entry["settings"]["optimizer"]) == ("bfloat16", "adafactor")
+    assert entry["written"]["dtype"] == "bfloat16" and entry["written"]["logit_difference"] == 0
+    refused = layercut(*given[:6], *SMALL, "--weights", "bfloat16", "--out", tmp_path / "other")
+    assert refused.code == 1 and "lora trains no whole weights" in refused.err
+
+
 def test_a_run_keeps_the_learning_rate_that_it_was_begun_with(
     layercut: Run, tiny: Path, cut: Path, prompts: Path, tmp_path: Path
 ) -> None:
