@@ -10,6 +10,7 @@ from layercut.report.elements import Block, Details, Section, Table
 from layercut.report.figures.layers import layers
 from layercut.report.html.prose import blocks, prose
 from layercut.report.html.source import Source
+from layercut.report.lineage import lineage_table
 from layercut.report.sweep_text import agreement_parts, findings, how_made, layer_parts, overview_table, scope
 
 
@@ -27,8 +28,11 @@ def sensitivity(source: Source) -> Section | None:
     agreement = blocks(agreement_parts(sweep))
     found.append(Details(summary="Do tasks and criteria agree on the layers?", blocks=tuple(agreement)))
     for curve in sweep.curves:
-        full = blocks(layer_parts(curve))
+        full = blocks(layer_parts(curve, sweep))
         found.append(Details(summary=f"Every layer in full: {curve.label}", blocks=tuple(full)))
+    if sweep.parent is not None and sweep.parent.lineage.matches:
+        table = lineage_table(sweep.parent.lineage, "this model")
+        found.append(Details(summary="Layers in the parent", blocks=(table,)))
     return Section(
         name="sensitivity",
         title="Each layer alone",
