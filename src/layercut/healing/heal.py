@@ -32,6 +32,7 @@ from layercut.healing.learner import ACCURACY, accuracy_of_held_out
 from layercut.healing.pair import Pair, load_cut, load_pair, plan_of
 from layercut.healing.process_group import ProcessGroup
 from layercut.healing.prompt_sources import Answering, PromptSource, TaskPrompts, asked
+from layercut.healing.recorded import train_as_recorded
 from layercut.healing.settings import RESPONSES, HealSettings, TrainSettings
 from layercut.models.loading import LoadedModel
 from layercut.progress import Say
@@ -107,6 +108,7 @@ def heal_model(
         InputError: settings that do not fit each other or the models, or prompts that leave nothing to train on.
         MissingExtra: TRL or PEFT is not installed.
     """
+    settings = settings.replace(train=train_as_recorded(settings.train, out, "heal", "train"))
     train, group = settings.train, ProcessGroup.of_this_process()
     if not group.is_first:
         check_method(train, group)
@@ -253,6 +255,9 @@ def check_method(train: TrainSettings, group: ProcessGroup) -> None:
     if train.method != "seam":
         train.batches(group.size)
         import layercut.healing.sft  # noqa: F401  says which extra is missing
+        from layercut.healing.optimizers import check_optimizer
+
+        check_optimizer(train, group.size)
 
 
 def _check_scale(cut: ModelHandle, train: TrainSettings) -> None:
