@@ -52,7 +52,8 @@ class Logits:
 def lazy_logits_in_loss(model: Any, batch: Mapping[str, Any]) -> Logits:
     """Logits for every token in the loss, in the order of ``in_loss``; those of a large batch are not made yet."""
     places_BT = in_loss(batch)
-    return lazy_logits(model, given(batch), Places(*places_BT.nonzero(as_tuple=True), places_BT.any(0).nonzero()[:, 0]))
+    row_N, token_N = places_BT.nonzero(as_tuple=True)
+    return lazy_logits(model, given(batch), Places(row_N, token_N, places_BT.any(0).nonzero().flatten()))
 
 
 class Places(NamedTuple):
@@ -71,7 +72,7 @@ def lazy_logits(model: Any, inputs: Mapping[str, Any], at: Places) -> Logits:
     forward pass only. Under ``torch.no_grad`` the logits have no gradients later either.
     """
     plain = bare(model)
-    head = plain.get_output_embeddings() if isinstance(plain, PreTrainedModel) else None
+    head: Any = plain.get_output_embeddings() if isinstance(plain, PreTrainedModel) else None  # type: ignore[no-untyped-call]
     size = len(inputs["input_ids"]) * len(at.column_P)
     if head is not None and size * head.weight.shape[0] > CHUNK_SIZE:
         seen: list[Any] = []
@@ -106,7 +107,7 @@ def over_rows(loss: Callable[..., Any], *logits: Logits, rows: Sequence[Tensor] 
         return loss(*made, *tensors[len(logits) :])
 
     found = []
-    for chunk in zip(*(tensor.split(size) for tensor in (*(one.states_ND for one in logits), *rows)), strict=True):
+    for chunk in zip(*(torch.split(one, size) for one in (*(one.states_ND for one in logits), *rows)), strict=True):
         if is_split and torch.is_grad_enabled():
             found.append(checkpoint(of_chunk, *chunk, use_reentrant=False, preserve_rng_state=False))
         else:

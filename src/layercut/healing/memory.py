@@ -101,7 +101,7 @@ def training_bytes(
             with torch.autocast("cpu", torch.bfloat16) if autocasts else nullcontext():
                 loss = _loss(model, uncut, settings, shape)
             with meter.gradients():
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
             del loss
         found = Counter(meter.fullest)
         at_rest = Counter({part: meter.live[part] for part in ("weights", "gradients", "teacher")})
@@ -246,4 +246,5 @@ def _packed(model: Any) -> int:
 
 
 def _bytes(tensor: Tensor) -> int:
-    return tensor.numel() * tensor.element_size()
+    size: int = tensor.numel() * tensor.element_size()
+    return size

@@ -189,7 +189,7 @@ class RoundedAdafactor(Rounded, Adafactor):
         self.param_groups = [{**group, "params": [weight]}]
         weight.data = kept.float()
         try:
-            Adafactor.step(self)
+            Adafactor.step(self)  # type: ignore[no-untyped-call]
             for part, value in _chunks(kept, weight.data):
                 part.copy_(stochastic_bfloat16(value, draws))
         finally:
@@ -198,4 +198,4 @@ class RoundedAdafactor(Rounded, Adafactor):
 
 def _chunks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Views of at most CHUNK_SIZE numbers of tensors of the same shape."""
-    return zip(*(tensor.view(-1).split(CHUNK_SIZE) for tensor in tensors), strict=True)
+    return zip(*(torch.split(tensor.view(-1), CHUNK_SIZE) for tensor in tensors), strict=True)

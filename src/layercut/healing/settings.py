@@ -1,4 +1,8 @@
-"""Settings of healing. The defaults of training are the paper's (arXiv:2602.01997), as its code effectively ran."""
+"""Settings of healing.
+
+The defaults of training are the paper's (arXiv:2602.01997), as its code effectively ran; but where whole weights are
+trained, the learning rate is LEARNING_RATES.
+"""
 
 from __future__ import annotations
 

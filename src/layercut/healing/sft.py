@@ -335,7 +335,7 @@ def _config(model: Any, settings: TrainSettings, folder: Path, *, has_held_out: 
         gradient_accumulation_steps=batches.accumulation,
         num_train_epochs=settings.epochs,
         max_steps=settings.max_steps or -1,
-        learning_rate=settings.learning_rate,
+        learning_rate=settings.learning_rate,  # type: ignore[arg-type]  # never None once made
         lr_scheduler_type="constant_with_warmup" if settings.schedule == "constant" else settings.schedule,
         warmup_steps=settings.warmup_steps,
         optim="adamw_torch",
