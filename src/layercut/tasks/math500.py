@@ -18,7 +18,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from layercut.engine.base import GenerationRequest, LikelihoodRequest
-from layercut.errors import InputError
 from layercut.tasks.base import Readout, Sample
 from layercut.tasks.boxed import BoxedReadouts, found_in, last_boxed
 from layercut.tasks.data_files import DataRow, text_field
@@ -66,10 +65,9 @@ class Math500(BoxedReadouts, RowsTask):
     @staticmethod
     def sample(row: DataRow) -> Sample:
         """The sample that a row holds."""
-        problem, in_solution = text_field(row, "problem"), "answer" not in row.fields and "solution" in row.fields
-        answer = last_boxed(text_field(row, "solution")) if in_solution else text_field(row, "answer")
-        if not answer:
-            raise InputError(f"{row.where}: the solution boxes no answer. Mend or remove the row.")
+        problem, solution = text_field(row, "problem"), row.fields.get("solution")
+        boxed = last_boxed(solution) if isinstance(solution, str) and "answer" not in row.fields else ""
+        answer = boxed or text_field(row, "answer")
         data = {name: row.fields[name] for name in ("subject", "level") if name in row.fields}
         return Sample(id=content_id("math500", problem, answer), question=problem, gold=answer, data=data)
 
