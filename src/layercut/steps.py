@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from layercut.engine.handle import ModelHandle
     from layercut.evidence.comparison import ComparisonRow
     from layercut.models.loading import LoadedModel
+    from layercut.models.sources import ModelSource
     from layercut.pruning.job import Pruned
     from layercut.report.advice import Advice
     from layercut.selection.sweep import Swept
@@ -253,7 +254,7 @@ def evaluate(
     *,
     tokenizer: Tokenizer = None,
     readout: str | None = None,
-    split: Split = "report",
+    split: Split | None = None,
     limit: int | None = None,
     decoding: Decoding | None = None,
     num_samples: int = 1,
@@ -267,7 +268,9 @@ def evaluate(
         model: the model, or an engine over it. An engine is kept between calls; a name is loaded each time.
         plan: layers to leave out; none if left out.
         readout: how answers are read; the task's first one if left out.
-        split: ``report`` items for results, ``selection`` items for choosing layers.
+        split: ``report`` items for results, ``full`` for the whole test set, ``selection`` items for choosing layers.
+            If left out, the whole test set of a task of which the plan and the healing behind the model used no item,
+            else the report items. An engine does not know how its model was made, so it gets the report items.
         limit: at most this many items.
         decoding: how tokens are drawn, greedy if left out.
         num_samples: answers to each item.
@@ -280,9 +283,12 @@ def evaluate(
         InputError: a model, task, readout or plan that cannot be used.
     """
     from layercut.models.loading import LoadedModel
+    from layercut.surgery.checkpoint import earlier_plans, healings
     from layercut.surgery.plan import as_plan
     from layercut.tasks import load_task
     from layercut.tasks.evaluate import evaluate as ask
+    from layercut.tasks.reported import reported_split
+    from layercut.tasks.selected_items import used_items
 
     _check_more("evaluate", more, ask, evaluate)
     if isinstance(task, str):
@@ -290,18 +296,25 @@ def evaluate(
     if isinstance(task, TaskSettings):
         readout, limit = readout or (task.readouts or (None,))[0], limit or task.limit
         task = load_task(task.task, data=task.data, max_new_tokens=task.max_new_tokens)
+    source: ModelSource | None = None
     if isinstance(model, LoadedModel):
         from layercut.engine.shared import SharedEngine
 
         engine: Engine = SharedEngine(model)
+        source = model.source
     elif hasattr(model, "completions"):
         engine = cast("Engine", model)
     else:
-        engine = _handle(cast("Model", model), tokenizer, _silent).engine
+        handle = _handle(cast("Model", model), tokenizer, _silent)
+        engine, source = handle.engine, handle.source
+    cut = as_plan(plan, engine.num_layers)
+    if split is None:
+        used = None if source is None else used_items([*earlier_plans(source.path), cut], healings(source))
+        split = reported_split(task, used)
     return ask(
         task,
         engine,
-        as_plan(plan, engine.num_layers),
+        cut,
         readout=readout,
         split=split,
         limit=limit,

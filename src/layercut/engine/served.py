@@ -19,6 +19,7 @@ class ServedModel:
 
     earlier_plans: tuple[CutPlan, ...] = ()
     """None are known."""
+    healings: tuple[dict[str, Any], ...] = ()
 
     def __init__(self, settings: ModelSettings) -> None:
         """Nothing is sent yet."""

@@ -185,6 +185,8 @@ def healed_card(cut_card: str, healing: Mapping[str, Any]) -> str:
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, dict) and "ids" in value:  # of items: their number
+        return _shown(value["num_items"])
     if isinstance(value, dict):
         return ", ".join(f"{name} {_shown(part)}" for name, part in value.items() if part not in (None, [], ()))
     if isinstance(value, list | tuple):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -170,19 +171,32 @@ def fingerprint(folder: Path) -> str:
     architecture. A change of single weights between the samples goes unseen; training, quantising, merging or cutting
     does not.
     """
-    digest = hashlib.sha256(b"layercut fingerprint 1\n")
     files = safetensors_files(folder)
     headers = {file: read_header(file) for file in set(files.values())}
-    for name, path in sorted(files.items()):
-        entry = headers[path].tensors[name]
+    places = []
+    for name, file in files.items():
+        entry = headers[file].tensors[name]
+        places.append((name, entry, file, headers[file].data_offset + entry.begin))
+    return fingerprint_of(places, read_config(folder))
+
+
+def fingerprint_of(tensors: Iterable[tuple[str, TensorEntry, Path, int]], config: Mapping[str, Any]) -> str:
+    """``fingerprint`` of a checkpoint that need not be written.
+
+    Args:
+        tensors: name, entry, the file that holds the bytes, and the first byte, counted from the start of that file.
+        config: its config.json.
+    """
+    digest = hashlib.sha256(b"layercut fingerprint 1\n")
+    for name, entry, path, begin in sorted(tensors, key=lambda one: one[0]):
         digest.update(json.dumps([name, entry.dtype, entry.shape]).encode())
         with path.open("rb", buffering=0) as file:
             few = range(0, entry.num_bytes, _SAMPLE_BYTES)
             spread = [(entry.num_bytes - _SAMPLE_BYTES) * i // (_SAMPLES - 1) for i in range(_SAMPLES)]
             for offset in few if len(few) <= _SAMPLES else spread:
-                file.seek(headers[path].data_offset + entry.begin + offset)
+                file.seek(begin + offset)
                 digest.update(file.read(min(_SAMPLE_BYTES, entry.num_bytes - offset)))
-    architecture = {key: value for key, value in read_config(folder).items() if key not in _BOOKKEEPING}
+    architecture = {key: value for key, value in config.items() if key not in _BOOKKEEPING}
     digest.update(json.dumps(architecture, sort_keys=True).encode())
     return digest.hexdigest()
 

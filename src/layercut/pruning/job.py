@@ -299,10 +299,11 @@ class PruneJob:
         progress.end("original", note=scores)
         if "announced" not in state:
             num_items = self._num_report(self._depth + 1, self._settings.seconds or 0)
-            self._say(
-                f"{state['selection_items']} selection items of each task choose the layers; "
-                + resolution(self._yardsticks, num_items, self._settings.keep)
-            )
+            counts = {one.task.name: len(one.task.samples("selection", one.limit)) for one in self._parts}
+            same = len(set(counts.values())) == 1
+            given = {"each task": max(counts.values())} if same else counts
+            listed = ", ".join(f"{number} selection items of {name}" for name, number in given.items())
+            self._say(f"{listed} choose the layers; " + resolution(self._yardsticks, num_items, self._settings.keep))
             state.put("announced", num_items)
 
     def _first_answers(self, seconds: float) -> int:

@@ -116,7 +116,8 @@ def score_scope(rows: Sequence[ComparisonRow]) -> str:
     first = rows[0]
     scope = [words.removal(first.cut), words.size(first.uncut, first.cut)]
     scope.append(words.items([row.n for row in rows], [row.limit for row in rows]))
-    return ", ".join(fact for fact in scope if fact) + ". Scores in %."
+    asked = f" Items: {escape(sets)}." if (sets := words.test_sets(rows)) else ""
+    return ", ".join(fact for fact in scope if fact) + f".{asked} Scores in %."
 
 
 def score_table(rows: Sequence[ComparisonRow]) -> Table:

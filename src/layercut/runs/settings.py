@@ -66,6 +66,11 @@ def read_config(path: Path) -> dict[str, Any]:
     return settings
 
 
+def settings_in(path: Path) -> dict[str, Any] | None:
+    """The settings of the run that a folder holds; None where none was begun. Raises as ``read_config``."""
+    return read_config(path) if (path / CONFIG).is_file() else None
+
+
 def check_version(version: object, file: Path) -> None:
     """Raise InputError for a file of a format that this layercut does not know."""
     if version != FORMAT_VERSION:

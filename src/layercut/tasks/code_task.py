@@ -47,6 +47,8 @@ class CodeTask(RowsTask):
     ``tests`` and ``names`` (what the tests take from the program) in its data."""
     split_of: Callable[[DataRow], Split | None] | None = None
     """Where the benchmark says which items are for what; None for neither. If left out, the splits of the data set."""
+    in_test_set: Callable[[DataRow], bool] | None = None
+    """With ``split_of``: the test set, where selection items are part of it. If left out, it is the report items."""
     limits: Limits
     data: str | None = None
     """A local file, or a folder with split files or with the published one, in place of the hub's data set."""
@@ -67,6 +69,11 @@ class CodeTask(RowsTask):
             **({} if self._form is None else self._form.described),
         }
 
+    @property
+    def shares_test_set(self) -> bool:
+        """Whether selection items are part of the test set."""
+        return self._split_names.are_halves if self.split_of is None else self.in_test_set is not None
+
     def samples(self, split: Split, limit: int | None) -> list[Sample]:
         """The first samples in the order of the data set.
 
@@ -78,6 +85,8 @@ class CodeTask(RowsTask):
             return super().samples(split, limit)
         every = [row for part in self._rows.splits.values() for row in part]
         rows = {part: [row for row in every if self.split_of(row) == part] for part in ("selection", "report")}
+        if split == "full" and self.in_test_set is not None:
+            rows["report"] = [row for row in every if self.in_test_set(row)]
         names = SplitNames("selection", "report")
         return first_of(split, names, lambda name: map(self.sample, rows[name]), limit)
 

@@ -85,9 +85,13 @@ class FewShotTask:
         return {"version": self.version, "seed": self.seed, **self.made_with}
 
     def samples(self, split: Split, limit: int | None) -> list[Sample]:
-        """The first samples of a split, at most ``num_samples``. The split of an item is decided by its id alone."""
+        """The first samples of a split, at most ``num_samples``. The split of an item is decided by its id alone.
+
+        There is no test set, so ``full`` gives report items.
+        """
         wanted = self.num_samples if limit is None else min(limit, self.num_samples)
-        found = (sample for sample in self._all_samples() if half_of(sample.id) == split)
+        half = "report" if split == "full" else split
+        found = (sample for sample in self._all_samples() if half_of(sample.id) == half)
         return list(islice(found, wanted))
 
     def _all_samples(self) -> Iterator[Sample]:

@@ -14,6 +14,10 @@ published prompt, and ``mbpp:0`` without examples.
 Report items are those of the published test split (numbers 11 to 510), selection items those of the validation and
 training splits (511 to 974), in both tasks; numbers 1 to 10 are kept for examples in prompts, as published. Numbers 816
 and 899 of the whole data set are not asked: their reference solutions always return the same value.
+
+MBPP+ is published as one test set of 378 problems: 224 of MBPP's test split, 147 of its validation and training splits,
+and 7 of its examples. A model that used none of these 147 is reported on all of them; ``mbpp_plus:3`` leaves out the
+numbers that stand in prompts.
 """
 
 from __future__ import annotations
@@ -42,7 +46,8 @@ same type and shape, tests take helpers from the reference, types can be given t
 # One of the inputs of Mbpp/255 has an answer of 1.7 million tuples of 77, which takes gigabytes to hold and to compare.
 _WITHOUT_HUGE = ("in enumerate(inputs):", "in enumerate(inp for inp in inputs if len(inp[0]) < 5 or inp[1] < 77):")
 _TEST_SPLIT = range(11, 511)
-_NOT_ASKED = {*range(1, 11), 816, 899}
+_IN_PROMPTS = range(1, 11)
+_NOT_ASKED = {*_IN_PROMPTS, 816, 899}
 
 
 def mbpp(*, data: str | None = None, max_new_tokens: int = 512, num_shots: int | None = None) -> CodeTask:
@@ -64,6 +69,7 @@ def mbpp_plus(*, data: str | None = None, max_new_tokens: int = 512, num_shots: 
         dataset="evalplus/mbppplus",
         published_as="MbppPlus-OriginFmt",
         sample=_plus_sample,
+        in_test_set=lambda row: not num_shots or _number(row) not in _IN_PROMPTS,
         limits=PLUS_LIMITS,
     )
 

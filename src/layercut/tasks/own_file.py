@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 from layercut.engine.base import Completion, GenerationRequest, LikelihoodRequest, Likelihoods, Message
 from layercut.errors import InputError
@@ -49,7 +50,7 @@ def own_file(*, path: str, grade: str | None = None, max_new_tokens: int = MAX_N
 
 @dataclass(frozen=True, kw_only=True)
 class OwnFile:
-    """Prompts with answers from a file; the report items are a half of them, by the hash of the prompt.
+    """Prompts with answers from a file; selection and report items are halves of it, by the hash of the prompt.
 
     Grades, the first five of what the model writes (readout ``short``):
 
@@ -72,6 +73,7 @@ class OwnFile:
     max_new_tokens: int
     """Longest answer."""
     version: int = VERSION
+    shares_test_set: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:

@@ -47,6 +47,11 @@ class RowsTask(Task):
             "splits": self._split_names.describe(),
         }
 
+    @property
+    def shares_test_set(self) -> bool:
+        """Whether selection items are part of the test set."""
+        return self._split_names.are_halves
+
     def samples(self, split: Split, limit: int | None) -> list[Sample]:
         """The first samples in the order of the data set."""
         rows = self._rows.splits

@@ -61,6 +61,11 @@ class SubjectsTask(Task, Generic[AnySubject]):
             **({} if self._max_new_tokens is None else {"max_new_tokens": self._max_new_tokens}),
         }
 
+    @property
+    def shares_test_set(self) -> bool:
+        """Whether selection items are part of the test set."""
+        return self._split_names.are_halves
+
     def samples(self, split: Split, limit: int | None) -> list[Sample]:
         """The first samples in the order of the data set, which is what lm-eval's own ``--limit`` takes."""
         return first_of(split, self._split_names, self._read, limit)

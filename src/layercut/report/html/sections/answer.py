@@ -80,5 +80,6 @@ def _study_scope(study: StudyResults) -> list[tuple[str, str | Markup]]:
         ("tried", f"{deep} of {layers} decoder layers, {len(study.cuts)} plan{'s' * (len(study.cuts) != 1)}"),
         ("tasks", ", ".join(dict.fromkeys(row.task for row in rows))),
         ("measured", words.items([row.n for row in rows], [row.limit for row in rows])),
+        *([("test sets", sets)] if (sets := words.test_sets(rows)) else []),
         ("seed", str(study.seed)),
     ]

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from layercut.evidence.comparison import SELECTED_ON
+from layercut.report import words
 from layercut.report.elements import Block, Details, Section, Table
 from layercut.report.html.prose import blocks
 from layercut.report.html.source import Source
@@ -52,6 +53,8 @@ def _scope(run: RunFolder, source: Source) -> list[list[str]]:
     if source.study is not None and any(SELECTED_ON in row.note for row in source.study.rows):
         apart = "; a plan was selected on some of them, see the notes at the scores"
     scope.append(["items", f"{split} items{apart}"])
+    if source.study is not None and (sets := words.test_sets(source.study.rows)):
+        scope.append(["test sets", sets])
     if isinstance(settings.get("tasks"), list):
         named = [
             f"{task['task']} ({task['readout']}, version {task.get('version', '?')})"
