@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +14,17 @@ from rich.console import Console
 from layercut.engine.estimate import CostEstimate
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
-from layercut.healing.data import examples_of, matched, original_records, report_items, split
+from layercut.healing.data import (
+    BUILT_IN,
+    examples_of,
+    full_test_sets,
+    items_used,
+    matched,
+    original_records,
+    report_items,
+    split,
+    tasks_to_check,
+)
 from layercut.healing.estimate import estimate_healing
 from layercut.healing.examples import Data
 from layercut.healing.generate import answers_of
@@ -22,18 +32,23 @@ from layercut.healing.learner import ACCURACY, accuracy_of_held_out
 from layercut.healing.pair import Pair, load_cut, load_pair, plan_of
 from layercut.healing.process_group import ProcessGroup
 from layercut.healing.prompt_sources import Answering, PromptSource, TaskPrompts, asked
+from layercut.healing.recorded import train_as_recorded
 from layercut.healing.settings import RESPONSES, HealSettings, TrainSettings
 from layercut.models.loading import LoadedModel
 from layercut.progress import Say
 from layercut.progress.bars import watched
 from layercut.runs.directory import RunFolder
 from layercut.runs.disk import resumable
+from layercut.runs.settings import settings_in
 from layercut.settings import ModelSettings
 from layercut.surgery.checkpoint import PLAN_FILE
 from layercut.surgery.plan import CutPlan
+from layercut.tasks.selected_items import SELECTION_ITEMS, record_items
 from layercut.text.counting import counted
 
 CHECKPOINT, TRAINING = "checkpoint", "training"
+IN_FULL = "full_test_sets"
+"""In a run's settings: tasks of whose whole test sets training data holds no item; left out where there is none."""
 STORED = Path("samples", "teacher-logits")
 FLAGS = {"micro_batch": "micro_batch", "batch_size": "batch_size", "temperature": "temperature"}
 
@@ -80,16 +95,20 @@ def heal_model(
     console: Console,
     say: Say,
     is_control: bool = False,
+    in_full: Sequence[str] | None = None,
 ) -> Healed | None:
     """Heal a pruned model; ``layercut heal``. The same call again continues where it was stopped.
 
     In a process group all processes make the same call; the first one returns the outcome, the others None.
-    ``is_control`` lets a model be its own teacher: the arm of a study that trains the original model.
+    ``is_control`` lets a model be its own teacher: the arm of a study that trains the original model. ``in_full`` names
+    tasks of whose whole test sets training data holds no item; by default as ``full_test_sets`` says, or as the run
+    was begun.
 
     Raises:
         InputError: settings that do not fit each other or the models, or prompts that leave nothing to train on.
         MissingExtra: TRL or PEFT is not installed.
     """
+    settings = settings.replace(train=train_as_recorded(settings.train, out, "heal", "train"))
     train, group = settings.train, ProcessGroup.of_this_process()
     if not group.is_first:
         check_method(train, group)
@@ -101,11 +120,17 @@ def heal_model(
     cut, teacher = ModelHandle(cut_model), ModelHandle(teacher_model)
     check_method(train, group)
     plan, is_another = _checked(cut, teacher, source, settings, is_control=is_control)
+    named = (*BUILT_IN, *settings.decontaminate, *settings.data)
+    to_check = cache(lambda: tasks_to_check(named, settings.data))
+    if in_full is None:
+        begun = settings_in(out)
+        in_full = full_test_sets(to_check(), source) if begun is None else begun.get(IN_FULL, ())
     run_settings = {
         "heal": settings.describe(),
         "cut": cut.describe(),
         "teacher": teacher.describe(),
         **asked(source, how, train.seed),
+        **({IN_FULL: list(in_full)} if in_full else {}),
     }
     with resumable(out), RunFolder.begin(out, run_settings, flags=FLAGS) as run:
         folder = run.path / CHECKPOINT
@@ -126,7 +151,7 @@ def heal_model(
         loaded, uncut = load_pair(cut, teacher, train)
         if uncut is not None:
             say("the pruned model and its teacher share their weights in memory")
-        items = report_items(settings.decontaminate, settings.data, say)
+        items = report_items(to_check(), in_full, say)
         found = {}
         for arm, some in records.items():
             # A data set's own answers were not graded and need not be.
@@ -151,6 +176,7 @@ def heal_model(
             "num_held_out": len(data.held_out),
             "loss_tokens": data.num_tokens,
             **counts,
+            SELECTION_ITEMS: record_items(items_used(to_check(), in_full, source)),
         }
         job = HealingJob(
             run=run,
@@ -229,6 +255,9 @@ def check_method(train: TrainSettings, group: ProcessGroup) -> None:
     if train.method != "seam":
         train.batches(group.size)
         import layercut.healing.sft  # noqa: F401  says which extra is missing
+        from layercut.healing.optimizers import check_optimizer
+
+        check_optimizer(train, group.size)
 
 
 def _check_scale(cut: ModelHandle, train: TrainSettings) -> None:

@@ -30,17 +30,10 @@ DTYPE_BITS = {
 
 _SAMPLES = 4
 _SAMPLE_BYTES = 1024
-_BOOKKEEPING = frozenset(
-    {
-        "_name_or_path",
-        "_model_name_or_path",
-        "transformers_version",
-        "dtype",
-        "torch_dtype",
-        "use_cache",
-        "architectures",
-    }
-)
+_BOOKKEEPING = frozenset({
+    "_name_or_path", "_model_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache",
+    "architectures",
+})  # fmt: skip
 """Keys of config.json that do not change what the model computes in a given dtype."""
 
 
@@ -164,6 +157,12 @@ def safetensors_files(folder: Path) -> dict[str, Path]:
     return files
 
 
+def num_elements(folder: Path) -> int:
+    """Elements of all tensors in the weight files."""
+    files = set(safetensors_files(folder).values())
+    return sum(entry.num_parameters for file in files for entry in read_header(file).tensors.values())
+
+
 def fingerprint(folder: Path) -> str:
     """SHA-256 (hex) of a checkpoint: same for the same tensors under any sharding, other when a tensor is another.
 
@@ -192,7 +191,9 @@ def fingerprint_of(tensors: Iterable[tuple[str, TensorEntry, Path, int]], config
     for name, entry, path, begin in sorted(tensors, key=lambda one: one[0]):
         digest.update(json.dumps([name, entry.dtype, entry.shape]).encode())
         with path.open("rb", buffering=0) as file:
-            for offset in _sample_offsets(entry.num_bytes):
+            few = range(0, entry.num_bytes, _SAMPLE_BYTES)
+            spread = [(entry.num_bytes - _SAMPLE_BYTES) * i // (_SAMPLES - 1) for i in range(_SAMPLES)]
+            for offset in few if len(few) <= _SAMPLES else spread:
                 file.seek(begin + offset)
                 digest.update(file.read(min(_SAMPLE_BYTES, entry.num_bytes - offset)))
     architecture = {key: value for key, value in config.items() if key not in _BOOKKEEPING}
@@ -201,11 +202,7 @@ def fingerprint_of(tensors: Iterable[tuple[str, TensorEntry, Path, int]], config
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """config.json of a checkpoint folder.
-
-    Raises:
-        CheckpointError: there is none, or it holds no JSON object.
-    """
+    """config.json of a checkpoint folder. Raises CheckpointError: there is none, or it holds no JSON object."""
     path = Path(folder) / "config.json"
     if not path.exists():
         raise CheckpointError(f"{folder} is not a Hugging Face model folder: it has no config.json.")
@@ -259,9 +256,3 @@ def _no_weights(folder: Path) -> CheckpointError:
             f"{folder} has no {SINGLE_FILE}; to read its GGUF weights name the file, {folder / gguf[0]}."
         )
     return CheckpointError(f"{folder} has no weights: neither {SINGLE_FILE} nor {INDEX_FILE} is in it.")
-
-
-def _sample_offsets(num_bytes: int) -> list[int]:
-    if num_bytes <= _SAMPLES * _SAMPLE_BYTES:
-        return list(range(0, num_bytes, _SAMPLE_BYTES))
-    return [(num_bytes - _SAMPLE_BYTES) * i // (_SAMPLES - 1) for i in range(_SAMPLES)]

@@ -323,7 +323,9 @@ def _write_plans(source: Path, plan: CutPlan, folder: Path, recorded_plan: CutPl
     if (source / PLAN_FILE).is_file():
         before = source / EARLIER_PLANS_FILE
         earlier = json.loads(before.read_text("utf-8")) if before.is_file() else []
-        _write_json(folder / EARLIER_PLANS_FILE, [*earlier, CutPlan.load(source / PLAN_FILE).to_dict()])
+        CutPlan.load(source / PLAN_FILE)  # raises for any other JSON
+        last = json.loads((source / PLAN_FILE).read_text("utf-8"))  # with its healings
+        _write_json(folder / EARLIER_PLANS_FILE, [*earlier, last])
 
 
 def _write_json(path: Path, data: Any) -> None:
@@ -338,6 +340,15 @@ def earlier_plans(folder: Path) -> list[CutPlan]:
     if (last := folder / PLAN_FILE).is_file():
         plans.append(CutPlan.load(last))
     return plans
+
+
+def healings(source: ModelSource) -> list[dict[str, Any]]:
+    """The entries of all healings behind a checkpoint, oldest first."""
+    folder = source.adapter.folder if source.adapter else source.path
+    made = json.loads(earlier.read_text("utf-8")) if (earlier := folder / EARLIER_PLANS_FILE).is_file() else []
+    if (last := folder / PLAN_FILE).is_file():
+        made.append(json.loads(last.read_text("utf-8")))
+    return [entry for plan in made for entry in plan.get("healing", ())]
 
 
 def with_earlier(plan: CutPlan, source: ModelSource) -> CutPlan:

@@ -328,6 +328,8 @@ def test_a_dry_run_says_what_healing_takes_and_writes_nothing(
     assert "training, 3 steps: 12 examples" in ran.out and "dry run: nothing was written" in ran.out
     assert not (tmp_path / "run").exists()
     data = json.loads(layercut("heal", cut, *given, *SMALL, "--json").out)
+    parts = data["memory_parts"]
+    assert sum(parts.values()) == data["memory_bytes"] and "of that memory: " in ran.out
     low, high = data["seconds"]
     assert 0 < low < high and data["stays_bytes"] < data["disk_bytes"] and data["memory_bytes"] > 0
     seam = layercut("heal", cut, *given, "--method", "seam", "--responses", "original")
@@ -355,6 +357,46 @@ def test_a_dry_run_counts_weights_that_are_shared_once(
     once = memory()
     monkeypatch.setattr(estimate, "shares_weights", lambda *args: False)
     assert memory() - once == 4 * AutoModelForCausalLM.from_pretrained(cut).num_parameters()
+
+
+def test_whole_weights_in_bfloat16_become_a_checkpoint_in_bfloat16(
+    layercut: Run, tiny: Path, cut: Path, prompts: Path, tmp_path: Path
+) -> None:
+    given = (
+        "heal",
+        cut,
+        "--teacher",
+        tiny,
+        "--prompts",
+        prompts,
+        "--method",
+        "full",
+        *SMALL,
+        "--out",
+        tmp_path / "run",
+    )
+    ran = layercut(*given, "--weights", "bfloat16", "--optimizer", "adafactor", "--save-dtype", "bfloat16", "--json")
+    assert ran.code == 0, ran.err
+    entry = json.loads(ran.out)
+    assert (entry["settings"]["weights"], entry["settings"]["optimizer"]) == ("bfloat16", "adafactor")
+    assert entry["written"]["dtype"] == "bfloat16" and entry["written"]["logit_difference"] == 0
+    refused = layercut(*given[:6], *SMALL, "--weights", "bfloat16", "--out", tmp_path / "other")
+    assert refused.code == 1 and "lora trains no whole weights" in refused.err
+
+
+def test_a_run_keeps_the_learning_rate_that_it_was_begun_with(
+    layercut: Run, tiny: Path, cut: Path, prompts: Path, tmp_path: Path
+) -> None:
+    """As one whose default was another."""
+    given = ("heal", cut, "--teacher", tiny, "--prompts", prompts, "--method", "full", *SMALL)
+    began = layercut(*given, "--learning-rate", "2e-4", "--out", tmp_path / "run")
+    assert began.code == 0, began.err
+    again = layercut(*given, "--out", tmp_path / "run", "--json")
+    assert again.code == 0 and json.loads(again.out)["settings"]["learning_rate"] == 2e-4
+    fresh = layercut(*given, "--out", tmp_path / "fresh", "--json")
+    assert json.loads(fresh.out)["settings"]["learning_rate"] == 1e-5
+    other = layercut(*given, "--learning-rate", "3e-4", "--out", tmp_path / "run")
+    assert other.code == 1 and "was begun with heal.train.learning_rate 0.0002" in other.err
 
 
 def test_answers_of_another_model_are_not_the_teachers(
