@@ -240,7 +240,7 @@ def _packed(model: Any) -> int:
 
     4 bits a weight, a scale of 8 bits for each 64 of them and of 32 bits for each 256 scales (arXiv:2305.14314).
     """
-    packed = sum(one.numel() for name, one in model.named_parameters() if ".base_layer.weight" in name)
+    packed: int = sum(one.numel() for name, one in model.named_parameters() if ".base_layer.weight" in name)
     others = sum(one.numel() for one in _base_of(model)) - packed
     return math.ceil(packed * (1 / 2 + 1 / 64 + 4 / (64 * 256))) + 4 * others
 
