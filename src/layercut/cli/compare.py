@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from layercut.cli import options
-from layercut.cli.console import as_json, out
+from layercut.cli.console import show
 
 
 def compare(
@@ -29,8 +29,4 @@ def compare(
     runs = open_run(first), open_run(second)
     rows = compare_two(*runs, seed=seed)
     remarks = notes(*runs)
-    if json:
-        as_json(to_dict(rows, remarks))
-        return
-    for block in two_runs_table(rows, remarks):
-        out.print(block)
+    show(to_dict(rows, remarks), two_runs_table(rows, remarks), json=json)

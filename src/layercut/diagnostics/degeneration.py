@@ -20,7 +20,7 @@ from sacrebleu.metrics.bleu import BLEU
 from layercut.diagnostics.measures import examples_of, rows_of
 from layercut.diagnostics.session import Answers, DiagnosticSession, SessionModel
 from layercut.engine.base import Decoding, GenerationRequest
-from layercut.runs.diagnosis import Diagnosis, MeasureRow
+from layercut.evidence.diagnosis import Diagnosis, MeasureRow
 from layercut.tasks.few_shot import content_id
 from layercut.text.counting import counted
 

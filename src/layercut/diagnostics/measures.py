@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
 from layercut.diagnostics.session import Answers, DiagnosticSession
+from layercut.evidence.diagnosis import DiagnosisExample, MeasureRow
 from layercut.evidence.intervals import Estimate
-from layercut.evidence.paired import compare_paired
-from layercut.runs.diagnosis import DiagnosisExample, Interval, MeasureRow
+from layercut.evidence.paired import Comparison, compare_paired
 
 Values = Mapping[str, Sequence[float]]
 """By name of the arm, one value per item, all in the same order."""
@@ -40,26 +40,22 @@ def rows_of(
         if arm.name not in values:
             continue
         found = compare_paired(before, values[arm.name], chance=chance, seed=session.seed, clusters=clusters)
-        kept = found.retention if chance is None else found.retention_above_chance
+        if better == "lower" or unit != "share":
+            found = without_kept(found)
+        uncut, cut = _level(found.uncut, before, unit), _level(found.cut, values[arm.name], unit)
         rows.append(
-            {
-                "diagnostic": diagnostic,
-                "measure": measure,
-                "group": group,
-                "arm": arm.name,
-                "better": better,
-                "unit": unit,
-                "chance": chance,
-                "n": found.uncut.n,
-                "uncut": _level(found.uncut, before, unit),
-                "cut": _level(found.cut, values[arm.name], unit),
-                "difference": interval(found.difference),
-                "kept": interval(kept) if kept is not None and better == "higher" and unit == "share" else None,
-                "p_value": found.p_value,
-                "test": found.test,
-                "seed": session.seed,
-                "headline": headline,
-            }
+            MeasureRow(
+                diagnostic=diagnostic,
+                metric=measure,
+                group=group,
+                arm=arm.name,
+                better=better,
+                unit=unit,
+                chance=chance,
+                seed=session.seed,
+                headline=headline,
+                values=found._replace(uncut=uncut, cut=cut),
+            )
         )
     return rows
 
@@ -73,9 +69,12 @@ def by_group(
         places = [place for place, name in enumerate(groups) if name == group]
         part = {name: [found[place] for place in places] for name, found in values.items()}
         rows += rows_of(session, diagnostic, measure, part, group=group)
-    for row in rows:
-        row["kept"] = None
-    return rows
+    return [replace(row, values=without_kept(row.values)) for row in rows]
+
+
+def without_kept(values: Comparison) -> Comparison:
+    """Without retentions, where they have no meaning."""
+    return values._replace(retention=None, retention_above_chance=None)
 
 
 def examples_of(
@@ -110,12 +109,6 @@ def examples_of(
     ]
 
 
-def _level(estimate: Estimate, values: Sequence[float], unit: str) -> Interval:
+def _level(estimate: Estimate, values: Sequence[float], unit: str) -> Estimate:
     """A value with its interval; without one for a constant that is no share, because it is so by construction."""
-    return [estimate.value, None, None] if unit != "share" and len(set(values)) == 1 else interval(estimate)
-
-
-def interval(estimate: Estimate) -> Interval:
-    """A value and the ends of its interval; None for an end that is not finite, which JSON does not have."""
-    ends = (estimate.low, estimate.high)
-    return [estimate.value, *(end if end is not None and math.isfinite(end) else None for end in ends)]
+    return estimate._replace(low=None, high=None) if unit != "share" and len(set(values)) == 1 else estimate

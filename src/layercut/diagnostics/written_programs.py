@@ -16,7 +16,7 @@ from layercut.diagnostics.measures import examples_of, rows_of
 from layercut.diagnostics.programs import BRACKET, CLASSES, FINE, SYNTAX, ProgramClass, classify
 from layercut.diagnostics.session import Answers, DiagnosticSession
 from layercut.errors import InputError
-from layercut.runs.diagnosis import Diagnosis
+from layercut.evidence.diagnosis import Diagnosis
 from layercut.sandbox.isolation import Limits
 from layercut.sandbox.runner import Program, describe, run_programs
 from layercut.text.counting import counted

@@ -16,6 +16,7 @@ from layercut.engine.base import Prompt
 from layercut.engine.estimate import TRAINING, CostEstimate, Step, measured_speed
 from layercut.engine.handle import ModelHandle
 from layercut.engine.prompts import encode_prompt
+from layercut.healing.pair import shares_weights
 from layercut.healing.prompt_sources import RESPONSES, Answering, PromptSource
 from layercut.healing.prompts import record_prompt
 from layercut.healing.settings import HealSettings, num_held_out
@@ -47,6 +48,7 @@ class _Weights(NamedTuple):
     layer_parameters: int
     num_layers: int
     hidden_size: int
+    intermediate_size: int
     cache_bytes: int
     """Keys and values of one token."""
     vocabulary: int
@@ -101,10 +103,11 @@ def estimate_healing(
     if train.method == "seam":
         both = weights.parameters + uncut.parameters
         steps.append(reading("reading both models", count, both, "text"))
+        width = weights.intermediate_size if train.seam == "projection" else weights.hidden_size
         moments["while both models are read"] = {
             "weights": 4 * weights.parameters,
             "teacher": 4 * uncut.parameters,
-            "sums": 3 * 8 * weights.hidden_size**2,
+            "sums": 4 * 8 * width**2,
         }
         trainable = loaded = 0
     else:
@@ -115,6 +118,8 @@ def estimate_healing(
         name, cost = f"training, {num_steps * rounds:,} steps", TRAINING + teaches
         steps.append(reading(name, num_examples, weights.parameters, batch_size=batch, cost=cost))
         parts = _training_parts(cut, teacher if teaches else None, source, settings, limit)
+        if rounds == 1 and shares_weights(cut, teacher, train):
+            parts["weights"] -= weights.bytes_in_memory
         longest = _longest(cut, source, settings, limit)
         moments[f"in training, for {batch} examples of {longest.tokens:,} tokens"] = parts
         loaded = parts["weights"] + parts["teacher"]
@@ -294,6 +299,7 @@ def _weights(handle: ModelHandle) -> _Weights:
         layer_parameters=sum(entry.num_parameters for entry in in_layers),
         num_layers=handle.num_layers,
         hidden_size=hidden,
+        intermediate_size=config.get("intermediate_size") or config.get("n_inner") or 4 * hidden,
         cache_bytes=2 * handle.num_layers * width * (each or 2),
         vocabulary=config.get("vocab_size", 0),
     )

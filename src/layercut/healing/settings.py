@@ -39,8 +39,8 @@ distributions on the pruned model's own answers.
 """
 RESPONSES = ("self", "original")
 """Whose answers are trained on: the teacher's own, or those that the data set gives with the prompts."""
-SEAMS = ("linear", "orthogonal", "scale", "magnitude")
-"""What ``seam`` does at each cut: a map of what the MLP below adds, or a factor for the whole stream."""
+SEAMS = ("linear", "projection", "orthogonal", "scale", "magnitude")
+"""What ``seam`` does at each cut: a map of what the MLP below adds, its last matrix, or a factor for the stream."""
 SYSTEM = "You are a helpful assistant."
 """The paper's system prompt for self-generated answers."""
 
@@ -159,7 +159,8 @@ class TrainSettings(Settings):
     )
     seam: Annotated[str, one_of(SEAMS)] = Field(
         "linear",
-        description="seam: linear or orthogonal (a map), scale (per channel), or magnitude (of the whole stream).",
+        description="seam: linear or orthogonal (a map), projection (the last matrix of the MLPs next to the cut), "
+        "scale (per channel), or magnitude (of the whole stream).",
     )
     seed: Seed = Field(42, description="Random seed.")
     report_to: Names = Field((), description="Trackers of the Hugging Face Trainer: tensorboard, wandb, ...")

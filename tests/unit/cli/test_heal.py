@@ -96,16 +96,22 @@ def test_the_original_arm_is_matched_in_tokens(
     assert abs(counts["self"] - counts["original"]) <= len("one two three") + 1
 
 
-def test_seams_are_repaired_without_training(layercut: Run, tiny: Path, cut: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "what"), [("linear", "the linear map"), ("projection", "the last matrix")])
+def test_seams_are_repaired_without_training(
+    kind: str, what: str, layercut: Run, tiny: Path, cut: Path, tmp_path: Path
+) -> None:
     ran = layercut(
         *("heal", cut, "--teacher", tiny, "--prompts", "task:arithmetic", "--limit", 40, "--responses", "original"),
-        *("--method", "seam", "--out", tmp_path / "run"),
+        *("--method", "seam", "--seam", kind, "--out", tmp_path / "run"),
     )
     assert ran.code == 0, ran.err
     healing = json.loads((tmp_path / "run" / "checkpoint" / "plan.json").read_text())["healing"][0]
-    assert len(healing["seams"]) == 2 and healing["method"] == "seam"
+    assert [text.split(":")[0] for text in healing["seams"]] == [
+        "seam of layers 2-2", "seam of layers 4-4", *["layer 5"] * (kind == "projection")
+    ]  # fmt: skip
+    assert healing["method"] == "seam" and healing["seam_map"] == kind
     assert healing["tokens"] > healing["loss_tokens"] and healing["seconds"] > 0 and healing["settings"]["seed"] == 42
-    assert "linear map (ridge " in ran.out
+    assert f"{what} (ridge " in ran.out
     assert "of the gap on held-out text" in ran.out
 
 
@@ -336,6 +342,21 @@ def test_a_dry_run_says_what_healing_takes_and_writes_nothing(
     assert layercut("heal", cut, *given[:-1], *SMALL).code == 0
     written = sum(file.stat().st_size for file in (tmp_path / "run").rglob("*") if file.is_file())
     assert written < 1.5 * data["disk_bytes"] + 300_000, "tokenizers come on top"
+
+
+def test_a_dry_run_counts_weights_that_are_shared_once(
+    layercut: Run, tiny: Path, cut: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from layercut.healing import estimate
+
+    def memory() -> int:
+        given = ("--teacher", tiny, "--prompts", prompts, "--out", tmp_path / "run", "--dry-run", "--json")
+        ran = layercut("heal", cut, *given, "--objective", "jsd", "--dtype", "float32", *SMALL)
+        return int(json.loads(ran.out)["memory_bytes"])
+
+    once = memory()
+    monkeypatch.setattr(estimate, "shares_weights", lambda *args: False)
+    assert memory() - once == 4 * AutoModelForCausalLM.from_pretrained(cut).num_parameters()
 
 
 def test_whole_weights_in_bfloat16_become_a_checkpoint_in_bfloat16(

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+from layercut.evidence.diagnosis import Diagnosis
 from layercut.report.elements import Figure, Part, Table
 from layercut.report.figures import diagnosis as figures
-from layercut.runs.diagnosis import Diagnosis
 from layercut.text.counting import counted
 from layercut.text.markup import escape
 from layercut.text.numbers import parameters
@@ -163,10 +163,5 @@ SECTIONS: Mapping[str, DiagnosticSection] = {
         figures.shares,
         _demoted,
     ),
-    "cost": DiagnosticSection(
-        "Cost",
-        "How much smaller and faster is it?",
-        figures.cost,
-        _cost,
-    ),
+    "cost": DiagnosticSection("Cost", "How much smaller and faster is it?", figures.cost, _cost),
 }
