@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from scipy.stats import t as student
 
-from layercut.diagnostics.measures import interval
+from layercut.evidence.measures import interval
 from layercut.diagnostics.session import DiagnosticSession, Record, SessionModel
 from layercut.evidence.intervals import Estimate
 from layercut.models.loading import LoadedModel

@@ -1,67 +1,21 @@
-"""Turn one value per item and model into rows: each measure paired with the original model, and examples of losses."""
+"""Rows and examples of a diagnostic session: the measures of its models, and the items that a pruned model lost."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Literal
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from layercut.diagnostics.session import Answers, DiagnosticSession
-from layercut.evidence.intervals import Estimate
-from layercut.evidence.paired import compare_paired
-from layercut.runs.diagnosis import DiagnosisExample, Interval, MeasureRow
-
-Values = Mapping[str, Sequence[float]]
-"""By name of the arm, one value per item, all in the same order."""
+from layercut.evidence.measures import Values, measure_rows
+from layercut.runs.diagnosis import DiagnosisExample, MeasureRow
 
 
 def rows_of(
-    session: DiagnosticSession,
-    diagnostic: str,
-    measure: str,
-    values: Values,
-    *,
-    group: str = "",
-    better: Literal["higher", "lower"] = "higher",
-    unit: Literal["share", "nats", "score", "words", "ratio"] = "share",
-    chance: float | None = None,
-    clusters: Sequence[str] | None = None,
-    headline: bool = False,
+    session: DiagnosticSession, diagnostic: str, measure: str, values: Values, **how: Any
 ) -> list[MeasureRow]:
-    """A row for every pruned model that has values; none where there are no items.
-
-    Statistics are those of ``compare_paired``: McNemar's exact test for 0/1 values, else sign flips.
-    """
-    before = values[session.uncut.name]
-    if not before:
-        return []
-    rows: list[MeasureRow] = []
-    for arm in session.cuts:
-        if arm.name not in values:
-            continue
-        found = compare_paired(before, values[arm.name], chance=chance, seed=session.seed, clusters=clusters)
-        kept = found.retention if chance is None else found.retention_above_chance
-        rows.append(
-            {
-                "diagnostic": diagnostic,
-                "measure": measure,
-                "group": group,
-                "arm": arm.name,
-                "better": better,
-                "unit": unit,
-                "chance": chance,
-                "n": found.uncut.n,
-                "uncut": _level(found.uncut, before, unit),
-                "cut": _level(found.cut, values[arm.name], unit),
-                "difference": interval(found.difference),
-                "kept": interval(kept) if kept is not None and better == "higher" and unit == "share" else None,
-                "p_value": found.p_value,
-                "test": found.test,
-                "seed": session.seed,
-                "headline": headline,
-            }
-        )
-    return rows
+    """A row for every pruned model that has values; ``how`` as ``layercut.evidence.measures.measure_rows`` takes it."""
+    own = {arm.name: values[arm.name] for arm in session.arms if arm.name in values}
+    return measure_rows(diagnostic, measure, own, seed=session.seed, **how)
 
 
 def by_group(
@@ -110,12 +64,3 @@ def examples_of(
     ]
 
 
-def _level(estimate: Estimate, values: Sequence[float], unit: str) -> Interval:
-    """A value with its interval; without one for a constant that is no share, because it is so by construction."""
-    return [estimate.value, None, None] if unit != "share" and len(set(values)) == 1 else interval(estimate)
-
-
-def interval(estimate: Estimate) -> Interval:
-    """A value and the ends of its interval; None for an end that is not finite, which JSON does not have."""
-    ends = (estimate.low, estimate.high)
-    return [estimate.value, *(end if end is not None and math.isfinite(end) else None for end in ends)]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from layercut.evidence.comparison import OUTCOMES, left_out
 from layercut.report import words
+from layercut.report.completions import answer_sections, study_answers
 from layercut.report.depth import depth_section
 from layercut.report.elements import Cell, Part, Styled, Table
 from layercut.report.examples import examples
@@ -100,6 +101,7 @@ def _render(study: StudyResults, first: FirstScreen, *, title: str | None, with_
     lines += discordance_section(discordances([uncut, *cuts], rows))
     lines += depth_section(rows)
     lines += ["## How the answers ended", "", "Number of answers.", "", outcome_table(rows), ""]
+    lines += answer_sections(study_answers(study))
     lines += ["## Items that were right before", "", *_examples([uncut, *cuts], rows)]
     if first.behind:
         lines += ["## Evidence behind the answer", "", *first.behind, ""]

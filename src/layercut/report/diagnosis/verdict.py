@@ -58,6 +58,13 @@ def is_worse(row: MeasureRow) -> bool:
     return change < 0 if row["better"] == "higher" else change > 0
 
 
+def over_models(found: Diagnosis, measure: str) -> dict[str, tuple[MeasureRow, bool]]:
+    """By model, the row of a measure, and whether its loss stands after Holm's correction over these models."""
+    rows = [row for row in found["rows"] if row["measure"] == measure and not row["group"]]
+    adjusted = holm([row["p_value"] for row in rows])
+    return {row["arm"]: (row, is_worse(row) and p < ALPHA) for row, p in zip(rows, adjusted, strict=True)}
+
+
 def accused(diagnoses: Mapping[str, Diagnosis], arm: str) -> list[str]:
     """The diagnostics that show damage, by the largest loss of each."""
     return list(dict.fromkeys(found.row["diagnostic"] for found in damages(diagnoses, arm)))
