@@ -15,7 +15,7 @@ def rows_of(
 ) -> list[MeasureRow]:
     """A row for every pruned model that has values; ``how`` as ``layercut.evidence.measures.measure_rows`` takes it."""
     own = {arm.name: values[arm.name] for arm in session.arms if arm.name in values}
-    return measure_rows(diagnostic, measure, own, seed=session.seed, **how)
+    return measure_rows(diagnostic, measure, own, seed=session.seed, **how) if len(own) > 1 else []
 
 
 def by_group(

@@ -63,10 +63,13 @@ def diagnose_runs(runs: Sequence[RunFolder], *, seed: int, cache: Path | None = 
     """
     held = [{(row["task"], row["readout"]): row["finish"] for row in run.metrics()["rows"]} for run in runs]
     cells = [cell for cell, finish in held[0].items() if finish is not None and "@" not in cell[1]]
+    names = [run.name for run in runs]
+    if len(set(names)) < len(names):
+        names = [str(run.path) for run in runs]
     found = _Kept(cache, seed)
     for task, readout in cells:
-        having = [run for run, of_run in zip(runs, held, strict=True) if (task, readout) in of_run]
-        found.add(task, readout, {run.name: run.records(task, readout) for run in having})
+        having = [place for place, of_run in enumerate(held) if (task, readout) in of_run]
+        found.add(task, readout, {names[place]: runs[place].records(task, readout) for place in having})
     return found.cells
 
 

@@ -55,7 +55,7 @@ def degeneration_rows(
         *rows("Rep-3", values("rep_3"), better="lower"),
         *rows("Rep-2", values("rep_2"), better="lower"),
         *rows("Self-BLEU-4", values("self_bleu"), better="lower"),
-        *(row for arm in list(looks)[1:] for row in _paper_rows(looks, arm, seed, clusters)),
+        *(row for arm in list(looks)[1:] or looks for row in _paper_rows(looks, arm, seed, clusters)),
         *rows("distinct-1", values("distinct_1")),
         *rows("distinct-2", values("distinct_2")),
         *rows("longest loop", values("loop_share"), better="lower"),

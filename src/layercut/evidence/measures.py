@@ -29,13 +29,16 @@ def measure_rows(
 ) -> list[MeasureRow]:
     """A row for every model but the first, which is the original one; none where there are no items.
 
+    A single model has one row, beside itself.
+
     Statistics are those of ``compare_paired``: McNemar's exact test for 0/1 values, else sign flips.
     """
-    (_, before), *cuts = values.items()
+    first, *cuts = values.items()
+    before = first[1]
     if not before:
         return []
     rows: list[MeasureRow] = []
-    for arm, after in cuts:
+    for arm, after in cuts or [first]:
         found = compare_paired(before, after, chance=chance, seed=seed, clusters=clusters)
         kept = found.retention if chance is None else found.retention_above_chance
         rows.append(

@@ -24,7 +24,7 @@ from layercut.report.readouts import discordance_section, discordances
 from layercut.report.render import markdown
 from layercut.report.rows import raw
 from layercut.report.seeds import over_seeds, seeds_section
-from layercut.report.study import StudyResults, study_results
+from layercut.report.study import StudyResults, further_reports, study_results
 from layercut.runs.atomic import write_text
 from layercut.runs.directory import REPORT
 from layercut.text.counting import counted
@@ -105,6 +105,9 @@ def _render(study: StudyResults, first: FirstScreen, *, title: str | None, with_
     lines += ["## Items that were right before", "", *_examples([uncut, *cuts], rows)]
     if first.behind:
         lines += ["## Evidence behind the answer", "", *first.behind, ""]
+    if further := further_reports(uncut.path.parent):
+        links = [f"- [{path.parent.name}]({path.parent.name}/{path.name})" for path in further]
+        lines += ["## Sweep and diagnosis", "", *links, ""]
     lines += ["## How this was made", "", *(f"- {line}" for line in words.how_made(rows)), ""]
     return "\n".join(_single_blanks(markdown([*lines, *provenance([uncut, *cuts])]))) + "\n"
 

@@ -161,7 +161,7 @@ class StudyWork:
         self, settings: StudySettings, model: ModelHandle, *, folder: Path, store: CellStore, limit: int | None = None
     ) -> None:
         """``folder`` is the study's, or this model's in it; ``limit`` lowers every task's number of items."""
-        self.settings, self.model, self.folder, self.store = settings, model, folder, store
+        self.settings, self.model, self.folder, self.store, self.limit = settings, model, folder, store, limit
         self.arms = arms_of(settings, model.num_layers)
         self.cells = make_cells(settings.tasks, settings.seed, limit)
         self.order = list(in_order(self.arms, self.cells))
