@@ -11,7 +11,7 @@ from layercut.cli.console import result
 
 
 def report(
-    folder: Annotated[Path, typer.Argument(help="The folder of a study, a sweep, a diagnosis or an eval.", metavar="RUN")],
+    folder: Annotated[Path, typer.Argument(help="The folder of a study, sweep, diagnosis or eval.", metavar="RUN")],
     more: Annotated[
         list[Path] | None,
         typer.Option(

@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from scipy.stats import t as student
 
-from layercut.evidence.measures import interval
 from layercut.diagnostics.session import DiagnosticSession, Record, SessionModel
 from layercut.evidence.intervals import Estimate
+from layercut.evidence.measures import interval
 from layercut.models.loading import LoadedModel
 from layercut.runs.diagnosis import Diagnosis, Interval, MeasureRow
 from layercut.surgery.bypass import bypass

@@ -54,6 +54,7 @@ def degeneration(session: DiagnosticSession) -> Diagnosis:
         f"{counted(len(prompts), 'response')} of at most {MAX_NEW_TOKENS} tokens, drawn at temperature {TEMPERATURE} "
         f"among the {TOP_K} likeliest tokens, seed {session.seed}."
     )
+    finish = {name: dict(Counter(one["finish_reason"] for one in found)) for name, found in written.items()}
     uncut = session.uncut.name
     examples = examples_of(
         session,
@@ -64,7 +65,7 @@ def degeneration(session: DiagnosticSession) -> Diagnosis:
     )
     return {
         "rows": degeneration_rows(looks, seed=session.seed),
-        "data": {"finish": {name: dict(Counter(one["finish_reason"] for one in found)) for name, found in written.items()}},
+        "data": {"finish": finish},
         "examples": examples,
         "notes": [f"{drawn} {first}", *notes],
     }

@@ -10,9 +10,7 @@ from layercut.evidence.measures import Values, measure_rows
 from layercut.runs.diagnosis import DiagnosisExample, MeasureRow
 
 
-def rows_of(
-    session: DiagnosticSession, diagnostic: str, measure: str, values: Values, **how: Any
-) -> list[MeasureRow]:
+def rows_of(session: DiagnosticSession, diagnostic: str, measure: str, values: Values, **how: Any) -> list[MeasureRow]:
     """A row for every pruned model that has values; ``how`` as ``layercut.evidence.measures.measure_rows`` takes it."""
     own = {arm.name: values[arm.name] for arm in session.arms if arm.name in values}
     return measure_rows(diagnostic, measure, own, seed=session.seed, **how) if len(own) > 1 else []
@@ -62,5 +60,3 @@ def examples_of(
         for place, (id, question, gold) in enumerate(items)
         if is_lost(arm.name, place)
     ]
-
-

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from layercut.evidence.completions import PROGRAMS, DiagnosedAnswers, diagnose_runs
 from layercut.evidence.degeneration import NAME
 from layercut.evidence.intervals import Estimate
-from layercut.report.diagnosis.page import measure_table
+from layercut.report.diagnosis.page import measure_table, raw_measures
 from layercut.report.diagnosis.sections import PROGRAM_SHARES, program_cells
 from layercut.report.diagnosis.verdict import ALPHA, over_models
 from layercut.report.elements import Part, Table
-from layercut.runs.diagnosis import Diagnosis, Interval
+from layercut.runs.diagnosis import Diagnosis, Interval, MeasureRow
 from layercut.text.markup import escape
 from layercut.text.numbers import with_interval
 
@@ -62,13 +63,12 @@ def answer_parts(cells: Sequence[DiagnosedAnswers], diagnostic: str, *, model: s
     parts: list[Part] = []
     for cell in cells:
         found = cell["diagnostics"].get(diagnostic)
-        if found is None or not found["rows"]:
+        if found is None:
             continue
-        name = f"{cell['task']} ({cell['readout']})"
-        parts += [f"**{escape(name)}**", ""]
+        parts += [f"**{escape(_name(cell))}**", ""]
         if diagnostic == PROGRAMS:
-            parts += [PROGRAM_SHARES, "", _class_table(found, name, model), ""]
-        parts += [_models_table(found, _COLUMNS[diagnostic], name, model), ""]
+            parts += [PROGRAM_SHARES, "", _class_table(found, cell, model), ""]
+        parts += [_models_table(found, cell, model), ""]
         parts += [*(f"- {escape(note)}" for note in found["notes"]), ""]
     return parts and [*parts, *(f"- {line}" for line in _legend(diagnostic)), ""]
 
@@ -80,71 +80,66 @@ def answer_sections(cells: Sequence[DiagnosedAnswers], *, model: str = "model") 
 
 
 def full_tables(cells: Sequence[DiagnosedAnswers], diagnostic: str) -> list[Table]:
-    """A table of all measures and models for each task and readout."""
-    return [
-        measure_table(found["rows"], f"{diagnostic}-{cell['task']}-{cell['readout']}", f"{cell['task']}: all measures")
-        for cell in cells
-        if (found := cell["diagnostics"].get(diagnostic)) is not None and found["rows"]
-    ]
+    """A table of all measures and models for each task and readout, its CSV with numbers that are not rounded."""
+    tables = []
+    for cell in cells:
+        if found := cell["diagnostics"].get(diagnostic):
+            name = f"{diagnostic}-{cell['task']}-{cell['readout']}"
+            table = measure_table(found["rows"], name, f"{_name(cell)}, shares in %")
+            tables.append(replace(table, raw=raw_measures(found["rows"])))
+    return tables
 
 
-def _models_table(found: Diagnosis, columns: Mapping[str, str], name: str, model: str) -> Table:
-    """A line for each model; a single model has one line."""
-    by_measure = {measure: over_models(found, measure) for measure in columns}
-    by_measure = {measure: rows for measure, rows in by_measure.items() if rows}
-    rows = next(iter(by_measure.values()))
-    first = next(iter(rows.values()))[0]
-    alone = list(rows) == [_first_model(found)]
-    levels = [next(iter(rows.values()))[0] for rows in by_measure.values()]
-    lines = [
-        [_first_model(found), str(first["n"]), *(_level(row["uncut"], row["n"], row["unit"]) for row in levels)],
-    ]
-    for arm in () if alone else rows:
-        cells = []
-        for of_measure in by_measure.values():
-            row, stands = of_measure[arm]
-            cells.append(_level(row["cut"], row["n"], row["unit"]) + "*" * stands)
-        lines.append([arm, str(rows[arm][0]["n"]), *cells])
+def _models_table(found: Diagnosis, cell: DiagnosedAnswers, model: str) -> Table:
+    """A line for each model, the original one first."""
+    diagnostic = found["rows"][0]["diagnostic"]
+    by_measure = {measure: over_models(found, measure) for measure in _COLUMNS[diagnostic]}
+    first, *cuts = found["data"].get("classes") or found["data"]["finish"]
+    any_of = [next(iter(rows.values()))[0] for rows in by_measure.values()]
+    lines = [[first, str(any_of[0]["n"]), *(_level(row["uncut"], row) for row in any_of)]]
+    for arm in cuts:
+        of_arm = [rows[arm] for rows in by_measure.values()]
+        cells = [_level(row["cut"], row) + "*" * stands for row, stands in of_arm]
+        lines.append([arm.removeprefix("layer-"), str(of_arm[0][0]["n"]), *cells])
     return Table(
-        name=f"answers-{found['rows'][0]['diagnostic']}-{name}",
-        caption=f"{name}: {found['rows'][0]['diagnostic']}, original beside pruned models, shares in %",
-        head=[model, "n", *(columns[measure] for measure in by_measure)],
-        rows=[[cells[0].removeprefix("layer-"), *cells[1:]] for cells in lines],
+        name=f"{diagnostic}-of-{cell['task']}-{cell['readout']}",
+        caption=f"{_name(cell)}, shares in %",
+        head=[model, "n", *_COLUMNS[diagnostic].values()],
+        rows=lines,
         numeric=frozenset({1}),
     )
 
 
-def _first_model(found: Diagnosis) -> str:
-    data = found["data"].get("classes") or found["data"]["finish"]
-    return next(iter(data))
+def _name(cell: DiagnosedAnswers) -> str:
+    return f"{cell['task']} ({cell['readout']})"
 
 
-def _class_table(found: Diagnosis, name: str, model: str) -> Table:
+def _class_table(found: Diagnosis, cell: DiagnosedAnswers, model: str) -> Table:
     classes = found["data"]["classes"]
     names, rows = program_cells(classes)
     return Table(
-        name=f"classes-{name}",
-        caption=f"{name}: programs by how they end",
+        name=f"classes-of-{cell['task']}-{cell['readout']}",
+        caption=f"{_name(cell)}: programs by how they end",
         head=[model, *names],
         rows=[[arm.removeprefix("layer-"), *cells] for arm, cells in zip(classes, rows, strict=True)],
     )
 
 
-def _level(value: Interval, n: int, unit: str) -> str:
+def _level(value: Interval, row: MeasureRow) -> str:
     assert value[0] is not None, "a measure has a value"
-    return with_interval(Estimate(value[0], value[1], value[2], n, ""), share=unit == "share")
+    return with_interval(Estimate(value[0], value[1], value[2], row["n"], ""), share=row["unit"] == "share")
 
 
 def _legend(diagnostic: str) -> list[str]:
     about = {
         NAME: "loops: a unit repeated three times or more is a quarter of the answer. no end: the length limit ended "
         "it. Rep-4, Self-BLEU-4: higher is more repetition. distinct-2: lower is more repetition.",
-        PROGRAMS: "exception: the program parses and raises one, or leaves. Answers that the length limit ended while "
-        "more text could make them right neither parse nor fail.",
+        PROGRAMS: "exception: the program parses and raises one, or exits early. Answers that the length limit ended "
+        "while more text could make them right neither parse nor fail.",
     }
     return [
         about[diagnostic],
-        "Shares in % with 95 % intervals (Wilson, else BCa over answers). *: worse than the original model on the same "
+        "Shares in % with 95 % intervals (Wilson, else BCa over answers). *: worse than the first line on the same "
         f"items, p < {ALPHA} after Holm's correction over the models of the column (McNemar's exact test, else sign "
         "flips).",
     ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,38 +15,15 @@ from layercut.evidence import completions as module
 from layercut.evidence.completions import FILE, PROGRAMS, diagnose_answers, diagnose_runs, diagnose_sweep
 from layercut.evidence.degeneration import NAME
 from layercut.evidence.program_classes import CLASS, CLASSES, class_of, classify
-from layercut.runs.directory import RunFolder
 from layercut.runs.records import read_records
 from layercut.sandbox import runner as sandbox
+from tests.support.answers import build_answers, record
 from tests.support.patient import PatientEngine, prose, session
 from tests.support.sweeps import curve, sweep_of
 from tests.unit.diagnostics.test_written_programs import ENDINGS, Programmer
 
 needs_sandbox = pytest.mark.skipif(sandbox._working()[0] is None, reason=f"no sandbox: {sandbox._working()[1]}")
 HEAD = 'def f(x):\n    """Doc."""'
-
-
-def record(id: str, text: str, finish_reason: str = "stop", answer: str = "", **more: Any) -> dict[str, Any]:
-    """A record as evaluations write it."""
-    about = {"id": id, "version": 1, "question": "", "gold": "", "answer": answer, "outcome": "wrong"}
-    return {
-        **about,
-        "metrics": {"accuracy": 0.0},
-        "completion": text,
-        "finish_reason": finish_reason,
-        "num_prompt_tokens": 9,
-        "num_new_tokens": 9,
-        **more,
-    }
-
-
-def build(folder: Path, task: str, records: Sequence[Mapping[str, Any]], readout: str = "chain") -> RunFolder:
-    """A finished run of one task."""
-    with RunFolder.begin(folder, {"seed": 0}) as run:
-        with run.journal(task, readout) as journal:
-            journal.append(records)
-        run.write_metrics([{"task": task, "readout": readout, "metric": "accuracy", "finish": {"stop": 1}}])  # type: ignore[typeddict-item]
-    return RunFolder.open(folder)
 
 
 GOLDEN = {
@@ -107,18 +83,16 @@ def test_texts_have_the_numbers_of_the_probe(tmp_path: Path) -> None:
     patient = session(PatientEngine("loops"), tmp_path)
     probe = degeneration(patient)
     runs = [
-        build(
+        build_answers(
             tmp_path / name,
-            "letters",
-            [record(one["id"], one["text"], one["finish_reason"]) for one in read_records(file)],
-            readout="short",
+            {"own": [record(one["id"], one["text"], one["finish_reason"]) for one in read_records(file)]},
         )
         for name in ("uncut", "cut")
         for file in [tmp_path / f"degeneration.written.{name}.jsonl"]
     ]
     (cell,) = diagnose_runs(runs, seed=0)
     stored = cell["diagnostics"][NAME]
-    assert (cell["task"], cell["readout"], list(cell["diagnostics"])) == ("letters", "short", [NAME])
+    assert (cell["task"], cell["readout"], list(cell["diagnostics"])) == ("own", "chain", [NAME])
     assert stored["rows"] == probe["rows"]
     assert stored["data"] == probe["data"]
     assert probe["notes"][0].endswith(stored["notes"][1]) and probe["notes"][1] == stored["notes"][2]
@@ -144,7 +118,7 @@ def test_programs_have_the_numbers_of_the_probe(tmp_path: Path) -> None:
             found.append(record(one["id"], one["text"], answer=said, metrics={"pass": float(failure == "")}))
         return found
 
-    runs = [build(tmp_path / name, "humaneval", stored(name)) for name in ("uncut", "cut")]
+    runs = [build_answers(tmp_path / name, {"humaneval": stored(name)}) for name in ("uncut", "cut")]
     (cell,) = diagnose_runs(runs, seed=0)
     found = cell["diagnostics"][PROGRAMS]
     assert found["rows"] == probe["rows"]
@@ -153,7 +127,10 @@ def test_programs_have_the_numbers_of_the_probe(tmp_path: Path) -> None:
 
 
 def test_short_answers_are_no_texts_and_programs_of_older_runs_may_have_no_class() -> None:
-    assert diagnose_answers({"uncut": [record("a", " 19"), record("b", " 3.")], "cut": [record("a", "")] * 2}, seed=0) == {}
+    assert (
+        diagnose_answers({"uncut": [record("a", " 19"), record("b", " 3.")], "cut": [record("a", "")] * 2}, seed=0)
+        == {}
+    )
     texts = [record("a", "one two three four"), record("b", " 3.")]
     assert list(diagnose_answers({"uncut": [record("a", "")] * 2, "cut": texts}, seed=0)) == [NAME]
     newer = [record("a", "x", program="passed"), record("b", "x")]
@@ -166,7 +143,10 @@ def test_short_answers_are_no_texts_and_programs_of_older_runs_may_have_no_class
 
 def test_items_are_paired_and_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [record(str(n), prose(str(n))) for n in range(6)]
-    runs = [build(tmp_path / "q" / "uncut", "own", texts), build(tmp_path / "q" / "cut", "own", texts[4:0:-1])]
+    runs = [
+        build_answers(tmp_path / "q" / "uncut", {"own": texts}),
+        build_answers(tmp_path / "q" / "cut", {"own": texts[4:0:-1]}),
+    ]
     (cell,) = diagnose_runs(runs, seed=1, cache=tmp_path)
     rows = cell["diagnostics"][NAME]["rows"]
     assert {row["n"] for row in rows if row["measure"] != "Self-BLEU-4 (paper)"} == {4}
@@ -181,7 +161,7 @@ def test_items_are_paired_and_measured_once(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_one_run_has_its_own_values(tmp_path: Path) -> None:
-    run = build(tmp_path / "one", "own", [record(str(n), prose(str(n))) for n in range(6)])
+    run = build_answers(tmp_path / "one", {"own": [record(str(n), prose(str(n))) for n in range(6)]})
     (cell,) = diagnose_runs([run], seed=0)
     rows = {row["measure"]: row for row in cell["diagnostics"][NAME]["rows"]}
     assert rows["loops"]["uncut"][0] == rows["loops"]["cut"][0] == 0
@@ -189,7 +169,7 @@ def test_one_run_has_its_own_values(tmp_path: Path) -> None:
 
 
 def test_two_runs_of_one_name_are_told_apart_by_their_folder(tmp_path: Path) -> None:
-    runs = [build(tmp_path / name / "uncut", "own", [record("a", prose(name))]) for name in ("a", "b")]
+    runs = [build_answers(tmp_path / name / "uncut", {"own": [record("a", prose(name))]}) for name in ("a", "b")]
     (cell,) = diagnose_runs(runs, seed=0)
     assert {row["arm"] for row in cell["diagnostics"][NAME]["rows"]} == {str(tmp_path / "b" / "uncut")}
 
@@ -207,7 +187,7 @@ def test_a_sweep_is_measured_layer_by_layer(tmp_path: Path) -> None:
         *answers([7], "and on" * 200, "length"),
         *answers([3, 7], "x" * 900),
     ]
-    run = build(tmp_path / "sweep", "own", records)
+    run = build_answers(tmp_path / "sweep", {"own": records})
     (cell,) = diagnose_sweep(run, sweep)
     rows = {(row["measure"], row["arm"]): row["cut"][0] for row in cell["diagnostics"][NAME]["rows"]}
     assert {arm for _, arm in rows} == {"layer-3", "layer-7"}

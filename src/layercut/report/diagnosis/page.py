@@ -191,6 +191,22 @@ def measure_table(rows: Sequence[MeasureRow], diagnostic: str = "", caption: str
     )
 
 
+def raw_measures(rows: Sequence[MeasureRow]) -> list[list[object]]:
+    """The same for a CSV file: every number unrounded, its head first."""
+    sides = ("uncut", "cut", "difference", "kept")
+    head = ["diagnostic", "measure", "group", "model", "unit", "n", "chance"]
+    head += [f"{side}{end}" for side in sides for end in ("", "_low", "_high")]
+    lines: list[list[object]] = [[*head, "p_value", "test", "headline", "seed"]]
+    for row in rows:
+        cells: list[object] = [row["diagnostic"], row["measure"], row["group"], row["arm"], row["unit"], row["n"]]
+        cells.append(row["chance"])
+        for value in (row["uncut"], row["cut"], row["difference"], row["kept"]):
+            cells += [None, None, None] if value is None else list(value)
+        cells += [row["p_value"], row["test"], row["headline"], row["seed"]]
+        lines.append(["" if cell is None else cell for cell in cells])
+    return lines
+
+
 def _with_interval(value: Interval, n: int, share: bool, *, sign: bool = False) -> str:
     assert value[0] is not None, "a measure has a value"
     return with_interval(Estimate(value[0], value[1], value[2], n, ""), share=share, sign=sign)

@@ -59,9 +59,7 @@ def _cell(name: str, counts: Mapping[str, int]) -> str:
     number, total = counts.get(name, 0), sum(counts.values())
     failed = sum(count for one, count in counts.items() if one not in FINE)
     share = f"{100 * number / total:.0f} %"
-    return (
-        f"{number} ({share})" if name in FINE or not failed else f"{number} ({share}; {100 * number / failed:.0f} %)"
-    )
+    return f"{number} ({share})" if name in FINE or not failed else f"{number} ({share}; {100 * number / failed:.0f} %)"
 
 
 def _degeneration(found: Diagnosis) -> list[Part]:

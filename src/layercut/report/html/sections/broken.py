@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from layercut.report.diagnosis.page import how_made, measure_table, summary
+from layercut.report.diagnosis.page import how_made, measure_table, raw_measures, summary
 from layercut.report.diagnosis.sections import SECTIONS
 from layercut.report.elements import Block, Details, Section, Table
 from layercut.report.html.prose import blocks, prose
@@ -52,19 +52,6 @@ def _diagnostic(name: str, found: Diagnosis, arms: Sequence[str], seed: int) -> 
 def _table(name: str, title: str, found: Diagnosis) -> Table:
     if not found["rows"]:
         return measure_table([], name, title)
-    return replace(measure_table(found["rows"], name, f"{title}: all measures, shares in %"), raw=_raw(found))
-
-
-def _raw(found: Diagnosis) -> list[list[object]]:
-    sides = ("uncut", "cut", "difference", "kept")
-    head = ["diagnostic", "measure", "group", "model", "unit", "n", "chance"]
-    head += [f"{side}{end}" for side in sides for end in ("", "_low", "_high")]
-    lines: list[list[object]] = [[*head, "p_value", "test", "headline", "seed"]]
-    for row in found["rows"]:
-        cells: list[object] = [row["diagnostic"], row["measure"], row["group"], row["arm"], row["unit"], row["n"]]
-        cells.append(row["chance"])
-        for value in (row["uncut"], row["cut"], row["difference"], row["kept"]):
-            cells += [None, None, None] if value is None else list(value)
-        cells += [row["p_value"], row["test"], row["headline"], row["seed"]]
-        lines.append(["" if cell is None else cell for cell in cells])
-    return lines
+    return replace(
+        measure_table(found["rows"], name, f"{title}: all measures, shares in %"), raw=raw_measures(found["rows"])
+    )
