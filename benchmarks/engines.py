@@ -2,10 +2,14 @@
 
     python benchmarks/engines.py --counts 1,32,200
     python benchmarks/engines.py --python vllm=/path/to/an/environment/with/vllm/bin/python
+    python benchmarks/engines.py --model bundled:qwen2.5-coder-1.5b --dtype bfloat16 --gsm8k data/gsm8k \
+        --counts 24,64,200 --new-tokens 512 --threads 2 --batch-size 128 --cache-gib 8 --engines shared,vllm --items 0
 
 Every engine runs in a process of its own, one after the other, with the same number of threads. Tokens a second are new
 tokens over the wall time of a call, after one call to warm up, and over its CPU time, which other work on the machine
-moves less. Answers are compared with those of the plain engine, and so are the layers that the search chooses.
+moves less. Answers are compared with those of the first engine, and so are the layers that the search chooses. The
+share of the peak is 2 x parameters x new tokens, without the prompts, over what a large matrix product of the same
+dtype does in the same time, timed between the engines.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +34,7 @@ def main() -> None:
     parser.add_argument("--engines", default=",".join(ENGINES))
     parser.add_argument("--counts", default="1,32,200", help="requests of a call")
     parser.add_argument("--new-tokens", type=int, default=32, help="of each answer, at most")
+    parser.add_argument("--gsm8k", type=Path, help="a folder of it, for chains; pages that are made up if left out")
     parser.add_argument("--items", type=int, default=16, help="of arithmetic, for the search; 0 leaves it out")
     parser.add_argument("--remove", type=int, default=2, help="layers that the search takes out")
     parser.add_argument("--candidates", type=int, default=0, help="only the last so many layers may go; 0: all but 0")
@@ -43,10 +49,14 @@ def main() -> None:
     if asked.one:
         asked.out.write_text(json.dumps(measure(asked)))
         return
-    results = {name: in_a_process(asked, name) for name in asked.engines.split(",")}
+    peaks, results = [matrix_peak(asked)], {}
+    for name in asked.engines.split(","):
+        results[name] = in_a_process(asked, name)
+        peaks.append(matrix_peak(asked))
     print(f"{asked.model}, {asked.dtype}, {asked.threads} thread(s), batch size {asked.batch_size}, ", end="")
     print(f"load average {os.getloadavg()[0]:.1f}, nice {os.nice(0)}")
-    show_answers(asked, results)
+    print("matrix peak: " + ", ".join(f"{one / 1e9:.0f}" for one in peaks) + " GFLOP/s")
+    show_answers(asked, results, max(peaks))
     if asked.items:
         show_search(results)
 
@@ -75,12 +85,13 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
         batch_size=asked.batch_size,
         cache_gib=asked.cache_gib,
     )
-    engine = ModelHandle(settings).engine
+    handle = ModelHandle(settings)
+    engine, uncut = handle.engine, CutPlan(num_layers=handle.num_layers)
     found: dict[str, Any] = {"start": time.perf_counter() - started, "answers": {}, "calls": {}}
-    uncut = CutPlan(num_layers=engine.num_layers)
+    found["parameters"] = handle.num_parameters(uncut)
     list(engine.completions(requests(1, asked.new_tokens, "warm"), uncut, Decoding()))
     for count in map(int, asked.counts.split(",")):
-        wanted = requests(count, asked.new_tokens, f"of {count}")
+        wanted = chains(asked, count) if asked.gsm8k else requests(count, asked.new_tokens, f"of {count}")
         wall, cpu = time.perf_counter(), time.process_time()
         answers = [answer for part in engine.completions(wanted, uncut, Decoding()) for answer in part]
         found["calls"][str(count)] = {
@@ -115,6 +126,29 @@ def search(engine: Any, asked: argparse.Namespace) -> dict[str, Any]:
     return {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu, "removed": list(removed)}
 
 
+def chains(asked: argparse.Namespace, count: int) -> list[Any]:
+    """Questions of GSM8K as the task asks them."""
+    from layercut.tasks import load_task
+
+    task = load_task("gsm8k", data=asked.gsm8k)
+    found = [task.request(sample, "chain") for sample in task.samples("report", count)]
+    return [replace(one, max_new_tokens=asked.new_tokens) for one in found]
+
+
+def matrix_peak(asked: argparse.Namespace, size: int = 4096) -> float:
+    """FLOP/s of a large matrix product, the best of five."""
+    import torch
+
+    torch.set_num_threads(asked.threads)
+    left, right = (torch.randn(size, size).to(getattr(torch, asked.dtype)) for _ in range(2))
+    times = []
+    for _ in range(5):
+        before = time.perf_counter()
+        left @ right
+        times.append(time.perf_counter() - before)
+    return 2 * size**3 / min(times)
+
+
 def requests(count: int, new_tokens: int, label: str) -> list[Any]:
     """Prompts of about a hundred tokens that begin differently, so that no engine gains by what they share."""
     from layercut.engine.base import GenerationRequest
@@ -126,10 +160,11 @@ def requests(count: int, new_tokens: int, label: str) -> list[Any]:
     ]
 
 
-def show_answers(asked: argparse.Namespace, results: dict[str, dict[str, Any]]) -> None:
+def show_answers(asked: argparse.Namespace, results: dict[str, dict[str, Any]], peak: float) -> None:
     reference = next(iter(results))
-    print(f"\n| engine | requests | tokens/s | x {reference} | tokens/s of CPU | x {reference} | equal answers |")
-    print("|---|---:|---:|---:|---:|---:|---:|")
+    x = f"x {reference}"
+    print(f"\n| engine | requests | tokens/s | {x} | of the peak | tokens/s of CPU | {x} | equal answers |")
+    print("|---|---:|---:|---:|---:|---:|---:|---:|")
     for count in asked.counts.split(","):
         base = results[reference]["calls"][count]
         for name, result in results.items():
@@ -138,7 +173,9 @@ def show_answers(asked: argparse.Namespace, results: dict[str, dict[str, Any]]) 
             ratios = wall * base["wall"] / base["tokens"], cpu * base["cpu"] / base["tokens"]
             ids = [key for key in results[reference]["answers"] if key.startswith(f"{count} ")]
             equal = sum(result["answers"][key] == results[reference]["answers"][key] for key in ids)
-            print(f"| {name} | {count} | {wall:.1f} | {ratios[0]:.2f} | {cpu:.1f} | {ratios[1]:.2f} ", end="")
+            share = 200 * result["parameters"] * wall / peak
+            print(f"| {name} | {count} | {wall:.1f} | {ratios[0]:.2f} | {share:.0f} % ", end="")
+            print(f"| {cpu:.1f} | {ratios[1]:.2f} ", end="")
             print(f"| {equal} of {len(ids)} |")
 
 

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 MAX_ROWS = 256
 _FIRST_SLOTS, _FIRST_CAPACITY = 8, 32
+_IN_CACHE = 2**18
+"""Numbers in float32 that stay in a core's cache."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -220,8 +222,9 @@ class _Attends:
         num_heads, num_rows, size = heads.query_HTd.shape
         num_kv = held.keys.shape[0]
         query_KAGd = heads.query_HTd.float().view(num_kv, -1, num_rows, size).transpose(1, 2) * heads.scaling
-        keys, values = (kept[:, :num_rows, : self._longest].float() for kept in held)
-        own = query_KAGd @ keys.transpose(-1, -2)
+        keys, values = (kept[:, :num_rows, : self._longest] for kept in held)
+        pieces = _pieces(keys)
+        own = torch.cat([query_KAGd[:, rows] @ keys[:, rows].float().transpose(-1, -2) for rows in pieces], dim=1)
         ahead = own.new_zeros((*own.shape[:3], self._num_prefix))
         here = [(prefix[layer], slots) for prefix, slots in self._groups if layer in prefix]
         for kv, slots in here:
@@ -230,7 +233,8 @@ class _Attends:
             ahead[:, slots] = found.view(num_kv, len(slots), -1, self._num_prefix)
         scores = capped(torch.cat([ahead, own], dim=-1), heads.softcap) + self._bias(heads.window)[None, :, None]
         weights = torch.softmax(scores, dim=-1)
-        output_KAGd = weights[..., self._num_prefix :] @ values
+        weights_KAGC = weights[..., self._num_prefix :]
+        output_KAGd = torch.cat([weights_KAGC[:, rows] @ values[:, rows].float() for rows in pieces], dim=1)
         for kv, slots in here:
             weights_KQP = weights[:, slots, :, : self._num_prefix].reshape(num_kv, -1, self._num_prefix)
             output_KAGd[:, slots] += (weights_KQP @ kv.values.float()).view(num_kv, len(slots), -1, size)
@@ -246,6 +250,16 @@ class _Attends:
                 sees &= mine - at < window
             self._biases[window] = bias_of(sees)
         return self._biases[window]
+
+
+def _pieces(kept_KACd: Tensor) -> list[slice]:
+    """Rows to convert to float32 at once. On a CPU as many as its cache holds: a copy of all of them in memory would
+    cost more to write and read than the keys themselves."""
+    num_kv, num_rows, num_tokens, size = kept_KACd.shape
+    if kept_KACd.device.type != "cpu" or kept_KACd.dtype == torch.float32:
+        return [slice(None)]
+    each = max(1, _IN_CACHE // (num_kv * num_tokens * size))
+    return [slice(start, start + each) for start in range(0, num_rows, each)]
 
 
 def _power_of_two(number: int) -> int:

@@ -17,6 +17,8 @@ SELECTION_ITEMS = 100
 """Of each task, to choose layers by; arXiv:2602.01997 takes as many."""
 FEWEST, MOST = 16, 500
 """Items of a task that a time is turned into, and report items where neither time nor items are given."""
+FIRST = 0.1
+"""Share of a time that may be spent on a larger batch of first answers, which tells the speed."""
 CANDIDATES = 4
 """Layers that are compared by task scores at each depth."""
 RACED = 0.6

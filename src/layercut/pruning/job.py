@@ -38,6 +38,7 @@ from layercut.pruning.budget import (
     CANDIDATES,
     CONFIRM,
     FEWEST,
+    FIRST,
     MOST,
     RACED,
     SELECTION_ITEMS,
@@ -275,10 +276,7 @@ class PruneJob:
         if "selection_items" not in state:
             number = min(self._settings.items or SELECTION_ITEMS, SELECTION_ITEMS)
             if (seconds := self._settings.seconds) is not None:
-                for part in self._asked:
-                    with suppress(AtChance):
-                        self._uncut(replace(part, limit=FEWEST), is_first=True)
-                number = selection_items_in(seconds, self._per_item(self._asked), self._depth)
+                number = self._first_answers(seconds)
             state.put("selection_items", number)
         if "ignored" not in state:
             limit, ignored = state["selection_items"], []
@@ -306,6 +304,23 @@ class PruneJob:
             )
             state.put("announced", num_items)
 
+    def _first_answers(self, seconds: float) -> int:
+        """Selection items that fit into the time, by the speed of the first answers.
+
+        Rows of a batch share the reading of weights, so where the first few take little of the time, a larger batch
+        tells the speed.
+        """
+        limit = FEWEST
+        while True:
+            for part in self._asked:
+                with suppress(AtChance):
+                    self._uncut(replace(part, limit=limit), is_first=True)
+            per_item = self._per_item(self._asked)
+            more = min(int(FIRST * seconds / max(per_item, 1e-9)), self._model.settings.batch_size, SELECTION_ITEMS)
+            if limit > FEWEST or more < 2 * FEWEST:
+                return selection_items_in(seconds, per_item, self._depth)
+            limit = more
+
     def _uncut(self, part: ObjectiveTask, *, is_first: bool = False) -> None:
         """The original model's answers to one task, and how long each took.
 
@@ -322,9 +337,11 @@ class PruneJob:
         began = time.monotonic()
         answers.complete([0], [uncut], whole=True, progress=self._progress)
         asked = len(objective.samples[0]) - known
-        if asked:
+        timed: dict[str, int] = self._state.get("items_timed", {})
+        if asked and asked >= timed.get(part.label, 0):
             speeds = self._state.get("seconds_per_item", {})
             self._state.put("seconds_per_item", speeds | {part.label: (time.monotonic() - began) / asked})
+            self._state.put("items_timed", timed | {part.label: asked})
         if not is_first:
             _ = objective.uncut
         elif not any(next(iter(one["metrics"].values())) > 0 for one in answers.part(0, uncut, whole=True).records):

@@ -94,7 +94,9 @@ def _failed(one: TestedDepth, parts: Sequence[ObjectiveTask], *, best: bool = Fa
         return f"{text}; that is too near to what was asked for to be decided by more items."
     text += f"; about {max(one.items_needed - n, 1):,} more items of each task would decide it"
     there = report_items(parts, one.items_needed)
-    return f"{text}." if there >= one.items_needed else f"{text}, and there are only {there - n:,}."
+    if there < one.items_needed:
+        return f"{text}, and there are only {there - n:,}."
+    return f"{text} (both runs together err in up to 10 %)."
 
 
 def _kept(kept: Sequence[TaskKept]) -> str:

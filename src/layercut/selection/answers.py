@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from layercut.engine.base import Decoding, Engine, distinct
 from layercut.errors import InputError, unknown
 from layercut.progress import Progress, silent
-from layercut.selection.racing import Standings, race
+from layercut.selection.racing import Standings, calls, race
 from layercut.selection.search_journal import JournalPart, JournalQuestion, SearchJournal
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.base import GENERATED, Readout, Sample, Task, known_readouts
@@ -93,19 +93,19 @@ class SearchAnswers:
     def ask(
         self,
         group: Sequence[int],
-        chunk: int,
+        chunks: Sequence[int],
         plans: Sequence[CutPlan],
         *,
         whole: bool,
         wanted: Callable[[CutPlan], bool] = lambda plan: True,
         learn: Learn = lambda task, plan, records: None,
     ) -> None:
-        """Have the ``wanted`` plans answer one chunk of a group of tasks, in one call of the engine."""
+        """Have the ``wanted`` plans answer some chunks of a group of tasks, in one call of the engine."""
         task_of = {self._tasks[task].readout: task for task in group}
         parts: dict[Readout, Sequence[Records]] = {
             readout: [self.part(task, plan, whole=whole) for plan in plans] for readout, task in task_of.items()
         }
-        samples = self.chunks[group[0]][chunk]
+        samples = [sample for chunk in chunks for sample in self.chunks[group[0]][chunk]]
         known = [{record["id"] for record in part.records} for of_plans in parts.values() for part in of_plans]
         if all(sample.id in ids for ids in known for sample in samples):
             return
@@ -141,8 +141,8 @@ class SearchAnswers:
 
         progress(ANSWERS, done, total)
         for group in groups:
-            for chunk in range(len(self.chunks[group[0]])):
-                self.ask(group, chunk, plans, whole=whole, learn=learn)
+            for together in calls(range(len(self.chunks[group[0]]))):
+                self.ask(group, together, plans, whole=whole, learn=learn)
 
 
 def race_plans(
@@ -174,13 +174,13 @@ def race_plans(
 
     def ask(
         group: Sequence[int],
-        chunk: int,
+        chunks: Sequence[int],
         places: Sequence[int],
         wanted: Callable[[int], bool],
         learn: Callable[[int, int, Sequence[float]], None],
     ) -> None:
         running = [plans[place] for place in places]
-        items = {sample.id for sample in answers.chunks[group[0]][chunk]}
+        items = {sample.id for chunk in chunks for sample in answers.chunks[group[0]][chunk]}
 
         def learned(task: int, plan: CutPlan, records: Sequence[Mapping[str, Any]]) -> None:
             learn(task, place_of[plan.key], [metric(task, record) for record in records])
@@ -189,7 +189,7 @@ def race_plans(
             for plan in running:
                 known = answers.part(task, plan).records
                 learned(task, plan, [record for record in known if record["id"] in items])
-        answers.ask(group, chunk, running, whole=False, wanted=lambda plan: wanted(place_of[plan.key]), learn=learned)
+        answers.ask(group, chunks, running, whole=False, wanted=lambda plan: wanted(place_of[plan.key]), learn=learned)
 
     return race(
         ask,
