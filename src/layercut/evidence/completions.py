@@ -84,7 +84,9 @@ def diagnose_sweep(run: RunFolder, sweep: Sweep) -> list[DiagnosedAnswers]:
     found = _Kept(run.path, sweep.rows[0].seed)
     for curve in sweep.curves:
         arms: dict[str, dict[str, Record]] = {name: {} for name in names.values()}
-        for record in run.records(curve.task, curve.readout):
+        # sweep.json alone makes the rest of the report.
+        records = run.records(curve.task, curve.readout) if run.has_records(curve.task, curve.readout) else []
+        for record in records:
             # A search in the same folder has other plans, and answers that ended early.
             plan = CutPlan(num_layers=sweep.num_layers, removed=tuple(record["key"]["removed"])).key
             if plan in names and "completion" in record and record["finish_reason"] != "settled":

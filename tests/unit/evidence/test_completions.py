@@ -194,3 +194,5 @@ def test_a_sweep_is_measured_layer_by_layer(tmp_path: Path) -> None:
     for measure in ("loops", "no end within the limit"):
         assert (rows[measure, "layer-3"], rows[measure, "layer-7"]) == (0, 1)
     assert (run.path / FILE).is_file()
+    (run.path / "samples" / "own.chain.jsonl").unlink()
+    assert diagnose_sweep(run, sweep) == [], "a sweep without its answers still has a report"
