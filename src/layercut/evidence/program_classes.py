@@ -123,7 +123,7 @@ def class_of(record: Mapping[str, Any]) -> ProgramClass | None:
     # A body, whose head is not stored, stands below another one.
     head = "def head():\n" if _INDENTED.match(code) else ""
     by_text = classify(head + code, head=head, finish_reason=finish_reason)
-    return by_text if by_text in SYNTAX else "indentation" if failure != "SyntaxError" else "other_syntax"
+    return by_text if by_text in (*SYNTAX, "cut") else "indentation" if failure != "SyntaxError" else "other_syntax"
 
 
 def program_rows(

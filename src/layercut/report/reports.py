@@ -16,10 +16,9 @@ from layercut.report.first import FirstScreen, first_screen
 from layercut.report.html.page import write_page
 from layercut.report.markdown import study_report
 from layercut.report.prediction import PREDICTION, prediction_report
-from layercut.report.single_run import single_report
-from layercut.report.study import UNCUT, StudyResults, further_reports, study_results
+from layercut.report.single_run import is_single, single_report
+from layercut.report.study import StudyResults, further_reports, study_results
 from layercut.report.sweep_text import sweep_report
-from layercut.runs.directory import METRICS, is_run
 
 
 def write_reports(
@@ -50,7 +49,7 @@ def write_reports(
         written = {"report": diagnosis_report(folder)}
     elif is_sweep(folder):
         written = {"report": sweep_report(folder)}
-    elif study is None and (folder / METRICS).is_file() and not is_run(folder / UNCUT):
+    elif study is None and is_single(folder):
         return {"report": single_report(folder)}
     else:
         study = study or study_results(folder, seed=seed)

@@ -11,13 +11,20 @@ from layercut.report import words
 from layercut.report.completions import answer_sections
 from layercut.report.provenance import provenance
 from layercut.report.render import markdown
+from layercut.report.study import UNCUT
 from layercut.report.tables import scores_table
 from layercut.runs.atomic import write_text
-from layercut.runs.directory import REPORT, RunFolder
+from layercut.runs.directory import METRICS, REPORT, RunFolder, is_run
 from layercut.text.markup import escape
 
 if TYPE_CHECKING:
     from layercut.report.elements import Part
+
+
+def is_single(folder: Path) -> bool:
+    """Whether a folder holds one finished evaluation, and no study."""
+    evaluated = (folder / METRICS).is_file() and not is_run(folder / UNCUT)
+    return evaluated and bool(RunFolder.open(folder).metrics()["rows"])
 
 
 def single_report(folder: Path) -> Path:

@@ -79,6 +79,12 @@ def test_older_answers_are_classed_by_their_first_block(text: str, failure: str,
     assert class_of(record("a", text, answer=f"{failure}: ...", metrics={"pass": 0.0})) == kind
 
 
+def test_an_older_answer_that_the_limit_ended_may_be_cut() -> None:
+    open_ended = record("a", "\n    return (x, [", "length", "SyntaxError: ...", metrics={"pass": 0.0})
+    assert class_of(open_ended) == "cut"
+    assert class_of({**open_ended, "finish_reason": "stop"}) == "never_closed"
+
+
 def test_texts_have_the_numbers_of_the_probe(tmp_path: Path) -> None:
     patient = session(PatientEngine("loops"), tmp_path)
     probe = degeneration(patient)

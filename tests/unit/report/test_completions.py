@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from layercut.cli.main import app
+from layercut.errors import InputError
 from layercut.report.html.page import render as render_page
 from layercut.report.html.source import Source
 from layercut.report.reports import write_reports
@@ -83,6 +84,13 @@ def test_one_run_has_a_report_of_its_own(study: Path) -> None:
     assert text.startswith("# last\n\n1 of 30 decoder layers removed (3.3%): 29, 20 items per task.\n")
     assert "| last | 20 | 50 [30, 70] | 0 [0, 16] |" in text and "uncut" not in text
     assert "| humaneval\\_plus | chain | 20 | - | 25 [n/a] |" in text and "## How this was made" in text
+
+
+def test_a_run_without_scores_is_no_evaluation(tmp_path: Path) -> None:
+    with RunFolder.begin(tmp_path / "empty", {}) as run:
+        run.write_metrics([])
+    with pytest.raises(InputError, match="is not the folder of a study"):
+        write_reports(tmp_path / "empty")
 
 
 def test_two_runs_are_compared_by_their_answers_too(study: Path) -> None:
