@@ -119,7 +119,7 @@ def class_of(record: Mapping[str, Any]) -> ProgramClass | None:
         return "cut" if finish_reason == "length" and text.strip() else "no_code"
     if failure not in _NOT_COMPILED:
         return OUTCOMES.get(failure, "other_error")
-    code = next((part for part in FENCE_LINE.split(text) if part.strip()), "")
+    code = next((part.rstrip() for part in FENCE_LINE.split(text) if part.strip()), "")
     # A body, whose head is not stored, stands below another one.
     head = "def head():\n" if _INDENTED.match(code) else ""
     by_text = classify(head + code, head=head, finish_reason=finish_reason)

@@ -130,7 +130,7 @@ class SweepStep(Settings):
     """A sweep in the study's folder: each layer of the original model skipped alone, as ``layercut sweep`` does it."""
 
     objective: tuple[TaskSettings, ...] = Field((), description="Tasks; those of the study if left out.")
-    limit: int = Field(100, ge=1, description="Items of each task that has no limit of its own.")
+    limit: int = Field(100, ge=1, description="Items of each task; one in the objective may have a limit of its own.")
     layers: str | None = Field(None, description="Layers to skip, one at a time: 0-9,20. All if left out.")
     split: Annotated[str, one_of(get_args(Split))] = Field(
         "selection", description="selection items, or report items; layers are not to be chosen by the latter."

@@ -25,10 +25,12 @@ def sweep_step(work: StudyWork, *, console: Console, say: Say, dry_run: bool = F
     """Skip each layer alone on the tasks of the step, or those of the study; see ``sweep_model``."""
     step = work.settings.sweep
     assert step is not None
-    tasks = [task.replace(limit=task.limit or step.limit) for task in step.objective or work.settings.tasks]
+    limits = [task.limit or step.limit for task in step.objective]
+    limits = limits or [step.limit] * len(work.settings.tasks)
+    tasks = zip(step.objective or work.settings.tasks, limits, strict=True)
     sweep_model(
         work.model.settings,
-        objective=[task.replace(limit=_lowered(work, task.limit)) for task in tasks],
+        objective=[task.replace(limit=_lowered(work, limit)) for task, limit in tasks],
         layers=step.layers,
         split=step.split,
         out=work.folder / SWEEP,
@@ -100,6 +102,5 @@ def _place(work: StudyWork, arm: StudyArm) -> Path:
     return work.healers[arm.name].checkpoint if arm.healing else work.folder / arm.name / "plan.json"
 
 
-def _lowered(work: StudyWork, limit: int | None) -> int:
-    assert limit is not None, "every task of a sweep has a limit"
+def _lowered(work: StudyWork, limit: int) -> int:
     return min(limit, work.limit or limit)

@@ -273,6 +273,19 @@ def test_a_sweep_and_a_diagnosis_stopped_and_resumed_are_those_of_a_study_that_r
     assert sorted({row["layer"] for row in found["rows"]}) == [1, 2, 4], "a study may gain layers later"
 
 
+def test_the_items_of_a_sweep_are_its_own(study: Any) -> None:
+    def items(whole: int | None = None, **sweep: Any) -> list[str]:
+        settings = study("limits", tasks=[{"task": STEADY, "limit": 5}], sweep=sweep)
+        (found,) = forecast_study(study_from_dict(settings), limit=whole)
+        return [line.partition(": ")[2] for line in found.beside if line.endswith(" selection items")]
+
+    objective = [{"task": STEADY, "limit": 4}, LETTERS]
+    assert items(limit=2) == ["steady (rank): 7 x 2 selection items"]
+    assert items() == [f"steady (rank): 7 x {NUM_ITEMS} selection items"]
+    assert items(objective=objective)[0] == "steady (rank): 7 x 4 selection items"
+    assert items(2, objective=objective) == [f"{name} (rank): 7 x 2 selection items" for name in ("steady", "letters")]
+
+
 def test_healed_models_are_diagnosed_where_their_checkpoint_is_on_disk(study: Any, tmp_path: Path) -> None:
     keys = {"tasks": [STEADY], "healing": [SEAM], "diagnose": STEPS["diagnose"]}
     outcome, said = run(study("gone", **keys))
