@@ -4,6 +4,11 @@
 
 Both sides run the same model in float32 and greedily, over the same local rows; lm-eval reads them with its own loader,
 draws its own worked examples, and filters and grades by itself. An item differs if its text or one of its metrics does.
+
+    python benchmarks/lm_eval_equality.py lm-eval:gsm8k:5=data/gsm8k --items 200 --kept runs/equality
+
+That one takes hours on a CPU. With ``--kept`` the answers of both sides are kept as they come, and the same command
+goes on where it was stopped.
 """
 
 from __future__ import annotations
@@ -13,11 +18,13 @@ import os
 import sys
 import tempfile
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from layercut.engine.base import GenerationRequest
 from layercut.engine.handle import ModelHandle
+from layercut.runs.records import Journal
 from layercut.settings import ModelSettings
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import base_name, load_task
@@ -34,27 +41,31 @@ def main() -> None:
     parser.add_argument("--engine", default="shared")
     parser.add_argument("--items", type=int, default=200)
     parser.add_argument("--longest", type=int, help="tokens of an answer, in place of the task file's, on both sides")
+    parser.add_argument("--kept", type=Path, metavar="DIR", help="where answers of both sides are kept")
     asked = parser.parse_args()
     settings = ModelSettings(model=asked.model, dtype="float32", device="cpu", engine=asked.engine)
     handle = ModelHandle(settings)
     print(f"{asked.model}, float32, CPU, greedy, {asked.engine} engine, load average {os.getloadavg()[0]:.1f}")
     for pair in asked.tasks:
         name, _, folder = pair.partition("=")
-        print(compared(handle, name, Path(folder), asked.items, asked.longest), flush=True)
+        kept = asked.kept and asked.kept / "-".join([*name.split(":"), handle.metadata.model_hash, str(asked.longest)])
+        print(compared(handle, name, Path(folder), asked.items, asked.longest, kept), flush=True)
 
 
-def compared(handle: Any, name: str, folder: Path, items: int, longest: int | None) -> str:
+def compared(handle: Any, name: str, folder: Path, items: int, longest: int | None, kept: Path | None) -> str:
     """One line on a task."""
     task = load_task(name, data=str(folder), max_new_tokens=longest)
     samples = task.samples("report", items)
     began = time.process_time()
-    records = evaluate(task, handle.engine, CutPlan(num_layers=handle.engine.num_layers), limit=items).records
+    plan = CutPlan(num_layers=handle.engine.num_layers)
+    with Journal(kept / f"{items}.jsonl") if kept else nullcontext() as journal:
+        records = evaluate(task, handle.engine, plan, limit=items, journal=journal).records
     ours = time.process_time() - began
     subject, last = samples[-1].data["subject"], samples[-1].data["item"].doc
     docs = subject.docs["test" if "test" in subject.docs else "validation"]
     limit = 1 + max(place for place in range(len(docs)) if docs[place] == last)
     began = time.process_time()
-    theirs = logged(handle, name, subject, folder, limit, longest)
+    theirs = logged(handle, name, subject, folder, limit, longest, kept)
     seconds = time.process_time() - began
     different = {"text": 0, "metrics": 0}
     missing = 0
@@ -80,7 +91,9 @@ def compared(handle: Any, name: str, folder: Path, items: int, longest: int | No
     )
 
 
-def logged(handle: Any, name: str, subject: Any, folder: Path, limit: int, longest: int | None) -> list[dict[str, Any]]:
+def logged(
+    handle: Any, name: str, subject: Any, folder: Path, limit: int, longest: int | None, kept: Path | None
+) -> list[dict[str, Any]]:
     """What lm-eval logs of each item and filter."""
     from lm_eval.models.huggingface import HFLM
 
@@ -102,7 +115,9 @@ def logged(handle: Any, name: str, subject: Any, folder: Path, limit: int, longe
         model = HFLM(
             pretrained=loaded.model, tokenizer=loaded.tokenizer, batch_size=8, max_length=loaded.context_length
         )
-        shown = {"num_fewshot": int(shots)} if shots.isdigit() else {}
+        shown: dict[str, Any] = {"num_fewshot": int(shots)} if shots.isdigit() else {}
+        if kept:
+            shown["use_cache"] = str(kept / "lm-eval")
         return list(run_of_lm_eval(model, [changed], limit=limit, **shown)["samples"][bare])
 
 

@@ -329,6 +329,7 @@ def sweep(
     limit: int = 100,
     layers: str | None = None,
     split: Split = "selection",
+    parent: str | PathLike[str] | None = None,
     seed: int = 0,
     say: Say = _silent,
 ) -> Swept:
@@ -342,6 +343,7 @@ def sweep(
         limit: items of each task that is given by its name.
         layers: which are skipped, such as ``0-9,20``; all if left out.
         split: ``selection`` or ``report`` items.
+        parent: the model that this one was made of; reports show layers with its numbers.
         seed: random seed.
         say: called with each line for people.
 
@@ -358,6 +360,7 @@ def sweep(
         objective=[TaskSettings(task=task, limit=limit) if isinstance(task, str) else task for task in tasks],
         layers=layers,
         split=split,
+        parent=None if parent is None else fspath(parent),
         out=Path(out),
         seed=check_seed(seed),
         decoding=DecodingSettings(),

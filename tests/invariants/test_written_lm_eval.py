@@ -89,6 +89,20 @@ def bbh(split: str, number: int) -> Rows:
     return [{"input": f"not True and {i} is", "target": str(i % 2 == 0)} for i in range(number)]
 
 
+def ifeval(split: str, number: int) -> Rows:
+    asked: list[tuple[str, dict[str, Any]]] = [
+        ("punctuation:no_comma", {}),
+        ("length_constraints:number_words", {"num_words": 4, "relation": "at least"}),
+        ("startend:end_checker", {"end_phrase": "that is all."}),
+    ]
+    rows = []
+    for i in range(number):
+        names, kwargs = zip(*(asked[i % 3 :] if i % 2 else asked[i % 3 : i % 3 + 1]), strict=True)
+        row = {"key": i, "prompt": f"{split} {i}: write.", "instruction_id_list": list(names), "kwargs": list(kwargs)}
+        rows.append(row)
+    return rows
+
+
 def wmt(split: str, number: int) -> Rows:
     return [
         {"translation": {"en": f"{split} the cat sees {i} dogs today", "fr": f"le chat voit {i} chiens dans la rue"}}
@@ -104,8 +118,10 @@ TASKS: dict[str, tuple[Any, tuple[str, ...], list[str]]] = {
     "nq_open": (nq, ("train", "validation"), [" Person 1", " The City", ""]),
     "truthfulqa_gen": (truthful, ("validation",), [" It is true", " Nobody knows at all", ""]),
     "bbh_cot_fewshot_boolean_expressions": (bbh, ("test",), [" so the answer is True.", " the answer is False.", "?"]),
+    "ifeval": (ifeval, ("train",), ["one, two", "these are four words", "so, I said: that is all.", ""]),
     "wmt14-en-fr": (wmt, ("train", "validation", "test"), [" le chat voit 2 chiens dans la rue", " le chien", ""]),
 }
+WITHOUT_EXAMPLES = ("truthfulqa_gen", "ifeval")
 NUMBER = 16
 """Rows of each split."""
 
@@ -114,11 +130,26 @@ def our_name(name: str) -> str:
     return "lm-eval:gsm8k" if name == "gsm8k" else name
 
 
+@pytest.fixture
+def nltk_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A place for what IFEval fetches; no instruction here needs what is in it."""
+    nltk = pytest.importorskip("nltk", reason="lm-eval's ifeval needs it")
+    (tmp_path / "nltk_data" / "tokenizers" / "punkt_tab").mkdir(parents=True)
+    monkeypatch.setattr(nltk.data, "path", [str(tmp_path / "nltk_data")])
+
+
+def check_packages(name: str) -> None:
+    for package in ("langdetect", "immutabledict") if name == "ifeval" else ():
+        pytest.importorskip(package, reason=f"lm-eval's {name} needs it")
+
+
+@pytest.mark.usefixtures("nltk_data")
 @pytest.mark.parametrize("shots", [None, 2])
 @pytest.mark.parametrize("name", TASKS)
 def test_prompts_stops_filters_and_metrics_are_lm_evals(name: str, shots: int | None, tmp_path: Path) -> None:
     make, splits, texts = TASKS[name]
-    if shots and name == "truthfulqa_gen":
+    check_packages(name)
+    if shots and name in WITHOUT_EXAMPLES:
         pytest.skip("its data has no split for examples")
     rows = {split: make(split, NUMBER) for split in splits}
     data = write_rows(tmp_path / "rows", rows)
@@ -161,19 +192,21 @@ def test_prompts_stops_filters_and_metrics_are_lm_evals(name: str, shots: int | 
                 assert ours[metric] == pytest.approx(value, abs=1e-9), key
         assert {"bleu", "ter", "chrf"} <= ours.keys() or name != "wmt14-en-fr"
     else:
-        assert set(splits) in ({"test"}, {"validation"})
+        assert len(splits) == 1
 
 
 @pytest.mark.parametrize("kind", [PlainEngine, SharedEngine])
-@pytest.mark.parametrize("name", ["gsm8k", "triviaqa", "bbh_cot_fewshot_boolean_expressions"])
+@pytest.mark.usefixtures("nltk_data")
+@pytest.mark.parametrize("name", [name for name in TASKS if name != "wmt14-en-fr"])
 def test_a_tiny_model_writes_what_it_writes_in_lm_evals_run(name: str, kind: Any, tmp_path: Path) -> None:
     from lm_eval.models.huggingface import HFLM
 
     loaded = tiny_loaded("llama")
     object.__setattr__(loaded, "tokenizer", trained_tokenizer(adds_bos=False))
     make, splits, _ = TASKS[name]
+    check_packages(name)
     data = write_rows(tmp_path / "rows", {split: make(split, 9) for split in splits})
-    longest, shots = 24, 1
+    longest, shots = 24, int(name not in WITHOUT_EXAMPLES)
     plan = CutPlan(num_layers=loaded.num_layers, removed=(1,))
     with bypass(loaded.model, plan):
         reference = HFLM(pretrained=loaded.model, tokenizer=loaded.tokenizer, batch_size=4, max_length=512)
@@ -190,11 +223,19 @@ def test_a_tiny_model_writes_what_it_writes_in_lm_evals_run(name: str, kind: Any
     for subject in task._subjects:  # type: ignore[attr-defined]  # the file's own would hardly end a random text
         subject.stop = tuple(until)
     result = evaluate(task, kind(loaded, batch_size=4), plan)
-    written = {one["arguments"][0][0]: one["resps"][0][0] for one in theirs}
+    several = len({one["filter"] for one in theirs}) > 1
+    checked = 0
     for sample, record in zip(task.samples("report", None), result.records, strict=True):
         request = task.request(sample, "chain")
         assert isinstance(request, GenerationRequest)
-        assert record["completion"] == written[str(request.prompt)]
+        logged = [one for one in theirs if one["arguments"][0][0] == str(request.prompt)]
+        assert logged and all(one["resps"][0][0] == record["completion"] for one in logged)
+        for one in logged:
+            for metric in one["metrics"]:
+                ours = record["metrics"].get(one["filter"] if several else metric)
+                checked += ours is not None
+                assert ours is None or ours == pytest.approx(float(one[metric]), abs=1e-12)
+    assert checked >= len(result.records)
     assert {record["finish_reason"] for record in result.records} & {"stop"}, "some answers ended at a stop string"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from layercut.cli.main import verbs
 from layercut.selection import criterion_row
 from layercut.tasks import check_task
 from layercut.tasks.suites import asked_tasks
-from tests.support.commands import MODEL, ROOT, Said, all_commands, lay_out, smaller, use_block
-from tests.support.tiny import CONFIGS, byte_tokenizer
+from tests.support.commands import MODEL, ROOT, Said, all_commands, blocks, commands, lay_out, smaller, use_block
+from tests.support.foreign import passthrough
+from tests.support.tiny import CONFIGS, byte_tokenizer, save_tiny
 from tests.unit.cli.conftest import Run, layercut  # noqa: F401 - the fixture
 
 COMMANDS: dict[str, Any] = verbs()
@@ -75,3 +77,28 @@ def test_the_readme_works_in_order(
         assert ran.code == 0 or (at_chance and {"--predict", "prune"} & {*said.words}), (said.words, ran.err)
         outs += said.words[said.words.index("--out") + 1 :][:1] if ran.code == 0 and "--out" in said.words else []
     assert outs and [out for out in outs if not (tmp_path / out).is_dir()] == []
+
+
+def test_a_model_that_others_made_prints_what_its_page_shows(
+    layercut: Run,  # noqa: F811 - the fixture
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    passthrough(save_tiny("llama", Path("parent")), [(0, 2), (4, 6)], Path("foreign"), noise=0.5)
+    found = blocks(ROOT / "docs" / "how_to" / "compare.md")
+    (place,) = (number for number, block in enumerate(found) if "diagnose parent foreign" in block)
+    (said,) = commands(found[place], "compare.md")
+    ran = layercut(*said.words)
+    assert ran.code == 0, ran.err
+    printed = _without_digits(f"{ran.err} {ran.out}")
+    lines = [_without_digits(line) for line in found[place + 1].splitlines()]
+    assert len(lines) > 5 and [line for line in lines if line not in printed] == []
+    (sweep,) = (said for block in found for said in commands(block, "compare.md") if "--parent" in said.words)
+    swept = layercut(*smaller(sweep.words, 2)[:-2], "--layers", "2")
+    assert swept.code == 0 and "2 (4)" in swept.words, swept.err
+
+
+def _without_digits(text: str) -> str:
+    """On one line, without digits behind a point, which another processor may round otherwise."""
+    return re.sub(r"(\d\.)\d+", r"\1", " ".join(text.split()))

@@ -68,6 +68,13 @@ def sweep(
         list[Path] | None,
         typer.Option(help="A plan.json whose scores per layer are compared. May be repeated.", metavar="PLAN.json"),
     ] = None,
+    parent: Annotated[
+        str | None,
+        typer.Option(
+            help="The model that MODEL was made of: layers are shown with its numbers, found by comparing weights.",
+            metavar="MODEL",
+        ),
+    ] = None,
     out_folder: Annotated[
         Path | None, typer.Option("--out", help="Run folder; runs/<model>-sweep if left out.", metavar="DIR")
     ] = None,
@@ -96,9 +103,10 @@ def sweep(
 
     if diagnose == bool(objective):
         raise InputError("say what is asked: --objective arithmetic,copy, or --diagnose; one of the two.")
-    if predict and (diagnose or layers or compare or split != "selection"):
+    if predict and (diagnose or layers or compare or parent or split != "selection"):
         raise InputError(
-            "--predict reads all layers on selection items; leave out --diagnose, --layers, --split and --compare."
+            "--predict reads all layers on selection items; leave out --diagnose, --layers, --split, --compare and "
+            "--parent."
         )
     if (only or arithmetic_data) and not diagnose:
         raise InputError("--only and --arithmetic-data have no effect without --diagnose; leave them out.")
@@ -123,6 +131,7 @@ def sweep(
             only=names,
             limit=limit or LIMIT,
             arithmetic_data=arithmetic_data,
+            parent=parent,
             out=out_folder,
             seed=seed,
             dry_run=dry_run,
@@ -138,6 +147,7 @@ def sweep(
         layers=layers,
         split=split,
         compare=compare or (),
+        parent=parent,
         out=out_folder,
         seed=seed,
         decoding=decoding,

@@ -33,9 +33,10 @@ from layercut.report.diagnosis.verdict import FILE, FORMAT_VERSION, load
 from layercut.report.reports import write_reports
 from layercut.runs.atomic import write_json
 from layercut.runs.directory import RunFolder
+from layercut.runs.environment import hide_home
 from layercut.sandbox.runner import describe_or_why_not
 from layercut.selection.specs import plan_of
-from layercut.selection.sweep import swept_layers
+from layercut.selection.sweep import parent_of, swept_layers
 from layercut.settings import UNCUT, ModelSettings
 from layercut.surgery.lineage import given_layers, match_layers, similarity_rows
 from layercut.surgery.plan import CutPlan, format_layers
@@ -128,6 +129,7 @@ def diagnose_layers(
     only: Sequence[str] = (),
     limit: int = LIMIT,
     arithmetic_data: Path | None = None,
+    parent: str | None = None,
     out: Path | None,
     seed: int,
     dry_run: bool,
@@ -139,6 +141,7 @@ def diagnose_layers(
     Args:
         layers: which layers are skipped, as people write them; all of them if left out.
         only: names among ``LAYER_FORMS``; all of them if empty.
+        parent: the model that this one was made of; layers are shown with its numbers.
         limit, arithmetic_data, seed: see ``DiagnoseSettings``.
         out: the run folder; ``runs/<model>-layers`` if left out.
 
@@ -149,6 +152,7 @@ def diagnose_layers(
     handle = ModelHandle(model)
     wanted = swept_layers(layers, handle.num_layers, model.model)
     say(f"{model.model}: layers {format_layers(wanted)} of {handle.num_layers}, each skipped alone, and uncut")
+    named = parent_of(handle, parent, say)
     return run_diagnostics(
         out or Path("runs", slug(f"{model.model}-layers")),
         [
@@ -162,7 +166,11 @@ def diagnose_layers(
         DiagnoseSettings(limit=limit, num_samples=1, arithmetic_data=arithmetic_data, seed=seed),
         # The layers and diagnostics are no part of the settings: a second command may add some.
         settings={**handle.describe(), "limit": limit, "seed": seed, "per_layer": True},
-        head={"model": model.model, "num_layers": handle.num_layers},
+        head={
+            "model": model.model,
+            "num_layers": handle.num_layers,
+            **({} if named is None else {"parent": named.to_dict()}),
+        },
         report=layers_report,
         dry_run=dry_run,
         console=console,
@@ -214,7 +222,13 @@ def run_diagnostics(
             "format_version": FORMAT_VERSION,
             **head,
             "arms": [
-                {"name": arm.name, "describe": _describe(arm, num_layers), "layers": list(arm.layers)} for arm in arms
+                {
+                    "name": arm.name,
+                    "describe": _describe(arm, num_layers),
+                    "layers": list(arm.layers),
+                    **({} if arm.lineage is None else {"lineage": arm.lineage.to_dict()}),
+                }
+                for arm in arms
             ],
             "limit": how.limit,
             "seed": how.seed,
@@ -308,8 +322,15 @@ def _arm(uncut: ModelHandle, cut: str, seed: int, layers: str | None, say: Say) 
         handle = ModelHandle(uncut.settings.replace(model=cut, revision=None))
         name = slug(path.resolve().name if path.name != "checkpoint" else path.resolve().parent.name)
         arm = _model(handle, name, handle.plan(), f"checkpoint {handle.metadata.model_hash}", ())
-        found = _layers_of(uncut, handle, layers, say)
-        return replace(arm, layers=found, shares=_shared(uncut, handle, found, say))
+        known = _known_layers(uncut, handle, layers)
+        lineage = None if known else match_layers(uncut.source.path, handle.source.path)
+        if lineage is not None:
+            if plans := handle.earlier_plans:
+                say(f"{name}: its plan was made for {hide_home(str(plans[0].model))}, another model; weights decide")
+            rows = [f"{own} is {parent} ({cosine}, {what})" for own, parent, cosine, what in similarity_rows(lineage)]
+            say(f"{name}: layers by the cosine of their weights: {', '.join(rows) or lineage.describe()}")
+        found = known or (lineage and lineage.layers) or ()
+        return replace(arm, layers=found, lineage=lineage, shares=_shared(uncut, handle, found, say))
     if layers is not None:
         raise InputError(f"`layers` {layers} says which layers another model has; {cut} says it already.")
     file = path.resolve().parent.name if path.name == "plan.json" else path.stem
@@ -317,26 +338,21 @@ def _arm(uncut: ModelHandle, cut: str, seed: int, layers: str | None, say: Say) 
     return _model(uncut, name, plan_of(uncut, cut, seed))
 
 
-def _layers_of(uncut: ModelHandle, other: ModelHandle, given: str | None, say: Say) -> tuple[int, ...]:
-    """Layers of the original model that another model has: as given, by the plans in its folder, or by its weights.
-
-    Empty where its layers are not an order-preserving part of the original model's.
-    """
+def _known_layers(uncut: ModelHandle, other: ModelHandle, given: str | None) -> tuple[int, ...]:
+    """Layers of the original model that another model has: as given, or by plans in its folder that begin with the
+    original model; empty where neither says it."""
     if given is not None:
-        return given_layers(given, uncut.num_layers, other.num_layers).layers or ()
+        return given_layers(given, uncut.num_layers, other.num_layers)
+    plans = other.earlier_plans
+    first = next(
+        (i for i, plan in enumerate(plans) if plan.model_hash in (None, uncut.metadata.model_hash)), len(plans)
+    )
     layers = tuple(range(uncut.num_layers))
-    for plan in other.earlier_plans:
+    for plan in plans[first:]:
         if plan.num_layers != len(layers):
-            break
+            return ()
         layers = tuple(layers[index] for index in plan.kept)
-    if other.earlier_plans and len(layers) == other.num_layers:
-        return layers
-    found = match_layers(uncut.source.path, other.source.path)
-    say(f"{other.settings.model}: {found.describe()}")
-    rows = [f"{own} is {parent} ({cosine}, {what})" for own, parent, cosine, what in similarity_rows(found)]
-    if rows and any(match.change != "none" for match in found.matches):
-        say("its layers, by the cosine of their weights: " + ", ".join(rows))
-    return found.layers or ()
+    return layers if first < len(plans) and len(layers) == other.num_layers else ()
 
 
 def _shared(uncut: ModelHandle, other: ModelHandle, layers: tuple[int, ...], say: Say) -> frozenset[Needs]:
@@ -378,7 +394,8 @@ def _describe(arm: SessionModel, num_layers: int) -> str:
     if arm.source == "uncut":
         return arm.plan.describe()
     if not arm.layers:
-        return "another model, whose layers are not layers of the original model"
+        assert arm.lineage is not None, "layers that are known otherwise are some"
+        return f"another model, which no plan of the original model gives: {arm.lineage.describe()}"
     gone = sorted(set(range(num_layers)) - set(arm.layers))
-    plan = CutPlan(num_layers=num_layers, removed=tuple(gone))
-    return f"a checkpoint without {len(gone)} of {num_layers} decoder layers ({format_layers(plan.removed) or 'none'})"
+    text = f"a checkpoint without {len(gone)} of {num_layers} decoder layers ({format_layers(gone) or 'none'})"
+    return text if arm.lineage is None else f"{text}, found by its weights: {arm.lineage.describe()}"

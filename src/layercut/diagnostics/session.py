@@ -13,6 +13,7 @@ from layercut.errors import InputError, RunMismatch
 from layercut.models.loading import LoadedModel
 from layercut.runs.records import Journal
 from layercut.seed import check_seed
+from layercut.surgery.lineage import Lineage
 from layercut.surgery.plan import CutPlan
 
 GREEDY = Decoding()
@@ -44,6 +45,8 @@ class SessionModel:
     num_parameters: int | None = None
     shares: frozenset[Needs] = frozenset(get_args(Needs))
     """What it has in common with the original model."""
+    lineage: Lineage | None = None
+    """Of another model whose layers were found by their weights: which of the original model's it has."""
 
 
 class Passage(NamedTuple):

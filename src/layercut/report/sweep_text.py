@@ -19,6 +19,7 @@ from layercut.report.completions import answer_sections
 from layercut.report.elements import Cell, Part, Styled, Table
 from layercut.report.figures.layers import layers
 from layercut.report.figures.picture import save
+from layercut.report.lineage import lineage_table, lineage_words
 from layercut.report.provenance import provenance
 from layercut.report.render import bare_table, markdown, terminal
 from layercut.runs.atomic import write_text
@@ -64,7 +65,9 @@ def render(sweep: Sweep, run: RunFolder, *, with_plot: bool = True) -> str:
         "",
     ]
     for curve in sweep.curves:
-        lines += [f"### {escape(curve.label)}", "", *layer_parts(curve), ""]
+        lines += [f"### {escape(curve.label)}", "", *layer_parts(curve, sweep), ""]
+    if sweep.parent is not None and sweep.parent.lineage.matches:
+        lines += ["## Layers in the parent", "", lineage_table(sweep.parent.lineage, "this model"), ""]
     lines += ["## How this was made", "", *provenance([run])]
     return "\n".join(markdown(lines)).rstrip("\n") + "\n"
 
@@ -84,7 +87,7 @@ def scope(sweep: Sweep) -> str:
 
 def findings(sweep: Sweep) -> list[str]:
     """A sentence on each task and readout: where a loss is significant, and how small a loss the items can detect."""
-    lines = []
+    lines = [] if sweep.parent is None else [lineage_words(sweep.parent)]
     for curve in sweep.curves:
         uncut = curve.rows[0].values.uncut
         start = f"{curve.label}, uncut {_score(uncut.value, curve)}"
@@ -94,7 +97,7 @@ def findings(sweep: Sweep) -> list[str]:
         shown = [row.layer for row in curve.rows if row.shows_loss]
         if shown:
             text = f"significant loss at {len(shown)} of {counted(len(curve.rows), 'layer')} ({format_layers(shown)})"
-            text += _lowest(curve)
+            text += _lowest(curve, sweep)
             sure = sorted(curve.significant)
             if sure == shown:
                 text += "; all of it stays significant over all layers (*)"
@@ -118,6 +121,8 @@ def how_made(sweep: Sweep) -> list[str]:
         "is a hint, not a finding.",
         "*: a significant loss over all layers of a column, p < 0.05 after Holm's correction.",
     ]
+    if sweep.parent is not None and sweep.parent.lineage.matches:
+        lines.append("Layers are numbered as in this model, and in brackets as in its parent.")
     if any(row.chance is None for row in sweep.rows):
         lines.append("Where a task has no chance level, retention is without the layer / uncut.")
     if sweep.split == "report":
@@ -172,7 +177,7 @@ class _Retention:
                 row = rows[layer]
                 style = "dim" if row.kept_share is None else "red" if row.shows_loss else ""
                 cells.append(Text(_kept(row) + "*" * (layer in stands), style=style))
-            table.add_row(str(layer), *cells)
+            table.add_row(self.sweep.label(layer), *cells)
         return table
 
 
@@ -181,7 +186,7 @@ def overview_table(sweep: Sweep) -> Table:
     found = [(curve, curve.significant, {row.layer: row for row in curve.rows}) for curve in sweep.curves]
     rows: list[list[Cell]] = []
     for layer in sweep.layers:
-        cells: list[Cell] = [str(layer)]
+        cells: list[Cell] = [sweep.label(layer)]
         for _, significant, by_layer in found:
             row, star = by_layer[layer], "*" * (layer in significant)
             shows = row.shows_loss and row.kept_share
@@ -196,7 +201,7 @@ def overview_table(sweep: Sweep) -> Table:
     )
 
 
-def layer_parts(curve: Curve) -> list[Part]:
+def layer_parts(curve: Curve, sweep: Sweep) -> list[Part]:
     """One task and readout in full."""
     first = curve.rows[0]
     uncut = with_interval(first.values.uncut, share=_is_share(curve), digits=1)
@@ -210,7 +215,7 @@ def layer_parts(curve: Curve) -> list[Part]:
         values, share = row.values, _is_share(curve)
         rows.append(
             [
-                str(row.layer),
+                sweep.label(row.layer),
                 with_interval(values.cut, share=share, digits=1),
                 with_interval(values.difference, share=share, digits=1, sign=True),
                 "n/a" if values.retention is None else with_interval(values.retention),
@@ -233,13 +238,13 @@ def layer_parts(curve: Curve) -> list[Part]:
     return [*parts, "", table]
 
 
-def _lowest(curve: Curve) -> str:
+def _lowest(curve: Curve, sweep: Sweep) -> str:
     least = min(row.values.cut.value for row in curve.rows)
     rows = [row for row in curve.rows if row.values.cut.value == least]
     kept = rows[0].kept_share
     if kept is None or len(rows) > 3:
         return ""
-    where = "without layer " + " or ".join(str(row.layer) for row in rows)
+    where = "without layer " + " or ".join(sweep.label(row.layer) for row in rows)
     above = "" if rows[0].chance is None else " above chance"
     return f"; lowest {where}: {with_interval(kept)} % of the score{above} kept"
 

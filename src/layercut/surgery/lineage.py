@@ -7,9 +7,8 @@ Legend: P layers of the parent, O layers of the other model.
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -27,8 +26,8 @@ if TYPE_CHECKING:
 FLOOR = 0.5
 """Cosine below which a layer counts as new. Layers of separately trained models have cosines near 0, and continued
 training on 100B tokens leaves them far above."""
-SAME = 0.99999
-"""Cosine from which a layer counts as unchanged: what rounding to bfloat16 leaves."""
+SAME = 0.999997
+"""Cosine from which a layer counts as unchanged: rounding to bfloat16 leaves at least 1 - 2^-16 / 6."""
 MERGED = 0.25
 """Cosine with a second layer of the parent from which a layer counts as merged: two layers of one model have cosines
 near 0."""
@@ -36,15 +35,16 @@ _BLOCKS, _BLOCK = 64, 1024
 """A matrix is compared on this many evenly spaced blocks of this many neighbouring values, a small one whole."""
 _NUMPY = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 
-Change = Literal["none", "retrained", "merged", "repeated", "new"]
+Change = Literal["none", "retrained", "width", "merged", "repeated", "new"]
 CHANGES: dict[Change, str] = {
     "none": "unchanged",
     "retrained": "retrained",
+    "width": "another width",
     "merged": "merged from several layers",
     "repeated": "repeated or out of order",
     "new": "new",
 }
-_KEPT = ("none", "retrained")
+_KEPT = ("none", "retrained", "width")
 
 
 class LayerMatch(NamedTuple):
@@ -57,7 +57,14 @@ class LayerMatch(NamedTuple):
     similarity: float
     """Cosine with that layer; of a new layer, the highest with any layer of the parent."""
     change: Change
-    """``repeated``: the parent's layer is at another place of the other model already, or out of order."""
+    """``repeated``: the parent's layer is at another place of the other model already, or out of order. ``width``: some
+    of its matrices have another shape, and the similarity is that of the others."""
+
+    @property
+    def label(self) -> str:
+        """The layer's number in the parent, with what a reader must know of it: ``9``, ``9 merged`` or ``new``."""
+        where = "" if self.parent is None else str(self.parent)
+        return where if self.change in _KEPT else f"{where} {self.change}".lstrip()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,16 +96,49 @@ class Lineage:
         parts = [f"{len(kept)} of the parent's {self.num_parent_layers} layers"]
         if kept:
             parts[0] += f", without {format_layers(self.removed)}" if self.removed else ""
-            changed = sum(match.change == "retrained" for match in kept)
+            changed = sum(match.similarity < SAME for match in kept)
             lowest = min(match.similarity for match in kept)
             parts.append(
                 f"weights changed in {changed} of them (lowest cosine {lowest:.3f})" if changed else "weights unchanged"
             )
+            if resized := sum(match.change == "width" for match in kept):
+                parts[-1] += " where shapes agree"
+                parts.append(f"another width in {resized} of them")
         for change in ("merged", "repeated", "new"):
             cosines = [match.similarity for match in self.matches if match.change == change]
             if cosines:
                 parts.append(f"{len(cosines)} {CHANGES[change]} (highest cosine {max(cosines):.3f})")
         return "; ".join(parts)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return {**asdict(self), "matches": [match._asdict() for match in self.matches]}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Lineage:
+        """The inverse of ``to_dict``."""
+        return cls(**{**data, "matches": tuple(LayerMatch(**match) for match in data["matches"])})
+
+
+class Parent(NamedTuple):
+    """The model that another one was made of."""
+
+    model: str
+    """As it was named."""
+    lineage: Lineage
+
+    def label(self, layer: int) -> str:
+        """A layer of the other model with its number in the parent: ``7 (9)``; bare where they cannot be compared."""
+        return f"{layer} ({self.lineage.matches[layer].label})" if self.lineage.matches else str(layer)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return {"model": self.model, "lineage": self.lineage.to_dict()}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any] | None) -> Parent | None:
+        """The inverse of ``to_dict``; None where none was named."""
+        return None if data is None else cls(data["model"], Lineage.from_dict(data["lineage"]))
 
 
 def match_layers(parent: Path, other: Path, *, floor: float = FLOOR) -> Lineage:
@@ -125,7 +165,7 @@ def match_layers(parent: Path, other: Path, *, floor: float = FLOOR) -> Lineage:
     similarity_PO = _similarities(ours, theirs)
     pairs = {layer: index for index, layer in best_match(similarity_PO, floor)}
     matches = [_match(layer, similarity_PO[:, layer], pairs.get(layer), floor) for layer in range(len(theirs))]
-    return Lineage(num_parent_layers=len(ours), matches=tuple(matches))
+    return Lineage(num_parent_layers=len(ours), matches=tuple(_with_width(one, ours, theirs) for one in matches))
 
 
 def _match(layer: int, cosines_P: NDArray[np.float64], parent: int | None, floor: float) -> LayerMatch:
@@ -141,8 +181,16 @@ def _match(layer: int, cosines_P: NDArray[np.float64], parent: int | None, floor
     return LayerMatch(layer, nearest, cosine, "none" if cosine >= SAME else "retrained")
 
 
-def given_layers(text: str, num_parent_layers: int, num_layers: int) -> Lineage:
-    """A lineage as the user states it: ``0-15`` names the parent's layers that the other model has.
+def _with_width(match: LayerMatch, ours: _Layers, theirs: _Layers) -> LayerMatch:
+    if match.parent is None or match.change not in _KEPT:
+        return match
+    own, other = ours[match.parent], theirs[match.layer]
+    resized = any(own[name].entry.shape != other[name].entry.shape for name in own.keys() & other.keys())
+    return match._replace(change="width") if resized else match
+
+
+def given_layers(text: str, num_parent_layers: int, num_layers: int) -> tuple[int, ...]:
+    """The parent's layers that the other model has, as the user states them: ``0-15``.
 
     Raises:
         InputError: no layer list, layers that the parent lacks, not in order, or another number than the model has.
@@ -154,8 +202,7 @@ def given_layers(text: str, num_parent_layers: int, num_layers: int) -> Lineage:
         )
     if len(layers) != num_layers:
         raise InputError(f"`layers` {text} names {len(layers)} layers, and the other model has {num_layers}.")
-    matches = tuple(LayerMatch(i, layer, math.nan, "retrained") for i, layer in enumerate(layers))
-    return Lineage(num_parent_layers=num_parent_layers, matches=matches)
+    return layers
 
 
 def best_match(similarity_PO: NDArray[np.float64], floor: float) -> list[tuple[int, int]]:
@@ -229,22 +276,31 @@ def _decoder_matrices(folder: Path) -> _Layers:
 
 def _why_not(ours: _Layers, theirs: _Layers) -> str:
     """Why the weights of two models cannot be compared; empty where they can."""
-    first, second = (next(filter(None, layers), {}) for layers in (ours, theirs))
-    if not first.keys() & second.keys():
-        return "another architecture: no matrix of a layer has a name that both models know"
+    first, second = (_by_name(layers) for layers in (ours, theirs))
     shared = sorted(first.keys() & second.keys())
-    for name in shared:
-        if first[name].entry.shape != second[name].entry.shape:
+    if not shared:
+        return "another architecture: no matrix of a layer has a name that both models know"
+    if not any({one.entry.shape for one in first[name]} & {one.entry.shape for one in second[name]} for name in shared):
+        name = shared[0]
+        return (
+            f"another width: {name.lstrip('.')} is {_shape(first[name][0])} in the parent and "
+            f"{_shape(second[name][0])} in the other model, so layers cannot be matched by their weights"
+        )
+    for found in (first, second):
+        if odd := next((name for name in shared if found[name][0].entry.dtype not in _NUMPY), None):
             return (
-                f"another width: {name.lstrip('.')} is {_shape(first[name])} in the parent and "
-                f"{_shape(second[name])} in the other model, so layers cannot be matched by their weights"
-            )
-    for layers in (first, second):
-        if odd := next((name for name in shared if layers[name].entry.dtype not in _NUMPY), None):
-            return (
-                f"quantised weights ({odd.lstrip('.')} is {layers[odd].entry.dtype}): layers cannot be matched by them"
+                f"quantised weights ({odd.lstrip('.')} is {found[odd][0].entry.dtype}): layers cannot be matched by "
+                "them"
             )
     return ""
+
+
+def _by_name(layers: _Layers) -> dict[str, list[_Matrix]]:
+    found: dict[str, list[_Matrix]] = {}
+    for layer in layers:
+        for name, matrix in layer.items():
+            found.setdefault(name, []).append(matrix)
+    return found
 
 
 def _shape(matrix: _Matrix) -> str:

@@ -1,16 +1,20 @@
 """report.md: rebuilt byte for byte from the folders, claims only what the rows support, shows what was lost."""
 
+import io
 import json
 import re
 import shutil
 
 import pytest
+from rich.console import Console
 
 from layercut.errors import InputError
 from layercut.evidence.comparison import compare_runs
 from layercut.report.completions import TITLES
 from layercut.report.markdown import study_report
+from layercut.report.reports import write_reports
 from layercut.report.study import StudyResults, study_runs
+from layercut.report.tables import comparison_tables
 from layercut.report.words import isolation
 from layercut.runs.directory import RunFolder
 from layercut.text.markup import code, escape, fenced
@@ -256,3 +260,23 @@ def test_folders_that_are_no_study(tmp_path):
     build_run(tmp_path / "uncut", [Result(task="copy", readout="short", score=1.0, n=2)])
     with pytest.raises(InputError, match="holds no run of a pruned model"):
         study_report(tmp_path)
+
+
+def test_a_gain_over_an_original_model_at_chance_is_a_gain(tmp_path):
+    task = Result(task="letters", readout="rank", score=0.27, n=200)
+    same = Result(task="names", readout="rank", score=0.25, n=200)
+    build_run(tmp_path / "uncut", [task, same])
+    build_run(tmp_path / "healed", [Result(**{**vars(task), "score": 0.8}), same], removed=(3,))
+    reports = write_reports(tmp_path)
+    text = reports["report"].read_text()
+    assert "- **Gained,** where the original model is not significantly above guessing: letters (ranked by" in text
+    assert re.search(r"^\| letters \|.*\| gained \|$", text, re.M) and re.search(r"\| names \|.*\| at chance \|", text)
+    assert "- **Nothing to lose,** because the original model is not significantly above guessing: names (" in text
+    page = reports["page"].read_text()
+    assert "The original model is at chance, so there is nothing to lose: names (rank)." in page
+    assert ">gained<" in page.replace(" ", "").replace("\n", "")
+    console = Console(file=io.StringIO(), width=200)
+    for block in comparison_tables(compare_runs(*study_runs(tmp_path))):
+        console.print(block)
+    shown = console.file.getvalue()
+    assert "gained: better than uncut and above chance" in shown and "+" in shown.split("letters")[1].split("\n")[0]

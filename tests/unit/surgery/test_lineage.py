@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from layercut.errors import InputError
 from layercut.surgery.checkpoint import cut_checkpoint
-from layercut.surgery.lineage import best_match, given_layers, match_layers, similarity_rows
+from layercut.surgery.lineage import Lineage, best_match, given_layers, match_layers, similarity_rows
 from layercut.surgery.plan import CutPlan
 from tests.support.tiny import CONFIGS, save_tiny
 
@@ -118,12 +119,25 @@ def test_repeated_and_exchanged_layers_are_no_cut(parent: Path, tmp_path: Path) 
 
 
 def test_another_width_or_architecture_is_said(parent: Path, tmp_path: Path) -> None:
-    narrow = AutoConfig.for_model("llama", **CONFIGS["llama"] | {"intermediate_size": 40})
+    narrow = AutoConfig.for_model("llama", **CONFIGS["llama"] | {"hidden_size": 16})
     AutoModelForCausalLM.from_config(narrow).save_pretrained(tmp_path / "narrow")
     found = match_layers(parent, tmp_path / "narrow")
-    assert found.layers is None and "another width: mlp." in found.describe() and "48" in found.describe()
+    assert found.layers is None and "another width: mlp." in found.describe() and "32x48" in found.describe()
     other = match_layers(parent, save_tiny("gpt2", tmp_path / "gpt2"))
     assert other.layers is None and "another architecture" in other.describe()
+
+
+def test_layers_with_a_narrower_mlp_are_found_by_their_other_matrices(parent: Path, cut: Path) -> None:
+    def narrow(name: str, tensor: torch.Tensor) -> torch.Tensor:
+        if ".layers.1." not in name or ".mlp." not in name:
+            return tensor
+        return (tensor[:, :40] if "down_proj" in name else tensor[:40]).contiguous()
+
+    found = match_layers(parent, change(cut, narrow))
+    assert found.layers == KEPT
+    assert [match.change for match in found.matches] == ["none", "width", "none", "none"]
+    assert found.describe().endswith("weights unchanged where shapes agree; another width in 1 of them")
+    assert Lineage.from_dict(json.loads(json.dumps(found.to_dict()))) == found
 
 
 def test_packed_integers_are_not_compared(parent: Path, cut: Path) -> None:
@@ -132,8 +146,7 @@ def test_packed_integers_are_not_compared(parent: Path, cut: Path) -> None:
 
 
 def test_given_layers_are_checked() -> None:
-    found = given_layers("0,2-3,5", 6, 4)
-    assert found.layers == KEPT
+    assert given_layers("0,2-3,5", 6, 4) == KEPT
     for text, what in (("0-6", "0-5"), ("0,2", "names 2 layers"), ("3,2,1,0", "in order")):
         with pytest.raises(InputError, match=what):
             given_layers(text, 6, 4)

@@ -126,6 +126,7 @@ def test_a_longest_answer_can_be_chosen(gsm_folder: str) -> None:
         ("lm-eval:mbpp", "mbpp runs generated programs without isolation"),
         ("humaneval_instruct", "humaneval_instruct runs generated programs without isolation"),
         ("gsm8k_cot_self_consistency", "asks for 64 answers to each item"),
+        ("bbh_cot", r"unknown lm-eval task 'bbh_cot'\. Did you mean .*bbh_cot_fewshot"),
         ("squadv2", "squadv2 is a Python class with its own way to read data"),
         ("lm-eval:gsm8k:20", "20 worked examples were asked for, and its data has 12 rows"),
     ],
@@ -151,6 +152,28 @@ def test_a_task_that_needs_a_package_names_it(gsm_folder: str, monkeypatch: pyte
     monkeypatch.delitem(sys.modules, "lm_eval.tasks.ifeval.utils", raising=False)
     with pytest.raises(InputError, match=r"ifeval cannot be set up here \(ModuleNotFoundError: .*\)\. pip install "):
         load_task("ifeval", data=gsm_folder)
+
+
+def test_a_task_that_needs_data_of_nltk_names_it(gsm_folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+    from types import ModuleType
+
+    nltk = pytest.importorskip("nltk", reason="lm-eval's ifeval needs it")
+    for name in ("immutabledict", "langdetect"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    for name in [name for name in sys.modules if name.startswith("lm_eval.tasks.ifeval")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(nltk.data, "path", [])
+
+    def download(resource: str, *, quiet: bool, raise_on_error: bool) -> None:
+        assert quiet and raise_on_error
+        raise ValueError("<urlopen error no network>\nand more")
+
+    monkeypatch.setattr(nltk, "download", download)
+    says = r"ifeval needs punkt_tab of NLTK, .* \(ValueError: <urlopen error no network>\)\. .* then copy ~/nltk_data"
+    with pytest.raises(InputError, match=says) as caught:
+        load_task("ifeval", data=gsm_folder)
+    assert "\n" not in str(caught.value) and nltk.download is download
 
 
 def test_a_row_that_the_task_cannot_read_is_named(tmp_path: Path) -> None:

@@ -15,12 +15,14 @@ from layercut.report.diagnosis.verdict import ALPHA, damages, load, over_models
 from layercut.report.elements import Figure, Panel, Part, Table, plain
 from layercut.report.figures import charts
 from layercut.report.figures.picture import save
+from layercut.report.lineage import lineage_table, lineage_words
 from layercut.report.provenance import provenance
 from layercut.report.render import markdown, terminal
 from layercut.runs.atomic import write_text
 from layercut.runs.diagnosis import Diagnosis, MeasureRow, label
 from layercut.runs.directory import RunFolder
 from layercut.runs.environment import hide_home
+from layercut.surgery.lineage import Parent
 from layercut.text.markup import escape
 from layercut.text.numbers import number
 
@@ -68,7 +70,12 @@ def render(data: Mapping[str, Any], run: RunFolder, picture: str | None) -> str:
     """The text of layers.md."""
     diagnoses: dict[str, Diagnosis] = data["diagnostics"]
     columns = columns_of(diagnoses)
-    lines: list[Part] = [f"# What each layer of {escape(hide_home(data['model']))} is needed for", "", scope(data), ""]
+    lines: list[Part] = [
+        f"# What each layer of {escape(hide_home(data['model']))} is needed for",
+        "",
+        escape(scope(data)),
+        "",
+    ]
     lines.append(overview(data))
     lines += ["", *([f"![Over the layers]({picture})", ""] if picture else []), *(f"- {line}" for line in legend()), ""]
     for name, found in diagnoses.items():
@@ -78,6 +85,9 @@ def render(data: Mapping[str, Any], run: RunFolder, picture: str | None) -> str:
         if shown:
             lines += [measure_table(shown), ""]
         lines += [*(f"- {escape(note)}" for note in found["notes"]), ""]
+    parent = Parent.from_dict(data.get("parent"))
+    if parent is not None and parent.lineage.matches:
+        lines += ["## Layers in the parent", "", lineage_table(parent.lineage, "this model"), ""]
     lines += ["## How this was made", "", *provenance([run])]
     return "\n".join(markdown(lines)).rstrip("\n") + "\n"
 
@@ -92,9 +102,11 @@ def overview(data: Mapping[str, Any]) -> Table:
 
 def scope(data: Mapping[str, Any]) -> str:
     """What was skipped and asked, in a sentence."""
+    parent = Parent.from_dict(data.get("parent"))
+    made = "" if parent is None else f" {lineage_words(parent)} In brackets: a layer's number in the parent."
     return (
         f"{len(data['arms']) - 1} of {data['num_layers']} decoder layers, each skipped alone; at most {data['limit']} "
-        f"items of each kind (--limit {data['limit']}), seed {data['seed']}, report items."
+        f"items of each kind (--limit {data['limit']}), seed {data['seed']}, report items.{made}"
     )
 
 
@@ -136,6 +148,7 @@ def table_rows(data: Mapping[str, Any]) -> list[list[str]]:
     diagnoses: dict[str, Diagnosis] = data["diagnostics"]
     columns = {key: over_models(diagnoses[key[0]], key[1]) for key in columns_of(diagnoses)}
     first = [next(iter(rows.values()))[0] for rows in columns.values()]
+    parent = Parent.from_dict(data.get("parent"))
     lines = [[_UNCUT, *(_value(row, "uncut") for row in first), ""]]
     for arm in data["arms"][1:]:
         cells = []
@@ -144,7 +157,8 @@ def table_rows(data: Mapping[str, Any]) -> list[list[str]]:
             cells.append(_value(row, "cut") + "*" * stands)
         broken = damages(diagnoses, arm["name"])
         what = f"{broken[0].row['diagnostic']}, {label(broken[0].row)}" if broken else "-"
-        lines.append([arm["name"].removeprefix("layer-"), *cells, what])
+        layer = arm["name"].removeprefix("layer-")
+        lines.append([layer if parent is None else parent.label(int(layer)), *cells, what])
     return lines
 
 

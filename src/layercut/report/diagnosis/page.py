@@ -14,12 +14,14 @@ from layercut.report.diagnosis.verdict import ALPHA, Damage, damages, headline_r
 from layercut.report.elements import Cell, Part, Styled, Table
 from layercut.report.figures.picture import save
 from layercut.report.first_difference import first_difference
+from layercut.report.lineage import lineage_table
 from layercut.report.provenance import provenance
 from layercut.report.render import markdown
 from layercut.runs.atomic import write_text
 from layercut.runs.diagnosis import Diagnosis, DiagnosisExample, Interval, MeasureRow, label
 from layercut.runs.directory import RunFolder
 from layercut.runs.environment import hide_home
+from layercut.surgery.lineage import Lineage
 from layercut.text.counting import counted
 from layercut.text.markup import code, escape, fenced
 from layercut.text.numbers import number, p_value, with_interval
@@ -63,6 +65,8 @@ def render(data: Mapping[str, Any], pictures: Mapping[str, str], run: RunFolder)
     lines.append("")
     for arm in arms[1:]:
         lines += [f"## {escape(arm['name'])}: what broke first", "", *summary(diagnoses, arm["name"]), ""]
+        if table := layers_in_parent(arm):
+            lines += [f"### {table.caption}", "", table, ""]
         lines += _examples(diagnoses, arm["name"])
     for name, found in diagnoses.items():
         section = SECTIONS[name]
@@ -106,6 +110,12 @@ def summary(diagnoses: Mapping[str, Diagnosis], arm: str, *, plain: bool = False
     if undamaged:
         lines += ["", f"No significant damage in {', '.join(undamaged)}."]
     return lines
+
+
+def layers_in_parent(arm: Mapping[str, Any]) -> Table | None:
+    """The layers of a model that were found by their weights; None of any other."""
+    found = Lineage.from_dict(arm["lineage"]) if "lineage" in arm else None
+    return lineage_table(found, arm["name"]) if found and found.matches else None
 
 
 def _words(found: Damage) -> str:

@@ -63,7 +63,7 @@ def _panel(curves: Sequence[Curve], sweep: Sweep) -> Panel:
                         "series": name,
                         "part": f"{name} {number_of_part}",
                         "hollow": row.layer not in stands,
-                        "about": _about(row, adjusted[row.layer]),
+                        "about": {"without layer": sweep.label(row.layer), **_about(row, adjusted[row.layer])},
                     }
                 )
     names = {curve.readout: words.readout_words(curve.readout) for curve in curves}
@@ -96,7 +96,6 @@ def _about(row: SweepRow, p: float) -> dict[str, str]:
     unit = " %" if share else ""
     swapped = "" if row.values.lost is None else f"; lost/gained {row.values.lost}/{row.values.gained}"
     return {
-        "without layer": str(row.layer),
         "task": f"{row.task}, {words.readout_words(row.readout)}",
         "kept": kept(row.kept_share),
         "score": f"{before}{unit} uncut, {after}{unit} without it",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +40,7 @@ def load(name: str, data: str | None, local: DataSet | None) -> dict[str, Config
     changed = {} if local is None else {"class": reading(local, in_group=len(members) > 1)}
     _compile_templates_once()
     try:
-        with hub_or_cache(), _quiet():  # about settings of the task file that its user did not write
+        with hub_or_cache(), _nltk_data(name, _folders(manager, members)), _quiet():  # about settings of the task file
             # A group made on the spot is lm-eval's public way to load a task with changed settings.
             loaded = manager.load({"group": "layercut", "task": [{**one, **changed} for one in members]})
     except InputError:
@@ -77,6 +78,42 @@ def _check_file(manager: TaskManager, name: str, *, is_local: bool) -> None:
             f"lm-eval's {name} is a Python class with its own way to read data, so it takes no local rows; leave "
             "`data` out."
         )
+
+
+def _folders(manager: TaskManager, members: Sequence[Mapping[str, Any]]) -> set[Path]:
+    """Where the files of tasks lie, with their code."""
+    entries = [manager.task_index.get(one["task"]) for one in members]
+    return {Path(entry.yaml_path).parent for entry in entries if entry is not None and entry.yaml_path}
+
+
+@contextmanager
+def _nltk_data(name: str, folders: Iterable[Path]) -> Iterator[None]:
+    """Inside the block task files get the data that they fetch with NLTK, or are refused.
+
+    NLTK itself prints that it failed and goes on, and grading fails at the first answer that needs the data.
+    """
+    fetching = any(b"nltk.download(" in file.read_bytes() for folder in folders for file in folder.glob("*.py"))
+    if not fetching or find_spec("nltk") is None:  # the task file names a missing package
+        yield
+        return
+    import nltk
+
+    before = nltk.download
+
+    def download(resource: str, **_: Any) -> None:
+        try:
+            before(resource, quiet=True, raise_on_error=True)
+        except Exception as error:  # no network, no space, no such resource
+            raise InputError(
+                f"lm-eval's {name} needs {resource} of NLTK, which cannot be downloaded here ({reason(error)}). Where "
+                f"there is a network: python -m nltk.downloader {resource}; then copy ~/nltk_data here."
+            ) from error
+
+    nltk.download = download
+    try:
+        yield
+    finally:
+        nltk.download = before
 
 
 def _members(manager: TaskManager, name: str) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from layercut.report.diagnosis.page import how_made, measure_table, raw_measures, summary
+from layercut.report.diagnosis.page import how_made, layers_in_parent, measure_table, raw_measures, summary
 from layercut.report.diagnosis.sections import SECTIONS
 from layercut.report.elements import Block, Details, Section, Table
 from layercut.report.html.prose import blocks, prose
@@ -23,6 +23,8 @@ def broken(source: Source) -> Section | None:
     found: list[Block] = []
     for arm in data["arms"][1:]:
         found.append(prose([f"**{arm['name']}**: {arm['describe']}.", "", *summary(diagnoses, arm["name"])]))
+        if table := layers_in_parent(arm):
+            found.append(Details(summary=table.caption, blocks=(table,)))
     for name, one in diagnoses.items():
         found += _diagnostic(name, one, arms, data["seed"])
     found.append(Details(summary="How to read this", blocks=tuple(blocks(how_made(data)))))

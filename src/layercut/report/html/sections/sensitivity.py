@@ -12,6 +12,7 @@ from layercut.report.figures.layers import layers
 from layercut.report.html.prose import blocks, prose
 from layercut.report.html.sections.endings import answer_details
 from layercut.report.html.source import Source
+from layercut.report.lineage import lineage_table
 from layercut.report.sweep_text import agreement_parts, findings, how_made, layer_parts, overview_table, scope
 
 
@@ -31,8 +32,11 @@ def sensitivity(source: Source) -> Section | None:
     if source.sweep_run is not None:
         found += answer_details(diagnose_sweep(source.sweep_run, sweep), model="layer")
     for curve in sweep.curves:
-        full = blocks(layer_parts(curve))
+        full = blocks(layer_parts(curve, sweep))
         found.append(Details(summary=f"Every layer in full: {curve.label}", blocks=tuple(full)))
+    if sweep.parent is not None and sweep.parent.lineage.matches:
+        table = lineage_table(sweep.parent.lineage, "this model")
+        found.append(Details(summary="Layers in the parent", blocks=(table,)))
     return Section(
         name="sensitivity",
         title="Each layer alone",
