@@ -58,9 +58,15 @@ def diagnose_step(work: StudyWork, *, console: Console, say: Say) -> None:
             raise InputError(f"{name} cannot be diagnosed, because {places[name]} does not exist.")
     if left_out:
         say(f"diagnose: {', '.join(left_out)} left out, because their checkpoints are not on disk")
+    cuts = {name: str(place) for name, place in places.items() if name not in left_out}
+    first: dict[str, str] = {}
+    for arm in diagnosed(work):
+        if not arm.healing and (same := first.setdefault(work.plan(arm).key, arm.name)) != arm.name:
+            say(f"diagnose: {arm.name} removes the same layers as {same}")
+            del cuts[arm.name]
     diagnose_model(
         work.model.settings,
-        {name: str(place) for name, place in places.items() if name not in left_out},
+        cuts,
         only=step.only,
         limit=_lowered(work, step.limit),
         num_samples=step.num_samples,

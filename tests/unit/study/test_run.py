@@ -287,10 +287,12 @@ def test_the_items_of_a_sweep_are_its_own(study: Any) -> None:
 
 
 def test_healed_models_are_diagnosed_where_their_checkpoint_is_on_disk(study: Any, tmp_path: Path) -> None:
-    keys = {"tasks": [STEADY], "healing": [SEAM], "diagnose": STEPS["diagnose"]}
+    plans = {"last": "reverse:1", "end": "5"}
+    keys = {"tasks": [STEADY], "plans": plans, "healing": [{**SEAM, "plans": ["last"]}], "diagnose": STEPS["diagnose"]}
     outcome, said = run(study("gone", **keys))
     assert outcome.failed == []
     assert "diagnose: last+seam left out, because their checkpoints are not on disk" in said
+    assert "diagnose: end removes the same layers as last" in said
     # In another folder, where no study holds its answers already.
     outcome, _ = run(study("kept", **keys, out=str(tmp_path / "other" / "kept"), checkpoints=True))
     data = json.loads((tmp_path / "other" / "kept" / "diagnose" / "diagnose.json").read_text())
