@@ -1,4 +1,4 @@
-"""Markers: ``slow`` needs --runslow, ``gpu`` needs --rungpu. Nothing here reaches a network."""
+"""Markers: ``slow`` needs --runslow, ``gpu`` a CUDA device. Nothing here reaches a network."""
 
 from __future__ import annotations
 
@@ -15,16 +15,22 @@ ROOT = Path(__file__).parent.parent
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--runslow", action="store_true", help="also run tests marked slow")
-    parser.addoption("--rungpu", action="store_true", help="also run tests marked gpu")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    for mark in ("slow", "gpu"):
-        if not config.getoption(f"--run{mark}"):
-            skip = pytest.mark.skip(reason=f"needs --run{mark}")
-            for item in items:
-                if mark in item.keywords:
-                    item.add_marker(skip)
+    skips = {} if config.getoption("--runslow") else {"slow": "needs --runslow"}
+    if any("gpu" in item.keywords for item in items) and not _has_gpu():
+        skips["gpu"] = "needs a CUDA device, and there is none here"
+    for mark, reason in skips.items():
+        for item in items:
+            if mark in item.keywords:
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
 
 
 @pytest.fixture(scope="session")

@@ -35,8 +35,8 @@ class Settings(BaseModel, frozen=True, extra="forbid", strict=True):
         return {name: getattr(self, name) for name in type(self).model_fields if name in self.model_fields_set}
 
     def replace(self, **changes: Any) -> Self:
-        """The same with other values, which are checked."""
-        return type(self)(**{**{name: getattr(self, name) for name in type(self).model_fields}, **changes})
+        """The same with other values, which are checked; what was left out stays left out."""
+        return type(self)(**{**self.given(), **changes})
 
 
 class Choices(NamedTuple):

@@ -152,8 +152,7 @@ class ModelSettings(Settings):
         "each).",
     )
     cuda_graphs: bool = Field(
-        False,
-        description="vllm: compile the model and capture CUDA graphs, for evaluating an unchanged checkpoint.",
+        False, description="vllm: compile the model and capture CUDA graphs, for evaluating an unchanged checkpoint."
     )
     base_url: str | None = Field(None, description="openai: the server, such as http://localhost:8000/v1.")
     tokenizer: str | None = Field(

@@ -10,7 +10,7 @@ Each keeps what it does in its run folder; the same call again goes on where it 
 local folder, a ``.gguf`` file, ``bundled:smollm2-135m``, a ModelSettings that says how it is loaded, or a transformers
 model in memory with its ``tokenizer``. A plan is a CutPlan, layers (``"24-26"``, ``[24, 25, 26]``) or the path of a
 plan.json. An argument that does not exist is refused with the nearest right one. Nothing is printed; ``say`` is called
-with the lines that the command line prints on its way.
+with the lines that the command line prints on its way, and ``seed`` is the random seed.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from layercut.engine.handle import ModelHandle
     from layercut.evidence.comparison import ComparisonRow
     from layercut.models.loading import LoadedModel
+    from layercut.models.sources import ModelSource
     from layercut.pruning.job import Pruned
     from layercut.report.advice import Advice
     from layercut.selection.sweep import Swept
@@ -96,7 +97,6 @@ def prune(
 
     Args:
         model: the original model.
-        tokenizer: of a model in memory.
         use: what the model is for: ``math``, ``code``, ``summarize``, ``classify``, ``chat``, ``copy`` or ``all``.
         tasks: in place of a use: names of tasks, or files of your own prompts and answers (``my.jsonl``).
         keep: share of the score above chance that every task must keep.
@@ -106,11 +106,9 @@ def prune(
         time: about how long it may take: ``"2h"``. Items and depths follow from it.
         items: report items of each task, in place of a time.
         out: folder; ``runs/prune-<model>`` if left out.
-        seed: random seed.
         anyway: write the best plan's checkpoint even where none passed.
         data: local files of tasks, by task.
         show_progress: show the live table on stderr.
-        say: called with each line for people.
 
     Returns:
         ``model`` (loaded on first use), ``plan``, ``kept`` by task, ``report``, ``checkpoint`` and ``result``, all that
@@ -118,6 +116,8 @@ def prune(
     Raises:
         InputError: a model, task or setting that cannot be used, or a folder that holds another run.
     """
+    from rich.console import Console
+
     from layercut.pruning.goal import goal_tasks
     from layercut.pruning.job import prune_model
     from layercut.pruning.settings import PruneSettings
@@ -138,7 +138,7 @@ def prune(
         out=Path(out) if out is not None else Path("runs", slug(f"prune-{name}")),
         seed=check_seed(seed),
         anyway=anyway,
-        console=_console() if show_progress else _quiet(),
+        console=Console(quiet=not show_progress, stderr=True),
         say=say,
     )
 
@@ -165,12 +165,9 @@ def select_layers(
         criterion: how layers are ranked: ``block_influence``, ``task_accuracy``, ...; or your own ``module:function``.
         num_remove: how many are removed, or which share.
         out: run folder. The plan is also written there, as plan.json.
-        tokenizer: of a model in memory.
         tasks: whose selection items judge plans, for criteria that take an objective.
         limit: selection items of each task that is given by its name; 100 if left out.
         protect: layers that must stay, such as ``first:4,last:2``.
-        seed: random seed.
-        say: called with each line for people.
         more: what ``layercut.selection.select.select_layers`` takes: keep, calibration, settings, race, ...
 
     Returns:
@@ -219,10 +216,8 @@ def cut(
         remove: a plan, a list of layers, or a plan as the command line takes it: ``3,8,21-24``, ``reverse:3``,
             ``reverse:25%``, the path of a plan.json.
         out: the new folder; or the new GGUF file, if it ends in ``.gguf`` and the model is one.
-        tokenizer: of a model in memory.
         verify: reload it and compare its logits with those of the bypassed model before the folder takes its name.
         seed: of ``random:N``.
-        say: called with each line for people.
 
     Returns:
         The folder or file.
@@ -259,7 +254,7 @@ def evaluate(
     *,
     tokenizer: Tokenizer = None,
     readout: str | None = None,
-    split: Split = "report",
+    split: Split | None = None,
     limit: int | None = None,
     decoding: Decoding | None = None,
     num_samples: int = 1,
@@ -272,9 +267,10 @@ def evaluate(
         task: its name, a task with settings, or one of ``load_task``.
         model: the model, or an engine over it. An engine is kept between calls; a name is loaded each time.
         plan: layers to leave out; none if left out.
-        tokenizer: of a model in memory.
         readout: how answers are read; the task's first one if left out.
-        split: ``report`` items for results, ``selection`` items for choosing layers.
+        split: ``report`` items for results, ``full`` for the whole test set, ``selection`` items for choosing layers.
+            If left out, the whole test set of a task of which the plan and the healing behind the model used no item,
+            else the report items. An engine does not know how its model was made, so it gets the report items.
         limit: at most this many items.
         decoding: how tokens are drawn, greedy if left out.
         num_samples: answers to each item.
@@ -287,9 +283,12 @@ def evaluate(
         InputError: a model, task, readout or plan that cannot be used.
     """
     from layercut.models.loading import LoadedModel
+    from layercut.surgery.checkpoint import earlier_plans, healings
     from layercut.surgery.plan import as_plan
     from layercut.tasks import load_task
     from layercut.tasks.evaluate import evaluate as ask
+    from layercut.tasks.reported import reported_split
+    from layercut.tasks.selected_items import used_items
 
     _check_more("evaluate", more, ask, evaluate)
     if isinstance(task, str):
@@ -297,18 +296,25 @@ def evaluate(
     if isinstance(task, TaskSettings):
         readout, limit = readout or (task.readouts or (None,))[0], limit or task.limit
         task = load_task(task.task, data=task.data, max_new_tokens=task.max_new_tokens)
+    source: ModelSource | None = None
     if isinstance(model, LoadedModel):
         from layercut.engine.shared import SharedEngine
 
         engine: Engine = SharedEngine(model)
+        source = model.source
     elif hasattr(model, "completions"):
         engine = cast("Engine", model)
     else:
-        engine = _handle(cast("Model", model), tokenizer, _silent).engine
+        handle = _handle(cast("Model", model), tokenizer, _silent)
+        engine, source = handle.engine, handle.source
+    cut = as_plan(plan, engine.num_layers)
+    if split is None:
+        used = None if source is None else used_items([*earlier_plans(source.path), cut], healings(source))
+        split = reported_split(task, used)
     return ask(
         task,
         engine,
-        as_plan(plan, engine.num_layers),
+        cut,
         readout=readout,
         split=split,
         limit=limit,
@@ -339,13 +345,10 @@ def sweep(
         model: the original model.
         tasks: what is asked.
         out: run folder; sweep.md and report.html are written there.
-        tokenizer: of a model in memory.
         limit: items of each task that is given by its name.
         layers: which are skipped, such as ``0-9,20``; all if left out.
         split: ``selection`` or ``report`` items.
         parent: the model that this one was made of; reports show layers with its numbers.
-        seed: random seed.
-        say: called with each line for people.
 
     Returns:
         ``sweep``, with a row for each layer and task, and ``folder``.
@@ -391,12 +394,9 @@ def diagnose(
         model: the original model.
         cuts: plans as the command line takes them, or folders of cut or healed checkpoints.
         out: run folder; diagnose.md and report.html are written there.
-        tokenizer: of a model in memory.
         only: names of diagnostics, such as ``brackets``; all if empty.
         limit: items of each kind of question.
         num_samples: answers drawn for each item where answers are drawn.
-        seed: random seed.
-        say: called with each line for people.
 
     Returns:
         ``report``, the path of diagnose.md, and ``data``, what diagnose.json holds.
@@ -451,7 +451,6 @@ def heal(
         max_new_tokens: longest answer.
         responses: learn from the teacher's answers or from those that came with the prompts.
         keep_adapter: write the LoRA adapter, for PEFT over ``cut``, and not a whole model.
-        say: called with each line for people.
         train: fields of ``layercut.healing.settings.TrainSettings``: method, objective, rank, max_steps, seed, ...
 
     Returns:
@@ -500,7 +499,6 @@ def run_study(
         out: run folder in place of the study's own.
         seed: in place of the study's own.
         limit: lowers every task's number of items.
-        say: called with each line for people.
 
     Returns:
         An outcome for each model: ``rows`` of comparisons, ``paths`` of reports and checkpoints, and what ``failed``.
@@ -531,7 +529,6 @@ def advise(
         use: what the model is for.
         keep: share of the score above chance that every task of the use must keep.
         confidence: probability that a recommended plan does keep it.
-        seed: of the resampling.
 
     Returns:
         ``recommended``, the plan or None, and all that it rests on.
@@ -552,7 +549,6 @@ def compare(first: str | PathLike[str], second: str | PathLike[str], *, seed: in
     Args:
         first: run folder of a study's plan or of an evaluation.
         second: another one, of the same items.
-        seed: of the resampling.
 
     Returns:
         A row for each task, readout and metric; ``uncut`` of a row is the first run, ``cut`` the second.
@@ -608,9 +604,3 @@ def _quiet() -> Console:
     from rich.console import Console
 
     return Console(quiet=True)
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    return Console(stderr=True)

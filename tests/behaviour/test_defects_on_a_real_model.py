@@ -16,9 +16,9 @@ from layercut.engine.shared import SharedEngine
 from layercut.errors import InputError
 from layercut.models.bundled import bundled_file, bundled_model
 from layercut.models.loading import LoadedModel, load_model
-from layercut.report.diagnosis.verdict import accused
 from layercut.runs.records import Journal
 from layercut.surgery.plan import CutPlan
+from tests.support.accused import accused
 
 NAME = "bundled:smollm2-135m"
 LIMIT = 16
@@ -60,8 +60,8 @@ def test_a_model_that_never_closes_brackets(healthy: LoadedModel, tmp_path: Path
     session = DiagnosticSession(arms, lambda name, arm: Journal(tmp_path / f"{name}.{arm}.jsonl"), limit=LIMIT)
     found = {name: diagnostic(name)(session) for name in ("arithmetic", "brackets", "degeneration")}
     assert accused(found, "sick") == ["brackets"]
-    rows = {row["measure"]: row for row in found["brackets"]["rows"] if not row["group"]}
+    rows = {row.metric: row.to_dict() for row in found["brackets"]["rows"] if not row.group}
     assert rows["closed"]["cut"][0] == 0
     assert rows["programs that parse"]["cut"][0] == 0
-    sums = {row["measure"]: row["difference"][0] for row in found["arithmetic"]["rows"] if not row["group"]}
+    sums = {row.metric: row.values.difference.value for row in found["arithmetic"]["rows"] if not row.group}
     assert sums["written"] == sums["ranked"] == 0

@@ -17,7 +17,8 @@ pytest.importorskip("peft", reason="healing by training needs layercut[heal]")
 
 
 @pytest.mark.slow
-def test_killed_while_it_trains_it_ends_with_the_same_weights(tmp_path: Path) -> None:
+@pytest.mark.parametrize("objective", ["sft", "forward-kl"])
+def test_killed_while_it_trains_it_ends_with_the_same_weights(objective: str, tmp_path: Path) -> None:
     model = save_tiny("llama", tmp_path / "tiny")
     assert started("cut", model, "--remove", "2,4", "--out", tmp_path / "cut").wait() == 0
     prompts = tmp_path / "prompts.txt"
@@ -27,7 +28,7 @@ def test_killed_while_it_trains_it_ends_with_the_same_weights(tmp_path: Path) ->
         return started(
             *("heal", tmp_path / "cut", "--teacher", model, "--prompts", prompts, "--out", tmp_path / name),
             *("--max-new-tokens", 6, "--keep-unfinished", "--rank", 2, "--max-steps", 60, "--epochs", 20),
-            *("--train-batch", 4, "--save-every", 10, "--warmup-steps", 2, "--patience", 0),
+            *("--train-batch", 4, "--save-every", 10, "--warmup-steps", 2, "--patience", 0, "--objective", objective),
         )
 
     assert heal("whole").wait() == 0

@@ -118,10 +118,11 @@ def assert_alike(folder: Path, one: str, two: str) -> None:
         ("--method", "full"),
         ("--method", "last-k"),
         ("--method", "full", "--objective", "forward-kl"),
+        ("--method", "lora", "--rank", "4", "--dropout", "0", "--objective", "forward-kl"),
         ("--method", "full", "--objective", "hidden", "--packing"),
         ("--method", "full", "--objective", "forward-kl", "--store-top-k", "16"),
     ],
-    ids=["sft", "last-k", "forward-kl", "hidden", "stored"],
+    ids=["sft", "last-k", "forward-kl", "lora", "hidden", "stored"],
 )
 def test_two_processes_have_the_loss_curve_of_one(more: tuple[str, ...], kind: str, tmp_path: Path) -> None:
     make_models(tmp_path)
@@ -131,11 +132,11 @@ def test_two_processes_have_the_loss_curve_of_one(more: tuple[str, ...], kind: s
     if kind != "ddp":
         recorded = re.findall(r"sharded (\d+) of (\d+), (\d+) elements here", errors)
         assert len(recorded) == 2 and all(0 < int(sharded) == int(parts) for sharded, parts, _ in recorded)
-        wanted = re.search(r"([\d,]+) parameters learn", errors)
+        wanted = re.search(r"([\d,]+) trainable parameters", errors)
         assert wanted and sum(int(here) for *_, here in recorded) == int(wanted[1].replace(",", ""))
     assert_alike(tmp_path, "one", "two")
     again, _ = healed(tmp_path, tmp_path / "two", kind, more)
-    assert "learnt from" in again
+    assert "trained on" in again
 
 
 @pytest.mark.slow

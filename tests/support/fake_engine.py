@@ -10,11 +10,11 @@ from layercut.engine.base import (
     Completion,
     Decoding,
     Divergence,
+    Engine,
     GenerationRequest,
     HiddenStates,
     LikelihoodRequest,
     Likelihoods,
-    OnePlanAtATime,
 )
 from layercut.surgery.plan import CutPlan
 
@@ -29,7 +29,7 @@ class Killed(Exception):
 
 
 @dataclass
-class FakeEngine(OnePlanAtATime):
+class FakeEngine(Engine):
     """Batches follow the order of the requests; those done throughout are left out, as in a real engine.
 
     A text that is given as such ends with ``stop``, counts its words as tokens, and is cut at ``max_new_tokens`` words

@@ -49,7 +49,9 @@ def write_diagnosis(folder: Path, diagnostics: dict[str, Any]) -> Path:
         ],
         "limit": 20,
         "seed": 0,
-        "diagnostics": diagnostics,
+        "diagnostics": {
+            name: {**one, "rows": [row.to_dict() for row in one["rows"]]} for name, one in diagnostics.items()
+        },
     }
     with RunFolder.begin(folder, MODEL) as run:
         (run.path / FILE).write_text(json.dumps(data))

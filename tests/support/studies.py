@@ -86,6 +86,20 @@ def bright() -> Bright:
     return Bright("bright")
 
 
+class Shared(Bright):
+    """The same, with selection items that are part of the test set."""
+
+    shares_test_set = True
+
+    def samples(self, split: Split, limit: int | None) -> list[Sample]:
+        both: tuple[Split, ...] = ("report", "selection") if split == "full" else (split,)
+        return [sample for one in both for sample in Letters.samples(self, one, None)][:limit]
+
+
+def shared() -> Shared:
+    return Shared("shared")
+
+
 def middle(context: Context) -> Selection:
     """A criterion: layers from the middle on."""
     if _is_broken():

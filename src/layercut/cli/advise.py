@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from layercut.cli import options
-from layercut.cli.console import as_json, out, say
+from layercut.cli.console import say, show
 
 
 def advise(
@@ -42,8 +42,6 @@ def advise(
     from layercut.report.tables import advice_on_terminal
 
     found, _ = write_advice(folder, use=use, keep=keep, confidence=confidence, seed=seed)
-    if json:
-        as_json(found.to_dict())
-        return
-    out.print(advice_on_terminal(found))
-    say(f"advice: {folder / FILE}")
+    show(found.to_dict(), [advice_on_terminal(found)], json=json)
+    if not json:
+        say(f"advice: {folder / FILE}")

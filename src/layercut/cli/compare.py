@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from layercut.cli import options
-from layercut.cli.console import as_json, out
+from layercut.cli.console import show
 
 
 def compare(
@@ -24,7 +24,7 @@ def compare(
 
     Example: layercut compare runs/quickstart/reverse-3 runs/quickstart/random-3
     """
-    from layercut.evidence.completions import diagnose_runs
+    from layercut.evidence.completions import as_plain, diagnose_runs
     from layercut.report.two_runs import compare_two, notes, open_run, to_dict
     from layercut.report.two_runs_table import answer_tables, two_runs_table
 
@@ -32,8 +32,5 @@ def compare(
     rows = compare_two(*runs, seed=seed)
     remarks = notes(*runs)
     answers = diagnose_runs(runs, seed=seed)
-    if json:
-        as_json({**to_dict(rows, remarks), "answers": answers})
-        return
-    for block in (*two_runs_table(rows, remarks), *answer_tables(answers)):
-        out.print(block)
+    tables = (*two_runs_table(rows, remarks), *answer_tables(answers))
+    show({**to_dict(rows, remarks), "answers": as_plain(answers)}, tables, json=json)

@@ -78,13 +78,20 @@ def as_json(data: Any) -> None:
     out.print(escaped, soft_wrap=True)
 
 
+def show(data: Any, blocks: Iterable[RenderableType] = (), lines: Iterable[str] = (), *, json: bool) -> None:
+    """A result: all of it for machines, or tables and then lines for people."""
+    if json:
+        as_json(data)
+        return
+    for block in blocks:
+        out.print(block)
+    for line in lines:
+        result(line)
+
+
 def show_estimate(estimate: CostEstimate, *, json: bool) -> None:
     """What a dry run found out."""
-    if json:
-        as_json(estimate.to_dict())
-        return
-    for line in estimate.lines():
-        result(line)
+    show(estimate.to_dict(), lines=estimate.lines(), json=json)
 
 
 def _print(console: Console, text: str | Text) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from layercut.cli import options
-from layercut.cli.console import as_json, log, result, say, warn
+from layercut.cli.console import log, say, show, warn
 from layercut.errors import InputError
 from layercut.settings import Depth, ModelSettings
 from layercut.surgery.plan import CutPlan
@@ -90,11 +90,7 @@ def cut(
             )
     for text in done.warnings:
         warn(text)
-    if json:
-        as_json(done.to_dict())
-        return
-    for line in done.lines():
-        result(line)
+    show(done.to_dict(), lines=done.lines(), json=json)
 
 
 def _by_influence(model: ModelSettings, share: Depth, seed: int, made_for: Mapping[str, Any]) -> CutPlan:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from layercut.cli import options
-from layercut.cli.console import as_json, log, result, say
+from layercut.cli.console import log, say, show
 from layercut.diagnostics import DIAGNOSTICS, is_plan, known
 from layercut.settings import ModelSettings
 
@@ -25,8 +25,7 @@ def diagnose(
         ),
     ],
     only: Annotated[
-        str | None,
-        typer.Option(help=f"Some of: {', '.join(DIAGNOSTICS)}. All if left out.", metavar="NAME,NAME"),
+        str | None, typer.Option(help=f"Some of: {', '.join(DIAGNOSTICS)}. All if left out.", metavar="NAME,NAME")
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="Items of each kind of question; shown on the page.")] = 32,
     samples: Annotated[
@@ -39,9 +38,7 @@ def diagnose(
             help="Layers of MODEL that the other model has; found by comparing weights if left out.", metavar="0-15"
         ),
     ] = None,
-    out_folder: Annotated[
-        Path | None, typer.Option("--out", help="Run folder; runs/<model>-diagnose if left out.", metavar="DIR")
-    ] = None,
+    out_folder: Annotated[Path | None, options.out_to("Run folder; runs/<model>-diagnose if left out.")] = None,
     seed: options.Seed = 0,
     dry_run: options.DryRun = False,
     unsafe_exec: options.UnsafeExec = False,
@@ -61,12 +58,10 @@ def diagnose(
     check_plans(model, [cut for cut in cuts if is_plan(cut)], seed)
 
     from layercut.diagnostics.diagnose import diagnose_model
+    from layercut.evidence.diagnosis import with_rows
     from layercut.report.diagnosis.page import summary
     from layercut.report.html.page import PAGE
-    from layercut.sandbox.runner import allow_unsafe
 
-    if unsafe_exec:
-        allow_unsafe()
     done = diagnose_model(
         model,
         cuts,
@@ -83,14 +78,10 @@ def diagnose(
     )
     if done is None:
         return
-    if json:
-        as_json(done.data)
-        return
+    lines = []
+    diagnoses = with_rows(done.data)["diagnostics"]
     for arm in done.data["arms"][1:]:
-        result(arm["name"])
-        for line in summary(done.data["diagnostics"], arm["name"], plain=True):
-            if line:
-                result(f"  {line}")
-    result(f"report: {done.report}")
-    if (page := done.report.with_name(PAGE)).is_file():
-        result(f"page: {page}")
+        lines += [arm["name"], *(f"  {line}" for line in summary(diagnoses, arm["name"], plain=True) if line)]
+    page = done.report.with_name(PAGE)
+    lines += [f"report: {done.report}", *([f"page: {page}"] if page.is_file() else [])]
+    show(done.data, lines=lines, json=json)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from layercut.cli import options
-from layercut.cli.console import as_json, result
+from layercut.cli.console import show
 
 
 def env(json: options.Json = False) -> None:
@@ -14,12 +14,8 @@ def env(json: options.Json = False) -> None:
     from layercut.sandbox.runner import describe_or_why_not as sandbox
 
     data = collect() | {"sandbox": sandbox()}
-    if json:
-        as_json(data)
-        return
-    for key, value in data.items():
-        if isinstance(value, dict):
-            for name, inner in value.items():
-                result(f"{key}.{name}: {inner}")
-        else:
-            result(f"{key}: {value}")
+    pairs = (
+        {f"{key}.{name}": one for name, one in value.items()} if isinstance(value, dict) else {key: value}
+        for key, value in data.items()
+    )
+    show(data, lines=(f"{key}: {value}" for pair in pairs for key, value in pair.items()), json=json)

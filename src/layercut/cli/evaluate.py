@@ -28,9 +28,7 @@ def evaluate(
         typer.Option(help="In place of --tasks: builtin (offline), quick, or paper (the tasks of arXiv:2602.01997)."),
     ] = None,
     remove: options.Remove = None,
-    out_folder: Annotated[
-        str | None, typer.Option("--out", help="Run folder; runs/<model>-<plan> if left out.", metavar="DIR")
-    ] = None,
+    out_folder: Annotated[str | None, options.out_to("Run folder; runs/<model>-<plan> if left out.")] = None,
     readouts: Annotated[
         str | None,
         typer.Option(
@@ -78,8 +76,7 @@ def evaluate(
     # A suite holds tasks whose answers have a length of their own; a task that was named refuses.
     asked = tuple(
         task.replace(
-            max_new_tokens=max_new_tokens if tasks or takes(task.task, "max_new_tokens") else None,
-            samples=samples,
+            max_new_tokens=max_new_tokens if tasks or takes(task.task, "max_new_tokens") else None, samples=samples
         )
         for task in asked
     )
@@ -92,12 +89,9 @@ def evaluate(
     from layercut.report.tables import comparison_tables, metrics_table
     from layercut.report.two_runs import compare_two, notes, open_run, to_dict
     from layercut.report.two_runs_table import discordance_table
-    from layercut.sandbox.runner import allow_unsafe
     from layercut.selection.specs import plan_of
     from layercut.tasks.run import evaluate_model, slug
 
-    if unsafe_exec:
-        allow_unsafe()
     base = open_run(against) if against else None
     if base is not None:
         base.metrics()  # says now whether it is not finished

@@ -31,8 +31,7 @@ def generate(
     answers: Annotated[Answering, Flags("Prompts", shown="max_new_tokens system samples", without="decoding")],
     reading: Annotated[PromptReading, Flags("Prompts", shown="limit readout", without="shuffle_seed")],
     prompts: Annotated[
-        str | None,
-        typer.Option(help=f"{options.PROMPTS}. Several with commas between.", metavar="SOURCE,SOURCE"),
+        str | None, typer.Option(help=f"{options.PROMPTS}. Several with commas between.", metavar="SOURCE,SOURCE")
     ] = None,
     prompt: Annotated[list[str] | None, typer.Option(help="A prompt; may be repeated. Answers are printed.")] = None,
     remove: options.Remove = None,

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from layercut.cli import options
-from layercut.cli.console import as_json, log, result, say, show_estimate
+from layercut.cli.console import log, say, show, show_estimate
 from layercut.cli.options import Flags
 from layercut.errors import InputError
 from layercut.healing.filters import FilterSettings
@@ -56,8 +56,7 @@ def heal(
         ),
     ] = None,
     loop: Annotated[
-        int | None,
-        typer.Option(min=1, help="MODEL is uncut: cut one layer, heal, cut the next, N times.", metavar="N"),
+        int | None, typer.Option(min=1, help="MODEL is uncut: cut one layer, heal, cut the next, N times.", metavar="N")
     ] = None,
     criterion: Annotated[
         str, typer.Option(help="loop: how each layer is chosen, on the model that was healed before.")
@@ -125,8 +124,4 @@ def heal(
         healed = heal_model(model, uncut, source, settings, how, out=Path(out), console=log, say=say)
     if healed is None:  # one of the other processes of a launcher
         return
-    if json:
-        as_json({"checkpoint": str(healed.checkpoint), **healed.healing})
-        return
-    for line in healed.lines():
-        result(line)
+    show({"checkpoint": str(healed.checkpoint), **healed.healing}, lines=healed.lines(), json=json)

@@ -39,8 +39,7 @@ Keep = Annotated[
 ]
 Seed = Annotated[int, typer.Option(min=0, max=LARGEST, help="Random seed.", metavar="INTEGER")]
 StudySeed = Annotated[
-    int | None,
-    typer.Option(min=0, max=LARGEST, help="Random seed, in place of the file's.", metavar="INTEGER"),
+    int | None, typer.Option(min=0, max=LARGEST, help="Random seed, in place of the file's.", metavar="INTEGER")
 ]
 Limit = Annotated[int | None, typer.Option(min=1, help="At most this many items of each task; shown in every table.")]
 Data = Annotated[
@@ -63,15 +62,32 @@ ArithmeticData = Annotated[
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+def _allow_unsafe(wanted: bool) -> None:
+    if wanted:
+        from layercut.sandbox.runner import allow_unsafe
+
+        allow_unsafe()
+
+
 UnsafeExec = Annotated[
     bool,
     typer.Option(
         "--unsafe-exec",
+        callback=_allow_unsafe,
         help="Run programs that the model writes even where no sandbox works: with limits on time and memory, but "
         "they can read and change your files, use the network and forge a pass. As root they run as another user.",
     ),
 ]
 Out = Annotated[Path | None, typer.Option(help="Folder to write to.", metavar="DIR")]
+
+
+def out_to(what: str) -> Any:
+    """The option ``--out`` of a verb whose own name for it is ``out_folder``."""
+    return typer.Option("--out", help=what, metavar="DIR")
+
+
 OBJECTIVE = (
     "Tasks, separated by commas: names, NAME:5 with five worked examples, lm-eval:NAME for any of lm-eval, suite:quick "
     "(builtin, paper) for those of a suite."
@@ -341,11 +357,7 @@ def asked_tasks(
 
 
 def local_files(entries: list[str] | None) -> dict[str, str]:
-    """Path by task, from ``--data TASK=PATH``.
-
-    Raises:
-        InputError: an entry of another form.
-    """
+    """Path by task, from ``--data TASK=PATH``. Raises InputError: an entry of another form."""
     return dict(_pair(entry) for entry in entries or [])
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from layercut.cli import options
-from layercut.cli.console import as_json, log, out, result, say, show_estimate
+from layercut.cli.console import log, say, show, show_estimate
 from layercut.pruning.settings import PruneSettings
 from layercut.settings import ModelSettings
 
@@ -17,9 +17,7 @@ from layercut.settings import ModelSettings
 def prune(
     model: Annotated[ModelSettings, options.SHOWN_OF_MODEL],
     goal: Annotated[PruneSettings, options.Flags(shown="use tasks keep max_depth remove heal time items")],
-    out_folder: Annotated[
-        Path | None, typer.Option("--out", help="Folder to write to; runs/prune-<model> if left out.", metavar="DIR")
-    ] = None,
+    out_folder: Annotated[Path | None, options.out_to("Folder to write to; runs/prune-<model> if left out.")] = None,
     anyway: Annotated[
         bool, typer.Option("--anyway", help="Write the best plan's checkpoint even where none passed.")
     ] = False,
@@ -37,18 +35,14 @@ def prune(
 
     Example: layercut prune bundled:smollm2-135m --use math --keep 0.8 --max-depth 10% --out runs/math
     """
-    from layercut.pruning.check import check_prune
-    from layercut.pruning.goal import goal_tasks
+    from layercut.pruning.goal import check_prune, goal_tasks
 
     tasks = goal_tasks(goal, options.local_files(data), data_dir)
     check_prune(model, goal, tasks)
     from layercut.pruning.job import prune_model
-    from layercut.pruning.tables import result_tables
-    from layercut.sandbox.runner import allow_unsafe
+    from layercut.report.first import result_tables
     from layercut.tasks.run import slug
 
-    if unsafe_exec:
-        allow_unsafe()
     folder = out_folder or Path("runs", slug(f"prune-{model.model}"))
     if dry_run:
         from layercut.pruning.estimate import prune_estimate
@@ -56,13 +50,10 @@ def prune(
         show_estimate(prune_estimate(model, goal, tasks, out=folder, seed=seed), json=json)
         return
     done = prune_model(model, goal, goal=tasks, out=folder, seed=seed, anyway=anyway, console=log, say=say)
-    if json:
-        as_json(done.result.to_dict())
-        return
-    for block in result_tables(done.result):
-        out.print(block)
-    result(done.result.why)
-    if done.result.next is not None:
-        result(f"next: {done.result.next.command}")
-    result(f"checkpoint: {done.checkpoint or 'none, because no plan passed; --anyway writes the best one'}")
-    result(f"page: {done.report}")
+    lines = [
+        done.result.why,
+        *([] if done.result.next is None else [f"next: {done.result.next.command}"]),
+        f"checkpoint: {done.checkpoint or 'none, because no plan passed; --anyway writes the best one'}",
+        f"page: {done.report}",
+    ]
+    show(done.result.to_dict(), result_tables(done.result), lines, json=json)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from layercut.cli import options
-from layercut.cli.console import as_json, log, out, result, say, warn
+from layercut.cli.console import as_json, log, out, result, say, show, warn
 from layercut.errors import InputError
 
 MOST_LINES = 4
@@ -18,9 +18,7 @@ MOST_LINES = 4
 
 def run(
     study: Annotated[Path, typer.Argument(help="YAML file, such as examples/quickstart.yaml.", metavar="FILE.yaml")],
-    out_folder: Annotated[
-        Path | None, typer.Option("--out", help="Run folder in place of the file's.", metavar="DIR")
-    ] = None,
+    out_folder: Annotated[Path | None, options.out_to("Run folder in place of the file's.")] = None,
     seed: options.StudySeed = None,
     limit: options.Limit = None,
     dry_run: options.DryRun = False,
@@ -45,18 +43,11 @@ def run(
     from layercut.runs.foreign_code import untrusted
 
     with nullcontext() if trust_study_code else untrusted(str(study)):
-        _run(study, out_folder, seed, limit, dry_run=dry_run, unsafe_exec=unsafe_exec, json=json)
+        _run(study, out_folder, seed, limit, dry_run=dry_run, json=json)
 
 
 def _run(
-    study: Path,
-    out_folder: Path | None,
-    seed: int | None,
-    limit: int | None,
-    *,
-    dry_run: bool,
-    unsafe_exec: bool,
-    json: bool,
+    study: Path, out_folder: Path | None, seed: int | None, limit: int | None, *, dry_run: bool, json: bool
 ) -> None:
     from layercut.study.checks import check_study_layers
     from layercut.study.file import load_study
@@ -69,19 +60,12 @@ def _run(
 
     from layercut.report.tables import comparison_tables
     from layercut.runs.study import STEPS
-    from layercut.sandbox.runner import allow_unsafe
     from layercut.study.run import forecast_study, run_study
     from layercut.text.counting import counted
 
-    if unsafe_exec:
-        allow_unsafe()
     if dry_run:
         forecasts = forecast_study(settings, out=out_folder, seed=seed, limit=limit)
-        if json:
-            as_json([one.to_dict() for one in forecasts])
-            return
-        for one in forecasts:
-            out.print(one.tables())
+        show([one.to_dict() for one in forecasts], [one.tables() for one in forecasts], json=json)
         return
     outcomes = run_study(
         settings, out=out_folder, seed=seed, limit=limit, settings_file=str(study), console=log, say=say

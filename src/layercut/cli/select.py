@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from layercut.cli import options
-from layercut.cli.console import as_json, log, out, result, say
+from layercut.cli.console import log, say, show, show_estimate
 from layercut.errors import InputError
 from layercut.models.depth import depth_of
 from layercut.selection import CRITERIA, criterion_row
@@ -38,9 +38,7 @@ def select(
         str, typer.Option(help="How many layers are removed, or which share: 3 or 25%.", metavar="N")
     ] = "25%",
     keep: options.Keep = None,
-    out_folder: Annotated[
-        Path | None, typer.Option("--out", help="Run folder; runs/select-<model> if left out.", metavar="DIR")
-    ] = None,
+    out_folder: Annotated[Path | None, options.out_to("Run folder; runs/select-<model> if left out.")] = None,
     objective: Annotated[
         str | None,
         typer.Option(
@@ -110,14 +108,11 @@ def select(
     from layercut.progress.bars import SelectionProgress
     from layercut.report.held_out import held_out_table
     from layercut.report.ranking import ranking_table
-    from layercut.sandbox.runner import allow_unsafe
     from layercut.selection.estimate import selection_estimate
     from layercut.selection.select import objective_parts, select_layers
     from layercut.selection.select import setting as parse_setting
     from layercut.tasks.run import slug
 
-    if unsafe_exec:
-        allow_unsafe()
     folder = out_folder or Path("runs", slug(f"select-{model.model}"))
     own = dict(parse_setting(entry) for entry in setting or [])
     if dry_run:
@@ -133,10 +128,7 @@ def select(
             num_held_out=held_out,
             out=folder,
         )
-        if json:
-            as_json(estimate.to_dict())
-        for line in () if json else estimate.lines():
-            result(line)
+        show_estimate(estimate, json=json)
         return
     with SelectionProgress(log) as progress:
         done = select_layers(
@@ -156,11 +148,6 @@ def select(
             progress=progress,
             say=say,
         )
-    if json:
-        as_json(done.plan.to_dict())
-        return
-    out.print(ranking_table(done.plan.to_dict()))
-    if (held := held_out_table(done.plan.scores)) is not None:
-        out.print(held)
-    result(f"{criterion}: {done.plan.describe()}")
-    result(f"plan: {done.path}")
+    chosen, held = done.plan.to_dict(), held_out_table(done.plan.scores)
+    tables = [ranking_table(chosen), *([] if held is None else [held])]
+    show(chosen, tables, [f"{criterion}: {done.plan.describe()}", f"plan: {done.path}"], json=json)

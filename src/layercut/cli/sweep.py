@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 
 from layercut.cli import options
-from layercut.cli.console import as_json, log, out, result, say
+from layercut.cli.console import log, say, show
 from layercut.diagnostics import LAYER_FORMS, known
 from layercut.errors import InputError, unknown
 from layercut.settings import DecodingSettings, ModelSettings
@@ -58,8 +58,7 @@ def sweep(
     data: options.Data = None,
     data_dir: options.DataDir = None,
     layers: Annotated[
-        str | None,
-        typer.Option(help="Layers to skip, one at a time, ranges inclusive: 0-9,20. All if left out."),
+        str | None, typer.Option(help="Layers to skip, one at a time, ranges inclusive: 0-9,20. All if left out.")
     ] = None,
     split: Annotated[
         str, typer.Option(help="selection items, or report items; layers are not to be chosen by the latter.")
@@ -75,9 +74,7 @@ def sweep(
             metavar="MODEL",
         ),
     ] = None,
-    out_folder: Annotated[
-        Path | None, typer.Option("--out", help="Run folder; runs/<model>-sweep if left out.", metavar="DIR")
-    ] = None,
+    out_folder: Annotated[Path | None, options.out_to("Run folder; runs/<model>-sweep if left out.")] = None,
     seed: options.Seed = 0,
     dry_run: options.DryRun = False,
     unsafe_exec: options.UnsafeExec = False,
@@ -119,11 +116,8 @@ def sweep(
     from layercut.diagnostics.diagnose import LIMIT
     from layercut.report.html.page import PAGE
     from layercut.report.sweep_text import PLOT, REPORT, sweep_tables
-    from layercut.sandbox.runner import allow_unsafe
     from layercut.selection.sweep import sweep_model
 
-    if unsafe_exec:
-        allow_unsafe()
     if diagnose:
         _diagnose(
             model,
@@ -157,23 +151,18 @@ def sweep(
     )
     if swept is None:
         return
-    if json:
-        as_json(swept.sweep.to_dict())
-        return
-    for block in sweep_tables(swept.sweep):
-        out.print(block)
-    result(f"report: {swept.folder / REPORT}")
-    result(f"picture: {swept.folder / PLOT}")
-    if (page := swept.folder / PAGE).is_file():
-        result(f"page: {page}")
+    files = {"report": swept.folder / REPORT, "picture": swept.folder / PLOT, "page": swept.folder / PAGE}
+    lines = [f"{name}: {file}" for name, file in files.items() if name != "page" or file.is_file()]
+    show(swept.sweep.to_dict(), sweep_tables(swept.sweep), lines, json=json)
 
 
 def _diagnose(model: ModelSettings, *, json: bool, **wanted: Any) -> None:
     from layercut.diagnostics.diagnose import diagnose_layers
+    from layercut.evidence.diagnosis import with_rows
     from layercut.report.diagnosis.layers import PLOT, layers_table
 
     done = diagnose_layers(model, console=log, say=say, **wanted)
-    _show(done, layers_table, PLOT, json=json)
+    _show(done, lambda data: layers_table(with_rows(data)), PLOT, json=json)
 
 
 def _predict(model: ModelSettings, *, json: bool, **wanted: Any) -> None:
@@ -188,12 +177,6 @@ def _predict(model: ModelSettings, *, json: bool, **wanted: Any) -> None:
 
 def _show(done: Diagnosed | Predicted | None, tables: Callable[[Any], Iterable[Any]], plot: str, *, json: bool) -> None:
     """What came out, as tables and files or as JSON; nothing of a dry run."""
-    if done is None:
-        return
-    if json:
-        as_json(done.data)
-        return
-    for block in tables(done.data):
-        out.print(block)
-    result(f"report: {done.report}")
-    result(f"picture: {done.report.with_name(plot)}")
+    if done is not None:
+        lines = (f"report: {done.report}", f"picture: {done.report.with_name(plot)}")
+        show(done.data, tables(done.data), lines, json=json)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from layercut.diagnostics.session import DiagnosticSession, Needs
-    from layercut.runs.diagnosis import Diagnosis
+    from layercut.evidence.diagnosis import Diagnosis
 
 
 class KnownDiagnostic(NamedTuple):

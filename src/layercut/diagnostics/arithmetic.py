@@ -21,7 +21,7 @@ from layercut.diagnostics.arithmetic_files import arithmetic_files
 from layercut.diagnostics.measures import by_group, examples_of, rows_of
 from layercut.diagnostics.session import DiagnosticSession
 from layercut.engine.base import Completion, LikelihoodRequest
-from layercut.runs.diagnosis import Diagnosis
+from layercut.evidence.diagnosis import Diagnosis
 from layercut.tasks.arithmetic import find_number, same_number
 from layercut.tasks.base import Readout, Sample
 from layercut.tasks.few_shot import FewShotTask, Problem, item_rng

@@ -16,7 +16,7 @@ from layercut.diagnostics.measures import by_group, examples_of, rows_of
 from layercut.diagnostics.session import DiagnosticSession
 from layercut.diagnostics.written_programs import written_programs
 from layercut.engine.base import LikelihoodRequest
-from layercut.runs.diagnosis import Diagnosis
+from layercut.evidence.diagnosis import Diagnosis
 from layercut.tasks.brackets import closing, find_brackets
 from layercut.tasks.few_shot import FewShotTask, Problem
 

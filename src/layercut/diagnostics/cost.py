@@ -20,10 +20,9 @@ import torch
 from scipy.stats import t as student
 
 from layercut.diagnostics.session import DiagnosticSession, Record, SessionModel
+from layercut.evidence.diagnosis import Diagnosis, MeasureRow, level_values
 from layercut.evidence.intervals import Estimate
-from layercut.evidence.measures import interval
 from layercut.models.loading import LoadedModel
-from layercut.runs.diagnosis import Diagnosis, Interval, MeasureRow
 from layercut.surgery.bypass import bypass
 from layercut.surgery.plan import CutPlan
 
@@ -154,22 +153,16 @@ def _row(
 ) -> MeasureRow:
     before, after = ([float(one[name][measure]) for one in rounds] for name in (session.uncut.name, arm.name))
     found = ratio(before, after)
-    level: list[Interval] = [[float(np.median(values)), None, None] for values in (before, after)]
-    return {
-        "diagnostic": NAME,
-        "measure": {"first_token": "time to first token"}.get(measure, f"{measure} speed"),
-        "group": f"batch {size}",
-        "arm": arm.name,
-        "better": better,
-        "unit": "ratio",
-        "chance": None,
-        "n": found.n,
-        "uncut": level[0],
-        "cut": level[1],
-        "difference": interval(found),
-        "kept": None,
-        "p_value": 1.0,
-        "test": "none",
-        "seed": session.seed,
-        "headline": False,
-    }
+    uncut, cut = (Estimate(float(np.median(values)), None, None, found.n, "none") for values in (before, after))
+    return MeasureRow(
+        diagnostic=NAME,
+        metric={"first_token": "time to first token"}.get(measure, f"{measure} speed"),
+        group=f"batch {size}",
+        arm=arm.name,
+        better=better,
+        unit="ratio",
+        chance=None,
+        seed=session.seed,
+        headline=False,
+        values=level_values(uncut, cut, found),
+    )

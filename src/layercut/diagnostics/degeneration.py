@@ -14,7 +14,7 @@ from layercut.diagnostics.measures import examples_of
 from layercut.diagnostics.session import Answers, DiagnosticSession, SessionModel
 from layercut.engine.base import Decoding, GenerationRequest
 from layercut.evidence.degeneration import NAME, degeneration_notes, degeneration_rows, is_broken, look
-from layercut.runs.diagnosis import Diagnosis
+from layercut.evidence.diagnosis import Diagnosis
 from layercut.tasks.few_shot import content_id
 from layercut.text.counting import counted
 

@@ -14,8 +14,8 @@ from layercut.diagnostics.arithmetic import constant_share, expressions, is_righ
 from layercut.diagnostics.measures import rows_of
 from layercut.diagnostics.session import DiagnosticSession
 from layercut.engine.base import Decoding, GenerationRequest, LikelihoodRequest
+from layercut.evidence.diagnosis import Diagnosis
 from layercut.evidence.pass_at_k import pass_at_k
-from layercut.runs.diagnosis import Diagnosis
 from layercut.text.counting import counted
 
 NAME = "demoted"

@@ -29,11 +29,12 @@ from layercut.progress import OnProgress, Say
 from layercut.progress import estimate as eta
 from layercut.progress.bars import Progressing
 from layercut.report.diagnosis.layers import LAYERS_FILE, arm_name, layers_report
-from layercut.report.diagnosis.verdict import FILE, FORMAT_VERSION, load
+from layercut.report.diagnosis.verdict import FILE, FORMAT_VERSION
 from layercut.report.reports import write_reports
 from layercut.runs.atomic import write_json
 from layercut.runs.directory import RunFolder
 from layercut.runs.environment import hide_home
+from layercut.runs.settings import read_format
 from layercut.sandbox.runner import describe_or_why_not
 from layercut.selection.specs import plan_of
 from layercut.selection.sweep import parent_of, swept_layers
@@ -245,7 +246,7 @@ def _earlier(folder: Path, file: str, arms: Sequence[SessionModel]) -> dict[str,
     """Results of an earlier command on the same models. Those on others are made again, from the journals."""
     if not (folder / file).is_file():
         return {}
-    held = load(folder, file)
+    held = read_format(folder / file, "diagnosis")
     same = {arm["name"] for arm in held["arms"]} == {arm.name for arm in arms}
     found: dict[str, Any] = held["diagnostics"] if same else {}
     return found
@@ -279,7 +280,8 @@ def _ask_all(
                 on_stage = _steps(forms[name].stages, on_progress)
                 session.begin()
                 found = diagnostic(name, forms)(session)
-                data["diagnostics"][name] = {**found, "notes": [*found["notes"], *session.shortfalls]}
+                rows = [row.to_dict() for row in found["rows"]]
+                data["diagnostics"][name] = {**found, "rows": rows, "notes": [*found["notes"], *session.shortfalls]}
                 said += session.shortfalls
                 on_progress(_STEPS, _STEPS)
             data["diagnostics"] = {one: data["diagnostics"][one] for one in known(list(data["diagnostics"]))}

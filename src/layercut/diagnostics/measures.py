@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from layercut.diagnostics.session import Answers, DiagnosticSession
-from layercut.evidence.measures import Values, measure_rows
-from layercut.runs.diagnosis import DiagnosisExample, MeasureRow
+from layercut.evidence.diagnosis import DiagnosisExample, MeasureRow
+from layercut.evidence.measures import Values, measure_rows, without_kept
 
 
 def rows_of(session: DiagnosticSession, diagnostic: str, measure: str, values: Values, **how: Any) -> list[MeasureRow]:
@@ -25,9 +26,7 @@ def by_group(
         places = [place for place, name in enumerate(groups) if name == group]
         part = {name: [found[place] for place in places] for name, found in values.items()}
         rows += rows_of(session, diagnostic, measure, part, group=group)
-    for row in rows:
-        row["kept"] = None
-    return rows
+    return [replace(row, values=without_kept(row.values)) for row in rows]
 
 
 def examples_of(

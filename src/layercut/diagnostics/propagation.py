@@ -19,7 +19,7 @@ from layercut.diagnostics.measures import rows_of
 from layercut.diagnostics.session import Answers, DiagnosticSession
 from layercut.diagnostics.traces import KINDS, Kind, Trace, first_wrong, kept_pieces, kinds_of, right_traces
 from layercut.engine.base import GenerationRequest, Message, Prompt
-from layercut.runs.diagnosis import Diagnosis, DiagnosisExample, MeasureRow
+from layercut.evidence.diagnosis import Diagnosis, DiagnosisExample, MeasureRow
 
 NAME = "propagation"
 OWN = ("copy", "gsm_symbolic")

@@ -23,8 +23,8 @@ from layercut.engine.head import chunks, logits
 from layercut.engine.rows import text_tokens
 from layercut.engine.stack import Stack
 from layercut.errors import InputError
+from layercut.evidence.diagnosis import Diagnosis, MeasureRow
 from layercut.models.loading import LoadedModel
-from layercut.runs.diagnosis import Diagnosis, MeasureRow
 from layercut.text.counting import counted
 
 NAME = "similarity"

@@ -14,8 +14,8 @@ from layercut.diagnostics.functions import Function, functions
 from layercut.diagnostics.measures import examples_of
 from layercut.diagnostics.session import Answers, DiagnosticSession
 from layercut.errors import InputError
+from layercut.evidence.diagnosis import Diagnosis
 from layercut.evidence.program_classes import FINE, ProgramClass, class_counts, classify, program_rows
-from layercut.runs.diagnosis import Diagnosis
 from layercut.sandbox.isolation import Limits
 from layercut.sandbox.runner import Program, describe, run_programs
 from layercut.text.counting import counted

@@ -19,11 +19,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, TypeVar
 
 from pydantic import Field
 
 from layercut.base_settings import Seed
+from layercut.errors import InputError
 from layercut.settings import DecodingSettings
 from layercut.surgery.plan import CutPlan
 
@@ -124,6 +125,7 @@ class Likelihoods:
 
 Request = GenerationRequest | LikelihoodRequest
 Reply = Completion | Likelihoods
+Found = TypeVar("Found")
 
 
 class TokenDamage(NamedTuple):
@@ -186,8 +188,17 @@ def always(plan: CutPlan, request_id: str) -> bool:
     return True
 
 
+Plans = Sequence[CutPlan]
+Under = Iterator[tuple[CutPlan, Sequence[Found]]]
+"""A plan and some of what was found under it, at a time."""
+
+
 class Engine(Protocol):
-    """A loaded model that can be run uncut or under any plan."""
+    """A loaded model that can be run uncut or under any plan.
+
+    The methods for many plans run one plan after the other, and one kind of request after the other. An engine that
+    shares work between plans has its own, and those for one plan from ``ManyPlansAtOnce``.
+    """
 
     @property
     def num_layers(self) -> int:
@@ -205,7 +216,7 @@ class Engine(Protocol):
 
     def completions(
         self, requests: Sequence[GenerationRequest], plan: CutPlan, decoding: Decoding, done: Collection[str] = ()
-    ) -> Iterator[list[Completion]]:
+    ) -> Iterator[Sequence[Completion]]:
         """Answer every request that is not done, a batch at a time, in the engine's order.
 
         Raises:
@@ -215,13 +226,13 @@ class Engine(Protocol):
 
     def log_likelihoods(
         self, requests: Sequence[LikelihoodRequest], plan: CutPlan, done: Collection[str] = ()
-    ) -> Iterator[list[Likelihoods]]:
+    ) -> Iterator[Sequence[Likelihoods]]:
         """Score every request that is not done, a batch at a time, in the engine's order."""
         ...
 
     def divergences(
         self, requests: Sequence[LikelihoodRequest], plan: CutPlan, reference: CutPlan, done: Collection[str] = ()
-    ) -> Iterator[list[Divergence]]:
+    ) -> Iterator[Sequence[Divergence]]:
         """Compare a plan with a reference on every request that is not done, a batch at a time, in the engine's order.
 
         Raises:
@@ -234,141 +245,112 @@ class Engine(Protocol):
         ...
 
     def completions_under(
-        self,
-        requests: Sequence[GenerationRequest],
-        plans: Sequence[CutPlan],
-        decoding: Decoding,
-        wanted: Wanted = always,
-    ) -> Iterator[tuple[CutPlan, list[Completion]]]:
+        self, requests: Sequence[GenerationRequest], plans: Plans, decoding: Decoding, wanted: Wanted = always
+    ) -> Under[Completion]:
         """Answer every request under every plan, as far as it is wanted: a plan and some of its answers at a time.
 
         The same answers as ``completions`` gives plan by plan, in the engine's own order. A plan that is listed twice
         is answered once.
         """
-        ...
+        for plan in distinct(plans):
+            for answers in self.completions(requests, plan, decoding, Unwanted(plan, wanted)):
+                yield plan, answers
 
     def log_likelihoods_under(
-        self, requests: Sequence[LikelihoodRequest], plans: Sequence[CutPlan], wanted: Wanted = always
-    ) -> Iterator[tuple[CutPlan, list[Likelihoods]]]:
+        self, requests: Sequence[LikelihoodRequest], plans: Plans, wanted: Wanted = always
+    ) -> Under[Likelihoods]:
         """Score every request under every plan, as far as it is wanted; see ``completions_under``."""
-        ...
+        for plan in distinct(plans):
+            for answers in self.log_likelihoods(requests, plan, Unwanted(plan, wanted)):
+                yield plan, answers
 
     def answers_under(
-        self, requests: Sequence[Request], plans: Sequence[CutPlan], decoding: Decoding, wanted: Wanted = always
-    ) -> Iterator[tuple[CutPlan, Sequence[Reply]]]:
+        self, requests: Sequence[Request], plans: Plans, decoding: Decoding, wanted: Wanted = always
+    ) -> Under[Reply]:
         """Answer and score requests under every plan, as far as it is wanted; see ``completions_under``.
 
         A question that is both answered and scored has the same id in both requests. ``wanted`` is asked by id alone.
         """
-        ...
-
-    def divergences_under(
-        self,
-        requests: Sequence[LikelihoodRequest],
-        plans: Sequence[CutPlan],
-        reference: CutPlan,
-        wanted: Wanted = always,
-    ) -> Iterator[tuple[CutPlan, list[Divergence]]]:
-        """Compare every plan with the reference on every request, as far as it is wanted; see ``completions_under``."""
-        ...
-
-    def hidden_states_under(
-        self, texts: Sequence[str], plans: Sequence[CutPlan]
-    ) -> Iterator[tuple[CutPlan, HiddenStates]]:
-        """Hidden states of every text under every plan; see ``hidden_states`` and ``completions_under``."""
-        ...
-
-
-class StatesPlanByPlan:
-    """``hidden_states_under`` of an engine that reads texts under one plan after the other."""
-
-    def hidden_states_under(
-        self: Engine, texts: Sequence[str], plans: Sequence[CutPlan]
-    ) -> Iterator[tuple[CutPlan, HiddenStates]]:
-        """See Engine."""
-        return ((plan, states) for plan in distinct(plans) for states in self.hidden_states(texts, plan))
-
-
-class KindByKind(StatesPlanByPlan):
-    """``answers_under`` of an engine whose kinds of requests share nothing."""
-
-    def answers_under(
-        self: Engine,
-        requests: Sequence[Request],
-        plans: Sequence[CutPlan],
-        decoding: Decoding,
-        wanted: Wanted = always,
-    ) -> Iterator[tuple[CutPlan, Sequence[Reply]]]:
-        """See Engine."""
         to_generate, to_score = by_kind(requests)
         if to_generate:
             yield from self.completions_under(to_generate, plans, decoding, wanted)
         if to_score:
             yield from self.log_likelihoods_under(to_score, plans, wanted)
 
-
-class OnePlanAtATime(KindByKind):
-    """The ``_under`` methods of an engine whose plans share nothing."""
-
-    def completions_under(
-        self: Engine,
-        requests: Sequence[GenerationRequest],
-        plans: Sequence[CutPlan],
-        decoding: Decoding,
-        wanted: Wanted = always,
-    ) -> Iterator[tuple[CutPlan, list[Completion]]]:
-        """See Engine."""
-        for plan in distinct(plans):
-            for answers in self.completions(requests, plan, decoding, Unwanted(plan, wanted)):
-                yield plan, answers
-
-    def log_likelihoods_under(
-        self: Engine, requests: Sequence[LikelihoodRequest], plans: Sequence[CutPlan], wanted: Wanted = always
-    ) -> Iterator[tuple[CutPlan, list[Likelihoods]]]:
-        """See Engine."""
-        for plan in distinct(plans):
-            for answers in self.log_likelihoods(requests, plan, Unwanted(plan, wanted)):
-                yield plan, answers
-
     def divergences_under(
-        self: Engine,
-        requests: Sequence[LikelihoodRequest],
-        plans: Sequence[CutPlan],
-        reference: CutPlan,
-        wanted: Wanted = always,
-    ) -> Iterator[tuple[CutPlan, list[Divergence]]]:
-        """See Engine."""
+        self, requests: Sequence[LikelihoodRequest], plans: Plans, reference: CutPlan, wanted: Wanted = always
+    ) -> Under[Divergence]:
+        """Compare every plan with the reference on every request, as far as it is wanted; see ``completions_under``."""
         for plan in distinct(plans):
             for answers in self.divergences(requests, plan, reference, Unwanted(plan, wanted)):
                 yield plan, answers
 
+    def hidden_states_under(self, texts: Sequence[str], plans: Plans) -> Iterator[tuple[CutPlan, HiddenStates]]:
+        """Hidden states of every text under every plan; see ``hidden_states`` and ``completions_under``."""
+        return ((plan, states) for plan in distinct(plans) for states in self.hidden_states(texts, plan))
 
-class ManyPlansAtOnce(StatesPlanByPlan):
-    """The methods for one plan, of an engine that is made for many."""
+
+class HoldsModel:
+    """What an engine says of the one model that it holds."""
+
+    _loaded: Any
+    _batch_size: int
+
+    def _described(self, engine: str, device: str) -> dict[str, Any]:
+        """What decides the numbers, for the run's settings."""
+        loaded = self._loaded
+        model = {"engine": engine, "model": loaded.name, "model_hash": loaded.model_hash, "dtype": loaded.dtype}
+        return {**model, "device": device, "batch_size": self._batch_size}
+
+    @property
+    def num_layers(self) -> int:
+        """Decoder layers of the original model."""
+        return int(self._loaded.num_layers)
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether it takes conversations."""
+        return bool(self._loaded.has_chat_template)
+
+
+class TextOnly(Engine):
+    """An engine that gives texts and their likelihoods alone."""
+
+    gives_not: ClassVar[str]
+    """What an error begins with, such as ``vLLM does not give``."""
+
+    def divergences(
+        self, requests: Sequence[LikelihoodRequest], plan: CutPlan, reference: CutPlan, done: Collection[str] = ()
+    ) -> Iterator[Sequence[Divergence]]:
+        """Always an InputError."""
+        raise self._missing("distributions over the whole vocabulary, by which plans are compared")
+
+    def hidden_states(self, texts: Sequence[str], plan: CutPlan) -> Iterator[HiddenStates]:
+        """Always an InputError."""
+        raise self._missing("hidden states")
+
+    def _missing(self, what: str) -> InputError:
+        return InputError(f"{self.gives_not} {what}; use `engine` shared.")
+
+
+class ManyPlansAtOnce(Engine):
+    """An engine that is made for many plans: its methods for one."""
 
     def completions(
-        self: Engine,
-        requests: Sequence[GenerationRequest],
-        plan: CutPlan,
-        decoding: Decoding,
-        done: Collection[str] = (),
-    ) -> Iterator[list[Completion]]:
+        self, requests: Sequence[GenerationRequest], plan: CutPlan, decoding: Decoding, done: Collection[str] = ()
+    ) -> Iterator[Sequence[Completion]]:
         """See Engine."""
         return (answers for _, answers in self.completions_under(requests, [plan], decoding, _but(done)))
 
     def log_likelihoods(
-        self: Engine, requests: Sequence[LikelihoodRequest], plan: CutPlan, done: Collection[str] = ()
-    ) -> Iterator[list[Likelihoods]]:
+        self, requests: Sequence[LikelihoodRequest], plan: CutPlan, done: Collection[str] = ()
+    ) -> Iterator[Sequence[Likelihoods]]:
         """See Engine."""
         return (answers for _, answers in self.log_likelihoods_under(requests, [plan], _but(done)))
 
     def divergences(
-        self: Engine,
-        requests: Sequence[LikelihoodRequest],
-        plan: CutPlan,
-        reference: CutPlan,
-        done: Collection[str] = (),
-    ) -> Iterator[list[Divergence]]:
+        self, requests: Sequence[LikelihoodRequest], plan: CutPlan, reference: CutPlan, done: Collection[str] = ()
+    ) -> Iterator[Sequence[Divergence]]:
         """See Engine."""
         return (answers for _, answers in self.divergences_under(requests, [plan], reference, _but(done)))
 

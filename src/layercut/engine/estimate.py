@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -101,6 +101,10 @@ class CostEstimate:
     """Of those, what is left at the end."""
     memory_bytes: int
     """At the fullest moment."""
+    memory_moment: str = ""
+    """Which that is, such as ``in training``."""
+    memory_parts: Mapping[str, int] = field(default_factory=dict)
+    """What takes it, in bytes; empty where that is not counted by part."""
     folder: Path | None
     """That is written to."""
 
@@ -132,6 +136,11 @@ class CostEstimate:
             "stays_bytes": self.stays_bytes,
             "free_bytes": self.free_bytes,
             "memory_bytes": self.memory_bytes,
+            **(
+                {"memory_moment": self.memory_moment, "memory_parts": dict(self.memory_parts)}
+                if self.memory_parts
+                else {}
+            ),
             "folder": None if self.folder is None else str(self.folder),
         }
 
@@ -148,7 +157,11 @@ class CostEstimate:
             stays = f", of which {size(self.stays_bytes)} stays" if self.stays_bytes < self.disk_bytes else ""
             short = ": too little" if self.disk_bytes > self.free_bytes else ""
             lines.append(f"disk: up to {size(self.disk_bytes)}{stays}; {size(self.free_bytes)} is free{short}")
-        lines.append(f"memory: about {size(self.memory_bytes)} plus Python and its libraries")
+        moment = f" {self.memory_moment}" if self.memory_moment else ""
+        lines.append(f"memory: about {size(self.memory_bytes)}{moment} plus Python and its libraries")
+        if self.memory_parts:
+            parts = [f"{name} {size(part)}" for name, part in self.memory_parts.items() if part]
+            lines.append(f"of that memory: {', '.join(parts)}")
         if self.folder is not None:
             lines.append(f"would write to {self.folder}")
         return [*lines, "dry run: nothing was written"]

@@ -73,13 +73,7 @@ class Generating:
     """
 
     def __init__(
-        self,
-        loaded: LoadedModel,
-        stack: Stack,
-        prefix: Tokens,
-        decoding: Decoding,
-        wanted: Wanted,
-        num_bytes: int,
+        self, loaded: LoadedModel, stack: Stack, prefix: Tokens, decoding: Decoding, wanted: Wanted, num_bytes: int
     ) -> None:
         """Nothing is computed yet.
 
@@ -114,7 +108,9 @@ class Generating:
     ) -> Iterator[tuple[CutPlan, Sequence[Reply]]]:
         """Run a block's prompts under all plans but those that have ``begun``; in halves if memory runs out."""
         laid = self._lay(block)
-        leaves = run(laid.reading.texts, lambda plan: plan.key not in begun and self._any_wanted(block, plan))
+        leaves = run(
+            laid.reading.texts, lambda plan: plan.key not in begun and any(self._wanted(plan, one.id) for one in block)
+        )
         while True:
             try:
                 if (found := next(leaves, None)) is None:
@@ -147,7 +143,7 @@ class Generating:
 
     def _lay(self, block: Sequence[ItemRequest]) -> _Laid:
         rows = [question.row for question in block if question.row is not None]
-        drafts = [self._draft(row) for row in rows]
+        drafts = [encode_draft(self._loaded.tokenizer, row.request, row.prompt)[: row.limit] for row in rows]
         of_rows = iter([row.prompt[self._num_prefix :] + draft for row, draft in zip(rows, drafts, strict=True)])
         scorings: list[Scoring | None] = []
         lines: list[list[Tokens]] = []
@@ -176,12 +172,6 @@ class Generating:
             scores = laid.reading.scores(self._loaded, before, look)
         starts = [pack.starts[place] for place in laid.places]
         return scores, answers, self._hold_against_drafts(answers, starts, leaf, said)
-
-    def _any_wanted(self, block: Sequence[ItemRequest], plan: CutPlan) -> bool:
-        return any(self._wanted(plan, question.id) for question in block)
-
-    def _draft(self, row: GenerationRow) -> Tokens:
-        return encode_draft(self._loaded.tokenizer, row.request, row.prompt)[: row.limit]
 
     def _answer(self, row: GenerationRow, draft: Tokens) -> Answer:
         return Answer(row, draft, self._stop_tokens, lambda tokens: decode(self._loaded.tokenizer, tokens))

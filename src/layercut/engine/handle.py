@@ -11,7 +11,7 @@ from layercut.errors import InputError
 from layercut.models.placement import pick_dtype
 from layercut.models.sources import ModelSource, describe_source, resolve
 from layercut.settings import ModelSettings
-from layercut.surgery.checkpoint import earlier_plans, plan_cut, with_earlier
+from layercut.surgery.checkpoint import earlier_plans, healings, plan_cut, with_earlier
 from layercut.surgery.plan import CutPlan
 
 if TYPE_CHECKING:
@@ -136,6 +136,11 @@ class ModelHandle:
     def earlier_plans(self) -> list[CutPlan]:
         """Plans by which this very checkpoint was cut before, oldest first; empty for a model that is whole."""
         return earlier_plans(self.source.path)
+
+    @cached_property
+    def healings(self) -> list[dict[str, Any]]:
+        """Entries of the healings that made this very checkpoint, oldest first."""
+        return healings(self.source)
 
     def introduce(self, plan: CutPlan) -> str:
         """One line for people."""

@@ -61,7 +61,12 @@ def chunks(model: PreTrainedModel, num_positions: int) -> Iterator[slice]:
 
 @torch.no_grad()
 def logits(model: PreTrainedModel, before: HeadInput, chunk: slice) -> Tensor:
-    """Logits (C, V) of a chunk of positions.
+    """Logits (C, V) of a chunk of positions."""
+    return logits_with_gradients(model, before, chunk)
+
+
+def logits_with_gradients(model: PreTrainedModel, before: HeadInput, chunk: slice) -> Tensor:
+    """Logits (C, V) of a chunk of positions, through which gradients may flow.
 
     The model's own forward pass makes them, around a body that only hands the states on: some families scale or cap
     their logits after the head.

@@ -16,18 +16,9 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from layercut.engine.base import (
-    Completion,
-    Decoding,
-    Divergence,
-    GenerationRequest,
-    HiddenStates,
-    LikelihoodRequest,
-    Likelihoods,
-    OnePlanAtATime,
-)
+from layercut.engine.base import Completion, Decoding, GenerationRequest, LikelihoodRequest, Likelihoods, TextOnly
 from layercut.engine.batching import AnyWork, lay_out
 from layercut.engine.rows import GenerationRow, LikelihoodRow, Scoring, Tokens, generation_rows, scorings
 from layercut.engine.sampling import noise_key
@@ -78,11 +69,13 @@ class _Text:
         return self.request.id
 
 
-class OpenAIEngine(OnePlanAtATime):
+class OpenAIEngine(TextOnly):
     """One served model, uncut: no plan can leave out layers of it.
 
     The server's stop tokens are used. A draw is seeded by the seed and the request's id, where the server heeds seeds.
     """
+
+    gives_not = "a server does not give"
 
     def __init__(
         self,
@@ -165,24 +158,6 @@ class OpenAIEngine(OnePlanAtATime):
                 "folder), or ask for `readouts` short,chain."
             )
         return self._each(scorings(self._reader, requests), done, self._score)
-
-    def divergences(
-        self, requests: Sequence[LikelihoodRequest], plan: CutPlan, reference: CutPlan, done: Collection[str] = ()
-    ) -> Iterator[list[Divergence]]:
-        """Not from a server.
-
-        Raises:
-            InputError: always.
-        """
-        _refuse("distributions over the whole vocabulary, by which plans are compared")
-
-    def hidden_states(self, texts: Sequence[str], plan: CutPlan) -> Iterator[HiddenStates]:
-        """Not from a server.
-
-        Raises:
-            InputError: always.
-        """
-        _refuse("hidden states")
 
     def _each(
         self, work: Iterable[AnyWork], done: Collection[str], ask: Callable[[AnyWork], Answer]
@@ -339,7 +314,3 @@ def _check(plan: CutPlan) -> None:
             "layers of a served model cannot be removed; cut the checkpoint with layercut cut and serve that, or use "
             "`engine` vllm."
         )
-
-
-def _refuse(what: str) -> NoReturn:
-    raise InputError(f"a server does not give {what}; use `engine` shared.")

@@ -21,11 +21,12 @@ from layercut.engine.base import (
     Completion,
     Decoding,
     Divergence,
+    Engine,
     GenerationRequest,
     HiddenStates,
+    HoldsModel,
     LikelihoodRequest,
     Likelihoods,
-    OnePlanAtATime,
 )
 from layercut.engine.batching import Backoff, lay_out
 from layercut.engine.divergence import divergences_of
@@ -57,7 +58,7 @@ Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
 
-class PlainEngine(OnePlanAtATime):
+class PlainEngine(HoldsModel, Engine):
     """One loaded model, uncut or under any plan.
 
     The checkpoint's stop tokens are used. Its sampling parameters (temperature, repetition penalty, ...) are left
@@ -75,26 +76,9 @@ class PlainEngine(OnePlanAtATime):
         self._stop_tokens = stop_tokens(self._tokenizer, self._model.generation_config)
         self._pad_token = self._usable_pad_token()
 
-    @property
-    def num_layers(self) -> int:
-        """Decoder layers of the original model."""
-        return self._loaded.num_layers
-
-    @property
-    def has_chat_template(self) -> bool:
-        """Whether it takes conversations."""
-        return self._loaded.has_chat_template
-
     def describe(self) -> Mapping[str, Any]:
         """What decides the numbers, for the run's settings."""
-        return {
-            "engine": "plain",
-            "model": self._loaded.name,
-            "model_hash": self._loaded.model_hash,
-            "dtype": self._loaded.dtype,
-            "device": self._model.device.type,
-            "batch_size": self._batch_size,
-        }
+        return self._described("plain", self._model.device.type)
 
     def completions(
         self, requests: Sequence[GenerationRequest], plan: CutPlan, decoding: Decoding, done: Collection[str] = ()
@@ -171,10 +155,7 @@ class PlainEngine(OnePlanAtATime):
         return (states for found in self._answers(batches, plan, answer) for states in found)
 
     def _answers(
-        self,
-        batches: Iterable[Sequence[Item]],
-        plan: CutPlan,
-        answer: Callable[[Sequence[Item]], list[Answer]],
+        self, batches: Iterable[Sequence[Item]], plan: CutPlan, answer: Callable[[Sequence[Item]], list[Answer]]
     ) -> Iterator[list[Answer]]:
         for batch in batches:
             # One batch at a time, so that a caller who stops in the middle finds the model whole.

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from layercut.engine.base import GenerationRequest, Prompt, Wanted, distinct
+from layercut.engine.base import GenerationRequest, Wanted, distinct
 from layercut.surgery.plan import CutPlan
 
 BLOCKS_PER_MEMBER = 2
@@ -106,8 +106,5 @@ def _travels(what: Any) -> bool:
 
 def _length(request: Any) -> int:
     """Characters to be read, and tokens to be written."""
-    return _characters(request.prompt) + int(getattr(request, "max_new_tokens", 0))
-
-
-def _characters(prompt: Prompt) -> int:
-    return len(prompt) if isinstance(prompt, str) else sum(len(message.content) for message in prompt)
+    parts = [request.prompt] if isinstance(request.prompt, str) else [message.content for message in request.prompt]
+    return sum(map(len, parts)) + int(getattr(request, "max_new_tokens", 0))

@@ -81,7 +81,8 @@ def apply_template(
     """
     try:
         turns = [message._asdict() for message in messages]
-        template = _with_fixed_clock(tokenizer.get_chat_template())
+        template = tokenizer.get_chat_template()
+        template = _FIXED_CLOCK + template if "strftime_now" in template else template
         check_template(
             template,
             turns,
@@ -196,7 +197,3 @@ def _prefix_text(tokenizer: PreTrainedTokenizerBase) -> str | tuple[str, ...]:
     """What a text begins with that has its BOS token already. The empty tuple fits no text."""
     prefix = _prefix_token(tokenizer)
     return (prefix is not None and str(tokenizer.decode(prefix))) or ()
-
-
-def _with_fixed_clock(template: str) -> str:
-    return _FIXED_CLOCK + template if "strftime_now" in template else template

@@ -27,8 +27,10 @@ from layercut.engine.base import (
     LikelihoodRequest,
     Likelihoods,
     ManyPlansAtOnce,
+    Plans,
     Reply,
     Request,
+    Under,
     Wanted,
     always,
 )
@@ -87,34 +89,26 @@ class RayPool(ManyPlansAtOnce):
         return self._members.deaths
 
     def completions_under(
-        self,
-        requests: Sequence[GenerationRequest],
-        plans: Sequence[CutPlan],
-        decoding: Decoding,
-        wanted: Wanted = always,
-    ) -> Iterator[tuple[CutPlan, list[Completion]]]:
+        self, requests: Sequence[GenerationRequest], plans: Plans, decoding: Decoding, wanted: Wanted = always
+    ) -> Under[Completion]:
         """See Engine."""
         return self._run("completions_under", portable(requests), plans, (decoding,), wanted)
 
     def log_likelihoods_under(
-        self, requests: Sequence[LikelihoodRequest], plans: Sequence[CutPlan], wanted: Wanted = always
-    ) -> Iterator[tuple[CutPlan, list[Likelihoods]]]:
+        self, requests: Sequence[LikelihoodRequest], plans: Plans, wanted: Wanted = always
+    ) -> Under[Likelihoods]:
         """See Engine."""
         return self._run("log_likelihoods_under", requests, plans, (), wanted)
 
     def answers_under(
-        self, requests: Sequence[Request], plans: Sequence[CutPlan], decoding: Decoding, wanted: Wanted = always
-    ) -> Iterator[tuple[CutPlan, Sequence[Reply]]]:
+        self, requests: Sequence[Request], plans: Plans, decoding: Decoding, wanted: Wanted = always
+    ) -> Under[Reply]:
         """See Engine."""
         return self._run("answers_under", portable(requests), plans, (decoding,), wanted)
 
     def divergences_under(
-        self,
-        requests: Sequence[LikelihoodRequest],
-        plans: Sequence[CutPlan],
-        reference: CutPlan,
-        wanted: Wanted = always,
-    ) -> Iterator[tuple[CutPlan, list[Divergence]]]:
+        self, requests: Sequence[LikelihoodRequest], plans: Plans, reference: CutPlan, wanted: Wanted = always
+    ) -> Under[Divergence]:
         """See Engine."""
         return self._run("divergences_under", requests, plans, (reference,), wanted)
 
@@ -133,8 +127,8 @@ class RayPool(ManyPlansAtOnce):
         self.close()
 
     def _run(
-        self, method: str, requests: Sequence[Any], plans: Sequence[CutPlan], rest: tuple[Any, ...], wanted: Wanted
-    ) -> Iterator[tuple[CutPlan, list[Any]]]:
+        self, method: str, requests: Sequence[Any], plans: Plans, rest: tuple[Any, ...], wanted: Wanted
+    ) -> Under[Any]:
         members = self._members
         size = GROUP_BATCHES * int(members.ready().description.get("batch_size", 32))
         by_key = {plan.key: plan for plan in plans}

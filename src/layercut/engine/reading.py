@@ -55,12 +55,9 @@ class Reading:
             self._text_of += [len(self.texts)] * len(members)
             self.texts.append(text)
             for (index, row), lane in zip(rows, lanes[len(first) :], strict=True):
-                places = [self._place(index, place) for place in lane[-row.num_scored :]]
+                places = [self._read.setdefault((index, place), len(self._read)) for place in lane[-row.num_scored :]]
                 for continuation in row.continuations:
                     self.sheet.add(places, continuation)
-
-    def _place(self, index: int, place: int) -> int:
-        return self._read.setdefault((index, place), len(self._read))
 
     def positions(self, pack: Pack) -> list[int]:
         """Packed index of each of the N positions that are read."""

@@ -19,6 +19,7 @@ class ServedModel:
 
     earlier_plans: tuple[CutPlan, ...] = ()
     """None are known."""
+    healings: tuple[dict[str, Any], ...] = ()
 
     def __init__(self, settings: ModelSettings) -> None:
         """Nothing is sent yet."""
@@ -41,11 +42,7 @@ class ServedModel:
         return OpenAIEngine(wanted.model, wanted.base_url, tokenizer=tokenizer, concurrency=wanted.batch_size)
 
     def plan(self, spec: str | CutPlan | None = None) -> CutPlan:
-        """The original model, which is taken as one whole.
-
-        Raises:
-            InputError: layers are to be removed.
-        """
+        """The original model, which is taken as one whole. Raises InputError: layers are to be removed."""
         if spec is not None:
             raise InputError(
                 f"`remove` {spec}: layers of a served model cannot be removed. Cut the checkpoint with layercut cut "

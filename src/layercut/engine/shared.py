@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
@@ -24,13 +24,17 @@ from layercut.engine.base import (
     Completion,
     Decoding,
     Divergence,
+    Found,
     GenerationRequest,
     HiddenStates,
+    HoldsModel,
     LikelihoodRequest,
     Likelihoods,
     ManyPlansAtOnce,
+    Plans,
     Reply,
     Request,
+    Under,
     Wanted,
     always,
     by_kind,
@@ -55,12 +59,11 @@ if TYPE_CHECKING:
     from layercut.models.loading import LoadedModel
 
 logger = logging.getLogger(__name__)
-Found = TypeVar("Found")
 SHORTEST_PREFIX = 4
 """Tokens in common below which requests are run as they stand."""
 
 
-class SharedEngine(ManyPlansAtOnce):
+class SharedEngine(HoldsModel, ManyPlansAtOnce):
     """One loaded model under many plans at once."""
 
     def __init__(self, loaded: LoadedModel, *, batch_size: int = 32, cache_gib: float = 2.0) -> None:
@@ -85,16 +88,6 @@ class SharedEngine(ManyPlansAtOnce):
         self._prefixes = PrefixCache(int(cache_gib * 2**29))
         self._pool_bytes = int(cache_gib * 2**29)
 
-    @property
-    def num_layers(self) -> int:
-        """Decoder layers of the original model."""
-        return self._loaded.num_layers
-
-    @property
-    def has_chat_template(self) -> bool:
-        """Whether it takes conversations."""
-        return self._loaded.has_chat_template
-
     def describe(self) -> Mapping[str, Any]:
         """What decides the numbers, for the run's settings."""
         return {**self._plain.describe(), "engine": "shared"}
@@ -103,9 +96,7 @@ class SharedEngine(ManyPlansAtOnce):
         """See Engine; computed by PlainEngine."""
         return self._plain.hidden_states(texts, plan)
 
-    def hidden_states_under(
-        self, texts: Sequence[str], plans: Sequence[CutPlan]
-    ) -> Iterator[tuple[CutPlan, HiddenStates]]:
+    def hidden_states_under(self, texts: Sequence[str], plans: Plans) -> Iterator[tuple[CutPlan, HiddenStates]]:
         """Hidden states of every text: batch by batch, the longest first, in each under all plans.
 
         Raises:
@@ -131,12 +122,8 @@ class SharedEngine(ManyPlansAtOnce):
             yield leaf.plan, HiddenStates(tuple(batch), mask_BT, tuple(padded))
 
     def completions_under(
-        self,
-        requests: Sequence[GenerationRequest],
-        plans: Sequence[CutPlan],
-        decoding: Decoding,
-        wanted: Wanted = always,
-    ) -> Iterator[tuple[CutPlan, list[Completion]]]:
+        self, requests: Sequence[GenerationRequest], plans: Plans, decoding: Decoding, wanted: Wanted = always
+    ) -> Under[Completion]:
         """Answer every request under every plan: block by block of requests, in each under all plans.
 
         ``max_new_tokens`` is shortened where the model's context leaves less space. Answers of a block under a plan
@@ -145,11 +132,11 @@ class SharedEngine(ManyPlansAtOnce):
         Raises:
             InputError: at once, as in PlainEngine.
         """
-        return cast("Iterator[tuple[CutPlan, list[Completion]]]", self.answers_under(requests, plans, decoding, wanted))
+        return cast("Under[Completion]", self.answers_under(requests, plans, decoding, wanted))
 
     def log_likelihoods_under(
-        self, requests: Sequence[LikelihoodRequest], plans: Sequence[CutPlan], wanted: Wanted = always
-    ) -> Iterator[tuple[CutPlan, list[Likelihoods]]]:
+        self, requests: Sequence[LikelihoodRequest], plans: Plans, wanted: Wanted = always
+    ) -> Under[Likelihoods]:
         """Score every request under every plan: block by block of requests, in each under all plans.
 
         Raises:
@@ -166,8 +153,8 @@ class SharedEngine(ManyPlansAtOnce):
         )
 
     def answers_under(
-        self, requests: Sequence[Request], plans: Sequence[CutPlan], decoding: Decoding, wanted: Wanted = always
-    ) -> Iterator[tuple[CutPlan, Sequence[Reply]]]:
+        self, requests: Sequence[Request], plans: Plans, decoding: Decoding, wanted: Wanted = always
+    ) -> Under[Reply]:
         """Answer and score under every plan: a question that is asked both ways is one text.
 
         Its options are branches behind the prompt, and the draft of its answer, if it is the right option, is the
@@ -186,12 +173,8 @@ class SharedEngine(ManyPlansAtOnce):
         return generating.answers(lay_out(work, self._batch_size, ()), run)
 
     def divergences_under(
-        self,
-        requests: Sequence[LikelihoodRequest],
-        plans: Sequence[CutPlan],
-        reference: CutPlan,
-        wanted: Wanted = always,
-    ) -> Iterator[tuple[CutPlan, list[Divergence]]]:
+        self, requests: Sequence[LikelihoodRequest], plans: Plans, reference: CutPlan, wanted: Wanted = always
+    ) -> Under[Divergence]:
         """Compare every plan with the reference: block by block of requests; the reference runs once a block.
 
         Raises:
@@ -217,7 +200,7 @@ class SharedEngine(ManyPlansAtOnce):
         run: Runner,
         wanted: Wanted,
         begin: Callable[[Reading], Callable[[HeadInput], list[Found]]],
-    ) -> Iterator[tuple[CutPlan, list[Found]]]:
+    ) -> Under[Found]:
         """What a block gives under every plan; in halves if memory runs out."""
         reading = Reading(block, len(prefix))
         answer = None
@@ -262,10 +245,7 @@ class SharedEngine(ManyPlansAtOnce):
             raise InputError("a bypass is active on this model; leave it first, the engine skips layers by itself.")
         for plan in plans:
             if plan.num_layers != self.num_layers:
-                raise InputError(
-                    f"the plan is for a model of {plan.num_layers} decoder layers, this one has {self.num_layers}; use "
-                    "a plan made for this very model."
-                )
+                raise plan.unfit(f"this one has {self.num_layers}")
             check_plan(self._model, plan)
         return distinct(plans)
 

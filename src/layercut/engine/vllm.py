@@ -16,19 +16,18 @@ import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from layercut.engine import vllm_probe
 from layercut.engine.answers import Answer
 from layercut.engine.base import (
     Completion,
     Decoding,
-    Divergence,
     GenerationRequest,
-    HiddenStates,
+    HoldsModel,
     LikelihoodRequest,
     Likelihoods,
-    OnePlanAtATime,
+    TextOnly,
 )
 from layercut.engine.batching import lay_out
 from layercut.engine.prompts import decode
@@ -52,12 +51,14 @@ BLOCK = 4
 """Answers of this many batches come together, so that a finished sequence frees its place for the next one."""
 
 
-class VllmEngine(OnePlanAtATime):
+class VllmEngine(HoldsModel, TextOnly):
     """One model in vLLM, uncut or under any plan.
 
     The checkpoint's stop tokens are used; its sampling parameters are left aside. A draw depends on the seed, the
     request's id and the token's place, as in the other engines, but takes vLLM's noise and so gives other texts.
     """
+
+    gives_not = "vLLM does not give"
 
     def __init__(
         self,
@@ -96,12 +97,7 @@ class VllmEngine(OnePlanAtATime):
             expected = vllm_probe.reference(model)
         self._may_skip = expected is not None or model.structure.model_type in VERIFIED
         self._llm = start(
-            self._vllm,
-            model,
-            device=self._device,
-            batch_size=batch_size,
-            cache_gib=cache_gib,
-            cuda_graphs=cuda_graphs,
+            self._vllm, model, device=self._device, batch_size=batch_size, cache_gib=cache_gib, cuda_graphs=cuda_graphs
         )
         self._engine = self._llm.llm_engine
         self._lora = lora_request(model)
@@ -120,7 +116,7 @@ class VllmEngine(OnePlanAtATime):
                 "the context is %d tokens, of the %d that %s takes: more do not fit in `cache_gib` %g",
                 *(room, model.context_length, model.name, cache_gib),
             )
-        self._model = replace(model, context_length=min(room, model.context_length or room))
+        self._loaded = replace(model, context_length=min(room, model.context_length or room))
         vocabulary = self._engine.model_config.get_vocab_size()
         stops = stop_tokens(model.tokenizer, model.generation_config)
         self._stop_tokens = tuple(token for token in stops if token < vocabulary)
@@ -128,27 +124,9 @@ class VllmEngine(OnePlanAtATime):
             self.close()
             raise InputError(f"vLLM does not run {model.name} as transformers does: {differs}. Use `engine` shared.")
 
-    @property
-    def num_layers(self) -> int:
-        """Decoder layers of the original model."""
-        return self._model.num_layers
-
-    @property
-    def has_chat_template(self) -> bool:
-        """Whether it takes conversations."""
-        return self._model.has_chat_template
-
     def describe(self) -> Mapping[str, Any]:
         """What decides the numbers, for the run's settings."""
-        return {
-            "engine": "vllm",
-            "model": self._model.name,
-            "model_hash": self._model.model_hash,
-            "dtype": self._model.dtype,
-            "device": self._device,
-            "batch_size": self._batch_size,
-            "cuda_graphs": self._cuda_graphs,
-        }
+        return {**self._described("vllm", self._device), "cuda_graphs": self._cuda_graphs}
 
     def close(self) -> None:
         """Let the model and its memory go; nothing can be asked afterwards."""
@@ -164,7 +142,7 @@ class VllmEngine(OnePlanAtATime):
         Raises:
             InputError: at once, as PlainEngine; and for a plan where CUDA graphs are on.
         """
-        rows = generation_rows(self._model, requests)
+        rows = generation_rows(self._loaded, requests)
         self._check(plan)
         return (self._generate(block, plan, decoding) for block in lay_out(rows, BLOCK * self._batch_size, done))
 
@@ -178,31 +156,13 @@ class VllmEngine(OnePlanAtATime):
         Raises:
             InputError: as in ``completions``. Later: scores that are not numbers.
         """
-        room = self._model.context_length
-        work = scorings(replace(self._model, context_length=room and room - 1), requests)
+        room = self._loaded.context_length
+        work = scorings(replace(self._loaded, context_length=room and room - 1), requests)
         self._check(plan)
         return (self._score(block, plan) for block in lay_out(work, BLOCK * self._batch_size, done))
 
-    def divergences(
-        self, requests: Sequence[LikelihoodRequest], plan: CutPlan, reference: CutPlan, done: Collection[str] = ()
-    ) -> Iterator[list[Divergence]]:
-        """Not with vLLM.
-
-        Raises:
-            InputError: always.
-        """
-        _refuse("distributions over the whole vocabulary, by which plans are compared")
-
-    def hidden_states(self, texts: Sequence[str], plan: CutPlan) -> Iterator[HiddenStates]:
-        """Not with vLLM.
-
-        Raises:
-            InputError: always.
-        """
-        _refuse("hidden states")
-
     def _generate(self, rows: Sequence[GenerationRow], plan: CutPlan, decoding: Decoding) -> list[Completion]:
-        answers = [Answer(row, (), self._stop_tokens, self._decode) for row in rows]
+        answers = [Answer(row, (), self._stop_tokens, partial(decode, self._loaded.tokenizer)) for row in rows]
         left = sum(answer.num_left for answer in answers)
 
         def take(index: int, output: Any) -> bool:
@@ -236,7 +196,7 @@ class VllmEngine(OnePlanAtATime):
         self._run(asked, plan, take)
         found = iter([score for part in scores for score in part])
         return [
-            likelihoods(self._model, item, [next(found) for row in item.rows for _ in row.continuations])
+            likelihoods(self._loaded, item, [next(found) for row in item.rows for _ in row.continuations])
             for item in items
         ]
 
@@ -279,10 +239,7 @@ class VllmEngine(OnePlanAtATime):
 
     def _check(self, plan: CutPlan) -> None:
         if plan.num_layers != self.num_layers:
-            raise InputError(
-                f"the plan is for a model of {plan.num_layers} decoder layers, this one has {self.num_layers}; use a "
-                "plan made for this very model."
-            )
+            raise plan.unfit(f"this one has {self.num_layers}")
         if self._cuda_graphs and not plan.is_uncut:
             raise InputError(
                 "CUDA graphs contain all layers, so none can be skipped. Omit `cuda_graphs`, or write the pruned "
@@ -290,13 +247,6 @@ class VllmEngine(OnePlanAtATime):
             )
         if not self._may_skip and not plan.is_uncut:
             raise InputError(
-                f"{self._model.name} is of a type that was not compared with vLLM, and the comparison takes no "
+                f"{self._loaded.name} is of a type that was not compared with vLLM, and the comparison takes no "
                 "adapters, so no layer is skipped. Use `engine` shared, or merge the adapter."
             )
-
-    def _decode(self, tokens: Sequence[int]) -> str:
-        return decode(self._model.tokenizer, tokens)
-
-
-def _refuse(what: str) -> NoReturn:
-    raise InputError(f"vLLM does not give {what}; use `engine` shared.")

@@ -20,21 +20,9 @@ from layercut.errors import InputError
 if TYPE_CHECKING:
     from torch import nn
 
-VERIFIED = frozenset(
-    {
-        "gemma3_text",
-        "gpt2",
-        "llama",
-        "mistral",
-        "mixtral",
-        "olmo2",
-        "olmo3",
-        "phi3",
-        "qwen2",
-        "qwen3",
-        "qwen3_moe",
-    }
-)
+VERIFIED = frozenset({
+    "gemma3_text", "gpt2", "llama", "mistral", "mixtral", "olmo2", "olmo3", "phi3", "qwen2", "qwen3", "qwen3_moe",
+})  # fmt: skip
 """Types of models that were compared with transformers, whole and without their first, middle and last layers."""
 
 _OWN = "_layercut_own_forward"

@@ -47,10 +47,8 @@ def reference(model: WeightlessModel) -> Reference:
     Raises:
         InputError: transformers cannot load the model.
     """
-    plans = (
-        CutPlan(num_layers=model.num_layers),
-        CutPlan(num_layers=model.num_layers, removed=(model.num_layers // 2,)),
-    )
+    middle = model.num_layers // 2
+    plans = tuple(CutPlan(num_layers=model.num_layers, removed=removed) for removed in ((), (middle,)))
     loaded = load_model(model.source, dtype=model.dtype, device="cpu", trust_remote_code=model.trust_remote_code)
     engine = PlainEngine(loaded, batch_size=1)
     scores = tuple(_by_id(engine.log_likelihoods(requests(), plan)) for plan in plans)

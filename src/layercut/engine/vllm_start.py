@@ -27,11 +27,7 @@ ENVIRONMENT = {
 
 
 def import_vllm() -> Any:
-    """The module.
-
-    Raises:
-        MissingExtra: vLLM is not installed.
-    """
+    """The module. Raises MissingExtra: vLLM is not installed."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     try:
@@ -58,11 +54,7 @@ def device_of(vllm: Any, wanted: str) -> str:
 def start(
     vllm: Any, model: WeightlessModel, *, device: str, batch_size: int, cache_gib: float, cuda_graphs: bool
 ) -> Any:
-    """Load a model: a ``vllm.LLM`` that takes tokens and gives tokens.
-
-    Raises:
-        InputError: vLLM refuses it.
-    """
+    """Load a model: a ``vllm.LLM`` that takes tokens and gives tokens. Raises InputError: vLLM refuses it."""
     adapter = _lora(model)
     try:
         return vllm.LLM(

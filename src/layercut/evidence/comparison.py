@@ -11,9 +11,9 @@ from layercut.evidence.clusters import clusters_of
 from layercut.evidence.depth import DepthSlope, depth_slope
 from layercut.evidence.intervals import Estimate
 from layercut.evidence.multiplicity import holm
-from layercut.evidence.paired import PairedItems, PairedRow, compare_paired
+from layercut.evidence.paired import PairedItems, TaskRow, compare_paired
 from layercut.surgery.plan import origin_of
-from layercut.text.counting import counted
+from layercut.text.counting import counted, of_test_set
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -63,7 +63,7 @@ class ComparedRun:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ComparisonRow(PairedRow):
+class ComparisonRow(TaskRow):
     """One metric of one task and readout, uncut against cut."""
 
     uncut: ComparedRun
@@ -77,11 +77,20 @@ class ComparisonRow(PairedRow):
     cut_outcomes: Mapping[str, int]
     note: str
     """What a reader must know about the pairing; empty where both runs hold the same items."""
+    test_set: int | None = None
+    """Number of items of the benchmark's whole test set; None where there is none, and in old runs."""
+    split: str = ""
+    """``report`` where one of the runs leaves out items of the test set that chose layers or healed; else ``full``."""
     p_adjusted: float | None = None
     """The p-value after Holm's correction over all rows that were compared together; None for a row on its own."""
     depth: DepthSlope | None = None
     """Retention over the length of the original model's answers; None for ranked readouts, further metrics and scores
     that are not 0/1."""
+
+    @property
+    def asked(self) -> str:
+        """How much of the test set both runs answered: ``full test set, 164``; empty where there is none."""
+        return of_test_set(self.n, self.test_set, self.split)
 
     @property
     def p_value(self) -> float:
@@ -144,6 +153,7 @@ class ComparisonRow(PairedRow):
             "readout": self.readout,
             "metric": self.metric,
             "n": self.n,
+            "items": self.asked,
             "limit": self.limit,
             "chance": self.chance,
             **self.values.to_dict(),
@@ -273,7 +283,10 @@ def _compare(base: _Run, run: _Run, row: Mapping[str, Any], other: Mapping[str, 
     if any(side.get("selection_items") for side in (row, other)):
         note = f"{note}; {SELECTED_ON}" if note else SELECTED_ON
     first = next(known for known in base.rows if known["task"] == task and known["readout"] == readout)
-    chance, clusters = row["chance"], clusters_of(uncut_records)
+    sizes = {side["test_set"] for side in (row, other) if side.get("test_set") is not None}
+    rest = next((side for side in (row, other) if side.get("split") == "report"), None)
+    # The items in common are those of the rest, and so is the score of guessing.
+    chance, clusters = (rest or row)["chance"], clusters_of(uncut_records)
     return ComparisonRow(
         uncut=base.arm,
         cut=run.arm,
@@ -290,6 +303,8 @@ def _compare(base: _Run, run: _Run, row: Mapping[str, Any], other: Mapping[str, 
         uncut_outcomes=_outcomes(before[item] for item in ids),
         cut_outcomes=_outcomes(after[item] for item in ids),
         note=note,
+        test_set=sizes.pop() if len(sizes) == 1 else None,
+        split="full" if rest is None else "report",
         # With a budget all depths are the same, and not the model's own.
         depth=None if first["metric"] != metric or "@" in readout else _depth(uncut_records, uncut_values, cut_values),
         items=PairedItems(uncut_values, cut_values, clusters, ids),

@@ -13,15 +13,15 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
 from layercut.errors import InputError
 from layercut.evidence.clusters import clusters_of
 from layercut.evidence.degeneration import FEWEST_WORDS, NAME, degeneration_notes, degeneration_rows, look, words_of
+from layercut.evidence.diagnosis import Diagnosis, with_rows
 from layercut.evidence.program_classes import CLASS, class_counts, class_of, program_rows
 from layercut.evidence.sweep import Sweep
 from layercut.runs.atomic import write_json
-from layercut.runs.diagnosis import Diagnosis
 from layercut.runs.directory import RunFolder
 from layercut.runs.settings import read_format
 from layercut.surgery.plan import CutPlan
@@ -160,8 +160,8 @@ class _Kept:
         self._known: dict[str, DiagnosedAnswers] = {}
         if folder is not None and (folder / FILE).is_file():
             try:
-                self._known = {cell["key"]: cell for cell in read_format(folder / FILE, "report")["cells"]}
-            except (InputError, KeyError, TypeError):  # damaged, or of another version: it is made again
+                self._known = {cell["key"]: _read_cell(cell) for cell in read_format(folder / FILE, "report")["cells"]}
+            except (InputError, KeyError, TypeError, ValueError):  # damaged, or of another version: it is made again
                 self._known = {}
 
     def add(self, task: str, readout: str, records: Mapping[str, Sequence[Record]]) -> None:
@@ -174,17 +174,28 @@ class _Kept:
             return
         key = _key(task, readout, answers, self._seed)
         known = self._known.get(key)
-        self.cells.append(
-            known
-            or {
-                "task": task,
-                "readout": readout,
-                "key": key,
-                "diagnostics": diagnose_answers(answers, seed=self._seed),
-            }
-        )
-        if known is None and self._folder is not None:
-            write_json(self._folder / FILE, {"format_version": FORMAT_VERSION, "cells": self.cells})
+        if known is None:
+            found = {name: _plain(one) for name, one in diagnose_answers(answers, seed=self._seed).items()}
+            # As it is read from the file again, so that both are equal.
+            known = _read_cell({"task": task, "readout": readout, "key": key, "diagnostics": found})
+        self.cells.append(known)
+        if key not in self._known and self._folder is not None:
+            write_json(self._folder / FILE, {"format_version": FORMAT_VERSION, "cells": as_plain(self.cells)})
+
+
+def as_plain(cells: Sequence[DiagnosedAnswers]) -> list[dict[str, Any]]:
+    """The same, JSON-able."""
+    return [
+        {**cell, "diagnostics": {name: _plain(found) for name, found in cell["diagnostics"].items()}} for cell in cells
+    ]
+
+
+def _plain(found: Diagnosis) -> dict[str, Any]:
+    return {**found, "rows": [row.to_dict() for row in found["rows"]]}
+
+
+def _read_cell(cell: Mapping[str, Any]) -> DiagnosedAnswers:
+    return cast("DiagnosedAnswers", with_rows(cell))
 
 
 def _key(task: str, readout: str, answers: Mapping[str, Sequence[Record]], seed: int) -> str:

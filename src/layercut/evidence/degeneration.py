@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from layercut.evidence.diagnosis import MeasureRow
 from layercut.evidence.measures import measure_rows
-from layercut.runs.diagnosis import MeasureRow
 
 NAME = "degeneration"
 FEWEST_REPEATS = 3

@@ -14,7 +14,7 @@ Plan. Inference 99 (2001).
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,7 +25,7 @@ from layercut.evidence.intervals import NUM_RESAMPLES, Estimate
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from layercut.evidence.paired import PairedRow
+    from layercut.evidence.paired import TaskRow
 
 TestVerdict = Literal["passed", "shown to fail", "undecided", "not tested"]
 
@@ -38,7 +38,7 @@ class DepthEvidence:
     """Number of layers removed; or another number that says when the plan's turn is."""
     plan: str
     """Its name."""
-    rows: tuple[PairedRow, ...]
+    rows: tuple[TaskRow, ...]
     """One a task (and readout), against the original model on the same items, with ``items``."""
 
 
@@ -108,7 +108,7 @@ class NotJudged:
 
     task: str
     readout: str
-    why: str
+    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,20 +134,6 @@ class SequenceResult:
     def first_failed(self) -> JudgedDepth | None:
         """The depth that ended the test; None where all passed or none could be judged."""
         return self.tested[-1] if self.tested and not self.tested[-1].passed else None
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able."""
-        return {
-            "keep": self.keep,
-            "level": self.level,
-            "deepest": None if self.deepest is None else self.deepest.plan,
-            "tested": [
-                {**vars(one), "tasks": [task.to_dict() for task in one.tasks], "missing": list(one.missing)}
-                for one in self.tested
-            ],
-            "not_tested": list(self.not_tested),
-            "not_judged": [asdict(one) for one in self.not_judged],
-        }
 
 
 def fixed_sequence(
@@ -190,19 +176,16 @@ def fixed_sequences(
     rejective multiple test procedures", Stat. Med. 28 (2009). With one plan a path this is Holm's procedure; one single
     path is tested with all of it.
     """
-    if not 0 < keep <= 1:
-        raise InputError(f"`keep` {keep:g} is not a share between 0 and 1, such as 0.9.")
-    if not 0.5 <= level < 1:
-        raise InputError(f"`level` {level:g} must lie between 0.5 and 1, such as 0.95.")
+    check_goal(keep, level)
     for name, steps in paths.items():
         _check(name, steps)
-    first: dict[tuple[str, str], PairedRow] = {}
+    first: dict[tuple[str, str], TaskRow] = {}
     for steps in paths.values():
         for row in (row for step in steps for row in step.rows):
             first.setdefault((row.task, row.readout), row)
     reasons = {key: why for key, row in first.items() if (why := _cannot_be_judged(row))}
     wanted = [key for key in first if key not in reasons]
-    left_out = tuple(NotJudged(task=task, readout=readout, why=why) for (task, readout), why in reasons.items())
+    left_out = tuple(NotJudged(task=task, readout=readout, reason=why) for (task, readout), why in reasons.items())
     found: dict[str, SequenceResult] = {}
     done: set[str] = set()
     while True:
@@ -238,7 +221,15 @@ def _check(name: str, steps: Sequence[DepthEvidence]) -> None:
             raise InputError(f"{path}plan {step.plan} has two rows of a task and readout; give its main metric alone.")
 
 
-def _cannot_be_judged(row: PairedRow) -> str:
+def check_goal(keep: float, level: float, called: str = "level") -> None:
+    """Raise InputError for a share or a probability that cannot be."""
+    if not 0 < keep <= 1:
+        raise InputError(f"`keep` {keep:g} is not a share between 0 and 1, such as 0.9.")
+    if not 0.5 <= level < 1:
+        raise InputError(f"`{called}` {level:g} must lie between 0.5 and 1, such as 0.95.")
+
+
+def _cannot_be_judged(row: TaskRow) -> str:
     """Why a task decides nothing; empty where it does."""
     assert row.items is not None, "bounds need the items of a row"
     if row.chance is None:
@@ -305,7 +296,7 @@ def _items_needed(tasks: Sequence[JudgedTask], keep: float) -> int | None:
     return max(needed) if len(needed) == len(open_ones) else None
 
 
-def _judge_task(row: PairedRow, keep: float, low_error: float, high_error: float, num_resamples: int) -> JudgedTask:
+def _judge_task(row: TaskRow, keep: float, low_error: float, high_error: float, num_resamples: int) -> JudgedTask:
     assert row.items is not None and row.chance is not None
     bounds = retention_bounds(
         row.items.uncut,

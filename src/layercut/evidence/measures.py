@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
+from layercut.evidence.diagnosis import MeasureRow
 from layercut.evidence.intervals import Estimate
-from layercut.evidence.paired import compare_paired
-from layercut.runs.diagnosis import Interval, MeasureRow
+from layercut.evidence.paired import Comparison, compare_paired
 
 Values = Mapping[str, Sequence[float]]
 """By name of the model, the original one first: one value per item, all in the same order."""
@@ -40,36 +39,31 @@ def measure_rows(
     rows: list[MeasureRow] = []
     for arm, after in cuts or [first]:
         found = compare_paired(before, after, chance=chance, seed=seed, clusters=clusters)
-        kept = found.retention if chance is None else found.retention_above_chance
+        if better == "lower" or unit != "share":
+            found = without_kept(found)
+        uncut, cut = _level(found.uncut, before, unit), _level(found.cut, after, unit)
         rows.append(
-            {
-                "diagnostic": diagnostic,
-                "measure": measure,
-                "group": group,
-                "arm": arm,
-                "better": better,
-                "unit": unit,
-                "chance": chance,
-                "n": found.uncut.n,
-                "uncut": _level(found.uncut, before, unit),
-                "cut": _level(found.cut, after, unit),
-                "difference": interval(found.difference),
-                "kept": interval(kept) if kept is not None and better == "higher" and unit == "share" else None,
-                "p_value": found.p_value,
-                "test": found.test,
-                "seed": seed,
-                "headline": headline,
-            }
+            MeasureRow(
+                diagnostic=diagnostic,
+                metric=measure,
+                group=group,
+                arm=arm,
+                better=better,
+                unit=unit,
+                chance=chance,
+                seed=seed,
+                headline=headline,
+                values=found._replace(uncut=uncut, cut=cut),
+            )
         )
     return rows
 
 
-def _level(estimate: Estimate, values: Sequence[float], unit: str) -> Interval:
+def without_kept(values: Comparison) -> Comparison:
+    """Without retentions, where they have no meaning."""
+    return values._replace(retention=None, retention_above_chance=None)
+
+
+def _level(estimate: Estimate, values: Sequence[float], unit: str) -> Estimate:
     """A value with its interval; without one for a constant that is no share, because it is so by construction."""
-    return [estimate.value, None, None] if unit != "share" and len(set(values)) == 1 else interval(estimate)
-
-
-def interval(estimate: Estimate) -> Interval:
-    """A value and the ends of its interval; None for an end that is not finite, which JSON does not have."""
-    ends = (estimate.low, estimate.high)
-    return [estimate.value, *(end if end is not None and math.isfinite(end) else None for end in ends)]
+    return estimate._replace(low=None, high=None) if unit != "share" and len(set(values)) == 1 else estimate

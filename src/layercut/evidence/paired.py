@@ -83,14 +83,10 @@ class PairedItems(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class PairedRow:
-    """One metric of one task and readout, of two models on the same items."""
+    """One metric of two models on the same items."""
 
-    task: str
-    version: int
-    readout: str
     metric: str
     chance: float | None
-    limit: int | None
     seed: int
     """Of the resampling."""
     values: Comparison
@@ -106,6 +102,16 @@ class PairedRow:
     def kept_share(self) -> Estimate | None:
         """Retention above chance; raw retention for a metric without a chance level."""
         return self.values.retention if self.chance is None else self.values.retention_above_chance
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskRow(PairedRow):
+    """One metric of one task and readout, of two models on the same items."""
+
+    task: str
+    version: int
+    readout: str
+    limit: int | None
 
 
 def compare_paired(

@@ -15,8 +15,8 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
+from layercut.evidence.diagnosis import MeasureRow
 from layercut.evidence.measures import measure_rows
-from layercut.runs.diagnosis import MeasureRow
 
 Trouble = Literal["never_closed", "unmatched", "mismatched", "unterminated_string"]
 CLOSING = {"(": ")", "[": "]", "{": "}"}

@@ -14,10 +14,9 @@ from typing import Any, NamedTuple
 from layercut.errors import InputError
 from layercut.evidence.correlation import RankCorrelation, rank_correlation
 from layercut.evidence.multiplicity import holm
-from layercut.evidence.paired import Comparison, PairedRow
+from layercut.evidence.paired import Comparison, TaskRow
 from layercut.runs.atomic import write_json
-from layercut.runs.json_text import load
-from layercut.runs.settings import check_version, shown
+from layercut.runs.settings import check_version, read_json, shown
 from layercut.surgery.lineage import Parent
 
 FORMAT_VERSION = 1
@@ -27,7 +26,7 @@ ALPHA = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
-class SweepRow(PairedRow):
+class SweepRow(TaskRow):
     """The main metric of one task and readout, uncut against without one layer, on the same items."""
 
     layer: int
@@ -44,16 +43,9 @@ class SweepRow(PairedRow):
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""
         return {
-            "layer": self.layer,
-            "task": self.task,
-            "version": self.version,
-            "readout": self.readout,
-            "metric": self.metric,
+            **{name: getattr(self, name) for name in ("layer", "task", "version", "readout", "metric")},
             "value": self.values.cut.value,
-            "n": self.n,
-            "chance": self.chance,
-            "limit": self.limit,
-            "seed": self.seed,
+            **{name: getattr(self, name) for name in ("n", "chance", "limit", "seed")},
             **self.values.to_dict(),
             "halves": None if self.halves is None else list(self.halves),
             "outcomes": dict(self.outcomes),
@@ -225,14 +217,8 @@ class Sweep:
             InputError: no sweep has ended in this folder, or its file is damaged or of an unknown format.
         """
         file = Path(folder) / SWEEP
-        try:
-            data = load(file)
-        except OSError as error:
-            raise InputError(
-                f"{shown(Path(folder))} holds no {SWEEP}; run the same `layercut sweep` command again to finish it."
-            ) from error
-        except ValueError as error:
-            raise InputError(f"{shown(file)} is damaged: it is not JSON ({error}).") from error
+        again = "run the same `layercut sweep` command again to finish it"
+        data = read_json(file, f"{shown(Path(folder))} holds no {SWEEP}; {again}")
         check_version(data.get("format_version") if isinstance(data, dict) else None, file)
         try:
             return cls(

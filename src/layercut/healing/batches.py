@@ -89,17 +89,6 @@ def in_loss(batch: Mapping[str, Any]) -> Tensor:
     return places_BT
 
 
-def logits_in_loss(model: Any, batch: Mapping[str, Any], **options: Any) -> Tensor:
-    """(N, V) logits for every token in the loss, in the order of ``in_loss``.
-
-    The head, most of the work of a small model, is computed only at columns where some row has a token in the loss.
-    """
-    places_BT = in_loss(batch)
-    columns_P = places_BT.any(0).nonzero().flatten()
-    logits_BPV: Tensor = model(**given(batch), use_cache=False, logits_to_keep=columns_P, **options).logits
-    return logits_BPV[places_BT[:, columns_P]]
-
-
 def given(batch: Mapping[str, Any]) -> dict[str, Any]:
     """The inputs of a batch, without the labels."""
     return {name: value for name, value in batch.items() if name != "labels"}

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import log_softmax
 
 from layercut.errors import InputError, unknown
-from layercut.healing.batches import logits_in_loss
+from layercut.healing.logits import Logits, at_least_float32, lazy_logits_in_loss, over_rows
 from layercut.healing.sft import HealingTrainer
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def divergence(student_NV: Tensor, teacher_NV: Tensor, kind: str, alpha: float =
     Raises:
         InputError: an unknown kind.
     """
-    log_q, log_p = log_softmax(student_NV.float(), -1), log_softmax(teacher_NV.float(), -1)
+    log_q, log_p = (log_softmax(at_least_float32(logits), -1) for logits in (student_NV, teacher_NV))
     if kind == "forward-kl":
         return _kl(log_p, log_q)
     if kind == "reverse-kl":
@@ -85,11 +85,15 @@ class DistillTrainer(HealingTrainer):
 
     def _losses(self, model: Any, inputs: dict[str, Any]) -> Tensor:
         """(N,) divergence at every token in the loss."""
-        return divergence(*self._logits(model, inputs), self._kind, self._alpha)
+        losses_N: Tensor = over_rows(self._divergence, *self._logits(model, inputs))
+        return losses_N
 
-    def _logits(self, model: Any, inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    def _divergence(self, student_NV: Tensor, teacher_NV: Tensor) -> Tensor:
+        return divergence(student_NV, teacher_NV, self._kind, self._alpha)
+
+    def _logits(self, model: Any, inputs: dict[str, Any]) -> tuple[Logits, Logits]:
         """The student's and the teacher's logits (N, V) at every token in the loss."""
         assert self._teacher is not None
         with torch.no_grad():
-            teacher_NV = logits_in_loss(self._teacher, inputs)
-        return logits_in_loss(model, inputs), teacher_NV
+            teacher = lazy_logits_in_loss(self._teacher, inputs)
+        return lazy_logits_in_loss(model, inputs), teacher

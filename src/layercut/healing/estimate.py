@@ -1,7 +1,7 @@
 """Estimate the cost of ``generate`` and ``heal`` (``--dry-run``) from prompts, settings and headers of weight files.
 
-Answers may have any length up to the limit, so their tokens are a range. Activations in training use the usual rule: 34
-x tokens x hidden size values of two bytes a layer (Korthikanti et al., arXiv:2205.05198).
+Answers may have any length up to the limit, so their tokens are a range, and memory is that of the longest. Memory is
+counted by part at its fullest moment; see ``memory``.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ from layercut.engine.base import Prompt
 from layercut.engine.estimate import TRAINING, CostEstimate, Step, measured_speed
 from layercut.engine.handle import ModelHandle
 from layercut.engine.prompts import encode_prompt
+from layercut.healing.pair import shares_weights
 from layercut.healing.prompt_sources import RESPONSES, Answering, PromptSource
 from layercut.healing.prompts import record_prompt
 from layercut.healing.settings import HealSettings, num_held_out
 from layercut.models.loading import load_tokenizer
+from layercut.models.placement import pick_device
 from layercut.models.weights import read_config, read_header, safetensors_files
 from layercut.progress.bars import CHARACTERS_PER_TOKEN
 from layercut.runs.records import read_records
@@ -46,6 +48,7 @@ class _Weights(NamedTuple):
     layer_parameters: int
     num_layers: int
     hidden_size: int
+    intermediate_size: int
     cache_bytes: int
     """Keys and values of one token."""
     vocabulary: int
@@ -82,11 +85,14 @@ def estimate_healing(
     """The cost of ``layercut heal``; with ``rounds`` of a loop, without the time of choosing layers."""
     train, weights, uncut = settings.train, _weights(cut), _weights(teacher)
     limit = how.max_new_tokens or source.max_new_tokens
-    steps, memory, disk = [], [0], 0
+    steps, moments, disk = [], {}, 0
     if source.records is None and (settings.responses == "self" or settings.match_tokens):
         asked = _answers(teacher, uncut.parameters, source, how, _answered(out))
         steps.append(asked)
-        memory.append(uncut.bytes_in_memory + _cache(uncut, asked, limit))
+        moments["while the original model answers"] = {
+            "teacher": uncut.bytes_in_memory,
+            "keys and values": _cache(uncut, asked, limit),
+        }
         disk += asked.items * _RECORD + (asked.prompt_tokens + asked.new_tokens[1]) * CHARACTERS_PER_TOKEN
     count, tokens = _examples(cut, source, settings, limit)
     aside = num_held_out(count, train.held_out)
@@ -97,8 +103,13 @@ def estimate_healing(
     if train.method == "seam":
         both = weights.parameters + uncut.parameters
         steps.append(reading("reading both models", count, both, "text"))
-        memory.append(4 * both + 3 * 8 * weights.hidden_size**2)
-        trainable = 0
+        width = weights.intermediate_size if train.seam == "projection" else weights.hidden_size
+        moments["while both models are read"] = {
+            "weights": 4 * weights.parameters,
+            "teacher": 4 * uncut.parameters,
+            "sums": 4 * 8 * width**2,
+        }
+        trainable = loaded = 0
     else:
         num_steps, batch = train.num_steps(count - aside), train.micro_batch
         num_examples = num_steps * train.batch_size * rounds
@@ -106,15 +117,26 @@ def estimate_healing(
         trainable = _trainable(weights, settings)
         name, cost = f"training, {num_steps * rounds:,} steps", TRAINING + teaches
         steps.append(reading(name, num_examples, weights.parameters, batch_size=batch, cost=cost))
-        micro = batch * tokens
-        activations = micro * (weights.num_layers * weights.hidden_size * 68 + weights.vocabulary * 12)
-        base = weights.bytes_in_memory if train.method in ("lora", "qlora") else 4 * weights.parameters
-        memory.append(base + 16 * trainable + activations + teaches * uncut.bytes_in_memory)
+        parts = _training_parts(cut, teacher if teaches else None, source, settings, limit)
+        if rounds == 1 and shares_weights(cut, teacher, train):
+            parts["weights"] -= weights.bytes_in_memory
+        longest = _longest(cut, source, settings, limit)
+        moments[f"in training, for {batch} examples of {longest.tokens:,} tokens"] = parts
+        loaded = parts["weights"] + parts["teacher"]
+        if train.objective == "on-policy":
+            kept = {name: parts[name] for name in ("weights", "gradients", "optimizer", "teacher")}
+            cache = batch * longest.tokens * weights.cache_bytes
+            moments["while the pruned model answers"] = kept | {"keys and values": cache}
         if aside:
             evaluations = (1 + math.ceil(num_steps / train.save_every)) * rounds
             name = f"held-out loss, {evaluations:,} times"
             steps.append(reading(name, evaluations * aside, weights.parameters, batch_size=batch))
-    memory.append(8 * weights.parameters)  # merged and read back, both in float32
+    written_from = {"trained weights": 4 * weights.parameters, "weights that are read back": 4 * weights.parameters}
+    if not _on_gpu(cut):  # else they are merged and written in the machine's own memory
+        written_from["models of the training"] = loaded
+    if not (_on_gpu(cut) and moments):
+        moments["while the checkpoint is written"] = written_from
+    moment, parts = max(moments.items(), key=lambda one: sum(one[1].values()))
     written = 0 if settings.keep_adapter else max(weights.stored_bytes, 4 * weights.parameters)
     checkpoint = 12 * trainable  # weights and both moments of AdamW
     disk += 2 * checkpoint + 4 * trainable
@@ -123,7 +145,9 @@ def estimate_healing(
         speed=measured_speed(cut.settings.device),
         disk_bytes=disk + checkpoint + written + (rounds > 1) * weights.stored_bytes,
         stays_bytes=disk + written,
-        memory_bytes=max(memory),
+        memory_bytes=sum(parts.values()),
+        memory_moment=moment,
+        memory_parts=parts,
         folder=out,
     )
 
@@ -171,6 +195,80 @@ def _examples(handle: ModelHandle, source: PromptSource, settings: HealSettings,
     return len(answered), 1 + (read + shared) // count
 
 
+class _Longest(NamedTuple):
+    """The longest example."""
+
+    tokens: int
+    in_loss: int
+
+
+def _longest(handle: ModelHandle, source: PromptSource, settings: HealSettings, limit: int) -> _Longest:
+    """The longest example after filters; answers that are not there yet count with their limit."""
+    train = settings.train
+    if source.records is not None:
+        texts = [(record_prompt(one), str(one["completion"])) for one in source.records]
+    else:
+        answered = [one for part in source.parts for one in part.answered]
+        is_known = settings.responses == "original"
+        texts = [(one.prompt.prompt, str(one.answer) if is_known else "") for one in answered]
+    longest = sorted(texts, key=lambda one: len(str(one[0])) + len(one[1]))[-_LOOKED_AT:]
+    read = [_tokens(handle, [prompt]) for prompt, _ in longest]
+    given = [_tokens(handle, [answer]) + 1 if answer else limit for _, answer in longest]
+    if train.objective == "on-policy":
+        given = [max(count, train.rollout_max) for count in given]
+    most = min(max((a + b for a, b in zip(read, given, strict=True)), default=1), train.max_length)
+    return _Longest(most, min(max(given, default=1), most))
+
+
+def _training_parts(
+    cut: ModelHandle, teacher: ModelHandle | None, source: PromptSource, settings: HealSettings, limit: int
+) -> dict[str, int]:
+    """Bytes by part when training takes most; by rule of thumb for a model that cannot run without numbers."""
+    from layercut.healing.memory import Shape, Where, training_bytes
+
+    train, weights, longest = settings.train, _weights(cut), _longest(cut, source, settings, limit)
+    batches = train.batches()
+    where = Where(_on_gpu(cut), _has_bfloat16(cut), _dtype(cut), "float32" if teacher is None else _dtype(teacher))
+    try:
+        return training_bytes(
+            cut.source.path,
+            None if teacher is None else teacher.source.path,
+            train,
+            Shape(batches.micro, longest.tokens, longest.in_loss),
+            where,
+            accumulation=batches.accumulation,
+        )
+    except Exception:  # whatever such a model's code does that needs numbers
+        trainable, tokens = _trainable(weights, settings), batches.micro * longest.tokens
+        base = weights.bytes_in_memory if train.method in ("lora", "qlora") else 4 * weights.parameters
+        return {
+            "weights": base,
+            "gradients": 4 * trainable,
+            "optimizer": 8 * trainable,
+            # 34 x tokens x hidden size values of two bytes a layer (Korthikanti et al., arXiv:2205.05198)
+            "activations": tokens * weights.num_layers * weights.hidden_size * 68,
+            "logits": min(tokens * weights.vocabulary, 2**25) * 12,
+            "teacher": 0 if teacher is None else _weights(teacher).bytes_in_memory,
+        }
+
+
+def _on_gpu(handle: ModelHandle) -> bool:
+    return pick_device(handle.settings.device).type == "cuda"
+
+
+def _has_bfloat16(handle: ModelHandle) -> bool:
+    import torch
+
+    return _on_gpu(handle) and torch.cuda.is_bf16_supported()
+
+
+def _dtype(handle: ModelHandle) -> str:
+    """The dtype of a model in memory."""
+    weights = _weights(handle)
+    stored = "float32" if weights.stored_bytes >= 4 * weights.parameters else "bfloat16"
+    return handle.dtype if handle.dtype in _DTYPE_BYTES else stored
+
+
 def _trainable(weights: _Weights, settings: HealSettings) -> int:
     train = settings.train
     if train.method in ("lora", "qlora"):
@@ -201,6 +299,7 @@ def _weights(handle: ModelHandle) -> _Weights:
         layer_parameters=sum(entry.num_parameters for entry in in_layers),
         num_layers=handle.num_layers,
         hidden_size=hidden,
+        intermediate_size=config.get("intermediate_size") or config.get("n_inner") or 4 * hidden,
         cache_bytes=2 * handle.num_layers * width * (each or 2),
         vocabulary=config.get("vocab_size", 0),
     )

@@ -1,4 +1,4 @@
-"""Fold a linear map of an MLP's output into the MLP's own weights, exactly.
+"""Fold a linear map of an MLP's output into the MLP's own weights, exactly; or change its last matrix.
 
 In pre-norm families the last linear layer writes straight into the stream, so any map folds into it: T (W a + b) is
 (T W) a + T b; with experts, into each one's. Families that normalise the MLP's output first (gemma2, gemma3, olmo2,
@@ -9,12 +9,14 @@ olmo3) take only a factor per channel, into that norm's weight. Every fold is co
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from layercut.errors import InputError, VerificationError
+from layercut.healing.places import inputs_of
 
 TOLERANCE = 1e-4
 """Largest difference between the folded module and the mapped output, as a share of the largest value."""
@@ -58,17 +60,58 @@ def fold(layer: nn.Module, map_DD: Tensor) -> None:
         VerificationError: the folded layer computes something else; the old weights are restored.
     """
     module = branch(layer)
-    before = {name: value.detach().clone() for name, value in module.named_parameters()}
+    given_1ND = _given(module, map_DD.shape[0])
+    wanted = _output(module, given_1ND).double() @ map_DD.to(given_1ND.device).double().T
+    if takes_maps(layer):
+        _verified(module, given_1ND, wanted, lambda: _into_projection(module, map_DD))
+    else:
+        _verified(module, given_1ND, wanted, lambda: _into_norm(module, map_DD, given_1ND, wanted))
+
+
+@torch.no_grad()
+def add_to_projection(layer: nn.Module, change_DI: Tensor) -> None:
+    """Change the layer's weights so that its MLP adds ``change_DI @ a`` more, with a the input of its last matrix.
+
+    Raises:
+        InputError: a layer without one last matrix, such as one with experts, or one that normalises what the MLP adds.
+        VerificationError: the changed layer computes something else; the old weights are restored.
+    """
+    module, projection = branch(layer), last_projection(layer)
+    given_1ND = _given(module, change_DI.shape[0])
+    change = change_DI.to(given_1ND.device).double()
+    with inputs_of(projection) as seen:
+        output = _output(module, given_1ND).double()
+    wanted = output + seen[0].double() @ change.T
+    weight = projection.weight
+    added = change if isinstance(projection, nn.Linear) else change.T  # gpt2's Conv1D, as in _into_projection
+    _verified(module, given_1ND, wanted, lambda: _replace(weight, weight.double() + added))
+
+
+def last_projection(layer: nn.Module) -> Any:
+    """The last matrix of a layer's MLP, which writes straight into the stream; InputError without one."""
+    if not takes_maps(layer):
+        raise InputError(
+            f"{type(layer).__name__} normalises what its MLP adds to the stream, so its last matrix cannot be solved "
+            "for; use `seam` scale."
+        )
+    if _stacked(branch(layer)) is not None:
+        raise InputError(f"{type(layer).__name__} has experts, so there is no one last matrix; use `seam` linear.")
+    return _projection(branch(layer))
+
+
+def _given(module: nn.Module, size: int) -> Tensor:
+    """Random states (1, N, D) for a comparison, the same for the same size."""
     first: Any = next(module.parameters())
     generator = torch.Generator().manual_seed(0)
-    given_1ND = torch.randn(1, 16, map_DD.shape[0], generator=generator).to(first.device, first.dtype)
-    wanted = _output(module, given_1ND).double() @ map_DD.to(first.device).double().T
-    if takes_maps(layer):
-        _into_projection(module, map_DD)
-    else:
-        _into_norm(module, map_DD, given_1ND, wanted)
+    return torch.randn(1, 16, size, generator=generator).to(first.device, first.dtype)
+
+
+def _verified(module: nn.Module, given_1ND: Tensor, wanted: Tensor, change: Callable[[], None]) -> None:
+    """Make a change of a module, whose output is then ``wanted``; otherwise undo it and raise VerificationError."""
+    before = {name: value.detach().clone() for name, value in module.named_parameters()}
+    change()
     difference = (_output(module, given_1ND).double() - wanted).abs().max().item()
-    tolerance = max(TOLERANCE, 4 * torch.finfo(first.dtype).eps) * max(1.0, wanted.abs().max().item())
+    tolerance = max(TOLERANCE, 4 * torch.finfo(given_1ND.dtype).eps) * max(1.0, wanted.abs().max().item())
     if not difference <= tolerance:
         for name, value in module.named_parameters():
             value.copy_(before[name])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,25 +14,41 @@ from rich.console import Console
 from layercut.engine.estimate import CostEstimate
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
-from layercut.healing.data import examples_of, matched, original_records, report_items, split
+from layercut.healing.data import (
+    BUILT_IN,
+    examples_of,
+    full_test_sets,
+    items_used,
+    matched,
+    original_records,
+    report_items,
+    split,
+    tasks_to_check,
+)
 from layercut.healing.estimate import estimate_healing
 from layercut.healing.examples import Data
 from layercut.healing.generate import answers_of
 from layercut.healing.learner import ACCURACY, accuracy_of_held_out
+from layercut.healing.pair import Pair, load_cut, load_pair, plan_of
 from layercut.healing.process_group import ProcessGroup
 from layercut.healing.prompt_sources import Answering, PromptSource, TaskPrompts, asked
+from layercut.healing.recorded import train_as_recorded
 from layercut.healing.settings import RESPONSES, HealSettings, TrainSettings
 from layercut.models.loading import LoadedModel
 from layercut.progress import Say
 from layercut.progress.bars import watched
 from layercut.runs.directory import RunFolder
 from layercut.runs.disk import resumable
+from layercut.runs.settings import settings_in
 from layercut.settings import ModelSettings
 from layercut.surgery.checkpoint import PLAN_FILE
 from layercut.surgery.plan import CutPlan
+from layercut.tasks.selected_items import SELECTION_ITEMS, record_items
 from layercut.text.counting import counted
 
 CHECKPOINT, TRAINING = "checkpoint", "training"
+IN_FULL = "full_test_sets"
+"""In a run's settings: tasks of whose whole test sets training data holds no item; left out where there is none."""
 STORED = Path("samples", "teacher-logits")
 FLAGS = {"micro_batch": "micro_batch", "batch_size": "batch_size", "temperature": "temperature"}
 
@@ -79,16 +95,20 @@ def heal_model(
     console: Console,
     say: Say,
     is_control: bool = False,
+    in_full: Sequence[str] | None = None,
 ) -> Healed | None:
     """Heal a pruned model; ``layercut heal``. The same call again continues where it was stopped.
 
     In a process group all processes make the same call; the first one returns the outcome, the others None.
-    ``is_control`` lets a model be its own teacher: the arm of a study that trains the original model.
+    ``is_control`` lets a model be its own teacher: the arm of a study that trains the original model. ``in_full`` names
+    tasks of whose whole test sets training data holds no item; by default as ``full_test_sets`` says, or as the run
+    was begun.
 
     Raises:
         InputError: settings that do not fit each other or the models, or prompts that leave nothing to train on.
         MissingExtra: TRL or PEFT is not installed.
     """
+    settings = settings.replace(train=train_as_recorded(settings.train, out, "heal", "train"))
     train, group = settings.train, ProcessGroup.of_this_process()
     if not group.is_first:
         check_method(train, group)
@@ -100,11 +120,17 @@ def heal_model(
     cut, teacher = ModelHandle(cut_model), ModelHandle(teacher_model)
     check_method(train, group)
     plan, is_another = _checked(cut, teacher, source, settings, is_control=is_control)
+    named = (*BUILT_IN, *settings.decontaminate, *settings.data)
+    to_check = cache(lambda: tasks_to_check(named, settings.data))
+    if in_full is None:
+        begun = settings_in(out)
+        in_full = full_test_sets(to_check(), source) if begun is None else begun.get(IN_FULL, ())
     run_settings = {
         "heal": settings.describe(),
         "cut": cut.describe(),
         "teacher": teacher.describe(),
         **asked(source, how, train.seed),
+        **({IN_FULL: list(in_full)} if in_full else {}),
     }
     with resumable(out), RunFolder.begin(out, run_settings, flags=FLAGS) as run:
         folder = run.path / CHECKPOINT
@@ -121,8 +147,11 @@ def heal_model(
             records["self"] = _self_records(run, teacher, source, how, train.seed, console, say)
         if "original" in arms:
             records["original"] = original_records(source.parts)
-        loaded = load_cut(cut, train)
-        items = report_items(settings.decontaminate, settings.data, say)
+        teacher.release()  # it has answered
+        loaded, uncut = load_pair(cut, teacher, train)
+        if uncut is not None:
+            say("the pruned model and its teacher share their weights in memory")
+        items = report_items(to_check(), in_full, say)
         found = {}
         for arm, some in records.items():
             # A data set's own answers were not graded and need not be.
@@ -147,12 +176,14 @@ def heal_model(
             "num_held_out": len(data.held_out),
             "loss_tokens": data.num_tokens,
             **counts,
+            SELECTION_ITEMS: record_items(items_used(to_check(), in_full, source)),
         }
         job = HealingJob(
             run=run,
             cut=cut,
             teacher=teacher,
             loaded=loaded,
+            uncut=uncut,
             plan=plan,
             data=data,
             records=records[settings.responses],
@@ -197,7 +228,7 @@ def _checked(
     settings.filters.check()
     if settings.filters.right_only and len(source.tasks) < len(source.parts):
         raise InputError("not all of these prompts are graded, so `right_only` has no meaning; take task:NAME.")
-    plan = cut.earlier_plans[-1] if cut.earlier_plans else CutPlan(num_layers=cut.num_layers)
+    plan = plan_of(cut)
     known = [made.model_hash for made in cut.earlier_plans if made.removed and made.model_hash]
     is_another = bool(known) and teacher.metadata.model_hash not in known
     if is_another and not cut.settings.plan_from_another_model:
@@ -224,6 +255,9 @@ def check_method(train: TrainSettings, group: ProcessGroup) -> None:
     if train.method != "seam":
         train.batches(group.size)
         import layercut.healing.sft  # noqa: F401  says which extra is missing
+        from layercut.healing.optimizers import check_optimizer
+
+        check_optimizer(train, group.size)
 
 
 def _check_scale(cut: ModelHandle, train: TrainSettings) -> None:
@@ -260,6 +294,8 @@ class HealingJob(NamedTuple):
     cut: ModelHandle
     teacher: ModelHandle
     loaded: LoadedModel
+    uncut: LoadedModel | None
+    """The original model, where it shares its weights with ``loaded``."""
     plan: CutPlan
     data: Data
     records: list[dict[str, Any]]
@@ -273,16 +309,15 @@ class HealingJob(NamedTuple):
     def seam(self) -> dict[str, Any]:
         """Solve for the maps, fold them in and write the checkpoint."""
         from layercut.healing.merge import write_healed
-        from layercut.healing.places import seams_of
         from layercut.healing.rounding import judged_by
-        from layercut.healing.seam import repair_seams
+        from layercut.healing.seam import places_of, repair_seams
 
         began = time.monotonic()
         uncut = load_cut(self.teacher, self.settings.train)
         judge = judged_by(self.loaded.model, self.data)
-        total = len(seams_of(self.plan)) * (len(self.data.train) + len(self.data.held_out))
+        kind = self.settings.train.seam
+        total = len(places_of(self.plan, kind)) * (len(self.data.train) + len(self.data.held_out))
         with watched("Reading both models", total, self.console, "texts") as on_progress:
-            kind = self.settings.train.seam
             fits = repair_seams(self.loaded.model, uncut.model, self.plan, self.data, kind, on_progress=on_progress)
         for fit in fits:
             self.say(fit.describe())
@@ -309,7 +344,7 @@ class HealingJob(NamedTuple):
             if settings.store_top_k is not None:
                 self._store_logits(shared, settings.store_top_k)
             self.group.share(shared)
-            options = objective_of(self.loaded, self.teacher, settings, shared, self.records)
+            options = objective_of(Pair(self.loaded, self.uncut), self.teacher, settings, shared, self.records)
             if settings.graded:
                 options["look"] = accuracy_of_held_out(self.tasks, self.data, self.loaded, settings.graded)
             model = make_trainable(self.loaded.model, settings)
@@ -333,7 +368,6 @@ class HealingJob(NamedTuple):
         if self.settings.keep_adapter:
             return self._write(healing, partial(write_adapter, self.cut.source, trained.final), "", CURVE)
         device = "cpu" if settings.method != "qlora" else "cuda"
-        self.teacher.release()
         self.say("folding in, writing and comparing with the trained model ...")
         whole = trained_model(self.cut.source, trained.final, settings.method, device, self.data)
         dtype = self.settings.save_dtype
@@ -370,11 +404,10 @@ def looks_of(curve: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
 
 
 def objective_of(
-    loaded: LoadedModel, teacher: ModelHandle, settings: TrainSettings, shared: ToTrain, records: list[dict[str, Any]]
+    pair: Pair, teacher: ModelHandle, settings: TrainSettings, shared: ToTrain, records: list[dict[str, Any]]
 ) -> dict[str, Any]:
     """Options of ``train`` that an objective needs, such as its trainer and the teacher."""
     if settings.objective == "sft":
-        teacher.release()
         return {}
     from layercut.healing.distill import DistillTrainer, check_teacher
     from layercut.healing.examples import encode_example
@@ -384,10 +417,9 @@ def objective_of(
     from layercut.healing.stored import StoredLogits, StoredTrainer
 
     if settings.store_top_k is not None:
-        teacher.release()
         stored = StoredLogits(shared.folder / STORED, shared.data, settings.store_top_k)
         return {"trainer": StoredTrainer, "stored": stored}
-    uncut = load_cut(teacher, settings.replace(method="lora"))
+    loaded, uncut = pair.cut, pair.uncut or load_cut(teacher, settings.replace(method="lora"))
     check_teacher(loaded.model, uncut.model)
     options: dict[str, Any] = {"teacher": uncut.model, "kind": settings.objective, "alpha": settings.jsd_alpha}
     if settings.objective == "hidden":
@@ -407,17 +439,10 @@ def train_along(cut: ModelHandle, teacher: ModelHandle, settings: TrainSettings,
     from layercut.healing.sft import train
     from layercut.healing.trainable import make_trainable
 
-    loaded = load_cut(cut, settings)
-    options = objective_of(loaded, teacher, settings, shared, [])
-    model = make_trainable(loaded.model, settings)
-    train(model, loaded.tokenizer, shared.data, settings, shared.folder / TRAINING, **options)
-
-
-def load_cut(handle: ModelHandle, train: TrainSettings) -> LoadedModel:
-    """A model for training, or a teacher."""
-    from layercut.healing.trainable import load_for_training
-
-    return load_for_training(handle.source, train, dtype=handle.settings.dtype, device=handle.settings.device)
+    pair = load_pair(cut, teacher, settings)
+    options = objective_of(pair, teacher, settings, shared, [])
+    model = make_trainable(pair.cut.model, settings)
+    train(model, pair.cut.tokenizer, shared.data, settings, shared.folder / TRAINING, **options)
 
 
 def _settings_in_effect(settings: TrainSettings) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from layercut.healing.generate import answer_prompts
 from layercut.healing.heal import CHECKPOINT, FLAGS, Healed, check_method, heal_model
 from layercut.healing.process_group import ProcessGroup
 from layercut.healing.prompt_sources import Answering, PromptSource, asked
+from layercut.healing.recorded import train_as_recorded
 from layercut.healing.settings import HealSettings, TrainSettings
 from layercut.progress import Say
 from layercut.progress.bars import SelectionProgress
@@ -89,6 +90,7 @@ def heal_in_a_loop(
             "magnitudes are matched to the original model's, so a second round would match them twice; use `seam` "
             "linear, or cut all layers first."
         )
+    settings = settings.replace(train=train_as_recorded(settings.train, out, "heal", "train"))
     check_method(settings.train, group)
     whole = ModelHandle(uncut)
     if loop.num_remove >= whole.num_layers:

@@ -20,7 +20,7 @@ from layercut.models.weights import read_header, safetensors_files
 from layercut.runs.atomic import new_directory, write_json
 from layercut.surgery.checkpoint import EARLIER_PLANS_FILE, PLAN_FILE, earlier_plans, files_to_copy
 from layercut.surgery.plan import CutPlan
-from layercut.text.markup import escape
+from layercut.text.markup import escape, table
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -180,11 +180,13 @@ def healed_card(cut_card: str, healing: Mapping[str, Any]) -> str:
     if not text:
         text = "---\nlibrary_name: transformers\ntags: [layercut, depth-pruning]\n---\n\n# Healed model"
     rows = [(name.replace("_", " "), _shown(value)) for name, value in healing.items() if value not in (None, [], {})]
-    table = ["| | |", "|---|---|", *(f"| {escape(name)} | {escape(value)} |" for name, value in rows)]
-    return "\n".join([text, "", "## Healing", "", *table, ""])
+    lines = table(["", ""], ((escape(name), escape(value)) for name, value in rows))
+    return "\n".join([text, "", "## Healing", "", *lines, ""])
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, dict) and "ids" in value:  # of items: their number
+        return _shown(value["num_items"])
     if isinstance(value, dict):
         return ", ".join(f"{name} {_shown(part)}" for name, part in value.items() if part not in (None, [], ()))
     if isinstance(value, list | tuple):

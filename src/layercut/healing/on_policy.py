@@ -24,9 +24,10 @@ from torch import Tensor
 
 from layercut.engine.base import Decoding, GenerationRequest
 from layercut.healing.batches import rows
-from layercut.healing.distill import DistillTrainer, divergence
+from layercut.healing.distill import DistillTrainer
 from layercut.healing.examples import TrainingExample, encode_example
 from layercut.healing.learner import answering
+from layercut.healing.logits import over_rows
 from layercut.healing.prompts import record_prompt
 from layercut.models.loading import LoadedModel
 from layercut.runs.atomic import write_json
@@ -147,9 +148,9 @@ class OnPolicyTrainer(DistillTrainer):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         answers = self._roll_out([row.prompt for row in rows(inputs)])
         batch = self._collated(answers) if answers else inputs
-        student_NV, teacher_NV = self._logits(model, batch)
-        losses_N = divergence(student_NV, teacher_NV, self._kind, self._alpha)
-        overlap_N = overlap(student_NV, teacher_NV)
+        losses_N, overlap_N = over_rows(
+            lambda *logits: (self._divergence(*logits), overlap(*logits)), *self._logits(model, batch)
+        )
         weights_N = drift_weights(overlap_N, [row.num_in_loss for row in rows(batch)], self._drift)
         self._tell(answers, overlap_N.mean().item(), 1 - weights_N.mean().item())
         # The Trainer counted the tokens of the given answers, so accumulated batches are averaged here.

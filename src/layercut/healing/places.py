@@ -15,13 +15,20 @@ from layercut.surgery.plan import CutPlan
 
 
 class Seam(NamedTuple):
-    """One cut: a run of removed layers with a layer below."""
+    """A layer of the pruned model, and the layer of the original model whose output it should give.
+
+    For a cut: the layer before a run of removed layers, and the last layer of the run.
+    """
 
     below: int
-    """The layer before the run, as an index of the pruned model."""
-    first: int
+    """Index in the pruned model."""
+    first: int | None
+    """The run's first layer, as an index of the original model; None for a layer above the cut."""
     last: int
-    """``first`` to ``last`` is the run, as indices of the original model."""
+    """Index in the original model: the run's last layer, or the same layer."""
+
+    def describe(self) -> str:
+        return f"layer {self.last}" if self.first is None else f"seam of layers {self.first}-{self.last}"
 
 
 def seams_of(plan: CutPlan) -> list[Seam]:
@@ -37,6 +44,19 @@ def seams_of(plan: CutPlan) -> list[Seam]:
     firsts = [index for index in sorted(gone) if index - 1 not in gone]
     lasts = [index for index in sorted(gone) if index + 1 not in gone]
     return [Seam(plan.kept.index(first - 1), first, last) for first, last in zip(firsts, lasts, strict=True)]
+
+
+def with_layers_above(seams: list[Seam], plan: CutPlan, count: int) -> list[Seam]:
+    """Each seam, and up to ``count`` layers above it, before the next seam.
+
+    >>> with_layers_above([Seam(1, 2, 3)], CutPlan(num_layers=6, removed=(2, 3)), 1)
+    [Seam(below=1, first=2, last=3), Seam(below=2, first=None, last=4)]
+    """
+    found = []
+    for seam, end in zip(seams, [*(other.below for other in seams[1:]), len(plan.kept)], strict=True):
+        above = range(seam.below + 1, min(seam.below + 1 + count, end))
+        found += [seam, *(Seam(index, None, plan.kept[index]) for index in above)]
+    return found
 
 
 def matched_layers(plan: CutPlan) -> dict[int, int]:
@@ -78,3 +98,14 @@ def outputs_of(layers: Any, indices: Iterable[int]) -> Iterator[dict[int, Tensor
     finally:
         for hook in hooks:
             hook.remove()
+
+
+@contextmanager
+def inputs_of(module: Any) -> Iterator[list[Tensor]]:
+    """The inputs of a module in the calls of a forward pass, in their order."""
+    seen: list[Tensor] = []
+    hook = module.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    try:
+        yield seen
+    finally:
+        hook.remove()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Self, TypeVar, cast
@@ -22,6 +22,8 @@ from layercut.settings import DecodingSettings
 from layercut.tasks import load_task
 from layercut.tasks.base import GENERATED, Readout, Sample, Task, known_readouts
 from layercut.tasks.hub_rows import HUB, hub_rows
+from layercut.tasks.selected_items import merge_items
+from layercut.tasks.shortfall import shortfall
 from layercut.text.counting import counted
 
 Found = TypeVar("Found")
@@ -148,10 +150,19 @@ class PromptGroup(NamedTuple):
     task: TaskPrompts | None = None
     note: str = ""
     """A remark for users on how they were read."""
+    made_of: Mapping[str, Collection[str]] = {}
+    """By task, ids of the items that the prompts are, where no ``task`` reads them."""
 
     @property
     def prompts(self) -> list[NamedPrompt]:
         return [answered.prompt for answered in self.answered]
+
+    @property
+    def items(self) -> Mapping[str, Collection[str]]:
+        """By task, ids of the items that the prompts are."""
+        if self.task is None:
+            return self.made_of
+        return {self.task.task.name: [self.task.samples[prompt.id].id for prompt in self.prompts]}
 
     def describe(self) -> dict[str, Any]:
         settings: dict[str, Any] = {"n": len(self.answered), "hash": prompts_hash(self.prompts)}
@@ -185,6 +196,12 @@ class PromptSource:
     @property
     def tasks(self) -> list[TaskPrompts]:
         return [part.task for part in self.parts if part.task]
+
+    @property
+    def items(self) -> dict[str, frozenset[str]]:
+        """By task, ids of the items that the prompts are."""
+        of_records = [{one["task"]: [_item_of(one)]} for one in self.records or () if one.get("task")]
+        return merge_items(*(part.items for part in self.parts), *of_records)
 
     @property
     def notes(self) -> list[str]:
@@ -306,7 +323,7 @@ def _part(spec: PromptSpec, system: str | None, plain: bool) -> PromptGroup:
             raise InputError(f"{spec.source}: a task defines its own prompt format; leave out `plain`.")
         task = load_task(spec.source.removeprefix(PREFIX), data=spec.data)
         found = task_prompts(task, readout=cast("Any", spec.readout), limit=spec.read)
-        return PromptGroup(spec.chosen(found.answered), found)
+        return PromptGroup(spec.chosen(found.answered), found, shortfall(task, "selection", spec.read))
     if spec.source.startswith(HUB):
         rows = hub_rows(spec.source, extra="heal", buffer=spec.shuffle_buffer, seed=spec.shuffle_seed)
         left_out: list[str] = []
@@ -328,6 +345,18 @@ def _chosen_in(folder: Path) -> list[dict[str, Any]]:
     if {choice["id"] for choice in choices} != {record["prompt_id"] for record in records}:
         raise InputError(f"{folder} is not finished: not all prompts have a best answer yet. Run its command again.")
     return chosen(records, choices)
+
+
+def _item_of(record: Mapping[str, Any]) -> str:
+    """The id of the task's item that a record answers.
+
+    >>> _item_of({"id": "copy-1 chain#2", "prompt_id": "copy-1 chain", "task": "copy"})
+    'copy-1'
+    """
+    name = str(record.get("prompt_id", record["id"])).removeprefix(f"{record['task']} ")
+    for readout in GENERATED:
+        name = name.removesuffix(f" {readout}")
+    return name
 
 
 def prompts_hash(prompts: Sequence[NamedPrompt]) -> str:

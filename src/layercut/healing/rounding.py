@@ -23,8 +23,9 @@ from torch.nn.functional import cross_entropy
 
 from layercut.errors import VerificationError
 from layercut.healing.adapters import probe_logits
-from layercut.healing.batches import in_loss, logits_in_loss, padded
+from layercut.healing.batches import in_loss, padded
 from layercut.healing.examples import Data, TrainingExample
+from layercut.healing.logits import lazy_logits_in_loss, over_rows
 from layercut.models.quiet import quiet_transformers
 from layercut.surgery.verify import ROUNDING_STEPS
 
@@ -108,10 +109,15 @@ def mean_loss(model: Any, examples: Sequence[TrainingExample]) -> float:
     for start in range(0, len(ordered), _BATCH):
         batch = {name: ids.to(model.device) for name, ids in padded(ordered[start : start + _BATCH]).items()}
         targets_N = batch["labels"][:, 1:][in_loss(batch)]
-        logits_NV = logits_in_loss(model, batch).float()
-        total += cross_entropy(logits_NV, targets_N, reduction="sum").double().item()
+        sums = over_rows(_sum_of_losses, lazy_logits_in_loss(model, batch), rows=[targets_N])
+        total += sums.double().sum().item()
         count += len(targets_N)
     return total / max(count, 1)
+
+
+def _sum_of_losses(logits_CV: Tensor, targets_C: Tensor) -> Tensor:
+    """(1,)"""
+    return cross_entropy(logits_CV.float(), targets_C, reduction="sum")[None]
 
 
 def write_weights(
@@ -215,7 +221,8 @@ def stochastic_bfloat16(weights: Tensor, generator: torch.Generator) -> Tensor:
 
     The mean over draws is the number itself, and numbers that bfloat16 represents stay unchanged.
     """
-    noise = torch.randint(1 << 16, weights.shape, dtype=torch.int32, generator=generator).to(weights.device)
+    noise = torch.randint(1 << 16, weights.shape, dtype=torch.int32, generator=generator, device=generator.device)
+    noise = noise.to(weights.device)
     bits = weights.float().contiguous().view(torch.int32)
     rounded = ((bits + noise) & -(1 << 16)).view(torch.float32)
     nearest = weights.to(torch.bfloat16)

@@ -5,26 +5,32 @@ to the original model's stream after the cut. With x what that MLP adds, y the r
 model's stream, M minimises the mean over tokens of |x M + y - h|^2 / |x + y - h|^2. ReplaceMe has no divisor, which
 gives every token the same weight. The first token of a text has a norm dozens of times larger than the others and would
 dominate a plain sum of squares. Sums are kept in float64, D x D for any amount of text. Seams are solved from the
-bottom up, each in the model with the earlier seams repaired. The kind ``magnitude`` is a factor for the whole stream,
-see there.
+bottom up, each in the model with the earlier seams repaired.
+
+The kind ``projection`` is ours. It solves for the whole last matrix W of that MLP. With a the matrix's input, the
+change C minimises the mean of |a C - (h - x - y)|^2 / |h - x - y|^2. A map is one such change, C = W (M - I). As a is
+wider than x, this one comes nearer. The next layers above the cut follow: their outputs should be the original model's.
+
+The kind ``magnitude`` is a factor for the whole stream, see there.
 """
 
-# Shapes: B batch, T tokens, N real tokens, D hidden size.
+# Shapes: B batch, T tokens, N real tokens, D hidden size, F features: D of a map, for projection the matrix's inputs.
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from layercut.errors import InputError, unknown
 from layercut.healing.batches import padded
 from layercut.healing.examples import Data, TrainingExample
-from layercut.healing.fold import branch, fold, takes_maps
+from layercut.healing.fold import add_to_projection, branch, fold, last_projection, takes_maps
 from layercut.healing.magnitude import MagnitudeSums, scale_stream
-from layercut.healing.places import Seam, check_layers, outputs_of, seams_of
+from layercut.healing.places import Seam, check_layers, inputs_of, outputs_of, seams_of, with_layers_above
 from layercut.healing.settings import SEAMS
 from layercut.progress import OnProgress
 from layercut.surgery.remove import decoder_layers
@@ -34,9 +40,14 @@ if TYPE_CHECKING:
 
     from layercut.surgery.plan import CutPlan
 
-MAPS = tuple(kind for kind in SEAMS if kind != "magnitude")
+PROJECTION = "projection"
+MAPS = tuple(kind for kind in SEAMS if kind not in ("magnitude", PROJECTION))
+LAYERS_ABOVE = 2
+"""Layers above each cut whose last matrices ``projection`` solves for as well."""
 RIDGES = (1e-4, 1e-2, 0.1, 1.0, 10.0)
-"""Ridges of the linear map, as a share of the mean square of a channel; the best on held-out text is taken."""
+"""Ridges of ``linear`` and ``projection``, as a share of the mean square of a channel; the best on held-out text is
+taken.
+"""
 RIDGE = 0.1
 """The ridge where no text is held out."""
 
@@ -61,60 +72,73 @@ class SeamFit(NamedTuple):
 
     def describe(self) -> str:
         done = "folded in" if self.is_folded else "skipped, because it does not help"
-        what = f"the {self.kind} map" + ("" if self.ridge is None else f" (ridge {self.ridge:g})")
+        what = "the last matrix" if self.kind == PROJECTION else f"the {self.kind} map"
+        what += "" if self.ridge is None else f" (ridge {self.ridge:g})"
         gap = "the gap"
         if self.factor is not None:
             what, gap = f"the stream times {self.factor:.3f}", "the gap in magnitude"
-        return (
-            f"seam of layers {self.seam.first}-{self.seam.last}: {what} leaves {self.gap_left:.1%} of {gap} on "
-            f"held-out text, {done}"
-        )
+        return f"{self.seam.describe()}: {what} leaves {self.gap_left:.1%} of {gap} on held-out text, {done}"
 
 
 class Sums:
     """Streaming sums for least squares of Z on X: X'X, X'Z and |Z|^2, in float64."""
 
-    def __init__(self, size: int, device: torch.device) -> None:
+    def __init__(self, num_features: int, device: torch.device, size: int) -> None:
+        """``num_features``: columns of X. ``size``: of Z."""
         self._device = device
-        self.xx_DD = torch.zeros(size, size, dtype=torch.float64, device=self._device)
-        self.xz_DD = torch.zeros_like(self.xx_DD)
+        self.xx_FF = torch.zeros(num_features, num_features, dtype=torch.float64, device=self._device)
+        self.xz_FD = self.xx_FF.new_zeros(num_features, size)
         self.zz = 0.0
         self.num_tokens = 0
 
-    def add(self, x_ND: Tensor, z_ND: Tensor) -> None:
-        x_ND, z_ND = x_ND.to(self._device).double(), z_ND.to(self._device).double()
-        self.xx_DD += x_ND.T @ x_ND
-        self.xz_DD += x_ND.T @ z_ND
+    def add(self, x_NF: Tensor, z_ND: Tensor) -> None:
+        x_NF, z_ND = x_NF.to(self._device).double(), z_ND.to(self._device).double()
+        self.xx_FF += x_NF.T @ x_NF
+        self.xz_FD += x_NF.T @ z_ND
         self.zz += z_ND.square().sum().item()
-        self.num_tokens += len(x_ND)
+        self.num_tokens += len(x_NF)
 
-    def error(self, map_DD: Tensor) -> float:
+    def error(self, map_FD: Tensor) -> float:
         """|X M - Z|^2 = tr(M'X'XM) - 2 tr(M'X'Z) + |Z|^2."""
-        return ((map_DD * (self.xx_DD @ map_DD)).sum() - 2 * (map_DD * self.xz_DD).sum()).item() + self.zz
+        return ((map_FD * (self.xx_FF @ map_FD)).sum() - 2 * (map_FD * self.xz_FD).sum()).item() + self.zz
+
+
+def unchanged(sums: Sums, kind: str) -> Tensor:
+    """The map (F, D) that changes nothing: the identity, or a change of zero for projection."""
+    if kind == PROJECTION:
+        return torch.zeros_like(sums.xz_FD)
+    return torch.eye(len(sums.xx_FF), dtype=torch.float64, device=sums.xx_FF.device)
 
 
 def solve(sums: Sums, kind: str, ridge: float = RIDGE) -> Tensor:
-    """The map M, (D, D) float64, for rows: X M is nearest to Z.
+    """The map M, (F, D) float64, for rows: X M is nearest to Z.
 
-    linear: I + (X'X + r I)^-1 (X'Z - X'X) with r = ridge x the mean of X'X's diagonal, so that the ridge pulls to "no
-    change". orthogonal: U V' of the singular value decomposition of X'Z (Procrustes). scale: a factor per channel.
-    Raises InputError for an unknown kind, or without tokens.
+    linear: I + (X'X + r I)^-1 (X'Z - X'X). projection: (X'X + r I)^-1 X'Z, where Z is the change itself. In both r is
+    ridge x the mean of X'X's diagonal, and the ridge pulls to "no change". orthogonal: U V' of the singular value
+    decomposition of X'Z (Procrustes). scale: a factor per channel. Raises InputError for an unknown kind, or without
+    tokens.
     """
-    if kind not in MAPS:
-        raise unknown("seam map", kind, MAPS)
+    if kind not in (*MAPS, PROJECTION):
+        raise unknown("seam map", kind, (*MAPS, PROJECTION))
     if not sums.num_tokens:
         raise InputError("there is no text to fit a seam on; give prompts.")
-    identity = torch.eye(len(sums.xx_DD), dtype=torch.float64, device=sums.xx_DD.device)
-    if kind == "linear":
-        strength = ridge * sums.xx_DD.diagonal().mean()
-        change_DD: Tensor = torch.linalg.solve(sums.xx_DD + strength * identity, sums.xz_DD - sums.xx_DD)
-        return identity + change_DD
+    if kind in ("linear", PROJECTION):
+        ridged_FF, wanted_FD = sums.xx_FF.clone(), sums.xz_FD if kind == PROJECTION else sums.xz_FD - sums.xx_FF
+        ridged_FF.diagonal().add_(ridge * sums.xx_FF.diagonal().mean())
+        change_FD: Tensor = torch.linalg.solve(ridged_FF, wanted_FD)
+        return unchanged(sums, kind) + change_FD
     if kind == "orthogonal":
-        u, _, vh = torch.linalg.svd(sums.xz_DD)
+        u, _, vh = torch.linalg.svd(sums.xz_FD)
         rotation_DD: Tensor = u @ vh
         return rotation_DD
-    square_D = sums.xx_DD.diagonal()
-    return torch.diag(torch.where(square_D > 0, sums.xz_DD.diagonal() / square_D.clamp(min=1e-30), 1.0))
+    square_D = sums.xx_FF.diagonal()
+    return torch.diag(torch.where(square_D > 0, sums.xz_FD.diagonal() / square_D.clamp(min=1e-30), 1.0))
+
+
+def places_of(plan: CutPlan, kind: str) -> list[Seam]:
+    """Where ``repair_seams`` solves, from the bottom; InputError as for ``seams_of``."""
+    seams = seams_of(plan)
+    return with_layers_above(seams, plan, LAYERS_ABOVE) if kind == PROJECTION else seams
 
 
 def repair_seams(
@@ -127,19 +151,19 @@ def repair_seams(
     batch_size: int = 8,
     on_progress: OnProgress = lambda done, total: None,
 ) -> list[SeamFit]:
-    """Fold a map into the layer below every seam of ``cut``, in place.
+    """Fold a map into the layer below every seam of ``cut``, in place; ``projection`` into layers above as well.
 
     Args:
         cut: the pruned model, in float32.
         uncut: the model it was cut from.
         data: text to fit on, and held-out text to judge by.
-        kind: one of SEAMS; see ``magnitude`` for that one.
+        kind: one of SEAMS.
         on_progress: called with (texts done, texts in all).
 
     Raises:
         InputError: no seam, a map that does not fold into this family, or models of different width.
     """
-    seams = seams_of(plan)
+    seams = places_of(plan, kind)
     theirs, ours = decoder_layers(uncut), decoder_layers(cut)
     check_layers(plan, len(theirs), len(ours))
     if kind not in SEAMS:
@@ -149,16 +173,18 @@ def repair_seams(
             f"{cut.config.model_type} normalises what its MLP adds to the stream, so a {kind} map cannot be folded in "
             "exactly; use `seam` scale."
         )
+    if kind == PROJECTION:
+        for seam in seams:
+            last_projection(ours[seam.below])
     done, total = 0, len(seams) * (len(data.train) + len(data.held_out))
     on_progress(0, total)
     fits = []
     scale = 1.0  # factor between our stream and the stream of the right magnitude, after the seams below
     for seam in seams:
-        size = cut.config.get_text_config().hidden_size
-        fitted, judged = (MagnitudeSums() if kind == "magnitude" else Sums(size, cut.device) for _ in range(2))
+        fitted, judged = (_sums(cut, ours[seam.below], kind) for _ in range(2))
         for sums, examples in ((fitted, data.train), (judged, data.held_out)):
             for ids_BT, mask_BT in _batches(examples, batch_size):
-                streams = _read(cut, uncut, seam, ids_BT.to(cut.device), mask_BT.to(cut.device))
+                streams = _read(cut, uncut, seam, kind, ids_BT.to(cut.device), mask_BT.to(cut.device))
                 if isinstance(sums, Sums):
                     sums.add(*streams.sides())
                 else:
@@ -167,9 +193,9 @@ def repair_seams(
                 on_progress(done, total)
         judged = judged if judged.num_tokens else fitted
         if isinstance(fitted, Sums) and isinstance(judged, Sums):
-            map_DD, fit = _best(seam, kind, fitted, judged)
+            map_FD, fit = _best(seam, kind, fitted, judged)
             if fit.is_folded:
-                fold(ours[seam.below], map_DD.T)
+                (add_to_projection if kind == PROJECTION else fold)(ours[seam.below], map_FD.T)
         else:
             assert isinstance(fitted, MagnitudeSums) and isinstance(judged, MagnitudeSums)
             factor, is_last = fitted.factor, seam.below + 1 == len(ours)
@@ -183,12 +209,21 @@ def repair_seams(
     return fits
 
 
+def _sums(cut: PreTrainedModel, layer: nn.Module, kind: str) -> Sums | MagnitudeSums:
+    if kind == "magnitude":
+        return MagnitudeSums()
+    size = cut.config.get_text_config().hidden_size
+    features = last_projection(layer).weight.numel() // size if kind == PROJECTION else size
+    return Sums(features, cut.device, size)
+
+
 def _best(seam: Seam, kind: str, fitted: Sums, judged: Sums) -> tuple[Tensor, SeamFit]:
-    ridges: Sequence[float | None] = [None] if kind != "linear" else RIDGES if judged is not fitted else [RIDGE]
+    has_ridge = kind in ("linear", PROJECTION)
+    ridges: Sequence[float | None] = [None] if not has_ridge else RIDGES if judged is not fitted else [RIDGE]
     tried = [(solve(fitted, kind, ridge or 0.0), ridge) for ridge in ridges]
-    map_DD, ridge = min(tried, key=lambda pair: judged.error(pair[0]))
-    nothing = judged.error(torch.eye(len(map_DD), dtype=torch.float64, device=map_DD.device))
-    return map_DD, SeamFit(seam, kind, ridge, judged.error(map_DD) / max(nothing, 1e-30), fitted.num_tokens)
+    map_FD, ridge = min(tried, key=lambda pair: judged.error(pair[0]))
+    nothing = judged.error(unchanged(judged, kind))
+    return map_FD, SeamFit(seam, kind, ridge, judged.error(map_FD) / max(nothing, 1e-30), fitted.num_tokens)
 
 
 class Streams(NamedTuple):
@@ -200,24 +235,34 @@ class Streams(NamedTuple):
     """Our stream after that."""
     theirs_ND: Tensor
     """The original model's stream behind the layers that were removed."""
+    inputs_NF: Tensor | None
+    """The inputs of the last matrix of that MLP, where that is solved for."""
 
     def sides(self) -> tuple[Tensor, Tensor]:
-        """What the MLP adds, and what it should add: the original model's stream minus the rest of ours.
+        """What the MLP adds, and what it should add: the original model's stream minus the rest of ours; or the inputs
+        of its last matrix, and what it should add more.
 
-        Both are divided by the distance between the two, so that a sum of squares gives every token the same weight.
+        Both are divided by the distance between the two streams, so that a sum of squares gives every token the same
+        weight.
         """
         wanted_ND = self.theirs_ND - (self.ours_ND - self.added_ND)
         gap_N1 = (wanted_ND - self.added_ND).norm(dim=-1, keepdim=True).clamp(min=1e-9)
+        if self.inputs_NF is not None:
+            return self.inputs_NF / gap_N1, (self.theirs_ND - self.ours_ND) / gap_N1
         return self.added_ND / gap_N1, wanted_ND / gap_N1
 
 
 @torch.no_grad()
-def _read(cut: Any, uncut: Any, seam: Seam, ids_BT: Tensor, mask_BT: Tensor) -> Streams:
+def _read(cut: Any, uncut: Any, seam: Seam, kind: str, ids_BT: Tensor, mask_BT: Tensor) -> Streams:
     below = decoder_layers(cut)[seam.below]
-    with outputs_of([branch(below), below, decoder_layers(uncut)[seam.last]], range(3)) as seen:
+    read: AbstractContextManager[list[Tensor]] = nullcontext([])
+    if kind == PROJECTION:
+        read = inputs_of(last_projection(below))
+    with outputs_of([branch(below), below, decoder_layers(uncut)[seam.last]], range(3)) as seen, read as given:
         cut.base_model(input_ids=ids_BT, use_cache=False)
         uncut.base_model(input_ids=ids_BT.to(uncut.device), use_cache=False)
-    return Streams(*(seen[place].to(cut.device)[mask_BT].double() for place in range(3)))
+    added, ours, theirs = (seen[place].to(cut.device)[mask_BT].double() for place in range(3))
+    return Streams(added, ours, theirs, given[0][mask_BT].double() if given else None)
 
 
 def _batches(examples: Sequence[TrainingExample], size: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -1,4 +1,8 @@
-"""Settings of healing. The defaults of training are the paper's (arXiv:2602.01997), as its code effectively ran."""
+"""Settings of healing.
+
+The defaults of training are the paper's (arXiv:2602.01997), as its code effectively ran; but where whole weights are
+trained, the learning rate is LEARNING_RATES.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, NamedTuple, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from layercut.base_settings import Names, Number, Seed, Settings, one_of
 from layercut.errors import InputError
@@ -16,6 +20,18 @@ METHODS = ("lora", "qlora", "full", "last-k", "seam")
 """Which weights change. ``seam`` trains nothing: it solves for a linear map at each cut."""
 SCHEDULES = ("constant", "linear", "cosine")
 PRECISIONS = ("auto", "float32", "bfloat16")
+WEIGHTS = ("float32", "bfloat16")
+OPTIMIZERS = ("adamw", "adamw-8bit", "adafactor")
+CHECKPOINTING = ("auto", "on", "off")
+LEARNING_RATES = {"full": 1e-5, "last-k": 1e-5}
+"""Default learning rates where whole weights are trained; ADAPTER_RATE elsewhere.
+
+1e-5 is the default for the head and the last layers in the code of "Reassessing Layer Pruning" (arXiv:2411.15558), and
+the rate of s1 (arXiv:2501.19393), whose recipe fully fine-tunes pruned models in "Layer Pruning Harms Inference
+Scaling" (COLM 2026).
+"""
+ADAPTER_RATE = 2e-4
+"""The paper's."""
 SAVED_AS = ("auto", "float32", "bfloat16", "float16")
 OBJECTIVES = ("sft", "forward-kl", "reverse-kl", "jsd", "hidden", "on-policy")
 """The loss: on the answers' tokens, or the teacher's distributions on them (``hidden``: and its hidden states), or its
@@ -23,8 +39,8 @@ distributions on the pruned model's own answers.
 """
 RESPONSES = ("self", "original")
 """Whose answers are trained on: the teacher's own, or those that the data set gives with the prompts."""
-SEAMS = ("linear", "orthogonal", "scale", "magnitude")
-"""What ``seam`` does at each cut: a map of what the MLP below adds, or a factor for the whole stream."""
+SEAMS = ("linear", "projection", "orthogonal", "scale", "magnitude")
+"""What ``seam`` does at each cut: a map of what the MLP below adds, its last matrix, or a factor for the stream."""
 SYSTEM = "You are a helpful assistant."
 """The paper's system prompt for self-generated answers."""
 
@@ -39,6 +55,9 @@ class Batches(NamedTuple):
 def num_held_out(count: int, share: float) -> int:
     """How many of ``count`` examples are held out: at least one if the share is above 0 and there are two."""
     return min(max(round(share * count), 1), count - 1) if share and count else 0
+
+
+_LATER = ("optimizer", "weights", "gradient_checkpointing")
 
 
 class TrainSettings(Settings):
@@ -60,12 +79,25 @@ class TrainSettings(Settings):
     dropout: Number = Field(0.05, ge=0, lt=1, description="Dropout before the adapters, in training.")
     last_k: int = Field(3, ge=1, description="last-k: number of last layers to train, with the head.")
     """ "Reassessing Layer Pruning", arXiv:2411.15558."""
-    learning_rate: Number = Field(2e-4, description="Learning rate after the warm-up.")
+    learning_rate: Number | None = Field(
+        None, description="Learning rate after the warm-up; by default 1e-5 for full and last-k, else 2e-4."
+    )
+    """A number once the settings are made."""
     schedule: Annotated[str, one_of(SCHEDULES)] = Field(
         "constant", description="Learning rate after the warm-up: constant, or linear or cosine down to 0."
     )
     warmup_steps: int = Field(50, ge=0, description="Steps of linear warm-up.")
-    weight_decay: Number = Field(1e-4, description="Weight decay of AdamW.")
+    optimizer: Annotated[str, one_of(OPTIMIZERS)] = Field(
+        "adamw",
+        description="adamw, adamw-8bit (moments in 8 bits, on a GPU, needs torchao), or adafactor (a row and a column "
+        "of moments for each matrix).",
+    )
+    weights: Annotated[str, one_of(WEIGHTS)] = Field(
+        "float32",
+        description="full, last-k: dtype of the weights in training. bfloat16 halves weights, gradients and moments; "
+        "updates are rounded stochastically.",
+    )
+    weight_decay: Number = Field(1e-4, description="Weight decay of the optimizer.")
     beta1: Number = Field(0.9, description="First beta of AdamW.")
     beta2: Number = Field(0.99, description="Second beta of AdamW.")
     max_grad_norm: Number = Field(1.0, description="Gradients with a larger norm are scaled down to this.")
@@ -83,6 +115,11 @@ class TrainSettings(Settings):
         "has it.",
     )
     """Many CPUs are slower with bfloat16, some faster."""
+    gradient_checkpointing: Annotated[str, one_of(CHECKPOINTING)] = Field(
+        "auto",
+        description="Keep only the inputs of layers and compute the rest again in the backward pass: on, off; auto: on "
+        "a GPU.",
+    )
     held_out: Number = Field(
         0.1, ge=0, lt=1, description="Share of the examples for evaluation, which are never trained on."
     )
@@ -122,7 +159,8 @@ class TrainSettings(Settings):
     )
     seam: Annotated[str, one_of(SEAMS)] = Field(
         "linear",
-        description="seam: linear or orthogonal (a map), scale (per channel), or magnitude (of the whole stream).",
+        description="seam: linear or orthogonal (a map), projection (the last matrix of the MLPs next to the cut), "
+        "scale (per channel), or magnitude (of the whole stream).",
     )
     seed: Seed = Field(42, description="Random seed.")
     report_to: Names = Field((), description="Trackers of the Hugging Face Trainer: tensorboard, wandb, ...")
@@ -137,7 +175,23 @@ class TrainSettings(Settings):
         return given
 
     @model_validator(mode="after")
+    def _rate_of_the_method(self) -> Self:
+        """A rate that is left out is the method's, and stays left out in ``given`` and ``replace``."""
+        if self.learning_rate is None:
+            self.__dict__["learning_rate"] = LEARNING_RATES.get(self.method, ADAPTER_RATE)
+            self.model_fields_set.discard("learning_rate")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Settings that came later are omitted at their defaults, so runs created before them still resume."""
+        fields = type(self).model_fields
+        return {key: one for key, one in dump(self).items() if key not in _LATER or one != fields[key].default}
+
+    @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.weights == "bfloat16" and self.precision == "float32":
+            raise InputError("products of bfloat16 weights are in bfloat16; leave out `precision`.")
         if self.graded and not self.held_out:
             raise InputError("graded questions are held-out ones, and held_out is 0; hold some out.")
         if self.method == "seam" and self.objective != "sft":
@@ -150,6 +204,18 @@ class TrainSettings(Settings):
         if self.rollout_max < self.rollout_start:
             raise InputError(f"rollout_max {self.rollout_max} is below rollout_start {self.rollout_start}; raise it.")
         return self
+
+    def checkpoints(self, *, on_gpu: bool) -> bool:
+        """Whether only the inputs of layers are kept for the backward pass."""
+        return on_gpu if self.gradient_checkpointing == "auto" else self.gradient_checkpointing == "on"
+
+    def autocasts(self, *, has_bfloat16: bool) -> bool:
+        """Whether float32 weights are multiplied in bfloat16; bfloat16 weights need no cast.
+
+        ``has_bfloat16``: there is a GPU, and it has bfloat16.
+        """
+        wants = self.precision == "bfloat16" or (self.precision == "auto" and has_bfloat16)
+        return wants and self.weights == "float32"
 
     def num_steps(self, num_examples: int) -> int:
         """Optimiser steps on this many training examples, unless training stops early."""

@@ -18,12 +18,13 @@ from zipfile import ZipFile
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from layercut.errors import MissingExtra
-from layercut.healing.batches import StepsByLength, in_loss, logits_in_loss
+from layercut.healing.batches import StepsByLength, in_loss
 from layercut.healing.examples import Data, TrainingExample
 from layercut.healing.learner import ACCURACY, Look
+from layercut.healing.logits import lazy_logits_in_loss, over_rows, token_losses
+from layercut.healing.optimizers import optimizer_of
 from layercut.healing.process_group import ProcessGroup
 from layercut.healing.settings import TrainSettings
 from layercut.models.quiet import quiet_transformers
@@ -57,7 +58,8 @@ class Trained(NamedTuple):
     """The outcome of training."""
 
     final: Path
-    """The trained weights, the best ones where evaluations chose them: a PEFT adapter, or a model in float32."""
+    """The trained weights, the best ones where evaluations chose them: a PEFT adapter, or a model in the dtype of its
+    training."""
     steps: int
     tokens: int
     """Tokens that the model read, prompts included and padding not; of repeated epochs, every time."""
@@ -137,7 +139,8 @@ class HealingTrainer(SFTTrainer):  # type: ignore[misc]
     def _losses(self, model: Any, inputs: dict[str, Any]) -> Tensor:
         """(N,) negative log-likelihood of every token in the loss."""
         targets_N = inputs["labels"][:, 1:][in_loss(inputs)]
-        return cross_entropy(logits_in_loss(model, inputs).float(), targets_N, reduction="none")
+        losses_N: Tensor = over_rows(token_losses, lazy_logits_in_loss(model, inputs), rows=[targets_N])
+        return losses_N
 
     def _get_train_sampler(self, train_dataset: Any = None) -> StepsByLength:
         examples: Any = train_dataset or self.train_dataset
@@ -200,6 +203,7 @@ def train(
             train_dataset=_dataset(data.train),
             eval_dataset=_dataset(data.held_out) if data.held_out else None,
             callbacks=[EarlyStoppingCallback(settings.patience)] if config.load_best_model_at_end else [],
+            optimizer_cls_and_kwargs=optimizer_of(settings),
             on_progress=on_progress,
             **options,
         )
@@ -331,7 +335,7 @@ def _config(model: Any, settings: TrainSettings, folder: Path, *, has_held_out: 
         gradient_accumulation_steps=batches.accumulation,
         num_train_epochs=settings.epochs,
         max_steps=settings.max_steps or -1,
-        learning_rate=settings.learning_rate,
+        learning_rate=settings.learning_rate,  # type: ignore[arg-type]  # never None once made
         lr_scheduler_type="constant_with_warmup" if settings.schedule == "constant" else settings.schedule,
         warmup_steps=settings.warmup_steps,
         optim="adamw_torch",
@@ -356,10 +360,9 @@ def _config(model: Any, settings: TrainSettings, folder: Path, *, has_held_out: 
         max_length=None,
         padding_free=settings.packing,
         completion_only_loss=False,  # the labels have the mask
-        bf16=settings.precision == "bfloat16"
-        or (settings.precision == "auto" and on_gpu and torch.cuda.is_bf16_supported()),
-        gradient_checkpointing=on_gpu,
-        gradient_checkpointing_kwargs={"use_reentrant": False} if on_gpu else None,
+        bf16=settings.autocasts(has_bfloat16=on_gpu and torch.cuda.is_bf16_supported()),
+        gradient_checkpointing=settings.checkpoints(on_gpu=on_gpu),
+        gradient_checkpointing_kwargs={"use_reentrant": False},
         use_cpu=model.device.type == "cpu",
         dataloader_pin_memory=on_gpu,
         disable_tqdm=True,

@@ -20,9 +20,10 @@ from torch import Tensor
 from torch.nn.functional import log_softmax
 
 from layercut.errors import InputError
-from layercut.healing.batches import in_loss, logits_in_loss, padded, rows
+from layercut.healing.batches import in_loss, padded, rows
 from layercut.healing.distill import DistillTrainer
 from layercut.healing.examples import Data, TrainingExample, data_hash
+from layercut.healing.logits import lazy_logits_in_loss, over_rows
 from layercut.progress import OnProgress
 from layercut.runs.atomic import write_bytes
 
@@ -108,11 +109,13 @@ class StoredTrainer(DistillTrainer):
         self._stored = stored
 
     def _losses(self, model: Any, inputs: dict[str, Any]) -> Tensor:
-        student_NV = logits_in_loss(model, inputs)
+        student = lazy_logits_in_loss(model, inputs)
         parts = [self._stored.of(row.input_ids.tolist()) for row in rows(inputs)]
-        device = student_NV.device
-        tokens_NK, log_p_NK = (torch.cat(part).to(device) for part in zip(*parts, strict=True))
-        return top_k_divergence(student_NV, TopK(tokens_NK, log_p_NK))
+        teacher = [torch.cat(part).to(student.states_ND.device) for part in zip(*parts, strict=True)]
+        losses_N: Tensor = over_rows(
+            lambda logits_CV, *top: top_k_divergence(logits_CV, TopK(*top)), student, rows=teacher
+        )
+        return losses_N
 
 
 def top_k_divergence(student_NV: Tensor, teacher: TopK) -> Tensor:
@@ -131,11 +134,11 @@ def top_k_divergence(student_NV: Tensor, teacher: TopK) -> Tensor:
 @torch.no_grad()
 def _top_k(teacher: Any, examples: Sequence[TrainingExample], k: int) -> list[TopK]:
     """The likeliest tokens of each example, at its positions in the loss."""
-    batch = padded(examples)
-    places_BT = in_loss(batch)
-    logits_BTV = teacher(input_ids=batch["input_ids"].to(teacher.device), use_cache=False).logits[:, :-1]
-    log_p_NK, tokens_NK = log_softmax(logits_BTV[places_BT.to(logits_BTV.device)].float(), -1).topk(k)
-    counts = places_BT.sum(1).tolist()
+    batch = {name: ids.to(teacher.device) for name, ids in padded(examples).items()}
+    log_p_NK, tokens_NK = over_rows(
+        lambda logits_CV: tuple(log_softmax(logits_CV.float(), -1).topk(k)), lazy_logits_in_loss(teacher, batch)
+    )
+    counts = in_loss(batch).sum(1).tolist()
     return [
         TopK(tokens, log_p)
         for tokens, log_p in zip(torch.split(tokens_NK.cpu(), counts), torch.split(log_p_NK.cpu(), counts), strict=True)

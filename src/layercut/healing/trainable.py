@@ -28,15 +28,17 @@ def make_trainable(model: PreTrainedModel, settings: TrainSettings) -> Any:
     """The model with gradients where ``settings.method`` wants them; adapters wrap it, the others change it in place.
 
     Raises:
-        InputError: last-k of more layers than there are, or whole weights in half precision, where small steps at these
-            learning rates are lost (load the model in float32; training still computes in bfloat16).
+        InputError: last-k of more layers than there are, or whole weights in another dtype than `weights`.
         MissingExtra: PEFT is not installed.
     """
     method = settings.method
     if method in ("lora", "qlora"):
         return add_adapters(model, settings)
-    if model.dtype != torch.float32:
-        raise InputError(f"{method} trains weights in float32, not {model.dtype}; say `dtype` float32.")
+    if model.dtype != getattr(torch, settings.weights):
+        raise InputError(
+            f"{method} trains weights in {settings.weights}, not {str(model.dtype).removeprefix('torch.')}; leave out "
+            "`dtype`, or say the same in `weights`."
+        )
     if method == "full":
         model.requires_grad_(True)
         return model
@@ -70,7 +72,7 @@ def load_for_training(
 ) -> LoadedModel:
     """Load a pruned model; InputError where qlora cannot run, or the model cannot be loaded.
 
-    With ``dtype`` auto it is float32 where whole weights are trained or solved for; with adapters it is that of
+    With ``dtype`` auto it is ``weights`` where whole weights are trained or solved for; with adapters it is that of
     ``load_model``. qlora reads the weights once, straight into 4 bits.
     """
     if settings.method == "qlora":
@@ -89,5 +91,5 @@ def load_for_training(
     if settings.method == "seam" and pick_device(device).type == "mps":
         device = "cpu"  # seams are solved in float64, which MPS does not have
     if dtype == "auto" and settings.method != "lora":
-        dtype = "float32"
+        dtype = settings.weights
     return load_model(source, dtype=dtype, device=device)

@@ -87,11 +87,7 @@ BUNDLED = {
 
 
 def bundled_model(source: str) -> Bundled:
-    """The row of ``bundled:NAME``.
-
-    Raises:
-        InputError: no such bundled model.
-    """
+    """The row of ``bundled:NAME``. Raises InputError: no such bundled model."""
     name = source.removeprefix(PREFIX)
     if name not in BUNDLED:
         raise unknown("bundled model", name, BUNDLED)

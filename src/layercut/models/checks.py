@@ -49,8 +49,9 @@ def refuse_incomplete(info: Mapping[str, Any], where: str) -> None:
         CheckpointError: parameters missing or of another shape than the config says, or that could not be read.
     """
     if missing := sorted(info.get("missing_keys") or ()):
+        some = missing[0] if len(missing) == 1 else f"{len(missing)} parameters (such as {missing[0]})"
         raise CheckpointError(
-            f"{where} is incomplete: it has no weights for {_some(missing)} of the architecture in config.json. "
+            f"{where} is incomplete: it has no weights for {some} of the architecture in config.json. "
             "transformers would go on with random numbers; fetch the checkpoint again."
         )
     if wrong := sorted(info.get("mismatched_keys") or ()):
@@ -103,15 +104,14 @@ def refuse_absurd_count(tensors: Iterable[str], config: Mapping[str, Any], where
 
 def _refuse_other_count(counted: Any, found: list[int], field: str, where: str) -> None:
     if not _is_whole_number(counted):
-        raise CheckpointError(
+        raise _to_mend(
             f"{where} is inconsistent: config.json says {field} = {counted!r}, which is no number of layers; the "
-            f"weights hold {len(found)}. Mend config.json or fetch the checkpoint again."
+            f"weights hold {len(found)}"
         )
     if not found or counted != len(found) or found[-1] != counted - 1:
         held = f"{len(found)} ({found[0]}-{found[-1]})" if found else "none"
-        raise CheckpointError(
-            f"{where} is inconsistent: config.json counts {counted} decoder layers ({field}), the weights hold {held}. "
-            "Mend config.json or fetch the checkpoint again."
+        raise _to_mend(
+            f"{where} is inconsistent: config.json counts {counted} decoder layers ({field}), the weights hold {held}"
         )
 
 
@@ -133,10 +133,7 @@ def check_sizes(config: Mapping[str, Any], embedding: tuple[int, ...] | None, wh
         value = config[name]
         if _is_whole_number(value) and (value < 1 or (name == _PER_TOKEN and _is_whole_number(most) and value > most)):
             limit = f" to {most}" if name == _PER_TOKEN and most else ""
-            raise CheckpointError(
-                f"config.json of {where} says {name} = {value}; it must be 1{limit or ' or more'}. Mend config.json or "
-                "fetch the checkpoint again."
-            )
+            raise _to_mend(f"config.json of {where} says {name} = {value}; it must be 1{limit or ' or more'}")
     if embedding is None or len(embedding) != 2:
         return
     rows, columns = embedding
@@ -145,9 +142,9 @@ def check_sizes(config: Mapping[str, Any], embedding: tuple[int, ...] | None, wh
     for names, stored in ((("vocab_size",), rows), (("hidden_size", "n_embd"), columns)):
         for name in names:
             if name in config and (not _is_whole_number(config[name]) or config[name] != stored):
-                raise CheckpointError(
+                raise _to_mend(
                     f"{where} does not fit its config.json: its token embedding has shape {[rows, columns]}, and "
-                    f"config.json says {name} = {config[name]!r}. Mend config.json or fetch the checkpoint again."
+                    f"config.json says {name} = {config[name]!r}"
                 )
     padding = config.get("pad_token_id")
     if _is_whole_number(padding) and not -rows <= padding < rows:
@@ -204,9 +201,9 @@ def refuse_larger(config: PretrainedConfig, stored: int, where: str, *, trust_re
         model = loader.from_config(config, trust_remote_code=trust_remote_code)
     described = sum(parameter.numel() for parameter in model.parameters())
     if described > 2 * stored + 10**6:
-        raise CheckpointError(
+        raise _to_mend(
             f"{where} does not fit its config.json, which describes a model of {described:,} parameters; the weights "
-            f"hold {stored:,}. Mend config.json or fetch the checkpoint again."
+            f"hold {stored:,}"
         )
 
 
@@ -282,5 +279,5 @@ def _is_whole_number(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _some(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{len(names)} parameters (such as {names[0]})"
+def _to_mend(problem: str) -> CheckpointError:
+    return CheckpointError(f"{problem}. Mend config.json or fetch the checkpoint again.")

@@ -20,13 +20,13 @@ from layercut.errors import CheckpointError, InputError, first_line
 from layercut.models.cache import ELSEWHERE, cache_dir
 from layercut.models.gguf_file import GgufHead, read_gguf_head
 from layercut.models.structure import auto_class
-from layercut.models.weights import safetensors_files
+from layercut.models.weights import read_object, safetensors_files
 from layercut.runs.atomic import fill_directory, write_json
 from layercut.runs.disk import check_room, writing
 from layercut.runs.lock import sole_writer
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
 
@@ -93,18 +93,8 @@ def is_whole(folder: Path) -> bool:
 
 
 def read_source(folder: Path) -> dict[str, Any]:
-    """What ``layercut_source.json`` of a converted folder records.
-
-    Raises:
-        CheckpointError: it holds no JSON object.
-    """
-    try:
-        source = json.loads((folder / SOURCE_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{folder / SOURCE_FILE} is damaged: {error}.") from error
-    if not isinstance(source, dict):
-        raise CheckpointError(f"{folder / SOURCE_FILE} is damaged: a JSON object was expected.")
-    return source
+    """What ``layercut_source.json`` of a converted folder records. Raises CheckpointError: it holds no JSON object."""
+    return read_object(folder / SOURCE_FILE)
 
 
 def file_sha256(path: Path) -> str:
@@ -155,7 +145,7 @@ def _write_checkpoint(path: Path, head: GgufHead, folder: Path) -> None:
                 quantization_config=GgufConfig(dequantize=True),
                 output_loading_info=True,
             )
-            tokenizer = AutoTokenizer.from_pretrained(**where)
+            tokenizer: Any = AutoTokenizer.from_pretrained(**where)
         except InputError:
             raise
         except Exception as error:  # transformers raises all kinds here, for reasons that lie in the file
@@ -165,8 +155,12 @@ def _write_checkpoint(path: Path, head: GgufHead, folder: Path) -> None:
         refuse_incomplete(info, str(path))
         _set_generation(model.generation_config, head)
         _set_splitting(tokenizer, head, path.name)
-        _set_begin(tokenizer, head)
-        tokenizer.model_max_length = _context_length(config)
+        # transformers 5.24 has texts begin with the BOS token where the file says so, 5.19 does not.
+        begins = head.metadata.get("tokenizer.ggml.add_bos_token")
+        if begins and tokenizer("x")["input_ids"][:1] != [tokenizer.bos_token_id]:
+            tokenizer.add_bos_token = True
+        length = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+        tokenizer.model_max_length = int(length) if length else int(1e30)  # transformers' own sign for "not known"
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
     for weights in folder.glob("*.safetensors"):  # safetensors writes them for their owner alone; caches can be shared
@@ -198,18 +192,6 @@ def _set_splitting(tokenizer: PreTrainedTokenizerBase, head: GgufHead, name: str
         )
     elif rule not in _GPT2_RULE:
         logger.warning("%s uses the unknown pre-tokenizer rule %r; using GPT-2's rule instead", name, rule)
-
-
-def _set_begin(tokenizer: PreTrainedTokenizerBase, head: GgufHead) -> None:
-    """Have texts begin with the BOS token where the file says so. transformers 5.24 does it by itself, not so 5.19."""
-    wanted = head.metadata.get("tokenizer.ggml.add_bos_token")
-    if wanted and tokenizer("x")["input_ids"][:1] != [tokenizer.bos_token_id]:
-        tokenizer.add_bos_token = True
-
-
-def _context_length(config: PretrainedConfig) -> int:
-    length = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
-    return int(length) if length else int(1e30)  # transformers' own sign for "not known"
 
 
 def _use_common_class(path: Path) -> None:

@@ -80,20 +80,16 @@ def settings_of(loaded: LoadedModel) -> ModelSettings:
 
 def loaded_hash(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = None) -> str:
     """First 16 hex digits of SHA-256 over config, every weight and tokenizer; about a second for each gigabyte."""
+    import torch
+
     digest = hashlib.sha256(b"layercut loaded 1\n")
     digest.update(json.dumps(_config(model.config.to_dict()), sort_keys=True, default=str).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        digest.update(_bytes(tensor))
+        digest.update(tensor.detach().contiguous().cpu().reshape(-1).view(torch.uint8).numpy())
     if tokenizer is not None:
         digest.update(_describe(tokenizer).encode())
     return digest.hexdigest()[:_LENGTH]
-
-
-def _bytes(tensor: Any) -> Any:
-    import torch
-
-    return tensor.detach().contiguous().cpu().reshape(-1).view(torch.uint8).numpy()
 
 
 def _origin(model: PreTrainedModel) -> Path | None:

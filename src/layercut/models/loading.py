@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from layercut.errors import CheckpointError, InputError, one_line
@@ -26,7 +25,7 @@ from layercut.models.checks import (
 from layercut.models.placement import pick_dtype, placement_of
 from layercut.models.sources import ModelSource, describe_source, resolve
 from layercut.models.structure import Structure, auto_class
-from layercut.models.weights import read_header, safetensors_files
+from layercut.models.weights import num_elements
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -120,7 +119,7 @@ def _load_weights(
             config = AutoConfig.from_pretrained(found.path, trust_remote_code=trust_remote_code)
             refuse_no_window(config, found.name)
             if getattr(config, "quantization_config", None) is None:  # packed weights have fewer elements
-                refuse_larger(config, _num_stored(found.path), found.name, trust_remote_code=trust_remote_code)
+                refuse_larger(config, num_elements(found.path), found.name, trust_remote_code=trust_remote_code)
             model, info = auto_class(config, found.name).from_pretrained(
                 found.path,
                 dtype=dtype if dtype == "auto" else getattr(torch, dtype),
@@ -147,12 +146,6 @@ def _load_weights(
     return model
 
 
-def _num_stored(folder: Path) -> int:
-    """Elements of all tensors in the weight files."""
-    files = set(safetensors_files(folder).values())
-    return sum(entry.num_parameters for file in files for entry in read_header(file).tensors.values())
-
-
 def load_as_set(settings: ModelSettings, source: ModelSource) -> LoadedModel:
     """The model that settings name, found at ``source``, with the dtype and on the devices that they name."""
     return load_model(
@@ -165,11 +158,7 @@ def load_as_set(settings: ModelSettings, source: ModelSource) -> LoadedModel:
 
 
 def load_tokenizer(found: ModelSource, trust_remote_code: bool) -> PreTrainedTokenizerBase:
-    """The tokenizer alone, padding on the left.
-
-    Raises:
-        CheckpointError: the folder has none that can be read.
-    """
+    """The tokenizer alone, padding on the left. Raises CheckpointError: the folder has none that can be read."""
     from transformers import AutoTokenizer
 
     from layercut.models.quiet import quiet_transformers

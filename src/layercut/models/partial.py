@@ -12,7 +12,6 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from layercut.errors import CheckpointError
 from layercut.models.hub import download, look_up, refusals
@@ -84,13 +83,15 @@ def outline(repo: str, *, revision: str | None = None, with_code: bool = False) 
         path=snapshot.path,
         with_code=with_code,
         weight_map=found.weight_map,
-        tensors={name: _entries(file) for name, file in found.files_metadata.items()},
+        tensors={
+            name: {
+                one: TensorEntry(held.dtype, tuple(held.shape), *held.data_offsets)
+                for one, held in file.tensors.items()
+            }
+            for name, file in found.files_metadata.items()
+        },
         metadata={name: file.metadata for name, file in found.files_metadata.items()},
     )
-
-
-def _entries(file: Any) -> dict[str, TensorEntry]:
-    return {name: TensorEntry(info.dtype, tuple(info.shape), *info.data_offsets) for name, info in file.tensors.items()}
 
 
 def _stand_in(path: Path, tensors: Mapping[str, TensorEntry], metadata: Mapping[str, str]) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from layercut.errors import InputError, unknown
-from layercut.models.weights import read_config, read_header, safetensors_files
+from layercut.models.weights import num_elements, read_config
+from layercut.runs.environment import memory_bytes
 from layercut.settings import DEVICE_TYPES, DTYPES
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def pick_dtype(
         return dtype
     if "quantization_config" in read_config(folder):
         return dtype
-    needed, memory = _float32_bytes(folder), _memory_bytes()
+    needed, memory = 4 * num_elements(folder), memory_bytes()
     if memory is not None and needed > MEMORY_SHARE * memory:
         logger.warning(
             "float32 would take %.1f of this machine's %.1f GiB, so the model keeps its checkpoint's dtype, "
@@ -60,11 +60,7 @@ def pick_dtype(
 
 
 def pick_device(device: str = "auto") -> torch.device:
-    """The device a name stands for.
-
-    Raises:
-        InputError: an unknown name, or a device that is not in this machine.
-    """
+    """The device a name stands for. Raises InputError: an unknown name, or a device that is not in this machine."""
     import torch
 
     kind = device.partition(":")[0]
@@ -88,18 +84,3 @@ def placement_of(device: str, device_map: str | Mapping[str, Any] | None) -> str
     if device != "auto":
         logger.warning("device %s has no effect beside a device_map", device)
     return device_map if isinstance(device_map, str) else dict(device_map)
-
-
-def _float32_bytes(folder: Path) -> int:
-    return sum(
-        4 * entry.num_parameters
-        for path in set(safetensors_files(folder).values())
-        for entry in read_header(path).tensors.values()
-    )
-
-
-def _memory_bytes() -> int | None:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):  # not every system says
-        return None

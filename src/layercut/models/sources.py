@@ -44,11 +44,7 @@ class ModelSource:
     """What is laid over the weights in ``path``."""
 
     def refuse_adapter(self, doing: str) -> None:
-        """For what reads the weights in ``path`` and would leave the adapter out.
-
-        Raises:
-            InputError: there is one.
-        """
+        """Raise InputError if there is an adapter, which what reads the weights in ``path`` would leave out."""
         if self.adapter is not None:
             raise InputError(
                 f"{self.name} is an adapter for {self.adapter.base}, but {doing} needs a whole model. Heal without "
@@ -127,10 +123,7 @@ def describe_source(source: ModelSource) -> SourceFacts:
 def _bundled(source: str) -> ModelSource:
     row = bundled_model(source)
     folder = convert_gguf(
-        bundled_file(row),
-        label=source.removeprefix(PREFIX),
-        sha256=row.sha256,
-        package=row.installed,
+        bundled_file(row), label=source.removeprefix(PREFIX), sha256=row.sha256, package=row.installed
     )
     origin = {**read_source(folder), "kind": "bundled", "base_model": row.base_model}
     return ModelSource(name=source, path=folder, origin=origin)

@@ -151,23 +151,16 @@ def auto_class(config: PretrainedConfig, name: str = "this model") -> Any:
         MODEL_FOR_MASKED_LM_MAPPING,
     )
 
+    what = "no causal language model for transformers"
     if getattr(config, "is_encoder_decoder", False):
-        raise InputError(
-            f"{name} ({config.model_type}) is an encoder-decoder; layercut removes layers from decoder-only models."
-        )
-    if getattr(config, "is_decoder", True) is False and type(config) in MODEL_FOR_MASKED_LM_MAPPING:
-        raise InputError(
-            f"{name} ({config.model_type}) is an encoder (is_decoder = false); layercut removes layers from "
-            "decoder-only models."
-        )
-    if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING:
+        what = "an encoder-decoder"
+    elif getattr(config, "is_decoder", True) is False and type(config) in MODEL_FOR_MASKED_LM_MAPPING:
+        what = "an encoder (is_decoder = false)"
+    elif type(config) in MODEL_FOR_CAUSAL_LM_MAPPING:
         return AutoModelForCausalLM
-    if type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+    elif type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
         return AutoModelForImageTextToText
-    raise InputError(
-        f"{name} ({config.model_type}) is no causal language model for transformers; layercut removes layers from "
-        "decoder-only models."
-    )
+    raise InputError(f"{name} ({config.model_type}) is {what}; layercut removes layers from decoder-only models.")
 
 
 def blueprint(

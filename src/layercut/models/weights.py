@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,17 +30,10 @@ DTYPE_BITS = {
 
 _SAMPLES = 4
 _SAMPLE_BYTES = 1024
-_BOOKKEEPING = frozenset(
-    {
-        "_name_or_path",
-        "_model_name_or_path",
-        "transformers_version",
-        "dtype",
-        "torch_dtype",
-        "use_cache",
-        "architectures",
-    }
-)
+_BOOKKEEPING = frozenset({
+    "_name_or_path", "_model_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache",
+    "architectures",
+})  # fmt: skip
 """Keys of config.json that do not change what the model computes in a given dtype."""
 
 
@@ -163,6 +157,12 @@ def safetensors_files(folder: Path) -> dict[str, Path]:
     return files
 
 
+def num_elements(folder: Path) -> int:
+    """Elements of all tensors in the weight files."""
+    files = set(safetensors_files(folder).values())
+    return sum(entry.num_parameters for file in files for entry in read_header(file).tensors.values())
+
+
 def fingerprint(folder: Path) -> str:
     """SHA-256 (hex) of a checkpoint: same for the same tensors under any sharding, other when a tensor is another.
 
@@ -171,27 +171,38 @@ def fingerprint(folder: Path) -> str:
     architecture. A change of single weights between the samples goes unseen; training, quantising, merging or cutting
     does not.
     """
-    digest = hashlib.sha256(b"layercut fingerprint 1\n")
     files = safetensors_files(folder)
     headers = {file: read_header(file) for file in set(files.values())}
-    for name, path in sorted(files.items()):
-        entry = headers[path].tensors[name]
+    places = []
+    for name, file in files.items():
+        entry = headers[file].tensors[name]
+        places.append((name, entry, file, headers[file].data_offset + entry.begin))
+    return fingerprint_of(places, read_config(folder))
+
+
+def fingerprint_of(tensors: Iterable[tuple[str, TensorEntry, Path, int]], config: Mapping[str, Any]) -> str:
+    """``fingerprint`` of a checkpoint that need not be written.
+
+    Args:
+        tensors: name, entry, the file that holds the bytes, and the first byte, counted from the start of that file.
+        config: its config.json.
+    """
+    digest = hashlib.sha256(b"layercut fingerprint 1\n")
+    for name, entry, path, begin in sorted(tensors, key=lambda one: one[0]):
         digest.update(json.dumps([name, entry.dtype, entry.shape]).encode())
         with path.open("rb", buffering=0) as file:
-            for offset in _sample_offsets(entry.num_bytes):
-                file.seek(headers[path].data_offset + entry.begin + offset)
+            few = range(0, entry.num_bytes, _SAMPLE_BYTES)
+            spread = [(entry.num_bytes - _SAMPLE_BYTES) * i // (_SAMPLES - 1) for i in range(_SAMPLES)]
+            for offset in few if len(few) <= _SAMPLES else spread:
+                file.seek(begin + offset)
                 digest.update(file.read(min(_SAMPLE_BYTES, entry.num_bytes - offset)))
-    architecture = {key: value for key, value in read_config(folder).items() if key not in _BOOKKEEPING}
+    architecture = {key: value for key, value in config.items() if key not in _BOOKKEEPING}
     digest.update(json.dumps(architecture, sort_keys=True).encode())
     return digest.hexdigest()
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """config.json of a checkpoint folder.
-
-    Raises:
-        CheckpointError: there is none, or it holds no JSON object.
-    """
+    """config.json of a checkpoint folder. Raises CheckpointError: there is none, or it holds no JSON object."""
     path = Path(folder) / "config.json"
     if not path.exists():
         raise CheckpointError(f"{folder} is not a Hugging Face model folder: it has no config.json.")
@@ -245,9 +256,3 @@ def _no_weights(folder: Path) -> CheckpointError:
             f"{folder} has no {SINGLE_FILE}; to read its GGUF weights name the file, {folder / gguf[0]}."
         )
     return CheckpointError(f"{folder} has no weights: neither {SINGLE_FILE} nor {INDEX_FILE} is in it.")
-
-
-def _sample_offsets(num_bytes: int) -> list[int]:
-    if num_bytes <= _SAMPLES * _SAMPLE_BYTES:
-        return list(range(0, num_bytes, _SAMPLE_BYTES))
-    return [(num_bytes - _SAMPLE_BYTES) * i // (_SAMPLES - 1) for i in range(_SAMPLES)]

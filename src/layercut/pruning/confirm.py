@@ -110,7 +110,7 @@ def judge(folder: Path, arms: Sequence[Arm], keep: float, level: float, seed: in
     found = fixed_sequence(steps, keep, level=level)
     by_name = {arm.name: arm for arm in arms}
     tested = tuple(_tested(one, by_name[one.plan], rows[one.plan]) for one in found.tested)
-    return FixedSequence(tested, found.tested, tuple((one.task, one.readout, one.why) for one in found.not_judged))
+    return FixedSequence(tested, found.tested, tuple((one.task, one.readout, one.reason) for one in found.not_judged))
 
 
 def _tested(judged: JudgedDepth, arm: Arm, rows: Sequence[ComparisonRow]) -> TestedDepth:

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from layercut.models.depth import depth_of
 from layercut.pruning.settings import PruneSettings
 from layercut.report.uses import tasks_for
-from layercut.settings import TaskSettings
+from layercut.settings import ModelSettings, TaskSettings
+from layercut.study.checks import check_tasks
 from layercut.tasks import TASKS
 from layercut.tasks.suites import asked_tasks, with_data
 
@@ -39,3 +41,14 @@ def goal_tasks(settings: PruneSettings, data: Mapping[str, str] | None = None, f
     found = tasks_for(settings.use, data=(*files, *there))
     tasks = tuple(TaskSettings(task=one.task, readouts=(one.readout,)) for one in found.tasks)
     return GoalTasks(with_data(tasks, files, folder), found.note)
+
+
+def check_prune(model: ModelSettings, settings: PruneSettings, goal: GoalTasks) -> None:
+    """Refuse a goal, tasks or a depth that cannot be, before torch or any weights are read.
+
+    Raises:
+        InputError: an unknown task or model, a readout that a task does not have, or a depth that leaves no layer.
+    """
+    check_tasks(goal.tasks)
+    if (num_layers := depth_of(model.model, model.revision)) is not None:
+        settings.depth(num_layers)

@@ -135,6 +135,7 @@ def healing_prompts(path: PlanPath, model_hash: str) -> PromptSource:
     """What healing learns from: the original model's answers where a task is written, else the right options."""
     records: list[dict[str, Any]] = []
     ranked: list[PromptWithAnswer] = []
+    items: dict[str, list[str]] = {}
     for part, samples, answered in path.healing_answers():
         by_id: Mapping[str, Any] = {record["id"]: record for record in answered}
         for sample in samples:
@@ -144,6 +145,7 @@ def healing_prompts(path: PlanPath, model_hash: str) -> PromptSource:
                 if not request.prompts:
                     answer = request.continuations[sample.gold_index if sample.options else 0]
                     ranked.append(PromptWithAnswer(NamedPrompt(name, request.prompt), answer))
+                    items.setdefault(part.task.name, []).append(sample.id)
             elif generates(part.readout):
                 records.append(
                     {
@@ -158,7 +160,7 @@ def healing_prompts(path: PlanPath, model_hash: str) -> PromptSource:
                 )
     if records:
         return PromptSource(records=records)
-    return PromptSource(parts=(PromptGroup(ranked),))
+    return PromptSource(parts=(PromptGroup(ranked, made_of=items),))
 
 
 _ANSWER = ("completion", "finish_reason", "num_prompt_tokens", "num_new_tokens")

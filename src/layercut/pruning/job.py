@@ -258,13 +258,14 @@ class PruneJob:
             with state.stage("confirm"):
                 found = self._confirm()
             with state.stage("checkpoint"):
-                chosen = self._choose(found)
+                chosen = self._passed(found) or self._arms()[0]  # the deepest that passed, else the first
                 self._write(chosen, passed=bool(found.tested) and self._passed(found) is not None)
             with state.stage("speed"):
                 self._time(chosen)
             result = self._result(found, chosen)
             result.save(self._folder)
-        self._tidy()
+        if (self._folder / MODEL).exists():  # healed checkpoints may be wanted later only where none was written
+            shutil.rmtree(self._folder / "healing", ignore_errors=True)
         return result
 
     # What is asked, and how many items of it
@@ -298,10 +299,11 @@ class PruneJob:
         progress.end("original", note=scores)
         if "announced" not in state:
             num_items = self._num_report(self._depth + 1, self._settings.seconds or 0)
-            self._say(
-                f"{state['selection_items']} selection items of each task choose the layers; "
-                + resolution(self._yardsticks, num_items, self._settings.keep)
-            )
+            counts = {one.task.name: len(one.task.samples("selection", one.limit)) for one in self._parts}
+            same = len(set(counts.values())) == 1
+            given = {"each task": max(counts.values())} if same else counts
+            listed = ", ".join(f"{number} selection items of {name}" for name, number in given.items())
+            self._say(f"{listed} choose the layers; " + resolution(self._yardsticks, num_items, self._settings.keep))
             state.put("announced", num_items)
 
     def _first_answers(self, seconds: float) -> int:
@@ -394,11 +396,7 @@ class PruneJob:
     def _path(self) -> PlanPath:
         if self._path_made is None:
             self._path_made = PlanPath(
-                self._model.engine,
-                self._parts,
-                decoding=self._draw,
-                journal=self._journal,
-                progress=self._progress,
+                self._model.engine, self._parts, decoding=self._draw, journal=self._journal, progress=self._progress
             )
         return self._path_made
 
@@ -571,12 +569,9 @@ class PruneJob:
         Manifest(self._folder, [{**arm.describe(), "seed": self._seed} for arm in (uncut, *asked)])
         return found
 
-    def _cells(self) -> list[Cell]:
-        number = self._state["report_items"]
-        return [Cell(task=one.task, readout=one.readout, limit=number[one.label]) for one in self._parts]
-
     def _ask(self, arm: Arm) -> None:
-        cells = self._cells()
+        number = self._state["report_items"]
+        cells = [Cell(task=one.task, readout=one.readout, limit=number[one.label]) for one in self._parts]
         stage = f"depth {len(arm.plan.removed)}" if arm.plan.removed else "original"
         self._progress.begin(stage, "scoring report items")
         self._progress.cells([cell.label for cell in cells])
@@ -595,10 +590,6 @@ class PruneJob:
         names = [one.name for one in found.tested if one.passed]
         return next((arm for arm in self._arms() if names and arm.name == names[-1]), None)
 
-    def _choose(self, found: FixedSequence) -> Arm:
-        """The deepest that passed, else the first that was tested."""
-        return self._passed(found) or self._arms()[0]
-
     def _write(self, arm: Arm, *, passed: bool) -> None:
         """The checkpoint, verified by reload, where a plan passed or it is wanted anyway."""
         target = self._folder / MODEL
@@ -609,7 +600,7 @@ class PruneJob:
             made = self._healer.checkpoint(arm.plan, arm.healing)
             with new_directory(target) as folder:
                 shutil.copytree(made, folder, dirs_exist_ok=True, copy_function=shutil.copyfile)
-            checked = read_healing(target)
+            checked = "; ".join(load(target / "plan.json")["healing"][-1].get("checked", []))
         else:
             checked = cut_model(self._model.source, arm.plan, target, uncut=lambda: self._model.loaded).verified
         self._state.put("verified", checked)
@@ -629,11 +620,6 @@ class PruneJob:
         found = timed_rounds((loaded, replace(uncut, removed=())), cut, self._seed, self._progress)
         self._state.put("speed", found)
         self._progress.end("speed", note="timed")
-
-    def _tidy(self) -> None:
-        """Healed checkpoints are no longer needed once the result is written, unless one may be wanted later."""
-        if (self._folder / MODEL).exists():
-            shutil.rmtree(self._folder / "healing", ignore_errors=True)
 
     def _result(self, found: FixedSequence, arm: Arm) -> PruneResult:
         state, settings = self._state, self._settings
@@ -723,12 +709,6 @@ class PruneJob:
         low = per_item * report * least * 0.7
         high = (deeper * search + per_item * report * models) * 1.5 + 60
         return low, high
-
-
-def read_healing(checkpoint: Path) -> str:
-    """What the last healing of a checkpoint found when it was written and reloaded."""
-    made = load(checkpoint / "plan.json")["healing"][-1]
-    return "; ".join(made.get("checked", []))
 
 
 def _bytes_of(folder: Path) -> int:

@@ -91,11 +91,7 @@ class PruneSettings(Settings):
         return None if self.time is None else seconds_of(self.time)
 
     def depth(self, num_layers: int) -> int:
-        """Layers that may be removed at most, of a model of ``num_layers``.
-
-        Raises:
-            InputError: all of them.
-        """
+        """Layers that may be removed at most, of a model of ``num_layers``. Raises InputError: all of them."""
         text = self.remove or self.max_depth
         found = Depth(text=text).layers(num_layers)
         if found >= num_layers - 1:

@@ -19,11 +19,7 @@ class PruneState:
     """The decisions of one run folder. What was decided is never decided again."""
 
     def __init__(self, folder: Path) -> None:
-        """Read what is there.
-
-        Raises:
-            InputError: the file is damaged, or of another format.
-        """
+        """Read what is there. Raises InputError: the file is damaged, or of another format."""
         self._file = folder / STATE
         self._data: dict[str, Any] = {"format_version": FORMAT_VERSION, "seconds": {}}
         if self._file.is_file():

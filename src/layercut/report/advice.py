@@ -19,7 +19,9 @@ from layercut.evidence.comparison import SELECTED_ON, compare_runs
 from layercut.evidence.fixed_sequence import (
     DepthEvidence,
     JudgedTask,
+    NotJudged,
     TestVerdict,
+    check_goal,
     fixed_sequences,
     judge_depth,
 )
@@ -65,15 +67,6 @@ class JudgedPlan:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ignored:
-    """A readout that decides nothing, and why."""
-
-    task: str
-    readout: str
-    reason: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class Advice:
     """The answer for one use of one model, and all that it rests on."""
 
@@ -84,7 +77,7 @@ class Advice:
     uncut: ComparedRun
     plans: tuple[JudgedPlan, ...]
     """Deepest first."""
-    ignored: tuple[Ignored, ...]
+    ignored: tuple[NotJudged, ...]
     folder: Path | None = None
     """Of the study, for checkpoints and commands; None where it is not known."""
 
@@ -178,7 +171,7 @@ def advise(folder: Path, *, use: str = "all", keep: float = 0.9, confidence: flo
         InputError: no finished study, an unknown use, a share out of range, or no task that speaks of the use.
     """
     chosen = named_use(use)
-    _check(keep, confidence)
+    check_goal(keep, confidence, "confidence")
     runs = study_runs(folder)
     rows = compare_runs(runs.uncut, runs.cuts, seed=seed)
     try:
@@ -197,12 +190,8 @@ def judge(
     num_resamples: int = NUM_RESAMPLES,
     folder: Path | None = None,
 ) -> Advice:
-    """The same, from rows of compare_runs. Only the main metric of a readout counts.
-
-    Raises:
-        InputError: see advise.
-    """
-    _check(keep, confidence)
+    """The same, from rows of compare_runs. Only the main metric of a readout counts. Raises InputError: see advise."""
+    check_goal(keep, confidence, "confidence")
     main = [row for row in rows if row.is_headline and row.cut.removed]
     if not main:
         raise InputError("no run of a model with layers removed is there, so there is nothing to advise.")
@@ -241,7 +230,11 @@ def judge(
                     arm=arms[name],
                     path=path,
                     verdict="not tested" if shown_only else "undecided" if one is None else one.verdict,
-                    readouts=() if one is None else _not_tested(one.tasks) if shown_only else one.tasks,
+                    readouts=()
+                    if one is None
+                    else tuple(replace(task, verdict="not tested", items_needed=None) for task in one.tasks)
+                    if shown_only
+                    else one.tasks,
                     missing=tuple(f"{task} ({readout})" for task, readout in wanted) if one is None else one.missing,
                     items_needed=None if one is None or shown_only else one.items_needed,
                 )
@@ -254,13 +247,9 @@ def judge(
         seed=seed,
         uncut=main[0].uncut,
         plans=tuple(plans),
-        ignored=tuple(Ignored(task=task, readout=readout, reason=why) for (task, readout), why in reasons.items()),
+        ignored=tuple(NotJudged(task=task, readout=readout, reason=why) for (task, readout), why in reasons.items()),
         folder=folder,
     )
-
-
-def _not_tested(tasks: Sequence[JudgedTask]) -> tuple[JudgedTask, ...]:
-    return tuple(replace(one, verdict="not tested", items_needed=None) for one in tasks)
 
 
 def _paths(arms: Sequence[ComparedRun]) -> dict[str, list[str]]:
@@ -278,13 +267,6 @@ def _paths(arms: Sequence[ComparedRun]) -> dict[str, list[str]]:
         name = next(one for one in options if arm.depth not in {other.depth for other in paths.get(one, [])})
         paths.setdefault(name, []).append(arm)
     return {name: [arm.name for arm in own] for name, own in paths.items()}
-
-
-def _check(keep: float, confidence: float) -> None:
-    if not 0 < keep <= 1:
-        raise InputError(f"`keep` {keep:g} is not a share between 0 and 1, such as 0.9.")
-    if not 0.5 <= confidence < 1:
-        raise InputError(f"`confidence` {confidence:g} must lie between 0.5 and 1, such as 0.95.")
 
 
 def _reasons(rows: Sequence[ComparisonRow], use: Use) -> dict[tuple[str, str], str]:

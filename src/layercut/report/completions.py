@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from layercut.evidence.completions import PROGRAMS, DiagnosedAnswers, diagnose_runs
 from layercut.evidence.degeneration import NAME
+from layercut.evidence.diagnosis import Diagnosis, MeasureRow
 from layercut.evidence.intervals import Estimate
 from layercut.report.diagnosis.page import measure_table, raw_measures
 from layercut.report.diagnosis.sections import PROGRAM_SHARES, program_cells
 from layercut.report.diagnosis.verdict import ALPHA, over_models
 from layercut.report.elements import Part, Table
-from layercut.runs.diagnosis import Diagnosis, Interval, MeasureRow
 from layercut.text.markup import escape
 from layercut.text.numbers import with_interval
 
@@ -92,15 +92,15 @@ def full_tables(cells: Sequence[DiagnosedAnswers], diagnostic: str) -> list[Tabl
 
 def _models_table(found: Diagnosis, cell: DiagnosedAnswers, model: str) -> Table:
     """A line for each model, the original one first."""
-    diagnostic = found["rows"][0]["diagnostic"]
+    diagnostic = found["rows"][0].diagnostic
     by_measure = {measure: over_models(found, measure) for measure in _COLUMNS[diagnostic]}
     first, *cuts = found["data"].get("classes") or found["data"]["finish"]
     any_of = [next(iter(rows.values()))[0] for rows in by_measure.values()]
-    lines = [[first, str(any_of[0]["n"]), *(_level(row["uncut"], row) for row in any_of)]]
+    lines = [[first, str(any_of[0].n), *(_level(row.values.uncut, row) for row in any_of)]]
     for arm in cuts:
         of_arm = [rows[arm] for rows in by_measure.values()]
-        cells = [_level(row["cut"], row) + "*" * stands for row, stands in of_arm]
-        lines.append([arm.removeprefix("layer-"), str(of_arm[0][0]["n"]), *cells])
+        cells = [_level(row.values.cut, row) + "*" * stands for row, stands in of_arm]
+        lines.append([arm.removeprefix("layer-"), str(of_arm[0][0].n), *cells])
     return Table(
         name=f"{diagnostic}-of-{cell['task']}-{cell['readout']}",
         caption=f"{_name(cell)}, shares in %",
@@ -125,9 +125,8 @@ def _class_table(found: Diagnosis, cell: DiagnosedAnswers, model: str) -> Table:
     )
 
 
-def _level(value: Interval, row: MeasureRow) -> str:
-    assert value[0] is not None, "a measure has a value"
-    return with_interval(Estimate(value[0], value[1], value[2], row["n"], ""), share=row["unit"] == "share")
+def _level(value: Estimate, row: MeasureRow) -> str:
+    return with_interval(value, share=row.unit == "share")
 
 
 def _legend(diagnostic: str) -> list[str]:

@@ -6,7 +6,7 @@ import hashlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from layercut.report.words import readout_words
-from layercut.text.markup import code, escape, fenced
+from layercut.text.markup import code, escape, fenced, table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -51,7 +51,7 @@ def lost_items(runs: Sequence[RunFolder], task: str, readouts: Sequence[str]) ->
         (run.name, readout): {record["id"]: record for record in run.records(task, readout)}
         for run in runs
         for readout in readouts
-        if _has(run, task, readout)
+        if any((row["task"], row["readout"]) == (task, readout) for row in run.metrics()["rows"])
     }
     uncut, cuts = runs[0].name, [run.name for run in runs[1:]]
 
@@ -88,21 +88,17 @@ def examples(runs: Sequence[RunFolder], task: str, readouts: Sequence[str]) -> l
 def _item(item: LostItem) -> list[str]:
     first = item.answers[item.names[0], item.readouts[0]]
     lines = [f"Item {code(item.id)}, right answer {code(first['gold'])}:", "", *fenced(first["question"]), ""]
-    lines += ["| run | " + " | ".join(readout_words(readout) for readout in item.readouts) + " |"]
-    lines += ["|---|" + "---|" * len(item.readouts)]
-    for name in item.names:
-        cells = []
-        for readout in item.readouts:
-            record = item.answers.get((name, readout))
-            cells.append("-" if record is None else _cell(record))
-        lines.append(f"| {escape(name)} | " + " | ".join(cells) + " |")
-    lines.append("")
+    head = ["run", *map(readout_words, item.readouts)]
+    rows = [[escape(name), *(_cell(item.answers.get((name, one))) for one in item.readouts)] for name in item.names]
+    lines += [*table(head, rows), ""]
     for readout in item.readouts:
         lines += _in_full(item, readout)
     return lines
 
 
-def _cell(record: Mapping[str, Any]) -> str:
+def _cell(record: Mapping[str, Any] | None) -> str:
+    if record is None:
+        return "-"
     outcome = OUTCOMES.get(record["outcome"], record["outcome"])
     return f"{code(record['answer'])} {outcome}" if record["answer"].strip() else outcome
 
@@ -124,7 +120,3 @@ def _in_full(item: LostItem, readout: str) -> list[str]:
 def _outcome(records: Mapping[tuple[str, str], _Records], name: str, readout: str, item: str) -> str | None:
     record = records.get((name, readout), {}).get(item)
     return None if record is None else str(record["outcome"])
-
-
-def _has(run: RunFolder, task: str, readout: str) -> bool:
-    return any(row["task"] == task and row["readout"] == readout for row in run.metrics()["rows"])

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.text import Text
+
 from layercut.errors import InputError
 from layercut.report import advice_text, words
 from layercut.report.advice import Advice, JudgedPlan, judge
 from layercut.report.elements import Cell, Part, Styled, Table
 from layercut.report.next_step import checkpoint_of, study_file
-from layercut.report.render import escaped
+from layercut.report.render import escaped, terminal
 from layercut.report.rows import kept, raw
 from layercut.report.uses import USES
 from layercut.runs.disk import size
@@ -23,6 +25,8 @@ from layercut.text.markup import code, escape
 from layercut.text.numbers import number, parameters, with_interval
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from layercut.evidence.comparison import ComparisonRow
     from layercut.report.study import StudyResults
     from layercut.runs.prune import TaskKept, TestedDepth, TimedSpeed
@@ -198,6 +202,15 @@ def first_of_prune(result: PruneResult) -> FirstScreen:
             f"- Timed on {escape(result.where)}. Time used: {stages}.",
         ],
     )
+
+
+def result_tables(result: PruneResult) -> list[RenderableType]:
+    """The result of prune on a terminal: a table of the depths, then a line each about size and speed."""
+    tasks = ", ".join(f"{one.task} ({one.readout})" for one in result.goal.tasks)
+    scores = ", ".join(f"{one.task} {one.score.value:.0%} of {one.score.n}" for one in result.original)
+    first = Text(f"{result.model}: keep {result.goal.keep:.0%} of {tasks}; original model: {scores}", style="bold")
+    speeds = (Text(f"speed: {speed_words(one)}") for one in result.speed)
+    return [first, terminal(depths_table(result)), Text(f"size: {size_words(result)}"), *speeds]
 
 
 def depths_table(result: PruneResult) -> Table:

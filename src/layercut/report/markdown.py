@@ -43,12 +43,7 @@ MOST_IN_PLOT = 6
 
 
 def study_report(
-    folder: Path,
-    *,
-    study: StudyResults | None = None,
-    first: FirstScreen | None = None,
-    title: str | None = None,
-    seed: int | None = None,
+    folder: Path, *, study: StudyResults | None = None, first: FirstScreen | None = None, seed: int | None = None
 ) -> Path:
     """Write ``report.md`` and ``report.png`` into the folder of a study, from its finished runs alone.
 
@@ -56,7 +51,6 @@ def study_report(
         folder: of the study.
         study: what study_results gave for this folder, where that is known already.
         first: what first_screen gave for it, where that is known already.
-        title: of the report; what was cut by default.
         seed: of the resampling; the ``seed`` in the settings of the original model's run by default, so that the
             report that is made again is the one the study made.
 
@@ -70,13 +64,13 @@ def study_report(
     first = first_screen(folder, study) if first is None else first
     many = len(study.cuts) > MOST_IN_PLOT
     with_plot = save(retention(study.cuts, study.rows) if many else scores(study.rows), folder / PLOT)
-    write_text(folder / REPORT, _render(study, first, title=title, with_plot=with_plot))
+    write_text(folder / REPORT, _render(study, first, with_plot=with_plot))
     return folder / REPORT
 
 
-def _render(study: StudyResults, first: FirstScreen, *, title: str | None, with_plot: bool) -> str:
+def _render(study: StudyResults, first: FirstScreen, *, with_plot: bool) -> str:
     uncut, cuts, rows = study.uncut, study.cuts, study.rows
-    lines: list[Part] = [f"# {escape(title or title_of(first, model_name(uncut)))}", "", first.answer, ""]
+    lines: list[Part] = [f"# {escape(title_of(first, model_name(uncut)))}", "", first.answer, ""]
     lines += [*(f"- {name}: {text}" for name, text in first.facts), ""]
     if first.table is not None:
         lines += [f"{first.table.caption}:", "", first.table, ""]
@@ -127,7 +121,8 @@ def score_scope(rows: Sequence[ComparisonRow]) -> str:
     first = rows[0]
     scope = [words.removal(first.cut), words.size(first.uncut, first.cut)]
     scope.append(words.items([row.n for row in rows], [row.limit for row in rows]))
-    return ", ".join(fact for fact in scope if fact) + ". Scores in %."
+    asked = f" Items: {escape(sets)}." if (sets := words.test_sets(rows)) else ""
+    return ", ".join(fact for fact in scope if fact) + f".{asked} Scores in %."
 
 
 def score_table(rows: Sequence[ComparisonRow]) -> Table:

@@ -161,16 +161,15 @@ def correlations(data: Mapping[str, Any]) -> list[Correlation]:
 
     A task ranks a layer the higher, the lower the score without it.
     """
-    rankings = {name: _ranking(data, name) for name in PREDICTORS}
+    rankings = {
+        name: {one["layer"]: 1 - one["kept"]["value"] if name == "lost" else one[name] for one in data["layers"]}
+        for name in PREDICTORS
+    }
     found = [_correlation(PREDICTORS["kl"], rankings["kl"], PREDICTORS["influence"], rankings["influence"])]
     for curve in data["sweep"] or []:
         task = {int(layer): -score for layer, score in curve["scores"].items()}
         found += [_correlation(words, rankings[name], curve["name"], task) for name, words in PREDICTORS.items()]
     return found
-
-
-def _ranking(data: Mapping[str, Any], name: str) -> dict[int, float]:
-    return {one["layer"]: 1 - one["kept"]["value"] if name == "lost" else one[name] for one in data["layers"]}
 
 
 def _correlation(first: str, one: Mapping[int, float], second: str, other: Mapping[int, float]) -> Correlation:
@@ -217,17 +216,14 @@ def figure(data: Mapping[str, Any]) -> Figure:
     layers, sweep = data["layers"], data["sweep"] or []
     kept = "answers kept, predicted"
     colours = charts.colours([kept, *(f"sweep: {curve['name']}" for curve in sweep)])
-    points = [_point(one["layer"], Estimate(**one["kept"]), kept, 100) for one in layers]
+    points = [charts.point(one["layer"], Estimate(**one["kept"]), kept, 100) for one in layers]
     for curve in sweep:
         for layer in sorted(map(int, curve["scores"])):
-            points.append(
-                _point(layer, Estimate(curve["scores"][str(layer)], None, None, 0, ""), f"sweep: {curve['name']}", 100)
-            )
+            value = (curve["scores"][str(layer)], None, None)
+            points.append(charts.point(layer, value, f"sweep: {curve['name']}", 100))
     panels = [_panel(points, "%", "Predicted, and measured where there is a sweep", colours, data["num_layers"])]
     for name, words in (("kl", "KL, nats a token"), ("influence", "block influence")):
-        points = [
-            _point(one["layer"], Estimate(one[name], None, None, 0, ""), words, 1) for one in layers if one[name] > 0
-        ]
+        points = [charts.point(one["layer"], (one[name], None, None), words) for one in layers if one[name] > 0]
         panels.append(_panel(points, words, "", {words: charts.UNCUT}, data["num_layers"], scale="log"))
     return Figure(
         name="prediction",
@@ -237,14 +233,6 @@ def figure(data: Mapping[str, Any]) -> Figure:
         legend=[Key(label=name, colour=colour) for name, colour in colours.items()],
         columns=1,
     )
-
-
-def _point(layer: int, value: Estimate, series: str, scale: float) -> dict[str, Any]:
-    ends = (None if end is None else scale * end for end in (value.value, value.low, value.high))
-    y, low, high = ends
-    return {
-        "x": layer, "y": y, "low": low, "high": high, "series": series, "part": series, "hollow": False, "about": {},
-    }  # fmt: skip
 
 
 def _panel(

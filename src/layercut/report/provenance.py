@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from layercut.evidence.comparison import ComparedRun, arm_of
+from layercut.evidence.comparison import arm_of
 from layercut.report import words
 from layercut.report.elements import Cell, Part, Styled, Table
 from layercut.runs.directory import RunFolder
@@ -61,18 +61,21 @@ def _runs_table(runs: Sequence[RunFolder]) -> Table:
         arm = arm_of(run)
         removed = ", ".join(map(str, arm.removed)) or "none"
         command = Styled(run.environment["command"], "code")
-        rows.append([run.name, removed, _chosen_by(arm), command, version_of(run.environment)])
+        rows.append(
+            [
+                run.name,
+                removed,
+                "; ".join(filter(None, (arm.criterion if arm.removed else "", arm.origin))) or "-",
+                command,
+                version_of(run.environment),
+            ]
+        )
     return Table(
         name="provenance-runs",
         caption="Plans, commands and versions",
         head=["run", "layers removed, in order", "chosen by", "command", "layercut"],
         rows=rows,
     )
-
-
-def _chosen_by(arm: ComparedRun) -> str:
-    chosen = arm.criterion if arm.removed else ""
-    return "; ".join(filter(None, (chosen, arm.origin))) or "-"
 
 
 def _yaml(data: Mapping[str, Any]) -> list[str]:

@@ -98,9 +98,8 @@ def race_line(race: Mapping[str, Any], rounds: Sequence[Mapping[str, Any]]) -> s
 def close_line(num_close: int, num_answers: int) -> str:
     """How many answers depend on rounding, and what to do about it."""
     return (
-        f"{num_close} of {counted(num_answers, 'answer')} have a token whose runner-up is as likely to "
-        "within one rounding of the "
-        "model's dtype; batch composition may change them. --dtype float32 removes this effect."
+        f"{num_close} of {counted(num_answers, 'answer')} have a token whose runner-up is as likely to within one "
+        "rounding of the model's dtype; batch composition may change them. --dtype float32 removes this effect."
     )
 
 

@@ -12,6 +12,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from layercut.report.elements import Cell, Part, Styled, Table, plain
+from layercut.text import markup
 from layercut.text.markup import code, escape
 
 _INTERVAL = re.compile(r"\\\[([-+\d., ]+|n/a)\\\](?![\[(])|\\(?=<[\d.])")
@@ -29,10 +30,8 @@ def markdown(parts: Sequence[Part] | Table) -> list[str]:
 
 
 def _markdown_table(table: Table) -> list[str]:
-    rule = "".join("---:|" if place in table.numeric else "---|" for place in range(len(table.head)))
-    rows = [[_markdown_cell(cell) for cell in row] for row in (table.head, *table.rows)]
-    head, *body = ("| " + " | ".join(cells) + " |" for cells in rows)
-    return [head.replace("|  |", "| |"), f"|{rule}", *body]
+    head, *rows = ([_markdown_cell(cell) for cell in row] for row in (table.head, *table.rows))
+    return markup.table(head, rows, table.numeric)
 
 
 def _markdown_cell(cell: Cell) -> str:
@@ -51,7 +50,9 @@ def escaped(text: str) -> str:
 
 def terminal(table: Table) -> RenderableType:
     """The same for a terminal: the widest layout that fits, without a shortened name."""
-    return _Fitting([*(_rich_table(table, hidden) for hidden in (frozenset(), *table.narrow)), _by_first(table)])
+    wide = [_rich_table(table, hidden) for hidden in (frozenset(), *table.narrow)]
+    narrowest = table.narrow[-1] if table.narrow else frozenset()
+    return _Fitting([*wide, _rich_table(table, narrowest, by_first=len(table.head) > 1)])
 
 
 class _Fitting:
@@ -82,10 +83,6 @@ def _rich_table(table: Table, hidden: frozenset[int], *, by_first: bool = False)
         cells = [_text(row[place]) for place in places]
         shown.add_row(*([Text("  ") + cells[0], *cells[1:]] if by_first else cells))
     return shown
-
-
-def _by_first(table: Table) -> RichTable:
-    return _rich_table(table, table.narrow[-1] if table.narrow else frozenset(), by_first=len(table.head) > 1)
 
 
 def _text(cell: Cell) -> Text:

@@ -60,7 +60,7 @@ def about_uncut(row: ComparisonRow) -> dict[str, str]:
 def raw(rows: Sequence[ComparisonRow]) -> list[list[Any]]:
     """All numbers of the rows for CSV, unrounded, the head first; what is not known is empty."""
     ends = [f"{name}{end}" for name in _ESTIMATES for end in ("", "_low", "_high")]
-    scope = ["run", "removed", "num_layers", "task", "version", "readout", "metric", "n", "limit", "chance"]
+    scope = ["run", "removed", "num_layers", "task", "version", "readout", "metric", "n", "items", "limit", "chance"]
     tests = ["lost", "gained", "p_value", "p_holm", "test", "contexts", "finding", "seed", "note"]
     lines: list[list[Any]] = [[*scope, *ends, *tests]]
     for row in rows:

@@ -18,6 +18,7 @@ from layercut.report.advice_text import argument, bounds_table, how_made, joined
 from layercut.report.elements import Cell, Styled, Table, plain
 from layercut.report.render import bare_table, terminal
 from layercut.surgery.plan import origin_of
+from layercut.text.counting import of_test_set
 from layercut.text.numbers import number, p_value, with_interval
 
 if TYPE_CHECKING:
@@ -43,7 +44,10 @@ def _comparison(rows: Sequence[ComparisonRow]) -> RenderableType:
     scope.append(words.items([row.n for row in rows], [row.limit for row in rows]))
     title = Text.assemble("\n", (first.cut.name, "bold"), " · ", " · ".join(fact for fact in scope if fact))
     notes = dict.fromkeys(f"{row.task} ({row.readout}): {row.note}" for row in rows if row.note)
-    return Group(title, terminal(_comparison_table(rows)), *(Text(f"note: {note}", style="yellow") for note in notes))
+    asked = [Text(f"items: {sets}", style="dim")] if (sets := words.test_sets(rows)) else []
+    return Group(
+        title, terminal(_comparison_table(rows)), *asked, *(Text(f"note: {note}", style="yellow") for note in notes)
+    )
 
 
 def _comparison_table(rows: Sequence[ComparisonRow]) -> Table:
@@ -108,6 +112,11 @@ def metrics_table(metrics: Mapping[str, Any]) -> RenderableType:
         scope.append(words.items([row["n"] for row in rows], [row["limit"] for row in rows]))
     parts: list[RenderableType] = [Text(" · ".join(scope)), terminal(scores_table(rows))]
     parts.append(Text("Scores in % with 95 % intervals. right ... cut: answers; cut by the length limit.", style="dim"))
+    asked = [(row["task"], of_test_set(row["n"], row.get("test_set"), row.get("split", ""))) for row in rows]
+    if sets := "; ".join(dict.fromkeys(f"{task}: {text}" for task, text in asked if text)):
+        parts.append(Text(f"Items: {sets}.", style="dim"))
+    if any(text.startswith("rest") for _, text in asked):
+        parts.append(Text(words.REST, style="dim"))
     if any(row.get("selection_items") for row in rows):
         parts.append(Text(f"* {SELECTED_ON}", style="yellow"))
     return Group(*parts)

@@ -37,7 +37,8 @@ def open_run(path: Path) -> RunFolder:
 def compare_two(first: RunFolder, second: RunFolder, *, seed: int = 0) -> list[ComparisonRow]:
     """Compare two runs on every task, readout and metric that both hold; ``uncut`` of a row is the first run.
 
-    P-values are adjusted over all rows (Holm). What only one run holds is passed over, see ``notes``.
+    P-values are adjusted over all rows (Holm). What only one run holds is passed over, see ``notes``. Where one run
+    holds a whole test set and the other one its rest, the items in common are compared, and the row's note says so.
 
     Raises:
         InputError: a run that is not finished, or two that cannot be compared: other decoding, no task in
@@ -52,7 +53,7 @@ def compare_two(first: RunFolder, second: RunFolder, *, seed: int = 0) -> list[C
     rows = compare_runs(first, [second], seed=seed)
     for task, readout in dict.fromkeys((row.task, row.readout) for row in rows):
         ids = [{record["id"] for record in run.records(task, readout)} for run in (first, second)]
-        if ids[0] != ids[1]:
+        if ids[0] != ids[1] and _split(first, task, readout) == _split(second, task, readout):
             raise InputError(
                 f"{first.name} and {second.name} hold different items of {task} ({readout}): {len(ids[0])} and "
                 f"{len(ids[1])}, {len(ids[0] & ids[1])} in common. Run both with the same seed, data and `limit`."
@@ -94,6 +95,7 @@ def to_dict(rows: Sequence[ComparisonRow], notes: Sequence[str] = ()) -> dict[st
                 "readout": row.readout,
                 "metric": row.metric,
                 "n": row.n,
+                "items": row.asked,
                 "limit": row.limit,
                 "chance": row.chance,
                 "first": row.values.uncut._asdict(),
@@ -113,6 +115,12 @@ def to_dict(rows: Sequence[ComparisonRow], notes: Sequence[str] = ()) -> dict[st
         ],
         "notes": list(notes),
     }
+
+
+def _split(run: RunFolder, task: str, readout: str) -> str:
+    """Which items a run holds; before layercut reported whole test sets, there were report items alone."""
+    rows = run.metrics()["rows"]
+    return next((row.get("split", "report") for row in rows if (row["task"], row["readout"]) == (task, readout)), "")
 
 
 def _uncut_model(run: RunFolder) -> str:

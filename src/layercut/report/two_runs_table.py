@@ -33,6 +33,7 @@ def two_runs_table(rows: Sequence[ComparisonRow], notes: Sequence[str] = ()) -> 
     first, second = rows[0].uncut, rows[0].cut
     scope = [f"A: {first.name}, {words.removal(first)}", f"B: {second.name}, {words.removal(second)}"]
     scope.append(words.items([row.n for row in rows], [row.limit for row in rows]))
+    scope += [f"items: {sets}"] if (sets := words.test_sets(rows)) else []
     legend = [
         f"Scores in %. B - A on the same items, 95 % intervals by a Bayesian bootstrap ({NUM_RESAMPLES:,} resamples, "
         f"seed {rows[0].seed}). -/+: items that only A or only B gets right.",

@@ -130,11 +130,7 @@ USES = {use.name: use for use in _USES}
 
 
 def named_use(name: str) -> Use:
-    """A use by name.
-
-    Raises:
-        InputError: no such use.
-    """
+    """A use by name. Raises InputError: no such use."""
     if name not in USES:
         raise unknown("use", name, USES)
     return USES[name]

@@ -24,6 +24,9 @@ READOUTS = {
     "chain": "chain of steps",
 }
 
+REST = "rest of the test set: without the items of the half that a plan or a healing behind one of these models used."
+"""What the words mean."""
+
 _WRITTEN = ("short", "chain", "filler")
 
 
@@ -102,6 +105,11 @@ def items(numbers: Sequence[int], limits: Sequence[int | None]) -> str:
     return f"{text} per task{limit_text}"
 
 
+def test_sets(rows: Sequence[ComparisonRow]) -> str:
+    """``humaneval_plus: full test set, 164; ...``; empty for tasks that make their items."""
+    return "; ".join(dict.fromkeys(f"{row.task}: {row.asked}" for row in rows if row.asked))
+
+
 def readout_name(row: ComparisonRow, rows: Sequence[ComparisonRow]) -> str:
     """The readout, with the metric where the readout has several."""
     metrics = {other.metric for other in rows if (other.task, other.readout) == (row.task, row.readout)}
@@ -136,6 +144,8 @@ def how_made(rows: Sequence[ComparisonRow]) -> list[str]:
             f"{len(rows)} comparisons: about 1 in 20 intervals misses by chance. Findings use p-values that hold "
             "for all of them together (McNemar's exact test or sign flips, corrected by Holm)."
         )
+    if any(row.asked.startswith("rest") for row in rows):
+        lines.append(REST)
     contexts = {row.task: row.values.num_clusters for row in rows if row.values.num_clusters is not None}
     if contexts:
         named = ", ".join(f"{task} ({counted(count, 'context')})" for task, count in contexts.items())

@@ -114,11 +114,7 @@ def _parents_of(path: Path) -> Iterator[None]:
 
 
 def refuse_existing(path: Path) -> None:
-    """Raise if a new file cannot take this name.
-
-    Raises:
-        InputError: something is there.
-    """
+    """Raise InputError if something has the name that a new file is to take."""
     if path.exists():
         raise InputError(f"{shown(path)} exists already; choose another `out`.")
 

@@ -262,7 +262,9 @@ def _summary(path: Path) -> RunSummary:
         begun = None
     try:
         headline = _headline(_read_json(path / METRICS)) if (path / METRICS).is_file() else ""
-        headline = "; ".join(text for text in (headline, _measured(path)) if text) or _progress(path)
+        headline = "; ".join(text for text in (headline, _measured(path)) if text)
+        if not headline and (answers := _answers(path)):
+            headline = f"{counted(answers, 'answer')} so far"
     except InputError as error:
         headline = str(error)
     if inner and not (path / METRICS).is_file():
@@ -306,11 +308,6 @@ def _measured(path: Path) -> str:
     if (path / PREDICTION).is_file():
         found.append("prediction of the loss of each layer")
     return "; ".join(found)
-
-
-def _progress(path: Path) -> str:
-    answers = _answers(path)
-    return f"{counted(answers, 'answer')} so far" if answers else ""
 
 
 def _note_environment(file: Path, environment: dict[str, Any]) -> None:

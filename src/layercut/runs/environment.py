@@ -47,7 +47,7 @@ def collect(argv: Sequence[str] | None = None, models: Sequence[Mapping[str, Any
         "platform": platform.platform(),
         "cpu": _cpu(),
         "cores": _cores(),
-        "memory_gib": _memory_gib(),
+        "memory_gib": None if (memory := memory_bytes()) is None else round(memory / 2**30, 1),
         "accelerator": _accelerator(),
         "models": [dict(model) for model in models],
     }
@@ -84,6 +84,14 @@ def hide_home(text: str) -> str:
 def shown(path: Path) -> str:
     """A path for messages."""
     return hide_home(str(path))
+
+
+def memory_bytes() -> int | None:
+    """Of the machine; None where the system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return None
 
 
 def _versions() -> dict[str, str]:
@@ -126,13 +134,6 @@ def _cores() -> int | None:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count()
-
-
-def _memory_gib() -> float | None:
-    try:
-        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
-    except (AttributeError, OSError, ValueError):
-        return None
 
 
 def _accelerator() -> str | None:

@@ -229,11 +229,7 @@ class PruneResult(_Plain):
 
     @classmethod
     def load(cls, folder: Path) -> PruneResult:
-        """Read the result.json of a folder.
-
-        Raises:
-            InputError: there is none, or it is damaged or of another format.
-        """
+        """Read the result.json of a folder. Raises InputError: there is none, or it is damaged or of another format."""
         file = Path(folder) / RESULT
         try:
             return cls.model_validate(load(file))

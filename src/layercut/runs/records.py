@@ -42,6 +42,11 @@ class MetricRow(TypedDict):
     """Of a task of lm-eval, on its headline: lm-eval's own numbers that are no means over items, such as word
     perplexity, on lm-eval's scale."""
     limit: int | None
+    split: NotRequired[str]
+    """``full``: items of the whole test set; ``report``: of its rest, because the others chose layers or healed.
+    Missing for tasks that make their items, and in old runs."""
+    test_set: NotRequired[int]
+    """Number of items of the whole test set."""
 
 
 class Journal:

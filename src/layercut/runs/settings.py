@@ -66,6 +66,11 @@ def read_config(path: Path) -> dict[str, Any]:
     return settings
 
 
+def settings_in(path: Path) -> dict[str, Any] | None:
+    """The settings of the run that a folder holds; None where none was begun. Raises as ``read_config``."""
+    return read_config(path) if (path / CONFIG).is_file() else None
+
+
 def check_version(version: object, file: Path) -> None:
     """Raise InputError for a file of a format that this layercut does not know."""
     if version != FORMAT_VERSION:
@@ -114,7 +119,8 @@ def check_same(
         was = f"without {name}" if before is _MISSING else f"with {name} {_word(before)}"
         says = f"has no {name}" if now is _MISSING else f"says {name} {_word(now)}"
         source = "this command" if settings_file is None else hide_home(settings_file)
-        way_back = _in_file(name, before) if settings_file is not None else _by_flag(name, before, flags or {})
+        in_file = f"Take {name} out again" if before is _MISSING else f"Set {name} back to {_word(before)}"
+        way_back = in_file if settings_file is not None else _by_flag(name, before, flags or {})
         raise RunMismatch(f"{shown(path)} was begun {was}, {source} {says}. {way_back}, or use another `out`.")
 
 
@@ -127,12 +133,6 @@ def _by_flag(name: str, before: Any, flags: Mapping[str, str]) -> str:
     if isinstance(before, bool):
         return f"Use `{flag}`" if before else f"Leave out `{flag}`"
     return f"Use `{flag}` {_word(before)}"
-
-
-def _in_file(name: str, before: Any) -> str:
-    if before is _MISSING:
-        return f"Take {name} out again"
-    return f"Set {name} back to {_word(before)}"
 
 
 def _differences(had: Any, wanted: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -4,8 +4,6 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
 from layercut.selection.base import Context, Selection
 from layercut.selection.rotation import select_by_rotation
 
@@ -28,9 +26,9 @@ def block_influence(context: Context) -> Selection:
     For details and errors see ``select_by_rotation``.
     """
     return select_by_rotation(
-        context, "block_influence", _influence, tokens=("all", "last"), forms=("scattered", "contiguous")
+        context,
+        "block_influence",
+        lambda cosine_N: 1 - cosine_N,
+        tokens=("all", "last"),
+        forms=("scattered", "contiguous"),
     )
-
-
-def _influence(cosine_N: Tensor) -> Tensor:
-    return 1 - cosine_N

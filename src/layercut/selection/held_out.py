@@ -12,7 +12,7 @@ from typing import Any
 from layercut.errors import InputError
 from layercut.evidence.clusters import clusters_of
 from layercut.evidence.mean_kept import TaskValues, mean_kept
-from layercut.evidence.paired import Comparison, compare_paired
+from layercut.evidence.paired import compare_paired
 from layercut.progress import Progress, silent
 from layercut.selection.answers import ObjectiveTask
 from layercut.selection.objective import TaskObjective
@@ -108,7 +108,8 @@ def _compared(
     found = compare_paired(
         _values(uncut, metric), _values(cut, metric), chance=chance, seed=seed, clusters=clusters_of(uncut)
     )
-    return {"chance": chance, "n": len(samples), **_plain(found)}
+    shown = {name: x for name, x in found.to_dict().items() if name not in ("lost", "gained") or x is not None}
+    return {"chance": chance, "n": len(samples), **shown}
 
 
 def _objective(
@@ -134,15 +135,6 @@ def _objective(
     )  # fmt: skip
     estimate = None if found.estimate is None else found.estimate._asdict()
     return {"selected": selected, "held_out": estimate, "refused": found.refused}
-
-
-def _plain(found: Comparison) -> dict[str, Any]:
-    """The comparison as JSON-able data."""
-    return {
-        name: value._asdict() if hasattr(value, "_asdict") else value
-        for name, value in found._asdict().items()
-        if name not in ("lost", "gained") or value is not None
-    }
 
 
 def _headline(records: Records) -> str:

@@ -233,7 +233,7 @@ class TaskObjective:
 
     def _yardstick(self, index: int, records: Sequence[Mapping[str, Any]]) -> Uncut:
         part = self.parts[index]
-        metric = _headline(records[0])
+        metric = str(next(iter(records[0]["metrics"])))
         values = [record["metrics"][metric] for record in records]
         estimate = mean_interval(values)._replace(value=_mean(records, metric))  # to the last bit as for other plans
         if metric == LOG_LIKELIHOOD:
@@ -278,10 +278,6 @@ def _part(score: float, uncut: Uncut) -> float:
     if uncut.is_log:
         return math.exp(score - uncut.estimate.value)
     return (score - uncut.floor) / (uncut.estimate.value - uncut.floor)
-
-
-def _headline(record: Mapping[str, Any]) -> str:
-    return str(next(iter(record["metrics"])))
 
 
 def _mean(records: Sequence[Mapping[str, Any]], metric: str) -> float:

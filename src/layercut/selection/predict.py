@@ -96,7 +96,13 @@ def predict_layers(
             "num_layers": handle.num_layers,
             "seed": seed,
             **found,
-            "sweep": None if sweep is None else [_curve(curve) for curve in sweep.curves if not curve.refused],
+            "sweep": None
+            if sweep is None
+            else [
+                {"name": curve.label, "scores": {str(row.layer): row.values.cut.value for row in curve.rows}}
+                for curve in sweep.curves
+                if not curve.refused
+            ],
         }
         write_json(run.path / PREDICTION, data)
         report = prediction_report(run.path)
@@ -198,7 +204,3 @@ def _whole_text(handle: ModelHandle, request: LikelihoodRequest) -> str:
     prompt = request.prompt
     text = prompt if isinstance(prompt, str) else render(handle.reader.tokenizer, prompt, handle.settings.model).text
     return text + request.continuations[0]
-
-
-def _curve(curve: Any) -> dict[str, Any]:
-    return {"name": curve.label, "scores": {str(row.layer): row.values.cut.value for row in curve.rows}}

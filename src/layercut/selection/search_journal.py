@@ -54,7 +54,11 @@ class JournalQuestion:
             model_hash=model_hash,
             version=task.version,
             settings_hash=settings_hash(task.settings()),
-            decoding=_decisive(readout, decoding),
+            decoding=None
+            if not generates(readout)
+            else {"temperature": 0.0}
+            if decoding.is_greedy
+            else decoding.as_dict(),
         )
 
     def key(self, plan: CutPlan) -> dict[str, Any]:
@@ -166,9 +170,3 @@ def _is_whole(record: Mapping[str, Any]) -> bool:
 
 def _canonical(key: Mapping[str, Any]) -> str:
     return json.dumps(key, sort_keys=True, separators=(",", ":"))
-
-
-def _decisive(readout: Readout, decoding: Decoding) -> dict[str, Any] | None:
-    if not generates(readout):
-        return None
-    return {"temperature": 0.0} if decoding.is_greedy else decoding.as_dict()

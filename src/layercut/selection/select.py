@@ -128,10 +128,7 @@ def select_layers(
         selection = choose(context)
         if keep is not None:
             searched = CutPlan(
-                num_layers=handle.num_layers,
-                removed=selection.removed,
-                criterion=criterion,
-                scores=selection.details,
+                num_layers=handle.num_layers, removed=selection.removed, criterion=criterion, scores=selection.details
             )
             short = prefix_that_keeps(searched, keep)
             selection = selection._replace(removed=short.removed, details=short.scores)

@@ -24,7 +24,7 @@ from layercut.evidence.clusters import clusters_of
 from layercut.evidence.paired import compare_paired
 from layercut.evidence.splits import items_hash
 from layercut.evidence.sweep import Ranking, Sweep, SweepRow
-from layercut.progress import OnProgress, Progress, Say
+from layercut.progress import Say
 from layercut.progress import estimate as eta
 from layercut.progress.bars import Progressing
 from layercut.report.reports import write_reports
@@ -237,9 +237,6 @@ def measure(
     ]
     progress = Progressing(work, console, verb="Scoring", unit="answers")
 
-    def labelled(on_progress: OnProgress) -> Progress:
-        return lambda what, done, total: on_progress(done, total)
-
     with SearchJournal(run) as journal, progress.running():
         answers = SearchAnswers(
             [one.part for one in asked],
@@ -261,7 +258,7 @@ def measure(
                     continue
                 with progress.piece(piece) as on_progress:
                     # Whole answers: a sweep counts how they ended.
-                    answers.complete([task], plans, whole=True, progress=labelled(on_progress))
+                    answers.complete([task], plans, whole=True, progress=lambda _, *counts: on_progress(*counts))
             if plans == [uncut]:
                 _say_refusals(asked, records(uncut), decoding.seed, say)
         before, after = records(uncut), {layer: records(plan) for layer, plan in cut.items()}

@@ -57,7 +57,8 @@ class TextObjective:
         self._progress = progress
         self._ids = [request.id for request in requests]
         self._uncut = CutPlan(num_layers=engine.num_layers)
-        self._texts_hash = _hash(requests)
+        content = [(request.prompt, request.continuations) for request in requests]
+        self._texts_hash = hashlib.sha256(json.dumps(content).encode()).hexdigest()
         self._question = JournalQuestion(
             task=name,
             readout="nll" if measure == "nll" else "divergence",
@@ -169,9 +170,3 @@ def _sum(values: Iterable[float | None]) -> float:
 
 def _finite(means: Mapping[str, float]) -> dict[str, float | None]:
     return {measure: as_json(mean) for measure, mean in means.items()}
-
-
-def _hash(requests: Sequence[LikelihoodRequest]) -> str:
-    """SHA-256 of the texts in their order, in hex."""
-    content = [(request.prompt, request.continuations) for request in requests]
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()

@@ -148,7 +148,7 @@ def forecast(work: StudyWork) -> Forecast:
     unknown = [name for name in steps if pieces[work.index(name)].work.kind not in measured]
     arms = []
     for arm in work.arms:
-        counts = {cell.label: len(cell.task.samples("report", cell.limit)) for cell in left[arm.name]}
+        counts = {cell.label: len(cell.samples) for cell in left[arm.name]}
         prompt, new = (sum(counts[label] * rates[label][side] for label in counts) for side in (0, 1))
         here = [*places[arm.name], *([work.index(arm.name)] if arm.healing else [])]
         arms.append(
@@ -183,7 +183,7 @@ def forecast(work: StudyWork) -> Forecast:
 
 def _tokens(cell: Cell) -> tuple[float, float]:
     """Prompt and new tokens of one item, estimated from the first items."""
-    samples = cell.task.samples("report", min(cell.limit or _LOOKED_AT, _LOOKED_AT))
+    samples = cell.task.samples(cell.split, min(cell.limit or _LOOKED_AT, _LOOKED_AT))
     prompt = new = 0.0
     for sample in samples:
         request = asked(cell.task, sample, cell.readout)

@@ -15,9 +15,9 @@ from rich.console import Console
 from layercut.engine.base import Engine
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
-from layercut.healing.data import BUILT_IN
+from layercut.healing.data import BUILT_IN, full_test_sets, tasks_to_check
 from layercut.healing.generate import answer_prompts
-from layercut.healing.heal import CHECKPOINT, Healed, check_method, heal_model
+from layercut.healing.heal import CHECKPOINT, IN_FULL, Healed, check_method, heal_model
 from layercut.healing.process_group import ProcessGroup
 from layercut.healing.prompt_sources import Answering, PromptSource, PromptSpec, prompt_source
 from layercut.healing.settings import HealSettings
@@ -25,6 +25,8 @@ from layercut.progress import Say
 from layercut.runs.settings import settings_hash
 from layercut.settings import ModelSettings, TaskSettings
 from layercut.study.settings import HealingArm
+from layercut.tasks import base_name
+from layercut.tasks.base import Task
 
 
 class Healer:
@@ -38,6 +40,7 @@ class Healer:
         seed: int,
         folder: Path,
         answers: Path,
+        in_full: Sequence[str] = (),
     ) -> None:
         """Args:
         arm: how to heal.
@@ -46,8 +49,10 @@ class Healer:
         seed: of the study, for an arm without a seed of its own.
         folder: run folder of the healing.
         answers: holds a run folder with the original model's answers for each way of asking.
+        in_full: tasks of whose whole test sets training data holds no item; see ``checked_in_full``.
         """
         self.arm, self.folder = arm, folder
+        self._in_full = tuple(in_full)
         self._answers_folder = answers
         self._uncut, self._tasks = uncut, tasks
         self._seed = seed if arm.seed is None else arm.seed
@@ -55,15 +60,14 @@ class Healer:
 
     @property
     def settings(self) -> HealSettings:
-        named = [task.task for task in self._tasks if task.task not in BUILT_IN]
         return HealSettings(
             train=self.arm.train.replace(seed=self._seed),
             filters=self.arm.filters,
             responses=self.arm.responses,
             match_tokens=self.arm.match_tokens,
             save_dtype=self.arm.save_dtype,
-            decontaminate=tuple(sorted({*named, *self.arm.decontaminate})),
-            data={task.task: task.data for task in self._tasks if task.data is not None},
+            decontaminate=_checked(self.arm, self._tasks),
+            data=_data(self._tasks),
         )
 
     @cached_property
@@ -82,6 +86,7 @@ class Healer:
             "max_new_tokens": how.max_new_tokens,
             "system": how.system,
             **how.extra(),
+            **({IN_FULL: list(self._in_full)} if self._in_full else {}),
         }
 
     def check(self) -> None:
@@ -103,7 +108,16 @@ class Healer:
         if source.records is None and (settings.responses == "self" or settings.match_tokens):
             source = replace(source, records=self._answers(source, how, console, say))
         healed = heal_model(
-            model, self._uncut, source, settings, how, out=self.folder, console=console, say=say, is_control=cut is None
+            model,
+            self._uncut,
+            source,
+            settings,
+            how,
+            out=self.folder,
+            console=console,
+            say=say,
+            is_control=cut is None,
+            in_full=self._in_full,
         )
         assert healed is not None, "a study runs in one process"
         return healed
@@ -146,6 +160,43 @@ class Healer:
 
     def remove(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def items_of(arm: HealingArm) -> Mapping[str, frozenset[str]]:
+    """By task, ids of the items that the prompts of an arm are."""
+    return _prompts(arm)[0].items
+
+
+def checked_in_full(
+    arms: Sequence[HealingArm], tasks: Sequence[TaskSettings], loaded: Mapping[str, Task]
+) -> dict[str, tuple[str, ...]]:
+    """By arm, the tasks of whose whole test sets its training data must hold no item; see ``full_test_sets``.
+
+    ``loaded``: tasks of the study by base name, so that none is read twice.
+    """
+    names = {base_name(name): name for arm in arms for name in _checked(arm, tasks)}
+    others = [name for base, name in names.items() if base not in loaded]
+    to_check = {**loaded, **tasks_to_check(others, _data(tasks))}
+    own = {arm.name: {base_name(name) for name in _checked(arm, tasks)} for arm in arms}
+    return {
+        arm.name: full_test_sets({base: to_check[base] for base in sorted(own[arm.name])}, _prompts(arm)[0])
+        for arm in arms
+    }
+
+
+def recorded_in_full(arm: HealingArm, begun: Mapping[str, Any]) -> tuple[str, ...]:
+    """The same as a study was begun; none before layercut reported whole test sets."""
+    return tuple(begun.get("healing", {}).get(arm.name, {}).get(IN_FULL, ()))
+
+
+def _checked(arm: HealingArm, tasks: Sequence[TaskSettings]) -> tuple[str, ...]:
+    """Names of the tasks whose items are looked for in training data."""
+    return tuple(sorted({*(task.task for task in tasks if task.task not in BUILT_IN), *arm.decontaminate}))
+
+
+def _data(tasks: Sequence[TaskSettings]) -> dict[str, str]:
+    """Local files of tasks, by name."""
+    return {task.task: task.data for task in tasks if task.data is not None}
 
 
 @lru_cache(maxsize=8)

@@ -246,7 +246,7 @@ class StudyJob:
         return self._work.healers[arm.name].engine if arm.healing else self._work.model.engine
 
     def _selection_items(self, plan: CutPlan, cell: Cell) -> int:
-        ids = [sample.id for sample in cell.task.samples("report", cell.limit)]
+        ids = [sample.id for sample in cell.samples]
         plans = (*self._work.model.earlier_plans, plan)
         return max(check_report_items(made, cell.task.name, ids) for made in plans)
 

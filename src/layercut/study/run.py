@@ -26,6 +26,7 @@ from rich.console import Console
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
 from layercut.evidence.comparison import ComparisonRow
+from layercut.healing.recorded import train_as_recorded
 from layercut.progress import Say
 from layercut.progress.live import StudyProgress
 from layercut.report.reports import write_reports
@@ -160,4 +161,9 @@ def _folders(settings: StudySettings) -> list[tuple[Any, Path]]:
 
 def _work(settings: StudySettings, model: Any, folder: Path, limit: int | None) -> StudyWork:
     store = CellStore(settings.out.resolve().parent)
+    arms = [
+        arm.replace(train=train_as_recorded(arm.train, folder, "healing", arm.name, "settings", "train"))
+        for arm in settings.healing
+    ]
+    settings = settings.replace(healing=tuple(arms))
     return StudyWork(settings, ModelHandle(model), folder=folder, store=store, limit=limit)

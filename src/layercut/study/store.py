@@ -180,7 +180,8 @@ def finished_cell(run: Path, cell: Cell, identity: Mapping[str, Any]) -> Measure
         data = load(cell_file(run, cell))
     except (OSError, ValueError):
         return None
-    if data.get("key") != settings_hash(identity) or data.get("limit") != cell.limit:
+    asked = (data.get("limit"), data.get("split", "report"))
+    if data.get("key") != settings_hash(identity) or asked != (cell.limit, cell.split):
         return None
     return Measured(data["rows"], tuple(Reused(*one) for one in data["reused"]), 0)
 
@@ -208,7 +209,7 @@ def run_cell(
         where: the machine; the speed is recorded with it.
         on_progress: called with (items done, items in all), first with the items that were known.
     """
-    ids = [sample.id for sample in cell.task.samples("report", cell.limit)]
+    ids = [sample.id for sample in cell.samples]
     with run.journal(cell.task.name, cell.readout) as journal:
         known = {record["id"] for record in journal.records}
         reused = []
@@ -229,6 +230,7 @@ def run_cell(
             "key": settings_hash(identity),
             "identity": dict(identity),
             "limit": cell.limit,
+            "split": cell.split,
             "num_items": len(ids),
             "reused": [list(one) for one in reused],
             "speed": {"items": missing, "seconds": round(seconds, 3), "where": where, **_tokens(outcome.records)},

@@ -18,18 +18,21 @@ from layercut.progress import Progress, Say, silent
 from layercut.progress.estimate import Workload as Cost
 from layercut.progress.live import StudyStep
 from layercut.runs.environment import machine
-from layercut.runs.settings import settings_hash
+from layercut.runs.settings import settings_hash, settings_in
 from layercut.runs.study import seconds_in
 from layercut.selection.select import objective_parts
 from layercut.selection.specs import plan_of
 from layercut.settings import UNCUT
 from layercut.study.choosing import choose_plans, search_identity
-from layercut.study.healing_arms import Healer
+from layercut.study.healing_arms import Healer, checked_in_full, items_of, recorded_in_full
 from layercut.study.settings import CriterionSettings, HealingArm, StudySettings
 from layercut.study.store import SEARCHES, CellStore, Measured, cell_identity, finished_cell, model_identity
 from layercut.surgery.plan import CutPlan
+from layercut.tasks import base_name, load_task
 from layercut.tasks.cells import Cell, make_cells, run_settings
-from layercut.tasks.shortfall import tell_shortfalls
+from layercut.tasks.reported import decided
+from layercut.tasks.selected_items import used_items
+from layercut.tasks.shortfall import tell_reported, tell_shortfalls
 
 _READOUT_COST = {"short": 1, "chain": 2}
 """Readouts that generate cost more than those that rank."""
@@ -163,8 +166,6 @@ class StudyWork:
         """``folder`` is the study's, or this model's in it; ``limit`` lowers every task's number of items."""
         self.settings, self.model, self.folder, self.store, self.limit = settings, model, folder, store, limit
         self.arms = arms_of(settings, model.num_layers)
-        self.cells = make_cells(settings.tasks, settings.seed, limit)
-        self.order = list(in_order(self.arms, self.cells))
         self.plans: dict[str, CutPlan] = {}
         """By arm that is not healed; those of a search once it was made."""
         for arm in self.arms:
@@ -172,6 +173,15 @@ class StudyWork:
                 self.plans[arm.name] = plan_of(model, arm.spec, arm.seed)
         for name in dict.fromkeys(arm.search for arm in self.arms if not arm.healing and arm.criterion):
             self.choose(name, known_only=True)
+        begun = settings_in(folder)
+        used = self._used_items() if begun is None else None
+        self.cells = make_cells(settings.tasks, settings.seed, limit, decided(used, begun))
+        self.order = list(in_order(self.arms, self.cells))
+        if begun is None:
+            loaded = {base_name(cell.task.name): cell.task for cell in self.cells}
+            in_full = checked_in_full(settings.healing, settings.tasks, loaded)
+        else:
+            in_full = {arm.name: recorded_in_full(arm, begun) for arm in settings.healing}
         self.healers = {
             arm.name: Healer(
                 arm.healing,
@@ -180,16 +190,36 @@ class StudyWork:
                 arm.seed,
                 folder=folder / arm.cut / f"heal-{arm.name.removeprefix(arm.cut + '+')}",
                 answers=folder / "answers",
+                in_full=in_full[arm.healing.name],
             )
             for arm in self.arms
             if arm.healing
         }
         self._costs = {cell.label: cell.work() for cell in self.cells}
 
+    def _used_items(self) -> frozenset[str] | None:
+        """Ids of all items that any arm uses: of the model itself, of given plans, searches and healings.
+
+        Known before anything is searched, so that all arms answer the same items. A search may score its plan again on
+        further selection items, so all of its tasks' count, but for tasks that make their own.
+        """
+        settings = self.settings
+        begun_at = [str(one.settings.get("start", "")) for one in settings.criteria]
+        starts = [CutPlan.load(Path(start)) for start in begun_at if start.endswith(".json")]
+        made = [*self.model.earlier_plans, *self.plans.values(), *starts]
+        if (used := used_items(made, self.model.healings)) is None:
+            return None
+        searched = [
+            load_task(one.task, data=one.data, seed=settings.seed) for by in settings.criteria for one in by.objective
+        ]
+        known = [task.samples("selection", None) for task in searched if hasattr(task, "shares_test_set")]
+        healed = [ids for arm in settings.healing for ids in items_of(arm).values()]
+        return used.union(*({sample.id for sample in samples} for samples in known), *healed)
+
     def shortfalls(self) -> list[str]:
         """Tasks that have fewer items than the study asks for, for the report or for choosing layers, in words."""
         said: list[str] = []
-        tell_shortfalls(self.cells, "report", said.append)
+        tell_reported(self.cells, said.append)
         for arm in self.arms:
             if arm.criterion is not None and not arm.healing and arm.search in self.searches:
                 parts = [part for one in arm.criterion.objective for part in objective_parts(one, arm.seed)]
@@ -270,7 +300,7 @@ class StudyWork:
 
     def is_elsewhere(self, arm: StudyArm, cell: Cell) -> bool:
         """Whether other studies hold all answers of a cell."""
-        ids = [sample.id for sample in cell.task.samples("report", cell.limit)]
+        ids = [sample.id for sample in cell.samples]
         return self.store.covers(self.identity(arm, cell), ids, exclude=self.folder / arm.name)
 
     def pieces(self) -> list[StudyStep]:

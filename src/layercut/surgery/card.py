@@ -9,7 +9,8 @@ import yaml
 
 from layercut.runs.environment import hide_home
 from layercut.surgery.plan import format_layers, origin_of
-from layercut.text.markup import escape
+from layercut.text.counting import counted
+from layercut.text.markup import escape, table
 from layercut.text.numbers import parameters
 
 if TYPE_CHECKING:
@@ -76,10 +77,11 @@ def model_card(
         ("weights", f"{num_bytes:,} bytes, safetensors"),
         ("made with", f"layercut {layercut_version}"),
     ]
+    title = f"{counted(len(plan.removed), 'decoder layer')} removed" if plan.removed else "uncut"
     lines = ["---", *yaml.safe_dump(front, sort_keys=False, allow_unicode=True).rstrip("\n").split("\n"), "---", ""]
-    lines += [f"# {escape(name.rstrip('/').rsplit('/', 1)[-1])}, {_title(plan)}", ""]
+    lines += [f"# {escape(name.rstrip('/').rsplit('/', 1)[-1])}, {title}", ""]
     lines += [f"{_sentence(plan, name)} Nothing was trained after the cut.", ""]
-    lines += ["| | |", "|---|---|", *(f"| {key} | {escape(value)} |" for key, value in facts), ""]
+    lines += [*table(["", ""], ((key, escape(value)) for key, value in facts)), ""]
     lines += [
         f"Layer numbers are zero-based and refer to the {whole}. `plan.json` holds the same data for programs.",
         "",
@@ -105,11 +107,6 @@ def model_card(
         "example with `layercut eval`.",
     ]
     return "\n".join(lines) + "\n"
-
-
-def _title(plan: CutPlan) -> str:
-    count = len(plan.removed)
-    return "uncut" if not count else f"{count} decoder layer{'s' * (count > 1)} removed"
 
 
 def _sentence(plan: CutPlan, name: str) -> str:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from layercut.errors import CheckpointError, InputError
 from layercut.models.convert import SOURCE_FILE
+from layercut.models.sources import HASH_LENGTH, ModelSource
 from layercut.models.structure import Structure, config_of, counted_field, structure_of, text_part
-from layercut.models.weights import read_config, read_header, safetensors_files
+from layercut.models.weights import fingerprint_of, read_config, read_header, safetensors_files
 from layercut.runs.atomic import new_directory, refuse_used
 from layercut.runs.disk import check_room, writing
 from layercut.surgery.config_fields import INDEX_LISTS, LISTS, PlanRefused, check_depth, cut_config
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from transformers import PretrainedConfig
-
-    from layercut.models.sources import ModelSource
 
 
 MAX_SHARD_BYTES = 5 * 10**9
@@ -91,6 +90,17 @@ def plan_cut(source: Path, plan: CutPlan, *, max_shard_bytes: int = MAX_SHARD_BY
         CheckpointError: files are missing or damaged.
     """
     return _prepare(Path(source), plan, max_shard_bytes).report
+
+
+def hash_after(source: Path, plan: CutPlan) -> str:
+    """The hash of the model that ``cut_checkpoint`` would write; it reads samples of the weights that stay.
+
+    Raises:
+        InputError: the plan does not fit the model, or it is no decoder.
+        CheckpointError: files are missing or damaged.
+    """
+    work = _prepare(Path(source), plan, MAX_SHARD_BYTES)
+    return fingerprint_of([piece for shard in work.shards for piece in shard.pieces], work.config)[:HASH_LENGTH]
 
 
 def cut_checkpoint(
@@ -313,7 +323,9 @@ def _write_plans(source: Path, plan: CutPlan, folder: Path, recorded_plan: CutPl
     if (source / PLAN_FILE).is_file():
         before = source / EARLIER_PLANS_FILE
         earlier = json.loads(before.read_text("utf-8")) if before.is_file() else []
-        _write_json(folder / EARLIER_PLANS_FILE, [*earlier, CutPlan.load(source / PLAN_FILE).to_dict()])
+        CutPlan.load(source / PLAN_FILE)  # raises for any other JSON
+        last = json.loads((source / PLAN_FILE).read_text("utf-8"))  # with its healings
+        _write_json(folder / EARLIER_PLANS_FILE, [*earlier, last])
 
 
 def _write_json(path: Path, data: Any) -> None:
@@ -328,6 +340,15 @@ def earlier_plans(folder: Path) -> list[CutPlan]:
     if (last := folder / PLAN_FILE).is_file():
         plans.append(CutPlan.load(last))
     return plans
+
+
+def healings(source: ModelSource) -> list[dict[str, Any]]:
+    """The entries of all healings behind a checkpoint, oldest first."""
+    folder = source.adapter.folder if source.adapter else source.path
+    made = json.loads(earlier.read_text("utf-8")) if (earlier := folder / EARLIER_PLANS_FILE).is_file() else []
+    if (last := folder / PLAN_FILE).is_file():
+        made.append(json.loads(last.read_text("utf-8")))
+    return [entry for plan in made for entry in plan.get("healing", ())]
 
 
 def with_earlier(plan: CutPlan, source: ModelSource) -> CutPlan:

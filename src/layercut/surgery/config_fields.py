@@ -28,66 +28,25 @@ class PlanRefused(InputError):
     """The model is as it should be, and a layer that the plan keeps would not be."""
 
 
-LISTS = frozenset(
-    {
-        "activation_sparsity_pattern",
-        "attention_layers",
-        "attn_layers",
-        "attn_type_list",
-        "hybrid_layer_pattern",
-        "indexer_types",
-        "is_moe_layer",
-        "kv_sharing_modes",
-        "layer_rope_theta",
-        "layer_types",
-        "layers_block_type",
-        "layers_num_experts",
-        "mlp_layer_types",
-        "no_rope_layers",
-        "num_attention_heads_per_layer",
-        "num_key_value_heads_per_layer",
-        "swiglu_limits",
-        "swiglu_limits_shared",
-    }
-)
+LISTS = frozenset({
+    "activation_sparsity_pattern", "attention_layers", "attn_layers", "attn_type_list", "hybrid_layer_pattern",
+    "indexer_types", "is_moe_layer", "kv_sharing_modes", "layer_rope_theta", "layer_types", "layers_block_type",
+    "layers_num_experts", "mlp_layer_types", "no_rope_layers", "num_attention_heads_per_layer",
+    "num_key_value_heads_per_layer", "swiglu_limits", "swiglu_limits_shared",
+})  # fmt: skip
 """Fields with one entry per layer."""
 
-MAYBE_LISTS = frozenset(
-    {
-        "block_configs",
-        "ffn_multipliers",
-        "head_dim",
-        "intermediate_size",
-        "moe_intermediate_size",
-        "moe_layer_freq",
-        "moe_topk",
-        "num_attention_heads",
-        "num_experts",
-        "num_key_value_heads",
-        "num_kv_heads",
-        "num_query_heads",
-        "num_shared_expert",
-        "rope_theta",
-        "sliding_window",
-        "sliding_window_pattern",
-    }
-)
+MAYBE_LISTS = frozenset({
+    "block_configs", "ffn_multipliers", "head_dim", "intermediate_size", "moe_intermediate_size", "moe_layer_freq",
+    "moe_topk", "num_attention_heads", "num_experts", "num_key_value_heads", "num_kv_heads", "num_query_heads",
+    "num_shared_expert", "rope_theta", "sliding_window", "sliding_window_pattern",
+})  # fmt: skip
 """Fields that hold one value for all layers in some models and one per layer in others; lists of length L are cut."""
 
-INDEX_LISTS = frozenset(
-    {
-        "attn_layer_indices",
-        "cross_attention_layers",
-        "full_attn_idxs",
-        "global_attention_layers",
-        "hybrid_layer_ids",
-        "local_layer_ids",
-        "mlp_only_layers",
-        "moe_layers",
-        "ple_layer_ids",
-        "rope_scaling_layers",
-    }
-)
+INDEX_LISTS = frozenset({
+    "attn_layer_indices", "cross_attention_layers", "full_attn_idxs", "global_attention_layers", "hybrid_layer_ids",
+    "local_layer_ids", "mlp_only_layers", "moe_layers", "ple_layer_ids", "rope_scaling_layers",
+})  # fmt: skip
 """Fields that list layer indices."""
 
 INDEX_KEYED = frozenset({"per_layer_config", "pruned_heads"})
@@ -141,11 +100,6 @@ _ATTENTION = frozenset({"attention", "full_attention", "sliding_attention", "chu
 NOT_PER_LAYER = re.compile(r"architectures|.*_token_ids?|bad_words_ids|keys_to_ignore.*|.*languages?|tags")
 """Lists that have nothing to do with layers, should their length happen to be L."""
 
-NAMES_MODULES = frozenset({"compression_config", "quantization_config"})
-"""Dictionaries that name modules of the model, such as the ones that were left unquantized."""
-
-_MODULE = re.compile(r"((?:^|\.)(?:layers|h)\.)(\d+)(?=\.|$)")
-
 
 def cut_config(
     config: Mapping[str, Any], plan: CutPlan, structure: Structure, *, resolved: Mapping[str, Any] | None = None
@@ -197,17 +151,10 @@ def cut_config(
 
 
 def check_depth(config: Mapping[str, Any], plan: CutPlan, structure: Structure) -> None:
-    """Raise if the plan is for another number of decoder layers than the config counts.
-
-    Raises:
-        InputError: it is.
-    """
+    """Raise InputError if the plan is for another number of decoder layers than the config counts."""
     counted = config.get(structure.num_layers_field, plan.num_layers)
     if isinstance(counted, bool) or counted != plan.num_layers:
-        raise InputError(
-            f"the plan is for a model of {plan.num_layers} decoder layers, but this config says "
-            f"{structure.num_layers_field} = {counted!r}; use a plan made for this very model."
-        )
+        raise plan.unfit(f"but this config says {structure.num_layers_field} = {counted!r}")
 
 
 def _write_out(config: dict[str, Any], full: Mapping[str, Any], plan: CutPlan) -> dict[str, Any]:
@@ -367,26 +314,6 @@ def _attention_types(name: str, value: list[Any], plan: CutPlan) -> list[Any]:
     return [[_entries(name, kinds, plan), 1]]
 
 
-def _modules(name: str, value: Any, plan: CutPlan) -> Any:
-    """Names of modules, wherever they stand as strings or keys: renumbered, or dropped with their layer."""
-    new = _new_indices(plan)
-
-    def stays(text: Any) -> bool:
-        match = _MODULE.search(text) if isinstance(text, str) else None
-        return match is None or int(match[2]) in new or int(match[2]) >= plan.num_layers
-
-    def rename(item: Any) -> Any:
-        if isinstance(item, str):
-            return _MODULE.sub(lambda m: m[1] + str(new.get(int(m[2]), int(m[2]))), item)
-        if isinstance(item, list):
-            return [rename(part) for part in item if stays(part)]
-        if isinstance(item, dict):
-            return {rename(key): rename(part) for key, part in item.items() if stays(key)}
-        return item
-
-    return rename(value)
-
-
 def _new_indices(plan: CutPlan) -> dict[int, int]:
     return {old: new for new, old in enumerate(plan.kept)}
 
@@ -402,5 +329,4 @@ _RULES: tuple[tuple[frozenset[str], type, Callable[[str, Any, CutPlan], Any]], .
     (LAST_COUNTS, int, _last_count),
     (LAST_INDICES, int, _last_index),
     (frozenset({"attention_types"}), list, _attention_types),
-    (NAMES_MODULES, dict, _modules),
 )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from layercut import __version__
 from layercut.errors import CheckpointError, InputError
 from layercut.models.sources import ModelSource
+from layercut.models.weights import read_config
 from layercut.surgery.card import model_card
 from layercut.surgery.checkpoint import MAX_SHARD_BYTES, CutReport, cut_checkpoint, plan_cut
 from layercut.surgery.plan import CutPlan
@@ -92,7 +93,7 @@ def cut_model(
     if out is None:
         return CutDone(plan_cut(source.path, plan, max_shard_bytes=max_shard_bytes), "")
     verified = ""
-    loaded = _load_quantized(source, uncut) if uncut is not None and is_quantized(source.path) else None
+    loaded = _load_quantized(source, uncut) if uncut is not None and is_quantized(read_config(source.path)) else None
 
     def check(folder: Path, expected: CutReport) -> None:
         nonlocal verified

@@ -127,7 +127,11 @@ def cut_metadata(head: GgufHead, plan: CutPlan) -> dict[str, Any]:
         )
     _check_blocks(head, plan)
     of = {key.removeprefix(f"{name}."): value for key, value in head.metadata.items()}
-    lists = {key.removeprefix(f"{name}."): value for key, value in head.arrays.items() if _may_be_per_layer(key, name)}
+    lists = {
+        key.removeprefix(f"{name}."): value
+        for key, value in head.arrays.items()
+        if key.startswith((f"{name}.", "xielu."))
+    }
     _check_depth(name, arch, of, plan)
     _check_periods(name, arch, of, lists, plan)
     _check_shared(name, of, lists, plan)
@@ -145,17 +149,10 @@ def cut_metadata(head: GgufHead, plan: CutPlan) -> dict[str, Any]:
     return {key: value for key, value in new.items() if head.metadata.get(key, head.arrays.get(key)) != value}
 
 
-def _may_be_per_layer(key: str, name: str) -> bool:
-    return key.startswith((f"{name}.", "xielu."))
-
-
 def _check_blocks(head: GgufHead, plan: CutPlan) -> None:
     """Raise if the plan or the tensors are of another number of layers than the metadata count."""
     if head.num_layers != plan.num_layers:
-        raise InputError(
-            f"the plan is for a model of {plan.num_layers} decoder layers, but this file says "
-            f"{head.architecture}.block_count = {head.num_blocks}; use a plan made for this very model."
-        )
+        raise plan.unfit(f"but this file says {head.architecture}.block_count = {head.num_blocks}")
     assert head.num_blocks is not None
     held = {block[0] for tensor in head.tensors if (block := block_tensor(tensor.name))}
     if missing := set(range(plan.num_layers)) - held:

@@ -153,7 +153,7 @@ def _model(model: PreTrainedModel) -> _Model:
         if id(module) not in inside
         for name, value in _own(module).items()
     }
-    return _Model(structure, tuple(_attributes(layer) for layer in stack), rest)
+    return _Model(structure, tuple(map(_attributes, stack)), rest)
 
 
 def _attributes(layer: nn.Module) -> Attributes:
@@ -207,11 +207,7 @@ def _are_positions(name: str, values: Sequence[tuple[int, Any]]) -> bool:
 
 
 def _followed(layers: Sequence[Attributes], old: int, after: Attributes, plan: CutPlan) -> list[Setting]:
-    """The positions that one layer holds, as they are in the pruned model.
-
-    Raises:
-        InputError: another difference.
-    """
+    """The positions that one layer holds, as they are in the pruned model. Raises InputError: another difference."""
     before = layers[old]
     new_of = {kept: new for new, kept in enumerate(plan.kept)}
     settings = []

@@ -109,6 +109,11 @@ class CutPlan:
         }
         return {name: value for name, value in data.items() if value or name not in ("chosen_on", "earlier")}
 
+    def unfit(self, found: str) -> InputError:
+        """The error for a model of another depth; ``found`` says which it has."""
+        own = f"the plan is for a model of {self.num_layers} decoder layers"
+        return InputError(f"{own}, {found}; use a plan made for this very model.")
+
     def save(self, path: Path) -> None:
         """Write ``plan.json`` whole, or not at all."""
         write_json(path, self.to_dict())
@@ -138,11 +143,7 @@ class CutPlan:
 
     @classmethod
     def load(cls, path: Path) -> CutPlan:
-        """Read a ``plan.json``.
-
-        Raises:
-            InputError: no such file, or not a plan of layercut.
-        """
+        """Read a ``plan.json``. Raises InputError: no such file, or not a plan of layercut."""
         try:
             data = load(path)
         except OSError as error:

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from layercut.errors import CheckpointError, InputError
-from layercut.models.weights import read_config
 
 if TYPE_CHECKING:
     from layercut.surgery.plan import CutPlan
@@ -107,9 +106,8 @@ def modules_of(before: Iterable[TensorSpan], after: Iterable[TensorSpan], plan: 
     return Modules((piece.name for piece in old), {n: new[key] for n, key in keys.items() if key in new}, plan)
 
 
-def is_quantized(folder: Path) -> bool:
-    """Whether the config of a checkpoint speaks of quantised weights."""
-    config = read_config(folder)
+def is_quantized(config: Mapping[str, Any]) -> bool:
+    """Whether a config speaks of quantised weights."""
     return any(isinstance(one, dict) and any(one.get(field) for field in FIELDS) for one in (config, *config.values()))
 
 

@@ -9,6 +9,7 @@ because the cache reads its length from layer 0, which then never gets keys (sho
 from __future__ import annotations
 
 from contextlib import ExitStack
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -20,6 +21,7 @@ from layercut.surgery.config_fields import PlanRefused, cut_config
 from layercut.surgery.kinds import Setting, settings_under
 from layercut.surgery.nearest import with_nearest
 from layercut.surgery.plan import as_plan
+from layercut.surgery.quantized import Modules, follow_config, is_quantized
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,11 +39,7 @@ _OVERRIDES = "_heterogeneity_spec"
 
 
 def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
-    """The model's decoder layers.
-
-    Raises:
-        InputError: the model has no one list of decoder layers.
-    """
+    """The model's decoder layers. Raises InputError: the model has no one list of decoder layers."""
     layers: Any = model.get_submodule(structure_in(model).layers)
     return layers  # type: ignore[no-any-return]
 
@@ -75,16 +73,22 @@ def apply_plan(model: PreTrainedModel, plan: CutPlan | str | Sequence[int]) -> E
     parent = model.get_submodule(path)
     plan = as_plan(plan, len(layers))
     if len(layers) != plan.num_layers:
-        raise InputError(
-            f"the plan is for a model of {plan.num_layers} decoder layers, this one has {len(layers)}; use a plan made "
-            "for this very model."
-        )
+        raise plan.unfit(f"this one has {len(layers)}")
     _install_output_hooks(parent)
     old, new, settings = _followed(model, plan)
     with ExitStack() as undo:
         for setting in settings:
             owner: nn.Module = model if setting.layer is None else layers[setting.layer]
             _set(undo, owner.get_submodule(setting.module), setting.name, setting.value)
+        if not plan.is_uncut:
+            before = _owners(model) if is_quantized(new) else {}
+            kept = nn.ModuleList(layers[i] for i in plan.kept)
+            kept.training = layers.training  # the list's own flag; the layers have theirs
+            _set(undo, parent, name, kept)
+            if before:
+                after = _owners(model)
+                renamed = {before[key]: after[key] for key in before.keys() & after.keys()}
+                new = follow_config(new, old, Modules(before.values(), renamed, plan))
         for config in language_configs(model):
             for field in [name for name in new if new[name] != old.get(name) and name != "per_layer_config"]:
                 _set(undo, config, field, new[field])
@@ -92,10 +96,6 @@ def apply_plan(model: PreTrainedModel, plan: CutPlan | str | Sequence[int]) -> E
                 _set(undo, config, field, _MISSING)
             if "per_layer_config" in new:  # a view; what it shows is held elsewhere
                 _set(undo, config, _OVERRIDES, getattr(type(config).from_dict(new), _OVERRIDES))
-        if not plan.is_uncut:
-            kept = nn.ModuleList(layers[i] for i in plan.kept)
-            kept.training = layers.training  # the list's own flag; the layers have theirs
-            _set(undo, parent, name, kept)
         return undo.pop_all()
     raise AssertionError("unreachable")
 
@@ -125,6 +125,12 @@ def _followed(model: PreTrainedModel, plan: CutPlan) -> tuple[dict[str, Any], di
     except PlanRefused as refused:
         raise with_nearest(refused, plan, follow) from refused
     return old, new, settings
+
+
+def _owners(model: nn.Module) -> dict[int, str]:
+    """The name of one tensor of each module that has tensors of its own, by the module's identity."""
+    tensors = chain(model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False))
+    return {id(model.get_submodule(name.rpartition(".")[0])): name for name, _ in tensors}
 
 
 def _install_output_hooks(parent: nn.Module) -> None:

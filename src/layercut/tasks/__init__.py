@@ -86,16 +86,11 @@ TASKS = {
 }
 
 
-def known_tasks() -> dict[str, str]:
-    """Every task's name with a line about it."""
-    return {name: task.summary for name, task in TASKS.items()}
-
-
 def load_task(name: str, *, data: str | None = None, seed: int = 0, max_new_tokens: int | None = None) -> Task:
     """A task by name.
 
     Args:
-        name: one of ``known_tasks()``; a file of your own (``my.jsonl``, ``my.csv:number``; see
+        name: one of ``TASKS``; a file of your own (``my.jsonl``, ``my.csv:number``; see
             ``layercut.tasks.own_file``); the name of a task or group of the LM Evaluation Harness (``lm-eval:NAME``
             where one of ours has the same name); or ``my.module:function`` for your own. ``NAME:5`` asks with five
             worked examples, for tasks that have them, and ``NAME:5+chat`` in the model's chat format, for tasks of
@@ -161,11 +156,7 @@ def check_task(
 
 
 def takes(name: str, option: str) -> bool:
-    """Whether a task has an option, such as ``max_new_tokens``.
-
-    Raises:
-        InputError: no such task.
-    """
+    """Whether a task has an option, such as ``max_new_tokens``. Raises InputError: no such task."""
     return option in inspect.signature(_factory(name)[0]).parameters
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from itertools import count
 from random import Random
 
-from layercut.tasks.few_shot import FewShotTask, Problem, item_rng
+from layercut.tasks.few_shot import FewShotTask, Problem, item_rng, line_task
 from layercut.tasks.grading import can_be_number, first_line, parse_number
 from layercut.tasks.near_misses import near_numbers
 
@@ -42,22 +42,18 @@ def arithmetic(*, seed: int = 0) -> FewShotTask:
     Early verdict: as soon as no continuation makes it the right number. Where 6 is right, " 7" and " 61" are settled,
     and " 6." (perhaps "6.0") and " 0" (perhaps "06") are not.
     """
-    return FewShotTask(
+    return line_task(
+        "=",
+        {question: str(_value(question)) for question in _EXAMPLES},
         name="arithmetic",
         version=VERSION,
-        readouts=("short", "rank"),
         seed=seed,
         problems=_problems,
         num_samples=NUM_SAMPLES,
-        examples="".join(_prompt(question) + _answer(str(_value(question))) for question in _EXAMPLES),
-        example_questions=frozenset(_EXAMPLES),
-        prompt=_prompt,
-        answer=_answer,
         find=find_number,
         is_right=same_number,
         max_new_tokens=8,
-        stop=("\n",),
-        settles=_settles,
+        settles=lambda text, gold: not can_be_number(text, gold),
     )
 
 
@@ -74,10 +70,6 @@ def find_number(text: str) -> str:
 def same_number(answer: str, gold: str) -> bool:
     """Equal in value: 19.0 is 19."""
     return parse_number(answer) == parse_number(gold)
-
-
-def _settles(text: str, gold: str) -> bool:
-    return not can_be_number(text, gold)
 
 
 def _problems(seed: int) -> Iterator[Problem]:
@@ -116,11 +108,3 @@ def _ordered(left: int, sign: str, right: int) -> str:
 def _value(question: str) -> int:
     left, sign, right = question.split()
     return int(_OPERATORS[sign](int(left), int(right)))
-
-
-def _prompt(question: str) -> str:
-    return f"{question} ="
-
-
-def _answer(option: str) -> str:
-    return f" {option}\n"

@@ -22,7 +22,9 @@ from layercut.errors import unknown
 
 Readout = str
 """``rank``, ``gold``, ``token``, ``short``, ``chain``, ``chain@N`` or ``filler@N``."""
-Split = Literal["selection", "report"]
+Split = Literal["selection", "report", "full"]
+"""``full``: the whole test set. It differs from ``report`` where selection items are part of the test set; see
+``layercut.tasks.reported``."""
 
 GENERATED: tuple[Readout, ...] = ("short", "chain")
 """Readouts that generate text, those with a budget aside; the others only score given text."""
@@ -78,6 +80,9 @@ class Task(Protocol):
     A task with a chain may have ``answer_begins``, too: the beginning of the sentence that its grader searches for,
     with which a chain is made to answer when its budget is spent. A task whose benchmark has numbers that are no means
     over items may have ``over_items(samples, readout, records)``, which gives them by name.
+
+    A task with a test set has ``shares_test_set``: whether its selection items are part of that test set. Where it is
+    there, ``samples`` takes the split ``full`` as well.
     """
 
     name: str
@@ -114,14 +119,14 @@ class Task(Protocol):
         the beginning is ``wrong``. True only where the grader's own rules prove it, so it is safe to use by default; a
         task without such a proof says False.
         """
-        ...
+        return False
 
     def draft(self, sample: Sample, readout: Readout) -> str:
         """What the model most likely writes after the prompt if it answers rightly, with the mark that ends it.
 
         Empty where there is no good guess, as for a chain of steps. It changes the speed and never a score.
         """
-        ...
+        return ""
 
     def chance(self, samples: Sequence[Sample], readout: Readout) -> Mapping[str, float]:
         """Score of guessing per metric on these samples: 1 / number of options for ``rank``; for free answers the

@@ -42,7 +42,7 @@ class BoxedReadouts:
     ``boxed`` takes the content of the last ``\\boxed{...}`` and nothing else; the other metric (``other_metric``) takes
     the same or, where nothing right is boxed, what the task finds otherwise (``unboxed``). Both compare with
     math-verify, which compares values. The class of an answer (right, wrong, no answer, cut by length) follows
-    ``boxed``.
+    ``boxed``. No early verdict: a later box or number takes the place of what was found so far.
     """
 
     readouts: tuple[Readout, ...] = ("chain",)
@@ -67,10 +67,6 @@ class BoxedReadouts:
         found, also = (boxed, True) if right else self.unboxed(answer.text, sample.gold)
         kind = outcome(right=right, answer=boxed, finish_reason=answer.finish_reason)
         return Score({"boxed": float(right), self.other_metric: float(also)}, boxed or found, kind)
-
-    def settled(self, sample: Sample, readout: Readout, text: str) -> bool:
-        """Never: a later box, or without any box a later number, takes the place of what was found so far."""
-        return False
 
     def draft(self, sample: Sample, readout: Readout) -> str:
         """The right box for short answers; no chain of steps can be guessed."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from random import Random
 
-from layercut.tasks.few_shot import FewShotTask, Problem, drawn, item_rng
+from layercut.tasks.few_shot import FewShotTask, Problem, drawn, item_rng, line_task
 from layercut.tasks.grading import can_be_words, first_line
 from layercut.tasks.near_misses import NUM_NEAR_MISSES
 
@@ -33,21 +33,17 @@ def brackets(*, seed: int = 0) -> FewShotTask:
 
     Early verdict: at the first bracket that is not the right one, and at anything else that spoils the line.
     """
-    return FewShotTask(
+    return line_task(
+        "->",
+        {question: closing(question) for question in _EXAMPLES},
         name="brackets",
         version=VERSION,
-        readouts=("short", "rank"),
         seed=seed,
         problems=_problems,
         num_samples=NUM_SAMPLES,
-        examples="".join(_prompt(question) + _answer(closing(question)) for question in _EXAMPLES),
-        example_questions=frozenset(_EXAMPLES),
-        prompt=_prompt,
-        answer=_answer,
         find=find_brackets,
         is_right=str.__eq__,
         max_new_tokens=12,
-        stop=("\n",),
         settles=_settles,
     )
 
@@ -120,11 +116,3 @@ def _near_misses(gold: str, rng: Random) -> tuple[str, ...]:
         i = rng.choice(unequal)
         wrong.append([*right[:i], right[i + 1], right[i], *right[i + 2 :]])
     return tuple(" ".join(brackets) for brackets in rng.sample(wrong, NUM_NEAR_MISSES))
-
-
-def _prompt(question: str) -> str:
-    return f"{question} ->"
-
-
-def _answer(option: str) -> str:
-    return f" {option}\n"

@@ -16,15 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
-from layercut.engine.base import (
-    Completion,
-    Decoding,
-    Engine,
-    GenerationRequest,
-    LikelihoodRequest,
-    Message,
-    Prompt,
-)
+from layercut.engine.base import Completion, Decoding, Engine, GenerationRequest, LikelihoodRequest, Message, Prompt
 from layercut.tasks.base import FILLER, Readout, Sample, Task, answer_start, budget_of
 
 if TYPE_CHECKING:
@@ -130,7 +122,9 @@ def answers(
             continue
         done = frozenset(known)
         if readout.startswith(FILLER) or not budget:
-            chains = {sample.id: _dots(budget) for sample in group}
+            # In most vocabularies a dot is one token.
+            dots = _Chain(text=_DOT * budget, num_tokens=budget, num_prompt_tokens=0, stopped=False, ended=False)
+            chains = {sample.id: dots for sample in group}
         else:
             chains = {**known, **_chains(task, engine, plan, group, budget, decoding, done)}
         fresh = [sample for sample in group if sample.id not in done]
@@ -170,11 +164,6 @@ def _chains(
         for one in found
         if one.id not in done
     }
-
-
-def _dots(number: int) -> _Chain:
-    """In most vocabularies one token each."""
-    return _Chain(text=_DOT * number, num_tokens=number, num_prompt_tokens=0, stopped=False, ended=False)
 
 
 def _chain_of(record: Mapping[str, Any]) -> _Chain:

@@ -19,9 +19,10 @@ from layercut.sandbox.runner import isolation_of
 from layercut.settings import TaskSettings
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import load_task
-from layercut.tasks.base import Readout, Task, check_readout, generates
+from layercut.tasks.base import Readout, Sample, Split, Task, check_readout, generates
 from layercut.tasks.budget import asked
 from layercut.tasks.evaluate import Records, TaskResult, evaluate
+from layercut.tasks.reported import FULL, ITEMS
 from layercut.tasks.selected_items import check_report_items
 
 if TYPE_CHECKING:
@@ -49,6 +50,13 @@ class Cell:
     limit: int | None
     num_samples: int = 1
     """Answers to each item; 1 for a readout that generates nothing."""
+    split: Split = "report"
+    """``full`` where the whole test set is asked; see ``layercut.tasks.reported``."""
+
+    @property
+    def samples(self) -> list[Sample]:
+        """The items."""
+        return self.task.samples(self.split, self.limit)
 
     @property
     def label(self) -> str:
@@ -64,6 +72,7 @@ class Cell:
             engine,
             plan,
             readout=self.readout,
+            split=self.split,
             limit=self.limit,
             decoding=decoding,
             num_samples=self.num_samples,
@@ -80,11 +89,12 @@ class Cell:
             "limit": self.limit,
             **several,
             **self.task.settings(),
+            **({ITEMS: FULL} if self.split == "full" else {}),
         }
 
     def work(self) -> eta.Workload:
         """Size and rough cost, in prompt tokens an item, for the remaining time."""
-        samples = self.task.samples("report", self.limit)
+        samples = self.samples
         request = asked(self.task, samples[0], self.readout)
         tokens = len(str(request.prompt)) / CHARACTERS_PER_TOKEN  # contexts of one item are of about one length
         if isinstance(request, GenerationRequest):
@@ -98,8 +108,19 @@ class Cell:
         return eta.Workload(kind=kind, num_items=len(samples), weight=weight * self.num_samples)
 
 
-def make_cells(tasks: Sequence[TaskSettings], seed: int, limit: int | None = None) -> list[Cell]:
-    """The cells of the tasks, in order; ``limit`` lowers every task's own.
+def make_cells(
+    tasks: Sequence[TaskSettings],
+    seed: int,
+    limit: int | None = None,
+    split_of: Callable[[Task], Split] = lambda task: "report",
+) -> list[Cell]:
+    """The cells of the tasks, in order.
+
+    Args:
+        tasks: what is asked.
+        seed: of generators.
+        limit: lowers every task's own.
+        split_of: which items of a task are asked; see ``layercut.tasks.reported``.
 
     Raises:
         InputError: a task or readout that is not known, data that cannot be read, or data without report items.
@@ -107,7 +128,8 @@ def make_cells(tasks: Sequence[TaskSettings], seed: int, limit: int | None = Non
     cells: list[Cell] = []
     for wanted in tasks:
         task = load_task(wanted.task, data=wanted.data, seed=seed, max_new_tokens=wanted.max_new_tokens)
-        if not task.samples("report", 1):
+        split = split_of(task)
+        if not task.samples(split, 1):
             raise InputError(
                 f"{task.name} has no report items: about half of its items, by the hash of their ids, are kept for "
                 "choosing layers, and here that is all of them. Give more rows."
@@ -121,7 +143,8 @@ def make_cells(tasks: Sequence[TaskSettings], seed: int, limit: int | None = Non
             check_readout(task, readout)
             limits = [number for number in (wanted.limit, limit) if number is not None]
             several = wanted.samples if generates(readout) else 1
-            cells.append(Cell(task=task, readout=readout, limit=min(limits, default=None), num_samples=several))
+            most = min(limits, default=None)
+            cells.append(Cell(task=task, readout=readout, limit=most, num_samples=several, split=split))
     return cells
 
 
@@ -190,5 +213,5 @@ def run_cells(
 
 
 def _selection_items(model: ModelHandle | ServedModel, plan: CutPlan, cell: Cell, allow: bool) -> int:
-    ids = [sample.id for sample in cell.task.samples("report", cell.limit)]
+    ids = [sample.id for sample in cell.samples]
     return max(check_report_items(made, cell.task.name, ids, allow=allow) for made in (*model.earlier_plans, plan))

@@ -8,19 +8,19 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 from layercut.engine.base import Completion, GenerationRequest, LikelihoodRequest, Likelihoods, Message
-from layercut.errors import InputError
 from layercut.sandbox.isolation import Limits
 from layercut.sandbox.runner import Program, ProgramResult, in_force, run_programs
 from layercut.tasks.base import Readout, Sample, Score, Split
 from layercut.tasks.code_answers import OPENED, STOP, find_program, program_class
-from layercut.tasks.data_files import DataRow, DataSet, read_hub, read_local
+from layercut.tasks.data_files import DataRow
 from layercut.tasks.grading import outcome
 from layercut.tasks.lm_eval.forms import CompletionForm
-from layercut.tasks.splits import SplitNames, choose_splits, first_of
+from layercut.tasks.rows_task import RowsTask
+from layercut.tasks.splits import SplitNames, first_of
 
 
 @dataclass(frozen=True, kw_only=True)
-class CodeTask:
+class CodeTask(RowsTask):
     """Problems with tests. The model writes a program in a code block that is opened for it, or in the completion form
     right behind the prompt.
 
@@ -28,7 +28,8 @@ class CodeTask:
     ``passed``, or the failure (the name of a Python exception, ``timeout``, ``memory``, ``output`` or ``exit``), a
     colon and a line about it. No program in the completion is ``no_answer``.
 
-    Chance is 0: no constant program passes the tests of a problem, and an empty body passes none.
+    Chance is 0: no constant program passes the tests of a problem, and an empty body passes none. No early verdict: any
+    beginning of a program can go on to pass or to fail.
     """
 
     runs_programs: ClassVar[bool] = True
@@ -46,6 +47,8 @@ class CodeTask:
     ``tests`` and ``names`` (what the tests take from the program) in its data."""
     split_of: Callable[[DataRow], Split | None] | None = None
     """Where the benchmark says which items are for what; None for neither. If left out, the splits of the data set."""
+    in_test_set: Callable[[DataRow], bool] | None = None
+    """With ``split_of``: the test set, where selection items are part of it. If left out, it is the report items."""
     limits: Limits
     data: str | None = None
     """A local file, or a folder with split files or with the published one, in place of the hub's data set."""
@@ -55,10 +58,6 @@ class CodeTask:
     completion: Callable[[], CompletionForm] | None = None
     """Prompt and stop strings of the completion form, in place of the chat format."""
     readouts: tuple[Readout, ...] = ("chain",)
-
-    def __post_init__(self) -> None:
-        if self.max_new_tokens < 1:
-            raise InputError(f"{self.name}: max_new_tokens {self.max_new_tokens} is too small; use 1 or more.")
 
     def settings(self) -> Mapping[str, Any]:
         """What decides the samples; a local file counts by its content, not by its place."""
@@ -70,6 +69,11 @@ class CodeTask:
             **({} if self._form is None else self._form.described),
         }
 
+    @property
+    def shares_test_set(self) -> bool:
+        """Whether selection items are part of the test set."""
+        return self._split_names.are_halves if self.split_of is None else self.in_test_set is not None
+
     def samples(self, split: Split, limit: int | None) -> list[Sample]:
         """The first samples in the order of the data set.
 
@@ -78,11 +82,12 @@ class CodeTask:
         """
         in_force()
         if self.split_of is None:
-            rows, names = self._rows.splits, self._split_names
-        else:
-            every = [row for part in self._rows.splits.values() for row in part]
-            rows = {part: [row for row in every if self.split_of(row) == part] for part in ("selection", "report")}
-            names = SplitNames("selection", "report")
+            return super().samples(split, limit)
+        every = [row for part in self._rows.splits.values() for row in part]
+        rows = {part: [row for row in every if self.split_of(row) == part] for part in ("selection", "report")}
+        if split == "full" and self.in_test_set is not None:
+            rows["report"] = [row for row in every if self.in_test_set(row)]
+        names = SplitNames("selection", "report")
         return first_of(split, names, lambda name: map(self.sample, rows[name]), limit)
 
     def request(self, sample: Sample, readout: Readout) -> GenerationRequest | LikelihoodRequest:
@@ -112,14 +117,6 @@ class CodeTask:
             for program, sample, answer in zip(programs, samples, answers, strict=True)
         ]
 
-    def settled(self, sample: Sample, readout: Readout, text: str) -> bool:
-        """Never: any beginning of a program can go on to pass or to fail."""
-        return False
-
-    def draft(self, sample: Sample, readout: Readout) -> str:
-        """None: right programs differ."""
-        return ""
-
     def chance(self, samples: Sequence[Sample], readout: Readout) -> Mapping[str, float]:
         """0; see the class."""
         return {"pass": 0.0}
@@ -133,16 +130,6 @@ class CodeTask:
     @cached_property
     def _form(self) -> CompletionForm | None:
         return None if self.completion is None else self.completion()
-
-    @cached_property
-    def _rows(self) -> DataSet:
-        if self.data is None:
-            return read_hub(self.name, self.dataset, self.config)
-        return read_local(self.data, self.published_as)
-
-    @cached_property
-    def _split_names(self) -> SplitNames:
-        return choose_splits(self._rows.splits, selection=("train", "validation"))
 
 
 def _score(result: ProgramResult | None, source: str, head: str, answer: Completion | Likelihoods) -> Score:

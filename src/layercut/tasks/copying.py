@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from random import Random
 
-from layercut.tasks.few_shot import FewShotTask, Problem, drawn, item_rng
+from layercut.tasks.few_shot import FewShotTask, Problem, drawn, item_rng, line_task
 from layercut.tasks.grading import can_be_words, first_line
 
 VERSION = 1
@@ -42,22 +42,18 @@ def copying(*, seed: int = 0) -> FewShotTask:
 
     Early verdict: at the first letter that differs from the list, apart from white space.
     """
-    return FewShotTask(
+    return line_task(
+        "->",
+        {words: words for words in _EXAMPLES},
         name="copy",
         version=VERSION,
-        readouts=("short", "rank"),
         seed=seed,
         problems=_problems,
         num_samples=NUM_SAMPLES,
-        examples="".join(_prompt(words) + _answer(words) for words in _EXAMPLES),
-        example_questions=frozenset(_EXAMPLES),
-        prompt=_prompt,
-        answer=_answer,
         find=find_words,
         is_right=str.__eq__,
         max_new_tokens=20,
-        stop=("\n",),
-        settles=_settles,
+        settles=lambda text, gold: not can_be_words(text, gold),
     )
 
 
@@ -70,17 +66,9 @@ def find_words(text: str) -> str:
     return " ".join(first_line(text).split())
 
 
-def _settles(text: str, gold: str) -> bool:
-    return not can_be_words(text, gold)
-
-
 def _problems(seed: int) -> Iterator[Problem]:
-    for question in drawn("copy", VERSION, seed, _draw):
+    for question in drawn("copy", VERSION, seed, lambda rng: " ".join(rng.sample(_WORDS, rng.randint(4, 8)))):
         yield Problem(question, question, _near_misses(question.split(), item_rng("copy", VERSION, question)), {})
-
-
-def _draw(rng: Random) -> str:
-    return " ".join(rng.sample(_WORDS, rng.randint(4, 8)))
 
 
 def _near_misses(words: list[str], rng: Random) -> tuple[str, ...]:
@@ -90,11 +78,3 @@ def _near_misses(words: list[str], rng: Random) -> tuple[str, ...]:
     del dropped[rng.randrange(len(words))]
     replaced[rng.randrange(len(words))] = rng.choice([word for word in _WORDS if word not in words])
     return tuple(" ".join(wrong) for wrong in (swapped, dropped, replaced))
-
-
-def _prompt(question: str) -> str:
-    return f"{question} ->"
-
-
-def _answer(option: str) -> str:
-    return f" {option}\n"

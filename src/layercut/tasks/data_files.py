@@ -142,11 +142,7 @@ def read_hub(task: str, dataset: str, config: str | None = None, splits: Sequenc
 
 
 def text_field(row: DataRow, name: str) -> str:
-    """A field that must hold text.
-
-    Raises:
-        InputError: it is missing, empty or something else.
-    """
+    """A field that must hold text. Raises InputError: it is missing, empty or something else."""
     value = row.fields.get(name)
     if isinstance(value, str) and value.strip():
         return value

@@ -41,6 +41,7 @@ from layercut.tasks.base import (
     generates,
 )
 from layercut.tasks.chance import chance_of
+from layercut.tasks.reported import full_size, shares_test_set
 from layercut.text.counting import counted
 
 if TYPE_CHECKING:
@@ -114,7 +115,8 @@ def evaluate(
         engine: who answers.
         plan: which layers are gone.
         readout: how answers are read; the task's first one if left out.
-        split: ``report`` items for results, ``selection`` items for choosing layers.
+        split: ``report`` items for results, ``full`` for the whole test set of a task whose selection items are part
+            of it, ``selection`` items for choosing layers.
         limit: at most this many samples.
         decoding: how tokens are drawn, greedy if left out; ``rank`` draws none.
         num_samples: answers to each item, for what is generated; see ``layercut.tasks.repeats``.
@@ -158,6 +160,9 @@ def evaluate(
     ordered = [records[sample.id] for sample in samples]
     chance = chance_of(task, split, readout)
     rows = _rows(task, readout, ordered, chance, decoding.seed, limit)
+    if split != "selection" and (size := full_size(task)) is not None:
+        for row in rows:
+            row["split"], row["test_set"] = split if shares_test_set(task) else "full", size
     over_items = getattr(task, "over_items", None)
     if over_items is not None and (found := over_items(samples, readout, ordered)):
         rows[0]["over_items"] = found

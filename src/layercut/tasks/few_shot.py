@@ -38,11 +38,6 @@ class Problem(NamedTuple):
     data: Mapping[str, Any]
 
 
-def _never(text: str, gold: str) -> bool:
-    """No verdict before the end."""
-    return False
-
-
 @dataclass(frozen=True, kw_only=True)
 class FewShotTask:
     """A task whose problems are generated; see layercut.tasks.base.Task."""
@@ -81,7 +76,7 @@ class FewShotTask:
     """See Task; for a task with ``chain``."""
     made_with: Mapping[str, str] = field(default_factory=dict)
     """Versions of libraries that decide the problems."""
-    settles: Callable[[str, str], bool] = _never
+    settles: Callable[[str, str], bool] = lambda text, gold: False
     """From the beginning of an answer and the right one, whether the grade stands however the answer goes on. What says
     True must be proven: tests/unit/tasks/test_verdicts.py tries every built-in task. By default nothing settles."""
 
@@ -90,9 +85,13 @@ class FewShotTask:
         return {"version": self.version, "seed": self.seed, **self.made_with}
 
     def samples(self, split: Split, limit: int | None) -> list[Sample]:
-        """The first samples of a split, at most ``num_samples``. The split of an item is decided by its id alone."""
+        """The first samples of a split, at most ``num_samples``. The split of an item is decided by its id alone.
+
+        There is no test set, so ``full`` gives report items.
+        """
         wanted = self.num_samples if limit is None else min(limit, self.num_samples)
-        found = (sample for sample in self._all_samples() if half_of(sample.id) == split)
+        half = "report" if split == "full" else split
+        found = (sample for sample in self._all_samples() if half_of(sample.id) == half)
         return list(islice(found, wanted))
 
     def _all_samples(self) -> Iterator[Sample]:
@@ -163,6 +162,32 @@ class FewShotTask:
     def chance(self, samples: Sequence[Sample], readout: Readout) -> Mapping[str, float]:
         """Guessing among the options, or always giving the most common right answer."""
         return guessing(samples, readout, ("accuracy",))
+
+
+def line_task(mark: str, examples: Mapping[str, str], **task: Any) -> FewShotTask:
+    """A task that is asked as ``question mark`` and answered on the rest of the line.
+
+    Args:
+        mark: what ends a question, such as ``=``.
+        examples: right answers of the worked examples by their questions.
+        task: the other fields of FewShotTask.
+    """
+
+    def prompt(question: str) -> str:
+        return f"{question} {mark}"
+
+    def answer(option: str) -> str:
+        return f" {option}\n"
+
+    return FewShotTask(
+        readouts=("short", "rank"),
+        examples="".join(prompt(question) + answer(right) for question, right in examples.items()),
+        example_questions=frozenset(examples),
+        prompt=prompt,
+        answer=answer,
+        stop=("\n",),
+        **task,
+    )
 
 
 def _listed(sample: Sample) -> str:

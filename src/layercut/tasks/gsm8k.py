@@ -56,7 +56,15 @@ class Gsm8k(BoxedReadouts, RowsTask):
     @staticmethod
     def sample(row: DataRow) -> Sample:
         """The sample that a row holds."""
-        return _sample(row)
+        question, solution = text_field(row, "question"), text_field(row, "answer")
+        steps, mark, gold = solution.rpartition("####")
+        value = parse_number(gold.strip())
+        if not mark or value is None:
+            raise InputError(f"{row.where}: the answer does not end in #### and a number. Mend or remove the row.")
+        worked = f"{_CALCULATOR.sub('', steps).strip()}\nThe answer is \\boxed{{{value}}}."
+        return Sample(
+            id=content_id("gsm8k", question, str(value)), question=question, gold=str(value), data={"solution": worked}
+        )
 
     def unboxed(self, text: str, gold: str) -> tuple[str, bool]:
         """The last number, where nothing is boxed."""
@@ -69,15 +77,3 @@ class Gsm8k(BoxedReadouts, RowsTask):
 def gsm8k(*, data: str | None = None, max_new_tokens: int = 512) -> Gsm8k:
     """GSM8K from the hub or from a local copy. Needs a model with a chat template."""
     return Gsm8k(data=data, max_new_tokens=max_new_tokens)
-
-
-def _sample(row: DataRow) -> Sample:
-    question, solution = text_field(row, "question"), text_field(row, "answer")
-    steps, mark, gold = solution.rpartition("####")
-    value = parse_number(gold.strip())
-    if not mark or value is None:
-        raise InputError(f"{row.where}: the answer does not end in #### and a number. Mend or remove the row.")
-    worked = f"{_CALCULATOR.sub('', steps).strip()}\nThe answer is \\boxed{{{value}}}."
-    return Sample(
-        id=content_id("gsm8k", question, str(value)), question=question, gold=str(value), data={"solution": worked}
-    )

@@ -8,7 +8,8 @@ A sample problem: ``def truncate_number(number: float) -> float:`` with the docs
 number, it can be decomposed into and integer part [...]. Return the decimal part of the number." The tests call it with
 3.5, 1.33 and 123.456.
 
-Half of the problems are selection items and half report items, the same for both tasks: neither has a training split.
+Neither has a training split. So selection items are a half of the problems, the same for both tasks; a model that used
+none of them is reported on all 164.
 """
 
 from __future__ import annotations
@@ -39,39 +40,34 @@ _INSTRUCTION = "Complete this Python function. Reply with nothing but the whole 
 def humaneval(*, data: str | None = None, max_new_tokens: int = 512, num_shots: int | None = None) -> CodeTask:
     """HumanEval from the hub or from a local copy. Needs a model with a chat template, but not ``humaneval:0``."""
     return CodeTask(
-        **_called("humaneval", num_shots),
+        **_called("humaneval", num_shots, data, max_new_tokens),
         dataset="openai/openai_humaneval",
         published_as="HumanEval",
         sample=_sample,
         limits=Limits(),
-        data=data,
-        max_new_tokens=max_new_tokens,
-        version=VERSION,
     )
 
 
 def humaneval_plus(*, data: str | None = None, max_new_tokens: int = 512, num_shots: int | None = None) -> CodeTask:
     """HumanEval+ from the hub or from a local copy (``HumanEvalPlus-OriginFmt.jsonl.gz``). All of its tests run."""
     return CodeTask(
-        **_called("humaneval_plus", num_shots),
+        **_called("humaneval_plus", num_shots, data, max_new_tokens),
         dataset="evalplus/humanevalplus",
         published_as="HumanEvalPlus-OriginFmt",
         sample=_plus_sample,
         limits=PLUS_LIMITS,
-        data=data,
-        max_new_tokens=max_new_tokens,
-        version=VERSION,
     )
 
 
-def _called(name: str, num_shots: int | None) -> dict[str, Any]:
-    """Name and form: the chat format, or with 0 examples the published prompt, which the model continues unchanged."""
+def _called(name: str, num_shots: int | None, data: str | None, max_new_tokens: int) -> dict[str, Any]:
+    """What both tasks take: the chat format, or with 0 examples the published prompt, which the model continues."""
+    shared = {"data": data, "max_new_tokens": max_new_tokens, "version": VERSION}
     if num_shots is None:
-        return {"name": name}
+        return {"name": name, **shared}
     if num_shots:
         raise InputError(f"{name} has no worked examples; {name}:0 has the model continue the function as published.")
     form = CompletionForm(lambda sample: sample.question, _PUBLISHED_STOP, {"form": "completion"})
-    return {"name": f"{name}:0", "completion": lambda: form}
+    return {"name": f"{name}:0", "completion": lambda: form, **shared}
 
 
 def _sample(row: DataRow) -> Sample:

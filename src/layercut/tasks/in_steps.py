@@ -70,10 +70,10 @@ def in_steps(
         prompt=_prompt,
         answer=_answer,
         find=find_final_number,
-        is_right=_same,
+        is_right=lambda answer, gold: parse_number(answer) == parse_number(gold),
         max_new_tokens=max_new_tokens,
         stop=("\n",),
-        settles=_settles,
+        settles=lambda text, gold: number_after_stands(_MARK, text),
         place=partial(place_after, _MARK),
         answer_begins=f" {_MARK}",
         short_examples="".join(_prompt(one.question) + _answer(find_final_number(one.steps)) for one in shown),
@@ -97,14 +97,6 @@ def find_final_number(text: str) -> str:
     ''
     """
     return number_after(_MARK, text)
-
-
-def _settles(text: str, gold: str) -> bool:
-    return number_after_stands(_MARK, text)
-
-
-def _same(answer: str, gold: str) -> bool:
-    return parse_number(answer) == parse_number(gold)
 
 
 def _prompt(question: str) -> str:

@@ -40,7 +40,9 @@ DATASET = "HuggingFaceH4/MATH-500"
 class Math500(BoxedReadouts, RowsTask):
     """MATH-500 read out as a chain of steps; ``short`` and ``gold`` by name.
 
-    There is one split, ``test``, so the items are halved by the hash of their content.
+    The published data set has one split, ``test``, so selection items are half of it, by the hash of their content; a
+    model that used none of them is reported on all 500. In a local folder they come from ``train.jsonl``, where it is
+    there: MATH's own training split, whose rows box the answer in ``solution``.
 
     The gold answer is the field ``answer``. The worked solution (field ``solution``) holds many other expressions,
     any of which a comparison with the whole solution may take for the answer.
@@ -63,7 +65,11 @@ class Math500(BoxedReadouts, RowsTask):
     @staticmethod
     def sample(row: DataRow) -> Sample:
         """The sample that a row holds."""
-        return _sample(row)
+        problem, solution = text_field(row, "problem"), row.fields.get("solution")
+        boxed = last_boxed(solution) if isinstance(solution, str) and "answer" not in row.fields else ""
+        answer = boxed or text_field(row, "answer")
+        data = {name: row.fields[name] for name in ("subject", "level") if name in row.fields}
+        return Sample(id=content_id("math500", problem, answer), question=problem, gold=answer, data=data)
 
     def unboxed(self, text: str, gold: str) -> tuple[str, bool]:
         """What math-verify finds in the whole text."""
@@ -100,9 +106,3 @@ def math500(*, data: str | None = None, max_new_tokens: int = 1024, num_shots: i
     if num_shots is None:
         return Math500(data=data, max_new_tokens=max_new_tokens)
     return Math500Completed(name=f"math500:{num_shots}", data=data, max_new_tokens=max_new_tokens, num_shots=num_shots)
-
-
-def _sample(row: DataRow) -> Sample:
-    problem, answer = text_field(row, "problem"), text_field(row, "answer")
-    data = {name: row.fields[name] for name in ("subject", "level") if name in row.fields}
-    return Sample(id=content_id("math500", problem, answer), question=problem, gold=answer, data=data)

@@ -14,6 +14,10 @@ published prompt, and ``mbpp:0`` without examples.
 Report items are those of the published test split (numbers 11 to 510), selection items those of the validation and
 training splits (511 to 974), in both tasks; numbers 1 to 10 are kept for examples in prompts, as published. Numbers 816
 and 899 of the whole data set are not asked: their reference solutions always return the same value.
+
+MBPP+ is published as one test set of 378 problems: 224 of MBPP's test split, 147 of its validation and training splits,
+and 7 of its examples. A model that used none of these 147 is reported on all of them; ``mbpp_plus:3`` leaves out the
+numbers that stand in prompts.
 """
 
 from __future__ import annotations
@@ -42,45 +46,41 @@ same type and shape, tests take helpers from the reference, types can be given t
 # One of the inputs of Mbpp/255 has an answer of 1.7 million tuples of 77, which takes gigabytes to hold and to compare.
 _WITHOUT_HUGE = ("in enumerate(inputs):", "in enumerate(inp for inp in inputs if len(inp[0]) < 5 or inp[1] < 77):")
 _TEST_SPLIT = range(11, 511)
-_NOT_ASKED = {*range(1, 11), 816, 899}
+_IN_PROMPTS = range(1, 11)
+_NOT_ASKED = {*_IN_PROMPTS, 816, 899}
 
 
 def mbpp(*, data: str | None = None, max_new_tokens: int = 512, num_shots: int | None = None) -> CodeTask:
     """MBPP from the hub or from a local copy. Needs a model with a chat template, but not ``mbpp:3``."""
     return CodeTask(
-        **_form("mbpp", num_shots),
+        **_form("mbpp", num_shots, data, max_new_tokens),
         dataset="google-research-datasets/mbpp",
         published_as="sanitized-mbpp",
         config="sanitized",
         sample=_sample,
-        split_of=_split_of,
         limits=Limits(),
-        data=data,
-        max_new_tokens=max_new_tokens,
-        version=VERSION,
     )
 
 
 def mbpp_plus(*, data: str | None = None, max_new_tokens: int = 512, num_shots: int | None = None) -> CodeTask:
     """MBPP+ from the hub or from a local copy (``MbppPlus-OriginFmt.jsonl.gz``). All of its tests run."""
     return CodeTask(
-        **_form("mbpp_plus", num_shots),
+        **_form("mbpp_plus", num_shots, data, max_new_tokens),
         dataset="evalplus/mbppplus",
         published_as="MbppPlus-OriginFmt",
         sample=_plus_sample,
-        split_of=_split_of,
+        in_test_set=lambda row: not num_shots or _number(row) not in _IN_PROMPTS,
         limits=PLUS_LIMITS,
-        data=data,
-        max_new_tokens=max_new_tokens,
-        version=VERSION,
     )
 
 
-def _form(name: str, num_shots: int | None) -> dict[str, Any]:
-    """Name and form: the chat format, or the published prompt with its three worked examples or fewer."""
+def _form(name: str, num_shots: int | None, data: str | None, max_new_tokens: int) -> dict[str, Any]:
+    """What both tasks take: the chat format, or the published prompt with its three worked examples or fewer."""
+    shared = {"data": data, "max_new_tokens": max_new_tokens, "version": VERSION, "split_of": _split_of}
     if num_shots is None:
-        return {"name": name}
+        return {"name": name, **shared}
     return {
+        **shared,
         "name": f"{name}:{num_shots}",
         "completion": partial(published_form, "mbpp/mbpp.yaml", num_shots, lambda sample: sample.data["row"]),
     }

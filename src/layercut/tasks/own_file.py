@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 from layercut.engine.base import Completion, GenerationRequest, LikelihoodRequest, Likelihoods, Message
 from layercut.errors import InputError
@@ -49,7 +50,7 @@ def own_file(*, path: str, grade: str | None = None, max_new_tokens: int = MAX_N
 
 @dataclass(frozen=True, kw_only=True)
 class OwnFile:
-    """Prompts with answers from a file; the report items are a half of them, by the hash of the prompt.
+    """Prompts with answers from a file; selection and report items are halves of it, by the hash of the prompt.
 
     Grades, the first five of what the model writes (readout ``short``):
 
@@ -72,6 +73,7 @@ class OwnFile:
     max_new_tokens: int
     """Longest answer."""
     version: int = VERSION
+    shares_test_set: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
@@ -156,15 +158,13 @@ class OwnFile:
     def grade_all(
         self, samples: Sequence[Sample], readout: Readout, answers: Sequence[Completion | Likelihoods]
     ) -> list[Score]:
-        """Grade many answers; programs run over the cores.
-
-        Raises:
-            InputError: no sandbox works here.
-        """
+        """Grade many answers; programs run over the cores. Raises InputError: no sandbox works here."""
         programs = {
             sample.id: Program(source, sample.data["tests"], sample.data["names"])
             for sample, answer in zip(samples, answers, strict=True)
-            if sample.data["grade"] == "code" and (source := _program(sample, answer))
+            if sample.data["grade"] == "code"
+            and isinstance(answer, Completion)
+            and (source := find_program(answer.text, sample.data["names"]))
         }
         ran = (
             dict(zip(programs, run_programs(list(programs.values()), limits=Limits()), strict=True)) if programs else {}
@@ -235,11 +235,6 @@ def _joined(turns: tuple[Message, ...], added: Message) -> tuple[Message, ...]:
     if last.role != added.role:
         return (*turns, added)
     return (*turns[:-1], Message(last.role, f"{last.content}\n{added.content}"))
-
-
-def _program(sample: Sample, answer: Completion | Likelihoods) -> str:
-    assert isinstance(answer, Completion)
-    return find_program(answer.text, sample.data["names"])
 
 
 def _likelihood(sample: Sample, answer: Likelihoods) -> Score:

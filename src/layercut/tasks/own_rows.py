@@ -24,11 +24,7 @@ _ROLES = ("system", "user", "assistant")
 
 
 def check_grade(name: str) -> Grade:
-    """A grade by its name.
-
-    Raises:
-        InputError: no such grade.
-    """
+    """A grade by its name. Raises InputError: no such grade."""
     if name not in GRADES:
         raise unknown("grade", name, GRADES)
     return name  # type: ignore[return-value]
@@ -72,7 +68,11 @@ def sample_of(row: DataRow, default: Grade | None) -> Sample:
             raise _refused(row, held, "Mend the pattern.") from error
     if grade == "choice":
         options = _choices(row, fields, accepted[0])
-    question = prompt if isinstance(prompt, str) else "\n\n".join(_shown(turn, len(prompt)) for turn in prompt)
+    question = (
+        prompt
+        if isinstance(prompt, str)
+        else "\n\n".join(turn.content if len(prompt) == 1 else f"{turn.role}: {turn.content}" for turn in prompt)
+    )
     data["accepted"] = accepted
     return Sample(id=content_id("own", question), question=question, gold=accepted[0], options=options, data=data)
 
@@ -145,10 +145,6 @@ def _tests(row: DataRow, fields: Mapping[str, Any]) -> tuple[str, tuple[str, ...
         return tests, tuple(sorted(undefined(tests)))
     except NOT_PYTHON as error:
         raise _refused(row, f"the tests are not Python ({error})", "Mend them.") from error
-
-
-def _shown(turn: Message, num_turns: int) -> str:
-    return turn.content if num_turns == 1 else f"{turn.role}: {turn.content}"
 
 
 def _refused(row: DataRow, held: str, fine: str) -> InputError:

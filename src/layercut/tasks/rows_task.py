@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any, ClassVar
 
 from layercut.errors import InputError
-from layercut.tasks.base import Sample, Split
+from layercut.tasks.base import Sample, Split, Task
 from layercut.tasks.data_files import DataRow, DataSet, read_hub, read_local
 from layercut.tasks.splits import SplitNames, choose_splits, first_of
 
 
-class RowsTask:
+class RowsTask(Task):
     """Where the samples of a free-answer task come from."""
 
-    dataset: ClassVar[str]
+    dataset: str
     """Its name on the hub."""
-    config: ClassVar[str | None] = None
+    config: str | None = None
     """Which configuration of it."""
+    published_as: str | None = None
+    """Name, without its ending, of the file in which the benchmark is published."""
     hub_splits: ClassVar[tuple[str, ...]] = ()
     """The splits that are fetched; all if empty."""
     selection: ClassVar[tuple[str, ...]] = ("train", "validation")
@@ -29,10 +31,8 @@ class RowsTask:
     data: str | None
     max_new_tokens: int
 
-    @staticmethod
-    def sample(row: DataRow) -> Sample:
-        """The sample that a row holds."""
-        raise NotImplementedError
+    sample: Callable[[DataRow], Sample]
+    """From a row to the sample that it holds."""
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
@@ -47,6 +47,11 @@ class RowsTask:
             "splits": self._split_names.describe(),
         }
 
+    @property
+    def shares_test_set(self) -> bool:
+        """Whether selection items are part of the test set."""
+        return self._split_names.are_halves
+
     def samples(self, split: Split, limit: int | None) -> list[Sample]:
         """The first samples in the order of the data set."""
         rows = self._rows.splits
@@ -55,7 +60,7 @@ class RowsTask:
     @cached_property
     def _rows(self) -> DataSet:
         if self.data is not None:
-            return read_local(self.data)
+            return read_local(self.data, self.published_as)
         return read_hub(self.name, self.dataset, self.config, splits=self.hub_splits)
 
     @cached_property

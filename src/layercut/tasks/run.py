@@ -15,10 +15,13 @@ from layercut.engine.handle import ModelHandle
 from layercut.engine.served import ServedModel
 from layercut.progress.bars import Progressing
 from layercut.runs.directory import RunFolder
+from layercut.runs.settings import settings_in
 from layercut.settings import DecodingSettings, TaskSettings
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.cells import announce_isolation, make_cells, run_cells, run_settings
-from layercut.tasks.shortfall import tell_shortfalls
+from layercut.tasks.reported import decided
+from layercut.tasks.selected_items import used_items
+from layercut.tasks.shortfall import tell_reported
 from layercut.text.counting import counted
 
 FLAGS = {
@@ -52,10 +55,11 @@ def evaluate_model(
     say: Callable[[str], None],
 ) -> Evaluated | None:
     """Score a model under a plan on tasks; ``layercut eval``. A dry run says what would be done and gives None back."""
-    cells = make_cells(tasks, seed)
+    used = used_items([*model.earlier_plans, plan], model.healings)
+    cells = make_cells(tasks, seed, split_of=decided(used, settings_in(out)))
     say(model.introduce(plan))
     isolation = announce_isolation((cell.task for cell in cells), say)
-    tell_shortfalls(cells, "report", say)
+    tell_reported(cells, say)
     work = [(cell.label, cell.work()) for cell in cells]
     if dry_run:
         for name, piece in work:

@@ -1,8 +1,9 @@
-"""The items that a plan was selected on, so that no score is reported on them by accident."""
+"""The items that a plan was selected on and a healing used, so that no score is reported on them by accident."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from layercut.errors import InputError
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from layercut.surgery.plan import CutPlan
 
 SELECTION_ITEMS = "selection_items"
-"""Name in a selection's details, and so in a plan's ``scores``."""
+"""Name in a selection's details, and so in a plan's ``scores``; and in the entry of a healing."""
 HELD_OUT = "held_out"
 """Name, in a plan's ``scores``, of what the plan scored on items that its search never saw."""
 
@@ -46,6 +47,28 @@ def held_out_items(scores: Mapping[str, Any], where: str = "the plan") -> dict[s
     return _ids(scores.get(HELD_OUT, {}).get("items", {}), where)
 
 
+def used_items(plans: Iterable[CutPlan], healings: Iterable[Mapping[str, Any]] = ()) -> frozenset[str] | None:
+    """Ids of all items, of whatever task, that chose a model's layers, judged the choice, or healed the model.
+
+    One problem has one id in tasks that share it, such as ``humaneval`` and ``humaneval_plus``.
+
+    Args:
+        plans: all by which the model was cut.
+        healings: all entries of its plan.json and earlier_plans.json.
+
+    Returns:
+        None where it is not known, because an older layercut healed the model.
+    Raises:
+        InputError: ids and hash of a record do not belong together.
+    """
+    parts = [find(plan.scores) for plan in plans for find in (selection_items, held_out_items)]
+    for healing in healings:
+        if SELECTION_ITEMS not in healing:
+            return None
+        parts.append(selection_items(healing, "a healing"))
+    return frozenset(chain.from_iterable(ids for part in parts for ids in part.values()))
+
+
 def _ids(items: Mapping[str, Any], where: str) -> dict[str, frozenset[str]]:
     found = {}
     for task, recorded in items.items():
@@ -74,7 +97,7 @@ def merge_items(*parts: Mapping[str, Collection[str]]) -> dict[str, frozenset[st
 
 
 def check_report_items(plan: CutPlan, task: str, ids: Iterable[str], *, allow: bool = False) -> int:
-    """Refuse to report on items that the plan was selected on, or judged on when it was selected.
+    """Refuse to report on items that the plan was selected on, or judged on when it was selected, in whatever task.
 
     Held-out items decided nothing by themselves; but choosing among several plans by their held-out scores and taking
     the best has chosen by them.
@@ -92,8 +115,8 @@ def check_report_items(plan: CutPlan, task: str, ids: Iterable[str], *, allow: b
         InputError: at least one item was such an item, or the plan's own list was changed.
     """
     wanted = set(ids)
-    shared = wanted & selection_items(plan.scores).get(task, frozenset())
-    judged = wanted & held_out_items(plan.scores).get(task, frozenset())
+    shared = wanted.intersection(chain(*selection_items(plan.scores).values()))
+    judged = wanted.intersection(chain(*held_out_items(plan.scores).values()))
     if shared and not allow:
         raise InputError(
             f"the plan was selected on {len(shared)} of these {counted(len(wanted), 'item')} of {task}, "

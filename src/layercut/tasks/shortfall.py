@@ -22,10 +22,21 @@ class Limited(Protocol):
         ...
 
 
+class Reported(Limited, Protocol):
+    """The same of items that are reported."""
+
+    @property
+    def split(self) -> Split:
+        """Which ones."""
+        ...
+
+
 def shortfall(task: Task, split: Split, limit: int | None) -> str:
-    """``only 88 of the 100 selection items ...`` with the reason; empty where all come, or none were numbered."""
+    """``only 88 of the 100 requested selection items ...`` with the reason; empty where all come, or all are asked."""
     if limit is None or (there := len(task.samples(split, limit))) >= limit:
         return ""
+    if split == "full":
+        return f"{task.name}: only {there} of the {limit} requested items; its test set has no more"
     splits = task.settings().get("splits")
     source = f"its data ({splits})" if splits else "the task"
     return f"{task.name}: only {there} of the {limit} requested {split} items; {source} has no more"
@@ -33,6 +44,15 @@ def shortfall(task: Task, split: Split, limit: int | None) -> str:
 
 def tell_shortfalls(parts: Iterable[Limited], split: Split, say: Callable[[str], None]) -> None:
     """Say it of each task that has fewer, once."""
-    for line in dict.fromkeys(shortfall(part.task, split, part.limit) for part in parts):
+    _tell((shortfall(part.task, split, part.limit) for part in parts), say)
+
+
+def tell_reported(cells: Iterable[Reported], say: Callable[[str], None]) -> None:
+    """The same of items that are reported."""
+    _tell((shortfall(cell.task, cell.split, cell.limit) for cell in cells), say)
+
+
+def _tell(lines: Iterable[str], say: Callable[[str], None]) -> None:
+    for line in dict.fromkeys(lines):
         if line:
             say(line)

@@ -50,19 +50,19 @@ def choose_splits(
 def first_of(
     split: Split, names: SplitNames, read: Callable[[str], Iterable[Sample]], limit: int | None
 ) -> list[Sample]:
-    """The first samples of one kind, in the order of the data set; the two kinds share none.
+    """The first samples of one kind, in the order of the data set; selection and report items share none.
 
     Args:
-        split: which kind.
+        split: which kind; ``full`` for all items of the split that report items come from.
         names: which split of the data set holds which kind.
         read: from a split of the data set, its samples; no more are taken than needed.
         limit: how many; None for all.
     """
-    if names.are_halves:
-        # Twins fall on the same side, because their first id decides.
-        chosen: Iterator[Twin] = (twin for twin in told_apart(read(names.report)) if half_of(twin.content_id) == split)
-    elif split == "report":
+    if split == "full" or (split == "report" and not names.are_halves):
         chosen = told_apart(read(names.report))
+    elif names.are_halves:
+        # Twins fall on the same side, because their first id decides.
+        chosen = (twin for twin in told_apart(read(names.report)) if half_of(twin.content_id) == split)
     else:
         reported = {sample.id for sample in read(names.report)}
         chosen = (twin for twin in told_apart(read(names.selection)) if twin.content_id not in reported)

@@ -44,7 +44,7 @@ class XSum(RowsTask):
     adds to its sentence costs precision.
 
     The class of an answer: ``right`` where its ROUGE-L is at least that of the article's own first sentence, which
-    needs no model; ``no_answer`` where nothing is written.
+    needs no model; ``no_answer`` where nothing is written. No early verdict: every further word moves the score.
     """
 
     dataset = DATASET
@@ -67,7 +67,8 @@ class XSum(RowsTask):
     @staticmethod
     def sample(row: DataRow) -> Sample:
         """The sample that a row holds."""
-        return _sample(row)
+        document, summary = text_field(row, "document"), text_field(row, "summary")
+        return Sample(id=content_id("xsum", document, summary), question=document, gold=summary)
 
     def request(self, sample: Sample, readout: Readout) -> GenerationRequest | LikelihoodRequest:
         """One user turn: the article and what is wanted."""
@@ -84,14 +85,6 @@ class XSum(RowsTask):
         scores = rouge(summary, sample.gold)
         right = bool(summary) and scores["rougeL"] >= rouge(lead(sample.question), sample.gold)["rougeL"]
         return Score(scores, summary, outcome(right=right, answer=summary, finish_reason=answer.finish_reason))
-
-    def settled(self, sample: Sample, readout: Readout, text: str) -> bool:
-        """Never: every further word moves the score."""
-        return False
-
-    def draft(self, sample: Sample, readout: Readout) -> str:
-        """None: no summary can be guessed."""
-        return ""
 
     def chance(self, samples: Sequence[Sample], readout: Readout) -> Mapping[str, float]:
         """The better of two answers that need no model, per metric; see ``baselines``."""
@@ -147,8 +140,3 @@ def _scorer() -> Any:
     from rouge_score.rouge_scorer import RougeScorer
 
     return RougeScorer(list(METRICS), use_stemmer=True)
-
-
-def _sample(row: DataRow) -> Sample:
-    document, summary = text_field(row, "document"), text_field(row, "summary")
-    return Sample(id=content_id("xsum", document, summary), question=document, gold=summary)

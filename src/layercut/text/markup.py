@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Iterable, Sequence
 
 MOST_CHARACTERS = 600
 
@@ -22,6 +23,17 @@ def code(text: str) -> str:
     ticks = "`" * (1 + _longest_run(line))
     space = " " if line.startswith("`") or line.endswith("`") else ""
     return f"{ticks}{space}{line}{space}{ticks}".replace("|", "\\|")
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], numeric: Collection[int] = ()) -> list[str]:
+    """Lines of a table whose cells are Markdown already; columns of ``numeric`` are set to the right.
+
+    >>> table(["", "n"], [["a", "1"]], {1})
+    ['| | n |', '|---|---:|', '| a | 1 |']
+    """
+    first = "".join(f" {cell} |" if cell else " |" for cell in head)
+    rule = "".join("---:|" if place in numeric else "---|" for place in range(len(head)))
+    return [f"|{first}", f"|{rule}", *("| " + " | ".join(row) + " |" for row in rows)]
 
 
 def on_one_line(text: str) -> str:

@@ -96,16 +96,22 @@ def test_the_original_arm_is_matched_in_tokens(
     assert abs(counts["self"] - counts["original"]) <= len("one two three") + 1
 
 
-def test_seams_are_repaired_without_training(layercut: Run, tiny: Path, cut: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "what"), [("linear", "the linear map"), ("projection", "the last matrix")])
+def test_seams_are_repaired_without_training(
+    kind: str, what: str, layercut: Run, tiny: Path, cut: Path, tmp_path: Path
+) -> None:
     ran = layercut(
         *("heal", cut, "--teacher", tiny, "--prompts", "task:arithmetic", "--limit", 40, "--responses", "original"),
-        *("--method", "seam", "--out", tmp_path / "run"),
+        *("--method", "seam", "--seam", kind, "--out", tmp_path / "run"),
     )
     assert ran.code == 0, ran.err
     healing = json.loads((tmp_path / "run" / "checkpoint" / "plan.json").read_text())["healing"][0]
-    assert len(healing["seams"]) == 2 and healing["method"] == "seam"
+    assert [text.split(":")[0] for text in healing["seams"]] == [
+        "seam of layers 2-2", "seam of layers 4-4", *["layer 5"] * (kind == "projection")
+    ]  # fmt: skip
+    assert healing["method"] == "seam" and healing["seam_map"] == kind
     assert healing["tokens"] > healing["loss_tokens"] and healing["seconds"] > 0 and healing["settings"]["seed"] == 42
-    assert "linear map (ridge " in ran.out
+    assert f"{what} (ridge " in ran.out
     assert "of the gap on held-out text" in ran.out
 
 
@@ -322,6 +328,8 @@ def test_a_dry_run_says_what_healing_takes_and_writes_nothing(
     assert "training, 3 steps: 12 examples" in ran.out and "dry run: nothing was written" in ran.out
     assert not (tmp_path / "run").exists()
     data = json.loads(layercut("heal", cut, *given, *SMALL, "--json").out)
+    parts = data["memory_parts"]
+    assert sum(parts.values()) == data["memory_bytes"] and "of that memory: " in ran.out
     low, high = data["seconds"]
     assert 0 < low < high and data["stays_bytes"] < data["disk_bytes"] and data["memory_bytes"] > 0
     seam = layercut("heal", cut, *given, "--method", "seam", "--responses", "original")
@@ -334,6 +342,61 @@ def test_a_dry_run_says_what_healing_takes_and_writes_nothing(
     assert layercut("heal", cut, *given[:-1], *SMALL).code == 0
     written = sum(file.stat().st_size for file in (tmp_path / "run").rglob("*") if file.is_file())
     assert written < 1.5 * data["disk_bytes"] + 300_000, "tokenizers come on top"
+
+
+def test_a_dry_run_counts_weights_that_are_shared_once(
+    layercut: Run, tiny: Path, cut: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from layercut.healing import estimate
+
+    def memory() -> int:
+        given = ("--teacher", tiny, "--prompts", prompts, "--out", tmp_path / "run", "--dry-run", "--json")
+        ran = layercut("heal", cut, *given, "--objective", "jsd", "--dtype", "float32", *SMALL)
+        return int(json.loads(ran.out)["memory_bytes"])
+
+    once = memory()
+    monkeypatch.setattr(estimate, "shares_weights", lambda *args: False)
+    assert memory() - once == 4 * AutoModelForCausalLM.from_pretrained(cut).num_parameters()
+
+
+def test_whole_weights_in_bfloat16_become_a_checkpoint_in_bfloat16(
+    layercut: Run, tiny: Path, cut: Path, prompts: Path, tmp_path: Path
+) -> None:
+    given = (
+        "heal",
+        cut,
+        "--teacher",
+        tiny,
+        "--prompts",
+        prompts,
+        "--method",
+        "full",
+        *SMALL,
+        "--out",
+        tmp_path / "run",
+    )
+    ran = layercut(*given, "--weights", "bfloat16", "--optimizer", "adafactor", "--save-dtype", "bfloat16", "--json")
+    assert ran.code == 0, ran.err
+    entry = json.loads(ran.out)
+    assert (entry["settings"]["weights"], entry["settings"]["optimizer"]) == ("bfloat16", "adafactor")
+    assert entry["written"]["dtype"] == "bfloat16" and entry["written"]["logit_difference"] == 0
+    refused = layercut(*given[:6], *SMALL, "--weights", "bfloat16", "--out", tmp_path / "other")
+    assert refused.code == 1 and "lora trains no whole weights" in refused.err
+
+
+def test_a_run_keeps_the_learning_rate_that_it_was_begun_with(
+    layercut: Run, tiny: Path, cut: Path, prompts: Path, tmp_path: Path
+) -> None:
+    """As one whose default was another."""
+    given = ("heal", cut, "--teacher", tiny, "--prompts", prompts, "--method", "full", *SMALL)
+    began = layercut(*given, "--learning-rate", "2e-4", "--out", tmp_path / "run")
+    assert began.code == 0, began.err
+    again = layercut(*given, "--out", tmp_path / "run", "--json")
+    assert again.code == 0 and json.loads(again.out)["settings"]["learning_rate"] == 2e-4
+    fresh = layercut(*given, "--out", tmp_path / "fresh", "--json")
+    assert json.loads(fresh.out)["settings"]["learning_rate"] == 1e-5
+    other = layercut(*given, "--learning-rate", "3e-4", "--out", tmp_path / "run")
+    assert other.code == 1 and "was begun with heal.train.learning_rate 0.0002" in other.err
 
 
 def test_answers_of_another_model_are_not_the_teachers(

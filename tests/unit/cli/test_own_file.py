@@ -23,17 +23,17 @@ def mine(tmp_path: Path) -> Path:
     return path
 
 
-def test_eval_measures_the_report_items_and_resumes(layercut: Run, tiny: Path, mine: Path, tmp_path: Path) -> None:
+def test_eval_measures_all_items_and_resumes(layercut: Run, tiny: Path, mine: Path, tmp_path: Path) -> None:
     command = ("eval", tiny, "--tasks", mine, "--remove", "5", "--out", tmp_path / "run")
     ran = layercut(*command)
     assert ran.code == 0, ran.err
     items = [
         json.loads(line) for line in (tmp_path / "run" / "samples" / "mine.jsonl.rank.jsonl").read_text().splitlines()
     ]
-    report = load_task(str(mine)).samples("report", None)
-    assert {item["id"] for item in items} == {sample.id for sample in report}
+    every = load_task(str(mine)).samples("full", None)
+    assert {item["id"] for item in items} == {sample.id for sample in every}
     (row,) = json.loads((tmp_path / "run" / "metrics.json").read_text())["rows"]
-    assert (row["task"], row["metric"], row["chance"], row["n"]) == ("mine.jsonl", "accuracy", 0.5, len(report))
+    assert (row["task"], row["metric"], row["chance"], row["n"]) == ("mine.jsonl", "accuracy", 0.5, len(every))
     before = (tmp_path / "run" / "metrics.json").read_text()
     moved = mine.rename(tmp_path / "moved.jsonl").rename(tmp_path / "sub.jsonl").rename(mine)
     assert layercut(*command).code == 0 and (tmp_path / "run" / "metrics.json").read_text() == before
@@ -55,6 +55,8 @@ def test_select_chooses_by_its_selection_items(layercut: Run, tiny: Path, mine: 
     assert chosen == {sample.id for sample in load_task(str(mine)).samples("selection", None)}
     told = layercut("eval", tiny, "--tasks", mine, "--remove", tmp_path / "s" / "plan.json", "--out", tmp_path / "e")
     assert told.code == 0, told.err
+    (row, *_) = json.loads((tmp_path / "e" / "metrics.json").read_text())["rows"]
+    assert row["n"] == 24 - len(chosen), "the rest of the file"
 
 
 def test_a_bad_row_is_told_before_a_model_is_loaded(layercut: Run, mine: Path, tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def test_the_diagnostic_asks_them_and_takes_first_digits_of_plain_results_alone(
 
     patient = session(FakeEngine(texts=text, scores=scores, num_layers=6), tmp_path / "run", arithmetic_data=path)
     found = arithmetic(patient)
-    rows = {row["measure"]: row for row in found["rows"] if not row["group"]}
+    rows = {row.metric: row.to_dict() for row in found["rows"] if not row.group}
     assert (rows["written"]["uncut"][0], rows["written"]["n"]) == (1, min(24, len(golds)))
     assert rows["written"]["cut"][0] < 0.2
     asked = [gold for gold in list(golds.values())[:24] if not gold.startswith("-")]

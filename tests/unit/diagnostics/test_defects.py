@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from layercut.diagnostics import LAYER_FORMS, diagnostic, written_programs
-from layercut.report.diagnosis.verdict import accused, damages
-from layercut.runs.diagnosis import Diagnosis, MeasureRow
+from layercut.evidence.diagnosis import Diagnosis
+from layercut.report.diagnosis.verdict import damages
 from layercut.sandbox import runner as sandbox
 from layercut.sandbox.runner import Program, ProgramResult, run_programs
+from tests.support.accused import accused
 from tests.support.patient import Defect, PatientEngine, session
 
 ASKED = ("arithmetic", "brackets", "degeneration", "propagation", "demoted")
@@ -38,15 +39,19 @@ def diagnose(defect: Defect) -> dict[str, Diagnosis]:
         return {name: diagnostic(name)(patient) for name in ASKED}
 
 
-def row(found: Diagnosis, measure: str, group: str = "") -> MeasureRow:
-    (one,) = [one for one in found["rows"] if (one["measure"], one["group"]) == (measure, group)]
+def rows(found: Diagnosis) -> list[dict[str, Any]]:
+    return [one.to_dict() for one in found["rows"]]
+
+
+def row(found: Diagnosis, measure: str, group: str = "") -> dict[str, Any]:
+    (one,) = [one for one in rows(found) if (one["measure"], one["group"]) == (measure, group)]
     return one
 
 
 def test_a_healthy_model_is_accused_of_nothing() -> None:
     found = diagnose("healthy")
     assert accused(found, "cut") == []
-    assert all(one["difference"][0] == 0 for name in ASKED for one in found[name]["rows"])
+    assert all(one["difference"][0] == 0 for name in ASKED for one in rows(found[name]))
     assert all(not one["examples"] for one in found.values())
 
 
@@ -69,11 +74,9 @@ def test_a_defect_is_found_by_one_diagnostic_alone(defect: Defect, culprit: str)
 def test_a_token_whose_logit_is_destroyed() -> None:
     found = diagnose("no_times")["propagation"]
     shown = damages({"propagation": found}, "cut")
-    assert [(one.row["measure"], one.row["group"]) for one in shown] == [
-        ("first choice (copy, gsm_symbolic)", "operator")
-    ]
+    assert [(one.row.metric, one.row.group) for one in shown] == [("first choice (copy, gsm_symbolic)", "operator")]
     # One operator of three in each chain: two thirds of them are still the first choice.
-    assert shown[0].row["cut"][0] == pytest.approx(2 / 3)
+    assert shown[0].row.values.cut.value == pytest.approx(2 / 3)
     operators = row(found, "extra loss", "operator")  # programs have some too, and lose none
     assert operators["cut"][0] == pytest.approx(11.9 / 3 * 24 / operators["n"])
     assert row(found, "KL", "digit")["cut"][0] == 0
@@ -110,7 +113,7 @@ def test_open_brackets_are_named() -> None:
     assert found["data"]["classes"] == {"uncut": {fine: 24}, "cut": {"never_closed": 24}}
     assert row(found, "programs with a bracket error")["cut"][0] == 1
     assert row(found, "closed")["cut"][0] == 0
-    assert {one["group"] for one in found["rows"] if one["group"]} <= {f"depth {d}" for d in range(1, 9)}
+    assert {one.group for one in found["rows"] if one.group} <= {f"depth {d}" for d in range(1, 9)}
 
 
 def test_what_is_demoted_and_what_is_erased() -> None:
@@ -126,4 +129,4 @@ def test_the_form_for_layers_says_of_given_tokens_what_the_whole_diagnostic_says
     assert short["rows"]
     assert all(one in whole["rows"] for one in short["rows"])
     assert accused({"propagation": short}, "cut") == ["propagation"]
-    assert {one["measure"] for one in short["rows"] if not one["group"]} >= {"teacher-forced", "KL"}
+    assert {one.metric for one in short["rows"] if not one.group} >= {"teacher-forced", "KL"}

@@ -49,12 +49,12 @@ def test_similarity_of_a_model_with_itself_and_with_its_cut(tmp_path: Path) -> N
     assert cut["cosine"][3][5] < 0.9999
     assert cut["norms"][:3] == uncut["norms"][:3]
     assert cut["layers"] == [0, 1, 4, 5]
-    assert {(row["measure"], row["group"]) for row in found["rows"]} == {("final state", ""), ("seam", "layer 4")}
-    (final,) = [row for row in found["rows"] if row["measure"] == "final state"]
-    assert final["uncut"] == [1, None, None]  # by construction
-    (seam,) = [row for row in found["rows"] if row["measure"] == "seam"]
-    assert seam["uncut"][0] == pytest.approx(uncut["steps"][4], abs=1e-4)
-    assert seam["cut"][0] == pytest.approx(cut["steps"][2], abs=1e-4)
+    assert {(row.metric, row.group) for row in found["rows"]} == {("final state", ""), ("seam", "layer 4")}
+    (final,) = [row for row in found["rows"] if row.metric == "final state"]
+    assert final.to_dict()["uncut"] == [1, None, None]  # by construction
+    (seam,) = [row for row in found["rows"] if row.metric == "seam"]
+    assert seam.values.uncut.value == pytest.approx(uncut["steps"][4], abs=1e-4)
+    assert seam.values.cut.value == pytest.approx(cut["steps"][2], abs=1e-4)
 
 
 def test_the_logit_lens_is_norm_and_head_behind_a_layer(tmp_path: Path) -> None:
@@ -87,12 +87,12 @@ def test_what_a_cut_costs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert counted["cut"]["cache_bytes_per_token"] == (NUM_LAYERS - 2) * 2 * 2 * 8 * 4
     layer = sum(part.nbytes for part in loaded().model.model.layers[2].parameters())
     assert counted["uncut"]["bytes"] - counted["cut"]["bytes"] == 2 * layer
-    assert {(row["measure"], row["group"], row["n"]) for row in found["rows"]} == {
+    assert {(row.metric, row.group, row.n) for row in found["rows"]} == {
         (measure, f"batch {size}", 2)
         for measure in ("decode speed", "prefill speed", "time to first token")
         for size in (1, 2)
     }
-    assert all(row["difference"][0] > 0 for row in found["rows"])  # type: ignore[operator]
+    assert all(row.values.difference.value > 0 for row in found["rows"])
 
 
 def test_timing_leaves_the_model_whole() -> None:
@@ -103,5 +103,5 @@ def test_timing_leaves_the_model_whole() -> None:
 
 def test_chance_does_not_depend_on_the_number_of_items(tmp_path: Path) -> None:
     few, more = (diagnostic("arithmetic")(session(tmp_path / str(limit), limit=limit))["rows"] for limit in (2, 6))
-    chances = [{row["measure"]: row["chance"] for row in rows if not row["group"]} for rows in (few, more)]
+    chances = [{row.metric: row.chance for row in rows if not row.group} for rows in (few, more)]
     assert chances[0] == chances[1] and chances[0]["written"] is not None and chances[0]["written"] < 0.1

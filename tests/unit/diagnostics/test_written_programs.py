@@ -65,7 +65,7 @@ def test_each_ending_has_its_class(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     found = written_programs(patient, "brackets")
     assert found["data"]["classes"]["uncut"] == {"passed": len(ENDINGS)}
     assert found["data"]["classes"]["cut"] == dict.fromkeys(ENDINGS, 1)
-    rows = {row["measure"]: row["cut"][0] for row in found["rows"]}
+    rows = {row.metric: row.values.cut.value for row in found["rows"]}
     assert rows["programs that parse"] == pytest.approx(9 / 12)
     assert rows["programs that pass"] == 0
     assert rows["programs with a bracket error"] == pytest.approx(1 / 12)
@@ -86,6 +86,6 @@ def test_without_a_sandbox_the_text_alone_is_judged(tmp_path: Path, monkeypatch:
     found = written_programs(session(Programmer("healthy"), tmp_path, limit=len(ENDINGS)), "brackets")
     assert found["data"]["classes"]["uncut"] == {"parses": len(ENDINGS)}
     assert found["data"]["classes"]["cut"]["parses"] == 9
-    assert "programs that pass" not in {row["measure"] for row in found["rows"]}
+    assert "programs that pass" not in {row.metric for row in found["rows"]}
     assert "by text alone, so a program that parses may still be wrong" in found["notes"][0]
     assert "bubblewrap: not installed" in found["notes"][0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from layercut.engine import vllm as engine_module
 from layercut.engine import vllm_probe
 from layercut.engine.base import Decoding, GenerationRequest, LikelihoodRequest
 from layercut.engine.plain import PlainEngine
+from layercut.engine.prompts import decode
 from layercut.engine.vllm import VllmEngine
 from layercut.engine.vllm_layers import hand_on, leave_out, lists_of, pick_list
 from layercut.engine.vllm_start import _lora
@@ -52,13 +54,17 @@ def install(fake: FakeVllm, monkeypatch: pytest.MonkeyPatch) -> FakeVllm:
     return fake
 
 
+def text_of(engine: VllmEngine, tokens: Sequence[int]) -> str:
+    return decode(engine._loaded.tokenizer, tokens)
+
+
 def toy(engine: VllmEngine) -> ToyModel:
     return engine._engine.model  # type: ignore[no-any-return]
 
 
 def greedy(engine: VllmEngine, text: str, plan: CutPlan, number: int) -> list[int]:
     """The likeliest next token again and again, by the layers that stay, run as such."""
-    tokens = engine._model.tokenizer(text)["input_ids"]
+    tokens = engine._loaded.tokenizer(text)["input_ids"]
     for _ in range(number):
         tokens.append(int(toy(engine)(tokens, plan.kept)[-1].argmax()))
     return tokens[-number:]
@@ -77,7 +83,7 @@ def test_each_plan_is_answered_by_the_layers_that_stay(model: WeightlessModel, v
     texts = set()
     for plan in PLANS:
         for name, found in answers(engine.completions(requests(), plan, GREEDY)).items():
-            expected = engine._decode(greedy(engine, SHARED + name, plan, 5))
+            expected = text_of(engine, greedy(engine, SHARED + name, plan, 5))
             assert (found.text, found.finish_reason, found.num_new_tokens) == (expected, "length", 5)
             assert found.num_prompt_tokens == len(SHARED) + 1
             texts.add(found.text)
@@ -109,8 +115,8 @@ def test_an_answer_ends_where_its_request_says(model: WeightlessModel, vllm: Fak
     engine = VllmEngine(model)
     plan = PLANS[1]
     first, second, third, *_ = greedy(engine, SHARED + "a", plan, 5)
-    text = engine._decode([first, second])
-    ended = replace(requests()[0], stop=(engine._decode([first, second, third])[len(text) :],))
+    text = text_of(engine, [first, second])
+    ended = replace(requests()[0], stop=(text_of(engine, [first, second, third])[len(text) :],))
     (found,) = answers(engine.completions([ended], plan, GREEDY)).values()
     assert (found.text, found.finish_reason, found.num_new_tokens) == (text, "stop", 3)
     assert engine._engine.aborted == ["0"], "no more tokens are made than are looked at"
@@ -126,7 +132,7 @@ def test_a_stop_token_of_the_checkpoint_ends_an_answer(model: WeightlessModel, v
     assert third not in (first, second)
     engine._stop_tokens = (third,)
     (found,) = answers(engine.completions(requests()[:1], PLANS[1], GREEDY)).values()
-    assert (found.text, found.finish_reason) == (engine._decode([first, second]), "stop")
+    assert (found.text, found.finish_reason) == (text_of(engine, [first, second]), "stop")
     assert found.num_new_tokens == 3
     assert engine._engine.asked[0].parameters.stop_token_ids == [third]
     assert not engine._engine.aborted
@@ -162,7 +168,7 @@ def test_one_token_options_share_a_request_and_may_begin_with_a_cached_prefix(
 
 def test_the_greedy_option_is_known_as_such(model: WeightlessModel, vllm: FakeVllm) -> None:
     engine = VllmEngine(model)
-    likeliest = engine._decode(greedy(engine, SHARED, PLANS[1], 2))
+    likeliest = text_of(engine, greedy(engine, SHARED, PLANS[1], 2))
     asked = LikelihoodRequest(id="a", prompt=SHARED, continuations=(likeliest, likeliest[0] + "\x7f"))
     (found,) = answers(engine.log_likelihoods([asked], PLANS[1])).values()
     assert found.is_greedy == (True, False)
@@ -199,7 +205,7 @@ def test_stopping_in_the_middle_leaves_nothing_under_way(model: WeightlessModel,
     assert not engine._engine.live
     engine._engine.fail_after = None
     (found, *_) = answers(engine.completions(requests(), PLANS[0], GREEDY)).values()
-    assert found.text == engine._decode(greedy(engine, SHARED + "a", PLANS[0], 5))
+    assert found.text == text_of(engine, greedy(engine, SHARED + "a", PLANS[0], 5))
 
 
 def test_vllm_is_started_in_this_process_and_eager_unless_graphs_are_wanted(

@@ -12,7 +12,7 @@ from layercut.diagnostics.degeneration import degeneration
 from layercut.diagnostics.functions import functions
 from layercut.diagnostics.written_programs import written_programs
 from layercut.evidence import completions as module
-from layercut.evidence.completions import FILE, PROGRAMS, diagnose_answers, diagnose_runs, diagnose_sweep
+from layercut.evidence.completions import FILE, PROGRAMS, as_plain, diagnose_answers, diagnose_runs, diagnose_sweep
 from layercut.evidence.degeneration import NAME
 from layercut.evidence.program_classes import CLASS, CLASSES, class_of, classify
 from layercut.runs.records import read_records
@@ -99,10 +99,10 @@ def test_texts_have_the_numbers_of_the_probe(tmp_path: Path) -> None:
     (cell,) = diagnose_runs(runs, seed=0)
     stored = cell["diagnostics"][NAME]
     assert (cell["task"], cell["readout"], list(cell["diagnostics"])) == ("own", "chain", [NAME])
-    assert stored["rows"] == probe["rows"]
+    assert [row.to_dict() for row in stored["rows"]] == [row.to_dict() for row in probe["rows"]]
     assert stored["data"] == probe["data"]
     assert probe["notes"][0].endswith(stored["notes"][1]) and probe["notes"][1] == stored["notes"][2]
-    looping = {row["measure"]: (row["uncut"][0], row["cut"][0]) for row in stored["rows"]}
+    looping = {row.metric: (row.values.uncut.value, row.values.cut.value) for row in stored["rows"]}
     assert looping["loops"] == looping["no end within the limit"] == (0, 1)
 
 
@@ -127,7 +127,7 @@ def test_programs_have_the_numbers_of_the_probe(tmp_path: Path) -> None:
     runs = [build_answers(tmp_path / name, {"humaneval": stored(name)}) for name in ("uncut", "cut")]
     (cell,) = diagnose_runs(runs, seed=0)
     found = cell["diagnostics"][PROGRAMS]
-    assert found["rows"] == probe["rows"]
+    assert [row.to_dict() for row in found["rows"]] == [row.to_dict() for row in probe["rows"]]
     assert found["data"] == probe["data"]
     assert f"that of the text of the answer: uncut {len(ENDINGS)}, cut {len(ENDINGS)}." in found["notes"][1]
 
@@ -155,29 +155,29 @@ def test_items_are_paired_and_measured_once(tmp_path: Path, monkeypatch: pytest.
     ]
     (cell,) = diagnose_runs(runs, seed=1, cache=tmp_path)
     rows = cell["diagnostics"][NAME]["rows"]
-    assert {row["n"] for row in rows if row["measure"] != "Self-BLEU-4 (paper)"} == {4}
-    assert all(row["difference"][0] == 0 for row in rows)
+    assert {row.n for row in rows if row.metric != "Self-BLEU-4 (paper)"} == {4}
+    assert all(row.values.difference.value == 0 for row in rows)
     with monkeypatch.context() as patched:
         patched.setattr(module, "look", lambda *_: pytest.fail("measured again"))
         assert diagnose_runs(runs, seed=1, cache=tmp_path) == [cell]
     assert diagnose_runs(runs, seed=2, cache=tmp_path)[0]["key"] != cell["key"]
     (tmp_path / FILE).write_text("{")
     assert diagnose_runs(runs, seed=1, cache=tmp_path) == [cell]
-    assert json.loads((tmp_path / FILE).read_text())["cells"] == [cell]
+    assert json.loads((tmp_path / FILE).read_text())["cells"] == as_plain([cell])
 
 
 def test_one_run_has_its_own_values(tmp_path: Path) -> None:
     run = build_answers(tmp_path / "one", {"own": [record(str(n), prose(str(n))) for n in range(6)]})
     (cell,) = diagnose_runs([run], seed=0)
-    rows = {row["measure"]: row for row in cell["diagnostics"][NAME]["rows"]}
-    assert rows["loops"]["uncut"][0] == rows["loops"]["cut"][0] == 0
-    assert {row["arm"] for row in rows.values()} == {"one"}
+    rows = {row.metric: row for row in cell["diagnostics"][NAME]["rows"]}
+    assert rows["loops"].values.uncut.value == rows["loops"].values.cut.value == 0
+    assert {row.arm for row in rows.values()} == {"one"}
 
 
 def test_two_runs_of_one_name_are_told_apart_by_their_folder(tmp_path: Path) -> None:
     runs = [build_answers(tmp_path / name / "uncut", {"own": [record("a", prose(name))]}) for name in ("a", "b")]
     (cell,) = diagnose_runs(runs, seed=0)
-    assert {row["arm"] for row in cell["diagnostics"][NAME]["rows"]} == {str(tmp_path / "b" / "uncut")}
+    assert {row.arm for row in cell["diagnostics"][NAME]["rows"]} == {str(tmp_path / "b" / "uncut")}
 
 
 def test_a_sweep_is_measured_layer_by_layer(tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_a_sweep_is_measured_layer_by_layer(tmp_path: Path) -> None:
     ]
     run = build_answers(tmp_path / "sweep", {"own": records})
     (cell,) = diagnose_sweep(run, sweep)
-    rows = {(row["measure"], row["arm"]): row["cut"][0] for row in cell["diagnostics"][NAME]["rows"]}
+    rows = {(row.metric, row.arm): row.values.cut.value for row in cell["diagnostics"][NAME]["rows"]}
     assert {arm for _, arm in rows} == {"layer-3", "layer-7"}
     for measure in ("loops", "no end within the limit"):
         assert (rows[measure, "layer-3"], rows[measure, "layer-7"]) == (0, 1)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 
 from layercut.evidence.comparison import ComparisonRow
-from layercut.evidence.paired import PairedRow, compare_paired
+from layercut.evidence.diagnosis import MeasureRow
+from layercut.evidence.paired import PairedRow, TaskRow, compare_paired
 from layercut.evidence.sweep import SweepRow
 
 SHARED = {"task": "copy", "version": 1, "readout": "rank", "metric": "accuracy", "chance": 0.25, "limit": 8, "seed": 3}
@@ -13,8 +14,9 @@ VALUES = compare_paired([1, 1, 0, 1, 1, 1, 1, 0], [1, 0, 0, 1, 0, 1, 1, 1], chan
 ROW = SweepRow(layer=4, **SHARED, values=VALUES, halves=(0.5, 0.75), outcomes={"right": 5, "wrong": 3})  # type: ignore[arg-type]
 
 
-def test_both_kinds_of_rows_are_paired_rows() -> None:
-    assert issubclass(ComparisonRow, PairedRow) and issubclass(SweepRow, PairedRow)
+def test_all_rows_are_paired_rows() -> None:
+    assert issubclass(TaskRow, PairedRow) and issubclass(MeasureRow, PairedRow)
+    assert issubclass(ComparisonRow, TaskRow) and issubclass(SweepRow, TaskRow)
     assert ROW.kept_share is VALUES.retention_above_chance
     assert ROW.n == 8
 
@@ -28,6 +30,19 @@ def test_a_row_of_a_sweep_on_disk() -> None:
     assert SweepRow.from_dict(json.loads(text)) == ROW
     older = {key: value for key, value in json.loads(text).items() if key not in ("num_clusters", "test")}
     assert SweepRow.from_dict(older).values == VALUES._replace(num_clusters=None, test="")
+
+
+def test_a_row_of_a_diagnosis_on_disk() -> None:
+    # keys and forms as they stand in folders of earlier versions
+    held = {
+        "diagnostic": "arithmetic", "measure": "written", "group": "", "arm": "reverse-3", "better": "higher",
+        "unit": "share", "chance": 0.25, "n": 8, "uncut": [0.75, 0.4, 0.9], "cut": [0.6, 0.3, 0.8],
+        "difference": [-0.15, None, None], "kept": [0.7, 0.1, None], "p_value": 1.0, "test": "mcnemar", "seed": 3,
+        "headline": True,
+    }  # fmt: skip
+    row = MeasureRow.from_dict(held)
+    assert json.dumps(row.to_dict()) == json.dumps(held)
+    assert row.kept_share is row.values.retention_above_chance and row.is_worse and row.label == "written"
 
 
 GOLDEN = (

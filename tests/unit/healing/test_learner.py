@@ -12,6 +12,7 @@ from layercut.engine.base import Completion
 from layercut.healing.data import original_records
 from layercut.healing.examples import Data, encode_example, hold_out
 from layercut.healing.heal import looks_of
+from layercut.healing.logits import lazy_logits_in_loss
 from layercut.healing.prompt_sources import PromptGroup, TaskPrompts, task_prompts
 from layercut.healing.settings import TrainSettings
 from layercut.tasks import load_task
@@ -20,7 +21,7 @@ from tests.support.tiny import CONFIGS, byte_tokenizer, tiny_model
 
 pytest.importorskip("trl", reason="healing by training needs layercut[heal]")
 
-from layercut.healing.batches import given, in_loss, logits_in_loss
+from layercut.healing.batches import given, in_loss
 from layercut.healing.learner import accuracy_of_held_out, answering
 from layercut.healing.sft import train
 from layercut.healing.trainable import make_trainable
@@ -71,5 +72,5 @@ def test_the_head_is_asked_only_where_something_is_learnt(family: str) -> None:
     batch = {"input_ids": ids, "labels": labels, "attention_mask": torch.ones_like(ids)}
     with torch.no_grad():
         whole = model(**given(batch), use_cache=False).logits[:, :-1][in_loss(batch)]
-        assert torch.allclose(logits_in_loss(model, batch), whole, atol=1e-5)
+        assert torch.allclose(lazy_logits_in_loss(model, batch).states_ND, whole, atol=1e-5)
     assert len(whole) == 8 + 3 + 6

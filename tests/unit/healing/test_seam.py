@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from layercut.errors import InputError
-from layercut.healing.fold import branch, fold, takes_maps
+from layercut.healing.fold import add_to_projection, branch, fold, last_projection, takes_maps
 from layercut.healing.magnitude import scale_stream
-from layercut.healing.places import outputs_of, seams_of
-from layercut.healing.seam import MAPS, Sums, repair_seams, solve
+from layercut.healing.places import inputs_of, outputs_of, seams_of
+from layercut.healing.seam import MAPS, PROJECTION, Sums, places_of, repair_seams, solve
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import decoder_layers, remove_layers
 from tests.support.healing import tiny_data
@@ -15,6 +15,7 @@ from tests.support.tiny import CONFIGS, NUM_LAYERS, tiny_model
 
 PLAN = CutPlan(num_layers=NUM_LAYERS, removed=(2, 5))
 NORMALISED = {"gemma2", "gemma3_text", "olmo2", "olmo3"}
+WITH_EXPERTS = {"mixtral", "qwen3_moe"}
 IDS = torch.arange(40).reshape(2, 20)
 
 
@@ -104,10 +105,78 @@ def test_a_seam_brings_the_stream_nearer_to_the_uncut_models(kind: str) -> None:
     assert again[1].gap_left > fits[1].gap_left
 
 
+@pytest.mark.parametrize("family", CONFIGS)
+@torch.no_grad()
+def test_a_changed_projection_is_a_hook_that_adds_the_change(family: str) -> None:
+    hooked, folded = (remove_layers(tiny_model(family), PLAN) for _ in range(2))
+    layer, other = decoder_layers(folded)[1], decoder_layers(hooked)[1]
+    if family in NORMALISED | WITH_EXPERTS:
+        with pytest.raises(InputError, match="use `seam` scale" if family in NORMALISED else "has experts"):
+            add_to_projection(layer, torch.zeros(32, 48, dtype=torch.float64))
+        return
+    inputs = last_projection(layer).weight.numel() // 32
+    change_DI = 0.1 * torch.randn(32, inputs, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    plain = hooked(input_ids=IDS).logits
+    last_projection(other).register_forward_hook(lambda _, given, output: output + given[0] @ change_DI.float().T)
+    add_to_projection(layer, change_DI)
+    expected, found = hooked(input_ids=IDS).logits, folded(input_ids=IDS).logits
+    assert (expected - plain).abs().max() > 1e-2
+    assert torch.allclose(found, expected, atol=1e-3 * float(expected.abs().max()))
+
+
+def test_projections_come_nearer_to_the_original_stream_than_maps() -> None:
+    """On text that nothing was fitted on or chosen by: the distance of the stream above the cut."""
+    plan, uncut = CutPlan(num_layers=NUM_LAYERS, removed=(2, 3)), tiny_model("llama")
+    fitted = tiny_data(96)
+    unseen = [one for one in tiny_data(140, held_out=0).train if int(one.id) >= 96]
+    distances = {}
+    for kind in (None, "linear", PROJECTION):
+        cut = remove_layers(tiny_model("llama"), plan)
+        if kind is not None:
+            fits = repair_seams(cut, uncut, plan, fitted, kind=kind)
+            assert all(fit.is_folded and fit.gap_left < 1 for fit in fits)
+        total = torch.zeros(3)
+        for example in unseen:
+            ids = torch.tensor([example.input_ids])
+            with torch.no_grad(), outputs_of(decoder_layers(cut), (1, 2, 3)) as ours:
+                cut(input_ids=ids, use_cache=False)
+                with outputs_of(decoder_layers(uncut), (3, 4, 5)) as theirs:
+                    uncut(input_ids=ids, use_cache=False)
+            pairs = ((ours[index], theirs[index + 2]) for index in (1, 2, 3))
+            total += torch.tensor([((a - b).norm(dim=-1) / b.norm(dim=-1)).mean().item() for a, b in pairs])
+        distances[kind] = total / len(unseen)
+    assert (distances[PROJECTION] < distances["linear"]).all() and (distances["linear"] < distances[None]).all()
+
+
+def test_projections_are_solved_at_the_cut_and_above_it() -> None:
+    plan = CutPlan(num_layers=12, removed=(2, 4, 5, 10))
+    assert [tuple(place) for place in places_of(plan, PROJECTION)] == [
+        (1, 2, 2), (2, 4, 5), (3, None, 6), (4, None, 7), (6, 10, 10), (7, None, 11)
+    ]  # fmt: skip
+    assert [place.describe() for place in places_of(plan, PROJECTION)[1:3]] == ["seam of layers 4-5", "layer 6"]
+    assert places_of(plan, "linear") == seams_of(plan)
+
+
+def test_a_projection_is_refused_where_a_layer_has_no_last_matrix() -> None:
+    for family, says in (("gemma2", "use `seam` scale"), ("mixtral", "has experts")):
+        with pytest.raises(InputError, match=says):
+            repair_seams(
+                remove_layers(tiny_model(family), PLAN), tiny_model(family), PLAN, tiny_data(4), kind=PROJECTION
+            )
+
+
+def test_the_inputs_of_a_module_are_those_of_its_calls() -> None:
+    model = torch.nn.Linear(3, 3)
+    with inputs_of(model) as seen:
+        model(torch.ones(2, 3))
+    model(torch.zeros(2, 3))
+    assert len(seen) == 1 and torch.equal(seen[0], torch.ones(2, 3))
+
+
 def test_the_sums_are_those_of_least_squares() -> None:
     torch.manual_seed(0)
     x, z = torch.randn(200, 8, dtype=torch.float64), torch.randn(200, 8, dtype=torch.float64)
-    sums = Sums(8, torch.device("cpu"))
+    sums = Sums(8, torch.device("cpu"), 8)
     for part in range(0, 200, 50):
         sums.add(x[part : part + 50], z[part : part + 50])
     found = solve(sums, "linear", ridge=0.0)
@@ -118,6 +187,13 @@ def test_the_sums_are_those_of_least_squares() -> None:
     assert sums.error(rotation) < sums.error(torch.eye(8, dtype=torch.float64))
     scale = solve(sums, "scale")
     assert torch.allclose(scale.diagonal(), (x * z).sum(0) / x.square().sum(0))
+    wide = Sums(12, torch.device("cpu"), 8)
+    features = torch.randn(200, 12, dtype=torch.float64)
+    wide.add(features, z)
+    found = solve(wide, PROJECTION, ridge=0.0)
+    assert torch.allclose(found, torch.linalg.lstsq(features, z).solution)
+    assert wide.error(found) == pytest.approx((features @ found - z).square().sum().item())
+    assert solve(wide, PROJECTION, ridge=1e9).abs().max() < 1e-6
     # A strong ridge pulls to no change, not to nothing.
     assert torch.allclose(solve(sums, "linear", ridge=1e9), torch.eye(8, dtype=torch.float64), atol=1e-6)
 

@@ -62,6 +62,8 @@ def heal(folder: Path, wanted: TrainSettings, *, kill_at: int | None = None, dat
         if done == kill_at:
             raise Killed
 
+    if wanted.weights == "bfloat16":
+        cut.model.bfloat16()
     model = make_trainable(cut.model, wanted)
     return train(model, byte_tokenizer(), data, wanted, folder, on_progress=on_progress, **options)
 
@@ -75,6 +77,9 @@ def losses(trained: Trained) -> list[dict[str, float]]:
     [
         ("lora", {}),
         ("full", {}),
+        ("full", {"weights": "bfloat16"}),
+        ("full", {"optimizer": "adafactor"}),
+        ("last-k", {"weights": "bfloat16", "optimizer": "adafactor", "gradient_checkpointing": "on"}),
         ("lora", {"packing": True}),
         *(("lora", {"objective": name}) for name in OBJECTIVES if name != "sft"),
         ("lora", {"objective": "on-policy", "packing": True}),
@@ -228,8 +233,10 @@ def test_settings_that_cannot_be_are_refused(wrong: dict[str, Any], says: str) -
 def test_a_batch_that_cannot_be_accumulated_and_half_precision_are_refused() -> None:
     with pytest.raises(InputError, match="no multiple"):
         settings(batch_size=6, micro_batch=4).batches()
-    with pytest.raises(InputError, match="float32"):
+    with pytest.raises(InputError, match="full trains weights in float32, not bfloat16"):
         make_trainable(tiny_model("llama").bfloat16(), settings(method="full"))
+    with pytest.raises(InputError, match="last-k trains weights in bfloat16, not float32"):
+        make_trainable(tiny_model("llama"), settings(method="last-k", weights="bfloat16"))
     with pytest.raises(InputError, match="but the pruned model has 6"):
         make_trainable(tiny_model("llama"), settings(method="last-k", last_k=7))
 

@@ -42,7 +42,7 @@ def test_quantized_weights_stay_as_they_are(folder):
 
 
 def test_weights_that_do_not_fit_in_float32_stay_as_they_are_and_it_is_said(folder, monkeypatch, caplog):
-    monkeypatch.setattr(placement, "_memory_bytes", lambda: 1000)
+    monkeypatch.setattr(placement, "memory_bytes", lambda: 1000)
     with caplog.at_level(logging.WARNING):
         assert pick_dtype(folder, "auto", device="cpu") == "auto"
     assert "keeps its checkpoint's dtype" in caplog.text

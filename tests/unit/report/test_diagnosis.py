@@ -7,18 +7,19 @@ from typing import Any
 import pytest
 
 from layercut.errors import InputError
+from layercut.evidence.diagnosis import Diagnosis, DiagnosisExample, MeasureRow
 from layercut.report.diagnosis.page import REPORT, SECTIONS, diagnosis_report, marked, summary
-from layercut.report.diagnosis.verdict import FILE, accused, damages, load
+from layercut.report.diagnosis.verdict import FILE, damages, load
 from layercut.report.figures.diagnosis import share_rows
-from layercut.runs.diagnosis import Diagnosis, DiagnosisExample, MeasureRow
 from layercut.runs.directory import RunFolder
+from tests.support.accused import accused
 
 
 def row(
     diagnostic: str, measure: str, uncut: float, cut: float, *, p: float = 0.001, better: Any = "higher", **fields: Any
 ) -> MeasureRow:
     share = fields.get("unit", "share") == "share"
-    made: MeasureRow = {
+    made = {
         "diagnostic": diagnostic,
         "measure": measure,
         "group": "",
@@ -36,7 +37,7 @@ def row(
         "seed": 0,
         "headline": True,
     }
-    return {**made, **fields}  # type: ignore[typeddict-item]
+    return MeasureRow.from_dict({**made, **fields})
 
 
 def example(**fields: Any) -> DiagnosisExample:
@@ -118,7 +119,9 @@ def written(folder: Path, found: dict[str, Diagnosis]) -> Path:
             "arms": [{"name": "uncut", "describe": "whole"}, {"name": "reverse-3", "describe": "cut"}],
             "limit": 20,
             "seed": 0,
-            "diagnostics": found,
+            "diagnostics": {
+                name: {**one, "rows": [row.to_dict() for row in one["rows"]]} for name, one in found.items()
+            },
         }
         (run.path / FILE).write_text(json.dumps(data))
         return diagnosis_report(run.path)
@@ -194,7 +197,7 @@ def test_depths_have_panels_and_small_groups_no_line_of_their_own() -> None:
     drawn = {name: [round(one["y"]) for one in points if one["series"] == name] for name in ("uncut", "reverse-3")}
     assert drawn == {"uncut": [90, 90, 90], "reverse-3": [80, 40, 27]}
     sizes = [row("arithmetic", "written", 0.5, 0.5, group=f"{n} items", headline=False, n=n) for n in (4, 5)]
-    assert [one["group"] for one in share_rows({**found["arithmetic"], "rows": sizes})] == ["5 items"]
+    assert [one.group for one in share_rows({**found["arithmetic"], "rows": sizes})] == ["5 items"]
 
 
 def test_a_diagnosis_without_rows_has_a_page_too(tmp_path: Path) -> None:

@@ -122,22 +122,6 @@ def test_a_plan_for_another_model_is_refused():
         cut_config({"num_hidden_layers": 28}, PLAN, ANY)
 
 
-@pytest.mark.parametrize("key", sorted(config_fields.NAMES_MODULES))
-def test_modules_that_were_left_unquantized_are_named_anew(key):
-    given = {
-        "quant_method": "fp8",
-        "modules_to_not_convert": ["lm_head", "model.layers.0.mlp.gate", "model.layers.5.mlp.gate", "model.layers.11"],
-        "ignore": ["layers.5", "h.0", "players.5.x"],
-        "per_module": {"model.layers.4.mlp": {"bits": 8}, "model.layers.6.mlp": {"bits": 4}},
-    }
-    assert cut(**{key: given})[key] == {
-        "quant_method": "fp8",
-        "modules_to_not_convert": ["lm_head", "model.layers.3.mlp.gate", "model.layers.8"],
-        "ignore": ["layers.3", "players.5.x"],
-        "per_module": {"model.layers.4.mlp": {"bits": 4}},
-    }
-
-
 # Rules on positions
 
 

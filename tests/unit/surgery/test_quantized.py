@@ -20,10 +20,11 @@ from layercut.models.loading import load_model
 from layercut.models.sources import resolve
 from layercut.models.weights import read_header, safetensors_files
 from layercut.surgery import checkpoint as writing
+from layercut.surgery.bypass import bypass
 from layercut.surgery.checkpoint import cut_checkpoint
 from layercut.surgery.cut import cut_model
 from layercut.surgery.plan import CutPlan
-from layercut.surgery.quantized import Modules, follow, follow_config
+from layercut.surgery.quantized import FIELDS, Modules, follow, follow_config
 from tests.support import quantized, tiny
 from tests.support.quantized import save_quantized
 
@@ -351,6 +352,26 @@ def test_other_towers_keep_their_numbers() -> None:
 )
 def test_other_formats(config: dict[str, Any], wanted: dict[str, Any]) -> None:
     assert follow(config, modules(1), "quantization_config") == wanted
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_a_model_in_memory_follows_the_same_rule(field: str) -> None:
+    model = tiny.tiny_model("llama")
+    given = {
+        "quant_method": "awq",
+        "modules_to_not_convert": ["lm_head", "model.layers.1.mlp", "model.layers.3.mlp.down_proj", "layers.5"],
+        "dynamic": {r"-:model\.layers\.[23]\.mlp\.up_proj": {}},
+        "per_module": {"model.layers.4.mlp": {"bits": 8}, "model.layers.5.mlp": {"bits": 4}},
+    }
+    setattr(model.config, field, given)
+    with bypass(model, PLAN):
+        assert getattr(model.config, field) == {
+            "quant_method": "awq",
+            "modules_to_not_convert": ["lm_head", "model.layers.2.mlp.down_proj", "layers.3"],
+            "dynamic": {r"-:^model\.layers\.1\.mlp\.up_proj$": {}, r"-:^model\.layers\.2\.mlp\.up_proj$": {}},
+            "per_module": {"model.layers.3.mlp": {"bits": 4}},
+        }
+    assert getattr(model.config, field) is given
 
 
 def test_nested_configs() -> None:

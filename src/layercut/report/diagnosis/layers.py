@@ -10,6 +10,8 @@ from typing import Any
 from rich.console import RenderableType
 from rich.text import Text
 
+from layercut.evidence.diagnosis import Diagnosis, MeasureRow
+from layercut.evidence.intervals import Estimate
 from layercut.report.diagnosis.page import measure_table
 from layercut.report.diagnosis.verdict import ALPHA, damages, load, over_models
 from layercut.report.elements import Figure, Panel, Part, Table, plain
@@ -19,7 +21,6 @@ from layercut.report.lineage import lineage_table, lineage_words
 from layercut.report.provenance import provenance
 from layercut.report.render import markdown, terminal
 from layercut.runs.atomic import write_text
-from layercut.runs.diagnosis import Diagnosis, MeasureRow, label
 from layercut.runs.directory import RunFolder
 from layercut.runs.environment import hide_home
 from layercut.surgery.lineage import Parent
@@ -79,8 +80,8 @@ def render(data: Mapping[str, Any], run: RunFolder, picture: str | None) -> str:
     lines.append(overview(data))
     lines += ["", *([f"![Over the layers]({picture})", ""] if picture else []), *(f"- {line}" for line in legend()), ""]
     for name, found in diagnoses.items():
-        rows = [row for row in found["rows"] if row["headline"] or (name, row["measure"]) in columns]
-        shown = [row for row in rows if not row["group"] or row["headline"]]
+        rows = [row for row in found["rows"] if row.headline or (name, row.metric) in columns]
+        shown = [row for row in rows if not row.group or row.headline]
         lines += [f"## {name.capitalize()}", ""]
         if shown:
             lines += [measure_table(shown), ""]
@@ -139,7 +140,7 @@ def layers_table(data: Mapping[str, Any]) -> list[RenderableType]:
 
 def columns_of(diagnoses: Mapping[str, Diagnosis]) -> dict[tuple[str, str], str]:
     """The measures of the overview that were taken."""
-    taken = {(name, row["measure"]) for name, found in diagnoses.items() for row in found["rows"] if not row["group"]}
+    taken = {(name, row.metric) for name, found in diagnoses.items() for row in found["rows"] if not row.group}
     return {key: words for key, words in COLUMNS.items() if key in taken}
 
 
@@ -149,22 +150,21 @@ def table_rows(data: Mapping[str, Any]) -> list[list[str]]:
     columns = {key: over_models(diagnoses[key[0]], key[1]) for key in columns_of(diagnoses)}
     first = [next(iter(rows.values()))[0] for rows in columns.values()]
     parent = Parent.from_dict(data.get("parent"))
-    lines = [[_UNCUT, *(_value(row, "uncut") for row in first), ""]]
+    lines = [[_UNCUT, *(_value(row, row.values.uncut) for row in first), ""]]
     for arm in data["arms"][1:]:
         cells = []
         for rows in columns.values():
             row, stands = rows[arm["name"]]
-            cells.append(_value(row, "cut") + "*" * stands)
+            cells.append(_value(row, row.values.cut) + "*" * stands)
         broken = damages(diagnoses, arm["name"])
-        what = f"{broken[0].row['diagnostic']}, {label(broken[0].row)}" if broken else "-"
+        what = f"{broken[0].row.diagnostic}, {broken[0].row.label}" if broken else "-"
         layer = arm["name"].removeprefix("layer-")
         lines.append([layer if parent is None else parent.label(int(layer)), *cells, what])
     return lines
 
 
-def _value(row: MeasureRow, side: str) -> str:
-    value = row[side][0]  # type: ignore[literal-required]
-    return number(value, share=True) if row["unit"] == "share" else f"{value:.2f}"
+def _value(row: MeasureRow, level: Estimate) -> str:
+    return number(level.value, share=True) if row.unit == "share" else f"{level.value:.2f}"
 
 
 def figure(data: Mapping[str, Any]) -> Figure | None:
@@ -179,26 +179,11 @@ def figure(data: Mapping[str, Any]) -> Figure | None:
 
 
 def _panel(rows: Sequence[MeasureRow], name: str, num_layers: int) -> Panel:
-    scale = 100.0 if rows[0]["unit"] == "share" else 1.0
-    points: list[dict[str, Any]] = []
-    for row in rows:
-        value, low, high = (None if end is None else scale * end for end in row["cut"])
-        layer = int(row["arm"].removeprefix("layer-"))
-        points.append(
-            {
-                "x": layer,
-                "y": value,
-                "low": low,
-                "high": high,
-                "series": name,
-                "part": name,
-                "hollow": False,
-                "about": {},
-            }
-        )
-    uncut = scale * (rows[0]["uncut"][0] or 0.0)
-    log = rows[0]["measure"] == "KL"  # the first layers are worth a hundred times the others
-    unit = _UNITS.get(rows[0]["measure"], "%")
+    scale = 100.0 if rows[0].unit == "share" else 1.0
+    points = [charts.point(int(row.arm.removeprefix("layer-")), row.values.cut, name, scale) for row in rows]
+    uncut = scale * rows[0].values.uncut.value
+    log = rows[0].metric == "KL"  # the first layers are worth a hundred times the others
+    unit = _UNITS.get(rows[0].metric, "%")
     values = [uncut, *(end for point in points for end in (point["y"], point["low"], point["high"]) if end is not None)]
     margin = 0.05 * (max(values) - min(values) or 1.0)
     reach = (-4.0, 104.0) if scale == 100 else (min(values) - margin, max(values) + margin)

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from layercut.evidence.intervals import Estimate
+from layercut.evidence.diagnosis import Diagnosis, DiagnosisExample, MeasureRow
 from layercut.report.diagnosis.sections import SECTIONS
-from layercut.report.diagnosis.verdict import ALPHA, Damage, damages, headline_rows, is_worse, likely_kind, load
+from layercut.report.diagnosis.verdict import ALPHA, Damage, damages, headline_rows, likely_kind, load
 from layercut.report.elements import Cell, Part, Styled, Table
 from layercut.report.figures.picture import save
 from layercut.report.first_difference import first_difference
@@ -18,7 +18,6 @@ from layercut.report.lineage import lineage_table
 from layercut.report.provenance import provenance
 from layercut.report.render import markdown
 from layercut.runs.atomic import write_text
-from layercut.runs.diagnosis import Diagnosis, DiagnosisExample, Interval, MeasureRow, label
 from layercut.runs.directory import RunFolder
 from layercut.runs.environment import hide_home
 from layercut.surgery.lineage import Lineage
@@ -105,7 +104,7 @@ def summary(diagnoses: Mapping[str, Diagnosis], arm: str, *, plain: bool = False
             f"Its own answers differ from {where['parted']} of {where['traces']} right answers of the original model. "
             f"The first difference is most often a token of the kind *{kind}* ({where['kinds'][kind]})."
         )
-    damaged = {one.row["diagnostic"] for one in found}
+    damaged = {one.row.diagnostic for one in found}
     undamaged = [name for name in judged if name not in damaged]
     if undamaged:
         lines += ["", f"No significant damage in {', '.join(undamaged)}."]
@@ -120,31 +119,33 @@ def layers_in_parent(arm: Mapping[str, Any]) -> Table | None:
 
 def _words(found: Damage) -> str:
     row = found.row
-    share = row["unit"] == "share"
-    before, after = (_value(row[side], share) for side in ("uncut", "cut"))  # type: ignore[literal-required]
+    share = row.unit == "share"
+    before, after = (number(level.value, share=share) for level in row.values[:2])
     unit = " %" if share else ""
-    text = f"{row['diagnostic']}, {label(row)}: {before}{unit} uncut, {after}{unit} cut"
-    if row["kept"] is not None:
-        above = "" if row["chance"] is None else " above chance"
-        text += f", {_with_interval(row['kept'], row['n'], True)} % kept{above}"
-    return f"{escape(text)} (n {row['n']}, p {p_value(found.p_adjusted)})"
+    text = f"{row.diagnostic}, {row.label}: {before}{unit} uncut, {after}{unit} cut"
+    if row.kept_share is not None:
+        above = "" if row.chance is None else " above chance"
+        text += f", {with_interval(row.kept_share)} % kept{above}"
+    return f"{escape(text)} (n {row.n}, p {p_value(found.p_adjusted)})"
 
 
 def _examples(diagnoses: Mapping[str, Diagnosis], arm: str) -> list[str]:
     """Two items of each diagnostic, picked by the hash of their id, with the first wrong token marked."""
     lines = []
     for found in diagnoses.values():
-        mine = sorted(
-            (one for one in found["examples"] if one["arm"] == arm),
-            key=lambda one: hashlib.sha256(one["id"].encode()).digest(),
-        )
-        for one in mine[:NUM_EXAMPLES]:
+        for one in picked(found["examples"], arm):
             gold = f", right answer {code(one['gold'])}" if one["gold"] else ""
             lines += [f"{one['diagnostic'].capitalize()}, item {code(one['id'])}{gold}:", ""]
             lines += [*fenced(_side_by_side(one)), ""]
     if lines:
         lines[:0] = ["### Examples", "", "⟦ ⟧ mark the first token that differs from the original model's answer.", ""]
     return lines
+
+
+def picked(examples: Sequence[DiagnosisExample], arm: str) -> list[DiagnosisExample]:
+    """Those of one pruned model that are shown, by the hash of their id."""
+    mine = [one for one in examples if one["arm"] == arm]
+    return sorted(mine, key=lambda one: hashlib.sha256(one["id"].encode()).digest())[:NUM_EXAMPLES]
 
 
 def _side_by_side(one: DiagnosisExample) -> str:
@@ -175,21 +176,21 @@ def measure_table(rows: Sequence[MeasureRow], diagnostic: str = "", caption: str
     """The measures of one diagnostic."""
     lines: list[list[Cell]] = []
     for row in rows:
-        share, ratio = row["unit"] == "share", row["unit"] == "ratio"
-        change = _with_interval(row["difference"], row["n"], share, sign=not ratio)
-        levels = (row["uncut"], row["cut"])
-        name = label(row) + ("" if share or row["unit"] in ("ratio", "score") else f" ({row['unit']})")
-        flagged = row["headline"] and is_worse(row) and row["p_value"] < ALPHA
+        values, share, ratio = row.values, row.unit == "share", row.unit == "ratio"
+        change = with_interval(values.difference, share=share, sign=not ratio)
+        levels = (values.uncut, values.cut)
+        name = row.label + ("" if share or row.unit in ("ratio", "score") else f" ({row.unit})")
+        flagged = row.headline and row.is_worse and values.p_value < ALPHA
         lines.append(
             [
                 Styled(name, "strong") if flagged else name,
-                row["arm"],
-                str(row["n"]),
-                "-" if row["chance"] is None else number(row["chance"], share=share),
-                *(_value(level, False) if ratio else _with_interval(level, row["n"], share) for level in levels),
+                row.arm,
+                str(row.n),
+                "-" if row.chance is None else number(row.chance, share=share),
+                *(number(one.value, share=False) if ratio else with_interval(one, share=share) for one in levels),
                 f"x {change}" if ratio else change,
-                "-" if row["kept"] is None else _with_interval(row["kept"], row["n"], True),
-                "-" if ratio else p_value(row["p_value"]),
+                "-" if row.kept_share is None else with_interval(row.kept_share),
+                "-" if ratio else p_value(values.p_value),
             ]
         )
     return Table(
@@ -208,22 +209,13 @@ def raw_measures(rows: Sequence[MeasureRow]) -> list[list[object]]:
     head += [f"{side}{end}" for side in sides for end in ("", "_low", "_high")]
     lines: list[list[object]] = [[*head, "p_value", "test", "headline", "seed"]]
     for row in rows:
-        cells: list[object] = [row["diagnostic"], row["measure"], row["group"], row["arm"], row["unit"], row["n"]]
-        cells.append(row["chance"])
-        for value in (row["uncut"], row["cut"], row["difference"], row["kept"]):
-            cells += [None, None, None] if value is None else list(value)
-        cells += [row["p_value"], row["test"], row["headline"], row["seed"]]
+        values = row.values
+        cells: list[object] = [row.diagnostic, row.metric, row.group, row.arm, row.unit, row.n, row.chance]
+        for value in (values.uncut, values.cut, values.difference, row.kept_share):
+            cells += [None, None, None] if value is None else value[:3]
+        cells += [values.p_value, values.test, row.headline, row.seed]
         lines.append(["" if cell is None else cell for cell in cells])
     return lines
-
-
-def _with_interval(value: Interval, n: int, share: bool, *, sign: bool = False) -> str:
-    assert value[0] is not None, "a measure has a value"
-    return with_interval(Estimate(value[0], value[1], value[2], n, ""), share=share, sign=sign)
-
-
-def _value(value: Interval, share: bool) -> str:
-    return number(value[0] or 0.0, share=share)
 
 
 def how_made(data: Mapping[str, Any]) -> list[str]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+from layercut.evidence.diagnosis import Diagnosis
 from layercut.evidence.program_classes import FINE
 from layercut.report.elements import Figure, Part, Table
 from layercut.report.figures import diagnosis as figures
-from layercut.runs.diagnosis import Diagnosis
 from layercut.text.counting import counted
 from layercut.text.markup import escape
 from layercut.text.numbers import parameters
@@ -164,10 +164,5 @@ SECTIONS: Mapping[str, DiagnosticSection] = {
         figures.shares,
         _demoted,
     ),
-    "cost": DiagnosticSection(
-        "Cost",
-        "How much smaller and faster is it?",
-        figures.cost,
-        _cost,
-    ),
+    "cost": DiagnosticSection("Cost", "How much smaller and faster is it?", figures.cost, _cost),
 }

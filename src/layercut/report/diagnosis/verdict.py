@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from layercut.evidence.diagnosis import Diagnosis, MeasureRow, with_rows
 from layercut.evidence.multiplicity import holm
-from layercut.runs.diagnosis import Diagnosis, MeasureRow
 from layercut.runs.settings import read_format
 
 FORMAT_VERSION = 1
@@ -25,10 +25,8 @@ class Damage(NamedTuple):
     @property
     def severity(self) -> float:
         """What share of what the original model had is lost; for measures that should be low, how much they rose."""
-        kept = self.row["kept"]
-        if kept is not None and kept[0] is not None:
-            return 1 - kept[0]
-        return abs(self.row["difference"][0] or 0.0)
+        kept = self.row.kept_share
+        return abs(self.row.values.difference.value) if kept is None else 1 - kept.value
 
 
 def load(folder: Path, name: str = FILE) -> dict[str, Any]:
@@ -37,7 +35,7 @@ def load(folder: Path, name: str = FILE) -> dict[str, Any]:
     Raises:
         InputError: there is none, or it is damaged or of an unknown format.
     """
-    return read_format(Path(folder) / name, "diagnosis")
+    return with_rows(read_format(Path(folder) / name, "diagnosis"))
 
 
 def damages(diagnoses: Mapping[str, Diagnosis], arm: str) -> list[Damage]:
@@ -46,28 +44,17 @@ def damages(diagnoses: Mapping[str, Diagnosis], arm: str) -> list[Damage]:
     Shown: the difference goes the wrong way and the p-value is below 0.05 after Holm's correction over all headline
     measures of this model. Measures without a headline explain; they do not test for damage.
     """
-    rows = [row for found in diagnoses.values() for row in found["rows"] if row["arm"] == arm and row["headline"]]
-    adjusted = holm([row["p_value"] for row in rows])
-    worse = [Damage(row, p) for row, p in zip(rows, adjusted, strict=True) if p < ALPHA and is_worse(row)]
+    rows = [row for found in diagnoses.values() for row in found["rows"] if row.arm == arm and row.headline]
+    adjusted = holm([row.values.p_value for row in rows])
+    worse = [Damage(row, p) for row, p in zip(rows, adjusted, strict=True) if p < ALPHA and row.is_worse]
     return sorted(worse, key=lambda found: (-found.severity, found.p_adjusted))
-
-
-def is_worse(row: MeasureRow) -> bool:
-    """Whether the pruned model's value is on the wrong side of the original one's."""
-    change = row["difference"][0] or 0.0
-    return change < 0 if row["better"] == "higher" else change > 0
 
 
 def over_models(found: Diagnosis, measure: str) -> dict[str, tuple[MeasureRow, bool]]:
     """By model, the row of a measure, and whether its loss stands after Holm's correction over these models."""
-    rows = [row for row in found["rows"] if row["measure"] == measure and not row["group"]]
-    adjusted = holm([row["p_value"] for row in rows])
-    return {row["arm"]: (row, is_worse(row) and p < ALPHA) for row, p in zip(rows, adjusted, strict=True)}
-
-
-def accused(diagnoses: Mapping[str, Diagnosis], arm: str) -> list[str]:
-    """The diagnostics that show damage, by the largest loss of each."""
-    return list(dict.fromkeys(found.row["diagnostic"] for found in damages(diagnoses, arm)))
+    rows = [row for row in found["rows"] if row.metric == measure and not row.group]
+    adjusted = holm([row.values.p_value for row in rows])
+    return {row.arm: (row, row.is_worse and p < ALPHA) for row, p in zip(rows, adjusted, strict=True)}
 
 
 def likely_kind(first_wrong: Mapping[str, Any]) -> str | None:
@@ -78,4 +65,4 @@ def likely_kind(first_wrong: Mapping[str, Any]) -> str | None:
 
 def headline_rows(diagnosis: Diagnosis, arm: str) -> Sequence[MeasureRow]:
     """Of one diagnostic and pruned model."""
-    return [row for row in diagnosis["rows"] if row["arm"] == arm and row["headline"]]
+    return [row for row in diagnosis["rows"] if row.arm == arm and row.headline]

@@ -96,6 +96,13 @@ def ends(estimate: Estimate, *, low: float = KEPT_LOW, high: float = KEPT_HIGH) 
     }
 
 
+def point(x: float, value: Sequence[Any], series: str, scale: float = 1.0) -> Spec:
+    """A point of ``curves`` by its value, lower and upper end, which may be None; ``scale`` multiplies them."""
+    y, low, high = (None if end is None else scale * end for end in value[:3])
+    plain = {"series": series, "part": series, "hollow": False, "about": {}}
+    return {"x": x, "y": y, "low": low, "high": high, **plain}
+
+
 def curves(
     points: Sequence[Mapping[str, Any]],
     *,

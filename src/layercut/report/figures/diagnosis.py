@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from layercut.evidence.diagnosis import Diagnosis, MeasureRow
 from layercut.evidence.intervals import Estimate
 from layercut.report.elements import Figure, Key, Panel, Table
 from layercut.report.figures import charts
-from layercut.runs.diagnosis import Diagnosis, Interval, MeasureRow, label
 from layercut.text.numbers import number, p_value, with_interval
 
 _PLACES = (10, 30, 50, 70, 90)
@@ -32,7 +32,7 @@ def keys(arms: Sequence[str]) -> list[Key]:
 
 def share_rows(found: Diagnosis) -> list[MeasureRow]:
     """The measures that are shares of items, of groups that are not too small for a picture."""
-    return [row for row in found["rows"] if row["unit"] == "share" and (not row["group"] or row["n"] >= FEWEST)]
+    return [row for row in found["rows"] if row.unit == "share" and (not row.group or row.n >= FEWEST)]
 
 
 def shares(found: Diagnosis, arms: Sequence[str]) -> Figure | None:
@@ -43,12 +43,12 @@ def shares(found: Diagnosis, arms: Sequence[str]) -> Figure | None:
 
 def brackets(found: Diagnosis, arms: Sequence[str]) -> Figure | None:
     """Shares of items; sequences of brackets by their depth."""
-    rows = [row for row in share_rows(found) if not row["group"]]
+    rows = [row for row in share_rows(found) if not row.group]
     if not rows:
         return None
     panels = [_forest(rows, arms, "% of items", "")]
     for measure, what in (("closed", "all brackets closed"), ("next bracket", "next bracket right")):
-        mine = [row for row in found["rows"] if row["measure"] == measure and row["group"].startswith("depth ")]
+        mine = [row for row in found["rows"] if row.metric == measure and row.group.startswith("depth ")]
         if mine:
             panels.append(_by_depth(mine, arms, what))
     return _shares_figure(arms, panels, rows)
@@ -59,7 +59,7 @@ def propagation(found: Diagnosis, arms: Sequence[str]) -> Figure | None:
     if not found["rows"]:
         return None
     panels = []
-    kinds = [row for row in found["rows"] if row["measure"] == "first choice"]
+    kinds = [row for row in found["rows"] if row.metric == "first choice"]
     if kinds:
         panels.append(_forest(kinds, arms, "first choice is right, %", "By kind of token, the right start given", True))
     points: list[dict[str, Any]] = []
@@ -81,7 +81,7 @@ def propagation(found: Diagnosis, arms: Sequence[str]) -> Figure | None:
         )  # fmt: skip
         where = "Right tokens along the answer; solid: the right start given, dashed: the model alone"
         panels.append(Panel(spec=spec, title=where, label=f"Line plot. {where}. Numbers are in the table or hover."))
-    clamped = [row for row in found["rows"] if row["measure"] == "clamped"]
+    clamped = [row for row in found["rows"] if row.metric == "clamped"]
     if clamped:
         spec = charts.curves(
             _over_groups(clamped), x_title="of the right answer given, %", y_title="answers that come right, %",
@@ -128,21 +128,21 @@ def similarity(found: Diagnosis, arms: Sequence[str]) -> Figure | None:
 
 def cost(found: Diagnosis, arms: Sequence[str]) -> Figure | None:
     """A panel for each measure: speed as a ratio to the original model."""
-    rows = [row for row in found["rows"] if row["unit"] == "ratio"]
+    rows = [row for row in found["rows"] if row.unit == "ratio"]
     panels = []
-    for measure in dict.fromkeys(row["measure"] for row in rows):
-        mine = [row for row in rows if row["measure"] == measure]
-        ends = [end for row in mine for end in row["difference"] if end is not None]
+    for measure in dict.fromkeys(row.metric for row in rows):
+        mine = [row for row in rows if row.metric == measure]
+        ends = [end for row in mine for end in row.values.difference[:3] if end is not None]
         points = [
-            {**_plain(row["difference"], 1), "name": row["group"], "series": row["arm"], "hollow": False,
-             "about": {"model": row["arm"], "cut / uncut": _text(row["difference"], row["n"], False),
-                       "repeats": f"n {row['n']}"}}
+            {**_plain(row.values.difference, 1), "name": row.group, "series": row.arm, "hollow": False,
+             "about": {"model": row.arm, "cut / uncut": with_interval(row.values.difference, share=False),
+                       "repeats": f"n {row.n}"}}
             for row in mine
         ]  # fmt: skip
         colours = {name: colour for name, colour in look(arms).items() if name != "uncut"}
         reach = (min(0.9, min(ends)) - 0.05, max(1.1, max(ends)) + 0.05)
         spec = charts.forest(points, x_title="cut / uncut", x=reach, colours=colours, marks=((1, "uncut"),))
-        said = "; ".join(f"{r['group']}, {r['arm']}: {_text(r['difference'], r['n'], False)}" for r in mine)
+        said = "; ".join(f"{r.group}, {r.arm}: {with_interval(r.values.difference, share=False)}" for r in mine)
         panels.append(Panel(spec=spec, title=measure, label=f"Plot of ratios. {measure}: {said}."))
     if not panels:
         return None
@@ -156,8 +156,8 @@ def cost(found: Diagnosis, arms: Sequence[str]) -> Figure | None:
 
 
 def _shares_figure(arms: Sequence[str], panels: Sequence[Panel], rows: Sequence[MeasureRow]) -> Figure:
-    ticks = any(row["chance"] is not None for row in rows)
-    caption = f"Points: {_models(arms)}; bars: 95 % intervals (n {_counts(rows)})."
+    ticks = any(row.chance is not None for row in rows)
+    caption = f"Points: uncut (open) and {', '.join(arms)} (filled); bars: 95 % intervals (n {_counts(rows)})."
     return Figure(
         name="shares",
         title="Shares of items",
@@ -169,13 +169,14 @@ def _shares_figure(arms: Sequence[str], panels: Sequence[Panel], rows: Sequence[
 
 
 def _by_depth(rows: Sequence[MeasureRow], arms: Sequence[str], what: str) -> Panel:
-    depths = [int(row["group"].removeprefix("depth ")) for row in rows]
+    depths = [int(row.group.removeprefix("depth ")) for row in rows]
     points = []
     for row, depth in zip(rows, depths, strict=True):
-        tooltip = {"depth": str(depth), "n": f"{row['n']} items"}
-        if row["arm"] == arms[0]:
-            points.append(_at(depth, row["uncut"], "uncut", tooltip | {"uncut": f"{_text(row['uncut'], row['n'])} %"}))
-        points.append(_at(depth, row["cut"], row["arm"], tooltip | {"cut": f"{_text(row['cut'], row['n'])} %"}))
+        uncut, cut = row.values[:2]
+        tooltip = {"depth": str(depth), "n": f"{row.n} items"}
+        if row.arm == arms[0]:
+            points.append(_at(depth, uncut, "uncut", tooltip | {"uncut": f"{with_interval(uncut)} %"}))
+        points.append(_at(depth, cut, row.arm, tooltip | {"cut": f"{with_interval(cut)} %"}))
     spec = charts.curves(
         points, x_title="brackets open", y_title=f"{what}, %", x=(min(depths) - 0.5, max(depths) + 0.5), y=(-4, 104),
         colours=look(arms),
@@ -187,32 +188,30 @@ def _forest(rows: Sequence[MeasureRow], arms: Sequence[str], x_title: str, title
     points: list[dict[str, Any]] = []
     ticks = []
     for row in rows:
-        name = row["group"] if groups else label(row)
-        tooltip = {"measure": label(row), "n": f"{row['n']} items"}
+        name = row.group if groups else row.label
+        uncut, cut, difference = row.values[:3]
+        tooltip = {"measure": row.label, "n": f"{row.n} items"}
         if not any(point["name"] == name and point["series"] == "uncut" for point in points):
-            points.append(_line(name, row["uncut"], "uncut", tooltip | {"uncut": f"{_text(row['uncut'], row['n'])} %"}))
-            if row["chance"] is not None:
-                ticks.append({"name": name, "x": round(100 * row["chance"], 2)})
-        change = {
-            "cut": f"{_text(row['cut'], row['n'])} %",
-            "difference": _text(row["difference"], row["n"], sign=True),
-        }
-        tooltip = {"model": row["arm"], **tooltip, **change, "p": p_value(row["p_value"])}
-        points.append(_line(name, row["cut"], row["arm"], tooltip))
+            points.append(_line(name, uncut, "uncut", tooltip | {"uncut": f"{with_interval(uncut)} %"}))
+            if row.chance is not None:
+                ticks.append({"name": name, "x": round(100 * row.chance, 2)})
+        change = {"cut": f"{with_interval(cut)} %", "difference": with_interval(difference, sign=True)}
+        tooltip = {"model": row.arm, **tooltip, **change, "p": p_value(row.values.p_value)}
+        points.append(_line(name, cut, row.arm, tooltip))
     spec = charts.forest(points, x_title=x_title, x=(-2, 102), colours=look(arms), ticks=ticks)
     return Panel(spec=spec, title=title, label=f"Plot of points with intervals. {title}: {_said(rows)}.")
 
 
 def _over_groups(rows: Sequence[MeasureRow]) -> list[dict[str, Any]]:
-    groups = list(dict.fromkeys(row["group"] for row in rows))
+    groups = list(dict.fromkeys(row.group for row in rows))
     step = 100 / max(1, len(groups) - 1)
     return [
         _at(
-            step * groups.index(row["group"]),
-            (row["cut"][0] or 0.0, row["cut"][1], row["cut"][2]),
-            row["arm"],
-            {"model": row["arm"], "given": row["group"], "come right": f"{_text(row['cut'], row['n'])} %",
-             "n": f"{row['n']} items"},
+            step * groups.index(row.group),
+            row.values.cut,
+            row.arm,
+            {"model": row.arm, "given": row.group, "come right": f"{with_interval(row.values.cut)} %",
+             "n": f"{row.n} items"},
         )
         for row in rows
     ]  # fmt: skip
@@ -278,42 +277,27 @@ def _similarity_table(models: Mapping[str, Any]) -> Table:
     )
 
 
-def _line(name: str, value: Interval, series: str, tooltip: Mapping[str, str]) -> dict[str, Any]:
+def _line(name: str, value: Estimate, series: str, tooltip: Mapping[str, str]) -> dict[str, Any]:
     return {**_plain(value, 100), "name": name, "series": series, "hollow": series == "uncut", "about": dict(tooltip)}
 
 
-def _at(x: float, value: Sequence[float | None], series: str, tooltip: Mapping[str, str]) -> dict[str, Any]:
-    return {
-        **_plain(list(value), 100),
-        "x": x,
-        "series": series,
-        "part": series,
-        "hollow": series == "uncut",
-        "about": dict(tooltip),
-    }
+def _at(x: float, value: Sequence[Any], series: str, tooltip: Mapping[str, str]) -> dict[str, Any]:
+    about = {"series": series, "part": series, "hollow": series == "uncut", "about": dict(tooltip)}
+    return {**_plain(value, 100), "x": x, **about}
 
 
-def _plain(value: Interval, scale: float) -> dict[str, float | None]:
-    y, low, high = (None if end is None else round(scale * end, 3) for end in value)
+def _plain(value: Sequence[Any], scale: float) -> dict[str, float | None]:
+    y, low, high = (None if end is None else round(scale * end, 3) for end in value[:3])
     return {"y": y, "low": low, "high": high}
 
 
-def _text(value: Interval, n: int, share: bool = True, *, sign: bool = False) -> str:
-    return with_interval(Estimate(value[0] or 0.0, value[1], value[2], n, ""), share=share, sign=sign)
-
-
 def _said(rows: Sequence[MeasureRow]) -> str:
-    tooltip = [
-        f"{label(row)}: uncut {number(row['uncut'][0] or 0)} %, {row['arm']} {number(row['cut'][0] or 0)} %"
+    return "; ".join(
+        f"{row.label}: uncut {number(row.values.uncut.value)} %, {row.arm} {number(row.values.cut.value)} %"
         for row in rows
-    ]
-    return "; ".join(tooltip)
+    )
 
 
 def _counts(rows: Sequence[MeasureRow]) -> str:
-    counts = sorted({row["n"] for row in rows})
+    counts = sorted({row.n for row in rows})
     return f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
-
-
-def _models(arms: Sequence[str]) -> str:
-    return f"uncut (open) and {', '.join(arms)} (filled)"

@@ -65,6 +65,7 @@ def render(source: Source) -> str:
 
 def _laid_out(source: Source, sections: Sequence[Section]) -> str:
     script = _safe_script(_asset("report.js"))
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
     return (
         templates()
         .get_template("page.html")
@@ -74,7 +75,8 @@ def _laid_out(source: Source, sections: Sequence[Section]) -> str:
             sections=_distinct(sections),
             style=Markup(_asset("report.css")),
             script=Markup(script),
-            policy=_policy(script),
+            policy=f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src data:; "
+            "base-uri 'none'; form-action 'none'",
         )
     )
 
@@ -109,11 +111,3 @@ def _safe_script(text: str) -> str:
     assert "</script" not in text.lower(), "a script of the page would end its own tag"
     assert "<!--" not in text, "a script of the page would open a comment"
     return text
-
-
-def _policy(script: str) -> str:
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
-    return (
-        f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src data:; "
-        "base-uri 'none'; form-action 'none'"
-    )

@@ -107,11 +107,7 @@ sentence, and what follows it is scored."""
 
 
 def _means(name: str, task: Any) -> list[str]:
-    """The metrics of a task with options that are numbers per item.
-
-    Raises:
-        InputError: it has none.
-    """
+    """The metrics of a task with options that are numbers per item. Raises InputError: it has none."""
     from lm_eval.api.metrics import mean
 
     # Others, such as f1 and perplexity, become a number only over all items.
@@ -125,11 +121,7 @@ def _means(name: str, task: Any) -> list[str]:
 
 
 def _shared(name: str, metrics: Sequence[Sequence[str]] | Sequence[Mapping[str, Any]] | Any) -> list[str]:
-    """The metrics that all tasks of a group have.
-
-    Raises:
-        InputError: there is none.
-    """
+    """The metrics that all tasks of a group have. Raises InputError: there is none."""
     first, *others = metrics
     shared = [metric for metric in first if all(metric in own for own in others)]
     if not shared:

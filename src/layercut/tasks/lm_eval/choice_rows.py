@@ -58,15 +58,11 @@ def hellaswag(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         {
             "query": f"{row['activity_label']}: {_capitalised(str(row['ctx']))}".strip(),
             "choices": list(row["endings"]),
-            "label": _whole(row.get("label")),
+            # None where a hidden test label stands, so that the row is refused by name.
+            "label": int(str(label)) if str(label := row.get("label")).isdigit() else None,
         }
         for row in rows
     ]
-
-
-def _whole(label: object) -> int | None:
-    """The number of the right ending; None where a hidden test label stands, so that the row is refused by name."""
-    return int(str(label)) if str(label).isdigit() else None
 
 
 def _capitalised(context: str) -> str:

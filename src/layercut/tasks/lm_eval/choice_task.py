@@ -13,7 +13,7 @@ from typing import Any
 from layercut.engine.base import Completion, GenerationRequest, LikelihoodRequest, Likelihoods, Message
 from layercut.tasks import lettered
 from layercut.tasks.base import GENERATED, Readout, Sample, Score
-from layercut.tasks.grading import grade_gold, grade_text, guessing
+from layercut.tasks.grading import grade_gold, grade_rank, grade_text, guessing
 from layercut.tasks.lm_eval.subject import ChoiceSubject
 from layercut.tasks.lm_eval.subjects_task import SubjectsTask
 
@@ -93,13 +93,10 @@ class ChoiceTask(SubjectsTask[ChoiceSubject]):
             found = lettered.find_chain(answer.text, options) if readout == "chain" else found
             named = sample.options[lettered.LETTERS.index(found.letter)] if found else ""
             return grade_text(named, bool(named) and named == sample.gold, answer)
-        if readout == "gold":
-            return grade_gold(sample, answer)
+        if readout in ("gold", "token"):
+            return grade_gold(sample, answer) if readout == "gold" else grade_rank(sample, answer)
         best = answer.log_likelihoods.index(max(answer.log_likelihoods[: len(sample.options) or None]))
         choice = sample.options[best] if sample.options else (sample.gold if answer.is_greedy[0] else "")
-        if readout == "token":
-            right = choice == sample.gold
-            return Score({"accuracy": float(right)}, choice, "right" if right else "wrong")
         results = list(zip(answer.log_likelihoods, answer.is_greedy, strict=True))
         metrics = sample.data["subject"].task.process_results(sample.data["item"].doc, results)
         headline = {name: float(metrics[name]) for name in self._metrics}
@@ -107,9 +104,7 @@ class ChoiceTask(SubjectsTask[ChoiceSubject]):
 
     def draft(self, sample: Sample, readout: Readout) -> str:
         """The letter, for short answers."""
-        if readout != "short":
-            return ""
-        return lettered.LETTERS[sample.gold_index]
+        return lettered.LETTERS[sample.gold_index] if readout == "short" else ""
 
     def answer_start(self, sample: Sample, readout: Readout, text: str) -> int | None:
         """Characters before the letter or the words that answer; None where there is no answer."""

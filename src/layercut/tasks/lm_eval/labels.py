@@ -38,7 +38,8 @@ def options_and_gold(task: Any, doc: Mapping[str, Any], where: Callable[[], str]
         return (), str(targets[0]).strip()
     options = tuple(str(option) for option in task.doc_to_choice(doc))
     own_grader = callable(task.config.process_results)  # which may mean something else by the label
-    if not targets or not all(_is_among(one, options, own_grader) for one in targets):
+    known = (0 <= one < len(options) if isinstance(one, int) else one in options or own_grader for one in targets)
+    if not targets or not all(known):
         fine = f"It must be a number from 0 to {len(options) - 1}, or one of {', '.join(map(repr, options))}. "
         raise _unlabelled(task, doc, source, where(), fine)
     first = targets[0]
@@ -61,10 +62,6 @@ def check_label(task: Any, doc: Mapping[str, Any], where: str) -> None:
         raise
     except Exception:  # it is not the label
         return
-
-
-def _is_among(target: object, options: tuple[str, ...], any_text: bool) -> bool:
-    return 0 <= target < len(options) if isinstance(target, int) else target in options or any_text
 
 
 def _unlabelled(task: Any, doc: Mapping[str, Any], source: object, where: str, fine: str) -> InputError:

@@ -92,11 +92,7 @@ def graded(task: Any, known: Mapping[str, Measure], docs: Sequence[Any], texts: 
 
 
 def number(measure: Measure, value: Any) -> float:
-    """The number of one item, higher is better.
-
-    Raises:
-        InputError: lm-eval's metric gives none.
-    """
+    """The number of one item, higher is better. Raises InputError: lm-eval's metric gives none."""
     try:
         found = float(value if measure.is_mean else measure.over_items([value]))
     except (TypeError, ValueError, ArithmeticError) as error:

@@ -59,10 +59,6 @@ class RollingTask(SubjectsTask[RollingSubject]):
         right = all(answer.is_greedy)
         return Score(metrics, sample.gold if right else "", "right" if right else "wrong")
 
-    def draft(self, sample: Sample, readout: Readout) -> str:
-        """None: nothing is written."""
-        return ""
-
     def over_items(
         self, samples: Sequence[Sample], readout: Readout, records: Sequence[Mapping[str, Any]]
     ) -> dict[str, float]:

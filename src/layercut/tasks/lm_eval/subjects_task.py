@@ -6,7 +6,7 @@ import heapq
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
-from layercut.tasks.base import Readout, Sample, Split
+from layercut.tasks.base import Sample, Split, Task
 from layercut.tasks.few_shot import content_id
 from layercut.tasks.lm_eval.subject import Item, Subject
 from layercut.tasks.splits import SplitNames, choose_splits, first_of
@@ -14,13 +14,13 @@ from layercut.tasks.splits import SplitNames, choose_splits, first_of
 AnySubject = TypeVar("AnySubject", bound=Subject)
 
 
-class SubjectsTask(Generic[AnySubject]):
+class SubjectsTask(Task, Generic[AnySubject]):
     """Items of one task of lm-eval, or of all tasks of a group, such as MMLU's 57 subjects.
 
     Report items come from the split that lm-eval evaluates (``test``, else ``validation``), selection items from
     ``validation`` or else ``train``; where there is no second split, the items are halved by the hash of their content.
     Item ids do not depend on the number of worked examples. Of a group, the first items are spread over its subjects
-    in proportion to their sizes.
+    in proportion to their sizes. No early verdict: a later answer takes the place of an earlier one.
     """
 
     version: int
@@ -61,13 +61,14 @@ class SubjectsTask(Generic[AnySubject]):
             **({} if self._max_new_tokens is None else {"max_new_tokens": self._max_new_tokens}),
         }
 
+    @property
+    def shares_test_set(self) -> bool:
+        """Whether selection items are part of the test set."""
+        return self._split_names.are_halves
+
     def samples(self, split: Split, limit: int | None) -> list[Sample]:
         """The first samples in the order of the data set, which is what lm-eval's own ``--limit`` takes."""
         return first_of(split, self._split_names, self._read, limit)
-
-    def settled(self, sample: Sample, readout: Readout, text: str) -> bool:
-        """Never: a letter may yet become a word, and a later answer takes the place of an earlier one."""
-        return False
 
     def _read(self, split: str) -> Iterator[Sample]:
         if len(self._subjects) == 1:

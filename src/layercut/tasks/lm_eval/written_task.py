@@ -133,10 +133,6 @@ class WrittenTask(SubjectsTask[WrittenSubject]):
             scores.append(Score(numbers, one.found, kind))
         return scores
 
-    def draft(self, sample: Sample, readout: Readout) -> str:
-        """None: how a model words its answer is not known."""
-        return ""
-
     def over_items(
         self, samples: Sequence[Sample], readout: Readout, records: Sequence[Mapping[str, Any]]
     ) -> dict[str, float]:
@@ -190,11 +186,7 @@ class WrittenTask(SubjectsTask[WrittenSubject]):
 
 
 def _generation(name: str, task: Any) -> tuple[tuple[str, ...], int]:
-    """Stop strings and longest answer of a task.
-
-    Raises:
-        InputError: it asks for what is not supported.
-    """
+    """Stop strings and longest answer of a task. Raises InputError: it asks for what is not supported."""
     from lm_eval.api.task import ConfigurableTask
     from lm_eval.models.utils import normalize_gen_kwargs
 

@@ -22,15 +22,5 @@ from layercut.report.html.sections.sensitivity import sensitivity
 from layercut.report.html.source import Source
 
 SECTIONS: tuple[Callable[[Source], Section | None], ...] = (
-    answer,
-    scores,
-    retention,
-    readouts,
-    sensitivity,
-    broken,
-    items,
-    errors,
-    endings,
-    cost,
-    provenance,
-)
+    answer, scores, retention, readouts, sensitivity, broken, items, errors, endings, cost, provenance,
+)  # fmt: skip

@@ -64,9 +64,9 @@ def _timed(source: Source) -> dict[str, str]:
     """Speed of generation beside the original model, where a diagnosis on the same page timed a plan."""
     found = (source.diagnosis or {}).get("diagnostics", {}).get("cost", {}).get("rows", ())
     times = [
-        f"{row['arm']}, {row['group']}: {row['difference'][0]:.2f} times the original model's"
+        f"{row.arm}, {row.group}: {row.values.difference.value:.2f} times the original model's"
         for row in found
-        if row["measure"] == "decode speed"
+        if row.metric == "decode speed"
     ]
     return {"speed": "; ".join(times)} if times else {}
 
@@ -80,5 +80,6 @@ def _study_scope(study: StudyResults) -> list[tuple[str, str | Markup]]:
         ("tried", f"{deep} of {layers} decoder layers, {len(study.cuts)} plan{'s' * (len(study.cuts) != 1)}"),
         ("tasks", ", ".join(dict.fromkeys(row.task for row in rows))),
         ("measured", words.items([row.n for row in rows], [row.limit for row in rows])),
+        *([("test sets", sets)] if (sets := words.test_sets(rows)) else []),
         ("seed", str(study.seed)),
     ]

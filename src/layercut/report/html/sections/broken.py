@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from layercut.evidence.diagnosis import Diagnosis
 from layercut.report.diagnosis.page import how_made, layers_in_parent, measure_table, raw_measures, summary
 from layercut.report.diagnosis.sections import SECTIONS
-from layercut.report.elements import Block, Details, Section, Table
+from layercut.report.elements import Block, Details, Section
 from layercut.report.html.prose import blocks, prose
 from layercut.report.html.source import Source
-from layercut.runs.diagnosis import Diagnosis
 
 
 def broken(source: Source) -> Section | None:
@@ -39,7 +39,8 @@ def broken(source: Source) -> Section | None:
 
 def _diagnostic(name: str, found: Diagnosis, arms: Sequence[str], seed: int) -> list[Block]:
     section = SECTIONS[name]
-    table = _table(name, section.title, found)
+    table = measure_table(found["rows"], name, f"{section.title}: all measures, shares in %")
+    table = replace(table, raw=raw_measures(found["rows"])) if found["rows"] else replace(table, caption=section.title)
     text = [*section.lines(found), "", *(f"- {note}" for note in found["notes"])]
     more = blocks(text)
     figure = section.figure(found, arms)
@@ -49,11 +50,3 @@ def _diagnostic(name: str, found: Diagnosis, arms: Sequence[str], seed: int) -> 
         caption = f"{section.question} {figure.caption} Seed {seed}."
         shown = [replace(figure, name=table.name, title=section.title, caption=caption, table=own)]
     return [*shown, *more] if table.rows or figure is not None or more else []
-
-
-def _table(name: str, title: str, found: Diagnosis) -> Table:
-    if not found["rows"]:
-        return measure_table([], name, title)
-    return replace(
-        measure_table(found["rows"], name, f"{title}: all measures, shares in %"), raw=raw_measures(found["rows"])
-    )

@@ -45,18 +45,8 @@ def cost(source: Source) -> Section | None:
         if dtype in _BYTES:
             cells.append(f"{arm.num_parameters * _BYTES[dtype] / 2**20:,.0f}" if arm.num_parameters else "-")
         rows.append(cells)
-        removed = " ".join(map(str, arm.removed))
-        raw.append(
-            [
-                arm.name,
-                len(arm.removed),
-                arm.num_layers,
-                removed,
-                arm.criterion,
-                arm.num_parameters or "",
-                share if known else "",
-            ]
-        )
+        plan = [arm.name, len(arm.removed), arm.num_layers, " ".join(map(str, arm.removed)), arm.criterion]
+        raw.append([*plan, arm.num_parameters or "", share if known else ""])
     note = (
         "Parameters are counted in the weight files. The KV cache shrinks with the share of removed layers. Speed is "
         "not measured in a study; `layercut diagnose --only cost` does."

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from markupsafe import Markup
 
-from layercut.report.diagnosis.page import NUM_EXAMPLES
+from layercut.evidence.diagnosis import DiagnosisExample
+from layercut.report.diagnosis.page import picked
 from layercut.report.elements import Block, Details, Prose, Section, visible
 from layercut.report.examples import OUTCOMES, LostItem, lost_items
 from layercut.report.first_difference import first_difference
 from layercut.report.html.source import Source
 from layercut.report.html.templates import templates
 from layercut.report.words import readout_words
-from layercut.runs.diagnosis import DiagnosisExample
 from layercut.text.counting import counted
 from layercut.text.markup import MOST_CHARACTERS
 
@@ -38,7 +37,8 @@ def errors(source: Source) -> Section | None:
                 found.append(Details(summary=title, blocks=tuple(cards)))
     if source.diagnosis is not None:
         for name, one in source.diagnosis["diagnostics"].items():
-            cards = [_diagnosed(example) for example in _picked(one["examples"])]
+            arms = dict.fromkeys(example["arm"] for example in one["examples"])
+            cards = [_diagnosed(example) for arm in arms for example in picked(one["examples"], arm)]
             if cards:
                 title = f"Diagnostic {name}: {counted(len(cards), 'item')} that were right before"
                 found.append(Details(summary=title, blocks=tuple(cards)))
@@ -76,13 +76,6 @@ def _lost(item: LostItem) -> Prose:
     return _card(
         item.id, record["question"], record["gold"], [readout_words(name) for name in item.readouts], table, texts
     )
-
-
-def _picked(examples: Sequence[DiagnosisExample]) -> Iterator[DiagnosisExample]:
-    """As in diagnose.md."""
-    for arm in dict.fromkeys(one["arm"] for one in examples):
-        mine = [one for one in examples if one["arm"] == arm]
-        yield from sorted(mine, key=lambda one: hashlib.sha256(one["id"].encode()).digest())[:NUM_EXAMPLES]
 
 
 def _diagnosed(one: DiagnosisExample) -> Prose:

@@ -16,7 +16,11 @@ def items(source: Source) -> Section | None:
     """None without a study."""
     if source.browser is None:
         return None
-    return answers(source.browser if len(source.browser) <= MOST_BYTES else _elsewhere(len(source.browser)))
+    elsewhere = Markup(
+        '<p>All answers are in <a href="{}">{}</a> ({:.1f} MB), a file in the same folder as this page. Send it along '
+        "when you send the page.</p>"
+    ).format(ITEMS_PAGE, ITEMS_PAGE, len(source.browser) / 1e6)
+    return answers(source.browser if len(source.browser) <= MOST_BYTES else elsewhere)
 
 
 def answers(html: Markup) -> Section:
@@ -28,10 +32,3 @@ def answers(html: Markup) -> Section:
         lead="Marked: the first word or sign that differs from the original model's answer.",
         blocks=(Prose(html=html),),
     )
-
-
-def _elsewhere(size: int) -> Markup:
-    return Markup(
-        '<p>All answers are in <a href="{}">{}</a> ({:.1f} MB), a file in the same folder as this page. Send it along '
-        "when you send the page.</p>"
-    ).format(ITEMS_PAGE, ITEMS_PAGE, size / 1e6)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from layercut.evidence.comparison import SELECTED_ON
+from layercut.report import words
 from layercut.report.elements import Block, Details, Section, Table
 from layercut.report.html.prose import blocks
 from layercut.report.html.source import Source
@@ -46,12 +47,14 @@ def _scope(run: RunFolder, source: Source) -> list[list[str]]:
     settings, environment = run.settings, run.environment
     model = settings.get("model")
     known: Mapping[str, Any] = model if isinstance(model, dict) else settings
-    scope = [[_name(key), _shown(known[key])] for key in _MODEL_KEYS if known.get(key) is not None]
+    scope = [[_name(key), hide_home(str(known[key]))] for key in _MODEL_KEYS if known.get(key) is not None]
     split = source.sweep.split if source.study is None and source.sweep is not None else "report"
     apart = "; no layer was chosen on them" if split == "report" else "; used to choose layers, not to report"
     if source.study is not None and any(SELECTED_ON in row.note for row in source.study.rows):
         apart = "; a plan was selected on some of them, see the notes at the scores"
     scope.append(["items", f"{split} items{apart}"])
+    if source.study is not None and (sets := words.test_sets(source.study.rows)):
+        scope.append(["test sets", sets])
     if isinstance(settings.get("tasks"), list):
         named = [
             f"{task['task']} ({task['readout']}, version {task.get('version', '?')})"
@@ -78,7 +81,3 @@ def _scope(run: RunFolder, source: Source) -> list[list[str]]:
 
 def _name(key: str) -> str:
     return {"model_hash": "fingerprint of its weights", "dtype": "precision", "batch_size": "batch size"}.get(key, key)
-
-
-def _shown(value: Any) -> str:
-    return hide_home(str(value))

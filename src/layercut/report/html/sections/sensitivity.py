@@ -7,7 +7,7 @@ from typing import Any
 
 from layercut.evidence.completions import diagnose_sweep
 from layercut.evidence.sweep import Sweep
-from layercut.report.elements import Block, Details, Section, Table
+from layercut.report.elements import Block, Details, Section
 from layercut.report.figures.layers import layers
 from layercut.report.html.prose import blocks, prose
 from layercut.report.html.sections.endings import answer_details
@@ -25,7 +25,9 @@ def sensitivity(source: Source) -> Section | None:
     if source.study is not None:  # without a study these are the answer of the page
         found.append(prose([f"{scope(sweep)}.", "", *(f"- {line}" for line in findings(sweep))]))
     if figure := layers(sweep):
-        found.append(replace(figure, table=_table(sweep)))
+        table = overview_table(sweep)
+        caption = table.caption + "; *: a significant loss over all layers"
+        found.append(replace(figure, table=replace(table, caption=caption, raw=_raw(sweep))))
     found.append(prose([f"- {line}" for line in how_made(sweep)]))
     agreement = blocks(agreement_parts(sweep))
     found.append(Details(summary="Do tasks and criteria agree on the layers?", blocks=tuple(agreement)))
@@ -44,11 +46,6 @@ def sensitivity(source: Source) -> Section | None:
         lead="Retained score when one layer is skipped and all others are kept.",
         blocks=tuple(found),
     )
-
-
-def _table(sweep: Sweep) -> Table:
-    table = overview_table(sweep)
-    return replace(table, caption=table.caption + "; *: a significant loss over all layers", raw=_raw(sweep))
 
 
 def _raw(sweep: Sweep) -> list[list[Any]]:

@@ -1,0 +1,250 @@
+"""The memory that training takes at its fullest moment, counted without it: every tensor of a step, byte by byte.
+
+The model is laid out without numbers (torch's fake tensors), and a step runs on it: the forward pass, the loss and the
+backward pass as training has them, with adapters, the teacher, autocast and layers that are computed again. Every
+tensor counts from its creation until it is freed. What optimizers keep is known by formula.
+
+Not counted: Python and its libraries, what the allocator cannot use, masks of padded batches (T x T numbers a row), and
+buffers of several processes.
+"""
+
+# Shapes: B rows, T tokens, N tokens in the loss, P columns that have any, K stored tokens, V vocabulary.
+
+from __future__ import annotations
+
+import math
+import warnings
+import weakref
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from layercut.healing.distill import divergence
+from layercut.healing.logits import Places, lazy_logits, over_rows, token_losses
+from layercut.healing.optimizers import optimizer_bytes
+from layercut.healing.settings import TrainSettings
+from layercut.healing.stored import TopK, top_k_divergence
+from layercut.healing.trainable import make_trainable
+from layercut.models.quiet import quiet_transformers
+from layercut.models.structure import auto_class, config_of
+from layercut.models.weights import read_config
+
+PARTS = ("weights", "gradients", "optimizer", "activations", "logits", "teacher")
+
+
+class Shape(NamedTuple):
+    """The largest micro batch."""
+
+    rows: int
+    tokens: int
+    """Of a row, prompt and completion."""
+    in_loss: int
+    """Of a row."""
+
+
+class Where(NamedTuple):
+    """What a step is computed on and with."""
+
+    on_gpu: bool
+    has_bfloat16: bool
+    """Whether ``precision`` auto means bfloat16."""
+    dtype: str
+    """Of the base of adapters."""
+    teacher_dtype: str
+
+
+def training_bytes(
+    cut: Path, teacher: Path | None, settings: TrainSettings, shape: Shape, where: Where, *, accumulation: int = 1
+) -> dict[str, int]:
+    """Bytes of each of PARTS when a training step takes most memory.
+
+    Args:
+        cut: folder of the pruned model; of its files only config.json is read.
+        teacher: folder of the model whose distributions are needed in training; None without one.
+        settings: of the training.
+        shape: of a micro batch.
+        where: device and dtypes.
+        accumulation: micro batches of a step.
+
+    Raises:
+        Exception: transformers cannot run this model without numbers, for any reason of its own.
+    """
+    base = settings.weights if settings.method in ("full", "last-k") else where.dtype
+    with torch.random.fork_rng(), quiet_transformers():
+        model = make_trainable(_without_numbers(cut, base), settings.replace(method=_METHODS[settings.method]))
+        uncut = None if teacher is None else _without_numbers(teacher, where.teacher_dtype)
+    trained = [tuple(one.shape) for one in model.parameters() if one.requires_grad]
+    vocabulary = model.get_output_embeddings().weight.shape[0]
+    with FakeTensorMode(), Meter(vocabulary, trained) as meter:
+        for part, tree in (("weights", model), ("teacher", uncut)):
+            if tree is not None:
+                for tensor in _as_fake(tree):
+                    meter.label(tensor, part)
+        model.train()
+        if settings.checkpoints(on_gpu=where.on_gpu):
+            with warnings.catch_warnings(action="ignore"):  # the method has a new name in newer transformers
+                model.gradient_checkpointing_enable({"use_reentrant": False})
+        autocasts = settings.autocasts(has_bfloat16=where.on_gpu and where.has_bfloat16)
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.register_post_accumulate_grad_hook(lambda one: meter.label(one.grad, "gradients"))
+        for _ in range(min(accumulation, 2)):
+            with torch.autocast("cpu", torch.bfloat16) if autocasts else nullcontext():
+                loss = _loss(model, uncut, settings, shape)
+            with meter.gradients():
+                loss.backward()  # type: ignore[no-untyped-call]
+            del loss
+        found = Counter(meter.fullest)
+        at_rest = Counter({part: meter.live[part] for part in ("weights", "gradients", "teacher")})
+    state, step = optimizer_bytes(settings, trained, on_gpu=where.on_gpu)
+    found["optimizer"] += state
+    at_rest["optimizer"] += state + step
+    fullest = max(found, at_rest, key=lambda parts: parts.total())
+    if settings.method == "qlora":
+        fullest["weights"] += _packed(model) - sum(_bytes(one) for one in _base_of(model))
+    return {part: fullest[part] for part in PARTS}
+
+
+_METHODS = {"lora": "lora", "qlora": "lora", "full": "full", "last-k": "last-k"}
+"""The method whose modules have the shapes of a method's."""
+
+
+class Meter(TorchDispatchMode):
+    """Counts the bytes of all tensors that operations make, while they are alive."""
+
+    def __init__(self, vocabulary: int, trained: list[tuple[int, ...]]) -> None:
+        """``vocabulary``: a tensor that ends in this many numbers is logits. ``trained``: shapes of trained weights."""
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.live: Counter[str] = Counter()
+        """Bytes of each part at the moment."""
+        self.fullest: dict[str, int] = {}
+        """Bytes of each part when there were most."""
+        self.most = 0
+        """All of those."""
+        self._known: dict[int, tuple[str, int]] = {}
+        self._vocabulary = vocabulary
+        self._trained = set(trained)
+        self._in_backward = False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(output):
+            if isinstance(tensor, Tensor):
+                self._see(tensor, partial(self._kind, func, args, tensor))
+        return output
+
+    def label(self, tensor: Tensor, part: str) -> None:
+        """Count a tensor to a part from now on."""
+        key = self._see(tensor, lambda: part)
+        before, size = self._known[key]
+        self._known[key] = part, size
+        self.live[before] -= size
+        self.live[part] += size
+
+    @contextmanager
+    def gradients(self) -> Iterator[None]:
+        """While a backward pass runs, what has the shape of trained weights is their gradient."""
+        self._in_backward = True
+        yield
+        self._in_backward = False
+
+    def _kind(self, func: Any, args: Any, tensor: Tensor) -> str:
+        if self._in_backward and tuple(tensor.shape) in self._trained:
+            return "gradients"
+        if tensor.shape and tensor.shape[-1] == self._vocabulary:
+            return "logits"
+        if func is torch.ops.aten._to_copy.default:  # autocast makes a copy of a weight in bfloat16
+            source, _ = self._known.get(args[0].untyped_storage()._cdata, ("", 0))
+            return source if source in ("weights", "teacher") else "activations"
+        return "activations"
+
+    def _see(self, tensor: Tensor, kind: Any) -> int:
+        storage = tensor.untyped_storage()
+        key: int = storage._cdata
+        if key not in self._known:
+            self._known[key] = kind(), storage.nbytes()
+            weakref.finalize(storage, self._freed, key)
+            part, size = self._known[key]
+            self.live[part] += size
+            if self.live.total() > self.most:
+                self.most, self.fullest = self.live.total(), dict(self.live)
+        return key
+
+    def _freed(self, key: int) -> None:
+        part, size = self._known.pop(key)
+        self.live[part] -= size
+
+
+def _loss(model: Any, teacher: Any, settings: TrainSettings, shape: Shape) -> Tensor:
+    """The loss of a micro batch of the largest shape, without numbers."""
+    count = shape.rows * shape.in_loss
+
+    def at(size: int) -> Tensor:
+        return torch.zeros(size, dtype=torch.long)
+
+    inputs = {"input_ids": torch.zeros(shape.rows, shape.tokens, dtype=torch.long)}
+    places = Places(at(count), at(count), at(shape.in_loss))
+    ours = lazy_logits(model, inputs, places)
+    losses_N: Tensor
+    if settings.objective == "sft":
+        losses_N = over_rows(token_losses, ours, rows=[at(count)])
+    elif settings.store_top_k is not None:
+        top = [torch.zeros(count, settings.store_top_k, dtype=kind) for kind in (torch.long, torch.float32)]
+        losses_N = over_rows(lambda made, *given: top_k_divergence(made, TopK(*given)), ours, rows=top)
+    else:
+        kind = {"hidden": "forward-kl", "on-policy": "jsd"}.get(settings.objective, settings.objective)
+        with torch.no_grad():
+            theirs = lazy_logits(teacher, inputs, places)
+        losses_N = over_rows(partial(divergence, kind=kind, alpha=settings.jsd_alpha), ours, theirs)
+    return losses_N.sum()
+
+
+def _without_numbers(folder: Path, dtype: str) -> Any:
+    """A model on torch's meta device, in a dtype, without gradients."""
+    config = config_of(read_config(folder), folder.name)
+    with torch.device("meta"):
+        model = auto_class(config).from_config(config, dtype=getattr(torch, dtype))
+    return model.requires_grad_(False)
+
+
+def _as_fake(model: Any) -> list[Tensor]:
+    """Move a model from the meta device to a CPU without numbers; gives its weights and buffers."""
+    made: dict[int, Any] = {}
+    for module in model.modules():
+        for held in (module._parameters, module._buffers):
+            for name, tensor in held.items():
+                if tensor is not None:
+                    if id(tensor) not in made:
+                        fake: Tensor = torch.empty(tensor.shape, dtype=tensor.dtype)
+                        is_weight = isinstance(tensor, nn.Parameter)
+                        made[id(tensor)] = nn.Parameter(fake, tensor.requires_grad) if is_weight else fake
+                    held[name] = made[id(tensor)]
+    return list(made.values())
+
+
+def _base_of(model: Any) -> list[Tensor]:
+    return [one for name, one in model.named_parameters() if "lora_" not in name]
+
+
+def _packed(model: Any) -> int:
+    """Bytes of the base of qlora: NF4 with double quantisation in linear layers, float32 elsewhere.
+
+    4 bits a weight, a scale of 8 bits for each 64 of them and of 32 bits for each 256 scales (arXiv:2305.14314).
+    """
+    packed = sum(one.numel() for name, one in model.named_parameters() if ".base_layer.weight" in name)
+    others = sum(one.numel() for one in _base_of(model)) - packed
+    return math.ceil(packed * (1 / 2 + 1 / 64 + 4 / (64 * 256))) + 4 * others
+
+
+def _bytes(tensor: Tensor) -> int:
+    size: int = tensor.numel() * tensor.element_size()
+    return size

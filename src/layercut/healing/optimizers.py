@@ -1,0 +1,201 @@
+"""Optimizers that take less memory than AdamW on float32 weights, which takes 16 bytes a parameter with gradients.
+
+| weights  | optimizer  | bytes a parameter: weight, gradient, moments |
+|----------|------------|----------------------------------------------|
+| float32  | adamw      | 4 + 4 + 8                                    |
+| float32  | adamw-8bit | 4 + 4 + 2                                    |
+| float32  | adafactor  | 4 + 4 + (a row and a column of each matrix)  |
+| bfloat16 | adamw      | 2 + 2 + 4                                    |
+| bfloat16 | adamw-8bit | 2 + 2 + 2                                    |
+| bfloat16 | adafactor  | 2 + 2 + (a row and a column of each matrix)  |
+
+A step changes most weights by less than half of bfloat16's spacing, so rounding to the nearest would undo it. Here an
+update is computed in float32 and rounded stochastically, so it survives in the mean (Zamirai et al., "Revisiting
+BFloat16 Training", arXiv:2010.06192). Draws depend on the seed and the step alone: a resumed training rounds the same
+way, and so do all processes of a group.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from transformers import Adafactor
+
+from layercut.errors import InputError
+from layercut.healing.rounding import stochastic_bfloat16
+from layercut.healing.settings import TrainSettings
+
+CHUNK_SIZE = 2**24
+"""Numbers that are updated in float32 at once: 64 MB each for weights, gradients and moments."""
+
+
+def check_optimizer(settings: TrainSettings, num_processes: int = 1) -> None:
+    """Raise InputError for an optimizer that cannot run here, or a dtype of weights that are not trained."""
+    if settings.weights != "float32" and settings.method not in ("full", "last-k"):
+        raise InputError(
+            f"{settings.method} trains no whole weights, so `weights` {settings.weights} has no meaning; leave it out. "
+            "The dtype of its base is `dtype`."
+        )
+    if settings.optimizer != "adamw-8bit":
+        return
+    try:
+        import torchao.optim  # type: ignore[import-not-found]  # noqa: F401
+    except ImportError as error:
+        raise InputError(
+            "adamw-8bit needs torchao, which is not installed: pip install torchao. `optimizer` adafactor needs no "
+            "other library and less memory."
+        ) from error
+    if not torch.cuda.is_available():
+        raise InputError(
+            "adamw-8bit runs on a CUDA device, and there is none here; `optimizer` adafactor runs anywhere."
+        )
+    if settings.weights == "bfloat16" and num_processes > 1:
+        raise InputError(
+            f"adamw-8bit rounds bfloat16 weights differently in each process, and {num_processes} were launched; use "
+            "`optimizer` adamw or adafactor."
+        )
+
+
+def optimizer_of(settings: TrainSettings) -> tuple[type[Optimizer], dict[str, Any]] | None:
+    """The class of the optimizer and its arguments, as the Trainer takes them; None for its own AdamW."""
+    shared = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
+    betas = {"betas": (settings.beta1, settings.beta2)}
+    is_rounded = settings.weights == "bfloat16"
+    if settings.optimizer == "adamw":
+        return (RoundedAdamW, shared | betas | {"seed": settings.seed}) if is_rounded else None
+    if settings.optimizer == "adafactor":
+        fixed = {"scale_parameter": False, "relative_step": False}  # the learning rate is that of the schedule
+        seed = {"seed": settings.seed} if is_rounded else {}
+        return RoundedAdafactor if is_rounded else Adafactor, shared | fixed | seed
+    from torchao.optim import AdamW8bit
+
+    return AdamW8bit, shared | betas | {"bf16_stochastic_round": is_rounded}
+
+
+class OptimizerBytes(NamedTuple):
+    """Memory of an optimizer."""
+
+    state: int
+    """What it keeps between steps."""
+    step: int
+    """What a step takes for the moment."""
+
+
+def optimizer_bytes(settings: TrainSettings, shapes: Sequence[Sequence[int]], *, on_gpu: bool) -> OptimizerBytes:
+    """The memory of the optimizer for trained weights of these shapes, whose gradients exist."""
+    sizes = [math.prod(shape) for shape in shapes]
+    total, largest = sum(sizes), max(sizes, default=0)
+    is_rounded = settings.weights == "bfloat16"
+    if settings.optimizer == "adafactor":
+        factored = [
+            size if len(shape) < 2 else size // shape[-1] + size // shape[-2]
+            for size, shape in zip(sizes, shapes, strict=True)
+        ]
+        # The update and what it is made of; for bfloat16 also the weight and its gradient in float32.
+        return OptimizerBytes(4 * sum(factored), (16 if is_rounded else 8) * largest)
+    if settings.optimizer == "adamw-8bit":
+        blocks = [2 * size + 2 * 4 * (size // 256) if size >= 4096 and not size % 256 else 8 * size for size in sizes]
+        return OptimizerBytes(sum(blocks), 0)
+    if is_rounded:  # weights, gradients, moments and the roots of a chunk, then the bits of their rounding
+        return OptimizerBytes(4 * total, 36 * min(largest, CHUNK_SIZE))
+    # The roots of second moments: on a GPU all at once, else of one weight, before and after their correction.
+    return OptimizerBytes(8 * total, 4 * total if on_gpu else 8 * largest)
+
+
+class Rounded(Optimizer):
+    """Base of optimizers of bfloat16 weights whose updates are rounded stochastically."""
+
+    def __init__(self, params: Any, *args: Any, seed: int, **kwargs: Any) -> None:
+        super().__init__(params, *args, **kwargs)
+        for group in self.param_groups:
+            group["seed"], group["num_steps"] = seed, 0
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Update all weights that have a gradient."""
+        result = None if closure is None else closure()
+        for index, group in enumerate(self.param_groups):
+            group["num_steps"] += 1
+            draws: dict[torch.device, torch.Generator] = {}
+            for weight in group["params"]:
+                if weight.grad is not None:
+                    if weight.device not in draws:
+                        draws[weight.device] = torch.Generator(weight.device)
+                        draws[weight.device].manual_seed(group["seed"] + (group["num_steps"] * 64 + index << 32))
+                    self._update(weight, group, draws[weight.device])
+        return result
+
+    def _update(self, weight: Tensor, group: dict[str, Any], draws: torch.Generator) -> None:
+        raise NotImplementedError
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Loads the state in its own dtype, where torch would give it the dtype of the weights."""
+        super().load_state_dict(state_dict)
+        weights = [weight for group in self.param_groups for weight in group["params"]]
+        for index, saved in state_dict["state"].items():
+            for name, value in saved.items():
+                if isinstance(value, Tensor):
+                    self.state[weights[index]][name] = value.to(weights[index].device, copy=True)
+
+
+class RoundedAdamW(Rounded):
+    """AdamW (Loshchilov and Hutter, arXiv:1711.05101) on bfloat16 weights, with bfloat16 moments.
+
+    Moments are rounded stochastically as well: with beta2 = 0.99 a second moment moves by up to 1 % a step, which is
+    close to bfloat16's spacing of 0.4 to 0.8 %.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        *,
+        seed: int,
+    ) -> None:
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}, seed=seed)
+
+    def _update(self, weight: Tensor, group: dict[str, Any], draws: torch.Generator) -> None:
+        state, (beta1, beta2) = self.state[weight], group["betas"]
+        if not state:
+            state |= {"step": 0, "exp_avg": torch.zeros_like(weight), "exp_avg_sq": torch.zeros_like(weight)}
+        state["step"] += 1
+        rate = group["lr"] / (1 - beta1 ** state["step"])
+        correction = (1 - beta2 ** state["step"]) ** 0.5
+        assert weight.grad is not None
+        for parts in _chunks(weight, weight.grad.contiguous(), state["exp_avg"], state["exp_avg_sq"]):
+            weights, gradient, mean, square = (part.float() for part in parts)
+            mean.lerp_(gradient, 1 - beta1)
+            square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+            weights.mul_(1 - group["lr"] * group["weight_decay"])
+            weights.addcdiv_(mean, (square.sqrt() / correction).add_(group["eps"]), value=-rate)
+            for part, value in zip((parts[0], *parts[2:]), (weights, mean, square), strict=True):
+                part.copy_(stochastic_bfloat16(value, draws))
+
+
+class RoundedAdafactor(Rounded, Adafactor):
+    """Adafactor (Shazeer and Stern, arXiv:1804.04235) on bfloat16 weights, with float32 moments."""
+
+    def _update(self, weight: Tensor, group: dict[str, Any], draws: torch.Generator) -> None:
+        """Adafactor's own step on this weight alone, in float32 for the moment."""
+        groups, kept = self.param_groups, weight.data
+        self.param_groups = [{**group, "params": [weight]}]
+        weight.data = kept.float()
+        try:
+            Adafactor.step(self)  # type: ignore[no-untyped-call]
+            for part, value in _chunks(kept, weight.data):
+                part.copy_(stochastic_bfloat16(value, draws))
+        finally:
+            weight.data, self.param_groups = kept, groups
+
+
+def _chunks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Views of at most CHUNK_SIZE numbers of tensors of the same shape."""
+    return zip(*(torch.split(tensor.view(-1), CHUNK_SIZE) for tensor in tensors), strict=True)

@@ -1,0 +1,13 @@
+"""The diagnostics that show damage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from layercut.evidence.diagnosis import Diagnosis
+from layercut.report.diagnosis.verdict import damages
+
+
+def accused(diagnoses: Mapping[str, Diagnosis], arm: str) -> list[str]:
+    """By the largest loss of each."""
+    return list(dict.fromkeys(found.row.diagnostic for found in damages(diagnoses, arm)))

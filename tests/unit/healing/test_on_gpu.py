@@ -1,0 +1,89 @@
+"""Training on a GPU with less memory than AdamW on float32 weights; skipped where there is no GPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from layercut.healing.settings import TrainSettings
+from tests.support.healing import tiny_data
+from tests.support.tiny import CONFIGS, byte_tokenizer
+
+pytest.importorskip("trl", reason="healing by training needs layercut[heal]")
+
+from layercut.healing import logits
+from layercut.healing.memory import Shape, Where, training_bytes
+from layercut.healing.sft import Trained, train
+from layercut.healing.trainable import make_trainable
+
+pytestmark = pytest.mark.gpu
+SIZE = {"hidden_size": 256, "intermediate_size": 512, "head_dim": 64}
+DATA = tiny_data(24)
+
+
+class Killed(BaseException):
+    pass
+
+
+def heal(folder: Path, settings: TrainSettings, kill_at: int | None = None) -> Trained:
+    torch.manual_seed(0)
+    config = AutoConfig.for_model("llama", **(CONFIGS["llama"] | SIZE))
+    model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, settings.weights)).cuda()
+    model.requires_grad_(False)
+
+    def on_progress(done: int, total: int) -> None:
+        if done == kill_at:
+            raise Killed
+
+    return train(make_trainable(model, settings), byte_tokenizer(), DATA, settings, folder, on_progress=on_progress)
+
+
+def settings_of(**more: Any) -> TrainSettings:
+    fixed: dict[str, Any] = {"method": "full", "max_steps": 6, "save_every": 2, "warmup_steps": 0, "patience": 0}
+    return TrainSettings(**(fixed | {"learning_rate": 1e-3, "batch_size": 4, "micro_batch": 2} | more))
+
+
+@pytest.mark.parametrize("weights", ["float32", "bfloat16"])
+@pytest.mark.parametrize("optimizer", ["adamw", "adamw-8bit", "adafactor"])
+def test_full_fine_tuning_learns_and_resumes(weights: str, optimizer: str, tmp_path: Path) -> None:
+    if optimizer == "adamw-8bit":
+        pytest.importorskip("torchao", reason="adamw-8bit needs torchao")
+    settings = settings_of(weights=weights, optimizer=optimizer)
+    whole = heal(tmp_path / "whole", settings)
+    assert whole.held_out["last"] < whole.held_out["before"]
+    kept = AutoModelForCausalLM.from_pretrained(whole.final, dtype="auto")
+    assert kept.dtype == getattr(torch, weights)
+    with pytest.raises(Killed):
+        heal(tmp_path / "killed", settings, kill_at=3)
+    resumed = heal(tmp_path / "killed", settings)
+    losses = [[line["loss"] for line in run.curve if "loss" in line] for run in (whole, resumed)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+def test_logits_of_chunks_take_less_memory_and_have_the_same_losses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = heal(tmp_path / "whole", settings_of(weights="bfloat16"))
+    monkeypatch.setattr(logits, "CHUNK_SIZE", 260 * 4)
+    chunked = heal(tmp_path / "chunked", settings_of(weights="bfloat16"))
+    first = [run.curve[1]["loss"] for run in (whole, chunked)]
+    assert first[0] == pytest.approx(first[1], rel=1e-2)
+
+
+@pytest.mark.parametrize("more", [{}, {"weights": "bfloat16"}, {"optimizer": "adafactor", "weights": "bfloat16"}])
+def test_the_bytes_of_a_step_are_those_that_cuda_hands_out(more: dict[str, Any], tmp_path: Path) -> None:
+    settings = settings_of(max_steps=3, **more)
+    AutoConfig.for_model("llama", **(CONFIGS["llama"] | SIZE)).save_pretrained(tmp_path)
+    longest = max(DATA.train, key=len)
+    shape = Shape(2, len(longest), len(longest.completion))
+    where = Where(on_gpu=True, has_bfloat16=torch.cuda.is_bf16_supported(), dtype="float32", teacher_dtype="float32")
+    predicted = training_bytes(tmp_path, None, settings, shape, where, accumulation=2)
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    heal(tmp_path / "run", settings)
+    assert torch.cuda.max_memory_allocated() - before == pytest.approx(sum(predicted.values()), rel=0.2)

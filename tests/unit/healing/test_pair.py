@@ -1,0 +1,211 @@
+"""One set of weights for the pruned model and its teacher: the training of two models, to the last bit."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from layercut.engine.handle import ModelHandle
+from layercut.healing.settings import OBJECTIVES, TrainSettings
+from layercut.models.loading import load_model
+from layercut.settings import ModelSettings
+from layercut.surgery.bypass import bypass
+from layercut.surgery.checkpoint import cut_checkpoint, hash_after
+from layercut.surgery.plan import CutPlan
+from layercut.surgery.remove import decoder_layers
+from tests.support.healing import tiny_data, tiny_records
+from tests.support.tiny import CONFIGS, NUM_LAYERS, byte_tokenizer, save_tiny
+
+pytest.importorskip("trl", reason="healing by training needs layercut[heal]")
+pytest.importorskip("peft", reason="healing by training needs layercut[heal]")
+
+from layercut.healing import pair as pairs
+from layercut.healing.heal import ToTrain, objective_of
+from layercut.healing.pair import load_pair, shares_weights
+from layercut.healing.sft import Trained, train
+from layercut.healing.trainable import make_trainable
+
+DATA = tiny_data(16)
+REMOVED = (1, 4)
+
+
+class Killed(BaseException):
+    pass
+
+
+def settings(**more: Any) -> TrainSettings:
+    small: dict[str, Any] = {"rank": 4, "alpha": 8, "max_steps": 3, "save_every": 2, "batch_size": 4, "micro_batch": 4}
+    small |= {"warmup_steps": 0, "learning_rate": 1e-2, "patience": 0, "rollout_start": 4, "rollout_max": 8}
+    return TrainSettings(**(small | {"objective": "forward-kl"} | more))
+
+
+def models(folder: Path, family: str = "llama", **more: Any) -> tuple[ModelHandle, ModelHandle]:
+    """Handles of a pruned model and its teacher."""
+    if not (folder / "uncut").is_dir():
+        save_tiny(family, folder / "uncut")
+        whole = ModelHandle(ModelSettings(model=str(folder / "uncut")))
+        plan = CutPlan(num_layers=NUM_LAYERS, removed=REMOVED, model_hash=whole.metadata.model_hash)
+        cut_checkpoint(folder / "uncut", plan, folder / "cut")
+    given = {"dtype": "float32", "device": "cpu", **more}
+    cut, uncut = (ModelHandle(ModelSettings(model=str(folder / name), **given)) for name in ("cut", "uncut"))
+    return cut, uncut
+
+
+def heal(folder: Path, name: str, wanted: TrainSettings, kill_at: int | None = None) -> Trained:
+    cut, teacher = models(folder)
+    pair = load_pair(cut, teacher, wanted)
+    options = objective_of(pair, teacher, wanted, ToTrain(DATA, folder, pairs.plan_of(cut)), tiny_records(16))
+
+    def on_progress(done: int, total: int) -> None:
+        if done == kill_at:
+            raise Killed
+
+    model = make_trainable(pair.cut.model, wanted)
+    return train(model, byte_tokenizer(), DATA, wanted, folder / name, on_progress=on_progress, **options)
+
+
+def result(trained: Trained) -> tuple[list[dict[str, float]], bytes, dict[str, Any]]:
+    config = json.loads((trained.final / "adapter_config.json").read_text())
+    curve = [{name: value for name, value in line.items() if name != "seconds"} for line in trained.curve]
+    targets = sorted(config.pop("target_modules"))
+    return curve, (trained.final / "adapter_model.safetensors").read_bytes(), config | {"targets": targets}
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_the_losses_and_adapters_are_those_of_two_models(
+    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert shares_weights(*models(tmp_path, family), settings())
+    with monkeypatch.context() as patch:
+        patch.setattr(pairs, "shares_weights", lambda *args: False)
+        two = result(heal(tmp_path, "two", settings()))
+    assert result(heal(tmp_path, "one", settings())) == two
+    losses = [line["loss"] for line in two[0] if "loss" in line]
+    assert len(set(losses)) == 3 and min(losses) > 0
+
+
+@pytest.mark.parametrize("more", [{"objective": name} for name in OBJECTIVES[2:]] + [{"packing": True}], ids=str)
+def test_every_objective_has_the_same_training_also_when_stopped(
+    more: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(pairs, "shares_weights", lambda *args: False)
+        two = result(heal(tmp_path, "two", settings(**more)))
+    with pytest.raises(Killed):
+        heal(tmp_path, "one", settings(**more), kill_at=3)
+    assert result(heal(tmp_path, "one", settings(**more))) == two
+
+
+def test_the_gradients_are_those_of_two_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With gradient checkpointing, which runs the pruned model's layers again after the teacher has answered."""
+    from layercut.healing.distill import DistillTrainer
+    from layercut.healing.sft import _config, _dataset
+    from tests.unit.healing.test_batches import batch_of
+
+    def gradients() -> dict[str, torch.Tensor]:
+        cut, teacher = models(tmp_path)
+        pair = load_pair(cut, teacher, wanted)
+        options = objective_of(pair, teacher, wanted, ToTrain(DATA, tmp_path, pairs.plan_of(cut)), [])
+        assert options.pop("trainer") is DistillTrainer
+        model = make_trainable(pair.cut.model, wanted)
+        trainer = DistillTrainer(
+            model=model,
+            args=_config(model, wanted, tmp_path / "unused", has_held_out=False),
+            processing_class=byte_tokenizer(),
+            train_dataset=_dataset(DATA.train),
+            **options,
+        )
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.enable_input_require_grads()
+        trainer.compute_loss(model.train(), batch_of(DATA.train[:4], packed=False)).backward()
+        return {name: one.grad for name, one in model.named_parameters() if one.grad is not None}
+
+    wanted = settings(dropout=0.0)
+    found = gradients()
+    monkeypatch.setattr(pairs, "shares_weights", lambda *args: False)
+    expected = gradients()
+    assert found.keys() == expected.keys() and any(one.abs().max() > 0 for one in found.values())
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "qwen3_moe"])
+def test_weights_are_in_memory_once_and_both_models_are_whole(family: str, tmp_path: Path) -> None:
+    cut, teacher = models(tmp_path, family)
+    loaded, uncut = load_pair(cut, teacher, settings())
+    assert uncut is not None
+    places = {one.data_ptr() for one in uncut.model.parameters()}
+    assert {one.data_ptr() for one in loaded.model.parameters()} < places
+    assert len(decoder_layers(uncut.model)) == NUM_LAYERS
+    alone = load_model(str(tmp_path / "cut"), dtype="float32", device="cpu")
+    assert loaded.model.config.to_dict() == alone.model.config.to_dict()
+    assert (loaded.name, loaded.model_hash, loaded.num_layers) == (alone.name, alone.model_hash, alone.num_layers)
+    ids = torch.arange(40).reshape(2, 20)
+    with torch.no_grad():
+        expected = uncut.model(ids).logits
+        assert torch.equal(loaded.model(ids).logits, alone.model(ids).logits)
+        with bypass(uncut.model, CutPlan(num_layers=NUM_LAYERS, removed=REMOVED)):
+            assert torch.equal(uncut.model(ids).logits, alone.model(ids).logits)
+        # What happens to the pruned model's tree leaves the teacher as it is.
+        make_trainable(loaded.model.to(torch.float64), settings())
+        assert torch.equal(uncut.model(ids).logits, expected)
+
+
+def test_the_hash_of_a_cut_is_known_before_it_is_written(tmp_path: Path) -> None:
+    for family in ("llama", "gemma3_text", "gpt2", "qwen3_moe"):
+        cut, teacher = models(tmp_path / family, family)
+        assert hash_after(teacher.source.path, pairs.plan_of(cut)) == cut.metadata.model_hash
+    empty = CutPlan(num_layers=NUM_LAYERS)
+    assert hash_after(teacher.source.path, empty) == teacher.metadata.model_hash
+
+
+def test_a_model_that_teaches_itself_shares_its_weights(tmp_path: Path) -> None:
+    _, teacher = models(tmp_path)
+    loaded, uncut = load_pair(teacher, teacher, settings())
+    assert uncut is not None and len(decoder_layers(loaded.model)) == NUM_LAYERS
+
+
+def test_other_weights_are_loaded_for_themselves(tmp_path: Path) -> None:
+    cut, teacher = models(tmp_path)
+    assert shares_weights(cut, teacher, settings())
+    for more in ({"method": "full"}, {"method": "last-k"}, {"objective": "sft"}, {"store_top_k": 8}):
+        assert not shares_weights(cut, teacher, settings(**more)), more
+        assert load_pair(cut, teacher, settings(**more)).uncut is None
+    half, _ = models(tmp_path, dtype="bfloat16")
+    assert not shares_weights(half, teacher, settings()) and not shares_weights(cut, half, settings())
+
+    def changed(name: str, folder: str = "cut") -> ModelHandle:
+        if not (tmp_path / name).is_dir():
+            shutil.copytree(tmp_path / folder, tmp_path / name)
+        return ModelHandle(cut.settings.replace(model=str(tmp_path / name)))
+
+    # Healed, or repaired at a seam: the plan is the same, one matrix is not.
+    changed("healed")
+    file = tmp_path / "healed" / "model.safetensors"
+    tensors = load_file(file)
+    tensors["model.layers.0.mlp.down_proj.weight"] *= 1.01
+    save_file(tensors, file, {"format": "pt"})
+    assert not shares_weights(changed("healed"), teacher, settings())
+
+    # Cut from another model, or by other means: the weights are the same, nothing says where they come from.
+    (tmp_path / "foreign").mkdir()
+    shutil.copytree(tmp_path / "cut", tmp_path / "foreign", dirs_exist_ok=True)
+    (tmp_path / "foreign" / "plan.json").unlink()
+    assert not shares_weights(changed("foreign"), teacher, settings())
+    save_tiny("llama", tmp_path / "another", seed=1)
+    assert not shares_weights(cut, changed("another"), settings())
+
+    # Quantised.
+    config = json.loads((tmp_path / "uncut" / "config.json").read_text())
+    changed("packed", "uncut")
+    (tmp_path / "packed" / "config.json").write_text(
+        json.dumps(config | {"quantization_config": {"quant_method": "x"}})
+    )
+    packed = changed("packed")
+    assert not shares_weights(packed, packed, settings())

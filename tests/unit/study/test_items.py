@@ -1,0 +1,90 @@
+"""All arms of a study answer the same items of a task: its test set, or the rest where any arm used some of it."""
+
+from __future__ import annotations
+
+import json
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from layercut.runs.settings import read_config
+from layercut.study.file import study_from_dict
+from layercut.study.run import forecast_study, run_study
+from tests.support.studies import NUM_ITEMS
+from tests.support.tiny import save_tiny
+
+SHARED = "tests.support.studies:shared"
+SEARCH = {
+    "criteria": [{"criterion": "task_accuracy", "objective": [{"task": SHARED, "limit": 2}]}],
+    "depths": [1],
+}
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny("llama", tmp_path_factory.mktemp("models") / "tiny")
+
+
+def settings(tiny: Path, out: Path, **keys: Any) -> dict[str, Any]:
+    given = {"model": str(tiny), "dtype": "float32", "device": "cpu", "out": str(out), "checkpoints": False}
+    return {**given, "tasks": [SHARED], "plans": {"last": "reverse:1"}, **keys}
+
+
+def items_of(study: dict[str, Any]) -> dict[str, int]:
+    """Run it; by arm, how many items its number is over."""
+    (outcome,) = run_study(study_from_dict(study), console=Console(file=StringIO()), say=lambda text: None)
+    assert not outcome.failed
+    runs = {file.parent.name: json.loads(file.read_text()) for file in Path(study["out"]).glob("*/metrics.json")}
+    return {name: found["rows"][0]["n"] for name, found in runs.items()}
+
+
+def test_without_a_search_on_it_a_task_is_whole(tiny: Path, tmp_path: Path) -> None:
+    study = settings(tiny, tmp_path / "runs" / "plain")
+    (found,) = forecast_study(study_from_dict(study))
+    assert [arm.items for arm in found.arms] == [2 * NUM_ITEMS] * 2
+    assert items_of(study) == {"uncut": 2 * NUM_ITEMS, "last": 2 * NUM_ITEMS}
+    assert f"shared: full test set, {2 * NUM_ITEMS}" in (tmp_path / "runs" / "plain" / "report.md").read_text()
+
+
+def test_with_a_search_on_it_every_arm_is_asked_the_rest(tiny: Path, tmp_path: Path) -> None:
+    study = settings(tiny, tmp_path / "runs" / "searched", **SEARCH)
+    assert items_of(study) == dict.fromkeys(("uncut", "last", "task_accuracy-1"), NUM_ITEMS)
+    assert (
+        f"shared: rest of the test set, {NUM_ITEMS} of {2 * NUM_ITEMS}"
+        in (tmp_path / "runs" / "searched" / "report.md").read_text()
+    )
+
+
+def test_a_study_of_before_keeps_its_items_and_a_new_one_takes_its_answers(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = settings(tiny, tmp_path / "runs" / "old")
+    with monkeypatch.context() as patch:  # as layercut did before it reported whole test sets
+        patch.setattr("layercut.study.work.decided", lambda used, begun: lambda task: "report")
+        assert items_of(old) == dict.fromkeys(("uncut", "last"), NUM_ITEMS)
+    assert "items" not in read_config(tmp_path / "runs" / "old")["tasks"][0]
+    assert items_of(old) == dict.fromkeys(("uncut", "last"), NUM_ITEMS), "goes on, and is finished"
+    assert items_of(settings(tiny, tmp_path / "runs" / "new")) == dict.fromkeys(("uncut", "last"), 2 * NUM_ITEMS)
+    (cell,) = (tmp_path / "runs" / "new" / "last" / "cells").glob("*.json")
+    assert [number for _, number in json.loads(cell.read_text())["reused"]] == [NUM_ITEMS]
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_healing_on_its_items_counts_for_every_arm(own: bool, tiny: Path, tmp_path: Path) -> None:
+    mine, other = tmp_path / "mine.jsonl", tmp_path / "other.jsonl"
+    for file, words in ((mine, "Say the letter number"), (other, "Count aloud from one up to")):
+        rows = [{"prompt": f"{words} {i}.", "answer": chr(97 + i), "grade": "exact"} for i in range(24)]
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    arm = {"name": "seam", "method": "seam", "responses": "original", "prompts": f"task:{mine if own else other}"}
+    study = settings(
+        tiny, tmp_path / "runs" / "healed", tasks=[{"task": str(mine), "max_new_tokens": 2}], healing=["none", arm]
+    )
+    found = items_of(study)
+    assert set(found) == {"uncut", "last", "last+seam"} and len(set(found.values())) == 1
+    assert (found["uncut"] == 24) is not own
+    recorded = read_config(tmp_path / "runs" / "healed")["healing"]["seam"].get("full_test_sets")
+    assert recorded == (None if own else [str(mine)])
+    assert items_of(study) == found, "the same command again"
