@@ -97,6 +97,15 @@ class Diagnosis(TypedDict):
     notes: list[str]
 
 
+def with_rows(data: Mapping[str, Any]) -> dict[str, Any]:
+    """What such a file holds, its rows as ``MeasureRow``."""
+    found = data["diagnostics"].items()
+    return {
+        **data,
+        "diagnostics": {name: {**one, "rows": [*map(MeasureRow.from_dict, one["rows"])]} for name, one in found},
+    }
+
+
 def comparison_of(
     uncut: Estimate,
     cut: Estimate,
