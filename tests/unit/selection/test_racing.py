@@ -29,22 +29,22 @@ class Asking:
         self.num_answered = [0] * len(table)
         self.num_refused = 0
         """Pieces that were not wanted any more when their turn came."""
-        self.chunks: list[tuple[Any, ...]] = []
-        """Tasks, number of the heat, places."""
+        self.calls: list[tuple[Any, ...]] = []
+        """Tasks, numbers of the chunks, places."""
 
     def __call__(
         self,
         group: Sequence[int],
-        chunk: int,
+        chunks: Sequence[int],
         places: Sequence[int],
         wanted: Callable[[int], bool],
         learn: Callable[[int, int, Sequence[float]], None],
     ) -> None:
-        self.chunks.append((*group, chunk, tuple(places)))
+        self.calls.append((*group, tuple(chunks), tuple(places)))
         pieces = []
         for task in group:
             for place in places:
-                metrics = self.table[place][task][chunk * self.chunk : (chunk + 1) * self.chunk]
+                metrics = self.table[place][task][chunks[0] * self.chunk : (chunks[-1] + 1) * self.chunk]
                 cuts = range(0, len(metrics), self.piece)
                 pieces += [(task, place, metrics[start : start + self.piece]) for start in cuts]
         self.order.shuffle(pieces)
@@ -119,7 +119,7 @@ def test_tasks_that_are_asked_together_are_raced_to_the_same_end(seed: int) -> N
     for place, one in enumerate(found.candidates):
         assert one.value in (None, values[place])
         assert values[place] <= one.upper_bound <= values[best]
-    assert {chunk[:-2] for chunk in asking.chunks} == set(groups)
+    assert {call[:-2] for call in asking.calls} == set(groups)
 
 
 def test_candidates_that_cannot_win_are_not_asked_to_the_end() -> None:
@@ -128,7 +128,7 @@ def test_candidates_that_cannot_win_are_not_asked_to_the_end() -> None:
     found = race(asking, 3, asking.sizes, lambda scores: scores[0])
     assert [one.num_answered for one in found.candidates] == [10, 60, 10]
     assert [one.value for one in found.candidates] == [None, 1.0, None]
-    assert asking.chunks == [(0, 0, (0, 1, 2)), *((0, chunk, (1,)) for chunk in range(1, 6))]
+    assert asking.calls == [(0, (0,), (0, 1, 2)), (0, (1, 2, 3, 4), (1,)), (0, (5,), (1,))]
 
 
 def test_of_equals_the_later_one_wins_and_an_earlier_one_stops_when_it_can_only_tie() -> None:
@@ -143,8 +143,8 @@ def test_inside_a_heat_it_is_asked_again_who_is_wanted() -> None:
     """The rival's answers to the second task settle the first candidate's fate before that one's turn comes."""
 
     class InTurn(Asking):
-        def __call__(self, group, chunk, places, wanted, learn):  # type: ignore[no-untyped-def]
-            super().__call__(group, chunk, sorted(places, reverse=True), wanted, learn)
+        def __call__(self, group, chunks, places, wanted, learn):  # type: ignore[no-untyped-def]
+            super().__call__(group, chunks, sorted(places, reverse=True), wanted, learn)
 
     table = [[[0.0] * 4, [1.0] * 4, [1.0] * 4], [[1.0] * 4, [1.0] * 4, [1.0] * 4]]
 
