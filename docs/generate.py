@@ -92,7 +92,7 @@ def settings_page() -> str:
 
 def settings_classes() -> tuple[tuple[str, type[Settings]], ...]:
     """The classes that people set, with the heading each has on the page."""
-    from layercut.diagnostics.diagnose import DiagnoseSettings
+    from layercut.diagnostics.settings import DiagnoseSettings
     from layercut.healing.filters import FilterSettings
     from layercut.healing.loop import LoopSettings
     from layercut.healing.prompt_sources import Answering, PromptSpec
@@ -100,7 +100,7 @@ def settings_classes() -> tuple[tuple[str, type[Settings]], ...]:
     from layercut.pruning.settings import PruneSettings
     from layercut.selection.base import SearchSettings
     from layercut.settings import CalibrationSettings, DecodingSettings, ModelSettings, TaskSettings
-    from layercut.study.settings import CriterionSettings, HealingArm, StudySettings
+    from layercut.study.settings import CriterionSettings, DiagnoseStep, HealingArm, StudySettings, SweepStep
 
     return (
         ("Model", ModelSettings),
@@ -119,6 +119,8 @@ def settings_classes() -> tuple[tuple[str, type[Settings]], ...]:
         ("Study", StudySettings),
         ("Study: criterion", CriterionSettings),
         ("Study: healing arm", HealingArm),
+        ("Study: sweep", SweepStep),
+        ("Study: diagnosis", DiagnoseStep),
     )
 
 
@@ -176,7 +178,7 @@ def study_keys() -> str:
     from layercut.healing.prompt_sources import PromptSpec
     from layercut.healing.settings import TrainSettings
     from layercut.settings import CalibrationSettings, DecodingSettings, ModelSettings, TaskSettings
-    from layercut.study.settings import CriterionSettings, HealingArm
+    from layercut.study.settings import CriterionSettings, DiagnoseStep, HealingArm, SweepStep
 
     lines = ["| entry | its keys | defaults and limits |", "|---|---|---|"]
     for entry, *kinds in (
@@ -187,6 +189,8 @@ def study_keys() -> str:
         ("`healing`", HealingArm, TrainSettings, FilterSettings),
         ("`prompts` of a healing arm", PromptSpec),
         ("`decoding`", DecodingSettings),
+        ("`sweep`", SweepStep),
+        ("`diagnose`", DiagnoseStep),
     ):
         names = [name for name in kinds[0].model_fields if name not in ("train", "filters")]
         links = ", ".join(link_to(kind) for kind in kinds)

@@ -33,7 +33,9 @@ MAY_USE = {
         "selection", "tasks", "engine", "sandbox", "evidence", "surgery", "models", "report", "settings",
     },
     "healing": {"selection", "tasks", "engine", "evidence", "surgery", "models", "settings"},
-    "study": {"healing", "selection", "tasks", "engine", "evidence", "surgery", "models", "report", "settings"},
+    "study": {
+        "healing", "diagnostics", "selection", "tasks", "engine", "evidence", "surgery", "models", "report", "settings",
+    },
     "pruning": {
         "study", "healing", "diagnostics", "selection", "report", "tasks", "engine", "evidence", "surgery", "models",
         "settings",

@@ -76,6 +76,8 @@ def of_study(data: dict[str, Any]) -> dict[str, Any]:
     whole = study_from_dict(data).as_dict() | {"out": ""}
     for arm in whole["healing"]:
         assert arm.pop("save_dtype") == "auto"
+    for step in ("sweep", "diagnose"):
+        assert whole.pop(step) is None
     return whole
 
 

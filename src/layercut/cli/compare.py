@@ -19,14 +19,18 @@ def compare(
 ) -> None:
     """Compare two runs item by item: which of two cut, healed or whole models is better, and is that shown?
 
-    The items and the decoding must be the same; the models may be any two. Needs no model and no torch.
+    The items and the decoding must be the same; the models may be any two. Needs no model and no torch. Below the
+    scores stand what the written answers look like (loops, repetition, no end) and how programs fail.
 
     Example: layercut compare runs/quickstart/reverse-3 runs/quickstart/random-3
     """
+    from layercut.evidence.completions import as_plain, diagnose_runs
     from layercut.report.two_runs import compare_two, notes, open_run, to_dict
-    from layercut.report.two_runs_table import two_runs_table
+    from layercut.report.two_runs_table import answer_tables, two_runs_table
 
     runs = open_run(first), open_run(second)
     rows = compare_two(*runs, seed=seed)
     remarks = notes(*runs)
-    show(to_dict(rows, remarks), two_runs_table(rows, remarks), json=json)
+    answers = diagnose_runs(runs, seed=seed)
+    tables = (*two_runs_table(rows, remarks), *answer_tables(answers))
+    show({**to_dict(rows, remarks), "answers": as_plain(answers)}, tables, json=json)

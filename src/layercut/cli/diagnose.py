@@ -58,8 +58,8 @@ def diagnose(
     check_plans(model, [cut for cut in cuts if is_plan(cut)], seed)
 
     from layercut.diagnostics.diagnose import diagnose_model
+    from layercut.evidence.diagnosis import with_rows
     from layercut.report.diagnosis.page import summary
-    from layercut.report.diagnosis.verdict import with_rows
     from layercut.report.html.page import PAGE
 
     done = diagnose_model(

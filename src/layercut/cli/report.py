@@ -11,7 +11,7 @@ from layercut.cli.console import result
 
 
 def report(
-    folder: Annotated[Path, typer.Argument(help="The folder of a study, a sweep or a diagnosis.", metavar="RUN")],
+    folder: Annotated[Path, typer.Argument(help="The folder of a study, sweep, diagnosis or eval.", metavar="RUN")],
     more: Annotated[
         list[Path] | None,
         typer.Option(
@@ -23,7 +23,8 @@ def report(
 ) -> None:
     """Write the reports of a run again from what its folder holds: report.html for a browser, and Markdown.
 
-    The page is one file that needs no network. Needs no model and no torch.
+    The page is one file that needs no network. Needs no model and no torch. Of an eval without a comparison there is
+    Markdown alone; two evals are compared by layercut compare.
 
     Example: layercut report runs/quickstart --with runs/sweep --with runs/diagnose
     """

@@ -59,6 +59,7 @@ def _run(
         raise InputError(f"{study}: {error}") from error
 
     from layercut.report.tables import comparison_tables
+    from layercut.runs.study import STEPS
     from layercut.study.run import forecast_study, run_study
     from layercut.text.counting import counted
 
@@ -77,7 +78,7 @@ def _run(
             result(f"\n{outcome.model}")
         for table in comparison_tables(outcome.rows):
             out.print(table)
-        reports = ("page", "report")
+        reports = ("page", "report", *STEPS)
         checkpoints = sum(name not in reports for name in outcome.paths)
         for name, path in outcome.paths.items():
             if name in reports or checkpoints <= MOST_LINES:

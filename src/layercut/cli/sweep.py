@@ -158,8 +158,8 @@ def sweep(
 
 def _diagnose(model: ModelSettings, *, json: bool, **wanted: Any) -> None:
     from layercut.diagnostics.diagnose import diagnose_layers
+    from layercut.evidence.diagnosis import with_rows
     from layercut.report.diagnosis.layers import PLOT, layers_table
-    from layercut.report.diagnosis.verdict import with_rows
 
     done = diagnose_layers(model, console=log, say=say, **wanted)
     _show(done, lambda data: layers_table(with_rows(data)), PLOT, json=json)

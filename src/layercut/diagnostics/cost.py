@@ -20,7 +20,7 @@ import torch
 from scipy.stats import t as student
 
 from layercut.diagnostics.session import DiagnosticSession, Record, SessionModel
-from layercut.evidence.diagnosis import Diagnosis, MeasureRow, level_values
+from layercut.evidence.diagnosis import Diagnosis, MeasureRow, comparison_of
 from layercut.evidence.intervals import Estimate
 from layercut.models.loading import LoadedModel
 from layercut.surgery.bypass import bypass
@@ -164,5 +164,5 @@ def _row(
         chance=None,
         seed=session.seed,
         headline=False,
-        values=level_values(uncut, cut, found),
+        values=comparison_of(uncut, cut, found),
     )

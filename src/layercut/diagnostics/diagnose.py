@@ -15,13 +15,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic import Field
 from rich.console import Console
 
-from layercut.base_settings import Seed, Settings
 from layercut.diagnostics import DIAGNOSTICS, LAYER_FORMS, KnownDiagnostic, diagnostic, is_plan, known
 from layercut.diagnostics.arithmetic_files import arithmetic_files
 from layercut.diagnostics.session import DiagnosticSession, Needs, SessionModel
+from layercut.diagnostics.settings import DiagnoseSettings
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
 from layercut.models.loading import load_tokenizer
@@ -51,17 +50,6 @@ _STEPS = 1000
 _FLAGS = {"limit": "limit", "num_samples": "samples"}
 
 
-class DiagnoseSettings(Settings):
-    """What a diagnosis asks of every model."""
-
-    limit: int = Field(32, ge=1, description="Items of each kind of question.")
-    num_samples: int = Field(64, ge=1, description="Answers drawn for each item where answers are drawn.")
-    arithmetic_data: Path | None = Field(
-        None, description="Arithmetic files of GPT-3, or one of them, in place of generated expressions."
-    )
-    seed: Seed = 0
-
-
 class Diagnosed(NamedTuple):
     """Where the results are, and what diagnose.json holds."""
 
@@ -71,7 +59,7 @@ class Diagnosed(NamedTuple):
 
 def diagnose_model(
     model: ModelSettings,
-    cuts: Sequence[str],
+    cuts: Sequence[str] | Mapping[str, str],
     *,
     only: Sequence[str] = (),
     limit: int,
@@ -90,6 +78,7 @@ def diagnose_model(
         model: the original model.
         cuts: plans of its layers, or other models: checkpoints that were cut from it (and perhaps healed), or models
             that others made of it. Their layers are found in the plans that travel with them, else by their weights.
+            By name, where they have names of their own.
         layers: layers of the original model that such another model has, such as ``0-15``, in place of both.
         only: names of diagnostics; all of them if empty.
         limit, num_samples, arithmetic_data, seed: see ``DiagnoseSettings``.
@@ -105,7 +94,10 @@ def diagnose_model(
             "there is nothing to compare with the original model; give at least one cut, such as reverse:3."
         )
     uncut = ModelHandle(model)
-    arms = [_model(uncut, UNCUT, uncut.plan()), *(_arm(uncut, cut, seed, layers, say) for cut in cuts)]
+    found = [_arm(uncut, cut, seed, layers, say) for cut in (cuts.values() if isinstance(cuts, Mapping) else cuts)]
+    if isinstance(cuts, Mapping):
+        found = [replace(arm, name=name) for arm, name in zip(found, cuts, strict=True)]
+    arms = [_model(uncut, UNCUT, uncut.plan()), *found]
     _check_distinct(arms)
     names = [name for name in names if _can_be_asked(name, arms, asked_for=name in only, say=say)]
     for arm in arms:

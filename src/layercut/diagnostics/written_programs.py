@@ -7,16 +7,15 @@ error, or by time or memory.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from layercut.diagnostics.functions import Function, functions
-from layercut.diagnostics.measures import examples_of, rows_of
-from layercut.diagnostics.programs import BRACKET, CLASSES, FINE, SYNTAX, ProgramClass, classify
+from layercut.diagnostics.measures import examples_of
 from layercut.diagnostics.session import Answers, DiagnosticSession
 from layercut.errors import InputError
 from layercut.evidence.diagnosis import Diagnosis
+from layercut.evidence.program_classes import FINE, ProgramClass, class_counts, classify, program_rows
 from layercut.sandbox.isolation import Limits
 from layercut.sandbox.runner import Program, describe, run_programs
 from layercut.text.counting import counted
@@ -30,10 +29,8 @@ Classes = Mapping[str, Sequence[ProgramClass]]
 def written_programs(session: DiagnosticSession, diagnostic: str) -> Diagnosis:
     """Have every model write small functions, and classify how they end.
 
-    Measures, as shares of all programs: ``programs that parse`` and ``programs with a bracket error`` (their first
-    error is one), the headlines; any syntax error; no code; and ``programs that pass`` their tests, where a sandbox
-    works. Programs that the length limit ended without an error neither parse nor fail. Where no sandbox works,
-    programs are classed by text alone, and a note gives the reason.
+    Measures are those of ``program_rows``. Where no sandbox works, programs are classed by text alone, and a note gives
+    the reason.
     """
     wanted = functions(session.limit, session.seed)
     session.came("functions", wanted)
@@ -48,18 +45,6 @@ def written_programs(session: DiagnosticSession, diagnostic: str) -> Diagnosis:
         classes = _run(session, diagnostic, wanted, answers, parsed)
         ran = f"those that parse were run against tests, isolation: {isolation}"
 
-    def share(classes: Classes, of: Sequence[ProgramClass]) -> dict[str, list[float]]:
-        return {name: [float(found in of) for found in of_arm] for name, of_arm in classes.items()}
-
-    rows = [
-        *rows_of(session, diagnostic, "programs that parse", share(parsed, ("parses",)), headline=True),
-        *rows_of(
-            session, diagnostic, "programs with a bracket error", share(parsed, BRACKET), better="lower", headline=True
-        ),
-        *rows_of(session, diagnostic, "programs with any syntax error", share(parsed, SYNTAX), better="lower"),
-        *rows_of(session, diagnostic, "programs without code", share(parsed, ("no_code",)), better="lower"),
-        *(rows_of(session, diagnostic, "programs that pass", share(classes, ("passed",))) if isolation else []),
-    ]
     uncut = session.uncut.name
     examples = examples_of(
         session,
@@ -68,10 +53,9 @@ def written_programs(session: DiagnosticSession, diagnostic: str) -> Diagnosis:
         answers,
         lambda arm, place: classes[uncut][place] in FINE and classes[arm][place] not in (*FINE, "cut"),
     )
-    counts = {name: {one: Counter(found)[one] for one in CLASSES if one in found} for name, found in classes.items()}
     return {
-        "rows": rows,
-        "data": {"classes": counts},
+        "rows": program_rows(diagnostic, classes, seed=session.seed, were_run=bool(isolation)),
+        "data": {"classes": class_counts(classes)},
         "examples": examples,
         "notes": [f"{counted(len(wanted), 'program')}; {ran}."],
     }

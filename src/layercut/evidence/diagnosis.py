@@ -60,7 +60,7 @@ class MeasureRow(PairedRow):
             value, low, high = data[name]
             return Estimate(value, low, high, data["n"], "")
 
-        values = level_values(
+        values = comparison_of(
             estimate("uncut"),
             estimate("cut"),
             estimate("difference"),
@@ -97,7 +97,16 @@ class Diagnosis(TypedDict):
     notes: list[str]
 
 
-def level_values(
+def with_rows(data: Mapping[str, Any]) -> dict[str, Any]:
+    """What such a file holds, its rows as ``MeasureRow``."""
+    found = data["diagnostics"].items()
+    return {
+        **data,
+        "diagnostics": {name: {**one, "rows": [*map(MeasureRow.from_dict, one["rows"])]} for name, one in found},
+    }
+
+
+def comparison_of(
     uncut: Estimate,
     cut: Estimate,
     difference: Estimate,
@@ -107,7 +116,7 @@ def level_values(
     p_value: float = 1.0,
     test: str = "none",
 ) -> Comparison:
-    """A comparison of which only this is known."""
+    """A comparison of which no more is known than this."""
     retention, above_chance = (kept, None) if chance is None else (None, kept)
     return Comparison(uncut, cut, difference, retention, above_chance, None, None, p_value, refused="", test=test)
 

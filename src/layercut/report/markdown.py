@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from layercut.evidence.comparison import OUTCOMES, left_out
 from layercut.report import words
+from layercut.report.completions import answer_sections, study_answers
 from layercut.report.depth import depth_section
 from layercut.report.elements import Cell, Part, Styled, Table
 from layercut.report.examples import examples
@@ -23,7 +24,7 @@ from layercut.report.readouts import discordance_section, discordances
 from layercut.report.render import markdown
 from layercut.report.rows import raw
 from layercut.report.seeds import over_seeds, seeds_section
-from layercut.report.study import StudyResults, study_results
+from layercut.report.study import StudyResults, further_reports, study_results
 from layercut.runs.atomic import write_text
 from layercut.runs.directory import REPORT
 from layercut.text.counting import counted
@@ -94,9 +95,13 @@ def _render(study: StudyResults, first: FirstScreen, *, with_plot: bool) -> str:
     lines += discordance_section(discordances([uncut, *cuts], rows))
     lines += depth_section(rows)
     lines += ["## How the answers ended", "", "Number of answers.", "", outcome_table(rows), ""]
+    lines += answer_sections(study_answers(study))
     lines += ["## Items that were right before", "", *_examples([uncut, *cuts], rows)]
     if first.behind:
         lines += ["## Evidence behind the answer", "", *first.behind, ""]
+    if further := further_reports(uncut.path.parent):
+        links = [f"- [{path.parent.name}]({path.parent.name}/{path.name})" for path in further]
+        lines += ["## Sweep and diagnosis", "", *links, ""]
     lines += ["## How this was made", "", *(f"- {line}" for line in words.how_made(rows)), ""]
     return "\n".join(_single_blanks(markdown([*lines, *provenance([uncut, *cuts])]))) + "\n"
 

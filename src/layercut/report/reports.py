@@ -16,14 +16,15 @@ from layercut.report.first import FirstScreen, first_screen
 from layercut.report.html.page import write_page
 from layercut.report.markdown import study_report
 from layercut.report.prediction import PREDICTION, prediction_report
-from layercut.report.study import StudyResults, study_results
+from layercut.report.single_run import is_single, single_report
+from layercut.report.study import StudyResults, further_reports, study_results
 from layercut.report.sweep_text import sweep_report
 
 
 def write_reports(
     folder: Path, *, more: Sequence[Path] = (), seed: int | None = None, study: StudyResults | None = None
 ) -> dict[str, Path]:
-    """Write the reports of a study, a run of prune, a sweep or a diagnosis, all numbers compared once.
+    """Write the reports of a study, a run of prune, a sweep, a diagnosis or an evaluation, all numbers compared once.
 
     Args:
         folder: of the run.
@@ -33,7 +34,7 @@ def write_reports(
 
     Returns:
         ``report``, the Markdown file, and ``page``, report.html; no page of a sweep that diagnoses or
-        predicts. ``prediction`` where there is one.
+        predicts, nor of an evaluation. ``prediction`` where there is one.
     Raises:
         InputError: no finished run of these kinds (see study_results, sweep_report, diagnosis_report).
     """
@@ -48,9 +49,12 @@ def write_reports(
         written = {"report": diagnosis_report(folder)}
     elif is_sweep(folder):
         written = {"report": sweep_report(folder)}
+    elif study is None and is_single(folder):
+        return {"report": single_report(folder)}
     else:
         study = study or study_results(folder, seed=seed)
         first = first_screen(folder, study)
         written = {"report": study_report(folder, study=study, first=first)}
+        more = [*more, *(report.parent for report in further_reports(folder))]
     written["page"] = write_page(folder, more=more, seed=seed, study=study, first=first)
     return predicted | written

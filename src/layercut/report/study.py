@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from layercut.errors import InputError
 from layercut.evidence.comparison import ComparisonRow, arm_of, compare_runs
-from layercut.runs.directory import RunFolder, is_run, runs_in
+from layercut.runs.directory import METRICS, RunFolder, is_run, runs_in
 from layercut.runs.settings import shown
-from layercut.runs.study import arms_in, failures_in
+from layercut.runs.study import DIAGNOSE, STEPS, SWEEP, arms_in, failures_in
 
 UNCUT = "uncut"
 """Name of the original model's run in a study."""
@@ -49,11 +49,12 @@ def study_runs(folder: Path) -> StudyRuns:
             "`layercut ls` lists your runs."
         )
     given_up = {name for failure in failures_in(folder) for name in failure.arms}
-    found = [RunFolder.open(path) for path in runs_in(folder) if path.name != UNCUT]
+    plans = _plans(folder)
+    others = {UNCUT, *(set(STEPS) - set(plans))}
+    found = [RunFolder.open(path) for path in runs_in(folder) if path.name not in others]
     found = [run for run in found if run.is_finished or run.name not in given_up]
     if not found:
         raise InputError(f"{shown(folder)} holds no run of a pruned model, so there is nothing to compare yet.")
-    plans = _plans(folder)
 
     def place(run: RunFolder) -> tuple[int, int, str]:
         listed = plans.index(run.name) if run.name in plans else len(plans)
@@ -77,6 +78,12 @@ def study_results(folder: Path, *, seed: int | None = None) -> StudyResults:
     used = seed if seed is not None else own if isinstance(own, int) else 0
     failed = [failure.describe() for failure in failures_in(folder)]
     return StudyResults(runs.uncut, runs.cuts, compare_runs(runs.uncut, runs.cuts, seed=used), used, failed)
+
+
+def further_reports(folder: Path) -> list[Path]:
+    """The Markdown reports of a study's finished sweep and diagnosis."""
+    files = [Path(folder) / SWEEP / "sweep.md", Path(folder) / DIAGNOSE / "diagnose.md"]
+    return [file for file in files if (file.parent / METRICS).is_file()]
 
 
 def _plans(folder: Path) -> list[str]:

@@ -11,9 +11,11 @@ from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from layercut.evidence.completions import diagnose_sweep
 from layercut.evidence.intervals import NUM_RESAMPLES
 from layercut.evidence.sweep import Agreement, Curve, Sweep, SweepRow
 from layercut.report import words
+from layercut.report.completions import answer_sections
 from layercut.report.elements import Cell, Part, Styled, Table
 from layercut.report.figures.layers import layers
 from layercut.report.figures.picture import save
@@ -56,6 +58,7 @@ def render(sweep: Sweep, run: RunFolder, *, with_plot: bool = True) -> str:
         lines += [f"![Retention of every task and readout without each layer]({PLOT})", ""]
     lines += ["## Retention", "", overview_table(sweep), "", BOLD, "", *(f"- {line}" for line in how_made(sweep)), ""]
     lines += ["## Do tasks and criteria agree on the layers?", "", *agreement_parts(sweep), ""]
+    lines += answer_sections(diagnose_sweep(run, sweep), model="layer")
     lines += ["## Every layer in full", "", "Scores in %. -/+: items lost and gained. p: of no change, McNemar's exact"]
     lines += [
         "test or, for scores that are not 0/1, sign-flip permutation; Holm: corrected for the number of layers.",

@@ -110,7 +110,7 @@ def metrics_table(metrics: Mapping[str, Any]) -> RenderableType:
         )
     if rows:
         scope.append(words.items([row["n"] for row in rows], [row["limit"] for row in rows]))
-    parts: list[RenderableType] = [Text(" · ".join(scope)), terminal(_scores_table(rows))]
+    parts: list[RenderableType] = [Text(" · ".join(scope)), terminal(scores_table(rows))]
     parts.append(Text("Scores in % with 95 % intervals. right ... cut: answers; cut by the length limit.", style="dim"))
     asked = [(row["task"], of_test_set(row["n"], row.get("test_set"), row.get("split", ""))) for row in rows]
     if sets := "; ".join(dict.fromkeys(f"{task}: {text}" for task, text in asked if text)):
@@ -122,7 +122,8 @@ def metrics_table(metrics: Mapping[str, Any]) -> RenderableType:
     return Group(*parts)
 
 
-def _scores_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+def scores_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """A line for each task, readout and metric of one run: ``rows`` of its metrics.json."""
     lines: list[list[Cell]] = []
     task, seen = "", set()
     for row in rows:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
@@ -11,6 +12,7 @@ from rich.text import Text
 from layercut.evidence.comparison import ComparisonRow
 from layercut.evidence.intervals import NUM_RESAMPLES
 from layercut.report import readouts, words
+from layercut.report.completions import TITLES, answer_parts
 from layercut.report.elements import Cell, Styled, Table
 from layercut.report.render import terminal
 from layercut.report.two_runs import verdict
@@ -20,6 +22,7 @@ from layercut.text.numbers import number, p_value, with_interval
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from layercut.evidence.completions import DiagnosedAnswers
     from layercut.report.readouts import Discordance
 
 _STYLES: dict[str, Literal["right", "wrong", "faint"]] = {"better": "right", "worse": "wrong", "not shown": "faint"}
@@ -44,6 +47,16 @@ def two_runs_table(rows: Sequence[ComparisonRow], notes: Sequence[str] = ()) -> 
         _table(rows),
         Padding(Text("\n".join(legend), style="dim"), (1, 0, 0, 0)),
     ]
+
+
+def answer_tables(cells: Sequence[DiagnosedAnswers]) -> list[RenderableType]:
+    """What the written answers look like, and how programs fail; nothing where there are none."""
+    blocks: list[RenderableType] = []
+    for diagnostic, title in TITLES.items():
+        if parts := [part for part in answer_parts(cells, diagnostic) if part]:
+            shown = (Text(re.sub(r"\*\*|\\", "", one)) if isinstance(one, str) else terminal(one) for one in parts)
+            blocks += [Text(f"\n{title}"), *shown]
+    return blocks
 
 
 def discordance_table(found: Sequence[Discordance]) -> RenderableType:

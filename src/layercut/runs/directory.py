@@ -134,6 +134,10 @@ class RunFolder:
         assert self._lock is not None, "a run that is open for reading only is not written to"
         return Journal(self._samples_path(task, readout))
 
+    def has_records(self, task: str, readout: str) -> bool:
+        """Whether there are records of one task and readout."""
+        return self._samples_path(task, readout).is_file()
+
     def records(self, task: str, readout: str) -> list[dict[str, Any]]:
         """The records of one task and readout; InputError if there are none, or the file is damaged."""
         return read_records(self._samples_path(task, readout))

@@ -14,6 +14,8 @@ from layercut.runs.json_text import load
 
 FORMAT_VERSION = 1
 MANIFEST, FAILURES = "study.json", "failures"
+SWEEP, DIAGNOSE = STEPS = ("sweep", "diagnose")
+"""Folders of a study with runs that are no arms."""
 
 
 class Failure(NamedTuple):

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from layercut.diagnostics import known
 from layercut.errors import InputError, unknown
 from layercut.models.depth import depth_of
 from layercut.selection import criterion_row
@@ -82,7 +83,9 @@ def check_selection(
 
 def check_study_names(study: StudySettings) -> None:
     """Refuse unknown tasks, readouts, options and criteria of a study. No file is read."""
-    check_tasks((*study.tasks, *(task for one in study.criteria for task in one.objective)))
+    swept = study.sweep.objective if study.sweep else ()
+    check_tasks((*study.tasks, *(task for one in study.criteria for task in one.objective), *swept))
+    known(study.diagnose.only if study.diagnose else ())
     for arm in study.healing:
         check_prompts((spec.source, spec.readout) for spec in arm.prompts)
         check_names(arm.decontaminate)
@@ -97,6 +100,7 @@ def check_study_layers(study: StudySettings) -> None:
         return
     (model,) = study.models
     check_plans(model, study.plans.values(), study.seed)
+    check_layers(model, study.sweep.layers if study.sweep else None)
     depth = _depth(model) if study.criteria else None
     for wanted in study.depths if depth is not None else ():
         assert depth is not None

@@ -19,13 +19,16 @@ from layercut.runs.foreign_code import check_trust
 from layercut.runs.json_text import check_depth, check_text, read_small
 from layercut.settings import CalibrationSettings, DecodingSettings, Depth, ModelSettings, TaskSettings
 from layercut.study.checks import check_study_names
-from layercut.study.settings import LONGEST_NAME, CriterionSettings, HealingArm, StudySettings
+from layercut.study.settings import LONGEST_NAME, CriterionSettings, DiagnoseStep, HealingArm, StudySettings, SweepStep
 from layercut.tasks import check_name
 from layercut.tasks.suites import suite, with_data
 
 Built = TypeVar("Built", bound=Settings)
 
-KEYS = ("models", "plans", "criteria", "depths", "healing", "seed", "seeds", "tasks", "suite", "data_dir", "out")
+KEYS = (
+    "models", "plans", "criteria", "depths", "healing", "seed", "seeds", "tasks", "suite", "data_dir", "sweep",
+    "diagnose", "out",
+)  # fmt: skip
 """Keys of a study beside the model's own, decoding and checkpoints."""
 
 
@@ -195,6 +198,22 @@ def _arm(entry: Any) -> HealingArm:
     return HealingArm(**data)
 
 
+def _sweep(value: Any) -> SweepStep:
+    _expect({"sweep": value}, "sweep", dict, "keys and values, such as layers: 0-9; {} for the study's tasks")
+    data = dict(value)
+    if "objective" in data:
+        data["objective"] = tuple(_task(one) for one in _list(data["objective"], "objective"))
+    return _build(SweepStep, data)
+
+
+def _diagnose(value: Any) -> DiagnoseStep:
+    _expect({"diagnose": value}, "diagnose", dict, "keys and values, such as only: [brackets]; {} for all")
+    data = dict(value)
+    if "arithmetic_data" in data:
+        data["arithmetic_data"] = Path(str(data["arithmetic_data"]))
+    return _build(DiagnoseStep, data)
+
+
 def _prompts(arm: Mapping[str, Any]) -> tuple[PromptSpec, ...]:
     """One source by its name, or several, each by its name or with keys; keys beside them hold for all."""
     given = arm.get("prompts") or ()
@@ -262,5 +281,7 @@ _READ: dict[str, Callable[[Any], Any]] = {
     "seeds": lambda value: tuple(_list(value, "seeds")),
     "decoding": _decoding,
     "checkpoints": lambda value: value,
+    "sweep": _sweep,
+    "diagnose": _diagnose,
 }
 """How the values of a study's own keys are read."""

@@ -13,6 +13,7 @@ from rich.text import Text
 from layercut.engine.base import GenerationRequest
 from layercut.progress.bars import CHARACTERS_PER_TOKEN
 from layercut.progress.estimate import Eta
+from layercut.study.steps_beside import planned
 from layercut.study.work import StudyWork
 from layercut.surgery.checkpoint import plan_cut
 from layercut.surgery.plan import CutPlan
@@ -64,6 +65,8 @@ class Forecast:
     """Timed items behind the time, by task and readout; 0 for an estimate from tokens."""
     keeps_checkpoints: bool
     shortfalls: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
+    """What is left of the study's sweep and diagnosis, a line each; ``seconds`` excludes them."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -89,6 +92,7 @@ class Forecast:
             f"time: {time}",
             f"disk: up to {_size(total.checkpoint_bytes)} of checkpoints"
             + ("" if self.keeps_checkpoints else ", all deleted at the end (checkpoints: false)"),
+            *self.beside,
             f"would write to {self.folder}",
         ]
         return Group(Text(self.model, style="bold"), table, *(Text(line) for line in lines))
@@ -173,6 +177,7 @@ def forecast(work: StudyWork) -> Forecast:
         timed={piece.name: timed[piece.work.kind] for piece in cells if piece.work.kind in timed},
         keeps_checkpoints=work.settings.checkpoints,
         shortfalls=tuple(work.shortfalls()),
+        beside=tuple(planned(work)),
     )
 
 

@@ -16,8 +16,9 @@ from layercut.progress import Say
 from layercut.progress.live import StudyProgress
 from layercut.runs.directory import RunFolder
 from layercut.runs.disk import BROKEN
-from layercut.runs.study import Manifest
+from layercut.runs.study import DIAGNOSE, SWEEP, Manifest
 from layercut.settings import UNCUT
+from layercut.study.steps_beside import diagnose_step, sweep_step
 from layercut.study.store import SEARCHES, Measured, run_cell
 from layercut.study.work import StudyArm, StudyWork, reused
 from layercut.surgery.cut import cut_model
@@ -81,6 +82,20 @@ class StudyJob:
                 left[arm.name] -= 1
                 if not left[arm.name]:
                     self._finish(run, arm, measured[arm.name])
+        if work.settings.sweep is not None:
+            self._beside(SWEEP, sweep_step)
+        if work.settings.diagnose is not None:
+            self._beside(DIAGNOSE, diagnose_step)
+
+    def _beside(self, name: str, step: Callable[..., None]) -> None:
+        """Do a step that is no arm; it loads its own models."""
+
+        def do() -> bool:
+            self._work.model.release()
+            step(self._work, console=self._console, say=self._say)
+            return True
+
+        self._attempt(name, [], do)
 
     def _cell(self, index: int, run: RunFolder, arm: StudyArm, cell: Cell) -> Measured | None:
         step = f"{arm.name}: {cell.label}"

@@ -6,6 +6,7 @@
                       reverse-3/              of a cut; its checkpoint/ inside, and heal-<arm>/ for each healing of it
                       reverse-3+<arm>/        of the cut healed: its answers and metrics
                       searches/<criterion>/   what choosing the layers measured
+                      sweep/, diagnose/       run folders of these steps, where the study has them
                       answers/<hash>/         the original model's answers, the training data of healing
                       study.json              the arms in order, and what failed (traceback in failures/)
                       report.md               made from all the above
@@ -29,12 +30,13 @@ from layercut.healing.recorded import train_as_recorded
 from layercut.progress import Say
 from layercut.progress.live import StudyProgress
 from layercut.report.reports import write_reports
-from layercut.report.study import study_results
+from layercut.report.study import further_reports, study_results
 from layercut.runs.directory import RunFolder
 from layercut.runs.study import Manifest
 from layercut.study.forecast import Forecast, forecast
 from layercut.study.job import StudyJob
 from layercut.study.settings import StudySettings
+from layercut.study.steps_beside import diagnosed
 from layercut.study.store import CellStore
 from layercut.study.work import StudyWork
 from layercut.tasks.cells import announce_isolation
@@ -112,6 +114,7 @@ def forecast_study(
 
 def _run_model(work: StudyWork, settings_file: str | None, console: Console, say: Say) -> StudyOutcome:
     name = work.model.settings.model
+    diagnosed(work)
     for cut, plan in work.plans.items():
         say(f"{cut}: {plan.describe()}")
     for arm in work.arms:
@@ -130,7 +133,8 @@ def _run_model(work: StudyWork, settings_file: str | None, console: Console, say
         )
         job.run()
         failed = [failure.describe() for failure in manifest.failures]
-        paths = {f"checkpoint of {arm}": path for arm, path in job.checkpoints.items()}
+        paths = {path.parent.name: path for path in further_reports(work.folder)}
+        paths |= {f"checkpoint of {arm}": path for arm, path in job.checkpoints.items()}
         try:
             found = study_results(work.folder, seed=work.settings.seed)
             reports = write_reports(work.folder, seed=work.settings.seed, study=found)

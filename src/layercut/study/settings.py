@@ -5,15 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self, get_args
 
 from pydantic import Field, model_validator
 
-from layercut.base_settings import Names, Seed, Settings
+from layercut.base_settings import Names, Seed, Settings, one_of
+from layercut.diagnostics.settings import DiagnoseSettings
 from layercut.errors import InputError
 from layercut.healing.filters import FilterSettings
 from layercut.healing.prompt_sources import Answering, PromptSpec, answering
 from layercut.healing.settings import ArmSettings, TrainSettings
+from layercut.runs.study import STEPS
 from layercut.selection import CriterionRow, criterion_row
 from layercut.selection.base import SearchSettings
 from layercut.settings import (
@@ -25,12 +27,13 @@ from layercut.settings import (
     ModelSettings,
     TaskSettings,
 )
+from layercut.tasks.base import Split
 
 NO_HEALING = "none"
 """The arm that every cut has by default."""
 LONGEST_NAME = 100
 """Bytes. The folder of a healed plan has the names of the plan, the arm and the seed, and a system allows 255."""
-RESERVED = (UNCUT, "searches", "answers", "failures")
+RESERVED = (UNCUT, "searches", "answers", "failures", *STEPS)
 """Folders of a study that no plan may have."""
 _ONE_BY_ONE = ("reverse", "random", "magnitude", "taylor", "perplexity", "task_accuracy", "trace_damage")
 """Criteria whose deeper cut contains the shallower one, whatever their settings."""
@@ -123,6 +126,26 @@ class HealingArm(ArmSettings, Answering):
         return answering(self.preset, **{name: getattr(self, name) for name in Answering.model_fields})
 
 
+class SweepStep(Settings):
+    """A sweep in the study's folder: each layer of the original model skipped alone, as ``layercut sweep`` does it."""
+
+    objective: tuple[TaskSettings, ...] = Field((), description="Tasks; those of the study if left out.")
+    limit: int = Field(100, ge=1, description="Items of each task; one in the objective may have a limit of its own.")
+    layers: str | None = Field(None, description="Layers to skip, one at a time: 0-9,20. All if left out.")
+    split: Annotated[str, one_of(get_args(Split))] = Field(
+        "selection", description="selection items, or report items; layers are not to be chosen by the latter."
+    )
+
+
+class DiagnoseStep(DiagnoseSettings):
+    """A diagnosis in the study's folder, as ``layercut diagnose`` does it; the seed is the study's if left out."""
+
+    only: Names = Field((), description="Names of diagnostics; all if left out.")
+    cuts: Names = Field(
+        (), description="Arms of the study; all if left out, healed ones where their checkpoint is on disk."
+    )
+
+
 class StudySettings(Settings):
     """All settings of a study. Models and tasks have no defaults; plans, criteria or both must be given."""
 
@@ -145,6 +168,9 @@ class StudySettings(Settings):
         description="Keep each cut and healed model on disk. Otherwise those that healing needs are deleted after "
         "their evaluation.",
     )
+
+    sweep: SweepStep | None = Field(None, description="Skip each layer alone, too; see below.")
+    diagnose: DiagnoseStep | None = Field(None, description="Find out what broke in the pruned models, too; see below.")
 
     @model_validator(mode="after")
     def _check(self) -> Self:

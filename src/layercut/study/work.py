@@ -164,7 +164,7 @@ class StudyWork:
         self, settings: StudySettings, model: ModelHandle, *, folder: Path, store: CellStore, limit: int | None = None
     ) -> None:
         """``folder`` is the study's, or this model's in it; ``limit`` lowers every task's number of items."""
-        self.settings, self.model, self.folder, self.store = settings, model, folder, store
+        self.settings, self.model, self.folder, self.store, self.limit = settings, model, folder, store, limit
         self.arms = arms_of(settings, model.num_layers)
         self.plans: dict[str, CutPlan] = {}
         """By arm that is not healed; those of a search once it was made."""

@@ -70,6 +70,8 @@ class Score(NamedTuple):
     """What was taken as the answer; empty where none was found."""
     outcome: str
     """``right``, ``wrong``, ``no_answer`` (none found) or ``cut`` (wrong or none, and the length limit was hit)."""
+    program: str = ""
+    """How the program of an answer ended, a class of ``layercut.evidence.program_classes``; empty without one."""
 
 
 class Task(Protocol):

@@ -16,6 +16,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
+from layercut.engine.base import Completion
+from layercut.evidence.program_classes import FENCE_LINE, ProgramClass, classify
+from layercut.sandbox.runner import ProgramResult
 from layercut.tasks.program_parts import NOT_PYTHON, defines, needed, parse
 
 FENCE = "```"
@@ -28,7 +31,6 @@ _MAX_PARSED = 3 * 10**6
 """Characters. Bounds the search in texts without sense, such as a thousand opened brackets."""
 _TOP_LEVEL = re.compile(r"^(?:(?:async\s+)?def|class|import|from|@|\w+\s*(?::[^=\n]+)?=[^=])", re.MULTILINE)
 _INDENTED = re.compile(r"[ \t]+\S")
-_FENCE_LINE = re.compile(rf"^[ \t]*{FENCE}.*\n?", re.MULTILINE)
 _INDENT = re.compile(r"^[ \t]+", re.MULTILINE)
 
 
@@ -66,9 +68,16 @@ def find_program(text: str, names: Sequence[str], head: str = "") -> str:
         if names and all(any(defines(node, name) for node in parse(code).body) for name in names):
             both = code if head in code else f"{code}\n{head}"
             return needed(both if _failure(both) is None else code, names)
-    pieces = (piece.rstrip() for piece in _FENCE_LINE.split(text))
+    pieces = (piece.rstrip() for piece in FENCE_LINE.split(text))
     code = next((piece for piece in pieces if _is_code(piece, head)), "")
     return _below(head, code) if code and head else code.strip("\n")
+
+
+def program_class(source: str, head: str, answer: Completion, result: ProgramResult | None) -> ProgramClass:
+    """The class of the program that ``find_program`` gave for an answer, after it was run; None: there was none."""
+    if result is None:
+        return "cut" if answer.finish_reason == "length" and answer.text.strip() else "no_code"
+    return classify(source, head=head, finish_reason=answer.finish_reason, outcome=result.failure)
 
 
 def _below(head: str, code: str) -> str:

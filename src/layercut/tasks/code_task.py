@@ -11,7 +11,7 @@ from layercut.engine.base import Completion, GenerationRequest, LikelihoodReques
 from layercut.sandbox.isolation import Limits
 from layercut.sandbox.runner import Program, ProgramResult, in_force, run_programs
 from layercut.tasks.base import Readout, Sample, Score, Split
-from layercut.tasks.code_answers import OPENED, STOP, find_program
+from layercut.tasks.code_answers import OPENED, STOP, find_program, program_class
 from layercut.tasks.data_files import DataRow
 from layercut.tasks.grading import outcome
 from layercut.tasks.lm_eval.forms import CompletionForm
@@ -113,8 +113,8 @@ class CodeTask(RowsTask):
         programs = [self._program(sample, answer) for sample, answer in zip(samples, answers, strict=True)]
         results = iter(run_programs([program for program in programs if program.source], limits=self.limits))
         return [
-            _score(next(results) if program.source else None, answer)
-            for program, answer in zip(programs, answers, strict=True)
+            _score(next(results) if program.source else None, program.source, sample.data["head"], answer)
+            for program, sample, answer in zip(programs, samples, answers, strict=True)
         ]
 
     def chance(self, samples: Sequence[Sample], readout: Readout) -> Mapping[str, float]:
@@ -132,7 +132,7 @@ class CodeTask(RowsTask):
         return None if self.completion is None else self.completion()
 
 
-def _score(result: ProgramResult | None, answer: Completion | Likelihoods) -> Score:
+def _score(result: ProgramResult | None, source: str, head: str, answer: Completion | Likelihoods) -> Score:
     assert isinstance(answer, Completion)
     if result is None:
         said, right = "", False
@@ -140,4 +140,4 @@ def _score(result: ProgramResult | None, answer: Completion | Likelihoods) -> Sc
         right = result.passed
         said = "passed" if right else f"{result.failure}: {result.detail}".removesuffix(": ")
     kind = outcome(right=right, answer=said, finish_reason=answer.finish_reason)
-    return Score({"pass": float(right)}, said, kind)
+    return Score({"pass": float(right)}, said, kind, program_class(source, head, answer, result))

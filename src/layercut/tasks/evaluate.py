@@ -26,6 +26,7 @@ from layercut.engine.base import (
 from layercut.errors import InputError, RunMismatch
 from layercut.evidence.clusters import clusters_of
 from layercut.evidence.intervals import mean_interval
+from layercut.evidence.program_classes import CLASS
 from layercut.tasks import budget, repeats
 from layercut.tasks.base import (
     GENERATED,
@@ -338,6 +339,8 @@ def _record(
         "outcome": score.outcome,
         "metrics": score.metrics,
     }
+    if score.program:
+        record[CLASS] = score.program
     if (cluster := sample.data.get("cluster")) is not None:
         record["cluster"] = str(cluster)
     if isinstance(answer, Completion):

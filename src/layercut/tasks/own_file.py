@@ -20,7 +20,7 @@ from layercut.sandbox.runner import Program, in_force, run_programs
 from layercut.tasks import lettered
 from layercut.tasks.base import Readout, Sample, Score, Split
 from layercut.tasks.boxed import last_boxed, same_value
-from layercut.tasks.code_answers import OPENED, STOP, find_program
+from layercut.tasks.code_answers import OPENED, STOP, find_program, program_class
 from layercut.tasks.data_files import DataSet, read_local
 from layercut.tasks.grading import all_numbers, grade_rank, grade_text, guessing
 from layercut.tasks.own_rows import Grade, check_grade, check_one_kind, sample_of
@@ -176,7 +176,9 @@ class OwnFile:
             elif sample.data["grade"] == "code":
                 result = ran.get(sample.id)
                 said = "" if result is None else "passed" if result.passed else f"{result.failure}: {result.detail}"
-                scores.append(grade_text(said, result is not None and result.passed, answer))
+                graded = grade_text(said, result is not None and result.passed, answer)
+                source = programs[sample.id].source if result else ""
+                scores.append(graded._replace(program=program_class(source, "", answer, result)))
             elif sample.options:
                 found = lettered.find_short(answer.text, sample.options)
                 named = sample.options[lettered.LETTERS.index(found.letter)] if found else ""

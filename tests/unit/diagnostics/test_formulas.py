@@ -11,38 +11,37 @@ from sacrebleu.metrics.bleu import BLEU
 from layercut.diagnostics.arithmetic import KINDS, expressions, first_digits, value
 from layercut.diagnostics.brackets import DEEPEST, nested
 from layercut.diagnostics.cost import ratio
-from layercut.diagnostics.degeneration import (
-    NUM_OPENINGS,
+from layercut.diagnostics.degeneration import NUM_OPENINGS, openings
+from layercut.diagnostics.functions import functions
+from layercut.diagnostics.propagation import given
+from layercut.diagnostics.similarity import cosines
+from layercut.diagnostics.traces import kinds_of
+from layercut.evidence.degeneration import (
     distinct,
     longest_loop,
     look,
-    openings,
     paper_self_bleu,
     repetition,
     self_bleu,
     words_of,
 )
-from layercut.diagnostics.functions import functions
-from layercut.diagnostics.programs import classify
-from layercut.diagnostics.propagation import given
-from layercut.diagnostics.similarity import cosines
-from layercut.diagnostics.traces import kinds_of
+from layercut.evidence.program_classes import classify
 from tests.support.patient import prose
 
 MODULES = (
-    "arithmetic",
-    "degeneration",
-    "programs",
-    "propagation",
-    "similarity",
-    "traces",
-    "cost",
+    "diagnostics.arithmetic",
+    "evidence.degeneration",
+    "evidence.program_classes",
+    "diagnostics.propagation",
+    "diagnostics.similarity",
+    "diagnostics.traces",
+    "diagnostics.cost",
 )
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_the_examples_in_the_docs_hold(name: str) -> None:
-    found = doctest.testmod(importlib.import_module(f"layercut.diagnostics.{name}"), optionflags=doctest.ELLIPSIS)
+    found = doctest.testmod(importlib.import_module(f"layercut.{name}"), optionflags=doctest.ELLIPSIS)
     assert found.attempted > 0
     assert found.failed == 0
 
@@ -99,11 +98,11 @@ def test_longest_loop(text: str, length: int) -> None:
 
 def test_prose_is_healthy_and_a_loop_is_not() -> None:
     texts = (prose("x"), "No." + " And so on" * 40)
-    healthy, loop = (look({"text": text, "finish_reason": "stop"}) for text in texts)
+    healthy, loop = (look(text, "stop") for text in texts)
     assert (healthy["loops"], healthy["rep_4"], healthy["empty"]) == (False, 0, False)
     assert loop["loops"]
     assert loop["rep_4"] > 0.9
-    nothing = look({"text": "", "finish_reason": "length"})
+    nothing = look("", "length")
     assert (nothing["empty"], nothing["endless"], nothing["loops"], nothing["loop_share"]) == (True, True, False, 0)
 
 

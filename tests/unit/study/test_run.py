@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 import shutil
 from collections.abc import Callable
 from functools import cached_property
@@ -16,9 +17,11 @@ from rich.console import Console
 
 from layercut.engine.handle import ModelHandle
 from layercut.engine.shared import SharedEngine
+from layercut.errors import InputError
 from layercut.evidence.paired import compare_paired
 from layercut.report.markdown import study_report
 from layercut.report.study import study_runs
+from layercut.runs.records import Journal
 from layercut.study.file import study_from_dict
 from layercut.study.run import StudyOutcome, forecast_study, run_study
 from tests.support.studies import BREAK, NUM_ITEMS
@@ -205,3 +208,112 @@ def test_each_of_several_models_has_its_own_folder(study: Any, tiny: Path, tmp_p
     first, second = run_study(study_from_dict(settings), console=Console(file=StringIO()), say=lambda text: None)
     assert first.failed == [] and first.paths["report"] == tmp_path / "runs" / "two" / "tiny" / "report.md"
     assert len(second.failed) == 1 and "does not exist" in second.failed[0]
+
+
+STEPS = {"sweep": {"layers": "1,4"}, "diagnose": {"only": ["degeneration"], "limit": 2}}
+
+
+def test_a_sweep_and_a_diagnosis_stopped_and_resumed_are_those_of_a_study_that_ran_through(
+    study: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loads: list[str]
+) -> None:
+    keys = {"tasks": [STEADY], "plans": {"last": "reverse:1"}, **STEPS}
+    (before,) = forecast_study(study_from_dict(study("whole", **keys)))
+    assert f"sweep: steady (rank): 3 x {NUM_ITEMS} selection items" in before.beside
+    assert before.beside[-1] == "diagnose: degeneration of 2 models, at most 2 items of each kind"
+    whole, _ = run(study("whole", **keys))
+    assert whole.failed == []
+
+    append, left = Journal.append, 0
+
+    def stopping(journal: Journal, fresh: Any) -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            raise KeyboardInterrupt
+        append(journal, fresh)
+
+    folders = [tmp_path / "runs" / name for name in ("whole", "stopped")]
+    monkeypatch.setattr(Journal, "append", stopping)
+    monkeypatch.setattr("layercut.study.store.CellStore.records", lambda *_, **__: iter(()))
+    stops = 0
+    for attempt in range(1, 100):
+        left = 2  # every run stops behind its first new records
+        try:
+            stopped, _ = run(study("stopped", **keys))
+            break
+        except KeyboardInterrupt:
+            stops = attempt
+    left = 0  # stops no more
+    assert stops > 5 and stopped.failed == []
+    for file in ("sweep/sweep.json", "sweep/sweep.md", "diagnose/diagnose.json"):
+        assert (folders[0] / file).is_file(), file
+    results = [json.loads((folder / "sweep" / "sweep.json").read_text()) for folder in folders]
+    assert results[0] == results[1]
+    results = [json.loads((folder / "diagnose" / "diagnose.json").read_text()) for folder in folders]
+    assert results[0] == results[1] and [arm["name"] for arm in results[0]["arms"]] == ["uncut", "last"]
+    assert records(folders[0]) == records(folders[1])
+    assert {name: path.relative_to(folders[1]).as_posix() for name, path in stopped.paths.items()} == {
+        "report": "report.md",
+        "page": "report.html",
+        "sweep": "sweep/sweep.md",
+        "diagnose": "diagnose/diagnose.md",
+    }
+    assert "- [sweep](sweep/sweep.md)\n- [diagnose](diagnose/diagnose.md)" in stopped.paths["report"].read_text()
+    page = stopped.paths["page"].read_text()
+    assert 'id="sensitivity"' in page and 'id="broken"' in page
+    assert [one.name for one in study_runs(folders[1]).cuts] == ["last"], "the steps are no arms"
+
+    loads.clear()
+    (after,) = forecast_study(study_from_dict(study("stopped", **keys)))
+    run(study("stopped", **keys))
+    assert after.beside == () and not loads
+    wider = {**keys, "sweep": {"layers": "1,2,4"}}
+    run(study("stopped", **wider))
+    found = json.loads((folders[1] / "sweep" / "sweep.json").read_text())
+    assert sorted({row["layer"] for row in found["rows"]}) == [1, 2, 4], "a study may gain layers later"
+
+
+def test_the_items_of_a_sweep_are_its_own(study: Any) -> None:
+    def items(whole: int | None = None, **sweep: Any) -> list[str]:
+        settings = study("limits", tasks=[{"task": STEADY, "limit": 5}], sweep=sweep)
+        (found,) = forecast_study(study_from_dict(settings), limit=whole)
+        return [line.partition(": ")[2] for line in found.beside if line.endswith(" selection items")]
+
+    objective = [{"task": STEADY, "limit": 4}, LETTERS]
+    assert items(limit=2) == ["steady (rank): 7 x 2 selection items"]
+    assert items() == [f"steady (rank): 7 x {NUM_ITEMS} selection items"]
+    assert items(objective=objective)[0] == "steady (rank): 7 x 4 selection items"
+    assert items(2, objective=objective) == [f"{name} (rank): 7 x 2 selection items" for name in ("steady", "letters")]
+
+
+def test_healed_models_are_diagnosed_where_their_checkpoint_is_on_disk(study: Any, tmp_path: Path) -> None:
+    plans = {"last": "reverse:1", "end": "5"}
+    keys = {"tasks": [STEADY], "plans": plans, "healing": [{**SEAM, "plans": ["last"]}], "diagnose": STEPS["diagnose"]}
+    outcome, said = run(study("gone", **keys))
+    assert outcome.failed == []
+    assert "diagnose: last+seam left out, because their checkpoints are not on disk" in said
+    assert "diagnose: end removes the same layers as last" in said
+    # In another folder, where no study holds its answers already.
+    outcome, _ = run(study("kept", **keys, out=str(tmp_path / "other" / "kept"), checkpoints=True))
+    data = json.loads((tmp_path / "other" / "kept" / "diagnose" / "diagnose.json").read_text())
+    assert [arm["name"] for arm in data["arms"]] == ["uncut", "last", "last+seam"]
+    named = {**keys, "diagnose": {**STEPS["diagnose"], "cuts": ["last+seam"]}}
+    outcome, _ = run(study("named", **named))
+    assert len(outcome.failed) == 1 and "diagnose failed: last+seam cannot be diagnosed" in outcome.failed[0]
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"sweep": {"layer": "3"}}, "Did you mean layers?"),
+        ({"sweep": True}, "sweep: True is not keys and values"),
+        ({"sweep": {"split": "test"}}, "Known: report, selection"),
+        ({"diagnose": {"limit": 0}}, "limit"),
+        ({"diagnose": {"cuts": ["lost"]}}, "Did you mean last?"),
+        ({"plans": {"sweep": "reverse:1"}}, "which a study uses for itself"),
+    ],
+)
+def test_steps_that_cannot_be_done_are_refused_before_anything_runs(study: Any, keys: Any, message: str) -> None:
+    with pytest.raises(InputError, match=re.escape(message)):
+        forecast_study(study_from_dict(study("wrong", **keys)))
+        run(study("wrong", **keys))

@@ -108,18 +108,20 @@ def test_the_answer_is_begun_in_a_code_block(small: CodeTask) -> None:
 
 def test_programs_are_graded_alone_and_together(small: CodeTask) -> None:
     answers = {
-        "\n    return 2 * x": ("passed", "right"),
-        "\n    return 3 * x": ("AssertionError", "wrong"),
-        "\n    return (2 * x": ("SyntaxError: '(' was never closed (program, line 3)", "wrong"),
-        "\n    return y": ("NameError: name 'y' is not defined", "wrong"),
-        "I would rather not.": ("", "no_answer"),
+        "\n    return 2 * x": ("passed", "right", "passed"),
+        "\n    return 3 * x": ("AssertionError", "wrong", "wrong_answer"),
+        "\n    return (2 * x": ("SyntaxError: '(' was never closed (program, line 3)", "wrong", "never_closed"),
+        "\n    return y": ("NameError: name 'y' is not defined", "wrong", "name"),
+        "I would rather not.": ("", "no_answer", "no_code"),
     }
     sample = small.samples("report", 1)[0]
     together = small.grade_all([sample] * len(answers), "chain", [completion(text) for text in answers])
-    for (text, (said, kind)), score in zip(answers.items(), together, strict=True):
-        assert score == Score({"pass": float(kind == "right")}, said, kind)
+    for (text, (said, kind, ended)), score in zip(answers.items(), together, strict=True):
+        assert score == Score({"pass": float(kind == "right")}, said, kind, ended)
         assert small.grade(sample, "chain", completion(text)) == score
-    assert small.grade(sample, "chain", completion("\n    return (2", "length")).outcome == "cut"
+    cut = small.grade(sample, "chain", completion("\n    return (2", "length"))
+    assert (cut.outcome, cut.program) == ("cut", "cut")
+    assert small.grade(sample, "chain", completion("I think", "length")).program == "cut"
     assert small.grade(sample, "chain", completion("\n    return 2 * x", "length")).outcome == "right"
     assert small.chance([sample], "chain") == {"pass": 0.0}
     assert not small.settled(sample, "chain", "x") and small.draft(sample, "chain") == ""

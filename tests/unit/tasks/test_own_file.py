@@ -76,7 +76,8 @@ def test_code_is_run_against_its_tests(tmp_path: Path) -> None:
         "wrong",
         "AssertionError",
     )
-    assert graded(tmp_path, row, "I cannot.").outcome == "no_answer"
+    nothing = graded(tmp_path, row, "I cannot.")
+    assert (failed.program, nothing.outcome, nothing.program) == ("wrong_answer", "no_answer", "no_code")
     task, sample = only(tmp_path, row)
     request = task.request(sample, "short")
     assert isinstance(request.prompt, tuple) and request.prompt[-1] == Message("assistant", "```python\n")

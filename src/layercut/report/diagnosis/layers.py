@@ -12,9 +12,8 @@ from rich.text import Text
 
 from layercut.evidence.diagnosis import Diagnosis, MeasureRow
 from layercut.evidence.intervals import Estimate
-from layercut.evidence.multiplicity import holm
 from layercut.report.diagnosis.page import measure_table
-from layercut.report.diagnosis.verdict import ALPHA, damages, load
+from layercut.report.diagnosis.verdict import ALPHA, damages, load, over_models
 from layercut.report.elements import Figure, Panel, Part, Table, plain
 from layercut.report.figures import charts
 from layercut.report.figures.picture import save
@@ -148,7 +147,7 @@ def columns_of(diagnoses: Mapping[str, Diagnosis]) -> dict[tuple[str, str], str]
 def table_rows(data: Mapping[str, Any]) -> list[list[str]]:
     """A row of the overview for the original model and one for each layer."""
     diagnoses: dict[str, Diagnosis] = data["diagnostics"]
-    columns = {key: _column(diagnoses, key) for key in columns_of(diagnoses)}
+    columns = {key: over_models(diagnoses[key[0]], key[1]) for key in columns_of(diagnoses)}
     first = [next(iter(rows.values()))[0] for rows in columns.values()]
     parent = Parent.from_dict(data.get("parent"))
     lines = [[_UNCUT, *(_value(row, row.values.uncut) for row in first), ""]]
@@ -164,13 +163,6 @@ def table_rows(data: Mapping[str, Any]) -> list[list[str]]:
     return lines
 
 
-def _column(diagnoses: Mapping[str, Diagnosis], key: tuple[str, str]) -> dict[str, tuple[MeasureRow, bool]]:
-    """By arm, the row of a measure and whether its loss is significant over all layers."""
-    rows = [row for row in diagnoses[key[0]]["rows"] if row.metric == key[1] and not row.group]
-    adjusted = holm([row.values.p_value for row in rows])
-    return {row.arm: (row, row.is_worse and p < ALPHA) for row, p in zip(rows, adjusted, strict=True)}
-
-
 def _value(row: MeasureRow, level: Estimate) -> str:
     return number(level.value, share=True) if row.unit == "share" else f"{level.value:.2f}"
 
@@ -179,7 +171,7 @@ def figure(data: Mapping[str, Any]) -> Figure | None:
     """A panel for each measure: its value without each layer, with 95 % intervals; dashed, the original model."""
     diagnoses: dict[str, Diagnosis] = data["diagnostics"]
     panels = [
-        _panel([row for row, _ in _column(diagnoses, key).values()], words, data["num_layers"])
+        _panel([row for row, _ in over_models(diagnoses[key[0]], key[1]).values()], words, data["num_layers"])
         for key, words in columns_of(diagnoses).items()
     ]
     caption = "Every point is the model without this one layer, with its 95 % interval; dashed: uncut."

@@ -202,6 +202,22 @@ def measure_table(rows: Sequence[MeasureRow], diagnostic: str = "", caption: str
     )
 
 
+def raw_measures(rows: Sequence[MeasureRow]) -> list[list[object]]:
+    """The same for a CSV file: every number unrounded, its head first."""
+    sides = ("uncut", "cut", "difference", "kept")
+    head = ["diagnostic", "measure", "group", "model", "unit", "n", "chance"]
+    head += [f"{side}{end}" for side in sides for end in ("", "_low", "_high")]
+    lines: list[list[object]] = [[*head, "p_value", "test", "headline", "seed"]]
+    for row in rows:
+        values = row.values
+        cells: list[object] = [row.diagnostic, row.metric, row.group, row.arm, row.unit, row.n, row.chance]
+        for value in (values.uncut, values.cut, values.difference, row.kept_share):
+            cells += [None, None, None] if value is None else value[:3]
+        cells += [values.p_value, values.test, row.headline, row.seed]
+        lines.append(["" if cell is None else cell for cell in cells])
+    return lines
+
+
 def how_made(data: Mapping[str, Any]) -> list[str]:
     """What shares, intervals, p-values and *first* mean."""
     return [

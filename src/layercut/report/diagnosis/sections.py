@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from layercut.evidence.diagnosis import Diagnosis
+from layercut.evidence.program_classes import FINE
 from layercut.report.elements import Figure, Part, Table
 from layercut.report.figures import diagnosis as figures
 from layercut.text.counting import counted
@@ -24,7 +25,6 @@ class DiagnosticSection(NamedTuple):
     """Markdown and tables beside the table of measures."""
 
 
-_FINE = ("passed", "parses")
 _WORDS = {
     "never_closed": "bracket never closed",
     "unmatched": "bracket closes nothing",
@@ -37,28 +37,29 @@ _WORDS = {
 def _brackets(found: Diagnosis) -> list[Part]:
     """How programs end: number, share of all, share of those that fail."""
     classes = found["data"].get("classes", {})
-    names = list(dict.fromkeys(name for counts in classes.values() for name in counts))
+    names, rows = program_cells(classes)
     if not names:
         return []
-    text = ["Outcomes of the generated programs: number (% of all; % of those that fail).", ""]
-    rows = [
-        [_WORDS.get(name, name.replace("_", " ")), *(_cell(name, counts) for counts in classes.values())]
-        for name in names
-    ]
-    return [
-        *text,
-        Table(name="diagnosis-brackets-more", caption="Brackets and syntax", head=["", *classes], rows=rows),
-        "",
-    ]
+    lines = [[name, *(row[place] for row in rows)] for place, name in enumerate(names)]
+    table = Table(name="diagnosis-brackets-more", caption="Brackets and syntax", head=["", *classes], rows=lines)
+    return [PROGRAM_SHARES, "", table, ""]
 
 
-def _cell(name: str, counts: dict[str, int]) -> str:
+PROGRAM_SHARES = "Outcomes of the generated programs: number (% of all; % of those that fail)."
+
+
+def program_cells(classes: Mapping[str, Mapping[str, int]]) -> tuple[list[str], list[list[str]]]:
+    """The classes that occur, in words, and for each model a cell for each of them."""
+    names = list(dict.fromkeys(name for counts in classes.values() for name in counts))
+    rows = [[_cell(name, counts) for name in names] for counts in classes.values()]
+    return [_WORDS.get(name, name.replace("_", " ")) for name in names], rows
+
+
+def _cell(name: str, counts: Mapping[str, int]) -> str:
     number, total = counts.get(name, 0), sum(counts.values())
-    failed = sum(count for one, count in counts.items() if one not in _FINE)
+    failed = sum(count for one, count in counts.items() if one not in FINE)
     share = f"{100 * number / total:.0f} %"
-    return (
-        f"{number} ({share})" if name in _FINE or not failed else f"{number} ({share}; {100 * number / failed:.0f} %)"
-    )
+    return f"{number} ({share})" if name in FINE or not failed else f"{number} ({share}; {100 * number / failed:.0f} %)"
 
 
 def _degeneration(found: Diagnosis) -> list[Part]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from layercut.evidence.diagnosis import Diagnosis, MeasureRow
+from layercut.evidence.diagnosis import Diagnosis, MeasureRow, with_rows
 from layercut.evidence.multiplicity import holm
 from layercut.runs.settings import read_format
 
@@ -38,15 +38,6 @@ def load(folder: Path, name: str = FILE) -> dict[str, Any]:
     return with_rows(read_format(Path(folder) / name, "diagnosis"))
 
 
-def with_rows(data: Mapping[str, Any]) -> dict[str, Any]:
-    """What such a file holds, its rows as ``MeasureRow``."""
-    found = data["diagnostics"].items()
-    return {
-        **data,
-        "diagnostics": {name: {**one, "rows": [*map(MeasureRow.from_dict, one["rows"])]} for name, one in found},
-    }
-
-
 def damages(diagnoses: Mapping[str, Diagnosis], arm: str) -> list[Damage]:
     """Every headline measure of a pruned model that is shown to be worse than uncut, the largest loss first.
 
@@ -57,6 +48,13 @@ def damages(diagnoses: Mapping[str, Diagnosis], arm: str) -> list[Damage]:
     adjusted = holm([row.values.p_value for row in rows])
     worse = [Damage(row, p) for row, p in zip(rows, adjusted, strict=True) if p < ALPHA and row.is_worse]
     return sorted(worse, key=lambda found: (-found.severity, found.p_adjusted))
+
+
+def over_models(found: Diagnosis, measure: str) -> dict[str, tuple[MeasureRow, bool]]:
+    """By model, the row of a measure, and whether its loss stands after Holm's correction over these models."""
+    rows = [row for row in found["rows"] if row.metric == measure and not row.group]
+    adjusted = holm([row.values.p_value for row in rows])
+    return {row.arm: (row, row.is_worse and p < ALPHA) for row, p in zip(rows, adjusted, strict=True)}
 
 
 def likely_kind(first_wrong: Mapping[str, Any]) -> str | None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from layercut.evidence.diagnosis import Diagnosis
-from layercut.report.diagnosis.page import how_made, layers_in_parent, measure_table, summary
+from layercut.report.diagnosis.page import how_made, layers_in_parent, measure_table, raw_measures, summary
 from layercut.report.diagnosis.sections import SECTIONS
 from layercut.report.elements import Block, Details, Section
 from layercut.report.html.prose import blocks, prose
@@ -40,7 +40,7 @@ def broken(source: Source) -> Section | None:
 def _diagnostic(name: str, found: Diagnosis, arms: Sequence[str], seed: int) -> list[Block]:
     section = SECTIONS[name]
     table = measure_table(found["rows"], name, f"{section.title}: all measures, shares in %")
-    table = replace(table, raw=_raw(found)) if found["rows"] else replace(table, caption=section.title)
+    table = replace(table, raw=raw_measures(found["rows"])) if found["rows"] else replace(table, caption=section.title)
     text = [*section.lines(found), "", *(f"- {note}" for note in found["notes"])]
     more = blocks(text)
     figure = section.figure(found, arms)
@@ -50,18 +50,3 @@ def _diagnostic(name: str, found: Diagnosis, arms: Sequence[str], seed: int) -> 
         caption = f"{section.question} {figure.caption} Seed {seed}."
         shown = [replace(figure, name=table.name, title=section.title, caption=caption, table=own)]
     return [*shown, *more] if table.rows or figure is not None or more else []
-
-
-def _raw(found: Diagnosis) -> list[list[object]]:
-    sides = ("uncut", "cut", "difference", "kept")
-    head = ["diagnostic", "measure", "group", "model", "unit", "n", "chance"]
-    head += [f"{side}{end}" for side in sides for end in ("", "_low", "_high")]
-    lines: list[list[object]] = [[*head, "p_value", "test", "headline", "seed"]]
-    for row in found["rows"]:
-        values = row.values
-        cells: list[object] = [row.diagnostic, row.metric, row.group, row.arm, row.unit, row.n, row.chance]
-        for value in (values.uncut, values.cut, values.difference, row.kept_share):
-            cells += [None, None, None] if value is None else value[:3]
-        cells += [values.p_value, values.test, row.headline, row.seed]
-        lines.append(["" if cell is None else cell for cell in cells])
-    return lines

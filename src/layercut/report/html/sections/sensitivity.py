@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from layercut.evidence.completions import diagnose_sweep
 from layercut.evidence.sweep import Sweep
 from layercut.report.elements import Block, Details, Section
 from layercut.report.figures.layers import layers
 from layercut.report.html.prose import blocks, prose
+from layercut.report.html.sections.endings import answer_details
 from layercut.report.html.source import Source
 from layercut.report.lineage import lineage_table
 from layercut.report.sweep_text import agreement_parts, findings, how_made, layer_parts, overview_table, scope
@@ -29,6 +31,8 @@ def sensitivity(source: Source) -> Section | None:
     found.append(prose([f"- {line}" for line in how_made(sweep)]))
     agreement = blocks(agreement_parts(sweep))
     found.append(Details(summary="Do tasks and criteria agree on the layers?", blocks=tuple(agreement)))
+    if source.sweep_run is not None:
+        found += answer_details(diagnose_sweep(source.sweep_run, sweep), model="layer")
     for curve in sweep.curves:
         full = blocks(layer_parts(curve, sweep))
         found.append(Details(summary=f"Every layer in full: {curve.label}", blocks=tuple(full)))

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from layercut.diagnostics.programs import CLASSES, OUTCOMES, classify, first_problem
+from layercut.evidence.program_classes import CLASSES, OUTCOMES, classify, first_problem
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Classify how a generated program fails, with compile(), a bracket stack and the result of running it.
+"""Classes of generated programs: how each one fails, by compile(), a bracket stack and the result of running it.
 
 Experiments E4 and E9 of arXiv:2602.01997 class programs by parts of error messages, which change with Python's version
 and leave indentation and unterminated strings among "others". Here the parser reports whether and where a program is
@@ -10,11 +10,20 @@ from __future__ import annotations
 import codeop
 import re
 import warnings
-from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+from layercut.evidence.diagnosis import MeasureRow
+from layercut.evidence.measures import measure_rows
 
 Trouble = Literal["never_closed", "unmatched", "mismatched", "unterminated_string"]
 CLOSING = {"(": ")", "[": "]", "{": "}"}
+FENCE_LINE = re.compile(r"^[ \t]*```.*\n?", re.MULTILINE)
+"""A line that opens or closes a block of code."""
+_INDENTED = re.compile(r"(?:[ \t]*\n)*[ \t]+\S")
+_NOT_COMPILED = ("SyntaxError", "IndentationError", "TabError")
 _NEXT = re.compile(r"#[^\n]*|(?i:\b[rbuft]{1,2})?(?:\"\"\"|'''|\"|')|[()\[\]{}]")
 ProgramClass = Literal[
     "passed", "parses", "wrong_answer", "never_closed", "unmatched", "mismatched", "indentation", "unterminated_string",
@@ -26,6 +35,12 @@ BRACKET: tuple[ProgramClass, ...] = ("never_closed", "unmatched", "mismatched")
 SYNTAX: tuple[ProgramClass, ...] = (*BRACKET, "indentation", "unterminated_string", "other_syntax")
 FINE: tuple[ProgramClass, ...] = ("passed", "parses")
 """``parses`` where a program was not run."""
+NOT_PARSED: tuple[ProgramClass, ...] = (*SYNTAX, "no_code", "cut")
+EXCEPTIONS: tuple[ProgramClass, ...] = (
+    "name", "type", "attribute", "value", "index", "memory", "recursion", "other_error",
+)  # fmt: skip
+CLASS = "program"
+"""Field of a record with the class of its program."""
 
 OUTCOMES: Mapping[str, ProgramClass] = {
     "": "passed",
@@ -80,6 +95,82 @@ def classify(source: str, *, head: str = "", finish_reason: str = "stop", outcom
     if problem is not None and problem.line <= (error.lineno or 1):
         return problem.kind
     return "indentation" if isinstance(error, IndentationError) else "other_syntax"
+
+
+def class_of(record: Mapping[str, Any]) -> ProgramClass | None:
+    """The class of the program in a stored answer; None where the record does not tell.
+
+    Runs record it since they have the field ``program``. Of older answers to HumanEval and MBPP the end of the run is
+    known, and so its class; a program that did not compile is classed by the text of the answer. Older answers to
+    tasks of your own with tests have no class.
+
+    >>> old = {"metrics": {"pass": 0.0}, "finish_reason": "stop", "completion": "\\n    return foo(x"}
+    >>> class_of(old | {"answer": "NameError: name 'foo' is not defined"}), class_of(old | {"answer": "SyntaxError: x"})
+    ('name', 'never_closed')
+    """
+    if CLASS in record:
+        found: ProgramClass = record[CLASS]
+        return found
+    if "pass" not in record["metrics"]:
+        return None
+    text, finish_reason = record["completion"], record["finish_reason"]
+    failure = record["answer"].partition(":")[0]
+    if not failure:
+        return "cut" if finish_reason == "length" and text.strip() else "no_code"
+    if failure not in _NOT_COMPILED:
+        return OUTCOMES.get(failure, "other_error")
+    code = next((part.rstrip() for part in FENCE_LINE.split(text) if part.strip()), "")
+    # A body, whose head is not stored, stands below another one.
+    head = "def head():\n" if _INDENTED.match(code) else ""
+    by_text = classify(head + code, head=head, finish_reason=finish_reason)
+    return by_text if by_text in (*SYNTAX, "cut") else "indentation" if failure != "SyntaxError" else "other_syntax"
+
+
+def program_rows(
+    diagnostic: str,
+    classes: Mapping[str, Sequence[ProgramClass]],
+    *,
+    seed: int,
+    clusters: Sequence[str] | None = None,
+    were_run: bool = True,
+) -> list[MeasureRow]:
+    """Shares of all programs, a row for each measure and pruned model.
+
+    ``programs that parse`` and ``programs with a bracket error`` (their first error is one) are the headlines.
+    Programs that the length limit ended without an error neither parse nor fail.
+
+    Args:
+        diagnostic: whose rows these are.
+        classes: by name of the model, the original one first: the class of each program, in the same order.
+        seed: of the resampling.
+        clusters: contexts that the problems share, if any.
+        were_run: whether programs that parse were run.
+    """
+
+    def share(of: Sequence[ProgramClass]) -> dict[str, list[float]]:
+        return {name: [float(found in of) for found in of_arm] for name, of_arm in classes.items()}
+
+    rows = partial(measure_rows, diagnostic, seed=seed, clusters=clusters)
+    parsed = [name for name in CLASSES if name not in NOT_PARSED]
+    found = [
+        *rows("programs that parse", share(parsed), headline=True),
+        *rows("programs with a bracket error", share(BRACKET), better="lower", headline=True),
+        *rows("programs with any syntax error", share(SYNTAX), better="lower"),
+        *rows("programs without code", share(("no_code",)), better="lower"),
+    ]
+    if were_run:
+        found += [
+            *rows("programs that pass", share(("passed",))),
+            *rows("programs with a wrong result", share(("wrong_answer",)), better="lower"),
+            *rows("programs that raise an exception", share(EXCEPTIONS), better="lower"),
+            *rows("programs that run out of time", share(("timeout",)), better="lower"),
+        ]
+    return found
+
+
+def class_counts(classes: Mapping[str, Sequence[ProgramClass]]) -> dict[str, dict[str, int]]:
+    """Number of programs by model and class, in the order of CLASSES."""
+    return {name: {one: Counter(found)[one] for one in CLASSES if one in found} for name, found in classes.items()}
 
 
 def _syntax_error(source: str) -> SyntaxError | None:

@@ -1,0 +1,204 @@
+"""Stored answers beside their scores: degeneration of what models wrote, and classes of programs.
+
+    diagnose_runs([RunFolder.open(Path("runs/q/uncut")), RunFolder.open(Path("runs/q/reverse-3"))], seed=0)
+
+Experiments E2, E4 and E9 of arXiv:2602.01997 on the answers of any run, from its folder alone: no model is asked and no
+program is run. The measures are those of the diagnostics ``degeneration`` and ``brackets``, by the same functions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypedDict, cast
+
+from layercut.errors import InputError
+from layercut.evidence.clusters import clusters_of
+from layercut.evidence.degeneration import FEWEST_WORDS, NAME, degeneration_notes, degeneration_rows, look, words_of
+from layercut.evidence.diagnosis import Diagnosis, with_rows
+from layercut.evidence.program_classes import CLASS, class_counts, class_of, program_rows
+from layercut.evidence.sweep import Sweep
+from layercut.runs.atomic import write_json
+from layercut.runs.directory import RunFolder
+from layercut.runs.settings import read_format
+from layercut.surgery.plan import CutPlan
+from layercut.text.counting import counted
+
+FILE, FORMAT_VERSION = "completions.json", 1
+PROGRAMS = "programs"
+MEASURES_VERSION = 1
+"""Raised with every change of the measures: what a folder holds is then measured again."""
+_READ = ("id", "completion", "finish_reason", "answer", CLASS, "cluster")
+"""Fields of a record that the measures read."""
+
+Record = Mapping[str, Any]
+
+
+class DiagnosedAnswers(TypedDict):
+    """The answers to one task and readout by the original model and pruned ones, on the items that all have."""
+
+    task: str
+    readout: str
+    key: str
+    """Hash of the answers and the seed."""
+    diagnostics: dict[str, Diagnosis]
+    """``degeneration`` where answers are texts, ``programs`` where they are programs; both may be missing."""
+
+
+def diagnose_runs(runs: Sequence[RunFolder], *, seed: int, cache: Path | None = None) -> list[DiagnosedAnswers]:
+    """Measure the written answers of finished runs, paired item by item with the first one.
+
+    A readout with a budget (``chain@64``) is left out: its length is not the model's own.
+
+    Args:
+        runs: the original model's first; of a single run, its own values.
+        seed: of the resampling.
+        cache: folder that keeps what was measured, in ``completions.json``; the same answers are measured once.
+
+    Raises:
+        InputError: a run that is not finished, or damaged records.
+    """
+    held = [{(row["task"], row["readout"]): row["finish"] for row in run.metrics()["rows"]} for run in runs]
+    cells = [cell for cell, finish in held[0].items() if finish is not None and "@" not in cell[1]]
+    names = [run.name for run in runs]
+    if len(set(names)) < len(names):
+        names = [str(run.path) for run in runs]
+    found = _Kept(cache, seed)
+    for task, readout in cells:
+        having = [place for place, of_run in enumerate(held) if (task, readout) in of_run]
+        found.add(task, readout, {names[place]: runs[place].records(task, readout) for place in having})
+    return found.cells
+
+
+def diagnose_sweep(run: RunFolder, sweep: Sweep) -> list[DiagnosedAnswers]:
+    """Measure the written answers of a sweep: the model without each layer (``layer-3``) beside the original one.
+
+    Raises:
+        InputError: damaged records.
+    """
+    names = {CutPlan(num_layers=sweep.num_layers, removed=(layer,)).key: f"layer-{layer}" for layer in sweep.layers}
+    names = {CutPlan(num_layers=sweep.num_layers).key: "uncut", **names}
+    found = _Kept(run.path, sweep.rows[0].seed)
+    for curve in sweep.curves:
+        arms: dict[str, dict[str, Record]] = {name: {} for name in names.values()}
+        # sweep.json alone makes the rest of the report.
+        records = run.records(curve.task, curve.readout) if run.has_records(curve.task, curve.readout) else []
+        for record in records:
+            # A search in the same folder has other plans, and answers that ended early.
+            plan = CutPlan(num_layers=sweep.num_layers, removed=tuple(record["key"]["removed"])).key
+            if plan in names and "completion" in record and record["finish_reason"] != "settled":
+                arms[names[plan]][record["id"]] = record
+        if arms["uncut"]:
+            found.add(curve.task, curve.readout, {name: list(records.values()) for name, records in arms.items()})
+    return found.cells
+
+
+def diagnose_answers(records: Mapping[str, Sequence[Record]], *, seed: int) -> dict[str, Diagnosis]:
+    """The measures of the written answers to one task.
+
+    Answers count as texts where at least half of those of one model have four words. Of several answers to an item,
+    the first is measured.
+
+    Args:
+        records: by model, the original one first; the same items in the same order.
+        seed: of the resampling.
+    """
+    first = next(iter(records.values()))
+    found: dict[str, Diagnosis] = {}
+    if any(_are_texts(of_arm) for of_arm in records.values()):
+        looks = {
+            name: [look(one["completion"], one["finish_reason"]) for one in of_arm] for name, of_arm in records.items()
+        }
+        finish = {name: dict(Counter(one["finish_reason"] for one in of_arm)) for name, of_arm in records.items()}
+        found[NAME] = {
+            "rows": degeneration_rows(looks, seed=seed, clusters=clusters_of(first)),
+            "data": {"finish": finish},
+            "examples": [],
+            "notes": [f"{counted(len(first), 'answer')} of each model.", *degeneration_notes(looks)],
+        }
+    every = {name: [class_of(one) for one in of_arm] for name, of_arm in records.items()}
+    known = [place for place in range(len(first)) if all(of_arm[place] is not None for of_arm in every.values())]
+    if known:
+        classes = {name: [one for one in (of_arm[place] for place in known) if one] for name, of_arm in every.items()}
+        clusters = clusters_of([first[place] for place in known])
+        found[PROGRAMS] = {
+            "rows": program_rows(PROGRAMS, classes, seed=seed, clusters=clusters),
+            "data": {"classes": class_counts(classes)},
+            "examples": [],
+            "notes": _about_classes(records, len(known), len(first)),
+        }
+    return found
+
+
+def _are_texts(records: Sequence[Record]) -> bool:
+    return 2 * sum(len(words_of(one["completion"])) >= FEWEST_WORDS for one in records) >= len(records)
+
+
+def _about_classes(records: Mapping[str, Sequence[Record]], known: int, asked: int) -> list[str]:
+    notes = [f"{counted(known, 'program')} of each model."]
+    if known < asked:
+        notes.append(f"Of {counted(asked - known, 'further item')} an older run does not hold how the program ended.")
+    old = {name: sum(CLASS not in one for one in of_arm) for name, of_arm in records.items()}
+    if any(old.values()):
+        runs = ", ".join(f"{name} {count}" for name, count in old.items())
+        notes.append(
+            "Answers from before classes were stored have the class of their exception; where the program did not "
+            f"compile, that of the text of the answer: {runs}."
+        )
+    return notes
+
+
+class _Kept:
+    """The measured tasks so far, and those that the folder holds."""
+
+    def __init__(self, folder: Path | None, seed: int) -> None:
+        self._folder, self._seed = folder, seed
+        self.cells: list[DiagnosedAnswers] = []
+        self._known: dict[str, DiagnosedAnswers] = {}
+        if folder is not None and (folder / FILE).is_file():
+            try:
+                self._known = {cell["key"]: _read_cell(cell) for cell in read_format(folder / FILE, "report")["cells"]}
+            except (InputError, KeyError, TypeError, ValueError):  # damaged, or of another version: it is made again
+                self._known = {}
+
+    def add(self, task: str, readout: str, records: Mapping[str, Sequence[Record]]) -> None:
+        """Measure the answers of a task by model, the original one first, unless that was done."""
+        by_id = {name: {one["id"]: one for one in of_arm} for name, of_arm in records.items()}
+        first = next(iter(by_id.values()))
+        shared = [item for item in first if all(item in of_arm for of_arm in by_id.values())]
+        answers = {name: [of_arm[item] for item in shared] for name, of_arm in by_id.items()}
+        if not shared:
+            return
+        key = _key(task, readout, answers, self._seed)
+        known = self._known.get(key)
+        if known is None:
+            found = {name: _plain(one) for name, one in diagnose_answers(answers, seed=self._seed).items()}
+            # As it is read from the file again, so that both are equal.
+            known = _read_cell({"task": task, "readout": readout, "key": key, "diagnostics": found})
+        self.cells.append(known)
+        if key not in self._known and self._folder is not None:
+            write_json(self._folder / FILE, {"format_version": FORMAT_VERSION, "cells": as_plain(self.cells)})
+
+
+def as_plain(cells: Sequence[DiagnosedAnswers]) -> list[dict[str, Any]]:
+    """The same, JSON-able."""
+    return [
+        {**cell, "diagnostics": {name: _plain(found) for name, found in cell["diagnostics"].items()}} for cell in cells
+    ]
+
+
+def _plain(found: Diagnosis) -> dict[str, Any]:
+    return {**found, "rows": [row.to_dict() for row in found["rows"]]}
+
+
+def _read_cell(cell: Mapping[str, Any]) -> DiagnosedAnswers:
+    return cast("DiagnosedAnswers", with_rows(cell))
+
+
+def _key(task: str, readout: str, answers: Mapping[str, Sequence[Record]], seed: int) -> str:
+    read = {name: [[one.get(field) for field in _READ] for one in of_arm] for name, of_arm in answers.items()}
+    text = json.dumps([MEASURES_VERSION, task, readout, seed, read], ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,112 @@
+"""Steps of a study beside its arms: a sweep of the original model's layers, and a diagnosis of the pruned models.
+
+They are ``layercut sweep`` and ``layercut diagnose`` in folders of their own inside the study's, ``sweep/`` and
+``diagnose/``, where they resume. The study's page shows both.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+
+from layercut.diagnostics import known
+from layercut.diagnostics.diagnose import diagnose_model
+from layercut.errors import InputError, unknown
+from layercut.progress import Say
+from layercut.runs.directory import METRICS
+from layercut.runs.study import DIAGNOSE, SWEEP
+from layercut.selection.sweep import sweep_model
+from layercut.study.work import StudyArm, StudyWork
+from layercut.text.counting import counted
+
+
+def sweep_step(work: StudyWork, *, console: Console, say: Say, dry_run: bool = False) -> None:
+    """Skip each layer alone on the tasks of the step, or those of the study; see ``sweep_model``."""
+    step = work.settings.sweep
+    assert step is not None
+    limits = [task.limit or step.limit for task in step.objective]
+    limits = limits or [step.limit] * len(work.settings.tasks)
+    tasks = zip(step.objective or work.settings.tasks, limits, strict=True)
+    sweep_model(
+        work.model.settings,
+        objective=[task.replace(limit=_lowered(work, limit)) for task, limit in tasks],
+        layers=step.layers,
+        split=step.split,
+        out=work.folder / SWEEP,
+        seed=work.settings.seed,
+        decoding=work.settings.decoding,
+        dry_run=dry_run,
+        console=console,
+        say=say,
+    )
+
+
+def diagnose_step(work: StudyWork, *, console: Console, say: Say) -> None:
+    """Diagnose the arms of the study; see ``diagnose_model``.
+
+    Raises:
+        InputError: an arm that was asked for has no plan, or no checkpoint on disk.
+    """
+    step = work.settings.diagnose
+    assert step is not None
+    places = {arm.name: _place(work, arm) for arm in diagnosed(work)}
+    missing = [name for name, place in places.items() if not place.exists()]
+    left_out = [name for name in missing if name in work.healers and not step.cuts]
+    for name in missing:
+        if name not in left_out:
+            raise InputError(f"{name} cannot be diagnosed, because {places[name]} does not exist.")
+    if left_out:
+        say(f"diagnose: {', '.join(left_out)} left out, because their checkpoints are not on disk")
+    cuts = {name: str(place) for name, place in places.items() if name not in left_out}
+    first: dict[str, str] = {}
+    for arm in diagnosed(work):
+        if not arm.healing and (same := first.setdefault(work.plan(arm).key, arm.name)) != arm.name:
+            say(f"diagnose: {arm.name} removes the same layers as {same}")
+            del cuts[arm.name]
+    diagnose_model(
+        work.model.settings,
+        cuts,
+        only=step.only,
+        limit=_lowered(work, step.limit),
+        num_samples=step.num_samples,
+        arithmetic_data=step.arithmetic_data,
+        out=work.folder / DIAGNOSE,
+        seed=step.seed if "seed" in step.model_fields_set else work.settings.seed,
+        dry_run=False,
+        console=console,
+        say=say,
+    )
+
+
+def diagnosed(work: StudyWork) -> list[StudyArm]:
+    """The arms that the diagnosis is of; InputError for a name that is none of them."""
+    step = work.settings.diagnose
+    if step is None:
+        return []
+    arms = {arm.name: arm for arm in work.arms if not arm.is_uncut}
+    for name in step.cuts:
+        if name not in arms:
+            raise unknown("arm in diagnose", name, arms)
+    return [arm for arm in arms.values() if arm.name in step.cuts or not step.cuts]
+
+
+def planned(work: StudyWork) -> list[str]:
+    """What is left of these steps, a line each; for ``--dry-run``."""
+    sweep, step = work.settings.sweep, work.settings.diagnose
+    lines: list[str] = []
+    if sweep is not None and not (work.folder / SWEEP / METRICS).is_file():
+        sweep_step(work, console=Console(quiet=True), say=lambda line: lines.append(f"sweep: {line}"), dry_run=True)
+    if step is not None and not (work.folder / DIAGNOSE / METRICS).is_file():
+        models = counted(len(diagnosed(work)) + 1, "model")
+        items = counted(_lowered(work, step.limit), "item")
+        lines.append(f"diagnose: {', '.join(known(step.only))} of {models}, at most {items} of each kind")
+    return lines
+
+
+def _place(work: StudyWork, arm: StudyArm) -> Path:
+    return work.healers[arm.name].checkpoint if arm.healing else work.folder / arm.name / "plan.json"
+
+
+def _lowered(work: StudyWork, limit: int) -> int:
+    return min(limit, work.limit or limit)
