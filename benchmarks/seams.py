@@ -4,7 +4,7 @@
 
 The file has a JSON object with a ``text`` on each line; texts of fewer tokens are left out. The first texts are fitted
 on, the next choose the ridge, and the loss of the last ones is printed: the mean over texts with a 95 % interval, and
-that of the difference from the cut model, text by text. ``whole stream`` is the map of Ghosted Layers
+that of the difference from the pruned model, text by text. ``whole stream`` is the map of Ghosted Layers
 (arXiv:2605.15491), which no plain checkpoint can hold: a matrix D x D at the cut, here in a hook, with our ridges.
 """
 
