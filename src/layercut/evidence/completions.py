@@ -176,7 +176,7 @@ class _Kept:
         known = self._known.get(key)
         if known is None:
             found = {name: _plain(one) for name, one in diagnose_answers(answers, seed=self._seed).items()}
-            # As it is read from the file again, so that both are equal.
+            # The same form that the file gives, so that both are equal.
             known = _read_cell({"task": task, "readout": readout, "key": key, "diagnostics": found})
         self.cells.append(known)
         if key not in self._known and self._folder is not None:

@@ -16,7 +16,6 @@ from layercut.engine.base import Prompt
 from layercut.engine.estimate import TRAINING, CostEstimate, Step, measured_speed
 from layercut.engine.handle import ModelHandle
 from layercut.engine.prompts import encode_prompt
-from layercut.healing.pair import shares_weights
 from layercut.healing.prompt_sources import RESPONSES, Answering, PromptSource
 from layercut.healing.prompts import record_prompt
 from layercut.healing.settings import HealSettings, num_held_out
@@ -83,6 +82,8 @@ def estimate_healing(
     rounds: int = 1,
 ) -> CostEstimate:
     """The cost of ``layercut heal``; with ``rounds`` of a loop, without the time of choosing layers."""
+    from layercut.healing import pair
+
     train, weights, uncut = settings.train, _weights(cut), _weights(teacher)
     limit = how.max_new_tokens or source.max_new_tokens
     steps, moments, disk = [], {}, 0
@@ -118,7 +119,7 @@ def estimate_healing(
         name, cost = f"training, {num_steps * rounds:,} steps", TRAINING + teaches
         steps.append(reading(name, num_examples, weights.parameters, batch_size=batch, cost=cost))
         parts = _training_parts(cut, teacher if teaches else None, source, settings, limit)
-        if rounds == 1 and shares_weights(cut, teacher, train):
+        if rounds == 1 and pair.shares_weights(cut, teacher, train):
             parts["weights"] -= weights.bytes_in_memory
         longest = _longest(cut, source, settings, limit)
         moments[f"in training, for {batch} examples of {longest.tokens:,} tokens"] = parts

@@ -593,8 +593,10 @@ class PruneJob:
     def _write(self, arm: Arm, *, passed: bool) -> None:
         """The checkpoint, verified by reload, where a plan passed or it is wanted anyway."""
         target = self._folder / MODEL
-        if not (passed or self._anyway) or target.exists():
+        if not (passed or self._anyway) or "verified" in self._state:
             return
+        if target.exists():  # stopped before it was known how it was verified
+            shutil.rmtree(target)
         self._progress.begin("checkpoint", "writing and reloading")
         if arm.healing:
             made = self._healer.checkpoint(arm.plan, arm.healing)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from layercut.engine.base import Decoding, Engine, distinct
 from layercut.errors import InputError, unknown
 from layercut.progress import Progress, silent
-from layercut.selection.racing import Standings, calls, race
+from layercut.selection.racing import CHUNKS_AT_ONCE, Standings, race
 from layercut.selection.search_journal import JournalPart, JournalQuestion, SearchJournal
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.base import GENERATED, Readout, Sample, Task, known_readouts
@@ -141,8 +141,9 @@ class SearchAnswers:
 
         progress(ANSWERS, done, total)
         for group in groups:
-            for together in calls(range(len(self.chunks[group[0]]))):
-                self.ask(group, together, plans, whole=whole, learn=learn)
+            chunks = range(len(self.chunks[group[0]]))
+            for start in chunks[::CHUNKS_AT_ONCE]:
+                self.ask(group, chunks[start : start + CHUNKS_AT_ONCE], plans, whole=whole, learn=learn)
 
 
 def race_plans(

@@ -20,7 +20,8 @@ from scipy.stats import hypergeom
 from layercut.progress import OnProgress
 
 CHUNKS_AT_ONCE = 4
-"""Chunks that are asked together where nothing is decided between them."""
+"""Chunks that are asked together where nothing is decided between them: a step of decoding costs little more with more
+rows."""
 
 
 class Standing(NamedTuple):
@@ -120,8 +121,8 @@ def race(
         run(group, [0], everyone)
     leader = field.leader()
     for group in groups:
-        for chunks in calls(range(1, len(sizes[group[0]]))):
-            run(group, chunks, [leader])
+        for start in range(1, len(sizes[group[0]]), CHUNKS_AT_ONCE):
+            run(group, range(len(sizes[group[0]]))[start : start + CHUNKS_AT_ONCE], [leader])
     others = [place for place in everyone if place != leader]
     for chunk in range(1, max(map(len, sizes))):
         for group in groups:
@@ -129,16 +130,6 @@ def race(
                 run(group, [chunk], others)
     on_progress(*field.progress())
     return Standings([field.standing(place) for place in everyone], field.num_items)
-
-
-def calls(chunks: Sequence[int]) -> list[Sequence[int]]:
-    """Chunks that are asked at once where no candidate may stop in between: a step of decoding costs little more with
-    more rows.
-
-    >>> calls(range(6))
-    [range(0, 4), range(4, 6)]
-    """
-    return [chunks[start : start + CHUNKS_AT_ONCE] for start in range(0, len(chunks), CHUNKS_AT_ONCE)]
 
 
 class _Runner:

@@ -347,7 +347,7 @@ def test_a_dry_run_says_what_healing_takes_and_writes_nothing(
 def test_a_dry_run_counts_weights_that_are_shared_once(
     layercut: Run, tiny: Path, cut: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from layercut.healing import estimate
+    from layercut.healing import pair
 
     def memory() -> int:
         given = ("--teacher", tiny, "--prompts", prompts, "--out", tmp_path / "run", "--dry-run", "--json")
@@ -355,7 +355,7 @@ def test_a_dry_run_counts_weights_that_are_shared_once(
         return int(json.loads(ran.out)["memory_bytes"])
 
     once = memory()
-    monkeypatch.setattr(estimate, "shares_weights", lambda *args: False)
+    monkeypatch.setattr(pair, "shares_weights", lambda *args: False)
     assert memory() - once == 4 * AutoModelForCausalLM.from_pretrained(cut).num_parameters()
 
 

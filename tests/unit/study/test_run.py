@@ -307,7 +307,7 @@ def test_healed_models_are_diagnosed_where_their_checkpoint_is_on_disk(study: An
     [
         ({"sweep": {"layer": "3"}}, "Did you mean layers?"),
         ({"sweep": True}, "sweep: True is not keys and values"),
-        ({"sweep": {"split": "test"}}, "Known: report, selection"),
+        ({"sweep": {"split": "test"}}, "Known: full, report, selection"),
         ({"diagnose": {"limit": 0}}, "limit"),
         ({"diagnose": {"cuts": ["lost"]}}, "Did you mean last?"),
         ({"plans": {"sweep": "reverse:1"}}, "which a study uses for itself"),

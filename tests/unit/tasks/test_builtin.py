@@ -294,13 +294,13 @@ def test_gold_and_token_read_the_same_items(name: str) -> None:
         assert not any(one.partition("\nA. ")[0] in reported for one in shown), "report items are never shown"
     assert task.chance(report, "gold") == {} and task.chance(report, "token") == {"accuracy": 0.25}
     one = Likelihoods(id="a", log_likelihoods=(-3.0,), num_tokens=(2,), is_greedy=(True,), num_prompt_tokens=9)
-    assert task.grade(report[0], "gold", one) == ({"log_likelihood": -1.5}, report[0].gold, "right")
+    assert task.grade(report[0], "gold", one) == ({"log_likelihood": -1.5}, report[0].gold, "right", "")
     four = [-5.0] * 4
     four[report[0].gold_index] = -1.0
     best = Likelihoods(
         id="a", log_likelihoods=tuple(four), num_tokens=(1,) * 4, is_greedy=(False,) * 4, num_prompt_tokens=9
     )
-    assert task.grade(report[0], "token", best) == ({"accuracy": 1.0}, report[0].gold, "right")
+    assert task.grade(report[0], "token", best) == ({"accuracy": 1.0}, report[0].gold, "right", "")
 
 
 def test_a_short_word_problem_has_no_steps() -> None:

@@ -66,7 +66,7 @@ def test_the_prompts(tmp_path: Path) -> None:
     assert short == GenerationRequest(id=sample.id, prompt=asked, max_new_tokens=48)
     assert gold == LikelihoodRequest(id=sample.id, prompt=asked, continuations=(f"\\boxed{{{sample.gold}}}",))
     scored = Likelihoods(id="a", log_likelihoods=(-6.0,), num_tokens=(4,), is_greedy=(True,), num_prompt_tokens=9)
-    assert task.grade(sample, "gold", scored) == ({"log_likelihood": -1.5}, sample.gold, "right")
+    assert task.grade(sample, "gold", scored) == ({"log_likelihood": -1.5}, sample.gold, "right", "")
     assert task.chance([sample], "gold") == {} and task.chance([sample], "chain") == {"boxed": 1.0, "anywhere": 1.0}
 
 

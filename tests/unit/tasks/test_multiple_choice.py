@@ -57,6 +57,7 @@ def test_what_is_asked_and_graded(tmp_path: Path) -> None:
         {"acc": 1.0, "acc_norm": 0.0 if len(sample.gold) == 1 else 1.0},
         sample.gold,
         "right",
+        "",
     )
     wrong = task.grade(sample, "rank", likelihoods((-3.0, -9.0, -2.0)))
     assert wrong.metrics["acc"] == 0.0 and wrong.answer == "none" and wrong.outcome == "wrong"
@@ -273,8 +274,8 @@ def test_options_in_the_context_have_a_prompt_each(tmp_path: Path) -> None:
     )
     assert sample.options == prompts and sample.gold == prompts[1]
     assert sample.question == f"Ann beat Bo {number} times because _ was quick."
-    assert task.grade(sample, "rank", likelihoods((-2.0, -1.0))) == ({"acc": 1.0}, prompts[1], "right")
-    assert task.grade(sample, "rank", likelihoods((-1.0, -2.0))) == ({"acc": 0.0}, prompts[0], "wrong")
+    assert task.grade(sample, "rank", likelihoods((-2.0, -1.0))) == ({"acc": 1.0}, prompts[1], "right", "")
+    assert task.grade(sample, "rank", likelihoods((-1.0, -2.0))) == ({"acc": 0.0}, prompts[0], "wrong", "")
     gold = task.request(sample, "gold")
     assert gold == LikelihoodRequest(id=sample.id, prompt=prompts[1], continuations=(" was quick.",))
     token = task.request(sample, "token")
@@ -435,7 +436,7 @@ def test_a_log_likelihood_task_asks_for_one_continuation(tmp_path: Path) -> None
     asked = task.request(sample, "rank")
     assert isinstance(asked, LikelihoodRequest) and asked.continuations == (" Tom",) and sample.gold == "Tom"
     greedy = Likelihoods(id="a", log_likelihoods=(-0.5,), num_tokens=(1,), is_greedy=(True,), num_prompt_tokens=1)
-    assert task.grade(sample, "rank", greedy) == ({"acc": 1.0}, "Tom", "right")
+    assert task.grade(sample, "rank", greedy) == ({"acc": 1.0}, "Tom", "right", "")
     assert task.chance([sample], "rank") == {"acc": 1.0}, "a constant answerer"
 
 
@@ -460,12 +461,13 @@ def test_five_readouts_of_one_item(tmp_path: Path) -> None:
     )
     assert (short.max_new_tokens, chain.max_new_tokens) == (16, 512)
     one = Likelihoods(id="a", log_likelihoods=(-3.0,), num_tokens=(2,), is_greedy=(False,), num_prompt_tokens=1)
-    assert task.grade(sample, "gold", one) == ({"log_likelihood": -1.5}, "", "wrong")
-    assert task.grade(sample, "token", likelihoods((-3.0, -1.0, -2.0))) == ({"accuracy": 0.0}, f"{number}0", "wrong")
-    assert task.grade(sample, "short", written("A")) == ({"accuracy": 1.0}, sample.gold, "right")
-    assert task.grade(sample, "short", written("none")) == ({"accuracy": 0.0}, "none", "wrong")
+    assert task.grade(sample, "gold", one) == ({"log_likelihood": -1.5}, "", "wrong", "")
+    token = task.grade(sample, "token", likelihoods((-3.0, -1.0, -2.0)))
+    assert token == ({"accuracy": 0.0}, f"{number}0", "wrong", "")
+    assert task.grade(sample, "short", written("A")) == ({"accuracy": 1.0}, sample.gold, "right", "")
+    assert task.grade(sample, "short", written("none")) == ({"accuracy": 0.0}, "none", "wrong", "")
     assert task.grade(sample, "chain", written("I add. The answer is A.")).outcome == "right"
-    assert task.grade(sample, "chain", written("I add and add", "length")) == ({"accuracy": 0.0}, "", "cut")
+    assert task.grade(sample, "chain", written("I add and add", "length")) == ({"accuracy": 0.0}, "", "cut", "")
     assert task.grade(sample, "chain", written("A")).outcome == "no_answer"
     assert task.draft(sample, "short") == "A" and task.draft(sample, "chain") == ""
     assert task.chance([sample], "gold") == {}

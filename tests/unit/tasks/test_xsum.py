@@ -79,7 +79,7 @@ def test_the_class_of_an_answer_is_measured_by_the_lead(task: XSum) -> None:
     assert task.grade(sample, "short", completion(" Runner 6 ran to his home. ")).outcome == "right"
     assert task.grade(sample, "short", completion("A man of 6 ran home.")).outcome == "right", "the lead itself"
     wrong = task.grade(sample, "short", completion("Sunny tomorrow."))
-    assert wrong == ({"rougeL": 0.0, "rouge1": 0.0, "rouge2": 0.0}, "Sunny tomorrow.", "wrong")
+    assert wrong == ({"rougeL": 0.0, "rouge1": 0.0, "rouge2": 0.0}, "Sunny tomorrow.", "wrong", "")
     assert task.grade(sample, "short", completion("")).outcome == "no_answer"
     assert task.grade(sample, "short", completion("Sunny", "length")).outcome == "cut"
 
