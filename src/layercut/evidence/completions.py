@@ -180,7 +180,10 @@ class _Kept:
             known = _read_cell({"task": task, "readout": readout, "key": key, "diagnostics": found})
         self.cells.append(known)
         if key not in self._known and self._folder is not None:
-            write_json(self._folder / FILE, {"format_version": FORMAT_VERSION, "cells": as_plain(self.cells)})
+            done = {(cell["task"], cell["readout"]) for cell in self.cells}
+            later = [cell for cell in self._known.values() if (cell["task"], cell["readout"]) not in done]
+            cells = as_plain([*self.cells, *later])
+            write_json(self._folder / FILE, {"format_version": FORMAT_VERSION, "cells": cells})
 
 
 def as_plain(cells: Sequence[DiagnosedAnswers]) -> list[dict[str, Any]]:

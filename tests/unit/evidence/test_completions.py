@@ -166,6 +166,17 @@ def test_items_are_paired_and_measured_once(tmp_path: Path, monkeypatch: pytest.
     assert json.loads((tmp_path / FILE).read_text())["cells"] == as_plain([cell])
 
 
+def test_answers_that_did_not_change_stay_in_the_file(tmp_path: Path) -> None:
+    """Only the first of two tasks is measured anew; the second was known and must not fall out of the file."""
+    texts = [record(str(n), prose(str(n))) for n in range(6)]
+    before = build_answers(tmp_path / "before", {"first": texts, "second": texts})
+    diagnose_runs([before], seed=1, cache=tmp_path)
+    after = build_answers(tmp_path / "after" / "before", {"first": texts[1:], "second": texts})
+    cells = diagnose_runs([after], seed=1, cache=tmp_path)
+    assert [cell["task"] for cell in cells] == ["first", "second"]
+    assert json.loads((tmp_path / FILE).read_text())["cells"] == as_plain(cells)
+
+
 def test_one_run_has_its_own_values(tmp_path: Path) -> None:
     run = build_answers(tmp_path / "one", {"own": [record(str(n), prose(str(n))) for n in range(6)]})
     (cell,) = diagnose_runs([run], seed=0)
