@@ -49,10 +49,10 @@ def main() -> None:
     if asked.one:
         asked.out.write_text(json.dumps(measure(asked)))
         return
-    peaks, results = [matrix_peak(asked)], {}
+    peaks, results = [peak_of(asked)], {}
     for name in asked.engines.split(","):
         results[name] = in_a_process(asked, name)
-        peaks.append(matrix_peak(asked))
+        peaks.append(peak_of(asked))
     print(f"{asked.model}, {asked.dtype}, {asked.threads} thread(s), batch size {asked.batch_size}, ", end="")
     print(f"load average {os.getloadavg()[0]:.1f}, nice {os.nice(0)}")
     print("matrix peak: " + ", ".join(f"{one / 1e9:.0f}" for one in peaks) + " GFLOP/s")
@@ -135,18 +135,13 @@ def chains(asked: argparse.Namespace, count: int) -> list[Any]:
     return [replace(one, max_new_tokens=asked.new_tokens) for one in found]
 
 
-def matrix_peak(asked: argparse.Namespace, size: int = 4096) -> float:
-    """FLOP/s of a large matrix product, the best of five."""
+def peak_of(asked: argparse.Namespace) -> float:
+    """FLOP/s of a large matrix product on all threads. Not imported above: an engine has an interpreter of its own."""
     import torch
+    from ways import matrix_peak
 
     torch.set_num_threads(asked.threads)
-    left, right = (torch.randn(size, size).to(getattr(torch, asked.dtype)) for _ in range(2))
-    times = []
-    for _ in range(5):
-        before = time.perf_counter()
-        left @ right
-        times.append(time.perf_counter() - before)
-    return 2 * size**3 / min(times)
+    return matrix_peak(getattr(torch, asked.dtype), clock=time.perf_counter)
 
 
 def requests(count: int, new_tokens: int, label: str) -> list[Any]:

@@ -83,7 +83,7 @@ def softmax_over(query_KRGSd: Tensor, parts: Sequence[KeySpan], scaling: float, 
         piece = slice(start, start + size)
         here = [part._replace(bias=part.bias[..., piece, :]) for part in parts]
         pieces.append(_softmax_over(query_KRGSd[:, :, :, piece], here, scaling, softcap))
-    return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=3)
+    return joined(pieces, dim=3)
 
 
 def _softmax_over(query_KRGSd: Tensor, parts: Sequence[KeySpan], scaling: float, softcap: float | None) -> Tensor:
@@ -126,6 +126,11 @@ def fused(query_KRGSd: Tensor, keys_KRCd: Tensor, values_KRCd: Tensor, sees: Ten
     mask = sees if sees is None or sees.dim() == 2 else sees.unsqueeze(-3)
     output_RHSd = scaled_dot_product_attention(query_RHSd, keys, values, mask, is_causal=sees is None, scale=scaling)
     return output_RHSd.view(num_texts, num_kv, num_groups, num_tokens, size).transpose(0, 1)
+
+
+def joined(pieces: Sequence[Tensor], dim: int) -> Tensor:
+    """Pieces side by side; a single one without a copy."""
+    return pieces[0] if len(pieces) == 1 else torch.cat(list(pieces), dim=dim)
 
 
 def capped(scores: Tensor, softcap: float | None) -> Tensor:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from layercut.engine.attention import Heads, KeyValue, bias_of, capped
+from layercut.engine.attention import Heads, KeyValue, bias_of, capped, joined
 from layercut.progress.activity import wrote
 
 if TYPE_CHECKING:
@@ -224,7 +224,7 @@ class _Attends:
         query_KAGd = heads.query_HTd.float().view(num_kv, -1, num_rows, size).transpose(1, 2) * heads.scaling
         keys, values = (kept[:, :num_rows, : self._longest] for kept in held)
         pieces = _pieces(keys)
-        own = torch.cat([query_KAGd[:, rows] @ keys[:, rows].float().transpose(-1, -2) for rows in pieces], dim=1)
+        own = joined([query_KAGd[:, rows] @ keys[:, rows].float().transpose(-1, -2) for rows in pieces], dim=1)
         ahead = own.new_zeros((*own.shape[:3], self._num_prefix))
         here = [(prefix[layer], slots) for prefix, slots in self._groups if layer in prefix]
         for kv, slots in here:
@@ -234,7 +234,7 @@ class _Attends:
         scores = capped(torch.cat([ahead, own], dim=-1), heads.softcap) + self._bias(heads.window)[None, :, None]
         weights = torch.softmax(scores, dim=-1)
         weights_KAGC = weights[..., self._num_prefix :]
-        output_KAGd = torch.cat([weights_KAGC[:, rows] @ values[:, rows].float() for rows in pieces], dim=1)
+        output_KAGd = joined([weights_KAGC[:, rows] @ values[:, rows].float() for rows in pieces], dim=1)
         for kv, slots in here:
             weights_KQP = weights[:, slots, :, : self._num_prefix].reshape(num_kv, -1, self._num_prefix)
             output_KAGd[:, slots] += (weights_KQP @ kv.values.float()).view(num_kv, len(slots), -1, size)

@@ -125,10 +125,9 @@ def _verified(module: nn.Module, given_1ND: Tensor, wanted: Tensor, change: Call
 def scale_output(module: nn.Module, factor: float) -> None:
     """Multiply what a branch adds by ``factor``, without a comparison; InputError for a module of unknown shape."""
     if not list(module.children()):  # a norm at the end of the branch
-        first: Any = next(module.parameters())
-        size = first.shape[0]
-        given_1ND = torch.randn(1, 4, size, generator=torch.Generator().manual_seed(0)).to(first.device, first.dtype)
-        map_DD = factor * torch.eye(size, dtype=torch.float64, device=first.device)
+        size = next(module.parameters()).shape[0]
+        given_1ND = _given(module, size)
+        map_DD = factor * torch.eye(size, dtype=torch.float64, device=given_1ND.device)
         _into_norm(module, map_DD, given_1ND, factor * _output(module, given_1ND).double())
         return
     stacked = _stacked(module)

@@ -78,9 +78,10 @@ def training_bytes(
     Raises:
         Exception: transformers cannot run this model without numbers, for any reason of its own.
     """
+    shaped_as = "lora" if settings.method == "qlora" else settings.method
     base = settings.weights if settings.method in ("full", "last-k") else where.dtype
     with torch.random.fork_rng(), quiet_transformers():
-        model = make_trainable(_without_numbers(cut, base), settings.replace(method=_METHODS[settings.method]))
+        model = make_trainable(_without_numbers(cut, base), settings.replace(method=shaped_as))
         uncut = None if teacher is None else _without_numbers(teacher, where.teacher_dtype)
     trained = [tuple(one.shape) for one in model.parameters() if one.requires_grad]
     vocabulary = model.get_output_embeddings().weight.shape[0]
@@ -110,12 +111,8 @@ def training_bytes(
     at_rest["optimizer"] += state + step
     fullest = max(found, at_rest, key=lambda parts: parts.total())
     if settings.method == "qlora":
-        fullest["weights"] += _packed(model) - sum(_bytes(one) for one in _base_of(model))
+        fullest["weights"] += _packed(model) - sum(one.nbytes for one in _base_of(model))
     return {part: fullest[part] for part in PARTS}
-
-
-_METHODS = {"lora": "lora", "qlora": "lora", "full": "full", "last-k": "last-k"}
-"""The method whose modules have the shapes of a method's."""
 
 
 class Meter(TorchDispatchMode):
@@ -243,8 +240,3 @@ def _packed(model: Any) -> int:
     packed: int = sum(one.numel() for name, one in model.named_parameters() if ".base_layer.weight" in name)
     others: int = sum(one.numel() for one in _base_of(model)) - packed
     return math.ceil(packed * (1 / 2 + 1 / 64 + 4 / (64 * 256))) + 4 * others
-
-
-def _bytes(tensor: Tensor) -> int:
-    size: int = tensor.numel() * tensor.element_size()
-    return size

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from layercut.healing.settings import TrainSettings
-from layercut.runs.settings import CONFIG, read_config
+from layercut.runs.settings import settings_in
 
 
 def train_as_recorded(train: TrainSettings, out: Path, *keys: str) -> TrainSettings:
@@ -23,9 +23,9 @@ def train_as_recorded(train: TrainSettings, out: Path, *keys: str) -> TrainSetti
         InputError: the folder holds no readable config.yaml of layercut.
         RunMismatch: someone changed it.
     """
-    if "learning_rate" in train.model_fields_set or not (out / CONFIG).is_file():
+    if "learning_rate" in train.model_fields_set:
         return train
-    recorded: Any = read_config(out)
+    recorded: Any = settings_in(out)
     for key in keys:
         recorded = recorded.get(key, {}) if isinstance(recorded, dict) else {}
     if not isinstance(recorded, dict) or recorded.get("method") != train.method or "learning_rate" not in recorded:

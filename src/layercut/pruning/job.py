@@ -312,16 +312,18 @@ class PruneJob:
         Rows of a batch share the reading of weights, so where the first few take little of the time, a larger batch
         tells the speed.
         """
-        limit = FEWEST
-        while True:
+
+        def seconds_of_an_item(limit: int) -> float:
             for part in self._asked:
                 with suppress(AtChance):
                     self._uncut(replace(part, limit=limit), is_first=True)
-            per_item = self._per_item(self._asked)
-            more = min(int(FIRST * seconds / max(per_item, 1e-9)), self._model.settings.batch_size, SELECTION_ITEMS)
-            if limit > FEWEST or more < 2 * FEWEST:
-                return selection_items_in(seconds, per_item, self._depth)
-            limit = more
+            return self._per_item(self._asked)
+
+        per_item = seconds_of_an_item(FEWEST)
+        more = min(int(FIRST * seconds / max(per_item, 1e-9)), self._model.settings.batch_size, SELECTION_ITEMS)
+        if more >= 2 * FEWEST:
+            per_item = seconds_of_an_item(more)
+        return selection_items_in(seconds, per_item, self._depth)
 
     def _uncut(self, part: ObjectiveTask, *, is_first: bool = False) -> None:
         """The original model's answers to one task, and how long each took.
