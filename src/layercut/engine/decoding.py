@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from layercut.engine.attention import Heads, KeyValue, bias_of, capped, joined
+from layercut.engine.attention import Heads, KeyValue, bias_of, capped
 from layercut.progress.activity import wrote
 
 if TYPE_CHECKING:
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from layercut.surgery.plan import CutPlan
 
 MAX_ROWS = 256
-_FIRST_SLOTS, _FIRST_CAPACITY = 8, 32
-_IN_CACHE = 2**18
-"""Numbers in float32 that stay in a core's cache."""
+_FIRST_SLOTS = 8
+_CAPACITY_STEP = 64
+"""Tokens by which space for keys and values grows."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,11 +161,11 @@ class DecodingPool:
         """Free space for this many rows of this many own tokens. What does not fit waits until others end, the last
         first.
 
-        Both grow by doubling, so that no memory is filled before it is used.
+        Slots grow by doubling and tokens by steps, so that little memory is filled before it is used.
         """
         if slots <= self._slots and capacity <= self._capacity:
             return
-        capacity = max(_FIRST_CAPACITY, self._capacity, _power_of_two(capacity))
+        capacity = max(self._capacity, -(-capacity // _CAPACITY_STEP) * _CAPACITY_STEP)
         sample = next(iter((self._active or self._waiting)[0].own.values())).keys
         num_kv, _, size = sample.shape
         row_bytes = 2 * self._num_layers * num_kv * capacity * size * sample.element_size()
@@ -213,32 +213,60 @@ class _Attends:
             groups.setdefault(id(row.prefix), []).append(slot)
         self._groups = [(rows[slots[0]].prefix, torch.tensor(slots, device=device)) for slots in groups.values()]
         self._biases: dict[int | None, Tensor] = {}
+        self._mask: Tensor | None = None
+        """Of own tokens, in the dtype of the queries."""
 
     def attend(self, layer: int, heads: Heads) -> Tensor:
         """(H, A, d): queries, keys and values of the tokens that are fed."""
         held = self._held[layer]
         for kept, new in zip(held, heads.own, strict=True):
             kept[:, self._slots_A, self._length_A] = new
+        keys, values = (kept[:, : len(self._slots_A), : self._longest] for kept in held)
+        own = KeyValue(keys, values)
+        fuses = keys.device.type == "cpu" and keys.dtype != torch.float32
+        if fuses and heads.softcap is None and heads.window is None:
+            return self._fused(layer, heads, own)
+        return self._in_float32(layer, heads, own)
+
+    def _in_float32(self, layer: int, heads: Heads, own: KeyValue) -> Tensor:
         num_heads, num_rows, size = heads.query_HTd.shape
-        num_kv = held.keys.shape[0]
+        num_kv = own.keys.shape[0]
         query_KAGd = heads.query_HTd.float().view(num_kv, -1, num_rows, size).transpose(1, 2) * heads.scaling
-        keys, values = (kept[:, :num_rows, : self._longest] for kept in held)
-        pieces = _pieces(keys)
-        own = joined([query_KAGd[:, rows] @ keys[:, rows].float().transpose(-1, -2) for rows in pieces], dim=1)
-        ahead = own.new_zeros((*own.shape[:3], self._num_prefix))
+        behind = query_KAGd @ own.keys.float().transpose(-1, -2)
+        ahead = behind.new_zeros((*behind.shape[:3], self._num_prefix))
         here = [(prefix[layer], slots) for prefix, slots in self._groups if layer in prefix]
         for kv, slots in here:
             query_KQd = query_KAGd[:, slots].reshape(num_kv, -1, size)
             found = query_KQd @ kv.keys.float().transpose(-1, -2)
             ahead[:, slots] = found.view(num_kv, len(slots), -1, self._num_prefix)
-        scores = capped(torch.cat([ahead, own], dim=-1), heads.softcap) + self._bias(heads.window)[None, :, None]
+        scores = capped(torch.cat([ahead, behind], dim=-1), heads.softcap) + self._bias(heads.window)[None, :, None]
         weights = torch.softmax(scores, dim=-1)
-        weights_KAGC = weights[..., self._num_prefix :]
-        output_KAGd = joined([weights_KAGC[:, rows] @ values[:, rows].float() for rows in pieces], dim=1)
+        output_KAGd = weights[..., self._num_prefix :] @ own.values.float()
         for kv, slots in here:
             weights_KQP = weights[:, slots, :, : self._num_prefix].reshape(num_kv, -1, self._num_prefix)
             output_KAGd[:, slots] += (weights_KQP @ kv.values.float()).view(num_kv, len(slots), -1, size)
         return output_KAGd.transpose(1, 2).reshape(num_heads, num_rows, size)
+
+    def _fused(self, layer: int, heads: Heads, own: KeyValue) -> Tensor:
+        """In half precision on a CPU torch's own kernel reads each key once, where ``_in_float32`` would copy all of
+        them. Prefix and own tokens are computed apart and joined by the sums of their exponentials."""
+        num_heads, num_rows, size = heads.query_HTd.shape
+        num_kv = own.keys.shape[0]
+        query_AKGd = heads.query_HTd.view(num_kv, -1, num_rows, size).permute(2, 0, 1, 3)
+        if self._mask is None:
+            self._mask = self._bias(None)[:, None, None, self._num_prefix :].to(query_AKGd.dtype)
+        keys_AKCd, values_AKCd = (kept.transpose(0, 1) for kept in own)
+        output, log_sum_AKG = _flash(query_AKGd, keys_AKCd, values_AKCd, self._mask, heads.scaling)
+        for prefix, slots in self._groups:
+            if not self._num_prefix or layer not in prefix:
+                continue
+            keys_1KPd, values_1KPd = (kept.unsqueeze(0) for kept in prefix[layer])
+            query_1KQd = query_AKGd[slots].transpose(0, 1).reshape(1, num_kv, -1, size)
+            ahead_1KQd, ahead_1KQ = _flash(query_1KQd, keys_1KPd, values_1KPd, None, heads.scaling)
+            ahead = ahead_1KQd.view(num_kv, len(slots), -1, size).transpose(0, 1)
+            share = torch.sigmoid(ahead_1KQ.view(num_kv, len(slots), -1).transpose(0, 1) - log_sum_AKG[slots])
+            output[slots] = torch.lerp(output[slots], ahead, share.unsqueeze(-1))
+        return output.permute(1, 2, 0, 3).reshape(num_heads, num_rows, size)
 
     def _bias(self, window: int | None) -> Tensor:
         """(A, P + C)."""
@@ -252,14 +280,15 @@ class _Attends:
         return self._biases[window]
 
 
-def _pieces(kept_KACd: Tensor) -> list[slice]:
-    """Rows to convert to float32 at once. On a CPU as many as its cache holds: a copy of all of them in memory would
-    cost more to write and read than the keys themselves."""
-    num_kv, num_rows, num_tokens, size = kept_KACd.shape
-    if kept_KACd.device.type != "cpu" or kept_KACd.dtype == torch.float32:
-        return [slice(None)]
-    each = max(1, _IN_CACHE // (num_kv * num_tokens * size))
-    return [slice(start, start + each) for start in range(0, num_rows, each)]
+def _flash(
+    query_BKSd: Tensor, keys_BKCd: Tensor, values_BKCd: Tensor, mask: Tensor | None, scaling: float
+) -> tuple[Tensor, Tensor]:
+    """Attention output (B, K, S, d) in float32 and the log of the sum of exponentials (B, K, S), which only torch's
+    inner operator returns."""
+    output, log_sum = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+        query_BKSd, keys_BKCd, values_BKCd, 0.0, False, attn_mask=mask, scale=scaling
+    )
+    return output.float(), log_sum
 
 
 def _power_of_two(number: int) -> int:
