@@ -57,8 +57,6 @@ def num_held_out(count: int, share: float) -> int:
     return min(max(round(share * count), 1), count - 1) if share and count else 0
 
 
-
-
 class TrainSettings(Settings):
     """How a pruned model is trained."""
 
