@@ -1,4 +1,4 @@
-"""The LoRA arm against PEFT and TRL run by hand on the same texts: the same loss at every step, and the same adapter."""
+"""The LoRA arm against PEFT and TRL, run by hand on the same texts: the same losses and the same adapter."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ SETTINGS: dict[str, Callable[[], dict[str, Any]]] = {
     "heal": HealSettings().as_dict,
     "heal, saved otherwise": HealSettings(
         train=TrainSettings(method="full", learning_rate=1, epochs=2), save_dtype="bfloat16", data={"gsm8k": "d"}
-    ).describe,
+    ).as_dict,
     "study": lambda: of_study(STUDY),
     "criteria": lambda: {"criteria": [one.as_dict() for one in study_from_dict(STUDY).criteria]},
     "arm": lambda: of_arm(0),
