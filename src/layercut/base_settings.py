@@ -7,9 +7,18 @@ that names the field.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, NamedTuple, Self, cast, get_args
+from typing import Annotated, Any, ClassVar, NamedTuple, Self, cast, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, PlainSerializer, ValidationError, WrapValidator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    PlainSerializer,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    WrapValidator,
+    model_serializer,
+)
 from pydantic.fields import FieldInfo
 from pydantic_core.core_schema import ValidationInfo
 
@@ -20,11 +29,19 @@ from layercut.seed import check_seed
 class Settings(BaseModel, frozen=True, extra="forbid", strict=True):
     """Base of all settings: keywords only, never changed, no field that is not declared."""
 
+    LATER: ClassVar[frozenset[str]] = frozenset()
+    """Fields that came later: plain data omit them at their defaults, so runs created before them still resume."""
+
     def __init__(self, /, **given: Any) -> None:
         try:
             super().__init__(**given)
         except ValidationError as error:
             raise _refusal(type(self), error) from None
+
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields = type(self).model_fields
+        return {name: one for name, one in dump(self).items() if name not in self.LATER or one != fields[name].default}
 
     def as_dict(self) -> dict[str, Any]:
         """All fields as plain data, nested settings as well."""

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from layercut.evidence.comparison import ComparisonRow
     from layercut.models.loading import LoadedModel
     from layercut.models.sources import ModelSource
-    from layercut.pruning.job import Pruned
+    from layercut.pruning.pruned import Pruned
     from layercut.report.advice import Advice
     from layercut.selection.sweep import Swept
     from layercut.study.run import StudyOutcome

@@ -68,7 +68,7 @@ STUDY: dict[str, Any] = {
 def of_arm(number: int) -> dict[str, Any]:
     study = study_from_dict(STUDY)
     healer = Healer(study.healing[number], study.models[0], study.tasks, 3, folder=Path("f"), answers=Path("a"))
-    return {"identity": healer.identity, "settings": healer.settings.describe()}
+    return {"identity": healer.identity, "settings": healer.settings.as_dict()}
 
 
 def of_study(data: dict[str, Any]) -> dict[str, Any]:
@@ -93,10 +93,10 @@ SETTINGS: dict[str, Callable[[], dict[str, Any]]] = {
     "loop": LoopSettings(num_remove=2, calibration=CalibrationSettings(num_texts=3)).as_dict,
     "train": TrainSettings().as_dict,
     "filters": FilterSettings(max_tokens=None, languages=("en",), dedup_prompts=0.8).as_dict,
-    "heal": HealSettings().describe,
+    "heal": HealSettings().as_dict,
     "heal, saved otherwise": HealSettings(
         train=TrainSettings(method="full", learning_rate=1, epochs=2), save_dtype="bfloat16", data={"gsm8k": "d"}
-    ).describe,
+    ).as_dict,
     "study": lambda: of_study(STUDY),
     "criteria": lambda: {"criteria": [one.as_dict() for one in study_from_dict(STUDY).criteria]},
     "arm": lambda: of_arm(0),

@@ -2,7 +2,7 @@
 
 transformers lets a model's attention be replaced by name (its AttentionInterface), and everything else in a layer works
 token by token. So texts of any length lie side by side in one packed row, and the function here decides which tokens
-attend to which. Everything is computed in float32.
+attend to which. Everything is computed in float32 (but for half precision on a CPU in decoding, see ``decoding``).
 """
 
 # Shapes: T packed tokens, H query heads, K key-value heads, G = H / K query heads a key-value head, R texts, S tokens

@@ -95,15 +95,12 @@ class DecodingPool:
         self._waiting.append(row)
         self._admit()
 
-    def drop(self, unwanted: Callable[[DecodingRow], bool]) -> list[DecodingRow]:
-        """Let go of rows that are not wanted any more; which those were."""
-        gone = [row for row in self._waiting if unwanted(row)]
-        self._waiting = deque(row for row in self._waiting if row not in gone)
+    def drop(self, unwanted: Callable[[DecodingRow], bool]) -> None:
+        """Let go of rows that are not wanted any more."""
+        self._waiting = deque(row for row in self._waiting if not unwanted(row))
         for slot in reversed(range(len(self._active))):
             if unwanted(self._active[slot]):
-                gone.append(self._active[slot])
                 self._free(slot)
-        return gone
 
     @torch.no_grad()
     def step(self) -> list[DecodingRow]:

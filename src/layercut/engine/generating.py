@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from layercut.engine.answers import Answer
 from layercut.engine.attention import KeyValue
-from layercut.engine.base import Completion, Decoding, Likelihoods, Reply, Wanted
+from layercut.engine.base import Completion, Decoding, Likelihoods, Reply, Wanted, distinct
 from layercut.engine.decoding import DecodingPool, DecodingRow
 from layercut.engine.head import chunks, logits
 from layercut.engine.packing import Pack
@@ -39,7 +38,8 @@ Runner = Callable[[Sequence[PackedText], Callable[[CutPlan], bool]], Iterator[tu
 Said = dict[tuple[str, int], Next]
 """By request and step: the model's next token behind the prompt and this many tokens of the draft."""
 _LOOK_EVERY = 8
-"""Steps of decoding after which rows that are not wanted any more are let go."""
+"""Steps of decoding after which ended answers are handed over, and rows that are not wanted any more let go. Counted in
+steps, not in seconds: which answers a race asks for must not depend on the machine."""
 
 
 class _Laid(NamedTuple):
@@ -53,15 +53,6 @@ class _Laid(NamedTuple):
     """Per row, which text holds its prompt and draft; one text for all rows that are alike in both, such as the drawn
     answers to one question."""
     reading: Reading
-
-
-@dataclass
-class _Cell:
-    """Answers of one block under one plan."""
-
-    plan: CutPlan
-    num_open: int
-    ended: list[Completion] = field(default_factory=list)
 
 
 class Generating:
@@ -92,16 +83,17 @@ class Generating:
         self._wanted = wanted
         self._stop_tokens = stop_tokens(loaded.tokenizer, loaded.model.generation_config)
         self._pool = DecodingPool(stack, loaded.num_layers, len(prefix), self._choose, num_bytes)
-        self._cells: dict[tuple[str, str], _Cell] = {}
-        """Open ones, by plan and request."""
+        self._ended: list[tuple[CutPlan, Completion]] = []
+        """Answers that nobody was told of."""
 
     def answers(
         self, blocks: Iterable[Sequence[ItemRequest]], run: Runner
     ) -> Iterator[tuple[CutPlan, Sequence[Reply]]]:
-        """A plan and its scores or answers to a block at a time."""
+        """A plan and its scores of a block, or some of its answers, soon after they ended."""
         for block in blocks:
             yield from self._begin(block, run, set())
         yield from self._decode(lambda: self._pool.is_empty)
+        yield from self._tell()
 
     def _begin(
         self, block: Sequence[ItemRequest], run: Runner, begun: set[str]
@@ -124,12 +116,9 @@ class Generating:
             begun.add(leaf.plan.key)
             if scores:
                 yield leaf.plan, scores
-            cell = _Cell(leaf.plan, len(answers) - len(ended), [answer.completion() for answer in ended])
-            if cell.ended and not cell.num_open:
-                yield leaf.plan, _sorted(cell.ended)
+            self._ended += [(leaf.plan, answer.completion()) for answer in ended]
             for answer, place in zip(answers, laid.places, strict=True):
                 if answer not in ended:
-                    self._cells[leaf.plan.key, answer.id] = cell
                     self._pool.add(self._row(answer, pack.starts[place], leaf))
             del found, leaf, pack
             yield from self._decode(lambda: not self._pool.is_full)
@@ -227,22 +216,20 @@ class Generating:
         own = {layer: KeyValue(kv.keys[:, here], kv.values[:, here]) for layer, kv in leaf.own.items()}
         return DecodingRow(answer, leaf.plan, own, leaf.prefix, num_own)
 
-    def _decode(self, is_enough: Callable[[], bool]) -> Iterator[tuple[CutPlan, Sequence[Reply]]]:
+    def _decode(self, is_enough: Callable[[], bool]) -> Iterator[tuple[CutPlan, Sequence[Completion]]]:
         for number in count():
             if number % _LOOK_EVERY == 0:
-                for row in self._pool.drop(lambda row: not self._wanted(row.plan, row.answer.id)):
-                    yield from self._close(row, None)
+                yield from self._tell()
+                self._pool.drop(lambda row: not self._wanted(row.plan, row.answer.id))
             if is_enough():
                 return
-            for row in self._pool.step():
-                yield from self._close(row, row.answer.completion())
+            self._ended += [(row.plan, row.answer.completion()) for row in self._pool.step()]
 
-    def _close(self, row: DecodingRow, completion: Completion | None) -> Iterator[tuple[CutPlan, list[Completion]]]:
-        cell = self._cells.pop((row.plan.key, row.answer.id))
-        cell.num_open -= 1
-        cell.ended += [] if completion is None else [completion]
-        if not cell.num_open and cell.ended:
-            yield cell.plan, _sorted(cell.ended)
+    def _tell(self) -> Iterator[tuple[CutPlan, Sequence[Completion]]]:
+        """Hand over the answers that have ended, plan by plan."""
+        ended, self._ended = self._ended, []
+        for plan in distinct([plan for plan, _ in ended]):
+            yield plan, [completion for of_plan, completion in ended if of_plan.key == plan.key]
 
     def _choose(self, states_ND: Tensor, answers: Sequence[Answer]) -> list[Next]:
         return self._next(states_ND, answers, [len(answer.tokens) for answer in answers])
@@ -256,7 +243,3 @@ class Generating:
             names = [answer.id for answer in answers[chunk]]
             tokens += next_tokens(logits(model, before, chunk), self._decoding, names, steps[chunk])
         return tokens
-
-
-def _sorted(completions: Sequence[Completion]) -> list[Completion]:
-    return sorted(completions, key=lambda completion: completion.id)

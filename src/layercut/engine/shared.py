@@ -126,8 +126,8 @@ class SharedEngine(HoldsModel, ManyPlansAtOnce):
     ) -> Under[Completion]:
         """Answer every request under every plan: block by block of requests, in each under all plans.
 
-        ``max_new_tokens`` is shortened where the model's context leaves less space. Answers of a block under a plan
-        come together, when the last of them has ended.
+        ``max_new_tokens`` is shortened where the model's context leaves less space. Answers come soon after they ended,
+        whatever their block.
 
         Raises:
             InputError: at once, as in PlainEngine.

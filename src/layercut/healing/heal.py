@@ -126,7 +126,7 @@ def heal_model(
         begun = settings_in(out)
         in_full = full_test_sets(to_check(), source) if begun is None else begun.get(IN_FULL, ())
     run_settings = {
-        "heal": settings.describe(),
+        "heal": settings.as_dict(),
         "cut": cut.describe(),
         "teacher": teacher.describe(),
         **asked(source, how, train.seed),

@@ -97,7 +97,7 @@ def heal_in_a_loop(
         raise InputError(f"{loop.num_remove} rounds leave no layer of {whole.num_layers}; take fewer.")
     run_settings = {
         "loop": loop.as_dict(),
-        "heal": settings.describe(),
+        "heal": settings.as_dict(),
         "uncut": whole.describe(),
         **asked(source, how),
     }

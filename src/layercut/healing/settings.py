@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, NamedTuple, Self
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, model_validator
 
 from layercut.base_settings import Names, Number, Seed, Settings, one_of
 from layercut.errors import InputError
@@ -57,11 +57,10 @@ def num_held_out(count: int, share: float) -> int:
     return min(max(round(share * count), 1), count - 1) if share and count else 0
 
 
-_LATER = ("optimizer", "weights", "gradient_checkpointing")
-
-
 class TrainSettings(Settings):
     """How a pruned model is trained."""
+
+    LATER = frozenset({"optimizer", "weights", "gradient_checkpointing"})
 
     method: Annotated[str, one_of(METHODS)] = Field(
         "lora",
@@ -182,12 +181,6 @@ class TrainSettings(Settings):
             self.model_fields_set.discard("learning_rate")
         return self
 
-    @model_serializer(mode="wrap")
-    def _without_later_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Settings that came later are omitted at their defaults, so runs created before them still resume."""
-        fields = type(self).model_fields
-        return {key: one for key, one in dump(self).items() if key not in _LATER or one != fields[key].default}
-
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.weights == "bfloat16" and self.precision == "float32":
@@ -256,6 +249,8 @@ class ArmSettings(Settings):
 class HealSettings(ArmSettings):
     """All settings of a healing, beside the models and prompts."""
 
+    LATER = frozenset({"save_dtype"})
+
     keep_adapter: bool = Field(False, description="Write the adapter alone instead of merging it.")
     train: TrainSettings = TrainSettings()
     filters: FilterSettings = FilterSettings()
@@ -268,10 +263,3 @@ class HealSettings(ArmSettings):
         if self.keep_adapter and self.save_dtype != "auto":
             raise InputError("an adapter that is kept is written as it was trained; leave out save_dtype.")
         return self
-
-    def describe(self) -> dict[str, Any]:
-        """What decides the result, for a run's settings.
-
-        A default ``save_dtype`` is omitted, so runs created before the setting existed still resume.
-        """
-        return {name: value for name, value in self.as_dict().items() if (name, value) != ("save_dtype", "auto")}

@@ -18,6 +18,9 @@ from layercut.settings import UNCUT
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.cells import Cell, Pieces, run_cells, run_settings
 
+LEVEL = 0.95
+"""Of each test."""
+
 
 class Arm(NamedTuple):
     """One model whose answers to report items are asked."""

@@ -74,7 +74,7 @@ class Healer:
     def identity(self) -> dict[str, Any]:
         """What decides the healed weights, beside the original model and the removed layers."""
         source, how = _prompts(self.arm)
-        settings = self.settings.describe()
+        settings = self.settings.as_dict()
         del settings["data"]  # files with items that must not be trained on; their tasks name them
         prompts = source.describe()
         if source.records is not None:

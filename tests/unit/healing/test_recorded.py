@@ -22,7 +22,7 @@ def rate(train: TrainSettings, out: Path, *keys: str) -> float | None:
 
 def test_a_rate_that_is_left_out_is_the_recorded_one(tmp_path: Path) -> None:
     assert rate(TrainSettings(method="full"), tmp_path) == 1e-5, "a new run"
-    write_config(tmp_path, {"heal": HealSettings(train=OLD).describe()})
+    write_config(tmp_path, {"heal": HealSettings(train=OLD).as_dict()})
     assert rate(TrainSettings(method="full"), tmp_path) == 2e-4
     assert rate(TrainSettings(method="full", seed=3).replace(epochs=2.0), tmp_path) == 2e-4
     assert rate(TrainSettings(method="full", learning_rate=1e-5), tmp_path) == 1e-5, "what is given counts"

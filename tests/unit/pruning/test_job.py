@@ -19,8 +19,9 @@ from layercut.engine.shared import SharedEngine
 from layercut.errors import InputError, RunMismatch
 from layercut.progress import silent
 from layercut.pruning.healing import healing_prompts
-from layercut.pruning.job import Pruned, prune_model
+from layercut.pruning.job import prune_model
 from layercut.pruning.path import PlanPath
+from layercut.pruning.pruned import Pruned
 from layercut.pruning.settings import PruneSettings
 from layercut.runs.prune import Estimated, PruneResult
 from layercut.runs.records import Journal

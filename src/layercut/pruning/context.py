@@ -1,0 +1,53 @@
+"""What all stages of one run of prune share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from layercut.engine.base import Decoding
+from layercut.engine.handle import ModelHandle
+from layercut.progress.stages import StageProgress
+from layercut.pruning.goal import GoalTasks
+from layercut.pruning.settings import PruneSettings
+from layercut.pruning.state import PruneState
+from layercut.runs.directory import RunFolder
+from layercut.selection.answers import ObjectiveTask
+from layercut.selection.search_journal import SearchJournal
+
+
+@dataclass(frozen=True)
+class PruneContext:
+    """One run of prune: what was asked for, what is known so far, and where progress goes."""
+
+    run: RunFolder
+    model: ModelHandle
+    """The original one."""
+    settings: PruneSettings
+    goal: GoalTasks
+    asked: tuple[ObjectiveTask, ...]
+    """The tasks of the goal, each under each of its readouts."""
+    max_depth: int
+    seed: int
+    anyway: bool
+    """Whether the best plan gets a checkpoint even where none passed."""
+    isolation: str | None
+    state: PruneState
+    journal: SearchJournal
+    """Answers to selection items."""
+    progress: StageProgress
+    console: Console
+    say: Callable[[str], None]
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return self.run.path
+
+    @property
+    def decoding(self) -> Decoding:
+        """How all answers are drawn."""
+        return Decoding(seed=self.seed)

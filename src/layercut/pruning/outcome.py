@@ -1,0 +1,102 @@
+"""result.json of a run of prune, put together from what its stages found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from layercut.models.weights import safetensors_files
+from layercut.pruning.budget import resolution
+from layercut.pruning.confirm import LEVEL, Arm, FixedSequence, original_scores
+from layercut.pruning.context import PruneContext
+from layercut.pruning.original import OriginalModel
+from layercut.pruning.speed import speeds
+from layercut.pruning.verdict import answer_of, next_step
+from layercut.runs.environment import machine
+from layercut.runs.prune import MODEL, Chosen, Goal, GoalTask, PathStep, PruneResult, SetAside, Size
+from layercut.surgery.checkpoint import plan_cut
+from layercut.surgery.plan import CutPlan
+
+
+def outcome_of(
+    context: PruneContext, original: OriginalModel, steps: Sequence[PathStep], found: FixedSequence, arm: Arm
+) -> PruneResult:
+    """All that the run found, from what its stages left in the state and the folder.
+
+    Args:
+        context: the run.
+        original: measured.
+        steps: the path.
+        found: the test on report items.
+        arm: the plan that passed, or the best one.
+    """
+    state, settings, folder, model = context.state, context.settings, context.folder, context.model
+    checkpoint = MODEL if (folder / MODEL).exists() else None
+    ignored = [SetAside.model_validate(one) for one in state["ignored"]]
+    ignored += [SetAside(task=task, readout=readout, reason=why) for task, readout, why in found.not_judged]
+    chosen = Chosen(name=arm.name, depth=len(arm.plan.removed), removed=arm.plan.removed, healing=arm.healing)
+    verdict, why = answer_of(found.tested, steps, chosen, settings.keep, state["path_ended"], original.parts)
+    timed = state["speed"]
+    source = model.source.path
+    cut_bytes = _bytes_of(folder / MODEL) if checkpoint else plan_cut(source, arm.plan).bytes_after
+    return PruneResult(
+        model=model.settings.model,
+        model_hash=model.metadata.model_hash,
+        num_layers=model.num_layers,
+        dtype=model.dtype,
+        goal=Goal(
+            use=settings.use,
+            note=context.goal.note,
+            tasks=tuple(
+                GoalTask(
+                    task=part.task.name,
+                    readout=part.readout,
+                    metric=one.metric,
+                    data=next((task.data for task in context.goal.tasks if task.task == part.task.name), None),
+                    chance=one.chance,
+                    selection_items=one.estimate.n,
+                    report_items=state["report_items"][part.label],
+                )
+                for part, one in zip(original.path.parts, original.path.objective.uncut, strict=True)
+            ),
+            keep=settings.keep,
+            level=LEVEL,
+            max_depth=context.max_depth,
+        ),
+        ignored=tuple(ignored),
+        original=original_scores(folder),
+        resolution=resolution(original.yardsticks, state["report_items"], settings.keep),
+        path=tuple(steps),
+        path_ended=state["path_ended"],
+        tested=found.tested,
+        verdict=verdict,
+        chosen=chosen,
+        why=why,
+        next=next_step(found.tested, original.parts, settings, context.goal.tasks, model.settings.model, folder),
+        checkpoint=checkpoint,
+        verified=str(state.get("verified", "")),
+        speed=speeds(timed["rounds"]),
+        size={
+            "uncut": _size(context, "uncut", model.plan(), _bytes_of(source)),
+            "cut": _size(context, "cut", arm.plan, cut_bytes),
+        },
+        where=machine(),
+        seed=context.seed,
+        command=context.run.environment["command"],
+        seconds=state.seconds,
+    )
+
+
+def _size(context: PruneContext, name: str, plan: CutPlan, disk_bytes: int) -> Size:
+    timed = context.state["speed"]
+    return Size(
+        parameters=context.model.num_parameters(plan),
+        disk_bytes=disk_bytes,
+        memory_bytes=timed["memory_bytes"][name],
+        cache_bytes_per_token=timed["cache_bytes_per_token"][name],
+    )
+
+
+def _bytes_of(folder: Path) -> int:
+    """Bytes of the weight files."""
+    return sum(file.stat().st_size for file in set(safetensors_files(folder).values()))

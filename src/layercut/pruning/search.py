@@ -1,0 +1,196 @@
+"""The path of plans of one run, depth by depth: the next layer, healed where that may pay, all on selection items."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
+
+from layercut.engine.handle import ModelHandle
+from layercut.errors import InputError
+from layercut.healing.prompt_sources import PromptSource
+from layercut.progress.heartbeat import clock
+from layercut.pruning.budget import CONFIRM
+from layercut.pruning.context import PruneContext
+from layercut.pruning.healing import DepthHealer, healing_prompts, training_prompts
+from layercut.pruning.original import OriginalModel
+from layercut.pruning.settings import AUTO, NONE
+from layercut.runs.prune import PathStep, TaskKept, Tried, least_kept
+from layercut.surgery.plan import CutPlan, format_layers
+
+SEAM, TRAINED = "seam", "lora"
+"""What ``auto`` heals by: in closed form, and by training."""
+_SMALL = 1_000_000_000
+"""Parameters up to which the original model stays in memory while another is healed."""
+_REASONABLE = 0.5
+"""A plan that keeps less than this share of what is asked for is not healed by ``auto``: seams bring back little."""
+
+
+class PathSearch:
+    """Builds the path; what was decided stands in the state."""
+
+    def __init__(self, context: PruneContext, original: OriginalModel) -> None:
+        """Nothing is computed yet."""
+        self._context, self._original = context, original
+        self._model, self._settings, self._state = context.model, context.settings, context.state
+        self._progress, self._say = context.progress, context.say
+
+    @property
+    def steps(self) -> list[PathStep]:
+        """The depths so far."""
+        return [PathStep.model_validate(one) for one in self._state.get("path", [])]
+
+    def plan(self, removed: Sequence[int]) -> CutPlan:
+        """The plan without these layers, which were removed in this order."""
+        return self._original.path.plan(removed, self._model.plan())
+
+    def run(self) -> None:
+        """One depth after the other, until nothing is left to be shown or the time is used."""
+        state, keep = self._state, self._settings.keep
+        for step in self.steps:
+            self._show(step)
+        while "path_ended" not in state:
+            steps = self.steps
+            why = self._ended(steps, keep)
+            if why:
+                state.put("path_ended", why)
+                break
+            removed = steps[-1].removed if steps else ()
+            name = f"depth {len(removed) + 1}"
+            self._progress.begin(name, "choosing the next layer")
+            found = self._original.path.next_layer(removed)
+            removed = (*removed, found.layer)
+            tried = [Tried(kept=self._original.path.kept(removed, self._context.seed))]
+            tried += self._healed(removed, tried[0].kept)
+            step = PathStep(
+                depth=len(removed),
+                removed=removed,
+                candidates=found.num_candidates,
+                tried=tuple(tried),
+                healing=_best(tried).healing,
+            )
+            state.put("path", [*(one.model_dump(mode="json") for one in steps), step.model_dump(mode="json")])
+            self._show(step)
+        self._train()
+
+    def _show(self, step: PathStep) -> None:
+        least = least_kept(_kept_by(step))
+        healed = f", healed by {step.healing}" if step.healing else ""
+        self._progress.end(
+            f"depth {step.depth}",
+            note=f"without {format_layers(step.removed)}{healed}",
+            chosen="n/a" if least is None else f"{least.value:.0%}",
+        )
+
+    def _ended(self, steps: Sequence[PathStep], keep: float) -> str:
+        """Why the path goes no deeper; empty where it does."""
+        if len(steps) >= self._context.max_depth:
+            return f"{self._context.max_depth} layers are the most that were asked for"
+        if self._settings.remove is not None:
+            return ""
+        chosen = [_kept_by(step) for step in steps]
+        for kept in chosen[-1:]:
+            for one in kept:
+                if one.kept is not None and one.kept.high is not None and one.kept.high < keep:
+                    return f"{steps[-1].depth} layers keep at most {one.kept.high:.0%} of {one.task} on selection items"
+        if len(chosen) > 1 and all(_least(kept) < keep for kept in chosen[-2:]):
+            return f"the last two depths keep less than {keep:.0%} on selection items"
+        seconds = self._settings.seconds
+        if seconds is not None and self._state.used > (1 - CONFIRM) * seconds and steps:
+            return "the rest of the time is for report items"
+        return ""
+
+    def _healed(self, removed: tuple[int, ...], plain: tuple[TaskKept, ...]) -> list[Tried]:
+        """The plan healed, where that may pay."""
+        method, keep = self._settings.heal, self._settings.keep
+        if method == AUTO:
+            return [self._heal(removed, SEAM)] if _REASONABLE * keep <= _least(plain) < 1 else []
+        return [] if method == NONE else [self._heal(removed, method)]
+
+    def _heal(self, removed: tuple[int, ...], method: str) -> Tried:
+        """Heal the plan in one way, and judge it on selection items."""
+        plan = self.plan(removed)
+        self._progress.begin(f"depth {len(removed)}", f"healing by {method}")
+        began = time.monotonic()
+        source = self._prompts(method)
+        if self._model.num_parameters(self._model.plan()) > _SMALL:
+            self._original.release()
+        checkpoint = self.healer.heal(plan, method, source)
+        self.healer.forget(plan)
+        seconds = time.monotonic() - began
+        self._progress.begin(f"depth {len(removed)}", f"scoring the model healed by {method}")
+        healed = self.handle_of(checkpoint)
+        kept = self._original.path.kept_healed(healed.engine, self._context.seed)
+        healed.release()
+        return Tried(healing=method, kept=kept, seconds=round(seconds, 1))
+
+    def _prompts(self, method: str) -> PromptSource:
+        if method == SEAM:
+            return healing_prompts(self._original.path, self._model.metadata.model_hash)
+        return training_prompts(self._original.path)
+
+    def _train(self) -> None:
+        """Train the first depth that is at risk, where the time that is left for it surely suffices."""
+        state, keep, seconds = self._state, self._settings.keep, self._settings.seconds
+        if self._settings.heal != AUTO or seconds is None:
+            return
+        steps = self.steps
+        if "trained" not in state:
+            weak = next((one for one in steps if _least(_kept_by(one)) < (1 + keep) / 2), None)
+            state.put("trained", None if weak is None or not self._fits(weak, seconds) else weak.depth)
+        place = next((place for place, one in enumerate(steps) if one.depth == state["trained"]), None)
+        if place is None or any(one.healing == TRAINED for one in steps[place].tried):
+            return
+        tried = (*steps[place].tried, self._heal(steps[place].removed, TRAINED))
+        steps[place] = steps[place].model_copy(update={"tried": tried, "healing": _best(tried).healing})
+        state.put("path", [one.model_dump(mode="json") for one in steps])
+        self._show(steps[place])
+
+    def _fits(self, step: PathStep, seconds: float) -> bool:
+        """Whether training surely fits into the time that report items do not need."""
+        if find_spec("trl") is None or find_spec("peft") is None:
+            return False
+        try:
+            source = self._prompts(TRAINED)
+        except InputError:
+            return False
+        most = self.healer.most_seconds(self.plan(step.removed), TRAINED, source)
+        left = (1 - CONFIRM) * seconds - self._state.used
+        if most > left:
+            self._say(f"healing by training may take {clock(most)}, and {clock(max(left, 0))} is left for it: left out")
+        return most <= left
+
+    @cached_property
+    def healer(self) -> DepthHealer:
+        """What heals the plans."""
+        context = self._context
+        folder = context.folder / "healing"
+        return DepthHealer(
+            self._model, context.goal.tasks, folder, seed=context.seed, console=context.console, say=self._say
+        )
+
+    def handle_of(self, checkpoint: Path) -> ModelHandle:
+        """A healed checkpoint, loaded as the original model is."""
+        return ModelHandle(self._model.settings.replace(model=str(checkpoint), revision=None))
+
+
+def _kept_by(step: PathStep) -> tuple[TaskKept, ...]:
+    """What the chosen model of a depth keeps on selection items."""
+    return next(one.kept for one in step.tried if one.healing == step.healing)
+
+
+def _best(tried: Sequence[Tried]) -> Tried:
+    """The one whose worst task keeps most; of equals the one that is not healed."""
+    return max(tried, key=lambda one: (_least(one.kept), _mean(one.kept), one.healing is None))
+
+
+def _least(kept: Sequence[TaskKept]) -> float:
+    found = least_kept(tuple(kept))
+    return float("-inf") if found is None else found.value
+
+
+def _mean(kept: Sequence[TaskKept]) -> float:
+    known = [one.kept.value for one in kept if one.kept is not None]
+    return sum(known) / len(known) if known else float("-inf")
