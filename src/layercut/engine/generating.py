@@ -7,6 +7,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -30,6 +31,8 @@ from layercut.engine.text_groups import PackedText
 from layercut.surgery.plan import CutPlan
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from layercut.engine.stack import Stack
     from layercut.models.loading import LoadedModel
 
@@ -91,7 +94,9 @@ class Generating:
         self._decoding = decoding
         self._wanted = wanted
         self._stop_tokens = stop_tokens(loaded.tokenizer, loaded.model.generation_config)
-        self._pool = DecodingPool(stack, loaded.num_layers, len(prefix), self._choose, num_bytes)
+        # No method: through it the pool would hold this object, and their circle its memory after the last answer.
+        self._next = partial(_next, loaded.model, stack, decoding)
+        self._pool = DecodingPool(stack, loaded.num_layers, len(prefix), self._next, num_bytes)
         self._cells: dict[tuple[str, str], _Cell] = {}
         """Open ones, by plan and request."""
 
@@ -244,18 +249,22 @@ class Generating:
         if not cell.num_open and cell.ended:
             yield cell.plan, _sorted(cell.ended)
 
-    def _choose(self, states_ND: Tensor, answers: Sequence[Answer]) -> list[Next]:
-        return self._next(states_ND, answers, [len(answer.tokens) for answer in answers])
 
-    def _next(self, states_ND: Tensor, answers: Sequence[Answer], steps: Sequence[int]) -> list[Next]:
-        """The next token behind each of N states: token number ``steps`` of its answer."""
-        model = self._loaded.model
-        before = self._stack.leave(states_ND)
-        tokens: list[Next] = []
-        for chunk in chunks(model, len(answers)):
-            names = [answer.id for answer in answers[chunk]]
-            tokens += next_tokens(logits(model, before, chunk), self._decoding, names, steps[chunk])
-        return tokens
+def _next(
+    model: PreTrainedModel,
+    stack: Stack,
+    decoding: Decoding,
+    states_ND: Tensor,
+    answers: Sequence[Answer],
+    steps: Sequence[int],
+) -> list[Next]:
+    """The next token behind each of N states: token number ``steps`` of its answer."""
+    before = stack.leave(states_ND)
+    tokens: list[Next] = []
+    for chunk in chunks(model, len(answers)):
+        names = [answer.id for answer in answers[chunk]]
+        tokens += next_tokens(logits(model, before, chunk), decoding, names, steps[chunk])
+    return tokens
 
 
 def _sorted(completions: Sequence[Completion]) -> list[Completion]:
