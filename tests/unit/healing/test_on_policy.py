@@ -54,8 +54,9 @@ def heal(
     length: RolloutLength | None = None,
     records: list[dict[str, Any]] | None = None,
     data: Data = DATA,
+    family: str = "llama",
 ) -> Trained:
-    cut = tiny_loaded("llama")
+    cut = tiny_loaded(family)
     if wanted.weights == "bfloat16":
         cut.model.bfloat16()
     by_prompt = {encode_example(byte_tokenizer(), one).prompt: one for one in records or tiny_records(24)}
@@ -101,6 +102,12 @@ def test_losses_and_weights_are_those_of_micro_batches_answered_alone_by_the_pla
     monkeypatch.setattr(learner, "fastest_engine", PlainEngine)
     alone = heal(tmp_path / "alone", wanted, kind=by_micro_batch(), length=RolloutLength(2, 8))
     assert outcome(together) == outcome(alone)
+
+
+def test_a_mixture_of_experts_answers_while_trl_has_it_report_its_routing(tmp_path: Path) -> None:
+    """For the loss of load balancing, which fails in transformers' ``generate`` once there are keys."""
+    first, second = (heal(tmp_path / name, settings(max_steps=2), family="mixtral") for name in ("a", "b"))
+    assert outcome(first) == outcome(second) and first.steps == 2
 
 
 class Recorded:
