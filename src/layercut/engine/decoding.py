@@ -54,7 +54,7 @@ class DecodingPool:
         stack: Stack,
         num_layers: int,
         num_prefix: int,
-        choose: Callable[[Tensor, Sequence[Answer]], list[Next]],
+        choose: Callable[[Tensor, Sequence[Answer], Sequence[int]], list[Next]],
         num_bytes: int,
     ) -> None:
         """An empty pool.
@@ -63,7 +63,8 @@ class DecodingPool:
             stack: the model's layers.
             num_layers: of the original model.
             num_prefix: P, the same for all rows.
-            choose: each row's next token, from its states (A, D) behind the last layer.
+            choose: each row's next token, from its states (A, D) behind the last layer, its answer, and the number of
+                tokens that this has.
             num_bytes: of keys and values at most, beside one row's.
         """
         self._stack = stack
@@ -122,7 +123,8 @@ class DecodingPool:
             else:
                 states = torch.where(torch.tensor(keeps, device=states.device)[None, :, None], after, states)
         self._lengths = [length + 1 for length in self._lengths]
-        tokens = self._choose(states[0], [row.answer for row in rows])
+        answers = [row.answer for row in rows]
+        tokens = self._choose(states[0], answers, [len(answer.tokens) for answer in answers])
         ended = [slot for slot, (row, token) in enumerate(zip(rows, tokens, strict=True)) if row.answer.add(token)]
         finished = [rows[slot] for slot in ended]
         for slot in reversed(ended):

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -29,6 +30,8 @@ from layercut.engine.text_groups import PackedText
 from layercut.surgery.plan import CutPlan
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from layercut.engine.stack import Stack
     from layercut.models.loading import LoadedModel
 
@@ -82,7 +85,9 @@ class Generating:
         self._decoding = decoding
         self._wanted = wanted
         self._stop_tokens = stop_tokens(loaded.tokenizer, loaded.model.generation_config)
-        self._pool = DecodingPool(stack, loaded.num_layers, len(prefix), self._choose, num_bytes)
+        # No method: through it the pool would hold this object, and their circle its memory after the last answer.
+        self._next = partial(_next, loaded.model, stack, decoding)
+        self._pool = DecodingPool(stack, loaded.num_layers, len(prefix), self._next, num_bytes)
         self._ended: list[tuple[CutPlan, Completion]] = []
         """Answers that nobody was told of."""
 
@@ -231,15 +236,19 @@ class Generating:
         for plan in distinct([plan for plan, _ in ended]):
             yield plan, [completion for of_plan, completion in ended if of_plan.key == plan.key]
 
-    def _choose(self, states_ND: Tensor, answers: Sequence[Answer]) -> list[Next]:
-        return self._next(states_ND, answers, [len(answer.tokens) for answer in answers])
 
-    def _next(self, states_ND: Tensor, answers: Sequence[Answer], steps: Sequence[int]) -> list[Next]:
-        """The next token behind each of N states: token number ``steps`` of its answer."""
-        model = self._loaded.model
-        before = self._stack.leave(states_ND)
-        tokens: list[Next] = []
-        for chunk in chunks(model, len(answers)):
-            names = [answer.id for answer in answers[chunk]]
-            tokens += next_tokens(logits(model, before, chunk), self._decoding, names, steps[chunk])
-        return tokens
+def _next(
+    model: PreTrainedModel,
+    stack: Stack,
+    decoding: Decoding,
+    states_ND: Tensor,
+    answers: Sequence[Answer],
+    steps: Sequence[int],
+) -> list[Next]:
+    """The next token behind each of N states: token number ``steps`` of its answer."""
+    before = stack.leave(states_ND)
+    tokens: list[Next] = []
+    for chunk in chunks(model, len(answers)):
+        names = [answer.id for answer in answers[chunk]]
+        tokens += next_tokens(logits(model, before, chunk), decoding, names, steps[chunk])
+    return tokens

@@ -36,23 +36,22 @@ _known: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
 
 
 def fastest_engine(loaded: LoadedModel, *, batch_size: int = 32, cache_gib: float = 2.0) -> Engine:
-    """The shared engine where it gives what the model itself gives, else the plain one, with one line that says why."""
-    reason = why_not_shared(loaded)
-    if not reason:
-        shared: Engine = SharedEngine(loaded, batch_size=batch_size, cache_gib=cache_gib)
-        return shared
-    logger.warning("%s runs in the engine plain: %s", loaded.name, reason)
-    return PlainEngine(loaded, batch_size=batch_size)
+    """The shared engine where it gives what the model itself gives, else the plain one."""
+    if why_not_shared(loaded):
+        return PlainEngine(loaded, batch_size=batch_size)
+    return SharedEngine(loaded, batch_size=batch_size, cache_gib=cache_gib)
 
 
 def why_not_shared(loaded: LoadedModel) -> str:
-    """What keeps the shared engine from running a model; empty if nothing does. Asked once of a model.
+    """What keeps the shared engine from running a model; empty if nothing does. Asked and logged once of a model.
 
     Two texts behind one prefix, of random tokens, are packed and run through all layers and through all but one in the
     middle. Their logits must be those of the model itself, text by text, within rounding.
     """
     if loaded.model not in _known:
-        _known[loaded.model] = _probed(loaded)
+        reason = _known[loaded.model] = _probed(loaded)
+        if reason:
+            logger.warning("%s runs in the engine plain: %s", loaded.name, reason)
     return _known[loaded.model]
 
 

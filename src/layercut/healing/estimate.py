@@ -126,7 +126,7 @@ def estimate_healing(
         loaded = parts["weights"] + parts["teacher"]
         if train.objective == "on-policy":
             kept = {name: parts[name] for name in ("weights", "gradients", "optimizer", "teacher")}
-            cache = batch * longest.tokens * weights.cache_bytes
+            cache = train.batch_size * longest.tokens * weights.cache_bytes
             moments["while the pruned model answers"] = kept | {"keys and values": cache}
         if aside:
             evaluations = (1 + math.ceil(num_steps / train.save_every)) * rounds

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from layercut.engine.base import Decoding, GenerationRequest
-from layercut.engine.plain import PlainEngine
+from layercut.engine.base import Decoding, Engine, GenerationRequest
+from layercut.engine.probe import fastest_engine
 from layercut.healing.examples import Data
 from layercut.healing.prompt_sources import TaskPrompts
 from layercut.healing.trainable import bare
@@ -22,16 +22,26 @@ Look = Callable[[Any], dict[str, float]]
 
 
 @contextmanager
-def answering(model: Any, cut: LoadedModel, batch_size: int) -> Iterator[PlainEngine]:
-    """An engine over the current model, with its adapters and without dropout; training mode comes back afterwards.
+def answering(model: Any, cut: LoadedModel, batch_size: int) -> Iterator[Engine]:
+    """An engine over the current weights, with adapters and without dropout; training mode comes back afterwards.
 
-    ``cut`` is the model loaded for training; its tokenizer is used.
+    The shared engine where it runs the model, which is asked once in a training, else the plain one. It is a new one
+    each time, so keys and values of earlier weights are never read. It computes in the dtype of the weights: the
+    autocast that accelerate puts around ``forward`` of a model in training is left out.
+
+    Args:
+        model: in training, as ``make_trainable`` gives it.
+        cut: the model loaded for training; its tokenizer is used.
+        batch_size: prompts that are run at once.
     """
+    was_training, autocasting = model.training, vars(model).pop("forward", None)
     model.eval()
     try:
-        yield PlainEngine(replace(cut, model=bare(model)), batch_size=batch_size)
+        yield fastest_engine(replace(cut, model=bare(model)), batch_size=batch_size)
     finally:
-        model.train()
+        model.train(was_training)
+        if autocasting is not None:
+            model.forward = autocasting
 
 
 def accuracy_of_held_out(tasks: Sequence[TaskPrompts], data: Data, cut: LoadedModel, count: int) -> Look:
@@ -54,7 +64,7 @@ def accuracy_of_held_out(tasks: Sequence[TaskPrompts], data: Data, cut: LoadedMo
     return look
 
 
-def _num_right(engine: PlainEngine, task: TaskPrompts, names: Sequence[str]) -> int:
+def _num_right(engine: Engine, task: TaskPrompts, names: Sequence[str]) -> int:
     prompts = {answered.prompt.id: answered.prompt.prompt for answered in task.answered}
     requests = [
         GenerationRequest(id=name, prompt=prompts[name], max_new_tokens=task.max_new_tokens, stop=task.stop)

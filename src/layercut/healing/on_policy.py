@@ -7,6 +7,9 @@ cost most and help least. So answers start short and grow as repetition falls.
 A teacher gives little signal on a text that it would never write. Prune-OPD (arXiv:2605.07804) measures how many of the
 two models' likeliest tokens are the same. It lets weights only fall along an answer, and cuts it off where the overlap
 is small. ``drift_weights`` is our own variant; answers do not grow while they drift.
+
+Within an optimizer step the weights do not change. So all its answers are written together, whatever its micro batches
+are, by the fastest engine that runs the model (``learner``).
 """
 
 # Shapes: N tokens of answers, one answer behind the other, V vocabulary.
@@ -22,7 +25,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from layercut.engine.base import Decoding, GenerationRequest
+from layercut.engine.base import Completion, Decoding, GenerationRequest
+from layercut.engine.rows import Tokens
 from layercut.healing.batches import rows
 from layercut.healing.distill import DistillTrainer
 from layercut.healing.examples import TrainingExample, encode_example
@@ -95,12 +99,14 @@ class RolloutLength:
         self._longest = longest
         self._recent: deque[float] = deque(maxlen=WINDOW)
 
-    def saw(self, share: float) -> None:
-        """Record a batch of answers by its wasted share: repeated 4-grams or drifted tokens."""
+    def saw(self, share: float) -> bool:
+        """Record a batch of answers by its wasted share: repeated 4-grams or drifted tokens. Whether they grow now."""
         self._recent.append(share)
-        if len(self._recent) == WINDOW and sum(self._recent) / WINDOW < WASTED and self.tokens < self._longest:
+        grows = len(self._recent) == WINDOW and sum(self._recent) / WINDOW < WASTED and self.tokens < self._longest
+        if grows:
             self.tokens = min(2 * self.tokens, self._longest)
             self._recent.clear()
+        return grows
 
     def save(self, folder: Path) -> None:
         write_json(folder / _STATE, {"tokens": self.tokens, "recent": list(self._recent)})
@@ -122,7 +128,7 @@ class OnPolicyTrainer(DistillTrainer):
         self,
         *args: Any,
         cut: LoadedModel,
-        records: Mapping[tuple[int, ...], Mapping[str, Any]],
+        records: Mapping[Tokens, Mapping[str, Any]],
         length: RolloutLength,
         drift: float,
         **kwargs: Any,
@@ -139,14 +145,37 @@ class OnPolicyTrainer(DistillTrainer):
         self._records = records
         self._length = length
         self._drift = drift
+        self._coming: list[Tokens] = []
+        """Prompts of the current step that are not learned from yet."""
+        self._answers: dict[Tokens, TrainingExample | None] = {}
+        """The current weights' answers, by prompt; None for one that reached its limit without any text."""
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
+        """The micro batches of the next step. Answers of the last step's weights are forgotten."""
+        batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self._coming = [row.prompt for batch in batches for row in rows(batch)]
+        self._answers = {}
+        return batches, num_items
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
+        """Learns from a micro batch. The first one of a step has the prompts of the whole step answered."""
+        prompts = [row.prompt for row in rows(inputs)]
+        if any(prompt not in self._answers for prompt in prompts):
+            self._answers = self._roll_out([*prompts, *self._coming])
+        del self._coming[: len(prompts)]
+        loss: Tensor = super().training_step(model, inputs, num_items_in_batch)  # type: ignore[no-untyped-call]
+        return loss
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Mean divergence over the tokens of the batch's own answers, or of the given ones outside training."""
+        """Mean divergence over the tokens of the batch's own answers, or of the given ones outside training.
+
+        A batch without any usable answer learns from the given ones.
+        """
         if not model.training:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        answers = self._roll_out([row.prompt for row in rows(inputs)])
+        answers = self._usable_answers([row.prompt for row in rows(inputs)])
         batch = self._collated(answers) if answers else inputs
         losses_N, overlap_N = over_rows(
             lambda *logits: (self._divergence(*logits), overlap(*logits)), *self._logits(model, batch)
@@ -165,7 +194,8 @@ class OnPolicyTrainer(DistillTrainer):
         noted = {"repetition": repeated_share, "rollout_tokens": length, "overlap": shared, "drifted": drifted}
         for name, value in noted.items():
             self.note(name, value)
-        self._length.saw(max(repeated_share, drifted))
+        if self._length.saw(max(repeated_share, drifted)):
+            self._answers = {}  # the rest of the step is answered again, with the new limit
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Saves the length of answers with every checkpoint."""
@@ -176,29 +206,35 @@ class OnPolicyTrainer(DistillTrainer):
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         self._length.load(Path(resume_from_checkpoint))
 
-    def _roll_out(self, prompts: Sequence[tuple[int, ...]]) -> list[TrainingExample]:
-        records = [self._records[prompt] for prompt in prompts]
-        requests = [
-            GenerationRequest(
+    def _usable_answers(self, prompts: Sequence[Tokens]) -> list[TrainingExample]:
+        """Answers to a batch's prompts, in an order that does not depend on the engine: the longest prompts first."""
+        ordered = sorted(prompts, key=lambda prompt: (-len(prompt), str(self._records[prompt]["id"])))
+        return [answer for prompt in ordered if (answer := self._answers[prompt]) is not None]
+
+    def _roll_out(self, prompts: Sequence[Tokens]) -> dict[Tokens, TrainingExample | None]:
+        """The model's answer to each prompt, all written together."""
+        requests: dict[Tokens, GenerationRequest] = {}
+        for prompt in prompts:
+            record = self._records[prompt]
+            requests[prompt] = GenerationRequest(
                 id=f"{self.state.global_step} {record['id']}",
                 prompt=record_prompt(record),
                 max_new_tokens=self._length.tokens,
                 stop=tuple(record.get("stop") or ()),
             )
-            for record in records
-        ]
-        by_request = dict(zip((request.id for request in requests), records, strict=True))
         learner = self.accelerator.unwrap_model(self.model)
-        with answering(learner, self._cut, len(requests)) as engine:
+        with answering(learner, self._cut, self.args.per_device_train_batch_size) as engine:
             uncut = CutPlan(num_layers=engine.num_layers)
             decoding = Decoding(temperature=1.0, seed=self.args.seed)
-            answers = [answer for batch in engine.completions(requests, uncut, decoding) for answer in batch]
-        examples = []
-        for answer in answers:
-            record = {**by_request[answer.id], "completion": answer.text, "finish_reason": answer.finish_reason}
-            if answer.text or answer.finish_reason != "length":
-                examples.append(encode_example(self._cut.tokenizer, record, self._cut.name))
-        return examples
+            batches = engine.completions(list(requests.values()), uncut, decoding)
+            found = {answer.id: answer for batch in batches for answer in batch}
+        return {prompt: self._example(prompt, found[request.id]) for prompt, request in requests.items()}
+
+    def _example(self, prompt: Tokens, answer: Completion) -> TrainingExample | None:
+        if not answer.text and answer.finish_reason == "length":
+            return None
+        record = {**self._records[prompt], "completion": answer.text, "finish_reason": answer.finish_reason}
+        return encode_example(self._cut.tokenizer, record, self._cut.name)
 
     def _collated(self, examples: Sequence[TrainingExample]) -> dict[str, Any]:
         items = [{"input_ids": example.input_ids, "labels": example.labels} for example in examples]

@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from layercut.engine.base import Completion
+from layercut.engine.plain import PlainEngine
+from layercut.healing import learner
 from layercut.healing.data import original_records
 from layercut.healing.examples import Data, encode_example, hold_out
 from layercut.healing.heal import looks_of
@@ -52,7 +54,6 @@ def test_what_the_learner_gets_right_stands_in_the_loss_curve(tmp_path: Path, mo
 def test_an_answer_is_the_one_that_the_model_gives_without_dropout() -> None:
     found = task_prompts(load_task("copy"), limit=8)
     data, cut = data_of(found), tiny_loaded("llama")
-    recorded: list[Completion] = []
     model: Any = cut.model
     model.train()
     with answering(model, cut, 4) as engine:
@@ -60,7 +61,25 @@ def test_an_answer_is_the_one_that_the_model_gives_without_dropout() -> None:
     assert model.training, "it learns on"
     look = accuracy_of_held_out([found], data, cut, 2)
     first, second = look(model), look(model)
-    assert first == second == {"accuracy of copy (short, n=2)": 0.0} and not recorded
+    assert first == second == {"accuracy of copy (short, n=2)": 0.0}
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_answers_to_held_out_questions_are_those_of_the_plain_engine(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = task_prompts(load_task("copy"), limit=16)
+    data, cut = data_of(found), tiny_loaded("llama")
+    model = make_trainable(cut.model, TrainSettings(method=method))
+    recorded: list[Completion] = []
+    monkeypatch.setattr(TaskPrompts, "is_right_answer", lambda self, answer: recorded.append(answer) or True)
+    look = accuracy_of_held_out([found], data, cut, 4)
+    assert look(model) == {"accuracy of copy (short, n=4)": 1.0}
+    monkeypatch.setattr(learner, "fastest_engine", PlainEngine)
+    look(model)
+    shared, plain = recorded[:4], recorded[4:]
+    assert sorted(shared, key=lambda one: one.id) == sorted(plain, key=lambda one: one.id)
+    assert len({one.text for one in plain}) > 1
 
 
 @pytest.mark.parametrize("family", CONFIGS)

@@ -83,6 +83,8 @@ def losses(trained: Trained) -> list[dict[str, float]]:
         ("lora", {"packing": True}),
         *(("lora", {"objective": name}) for name in OBJECTIVES if name != "sft"),
         ("lora", {"objective": "on-policy", "packing": True}),
+        ("full", {"objective": "on-policy", "precision": "bfloat16"}),
+        ("full", {"objective": "on-policy", "weights": "bfloat16"}),
         ("lora", {"objective": "forward-kl", "store_top_k": 8}),
     ],
 )

@@ -1,0 +1,247 @@
+"""All answers of a step are written together by the shared engine; nothing else is different."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from layercut.engine import generating, probe
+from layercut.engine.base import Completion, Decoding, Engine, GenerationRequest
+from layercut.engine.decoding import DecodingPool
+from layercut.engine.plain import PlainEngine
+from layercut.engine.shared import SharedEngine
+from layercut.healing import learner, on_policy
+from layercut.healing.examples import Data, encode_example
+from layercut.healing.settings import TrainSettings
+from layercut.models.loading import LoadedModel
+from layercut.surgery.plan import CutPlan
+from tests.support.healing import record, tiny_data, tiny_records
+from tests.support.loaded import tiny_loaded
+from tests.support.tiny import NUM_LAYERS, byte_tokenizer, tiny_model
+
+pytest.importorskip("trl", reason="healing by training needs layercut[heal]")
+pytest.importorskip("peft", reason="healing by training needs layercut[heal]")
+
+from benchmarks.rollouts import by_micro_batch
+from layercut.healing.learner import answering
+from layercut.healing.on_policy import OnPolicyTrainer, RolloutLength
+from layercut.healing.sft import Trained, train
+from layercut.healing.trainable import bare, make_trainable
+
+DATA = tiny_data(24)
+UNCUT = CutPlan(num_layers=NUM_LAYERS)
+
+
+def settings(**more: Any) -> TrainSettings:
+    small = {"rank": 4, "alpha": 8, "max_steps": 3, "batch_size": 4, "micro_batch": 2, "warmup_steps": 0}
+    return TrainSettings(
+        **(small | {"objective": "on-policy", "learning_rate": 1e-3, "patience": 0, "save_every": 99} | more)
+    )
+
+
+def heal(
+    folder: Path,
+    wanted: TrainSettings,
+    *,
+    kind: type[OnPolicyTrainer] = OnPolicyTrainer,
+    length: RolloutLength | None = None,
+    records: list[dict[str, Any]] | None = None,
+    data: Data = DATA,
+    family: str = "llama",
+) -> Trained:
+    cut = tiny_loaded(family)
+    if wanted.weights == "bfloat16":
+        cut.model.bfloat16()
+    by_prompt = {encode_example(byte_tokenizer(), one).prompt: one for one in records or tiny_records(24)}
+    model = make_trainable(cut.model, wanted)
+    return train(
+        model,
+        byte_tokenizer(),
+        data,
+        wanted,
+        folder,
+        trainer=kind,
+        teacher=tiny_model("llama", seed=1),
+        kind="jsd",
+        cut=cut,
+        records=by_prompt,
+        length=length or RolloutLength(4, 16),
+        drift=0.0,
+    )
+
+
+def outcome(trained: Trained) -> tuple[list[dict[str, float]], bytes]:
+    curve = [{name: value for name, value in line.items() if name != "seconds"} for line in trained.curve]
+    return curve, b"".join(file.read_bytes() for file in sorted(trained.final.glob("*.safetensors")))
+
+
+@pytest.mark.parametrize(
+    ("more", "window"),
+    [
+        ({"packing": True}, 8),
+        ({"method": "full"}, 8),
+        ({"method": "last-k", "gradient_checkpointing": "on"}, 8),
+        ({"batch_size": 8, "micro_batch": 2}, 3),  # answers grow twice, in the middle of a step
+    ],
+)
+def test_losses_and_weights_are_those_of_micro_batches_answered_alone_by_the_plain_engine(
+    more: dict[str, Any], window: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(on_policy, "WINDOW", window)
+    monkeypatch.setattr(on_policy, "WASTED", 1.0)
+    wanted, length = settings(**more), RolloutLength(2, 8)
+    together = heal(tmp_path / "together", wanted, length=length)
+    assert length.tokens == (2 if window == 8 else 8)
+    monkeypatch.setattr(learner, "fastest_engine", PlainEngine)
+    alone = heal(tmp_path / "alone", wanted, kind=by_micro_batch(), length=RolloutLength(2, 8))
+    assert outcome(together) == outcome(alone)
+
+
+def test_a_mixture_of_experts_answers_while_trl_has_it_report_its_routing(tmp_path: Path) -> None:
+    """For the loss of load balancing, which fails in transformers' ``generate`` once there are keys."""
+    first, second = (heal(tmp_path / name, settings(max_steps=2), family="mixtral") for name in ("a", "b"))
+    assert outcome(first) == outcome(second) and first.steps == 2
+
+
+class Recorded:
+    """Stands in for ``fastest_engine``, and records the requests of each engine that it gives."""
+
+    def __init__(self, change: Callable[[Completion], Completion] = lambda answer: answer) -> None:
+        self.change = change
+        self.made: list[Engine] = []
+        self.asked: list[list[GenerationRequest]] = []
+
+    def __call__(self, loaded: LoadedModel, *, batch_size: int) -> Engine:
+        engine = probe.fastest_engine(loaded, batch_size=batch_size)
+        completions = engine.completions
+
+        def recorded(requests: Any, *args: Any) -> Iterator[list[Completion]]:
+            self.asked.append(list(requests))
+            return ([self.change(answer) for answer in batch] for batch in completions(requests, *args))
+
+        engine.completions = recorded  # type: ignore[method-assign]
+        self.made.append(engine)
+        return engine
+
+
+def test_a_step_is_one_call_and_the_model_is_probed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded, probed = Recorded(), probe._probed
+    probes: list[LoadedModel] = []
+    monkeypatch.setattr(learner, "fastest_engine", recorded)
+    monkeypatch.setattr(probe, "_probed", lambda loaded: probes.append(loaded) or probed(loaded))
+    heal(tmp_path, settings())
+    assert [len(requests) for requests in recorded.asked] == [4, 4, 4]
+    steps = [{request.id.split()[0] for request in requests} for requests in recorded.asked]
+    assert steps == [{"0"}, {"1"}, {"2"}]
+    assert {type(engine) for engine in recorded.made} == {SharedEngine}
+    assert len(probes) == 1
+
+
+def test_a_micro_batch_without_a_usable_answer_learns_from_the_given_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two micro batches of equal lengths; in the second one no answer has any text."""
+    records = [record(str(index), f"say {index}", "given answer") for index in range(4)]
+    examples = [encode_example(byte_tokenizer(), one) for one in records]
+    wanted, empty = settings(max_steps=1), ("0 2", "0 3")
+
+    def emptied(answer: Completion) -> Completion:
+        return replace(answer, text="", finish_reason="length") if answer.id in empty else answer
+
+    learned: list[list[tuple[int, ...]]] = []
+
+    class Watched(OnPolicyTrainer):
+        def _logits(self, model: Any, inputs: dict[str, Any]) -> Any:
+            learned.append([tuple(row.input_ids[row.labels != -100].tolist()) for row in on_policy.rows(inputs)])
+            return super()._logits(model, inputs)
+
+    monkeypatch.setattr(learner, "fastest_engine", Recorded(emptied))
+    trained = heal(tmp_path, wanted, kind=Watched, records=records, data=Data(examples, []))
+    given = [example.completion for example in examples]
+    assert learned[1] == given[2:] and not set(learned[0]) & set(given)
+    (line,) = trained.curve
+    own = sum(len(tokens) for tokens in learned[0]) / 2
+    assert line["rollout_tokens"] == pytest.approx(own / 2), "a batch without answers counts with length 0"
+
+
+def test_examples_with_one_prompt_get_one_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    records = [record(str(index), f"say {index // 2}", f"number {index}") for index in range(4)]
+    recorded = Recorded()
+    monkeypatch.setattr(learner, "fastest_engine", recorded)
+    data = Data([encode_example(byte_tokenizer(), one) for one in records], [])
+    trained = heal(tmp_path, settings(max_steps=1), records=records, data=data)
+    assert [len(requests) for requests in recorded.asked] == [2] and trained.steps == 1
+
+
+@pytest.mark.parametrize(("method", "dtype"), [("lora", "float32"), ("full", "float32"), ("full", "bfloat16")])
+def test_answers_are_written_in_the_dtype_of_the_weights_though_training_multiplies_in_bfloat16(
+    method: str, dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[bool, set[torch.dtype]] = {True: set(), False: set()}
+
+    class Watched(OnPolicyTrainer):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            head: Any = bare(self.model).lm_head
+            head.register_forward_hook(lambda module, _, output: seen[module.training].add(output.dtype))
+
+    how = {"weights": dtype} if dtype == "bfloat16" else {"precision": "bfloat16"}
+    heal(tmp_path, settings(method=method, max_steps=2, **how), kind=Watched, data=Data(DATA.train, []))
+    assert seen == {True: {torch.bfloat16}, False: {getattr(torch, dtype)}}
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_no_keys_of_earlier_weights_are_read(method: str) -> None:
+    """Answers after the weights changed, though all prompts begin with the same 20 tokens as before."""
+    cut = tiny_loaded("llama")
+    model = make_trainable(cut.model, settings(method=method))
+    requests = [
+        GenerationRequest(id=str(n), prompt=f"The same long beginning: {n}", max_new_tokens=8) for n in range(5)
+    ]
+
+    def answers() -> dict[str, str]:
+        with answering(model, cut, 2) as engine:
+            assert isinstance(engine, SharedEngine) and not model.training
+            found = [one for batch in engine.completions(requests, UNCUT, Decoding(temperature=1.0)) for one in batch]
+        return {one.id: one.text for one in found}
+
+    model.train()
+    before = answers()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
+    after = answers()
+    assert model.training and any(parameter.requires_grad for parameter in model.parameters())
+    model.eval()
+    plain = PlainEngine(replace(cut, model=bare(model)), batch_size=1)
+    expected = [one for batch in plain.completions(requests, UNCUT, Decoding(temperature=1.0)) for one in batch]
+    assert after == {one.id: one.text for one in expected} != before
+
+
+def test_memory_of_answers_is_free_when_they_are_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once, and not when Python next looks for circles of references."""
+    pools: list[weakref.ref[DecodingPool]] = []
+
+    class Watched(DecodingPool):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            pools.append(weakref.ref(self))
+
+    monkeypatch.setattr(generating, "DecodingPool", Watched)
+    cut, request = tiny_loaded("llama"), GenerationRequest(id="a", prompt="Say something", max_new_tokens=4)
+    probe.why_not_shared(cut)
+    gc.disable()
+    try:
+        with answering(cut.model, cut, 2) as engine:
+            list(engine.completions([request], UNCUT, Decoding()))
+        assert [pool() for pool in pools] == [None]
+    finally:
+        gc.enable()
