@@ -89,7 +89,7 @@ class Generating:
         self._next = partial(_next, loaded.model, stack, decoding)
         self._pool = DecodingPool(stack, loaded.num_layers, len(prefix), self._next, num_bytes)
         self._ended: list[tuple[CutPlan, Completion]] = []
-        """Answers that nobody was told of."""
+        """Answers that were not handed over yet."""
 
     def answers(
         self, blocks: Iterable[Sequence[ItemRequest]], run: Runner
