@@ -288,10 +288,8 @@ def speed_words(one: TimedSpeed) -> str:
     low, high = one.ratio.low, one.ratio.high
     ends = "" if low is None or high is None else f" [{low:.2f}, {high:.2f}]"
     seconds = one.unit == "s"
-    before, after = (
-        f"{1000 * value:.3g}" if seconds else f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-        for value in (one.uncut.value, one.cut.value)
-    )
+    values = [(1000 if seconds else 1) * model.value for model in (one.uncut, one.cut)]
+    before, after = (f"{value:,.0f}" if value >= 100 else f"{value:.3g}" for value in values)
     unit = "ms" if seconds else one.unit
     ratio = f"x {one.ratio.value:.2f}{ends}, batch {one.batch_size}, n {one.ratio.n}"
     return f"{one.name} {before} to {after} {unit} ({ratio})"

@@ -9,12 +9,12 @@ import pytest
 from rich.console import Console
 
 from layercut.report.elements import Table, plain
-from layercut.report.first import FirstScreen, depths_table, first_screen
+from layercut.report.first import FirstScreen, depths_table, first_screen, speed_words
 from layercut.report.html.page import PAGE
 from layercut.report.render import terminal
 from layercut.report.reports import write_reports
 from layercut.report.study import study_results
-from layercut.runs.prune import PruneResult
+from layercut.runs.prune import Estimated, PruneResult, TimedSpeed
 from tests.support.html_page import read_page
 from tests.support.pages import write_deep_study, write_prune
 
@@ -98,3 +98,12 @@ def test_long_names_stay_whole_and_apart_at_any_width(width: int) -> None:
     for name in names:
         assert sum(name in line.split() for line in lines) == (2 if width >= 80 else 1)
     assert sum("88 [74, 106]" in line for line in lines) == len(rows)
+
+
+@pytest.mark.parametrize(("seconds", "shown"), [(1.7523, "1,752 to 876 ms"), (0.1214, "121 to 60.7 ms")])
+def test_times_have_no_exponents(seconds: float, shown: str) -> None:
+    of = {
+        name: Estimated(value=value, n=7) for name, value in (("uncut", seconds), ("cut", seconds / 2), ("ratio", 0.5))
+    }
+    one = TimedSpeed(name="first token", unit="s", better="lower", batch_size=1, **of)
+    assert speed_words(one) == f"first token {shown} (x 0.50, batch 1, n 7)"
