@@ -43,6 +43,8 @@ Said = dict[tuple[str, int], Next]
 _LOOK_EVERY = 8
 """Steps of decoding after which ended answers are handed over, and rows that are not wanted any more let go. Counted in
 steps, not in seconds: which answers a race asks for must not depend on the machine."""
+_AT_ONCE = 32
+"""Answers that are handed over together at most: where the disk becomes full, one such portion is lost."""
 
 
 class _Laid(NamedTuple):
@@ -234,7 +236,8 @@ class Generating:
         """Hand over the answers that have ended, plan by plan."""
         ended, self._ended = self._ended, []
         for plan in distinct([plan for plan, _ in ended]):
-            yield plan, [completion for of_plan, completion in ended if of_plan.key == plan.key]
+            own = [completion for of_plan, completion in ended if of_plan.key == plan.key]
+            yield from ((plan, own[start : start + _AT_ONCE]) for start in range(0, len(own), _AT_ONCE))
 
 
 def _next(
