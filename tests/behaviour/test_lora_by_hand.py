@@ -97,9 +97,8 @@ def test_lora_trains_as_peft_and_trl_do(checkpoint: Path, tmp_path: Path) -> Non
         make_trainable(loaded.model, SETTINGS), loaded.tokenizer, Data(examples, []), SETTINGS, tmp_path / "ours"
     )
     theirs = by_hand(checkpoint, tmp_path / "theirs")
-    # Their log rounds to four digits behind the point.
-    assert [round(line["loss"], 3) for line in ours.curve] == pytest.approx([round(one, 3) for one in theirs], abs=2e-3)
-    assert len(theirs) == 5 and theirs[-1] < 0.8 * theirs[0]
+    assert [line["loss"] for line in ours.curve] == pytest.approx(theirs, rel=1e-4)
+    assert len(theirs) == 5 and theirs[-1] < 0.95 * theirs[0]
     left, right = (
         load_file(folder / "adapter_model.safetensors") for folder in (ours.final, tmp_path / "theirs" / "final")
     )
