@@ -266,6 +266,13 @@ def test_what_is_not_wanted_any_more_is_not_answered() -> None:
     assert list(engine.completions(asked(), COMB[1], GREEDY, [request.id for request in asked()])) == []
 
 
+def test_an_answer_is_handed_over_before_others_of_its_block_have_ended() -> None:
+    engine = SharedEngine(tiny_loaded("llama"), batch_size=8)
+    requests = [GenerationRequest(id=str(most), prompt="three sheep", max_new_tokens=most) for most in (2, 40)]
+    found = [[answer.id for answer in part] for part in engine.completions(requests, plan(), Decoding())]
+    assert found == [["2"], ["40"]]
+
+
 def test_stopping_in_the_middle_leaves_the_model_whole() -> None:
     loaded = tiny_loaded("gemma2")
     tokens = torch.arange(20).unsqueeze(0)

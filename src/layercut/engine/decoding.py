@@ -13,12 +13,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from layercut.engine.attention import Heads, KeyValue, bias_of, capped
+from layercut.engine.attention import Heads, KeyValue, bias_of, capped, joined
 from layercut.progress.activity import wrote
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ MAX_ROWS = 256
 _FIRST_SLOTS = 8
 _CAPACITY_STEP = 64
 """Tokens by which space for keys and values grows."""
+_IN_CACHE = 2**18
+"""Numbers in float32 that stay in a core's cache."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,8 +215,6 @@ class _Attends:
             groups.setdefault(id(row.prefix), []).append(slot)
         self._groups = [(rows[slots[0]].prefix, torch.tensor(slots, device=device)) for slots in groups.values()]
         self._biases: dict[int | None, Tensor] = {}
-        self._mask: Tensor | None = None
-        """Of own tokens, in the dtype of the queries."""
 
     def attend(self, layer: int, heads: Heads) -> Tensor:
         """(H, A, d): queries, keys and values of the tokens that are fed."""
@@ -231,7 +232,8 @@ class _Attends:
         num_heads, num_rows, size = heads.query_HTd.shape
         num_kv = own.keys.shape[0]
         query_KAGd = heads.query_HTd.float().view(num_kv, -1, num_rows, size).transpose(1, 2) * heads.scaling
-        behind = query_KAGd @ own.keys.float().transpose(-1, -2)
+        pieces = _pieces(own.keys)
+        behind = joined([query_KAGd[:, rows] @ own.keys[:, rows].float().transpose(-1, -2) for rows in pieces], dim=1)
         ahead = behind.new_zeros((*behind.shape[:3], self._num_prefix))
         here = [(prefix[layer], slots) for prefix, slots in self._groups if layer in prefix]
         for kv, slots in here:
@@ -240,7 +242,8 @@ class _Attends:
             ahead[:, slots] = found.view(num_kv, len(slots), -1, self._num_prefix)
         scores = capped(torch.cat([ahead, behind], dim=-1), heads.softcap) + self._bias(heads.window)[None, :, None]
         weights = torch.softmax(scores, dim=-1)
-        output_KAGd = weights[..., self._num_prefix :] @ own.values.float()
+        weights_KAGC = weights[..., self._num_prefix :]
+        output_KAGd = joined([weights_KAGC[:, rows] @ own.values[:, rows].float() for rows in pieces], dim=1)
         for kv, slots in here:
             weights_KQP = weights[:, slots, :, : self._num_prefix].reshape(num_kv, -1, self._num_prefix)
             output_KAGd[:, slots] += (weights_KQP @ kv.values.float()).view(num_kv, len(slots), -1, size)
@@ -252,20 +255,23 @@ class _Attends:
         num_heads, num_rows, size = heads.query_HTd.shape
         num_kv = own.keys.shape[0]
         query_AKGd = heads.query_HTd.view(num_kv, -1, num_rows, size).permute(2, 0, 1, 3)
-        if self._mask is None:
-            self._mask = self._bias(None)[:, None, None, self._num_prefix :].to(query_AKGd.dtype)
         keys_AKCd, values_AKCd = (kept.transpose(0, 1) for kept in own)
         output, log_sum_AKG = _flash(query_AKGd, keys_AKCd, values_AKCd, self._mask, heads.scaling)
-        for prefix, slots in self._groups:
-            if not self._num_prefix or layer not in prefix:
-                continue
-            keys_1KPd, values_1KPd = (kept.unsqueeze(0) for kept in prefix[layer])
+        here = [(prefix[layer], slots) for prefix, slots in self._groups if self._num_prefix and layer in prefix]
+        for kv, slots in here:
+            keys_1KPd, values_1KPd = (kept.unsqueeze(0) for kept in kv)
             query_1KQd = query_AKGd[slots].transpose(0, 1).reshape(1, num_kv, -1, size)
             ahead_1KQd, ahead_1KQ = _flash(query_1KQd, keys_1KPd, values_1KPd, None, heads.scaling)
             ahead = ahead_1KQd.view(num_kv, len(slots), -1, size).transpose(0, 1)
             share = torch.sigmoid(ahead_1KQ.view(num_kv, len(slots), -1).transpose(0, 1) - log_sum_AKG[slots])
             output[slots] = torch.lerp(output[slots], ahead, share.unsqueeze(-1))
         return output.permute(1, 2, 0, 3).reshape(num_heads, num_rows, size)
+
+    @cached_property
+    def _mask(self) -> Tensor:
+        """(A, 1, 1, C), of own tokens, in the dtype of the keys."""
+        dtype = next(iter(self._held.values())).keys.dtype
+        return self._bias(None)[:, None, None, self._num_prefix :].to(dtype)
 
     def _bias(self, window: int | None) -> Tensor:
         """(A, P + C)."""
@@ -277,6 +283,16 @@ class _Attends:
                 sees &= mine - at < window
             self._biases[window] = bias_of(sees)
         return self._biases[window]
+
+
+def _pieces(kept_KACd: Tensor) -> list[slice]:
+    """Rows to convert to float32 at once. On a CPU as many as its cache holds: a copy of all of them in memory would
+    cost more to write and read than the keys themselves."""
+    num_kv, num_rows, num_tokens, size = kept_KACd.shape
+    if kept_KACd.device.type != "cpu" or kept_KACd.dtype == torch.float32:
+        return [slice(None)]
+    each = max(1, _IN_CACHE // (num_kv * num_tokens * size))
+    return [slice(start, start + each) for start in range(0, num_rows, each)]
 
 
 def _flash(

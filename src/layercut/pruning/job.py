@@ -24,10 +24,7 @@ from rich.console import Console
 
 from layercut.engine.handle import ModelHandle
 from layercut.progress.stages import StageProgress
-from layercut.pruning.budget import (
-    CONFIRM,
-    resolution,
-)
+from layercut.pruning.budget import CONFIRM, resolution
 from layercut.pruning.confirm import LEVEL, Arm, FixedSequence, arm_name, ask, judge
 from layercut.pruning.context import PruneContext
 from layercut.pruning.goal import GoalTasks, goal_tasks
@@ -44,12 +41,7 @@ from layercut.runs.atomic import new_directory
 from layercut.runs.directory import RunFolder
 from layercut.runs.disk import resumable
 from layercut.runs.json_text import load
-from layercut.runs.prune import (
-    MODEL,
-    RESULT,
-    PruneResult,
-    least_kept,
-)
+from layercut.runs.prune import MODEL, RESULT, PruneResult, least_kept
 from layercut.runs.study import Manifest
 from layercut.selection.search_journal import SearchJournal
 from layercut.selection.select import objective_parts
