@@ -81,7 +81,6 @@ def test_one_batch_of_long_texts_is_kept_and_heard_of_before_it_ends(tmp_path: P
     assert [done for done, _ in heard] == sorted(done for done, _ in heard)
     assert {0, 800, 1600} <= {done for done, _ in heard}, "after each stage"
     assert len({done for done, _ in heard}) >= 4 and heard[-1][0] == heard[-1][1], "thrice on the way at least"
-    )
     engine = CountingCompletions(loaded(), batch_size=16)
     engine.kill_after = 1
     with RunFolder.begin(tmp_path / "run", {"a": 1}) as folder:
