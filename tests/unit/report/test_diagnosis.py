@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from layercut.errors import InputError
 from layercut.evidence.diagnosis import Diagnosis, DiagnosisExample, MeasureRow
+from layercut.report.diagnosis.layers import COLUMNS, layers_table
 from layercut.report.diagnosis.page import REPORT, SECTIONS, diagnosis_report, marked, summary
 from layercut.report.diagnosis.verdict import FILE, damages, load
 from layercut.report.figures.diagnosis import share_rows
@@ -217,3 +219,34 @@ def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="format 9 is not known"):
         load(tmp_path)
     assert REPORT == "diagnose.md"
+
+
+def test_each_layer_keeps_its_line_in_a_terminal_of_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    arms = [f"layer-{layer}" for layer in range(3)]
+    found: dict[str, dict[str, Any]] = {
+        name: {"rows": [], "data": {}, "examples": [], "notes": []} for name, _ in COLUMNS
+    }
+    for place, (name, measure) in enumerate(COLUMNS):
+        for arm in arms:
+            lost = arm == "layer-1" and place == 4
+            found[name]["rows"].append(row(name, measure, 0.9, 0.1 if lost else 0.9, p=1e-6 if lost else 1.0, arm=arm))
+    data = {
+        "model": "a", "num_layers": 3, "limit": 20, "seed": 0, "arms": [{"name": "uncut"}, *({"name": arm} for arm in arms)],
+        "diagnostics": found,
+    }  # fmt: skip
+    console = Console(width=80)
+    for part in layers_table(data):
+        console.print(part)
+    lines = capsys.readouterr().out.splitlines()
+    assert all(len(line) <= 80 for line in lines)
+    name, measure = list(COLUMNS)[4]
+    heads = [line.split("  ")[0] for line in lines if line.startswith("layer")]
+    assert len([line for line in lines if line.startswith("uncut ")]) == len(heads) - 1 >= 2
+    assert [line.split(maxsplit=1) for line in lines if f"{name}, " in line] == [["1", f"{name}, {measure}"]]
+    data["diagnostics"] = {
+        name: {**one, "rows": [row(name, "x", 1, 1, p=1.0, arm=arm) for arm in arms]} for name, one in found.items()
+    }
+    data["diagnostics"]["arithmetic"] = found["arithmetic"]
+    for part in layers_table(data):
+        console.print(part)
+    assert "broke first" not in capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -43,8 +44,8 @@ COLUMNS: Mapping[tuple[str, str], str] = {
     ("similarity", "final state"): "final cosine",
 }
 """Measures of the overview, and their names there."""
-MOST_COLUMNS = 7
-"""Measures beside each other in the terminal."""
+WIDTH = 80
+"""Characters that a table in the terminal may take."""
 _UNITS = {"KL": "KL, nats a token", "final state": "cosine", "log-probability": "ln p of the right answer"}
 _UNCUT = "uncut"
 
@@ -124,18 +125,25 @@ def legend() -> list[str]:
 
 
 def layers_table(data: Mapping[str, Any]) -> list[RenderableType]:
-    """What the terminal shows, to be printed one after the other: tables of so few measures that 80 columns hold them,
-    the last one with what broke first."""
-    whole, tables = overview(data), []
+    """What the terminal shows, to be printed one after the other: tables that are not too wide,
+    and one of the layers without which something broke."""
+    whole = overview(data)
     last = len(whole.head) - 1
-    for start in range(1, last, MOST_COLUMNS):
-        places = [0, *range(start, min(start + MOST_COLUMNS, last))]
-        if start + MOST_COLUMNS >= last:
-            places.append(last)
-        head, *rows = ([line[place] for place in places] for line in (whole.head, *whole.rows))
-        numeric = frozenset(new for new, old in enumerate(places) if old in whole.numeric)
-        tables.append(terminal(replace(whole, head=[plain(cell) for cell in head], rows=rows, numeric=numeric)))
-    return [Text(scope(data)), *tables, Text("\n".join(legend()), style="dim")]
+    widths = [max(len(plain(row[place])) for row in (whole.head, *whole.rows)) + 2 for place in range(last)]
+    num_tables = math.ceil(sum(widths[1:]) / (WIDTH - widths[0]))
+    size = math.ceil((last - 1) / num_tables)
+    tables = [_some_columns(whole, [0, *range(start, min(start + size, last))]) for start in range(1, last, size)]
+    broken = [row for row in whole.rows if row[last] not in ("", "-")]
+    if broken:
+        tables.append(_some_columns(replace(whole, rows=broken), [0, last]))
+    lines = legend() if broken else legend()[:-1]
+    return [Text(scope(data)), *tables, Text("\n".join(lines), style="dim")]
+
+
+def _some_columns(table: Table, places: Sequence[int]) -> RenderableType:
+    head, *rows = ([line[place] for place in places] for line in (table.head, *table.rows))
+    numeric = frozenset(new for new, old in enumerate(places) if old in table.numeric)
+    return terminal(replace(table, head=[plain(cell) for cell in head], rows=rows, numeric=numeric))
 
 
 def columns_of(diagnoses: Mapping[str, Diagnosis]) -> dict[tuple[str, str], str]:
