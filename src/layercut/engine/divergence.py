@@ -47,6 +47,40 @@ class TokenChoice(NamedTuple):
     reference_likeliest: Tensor
 
 
+class Reference(NamedTuple):
+    """Next-token distributions of the reference, and what every comparison with them needs."""
+
+    logits_NV: Tensor
+    p_NV: Tensor
+    """Log-probabilities, float32."""
+    weight_NV: Tensor
+    """Probabilities."""
+    ruled_out_NV: Tensor | None
+    """Where a token has no probability at all; None where no token is ruled out."""
+    top_NK: Tensor
+    """The likeliest tokens."""
+    outcomes_NK: Tensor
+    """Their probabilities, and that of all others."""
+    likeliest_N: Tensor
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, logits_NV: Tensor) -> Reference:
+        """From logits."""
+        p_NV = log_softmax(logits_NV, dim=-1, dtype=torch.float32)
+        ruled_out_NV = p_NV.isneginf()
+        top = p_NV.topk(min(TOP, p_NV.shape[-1]), dim=-1)
+        return cls(
+            logits_NV,
+            p_NV,
+            p_NV.exp(),
+            ruled_out_NV if bool(ruled_out_NV.any()) else None,
+            top.indices,
+            _with_rest(top.values.exp()),
+            p_NV.argmax(dim=-1),
+        )
+
+
 @torch.no_grad()
 def token_choice(reference_NV: Tensor, plan_NV: Tensor, token_N: Tensor) -> TokenChoice:
     """Where the given token stands in two models' order of all next tokens, and which one stands first; see
@@ -59,7 +93,7 @@ def token_choice(reference_NV: Tensor, plan_NV: Tensor, token_N: Tensor) -> Toke
 
 
 @torch.no_grad()
-def token_divergence(reference_NV: Tensor, plan_NV: Tensor, token_N: Tensor) -> TokenDivergence:
+def token_divergence(reference: Reference, plan_NV: Tensor, token_N: Tensor) -> TokenDivergence:
     """Compare two models position by position, in float32.
 
     With p the reference's distribution and q the plan's: KL(p || q) = sum over v of p_v ln(p_v / q_v), and
@@ -68,21 +102,21 @@ def token_divergence(reference_NV: Tensor, plan_NV: Tensor, token_N: Tensor) -> 
     most that over the whole vocabulary, and at most ln 2.
 
     Args:
-        reference_NV: logits of the reference.
+        reference: of the reference's logits.
         plan_NV: logits of the plan.
         token_N: the token that comes next.
     """
-    p_NV = log_softmax(reference_NV, dim=-1, dtype=torch.float32)
     q_NV = log_softmax(plan_NV, dim=-1, dtype=torch.float32)
     token_N1 = token_N.unsqueeze(1)
-    # A token that is ruled out altogether has ln p = -inf and adds nothing.
-    kl_NV = torch.where(p_NV.isneginf(), 0.0, p_NV.exp() * (p_NV - q_NV))
+    kl_NV = (reference.p_NV - q_NV).mul_(reference.weight_NV)
+    if reference.ruled_out_NV is not None:  # ln p = -inf; it adds nothing
+        kl_NV = kl_NV.masked_fill_(reference.ruled_out_NV, 0.0)
     return TokenDivergence(
         nll=-q_NV.gather(1, token_N1).squeeze(1),
-        reference_nll=-p_NV.gather(1, token_N1).squeeze(1),
+        reference_nll=-reference.p_NV.gather(1, token_N1).squeeze(1),
         kl=kl_NV.sum(dim=-1).clamp_min(0),  # below 0 it is rounding
-        js_top100=_js_top(p_NV, q_NV),
-        top1_disagrees=(p_NV.argmax(dim=-1) != q_NV.argmax(dim=-1)).float(),
+        js_top100=_js_top(reference, q_NV),
+        top1_disagrees=(reference.likeliest_N != q_NV.argmax(dim=-1)).float(),
     )
 
 
@@ -111,38 +145,55 @@ def divergences_of(
     if plan.key != reference.key:
         with bypass(model, plan):
             after = states_at(model, ids_BT, read)
-    return divergences_between(loaded, items, before, after)
+    (found,) = divergences_between(loaded, items, before, [after])
+    return found
 
 
 @torch.no_grad()
 def divergences_between(
-    loaded: LoadedModel, items: Sequence[Scoring], before: HeadInput, after: HeadInput
-) -> list[Divergence]:
-    """Compare states under a reference (``before``) and a plan (``after``), the head chunk by chunk.
+    loaded: LoadedModel, items: Sequence[Scoring], before: HeadInput, plans: Sequence[HeadInput]
+) -> list[list[Divergence]]:
+    """Compare states under a reference (``before``) and some plans, the head chunk by chunk.
 
-    Both hold the N positions before the continuations' tokens, request by request.
+    All hold the N positions before the continuations' tokens, request by request. The reference's distributions of a
+    chunk are made once for all plans.
+
+    Returns:
+        Per plan, what was found of every request.
     """
     model = loaded.model
     rows = [item.rows[0] for item in items]
     token_N = torch.tensor([token for row in rows for token in row.continuations[0]])
     by_token = any(item.request.by_token for item in items)
-    parts, choices = [], []
+    parts: list[list[Tensor]] = [[] for _ in plans]
+    choices: list[list[Tensor]] = [[] for _ in plans]
     for chunk in chunks(model, len(token_N)):
-        reference_CV, plan_CV = logits(model, before, chunk), logits(model, after, chunk)
-        token_C = token_N[chunk].to(plan_CV.device)
-        parts.append(torch.stack(token_divergence(reference_CV, plan_CV, token_C)).cpu())
-        if by_token:
-            choices.append(torch.stack(token_choice(reference_CV, plan_CV, token_C)).cpu())
-    values_5N = torch.cat(parts, dim=1).double()
+        reference = Reference.of(logits(model, before, chunk))
+        token_C = token_N[chunk].to(reference.logits_NV.device)
+        for place, after in enumerate(plans):
+            plan_CV = logits(model, after, chunk)
+            parts[place].append(torch.stack(token_divergence(reference, plan_CV, token_C)).cpu())
+            if by_token:
+                choices[place].append(torch.stack(token_choice(reference.logits_NV, plan_CV, token_C)).cpu())
+    return [
+        _of_requests(loaded, items, torch.cat(values, dim=1).double(), torch.cat(chosen, dim=1) if by_token else None)
+        for values, chosen in zip(parts, choices, strict=True)
+    ]
+
+
+def _of_requests(
+    loaded: LoadedModel, items: Sequence[Scoring], values_5N: Tensor, choices_4N: Tensor | None
+) -> list[Divergence]:
+    rows = [item.rows[0] for item in items]
     lengths = [row.num_scored for row in rows]
     of_rows = torch.split(values_5N, lengths, dim=1)
     # Each row is summed in float64, in its own order, whatever shares the batch or the chunk.
     found = [
         _checked(loaded, item, values_5T.sum(dim=1).tolist()) for item, values_5T in zip(items, of_rows, strict=True)
     ]
-    if not by_token:
+    if choices_4N is None:
         return found
-    choices_of_rows = torch.split(torch.cat(choices, dim=1), lengths, dim=1)
+    choices_of_rows = torch.split(choices_4N, lengths, dim=1)
     return [
         replace(answer, tokens=_tokens(loaded, row.continuations[0], values_5T, choice_4T))
         if item.request.by_token
@@ -167,10 +218,9 @@ def _tokens(
     return tuple(tokens)
 
 
-def _js_top(p_NV: Tensor, q_NV: Tensor) -> Tensor:
+def _js_top(reference: Reference, q_NV: Tensor) -> Tensor:
     """Jensen-Shannon divergence (N,) of log-probabilities, as in ``token_divergence``."""
-    top = p_NV.topk(min(TOP, p_NV.shape[-1]), dim=-1)
-    p_NK, q_NK = _with_rest(top.values.exp()), _with_rest(q_NV.gather(1, top.indices).exp())
+    p_NK, q_NK = reference.outcomes_NK, _with_rest(q_NV.gather(1, reference.top_NK).exp())
     sum_NK = (p_NK + q_NK).clamp_min(torch.finfo(torch.float32).tiny)  # an outcome that neither allows adds nothing
     terms_NK = torch.xlogy(p_NK, 2 * p_NK / sum_NK) + torch.xlogy(q_NK, 2 * q_NK / sum_NK)
     return (terms_NK.sum(dim=-1) / 2).clamp_min(0)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -61,6 +62,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 SHORTEST_PREFIX = 4
 """Tokens in common below which requests are run as they stand."""
+_PLANS = 8
+"""Plans that are compared with the reference at once: its distributions are made once for all of them."""
 
 
 class SharedEngine(HoldsModel, ManyPlansAtOnce):
@@ -146,11 +149,7 @@ class SharedEngine(HoldsModel, ManyPlansAtOnce):
         prefix = _scored_prefix(work)
         run = self._runner(prefix, self._checked(plans), keep=False)
         blocks = lay_out(work, self._batch_size, ())
-        return (
-            found
-            for block in blocks
-            for found in self._read(block, prefix, run, wanted, lambda reading: partial(reading.scores, self._loaded))
-        )
+        return (found for block in blocks for found in self._read(block, prefix, run, wanted, self._scoring))
 
     def answers_under(
         self, requests: Sequence[Request], plans: Plans, decoding: Decoding, wanted: Wanted = always
@@ -175,7 +174,8 @@ class SharedEngine(HoldsModel, ManyPlansAtOnce):
     def divergences_under(
         self, requests: Sequence[LikelihoodRequest], plans: Plans, reference: CutPlan, wanted: Wanted = always
     ) -> Under[Divergence]:
-        """Compare every plan with the reference: block by block of requests; the reference runs once a block.
+        """Compare every plan with the reference: block by block of requests; the reference runs once a block, and its
+        distributions are made once for several plans.
 
         Raises:
             InputError: at once, as in PlainEngine. Later: values that are not numbers.
@@ -185,13 +185,16 @@ class SharedEngine(HoldsModel, ManyPlansAtOnce):
         run = self._runner(prefix, self._checked(plans), keep=False)
         run_reference = self._runner(prefix, self._checked([reference]), keep=False)
 
-        def comparing(reading: Reading) -> Callable[[HeadInput], list[Divergence]]:
+        def comparing(reading: Reading) -> Callable[[Sequence[HeadInput]], list[list[Divergence]]]:
             ((leaf, pack),) = run_reference(reading.texts, lambda _: True)
             before = self._states(leaf, pack, reading)
             return partial(divergences_between, self._loaded, reading.block, before)
 
         blocks = lay_out(work, self._batch_size, ())
-        return (found for block in blocks for found in self._read(block, prefix, run, wanted, comparing))
+        return (found for block in blocks for found in self._read(block, prefix, run, wanted, comparing, _PLANS))
+
+    def _scoring(self, reading: Reading) -> Callable[[Sequence[HeadInput]], list[list[Likelihoods]]]:
+        return lambda plans: [reading.scores(self._loaded, states) for states in plans]
 
     def _read(
         self,
@@ -199,15 +202,18 @@ class SharedEngine(HoldsModel, ManyPlansAtOnce):
         prefix: Tokens,
         run: Runner,
         wanted: Wanted,
-        begin: Callable[[Reading], Callable[[HeadInput], list[Found]]],
+        begin: Callable[[Reading], Callable[[Sequence[HeadInput]], list[list[Found]]]],
+        at_once: int = 1,
     ) -> Under[Found]:
-        """What a block gives under every plan; in halves if memory runs out."""
+        """What a block gives under every plan, so many of them at once; in halves if memory runs out."""
         reading = Reading(block, len(prefix))
-        answer = None
         try:
-            for leaf, pack in run(reading.texts, lambda plan: any(wanted(plan, item.id) for item in block)):
+            leaves = run(reading.texts, lambda plan: any(wanted(plan, item.id) for item in block))
+            states = ((leaf.plan, self._states(leaf, pack, reading)) for leaf, pack in leaves)
+            answer = None
+            while group := list(islice(states, at_once)):
                 answer = answer or begin(reading)
-                yield leaf.plan, answer(self._states(leaf, pack, reading))
+                yield from zip((plan for plan, _ in group), answer([one for _, one in group]), strict=True)
             return
         except RuntimeError as error:
             if len(block) == 1 or not should_reduce_batch_size(error):

@@ -13,7 +13,7 @@ from scipy.stats import entropy
 
 from layercut.engine import head
 from layercut.engine.base import Divergence, LikelihoodRequest, Message
-from layercut.engine.divergence import token_divergence
+from layercut.engine.divergence import Reference, token_divergence
 from layercut.engine.plain import PlainEngine
 from layercut.errors import InputError
 from layercut.models.loading import LoadedModel
@@ -180,7 +180,7 @@ def rows(*values: Sequence[float]) -> torch.Tensor:
 
 
 def test_known_values() -> None:
-    found = token_divergence(rows([0.5, 0.25, 0.25]), rows([0.25, 0.5, 0.25]), torch.tensor([1]))
+    found = token_divergence(Reference.of(rows([0.5, 0.25, 0.25])), rows([0.25, 0.5, 0.25]), torch.tensor([1]))
     assert float(found.kl) == pytest.approx(0.25 * math.log(2))
     assert float(found.nll) == pytest.approx(math.log(2))
     assert float(found.reference_nll) == pytest.approx(math.log(4))
@@ -189,9 +189,9 @@ def test_known_values() -> None:
 
 def test_tokens_that_are_ruled_out_add_nothing_or_everything() -> None:
     token = torch.tensor([0])
-    apart = token_divergence(rows([1.0, 0.0]), rows([0.0, 1.0]), token)
+    apart = token_divergence(Reference.of(rows([1.0, 0.0])), rows([0.0, 1.0]), token)
     assert (float(apart.kl), float(apart.js_top100)) == (math.inf, pytest.approx(math.log(2)))
-    same = token_divergence(rows([1.0, 0.0]), rows([1.0, 0.0]), token)
+    same = token_divergence(Reference.of(rows([1.0, 0.0])), rows([1.0, 0.0]), token)
     assert (float(same.kl), float(same.js_top100)) == (0, 0)
 
 
@@ -199,7 +199,7 @@ def test_js_sees_tokens_beyond_the_hundred_likeliest_as_one() -> None:
     head_p = torch.full((100,), 0.9 / 100)
     tail = torch.tensor([0.06, 0.04])
     p, q = torch.cat([head_p, tail / 20]), torch.cat([head_p, tail.flip(0) / 20])
-    found = token_divergence(p.log()[None], q.log()[None], torch.tensor([0]))
+    found = token_divergence(Reference.of(p.log()[None]), q.log()[None], torch.tensor([0]))
     assert float(found.js_top100) == pytest.approx(0, abs=1e-7)
     assert float(found.kl) > 1e-4
 

@@ -231,7 +231,8 @@ def test_each_layer_keeps_its_line_in_a_terminal_of_80_columns(capsys: pytest.Ca
             lost = arm == "layer-1" and place == 4
             found[name]["rows"].append(row(name, measure, 0.9, 0.1 if lost else 0.9, p=1e-6 if lost else 1.0, arm=arm))
     data = {
-        "model": "a", "num_layers": 3, "limit": 20, "seed": 0, "arms": [{"name": "uncut"}, *({"name": arm} for arm in arms)],
+        "model": "a", "num_layers": 3, "limit": 20, "seed": 0,
+        "arms": [{"name": "uncut"}, *({"name": arm} for arm in arms)],
         "diagnostics": found,
     }  # fmt: skip
     console = Console(width=80)
