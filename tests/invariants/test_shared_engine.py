@@ -132,6 +132,19 @@ def test_scores_and_divergences_are_those_of_the_plain_engine(model_type: str) -
             assert (found.num_tokens, found.top1_disagreements) == (expected.num_tokens, expected.top1_disagreements)
 
 
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_a_divergence_is_the_same_whatever_plans_are_compared_with_it(
+    at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = tiny_loaded("llama")
+    texts = [replace(request, continuations=("a long enough text",), by_token=True) for request in scored()]
+    together = by_plan(SharedEngine(loaded, batch_size=4).divergences_under(texts, PLANS, plan(2)))
+    monkeypatch.setattr("layercut.engine.shared._PLANS", at_once)
+    apart = by_plan(SharedEngine(loaded, batch_size=4).divergences_under(texts, PLANS, plan(2)))
+    assert len(together) == len({one.key for one in PLANS})
+    assert together == apart
+
+
 def both() -> list[GenerationRequest | LikelihoodRequest]:
     """Questions that are answered and scored, with the same prompt or another one, and some of one kind alone."""
     prompts = {request.id: request.prompt for request in scored()}
