@@ -2,8 +2,9 @@
 
 All of it is measured on selection items. Three sieves choose the next layer, each on what the one before lets through:
 
-1. Block influence on the original model's own answers: a third of all layers, once for all depths.
-2. Trace damage: the divergence, under each plan, on the original model's right answers; the best ``CANDIDATES``.
+1. Trace damage of each layer alone, the divergence on the original model's right answers: a third of all layers, once
+   for all depths. Where nothing is written, block influence on right answers.
+2. Trace damage under each plan; the best ``CANDIDATES``.
 3. Task scores, raced. Of equals the one with the least trace damage wins.
 """
 
@@ -14,7 +15,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from layercut.engine.base import Decoding, Engine
+from layercut.engine.base import Decoding, Engine, LikelihoodRequest
 from layercut.errors import InputError
 from layercut.evidence.clusters import clusters_of
 from layercut.evidence.paired import compare_paired
@@ -37,14 +38,14 @@ from layercut.tasks.selected_items import SELECTION_ITEMS, record_items
 
 CRITERION = "prune"
 """What the plans of a path are called after."""
-TRACES = 16
-"""Right answers of each task that trace damage reads."""
+TRACES, ALONE = 16, 8
+"""Right answers of each task that trace damage reads, and of each layer alone."""
 HEALING_ITEMS, FEWEST_FRESH = 64, 24
 """Items of each task that healing learns from at most, and how many there must be beside those that judge."""
 _TEXTS = 8
-"""Answers of each task that block influence reads."""
+"""Right answers of each task that block influence reads."""
 _FEWEST = 8
-"""Layers that block influence lets through at least."""
+"""Layers that the first sieve lets through at least."""
 
 
 class NextLayer(NamedTuple):
@@ -153,48 +154,50 @@ class PlanPath:
 
     def _proposed(self, removed: Sequence[int]) -> list[int]:
         """Candidates, the best one last."""
-        left = [layer for layer in self._by_influence if layer not in removed]
-        left = left[: max(_FEWEST, len(self._by_influence) // 3)]
+        left = [layer for layer in self._alone if layer not in removed]
+        left = left[: max(_FEWEST, len(self._alone) // 3)]
         if not left:
             raise InputError(f"no layer can be removed beside {sorted(removed)}; lower `max_depth`.")
-        if self._traces is not None and len(left) > CANDIDATES:
-            damage = self._traces.values([self._cut(removed, layer) for layer in left])
-            left = sorted(left, key=lambda layer: (-damage[left.index(layer)], -layer))
+        if removed and self._traces and len(left) > CANDIDATES:
+            left = self._by_damage(removed, left)
         return left[:CANDIDATES][::-1]
 
-    @cached_property
-    def _by_influence(self) -> list[int]:
-        """Layers that may go, the least influence first."""
-        texts = []
-        uncut = CutPlan(num_layers=self._engine.num_layers)
-        for index, samples in enumerate(self.objective.samples):
-            records = {one["id"]: one for one in self._answers.part(index, uncut, whole=True).records}
-            texts += [f"{one.question} {records[one.id].get('completion', one.gold)}" for one in samples[:_TEXTS]]
-        context = Context(
-            num_layers=self._engine.num_layers,
-            num_remove=1,
-            engine=self._engine,
-            calibration=Calibration(texts=tuple(texts), num_tokens=0, source="selection items", content_hash=""),
+    def _by_damage(self, removed: Sequence[int], layers: Sequence[int], num_traces: int = TRACES) -> list[int]:
+        """The layers by trace damage beside what is removed, the least first; of equals the later one."""
+        objective = TextObjective(
+            self._engine,
+            [request for requests in self._traces.values() for request in requests[:num_traces]],
+            name="traces",
+            measure="kl",
+            journal=self._journal,
             progress=self._progress,
         )
+        negative = dict(zip(layers, objective.values([self._cut(removed, layer) for layer in layers]), strict=True))
+        return sorted(layers, key=lambda layer: (-negative[layer], -layer))
+
+    @cached_property
+    def _alone(self) -> list[int]:
+        """Layers that may go, by what the model loses without each of them alone, the least first."""
+        context = Context(
+            num_layers=self._engine.num_layers, num_remove=1, engine=self._engine, progress=self._progress
+        )
         context = with_default_protection(context, "task_accuracy")
-        influence = block_influence(context).importance
+        if self._traces:
+            return self._by_damage((), context.candidates, ALONE)
+        texts = tuple(f"{one.question} {one.gold}" for samples in self.objective.samples for one in samples[:_TEXTS])
+        calibration = Calibration(texts=texts, num_tokens=0, source="selection items", content_hash="")
+        influence = block_influence(replace(context, calibration=calibration)).importance
         return sorted(influence, key=lambda layer: (influence[layer], -layer))
 
     @cached_property
-    def _traces(self) -> TextObjective | None:
-        """The original model's right answers; None where no task is written."""
+    def _traces(self) -> dict[str, list[LikelihoodRequest]]:
+        """By task, the original model's right answers; empty where no task is written."""
         if not any(generates(part.readout) for part in self.parts):
-            return None
-        requests, seen = [], dict.fromkeys((part.task.name for part in self.parts), 0)
+            return {}
+        found: dict[str, list[LikelihoodRequest]] = {part.task.name: [] for part in self.parts}
         for request in correct_traces(self.objective).requests:
-            name = next(name for name in seen if request.id.startswith(f"{name}."))
-            if seen[name] < TRACES:
-                seen[name] += 1
-                requests.append(request)
-        return TextObjective(
-            self._engine, requests, name="traces", measure="kl", journal=self._journal, progress=self._progress
-        )
+            found[next(name for name in found if request.id.startswith(f"{name}."))].append(request)
+        return found
 
 
 def kept_of(

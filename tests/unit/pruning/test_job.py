@@ -15,20 +15,23 @@ from transformers import AutoModelForCausalLM
 
 import layercut
 from layercut.engine.base import Decoding
+from layercut.engine.plain import PlainEngine
 from layercut.engine.shared import SharedEngine
 from layercut.errors import InputError, RunMismatch
 from layercut.progress import silent
 from layercut.pruning.healing import healing_prompts
 from layercut.pruning.job import prune_model
-from layercut.pruning.path import PlanPath
+from layercut.pruning.path import ALONE, TRACES, PlanPath
 from layercut.pruning.pruned import Pruned
 from layercut.pruning.settings import PruneSettings
 from layercut.runs.prune import Estimated, PruneResult
 from layercut.runs.records import Journal
 from layercut.selection.answers import ObjectiveTask
 from layercut.selection.search_journal import SearchJournal
+from layercut.selection.trace_damage import correct_traces
 from layercut.settings import ModelSettings
 from layercut.surgery.bypass import bypass
+from layercut.surgery.plan import CutPlan
 from layercut.tasks import load_task
 from tests.support.pruning import SPARE, choice_file, spare_model, written_file
 
@@ -196,6 +199,32 @@ def test_healing_learns_from_items_that_judge_nothing(model: Path, choices: Path
     assert not ids & {one.id for one in task.samples("report", None)}
     source = healing_prompts(path, "hash")
     assert {one.id for one in source.prompts} == {f"mine.jsonl {id}" for id in ids}
+
+
+def test_layers_are_proposed_by_their_damage_to_right_answers(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each layer alone, on the first right answers; later ones beside what is removed, of those that come first."""
+    monkeypatch.setattr("layercut.pruning.path._FEWEST", 3)
+    monkeypatch.setattr("layercut.pruning.path.CANDIDATES", 2)
+    task = load_task(str(written_file(tmp_path / "mine.jsonl", model)))
+    part = ObjectiveTask(task=task, readout=task.readouts[0], limit=16)
+    loaded = layercut.load_model(str(model), device="cpu")
+    path = PlanPath(SharedEngine(loaded), [part], decoding=Decoding(), journal=SearchJournal(), progress=silent)
+    requests = correct_traces(path.objective).requests
+    assert len(requests) > ALONE
+
+    def damage(removed: tuple[int, ...], num_traces: int) -> float:
+        plans = [CutPlan(num_layers=6, removed=removed)]
+        answers = PlainEngine(loaded).divergences_under(requests[:num_traces], plans, CutPlan(num_layers=6))
+        found = [one for _, batch in answers for one in batch]
+        return sum(one.kl for one in found) / sum(one.num_tokens for one in found)
+
+    alone = sorted(range(1, 6), key=lambda layer: (damage((layer,), ALONE), -layer))
+    assert set(alone[:2]) == set(SPARE)
+    assert path._proposed(()) == alone[:2][::-1]
+    beside = sorted(alone[1:4], key=lambda layer: (damage((alone[0], layer), TRACES), -layer))
+    assert path._proposed(alone[:1]) == beside[:2][::-1]
 
 
 def test_a_written_file_end_to_end(model: Path, tmp_path: Path) -> None:
