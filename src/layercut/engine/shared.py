@@ -62,7 +62,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 SHORTEST_PREFIX = 4
 """Tokens in common below which requests are run as they stand."""
-_PLANS = 8
+_PLANS = 4
 """Plans that are compared with the reference at once: its distributions are made once for all of them."""
 
 
