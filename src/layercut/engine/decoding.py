@@ -132,7 +132,8 @@ class DecodingPool:
         finished = [rows[slot] for slot in ended]
         for slot in reversed(ended):
             self._free(slot)
-        wrote(len(tokens), sum(row.answer.num_left for row in (*self._active, *self._waiting)))
+        under_way = (*self._active, *self._waiting)
+        wrote(len(tokens), sum(row.answer.num_left for row in under_way), len(under_way))
         return finished
 
     def _admit(self) -> None:

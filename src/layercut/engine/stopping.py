@@ -139,7 +139,8 @@ class TokenCounter(StoppingCriteria):  # type: ignore[misc]
         new, last = len(self._open), input_ids[:, -1].tolist()
         self._open -= {row for row, ended in enumerate(ended_B.tolist()) if ended or last[row] in self._stop_tokens}
         num_new = input_ids.shape[1] - self._num_prompt_tokens
-        wrote(new, sum(max(0, self._limits[row] - num_new) for row in self._open))
+        left = [self._limits[row] - num_new for row in self._open if self._limits[row] > num_new]
+        wrote(new, sum(left), len(left))
         return ended_B
 
 

@@ -163,16 +163,17 @@ class VllmEngine(HoldsModel, TextOnly):
 
     def _generate(self, rows: Sequence[GenerationRow], plan: CutPlan, decoding: Decoding) -> list[Completion]:
         answers = [Answer(row, (), self._stop_tokens, partial(decode, self._loaded.tokenizer)) for row in rows]
-        left = sum(answer.num_left for answer in answers)
+        left, under_way = sum(answer.num_left for answer in answers), len(answers)
 
         def take(index: int, output: Any) -> bool:
-            nonlocal left
+            nonlocal left, under_way
             answer = answers[index]
             before = answer.num_left
             has_ended = any(answer.add(Next(token)) for token in output.outputs[0].token_ids)
             new = before - answer.num_left
             left -= before if has_ended else new
-            wrote(new, left)
+            under_way -= has_ended
+            wrote(new, left, under_way)
             return has_ended
 
         asked = [(row.prompt, drawing(self._vllm, row, decoding, self._stop_tokens)) for row in rows]

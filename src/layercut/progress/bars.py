@@ -78,7 +78,7 @@ class Progressing:
         self._active: tuple[int, int] | None = None
         """The piece that is worked on, and how many of its items are done."""
         total = sum(piece.num_items for piece in self._work)
-        self._bars = _bars(console, unit, self._tokens, lambda task: self._eta.remaining)
+        self._bars = _bars(console, unit, self._tokens, lambda task: self._left())
         self._bar = self._bars.add_task("Loading", total=total)
 
     @contextmanager
@@ -131,8 +131,14 @@ class Progressing:
         assert self._unit is not None
         return self._unit.removesuffix("s") if count == 1 else self._unit
 
+    def _left(self) -> float | None:
+        if self._active is not None:
+            index, done = self._active
+            self._eta.at_most(index, self._tokens.seconds_left(self._work[index].num_items - done))
+        return self._eta.remaining
+
     def _rest(self) -> str:
-        left = self._eta.remaining
+        left = self._left()
         return "" if left is None else f", {clock(left)} left"
 
 

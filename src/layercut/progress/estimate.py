@@ -41,6 +41,8 @@ class Eta:
         self._seconds: dict[Hashable, float] = {}
         self._rates: dict[Hashable, list[float]] = {}
         """Seconds an item of every earlier run, by kind."""
+        self._most: dict[Hashable, float] = {}
+        """Seconds an item at most, by kind, where known."""
 
     def skip(self, cell: int, num_items: int) -> None:
         """Count items that were done before, without a time."""
@@ -52,6 +54,16 @@ class Eta:
         kind = self._cells[cell].kind
         self._items[kind] = self._items.get(kind, 0) + num_items
         self._seconds[kind] = self._seconds.get(kind, 0.0) + seconds
+
+    def at_most(self, cell: int, seconds: float | None) -> None:
+        """The rest of a cell takes at most so long; None where unknown.
+
+        In a large batch the first answers come late, and all others soon after.
+        """
+        kind, left = self._cells[cell].kind, self._cells[cell].num_items - self._done[cell]
+        self._most.pop(kind, None)
+        if seconds is not None and left > 0:
+            self._most[kind] = seconds / left
 
     def learn(self, kind: Hashable, num_items: int, seconds: float) -> None:
         """Add an earlier measurement: the time of items of a kind. Kinds without a cell are ignored."""
@@ -106,7 +118,8 @@ class Eta:
         each: dict[Hashable, float] = {}
         for cell, _ in left:
             measured = self._items.get(cell.kind, 0)
-            each[cell.kind] = self._seconds[cell.kind] / measured if measured else cell.weight * per_weight
+            seconds = self._seconds[cell.kind] / measured if measured else cell.weight * per_weight
+            each[cell.kind] = min(seconds, self._most.get(cell.kind, seconds))
         return each
 
     @property

@@ -88,6 +88,7 @@ class Tokens:
     def begin(self) -> None:
         self.written = 0
         self.left: int | None = None
+        self.answers: int | None = None
         self._since = time.monotonic()
 
     @contextmanager
@@ -105,9 +106,15 @@ class Tokens:
         left = f", at most {self.left:,} left in this batch" if self.left else ""
         return f"{self.written:,} tokens written ({rate:.3g}/s){left}"
 
-    def _heard(self, written: int, left: int | None) -> None:
+    def seconds_left(self, num_answers: int) -> float | None:
+        """The most seconds that so many answers take at the speed so far, where all of them are being written."""
+        if not self.written or self.left is None or self.answers != num_answers:
+            return None
+        return self.left * (time.monotonic() - self._since) / self.written
+
+    def _heard(self, written: int, left: int | None, answers: int | None) -> None:
         self.written += written
-        self.left = left
+        self.left, self.answers = left, answers
 
 
 def clock(seconds: float) -> str:

@@ -64,6 +64,8 @@ class StudyProgress:
                 if piece.work.weight:
                     self._lines[piece.arm].total += piece.work.num_items
         self._active = ""
+        self._cell: tuple[int, int] | None = None
+        """The cell that is asked, and how many of its items are done."""
         self._began = time.monotonic()
         self._doing = ""
         """The current step, for the line of every half minute."""
@@ -109,6 +111,7 @@ class StudyProgress:
             now = time.monotonic()
             self._count(index, done - (seen or 0), None if seen is None else now - last)
             seen, last = done, now
+            self._cell = (index, done)
             self._doing = f"{piece.arm}: scoring {piece.name}: {done:,} of {counted(total, 'item')}"
 
         try:
@@ -116,6 +119,8 @@ class StudyProgress:
         except BaseException:
             self._count(index, piece.work.num_items - (seen or 0), None)  # it failed, so no time is left for it
             raise
+        finally:
+            self._cell = None
         self._tell(index, f"{counted(seen or 0, 'item')}, {clock(time.monotonic() - start)}")
 
     def searching(self, what: str, done: int, total: int) -> None:
@@ -125,6 +130,9 @@ class StudyProgress:
 
     def remaining(self) -> str:
         """Time left in words; empty without a measurement."""
+        if self._cell is not None:
+            index, done = self._cell
+            self._eta.at_most(index, self._tokens.seconds_left(self._pieces[index].work.num_items - done))
         seconds = self._eta.remaining
         if seconds is None:
             return ""

@@ -24,7 +24,13 @@ def test_tokens_are_told_one_step_after_the_other(build: Callable[..., Engine], 
     decoding = Decoding(temperature=1.0, seed=1)
     quiet = [answer for batch in engine.completions(requests, PLAN, decoding) for answer in batch]
     heard: list[tuple[int, int | None]] = []
-    with listening(lambda written, left: heard.append((written, left))):
+    under_way: list[int | None] = []
+
+    def hear(written: int, left: int | None, answers: int | None) -> None:
+        heard.append((written, left))
+        under_way.append(answers)
+
+    with listening(hear):
         answers = [answer for batch in engine.completions(requests, PLAN, decoding) for answer in batch]
     assert answers == quiet
     total = sum(answer.num_new_tokens for answer in answers)
@@ -32,6 +38,7 @@ def test_tokens_are_told_one_step_after_the_other(build: Callable[..., Engine], 
     assert total - len(answers) <= sum(written for written, _ in heard) <= total
     left = [number for _, number in heard if number is not None]
     assert left == sorted(left, reverse=True) and left[-1] == 0
-    with listening(lambda written, left: heard.append((written, left))):
+    assert under_way[0] == 2 and under_way[-1] == 0 and set(under_way) <= {2, 1, 0}
+    with listening(hear):
         pass
     assert sum(written for written, _ in heard) <= total, "nothing is heard outside the block"

@@ -81,3 +81,19 @@ def test_the_range_is_wide_where_few_items_were_timed_and_holds_what_was_seen() 
     assert two.range_of([0]) == (pytest.approx(1000), pytest.approx(9000)), "as fast and as slow as it was"
     low, high = few.range_of([1]) or (0, 0)
     assert low * 50 < high, "judged by its weight alone"
+
+
+def test_the_first_answers_of_a_large_batch_do_not_stand_for_the_others() -> None:
+    """100 answers are written side by side: 2 have ended after a minute, and the others need 30 seconds at most."""
+    eta = Eta([Workload(kind="a", num_items=100, weight=1), Workload(kind="a", num_items=10, weight=1)])
+    eta.advance(0, 2, 60.0)
+    assert eta.remaining == pytest.approx((98 + 10) * 30)
+    eta.at_most(0, 30.0)
+    assert eta.remaining == pytest.approx(30 + 10 * 30 / 98)
+    eta.at_most(0, None)
+    assert eta.remaining == pytest.approx((98 + 10) * 30)
+    eta.at_most(0, 98 * 40.0)
+    assert eta.remaining == pytest.approx((98 + 10) * 30), "a bound above the measured speed changes nothing"
+    eta.advance(0, 98, 1.0)
+    eta.at_most(0, 5.0)
+    assert eta.remaining == pytest.approx(10 * 61 / 100)

@@ -82,6 +82,23 @@ def test_one_long_batch_is_heard_of_by_its_tokens(form: Callable[[Console], Iter
     assert first.startswith(FORMS[form]) and "at most 70 left in this batch" in first
 
 
+def test_a_batch_that_holds_all_answers_bounds_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("layercut.progress.heartbeat.time.monotonic", lambda: now[0])
+    where = console()
+    progress = Progressing([("gsm8k", Workload(kind="g", num_items=100, weight=1))], where, verb="Scoring")
+    with progress.piece(0) as on_progress, progress._tokens.counted():
+        on_progress(0, 100)
+        now[0] = 60.0
+        wrote(6000, 2000, 98)
+        on_progress(2, 100)
+        assert progress._now().endswith(
+            "2 of 100 items, 6,000 tokens written (100/s), at most 2,000 left in this batch, 00:20 left"
+        )
+        wrote(0, 2000, 50)  # another batch follows, of answers that are not known yet
+        assert progress._now().endswith("49:00 left")
+
+
 def test_the_innermost_step_is_the_one_described_and_nothing_runs_on() -> None:
     where = console()
     with heartbeat.under_way(where, lambda: "outer"), heartbeat.under_way(where, lambda: "inner"):
