@@ -138,7 +138,7 @@ def test_a_guard_that_breaks_at_once_leaves_the_pruned_weights(
     assert healing["selection_items"]["brackets"]["num_items"] == 8, "these items chose the weights"
     before, after = (AutoModelForCausalLM.from_pretrained(one).state_dict() for one in (cut, folder))
     assert all(torch.equal(before[name], after[name]) for name in before)
-    assert "stopped at" in (folder / "README.md").read_text()
+    assert "| guard | kept" in (folder / "README.md").read_text()
     curve = [json.loads(line) for line in (folder / healing["loss_curve"]).read_text().splitlines()]
     assert [len(line["guard"]) for line in curve if "guard" in line] == [2, 2]
 
@@ -338,7 +338,7 @@ def test_a_loop_that_cannot_be_is_refused(
         (("--right-only",), "not all of these prompts are graded"),
         (("--prompts", "task:arithmetic", "--readout", "chain"), "unknown generated readout"),
         (("--guard", "bracket"), "unknown task 'bracket'. Did you mean brackets"),
-        (("--guard", "copy", "--held-out", "0"), "held_out is 0; hold some out"),
+        (("--guard", "copy", "--held-out", "0"), "--held-out is 0; hold some out"),
     ],
 )
 def test_what_cannot_be_done_is_refused(

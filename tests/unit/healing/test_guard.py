@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import json
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -14,6 +15,8 @@ import torch
 from layercut.engine.base import Completion, Decoding, GenerationRequest, Likelihoods
 from layercut.engine.plain import PlainEngine
 from layercut.errors import InputError
+from layercut.evidence import mcnemar as mcnemar_module
+from layercut.healing import guard as guard_module
 from layercut.healing.guard import (
     GUARD,
     Guard,
@@ -252,3 +255,7 @@ def test_guards_that_cannot_be_are_refused(tmp_path: Path) -> None:
         HealSettings(train=TrainSettings(guard=("copy",)), keep_adapter=True)
     with pytest.raises(InputError, match="guard tasks are for one process, and 2 were launched; leave `guard` out"):
         check_method(TrainSettings(guard=("copy",)), ProcessGroup(0, 2))
+
+
+def test_the_examples_in_the_docstrings_hold() -> None:
+    assert [doctest.testmod(one).failed for one in (guard_module, mcnemar_module)] == [0, 0]
