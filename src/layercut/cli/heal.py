@@ -92,7 +92,7 @@ def heal(
     read = under_preset(preset, reading).replace(shuffle_seed=seed)
     specs = prompt_specs(prompts, data=files, **read.as_dict())
     check_prompts((spec.source, spec.readout) for spec in specs)
-    check_names(what.decontaminate)
+    check_names((*what.decontaminate, *train.guard))
     source = prompt_source(specs, system=how.system)
     settings = what.replace(train=under_preset(preset, train).replace(seed=seed), filters=filters, data=files)
     if settings.responses == "original" and source.records is not None:

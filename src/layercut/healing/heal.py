@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,22 +29,34 @@ from layercut.healing.data import (
 from layercut.healing.estimate import estimate_healing
 from layercut.healing.examples import Data
 from layercut.healing.generate import answers_of
+from layercut.healing.guard import (
+    GUARD,
+    Guard,
+    GuardTask,
+    described,
+    guard_lines,
+    guard_tasks,
+    items_of_guard,
+    trained_entry,
+)
 from layercut.healing.learner import ACCURACY, accuracy_of_held_out
 from layercut.healing.pair import Pair, load_cut, load_pair, plan_of
 from layercut.healing.process_group import ProcessGroup
 from layercut.healing.prompt_sources import Answering, PromptSource, TaskPrompts, asked
 from layercut.healing.recorded import train_as_recorded
 from layercut.healing.settings import RESPONSES, HealSettings, TrainSettings
-from layercut.models.loading import LoadedModel
+from layercut.models.loading import LoadedModel, load_model
 from layercut.progress import Say
 from layercut.progress.bars import watched
 from layercut.runs.directory import RunFolder
 from layercut.runs.disk import resumable
+from layercut.runs.records import Journal
 from layercut.runs.settings import settings_in
 from layercut.settings import ModelSettings
 from layercut.surgery.checkpoint import PLAN_FILE
 from layercut.surgery.plan import CutPlan
-from layercut.tasks.selected_items import SELECTION_ITEMS, record_items
+from layercut.tasks.cells import announce_isolation
+from layercut.tasks.selected_items import SELECTION_ITEMS, merge_items, record_items
 from layercut.text.counting import counted
 
 CHECKPOINT, TRAINING = "checkpoint", "training"
@@ -80,6 +93,7 @@ class Healed(NamedTuple):
             for look in metadata.get("looks", [])
         ]
         lines += metadata.get("seams", [])
+        lines += guard_lines(metadata)
         lines += [f"checked: {text}" for text in metadata["checked"]]
         return [*lines, f"checkpoint: {self.checkpoint}"]
 
@@ -120,6 +134,7 @@ def heal_model(
     cut, teacher = ModelHandle(cut_model), ModelHandle(teacher_model)
     check_method(train, group)
     plan, is_another = _checked(cut, teacher, source, settings, is_control=is_control)
+    guards = guard_tasks(train, settings.data, source)
     named = (*BUILT_IN, *settings.decontaminate, *settings.data)
     to_check = cache(lambda: tasks_to_check(named, settings.data))
     if in_full is None:
@@ -131,15 +146,17 @@ def heal_model(
         "teacher": teacher.describe(),
         **asked(source, how, train.seed),
         **({IN_FULL: list(in_full)} if in_full else {}),
+        **described(guards),
     }
-    with resumable(out), RunFolder.begin(out, run_settings, flags=FLAGS) as run:
+    isolation = announce_isolation((guard.task for guard in guards), say)
+    with resumable(out), RunFolder.begin(out, run_settings, flags=FLAGS, sandbox=isolation) as run:
         folder = run.path / CHECKPOINT
         if (folder / PLAN_FILE).is_file():  # a checkpoint is complete or absent
             run.write_metrics([], plan=plan.to_dict())
             group.share(None)
             return Healed(folder, json.loads((folder / PLAN_FILE).read_text("utf-8"))["healing"][-1])
         say(f"{cut_model.model}: {train.method}, {train.objective}, on {settings.responses} answers")
-        for note in source.notes:
+        for note in [*source.notes, *filter(None, (one.shortfall(train.guard_items) for one in guards))]:
             say(note)
         arms = {settings.responses, *(RESPONSES if settings.match_tokens else ())}
         records = {}
@@ -161,6 +178,8 @@ def heal_model(
         if settings.match_tokens:
             examples = matched({arm: made for arm, (made, _) in found.items()}, settings.responses, train.seed, say)
         data = split(examples, train, say)
+        if guards and train.method != "seam" and not data.held_out:
+            raise InputError("one example leaves none to hold out, where guard tasks are answered; give more prompts.")
         healing = {
             "method": train.method,
             "objective": train.objective,
@@ -176,7 +195,7 @@ def heal_model(
             "num_held_out": len(data.held_out),
             "loss_tokens": data.num_tokens,
             **counts,
-            SELECTION_ITEMS: record_items(items_used(to_check(), in_full, source)),
+            SELECTION_ITEMS: record_items(merge_items(items_used(to_check(), in_full, source), items_of_guard(guards))),
         }
         job = HealingJob(
             run=run,
@@ -193,6 +212,7 @@ def heal_model(
             say=say,
             group=group,
             tasks=source.tasks,
+            guards=guards,
         )
         healing = job.seam() if train.method == "seam" else job.train()
         run.write_metrics([], plan=plan.to_dict())
@@ -212,6 +232,7 @@ def estimate_heal(
     cut, teacher = ModelHandle(cut_model), ModelHandle(teacher_model)
     check_method(settings.train, ProcessGroup(0, 1))
     _checked(cut, teacher, source, settings)
+    guard_tasks(settings.train, settings.data, source)
     return estimate_healing(cut, teacher, source, settings, how, out=out)
 
 
@@ -245,6 +266,8 @@ def check_method(train: TrainSettings, group: ProcessGroup) -> None:
     """Raise InputError or MissingExtra now for what would fail after hours of answering."""
     if group.size > 1 and train.graded:
         raise InputError(f"graded questions are for one process, and {group.size} were launched; leave `graded` out.")
+    if group.size > 1 and train.guard:
+        raise InputError(f"guard tasks are for one process, and {group.size} were launched; leave `guard` out.")
     if group.size > 1 and (train.method in ("seam", "qlora") or train.objective == "on-policy"):
         what = train.objective if train.objective == "on-policy" else train.method
         raise InputError(f"{what} is for one process, and {group.size} were launched; start it without a launcher.")
@@ -265,11 +288,16 @@ def _check_scale(cut: ModelHandle, train: TrainSettings) -> None:
     file = cut.source.path / PLAN_FILE
     earlier = json.loads(file.read_text("utf-8")).get("healing", []) if file.is_file() else []
     compares = train.method == "seam" or train.objective == "hidden"
-    if compares and any(entry.get("seam_map") == "magnitude" for entry in earlier):
+    if compares and any(_is_scaled(entry) for entry in earlier):
         raise InputError(
             f"{cut.settings.model} was healed by `seam` magnitude, so its stream has another scale than the "
             "original model's and the two cannot be compared; heal the pruned model itself, or use another objective."
         )
+
+
+def _is_scaled(entry: Mapping[str, Any]) -> bool:
+    """Whether a healing changed the scale of the stream; a guard may have left nothing of it."""
+    return bool(entry.get("seam_map") == "magnitude" and entry.get(GUARD, {}).get("strength", 1))
 
 
 def _self_records(
@@ -305,31 +333,59 @@ class HealingJob(NamedTuple):
     say: Say
     group: ProcessGroup
     tasks: list[TaskPrompts]
+    guards: list[GuardTask]
 
     def seam(self) -> dict[str, Any]:
         """Solve for the maps, fold them in and write the checkpoint."""
         from layercut.healing.merge import write_healed
-        from layercut.healing.rounding import judged_by
+        from layercut.healing.rounding import Judge, judged_by
         from layercut.healing.seam import places_of, repair_seams
 
         began = time.monotonic()
         uncut = load_cut(self.teacher, self.settings.train)
-        judge = judged_by(self.loaded.model, self.data)
+        judge: Judge | None = judged_by(self.loaded.model, self.data)
         kind = self.settings.train.seam
         total = len(places_of(self.plan, kind)) * (len(self.data.train) + len(self.data.held_out))
         with watched("Reading both models", total, self.console, "texts") as on_progress:
             fits = repair_seams(self.loaded.model, uncut.model, self.plan, self.data, kind, on_progress=on_progress)
         for fit in fits:
             self.say(fit.describe())
+        del uncut
+        guarded = self._guard_seam()
         healing = self.healing | {
             "seams": [fit.describe() for fit in fits],
             "seam_map": self.settings.train.seam,
             "settings": {name: getattr(self.settings.train, name) for name in ("held_out", "max_length", "seed")},
             "tokens": fits[0].num_tokens,
             "seconds": round(time.monotonic() - began, 1),
+            **guarded,
         }
+        if guarded and not guarded[GUARD]["strength"]:
+            judge = None  # nothing was gained that rounding could lose
         write = partial(write_healed, self.loaded.model, self.cut.source, dtype=self.settings.save_dtype, judge=judge)
         return self._write(healing, write, "")
+
+    def _guard_seam(self) -> dict[str, Any]:
+        """Weaken the maps until no guard is broken; the part of the healing's entry, empty without guard tasks."""
+        from layercut.healing.strength import strongest_kept
+
+        if not self.guards:
+            return {}
+        with ExitStack() as files:
+
+            def journal(guard: GuardTask, strength: float) -> Journal:
+                name = f"{guard.readout}.strength-{strength:g}"
+                return files.enter_context(self.run.journal(guard.task.name, name))
+
+            pruned = load_cut(self.cut, self.settings.train)
+            entry = strongest_kept(self.loaded, pruned, self.guards, journal)
+        return self._said(entry)
+
+    def _said(self, entry: dict[str, Any]) -> dict[str, Any]:
+        """The guard's part of the healing's entry, after it was printed."""
+        for line in guard_lines(entry):
+            self.say(line)
+        return entry
 
     def train(self) -> dict[str, Any]:
         """Train, merge and write the checkpoint."""
@@ -347,6 +403,8 @@ class HealingJob(NamedTuple):
             options = objective_of(Pair(self.loaded, self.uncut), self.teacher, settings, shared, self.records)
             if settings.graded:
                 options["look"] = accuracy_of_held_out(self.tasks, self.data, self.loaded, settings.graded)
+            if self.guards:
+                options["guard"] = Guard(self.guards, self.loaded)
             model = make_trainable(self.loaded.model, settings)
             self.say(f"{num_trainable(model):,} trainable parameters")
             with watched("Training", settings.num_steps(len(self.data.train)), self.console, "steps") as on_progress:
@@ -365,9 +423,15 @@ class HealingJob(NamedTuple):
             "looks": looks_of(trained.curve),
             "held_out_loss": trained.held_out,
         }
+        if trained.kept_step is not None:
+            healing |= self._said(trained_entry(trained.curve, trained.kept_step))
         if self.settings.keep_adapter:
             return self._write(healing, partial(write_adapter, self.cut.source, trained.final), "", CURVE)
         device = "cpu" if settings.method != "qlora" else "cuda"
+        if trained.kept_step == 0:
+            pruned = load_model(self.cut.source, dtype="float32", device=device).model
+            write = partial(write_healed, pruned, self.cut.source, dtype=self.settings.save_dtype)
+            return self._write(healing, write, "", CURVE)
         self.say("folding in, writing and comparing with the trained model ...")
         whole = trained_model(self.cut.source, trained.final, settings.method, device, self.data)
         dtype = self.settings.save_dtype

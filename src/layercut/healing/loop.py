@@ -19,6 +19,7 @@ from layercut.base_settings import Settings
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
 from layercut.healing.generate import answer_prompts
+from layercut.healing.guard import guard_tasks
 from layercut.healing.heal import CHECKPOINT, FLAGS, Healed, check_method, heal_model
 from layercut.healing.process_group import ProcessGroup
 from layercut.healing.prompt_sources import Answering, PromptSource, asked
@@ -92,6 +93,7 @@ def heal_in_a_loop(
         )
     settings = settings.replace(train=train_as_recorded(settings.train, out, "heal", "train"))
     check_method(settings.train, group)
+    guard_tasks(settings.train, settings.data, source)
     whole = ModelHandle(uncut)
     if loop.num_remove >= whole.num_layers:
         raise InputError(f"{loop.num_remove} rounds leave no layer of {whole.num_layers}; take fewer.")

@@ -60,7 +60,7 @@ def num_held_out(count: int, share: float) -> int:
 class TrainSettings(Settings):
     """How a pruned model is trained."""
 
-    LATER = frozenset({"optimizer", "weights", "gradient_checkpointing"})
+    LATER = frozenset({"optimizer", "weights", "gradient_checkpointing", "guard", "guard_items"})
 
     method: Annotated[str, one_of(METHODS)] = Field(
         "lora",
@@ -131,6 +131,12 @@ class TrainSettings(Settings):
         description="Stop after this many evaluations without a better held-out loss, and keep the best; 0: never.",
     )
     graded: int = Field(0, ge=0, description="Held-out questions of each task to answer at each evaluation.")
+    guard: Names = Field(
+        (),
+        description="Tasks that healing must not break: they are answered before it and at each evaluation, and a "
+        "significant loss stops it.",
+    )
+    guard_items: int = Field(32, ge=8, description="Selection items of each guard task.")
     jsd_alpha: Number = Field(
         0.5, gt=0, lt=1, description="jsd, on-policy: weight of the teacher in the mixture of the two models."
     )
@@ -187,6 +193,8 @@ class TrainSettings(Settings):
             raise InputError("products of bfloat16 weights are in bfloat16; leave out `precision`.")
         if self.graded and not self.held_out:
             raise InputError("graded questions are held-out ones, and held_out is 0; hold some out.")
+        if self.guard and not self.held_out and self.method != "seam":
+            raise InputError("guard tasks are answered with each held-out loss, and held_out is 0; hold some out.")
         if self.method == "seam" and self.objective != "sft":
             raise InputError(f"the method seam trains nothing, so {self.objective} has no meaning; leave it out.")
         if self.store_top_k is not None and self.objective != "forward-kl":
@@ -260,6 +268,8 @@ class HealSettings(ArmSettings):
     def _check(self) -> Self:
         if self.keep_adapter and self.train.method not in ("lora", "qlora"):
             raise InputError(f"{self.train.method} makes no adapter, so there is none to keep; leave it out.")
+        if self.keep_adapter and self.train.guard:
+            raise InputError("a guard may keep the pruned model, which has no adapter; leave out one of them.")
         if self.keep_adapter and self.save_dtype != "auto":
             raise InputError("an adapter that is kept is written as it was trained; leave out save_dtype.")
         return self

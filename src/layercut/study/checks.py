@@ -88,7 +88,7 @@ def check_study_names(study: StudySettings) -> None:
     known(study.diagnose.only if study.diagnose else ())
     for arm in study.healing:
         check_prompts((spec.source, spec.readout) for spec in arm.prompts)
-        check_names(arm.decontaminate)
+        check_names((*arm.decontaminate, *arm.train.guard))
 
 
 def check_study_layers(study: StudySettings) -> None:

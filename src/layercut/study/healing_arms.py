@@ -17,6 +17,7 @@ from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
 from layercut.healing.data import BUILT_IN, full_test_sets, tasks_to_check
 from layercut.healing.generate import answer_prompts
+from layercut.healing.guard import described, guard_tasks, items_of_guard
 from layercut.healing.heal import CHECKPOINT, IN_FULL, Healed, check_method, heal_model
 from layercut.healing.process_group import ProcessGroup
 from layercut.healing.prompt_sources import Answering, PromptSource, PromptSpec, prompt_source
@@ -27,6 +28,7 @@ from layercut.settings import ModelSettings, TaskSettings
 from layercut.study.settings import HealingArm
 from layercut.tasks import base_name
 from layercut.tasks.base import Task
+from layercut.tasks.selected_items import merge_items
 
 
 class Healer:
@@ -87,6 +89,7 @@ class Healer:
             "system": how.system,
             **how.extra(),
             **({IN_FULL: list(self._in_full)} if self._in_full else {}),
+            **described(guard_tasks(self.arm.train, _data(self._tasks), source)),
         }
 
     def check(self) -> None:
@@ -162,9 +165,10 @@ class Healer:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def items_of(arm: HealingArm) -> Mapping[str, frozenset[str]]:
-    """By task, ids of the items that the prompts of an arm are."""
-    return _prompts(arm)[0].items
+def items_of(arm: HealingArm, tasks: Sequence[TaskSettings]) -> Mapping[str, frozenset[str]]:
+    """By task, ids of the items that an arm's prompts and guard are; ``tasks`` of the study name local data."""
+    source = _prompts(arm)[0]
+    return merge_items(source.items, items_of_guard(guard_tasks(arm.train, _data(tasks), source)))
 
 
 def checked_in_full(

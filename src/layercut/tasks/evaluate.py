@@ -67,7 +67,7 @@ class Records(Protocol):
         ...
 
 
-class _Kept:
+class InMemory:
     """Records in memory."""
 
     path = Path("memory")
@@ -133,7 +133,7 @@ def evaluate(
     samples = task.samples(split, limit)
     if not samples:
         raise InputError(f"{task.name} has no {split} items{'' if limit is None else f' within a limit of {limit}'}.")
-    held = _Kept() if journal is None else journal
+    held = InMemory() if journal is None else journal
     known = _checked(held, task, {sample.id for sample in samples})
     report_progress = on_progress or (lambda done, total: None)
     report_progress(known, len(samples))

@@ -14,8 +14,8 @@ from transformers import AutoModelForCausalLM
 pytest.importorskip("trl", reason="healing by training needs layercut[heal]")
 pytest.importorskip("peft", reason="healing by training needs layercut[heal]")
 
+from layercut.healing import guard, sft
 from layercut.healing import loop as heal_loop
-from layercut.healing import sft
 from tests.unit.cli.conftest import Ran, Run
 
 SMALL = (
@@ -113,6 +113,57 @@ def test_seams_are_repaired_without_training(
     assert healing["tokens"] > healing["loss_tokens"] and healing["seconds"] > 0 and healing["settings"]["seed"] == 42
     assert f"{what} (ridge " in ran.out
     assert "of the gap on held-out text" in ran.out
+
+
+def test_a_guard_that_breaks_at_once_leaves_the_pruned_weights(
+    layercut: Run, tiny: Path, cut: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared = guard.compared
+    monkeypatch.setattr(  # broken, but for the first time, where the model is the pruned one
+        guard, "compared", lambda *given: compared(*given) | {"broken": given[1] is not given[2]}
+    )
+    command = ("heal", cut, "--teacher", tiny, "--prompts", prompts, "--responses", "original", *SMALL)
+    command = (*command, "--guard", "brackets,copy", "--guard-items", 8, "--out", tmp_path / "run")
+    ran = layercut(*command)
+    assert ran.code == 0, ran.err
+    assert "training stopped at step 2, which breaks a guard; the checkpoint holds the pruned model's" in ran.out
+    assert "guard brackets (short, n=8): 0 % [" in ran.out and "guard copy (short, n=8)" in ran.out
+    folder = tmp_path / "run" / "checkpoint"
+    healing = json.loads((folder / "plan.json").read_text())["healing"][0]
+    assert healing["steps"] == 2 and "best" not in healing["held_out_loss"]
+    assert (healing["guard"]["kept_step"], healing["guard"]["stopped_at"]) == (0, 2)
+    assert [(row["task"], row["n"], row["step"]) for row in healing["guard"]["rows"]] == [
+        ("brackets", 8, 2), ("copy", 8, 2)
+    ]  # fmt: skip
+    assert healing["selection_items"]["brackets"]["num_items"] == 8, "these items chose the weights"
+    before, after = (AutoModelForCausalLM.from_pretrained(one).state_dict() for one in (cut, folder))
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert "| guard | kept" in (folder / "README.md").read_text()
+    curve = [json.loads(line) for line in (folder / healing["loss_curve"]).read_text().splitlines()]
+    assert [len(line["guard"]) for line in curve if "guard" in line] == [2, 2]
+
+
+@pytest.mark.parametrize("breaks", [False, True])
+def test_a_seam_is_weakened_where_it_breaks_a_guard(
+    breaks: bool, layercut: Run, tiny: Path, cut: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared = guard.compared
+    if breaks:
+        monkeypatch.setattr(guard, "compared", lambda *given: compared(*given) | {"broken": given[1] is not given[2]})
+    ran = layercut(
+        *("heal", cut, "--teacher", tiny, "--prompts", "task:arithmetic", "--limit", 40, "--responses", "original"),
+        *("--method", "seam", "--guard", "copy", "--guard-items", 8, "--out", tmp_path / "run"),
+    )
+    assert ran.code == 0, ran.err
+    folder = tmp_path / "run" / "checkpoint"
+    healing = json.loads((folder / "plan.json").read_text())["healing"][0]
+    before, after = (AutoModelForCausalLM.from_pretrained(one).state_dict() for one in (cut, folder))
+    assert all(torch.equal(before[name], after[name]) for name in before) is breaks
+    assert healing["guard"]["strength"] == (0.0 if breaks else 1.0)
+    assert [row["strength"] for row in healing["guard"]["rows"]] == ([1.0, 0.5, 0.25] if breaks else [1.0])
+    assert ("every strength breaks a guard" if breaks else "folded in with strength 1") in ran.out
+    assert healing["selection_items"]["copy"]["num_items"] == 8
+    assert len(list((tmp_path / "run" / "samples").glob("copy.short.strength-*.jsonl"))) == (4 if breaks else 2)
 
 
 def test_the_best_of_several_answers_is_learnt_and_what_is_dropped_is_counted(
@@ -286,6 +337,8 @@ def test_a_loop_that_cannot_be_is_refused(
         (("--train-batch", 6, "--micro-batch", 4), "no multiple"),
         (("--right-only",), "not all of these prompts are graded"),
         (("--prompts", "task:arithmetic", "--readout", "chain"), "unknown generated readout"),
+        (("--guard", "bracket"), "unknown task 'bracket'. Did you mean brackets"),
+        (("--guard", "copy", "--held-out", "0"), "--held-out is 0; hold some out"),
     ],
 )
 def test_what_cannot_be_done_is_refused(

@@ -1,0 +1,223 @@
+"""Guard tasks, which healing must not break: the pruned and the healed model answer the same selection items.
+
+A guard is broken where the healed model lost against the pruned one, item by item: for right or wrong, one-sided exact
+McNemar p < 0.05; for other metrics, and items that share contexts, a 95 % interval of the difference below 0. Training
+stops there, and the best weights of the evaluations before it stay. A seam's map loses strength until none is broken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
+from typing import Any, NamedTuple
+
+from layercut.engine.base import Decoding, Engine
+from layercut.errors import InputError
+from layercut.evidence.clusters import clusters_of
+from layercut.evidence.comparison import ALPHA
+from layercut.evidence.intervals import Estimate
+from layercut.evidence.mcnemar import loss_p_value
+from layercut.evidence.paired import compare_paired
+from layercut.evidence.splits import items_hash
+from layercut.healing.learner import BATCH, answering
+from layercut.healing.prompt_sources import PromptSource
+from layercut.healing.settings import TrainSettings
+from layercut.models.loading import LoadedModel
+from layercut.surgery.plan import CutPlan
+from layercut.tasks import load_task
+from layercut.tasks.base import Sample, Task
+from layercut.tasks.evaluate import InMemory, Records, ask_under
+
+GUARD = "guard"
+"""Name of the rows in a line of the loss curve; of the guard in a run's settings and in the entry of a healing."""
+UNHEALED = "the checkpoint holds the pruned model's weights, unhealed"
+
+Row = dict[str, Any]
+"""One guard task at one evaluation: n, scores before and after with intervals, and whether it is broken."""
+
+
+class GuardTask(NamedTuple):
+    """A task and the items that guard it."""
+
+    task: Task
+    samples: list[Sample]
+
+    @property
+    def readout(self) -> str:
+        return self.task.readouts[0]
+
+    @property
+    def ids(self) -> list[str]:
+        return [sample.id for sample in self.samples]
+
+    def shortfall(self, wanted: int) -> str:
+        """A line for people where there are fewer items than ``wanted``; else empty."""
+        found = len(self.samples)
+        return f"guard {self.task.name}: only {found} of the {wanted} wanted items" if found < wanted else ""
+
+    def describe(self) -> dict[str, Any]:
+        """What decides the answers, for a run's settings."""
+        items = {"n": len(self.samples), "hash": items_hash(self.ids)}
+        return {"task": self.task.name, "readout": self.readout, **items, **self.task.settings()}
+
+
+def guard_tasks(train: TrainSettings, data: Mapping[str, str], source: PromptSource) -> list[GuardTask]:
+    """The guard tasks of a healing; an item that is a prompt guards nothing and is left out.
+
+    Args:
+        train: ``guard`` and ``guard_items``.
+        data: local files of tasks, by name.
+        source: prompts of the healing.
+
+    Raises:
+        InputError: an unknown task, one that cannot be read, or one without such selection items.
+    """
+    prompts = frozenset(chain(*source.items.values()))
+    found = []
+    for name in dict.fromkeys(train.guard):
+        task = load_task(name, data=data.get(name))
+        known = task.samples("selection", train.guard_items + len(prompts))
+        samples = [sample for sample in known if sample.id not in prompts][: train.guard_items]
+        if not samples:
+            raise InputError(
+                f"{name} has no selection items beside the prompts, so it cannot guard; take another task or data, or "
+                "a lower `limit` of prompts."
+            )
+        found.append(GuardTask(task, samples))
+    return found
+
+
+def described(guards: Sequence[GuardTask]) -> dict[str, Any]:
+    """The guard for a run's settings; empty without one."""
+    return {GUARD: [guard.describe() for guard in guards]} if guards else {}
+
+
+def items_of_guard(guards: Iterable[GuardTask]) -> dict[str, list[str]]:
+    """By task, ids of the items that decide when healing stops."""
+    return {guard.task.name: guard.ids for guard in guards}
+
+
+class Guard(NamedTuple):
+    """Asks the guard tasks of a model in training."""
+
+    tasks: Sequence[GuardTask]
+    cut: LoadedModel
+    """The model loaded for training, whose tokenizer is used."""
+
+    def rows(self, model: Any, curve: Sequence[Mapping[str, Any]]) -> list[Row]:
+        """A row for each task, against the first rows in ``curve``; without one, the model is the pruned one."""
+        before = next((line[GUARD] for line in curve if GUARD in line), None)
+        return rows_of(self.tasks, model, self.cut, before)
+
+
+def rows_of(
+    tasks: Sequence[GuardTask],
+    model: Any,
+    loaded: LoadedModel,
+    before: Sequence[Row] | None,
+    held: Sequence[Records] | None = None,
+) -> list[Row]:
+    """Let a model answer all guard tasks greedily; a row for each task.
+
+    Args:
+        tasks: what is asked.
+        model: who answers, as ``answering`` takes it.
+        loaded: its tokenizer, and how it was loaded.
+        before: the pruned model's rows, for the same tasks; None where ``model`` is the pruned one.
+        held: where the answers to each task are kept; what is there is not asked again. In memory if left out.
+    """
+    rows = []
+    with answering(model, loaded, BATCH) as engine:
+        for place, guard in enumerate(tasks):
+            records = _answered(guard, engine, held[place] if held else InMemory())
+            values = [float(next(iter(record["metrics"].values()))) for record in records]
+            earlier = values if before is None else before[place]["values"]
+            rows.append(compared(guard, earlier, values, clusters_of(records)))
+    return rows
+
+
+def _answered(guard: GuardTask, engine: Engine, held: Records) -> list[dict[str, Any]]:
+    plan = CutPlan(num_layers=engine.num_layers)
+    ask_under(guard.task, engine, [plan], guard.samples, {guard.readout: [held]}, decoding=Decoding(), early=True)
+    records = {record["id"]: record for record in held.records}
+    return [records[name] for name in guard.ids]
+
+
+def compared(guard: GuardTask, before: Sequence[float], after: Sequence[float], clusters: Sequence[str] | None) -> Row:
+    """The row of a task, from one value per item of the pruned and of the healed model."""
+    found = compare_paired(before, after, chance=None, clusters=clusters)
+    row: Row = {"task": guard.task.name, "readout": guard.readout, "n": len(after)}
+    row |= {"before": _interval(found.uncut), "after": _interval(found.cut), "difference": _interval(found.difference)}
+    if found.test == "mcnemar":
+        assert found.lost is not None and found.gained is not None
+        p_value = loss_p_value(found.lost, found.gained)
+        row |= {"lost": found.lost, "gained": found.gained, "p_value": p_value, "broken": p_value < ALPHA}
+    else:
+        row["broken"] = found.difference.high is not None and found.difference.high < 0
+    return row | {"values": list(after)}
+
+
+def _interval(estimate: Estimate) -> dict[str, float | None]:
+    return {"value": estimate.value, "low": estimate.low, "high": estimate.high}
+
+
+def broken(rows: Iterable[Row]) -> list[str]:
+    """Names of the tasks that are broken."""
+    return [row["task"] for row in rows if row["broken"]]
+
+
+def is_broken(line: Mapping[str, Any]) -> bool:
+    """Whether a guard is broken at a line of the loss curve."""
+    return bool(broken(line.get(GUARD, ())))
+
+
+def trained_entry(curve: Sequence[Mapping[str, Any]], kept_step: int) -> dict[str, Any]:
+    """For the entry of a healing: the step whose weights are kept (0: the pruned model's), where training was stopped,
+    and the rows of both."""
+    asked = {line["step"]: line[GUARD] for line in curve if GUARD in line}
+    stopped_at = next((step for step, rows in asked.items() if broken(rows)), None)
+    steps = [step for step in dict.fromkeys([kept_step, stopped_at]) if step]
+    rows = [{"step": step, **summary(row)} for step in steps for row in asked[step]]
+    return {GUARD: {"kept_step": kept_step, "stopped_at": stopped_at, "rows": rows}}
+
+
+def summary(row: Row) -> Row:
+    """A row without the items' values, for the entry of a healing."""
+    return {name: value for name, value in row.items() if name != "values"}
+
+
+def describe(row: Row) -> str:
+    """One line for people.
+
+    >>> score = {"value": 0.75, "low": 0.4, "high": 0.9}
+    >>> describe({"task": "copy", "readout": "short", "n": 8, "before": score, "after": score, "broken": False})
+    'guard copy (short, n=8): 75 % [40, 90] before, 75 % [40, 90] after, not broken'
+    """
+    at = "after" if "step" not in row else f"at step {row['step']}"
+    at = at if "strength" not in row else f"at strength {row['strength']:g}"
+    text = f"guard {row['task']} ({row['readout']}, n={row['n']}): {_percent(row['before'])} before, "
+    text += f"{_percent(row['after'])} {at}, "
+    if "lost" in row:
+        text += f"{row['lost']} lost and {row['gained']} gained (p = {row['p_value']:.2g}), "
+    return text + ("broken" if row["broken"] else "not broken")
+
+
+def guard_lines(entry: Mapping[str, Any]) -> list[str]:
+    """For people, from the entry of a healing; none without a guard."""
+    found = entry.get(GUARD)
+    if found is None:
+        return []
+    said = [describe(row) for row in found["rows"]]
+    if "strength" in found:
+        kept = f"the maps are folded in with strength {found['strength']:g}"
+        return [*said, kept if found["strength"] else f"every strength breaks a guard; {UNHEALED}"]
+    if found["stopped_at"] is None:
+        return [*said, f"no guard was broken; the weights are those of step {found['kept_step']}"]
+    kept = f"the weights are those of step {found['kept_step']}" if found["kept_step"] else UNHEALED
+    return [*said, f"training stopped at step {found['stopped_at']}, which breaks a guard; {kept}"]
+
+
+def _percent(score: Mapping[str, float | None]) -> str:
+    ends = [score["low"], score["high"]]
+    interval = "" if None in ends else f" [{', '.join(f'{100 * end:.0f}' for end in ends if end is not None)}]"
+    return f"{100 * (score['value'] or 0):.0f} %{interval}"
