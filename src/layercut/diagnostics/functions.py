@@ -136,7 +136,7 @@ def functions(limit: int, seed: int, *, line_break: bool = False) -> list[Functi
     """The first ``limit`` functions, no two alike; a smaller limit gives a prefix of a larger one.
 
     Args:
-        limit: at most so many.
+        limit: the most functions.
         seed: of the numbers in them.
         line_break: whether the head ends with the line break. A tokenizer has either one token for the last quotes and
             the line break, or one for the line break and the margin. A model whose token is cut in two by the end of

@@ -205,7 +205,7 @@ class SharedEngine(HoldsModel, ManyPlansAtOnce):
         begin: Callable[[Reading], Callable[[Sequence[HeadInput]], list[list[Found]]]],
         at_once: int = 1,
     ) -> Under[Found]:
-        """What a block gives under every plan, so many of them at once; in halves if memory runs out."""
+        """What a block gives under every plan, ``at_once`` of them together; in halves if memory runs out."""
         reading = Reading(block, len(prefix))
         try:
             leaves = run(reading.texts, lambda plan: any(wanted(plan, item.id) for item in block))

@@ -107,7 +107,7 @@ class Tokens:
         return f"{self.written:,} tokens written ({rate:.3g}/s){left}"
 
     def seconds_left(self, num_answers: int) -> float | None:
-        """The most seconds that so many answers take at the speed so far, where all of them are being written."""
+        """The most seconds that N answers take at the speed so far, where all of them are being written."""
         if not self.written or self.left is None or self.answers != num_answers:
             return None
         return self.left * (time.monotonic() - self._since) / self.written
