@@ -81,11 +81,18 @@ CONFIGS: dict[str, dict[str, object]] = {
 
 
 @cache
-def byte_tokenizer() -> PreTrainedTokenizerFast:
-    """One token a byte (ids 0-255 in the byte-level alphabet's order), four special tokens, a ChatML template."""
+def byte_tokenizer(*, joins: bool = False) -> PreTrainedTokenizerFast:
+    """One token a byte (ids 0-255 in the byte-level alphabet's order), four special tokens, a ChatML template.
+
+    Args:
+        joins: a quote and a line break are one token, as in the tokenizers of Qwen2.5 and Llama 3; it takes the id of
+            a byte that no text has.
+    """
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocab = {symbol: index for index, symbol in enumerate([*alphabet, *SPECIAL])}
-    core = Tokenizer(models.BPE(vocab=vocab, merges=[]))
+    if joins:
+        vocab['"\u010a'] = vocab.pop(alphabet[-1])
+    core = Tokenizer(models.BPE(vocab=vocab, merges=[('"', "\u010a")] if joins else []))
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     core.decoder = decoders.ByteLevel()
     pad, bos, _, end = SPECIAL

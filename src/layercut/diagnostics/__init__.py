@@ -38,7 +38,7 @@ DIAGNOSTICS = {
         f"{_HERE}.arithmetic:arithmetic", "expressions by size: written, ranked, first digit", 3, 2.0
     ),
     "brackets": KnownDiagnostic(
-        f"{_HERE}.brackets:brackets", "nested brackets up to depth 8, and how programs fail", 5, 6.0
+        f"{_HERE}.brackets:brackets", "nested brackets up to depth 8, and how programs fail", 4, 6.0
     ),
     "degeneration": KnownDiagnostic(
         f"{_HERE}.degeneration:degeneration", "repetition, loops, empty and endless answers", 1, 6.0
@@ -46,7 +46,7 @@ DIAGNOSTICS = {
     "propagation": KnownDiagnostic(
         f"{_HERE}.propagation:propagation",
         "damage token by token along the original model's right answers",
-        12,
+        11,
         10.0,
         needs="tokens",
     ),
@@ -68,7 +68,7 @@ LAYER_FORMS = {
     "propagation": KnownDiagnostic(
         f"{_HERE}.propagation:teacher_forced",
         "damage along right answers of the original model, each token given",
-        7,
+        6,
         6.0,
     ),
     "similarity": KnownDiagnostic(

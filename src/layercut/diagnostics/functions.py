@@ -116,32 +116,20 @@ class Function(NamedTuple):
     id: str
     doc: str
     head: str
-    """Signature and docstring, with which the program begins. The line break behind them is written by the model, or
-    ends the head: see ``functions``."""
+    """Signature and docstring, with which the program begins, without the line break: the answer begins with it."""
     name: str
     tests: str
     body: str
-    """The body of a right function as the model writes it: line break, unless it ends the head, and margin."""
-
-    @property
-    def prompt(self) -> str:
-        return _EXAMPLES + self.head
+    """The body of a right function, with line break and margin."""
 
     @property
     def request(self) -> GenerationRequest:
-        return GenerationRequest(id=self.id, prompt=self.prompt, max_new_tokens=MAX_NEW_TOKENS, stop=STOP)
+        prompt = _EXAMPLES + self.head
+        return GenerationRequest(id=self.id, prompt=prompt, begins="\n", max_new_tokens=MAX_NEW_TOKENS, stop=STOP)
 
 
-def functions(limit: int, seed: int, *, line_break: bool = False) -> list[Function]:
-    """The first ``limit`` functions, no two alike; a smaller limit gives a prefix of a larger one.
-
-    Args:
-        limit: the most functions.
-        seed: of the numbers in them.
-        line_break: whether the head ends with the line break. A tokenizer has either one token for the last quotes and
-            the line break, or one for the line break and the margin. A model whose token is cut in two by the end of
-            the prompt does not go on as it would: Qwen2.5-Coder, whose token is the first one, ends at once.
-    """
+def functions(limit: int, seed: int) -> list[Function]:
+    """The first ``limit`` functions, no two alike; a smaller limit gives a prefix of a larger one."""
     found: dict[str, Function] = {}
     for index in count():
         if len(found) >= min(limit, NUM_FUNCTIONS):
@@ -152,8 +140,5 @@ def functions(limit: int, seed: int, *, line_break: bool = False) -> list[Functi
         head = f'def {name}({form.argument}):\n    """{text}"""'
         tests = f"f = {name}\n" + form.tests.format(n=number)
         body = "\n    " + form.body.format(n=number)
-        made = Function(content_id("function", head), text, head, name, tests, body)
-        if line_break:
-            made = made._replace(head=f"{head}\n", body=body.removeprefix("\n"))
-        found.setdefault(head, made)
+        found.setdefault(head, Function(content_id("function", head), text, head, name, tests, body))
     raise AssertionError("count has no end")

@@ -285,7 +285,11 @@ def _held(journal: Journal, asked: dict[str, str]) -> dict[str, Record]:
 def _hash(request: GenerationRequest | LikelihoodRequest | Passage) -> str:
     if isinstance(request, Passage):
         return hashlib.sha256(request.text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
-    rest = request.continuations if isinstance(request, LikelihoodRequest) else (request.max_new_tokens, request.stop)
+    rest: tuple[Any, ...]
+    if isinstance(request, LikelihoodRequest):
+        rest = request.continuations
+    else:
+        rest = (request.max_new_tokens, request.stop, *([request.begins] if request.begins else []))
     return hashlib.sha256(repr((request.prompt, rest)).encode("utf-8", "surrogatepass")).hexdigest()[:12]
 
 

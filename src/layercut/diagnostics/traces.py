@@ -9,8 +9,9 @@ from functools import partial
 from typing import Any, Literal, cast
 
 from layercut.diagnostics.arithmetic import is_right
+from layercut.diagnostics.functions import functions
 from layercut.diagnostics.session import DiagnosticSession
-from layercut.diagnostics.written_programs import is_right_program, wanted_functions
+from layercut.diagnostics.written_programs import is_right_program
 from layercut.engine.base import GenerationRequest, LikelihoodRequest
 from layercut.errors import InputError
 from layercut.tasks import load_task
@@ -96,7 +97,7 @@ def right_traces(session: DiagnosticSession) -> tuple[list[Trace], list[str]]:
         right = _right(found, answers)
         traces += right
         said.append(f"{name} {len(right)} of {len(found)}")
-    wanted = wanted_functions(session, "brackets")
+    wanted = functions(session.limit, session.seed)
     session.came("functions", wanted)
     # The question of the bracket diagnostic, so that its answers are used again.
     answers = session.completions("brackets.programs", [one.request for one in wanted], [session.uncut])[

@@ -8,7 +8,6 @@ error, or by time or memory.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from layercut.diagnostics.functions import Function, functions
@@ -23,8 +22,6 @@ from layercut.text.counting import counted
 
 LIMITS = Limits(wall_seconds=60.0, cpu_seconds=5, memory_mb=1024)
 """Right programs take milliseconds. The processor's time decides, so that a busy machine fails none."""
-_TRIED = 8
-"""Functions that the original model writes in both ways."""
 Classes = Mapping[str, Sequence[ProgramClass]]
 """By name of the arm, a class for each function."""
 
@@ -35,7 +32,7 @@ def written_programs(session: DiagnosticSession, diagnostic: str) -> Diagnosis:
     Measures are those of ``program_rows``. Where no sandbox works, programs are classed by text alone, and a note gives
     the reason.
     """
-    wanted = wanted_functions(session, diagnostic)
+    wanted = functions(session.limit, session.seed)
     session.came("functions", wanted)
     answers = session.completions(f"{diagnostic}.programs", [one.request for one in wanted])
     parsed = _classes(wanted, answers)
@@ -62,26 +59,6 @@ def written_programs(session: DiagnosticSession, diagnostic: str) -> Diagnosis:
         "examples": examples,
         "notes": [f"{counted(len(wanted), 'program')}; {ran}."],
     }
-
-
-def wanted_functions(session: DiagnosticSession, diagnostic: str) -> list[Function]:
-    """The functions to write. Their heads end with the line break where the original model then writes more that parse.
-
-    See ``functions``: what a tokenizer does with the line break decides, and no property of a model says it.
-    """
-    ways = [functions(session.limit, session.seed, line_break=line_break) for line_break in (False, True)]
-    first = [way[:_TRIED] for way in ways]
-    requests = [replace(one.request, id=f"{one.id}@{place}") for place, way in enumerate(first) for one in way]
-    found = session.completions(f"{diagnostic}.heads", requests, [session.uncut])[session.uncut.name]
-    parse = [
-        sum(
-            classify(one.head + answer["text"], head=one.head, finish_reason=answer["finish_reason"]) == "parses"
-            for one in way
-            for answer in [found[f"{one.id}@{place}"]]
-        )
-        for place, way in enumerate(first)
-    ]
-    return ways[parse[1] > parse[0]]
 
 
 def is_right_program(one: Function, text: str, finish_reason: str) -> bool:

@@ -84,7 +84,7 @@ class Answer:
         )
         return Completion(
             id=self.id,
-            text=end.text if self._settled is None else self._settled,
+            text=self.row.given + (end.text if self._settled is None else self._settled),
             finish_reason=end.finish_reason if self._settled is None else "settled",
             num_prompt_tokens=len(self.row.prompt),
             num_new_tokens=end.num_new_tokens,

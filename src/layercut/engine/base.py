@@ -63,6 +63,10 @@ class GenerationRequest:
     id: str
     prompt: Prompt
     max_new_tokens: int
+    begins: str = ""
+    """What the answer surely begins with, such as the line break behind a docstring. Where a tokenizer joins it with
+    the end of the prompt to one token, the prompt takes it: a model that sees a part of that token does not go on as
+    it would. The text of the answer has it either way."""
     stop: tuple[str, ...] = ()
     """Strings that end the answer, beside the model's own stop tokens; the answer is cut before the first one found."""
     draft: str = ""

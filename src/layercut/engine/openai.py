@@ -249,7 +249,7 @@ class OpenAIEngine(TextOnly):
         stops = [text.find(string) for string in request.stop if string in text]
         return Completion(
             id=request.id,
-            text=text[: min(stops)] if stops else text,
+            text=(row.given if row is not None else "") + (text[: min(stops)] if stops else text),
             finish_reason="length" if found.choices[0].finish_reason == "length" and not stops else "stop",
             num_prompt_tokens=len(row.prompt) if row is not None else found.usage.prompt_tokens if found.usage else 0,
             num_new_tokens=found.usage.completion_tokens if found.usage else 0,

@@ -201,7 +201,7 @@ class PlainEngine(HoldsModel, Engine):
         end = ending(new, limit=row.limit, stop_tokens=self._stop_tokens, stop=row.request.stop, decode=self._decode)
         return Completion(
             id=row.id,
-            text=end.text,
+            text=row.given + end.text,
             finish_reason=end.finish_reason,
             num_prompt_tokens=len(row.prompt),
             num_new_tokens=end.num_new_tokens,

@@ -121,6 +121,19 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, model: str
     return encode(tokenizer, rendered.text, add_special_tokens=rendered.add_special_tokens)
 
 
+def encode_begun(
+    tokenizer: PreTrainedTokenizerBase, request: GenerationRequest, model: str = "this model"
+) -> tuple[tuple[int, ...], str]:
+    """Token ids of a request's prompt, and what they hold of its answer: ``begins``, where the tokenizer joins it with
+    the prompt's last token; else nothing."""
+    prompt = encode_prompt(tokenizer, request.prompt, model)
+    if not request.begins:
+        return prompt, ""
+    rendered = render(tokenizer, request.prompt, model)
+    begun = encode(tokenizer, rendered.text + request.begins, add_special_tokens=rendered.add_special_tokens)
+    return (prompt, "") if begun[: len(prompt)] == prompt else (begun, request.begins)
+
+
 def encode_draft(
     tokenizer: PreTrainedTokenizerBase, request: GenerationRequest, prompt: Sequence[int]
 ) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from layercut.engine.base import GenerationRequest, LikelihoodRequest
-from layercut.engine.prompts import TokenPair, encode_pairs, encode_prompt
+from layercut.engine.prompts import TokenPair, encode_begun, encode_pairs, encode_prompt
 from layercut.errors import InputError
 
 if TYPE_CHECKING:
@@ -51,6 +51,8 @@ class GenerationRow:
     prompt: Tokens
     limit: int
     """New tokens at most: the request's own number, or the space that the prompt leaves in the context."""
+    given: str = ""
+    """What of the answer the prompt has already: the request's ``begins``, or nothing."""
     num_rows: int = 1
 
     @property
@@ -149,7 +151,7 @@ def generation_row(loaded: Reader, request: GenerationRequest) -> GenerationRow:
     with _naming(request.id):
         if request.max_new_tokens < 1:
             raise InputError(f"max_new_tokens is {request.max_new_tokens}; use 1 or more.")
-        prompt = encode_prompt(loaded.tokenizer, request.prompt, loaded.name)
+        prompt, given = encode_begun(loaded.tokenizer, request, loaded.name)
         if not prompt:
             raise InputError("the prompt has no tokens; give one that is not empty.")
         context = loaded.context_length
@@ -159,7 +161,7 @@ def generation_row(loaded: Reader, request: GenerationRequest) -> GenerationRow:
                 f"the prompt has {len(prompt)} tokens and leaves no space in the context of {loaded.name}, which takes "
                 f"{context}. Shorten it, for example by giving fewer examples."
             )
-    return GenerationRow(request, prompt, min(request.max_new_tokens, room))
+    return GenerationRow(request, prompt, min(request.max_new_tokens, room), given)
 
 
 def generation_rows(loaded: Reader, requests: Sequence[GenerationRequest]) -> list[GenerationRow]:

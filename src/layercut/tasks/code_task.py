@@ -95,8 +95,14 @@ class CodeTask(RowsTask):
         if self._form is not None:
             text, stop = self._form.prompt(sample), self._form.stop
             return GenerationRequest(id=sample.id, prompt=text, max_new_tokens=self.max_new_tokens, stop=stop)
-        prompt = (Message("user", sample.data["instruction"]), Message("assistant", OPENED + sample.data["head"]))
-        return GenerationRequest(id=sample.id, prompt=prompt, max_new_tokens=self.max_new_tokens, stop=STOP)
+        head = sample.data["head"]
+        return GenerationRequest(
+            id=sample.id,
+            prompt=(Message("user", sample.data["instruction"]), Message("assistant", OPENED + head)),
+            begins="\n" if head else "",
+            max_new_tokens=self.max_new_tokens,
+            stop=STOP,
+        )
 
     def grade(self, sample: Sample, readout: Readout, answer: Completion | Likelihoods) -> Score:
         """Run one program."""

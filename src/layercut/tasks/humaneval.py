@@ -25,9 +25,10 @@ from layercut.tasks.code_tests import PLUS_LIMITS, mended, refuse_inputs_only
 from layercut.tasks.data_files import DataRow, text_field
 from layercut.tasks.lm_eval.forms import CompletionForm
 
-VERSION = 2
+VERSION = 3
 """Raised by any change of the prompt, the extraction or the tests.
 
+3: where a tokenizer joins the docstring's quotes with the line break, the prompt has both. The same as 2 elsewhere.
 2: programs are found by EvalPlus' rule, answers end at a closed block alone, comparisons with a tolerance ask for the
 same type and shape, and tests take helper functions from the reference.
 """

@@ -8,7 +8,7 @@ import pytest
 
 from layercut.diagnostics import written_programs as module
 from layercut.diagnostics.functions import _FORMS, functions
-from layercut.diagnostics.written_programs import LIMITS, wanted_functions, written_programs
+from layercut.diagnostics.written_programs import LIMITS, written_programs
 from layercut.engine.base import Completion, GenerationRequest
 from layercut.errors import InputError
 from layercut.runs.records import read_records
@@ -57,33 +57,6 @@ class Programmer(PatientEngine):
                 id=request.id, text=text, finish_reason="stop", num_prompt_tokens=9, num_new_tokens=len(text)
             )
         return super()._text(request, plan)
-
-
-class Merging(PatientEngine):
-    """Writes nothing where the prompt cuts its token for quotes and line break in two; counts what it is asked."""
-
-    asked: list[str]
-
-    def _text(self, request: GenerationRequest, plan: CutPlan) -> str | Completion:
-        self.asked.append(request.id)
-        return super()._text(request, plan) if str(request.prompt).endswith("\n") else ""
-
-
-@needs_sandbox
-def test_the_prompt_ends_where_the_original_model_goes_on(tmp_path: Path) -> None:
-    engine = Merging("healthy")
-    engine.asked = []
-    found = written_programs(session(engine, tmp_path / "one", limit=12), "brackets")
-    assert found["data"]["classes"] == {"uncut": {"passed": 12}, "cut": {"passed": 12}}
-    asked = len(engine.asked)
-    assert asked == 2 * 8 + 2 * 12
-    assert written_programs(session(engine, tmp_path / "one", limit=12), "brackets") == found
-    assert len(engine.asked) == asked  # a resumed diagnosis asks nothing again
-    usual = wanted_functions(session(PatientEngine("healthy"), tmp_path / "two", limit=12), "brackets")
-    assert usual == functions(12, 0)
-    merged = wanted_functions(session(engine, tmp_path / "three", limit=12), "brackets")
-    assert [one.head + one.body for one in merged] == [one.head + one.body for one in usual]
-    assert [one.id for one in merged] == [one.id for one in usual]
 
 
 @needs_sandbox

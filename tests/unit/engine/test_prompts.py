@@ -3,15 +3,20 @@ from __future__ import annotations
 import copy
 import resource
 import time
+from dataclasses import replace
 
 import pytest
 from tokenizers import processors
 from transformers import PreTrainedTokenizerFast
 
 from layercut.engine import template_guard
-from layercut.engine.base import Message
-from layercut.engine.prompts import encode_pairs, encode_prompt, render
+from layercut.engine.base import Completion, Decoding, GenerationRequest, Message
+from layercut.engine.plain import PlainEngine
+from layercut.engine.prompts import encode_begun, encode_pairs, encode_prompt, render
+from layercut.engine.shared import SharedEngine
 from layercut.errors import InputError
+from layercut.surgery.plan import CutPlan
+from tests.support.loaded import tiny_loaded
 from tests.support.tiny import byte_tokenizer
 
 BOS, END = 257, 259
@@ -153,3 +158,33 @@ def test_what_the_guard_runs_is_what_transformers_runs(tokenizer: PreTrainedToke
     for template in (GEMMA_LIKE, "{% generation %}x{% endgeneration %}{% for m in messages %}{% break %}{% endfor %}"):
         tokenizer.chat_template = template
         assert render(tokenizer, QUESTION).text
+
+
+def test_a_prompt_ends_in_a_whole_token() -> None:
+    """Where the tokenizer joins the quote with the line break that the answer begins with, the prompt has both."""
+    request = GenerationRequest(id="f", prompt='def f():\n    "One."', begins="\n", max_new_tokens=8)
+    apart, joined = byte_tokenizer(), byte_tokenizer(joins=True)
+    assert encode_begun(apart, request) == (encode_prompt(apart, request.prompt), "")
+    assert encode_begun(joined, request) == (encode_prompt(joined, f"{request.prompt}\n"), "\n")
+    assert len(encode_begun(joined, request)[0]) == len(encode_prompt(joined, request.prompt))
+    assert encode_begun(joined, replace(request, begins="")) == (encode_prompt(joined, request.prompt), "")
+    assert encode_begun(joined, replace(request, prompt="def f(): pass"))[1] == ""
+    chat = replace(request, prompt=(Message("user", "Write f."), Message("assistant", 'def f():\n    "One."')))
+    tokens, given = encode_begun(joined, chat)
+    assert given == "\n" and joined.decode(tokens).endswith('    "One."\n')
+
+
+@pytest.mark.parametrize("build", [PlainEngine, SharedEngine])
+def test_an_answer_has_its_line_break_whoever_gave_it(build: type[PlainEngine] | type[SharedEngine]) -> None:
+    asked = GenerationRequest(id="f", prompt='def f():\n    "One."', begins="\n", max_new_tokens=8)
+    whole = GenerationRequest(id="f", prompt=f"{asked.prompt}\n", max_new_tokens=8)
+
+    def answer(request: GenerationRequest, *, joins: bool) -> Completion:
+        loaded = replace(tiny_loaded("llama"), tokenizer=copy.deepcopy(byte_tokenizer(joins=joins)))
+        ((found,),) = build(loaded).completions([request], CutPlan(num_layers=6, removed=(2,)), Decoding())
+        return found
+
+    found, expected = answer(asked, joins=True), answer(whole, joins=True)
+    assert found.text == f"\n{expected.text}" and expected.text
+    assert replace(found, text="") == replace(expected, text="")
+    assert answer(asked, joins=False) == answer(replace(asked, begins=""), joins=False)
