@@ -158,7 +158,7 @@ def _begun(request: GenerationRequest, start: str) -> GenerationRequest:
         return request
     prompt = request.prompt
     begun: Prompt = prompt + start if isinstance(prompt, str) else (*prompt, Message("assistant", start))
-    return replace(request, prompt=begun)
+    return replace(request, prompt=begun, begins="")
 
 
 def _forced_rows(

@@ -37,7 +37,8 @@ def original_records(parts: Sequence[PromptGroup]) -> list[dict[str, Any]]:
     """The data sets' own answers as records; InputError if a source gives none."""
     records = []
     for part in parts:
-        made_of = {"stop": list(part.task.stop), "task": part.task.task.name} if part.task else {}
+        made_of: dict[str, Any] = {"stop": list(part.task.stop), "task": part.task.task.name} if part.task else {}
+        made_of |= {"begins": part.task.begins} if part.task and part.task.begins else {}
         found = [
             {"id": one.prompt.id, "prompt": plain_prompt(one.prompt), "completion": one.answer, "finish_reason": "stop"}
             | made_of

@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from layercut.engine.base import GenerationRequest, Prompt
-from layercut.engine.prompts import encode_draft, encode_prompt
+from layercut.engine.prompts import encode_begun, encode_draft
 from layercut.engine.stopping import end_of_turn
 from layercut.errors import InputError
 from layercut.healing.prompts import record_prompt
@@ -75,14 +76,14 @@ def encode_example(
         InputError: a conversation and no chat template, or a completion that has no tokens.
     """
     prompt = record_prompt(record)
-    ids = encode_prompt(tokenizer, prompt, model)
+    begun = GenerationRequest(id=record["id"], prompt=prompt, begins=record.get("begins", ""), max_new_tokens=1)
+    ids, _ = encode_begun(tokenizer, begun, model)
     text, end = record["completion"], end_token(tokenizer, prompt)
     ended = record.get("finish_reason", "stop") != "length"
     strings = record.get("stop") or ()
     if ended and strings and isinstance(prompt, str):
         text, end = text + strings[0], None
-    request = GenerationRequest(id=record["id"], prompt=prompt, max_new_tokens=1, draft=text)
-    completion = encode_draft(tokenizer, request, ids)
+    completion = encode_draft(tokenizer, replace(begun, draft=text), ids)
     if ended and end is not None:
         completion = (*completion, end)
     if not completion:

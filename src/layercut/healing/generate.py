@@ -95,6 +95,7 @@ def answers_of(
                         decoding=decoding,
                         samples=how.samples,
                         stop=part.task.stop if part.task else (),
+                        begins=part.task.begins if part.task else "",
                         task=part.task.task.name if part.task else None,
                         is_right=part.task.is_right if part.task else None,
                         on_progress=partial(_of_all, on_progress, before, len(ids)),
@@ -123,6 +124,7 @@ def generate_responses(
     decoding: Decoding,
     samples: int = 1,
     stop: tuple[str, ...] = (),
+    begins: str = "",
     task: str | None = None,
     is_right: Callable[[Mapping[str, Any]], bool] | None = None,
     on_progress: OnProgress | None = None,
@@ -131,8 +133,8 @@ def generate_responses(
 
     A record holds ``id``, ``prompt`` (text, or turns as role and content), ``completion``, ``finish_reason``,
     ``num_prompt_tokens`` and ``num_new_tokens``, the ``seed``, the ``model_hash`` and the ``removed`` layers of the
-    model; ``stop`` where strings ended answers, ``task`` where the prompts are a task's, and ``right`` where
-    ``is_right`` graded. Killed and resumed, the answers are those of an uninterrupted run.
+    model; ``stop`` where strings ended answers, ``begins`` where all begin alike, ``task`` where the prompts are a
+    task's, and ``right`` where ``is_right`` graded. Killed and resumed, the answers are those of an uninterrupted run.
 
     With several ``samples`` a prompt, each has an id of its own, which with the seed decides the draw; the first has
     the prompt's id. The record then holds ``prompt_id`` and ``sample``, too. ``is_right`` gets the prompt's id.
@@ -150,7 +152,7 @@ def generate_responses(
     if on_progress:
         on_progress(len(done), len(by_id))
     requests = [
-        GenerationRequest(id=name, prompt=prompt.prompt, max_new_tokens=max_new_tokens, stop=stop)
+        GenerationRequest(id=name, prompt=prompt.prompt, begins=begins, max_new_tokens=max_new_tokens, stop=stop)
         for name, (prompt, _) in by_id.items()
     ]
     made_by = {
@@ -158,6 +160,7 @@ def generate_responses(
         "model_hash": engine.describe()["model_hash"],
         "removed": list(plan.removed),
         **({"stop": list(stop)} if stop else {}),
+        **({"begins": begins} if begins else {}),
         **({"task": task} if task else {}),
     }
     for batch in engine.completions(requests, plan, decoding, done=frozenset(done)):

@@ -67,7 +67,13 @@ def accuracy_of_held_out(tasks: Sequence[TaskPrompts], data: Data, cut: LoadedMo
 def _num_right(engine: Engine, task: TaskPrompts, names: Sequence[str]) -> int:
     prompts = {answered.prompt.id: answered.prompt.prompt for answered in task.answered}
     requests = [
-        GenerationRequest(id=name, prompt=prompts[name], max_new_tokens=task.max_new_tokens, stop=task.stop)
+        GenerationRequest(
+            id=name,
+            prompt=prompts[name],
+            begins=task.begins,
+            max_new_tokens=task.max_new_tokens,
+            stop=task.stop,
+        )
         for name in names
     ]
     uncut = CutPlan(num_layers=engine.num_layers)

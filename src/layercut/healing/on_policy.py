@@ -219,6 +219,7 @@ class OnPolicyTrainer(DistillTrainer):
             requests[prompt] = GenerationRequest(
                 id=f"{self.state.global_step} {record['id']}",
                 prompt=record_prompt(record),
+                begins=record.get("begins", ""),
                 max_new_tokens=self._length.tokens,
                 stop=tuple(record.get("stop") or ()),
             )

@@ -96,6 +96,8 @@ class TaskPrompts(NamedTuple):
     """The answer is the task's worked solution for a chain, else a draft of the right answer; empty without either."""
     stop: tuple[str, ...]
     max_new_tokens: int
+    begins: str = ""
+    """What every answer begins with; see ``GenerationRequest``."""
 
     def is_right(self, record: Mapping[str, Any]) -> bool:
         """Whether the task's grader gives a recorded answer full marks on its headline metric."""
@@ -140,7 +142,7 @@ def task_prompts(task: Task, *, readout: Readout | None = None, limit: int | Non
         answered.append(PromptWithAnswer(NamedPrompt(name, request.prompt), draft))
         by_id[name] = sample
     assert first is not None
-    return TaskPrompts(task, chosen, by_id, answered, first.stop, first.max_new_tokens)
+    return TaskPrompts(task, chosen, by_id, answered, first.stop, first.max_new_tokens, first.begins)
 
 
 class PromptGroup(NamedTuple):

@@ -77,6 +77,8 @@ class Progressing:
         self._tokens = Tokens()
         self._active: tuple[int, int] | None = None
         """The piece that is worked on, and how many of its items are done."""
+        self._begun = 0
+        """Items of this piece that were left when it began."""
         total = sum(piece.num_items for piece in self._work)
         self._bars = _bars(console, unit, self._tokens, lambda task: self._left())
         self._bar = self._bars.add_task("Loading", total=total)
@@ -107,6 +109,7 @@ class Progressing:
             if seen is None:
                 self._eta.skip(index, done)
                 self._bars.advance(self._bar, done)
+                self._begun = total - done
             else:
                 self._eta.advance(index, done - seen, now - last)
                 self._bars.advance(self._bar, done - seen)
@@ -133,8 +136,7 @@ class Progressing:
 
     def _left(self) -> float | None:
         if self._active is not None:
-            index, done = self._active
-            self._eta.at_most(index, self._tokens.seconds_left(self._work[index].num_items - done))
+            self._eta.at_most(self._active[0], self._tokens.seconds_left(self._begun))
         return self._eta.remaining
 
     def _rest(self) -> str:

@@ -88,7 +88,8 @@ class Tokens:
     def begin(self) -> None:
         self.written = 0
         self.left: int | None = None
-        self.answers: int | None = None
+        self.most = 0
+        """Answers that were in progress at once."""
         self._since = time.monotonic()
 
     @contextmanager
@@ -107,14 +108,14 @@ class Tokens:
         return f"{self.written:,} tokens written ({rate:.3g}/s){left}"
 
     def seconds_left(self, num_answers: int) -> float | None:
-        """The most seconds that N answers take at the speed so far, where all of them are being written."""
-        if not self.written or self.left is None or self.answers != num_answers:
+        """The most seconds that N answers still take at the speed so far, where all of them were begun together."""
+        if not self.written or self.left is None or self.most != num_answers:
             return None
         return self.left * (time.monotonic() - self._since) / self.written
 
     def _heard(self, written: int, left: int | None, answers: int | None) -> None:
         self.written += written
-        self.left, self.answers = left, answers
+        self.left, self.most = left, max(self.most, answers or 0)
 
 
 def clock(seconds: float) -> str:

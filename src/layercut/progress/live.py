@@ -65,7 +65,7 @@ class StudyProgress:
                     self._lines[piece.arm].total += piece.work.num_items
         self._active = ""
         self._cell: tuple[int, int] | None = None
-        """The cell that is asked, and how many of its items are done."""
+        """The cell that is asked, and how many of its items were left when it began."""
         self._began = time.monotonic()
         self._doing = ""
         """The current step, for the line of every half minute."""
@@ -110,8 +110,8 @@ class StudyProgress:
             nonlocal seen, last
             now = time.monotonic()
             self._count(index, done - (seen or 0), None if seen is None else now - last)
+            self._cell = self._cell or (index, total - done)
             seen, last = done, now
-            self._cell = (index, done)
             self._doing = f"{piece.arm}: scoring {piece.name}: {done:,} of {counted(total, 'item')}"
 
         try:
@@ -131,8 +131,8 @@ class StudyProgress:
     def remaining(self) -> str:
         """Time left in words; empty without a measurement."""
         if self._cell is not None:
-            index, done = self._cell
-            self._eta.at_most(index, self._tokens.seconds_left(self._pieces[index].work.num_items - done))
+            index, begun = self._cell
+            self._eta.at_most(index, self._tokens.seconds_left(begun))
         seconds = self._eta.remaining
         if seconds is None:
             return ""

@@ -155,6 +155,7 @@ def healing_prompts(path: PlanPath, model_hash: str) -> PromptSource:
                         "model_hash": model_hash,
                         "removed": [],
                         "stop": list(request.stop),
+                        **({"begins": request.begins} if request.begins else {}),
                         "task": part.task.name,
                     }
                 )

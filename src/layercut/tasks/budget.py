@@ -182,7 +182,8 @@ def _made_to_answer(task: Task, sample: Sample, chain: str, name: str) -> Genera
     """The prompt of the chain, the chain so far and the words that ask for the answer."""
     request = _generation(task.request(sample, "chain"))
     text = _joined(chain, _begins(task))
-    return replace(request, id=name, prompt=_continued(request.prompt, text), max_new_tokens=ANSWER_TOKENS)
+    prompt = _continued(request.prompt, text)
+    return replace(request, id=name, prompt=prompt, begins="", max_new_tokens=ANSWER_TOKENS)
 
 
 def _continued(prompt: Prompt, text: str) -> Prompt:

@@ -15,6 +15,7 @@ from layercut.engine.plain import PlainEngine
 from layercut.engine.prompts import encode_begun, encode_pairs, encode_prompt, render
 from layercut.engine.shared import SharedEngine
 from layercut.errors import InputError
+from layercut.healing.examples import encode_example
 from layercut.surgery.plan import CutPlan
 from tests.support.loaded import tiny_loaded
 from tests.support.tiny import byte_tokenizer
@@ -188,3 +189,15 @@ def test_an_answer_has_its_line_break_whoever_gave_it(build: type[PlainEngine] |
     assert found.text == f"\n{expected.text}" and expected.text
     assert replace(found, text="") == replace(expected, text="")
     assert answer(asked, joins=False) == answer(replace(asked, begins=""), joins=False)
+
+
+def test_an_example_to_train_on_is_divided_as_its_whole_text() -> None:
+    """The loss begins behind the token that joins quote and line break, which the prompt of generation has as well."""
+    tokenizer = byte_tokenizer(joins=True)
+    record = {"id": "f", "prompt": 'def f():\n    "One."', "completion": "\n    return 1", "begins": "\n"}
+    example = encode_example(tokenizer, record)
+    whole = encode_prompt(tokenizer, f"{record['prompt']}{record['completion']}")
+    assert (*example.prompt, *example.completion) == (*whole, tokenizer.eos_token_id)
+    assert tokenizer.decode(example.completion[:-1]) == "    return 1"
+    del record["begins"]
+    assert tokenizer.decode(encode_example(tokenizer, record).completion[:-1]) == "\n    return 1"

@@ -90,13 +90,18 @@ def test_a_batch_that_holds_all_answers_bounds_the_time(monkeypatch: pytest.Monk
     with progress.piece(0) as on_progress, progress._tokens.counted():
         on_progress(0, 100)
         now[0] = 60.0
-        wrote(6000, 2000, 98)
+        wrote(100, 9900, 100)
+        wrote(5900, 2000, 96)  # two of the four that have ended are not handed over yet
         on_progress(2, 100)
         assert progress._now().endswith(
             "2 of 100 items, 6,000 tokens written (100/s), at most 2,000 left in this batch, 00:20 left"
         )
-        wrote(0, 2000, 50)  # another batch follows, of answers that are not known yet
-        assert progress._now().endswith("49:00 left")
+    with progress.piece(0) as on_progress, progress._tokens.counted():
+        on_progress(0, 100)
+        now[0] = 120.0
+        wrote(6000, 2000, 50)  # another batch follows, of answers that are not known yet
+        on_progress(2, 100)
+        assert progress._now().endswith("48:00 left")
 
 
 def test_the_innermost_step_is_the_one_described_and_nothing_runs_on() -> None:
