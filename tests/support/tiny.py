@@ -85,7 +85,7 @@ def byte_tokenizer(*, joins: bool = False) -> PreTrainedTokenizerFast:
     """One token a byte (ids 0-255 in the byte-level alphabet's order), four special tokens, a ChatML template.
 
     Args:
-        joins: a quote and a line break are one token, as in the tokenizers of Qwen2.5 and Llama 3; it takes the id of
+        joins: a quote and a line break are one token, as in the tokenizer of Qwen2.5; it takes the id of
             a byte that no text has.
     """
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
