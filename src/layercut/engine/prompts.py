@@ -126,10 +126,10 @@ def encode_begun(
 ) -> tuple[tuple[int, ...], str]:
     """Token ids of a request's prompt, and what they hold of its answer: ``begins``, where the tokenizer joins it with
     the prompt's last token; else nothing."""
-    prompt = encode_prompt(tokenizer, request.prompt, model)
+    rendered = render(tokenizer, request.prompt, model)
+    prompt = encode(tokenizer, rendered.text, add_special_tokens=rendered.add_special_tokens)
     if not request.begins:
         return prompt, ""
-    rendered = render(tokenizer, request.prompt, model)
     begun = encode(tokenizer, rendered.text + request.begins, add_special_tokens=rendered.add_special_tokens)
     return (prompt, "") if begun[: len(prompt)] == prompt else (begun, request.begins)
 
