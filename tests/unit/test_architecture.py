@@ -32,7 +32,7 @@ MAY_USE = {
     "diagnostics": {
         "selection", "tasks", "engine", "sandbox", "evidence", "surgery", "models", "report", "settings",
     },
-    "healing": {"selection", "tasks", "engine", "evidence", "surgery", "models", "settings"},
+    "healing": {"selection", "report", "tasks", "engine", "evidence", "surgery", "models", "settings"},
     "study": {
         "healing", "diagnostics", "selection", "tasks", "engine", "evidence", "surgery", "models", "report", "settings",
     },

@@ -11,7 +11,9 @@ from layercut.cli.console import result
 
 
 def report(
-    folder: Annotated[Path, typer.Argument(help="The folder of a study, sweep, diagnosis or eval.", metavar="RUN")],
+    folder: Annotated[
+        Path, typer.Argument(help="Folder of a study, prune, sweep, diagnosis, heal or eval.", metavar="RUN")
+    ],
     more: Annotated[
         list[Path] | None,
         typer.Option(
@@ -23,8 +25,8 @@ def report(
 ) -> None:
     """Write the reports of a run again from what its folder holds: report.html for a browser, and Markdown.
 
-    The page is one file that needs no network. Needs no model and no torch. Of an eval without a comparison there is
-    Markdown alone; two evals are compared by layercut compare.
+    The page is one file that needs no network. Needs no model and no torch. Of a healing, and of an eval without a
+    comparison, there is Markdown alone; two evals are compared by layercut compare.
 
     Example: layercut report runs/quickstart --with runs/sweep --with runs/diagnose
     """

@@ -16,14 +16,18 @@ from layercut.engine.base import Prompt
 from layercut.engine.estimate import TRAINING, CostEstimate, Step, measured_speed
 from layercut.engine.handle import ModelHandle
 from layercut.engine.prompts import encode_prompt
+from layercut.healing.guard import guard_tasks
 from layercut.healing.prompt_sources import RESPONSES, Answering, PromptSource
 from layercut.healing.prompts import record_prompt
 from layercut.healing.settings import HealSettings, num_held_out
+from layercut.healing.strength import STRENGTHS
 from layercut.models.loading import load_tokenizer
 from layercut.models.placement import pick_device
 from layercut.models.weights import read_config, read_header, safetensors_files
 from layercut.progress.bars import CHARACTERS_PER_TOKEN
 from layercut.runs.records import read_records
+from layercut.selection.answers import ObjectiveTask
+from layercut.selection.estimate import asking_step
 from layercut.surgery.plan import CutPlan
 
 _LOOKED_AT = 32
@@ -86,7 +90,7 @@ def estimate_healing(
 
     train, weights, uncut = settings.train, _weights(cut), _weights(teacher)
     limit = how.max_new_tokens or source.max_new_tokens
-    steps, moments, disk = [], {}, 0
+    steps, moments, disk, evaluations = [], {}, 0, 0
     if source.records is None and (settings.responses == "self" or settings.match_tokens):
         asked = _answers(teacher, uncut.parameters, source, how, _answered(out))
         steps.append(asked)
@@ -132,6 +136,11 @@ def estimate_healing(
             evaluations = (1 + math.ceil(num_steps / train.save_every)) * rounds
             name = f"held-out loss, {evaluations:,} times"
             steps.append(reading(name, evaluations * aside, weights.parameters, batch_size=batch))
+    for guard in guard_tasks(train, settings.data, source):
+        part = ObjectiveTask(task=guard.task, readout=guard.readout)
+        most = rounds * (1 + len(STRENGTHS)) if train.method == "seam" else evaluations
+        least = 2 * rounds / most if train.method == "seam" else 1.0  # the pruned model, and the map in full
+        steps.append(asking_step(cut, part, guard.samples, most, least, f"guard, {most:,} times"))
     written_from = {"trained weights": 4 * weights.parameters, "weights that are read back": 4 * weights.parameters}
     if not _on_gpu(cut):  # else they are merged and written in the machine's own memory
         written_from["models of the training"] = loaded

@@ -23,14 +23,11 @@ from layercut.healing.learner import BATCH, answering
 from layercut.healing.prompt_sources import PromptSource
 from layercut.healing.settings import TrainSettings
 from layercut.models.loading import LoadedModel
+from layercut.report.healing_text import GUARD
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import load_task
 from layercut.tasks.base import Sample, Task
 from layercut.tasks.evaluate import InMemory, Records, ask_under
-
-GUARD = "guard"
-"""Name of the rows in a line of the loss curve; of the guard in a run's settings and in the entry of a healing."""
-UNHEALED = "the checkpoint holds the pruned model's weights, unhealed"
 
 Row = dict[str, Any]
 """One guard task at one evaluation: n, scores before and after with intervals, and whether it is broken."""
@@ -184,40 +181,3 @@ def trained_entry(curve: Sequence[Mapping[str, Any]], kept_step: int) -> dict[st
 def summary(row: Row) -> Row:
     """A row without the items' values, for the entry of a healing."""
     return {name: value for name, value in row.items() if name != "values"}
-
-
-def describe(row: Row) -> str:
-    """One line for people.
-
-    >>> score = {"value": 0.75, "low": 0.4, "high": 0.9}
-    >>> describe({"task": "copy", "readout": "short", "n": 8, "before": score, "after": score, "broken": False})
-    'guard copy (short, n=8): 75 % [40, 90] before, 75 % [40, 90] after, not broken'
-    """
-    at = "after" if "step" not in row else f"at step {row['step']}"
-    at = at if "strength" not in row else f"at strength {row['strength']:g}"
-    text = f"guard {row['task']} ({row['readout']}, n={row['n']}): {_percent(row['before'])} before, "
-    text += f"{_percent(row['after'])} {at}, "
-    if "lost" in row:
-        text += f"{row['lost']} lost and {row['gained']} gained (p = {row['p_value']:.2g}), "
-    return text + ("broken" if row["broken"] else "not broken")
-
-
-def guard_lines(entry: Mapping[str, Any]) -> list[str]:
-    """For people, from the entry of a healing; none without a guard."""
-    found = entry.get(GUARD)
-    if found is None:
-        return []
-    said = [describe(row) for row in found["rows"]]
-    if "strength" in found:
-        kept = f"the maps are folded in with strength {found['strength']:g}"
-        return [*said, kept if found["strength"] else f"every strength breaks a guard; {UNHEALED}"]
-    if found["stopped_at"] is None:
-        return [*said, f"no guard was broken; the weights are those of step {found['kept_step']}"]
-    kept = f"the weights are those of step {found['kept_step']}" if found["kept_step"] else UNHEALED
-    return [*said, f"training stopped at step {found['stopped_at']}, which breaks a guard; {kept}"]
-
-
-def _percent(score: Mapping[str, float | None]) -> str:
-    ends = [score["low"], score["high"]]
-    interval = "" if None in ends else f" [{', '.join(f'{100 * end:.0f}' for end in ends if end is not None)}]"
-    return f"{100 * (score['value'] or 0):.0f} %{interval}"

@@ -30,16 +30,14 @@ from layercut.healing.estimate import estimate_healing
 from layercut.healing.examples import Data
 from layercut.healing.generate import answers_of
 from layercut.healing.guard import (
-    GUARD,
     Guard,
     GuardTask,
     described,
-    guard_lines,
     guard_tasks,
     items_of_guard,
     trained_entry,
 )
-from layercut.healing.learner import ACCURACY, accuracy_of_held_out
+from layercut.healing.learner import accuracy_of_held_out
 from layercut.healing.pair import Pair, load_cut, load_pair, plan_of
 from layercut.healing.process_group import ProcessGroup
 from layercut.healing.prompt_sources import Answering, PromptSource, TaskPrompts, asked
@@ -48,7 +46,9 @@ from layercut.healing.settings import RESPONSES, HealSettings, TrainSettings
 from layercut.models.loading import LoadedModel, load_model
 from layercut.progress import Say
 from layercut.progress.bars import watched
-from layercut.runs.directory import RunFolder
+from layercut.report.healing import healing_report
+from layercut.report.healing_text import ACCURACY, GUARD, guard_lines, healing_lines
+from layercut.runs.directory import REPORT, RunFolder
 from layercut.runs.disk import resumable
 from layercut.runs.records import Journal
 from layercut.runs.settings import settings_in
@@ -57,7 +57,6 @@ from layercut.surgery.checkpoint import PLAN_FILE
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.cells import announce_isolation
 from layercut.tasks.selected_items import SELECTION_ITEMS, merge_items, record_items
-from layercut.text.counting import counted
 
 CHECKPOINT, TRAINING = "checkpoint", "training"
 IN_FULL = "full_test_sets"
@@ -81,21 +80,9 @@ class Healed(NamedTuple):
     healing: dict[str, Any]
 
     def lines(self) -> list[str]:
-        metadata = self.healing
-        trained, tokens = counted(metadata["num_examples"], "answer"), counted(metadata["loss_tokens"], "answer token")
-        lines = [f"trained on {trained}, {tokens}"]
-        losses = metadata.get("held_out_loss", {})
-        if "best" in losses:
-            before = f"{losses['before']:.4f} before training, " if "before" in losses else ""
-            lines.append(f"held-out loss: {before}{losses['best']:.4f} at its best")
-        lines += [
-            f"step {look['step']}: " + ", ".join(f"{name} {100 * look[name]:.0f} %" for name in look if name != "step")
-            for look in metadata.get("looks", [])
-        ]
-        lines += metadata.get("seams", [])
-        lines += guard_lines(metadata)
-        lines += [f"checked: {text}" for text in metadata["checked"]]
-        return [*lines, f"checkpoint: {self.checkpoint}"]
+        """For people."""
+        where = [f"checkpoint: {self.checkpoint}", f"report: {self.checkpoint.parent / REPORT}"]
+        return [*healing_lines(self.healing), *where]
 
 
 def heal_model(
@@ -152,9 +139,8 @@ def heal_model(
     with resumable(out), RunFolder.begin(out, run_settings, flags=FLAGS, sandbox=isolation) as run:
         folder = run.path / CHECKPOINT
         if (folder / PLAN_FILE).is_file():  # a checkpoint is complete or absent
-            run.write_metrics([], plan=plan.to_dict())
             group.share(None)
-            return Healed(folder, json.loads((folder / PLAN_FILE).read_text("utf-8"))["healing"][-1])
+            return _ended(run, plan)
         say(f"{cut_model.model}: {train.method}, {train.objective}, on {settings.responses} answers")
         for note in [*source.notes, *filter(None, (one.shortfall(train.guard_items) for one in guards))]:
             say(note)
@@ -214,9 +200,16 @@ def heal_model(
             tasks=source.tasks,
             guards=guards,
         )
-        healing = job.seam() if train.method == "seam" else job.train()
-        run.write_metrics([], plan=plan.to_dict())
-        return Healed(folder, healing)
+        job.seam() if train.method == "seam" else job.train()
+        return _ended(run, plan)
+
+
+def _ended(run: RunFolder, plan: CutPlan) -> Healed:
+    """Write what comes after the checkpoint, and read what it records."""
+    run.write_metrics([], plan=plan.to_dict())
+    healing_report(run.path)
+    folder = run.path / CHECKPOINT
+    return Healed(folder, json.loads((folder / PLAN_FILE).read_text("utf-8"))["healing"][-1])
 
 
 def estimate_heal(
@@ -232,7 +225,6 @@ def estimate_heal(
     cut, teacher = ModelHandle(cut_model), ModelHandle(teacher_model)
     check_method(settings.train, ProcessGroup(0, 1))
     _checked(cut, teacher, source, settings)
-    guard_tasks(settings.train, settings.data, source)
     return estimate_healing(cut, teacher, source, settings, how, out=out)
 
 

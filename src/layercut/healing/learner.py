@@ -13,10 +13,10 @@ from layercut.healing.examples import Data
 from layercut.healing.prompt_sources import TaskPrompts
 from layercut.healing.trainable import bare
 from layercut.models.loading import LoadedModel
+from layercut.report.healing_text import ACCURACY
 from layercut.surgery.plan import CutPlan
 
 BATCH = 64
-ACCURACY = "accuracy of "
 Look = Callable[[Any], dict[str, float]]
 """From the model in training, values for the loss curve."""
 

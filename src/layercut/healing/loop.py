@@ -27,6 +27,7 @@ from layercut.healing.recorded import train_as_recorded
 from layercut.healing.settings import HealSettings, TrainSettings
 from layercut.progress import Say
 from layercut.progress.bars import SelectionProgress
+from layercut.report.healing import healing_report
 from layercut.runs.atomic import write_json
 from layercut.runs.directory import RunFolder
 from layercut.runs.disk import resumable
@@ -134,6 +135,7 @@ def heal_in_a_loop(
             Path(current.model).replace(final)
         plan = CutPlan.load(final / PLAN_FILE)
         run.write_metrics([], plan=plan.to_dict())
+        healing_report(run.path)
         return Healed(final, json.loads((final / PLAN_FILE).read_text("utf-8"))["healing"][-1])
 
 

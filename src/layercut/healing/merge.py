@@ -17,6 +17,8 @@ from layercut.models.loading import load_model
 from layercut.models.quiet import quiet_transformers
 from layercut.models.sources import ModelSource, describe_source
 from layercut.models.weights import read_header, safetensors_files
+from layercut.report.healing_text import healing_lines
+from layercut.report.render import escaped
 from layercut.runs.atomic import new_directory, write_json
 from layercut.surgery.checkpoint import EARLIER_PLANS_FILE, PLAN_FILE, earlier_plans, files_to_copy
 from layercut.surgery.plan import CutPlan
@@ -165,6 +167,8 @@ def _dequantised(cut: ModelSource) -> PreTrainedModel:
     return model
 
 
+_IN_LINES = {"guard", "held_out_loss", "looks", "loss_tokens", "num_examples", "seams", "checked", "written"}
+"""What the card says in lines, and not in its table."""
 UNTRAINED = "Nothing was trained after the cut."
 """A line in the card of a pruned model."""
 
@@ -179,8 +183,13 @@ def healed_card(cut_card: str, healing: Mapping[str, Any]) -> str:
     text = cut_card.replace(UNTRAINED, "Healed after the cut: see below.").rstrip()
     if not text:
         text = "---\nlibrary_name: transformers\ntags: [layercut, depth-pruning]\n---\n\n# Healed model"
-    rows = [(name.replace("_", " "), _shown(value)) for name, value in healing.items() if value not in (None, [], {})]
-    lines = table(["", ""], ((escape(name), escape(value)) for name, value in rows))
+    rows = [
+        (name.replace("_", " "), _shown(value))
+        for name, value in healing.items()
+        if value not in (None, [], {}) and name not in _IN_LINES
+    ]
+    lines = [*(f"- {escaped(line)}" for line in healing_lines(healing)), ""]
+    lines += table(["", ""], ((escape(name), escape(value)) for name, value in rows))
     return "\n".join([text, "", "## Healing", "", *lines, ""])
 
 

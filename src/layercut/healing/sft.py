@@ -22,14 +22,15 @@ from torch import Tensor
 from layercut.errors import MissingExtra
 from layercut.healing.batches import StepsByLength, in_loss
 from layercut.healing.examples import Data, TrainingExample
-from layercut.healing.guard import GUARD, Guard, is_broken
-from layercut.healing.learner import ACCURACY, Look
+from layercut.healing.guard import Guard, is_broken
+from layercut.healing.learner import Look
 from layercut.healing.logits import lazy_logits_in_loss, over_rows, token_losses
 from layercut.healing.optimizers import optimizer_of
 from layercut.healing.process_group import ProcessGroup
 from layercut.healing.settings import TrainSettings
 from layercut.models.quiet import quiet_transformers
 from layercut.progress import OnProgress
+from layercut.report.healing_text import ACCURACY, GUARD
 from layercut.runs.atomic import write_json, write_text
 
 try:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from layercut.healing.guard import GUARD, GuardTask, Row, broken, rows_of, summary
+from layercut.healing.guard import GuardTask, Row, broken, rows_of, summary
 from layercut.models.loading import LoadedModel
+from layercut.report.healing_text import GUARD
 from layercut.tasks.evaluate import Records
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ from layercut.report.diagnosis.layers import LAYERS_FILE, layers_report
 from layercut.report.diagnosis.page import diagnosis_report
 from layercut.report.diagnosis.verdict import FILE
 from layercut.report.first import FirstScreen, first_screen
+from layercut.report.healing import healing_report, is_healing
 from layercut.report.html.page import write_page
 from layercut.report.markdown import study_report
 from layercut.report.prediction import PREDICTION, prediction_report
@@ -24,7 +25,7 @@ from layercut.report.sweep_text import sweep_report
 def write_reports(
     folder: Path, *, more: Sequence[Path] = (), seed: int | None = None, study: StudyResults | None = None
 ) -> dict[str, Path]:
-    """Write the reports of a study, a run of prune, a sweep, a diagnosis or an evaluation, all numbers compared once.
+    """Write the reports of a study, a prune, a sweep, a diagnosis, a healing or an eval, all numbers compared once.
 
     Args:
         folder: of the run.
@@ -34,13 +35,15 @@ def write_reports(
 
     Returns:
         ``report``, the Markdown file, and ``page``, report.html; no page of a sweep that diagnoses or
-        predicts, nor of an evaluation. ``prediction`` where there is one.
+        predicts, nor of a healing or an evaluation. ``prediction`` where there is one.
     Raises:
         InputError: no finished run of these kinds (see study_results, sweep_report, diagnosis_report).
     """
     folder = Path(folder)
     if (folder / LAYERS_FILE).is_file():
         return {"report": layers_report(folder)}
+    if is_healing(folder):
+        return {"report": healing_report(folder)}
     first: FirstScreen | None = None
     predicted = {"prediction": prediction_report(folder)} if (folder / PREDICTION).is_file() else {}
     if predicted and not is_sweep(folder):

@@ -138,7 +138,9 @@ def test_a_guard_that_breaks_at_once_leaves_the_pruned_weights(
     assert healing["selection_items"]["brackets"]["num_items"] == 8, "these items chose the weights"
     before, after = (AutoModelForCausalLM.from_pretrained(one).state_dict() for one in (cut, folder))
     assert all(torch.equal(before[name], after[name]) for name in before)
-    assert "| guard | kept" in (folder / "README.md").read_text()
+    assert "- training stopped at step 2, which breaks a guard" in (folder / "README.md").read_text()
+    assert "## Guard tasks" in (tmp_path / "run" / "report.md").read_text()
+    assert f"report: {tmp_path / 'run' / 'report.md'}" in ran.out
     curve = [json.loads(line) for line in (folder / healing["loss_curve"]).read_text().splitlines()]
     assert [len(line["guard"]) for line in curve if "guard" in line] == [2, 2]
 
@@ -387,6 +389,11 @@ def test_a_dry_run_says_what_healing_takes_and_writes_nothing(
     assert 0 < low < high and data["stays_bytes"] < data["disk_bytes"] and data["memory_bytes"] > 0
     seam = layercut("heal", cut, *given, "--method", "seam", "--responses", "original")
     assert seam.code == 0 and "reading both models: 12 texts" in seam.out and "training" not in seam.out
+    asked = ("--guard", "copy", "--guard-items", 8)
+    guarded = layercut("heal", cut, *given, *SMALL, *asked, "--save-every", 2)
+    assert "copy (short), guard, 3 times: 24 items" in guarded.out, "before training, and at steps 2 and 3"
+    guarded = layercut("heal", cut, *given, "--method", "seam", "--responses", "original", *asked)
+    assert "copy (short), guard, 4 times: 32 items" in guarded.out, "the pruned model, and three strengths"
     loop = layercut("heal", tiny, "--loop", 2, "--prompts", prompts, "--out", tmp_path / "run", "--dry-run", *SMALL)
     assert loop.code == 0 and "training, 6 steps" in loop.out and "how layers are chosen" in loop.err
     refused = layercut("heal", tiny, *given, *SMALL)

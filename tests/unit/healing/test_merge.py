@@ -22,6 +22,7 @@ from tests.support.tiny import CONFIGS, save_tiny, tiny_model
 
 SETTINGS = TrainSettings(rank=4, alpha=8)
 PLAN = CutPlan(num_layers=6, removed=(2, 4))
+ENTRY = {"method": "lora", "num_examples": 8, "loss_tokens": 64}
 IDS = torch.arange(40).reshape(2, 20)
 
 
@@ -74,9 +75,7 @@ def test_a_healed_checkpoint_is_the_cut_ones_folder_with_other_weights(cut: Path
     model, checked, _ = trained_model(source, tmp_path / "adapter", "lora", "cpu")
     curve = tmp_path / "loss.jsonl"
     curve.write_text('{"step": 1}\n')
-    entry = write_healed(
-        model, source, out=tmp_path / "healed", healing={"method": "lora", "checked": [checked]}, curve=curve
-    )
+    entry = write_healed(model, source, out=tmp_path / "healed", healing=ENTRY | {"checked": [checked]}, curve=curve)
     healed = AutoModelForCausalLM.from_pretrained(tmp_path / "healed")
     assert healed.dtype == torch.bfloat16 and stored_dtype(tmp_path / "healed") == "bfloat16"
     assert healed.config.num_hidden_layers == 4
@@ -90,11 +89,12 @@ def test_a_healed_checkpoint_is_the_cut_ones_folder_with_other_weights(cut: Path
     assert (tmp_path / "healed" / "healing_loss.jsonl").read_text() == '{"step": 1}\n'
     card = (tmp_path / "healed" / "README.md").read_text()
     assert card.startswith("the cut's card\n\n## Healing\n") and "| method | lora |" in card
+    assert "- trained on 8 answers, 64 answer tokens\n- checked: " in card and "num examples" not in card
     with pytest.raises(InputError, match="not an empty folder"):
-        write_healed(model, source, out=tmp_path / "healed", healing={"method": "lora"})
+        write_healed(model, source, out=tmp_path / "healed", healing=ENTRY)
     # Healed again, the first healing is still told.
     again = resolve(str(tmp_path / "healed"))
-    write_healed(healed, again, out=tmp_path / "twice", healing={"method": "seam"})
+    write_healed(healed, again, out=tmp_path / "twice", healing=ENTRY | {"method": "seam"})
     recorded = json.loads((tmp_path / "twice" / "plan.json").read_text())["healing"]
     assert [one["method"] for one in recorded] == ["lora", "seam"]
 
@@ -104,7 +104,7 @@ def test_a_kept_adapter_loads_on_its_base(cut: Path, tmp_path: Path) -> None:
     from peft import AutoPeftModelForCausalLM
 
     adapted = save_adapters(AutoModelForCausalLM.from_pretrained(cut, dtype=torch.float32), tmp_path / "adapter")
-    write_adapter(resolve(str(cut)), tmp_path / "adapter", out=tmp_path / "kept", healing={"method": "lora"})
+    write_adapter(resolve(str(cut)), tmp_path / "adapter", out=tmp_path / "kept", healing=ENTRY)
     loaded = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "kept", dtype=torch.float32).eval()
     assert torch.allclose(loaded(input_ids=IDS).logits, adapted(input_ids=IDS).logits, atol=1e-4)
     assert json.loads((tmp_path / "kept" / "plan.json").read_text())["healing"][0]["method"] == "lora"

@@ -1,0 +1,199 @@
+"""report.md and report.png of a healing: what was learnt from, the loss over the steps, and what guards and held-out
+questions showed.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from layercut.errors import InputError
+from layercut.evidence.intervals import Estimate, proportion_interval
+from layercut.report.elements import Figure, Key, Panel, Part, Table
+from layercut.report.figures import charts
+from layercut.report.figures.picture import save
+from layercut.report.healing_text import ACCURACY, GUARD, guard_moment, healing_lines, percent
+from layercut.report.provenance import provenance
+from layercut.report.render import escaped, markdown
+from layercut.runs.atomic import write_text
+from layercut.runs.directory import REPORT, RunFolder, is_run
+from layercut.runs.environment import hide_home
+from layercut.runs.records import read_records
+from layercut.runs.settings import read_json, shown
+from layercut.surgery.plan import format_layers
+from layercut.text.counting import counted
+from layercut.text.markup import escape
+from layercut.text.numbers import p_value, with_interval
+
+Line = Mapping[str, Any]
+"""Of the loss curve, or the entry of a healing in plan.json."""
+HEAL, LOOP = "heal", "loop"
+"""Keys in the settings of a run: of every healing, and of one in rounds."""
+CHECKPOINT, PLAN = "checkpoint", "plan.json"
+PLOT = "report.png"
+_POINTS = 60
+"""Most points of the training loss in the plot; of more steps, each point is a mean."""
+_ASKED = re.compile(r"(?P<task>.+) \((?P<readout>.+), n=(?P<n>\d+)\)")
+_ANSWERS = {"self": "the original model's own answers", "original": "the data's answers"}
+_LEFT_OUT = {"contaminated": "hold report items", "too_long_with_prompt": "too long with the prompt"}
+
+
+def is_healing(folder: Path) -> bool:
+    """Whether a folder is that of ``layercut heal``, finished or not."""
+    return is_run(folder) and isinstance(RunFolder.open(folder).settings.get(HEAL), Mapping)
+
+
+def healing_report(folder: Path) -> Path:
+    """Write ``report.md``, and ``report.png`` where something was trained, from the folder alone; gives its path.
+
+    Raises:
+        InputError: no run folder, or a healing that has not ended.
+    """
+    run = RunFolder.open(folder)
+    entry = _entries(run)[-1]
+    curve = read_records(run.path / CHECKPOINT / entry["loss_curve"]) if "loss_curve" in entry else []
+    with_plot = save(_figure(curve), run.path / PLOT)
+    cut = run.settings.get("cut", run.settings.get("uncut", {})).get("model", run.name)
+    lines: list[Part] = [f"# Healing of {escape(hide_home(str(cut)))}", "", escape(_scope(entry)), ""]
+    lines += [*(f"- {escaped(line)}" for line in healing_lines(entry, guard_rows=False)), "", *_rounds(run)]
+    if with_plot:
+        lines += [f"![Loss, and answers to held-out and guard items, over the steps]({PLOT})", ""]
+    lines += [*_evaluations(entry, curve), *_guard_table(entry)]
+    lines += ["## Examples", "", _facts(entry), "", "## How this was made", "", *provenance([run])]
+    write_text(run.path / REPORT, "\n".join(markdown(lines)).rstrip("\n") + "\n")
+    return run.path / REPORT
+
+
+def _entries(run: RunFolder) -> list[dict[str, Any]]:
+    """One for each healing of the checkpoint, the last one by this run."""
+    file = run.path / CHECKPOINT / PLAN
+    if not file.is_file():
+        raise InputError(f"{shown(run.path)} holds no healed checkpoint yet; run its command again, which goes on.")
+    entries: list[dict[str, Any]] = read_json(file, f"{shown(file)} cannot be read")["healing"]
+    return entries
+
+
+def _scope(entry: Line) -> str:
+    """The plan, the method and the teacher, in a sentence."""
+    removed = f"layers {format_layers(entry['removed'])} removed" if entry["removed"] else "no layer removed"
+    how = entry["method"] if "seams" in entry else f"{entry['method']}, {entry['objective']}"
+    how += f", on {_ANSWERS[entry['responses']]}"
+    return f"{removed.capitalize()}; {how}. Original model: {hide_home(str(entry['teacher']))}."
+
+
+def _evaluations(entry: Line, curve: Sequence[Line]) -> list[Part]:
+    """The table of what was measured while it trained; nothing where nothing was trained."""
+    asked = [line for line in curve if "held_out_loss" in line]
+    if not asked:
+        return []
+    names = list(dict.fromkeys(name for line in asked for name, _ in _scores(line)))
+    rows = []
+    for line in asked:
+        scores = dict(_scores(line))
+        cells = [with_interval(scores[name]) if name in scores else "" for name in names]
+        rows.append([str(line["step"]), f"{line['held_out_loss']:.4f}", *cells])
+    head = ["step", f"held-out loss, n={entry['num_held_out']}", *names]
+    table = Table(name="evaluations", caption="Evaluations", head=head, rows=rows, numeric=frozenset(range(len(head))))
+    note = "Held-out loss: mean over the held-out examples, in nats a token."
+    if names:
+        note += " Answers in % with 95 % intervals; guard tasks decide when training stops, held-out questions do not."
+    return ["## While it trained", "", table, "", note, ""]
+
+
+def _guard_table(entry: Line) -> list[Part]:
+    """Each guard task where it was decided; nothing without a guard."""
+    rows = [
+        [
+            *(row["task"], row["readout"], str(row["n"]), percent(row["before"]), percent(row["after"])),
+            guard_moment(row),
+            *(str(row[name]) if name in row else "-" for name in ("lost", "gained")),
+            p_value(row["p_value"]) if "p_value" in row else "-",
+            "broken" if row["broken"] else "not broken",
+        ]
+        for row in entry.get(GUARD, {}).get("rows", ())
+    ]
+    if not rows:
+        return []
+    head = ["task", "readout", "n", "before", "after", "when", "lost", "gained", "p", "verdict"]
+    table = Table(name="guard", caption="Guard tasks", head=head, rows=rows, numeric=frozenset({2, 3, 4, 6, 7, 8}))
+    note = (
+        "Selection items, pruned against healed model, with 95 % intervals; p: one-sided exact McNemar, not corrected."
+    )
+    return ["## Guard tasks", "", table, "", note, ""]
+
+
+def _scores(line: Line) -> Iterator[tuple[str, Estimate]]:
+    """Names and values of the held-out questions and guard tasks of an evaluation."""
+    for name, share in line.items():
+        if name.startswith(ACCURACY) and (found := _ASKED.fullmatch(name.removeprefix(ACCURACY))):
+            n = int(found["n"])
+            label = f"held out: {found['task']} {found['readout']}, n={n}"
+            yield label, proportion_interval(round(share * n), n)
+    for row in line.get(GUARD, ()):
+        after = row["after"]
+        estimate = Estimate(after["value"], after["low"], after["high"], row["n"], "paired")
+        yield f"guard: {row['task']} {row['readout']}, n={row['n']}", estimate
+
+
+def _facts(entry: Line) -> Table:
+    """Counts of the examples, and what was left out."""
+    shown: dict[str, Any] = {"trained on": counted(entry["num_examples"], "answer")}
+    shown["tokens in the loss"] = f"{entry['loss_tokens']:,}"
+    shown["held out"] = counted(entry["num_held_out"], "answer")
+    left_out = {**entry.get("dropped", {}), **{name: entry[key] for key, name in _LEFT_OUT.items() if entry.get(key)}}
+    shown["left out"] = ", ".join(f"{name} {count:,}" for name, count in left_out.items()) or "none"
+    shown |= {name: f"{entry[name]:,}" for name in ("steps", "tokens", "seconds") if name in entry}
+    rows = [[name.replace("_", " "), str(value)] for name, value in shown.items()]
+    return Table(name="examples", caption="Examples", head=["", ""], rows=rows)
+
+
+def _rounds(run: RunFolder) -> list[Part]:
+    """Of a loop, a row for each round."""
+    if LOOP not in run.settings:
+        return []
+    rows = []
+    for number, entry in enumerate(_entries(run), start=1):
+        loss = entry.get("held_out_loss", {})
+        losses = [f"{loss[name]:.4f}" if name in loss else "-" for name in ("before", "best")]
+        rows.append([str(number), str(entry["removed"][-1]), *losses])
+    head = ["round", "layer removed", "held-out loss before", "at its best"]
+    table = Table(name="rounds", caption="Rounds", head=head, rows=rows, numeric=frozenset(range(4)))
+    return ["## Rounds", "", table, "", "What follows is the last round; `round-N/heal` has a report of each.", ""]
+
+
+def _figure(curve: Sequence[Line]) -> Figure | None:
+    """Losses over the steps, and shares of right answers where some were asked; None where nothing was trained."""
+    if not curve:
+        return None
+    losses = [charts.point(step, (value, None, None), "training loss") for step, value in _means(curve)]
+    losses += [
+        charts.point(line["step"], (line["held_out_loss"], None, None), "held-out loss")
+        for line in curve
+        if "held_out_loss" in line
+    ]
+    scores = [charts.point(line["step"], estimate, name, 100) for line in curve for name, estimate in _scores(line)]
+    colours = charts.colours(list(dict.fromkeys(point["series"] for point in [*losses, *scores])))
+    values = [point["y"] for point in losses]
+    edge = 0.05 * (max(values) - min(values)) or 0.05
+    panels = [_panel(losses, "nats a token", (min(values) - edge, max(values) + edge), colours)]
+    panels += [_panel(scores, "right, %", (-4.0, 104.0), colours)] if scores else []
+    legend = [Key(label=name, colour=colour) for name, colour in colours.items()]
+    return Figure(name="healing", title="While it trained", panels=panels, caption="", legend=legend, columns=1)
+
+
+def _means(curve: Sequence[Line]) -> list[tuple[int, float]]:
+    """The training loss at each step; of many steps, the mean over as many as give ``_POINTS`` points."""
+    steps = [line for line in curve if "loss" in line]
+    width = max(1, math.ceil(len(steps) / _POINTS))
+    parts = [steps[start : start + width] for start in range(0, len(steps), width)]
+    return [(part[-1]["step"], sum(line["loss"] for line in part) / len(part)) for part in parts]
+
+
+def _panel(points: Sequence[Line], y_title: str, reach: tuple[float, float], colours: Mapping[str, str]) -> Panel:
+    names, last = {point["series"] for point in points}, max(1, *(point["x"] for point in points))
+    own = {name: colour for name, colour in colours.items() if name in names}
+    spec = charts.curves(points, x_title="step", y_title=y_title, x=(0, last), y=reach, colours=own, height=170)
+    return Panel(spec=spec, title="", label=f"Line plot over the steps: {y_title}.")

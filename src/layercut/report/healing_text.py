@@ -1,0 +1,79 @@
+"""What a healing did, in lines for people: printed when it ends, in its report and in the model card."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from layercut.text.counting import counted
+
+GUARD = "guard"
+"""Name of the guard tasks' rows in a line of the loss curve, and of the guard in the entry of a healing."""
+ACCURACY = "accuracy of "
+"""Begins the names of accuracies on held-out questions in the loss curve."""
+UNHEALED = "the checkpoint holds the pruned model's weights, unhealed"
+
+
+def healing_lines(entry: Mapping[str, Any], *, guard_rows: bool = True) -> list[str]:
+    """What was learnt from, what came of it and what was checked.
+
+    Args:
+        entry: of ``healing`` in plan.json.
+        guard_rows: whether each guard task has a line, or only the weights that were kept.
+    """
+    trained, tokens = counted(entry["num_examples"], "answer"), counted(entry["loss_tokens"], "answer token")
+    lines = [f"trained on {trained}, {tokens}"]
+    losses = entry.get("held_out_loss", {})
+    if "best" in losses:
+        before = f"{losses['before']:.4f} before training, " if "before" in losses else ""
+        lines.append(f"held-out loss: {before}{losses['best']:.4f} at its best")
+    lines += [
+        f"step {look['step']}: " + ", ".join(f"{name} {100 * look[name]:.0f} %" for name in look if name != "step")
+        for look in entry.get("looks", [])
+    ]
+    lines += entry.get("seams", [])
+    lines += guard_lines(entry) if guard_rows else guard_lines(entry)[-1:]
+    return [*lines, *(f"checked: {text}" for text in entry["checked"])]
+
+
+def guard_lines(entry: Mapping[str, Any]) -> list[str]:
+    """What each guard task lost, and last which weights were kept; none without a guard."""
+    found = entry.get(GUARD)
+    return [] if found is None else [*map(guard_line, found["rows"]), _kept(found)]
+
+
+def _kept(guard: Mapping[str, Any]) -> str:
+    if "strength" in guard:
+        kept = f"the maps are folded in with strength {guard['strength']:g}"
+        return kept if guard["strength"] else f"every strength breaks a guard; {UNHEALED}"
+    if guard["stopped_at"] is None:
+        return f"no guard was broken; the weights are those of step {guard['kept_step']}"
+    kept = f"the weights are those of step {guard['kept_step']}" if guard["kept_step"] else UNHEALED
+    return f"training stopped at step {guard['stopped_at']}, which breaks a guard; {kept}"
+
+
+def guard_line(row: Mapping[str, Any]) -> str:
+    """One guard task at one evaluation.
+
+    >>> score = {"value": 0.75, "low": 0.4, "high": 0.9}
+    >>> guard_line({"task": "copy", "readout": "short", "n": 8, "before": score, "after": score, "broken": False})
+    'guard copy (short, n=8): 75 % [40, 90] before, 75 % [40, 90] after, not broken'
+    """
+    text = f"guard {row['task']} ({row['readout']}, n={row['n']}): {percent(row['before'])} before, "
+    text += f"{percent(row['after'])} {guard_moment(row)}, "
+    if "lost" in row:
+        text += f"{row['lost']} lost and {row['gained']} gained (p = {row['p_value']:.2g}), "
+    return text + ("broken" if row["broken"] else "not broken")
+
+
+def guard_moment(row: Mapping[str, Any]) -> str:
+    """When the healed model was asked."""
+    at = "after" if "step" not in row else f"at step {row['step']}"
+    return at if "strength" not in row else f"at strength {row['strength']:g}"
+
+
+def percent(score: Mapping[str, float | None]) -> str:
+    """A score with its interval."""
+    ends = [score["low"], score["high"]]
+    interval = "" if None in ends else f" [{', '.join(f'{100 * end:.0f}' for end in ends if end is not None)}]"
+    return f"{100 * (score['value'] or 0):.0f} %{interval}"

@@ -1,0 +1,121 @@
+"""The report of a healing."""
+
+from __future__ import annotations
+
+import doctest
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from layercut.errors import InputError
+from layercut.report import healing_text
+from layercut.report.healing import is_healing
+from layercut.report.reports import write_reports
+from layercut.runs.directory import RunFolder
+
+SCORE = {"value": 0.5, "low": 0.3, "high": 0.7}
+
+
+def guard_row(step: int, lost: int, *, broken: bool) -> dict[str, Any]:
+    return {
+        "step": step, "task": "copy", "readout": "short", "n": 32, "before": SCORE, "after": SCORE, "difference": SCORE,
+        "lost": lost, "gained": 1, "p_value": 0.035, "broken": broken,
+    }  # fmt: skip
+
+
+def entry(**more: Any) -> dict[str, Any]:
+    return {
+        "method": "lora", "objective": "sft", "removed": [3, 4, 5], "responses": "self", "teacher": "some/model",
+        "num_examples": 90, "num_held_out": 10, "loss_tokens": 351, "dropped": {"unfinished": 4}, "contaminated": 2,
+        "too_long_with_prompt": 0, "checked": ["written in float32"], "settings": {"seed": 42}, **more,
+    }  # fmt: skip
+
+
+def trained(**more: Any) -> dict[str, Any]:
+    losses = {"before": 2.0, "last": 1.5, "best": 1.25}
+    return entry(held_out_loss=losses, steps=200, tokens=9_000, seconds=3.5, loss_curve="healing_loss.jsonl", **more)
+
+
+def curve() -> list[dict[str, Any]]:
+    lines: list[dict[str, Any]] = [{"step": 0, "held_out_loss": 2.0, "accuracy of copy (short, n=8)": 0.25}]
+    lines += [{"step": step, "loss": 2 - step / 200} for step in range(1, 201)]
+    return [*lines, {"step": 200, "held_out_loss": 1.25, "accuracy of copy (short, n=8)": 0.875}]
+
+
+def healed(tmp_path: Path, entries: list[dict[str, Any]], lines: list[dict[str, Any]], **settings: Any) -> Path:
+    with RunFolder.begin(tmp_path / "run", {"heal": {"train": {}}, "cut": {"model": "cut-3"}, **settings}) as run:
+        (run.path / "checkpoint").mkdir()
+        (run.path / "checkpoint" / "plan.json").write_text(json.dumps({"healing": entries}))
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        (run.path / "checkpoint" / "healing_loss.jsonl").write_text(text)
+    return tmp_path / "run"
+
+
+def rows(text: str, heading: str) -> list[list[str]]:
+    part = text.split(f"## {heading}\n")[1].split("\n## ")[0]
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in part.splitlines() if line.startswith("|")]
+
+
+def test_a_training_is_shown_with_its_losses_and_answers_over_the_steps(tmp_path: Path) -> None:
+    folder = healed(tmp_path, [trained()], curve())
+    written = write_reports(folder)
+    text = written["report"].read_text()
+    assert text.startswith("# Healing of cut-3\n\nLayers 3-5 removed; lora, sft, on the original model's own answers.")
+    assert "- held-out loss: 2.0000 before training, 1.2500 at its best" in text
+    assert rows(text, "While it trained") == [
+        ["step", "held-out loss, n=10", "held out: copy short, n=8"],
+        ["---:", "---:", "---:"],
+        ["0", "2.0000", "25 [7, 59]"],  # Wilson
+        ["200", "1.2500", "88 [53, 98]"],
+    ]
+    assert ["left out", "unfinished 4, hold report items 2"] in rows(text, "Examples")
+    assert "## Guard tasks" not in text and "## Rounds" not in text
+    assert (folder / "report.png").read_bytes().startswith(b"\x89PNG")
+    before = written["report"].read_bytes()
+    assert write_reports(folder)["report"].read_bytes() == before
+
+
+def test_guard_tasks_have_a_table_and_the_kept_weights_a_line(tmp_path: Path) -> None:
+    found = [guard_row(100, 2, broken=False), guard_row(200, 8, broken=True)]
+    lines = [{**line, "guard": [guard_row(line["step"], 2, broken=False)]} for line in curve() if "loss" not in line]
+    guard = {"kept_step": 100, "stopped_at": 200, "rows": found}
+    text = write_reports(healed(tmp_path, [trained(guard=guard)], lines))["report"].read_text()
+    assert "- training stopped at step 200, which breaks a guard; the weights are those of step 100" in text
+    assert [row[5:] for row in rows(text, "Guard tasks")[2:]] == [
+        ["at step 100", "2", "1", "0.035", "not broken"],
+        ["at step 200", "8", "1", "0.035", "broken"],
+    ]
+    assert rows(text, "While it trained")[0][-1] == "guard: copy short, n=32"
+    assert rows(text, "While it trained")[-1][-1] == "50 [30, 70]"
+
+
+def test_a_seam_has_no_plot_and_no_steps(tmp_path: Path) -> None:
+    folder = healed(tmp_path, [entry(method="seam", seams=["seam of layers 3-5: the linear map"])], [])
+    text = write_reports(folder)["report"].read_text()
+    assert "seam, on the original model's own answers" in text and "- seam of layers 3-5: the linear map" in text
+    assert "## While it trained" not in text and not (folder / "report.png").exists()
+
+
+def test_a_loop_has_a_row_for_each_round(tmp_path: Path) -> None:
+    entries = [trained(removed=removed) for removed in ([7], [7, 4])]
+    text = write_reports(healed(tmp_path, entries, curve(), loop={"num_remove": 2}))["report"].read_text()
+    assert rows(text, "Rounds")[2:] == [["1", "7", "2.0000", "1.2500"], ["2", "4", "2.0000", "1.2500"]]
+
+
+def test_a_healing_that_has_not_ended_says_what_to_do(tmp_path: Path) -> None:
+    with RunFolder.begin(tmp_path / "run", {"heal": {"train": {}}}):
+        pass
+    with pytest.raises(InputError, match="holds no healed checkpoint yet; run its command again"):
+        write_reports(tmp_path / "run")
+
+
+def test_prune_has_a_setting_of_the_same_name_and_is_no_healing(tmp_path: Path) -> None:
+    with RunFolder.begin(tmp_path / "run", {"heal": "auto"}):
+        pass
+    assert not is_healing(tmp_path / "run") and not is_healing(tmp_path)
+
+
+def test_the_examples_in_the_docstrings_hold() -> None:
+    assert doctest.testmod(healing_text).failed == 0
