@@ -1,0 +1,143 @@
+"""Which damage to the original model's right answers tells what a model still solves without a layer?
+
+    layercut sweep MODEL --objective gsm8k --data gsm8k=data/gsm8k --limit 32 --out runs/layers
+    python benchmarks/trace_tokens.py runs/layers --task gsm8k --data data/gsm8k --out runs/tokens.jsonl
+
+The right answers of the original model in the sweep are read without each layer, and what is found at each token is
+kept in --out; the same command goes on where it was stopped. Printed: for some summaries of the damage, Spearman's rho
+with the share that the sweep's items keep without each layer (Fisher's z, 95 %), and the values by layer. A token is
+sure where the original model gives it a probability of at least 0.9.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from layercut.engine.base import LikelihoodRequest
+from layercut.engine.handle import ModelHandle
+from layercut.evidence.correlation import rank_correlation
+from layercut.runs.records import Journal, read_records
+from layercut.runs.settings import read_json
+from layercut.settings import ModelSettings
+from layercut.surgery.plan import CutPlan
+from layercut.tasks import load_task
+
+SURE = 0.9
+Trace = Sequence[Sequence[float]]
+"""Of each token: -ln p without the layer, -ln p of the original model, KL, and its rank without the layer."""
+
+
+def _mean(value: Callable[[Sequence[float]], float]) -> Callable[[Sequence[Trace]], float]:
+    """A mean over all tokens of all traces."""
+    return lambda traces: sum(value(token) for trace in traces for token in trace) / sum(map(len, traces))
+
+
+def _sure(token: Sequence[float]) -> bool:
+    return token[1] <= -math.log(SURE)
+
+
+SUMMARIES: Mapping[str, Callable[[Sequence[Trace]], float]] = {
+    "KL, mean of tokens": _mean(lambda token: token[2]),
+    "rise of -ln p, mean of tokens": _mean(lambda token: token[0] - token[1]),
+    "share of tokens no longer likeliest": _mean(lambda token: token[3] > 1),
+    "share of tokens sure before, no longer likeliest": _mean(lambda token: _sure(token) and token[3] > 1),
+    "rise of -ln p of sure tokens, mean of tokens": _mean(lambda token: (token[0] - token[1]) if _sure(token) else 0),
+    "largest rise of -ln p, mean of answers": lambda traces: (
+        sum(max(token[0] - token[1] for token in trace) for trace in traces) / len(traces)
+    ),
+    "share of answers with a changed token": lambda traces: (
+        sum(any(token[3] > 1 for token in trace) for trace in traces) / len(traces)
+    ),
+    "share of answers with a changed sure token": lambda traces: (
+        sum(any(_sure(token) and token[3] > 1 for token in trace) for trace in traces) / len(traces)
+    ),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sweep", type=Path, help="the folder of a finished sweep")
+    parser.add_argument("--task", required=True)
+    parser.add_argument("--readout", default="chain")
+    parser.add_argument("--data", help="local data of the task")
+    parser.add_argument("--traces", type=int, default=1000, help="most right answers that are read")
+    parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    swept: dict[str, Any] = read_json(options.sweep / "sweep.json", "no sweep can be read")
+    kept = _kept(swept, options.task, options.readout)
+    found = _read(options, swept)
+    print("| summary of the damage | Spearman's rho with what the sweep keeps |")
+    print("|---|---:|")
+    values = {name: [-summary(list(found[layer].values())) for layer in kept] for name, summary in SUMMARIES.items()}
+    for name, by_layer in values.items():
+        rho = rank_correlation(by_layer, list(kept.values())).estimate
+        assert rho is not None and rho.low is not None and rho.high is not None
+        print(f"| {name} | {rho.value:.2f} [{rho.low:.2f}, {rho.high:.2f}] |")
+    print(f"\n{len(kept)} layers, {len(next(iter(found.values())))} answers, {_count(found)} tokens\n")
+    print("| layer | kept | " + " | ".join(SUMMARIES) + " |")
+    print("|---:" * (len(SUMMARIES) + 2) + "|")
+    for place, (layer, share) in enumerate(kept.items()):
+        print(f"| {layer} | {share:.2f} | " + " | ".join(f"{-values[name][place]:.4f}" for name in SUMMARIES) + " |")
+
+
+def _count(found: Mapping[int, Mapping[str, Trace]]) -> int:
+    return sum(map(len, next(iter(found.values())).values()))
+
+
+def _kept(swept: Mapping[str, Any], task: str, readout: str) -> dict[int, float]:
+    """The score without each layer."""
+    rows = [row for row in swept["rows"] if (row["task"], row["readout"]) == (task, readout)]
+    return {row["layer"]: row["cut"]["value"] for row in sorted(rows, key=lambda row: row["layer"])}
+
+
+def _read(options: argparse.Namespace, swept: Mapping[str, Any]) -> dict[int, dict[str, Trace]]:
+    """What is found at each token, by layer and item; measured where the file does not hold it."""
+    records = read_records(options.sweep / "samples" / f"{options.task}.{options.readout}.jsonl")
+    right = [one for one in records if not one["key"]["removed"] and one["outcome"] == "right"][: options.traces]
+    task = load_task(options.task, data=options.data)
+    samples = {sample.id: sample for sample in task.samples("selection", None)}
+    requests = [
+        LikelihoodRequest(
+            id=one["id"],
+            prompt=task.request(samples[one["id"]], options.readout).prompt,
+            continuations=(one["completion"],),
+            by_token=True,
+        )
+        for one in right
+    ]
+    with Journal(options.out) as journal:
+        done = {(one["layer"], one["item"]) for one in journal.records}
+        settings = ModelSettings(model=swept["model"], dtype=options.dtype, batch_size=options.batch_size)
+        engine = ModelHandle(settings).engine
+        uncut = CutPlan(num_layers=engine.num_layers)
+        for layer in range(engine.num_layers):
+            plan = CutPlan(num_layers=engine.num_layers, removed=(layer,))
+            missing = [one for one in requests if (layer, one.id) not in done]
+            for batch in engine.divergences(missing, plan, uncut) if missing else ():
+                journal.append(
+                    [
+                        {
+                            "id": f"{layer} {one.id}",
+                            "layer": layer,
+                            "item": one.id,
+                            "text": [token.text for token in one.tokens],
+                            "tokens": [[token.nll, token.reference_nll, token.kl, token.rank] for token in one.tokens],
+                        }
+                        for one in batch
+                    ]
+                )
+            print(f"layer {layer}", flush=True)
+        found: dict[int, dict[str, Trace]] = {}
+        for record in journal.records:
+            found.setdefault(record["layer"], {})[record["item"]] = record["tokens"]
+    return found
+
+
+if __name__ == "__main__":
+    main()
