@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from rich import box
 from rich.table import Table
@@ -22,6 +22,15 @@ if TYPE_CHECKING:
 
 _AROUND = 8
 """Lines that the terminal needs for other things."""
+
+
+class TimeLeft(NamedTuple):
+    """The least and the most seconds that are left."""
+
+    now: tuple[float, float]
+    """From where the present step begins."""
+    after: tuple[float, float]
+    """From where it ends."""
 
 
 @dataclass
@@ -39,12 +48,13 @@ class _Row:
 class StageProgress:
     """The stages of one run of prune, in the order in which they begin."""
 
-    def __init__(self, console: Console, left: Callable[[], tuple[float, float] | None] = lambda: None) -> None:
+    def __init__(self, console: Console, left: Callable[[], TimeLeft | None] = lambda: None) -> None:
         """Nothing is shown yet.
 
         Args:
             console: where it is shown.
-            left: gives the least and the most seconds that are left; None while nothing was measured.
+            left: gives the time that is left, the same until the present step has ended; None while nothing was
+                measured.
         """
         self._console, self.left = console, left
         self._rows: dict[str, _Row] = {}
@@ -54,6 +64,10 @@ class StageProgress:
         self._cells: list[str] = []
         self._tokens = Tokens()
         self._began = time.monotonic()
+        self._known: TimeLeft | None = None
+        """What ``left`` gave last."""
+        self._since = self._began
+        """When it first gave that."""
 
     def running(self) -> AbstractContextManager[None]:
         """Show the table inside the block."""
@@ -120,8 +134,11 @@ class StageProgress:
         return ", ".join(fact for fact in [*facts, self._remaining()] if fact)
 
     def _remaining(self) -> str:
-        found = self.left()
+        found, now = self.left(), time.monotonic()
         if found is None:
             return ""
-        low, high = found
+        if found != self._known:
+            self._known, self._since = found, now
+        spent = now - self._since
+        low, high = (max(after, whole - spent) for whole, after in zip(found.now, found.after, strict=True))
         return f"{clock(low)} to {clock(high)} left" if clock(low) != clock(high) else f"{clock(high)} left"

@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import cached_property
 
 from layercut.errors import AtChance, InputError
+from layercut.progress.stages import TimeLeft
 from layercut.pruning.budget import (
     CANDIDATES,
     CONFIRM,
@@ -26,6 +27,7 @@ from layercut.pruning.budget import (
 from layercut.pruning.confirm import arm_name
 from layercut.pruning.context import PruneContext
 from layercut.pruning.path import PlanPath
+from layercut.runs.directory import METRICS
 from layercut.selection.answers import ObjectiveTask
 from layercut.selection.objective import TaskObjective
 from layercut.surgery.plan import CutPlan
@@ -182,25 +184,25 @@ class OriginalModel:
             )
         return self._path_made
 
-    def left(self) -> tuple[float, float] | None:
-        """The least and the most seconds that are left: by the time of an item, as if the path ended now, or not."""
-        state, folder, depth = self._state, self._context.folder, self._context.max_depth
+    def left(self) -> TimeLeft | None:
+        """By the time of an item: the least as if the path ended with this depth, the most as if it did not."""
+        state = self._state
         if not state.get("seconds_per_item") or "ignored" not in state:
             return None
-        per_item, steps = self._per_item(self.parts), len(state.get("path", []))
-        number = state["selection_items"]
-        ended = "path_ended" in state
-        deeper = 0 if ended else max(depth - steps, 0)
-        items = state.get("report_items") or state.get("announced") or {}
-        report = max(items.values(), default=0)
-        answered = sum((folder / arm_name(one["depth"], one["healing"])).exists() for one in state.get("path", []))
-        answered += (folder / arm_name(0, None)).exists()
-        models = max((steps if ended else depth) + 1 - answered, 0)
-        search = per_item * number * (CANDIDATES * RACED + 2)
-        least = min(models, 1 if answered else 2)
-        low = per_item * report * least * 0.7
-        high = (deeper * search + per_item * report * models) * 1.5 + 60
-        return low, high
+        per_item, path, ended = self._per_item(self.parts), state.get("path", []), "path_ended" in state
+        report = per_item * max((state.get("report_items") or state.get("announced") or {}).values(), default=0)
+        search = per_item * state["selection_items"] * (CANDIDATES * RACED + 2)
+        deeper = 0 if ended else max(self._context.max_depth - len(path), 0)
+        arms = [arm_name(0, None), *(arm_name(one["depth"], one["healing"]) for one in path)]
+        answered = sum((self._context.folder / arm / METRICS).is_file() for arm in arms)
+        models = max(len(path) + deeper + 1 - answered, 0)
+
+        def seconds(searches: int, asked: int) -> tuple[float, float]:
+            low = report * min(asked, 1 if asked < models or answered else 2) * 0.7
+            return low, (searches * search + report * asked) * 1.5 + 60
+
+        after = seconds(0, max(models - 1, 0)) if ended else seconds(max(deeper - 1, 0), models)
+        return TimeLeft(seconds(deeper, models), after)
 
     def release(self) -> None:
         """Let the weights go, and what was built on them."""

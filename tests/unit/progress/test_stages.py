@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import io
 import time
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
-from layercut.progress import heartbeat
+from layercut.progress import heartbeat, stages
 from layercut.progress.activity import wrote
-from layercut.progress.stages import StageProgress
+from layercut.progress.stages import StageProgress, TimeLeft
 
 
 def shown(width: int, height: int = 24, num_depths: int = 3) -> str:
     console = Console(file=io.StringIO(), width=width, height=height, force_terminal=True, color_system=None)
-    progress = StageProgress(console, lambda: (65.0, 600.0))
+    progress = StageProgress(console, lambda: TimeLeft((65.0, 600.0), (65.0, 400.0)))
     progress.end("original", note="gsm8k (chain) 61%, arithmetic (short) 85%")
     for depth in range(1, num_depths + 1):
         progress.end(f"depth {depth}", note="without 20-24,26", chosen="97%", shown="95% passed", style="green")
@@ -31,6 +32,26 @@ def test_the_table_says_stage_depth_what_is_kept_and_the_time_left_as_a_range() 
     assert all(len(line) <= 80 for line in text.splitlines())
     assert "depth 3" in text and "without 20-24,26" in text and "97%" in text and "95% passed" in text
     assert "answers 40 of 120" in text and "01:05 to 10:00 left" in text
+
+
+def test_the_time_left_falls_within_a_step_down_to_what_comes_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    console = Console(file=io.StringIO(), width=200)
+    now, left = 1000.0, TimeLeft((65.0, 600.0), (60.0, 400.0))
+    monkeypatch.setattr(stages, "time", SimpleNamespace(monotonic=lambda: now))
+    progress = StageProgress(console, lambda: left)
+
+    def said() -> str:
+        progress.end("depth 1")
+        assert isinstance(console.file, io.StringIO)
+        return console.file.getvalue().splitlines()[-1].removeprefix("depth 1: ")
+
+    assert said() == "01:05 to 10:00 left"
+    now += 100
+    assert said() == "01:00 to 08:20 left"
+    now += 500
+    assert said() == "01:00 to 06:40 left", "the step takes longer than was thought, and what comes after it is left"
+    left = TimeLeft((30.0, 300.0), (0.0, 60.0))  # the next step
+    assert said() == "00:30 to 05:00 left"
 
 
 def test_a_low_terminal_shows_the_last_depths() -> None:
