@@ -1,5 +1,5 @@
-"""report.md and report.png of a healing: what was learnt from, the loss over the steps, and what guards and held-out
-questions showed.
+"""report.md and report.png of a healing: the training data, the loss over the steps, and what guards and held-out questions
+showed.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ UNHEALED = "the checkpoint holds the pruned model's weights, unhealed"
 
 
 def healing_lines(entry: Mapping[str, Any], *, guard_rows: bool = True) -> list[str]:
-    """What was learnt from, what came of it and what was checked.
+    """The training data, what came of it and what was checked.
 
     Args:
         entry: of ``healing`` in plan.json.
