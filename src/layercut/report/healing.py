@@ -58,7 +58,7 @@ def healing_report(folder: Path) -> Path:
     with_plot = save(_figure(curve), run.path / PLOT)
     cut = run.settings.get("cut", run.settings.get("uncut", {})).get("model", run.name)
     lines: list[Part] = [f"# Healing of {escape(hide_home(str(cut)))}", "", escape(_scope(entry)), ""]
-    lines += [*(f"- {escaped(line)}" for line in healing_lines(entry, guard_rows=False)), "", *_rounds(run)]
+    lines += [*(f"- {escaped(line)}" for line in healing_lines(entry, rows=False)), "", *_rounds(run)]
     if with_plot:
         lines += [f"![Loss, and answers to held-out and guard items, over the steps]({PLOT})", ""]
     lines += [*_evaluations(entry, curve), *_guard_table(entry)]

@@ -14,12 +14,12 @@ ACCURACY = "accuracy of "
 UNHEALED = "the checkpoint holds the pruned model's weights, unhealed"
 
 
-def healing_lines(entry: Mapping[str, Any], *, guard_rows: bool = True) -> list[str]:
+def healing_lines(entry: Mapping[str, Any], *, rows: bool = True) -> list[str]:
     """The training data, what came of it and what was checked.
 
     Args:
         entry: of ``healing`` in plan.json.
-        guard_rows: whether each guard task has a line, or only the weights that were kept.
+        rows: whether each evaluation and guard task has a line of its own; a report has tables of these.
     """
     trained, tokens = counted(entry["num_examples"], "answer"), counted(entry["loss_tokens"], "answer token")
     lines = [f"trained on {trained}, {tokens}"]
@@ -29,10 +29,10 @@ def healing_lines(entry: Mapping[str, Any], *, guard_rows: bool = True) -> list[
         lines.append(f"held-out loss: {before}{losses['best']:.4f} at its best")
     lines += [
         f"step {look['step']}: " + ", ".join(f"{name} {100 * look[name]:.0f} %" for name in look if name != "step")
-        for look in entry.get("looks", [])
+        for look in (entry.get("looks", []) if rows else [])
     ]
     lines += entry.get("seams", [])
-    lines += guard_lines(entry) if guard_rows else guard_lines(entry)[-1:]
+    lines += guard_lines(entry) if rows else guard_lines(entry)[-1:]
     return [*lines, *(f"checked: {text}" for text in entry["checked"])]
 
 

@@ -35,7 +35,10 @@ def entry(**more: Any) -> dict[str, Any]:
 
 def trained(**more: Any) -> dict[str, Any]:
     losses = {"before": 2.0, "last": 1.5, "best": 1.25}
-    return entry(held_out_loss=losses, steps=200, tokens=9_000, seconds=3.5, loss_curve="healing_loss.jsonl", **more)
+    looks = [{"step": 200, "accuracy of copy (short, n=8)": 0.875}]
+    return entry(
+        held_out_loss=losses, steps=200, tokens=9_000, seconds=3.5, loss_curve="healing_loss.jsonl", looks=looks, **more
+    )
 
 
 def curve() -> list[dict[str, Any]]:
@@ -71,6 +74,7 @@ def test_a_training_is_shown_with_its_losses_and_answers_over_the_steps(tmp_path
         ["200", "1.2500", "88 [53, 98]"],
     ]
     assert ["left out", "unfinished 4, hold report items 2"] in rows(text, "Examples")
+    assert "step 200: accuracy" not in text, "the table has it"
     assert "## Guard tasks" not in text and "## Rounds" not in text
     assert (folder / "report.png").read_bytes().startswith(b"\x89PNG")
     before = written["report"].read_bytes()
