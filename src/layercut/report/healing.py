@@ -1,6 +1,4 @@
-"""report.md and report.png of a healing: the training data, the loss over the steps, and what guards and held-out questions
-showed.
-"""
+"""report.md and report.png of a healing: the training data, the loss over the steps, guard tasks, held-out questions."""
 
 from __future__ import annotations
 
