@@ -1,4 +1,4 @@
-"""report.md and report.png of a healing: the training data, the loss over the steps, guard tasks, held-out questions."""
+"""report.md and report.png of a healing: training data, loss over the steps, guard tasks, held-out questions."""
 
 from __future__ import annotations
 
