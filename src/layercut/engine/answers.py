@@ -89,6 +89,7 @@ class Answer:
             num_prompt_tokens=len(self.row.prompt),
             num_new_tokens=end.num_new_tokens,
             num_close=self._num_close,
+            tokens=tuple(self.tokens[: end.num_new_tokens]),
         )
 
     def _is_draft(self) -> bool:

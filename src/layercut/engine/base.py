@@ -18,7 +18,7 @@ eliminated candidates.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, TypeVar
 
 from pydantic import Field
@@ -95,6 +95,8 @@ class Completion:
     num_close: int = 0
     """Greedy tokens whose runner-up was as likely to within one rounding of the model's dtype, so that another engine
     or batch may take the other one. Not looked for in float32, nor by PlainEngine."""
+    tokens: tuple[int, ...] = field(default=(), compare=False, repr=False)
+    """The generated tokens, the stop token included; empty where an engine gives text alone."""
 
 
 @dataclass(frozen=True, kw_only=True)

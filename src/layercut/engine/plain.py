@@ -205,6 +205,7 @@ class PlainEngine(HoldsModel, Engine):
             finish_reason=end.finish_reason,
             num_prompt_tokens=len(row.prompt),
             num_new_tokens=end.num_new_tokens,
+            tokens=tuple(new[: end.num_new_tokens]),
         )
 
     def _decode(self, tokens: Sequence[int]) -> str:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from layercut.engine.base import Decoding, Engine, GenerationRequest
+from layercut.engine.base import Decoding, Engine
 from layercut.engine.probe import fastest_engine
 from layercut.healing.examples import Data
 from layercut.healing.prompt_sources import TaskPrompts
@@ -65,17 +65,8 @@ def accuracy_of_held_out(tasks: Sequence[TaskPrompts], data: Data, cut: LoadedMo
 
 
 def _num_right(engine: Engine, task: TaskPrompts, names: Sequence[str]) -> int:
-    prompts = {answered.prompt.id: answered.prompt.prompt for answered in task.answered}
-    requests = [
-        GenerationRequest(
-            id=name,
-            prompt=prompts[name],
-            begins=task.begins,
-            max_new_tokens=task.max_new_tokens,
-            stop=task.stop,
-        )
-        for name in names
-    ]
+    prompts = {answered.prompt.id: answered.prompt for answered in task.answered}
+    requests = [task.request(prompts[name]) for name in names]
     uncut = CutPlan(num_layers=engine.num_layers)
     answers = [answer for batch in engine.completions(requests, uncut, Decoding()) for answer in batch]
     return sum(task.is_right_answer(answer) for answer in answers)

@@ -7,9 +7,6 @@ cost most and help least. So answers start short and grow as repetition falls.
 A teacher gives little signal on a text that it would never write. Prune-OPD (arXiv:2605.07804) measures how many of the
 two models' likeliest tokens are the same. It lets weights only fall along an answer, and cuts it off where the overlap
 is small. ``drift_weights`` is our own variant; answers do not grow while they drift.
-
-Within an optimizer step the weights do not change. So all its answers are written together, whatever its micro batches
-are, by the fastest engine that runs the model (``learner``).
 """
 
 # Shapes: N tokens of answers, one answer behind the other, V vocabulary.
@@ -25,17 +22,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from layercut.engine.base import Completion, Decoding, GenerationRequest
+from layercut.engine.base import Completion, GenerationRequest
 from layercut.engine.rows import Tokens
 from layercut.healing.batches import rows
 from layercut.healing.distill import DistillTrainer
 from layercut.healing.examples import TrainingExample, encode_example
-from layercut.healing.learner import answering
 from layercut.healing.logits import over_rows
 from layercut.healing.prompts import record_prompt
-from layercut.models.loading import LoadedModel
+from layercut.healing.rollouts import RolloutTrainer
 from layercut.runs.atomic import write_json
-from layercut.surgery.plan import CutPlan
 
 WINDOW = 8
 """Batches of answers that decide together whether answers may grow."""
@@ -117,7 +112,7 @@ class RolloutLength:
         self._recent = deque(state["recent"], maxlen=WINDOW)
 
 
-class OnPolicyTrainer(DistillTrainer):
+class OnPolicyTrainer(RolloutTrainer, DistillTrainer):
     """DistillTrainer on answers that the model gives itself, at temperature 1; held-out examples keep their answers.
 
     A batch's loss is the mean of weight x divergence over its tokens; drifted tokens add less. Draws depend on the
@@ -127,42 +122,25 @@ class OnPolicyTrainer(DistillTrainer):
     def __init__(
         self,
         *args: Any,
-        cut: LoadedModel,
         records: Mapping[Tokens, Mapping[str, Any]],
         length: RolloutLength,
         drift: float,
         **kwargs: Any,
     ) -> None:
-        """Args beside those of DistillTrainer.
+        """Args beside those of RolloutTrainer and DistillTrainer.
 
-        cut: the model in training; it answers with its adapters.
         records: by prompt tokens, the records that the examples come from.
         length: of answers.
         drift: overlap below which an answer counts less, see ``drift_weights``.
         """
         super().__init__(*args, **kwargs)
-        self._cut = cut
         self._records = records
         self._length = length
         self._drift = drift
-        self._coming: list[Tokens] = []
-        """Prompts of the current step that are not learned from yet."""
-        self._answers: dict[Tokens, TrainingExample | None] = {}
-        """The current weights' answers, by prompt; None for one that reached its limit without any text."""
-
-    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
-        """The micro batches of the next step. Answers of the last step's weights are forgotten."""
-        batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
-        self._coming = [row.prompt for batch in batches for row in rows(batch)]
-        self._answers = {}
-        return batches, num_items
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """Learns from a micro batch. The first one of a step has the prompts of the whole step answered."""
-        prompts = [row.prompt for row in rows(inputs)]
-        if any(prompt not in self._answers for prompt in prompts):
-            self._answers = self._roll_out([*prompts, *self._coming])
-        del self._coming[: len(prompts)]
+        self._answered(inputs)
         loss: Tensor = super().training_step(model, inputs, num_items_in_batch)  # type: ignore[no-untyped-call]
         return loss
 
@@ -211,33 +189,22 @@ class OnPolicyTrainer(DistillTrainer):
         ordered = sorted(prompts, key=lambda prompt: (-len(prompt), str(self._records[prompt]["id"])))
         return [answer for prompt in ordered if (answer := self._answers[prompt]) is not None]
 
-    def _roll_out(self, prompts: Sequence[Tokens]) -> dict[Tokens, TrainingExample | None]:
-        """The model's answer to each prompt, all written together."""
-        requests: dict[Tokens, GenerationRequest] = {}
-        for prompt in prompts:
-            record = self._records[prompt]
-            requests[prompt] = GenerationRequest(
+    def _requests(self, prompt: Tokens) -> list[GenerationRequest]:
+        record = self._records[prompt]
+        return [
+            GenerationRequest(
                 id=f"{self.state.global_step} {record['id']}",
                 prompt=record_prompt(record),
                 begins=record.get("begins", ""),
                 max_new_tokens=self._length.tokens,
                 stop=tuple(record.get("stop") or ()),
             )
-        learner = self.accelerator.unwrap_model(self.model)
-        with answering(learner, self._cut, self.args.per_device_train_batch_size) as engine:
-            uncut = CutPlan(num_layers=engine.num_layers)
-            decoding = Decoding(temperature=1.0, seed=self.args.seed)
-            batches = engine.completions(list(requests.values()), uncut, decoding)
-            found = {answer.id: answer for batch in batches for answer in batch}
-        return {prompt: self._example(prompt, found[request.id]) for prompt, request in requests.items()}
+        ]
 
-    def _example(self, prompt: Tokens, answer: Completion) -> TrainingExample | None:
+    def _read(self, prompt: Tokens, answers: Sequence[Completion]) -> TrainingExample | None:
+        """The answer; None for one that reached its limit without any text."""
+        (answer,) = answers
         if not answer.text and answer.finish_reason == "length":
             return None
         record = {**self._records[prompt], "completion": answer.text, "finish_reason": answer.finish_reason}
         return encode_example(self._cut.tokenizer, record, self._cut.name)
-
-    def _collated(self, examples: Sequence[TrainingExample]) -> dict[str, Any]:
-        items = [{"input_ids": example.input_ids, "labels": example.labels} for example in examples]
-        batch: dict[str, Any] = self.data_collator(items)
-        return {name: tensor.to(self.args.device) for name, tensor in batch.items() if isinstance(tensor, torch.Tensor)}

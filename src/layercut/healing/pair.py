@@ -45,8 +45,7 @@ def shares_weights(cut: ModelHandle, teacher: ModelHandle, train: TrainSettings)
     that was healed, repaired at its seams or cut from another model has weights of its own. Only adapters leave the
     weights of a model as they are, and quantised weights are no plain tensors. Reads headers and samples of weights.
     """
-    is_taught = train.objective != "sft" and train.store_top_k is None
-    if train.method != "lora" or not is_taught or "quantization_config" in read_config(teacher.source.path):
+    if train.method != "lora" or not train.needs_teacher or "quantization_config" in read_config(teacher.source.path):
         return False
     if (cut.dtype, cut.settings.device) != (teacher.dtype, teacher.settings.device):
         return False

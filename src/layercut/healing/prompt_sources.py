@@ -16,7 +16,7 @@ from layercut.engine.base import Completion, GenerationRequest
 from layercut.errors import InputError, unknown
 from layercut.healing.best_of import chosen
 from layercut.healing.prompts import NamedPrompt, PromptWithAnswer, answered_in, read_answered
-from layercut.healing.settings import SYSTEM
+from layercut.healing.settings import SYSTEM, TrainSettings
 from layercut.runs.records import read_records
 from layercut.settings import DecodingSettings
 from layercut.tasks import load_task
@@ -98,6 +98,13 @@ class TaskPrompts(NamedTuple):
     max_new_tokens: int
     begins: str = ""
     """What every answer begins with; see ``GenerationRequest``."""
+
+    def request(self, asked: NamedPrompt, *, name: str | None = None, limit: int | None = None) -> GenerationRequest:
+        """A prompt for an engine, under its own id or another ``name``, with at most ``limit`` new tokens."""
+        most = self.max_new_tokens if limit is None else min(limit, self.max_new_tokens)
+        return GenerationRequest(
+            id=name or asked.id, prompt=asked.prompt, begins=self.begins, max_new_tokens=most, stop=self.stop
+        )
 
     def is_right(self, record: Mapping[str, Any]) -> bool:
         """Whether the task's grader gives a recorded answer full marks on its headline metric."""
@@ -250,6 +257,12 @@ def asked(source: PromptSource, how: Answering, seed: int | None = None) -> dict
         "max_new_tokens": how.max_new_tokens or source.max_new_tokens,
         **how.extra(),
     }
+
+
+def check_graded(train: TrainSettings, source: PromptSource) -> None:
+    """Raise InputError for an objective that needs grades, and prompts without a grader."""
+    if train.objective == "grpo" and (source.records is not None or len(source.tasks) < len(source.parts)):
+        raise InputError("grpo needs prompts whose answers are graded, and some of these are not; take task:NAME.")
 
 
 def with_preset(preset: str | None, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -33,9 +33,9 @@ Scaling" (COLM 2026).
 ADAPTER_RATE = 2e-4
 """The paper's."""
 SAVED_AS = ("auto", "float32", "bfloat16", "float16")
-OBJECTIVES = ("sft", "forward-kl", "reverse-kl", "jsd", "hidden", "on-policy")
+OBJECTIVES = ("sft", "forward-kl", "reverse-kl", "jsd", "hidden", "on-policy", "grpo")
 """The loss: on the answers' tokens, or the teacher's distributions on them (``hidden``: and its hidden states), or its
-distributions on the pruned model's own answers.
+distributions on the pruned model's own answers, or the grades of these.
 """
 RESPONSES = ("self", "original")
 """Whose answers are trained on: the teacher's own, or those that the data set gives with the prompts."""
@@ -60,7 +60,7 @@ def num_held_out(count: int, share: float) -> int:
 class TrainSettings(Settings):
     """How a pruned model is trained."""
 
-    LATER = frozenset({"optimizer", "weights", "gradient_checkpointing", "guard", "guard_items"})
+    LATER = frozenset({"optimizer", "weights", "gradient_checkpointing", "guard", "guard_items", "group"})
 
     method: Annotated[str, one_of(METHODS)] = Field(
         "lora",
@@ -69,8 +69,8 @@ class TrainSettings(Settings):
     )
     objective: Annotated[str, one_of(OBJECTIVES)] = Field(
         "sft",
-        description="sft (the answers' tokens), forward-kl, reverse-kl, jsd, hidden (states and forward-kl), or "
-        "on-policy.",
+        description="sft (the answers' tokens), forward-kl, reverse-kl, jsd, hidden (states and forward-kl), "
+        "on-policy, or grpo (grades of own answers; prompts of tasks).",
     )
     rank: int = Field(64, ge=1, description="Rank of the LoRA adapters.")
     """The paper's code asks for 16, which its trainer silently turns into 64."""
@@ -144,8 +144,12 @@ class TrainSettings(Settings):
         32, ge=1, description="on-policy: first limit of the model's own answers, in tokens; at most rollout_max."
     )
     rollout_max: int = Field(
-        512, ge=1, description="on-policy: last limit of the model's own answers; it doubles while they do not repeat."
+        512,
+        ge=1,
+        description="on-policy: last limit of the model's own answers; it doubles while they do not repeat. grpo: "
+        "their limit where the task's own is higher.",
     )
+    group: int = Field(8, ge=2, description="grpo: answers to each prompt, which are graded against each other.")
     drift_overlap: Number = Field(
         0.3,
         ge=0,
@@ -205,6 +209,11 @@ class TrainSettings(Settings):
         if self.rollout_max < self.rollout_start:
             raise InputError(f"rollout_max {self.rollout_max} is below rollout_start {self.rollout_start}; raise it.")
         return self
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether the original model is in memory while the pruned one is trained."""
+        return self.objective not in ("sft", "grpo") and self.store_top_k is None
 
     def checkpoints(self, *, on_gpu: bool) -> bool:
         """Whether only the inputs of layers are kept for the backward pass."""
@@ -266,6 +275,9 @@ class HealSettings(ArmSettings):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.train.objective == "grpo" and (self.match_tokens or self.filters.right_only):
+            name = "match_tokens" if self.match_tokens else "right_only"
+            raise InputError(f"grpo trains on the pruned model's own answers, so {name} has no meaning; leave it out.")
         if self.keep_adapter and self.train.method not in ("lora", "qlora"):
             raise InputError(f"{self.train.method} makes no adapter, so there is none to keep; leave it out.")
         if self.keep_adapter and self.train.guard:
@@ -273,3 +285,8 @@ class HealSettings(ArmSettings):
         if self.keep_adapter and self.save_dtype != "auto":
             raise InputError("an adapter that is kept is written as it was trained; leave out save_dtype.")
         return self
+
+    @property
+    def asks_teacher(self) -> bool:
+        """Whether the original model answers the prompts."""
+        return self.train.objective != "grpo" and (self.responses == "self" or self.match_tokens)
