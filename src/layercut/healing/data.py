@@ -54,6 +54,35 @@ def original_records(parts: Sequence[PromptGroup]) -> list[dict[str, Any]]:
     return records
 
 
+def question_examples(
+    parts: Sequence[PromptGroup], loaded: LoadedModel, items: ReportItems, max_length: int, say: Say
+) -> tuple[list[TrainingExample], dict[str, Any]]:
+    """Prompts of tasks as examples, and the counts of what was dropped; nobody has answered them.
+
+    The completion is the task's worked solution or right answer where it has one; it is not trained on.
+    """
+    records = [
+        {
+            "id": one.prompt.id,
+            "prompt": plain_prompt(one.prompt),
+            "completion": one.answer,
+            "stop": list(part.task.stop),
+            "task": part.task.task.name,
+            "begins": part.task.begins,
+        }
+        for part in parts
+        if part.task
+        for one in part.answered
+    ]
+    clean = decontaminate(records, items)
+    encoded = [encode_example(loaded.tokenizer, record, loaded.name) for record in clean.records]
+    examples = fitting(encoded, max_length)
+    say(f"prompts: {clean.describe()}")
+    if too_long := len(encoded) - len(examples):
+        say(f"prompts: {too_long} left out, longer than {max_length} tokens")
+    return examples, {"contaminated": clean.num_removed, "too_long_with_prompt": too_long}
+
+
 def tasks_to_check(names: Iterable[str], data: Mapping[str, str]) -> dict[str, Task]:
     """Tasks whose report items training data must not hold, by base name; ``data``: local files by name."""
     tasks = {}
@@ -152,8 +181,8 @@ def matched(arms: Mapping[str, Sequence[TrainingExample]], arm: str, seed: int, 
 def split(examples: Sequence[TrainingExample], settings: TrainSettings, say: Say) -> Data:
     """Examples for training and held-out examples."""
     data = hold_out(examples, settings.held_out, settings.seed)
-    say(
-        f"training on {counted(len(data.train), 'example')} with {counted(data.num_tokens, 'answer token')}, "
-        f"{len(data.held_out)} held out (data {data.hash})"
-    )
+    what = f"{counted(len(data.train), 'example')} with {counted(data.num_tokens, 'answer token')}"
+    if settings.objective == "grpo":
+        what = f"{counted(len(data.train), 'prompt')}, {settings.group} answers to each at a time"
+    say(f"training on {what}, {len(data.held_out)} held out (data {data.hash})")
     return data

@@ -87,11 +87,14 @@ def estimate_healing(
 ) -> CostEstimate:
     """The cost of ``layercut heal``; with ``rounds`` of a loop, without the time of choosing layers."""
     from layercut.healing import pair
+    from layercut.healing.learner import BATCH
 
     train, weights, uncut = settings.train, _weights(cut), _weights(teacher)
-    limit = how.max_new_tokens or source.max_new_tokens
+    is_graded, limit = train.objective == "grpo", how.max_new_tokens or source.max_new_tokens
+    if is_graded:
+        limit = min(train.rollout_max, source.max_new_tokens)
     steps, moments, disk, evaluations = [], {}, 0, 0
-    if source.records is None and (settings.responses == "self" or settings.match_tokens):
+    if source.records is None and settings.asks_teacher:
         asked = _answers(teacher, uncut.parameters, source, how, _answered(out))
         steps.append(asked)
         moments["while the original model answers"] = {
@@ -100,7 +103,18 @@ def estimate_healing(
         }
         disk += asked.items * _RECORD + (asked.prompt_tokens + asked.new_tokens[1]) * CHARACTERS_PER_TOKEN
     count, tokens = _examples(cut, source, settings, limit)
-    aside = num_held_out(count, train.held_out)
+    aside, group = num_held_out(count, train.held_out), train.group if is_graded else 1
+
+    def writing(name: str, prompts: int, answers: int, at_once: int) -> Step:
+        return Step(
+            name=name,
+            items=prompts * answers,
+            unit="answer",
+            parameters=weights.parameters,
+            prompt_tokens=prompts * max(tokens - limit // 2, 0),
+            new_tokens=(prompts * answers * min(_SHORTEST, limit), prompts * answers * limit),
+            batch_size=at_once,
+        )
 
     def reading(name: str, items: int, parameters: int, unit: str = "example", **more: Any) -> Step:
         return Step(name=name, items=items, unit=unit, parameters=parameters, prompt_tokens=items * tokens, **more)
@@ -118,24 +132,31 @@ def estimate_healing(
     else:
         num_steps, batch = train.num_steps(count - aside), train.micro_batch
         num_examples = num_steps * train.batch_size * rounds
-        teaches = train.objective != "sft" and train.store_top_k is None
+        if is_graded:
+            name = f"the pruned model's answers, {group} to each prompt"
+            steps.append(writing(name, num_examples, group, train.batch_size * group))
         trainable = _trainable(weights, settings)
-        name, cost = f"training, {num_steps * rounds:,} steps", TRAINING + teaches
-        steps.append(reading(name, num_examples, weights.parameters, batch_size=batch, cost=cost))
-        parts = _training_parts(cut, teacher if teaches else None, source, settings, limit)
+        name, cost = f"training, {num_steps * rounds:,} steps", TRAINING + train.needs_teacher
+        steps.append(reading(name, num_examples * group, weights.parameters, batch_size=batch, cost=cost))
+        parts = _training_parts(cut, teacher if train.needs_teacher else None, source, settings, limit)
         if rounds == 1 and pair.shares_weights(cut, teacher, train):
             parts["weights"] -= weights.bytes_in_memory
         longest = _longest(cut, source, settings, limit)
         moments[f"in training, for {batch} examples of {longest.tokens:,} tokens"] = parts
         loaded = parts["weights"] + parts["teacher"]
-        if train.objective == "on-policy":
+        if train.objective in ("on-policy", "grpo"):
             kept = {name: parts[name] for name in ("weights", "gradients", "optimizer", "teacher")}
-            cache = train.batch_size * longest.tokens * weights.cache_bytes
+            at_once = max(train.batch_size * group, aside if is_graded else 0)
+            cache = at_once * longest.tokens * weights.cache_bytes
             moments["while the pruned model answers"] = kept | {"keys and values": cache}
         if aside:
             evaluations = (1 + math.ceil(num_steps / train.save_every)) * rounds
-            name = f"held-out loss, {evaluations:,} times"
-            steps.append(reading(name, evaluations * aside, weights.parameters, batch_size=batch))
+            if is_graded:
+                name = f"answers to held-out prompts, {evaluations:,} times"
+                steps.append(writing(name, evaluations * aside, 1, min(BATCH, aside)))
+            else:
+                name = f"held-out loss, {evaluations:,} times"
+                steps.append(reading(name, evaluations * aside, weights.parameters, batch_size=batch))
     for guard in guard_tasks(train, settings.data, source):
         part = ObjectiveTask(task=guard.task, readout=guard.readout)
         most = rounds * (1 + len(STRENGTHS)) if train.method == "seam" else evaluations
@@ -200,7 +221,7 @@ def _examples(handle: ModelHandle, source: PromptSource, settings: HealSettings,
     count = max(len(answered), 1)
     read = _tokens(handle, [one.prompt.prompt for one in answered])
     shared = limit // 2 * count
-    if settings.responses == "original":
+    if settings.responses == "original" and settings.train.objective != "grpo":
         shared = _tokens(handle, [one.answer for one in answered])
     return len(answered), 1 + (read + shared) // count
 
@@ -219,7 +240,7 @@ def _longest(handle: ModelHandle, source: PromptSource, settings: HealSettings, 
         texts = [(record_prompt(one), str(one["completion"])) for one in source.records]
     else:
         answered = [one for part in source.parts for one in part.answered]
-        is_known = settings.responses == "original"
+        is_known = settings.responses == "original" and train.objective != "grpo"
         texts = [(one.prompt.prompt, str(one.answer) if is_known else "") for one in answered]
     longest = sorted(texts, key=lambda one: len(str(one[0])) + len(one[1]))[-_LOOKED_AT:]
     read = [_tokens(handle, [prompt]) for prompt, _ in longest]
@@ -246,7 +267,7 @@ def _training_parts(
             train,
             Shape(batches.micro, longest.tokens, longest.in_loss),
             where,
-            accumulation=batches.accumulation,
+            accumulation=batches.accumulation * (train.group if train.objective == "grpo" else 1),
         )
     except Exception:  # whatever such a model's code does that needs numbers
         trainable, tokens = _trainable(weights, settings), batches.micro * longest.tokens

@@ -22,6 +22,7 @@ from layercut.healing.data import (
     items_used,
     matched,
     original_records,
+    question_examples,
     report_items,
     split,
     tasks_to_check,
@@ -40,7 +41,7 @@ from layercut.healing.guard import (
 from layercut.healing.learner import accuracy_of_held_out
 from layercut.healing.pair import Pair, load_cut, load_pair, plan_of
 from layercut.healing.process_group import ProcessGroup
-from layercut.healing.prompt_sources import Answering, PromptSource, TaskPrompts, asked
+from layercut.healing.prompt_sources import Answering, PromptSource, TaskPrompts, asked, check_graded
 from layercut.healing.recorded import train_as_recorded
 from layercut.healing.settings import RESPONSES, HealSettings, TrainSettings
 from layercut.models.loading import LoadedModel, load_model
@@ -119,6 +120,7 @@ def heal_model(
             group.leave()
         return None
     cut, teacher = ModelHandle(cut_model), ModelHandle(teacher_model)
+    check_graded(train, source)
     check_method(train, group)
     plan, is_another = _checked(cut, teacher, source, settings, is_control=is_control)
     guards = guard_tasks(train, settings.data, source)
@@ -135,17 +137,19 @@ def heal_model(
         **({IN_FULL: list(in_full)} if in_full else {}),
         **described(guards),
     }
-    isolation = announce_isolation((guard.task for guard in guards), say)
+    graders = [one.task for one in source.tasks] if train.objective == "grpo" else []
+    isolation = announce_isolation((*graders, *(guard.task for guard in guards)), say)
     with resumable(out), RunFolder.begin(out, run_settings, flags=FLAGS, sandbox=isolation) as run:
         folder = run.path / CHECKPOINT
         if (folder / PLAN_FILE).is_file():  # a checkpoint is complete or absent
             group.share(None)
             return _ended(run, plan)
-        say(f"{cut_model.model}: {train.method}, {train.objective}, on {settings.responses} answers")
+        responses = "own" if train.objective == "grpo" else settings.responses
+        say(f"{cut_model.model}: {train.method}, {train.objective}, on {responses} answers")
         for note in [*source.notes, *filter(None, (one.shortfall(train.guard_items) for one in guards))]:
             say(note)
-        arms = {settings.responses, *(RESPONSES if settings.match_tokens else ())}
-        records = {}
+        arms = {responses, *(RESPONSES if settings.match_tokens else ())}
+        records: dict[str, list[dict[str, Any]]] = {}
         if "self" in arms:
             records["self"] = _self_records(run, teacher, source, how, train.seed, console, say)
         if "original" in arms:
@@ -160,7 +164,9 @@ def heal_model(
             # A data set's own answers were not graded and need not be.
             filters = settings.filters.replace(right_only=False) if arm == "original" else settings.filters
             found[arm] = examples_of(some, loaded, filters, items, train.max_length, arm, say)
-        examples, counts = found[settings.responses]
+        if train.objective == "grpo":
+            found[responses] = question_examples(source.parts, loaded, items, train.max_length, say)
+        examples, counts = found[responses]
         if settings.match_tokens:
             examples = matched({arm: made for arm, (made, _) in found.items()}, settings.responses, train.seed, say)
         data = split(examples, train, say)
@@ -170,7 +176,7 @@ def heal_model(
             "method": train.method,
             "objective": train.objective,
             "removed": list(plan.removed),
-            "responses": settings.responses,
+            "responses": responses,
             "tokens_matched": settings.match_tokens,
             "teacher": teacher_model.model,
             "teacher_hash": teacher.metadata.model_hash,
@@ -179,7 +185,7 @@ def heal_model(
             "data_hash": data.hash,
             "num_examples": len(data.train),
             "num_held_out": len(data.held_out),
-            "loss_tokens": data.num_tokens,
+            **({} if train.objective == "grpo" else {"loss_tokens": data.num_tokens}),
             **counts,
             SELECTION_ITEMS: record_items(merge_items(items_used(to_check(), in_full, source), items_of_guard(guards))),
         }
@@ -191,7 +197,7 @@ def heal_model(
             uncut=uncut,
             plan=plan,
             data=data,
-            records=records[settings.responses],
+            records=records.get(responses, []),
             settings=settings,
             healing=healing,
             console=console,
@@ -223,6 +229,7 @@ def estimate_heal(
 ) -> CostEstimate:
     """The cost of ``heal_model``; nothing is loaded or written. Raises what ``heal_model`` raises at its beginning."""
     cut, teacher = ModelHandle(cut_model), ModelHandle(teacher_model)
+    check_graded(settings.train, source)
     check_method(settings.train, ProcessGroup(0, 1))
     _checked(cut, teacher, source, settings)
     return estimate_healing(cut, teacher, source, settings, how, out=out)
@@ -260,8 +267,9 @@ def check_method(train: TrainSettings, group: ProcessGroup) -> None:
         raise InputError(f"graded questions are for one process, and {group.size} were launched; leave `graded` out.")
     if group.size > 1 and train.guard:
         raise InputError(f"guard tasks are for one process, and {group.size} were launched; leave `guard` out.")
-    if group.size > 1 and (train.method in ("seam", "qlora") or train.objective == "on-policy"):
-        what = train.objective if train.objective == "on-policy" else train.method
+    answers_itself = train.objective in ("on-policy", "grpo")
+    if group.size > 1 and (train.method in ("seam", "qlora") or answers_itself):
+        what = train.objective if answers_itself else train.method
         raise InputError(f"{what} is for one process, and {group.size} were launched; start it without a launcher.")
     if train.method == "qlora":
         from layercut.healing.adapters import quantization
@@ -392,7 +400,8 @@ class HealingJob(NamedTuple):
             if settings.store_top_k is not None:
                 self._store_logits(shared, settings.store_top_k)
             self.group.share(shared)
-            options = objective_of(Pair(self.loaded, self.uncut), self.teacher, settings, shared, self.records)
+            pair = Pair(self.loaded, self.uncut)
+            options = objective_of(pair, self.teacher, settings, shared, self.records, self.tasks)
             if settings.graded:
                 options["look"] = accuracy_of_held_out(self.tasks, self.data, self.loaded, settings.graded)
             if self.guards:
@@ -425,8 +434,11 @@ class HealingJob(NamedTuple):
             write = partial(write_healed, pruned, self.cut.source, dtype=self.settings.save_dtype)
             return self._write(healing, write, "", CURVE)
         self.say("folding in, writing and comparing with the trained model ...")
-        whole = trained_model(self.cut.source, trained.final, settings.method, device, self.data)
+        data: Data | None = self.data
         dtype = self.settings.save_dtype
+        if settings.objective == "grpo" and dtype == "auto":  # a loss on given answers cannot say what rounding costs
+            data, dtype = None, "float32"
+        whole = trained_model(self.cut.source, trained.final, settings.method, device, data)
         write = partial(write_healed, whole.model, self.cut.source, dtype=dtype, judge=whole.judge)
         return self._write(healing, write, whole.checked, CURVE)
 
@@ -460,11 +472,24 @@ def looks_of(curve: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
 
 
 def objective_of(
-    pair: Pair, teacher: ModelHandle, settings: TrainSettings, shared: ToTrain, records: list[dict[str, Any]]
+    pair: Pair,
+    teacher: ModelHandle,
+    settings: TrainSettings,
+    shared: ToTrain,
+    records: list[dict[str, Any]],
+    tasks: Sequence[TaskPrompts] = (),
 ) -> dict[str, Any]:
-    """Options of ``train`` that an objective needs, such as its trainer and the teacher."""
+    """Options of ``train`` that an objective needs, such as its trainer and the teacher.
+
+    ``records`` are the answers that the data come from; ``tasks`` grade answers.
+    """
     if settings.objective == "sft":
         return {}
+    if settings.objective == "grpo":
+        from layercut.healing.grpo import GrpoTrainer, questions_in
+
+        questions = questions_in(shared.data, tasks, settings)
+        return {"trainer": GrpoTrainer, "cut": pair.cut, "questions": questions, "group": settings.group}
     from layercut.healing.distill import DistillTrainer, check_teacher
     from layercut.healing.examples import encode_example
     from layercut.healing.hidden import HiddenTrainer
@@ -511,7 +536,11 @@ def _settings_in_effect(settings: TrainSettings) -> dict[str, Any]:
     if settings.objective not in ("jsd", "on-policy"):
         unused.add("jsd_alpha")
     if settings.objective != "on-policy":
-        unused |= {"rollout_start", "rollout_max", "drift_overlap"}
+        unused |= {"rollout_start", "drift_overlap"}
+    if settings.objective not in ("on-policy", "grpo"):
+        unused.add("rollout_max")
+    if settings.objective != "grpo":
+        unused.add("group")
     if settings.objective != "hidden":
         unused.add("hidden_weight")
     if settings.store_top_k is None:

@@ -22,7 +22,7 @@ from layercut.healing.generate import answer_prompts
 from layercut.healing.guard import guard_tasks
 from layercut.healing.heal import CHECKPOINT, FLAGS, Healed, check_method, heal_model
 from layercut.healing.process_group import ProcessGroup
-from layercut.healing.prompt_sources import Answering, PromptSource, asked
+from layercut.healing.prompt_sources import Answering, PromptSource, asked, check_graded
 from layercut.healing.recorded import train_as_recorded
 from layercut.healing.settings import HealSettings, TrainSettings
 from layercut.progress import Say
@@ -93,6 +93,7 @@ def heal_in_a_loop(
             "linear, or cut all layers first."
         )
     settings = settings.replace(train=train_as_recorded(settings.train, out, "heal", "train"))
+    check_graded(settings.train, source)
     check_method(settings.train, group)
     guard_tasks(settings.train, settings.data, source)
     whole = ModelHandle(uncut)
@@ -107,7 +108,7 @@ def heal_in_a_loop(
     with resumable(out), RunFolder.begin(out, run_settings, flags=FLAGS | {"num_remove": "loop"}) as run:
         final = run.path / CHECKPOINT
         if not (final / PLAN_FILE).is_file():
-            if source.records is None and (settings.responses == "self" or settings.match_tokens):
+            if source.records is None and settings.asks_teacher:
                 seed, answers = settings.train.seed, run.path / "answers"  # generated once for all rounds
                 answered = answer_prompts(
                     uncut, source, how, remove=None, out=answers, seed=seed, console=console, say=say

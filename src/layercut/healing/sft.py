@@ -50,7 +50,7 @@ _DONE = "trained.json"
 """Written last, so its presence means that the final weights are complete."""
 _COLUMNS = (
     "step", "loss", "eval_loss", "learning_rate", "num_input_tokens_seen", "seconds", "rollout_tokens", "repetition",
-    "overlap", "drifted", "divergence", "hidden",
+    "overlap", "drifted", "reward", "informative", "divergence", "hidden",
 )  # fmt: skip
 """Fields of the Trainer's log that go to the loss curve."""
 _RENAMED = {"eval_loss": "held_out_loss", "num_input_tokens_seen": "tokens"}

@@ -13,7 +13,16 @@ from layercut.evidence.intervals import Estimate, proportion_interval
 from layercut.report.elements import Figure, Key, Panel, Part, Table
 from layercut.report.figures import charts
 from layercut.report.figures.picture import save
-from layercut.report.healing_text import ACCURACY, GUARD, guard_moment, healing_lines, percent
+from layercut.report.healing_text import (
+    ACCURACY,
+    GUARD,
+    guard_moment,
+    healing_lines,
+    held_out_name,
+    held_out_value,
+    is_graded,
+    percent,
+)
 from layercut.report.provenance import provenance
 from layercut.report.render import escaped, markdown
 from layercut.runs.atomic import write_text
@@ -35,7 +44,11 @@ PLOT = "report.png"
 _POINTS = 60
 """Most points of the training loss in the plot; of more steps, each point is a mean."""
 _ASKED = re.compile(r"(?P<task>.+) \((?P<readout>.+), n=(?P<n>\d+)\)")
-_ANSWERS = {"self": "the original model's own answers", "original": "the data's answers"}
+_ANSWERS = {
+    "self": "the original model's own answers",
+    "original": "the data's answers",
+    "own": "the pruned model's own graded answers",
+}
 _LEFT_OUT = {"contaminated": "hold report items", "too_long_with_prompt": "too long with the prompt"}
 
 
@@ -53,7 +66,7 @@ def healing_report(folder: Path) -> Path:
     run = RunFolder.open(folder)
     entry = _entries(run)[-1]
     curve = read_records(run.path / CHECKPOINT / entry["loss_curve"]) if "loss_curve" in entry else []
-    with_plot = save(_figure(curve), run.path / PLOT)
+    with_plot = save(_figure(entry, curve), run.path / PLOT)
     cut = run.settings.get("cut", run.settings.get("uncut", {})).get("model", run.name)
     lines: list[Part] = [f"# Healing of {escape(hide_home(str(cut)))}", "", escape(_scope(entry)), ""]
     lines += [*(f"- {escaped(line)}" for line in healing_lines(entry, rows=False)), "", *_rounds(run)]
@@ -87,17 +100,18 @@ def _evaluations(entry: Line, curve: Sequence[Line]) -> list[Part]:
     asked = [line for line in curve if "held_out_loss" in line]
     if not asked:
         return []
-    names = list(dict.fromkeys(name for line in asked for name, _ in _scores(line)))
+    names = list(dict.fromkeys(name for line in asked for name, _ in _scores(entry, line)))
+    loss = [] if is_graded(entry) else [f"held-out loss, n={entry['num_held_out']}"]
     rows = []
     for line in asked:
-        scores = dict(_scores(line))
+        scores = dict(_scores(entry, line))
         cells = [with_interval(scores[name]) if name in scores else "" for name in names]
-        rows.append([str(line["step"]), f"{line['held_out_loss']:.4f}", *cells])
-    head = ["step", f"held-out loss, n={entry['num_held_out']}", *names]
+        rows.append([str(line["step"]), *(f"{line['held_out_loss']:.4f}" for _ in loss), *cells])
+    head = ["step", *loss, *names]
     table = Table(name="evaluations", caption="Evaluations", head=head, rows=rows, numeric=frozenset(range(len(head))))
-    note = "Held-out loss: mean over the held-out examples, in nats a token."
+    note = "" if is_graded(entry) else "Held-out loss: mean over the held-out examples, in nats a token. "
     if names:
-        note += " Answers in % with 95 % intervals; guard tasks decide when training stops, held-out questions do not."
+        note += "Answers in % with 95 % intervals; guard tasks decide when training stops, held-out questions do not."
     return ["## While it trained", "", table, "", note, ""]
 
 
@@ -123,8 +137,11 @@ def _guard_table(entry: Line) -> list[Part]:
     return ["## Guard tasks", "", table, "", note, ""]
 
 
-def _scores(line: Line) -> Iterator[tuple[str, Estimate]]:
+def _scores(entry: Line, line: Line) -> Iterator[tuple[str, Estimate]]:
     """Names and values of the held-out questions and guard tasks of an evaluation."""
+    if is_graded(entry) and "held_out_loss" in line:
+        n = entry["num_held_out"]
+        yield f"held out, n={n}", proportion_interval(round((1 - line["held_out_loss"]) * n), n)
     for name, share in line.items():
         if name.startswith(ACCURACY) and (found := _ASKED.fullmatch(name.removeprefix(ACCURACY))):
             n = int(found["n"])
@@ -138,9 +155,10 @@ def _scores(line: Line) -> Iterator[tuple[str, Estimate]]:
 
 def _facts(entry: Line) -> Table:
     """Counts of the examples, and what was left out."""
-    shown: dict[str, Any] = {"trained on": counted(entry["num_examples"], "answer")}
-    shown["tokens in the loss"] = f"{entry['loss_tokens']:,}"
-    shown["held out"] = counted(entry["num_held_out"], "answer")
+    kind = "prompt" if is_graded(entry) else "answer"
+    shown: dict[str, Any] = {"trained on": counted(entry["num_examples"], kind)}
+    shown |= {"tokens in the loss": f"{entry['loss_tokens']:,}"} if "loss_tokens" in entry else {}
+    shown["held out"] = counted(entry["num_held_out"], kind)
     left_out = {**entry.get("dropped", {}), **{name: entry[key] for key, name in _LEFT_OUT.items() if entry.get(key)}}
     shown["left out"] = ", ".join(f"{name} {count:,}" for name, count in left_out.items()) or "none"
     shown |= {name: f"{entry[name]:,}" for name in ("steps", "tokens", "seconds") if name in entry}
@@ -155,39 +173,44 @@ def _rounds(run: RunFolder) -> list[Part]:
     rows = []
     for number, entry in enumerate(_entries(run), start=1):
         loss = entry.get("held_out_loss", {})
-        losses = [f"{loss[name]:.4f}" if name in loss else "-" for name in ("before", "best")]
+        losses = [held_out_value(entry, loss[name]) if name in loss else "-" for name in ("before", "best")]
         rows.append([str(number), str(entry["removed"][-1]), *losses])
-    head = ["round", "layer removed", "held-out loss before", "at its best"]
+    head = ["round", "layer removed", f"{held_out_name(_entries(run)[0])} before", "at its best"]
     table = Table(name="rounds", caption="Rounds", head=head, rows=rows, numeric=frozenset(range(4)))
     return ["## Rounds", "", table, "", "What follows is the last round; `round-N/heal` has a report of each.", ""]
 
 
-def _figure(curve: Sequence[Line]) -> Figure | None:
+def _figure(entry: Line, curve: Sequence[Line]) -> Figure | None:
     """Losses over the steps, and shares of right answers where some were asked; None where nothing was trained."""
     if not curve:
         return None
-    losses = [charts.point(step, (value, None, None), "training loss") for step, value in _means(curve)]
-    losses += [
-        charts.point(line["step"], (line["held_out_loss"], None, None), "held-out loss")
-        for line in curve
-        if "held_out_loss" in line
-    ]
-    scores = [charts.point(line["step"], estimate, name, 100) for line in curve for name, estimate in _scores(line)]
+    losses, scores = [], []
+    if is_graded(entry):
+        drawn = "answers drawn in training"
+        scores += [charts.point(step, (100 * share, None, None), drawn) for step, share in _means(curve, "reward")]
+    else:
+        losses += [charts.point(step, (loss, None, None), "training loss") for step, loss in _means(curve, "loss")]
+        held_out = [(line["step"], line["held_out_loss"]) for line in curve if "held_out_loss" in line]
+        losses += [charts.point(step, (loss, None, None), "held-out loss") for step, loss in held_out]
+    scores += [charts.point(line["step"], value, name, 100) for line in curve for name, value in _scores(entry, line)]
     colours = charts.colours(list(dict.fromkeys(point["series"] for point in [*losses, *scores])))
-    values = [point["y"] for point in losses]
-    edge = 0.05 * (max(values) - min(values)) or 0.05
-    panels = [_panel(losses, "nats a token", (min(values) - edge, max(values) + edge), colours)]
-    panels += [_panel(scores, "right, %", (-4.0, 104.0), colours)] if scores else []
+    panels = []
+    if losses:
+        values = [point["y"] for point in losses]
+        edge = 0.05 * (max(values) - min(values)) or 0.05
+        panels.append(_panel(losses, "nats a token", (min(values) - edge, max(values) + edge), colours))
+    if scores:
+        panels.append(_panel(scores, "right, %", (-4.0, 104.0), colours))
     legend = [Key(label=name, colour=colour) for name, colour in colours.items()]
     return Figure(name="healing", title="While it trained", panels=panels, caption="", legend=legend, columns=1)
 
 
-def _means(curve: Sequence[Line]) -> list[tuple[int, float]]:
-    """The training loss at each step; of many steps, the mean over as many as give ``_POINTS`` points."""
-    steps = [line for line in curve if "loss" in line]
+def _means(curve: Sequence[Line], name: str) -> list[tuple[int, float]]:
+    """A value at each step; of many steps, the mean over as many as give ``_POINTS`` points."""
+    steps = [line for line in curve if name in line]
     width = max(1, math.ceil(len(steps) / _POINTS))
     parts = [steps[start : start + width] for start in range(0, len(steps), width)]
-    return [(part[-1]["step"], sum(line["loss"] for line in part) / len(part)) for part in parts]
+    return [(part[-1]["step"], sum(line[name] for line in part) / len(part)) for part in parts]
 
 
 def _panel(points: Sequence[Line], y_title: str, reach: tuple[float, float], colours: Mapping[str, str]) -> Panel:

@@ -21,12 +21,11 @@ def healing_lines(entry: Mapping[str, Any], *, rows: bool = True) -> list[str]:
         entry: of ``healing`` in plan.json.
         rows: whether each evaluation and guard task has a line of its own; a report has tables of these.
     """
-    trained, tokens = counted(entry["num_examples"], "answer"), counted(entry["loss_tokens"], "answer token")
-    lines = [f"trained on {trained}, {tokens}"]
-    losses = entry.get("held_out_loss", {})
+    lines = [_trained_on(entry)]
+    losses, name = entry.get("held_out_loss", {}), held_out_name(entry)
     if "best" in losses:
-        before = f"{losses['before']:.4f} before training, " if "before" in losses else ""
-        lines.append(f"held-out loss: {before}{losses['best']:.4f} at its best")
+        before = f"{held_out_value(entry, losses['before'])} before training, " if "before" in losses else ""
+        lines.append(f"{name}: {before}{held_out_value(entry, losses['best'])} at its best")
     lines += [
         f"step {look['step']}: " + ", ".join(f"{name} {100 * look[name]:.0f} %" for name in look if name != "step")
         for look in (entry.get("looks", []) if rows else [])
@@ -34,6 +33,29 @@ def healing_lines(entry: Mapping[str, Any], *, rows: bool = True) -> list[str]:
     lines += entry.get("seams", [])
     lines += guard_lines(entry) if rows else guard_lines(entry)[-1:]
     return [*lines, *(f"checked: {text}" for text in entry["checked"])]
+
+
+def _trained_on(entry: Mapping[str, Any]) -> str:
+    if is_graded(entry):
+        asked = counted(entry["num_examples"], "prompt")
+        return f"trained on graded answers to {asked}, {entry['settings']['group']} to each at a time"
+    trained = counted(entry["num_examples"], "answer")
+    return f"trained on {trained}, {counted(entry['loss_tokens'], 'answer token')}"
+
+
+def is_graded(entry: Mapping[str, Any]) -> bool:
+    """Whether training minimised wrong answers, not a loss of tokens."""
+    return bool(entry["objective"] == "grpo")
+
+
+def held_out_name(entry: Mapping[str, Any]) -> str:
+    """What ``held_out_loss`` is in words."""
+    return "held-out questions answered wrong" if is_graded(entry) else "held-out loss"
+
+
+def held_out_value(entry: Mapping[str, Any], value: float) -> str:
+    """A value of ``held_out_loss`` as it is shown."""
+    return f"{value:.1%}" if is_graded(entry) else f"{value:.4f}"
 
 
 def guard_lines(entry: Mapping[str, Any]) -> list[str]:

@@ -20,7 +20,7 @@ from layercut.healing.generate import answer_prompts
 from layercut.healing.guard import described, guard_tasks, items_of_guard
 from layercut.healing.heal import CHECKPOINT, IN_FULL, Healed, check_method, heal_model
 from layercut.healing.process_group import ProcessGroup
-from layercut.healing.prompt_sources import Answering, PromptSource, PromptSpec, prompt_source
+from layercut.healing.prompt_sources import Answering, PromptSource, PromptSpec, check_graded, prompt_source
 from layercut.healing.settings import HealSettings
 from layercut.progress import Say
 from layercut.runs.settings import settings_hash
@@ -99,6 +99,7 @@ class Healer:
             raise InputError(
                 f"a study runs in one process, and {group.size} were launched; start it without a launcher."
             )
+        check_graded(self.arm.train, _prompts(self.arm)[0])
         check_method(self.arm.train, group)
         self.arm.filters.check()
         _ = self.identity
@@ -108,7 +109,7 @@ class Healer:
         source, how = _prompts(self.arm)
         model = self._uncut if cut is None else self._uncut.replace(model=str(cut), revision=None)
         settings = self.settings
-        if source.records is None and (settings.responses == "self" or settings.match_tokens):
+        if source.records is None and settings.asks_teacher:
             source = replace(source, records=self._answers(source, how, console, say))
         healed = heal_model(
             model,

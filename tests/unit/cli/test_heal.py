@@ -14,8 +14,10 @@ from transformers import AutoModelForCausalLM
 pytest.importorskip("trl", reason="healing by training needs layercut[heal]")
 pytest.importorskip("peft", reason="healing by training needs layercut[heal]")
 
+from layercut.engine.base import Completion
 from layercut.healing import guard, sft
 from layercut.healing import loop as heal_loop
+from layercut.healing.prompt_sources import TaskPrompts
 from tests.unit.cli.conftest import Ran, Run
 
 SMALL = (
@@ -80,6 +82,41 @@ def test_a_healed_model_loads_and_says_how_it_was_made(
     assert again.code == 0 and "trained on" in again.out
     other = layercut(*command, *SMALL, "--seed", 7)
     assert other.code == 1 and "was begun with" in other.err
+
+
+def test_graded_answers_need_no_answers_of_the_teacher(
+    layercut: Run, tiny: Path, cut: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def is_right(self: TaskPrompts, answer: Completion) -> bool:
+        return bool(answer.tokens[0] % 2)
+
+    monkeypatch.setattr(TaskPrompts, "is_right_answer", is_right)
+    command = ("heal", cut, "--teacher", tiny, "--prompts", "task:copy", "--limit", 10, "--held-out", 0.2)
+    command = (*command, "--objective", "grpo", "--group", 3, "--rollout-max", 4, *SMALL, "--out", tmp_path / "run")
+    dry = layercut(*command, "--dry-run", "--json")
+    steps = {step["name"]: step for step in json.loads(dry.out)["steps"]}
+    own, read, held_out = steps.values()
+    assert list(steps) == [
+        "the pruned model's answers, 3 to each prompt", "training, 3 steps", "answers to held-out prompts, 3 times"
+    ]  # fmt: skip
+    assert (own["items"], own["new_tokens"]) == (36, [36 * 4, 36 * 4]) and own["batch_size"] == 12
+    assert read["items"] == 36 and held_out["items"] == 3 * 2 and held_out["new_tokens"] == [24, 24]
+    assert "teacher" not in json.loads(dry.out)["memory_parts"] or not json.loads(dry.out)["memory_parts"]["teacher"]
+    ran = layercut(*command)
+    assert ran.code == 0, ran.err
+    assert "trained on graded answers to 8 prompts, 3 to each at a time" in ran.out
+    assert "held-out questions answered wrong: " in ran.out and "held-out loss" not in ran.out
+    assert not (tmp_path / "run" / "samples" / "responses.jsonl").exists()
+    folder = tmp_path / "run" / "checkpoint"
+    entry = json.loads((folder / "plan.json").read_text())["healing"][0]
+    assert (entry["objective"], entry["responses"], entry["settings"]["group"]) == ("grpo", "own", 3)
+    assert "loss_tokens" not in entry and entry["tokens"] > 0 and entry["written"]["dtype"] == "float32"
+    assert set(entry["held_out_loss"].values()) <= {0.0, 0.5, 1.0}, "shares of two questions"
+    curve = [json.loads(line) for line in (folder / entry["loss_curve"]).read_text().splitlines()]
+    assert all(line["rollout_tokens"] <= 4 and 0 <= line["reward"] <= 1 for line in curve if "loss" in line)
+    assert entry["selection_items"]["copy"]["num_items"] == 10
+    AutoModelForCausalLM.from_pretrained(folder)
+    assert layercut(*command).code == 0
 
 
 def test_the_original_arm_is_matched_in_tokens(
@@ -340,6 +377,8 @@ def test_a_loop_that_cannot_be_is_refused(
         (("--right-only",), "not all of these prompts are graded"),
         (("--prompts", "task:arithmetic", "--readout", "chain"), "unknown generated readout"),
         (("--guard", "bracket"), "unknown task 'bracket'. Did you mean brackets"),
+        (("--objective", "grpo"), "grpo needs prompts whose answers are graded, and some of these are not; take task:"),
+        (("--objective", "grpo", "--right-only"), "own answers, so --right-only has no meaning; leave it out"),
         (("--guard", "copy", "--held-out", "0"), "--held-out is 0; hold some out"),
     ],
 )

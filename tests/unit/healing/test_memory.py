@@ -103,6 +103,15 @@ def test_each_setting_takes_what_its_table_says(model_folder: Any) -> None:
     assert taken(on_gpu=True)["activations"] < 0.5 * plain["activations"], "layers are computed again"
 
 
+def test_graded_answers_take_what_fine_tuning_on_them_takes(model_folder: Any) -> None:
+    folder, shape = model_folder("llama"), Shape(4, TOKENS, IN_LOSS)
+    sft, grpo = (
+        training_bytes(folder, None, TrainSettings(rank=8, objective=name), shape, ON_CPU, accumulation=2)
+        for name in ("sft", "grpo")
+    )
+    assert grpo == sft and grpo["teacher"] == 0
+
+
 def test_the_base_of_qlora_takes_four_bits_a_weight(model_folder: Any) -> None:
     folder = model_folder("llama")
     shapes = [one.shape for one in AutoModelForCausalLM.from_pretrained(folder).parameters()]

@@ -81,7 +81,7 @@ def losses(trained: Trained) -> list[dict[str, float]]:
         ("full", {"optimizer": "adafactor"}),
         ("last-k", {"weights": "bfloat16", "optimizer": "adafactor", "gradient_checkpointing": "on"}),
         ("lora", {"packing": True}),
-        *(("lora", {"objective": name}) for name in OBJECTIVES if name != "sft"),
+        *(("lora", {"objective": name}) for name in OBJECTIVES if name not in ("sft", "grpo")),
         ("lora", {"objective": "on-policy", "packing": True}),
         ("full", {"objective": "on-policy", "precision": "bfloat16"}),
         ("full", {"objective": "on-policy", "weights": "bfloat16"}),

@@ -81,6 +81,22 @@ def test_a_training_is_shown_with_its_losses_and_answers_over_the_steps(tmp_path
     assert write_reports(folder)["report"].read_bytes() == before
 
 
+def test_graded_answers_are_shown_as_shares_and_not_as_a_loss(tmp_path: Path) -> None:
+    lines: list[dict[str, Any]] = [{"step": 0, "held_out_loss": 0.9}, {"step": 1, "loss": 0.01, "reward": 0.25}]
+    made = trained(objective="grpo", responses="own") | {
+        "settings": {"group": 8},
+        "held_out_loss": {"before": 0.9, "best": 0.6},
+    }
+    del made["loss_tokens"]
+    text = write_reports(healed(tmp_path, [made], [*lines, {"step": 1, "held_out_loss": 0.6}]))["report"].read_text()
+    assert "- trained on graded answers to 90 prompts, 8 to each at a time" in text
+    assert "- held-out questions answered wrong: 90.0% before training, 60.0% at its best" in text
+    assert rows(text, "While it trained") == [
+        ["step", "held out, n=10"], ["---:", "---:"], ["0", "10 [2, 40]"], ["1", "40 [17, 69]"],
+    ]  # fmt: skip
+    assert ["trained on", "90 prompts"] in rows(text, "Examples") and "nats" not in text
+
+
 def test_guard_tasks_have_a_table_and_the_kept_weights_a_line(tmp_path: Path) -> None:
     found = [guard_row(100, 2, broken=False), guard_row(200, 8, broken=True)]
     lines = [{**line, "guard": [guard_row(line["step"], 2, broken=False)]} for line in curve() if "loss" not in line]
