@@ -22,7 +22,7 @@ from tests.support.tiny import CONFIGS, save_tiny, tiny_model
 
 SETTINGS = TrainSettings(rank=4, alpha=8)
 PLAN = CutPlan(num_layers=6, removed=(2, 4))
-ENTRY = {"method": "lora", "num_examples": 8, "loss_tokens": 64}
+ENTRY = {"method": "lora", "objective": "sft", "num_examples": 8, "loss_tokens": 64}
 IDS = torch.arange(40).reshape(2, 20)
 
 
