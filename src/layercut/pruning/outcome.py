@@ -72,7 +72,9 @@ def outcome_of(
         verdict=verdict,
         chosen=chosen,
         why=why,
-        next=next_step(found.tested, original.parts, settings, context.goal.tasks, model.settings.model, folder),
+        next=next_step(
+            found.tested, original.parts, settings, context.goal.tasks, model.settings, folder, context.seed
+        ),
         checkpoint=checkpoint,
         verified=str(state.get("verified", "")),
         speed=speeds(timed["rounds"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from layercut.pruning.settings import PruneSettings
 from layercut.runs.prune import Chosen, NextStep, PathStep, TaskKept, TestedDepth, Verdict
 from layercut.runs.settings import shown
 from layercut.selection.answers import ObjectiveTask
-from layercut.settings import TaskSettings
+from layercut.settings import ModelSettings, TaskSettings
 from layercut.surgery.plan import format_layers
 from layercut.text.counting import counted
 
@@ -52,10 +53,12 @@ def next_step(
     parts: Sequence[ObjectiveTask],
     settings: PruneSettings,
     tasks: Sequence[TaskSettings],
-    model: str,
+    model: ModelSettings,
     folder: Path,
+    seed: int,
 ) -> NextStep | None:
-    """What would decide the first depth that failed; None where nothing would, or the tasks have no more items."""
+    """What would decide the first depth that failed, with the same settings; None where nothing would, or the tasks
+    have no more items."""
     failed = next((one for one in tested if not one.passed), None)
     if failed is None or failed.items_needed is None:
         return None
@@ -64,12 +67,16 @@ def next_step(
         return None
     if report_items(parts, items) < items:
         return None
-    words = ["layercut", "prune", model]
+    words = ["layercut", "prune", model.model]
     for name, value in settings.given().items():
         if name not in ("items", "time") and value is not None:
             text = ",".join(value) if isinstance(value, tuple) else str(value)
             words += [f"--{name.replace('_', '-')}", text]
     words += [word for one in tasks if one.data for word in ("--data", f"{one.task}={one.data}")]
+    for name, value in model.given().items():
+        if name != "model" and value is not None:
+            words += ["--set", f"{name}={json.dumps(value) if isinstance(value, bool | float) else value}"]
+    words += ["--seed", str(seed)] if seed else []
     words += ["--items", str(items), "--out", f"{shown(folder)}-{items}"]
     return NextStep(items=items, command=shlex.join(words))
 

@@ -54,7 +54,7 @@ def held_out_name(entry: Mapping[str, Any]) -> str:
 
 
 def held_out_value(entry: Mapping[str, Any], value: float) -> str:
-    """A value of ``held_out_loss`` as it is shown."""
+    """A value of ``held_out_loss`` for people."""
     return f"{value:.1%}" if is_graded(entry) else f"{value:.4f}"
 
 
