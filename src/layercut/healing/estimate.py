@@ -16,18 +16,14 @@ from layercut.engine.base import Prompt
 from layercut.engine.estimate import TRAINING, CostEstimate, Step, measured_speed
 from layercut.engine.handle import ModelHandle
 from layercut.engine.prompts import encode_prompt
-from layercut.healing.guard import guard_tasks
 from layercut.healing.prompt_sources import RESPONSES, Answering, PromptSource
 from layercut.healing.prompts import record_prompt
 from layercut.healing.settings import HealSettings, num_held_out
-from layercut.healing.strength import STRENGTHS
 from layercut.models.loading import load_tokenizer
 from layercut.models.placement import pick_device
 from layercut.models.weights import read_config, read_header, safetensors_files
 from layercut.progress.bars import CHARACTERS_PER_TOKEN
 from layercut.runs.records import read_records
-from layercut.selection.answers import ObjectiveTask
-from layercut.selection.estimate import asking_step
 from layercut.surgery.plan import CutPlan
 
 _LOOKED_AT = 32
@@ -87,7 +83,11 @@ def estimate_healing(
 ) -> CostEstimate:
     """The cost of ``layercut heal``; with ``rounds`` of a loop, without the time of choosing layers."""
     from layercut.healing import pair
+    from layercut.healing.guard import guard_tasks
     from layercut.healing.learner import BATCH
+    from layercut.healing.strength import STRENGTHS
+    from layercut.selection.answers import ObjectiveTask
+    from layercut.selection.estimate import asking_step
 
     train, weights, uncut = settings.train, _weights(cut), _weights(teacher)
     is_graded, limit = train.objective == "grpo", how.max_new_tokens or source.max_new_tokens

@@ -50,7 +50,13 @@ def trained(cut: Path, size: float, steps: int) -> Any:
 
 def write(model: Any, cut: Path, out: Path, **more: Any) -> dict[str, Any]:
     judge = judged_by(in_float32(cut), DATA)
-    return write_healed(model, resolve(str(cut)), out=out, healing={"method": "full"}, **({"judge": judge} | more))
+    return write_healed(
+        model,
+        resolve(str(cut)),
+        out=out,
+        healing={"method": "full", "objective": "sft", "num_examples": 8, "loss_tokens": 64},
+        **({"judge": judge} | more),
+    )
 
 
 @pytest.mark.parametrize(("size", "steps"), [(1e-5, 2), (1e-4, 5), (1e-2, 5)])
