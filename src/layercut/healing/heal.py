@@ -545,4 +545,5 @@ def _settings_in_effect(settings: TrainSettings) -> dict[str, Any]:
         unused.add("hidden_weight")
     if settings.store_top_k is None:
         unused.add("store_top_k")
-    return {name: value for name, value in settings.as_dict().items() if name not in unused}
+    shown = {**settings.as_dict(), "group": settings.group}  # a default of a later version is no part of as_dict
+    return {name: value for name, value in shown.items() if name not in unused}

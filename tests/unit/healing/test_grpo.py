@@ -318,3 +318,10 @@ def test_rewards_rise(tmp_path: Path) -> None:
     trained = heal(tmp_path, wanted, task)
     rewards = [line["reward"] for line in trained.curve]
     assert sum(rewards[:4]) / 4 < 0.3 and sum(rewards[-4:]) / 4 > 0.7, rewards
+
+
+def test_the_entry_of_a_healing_names_the_group_also_where_it_is_the_default() -> None:
+    from layercut.healing.heal import _settings_in_effect
+
+    assert _settings_in_effect(TrainSettings(objective="grpo"))["group"] == 8
+    assert "group" not in _settings_in_effect(TrainSettings(group=4))
