@@ -10,7 +10,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).parents[2]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 _FENCED = re.compile(r"^```[^\n`]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
-_INDENTED = re.compile(r"(?:^ {4}\S[^\n]*\n)+", re.MULTILINE)
+_INDENTED = re.compile(r"(?:^ {4}\S[^\n]*\n(?:(?<=\\\n) +[^\n]*\n)*)+", re.MULTILINE)
 _LAYERCUT = re.compile(r"^(?:.*-m layercut\.cli\.main|layercut)\s+(.*)$")
 MODEL = "bundled:smollm2-135m"
 
