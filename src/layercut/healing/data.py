@@ -37,14 +37,7 @@ def original_records(parts: Sequence[PromptGroup]) -> list[dict[str, Any]]:
     """The data sets' own answers as records; InputError if a source gives none."""
     records = []
     for part in parts:
-        made_of: dict[str, Any] = {"stop": list(part.task.stop), "task": part.task.task.name} if part.task else {}
-        made_of |= {"begins": part.task.begins} if part.task and part.task.begins else {}
-        found = [
-            {"id": one.prompt.id, "prompt": plain_prompt(one.prompt), "completion": one.answer, "finish_reason": "stop"}
-            | made_of
-            for one in part.answered
-            if one.answer.strip()
-        ]
+        found = [record | {"finish_reason": "stop"} for record in _records(part) if record["completion"].strip()]
         if not found:
             raise InputError(
                 "these prompts come without answers of their own, so there is no original arm; give rows with an "
@@ -61,26 +54,18 @@ def question_examples(
 
     The completion is the task's worked solution or right answer where it has one; it is not trained on.
     """
-    records = [
-        {
-            "id": one.prompt.id,
-            "prompt": plain_prompt(one.prompt),
-            "completion": one.answer,
-            "stop": list(part.task.stop),
-            "task": part.task.task.name,
-            "begins": part.task.begins,
-        }
-        for part in parts
-        if part.task
+    records = [record for part in parts for record in _records(part)]
+    return _clean(records, loaded, items, max_length, "prompts", "tokens", say)
+
+
+def _records(part: PromptGroup) -> list[dict[str, Any]]:
+    """A source's prompts with the answers that come with them, which may be empty."""
+    made_of: dict[str, Any] = {"stop": list(part.task.stop), "task": part.task.task.name} if part.task else {}
+    made_of |= {"begins": part.task.begins} if part.task and part.task.begins else {}
+    return [
+        {"id": one.prompt.id, "prompt": plain_prompt(one.prompt), "completion": one.answer, **made_of}
         for one in part.answered
     ]
-    clean = decontaminate(records, items)
-    encoded = [encode_example(loaded.tokenizer, record, loaded.name) for record in clean.records]
-    examples = fitting(encoded, max_length)
-    say(f"prompts: {clean.describe()}")
-    if too_long := len(encoded) - len(examples):
-        say(f"prompts: {too_long} left out, longer than {max_length} tokens")
-    return examples, {"contaminated": clean.num_removed, "too_long_with_prompt": too_long}
 
 
 def tasks_to_check(names: Iterable[str], data: Mapping[str, str]) -> dict[str, Task]:
@@ -134,21 +119,30 @@ def examples_of(
 ) -> tuple[list[TrainingExample], dict[str, Any]]:
     """Training examples from records, and the counts of what was dropped."""
     filtered = filter_responses([_counted(record, loaded) for record in records], filters)
-    clean = decontaminate(filtered.records, items)
+    say(f"{arm} answers: {filtered.describe()}")
+    unit = "tokens with their prompt"
+    examples, counts = _clean(filtered.records, loaded, items, max_length, f"{arm} answers", unit, say)
+    dropped = {rule: count for rule, count in filtered.dropped.items() if count}
+    return examples, {"answers": len(records), "dropped": dropped, **counts}
+
+
+def _clean(
+    records: Sequence[Mapping[str, Any]],
+    loaded: LoadedModel,
+    items: ReportItems,
+    max_length: int,
+    what: str,
+    unit: str,
+    say: Say,
+) -> tuple[list[TrainingExample], dict[str, Any]]:
+    """Examples without report items and of at most ``max_length`` tokens, and the counts of the others."""
+    clean = decontaminate(records, items)
     encoded = [encode_example(loaded.tokenizer, record, loaded.name) for record in clean.records]
     examples = fitting(encoded, max_length)
-    too_long = len(encoded) - len(examples)
-    say(f"{arm} answers: {filtered.describe()}")
-    say(f"{arm} answers: {clean.describe()}")
-    if too_long:
-        say(f"{arm} answers: {too_long} left out, longer than {max_length} tokens with their prompt")
-    counts = {
-        "answers": len(records),
-        "dropped": {rule: count for rule, count in filtered.dropped.items() if count},
-        "contaminated": clean.num_removed,
-        "too_long_with_prompt": too_long,
-    }
-    return examples, counts
+    say(f"{what}: {clean.describe()}")
+    if too_long := len(encoded) - len(examples):
+        say(f"{what}: {too_long} left out, longer than {max_length} {unit}")
+    return examples, {"contaminated": clean.num_removed, "too_long_with_prompt": too_long}
 
 
 def _counted(record: Mapping[str, Any], loaded: LoadedModel) -> Mapping[str, Any]:
@@ -182,7 +176,7 @@ def split(examples: Sequence[TrainingExample], settings: TrainSettings, say: Say
     """Examples for training and held-out examples."""
     data = hold_out(examples, settings.held_out, settings.seed)
     what = f"{counted(len(data.train), 'example')} with {counted(data.num_tokens, 'answer token')}"
-    if settings.objective == "grpo":
+    if settings.is_graded:
         what = f"{counted(len(data.train), 'prompt')}, {settings.group} answers to each at a time"
     say(f"training on {what}, {len(data.held_out)} held out (data {data.hash})")
     return data

@@ -90,7 +90,7 @@ def estimate_healing(
     from layercut.selection.estimate import asking_step
 
     train, weights, uncut = settings.train, _weights(cut), _weights(teacher)
-    is_graded, limit = train.objective == "grpo", how.max_new_tokens or source.max_new_tokens
+    is_graded, limit = train.is_graded, how.max_new_tokens or source.max_new_tokens
     if is_graded:
         limit = min(train.rollout_max, source.max_new_tokens)
     steps, moments, disk, evaluations = [], {}, 0, 0
@@ -144,7 +144,7 @@ def estimate_healing(
         longest = _longest(cut, source, settings, limit)
         moments[f"in training, for {batch} examples of {longest.tokens:,} tokens"] = parts
         loaded = parts["weights"] + parts["teacher"]
-        if train.objective in ("on-policy", "grpo"):
+        if train.answers_itself:
             kept = {name: parts[name] for name in ("weights", "gradients", "optimizer", "teacher")}
             at_once = max(train.batch_size * group, aside if is_graded else 0)
             cache = at_once * longest.tokens * weights.cache_bytes
@@ -221,7 +221,7 @@ def _examples(handle: ModelHandle, source: PromptSource, settings: HealSettings,
     count = max(len(answered), 1)
     read = _tokens(handle, [one.prompt.prompt for one in answered])
     shared = limit // 2 * count
-    if settings.responses == "original" and settings.train.objective != "grpo":
+    if settings.responses == "original" and not settings.train.is_graded:
         shared = _tokens(handle, [one.answer for one in answered])
     return len(answered), 1 + (read + shared) // count
 
@@ -240,7 +240,7 @@ def _longest(handle: ModelHandle, source: PromptSource, settings: HealSettings, 
         texts = [(record_prompt(one), str(one["completion"])) for one in source.records]
     else:
         answered = [one for part in source.parts for one in part.answered]
-        is_known = settings.responses == "original" and train.objective != "grpo"
+        is_known = settings.responses == "original" and not train.is_graded
         texts = [(one.prompt.prompt, str(one.answer) if is_known else "") for one in answered]
     longest = sorted(texts, key=lambda one: len(str(one[0])) + len(one[1]))[-_LOOKED_AT:]
     read = [_tokens(handle, [prompt]) for prompt, _ in longest]
@@ -267,7 +267,7 @@ def _training_parts(
             train,
             Shape(batches.micro, longest.tokens, longest.in_loss),
             where,
-            accumulation=batches.accumulation * (train.group if train.objective == "grpo" else 1),
+            accumulation=batches.accumulation * (train.group if train.is_graded else 1),
         )
     except Exception:  # whatever such a model's code does that needs numbers
         trainable, tokens = _trainable(weights, settings), batches.micro * longest.tokens

@@ -137,14 +137,14 @@ def heal_model(
         **({IN_FULL: list(in_full)} if in_full else {}),
         **described(guards),
     }
-    graders = [one.task for one in source.tasks] if train.objective == "grpo" else []
+    graders = [one.task for one in source.tasks] if train.is_graded else []
     isolation = announce_isolation((*graders, *(guard.task for guard in guards)), say)
     with resumable(out), RunFolder.begin(out, run_settings, flags=FLAGS, sandbox=isolation) as run:
         folder = run.path / CHECKPOINT
         if (folder / PLAN_FILE).is_file():  # a checkpoint is complete or absent
             group.share(None)
-            return _ended(run, plan)
-        responses = "own" if train.objective == "grpo" else settings.responses
+            return ended(run, plan)
+        responses = "own" if train.is_graded else settings.responses
         say(f"{cut_model.model}: {train.method}, {train.objective}, on {responses} answers")
         for note in [*source.notes, *filter(None, (one.shortfall(train.guard_items) for one in guards))]:
             say(note)
@@ -164,7 +164,7 @@ def heal_model(
             # A data set's own answers were not graded and need not be.
             filters = settings.filters.replace(right_only=False) if arm == "original" else settings.filters
             found[arm] = examples_of(some, loaded, filters, items, train.max_length, arm, say)
-        if train.objective == "grpo":
+        if train.is_graded:
             found[responses] = question_examples(source.parts, loaded, items, train.max_length, say)
         examples, counts = found[responses]
         if settings.match_tokens:
@@ -185,7 +185,7 @@ def heal_model(
             "data_hash": data.hash,
             "num_examples": len(data.train),
             "num_held_out": len(data.held_out),
-            **({} if train.objective == "grpo" else {"loss_tokens": data.num_tokens}),
+            **({} if train.is_graded else {"loss_tokens": data.num_tokens}),
             **counts,
             SELECTION_ITEMS: record_items(merge_items(items_used(to_check(), in_full, source), items_of_guard(guards))),
         }
@@ -207,10 +207,10 @@ def heal_model(
             guards=guards,
         )
         job.seam() if train.method == "seam" else job.train()
-        return _ended(run, plan)
+        return ended(run, plan)
 
 
-def _ended(run: RunFolder, plan: CutPlan) -> Healed:
+def ended(run: RunFolder, plan: CutPlan) -> Healed:
     """Write what comes after the checkpoint, and read what it records."""
     run.write_metrics([], plan=plan.to_dict())
     healing_report(run.path)
@@ -267,9 +267,8 @@ def check_method(train: TrainSettings, group: ProcessGroup) -> None:
         raise InputError(f"graded questions are for one process, and {group.size} were launched; leave `graded` out.")
     if group.size > 1 and train.guard:
         raise InputError(f"guard tasks are for one process, and {group.size} were launched; leave `guard` out.")
-    answers_itself = train.objective in ("on-policy", "grpo")
-    if group.size > 1 and (train.method in ("seam", "qlora") or answers_itself):
-        what = train.objective if answers_itself else train.method
+    if group.size > 1 and (train.method in ("seam", "qlora") or train.answers_itself):
+        what = train.objective if train.answers_itself else train.method
         raise InputError(f"{what} is for one process, and {group.size} were launched; start it without a launcher.")
     if train.method == "qlora":
         from layercut.healing.adapters import quantization
@@ -436,7 +435,7 @@ class HealingJob(NamedTuple):
         self.say("folding in, writing and comparing with the trained model ...")
         data: Data | None = self.data
         dtype = self.settings.save_dtype
-        if settings.objective == "grpo" and dtype == "auto":  # a loss on given answers cannot say what rounding costs
+        if settings.is_graded and dtype == "auto":  # a loss on given answers cannot say what rounding costs
             data, dtype = None, "float32"
         whole = trained_model(self.cut.source, trained.final, settings.method, device, data)
         write = partial(write_healed, whole.model, self.cut.source, dtype=dtype, judge=whole.judge)
@@ -485,7 +484,7 @@ def objective_of(
     """
     if settings.objective == "sft":
         return {}
-    if settings.objective == "grpo":
+    if settings.is_graded:
         from layercut.healing.grpo import GrpoTrainer, questions_in
 
         questions = questions_in(shared.data, tasks, settings)
@@ -537,9 +536,9 @@ def _settings_in_effect(settings: TrainSettings) -> dict[str, Any]:
         unused.add("jsd_alpha")
     if settings.objective != "on-policy":
         unused |= {"rollout_start", "drift_overlap"}
-    if settings.objective not in ("on-policy", "grpo"):
+    if not settings.answers_itself:
         unused.add("rollout_max")
-    if settings.objective != "grpo":
+    if not settings.is_graded:
         unused.add("group")
     if settings.objective != "hidden":
         unused.add("hidden_weight")

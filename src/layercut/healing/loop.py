@@ -20,14 +20,13 @@ from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
 from layercut.healing.generate import answer_prompts
 from layercut.healing.guard import guard_tasks
-from layercut.healing.heal import CHECKPOINT, FLAGS, Healed, check_method, heal_model
+from layercut.healing.heal import CHECKPOINT, FLAGS, Healed, check_method, ended, heal_model
 from layercut.healing.process_group import ProcessGroup
 from layercut.healing.prompt_sources import Answering, PromptSource, asked, check_graded
 from layercut.healing.recorded import train_as_recorded
 from layercut.healing.settings import HealSettings, TrainSettings
 from layercut.progress import Say
 from layercut.progress.bars import SelectionProgress
-from layercut.report.healing import healing_report
 from layercut.runs.atomic import write_json
 from layercut.runs.directory import RunFolder
 from layercut.runs.disk import resumable
@@ -135,9 +134,7 @@ def heal_in_a_loop(
                 shutil.rmtree(folder / "cut")
             Path(current.model).replace(final)
         plan = CutPlan.load(final / PLAN_FILE)
-        run.write_metrics([], plan=plan.to_dict())
-        healing_report(run.path)
-        return Healed(final, json.loads((final / PLAN_FILE).read_text("utf-8"))["healing"][-1])
+        return ended(run, plan)
 
 
 def _finished(folder: Path) -> list[dict[str, Any]]:

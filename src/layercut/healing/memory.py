@@ -192,7 +192,7 @@ def _loss(model: Any, teacher: Any, settings: TrainSettings, shape: Shape) -> Te
     places = Places(at(count), at(count), at(shape.in_loss))
     ours = lazy_logits(model, inputs, places)
     losses_N: Tensor
-    if settings.objective in ("sft", "grpo"):
+    if settings.is_graded or settings.objective == "sft":
         losses_N = over_rows(token_losses, ours, rows=[at(count)])
     elif settings.store_top_k is not None:
         top = [torch.zeros(count, settings.store_top_k, dtype=kind) for kind in (torch.long, torch.float32)]

@@ -261,7 +261,7 @@ def asked(source: PromptSource, how: Answering, seed: int | None = None) -> dict
 
 def check_graded(train: TrainSettings, source: PromptSource) -> None:
     """Raise InputError for an objective that needs grades, and prompts without a grader."""
-    if train.objective == "grpo" and (source.records is not None or len(source.tasks) < len(source.parts)):
+    if train.is_graded and (source.records is not None or len(source.tasks) < len(source.parts)):
         raise InputError("grpo needs prompts whose answers are graded, and some of these are not; take task:NAME.")
 
 

@@ -211,9 +211,19 @@ class TrainSettings(Settings):
         return self
 
     @property
+    def is_graded(self) -> bool:
+        """Whether the pruned model is trained on grades of its own answers."""
+        return self.objective == "grpo"
+
+    @property
+    def answers_itself(self) -> bool:
+        """Whether the pruned model answers the prompts while it is trained."""
+        return self.is_graded or self.objective == "on-policy"
+
+    @property
     def needs_teacher(self) -> bool:
         """Whether the original model is in memory while the pruned one is trained."""
-        return self.objective not in ("sft", "grpo") and self.store_top_k is None
+        return not self.is_graded and self.objective != "sft" and self.store_top_k is None
 
     def checkpoints(self, *, on_gpu: bool) -> bool:
         """Whether only the inputs of layers are kept for the backward pass."""
@@ -275,7 +285,7 @@ class HealSettings(ArmSettings):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.train.objective == "grpo" and (self.match_tokens or self.filters.right_only):
+        if self.train.is_graded and (self.match_tokens or self.filters.right_only):
             name = "match_tokens" if self.match_tokens else "right_only"
             raise InputError(f"grpo trains on the pruned model's own answers, so {name} has no meaning; leave it out.")
         if self.keep_adapter and self.train.method not in ("lora", "qlora"):
@@ -289,4 +299,4 @@ class HealSettings(ArmSettings):
     @property
     def asks_teacher(self) -> bool:
         """Whether the original model answers the prompts."""
-        return self.train.objective != "grpo" and (self.responses == "self" or self.match_tokens)
+        return not self.train.is_graded and (self.responses == "self" or self.match_tokens)

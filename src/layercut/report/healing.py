@@ -64,12 +64,13 @@ def healing_report(folder: Path) -> Path:
         InputError: no run folder, or a healing that has not ended.
     """
     run = RunFolder.open(folder)
-    entry = _entries(run)[-1]
+    entries = _entries(run)
+    entry = entries[-1]
     curve = read_records(run.path / CHECKPOINT / entry["loss_curve"]) if "loss_curve" in entry else []
     with_plot = save(_figure(entry, curve), run.path / PLOT)
     cut = run.settings.get("cut", run.settings.get("uncut", {})).get("model", run.name)
     lines: list[Part] = [f"# Healing of {escape(hide_home(str(cut)))}", "", escape(_scope(entry)), ""]
-    lines += [*(f"- {escaped(line)}" for line in healing_lines(entry, rows=False)), "", *_rounds(run)]
+    lines += [*(f"- {escaped(line)}" for line in healing_lines(entry, rows=False)), "", *_rounds(run, entries)]
     if with_plot:
         lines += [f"![Loss, and answers to held-out and guard items, over the steps]({PLOT})", ""]
     lines += [*_evaluations(entry, curve), *_guard_table(entry)]
@@ -166,16 +167,16 @@ def _facts(entry: Line) -> Table:
     return Table(name="examples", caption="Examples", head=["", ""], rows=rows)
 
 
-def _rounds(run: RunFolder) -> list[Part]:
+def _rounds(run: RunFolder, entries: Sequence[Line]) -> list[Part]:
     """Of a loop, a row for each round."""
     if LOOP not in run.settings:
         return []
     rows = []
-    for number, entry in enumerate(_entries(run), start=1):
+    for number, entry in enumerate(entries, start=1):
         loss = entry.get("held_out_loss", {})
         losses = [held_out_value(entry, loss[name]) if name in loss else "-" for name in ("before", "best")]
         rows.append([str(number), str(entry["removed"][-1]), *losses])
-    head = ["round", "layer removed", f"{held_out_name(_entries(run)[0])} before", "at its best"]
+    head = ["round", "layer removed", f"{held_out_name(entries[0])} before", "at its best"]
     table = Table(name="rounds", caption="Rounds", head=head, rows=rows, numeric=frozenset(range(4)))
     return ["## Rounds", "", table, "", "What follows is the last round; `round-N/heal` has a report of each.", ""]
 
