@@ -78,7 +78,7 @@ def measured(asked: argparse.Namespace) -> dict[str, Any]:
     from layercut.engine.plain import PlainEngine
     from layercut.healing import learner, pair
     from layercut.healing.examples import Data, encode_example
-    from layercut.healing.heal import ToTrain, objective_of
+    from layercut.healing.objective import ToTrain, objective_of
     from layercut.healing.on_policy import OnPolicyTrainer
     from layercut.healing.settings import TrainSettings
     from layercut.healing.sft import train

@@ -20,7 +20,8 @@ from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
 from layercut.healing.generate import answer_prompts
 from layercut.healing.guard import guard_tasks
-from layercut.healing.heal import CHECKPOINT, FLAGS, Healed, check_method, ended, heal_model
+from layercut.healing.heal import FLAGS, Healed, check_method, ended, heal_model
+from layercut.healing.job import CHECKPOINT
 from layercut.healing.process_group import ProcessGroup
 from layercut.healing.prompt_sources import Answering, PromptSource, asked, check_graded
 from layercut.healing.recorded import train_as_recorded

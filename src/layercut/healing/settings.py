@@ -225,6 +225,28 @@ class TrainSettings(Settings):
         """Whether the original model is in memory while the pruned one is trained."""
         return not self.is_graded and self.objective != "sft" and self.store_top_k is None
 
+    def in_effect(self) -> dict[str, Any]:
+        """The settings that had an effect."""
+        unused = {"seam", "report_to"}
+        if self.method not in ("lora", "qlora"):
+            unused |= {"rank", "alpha", "dropout"}
+        if self.method != "last-k":
+            unused.add("last_k")
+        if self.objective not in ("jsd", "on-policy"):
+            unused.add("jsd_alpha")
+        if self.objective != "on-policy":
+            unused |= {"rollout_start", "drift_overlap"}
+        if not self.answers_itself:
+            unused.add("rollout_max")
+        if not self.is_graded:
+            unused.add("group")
+        if self.objective != "hidden":
+            unused.add("hidden_weight")
+        if self.store_top_k is None:
+            unused.add("store_top_k")
+        shown = {**self.as_dict(), "group": self.group}  # a default of a later version is no part of as_dict
+        return {name: value for name, value in shown.items() if name not in unused}
+
     def checkpoints(self, *, on_gpu: bool) -> bool:
         """Whether only the inputs of layers are kept for the backward pass."""
         return on_gpu if self.gradient_checkpointing == "auto" else self.gradient_checkpointing == "on"

@@ -18,7 +18,8 @@ from layercut.errors import InputError
 from layercut.healing.data import BUILT_IN, full_test_sets, tasks_to_check
 from layercut.healing.generate import answer_prompts
 from layercut.healing.guard import described, guard_tasks, items_of_guard
-from layercut.healing.heal import CHECKPOINT, IN_FULL, Healed, check_method, heal_model
+from layercut.healing.heal import IN_FULL, Healed, check_method, heal_model
+from layercut.healing.job import CHECKPOINT
 from layercut.healing.process_group import ProcessGroup
 from layercut.healing.prompt_sources import Answering, PromptSource, PromptSpec, check_graded, prompt_source
 from layercut.healing.settings import HealSettings

@@ -13,7 +13,7 @@ from layercut.engine.plain import PlainEngine
 from layercut.healing import learner
 from layercut.healing.data import original_records
 from layercut.healing.examples import Data, encode_example, hold_out
-from layercut.healing.heal import looks_of
+from layercut.healing.job import looks_of
 from layercut.healing.logits import lazy_logits_in_loss
 from layercut.healing.prompt_sources import PromptGroup, TaskPrompts, task_prompts
 from layercut.healing.settings import TrainSettings
