@@ -24,7 +24,9 @@ class FilterSettings(Settings):
     finished_only: bool = Field(
         True, description="Drop answers that ran into the length limit: they would teach the model not to stop."
     )
-    right_only: bool = Field(False, description="Train only on answers that the task's grader finds right.")
+    right_only: bool = Field(
+        False, description="Drop answers that the task's grader finds wrong; answers that nothing grades stay."
+    )
     languages: Names = Field(
         (),
         description="Languages (ISO 639: en, de) of prompts and answers; texts in others are dropped. All if left out.",
@@ -85,14 +87,14 @@ def filter_responses(records: Sequence[Record], settings: FilterSettings) -> Fil
     not compared, nor are a task's items (``task``): they differ by construction, and share worked examples on purpose.
 
     Raises:
-        InputError: ``right_only`` and records that were not graded, or an unknown language.
+        InputError: ``right_only`` and records of which none was graded, or an unknown language.
         MissingExtra: a rule needs a library that is not installed.
     """
     settings.check()
-    if settings.right_only and any("right" not in record for record in records):
+    if settings.right_only and not any("right" in record for record in records):
         raise InputError(
-            "these answers were not graded, so the right ones cannot be selected; use prompts of a task (task:NAME), "
-            "or leave out `right_only`."
+            "none of these answers was graded, so the right ones cannot be selected; use prompts of a task "
+            "(task:NAME), or leave out `right_only`."
         )
     dropped = dict.fromkeys(RULES, 0)
     kept: list[Record] = []
@@ -135,7 +137,7 @@ def _reasons(record: Record, settings: FilterSettings) -> Iterator[str]:
         yield "too long"
     if shared < settings.min_tokens:
         yield "too short"
-    if settings.right_only and not record["right"]:
+    if settings.right_only and not record.get("right", True):
         yield "wrong"
     texts = (prompt_text(record, system=False), record["completion"])
     if settings.languages and any(is_in_another(text, settings.languages) for text in texts):

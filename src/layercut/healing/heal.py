@@ -224,8 +224,8 @@ def _checked(
             f"to heal. Name a model that was cut from it: layercut cut {teacher.settings.model} --remove 3 --out DIR."
         )
     settings.filters.check()
-    if settings.filters.right_only and len(source.tasks) < len(source.parts):
-        raise InputError("not all of these prompts are graded, so `right_only` has no meaning; take task:NAME.")
+    if settings.filters.right_only and source.parts and not source.tasks:
+        raise InputError("none of these prompts is graded, so `right_only` has no meaning; take task:NAME.")
     plan = plan_of(cut)
     known = [made.model_hash for made in cut.earlier_plans if made.removed and made.model_hash]
     is_another = bool(known) and teacher.metadata.model_hash not in known

@@ -374,7 +374,7 @@ def test_a_loop_that_cannot_be_is_refused(
         (("--method", "lorra"), "Did you mean lora"),
         (("--method", "full", "--keep-adapter"), "makes no adapter"),
         (("--train-batch", 6, "--micro-batch", 4), "no multiple"),
-        (("--right-only",), "not all of these prompts are graded"),
+        (("--right-only",), "none of these prompts is graded"),
         (("--prompts", "task:arithmetic", "--readout", "chain"), "unknown generated readout"),
         (("--guard", "bracket"), "unknown task 'bracket'. Did you mean brackets"),
         (("--objective", "grpo"), "grpo needs prompts whose answers are graded, and some of these are not; take task:"),

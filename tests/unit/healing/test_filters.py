@@ -53,10 +53,12 @@ def test_by_default_every_language_wrong_answers_and_alike_ones_stay() -> None:
     assert len(filter_responses(records, FilterSettings()).records) == 5
 
 
-def test_only_graded_answers_can_be_filtered_by_their_grade() -> None:
-    records = [record("a", "d", "4", right=True), record("b", "e", "4", right=False)]
-    assert [r["id"] for r in filter_responses(records, FilterSettings(right_only=True)).records] == ["a"]
-    with pytest.raises(InputError, match="not graded"):
+def test_wrong_answers_are_dropped_and_ungraded_ones_stay() -> None:
+    records = [record("a", "d", "4", right=True), record("b", "e", "4", right=False), record("c", "f", "4")]
+    found = filter_responses(records, FilterSettings(right_only=True))
+    assert [r["id"] for r in found.records] == ["a", "c"]
+    assert found.dropped["wrong"] == 1
+    with pytest.raises(InputError, match="none of these answers was graded"):
         filter_responses([record("a", "b", "c")], FilterSettings(right_only=True))
 
 
