@@ -44,6 +44,7 @@ class Healer:
         folder: Path,
         answers: Path,
         in_full: Sequence[str] = (),
+        start: Healer | None = None,
     ) -> None:
         """Args:
         arm: how to heal.
@@ -53,9 +54,10 @@ class Healer:
         folder: run folder of the healing.
         answers: holds a run folder with the original model's answers for each way of asking.
         in_full: tasks of whose whole test sets training data holds no item; see ``checked_in_full``.
+        start: the healing whose model is healed further; None for the cut itself.
         """
         self.arm, self.folder = arm, folder
-        self._in_full = tuple(in_full)
+        self._in_full, self._start = tuple(in_full), start
         self._answers_folder = answers
         self._uncut, self._tasks = uncut, tasks
         self._seed = seed if arm.seed is None else arm.seed
@@ -91,6 +93,7 @@ class Healer:
             **how.extra(),
             **({IN_FULL: list(self._in_full)} if self._in_full else {}),
             **described(guard_tasks(self.arm.train, _data(self._tasks), source)),
+            **({"after": self._start.identity} if self._start else {}),
         }
 
     def check(self) -> None:
@@ -106,7 +109,7 @@ class Healer:
         _ = self.identity
 
     def heal(self, cut: Path | None, *, console: Console, say: Say) -> Healed:
-        """Heal a pruned checkpoint, or train the original model for None; see ``heal_model``."""
+        """Heal a pruned or healed checkpoint, or train the original model for None; see ``heal_model``."""
         source, how = _prompts(self.arm)
         model = self._uncut if cut is None else self._uncut.replace(model=str(cut), revision=None)
         settings = self.settings

@@ -57,6 +57,8 @@ class StudyJob:
         self._runs: dict[str, RunFolder] = {}
         self._broken: set[str] = set()
         """Arms and searches that were given up."""
+        self._measured: set[str] = set()
+        """Healed arms whose cells are all finished."""
         self.checkpoints: dict[str, Path] = {}
         """Checkpoints that stay on disk, by arm."""
 
@@ -130,7 +132,7 @@ class StudyJob:
         """The arm's run folder, with its layers chosen and its weights healed; None where that failed."""
         if arm.name in self._runs:
             return self._runs[arm.name]
-        if {arm.name, arm.cut} & self._broken or not self._has_plan(arm):
+        if {arm.name, arm.cut, arm.start} & self._broken or not self._has_plan(arm):
             return None
         step = f"{arm.name}: healing" if arm.healing else f"{arm.name}: begin"
         run = self._attempt(step, [arm.name], lambda: self._begin(arm))
@@ -187,16 +189,25 @@ class StudyJob:
 
     def _heal(self, arm: StudyArm) -> None:
         healer = self._work.healers[arm.name]
-        cut = None if arm.cut == UNCUT else self._checkpoint(arm.cut)
+        begun_with = self._to_heal(arm)
         self._work.model.release()
         self._progress.state(arm.name, "healing")
         is_new, began = not healer.folder.exists(), time.monotonic()
         with self._progress.step(self._work.index(arm.name)):
-            healed = healer.heal(cut, console=self._console, say=self._say)
+            healed = healer.heal(begun_with, console=self._console, say=self._say)
         if is_new:
             self._manifest.took(self._work.healing_kind(arm.name), time.monotonic() - began)
         for line in healed.lines():
             self._say(f"{arm.name}: {line}")
+
+    def _to_heal(self, arm: StudyArm) -> Path | None:
+        """The checkpoint that an arm heals, written if it does not exist; None for the original model."""
+        if not arm.start:
+            return None if arm.cut == UNCUT else self._checkpoint(arm.cut)
+        before = self._work.healers[arm.start]
+        if not before.checkpoint.exists():
+            self._heal(next(one for one in self._work.arms if one.name == arm.start))
+        return before.checkpoint
 
     def _checkpoint(self, name: str) -> Path:
         """The pruned checkpoint of an arm, written if it does not exist."""
@@ -237,10 +248,17 @@ class StudyJob:
             if healer.checkpoint.exists():
                 self.checkpoints[arm.name] = healer.checkpoint
         elif whole:
-            healer.remove()
-            others = [one.name for one in self._work.arms if one.cut == arm.cut]
-            if all(name in self._runs or name in self._broken for name in others):
+            self._measured.add(arm.name)
+            for name in (arm.name, arm.start):
+                further = [one.name for one in self._work.arms if one.start == name]
+                if name in self._measured and self._begun(further):
+                    self._work.healers[name].remove()
+            if self._begun([one.name for one in self._work.arms if one.cut == arm.cut]):
                 shutil.rmtree(self._work.folder / arm.cut / CHECKPOINT, ignore_errors=True)
+
+    def _begun(self, names: Sequence[str]) -> bool:
+        """Whether these arms need no checkpoint of another any more: each is healed, or was given up."""
+        return all(name in self._runs or name in self._broken for name in names)
 
     def _engine(self, arm: StudyArm) -> Engine:
         return self._work.healers[arm.name].engine if arm.healing else self._work.model.engine

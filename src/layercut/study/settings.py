@@ -98,6 +98,8 @@ class CriterionSettings(SearchSettings):
 class HealingArm(ArmSettings, Answering):
     """One way of healing the cuts, as ``layercut heal`` does it."""
 
+    LATER = frozenset({"after"})
+
     name: str = Field(description="Name of the arm and part of its folders' names.")
     prompts: tuple[PromptSpec, ...] = Field(description="One source of prompts or several.")
     train: TrainSettings = TrainSettings()
@@ -105,6 +107,9 @@ class HealingArm(ArmSettings, Answering):
     preset: str | None = Field(None, description="paper: answers and training as in arXiv:2602.01997.")
     plans: Names = Field(
         (), description="Plans or criteria that are healed, all of them if left out; uncut trains the original model."
+    )
+    after: str = Field(
+        "", description="An arm listed before: the models that it healed are healed further, in place of the cuts."
     )
     seed: Seed | None = Field(
         None,
@@ -202,6 +207,8 @@ class StudySettings(Settings):
                         f"healing arm {arm.name} is for {name}, which is no plan or criterion of this study. "
                         f"Known: {', '.join(sorted(known))}."
                     )
+        for place, arm in enumerate(self.healing):
+            _check_after(arm, self.healing[:place])
         return self
 
     @property
@@ -220,6 +227,21 @@ def check_name(name: str, kind: str) -> None:
         )
     if name in RESERVED:
         raise InputError(f"a {kind} is called {name!r}, which a study uses for itself; call it otherwise.")
+
+
+def _check_after(arm: HealingArm, before: Sequence[HealingArm]) -> None:
+    """Refuse an arm that goes on from models which no arm before it heals."""
+    first = next((one for one in before if one.name == arm.after), None)
+    if arm.after and first is None:
+        listed = ", ".join(one.name for one in before) or "none"
+        raise InputError(
+            f"healing arm {arm.name} goes on after {arm.after!r}, which is not listed before it. Listed are: {listed}."
+        )
+    if first is not None and first.plans and not (arm.plans and set(arm.plans) <= set(first.plans)):
+        raise InputError(
+            f"healing arm {arm.name} goes on after {first.name}, which heals {', '.join(first.plans)} alone; give "
+            f"{arm.name} no other plans."
+        )
 
 
 def _no_doubles(kind: str, names: Sequence[str], what_to_do: str) -> None:

@@ -54,7 +54,9 @@ class StudyArm:
     round: int = 0
     """Index of the seed among the study's."""
     cut: str = ""
-    """Name of the arm that is healed here; empty without healing."""
+    """Name of the cut that is healed here; empty without healing."""
+    start: str = ""
+    """Name of the healed arm that is healed further here; empty where the cut itself is healed."""
 
     @property
     def is_uncut(self) -> bool:
@@ -142,8 +144,13 @@ def _cuts(settings: StudySettings, num_layers: int) -> Iterator[StudyArm]:
 
 def _healed(cut: StudyArm, plain: StudyArm, healing: Sequence[HealingArm], suffix: str) -> list[StudyArm]:
     names = {plain.name, plain.criterion.name if plain.criterion else plain.name}
+    repeated = {arm.name for arm in healing if arm.seed is None}
+
+    def name(arm: str) -> str:
+        return f"{cut.name}+{arm}{suffix if arm in repeated else ''}"
+
     return [
-        replace(cut, name=f"{cut.name}+{arm.name}{suffix}", healing=arm, cut=cut.name)
+        replace(cut, name=name(arm.name), healing=arm, cut=cut.name, start=name(arm.after) if arm.after else "")
         for arm in healing
         if names & set(arm.plans) or not (arm.plans or plain.is_uncut)
     ]
@@ -182,19 +189,19 @@ class StudyWork:
             in_full = checked_in_full(settings.healing, settings.tasks, loaded)
         else:
             in_full = {arm.name: recorded_in_full(arm, begun) for arm in settings.healing}
-        self.healers = {
-            arm.name: Healer(
-                arm.healing,
-                model.settings,
-                settings.tasks,
-                arm.seed,
-                folder=folder / arm.cut / f"heal-{arm.name.removeprefix(arm.cut + '+')}",
-                answers=folder / "answers",
-                in_full=in_full[arm.healing.name],
-            )
-            for arm in self.arms
-            if arm.healing
-        }
+        self.healers: dict[str, Healer] = {}
+        for arm in self.arms:
+            if arm.healing:
+                self.healers[arm.name] = Healer(
+                    arm.healing,
+                    model.settings,
+                    settings.tasks,
+                    arm.seed,
+                    folder=folder / arm.cut / f"heal-{arm.name.removeprefix(arm.cut + '+')}",
+                    answers=folder / "answers",
+                    in_full=in_full[arm.healing.name],
+                    start=self.healers.get(arm.start),
+                )
         self._costs = {cell.label: cell.work() for cell in self.cells}
 
     def _used_items(self) -> frozenset[str] | None:

@@ -125,6 +125,32 @@ def test_a_study_of_criteria_depths_and_healing_and_another_that_shares_its_cell
     assert study_report(tmp_path / "runs" / "b").read_bytes() == report, "the folder alone rebuilds the report"
 
 
+def test_an_arm_heals_what_another_arm_healed(study: Any, tmp_path: Path) -> None:
+    further = {**SEAM, "name": "further", "seam": "scale", "after": SEAM["name"]}
+    keys = {"healing": [SEAM, further, {**further, "name": "alone", "after": ""}], "tasks": [STEADY]}
+    outcome, _ = run(study("apart/kept", checkpoints=True, **keys))
+    assert outcome.failed == [] and {"last+seam", "last+further", "last+alone"} <= {
+        row.cut.name for row in outcome.rows
+    }
+    folder = tmp_path / "runs" / "apart" / "kept" / "last"
+    entries = {
+        name: json.loads((folder / f"heal-{name}" / "checkpoint" / "plan.json").read_text())["healing"]
+        for name in ("seam", "further", "alone")
+    }
+    assert [one["seam_map"] for one in entries["further"]] == ["linear", "scale"]
+    assert entries["further"][0] == entries["seam"][0] and len(entries["alone"]) == 1
+    hashes = {name: found[-1]["cut_hash"] for name, found in entries.items()}
+    assert hashes["further"] != hashes["seam"] == hashes["alone"]
+
+    # A model is deleted once no arm goes on from it, and healed again for an arm that does where its answers are known.
+    assert run(study("seam", **{**keys, "healing": [SEAM]}))[0].failed == []
+    again, said = run(study("all", **keys))
+    assert again.failed == [] and any(line.startswith("last+seam: steady (rank)") for line in said), "answers reused"
+    assert any(line.startswith("last+seam: checkpoint:") for line in said), "healed again"
+    assert not list((tmp_path / "runs" / "all").glob("**/checkpoint"))
+    assert records(tmp_path / "runs" / "all") == records(tmp_path / "runs" / "apart" / "kept")
+
+
 def test_every_row_is_compared_once(study: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     compared: list[int] = []
 
