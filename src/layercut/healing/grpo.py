@@ -18,7 +18,6 @@ TRL's trainer itself is not used: it draws by its own engines from a global gene
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
@@ -74,9 +73,19 @@ class Question(NamedTuple):
         """For an engine, under a name of its own."""
         return self.task.request(self.asked, name=name, limit=self.limit)
 
-    def reward(self, answer: Completion) -> float:
-        """1 for a right answer, else 0."""
-        return float(self.task.is_right_answer(replace(answer, id=self.asked.id)))
+
+def rewards_of(answered: Sequence[tuple[Question, Completion]]) -> list[float]:
+    """1 for each right answer, else 0. Programs of a task run side by side."""
+    places: dict[int, list[int]] = {}
+    for place, (question, _) in enumerate(answered):
+        places.setdefault(id(question.task), []).append(place)
+    found = [0.0] * len(answered)
+    for own in places.values():
+        task = answered[own[0]][0].task
+        right = task.are_right([(answered[place][0].asked.id, answered[place][1]) for place in own])
+        for place, is_right in zip(own, right, strict=True):
+            found[place] = float(is_right)
+    return found
 
 
 def questions_in(data: Data, tasks: Sequence[TaskPrompts], settings: TrainSettings) -> dict[Tokens, Question]:
@@ -155,7 +164,7 @@ class GrpoTrainer(RolloutTrainer):
         prompts = [_prompt_of(example) for example in dataloader.dataset]
         requests = [self._questions[prompt].request(str(number)) for number, prompt in enumerate(prompts)]
         found = self._completions(requests, Decoding(), BATCH)
-        right = [self._questions[prompt].reward(found[str(number)]) for number, prompt in enumerate(prompts)]
+        right = rewards_of([(self._questions[prompt], found[str(number)]) for number, prompt in enumerate(prompts)])
         metrics = {f"{metric_key_prefix}_loss": 1 - fmean(right)}
         nothing: Any = ()
         return EvalLoopOutput(predictions=nothing, label_ids=None, metrics=metrics, num_samples=len(prompts))
@@ -167,7 +176,7 @@ class GrpoTrainer(RolloutTrainer):
 
     def _read(self, prompt: Tokens, answers: Sequence[Completion]) -> list[GroupAnswer]:
         """The group, graded, in the tokens that were drawn."""
-        rewards = [self._questions[prompt].reward(answer) for answer in answers]
+        rewards = rewards_of([(self._questions[prompt], answer) for answer in answers])
         self.note("reward", fmean(rewards))
         self.note("informative", float(len(set(rewards)) > 1))
         self.note("rollout_tokens", fmean(len(answer.tokens) for answer in answers))

@@ -21,6 +21,7 @@ from layercut.runs.records import read_records
 from layercut.settings import DecodingSettings
 from layercut.tasks import load_task
 from layercut.tasks.base import GENERATED, Readout, Sample, Task, known_readouts
+from layercut.tasks.evaluate import scores_of
 from layercut.tasks.hub_rows import HUB, hub_rows
 from layercut.tasks.selected_items import merge_items
 from layercut.tasks.shortfall import shortfall
@@ -109,12 +110,13 @@ class TaskPrompts(NamedTuple):
     def is_right(self, record: Mapping[str, Any]) -> bool:
         """Whether the task's grader gives a recorded answer full marks on its headline metric."""
         names = ("id", "finish_reason", "num_prompt_tokens", "num_new_tokens")
-        return self.is_right_answer(Completion(text=record["completion"], **{name: record[name] for name in names}))
+        answer = Completion(text=record["completion"], **{name: record[name] for name in names})
+        return self.are_right([(answer.id, answer)])[0]
 
-    def is_right_answer(self, answer: Completion) -> bool:
-        """The same for an engine's answer."""
-        score = self.task.grade(self.samples[answer.id], self.readout, answer)
-        return next(iter(score.metrics.values())) >= 1
+    def are_right(self, answers: Sequence[tuple[str, Completion]]) -> list[bool]:
+        """The same for an engine's answers, each with the id of its prompt; programs run side by side."""
+        scores = scores_of(self.task, self.readout, [(self.samples[name], answer) for name, answer in answers])
+        return [next(iter(score.metrics.values())) >= 1 for score in scores]
 
 
 def task_prompts(task: Task, *, readout: Readout | None = None, limit: int | None = None) -> TaskPrompts:

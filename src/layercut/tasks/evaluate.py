@@ -297,7 +297,7 @@ def _repeated(
 ) -> Iterator[list[dict[str, Any]]]:
     """New records of items that are answered several times, a batch at a time."""
     for items in repeats.answers(task, engine, plan, samples, readout, held.records, decoding, num_samples):
-        scores = _scores(task, readout, [(item.sample, answer) for item in items for answer in item.answers])
+        scores = scores_of(task, readout, [(item.sample, answer) for item in items for answer in item.answers])
         fresh = []
         for place, item in enumerate(items):
             own = scores[place * num_samples : (place + 1) * num_samples]
@@ -310,15 +310,16 @@ def _records(
     task: Task, readout: Readout, answered: Sequence[tuple[Sample, Completion | Likelihoods]]
 ) -> list[dict[str, Any]]:
     """Graded answers; all at once where a task can, as those that run programs do."""
-    scores = _scores(task, readout, answered)
+    scores = scores_of(task, readout, answered)
     return [
         _record(task, readout, sample, answer, score) for (sample, answer), score in zip(answered, scores, strict=True)
     ]
 
 
-def _scores(
+def scores_of(
     task: Task, readout: Readout, answered: Sequence[tuple[Sample, Completion | Likelihoods]]
 ) -> Sequence[Score]:
+    """The score of each answer; a sample may have several. Programs run side by side."""
     grade_all = getattr(task, "grade_all", None)
     if grade_all is None:
         return [task.grade(sample, readout, answer) for sample, answer in answered]

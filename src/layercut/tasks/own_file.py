@@ -158,10 +158,14 @@ class OwnFile:
     def grade_all(
         self, samples: Sequence[Sample], readout: Readout, answers: Sequence[Completion | Likelihoods]
     ) -> list[Score]:
-        """Grade many answers; programs run over the cores. Raises InputError: no sandbox works here."""
+        """Grade many answers, also several to one sample; programs run over the cores.
+
+        Raises:
+            InputError: no sandbox works here.
+        """
         programs = {
-            sample.id: Program(source, sample.data["tests"], sample.data["names"])
-            for sample, answer in zip(samples, answers, strict=True)
+            place: Program(source, sample.data["tests"], sample.data["names"])
+            for place, (sample, answer) in enumerate(zip(samples, answers, strict=True))
             if sample.data["grade"] == "code"
             and isinstance(answer, Completion)
             and (source := find_program(answer.text, sample.data["names"]))
@@ -170,14 +174,14 @@ class OwnFile:
             dict(zip(programs, run_programs(list(programs.values()), limits=Limits()), strict=True)) if programs else {}
         )
         scores = []
-        for sample, answer in zip(samples, answers, strict=True):
+        for place, (sample, answer) in enumerate(zip(samples, answers, strict=True)):
             if isinstance(answer, Likelihoods):
                 scores.append(grade_rank(sample, answer) if sample.options else _likelihood(sample, answer))
             elif sample.data["grade"] == "code":
-                result = ran.get(sample.id)
+                result = ran.get(place)
                 said = "" if result is None else "passed" if result.passed else f"{result.failure}: {result.detail}"
                 graded = grade_text(said, result is not None and result.passed, answer)
-                source = programs[sample.id].source if result else ""
+                source = programs[place].source if result else ""
                 scores.append(graded._replace(program=program_class(source, "", answer, result)))
             elif sample.options:
                 found = lettered.find_short(answer.text, sample.options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,10 +88,10 @@ def test_a_healed_model_loads_and_says_how_it_was_made(
 def test_graded_answers_need_no_answers_of_the_teacher(
     layercut: Run, tiny: Path, cut: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def is_right(self: TaskPrompts, answer: Completion) -> bool:
-        return bool(answer.tokens[0] % 2)
+    def are_right(self: TaskPrompts, answers: Sequence[tuple[str, Completion]]) -> list[bool]:
+        return [bool(answer.tokens[0] % 2) for _, answer in answers]
 
-    monkeypatch.setattr(TaskPrompts, "is_right_answer", is_right)
+    monkeypatch.setattr(TaskPrompts, "are_right", are_right)
     command = ("heal", cut, "--teacher", tiny, "--prompts", "task:copy", "--limit", 10, "--held-out", 0.2)
     command = (*command, "--objective", "grpo", "--group", 3, "--rollout-max", 4, *SMALL, "--out", tmp_path / "run")
     dry = layercut(*command, "--dry-run", "--json")

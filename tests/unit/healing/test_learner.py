@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def data_of(found: TaskPrompts) -> Data:
 def test_what_the_learner_gets_right_stands_in_the_loss_curve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = task_prompts(load_task("arithmetic"), limit=24)
     data, cut = data_of(found), tiny_loaded("llama")
-    monkeypatch.setattr(TaskPrompts, "is_right_answer", lambda self, answer: int(answer.id[-1], 16) % 2 == 0)
+    monkeypatch.setattr(TaskPrompts, "are_right", lambda self, found: [int(name[-1], 16) % 2 == 0 for name, _ in found])
     asked = [example.id for example in data.held_out][:4]
     settings = TrainSettings(
         method="full", max_steps=4, save_every=2, batch_size=4, warmup_steps=0, graded=4, schedule="cosine"
@@ -72,7 +73,12 @@ def test_answers_to_held_out_questions_are_those_of_the_plain_engine(
     data, cut = data_of(found), tiny_loaded("llama")
     model = make_trainable(cut.model, TrainSettings(method=method))
     recorded: list[Completion] = []
-    monkeypatch.setattr(TaskPrompts, "is_right_answer", lambda self, answer: recorded.append(answer) or True)
+
+    def all_right(self: TaskPrompts, answered: Sequence[tuple[str, Completion]]) -> list[bool]:
+        recorded.extend(answer for _, answer in answered)
+        return [True] * len(answered)
+
+    monkeypatch.setattr(TaskPrompts, "are_right", all_right)
     look = accuracy_of_held_out([found], data, cut, 4)
     assert look(model) == {"accuracy of copy (short, n=4)": 1.0}
     monkeypatch.setattr(learner, "fastest_engine", PlainEngine)

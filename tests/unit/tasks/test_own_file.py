@@ -17,6 +17,7 @@ from layercut.sandbox import runner as sandbox
 from layercut.tasks import base_name, check_name, check_task, load_task
 from layercut.tasks.base import Sample, Score, Task
 from layercut.tasks.chance import chance_of
+from layercut.tasks.evaluate import scores_of
 
 SUMS = [{"prompt": f"What is {i} + 1?", "answer": i + 1, "grade": "number"} for i in range(40)]
 
@@ -35,8 +36,11 @@ def only(path: Path, row: dict[str, Any], grade: str = "") -> tuple[Task, Sample
 
 def graded(path: Path, row: dict[str, Any], text: str, readout: str = "short") -> Score:
     task, sample = only(path, row)
-    answer = Completion(id=sample.id, text=text, finish_reason="stop", num_prompt_tokens=1, num_new_tokens=1)
-    return task.grade(sample, readout, answer)
+    return task.grade(sample, readout, completion(sample, text))
+
+
+def completion(sample: Sample, text: str) -> Completion:
+    return Completion(id=sample.id, text=text, finish_reason="stop", num_prompt_tokens=1, num_new_tokens=1)
 
 
 @pytest.mark.parametrize(
@@ -77,6 +81,11 @@ def test_code_is_run_against_its_tests(tmp_path: Path) -> None:
         "AssertionError",
     )
     nothing = graded(tmp_path, row, "I cannot.")
+    task, sample = only(tmp_path, row)
+    texts = ("def double(x):\n    return 2 * x", "I cannot.", "def double(x):\n    return x")
+    scores = scores_of(task, "short", [(sample, completion(sample, text)) for text in texts])
+    assert [score.metrics["accuracy"] for score in scores] == [1.0, 0.0, 0.0], "several answers to one item"
+    assert [score.program for score in scores] == ["passed", "no_code", "wrong_answer"]
     assert (failed.program, nothing.outcome, nothing.program) == ("wrong_answer", "no_answer", "no_code")
     task, sample = only(tmp_path, row)
     request = task.request(sample, "short")
