@@ -109,3 +109,22 @@ def inputs_of(module: Any) -> Iterator[list[Tensor]]:
         yield seen
     finally:
         hook.remove()
+
+
+class _Reached(Exception):
+    """The layer whose output was wanted has been computed."""
+
+
+def run_until(layer: Any, model: Any, ids_BT: Tensor) -> None:
+    """Run a model on rows up to a layer's output, without those behind it; hooks set before see all of it."""
+
+    def stop(*_: Any) -> None:
+        raise _Reached
+
+    hook = layer.register_forward_hook(stop)
+    try:
+        model.base_model(input_ids=ids_BT, use_cache=False)
+    except _Reached:
+        pass
+    finally:
+        hook.remove()

@@ -30,7 +30,7 @@ from layercut.healing.batches import padded
 from layercut.healing.examples import Data, TrainingExample
 from layercut.healing.fold import add_to_projection, branch, fold, last_projection, takes_maps
 from layercut.healing.magnitude import MagnitudeSums, scale_stream
-from layercut.healing.places import Seam, check_layers, inputs_of, outputs_of, seams_of, with_layers_above
+from layercut.healing.places import Seam, check_layers, inputs_of, outputs_of, run_until, seams_of, with_layers_above
 from layercut.healing.settings import SEAMS
 from layercut.progress import OnProgress
 from layercut.surgery.remove import decoder_layers
@@ -254,13 +254,13 @@ class Streams(NamedTuple):
 
 @torch.no_grad()
 def _read(cut: Any, uncut: Any, seam: Seam, kind: str, ids_BT: Tensor, mask_BT: Tensor) -> Streams:
-    below = decoder_layers(cut)[seam.below]
+    below, last = decoder_layers(cut)[seam.below], decoder_layers(uncut)[seam.last]
     read: AbstractContextManager[list[Tensor]] = nullcontext([])
     if kind == PROJECTION:
         read = inputs_of(last_projection(below))
-    with outputs_of([branch(below), below, decoder_layers(uncut)[seam.last]], range(3)) as seen, read as given:
-        cut.base_model(input_ids=ids_BT, use_cache=False)
-        uncut.base_model(input_ids=ids_BT.to(uncut.device), use_cache=False)
+    with outputs_of([branch(below), below, last], range(3)) as seen, read as given:
+        run_until(below, cut, ids_BT)
+        run_until(last, uncut, ids_BT.to(uncut.device))
     added, ours, theirs = (seen[place].to(cut.device)[mask_BT].double() for place in range(3))
     return Streams(added, ours, theirs, given[0][mask_BT].double() if given else None)
 

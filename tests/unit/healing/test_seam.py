@@ -6,7 +6,7 @@ import torch
 from layercut.errors import InputError
 from layercut.healing.fold import add_to_projection, branch, fold, last_projection, takes_maps
 from layercut.healing.magnitude import scale_stream
-from layercut.healing.places import inputs_of, outputs_of, seams_of
+from layercut.healing.places import inputs_of, outputs_of, run_until, seams_of
 from layercut.healing.seam import MAPS, PROJECTION, Sums, places_of, repair_seams, solve
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import decoder_layers, remove_layers
@@ -171,6 +171,23 @@ def test_the_inputs_of_a_module_are_those_of_its_calls() -> None:
         model(torch.ones(2, 3))
     model(torch.zeros(2, 3))
     assert len(seen) == 1 and torch.equal(seen[0], torch.ones(2, 3))
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2", "mixtral"])
+@torch.no_grad()
+def test_layers_behind_the_wanted_one_are_not_run(family: str) -> None:
+    model, seen = tiny_model(family), []
+    layers = decoder_layers(model)
+    with outputs_of(layers, range(NUM_LAYERS)) as wanted:
+        model.base_model(input_ids=IDS, use_cache=False)
+    hooks = [layer.register_forward_pre_hook(lambda *_, at=at: seen.append(at)) for at, layer in enumerate(layers)]
+    with outputs_of(layers, [1, 3]) as found:
+        run_until(layers[3], model, IDS)
+    assert seen == [0, 1, 2, 3] and all(torch.equal(found[at], wanted[at]) for at in (1, 3))
+    for hook in hooks:
+        hook.remove()
+    logits = model(input_ids=IDS).logits
+    assert torch.equal(logits, tiny_model(family)(input_ids=IDS).logits), "no hook stays"
 
 
 def test_the_sums_are_those_of_least_squares() -> None:
