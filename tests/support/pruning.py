@@ -24,9 +24,9 @@ SPLITS: tuple[Split, ...] = ("selection", "report")
 PROMPTS = [f"{word} {number}:" for number in range(40) for word in ("the cat", "a plan", "x =", "so")]
 
 
-def spare_model(path: Path) -> Path:
-    """Write a tiny llama whose layers SPARE add nothing to the stream."""
-    model: Any = tiny_model("llama")
+def spare_model(path: Path, family: str = "llama") -> Path:
+    """Write a tiny model whose layers SPARE add nothing to the stream."""
+    model: Any = tiny_model(family)
     with torch.no_grad():
         for index in SPARE:
             layer: Any = decoder_layers(model)[index]

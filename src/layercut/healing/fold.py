@@ -2,7 +2,8 @@
 
 In pre-norm families the last linear layer writes straight into the stream, so any map folds into it: T (W a + b) is
 (T W) a + T b; with experts, into each one's. Families that normalise the MLP's output first (gemma2, gemma3, olmo2,
-olmo3) take only a factor per channel, into that norm's weight. Every fold is compared with the map itself.
+olmo3, glm4) take only a factor per channel, into that norm's weight. Every fold is compared with the map itself. How a
+layer adds the MLP's output to the stream is measured (``gain``): granite multiplies it first.
 """
 
 # Shapes: N tokens, D hidden size, I intermediate size, E experts.
@@ -16,15 +17,21 @@ import torch
 from torch import Tensor, nn
 
 from layercut.errors import InputError, VerificationError
-from layercut.healing.places import inputs_of
+from layercut.healing.places import inputs_of, outputs_of, run_until
 
 TOLERANCE = 1e-4
 """Largest difference between the folded module and the mapped output, as a share of the largest value."""
 
 
+_NORMS = ("post_feedforward_layernorm", "post_mlp_layernorm")
+"""Norms of what the MLP adds, by the names that families give them."""
+_LINEAR = 0.02
+"""How far a layer's output may be from the MLP's times a factor, as a share; rounding is far below it."""
+
+
 def branch(layer: nn.Module) -> nn.Module:
     """The module of a decoder layer whose output is what the MLP adds to the stream; InputError if none is known."""
-    for name in ("post_feedforward_layernorm", "mlp"):
+    for name in (*_NORMS, "mlp"):
         module = getattr(layer, name, None)
         if isinstance(module, nn.Module):
             return module
@@ -45,6 +52,39 @@ def attention_branch(layer: nn.Module) -> nn.Module:
 def takes_maps(layer: nn.Module) -> bool:
     """Whether any linear map folds into the layer; otherwise only a factor per channel does."""
     return branch(layer) is getattr(layer, "mlp", None)
+
+
+@torch.no_grad()
+def gain(model: Any, layer: nn.Module, ids_BT: Tensor) -> float:
+    """The factor by which a layer of a model adds what ``branch`` gives to the stream; 1 in most families.
+
+    Measured on some tokens: the output of the branch is changed at random, and that of the layer must follow.
+
+    Raises:
+        InputError: no MLP is known, or the layer does something else with its output, such as normalise it.
+    """
+    module = branch(layer)
+    with outputs_of([module, layer], range(2)) as seen:
+        run_until(layer, model, ids_BT)
+    plain, size = seen[1].double(), seen[0].abs().mean()
+    change = size * torch.randn(seen[0].shape, generator=torch.Generator().manual_seed(0)).to(seen[0])
+    hook = module.register_forward_hook(
+        lambda _, __, output: output + change if isinstance(output, Tensor) else (output[0] + change, *output[1:])
+    )
+    try:
+        with outputs_of([layer], range(1)) as seen:
+            run_until(layer, model, ids_BT)
+    finally:
+        hook.remove()
+    moved = seen[0].double() - plain
+    change = change.double().reshape(moved.shape)
+    factor = ((moved * change).sum() / change.square().sum()).item()
+    if not (moved - factor * change).norm() <= _LINEAR * abs(factor) * change.norm():
+        raise InputError(
+            f"{type(layer).__name__} does more with what its MLP gives than add it to the stream, so its seam cannot "
+            "be repaired; train instead (`method` lora)."
+        )
+    return 1.0 if abs(factor - 1) < 1e-3 else factor
 
 
 @torch.no_grad()

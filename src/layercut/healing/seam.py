@@ -29,6 +29,7 @@ from layercut.errors import InputError, unknown
 from layercut.healing.batches import padded
 from layercut.healing.examples import Data, TrainingExample
 from layercut.healing.fold import add_to_projection, branch, fold, last_projection, takes_maps
+from layercut.healing.fold import gain as gain_of
 from layercut.healing.magnitude import MagnitudeSums, scale_stream
 from layercut.healing.places import Seam, check_layers, inputs_of, outputs_of, run_until, seams_of, with_layers_above
 from layercut.healing.settings import SEAMS
@@ -176,6 +177,7 @@ def repair_seams(
     if kind == PROJECTION:
         for seam in seams:
             last_projection(ours[seam.below])
+    gains = {} if kind == "magnitude" else _gains(cut, seams, data)
     done, total = 0, len(seams) * (len(data.train) + len(data.held_out))
     on_progress(0, total)
     fits = []
@@ -184,7 +186,8 @@ def repair_seams(
         fitted, judged = (_sums(cut, ours[seam.below], kind) for _ in range(2))
         for sums, examples in ((fitted, data.train), (judged, data.held_out)):
             for ids_BT, mask_BT in _batches(examples, batch_size):
-                streams = _read(cut, uncut, seam, kind, ids_BT.to(cut.device), mask_BT.to(cut.device))
+                gain = gains.get(seam.below, 1.0)
+                streams = _read(cut, uncut, seam, kind, gain, ids_BT.to(cut.device), mask_BT.to(cut.device))
                 if isinstance(sums, Sums):
                     sums.add(*streams.sides())
                 else:
@@ -209,6 +212,12 @@ def repair_seams(
     return fits
 
 
+def _gains(cut: PreTrainedModel, seams: Sequence[Seam], data: Data) -> dict[int, float]:
+    """How each layer below a seam adds what its MLP gives, by index; see ``gain``."""
+    layers, ids_BT = decoder_layers(cut), padded(data.train[:1])["input_ids"].to(cut.device)
+    return {seam.below: gain_of(cut, layers[seam.below], ids_BT) for seam in seams}
+
+
 def _sums(cut: PreTrainedModel, layer: nn.Module, kind: str) -> Sums | MagnitudeSums:
     if kind == "magnitude":
         return MagnitudeSums()
@@ -230,7 +239,9 @@ class Streams(NamedTuple):
     """The streams at a seam, at each token, in float64."""
 
     added_ND: Tensor
-    """The output of the MLP below, which it adds to our stream."""
+    """What the layer below adds to our stream for its MLP."""
+    gain: float
+    """Its factor: of the MLP's output, which is the rest."""
     ours_ND: Tensor
     """Our stream after that."""
     theirs_ND: Tensor
@@ -248,12 +259,12 @@ class Streams(NamedTuple):
         wanted_ND = self.theirs_ND - (self.ours_ND - self.added_ND)
         gap_N1 = (wanted_ND - self.added_ND).norm(dim=-1, keepdim=True).clamp(min=1e-9)
         if self.inputs_NF is not None:
-            return self.inputs_NF / gap_N1, (self.theirs_ND - self.ours_ND) / gap_N1
+            return self.inputs_NF / gap_N1, (self.theirs_ND - self.ours_ND) / (self.gain * gap_N1)
         return self.added_ND / gap_N1, wanted_ND / gap_N1
 
 
 @torch.no_grad()
-def _read(cut: Any, uncut: Any, seam: Seam, kind: str, ids_BT: Tensor, mask_BT: Tensor) -> Streams:
+def _read(cut: Any, uncut: Any, seam: Seam, kind: str, gain: float, ids_BT: Tensor, mask_BT: Tensor) -> Streams:
     below, last = decoder_layers(cut)[seam.below], decoder_layers(uncut)[seam.last]
     read: AbstractContextManager[list[Tensor]] = nullcontext([])
     if kind == PROJECTION:
@@ -262,7 +273,7 @@ def _read(cut: Any, uncut: Any, seam: Seam, kind: str, ids_BT: Tensor, mask_BT: 
         run_until(below, cut, ids_BT)
         run_until(last, uncut, ids_BT.to(uncut.device))
     added, ours, theirs = (seen[place].to(cut.device)[mask_BT].double() for place in range(3))
-    return Streams(added, ours, theirs, given[0][mask_BT].double() if given else None)
+    return Streams(gain * added, gain, ours, theirs, given[0][mask_BT].double() if given else None)
 
 
 def _batches(examples: Sequence[TrainingExample], size: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 
 from layercut.engine.base import LikelihoodRequest
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
 from layercut.healing.data import BUILT_IN
+from layercut.healing.fold import gain, takes_maps
 from layercut.healing.heal import estimate_heal, heal_model
 from layercut.healing.prompt_sources import Answering, PromptGroup, PromptSource, task_prompts
 from layercut.healing.prompts import NamedPrompt, PromptWithAnswer, plain_prompt
@@ -21,9 +24,17 @@ from layercut.pruning.path import FEWEST_FRESH, PlanPath
 from layercut.settings import ModelSettings, TaskSettings
 from layercut.surgery.cut import cut_model
 from layercut.surgery.plan import CutPlan
+from layercut.surgery.remove import decoder_layers
 from layercut.tasks.base import generates
 
 CUT = "checkpoint"
+SEAM, TRAINED = "seam", "seam+lora"
+"""In closed form; and what ``auto`` trains: LoRA on the original model's distributions, from the model with the seam.
+
+Training from the seam reached more than training from the cut, in docs/experiments/healing.md.
+"""
+_PROBED = 16
+"""Tokens on which it is measured how a layer adds what its MLP gives."""
 TRAINING_ITEMS = 512
 """Of each task, that training learns from at most."""
 
@@ -59,12 +70,14 @@ class DepthHealer:
     def heal(self, plan: CutPlan, method: str, source: PromptSource) -> Path:
         """The folder of the healed checkpoint; the same call goes on where it was stopped.
 
+        ``TRAINED`` needs the plan's healing by ``SEAM``.
+
         Raises:
             InputError: a model or prompts that cannot be healed with.
             MissingExtra: TRL or PEFT is not installed, for methods that train.
         """
         healed = heal_model(
-            *self._models(plan),
+            *self._models(plan, SEAM if method == TRAINED else None),
             source,
             self._settings(method, source),
             Answering(),
@@ -84,18 +97,36 @@ class DepthHealer:
         assert found.seconds is not None, "the speed of this machine was timed"
         return found.seconds[1]
 
-    def _models(self, plan: CutPlan) -> tuple[ModelSettings, ModelSettings]:
-        """The pruned model, which is written for it, and its teacher."""
-        cut = self._depth(plan) / CUT
+    @cached_property
+    def seam(self) -> str:
+        """The seam that the model takes: a map, or factors where it normalises what its MLPs add.
+
+        Raises:
+            InputError: it does something with what an MLP gives that no seam is folded into.
+        """
+        model = self._model.loaded.model
+        layer = decoder_layers(model)[0]
+        gain(model, layer, torch.arange(_PROBED, device=model.device)[None])
+        return "linear" if takes_maps(layer) else "scale"
+
+    def _models(self, plan: CutPlan, healed_by: str | None = None) -> tuple[ModelSettings, ModelSettings]:
+        """The pruned model, which is written for it, or its checkpoint of a method; and its teacher."""
+        cut = self._depth(plan) / CUT if healed_by is None else self.checkpoint(plan, healed_by)
         if not cut.exists():
+            assert healed_by is None, f"{healed_by} comes first"
             cut_model(self._model.source, plan, cut, uncut=None)
         wanted = self._model.settings
         return wanted.replace(model=str(cut), revision=None), wanted
 
     def _settings(self, method: str, source: PromptSource) -> HealSettings:
         learns_right_ones = source.records is None and not source.tasks
+        how: dict[str, Any] = {"method": method}
+        if method == SEAM:
+            how["seam"] = self.seam
+        elif method == TRAINED:
+            how = {"method": "lora", "objective": "forward-kl"}
         return HealSettings(
-            train=TrainSettings(method=method, seed=self._seed),
+            train=TrainSettings(**how, seed=self._seed),
             responses="original" if learns_right_ones else "self",
             decontaminate=self._decontaminate,
             data=self._data,

@@ -14,14 +14,12 @@ from layercut.healing.prompt_sources import PromptSource
 from layercut.progress.heartbeat import clock
 from layercut.pruning.budget import CONFIRM
 from layercut.pruning.context import PruneContext
-from layercut.pruning.healing import DepthHealer, healing_prompts, training_prompts
+from layercut.pruning.healing import SEAM, TRAINED, DepthHealer, healing_prompts, training_prompts
 from layercut.pruning.original import OriginalModel
 from layercut.pruning.settings import AUTO, NONE
 from layercut.runs.prune import PathStep, TaskKept, Tried, least_kept
 from layercut.surgery.plan import CutPlan, format_layers
 
-SEAM, TRAINED = "seam", "lora"
-"""What ``auto`` heals by: in closed form, and by training."""
 _SMALL = 1_000_000_000
 """Parameters up to which the original model stays in memory while another is healed."""
 _REASONABLE = 0.5
@@ -106,18 +104,37 @@ class PathSearch:
         """The plan healed, where that may pay."""
         method, keep = self._settings.heal, self._settings.keep
         if method == AUTO:
-            return [self._heal(removed, SEAM)] if _REASONABLE * keep <= _least(plain) < 1 else []
+            return [self._heal(removed, SEAM)] if _REASONABLE * keep <= _least(plain) < 1 and self._takes_seams else []
         return [] if method == NONE else [self._heal(removed, method)]
+
+    def _parts(self, method: str) -> list[str]:
+        """The healings of a plan, one after the other, whose last one gives the model."""
+        return [SEAM, TRAINED] if method == TRAINED else [method]
+
+    @property
+    def _trained_by(self) -> str:
+        """What ``auto`` trains by."""
+        return TRAINED if self._takes_seams else "lora"
+
+    @cached_property
+    def _takes_seams(self) -> bool:
+        """Whether a seam folds into models of this family; says why not."""
+        try:
+            return bool(self.healer.seam)
+        except InputError as error:
+            self._say(f"not healed by a seam: {error}")
+            return False
 
     def _heal(self, removed: tuple[int, ...], method: str) -> Tried:
         """Heal the plan in one way, and judge it on selection items."""
         plan = self.plan(removed)
         self._progress.begin(f"depth {len(removed)}", f"healing by {method}")
         began = time.monotonic()
-        source = self._prompts(method)
+        sources = {name: self._prompts(name) for name in self._parts(method)}
         if self._model.num_parameters(self._model.plan()) > _SMALL:
             self._original.release()
-        checkpoint = self.healer.heal(plan, method, source)
+        for name, source in sources.items():
+            checkpoint = self.healer.heal(plan, name, source)
         self.healer.forget(plan)
         seconds = time.monotonic() - began
         self._progress.begin(f"depth {len(removed)}", f"scoring the model healed by {method}")
@@ -141,9 +158,9 @@ class PathSearch:
             weak = next((one for one in steps if _least(_kept_by(one)) < (1 + keep) / 2), None)
             state.put("trained", None if weak is None or not self._fits(weak, seconds) else weak.depth)
         place = next((place for place, one in enumerate(steps) if one.depth == state["trained"]), None)
-        if place is None or any(one.healing == TRAINED for one in steps[place].tried):
+        if place is None or any(one.healing == self._trained_by for one in steps[place].tried):
             return
-        tried = (*steps[place].tried, self._heal(steps[place].removed, TRAINED))
+        tried = (*steps[place].tried, self._heal(steps[place].removed, self._trained_by))
         steps[place] = steps[place].model_copy(update={"tried": tried, "healing": _best(tried).healing})
         state.put("path", [one.model_dump(mode="json") for one in steps])
         self._show(steps[place])
@@ -152,11 +169,13 @@ class PathSearch:
         """Whether training surely fits into the time that report items do not need."""
         if find_spec("trl") is None or find_spec("peft") is None:
             return False
+        done = {one.healing for one in step.tried}
         try:
-            source = self._prompts(TRAINED)
+            sources = {name: self._prompts(name) for name in self._parts(self._trained_by) if name not in done}
         except InputError:
             return False
-        most = self.healer.most_seconds(self.plan(step.removed), TRAINED, source)
+        plan = self.plan(step.removed)
+        most = sum(self.healer.most_seconds(plan, name, source) for name, source in sources.items())
         left = (1 - CONFIRM) * seconds - self._state.used
         if most > left:
             self._say(f"healing by training may take {clock(most)}, and {clock(max(left, 0))} is left for it: left out")

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from layercut.errors import InputError
-from layercut.healing.fold import add_to_projection, branch, fold, last_projection, takes_maps
+from layercut.healing.fold import add_to_projection, branch, fold, gain, last_projection, takes_maps
 from layercut.healing.magnitude import scale_stream
 from layercut.healing.places import inputs_of, outputs_of, run_until, seams_of
 from layercut.healing.seam import MAPS, PROJECTION, Sums, places_of, repair_seams, solve
@@ -188,6 +191,62 @@ def test_layers_behind_the_wanted_one_are_not_run(family: str) -> None:
         hook.remove()
     logits = model(input_ids=IDS).logits
     assert torch.equal(logits, tiny_model(family)(input_ids=IDS).logits), "no hook stays"
+
+
+def config_model(family: str, **more: Any) -> Any:
+    """A tiny model of a family that is no part of CONFIGS, or with other settings."""
+    config = AutoConfig.for_model(family, **(CONFIGS["llama"] | {"tie_word_embeddings": False} | more))
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(config).eval()
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_most_layers_add_what_their_mlp_gives_as_it_is(family: str) -> None:
+    model = tiny_model(family)
+    assert all(gain(model, layer, IDS) == 1 for layer in decoder_layers(model))
+
+
+def test_a_layer_may_multiply_or_normalise_what_its_mlp_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    granite, glm4 = config_model("granite", residual_multiplier=0.3), config_model("glm4")
+    assert gain(granite, decoder_layers(granite)[2], IDS) == pytest.approx(0.3, rel=1e-4)
+    layer = decoder_layers(glm4)[2]
+    assert branch(layer) is layer.post_mlp_layernorm and gain(glm4, layer, IDS) == 1 and not takes_maps(layer)
+    monkeypatch.setattr("layercut.healing.fold.branch", lambda layer: layer.mlp)
+    with pytest.raises(InputError, match="Glm4DecoderLayer does more with what its MLP gives than add it"):
+        gain(glm4, layer, IDS)
+
+
+@pytest.mark.parametrize(
+    ("family", "kind"),
+    [
+        ("llama", "linear"), ("llama", PROJECTION), ("gemma2", "scale"), ("mixtral", "linear"),
+        *(("granite", kind) for kind in ("linear", "orthogonal", "scale", PROJECTION)), ("glm4", "scale"),
+    ],
+)  # fmt: skip
+@torch.no_grad()
+def test_what_a_fit_leaves_of_the_gap_is_what_the_repaired_model_leaves(family: str, kind: str) -> None:
+    """Measured in the streams of both models, without any of the sums."""
+    made = {"granite": {"residual_multiplier": 0.3}, "glm4": {}}
+    uncut, cut, repaired = (
+        config_model(family, **made[family]) if family in made else tiny_model(family) for _ in range(3)
+    )
+    plan, data = CutPlan(num_layers=NUM_LAYERS, removed=(3,)), tiny_data(24)
+    remove_layers(cut, plan)
+    remove_layers(repaired, plan)
+    fit = next(fit for fit in repair_seams(repaired, uncut, plan, data, kind) if fit.seam.first is not None)
+    assert fit.is_folded and fit.gap_left < 1
+    left, whole = 0.0, 0
+    for example in data.held_out:
+        ids_BT = torch.tensor([example.input_ids])
+        streams = []
+        for model, layer in ((uncut, 3), (cut, 2), (repaired, 2)):
+            with outputs_of(decoder_layers(model), [layer]) as seen:
+                model.base_model(input_ids=ids_BT, use_cache=False)
+            streams.append(seen[layer][0].double())
+        theirs, before, after = streams
+        left += ((theirs - after).norm(dim=-1) / (theirs - before).norm(dim=-1)).square().sum().item()
+        whole += len(theirs)
+    assert left / whole == pytest.approx(fit.gap_left, rel=1e-3)
 
 
 def test_the_sums_are_those_of_least_squares() -> None:

@@ -287,6 +287,48 @@ def test_a_healed_model_is_confirmed_and_written_where_it_was_chosen(
     assert "Healing" in (done.checkpoint / "README.md").read_text()
 
 
+def test_a_family_without_a_known_mlp_is_pruned_and_not_healed(
+    model: Path, choices: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: Any) -> float:
+        raise InputError("OPTDecoderLayer has no MLP that layercut knows, so its seam cannot be repaired.")
+
+    kept, said = PlanPath.kept, []
+
+    def less(self: PlanPath, removed: Any, seed: int) -> Any:
+        """As if some of it were kept, so that a seam would be tried."""
+        return tuple(one.model_copy(update={"kept": Estimated(value=0.4, n=40)}) for one in kept(self, removed, seed))
+
+    monkeypatch.setattr(PlanPath, "kept", less)
+    monkeypatch.setattr("layercut.pruning.healing.gain", refused)
+    wanted = PruneSettings(tasks=(str(choices),), keep=0.5, max_depth="1", items=40)
+    done = prune_model(
+        ModelSettings(model=str(model), device="cpu"), wanted, out=tmp_path / "run", console=Console(quiet=True),
+        say=said.append,
+    )  # fmt: skip
+    assert [one.healing for one in done.result.path[0].tried] == [None] and done.result.verdict == "passed"
+    assert any("not healed by a seam: OPTDecoderLayer has no MLP" in line for line in said)
+
+
+@pytest.mark.parametrize("heal", ["auto", "seam"])
+def test_a_seam_of_a_family_that_takes_no_maps_is_a_factor(
+    heal: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = PlanPath.kept
+
+    def less(self: PlanPath, removed: Any, seed: int) -> Any:
+        """As if some of it were kept without healing."""
+        return tuple(one.model_copy(update={"kept": Estimated(value=0.3, n=40)}) for one in kept(self, removed, seed))
+
+    monkeypatch.setattr(PlanPath, "kept", less)
+    model = spare_model(tmp_path / "model", "gemma2")
+    file = choice_file(tmp_path / "mine.jsonl", model)
+    done = run(model, file, tmp_path / "run", max_depth="1", keep=0.5, heal=heal)
+    assert done.result.chosen.healing == "seam" and done.result.verdict == "passed" and done.checkpoint is not None
+    (healing,) = json.loads((done.checkpoint / "plan.json").read_text())["healing"]
+    assert healing["seam_map"] == "scale"
+
+
 def test_a_time_gives_items_and_is_kept(model: Path, choices: Path, tmp_path: Path) -> None:
     wanted = PruneSettings(tasks=(str(choices),), keep=0.5, max_depth="1", time="2min", heal="none")
     said: list[str] = []
@@ -318,6 +360,10 @@ def test_where_time_allows_the_first_depth_at_risk_is_trained(model: Path, tmp_p
     )  # fmt: skip
     state = json.loads((tmp_path / "run" / "prune.json").read_text())
     assert state["trained"] == 3, "the first depth that lost something"
-    trained = [one for one in done.result.path[2].tried if one.healing == "lora"]
+    trained = [one for one in done.result.path[2].tried if one.healing == "seam+lora"]
     assert len(trained) == 1 and trained[0].seconds > 0 and trained[0].kept[0].kept is not None
+    plan = tmp_path / "run" / "healing" / "depth-3" / "seam+lora" / "checkpoint" / "plan.json"
+    if plan.is_file():
+        made = json.loads(plan.read_text())["healing"]
+        assert [(one["method"], one["objective"]) for one in made] == [("seam", "sft"), ("lora", "forward-kl")]
     assert [one.depth for one in done.result.tested][:2] == [1, 2] and done.result.tested[1].passed
