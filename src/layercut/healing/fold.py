@@ -21,12 +21,11 @@ from layercut.healing.places import inputs_of, outputs_of, run_until
 
 TOLERANCE = 1e-4
 """Largest difference between the folded module and the mapped output, as a share of the largest value."""
-
-
 _NORMS = ("post_feedforward_layernorm", "post_mlp_layernorm")
 """Norms of what the MLP adds, by the names that families give them."""
-_LINEAR = 0.02
-"""How far a layer's output may be from the MLP's times a factor, as a share; rounding is far below it."""
+_LINEAR = 0.05
+"""How far a change of a layer's output may be from that of its MLP's times a factor, as a share; rounding to bfloat16
+stays below it."""
 
 
 def branch(layer: nn.Module) -> nn.Module:
@@ -58,7 +57,8 @@ def takes_maps(layer: nn.Module) -> bool:
 def gain(model: Any, layer: nn.Module, ids_BT: Tensor) -> float:
     """The factor by which a layer of a model adds what ``branch`` gives to the stream; 1 in most families.
 
-    Measured on some tokens: the output of the branch is changed at random, and that of the layer must follow.
+    Measured on some tokens: the output of the branch is changed at random, by as much as the layer's output is large so
+    that rounding hides nothing, and the layer's output must follow.
 
     Raises:
         InputError: no MLP is known, or the layer does something else with its output, such as normalise it.
@@ -66,8 +66,9 @@ def gain(model: Any, layer: nn.Module, ids_BT: Tensor) -> float:
     module = branch(layer)
     with outputs_of([module, layer], range(2)) as seen:
         run_until(layer, model, ids_BT)
-    plain, size = seen[1].double(), seen[0].abs().mean()
-    change = size * torch.randn(seen[0].shape, generator=torch.Generator().manual_seed(0)).to(seen[0])
+    plain = seen[1].double()
+    drawn = torch.randn(seen[0].shape, generator=torch.Generator().manual_seed(0)).to(seen[0].device)
+    change = (plain.square().mean().sqrt() * drawn).to(seen[0].dtype)
     hook = module.register_forward_hook(
         lambda _, __, output: output + change if isinstance(output, Tensor) else (output[0] + change, *output[1:])
     )

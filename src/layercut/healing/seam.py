@@ -184,9 +184,9 @@ def repair_seams(
     scale = 1.0  # factor between our stream and the stream of the right magnitude, after the seams below
     for seam in seams:
         fitted, judged = (_sums(cut, ours[seam.below], kind) for _ in range(2))
+        gain = gains.get(seam.below, 1.0)
         for sums, examples in ((fitted, data.train), (judged, data.held_out)):
             for ids_BT, mask_BT in _batches(examples, batch_size):
-                gain = gains.get(seam.below, 1.0)
                 streams = _read(cut, uncut, seam, kind, gain, ids_BT.to(cut.device), mask_BT.to(cut.device))
                 if isinstance(sums, Sums):
                     sums.add(*streams.sides())

@@ -41,6 +41,7 @@ from layercut.tasks.base import (
     generates,
 )
 from layercut.tasks.chance import chance_of
+from layercut.tasks.grading import scores_of
 from layercut.tasks.reported import full_size, shares_test_set
 from layercut.text.counting import counted
 
@@ -314,17 +315,6 @@ def _records(
     return [
         _record(task, readout, sample, answer, score) for (sample, answer), score in zip(answered, scores, strict=True)
     ]
-
-
-def scores_of(
-    task: Task, readout: Readout, answered: Sequence[tuple[Sample, Completion | Likelihoods]]
-) -> Sequence[Score]:
-    """The score of each answer; a sample may have several. Programs run side by side."""
-    grade_all = getattr(task, "grade_all", None)
-    if grade_all is None:
-        return [task.grade(sample, readout, answer) for sample, answer in answered]
-    scores: Sequence[Score] = grade_all([sample for sample, _ in answered], readout, [answer for _, answer in answered])
-    return scores
 
 
 def _record(

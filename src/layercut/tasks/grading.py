@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
 from layercut.engine.base import Completion, Likelihoods
-from layercut.tasks.base import GENERATED, LOG_LIKELIHOOD, Readout, Sample, Score
+from layercut.tasks.base import GENERATED, LOG_LIKELIHOOD, Readout, Sample, Score, Task
 
 _DIGITS = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?"
 _GROUPS_SO_FAR = re.compile(r"[0-9]*|[0-9]{1,3}(?:,[0-9]{3})*,[0-9]{0,3}")
@@ -187,3 +187,14 @@ def guessing(samples: Sequence[Sample], readout: Readout, metrics: Sequence[str]
     else:
         share = sum(1 / len(sample.options) for sample in samples) / len(samples)
     return dict.fromkeys(metrics, share)
+
+
+def scores_of(
+    task: Task, readout: Readout, answered: Sequence[tuple[Sample, Completion | Likelihoods]]
+) -> Sequence[Score]:
+    """The score of each answer; a sample may have several. Programs run side by side."""
+    grade_all = getattr(task, "grade_all", None)
+    if grade_all is None:
+        return [task.grade(sample, readout, answer) for sample, answer in answered]
+    scores: Sequence[Score] = grade_all([sample for sample, _ in answered], readout, [answer for _, answer in answered])
+    return scores

@@ -206,6 +206,14 @@ def test_most_layers_add_what_their_mlp_gives_as_it_is(family: str) -> None:
     assert all(gain(model, layer, IDS) == 1 for layer in decoder_layers(model))
 
 
+def test_rounding_to_bfloat16_does_not_look_like_another_layer() -> None:
+    """In a stream that is a thousand times what the MLP adds."""
+    model: Any = tiny_model("llama").bfloat16()
+    with torch.no_grad():
+        model.get_input_embeddings().weight.mul_(1000 / model.get_input_embeddings().weight.abs().mean())
+    assert all(gain(model, layer, IDS) == pytest.approx(1, abs=0.02) for layer in decoder_layers(model))
+
+
 def test_a_layer_may_multiply_or_normalise_what_its_mlp_gives(monkeypatch: pytest.MonkeyPatch) -> None:
     granite, glm4 = config_model("granite", residual_multiplier=0.3), config_model("glm4")
     assert gain(granite, decoder_layers(granite)[2], IDS) == pytest.approx(0.3, rel=1e-4)
