@@ -18,6 +18,7 @@ TRL's trainer itself is not used: it draws by its own engines from a global gene
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
@@ -82,7 +83,7 @@ def rewards_of(answered: Sequence[tuple[Question, Completion]]) -> list[float]:
     found = [0.0] * len(answered)
     for own in places.values():
         task = answered[own[0]][0].task
-        right = task.are_right([(answered[place][0].asked.id, answered[place][1]) for place in own])
+        right = task.are_right([replace(answered[place][1], id=answered[place][0].asked.id) for place in own])
         for place, is_right in zip(own, right, strict=True):
             found[place] = float(is_right)
     return found

@@ -69,4 +69,4 @@ def _num_right(engine: Engine, task: TaskPrompts, names: Sequence[str]) -> int:
     requests = [task.request(prompts[name]) for name in names]
     uncut = CutPlan(num_layers=engine.num_layers)
     answers = [answer for batch in engine.completions(requests, uncut, Decoding()) for answer in batch]
-    return sum(task.are_right([(answer.id, answer) for answer in answers]))
+    return sum(task.are_right(answers))

@@ -111,11 +111,11 @@ class TaskPrompts(NamedTuple):
         """Whether the task's grader gives a recorded answer full marks on its headline metric."""
         names = ("id", "finish_reason", "num_prompt_tokens", "num_new_tokens")
         answer = Completion(text=record["completion"], **{name: record[name] for name in names})
-        return self.are_right([(answer.id, answer)])[0]
+        return self.are_right([answer])[0]
 
-    def are_right(self, answers: Sequence[tuple[str, Completion]]) -> list[bool]:
-        """The same for an engine's answers, each with the id of its prompt; programs run side by side."""
-        scores = scores_of(self.task, self.readout, [(self.samples[name], answer) for name, answer in answers])
+    def are_right(self, answers: Sequence[Completion]) -> list[bool]:
+        """The same for an engine's answers under the ids of their prompts; programs run side by side."""
+        scores = scores_of(self.task, self.readout, [(self.samples[answer.id], answer) for answer in answers])
         return [next(iter(score.metrics.values())) >= 1 for score in scores]
 
 

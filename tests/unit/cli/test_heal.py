@@ -88,8 +88,8 @@ def test_a_healed_model_loads_and_says_how_it_was_made(
 def test_graded_answers_need_no_answers_of_the_teacher(
     layercut: Run, tiny: Path, cut: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def are_right(self: TaskPrompts, answers: Sequence[tuple[str, Completion]]) -> list[bool]:
-        return [bool(answer.tokens[0] % 2) for _, answer in answers]
+    def are_right(self: TaskPrompts, answers: Sequence[Completion]) -> list[bool]:
+        return [bool(answer.tokens[0] % 2) for answer in answers]
 
     monkeypatch.setattr(TaskPrompts, "are_right", are_right)
     command = ("heal", cut, "--teacher", tiny, "--prompts", "task:copy", "--limit", 10, "--held-out", 0.2)

@@ -38,7 +38,7 @@ def data_of(found: TaskPrompts) -> Data:
 def test_what_the_learner_gets_right_stands_in_the_loss_curve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = task_prompts(load_task("arithmetic"), limit=24)
     data, cut = data_of(found), tiny_loaded("llama")
-    monkeypatch.setattr(TaskPrompts, "are_right", lambda self, found: [int(name[-1], 16) % 2 == 0 for name, _ in found])
+    monkeypatch.setattr(TaskPrompts, "are_right", lambda self, found: [int(one.id[-1], 16) % 2 == 0 for one in found])
     asked = [example.id for example in data.held_out][:4]
     settings = TrainSettings(
         method="full", max_steps=4, save_every=2, batch_size=4, warmup_steps=0, graded=4, schedule="cosine"
@@ -74,8 +74,8 @@ def test_answers_to_held_out_questions_are_those_of_the_plain_engine(
     model = make_trainable(cut.model, TrainSettings(method=method))
     recorded: list[Completion] = []
 
-    def all_right(self: TaskPrompts, answered: Sequence[tuple[str, Completion]]) -> list[bool]:
-        recorded.extend(answer for _, answer in answered)
+    def all_right(self: TaskPrompts, answered: Sequence[Completion]) -> list[bool]:
+        recorded.extend(answered)
         return [True] * len(answered)
 
     monkeypatch.setattr(TaskPrompts, "are_right", all_right)

@@ -35,7 +35,7 @@ def test_worked_solutions_are_right_by_the_tasks_own_grader(name: str) -> None:
         answer = Completion(
             id=one.prompt.id, text=one.answer, finish_reason="stop", num_prompt_tokens=1, num_new_tokens=1
         )
-        assert found.are_right([(answer.id, answer)]) == [True], one
+        assert found.are_right([answer]) == [True], one
         assert "=" in one.answer and not one.answer.endswith("\n"), "the stop string is no part of an answer"
 
 

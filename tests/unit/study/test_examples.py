@@ -17,7 +17,7 @@ EXAMPLES = sorted(Path(__file__).parents[3].glob("examples/*.yaml"))
 
 def test_they_are_all_here() -> None:
     names = {"compare-criteria", "healing-study", "one-model", "paper", "paper-suite", "quickstart"}
-    names |= {"reasoner", "reasoner-study", "smollm2-study"}
+    names |= {"reasoner", "reasoner-study", "recovery-study", "smollm2-study"}
     assert {file.stem for file in EXAMPLES} == names
 
 
