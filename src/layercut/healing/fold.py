@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from layercut.errors import InputError, VerificationError
-from layercut.healing.places import inputs_of, outputs_of, run_until
+from layercut.healing.places import inputs_of, output_changed, outputs_of, run_until
 
 TOLERANCE = 1e-4
 """Largest difference between the folded module and the mapped output, as a share of the largest value."""
@@ -69,14 +69,8 @@ def gain(model: Any, layer: nn.Module, ids_BT: Tensor) -> float:
     plain = seen[1].double()
     drawn = torch.randn(seen[0].shape, generator=torch.Generator().manual_seed(0)).to(seen[0].device)
     change = (plain.square().mean().sqrt() * drawn).to(seen[0].dtype)
-    hook = module.register_forward_hook(
-        lambda _, __, output: output + change if isinstance(output, Tensor) else (output[0] + change, *output[1:])
-    )
-    try:
-        with outputs_of([layer], range(1)) as seen:
-            run_until(layer, model, ids_BT)
-    finally:
-        hook.remove()
+    with output_changed(module, lambda output: output + change), outputs_of([layer], range(1)) as seen:
+        run_until(layer, model, ids_BT)
     moved = seen[0].double() - plain
     change = change.double().reshape(moved.shape)
     factor = ((moved * change).sum() / change.square().sum()).item()

@@ -20,6 +20,7 @@ from torch import Tensor
 from layercut.errors import InputError
 from layercut.healing.adapters import probe_logits
 from layercut.healing.fold import attention_branch, branch, scale_output
+from layercut.healing.places import output_changed
 from layercut.surgery.remove import decoder_layers
 
 if TYPE_CHECKING:
@@ -65,13 +66,8 @@ def scale_stream(model: PreTrainedModel, below: int, alpha: float) -> None:
     Raises InputError, with the weights unchanged, if a layer above reads the stream without normalising it.
     """
     layers = decoder_layers(model)
-    hook = layers[below].register_forward_hook(
-        lambda _, __, output: output * alpha if isinstance(output, Tensor) else (output[0] * alpha, *output[1:])
-    )
-    try:
+    with output_changed(layers[below], lambda output: output * alpha):
         expected = probe_logits(model)
-    finally:
-        hook.remove()
     writers = [module for layer in list(layers)[below + 1 :] for module in (attention_branch(layer), branch(layer))]
     before = [parameter.detach().clone() for module in writers for parameter in module.parameters()]
     try:

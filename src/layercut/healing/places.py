@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -107,6 +107,18 @@ def inputs_of(module: Any) -> Iterator[list[Tensor]]:
     hook = module.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     try:
         yield seen
+    finally:
+        hook.remove()
+
+
+@contextmanager
+def output_changed(module: Any, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """The module gives ``change`` of its output, or of the first of a tuple, as long as this lasts."""
+    hook = module.register_forward_hook(
+        lambda _, __, output: change(output) if isinstance(output, Tensor) else (change(output[0]), *output[1:])
+    )
+    try:
+        yield
     finally:
         hook.remove()
 

@@ -132,6 +132,8 @@ class PathSearch:
         began = time.monotonic()
         sources = {name: self._prompts(name) for name in self._parts(method)}
         if self._model.num_parameters(self._model.plan()) > _SMALL:
+            if SEAM in sources:
+                _ = self.healer.seam  # measured while the original model is in memory
             self._original.release()
         for name, source in sources.items():
             checkpoint = self.healer.heal(plan, name, source)

@@ -237,6 +237,11 @@ def _check_after(arm: HealingArm, before: Sequence[HealingArm]) -> None:
         raise InputError(
             f"healing arm {arm.name} goes on after {arm.after!r}, which is not listed before it. Listed are: {listed}."
         )
+    if first is not None and not first.plans and arm.plans and UNCUT in arm.plans:
+        raise InputError(
+            f"healing arm {arm.name} goes on after {first.name} for {UNCUT}, which {first.name} does not train; name "
+            f"{UNCUT} under the plans of {first.name}."
+        )
     if first is not None and first.plans and not (arm.plans and set(arm.plans) <= set(first.plans)):
         raise InputError(
             f"healing arm {arm.name} goes on after {first.name}, which heals {', '.join(first.plans)} alone; give "

@@ -321,6 +321,5 @@ def test_rewards_rise(tmp_path: Path) -> None:
 
 
 def test_the_entry_of_a_healing_names_the_group_also_where_it_is_the_default() -> None:
-
     assert TrainSettings(objective="grpo").in_effect()["group"] == 8
     assert "group" not in TrainSettings(group=4).in_effect()
