@@ -13,7 +13,7 @@ import yaml
 from layercut.base_settings import Settings
 from layercut.errors import InputError, first_line, unknown
 from layercut.healing.filters import FilterSettings
-from layercut.healing.prompt_sources import PromptSpec, with_preset
+from layercut.healing.prompt_sources import PREFIX, PromptSpec, with_preset
 from layercut.healing.settings import TrainSettings
 from layercut.runs.foreign_code import check_trust
 from layercut.runs.json_text import check_depth, check_text, read_small
@@ -24,6 +24,7 @@ from layercut.tasks import check_name
 from layercut.tasks.suites import suite, with_data
 
 Built = TypeVar("Built", bound=Settings)
+Asking = TypeVar("Asking", CriterionSettings, SweepStep)
 
 KEYS = (
     "models", "plans", "criteria", "depths", "healing", "seed", "seeds", "tasks", "suite", "data_dir", "sweep",
@@ -87,6 +88,8 @@ def study_from_dict(data: Mapping[str, Any]) -> StudySettings:
     for key, read in _READ.items():
         if key in given:
             rest[key] = read(given[key])
+    if "data_dir" in given:
+        rest = _with_folder(rest, Path(str(given["data_dir"])))
     if "seed" in given:
         if "seeds" in given:
             raise InputError("the study gives seed and seeds; write one of the two.")
@@ -138,11 +141,33 @@ def _tasks(given: Mapping[str, Any]) -> tuple[TaskSettings, ...]:
         _check_keys(wanted, ("name", "limit"))
         _expect(wanted, "name", str, "the name of a suite")
         of_suite = tuple(task for task in suite(wanted["name"], limit=wanted.get("limit")) if task.task not in named)
-    tasks = (*of_suite, *listed)
-    if "data_dir" not in given:
-        return tasks
-    found = with_data(tasks, {}, Path(str(given["data_dir"])))
-    return tuple(task if task.data else other for task, other in zip(tasks, found, strict=True))
+    return (*of_suite, *listed)
+
+
+def _with_folder(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Local data from a folder for all tasks of a study, also those of searches, sweep and prompts, that name none."""
+
+    def served(tasks: tuple[TaskSettings, ...]) -> tuple[TaskSettings, ...]:
+        return tuple(
+            task if task.data else other for task, other in zip(tasks, with_data(tasks, {}, folder), strict=True)
+        )
+
+    def with_objective(asking: Asking) -> Asking:
+        return asking.replace(objective=served(asking.objective)) if asking.objective else asking
+
+    def read(spec: PromptSpec) -> PromptSpec:
+        if spec.data or not spec.source.startswith(PREFIX):
+            return spec
+        (task,) = served((TaskSettings(task=spec.source.removeprefix(PREFIX)),))
+        return spec.replace(data=task.data) if task.data else spec
+
+    serve: dict[str, Callable[[Any], Any]] = {
+        "tasks": served,
+        "criteria": lambda criteria: tuple(map(with_objective, criteria)),
+        "sweep": with_objective,
+        "healing": lambda arms: tuple(arm.replace(prompts=tuple(map(read, arm.prompts))) for arm in arms),
+    }
+    return settings | {key: serve[key](settings[key]) for key in serve if key in settings}
 
 
 def _plans(value: Any) -> dict[str, str]:

@@ -149,6 +149,10 @@ def test_one_search_serves_all_depths_where_they_are_nested() -> None:
             },
             "arm a goes on after sft, which heals random alone; give a no other plans",
         ),
+        (
+            {"criteria": ["reverse"], "healing": [SFT, {**SFT, "name": "a", "after": "sft", "plans": ["uncut"]}]},
+            "arm a goes on after sft for uncut, which sft does not train; name uncut under the plans of sft",
+        ),
         ({"criteria": ["reverse"], "plans": {"searches": "3"}}, "uses for itself"),
         ({"criteria": ["reverse"], "plans": {"reverse-1": "3"}}, "two arms of the study would be called reverse-1"),
         ({"criteria": ["reverse"], "suite": "bultin"}, r"Did you mean builtin\?"),
@@ -175,3 +179,21 @@ def test_a_study_may_name_models_a_suite_and_a_folder_of_data(tmp_path: Path) ->
     found = {task.task: (task.limit, task.data) for task in study.tasks}
     assert found["copy"] == (5, None) and found["arc_easy"] == (20, str(tmp_path / "data" / "arc_easy"))
     assert list(found) == ["arithmetic", "brackets", "gsm_symbolic", "arc_easy", "copy"]
+
+
+def test_a_folder_of_data_serves_searches_the_sweep_and_prompts_too(tmp_path: Path) -> None:
+    (tmp_path / "gsm8k").mkdir()
+    local, own = str(tmp_path / "gsm8k"), {"task": "gsm8k", "data": "own"}
+    study = study_from_dict(
+        {
+            **BASE,
+            "data_dir": str(tmp_path),
+            "criteria": [{"criterion": "task_accuracy", "objective": ["gsm8k", "copy"]}, "reverse"],
+            "sweep": {"objective": ["gsm8k:5", own]},
+            "healing": [{"name": "sft", "prompts": ["task:gsm8k", "task:copy", "gsm8k"]}],
+        }
+    )
+    assert [[one.data for one in by.objective] for by in study.criteria] == [[local, None], []]
+    assert study.sweep is not None and [one.data for one in study.sweep.objective] == [local, "own"]
+    assert [spec.data for spec in study.healing[0].prompts] == [local, None, None]
+    assert study_from_dict({**BASE, "criteria": ["reverse"]}).criteria == study.criteria[1:], "else nothing changes"
