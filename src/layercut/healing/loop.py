@@ -23,7 +23,7 @@ from layercut.healing.guard import guard_tasks
 from layercut.healing.heal import FLAGS, Healed, check_method, ended, heal_model
 from layercut.healing.job import CHECKPOINT
 from layercut.healing.process_group import ProcessGroup
-from layercut.healing.prompt_sources import Answering, PromptSource, asked, check_graded
+from layercut.healing.prompt_sources import Answering, PromptSource, asked, check_sources
 from layercut.healing.recorded import train_as_recorded
 from layercut.healing.settings import HealSettings, TrainSettings
 from layercut.progress import Say
@@ -93,7 +93,7 @@ def heal_in_a_loop(
             "linear, or cut all layers first."
         )
     settings = settings.replace(train=train_as_recorded(settings.train, out, "heal", "train"))
-    check_graded(settings.train, source)
+    check_sources(settings.train, source)
     check_method(settings.train, group)
     guard_tasks(settings.train, settings.data, source)
     whole = ModelHandle(uncut)
@@ -113,7 +113,7 @@ def heal_in_a_loop(
                 answered = answer_prompts(
                     uncut, source, how, remove=None, out=answers, seed=seed, console=console, say=say
                 )
-                source = replace(source, records=answered.records)
+                source = replace(source, records=answered.chosen)
             rounds, current = _finished(run.path), uncut
             for number in range(1, loop.num_remove + 1):
                 folder = run.path / f"round-{number}"
