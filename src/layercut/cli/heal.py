@@ -15,7 +15,6 @@ from layercut.healing.prompt_sources import (
     Answering,
     PromptReading,
     answering,
-    check_graded,
     prompt_source,
     prompt_specs,
     under_preset,
@@ -96,7 +95,6 @@ def heal(
     check_names((*what.decontaminate, *train.guard))
     source = prompt_source(specs, system=how.system)
     settings = what.replace(train=under_preset(preset, train).replace(seed=seed), filters=filters, data=files)
-    check_graded(settings.train, source)
     if settings.responses == "original" and source.records is not None:
         raise InputError(f"{prompts} holds a model's answers, not original ones; give the file of prompts.")
 

@@ -172,9 +172,21 @@ def matched(arms: Mapping[str, Sequence[TrainingExample]], arm: str, seed: int, 
     return chosen
 
 
-def split(examples: Sequence[TrainingExample], settings: TrainSettings, say: Say) -> Data:
-    """Examples for training and held-out examples."""
-    data = hold_out(examples, settings.held_out, settings.seed)
+def described_sources(data: Data) -> dict[str, dict[str, int]]:
+    """Numbers of examples and of answer tokens of each source, by its name."""
+    found = {}
+    for source in sorted({data.source_of[one.id] for one in data.train}):
+        train, held_out = ([one for one in part if data.source_of[one.id] == source] for part in data[:2])
+        found[source] = {
+            "num_examples": len(train), "num_held_out": len(held_out), "loss_tokens": num_loss_tokens(train)
+        }  # fmt: skip
+    return found
+
+
+def split(examples: Sequence[TrainingExample], settings: TrainSettings, say: Say, source_of: Mapping[str, str]) -> Data:
+    """Examples for training and held-out examples; ``source_of``: name of an example's source by its id."""
+    told_apart = source_of if settings.mixture == "damage" else None
+    data = hold_out(examples, settings.held_out, settings.seed, told_apart)
     what = f"{counted(len(data.train), 'example')} with {counted(data.num_tokens, 'answer token')}"
     if settings.is_graded:
         what = f"{counted(len(data.train), 'prompt')}, {settings.group} answers to each at a time"

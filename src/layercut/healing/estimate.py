@@ -16,7 +16,7 @@ from layercut.engine.base import Prompt
 from layercut.engine.estimate import TRAINING, CostEstimate, Step, measured_speed
 from layercut.engine.handle import ModelHandle
 from layercut.engine.prompts import encode_prompt
-from layercut.healing.prompt_sources import RESPONSES, Answering, PromptSource
+from layercut.healing.prompt_sources import RESPONSES, Answering, PromptSource, check_sources
 from layercut.healing.prompts import record_prompt
 from layercut.healing.settings import HealSettings, num_held_out
 from layercut.models.loading import load_tokenizer
@@ -81,7 +81,10 @@ def estimate_healing(
     out: Path,
     rounds: int = 1,
 ) -> CostEstimate:
-    """The cost of ``layercut heal``; with ``rounds`` of a loop, without the time of choosing layers."""
+    """The cost of ``layercut heal``; with ``rounds`` of a loop, without the time of choosing layers.
+
+    Raises InputError for an objective or a mixture that these prompts do not allow.
+    """
     from layercut.healing import pair
     from layercut.healing.guard import guard_tasks
     from layercut.healing.learner import BATCH
@@ -90,6 +93,7 @@ def estimate_healing(
     from layercut.selection.estimate import asking_step
 
     train, weights, uncut = settings.train, _weights(cut), _weights(teacher)
+    check_sources(train, source)
     is_graded, limit = train.is_graded, how.max_new_tokens or source.max_new_tokens
     if is_graded:
         limit = min(train.rollout_max, source.max_new_tokens)

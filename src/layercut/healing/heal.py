@@ -15,6 +15,7 @@ from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
 from layercut.healing.data import (
     BUILT_IN,
+    described_sources,
     examples_of,
     full_test_sets,
     items_used,
@@ -32,7 +33,7 @@ from layercut.healing.job import CHECKPOINT, HealingJob
 from layercut.healing.objective import ToTrain, train_along
 from layercut.healing.pair import load_pair, plan_of
 from layercut.healing.process_group import ProcessGroup
-from layercut.healing.prompt_sources import Answering, PromptSource, asked, check_graded
+from layercut.healing.prompt_sources import Answering, PromptSource, asked, check_sources
 from layercut.healing.recorded import train_as_recorded
 from layercut.healing.settings import RESPONSES, HealSettings, TrainSettings
 from layercut.progress import Say
@@ -98,7 +99,7 @@ def heal_model(
             group.leave()
         return None
     cut, teacher = ModelHandle(cut_model), ModelHandle(teacher_model)
-    check_graded(train, source)
+    check_sources(train, source)
     check_method(train, group)
     plan, is_another = _checked(cut, teacher, source, settings, is_control=is_control)
     guards = guard_tasks(train, settings.data, source)
@@ -147,7 +148,7 @@ def heal_model(
         examples, counts = found[responses]
         if settings.match_tokens:
             examples = matched({arm: made for arm, (made, _) in found.items()}, settings.responses, train.seed, say)
-        data = split(examples, train, say)
+        data = split(examples, train, say, source.names_of(records.get(responses, [])))
         if guards and train.method != "seam" and not data.held_out:
             raise InputError("one example leaves none to hold out, where guard tasks are answered; give more prompts.")
         healing = {
@@ -164,6 +165,7 @@ def heal_model(
             "num_examples": len(data.train),
             "num_held_out": len(data.held_out),
             **({} if train.is_graded else {"loss_tokens": data.num_tokens}),
+            **({"sources": described_sources(data)} if train.mixture == "damage" else {}),
             **counts,
             SELECTION_ITEMS: record_items(merge_items(items_used(to_check(), in_full, source), items_of_guard(guards))),
         }
@@ -207,7 +209,6 @@ def estimate_heal(
 ) -> CostEstimate:
     """The cost of ``heal_model``; nothing is loaded or written. Raises what ``heal_model`` raises at its beginning."""
     cut, teacher = ModelHandle(cut_model), ModelHandle(teacher_model)
-    check_graded(settings.train, source)
     check_method(settings.train, ProcessGroup(0, 1))
     _checked(cut, teacher, source, settings)
     return estimate_healing(cut, teacher, source, settings, how, out=out)

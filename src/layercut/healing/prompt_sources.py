@@ -33,6 +33,8 @@ RESPONSES = Path("samples", "responses.jsonl")
 PREFIX = "task:"
 CHOICES = Path("samples", "choices.jsonl")
 """The best of several answers to a prompt."""
+OTHER = "other prompts"
+"""Source of prompts whose source is not known."""
 MAX_NEW_TOKENS = 256
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "paper": {
@@ -159,10 +161,16 @@ class PromptGroup(NamedTuple):
 
     answered: list[PromptWithAnswer]
     task: TaskPrompts | None = None
+    source: str = OTHER
+    """As users name it; of a task, its name counts."""
     note: str = ""
     """A remark for users on how they were read."""
     made_of: Mapping[str, Collection[str]] = {}
     """By task, ids of the items that the prompts are, where no ``task`` reads them."""
+
+    @property
+    def name(self) -> str:
+        return self.task.task.name if self.task else self.source
 
     @property
     def prompts(self) -> list[NamedPrompt]:
@@ -203,6 +211,17 @@ class PromptSource:
     @property
     def prompts(self) -> list[NamedPrompt]:
         return [prompt for part in self.parts for prompt in part.prompts]
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Of the sources: tasks, files and data sets; of given answers, the tasks and ``OTHER``."""
+        of_parts = frozenset(part.name for part in self.parts)
+        return of_parts or frozenset(self.names_of(self.records or ()).values())
+
+    def names_of(self, records: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+        """By id of an answer, the name of its prompt's source."""
+        named = {prompt.id: part.name for part in self.parts for prompt in part.prompts}
+        return {one["id"]: named.get(one.get("prompt_id", one["id"]), one.get("task", OTHER)) for one in records}
 
     @property
     def tasks(self) -> list[TaskPrompts]:
@@ -261,8 +280,13 @@ def asked(source: PromptSource, how: Answering, seed: int | None = None) -> dict
     }
 
 
-def check_graded(train: TrainSettings, source: PromptSource) -> None:
-    """Raise InputError for an objective that needs grades, and prompts without a grader."""
+def check_sources(train: TrainSettings, source: PromptSource) -> None:
+    """Raise InputError for an objective that needs grades and prompts without a grader, or a mixture of one source."""
+    if train.mixture == "damage" and len(source.names) < 2:
+        raise InputError(
+            f"`mixture` damage weighs sources of prompts against each other, and there is one ({min(source.names)}); "
+            "give several, or leave it out."
+        )
     if train.is_graded and (source.records is not None or len(source.tasks) < len(source.parts)):
         raise InputError("grpo needs prompts whose answers are graded, and some of these are not; take task:NAME.")
 
@@ -340,17 +364,18 @@ def _part(spec: PromptSpec, system: str | None, plain: bool) -> PromptGroup:
             raise InputError(f"{spec.source}: a task defines its own prompt format; leave out `plain`.")
         task = load_task(spec.source.removeprefix(PREFIX), data=spec.data)
         found = task_prompts(task, readout=cast("Any", spec.readout), limit=spec.read)
-        return PromptGroup(spec.chosen(found.answered), found, shortfall(task, "selection", spec.read))
+        return PromptGroup(spec.chosen(found.answered), found, note=shortfall(task, "selection", spec.read))
     if spec.source.startswith(HUB):
         rows = hub_rows(spec.source, extra="heal", buffer=spec.shuffle_buffer, seed=spec.shuffle_seed)
         left_out: list[str] = []
         answered = answered_in(rows, spec.source, system=system, plain=plain, limit=spec.read, left_out=left_out)
         note = f"skipped rows without a usable prompt: {len(left_out)}, the first is " if left_out else ""
-        return PromptGroup(spec.chosen(answered), note=note + "".join(left_out[:1]))
+        return PromptGroup(spec.chosen(answered), source=spec.source, note=note + "".join(left_out[:1]))
     path = Path(spec.source)
     if path.is_dir():
         raise InputError(f"{path} is a folder of answers, which cannot be mixed with other prompts; give it alone.")
-    return PromptGroup(spec.chosen(read_answered(path, system=system, plain=plain, limit=spec.read)))
+    answered = read_answered(path, system=system, plain=plain, limit=spec.read)
+    return PromptGroup(spec.chosen(answered), source=spec.source)
 
 
 def _chosen_in(folder: Path) -> list[dict[str, Any]]:

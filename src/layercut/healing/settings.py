@@ -37,6 +37,8 @@ OBJECTIVES = ("sft", "forward-kl", "reverse-kl", "jsd", "hidden", "on-policy", "
 """The loss: on the answers' tokens, or the teacher's distributions on them (``hidden``: and its hidden states), or its
 distributions on the pruned model's own answers, or the grades of these.
 """
+MIXTURES = ("tokens", "damage")
+"""How much each source of prompts counts in the loss; see ``layercut.healing.mixture``."""
 RESPONSES = ("self", "original")
 """Whose answers are trained on: the teacher's own, or those that the data set gives with the prompts."""
 SEAMS = ("linear", "projection", "orthogonal", "scale", "magnitude")
@@ -60,7 +62,7 @@ def num_held_out(count: int, share: float) -> int:
 class TrainSettings(Settings):
     """How a pruned model is trained."""
 
-    LATER = frozenset({"optimizer", "weights", "gradient_checkpointing", "guard", "guard_items", "group"})
+    LATER = frozenset({"optimizer", "weights", "gradient_checkpointing", "guard", "guard_items", "group", "mixture"})
 
     method: Annotated[str, one_of(METHODS)] = Field(
         "lora",
@@ -171,6 +173,11 @@ class TrainSettings(Settings):
         description="seam: linear or orthogonal (a map), projection (the last matrix of the MLPs next to the cut), "
         "scale (per channel), or magnitude (of the whole stream).",
     )
+    mixture: Annotated[str, one_of(MIXTURES)] = Field(
+        "tokens",
+        description="What counts in the loss: tokens (every token the same), or damage (each source of prompts by its "
+        "held-out divergence from the original model; for forward-kl, reverse-kl, jsd and hidden).",
+    )
     seed: Seed = Field(42, description="Random seed.")
     report_to: Names = Field((), description="Trackers of the Hugging Face Trainer: tensorboard, wandb, ...")
 
@@ -205,6 +212,12 @@ class TrainSettings(Settings):
             raise InputError(
                 f"the likeliest tokens alone do not give {self.objective}; write `objective` forward-kl, or leave out "
                 "`store_top_k`."
+            )
+        if self.mixture == "damage" and (self.objective in ("sft", "on-policy", "grpo") or not self.held_out):
+            reason = f"by {self.objective}" if self.held_out else "without held-out examples"
+            raise InputError(
+                f"{reason} the divergence of a source's held-out answers is not known; use `mixture` damage with "
+                "`objective` forward-kl, reverse-kl, jsd or hidden, and hold examples out."
             )
         if self.rollout_max < self.rollout_start:
             raise InputError(f"rollout_max {self.rollout_max} is below rollout_start {self.rollout_start}; raise it.")

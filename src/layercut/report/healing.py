@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from layercut.report.figures import charts
 from layercut.report.figures.picture import save
 from layercut.report.healing_text import (
     ACCURACY,
+    BY_SOURCE,
     GUARD,
     guard_moment,
     healing_lines,
@@ -73,7 +74,7 @@ def healing_report(folder: Path) -> Path:
     lines += [*(f"- {escaped(line)}" for line in healing_lines(entry, rows=False)), "", *_rounds(run, entries)]
     if with_plot:
         lines += [f"![Loss, and answers to held-out and guard items, over the steps]({PLOT})", ""]
-    lines += [*_evaluations(entry, curve), *_guard_table(entry)]
+    lines += [*_evaluations(entry, curve), *_sources(entry, curve), *_guard_table(entry)]
     lines += ["## Examples", "", _facts(entry), "", "## How this was made", "", *provenance([run])]
     write_text(run.path / REPORT, "\n".join(markdown(lines)).rstrip("\n") + "\n")
     return run.path / REPORT
@@ -110,10 +111,32 @@ def _evaluations(entry: Line, curve: Sequence[Line]) -> list[Part]:
         rows.append([str(line["step"]), *(f"{line['held_out_loss']:.4f}" for _ in loss), *cells])
     head = ["step", *loss, *names]
     table = Table(name="evaluations", caption="Evaluations", head=head, rows=rows, numeric=frozenset(range(len(head))))
-    note = "" if is_graded(entry) else "Held-out loss: mean over the held-out examples, in nats a token. "
+    over = "sources" if "sources" in entry else "held-out examples"
+    note = "" if is_graded(entry) else f"Held-out loss: mean over the {over}, in nats a token. "
     if names:
         note += "Answers in % with 95 % intervals; guard tasks decide when training stops, held-out questions do not."
     return ["## While it trained", "", table, "", note, ""]
+
+
+def _sources(entry: Line, curve: Sequence[Line]) -> list[Part]:
+    """A row for each source of prompts that counts by its damage; nothing where every token counts the same."""
+    losses = [line[BY_SOURCE] for line in curve if BY_SOURCE in line]
+    if not losses:
+        return []
+    tokens = sum(source["loss_tokens"] for source in entry["sources"].values())
+    rows = [
+        [
+            *(name, str(source["num_examples"]), str(source["num_held_out"])),
+            f"{100 * source['loss_tokens'] / tokens:.0f}",
+            *(f"{100 * line[name] / sum(line.values()):.0f}" for line in (losses[0], losses[-1])),
+            *(f"{line[name]:.4f}" for line in (losses[0], losses[-1])),
+        ]
+        for name, source in entry["sources"].items()
+    ]
+    head = ["source", "trained on", "held out", "tokens, %", "first weight, %", "last, %", "loss before", "last"]
+    table = Table(name="sources", caption="Sources", head=head, rows=rows, numeric=frozenset(range(1, len(head))))
+    note = "Weight: share in the training loss, the source's held-out loss (nats a token) over the sum of all."
+    return ["## Sources", "", table, "", note, ""]
 
 
 def _guard_table(entry: Line) -> list[Part]:
@@ -152,6 +175,12 @@ def _scores(entry: Line, line: Line) -> Iterator[tuple[str, Estimate]]:
         after = row["after"]
         estimate = Estimate(after["value"], after["low"], after["high"], row["n"], "paired")
         yield f"guard: {row['task']} {row['readout']}, n={row['n']}", estimate
+
+
+def _by_source(line: Line) -> Iterable[tuple[str, float]]:
+    """Held-out losses of the sources of prompts, by name."""
+    losses: Mapping[str, float] = line.get(BY_SOURCE, {})
+    return losses.items()
 
 
 def _facts(entry: Line) -> Table:
@@ -193,6 +222,8 @@ def _figure(entry: Line, curve: Sequence[Line]) -> Figure | None:
         losses += [charts.point(step, (loss, None, None), "training loss") for step, loss in _means(curve, "loss")]
         held_out = [(line["step"], line["held_out_loss"]) for line in curve if "held_out_loss" in line]
         losses += [charts.point(step, (loss, None, None), "held-out loss") for step, loss in held_out]
+        of_sources = [(line["step"], f"held out: {name}", loss) for line in curve for name, loss in _by_source(line)]
+        losses += [charts.point(step, (loss, None, None), name) for step, name, loss in of_sources]
     scores += [charts.point(line["step"], value, name, 100) for line in curve for name, value in _scores(entry, line)]
     colours = charts.colours(list(dict.fromkeys(point["series"] for point in [*losses, *scores])))
     panels = []

@@ -11,6 +11,8 @@ GUARD = "guard"
 """Name of the guard tasks' rows in a line of the loss curve, and of the guard in the entry of a healing."""
 ACCURACY = "accuracy of "
 """Begins the names of accuracies on held-out questions in the loss curve."""
+BY_SOURCE = "held_out_of"
+"""Name of the held-out losses of the sources of prompts in a line of the loss curve."""
 UNHEALED = "the checkpoint holds the pruned model's weights, unhealed"
 
 

@@ -21,7 +21,7 @@ from layercut.healing.guard import described, guard_tasks, items_of_guard
 from layercut.healing.heal import IN_FULL, Healed, check_method, heal_model
 from layercut.healing.job import CHECKPOINT
 from layercut.healing.process_group import ProcessGroup
-from layercut.healing.prompt_sources import Answering, PromptSource, PromptSpec, check_graded, prompt_source
+from layercut.healing.prompt_sources import Answering, PromptSource, PromptSpec, check_sources, prompt_source
 from layercut.healing.settings import HealSettings
 from layercut.progress import Say
 from layercut.runs.settings import settings_hash
@@ -103,7 +103,7 @@ class Healer:
             raise InputError(
                 f"a study runs in one process, and {group.size} were launched; start it without a launcher."
             )
-        check_graded(self.arm.train, _prompts(self.arm)[0])
+        check_sources(self.arm.train, _prompts(self.arm)[0])
         check_method(self.arm.train, group)
         self.arm.filters.check()
         _ = self.identity

@@ -120,6 +120,22 @@ def test_graded_answers_need_no_answers_of_the_teacher(
     assert layercut(*command).code == 0
 
 
+def test_sources_may_count_by_what_is_lost_of_them(
+    layercut: Run, tiny: Path, cut: Path, prompts: Path, tmp_path: Path
+) -> None:
+    command = ("heal", cut, "--teacher", tiny, "--prompts", f"task:copy,{prompts}", "--limit", 6, "--max-new-tokens", 4)
+    command = (*command, "--objective", "forward-kl", "--mixture", "damage", *SMALL, "--out", tmp_path / "run")
+    ran = layercut(*command)
+    assert ran.code == 0, ran.err
+    entry = json.loads((tmp_path / "run" / "checkpoint" / "plan.json").read_text())["healing"][0]
+    assert set(entry["sources"]) == {"copy", str(prompts)} and entry["settings"]["mixture"] == "damage"
+    assert sum(one["loss_tokens"] for one in entry["sources"].values()) == entry["loss_tokens"]
+    assert sum(one["num_held_out"] for one in entry["sources"].values()) == entry["num_held_out"]
+    report = (tmp_path / "run" / "report.md").read_text()
+    assert "## Sources" in report and "| copy |" in report
+    assert layercut(*command).code == 0
+
+
 def test_the_original_arm_is_matched_in_tokens(
     layercut: Run, tiny: Path, cut: Path, prompts: Path, tmp_path: Path
 ) -> None:
@@ -349,6 +365,18 @@ def test_cut_one_heal_cut_the_next(
     ]
 
 
+def test_a_loop_learns_from_the_best_of_several_answers(
+    layercut: Run, tiny: Path, prompts: Path, tmp_path: Path
+) -> None:
+    several = ("--samples", 3, "--criterion", "magnitude", "--out", tmp_path / "run")
+    ran = layercut("heal", tiny, "--loop", 1, "--prompts", prompts, *several, *SMALL)
+    assert ran.code == 0, ran.err
+    answers = tmp_path / "run" / "answers" / "samples"
+    entry = json.loads((tmp_path / "run" / "checkpoint" / "plan.json").read_text())["healing"][0]
+    assert len((answers / "responses.jsonl").read_text().splitlines()) == 36
+    assert entry["answers"] == len((answers / "choices.jsonl").read_text().splitlines()) == 12
+
+
 @pytest.mark.parametrize(
     ("more", "says"),
     [
@@ -381,6 +409,8 @@ def test_a_loop_that_cannot_be_is_refused(
         (("--objective", "grpo"), "grpo needs prompts whose answers are graded, and some of these are not; take task:"),
         (("--objective", "grpo", "--right-only"), "own answers, so --right-only has no meaning; leave it out"),
         (("--guard", "copy", "--held-out", "0"), "--held-out is 0; hold some out"),
+        (("--mixture", "damage"), "by sft the divergence of a source's held-out answers is not known; use --mixture"),
+        (("--mixture", "damage", "--objective", "forward-kl"), "weighs sources of prompts against each other"),
     ],
 )
 def test_what_cannot_be_done_is_refused(
