@@ -7,7 +7,7 @@ that names the field.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, ClassVar, NamedTuple, Self, cast, get_args
+from typing import Annotated, Any, ClassVar, NamedTuple, Self, cast, get_args, get_origin
 
 from pydantic import (
     AfterValidator,
@@ -144,4 +144,5 @@ def _kind(field: FieldInfo | None, error: str) -> str:
     if field is None:
         return error.removesuffix("_type")
     kinds = [one for one in get_args(field.annotation) if one is not type(None)] or [field.annotation]
-    return str(getattr(kinds[0], "__name__", kinds[0]))
+    kind = get_args(kinds[0])[0] if get_origin(kinds[0]) is Annotated else kinds[0]
+    return str(getattr(kind, "__name__", kind))

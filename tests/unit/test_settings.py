@@ -61,6 +61,10 @@ def test_what_decides_the_numbers_of_a_run() -> None:
         ({"batch_size": "4"}, "batch_size: '4' is not of the kind int"),
         ({"tasks": [{"task": "copy", 5: 1}]}, "unknown setting '5'"),
         ({"checkpoints": 1}, "not of the kind bool"),
+        (
+            {"healing": [{"name": "a", "prompts": "task:copy", "learning_rate": "fast"}]},
+            "healing arm a: learning_rate: 'fast' is not of the kind float",
+        ),
         ({"batch_size": 0}, "batch_size 0 is too small"),
         ({"engine": "plane"}, r"unknown engine 'plane'. Did you mean plain\? Known: openai, plain, shared, vllm"),
         ({"cache_gib": 0}, "cache_gib 0 is too small"),
@@ -111,6 +115,18 @@ def test_a_file_that_is_no_study_is_refused_by_name(tmp_path: Path, text: str, m
     with pytest.raises(InputError, match=message) as caught:
         load_study(path)
     assert str(path) in str(caught.value)
+
+
+def test_a_learning_rate_is_a_number_as_people_write_it(tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(
+        "model: a/b\nrevision: 12e4567\nout: runs/x\nplans: ['3']\ntasks: [copy]\n"
+        "healing:\n  - {name: one, prompts: 'task:copy', learning_rate: 1e-3}\n"
+        "  - {name: two, prompts: 'task:copy', learning_rate: 5.0e-05, limit: 4}\n"
+    )
+    study = load_study(path)
+    assert [arm.train.learning_rate for arm in study.healing] == [0.001, 0.00005]
+    assert study.models[0].revision == "12e4567", "a commit stays text"
 
 
 def test_a_missing_file_is_named() -> None:

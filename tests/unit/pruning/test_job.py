@@ -356,12 +356,11 @@ def test_where_time_allows_the_first_depth_at_risk_is_trained(
 ) -> None:
     pytest.importorskip("trl", reason="healing by training needs layercut[heal]")
     file = written_file(tmp_path / "mine.jsonl", model)
-    made: dict[int, list[tuple[str, str]]] = {}
+    made: dict[int, list[dict[str, Any]]] = {}
 
     def healed(self: DepthHealer, plan: CutPlan, method: str, source: PromptSource) -> Path:
         checkpoint = heal(self, plan, method, source)
-        entries = json.loads((checkpoint / "plan.json").read_text())["healing"]
-        made[len(plan.removed)] = [(one["method"], one["objective"]) for one in entries]
+        made[len(plan.removed)] = json.loads((checkpoint / "plan.json").read_text())["healing"]
         return checkpoint
 
     heal = DepthHealer.heal
@@ -375,5 +374,10 @@ def test_where_time_allows_the_first_depth_at_risk_is_trained(
     assert state["trained"] == 3, "the first depth that lost something"
     trained = [one for one in done.result.path[2].tried if one.healing == "seam+lora"]
     assert len(trained) == 1 and trained[0].seconds > 0 and trained[0].kept[0].kept is not None
-    assert made[3] == [("seam", "sft"), ("lora", "forward-kl")]
+    seam, lora = made[3]
+    assert [seam["method"], lora["method"], lora["objective"]] == ["seam", "lora", "forward-kl"]
+    how = lora["settings"]
+    assert (how["learning_rate"], how["schedule"], how["warmup_steps"]) == (1e-3, "linear", 5), (
+        "few steps, not an hour's"
+    )
     assert [one.depth for one in done.result.tested][:2] == [1, 2] and done.result.tested[1].passed

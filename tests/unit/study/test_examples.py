@@ -12,20 +12,27 @@ from layercut.study.run import forecast_study
 from layercut.study.work import arms_of
 from tests.support.tiny import save_tiny
 
-EXAMPLES = sorted(Path(__file__).parents[3].glob("examples/*.yaml"))
+FOLDER = Path(__file__).parents[3] / "examples"
+EXAMPLES = sorted([*FOLDER.glob("*.yaml"), *FOLDER.glob("qwen/*.yaml")])
+
+
+def name_of(file: Path) -> str:
+    """Of the study's run folder, such as qwen-depth."""
+    return "-".join(file.relative_to(FOLDER).with_suffix("").parts)
 
 
 def test_they_are_all_here() -> None:
     names = {"compare-criteria", "healing-study", "one-model", "paper", "paper-suite", "quickstart"}
-    names |= {"reasoner", "reasoner-study", "recovery-study", "smollm2-study"}
-    assert {file.stem for file in EXAMPLES} == names
+    names |= {"mixture-study", "reasoner", "reasoner-study", "recovery-study", "smollm2-study"}
+    names |= {"qwen-depth", "qwen-healing"}
+    assert {name_of(file) for file in EXAMPLES} == names
 
 
-@pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", EXAMPLES, ids=name_of)
 def test_an_example_is_a_study(file: Path) -> None:
     study = load_study(file)
     assert len(arms_of(study, 30)) > 1
-    assert study.out == Path("runs", file.stem)
+    assert study.out == Path("runs", name_of(file))
 
 
 def test_the_papers_study_is_the_papers() -> None:
