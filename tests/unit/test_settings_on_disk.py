@@ -18,7 +18,7 @@ from layercut.healing.loop import LoopSettings
 from layercut.healing.settings import HealSettings, TrainSettings
 from layercut.runs.settings import plain, settings_hash
 from layercut.settings import CalibrationSettings, DecodingSettings, ModelSettings, TaskSettings
-from layercut.study.file import study_from_dict
+from layercut.study.file import StudyLoader, study_from_dict
 from layercut.study.healing_arms import Healer
 
 ROOT = Path(__file__).parents[2]
@@ -102,7 +102,7 @@ SETTINGS: dict[str, Callable[[], dict[str, Any]]] = {
     "arm": lambda: of_arm(0),
     "arm of many settings": lambda: of_arm(1),
     **{
-        f"examples/{path.name}": lambda path=path: of_study(yaml.safe_load(path.read_text("utf-8")))
+        f"examples/{path.name}": lambda path=path: of_study(yaml.load(path.read_text("utf-8"), Loader=StudyLoader))
         for path in sorted((ROOT / "examples").glob("*.yaml"))
     },
 }

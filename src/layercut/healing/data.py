@@ -185,8 +185,8 @@ def described_sources(data: Data) -> dict[str, dict[str, int]]:
 
 def split(examples: Sequence[TrainingExample], settings: TrainSettings, say: Say, source_of: Mapping[str, str]) -> Data:
     """Examples for training and held-out examples; ``source_of``: name of an example's source by its id."""
-    told_apart = source_of if settings.mixture == "damage" else None
-    data = hold_out(examples, settings.held_out, settings.seed, told_apart)
+    by_source = source_of if settings.mixture == "damage" else None
+    data = hold_out(examples, settings.held_out, settings.seed, by_source)
     what = f"{counted(len(data.train), 'example')} with {counted(data.num_tokens, 'answer token')}"
     if settings.is_graded:
         what = f"{counted(len(data.train), 'prompt')}, {settings.group} answers to each at a time"

@@ -54,7 +54,7 @@ class Data(NamedTuple):
     train: list[TrainingExample]
     held_out: list[TrainingExample]
     source_of: Mapping[str, str] = {}
-    """By id of an example, the name of its prompt's source; empty where sources are not told apart."""
+    """By id of an example, the name of its prompt's source; empty where sources are not distinguished."""
 
     @property
     def num_tokens(self) -> int:

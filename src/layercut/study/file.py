@@ -39,11 +39,11 @@ _OF_PROMPTS = tuple(name for name in PromptSpec.model_fields if name != "source"
 """Keys of a healing arm that each of its sources may have as well."""
 
 
-class _Loader(yaml.SafeLoader):
+class StudyLoader(yaml.SafeLoader):
     """Reads 1e-3 as a number, as YAML 1.2 does; PyYAML wants 1.0e-3. Without a minus it may be a commit: 12e4567."""
 
 
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[0-9]+[eE]-[0-9]+$"), list("0123456789"))
+StudyLoader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[0-9]+[eE]-[0-9]+$"), list("0123456789"))
 
 
 def load_study(path: Path) -> StudySettings:
@@ -53,7 +53,7 @@ def load_study(path: Path) -> StudySettings:
     of a wrong kind.
     """
     try:
-        data = yaml.load(read_small(path).decode("utf-8"), Loader=_Loader)
+        data = yaml.load(read_small(path).decode("utf-8"), Loader=StudyLoader)
         _check_size(data)
         check_depth(data)
         check_text(data)
