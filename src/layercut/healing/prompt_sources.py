@@ -284,8 +284,8 @@ def check_sources(train: TrainSettings, source: PromptSource) -> None:
     """Raise InputError for an objective that needs grades and prompts without a grader, or a mixture of one source."""
     if train.mixture == "damage" and len(source.names) < 2:
         raise InputError(
-            f"`mixture` damage weighs sources of prompts against each other, and there is one ({''.join(source.names)}); "
-            "give several, or leave it out."
+            "`mixture` damage weighs sources of prompts against each other, and there is one "
+            f"({''.join(source.names)}); give several, or leave it out."
         )
     if train.is_graded and (source.records is not None or len(source.tasks) < len(source.parts)):
         raise InputError("grpo needs prompts whose answers are graded, and some of these are not; take task:NAME.")
