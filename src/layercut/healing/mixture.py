@@ -18,7 +18,7 @@ from torch import Tensor
 
 from layercut.healing.batches import rows
 from layercut.healing.examples import Data
-from layercut.report.healing_text import BY_SOURCE
+from layercut.report.healing_text import BY_SOURCE, shares_in_loss
 
 
 class Mixture:
@@ -29,10 +29,9 @@ class Mixture:
         self.names = sorted({data.source_of[one.id] for one in data.train})
         place = {name: index for index, name in enumerate(self.names)}
         self._place = {one.prompt: place[data.source_of[one.id]] for one in (*data.train, *data.held_out)}
-        tokens = torch.zeros(len(self.names), dtype=torch.float64)
+        self._tokens = dict.fromkeys(self.names, 0)
         for one in data.train:
-            tokens[place[data.source_of[one.id]]] += len(one.completion)
-        self._token_shares_S = tokens / tokens.sum()
+            self._tokens[data.source_of[one.id]] += len(one.completion)
         self._sums_2S = torch.zeros(2, len(self.names), dtype=torch.float64)
         """Of the evaluation that is running: losses and numbers of tokens."""
 
@@ -54,11 +53,9 @@ class Mixture:
         ``log_history``: of the training, with at least one evaluation.
         """
         losses = next(line[BY_SOURCE] for line in reversed(log_history) if BY_SOURCE in line)
-        damage_S = torch.tensor([losses[name] for name in self.names], dtype=torch.float64).clamp(min=0)
-        if not damage_S.sum():
-            damage_S = self._token_shares_S  # nothing is lost anywhere
-        weights_S = damage_S / damage_S.sum() / self._token_shares_S
-        return weights_S[self._sources(batch)].float()
+        shares, total = shares_in_loss(losses, self._tokens), sum(self._tokens.values())
+        weights_S = torch.tensor([shares[name] * total / self._tokens[name] for name in self.names])
+        return weights_S[self._sources(batch)]
 
     def _sources(self, batch: Mapping[str, Any]) -> Tensor:
         """(N,) index in ``names`` of every token in the loss."""

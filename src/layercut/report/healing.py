@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from layercut.report.healing_text import (
     held_out_value,
     is_graded,
     percent,
+    shares_in_loss,
 )
 from layercut.report.provenance import provenance
 from layercut.report.render import escaped, markdown
@@ -123,12 +124,12 @@ def _sources(entry: Line, curve: Sequence[Line]) -> list[Part]:
     losses = [line[BY_SOURCE] for line in curve if BY_SOURCE in line]
     if not losses:
         return []
-    tokens = sum(source["loss_tokens"] for source in entry["sources"].values())
+    tokens = {name: source["loss_tokens"] for name, source in entry["sources"].items()}
+    first, last = (shares_in_loss(line, tokens) for line in (losses[0], losses[-1]))
     rows = [
         [
             *(name, str(source["num_examples"]), str(source["num_held_out"])),
-            f"{100 * source['loss_tokens'] / tokens:.0f}",
-            *(f"{100 * line[name] / sum(line.values()):.0f}" for line in (losses[0], losses[-1])),
+            *(f"{100 * share:.0f}" for share in (tokens[name] / sum(tokens.values()), first[name], last[name])),
             *(f"{line[name]:.4f}" for line in (losses[0], losses[-1])),
         ]
         for name, source in entry["sources"].items()
@@ -177,12 +178,6 @@ def _scores(entry: Line, line: Line) -> Iterator[tuple[str, Estimate]]:
         yield f"guard: {row['task']} {row['readout']}, n={row['n']}", estimate
 
 
-def _by_source(line: Line) -> Iterable[tuple[str, float]]:
-    """Held-out losses of the sources of prompts, by name."""
-    losses: Mapping[str, float] = line.get(BY_SOURCE, {})
-    return losses.items()
-
-
 def _facts(entry: Line) -> Table:
     """Counts of the examples, and what was left out."""
     kind = "prompt" if is_graded(entry) else "answer"
@@ -222,8 +217,11 @@ def _figure(entry: Line, curve: Sequence[Line]) -> Figure | None:
         losses += [charts.point(step, (loss, None, None), "training loss") for step, loss in _means(curve, "loss")]
         held_out = [(line["step"], line["held_out_loss"]) for line in curve if "held_out_loss" in line]
         losses += [charts.point(step, (loss, None, None), "held-out loss") for step, loss in held_out]
-        of_sources = [(line["step"], f"held out: {name}", loss) for line in curve for name, loss in _by_source(line)]
-        losses += [charts.point(step, (loss, None, None), name) for step, name, loss in of_sources]
+        losses += [
+            charts.point(line["step"], (loss, None, None), f"held out: {name}")
+            for line in curve
+            for name, loss in line.get(BY_SOURCE, {}).items()
+        ]
     scores += [charts.point(line["step"], value, name, 100) for line in curve for name, value in _scores(entry, line)]
     colours = charts.colours(list(dict.fromkeys(point["series"] for point in [*losses, *scores])))
     panels = []

@@ -96,6 +96,21 @@ def guard_moment(row: Mapping[str, Any]) -> str:
     return at if "strength" not in row else f"at strength {row['strength']:g}"
 
 
+def shares_in_loss(losses: Mapping[str, float], tokens: Mapping[str, float]) -> dict[str, float]:
+    """The share of each source of prompts in a loss weighted by damage: of its held-out loss in the sum of all.
+
+    Where nothing is lost, of its answer tokens.
+
+    >>> shares_in_loss({"copy": 3.0, "sums": 1.0}, {"copy": 10, "sums": 90})
+    {'copy': 0.75, 'sums': 0.25}
+    >>> shares_in_loss({"copy": 0.0, "sums": -1e-9}, {"copy": 10, "sums": 90})
+    {'copy': 0.1, 'sums': 0.9}
+    """
+    damage = {name: max(losses[name], 0.0) for name in tokens}
+    parts = damage if any(damage.values()) else tokens
+    return {name: part / sum(parts.values()) for name, part in parts.items()}
+
+
 def percent(score: Mapping[str, float | None]) -> str:
     """A score with its interval."""
     ends = [score["low"], score["high"]]

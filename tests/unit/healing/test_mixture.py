@@ -67,7 +67,7 @@ def test_where_nothing_is_lost_every_token_counts_the_same() -> None:
     assert torch.allclose(weights_N, torch.ones_like(weights_N))
 
 
-def test_each_source_holds_examples_out(tmp_path: Path) -> None:
+def test_each_source_holds_examples_out() -> None:
     names = [one.id.split()[0] for one in DATA.held_out]
     assert sorted(names) == ["lists"] * 2 + ["sums"] * 2
     alone = [one for one in [*DATA.train, *DATA.held_out] if one.id in ("sums 0", "lists 0", "lists 1")]
@@ -145,7 +145,7 @@ def test_what_measures_no_damage_is_refused(more: dict[str, Any], says: str) -> 
         TrainSettings(mixture="damage", **more)
 
 
-def test_a_single_source_is_refused_before_anything_is_answered(tmp_path: Path) -> None:
+def test_a_single_source_is_refused_before_anything_is_answered() -> None:
     wanted = TrainSettings(**WANTED)
     with pytest.raises(InputError, match=r"and there is one \(copy\); give several"):
         check_sources(wanted, prompt_source([PromptSpec(source="task:copy", limit=2)]))

@@ -93,6 +93,9 @@ def test_sources_that_count_by_their_damage_have_a_table(tmp_path: Path) -> None
         ["copy", "45", "5", "15", "75", "20", "3.0000", "0.2000"],
         ["my rows.txt", "45", "5", "85", "25", "80", "1.0000", "0.8000"],
     ]
+    lines[-1]["held_out_of"] = {"copy": 0.0, "my|rows.txt": 0.0}
+    text = write_reports(healed(tmp_path / "equal", [trained(sources=sources)], lines))["report"].read_text()
+    assert "| 15 | 75 | 15 |" in text, "nothing is lost at the end, so tokens decide"
     assert "## Sources" not in write_reports(healed(tmp_path / "plain", [trained()], curve()))["report"].read_text()
 
 
