@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
@@ -43,6 +43,9 @@ _TRAINED = re.compile(r"checkpoint-(\d+)")
 _REPEATED = ("layercut", "python", "packages", "git", "platform", "cpu", "sandbox")
 """Parts of environment.json that must stay equal for a resumed run to count as made in one environment."""
 
+Common = Callable[[Mapping[str, Any], Mapping[str, Any]], tuple[Mapping[str, Any], Mapping[str, Any]]]
+"""Of the settings of a folder and of a command, the parts that must be the same."""
+
 
 class RunFolder:
     """One run on disk: ``begin`` for writing, ``open`` for reading."""
@@ -63,6 +66,7 @@ class RunFolder:
         flags: Mapping[str, str] | None = None,
         settings_file: str | None = None,
         sandbox: str | None = None,
+        common: Common | None = None,
     ) -> RunFolder:
         """Make a run folder, or continue the run it holds if that was begun with the same settings.
 
@@ -75,6 +79,8 @@ class RunFolder:
             flags: flags of nested settings, for the message when the settings do not fit (see settings.check_same).
             settings_file: the YAML file of the settings, if they do not come from flags; for that message.
             sandbox: the isolation of generated programs, for environment.json; None where none are run.
+            common: of the settings that the folder has and those that are wanted, what must be the same; all of them
+                by default. The wanted ones are then the folder's.
 
         Raises:
             RunMismatch: the folder holds a run with other settings; names the first that differs.
@@ -95,7 +101,11 @@ class RunFolder:
             ) from error
         try:
             if (path / CONFIG).exists():
-                check_same(path, read_config(path), wanted, flags=flags, settings_file=settings_file)
+                had = read_config(path)
+                before, now = (had, wanted) if common is None else common(had, wanted)
+                check_same(path, before, now, flags=flags, settings_file=settings_file)
+                if had != wanted:
+                    write_config(path, wanted)
             else:
                 write_config(path, wanted)
             isolation = {} if sandbox is None else {"sandbox": sandbox}

@@ -57,7 +57,8 @@ class Manifest:
     def __init__(self, folder: Path, arms: Sequence[Mapping[str, Any]]) -> None:
         self._folder = folder
         self._arms = [dict(arm) for arm in arms]
-        self._failed: dict[str, Failure] = {one.step: one for one in failures_in(folder)}
+        names = {arm["name"] for arm in arms}
+        self._failed = {one.step: one for one in failures_in(folder) if not one.arms or names & set(one.arms)}
         self._seconds = seconds_in(folder)
         self._write()
 

@@ -18,6 +18,7 @@ study of the same model beside it. A finished study does not load a model at all
 from __future__ import annotations
 
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,6 +35,7 @@ from layercut.report.study import further_reports, study_results
 from layercut.runs.directory import RunFolder
 from layercut.runs.study import Manifest
 from layercut.study.forecast import Forecast, forecast
+from layercut.study.growth import common
 from layercut.study.job import StudyJob
 from layercut.study.settings import StudySettings
 from layercut.study.steps_beside import diagnosed
@@ -123,7 +125,8 @@ def _run_model(work: StudyWork, settings_file: str | None, console: Console, say
     isolation = announce_isolation((cell.task for cell in work.cells), say)
     for line in work.shortfalls():
         say(line)
-    with RunFolder.begin(work.folder, work.whole(), settings_file=settings_file, sandbox=isolation):
+    kept = partial(common, work.folder)
+    with RunFolder.begin(work.folder, work.whole(), settings_file=settings_file, sandbox=isolation, common=kept):
         manifest = Manifest(work.folder, [arm.describe() for arm in work.arms])
         progress = StudyProgress(work.pieces(), console)
         for kind, num_items, seconds in work.speeds():

@@ -20,7 +20,7 @@ from layercut.engine.shared import SharedEngine
 from layercut.errors import InputError, RunMismatch
 from layercut.healing.prompt_sources import PromptSource
 from layercut.progress import silent
-from layercut.pruning.healing import DepthHealer, healing_prompts
+from layercut.pruning.healing import DepthHealer, healing_prompts, short_rate
 from layercut.pruning.job import prune_model
 from layercut.pruning.path import ALONE, TRACES, PlanPath
 from layercut.pruning.pruned import Pruned
@@ -381,3 +381,8 @@ def test_where_time_allows_the_first_depth_at_risk_is_trained(
         "few steps, not an hour's"
     )
     assert [one.depth for one in done.result.tested][:2] == [1, 2] and done.result.tested[1].passed
+
+
+@pytest.mark.parametrize(("width", "rate"), [(64, 1e-3), (576, 1e-3), (1536, 6.1e-4), (2000, 5e-4), (4096, 2.9e-4)])
+def test_wider_models_are_trained_at_a_lower_rate(width: int, rate: float) -> None:
+    assert short_rate(width) == rate

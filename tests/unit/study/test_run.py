@@ -17,7 +17,7 @@ from rich.console import Console
 
 from layercut.engine.handle import ModelHandle
 from layercut.engine.shared import SharedEngine
-from layercut.errors import InputError
+from layercut.errors import InputError, RunMismatch
 from layercut.evidence.paired import compare_paired
 from layercut.report.markdown import study_report
 from layercut.report.study import study_runs
@@ -151,6 +151,52 @@ def test_an_arm_heals_what_another_arm_healed(study: Any, tmp_path: Path) -> Non
     assert records(tmp_path / "runs" / "all") == records(tmp_path / "runs" / "apart" / "kept")
 
 
+def test_a_study_takes_further_arms_and_asks_nothing_again(study: Any, loads: list[str], tmp_path: Path) -> None:
+    healed = {"healing": [{**SEAM, "plans": ["last"]}]}
+    assert run(study("one/grown", **healed))[0].failed == []
+    folder = tmp_path / "runs" / "one" / "grown"
+    before = {file: file.stat().st_mtime_ns for file in folder.glob("*/samples/*.jsonl")}
+    config = (folder / "config.yaml").read_text()
+
+    more = {
+        "plans": {"first": "0", "last": "reverse:1"},
+        "criteria": ["random"],
+        "depths": [1],
+        "healing": [{**SEAM, "name": "other", "seam": "scale", "plans": ["first"]}, *healed["healing"]],
+        "seeds": [0, 1],
+    }
+    outcome, _ = run(study("one/grown", **more))
+    names = {row.cut.name for row in outcome.rows}
+    assert outcome.failed == [] and {"last", "last+seam", "first", "first+other", "random-1", "random-1-seed1"} <= names
+    assert {file: file.stat().st_mtime_ns for file in before} == before, "answers of the first arms are as they were"
+    assert run(study("two/whole", **more))[0].failed == []
+    assert records(folder) == records(tmp_path / "runs" / "two" / "whole"), "as if all arms had been asked for at once"
+    assert (folder / "config.yaml").read_text() == (tmp_path / "runs" / "two" / "whole" / "config.yaml").read_text() != config
+
+    loads.clear()
+    run(study("one/grown", **more))
+    assert not loads, "the grown study is the folder's"
+    for fewer in ({**more, "plans": {"first": "0"}, "healing": more["healing"][:1]}, {**more, "seeds": [0]}):
+        with pytest.raises(RunMismatch, match="one/grown was begun with"):
+            run(study("one/grown", **fewer))
+
+
+def test_an_arm_may_change_until_it_is_begun(
+    study: Any, loads: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*given: Any, **more: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("layercut.study.job.run_cell", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            run(study("changed", healing=[SEAM]))
+    changed = {"healing": [{**SEAM, "limit": 12, "seam": "scale"}]}
+    assert run(study("changed", **changed))[0].failed == []
+    with pytest.raises(RunMismatch, match=r"changed was begun with healing.seam.*Set healing.seam"):
+        run(study("changed", healing=[SEAM]))
+
+
 def test_every_row_is_compared_once(study: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     compared: list[int] = []
 
@@ -243,10 +289,10 @@ def test_a_sweep_and_a_diagnosis_stopped_and_resumed_are_those_of_a_study_that_r
     study: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loads: list[str]
 ) -> None:
     keys = {"tasks": [STEADY], "plans": {"last": "reverse:1"}, **STEPS}
-    (before,) = forecast_study(study_from_dict(study("whole", **keys)))
+    (before,) = forecast_study(study_from_dict(study("two/whole", **keys)))
     assert f"sweep: steady (rank): 3 x {NUM_ITEMS} selection items" in before.beside
     assert before.beside[-1] == "diagnose: degeneration of 2 models, at most 2 items of each kind"
-    whole, _ = run(study("whole", **keys))
+    whole, _ = run(study("two/whole", **keys))
     assert whole.failed == []
 
     append, left = Journal.append, 0
