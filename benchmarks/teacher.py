@@ -1,6 +1,7 @@
 """Peak memory of distillation by LoRA: one set of weights for the pruned model and its teacher, against two models.
 
     python benchmarks/teacher.py --model bundled:smollm2-135m --remove 20-22 --steps 3
+    python benchmarks/teacher.py --repaired     # training starts from the model with a map at each seam
 
 Each way is a process of its own, which loads, trains a few steps on sums in float32 on the CPU and ends. Printed are
 its peak resident memory after loading and after training (``ru_maxrss``), and whether both give the same adapters.
@@ -52,14 +53,19 @@ def main() -> None:
     parser.add_argument("--model", default="bundled:smollm2-135m", help="the original model")
     parser.add_argument("--remove", default="20-22", help="layers that are removed")
     parser.add_argument("--steps", type=int, default=3, help="optimiser steps")
+    parser.add_argument("--repaired", action="store_true", help="train the pruned model with seams")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="layercut-bench-") as name:
         folder = Path(name)
-        command = ["cut", asked.model, "--remove", asked.remove, "--no-verify", "--out", str(folder / "cut")]
-        subprocess.run([sys.executable, "-m", "layercut.cli.main", *command], check=True, stdout=subprocess.DEVNULL)
+        pruned = folder / "cut"
+        layercut("cut", asked.model, "--remove", asked.remove, "--no-verify", "--out", pruned)
+        if asked.repaired:
+            given = ("--teacher", asked.model, "--prompts", "task:arithmetic", "--limit", 40, "--method", "seam")
+            layercut("heal", pruned, *given, "--out", folder / "seam")
+            pruned = folder / "seam" / "checkpoint"
         found, adapters = {}, []
         for way, words in WAYS.items():
-            given = [folder / "cut", asked.model, folder / way, asked.steps, way]
+            given = (pruned, asked.model, folder / way, asked.steps, way)
             ran = subprocess.run(
                 [sys.executable, "-c", TRAINING, *map(str, given)], check=True, stdout=subprocess.PIPE, text=True
             )
@@ -73,6 +79,11 @@ def main() -> None:
             raise SystemExit("these two models do not share weights, so both ways are the same.")
         saved = found["two"]["trained"] - found["one"]["trained"]
         print(f"saved: {saved / 1e6:.0f} MB; adapters are {'equal' if adapters[0] == adapters[1] else 'NOT equal'}")
+
+
+def layercut(*arguments: object) -> None:
+    command = [sys.executable, "-m", "layercut.cli.main", *map(str, arguments)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
 if __name__ == "__main__":

@@ -132,7 +132,7 @@ def estimate_healing(
             "teacher": 4 * uncut.parameters,
             "sums": 4 * 8 * width**2,
         }
-        trainable = loaded = 0
+        trainable = 0
     else:
         num_steps, batch = train.num_steps(count - aside), train.micro_batch
         num_examples = num_steps * train.batch_size * rounds
@@ -143,11 +143,11 @@ def estimate_healing(
         name, cost = f"training, {num_steps * rounds:,} steps", TRAINING + train.needs_teacher
         steps.append(reading(name, num_examples * group, weights.parameters, batch_size=batch, cost=cost))
         parts = _training_parts(cut, teacher if train.needs_teacher else None, source, settings, limit)
-        if rounds == 1 and pair.shares_weights(cut, teacher, train):
-            parts["weights"] -= weights.bytes_in_memory
+        own = pair.own_parameters(cut, teacher, train) if rounds == 1 else None
+        if own is not None:
+            parts["weights"] -= weights.bytes_in_memory * (weights.parameters - own) // weights.parameters
         longest = _longest(cut, source, settings, limit)
         moments[f"in training, for {batch} examples of {longest.tokens:,} tokens"] = parts
-        loaded = parts["weights"] + parts["teacher"]
         if train.answers_itself:
             kept = {name: parts[name] for name in ("weights", "gradients", "optimizer", "teacher")}
             at_once = max(train.batch_size * group, aside if is_graded else 0)
@@ -167,8 +167,6 @@ def estimate_healing(
         least = 2 * rounds / most if train.method == "seam" else 1.0  # the pruned model, and the map in full
         steps.append(asking_step(cut, part, guard.samples, most, least, f"guard, {most:,} times"))
     written_from = {"trained weights": 4 * weights.parameters, "weights that are read back": 4 * weights.parameters}
-    if not _on_gpu(cut):  # else they are merged and written in the machine's own memory
-        written_from["models of the training"] = loaded
     if not (_on_gpu(cut) and moments):
         moments["while the checkpoint is written"] = written_from
     moment, parts = max(moments.items(), key=lambda one: sum(one[1].values()))

@@ -134,17 +134,17 @@ def heal_model(
         if "original" in arms:
             records["original"] = original_records(source.parts)
         teacher.release()  # it has answered
-        loaded, uncut = load_pair(cut, teacher, train)
-        if uncut is not None:
-            say("the pruned model and its teacher share their weights in memory")
+        pair = load_pair(cut, teacher, train)
+        if pair.uncut is not None:
+            say("weights that the pruned model and its teacher have in common are in memory once")
         items = report_items(to_check(), in_full, say)
         found = {}
         for arm, some in records.items():
             # A data set's own answers were not graded and need not be.
             filters = settings.filters.replace(right_only=False) if arm == "original" else settings.filters
-            found[arm] = examples_of(some, loaded, filters, items, train.max_length, arm, say)
+            found[arm] = examples_of(some, pair.cut, filters, items, train.max_length, arm, say)
         if train.is_graded:
-            found[responses] = question_examples(source.parts, loaded, items, train.max_length, say)
+            found[responses] = question_examples(source.parts, pair.cut, items, train.max_length, say)
         examples, counts = found[responses]
         if settings.match_tokens:
             examples = matched({arm: made for arm, (made, _) in found.items()}, settings.responses, train.seed, say)
@@ -173,8 +173,7 @@ def heal_model(
             run=run,
             cut=cut,
             teacher=teacher,
-            loaded=loaded,
-            uncut=uncut,
+            pair=pair,
             plan=plan,
             data=data,
             records=records.get(responses, []),
@@ -186,6 +185,7 @@ def heal_model(
             tasks=source.tasks,
             guards=guards,
         )
+        del pair  # the job frees it
         job.seam() if train.method == "seam" else job.train()
         return ended(run, plan)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -27,18 +29,21 @@ from layercut.runs.directory import RunFolder
 from layercut.runs.records import Journal
 from layercut.surgery.plan import CutPlan
 
+if TYPE_CHECKING:
+    from layercut.healing.sft import Trained
+
 CHECKPOINT = "checkpoint"
 
 
-class HealingJob(NamedTuple):
+@dataclass
+class HealingJob:
     """One healing and its prepared data."""
 
     run: RunFolder
     cut: ModelHandle
     teacher: ModelHandle
-    loaded: LoadedModel
-    uncut: LoadedModel | None
-    """The original model, where it shares its weights with ``loaded``."""
+    pair: Pair | None
+    """The models of the training; None once they are freed, before the checkpoint is written."""
     plan: CutPlan
     data: Data
     records: list[dict[str, Any]]
@@ -56,13 +61,13 @@ class HealingJob(NamedTuple):
         from layercut.healing.rounding import Judge, judged_by
         from layercut.healing.seam import places_of, repair_seams
 
-        began = time.monotonic()
+        began, loaded = time.monotonic(), self._loaded
         uncut = load_cut(self.teacher, self.settings.train)
-        judge: Judge | None = judged_by(self.loaded.model, self.data)
+        judge: Judge | None = judged_by(loaded.model, self.data)
         kind = self.settings.train.seam
         total = len(places_of(self.plan, kind)) * (len(self.data.train) + len(self.data.held_out))
         with watched("Reading both models", total, self.console, "texts") as on_progress:
-            fits = repair_seams(self.loaded.model, uncut.model, self.plan, self.data, kind, on_progress=on_progress)
+            fits = repair_seams(loaded.model, uncut.model, self.plan, self.data, kind, on_progress=on_progress)
         for fit in fits:
             self.say(fit.describe())
         del uncut
@@ -77,8 +82,13 @@ class HealingJob(NamedTuple):
         }
         if guarded and not guarded[GUARD]["strength"]:
             judge = None  # nothing was gained that rounding could lose
-        write = partial(write_healed, self.loaded.model, self.cut.source, dtype=self.settings.save_dtype, judge=judge)
+        write = partial(write_healed, loaded.model, self.cut.source, dtype=self.settings.save_dtype, judge=judge)
         return self._write(healing, write, "")
+
+    @property
+    def _loaded(self) -> LoadedModel:
+        assert self.pair is not None, "the pruned model is needed"
+        return self.pair.cut
 
     def _guard_seam(self) -> dict[str, Any]:
         """Weaken the maps until no guard is broken; the part of the healing's entry, empty without guard tasks."""
@@ -93,7 +103,7 @@ class HealingJob(NamedTuple):
                 return files.enter_context(self.run.journal(guard.task.name, name))
 
             pruned = load_cut(self.cut, self.settings.train)
-            entry = strongest_kept(self.loaded, pruned, self.guards, journal)
+            entry = strongest_kept(self._loaded, pruned, self.guards, journal)
         return self._said(entry)
 
     def _said(self, entry: dict[str, Any]) -> dict[str, Any]:
@@ -105,31 +115,16 @@ class HealingJob(NamedTuple):
     def train(self) -> dict[str, Any]:
         """Train, merge and write the checkpoint."""
         from layercut.healing.merge import trained_model, write_adapter, write_healed
-        from layercut.healing.sft import CURVE, finished, train
-        from layercut.healing.trainable import make_trainable, num_trainable
+        from layercut.healing.sft import CURVE, finished
 
         settings, folder = self.settings.train, self.run.path / TRAINING
         trained = finished(folder)
         if trained is None:
-            shared = ToTrain(self.data, self.run.path, self.plan)
-            if settings.store_top_k is not None:
-                self._store_logits(shared, settings.store_top_k)
-            self.group.share(shared)
-            pair = Pair(self.loaded, self.uncut)
-            options = objective_of(pair, self.teacher, settings, shared, self.records, self.tasks)
-            if settings.graded:
-                options["look"] = accuracy_of_held_out(self.tasks, self.data, self.loaded, settings.graded)
-            if self.guards:
-                options["guard"] = Guard(self.guards, self.loaded)
-            model = make_trainable(self.loaded.model, settings)
-            self.say(f"{num_trainable(model):,} trainable parameters")
-            with watched("Training", settings.num_steps(len(self.data.train)), self.console, "steps") as on_progress:
-                trained = train(
-                    model, self.loaded.tokenizer, self.data, settings, folder, on_progress=on_progress, **options
-                )
-            self.group.leave()
+            trained = self._trained()
         elif self.group.size > 1:
             self.group.share(None)
+        self.pair = None  # what is written is loaded for itself
+        gc.collect()
         healing = self.healing | {
             "settings": settings.in_effect(),
             "steps": trained.steps,
@@ -157,6 +152,29 @@ class HealingJob(NamedTuple):
         write = partial(write_healed, whole.model, self.cut.source, dtype=dtype, judge=whole.judge)
         return self._write(healing, write, whole.checked, CURVE)
 
+    def _trained(self) -> Trained:
+        """Train; its models are freed with this call, apart from the job's pair."""
+        from layercut.healing.sft import train
+        from layercut.healing.trainable import make_trainable, num_trainable
+
+        assert self.pair is not None, "models are freed after the training"
+        settings, folder, loaded = self.settings.train, self.run.path / TRAINING, self._loaded
+        shared = ToTrain(self.data, self.run.path, self.plan)
+        if settings.store_top_k is not None:
+            self._store_logits(shared, settings.store_top_k)
+        self.group.share(shared)
+        options = objective_of(self.pair, self.teacher, settings, shared, self.records, self.tasks)
+        if settings.graded:
+            options["look"] = accuracy_of_held_out(self.tasks, self.data, loaded, settings.graded)
+        if self.guards:
+            options["guard"] = Guard(self.guards, loaded)
+        model = make_trainable(loaded.model, settings)
+        self.say(f"{num_trainable(model):,} trainable parameters")
+        with watched("Training", settings.num_steps(len(self.data.train)), self.console, "steps") as on_progress:
+            trained = train(model, loaded.tokenizer, self.data, settings, folder, on_progress=on_progress, **options)
+        self.group.leave()
+        return trained
+
     def _store_logits(self, shared: ToTrain, k: int) -> None:
         """Compute the teacher's distributions once at every position in the loss."""
         from layercut.healing.distill import check_teacher
@@ -165,7 +183,7 @@ class HealingJob(NamedTuple):
         stored = StoredLogits(shared.folder / STORED, shared.data, k)
         if not stored.is_whole():
             uncut = load_cut(self.teacher, self.settings.train.replace(method="lora"))
-            check_teacher(self.loaded.model, uncut.model)
+            check_teacher(self._loaded.model, uncut.model)
             name = "Storing the teacher's likeliest tokens"
             with watched(name, stored.num_examples, self.console, "examples") as on_progress:
                 stored.fill(uncut.model, on_progress=on_progress)

@@ -2,22 +2,27 @@
 
 Distillation needs both. Adapters leave the pruned model's own weights as they are, so these may be the original
 model's: then the original model alone is loaded, and the pruned one is a second tree of modules over its weights. Each
-tree has its own layers, config and adapters, so nothing is switched between the two passes of a step.
+tree has its own layers, config and adapters, so nothing is switched between the two passes of a step. A pruned model
+that was repaired at its seams keeps the few matrices that the repair changed, and has the others in common.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import torch
+from safetensors import safe_open
 from torch import nn
 
 from layercut.engine.handle import ModelHandle
 from layercut.healing.settings import TrainSettings
 from layercut.healing.trainable import load_for_training
 from layercut.models.loading import LoadedModel, load_tokenizer
-from layercut.models.weights import read_config
-from layercut.surgery.checkpoint import hash_after
+from layercut.models.weights import num_elements, read_config, stored_tensors
+from layercut.surgery.checkpoint import changed_since, hash_after
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import remove_layers
 
@@ -39,16 +44,32 @@ def plan_of(cut: ModelHandle) -> CutPlan:
 
 
 def shares_weights(cut: ModelHandle, teacher: ModelHandle, train: TrainSettings) -> bool:
-    """Whether training keeps one set of weights in memory for both models.
+    """Whether training keeps the weights that both models have in memory once; see ``own_parameters``."""
+    return own_parameters(cut, teacher, train) is not None
 
-    The pruned checkpoint must be what its plan makes of ``teacher``: its hash is that of such a cut. So a checkpoint
-    that was healed, repaired at its seams or cut from another model has weights of its own. Only adapters leave the
-    weights of a model as they are, and quantised weights are no plain tensors. Reads headers and samples of weights.
+
+def own_parameters(cut: ModelHandle, teacher: ModelHandle, train: TrainSettings) -> int | None:
+    """Elements of the pruned model's tensors that are not the teacher's; None if training loads both models whole.
+
+    The pruned checkpoint must come from a cut of ``teacher``, with some weights as they were: not trained ones, nor
+    those of another dtype. Only adapters leave the weights of a model as they are, and quantised weights are no plain
+    tensors. Reads headers and samples of weights.
     """
     if train.method != "lora" or not train.needs_teacher or "quantization_config" in read_config(teacher.source.path):
-        return False
+        return None
     if (cut.dtype, cut.settings.device) != (teacher.dtype, teacher.settings.device):
-        return False
+        return None
+    if _is_cut_of(cut, teacher):
+        return 0
+    if plan_of(cut).model_hash != teacher.metadata.model_hash:
+        return None
+    changed = changed_since(teacher.source.path, plan_of(cut), cut.source.path)
+    own = None if changed is None else sum(one.num_parameters for one in changed)
+    return None if own == num_elements(cut.source.path) else own
+
+
+def _is_cut_of(cut: ModelHandle, teacher: ModelHandle) -> bool:
+    """Whether a checkpoint is what its plan makes of ``teacher``, or ``teacher`` itself."""
     plan, ours, theirs = plan_of(cut), cut.metadata.model_hash, teacher.metadata.model_hash
     return ours == theirs or (plan.model_hash == theirs and hash_after(teacher.source.path, plan) == ours)
 
@@ -61,6 +82,10 @@ def load_pair(cut: ModelHandle, teacher: ModelHandle, train: TrainSettings) -> P
     model = second_tree(uncut.model)
     if cut.metadata.model_hash != teacher.metadata.model_hash:
         remove_layers(model, plan_of(cut))
+    if not _is_cut_of(cut, teacher) and not put_changed(model, cut.source.path):
+        loaded = load_cut(cut, train)
+        take_equal(loaded.model, model)
+        return Pair(loaded, uncut)
     model.name_or_path = model.config.name_or_path = str(cut.source.path)  # as if loaded from there
     metadata, tokenizer = cut.metadata, load_tokenizer(cut.source, False)
     return Pair(
@@ -80,3 +105,40 @@ def second_tree(model: PreTrainedModel) -> PreTrainedModel:
     """
     shared = {id(one): nn.Parameter(one.detach(), requires_grad=False) for one in model.parameters()}
     return copy.deepcopy(model, dict[int, object](shared))
+
+
+def put_changed(model: PreTrainedModel, folder: Path) -> bool:
+    """Give a model the weights of a checkpoint where they differ from its own, reading one tensor at a time.
+
+    False, and nothing is changed, where the checkpoint does not name every parameter as the model does.
+    """
+    held = dict(model.named_parameters(remove_duplicate=False))
+    stored = stored_tensors(folder)
+    named = {id(held[one.name]) for one in stored if one.name in held and held[one.name].shape == one.entry.shape}
+    if len(named) < len(stored) or not all(id(one) in named for one in held.values()):
+        return False
+    for tensor in stored:
+        ours = held[tensor.name]
+        with safe_open(tensor.file, "pt") as file:  # type: ignore[no-untyped-call]
+            theirs = file.get_tensor(tensor.name).to(ours.device, ours.dtype)
+        if not torch.equal(ours, theirs):
+            own = nn.Parameter(theirs, requires_grad=False)
+            _set(model, {name: own for name, one in held.items() if one is ours})
+    return True
+
+
+def take_equal(model: PreTrainedModel, other: PreTrainedModel) -> None:
+    """Give a model the parameters of another that has the same names, where they are equal to the last bit."""
+    theirs = dict(other.named_parameters(remove_duplicate=False))
+    for name, ours in list(model.named_parameters(remove_duplicate=False)):
+        one = theirs.get(name)
+        if one is None or (one.shape, one.dtype, one.device) != (ours.shape, ours.dtype, ours.device):
+            continue
+        if torch.equal(one, ours):
+            _set(model, {name: one})
+
+
+def _set(model: PreTrainedModel, parameters: Mapping[str, nn.Parameter]) -> None:
+    for name, parameter in parameters.items():
+        module, _, leaf = name.rpartition(".")
+        setattr(model.get_submodule(module), leaf, parameter)

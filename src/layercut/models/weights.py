@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,6 +57,18 @@ class TensorEntry(NamedTuple):
     def num_parameters(self) -> int:
         """Product of the shape."""
         return math.prod(self.shape)
+
+
+class TensorSpan(NamedTuple):
+    """One tensor of a checkpoint, or of a new one, and where its bytes lie now."""
+
+    name: str
+    """Its name in the checkpoint, or in the new one."""
+    entry: TensorEntry
+    """dtype, shape and size; its byte range is the old one."""
+    file: Path
+    offset: int
+    """First byte, counted from the start of ``file``."""
 
 
 class Header(NamedTuple):
@@ -171,34 +183,44 @@ def fingerprint(folder: Path) -> str:
     architecture. A change of single weights between the samples goes unseen; training, quantising, merging or cutting
     does not.
     """
+    return fingerprint_of(stored_tensors(folder), read_config(folder))
+
+
+def stored_tensors(folder: Path) -> list[TensorSpan]:
+    """The tensors of a checkpoint in the order of their bytes."""
     files = safetensors_files(folder)
-    headers = {file: read_header(file) for file in set(files.values())}
-    places = []
-    for name, file in files.items():
-        entry = headers[file].tensors[name]
-        places.append((name, entry, file, headers[file].data_offset + entry.begin))
-    return fingerprint_of(places, read_config(folder))
+    spans = []
+    for file in sorted(set(files.values())):
+        header = read_header(file)
+        spans += [
+            TensorSpan(name, entry, file, header.data_offset + entry.begin)
+            for name, entry in header.tensors.items()
+            if files.get(name) == file
+        ]
+    return spans
 
 
-def fingerprint_of(tensors: Iterable[tuple[str, TensorEntry, Path, int]], config: Mapping[str, Any]) -> str:
-    """``fingerprint`` of a checkpoint that need not be written.
-
-    Args:
-        tensors: name, entry, the file that holds the bytes, and the first byte, counted from the start of that file.
-        config: its config.json.
-    """
+def fingerprint_of(tensors: Iterable[TensorSpan], config: Mapping[str, Any]) -> str:
+    """``fingerprint`` of a checkpoint with this config.json that need not be written."""
     digest = hashlib.sha256(b"layercut fingerprint 1\n")
-    for name, entry, path, begin in sorted(tensors, key=lambda one: one[0]):
-        digest.update(json.dumps([name, entry.dtype, entry.shape]).encode())
-        with path.open("rb", buffering=0) as file:
-            few = range(0, entry.num_bytes, _SAMPLE_BYTES)
-            spread = [(entry.num_bytes - _SAMPLE_BYTES) * i // (_SAMPLES - 1) for i in range(_SAMPLES)]
-            for offset in few if len(few) <= _SAMPLES else spread:
-                file.seek(begin + offset)
-                digest.update(file.read(min(_SAMPLE_BYTES, entry.num_bytes - offset)))
+    for tensor in sorted(tensors, key=lambda one: one.name):
+        for part in samples_of(tensor):
+            digest.update(part)
     architecture = {key: value for key, value in config.items() if key not in _BOOKKEEPING}
     digest.update(json.dumps(architecture, sort_keys=True).encode())
     return digest.hexdigest()
+
+
+def samples_of(tensor: TensorSpan) -> Iterator[bytes]:
+    """Name, dtype and shape of a tensor, then four samples of 1 KiB, from the first byte to the last."""
+    entry = tensor.entry
+    yield json.dumps([tensor.name, entry.dtype, entry.shape]).encode()
+    with tensor.file.open("rb", buffering=0) as file:
+        few = range(0, entry.num_bytes, _SAMPLE_BYTES)
+        spread = [(entry.num_bytes - _SAMPLE_BYTES) * i // (_SAMPLES - 1) for i in range(_SAMPLES)]
+        for offset in few if len(few) <= _SAMPLES else spread:
+            file.seek(tensor.offset + offset)
+            yield file.read(min(_SAMPLE_BYTES, entry.num_bytes - offset))
 
 
 def read_config(folder: Path) -> dict[str, Any]:

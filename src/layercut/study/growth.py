@@ -1,4 +1,4 @@
-"""What may change in a study that was begun: it takes new arms, and other settings for arms of which nothing was done."""
+"""What may change in a study that was begun: it takes new arms, and other settings for arms that were not begun."""
 
 from __future__ import annotations
 

@@ -13,7 +13,15 @@ from layercut.errors import CheckpointError, InputError
 from layercut.models.convert import SOURCE_FILE
 from layercut.models.sources import HASH_LENGTH, ModelSource
 from layercut.models.structure import Structure, config_of, counted_field, structure_of, text_part
-from layercut.models.weights import fingerprint_of, read_config, read_header, safetensors_files
+from layercut.models.weights import (
+    TensorEntry,
+    TensorSpan,
+    fingerprint_of,
+    read_config,
+    read_header,
+    samples_of,
+    stored_tensors,
+)
 from layercut.runs.atomic import new_directory, refuse_used
 from layercut.runs.disk import check_room, writing
 from layercut.surgery.config_fields import INDEX_LISTS, LISTS, PlanRefused, check_depth, cut_config
@@ -21,7 +29,7 @@ from layercut.surgery.kinds import check_kinds
 from layercut.surgery.nearest import with_nearest
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.quantized import follow_config, follow_files, modules_of
-from layercut.surgery.shards import Shard, TensorSpan, lay_out, write_shards
+from layercut.surgery.shards import Shard, lay_out, write_shards
 from layercut.surgery.written import check_written
 
 if TYPE_CHECKING:
@@ -101,6 +109,19 @@ def hash_after(source: Path, plan: CutPlan) -> str:
     """
     work = _prepare(Path(source), plan, MAX_SHARD_BYTES)
     return fingerprint_of([piece for shard in work.shards for piece in shard.pieces], work.config)[:HASH_LENGTH]
+
+
+def changed_since(source: Path, plan: CutPlan, cut: Path) -> list[TensorEntry] | None:
+    """Tensors of the checkpoint ``cut`` that differ from what ``cut_checkpoint`` would write; None: their names differ.
+
+    It reads samples of the weights. Raises as ``hash_after``.
+    """
+    work = _prepare(Path(source), plan, MAX_SHARD_BYTES)
+    expected = {piece.name: piece for shard in work.shards for piece in shard.pieces}
+    found = {one.name: one for one in stored_tensors(cut)}
+    if found.keys() != expected.keys():
+        return None
+    return [one.entry for name, one in found.items() if [*samples_of(one)] != [*samples_of(expected[name])]]
 
 
 def cut_checkpoint(
@@ -238,17 +259,10 @@ def _text_of(config: PretrainedConfig) -> dict[str, Any]:
 
 def _tensors(source: Path) -> tuple[list[TensorSpan], dict[str, str]]:
     """All tensors in the order of their bytes, and the metadata of their files."""
-    files = safetensors_files(source)
-    pieces: list[TensorSpan] = []
+    pieces = stored_tensors(source)
     metadata = {"format": "pt"}
-    for file in sorted(set(files.values())):
-        header = read_header(file)
-        metadata = {**header.metadata, **metadata}
-        pieces += [
-            TensorSpan(name, entry, file, header.data_offset + entry.begin)
-            for name, entry in header.tensors.items()
-            if files.get(name) == file
-        ]
+    for file in dict.fromkeys(piece.file for piece in pieces):
+        metadata = {**read_header(file).metadata, **metadata}
     return pieces, metadata
 
 

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 from layercut.errors import CheckpointError, InputError
 
 if TYPE_CHECKING:
+    from layercut.models.weights import TensorSpan
     from layercut.surgery.plan import CutPlan
-    from layercut.surgery.shards import TensorSpan
 
 FIELDS = ("compression_config", "quantization", "quantization_config")
 """Fields of config.json that name modules."""

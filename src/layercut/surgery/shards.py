@@ -13,10 +13,10 @@ import errno
 import json
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from layercut.errors import CheckpointError
-from layercut.models.weights import DTYPE_BITS, INDEX_FILE, SINGLE_FILE, TensorEntry
+from layercut.models.weights import DTYPE_BITS, INDEX_FILE, SINGLE_FILE, TensorSpan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -28,18 +28,6 @@ BLOCK = 4096
 """Bytes of a page, and of a block of nearly every file system."""
 _CANNOT = {errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM}
 """What copy_file_range answers on file systems or kernels that cannot do it."""
-
-
-class TensorSpan(NamedTuple):
-    """One tensor of a new file and where its bytes lie now."""
-
-    name: str
-    """Its name in the new file."""
-    entry: TensorEntry
-    """dtype, shape and size; its byte range is the old one."""
-    file: Path
-    offset: int
-    """First byte, counted from the start of ``file``."""
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -485,8 +486,34 @@ def test_a_dry_run_counts_weights_that_are_shared_once(
         return int(json.loads(ran.out)["memory_bytes"])
 
     once = memory()
-    monkeypatch.setattr(pair, "shares_weights", lambda *args: False)
+    monkeypatch.setattr(pair, "own_parameters", lambda *args: None)
     assert memory() - once == 4 * AutoModelForCausalLM.from_pretrained(cut).num_parameters()
+
+
+@pytest.mark.parametrize("objective", ["sft", "jsd", "on-policy"])
+def test_the_models_of_the_training_are_freed_before_the_checkpoint_is_written(
+    objective: str, layercut: Run, tiny: Path, cut: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from layercut.healing import job, merge
+
+    made: list[weakref.ref[Any]] = []
+    left: list[Any] = []
+
+    def noted(pair: Any, *args: Any) -> Any:
+        options = options_of(pair, *args)
+        made.extend(weakref.ref(one.model) for one in pair if one is not None)
+        return options
+
+    def written(*args: Any) -> Any:
+        left.extend(one() for one in made if one() is not None)
+        return trained_model(*args)
+
+    options_of, trained_model = job.objective_of, merge.trained_model
+    monkeypatch.setattr(job, "objective_of", noted)
+    monkeypatch.setattr(merge, "trained_model", written)
+    given = ("--teacher", tiny, "--prompts", prompts, "--dtype", "float32", *SMALL)
+    ran = layercut("heal", cut, *given, "--objective", objective, "--out", tmp_path / "run")
+    assert ran.code == 0 and len(made) == (1 if objective == "sft" else 2) and not left
 
 
 def test_whole_weights_in_bfloat16_become_a_checkpoint_in_bfloat16(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ pytest.importorskip("peft", reason="healing by training needs layercut[heal]")
 
 from layercut.healing import pair as pairs
 from layercut.healing.objective import ToTrain, objective_of
-from layercut.healing.pair import load_pair, shares_weights
+from layercut.healing.pair import load_pair, own_parameters, shares_weights
 from layercut.healing.sft import Trained, train
 from layercut.healing.trainable import make_trainable
 
@@ -57,8 +58,11 @@ def models(folder: Path, family: str = "llama", **more: Any) -> tuple[ModelHandl
     return cut, uncut
 
 
-def heal(folder: Path, name: str, wanted: TrainSettings, kill_at: int | None = None) -> Trained:
-    cut, teacher = models(folder)
+def heal(
+    folder: Path, name: str, wanted: TrainSettings, kill_at: int | None = None, cut: ModelHandle | None = None
+) -> Trained:
+    pruned, teacher = models(folder)
+    cut = cut or pruned
     pair = load_pair(cut, teacher, wanted)
     options = objective_of(pair, teacher, wanted, ToTrain(DATA, folder, pairs.plan_of(cut)), tiny_records(16))
 
@@ -168,6 +172,56 @@ def test_the_hash_of_a_cut_is_known_before_it_is_written(tmp_path: Path) -> None
     assert hash_after(teacher.source.path, empty) == teacher.metadata.model_hash
 
 
+def repaired(folder: Path, names: Sequence[str]) -> ModelHandle:
+    """The pruned model with some matrices changed, as a repair of its seams does."""
+    shutil.copytree(folder / "cut", folder / "repaired")
+    file = folder / "repaired" / "model.safetensors"
+    tensors = load_file(file)
+    save_file({name: one * (1.01 if name in names else 1) for name, one in tensors.items()}, file, {"format": "pt"})
+    return ModelHandle(ModelSettings(model=str(folder / "repaired"), dtype="float32", device="cpu"))
+
+
+@pytest.mark.parametrize("by_name", [True, False])
+@pytest.mark.parametrize(
+    ("family", "own"),
+    [
+        ("llama", ("model.layers.0.mlp.down_proj.weight",)),
+        ("gpt2", ("transformer.h.0.mlp.c_proj.weight",)),
+        ("qwen3_moe", ("model.layers.1.input_layernorm.weight",)),
+    ],
+)
+def test_a_repaired_model_has_only_the_repaired_matrices_for_itself(
+    family: str, own: tuple[str, ...], by_name: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, teacher = models(tmp_path, family)
+    mine = repaired(tmp_path, own)
+    count = own_parameters(mine, teacher, settings())
+    if not by_name:
+        monkeypatch.setattr(pairs, "put_changed", lambda *args: False)
+    loaded, uncut = load_pair(mine, teacher, settings())
+    assert uncut is not None
+    places = {one.data_ptr() for one in uncut.model.parameters()}
+    apart = {name: one for name, one in loaded.model.named_parameters() if one.data_ptr() not in places}
+    assert tuple(apart) == own and count == sum(one.numel() for one in apart.values())
+    alone = load_model(str(tmp_path / "repaired"), dtype="float32", device="cpu")
+    whole = load_model(str(tmp_path / "uncut"), dtype="float32", device="cpu")
+    assert loaded.model.config.to_dict() == alone.model.config.to_dict() and loaded.model_hash == alone.model_hash
+    ids = torch.arange(40).reshape(2, 20)
+    with torch.no_grad():
+        assert torch.equal(loaded.model(ids).logits, alone.model(ids).logits)
+        assert torch.equal(uncut.model(ids).logits, whole.model(ids).logits)
+        assert not torch.equal(
+            loaded.model(ids).logits, load_pair(*models(tmp_path, family), settings())[0].model(ids).logits
+        )
+
+    def trained(name: str) -> Any:
+        return result(heal(tmp_path, name, settings(), cut=mine))
+
+    one = trained("one")
+    monkeypatch.setattr(pairs, "own_parameters", lambda *args: None)
+    assert load_pair(mine, teacher, settings()).uncut is None and trained("two") == one
+
+
 def test_a_model_that_teaches_itself_shares_its_weights(tmp_path: Path) -> None:
     _, teacher = models(tmp_path)
     loaded, uncut = load_pair(teacher, teacher, settings())
@@ -188,12 +242,10 @@ def test_other_weights_are_loaded_for_themselves(tmp_path: Path) -> None:
             shutil.copytree(tmp_path / folder, tmp_path / name)
         return ModelHandle(cut.settings.replace(model=str(tmp_path / name)))
 
-    # Healed, or repaired at a seam: the plan is the same, one matrix is not.
+    # Trained: the plan is the same, the weights are not.
     changed("healed")
     file = tmp_path / "healed" / "model.safetensors"
-    tensors = load_file(file)
-    tensors["model.layers.0.mlp.down_proj.weight"] *= 1.01
-    save_file(tensors, file, {"format": "pt"})
+    save_file({name: one * 1.01 for name, one in load_file(file).items()}, file, {"format": "pt"})
     assert not shares_weights(changed("healed"), teacher, settings())
 
     # Cut from another model, or by other means: the weights are the same, nothing says where they come from.

@@ -23,7 +23,15 @@ def name_of(file: Path) -> str:
 
 def test_they_are_all_here() -> None:
     names = {"compare-criteria", "healing-study", "one-model", "paper", "paper-suite", "quickstart"}
-    names |= {"mixture-study", "reasoner", "reasoner-study", "recovery-recipe", "recovery-study", "smollm2-study"}
+    names |= {
+        "mixture-study",
+        "reasoner",
+        "reasoner-recipe",
+        "reasoner-study",
+        "recovery-recipe",
+        "recovery-study",
+        "smollm2-study",
+    }
     names |= {"qwen-depth", "qwen-healing"}
     assert {name_of(file) for file in EXAMPLES} == names
 

@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from layercut.errors import CheckpointError
-from layercut.models.weights import read_header, safetensors_files
+from layercut.models.weights import TensorSpan, read_header, safetensors_files
 from layercut.surgery import shards
-from layercut.surgery.shards import TensorSpan, lay_out, write_shards
+from layercut.surgery.shards import lay_out, write_shards
 
 META = {"format": "pt"}
 
