@@ -18,7 +18,7 @@ from layercut.engine.handle import ModelHandle
 from layercut.engine.prompts import encode_prompt
 from layercut.healing.prompt_sources import RESPONSES, Answering, PromptSource, check_sources
 from layercut.healing.prompts import record_prompt
-from layercut.healing.settings import HealSettings, num_held_out
+from layercut.healing.settings import HealSettings, TrainSettings, num_held_out
 from layercut.models.loading import load_tokenizer
 from layercut.models.placement import pick_device
 from layercut.models.weights import read_config, read_header, safetensors_files
@@ -139,14 +139,14 @@ def estimate_healing(
         if is_graded:
             name = f"the pruned model's answers, {group} to each prompt"
             steps.append(writing(name, num_examples, group, train.batch_size * group))
-        trainable = _trainable(weights, settings)
+        trainable = _trainable(weights, train)
         name, cost = f"training, {num_steps * rounds:,} steps", TRAINING + train.needs_teacher
         steps.append(reading(name, num_examples * group, weights.parameters, batch_size=batch, cost=cost))
-        parts = _training_parts(cut, teacher if train.needs_teacher else None, source, settings, limit)
+        longest = _longest(cut, source, settings, limit)
+        parts = training_parts(cut, teacher if train.needs_teacher else None, train, longest)
         own = pair.own_parameters(cut, teacher, train) if rounds == 1 else None
         if own is not None:
             parts["weights"] -= weights.bytes_in_memory * (weights.parameters - own) // weights.parameters
-        longest = _longest(cut, source, settings, limit)
         moments[f"in training, for {batch} examples of {longest.tokens:,} tokens"] = parts
         if train.answers_itself:
             kept = {name: parts[name] for name in ("weights", "gradients", "optimizer", "teacher")}
@@ -228,14 +228,14 @@ def _examples(handle: ModelHandle, source: PromptSource, settings: HealSettings,
     return len(answered), 1 + (read + shared) // count
 
 
-class _Longest(NamedTuple):
+class Longest(NamedTuple):
     """The longest example."""
 
     tokens: int
     in_loss: int
 
 
-def _longest(handle: ModelHandle, source: PromptSource, settings: HealSettings, limit: int) -> _Longest:
+def _longest(handle: ModelHandle, source: PromptSource, settings: HealSettings, limit: int) -> Longest:
     """The longest example after filters; answers that are not there yet count with their limit."""
     train = settings.train
     if source.records is not None:
@@ -250,16 +250,15 @@ def _longest(handle: ModelHandle, source: PromptSource, settings: HealSettings, 
     if train.objective == "on-policy":
         given = [max(count, train.rollout_max) for count in given]
     most = min(max((a + b for a, b in zip(read, given, strict=True)), default=1), train.max_length)
-    return _Longest(most, min(max(given, default=1), most))
+    return Longest(most, min(max(given, default=1), most))
 
 
-def _training_parts(
-    cut: ModelHandle, teacher: ModelHandle | None, source: PromptSource, settings: HealSettings, limit: int
+def training_parts(
+    cut: ModelHandle, teacher: ModelHandle | None, train: TrainSettings, longest: Longest
 ) -> dict[str, int]:
     """Bytes by part when training takes most; by rule of thumb for a model that cannot run without numbers."""
     from layercut.healing.memory import Shape, Where, training_bytes
 
-    train, weights, longest = settings.train, _weights(cut), _longest(cut, source, settings, limit)
     batches = train.batches()
     where = Where(_on_gpu(cut), _has_bfloat16(cut), _dtype(cut), "float32" if teacher is None else _dtype(teacher))
     try:
@@ -272,17 +271,24 @@ def _training_parts(
             accumulation=batches.accumulation * (train.group if train.is_graded else 1),
         )
     except Exception:  # whatever such a model's code does that needs numbers
-        trainable, tokens = _trainable(weights, settings), batches.micro * longest.tokens
-        base = weights.bytes_in_memory if train.method in ("lora", "qlora") else 4 * weights.parameters
-        return {
-            "weights": base,
-            "gradients": 4 * trainable,
-            "optimizer": 8 * trainable,
-            # 34 x tokens x hidden size values of two bytes a layer (Korthikanti et al., arXiv:2205.05198)
-            "activations": tokens * weights.num_layers * weights.hidden_size * 68,
-            "logits": min(tokens * weights.vocabulary, 2**25) * 12,
-            "teacher": 0 if teacher is None else _weights(teacher).bytes_in_memory,
-        }
+        return rule_of_thumb(cut, teacher, train, longest)
+
+
+def rule_of_thumb(
+    cut: ModelHandle, teacher: ModelHandle | None, train: TrainSettings, longest: Longest
+) -> dict[str, int]:
+    """Roughly what ``training_parts`` counts, from the headers of the weights alone."""
+    weights, tokens = _weights(cut), train.batches().micro * longest.tokens
+    trainable = _trainable(weights, train)
+    return {
+        "weights": weights.bytes_in_memory if train.method in ("lora", "qlora") else 4 * weights.parameters,
+        "gradients": 4 * trainable,
+        "optimizer": 8 * trainable,
+        # 34 x tokens x hidden size values of two bytes a layer (Korthikanti et al., arXiv:2205.05198)
+        "activations": tokens * weights.num_layers * weights.hidden_size * 68,
+        "logits": min(tokens * weights.vocabulary, 2**25) * 12,
+        "teacher": 0 if teacher is None else _weights(teacher).bytes_in_memory,
+    }
 
 
 def _on_gpu(handle: ModelHandle) -> bool:
@@ -302,8 +308,7 @@ def _dtype(handle: ModelHandle) -> str:
     return handle.dtype if handle.dtype in _DTYPE_BYTES else stored
 
 
-def _trainable(weights: _Weights, settings: HealSettings) -> int:
-    train = settings.train
+def _trainable(weights: _Weights, train: TrainSettings) -> int:
     if train.method in ("lora", "qlora"):
         return train.rank * weights.adapter_parameters
     if train.method == "full":

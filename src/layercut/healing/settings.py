@@ -119,7 +119,7 @@ class TrainSettings(Settings):
     gradient_checkpointing: Annotated[str, one_of(CHECKPOINTING)] = Field(
         "auto",
         description="Keep only the inputs of layers and compute the rest again in the backward pass: on, off; auto: on "
-        "a GPU.",
+        "a GPU, and where a step would not fit into free memory without it.",
     )
     held_out: Number = Field(
         0.1, ge=0, lt=1, description="Share of the examples for evaluation, which are never trained on."

@@ -7,6 +7,7 @@ import shutil
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -514,6 +515,20 @@ def test_the_models_of_the_training_are_freed_before_the_checkpoint_is_written(
     given = ("--teacher", tiny, "--prompts", prompts, "--dtype", "float32", *SMALL)
     ran = layercut("heal", cut, *given, "--objective", objective, "--out", tmp_path / "run")
     assert ran.code == 0 and len(made) == (1 if objective == "sft" else 2) and not left
+
+
+def test_little_memory_changes_no_number_of_a_training(
+    layercut: Run, tiny: Path, cut: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def healed(name: str) -> bytes:
+        given = ("--teacher", tiny, "--prompts", prompts, "--dtype", "float32", "--objective", "jsd", *SMALL)
+        ran = layercut("heal", cut, *given, "--out", tmp_path / name)
+        assert ran.code == 0 and ("gradient checkpointing is on" in ran.err + ran.out) == (name == "short")
+        return (tmp_path / name / "checkpoint" / "model.safetensors").read_bytes()
+
+    ample = healed("ample")
+    monkeypatch.setattr("layercut.healing.room.psutil.virtual_memory", lambda: SimpleNamespace(available=1))
+    assert healed("short") == ample
 
 
 def test_whole_weights_in_bfloat16_become_a_checkpoint_in_bfloat16(
