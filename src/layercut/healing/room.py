@@ -5,6 +5,8 @@ A GPU that is full says so. Where a machine's own memory is full, the system kil
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import psutil
 
 from layercut.engine.handle import ModelHandle
@@ -16,6 +18,7 @@ from layercut.progress import Say
 
 PARTS = ("gradients", "optimizer", "activations", "logits")
 """What a step takes beside the models, which are loaded by then."""
+CGROUP = Path("/sys/fs/cgroup")
 _SURE = 8
 """Where this many times the rule of thumb is free, bytes are not counted one by one, which takes seconds."""
 
@@ -34,7 +37,7 @@ def with_room(
     """
     if pick_device(cut.settings.device).type != "cpu":
         return train
-    free, longest = psutil.virtual_memory().available, _longest(train, data)
+    free, longest = free_memory(), _longest(train, data)
     if _SURE * _taken(rule_of_thumb(cut, teacher, train, longest)) < free:
         return train
     takes = _taken(training_parts(cut, teacher, train, longest))
@@ -48,6 +51,17 @@ def with_room(
             less = "micro_batch 1"
         say(f"a training step takes about {_gb(takes)}, and {_gb(free)} is free; if the system ends it, give {less}")
     return train
+
+
+def free_memory() -> int:
+    """Bytes that are free: of the machine, or of the container (cgroup v2) where that is less."""
+    free = psutil.virtual_memory().available
+    try:
+        most, taken = (int((CGROUP / name).read_text()) for name in ("memory.max", "memory.current"))
+        parts = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):  # no container, or one without a limit
+        return free
+    return min(free, most - taken + int(parts.get("inactive_file", 0)))  # files that were read make room
 
 
 def _taken(parts: dict[str, int]) -> int:

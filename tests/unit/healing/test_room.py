@@ -85,3 +85,16 @@ def test_answers_of_its_own_count_with_their_limit(free: Free, tmp_path: Path, m
         train = TrainSettings(objective="on-policy", rollout_max=most, rollout_start=2)
         with_room(*models(tmp_path), train, DATA, lambda text: None)
     assert [one.in_loss for one in seen] == [given, 64] and seen[1].tokens - seen[0].tokens >= 64 - given
+
+
+def test_a_container_may_have_less_than_the_machine(
+    free: Free, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free(1000)
+    monkeypatch.setattr(room, "CGROUP", tmp_path)
+    assert room.free_memory() == 1000, "no container"
+    (tmp_path / "memory.current").write_text("700\n")
+    (tmp_path / "memory.stat").write_text("anon 500\ninactive_file 150\n")
+    for limit, expected in (("max\n", 1000), ("900\n", 350), ("9000\n", 1000)):
+        (tmp_path / "memory.max").write_text(limit)
+        assert room.free_memory() == expected
