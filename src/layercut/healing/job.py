@@ -154,7 +154,7 @@ class HealingJob:
 
     def _trained(self) -> Trained:
         """Train; its models are freed with this call, apart from the job's pair."""
-        from layercut.healing.room import with_room
+        from layercut.healing.memory_limit import within_memory
         from layercut.healing.sft import train
         from layercut.healing.trainable import make_trainable, num_trainable
 
@@ -171,7 +171,9 @@ class HealingJob:
             options["guard"] = Guard(self.guards, loaded)
         model = make_trainable(loaded.model, settings)
         self.say(f"{num_trainable(model):,} trainable parameters")
-        settings = with_room(self.cut, self.teacher if settings.needs_teacher else None, settings, self.data, self.say)
+        settings = within_memory(
+            self.cut, self.teacher if settings.needs_teacher else None, settings, self.data, self.say
+        )
         with watched("Training", settings.num_steps(len(self.data.train)), self.console, "steps") as on_progress:
             trained = train(model, loaded.tokenizer, self.data, settings, folder, on_progress=on_progress, **options)
         self.group.leave()

@@ -527,7 +527,7 @@ def test_little_memory_changes_no_number_of_a_training(
         return (tmp_path / name / "checkpoint" / "model.safetensors").read_bytes()
 
     ample = healed("ample")
-    monkeypatch.setattr("layercut.healing.room.psutil.virtual_memory", lambda: SimpleNamespace(available=1))
+    monkeypatch.setattr("layercut.healing.memory_limit.psutil.virtual_memory", lambda: SimpleNamespace(available=1))
     assert healed("short") == ample
 
 

@@ -23,7 +23,7 @@ _SURE = 8
 """Where this many times the rule of thumb is free, bytes are not counted one by one, which takes seconds."""
 
 
-def with_room(
+def within_memory(
     cut: ModelHandle, teacher: ModelHandle | None, train: TrainSettings, data: Data, say: Say
 ) -> TrainSettings:
     """The settings of a training whose models are loaded, with gradient checkpointing where a step needs it to fit.
@@ -61,7 +61,7 @@ def free_memory() -> int:
         parts = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
     except (OSError, ValueError):  # no container, or one without a limit
         return free
-    return min(free, most - taken + int(parts.get("inactive_file", 0)))  # files that were read make room
+    return min(free, most - taken + int(parts.get("inactive_file", 0)))  # pages of files that were read are given back
 
 
 def _taken(parts: dict[str, int]) -> int:
