@@ -55,7 +55,7 @@ def within_memory(
 
 def free_memory() -> int:
     """Bytes that are free: of the machine, or of the container (cgroup v2) where that is less."""
-    free = psutil.virtual_memory().available
+    free: int = psutil.virtual_memory().available
     try:
         most, taken = (int((CGROUP / name).read_text()) for name in ("memory.max", "memory.current"))
         parts = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
