@@ -22,7 +22,7 @@ from layercut.healing.settings import TrainSettings
 from layercut.healing.trainable import load_for_training
 from layercut.models.loading import LoadedModel, load_tokenizer
 from layercut.models.weights import num_elements, read_config, stored_tensors
-from layercut.surgery.checkpoint import changed_since, hash_after
+from layercut.surgery.checkpoint import changed_since
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import remove_layers
 
@@ -43,23 +43,18 @@ def plan_of(cut: ModelHandle) -> CutPlan:
     return cut.earlier_plans[-1] if cut.earlier_plans else CutPlan(num_layers=cut.num_layers)
 
 
-def shares_weights(cut: ModelHandle, teacher: ModelHandle, train: TrainSettings) -> bool:
-    """Whether training keeps the weights that both models have in memory once; see ``own_parameters``."""
-    return own_parameters(cut, teacher, train) is not None
-
-
 def own_parameters(cut: ModelHandle, teacher: ModelHandle, train: TrainSettings) -> int | None:
     """Elements of the pruned model's tensors that are not the teacher's; None if training loads both models whole.
 
-    The pruned checkpoint must come from a cut of ``teacher``, with some weights as they were: not trained ones, nor
-    those of another dtype. Only adapters leave the weights of a model as they are, and quantised weights are no plain
-    tensors. Reads headers and samples of weights.
+    0 for what the plan makes of ``teacher``. A pruned checkpoint that was healed must have some weights as they were,
+    and the dtype and architecture of the cut. Only adapters leave the weights of a model as they are, and quantised
+    weights are no plain tensors. Reads headers and samples of weights.
     """
     if train.method != "lora" or not train.needs_teacher or "quantization_config" in read_config(teacher.source.path):
         return None
     if (cut.dtype, cut.settings.device) != (teacher.dtype, teacher.settings.device):
         return None
-    if _is_cut_of(cut, teacher):
+    if cut.metadata.model_hash == teacher.metadata.model_hash:
         return 0
     if plan_of(cut).model_hash != teacher.metadata.model_hash:
         return None
@@ -68,21 +63,16 @@ def own_parameters(cut: ModelHandle, teacher: ModelHandle, train: TrainSettings)
     return None if own == num_elements(cut.source.path) else own
 
 
-def _is_cut_of(cut: ModelHandle, teacher: ModelHandle) -> bool:
-    """Whether a checkpoint is what its plan makes of ``teacher``, or ``teacher`` itself."""
-    plan, ours, theirs = plan_of(cut), cut.metadata.model_hash, teacher.metadata.model_hash
-    return ours == theirs or (plan.model_hash == theirs and hash_after(teacher.source.path, plan) == ours)
-
-
 def load_pair(cut: ModelHandle, teacher: ModelHandle, train: TrainSettings) -> Pair:
     """Load what training needs first; the pruned model equals the one that is loaded alone, to the last bit."""
-    if not shares_weights(cut, teacher, train):
+    own = own_parameters(cut, teacher, train)
+    if own is None:
         return Pair(load_cut(cut, train), None)
     uncut = load_cut(teacher, train)
     model = second_tree(uncut.model)
     if cut.metadata.model_hash != teacher.metadata.model_hash:
         remove_layers(model, plan_of(cut))
-    if not _is_cut_of(cut, teacher) and not put_changed(model, cut.source.path):
+    if own and not put_changed(model, cut.source.path):
         loaded = load_cut(cut, train)
         take_equal(loaded.model, model)
         return Pair(loaded, uncut)

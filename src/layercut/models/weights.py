@@ -206,9 +206,13 @@ def fingerprint_of(tensors: Iterable[TensorSpan], config: Mapping[str, Any]) -> 
     for tensor in sorted(tensors, key=lambda one: one.name):
         for part in samples_of(tensor):
             digest.update(part)
-    architecture = {key: value for key, value in config.items() if key not in _BOOKKEEPING}
-    digest.update(json.dumps(architecture, sort_keys=True).encode())
+    digest.update(architecture_of(config).encode())
     return digest.hexdigest()
+
+
+def architecture_of(config: Mapping[str, Any]) -> str:
+    """What a config.json says of the architecture, as text."""
+    return json.dumps({key: value for key, value in config.items() if key not in _BOOKKEEPING}, sort_keys=True)
 
 
 def samples_of(tensor: TensorSpan) -> Iterator[bytes]:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from layercut.errors import CheckpointError, InputError
 from layercut.models.convert import SOURCE_FILE
-from layercut.models.sources import HASH_LENGTH, ModelSource
+from layercut.models.sources import ModelSource
 from layercut.models.structure import Structure, config_of, counted_field, structure_of, text_part
 from layercut.models.weights import (
     TensorEntry,
     TensorSpan,
-    fingerprint_of,
+    architecture_of,
     read_config,
     read_header,
     samples_of,
@@ -100,26 +100,19 @@ def plan_cut(source: Path, plan: CutPlan, *, max_shard_bytes: int = MAX_SHARD_BY
     return _prepare(Path(source), plan, max_shard_bytes).report
 
 
-def hash_after(source: Path, plan: CutPlan) -> str:
-    """The hash of the model that ``cut_checkpoint`` would write; it reads samples of the weights that stay.
+def changed_since(source: Path, plan: CutPlan, cut: Path) -> list[TensorEntry] | None:
+    """Tensors of the checkpoint ``cut`` that differ from what ``cut_checkpoint`` would write; it reads samples of them.
+
+    None where it has tensors of other names, or another architecture.
 
     Raises:
         InputError: the plan does not fit the model, or it is no decoder.
         CheckpointError: files are missing or damaged.
     """
     work = _prepare(Path(source), plan, MAX_SHARD_BYTES)
-    return fingerprint_of([piece for shard in work.shards for piece in shard.pieces], work.config)[:HASH_LENGTH]
-
-
-def changed_since(source: Path, plan: CutPlan, cut: Path) -> list[TensorEntry] | None:
-    """Tensors of the checkpoint ``cut`` that differ from what ``cut_checkpoint`` would write; None: their names differ.
-
-    It reads samples of the weights. Raises as ``hash_after``.
-    """
-    work = _prepare(Path(source), plan, MAX_SHARD_BYTES)
     expected = {piece.name: piece for shard in work.shards for piece in shard.pieces}
     found = {one.name: one for one in stored_tensors(cut)}
-    if found.keys() != expected.keys():
+    if found.keys() != expected.keys() or architecture_of(read_config(cut)) != architecture_of(work.config):
         return None
     return [one.entry for name, one in found.items() if [*samples_of(one)] != [*samples_of(expected[name])]]
 

@@ -17,7 +17,7 @@ from layercut.healing.settings import OBJECTIVES, TrainSettings
 from layercut.models.loading import load_model
 from layercut.settings import ModelSettings
 from layercut.surgery.bypass import bypass
-from layercut.surgery.checkpoint import cut_checkpoint, hash_after
+from layercut.surgery.checkpoint import changed_since, cut_checkpoint
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import decoder_layers
 from tests.support.healing import tiny_data, tiny_records
@@ -28,7 +28,7 @@ pytest.importorskip("peft", reason="healing by training needs layercut[heal]")
 
 from layercut.healing import pair as pairs
 from layercut.healing.objective import ToTrain, objective_of
-from layercut.healing.pair import load_pair, own_parameters, shares_weights
+from layercut.healing.pair import load_pair, own_parameters
 from layercut.healing.sft import Trained, train
 from layercut.healing.trainable import make_trainable
 
@@ -85,9 +85,9 @@ def result(trained: Trained) -> tuple[list[dict[str, float]], bytes, dict[str, A
 def test_the_losses_and_adapters_are_those_of_two_models(
     family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert shares_weights(*models(tmp_path, family), settings())
+    assert own_parameters(*models(tmp_path, family), settings()) == 0
     with monkeypatch.context() as patch:
-        patch.setattr(pairs, "shares_weights", lambda *args: False)
+        patch.setattr(pairs, "own_parameters", lambda *args: None)
         two = result(heal(tmp_path, "two", settings()))
     assert result(heal(tmp_path, "one", settings())) == two
     losses = [line["loss"] for line in two[0] if "loss" in line]
@@ -103,7 +103,7 @@ def test_every_objective_has_the_same_training_also_when_stopped(
 ) -> None:
     models(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(pairs, "shares_weights", lambda *args: False)
+        patch.setattr(pairs, "own_parameters", lambda *args: None)
         two = result(heal(tmp_path, "two", settings(**more)))
     with pytest.raises(Killed):
         heal(tmp_path, "one", settings(**more), kill_at=3)
@@ -136,7 +136,7 @@ def test_the_gradients_are_those_of_two_models(tmp_path: Path, monkeypatch: pyte
 
     wanted = settings(dropout=0.0)
     found = gradients()
-    monkeypatch.setattr(pairs, "shares_weights", lambda *args: False)
+    monkeypatch.setattr(pairs, "own_parameters", lambda *args: None)
     expected = gradients()
     assert found.keys() == expected.keys() and any(one.abs().max() > 0 for one in found.values())
     assert all(torch.equal(found[name], expected[name]) for name in expected)
@@ -164,12 +164,13 @@ def test_weights_are_in_memory_once_and_both_models_are_whole(family: str, tmp_p
         assert torch.equal(uncut.model(ids).logits, expected)
 
 
-def test_the_hash_of_a_cut_is_known_before_it_is_written(tmp_path: Path) -> None:
+def test_a_cut_is_recognised_without_writing_it_again(tmp_path: Path) -> None:
     for family in ("llama", "gemma3_text", "gpt2", "qwen3_moe"):
         cut, teacher = models(tmp_path / family, family)
-        assert hash_after(teacher.source.path, pairs.plan_of(cut)) == cut.metadata.model_hash
+        assert changed_since(teacher.source.path, pairs.plan_of(cut), cut.source.path) == []
     empty = CutPlan(num_layers=NUM_LAYERS)
-    assert hash_after(teacher.source.path, empty) == teacher.metadata.model_hash
+    assert changed_since(teacher.source.path, empty, teacher.source.path) == []
+    assert changed_since(teacher.source.path, empty, cut.source.path) is None, "it has fewer layers"
 
 
 def repaired(folder: Path, names: Sequence[str]) -> ModelHandle:
@@ -230,12 +231,12 @@ def test_a_model_that_teaches_itself_shares_its_weights(tmp_path: Path) -> None:
 
 def test_other_weights_are_loaded_for_themselves(tmp_path: Path) -> None:
     cut, teacher = models(tmp_path)
-    assert shares_weights(cut, teacher, settings())
+    assert own_parameters(cut, teacher, settings()) == 0
     for more in ({"method": "full"}, {"method": "last-k"}, {"objective": "sft"}, {"store_top_k": 8}):
-        assert not shares_weights(cut, teacher, settings(**more)), more
+        assert own_parameters(cut, teacher, settings(**more)) is None, more
         assert load_pair(cut, teacher, settings(**more)).uncut is None
     half, _ = models(tmp_path, dtype="bfloat16")
-    assert not shares_weights(half, teacher, settings()) and not shares_weights(cut, half, settings())
+    assert own_parameters(half, teacher, settings()) is None and own_parameters(cut, half, settings()) is None
 
     def changed(name: str, folder: str = "cut") -> ModelHandle:
         if not (tmp_path / name).is_dir():
@@ -246,15 +247,21 @@ def test_other_weights_are_loaded_for_themselves(tmp_path: Path) -> None:
     changed("healed")
     file = tmp_path / "healed" / "model.safetensors"
     save_file({name: one * 1.01 for name, one in load_file(file).items()}, file, {"format": "pt"})
-    assert not shares_weights(changed("healed"), teacher, settings())
+    assert own_parameters(changed("healed"), teacher, settings()) is None
+
+    # With another architecture: the weights are those of the cut.
+    config = json.loads((tmp_path / "cut" / "config.json").read_text())
+    changed("stretched")
+    (tmp_path / "stretched" / "config.json").write_text(json.dumps(config | {"rms_norm_eps": 1e-3}))
+    assert own_parameters(changed("stretched"), teacher, settings()) is None
 
     # Cut from another model, or by other means: the weights are the same, nothing says where they come from.
     (tmp_path / "foreign").mkdir()
     shutil.copytree(tmp_path / "cut", tmp_path / "foreign", dirs_exist_ok=True)
     (tmp_path / "foreign" / "plan.json").unlink()
-    assert not shares_weights(changed("foreign"), teacher, settings())
+    assert own_parameters(changed("foreign"), teacher, settings()) is None
     save_tiny("llama", tmp_path / "another", seed=1)
-    assert not shares_weights(cut, changed("another"), settings())
+    assert own_parameters(cut, changed("another"), settings()) is None
 
     # Quantised.
     config = json.loads((tmp_path / "uncut" / "config.json").read_text())
@@ -263,4 +270,4 @@ def test_other_weights_are_loaded_for_themselves(tmp_path: Path) -> None:
         json.dumps(config | {"quantization_config": {"quant_method": "x"}})
     )
     packed = changed("packed")
-    assert not shares_weights(packed, packed, settings())
+    assert own_parameters(packed, packed, settings()) is None
