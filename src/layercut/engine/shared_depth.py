@@ -17,6 +17,7 @@ from torch import Tensor
 
 from layercut.engine.attention import KeyValue
 from layercut.errors import InputError
+from layercut.progress.activity import read
 
 if TYPE_CHECKING:
     from layercut.engine.packing import Pack
@@ -125,6 +126,7 @@ def walk(
         wanted: asked before a branch is taken, for every plan on it.
         keep_states: hold the states on the way as well.
     """
+    num_runs, num_ran = sum(1 for _ in tree.nodes()) - 1, 0
     entered = stack.enter(pack.ids, pack.positions)
     before = None if ahead is None else stack.enter(ahead.ids, ahead.positions)
     todo: list[tuple[Node, Tensor, Tensor | None, Mapping[int, KeyValue], Mapping[int, KeyValue], tuple[Tensor, ...]]]
@@ -148,6 +150,8 @@ def walk(
             states, kv = _through(stack, layer, states, entered, pack)
             own = {**own, layer: kv} if keep else own
             trail = (*trail, states) if keep_states else trail
+            num_ran += 1
+            read(len(pack.ids), num_ran / num_runs)
         if node.plan is not None:
             yield Leaf(node.plan, states, own, prefix_kv, trail)
         # The largest branch is pushed first and taken last: by then nothing else holds the states it starts from.

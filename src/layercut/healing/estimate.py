@@ -7,23 +7,29 @@ counted by part at its fullest moment; see ``memory``.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from layercut.engine.base import Prompt
 from layercut.engine.estimate import TRAINING, CostEstimate, Step, measured_speed
 from layercut.engine.handle import ModelHandle
 from layercut.engine.prompts import encode_prompt
+from layercut.healing.guard import GuardTask, guard_tasks
+from layercut.healing.learner import BATCH
+from layercut.healing.memory_limit import free_memory, may_checkpoint
+from layercut.healing.pair import own_parameters
 from layercut.healing.prompt_sources import RESPONSES, Answering, PromptSource, check_sources
 from layercut.healing.prompts import record_prompt
 from layercut.healing.settings import HealSettings, TrainSettings, num_held_out
+from layercut.healing.step_memory import Longest, is_on_gpu, num_trainable, training_parts
+from layercut.healing.strength import STRENGTHS
+from layercut.healing.weight_counts import WeightCounts, weight_counts
 from layercut.models.loading import load_tokenizer
-from layercut.models.placement import pick_device
-from layercut.models.weights import read_config, read_header, safetensors_files
 from layercut.progress.bars import CHARACTERS_PER_TOKEN
 from layercut.runs.records import read_records
+from layercut.selection.answers import ObjectiveTask
+from layercut.selection.estimate import asking_step
 from layercut.surgery.plan import CutPlan
 
 _LOOKED_AT = 32
@@ -32,32 +38,13 @@ _SHORTEST = 16
 """Fewest tokens of an answer; or the limit where that is lower."""
 _RECORD = 400
 """Bytes of a record without its prompt and answer."""
-_DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-_LAYER = re.compile(r"\.(?:layers|h)\.(\d+)\.")
-
-
-class _Weights(NamedTuple):
-    """A model's weights, from the headers of its files."""
-
-    parameters: int
-    stored_bytes: int
-    bytes_in_memory: int
-    adapter_parameters: int
-    """Parameters of adapters of rank 1: the sum of rows and columns of all matrices in decoder layers."""
-    layer_parameters: int
-    num_layers: int
-    hidden_size: int
-    intermediate_size: int
-    cache_bytes: int
-    """Keys and values of one token."""
-    vocabulary: int
 
 
 def estimate_answers(
     handle: ModelHandle, plan: CutPlan, source: PromptSource, how: Answering, out: Path | None
 ) -> CostEstimate:
     """The cost of ``layercut generate``, without answers that the folder holds."""
-    weights, limit = _weights(handle), how.max_new_tokens or source.max_new_tokens
+    weights, limit = weight_counts(handle), how.max_new_tokens or source.max_new_tokens
     step = _answers(handle, handle.num_parameters(plan), source, how, _answered(out))
     characters = sum(len(str(one.prompt)) for one in source.prompts) * how.samples
     num_bytes = 0 if out is None else characters + step.items * _RECORD + step.new_tokens[1] * CHARACTERS_PER_TOKEN
@@ -85,96 +72,30 @@ def estimate_healing(
 
     Raises InputError for an objective or a mixture that these prompts do not allow.
     """
-    from layercut.healing import pair
-    from layercut.healing.guard import guard_tasks
-    from layercut.healing.learner import BATCH
-    from layercut.healing.strength import STRENGTHS
-    from layercut.selection.answers import ObjectiveTask
-    from layercut.selection.estimate import asking_step
-
-    train, weights, uncut = settings.train, _weights(cut), _weights(teacher)
+    train = settings.train
     check_sources(train, source)
-    is_graded, limit = train.is_graded, how.max_new_tokens or source.max_new_tokens
-    if is_graded:
+    limit = how.max_new_tokens or source.max_new_tokens
+    if train.is_graded:
         limit = min(train.rollout_max, source.max_new_tokens)
-    steps, moments, disk, evaluations = [], {}, 0, 0
-    if source.records is None and settings.asks_teacher:
-        asked = _answers(teacher, uncut.parameters, source, how, _answered(out))
-        steps.append(asked)
-        moments["while the original model answers"] = {
-            "teacher": uncut.bytes_in_memory,
-            "keys and values": _cache(uncut, asked, limit),
-        }
-        disk += asked.items * _RECORD + (asked.prompt_tokens + asked.new_tokens[1]) * CHARACTERS_PER_TOKEN
     count, tokens = _examples(cut, source, settings, limit)
-    aside, group = num_held_out(count, train.held_out), train.group if is_graded else 1
-
-    def writing(name: str, prompts: int, answers: int, at_once: int) -> Step:
-        return Step(
-            name=name,
-            items=prompts * answers,
-            unit="answer",
-            parameters=weights.parameters,
-            prompt_tokens=prompts * max(tokens - limit // 2, 0),
-            new_tokens=(prompts * answers * min(_SHORTEST, limit), prompts * answers * limit),
-            batch_size=at_once,
-        )
-
-    def reading(name: str, items: int, parameters: int, unit: str = "example", **more: Any) -> Step:
-        return Step(name=name, items=items, unit=unit, parameters=parameters, prompt_tokens=items * tokens, **more)
-
+    work = _Healing(cut, teacher, train, rounds, count, tokens, limit)
+    disk = 0
+    if source.records is None and settings.asks_teacher:
+        asked = work.asks(source, how, out)
+        disk = asked.items * _RECORD + (asked.prompt_tokens + asked.new_tokens[1]) * CHARACTERS_PER_TOKEN
     if train.method == "seam":
-        both = weights.parameters + uncut.parameters
-        steps.append(reading("reading both models", count, both, "text"))
-        width = weights.intermediate_size if train.seam == "projection" else weights.hidden_size
-        moments["while both models are read"] = {
-            "weights": 4 * weights.parameters,
-            "teacher": 4 * uncut.parameters,
-            "sums": 4 * 8 * width**2,
-        }
-        trainable = 0
+        work.fits_a_seam()
     else:
-        num_steps, batch = train.num_steps(count - aside), train.micro_batch
-        num_examples = num_steps * train.batch_size * rounds
-        if is_graded:
-            name = f"the pruned model's answers, {group} to each prompt"
-            steps.append(writing(name, num_examples, group, train.batch_size * group))
-        trainable = _trainable(weights, train)
-        name, cost = f"training, {num_steps * rounds:,} steps", TRAINING + train.needs_teacher
-        steps.append(reading(name, num_examples * group, weights.parameters, batch_size=batch, cost=cost))
-        longest = _longest(cut, source, settings, limit)
-        parts = training_parts(cut, teacher if train.needs_teacher else None, train, longest)
-        own = pair.own_parameters(cut, teacher, train) if rounds == 1 else None
-        if own is not None:
-            parts["weights"] -= weights.bytes_in_memory * (weights.parameters - own) // weights.parameters
-        moments[f"in training, for {batch} examples of {longest.tokens:,} tokens"] = parts
-        if train.answers_itself:
-            kept = {name: parts[name] for name in ("weights", "gradients", "optimizer", "teacher")}
-            at_once = max(train.batch_size * group, aside if is_graded else 0)
-            cache = at_once * longest.tokens * weights.cache_bytes
-            moments["while the pruned model answers"] = kept | {"keys and values": cache}
-        if aside:
-            evaluations = (1 + math.ceil(num_steps / train.save_every)) * rounds
-            if is_graded:
-                name = f"answers to held-out prompts, {evaluations:,} times"
-                steps.append(writing(name, evaluations * aside, 1, min(BATCH, aside)))
-            else:
-                name = f"held-out loss, {evaluations:,} times"
-                steps.append(reading(name, evaluations * aside, weights.parameters, batch_size=batch))
-    for guard in guard_tasks(train, settings.data, source):
-        part = ObjectiveTask(task=guard.task, readout=guard.readout)
-        most = rounds * (1 + len(STRENGTHS)) if train.method == "seam" else evaluations
-        least = 2 * rounds / most if train.method == "seam" else 1.0  # the pruned model, and the map in full
-        steps.append(asking_step(cut, part, guard.samples, most, least, f"guard, {most:,} times"))
-    written_from = {"trained weights": 4 * weights.parameters, "weights that are read back": 4 * weights.parameters}
-    if not (_on_gpu(cut) and moments):
-        moments["while the checkpoint is written"] = written_from
-    moment, parts = max(moments.items(), key=lambda one: sum(one[1].values()))
+        work.trains(_longest(cut, source, settings, limit))
+        work.evaluates()
+    work.asks_guards(guard_tasks(train, settings.data, source))
+    moment, parts = work.fullest()
+    weights = work.weights
     written = 0 if settings.keep_adapter else max(weights.stored_bytes, 4 * weights.parameters)
-    checkpoint = 12 * trainable  # weights and both moments of AdamW
-    disk += 2 * checkpoint + 4 * trainable
+    checkpoint = 12 * work.trainable  # weights and both moments of AdamW
+    disk += 2 * checkpoint + 4 * work.trainable
     return CostEstimate(
-        steps=tuple(steps),
+        steps=tuple(work.steps),
         speed=measured_speed(cut.settings.device),
         disk_bytes=disk + checkpoint + written + (rounds > 1) * weights.stored_bytes,
         stays_bytes=disk + written,
@@ -183,6 +104,134 @@ def estimate_healing(
         memory_parts=parts,
         folder=out,
     )
+
+
+class _Healing:
+    """The steps of a healing, and what fills memory at each of its moments."""
+
+    def __init__(
+        self,
+        cut: ModelHandle,
+        teacher: ModelHandle,
+        train: TrainSettings,
+        rounds: int,
+        count: int,
+        tokens: int,
+        limit: int,
+    ) -> None:
+        """``count`` examples of ``tokens`` each on average, and answers of at most ``limit`` tokens."""
+        self.cut, self.teacher, self.train, self.rounds = cut, teacher, train, rounds
+        self.count, self.tokens, self.limit = count, tokens, limit
+        self.weights, self.uncut = weight_counts(cut), weight_counts(teacher)
+        self.trainable = 0 if train.method == "seam" else num_trainable(self.weights, train)
+        self.aside = 0 if train.method == "seam" else num_held_out(count, train.held_out)
+        self.group = train.group if train.is_graded else 1
+        """Answers to a prompt that are graded against each other."""
+        self.steps: list[Step] = []
+        self.moments: dict[str, dict[str, int]] = {}
+        """Bytes by part."""
+
+    def asks(self, source: PromptSource, how: Answering, out: Path) -> Step:
+        """The original model answers the prompts."""
+        asked = _answers(self.teacher, self.uncut.parameters, source, how, _answered(out))
+        self.steps.append(asked)
+        self.moments["while the original model answers"] = {
+            "teacher": self.uncut.bytes_in_memory,
+            "keys and values": _cache(self.uncut, asked, self.limit),
+        }
+        return asked
+
+    def fits_a_seam(self) -> None:
+        weights, uncut = self.weights, self.uncut
+        self._reads("reading both models", self.count, unit="text", parameters=weights.parameters + uncut.parameters)
+        width = weights.intermediate_size if self.train.seam == "projection" else weights.hidden_size
+        self.moments["while both models are read"] = {
+            "weights": 4 * weights.parameters,
+            "teacher": 4 * uncut.parameters,
+            "sums": 4 * 8 * width**2,
+        }
+
+    def trains(self, longest: Longest) -> None:
+        """``longest``: the longest example."""
+        train, batch = self.train, self.train.micro_batch
+        num_steps = self._num_steps * self.rounds
+        num_examples = num_steps * train.batch_size
+        if train.is_graded:
+            name = f"the pruned model's answers, {self.group} to each prompt"
+            self._writes(name, num_examples, self.group, train.batch_size * self.group)
+        cost = TRAINING + train.needs_teacher
+        self._reads(f"training, {num_steps:,} steps", num_examples * self.group, batch_size=batch, cost=cost)
+        parts, how = self._parts(train, longest), ""
+        if may_checkpoint(self.cut, train) and sum(parts.values()) > free_memory():
+            parts = self._parts(train.replace(gradient_checkpointing="on"), longest)
+            how = " with gradient checkpointing (a step does not fit without it)"
+        self.moments[f"in training{how}, for {batch} examples of {longest.tokens:,} tokens"] = parts
+        if train.answers_itself:
+            kept = {name: parts[name] for name in ("weights", "gradients", "optimizer", "teacher")}
+            at_once = max(train.batch_size * self.group, self.aside if train.is_graded else 0)
+            cache = at_once * longest.tokens * self.weights.cache_bytes
+            self.moments["while the pruned model answers"] = kept | {"keys and values": cache}
+
+    def evaluates(self) -> None:
+        """Held-out examples, before training and at each save."""
+        times = self._evaluations
+        if self.train.is_graded and times:
+            name = f"answers to held-out prompts, {times:,} times"
+            self._writes(name, times * self.aside, 1, min(BATCH, self.aside))
+        elif times:
+            self._reads(f"held-out loss, {times:,} times", times * self.aside, batch_size=self.train.micro_batch)
+
+    def asks_guards(self, guards: Sequence[GuardTask]) -> None:
+        most, least = self._evaluations, 1.0
+        if self.train.method == "seam":
+            most = self.rounds * (1 + len(STRENGTHS))
+            least = 2 * self.rounds / most  # the pruned model, and the map in full
+        for guard in guards:
+            part = ObjectiveTask(task=guard.task, readout=guard.readout)
+            self.steps.append(asking_step(self.cut, part, guard.samples, most, least, f"guard, {most:,} times"))
+
+    def fullest(self) -> tuple[str, dict[str, int]]:
+        """The moment at which memory is fullest, and its parts."""
+        size = 4 * self.weights.parameters
+        if not (is_on_gpu(self.cut) and self.moments):
+            written_from = {"trained weights": size, "weights that are read back": size}
+            self.moments["while the checkpoint is written"] = written_from
+        return max(self.moments.items(), key=lambda one: sum(one[1].values()))
+
+    @property
+    def _num_steps(self) -> int:
+        return self.train.num_steps(self.count - self.aside)
+
+    @property
+    def _evaluations(self) -> int:
+        if not self.aside:
+            return 0
+        return (1 + math.ceil(self._num_steps / self.train.save_every)) * self.rounds
+
+    def _parts(self, train: TrainSettings, longest: Longest) -> dict[str, int]:
+        """Memory of a step; weights that both models have in common count once."""
+        parts = training_parts(self.cut, self.teacher if train.needs_teacher else None, train, longest)
+        own = own_parameters(self.cut, self.teacher, train) if self.rounds == 1 else None
+        if own is not None:
+            size, all_of_them = self.weights.bytes_in_memory, self.weights.parameters
+            parts["weights"] -= size * (all_of_them - own) // all_of_them
+        return parts
+
+    def _writes(self, name: str, prompts: int, answers: int, at_once: int) -> None:
+        step = Step(
+            name=name,
+            items=prompts * answers,
+            unit="answer",
+            parameters=self.weights.parameters,
+            prompt_tokens=prompts * max(self.tokens - self.limit // 2, 0),
+            new_tokens=(prompts * answers * min(_SHORTEST, self.limit), prompts * answers * self.limit),
+            batch_size=at_once,
+        )
+        self.steps.append(step)
+
+    def _reads(self, name: str, items: int, **more: Any) -> None:
+        given = {"unit": "example", "parameters": self.weights.parameters, **more}
+        self.steps.append(Step(name=name, items=items, prompt_tokens=items * self.tokens, **given))
 
 
 def _answers(handle: ModelHandle, parameters: int, source: PromptSource, how: Answering, done: int) -> Step:
@@ -228,13 +277,6 @@ def _examples(handle: ModelHandle, source: PromptSource, settings: HealSettings,
     return len(answered), 1 + (read + shared) // count
 
 
-class Longest(NamedTuple):
-    """The longest example."""
-
-    tokens: int
-    in_loss: int
-
-
 def _longest(handle: ModelHandle, source: PromptSource, settings: HealSettings, limit: int) -> Longest:
     """The longest example after filters; answers that are not there yet count with their limit."""
     train = settings.train
@@ -253,97 +295,7 @@ def _longest(handle: ModelHandle, source: PromptSource, settings: HealSettings, 
     return Longest(most, min(max(given, default=1), most))
 
 
-def training_parts(
-    cut: ModelHandle, teacher: ModelHandle | None, train: TrainSettings, longest: Longest
-) -> dict[str, int]:
-    """Bytes by part when training takes most; by rule of thumb for a model that cannot run without numbers."""
-    from layercut.healing.memory import Shape, Where, training_bytes
-
-    batches = train.batches()
-    where = Where(_on_gpu(cut), _has_bfloat16(cut), _dtype(cut), "float32" if teacher is None else _dtype(teacher))
-    try:
-        return training_bytes(
-            cut.source.path,
-            None if teacher is None else teacher.source.path,
-            train,
-            Shape(batches.micro, longest.tokens, longest.in_loss),
-            where,
-            accumulation=batches.accumulation * (train.group if train.is_graded else 1),
-        )
-    except Exception:  # whatever such a model's code does that needs numbers
-        return rule_of_thumb(cut, teacher, train, longest)
-
-
-def rule_of_thumb(
-    cut: ModelHandle, teacher: ModelHandle | None, train: TrainSettings, longest: Longest
-) -> dict[str, int]:
-    """Roughly what ``training_parts`` counts, from the headers of the weights alone."""
-    weights, tokens = _weights(cut), train.batches().micro * longest.tokens
-    trainable = _trainable(weights, train)
-    return {
-        "weights": weights.bytes_in_memory if train.method in ("lora", "qlora") else 4 * weights.parameters,
-        "gradients": 4 * trainable,
-        "optimizer": 8 * trainable,
-        # 34 x tokens x hidden size values of two bytes a layer (Korthikanti et al., arXiv:2205.05198)
-        "activations": tokens * weights.num_layers * weights.hidden_size * 68,
-        "logits": min(tokens * weights.vocabulary, 2**25) * 12,
-        "teacher": 0 if teacher is None else _weights(teacher).bytes_in_memory,
-    }
-
-
-def _on_gpu(handle: ModelHandle) -> bool:
-    return pick_device(handle.settings.device).type == "cuda"
-
-
-def _has_bfloat16(handle: ModelHandle) -> bool:
-    import torch
-
-    return _on_gpu(handle) and torch.cuda.is_bf16_supported()
-
-
-def _dtype(handle: ModelHandle) -> str:
-    """The dtype of a model in memory."""
-    weights = _weights(handle)
-    stored = "float32" if weights.stored_bytes >= 4 * weights.parameters else "bfloat16"
-    return handle.dtype if handle.dtype in _DTYPE_BYTES else stored
-
-
-def _trainable(weights: _Weights, train: TrainSettings) -> int:
-    if train.method in ("lora", "qlora"):
-        return train.rank * weights.adapter_parameters
-    if train.method == "full":
-        return weights.parameters
-    last = weights.layer_parameters * train.last_k // max(weights.num_layers, 1)
-    return last + weights.vocabulary * weights.hidden_size
-
-
-def _weights(handle: ModelHandle) -> _Weights:
-    folder = handle.source.path
-    files, config = safetensors_files(folder), read_config(folder)
-    config = inner if isinstance(inner := config.get("text_config"), dict) else config
-    entries = [pair for file in sorted(set(files.values())) for pair in read_header(file).tensors.items()]
-    in_layers = [entry for name, entry in entries if _LAYER.search(f".{name}")]
-    parameters = sum(entry.num_parameters for _, entry in entries)
-    stored = sum(entry.num_bytes for _, entry in entries)
-    each = _DTYPE_BYTES.get(handle.dtype)
-    heads = config.get("num_attention_heads") or config.get("n_head") or 1
-    hidden = config.get("hidden_size") or config.get("n_embd") or 0
-    width = (config.get("num_key_value_heads") or heads) * (config.get("head_dim") or hidden // heads)
-    return _Weights(
-        parameters=parameters,
-        stored_bytes=stored,
-        bytes_in_memory=stored if each is None else each * parameters,
-        adapter_parameters=sum(sum(entry.shape) for entry in in_layers if len(entry.shape) == 2),
-        layer_parameters=sum(entry.num_parameters for entry in in_layers),
-        num_layers=handle.num_layers,
-        hidden_size=hidden,
-        intermediate_size=config.get("intermediate_size") or config.get("n_inner") or 4 * hidden,
-        cache_bytes=2 * handle.num_layers * width * (each or 2),
-        vocabulary=config.get("vocab_size", 0),
-    )
-
-
-def _cache(weights: _Weights, step: Step, limit: int) -> int:
+def _cache(weights: WeightCounts, step: Step, limit: int) -> int:
     """Keys and values of a batch at its longest."""
     batch = min(step.batch_size, max(step.items, 1))
     return batch * (limit + step.prompt_tokens // max(step.items, 1)) * weights.cache_bytes

@@ -10,9 +10,9 @@ from pathlib import Path
 import psutil
 
 from layercut.engine.handle import ModelHandle
-from layercut.healing.estimate import Longest, rule_of_thumb, training_parts
 from layercut.healing.examples import Data
 from layercut.healing.settings import TrainSettings
+from layercut.healing.step_memory import Longest, rule_of_thumb, training_parts
 from layercut.models.placement import pick_device
 from layercut.progress import Say
 
@@ -35,13 +35,13 @@ def within_memory(
         teacher: the original model, if it is in memory.
         say: called with a line where memory is short.
     """
-    if pick_device(cut.settings.device).type != "cpu":
+    if not _on_cpu(cut):
         return train
     free, longest = free_memory(), _longest(train, data)
     if _SURE * _taken(rule_of_thumb(cut, teacher, train, longest)) < free:
         return train
     takes = _taken(training_parts(cut, teacher, train, longest))
-    if takes > free and train.gradient_checkpointing == "auto":
+    if takes > free and may_checkpoint(cut, train):
         train = train.replace(gradient_checkpointing="on")
         say(f"gradient checkpointing is on: without it a step takes {_gb(takes)}, and {_gb(free)} is free")
         takes = _taken(training_parts(cut, teacher, train, longest))
@@ -53,6 +53,11 @@ def within_memory(
     return train
 
 
+def may_checkpoint(cut: ModelHandle, train: TrainSettings) -> bool:
+    """Whether gradient checkpointing goes on where a step does not fit without it."""
+    return train.gradient_checkpointing == "auto" and _on_cpu(cut)
+
+
 def free_memory() -> int:
     """Bytes that are free: of the machine, or of the container (cgroup v2) where that is less."""
     free: int = psutil.virtual_memory().available
@@ -62,6 +67,10 @@ def free_memory() -> int:
     except (OSError, ValueError):  # no container, or one without a limit
         return free
     return min(free, most - taken + int(parts.get("inactive_file", 0)))  # pages of files that were read are given back
+
+
+def _on_cpu(handle: ModelHandle) -> bool:
+    return pick_device(handle.settings.device).type == "cpu"
 
 
 def _taken(parts: dict[str, int]) -> int:

@@ -1,31 +1,47 @@
-"""Count tokens while engines write them, so that one long answer shows progress before it ends.
+"""What engines do inside one batch, so that long prompts and long answers show progress before they end.
 
-    with listening(lambda written, left, answers: print(written, left)):
+    with listening(Tokens()):
         for answers in engine.completions(...): ...
 
-Engines call ``wrote`` after each step. Listening changes no answer.
+Engines call ``wrote`` after each step, and ``read`` while they read prompts. Listening changes no answer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
-Listener = Callable[[int, int | None, int | None], None]
-"""(tokens written since the last call, most tokens left in the answers in progress, number of these answers); the last
-two are None where unknown."""
+
+class Listener(Protocol):
+    """Is called for all tokens that any engine of this process reads and writes."""
+
+    def wrote(self, num_tokens: int, num_left: int | None, num_answers: int | None) -> None:
+        """New tokens, and of the answers in progress the most they may still get, and how many these are; the last
+        two are None where unknown."""
+
+    def read(self, num_tokens: int, share: float) -> None:
+        """A share of the work on this many tokens, which are read together, is done."""
+
+
 _listeners: list[Listener] = []
 
 
 def wrote(num_tokens: int, num_left: int | None = None, num_answers: int | None = None) -> None:
-    """Notify all listeners of new tokens, and of the answers in progress: the most they may still get, and how many."""
+    """Notify all listeners of new tokens; see ``Listener``."""
     for listener in tuple(_listeners):
-        listener(num_tokens, num_left, num_answers)
+        listener.wrote(num_tokens, num_left, num_answers)
+
+
+def read(num_tokens: int, share: float) -> None:
+    """Notify all listeners of the share of the tokens' way through the model that is done; see ``Listener``."""
+    for listener in tuple(_listeners):
+        listener.read(num_tokens, share)
 
 
 @contextmanager
 def listening(listener: Listener) -> Iterator[None]:
-    """Call ``listener`` for all tokens inside the block, from any engine of this process."""
+    """Notify ``listener`` inside the block."""
     _listeners.append(listener)
     try:
         yield

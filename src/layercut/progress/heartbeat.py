@@ -80,7 +80,7 @@ def _watch(stop: Event) -> None:
 
 
 class Tokens:
-    """Tokens of engines, counted for one step."""
+    """Tokens that engines read and write, counted for one step. A ``Listener``."""
 
     def __init__(self) -> None:
         self.begin()
@@ -90,20 +90,26 @@ class Tokens:
         self.left: int | None = None
         self.most = 0
         """Answers that were in progress at once."""
-        self._since = time.monotonic()
+        self._seconds = 0.0
+        """Of writing; reading is not counted."""
+        self._last = time.monotonic()
+        self._reading = ""
 
     @contextmanager
     def counted(self) -> Iterator[None]:
-        with listening(self._heard):
+        with listening(self):
             yield
 
     def describe(self, *, short: bool = False) -> str:
-        """``512 tokens written (3.4/s), at most 3,584 left in this batch``; empty before the first."""
+        """``reading 4,210 tokens (45%)``, then ``512 tokens written (3.4/s), at most 3,584 left in this batch``; empty
+        before either."""
+        if self._reading:
+            return self._reading
         if not self.written:
             return ""
         if short:
             return f"{self.written:,} tokens"
-        rate = self.written / max(time.monotonic() - self._since, 1e-3)
+        rate = self.written / max(self._seconds, 1e-3)
         left = f", at most {self.left:,} left in this batch" if self.left else ""
         return f"{self.written:,} tokens written ({rate:.3g}/s){left}"
 
@@ -111,11 +117,23 @@ class Tokens:
         """The most seconds that N answers still take at the speed so far, where all of them were begun together."""
         if not self.written or self.left is None or self.most != num_answers:
             return None
-        return self.left * (time.monotonic() - self._since) / self.written
+        return self.left * self._seconds / self.written
 
-    def _heard(self, written: int, left: int | None, answers: int | None) -> None:
-        self.written += written
-        self.left, self.most = left, max(self.most, answers or 0)
+    def wrote(self, num_tokens: int, num_left: int | None, num_answers: int | None) -> None:
+        self.written += num_tokens
+        self.left, self.most = num_left, max(self.most, num_answers or 0)
+        self._seconds += self._since_last()
+
+    def read(self, num_tokens: int, share: float) -> None:
+        self._since_last()
+        if share < 1:
+            self._reading = f"reading {num_tokens:,} tokens ({share:.0%})"
+
+    def _since_last(self) -> float:
+        """Seconds since engines were last heard of."""
+        before, self._last = self._last, time.monotonic()
+        self._reading = ""
+        return self._last - before
 
 
 def clock(seconds: float) -> str:

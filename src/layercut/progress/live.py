@@ -173,11 +173,11 @@ class StudyProgress:
             f"{finished} of {counted(len(names), 'arm')} finished",
             *([f"{failed} failed"] if failed else []),
             *([f"{hidden} not shown"] if hidden else []),
-            *([self._tokens.describe(short=True)] if self._tokens.written else []),
+            self._tokens.describe(short=True),
             f"{clock(time.monotonic() - self._began)} so far",
             self.remaining() or "time left: measuring",
         ]
-        yield Text(" · ".join(facts), style="cyan")
+        yield Text(" · ".join(fact for fact in facts if fact), style="cyan")
 
     def _left(self, name: str) -> str:
         if self._lines[name].state in ("finished", "failed"):

@@ -479,16 +479,32 @@ def test_a_dry_run_says_what_healing_takes_and_writes_nothing(
 def test_a_dry_run_counts_weights_that_are_shared_once(
     layercut: Run, tiny: Path, cut: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from layercut.healing import pair
-
     def memory() -> int:
         given = ("--teacher", tiny, "--prompts", prompts, "--out", tmp_path / "run", "--dry-run", "--json")
         ran = layercut("heal", cut, *given, "--objective", "jsd", "--dtype", "float32", *SMALL)
         return int(json.loads(ran.out)["memory_bytes"])
 
     once = memory()
-    monkeypatch.setattr(pair, "own_parameters", lambda *args: None)
+    monkeypatch.setattr("layercut.healing.estimate.own_parameters", lambda *args: None)
     assert memory() - once == 4 * AutoModelForCausalLM.from_pretrained(cut).num_parameters()
+
+
+def test_a_dry_run_says_that_gradient_checkpointing_would_go_on(
+    layercut: Run, tiny: Path, cut: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forecast(*more: Any) -> dict[str, Any]:
+        given = ("--teacher", tiny, "--prompts", prompts, "--out", tmp_path / "run", "--dry-run", "--json", *more)
+        found: dict[str, Any] = json.loads(layercut("heal", cut, *given, "--objective", "jsd", *SMALL).out)
+        return found
+
+    told = "with gradient checkpointing (a step does not fit without it)"
+    ample, asked = forecast(), forecast("--gradient-checkpointing", "on")
+    assert told not in ample["memory_moment"] and asked["memory_parts"] != ample["memory_parts"]
+    monkeypatch.setattr("layercut.healing.memory_limit.psutil.virtual_memory", lambda: SimpleNamespace(available=1))
+    short = forecast()
+    assert told in short["memory_moment"] and short["memory_parts"] == asked["memory_parts"]
+    off = forecast("--gradient-checkpointing", "off")
+    assert told not in off["memory_moment"] and off["memory_parts"] == ample["memory_parts"], "as asked for"
 
 
 @pytest.mark.parametrize("objective", ["sft", "jsd", "on-policy"])

@@ -13,9 +13,9 @@ pytest.importorskip("trl", reason="healing by training needs layercut[heal]")
 pytest.importorskip("peft", reason="healing by training needs layercut[heal]")
 
 from layercut.healing import memory_limit
-from layercut.healing.estimate import Longest, training_parts
 from layercut.healing.memory_limit import PARTS, within_memory
 from layercut.healing.settings import TrainSettings
+from layercut.healing.step_memory import Longest, training_parts
 from tests.support.healing import tiny_data
 from tests.unit.healing.test_pair import models, settings
 

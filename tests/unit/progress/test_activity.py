@@ -25,12 +25,18 @@ def test_tokens_are_told_one_step_after_the_other(build: Callable[..., Engine], 
     quiet = [answer for batch in engine.completions(requests, PLAN, decoding) for answer in batch]
     heard: list[tuple[int, int | None]] = []
     under_way: list[int | None] = []
+    shares: list[float] = []
 
-    def hear(written: int, left: int | None, answers: int | None) -> None:
-        heard.append((written, left))
-        under_way.append(answers)
+    class Hearing:
+        def wrote(self, num_tokens: int, num_left: int | None, num_answers: int | None) -> None:
+            heard.append((num_tokens, num_left))
+            under_way.append(num_answers)
 
-    with listening(hear):
+        def read(self, num_tokens: int, share: float) -> None:
+            assert num_tokens > 0 and not heard, "prompts are read before the first step"
+            shares.append(share)
+
+    with listening(Hearing()):
         answers = [answer for batch in engine.completions(requests, PLAN, decoding) for answer in batch]
     assert answers == quiet
     total = sum(answer.num_new_tokens for answer in answers)
@@ -39,6 +45,7 @@ def test_tokens_are_told_one_step_after_the_other(build: Callable[..., Engine], 
     left = [number for _, number in heard if number is not None]
     assert left == sorted(left, reverse=True) and left[-1] == 0
     assert under_way[0] == 2 and under_way[-1] == 0 and set(under_way) <= {2, 1, 0}
-    with listening(hear):
+    assert shares == ([pytest.approx(layer / 5) for layer in range(1, 6)] if build is SharedEngine else [])
+    with listening(Hearing()):
         pass
     assert sum(written for written, _ in heard) <= total, "nothing is heard outside the block"

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from layercut.progress import heartbeat
-from layercut.progress.activity import wrote
+from layercut.progress.activity import read, wrote
 from layercut.progress.bars import Progressing, SelectionProgress, watched
 from layercut.progress.estimate import Workload
 from layercut.progress.live import StudyProgress, StudyStep
@@ -102,6 +102,23 @@ def test_a_batch_that_holds_all_answers_bounds_the_time(monkeypatch: pytest.Monk
         wrote(6000, 2000, 50)  # another batch follows, of answers that are not known yet
         on_progress(2, 100)
         assert progress._now().endswith("48:00 left")
+
+
+def test_reading_is_described_and_does_not_count_as_time_of_writing(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("layercut.progress.heartbeat.time.monotonic", lambda: now[0])
+    progress = Progressing([("gsm8k", Workload(kind="g", num_items=8, weight=1))], console(), verb="Scoring")
+    with progress.piece(0) as on_progress, progress._tokens.counted():
+        on_progress(0, 8)
+        now[0] = 90.0
+        read(4210, 0.45)
+        assert progress._now() == "Scoring gsm8k: 0 of 8 items, reading 4,210 tokens (45%)"
+        now[0] = 200.0
+        read(4210, 1.0)
+        assert progress._now() == "Scoring gsm8k: 0 of 8 items"
+        now[0] = 210.0
+        wrote(80, 400, 8)
+        assert progress._now().endswith("80 tokens written (8/s), at most 400 left in this batch, 00:50 left")
 
 
 def test_the_innermost_step_is_the_one_described_and_nothing_runs_on() -> None:
