@@ -167,7 +167,7 @@ def compare_paired(
     difference = (
         Estimate(cut_value - value, None, None, n, "none")
         if means is None
-        else _percentile(cut_value - value, means.cut - means.uncut, n, method)
+        else percentile_interval(cut_value - value, means.cut - means.uncut, n, method)
     )
 
     refused: list[str] = []
@@ -182,7 +182,7 @@ def compare_paired(
         retention = Estimate(cut_value / value, None, None, n, "none")
         refused.append(f"no interval, as the items share fewer than {FEWEST_CLUSTERS} contexts")
     else:
-        retention = _ratio(cut_value / value, means.cut, means.uncut, n, method)
+        retention = ratio_interval(cut_value / value, means.cut, means.uncut, n, method)
         if retention is None:
             refused.append(f"the uncut value is too near 0 for a ratio of {_items(n)}")
     if chance is None:
@@ -193,7 +193,7 @@ def compare_paired(
         above_chance = Estimate((cut_value - chance) / (value - chance), None, None, n, "none")
     else:
         ratio = (cut_value - chance) / (value - chance)
-        above_chance = _ratio(ratio, means.cut - chance, means.uncut - chance, n, method)
+        above_chance = ratio_interval(ratio, means.cut - chance, means.uncut - chance, n, method)
         if above_chance is None:
             refused.append(f"the original model is too near chance ({chance:.3g}) for a ratio of {_items(n)}")
 
@@ -219,7 +219,7 @@ def compare_paired(
     )
 
 
-def _percentile(value: float, draws: Array, n: int, method: str) -> Estimate:
+def percentile_interval(value: float, draws: Array, n: int, method: str) -> Estimate:
     """The middle 95 % of the draws, widened to hold the value itself: -1 where all items are lost."""
     if np.ptp(draws) <= 1e-12 * max(1.0, abs(value)):  # every item shows the same: nothing is known of the spread
         return Estimate(value, None, None, n, "none")
@@ -228,7 +228,7 @@ def _percentile(value: float, draws: Array, n: int, method: str) -> Estimate:
     return Estimate(value, min(float(low), value), max(float(high), value), n, method)
 
 
-def _ratio(value: float, above: Array, below: Array, n: int, method: str) -> Estimate | None:
+def ratio_interval(value: float, above: Array, below: Array, n: int, method: str) -> Estimate | None:
     """Interval of a ratio; None if the denominator may as well be zero.
 
     Draws with a denominator of zero or less say nothing about the ratio, so they count as beyond both ends. Where they
@@ -239,9 +239,9 @@ def _ratio(value: float, above: Array, below: Array, n: int, method: str) -> Est
         return None
     draws = above[~void] / below[~void]
     if not void.any():
-        return _percentile(value, draws, n, method)
+        return percentile_interval(value, draws, n, method)
     ends = [
-        _percentile(value, np.concatenate([draws, np.full(void.sum(), end)]), n, method)
+        percentile_interval(value, np.concatenate([draws, np.full(void.sum(), end)]), n, method)
         for end in (draws.min(), draws.max())
     ]
     return ends[0]._replace(high=ends[1].high)

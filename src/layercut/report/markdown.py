@@ -25,6 +25,7 @@ from layercut.report.render import markdown
 from layercut.report.rows import raw
 from layercut.report.seeds import over_seeds, seeds_section
 from layercut.report.study import StudyResults, further_reports, study_results
+from layercut.report.task_means import form_mean_table
 from layercut.runs.atomic import write_text
 from layercut.runs.directory import REPORT
 from layercut.text.counting import counted
@@ -83,6 +84,8 @@ def _render(study: StudyResults, first: FirstScreen, *, with_plot: bool) -> str:
     lines += ["## Scores", ""]
     for name, own in by_run.items():
         lines += [f"### {escape(name)}", "", score_scope(own), "", score_table(own), ""]
+    if means := form_mean_table(rows):
+        lines += [f"{means.caption}.", "", means, ""]
     notes = [*study.failed, *left_out(uncut, cuts), *note_lines(rows), *refusal_lines(rows)]
     lines += [*(f"- {escape(note)}" for note in notes), ""]
     lines += [

@@ -17,6 +17,7 @@ from layercut.report import words
 from layercut.report.advice_text import argument, bounds_table, how_made, joined, page
 from layercut.report.elements import Cell, Styled, Table, plain
 from layercut.report.render import bare_table, terminal
+from layercut.report.task_means import form_mean_lines
 from layercut.surgery.plan import origin_of
 from layercut.text.counting import of_test_set
 from layercut.text.numbers import number, p_value, with_interval
@@ -44,9 +45,14 @@ def _comparison(rows: Sequence[ComparisonRow]) -> RenderableType:
     scope.append(words.items([row.n for row in rows], [row.limit for row in rows]))
     title = Text.assemble("\n", (first.cut.name, "bold"), " · ", " · ".join(fact for fact in scope if fact))
     notes = dict.fromkeys(f"{row.task} ({row.readout}): {row.note}" for row in rows if row.note)
+    means = [Text(line) for line in form_mean_lines(rows)]
     asked = [Text(f"items: {sets}", style="dim")] if (sets := words.test_sets(rows)) else []
     return Group(
-        title, terminal(_comparison_table(rows)), *asked, *(Text(f"note: {note}", style="yellow") for note in notes)
+        title,
+        terminal(_comparison_table(rows)),
+        *means,
+        *asked,
+        *(Text(f"note: {note}", style="yellow") for note in notes),
     )
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from layercut.errors import InputError
 from layercut.evidence.comparison import ALPHA, ComparisonRow, arm_of, compare_runs, left_out
 from layercut.report.study import UNCUT
+from layercut.report.task_means import form_means
 from layercut.runs.directory import RunFolder, is_run
 from layercut.runs.json_text import load
 from layercut.runs.settings import shown
@@ -113,6 +114,7 @@ def to_dict(rows: Sequence[ComparisonRow], notes: Sequence[str] = ()) -> dict[st
             }
             for row in rows
         ],
+        "means": [mean.to_dict() for mean in form_means(rows)],
         "notes": list(notes),
     }
 

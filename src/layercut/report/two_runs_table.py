@@ -15,6 +15,7 @@ from layercut.report import readouts, words
 from layercut.report.completions import TITLES, answer_parts
 from layercut.report.elements import Cell, Styled, Table
 from layercut.report.render import terminal
+from layercut.report.task_means import form_means
 from layercut.report.two_runs import verdict
 from layercut.text.counting import counted
 from layercut.text.numbers import number, p_value, with_interval
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from layercut.evidence.completions import DiagnosedAnswers
+    from layercut.evidence.task_means import TaskMean
     from layercut.report.readouts import Discordance
 
 _STYLES: dict[str, Literal["right", "wrong", "faint"]] = {"better": "right", "worse": "wrong", "not shown": "faint"}
@@ -45,6 +47,7 @@ def two_runs_table(rows: Sequence[ComparisonRow], notes: Sequence[str] = ()) -> 
     return [
         Text("\n".join(["", *scope])),
         _table(rows),
+        *(Text(f"{mean.words}: {_beside(mean.mean)}") for mean in form_means(rows)),
         Padding(Text("\n".join(legend), style="dim"), (1, 0, 0, 0)),
     ]
 
@@ -62,6 +65,11 @@ def answer_tables(cells: Sequence[DiagnosedAnswers]) -> list[RenderableType]:
 def discordance_table(found: Sequence[Discordance]) -> RenderableType:
     """Two readouts of the same items, for each run."""
     return terminal(readouts.discordance_table(found))
+
+
+def _beside(mean: TaskMean) -> str:
+    scores = f"A {number(mean.uncut)}, B {number(mean.cut)}"
+    return f"{scores}, B - A {with_interval(mean.difference, sign=True)}"
 
 
 def _table(rows: Sequence[ComparisonRow]) -> RenderableType:

@@ -32,6 +32,7 @@ from layercut.progress import Say
 from layercut.progress.live import StudyProgress
 from layercut.report.reports import write_reports
 from layercut.report.study import further_reports, study_results
+from layercut.report.task_means import form_means
 from layercut.runs.directory import RunFolder
 from layercut.runs.study import Manifest
 from layercut.study.forecast import Forecast, forecast
@@ -59,6 +60,7 @@ class StudyOutcome(NamedTuple):
         return {
             "model": self.model,
             "rows": [row.to_dict() for row in self.rows],
+            "means": [mean.to_dict() for mean in form_means(self.rows)],
             "paths": {name: str(path) for name, path in self.paths.items()},
             "failed": self.failed,
         }

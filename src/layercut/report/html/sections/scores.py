@@ -13,6 +13,7 @@ from layercut.report.elements import Cell, Details, Prose, Section, Styled, Tabl
 from layercut.report.html.source import Source
 from layercut.report.markdown import note_lines, refusal_lines, score_table
 from layercut.report.rows import raw
+from layercut.report.task_means import form_mean_table
 from layercut.text.counting import counted
 from layercut.text.numbers import number, p_value, with_interval
 
@@ -35,6 +36,7 @@ def scores(source: Source) -> Section | None:
         *refusal_lines(study.rows),
     ]
     plans = counted(len(study.cuts), "plan")
+    means = form_mean_table(study.rows)
     return Section(
         name="scores",
         title="Scores of every plan",
@@ -43,6 +45,7 @@ def scores(source: Source) -> Section | None:
         "correction.",
         blocks=(
             _matrix(study.rows, [pair for pair in pairs if pair in above]),
+            *([means] if means else []),
             *([_list(notes)] if notes else []),
             Details(summary=f"Every number of {plans}: a line for each metric", blocks=(_every_number(study.rows),)),
             Details(summary="What the findings and numbers mean", blocks=(_list(meaning),)),

@@ -1,0 +1,84 @@
+"""The mean of a model's scores over tasks, as papers report it: seven classification tasks, one number.
+
+One task of 64 items leaves an interval of 25 points to each side; seven of them together leave a third of it.
+"""
+
+# Shapes: R resamples.
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from layercut.evidence.clusters import cluster_codes
+from layercut.evidence.intervals import NUM_RESAMPLES, Estimate, finite_array
+from layercut.evidence.paired import percentile_interval, ratio_interval
+from layercut.evidence.resampling import Means, resampled_means
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from layercut.evidence.paired import TaskRow
+
+
+class TaskMean(NamedTuple):
+    """Two models on the same items of several tasks; every task counts the same, however many items it has."""
+
+    tasks: tuple[str, ...]
+    uncut: float
+    cut: float
+    difference: Estimate
+    """cut - uncut; ``n`` is the number of items of all tasks."""
+    retention: Estimate | None
+    """cut / uncut; None where uncut is too near 0."""
+    retention_above_chance: Estimate | None
+    """(cut - chance) / (uncut - chance) of the means; None where uncut is too near chance, or a task has no chance
+    level."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return {name: one._asdict() if isinstance(one, Estimate) else one for name, one in self._asdict().items()}
+
+
+def task_mean(rows: Sequence[TaskRow], *, num_resamples: int = NUM_RESAMPLES) -> TaskMean:
+    """Mean over rows, each of another task, with the middle 95 % of a Bayesian bootstrap.
+
+    Each task's items are reweighted by themselves, both models' values of an item together, as in ``compare_paired``;
+    the draws are then averaged over tasks. A ratio is one of means, not a mean of ratios: a task that the original
+    model solves no better than chance then adds as little as it says.
+
+    Args:
+        rows: with their items.
+        num_resamples: R.
+    """
+    draws: list[Means | None] = []
+    for number, row in enumerate(rows):
+        assert row.items is not None
+        before, after = finite_array(row.items.uncut), finite_array(row.items.cut)
+        codes = cluster_codes(row.items.clusters, len(before))
+        draws.append(resampled_means(before, after, codes, np.random.default_rng([row.seed, number]), num_resamples))
+    known = [one for one in draws if one is not None]
+    uncut_R, cut_R = (np.mean(ends, axis=0) for ends in zip(*known, strict=True)) if known else (None, None)
+    uncut, cut = _mean([row.values.uncut.value for row in rows]), _mean([row.values.cut.value for row in rows])
+    chances = [row.chance for row in rows if row.chance is not None]
+    n, sampled = sum(row.n for row in rows), len(known) == len(draws)
+
+    def kept(floor: float) -> Estimate | None:
+        if uncut <= floor:
+            return None
+        value = (cut - floor) / (uncut - floor)
+        if not sampled:
+            return Estimate(value, None, None, n, "none")
+        return ratio_interval(value, cut_R - floor, uncut_R - floor, n, "bootstrap")
+
+    difference = Estimate(cut - uncut, None, None, n, "none")
+    if sampled:
+        difference = percentile_interval(cut - uncut, cut_R - uncut_R, n, "bootstrap")
+    above = kept(_mean(chances)) if len(chances) == len(rows) else None
+    return TaskMean(tuple(row.task for row in rows), uncut, cut, difference, kept(0.0), above)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)

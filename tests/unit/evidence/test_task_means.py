@@ -1,0 +1,87 @@
+"""Several tasks as one number: a mean over tasks whose interval covers the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from layercut.evidence.paired import PairedItems, TaskRow, compare_paired
+from layercut.evidence.task_means import task_mean
+
+
+def row(
+    before: Sequence[float],
+    after: Sequence[float],
+    chance: float | None = 0.25,
+    *,
+    clusters: Sequence[str] | None = None,
+    task: str = "t",
+    seed: int = 0,
+) -> TaskRow:
+    return TaskRow(
+        metric="acc",
+        chance=chance,
+        seed=seed,
+        values=compare_paired(before, after, chance=chance, num_resamples=50, clusters=clusters),
+        items=PairedItems(before, after, clusters),
+        task=task,
+        version=1,
+        readout="rank",
+        limit=None,
+    )
+
+
+def draw(
+    rng: np.random.Generator, uncut: float, cut: float, n: int, chance: float | None = 0.25, seed: int = 0
+) -> TaskRow:
+    """Items that both models solve, that only the original model solves, or neither."""
+    level = rng.random(n)
+    return row(list((level < uncut).astype(float)), list((level < cut).astype(float)), chance, seed=seed)
+
+
+def test_every_task_counts_the_same_and_the_ratio_is_one_of_means() -> None:
+    large = row([1.0] * 30 + [0.0] * 10, [1.0] * 20 + [0.0] * 20, task="a")
+    small = row([1.0, 1.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0], 0.0, task="b")
+    found = task_mean([large, small])
+    assert found.tasks == ("a", "b")
+    assert (found.uncut, found.cut) == (pytest.approx(0.625), pytest.approx(0.375))
+    assert found.difference.value == pytest.approx(-0.25) and found.difference.n == 44
+    assert found.retention is not None and found.retention.value == pytest.approx(0.6)
+    assert found.retention_above_chance is not None
+    assert found.retention_above_chance.value == pytest.approx((0.375 - 0.125) / (0.625 - 0.125))
+    assert found == task_mean([large, small])
+
+
+def test_a_task_at_chance_adds_as_little_as_it_says() -> None:
+    rng = np.random.default_rng(0)
+    good, guessed = draw(rng, 0.85, 0.55, 200), draw(rng, 0.26, 0.26, 200)
+    alone, both = task_mean([good, good]).retention_above_chance, task_mean([good, guessed]).retention_above_chance
+    assert alone is not None and both is not None and both.low is not None and both.high is not None
+    assert abs(both.value - alone.value) < 0.1 and both.low < alone.value < both.high
+
+
+def test_what_is_not_known_is_not_given() -> None:
+    right, lost = [1.0] * 6 + [0.0] * 2, [1.0] * 4 + [0.0] * 4
+    without = task_mean([row(right, lost), row(right, lost, None)])
+    assert without.retention_above_chance is None and without.retention is not None
+    few = task_mean([row(right, lost), row(right, lost, clusters=["x", "y"] * 4)])
+    assert few.difference.value == pytest.approx(-0.25) and few.difference.low is None
+    assert few.retention is not None and few.retention.low is None
+    nothing = task_mean([row([0.0] * 4, lost[:4]), row([0.0] * 4, lost[:4])])
+    assert nothing.retention is None and nothing.retention_above_chance is None
+
+
+def test_intervals_cover_the_truth() -> None:
+    rng = np.random.default_rng(1)
+    levels = ((0.8, 0.6), (0.5, 0.4), (0.3, 0.28))
+    uncut, cut = (np.mean(ends) for ends in zip(*levels, strict=True))
+    truth = {"difference": cut - uncut, "retention_above_chance": (cut - 0.25) / (uncut - 0.25)}
+    hits = dict.fromkeys(truth, 0)
+    for trial in range(200):
+        found = task_mean([draw(rng, *level, 60, seed=trial) for level in levels], num_resamples=1000)
+        for name, value in truth.items():
+            estimate = getattr(found, name)
+            hits[name] += estimate.low <= value <= estimate.high
+    assert all(count >= 180 for count in hits.values()), hits

@@ -1,0 +1,36 @@
+"""Ranked tasks together and written tasks together: which rows count, and what a line says."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from layercut.report.task_means import form_mean_lines, form_mean_table, form_means
+from tests.unit.report.test_advice import row
+
+
+def test_each_task_counts_once_in_its_form() -> None:
+    ranked = [row("cut", 3, task, 0.8, readout="rank") for task in ("a", "b")]
+    written = [row("cut", 3, task, 0.2, readout="chain") for task in ("a", "c")]
+    others = [
+        row("cut", 3, "a", 0.5, readout="short"),  # the chain came first
+        row("cut", 3, "d", 0.5, readout="chain@64"),
+        replace(row("cut", 3, "e", 0.5, readout="rank"), is_headline=False),
+        replace(row("cut", 3, "f", 0.5, readout="gold"), is_share=False),
+        row("deeper", 5, "a", 0.5, readout="rank"),  # alone
+    ]
+    rows = [*ranked, *written, *others]
+    found = {(one.run, one.form): one.mean for one in form_means(rows)}
+    assert set(found) == {("cut", "ranked"), ("cut", "written")}
+    assert found["cut", "ranked"].tasks == ("a", "b") and found["cut", "written"].tasks == ("a", "c")
+    kept = found["cut", "written"].retention_above_chance
+    assert kept is not None and abs(kept.value - 0.2) < 0.01 and kept.n == 800
+    first, second = form_mean_lines(rows)
+    assert first.startswith("mean of 2 ranked tasks, n 800: uncut 70, cut 58, difference -12 [")
+    assert second.startswith("mean of 2 written tasks, n 800: uncut 70, cut 22, difference -48 [")
+    assert "above chance 20 [" in second
+    table = form_mean_table(rows)
+    assert table is not None and [line[:4] for line in table.rows] == [
+        ["cut", "ranked", "2", "800"],
+        ["cut", "written", "2", "800"],
+    ]
+    assert form_mean_table(ranked[:1]) is None
