@@ -1,7 +1,7 @@
 """What breaks in a model's chains of steps without each layer: equations, or brackets.
 
     layercut sweep MODEL --objective gsm8k --data gsm8k=data/gsm8k --limit 32 --out runs/layers
-    python benchmarks/chain_errors.py runs/layers/samples/gsm8k.chain.jsonl
+    python benchmarks/chain_errors.py runs/layers/samples/gsm8k.chain.jsonl      # of a study: runs/study/*/samples/...
 
 An equation is a number, one of + - * / (also as LaTeX), a number, an equals sign and a number, with a unit between them
 at most; sums of more than two numbers are left out. A quotient may be rounded. Intervals are Wilson's, as if equations
@@ -19,6 +19,7 @@ from pathlib import Path
 
 from layercut.evidence.intervals import proportion_interval
 from layercut.runs.records import read_records
+from layercut.surgery.plan import format_layers
 from layercut.text.numbers import with_interval
 
 _NUMBER = r"\\?\$?(\d[\d,]*(?:\.\d+)?)"
@@ -60,22 +61,28 @@ def _is_right(left: float, sign: str, right: float, given: float) -> bool:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("answers", type=Path, help="the answers of a sweep, samples/TASK.chain.jsonl")
-    texts: dict[tuple[int, ...], list[dict[str, object]]] = defaultdict(list)
-    for record in read_records(parser.parse_args().answers):
-        texts[tuple(record["key"]["removed"])].append(record)
-    print("| layer skipped | answers | right | equations | of them right | unbalanced |")
+    parser.add_argument("answers", type=Path, nargs="+", help="samples/TASK.chain.jsonl of a sweep or of runs")
+    texts: dict[tuple[str, tuple[int, ...]], list[dict[str, object]]] = defaultdict(list)
+    for file in parser.parse_args().answers:
+        for record in read_records(file):
+            name, removed = file.parents[1].name, ()
+            if "key" in record:  # a sweep holds many models
+                name, removed = "", tuple(record["key"]["removed"])
+            texts[name, removed].append(record)
+    ordered = texts if all(name for name, _ in texts) else sorted(texts)
+    print("| model | answers | right | equations | of them right | unbalanced |")
     print("|---|---:|---:|---:|---:|---:|")
-    for removed in sorted(texts):
-        found = [right for record in texts[removed] for right in equations(str(record["completion"]))]
-        solved = sum(record["outcome"] == "right" for record in texts[removed])
+    for run, removed in ordered:
+        records = texts[run, removed]
+        name = run or (f"without {format_layers(removed)}" if removed else "uncut")
+        found = [right for record in records for right in equations(str(record["completion"]))]
+        solved = sum(record["outcome"] == "right" for record in records)
         share = "n/a"
         if found:
             share = with_interval(proportion_interval(sum(found), len(found))) + " %"
-        name = ",".join(map(str, removed)) or "none"
-        ended = [str(one["completion"]) for one in texts[removed] if one["finish_reason"] == "stop"]
+        ended = [str(one["completion"]) for one in records if one["finish_reason"] == "stop"]
         unbalanced = sum(text.count("{") != text.count("}") for text in ended)
-        print(f"| {name} | {len(texts[removed])} | {solved} | {len(found)} | {share} | {unbalanced} of {len(ended)} |")
+        print(f"| {name} | {len(records)} | {solved} | {len(found)} | {share} | {unbalanced} of {len(ended)} |")
 
 
 if __name__ == "__main__":

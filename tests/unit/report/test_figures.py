@@ -12,6 +12,7 @@ import vl_convert
 
 from layercut.evidence.comparison import compare_runs
 from layercut.report.elements import Figure, Key, Panel
+from layercut.report.figures.charts import curves
 from layercut.report.figures.picture import save, specification
 from layercut.report.figures.scores import scores
 from tests.support.run_builder import Result, build_run
@@ -88,3 +89,24 @@ def test_a_figure_is_one_specification_in_the_pages_light_colours_with_its_legen
     assert [view.get("title") for view in first["hconcat"]] == [["a"]]
     assert [view.get("title") for view in second["hconcat"]] == [["b"], ["c"]]
     assert vl_convert.vegalite_to_svg(whole).startswith("<svg")
+
+
+@pytest.mark.parametrize("columns", [1, 2])
+def test_each_panel_has_the_colours_and_dashes_of_its_own_series(columns: int) -> None:
+    def panel(name: str, colour: str, dash: tuple[int, int]) -> Panel:
+        points = [
+            {"x": x, "y": 50, "low": 40, "high": 60, "series": name, "part": name, "hollow": True, "about": {}}
+            for x in (0, 1)
+        ]
+        looks: dict[str, Any] = {"colours": {name: colour}, "dashes": {name: dash}}
+        spec = curves(points, x_title="layer", y_title="kept", x=(-1, 2), y=(0, 100), **looks)
+        return Panel(spec=spec, label=name, title=name)
+
+    panels = [panel("written", "#aa0000", (6, 3)), panel("ranked", "#0000aa", (1, 0))]
+    figure = Figure(name="f", title="F", panels=panels, caption="", columns=columns)
+    svg = vl_convert.vegalite_to_svg(specification(figure))
+    looks = [dict(re.findall(r'([\w-]+)="([^"]*)"', path)) for path in re.findall(r"<path [^>]*>", svg)]
+    lines = [look for look in looks if look.get("aria-roledescription") == "line mark"]
+    assert [(line["stroke"], line["stroke-dasharray"]) for line in lines] == [("#aa0000", "6,3"), ("#0000aa", "1,0")]
+    outlines = [look["stroke"] for look in looks if look.get("aria-roledescription") == "point" and "stroke" in look]
+    assert {*outlines} == {"#aa0000", "#0000aa"}

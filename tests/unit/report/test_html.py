@@ -138,6 +138,10 @@ def test_the_same_folder_gives_the_same_bytes(study: Path, tmp_path: Path, monke
 def test_scores_are_those_of_report_md(study: Path) -> None:
     page = read(study / PAGE)
     markdown = (study / "report.md").read_text().split("## Scores")[1].split("## The same items")[0]
+    markdown, together = markdown.split("Ranked tasks together")
+    means = [line.strip("|").split("|") for line in together.splitlines() if "|" in line and "---" not in line]
+    assert len(means) > 2
+    assert page.tables["task-means.csv"] == [[cell.strip().replace("\\", "") for cell in line] for line in means]
     head, *lines_shown = page.tables["scores.csv"]
     for run in ("reverse-3", "random-3"):
         lines = [line for line in markdown.split(f"### {run}\n")[1].split("\n### ")[0].splitlines() if "|" in line]

@@ -29,6 +29,11 @@ _DROPPED = {
     "stroke-miterlimit",
 }  # fmt: skip
 _DEFAULTS = {"opacity": "1", "font-weight": "normal", "stroke-dasharray": "1,0", "stroke-width": "1"}
+_OWN = {
+    "legend": {"color": "independent"},
+    "scale": dict.fromkeys(("color", "fill", "stroke", "strokeDash"), "independent"),
+}
+"""Panels that name other series have other colours and dashes."""
 
 
 def save(figure: Figure | None, path: Path) -> bool:
@@ -95,11 +100,11 @@ def specification(figure: Figure) -> dict[str, Any]:
     width = (_WIDTH - (columns - 1) * _GAP) // columns
     parts = [_legend(figure.legend)] if figure.legend else []
     for row in _rows(figure.panels, columns):
-        parts.append({"hconcat": [_view(panel, width) for panel in row], "spacing": 16})
+        parts.append({"hconcat": [_view(panel, width) for panel in row], "spacing": 16, "resolve": _OWN})
     config = {**figure.panels[0].spec["config"], "background": "var(--page)"}
     config["title"] = {"anchor": "start", "fontSize": 13, "color": "var(--ink)"}
     whole = {"$schema": SCHEMA, "config": config, "spacing": 16, "padding": 12, "vconcat": parts}
-    whole["resolve"] = {"legend": {"color": "independent"}, "scale": {"color": "independent"}}
+    whole["resolve"] = _OWN
     text = json.dumps(_visible(whole), allow_nan=False)
     return dict(json.loads(re.sub(r"var\((--[\w-]+)\)", lambda found: _colours()[found[1]], text)))
 
