@@ -167,7 +167,9 @@ def _read(options: argparse.Namespace, swept: Mapping[str, Any]) -> dict[int, di
         asked = engine.divergences_under(
             requests, plans, CutPlan(num_layers=num_layers), lambda plan, item: (plan.removed[0], item) not in done
         )
-        with watched("Reading", len(plans) * len(requests), Console(stderr=True), "answers") as on_progress:
+        total = len(plans) * len(requests)
+        with watched("Reading", total, Console(stderr=True), "answers") as on_progress:
+            on_progress(len(done), total)
             for plan, batch in asked:
                 layer = plan.removed[0]
                 fresh = [
@@ -182,7 +184,7 @@ def _read(options: argparse.Namespace, swept: Mapping[str, Any]) -> dict[int, di
                     if (layer, one.id) not in done
                 ]
                 journal.append(fresh)
-                on_progress(len(journal.records), len(plans) * len(requests))
+                on_progress(len(journal.records), total)
         found: dict[int, dict[str, Trace]] = {}
         for record in journal.records:
             found.setdefault(record["layer"], {})[record["item"]] = record["tokens"]

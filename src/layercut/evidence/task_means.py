@@ -47,7 +47,7 @@ def task_mean(rows: Sequence[TaskRow], *, num_resamples: int = NUM_RESAMPLES) ->
 
     Each task's items are reweighted by themselves, both models' values of an item together, as in ``compare_paired``;
     the draws are then averaged over tasks. A ratio is one of means, not a mean of ratios: a task that the original
-    model solves no better than chance then adds as little as it says.
+    model solves no better than chance then hardly counts.
 
     Args:
         rows: with their items.
