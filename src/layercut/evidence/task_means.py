@@ -60,10 +60,10 @@ def task_mean(rows: Sequence[TaskRow], *, num_resamples: int = NUM_RESAMPLES) ->
         codes = cluster_codes(row.items.clusters, len(before))
         draws.append(resampled_means(before, after, codes, np.random.default_rng([row.seed, number]), num_resamples))
     known = [one for one in draws if one is not None]
-    uncut_R, cut_R = (np.mean(ends, axis=0) for ends in zip(*known, strict=True)) if known else (None, None)
     uncut, cut = _mean([row.values.uncut.value for row in rows]), _mean([row.values.cut.value for row in rows])
     chances = [row.chance for row in rows if row.chance is not None]
     n, sampled = sum(row.n for row in rows), len(known) == len(draws)
+    uncut_R, cut_R = (np.mean([one[side] for one in known] or [np.zeros(1)], axis=0) for side in (0, 1))
 
     def kept(floor: float) -> Estimate | None:
         if uncut <= floor:
