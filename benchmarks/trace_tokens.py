@@ -30,7 +30,7 @@ from layercut.progress.bars import watched
 from layercut.runs.records import Journal, read_records
 from layercut.runs.settings import read_json
 from layercut.settings import ModelSettings
-from layercut.surgery.plan import CutPlan
+from layercut.surgery.plan import CutPlan, parse_layers
 from layercut.tasks import load_task
 from layercut.text.numbers import with_interval
 
@@ -75,13 +75,14 @@ def main() -> None:
     parser.add_argument("--readout", default="chain")
     parser.add_argument("--data", help="local data of the task")
     parser.add_argument("--traces", type=int, default=1000, help="most right answers that are read")
+    parser.add_argument("--layers", type=parse_layers, help="0-9,20: those that are skipped; all if left out")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     swept: dict[str, Any] = read_json(options.sweep / "sweep.json", "no sweep can be read")
-    kept = _kept(swept, options.task, options.readout)
     found = _read(options, swept)
+    kept = {layer: share for layer, share in _kept(swept, options.task, options.readout).items() if layer in found}
     print("| summary of the damage | Spearman's rho with what the sweep keeps |")
     print("|---|---:|")
     values = {name: [-summary(list(found[layer].values())) for layer in kept] for name, summary in SUMMARIES.items()}
@@ -163,13 +164,15 @@ def _read(options: argparse.Namespace, swept: Mapping[str, Any]) -> dict[int, di
         settings = ModelSettings(model=swept["model"], dtype=options.dtype, batch_size=options.batch_size)
         engine = ModelHandle(settings).engine
         num_layers = engine.num_layers
-        plans = [CutPlan(num_layers=num_layers, removed=(layer,)) for layer in range(num_layers)]
+        layers = options.layers or range(num_layers)
+        plans = [CutPlan(num_layers=num_layers, removed=(layer,)) for layer in layers]
         asked = engine.divergences_under(
             requests, plans, CutPlan(num_layers=num_layers), lambda plan, item: (plan.removed[0], item) not in done
         )
         total = len(plans) * len(requests)
         with watched("Reading", total, Console(stderr=True), "answers") as on_progress:
-            on_progress(len(done), total)
+            known = sum(layer in layers for layer, _ in done)
+            on_progress(known, total)
             for plan, batch in asked:
                 layer = plan.removed[0]
                 fresh = [
@@ -184,10 +187,12 @@ def _read(options: argparse.Namespace, swept: Mapping[str, Any]) -> dict[int, di
                     if (layer, one.id) not in done
                 ]
                 journal.append(fresh)
-                on_progress(len(journal.records), total)
+                known += len(fresh)
+                on_progress(known, total)
         found: dict[int, dict[str, Trace]] = {}
         for record in journal.records:
-            found.setdefault(record["layer"], {})[record["item"]] = record["tokens"]
+            if record["layer"] in layers:
+                found.setdefault(record["layer"], {})[record["item"]] = record["tokens"]
     return found
 
 

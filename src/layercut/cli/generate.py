@@ -70,7 +70,6 @@ def generate(
     check_plans(model, [remove], seed)
 
     from layercut.engine.handle import ModelHandle
-    from layercut.healing.estimate import estimate_answers
     from layercut.healing.generate import answer_prompts
     from layercut.healing.prompts import PromptWithAnswer, one_prompt
     from layercut.selection.specs import plan_of
@@ -86,6 +85,8 @@ def generate(
         given = [one_prompt(text, system=how.system, plain=plain) for text in prompt or []]
         source = PromptSource(parts=(PromptGroup([PromptWithAnswer(one, "") for one in given[: reading.limit]]),))
     if dry_run:
+        from layercut.healing.estimate import estimate_answers
+
         handle = ModelHandle(model)
         show_estimate(estimate_answers(handle, plan_of(handle, remove, seed), source, how, out), json=json)
         return
