@@ -16,13 +16,13 @@ from __future__ import annotations
 import argparse
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from layercut.engine.base import LikelihoodRequest
+from layercut.engine.base import Divergence, LikelihoodRequest
 from layercut.engine.handle import ModelHandle
 from layercut.evidence.correlation import rank_correlation
 from layercut.evidence.paired import compare_paired
@@ -88,8 +88,7 @@ def main() -> None:
     values = {name: [-summary(list(found[layer].values())) for layer in kept] for name, summary in SUMMARIES.items()}
     for name, by_layer in values.items():
         rho = rank_correlation(by_layer, list(kept.values())).estimate
-        assert rho is not None and rho.low is not None and rho.high is not None
-        print(f"| {name} | {rho.value:.2f} [{rho.low:.2f}, {rho.high:.2f}] |")
+        print(f"| {name} | {'n/a' if rho is None else with_interval(rho, share=False, digits=2)} |")
     print(f"\n{len(kept)} layers, {len(next(iter(found.values())))} answers, {_count(found)} tokens\n")
     print("| layer | kept | " + " | ".join(SUMMARIES) + " |")
     print("|---:" * (len(SUMMARIES) + 2) + "|")
@@ -162,17 +161,22 @@ def _read(options: argparse.Namespace, swept: Mapping[str, Any]) -> dict[int, di
     with Journal(options.out) as journal:
         done = {(one["layer"], one["item"]) for one in journal.records}
         settings = ModelSettings(model=swept["model"], dtype=options.dtype, batch_size=options.batch_size)
-        engine = ModelHandle(settings).engine
-        num_layers = engine.num_layers
+        handle = ModelHandle(settings)
+        num_layers = handle.num_layers
         layers = options.layers or range(num_layers)
         plans = [CutPlan(num_layers=num_layers, removed=(layer,)) for layer in layers]
-        asked = engine.divergences_under(
-            requests, plans, CutPlan(num_layers=num_layers), lambda plan, item: (plan.removed[0], item) not in done
-        )
         total = len(plans) * len(requests)
         with watched("Reading", total, Console(stderr=True), "answers") as on_progress:
             known = sum(layer in layers for layer, _ in done)
             on_progress(known, total)
+            asked: Iterable[tuple[CutPlan, Sequence[Divergence]]] = ()
+            if known < total:
+                asked = handle.engine.divergences_under(
+                    requests,
+                    plans,
+                    CutPlan(num_layers=num_layers),
+                    lambda plan, item: (plan.removed[0], item) not in done,
+                )
             for plan, batch in asked:
                 layer = plan.removed[0]
                 fresh = [
