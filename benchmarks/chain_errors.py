@@ -69,11 +69,9 @@ def main() -> None:
             if "key" in record:  # a sweep holds many models
                 name, removed = "", tuple(record["key"]["removed"])
             texts[name, removed].append(record)
-    ordered = texts if all(name for name, _ in texts) else sorted(texts)
     print("| model | answers | right | equations | of them right | unbalanced |")
     print("|---|---:|---:|---:|---:|---:|")
-    for run, removed in ordered:
-        records = texts[run, removed]
+    for (run, removed), records in sorted(texts.items(), key=lambda one: one[0][1]):
         name = run or (f"without {format_layers(removed)}" if removed else "uncut")
         found = [right for record in records for right in equations(str(record["completion"]))]
         solved = sum(record["outcome"] == "right" for record in records)

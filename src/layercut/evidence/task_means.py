@@ -1,6 +1,7 @@
 """The mean of a model's scores over tasks, as papers report it: seven classification tasks, one number.
 
-One task of 64 items leaves an interval of 25 points to each side; seven of them together leave a third of it.
+One task of 64 items leaves 10 points to each side of a difference, and seven of them together 4
+(docs/experiments/qwen.md).
 """
 
 # Shapes: R resamples.
@@ -62,20 +63,21 @@ def task_mean(rows: Sequence[TaskRow], *, num_resamples: int = NUM_RESAMPLES) ->
     known = [one for one in draws if one is not None]
     uncut, cut = _mean([row.values.uncut.value for row in rows]), _mean([row.values.cut.value for row in rows])
     chances = [row.chance for row in rows if row.chance is not None]
-    n, sampled = sum(row.n for row in rows), len(known) == len(draws)
-    uncut_R, cut_R = (np.mean([one[side] for one in known] or [np.zeros(1)], axis=0) for side in (0, 1))
+    n, means = sum(row.n for row in rows), None
+    if len(known) == len(draws):
+        means = Means(*(np.asarray(np.mean(side, axis=0)) for side in zip(*known, strict=True)))
 
     def kept(floor: float) -> Estimate | None:
         if uncut <= floor:
             return None
         value = (cut - floor) / (uncut - floor)
-        if not sampled:
+        if means is None:
             return Estimate(value, None, None, n, "none")
-        return ratio_interval(value, cut_R - floor, uncut_R - floor, n, "bootstrap")
+        return ratio_interval(value, means.cut - floor, means.uncut - floor, n, "bootstrap")
 
     difference = Estimate(cut - uncut, None, None, n, "none")
-    if sampled:
-        difference = percentile_interval(cut - uncut, cut_R - uncut_R, n, "bootstrap")
+    if means is not None:
+        difference = percentile_interval(cut - uncut, means.cut - means.uncut, n, "bootstrap")
     above = kept(_mean(chances)) if len(chances) == len(rows) else None
     return TaskMean(tuple(row.task for row in rows), uncut, cut, difference, kept(0.0), above)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -211,11 +212,15 @@ class _Healing:
     def _parts(self, train: TrainSettings, longest: Longest) -> dict[str, int]:
         """Memory of a step; weights that both models have in common count once."""
         parts = training_parts(self.cut, self.teacher if train.needs_teacher else None, train, longest)
-        own = own_parameters(self.cut, self.teacher, train) if self.rounds == 1 else None
-        if own is not None:
-            size, all_of_them = self.weights.bytes_in_memory, self.weights.parameters
-            parts["weights"] -= size * (all_of_them - own) // all_of_them
+        parts["weights"] -= self._shared_bytes
         return parts
+
+    @cached_property
+    def _shared_bytes(self) -> int:
+        """Of the weights that the pruned model has in common with the original one, where training keeps them once."""
+        own = own_parameters(self.cut, self.teacher, self.train) if self.rounds == 1 else None
+        size, all_of_them = self.weights.bytes_in_memory, self.weights.parameters
+        return 0 if own is None else size * (all_of_them - own) // all_of_them
 
     def _writes(self, name: str, prompts: int, answers: int, at_once: int) -> None:
         step = Step(
