@@ -138,6 +138,7 @@ class PatientEngine(FakeEngine):
             kl=sum(token.kl for token in tokens),
             js_top100=0.0,
             top1_disagreements=sum(token.rank > 1 for token in tokens),
+            sure=sum(token.nll - 0.1 for token in tokens),
             tokens=tuple(tokens) if request.by_token else (),
         )
 

@@ -170,6 +170,9 @@ class Divergence:
     """Jensen-Shannon divergence of p and q over the 100 likeliest tokens of p, and all others as one more outcome."""
     top1_disagreements: int
     """Tokens at which the likeliest next token differs."""
+    sure: float
+    """nll - reference_nll of those tokens alone to which p gives 0.9 or more: there another token is an error, and
+    elsewhere it is often another wording."""
     tokens: tuple[TokenDamage, ...] = ()
     """Token by token, for a request that asks for it (``by_token``)."""
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 TOP = 100
 """Tokens that the Jensen-Shannon divergence separates."""
+SURE = 0.9
+"""Least probability of a token of which the reference is sure."""
 
 
 class TokenDivergence(NamedTuple):
@@ -187,10 +190,7 @@ def _of_requests(
     rows = [item.rows[0] for item in items]
     lengths = [row.num_scored for row in rows]
     of_rows = torch.split(values_5N, lengths, dim=1)
-    # Each row is summed in float64, in its own order, whatever shares the batch or the chunk.
-    found = [
-        _checked(loaded, item, values_5T.sum(dim=1).tolist()) for item, values_5T in zip(items, of_rows, strict=True)
-    ]
+    found = [_checked(loaded, item, values_5T) for item, values_5T in zip(items, of_rows, strict=True)]
     if choices_4N is None:
         return found
     choices_of_rows = torch.split(choices_4N, lengths, dim=1)
@@ -231,9 +231,12 @@ def _with_rest(p_NK: Tensor) -> Tensor:
     return torch.cat([p_NK, rest_N1], dim=-1)
 
 
-def _checked(loaded: LoadedModel, item: Scoring, values: Sequence[float]) -> Divergence:
-    nll, reference_nll, kl, js, disagreements = values
-    if any(value != value for value in values):
+def _checked(loaded: LoadedModel, item: Scoring, values_5T: Tensor) -> Divergence:
+    # Each row is summed in float64, in its own order, whatever shares the batch or the chunk.
+    nll, reference_nll, kl, js, disagreements = values_5T.sum(dim=1).tolist()
+    nll_T, reference_nll_T = values_5T[:2]
+    sure_T = reference_nll_T <= -math.log(SURE)
+    if bool(values_5T.isnan().any()):
         raise InputError(
             f"request {item.id!r}: {loaded.name} computes values that are not numbers in {loaded.dtype}. "
             "Load it with another dtype, bfloat16 or float32."
@@ -246,4 +249,5 @@ def _checked(loaded: LoadedModel, item: Scoring, values: Sequence[float]) -> Div
         kl=kl,
         js_top100=js,
         top1_disagreements=int(disagreements),
+        sure=(nll_T - reference_nll_T)[sure_T].sum().item(),
     )

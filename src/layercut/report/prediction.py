@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from rich.console import RenderableType
 from rich.text import Text
 
+from layercut.errors import InputError
 from layercut.evidence.correlation import RankCorrelation, kendall_correlation, rank_correlation
 from layercut.evidence.intervals import Estimate
 from layercut.report.elements import Figure, Key, Panel, Part, Table
@@ -29,9 +30,14 @@ from layercut.text.numbers import with_interval
 
 FORMAT_VERSION = 1
 PREDICTION, REPORT, PLOT = "predict.json", "predict.md", "predict.png"
-PREDICTORS: Mapping[str, str] = {"kl": "trace damage (KL)", "lost": "answers not kept", "influence": "block influence"}
+PREDICTORS: Mapping[str, str] = {
+    "kl": "trace damage (KL)",
+    "sure": "trace damage (sure tokens)",
+    "lost": "answers not kept",
+    "influence": "block influence",
+}
 """What ranks the layers, and its name; higher means keep."""
-_LISTED = ("layer", "KL", "top-1 changed", "answers kept", "block influence")
+_LISTED = ("layer", "KL", "sure tokens", "top-1 changed", "answers kept", "block influence")
 
 
 class Correlation(NamedTuple):
@@ -47,9 +53,15 @@ def load(folder: Path) -> dict[str, Any]:
     """What predict.json of a run folder holds.
 
     Raises:
-        InputError: there is none, or it is damaged or of an unknown format.
+        InputError: there is none, it is damaged or of an unknown format, or it lacks what is measured now.
     """
-    return read_format(Path(folder) / PREDICTION, "prediction")
+    data = read_format(Path(folder) / PREDICTION, "prediction")
+    if any("sure" not in one for one in data["layers"]):
+        raise InputError(
+            f"{folder}: {PREDICTION} is of an earlier layercut, which did not measure sure tokens; give the command "
+            "`layercut sweep --predict` again: the original model's answers are there."
+        )
+    return data
 
 
 def prediction_report(folder: Path) -> Path:
@@ -109,6 +121,8 @@ def legend(data: Mapping[str, Any]) -> list[str]:
     lines = [
         "KL: of the next-token distributions, uncut against without the layer, mean in nats per token of the answers. "
         "top-1 changed: tokens that are no longer the likeliest.",
+        "sure tokens: rise of -ln p in nats at the tokens that the original model gives 0.9 or more, over all tokens. "
+        "Elsewhere another token is often another wording.",
         "answers kept: every token stays the likeliest, so greedy decoding writes the same answer (the stop token is "
         "not checked). A model may also be right in other words, so generation keeps at least this. Intervals: Wilson.",
         "Order: by KL. Layers that do little harm alone may do more together; the table of depths measures this.",
@@ -135,6 +149,7 @@ def layer_rows(data: Mapping[str, Any]) -> list[list[str]]:
         [
             str(layer),
             f"{layers[layer]['kl']:.4f}",
+            f"{layers[layer]['sure']:.4f}",
             f"{100 * layers[layer]['top1']:.1f} %",
             with_interval(Estimate(**layers[layer]["kept"])) + " %",
             f"{layers[layer]['influence']:.4f}",

@@ -114,9 +114,14 @@ def to_dict(rows: Sequence[ComparisonRow], notes: Sequence[str] = ()) -> dict[st
             }
             for row in rows
         ],
-        "means": [mean.to_dict() for mean in form_means(rows)],
+        "means": [_first_and_second(mean.to_dict()) for mean in form_means(rows)],
         "notes": list(notes),
     }
+
+
+def _first_and_second(mean: dict[str, Any]) -> dict[str, Any]:
+    """With the names of the rows: neither run need be of an uncut model."""
+    return {{"uncut": "first", "cut": "second"}.get(name, name): value for name, value in mean.items()}
 
 
 def _split(run: RunFolder, task: str, readout: str) -> str:

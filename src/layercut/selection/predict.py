@@ -154,10 +154,11 @@ def predict(
         keep: a share of the answers.
 
     Returns:
-        ``layers``, ascending: ``layer``, means per token ``kl``, ``js``, ``nll``, ``top1`` (share of tokens where
-        another is the likeliest), ``kept`` (answers that stay word for word, with Wilson's interval) and ``influence``;
-        ``order``; ``depths``: ``removed``, ``kl`` and ``kept`` for 1, 2, ... layers; ``safe``: the most layers up to
-        which the lower end of ``kept`` is at least ``keep``; ``traces``, ``num_traces``, ``num_tokens``, ``keep``.
+        ``layers``, ascending: ``layer``, means per token ``kl``, ``js``, ``nll``, ``sure``, ``top1`` (share of tokens
+        where another is the likeliest), ``kept`` (answers that stay word for word, with Wilson's interval) and
+        ``influence``; ``order``; ``depths``: ``removed``, ``kl`` and ``kept`` for 1, 2, ... layers; ``safe``: the most
+        layers up to which the lower end of ``kept`` is at least ``keep``; ``traces``, ``num_traces``, ``num_tokens``,
+        ``keep``.
     """
     if not 0 < keep < 1:
         raise InputError(f"keep {keep} is not a share of the answers; use one between 0 and 1, such as {KEEP}.")

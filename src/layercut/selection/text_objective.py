@@ -17,8 +17,8 @@ from layercut.selection.greedy import as_json, greedy
 from layercut.selection.search_journal import JournalQuestion, SearchJournal
 from layercut.surgery.plan import CutPlan
 
-Measure = Literal["nll", "kl", "js", "top1"]
-_VERSION = 1
+Measure = Literal["nll", "kl", "js", "top1", "sure"]
+_VERSION = 2
 """Raised by any change that can alter a record's numbers."""
 
 
@@ -27,10 +27,12 @@ class TextObjective:
 
     ``nll``: -ln p(token); e to the mean is the perplexity. ``kl``: KL(uncut || plan) of the next-token distributions.
     ``js``: their Jensen-Shannon divergence over the original model's 100 likeliest tokens and all others as one more
-    outcome. ``top1``: 1 where the likeliest token differs, so the mean is a share. The first three are in nats.
+    outcome. ``top1``: 1 where the likeliest token differs, so the mean is a share. ``sure``: the rise of -ln p of the
+    tokens to which the original model gives 0.9 or more, where another token is an error and not another wording; the
+    others count 0. All but ``top1`` are in nats.
 
     The model gets the text's own tokens (teacher forcing). Each text is run once per plan and kept in the journal.
-    ``nll`` runs the plan alone; the other three come together from one run of plan and original model.
+    ``nll`` runs the plan alone; the other four come together from one run of plan and original model.
     """
 
     def __init__(
@@ -81,7 +83,7 @@ class TextObjective:
         return [-self._means(records)[self._measure] for records in self.records(plans)]
 
     def means(self, plan: CutPlan) -> dict[str, float]:
-        """All measures of the same run, per token; with ``kl``, ``js`` or ``top1`` also ``nll``."""
+        """All measures of the same run, per token; ``nll`` comes with every other."""
         (records,) = self.records([plan])
         return self._means(records)
 
@@ -119,7 +121,7 @@ class TextObjective:
             yield (
                 plan,
                 [
-                    _record(one.id, one.num_tokens, nll=one.nll, kl=one.kl, js=one.js_top100)
+                    _record(one.id, one.num_tokens, nll=one.nll, kl=one.kl, js=one.js_top100, sure=one.sure)
                     | {"top1": one.top1_disagreements}
                     for one in compared
                 ],

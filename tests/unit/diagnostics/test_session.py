@@ -89,6 +89,7 @@ class Checkpoint(PatientEngine):
             kl=0,
             js_top100=0,
             top1_disagreements=0,
+            sure=0,
             tokens=self.tokens,
         )
 

@@ -11,7 +11,7 @@ import torch
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import entropy
 
-from layercut.engine import head
+from layercut.engine import divergence, head
 from layercut.engine.base import Divergence, LikelihoodRequest, Message
 from layercut.engine.divergence import Reference, token_divergence
 from layercut.engine.plain import PlainEngine
@@ -48,7 +48,7 @@ def compare(
 
 
 def numbers(answer: Divergence) -> list[float]:
-    return [answer.nll, answer.reference_nll, answer.kl, answer.js_top100]
+    return [answer.nll, answer.reference_nll, answer.kl, answer.js_top100, answer.sure]
 
 
 @torch.no_grad()
@@ -65,7 +65,7 @@ def by_hand(model_type: str, request: LikelihoodRequest, plan: CutPlan, referenc
         .numpy()
         for which in (reference, plan)
     )
-    sums = [0.0] * 4
+    sums = [0.0] * 5
     disagreements = 0
     for place, token in enumerate(continuation, start=len(context) - 1):
         p, q = p_TV[place], q_TV[place]
@@ -73,6 +73,8 @@ def by_hand(model_type: str, request: LikelihoodRequest, plan: CutPlan, referenc
         js = jensenshannon([*p[top], 1 - p[top].sum()], [*q[top], 1 - q[top].sum()]) ** 2
         for index, value in enumerate((-math.log(q[token]), -math.log(p[token]), entropy(p, q), js)):
             sums[index] += float(value)
+        if p[token] >= divergence.SURE:
+            sums[4] += math.log(p[token]) - math.log(q[token])
         disagreements += int(p.argmax() != q.argmax())
     return sums, disagreements
 
@@ -80,14 +82,19 @@ def by_hand(model_type: str, request: LikelihoodRequest, plan: CutPlan, referenc
 @pytest.mark.parametrize("model_type", ["llama", "gemma2", "gpt2"])
 @pytest.mark.parametrize(("plan", "reference"), [(CUT, UNCUT), (OTHER, CUT)], ids=["uncut", "two cuts"])
 def test_equals_full_passes_of_both_models_compared_by_scipy(
-    model_type: str, plan: CutPlan, reference: CutPlan
+    model_type: str, plan: CutPlan, reference: CutPlan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    vocabulary = len(loaded(model_type).tokenizer)
+    monkeypatch.setattr(divergence, "SURE", 1 / vocabulary)  # of about half of a random model's tokens
     for request, answer in zip(ASKED, compare(plan, reference, model_type), strict=True):
         sums, disagreements = by_hand(model_type, request, plan, reference)
         assert numbers(answer) == pytest.approx(sums, rel=1e-4, abs=1e-5)
         assert answer.top1_disagreements == disagreements
         assert (answer.id, answer.num_tokens) == (request.id, len(request.continuations[0]))
         assert answer.kl > 0.01, "plans that hardly differ show nothing"
+    whole = sum(one.nll - one.reference_nll for one in compare(plan, reference, model_type))
+    sure = sum(one.sure for one in compare(plan, reference, model_type))
+    assert sure not in (0, whole), "some tokens count and others do not"
 
 
 @pytest.mark.parametrize("model_type", list(CONFIGS))

@@ -16,7 +16,7 @@ KL = [3.0, 0.1, 0.2, 0.5, 0.4, 1.0]
 
 def data(**fields: Any) -> dict[str, Any]:
     layers = [
-        {"layer": i, "kl": kl, "js": 0.1, "nll": 1.0, "top1": kl / 10, "influence": 0.1 * (i + 1),
+        {"layer": i, "kl": kl, "js": 0.1, "nll": 1.0, "sure": 3 - kl, "top1": kl / 10, "influence": 0.1 * (i + 1),
          "kept": proportion_interval(40 - int(10 * kl), 40)._asdict()}
         for i, kl in enumerate(KL)
     ]  # fmt: skip
@@ -34,13 +34,16 @@ def test_a_real_sweep_is_compared_by_both_coefficients() -> None:
     scores = {"0": 0.1, "1": 0.9, "2": 0.85, "3": 0.7, "4": 0.6, "5": 0.4}
     found = correlations(data(sweep=[{"name": "copy (short)", "scores": scores}]))
     assert [(one.first, one.second) for one in found[1:]] == [
-        (name, "copy (short)") for name in ("trace damage (KL)", "answers not kept", "block influence")
+        (name, "copy (short)")
+        for name in ("trace damage (KL)", "trace damage (sure tokens)", "answers not kept", "block influence")
     ]
     spearman, kendall = found[1].spearman.estimate, found[1].kendall.estimate
     assert spearman is not None and kendall is not None
     assert spearman.value == pytest.approx(1 - 6 * 2 / (6 * 35))
     assert kendall.value == pytest.approx(13 / 15)
     assert kendall.low is not None and kendall.low < kendall.value
+    sure = found[2].spearman.estimate
+    assert sure is not None and sure.value == pytest.approx(-spearman.value), "the table's other column, turned round"
 
 
 def test_the_page_is_made_from_the_folder_alone(tmp_path: Path) -> None:
@@ -50,6 +53,11 @@ def test_the_page_is_made_from_the_folder_alone(tmp_path: Path) -> None:
         scores = {"1": 0.9, "2": 0.8, "3": 0.7}  # a sweep of some layers
         (run.path / "predict.json").write_text(json.dumps(data(sweep=[{"name": "copy (short)", "scores": scores}])))
         page = prediction_report(run.path).read_text()
+        older = data()
+        del older["layers"][2]["sure"]
+        (run.path / "predict.json").write_text(json.dumps(older))
+        with pytest.raises(InputError, match="of an earlier layercut, which did not measure sure tokens"):
+            prediction_report(run.path)
     assert "**1 layer can be removed with at least 85% of these answers kept word for word: 1.**" in page
     order = [line.split("|")[1].strip() for line in page.split("## Which")[1].splitlines() if line.startswith("| ")]
     assert order[1:7] == ["1", "2", "4", "3", "5", "0"]

@@ -27,7 +27,7 @@ class Graded(TracedEngine):
         place = int(request.id.split("-")[-1].partition(":")[0])
         return found.__class__(
             id=found.id, num_tokens=2, nll=found.nll, reference_nll=1, kl=found.kl, js_top100=0.0,
-            top1_disagreements=int(place < 4 * found.kl),
+            top1_disagreements=int(place < 4 * found.kl), sure=found.sure,
         )  # fmt: skip
 
 

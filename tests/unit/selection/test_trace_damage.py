@@ -30,6 +30,7 @@ DAMAGE = {
     "js": {0: 0.6, 1: 0.5, 2: 0.1, 3: 0.2, 4: 0.3, 5: 0.4},
     "top1": {0: 1, 1: 0, 2: 1, 3: 0, 4: 1, 5: 1},
     "nll": {0: 9.0, 1: 8.0, 2: 7.0, 3: 1.0, 4: 5.0, 5: 2.0},
+    "sure": {0: 5.0, 1: 1.0, 2: 3.0, 3: 0.5, 4: 4.0, 5: 0.25},
 }
 
 
@@ -60,6 +61,7 @@ class TracedEngine(NeedyEngine):
             kl=damage("kl", plan),
             js_top100=damage("js", plan),
             top1_disagreements=int(damage("top1", plan)),
+            sure=damage("sure", plan),
         )
 
     def _score(self, request: LikelihoodRequest, plan: CutPlan) -> tuple[float, ...]:
@@ -134,8 +136,8 @@ def test_kl_is_the_default_and_all_measures_are_told() -> None:
     details = trace_damage(context()).details
     json.dumps(details, allow_nan=False)
     assert (details["measure"], details["search"]) == ("kl", "one_shot")
-    assert details["without"]["1"] == {"nll": 4.5, "kl": 1.0, "js": 0.25, "top1": 0.0}
-    assert details["uncut"] == {"nll": 0.5, "kl": 0, "js": 0, "top1": 0}
+    assert details["without"]["1"] == {"nll": 4.5, "kl": 1.0, "js": 0.25, "top1": 0.0, "sure": 0.5}
+    assert details["uncut"] == {"nll": 0.5, "kl": 0, "js": 0, "top1": 0, "sure": 0}
     assert details["num_tokens"] == 18
 
 
