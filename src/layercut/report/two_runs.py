@@ -120,7 +120,7 @@ def to_dict(rows: Sequence[ComparisonRow], notes: Sequence[str] = ()) -> dict[st
 
 
 def _first_and_second(mean: dict[str, Any]) -> dict[str, Any]:
-    """With the names of the rows: neither run need be of an uncut model."""
+    """With the names that the rows use."""
     return {{"uncut": "first", "cut": "second"}.get(name, name): value for name, value in mean.items()}
 
 
