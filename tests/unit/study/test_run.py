@@ -386,6 +386,10 @@ def test_healed_models_are_diagnosed_where_their_checkpoint_is_on_disk(study: An
         ({"diagnose": {"limit": 0}}, "limit"),
         ({"diagnose": {"cuts": ["lost"]}}, "Did you mean last?"),
         ({"plans": {"sweep": "reverse:1"}}, "which a study uses for itself"),
+        (
+            {"healing": [{"name": "odd", "prompts": "task:copy", "batch_size": 3, "micro_batch": 2}]},
+            "batch_size 3 is no multiple of micro_batch 2",
+        ),
     ],
 )
 def test_steps_that_cannot_be_done_are_refused_before_anything_runs(study: Any, keys: Any, message: str) -> None:
