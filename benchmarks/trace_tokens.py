@@ -23,6 +23,7 @@ from typing import Any
 from rich.console import Console
 
 from layercut.engine.base import Divergence, LikelihoodRequest
+from layercut.engine.divergence import SURE
 from layercut.engine.handle import ModelHandle
 from layercut.evidence.correlation import rank_correlation
 from layercut.evidence.paired import compare_paired
@@ -34,7 +35,6 @@ from layercut.surgery.plan import CutPlan, parse_layers
 from layercut.tasks import load_task
 from layercut.text.numbers import with_interval
 
-SURE = 0.9
 KINDS = ("result", "other digit", "closing bracket", "other")
 _RESULT = re.compile(r"=\s*(?:\\?\$)?\s*(\d[\d,.]*)")
 Trace = Sequence[Sequence[float]]

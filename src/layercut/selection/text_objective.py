@@ -18,8 +18,8 @@ from layercut.selection.search_journal import JournalQuestion, SearchJournal
 from layercut.surgery.plan import CutPlan
 
 Measure = Literal["nll", "kl", "js", "top1", "sure"]
-_VERSION = 2
-"""Raised by any change that can alter a record's numbers."""
+_VERSIONS = {"nll": 1, "divergence": 2}
+"""Of each readout, raised by any change that can alter a record's numbers."""
 
 
 class TextObjective:
@@ -61,11 +61,12 @@ class TextObjective:
         self._uncut = CutPlan(num_layers=engine.num_layers)
         content = [(request.prompt, request.continuations) for request in requests]
         self._texts_hash = hashlib.sha256(json.dumps(content).encode()).hexdigest()
+        readout = "nll" if measure == "nll" else "divergence"
         self._question = JournalQuestion(
             task=name,
-            readout="nll" if measure == "nll" else "divergence",
+            readout=readout,
             model_hash=engine.describe()["model_hash"],
-            version=_VERSION,
+            version=_VERSIONS[readout],
             settings_hash=settings_hash({"texts": self._texts_hash}),  # all of them: they decide who shares a batch
             decoding=None,
         )

@@ -111,25 +111,9 @@ def run_study(
 def forecast_study(
     settings: StudySettings, *, out: Path | None = None, seed: int | None = None, limit: int | None = None
 ) -> list[Forecast]:
-    """The forecast of ``run_study`` for each model; ``layercut run --dry-run``. Nothing is run or written.
-
-    Raises:
-        InputError: as ``run_study``.
-    """
+    """The forecast of ``run_study`` for each model; ``layercut run --dry-run``. Nothing is run or written."""
     settings = _with(settings, out, seed)
-    forecasts = []
-    for model, folder in _folders(settings):
-        work = _work(settings, model, folder, limit)
-        _check_arms(work)
-        forecasts.append(forecast(work))
-    return forecasts
-
-
-def _check_arms(work: StudyWork) -> None:
-    """Refuse now what would fail after hours of other work."""
-    for arm in work.arms:
-        if arm.healing and any(work.finished(arm, cell) is None for cell in work.cells):
-            work.healers[arm.name].check()
+    return [forecast(_work(settings, model, folder, limit)) for model, folder in _folders(settings)]
 
 
 def _run_model(work: StudyWork, settings_file: str | None, console: Console, say: Say) -> StudyOutcome:
@@ -137,7 +121,9 @@ def _run_model(work: StudyWork, settings_file: str | None, console: Console, say
     diagnosed(work)
     for cut, plan in work.plans.items():
         say(f"{cut}: {plan.describe()}")
-    _check_arms(work)
+    for arm in work.arms:
+        if arm.healing and any(work.finished(arm, cell) is None for cell in work.cells):
+            work.healers[arm.name].check()
     isolation = announce_isolation((cell.task for cell in work.cells), say)
     for line in work.shortfalls():
         say(line)

@@ -123,6 +123,8 @@ class HealingArm(ArmSettings, Answering):
             raise InputError(f"a healing arm is called {NO_HEALING!r}, which every plan has anyway; call it otherwise.")
         if not self.prompts:
             raise InputError(f"healing arm {self.name} has no prompts; give a file, or task:NAME for selection items.")
+        if self.train.method != "seam":
+            self.train.batches()  # a study runs in one process
         return self
 
     @property
