@@ -96,7 +96,7 @@ def answers_of(
                         samples=how.samples,
                         stop=part.task.stop if part.task else (),
                         begins=part.task.begins if part.task else "",
-                        task=part.task.task.name if part.task else None,
+                        **({"task": part.name} if part.task else {"source": part.name}),
                         is_right=part.task.is_right if part.task else None,
                         on_progress=partial(_of_all, on_progress, before, len(ids)),
                     )
@@ -126,6 +126,7 @@ def generate_responses(
     stop: tuple[str, ...] = (),
     begins: str = "",
     task: str | None = None,
+    source: str | None = None,
     is_right: Callable[[Mapping[str, Any]], bool] | None = None,
     on_progress: OnProgress | None = None,
 ) -> None:
@@ -134,7 +135,8 @@ def generate_responses(
     A record holds ``id``, ``prompt`` (text, or turns as role and content), ``completion``, ``finish_reason``,
     ``num_prompt_tokens`` and ``num_new_tokens``, the ``seed``, the ``model_hash`` and the ``removed`` layers of the
     model; ``stop`` where strings ended answers, ``begins`` where all begin alike, ``task`` where the prompts are a
-    task's, and ``right`` where ``is_right`` graded. Killed and resumed, the answers are those of an uninterrupted run.
+    task's, else ``source``, the file or data set; and ``right`` where ``is_right`` graded. Killed and resumed, the
+    answers are those of an uninterrupted run.
 
     With several ``samples`` a prompt, each has an id of its own, which with the seed decides the draw; the first has
     the prompt's id. The record then holds ``prompt_id`` and ``sample``, too. ``is_right`` gets the prompt's id.
@@ -162,6 +164,7 @@ def generate_responses(
         **({"stop": list(stop)} if stop else {}),
         **({"begins": begins} if begins else {}),
         **({"task": task} if task else {}),
+        **({"source": source} if source else {}),
     }
     for batch in engine.completions(requests, plan, decoding, done=frozenset(done)):
         records = []

@@ -214,14 +214,15 @@ class PromptSource:
 
     @property
     def names(self) -> frozenset[str]:
-        """Of the sources: tasks, files and data sets; of given answers, the tasks and ``OTHER``."""
+        """Of the sources: tasks, files and data sets; ``OTHER`` for given answers that name neither."""
         of_parts = frozenset(part.name for part in self.parts)
         return of_parts or frozenset(self.names_of(self.records or ()).values())
 
     def names_of(self, records: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         """By id of an answer, the name of its prompt's source."""
         named = {prompt.id: part.name for part in self.parts for prompt in part.prompts}
-        return {one["id"]: named.get(one.get("prompt_id", one["id"]), one.get("task", OTHER)) for one in records}
+        own = {one["id"]: one.get("task") or one.get("source") or OTHER for one in records}
+        return {one["id"]: named.get(one.get("prompt_id", one["id"]), own[one["id"]]) for one in records}
 
     @property
     def tasks(self) -> list[TaskPrompts]:

@@ -47,3 +47,14 @@ def listening(listener: Listener) -> Iterator[None]:
         yield
     finally:
         _listeners.remove(listener)
+
+
+@contextmanager
+def unheard() -> Iterator[None]:
+    """Notify nobody inside the block: what it reads belongs to a larger reading, whose share goes on after it."""
+    heard = tuple(_listeners)
+    _listeners.clear()
+    try:
+        yield
+    finally:
+        _listeners[:] = heard

@@ -11,9 +11,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from rich import box
 from rich.console import Console, ConsoleOptions, RenderResult
-from rich.table import Table
 from rich.text import Text
 
 from layercut.progress import OnProgress
@@ -21,6 +19,7 @@ from layercut.progress.estimate import Eta
 from layercut.progress.estimate import Workload as Work
 from layercut.progress.heartbeat import Tokens, clock, line, live
 from layercut.text.counting import counted
+from layercut.text.tables import bare_table
 
 State = Literal["waiting", "searching", "asking", "healing", "finished", "failed"]
 _STYLES = {"finished": "green", "failed": "red", "waiting": "dim"}
@@ -143,7 +142,7 @@ class StudyProgress:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """The table: all arms, or those around the current one where the terminal is too low for all."""
-        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, header_style="bold")
+        table = bare_table()
         names = list(self._lines)
         count = max([len("items"), *(len(f"{line.total}/{line.total}") for line in self._lines.values())])
         rest = options.max_width - count - len("time left") - _BETWEEN

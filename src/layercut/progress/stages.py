@@ -11,11 +11,10 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from rich import box
-from rich.table import Table
 from rich.text import Text
 
 from layercut.progress.heartbeat import Tokens, clock, line, live
+from layercut.text.tables import bare_table
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
@@ -110,7 +109,7 @@ class StageProgress:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """The table; the last lines where the terminal is too low for all."""
-        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, header_style="bold")
+        table = bare_table()
         table.add_column("stage", no_wrap=True, overflow="ellipsis", min_width=10)
         table.add_column("state", no_wrap=True, overflow="ellipsis", max_width=max(12, options.max_width - 44))
         table.add_column("kept, selection", justify="right", no_wrap=True)

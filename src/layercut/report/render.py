@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from rich import box
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.measure import Measurement
 from rich.table import Table as RichTable
@@ -14,6 +13,7 @@ from rich.text import Text
 from layercut.report.elements import Cell, Part, Styled, Table, plain
 from layercut.text import markup
 from layercut.text.markup import code, escape
+from layercut.text.tables import bare_table
 
 _INTERVAL = re.compile(r"\\\[([-+\d., ]+|n/a)\\\](?![\[(])|\\(?=<[\d.])")
 """Escapes that no Markdown needs: brackets around numbers, and a sign before a number."""
@@ -87,8 +87,3 @@ def _rich_table(table: Table, hidden: frozenset[int], *, by_first: bool = False)
 
 def _text(cell: Cell) -> Text:
     return Text(plain(cell), style=_STYLES[cell.style] if isinstance(cell, Styled) else "")
-
-
-def bare_table() -> RichTable:
-    """A table with a line under its head and no other: the look of all tables in the terminal."""
-    return RichTable(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, header_style="bold")

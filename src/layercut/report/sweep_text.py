@@ -21,7 +21,7 @@ from layercut.report.figures.layers import layers
 from layercut.report.figures.picture import save
 from layercut.report.lineage import lineage_table, lineage_words
 from layercut.report.provenance import provenance
-from layercut.report.render import bare_table, markdown, terminal
+from layercut.report.render import markdown, terminal
 from layercut.runs.atomic import write_text
 from layercut.runs.directory import RunFolder
 from layercut.runs.environment import hide_home
@@ -29,6 +29,7 @@ from layercut.surgery.plan import format_layers
 from layercut.text.counting import counted
 from layercut.text.markup import escape
 from layercut.text.numbers import number, p_value, with_interval
+from layercut.text.tables import bare_table
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType, RenderResult

@@ -16,11 +16,12 @@ from layercut.evidence.intervals import Estimate
 from layercut.report import words
 from layercut.report.advice_text import argument, bounds_table, how_made, joined, page
 from layercut.report.elements import Cell, Styled, Table, plain
-from layercut.report.render import bare_table, terminal
+from layercut.report.render import terminal
 from layercut.report.task_means import form_mean_lines
 from layercut.surgery.plan import origin_of
 from layercut.text.counting import of_test_set
 from layercut.text.numbers import number, p_value, with_interval
+from layercut.text.tables import bare_table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

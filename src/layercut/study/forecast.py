@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rich import box
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from layercut.engine.base import GenerationRequest
 from layercut.progress.bars import CHARACTERS_PER_TOKEN
 from layercut.progress.estimate import Eta
+from layercut.report.elements import Styled, Table
+from layercut.report.render import terminal
 from layercut.study.steps_beside import planned
 from layercut.study.work import StudyWork
 from layercut.surgery.checkpoint import plan_cut
@@ -24,6 +24,7 @@ from layercut.text.counting import counted
 MANY = 100
 """Timed items of a task from which the range is about a factor of two."""
 _UNITS = ((86_400, "days"), (3_600, "h"), (60, "min"), (1, "s"))
+_HEAD = ("arm", "cells done", "items", "tokens read", "written", "time", "disk")
 _LOOKED_AT = 32
 """Items whose prompts are counted; their mean holds for the others."""
 
@@ -72,15 +73,16 @@ class Forecast:
         return asdict(self)
 
     def tables(self) -> RenderableType:
-        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, header_style="bold")
-        table.add_column("arm", overflow="fold")
-        for name in ("cells done", "items", "tokens read", "written", "time", "disk"):
-            table.add_column(name, justify="right", no_wrap=name in ("time", "disk"))
-        for arm in self.arms:
-            table.add_row(arm.name, *_numbers(arm))
         total = _total(self.arms)
-        table.add_section()
-        table.add_row("all", *_numbers(total), style="bold")
+        rows = [[arm.name, *_numbers(arm)] for arm in self.arms]
+        table = Table(
+            name="forecast",
+            caption="",
+            head=_HEAD,
+            rows=[*rows, [Styled(text, "strong") for text in ("all", *_numbers(total))]],
+            numeric=frozenset(range(1, len(_HEAD))),
+            narrow=[frozenset({3}), frozenset({2, 3}), frozenset({2, 3, 4})],
+        )
         time = "no measurement of this model on this machine yet; a run with --limit 4 and another --out gives one"
         if self.seconds_range is not None:
             time = f"{span(*self.seconds_range)}, {self._basis()}"
@@ -95,7 +97,7 @@ class Forecast:
             *self.beside,
             f"would write to {self.folder}",
         ]
-        return Group(Text(self.model, style="bold"), table, *(Text(line) for line in lines))
+        return Group(Text(self.model, style="bold"), terminal(table), *(Text(line) for line in lines))
 
     def _basis(self) -> str:
         timed = {name: num for name, num in self.timed.items() if num}

@@ -38,7 +38,7 @@ def test_several_answers_a_prompt_are_kept_and_the_best_is_named(
     assert len({record["completion"] for record in records}) == 15
     for record in records:
         assert record["model_hash"] == describe_source(resolve(str(tiny))).model_hash
-        assert record["seed"] == 3 and record["removed"] == []
+        assert record["seed"] == 3 and record["removed"] == [] and record["source"] == str(prompts)
         assert record["finish_reason"] in ("stop", "length") and 1 <= record["num_new_tokens"] <= 6
         assert record["num_prompt_tokens"] > 5
     by_prompt: dict[str, list[str]] = {}

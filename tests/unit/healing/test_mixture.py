@@ -128,8 +128,8 @@ def test_sources_go_by_the_names_that_users_give(tmp_path: Path) -> None:
     assert list(source.names_of(answers).values()) == ["copy", "copy", str(file), str(file)]
     several = {"id": f"{answers[0]['id']}#2", "prompt_id": answers[0]["id"]}
     assert source.names_of([several]) == {several["id"]: "copy"}
-    given = PromptSource(records=[{"id": "a", "task": "copy"}, {"id": "b"}])
-    assert given.names == {"copy", OTHER}
+    given = PromptSource(records=[{"id": "a", "task": "copy"}, {"id": "b", "source": "mine.txt"}, {"id": "c"}])
+    assert given.names == {"copy", "mine.txt", OTHER}
 
 
 @pytest.mark.parametrize(

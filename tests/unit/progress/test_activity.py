@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from layercut.engine.base import Decoding, Engine, GenerationRequest
+from layercut.engine.base import Decoding, Engine, GenerationRequest, LikelihoodRequest
 from layercut.engine.plain import PlainEngine
 from layercut.engine.shared import SharedEngine
 from layercut.progress.activity import listening
@@ -49,3 +49,21 @@ def test_tokens_are_told_one_step_after_the_other(build: Callable[..., Engine], 
     with listening(Hearing()):
         pass
     assert sum(written for written, _ in heard) <= total, "nothing is heard outside the block"
+
+
+def test_the_share_of_a_reading_grows_while_a_reference_is_read_beside_it() -> None:
+    shares: list[float] = []
+
+    class Hearing:
+        def wrote(self, num_tokens: int, num_left: int | None, num_answers: int | None) -> None:
+            raise AssertionError("nothing is written")
+
+        def read(self, num_tokens: int, share: float) -> None:
+            shares.append(share)
+
+    plans = [CutPlan(num_layers=6, removed=(layer,)) for layer in range(6)]
+    asked = [LikelihoodRequest(id="a", prompt="a b c", continuations=("d e",))]
+    with listening(Hearing()):
+        found = list(SharedEngine(tiny_loaded("llama")).divergences_under(asked, plans, CutPlan(num_layers=6)))
+    assert len(found) == 6
+    assert shares == sorted(shares) and len(set(shares)) > 6 and shares[-1] == 1
