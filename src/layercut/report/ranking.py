@@ -13,6 +13,13 @@ from layercut.report.render import terminal
 from layercut.text.counting import counted
 
 _GOES = Styled("goes", "wrong")
+_MEASURES = {
+    "nll": "cross-entropy, nats a token",
+    "kl": "KL divergence from the original model, nats a token",
+    "js": "Jensen-Shannon divergence from the original model, nats a token",
+    "top1": "share of tokens whose likeliest one is no longer the original model's",
+    "sure": "rise of -ln p, nats a token, of tokens that the original model is sure of",
+}
 
 
 def ranking_table(plan: Mapping[str, Any]) -> RenderableType:
@@ -23,11 +30,13 @@ def ranking_table(plan: Mapping[str, Any]) -> RenderableType:
     """
     scores = plan.get("scores") or {}
     parts: list[RenderableType] = []
+    if line := objective_line(scores):
+        parts.append(Text(line))
     if scores.get("importance"):
         parts.append(terminal(_importance(scores["importance"], plan["removed"])))
     if scores.get("rounds"):
         if scores.get("uncut") is not None:
-            parts.append(Text(f"objective of the original model: {scores['uncut']:.4f}"))
+            parts.append(Text(f"objective of the original model: {scores['uncut']:z.4f}"))
         parts.append(terminal(_rounds(scores["rounds"])))
     if scores.get("race"):
         parts.append(Text(race_line(scores["race"], scores.get("rounds") or [])))
@@ -82,6 +91,24 @@ def _rounds(rounds: list[Mapping[str, Any]]) -> Table:
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[Cell]], numeric: set[int]) -> Table:
     return Table(name="ranking", caption="", head=head, rows=rows, numeric=frozenset(numeric))
+
+
+def objective_line(scores: Mapping[str, Any]) -> str:
+    """What the objective of a search is, and on how much it was measured; empty where a criterion has none.
+
+    >>> objective_line({"objective": {"measure": "kl", "num_texts": 8}, "num_tokens": 1194})
+    'objective: minus the KL divergence from the original model, nats a token; 8 texts, 1,194 tokens'
+    """
+    if measure := _MEASURES.get((scores.get("objective") or {}).get("measure")):
+        texts = counted(scores["objective"]["num_texts"], "text")
+        if traces := scores.get("traces"):
+            of_tasks = ", ".join(f"{count} of {name}" for name, count in traces.items())
+            texts = f"right answers of the original model: {of_tasks}"
+        return f"objective: minus the {measure}; {texts}, {scores['num_tokens']:,} tokens"
+    if rows := scores.get("selected_scores"):
+        items = ", ".join(f"{row['n']} of {row['task']} ({row['readout']})" for row in rows)
+        return f"objective: share of the original model's score that is kept, mean of tasks; selection items: {items}"
+    return ""
 
 
 def race_line(race: Mapping[str, Any], rounds: Sequence[Mapping[str, Any]]) -> str:

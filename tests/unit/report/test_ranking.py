@@ -30,6 +30,19 @@ def shown(**scores: Any) -> str:
     return file.getvalue()
 
 
+def test_a_search_says_what_its_objective_is_and_on_how_much_it_was_measured() -> None:
+    of_text = {"objective": {"measure": "kl", "num_texts": 2}, "num_tokens": 1200, "rounds": [RACED], "uncut": -1e-12}
+    assert "minus the KL divergence from the original model, nats a token; 2 texts, 1,200 tok" in shown(**of_text)
+    assert "objective of the original model: 0.0000" in shown(**of_text), "not -0.0000"
+    traces = {"traces": {"gsm8k (chain)": 4, "copy (short)": 3}, "importance": {"5": 0.5}}
+    assert "right answers of the original model: 4 of gsm8k (chain), 3 of copy (short), 1,200" in shown(
+        **of_text, **traces
+    )
+    rows = [{"task": "copy", "readout": "short", "n": 20}, {"task": "gsm8k", "readout": "chain", "n": 8}]
+    assert "mean of tasks; selection items: 20 of copy (short), 8 of gsm8k (chain)" in shown(selected_scores=rows)
+    assert "objective:" not in shown(rounds=[RACED]) + shown(importance={"5": 0.5})
+
+
 def test_candidates_that_were_stopped_are_shown_as_bounds() -> None:
     text = shown(uncut=1.0, rounds=[RACED], race=RACE)
     assert "<= 0.7500, stopped after 48 of 60 items" in text
