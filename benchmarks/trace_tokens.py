@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,17 +25,15 @@ from layercut.engine.base import Divergence, LikelihoodRequest
 from layercut.engine.divergence import SURE
 from layercut.engine.handle import ModelHandle
 from layercut.evidence.correlation import rank_correlation
-from layercut.evidence.paired import compare_paired
 from layercut.progress.bars import watched
 from layercut.runs.records import Journal, read_records
 from layercut.runs.settings import read_json
+from layercut.selection.token_kinds import mean_rises, rises
 from layercut.settings import ModelSettings
 from layercut.surgery.plan import CutPlan, parse_layers
 from layercut.tasks import load_task
-from layercut.text.numbers import with_interval
+from layercut.text.numbers import two_decimals
 
-KINDS = ("result", "other digit", "closing bracket", "other")
-_RESULT = re.compile(r"=\s*(?:\\?\$)?\s*(\d[\d,.]*)")
 Trace = Sequence[Sequence[float]]
 """Of each token: -ln p without the layer, -ln p of the original model, KL, and its rank without the layer."""
 
@@ -88,7 +85,7 @@ def main() -> None:
     values = {name: [-summary(list(found[layer].values())) for layer in kept] for name, summary in SUMMARIES.items()}
     for name, by_layer in values.items():
         rho = rank_correlation(by_layer, list(kept.values())).estimate
-        print(f"| {name} | {'n/a' if rho is None else with_interval(rho, share=False, digits=2)} |")
+        print(f"| {name} | {'n/a' if rho is None else two_decimals(rho)} |")
     print(f"\n{len(kept)} layers, {len(next(iter(found.values())))} answers, {_count(found)} tokens\n")
     print("| layer | kept | " + " | ".join(SUMMARIES) + " |")
     print("|---:" * (len(SUMMARIES) + 2) + "|")
@@ -97,40 +94,18 @@ def main() -> None:
     _print_kinds(options.out, kept)
 
 
-def kinds_of(pieces: Sequence[str]) -> list[str]:
-    """The kind of each token of a text.
-
-    >>> kinds_of(["15", " +", " 2", " =", " ", "1", "7", "}"])
-    ['other digit', 'other', 'other digit', 'other', 'other', 'result', 'result', 'closing bracket']
-    """
-    results = [found.span(1) for found in _RESULT.finditer("".join(pieces))]
-    kinds, start = [], 0
-    for piece in pieces:
-        begin, end = start + len(piece) - len(piece.lstrip()), start + len(piece.rstrip())
-        if piece.strip()[:1].isdigit():
-            is_result = any(begin < last and end > first for first, last in results)
-            kinds.append("result" if is_result else "other digit")
-        else:
-            kinds.append("closing bracket" if set(piece) & set(")]}") else "other")
-        start += len(piece)
-    return kinds
-
-
 def _print_kinds(out: Path, kept: Mapping[int, float]) -> None:
     """The rise of -ln p of each kind of token, by layer."""
-    found: dict[tuple[int, str], list[tuple[float, float, str]]] = {}
+    found: dict[int, list[Any]] = {}
     for record in read_records(out):
-        for kind, (nll, before, *_) in zip(kinds_of(record["text"]), record["tokens"], strict=True):
-            found.setdefault((record["layer"], kind), []).append((before, nll, record["item"]))
-    counts = [f"{kind} (n {len(found[next(iter(kept)), kind])})" for kind in KINDS]
-    print(f"\n| layer | kept | {' | '.join(counts)} |\n" + "|---:" * (len(KINDS) + 2) + "|")
-    for layer, share in kept.items():
-        cells = []
-        for kind in KINDS:
-            before, after, items = zip(*found[layer, kind], strict=True)
-            rise = compare_paired(before, after, chance=None, clusters=items).difference
-            cells.append(with_interval(rise, share=False, digits=2))
-        print(f"| {layer} | {share:.2f} | {' | '.join(cells)} |")
+        of_tokens = [nll - before for nll, before, *_ in record["tokens"]]
+        found.setdefault(record["layer"], []).append(rises(record["text"], of_tokens))
+    rows = {layer: mean_rises(found[layer]) for layer in kept}
+    counts = [f"{kind} (n {rise.n})" for kind, rise in next(iter(rows.values())).items()]
+    print(f"\n| layer | kept | {' | '.join(counts)} |\n" + "|---:" * (len(counts) + 2) + "|")
+    for layer, by_kind in rows.items():
+        cells = [two_decimals(rise) for rise in by_kind.values()]
+        print(f"| {layer} | {kept[layer]:.2f} | {' | '.join(cells)} |")
 
 
 def _count(found: Mapping[int, Mapping[str, Trace]]) -> int:

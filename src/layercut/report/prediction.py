@@ -26,7 +26,7 @@ from layercut.runs.settings import read_format
 from layercut.surgery.plan import format_layers
 from layercut.text.counting import counted
 from layercut.text.markup import escape
-from layercut.text.numbers import with_interval
+from layercut.text.numbers import two_decimals, with_interval
 
 FORMAT_VERSION = 1
 PREDICTION, REPORT, PLOT = "predict.json", "predict.md", "predict.png"
@@ -56,10 +56,10 @@ def load(folder: Path) -> dict[str, Any]:
         InputError: there is none, it is damaged or of an unknown format, or it lacks what is measured now.
     """
     data = read_format(Path(folder) / PREDICTION, "prediction")
-    if any("sure" not in one for one in data["layers"]):
+    if any("kinds" not in one for one in data["layers"]):
         raise InputError(
-            f"{folder}: {PREDICTION} is of an earlier layercut, which did not measure sure tokens; give the command "
-            "`layercut sweep --predict` again: the original model's answers are there."
+            f"{folder}: {PREDICTION} is of an earlier layercut, which did not measure kinds of tokens; give the "
+            "command `layercut sweep --predict` again: the original model's answers are there."
         )
     return data
 
@@ -86,9 +86,10 @@ def render(data: Mapping[str, Any], run: RunFolder) -> str:
         "",
     ]
     lines += [f"**{answer(data)}**", "", f"![Over the layers]({PLOT})", "", "## How many", ""]
-    depths, order, agreement = _tables(data)
+    depths, order, kinds, agreement = _tables(data)
     lines += [depths, "", "## Which", "", "The predicted order; the layer to remove first is on top.", ""]
-    lines += [order, "", "## Agreement", "", agreement, ""]
+    lines += [order, "", "## Which tokens", "", "Rise of -ln p without the layer, by kind of token.", "", kinds, ""]
+    lines += ["## Agreement", "", agreement, ""]
     lines += [*(f"- {escape(line)}" for line in legend(data)), "", "## How this was made", "", *provenance([run])]
     return "\n".join(markdown(lines)).rstrip("\n") + "\n"
 
@@ -123,6 +124,8 @@ def legend(data: Mapping[str, Any]) -> list[str]:
         "top-1 changed: tokens that are no longer the likeliest.",
         "sure tokens: rise of -ln p in nats at the tokens that the original model gives 0.9 or more, over all tokens. "
         "Elsewhere another token is often another wording.",
+        "kinds of tokens: how far -ln p rises, in nats a token; intervals: bootstrap over the answers, seed 0. result: "
+        "the number behind an equals sign. Means over all tokens hardly show a layer that one kind alone needs.",
         "answers kept: every token stays the likeliest, so greedy decoding writes the same answer (the stop token is "
         "not checked). A model may also be right in other words, so generation keeps at least this. Intervals: Wilson.",
         "Order: by KL. Layers that do little harm alone may do more together; the table of depths measures this.",
@@ -137,9 +140,9 @@ def legend(data: Mapping[str, Any]) -> list[str]:
 
 def prediction_tables(data: Mapping[str, Any]) -> list[RenderableType]:
     """What the terminal shows, to be printed one after the other."""
-    depths, order, agreement = map(terminal, _tables(data))
+    depths, order, kinds, agreement = map(terminal, _tables(data))
     last = Text("\n".join(legend(data)), style="dim"), Text(answer(data), style="bold")
-    return [Text(scope(data)), order, depths, agreement, *last]
+    return [Text(scope(data)), order, kinds, depths, agreement, *last]
 
 
 def layer_rows(data: Mapping[str, Any]) -> list[list[str]]:
@@ -156,6 +159,22 @@ def layer_rows(data: Mapping[str, Any]) -> list[list[str]]:
         ]
         for layer in data["order"]
     ]
+
+
+def kind_table(data: Mapping[str, Any]) -> Table:
+    """How far -ln p of each kind of token rises without each layer."""
+    layers = data["layers"]
+    kinds = layers[0]["kinds"]
+    head = ["layer", *(f"{kind} (n {rise['n']:,})" for kind, rise in kinds.items())]
+    rows = [[str(one["layer"]), *(two_decimals(Estimate(**rise)) for rise in one["kinds"].values())] for one in layers]
+    return Table(
+        name="kinds",
+        caption="Which tokens",
+        head=head,
+        rows=rows,
+        numeric=frozenset(range(len(head))),
+        narrow=[frozenset(place for place, kind in enumerate(kinds, start=1) if kind == "other digit")],
+    )
 
 
 def depth_rows(data: Mapping[str, Any]) -> list[list[str]]:
@@ -210,18 +229,17 @@ def _coefficient(found: RankCorrelation) -> str:
     estimate = found.estimate
     if estimate is None:
         return f"n/a: {found.refused}"
-    if estimate.low is None or estimate.high is None:
-        return f"{estimate.value:.2f} [n/a]"
-    return f"{estimate.value:.2f} [{estimate.low:.2f}, {estimate.high:.2f}]"
+    return two_decimals(estimate)
 
 
-def _tables(data: Mapping[str, Any]) -> tuple[Table, Table, Table]:
-    """How many layers, which, and how far rankings agree."""
+def _tables(data: Mapping[str, Any]) -> tuple[Table, Table, Table, Table]:
+    """How many layers, which, for which tokens, and how far rankings agree."""
     depths = ["layers", "removed", "KL", "answers kept word for word"]
     agreement = ["ranking", "and", "layers", "Spearman's rho", "Kendall's tau"]
     return (
         Table(name="depths", caption="How many layers", head=depths, rows=depth_rows(data)),
         Table(name="order", caption="Which layers", head=_LISTED, rows=layer_rows(data)),
+        kind_table(data),
         Table(name="agreement", caption="Agreement of rankings", head=agreement, rows=_agreement_rows(data)),
     )
 

@@ -36,6 +36,7 @@ from layercut.selection.objective import TaskObjective
 from layercut.selection.search_journal import SearchJournal
 from layercut.selection.sweep import ask, sweep_settings
 from layercut.selection.text_objective import TextObjective
+from layercut.selection.token_kinds import mean_rises
 from layercut.selection.trace_damage import Traces, correct_traces
 from layercut.settings import DecodingSettings, ModelSettings, TaskSettings
 from layercut.surgery.plan import CutPlan
@@ -155,20 +156,26 @@ def predict(
 
     Returns:
         ``layers``, ascending: ``layer``, means per token ``kl``, ``js``, ``nll``, ``sure``, ``top1`` (share of tokens
-        where another is the likeliest), ``kept`` (answers that stay word for word, with Wilson's interval) and
-        ``influence``; ``order``; ``depths``: ``removed``, ``kl`` and ``kept`` for 1, 2, ... layers; ``safe``: the most
-        layers up to which the lower end of ``kept`` is at least ``keep``; ``traces``, ``num_traces``, ``num_tokens``,
-        ``keep``.
+        where another is the likeliest), ``kept`` (answers that stay word for word, with Wilson's interval), ``kinds``
+        (of ``mean_rises``) and ``influence``; ``order``; ``depths``: ``removed``, ``kl`` and ``kept`` for 1, 2, ...
+        layers; ``safe``: the most layers up to which the lower end of ``kept`` is at least ``keep``; ``traces``,
+        ``num_traces``, ``num_tokens``, ``keep``.
     """
     if not 0 < keep < 1:
         raise InputError(f"keep {keep} is not a share of the answers; use one between 0 and 1, such as {KEEP}.")
     num_layers = objective.engine.num_layers
     text = TextObjective(
-        objective.engine, traces.requests, name="traces", measure="kl", journal=journal, progress=progress
+        objective.engine,
+        traces.requests,
+        name="traces",
+        measure="kl",
+        by_kind=True,
+        journal=journal,
+        progress=progress,
     )
     alone = [CutPlan(num_layers=num_layers, removed=(layer,)) for layer in range(num_layers)]
     layers = [
-        {"layer": layer, **_measured(text, plan, records), "influence": influence[layer]}
+        {"layer": layer, **_measured(text, plan, records), "kinds": _kinds(records), "influence": influence[layer]}
         for layer, (plan, records) in enumerate(zip(alone, text.records(alone), strict=True))
     ]
     order = sorted(range(num_layers), key=lambda layer: (layers[layer]["kl"], -layer))
@@ -196,6 +203,10 @@ def _measured(text: TextObjective, plan: CutPlan, records: Sequence[Mapping[str,
     """Means per token, and the share of texts whose every token is still the likeliest."""
     kept = sum(record["top1"] == 0 for record in records)
     return {**text.means(plan), "kept": proportion_interval(kept, len(records))._asdict()}
+
+
+def _kinds(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    return {kind: rise._asdict() for kind, rise in mean_rises(one["kinds"] for one in records).items()}
 
 
 def _whole_text(handle: ModelHandle, request: LikelihoodRequest) -> str:

@@ -6,19 +6,21 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, get_args
 
-from layercut.engine.base import Engine, LikelihoodRequest, Wanted
+from layercut.engine.base import Divergence, Engine, LikelihoodRequest, Wanted
 from layercut.errors import InputError
 from layercut.progress import Progress, silent
 from layercut.runs.settings import settings_hash
 from layercut.selection.base import Context, Selection, by_importance
 from layercut.selection.greedy import as_json, greedy
 from layercut.selection.search_journal import JournalQuestion, SearchJournal
+from layercut.selection.token_kinds import rises
 from layercut.surgery.plan import CutPlan
 
 Measure = Literal["nll", "kl", "js", "top1", "sure"]
-_VERSIONS = {"nll": 1, "divergence": 2}
+_VERSIONS = {"nll": 1, "divergence": 2, "divergence_by_kind": 1}
 """Of each readout, raised by any change that can alter a record's numbers."""
 
 
@@ -42,6 +44,7 @@ class TextObjective:
         *,
         name: str,
         measure: Measure,
+        by_kind: bool = False,
         journal: SearchJournal | None = None,
         progress: Progress = silent,
     ) -> None:
@@ -49,10 +52,11 @@ class TextObjective:
         requests: texts, each with one continuation; only continuations are measured.
         name: of the texts, in the journal and in progress.
         measure: what is averaged.
+        by_kind: records also hold ``kinds``, the ``rises`` of each kind of token; not for ``nll``.
         journal: in memory if left out.
         """
         self._engine = engine
-        self._requests = list(requests)
+        self._requests = [replace(request, by_token=True) for request in requests] if by_kind else list(requests)
         self._measure = measure
         self._name = name
         self._journal = journal or SearchJournal()
@@ -61,7 +65,7 @@ class TextObjective:
         self._uncut = CutPlan(num_layers=engine.num_layers)
         content = [(request.prompt, request.continuations) for request in requests]
         self._texts_hash = hashlib.sha256(json.dumps(content).encode()).hexdigest()
-        readout = "nll" if measure == "nll" else "divergence"
+        readout = "nll" if measure == "nll" else "divergence_by_kind" if by_kind else "divergence"
         self._question = JournalQuestion(
             task=name,
             readout=readout,
@@ -119,14 +123,7 @@ class TextObjective:
                 yield plan, [_record(one.id, one.num_tokens[0], nll=-one.log_likelihoods[0]) for one in scored]
             return
         for plan, compared in self._engine.divergences_under(self._requests, plans, self._uncut, wanted):
-            yield (
-                plan,
-                [
-                    _record(one.id, one.num_tokens, nll=one.nll, kl=one.kl, js=one.js_top100, sure=one.sure)
-                    | {"top1": one.top1_disagreements}
-                    for one in compared
-                ],
-            )
+            yield plan, [_of_divergence(one) for one in compared]
 
 
 def select_by_text(context: Context, objective: TextObjective, search: str) -> Selection:
@@ -160,6 +157,15 @@ def _one_shot(context: Context, objective: TextObjective) -> Selection:
         "without": {str(layer): _finite(objective.means(plan)) for layer, plan in alone.items()},
     }
     return by_importance(context, importance, details)
+
+
+def _of_divergence(one: Divergence) -> dict[str, Any]:
+    record = _record(one.id, one.num_tokens, nll=one.nll, kl=one.kl, js=one.js_top100, sure=one.sure)
+    record["top1"] = one.top1_disagreements
+    if one.tokens:
+        pieces = [token.text for token in one.tokens]
+        record["kinds"] = rises(pieces, [token.nll - token.reference_nll for token in one.tokens])
+    return record
 
 
 def _record(text: str, num_tokens: int, **sums: float) -> dict[str, Any]:

@@ -48,6 +48,13 @@ def with_interval(estimate: HasInterval, *, share: bool = True, digits: int = 0,
     return f"{value} [{low}, {high}]"
 
 
+def two_decimals(estimate: HasInterval) -> str:
+    """A value and its interval with two decimals each: ``0.55 [0.20, 0.78]``, ``1.67 [n/a]``."""
+    if estimate.low is None or estimate.high is None:
+        return f"{estimate.value:z.2f} [n/a]"
+    return f"{estimate.value:z.2f} [{estimate.low:z.2f}, {estimate.high:z.2f}]"
+
+
 def p_value(p: float) -> str:
     """A p-value with two digits, never rounded to zero."""
     return "<0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"

@@ -7,17 +7,25 @@ from typing import Any
 import pytest
 
 from layercut.errors import InputError
-from layercut.evidence.intervals import proportion_interval
+from layercut.evidence.intervals import Estimate, proportion_interval
 from layercut.report.prediction import answer, correlations, load, prediction_report
 from layercut.runs.directory import RunFolder
 
 KL = [3.0, 0.1, 0.2, 0.5, 0.4, 1.0]
 
 
+def kinds(kl: float) -> dict[str, Any]:
+    rises = {
+        "result": Estimate(kl, kl / 2, 2 * kl, 60, "bootstrap"),
+        "other": Estimate(-0.001, None, None, 740, "none"),
+    }
+    return {kind: rise._asdict() for kind, rise in rises.items()}
+
+
 def data(**fields: Any) -> dict[str, Any]:
     layers = [
         {"layer": i, "kl": kl, "js": 0.1, "nll": 1.0, "sure": 3 - kl, "top1": kl / 10, "influence": 0.1 * (i + 1),
-         "kept": proportion_interval(40 - int(10 * kl), 40)._asdict()}
+         "kept": proportion_interval(40 - int(10 * kl), 40)._asdict(), "kinds": kinds(kl)}
         for i, kl in enumerate(KL)
     ]  # fmt: skip
     depths = [{"removed": [1], "kl": 0.1, "kept": layers[1]["kept"]}]
@@ -54,13 +62,16 @@ def test_the_page_is_made_from_the_folder_alone(tmp_path: Path) -> None:
         (run.path / "predict.json").write_text(json.dumps(data(sweep=[{"name": "copy (short)", "scores": scores}])))
         page = prediction_report(run.path).read_text()
         older = data()
-        del older["layers"][2]["sure"]
+        del older["layers"][2]["kinds"]
         (run.path / "predict.json").write_text(json.dumps(older))
-        with pytest.raises(InputError, match="of an earlier layercut, which did not measure sure tokens"):
+        with pytest.raises(InputError, match="of an earlier layercut, which did not measure kinds of tokens"):
             prediction_report(run.path)
     assert "**1 layer can be removed with at least 85% of these answers kept word for word: 1.**" in page
     order = [line.split("|")[1].strip() for line in page.split("## Which")[1].splitlines() if line.startswith("| ")]
     assert order[1:7] == ["1", "2", "4", "3", "5", "0"]
+    tokens = page.replace("\\", "").split("## Which tokens")[1].splitlines()
+    assert "| layer | result (n 60) | other (n 740) |" in tokens
+    assert "| 3 | 0.50 [0.25, 1.00] | 0.00 [n/a] |" in tokens
     assert "| trace damage (KL) | copy (short) | 3 | 1.00 [n/a] |" in page.replace("\\", "")
     assert (tmp_path / "run" / "predict.png").read_bytes().startswith(b"\x89PNG")
     assert (

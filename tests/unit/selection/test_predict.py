@@ -58,6 +58,12 @@ def test_alone_and_then_beside_a_sweep(tiny: str, tmp_path: Path) -> None:
     assert alone.data["num_traces"] == 4
     assert alone.data["sweep"] is None
     assert "No sweep in this folder" in alone.report.read_text()
+    layers, num_tokens = alone.data["layers"], alone.data["num_tokens"]
+    assert all(sum(rise["n"] for rise in one["kinds"].values()) == num_tokens for one in layers)
+    rises = [sum(rise["n"] * rise["value"] for rise in one["kinds"].values()) / num_tokens for one in layers]
+    uncut = layers[0]["nll"] - rises[0]
+    assert rises == pytest.approx([one["nll"] - uncut for one in layers]), "the kinds are all tokens"
+    assert uncut > 0 and len({round(rise, 6) for rise in rises}) == 6
     lines = {file.name: file.read_text() for file in (tmp_path / "run" / "samples").iterdir()}
     settings = ModelSettings(model=tiny, device="cpu", dtype="float32")
     objective = [TaskSettings(task=f"{__name__}:said", limit=4)]
@@ -68,5 +74,5 @@ def test_alone_and_then_beside_a_sweep(tiny: str, tmp_path: Path) -> None:
     assert set(both.data["sweep"][0]["scores"]) == {str(layer) for layer in range(6)}
     assert "| trace damage (KL) | said (short) | 6 |" in both.report.read_text()
     # The traces were read once: the second prediction adds nothing to what was measured on them.
-    after = (tmp_path / "run" / "samples" / "traces.divergence.jsonl").read_text()
-    assert after == lines["traces.divergence.jsonl"]
+    after = (tmp_path / "run" / "samples" / "traces.divergence_by_kind.jsonl").read_text()
+    assert after == lines["traces.divergence_by_kind.jsonl"]

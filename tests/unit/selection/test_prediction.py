@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from layercut.engine.base import Divergence, LikelihoodRequest
+from layercut.engine.base import Divergence, LikelihoodRequest, TokenDamage
 from layercut.errors import InputError
 from layercut.selection.answers import ObjectiveTask
 from layercut.selection.objective import TaskObjective
@@ -24,10 +24,12 @@ class Graded(TracedEngine):
 
     def _damage(self, request: LikelihoodRequest, plan: CutPlan, reference: CutPlan) -> Divergence:
         found = super()._damage(request, plan, reference)
+        of_tokens = (("1", found.nll - 0.75), (")", 0.75)) if request.by_token else ()
         place = int(request.id.split("-")[-1].partition(":")[0])
         return found.__class__(
             id=found.id, num_tokens=2, nll=found.nll, reference_nll=1, kl=found.kl, js_top100=0.0,
             top1_disagreements=int(place < 4 * found.kl), sure=found.sure,
+            tokens=tuple(TokenDamage(text, nll, 0.5, 0.0, 1, 1, text, text) for text, nll in of_tokens),
         )  # fmt: skip
 
 
@@ -48,6 +50,12 @@ def test_order_by_damage_and_answers_that_stay_word_for_word() -> None:
         [1 - 0.1 * DAMAGE["kl"][layer] for layer in range(6)]
     )
     assert found["layers"][3]["influence"] == 0.3
+    for layer in found["layers"]:
+        kinds = {kind: (rise["value"], rise["n"]) for kind, rise in layer["kinds"].items()}
+        assert kinds == {
+            "other digit": (pytest.approx(2 * layer["nll"] - 1.25), 40),
+            "closing bracket": (pytest.approx(0.25), 40),
+        }
     # 4 alone leaves 36 of 40 [0.77, 0.96]; 4 and 1 together 28 of 40; 4, 1 and 2 16 of 40, surely fewer than 75 %.
     assert [(one["removed"], one["kept"]["value"]) for one in found["depths"]] == [
         ([4], pytest.approx(0.9)), ([4, 1], pytest.approx(0.7)), ([4, 1, 2], pytest.approx(0.4)),
