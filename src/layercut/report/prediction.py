@@ -4,6 +4,7 @@ one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -245,10 +246,12 @@ def _tables(data: Mapping[str, Any]) -> tuple[Table, Table, Table, Table]:
 
 
 def figure(data: Mapping[str, Any]) -> Figure:
-    """Answers kept and the scores of a sweep without each layer; below, what ranks the layers."""
+    """Answers kept and the scores of a sweep without each layer; below, what ranks the layers, and kinds of tokens."""
     layers, sweep = data["layers"], data["sweep"] or []
     kept = "answers kept, predicted"
-    colours = charts.colours([kept, *(f"sweep: {curve['name']}" for curve in sweep)])
+    kinds = {f"-ln p: {kind}": kind for kind in layers[0]["kinds"]}
+    every = charts.colours([kept, *(f"sweep: {curve['name']}" for curve in sweep), *kinds])
+    colours = {name: colour for name, colour in every.items() if name not in kinds}
     points = [charts.point(one["layer"], Estimate(**one["kept"]), kept, 100) for one in layers]
     for curve in sweep:
         for layer in sorted(map(int, curve["scores"])):
@@ -258,12 +261,21 @@ def figure(data: Mapping[str, Any]) -> Figure:
     for name, words in (("kl", "KL, nats a token"), ("influence", "block influence")):
         points = [charts.point(one["layer"], (one[name], None, None), words) for one in layers if one[name] > 0]
         panels.append(_panel(points, words, "", {words: charts.UNCUT}, data["num_layers"], scale="log"))
+    points = [
+        charts.point(one["layer"], (one["kinds"][kind]["value"], None, None), name)
+        for name, kind in kinds.items()
+        for one in layers
+        if 0 < one["kinds"][kind]["value"] < math.inf
+    ]
+    if points:
+        words, of_kinds = "rise of -ln p, nats a token", {name: every[name] for name in kinds}
+        panels.append(_panel(points, words, "", of_kinds, data["num_layers"], scale="log"))
     return Figure(
         name="prediction",
         title="Each layer skipped alone",
         panels=panels,
-        caption="Bars: 95 % intervals (Wilson).",
-        legend=[Key(label=name, colour=colour) for name, colour in colours.items()],
+        caption="Bars: 95 % intervals (Wilson). Where a kind of token has no point, its -ln p does not rise.",
+        legend=[Key(label=name, colour=colour) for name, colour in every.items()],
         columns=1,
     )
 

@@ -8,7 +8,7 @@ import pytest
 
 from layercut.errors import InputError
 from layercut.evidence.intervals import Estimate, proportion_interval
-from layercut.report.prediction import answer, correlations, load, prediction_report
+from layercut.report.prediction import answer, correlations, figure, load, prediction_report
 from layercut.runs.directory import RunFolder
 
 KL = [3.0, 0.1, 0.2, 0.5, 0.4, 1.0]
@@ -73,6 +73,8 @@ def test_the_page_is_made_from_the_folder_alone(tmp_path: Path) -> None:
     assert "| layer | result (n 60) | other (n 740) |" in tokens
     assert "| 3 | 0.50 [0.25, 1.00] | 0.00 [n/a] |" in tokens
     assert "| trace damage (KL) | copy (short) | 3 | 1.00 [n/a] |" in page.replace("\\", "")
+    drawn = figure(data()).panels[-1].spec["data"]["values"]
+    assert [(point["series"], point["y"]) for point in drawn] == [("-ln p: result", kl) for kl in KL], "what rises"
     assert (tmp_path / "run" / "predict.png").read_bytes().startswith(b"\x89PNG")
     assert (
         answer(data(safe=0))
