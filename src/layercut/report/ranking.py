@@ -99,8 +99,9 @@ def objective_line(scores: Mapping[str, Any]) -> str:
     >>> objective_line({"objective": {"measure": "kl", "num_texts": 8}, "num_tokens": 1194})
     'objective: minus the KL divergence from the original model, nats a token; 8 texts, 1,194 tokens'
     """
-    if measure := _MEASURES.get((scores.get("objective") or {}).get("measure")):
-        texts = counted(scores["objective"]["num_texts"], "text")
+    objective = scores.get("objective") or {}
+    if measure := _MEASURES.get(str(objective.get("measure"))):
+        texts = counted(objective["num_texts"], "text")
         if traces := scores.get("traces"):
             of_tasks = ", ".join(f"{count} of {name}" for name, count in traces.items())
             texts = f"right answers of the original model: {of_tasks}"
