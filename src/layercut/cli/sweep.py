@@ -90,9 +90,9 @@ def sweep(
     the tokens of the original model's own right answers, the final hidden state. One page, layers.md, with a picture
     over the depth.
 
-    With --predict no pruned model writes anything: the order of the layers, and how many can go, follow from what their
-    absence does to the original model's right answers, beside the sweep of the same folder where there is one. See
-    predict.md.
+    With --predict no pruned model writes anything: the order of the layers, how many can go, and which kinds of tokens
+    each is needed for, follow from what their absence does to the original model's right answers, beside the sweep of
+    the same folder where there is one. See predict.md.
 
     Example: layercut sweep bundled:smollm2-135m --objective arithmetic,brackets --limit 64 --out runs/sweep
     """

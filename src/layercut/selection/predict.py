@@ -7,6 +7,8 @@ pass over the depth (``SharedEngine`` runs shared parts once). If every token of
 greedy decoding writes the same answer. So the share of such answers is a lower bound of what generation keeps; a pruned
 model may also be right in other words.
 
+A mean over all tokens hardly shows a layer that only few of them need, so the damage is also given by kind of token.
+
 The folder may hold a sweep or a search on the same objective: its answers of the original model are reused, and a sweep
 in it is compared with the prediction.
 """
