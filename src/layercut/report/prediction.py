@@ -39,6 +39,7 @@ PREDICTORS: Mapping[str, str] = {
 }
 """What ranks the layers, and its name; higher means keep."""
 _LISTED = ("layer", "KL", "sure tokens", "top-1 changed", "answers kept", "block influence")
+_RISES = "How far -ln p rises without the layer, in nats a token, by kind of token."
 
 
 class Correlation(NamedTuple):
@@ -89,7 +90,7 @@ def render(data: Mapping[str, Any], run: RunFolder) -> str:
     lines += [f"**{answer(data)}**", "", f"![Over the layers]({PLOT})", "", "## How many", ""]
     depths, order, kinds, agreement = _tables(data)
     lines += [depths, "", "## Which", "", "The predicted order; the layer to remove first is on top.", ""]
-    lines += [order, "", "## Which tokens", "", "Rise of -ln p without the layer, by kind of token.", "", kinds, ""]
+    lines += [order, "", "## Which tokens", "", _RISES, "", kinds, ""]
     lines += ["## Agreement", "", agreement, ""]
     lines += [*(f"- {escape(line)}" for line in legend(data)), "", "## How this was made", "", *provenance([run])]
     return "\n".join(markdown(lines)).rstrip("\n") + "\n"
@@ -121,12 +122,12 @@ def answer(data: Mapping[str, Any]) -> str:
 def legend(data: Mapping[str, Any]) -> list[str]:
     """What the numbers mean, one sentence each."""
     lines = [
-        "KL: of the next-token distributions, uncut against without the layer, mean in nats per token of the answers. "
+        "KL: from the original model's next-token distributions to those without the layer, mean in nats a token. "
         "top-1 changed: tokens that are no longer the likeliest.",
         "sure tokens: rise of -ln p in nats at the tokens that the original model gives 0.9 or more, over all tokens. "
         "Elsewhere another token is often another wording.",
-        "kinds of tokens: how far -ln p rises, in nats a token; intervals: bootstrap over the answers, seed 0. result: "
-        "the number behind an equals sign. Means over all tokens hardly show a layer that one kind alone needs.",
+        "kinds of tokens: result is the number behind an equals sign of the answer. Intervals: bootstrap over the "
+        "answers, seed 0. Means over all tokens hardly show a layer that one kind alone needs.",
         "answers kept: every token stays the likeliest, so greedy decoding writes the same answer (the stop token is "
         "not checked). A model may also be right in other words, so generation keeps at least this. Intervals: Wilson.",
         "Order: by KL. Layers that do little harm alone may do more together; the table of depths measures this.",
@@ -143,7 +144,7 @@ def prediction_tables(data: Mapping[str, Any]) -> list[RenderableType]:
     """What the terminal shows, to be printed one after the other."""
     depths, order, kinds, agreement = map(terminal, _tables(data))
     last = Text("\n".join(legend(data)), style="dim"), Text(answer(data), style="bold")
-    return [Text(scope(data)), order, kinds, depths, agreement, *last]
+    return [Text(scope(data)), order, Text(_RISES), kinds, depths, agreement, *last]
 
 
 def layer_rows(data: Mapping[str, Any]) -> list[list[str]]:
