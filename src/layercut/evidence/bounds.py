@@ -24,6 +24,8 @@ from layercut.seed import check_seed
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+MANY = 1000
+"""Times as many items as there are: an estimate above that says no more than "many"."""
 _FEWEST_BEYOND = 50
 """Resamples that must lie beyond a bound; a stricter level takes more resamples."""
 
@@ -144,7 +146,7 @@ def items_to_settle(bounds: Bounds, keep: float, *, power: float = 0.8, error: f
 
     A bound's distance from the value shrinks with 1 / sqrt(N). Taking the value of these items as the truth, N' =
     N (reach / (value - keep))^2 (1 + z_power / z_error)^2, with reach the distance of the bound that has to pass
-    ``keep``. It is as uncertain as the value is: where that lies near ``keep`` the number says little but "many".
+    ``keep``. It is as uncertain as the value is.
 
     Args:
         bounds: of N items, neither above nor below ``keep``.
@@ -153,11 +155,13 @@ def items_to_settle(bounds: Bounds, keep: float, *, power: float = 0.8, error: f
         error: the rate of the bounds.
 
     Returns:
-        The number, or None where no bound exists or the value lies at ``keep``.
+        The number, or None where no bound exists or the value lies so near to ``keep`` that the number says nothing:
+        more than ``MANY`` times as many items as there are.
     """
     end = bounds.low if bounds.value > keep else bounds.high
     gap = abs(bounds.value - keep)
     if end is None or not math.isfinite(gap) or gap < 1e-9:
         return None
     margin = 1 + float(norm.ppf(power)) / float(norm.ppf(1 - error))
-    return math.ceil(bounds.n * (abs(bounds.value - end) / gap * margin) ** 2)
+    times = (abs(bounds.value - end) / gap * margin) ** 2
+    return math.ceil(bounds.n * times) if times <= MANY else None

@@ -114,7 +114,7 @@ def kept_words(tasks: Sequence[JudgedTask]) -> str:
 def decided_by(tasks: Sequence[JudgedTask], items_needed: int | None) -> str:
     """How many more items would decide an undecided plan: ``about 140 more items would decide it``."""
     have = max((one.n for one in tasks), default=0)
-    if items_needed is None or items_needed > 1000 * have:
+    if items_needed is None:
         return "it is too near the target to say how many more items would decide it"
     more = f"about {_rounded(max(1, items_needed - have))} more items"
     clusters = [math.ceil(items_needed / one.n * one.num_clusters) for one in tasks if one.num_clusters]

@@ -96,6 +96,7 @@ def test_more_items_settle_it_as_foretold() -> None:
     further = items_to_settle(small, 0.95, error=0.05)
     assert further is not None
     assert further > 5 * needed
+    assert items_to_settle(small, small.value - 1e-4, error=0.05) is None, "no number in the millions"
 
 
 @pytest.mark.parametrize(
