@@ -24,7 +24,7 @@ from layercut.seed import check_seed
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-MANY = 1000
+MANY = 100
 """Times as many items as there are: an estimate above that says no more than "many"."""
 _FEWEST_BEYOND = 50
 """Resamples that must lie beyond a bound; a stricter level takes more resamples."""

@@ -15,9 +15,6 @@ from layercut.settings import ModelSettings, TaskSettings
 from layercut.surgery.plan import format_layers
 from layercut.text.counting import counted
 
-_HOPELESS = 100
-"""Times as many items as there are: more than that says no more than "many"."""
-
 
 def answer_of(
     tested: Sequence[TestedDepth],
@@ -63,8 +60,6 @@ def next_step(
     if failed is None or failed.items_needed is None:
         return None
     items = failed.items_needed
-    if items > _HOPELESS * max((task.uncut.n for task in failed.kept), default=0):
-        return None
     if report_items(parts, items) < items:
         return None
     words = ["layercut", "prune", model.model]
@@ -95,10 +90,8 @@ def _failed(one: TestedDepth, parts: Sequence[ObjectiveTask], *, best: bool = Fa
     if one.verdict == "shown to fail":
         return f"{text}; that is shown to be less than asked for."
     if one.items_needed is None:
-        return f"{text}; no number of items can be said that would decide it."
+        return f"{text}; that is too near to what was asked for to say how many more items would decide it."
     n = max((task.uncut.n for task in one.kept), default=0)
-    if one.items_needed > _HOPELESS * n:
-        return f"{text}; that is too near to what was asked for to be decided by more items."
     text += f"; about {max(one.items_needed - n, 1):,} more items of each task would decide it"
     there = report_items(parts, one.items_needed)
     if there < one.items_needed:
