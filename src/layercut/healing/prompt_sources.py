@@ -221,8 +221,10 @@ class PromptSource:
     def names_of(self, records: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         """By id of an answer, the name of its prompt's source."""
         named = {prompt.id: part.name for part in self.parts for prompt in part.prompts}
-        own = {one["id"]: one.get("task") or one.get("source") or OTHER for one in records}
-        return {one["id"]: named.get(one.get("prompt_id", one["id"]), own[one["id"]]) for one in records}
+        return {
+            one["id"]: named.get(one.get("prompt_id", one["id"]), one.get("task") or one.get("source") or OTHER)
+            for one in records
+        }
 
     @property
     def tasks(self) -> list[TaskPrompts]:

@@ -28,7 +28,7 @@ from layercut.runs.environment import hide_home
 from layercut.surgery.plan import format_layers
 from layercut.text.counting import counted
 from layercut.text.markup import escape
-from layercut.text.numbers import number, p_value, with_interval
+from layercut.text.numbers import number, p_value, two_decimals, with_interval
 from layercut.text.tables import bare_table
 
 if TYPE_CHECKING:
@@ -293,8 +293,7 @@ def _agreement_cells(one: Agreement) -> tuple[str, str, str, str]:
     estimate, refused = one.rho
     if estimate is None:
         return one.first, second, "-", f"n/a: {refused}"
-    ends = "n/a" if estimate.low is None or estimate.high is None else f"{estimate.low:.2f}, {estimate.high:.2f}"
-    return one.first, second, str(estimate.n), f"{estimate.value:.2f} [{ends}]"
+    return one.first, second, str(estimate.n), two_decimals(estimate)
 
 
 def agreement_parts(sweep: Sweep) -> list[Part]:
