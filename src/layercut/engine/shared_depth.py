@@ -17,7 +17,7 @@ from torch import Tensor
 
 from layercut.engine.attention import KeyValue
 from layercut.errors import InputError
-from layercut.progress.activity import read
+from layercut.progress.activity import works
 
 if TYPE_CHECKING:
     from layercut.engine.packing import Pack
@@ -151,7 +151,7 @@ def walk(
             own = {**own, layer: kv} if keep else own
             trail = (*trail, states) if keep_states else trail
             num_ran += 1
-            read(len(pack.ids), num_ran / num_runs)
+            works(f"reading {len(pack.ids):,} tokens", num_ran / num_runs)
         if node.plan is not None:
             yield Leaf(node.plan, states, own, prefix_kv, trail)
         # The largest branch is pushed first and taken last: by then nothing else holds the states it starts from.

@@ -31,6 +31,7 @@ from layercut.healing.process_group import ProcessGroup
 from layercut.healing.settings import TrainSettings
 from layercut.models.quiet import quiet_transformers
 from layercut.progress import OnProgress
+from layercut.progress.activity import works
 from layercut.report.healing_text import ACCURACY, BY_SOURCE, GUARD
 from layercut.runs.atomic import write_json, write_text
 
@@ -47,6 +48,7 @@ logger = logging.getLogger(__name__)
 
 CURVE = "loss.jsonl"
 FINAL = "final"
+_LEARNING = "learning"
 _DONE = "trained.json"
 """Written last, so its presence means that the final weights are complete."""
 _COLUMNS = (
@@ -192,8 +194,19 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
     def __init__(self, folder: Path, on_progress: OnProgress) -> None:
         self._folder = folder
         self._on_progress = on_progress
+        self._learned = 0
+        """Micro batches of this step that were learned from."""
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._learned = 0
+        works(_LEARNING, 0)
+
+    def on_substep_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._learned += 1
+        works(_LEARNING, self._learned / args.gradient_accumulation_steps)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        works(_LEARNING, 1)
         self._on_progress(state.global_step, state.max_steps)
 
     on_train_begin = on_step_end

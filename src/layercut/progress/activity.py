@@ -1,9 +1,10 @@
-"""What engines do inside one batch, so that long prompts and long answers show progress before they end.
+"""What is done inside one batch, so that long prompts, long answers and long steps show progress before they end.
 
     with listening(Tokens()):
         for answers in engine.completions(...): ...
 
-Engines call ``wrote`` after each step, and ``read`` while they read prompts. Listening changes no answer.
+Engines call ``wrote`` after each step, and ``works`` while they read prompts; so does training within a step. Listening
+changes no result.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ from typing import Protocol
 
 
 class Listener(Protocol):
-    """Is called for all tokens that any engine of this process reads and writes."""
+    """Is called for all that any engine or training of this process does."""
 
     def wrote(self, num_tokens: int, num_left: int | None, num_answers: int | None) -> None:
         """New tokens, and of the answers in progress the most they may still get, and how many these are; the last
         two are None where unknown."""
 
-    def read(self, num_tokens: int, share: float) -> None:
-        """A share of the work on this many tokens, which are read together, is done."""
+    def works(self, what: str, share: float) -> None:
+        """A share of ``reading 8,210 tokens``, or of other work that is done at once, is done."""
 
 
 _listeners: list[Listener] = []
@@ -33,10 +34,10 @@ def wrote(num_tokens: int, num_left: int | None = None, num_answers: int | None 
         listener.wrote(num_tokens, num_left, num_answers)
 
 
-def read(num_tokens: int, share: float) -> None:
-    """Notify all listeners of the share of the tokens' way through the model that is done; see ``Listener``."""
+def works(what: str, share: float) -> None:
+    """Notify all listeners of the share of a piece of work that is done; see ``Listener``."""
     for listener in tuple(_listeners):
-        listener.read(num_tokens, share)
+        listener.works(what, share)
 
 
 @contextmanager
@@ -51,7 +52,7 @@ def listening(listener: Listener) -> Iterator[None]:
 
 @contextmanager
 def unheard() -> Iterator[None]:
-    """Notify nobody inside the block: what it reads belongs to a larger reading, whose share goes on after it."""
+    """Notify nobody inside the block: it belongs to a larger piece of work, whose share goes on after it."""
     heard = tuple(_listeners)
     _listeners.clear()
     try:

@@ -43,6 +43,8 @@ class Eta:
         """Seconds an item of every earlier run, by kind."""
         self._most: dict[Hashable, float] = {}
         """Seconds an item at most, by kind, where known."""
+        self._spent: tuple[int, float] = (-1, 0.0)
+        """The cell that is worked on, and the seconds since its last item ended."""
 
     def skip(self, cell: int, num_items: int) -> None:
         """Count items that were done before, without a time."""
@@ -54,6 +56,10 @@ class Eta:
         kind = self._cells[cell].kind
         self._items[kind] = self._items.get(kind, 0) + num_items
         self._seconds[kind] = self._seconds.get(kind, 0.0) + seconds
+
+    def spent(self, cell: int, seconds: float) -> None:
+        """The next item of this cell has taken so long; that time is no longer left."""
+        self._spent = (cell, seconds)
 
     def at_most(self, cell: int, seconds: float | None) -> None:
         """The rest of a cell takes at most so long; None where unknown.
@@ -79,8 +85,13 @@ class Eta:
 
     def remaining_of(self, cells: Iterable[int]) -> float | None:
         """Seconds of some of the cells, or None without a measurement."""
-        each = self._each(left := self._left(cells))
-        return None if each is None else sum(each[cell.kind] * count for cell, count in left)
+        indices = list(cells)
+        each = self._each(left := self._left(indices))
+        if each is None:
+            return None
+        at, seconds = self._spent
+        begun = sum(min(seconds, each[cell.kind]) for cell, _ in self._left(set(indices) & {at}))
+        return sum(each[cell.kind] * count for cell, count in left) - begun
 
     def range_of(self, cells: Iterable[int]) -> tuple[float, float] | None:
         """The least and the most seconds of some of the cells; None without a measurement."""

@@ -80,7 +80,7 @@ def _watch(stop: Event) -> None:
 
 
 class Tokens:
-    """Tokens that engines read and write, counted for one step. A ``Listener``."""
+    """Tokens that engines write, counted for one step, and what is done in between. A ``Listener``."""
 
     def __init__(self) -> None:
         self.begin()
@@ -91,9 +91,9 @@ class Tokens:
         self.most = 0
         """Answers that were in progress at once."""
         self._seconds = 0.0
-        """Of writing; reading is not counted."""
+        """Of writing; other work is not counted."""
         self._last = time.monotonic()
-        self._reading = ""
+        self._doing = ""
 
     @contextmanager
     def counted(self) -> Iterator[None]:
@@ -103,8 +103,8 @@ class Tokens:
     def describe(self, *, short: bool = False) -> str:
         """``reading 4,210 tokens (45%)``, then ``512 tokens written (3.4/s), at most 3,584 left in this batch``; empty
         before either."""
-        if self._reading:
-            return self._reading
+        if self._doing:
+            return self._doing
         if not self.written:
             return ""
         if short:
@@ -124,15 +124,15 @@ class Tokens:
         self.left, self.most = num_left, max(self.most, num_answers or 0)
         self._seconds += self._since_last()
 
-    def read(self, num_tokens: int, share: float) -> None:
+    def works(self, what: str, share: float) -> None:
         self._since_last()
         if share < 1:
-            self._reading = f"reading {num_tokens:,} tokens ({share:.0%})"
+            self._doing = f"{what} ({share:.0%})"
 
     def _since_last(self) -> float:
         """Seconds since engines were last heard of."""
         before, self._last = self._last, time.monotonic()
-        self._reading = ""
+        self._doing = ""
         return self._last - before
 
 

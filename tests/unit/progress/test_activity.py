@@ -32,8 +32,8 @@ def test_tokens_are_told_one_step_after_the_other(build: Callable[..., Engine], 
             heard.append((num_tokens, num_left))
             under_way.append(num_answers)
 
-        def read(self, num_tokens: int, share: float) -> None:
-            assert num_tokens > 0 and not heard, "prompts are read before the first step"
+        def works(self, what: str, share: float) -> None:
+            assert what.startswith("reading ") and not heard, "prompts are read before the first step"
             shares.append(share)
 
     with listening(Hearing()):
@@ -58,7 +58,7 @@ def test_the_share_of_a_reading_grows_while_a_reference_is_read_beside_it() -> N
         def wrote(self, num_tokens: int, num_left: int | None, num_answers: int | None) -> None:
             raise AssertionError("nothing is written")
 
-        def read(self, num_tokens: int, share: float) -> None:
+        def works(self, what: str, share: float) -> None:
             shares.append(share)
 
     plans = [CutPlan(num_layers=6, removed=(layer,)) for layer in range(6)]

@@ -97,3 +97,14 @@ def test_the_first_answers_of_a_large_batch_do_not_stand_for_the_others() -> Non
     eta.advance(0, 98, 1.0)
     eta.at_most(0, 5.0)
     assert eta.remaining == pytest.approx(10 * 61 / 100)
+
+
+def test_the_time_left_falls_while_an_item_is_worked_on_by_its_own_time_at_most() -> None:
+    eta = Eta([Workload(kind="a", num_items=3, weight=1), Workload(kind="a", num_items=2, weight=1)])
+    eta.advance(0, 1, 60.0)
+    eta.spent(0, 20.0)
+    assert (eta.remaining, eta.remaining_of([0]), eta.remaining_of([1])) == (220, 100, 120)
+    eta.spent(0, 500.0)
+    assert eta.remaining == 180, "it takes longer than the last one; the others are still left"
+    eta.advance(0, 2, 500.0)
+    assert eta.remaining == pytest.approx(2 * 560 / 3), "its items are done"

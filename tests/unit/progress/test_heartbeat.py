@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from layercut.progress import heartbeat
-from layercut.progress.activity import read, wrote
+from layercut.progress.activity import works, wrote
 from layercut.progress.bars import Progressing, SelectionProgress, watched
 from layercut.progress.estimate import Workload
 from layercut.progress.live import StudyProgress, StudyStep
@@ -104,6 +104,23 @@ def test_a_batch_that_holds_all_answers_bounds_the_time(monkeypatch: pytest.Monk
         assert progress._now().endswith("48:00 left")
 
 
+def test_the_time_left_falls_within_a_long_training_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("layercut.progress.heartbeat.time.monotonic", lambda: now[0])
+    work = Workload(kind="t", num_items=3, weight=1)
+    training = Progressing([("Training", work)], console(), unit="steps")
+    study = StudyProgress([StudyStep("cut-3", "training", work)], console())
+    with training.piece(0) as trained, study.cell(0) as studied:
+        for on_progress in (trained, studied):
+            on_progress(0, 3)
+        now[0] = 60.0
+        for on_progress in (trained, studied):
+            on_progress(1, 3)
+        now[0] = 85.0
+        assert training._now() == "Training: 1 of 3 steps, 01:35 left"
+        assert study._now() == "cut-3: scoring training: 1 of 3 items, 01:35 left"
+
+
 def test_reading_is_described_and_does_not_count_as_time_of_writing(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr("layercut.progress.heartbeat.time.monotonic", lambda: now[0])
@@ -111,10 +128,10 @@ def test_reading_is_described_and_does_not_count_as_time_of_writing(monkeypatch:
     with progress.piece(0) as on_progress, progress._tokens.counted():
         on_progress(0, 8)
         now[0] = 90.0
-        read(4210, 0.45)
+        works("reading 4,210 tokens", 0.45)
         assert progress._now() == "Scoring gsm8k: 0 of 8 items, reading 4,210 tokens (45%)"
         now[0] = 200.0
-        read(4210, 1.0)
+        works("reading 4,210 tokens", 1.0)
         assert progress._now() == "Scoring gsm8k: 0 of 8 items"
         now[0] = 210.0
         wrote(80, 400, 8)
