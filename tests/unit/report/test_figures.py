@@ -14,7 +14,9 @@ from layercut.evidence.comparison import compare_runs
 from layercut.report.elements import Figure, Key, Panel
 from layercut.report.figures.charts import curves
 from layercut.report.figures.picture import save, specification
+from layercut.report.figures.retention import _in_rows, _line_styles
 from layercut.report.figures.scores import scores
+from layercut.report.series import NOT_HEALED, Place
 from tests.support.run_builder import Result, build_run
 
 
@@ -110,3 +112,22 @@ def test_each_panel_has_the_colours_and_dashes_of_its_own_series(columns: int) -
     assert [(line["stroke"], line["stroke-dasharray"]) for line in lines] == [("#aa0000", "6,3"), ("#0000aa", "1,0")]
     outlines = [look["stroke"] for look in looks if look.get("aria-roledescription") == "point" and "stroke" in look]
     assert {*outlines} == {"#aa0000", "#0000aa"}
+
+
+def test_tasks_that_are_read_one_way_share_a_row() -> None:
+    pairs = [("gsm8k", "chain"), ("copy", "rank"), ("copy", "short"), ("code", "chain"), ("arc", "rank")]
+    assert _in_rows(pairs) == [
+        ("copy", "rank"), ("copy", "short"), ("arc", "rank"), ("gsm8k", "chain"), ("code", "chain"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("num_criteria", "num_arms"), [(1, 9), (2, 8), (3, 4), (8, 2), (9, 1)])
+def test_no_two_lines_look_the_same(num_criteria: int, num_arms: int) -> None:
+    found = [
+        Place(criterion=f"plan {plan}", arm=NOT_HEALED if arm == 0 else f"arm {arm}", depth=1, part="")
+        for plan in range(num_criteria)
+        for arm in range(num_arms)
+    ]
+    looks = _line_styles(found)
+    assert len(looks) == len(found)
+    assert len({(colour, tuple(dash)) for colour, dash in looks.values()}) == len(found)

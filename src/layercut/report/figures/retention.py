@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from typing import TYPE_CHECKING, Any
 
 from layercut.report import words
@@ -36,7 +36,7 @@ def retention(cuts: Sequence[RunFolder], rows: Sequence[ComparisonRow]) -> Figur
     keys = _line_styles([where[run.name] for run in cuts])
     pairs = list(dict.fromkeys((row.task, row.readout) for row in drawn))
     tasks = list(dict.fromkeys(task for task, _ in pairs))
-    pairs.sort(key=lambda pair: (tasks.index(pair[0]), words.readout_order(pair[1])))
+    pairs = _in_rows(sorted(pairs, key=lambda pair: (tasks.index(pair[0]), words.readout_order(pair[1]))))
     depths = sorted({0, *(place.depth for place in where.values())})
     panels = [_panel([row for row in drawn if (row.task, row.readout) == pair], where, keys, depths) for pair in pairs]
     left_out = dict.fromkeys(
@@ -65,19 +65,30 @@ def retention(cuts: Sequence[RunFolder], rows: Sequence[ComparisonRow]) -> Figur
     )
 
 
+def _in_rows(pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Tasks and readouts so that no place stays empty in between: tasks read both ways first, then the others."""
+    ways: dict[str, set[bool]] = {}
+    for task, readout in pairs:
+        ways.setdefault(task, set()).add(words.is_written(readout))
+    one_way = [[pair for pair in pairs if ways[pair[0]] == {written}] for written in (False, True)]
+    both = [pair for pair in pairs if len(ways[pair[0]]) > 1]
+    return both + [pair for row in zip_longest(*one_way) for pair in row if pair is not None]
+
+
 def _line_styles(found: Sequence[Place]) -> dict[str, tuple[str, Sequence[int]]]:
-    """A colour for each criterion, a dash for each healing arm."""
+    """A colour for each criterion, a dash for each healing arm; the other way round for more arms than dashes."""
     criteria = list(dict.fromkeys(place.criterion for place in found))
     arms = [NOT_HEALED, *dict.fromkeys(place.arm for place in found if place.arm != NOT_HEALED)]
-    return {
-        place.series: (
-            charts.SERIES[criteria.index(place.criterion) % len(charts.SERIES)],
-            charts.DASHES[
-                (arms.index(place.arm) + criteria.index(place.criterion) // len(charts.SERIES)) % len(charts.DASHES)
-            ],
-        )
-        for place in found
-    }
+    by_arm = len(arms) > max(len(charts.DASHES), len(criteria))
+    num_inner = len(criteria if by_arm else arms)
+    looks = {}
+    for place in found:
+        outer, inner = criteria.index(place.criterion), arms.index(place.arm)
+        if by_arm:
+            outer, inner = inner, outer
+        again, colour = divmod(outer, len(charts.SERIES))
+        looks[place.series] = charts.SERIES[colour], charts.DASHES[(inner + again * num_inner) % len(charts.DASHES)]
+    return looks
 
 
 def _panel(
