@@ -50,6 +50,10 @@ class Eta:
         """Count items that were done before, without a time."""
         self._done[cell] += num_items
 
+    def num_left(self, cell: int) -> int:
+        """Items of a cell that are not counted yet."""
+        return self._cells[cell].num_items - self._done[cell]
+
     def advance(self, cell: int, num_items: int, seconds: float) -> None:
         """Count items of a cell that took ``seconds``."""
         self._done[cell] += num_items
@@ -66,7 +70,7 @@ class Eta:
 
         In a large batch the first answers come late, and all others soon after.
         """
-        kind, left = self._cells[cell].kind, self._cells[cell].num_items - self._done[cell]
+        kind, left = self._cells[cell].kind, self.num_left(cell)
         self._most.pop(kind, None)
         if seconds is not None and left > 0:
             self._most[kind] = seconds / left
@@ -109,7 +113,7 @@ class Eta:
         return {cell.kind: self._items.get(cell.kind, 0) for cell, _ in self._left(cells)}
 
     def _left(self, cells: Iterable[int]) -> list[tuple[Workload, int]]:
-        left = ((self._cells[i], self._cells[i].num_items - self._done[i]) for i in cells)
+        left = ((self._cells[i], self.num_left(i)) for i in cells)
         return [(cell, count) for cell, count in left if count > 0]
 
     def _spread(self, cell: Workload, each: float) -> tuple[float, float]:

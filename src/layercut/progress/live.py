@@ -86,8 +86,8 @@ class StudyProgress:
             self._active = arm
 
     def skip(self, index: int) -> None:
-        """Count a whole piece that was done before, or has failed."""
-        self._count(index, self._pieces[index].work.num_items, None)
+        """Count what is left of a piece that was done before, or has failed."""
+        self._count(index, self._eta.num_left(index), None)
 
     @contextmanager
     def step(self, index: int) -> Iterator[None]:
@@ -118,7 +118,7 @@ class StudyProgress:
         try:
             yield on_progress
         except BaseException:
-            self._count(index, piece.work.num_items - (seen or 0), None)  # it failed, so no time is left for it
+            self.skip(index)  # it failed, so no time is left for it
             raise
         finally:
             self._cell = None

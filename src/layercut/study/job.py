@@ -69,6 +69,7 @@ class StudyJob:
             if all(arm.name in work.plans for arm in work.arms_chosen_by(search)):
                 work.choose(search, say=self._say)  # copies the choice of another study
                 self._progress.skip(work.index(search))
+        self._count_finished()
         left = {arm.name: len(work.cells) for arm in work.arms}
         measured: dict[str, dict[str, Measured]] = {arm.name: {} for arm in work.arms}
         with self._held, self._progress.running():
@@ -88,6 +89,17 @@ class StudyJob:
             self._beside(SWEEP, sweep_step)
         if work.settings.diagnose is not None:
             self._beside(DIAGNOSE, diagnose_step)
+
+    def _count_finished(self) -> None:
+        """What is in the folder takes no time, so that the time left is right before the study comes to it."""
+        to_measure: set[str] = set()
+        for index, (arm, cell) in enumerate(self._work.order):
+            if self._work.finished(arm, cell) is None:
+                to_measure.add(arm.name)
+            else:
+                self._progress.skip(index)
+        for name in self._work.healers.keys() - to_measure:
+            self._progress.skip(self._work.index(name))
 
     def _beside(self, name: str, step: Callable[..., None]) -> None:
         """Do a step that is no arm; it loads its own models."""

@@ -52,6 +52,8 @@ def test_the_table_says_what_every_arm_is_at(monkeypatch: pytest.MonkeyPatch) ->
     with progress.step(2):
         clock[0] = 9.0
     progress.skip(1)
+    progress.skip(1)
+    assert "10/10" in shown(progress, console).splitlines()[2], "counted once"
     progress.state("arm-1", "failed")
     assert "1 failed" in (text := shown(progress, console)) and "never timed" not in text
 

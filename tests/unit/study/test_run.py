@@ -19,6 +19,7 @@ from layercut.engine.handle import ModelHandle
 from layercut.engine.shared import SharedEngine
 from layercut.errors import InputError, RunMismatch
 from layercut.evidence.paired import compare_paired
+from layercut.progress.live import StudyProgress
 from layercut.report.markdown import study_report
 from layercut.report.study import study_runs
 from layercut.runs.records import Journal
@@ -151,7 +152,9 @@ def test_an_arm_heals_what_another_arm_healed(study: Any, tmp_path: Path) -> Non
     assert records(tmp_path / "runs" / "all") == records(tmp_path / "runs" / "apart" / "kept")
 
 
-def test_a_study_takes_further_arms_and_asks_nothing_again(study: Any, loads: list[str], tmp_path: Path) -> None:
+def test_a_study_takes_further_arms_and_asks_nothing_again(
+    study: Any, loads: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     healed = {"healing": [{**SEAM, "plans": ["last"]}]}
     assert run(study("one/grown", **healed))[0].failed == []
     folder = tmp_path / "runs" / "one" / "grown"
@@ -165,7 +168,17 @@ def test_a_study_takes_further_arms_and_asks_nothing_again(study: Any, loads: li
         "healing": [{**SEAM, "name": "other", "seam": "scale", "plans": ["early"]}, *healed["healing"]],
         "seeds": [0, 1],
     }
-    outcome, _ = run(study("one/grown", **more))
+    left: list[set[str]] = []
+    cell = StudyProgress.cell
+
+    def begun(progress: StudyProgress, index: int) -> Any:
+        left.append({piece.arm for place, piece in enumerate(progress._pieces) if progress._eta.num_left(place)})
+        return cell(progress, index)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(StudyProgress, "cell", begun)
+        outcome, _ = run(study("one/grown", **more))
+    assert "early" in left[0] and not left[0] & {"uncut", "last", "last+seam"}, "no time is left for what is there"
     names = {row.cut.name for row in outcome.rows}
     assert outcome.failed == [] and {"last", "last+seam", "early", "early+other", "random-1", "random-1-seed1"} <= names
     assert {file: file.stat().st_mtime_ns for file in before} == before, "answers of the first arms are as they were"
