@@ -81,7 +81,7 @@ def _line_styles(found: Sequence[Place]) -> dict[str, tuple[str, Sequence[int]]]
     arms = [NOT_HEALED, *dict.fromkeys(place.arm for place in found if place.arm != NOT_HEALED)]
     by_arm = len(arms) > max(len(charts.DASHES), len(criteria))
     num_inner = len(criteria if by_arm else arms)
-    looks = {}
+    looks: dict[str, tuple[str, Sequence[int]]] = {}
     for place in found:
         outer, inner = criteria.index(place.criterion), arms.index(place.arm)
         if by_arm:
