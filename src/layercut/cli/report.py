@@ -22,6 +22,13 @@ def report(
             metavar="RUN",
         ),
     ] = None,
+    texts: Annotated[
+        bool,
+        typer.Option(
+            "--texts/--no-texts",
+            help="Show questions and answers. Without them a report can be shared where its data set cannot.",
+        ),
+    ] = True,
 ) -> None:
     """Write the reports of a run again from what its folder holds: report.html for a browser, and Markdown.
 
@@ -32,5 +39,5 @@ def report(
     """
     from layercut.report.reports import write_reports
 
-    for name, path in write_reports(folder, more=more or ()).items():
+    for name, path in write_reports(folder, more=more or (), texts=texts).items():
         result(f"{name}: {path}")

@@ -44,7 +44,12 @@ MOST_IN_PLOT = 6
 
 
 def study_report(
-    folder: Path, *, study: StudyResults | None = None, first: FirstScreen | None = None, seed: int | None = None
+    folder: Path,
+    *,
+    study: StudyResults | None = None,
+    first: FirstScreen | None = None,
+    seed: int | None = None,
+    texts: bool = True,
 ) -> Path:
     """Write ``report.md`` and ``report.png`` into the folder of a study, from its finished runs alone.
 
@@ -54,6 +59,7 @@ def study_report(
         first: what first_screen gave for it, where that is known already.
         seed: of the resampling; the ``seed`` in the settings of the original model's run by default, so that the
             report that is made again is the one the study made.
+        texts: whether items that were lost are shown.
 
     Returns:
         The path of report.md.
@@ -65,11 +71,11 @@ def study_report(
     first = first_screen(folder, study) if first is None else first
     many = len(study.cuts) > MOST_IN_PLOT
     with_plot = save(retention(study.cuts, study.rows) if many else scores(study.rows), folder / PLOT)
-    write_text(folder / REPORT, _render(study, first, with_plot=with_plot))
+    write_text(folder / REPORT, _render(study, first, with_plot=with_plot, texts=texts))
     return folder / REPORT
 
 
-def _render(study: StudyResults, first: FirstScreen, *, with_plot: bool) -> str:
+def _render(study: StudyResults, first: FirstScreen, *, with_plot: bool, texts: bool) -> str:
     uncut, cuts, rows = study.uncut, study.cuts, study.rows
     lines: list[Part] = [f"# {escape(title_of(first, model_name(uncut)))}", "", first.answer, ""]
     lines += [*(f"- {name}: {text}" for name, text in first.facts), ""]
@@ -99,7 +105,8 @@ def _render(study: StudyResults, first: FirstScreen, *, with_plot: bool) -> str:
     lines += depth_section(rows)
     lines += ["## How the answers ended", "", "Number of answers.", "", outcome_table(rows), ""]
     lines += answer_sections(study_answers(study))
-    lines += ["## Items that were right before", "", *_examples([uncut, *cuts], rows)]
+    if texts:
+        lines += ["## Items that were right before", "", *_examples([uncut, *cuts], rows)]
     if first.behind:
         lines += ["## Evidence behind the answer", "", *first.behind, ""]
     if further := further_reports(uncut.path.parent):

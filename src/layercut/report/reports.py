@@ -23,7 +23,12 @@ from layercut.report.sweep_text import sweep_report
 
 
 def write_reports(
-    folder: Path, *, more: Sequence[Path] = (), seed: int | None = None, study: StudyResults | None = None
+    folder: Path,
+    *,
+    more: Sequence[Path] = (),
+    seed: int | None = None,
+    study: StudyResults | None = None,
+    texts: bool = True,
 ) -> dict[str, Path]:
     """Write the reports of a study, a prune, a sweep, a diagnosis, a healing or an eval, all numbers compared once.
 
@@ -32,6 +37,7 @@ def write_reports(
         more: folders of a sweep and a diagnosis of the same model that the page shows as well.
         seed: of the resampling; the study's own by default.
         study: what study_results gave for this folder, where that is known already.
+        texts: whether questions and answers are shown; without them a report can be shared where a data set cannot.
 
     Returns:
         ``report``, the Markdown file, and ``page``, report.html; no page of a sweep that diagnoses or
@@ -49,7 +55,7 @@ def write_reports(
     if predicted and not is_sweep(folder):
         return predicted
     if (folder / FILE).is_file():
-        written = {"report": diagnosis_report(folder)}
+        written = {"report": diagnosis_report(folder, texts=texts)}
     elif is_sweep(folder):
         written = {"report": sweep_report(folder)}
     elif study is None and is_single(folder):
@@ -57,7 +63,7 @@ def write_reports(
     else:
         study = study or study_results(folder, seed=seed)
         first = first_screen(folder, study)
-        written = {"report": study_report(folder, study=study, first=first)}
+        written = {"report": study_report(folder, study=study, first=first, texts=texts)}
         more = [*more, *(report.parent for report in further_reports(folder))]
-    written["page"] = write_page(folder, more=more, seed=seed, study=study, first=first)
+    written["page"] = write_page(folder, more=more, seed=seed, study=study, first=first, texts=texts)
     return predicted | written

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import html
 import io
 import itertools
 import json
@@ -346,6 +347,31 @@ def test_every_answer_is_on_the_page(study: Path) -> None:
                 assert (len(new) == 3) == (old[2] == new[2])
                 if len(new) > 3:
                     assert new[3:] == list(first_difference(old[2], new[2]))
+
+
+def test_a_report_without_texts_shows_no_question_and_no_answer(study: Path, whole: Path, tmp_path: Path) -> None:
+    root = whole.parent.parent
+    shutil.copytree(study, tmp_path / "study")
+    shutil.copytree(root / "diagnosis", tmp_path / "diagnosis")
+    (tmp_path / "study" / ITEMS_PAGE).write_text("of an earlier report")
+    found = study_results(study)
+    runs = (found.uncut, *found.cuts)
+    records = [record for run in runs for one in QUICKSTART for record in run.records(one.task, one.readout)]
+    examples = [one for diagnosis in diagnoses().values() for one in diagnosis["examples"]]
+    given = {r["question"] for r in records} | {r["completion"] for r in records if len(r.get("completion", "")) > 12}
+    given |= {text for one in examples for text in (one["question"], one["uncut"]) if len(text) > 12}
+
+    def shown(texts: bool) -> set[str]:
+        written = write_reports(tmp_path / "study", more=[tmp_path / "diagnosis"], texts=texts)
+        written["diagnosis"] = write_reports(tmp_path / "diagnosis", texts=texts)["report"]
+        whole = "".join(path.read_text() for path in written.values())
+        return {text for text in given if text in whole or html.escape(text) in whole}
+
+    assert not shown(texts=False)
+    page = read(tmp_path / "study" / PAGE)
+    assert "errors" not in sections(page) and "items" not in sections(page) and "broken" in sections(page)
+    assert not (tmp_path / "study" / ITEMS_PAGE).exists()
+    assert len(shown(texts=True)) > 4
 
 
 def test_many_answers_get_a_page_of_their_own(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,8 +30,10 @@ NUM_EXAMPLES = 2
 """Of each diagnostic and pruned model."""
 
 
-def diagnosis_report(folder: Path) -> Path:
+def diagnosis_report(folder: Path, *, texts: bool = True) -> Path:
     """Write diagnose.md and its pictures again from what the run folder holds; gives the path of diagnose.md.
+
+    ``texts``: whether examples of questions and answers are shown.
 
     Raises:
         InputError: no run folder, or no diagnosis in it.
@@ -44,11 +46,11 @@ def diagnosis_report(folder: Path) -> Path:
         for name, found in data["diagnostics"].items()
         if save(SECTIONS[name].figure(found, arms), run.path / f"diagnose-{name}.png")
     }
-    write_text(run.path / REPORT, render(data, pictures, run))
+    write_text(run.path / REPORT, render(data, pictures, run, texts=texts))
     return run.path / REPORT
 
 
-def render(data: Mapping[str, Any], pictures: Mapping[str, str], run: RunFolder) -> str:
+def render(data: Mapping[str, Any], pictures: Mapping[str, str], run: RunFolder, *, texts: bool) -> str:
     """The text of diagnose.md."""
     diagnoses: dict[str, Diagnosis] = data["diagnostics"]
     arms = data["arms"]
@@ -66,7 +68,7 @@ def render(data: Mapping[str, Any], pictures: Mapping[str, str], run: RunFolder)
         lines += [f"## {escape(arm['name'])}: what broke first", "", *summary(diagnoses, arm["name"]), ""]
         if table := layers_in_parent(arm):
             lines += [f"### {table.caption}", "", table, ""]
-        lines += _examples(diagnoses, arm["name"])
+        lines += _examples(diagnoses, arm["name"]) if texts else []
     for name, found in diagnoses.items():
         section = SECTIONS[name]
         lines += [f"## {section.title}", "", section.question, ""]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from markupsafe import Markup
@@ -35,6 +36,7 @@ def write_page(
     seed: int | None = None,
     study: StudyResults | None = None,
     first: FirstScreen | None = None,
+    texts: bool = True,
 ) -> Path:
     """Write ``report.html`` into a run folder; gives its path.
 
@@ -44,11 +46,12 @@ def write_page(
         seed: of the resampling; the study's own by default.
         study: what study_results gave for this folder, where that is known already.
         first: what first_screen gave for it, where that is known already.
+        texts: whether questions and answers are shown.
 
     Raises:
         InputError: see read_source.
     """
-    source = read_source(folder, more=more, seed=seed, study=study, first=first)
+    source = replace(read_source(folder, more=more, seed=seed, study=study, first=first), texts=texts)
     write_text(Path(folder) / PAGE, render(source))
     beside = Path(folder) / ITEMS_PAGE
     if source.browser is not None and len(source.browser) > MOST_BYTES:

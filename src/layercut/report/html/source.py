@@ -34,6 +34,8 @@ class Source:
     diagnosis: dict[str, Any] | None = None
     """What diagnose.json holds."""
     diagnosis_run: RunFolder | None = None
+    texts: bool = True
+    """Whether questions and answers are shown."""
 
     @property
     def model(self) -> str:
@@ -45,8 +47,8 @@ class Source:
 
     @cached_property
     def browser(self) -> Markup | None:
-        """All answers of a study, packed."""
-        return None if self.study is None else browser(self.study)
+        """All answers of a study, packed; None of a page without texts."""
+        return browser(self.study) if self.study is not None and self.texts else None
 
     @property
     def runs(self) -> list[RunFolder]:

@@ -25,7 +25,9 @@ _LEAD = 60
 
 
 def errors(source: Source) -> Section | None:
-    """None where nothing was lost."""
+    """None where nothing was lost, or texts are left out."""
+    if not source.texts:
+        return None
     found: list[Block] = []
     if source.study is not None:
         runs = [source.study.uncut, *source.study.cuts]

@@ -13,7 +13,7 @@ MOST_BYTES = 3_000_000
 
 
 def items(source: Source) -> Section | None:
-    """None without a study."""
+    """None without a study, or without texts."""
     if source.browser is None:
         return None
     elsewhere = Markup(
