@@ -1,4 +1,8 @@
-"""What may change in a study that was begun: it takes new arms, and other settings for arms that were not begun."""
+"""What may change in a study that was begun: it takes new arms, and other settings for arms that were not begun.
+
+A healing arm is begun once weights or answers of it are kept. One that failed before, for want of memory say, may be
+given other settings.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +10,25 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from layercut.runs.directory import ENVIRONMENT
+from layercut.runs.lock import LOCK
 from layercut.runs.settings import CONFIG
 
 NAMED, LISTED = ("plans", "healing"), ("criteria", "depths", "seeds")
+_NOTHING_YET = frozenset({CONFIG, ENVIRONMENT, LOCK, "plan.json", "loss.jsonl"})
+"""Files that stand in the folders of a healing arm before weights or answers of it are kept."""
+
+
+def healing_folder(study: Path, arm: str) -> Path:
+    """The run folder of the healing of an arm ``CUT+NAME``."""
+    cut, _, name = arm.partition("+")
+    return study / cut / f"heal-{name}"
+
+
+def is_begun(study: Path, arm: str) -> bool:
+    """Whether anything is lost with the run folder and the healing folder of a healing arm."""
+    folders = (study / arm, healing_folder(study, arm))
+    return any(file.name not in _NOTHING_YET for folder in folders for file in folder.rglob("*") if not file.is_dir())
 
 
 def common(folder: Path, had: Mapping[str, Any], wanted: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -30,6 +50,7 @@ def common(folder: Path, had: Mapping[str, Any], wanted: Mapping[str, Any]) -> t
 
 def _begun(folder: Path) -> set[str]:
     """Names of plans and healing arms that have a run folder: ``last+seam-seed2`` has those of last and seam."""
-    arms = [file.parent.name for file in folder.glob(f"*/{CONFIG}")]
+    found = (file.parent.name for file in folder.glob(f"*/{CONFIG}"))
+    arms = [name for name in found if "+" not in name or is_begun(folder, name)]
     parts = {part for name in arms for part in name.split("+")}
     return parts | {part.rsplit("-seed", 1)[0] for part in parts}

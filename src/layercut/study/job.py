@@ -18,6 +18,7 @@ from layercut.runs.directory import RunFolder
 from layercut.runs.disk import BROKEN
 from layercut.runs.study import DIAGNOSE, SWEEP, Manifest
 from layercut.settings import UNCUT
+from layercut.study.growth import healing_folder, is_begun
 from layercut.study.steps_beside import diagnose_step, sweep_step
 from layercut.study.store import SEARCHES, Measured, run_cell
 from layercut.study.work import StudyArm, StudyWork, reused
@@ -156,6 +157,9 @@ class StudyJob:
 
     def _begin(self, arm: StudyArm) -> RunFolder:
         path = self._work.folder / arm.name
+        if arm.healing and not is_begun(self._work.folder, arm.name):
+            for left in (path, healing_folder(self._work.folder, arm.name)):
+                shutil.rmtree(left, ignore_errors=True)  # it may have failed under other settings
         run = self._held.enter_context(
             RunFolder.begin(path, self._work.run_settings(arm), settings_file=self._file, sandbox=self._isolation)
         )

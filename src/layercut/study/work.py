@@ -24,6 +24,7 @@ from layercut.selection.select import objective_parts
 from layercut.selection.specs import plan_of
 from layercut.settings import UNCUT
 from layercut.study.choosing import choose_plans, search_identity
+from layercut.study.growth import healing_folder
 from layercut.study.healing_arms import Healer, checked_in_full, items_of, recorded_in_full
 from layercut.study.settings import CriterionSettings, HealingArm, StudySettings
 from layercut.study.store import SEARCHES, CellStore, Measured, cell_identity, finished_cell, model_identity
@@ -197,7 +198,7 @@ class StudyWork:
                     model.settings,
                     settings.tasks,
                     arm.seed,
-                    folder=folder / arm.cut / f"heal-{arm.name.removeprefix(arm.cut + '+')}",
+                    folder=healing_folder(folder, arm.name),
                     answers=folder / "answers",
                     in_full=in_full[arm.healing.name],
                     start=self.healers.get(arm.start),

@@ -213,6 +213,29 @@ def test_an_arm_may_change_until_it_is_begun(
         run(study("changed", healing=[SEAM]))
 
 
+def test_a_healing_that_failed_may_have_other_settings(
+    study: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = {**SEAM, "name": "other"}
+
+    def too_large(*given: Any, **more: Any) -> Any:
+        raise MemoryError("the healing needs more memory")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("layercut.healing.seam.repair_seams", too_large)
+        failed = run(study("failed", healing=[SEAM], checkpoints=True))[0].failed
+    assert len(failed) == 1 and "last+seam: healing failed" in failed[0]
+    folder = tmp_path / "runs" / "failed"
+    assert (folder / "last" / "heal-seam" / "config.yaml").is_file()
+    smaller = {**SEAM, "limit": 12, "seam": "scale"}
+    assert run(study("failed", healing=[smaller, other], checkpoints=True))[0].failed == []
+    assert "scale" in (folder / "last" / "heal-seam" / "config.yaml").read_text()
+    assert run(study("whole", healing=[smaller, other], checkpoints=True))[0].failed == []
+    assert records(folder) == records(tmp_path / "runs" / "whole"), "as if the first settings had never been"
+    with pytest.raises(RunMismatch, match=r"failed was begun with healing\.seam\."):
+        run(study("failed", healing=[SEAM, other], checkpoints=True))
+
+
 def test_every_row_is_compared_once(study: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     compared: list[int] = []
 
