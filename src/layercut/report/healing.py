@@ -17,6 +17,7 @@ from layercut.report.healing_text import (
     ACCURACY,
     BY_SOURCE,
     GUARD,
+    ON_POLICY,
     guard_moment,
     healing_lines,
     held_out_name,
@@ -50,6 +51,7 @@ _ANSWERS = {
     "self": "the original model's own answers",
     "original": "the data's answers",
     "own": "the pruned model's own graded answers",
+    ON_POLICY: "the pruned model's own answers",
 }
 _LEFT_OUT = {"contaminated": "hold report items", "too_long_with_prompt": "too long with the prompt"}
 
@@ -94,7 +96,7 @@ def _scope(entry: Line) -> str:
     """The plan, the method and the teacher, in a sentence."""
     removed = f"layers {format_layers(entry['removed'])} removed" if entry["removed"] else "no layer removed"
     how = entry["method"] if "seams" in entry else f"{entry['method']}, {entry['objective']}"
-    how += f", on {_ANSWERS[entry['responses']]}"
+    how += f", on {_ANSWERS[ON_POLICY if entry['objective'] == ON_POLICY else entry['responses']]}"
     return f"{removed.capitalize()}; {how}. Original model: {hide_home(str(entry['teacher']))}."
 
 
@@ -180,10 +182,10 @@ def _scores(entry: Line, line: Line) -> Iterator[tuple[str, Estimate]]:
 
 def _facts(entry: Line) -> Table:
     """Counts of the examples, and what was left out."""
-    kind = "prompt" if is_graded(entry) else "answer"
-    shown: dict[str, Any] = {"trained on": counted(entry["num_examples"], kind)}
-    shown |= {"tokens in the loss": f"{entry['loss_tokens']:,}"} if "loss_tokens" in entry else {}
-    shown["held out"] = counted(entry["num_held_out"], kind)
+    graded, own = is_graded(entry), entry["objective"] == ON_POLICY
+    shown: dict[str, Any] = {"trained on": counted(entry["num_examples"], "prompt" if graded or own else "answer")}
+    shown |= {"tokens in the loss": f"{entry['loss_tokens']:,}"} if "loss_tokens" in entry and not own else {}
+    shown["held out"] = counted(entry["num_held_out"], "prompt" if graded else "answer")
     left_out = {**entry.get("dropped", {}), **{name: entry[key] for key, name in _LEFT_OUT.items() if entry.get(key)}}
     shown["left out"] = ", ".join(f"{name} {count:,}" for name, count in left_out.items()) or "none"
     shown |= {name: f"{entry[name]:,}" for name in ("steps", "tokens", "seconds") if name in entry}

@@ -13,6 +13,8 @@ ACCURACY = "accuracy of "
 """Begins the names of accuracies on held-out questions in the loss curve."""
 BY_SOURCE = "held_out_of"
 """Name of the held-out losses of the sources of prompts in a line of the loss curve."""
+ON_POLICY = "on-policy"
+"""The objective whose answers the pruned model writes while it is trained; those of the data are its held-out ones."""
 UNHEALED = "the checkpoint holds the pruned model's weights, unhealed"
 
 
@@ -41,6 +43,8 @@ def _trained_on(entry: Mapping[str, Any]) -> str:
     if is_graded(entry):
         asked = counted(entry["num_examples"], "prompt")
         return f"trained on graded answers to {asked}, {entry['settings']['group']} to each at a time"
+    if entry["objective"] == ON_POLICY:
+        return f"trained on the pruned model's own answers to {counted(entry['num_examples'], 'prompt')}"
     trained = counted(entry["num_examples"], "answer")
     return f"trained on {trained}, {counted(entry['loss_tokens'], 'answer token')}"
 

@@ -56,6 +56,16 @@ def healed(tmp_path: Path, entries: list[dict[str, Any]], lines: list[dict[str, 
     return tmp_path / "run"
 
 
+def test_on_policy_training_is_not_said_to_learn_from_the_answers_of_the_data(tmp_path: Path) -> None:
+    text = write_reports(healed(tmp_path, [trained(objective="on-policy")], curve()))["report"].read_text()
+    assert "lora, on-policy, on the pruned model's own answers." in text
+    assert "- trained on the pruned model's own answers to 90 prompts\n" in text
+    facts = dict(row[:2] for row in rows(text, "Examples"))
+    assert (
+        facts["trained on"] == "90 prompts" and facts["held out"] == "10 answers" and "tokens in the loss" not in facts
+    )
+
+
 def rows(text: str, heading: str) -> list[list[str]]:
     part = text.split(f"## {heading}\n")[1].split("\n## ")[0]
     return [[cell.strip() for cell in line.split("|")[1:-1]] for line in part.splitlines() if line.startswith("|")]
