@@ -77,8 +77,6 @@ class Progressing:
         self._tokens = Tokens()
         self._active: tuple[int, int] | None = None
         """The piece that is worked on, and how many of its items are done."""
-        self._last = time.monotonic()
-        """When one of them ended."""
         self._begun = 0
         """Items of this piece that were left when it began."""
         total = sum(piece.num_items for piece in self._work)
@@ -102,20 +100,21 @@ class Progressing:
         self._bars.update(self._bar, description=self._names[index])
         self._active = (index, 0)
         self._tokens.begin()
-        start = self._last = time.monotonic()
+        self._eta.begin(index)
+        start = last = time.monotonic()
         seen: int | None = None
 
         def on_progress(done: int, total: int) -> None:
-            nonlocal seen
+            nonlocal seen, last
             now = time.monotonic()
             if seen is None:
                 self._eta.skip(index, done)
                 self._bars.advance(self._bar, done)
                 self._begun = total - done
             else:
-                self._eta.advance(index, done - seen, now - self._last)
+                self._eta.advance(index, done - seen, now - last)
                 self._bars.advance(self._bar, done - seen)
-            seen, self._last = done, now
+            seen, last = done, now
             self._active = (index, done)
 
         yield on_progress
@@ -139,7 +138,6 @@ class Progressing:
     def _left(self) -> float | None:
         if self._active is not None:
             self._eta.at_most(self._active[0], self._tokens.seconds_left(self._begun))
-            self._eta.spent(self._active[0], time.monotonic() - self._last)
         return self._eta.remaining
 
     def _rest(self) -> str:

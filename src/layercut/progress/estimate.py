@@ -6,6 +6,7 @@ each kind of cell; a kind that has not run yet is estimated from its weight and 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -43,12 +44,12 @@ class Eta:
         """Seconds an item of every earlier run, by kind."""
         self._most: dict[Hashable, float] = {}
         """Seconds an item at most, by kind, where known."""
-        self._spent: tuple[int, float] = (-1, 0.0)
-        """The cell that is worked on, and the seconds since its last item ended."""
+        self._at, self._since = -1, 0.0
+        """The cell that is worked on, and when it began or its last item ended."""
 
     def skip(self, cell: int, num_items: int) -> None:
         """Count items that were done before, without a time."""
-        self._done[cell] += num_items
+        self._count(cell, num_items)
 
     def num_left(self, cell: int) -> int:
         """Items of a cell that are not counted yet."""
@@ -56,14 +57,19 @@ class Eta:
 
     def advance(self, cell: int, num_items: int, seconds: float) -> None:
         """Count items of a cell that took ``seconds``."""
-        self._done[cell] += num_items
+        self._count(cell, num_items)
         kind = self._cells[cell].kind
         self._items[kind] = self._items.get(kind, 0) + num_items
         self._seconds[kind] = self._seconds.get(kind, 0.0) + seconds
 
-    def spent(self, cell: int, seconds: float) -> None:
-        """The next item of this cell has taken so long; that time is no longer left."""
-        self._spent = (cell, seconds)
+    def begin(self, cell: int) -> None:
+        """This cell is worked on now. What its next item has taken so far is no longer left."""
+        self._at, self._since = cell, time.monotonic()
+
+    def _count(self, cell: int, num_items: int) -> None:
+        self._done[cell] += num_items
+        if cell == self._at:
+            self._since = time.monotonic()
 
     def at_most(self, cell: int, seconds: float | None) -> None:
         """The rest of a cell takes at most so long; None where unknown.
@@ -93,8 +99,8 @@ class Eta:
         each = self._each(left := self._left(indices))
         if each is None:
             return None
-        at, seconds = self._spent
-        begun = sum(min(seconds, each[cell.kind]) for cell, _ in self._left(set(indices) & {at}))
+        spent = time.monotonic() - self._since
+        begun = sum(min(spent, each[cell.kind]) for cell, _ in self._left(set(indices) & {self._at}))
         return sum(each[cell.kind] * count for cell, count in left) - begun
 
     def range_of(self, cells: Iterable[int]) -> tuple[float, float] | None:

@@ -65,9 +65,7 @@ class StudyProgress:
         self._active = ""
         self._cell: tuple[int, int] | None = None
         """The cell that is asked, and how many of its items were left when it began."""
-        self._began = self._last = time.monotonic()
-        self._at = -1
-        """The piece that is worked on; ``_last`` says when it began, or its last item ended."""
+        self._began = time.monotonic()
         self._doing = ""
         """The current step, for the line of every half minute."""
         self._tokens = Tokens()
@@ -92,8 +90,8 @@ class StudyProgress:
     @contextmanager
     def step(self, index: int) -> Iterator[None]:
         """Do a piece without items, such as a search."""
+        start = time.monotonic()
         self._begin(index, self._name(index))
-        start = self._last
         yield
         self._count(index, 1, time.monotonic() - start)
         self._tell(index, clock(time.monotonic() - start))
@@ -104,15 +102,15 @@ class StudyProgress:
         piece = self._pieces[index]
         self.state(piece.arm, "asking", piece.name)
         self._begin(index, f"{piece.arm}: scoring {piece.name}")
-        start = self._last
+        start = last = time.monotonic()
         seen: int | None = None
 
         def on_progress(done: int, total: int) -> None:
-            nonlocal seen
+            nonlocal seen, last
             now = time.monotonic()
-            self._count(index, done - (seen or 0), None if seen is None else now - self._last)
+            self._count(index, done - (seen or 0), None if seen is None else now - last)
             self._cell = self._cell or (index, total - done)
-            seen, self._last = done, now
+            seen, last = done, now
             self._doing = f"{piece.arm}: scoring {piece.name}: {done:,} of {counted(total, 'item')}"
 
         try:
@@ -134,7 +132,6 @@ class StudyProgress:
         if self._cell is not None:
             index, begun = self._cell
             self._eta.at_most(index, self._tokens.seconds_left(begun))
-        self._eta.spent(self._at, time.monotonic() - self._last)
         seconds = self._eta.remaining
         if seconds is None:
             return ""
@@ -184,7 +181,6 @@ class StudyProgress:
     def _left(self, name: str) -> str:
         if self._lines[name].state in ("finished", "failed"):
             return ""
-        self._eta.spent(self._at, time.monotonic() - self._last)
         seconds = self._eta.remaining_of(self._of[name])
         return "?" if seconds is None else clock(seconds)
 
@@ -198,7 +194,8 @@ class StudyProgress:
             self._lines[piece.arm].done += num_items
 
     def _begin(self, index: int, doing: str) -> None:
-        self._at, self._last, self._doing = index, time.monotonic(), doing
+        self._eta.begin(index)
+        self._doing = doing
         self._tokens.begin()
 
     def _now(self) -> str:

@@ -135,8 +135,7 @@ def forecast(work: StudyWork) -> Forecast:
     done = dict.fromkeys(left, 0)
     for index, (arm, cell) in enumerate(work.order):
         places[arm.name].append(index)
-        known = (arm.cut or arm.name) in work.plans
-        if known and (work.finished(arm, cell) is not None or work.is_elsewhere(arm, cell)):
+        if work.is_known(arm, cell):
             done[arm.name] += 1
             eta.skip(index, pieces[index].work.num_items)
         else:

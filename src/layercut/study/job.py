@@ -165,11 +165,7 @@ class StudyJob:
         )
         self._work.plan(arm).save(run.path / "plan.json")
         if arm.healing:
-            known = all(
-                self._work.finished(arm, cell) is not None or self._work.is_elsewhere(arm, cell)
-                for cell in self._work.cells
-            )
-            if known:
+            if all(self._work.is_known(arm, cell) for cell in self._work.cells):
                 self._progress.skip(self._work.index(arm.name))
             else:
                 self._heal(arm)

@@ -311,6 +311,12 @@ class StudyWork:
         ids = [sample.id for sample in cell.samples]
         return self.store.covers(self.identity(arm, cell), ids, exclude=self.folder / arm.name)
 
+    def is_known(self, arm: StudyArm, cell: Cell) -> bool:
+        """Whether a cell needs no model: its plan is chosen, and this folder or other studies hold all answers."""
+        if (arm.cut or arm.name) not in self.plans:
+            return False
+        return self.finished(arm, cell) is not None or self.is_elsewhere(arm, cell)
+
     def pieces(self) -> list[StudyStep]:
         """The cells in order, then the searches, then the healings; for progress and forecasts."""
         cells = [StudyStep(arm.name, cell.label, self._costs[cell.label]) for arm, cell in self.order]

@@ -99,12 +99,18 @@ def test_the_first_answers_of_a_large_batch_do_not_stand_for_the_others() -> Non
     assert eta.remaining == pytest.approx(10 * 61 / 100)
 
 
-def test_the_time_left_falls_while_an_item_is_worked_on_by_its_own_time_at_most() -> None:
+def test_the_time_left_falls_while_an_item_is_worked_on_by_its_own_time_at_most(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("layercut.progress.estimate.time.monotonic", lambda: now[0])
     eta = Eta([Workload(kind="a", num_items=3, weight=1), Workload(kind="a", num_items=2, weight=1)])
+    eta.begin(0)
+    now[0] = 60.0
     eta.advance(0, 1, 60.0)
-    eta.spent(0, 20.0)
+    now[0] = 80.0
     assert (eta.remaining, eta.remaining_of([0]), eta.remaining_of([1])) == (220, 100, 120)
-    eta.spent(0, 500.0)
+    now[0] = 560.0
     assert eta.remaining == 180, "it takes longer than the last one; the others are still left"
     eta.advance(0, 2, 500.0)
     assert eta.remaining == pytest.approx(2 * 560 / 3), "its items are done"
