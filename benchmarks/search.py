@@ -120,13 +120,15 @@ def multiple_choice(asked: argparse.Namespace, base: dict[str, str]) -> None:
         print(f"| {name} | {1000 * mine:.1f} | {per_item / mine:.1f} | {one['gib']:.2f} |")
 
 
-def measured(asked: argparse.Namespace, way: str, settings: dict[str, str]) -> dict[str, Any]:
-    """Run one way in a process of its own: what it prints, its CPU seconds and its peak memory in GiB."""
+def measured(
+    asked: argparse.Namespace, way: str, settings: dict[str, str], python: str = sys.executable
+) -> dict[str, Any]:
+    """Run one way in a process of its own: its result, its CPU seconds and its peak memory in GiB."""
     threads = str(asked.threads)
     environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "0"}
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "result.json")
-        command = [sys.executable, str(Path(ways.__file__)), way, str(out), json.dumps(settings)]
+        command = [python, str(Path(ways.__file__)), way, str(out), json.dumps(settings)]
         child = subprocess.Popen(command, env=environment, stdout=sys.stderr)
         _, status, used = os.wait4(child.pid, 0)
         if status:

@@ -1,4 +1,4 @@
-"""The ways that search.py measures, each run as ``python ways.py WAY OUT.json SETTINGS``."""
+"""The ways that search.py and chains.py measure, each run as ``python ways.py WAY OUT.json SETTINGS``."""
 
 from __future__ import annotations
 
@@ -16,18 +16,22 @@ from typing import Any
 import torch
 
 from layercut.engine.base import Completion, Decoding, GenerationRequest, LikelihoodRequest, Likelihoods, always
+from layercut.engine.handle import ModelHandle
 from layercut.engine.packing import Pack
 from layercut.engine.plain import PlainEngine
 from layercut.engine.prompts import encode_pairs
 from layercut.engine.shared import SharedEngine
 from layercut.engine.stack import Stack
 from layercut.engine.stopping import stop_tokens
-from layercut.models.loading import load_model
-from layercut.models.sources import resolve
+from layercut.models.loading import LoadedModel, load_model
+from layercut.models.sources import describe_source, resolve
 from layercut.selection import answers as selection_answers
+from layercut.selection import criterion
 from layercut.selection.answers import ObjectiveTask
+from layercut.selection.base import Context
 from layercut.selection.objective import TaskObjective
 from layercut.selection.search_journal import SearchJournal
+from layercut.settings import ModelSettings
 from layercut.surgery.checkpoint import cut_checkpoint
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import load_task
@@ -44,15 +48,14 @@ def shared_round(asked: Settings) -> Result:
     off = asked.get("off")
     switch_off(off)
     loaded = load_model(asked["model"], dtype=asked["dtype"])
-    engine = OnePlanACall(loaded) if off == "plans" else SharedEngine(loaded)
+    engine = OnePlanACall(loaded) if off == "plans" else shared_engine(loaded, asked)
     speed = PromptSpeed()
     plans = candidates(loaded.num_layers, asked)
     journal = SearchJournal()
-    parts = [
-        ObjectiveTask(task=task, readout=readout, limit=int(asked["items"]))
-        for task in tasks(asked)
-        for readout in asked["readouts"].split(",")
-    ]
+    parts = objective_tasks(asked)
+    if "shortlist" in asked:
+        shortlist = least_damaged(engine, parts, journal, asked)
+        plans = [plan for plan in plans if plan.removed[0] in shortlist]
     objective = TaskObjective(engine, parts, journal=journal, race="off" if off == "race" else "exact")
     standings = objective.round(plans).candidates
     finished = [place for place, standing in enumerate(standings) if standing.value is not None]
@@ -71,6 +74,21 @@ def shared_round(asked: Settings) -> Result:
         "flops": speed.flops_per_second,
         "model_gib": sum(p.numel() * p.element_size() for p in loaded.model.parameters()) / 2**30,
     }
+
+
+def least_damaged(
+    engine: SharedEngine, parts: Sequence[ObjectiveTask], journal: SearchJournal, asked: Settings
+) -> frozenset[int]:
+    """The candidates with the least trace damage on the first few items."""
+    few = [replace(part, limit=int(asked["traces"])) for part in parts]
+    context = Context(
+        num_layers=engine.num_layers,
+        num_remove=int(asked["shortlist"]),
+        protect=frozenset(range(engine.num_layers)).difference(candidate_layers(engine.num_layers, asked)),
+        engine=engine,
+        objective=TaskObjective(engine, few, journal=journal),
+    )
+    return frozenset(criterion("trace_damage")(context).removed)
 
 
 def plain_round(asked: Settings) -> Result:
@@ -110,6 +128,31 @@ def official_candidate(asked: Settings) -> Result:
                 answers = generated(model, tokenizer, requests(task, batch, readout))
             scores |= graded(task, batch, readout, layer, answers)
     return {"scores": scores}
+
+
+def official_vllm(asked: Settings) -> Result:
+    """One candidate: cut to disk, a vLLM of its own on that, all answers at once."""
+    (layer,) = map(int, asked["layers"].split(","))
+    source = resolve(asked["model"])
+    ((task, readout, samples),) = cells(asked)
+    with tempfile.TemporaryDirectory() as folder:
+        num_layers = describe_source(source).num_layers
+        cut_checkpoint(source.path, CutPlan(num_layers=num_layers, removed=(layer,)), Path(folder, "cut"))
+        engine = ModelHandle(
+            ModelSettings(
+                model=str(Path(folder, "cut")),
+                dtype=asked["dtype"],
+                engine="vllm",
+                batch_size=len(samples),
+                cache_gib=float(asked["cache_gib"]),
+            )
+        ).engine
+        wanted = requests(task, samples, readout)
+        answers = [
+            one for part in engine.completions(wanted, CutPlan(num_layers=num_layers - 1), GREEDY) for one in part
+        ]
+    tokens = sum(one.num_new_tokens for one in answers)
+    return {"scores": graded(task, samples, readout, layer, answers), "tokens": tokens}
 
 
 @torch.no_grad()
@@ -279,8 +322,20 @@ def switch_off(idea: str | None) -> None:
         FewShotTask.settled = lambda self, sample, readout, text: False  # type: ignore[method-assign]
 
 
+def shared_engine(loaded: LoadedModel, asked: Settings) -> SharedEngine:
+    return SharedEngine(loaded, batch_size=int(asked.get("batch_size", 32)), cache_gib=float(asked.get("cache_gib", 2)))
+
+
+def objective_tasks(asked: Settings) -> list[ObjectiveTask]:
+    return [
+        ObjectiveTask(task=task, readout=readout, limit=int(asked["items"]))
+        for task in tasks(asked)
+        for readout in asked["readouts"].split(",")
+    ]
+
+
 def tasks(asked: Settings) -> list[Task]:
-    return [load_task(name) for name in asked["tasks"].split(",")]
+    return [load_task(name, data=asked.get("data")) for name in asked["tasks"].split(",")]
 
 
 def cells(asked: Settings) -> list[tuple[Task, Any, list[Sample]]]:
@@ -294,8 +349,11 @@ def cells(asked: Settings) -> list[tuple[Task, Any, list[Sample]]]:
 
 def candidates(num_layers: int, asked: Settings) -> list[CutPlan]:
     """One layer each; layer 0 stays."""
-    layers = map(int, asked["layers"].split(",")) if "layers" in asked else range(1, num_layers)
-    return [CutPlan(num_layers=num_layers, removed=(layer,)) for layer in layers]
+    return [CutPlan(num_layers=num_layers, removed=(layer,)) for layer in candidate_layers(num_layers, asked)]
+
+
+def candidate_layers(num_layers: int, asked: Settings) -> list[int]:
+    return list(map(int, asked["layers"].split(","))) if "layers" in asked else list(range(1, num_layers))
 
 
 def requests(task: Task, samples: Sequence[Sample], readout: Any, hints: bool = False) -> list[GenerationRequest]:
@@ -332,7 +390,7 @@ def best(values: Sequence[float]) -> int:
 WAYS: dict[str, Callable[[Settings], Result]] = {
     one.__name__: one
     for one in (
-        *(shared_round, plain_round, official_candidate, official_chains, shared_chains, peak),
+        *(shared_round, plain_round, official_candidate, official_chains, official_vllm, shared_chains, peak),
         *(lm_eval, shared_options),
     )
 }

@@ -30,7 +30,7 @@ from layercut.healing.estimate import estimate_healing
 from layercut.healing.generate import answers_of
 from layercut.healing.guard import described, guard_tasks, items_of_guard
 from layercut.healing.job import CHECKPOINT, HealingJob
-from layercut.healing.objective import ToTrain, train_along
+from layercut.healing.objective import TRAINING, ToTrain, train_along
 from layercut.healing.pair import load_pair, plan_of
 from layercut.healing.process_group import ProcessGroup
 from layercut.healing.prompt_sources import Answering, PromptSource, asked, check_sources
@@ -191,7 +191,10 @@ def heal_model(
 
 
 def ended(run: RunFolder, plan: CutPlan) -> Healed:
-    """Write what comes after the checkpoint, and read what it records."""
+    """Write what comes after the checkpoint, read what it records, and remove what only continues the training."""
+    from layercut.healing.sft import remove_weights
+
+    remove_weights(run.path / TRAINING)
     run.write_metrics([], plan=plan.to_dict())
     healing_report(run.path)
     folder = run.path / CHECKPOINT

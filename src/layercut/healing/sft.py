@@ -294,6 +294,15 @@ def finished(folder: Path) -> Trained | None:
     return Trained(**(json.loads(mark.read_text(encoding="utf-8")) | {"final": mark.parent}))
 
 
+def remove_weights(folder: Path) -> None:
+    """Remove what only continues a training: its checkpoints, with the optimizer's state, and ``final``.
+
+    For a healing whose checkpoint is complete. The loss curve stays.
+    """
+    for path in (*Path(folder).glob("checkpoint-*"), Path(folder) / FINAL):
+        shutil.rmtree(path, ignore_errors=True)
+
+
 def last_checkpoint(folder: Path) -> Path | None:
     """The latest complete checkpoint.
 

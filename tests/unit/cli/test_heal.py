@@ -81,8 +81,13 @@ def test_a_healed_model_loads_and_says_how_it_was_made(
     assert [line["step"] for line in curve if "loss" in line] == [1, 2, 3]
     card = (folder / "README.md").read_text()
     assert "## Healing" in card and "Nothing was trained" not in card and card.startswith("---")
+    # What only continues a training is gone, and the same command trains nothing again.
+    assert (tmp_path / "run" / "training" / "loss.jsonl").is_file()
+    assert not [one for one in (tmp_path / "run" / "training").iterdir() if one.is_dir()]
+    weights = (folder / "model.safetensors").stat()
     again = layercut(*command, *SMALL)
     assert again.code == 0 and "trained on" in again.out
+    assert (folder / "model.safetensors").stat() == weights
     other = layercut(*command, *SMALL, "--seed", 7)
     assert other.code == 1 and "was begun with" in other.err
 
@@ -606,7 +611,6 @@ def test_an_adapter_may_stay_one(layercut: Run, tiny: Path, cut: Path, prompts: 
     assert ran.code == 0, ran.err
     config = json.loads((tmp_path / "run" / "checkpoint" / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == str(cut) and config["r"] == 2
-    assert sft.finished(tmp_path / "run" / "training") is not None
     # Plain PEFT lays it over the plain pruned checkpoint, and it does something there.
     base = AutoModelForCausalLM.from_pretrained(cut)
     ids = torch.arange(30).reshape(2, 15)
