@@ -23,7 +23,7 @@ from layercut.healing.pair import own_parameters
 from layercut.healing.prompt_sources import RESPONSES, Answering, PromptSource, check_sources
 from layercut.healing.prompts import record_prompt
 from layercut.healing.settings import HealSettings, TrainSettings, num_held_out
-from layercut.healing.step_memory import Longest, is_on_gpu, num_trainable, training_parts
+from layercut.healing.step_memory import Longest, is_on_gpu, num_trainable, training_disk, training_parts
 from layercut.healing.strength import STRENGTHS
 from layercut.healing.weight_counts import WeightCounts, weight_counts
 from layercut.models.loading import load_tokenizer
@@ -93,12 +93,10 @@ def estimate_healing(
     moment, parts = work.fullest()
     weights = work.weights
     written = 0 if settings.keep_adapter else max(weights.stored_bytes, 4 * weights.parameters)
-    checkpoint = 12 * work.trainable  # weights and both moments of AdamW
-    disk += 2 * checkpoint + 4 * work.trainable
     return CostEstimate(
         steps=tuple(work.steps),
         speed=measured_speed(cut.settings.device),
-        disk_bytes=disk + checkpoint + written + (rounds > 1) * weights.stored_bytes,
+        disk_bytes=disk + training_disk(weights, train) + written + (rounds > 1) * weights.stored_bytes,
         stays_bytes=disk + written,
         memory_bytes=sum(parts.values()),
         memory_moment=moment,

@@ -1,4 +1,4 @@
-"""The memory that one training step takes, by part: counted without numbers, or by a rule of thumb."""
+"""What a training takes: the memory of a step, by part, counted without numbers or by a rule of thumb; and the disk."""
 
 from __future__ import annotations
 
@@ -66,6 +66,19 @@ def num_trainable(weights: WeightCounts, train: TrainSettings) -> int:
         return weights.parameters
     last = weights.layer_parameters * train.last_k // max(weights.num_layers, 1)
     return last + weights.vocabulary * weights.hidden_size
+
+
+def training_disk(weights: WeightCounts, train: TrainSettings) -> int:
+    """Most bytes on disk while a model is trained and then written, without the model that is written.
+
+    A checkpoint of the training holds the adapter, or all weights of the model, and both moments of AdamW. There are
+    three while one is saved.
+    """
+    if train.method == "seam":
+        return 0
+    trainable = num_trainable(weights, train)
+    kept = 4 * (trainable if train.method in ("lora", "qlora") else weights.parameters)
+    return 3 * (kept + 8 * trainable)
 
 
 def is_on_gpu(handle: ModelHandle) -> bool:

@@ -9,6 +9,8 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from layercut.engine.base import GenerationRequest
+from layercut.healing.step_memory import training_disk
+from layercut.healing.weight_counts import weight_counts
 from layercut.progress.bars import CHARACTERS_PER_TOKEN
 from layercut.progress.estimate import Eta
 from layercut.report.elements import Styled, Table
@@ -65,6 +67,8 @@ class Forecast:
     timed: dict[str, int]
     """Timed items behind the time, by task and readout; 0 for an estimate from tokens."""
     keeps_checkpoints: bool
+    training_bytes: int
+    """Most disk that one of the trainings takes while it runs, beside the checkpoints."""
     shortfalls: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
     """What is left of the study's sweep and diagnosis, a line each; ``seconds`` excludes them."""
@@ -93,7 +97,8 @@ class Forecast:
             "Tokens are estimated from the length of the first items; items that are already answered are excluded.",
             f"time: {time}",
             f"disk: up to {_size(total.checkpoint_bytes)} of checkpoints"
-            + ("" if self.keeps_checkpoints else ", all deleted at the end (checkpoints: false)"),
+            + ("" if self.keeps_checkpoints else ", all deleted at the end (checkpoints: false)")
+            + (f"; {_size(self.training_bytes)} more while a model is trained" if self.training_bytes else ""),
             *self.beside,
             f"would write to {self.folder}",
         ]
@@ -177,6 +182,7 @@ def forecast(work: StudyWork) -> Forecast:
         seconds_range=eta.range_of(range(len(pieces))),
         timed={piece.name: timed[piece.work.kind] for piece in cells if piece.work.kind in timed},
         keeps_checkpoints=work.settings.checkpoints,
+        training_bytes=max((_training_bytes(work, name) for name in steps if name in work.healers), default=0),
         shortfalls=tuple(work.shortfalls()),
         beside=tuple(planned(work)),
     )
@@ -207,6 +213,11 @@ def _checkpoint_bytes(work: StudyWork, name: str) -> int:
         last = range(work.model.num_layers - arm.depth, work.model.num_layers)
         plan = CutPlan(num_layers=work.model.num_layers, removed=tuple(last))
     return plan_cut(work.model.source.path, plan).bytes_after
+
+
+def _training_bytes(work: StudyWork, name: str) -> int:
+    """Counted on the original model, which is a little larger."""
+    return training_disk(weight_counts(work.model), work.healers[name].arm.train)
 
 
 def _total(arms: tuple[ArmForecast, ...]) -> ArmForecast:

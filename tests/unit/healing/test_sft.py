@@ -7,15 +7,19 @@ from typing import Any
 import pytest
 import torch
 
+from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError, MissingExtra
 from layercut.healing.examples import Data
 from layercut.healing.settings import OBJECTIVES, TrainSettings
+from layercut.healing.step_memory import training_disk
+from layercut.healing.weight_counts import weight_counts
 from layercut.progress.activity import listening
+from layercut.settings import ModelSettings
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import remove_layers
 from tests.support.healing import tiny_data, tiny_records
 from tests.support.loaded import tiny_loaded
-from tests.support.tiny import NUM_LAYERS, byte_tokenizer, tiny_model
+from tests.support.tiny import NUM_LAYERS, byte_tokenizer, save_tiny, tiny_model
 
 pytest.importorskip("trl", reason="healing by training needs layercut[heal]")
 pytest.importorskip("peft", reason="healing by training needs layercut[heal]")
@@ -230,6 +234,20 @@ def test_training_stops_when_held_out_examples_no_longer_gain(tmp_path: Path) ->
     kept = AutoModelForCausalLM.from_pretrained(trained.final)
     seen = AutoModelForCausalLM.from_pretrained(tmp_path / f"checkpoint-{best}")
     assert all(torch.equal(a, b) for a, b in zip(kept.parameters(), seen.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("method", ["lora", "last-k", "full"])
+def test_a_training_takes_the_disk_that_is_foretold(method: str, tmp_path: Path) -> None:
+    wanted = settings(method=method, rank=16, last_k=2)
+    with pytest.raises(Killed):
+        heal(tmp_path / "run", wanted.replace(max_steps=6), kill_at=5)
+    files = [*tmp_path.glob("run/checkpoint-*/*.safetensors"), *tmp_path.glob("run/checkpoint-*/optimizer.pt")]
+    assert len(files) == 4, "two of the three checkpoints that are foretold"
+    model = ModelHandle(ModelSettings(model=str(save_tiny("llama", tmp_path / "tiny"))))
+    foretold = training_disk(weight_counts(model), wanted)
+    assert sum(file.stat().st_size for file in files) == pytest.approx(foretold * 2 / 3, rel=0.25), (
+        "file headers differ"
+    )
 
 
 @pytest.mark.parametrize(

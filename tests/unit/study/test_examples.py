@@ -68,4 +68,5 @@ def test_an_example_of_the_bundled_model_can_be_planned(name: str, tmp_path: Pat
     assert len(seen.arms) == 1 + cut + healed
     assert all(arm.items > 0 and arm.prompt_tokens > arm.items and arm.done == 0 for arm in seen.arms)
     assert sum(arm.checkpoint_bytes > 0 for arm in seen.arms) == cut + healed
+    assert (seen.training_bytes > 0) == any(arm.train.method != "seam" for arm in study.healing)
     assert seen.seconds is None and not (tmp_path / "runs").exists()
