@@ -7,9 +7,9 @@
 
 Every engine runs in a process of its own, one after the other, with the same number of threads. Tokens a second are new
 tokens over the wall time of a call, after one call to warm up, and over its CPU time, which other work on the machine
-moves less. Answers are compared with those of the first engine, and so are the layers that the search chooses. The
-share of the peak is 2 x parameters x new tokens, without the prompts, over what a large matrix product of the same
-dtype does in the same time, timed between the engines.
+moves less. Decoding alone leaves out the time of as many other prompts with one new token each. Its share of the peak
+is 2 x parameters x new tokens over what a large matrix product of the same dtype does in the same time, timed between
+the engines. Answers are compared with those of the first engine, and so are the layers that the search chooses.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -90,15 +92,19 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
     found: dict[str, Any] = {"start": time.perf_counter() - started, "answers": {}, "calls": {}}
     found["parameters"] = handle.num_parameters(uncut)
     list(engine.completions(requests(1, asked.new_tokens, "warm"), uncut, Decoding()))
+    fresh = prompts(asked)
     for count in map(int, asked.counts.split(",")):
-        wanted = chains(asked, count) if asked.gsm8k else requests(count, asked.new_tokens, f"of {count}")
+        wanted, others = list(islice(fresh, count)), list(islice(fresh, count))
         wall, cpu = time.perf_counter(), time.process_time()
         answers = [answer for part in engine.completions(wanted, uncut, Decoding()) for answer in part]
-        found["calls"][str(count)] = {
+        call = found["calls"][str(count)] = {
             "wall": time.perf_counter() - wall,
             "cpu": time.process_time() - cpu,
             "tokens": sum(answer.num_new_tokens for answer in answers),
         }
+        wall = time.perf_counter()
+        list(engine.completions([replace(one, max_new_tokens=1) for one in others], uncut, Decoding()))
+        call |= {"prompts": time.perf_counter() - wall, "firsts": count}
         found["answers"] |= {f"{count} {answer.id}": answer.text for answer in answers}
     if asked.items:
         found["search"] = search(engine, asked)
@@ -126,13 +132,16 @@ def search(engine: Any, asked: argparse.Namespace) -> dict[str, Any]:
     return {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu, "removed": list(removed)}
 
 
-def chains(asked: argparse.Namespace, count: int) -> list[Any]:
-    """Questions of GSM8K as the task asks them."""
+def prompts(asked: argparse.Namespace) -> Iterator[Any]:
+    """No prompt comes twice, so that no engine has read one before."""
+    if not asked.gsm8k:
+        yield from requests(2 * sum(map(int, asked.counts.split(","))), asked.new_tokens, "in all")
+        return
     from layercut.tasks import load_task
 
     task = load_task("gsm8k", data=asked.gsm8k)
-    found = [task.request(sample, "chain") for sample in task.samples("report", count)]
-    return [replace(one, max_new_tokens=asked.new_tokens) for one in found]
+    for sample in task.samples("report"):
+        yield replace(task.request(sample, "chain"), max_new_tokens=asked.new_tokens)
 
 
 def peak_of(asked: argparse.Namespace) -> float:
@@ -158,20 +167,30 @@ def requests(count: int, new_tokens: int, label: str) -> list[Any]:
 def show_answers(asked: argparse.Namespace, results: dict[str, dict[str, Any]], peak: float) -> None:
     reference = next(iter(results))
     x = f"x {reference}"
-    print(f"\n| engine | requests | tokens/s | {x} | of the peak | tokens/s of CPU | {x} | equal answers |")
-    print("|---|---:|---:|---:|---:|---:|---:|---:|")
+    head = ("engine", "requests", "tokens/s", x, "of CPU", x, "decoding alone", x, "of the peak", "equal answers")
+    print(f"\n| {' | '.join(head)} |\n|---|{'---:|' * (len(head) - 1)}")
     for count in asked.counts.split(","):
         base = results[reference]["calls"][count]
         for name, result in results.items():
             call = result["calls"][count]
-            wall, cpu = (call["tokens"] / call[key] for key in ("wall", "cpu"))
-            ratios = wall * base["wall"] / base["tokens"], cpu * base["cpu"] / base["tokens"]
+            cells = [f"{speed(call):.1f} | {speed(call) / speed(base):.2f}" for speed in (whole, of_cpu, decoding)]
             ids = [key for key in results[reference]["answers"] if key.startswith(f"{count} ")]
             equal = sum(result["answers"][key] == results[reference]["answers"][key] for key in ids)
-            share = 200 * result["parameters"] * wall / peak
-            print(f"| {name} | {count} | {wall:.1f} | {ratios[0]:.2f} | {share:.0f} % ", end="")
-            print(f"| {cpu:.1f} | {ratios[1]:.2f} ", end="")
-            print(f"| {equal} of {len(ids)} |")
+            share = 200 * result["parameters"] * decoding(call) / peak
+            print(f"| {name} | {count} | {' | '.join(cells)} | {share:.0f} % | {equal} of {len(ids)} |")
+
+
+def whole(call: dict[str, float]) -> float:
+    return call["tokens"] / call["wall"]
+
+
+def of_cpu(call: dict[str, float]) -> float:
+    return call["tokens"] / call["cpu"]
+
+
+def decoding(call: dict[str, float]) -> float:
+    """Tokens a second behind the first ones, which come with the prompts."""
+    return (call["tokens"] - call["firsts"]) / (call["wall"] - call["prompts"])
 
 
 def show_search(results: dict[str, dict[str, Any]]) -> None:
