@@ -9,7 +9,8 @@ Every engine runs in a process of its own, one after the other, with the same nu
 tokens over the wall time of a call, after one call to warm up, and over its CPU time, which other work on the machine
 moves less. Decoding alone leaves out the time of as many other prompts with one new token each. Its share of the peak
 is 2 x parameters x new tokens over what a large matrix product of the same dtype does in the same time, timed between
-the engines. Answers are compared with those of the first engine, and so are the layers that the search chooses.
+the engines; an embedding that is only looked up does not count. Answers are compared with those of the first engine,
+and so are the layers that the search chooses.
 """
 
 from __future__ import annotations
@@ -90,7 +91,7 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
     handle = ModelHandle(settings)
     engine, uncut = handle.engine, CutPlan(num_layers=handle.num_layers)
     found: dict[str, Any] = {"start": time.perf_counter() - started, "answers": {}, "calls": {}}
-    found["parameters"] = handle.num_parameters(uncut)
+    found["parameters"] = multiplied(handle)
     list(engine.completions(requests(1, asked.new_tokens, "warm"), uncut, Decoding()))
     fresh = prompts(asked)
     for count in map(int, asked.counts.split(",")):
@@ -142,6 +143,16 @@ def prompts(asked: argparse.Namespace) -> Iterator[Any]:
     task = load_task("gsm8k", data=asked.gsm8k)
     for sample in task.samples("report"):
         yield replace(task.request(sample, "chain"), max_new_tokens=asked.new_tokens)
+
+
+def multiplied(handle: Any) -> int:
+    """Parameters that a token is multiplied with: the embedding counts only where it is the head as well."""
+    from layercut.healing.weight_counts import weight_counts
+    from layercut.models.weights import read_config
+
+    weights = weight_counts(handle)
+    is_tied = read_config(handle.source.path).get("tie_word_embeddings", False)
+    return weights.parameters - (0 if is_tied else weights.vocabulary * weights.hidden_size)
 
 
 def peak_of(asked: argparse.Namespace) -> float:
