@@ -141,7 +141,7 @@ def prompts(asked: argparse.Namespace) -> Iterator[Any]:
     from layercut.tasks import load_task
 
     task = load_task("gsm8k", data=asked.gsm8k)
-    for sample in task.samples("report"):
+    for sample in task.samples("report", None):
         yield replace(task.request(sample, "chain"), max_new_tokens=asked.new_tokens)
 
 
