@@ -323,15 +323,13 @@ def switch_off(idea: str | None) -> None:
 
 
 def shared_engine(loaded: LoadedModel, asked: Settings) -> SharedEngine:
-    return SharedEngine(loaded, batch_size=int(asked.get("batch_size", 32)), cache_gib=float(asked.get("cache_gib", 2)))
+    sizes = {"batch_size": int, "cache_gib": float}
+    return SharedEngine(loaded, **{name: kind(asked[name]) for name, kind in sizes.items() if name in asked})
 
 
 def objective_tasks(asked: Settings) -> list[ObjectiveTask]:
-    return [
-        ObjectiveTask(task=task, readout=readout, limit=int(asked["items"]))
-        for task in tasks(asked)
-        for readout in asked["readouts"].split(",")
-    ]
+    limit = int(asked["items"])
+    return [ObjectiveTask(task=task, readout=readout, limit=limit) for task, readout in tasks_and_readouts(asked)]
 
 
 def tasks(asked: Settings) -> list[Task]:
@@ -340,11 +338,12 @@ def tasks(asked: Settings) -> list[Task]:
 
 def cells(asked: Settings) -> list[tuple[Task, Any, list[Sample]]]:
     """Every task, readout and its samples."""
-    return [
-        (task, readout, task.samples("selection", int(asked["items"])))
-        for task in tasks(asked)
-        for readout in asked["readouts"].split(",")
-    ]
+    limit = int(asked["items"])
+    return [(task, readout, task.samples("selection", limit)) for task, readout in tasks_and_readouts(asked)]
+
+
+def tasks_and_readouts(asked: Settings) -> list[tuple[Task, Any]]:
+    return [(task, readout) for task in tasks(asked) for readout in asked["readouts"].split(",")]
 
 
 def candidates(num_layers: int, asked: Settings) -> list[CutPlan]:
