@@ -36,6 +36,7 @@ from layercut.healing.process_group import ProcessGroup
 from layercut.healing.prompt_sources import Answering, PromptSource, asked, check_sources
 from layercut.healing.recorded import train_as_recorded
 from layercut.healing.settings import RESPONSES, HealSettings, TrainSettings
+from layercut.healing.training_folder import remove_weights
 from layercut.progress import Say
 from layercut.report.healing import healing_report
 from layercut.report.healing_text import GUARD, healing_lines
@@ -192,8 +193,6 @@ def heal_model(
 
 def ended(run: RunFolder, plan: CutPlan) -> Healed:
     """Write what comes after the checkpoint, read what it records, and remove what only continues the training."""
-    from layercut.healing.sft import remove_weights
-
     remove_weights(run.path / TRAINING)
     run.write_metrics([], plan=plan.to_dict())
     healing_report(run.path)

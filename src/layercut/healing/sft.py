@@ -29,6 +29,7 @@ from layercut.healing.mixture import Mixture
 from layercut.healing.optimizers import optimizer_of
 from layercut.healing.process_group import ProcessGroup
 from layercut.healing.settings import TrainSettings
+from layercut.healing.training_folder import FINAL
 from layercut.models.quiet import quiet_transformers
 from layercut.progress import OnProgress
 from layercut.progress.activity import works
@@ -47,7 +48,6 @@ except ImportError as error:
 logger = logging.getLogger(__name__)
 
 CURVE = "loss.jsonl"
-FINAL = "final"
 _LEARNING = "learning"
 _DONE = "trained.json"
 """Written last, so its presence means that the final weights are complete."""
@@ -292,15 +292,6 @@ def finished(folder: Path) -> Trained | None:
     if not mark.is_file():
         return None
     return Trained(**(json.loads(mark.read_text(encoding="utf-8")) | {"final": mark.parent}))
-
-
-def remove_weights(folder: Path) -> None:
-    """Remove what only continues a training: its checkpoints, with the optimizer's state, and ``final``.
-
-    For a healing whose checkpoint is complete. The loss curve stays.
-    """
-    for path in (*Path(folder).glob("checkpoint-*"), Path(folder) / FINAL):
-        shutil.rmtree(path, ignore_errors=True)
 
 
 def last_checkpoint(folder: Path) -> Path | None:

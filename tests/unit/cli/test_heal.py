@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
@@ -159,8 +160,9 @@ def test_the_original_arm_is_matched_in_tokens(
 
 @pytest.mark.parametrize(("kind", "what"), [("linear", "the linear map"), ("projection", "the last matrix")])
 def test_seams_are_repaired_without_training(
-    kind: str, what: str, layercut: Run, tiny: Path, cut: Path, tmp_path: Path
+    kind: str, what: str, layercut: Run, tiny: Path, cut: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setitem(sys.modules, "layercut.healing.sft", None)  # as without the training extras
     ran = layercut(
         *("heal", cut, "--teacher", tiny, "--prompts", "task:arithmetic", "--limit", 40, "--responses", "original"),
         *("--method", "seam", "--seam", kind, "--out", tmp_path / "run"),
