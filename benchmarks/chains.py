@@ -39,12 +39,12 @@ def main() -> None:
     }
     if asked.layers:
         settings["layers"] = asked.layers
-    everyone = measured(asked, "shared_round", settings)
     few = {"shortlist": str(asked.shortlist), "traces": str(asked.traces)}
     proposed = measured(asked, "shared_round", {**settings, **few})
-    layers = everyone["layers"]
+    layers = proposed["candidates"]
     sample = spread(layers, asked.sample)
     official = [measured(asked, "official_vllm", {**settings, "layers": str(one)}, asked.vllm) for one in sample]
+    everyone = measured(asked, "shared_round", settings)
     for one in official:
         check("vLLM and layercut", one["scores"], everyone["scores"])
     check("proposed and all", proposed["scores"], everyone["scores"])

@@ -67,6 +67,7 @@ def shared_round(asked: Settings) -> Result:
         for record in objective._answers.part(index, plan).records
     }
     return {
+        "candidates": candidate_layers(loaded.num_layers, asked),
         "layers": [plan.removed[0] for plan in plans],
         "chosen": plans[best].removed[0],
         "scores": answers,

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import pytest
 import torch
 
+from layercut.engine import products
 from layercut.engine.base import (
     Completion,
     Decoding,
@@ -86,6 +87,17 @@ def test_answers_are_those_of_the_plain_engine(model_type: str) -> None:
     loaded = tiny_loaded(model_type)
     expected = by_plan(PlainEngine(loaded).completions_under(asked(5), PLANS, GREEDY))
     assert len({answer.text for answers in expected.values() for answer in answers.values()}) > 10
+    assert by_plan(SharedEngine(loaded, batch_size=3).completions_under(asked(5), PLANS, GREEDY)) == expected
+
+
+@pytest.mark.parametrize("model_type", list(CONFIGS))
+def test_answers_are_those_of_the_plain_engine_by_products_of_few_rows_too(
+    monkeypatch: pytest.MonkeyPatch, model_type: str
+) -> None:
+    monkeypatch.setattr(products, "_FEWEST_WEIGHTS", 0)
+    monkeypatch.setattr(products, "_FEWEST_ROWS", 1)
+    loaded = tiny_loaded(model_type)
+    expected = by_plan(PlainEngine(loaded).completions_under(asked(5), PLANS, GREEDY))
     assert by_plan(SharedEngine(loaded, batch_size=3).completions_under(asked(5), PLANS, GREEDY)) == expected
 
 

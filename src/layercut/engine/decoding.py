@@ -106,12 +106,23 @@ class DecodingPool:
             if unwanted(self._active[slot]):
                 self._free(slot)
 
-    @torch.no_grad()
     def step(self) -> list[DecodingRow]:
         """One more token for every active row; the rows that ended by it."""
         self._admit()
         self._reserve(len(self._active), max(self._lengths) + 1)
         rows = self._active  # freeing space may have sent rows back to wait
+        with torch.no_grad(), self._stack.few_rows():
+            tokens = self._tokens(rows)
+        ended = [slot for slot, (row, token) in enumerate(zip(rows, tokens, strict=True)) if row.answer.add(token)]
+        finished = [rows[slot] for slot in ended]
+        for slot in reversed(ended):
+            self._free(slot)
+        under_way = (*self._active, *self._waiting)
+        wrote(len(tokens), sum(row.answer.num_left for row in under_way), len(under_way))
+        return finished
+
+    def _tokens(self, rows: Sequence[DecodingRow]) -> list[Next]:
+        """Feed each row's last token; the next ones."""
         positions = [self._num_prefix + length for length in self._lengths]
         entered = self._stack.enter([row.answer.tokens[-1] for row in rows], positions)
         states = entered.states_1TD
@@ -127,14 +138,7 @@ class DecodingPool:
                 states = torch.where(torch.tensor(keeps, device=states.device)[None, :, None], after, states)
         self._lengths = [length + 1 for length in self._lengths]
         answers = [row.answer for row in rows]
-        tokens = self._choose(states[0], answers, [len(answer.tokens) for answer in answers])
-        ended = [slot for slot, (row, token) in enumerate(zip(rows, tokens, strict=True)) if row.answer.add(token)]
-        finished = [rows[slot] for slot in ended]
-        for slot in reversed(ended):
-            self._free(slot)
-        under_way = (*self._active, *self._waiting)
-        wrote(len(tokens), sum(row.answer.num_left for row in under_way), len(under_way))
-        return finished
+        return self._choose(states[0], answers, [len(answer.tokens) for answer in answers])
 
     def _admit(self) -> None:
         while self._waiting:

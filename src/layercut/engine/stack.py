@@ -11,7 +11,7 @@ any other layers.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from layercut.engine.attention import Attending, attending
 from layercut.engine.head import HeadInput, body_of
+from layercut.engine.products import fast_products, large_layers
 from layercut.surgery.remove import decoder_layers
 
 if TYPE_CHECKING:
@@ -46,6 +47,11 @@ class Stack:
     def __init__(self, loaded: LoadedModel) -> None:
         self._model = loaded.model
         self._layers = decoder_layers(loaded.model)
+        self._large = large_layers(loaded.model)
+
+    def few_rows(self) -> AbstractContextManager[None]:
+        """Within it the model is fast for few tokens at once, its head too; results differ by rounding."""
+        return fast_products(self._large)
 
     @torch.no_grad()
     def enter(self, ids: Sequence[int], positions: Sequence[int]) -> Entered:

@@ -1,0 +1,75 @@
+"""Products of few rows by another library: the same numbers within rounding, and nothing is left behind."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from layercut.engine import products
+from layercut.engine.products import fast_products, large_layers
+
+pytestmark = pytest.mark.skipif(
+    not (torch.backends.mkldnn.is_available() and torch.backends.mkl.is_available()),
+    reason="torch has no oneDNN or no MKL here, so products stay as they are",
+)
+
+
+@pytest.fixture(autouse=True)
+def _small_weights_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "_FEWEST_WEIGHTS", 64 * 48)
+
+
+def drawn(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+def linear(bias: bool) -> nn.Linear:
+    layer = nn.Linear(48, 64, bias=bias)
+    layer.load_state_dict({"weight": drawn(64, 48)} | ({"bias": drawn(64)} if bias else {}))
+    return layer
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(1,), (3,), (4,), (15,), (70,), (1, 7), (3, 2)])
+def test_products_are_torchs_own_within_rounding(shape: tuple[int, ...], bias: bool) -> None:
+    layer, states = linear(bias), drawn(*shape, 48)
+    expected = layer(states)
+    with torch.no_grad(), fast_products(large_layers(layer)):
+        found = layer(states)
+        strided = layer(states.transpose(0, -1).contiguous().transpose(0, -1))
+    assert expected.abs().mean() > 1
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(strided, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_it_is_used_from_four_rows_on_and_never_with_gradients() -> None:
+    layer, left_to_torch = linear(True), []
+
+    def usual(states: torch.Tensor) -> torch.Tensor:
+        left_to_torch.append(len(states))
+        return states
+
+    with torch.no_grad():
+        for rows in (1, 3, 4, 200):
+            products._product(layer, usual, drawn(rows, 48))
+    products._product(layer, usual, drawn(5, 48))
+    assert left_to_torch == [1, 3, 5]
+
+
+def test_layers_that_are_small_changed_or_in_half_precision_are_left_alone() -> None:
+    class Own(nn.Linear):
+        pass
+
+    patched = linear(True)
+    vars(patched)["forward"] = patched.forward
+    model = nn.ModuleList([linear(True), nn.Linear(48, 63), Own(48, 64), patched, linear(False).bfloat16()])
+    assert large_layers(model) == [model[0]]
+
+
+def test_the_layers_own_forward_is_back_even_after_an_error() -> None:
+    layer = linear(False)
+    with pytest.raises(RuntimeError), torch.no_grad(), fast_products([layer]):
+        assert "forward" in vars(layer)
+        layer(drawn(5, 47))
+    assert "forward" not in vars(layer)
