@@ -30,6 +30,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--cache-gib", type=float, default=6.0)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--kept", type=Path, help="a folder for what each way measured; what is there is not run again")
     asked = parser.parse_args()
     settings = {
         "tasks": "gsm8k",

@@ -5,7 +5,8 @@
 
 Steps of one decoding with a fixed number of rows are taken by turns with torch's own products and with those of
 oneDNN, so that what else the machine does weighs on both. The ratio is the median over pairs of neighbouring steps,
-with a 95 % interval of a bootstrap over the pairs. Then both ways write all answers, which are compared.
+with a 95 % interval of a bootstrap over the pairs. The share of the matrix peak is that of oneDNN's steps, counted as
+in ``engines.py``. Then both ways write all answers, which are compared.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from engines import multiplied, peak_of
 from scipy.stats import bootstrap
 
 from layercut.engine.base import Decoding, GenerationRequest
@@ -37,16 +39,18 @@ def main() -> None:
     parser.add_argument("--cache-gib", type=float, default=2.0)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
+    parser.set_defaults(dtype="float32")
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     settings = ModelSettings(
-        model=asked.model, dtype="float32", engine="shared", batch_size=64, cache_gib=asked.cache_gib
+        model=asked.model, dtype=asked.dtype, engine="shared", batch_size=64, cache_gib=asked.cache_gib
     )
-    engine = ModelHandle(settings).engine
-    print(f"{asked.model}, float32, {asked.threads} thread(s), {asked.steps} steps, seed {asked.seed}\n")
-    print(
-        "| rows | torch, ms a step | oneDNN, ms | x faster | pairs | equal answers |\n|---:|---:|---:|---:|---:|---:|"
-    )
+    handle, peak = ModelHandle(settings), peak_of(asked)
+    engine, operations = handle.engine, 2 * multiplied(handle)
+    print(f"{asked.model}, {asked.dtype}, {asked.threads} thread(s), {asked.steps} steps, seed {asked.seed}, ", end="")
+    print(f"matrix peak {peak / 1e9:.0f} GFLOP/s\n")
+    head = ("rows", "torch, ms a step", "oneDNN, ms", "x faster", "pairs", "of the peak", "equal answers")
+    print(f"| {' | '.join(head)} |\n|{'---:|' * len(head)}")
     for rows in map(int, asked.rows.split(",")):
         times = by_turns(engine, rows, asked.steps)
         slow, fast = np.array(times[: len(times) // 2 * 2]).reshape(-1, 2).T
@@ -56,7 +60,8 @@ def main() -> None:
         equal = sum(one == other for one, other in zip(*texts, strict=True))
         milliseconds = f"{1000 * np.median(slow):.0f} | {1000 * np.median(fast):.0f}"
         interval = f"{ratio:.2f} [{found.low:.2f}, {found.high:.2f}]"
-        print(f"| {rows} | {milliseconds} | {interval} | {len(slow)} | {equal} of {rows} |", flush=True)
+        share = f"{100 * operations * rows / np.median(fast) / peak:.0f} %"
+        print(f"| {rows} | {milliseconds} | {interval} | {len(slow)} | {share} | {equal} of {rows} |", flush=True)
 
 
 def by_turns(engine: Any, rows: int, num_steps: int) -> list[float]:

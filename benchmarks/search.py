@@ -19,6 +19,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ def main() -> None:
     parser.add_argument("--sample", type=int, default=4, help="candidates on which the slow ways are measured")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--kept", type=Path, help="a folder for what each way measured; what is there is not run again")
     parser.add_argument("--ablate", action=argparse.BooleanOptionalAction, default=True)
     asked = parser.parse_args()
     base = {
@@ -123,8 +125,12 @@ def multiple_choice(asked: argparse.Namespace, base: dict[str, str]) -> None:
 def measured(
     asked: argparse.Namespace, way: str, settings: dict[str, str], python: str = sys.executable
 ) -> dict[str, Any]:
-    """Run one way in a process of its own: its result, its CPU seconds and its peak memory in GiB."""
+    """Run one way in a process of its own: its result, its CPU seconds and its peak memory in GiB, or what was kept."""
     threads = str(asked.threads)
+    of = sha256(json.dumps([settings, threads], sort_keys=True).encode()).hexdigest()[:12]
+    kept = asked.kept and Path(asked.kept, f"{way}-{of}.json")
+    if kept and kept.is_file():
+        return dict(json.loads(kept.read_text()))
     environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "0"}
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "result.json")
@@ -136,6 +142,9 @@ def measured(
         found: dict[str, Any] = json.loads(out.read_text())
     found |= {"cpu": used.ru_utime + used.ru_stime, "gib": used.ru_maxrss / 2**20}
     print(f"  {way} {settings}: {found['cpu']:.1f} CPU s", file=sys.stderr, flush=True)
+    if kept:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_text(json.dumps(found))
     return found
 
 
