@@ -25,7 +25,7 @@ _FEWEST_WEIGHTS = 2**21
 
 def large_layers(model: nn.Module) -> list[nn.Linear]:
     """The linear layers whose products gain; none where torch has not both libraries."""
-    if not (torch.backends.mkldnn.is_available() and torch.backends.mkl.is_available()):
+    if not (torch.backends.mkldnn.is_available() and torch.backends.mkl.is_available()):  # type: ignore[no-untyped-call]
         return []
     return [one for one in model.modules() if isinstance(one, nn.Linear) and _gains(one)]
 
@@ -43,9 +43,10 @@ def fast_products(layers: Sequence[nn.Linear]) -> Iterator[None]:
 
 
 def _gains(layer: nn.Linear) -> bool:
-    is_own = type(layer) is nn.Linear and "forward" not in vars(layer)  # accelerate puts one there
     weight = layer.weight
-    return is_own and weight.device.type == "cpu" and weight.dtype == torch.float32 and weight.numel() >= _FEWEST_WEIGHTS
+    is_own = type(layer) is nn.Linear and "forward" not in vars(layer)  # accelerate puts one there
+    is_plain = weight.device.type == "cpu" and weight.dtype == torch.float32
+    return is_own and is_plain and weight.numel() >= _FEWEST_WEIGHTS
 
 
 def _product(layer: nn.Linear, usual: Callable[[Tensor], Tensor], states_AI: Tensor) -> Tensor:
