@@ -25,6 +25,8 @@ from typing import Any
 
 import ways
 
+from layercut.runs.atomic import write_json
+
 IDEAS = ("race", "plans", "prefix", "readouts", "drafts", "verdicts")
 
 
@@ -143,8 +145,7 @@ def measured(
     found |= {"cpu": used.ru_utime + used.ru_stime, "gib": used.ru_maxrss / 2**20}
     print(f"  {way} {settings}: {found['cpu']:.1f} CPU s", file=sys.stderr, flush=True)
     if kept:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        kept.write_text(json.dumps(found))
+        write_json(kept, found)
     return found
 
 

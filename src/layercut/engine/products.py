@@ -1,9 +1,9 @@
 """Matrix products with few rows, as decoding has them, on a CPU in float32.
 
-torch leaves them to MKL, which copies the weights into its own order for each product, and for 5 to 15 rows chooses
-kernels that read them at a third of the machine's speed. oneDNN reads them as they lie (``docs/experiments/speed.md``).
-Sums are taken in another order, so results differ by rounding. Scores of texts are left to torch, so that they stay
-those of transformers.
+torch leaves them to MKL, which copies the weights into its own order for each product, and for 4 to 15 rows chooses
+kernels that read them at a half to a fifth of the machine's speed. oneDNN reads them as they lie
+(``docs/experiments/speed.md``). Sums are taken in another order, so results differ by rounding. Scores of texts are
+left to torch, so that they stay those of transformers.
 """
 
 # Shapes: A rows, I input and O output features.
